@@ -1,0 +1,497 @@
+//! An app: its settings, its signing keys and its API keys.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cqrs_es::event_sink::EventSink;
+use cqrs_es::{Aggregate, DomainEvent};
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::app_id::AppId;
+use crate::event::{EventInfo, Stream, StreamId};
+use crate::ids::{ApiKeyId, UserId};
+use crate::permission::Permission;
+use crate::settings::AppSettings;
+use crate::signing_key::{KeyStatus, PublicJwk, SigningKey, TokenAlgorithm};
+
+/// The most API keys an app can have that are neither revoked nor expired.
+pub const MAX_API_KEYS: usize = 1000;
+
+/// What can be asked of an app.
+#[derive(Clone, Debug)]
+pub enum AppCommand {
+    /// Make it.
+    Create {
+        /// Its id.
+        app_id: AppId,
+        /// What people call it.
+        name: String,
+        /// What it chose.
+        settings: Box<AppSettings>,
+        /// The key that signs from now on, and the one after it.
+        keys: Box<[PublicJwk; 2]>,
+        /// The time.
+        at: Timestamp,
+    },
+    /// Change its name or settings.
+    Change {
+        /// A new name.
+        name: Option<String>,
+        /// All settings as they shall be.
+        settings: Box<AppSettings>,
+        /// Keys for a new algorithm: needed when `token_algorithm` changes.
+        keys: Option<Box<[PublicJwk; 2]>>,
+        /// The time.
+        at: Timestamp,
+    },
+    /// Stop all its logins and tokens.
+    Disable {
+        /// The time.
+        at: Timestamp,
+    },
+    /// Undo [`AppCommand::Disable`].
+    Enable {
+        /// The time.
+        at: Timestamp,
+    },
+    /// Let the next key sign, and publish a new next key.
+    RotateKeys {
+        /// The new next key.
+        next: Box<PublicJwk>,
+        /// The time.
+        at: Timestamp,
+    },
+    /// Make an API key.
+    IssueApiKey {
+        /// Its id.
+        key_id: ApiKeyId,
+        /// What it is for.
+        name: String,
+        /// What it may do.
+        permissions: BTreeSet<Permission>,
+        /// When it ends by itself.
+        expires_at: Option<Timestamp>,
+        /// The time.
+        at: Timestamp,
+    },
+    /// End an API key.
+    RevokeApiKey {
+        /// Which.
+        key_id: ApiKeyId,
+        /// The time.
+        at: Timestamp,
+    },
+}
+
+/// Why an app refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppError {
+    /// There is one of that id.
+    #[error("there is an app of this id")]
+    Exists,
+    /// There is none of that id.
+    #[error("there is no such app")]
+    Absent,
+    /// It is disabled.
+    #[error("the app is disabled")]
+    Disabled,
+    /// A permission that this app's keys cannot have, or none at all.
+    #[error("an API key needs at least one permission, and only keys of the platform have `platform`")]
+    Permissions,
+    /// There is no such API key.
+    #[error("there is no such API key")]
+    NoSuchKey,
+    /// It has [`MAX_API_KEYS`].
+    #[error("the app has {MAX_API_KEYS} API keys, which is the most it can have")]
+    TooManyKeys,
+}
+
+/// An app was made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AppCreated {
+    /// Its id.
+    pub app_id: AppId,
+    /// What people call it.
+    pub name: String,
+    /// What it chose.
+    pub settings: AppSettings,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// An app's name or settings were changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AppSettingsChanged {
+    /// Its name from now on.
+    pub name: String,
+    /// Its settings from now on.
+    pub settings: AppSettings,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// An app was stopped.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AppDisabled {
+    /// When.
+    pub at: Timestamp,
+}
+
+/// An app was started again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AppEnabled {
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A signing key was made and published. Its private half is in the key store.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SigningKeyCreated {
+    /// The public half.
+    pub public: PublicJwk,
+}
+
+/// A signing key signs from now on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SigningKeyActivated {
+    /// Which.
+    pub kid: String,
+}
+
+/// A signing key verifies nothing any more.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SigningKeyRetired {
+    /// Which.
+    pub kid: String,
+}
+
+/// An API key was made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ApiKeyIssued {
+    /// Its id.
+    pub key_id: ApiKeyId,
+    /// What it is for.
+    pub name: String,
+    /// What it may do.
+    pub permissions: BTreeSet<Permission>,
+    /// When it ends by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// An API key was ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ApiKeyRevoked {
+    /// Which.
+    pub key_id: ApiKeyId,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// The events of an app.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", content = "data")]
+#[expect(missing_docs, reason = "each variant's payload is documented")]
+pub enum AppEvent {
+    #[serde(rename = "AppCreated")]
+    AppCreated(AppCreated),
+    #[serde(rename = "AppSettingsChanged")]
+    AppSettingsChanged(AppSettingsChanged),
+    #[serde(rename = "AppDisabled")]
+    AppDisabled(AppDisabled),
+    #[serde(rename = "AppEnabled")]
+    AppEnabled(AppEnabled),
+    #[serde(rename = "SigningKeyCreated")]
+    SigningKeyCreated(SigningKeyCreated),
+    #[serde(rename = "SigningKeyActivated")]
+    SigningKeyActivated(SigningKeyActivated),
+    #[serde(rename = "SigningKeyRetired")]
+    SigningKeyRetired(SigningKeyRetired),
+    #[serde(rename = "ApiKeyIssued")]
+    ApiKeyIssued(ApiKeyIssued),
+    #[serde(rename = "ApiKeyRevoked")]
+    ApiKeyRevoked(ApiKeyRevoked),
+}
+
+impl EventInfo for AppEvent {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::AppCreated(_) => "AppCreated",
+            Self::AppSettingsChanged(_) => "AppSettingsChanged",
+            Self::AppDisabled(_) => "AppDisabled",
+            Self::AppEnabled(_) => "AppEnabled",
+            Self::SigningKeyCreated(_) => "SigningKeyCreated",
+            Self::SigningKeyActivated(_) => "SigningKeyActivated",
+            Self::SigningKeyRetired(_) => "SigningKeyRetired",
+            Self::ApiKeyIssued(_) => "ApiKeyIssued",
+            Self::ApiKeyRevoked(_) => "ApiKeyRevoked",
+        }
+    }
+
+    fn person(&self) -> Option<UserId> {
+        None
+    }
+}
+
+impl DomainEvent for AppEvent {
+    fn event_type(&self) -> String {
+        self.name().to_owned()
+    }
+
+    fn event_version(&self) -> String {
+        self.version().to_string()
+    }
+}
+
+/// An API key as its app knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiKey {
+    /// What it is for.
+    pub name: String,
+    /// What it may do.
+    pub permissions: BTreeSet<Permission>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it ends by itself.
+    pub expires_at: Option<Timestamp>,
+    /// When it was ended.
+    pub revoked_at: Option<Timestamp>,
+}
+
+impl ApiKey {
+    /// Whether it can be used at this time.
+    pub fn is_live(&self, at: Timestamp) -> bool {
+        self.revoked_at.is_none() && self.expires_at.is_none_or(|end| at < end)
+    }
+}
+
+/// An app.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct App {
+    /// Its id; absent before [`AppCreated`].
+    pub id: Option<AppId>,
+    /// What people call it.
+    pub name: String,
+    /// What it chose.
+    pub settings: AppSettings,
+    /// Whether it is stopped.
+    pub disabled: bool,
+    /// Its signing keys, oldest first.
+    pub signing_keys: Vec<SigningKey>,
+    /// Its API keys.
+    pub api_keys: BTreeMap<ApiKeyId, ApiKey>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+}
+
+impl App {
+    /// Whether it is there and not stopped.
+    pub fn is_active(&self) -> bool {
+        self.id.is_some() && !self.disabled
+    }
+
+    /// Refuses unless [`App::is_active`].
+    pub fn require_active(&self) -> Result<&Self, AppError> {
+        match (&self.id, self.disabled) {
+            (None, _) => Err(AppError::Absent),
+            (Some(_), true) => Err(AppError::Disabled),
+            (Some(_), false) => Ok(self),
+        }
+    }
+
+    /// The key that signs.
+    pub fn current_key(&self) -> Option<&PublicJwk> {
+        self.keys_in(KeyStatus::Current).next()
+    }
+
+    /// The public key of this id, unless it is retired.
+    pub fn verification_key(&self, kid: &str) -> Option<&PublicJwk> {
+        self.published_keys().find(|key| key.kid == kid)
+    }
+
+    /// What the JWKS shows: next, current and previous keys.
+    pub fn published_keys(&self) -> impl Iterator<Item = &PublicJwk> {
+        self.signing_keys.iter().filter(|key| key.status != KeyStatus::Retired).map(|key| &key.public)
+    }
+
+    fn keys_in(&self, status: KeyStatus) -> impl Iterator<Item = &PublicJwk> {
+        self.signing_keys.iter().filter(move |key| key.status == status).map(|key| &key.public)
+    }
+
+    fn decide(&self, command: AppCommand) -> Result<Vec<AppEvent>, AppError> {
+        if let AppCommand::Create { app_id, name, settings, keys, at } = command {
+            if self.id.is_some() {
+                return Err(AppError::Exists);
+            }
+            let [first, next] = *keys;
+            let created = AppCreated { app_id, name, settings: *settings, at };
+            let kid = first.kid.clone();
+            return Ok(vec![
+                AppEvent::AppCreated(created),
+                AppEvent::SigningKeyCreated(SigningKeyCreated { public: first }),
+                AppEvent::SigningKeyActivated(SigningKeyActivated { kid }),
+                AppEvent::SigningKeyCreated(SigningKeyCreated { public: next }),
+            ]);
+        }
+        if self.id.is_none() {
+            return Err(AppError::Absent);
+        }
+        Ok(match command {
+            AppCommand::Create { .. } => unreachable!("handled above"),
+            AppCommand::Change { name, settings, keys, at } => self.change(name, *settings, keys, at),
+            AppCommand::Disable { at } if !self.disabled => vec![AppEvent::AppDisabled(AppDisabled { at })],
+            AppCommand::Enable { at } if self.disabled => vec![AppEvent::AppEnabled(AppEnabled { at })],
+            AppCommand::Disable { .. } | AppCommand::Enable { .. } => vec![],
+            AppCommand::RotateKeys { next, .. } => self.rotate(*next),
+            AppCommand::IssueApiKey { key_id, name, permissions, expires_at, at } => {
+                self.check_new_key(&permissions, at)?;
+                vec![AppEvent::ApiKeyIssued(ApiKeyIssued { key_id, name, permissions, expires_at, at })]
+            }
+            AppCommand::RevokeApiKey { key_id, at } => {
+                let key = self.api_keys.get(&key_id).ok_or(AppError::NoSuchKey)?;
+                if key.revoked_at.is_some() {
+                    vec![]
+                } else {
+                    vec![AppEvent::ApiKeyRevoked(ApiKeyRevoked { key_id, at })]
+                }
+            }
+        })
+    }
+
+    fn change(
+        &self,
+        name: Option<String>,
+        settings: AppSettings,
+        keys: Option<Box<[PublicJwk; 2]>>,
+        at: Timestamp,
+    ) -> Vec<AppEvent> {
+        let name = name.unwrap_or_else(|| self.name.clone());
+        if name == self.name && settings == self.settings {
+            return vec![];
+        }
+        let mut events = vec![AppEvent::AppSettingsChanged(AppSettingsChanged { name, settings, at })];
+        if let Some(keys) = keys {
+            let [current, next] = *keys;
+            // The prepared next key is of the old algorithm: it never signed, so nobody misses it.
+            events.extend(self.keys_in(KeyStatus::Next).map(|key| retired(&key.kid)));
+            let kid = current.kid.clone();
+            events.push(AppEvent::SigningKeyCreated(SigningKeyCreated { public: current }));
+            events.push(AppEvent::SigningKeyActivated(SigningKeyActivated { kid }));
+            events.push(AppEvent::SigningKeyCreated(SigningKeyCreated { public: next }));
+        }
+        events
+    }
+
+    fn rotate(&self, next: PublicJwk) -> Vec<AppEvent> {
+        let mut events = Vec::new();
+        events.extend(self.keys_in(KeyStatus::Previous).map(|key| retired(&key.kid)));
+        events.extend(
+            self.keys_in(KeyStatus::Next)
+                .map(|key| AppEvent::SigningKeyActivated(SigningKeyActivated { kid: key.kid.clone() })),
+        );
+        events.push(AppEvent::SigningKeyCreated(SigningKeyCreated { public: next }));
+        events
+    }
+
+    fn check_new_key(&self, permissions: &BTreeSet<Permission>, at: Timestamp) -> Result<(), AppError> {
+        let of_the_platform = self.id.as_ref().is_some_and(AppId::is_platform);
+        if permissions.is_empty() || permissions.contains(&Permission::Platform) && !of_the_platform {
+            return Err(AppError::Permissions);
+        }
+        if self.api_keys.values().filter(|key| key.is_live(at)).count() >= MAX_API_KEYS {
+            return Err(AppError::TooManyKeys);
+        }
+        Ok(())
+    }
+
+    /// Whether keys are needed for [`AppCommand::Change`] to these settings.
+    pub fn needs_keys_for(&self, algorithm: TokenAlgorithm) -> bool {
+        self.current_key().is_some_and(|key| key.alg != algorithm)
+    }
+}
+
+fn retired(kid: &str) -> AppEvent {
+    AppEvent::SigningKeyRetired(SigningKeyRetired { kid: kid.to_owned() })
+}
+
+impl Stream for App {
+    type Id = AppId;
+
+    fn stream(id: &AppId) -> StreamId {
+        StreamId::app(id)
+    }
+}
+
+impl Aggregate for App {
+    const TYPE: &'static str = "app";
+    type Command = AppCommand;
+    type Event = AppEvent;
+    type Error = AppError;
+    type Services = ();
+
+    async fn handle(&mut self, command: AppCommand, (): &(), sink: &EventSink<Self>) -> Result<(), AppError> {
+        for event in self.decide(command)? {
+            sink.write(event, self).await;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, event: AppEvent) {
+        match event {
+            AppEvent::AppCreated(AppCreated { app_id, name, settings, at }) => {
+                self.id = Some(app_id);
+                self.name = name;
+                self.settings = settings;
+                self.created_at = at;
+                self.updated_at = at;
+            }
+            AppEvent::AppSettingsChanged(AppSettingsChanged { name, settings, at }) => {
+                self.name = name;
+                self.settings = settings;
+                self.updated_at = at;
+            }
+            AppEvent::AppDisabled(AppDisabled { at }) => {
+                self.disabled = true;
+                self.updated_at = at;
+            }
+            AppEvent::AppEnabled(AppEnabled { at }) => {
+                self.disabled = false;
+                self.updated_at = at;
+            }
+            AppEvent::SigningKeyCreated(SigningKeyCreated { public }) => {
+                self.signing_keys.push(SigningKey { public, status: KeyStatus::Next });
+            }
+            AppEvent::SigningKeyActivated(SigningKeyActivated { kid }) => {
+                for key in &mut self.signing_keys {
+                    if key.public.kid == kid {
+                        key.status = KeyStatus::Current;
+                    } else if key.status == KeyStatus::Current {
+                        key.status = KeyStatus::Previous;
+                    }
+                }
+            }
+            AppEvent::SigningKeyRetired(SigningKeyRetired { kid }) => {
+                for key in self.signing_keys.iter_mut().filter(|key| key.public.kid == kid) {
+                    key.status = KeyStatus::Retired;
+                }
+            }
+            AppEvent::ApiKeyIssued(ApiKeyIssued { key_id, name, permissions, expires_at, at }) => {
+                let key = ApiKey { name, permissions, created_at: at, expires_at, revoked_at: None };
+                self.api_keys.insert(key_id, key);
+            }
+            AppEvent::ApiKeyRevoked(ApiKeyRevoked { key_id, at }) => {
+                if let Some(key) = self.api_keys.get_mut(&key_id) {
+                    key.revoked_at = Some(at);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

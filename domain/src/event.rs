@@ -1,0 +1,163 @@
+//! What all aggregates and their events have in common: streams, names, and the one enum of every event.
+
+use std::fmt;
+
+use cqrs_es::{Aggregate, DomainEvent};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::app::AppEvent;
+use crate::app_id::AppId;
+use crate::ids::{SessionId, UserId};
+use crate::lockout::LockoutEvent;
+use crate::personal::Personal;
+use crate::session::SessionEvent;
+use crate::user::UserEvent;
+
+/// The name of a stream, `<aggregate>-<id>`: all events of one aggregate, versions 1, 2, 3 …
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StreamId(String);
+
+impl StreamId {
+    /// The stream of an app.
+    pub fn app(id: &AppId) -> Self {
+        Self(format!("app-{id}"))
+    }
+
+    /// The stream of a user.
+    pub fn user(id: UserId) -> Self {
+        Self(format!("user-{id}"))
+    }
+
+    /// The stream of a user's failed logins.
+    pub fn lockout(id: UserId) -> Self {
+        Self(format!("lockout-{id}"))
+    }
+
+    /// The stream of a session.
+    pub fn session(id: SessionId) -> Self {
+        Self(format!("session-{id}"))
+    }
+
+    /// A name read back from a store, not checked.
+    pub fn from_stored(name: String) -> Self {
+        Self(name)
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The aggregate's type: what stands before the first hyphen.
+    pub fn aggregate(&self) -> &str {
+        self.0.split('-').next().unwrap_or_default()
+    }
+
+    /// The id in the name, where it is a UUID.
+    pub fn uuid(&self) -> Option<Uuid> {
+        self.0.split_once('-').and_then(|(_, id)| id.parse().ok())
+    }
+}
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// An aggregate with a stream of its own.
+pub trait Stream: Aggregate<Services = ()> + Clone + fmt::Debug + 'static
+where
+    Self::Event: EventInfo,
+{
+    /// What names one of these aggregates.
+    type Id: fmt::Debug;
+
+    /// The stream of the aggregate with this id.
+    fn stream(id: &Self::Id) -> StreamId;
+}
+
+/// What the envelope needs to know about an event.
+pub trait EventInfo: DomainEvent + Into<Event> {
+    /// The name it is stored under, for ever.
+    fn name(&self) -> &'static str;
+
+    /// The version of its shape that this code writes.
+    fn version(&self) -> u16 {
+        1
+    }
+
+    /// Whose event it is: the person whose key seals its personal part.
+    fn person(&self) -> Option<UserId>;
+}
+
+/// Every event there is. Whoever handles events matches on it without a wildcard, so that the compiler lists the
+/// places a new event must be thought about.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// An app was made or changed.
+    App(AppEvent),
+    /// A user came, changed or went.
+    User(UserEvent),
+    /// A login failed, or an account was locked for a while.
+    Lockout(LockoutEvent),
+    /// A session began, went on or ended.
+    Session(SessionEvent),
+}
+
+impl Event {
+    /// The name it is stored under.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::App(event) => event.name(),
+            Self::User(event) => event.name(),
+            Self::Lockout(event) => event.name(),
+            Self::Session(event) => event.name(),
+        }
+    }
+
+    /// Whose event it is.
+    pub fn person(&self) -> Option<UserId> {
+        match self {
+            Self::App(event) => event.person(),
+            Self::User(event) => event.person(),
+            Self::Lockout(event) => event.person(),
+            Self::Session(event) => event.person(),
+        }
+    }
+
+    /// Its personal part, if it has one.
+    pub fn personal(&self) -> Option<&Personal> {
+        match self {
+            Self::App(_) | Self::Lockout(_) => None,
+            Self::User(event) => event.personal(),
+            Self::Session(event) => event.personal(),
+        }
+    }
+}
+
+impl From<AppEvent> for Event {
+    fn from(event: AppEvent) -> Self {
+        Self::App(event)
+    }
+}
+
+impl From<UserEvent> for Event {
+    fn from(event: UserEvent) -> Self {
+        Self::User(event)
+    }
+}
+
+impl From<LockoutEvent> for Event {
+    fn from(event: LockoutEvent) -> Self {
+        Self::Lockout(event)
+    }
+}
+
+impl From<SessionEvent> for Event {
+    fn from(event: SessionEvent) -> Self {
+        Self::Session(event)
+    }
+}

@@ -1,0 +1,35 @@
+//! Identifiers. All are UUIDs (version 7, made by the caller's clock); each kind is a type of its own.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(
+            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+        )]
+        #[serde(transparent)]
+        pub struct $name(pub Uuid);
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+id!(
+    /// A person's account in one app.
+    UserId
+);
+id!(
+    /// One login on one device: a chain of refresh tokens.
+    SessionId
+);
+id!(
+    /// An API key. The id is public; the key itself is derived and stored nowhere.
+    ApiKeyId
+);

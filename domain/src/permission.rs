@@ -1,0 +1,50 @@
+//! What an API key may do.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A permission of an API key within its app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Permission {
+    /// Everything, in every app. Only keys of the platform have it.
+    #[serde(rename = "platform")]
+    Platform,
+    /// Read users, their sessions and the stats.
+    #[serde(rename = "users:read")]
+    UsersRead,
+    /// Create, change, ban and erase users, revoke their sessions.
+    #[serde(rename = "users:write")]
+    UsersWrite,
+    /// Everything about organizations.
+    #[serde(rename = "orgs:*")]
+    Orgs,
+    /// Read the audit log.
+    #[serde(rename = "audit:read")]
+    AuditRead,
+    /// Read the event feed.
+    #[serde(rename = "events:read")]
+    EventsRead,
+    /// Change the app's settings and providers.
+    #[serde(rename = "settings:write")]
+    SettingsWrite,
+    /// Issue and revoke API keys, rotate signing keys.
+    #[serde(rename = "keys:write")]
+    KeysWrite,
+    /// Create access tokens for a user, introspect tokens.
+    #[serde(rename = "tokens:create")]
+    TokensCreate,
+}
+
+impl Permission {
+    /// Every permission that a key of an app can have.
+    pub const OF_AN_APP: [Self; 8] = [
+        Self::UsersRead,
+        Self::UsersWrite,
+        Self::Orgs,
+        Self::AuditRead,
+        Self::EventsRead,
+        Self::SettingsWrite,
+        Self::KeysWrite,
+        Self::TokensCreate,
+    ];
+}

@@ -1,0 +1,396 @@
+//! A session: one login on one device, and its chain of refresh tokens (RFC 9700 section 4.14).
+
+use cqrs_es::event_sink::EventSink;
+use cqrs_es::{Aggregate, DomainEvent};
+use jiff::{SignedDuration, Timestamp};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::app_id::AppId;
+use crate::event::{EventInfo, Stream, StreamId};
+use crate::ids::{SessionId, UserId};
+use crate::personal::Personal;
+use crate::user::Client;
+
+/// How somebody logged in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LoginMethod {
+    /// With a password.
+    Password,
+    /// By registering.
+    Registration,
+    /// An admin made a test token; there is no refresh token.
+    Admin,
+}
+
+/// Why a session ended before its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RevocationReason {
+    /// The user logged out.
+    Logout,
+    /// The user revoked it, from another session or this one.
+    User,
+    /// An admin or an API key revoked it.
+    Admin,
+    /// The user was banned.
+    Ban,
+    /// A refresh token was used twice: it may have been stolen.
+    RefreshTokenReused,
+}
+
+/// What can be asked of a session.
+#[derive(Clone, Debug)]
+pub enum SessionCommand {
+    /// Begin.
+    Start {
+        /// Its id.
+        session_id: SessionId,
+        /// Who.
+        user_id: UserId,
+        /// Where.
+        app_id: AppId,
+        /// How.
+        method: LoginMethod,
+        /// The longest it can last, in seconds.
+        ttl: u32,
+        /// How long it lasts without a refresh, in seconds.
+        idle_ttl: u32,
+        /// Where from.
+        client: Client,
+        /// The time.
+        at: Timestamp,
+    },
+    /// Use a refresh token.
+    Refresh {
+        /// The generation in the token.
+        generation: u32,
+        /// How long the token before the current one is still answered, in seconds.
+        grace: u32,
+        /// How long it lasts without a refresh, in seconds.
+        idle_ttl: u32,
+        /// The time.
+        at: Timestamp,
+    },
+    /// End it.
+    Revoke {
+        /// Why.
+        reason: RevocationReason,
+        /// The time.
+        at: Timestamp,
+    },
+}
+
+/// Why a session refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SessionError {
+    /// There is one of that id.
+    #[error("there is a session of this id")]
+    Exists,
+    /// There is none of that id, or the token is not one of it.
+    #[error("there is no such session")]
+    Absent,
+    /// It was revoked.
+    #[error("the session was revoked")]
+    Revoked,
+    /// Its time is over.
+    #[error("the session has expired")]
+    Expired,
+}
+
+/// A session began.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SessionStarted {
+    /// Its id.
+    pub session_id: SessionId,
+    /// Who.
+    pub user_id: UserId,
+    /// Where.
+    pub app_id: AppId,
+    /// How.
+    pub method: LoginMethod,
+    /// When it ends however often it is refreshed.
+    pub expires_at: Timestamp,
+    /// When it ends unless it is refreshed.
+    pub idle_expires_at: Timestamp,
+    /// When.
+    pub at: Timestamp,
+    /// Where from.
+    #[serde(default, skip_serializing_if = "Personal::is_empty")]
+    pub personal: Personal,
+}
+
+/// A refresh token was used: its successor is the only one that can be used now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SessionRefreshed {
+    /// Which session.
+    pub session_id: SessionId,
+    /// Whose.
+    pub user_id: UserId,
+    /// The generation of the successor.
+    pub generation: u32,
+    /// When it ends unless it is refreshed again.
+    pub idle_expires_at: Timestamp,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A refresh token was used a second time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RefreshTokenReused {
+    /// Which session.
+    pub session_id: SessionId,
+    /// Whose.
+    pub user_id: UserId,
+    /// The generation of the token.
+    pub generation: u32,
+    /// The generation that could have been used.
+    pub current: u32,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A session was ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SessionRevoked {
+    /// Which session.
+    pub session_id: SessionId,
+    /// Whose.
+    pub user_id: UserId,
+    /// Why.
+    pub reason: RevocationReason,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// The events of a session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", content = "data")]
+#[expect(missing_docs, reason = "each variant's payload is documented")]
+pub enum SessionEvent {
+    #[serde(rename = "SessionStarted")]
+    SessionStarted(SessionStarted),
+    #[serde(rename = "SessionRefreshed")]
+    SessionRefreshed(SessionRefreshed),
+    #[serde(rename = "RefreshTokenReused")]
+    RefreshTokenReused(RefreshTokenReused),
+    #[serde(rename = "SessionRevoked")]
+    SessionRevoked(SessionRevoked),
+}
+
+impl SessionEvent {
+    /// Its personal part.
+    pub fn personal(&self) -> Option<&Personal> {
+        match self {
+            Self::SessionStarted(event) => Some(&event.personal),
+            Self::SessionRefreshed(_) | Self::RefreshTokenReused(_) | Self::SessionRevoked(_) => None,
+        }
+    }
+}
+
+impl EventInfo for SessionEvent {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::SessionStarted(_) => "SessionStarted",
+            Self::SessionRefreshed(_) => "SessionRefreshed",
+            Self::RefreshTokenReused(_) => "RefreshTokenReused",
+            Self::SessionRevoked(_) => "SessionRevoked",
+        }
+    }
+
+    fn person(&self) -> Option<UserId> {
+        Some(match self {
+            Self::SessionStarted(event) => event.user_id,
+            Self::SessionRefreshed(event) => event.user_id,
+            Self::RefreshTokenReused(event) => event.user_id,
+            Self::SessionRevoked(event) => event.user_id,
+        })
+    }
+}
+
+impl DomainEvent for SessionEvent {
+    fn event_type(&self) -> String {
+        self.name().to_owned()
+    }
+
+    fn event_version(&self) -> String {
+        self.version().to_string()
+    }
+}
+
+/// Who a session belongs to: there from its first event on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// The session.
+    pub session_id: SessionId,
+    /// Who.
+    pub user_id: UserId,
+    /// Where.
+    pub app_id: AppId,
+}
+
+/// A session.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Session {
+    /// Who it belongs to; absent before [`SessionStarted`].
+    pub owner: Option<Owner>,
+    /// The generation of the refresh token that can be used.
+    pub generation: u32,
+    /// When it was last refreshed, or started.
+    pub refreshed_at: Timestamp,
+    /// When it was started.
+    pub started_at: Timestamp,
+    /// When it ends however often it is refreshed.
+    pub expires_at: Timestamp,
+    /// When it ends unless it is refreshed.
+    pub idle_expires_at: Timestamp,
+    /// Whether it was ended.
+    pub revoked: bool,
+}
+
+impl Session {
+    /// Its owner, if it can be used at this time.
+    pub fn require_live(&self, at: Timestamp) -> Result<&Owner, SessionError> {
+        let owner = self.owner.as_ref().ok_or(SessionError::Absent)?;
+        if self.revoked {
+            return Err(SessionError::Revoked);
+        }
+        if at >= self.expires_at || at >= self.idle_expires_at {
+            return Err(SessionError::Expired);
+        }
+        Ok(owner)
+    }
+
+    /// Whether somebody logged in within the last `seconds`.
+    pub fn is_younger_than(&self, seconds: i64, at: Timestamp) -> bool {
+        at.duration_since(self.started_at) < SignedDuration::from_secs(seconds)
+    }
+
+    fn decide(&self, command: SessionCommand) -> Result<Vec<SessionEvent>, SessionError> {
+        match command {
+            SessionCommand::Start { session_id, user_id, app_id, method, ttl, idle_ttl, client, at } => {
+                if self.owner.is_some() {
+                    return Err(SessionError::Exists);
+                }
+                let personal =
+                    Personal { ip: client.ip, user_agent: client.user_agent, ..Personal::default() };
+                let expires_at = at + seconds(ttl);
+                Ok(vec![SessionEvent::SessionStarted(SessionStarted {
+                    session_id,
+                    user_id,
+                    app_id,
+                    method,
+                    expires_at,
+                    idle_expires_at: expires_at.min(at + seconds(idle_ttl)),
+                    at,
+                    personal,
+                })])
+            }
+            SessionCommand::Refresh { generation, grace, idle_ttl, at } => {
+                self.refresh(generation, grace, idle_ttl, at)
+            }
+            SessionCommand::Revoke { reason, at } => {
+                let owner = self.owner.as_ref().ok_or(SessionError::Absent)?;
+                Ok(if self.revoked { vec![] } else { vec![revoked(owner, reason, at)] })
+            }
+        }
+    }
+
+    /// The token in use moves the chain on. The one before it is answered again within the grace, without a new
+    /// event: a client that lost the reply asks again. Any older one was copied, and ends the session.
+    fn refresh(
+        &self,
+        generation: u32,
+        grace: u32,
+        idle_ttl: u32,
+        at: Timestamp,
+    ) -> Result<Vec<SessionEvent>, SessionError> {
+        let owner = self.require_live(at)?;
+        let Owner { session_id, user_id, .. } = *owner;
+        let current = self.generation;
+        if generation == current {
+            let idle_expires_at = self.expires_at.min(at + seconds(idle_ttl));
+            let generation = current + 1;
+            return Ok(vec![SessionEvent::SessionRefreshed(SessionRefreshed {
+                session_id,
+                user_id,
+                generation,
+                idle_expires_at,
+                at,
+            })]);
+        }
+        if generation > current {
+            return Err(SessionError::Absent);
+        }
+        if generation + 1 == current && at <= self.refreshed_at + seconds(grace) {
+            return Ok(vec![]);
+        }
+        let reused = RefreshTokenReused { session_id, user_id, generation, current, at };
+        Ok(vec![
+            SessionEvent::RefreshTokenReused(reused),
+            revoked(owner, RevocationReason::RefreshTokenReused, at),
+        ])
+    }
+}
+
+fn seconds(n: u32) -> SignedDuration {
+    SignedDuration::from_secs(n.into())
+}
+
+fn revoked(owner: &Owner, reason: RevocationReason, at: Timestamp) -> SessionEvent {
+    let Owner { session_id, user_id, .. } = *owner;
+    SessionEvent::SessionRevoked(SessionRevoked { session_id, user_id, reason, at })
+}
+
+impl Stream for Session {
+    type Id = SessionId;
+
+    fn stream(id: &SessionId) -> StreamId {
+        StreamId::session(*id)
+    }
+}
+
+impl Aggregate for Session {
+    const TYPE: &'static str = "session";
+    type Command = SessionCommand;
+    type Event = SessionEvent;
+    type Error = SessionError;
+    type Services = ();
+
+    async fn handle(
+        &mut self,
+        command: SessionCommand,
+        (): &(),
+        sink: &EventSink<Self>,
+    ) -> Result<(), SessionError> {
+        for event in self.decide(command)? {
+            sink.write(event, self).await;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, event: SessionEvent) {
+        match event {
+            SessionEvent::SessionStarted(event) => {
+                let SessionStarted { session_id, user_id, app_id, expires_at, idle_expires_at, at, .. } =
+                    event;
+                self.owner = Some(Owner { session_id, user_id, app_id });
+                self.started_at = at;
+                self.refreshed_at = at;
+                self.expires_at = expires_at;
+                self.idle_expires_at = idle_expires_at;
+            }
+            SessionEvent::SessionRefreshed(SessionRefreshed { generation, idle_expires_at, at, .. }) => {
+                self.generation = generation;
+                self.idle_expires_at = idle_expires_at;
+                self.refreshed_at = at;
+            }
+            SessionEvent::RefreshTokenReused(_) => {}
+            SessionEvent::SessionRevoked(_) => self.revoked = true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

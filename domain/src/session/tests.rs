@@ -1,0 +1,150 @@
+use cqrs_es::test::TestFramework;
+use proptest::prelude::*;
+
+use super::*;
+
+type SessionTest = TestFramework<Session>;
+
+const TTL: u32 = 1000;
+const IDLE_TTL: u32 = 100;
+const GRACE: u32 = 10;
+
+fn session_id() -> SessionId {
+    SessionId(uuid::Uuid::from_u128(1))
+}
+
+fn user_id() -> UserId {
+    UserId(uuid::Uuid::from_u128(2))
+}
+
+fn at(second: u32) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + i64::from(second)).expect("in range")
+}
+
+fn started() -> SessionEvent {
+    SessionEvent::SessionStarted(SessionStarted {
+        session_id: session_id(),
+        user_id: user_id(),
+        app_id: AppId::default_app(),
+        method: LoginMethod::Password,
+        expires_at: at(TTL),
+        idle_expires_at: at(IDLE_TTL),
+        at: at(0),
+        personal: Personal::default(),
+    })
+}
+
+fn refreshed(generation: u32, second: u32) -> SessionEvent {
+    SessionEvent::SessionRefreshed(SessionRefreshed {
+        session_id: session_id(),
+        user_id: user_id(),
+        generation,
+        idle_expires_at: at(second + IDLE_TTL),
+        at: at(second),
+    })
+}
+
+fn reused(generation: u32, current: u32, second: u32) -> Vec<SessionEvent> {
+    let (session_id, user_id, at) = (session_id(), user_id(), at(second));
+    let reason = RevocationReason::RefreshTokenReused;
+    vec![
+        SessionEvent::RefreshTokenReused(RefreshTokenReused { session_id, user_id, generation, current, at }),
+        SessionEvent::SessionRevoked(SessionRevoked { session_id, user_id, reason, at }),
+    ]
+}
+
+fn refresh(generation: u32, second: u32) -> SessionCommand {
+    SessionCommand::Refresh { generation, grace: GRACE, idle_ttl: IDLE_TTL, at: at(second) }
+}
+
+#[tokio::test]
+async fn a_refresh_moves_the_chain_on() {
+    SessionTest::with(())
+        .given(vec![started()])
+        .when_async(refresh(0, 5))
+        .await
+        .then_expect_events(vec![refreshed(1, 5)]);
+}
+
+#[tokio::test]
+async fn a_lost_reply_is_answered_again_within_the_grace() {
+    let given = vec![started(), refreshed(1, 5)];
+    SessionTest::with(()).given(given).when_async(refresh(0, 15)).await.then_expect_events(vec![]);
+}
+
+#[tokio::test]
+async fn reuse_past_the_grace_ends_the_session() {
+    let given = vec![started(), refreshed(1, 5)];
+    SessionTest::with(()).given(given).when_async(refresh(0, 16)).await.then_expect_events(reused(0, 1, 16));
+}
+
+#[tokio::test]
+async fn a_token_two_generations_old_has_no_grace() {
+    let given = vec![started(), refreshed(1, 5), refreshed(2, 6)];
+    SessionTest::with(()).given(given).when_async(refresh(0, 6)).await.then_expect_events(reused(0, 2, 6));
+}
+
+#[tokio::test]
+async fn a_revoked_or_expired_session_is_over() {
+    let given = [vec![started(), refreshed(1, 5)], reused(0, 1, 16)].concat();
+    let test = || SessionTest::with(());
+    test().given(given).when_async(refresh(1, 17)).await.then_expect_error(SessionError::Revoked);
+    test().given(vec![started()]).when_async(refresh(0, 100)).await.then_expect_error(SessionError::Expired);
+    let long = (1..=11).map(|n| refreshed(n, n * 90)).collect::<Vec<_>>();
+    let given = [vec![started()], long].concat();
+    test().given(given).when_async(refresh(11, 1000)).await.then_expect_error(SessionError::Expired);
+}
+
+#[tokio::test]
+async fn a_token_from_the_future_is_none() {
+    let given = vec![started()];
+    SessionTest::with(())
+        .given(given)
+        .when_async(refresh(3, 1))
+        .await
+        .then_expect_error(SessionError::Absent);
+}
+
+#[tokio::test]
+async fn revoking_twice_is_one_event() {
+    let reason = RevocationReason::Logout;
+    let revoke = SessionCommand::Revoke { reason, at: at(1) };
+    let revoked = SessionEvent::SessionRevoked(SessionRevoked {
+        session_id: session_id(),
+        user_id: user_id(),
+        reason,
+        at: at(1),
+    });
+    let test = || SessionTest::with(());
+    test().given(vec![started()]).when_async(revoke.clone()).await.then_expect_events(vec![revoked.clone()]);
+    test().given(vec![started(), revoked]).when_async(revoke).await.then_expect_events(vec![]);
+}
+
+proptest! {
+    /// Invariant f: whatever is presented, in whatever order, at most one generation can move the chain on, and
+    /// none can after a reuse.
+    #[test]
+    fn inv_f_at_most_one_live_leaf(tries in prop::collection::vec((0_u32..6, 0_u32..8), 1..40)) {
+        let mut session = Session::default();
+        session.apply(started());
+        let mut now = 0;
+        for (generation, step) in tries {
+            now += step;
+            let live = (0..10).filter(|&generation| {
+                let SessionCommand::Refresh { generation, grace, idle_ttl, at } = refresh(generation, now) else {
+                    unreachable!()
+                };
+                matches!(
+                    session.refresh(generation, grace, idle_ttl, at).as_deref(),
+                    Ok([SessionEvent::SessionRefreshed(_)])
+                )
+            });
+            prop_assert!(live.count() <= usize::from(!session.revoked));
+            if let Ok(events) = session.decide(refresh(generation, now)) {
+                for event in events {
+                    session.apply(event);
+                }
+            }
+        }
+    }
+}

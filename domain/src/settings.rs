@@ -1,0 +1,227 @@
+//! What an app can choose.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::redirect_uri::{Origin, RedirectUri};
+use crate::signing_key::TokenAlgorithm;
+
+/// Who may make an account.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Registration {
+    /// Anyone.
+    #[default]
+    Open,
+    /// Those with an invitation, and those whom an admin creates.
+    InviteOnly,
+    /// Those whom an admin creates.
+    Closed,
+}
+
+/// Who sends the mails of an app.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    /// Watchword.
+    #[default]
+    Platform,
+    /// The app itself, which is given the token.
+    App,
+}
+
+/// Pages of the app that mails link to instead of Watchword's own; `?token=` is added.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Links {
+    /// Where a password is reset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_reset: Option<RedirectUri>,
+    /// Where an address is verified.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub email_verification: Option<RedirectUri>,
+    /// Where a change of address is confirmed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub email_change: Option<RedirectUri>,
+    /// Where an invitation is accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub invitation: Option<RedirectUri>,
+}
+
+/// The settings of an app, every one with a default. Durations are in seconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AppSettings {
+    /// Where browsers may be sent, matched exactly.
+    pub redirect_uris: Vec<RedirectUri>,
+    /// Web origins that may call from a browser (CORS).
+    pub origins: Vec<Origin>,
+    /// Life of an access token.
+    #[schemars(range(min = 1, max = 86400))]
+    pub access_token_ttl: u32,
+    /// Life of a session, however often it is refreshed.
+    #[schemars(range(min = 1, max = 31_536_000))]
+    pub refresh_token_ttl: u32,
+    /// Life of a session that is not refreshed.
+    #[schemars(range(min = 1, max = 31_536_000))]
+    pub refresh_idle_ttl: u32,
+    /// How long a refresh token that was just used still answers with its successor, for a client that lost the reply.
+    #[schemars(range(min = 0, max = 60))]
+    pub refresh_grace: u32,
+    /// What new signing keys are for.
+    pub token_algorithm: TokenAlgorithm,
+    /// Whether an address must be verified before the first login.
+    pub require_verified_email: bool,
+    /// The fewest characters of a new password.
+    #[schemars(range(min = 8, max = 128))]
+    pub password_min_length: u32,
+    /// Life of a magic link.
+    #[schemars(range(min = 1, max = 86400))]
+    pub magic_link_ttl: u32,
+    /// Life of an email verification.
+    #[schemars(range(min = 1, max = 604_800))]
+    pub email_verification_ttl: u32,
+    /// Life of a password reset.
+    #[schemars(range(min = 1, max = 86400))]
+    pub password_reset_ttl: u32,
+    /// Life of an invitation.
+    #[schemars(range(min = 1, max = 2_592_000))]
+    pub invitation_ttl: u32,
+    /// Life of an exchange code.
+    #[schemars(range(min = 1, max = 600))]
+    pub exchange_code_ttl: u32,
+    /// Whether tokens are set as cookies, too.
+    pub cookies: bool,
+    /// Who sends the mails.
+    pub delivery: Delivery,
+    /// Who may register.
+    pub registration: Registration,
+    /// Pages of the app that mails link to.
+    pub links: Links,
+}
+
+impl Default for AppSettings {
+    fn default() -> Self {
+        Self {
+            redirect_uris: Vec::new(),
+            origins: Vec::new(),
+            access_token_ttl: 1800,
+            refresh_token_ttl: 2_592_000,
+            refresh_idle_ttl: 1_209_600,
+            refresh_grace: 10,
+            token_algorithm: TokenAlgorithm::default(),
+            require_verified_email: false,
+            password_min_length: 8,
+            magic_link_ttl: 600,
+            email_verification_ttl: 86_400,
+            password_reset_ttl: 3600,
+            invitation_ttl: 604_800,
+            exchange_code_ttl: 60,
+            cookies: false,
+            delivery: Delivery::default(),
+            registration: Registration::default(),
+            links: Links::default(),
+        }
+    }
+}
+
+/// A setting that cannot be taken: where (a JSON Pointer, RFC 6901) and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{pointer}: {detail}")]
+pub struct InvalidSetting {
+    /// The member, as a JSON Pointer into the settings.
+    pub pointer: String,
+    /// What would be right.
+    pub detail: String,
+}
+
+impl AppSettings {
+    /// These settings changed by a merge patch (RFC 7396): a member that is `null` goes back to its default.
+    pub fn patched(&self, patch: &serde_json::Map<String, Value>) -> Result<Self, InvalidSetting> {
+        let mut settings = match serde_json::to_value(self) {
+            Ok(Value::Object(members)) => members,
+            other => unreachable!("settings serialize to an object, not {other:?}"),
+        };
+        for (name, value) in patch {
+            let mut candidate = settings.clone();
+            match value {
+                Value::Null => candidate.remove(name),
+                value => candidate.insert(name.clone(), value.clone()),
+            };
+            // One member at a time, so that a refusal names the member.
+            let parsed = serde_json::from_value::<Self>(Value::Object(candidate.clone()));
+            parsed
+                .map_err(|error| InvalidSetting { pointer: format!("/{name}"), detail: error.to_string() })?;
+            settings = candidate;
+        }
+        let settings = serde_json::from_value::<Self>(Value::Object(settings))
+            .map_err(|error| InvalidSetting { pointer: String::new(), detail: error.to_string() })?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> Result<(), InvalidSetting> {
+        let ranges = [
+            ("access_token_ttl", self.access_token_ttl, 1..=86_400),
+            ("refresh_token_ttl", self.refresh_token_ttl, 1..=31_536_000),
+            ("refresh_idle_ttl", self.refresh_idle_ttl, 1..=31_536_000),
+            ("refresh_grace", self.refresh_grace, 0..=60),
+            ("password_min_length", self.password_min_length, 8..=128),
+            ("magic_link_ttl", self.magic_link_ttl, 1..=86_400),
+            ("email_verification_ttl", self.email_verification_ttl, 1..=604_800),
+            ("password_reset_ttl", self.password_reset_ttl, 1..=86_400),
+            ("invitation_ttl", self.invitation_ttl, 1..=2_592_000),
+            ("exchange_code_ttl", self.exchange_code_ttl, 1..=600),
+        ];
+        for (name, value, range) in ranges {
+            if !range.contains(&value) {
+                let detail = format!("must be from {} to {}", range.start(), range.end());
+                return Err(InvalidSetting { pointer: format!("/{name}"), detail });
+            }
+        }
+        for (name, length) in [("redirect_uris", self.redirect_uris.len()), ("origins", self.origins.len())] {
+            if length > 100 {
+                return Err(InvalidSetting {
+                    pointer: format!("/{name}"),
+                    detail: "at most 100 of them".to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::AppSettings;
+
+    fn patch(value: &Value) -> Result<AppSettings, String> {
+        let members = value.as_object().expect("a patch is an object");
+        AppSettings::default().patched(members).map_err(|error| error.pointer)
+    }
+
+    #[test]
+    fn a_patch_changes_what_it_names() {
+        let settings =
+            patch(&json!({"access_token_ttl": 60, "origins": ["https://app.example"]})).expect("valid");
+        assert_eq!(settings.access_token_ttl, 60);
+        assert_eq!(settings.refresh_token_ttl, AppSettings::default().refresh_token_ttl);
+        let back =
+            settings.patched(json!({"access_token_ttl": null}).as_object().expect("object")).expect("valid");
+        assert_eq!(back.access_token_ttl, 1800);
+    }
+
+    #[test]
+    fn a_refusal_names_the_member() {
+        assert_eq!(patch(&json!({"access_token_ttl": 0})), Err("/access_token_ttl".to_owned()));
+        assert_eq!(patch(&json!({"colour": "red"})), Err("/colour".to_owned()));
+        assert_eq!(
+            patch(&json!({"redirect_uris": ["http://evil.example/"]})),
+            Err("/redirect_uris".to_owned())
+        );
+        assert_eq!(patch(&json!({"password_min_length": 4})), Err("/password_min_length".to_owned()));
+    }
+}

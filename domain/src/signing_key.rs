@@ -1,0 +1,71 @@
+//! The keys that sign an app's access tokens: their public halves and their place in the rotation.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A JWS algorithm (RFC 7518, RFC 8037) that access tokens can be signed with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TokenAlgorithm {
+    /// ECDSA with P-256 and SHA-256.
+    #[default]
+    #[serde(rename = "ES256")]
+    Es256,
+    /// Ed25519.
+    #[serde(rename = "EdDSA")]
+    EdDsa,
+    /// RSASSA-PKCS1-v1_5 with SHA-256, 2048 bits.
+    #[serde(rename = "RS256")]
+    Rs256,
+}
+
+/// The public half of a signing key as a JWK (RFC 7517). `kid` is its thumbprint (RFC 7638).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PublicJwk {
+    /// Key type: `EC`, `OKP` or `RSA`.
+    pub kty: String,
+    /// Always `sig`.
+    #[serde(rename = "use")]
+    pub usage: String,
+    /// The algorithm the key is for.
+    pub alg: TokenAlgorithm,
+    /// The RFC 7638 thumbprint, base64url.
+    pub kid: String,
+    /// The curve, for `EC` and `OKP`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crv: Option<String>,
+    /// The x coordinate or the Ed25519 public key, base64url.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub x: Option<String>,
+    /// The y coordinate, base64url.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub y: Option<String>,
+    /// The RSA modulus, base64url.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n: Option<String>,
+    /// The RSA exponent, base64url.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub e: Option<String>,
+}
+
+/// Where a key stands. Keys that are not retired are in the JWKS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyStatus {
+    /// Published ahead of its use, so that verifiers know it when it starts to sign.
+    Next,
+    /// Signs.
+    Current,
+    /// Signs no more; what it signed may still be valid.
+    Previous,
+    /// Signs and verifies nothing.
+    Retired,
+}
+
+/// A signing key of an app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SigningKey {
+    /// The public half.
+    pub public: PublicJwk,
+    /// Its place in the rotation.
+    pub status: KeyStatus,
+}
