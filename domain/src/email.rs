@@ -46,6 +46,11 @@ impl Email {
 
 fn normalize_domain(domain: &str) -> Result<String, InvalidEmail> {
     let ascii = idna::domain_to_ascii_strict(domain).map_err(|_| InvalidEmail)?;
+    // Mapping may fold case and nothing else: an ideographic full stop is no dot to the person who reads it.
+    let folded = domain.to_lowercase();
+    if ascii != folded && idna::domain_to_unicode(&ascii).0 != folded {
+        return Err(InvalidEmail);
+    }
     let is_label = |label: &str| !label.is_empty() && label.len() <= 63;
     let labels = ascii.split('.').collect::<Vec<_>>();
     // A mail domain has a top-level domain that is not a number: `user@127.0.0.1` is a host, not a domain.
