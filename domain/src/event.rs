@@ -161,3 +161,52 @@ impl From<SessionEvent> for Event {
         Self::Session(event)
     }
 }
+
+/// An event was taken for one of another aggregate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is no event of this aggregate")]
+pub struct OtherAggregate(pub &'static str);
+
+impl TryFrom<Event> for AppEvent {
+    type Error = OtherAggregate;
+
+    fn try_from(event: Event) -> Result<Self, OtherAggregate> {
+        match event {
+            Event::App(event) => Ok(event),
+            other => Err(OtherAggregate(other.name())),
+        }
+    }
+}
+
+impl TryFrom<Event> for UserEvent {
+    type Error = OtherAggregate;
+
+    fn try_from(event: Event) -> Result<Self, OtherAggregate> {
+        match event {
+            Event::User(event) => Ok(event),
+            other => Err(OtherAggregate(other.name())),
+        }
+    }
+}
+
+impl TryFrom<Event> for LockoutEvent {
+    type Error = OtherAggregate;
+
+    fn try_from(event: Event) -> Result<Self, OtherAggregate> {
+        match event {
+            Event::Lockout(event) => Ok(event),
+            other => Err(OtherAggregate(other.name())),
+        }
+    }
+}
+
+impl TryFrom<Event> for SessionEvent {
+    type Error = OtherAggregate;
+
+    fn try_from(event: Event) -> Result<Self, OtherAggregate> {
+        match event {
+            Event::Session(event) => Ok(event),
+            other => Err(OtherAggregate(other.name())),
+        }
+    }
+}
