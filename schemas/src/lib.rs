@@ -1,1 +1,9 @@
+//! What Watchword writes down and what it promises to readers: the envelope of events, the codec between events and
+//! their stored form, the JSON Schemas of event payloads, and the registry of problems.
+#![deny(missing_docs)]
 
+pub mod codec;
+pub mod envelope;
+
+pub use codec::{CodecError, Encoded, decode, encode};
+pub use envelope::{Actor, ActorKind, Metadata, RecordedEvent};

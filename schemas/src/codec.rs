@@ -1,0 +1,228 @@
+//! Between events and their stored form: a name, a version, canonical JSON, and the personal part apart.
+
+use std::sync::LazyLock;
+
+use cqrs_es::persist::{EventUpcaster, SerializedEvent};
+use domain::app::AppEvent;
+use domain::lockout::LockoutEvent;
+use domain::session::SessionEvent;
+use domain::user::UserEvent;
+use domain::{Event, EventInfo, Personal, StreamId, UserId};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::envelope::canonical_json;
+
+/// The member of an event that is split off and sealed.
+const PERSONAL: &str = "personal";
+
+/// An event ready to be stored.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// The name it is stored under.
+    pub name: &'static str,
+    /// The version of its shape.
+    pub schema_version: u16,
+    /// What happened: a canonical JSON object without the personal part.
+    pub data: String,
+    /// Whose event it is.
+    pub person: Option<UserId>,
+    /// The personal part as JSON, not yet sealed. Absent when there is nothing in it.
+    pub personal: Option<Vec<u8>>,
+}
+
+/// The personal part is in the clear here, so it never shows in a log line.
+impl std::fmt::Debug for Encoded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let personal = self.personal.as_ref().map(|_| "…");
+        f.debug_struct("Encoded")
+            .field("name", &self.name)
+            .field("schema_version", &self.schema_version)
+            .field("data", &self.data)
+            .field("person", &self.person)
+            .field("personal", &personal)
+            .finish()
+    }
+}
+
+/// A stored event that this version of the code cannot read.
+#[derive(Debug, thiserror::Error)]
+pub enum CodecError {
+    /// The stream is of no aggregate that this code knows.
+    #[error("{0} is a stream of an unknown aggregate")]
+    UnknownAggregate(StreamId),
+    /// Its shape is newer than this code.
+    #[error("{name} v{stored} is newer than this version of Watchword, which reads up to v{known}")]
+    NewerVersion {
+        /// The event's name.
+        name: String,
+        /// The version it was stored in.
+        stored: u16,
+        /// The newest version this code knows.
+        known: u16,
+    },
+    /// Its name is unknown or its data has another shape.
+    #[error("cannot read {name} v{schema_version} of {stream}")]
+    Data {
+        /// The stream.
+        stream: StreamId,
+        /// The event's name.
+        name: String,
+        /// The version it was stored in.
+        schema_version: u16,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// Its personal part has another shape. What is wrong with it is not told, as that would quote it.
+    #[error("cannot read the personal part of {name} v{schema_version} of {stream}")]
+    Personal {
+        /// The stream.
+        stream: StreamId,
+        /// The event's name.
+        name: String,
+        /// The version it was stored in.
+        schema_version: u16,
+    },
+}
+
+/// The stored form of an event.
+pub fn encode(event: &Event) -> Encoded {
+    let mut data = match event {
+        Event::App(event) => payload(event),
+        Event::User(event) => payload(event),
+        Event::Lockout(event) => payload(event),
+        Event::Session(event) => payload(event),
+    };
+    if let Value::Object(members) = &mut data {
+        members.remove(PERSONAL);
+    }
+    let personal = event.personal().filter(|personal| !personal.is_empty()).map(|personal| {
+        let value = serde_json::to_value(personal).expect("personal parts are plain structs");
+        canonical_json(&value).into_bytes()
+    });
+    Encoded {
+        name: event.name(),
+        schema_version: version(event),
+        data: canonical_json(&data),
+        person: event.person(),
+        personal,
+    }
+}
+
+/// The event of a stored form. Without its personal part (the person was erased) the members of it read as absent.
+pub fn decode(
+    stream: &StreamId,
+    name: &str,
+    schema_version: u16,
+    data: &str,
+    personal: Option<&[u8]>,
+) -> Result<Event, CodecError> {
+    let unreadable =
+        |source| CodecError::Data { stream: stream.clone(), name: name.to_owned(), schema_version, source };
+    let upcasted = upcast(&UPCASTERS, stream, name, schema_version, data).map_err(unreadable)?;
+    let data = upcasted.as_deref().unwrap_or(data);
+    let event = match stream.aggregate() {
+        "app" => tagged::<AppEvent>(name, data).map(Event::App),
+        "user" => tagged::<UserEvent>(name, data).map(Event::User),
+        "lockout" => tagged::<LockoutEvent>(name, data).map(Event::Lockout),
+        "session" => tagged::<SessionEvent>(name, data).map(Event::Session),
+        _ => return Err(CodecError::UnknownAggregate(stream.clone())),
+    };
+    let mut event = event.map_err(unreadable)?;
+    let known = version(&event);
+    if schema_version > known {
+        return Err(CodecError::NewerVersion { name: name.to_owned(), stored: schema_version, known });
+    }
+    if let Some(slot) = personal_mut(&mut event) {
+        // Whatever stood in the data is not the sealed part, and must not pass for it.
+        *slot = Personal::default();
+        if let Some(personal) = personal {
+            *slot = serde_json::from_slice(personal).map_err(|_| CodecError::Personal {
+                stream: stream.clone(),
+                name: name.to_owned(),
+                schema_version,
+            })?;
+        }
+    }
+    Ok(event)
+}
+
+/// Changes of shape since the first version of an event, oldest first. Each brings one event from one version to the
+/// next; a golden file per version proves that it is still read.
+static UPCASTERS: LazyLock<Vec<Box<dyn EventUpcaster>>> = LazyLock::new(Vec::new);
+
+/// The data in the present shape, or `None` where it already is.
+fn upcast(
+    upcasters: &[Box<dyn EventUpcaster>],
+    stream: &StreamId,
+    name: &str,
+    schema_version: u16,
+    data: &str,
+) -> Result<Option<String>, serde_json::Error> {
+    let stored = schema_version.to_string();
+    if !upcasters.iter().any(|upcaster| upcaster.can_upcast(name, &stored)) {
+        return Ok(None);
+    }
+    let event = SerializedEvent {
+        aggregate_id: stream.as_str().to_owned(),
+        sequence: 0,
+        aggregate_type: stream.aggregate().to_owned(),
+        event_type: name.to_owned(),
+        event_version: stored,
+        payload: serde_json::from_str(data)?,
+        metadata: Value::Null,
+    };
+    let event = upcasters.iter().fold(event, |event, upcaster| {
+        if upcaster.can_upcast(&event.event_type, &event.event_version) {
+            upcaster.upcast(event)
+        } else {
+            event
+        }
+    });
+    Ok(Some(canonical_json(&event.payload)))
+}
+
+/// The payload within the `{"type": …, "data": …}` that event enums serialize to.
+fn payload(event: &impl Serialize) -> Value {
+    match serde_json::to_value(event).expect("events are plain structs") {
+        Value::Object(mut members) => members.remove("data").unwrap_or_default(),
+        _ => unreachable!("event enums are adjacently tagged"),
+    }
+}
+
+/// Reads the tagged form. The tag comes first, so that serde reads the data straight into the payload's type.
+fn tagged<E: DeserializeOwned>(name: &str, data: &str) -> Result<E, serde_json::Error> {
+    let name = Value::from(name);
+    serde_json::from_str(&format!(r#"{{"type":{name},"data":{data}}}"#))
+}
+
+fn version(event: &Event) -> u16 {
+    match event {
+        Event::App(event) => event.version(),
+        Event::User(event) => event.version(),
+        Event::Lockout(event) => event.version(),
+        Event::Session(event) => event.version(),
+    }
+}
+
+fn personal_mut(event: &mut Event) -> Option<&mut Personal> {
+    match event {
+        Event::App(_) | Event::Lockout(_) => None,
+        Event::User(event) => match event {
+            UserEvent::UserRegistered(event) => Some(&mut event.personal),
+            UserEvent::ProfileUpdated(event) => Some(&mut event.personal),
+            UserEvent::PasswordRehashed(event) => Some(&mut event.personal),
+            UserEvent::RoleGranted(_)
+            | UserEvent::RoleRevoked(_)
+            | UserEvent::UserBanned(_)
+            | UserEvent::UserUnbanned(_) => None,
+        },
+        Event::Session(event) => match event {
+            SessionEvent::SessionStarted(event) => Some(&mut event.personal),
+            SessionEvent::SessionRefreshed(_)
+            | SessionEvent::RefreshTokenReused(_)
+            | SessionEvent::SessionRevoked(_) => None,
+        },
+    }
+}

@@ -1,0 +1,172 @@
+//! The envelope of a recorded event: a CloudEvent 1.0 in structured mode.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use domain::{AppId, StreamId, Timestamp, UserId};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+/// What kind of caller made something happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActorKind {
+    /// A user with an access token.
+    User,
+    /// A holder of an API key.
+    ApiKey,
+    /// Watchword itself, or somebody at its command line.
+    System,
+    /// Somebody who has not logged in.
+    Anonymous,
+}
+
+impl ActorKind {
+    /// The kind as it is written in the envelope.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::ApiKey => "api_key",
+            Self::System => "system",
+            Self::Anonymous => "anonymous",
+        }
+    }
+}
+
+/// Who made something happen.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Actor {
+    /// What kind of caller.
+    pub kind: ActorKind,
+    /// Which one: the id of a user or of an API key. Absent for the other kinds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+}
+
+impl Actor {
+    /// A user.
+    pub fn user(id: UserId) -> Self {
+        Self { kind: ActorKind::User, id: Some(id.to_string()) }
+    }
+
+    /// An API key.
+    pub fn api_key(id: domain::ApiKeyId) -> Self {
+        Self { kind: ActorKind::ApiKey, id: Some(id.to_string()) }
+    }
+
+    /// Watchword itself.
+    pub fn system() -> Self {
+        Self { kind: ActorKind::System, id: None }
+    }
+
+    /// Somebody who has not logged in.
+    pub fn anonymous() -> Self {
+        Self { kind: ActorKind::Anonymous, id: None }
+    }
+}
+
+/// What all events of one append have in common: for whom, by whom and why they were written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metadata {
+    /// The app they belong to.
+    pub app_id: AppId,
+    /// Who made them happen.
+    pub actor: Actor,
+    /// The same for everything that follows from one request.
+    pub correlation_id: Uuid,
+    /// The event they answer, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub causation_id: Option<Uuid>,
+    /// The `X-Request-Id` of the request. It is in no envelope: callers choose it, and it means nothing to consumers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// The W3C trace context of the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+}
+
+/// An event as the journal has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordedEvent {
+    /// Its place in the journal: 1, 2, 3 … without gaps.
+    pub position: u64,
+    /// Its id.
+    pub id: Uuid,
+    /// The stream it is in.
+    pub stream: StreamId,
+    /// Its place in the stream: 1, 2, 3 … without gaps.
+    pub version: u64,
+    /// The name it is stored under.
+    pub name: String,
+    /// The version of its shape.
+    pub schema_version: u16,
+    /// When it was appended, to the microsecond.
+    pub at: Timestamp,
+    /// For whom, by whom and why.
+    pub metadata: Metadata,
+    /// What happened: a canonical JSON object without the personal part.
+    pub data: String,
+    /// Whose event it is.
+    pub person: Option<UserId>,
+    /// The personal part, sealed with that person's key.
+    pub personal: Option<Vec<u8>>,
+}
+
+impl RecordedEvent {
+    /// Where the schema of its payload is, as a path on this service.
+    pub fn data_schema(&self) -> String {
+        format!("/schemas/events/{}/{}.v{}.json", self.stream.aggregate(), self.name, self.schema_version)
+    }
+
+    /// The envelope as a CloudEvent.
+    pub fn to_cloud_event(&self) -> Value {
+        let Metadata { app_id, actor, correlation_id, causation_id, traceparent, request_id: _ } =
+            &self.metadata;
+        // Data that is no JSON can only come from a damaged journal. It is shown as it is: a reader that checks the
+        // schema sees it, and one damaged row does not stop the feed with a panic.
+        let data = serde_json::from_str(&self.data).unwrap_or_else(|_| Value::String(self.data.clone()));
+        let mut event = Map::new();
+        let mut put = |name: &str, value: Value| event.insert(name.to_owned(), value);
+        put("specversion", "1.0".into());
+        put("id", self.id.to_string().into());
+        put("source", format!("/v1/apps/{app_id}").into());
+        put("type", self.name.as_str().into());
+        put("time", self.at.to_string().into());
+        put("subject", self.stream.as_str().into());
+        put("dataschema", self.data_schema().into());
+        put("datacontenttype", "application/json".into());
+        put("position", self.position.into());
+        put("prevposition", self.position.saturating_sub(1).into());
+        put("streamversion", self.version.into());
+        put("appid", app_id.as_str().into());
+        put(
+            "actor",
+            match &actor.id {
+                Some(id) => json!({ "kind": actor.kind.as_str(), "id": id }),
+                None => json!({ "kind": actor.kind.as_str() }),
+            },
+        );
+        put("correlationid", correlation_id.to_string().into());
+        if let Some(causation_id) = causation_id {
+            put("causationid", causation_id.to_string().into());
+        }
+        if let Some(traceparent) = traceparent {
+            put("traceparent", traceparent.as_str().into());
+        }
+        put("data", data);
+        if let Some(personal) = &self.personal {
+            put("personal", URL_SAFE_NO_PAD.encode(personal).into());
+        }
+        Value::Object(event)
+    }
+
+    /// The envelope as canonical JSON (RFC 8785): the same bytes on every way out of the service.
+    pub fn to_canonical_json(&self) -> String {
+        canonical_json(&self.to_cloud_event())
+    }
+}
+
+/// Canonical JSON (RFC 8785) of a value that was made here.
+pub(crate) fn canonical_json(value: &Value) -> String {
+    serde_json_canonicalizer::to_string(value).expect("a JSON value has string keys and finite numbers")
+}
