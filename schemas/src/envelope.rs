@@ -1,4 +1,4 @@
-//! The envelope of a recorded event: a CloudEvent 1.0 in structured mode.
+//! The envelope of a recorded event: a `CloudEvent` 1.0 in structured mode.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -6,6 +6,8 @@ use domain::{AppId, StreamId, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
+
+use crate::event_schemas;
 
 /// What kind of caller made something happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -115,10 +117,10 @@ pub struct RecordedEvent {
 impl RecordedEvent {
     /// Where the schema of its payload is, as a path on this service.
     pub fn data_schema(&self) -> String {
-        format!("/schemas/events/{}/{}.v{}.json", self.stream.aggregate(), self.name, self.schema_version)
+        format!("/schemas/{}", event_schemas::path(self.stream.aggregate(), &self.name, self.schema_version))
     }
 
-    /// The envelope as a CloudEvent.
+    /// The envelope as a `CloudEvent`.
     pub fn to_cloud_event(&self) -> Value {
         let Metadata { app_id, actor, correlation_id, causation_id, traceparent, request_id: _ } =
             &self.metadata;

@@ -4,6 +4,9 @@
 
 pub mod codec;
 pub mod envelope;
+pub mod event_schemas;
+pub mod problems;
 
 pub use codec::{CodecError, Encoded, decode, encode};
 pub use envelope::{Actor, ActorKind, Metadata, RecordedEvent};
+pub use problems::{ProblemType, problem_type};

@@ -1,0 +1,251 @@
+//! The JSON Schemas (draft 2020-12) of event payloads: what consumers can rely on in the member `data`.
+//!
+//! They are generated from the payload types and committed. A schema holds for every event of its version ever
+//! written, so it can only grow by optional members; [`breaking_changes`] finds what would break a consumer.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use domain::app::{
+    ApiKeyIssued, ApiKeyRevoked, AppCreated, AppDisabled, AppEnabled, AppSettingsChanged,
+    SigningKeyActivated, SigningKeyCreated, SigningKeyRetired,
+};
+use domain::lockout::{AccountLocked, AccountUnlocked, LoginFailed};
+use domain::session::{RefreshTokenReused, SessionRefreshed, SessionRevoked, SessionStarted};
+use domain::user::{
+    PasswordRehashed, ProfileUpdated, RoleGranted, RoleRevoked, UserBanned, UserRegistered, UserUnbanned,
+};
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde_json::{Value, json};
+
+/// Schemas of former versions as they were committed, `(path, text)`: the types they came from are gone, but events
+/// of those versions are in the journal for ever.
+const FORMER: &[(&str, &str)] = &[];
+
+/// Every schema by its path, such as `events/user/UserRegistered.v1.json`.
+pub fn all() -> BTreeMap<String, Value> {
+    let former = FORMER.iter().map(|(path, text)| {
+        ((*path).to_owned(), serde_json::from_str(text).expect("a committed schema is JSON"))
+    });
+    let present = [
+        schema::<AppCreated>("app", "AppCreated", 1),
+        schema::<AppSettingsChanged>("app", "AppSettingsChanged", 1),
+        schema::<AppDisabled>("app", "AppDisabled", 1),
+        schema::<AppEnabled>("app", "AppEnabled", 1),
+        schema::<SigningKeyCreated>("app", "SigningKeyCreated", 1),
+        schema::<SigningKeyActivated>("app", "SigningKeyActivated", 1),
+        schema::<SigningKeyRetired>("app", "SigningKeyRetired", 1),
+        schema::<ApiKeyIssued>("app", "ApiKeyIssued", 1),
+        schema::<ApiKeyRevoked>("app", "ApiKeyRevoked", 1),
+        schema::<UserRegistered>("user", "UserRegistered", 1),
+        schema::<ProfileUpdated>("user", "ProfileUpdated", 1),
+        schema::<PasswordRehashed>("user", "PasswordRehashed", 1),
+        schema::<RoleGranted>("user", "RoleGranted", 1),
+        schema::<RoleRevoked>("user", "RoleRevoked", 1),
+        schema::<UserBanned>("user", "UserBanned", 1),
+        schema::<UserUnbanned>("user", "UserUnbanned", 1),
+        schema::<LoginFailed>("lockout", "LoginFailed", 1),
+        schema::<AccountLocked>("lockout", "AccountLocked", 1),
+        schema::<AccountUnlocked>("lockout", "AccountUnlocked", 1),
+        schema::<SessionStarted>("session", "SessionStarted", 1),
+        schema::<SessionRefreshed>("session", "SessionRefreshed", 1),
+        schema::<RefreshTokenReused>("session", "RefreshTokenReused", 1),
+        schema::<SessionRevoked>("session", "SessionRevoked", 1),
+    ];
+    former.chain(present).collect()
+}
+
+/// Where the schema of an event's payload is: its key in [`all`]. With a leading `/schemas/` it is the envelope's
+/// `dataschema`.
+pub fn path(aggregate: &str, name: &str, schema_version: u16) -> String {
+    format!("events/{aggregate}/{name}.v{schema_version}.json")
+}
+
+fn schema<T: JsonSchema>(aggregate: &str, name: &str, schema_version: u16) -> (String, Value) {
+    let path = path(aggregate, name, schema_version);
+    let generator = SchemaSettings::draft2020_12().into_generator();
+    let mut schema = generator.into_root_schema_for::<T>().to_value();
+    schema["$id"] = format!("/schemas/{path}").into();
+    schema["title"] = name.into();
+    // The personal part is in the envelope, sealed: nobody finds it in the data.
+    if let Some(properties) = schema["properties"].as_object_mut() {
+        properties.remove("personal");
+    }
+    drop_unused_definitions(&mut schema);
+    tolerate_unknown_members(&mut schema);
+    (path, schema)
+}
+
+fn drop_unused_definitions(schema: &mut Value) {
+    let Some(definitions) = schema.as_object_mut().and_then(|schema| schema.remove("$defs")) else { return };
+    let mut used = BTreeSet::new();
+    let mut to_visit = vec![&*schema];
+    while let Some(value) = to_visit.pop() {
+        for name in references(value) {
+            if used.insert(name.clone()) {
+                to_visit.extend(definitions.get(&name));
+            }
+        }
+    }
+    let kept = definitions.as_object().into_iter().flatten().filter(|(name, _)| used.contains(*name));
+    let kept = kept.map(|(name, value)| (name.clone(), value.clone())).collect::<serde_json::Map<_, _>>();
+    if !kept.is_empty() {
+        schema["$defs"] = Value::Object(kept);
+    }
+}
+
+/// The names of the definitions that a schema refers to.
+fn references(value: &Value) -> BTreeSet<String> {
+    match value {
+        Value::Object(members) => members
+            .iter()
+            .flat_map(|(name, value)| match (name.as_str(), value) {
+                ("$ref", Value::String(target)) => {
+                    target.strip_prefix("#/$defs/").map(str::to_owned).into_iter().collect()
+                }
+                _ => references(value),
+            })
+            .collect(),
+        Value::Array(values) => values.iter().flat_map(references).collect(),
+        _ => BTreeSet::new(),
+    }
+}
+
+/// Commands refuse unknown members; consumers of events must not, or no event could ever get a new one.
+fn tolerate_unknown_members(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            if members.get("additionalProperties") == Some(&json!(false)) {
+                members.remove("additionalProperties");
+            }
+            members.values_mut().for_each(tolerate_unknown_members);
+        }
+        Value::Array(values) => values.iter_mut().for_each(tolerate_unknown_members),
+        _ => {}
+    }
+}
+
+/// What in `new` would break a consumer that was written for `old`, or does not hold for events that were written
+/// under `old`: a member removed, its type changed, a member newly required or no longer sure to be there, a value of
+/// an enumeration removed. Each finding starts with the JSON Pointer of the member. Limits such as `maxLength` are
+/// not compared, as they tell consumers nothing they could depend on.
+pub fn breaking_changes(old: &Value, new: &Value) -> Vec<String> {
+    let mut comparison =
+        Comparison { old_root: old, new_root: new, compared: BTreeSet::new(), findings: vec![] };
+    comparison.compare(old, new, "");
+    comparison.findings
+}
+
+struct Comparison<'a> {
+    old_root: &'a Value,
+    new_root: &'a Value,
+    /// Pairs of references that were followed, as a schema may refer to itself.
+    compared: BTreeSet<(&'a str, &'a str)>,
+    findings: Vec<String>,
+}
+
+impl<'a> Comparison<'a> {
+    fn compare(&mut self, old: &'a Value, new: &'a Value, at: &str) {
+        if let (Some(old), Some(new)) = (reference(old), reference(new))
+            && !self.compared.insert((old, new))
+        {
+            return;
+        }
+        let (old, new) = (resolve(self.old_root, old), resolve(self.new_root, new));
+        for keyword in ["type", "format", "const"] {
+            if old.get(keyword) != new.get(keyword) {
+                let show =
+                    |schema: &Value| schema.get(keyword).map_or("nothing".to_owned(), Value::to_string);
+                self.find(at, &format!("`{keyword}` was {} and is {}", show(old), show(new)));
+            }
+        }
+        self.compare_members(old, new, at);
+        for (keyword, segment) in [("items", "*"), ("additionalProperties", "*")] {
+            match (old.get(keyword), new.get(keyword)) {
+                (Some(old), Some(new)) => self.compare(old, new, &format!("{at}/{segment}")),
+                (None, None) => {}
+                _ => self.find(at, &format!("`{keyword}` came or went")),
+            }
+        }
+        let (old_values, new_values) = (strings(old.get("enum")), strings(new.get("enum")));
+        if old_values.is_empty() != new_values.is_empty() {
+            self.find(at, "`enum` came or went");
+        }
+        for value in old_values.difference(&new_values) {
+            self.find(at, &format!("the value {value} was removed"));
+        }
+        for keyword in ["oneOf", "anyOf", "allOf"] {
+            self.compare_alternatives(list(old, keyword), list(new, keyword), at);
+        }
+    }
+
+    fn compare_members(&mut self, old: &'a Value, new: &'a Value, at: &str) {
+        let members = |schema: &'a Value| schema.get("properties").and_then(Value::as_object);
+        let (old_required, new_required) = (strings(old.get("required")), strings(new.get("required")));
+        for (name, old) in members(old).into_iter().flatten() {
+            match members(new).and_then(|members| members.get(name)) {
+                Some(new) => self.compare(old, new, &format!("{at}/{name}")),
+                None => self.find(&format!("{at}/{name}"), "was removed"),
+            }
+        }
+        for name in new_required.difference(&old_required) {
+            self.find(&format!("{at}/{name}"), "is newly required");
+        }
+        for name in old_required.difference(&new_required) {
+            self.find(&format!("{at}/{name}"), "was always there and no longer is");
+        }
+    }
+
+    fn compare_alternatives(&mut self, old: &'a [Value], new: &'a [Value], at: &str) {
+        let fits = |this: &Self, old: &'a Value, new: &'a Value| {
+            let mut comparison = Comparison {
+                old_root: this.old_root,
+                new_root: this.new_root,
+                compared: this.compared.clone(),
+                findings: vec![],
+            };
+            comparison.compare(old, new, at);
+            comparison.findings.is_empty()
+        };
+        for alternative in old {
+            if !new.iter().any(|new| fits(self, alternative, new)) {
+                self.find(at, &format!("the alternative {} was removed", short(alternative)));
+            }
+        }
+        for alternative in new {
+            // A new value of an enumeration is no change of type: consumers are told to expect them.
+            let is_value = alternative.get("const").is_some() && !old.is_empty();
+            if !is_value && !old.iter().any(|old| fits(self, old, alternative)) {
+                self.find(at, &format!("the alternative {} is new", short(alternative)));
+            }
+        }
+    }
+
+    fn find(&mut self, at: &str, what: &str) {
+        self.findings.push(format!("{}: {what}", if at.is_empty() { "/" } else { at }));
+    }
+}
+
+fn reference(schema: &Value) -> Option<&str> {
+    schema.get("$ref").and_then(Value::as_str)
+}
+
+fn resolve<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
+    reference(schema)
+        .and_then(|target| root.pointer(target.strip_prefix('#').unwrap_or_default()))
+        .unwrap_or(schema)
+}
+
+fn list<'a>(schema: &'a Value, keyword: &str) -> &'a [Value] {
+    schema.get(keyword).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+fn strings(values: Option<&Value>) -> BTreeSet<String> {
+    let values = values.and_then(Value::as_array).into_iter().flatten();
+    values.map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)).collect()
+}
+
+fn short(alternative: &Value) -> String {
+    let shown = ["const", "$ref", "type"].iter().find_map(|keyword| alternative.get(keyword));
+    shown.unwrap_or(alternative).to_string()
+}

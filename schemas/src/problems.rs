@@ -1,0 +1,307 @@
+//! The registry of problems: every `code` that an error of the HTTP interface can have (RFC 9457), with the page that
+//! explains it. A code is a promise to clients: it is never renamed and never given another status.
+
+/// One kind of problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProblemType {
+    /// What clients compare: the member `code`, and the last segment of `type`.
+    pub code: &'static str,
+    /// The HTTP status.
+    pub status: u16,
+    /// A short summary, the same every time.
+    pub title: &'static str,
+    /// What happened and what to do about it, for a person who looks the code up.
+    pub explanation: &'static str,
+}
+
+impl ProblemType {
+    /// The member `type`: the path of the page that explains the problem.
+    pub fn type_uri(&self) -> String {
+        format!("/problems/{}", self.code)
+    }
+}
+
+/// The problem of this code.
+pub fn problem_type(code: &str) -> Option<&'static ProblemType> {
+    // It is sorted by code, as a test makes sure.
+    REGISTRY.binary_search_by(|problem| problem.code.cmp(code)).ok().map(|index| &REGISTRY[index])
+}
+
+const fn problem(
+    code: &'static str,
+    status: u16,
+    title: &'static str,
+    explanation: &'static str,
+) -> ProblemType {
+    ProblemType { code, status, title, explanation }
+}
+
+/// Every problem, sorted by code.
+pub static REGISTRY: &[ProblemType] = &[
+    problem(
+        "app_disabled",
+        403,
+        "The app is disabled",
+        "The platform's operator has disabled this app. Nobody can log in to it, and its tokens are not accepted, until \
+         it is enabled again with POST /v1/apps/{app_id}/enable.",
+    ),
+    problem(
+        "app_exists",
+        409,
+        "There is an app of this id",
+        "App ids are unique, and some are reserved. Choose another `app_id`, or change the app that is there with \
+         PATCH /v1/apps/{app_id}.",
+    ),
+    problem(
+        "email_not_verified",
+        403,
+        "The email address is not verified",
+        "The password was right, but this app lets people in only after they have verified their email address. Follow \
+         the link in the verification mail, or ask for a new one with POST …/auth/email-verification/request.",
+    ),
+    problem(
+        "email_taken",
+        409,
+        "The email address belongs to another account",
+        "Within an app, one email address is one account. Addresses that differ only in upper and lower case are the \
+         same. Log in instead, reset the password of the account that is there, or use another address.",
+    ),
+    problem(
+        "forbidden",
+        403,
+        "Not allowed",
+        "Your credentials are valid, but they do not permit this. An API key needs the permission that the route names; \
+         a user needs the role `admin` for the admin routes of their app; some things can only be done by a full admin. \
+         Repeating the request does not help.",
+    ),
+    problem(
+        "idempotency_key_reused",
+        422,
+        "The Idempotency-Key was used for another request",
+        "An `Idempotency-Key` stands for one request: it may be repeated only with the very same method, path and body. \
+         This key already came with a different one. Make a new key for each new request.",
+    ),
+    problem(
+        "internal",
+        500,
+        "Something went wrong on our side",
+        "The service ran into a fault of its own. Nothing about it is told here; its log has the details under the \
+         `request_id` of the answer. Tell that id to whoever runs the service. It is safe to try again with the same \
+         `Idempotency-Key`.",
+    ),
+    problem(
+        "invalid_credentials",
+        401,
+        "The email address or the password is wrong",
+        "The login was refused. The answer is the same for an unknown address, a wrong password and an account that \
+         cannot log in with a password, so that nobody can find out which addresses have accounts. Check both, or reset \
+         the password.",
+    ),
+    problem(
+        "invalid_email",
+        422,
+        "Not a valid email address",
+        "Mail could not be sent to this address safely. It needs the plain form `name@domain.tld`, with at most 64 bytes \
+         before the `@` and 254 in all, without quotes, comments, lists or look-alike characters.",
+    ),
+    problem(
+        "invalid_or_expired_code",
+        400,
+        "The code is not valid",
+        "The exchange code is unknown, too old, was used before, or came with a wrong `code_verifier`. A code works once \
+         and only for a short time. Start the login again.",
+    ),
+    problem(
+        "invalid_or_expired_token",
+        400,
+        "The link or token is not valid",
+        "The token is unknown, too old, was used before, or was replaced by a newer one. Ask for a new mail and follow \
+         the newest link.",
+    ),
+    problem(
+        "invalid_refresh_token",
+        401,
+        "The refresh token is not valid",
+        "The refresh token is malformed, of another app, or was used before. Each refresh token works once: keep the \
+         one from the newest answer. If an old one is used again, the session is revoked, as the token may have been \
+         stolen. Log in again.",
+    ),
+    problem(
+        "last_login_method",
+        409,
+        "This is the last way to log in",
+        "Without this linked account the user could not log in any more. Set a password or link another account first.",
+    ),
+    problem(
+        "last_owner",
+        409,
+        "An organization needs an owner",
+        "The last owner of an organization can be neither removed nor given a lower role. Make another member an owner \
+         first, or delete the organization.",
+    ),
+    problem(
+        "malformed_request",
+        400,
+        "The request cannot be read",
+        "The body is not valid JSON, a member is missing, unknown, given twice or of the wrong type, or a parameter of \
+         the query cannot be parsed. `detail` says where. The OpenAPI document describes every request.",
+    ),
+    problem(
+        "method_not_allowed",
+        405,
+        "The method is not allowed here",
+        "There is a resource at this path, but not for this HTTP method. The `Allow` header lists the methods it has.",
+    ),
+    problem(
+        "not_found",
+        404,
+        "Not found",
+        "There is nothing at this path, or nothing that you may know of: the answer is the same for what does not exist \
+         and for what belongs to another app or person.",
+    ),
+    problem(
+        "outcome_unknown",
+        503,
+        "It is not known whether the request was carried out",
+        "The connection to the journal broke while the request was being written: it may have been carried out, or not. \
+         Repeat it with the same `Idempotency-Key`; if it was carried out, you get its result and nothing happens twice.",
+    ),
+    problem(
+        "overloaded",
+        503,
+        "The service is overloaded",
+        "There is more work than the service can do at the moment, or something it needs does not answer. Nothing was \
+         changed. Try again after the seconds in `Retry-After`.",
+    ),
+    problem(
+        "payload_too_large",
+        413,
+        "The body is too large",
+        "Request bodies can have at most 64 KiB unless the route says otherwise.",
+    ),
+    problem(
+        "projection_behind",
+        503,
+        "The read model is not up to date yet",
+        "The request carried a `Consistency-Token`, and the read model did not reach that point within 2 seconds. What \
+         you wrote is safe; it just cannot be read yet. Try again shortly, or leave the token out to read what is there.",
+    ),
+    problem(
+        "rate_limited",
+        429,
+        "Too many requests",
+        "There were too many requests from this address, or too many failed logins to this account. Wait for the seconds \
+         in `Retry-After`. The headers `RateLimit` and `RateLimit-Policy` tell the limit.",
+    ),
+    problem(
+        "reauthentication_required",
+        403,
+        "Log in again first",
+        "This cannot be undone, so it needs the password, or a session that was started within the last 5 minutes. Send \
+         the password, or log in again and repeat the request.",
+    ),
+    problem(
+        "redirect_uri_not_allowed",
+        422,
+        "The redirect URI is not allowed",
+        "The `redirect_uri` is not in the app's settings. URIs are compared as exact strings: a different port, path, \
+         query or a trailing slash makes another URI. Add it to `redirect_uris`, or use one that is there.",
+    ),
+    problem(
+        "registration_closed",
+        403,
+        "Registration is closed",
+        "This app does not let people make accounts by themselves: by its settings they need an invitation, or an admin \
+         creates their account.",
+    ),
+    problem(
+        "session_expired",
+        401,
+        "The session has expired",
+        "The session reached its longest life, or was not refreshed for too long. Log in again.",
+    ),
+    problem(
+        "session_revoked",
+        401,
+        "The session was revoked",
+        "The session was ended: by logging out, from another session, by an admin, with a ban, or because one of its \
+         refresh tokens was used twice. Log in again.",
+    ),
+    problem(
+        "too_many_api_keys",
+        409,
+        "The app has too many API keys",
+        "An app can have at most 1000 API keys that are neither revoked nor expired. Revoke those that are not used.",
+    ),
+    problem(
+        "too_many_roles",
+        409,
+        "The user has too many roles",
+        "A user can have at most 50 roles in an app. Take a role away first.",
+    ),
+    problem(
+        "unauthenticated",
+        401,
+        "Credentials are missing or not valid",
+        "The route needs `Authorization: Bearer …` with an access token of this very app, or an API key. The token is \
+         missing, malformed, expired, revoked or of another app. Refresh the token or log in again.",
+    ),
+    problem(
+        "unsupported_media_type",
+        415,
+        "The content type is not supported",
+        "Bodies are JSON: send `Content-Type: application/json`, or what the route says.",
+    ),
+    problem(
+        "user_banned",
+        403,
+        "The user is banned",
+        "The password was right, but an admin of the app has banned this account. Only an admin can lift the ban.",
+    ),
+    problem(
+        "validation_failed",
+        422,
+        "A value is not acceptable",
+        "The request has the right shape, but a value in it breaks a rule. `errors` lists every such value with a JSON \
+         Pointer (RFC 6901) to it, a code and what would be right.",
+    ),
+    problem(
+        "weak_password",
+        422,
+        "The password is too weak",
+        "A new password needs as many characters as the app's `password_min_length` (8 by default), at most 1024 bytes, \
+         and must not be among the common passwords that attackers try first. Any characters are fine, blanks too.",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::{REGISTRY, problem_type};
+
+    #[test]
+    fn is_sorted_and_has_no_code_twice() {
+        assert!(REGISTRY.is_sorted_by(|a, b| a.code < b.code));
+    }
+
+    #[test]
+    fn every_problem_is_found_and_explained() {
+        for problem in REGISTRY {
+            assert_eq!(problem_type(problem.code), Some(problem));
+            assert!((400..600).contains(&problem.status), "{}", problem.code);
+            assert!(problem.code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{}", problem.code);
+            assert!(!problem.title.ends_with('.') && problem.title.len() <= 60, "{}", problem.code);
+            let explanation = problem.explanation;
+            assert!(explanation.len() > 60 && explanation.ends_with('.'), "{}", problem.code);
+            assert!(!explanation.contains("  "), "{}", problem.code);
+        }
+        assert_eq!(problem_type("no_such_problem"), None);
+    }
+
+    #[test]
+    fn tells_the_limits_of_the_domain() {
+        let of = |code| problem_type(code).expect(code).explanation;
+        assert!(of("too_many_api_keys").contains(&domain::app::MAX_API_KEYS.to_string()));
+        assert!(of("too_many_roles").contains(&domain::user::MAX_ROLES.to_string()));
+        assert!(of("weak_password").contains(&domain::password::MAX_PASSWORD_BYTES.to_string()));
+    }
+}
