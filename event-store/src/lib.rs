@@ -1,1 +1,19 @@
+//! The journal of events, the keys that seal the personal parts, and aggregates loaded from both.
+//!
+//! The [`journal::Journal`] is the only truth: one total order of events with gapless positions. The
+//! [`key_store::KeyStore`] is a file of its own, so that erasing a person's key erases the person from every copy
+//! of the log. [`repository::Repository`] turns streams into aggregates.
+#![deny(missing_docs)]
 
+pub mod clock;
+pub mod journal;
+pub mod lookup;
+pub mod master_key;
+
+pub use clock::{Clock, FixedClock, SystemClock};
+pub use journal::{
+    Append, AppendError, Appended, Claim, Idempotency, Journal, NewEvent, OpenError, Snapshot, StoreError,
+    StoredIdempotency, Write,
+};
+pub use lookup::LookupKey;
+pub use master_key::MasterKey;

@@ -1,0 +1,259 @@
+//! What a journal is: the trait that every adapter implements, and the types that go in and out.
+
+use async_trait::async_trait;
+use domain::{StreamId, Timestamp, UserId};
+use schemas::envelope::{Metadata, RecordedEvent};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+/// A name that at most one stream holds at any position of the log, such as an email address within an app.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Claim {
+    /// What sort of name: `email`, `session` …
+    pub kind: String,
+    /// The name. It holds no personal data: addresses come as HMACs.
+    pub key: String,
+}
+
+/// An event that is to be written, with its personal part sealed already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewEvent {
+    /// Its id, which nothing else has.
+    pub id: Uuid,
+    /// Its name.
+    pub name: &'static str,
+    /// The version of its shape.
+    pub schema_version: u16,
+    /// Its payload without the personal part: a canonical JSON object.
+    pub data: String,
+    /// Whose key seals the personal part.
+    pub person: Option<UserId>,
+    /// The sealed personal part.
+    pub personal: Option<Vec<u8>>,
+}
+
+/// Events for one stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// Which.
+    pub stream: StreamId,
+    /// The version it must have before: 0 for a new stream.
+    pub expected: u64,
+    /// What to write, one event at least.
+    pub events: Vec<NewEvent>,
+}
+
+/// Makes an append happen once, however often it is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    /// Names the request: a hash of who sent it and the key they chose.
+    pub key: [u8; 32],
+    /// A hash of what the request says: the same key with another request is refused.
+    pub fingerprint: [u8; 32],
+}
+
+/// What is to be written together. All of it happens or nothing.
+#[derive(Clone, Debug)]
+pub struct Append {
+    /// Events by stream; positions are given in this order.
+    pub writes: Vec<Write>,
+    /// Streams that are not written but must have exactly these versions, as the decision rests on them.
+    pub guards: Vec<(StreamId, u64)>,
+    /// Claims to take, each with its new owner. Taking a claim that its owner holds already is no error.
+    pub taken: Vec<(Claim, StreamId)>,
+    /// Claims to give back, before any is taken. Giving back one that nobody holds is no error.
+    pub released: Vec<Claim>,
+    /// See [`Idempotency`].
+    pub idempotency: Option<Idempotency>,
+    /// Who wrote it and why.
+    pub metadata: Metadata,
+    /// When, to the microsecond.
+    pub at: Timestamp,
+}
+
+impl Append {
+    /// How many events it holds.
+    pub fn len(&self) -> usize {
+        self.writes.iter().map(|write| write.events.len()).sum()
+    }
+
+    /// Whether it holds no event.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Where events were written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// The position of the first.
+    pub first: u64,
+    /// The position of the last; those between belong to the same append.
+    pub last: u64,
+    /// Whether they were there already, under the same idempotency key.
+    pub replayed: bool,
+}
+
+/// Why nothing was written, or that it is not known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// A stream has another version than the writes or guards say. Load it and decide again.
+    #[error("stream {stream} is at version {actual}")]
+    Conflict {
+        /// Which.
+        stream: StreamId,
+        /// The version it has.
+        actual: u64,
+    },
+    /// Another stream holds the claim.
+    #[error("the {} claim is held by {owner}", claim.kind)]
+    ClaimTaken {
+        /// Which.
+        claim: Claim,
+        /// Who holds it.
+        owner: StreamId,
+    },
+    /// The idempotency key was used for another request.
+    #[error("the idempotency key was used for another request")]
+    IdempotencyKeyReused,
+    /// There is nothing to write, or a write holds no event.
+    #[error("an append needs an event in each of its writes")]
+    Empty,
+    /// It may be written or not: only sending it again under its idempotency key, or reading, can tell.
+    #[error("whether the events were written is unknown: {0}")]
+    Unknown(String),
+    /// It was not written, and something is out of order.
+    #[error("the journal cannot write: {0}")]
+    Unavailable(String),
+}
+
+/// Why nothing could be read or kept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The store cannot be reached or does not work for now.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// What is stored makes no sense.
+    #[error("stored data is damaged: {0}")]
+    Damaged(String),
+    /// The person's key was erased: nothing can be sealed for them any more.
+    #[error("the data key of {0} was erased")]
+    Erased(UserId),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Self::Damaged(error.to_string()),
+            other => Self::Unavailable(other.to_string()),
+        }
+    }
+}
+
+/// Why a file was not opened. Nothing in it was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error("{0} is in use by another process: stop that one first, or use another data directory")]
+    InUse(String),
+    /// It is a file of something else.
+    #[error("{path} is no {expected}: {found}. Choose another path, or move that file away")]
+    Foreign {
+        /// Which file.
+        path: String,
+        /// What it should be.
+        expected: &'static str,
+        /// What it is.
+        found: String,
+    },
+    /// It is broken.
+    #[error("{path} is damaged: {what}. Restore it from a backup")]
+    Damaged {
+        /// Which file.
+        path: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// A later version of Watchword wrote it.
+    #[error("{path} has format {found}, but this program knows formats up to {known}: start a newer one")]
+    Newer {
+        /// Which file.
+        path: String,
+        /// Its format.
+        found: u32,
+        /// The newest known format.
+        known: u32,
+    },
+    /// The master key is not the one that the key store was made with.
+    #[error("{0} was made with another master key: set the master key that it was made with")]
+    WrongMasterKey(String),
+    /// It cannot be read or made.
+    #[error("{path} cannot be opened: {reason}")]
+    Failed {
+        /// Which file.
+        path: String,
+        /// What the system said.
+        reason: String,
+    },
+}
+
+/// What an idempotency key stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredIdempotency {
+    /// Of the request.
+    pub fingerprint: [u8; 32],
+    /// The position of its first event.
+    pub first: u64,
+    /// The position of its last event.
+    pub last: u64,
+}
+
+/// An aggregate's state as it was at a version, so that loading need not start at the first event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The version.
+    pub version: u64,
+    /// What the repository made of the state; sealed when it is a person's.
+    pub state: Vec<u8>,
+}
+
+/// The log of all events, in one order.
+#[async_trait]
+pub trait Journal: Send + Sync + 'static {
+    /// Writes all of it durably, or nothing. The idempotency key is looked at first, then versions, then claims.
+    async fn append(&self, append: Append) -> Result<Appended, AppendError>;
+
+    /// The events of a stream with a version greater than `after_version`, in order.
+    async fn read_stream(
+        &self,
+        stream: &StreamId,
+        after_version: u64,
+    ) -> Result<Vec<RecordedEvent>, StoreError>;
+
+    /// Up to `limit` events with a position greater than `after`, in order, without a gap.
+    async fn read_all(&self, after: u64, limit: usize) -> Result<Vec<RecordedEvent>, StoreError>;
+
+    /// The events at these positions, ascending.
+    async fn read_positions(&self, positions: &[u64]) -> Result<Vec<RecordedEvent>, StoreError>;
+
+    /// The position of the newest event; 0 when there is none.
+    async fn head(&self) -> Result<u64, StoreError>;
+
+    /// Follows [`Journal::head`]: changes after each commit.
+    fn watch_head(&self) -> watch::Receiver<u64>;
+
+    /// Which stream holds the claim.
+    async fn claim_owner(&self, claim: &Claim) -> Result<Option<StreamId>, StoreError>;
+
+    /// The held claims of a kind whose key starts with `prefix`, by key.
+    async fn claims(&self, kind: &str, prefix: &str) -> Result<Vec<(Claim, StreamId)>, StoreError>;
+
+    /// What was written under the idempotency key.
+    async fn idempotent(&self, key: &[u8; 32]) -> Result<Option<StoredIdempotency>, StoreError>;
+
+    /// The newest snapshot of a stream.
+    async fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError>;
+
+    /// Keeps a snapshot, unless there is a newer one.
+    async fn save_snapshot(&self, stream: &StreamId, snapshot: Snapshot) -> Result<(), StoreError>;
+}
