@@ -6,14 +6,23 @@
 #![deny(missing_docs)]
 
 pub mod clock;
+pub mod cqrs;
 pub mod journal;
+pub mod key_store;
 pub mod lookup;
 pub mod master_key;
+pub mod repository;
+pub mod sealing;
+pub mod sqlite;
 
 pub use clock::{Clock, FixedClock, SystemClock};
 pub use journal::{
     Append, AppendError, Appended, Claim, Idempotency, Journal, NewEvent, OpenError, Snapshot, StoreError,
     StoredIdempotency, Write,
 };
+pub use key_store::KeyStore;
 pub use lookup::LookupKey;
 pub use master_key::MasterKey;
+pub use repository::{Loaded, Repository};
+pub use sealing::Sealer;
+pub use sqlite::SqliteJournal;

@@ -1,0 +1,245 @@
+//! Aggregates, loaded from snapshot and journal and kept at hand.
+
+use std::any::Any;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex};
+
+use domain::{Event, EventInfo, Stream, StreamId, UserId};
+use quick_cache::sync::Cache;
+use schemas::codec;
+use schemas::envelope::RecordedEvent;
+use uuid::Uuid;
+
+use crate::journal::{Journal, NewEvent, Snapshot, StoreError};
+use crate::sealing::Sealer;
+
+/// A snapshot is kept each time a stream passes a multiple of this.
+const SNAPSHOT_EVERY: u64 = 100;
+
+/// The form of snapshots this code writes. Raise it when an aggregate's state changes its meaning: older ones are
+/// then passed over.
+const SNAPSHOT_FORM: u8 = 1;
+
+/// An aggregate as it is at a version of its stream.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded<A> {
+    /// The version: 0 where the stream does not exist.
+    pub version: u64,
+    /// The state.
+    pub state: A,
+}
+
+/// Loads aggregates. Where one process alone writes, what it has at hand is always current: each append is
+/// followed by [`Repository::put`] or [`Repository::evict`].
+pub struct Repository {
+    journal: Arc<dyn Journal>,
+    sealer: Arc<Sealer>,
+    cached: Cache<StreamId, Cached>,
+    // Looking at the version at hand and replacing it must not be torn apart.
+    puts: [Mutex<()>; 16],
+}
+
+#[derive(Clone)]
+struct Cached {
+    version: u64,
+    loaded: Arc<dyn Any + Send + Sync>,
+}
+
+impl Repository {
+    /// A repository that keeps up to `capacity` aggregates at hand.
+    pub fn new(journal: Arc<dyn Journal>, sealer: Arc<Sealer>, capacity: usize) -> Self {
+        Self { journal, sealer, cached: Cache::new(capacity), puts: Default::default() }
+    }
+
+    /// The journal.
+    pub fn journal(&self) -> &Arc<dyn Journal> {
+        &self.journal
+    }
+
+    /// What seals the personal parts.
+    pub fn sealer(&self) -> &Arc<Sealer> {
+        &self.sealer
+    }
+
+    /// The aggregate of this id; its default at version 0 where there is none.
+    pub async fn load<A>(&self, id: &A::Id) -> Result<Arc<Loaded<A>>, StoreError>
+    where
+        A: Stream,
+        A::Event: EventInfo + TryFrom<Event>,
+    {
+        self.load_stream(&A::stream(id)).await
+    }
+
+    /// As [`Repository::load`], by the name of the stream.
+    pub async fn load_stream<A>(&self, stream: &StreamId) -> Result<Arc<Loaded<A>>, StoreError>
+    where
+        A: Stream,
+        A::Event: EventInfo + TryFrom<Event>,
+    {
+        // One caller reads, the others wait for it. A `put` meanwhile takes the place away from the reader, whose
+        // older state is then not kept.
+        match self.cached.get_value_or_guard_async(stream).await {
+            Ok(cached) => downcast(stream, cached),
+            Err(place) => {
+                let loaded = Arc::new(self.read::<A>(stream).await?);
+                if loaded.version > 0 {
+                    let cached = Cached { version: loaded.version, loaded: Arc::<Loaded<A>>::clone(&loaded) };
+                    let _ = place.insert(cached);
+                }
+                Ok(loaded)
+            }
+        }
+    }
+
+    /// Keeps a state at hand, unless there is a newer one.
+    pub fn put<A>(&self, stream: &StreamId, loaded: Arc<Loaded<A>>)
+    where
+        A: Stream,
+        A::Event: EventInfo,
+    {
+        let mut hasher = DefaultHasher::new();
+        stream.hash(&mut hasher);
+        let shard = usize::try_from(hasher.finish() % self.puts.len() as u64).unwrap_or_default();
+        let version = loaded.version;
+        let before = {
+            let _guard = self.puts[shard].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let before = self.cached.peek(stream).map_or(0, |cached| cached.version);
+            if before >= version {
+                return;
+            }
+            let loaded = Arc::<Loaded<A>>::clone(&loaded);
+            self.cached.insert(stream.clone(), Cached { version, loaded });
+            before
+        };
+        if before > 0 && before / SNAPSHOT_EVERY != version / SNAPSHOT_EVERY {
+            self.snapshot_in_background(stream, &loaded);
+        }
+    }
+
+    /// Forgets a state that turned out to be old.
+    pub fn evict(&self, stream: &StreamId) {
+        self.cached.remove(stream);
+    }
+
+    /// The event, with its personal part opened. Where the person was erased, that part reads as absent.
+    pub async fn decode(&self, recorded: &RecordedEvent) -> Result<Event, StoreError> {
+        let personal = match (recorded.person, &recorded.personal) {
+            (Some(person), Some(sealed)) => {
+                let aad = event_aad(recorded.id, &recorded.name, person);
+                self.sealer.open(person, &aad, sealed).await?
+            }
+            _ => None,
+        };
+        let RecordedEvent { stream, name, schema_version, data, .. } = recorded;
+        codec::decode(stream, name, *schema_version, data, personal.as_deref())
+            .map_err(|error| StoreError::Damaged(format!("event {}: {error}", recorded.position)))
+    }
+
+    /// What to append for an event, with its personal part sealed.
+    pub async fn encode(&self, event: &Event, id: Uuid) -> Result<NewEvent, StoreError> {
+        let encoded = codec::encode(event);
+        let personal = match (encoded.person, encoded.personal) {
+            (Some(person), Some(plaintext)) => {
+                let aad = event_aad(id, encoded.name, person);
+                Some(self.sealer.seal(person, &aad, &plaintext).await?)
+            }
+            (None, Some(_)) => {
+                return Err(StoreError::Damaged(format!("{} has a personal part of nobody", encoded.name)));
+            }
+            (_, None) => None,
+        };
+        let codec::Encoded { name, schema_version, data, person, .. } = encoded;
+        Ok(NewEvent { id, name, schema_version, data, person, personal })
+    }
+
+    async fn read<A>(&self, stream: &StreamId) -> Result<Loaded<A>, StoreError>
+    where
+        A: Stream,
+        A::Event: EventInfo + TryFrom<Event>,
+    {
+        let mut loaded = self.read_snapshot::<A>(stream).await?.unwrap_or_default();
+        let started = loaded.version;
+        for recorded in self.journal.read_stream(stream, started).await? {
+            let foreign = || StoreError::Damaged(format!("{} does not belong into {stream}", recorded.name));
+            let event = A::Event::try_from(self.decode(&recorded).await?).map_err(|_| foreign())?;
+            loaded.state.apply(event);
+            loaded.version = recorded.version;
+        }
+        if loaded.version - started >= SNAPSHOT_EVERY {
+            self.snapshot_in_background(stream, &loaded);
+        }
+        Ok(loaded)
+    }
+
+    /// A snapshot that cannot be used is no harm: everything is in the journal.
+    async fn read_snapshot<A>(&self, stream: &StreamId) -> Result<Option<Loaded<A>>, StoreError>
+    where
+        A: Stream,
+        A::Event: EventInfo,
+    {
+        let Some(Snapshot { version, state }) = self.journal.load_snapshot(stream).await? else {
+            return Ok(None);
+        };
+        let state = match state.as_slice() {
+            [SNAPSHOT_FORM, 0, plain @ ..] => Some(plain.to_vec()),
+            [SNAPSHOT_FORM, 1, sealed @ ..] => match sealed.split_first_chunk::<16>() {
+                Some((person, sealed)) => {
+                    let person = UserId(Uuid::from_bytes(*person));
+                    let aad = snapshot_aad(stream, version);
+                    self.sealer.open(person, &aad, sealed).await.unwrap_or_default()
+                }
+                None => None,
+            },
+            _ => None,
+        };
+        let state = state.and_then(|state| serde_json::from_slice(&state).ok());
+        if state.is_none() {
+            tracing::info!(aggregate = stream.aggregate(), "a snapshot was passed over");
+        }
+        Ok(state.map(|state| Loaded { version, state }))
+    }
+
+    fn snapshot_in_background<A>(&self, stream: &StreamId, loaded: &Loaded<A>)
+    where
+        A: Stream,
+        A::Event: EventInfo,
+    {
+        let Ok(state) = serde_json::to_vec(&loaded.state).map(zeroize::Zeroizing::new) else { return };
+        let (journal, sealer) = (Arc::clone(&self.journal), Arc::clone(&self.sealer));
+        let (stream, version) = (stream.clone(), loaded.version);
+        tokio::spawn(async move {
+            let saved = async {
+                // Whose the stream is, its events say.
+                let last = journal.read_stream(&stream, version - 1).await?;
+                let state = match last.first().and_then(|event| event.person) {
+                    Some(person) => {
+                        let sealed = sealer.seal(person, &snapshot_aad(&stream, version), &state).await?;
+                        [&[SNAPSHOT_FORM, 1], person.0.as_bytes().as_slice(), &sealed].concat()
+                    }
+                    None => [&[SNAPSHOT_FORM, 0], state.as_slice()].concat(),
+                };
+                journal.save_snapshot(&stream, Snapshot { version, state }).await
+            };
+            if let Err(error) = saved.await {
+                tracing::warn!(%error, %stream, "a snapshot was not kept");
+            }
+        });
+    }
+}
+
+fn downcast<A: Send + Sync + 'static>(
+    stream: &StreamId,
+    cached: Cached,
+) -> Result<Arc<Loaded<A>>, StoreError> {
+    let mistaken = |_| StoreError::Damaged(format!("{stream} was loaded as an aggregate of another type"));
+    cached.loaded.downcast::<Loaded<A>>().map_err(mistaken)
+}
+
+/// Binds a sealed part to its event: id ‖ type ‖ person.
+fn event_aad(id: Uuid, name: &str, person: UserId) -> Vec<u8> {
+    [id.as_bytes(), name.as_bytes(), person.0.as_bytes()].concat()
+}
+
+fn snapshot_aad(stream: &StreamId, version: u64) -> Vec<u8> {
+    [b"snapshot\0", stream.as_str().as_bytes(), b"\0", &version.to_be_bytes()].concat()
+}

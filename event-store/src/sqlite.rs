@@ -1,0 +1,295 @@
+//! The journal in one SQLite file: WAL, a full sync at each commit, one writer.
+//!
+//! All appends go through one task, which commits whatever is queued in one transaction. So a commit's cost (one
+//! sync) is shared by all that wait for it, without a timer that would make a lone append wait.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use domain::{StreamId, Timestamp, UserId};
+use schemas::envelope::RecordedEvent;
+use sqlx::sqlite::{SqlitePool, SqlitePoolOptions, SqliteRow};
+use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
+use tokio::sync::{mpsc, oneshot, watch};
+use uuid::Uuid;
+
+use crate::journal::{
+    Append, AppendError, Appended, Claim, Journal, OpenError, Snapshot, StoreError, StoredIdempotency,
+};
+use file::Kind;
+use writer::{Request, Writer};
+
+pub(crate) mod file;
+mod writer;
+
+const KIND: Kind = Kind { what: "Watchword journal", application_id: 0x5741_4a31, format: 1, schema: SCHEMA };
+
+const SCHEMA: &str = "
+CREATE TABLE events (
+    position INTEGER PRIMARY KEY,
+    id BLOB NOT NULL,
+    stream TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    type TEXT NOT NULL,
+    schema_version INTEGER NOT NULL,
+    at INTEGER NOT NULL, -- microseconds since 1970
+    app_id TEXT NOT NULL,
+    metadata TEXT NOT NULL,
+    data TEXT NOT NULL,
+    person BLOB,
+    personal BLOB,
+    UNIQUE (stream, version)
+) STRICT;
+CREATE TRIGGER events_are_never_changed BEFORE UPDATE ON events
+    BEGIN SELECT RAISE(ABORT, 'events are never changed'); END;
+CREATE TRIGGER events_are_never_deleted BEFORE DELETE ON events
+    BEGIN SELECT RAISE(ABORT, 'events are never deleted'); END;
+CREATE TRIGGER events_have_no_gaps BEFORE INSERT ON events
+    WHEN NEW.position IS NOT (SELECT coalesce(max(position), 0) + 1 FROM events)
+    BEGIN SELECT RAISE(ABORT, 'positions have no gaps'); END;
+CREATE TABLE claims (kind TEXT NOT NULL, key TEXT NOT NULL, owner TEXT NOT NULL, PRIMARY KEY (kind, key))
+    STRICT, WITHOUT ROWID;
+CREATE TABLE idempotency (
+    key BLOB PRIMARY KEY, fingerprint BLOB NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+    at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE snapshots (stream TEXT PRIMARY KEY, version INTEGER NOT NULL, state BLOB NOT NULL) STRICT;
+CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+INSERT INTO meta VALUES ('recoveries', 0);
+";
+
+/// How many appends can wait for the writer; more wait for a place.
+const QUEUE: usize = 1024;
+
+/// How many connections read at the same time.
+const READERS: u32 = 4;
+
+/// A journal in one SQLite file, open for this process alone.
+pub struct SqliteJournal {
+    requests: mpsc::Sender<Request>,
+    readers: SqlitePool,
+    head: watch::Receiver<u64>,
+    // The lock ends when the last handle to it is closed: with this value and the writer.
+    _lock: Arc<File>,
+    path: PathBuf,
+}
+
+impl SqliteJournal {
+    /// Opens the journal at this path, and makes it where there is none.
+    ///
+    /// A file that is no journal, is damaged, was written by a newer version or is open in another process is
+    /// refused and left as it is. The lock is on the file `<path>.lock` beside it.
+    pub async fn open(path: &Path) -> Result<Self, OpenError> {
+        let lock = Arc::new(file::lock(path)?);
+        file::check_or_create(path, &KIND).await?;
+        let failed = |error: sqlx::Error| file::damaged_or_failed(path, &error);
+        let options = file::options(path);
+        let mut connection = options.connect().await.map_err(failed)?;
+        let head = check_contents(path, &mut connection).await?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .test_before_acquire(false)
+            .connect_with(options.clone().read_only(true))
+            .await
+            .map_err(failed)?;
+        let (requests, queue) = mpsc::channel(QUEUE);
+        let (head_sender, head) = watch::channel(head);
+        let writer = Writer::new(options, connection, head_sender, Arc::clone(&lock));
+        tokio::spawn(writer.run(queue));
+        Ok(Self { requests, readers, head, _lock: lock, path: path.to_owned() })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Waits until all that was sent is written, and closes the file, so that it can be opened again.
+    pub async fn close(self) {
+        let Self { requests, readers, mut head, _lock, .. } = self;
+        readers.close().await;
+        drop(requests);
+        // The writer holds the other end: it is gone when there is nothing left to hear.
+        while head.changed().await.is_ok() {}
+    }
+
+    async fn ask(&self, request: impl FnOnce() -> Request + Send) -> Result<(), AppendError> {
+        let stopped = || AppendError::Unavailable("the writer has stopped".to_owned());
+        self.requests.reserve().await.map_err(|_| stopped())?.send(request());
+        Ok(())
+    }
+}
+
+/// The cheap checks that a journal is whole, as reading every page of a big file would take minutes.
+async fn check_contents(path: &Path, connection: &mut SqliteConnection) -> Result<u64, OpenError> {
+    let failed = |error: sqlx::Error| file::damaged_or_failed(path, &error);
+    let (first, head): (Option<i64>, i64) = sqlx::query_as(
+        "SELECT (SELECT min(position) FROM events), (SELECT coalesce(max(position), 0) FROM events)",
+    )
+    .fetch_one(&mut *connection)
+    .await
+    .map_err(failed)?;
+    let damaged = |what: &str| OpenError::Damaged { path: path.display().to_string(), what: what.to_owned() };
+    if first.is_some_and(|first| first != 1) {
+        return Err(damaged("its first events are missing"));
+    }
+    let head = u64::try_from(head).map_err(|_| damaged("its last position is negative"))?;
+    if head > 0 {
+        let row = sqlx::query("SELECT * FROM events WHERE position = ?1")
+            .bind(head.cast_signed())
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(failed)?;
+        recorded(&row).map_err(|error| damaged(&format!("its last event cannot be read: {error}")))?;
+    }
+    let rows = sqlx::query("SELECT count(*) FROM claims UNION ALL SELECT count(*) FROM meta")
+        .fetch_all(&mut *connection)
+        .await;
+    rows.map_err(failed)?;
+    Ok(head)
+}
+
+#[async_trait]
+impl Journal for SqliteJournal {
+    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        if append.is_empty() || append.writes.iter().any(|write| write.events.is_empty()) {
+            return Err(AppendError::Empty);
+        }
+        let (answer, answered) = oneshot::channel();
+        self.ask(|| Request::Append { append: Box::new(append), answer }).await?;
+        answered.await.unwrap_or_else(|_| Err(AppendError::Unknown("the writer stopped".to_owned())))
+    }
+
+    async fn read_stream(
+        &self,
+        stream: &StreamId,
+        after_version: u64,
+    ) -> Result<Vec<RecordedEvent>, StoreError> {
+        let rows = sqlx::query("SELECT * FROM events WHERE stream = ?1 AND version > ?2 ORDER BY version")
+            .bind(stream.as_str())
+            .bind(bounded(after_version))
+            .fetch_all(&self.readers)
+            .await?;
+        rows.iter().map(recorded).collect()
+    }
+
+    async fn read_all(&self, after: u64, limit: usize) -> Result<Vec<RecordedEvent>, StoreError> {
+        let rows = sqlx::query("SELECT * FROM events WHERE position > ?1 ORDER BY position LIMIT ?2")
+            .bind(bounded(after))
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .fetch_all(&self.readers)
+            .await?;
+        rows.iter().map(recorded).collect()
+    }
+
+    async fn read_positions(&self, positions: &[u64]) -> Result<Vec<RecordedEvent>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT * FROM events WHERE position IN (SELECT value FROM json_each(?1)) ORDER BY position",
+        )
+        .bind(serde_json::json!(positions).to_string())
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(recorded).collect()
+    }
+
+    async fn head(&self) -> Result<u64, StoreError> {
+        Ok(*self.head.borrow())
+    }
+
+    fn watch_head(&self) -> watch::Receiver<u64> {
+        self.head.clone()
+    }
+
+    async fn claim_owner(&self, claim: &Claim) -> Result<Option<StreamId>, StoreError> {
+        let owner: Option<String> =
+            sqlx::query_scalar("SELECT owner FROM claims WHERE kind = ?1 AND key = ?2")
+                .bind(&claim.kind)
+                .bind(&claim.key)
+                .fetch_optional(&self.readers)
+                .await?;
+        Ok(owner.map(StreamId::from_stored))
+    }
+
+    async fn claims(&self, kind: &str, prefix: &str) -> Result<Vec<(Claim, StreamId)>, StoreError> {
+        let rows: Vec<(String, String, String)> = sqlx::query_as(
+            "SELECT kind, key, owner FROM claims WHERE kind = ?1 AND key >= ?2 AND key < ?3 ORDER BY key",
+        )
+        .bind(kind)
+        .bind(prefix)
+        // The last of all characters, which no key holds.
+        .bind(format!("{prefix}\u{10FFFF}"))
+        .fetch_all(&self.readers)
+        .await?;
+        let held = |(kind, key, owner)| (Claim { kind, key }, StreamId::from_stored(owner));
+        Ok(rows.into_iter().map(held).collect())
+    }
+
+    async fn idempotent(&self, key: &[u8; 32]) -> Result<Option<StoredIdempotency>, StoreError> {
+        let row: Option<(Vec<u8>, i64, i64)> =
+            sqlx::query_as("SELECT fingerprint, first, last FROM idempotency WHERE key = ?1")
+                .bind(key.as_slice())
+                .fetch_optional(&self.readers)
+                .await?;
+        let stored = |(fingerprint, first, last): (Vec<u8>, i64, i64)| stored(&fingerprint, first, last);
+        row.map(stored).transpose()
+    }
+
+    async fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError> {
+        let row: Option<(i64, Vec<u8>)> =
+            sqlx::query_as("SELECT version, state FROM snapshots WHERE stream = ?1")
+                .bind(stream.as_str())
+                .fetch_optional(&self.readers)
+                .await?;
+        Ok(row.map(|(version, state)| Snapshot { version: version.cast_unsigned(), state }))
+    }
+
+    async fn save_snapshot(&self, stream: &StreamId, snapshot: Snapshot) -> Result<(), StoreError> {
+        let (answer, answered) = oneshot::channel();
+        let stream = stream.clone();
+        let stopped = || StoreError::Unavailable("the writer has stopped".to_owned());
+        self.ask(|| Request::Snapshot { stream, snapshot, answer }).await.map_err(|_| stopped())?;
+        answered.await.unwrap_or_else(|_| Err(stopped()))
+    }
+}
+
+/// A number for a comparison in SQL: beyond what SQLite counts to there is nothing.
+fn bounded(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn stored(fingerprint: &[u8], first: i64, last: i64) -> Result<StoredIdempotency, StoreError> {
+    let fingerprint = fingerprint
+        .try_into()
+        .map_err(|_| StoreError::Damaged("a fingerprint is not 32 bytes long".to_owned()))?;
+    Ok(StoredIdempotency { fingerprint, first: first.cast_unsigned(), last: last.cast_unsigned() })
+}
+
+fn recorded(row: &SqliteRow) -> Result<RecordedEvent, StoreError> {
+    let position: i64 = row.try_get("position")?;
+    let damaged = |what: &str| StoreError::Damaged(format!("the {what} of event {position} cannot be read"));
+    let uuid = |bytes: &[u8], what: &str| Uuid::from_slice(bytes).map_err(|_| damaged(what));
+    let person: Option<&[u8]> = row.try_get("person")?;
+    Ok(RecordedEvent {
+        position: position.cast_unsigned(),
+        id: uuid(row.try_get("id")?, "id")?,
+        stream: StreamId::from_stored(row.try_get("stream")?),
+        version: row.try_get::<i64, _>("version")?.cast_unsigned(),
+        name: row.try_get("type")?,
+        schema_version: u16::try_from(row.try_get::<i64, _>("schema_version")?)
+            .map_err(|_| damaged("schema version"))?,
+        at: Timestamp::from_microsecond(row.try_get("at")?).map_err(|_| damaged("time"))?,
+        metadata: serde_json::from_str(row.try_get("metadata")?).map_err(|_| damaged("metadata"))?,
+        data: row.try_get("data")?,
+        person: person.map(|bytes| uuid(bytes, "person").map(UserId)).transpose()?,
+        personal: row.try_get("personal")?,
+    })
+}
+
+/// Opens another connection to write, after the one before has failed.
+async fn reconnect(options: &sqlx::sqlite::SqliteConnectOptions) -> Result<SqliteConnection, sqlx::Error> {
+    let mut connection = options.connect().await?;
+    connection.ping().await?;
+    Ok(connection)
+}

@@ -1,0 +1,150 @@
+//! Opening a SQLite file only if it is ours, whole, and of a known format.
+
+use std::fs::{self, File, TryLockError};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
+
+use crate::journal::OpenError;
+
+/// What a file of ours is. The two numbers are in its header (SQLite file format, section 1.3).
+pub(crate) struct Kind {
+    /// What people call it.
+    pub(crate) what: &'static str,
+    /// `PRAGMA application_id`.
+    pub(crate) application_id: u32,
+    /// `PRAGMA user_version`.
+    pub(crate) format: u32,
+    /// The tables of a new one.
+    pub(crate) schema: &'static str,
+}
+
+/// How every connection opens a file: what is committed is on the disk.
+pub(crate) fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(Duration::from_secs(5))
+        .pragma("trusted_schema", "OFF")
+        .disable_statement_logging()
+}
+
+/// Locks `<path>.lock` for as long as the answer lives. The system gives a lock back when a process ends,
+/// however it ends.
+pub(crate) fn lock(path: &Path) -> Result<File, OpenError> {
+    let beside = with_suffix(path, ".lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&beside)
+        .map_err(|error| failed(&beside, &error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.display().to_string())),
+        Err(TryLockError::Error(error)) => Err(failed(&beside, &error)),
+    }
+}
+
+/// Checks the file, or makes it where there is none.
+pub(crate) async fn check_or_create(path: &Path, kind: &Kind) -> Result<(), OpenError> {
+    match File::open(path) {
+        Ok(file) => check(path, file, kind),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => create(path, kind).await,
+        Err(error) => Err(failed(path, &error)),
+    }
+}
+
+/// What an error of SQLite's means at opening.
+pub(crate) fn damaged_or_failed(path: &Path, error: &sqlx::Error) -> OpenError {
+    let text = error.to_string();
+    let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default();
+    let path_text = path.display().to_string();
+    // SQLITE_ERROR (a table is missing), SQLITE_CORRUPT and SQLITE_NOTADB, the latter two with extended codes.
+    let is_damage = code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 1 | 11 | 26));
+    if is_damage {
+        OpenError::Damaged { path: path_text, what: text }
+    } else {
+        OpenError::Failed { path: path_text, reason: text }
+    }
+}
+
+/// Reads the header only, without SQLite, which would leave files beside one that is not ours.
+fn check(path: &Path, mut file: File, kind: &Kind) -> Result<(), OpenError> {
+    let text = || path.display().to_string();
+    let damaged = |what: &str| OpenError::Damaged { path: text(), what: what.to_owned() };
+    let foreign = |found: String| OpenError::Foreign { path: text(), expected: kind.what, found };
+    let length = file.metadata().map_err(|error| failed(path, &error))?.len();
+    if length == 0 {
+        return Err(damaged("it is empty"));
+    }
+    let mut header = [0; 100];
+    if length < 100 || file.read_exact(&mut header).is_err() || &header[..16] != b"SQLite format 3\0" {
+        return Err(foreign("it is no SQLite file".to_owned()));
+    }
+    let word = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    if word(68) != kind.application_id {
+        return Err(foreign(format!("it is a SQLite file of another kind (application id {:#x})", word(68))));
+    }
+    if word(60) > kind.format {
+        return Err(OpenError::Newer { path: text(), found: word(60), known: kind.format });
+    }
+    if word(60) == 0 {
+        return Err(damaged("it has no format number"));
+    }
+    let page_size = match u16::from_be_bytes([header[16], header[17]]) {
+        1 => 65_536,
+        size => u64::from(size),
+    };
+    // With a log beside it, the missing pages may be in there.
+    let has_log = fs::metadata(with_suffix(path, "-wal")).is_ok_and(|log| log.len() > 0);
+    let size_is_valid = word(24) == word(92);
+    if size_is_valid && !has_log && length < page_size * u64::from(word(28)) {
+        return Err(damaged("it is shorter than it was: its end is missing"));
+    }
+    Ok(())
+}
+
+/// Makes it under another name first: a half-made file never stands in its place.
+async fn create(path: &Path, kind: &Kind) -> Result<(), OpenError> {
+    let unfinished = with_suffix(path, ".new");
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(failed(&unfinished, &error));
+        }
+        _ => {}
+    }
+    let options =
+        options(&unfinished).create_if_missing(true).journal_mode(SqliteJournalMode::Delete).page_size(4096);
+    let statements = format!(
+        "PRAGMA application_id = {}; PRAGMA user_version = {}; BEGIN; {} COMMIT;",
+        kind.application_id, kind.format, kind.schema
+    );
+    let made = async {
+        let mut connection = options.connect().await?;
+        // All of it is written in this program.
+        sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut connection).await?;
+        connection.close().await
+    };
+    made.await.map_err(|error| damaged_or_failed(path, &error))?;
+    fs::rename(&unfinished, path).map_err(|error| failed(path, &error))?;
+    // The new name must be on the disk before anything in the file counts.
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|error| failed(directory, &error))
+}
+
+pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn failed(path: &Path, error: &std::io::Error) -> OpenError {
+    OpenError::Failed { path: path.display().to_string(), reason: error.to_string() }
+}

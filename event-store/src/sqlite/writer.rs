@@ -1,0 +1,506 @@
+//! The one task that writes: takes what is queued, resolves it in memory, commits it together.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Write as _;
+use std::fs::File;
+use std::sync::Arc;
+
+use domain::StreamId;
+use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions};
+use sqlx::{Arguments, AssertSqlSafe, Connection, SqliteConnection};
+use tokio::sync::{mpsc, oneshot, watch};
+use uuid::Uuid;
+
+use super::{reconnect, stored};
+use crate::journal::{
+    Append, AppendError, Appended, Claim, Idempotency, Snapshot, StoreError, StoredIdempotency,
+};
+
+/// How many requests are committed together at most: more would make the first of them wait too long.
+const GROUP: usize = 512;
+
+/// Rows of one INSERT. Few sizes, so that the prepared statements stay few.
+const CHUNKS: [usize; 5] = [256, 64, 16, 4, 1];
+
+const COLUMNS: usize = 12;
+
+/// What the writer is asked for.
+pub(super) enum Request {
+    /// To append.
+    Append { append: Box<Append>, answer: oneshot::Sender<Result<Appended, AppendError>> },
+    /// To keep a snapshot.
+    Snapshot { stream: StreamId, snapshot: Snapshot, answer: oneshot::Sender<Result<(), StoreError>> },
+}
+
+type Answer = Result<Appended, AppendError>;
+
+pub(super) struct Writer {
+    options: SqliteConnectOptions,
+    connection: Option<SqliteConnection>,
+    head: watch::Sender<u64>,
+    inserts: [Arc<str>; CHUNKS.len()],
+    _lock: Arc<File>,
+}
+
+/// How a group failed.
+enum Failure {
+    /// Before the commit: nothing of it is there.
+    Before(sqlx::Error),
+    /// At the commit: some of it may be there.
+    AtCommit(sqlx::Error),
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Before(error)
+    }
+}
+
+impl Writer {
+    pub(super) fn new(
+        options: SqliteConnectOptions,
+        connection: SqliteConnection,
+        head: watch::Sender<u64>,
+        lock: Arc<File>,
+    ) -> Self {
+        let inserts = CHUNKS.map(|rows| insert_statement(rows).into());
+        Self { options, connection: Some(connection), head, inserts, _lock: lock }
+    }
+
+    /// Runs until nobody can ask any more.
+    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+        while let Some(first) = queue.recv().await {
+            let mut appends = Vec::new();
+            let mut snapshots = Vec::new();
+            let mut next = Some(first);
+            while let Some(request) = next {
+                match request {
+                    Request::Append { append, answer } => appends.push((*append, answer)),
+                    Request::Snapshot { stream, snapshot, answer } => {
+                        snapshots.push((stream, snapshot, answer));
+                    }
+                }
+                next = if appends.len() + snapshots.len() < GROUP { queue.try_recv().ok() } else { None };
+            }
+            if !appends.is_empty() {
+                self.append_all(appends).await;
+            }
+            for (stream, snapshot, answer) in snapshots {
+                // Nobody waits: the snapshot is kept all the same.
+                let _ = answer.send(self.keep(&stream, &snapshot).await);
+            }
+        }
+        if let Some(connection) = self.connection.take() {
+            if let Err(error) = connection.close().await {
+                tracing::warn!(%error, "the journal's writer could not close its connection");
+            }
+        }
+    }
+
+    async fn append_all(&mut self, requests: Vec<(Append, oneshot::Sender<Answer>)>) {
+        let (appends, answers): (Vec<_>, Vec<_>) = requests.into_iter().unzip();
+        let mut group = Group::new(*self.head.borrow());
+        let outcome = self.commit(&appends, &mut group).await;
+        let results = match outcome {
+            Ok(results) => results,
+            Err(failure) => self.recover(failure, &appends, &group).await,
+        };
+        if results.iter().any(|result| result.as_ref().is_ok_and(|appended| !appended.replayed)) {
+            self.head.send_replace(group.head);
+        }
+        for (answer, result) in answers.into_iter().zip(results) {
+            // Whoever went away can ask again under the same idempotency key.
+            let _ = answer.send(result);
+        }
+    }
+
+    async fn connection(&mut self) -> Result<SqliteConnection, sqlx::Error> {
+        match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => reconnect(&self.options).await,
+        }
+    }
+
+    /// The connection is put back only when all went well, so that a broken one is never used again.
+    async fn commit(&mut self, appends: &[Append], group: &mut Group) -> Result<Vec<Answer>, Failure> {
+        let mut connection = self.connection().await?;
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut connection).await?;
+        group.read(&mut connection, appends).await?;
+        let results: Vec<_> =
+            appends.iter().enumerate().map(|(i, append)| group.resolve(i, append)).collect();
+        if group.accepted.is_empty() {
+            sqlx::query("ROLLBACK").execute(&mut connection).await?;
+        } else {
+            self.write(&mut connection, appends, group).await?;
+            sqlx::query("COMMIT").execute(&mut connection).await.map_err(Failure::AtCommit)?;
+        }
+        self.connection = Some(connection);
+        Ok(results)
+    }
+
+    async fn write(
+        &self,
+        connection: &mut SqliteConnection,
+        appends: &[Append],
+        group: &Group,
+    ) -> Result<(), sqlx::Error> {
+        let rows = rows(appends, group);
+        let mut rest = rows.as_slice();
+        for (size, statement) in CHUNKS.into_iter().zip(&self.inserts) {
+            while rest.len() >= size {
+                let (chunk, after) = rest.split_at(size);
+                rest = after;
+                let mut arguments = SqliteArguments::default();
+                for row in chunk {
+                    row.bind(&mut arguments)?;
+                }
+                // The statement is made of constants.
+                sqlx::query_with(AssertSqlSafe(Arc::clone(statement)), arguments)
+                    .execute(&mut *connection)
+                    .await?;
+            }
+        }
+        group.write_claims(connection).await?;
+        group.write_idempotency(connection, appends).await
+    }
+
+    /// Finds out what became of a group whose commit failed, and gets the writer going again.
+    async fn recover(&mut self, failure: Failure, appends: &[Append], group: &Group) -> Vec<Answer> {
+        let all = |error: AppendError| vec![Err(error); appends.len()];
+        let error = match failure {
+            Failure::Before(error) => {
+                tracing::error!(%error, "the journal could not write");
+                return all(AppendError::Unavailable(error.to_string()));
+            }
+            Failure::AtCommit(error) => error,
+        };
+        tracing::error!(%error, "a commit of the journal failed");
+        match self.has_landed(appends, group).await {
+            Ok(true) => group.answers(appends.len(), &error.to_string()),
+            Ok(false) => all(AppendError::Unavailable(error.to_string())),
+            Err(second) => all(AppendError::Unknown(format!("{error}; then {second}"))),
+        }
+    }
+
+    async fn has_landed(&mut self, appends: &[Append], group: &Group) -> Result<bool, sqlx::Error> {
+        let mut connection = self.connection().await?;
+        let ours = rows(appends, group).last().map(|row| row.event.id);
+        let found: Option<Vec<u8>> = sqlx::query_scalar("SELECT id FROM events WHERE position = ?1")
+            .bind(group.head.cast_signed())
+            .fetch_optional(&mut connection)
+            .await?;
+        let landed = found.as_deref() == ours.as_ref().map(|id| id.as_bytes().as_slice());
+        // What is not there could still be in the log, past its valid end, and come back after a crash. A commit
+        // overwrites it; and shows that commits work again.
+        sqlx::query("UPDATE meta SET value = value + 1 WHERE key = 'recoveries'")
+            .execute(&mut connection)
+            .await?;
+        self.connection = Some(connection);
+        Ok(landed)
+    }
+
+    async fn keep(&mut self, stream: &StreamId, snapshot: &Snapshot) -> Result<(), StoreError> {
+        let mut connection = self.connection().await?;
+        sqlx::query(
+            "INSERT INTO snapshots VALUES (?1, ?2, ?3) ON CONFLICT (stream) DO UPDATE
+             SET version = excluded.version, state = excluded.state WHERE excluded.version > version",
+        )
+        .bind(stream.as_str())
+        .bind(snapshot.version.cast_signed())
+        .bind(snapshot.state.as_slice())
+        .execute(&mut connection)
+        .await?;
+        self.connection = Some(connection);
+        Ok(())
+    }
+}
+
+/// What a group of appends is decided on: the state in the file, and over it what the group does itself.
+struct Group {
+    head: u64,
+    versions: HashMap<StreamId, u64>,
+    claims: HashMap<Claim, Option<StreamId>>,
+    changed: BTreeSet<Claim>,
+    idempotency: HashMap<[u8; 32], StoredIdempotency>,
+    /// The appends that are written, by their place in the group, with their first position and, per write, the
+    /// version before it.
+    accepted: BTreeMap<usize, Accepted>,
+    refused: HashMap<usize, Answer>,
+}
+
+struct Accepted {
+    appended: Appended,
+    before: Vec<u64>,
+}
+
+impl Group {
+    fn new(head: u64) -> Self {
+        Self {
+            head,
+            versions: HashMap::new(),
+            claims: HashMap::new(),
+            changed: BTreeSet::new(),
+            idempotency: HashMap::new(),
+            accepted: BTreeMap::new(),
+            refused: HashMap::new(),
+        }
+    }
+
+    /// One query for all versions, one for all claims, one for all idempotency keys.
+    async fn read(&mut self, connection: &mut SqliteConnection, appends: &[Append]) -> Result<(), Failure> {
+        let streams: BTreeSet<&str> = appends
+            .iter()
+            .flat_map(|append| {
+                let written = append.writes.iter().map(|write| &write.stream);
+                written.chain(append.guards.iter().map(|(stream, _)| stream))
+            })
+            .map(StreamId::as_str)
+            .collect();
+        // A correlated look-up reads one index entry per stream, where a join with GROUP BY would read them all.
+        let rows: Vec<(String, i64)> = sqlx::query_as(
+            "SELECT s.value, coalesce((SELECT e.version FROM events e WHERE e.stream = s.value
+                 ORDER BY e.version DESC LIMIT 1), 0) FROM json_each(?1) s",
+        )
+        .bind(serde_json::json!(streams).to_string())
+        .fetch_all(&mut *connection)
+        .await?;
+        let version =
+            |(stream, version): (String, i64)| (StreamId::from_stored(stream), version.cast_unsigned());
+        self.versions = rows.into_iter().map(version).collect();
+
+        let claims: BTreeSet<&Claim> = appends
+            .iter()
+            .flat_map(|append| append.taken.iter().map(|(claim, _)| claim).chain(&append.released))
+            .collect();
+        if !claims.is_empty() {
+            let keys: Vec<_> = claims.iter().map(|claim| [&claim.kind, &claim.key]).collect();
+            let rows: Vec<(String, String, String)> = sqlx::query_as(
+                "SELECT c.kind, c.key, c.owner FROM json_each(?1) j
+                 CROSS JOIN claims c ON c.kind = j.value ->> 0 AND c.key = j.value ->> 1",
+            )
+            .bind(serde_json::json!(keys).to_string())
+            .fetch_all(&mut *connection)
+            .await?;
+            let held = |(kind, key, owner)| (Claim { kind, key }, Some(StreamId::from_stored(owner)));
+            self.claims = rows.into_iter().map(held).collect();
+        }
+
+        let keys: Vec<String> = appends
+            .iter()
+            .filter_map(|append| append.idempotency.as_ref())
+            .map(|once| hex(&once.key))
+            .collect();
+        if !keys.is_empty() {
+            let rows: Vec<(Vec<u8>, Vec<u8>, i64, i64)> = sqlx::query_as(
+                "SELECT i.key, i.fingerprint, i.first, i.last FROM json_each(?1) j
+                 CROSS JOIN idempotency i ON i.key = unhex(j.value)",
+            )
+            .bind(serde_json::json!(keys).to_string())
+            .fetch_all(&mut *connection)
+            .await?;
+            for (key, fingerprint, first, last) in rows {
+                let damaged = |error: &str| sqlx::Error::Protocol(error.to_owned());
+                let key = key.try_into().map_err(|_| damaged("an idempotency key is not 32 bytes long"))?;
+                let stored =
+                    stored(&fingerprint, first, last).map_err(|error| damaged(&error.to_string()))?;
+                self.idempotency.insert(key, stored);
+            }
+        }
+        Ok(())
+    }
+
+    /// Decides one append on top of those before it. A refusal changes nothing.
+    fn resolve(&mut self, place: usize, append: &Append) -> Answer {
+        let answer = self.try_resolve(place, append);
+        if !self.accepted.contains_key(&place) {
+            self.refused.insert(place, answer.clone());
+        }
+        answer
+    }
+
+    fn try_resolve(&mut self, place: usize, append: &Append) -> Answer {
+        if let Some(Idempotency { key, fingerprint }) = &append.idempotency {
+            if let Some(stored) = self.idempotency.get(key) {
+                return if stored.fingerprint == *fingerprint {
+                    Ok(Appended { first: stored.first, last: stored.last, replayed: true })
+                } else {
+                    Err(AppendError::IdempotencyKeyReused)
+                };
+            }
+        }
+        let mut written: HashMap<&StreamId, u64> = HashMap::new();
+        let mut before = Vec::with_capacity(append.writes.len());
+        for write in &append.writes {
+            let actual = written.get(&write.stream).copied().unwrap_or_else(|| self.version(&write.stream));
+            if actual != write.expected {
+                return Err(AppendError::Conflict { stream: write.stream.clone(), actual });
+            }
+            before.push(actual);
+            written.insert(&write.stream, actual + write.events.len() as u64);
+        }
+        for (stream, expected) in &append.guards {
+            let actual = self.version(stream);
+            if actual != *expected {
+                return Err(AppendError::Conflict { stream: stream.clone(), actual });
+            }
+        }
+        let claims = self.claimed(append)?;
+
+        self.versions.extend(written.into_iter().map(|(stream, version)| (stream.clone(), version)));
+        self.changed.extend(claims.keys().cloned());
+        self.claims.extend(claims);
+        let (first, last) = (self.head + 1, self.head + append.len() as u64);
+        if let Some(Idempotency { key, fingerprint }) = append.idempotency {
+            self.idempotency.insert(key, StoredIdempotency { fingerprint, first, last });
+        }
+        self.head = last;
+        let appended = Appended { first, last, replayed: false };
+        self.accepted.insert(place, Accepted { appended, before });
+        Ok(appended)
+    }
+
+    fn version(&self, stream: &StreamId) -> u64 {
+        self.versions.get(stream).copied().unwrap_or(0)
+    }
+
+    /// Who holds the append's claims after it.
+    fn claimed(&self, append: &Append) -> Result<HashMap<Claim, Option<StreamId>>, AppendError> {
+        let mut claims: HashMap<Claim, Option<StreamId>> =
+            append.released.iter().map(|claim| (claim.clone(), None)).collect();
+        for (claim, new_owner) in &append.taken {
+            let owner = claims.get(claim).or_else(|| self.claims.get(claim)).cloned().flatten();
+            if let Some(owner) = owner.filter(|owner| owner != new_owner) {
+                return Err(AppendError::ClaimTaken { claim: claim.clone(), owner });
+            }
+            claims.insert(claim.clone(), Some(new_owner.clone()));
+        }
+        Ok(claims)
+    }
+
+    async fn write_claims(&self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        let mut taken = Vec::new();
+        let mut released = Vec::new();
+        for claim in &self.changed {
+            match self.claims.get(claim) {
+                Some(Some(owner)) => taken.push([&claim.kind, &claim.key, owner.as_str()]),
+                _ => released.push([&claim.kind, &claim.key]),
+            }
+        }
+        if !released.is_empty() {
+            sqlx::query(
+                "DELETE FROM claims WHERE (kind, key) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1))",
+            )
+            .bind(serde_json::json!(released).to_string())
+            .execute(&mut *connection)
+            .await?;
+        }
+        if !taken.is_empty() {
+            sqlx::query(
+                "INSERT OR REPLACE INTO claims SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1)",
+            )
+            .bind(serde_json::json!(taken).to_string())
+            .execute(&mut *connection)
+            .await?;
+        }
+        Ok(())
+    }
+
+    async fn write_idempotency(
+        &self,
+        connection: &mut SqliteConnection,
+        appends: &[Append],
+    ) -> Result<(), sqlx::Error> {
+        let row = |(place, accepted): (&usize, &Accepted)| {
+            let append = &appends[*place];
+            append.idempotency.map(|Idempotency { key, fingerprint }| {
+                let Appended { first, last, .. } = accepted.appended;
+                (hex(&key), hex(&fingerprint), first, last, append.at.as_microsecond())
+            })
+        };
+        let rows: Vec<_> = self.accepted.iter().filter_map(row).collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        sqlx::query(
+            "INSERT INTO idempotency SELECT unhex(value ->> 0), unhex(value ->> 1), value ->> 2, value ->> 3,
+             value ->> 4 FROM json_each(?1)",
+        )
+        .bind(serde_json::json!(rows).to_string())
+        .execute(connection)
+        .await?;
+        Ok(())
+    }
+
+    /// The answers again, for a group that turned out to be committed.
+    fn answers(&self, count: usize, error: &str) -> Vec<Answer> {
+        let lost = || Err(AppendError::Unavailable(error.to_owned()));
+        let answer = |place| match self.accepted.get(&place) {
+            Some(accepted) => Ok(accepted.appended),
+            None => self.refused.get(&place).cloned().unwrap_or_else(lost),
+        };
+        (0..count).map(answer).collect()
+    }
+}
+
+/// One row of the events table.
+struct EventRow<'a> {
+    position: u64,
+    version: u64,
+    stream: &'a StreamId,
+    append: &'a Append,
+    metadata: Arc<str>,
+    event: &'a crate::journal::NewEvent,
+}
+
+fn rows<'a>(appends: &'a [Append], group: &Group) -> Vec<EventRow<'a>> {
+    let mut rows = Vec::new();
+    for (place, accepted) in &group.accepted {
+        let append = &appends[*place];
+        let metadata: Arc<str> =
+            serde_json::to_string(&append.metadata).expect("metadata is a plain struct").into();
+        let mut position = accepted.appended.first;
+        for (write, before) in append.writes.iter().zip(&accepted.before) {
+            for (version, event) in (before + 1..).zip(&write.events) {
+                let (stream, metadata) = (&write.stream, Arc::clone(&metadata));
+                rows.push(EventRow { position, version, stream, append, metadata, event });
+                position += 1;
+            }
+        }
+    }
+    rows
+}
+
+impl EventRow<'_> {
+    fn bind(&self, arguments: &mut SqliteArguments) -> Result<(), sqlx::Error> {
+        let bytes = |id: Uuid| id.as_bytes().to_vec();
+        let event = self.event;
+        let mut bind = || {
+            arguments.add(self.position.cast_signed())?;
+            arguments.add(bytes(event.id))?;
+            arguments.add(self.stream.as_str().to_owned())?;
+            arguments.add(self.version.cast_signed())?;
+            arguments.add(event.name)?;
+            arguments.add(i64::from(event.schema_version))?;
+            arguments.add(self.append.at.as_microsecond())?;
+            arguments.add(self.append.metadata.app_id.as_str().to_owned())?;
+            arguments.add(self.metadata.to_string())?;
+            arguments.add(event.data.clone())?;
+            arguments.add(event.person.map(|person| bytes(person.0)))?;
+            arguments.add(event.personal.clone())
+        };
+        bind().map_err(sqlx::Error::Encode)
+    }
+}
+
+fn insert_statement(rows: usize) -> String {
+    let row = format!("({})", ["?"; COLUMNS].join(","));
+    format!("INSERT INTO events VALUES {}", vec![row; rows].join(","))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        write!(text, "{byte:02x}").expect("a String takes everything");
+    }
+    text
+}
