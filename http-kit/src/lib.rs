@@ -1,1 +1,22 @@
+//! What both services need for HTTP: answers that are problems, strict extractors, credentials, rate limits, and the
+//! layer around every request.
+#![deny(missing_docs)]
 
+pub mod access_token;
+pub mod auth;
+pub mod consistency;
+pub mod extract;
+pub mod limits;
+pub mod openapi;
+pub mod problem;
+pub mod request;
+pub mod token;
+
+pub use access_token::{AccessClaims, AccessTokens};
+pub use auth::{AdminCaller, Authenticator, UserCaller};
+pub use consistency::{AfterToken, ConsistencyToken};
+pub use extract::{AppScope, Body, FormOrJson, NoBody, OptionalBody, Params, Segments};
+pub use limits::{RateClass, RateLimits, RateSettings};
+pub use problem::Problem;
+pub use request::{Edge, RequestContext, around};
+pub use token::{ApiKeyToken, DerivedTokens, RefreshToken, TokenPurpose};

@@ -1,0 +1,207 @@
+//! Access tokens: JWTs of type `at+jwt` (RFC 9068), verified with nothing but what the app publishes.
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use domain::app::App;
+use domain::signing_key::{PublicJwk, TokenAlgorithm};
+use domain::{AppId, Role, SessionId, Timestamp, UserId};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use quick_cache::sync::Cache;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::extract::parse_json;
+
+/// Far longer than any token that is made here: 50 roles of 40 characters are about 3 000.
+const MAX_TOKEN: usize = 8 * 1024;
+
+/// How many verified tokens are remembered: checking an RS256 or ES256 signature costs more than a hash.
+const REMEMBERED: usize = 10_000;
+
+/// What an access token says. The minting side writes the same type.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessClaims {
+    /// Who made it: [`AccessTokens::issuer`].
+    pub iss: String,
+    /// For whom.
+    pub sub: UserId,
+    /// For which resource servers: the app's id.
+    pub aud: String,
+    /// The app's id again (RFC 9068 section 2.2).
+    pub client_id: String,
+    /// When it ends, in seconds since 1970.
+    pub exp: i64,
+    /// When it was made.
+    pub iat: i64,
+    /// Before when it is not valid, if it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nbf: Option<i64>,
+    /// Its own id.
+    pub jti: String,
+    /// The session it belongs to.
+    pub sid: SessionId,
+    /// The user's roles when it was made.
+    pub roles: Vec<Role>,
+    /// Whether the user's address was verified when it was made.
+    pub email_verified: bool,
+}
+
+/// Why a token was refused. For tests and logs of tests: callers see `unauthenticated` and no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidToken {
+    /// It is no JWT at all.
+    #[error("malformed")]
+    Malformed,
+    /// It is a JWT for something else: wrong `typ`, or a header that must be understood and is not.
+    #[error("wrong kind of token")]
+    Kind,
+    /// The app publishes no such key, or the key is for another algorithm.
+    #[error("unknown key")]
+    Key,
+    /// The signature or a claim is wrong.
+    #[error("wrong signature or claims")]
+    Refused,
+    /// It is too old, or not valid yet.
+    #[error("expired or not valid yet")]
+    Time,
+}
+
+/// Verifies access tokens.
+pub struct AccessTokens {
+    base: String,
+    keys: Cache<String, Arc<DecodingKey>>,
+    verified: Cache<[u8; 32], Arc<Verified>>,
+}
+
+struct Verified {
+    kid: String,
+    claims: Arc<AccessClaims>,
+}
+
+/// The members of the header that count. `jku`, `jwk`, `x5u` and the like are not looked at: keys come from the app.
+#[derive(Deserialize)]
+struct Header {
+    typ: String,
+    alg: TokenAlgorithm,
+    kid: String,
+    crit: Option<Value>,
+}
+
+impl AccessTokens {
+    /// For a service that is reached at this URL (with or without a slash at its end).
+    pub fn new(public_url: &str) -> Self {
+        let base = public_url.trim_end_matches('/').to_owned();
+        Self { base, keys: Cache::new(1_000), verified: Cache::new(REMEMBERED) }
+    }
+
+    /// The `iss` of an app's tokens: `<public_url>/v1/apps/<app_id>`.
+    pub fn issuer(&self, app: &AppId) -> String {
+        format!("{}/v1/apps/{app}", self.base)
+    }
+
+    /// Checks type, key, signature, issuer, audience and times. Whether the session still lives is
+    /// [`crate::auth::Authenticator`]'s to say.
+    pub fn verify(&self, app: &App, token: &str, at: Timestamp) -> Result<Arc<AccessClaims>, InvalidToken> {
+        let app_id = app.id.as_ref().ok_or(InvalidToken::Key)?;
+        if token.len() > MAX_TOKEN {
+            return Err(InvalidToken::Malformed);
+        }
+        let hash = remembered_under(app_id, token);
+        if let Some(known) = self.verified.get(&hash) {
+            app.verification_key(&known.kid).ok_or(InvalidToken::Key)?;
+            check_times(&known.claims, at)?;
+            return Ok(Arc::clone(&known.claims));
+        }
+        let header = header_of(token)?;
+        let jwk = app.verification_key(&header.kid).ok_or(InvalidToken::Key)?;
+        if header.alg != jwk.alg {
+            return Err(InvalidToken::Key);
+        }
+        let claims = self.check(app_id, jwk, token)?;
+        check_times(&claims, at)?;
+        let claims = Arc::new(claims);
+        let verified = Verified { kid: header.kid, claims: Arc::clone(&claims) };
+        self.verified.insert(hash, Arc::new(verified));
+        Ok(claims)
+    }
+
+    fn check(&self, app_id: &AppId, jwk: &PublicJwk, token: &str) -> Result<AccessClaims, InvalidToken> {
+        let key = self.key(jwk)?;
+        let mut validation = Validation::new(match jwk.alg {
+            TokenAlgorithm::Es256 => Algorithm::ES256,
+            TokenAlgorithm::EdDsa => Algorithm::EdDSA,
+            TokenAlgorithm::Rs256 => Algorithm::RS256,
+        });
+        validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+        validation.set_issuer(&[self.issuer(app_id)]);
+        validation.set_audience(&[app_id.as_str()]);
+        // The library asks the machine's clock; the times are checked against ours, and their types by `AccessClaims`.
+        validation.validate_exp = false;
+        validation.validate_nbf = false;
+        let data = jsonwebtoken::decode::<AccessClaims>(token, &key, &validation);
+        let claims = data.map_err(|_| InvalidToken::Refused)?.claims;
+        // The library takes a list that contains the audience; ours is exactly one.
+        if claims.aud != app_id.as_str() || claims.client_id != app_id.as_str() {
+            return Err(InvalidToken::Refused);
+        }
+        Ok(claims)
+    }
+
+    /// A `kid` is the thumbprint of its key (RFC 7638), so the same kid is the same key in every app.
+    fn key(&self, jwk: &PublicJwk) -> Result<Arc<DecodingKey>, InvalidToken> {
+        if let Some(key) = self.keys.get(&jwk.kid) {
+            return Ok(key);
+        }
+        let key = Arc::new(decoding_key(jwk).ok_or(InvalidToken::Key)?);
+        self.keys.insert(jwk.kid.clone(), Arc::clone(&key));
+        Ok(key)
+    }
+}
+
+fn decoding_key(jwk: &PublicJwk) -> Option<DecodingKey> {
+    match jwk.alg {
+        TokenAlgorithm::Es256 => DecodingKey::from_ec_components(jwk.x.as_deref()?, jwk.y.as_deref()?),
+        TokenAlgorithm::EdDsa => DecodingKey::from_ed_components(jwk.x.as_deref()?),
+        TokenAlgorithm::Rs256 => DecodingKey::from_rsa_components(jwk.n.as_deref()?, jwk.e.as_deref()?),
+    }
+    .ok()
+}
+
+fn header_of(token: &str) -> Result<Header, InvalidToken> {
+    let mut parts = token.split('.');
+    let (Some(header), Some(_), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(InvalidToken::Malformed);
+    };
+    let bytes = URL_SAFE_NO_PAD.decode(header).map_err(|_| InvalidToken::Malformed)?;
+    let header: Header = parse_json(&bytes).map_err(|_| InvalidToken::Malformed)?;
+    let typ = header.typ.to_ascii_lowercase();
+    if typ.strip_prefix("application/").unwrap_or(&typ) != "at+jwt" || header.crit.is_some() {
+        return Err(InvalidToken::Kind);
+    }
+    Ok(header)
+}
+
+/// No leeway: the tokens are made by the clock that checks them.
+fn check_times(claims: &AccessClaims, at: Timestamp) -> Result<(), InvalidToken> {
+    let now = at.as_second();
+    if now >= claims.exp || claims.nbf.is_some_and(|from| now < from) || claims.exp <= claims.iat {
+        return Err(InvalidToken::Time);
+    }
+    Ok(())
+}
+
+fn remembered_under(app_id: &AppId, token: &str) -> [u8; 32] {
+    // An app id holds no NUL, so no two pairs are the same bytes.
+    let bytes = [app_id.as_str().as_bytes(), &[0], token.as_bytes()].concat();
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, &bytes).as_ref());
+    hash
+}
+
+#[cfg(test)]
+#[path = "access_token_tests.rs"]
+mod tests;

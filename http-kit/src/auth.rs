@@ -1,0 +1,263 @@
+//! Who calls, decided from the log: every check reads aggregates, never a projection.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use domain::app::App;
+use domain::session::Session;
+use domain::user::User;
+use domain::{ApiKeyId, AppId, Permission, SessionId, UserId};
+use event_store::{Clock, Loaded, Repository};
+use http::{HeaderMap, header};
+use schemas::envelope::Actor;
+
+use crate::access_token::AccessTokens;
+use crate::problem::Problem;
+use crate::token::{ApiKeyToken, DerivedTokens};
+
+/// Checks credentials.
+pub struct Authenticator {
+    repository: Arc<Repository>,
+    access_tokens: Arc<AccessTokens>,
+    tokens: DerivedTokens,
+    clock: Arc<dyn Clock>,
+}
+
+/// A user with a live session in an active app. The versions loaded are what a command should guard.
+#[derive(Clone, Debug)]
+pub struct UserCaller {
+    /// The app.
+    pub app_id: AppId,
+    /// Who.
+    pub user_id: UserId,
+    /// Through which session.
+    pub session_id: SessionId,
+    /// The app as it was loaded.
+    pub app: Arc<Loaded<App>>,
+    /// The user as it was loaded.
+    pub user: Arc<Loaded<User>>,
+    /// The session as it was loaded.
+    pub session: Arc<Loaded<Session>>,
+}
+
+impl UserCaller {
+    /// As what events name them.
+    pub fn actor(&self) -> Actor {
+        Actor::user(self.user_id)
+    }
+
+    /// Whether they may use their app's admin routes.
+    pub fn is_admin(&self) -> bool {
+        self.user.state.is_admin()
+    }
+}
+
+/// Who calls an admin route, with what kind of credential.
+#[derive(Clone, Debug)]
+pub enum Caller {
+    /// A user with role `admin`.
+    User(Box<UserCaller>),
+    /// A holder of an API key of the app, or of the platform.
+    ApiKey {
+        /// Which key.
+        key_id: ApiKeyId,
+        /// Whose: the app, or the platform.
+        app_id: AppId,
+    },
+}
+
+/// Somebody who may use a route of the admins.
+#[derive(Clone, Debug)]
+pub struct AdminCaller {
+    /// As what events name them.
+    pub actor: Actor,
+    /// Whether there is nothing in the app they may not do: platform keys and admin users. Others may not touch the
+    /// role `admin`, nor make tokens of those who have it, nor give API keys what they do not have themselves.
+    pub full_admin: bool,
+    /// What they may do.
+    pub permissions: BTreeSet<Permission>,
+    /// With what credential.
+    pub caller: Caller,
+}
+
+impl AdminCaller {
+    /// Whether they may do this.
+    pub fn may(&self, permission: Permission) -> bool {
+        self.full_admin || self.permissions.contains(&permission)
+    }
+
+    /// 403 unless they may do this.
+    pub fn require(&self, permission: Permission) -> Result<(), Problem> {
+        if self.may(permission) { Ok(()) } else { Err(Problem::forbidden()) }
+    }
+
+    /// 403 unless [`AdminCaller::full_admin`].
+    pub fn require_full(&self) -> Result<(), Problem> {
+        if self.full_admin { Ok(()) } else { Err(Problem::forbidden()) }
+    }
+}
+
+impl Authenticator {
+    /// With everything it needs to know.
+    pub fn new(
+        repository: Arc<Repository>,
+        access_tokens: Arc<AccessTokens>,
+        tokens: DerivedTokens,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { repository, access_tokens, tokens, clock }
+    }
+
+    /// The app, even if it is disabled: 404 if it is absent or the platform's own.
+    pub async fn existing_app(&self, app_id: &AppId) -> Result<Arc<Loaded<App>>, Problem> {
+        if app_id.is_platform() {
+            return Err(Problem::not_found());
+        }
+        let app = self.repository.load::<App>(app_id).await?;
+        if app.state.id.is_some() { Ok(app) } else { Err(Problem::not_found()) }
+    }
+
+    /// The app: 404 if it is absent or the platform's own, 403 `app_disabled` if it is disabled.
+    pub async fn app(&self, app_id: &AppId) -> Result<Arc<Loaded<App>>, Problem> {
+        let app = self.existing_app(app_id).await?;
+        if app.state.disabled { Err(Problem::new("app_disabled")) } else { Ok(app) }
+    }
+
+    /// The user whose access token came: the token is of this app, and session, user and app are alive.
+    pub async fn user(&self, app_id: &AppId, headers: &HeaderMap) -> Result<UserCaller, Problem> {
+        let app = self.app(app_id).await?;
+        let token = bearer(headers)?;
+        self.user_of_token(app_id, app, token).await
+    }
+
+    /// The user of an access token that came some other way than in a header, such as in a body to introspect.
+    pub async fn user_with(&self, app_id: &AppId, token: &str) -> Result<UserCaller, Problem> {
+        let app = self.app(app_id).await?;
+        self.user_of_token(app_id, app, token).await
+    }
+
+    async fn user_of_token(
+        &self,
+        app_id: &AppId,
+        app: Arc<Loaded<App>>,
+        token: &str,
+    ) -> Result<UserCaller, Problem> {
+        let now = self.clock.now();
+        let claims = self.access_tokens.verify(&app.state, token, now);
+        let claims = claims.map_err(|_| Problem::unauthenticated())?;
+        let session = self.repository.load::<Session>(&claims.sid).await?;
+        let owner = session.state.require_live(now).map_err(|_| Problem::unauthenticated())?;
+        if owner.user_id != claims.sub || owner.app_id != *app_id {
+            return Err(Problem::unauthenticated());
+        }
+        let user = self.repository.load::<User>(&claims.sub).await?;
+        if !user.state.is_active() || !user.state.is_of(app_id) {
+            return Err(Problem::unauthenticated());
+        }
+        Ok(UserCaller {
+            app_id: app_id.clone(),
+            user_id: claims.sub,
+            session_id: claims.sid,
+            app,
+            user,
+            session,
+        })
+    }
+
+    /// Somebody who may do this in the app: a platform key (in a disabled app, too), a key of the app with this
+    /// permission, or a user of the app with role `admin`. A live key of another app sees 404, like an absent app.
+    pub async fn admin(
+        &self,
+        app_id: &AppId,
+        headers: &HeaderMap,
+        permission: Permission,
+    ) -> Result<AdminCaller, Problem> {
+        let admin = self.any_admin(app_id, headers).await?;
+        admin.require(permission)?;
+        Ok(admin)
+    }
+
+    /// Like [`Authenticator::admin`], for routes whose permission depends on what is asked: the caller checks it with
+    /// [`AdminCaller::require`].
+    pub async fn any_admin(&self, app_id: &AppId, headers: &HeaderMap) -> Result<AdminCaller, Problem> {
+        let app = self.existing_app(app_id).await?;
+        let token = bearer(headers)?;
+        if is_api_key(token) {
+            let admin = self.api_key(token).await?;
+            if admin.full_admin {
+                return Ok(admin);
+            }
+            if !matches!(&admin.caller, Caller::ApiKey { app_id: own, .. } if own == app_id) {
+                return Err(Problem::not_found());
+            }
+            return if app.state.disabled { Err(Problem::new("app_disabled")) } else { Ok(admin) };
+        }
+        if app.state.disabled {
+            return Err(Problem::new("app_disabled"));
+        }
+        let user = self.user_of_token(app_id, app, token).await?;
+        if !user.is_admin() {
+            return Err(Problem::forbidden());
+        }
+        Ok(AdminCaller {
+            actor: user.actor(),
+            full_admin: true,
+            permissions: Permission::OF_AN_APP.into(),
+            caller: Caller::User(Box::new(user)),
+        })
+    }
+
+    /// The holder of a platform key. Other good API keys → 403, all else → 401.
+    pub async fn platform(&self, headers: &HeaderMap) -> Result<AdminCaller, Problem> {
+        let token = bearer(headers)?;
+        if !is_api_key(token) {
+            return Err(Problem::unauthenticated());
+        }
+        let admin = self.api_key(token).await?;
+        admin.require_full()?;
+        Ok(admin)
+    }
+
+    /// The holder of any live API key.
+    async fn api_key(&self, token: &str) -> Result<AdminCaller, Problem> {
+        let key = ApiKeyToken::decode(&self.tokens, token).ok_or_else(Problem::unauthenticated)?;
+        let app = self.repository.load::<App>(&key.app_id).await?;
+        let known = app.state.api_keys.get(&key.key_id).filter(|known| known.is_live(self.clock.now()));
+        let known = known.ok_or_else(Problem::unauthenticated)?;
+        let of_the_platform = key.app_id.is_platform() && known.permissions.contains(&Permission::Platform);
+        let mut permissions = known.permissions.clone();
+        if of_the_platform {
+            permissions.extend(Permission::OF_AN_APP);
+        }
+        Ok(AdminCaller {
+            actor: Actor::api_key(key.key_id),
+            full_admin: of_the_platform,
+            permissions,
+            caller: Caller::ApiKey { key_id: key.key_id, app_id: key.app_id },
+        })
+    }
+}
+
+fn is_api_key(token: &str) -> bool {
+    token.starts_with("wwk_")
+}
+
+/// The one bearer token of a request (RFC 6750 section 2.1).
+fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Err(Problem::unauthenticated());
+    };
+    let (scheme, token) =
+        value.to_str().ok().and_then(|value| value.split_once(' ')).ok_or_else(Problem::unauthenticated)?;
+    let token = token.trim_matches(' ');
+    if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && !token.contains(' ') {
+        Ok(token)
+    } else {
+        Err(Problem::unauthenticated())
+    }
+}
+
+#[cfg(test)]
+#[path = "auth_tests.rs"]
+mod tests;

@@ -1,0 +1,326 @@
+//! Extractors that take exactly what the contract says. Every refusal is a [`Problem`].
+
+use std::collections::HashSet;
+use std::fmt;
+use std::time::Duration;
+
+use axum::extract::{FromRequest, FromRequestParts, OriginalUri, Path, Query, RawPathParams, Request};
+use axum::http::HeaderMap;
+use domain::AppId;
+use event_store::Idempotency;
+use http::request::Parts;
+use http::{Method, Uri, header};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+use crate::problem::Problem;
+use crate::request::{IdempotencyKeys, RequestContext};
+
+/// The longest body, in bytes.
+pub const MAX_BODY: usize = 64 * 1024;
+
+/// How long a client may take to send its body.
+const BODY_TIME: Duration = Duration::from_secs(20);
+
+/// A JSON body. Content type other than `application/json` → 415, more than [`MAX_BODY`] → 413, anything that is not
+/// exactly one `T` (bad UTF-8, a member twice, a wrong type, and an unknown member if `T` denies those) → 400.
+pub struct Body<T> {
+    /// What was sent.
+    pub value: T,
+    /// Present when the request carries an `Idempotency-Key`: hand it to the append.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// Like [`Body`], but there may be none at all (no content type is needed then).
+pub struct OptionalBody<T> {
+    /// What was sent.
+    pub value: Option<T>,
+    /// See [`Body::idempotency`].
+    pub idempotency: Option<Idempotency>,
+}
+
+/// For commands that say everything in their path: no body, or `{}`.
+pub struct NoBody {
+    /// See [`Body::idempotency`].
+    pub idempotency: Option<Idempotency>,
+}
+
+/// A form body (`application/x-www-form-urlencoded`, as the OAuth RFCs have it) or a JSON body.
+pub struct FormOrJson<T> {
+    /// What was sent.
+    pub value: T,
+    /// See [`Body::idempotency`].
+    pub idempotency: Option<Idempotency>,
+}
+
+/// The query string. Bad → 400.
+pub struct Params<T>(pub T);
+
+/// Path segments. Bad → 404, as nothing can be there.
+pub struct Segments<T>(pub T);
+
+/// The app of a route: its segment `{app_id}`, or the default app where a route has none (`/auth/…`). Whether there is
+/// such an app is not checked here, see [`crate::auth::Authenticator::app`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppScope(pub AppId);
+
+/// A body as it came.
+struct Raw {
+    bytes: axum::body::Bytes,
+    media: Media,
+    idempotency: Option<Idempotency>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Media {
+    Json,
+    Form,
+    Other,
+    Absent,
+}
+
+async fn read(request: Request) -> Result<Raw, Problem> {
+    let (parts, body) = request.into_parts();
+    let media = media_of(&parts.headers);
+    let announced = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    if announced.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > MAX_BODY as u64)
+    {
+        return Err(Problem::new("payload_too_large"));
+    }
+    let reading = axum::body::to_bytes(body, MAX_BODY);
+    let bytes = match tokio::time::timeout(BODY_TIME, reading).await {
+        Ok(Ok(bytes)) => bytes,
+        // The limit is the only fault here that is not the connection's, whose client will not read an answer.
+        Ok(Err(_)) => return Err(Problem::new("payload_too_large")),
+        Err(_) => return Err(Problem::malformed("the body took too long to arrive")),
+    };
+    let idempotency = idempotency(&parts, &bytes)?;
+    Ok(Raw { bytes, media, idempotency })
+}
+
+fn media_of(headers: &HeaderMap) -> Media {
+    let mut values = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return if headers.contains_key(header::CONTENT_TYPE) { Media::Other } else { Media::Absent };
+    };
+    let Ok(value) = value.to_str() else { return Media::Other };
+    let mut parts = value.split(';').map(str::trim);
+    let media = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
+        "application/json" => Media::Json,
+        "application/x-www-form-urlencoded" => Media::Form,
+        _ => return Media::Other,
+    };
+    let utf8 = |parameter: &str| match parameter.split_once('=') {
+        Some((name, charset)) if name.eq_ignore_ascii_case("charset") => {
+            charset.trim_matches('"').eq_ignore_ascii_case("utf-8")
+        }
+        _ => true,
+    };
+    if parts.all(utf8) { media } else { Media::Other }
+}
+
+/// The same key of the same caller for the same route names the same request. Both values are keyed hashes: a body
+/// can hold a password, and a plain hash of it would let whoever reads the journal try guesses fast.
+fn idempotency(parts: &Parts, body: &[u8]) -> Result<Option<Idempotency>, Problem> {
+    let context = RequestContext::of(&parts.extensions)?;
+    let Some(key) = &context.idempotency_key else { return Ok(None) };
+    let keys = parts.extensions.get::<IdempotencyKeys>().ok_or_else(|| Problem::internal(NO_LAYER))?;
+    let method: &Method = &parts.method;
+    let uri: &Uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0);
+    let caller = match parts.headers.get(header::AUTHORIZATION) {
+        Some(value) => [b"credential:", value.as_bytes()].concat(),
+        None => format!("address:{}", context.client.ip.as_deref().unwrap_or_default()).into_bytes(),
+    };
+    let path = uri.path_and_query().map_or(uri.path(), |path| path.as_str());
+    Ok(Some(Idempotency {
+        key: keys.hash(&[b"key", &caller, method.as_str().as_bytes(), path.as_bytes(), key.as_bytes()]),
+        fingerprint: keys.hash(&[b"fingerprint", body]),
+    }))
+}
+
+pub(crate) const NO_LAYER: &str = "the router is not wrapped with http_kit::around";
+
+/// Parses strict JSON: what [`Body`] does with its bytes.
+pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    if bytes.is_empty() {
+        return Err(Problem::malformed("a JSON body is needed"));
+    }
+    let malformed = |error: &serde_json::Error| Problem::malformed(error.to_string());
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    NoDuplicates
+        .deserialize(&mut deserializer)
+        .and_then(|()| deserializer.end())
+        .map_err(|error| malformed(&error))?;
+    serde_json::from_slice(bytes).map_err(|error| malformed(&error))
+}
+
+/// Walks any JSON and refuses an object that has a member twice. Derived code refuses that for members it knows only.
+#[derive(Clone, Copy)]
+struct NoDuplicates;
+
+impl<'de> DeserializeSeed<'de> for NoDuplicates {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for NoDuplicates {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element_seed(self)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut seen = HashSet::new();
+        while let Some(key) = map.next_key::<String>()? {
+            map.next_value_seed(self)?;
+            if !seen.insert(key) {
+                return Err(A::Error::custom("an object has a member twice"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Raw {
+    fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        match self.media {
+            Media::Json => parse_json(&self.bytes),
+            _ => Err(Problem::new("unsupported_media_type").detail("the body must be application/json")),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && matches!(self.media, Media::Absent | Media::Json)
+    }
+}
+
+impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let raw = read(request).await?;
+        Ok(Self { value: raw.json()?, idempotency: raw.idempotency })
+    }
+}
+
+impl<T: DeserializeOwned, S: Sync> FromRequest<S> for OptionalBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let raw = read(request).await?;
+        let value = if raw.is_empty() { None } else { Some(raw.json()?) };
+        Ok(Self { value, idempotency: raw.idempotency })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+impl<S: Sync> FromRequest<S> for NoBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let raw = read(request).await?;
+        if !raw.is_empty() {
+            let Nothing {} = raw.json()?;
+        }
+        Ok(Self { idempotency: raw.idempotency })
+    }
+}
+
+impl<T: DeserializeOwned, S: Sync> FromRequest<S> for FormOrJson<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let raw = read(request).await?;
+        let value = match raw.media {
+            Media::Form => parse_form(&raw.bytes)?,
+            Media::Json => parse_json(&raw.bytes)?,
+            Media::Other | Media::Absent => {
+                return Err(Problem::new("unsupported_media_type")
+                    .detail("the body must be application/x-www-form-urlencoded or application/json"));
+            }
+        };
+        Ok(Self { value, idempotency: raw.idempotency })
+    }
+}
+
+/// A form is a query string, and axum has the parser of those.
+fn parse_form<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let malformed = || Problem::malformed("the form cannot be read");
+    let text = std::str::from_utf8(bytes).map_err(|_| malformed())?;
+    let uri = Uri::builder().path_and_query(format!("/?{text}")).build().map_err(|_| malformed())?;
+    let Query(value) = Query::try_from_uri(&uri).map_err(|error| Problem::malformed(error.body_text()))?;
+    Ok(value)
+}
+
+impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        match Query::try_from_uri(&parts.uri) {
+            Ok(Query(value)) => Ok(Self(value)),
+            Err(error) => Err(Problem::malformed(error.body_text())),
+        }
+    }
+}
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segments<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(value)) => Ok(Self(value)),
+            Err(_) => Err(Problem::not_found()),
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for AppScope {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Ok(params) = RawPathParams::from_request_parts(parts, state).await else {
+            // A route without segments has no parameters to give.
+            return Ok(Self(AppId::default_app()));
+        };
+        match params.iter().find(|(name, _)| *name == "app_id") {
+            None => Ok(Self(AppId::default_app())),
+            Some((_, text)) => AppId::parse(text).map(Self).map_err(|_| Problem::not_found()),
+        }
+    }
+}

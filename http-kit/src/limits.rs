@@ -1,0 +1,287 @@
+//! Rate limits by client address.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use futures::future::BoxFuture;
+use governor::clock::{Clock, DefaultClock};
+use governor::middleware::StateInformationMiddleware;
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde::{Deserialize, Serialize};
+use tower::{Layer, Service};
+
+use crate::problem::Problem;
+use crate::request::RequestContext;
+
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// So many requests of one client in so many seconds, spent in one go or spread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// How many.
+    pub requests: NonZeroU32,
+    /// In how long.
+    pub seconds: NonZeroU32,
+}
+
+/// The limits of a deployment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RateSettings {
+    /// Whether there are any.
+    pub enabled: bool,
+    /// For [`RateClass::Credentials`].
+    pub credentials: Rate,
+    /// For [`RateClass::General`].
+    pub general: Rate,
+}
+
+impl Default for RateSettings {
+    fn default() -> Self {
+        let rate = |requests| Rate {
+            requests: NonZeroU32::new(requests).expect("not zero"),
+            seconds: NonZeroU32::new(60).expect("not zero"),
+        };
+        Self { enabled: true, credentials: rate(60), general: rate(1200) }
+    }
+}
+
+/// What is limited together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RateClass {
+    /// Routes where secrets can be guessed or mails be set off: login, register, resets.
+    Credentials,
+    /// All others.
+    General,
+}
+
+impl RateClass {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Credentials => "credentials",
+            Self::General => "general",
+        }
+    }
+}
+
+/// The counters. One set serves all routes.
+pub struct RateLimits(Option<Limiters>);
+
+struct Limiters {
+    credentials: Limiter,
+    general: Limiter,
+    clock: DefaultClock,
+    checks: AtomicU32,
+}
+
+struct Limiter {
+    rate: Rate,
+    states: DefaultKeyedRateLimiter<u128, StateInformationMiddleware>,
+}
+
+impl Limiter {
+    fn new(rate: Rate) -> Self {
+        let period = Duration::from_secs(rate.seconds.get().into()) / rate.requests.get();
+        let quota = Quota::with_period(period.max(Duration::from_nanos(1))).expect("the period is not zero");
+        let quota = quota.allow_burst(rate.requests);
+        Self { rate, states: RateLimiter::keyed(quota).with_middleware() }
+    }
+}
+
+/// What is left for a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    class: RateClass,
+    rate: Rate,
+    remaining: u32,
+    reset: u64,
+}
+
+impl Standing {
+    /// Sets `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10), unless a narrower limit has.
+    pub fn describe(&self, headers: &mut HeaderMap) {
+        if headers.contains_key(RATELIMIT) {
+            return;
+        }
+        let Self { class, rate, remaining, reset } = self;
+        let name = class.name();
+        let value = |text: String| HeaderValue::try_from(text).expect("visible ASCII");
+        headers.insert(RATELIMIT, value(format!("\"{name}\";r={remaining};t={reset}")));
+        let policy = format!("\"{name}\";q={};w={}", rate.requests, rate.seconds);
+        headers.insert(RATELIMIT_POLICY, value(policy));
+    }
+}
+
+impl RateLimits {
+    /// Fresh counters.
+    pub fn new(settings: &RateSettings) -> Self {
+        Self(settings.enabled.then(|| Limiters {
+            credentials: Limiter::new(settings.credentials),
+            general: Limiter::new(settings.general),
+            clock: DefaultClock::default(),
+            checks: AtomicU32::new(0),
+        }))
+    }
+
+    /// Counts a request. `Ok(None)` when there are no limits; `Err` holds what to tell and the seconds to wait.
+    pub fn check(
+        &self,
+        class: RateClass,
+        address: Option<IpAddr>,
+    ) -> Result<Option<Standing>, (Standing, u64)> {
+        let Some(limiters) = &self.0 else { return Ok(None) };
+        let limiter = match class {
+            RateClass::Credentials => &limiters.credentials,
+            RateClass::General => &limiters.general,
+        };
+        // Counters of clients that went away are full again and can be forgotten.
+        if limiters.checks.fetch_add(1, Ordering::Relaxed) % 8192 == 8191 {
+            limiters.credentials.states.retain_recent();
+            limiters.general.states.retain_recent();
+        }
+        let rate = limiter.rate;
+        match limiter.states.check_key(&key(address)) {
+            Ok(state) => {
+                let remaining = state.remaining_burst_capacity();
+                let spent = u64::from(rate.requests.get().saturating_sub(remaining));
+                let reset = (spent * u64::from(rate.seconds.get())).div_ceil(rate.requests.get().into());
+                Ok(Some(Standing { class, rate, remaining, reset }))
+            }
+            Err(until) => {
+                let wait = until.wait_time_from(limiters.clock.now());
+                let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+                let seconds = seconds.max(1);
+                Err((Standing { class, rate, remaining: 0, reset: seconds }, seconds))
+            }
+        }
+    }
+
+    /// The limit of a class as a layer for routes inside [`crate::request::around`].
+    pub fn layer(self: &Arc<Self>, class: RateClass) -> RateLimitLayer {
+        RateLimitLayer { limits: Arc::clone(self), class }
+    }
+}
+
+/// One home is one client: IPv4 by address, IPv6 by /64, as everybody has 2⁶⁴ addresses there.
+fn key(address: Option<IpAddr>) -> u128 {
+    match address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.to_canonical()) {
+        IpAddr::V4(address) => Ipv6Addr::to_bits(address.to_ipv6_mapped()),
+        IpAddr::V6(address) => address.to_bits() & !u128::from(u64::MAX),
+    }
+}
+
+/// See [`RateLimits::layer`].
+#[derive(Clone)]
+pub struct RateLimitLayer {
+    limits: Arc<RateLimits>,
+    class: RateClass,
+}
+
+impl<S> Layer<S> for RateLimitLayer {
+    type Service = RateLimited<S>;
+
+    fn layer(&self, inner: S) -> RateLimited<S> {
+        RateLimited { layer: self.clone(), inner }
+    }
+}
+
+/// A service behind a [`RateLimitLayer`].
+#[derive(Clone)]
+pub struct RateLimited<S> {
+    layer: RateLimitLayer,
+    inner: S,
+}
+
+impl<S> Service<Request> for RateLimited<S>
+where
+    S: Service<Request, Response = Response>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+{
+    type Response = Response;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Response, S::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let address = RequestContext::of(request.extensions()).ok().and_then(|context| context.address);
+        match self.layer.limits.check(self.layer.class, address) {
+            Ok(standing) => {
+                let answering = self.inner.call(request);
+                Box::pin(async move {
+                    let mut response = answering.await?;
+                    if let Some(standing) = standing {
+                        standing.describe(response.headers_mut());
+                    }
+                    Ok(response)
+                })
+            }
+            Err((standing, seconds)) => Box::pin(async move {
+                let mut response = Problem::new("rate_limited").retry_after(seconds).into_response();
+                standing.describe(response.headers_mut());
+                Ok(response)
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(requests: u32) -> RateLimits {
+        let rate = Rate {
+            requests: NonZeroU32::new(requests).expect("not zero"),
+            seconds: NonZeroU32::new(60).expect("not zero"),
+        };
+        RateLimits::new(&RateSettings { credentials: rate, ..RateSettings::default() })
+    }
+
+    fn from(limits: &RateLimits, address: &str) -> bool {
+        limits.check(RateClass::Credentials, Some(address.parse().expect("an address"))).is_ok()
+    }
+
+    #[test]
+    fn a_client_is_an_address_or_a_64() {
+        let limits = limits(2);
+        assert!(from(&limits, "192.0.2.1"));
+        assert!(from(&limits, "::ffff:192.0.2.1"));
+        assert!(!from(&limits, "192.0.2.1"));
+        assert!(from(&limits, "192.0.2.2"));
+        assert!(from(&limits, "2001:db8::1"));
+        assert!(from(&limits, "2001:db8::2:0:0:2"));
+        assert!(!from(&limits, "2001:db8::3"));
+        assert!(from(&limits, "2001:db8:0:1::3"));
+    }
+
+    #[test]
+    fn says_how_long_to_wait() {
+        let limits = limits(1);
+        let first = limits.check(RateClass::Credentials, None).expect("the first goes").expect("limited");
+        assert_eq!((first.remaining, first.reset), (0, 60));
+        let (_, seconds) = limits.check(RateClass::Credentials, None).expect_err("the second does not");
+        assert!((59..=60).contains(&seconds), "{seconds}");
+        let mut headers = HeaderMap::new();
+        first.describe(&mut headers);
+        assert_eq!(headers[RATELIMIT_POLICY], "\"credentials\";q=1;w=60");
+        assert_eq!(headers[RATELIMIT], "\"credentials\";r=0;t=60");
+    }
+
+    #[test]
+    fn can_be_switched_off() {
+        let limits = RateLimits::new(&RateSettings { enabled: false, ..RateSettings::default() });
+        assert!((0..10_000).all(|_| limits.check(RateClass::Credentials, None) == Ok(None)));
+    }
+}

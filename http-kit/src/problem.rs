@@ -1,0 +1,222 @@
+//! Refusals as `application/problem+json` (RFC 9457).
+
+use std::borrow::Cow;
+use std::fmt::Display;
+
+use axum::response::{IntoResponse, Response};
+use event_store::{AppendError, StoreError};
+use http::{HeaderValue, StatusCode, header};
+use schemas::problems::{ProblemType, problem_type};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// The media type of every refusal.
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+tokio::task_local! {
+    /// The id of the request that the task answers. Set by [`crate::request::around`].
+    pub(crate) static REQUEST_ID: String;
+}
+
+/// A refusal. It carries nothing but what its reader may know: causes go to the log.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    kind: &'static ProblemType,
+    detail: Option<Cow<'static, str>>,
+    errors: Vec<FieldProblem>,
+    retry_after: Option<u64>,
+}
+
+/// What is wrong with one member of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct FieldProblem {
+    /// Which member, as a JSON Pointer (RFC 6901).
+    #[schema(example = "/email")]
+    pub pointer: String,
+    /// What is wrong, for programs.
+    #[schema(example = "invalid_email")]
+    pub code: String,
+    /// What is wrong, for people.
+    pub detail: String,
+}
+
+/// The body of a refusal.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub struct ProblemBody {
+    /// `/problems/<code>`: a page that explains it.
+    #[serde(rename = "type")]
+    #[schema(example = "/problems/not_found")]
+    pub kind: String,
+    /// What it is, in a few words.
+    pub title: String,
+    /// The HTTP status.
+    #[schema(minimum = 400, maximum = 599)]
+    pub status: u16,
+    /// What it is this time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// What it is, for programs.
+    #[schema(example = "not_found")]
+    pub code: String,
+    /// The `X-Request-Id` of the request, to be found in the log.
+    pub request_id: String,
+    /// What is wrong, member by member (status 422).
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub errors: Vec<FieldProblem>,
+}
+
+impl Problem {
+    /// A problem of the registry. A code that is not registered is a bug, and answers as an internal error.
+    pub fn new(code: &str) -> Self {
+        let kind = problem_type(code).or_else(|| {
+            tracing::error!(code, "this problem is not registered");
+            problem_type(INTERNAL)
+        });
+        let kind = kind.expect("the registry has `internal`");
+        Self { kind, detail: None, errors: Vec::new(), retry_after: None }
+    }
+
+    /// The same answer for what is absent and for what belongs to somebody else.
+    pub fn not_found() -> Self {
+        Self::new("not_found")
+    }
+
+    /// No credentials, or bad ones. It never says which.
+    pub fn unauthenticated() -> Self {
+        Self::new("unauthenticated")
+    }
+
+    /// Good credentials that do not allow this.
+    pub fn forbidden() -> Self {
+        Self::new("forbidden")
+    }
+
+    /// A request that is not formed as it must be.
+    pub fn malformed(detail: impl Into<String>) -> Self {
+        Self::new("malformed_request").detail(detail)
+    }
+
+    /// A member that makes no sense: 422 `validation_failed`.
+    pub fn invalid(pointer: impl Into<String>, code: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::new("validation_failed").field(pointer, code, detail)
+    }
+
+    /// A bug or a fault on this side. The cause is logged, the caller sees the request id only. The cause must hold
+    /// no personal data.
+    pub fn internal(cause: impl Display) -> Self {
+        tracing::error!(%cause, "request failed");
+        Self::new(INTERNAL)
+    }
+
+    /// Nothing can be done right now: try again in a second.
+    pub fn overloaded(cause: impl Display) -> Self {
+        tracing::warn!(%cause, "request put off");
+        Self::new("overloaded").retry_after(1)
+    }
+
+    /// Says what it is this time.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(Cow::Owned(detail.into()));
+        self
+    }
+
+    /// Adds what is wrong with one member.
+    #[must_use]
+    pub fn field(
+        mut self,
+        pointer: impl Into<String>,
+        code: impl Into<String>,
+        detail: impl Into<String>,
+    ) -> Self {
+        self.errors.push(FieldProblem { pointer: pointer.into(), code: code.into(), detail: detail.into() });
+        self
+    }
+
+    /// Says when it may go better, in seconds.
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
+    /// What it is, for programs.
+    pub fn code(&self) -> &'static str {
+        self.kind.code
+    }
+
+    /// The HTTP status.
+    pub fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.kind.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// The problem that an answer made elsewhere stands for.
+    pub(crate) fn for_status(status: StatusCode) -> Self {
+        Self::new(match status {
+            StatusCode::NOT_FOUND => "not_found",
+            StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",
+            StatusCode::PAYLOAD_TOO_LARGE => "payload_too_large",
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => "unsupported_media_type",
+            StatusCode::UNAUTHORIZED => "unauthenticated",
+            StatusCode::FORBIDDEN => "forbidden",
+            StatusCode::TOO_MANY_REQUESTS => "rate_limited",
+            StatusCode::SERVICE_UNAVAILABLE => "overloaded",
+            status if status.is_client_error() => "malformed_request",
+            _ => INTERNAL,
+        })
+    }
+}
+
+const INTERNAL: &str = "internal";
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        let body = ProblemBody {
+            kind: format!("/problems/{}", self.kind.code),
+            title: self.kind.title.to_owned(),
+            status: status.as_u16(),
+            detail: self.detail.map(Cow::into_owned),
+            code: self.kind.code.to_owned(),
+            request_id: REQUEST_ID.try_with(Clone::clone).unwrap_or_default(),
+            errors: self.errors,
+        };
+        let body = serde_json::to_vec(&body).expect("strings and numbers are JSON");
+        let mut response = (status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) => Self::overloaded(error),
+            StoreError::Damaged(_) => Self::internal(error),
+            StoreError::Erased(_) => Self::not_found(),
+        }
+    }
+}
+
+impl From<AppendError> for Problem {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::IdempotencyKeyReused => Self::new("idempotency_key_reused"),
+            // A claim that a flow knows about is that flow's own answer; here it is one nobody thought of.
+            AppendError::Empty | AppendError::ClaimTaken { .. } => Self::internal(error),
+            AppendError::Unknown(_) => {
+                tracing::error!(%error, "the outcome of an append is unknown");
+                Self::new("outcome_unknown").retry_after(1)
+            }
+            AppendError::Conflict { .. } | AppendError::Unavailable(_) => Self::overloaded(error),
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! The layer around every request: ids, the client's address, CORS, panics, logs and metrics. No line it logs holds
+//! personal data: the route is its template, never the path.
+
+use std::net::{IpAddr, SocketAddr};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use aws_lc_rs::hmac;
+use axum::Router;
+use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use domain::AppId;
+use domain::app::App;
+use domain::user::Client;
+use event_store::{Clock, MasterKey, Repository};
+use futures::FutureExt;
+use http::request::Parts;
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use ipnet::IpNet;
+use schemas::envelope::{Actor, Metadata};
+use tracing::Instrument;
+use uuid::Uuid;
+
+use crate::extract::NO_LAYER;
+use crate::problem::{PROBLEM_JSON, Problem, REQUEST_ID};
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// What handlers may want to know about a request besides its content.
+#[derive(Clone, Debug)]
+pub struct RequestContext {
+    /// The `X-Request-Id` that came, or a new one.
+    pub request_id: String,
+    /// Ties together everything that follows from this request.
+    pub correlation_id: Uuid,
+    /// The W3C trace context, if a valid one came.
+    pub traceparent: Option<String>,
+    /// Where from, as events keep it.
+    pub client: Client,
+    /// The client's address, for rate limits. Absent in tests without a connection.
+    pub address: Option<IpAddr>,
+    /// The `Idempotency-Key`. Its use is in the body extractors, see [`crate::extract::Body::idempotency`].
+    pub idempotency_key: Option<String>,
+}
+
+impl RequestContext {
+    /// The metadata of what this request makes happen.
+    pub fn metadata(&self, app_id: AppId, actor: Actor) -> Metadata {
+        Metadata {
+            app_id,
+            actor,
+            correlation_id: self.correlation_id,
+            causation_id: None,
+            request_id: Some(self.request_id.clone()),
+            traceparent: self.traceparent.clone(),
+        }
+    }
+
+    pub(crate) fn of(extensions: &Extensions) -> Result<&Self, Problem> {
+        extensions.get::<Arc<Self>>().map(Arc::as_ref).ok_or_else(|| Problem::internal(NO_LAYER))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for RequestContext {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Self::of(&parts.extensions).cloned()
+    }
+}
+
+/// Hashes what makes a request the same request.
+#[derive(Clone)]
+pub(crate) struct IdempotencyKeys(Arc<hmac::Key>);
+
+impl IdempotencyKeys {
+    pub(crate) fn hash(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.0);
+        for part in parts {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        let mut hash = [0; 32];
+        hash.copy_from_slice(context.sign().as_ref());
+        hash
+    }
+}
+
+/// What the layer needs.
+pub struct Edge {
+    repository: Arc<Repository>,
+    clock: Arc<dyn Clock>,
+    trusted_proxies: Vec<IpNet>,
+    idempotency: IdempotencyKeys,
+}
+
+impl Edge {
+    /// `X-Forwarded-For` is believed only when it comes from one of the trusted proxies.
+    pub fn new(
+        repository: Arc<Repository>,
+        clock: Arc<dyn Clock>,
+        master: &MasterKey,
+        trusted_proxies: Vec<IpNet>,
+    ) -> Self {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &*master.derive("watchword/v1/idempotency"));
+        Self { repository, clock, trusted_proxies, idempotency: IdempotencyKeys(Arc::new(key)) }
+    }
+
+    fn context(&self, request: &Request) -> Result<RequestContext, (RequestContext, Problem)> {
+        let headers = request.headers();
+        let correlation_id = self.clock.new_id();
+        let request_id = single(headers, &X_REQUEST_ID)
+            .filter(|id| is_request_id(id))
+            .map_or_else(|| correlation_id.to_string(), str::to_owned);
+        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
+        let address = peer.map(|peer| client_address(peer, headers, &self.trusted_proxies));
+        let user_agent = headers.get(header::USER_AGENT).map(|value| {
+            // Header bytes need not be text, and nobody needs more of them than this.
+            String::from_utf8_lossy(value.as_bytes()).chars().filter(|c| !c.is_control()).take(256).collect()
+        });
+        let mut context = RequestContext {
+            request_id,
+            correlation_id,
+            traceparent: single(headers, &TRACEPARENT).filter(|text| is_traceparent(text)).map(str::to_owned),
+            client: Client { ip: address.map(|address| address.to_string()), user_agent },
+            address,
+            idempotency_key: None,
+        };
+        if headers.contains_key(IDEMPOTENCY_KEY) {
+            match single(headers, &IDEMPOTENCY_KEY).filter(|key| is_idempotency_key(key)) {
+                Some(key) => context.idempotency_key = Some(key.to_owned()),
+                None => {
+                    let detail = "Idempotency-Key must be 1 to 255 visible ASCII characters, once";
+                    return Err((context, Problem::malformed(detail)));
+                }
+            }
+        }
+        Ok(context)
+    }
+
+    /// The app whose origins may call a path, if it is a path of an app.
+    async fn cross_origin(&self, path: &str, origin: &str) -> Option<CrossOrigin> {
+        let app_id = match path.strip_prefix("/v1/apps/") {
+            Some(rest) => AppId::parse(rest.split('/').next().unwrap_or_default()).ok()?,
+            None if path.starts_with("/auth/") || path.starts_with("/.well-known/") => AppId::default_app(),
+            None => return None,
+        };
+        if app_id.is_platform() {
+            return None;
+        }
+        let app = self.repository.load::<App>(&app_id).await.ok()?;
+        let settings = &app.state.settings;
+        let allowed = app.state.id.is_some() && settings.origins.iter().any(|known| known.as_str() == origin);
+        allowed.then_some(CrossOrigin { credentials: settings.cookies })
+    }
+}
+
+struct CrossOrigin {
+    credentials: bool,
+}
+
+/// Wraps a whole router: problems for unknown paths and methods, and the layer described in this module. Routes added
+/// afterwards are not covered.
+pub fn around(router: Router, edge: Arc<Edge>) -> Router {
+    router
+        .fallback(async || Problem::not_found())
+        .method_not_allowed_fallback(async || Problem::new("method_not_allowed"))
+        .layer(from_fn_with_state(edge, handle))
+}
+
+async fn handle(State(edge): State<Arc<Edge>>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = known_method(request.method());
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
+    let (context, refusal) = match edge.context(&request) {
+        Ok(context) => (Arc::new(context), None),
+        Err((context, problem)) => (Arc::new(context), Some(problem)),
+    };
+    request.extensions_mut().insert(Arc::clone(&context));
+    request.extensions_mut().insert(edge.idempotency.clone());
+    let request_id = context.request_id.clone();
+    let span = tracing::info_span!("request", request_id = %request_id, method, route = %route);
+    let answering = async {
+        match refusal {
+            Some(problem) => problem.into_response(),
+            None => answer(&edge, request, next).await,
+        }
+    };
+    let mut response = REQUEST_ID.scope(request_id.clone(), answering).instrument(span).await;
+
+    let status = response.status().as_u16();
+    let elapsed = started.elapsed();
+    tracing::info!(target: "http", %request_id, method, %route, status, duration_us = elapsed.as_micros() as u64);
+    let labels = [("route", route.clone()), ("method", method.to_owned()), ("status", status.to_string())];
+    metrics::counter!("http_requests_total", &labels).increment(1);
+    metrics::histogram!("http_request_duration_seconds", &labels[..2]).record(elapsed.as_secs_f64());
+
+    let headers = response.headers_mut();
+    let id = HeaderValue::try_from(request_id).expect("request ids are visible ASCII");
+    headers.insert(X_REQUEST_ID, id);
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+async fn answer(edge: &Edge, request: Request, next: Next) -> Response {
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    let Some(origin) = origin else { return guarded(request, next).await };
+    let allowed = match origin.to_str() {
+        Ok(text) => edge.cross_origin(request.uri().path(), text).await,
+        Err(_) => None,
+    };
+    let preflight = request.method() == Method::OPTIONS
+        && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    let mut response = if preflight && allowed.is_some() {
+        let mut response = StatusCode::NO_CONTENT.into_response();
+        let headers = response.headers_mut();
+        let mut set = |name, value| headers.insert(name, HeaderValue::from_static(value));
+        set(header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, PUT, PATCH, DELETE");
+        set(
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            "authorization, content-type, idempotency-key, consistency-token, x-request-id, x-csrf-token, traceparent",
+        );
+        set(header::ACCESS_CONTROL_MAX_AGE, "600");
+        response
+    } else {
+        guarded(request, next).await
+    };
+    let headers = response.headers_mut();
+    headers.append(header::VARY, HeaderValue::from_static("Origin"));
+    if let Some(allowed) = allowed {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(
+            header::ACCESS_CONTROL_EXPOSE_HEADERS,
+            HeaderValue::from_static(
+                "consistency-token, x-request-id, retry-after, ratelimit, ratelimit-policy, www-authenticate",
+            ),
+        );
+        if allowed.credentials {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        }
+    }
+    response
+}
+
+/// Whatever goes wrong inside ends as a problem: a panic, or a refusal that axum or another library made.
+async fn guarded(request: Request, next: Next) -> Response {
+    let head = request.method() == Method::HEAD;
+    let Ok(response) = AssertUnwindSafe(next.run(request)).catch_unwind().await else {
+        // The panic hook has logged it already.
+        return Problem::internal("a handler panicked").into_response();
+    };
+    let status = response.status();
+    let is_problem = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == PROBLEM_JSON);
+    if !(status.is_client_error() || status.is_server_error()) || is_problem || head {
+        return response;
+    }
+    let mut problem = Problem::for_status(status).into_response();
+    for name in [header::ALLOW, header::RETRY_AFTER, header::WWW_AUTHENTICATE] {
+        if let Some(value) = response.headers().get(&name) {
+            problem.headers_mut().insert(name, value.clone());
+        }
+    }
+    problem
+}
+
+/// Callers choose methods freely; a metric must not grow with what they choose.
+fn known_method(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        "OPTIONS" => "OPTIONS",
+        _ => "OTHER",
+    }
+}
+
+/// A header that came exactly once, as text.
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?;
+    if values.next().is_some() {
+        return None;
+    }
+    value.to_str().ok()
+}
+
+fn is_request_id(text: &str) -> bool {
+    (1..=128).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=".contains(&b))
+}
+
+fn is_idempotency_key(text: &str) -> bool {
+    (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
+/// W3C Trace Context, version 00: `00-<trace id>-<parent id>-<flags>`, neither id all zeros.
+fn is_traceparent(text: &str) -> bool {
+    let parts = text.split('-').collect::<Vec<_>>();
+    let hex = |part: &str, length: usize| {
+        part.len() == length && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    };
+    let some = |part: &str| part.bytes().any(|b| b != b'0');
+    matches!(parts[..], ["00", trace, parent, flags]
+        if hex(trace, 32) && hex(parent, 16) && hex(flags, 2) && some(trace) && some(parent))
+}
+
+/// The right-most hop that is not one of our proxies: everything left of it is what somebody claims.
+fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let is_trusted = |address: IpAddr| trusted.iter().any(|net| net.contains(&address));
+    let mut client = peer.to_canonical();
+    if !is_trusted(client) {
+        return client;
+    }
+    let hops = headers.get_all(X_FORWARDED_FOR).iter().map(|value| value.to_str().unwrap_or_default());
+    let hops = hops.flat_map(|value| value.split(',')).map(str::trim).collect::<Vec<_>>();
+    for hop in hops.into_iter().rev() {
+        // A hop that is no address cannot be stepped over: who stands behind it is anybody's guess.
+        let Some(address) = parse_hop(hop) else { break };
+        client = address;
+        if !is_trusted(client) {
+            break;
+        }
+    }
+    client
+}
+
+/// `1.2.3.4`, `1.2.3.4:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`.
+fn parse_hop(hop: &str) -> Option<IpAddr> {
+    let bare = hop.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(hop);
+    let address = bare.parse::<IpAddr>().or_else(|_| hop.parse::<SocketAddr>().map(|socket| socket.ip()));
+    address.ok().map(|address| address.to_canonical())
+}
+
+#[cfg(test)]
+#[path = "request_tests.rs"]
+mod tests;
