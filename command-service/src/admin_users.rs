@@ -1,0 +1,701 @@
+//! What an app's admins and API keys do to its users: make, change, ban, unlock, give roles, end sessions, and make
+//! access tokens for tests.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use cqrs_es::Aggregate;
+use domain::app::App;
+use domain::lockout::{Lockout, LockoutCommand};
+use domain::session::{LoginMethod, RevocationReason, Session, SessionCommand, SessionEvent, SessionStarted};
+use domain::user::{Client, RegistrationMethod, User, UserCommand, UserError};
+use domain::{AppId, Event, Permission, Role, SessionId, Stream, Timestamp, UserId};
+use event_store::Idempotency;
+use event_store::lookup::{session_claim, sessions_of};
+use http::HeaderMap;
+use http_kit::auth::AdminCaller;
+use http_kit::extract::{AppScope, Body, NoBody, OptionalBody, Segments};
+use http_kit::problem::Problem;
+use http_kit::request::RequestContext;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::CommandService;
+use crate::answers::{Done, UserBody};
+use crate::apps::Look;
+use crate::dispatch::{Committed, Context, DispatchError, StreamRef, Work};
+use crate::fields;
+use crate::signing::Grant;
+
+const MAX_REASON: usize = 500;
+const LONGEST_TOKEN_MINUTES: u32 = 1440;
+/// How often a change is looked at anew because the user changed meanwhile.
+const MAX_LOOKS: usize = 16;
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    OpenApiRouter::new()
+        .routes(routes!(create))
+        .routes(routes!(change))
+        .routes(routes!(ban))
+        .routes(routes!(unban))
+        .routes(routes!(unlock))
+        .routes(routes!(grant_role, revoke_role))
+        .routes(routes!(revoke_session))
+        .routes(routes!(revoke_all_sessions))
+        .routes(routes!(create_access_token))
+}
+
+/// A new user, made by an admin.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewUser {
+    /// The address. It counts as not verified.
+    #[schema(example = "ada@example.com")]
+    email: String,
+    /// A password. Without one the user cannot log in with a password until one is set.
+    #[serde(default)]
+    password: Option<String>,
+    /// The name the person goes by.
+    #[serde(default)]
+    name: Option<String>,
+    /// A telephone number.
+    #[serde(default)]
+    phone: Option<String>,
+    /// Where the person's picture is.
+    #[serde(default)]
+    avatar_url: Option<String>,
+    /// Roles from the start.
+    #[serde(default)]
+    roles: BTreeSet<String>,
+}
+
+/// Make a user.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/admin/users", tag = "admin", operation_id = "create_user",
+    params(("app_id" = String, Path, description = "The app")), request_body = NewUser,
+    security(("api_key" = []), ("user" = [])),
+    responses((status = 201, description = "The user", body = UserBody),
+        (status = 409, description = "`email_taken`"),
+        (status = 422, description = "`invalid_email`, `weak_password` or `validation_failed`")))]
+async fn create(
+    State(service): State<Arc<CommandService>>,
+    request: RequestContext,
+    headers: HeaderMap,
+    AppScope(app_id): AppScope,
+    Body { value: body, idempotency }: Body<NewUser>,
+) -> Result<Response, Problem> {
+    let caller = service.authenticator.admin(&app_id, &headers, Permission::UsersWrite).await?;
+    let app = service.authenticator.existing_app(&app_id).await?;
+    let email = fields::email(&body.email)?;
+    let profile = fields::profile(body.name, body.phone, body.avatar_url)?;
+    let mut roles = BTreeSet::new();
+    for role in &body.roles {
+        let role = parse_role(role, "/roles")?;
+        require_full_admin_for(&role, &caller)?;
+        roles.insert(role);
+    }
+    let password_hash = match &body.password {
+        Some(password) => {
+            let password =
+                fields::new_password(password, app.state.settings.password_min_length, "/password")?;
+            Some(service.passwords.hash(&password).await?)
+        }
+        None => None,
+    };
+    let user_id = UserId(service.clock.new_id());
+    let claim = service.lookup.email_claim(&app_id, &email);
+    let id = app_id.clone();
+    let context = service.context(&request, &app_id, caller.actor, idempotency);
+    let at = context.at;
+    let committed = service
+        .dispatcher
+        .run(context, vec![StreamRef::App(app_id), StreamRef::User(user_id)], move |work| {
+            let register = UserCommand::Register {
+                user_id,
+                app_id: id.clone(),
+                method: RegistrationMethod::Admin,
+                email: email.clone(),
+                password_hash: password_hash.clone(),
+                profile: profile.clone(),
+                // The request came from the admin: where from says nothing about this person.
+                client: Client::default(),
+                at,
+            };
+            work.execute::<User>(&user_id, register).map_err(refused)?;
+            for role in &roles {
+                let grant = UserCommand::GrantRole { role: role.clone(), at };
+                work.execute::<User>(&user_id, grant).map_err(refused)?;
+            }
+            work.take(claim.clone(), &User::stream(&user_id));
+            Ok(())
+        })
+        .await
+        .map_err(|error: DispatchError<Problem>| match error {
+            DispatchError::ClaimTaken { .. } => Problem::new("email_taken"),
+            other => other.into(),
+        })?;
+    // Folded from the events, not loaded: a repetition under the same key gets the answer of the first time.
+    let mut user = User::default();
+    for event in &committed.events {
+        if let Event::User(event) = event {
+            user.apply(event.clone());
+        }
+    }
+    Ok(Done::created(committed.position, UserBody::of(&user)))
+}
+
+/// What to change of a user. `null` clears, what is not named stays.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UserPatch {
+    /// The name the person goes by.
+    #[serde(default, deserialize_with = "fields::nullable")]
+    #[schema(value_type = Option<String>)]
+    name: Option<Option<String>>,
+    /// A telephone number.
+    #[serde(default, deserialize_with = "fields::nullable")]
+    #[schema(value_type = Option<String>)]
+    phone: Option<Option<String>>,
+    /// Where the person's picture is.
+    #[serde(default, deserialize_with = "fields::nullable")]
+    #[schema(value_type = Option<String>)]
+    avatar_url: Option<Option<String>>,
+}
+
+/// Change a user's profile.
+#[utoipa::path(patch, path = "/v1/apps/{app_id}/admin/users/{user_id}", tag = "admin", operation_id = "change_user",
+    params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user")),
+    request_body = UserPatch,
+    security(("api_key" = []), ("user" = [])),
+    responses((status = 200, description = "The user as they are now", body = UserBody),
+        (status = 422, description = "`validation_failed`")))]
+async fn change(
+    State(service): State<Arc<CommandService>>,
+    request: RequestContext,
+    headers: HeaderMap,
+    Segments(segments): Segments<UserSegments>,
+    Body { value: body, .. }: Body<UserPatch>,
+) -> Result<Response, Problem> {
+    let target = Target::new(&service, &headers, segments, Permission::UsersWrite).await?;
+    let context = target.context(&request, None);
+    let patch = fields::profile_patch(body.name, body.phone, body.avatar_url)?;
+    let at = context.at;
+    let command = UserCommand::UpdateProfile { patch, at };
+    target.run_on_user(context, command).await
+}
+
+/// Why somebody is banned.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Ban {
+    /// For the audit log: at most 500 characters, without personal data.
+    #[schema(example = "spam")]
+    reason: Option<String>,
+}
+
+/// Ban a user.
+///
+/// All sessions end at once: no token of theirs is good for anything here from the acknowledgement on.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/admin/users/{user_id}/ban", tag = "admin", operation_id = "ban_user",
+    params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user")),
+    request_body(content = Option<Ban>),
+    security(("api_key" = []), ("user" = [])),
+    responses((status = 200, description = "The user as they are now", body = UserBody),
+        (status = 422, description = "`validation_failed`")))]
+async fn ban(
+    State(service): State<Arc<CommandService>>,
+    request: RequestContext,
+    headers: HeaderMap,
+    Segments(segments): Segments<UserSegments>,
+    OptionalBody { value: body, idempotency }: OptionalBody<Ban>,
+) -> Result<Response, Problem> {
+    let target = Target::new(&service, &headers, segments, Permission::UsersWrite).await?;
+    let context = target.context(&request, idempotency);
+    let Ban { reason } = body.unwrap_or_default();
+    if reason.as_ref().is_some_and(|reason| reason.chars().count() > MAX_REASON) {
+        let detail = format!("at most {MAX_REASON} characters");
+        return Err(Problem::invalid("/reason", "invalid", detail));
+    }
+    let (user_id, at) = (target.user_id, context.at);
+    let sessions = claimed_sessions(&service, user_id).await?;
+    let after = Context { idempotency: None, ..context.clone() };
+    let committed = target
+        .run(context, &sessions, {
+            let sessions = sessions.clone();
+            move |work| {
+                let ban = UserCommand::Ban { reason: reason.clone(), at };
+                work.execute::<User>(&user_id, ban).map_err(refused)?;
+                end_sessions(work, user_id, &sessions, RevocationReason::Ban, at)
+            }
+        })
+        .await?;
+    // A login that committed after we looked and before the ban is not in it. No session can start any more, so one
+    // more look finds all of those.
+    let mut position = committed.position;
+    let late = claimed_sessions(&service, user_id).await?;
+    if !committed.replayed && !late.is_empty() {
+        let swept = target
+            .run(after, &late.clone(), move |work| {
+                if !work.get::<User>(&user_id).banned {
+                    return Ok(());
+                }
+                end_sessions(work, user_id, &late, RevocationReason::Ban, at)
+            })
+            .await?;
+        position = position.max(swept.position);
+    }
+    target.answer(position).await
+}
+
+/// Undo a ban.
+///
+/// Sessions that the ban ended stay ended.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/admin/users/{user_id}/unban", tag = "admin", operation_id = "unban_user",
+    params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user")),
+    security(("api_key" = []), ("user" = [])),
+    responses((status = 200, description = "The user as they are now", body = UserBody)))]
+async fn unban(
+    State(service): State<Arc<CommandService>>,
+    request: RequestContext,
+    headers: HeaderMap,
+    Segments(segments): Segments<UserSegments>,
+    NoBody { idempotency }: NoBody,
+) -> Result<Response, Problem> {
+    let target = Target::new(&service, &headers, segments, Permission::UsersWrite).await?;
+    let context = target.context(&request, idempotency);
+    let (user_id, at) = (target.user_id, context.at);
+    for _ in 0..MAX_LOOKS {
+        // In this order: what is claimed by a user who was banned before we looked can only have become less.
+        let seen = service.repository.load::<User>(&user_id).await?.version;
+        let sessions = claimed_sessions(&service, user_id).await?;
+        let committed = target
+            .run(context.clone(), &sessions.clone(), move |work| {
+                if work.version::<User>(&user_id) != seen {
+                    return Ok(Look::Again);
+                }
+                if work.get::<User>(&user_id).banned {
+                    // A ban that was cut off half-way may have left some: they must not come back to life.
+                    end_sessions(work, user_id, &sessions, RevocationReason::Ban, at)?;
+                    work.execute::<User>(&user_id, UserCommand::Unban { at }).map_err(refused)?;
+                }
+                Ok(Look::Done)
+            })
+            .await?;
+        if !matches!(committed.value, Some(Look::Again)) {
+            return target.answer(committed.position).await;
+        }
+    }
+    Err(Problem::overloaded("a user kept changing"))
+}
+
+/// Forget a user's failed logins, and end the lock that they led to.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/admin/users/{user_id}/unlock", tag = "admin", operation_id = "unlock_user",
+    params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user")),
+    security(("api_key" = []), ("user" = [])),
+    responses((status = 200, description = "The user", body = UserBody)))]
+async fn unlock(
+    State(service): State<Arc<CommandService>>,
+    request: RequestContext,
+    headers: HeaderMap,
+    Segments(segments): Segments<UserSegments>,
+    NoBody { idempotency }: NoBody,
+) -> Result<Response, Problem> {
+    let target = Target::new(&service, &headers, segments, Permission::UsersWrite).await?;
+    let context = target.context(&request, idempotency);
+    let (user_id, at, app_id) = (target.user_id, context.at, target.app_id.clone());
+    let reads = vec![StreamRef::User(user_id), StreamRef::Lockout(user_id)];
+    let committed = service
+        .dispatcher
+        .run(context, reads, move |work| {
+            require_of(work, user_id, &app_id)?;
+            work.execute::<Lockout>(&user_id, LockoutCommand::Unlock { user_id, at })
+                .map_err(Problem::internal)
+        })
+        .await
+        .map_err(Problem::from)?;
+    target.answer(committed.position).await
+}
+
+/// Give a user a role.
+///
+/// Only the platform and the app's own admins can give the role `admin`.
+#[utoipa::path(put, path = "/v1/apps/{app_id}/admin/users/{user_id}/roles/{role}", tag = "admin", operation_id = "grant_role",
+    params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user"),
+        ("role" = String, Path, description = "The role: `[a-z][a-z0-9_-]*`, at most 40 characters")),
+    security(("api_key" = []), ("user" = [])),
+    responses((status = 200, description = "The user as they are now", body = UserBody),
+        (status = 409, description = "`too_many_roles`"),
+        (status = 422, description = "`validation_failed`")))]
+async fn grant_role(
+    State(service): State<Arc<CommandService>>,
+    request: RequestContext,
+    headers: HeaderMap,
+    Segments(segments): Segments<RoleSegments>,
+) -> Result<Response, Problem> {
+    change_role(&service, &request, &headers, segments, |role, at| UserCommand::GrantRole { role, at }).await
+}
+
+/// Take a role from a user.
+///
+/// Only the platform and the app's own admins can take the role `admin`.
+#[utoipa::path(delete, path = "/v1/apps/{app_id}/admin/users/{user_id}/roles/{role}", tag = "admin", operation_id = "revoke_role",
+    params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user"),
+        ("role" = String, Path, description = "The role")),
+    security(("api_key" = []), ("user" = [])),
+    responses((status = 200, description = "The user as they are now", body = UserBody),
+        (status = 422, description = "`validation_failed`")))]
+async fn revoke_role(
+    State(service): State<Arc<CommandService>>,
+    request: RequestContext,
+    headers: HeaderMap,
+    Segments(segments): Segments<RoleSegments>,
+) -> Result<Response, Problem> {
+    change_role(&service, &request, &headers, segments, |role, at| UserCommand::RevokeRole { role, at }).await
+}
+
+async fn change_role(
+    service: &Arc<CommandService>,
+    request: &RequestContext,
+    headers: &HeaderMap,
+    segments: RoleSegments,
+    command: fn(Role, Timestamp) -> UserCommand,
+) -> Result<Response, Problem> {
+    let RoleSegments { app_id, user_id, role } = segments;
+    let segments = UserSegments { app_id, user_id };
+    let target = Target::new(service, headers, segments, Permission::UsersWrite).await?;
+    let role = parse_role(&role, "/role")?;
+    require_full_admin_for(&role, &target.caller)?;
+    let context = target.context(request, None);
+    let command = command(role, context.at);
+    target.run_on_user(context, command).await
+}
+
+/// End one session of a user.
+#[utoipa::path(delete, path = "/v1/apps/{app_id}/admin/users/{user_id}/sessions/{session_id}", tag = "admin",
+    operation_id = "revoke_user_session",
+    params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user"),
+        ("session_id" = Uuid, Path, description = "The session")),
+    security(("api_key" = []), ("user" = [])),
+    responses((status = 204, description = "It is ended")))]
+async fn revoke_session(
+    State(service): State<Arc<CommandService>>,
+    request: RequestContext,
+    headers: HeaderMap,
+    Segments(segments): Segments<SessionSegments>,
+) -> Result<Response, Problem> {
+    let SessionSegments { app_id, user_id, session_id } = segments;
+    let segments = UserSegments { app_id, user_id };
+    let target = Target::new(&service, &headers, segments, Permission::UsersWrite).await?;
+    let context = target.context(&request, None);
+    let (user_id, at, session_id) = (target.user_id, context.at, SessionId(session_id));
+    let committed = target
+        .run(context, &[session_id], move |work| {
+            let owner = work.get::<Session>(&session_id).owner.as_ref();
+            if owner.is_none_or(|owner| owner.user_id != user_id) {
+                return Err(Problem::not_found());
+            }
+            end_sessions(work, user_id, &[session_id], RevocationReason::Admin, at)
+        })
+        .await?;
+    Ok(Done::no_content(committed.position))
+}
+
+/// Which session to leave.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RevokeAll {
+    /// A session to leave as it is.
+    exclude: Option<Uuid>,
+}
+
+/// How many sessions were ended.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Revoked {
+    /// The number.
+    revoked: usize,
+}
+
+/// End all sessions of a user.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/admin/users/{user_id}/sessions/revoke-all", tag = "admin",
+    operation_id = "revoke_all_user_sessions",
+    params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user")),
+    request_body(content = Option<RevokeAll>),
+    security(("api_key" = []), ("user" = [])),
+    responses((status = 200, description = "How many were ended", body = Revoked)))]
+async fn revoke_all_sessions(
+    State(service): State<Arc<CommandService>>,
+    request: RequestContext,
+    headers: HeaderMap,
+    Segments(segments): Segments<UserSegments>,
+    OptionalBody { value: body, idempotency }: OptionalBody<RevokeAll>,
+) -> Result<Response, Problem> {
+    let target = Target::new(&service, &headers, segments, Permission::UsersWrite).await?;
+    let context = target.context(&request, idempotency);
+    let (user_id, at) = (target.user_id, context.at);
+    let mut sessions = claimed_sessions(&service, user_id).await?;
+    let RevokeAll { exclude } = body.unwrap_or_default();
+    sessions.retain(|session| Some(session.0) != exclude);
+    let committed = target
+        .run(context, &sessions.clone(), move |work| {
+            end_sessions(work, user_id, &sessions, RevocationReason::Admin, at)
+        })
+        .await?;
+    let ended = |event: &&Event| matches!(event, Event::Session(SessionEvent::SessionRevoked(_)));
+    let revoked = committed.events.iter().filter(ended).count();
+    Ok(Done::ok(committed.position, Revoked { revoked }))
+}
+
+/// How long a test token lasts.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewAccessToken {
+    /// 1 to 1440.
+    #[schema(minimum = 1, maximum = 1440)]
+    duration_minutes: u32,
+}
+
+/// An access token without a refresh token.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct AccessTokenBody {
+    /// A JWT (RFC 9068).
+    access_token: String,
+    /// Always `Bearer`.
+    token_type: &'static str,
+    /// Seconds from its making to its end.
+    expires_in: i64,
+    /// The session it belongs to: ending that ends the token.
+    session_id: Uuid,
+}
+
+/// Make an access token for a user, for tests and support.
+///
+/// It belongs to a session of its own, in sight of the user, and has no refresh token. Only the platform and the
+/// app's own admins can make one for an admin.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/admin/users/{user_id}/access-tokens", tag = "admin",
+    operation_id = "create_access_token",
+    params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user")),
+    request_body = NewAccessToken,
+    security(("api_key" = []), ("user" = [])),
+    responses((status = 201, description = "The token", body = AccessTokenBody),
+        (status = 403, description = "`forbidden`, `user_banned` or `app_disabled`"),
+        (status = 422, description = "`validation_failed`")))]
+async fn create_access_token(
+    State(service): State<Arc<CommandService>>,
+    request: RequestContext,
+    headers: HeaderMap,
+    Segments(segments): Segments<UserSegments>,
+    Body { value: body, idempotency }: Body<NewAccessToken>,
+) -> Result<Response, Problem> {
+    let target = Target::new(&service, &headers, segments, Permission::TokensCreate).await?;
+    let context = target.context(&request, idempotency);
+    if !(1..=LONGEST_TOKEN_MINUTES).contains(&body.duration_minutes) {
+        let detail = format!("from 1 to {LONGEST_TOKEN_MINUTES}");
+        return Err(Problem::invalid("/duration_minutes", "out_of_range", detail));
+    }
+    let ttl = body.duration_minutes * 60;
+    let (app_id, user_id, at) = (target.app_id.clone(), target.user_id, context.at);
+    let full_admin = target.caller.full_admin;
+    let session_id = SessionId(service.clock.new_id());
+    let reads =
+        vec![StreamRef::App(app_id.clone()), StreamRef::User(user_id), StreamRef::Session(session_id)];
+    let committed = service
+        .dispatcher
+        .run(context, reads, move |work| -> Result<(), Problem> {
+            require_of(work, user_id, &app_id)?;
+            let app = work.get::<App>(&app_id).clone();
+            require_token_may_be_made(&app, work.get::<User>(&user_id), full_admin)?;
+            let start = SessionCommand::Start {
+                session_id,
+                user_id,
+                app_id: app_id.clone(),
+                method: LoginMethod::Admin,
+                ttl,
+                idle_ttl: ttl,
+                client: Client::default(),
+                at,
+            };
+            work.execute::<Session>(&session_id, start).map_err(Problem::internal)?;
+            work.take(session_claim(user_id, session_id), &Session::stream(&session_id));
+            Ok(())
+        })
+        .await
+        .map_err(Problem::from)?;
+    let app = service.authenticator.existing_app(&target.app_id).await?;
+    let user = service.repository.load::<User>(&user_id).await?;
+    // Once more: a repetition under the same key can come after the user was banned or became an admin.
+    require_token_may_be_made(&app.state, &user.state, full_admin)?;
+    let Some(started) = committed.events.iter().find_map(started_in) else {
+        return Err(Problem::internal("a started session is not among its events"));
+    };
+    let expires_in = started.expires_at.duration_since(started.at).as_secs();
+    let grant = Grant {
+        app: &app.state,
+        user: &user.state,
+        session_id: started.session_id,
+        generation: 0,
+        at: started.at,
+        ttl: expires_in,
+    };
+    let answer = AccessTokenBody {
+        access_token: service.signing.access_token(&grant).await?,
+        token_type: "Bearer",
+        expires_in,
+        session_id: started.session_id.0,
+    };
+    Ok(Done::created(committed.position, answer))
+}
+
+fn started_in(event: &Event) -> Option<&SessionStarted> {
+    match event {
+        Event::Session(SessionEvent::SessionStarted(started)) => Some(started),
+        _ => None,
+    }
+}
+
+fn require_token_may_be_made(app: &App, user: &User, full_admin: bool) -> Result<(), Problem> {
+    if app.disabled {
+        return Err(Problem::new("app_disabled"));
+    }
+    if user.banned {
+        return Err(Problem::new("user_banned"));
+    }
+    if user.is_admin() && !full_admin {
+        return Err(Problem::forbidden().detail("only a full admin can make a token for an admin"));
+    }
+    Ok(())
+}
+
+/// The user that a request is about, found for somebody who may touch them.
+struct Target<'a> {
+    service: &'a Arc<CommandService>,
+    caller: AdminCaller,
+    app_id: AppId,
+    user_id: UserId,
+}
+
+#[derive(Deserialize)]
+struct UserSegments {
+    app_id: AppId,
+    user_id: Uuid,
+}
+
+#[derive(Deserialize)]
+struct RoleSegments {
+    app_id: AppId,
+    user_id: Uuid,
+    role: String,
+}
+
+#[derive(Deserialize)]
+struct SessionSegments {
+    app_id: AppId,
+    user_id: Uuid,
+    session_id: Uuid,
+}
+
+impl<'a> Target<'a> {
+    async fn new(
+        service: &'a Arc<CommandService>,
+        headers: &HeaderMap,
+        segments: UserSegments,
+        permission: Permission,
+    ) -> Result<Self, Problem> {
+        let app_id = segments.app_id;
+        let user_id = UserId(segments.user_id);
+        let caller = service.authenticator.admin(&app_id, headers, permission).await?;
+        let user = service.repository.load::<User>(&user_id).await?;
+        if !user.state.is_of(&app_id) {
+            return Err(Problem::not_found());
+        }
+        Ok(Self { service, caller, app_id, user_id })
+    }
+
+    fn context(&self, request: &RequestContext, idempotency: Option<Idempotency>) -> Context {
+        self.service.context(request, &self.app_id, self.caller.actor.clone(), idempotency)
+    }
+
+    /// Runs a decision over the user and some sessions.
+    async fn run<T: Send + 'static>(
+        &self,
+        context: Context,
+        sessions: &[SessionId],
+        mut decide: impl FnMut(&mut Work) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<Committed<T>, Problem> {
+        let mut reads = vec![StreamRef::User(self.user_id)];
+        reads.extend(sessions.iter().copied().map(StreamRef::Session));
+        let (user_id, app_id) = (self.user_id, self.app_id.clone());
+        let decide = move |work: &mut Work| {
+            require_of(work, user_id, &app_id)?;
+            decide(work)
+        };
+        self.service.dispatcher.run(context, reads, decide).await.map_err(Problem::from)
+    }
+
+    async fn run_on_user(&self, context: Context, command: UserCommand) -> Result<Response, Problem> {
+        let user_id = self.user_id;
+        let decide = move |work: &mut Work| work.execute::<User>(&user_id, command.clone()).map_err(refused);
+        let committed = self.run(context, &[], decide).await?;
+        self.answer(committed.position).await
+    }
+
+    /// The user as they are now.
+    async fn answer(&self, position: u64) -> Result<Response, Problem> {
+        let user = self.service.repository.load::<User>(&self.user_id).await?;
+        Ok(Done::ok(position, UserBody::of(&user.state)))
+    }
+}
+
+fn require_of(work: &mut Work, user_id: UserId, app_id: &AppId) -> Result<(), Problem> {
+    if work.get::<User>(&user_id).is_of(app_id) { Ok(()) } else { Err(Problem::not_found()) }
+}
+
+/// The sessions a user has, from the journal's claims: those are complete, whatever a projection has seen so far.
+async fn claimed_sessions(service: &CommandService, user_id: UserId) -> Result<Vec<SessionId>, Problem> {
+    let claims = service.repository.journal().claims("session", &sessions_of(user_id)).await?;
+    Ok(claims.iter().filter_map(|(_, stream)| stream.uuid().map(SessionId)).collect())
+}
+
+/// Ends sessions that are not ended yet and gives back their claims. One that is past its time needs no event.
+fn end_sessions(
+    work: &mut Work,
+    user_id: UserId,
+    sessions: &[SessionId],
+    reason: RevocationReason,
+    at: Timestamp,
+) -> Result<(), Problem> {
+    for session_id in sessions {
+        let session = work.get::<Session>(session_id);
+        if session.owner.is_none() || session.revoked {
+            continue;
+        }
+        if session.require_live(at).is_ok() {
+            let revoke = SessionCommand::Revoke { reason, at };
+            work.execute::<Session>(session_id, revoke).map_err(Problem::internal)?;
+        }
+        work.release(session_claim(user_id, *session_id));
+    }
+    Ok(())
+}
+
+fn parse_role(text: &str, pointer: &str) -> Result<Role, Problem> {
+    Role::parse(text).map_err(|error| Problem::invalid(pointer, "invalid", error.to_string()))
+}
+
+fn require_full_admin_for(role: &Role, caller: &AdminCaller) -> Result<(), Problem> {
+    if *role == Role::admin() && !caller.full_admin {
+        return Err(Problem::forbidden().detail("only a full admin gives or takes the role admin"));
+    }
+    Ok(())
+}
+
+fn refused(error: UserError) -> Problem {
+    match error {
+        UserError::Absent => Problem::not_found(),
+        UserError::TooManyRoles => Problem::new("too_many_roles").detail(error.to_string()),
+        UserError::Exists => Problem::internal(error),
+    }
+}

@@ -1,0 +1,352 @@
+//! Apps: made, read, changed, stopped and started again by the platform.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use cqrs_es::Aggregate;
+use domain::app::{App, AppCommand, AppError};
+use domain::settings::InvalidSetting;
+use domain::signing_key::PublicJwk;
+use domain::{AppId, AppSettings, Event, Permission, StreamId, Timestamp};
+use event_store::{Claim, Idempotency};
+use http::HeaderMap;
+use http_kit::extract::{AppScope, Body, NoBody, Params};
+use http_kit::problem::Problem;
+use http_kit::request::RequestContext;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::CommandService;
+use crate::answers::Done;
+use crate::dispatch::{DispatchError, StreamRef};
+use crate::pages::{Page, PageParams};
+
+/// The claim that makes apps listable: the journal is the list, no projection needed.
+pub(crate) const CLAIM: &str = "app";
+
+const MAX_NAME: usize = 100;
+/// How often a change is looked at anew because the app changed meanwhile.
+const MAX_LOOKS: usize = 8;
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    OpenApiRouter::new()
+        .routes(routes!(create, list))
+        .routes(routes!(read, change))
+        .routes(routes!(disable))
+        .routes(routes!(enable))
+}
+
+/// The claim on an app's id, taken when it is made.
+pub(crate) fn claim(app_id: &AppId) -> Claim {
+    Claim { kind: CLAIM.to_owned(), key: app_id.to_string() }
+}
+
+/// A new app.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewApp {
+    /// `[a-z0-9](-?[a-z0-9])*`, 1 to 40 characters.
+    #[schema(example = "acme")]
+    app_id: String,
+    /// What people call it.
+    #[schema(example = "Acme")]
+    name: String,
+    /// What differs from the defaults.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    settings: Map<String, Value>,
+}
+
+/// What to change of an app.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AppPatch {
+    /// A new name.
+    #[serde(default)]
+    name: Option<String>,
+    /// Settings to change (RFC 7396): `null` brings back a default, what is not named stays.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    settings: Map<String, Value>,
+}
+
+/// An app.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct AppBody {
+    /// Its id.
+    #[schema(value_type = String, example = "acme")]
+    app_id: AppId,
+    /// What people call it.
+    name: String,
+    /// All of its settings.
+    #[schema(value_type = Object)]
+    settings: AppSettings,
+    /// Whether it is stopped.
+    disabled: bool,
+    /// When it was made.
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    /// When it was last changed.
+    #[schema(value_type = String, format = DateTime)]
+    updated_at: Timestamp,
+}
+
+impl AppBody {
+    fn of(app_id: &AppId, app: &App) -> Self {
+        Self {
+            app_id: app_id.clone(),
+            name: app.name.clone(),
+            settings: app.settings.clone(),
+            disabled: app.disabled,
+            created_at: app.created_at,
+            updated_at: app.updated_at,
+        }
+    }
+}
+
+/// Make an app.
+///
+/// The app gets two signing keys: one that signs from now on, and the one after it.
+#[utoipa::path(post, path = "/v1/apps", tag = "apps", operation_id = "create_app", request_body = NewApp,
+    security(("api_key" = [])),
+    responses((status = 201, description = "The app", body = AppBody),
+        (status = 409, description = "`app_exists`: there is an app of this id"),
+        (status = 422, description = "`validation_failed`")))]
+async fn create(
+    State(service): State<Arc<CommandService>>,
+    request: RequestContext,
+    headers: HeaderMap,
+    Body { value: body, idempotency }: Body<NewApp>,
+) -> Result<Response, Problem> {
+    let caller = service.authenticator.platform(&headers).await?;
+    let app_id = AppId::parse(body.app_id.as_str())
+        .map_err(|error| Problem::invalid("/app_id", "invalid", error.to_string()))?;
+    if app_id.is_platform() {
+        return Err(Problem::new("app_exists"));
+    }
+    let name = check_name(&body.name)?;
+    let settings = AppSettings::default().patched(&body.settings).map_err(invalid_setting)?;
+    let context = service.context(&request, &app_id, caller.actor, idempotency);
+    let at = context.at;
+    let keys = service.signing.generate_pair(&app_id, settings.token_algorithm).await?;
+    let id = app_id.clone();
+    let committed = service
+        .dispatcher
+        .run(context, vec![StreamRef::App(app_id.clone())], move |work| -> Result<(), Problem> {
+            let (settings, keys) = (Box::new(settings.clone()), keys.clone());
+            let command = AppCommand::Create { app_id: id.clone(), name: name.clone(), settings, keys, at };
+            work.execute::<App>(&id, command).map_err(refused)?;
+            work.take(claim(&id), &StreamId::app(&id));
+            Ok(())
+        })
+        .await
+        .map_err(|error| match error {
+            DispatchError::ClaimTaken { .. } => Problem::new("app_exists"),
+            other => other.into(),
+        })?;
+    let app = folded(&committed.events);
+    Ok(Done::created(committed.position, AppBody::of(&app_id, &app)))
+}
+
+/// All apps.
+#[utoipa::path(get, path = "/v1/apps", tag = "apps", operation_id = "list_apps", params(PageParams),
+    security(("api_key" = [])),
+    responses((status = 200, description = "The apps, by their ids", body = Page<AppBody>)))]
+async fn list(
+    State(service): State<Arc<CommandService>>,
+    headers: HeaderMap,
+    Params(page): Params<PageParams>,
+) -> Result<Response, Problem> {
+    service.authenticator.platform(&headers).await?;
+    let claims = service.repository.journal().claims(CLAIM, "").await?;
+    let ids = claims.into_iter().filter_map(|(claim, _)| AppId::parse(claim.key).ok());
+    let mut ids = ids.filter(|id| !id.is_platform()).collect::<Vec<_>>();
+    ids.sort();
+    let page = page.of(ids)?;
+    let mut items = Vec::with_capacity(page.items.len());
+    for id in &page.items {
+        let app = service.repository.load::<App>(id).await?;
+        items.push(AppBody::of(id, &app.state));
+    }
+    Ok(Done::read(page.with(items)))
+}
+
+/// One app.
+#[utoipa::path(get, path = "/v1/apps/{app_id}", tag = "apps", operation_id = "get_app",
+    params(("app_id" = String, Path, description = "The app")),
+    security(("api_key" = []), ("user" = [])),
+    responses((status = 200, description = "The app", body = AppBody)))]
+async fn read(
+    State(service): State<Arc<CommandService>>,
+    headers: HeaderMap,
+    AppScope(app_id): AppScope,
+) -> Result<Response, Problem> {
+    service.authenticator.any_admin(&app_id, &headers).await?;
+    let app = service.authenticator.existing_app(&app_id).await?;
+    Ok(Done::read(AppBody::of(&app_id, &app.state)))
+}
+
+/// Change an app's name or settings.
+///
+/// A new `token_algorithm` makes two new signing keys at once; tokens signed so far stay valid.
+#[utoipa::path(patch, path = "/v1/apps/{app_id}", tag = "apps", operation_id = "change_app", request_body = AppPatch,
+    params(("app_id" = String, Path, description = "The app")),
+    security(("api_key" = []), ("user" = [])),
+    responses((status = 200, description = "The app as it is now", body = AppBody),
+        (status = 422, description = "`validation_failed`")))]
+async fn change(
+    State(service): State<Arc<CommandService>>,
+    request: RequestContext,
+    headers: HeaderMap,
+    AppScope(app_id): AppScope,
+    Body { value: body, .. }: Body<AppPatch>,
+) -> Result<Response, Problem> {
+    let caller = service.authenticator.admin(&app_id, &headers, Permission::SettingsWrite).await?;
+    let name = body.name.as_deref().map(check_name).transpose()?;
+    for _ in 0..MAX_LOOKS {
+        let app = service.authenticator.existing_app(&app_id).await?;
+        let wanted = app.state.settings.patched(&body.settings).map_err(invalid_setting)?;
+        let keys = if app.state.needs_keys_for(wanted.token_algorithm) {
+            Some(service.signing.generate_pair(&app_id, wanted.token_algorithm).await?)
+        } else {
+            None
+        };
+        let context = service.context(&request, &app_id, caller.actor.clone(), None);
+        let at = context.at;
+        let (id, name, patch) = (app_id.clone(), name.clone(), body.settings.clone());
+        let committed = service
+            .dispatcher
+            .run(context, vec![StreamRef::App(app_id.clone())], move |work| -> Result<Look, Problem> {
+                let app = work.get::<App>(&id);
+                // Patched anew at each try: what another request changed meanwhile stays.
+                let settings = app.settings.patched(&patch).map_err(invalid_setting)?;
+                let Some(keys) = keys_for(app, &settings, keys.as_ref()) else { return Ok(Look::Again) };
+                let (name, settings) = (name.clone(), Box::new(settings));
+                let command = AppCommand::Change { name, settings, keys, at };
+                work.execute::<App>(&id, command).map_err(refused)?;
+                Ok(Look::Done)
+            })
+            .await
+            .map_err(Problem::from)?;
+        if !matches!(committed.value, Some(Look::Again)) {
+            return answer(&service, &app_id, committed.position).await;
+        }
+    }
+    Err(Problem::overloaded("an app's algorithm kept changing"))
+}
+
+/// Whether what was looked up before a decision still held at it.
+pub(crate) enum Look {
+    Done,
+    Again,
+}
+
+/// The keys that go with these settings, if any must. `None`: others than those that were made are needed, since
+/// somebody changed the algorithm meanwhile.
+#[expect(clippy::option_option, reason = "whether it can be told, and what it is")]
+fn keys_for(
+    app: &App,
+    settings: &AppSettings,
+    made: Option<&Box<[PublicJwk; 2]>>,
+) -> Option<Option<Box<[PublicJwk; 2]>>> {
+    if !app.needs_keys_for(settings.token_algorithm) {
+        return Some(None);
+    }
+    made.filter(|keys| keys[0].alg == settings.token_algorithm).cloned().map(Some)
+}
+
+/// Stop an app: its logins, tokens and API keys.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/disable", tag = "apps", operation_id = "disable_app",
+    params(("app_id" = String, Path, description = "The app")),
+    security(("api_key" = [])),
+    responses((status = 200, description = "The app as it is now", body = AppBody)))]
+async fn disable(
+    State(service): State<Arc<CommandService>>,
+    request: RequestContext,
+    headers: HeaderMap,
+    AppScope(app_id): AppScope,
+    NoBody { idempotency }: NoBody,
+) -> Result<Response, Problem> {
+    switch(&service, &request, &headers, app_id, idempotency, |at| AppCommand::Disable { at }).await
+}
+
+/// Start a stopped app again.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/enable", tag = "apps", operation_id = "enable_app",
+    params(("app_id" = String, Path, description = "The app")),
+    security(("api_key" = [])),
+    responses((status = 200, description = "The app as it is now", body = AppBody)))]
+async fn enable(
+    State(service): State<Arc<CommandService>>,
+    request: RequestContext,
+    headers: HeaderMap,
+    AppScope(app_id): AppScope,
+    NoBody { idempotency }: NoBody,
+) -> Result<Response, Problem> {
+    switch(&service, &request, &headers, app_id, idempotency, |at| AppCommand::Enable { at }).await
+}
+
+async fn switch(
+    service: &CommandService,
+    request: &RequestContext,
+    headers: &HeaderMap,
+    app_id: AppId,
+    idempotency: Option<Idempotency>,
+    command: impl Fn(Timestamp) -> AppCommand + Send + 'static,
+) -> Result<Response, Problem> {
+    let caller = service.authenticator.platform(headers).await?;
+    service.authenticator.existing_app(&app_id).await?;
+    let context = service.context(request, &app_id, caller.actor, idempotency);
+    let (at, id) = (context.at, app_id.clone());
+    let committed = service
+        .dispatcher
+        .run(context, vec![StreamRef::App(app_id.clone())], move |work| {
+            work.execute::<App>(&id, command(at)).map_err(refused)
+        })
+        .await
+        .map_err(Problem::from)?;
+    answer(service, &app_id, committed.position).await
+}
+
+async fn answer(service: &CommandService, app_id: &AppId, position: u64) -> Result<Response, Problem> {
+    let app = service.repository.load::<App>(app_id).await?;
+    Ok(Done::ok(position, AppBody::of(app_id, &app.state)))
+}
+
+/// The app that these events made: the same at every replay, whatever happened to it since.
+fn folded(events: &[Event]) -> App {
+    let mut app = App::default();
+    for event in events {
+        if let Event::App(event) = event {
+            app.apply(event.clone());
+        }
+    }
+    app
+}
+
+/// A name for something that is no person.
+pub(crate) fn check_name(name: &str) -> Result<String, Problem> {
+    let name = name.trim();
+    if name.is_empty() || name.chars().count() > MAX_NAME || name.chars().any(char::is_control) {
+        let detail = format!("1 to {MAX_NAME} characters, none of them a control character");
+        return Err(Problem::invalid("/name", "invalid", detail));
+    }
+    Ok(name.to_owned())
+}
+
+fn invalid_setting(error: InvalidSetting) -> Problem {
+    Problem::invalid(format!("/settings{}", error.pointer), "invalid", error.detail)
+}
+
+pub(crate) fn refused(error: AppError) -> Problem {
+    match error {
+        AppError::Exists => Problem::new("app_exists"),
+        AppError::Absent | AppError::NoSuchKey => Problem::not_found(),
+        AppError::Disabled => Problem::new("app_disabled"),
+        AppError::Permissions => Problem::invalid("/permissions", "invalid", error.to_string()),
+        AppError::TooManyKeys => Problem::new("too_many_api_keys"),
+    }
+}

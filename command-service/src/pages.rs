@@ -1,0 +1,120 @@
+//! Lists that are short enough to be cut from an aggregate.
+
+use http_kit::problem::Problem;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+const DEFAULT_LIMIT: usize = 20;
+const MAX_LIMIT: usize = 200;
+const MAX_OFFSET: usize = 10_000;
+
+/// Which part of a list.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct PageParams {
+    /// The most items: 1 to 200, 20 if absent.
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<usize>,
+    /// How many items to skip: at most 10 000.
+    #[param(maximum = 10000)]
+    offset: Option<usize>,
+    /// The `next_cursor` of the page before, instead of an offset.
+    cursor: Option<String>,
+}
+
+/// Part of a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// How many there are in all.
+    pub total: usize,
+    /// Where the next page begins; absent on the last.
+    pub next_cursor: Option<String>,
+}
+
+impl PageParams {
+    /// Cuts the page out of a whole list.
+    pub fn of<T>(&self, all: Vec<T>) -> Result<Page<T>, Problem> {
+        let limit = self.limit.unwrap_or(DEFAULT_LIMIT);
+        if !(1..=MAX_LIMIT).contains(&limit) {
+            return Err(Problem::invalid("/limit", "out_of_range", format!("from 1 to {MAX_LIMIT}")));
+        }
+        let offset = match (&self.cursor, self.offset) {
+            (None, offset) => offset.unwrap_or_default(),
+            (Some(cursor), None) => cursor
+                .parse()
+                .map_err(|_| Problem::invalid("/cursor", "invalid", "not a `next_cursor` of this list"))?,
+            (Some(_), Some(_)) => {
+                return Err(Problem::invalid("/cursor", "invalid", "either a cursor or an offset"));
+            }
+        };
+        if self.cursor.is_none() && offset > MAX_OFFSET {
+            return Err(Problem::invalid("/offset", "out_of_range", format!("at most {MAX_OFFSET}")));
+        }
+        let total = all.len();
+        let items = all.into_iter().skip(offset).take(limit).collect::<Vec<_>>();
+        let end = offset.saturating_add(items.len());
+        let next_cursor = (end < total && !items.is_empty()).then(|| end.to_string());
+        Ok(Page { items, total, next_cursor })
+    }
+}
+
+impl<T> Page<T> {
+    /// All of a list.
+    pub fn whole(items: Vec<T>) -> Self {
+        Self { total: items.len(), items, next_cursor: None }
+    }
+
+    /// The same page with each item shown in another way.
+    pub fn with<U>(self, items: Vec<U>) -> Page<U> {
+        Page { items, total: self.total, next_cursor: self.next_cursor }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::PageParams;
+
+    fn page(limit: Option<usize>, offset: Option<usize>, cursor: Option<&str>) -> Result<Vec<usize>, ()> {
+        let params = PageParams { limit, offset, cursor: cursor.map(str::to_owned) };
+        params.of((0..50).collect()).map(|page| page.items).map_err(|_| ())
+    }
+
+    #[test]
+    fn cuts() {
+        assert_eq!(page(None, None, None), Ok((0..20).collect()));
+        assert_eq!(page(Some(2), Some(49), None), Ok(vec![49]));
+        assert_eq!(page(Some(2), None, Some("48")), Ok(vec![48, 49]));
+        assert_eq!(page(Some(2), Some(10_000), None), Ok(vec![]));
+    }
+
+    #[test]
+    fn refuses_what_is_out_of_range() {
+        for (limit, offset, cursor) in [
+            (Some(0), None, None),
+            (Some(201), None, None),
+            (None, Some(10_001), None),
+            (None, None, Some("x")),
+            (None, Some(1), Some("1")),
+        ] {
+            assert_eq!(page(limit, offset, cursor), Err(()));
+        }
+    }
+
+    #[test]
+    fn cursors_lead_through_everything_once() {
+        let (mut seen, mut cursor) = (Vec::new(), None);
+        loop {
+            let page =
+                PageParams { limit: Some(7), offset: None, cursor }.of((0..50).collect()).expect("valid");
+            seen.extend(page.items);
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen, (0..50).collect::<Vec<_>>());
+    }
+}
