@@ -6,6 +6,8 @@
 #![deny(missing_docs)]
 
 pub mod clock;
+#[cfg(feature = "contract")]
+pub mod contract;
 pub mod cqrs;
 pub mod journal;
 pub mod key_store;

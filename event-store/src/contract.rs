@@ -1,0 +1,357 @@
+//! What every adapter of the journal must do. An adapter's tests call these functions, each with an empty journal.
+//!
+//! The functions panic where the adapter is wrong, as tests do.
+
+use std::sync::Arc;
+
+use domain::{AppId, StreamId, Timestamp};
+use futures::future::join_all;
+use schemas::envelope::{Actor, Metadata, RecordedEvent};
+use uuid::Uuid;
+
+use crate::clock::{Clock, SystemClock};
+use crate::journal::{
+    Append, AppendError, Appended, Claim, Idempotency, Journal, NewEvent, Snapshot, StoredIdempotency, Write,
+};
+
+/// A stream of this name.
+pub fn stream(name: &str) -> StreamId {
+    StreamId::from_stored(format!("app-{name}"))
+}
+
+/// A claim of kind `email`.
+pub fn claim(key: &str) -> Claim {
+    Claim { kind: "email".to_owned(), key: key.to_owned() }
+}
+
+/// An event, told from others by its id.
+pub fn event() -> NewEvent {
+    let id = SystemClock.new_id();
+    NewEvent {
+        id,
+        name: "AppEnabled",
+        schema_version: 1,
+        data: r#"{"at":"2026-01-01T00:00:00Z"}"#.to_owned(),
+        person: None,
+        personal: None,
+    }
+}
+
+/// An append of nothing, to be filled in.
+pub fn nothing() -> Append {
+    let metadata = Metadata {
+        app_id: AppId::default_app(),
+        actor: Actor::system(),
+        correlation_id: Uuid::from_u128(1),
+        causation_id: None,
+        request_id: Some("request".to_owned()),
+        traceparent: None,
+    };
+    let at = SystemClock.now();
+    Append {
+        writes: vec![],
+        guards: vec![],
+        taken: vec![],
+        released: vec![],
+        idempotency: None,
+        metadata,
+        at,
+    }
+}
+
+/// An append of some events to one stream.
+pub fn append(stream: &StreamId, expected: u64, events: usize) -> Append {
+    let events = (0..events).map(|_| event()).collect();
+    Append { writes: vec![Write { stream: stream.clone(), expected, events }], ..nothing() }
+}
+
+fn once(key: u8, fingerprint: u8) -> Option<Idempotency> {
+    Some(Idempotency { key: [key; 32], fingerprint: [fingerprint; 32] })
+}
+
+fn fresh(first: u64, last: u64) -> Appended {
+    Appended { first, last, replayed: false }
+}
+
+async fn everything(journal: &dyn Journal) -> Vec<RecordedEvent> {
+    let events = journal.read_all(0, usize::MAX).await.expect("reads");
+    let positions: Vec<u64> = events.iter().map(|event| event.position).collect();
+    assert_eq!(positions, (1..=events.len() as u64).collect::<Vec<_>>(), "positions have no gaps");
+    assert_eq!(journal.head().await.expect("has a head"), events.len() as u64);
+    let mut versions = std::collections::HashMap::new();
+    for event in &events {
+        let version = versions.entry(&event.stream).or_insert(0);
+        *version += 1;
+        assert_eq!(event.version, *version, "versions of {} have no gaps", event.stream);
+    }
+    events
+}
+
+/// What is written is read back unchanged, by stream, by position and in order.
+pub async fn reads_back_what_was_written(journal: Arc<dyn Journal>) {
+    assert!(everything(&*journal).await.is_empty());
+    let person = domain::UserId(Uuid::from_u128(7));
+    let mut sent = append(&stream("a"), 0, 2);
+    sent.at = Timestamp::from_microsecond(1_800_000_000_123_456).expect("in range");
+    sent.writes[0].events[1].person = Some(person);
+    sent.writes[0].events[1].personal = Some(vec![0, 1, 255]);
+    sent.writes.push(Write { stream: stream("b"), expected: 0, events: vec![event()] });
+    assert_eq!(journal.append(sent.clone()).await, Ok(fresh(1, 3)));
+
+    let events = everything(&*journal).await;
+    let written: Vec<_> = sent
+        .writes
+        .iter()
+        .flat_map(|write| write.events.iter().map(|event| (&write.stream, event)))
+        .collect();
+    assert_eq!(events.len(), written.len());
+    for (recorded, (stream, event)) in events.iter().zip(written) {
+        assert_eq!(&recorded.stream, stream);
+        assert_eq!(recorded.id, event.id);
+        assert_eq!(recorded.name, event.name);
+        assert_eq!(recorded.schema_version, event.schema_version);
+        assert_eq!(recorded.data, event.data);
+        assert_eq!(recorded.person, event.person);
+        assert_eq!(recorded.personal, event.personal);
+        assert_eq!(recorded.at, sent.at);
+        assert_eq!(recorded.metadata, sent.metadata);
+    }
+    let read = |stream: StreamId, after| {
+        let journal = Arc::clone(&journal);
+        async move { journal.read_stream(&stream, after).await.expect("reads") }
+    };
+    assert_eq!(read(stream("a"), 0).await, events[..2]);
+    assert_eq!(read(stream("a"), 1).await, events[1..2]);
+    assert_eq!(read(stream("a"), u64::MAX).await, []);
+    assert_eq!(read(stream("absent"), 0).await, []);
+    assert_eq!(journal.read_all(1, 1).await.expect("reads"), events[1..2]);
+    assert_eq!(journal.read_all(3, 10).await.expect("reads"), []);
+    let some = journal.read_positions(&[3, 1, 9]).await.expect("reads");
+    assert_eq!(some, [events[0].clone(), events[2].clone()]);
+    assert_eq!(journal.read_positions(&[]).await.expect("reads"), []);
+}
+
+/// A wrong expected version is a conflict that tells the right one; an append without events is refused.
+pub async fn checks_expected_versions(journal: Arc<dyn Journal>) {
+    let a = stream("a");
+    let conflict = |actual| Err(AppendError::Conflict { stream: stream("a"), actual });
+    assert_eq!(journal.append(append(&a, 1, 1)).await, conflict(0));
+    assert_eq!(journal.append(append(&a, 0, 2)).await, Ok(fresh(1, 2)));
+    assert_eq!(journal.append(append(&a, 0, 1)).await, conflict(2));
+    assert_eq!(journal.append(append(&a, 1, 1)).await, conflict(2));
+    assert_eq!(journal.append(append(&a, 3, 1)).await, conflict(2));
+    assert_eq!(journal.append(append(&a, 2, 1)).await, Ok(fresh(3, 3)));
+    assert_eq!(journal.append(nothing()).await, Err(AppendError::Empty));
+    assert_eq!(journal.append(append(&a, 3, 0)).await, Err(AppendError::Empty));
+    let mut twice = append(&a, 3, 1);
+    twice.writes.extend(append(&a, 4, 2).writes);
+    assert_eq!(journal.append(twice).await, Ok(fresh(4, 6)));
+    assert_eq!(everything(&*journal).await.len(), 6);
+}
+
+/// A guard is checked and not written.
+pub async fn checks_guards(journal: Arc<dyn Journal>) {
+    let (a, b) = (stream("a"), stream("b"));
+    journal.append(append(&a, 0, 2)).await.expect("appends");
+    let guarded =
+        |expected_b: u64, guard| Append { guards: vec![(a.clone(), guard)], ..append(&b, expected_b, 1) };
+    let conflict = Err(AppendError::Conflict { stream: stream("a"), actual: 2 });
+    assert_eq!(journal.append(guarded(0, 1)).await, conflict);
+    assert_eq!(journal.append(guarded(0, 3)).await, conflict);
+    assert_eq!(journal.append(guarded(0, 2)).await, Ok(fresh(3, 3)));
+    let absent = Append { guards: vec![(stream("absent"), 0)], ..append(&b, 1, 1) };
+    assert_eq!(journal.append(absent).await, Ok(fresh(4, 4)));
+    assert_eq!(journal.read_stream(&a, 0).await.expect("reads").len(), 2);
+}
+
+/// A claim has one owner at a time; giving back comes before taking.
+pub async fn checks_claims(journal: Arc<dyn Journal>) {
+    let (a, b) = (stream("a"), stream("b"));
+    let take = |stream: &StreamId, expected, key: &str| Append {
+        taken: vec![(claim(key), stream.clone())],
+        ..append(stream, expected, 1)
+    };
+    let owner = |key: &'static str| {
+        let journal = Arc::clone(&journal);
+        async move { journal.claim_owner(&claim(key)).await.expect("reads") }
+    };
+    assert_eq!(owner("x").await, None);
+    journal.append(take(&a, 0, "x")).await.expect("appends");
+    assert_eq!(owner("x").await, Some(a.clone()));
+    let taken = AppendError::ClaimTaken { claim: claim("x"), owner: a.clone() };
+    assert_eq!(journal.append(take(&b, 0, "x")).await, Err(taken));
+    assert_eq!(everything(&*journal).await.len(), 1, "a refusal writes nothing");
+    journal.append(take(&a, 1, "x")).await.expect("its owner may take it again");
+
+    let handed_over = Append { released: vec![claim("x"), claim("absent")], ..take(&b, 0, "x") };
+    journal.append(handed_over).await.expect("appends");
+    assert_eq!(owner("x").await, Some(b.clone()));
+    let twice = Append { taken: vec![(claim("y"), a.clone()), (claim("y"), b.clone())], ..append(&a, 2, 1) };
+    let taken = AppendError::ClaimTaken { claim: claim("y"), owner: a.clone() };
+    assert_eq!(journal.append(twice).await, Err(taken));
+    assert_eq!(owner("y").await, None);
+
+    journal.append(take(&a, 2, "x/2")).await.expect("appends");
+    journal.append(take(&a, 3, "x/1")).await.expect("appends");
+    journal.append(take(&a, 4, "z")).await.expect("appends");
+    let listed = |prefix: &'static str| {
+        let journal = Arc::clone(&journal);
+        async move { journal.claims("email", prefix).await.expect("reads") }
+    };
+    assert_eq!(listed("x/").await, [(claim("x/1"), a.clone()), (claim("x/2"), a.clone())]);
+    assert_eq!(listed("").await.len(), 4);
+    assert_eq!(journal.claims("other", "").await.expect("reads"), []);
+    let given_back = Append { released: vec![claim("x/1")], ..append(&a, 5, 1) };
+    journal.append(given_back).await.expect("appends");
+    assert_eq!(listed("x/").await, [(claim("x/2"), a)]);
+}
+
+/// The same key and request give the same answer and are written once; another request is refused.
+pub async fn is_idempotent(journal: Arc<dyn Journal>) {
+    let a = stream("a");
+    let send = |expected, key, fingerprint| Append {
+        idempotency: once(key, fingerprint),
+        taken: vec![(claim("x"), stream("a"))],
+        ..append(&stream("a"), expected, 2)
+    };
+    assert_eq!(journal.idempotent(&[1; 32]).await.expect("reads"), None);
+    assert_eq!(journal.append(send(0, 1, 1)).await, Ok(fresh(1, 2)));
+    let again = Appended { first: 1, last: 2, replayed: true };
+    assert_eq!(journal.append(send(0, 1, 1)).await, Ok(again), "though the version is another now");
+    assert_eq!(journal.append(send(2, 1, 2)).await, Err(AppendError::IdempotencyKeyReused));
+    let stored = StoredIdempotency { fingerprint: [1; 32], first: 1, last: 2 };
+    assert_eq!(journal.idempotent(&[1; 32]).await.expect("reads"), Some(stored));
+
+    let conflict = journal.append(send(0, 2, 1)).await;
+    assert_eq!(conflict, Err(AppendError::Conflict { stream: a, actual: 2 }));
+    assert_eq!(journal.idempotent(&[2; 32]).await.expect("reads"), None, "a refusal keeps no key");
+    let racing = join_all((0..8).map(|_| journal.append(send(2, 3, 1)))).await;
+    let written = racing.iter().filter(|answer| **answer == Ok(fresh(3, 4))).count();
+    let replayed = Ok(Appended { first: 3, last: 4, replayed: true });
+    assert_eq!(written, 1);
+    assert_eq!(racing.iter().filter(|answer| **answer == replayed).count(), 7);
+    assert_eq!(everything(&*journal).await.len(), 4);
+}
+
+/// Where one part of an append is refused, no part of it happens.
+pub async fn writes_all_or_nothing(journal: Arc<dyn Journal>) {
+    let (a, b) = (stream("a"), stream("b"));
+    journal.append(append(&a, 0, 1)).await.expect("appends");
+    let mut half = append(&b, 0, 3);
+    half.writes.extend(append(&a, 0, 1).writes);
+    half.taken = vec![(claim("x"), b.clone())];
+    half.idempotency = once(1, 1);
+    let conflict = AppendError::Conflict { stream: a.clone(), actual: 1 };
+    assert_eq!(journal.append(half).await, Err(conflict));
+    assert_eq!(everything(&*journal).await.len(), 1);
+    assert_eq!(journal.claim_owner(&claim("x")).await.expect("reads"), None);
+    assert_eq!(journal.idempotent(&[1; 32]).await.expect("reads"), None);
+}
+
+/// Many writers at once on one stream: each position once, no write lost, one winner per version.
+pub async fn survives_racing_writers(journal: Arc<dyn Journal>) {
+    const WRITERS: u64 = 32;
+    const EACH: u64 = 8;
+    let shared = stream("shared");
+    let writer = |number: u64| {
+        let (journal, shared) = (Arc::clone(&journal), shared.clone());
+        tokio::spawn(async move {
+            let mut expected = 0;
+            let mut won = 0;
+            while won < EACH {
+                let mut both = append(&shared, expected, 1);
+                both.writes.extend(append(&stream(&format!("own{number}")), won, 1).writes);
+                match journal.append(both).await {
+                    Ok(_) => {
+                        won += 1;
+                        expected += 1;
+                    }
+                    Err(AppendError::Conflict { actual, .. }) => expected = actual,
+                    Err(other) => panic!("{other}"),
+                }
+            }
+        })
+    };
+    for finished in join_all((0..WRITERS).map(writer)).await {
+        finished.expect("a writer ends well");
+    }
+    let events = everything(&*journal).await;
+    assert_eq!(events.len() as u64, 2 * WRITERS * EACH);
+    assert_eq!(journal.read_stream(&shared, 0).await.expect("reads").len() as u64, WRITERS * EACH);
+    // What was written together stands together.
+    for pair in events.chunks(2) {
+        assert_eq!(pair[0].stream, shared);
+        assert_ne!(pair[1].stream, shared);
+    }
+}
+
+/// A reader that follows the head sees each event once, in order, while others write.
+pub async fn shows_no_gap_to_a_reader_that_follows(journal: Arc<dyn Journal>) {
+    const TOTAL: u64 = 400;
+    let reader = {
+        let journal = Arc::clone(&journal);
+        tokio::spawn(async move {
+            let mut head = journal.watch_head();
+            let mut seen = 0;
+            while seen < TOTAL {
+                for event in journal.read_all(seen, 7).await.expect("reads") {
+                    assert_eq!(event.position, seen + 1);
+                    seen = event.position;
+                }
+                if *head.borrow_and_update() <= seen && seen < TOTAL {
+                    head.changed().await.expect("the journal lives");
+                }
+            }
+        })
+    };
+    let writer = |number: u64| {
+        let journal = Arc::clone(&journal);
+        async move {
+            let own = stream(&format!("own{number}"));
+            for version in 0..TOTAL / 8 {
+                journal.append(append(&own, version, 1)).await.expect("appends");
+            }
+        }
+    };
+    join_all((0..8).map(writer)).await;
+    reader.await.expect("the reader sees everything");
+    assert_eq!(everything(&*journal).await.len() as u64, TOTAL);
+}
+
+/// Appends that are committed together do not touch each other, when one is refused.
+pub async fn a_refusal_spares_its_neighbours(journal: Arc<dyn Journal>) {
+    journal.append(append(&stream("taken"), 0, 1)).await.expect("appends");
+    let send = |number: usize| {
+        // Sizes on both sides of every chunk an adapter might write.
+        let own = append(&stream(&format!("own{number}")), 0, 1 + number % 9);
+        match number % 10 {
+            3 => append(&stream("taken"), 0, 1),
+            4 => Append { guards: vec![(stream("taken"), 0)], ..own },
+            _ => own,
+        }
+    };
+    let answers = join_all((0..100).map(|number| journal.append(send(number)))).await;
+    let mut written = 1;
+    for (number, answer) in answers.into_iter().enumerate() {
+        if matches!(number % 10, 3 | 4) {
+            let conflict = AppendError::Conflict { stream: stream("taken"), actual: 1 };
+            assert_eq!(answer, Err(conflict));
+        } else {
+            let answer = answer.expect("a neighbour is written");
+            assert_eq!(answer.last - answer.first, number as u64 % 9);
+            written += 1 + number % 9;
+        }
+    }
+    assert_eq!(everything(&*journal).await.len(), written);
+}
+
+/// The newest snapshot of a stream is kept.
+pub async fn keeps_snapshots(journal: Arc<dyn Journal>) {
+    let a = stream("a");
+    assert_eq!(journal.load_snapshot(&a).await.expect("reads"), None);
+    let snapshot = |version| Snapshot { version, state: vec![u8::try_from(version).expect("small"), 0, 255] };
+    for (saved, kept) in [(5, 5), (3, 5), (9, 9)] {
+        journal.save_snapshot(&a, snapshot(saved)).await.expect("saves");
+        assert_eq!(journal.load_snapshot(&a).await.expect("reads"), Some(snapshot(kept)));
+    }
+}

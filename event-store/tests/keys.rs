@@ -1,0 +1,226 @@
+//! Keys, sealing, and that nothing personal lies open in any file.
+
+use std::fs;
+use std::sync::Arc;
+
+use domain::user::{Client, Profile, RegistrationMethod, User, UserCommand, UserEvent};
+use domain::{AppId, Email, Event, Stream, UserId};
+use event_store::contract::nothing;
+use event_store::repository::Loaded;
+use event_store::{
+    Append, Clock, KeyStore, MasterKey, OpenError, Repository, Sealer, SqliteJournal, StoreError,
+    SystemClock, Write,
+};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+struct Fixture {
+    directory: TempDir,
+    master: MasterKey,
+    repository: Repository,
+}
+
+impl Fixture {
+    async fn new() -> Self {
+        let directory = TempDir::new().expect("makes a directory");
+        let master = MasterKey::generate();
+        let repository = repository(&directory, &master).await;
+        Self { directory, master, repository }
+    }
+
+    fn sealer(&self) -> &Sealer {
+        self.repository.sealer()
+    }
+
+    async fn append(&self, user: UserId, expected: u64, events: &[UserEvent]) {
+        let mut encoded = Vec::new();
+        for event in events {
+            let event = Event::from(event.clone());
+            encoded.push(self.repository.encode(&event, SystemClock.new_id()).await.expect("encodes"));
+        }
+        let write = Write { stream: User::stream(&user), expected, events: encoded };
+        self.repository.journal().append(Append { writes: vec![write], ..nothing() }).await.expect("appends");
+    }
+}
+
+async fn repository(directory: &TempDir, master: &MasterKey) -> Repository {
+    let journal = SqliteJournal::open(&directory.path().join("journal.db")).await.expect("opens");
+    let keys = KeyStore::open(&directory.path().join("keys.db"), master).await.expect("opens");
+    Repository::new(Arc::new(journal), Arc::new(Sealer::new(Arc::new(keys))), 100)
+}
+
+fn person(number: u128) -> UserId {
+    UserId(Uuid::from_u128(number))
+}
+
+async fn registered(user_id: UserId) -> Vec<UserEvent> {
+    let command = UserCommand::Register {
+        user_id,
+        app_id: AppId::default_app(),
+        method: RegistrationMethod::Password,
+        email: Email::parse("visible@secret.example").expect("valid"),
+        password_hash: None,
+        profile: Profile { name: Some("Visible Name".to_owned()), ..Profile::default() },
+        client: Client { ip: Some("203.0.113.77".to_owned()), user_agent: Some("VisibleAgent/1".to_owned()) },
+        at: SystemClock.now(),
+    };
+    decided(&mut User::default(), command).await
+}
+
+async fn decided(user: &mut User, command: UserCommand) -> Vec<UserEvent> {
+    let sink = cqrs_es::event_sink::EventSink::default();
+    cqrs_es::Aggregate::handle(user, command, &(), &sink).await.expect("decides");
+    sink.collect().await
+}
+
+#[tokio::test]
+async fn opens_only_what_was_sealed_for_the_same_place() {
+    let fixture = Fixture::new().await;
+    let sealer = fixture.sealer();
+    let sealed = sealer.seal(person(1), b"place", b"secret").await.expect("seals");
+    assert!(!sealed.windows(6).any(|window| window == b"secret"));
+    assert_eq!(sealer.open(person(1), b"place", &sealed).await, Ok(Some(b"secret".to_vec())));
+    assert!(matches!(sealer.open(person(1), b"other", &sealed).await, Err(StoreError::Damaged(_))));
+    for place in 0..sealed.len() {
+        let mut changed = sealed.clone();
+        changed[place] ^= 1;
+        assert!(sealer.open(person(1), b"place", &changed).await.is_err(), "byte {place}");
+        assert!(sealer.open(person(1), b"place", &sealed[..place]).await.is_err(), "cut at {place}");
+    }
+    sealer.seal(person(2), b"place", b"other").await.expect("seals");
+    assert!(matches!(sealer.open(person(2), b"place", &sealed).await, Err(StoreError::Damaged(_))));
+    assert_eq!(sealer.open(person(3), b"place", &sealed).await, Ok(None), "there never was such a key");
+}
+
+#[tokio::test]
+async fn an_erased_key_is_gone_for_good() {
+    let mut fixture = Fixture::new().await;
+    let sealed = fixture.sealer().seal(person(1), b"", b"secret").await.expect("seals");
+    fixture.sealer().keys().erase_data_key(person(1)).await.expect("erases");
+    for _ in 0..2 {
+        let sealer = fixture.sealer();
+        assert_eq!(sealer.open(person(1), b"", &sealed).await, Ok(None));
+        assert_eq!(sealer.seal(person(1), b"", b"more").await, Err(StoreError::Erased(person(1))));
+        let keys = KeyStore::open(&fixture.directory.path().join("keys.db"), &fixture.master).await;
+        let again = Arc::new(Sealer::new(Arc::new(keys.expect("opens"))));
+        fixture.repository = Repository::new(Arc::clone(fixture.repository.journal()), again, 1);
+    }
+}
+
+#[tokio::test]
+async fn racing_creators_get_one_key() {
+    let fixture = Fixture::new().await;
+    let sealer = fixture.sealer();
+    let sealed = futures::future::join_all((0..16).map(|_| sealer.seal(person(1), b"", b"secret"))).await;
+    for sealed in sealed {
+        let sealed = sealed.expect("seals");
+        assert_eq!(sealer.open(person(1), b"", &sealed).await, Ok(Some(b"secret".to_vec())));
+    }
+}
+
+#[tokio::test]
+async fn another_master_key_is_refused() {
+    let fixture = Fixture::new().await;
+    let path = fixture.directory.path().join("keys.db");
+    let refusal = KeyStore::open(&path, &MasterKey::generate()).await.err().expect("is refused");
+    assert!(matches!(refusal, OpenError::WrongMasterKey(_)), "{refusal}");
+    KeyStore::open(&path, &fixture.master).await.expect("the right one opens");
+}
+
+#[tokio::test]
+async fn signing_keys_are_kept_wrapped() {
+    let fixture = Fixture::new().await;
+    let keys = fixture.sealer().keys();
+    let (app, other) = (AppId::default_app(), AppId::parse("other").expect("valid"));
+    keys.put_signing_key(&app, "kid-1", "ES256", b"the private half of a key").await.expect("keeps");
+    let found = keys.signing_key(&app, "kid-1").await.expect("reads").expect("is there");
+    assert_eq!(found.as_slice(), b"the private half of a key");
+    assert!(keys.signing_key(&app, "kid-2").await.expect("reads").is_none());
+    assert!(keys.signing_key(&other, "kid-1").await.expect("reads").is_none());
+    assert_nowhere(&fixture.directory, &[b"the private half"]);
+}
+
+fn assert_nowhere(directory: &TempDir, needles: &[&[u8]]) {
+    let mut files = 0;
+    for entry in fs::read_dir(directory.path()).expect("lists") {
+        let entry = entry.expect("lists");
+        let bytes = fs::read(entry.path()).expect("reads");
+        files += 1;
+        for needle in needles {
+            let found = bytes.windows(needle.len()).any(|window| window.eq_ignore_ascii_case(needle));
+            assert!(!found, "{:?} holds {:?}", entry.file_name(), String::from_utf8_lossy(needle));
+        }
+    }
+    assert!(files >= 2, "there was something to look at");
+}
+
+const PERSONAL: [&[u8]; 5] = [b"visible", b"secret.example", b"203.0.113.77", b"Agent/1", b"Changed Name"];
+
+/// Invariant n, for the files of the journal and the key store.
+#[tokio::test]
+async fn inv_n_no_personal_data_lies_open_in_any_byte() {
+    let fixture = Fixture::new().await;
+    let user = person(1);
+    let events = registered(user).await;
+    fixture.append(user, 0, &events).await;
+    let loaded = fixture.repository.load::<User>(&user).await.expect("loads");
+    assert_eq!(loaded.state.email, Some(Email::parse("visible@secret.example").expect("valid")));
+    assert_eq!(loaded.state.name.as_deref(), Some("Visible Name"));
+    assert_nowhere(&fixture.directory, &PERSONAL);
+
+    fixture.sealer().keys().erase_data_key(user).await.expect("erases");
+    fixture.repository.evict(&User::stream(&user));
+    let erased = fixture.repository.load::<User>(&user).await.expect("loads");
+    assert_eq!((erased.version, erased.state.email.clone()), (1, None));
+}
+
+/// A long stream is read from its snapshot, which is sealed like the events are.
+#[tokio::test]
+async fn snapshots_shorten_loading_and_are_sealed() {
+    let fixture = Fixture::new().await;
+    let user = person(1);
+    let mut state = User::default();
+    let mut events = registered(user).await;
+    for event in &events {
+        cqrs_es::Aggregate::apply(&mut state, event.clone());
+    }
+    while events.len() < 120 {
+        let at = SystemClock.now();
+        let name = Some(Some(format!("Changed Name {}", events.len())));
+        let patch = domain::user::ProfilePatch { name, ..Default::default() };
+        // `handle` applies what it decides.
+        events.extend(decided(&mut state, UserCommand::UpdateProfile { patch, at }).await);
+    }
+    fixture.append(user, 0, &events).await;
+    let stream = User::stream(&user);
+    let loaded = fixture.repository.load::<User>(&user).await.expect("loads");
+    assert_eq!(loaded.version, 120);
+    let journal = fixture.repository.journal();
+    let mut waited = 0;
+    while journal.load_snapshot(&stream).await.expect("reads").is_none() {
+        waited += 1;
+        assert!(waited < 500, "the snapshot is kept soon");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_nowhere(&fixture.directory, &PERSONAL);
+    let Fixture { directory, master, repository: old } = fixture;
+    let events = old.journal().read_stream(&stream, 0).await.expect("reads").len();
+    assert_eq!(events, 120);
+    old.evict(&stream);
+    let again = old.load::<User>(&user).await.expect("loads");
+    assert_eq!(again.version, 120);
+    assert_eq!(again.state.name, Some("Changed Name 119".to_owned()));
+    drop((directory, master));
+}
+
+#[tokio::test]
+async fn an_older_state_never_replaces_a_newer_one() {
+    let fixture = Fixture::new().await;
+    let stream = User::stream(&person(1));
+    let loaded = |version| Arc::new(Loaded { version, state: User::default() });
+    fixture.repository.put(&stream, loaded(5));
+    fixture.repository.put(&stream, loaded(4));
+    assert_eq!(fixture.repository.load::<User>(&person(1)).await.expect("loads").version, 5);
+    fixture.repository.evict(&stream);
+    assert_eq!(fixture.repository.load::<User>(&person(1)).await.expect("loads").version, 0);
+}

@@ -1,0 +1,195 @@
+//! The SQLite journal: the contract, and what is special about a file.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use event_store::contract::{self, append, claim, stream};
+use event_store::{Append, Idempotency, Journal, OpenError, SqliteJournal};
+use sqlx::{ConnectOptions, Connection, SqliteConnection};
+use tempfile::TempDir;
+
+async fn open(directory: &TempDir) -> SqliteJournal {
+    SqliteJournal::open(&directory.path().join("journal.db")).await.expect("opens")
+}
+
+async fn plain_connection(path: &Path) -> SqliteConnection {
+    sqlx::sqlite::SqliteConnectOptions::new().filename(path).connect().await.expect("connects")
+}
+
+macro_rules! contract {
+    ($($name:ident)*) => {
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            let directory = TempDir::new().expect("makes a directory");
+            contract::$name(Arc::new(open(&directory).await)).await;
+        })*
+    };
+}
+
+contract! {
+    reads_back_what_was_written
+    checks_expected_versions
+    checks_guards
+    checks_claims
+    is_idempotent
+    writes_all_or_nothing
+    survives_racing_writers
+    shows_no_gap_to_a_reader_that_follows
+    a_refusal_spares_its_neighbours
+    keeps_snapshots
+}
+
+/// On one thread all appends are queued before the writer runs once: one group.
+#[tokio::test]
+async fn neighbours_in_one_group_commit() {
+    let directory = TempDir::new().expect("makes a directory");
+    contract::a_refusal_spares_its_neighbours(Arc::new(open(&directory).await)).await;
+}
+
+#[tokio::test]
+async fn big_appends_are_written_in_chunks() {
+    let directory = TempDir::new().expect("makes a directory");
+    let journal = open(&directory).await;
+    let appended = journal.append(append(&stream("a"), 0, 701)).await.expect("appends");
+    assert_eq!((appended.first, appended.last), (1, 701));
+    assert_eq!(journal.read_stream(&stream("a"), 0).await.expect("reads").len(), 701);
+}
+
+/// What a kill leaves is what is on the disk at that moment: a copy of the files of a running journal.
+#[tokio::test]
+async fn what_was_acknowledged_is_there_after_a_kill() {
+    let directory = TempDir::new().expect("makes a directory");
+    let copy = TempDir::new().expect("makes a directory");
+    let journal = open(&directory).await;
+    let sent = Append {
+        taken: vec![(claim("x"), stream("a"))],
+        idempotency: Some(Idempotency { key: [1; 32], fingerprint: [2; 32] }),
+        ..append(&stream("a"), 0, 3)
+    };
+    journal.append(sent.clone()).await.expect("appends");
+    for name in ["journal.db", "journal.db-wal"] {
+        fs::copy(directory.path().join(name), copy.path().join(name)).expect("copies");
+    }
+    let reopened = open(&copy).await;
+    assert_eq!(reopened.head().await, Ok(3));
+    assert_eq!(*reopened.watch_head().borrow(), 3);
+    assert_eq!(reopened.read_all(0, 9).await, journal.read_all(0, 9).await);
+    assert_eq!(reopened.claim_owner(&claim("x")).await, Ok(Some(stream("a"))));
+    let again = reopened.append(sent).await.expect("is answered");
+    assert!(again.replayed && again.last == 3);
+    assert_eq!(reopened.append(append(&stream("a"), 3, 1)).await.expect("appends").first, 4);
+}
+
+#[tokio::test]
+async fn opens_again_after_closing() {
+    let directory = TempDir::new().expect("makes a directory");
+    let journal = open(&directory).await;
+    journal.append(append(&stream("a"), 0, 1)).await.expect("appends");
+    journal.close().await;
+    assert_eq!(open(&directory).await.head().await, Ok(1));
+}
+
+#[tokio::test]
+async fn a_second_one_on_the_same_file_is_refused() {
+    let directory = TempDir::new().expect("makes a directory");
+    let path = directory.path().join("journal.db");
+    let _journal = open(&directory).await;
+    let refusal = SqliteJournal::open(&path).await.err().expect("is refused");
+    assert!(matches!(refusal, OpenError::InUse(_)), "{refusal}");
+    assert!(refusal.to_string().contains("another process"), "{refusal}");
+}
+
+#[tokio::test]
+async fn the_file_itself_refuses_changes_and_gaps() {
+    let directory = TempDir::new().expect("makes a directory");
+    let journal = open(&directory).await;
+    journal.append(append(&stream("a"), 0, 2)).await.expect("appends");
+    let mut connection = plain_connection(&directory.path().join("journal.db")).await;
+    for (statement, message) in [
+        ("UPDATE events SET data = '{}' WHERE position = 1", "never changed"),
+        ("DELETE FROM events WHERE position = 2", "never deleted"),
+        ("INSERT OR REPLACE INTO events SELECT * FROM events WHERE position = 2", "no gaps"),
+        (
+            "INSERT INTO events SELECT 9, id, 'app-x', 1, type, 1, at, app_id, metadata, data, NULL, NULL FROM events",
+            "no gaps",
+        ),
+    ] {
+        let refusal = sqlx::query(statement).execute(&mut connection).await.expect_err(statement).to_string();
+        assert!(refusal.contains(message), "{statement}: {refusal}");
+    }
+}
+
+/// Whatever is refused stays as it is, and nothing but the lock appears beside it.
+async fn refused(directory: &TempDir) -> OpenError {
+    let path = directory.path().join("journal.db");
+    let before = fs::read(&path).expect("reads");
+    let refusal = SqliteJournal::open(&path).await.err().expect("is refused");
+    assert_eq!(fs::read(&path).expect("reads"), before);
+    let mut beside: Vec<_> = fs::read_dir(directory.path())
+        .expect("lists")
+        .map(|entry| entry.expect("lists").file_name().into_string().expect("is text"))
+        .collect();
+    beside.sort();
+    assert_eq!(beside, ["journal.db", "journal.db.lock"]);
+    refusal
+}
+
+#[tokio::test]
+async fn refuses_what_is_no_journal() {
+    let directory = TempDir::new().expect("makes a directory");
+    let path = directory.path().join("journal.db");
+    fs::write(&path, b"hello").expect("writes");
+    assert!(matches!(refused(&directory).await, OpenError::Foreign { .. }));
+    fs::write(&path, b"").expect("writes");
+    assert!(matches!(refused(&directory).await, OpenError::Damaged { .. }));
+    fs::remove_file(&path).expect("removes");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+    let mut other = options.connect().await.expect("connects");
+    sqlx::raw_sql("CREATE TABLE t (x)").execute(&mut other).await.expect("makes a table");
+    other.close().await.expect("closes");
+    let refusal = refused(&directory).await;
+    assert!(matches!(refusal, OpenError::Foreign { .. }), "{refusal}");
+}
+
+#[tokio::test]
+async fn refuses_newer_and_cut_off_files() {
+    let directory = TempDir::new().expect("makes a directory");
+    let path = directory.path().join("journal.db");
+    let journal = open(&directory).await;
+    for number in 0..20 {
+        journal.append(append(&stream(&format!("s{number}")), 0, 20)).await.expect("appends");
+    }
+    journal.close().await;
+    let whole = fs::read(&path).expect("reads");
+
+    fs::write(&path, &whole[..whole.len() - 8192]).expect("writes");
+    assert!(matches!(refused(&directory).await, OpenError::Damaged { .. }));
+
+    let mut newer = whole.clone();
+    newer[60..64].copy_from_slice(&99_u32.to_be_bytes());
+    fs::write(&path, &newer).expect("writes");
+    let refusal = refused(&directory).await;
+    assert!(matches!(refusal, OpenError::Newer { found: 99, known: 1, .. }), "{refusal}");
+
+    fs::write(&path, &whole).expect("writes");
+    assert_eq!(open(&directory).await.head().await, Ok(400));
+}
+
+/// The disk is full, or somebody else holds the file: nothing is written, and later all is well again.
+#[tokio::test]
+async fn goes_on_after_a_failed_write() {
+    let directory = TempDir::new().expect("makes a directory");
+    let path = directory.path().join("journal.db");
+    let journal = open(&directory).await;
+    journal.append(append(&stream("a"), 0, 1)).await.expect("appends");
+    let mut other = plain_connection(&path).await;
+    sqlx::raw_sql("ALTER TABLE idempotency RENAME TO away").execute(&mut other).await.expect("renames");
+    let once = Some(Idempotency { key: [1; 32], fingerprint: [1; 32] });
+    let sent = Append { idempotency: once, ..append(&stream("a"), 1, 1) };
+    let refusal = journal.append(sent.clone()).await.expect_err("cannot write");
+    assert!(matches!(refusal, event_store::AppendError::Unavailable(_)), "{refusal}");
+    assert_eq!(journal.head().await, Ok(1));
+    sqlx::raw_sql("ALTER TABLE away RENAME TO idempotency").execute(&mut other).await.expect("renames");
+    assert_eq!(journal.append(sent).await.expect("appends").first, 2);
+}
