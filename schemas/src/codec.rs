@@ -226,3 +226,35 @@ fn personal_mut(event: &mut Event) -> Option<&mut Personal> {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cqrs_es::persist::{EventUpcaster, SemanticVersionEventUpcaster};
+    use domain::{StreamId, UserId};
+    use serde_json::Value;
+
+    use super::upcast;
+
+    fn renames(from: &'static str, to: &'static str, version: &str) -> Box<dyn EventUpcaster> {
+        let rename = move |mut data: Value| {
+            if let Some(members) = data.as_object_mut()
+                && let Some(value) = members.remove(from)
+            {
+                members.insert(to.to_owned(), value);
+            }
+            data
+        };
+        Box::new(SemanticVersionEventUpcaster::new("Moved", version, Box::new(rename)))
+    }
+
+    #[test]
+    fn upcasters_run_one_after_the_other_from_the_stored_version_on() {
+        let upcasters = [renames("a", "b", "2"), renames("b", "c", "3")];
+        let stream = StreamId::user(UserId(uuid::Uuid::nil()));
+        let run = |name, version, data| upcast(&upcasters, &stream, name, version, data).expect("JSON");
+        assert_eq!(run("Moved", 1, r#"{"a":1}"#).as_deref(), Some(r#"{"c":1}"#));
+        assert_eq!(run("Moved", 2, r#"{"b":1}"#).as_deref(), Some(r#"{"c":1}"#));
+        assert_eq!(run("Moved", 3, r#"{"c":1}"#), None);
+        assert_eq!(run("Other", 1, r#"{"a":1}"#), None);
+    }
+}

@@ -1,0 +1,109 @@
+//! The envelope against the event contract.
+
+use schemas::{Actor, Metadata, RecordedEvent, encode};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::samples;
+
+fn recorded(metadata: Metadata, personal: Option<Vec<u8>>) -> RecordedEvent {
+    let (stream, event) =
+        samples::all().into_iter().find(|(_, event)| event.name() == "SessionStarted").expect("one");
+    let encoded = encode(&event);
+    RecordedEvent {
+        position: 42,
+        id: Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_000a),
+        stream,
+        version: 1,
+        name: encoded.name.to_owned(),
+        schema_version: encoded.schema_version,
+        at: samples::at(),
+        metadata,
+        data: encoded.data,
+        person: encoded.person,
+        personal,
+    }
+}
+
+fn metadata() -> Metadata {
+    Metadata {
+        app_id: samples::app_id(),
+        actor: Actor::user(samples::user_id()),
+        correlation_id: Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_000b),
+        causation_id: Some(Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_000c)),
+        request_id: Some("request-1".to_owned()),
+        traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+    }
+}
+
+#[test]
+fn is_the_cloud_event_of_the_contract() {
+    let event = recorded(metadata(), Some(vec![0xfb, 0xff, 0xfe, 0x01]));
+    let expected = json!({
+        "specversion": "1.0",
+        "id": "01900000-0000-7000-8000-00000000000a",
+        "source": "/v1/apps/acme",
+        "type": "SessionStarted",
+        "time": "2026-03-01T12:00:00.123456Z",
+        "subject": "session-01900000-0000-7000-8000-000000000002",
+        "dataschema": "/schemas/events/session/SessionStarted.v1.json",
+        "datacontenttype": "application/json",
+        "position": 42,
+        "prevposition": 41,
+        "streamversion": 1,
+        "appid": "acme",
+        "actor": { "kind": "user", "id": "01900000-0000-7000-8000-000000000001" },
+        "correlationid": "01900000-0000-7000-8000-00000000000b",
+        "causationid": "01900000-0000-7000-8000-00000000000c",
+        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "data": {
+            "session_id": "01900000-0000-7000-8000-000000000002",
+            "user_id": "01900000-0000-7000-8000-000000000001",
+            "app_id": "acme",
+            "method": "password",
+            "expires_at": "2026-03-31T12:00:00.123456Z",
+            "idle_expires_at": "2026-03-15T12:00:00.123456Z",
+            "at": "2026-03-01T12:00:00.123456Z"
+        },
+        "personal": "-__-AQ"
+    });
+    assert_eq!(event.to_cloud_event(), expected);
+}
+
+#[test]
+fn leaves_out_what_there_is_not() {
+    let metadata =
+        Metadata { actor: Actor::anonymous(), causation_id: None, traceparent: None, ..metadata() };
+    let event = recorded(metadata, None).to_cloud_event();
+    for name in ["causationid", "traceparent", "personal", "request_id", "requestid"] {
+        assert!(event.get(name).is_none(), "{name}");
+    }
+    assert_eq!(event["actor"], json!({ "kind": "anonymous" }));
+}
+
+#[test]
+fn is_canonical() {
+    let text = recorded(metadata(), None).to_canonical_json();
+    assert!(text.starts_with(
+        r#"{"actor":{"id":"01900000-0000-7000-8000-000000000001","kind":"user"},"appid":"acme","#
+    ));
+    assert!(text.contains(r#""position":42,"prevposition":41,"#));
+    let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert!(value["position"].is_u64());
+    assert_eq!(serde_json_canonicalizer::to_string(&value).expect("JSON"), text);
+}
+
+#[test]
+fn damaged_data_does_not_panic() {
+    let event = RecordedEvent { data: "{\"cut".to_owned(), ..recorded(metadata(), None) };
+    assert_eq!(event.to_cloud_event()["data"], json!("{\"cut"));
+}
+
+#[test]
+fn metadata_reads_back() {
+    for actor in [Actor::system(), Actor::anonymous(), Actor::user(samples::user_id())] {
+        let metadata = Metadata { actor, ..metadata() };
+        let text = serde_json::to_string(&metadata).expect("JSON");
+        assert_eq!(serde_json::from_str::<Metadata>(&text).expect("metadata"), metadata);
+    }
+}

@@ -1,0 +1,17 @@
+//! The contract with consumers of events and with our own past.
+
+mod codec;
+mod envelope;
+mod event_schemas;
+mod goldens;
+mod samples;
+
+/// Whether files are to be written instead of compared.
+fn update() -> bool {
+    std::env::var_os("UPDATE").is_some_and(|value| value == "1")
+}
+
+/// JSON as it is committed.
+fn pretty(value: &impl serde::Serialize) -> String {
+    serde_json::to_string_pretty(value).expect("JSON") + "\n"
+}
