@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use domain::{StreamId, Timestamp, UserId};
 use schemas::envelope::RecordedEvent;
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions, SqliteRow};
-use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
+use sqlx::{ConnectOptions, Row, SqliteConnection};
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
@@ -285,11 +285,4 @@ fn recorded(row: &SqliteRow) -> Result<RecordedEvent, StoreError> {
         person: person.map(|bytes| uuid(bytes, "person").map(UserId)).transpose()?,
         personal: row.try_get("personal")?,
     })
-}
-
-/// Opens another connection to write, after the one before has failed.
-async fn reconnect(options: &sqlx::sqlite::SqliteConnectOptions) -> Result<SqliteConnection, sqlx::Error> {
-    let mut connection = options.connect().await?;
-    connection.ping().await?;
-    Ok(connection)
 }

@@ -193,3 +193,23 @@ async fn goes_on_after_a_failed_write() {
     sqlx::raw_sql("ALTER TABLE away RENAME TO idempotency").execute(&mut other).await.expect("renames");
     assert_eq!(journal.append(sent).await.expect("appends").first, 2);
 }
+
+/// The commit itself fails, here by a constraint that SQLite checks only then.
+#[tokio::test]
+async fn goes_on_after_a_failed_commit() {
+    let directory = TempDir::new().expect("makes a directory");
+    let path = directory.path().join("journal.db");
+    let journal = open(&directory).await;
+    journal.append(append(&stream("a"), 0, 1)).await.expect("appends");
+    let mut other = plain_connection(&path).await;
+    let trap = "CREATE TABLE one (id INTEGER PRIMARY KEY);
+        CREATE TABLE two (id REFERENCES one (id) DEFERRABLE INITIALLY DEFERRED);
+        CREATE TRIGGER trap AFTER INSERT ON events BEGIN INSERT INTO two VALUES (1); END;";
+    sqlx::raw_sql(trap).execute(&mut other).await.expect("sets the trap");
+    let refusal = journal.append(append(&stream("a"), 1, 1)).await.expect_err("cannot commit");
+    assert!(matches!(refusal, event_store::AppendError::Unavailable(_)), "{refusal}");
+    assert_eq!(journal.read_all(0, 9).await.expect("reads").len(), 1);
+    sqlx::raw_sql("DROP TRIGGER trap").execute(&mut other).await.expect("takes the trap away");
+    assert_eq!(journal.append(append(&stream("a"), 1, 1)).await.expect("appends").first, 2);
+    assert_eq!(*journal.watch_head().borrow(), 2);
+}

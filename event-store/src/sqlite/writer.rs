@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use domain::StreamId;
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions};
-use sqlx::{Arguments, AssertSqlSafe, Connection, SqliteConnection};
+use sqlx::{Arguments, AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
-use super::{reconnect, stored};
+use super::stored;
 use crate::journal::{
     Append, AppendError, Appended, Claim, Idempotency, Snapshot, StoreError, StoredIdempotency,
 };
@@ -99,7 +99,7 @@ impl Writer {
 
     async fn append_all(&mut self, requests: Vec<(Append, oneshot::Sender<Answer>)>) {
         let (appends, answers): (Vec<_>, Vec<_>) = requests.into_iter().unzip();
-        let mut group = Group::new(*self.head.borrow());
+        let mut group = Group::default();
         let outcome = self.commit(&appends, &mut group).await;
         let results = match outcome {
             Ok(results) => results,
@@ -115,15 +115,23 @@ impl Writer {
     }
 
     async fn connection(&mut self) -> Result<SqliteConnection, sqlx::Error> {
-        match self.connection.take() {
-            Some(connection) => Ok(connection),
-            None => reconnect(&self.options).await,
+        if let Some(connection) = self.connection.take() {
+            return Ok(connection);
         }
+        let mut connection = self.options.connect().await?;
+        // A commit whose outcome was unknown may have moved the head.
+        let head: i64 = sqlx::query_scalar("SELECT coalesce(max(position), 0) FROM events")
+            .fetch_one(&mut connection)
+            .await?;
+        self.head
+            .send_if_modified(|known| std::mem::replace(known, head.cast_unsigned()) != head.cast_unsigned());
+        Ok(connection)
     }
 
     /// The connection is put back only when all went well, so that a broken one is never used again.
     async fn commit(&mut self, appends: &[Append], group: &mut Group) -> Result<Vec<Answer>, Failure> {
         let mut connection = self.connection().await?;
+        group.head = *self.head.borrow();
         sqlx::query("BEGIN IMMEDIATE").execute(&mut connection).await?;
         group.read(&mut connection, appends).await?;
         let results: Vec<_> =
@@ -216,6 +224,7 @@ impl Writer {
 }
 
 /// What a group of appends is decided on: the state in the file, and over it what the group does itself.
+#[derive(Default)]
 struct Group {
     head: u64,
     versions: HashMap<StreamId, u64>,
@@ -234,18 +243,6 @@ struct Accepted {
 }
 
 impl Group {
-    fn new(head: u64) -> Self {
-        Self {
-            head,
-            versions: HashMap::new(),
-            claims: HashMap::new(),
-            changed: BTreeSet::new(),
-            idempotency: HashMap::new(),
-            accepted: BTreeMap::new(),
-            refused: HashMap::new(),
-        }
-    }
-
     /// One query for all versions, one for all claims, one for all idempotency keys.
     async fn read(&mut self, connection: &mut SqliteConnection, appends: &[Append]) -> Result<(), Failure> {
         let streams: BTreeSet<&str> = appends
