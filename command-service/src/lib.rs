@@ -1,1 +1,178 @@
+//! The commands over HTTP: everything that changes something, and the few reads that must not lag behind.
+//!
+//! A handler parses a request, looks up facts, and hands a decision to the [`dispatch::Dispatcher`], the only place
+//! that loads, decides, appends and tries again. It answers from what was committed, so that a repeated request
+//! with the same `Idempotency-Key` gets the same answer.
 
+mod admin_users;
+mod answers;
+mod api_keys;
+mod apps;
+pub mod bootstrap;
+mod common_passwords;
+pub mod dispatch;
+mod fields;
+mod introspection;
+mod jwks;
+pub mod locate;
+mod login;
+mod logout;
+mod me;
+mod pages;
+pub mod password_hashing;
+mod refresh;
+mod register;
+mod sessions;
+pub mod signing;
+mod signing_keys;
+
+use std::sync::Arc;
+
+use domain::AppId;
+use domain::lockout::LockoutPolicy;
+use event_store::{Clock, Idempotency, KeyStore, LookupKey, Repository};
+use http_kit::access_token::AccessTokens;
+use http_kit::auth::Authenticator;
+use http_kit::limits::{RateClass, RateLimits};
+use http_kit::request::RequestContext;
+use http_kit::token::DerivedTokens;
+use schemas::envelope::Actor;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::dispatch::{Context, Dispatcher};
+use crate::locate::LocateUser;
+use crate::login::UnknownEmails;
+use crate::password_hashing::PasswordHashing;
+use crate::signing::Signing;
+
+/// What the service is built of.
+pub struct Parts {
+    /// Aggregates, loaded from the journal.
+    pub repository: Arc<Repository>,
+    /// The time and new ids.
+    pub clock: Arc<dyn Clock>,
+    /// Private signing keys.
+    pub key_store: Arc<KeyStore>,
+    /// The key of look-ups by personal data.
+    pub lookup: Arc<LookupKey>,
+    /// Refresh tokens and API keys.
+    pub tokens: DerivedTokens,
+    /// Access tokens.
+    pub access_tokens: Arc<AccessTokens>,
+    /// Who is calling.
+    pub authenticator: Arc<Authenticator>,
+    /// How often one address may call.
+    pub limits: Arc<RateLimits>,
+    /// Finds the user of an address. [`locate::JournalClaims`] always works.
+    pub locate: Arc<dyn LocateUser>,
+    /// The argon2 threads.
+    pub passwords: PasswordHashing,
+    /// What the operator chose.
+    pub settings: Settings,
+}
+
+/// What the operator chose.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How many guesses an account gets.
+    pub lockout: LockoutPolicy,
+}
+
+/// The service: its parts, and what is made from them.
+pub struct CommandService {
+    /// Aggregates, loaded from the journal.
+    pub repository: Arc<Repository>,
+    /// Runs decisions.
+    pub dispatcher: Dispatcher,
+    /// The time and new ids.
+    pub clock: Arc<dyn Clock>,
+    /// Private signing keys.
+    pub key_store: Arc<KeyStore>,
+    /// The key of look-ups by personal data.
+    pub lookup: Arc<LookupKey>,
+    /// Refresh tokens and API keys.
+    pub tokens: DerivedTokens,
+    /// Access tokens.
+    pub access_tokens: Arc<AccessTokens>,
+    /// Who is calling.
+    pub authenticator: Arc<Authenticator>,
+    /// How often one address may call.
+    pub limits: Arc<RateLimits>,
+    /// Finds the user of an address.
+    pub locate: Arc<dyn LocateUser>,
+    /// The argon2 threads.
+    pub passwords: PasswordHashing,
+    /// Makes signing keys and access tokens.
+    pub signing: Signing,
+    /// What the operator chose.
+    pub settings: Settings,
+    /// Counts failed logins at addresses that nobody has.
+    pub(crate) unknown_emails: UnknownEmails,
+}
+
+impl CommandService {
+    /// Puts the parts together.
+    pub fn start(parts: Parts) -> Arc<Self> {
+        let Parts {
+            repository,
+            clock,
+            key_store,
+            lookup,
+            tokens,
+            access_tokens,
+            authenticator,
+            limits,
+            locate,
+            passwords,
+            settings,
+        } = parts;
+        Arc::new(Self {
+            dispatcher: Dispatcher::new(repository.clone(), clock.clone()),
+            signing: Signing::new(key_store.clone(), access_tokens.clone()),
+            unknown_emails: UnknownEmails::default(),
+            repository,
+            clock,
+            key_store,
+            lookup,
+            tokens,
+            access_tokens,
+            authenticator,
+            limits,
+            locate,
+            passwords,
+            settings,
+        })
+    }
+
+    /// The context of a command. `idempotency` is what the body extractor found.
+    pub(crate) fn context(
+        &self,
+        request: &RequestContext,
+        app_id: &AppId,
+        actor: Actor,
+        idempotency: Option<Idempotency>,
+    ) -> Context {
+        Context { metadata: request.metadata(app_id.clone(), actor), at: self.clock.now(), idempotency }
+    }
+
+    /// All routes of the service, ready to be merged with those of others.
+    pub fn router(self: Arc<Self>) -> OpenApiRouter<()> {
+        let guessable = OpenApiRouter::new().merge(register::routes()).merge(login::routes());
+        guessable
+            .layer(self.limits.layer(RateClass::Credentials))
+            .merge(refresh::routes())
+            .merge(logout::routes())
+            .merge(me::routes())
+            .merge(sessions::routes())
+            .merge(introspection::routes())
+            .merge(jwks::routes())
+            .merge(apps::routes())
+            .merge(admin_users::routes())
+            .merge(api_keys::routes())
+            .merge(signing_keys::routes())
+            .with_state(self)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,238 @@
+//! The bodies of answers, and the headers that all answers to commands carry.
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use domain::app::App;
+use domain::session::{Session, SessionError, SessionEvent};
+use domain::user::User;
+use domain::{AppId, Event, SessionId, Timestamp, UserId};
+use http::header::CACHE_CONTROL;
+use http::{HeaderValue, StatusCode};
+use http_kit::consistency::ConsistencyToken;
+use http_kit::problem::Problem;
+use http_kit::token::RefreshToken;
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::CommandService;
+use crate::signing::Grant;
+
+/// Answers that succeeded. None is ever stored by a cache; those to commands tell a reader what to wait for.
+pub(crate) struct Done;
+
+impl Done {
+    /// 200 with a body.
+    pub fn ok(position: u64, body: impl Serialize) -> Response {
+        uncached((StatusCode::OK, ConsistencyToken(position), Json(body)))
+    }
+
+    /// 201 with a body.
+    pub fn created(position: u64, body: impl Serialize) -> Response {
+        uncached((StatusCode::CREATED, ConsistencyToken(position), Json(body)))
+    }
+
+    /// 202 with a body. It carries no consistency token: that could tell whether anything was done.
+    pub fn accepted(body: impl Serialize) -> Response {
+        uncached((StatusCode::ACCEPTED, Json(body)))
+    }
+
+    /// 204.
+    pub fn no_content(position: u64) -> Response {
+        uncached((StatusCode::NO_CONTENT, ConsistencyToken(position), ()))
+    }
+
+    /// 200 with nothing.
+    pub fn empty() -> Response {
+        uncached(StatusCode::OK)
+    }
+
+    /// 200 with a body, for a read.
+    pub fn read(body: impl Serialize) -> Response {
+        uncached(Json(body))
+    }
+}
+
+fn uncached(answer: impl IntoResponse) -> Response {
+    let mut response = answer.into_response();
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A user, as the person themselves and admins see it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = User)]
+pub(crate) struct UserBody {
+    /// Its id.
+    pub id: Uuid,
+    /// Its app.
+    pub app_id: String,
+    /// The person's address in normal form.
+    pub email: Option<String>,
+    /// Whether they proved that it is theirs.
+    pub email_verified: bool,
+    /// The name they go by.
+    pub name: Option<String>,
+    /// Where their picture is.
+    pub avatar_url: Option<String>,
+    /// A telephone number.
+    pub phone: Option<String>,
+    /// Whether they are shut out.
+    pub banned: bool,
+    /// Their roles.
+    pub roles: Vec<String>,
+    /// When the account was made.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    #[schema(value_type = String, format = DateTime)]
+    pub updated_at: Timestamp,
+}
+
+impl UserBody {
+    /// What is shown of a user.
+    pub fn of(user: &User) -> Self {
+        Self {
+            id: user.id.map(|id| id.0).unwrap_or_default(),
+            app_id: user.app_id.as_ref().map(AppId::to_string).unwrap_or_default(),
+            email: user.email.as_ref().map(|email| email.as_str().to_owned()),
+            email_verified: user.email_verified,
+            name: user.name.clone(),
+            avatar_url: user.avatar_url.clone(),
+            phone: user.phone.clone(),
+            banned: user.banned,
+            roles: user.roles.iter().map(ToString::to_string).collect(),
+            created_at: user.created_at,
+            updated_at: user.updated_at,
+        }
+    }
+}
+
+/// An access token, the refresh token that follows it, and whose they are.
+#[derive(Clone, Serialize, ToSchema)]
+#[schema(as = Tokens)]
+pub(crate) struct TokensBody {
+    /// A JWT (RFC 9068).
+    pub access_token: String,
+    /// Always `Bearer`.
+    #[schema(example = "Bearer")]
+    pub token_type: &'static str,
+    /// Seconds that the access token lasts.
+    pub expires_in: u32,
+    /// Use it once, for the next pair.
+    pub refresh_token: String,
+    /// The session they belong to.
+    pub session_id: Uuid,
+    /// Whose they are.
+    pub user: UserBody,
+}
+
+/// One link of a session's chain of refresh tokens: what the tokens are made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Link {
+    /// The session.
+    pub session_id: SessionId,
+    /// Whose.
+    pub user_id: UserId,
+    /// The generation of the refresh token that can be used next.
+    pub generation: u32,
+    /// When it was made.
+    pub at: Timestamp,
+}
+
+impl Link {
+    /// The link that the committed events made, if they made one.
+    pub fn made_by(events: &[Event]) -> Option<Self> {
+        events.iter().rev().find_map(|event| match event {
+            Event::Session(SessionEvent::SessionStarted(event)) => Some(Self {
+                session_id: event.session_id,
+                user_id: event.user_id,
+                generation: 0,
+                at: event.at,
+            }),
+            Event::Session(SessionEvent::SessionRefreshed(event)) => Some(Self {
+                session_id: event.session_id,
+                user_id: event.user_id,
+                generation: event.generation,
+                at: event.at,
+            }),
+            _ => None,
+        })
+    }
+
+    /// The link that a session is at.
+    pub fn of(session: &Session) -> Option<Self> {
+        let owner = session.owner.as_ref()?;
+        Some(Self {
+            session_id: owner.session_id,
+            user_id: owner.user_id,
+            generation: session.generation,
+            at: session.refreshed_at,
+        })
+    }
+}
+
+impl CommandService {
+    /// The tokens of a link, if app, user and session still live. All of it is derived from the link, so asking again
+    /// gives the same tokens.
+    pub(crate) async fn tokens_of(&self, app_id: &AppId, link: Link) -> Result<TokensBody, Problem> {
+        let app = self.repository.load::<App>(app_id).await?;
+        let user = self.repository.load::<User>(&link.user_id).await?;
+        let session = self.repository.load::<Session>(&link.session_id).await?;
+        require_live(&app.state, &user.state, &session.state, app_id, self.clock.now())?;
+        let expires_in = app.state.settings.access_token_ttl;
+        let grant = Grant {
+            app: &app.state,
+            user: &user.state,
+            session_id: link.session_id,
+            generation: link.generation,
+            at: link.at,
+            ttl: expires_in.into(),
+        };
+        let access_token = self.signing.access_token(&grant).await?;
+        let refresh = RefreshToken { session_id: link.session_id, generation: link.generation };
+        Ok(TokensBody {
+            access_token,
+            token_type: "Bearer",
+            expires_in,
+            refresh_token: refresh.encode(&self.tokens),
+            session_id: link.session_id.0,
+            user: UserBody::of(&user.state),
+        })
+    }
+}
+
+/// Refuses unless the app is there, is not the platform's own, and is not disabled.
+pub(crate) fn require_active(app: &App) -> Result<(), Problem> {
+    match &app.id {
+        Some(id) if !id.is_platform() && app.disabled => Err(Problem::new("app_disabled")),
+        Some(id) if !id.is_platform() => Ok(()),
+        _ => Err(Problem::not_found()),
+    }
+}
+
+/// Refuses the credentials of a session that is over, or whose user or app is.
+pub(crate) fn require_live(
+    app: &App,
+    user: &User,
+    session: &Session,
+    app_id: &AppId,
+    at: Timestamp,
+) -> Result<(), Problem> {
+    let owner = session.require_live(at).map_err(session_problem)?;
+    let active = app.is_active() && user.is_active() && user.is_of(app_id);
+    if active && owner.app_id == *app_id && user.id == Some(owner.user_id) {
+        Ok(())
+    } else {
+        Err(Problem::new("session_revoked"))
+    }
+}
+
+/// What the holder of a refresh token is told.
+pub(crate) fn session_problem(error: SessionError) -> Problem {
+    Problem::new(match error {
+        SessionError::Absent | SessionError::Exists => "invalid_refresh_token",
+        SessionError::Revoked => "session_revoked",
+        SessionError::Expired => "session_expired",
+    })
+}

@@ -1,0 +1,101 @@
+//! What a fresh journal needs before anybody can call: the app of the platform, its first key, the default app.
+
+use std::collections::BTreeSet;
+
+use domain::app::{App, AppCommand, AppError};
+use domain::signing_key::TokenAlgorithm;
+use domain::{ApiKeyId, AppId, AppSettings, Permission, StreamId};
+use http_kit::token::ApiKeyToken;
+use schemas::envelope::{Actor, Metadata};
+use secrecy::SecretString;
+
+use crate::CommandService;
+use crate::dispatch::{Context, DispatchError, StreamRef};
+use crate::signing::SigningError;
+
+/// What a fresh start cannot do without went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum BootstrapError {
+    /// A signing key could not be made.
+    #[error(transparent)]
+    Signing(#[from] SigningError),
+    /// An app could not be made.
+    #[error("the first apps could not be made")]
+    Dispatch(#[from] DispatchError<AppError>),
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Store(#[from] event_store::StoreError),
+}
+
+impl CommandService {
+    /// Makes the apps `platform` and `default` where they are missing. When the platform has never had a key, makes
+    /// one and returns it: the caller writes it where its owner finds it. A key is derived, so this returns the same
+    /// one again until another is made or it is revoked: a start that was cut short loses nothing.
+    pub async fn bootstrap(&self) -> Result<Option<SecretString>, BootstrapError> {
+        self.create_app(AppId::platform(), "Platform").await?;
+        self.create_app(AppId::default_app(), "Default").await?;
+        let platform = AppId::platform();
+        let app = self.repository.load::<App>(&platform).await?;
+        let mut keys = app.state.api_keys.iter();
+        let key_id = match (keys.next(), keys.next()) {
+            (None, _) => self.issue_first_key().await?,
+            (Some((key_id, key)), None) if key.is_live(self.clock.now()) && key.name == FIRST_KEY => *key_id,
+            _ => return Ok(None),
+        };
+        let key = ApiKeyToken { app_id: platform, key_id };
+        Ok(Some(SecretString::from(key.encode(&self.tokens))))
+    }
+
+    async fn create_app(&self, app_id: AppId, name: &str) -> Result<(), BootstrapError> {
+        if self.repository.load::<App>(&app_id).await?.state.id.is_some() {
+            return Ok(());
+        }
+        let keys = self.signing.generate_pair(&app_id, TokenAlgorithm::default()).await?;
+        let context = self.system_context(&app_id);
+        let (at, id, name) = (context.at, app_id.clone(), name.to_owned());
+        let decide = move |work: &mut crate::dispatch::Work| {
+            let (name, settings, keys) = (name.clone(), Box::<AppSettings>::default(), keys.clone());
+            work.execute::<App>(&id, AppCommand::Create { app_id: id.clone(), name, settings, keys, at })?;
+            work.take(crate::apps::claim(&id), &StreamId::app(&id));
+            Ok(())
+        };
+        match self.dispatcher.run(context, vec![StreamRef::App(app_id)], decide).await {
+            Ok(_) | Err(DispatchError::Refused(AppError::Exists)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn issue_first_key(&self) -> Result<ApiKeyId, BootstrapError> {
+        let app_id = AppId::platform();
+        let key_id = ApiKeyId(self.clock.new_id());
+        let context = self.system_context(&app_id);
+        let (at, id) = (context.at, app_id.clone());
+        let decide = move |work: &mut crate::dispatch::Work| {
+            let command = AppCommand::IssueApiKey {
+                key_id,
+                name: FIRST_KEY.to_owned(),
+                permissions: BTreeSet::from([Permission::Platform]),
+                expires_at: None,
+                at,
+            };
+            work.execute::<App>(&id, command)
+        };
+        self.dispatcher.run(context, vec![StreamRef::App(app_id)], decide).await?;
+        Ok(key_id)
+    }
+
+    fn system_context(&self, app_id: &AppId) -> Context {
+        let metadata = Metadata {
+            app_id: app_id.clone(),
+            actor: Actor::system(),
+            correlation_id: self.clock.new_id(),
+            causation_id: None,
+            request_id: None,
+            traceparent: None,
+        };
+        Context { metadata, at: self.clock.now(), idempotency: None }
+    }
+}
+
+/// The name of the key that a fresh start makes.
+const FIRST_KEY: &str = "first platform key";

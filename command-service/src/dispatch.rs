@@ -1,0 +1,546 @@
+//! The only loop that loads aggregates, lets them decide, appends what they decided, and tries again.
+//!
+//! A decision is a closure over [`Work`]. It may run several times, so everything it needs (ids, the time, hashes)
+//! is made before and captured. Whatever it read but did not write becomes a guard of the append: a ban that
+//! commits first makes a login that was decided before it decide again.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cqrs_es::Aggregate;
+use cqrs_es::event_sink::EventSink;
+use domain::app::App;
+use domain::lockout::Lockout;
+use domain::session::Session;
+use domain::user::User;
+use domain::{AppId, Event, EventInfo, SessionId, Stream, StreamId, Timestamp, UserId};
+use event_store::{
+    Append, AppendError, Appended, Claim, Clock, Idempotency, Loaded, NewEvent, Repository, StoreError, Write,
+};
+use futures::FutureExt;
+use http_kit::problem::Problem;
+use schemas::envelope::Metadata;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+/// How often a decision is made again because somebody else wrote first.
+const MAX_ATTEMPTS: usize = 64;
+/// How often an append whose outcome is unknown is sent again.
+const MAX_RESENDS: u32 = 6;
+/// Locks for streams that are fought over.
+const STRIPES: usize = 256;
+
+/// Who asks, when, and under which idempotency key.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// For whom, by whom and why.
+    pub metadata: Metadata,
+    /// The time of the events.
+    pub at: Timestamp,
+    /// What makes the append happen once, if the caller sent a key.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// An aggregate to load.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum StreamRef {
+    /// An app.
+    App(AppId),
+    /// A user.
+    User(UserId),
+    /// A user's failed logins.
+    Lockout(UserId),
+    /// A session.
+    Session(SessionId),
+}
+
+impl StreamRef {
+    fn stream(&self) -> StreamId {
+        match self {
+            Self::App(id) => App::stream(id),
+            Self::User(id) => User::stream(id),
+            Self::Lockout(id) => Lockout::stream(id),
+            Self::Session(id) => Session::stream(id),
+        }
+    }
+
+    async fn load(&self, repository: &Repository) -> Result<State, StoreError> {
+        Ok(match self {
+            Self::App(id) => State::App(repository.load::<App>(id).await?),
+            Self::User(id) => State::User(repository.load::<User>(id).await?),
+            Self::Lockout(id) => State::Lockout(repository.load::<Lockout>(id).await?),
+            Self::Session(id) => State::Session(repository.load::<Session>(id).await?),
+        })
+    }
+}
+
+/// A loaded aggregate of any kind.
+enum State {
+    App(Arc<Loaded<App>>),
+    User(Arc<Loaded<User>>),
+    Lockout(Arc<Loaded<Lockout>>),
+    Session(Arc<Loaded<Session>>),
+}
+
+impl State {
+    fn version(&self) -> u64 {
+        match self {
+            Self::App(loaded) => loaded.version,
+            Self::User(loaded) => loaded.version,
+            Self::Lockout(loaded) => loaded.version,
+            Self::Session(loaded) => loaded.version,
+        }
+    }
+
+    fn put(self, repository: &Repository, stream: &StreamId) {
+        match self {
+            Self::App(loaded) => repository.put(stream, loaded),
+            Self::User(loaded) => repository.put(stream, loaded),
+            Self::Lockout(loaded) => repository.put(stream, loaded),
+            Self::Session(loaded) => repository.put(stream, loaded),
+        }
+    }
+}
+
+/// An aggregate that a [`Work`] can hold.
+pub trait Member: Stream<Event: EventInfo + Into<Event>, Command: Send> {
+    #[doc(hidden)]
+    fn reference(id: &Self::Id) -> StreamRef;
+    #[doc(hidden)]
+    fn unwrap(state: &Held) -> &Arc<Loaded<Self>>;
+    #[doc(hidden)]
+    fn wrap(loaded: Arc<Loaded<Self>>) -> Held;
+}
+
+/// A loaded aggregate, hidden from users of [`Work`].
+pub struct Held(State);
+
+macro_rules! member {
+    ($aggregate:ident) => {
+        impl Member for $aggregate {
+            fn reference(id: &Self::Id) -> StreamRef {
+                StreamRef::$aggregate(id.clone())
+            }
+
+            fn unwrap(state: &Held) -> &Arc<Loaded<Self>> {
+                match &state.0 {
+                    State::$aggregate(loaded) => loaded,
+                    _ => unreachable!("a stream's name tells its aggregate"),
+                }
+            }
+
+            fn wrap(loaded: Arc<Loaded<Self>>) -> Held {
+                Held(State::$aggregate(loaded))
+            }
+        }
+    };
+}
+member!(App);
+member!(User);
+member!(Lockout);
+member!(Session);
+
+struct Entry {
+    reference: StreamRef,
+    stream: StreamId,
+    state: Held,
+    pending: Vec<Event>,
+}
+
+/// What a decision works on: the loaded aggregates, and what was decided so far.
+pub struct Work {
+    entries: Vec<Entry>,
+    taken: Vec<(Claim, StreamId)>,
+    released: Vec<Claim>,
+}
+
+impl Work {
+    /// An aggregate, with what this decision did to it. One that was not named among the reads is taken for new:
+    /// if it is not, the append conflicts, and it is loaded before the decision is made again.
+    pub fn get<A: Member>(&mut self, id: &A::Id) -> &A {
+        let index = self.index::<A>(id);
+        &A::unwrap(&self.entries[index].state).state
+    }
+
+    /// The version an aggregate had when it was loaded.
+    pub fn version<A: Member>(&mut self, id: &A::Id) -> u64 {
+        let index = self.index::<A>(id);
+        A::unwrap(&self.entries[index].state).version
+    }
+
+    /// Lets an aggregate decide. Its events are kept for the append, and seen by whatever follows. A refusal leaves
+    /// the aggregate as it was.
+    pub fn execute<A: Member>(&mut self, id: &A::Id, command: A::Command) -> Result<(), A::Error> {
+        let index = self.index::<A>(id);
+        let entry = &mut self.entries[index];
+        let loaded = A::unwrap(&entry.state);
+        let version = loaded.version;
+        // A refused command may leave an aggregate half changed, so it works on a copy.
+        let mut state = loaded.state.clone();
+        let sink = EventSink::default();
+        Aggregate::handle(&mut state, command, &(), &sink)
+            .now_or_never()
+            .expect("decisions are pure: they wait for nothing")?;
+        let events = sink.collect().now_or_never().expect("the sink has no other user");
+        entry.pending.extend(events.into_iter().map(Into::into));
+        entry.state = A::wrap(Arc::new(Loaded { version, state }));
+        Ok(())
+    }
+
+    /// Takes a claim for a stream, in the same append.
+    pub fn take(&mut self, claim: Claim, owner: &StreamId) {
+        self.taken.push((claim, owner.clone()));
+    }
+
+    /// Gives a claim back, in the same append.
+    pub fn release(&mut self, claim: Claim) {
+        self.released.push(claim);
+    }
+
+    /// What was decided so far.
+    pub fn events(&self) -> impl Iterator<Item = &Event> {
+        self.entries.iter().flat_map(|entry| &entry.pending)
+    }
+
+    fn index<A: Member>(&mut self, id: &A::Id) -> usize {
+        let reference = A::reference(id);
+        if let Some(index) = self.entries.iter().position(|entry| entry.reference == reference) {
+            return index;
+        }
+        let state = A::wrap(Arc::new(Loaded { version: 0, state: A::default() }));
+        self.entries.push(Entry { stream: reference.stream(), reference, state, pending: Vec::new() });
+        self.entries.len() - 1
+    }
+}
+
+/// What was done.
+#[derive(Debug)]
+pub struct Committed<T> {
+    /// What the decision returned; absent when the events were there already under the same idempotency key.
+    pub value: Option<T>,
+    /// The events, in order. None when there was nothing to do.
+    pub events: Vec<Event>,
+    /// The position up to which a reader must have read to see them.
+    pub position: u64,
+    /// Whether they were there already under the same idempotency key.
+    pub replayed: bool,
+}
+
+/// Why nothing was done.
+#[derive(Debug, thiserror::Error)]
+pub enum DispatchError<E> {
+    /// The decision was a refusal.
+    #[error("refused")]
+    Refused(E),
+    /// Another stream holds a claim.
+    #[error("the {} claim is held by {owner}", claim.kind)]
+    ClaimTaken {
+        /// Which.
+        claim: Claim,
+        /// Who holds it.
+        owner: StreamId,
+    },
+    /// The idempotency key was used for another request.
+    #[error("the idempotency key was used for another request")]
+    IdempotencyKeyReused,
+    /// Others kept writing first.
+    #[error("others kept writing the same streams first")]
+    Contended,
+    /// It may have been written or not: the same request under the same idempotency key finds out.
+    #[error("whether the events were written is unknown: {0}")]
+    Unknown(String),
+    /// The journal or the key store does not work.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl<E> DispatchError<E> {
+    /// The same with another type of refusal.
+    pub fn map_refusal<F>(self, map: impl FnOnce(E) -> F) -> DispatchError<F> {
+        match self {
+            Self::Refused(refusal) => DispatchError::Refused(map(refusal)),
+            Self::ClaimTaken { claim, owner } => DispatchError::ClaimTaken { claim, owner },
+            Self::IdempotencyKeyReused => DispatchError::IdempotencyKeyReused,
+            Self::Contended => DispatchError::Contended,
+            Self::Unknown(reason) => DispatchError::Unknown(reason),
+            Self::Store(error) => DispatchError::Store(error),
+        }
+    }
+}
+
+impl<E: Into<Problem>> From<DispatchError<E>> for Problem {
+    fn from(error: DispatchError<E>) -> Self {
+        match error {
+            DispatchError::Refused(refusal) => refusal.into(),
+            DispatchError::IdempotencyKeyReused => Self::new("idempotency_key_reused"),
+            DispatchError::Store(error) => error.into(),
+            DispatchError::Unknown(reason) => {
+                tracing::error!(%reason, "the outcome of an append stays unknown");
+                Self::new("outcome_unknown").retry_after(1)
+            }
+            DispatchError::Contended => Self::overloaded("others kept writing the same streams first"),
+            // Handlers that take claims which others may hold match on this before.
+            DispatchError::ClaimTaken { claim, owner } => {
+                Self::internal(format!("the {} claim is held by {owner}", claim.kind))
+            }
+        }
+    }
+}
+
+/// Runs decisions.
+#[derive(Clone)]
+pub struct Dispatcher {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    repository: Arc<Repository>,
+    clock: Arc<dyn Clock>,
+    /// After a conflict a run holds the lock of the stream it lost, so that those who fight over one stream queue up
+    /// instead of deciding in vain again and again.
+    stripes: Vec<Arc<Mutex<()>>>,
+    hasher: RandomState,
+}
+
+impl Dispatcher {
+    /// A dispatcher. One process has one, with one repository.
+    pub fn new(repository: Arc<Repository>, clock: Arc<dyn Clock>) -> Self {
+        let stripes = (0..STRIPES).map(|_| Arc::default()).collect();
+        Self { inner: Arc::new(Inner { repository, clock, stripes, hasher: RandomState::new() }) }
+    }
+
+    /// What was done under the same idempotency key before, if anything was.
+    pub async fn replayed<T, E>(&self, context: &Context) -> Result<Option<Committed<T>>, DispatchError<E>> {
+        self.inner.replay(context.idempotency.as_ref()).await
+    }
+
+    /// Loads `reads`, decides, and appends. It runs as a task of its own: a caller that goes away neither stops it
+    /// halfway nor leaves the cache behind the journal.
+    pub async fn run<T, E, D>(
+        &self,
+        context: Context,
+        reads: Vec<StreamRef>,
+        decide: D,
+    ) -> Result<Committed<T>, DispatchError<E>>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        D: FnMut(&mut Work) -> Result<T, E> + Send + 'static,
+    {
+        let inner = self.inner.clone();
+        match tokio::spawn(async move { inner.run(context, reads, decide).await }).await {
+            Ok(result) => result,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(StoreError::Unavailable("the service is stopping".to_owned()).into()),
+            },
+        }
+    }
+}
+
+enum Outcome<E> {
+    Done(Appended),
+    Conflict(StreamId),
+    Failed(DispatchError<E>),
+}
+
+impl Inner {
+    async fn run<T, E, D>(
+        &self,
+        context: Context,
+        mut reads: Vec<StreamRef>,
+        mut decide: D,
+    ) -> Result<Committed<T>, DispatchError<E>>
+    where
+        D: FnMut(&mut Work) -> Result<T, E> + Send,
+    {
+        if let Some(replay) = self.replay(context.idempotency.as_ref()).await? {
+            return Ok(replay);
+        }
+        let mut _turn: Option<OwnedMutexGuard<()>> = None;
+        for _ in 0..MAX_ATTEMPTS {
+            let mut work = self.load(&reads).await?;
+            let value = decide(&mut work).map_err(DispatchError::Refused)?;
+            if work.events().next().is_none() {
+                let position = *self.repository.journal().watch_head().borrow();
+                return Ok(Committed { value: Some(value), events: vec![], position, replayed: false });
+            }
+            let append = self.to_append(&context, &work).await?;
+            match self.append(append).await {
+                Outcome::Done(appended) if appended.replayed => {
+                    // Two requests with one key ran at the same time, and the other one was first.
+                    return self.read_back(appended.first, appended.last).await;
+                }
+                Outcome::Done(appended) => {
+                    let events = self.keep(work);
+                    let position = appended.last;
+                    return Ok(Committed { value: Some(value), events, position, replayed: false });
+                }
+                Outcome::Conflict(stream) => {
+                    metrics::counter!("watchword_dispatch_conflicts_total").increment(1);
+                    let lost = work.entries.into_iter().find(|entry| entry.stream == stream);
+                    if let Some(lost) = lost.filter(|lost| !reads.contains(&lost.reference)) {
+                        reads.push(lost.reference);
+                    }
+                    // Let go of the old turn first: nobody waits for one lock while holding another.
+                    drop(_turn.take());
+                    _turn = Some(self.stripe(&stream).lock_owned().await);
+                    self.repository.evict(&stream);
+                }
+                Outcome::Failed(error) => return Err(error),
+            }
+        }
+        Err(DispatchError::Contended)
+    }
+
+    fn stripe(&self, stream: &StreamId) -> Arc<Mutex<()>> {
+        let hash = usize::try_from(self.hasher.hash_one(stream) % STRIPES as u64).expect("less than STRIPES");
+        self.stripes[hash].clone()
+    }
+
+    async fn load(&self, reads: &[StreamRef]) -> Result<Work, StoreError> {
+        let mut entries: Vec<Entry> = Vec::with_capacity(reads.len() + 1);
+        for reference in reads {
+            if entries.iter().any(|entry| entry.reference == *reference) {
+                continue;
+            }
+            let state = Held(reference.load(&self.repository).await?);
+            let stream = reference.stream();
+            entries.push(Entry { reference: reference.clone(), stream, state, pending: Vec::new() });
+        }
+        Ok(Work { entries, taken: Vec::new(), released: Vec::new() })
+    }
+
+    async fn to_append(&self, context: &Context, work: &Work) -> Result<Append, StoreError> {
+        let mut writes = Vec::new();
+        let mut guards = Vec::new();
+        for entry in &work.entries {
+            let version = entry.state.0.version();
+            if entry.pending.is_empty() {
+                guards.push((entry.stream.clone(), version));
+                continue;
+            }
+            let mut events: Vec<NewEvent> = Vec::with_capacity(entry.pending.len());
+            for event in &entry.pending {
+                events.push(self.repository.encode(event, self.clock.new_id()).await?);
+            }
+            writes.push(Write { stream: entry.stream.clone(), expected: version, events });
+        }
+        Ok(Append {
+            writes,
+            guards,
+            taken: work.taken.clone(),
+            released: work.released.clone(),
+            idempotency: context.idempotency,
+            metadata: context.metadata.clone(),
+            at: context.at,
+        })
+    }
+
+    /// Appends. An unknown outcome is resolved before anything else is decided: the very same events are sent again,
+    /// and when somebody is in the way, the journal is asked whether that is ourselves.
+    async fn append<E>(&self, append: Append) -> Outcome<E> {
+        let journal = self.repository.journal();
+        let mut unknown = None;
+        for resend in 0..=MAX_RESENDS {
+            let error = match journal.append(append.clone()).await {
+                Ok(appended) => return Outcome::Done(appended),
+                Err(AppendError::Unknown(reason)) => {
+                    tracing::warn!(%reason, resend, "the outcome of an append is unknown: sending it again");
+                    unknown = Some(reason);
+                    tokio::time::sleep(Duration::from_millis(10 << resend)).await;
+                    continue;
+                }
+                Err(error) => error,
+            };
+            if unknown.is_some() {
+                match self.find(&append).await {
+                    Ok(Some(appended)) => return Outcome::Done(appended),
+                    Ok(None) => {}
+                    Err(error) => return Outcome::Failed(error.into()),
+                }
+            }
+            return match error {
+                AppendError::Conflict { stream, .. } => Outcome::Conflict(stream),
+                AppendError::ClaimTaken { claim, owner } => {
+                    Outcome::Failed(DispatchError::ClaimTaken { claim, owner })
+                }
+                AppendError::IdempotencyKeyReused => Outcome::Failed(DispatchError::IdempotencyKeyReused),
+                AppendError::Empty | AppendError::Unknown(_) | AppendError::Unavailable(_) => {
+                    Outcome::Failed(StoreError::Unavailable(error.to_string()).into())
+                }
+            };
+        }
+        // The events may be there: what is cached may be old.
+        for write in &append.writes {
+            self.repository.evict(&write.stream);
+        }
+        let reason = unknown.unwrap_or_default();
+        Outcome::Failed(DispatchError::Unknown(reason))
+    }
+
+    /// Whether exactly these events are in the journal. An append is whole or absent, so its first event tells.
+    async fn find(&self, append: &Append) -> Result<Option<Appended>, StoreError> {
+        let Some(write) = append.writes.first() else { return Ok(None) };
+        let recorded = self.repository.journal().read_stream(&write.stream, write.expected).await?;
+        let ours = |event: &&schemas::envelope::RecordedEvent| event.id == write.events[0].id;
+        Ok(recorded.iter().find(ours).map(|event| {
+            let last = event.position + append.len() as u64 - 1;
+            Appended { first: event.position, last, replayed: false }
+        }))
+    }
+
+    /// Puts what was written into the cache, before anybody is told that it was.
+    fn keep(&self, work: Work) -> Vec<Event> {
+        let mut events = Vec::new();
+        for Entry { stream, state, pending, .. } in work.entries {
+            if pending.is_empty() {
+                continue;
+            }
+            state.0.advanced_by(pending.len() as u64).put(&self.repository, &stream);
+            events.extend(pending);
+        }
+        events
+    }
+
+    async fn replay<T, E>(
+        &self,
+        idempotency: Option<&Idempotency>,
+    ) -> Result<Option<Committed<T>>, DispatchError<E>> {
+        let Some(idempotency) = idempotency else { return Ok(None) };
+        match self.repository.journal().idempotent(&idempotency.key).await? {
+            None => Ok(None),
+            Some(stored) if stored.fingerprint != idempotency.fingerprint => {
+                Err(DispatchError::IdempotencyKeyReused)
+            }
+            Some(stored) => self.read_back(stored.first, stored.last).await.map(Some),
+        }
+    }
+
+    async fn read_back<T, E>(&self, first: u64, last: u64) -> Result<Committed<T>, DispatchError<E>> {
+        let positions = (first..=last).collect::<Vec<_>>();
+        let recorded = self.repository.journal().read_positions(&positions).await?;
+        let mut events = Vec::with_capacity(recorded.len());
+        for event in &recorded {
+            events.push(self.repository.decode(event).await?);
+        }
+        Ok(Committed { value: None, events, position: last, replayed: true })
+    }
+}
+
+impl State {
+    fn advanced_by(self, events: u64) -> Self {
+        fn advance<A: Clone>(loaded: Arc<Loaded<A>>, events: u64) -> Arc<Loaded<A>> {
+            let version = loaded.version + events;
+            let state =
+                Arc::try_unwrap(loaded).map_or_else(|shared| shared.state.clone(), |owned| owned.state);
+            Arc::new(Loaded { version, state })
+        }
+        match self {
+            Self::App(loaded) => Self::App(advance(loaded, events)),
+            Self::User(loaded) => Self::User(advance(loaded, events)),
+            Self::Lockout(loaded) => Self::Lockout(advance(loaded, events)),
+            Self::Session(loaded) => Self::Session(advance(loaded, events)),
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! Login with a password.
+//!
+//! What anyone learns from a guess is decided by the account's lockout, in the log: a wrong guess is told only after
+//! its failure is appended, and a right one only after the session is started under a guard on that same stream. So
+//! however many guesses are hashed at once, no more are answered than the policy allows. Addresses that nobody has
+//! go through the same steps, with a lockout kept in memory and a hash of nothing.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::post;
+use cqrs_es::Aggregate;
+use cqrs_es::event_sink::EventSink;
+use domain::app::App;
+use domain::lockout::{AccountIsLocked, Lockout, LockoutCommand, LockoutPolicy};
+use domain::password::{Password, PasswordHash};
+use domain::session::{LoginMethod, Session, SessionCommand};
+use domain::user::{Client, User, UserCommand};
+use domain::{AppId, Email, SessionId, StreamId, Timestamp, UserId};
+use event_store::lookup::session_claim;
+use futures::FutureExt;
+use http_kit::extract::{AppScope, Body};
+use http_kit::problem::Problem;
+use http_kit::request::RequestContext;
+use quick_cache::sync::Cache;
+use schemas::envelope::Actor;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use tokio::time::Instant;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::CommandService;
+use crate::answers::{Done, Link, TokensBody, require_active};
+use crate::dispatch::{Committed, Context, DispatchError, StreamRef, Work};
+
+/// Answers that must not tell whether an address is known are given at a multiple of this time after the request: the
+/// write that a known address costs disappears in it.
+const STEP: Duration = Duration::from_millis(100);
+/// How many unknown addresses are remembered.
+const UNKNOWN: usize = 100_000;
+/// How often a login is checked again because the password was changed meanwhile.
+const MAX_CHECKS: usize = 4;
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    OpenApiRouter::new().routes(routes!(login)).route("/auth/login", post(login))
+}
+
+/// An address and a password.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Credentials {
+    /// The address.
+    #[schema(example = "ada@example.com")]
+    email: String,
+    /// The password.
+    #[schema(value_type = String, format = Password, example = "correct horse battery")]
+    password: SecretString,
+}
+
+/// Log in with a password.
+///
+/// The answer to an unknown address, a wrong password, a banned account and one without a password is the same.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/login", tag = "auth", operation_id = "login",
+    params(("app_id" = String, Path, description = "The app")), request_body = Credentials,
+    responses((status = 200, description = "Tokens of a new session", body = TokensBody),
+        (status = 401, description = "`invalid_credentials`; for a repeated request whose session is over \
+         `session_revoked` or `session_expired`"),
+        (status = 403, description = "After a right password: `email_not_verified`, `user_banned`; or `app_disabled`"),
+        (status = 429, description = "`rate_limited`: too many requests, or too many wrong passwords for this address")))]
+pub(crate) async fn login(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    request: RequestContext,
+    Body { value: body, idempotency }: Body<Credentials>,
+) -> Result<Response, Problem> {
+    let started = Instant::now();
+    service.authenticator.app(&app_id).await?;
+    let context = service.context(&request, &app_id, Actor::anonymous(), idempotency);
+    if let Some(done) = service.dispatcher.replayed::<(), Problem>(&context).await? {
+        return service.logged_in(&app_id, &done).await;
+    }
+    let password = Password::new(body.password.expose_secret());
+    // Every account's address is in normal form, so text that has none belongs to nobody.
+    let email = Email::parse(&body.email).ok();
+    let user_id = match &email {
+        Some(email) => service.locate.locate(&app_id, email).await?,
+        None => None,
+    };
+    let result = match user_id {
+        Some(user_id) => {
+            let attempt = Attempt { app_id: &app_id, user_id, password: &password, client: &request.client };
+            service.check(&attempt, context).await
+        }
+        None => {
+            let name = email.as_ref().map_or(body.email.as_str(), Email::as_str);
+            Err(service.check_nobody(&app_id, name, &password).await)
+        }
+    };
+    if let Err(problem) = &result
+        && matches!(problem.code(), "invalid_credentials" | "rate_limited")
+    {
+        even_out(started).await;
+    }
+    result
+}
+
+/// Waits until the time since `started` is a multiple of [`STEP`].
+pub(crate) async fn even_out(started: Instant) {
+    let steps = started.elapsed().as_millis() / STEP.as_millis() + 1;
+    let until = started + STEP * u32::try_from(steps).unwrap_or(u32::MAX);
+    tokio::time::sleep_until(until).await;
+}
+
+/// One guess at one account.
+struct Attempt<'a> {
+    app_id: &'a AppId,
+    user_id: UserId,
+    password: &'a Password,
+    client: &'a Client,
+}
+
+/// Why a login with a right password did not go through.
+enum NotIn {
+    /// The hash that was checked is not the account's any more.
+    HashChanged,
+    /// A refusal.
+    Refused(Problem),
+}
+
+impl CommandService {
+    async fn check(&self, attempt: &Attempt<'_>, context: Context) -> Result<Response, Problem> {
+        for _ in 0..MAX_CHECKS {
+            let lockout = self.repository.load::<Lockout>(&attempt.user_id).await?;
+            lockout.state.require_open(context.at).map_err(|locked| too_many(locked, context.at))?;
+            let user = self.repository.load::<User>(&attempt.user_id).await?;
+            let hash = user.state.password_hash.clone();
+            if !self.passwords.verify(attempt.password, hash.as_ref()).await? {
+                return self.record_failure(attempt, context).await;
+            }
+            let Some(old) = hash else { return Err(Problem::internal("a password matched no hash")) };
+            let new = if self.passwords.is_outdated(&old) {
+                Some(self.passwords.hash(attempt.password).await?)
+            } else {
+                None
+            };
+            match self.start_session(attempt, context.clone(), old, new).await {
+                Ok(done) => return self.logged_in(attempt.app_id, &done).await,
+                Err(DispatchError::Refused(NotIn::Refused(problem))) => return Err(problem),
+                Err(DispatchError::Refused(NotIn::HashChanged)) => {}
+                Err(error) => return Err(error.map_refusal(|_| Problem::unauthenticated()).into()),
+            }
+        }
+        Err(Problem::overloaded("a password was changed again and again during a login"))
+    }
+
+    async fn start_session(
+        &self,
+        attempt: &Attempt<'_>,
+        context: Context,
+        old: PasswordHash,
+        new: Option<PasswordHash>,
+    ) -> Result<Committed<()>, DispatchError<NotIn>> {
+        let Attempt { app_id, user_id, client, .. } = *attempt;
+        let (app_id, client, at) = (app_id.clone(), client.clone(), context.at);
+        let session_id = SessionId(self.clock.new_id());
+        let reads =
+            vec![StreamRef::App(app_id.clone()), StreamRef::User(user_id), StreamRef::Lockout(user_id)];
+        let decide = move |work: &mut Work| {
+            let lockout = work.get::<Lockout>(&user_id);
+            lockout.require_open(at).map_err(|locked| NotIn::Refused(too_many(locked, at)))?;
+            let user = work.get::<User>(&user_id).clone();
+            if !user.is_of(&app_id) || user.password_hash.as_ref() != Some(&old) {
+                return Err(NotIn::HashChanged);
+            }
+            let settings = may_enter(work.get::<App>(&app_id), &user).map_err(NotIn::Refused)?;
+            let internal = |error| NotIn::Refused(Problem::internal(error));
+            if let Some(new) = new.clone() {
+                let rehash = UserCommand::Rehash { old: old.clone(), new, at };
+                work.execute::<User>(&user_id, rehash).map_err(|error| internal(error.to_string()))?;
+            }
+            let start = SessionCommand::Start {
+                session_id,
+                user_id,
+                app_id: app_id.clone(),
+                method: LoginMethod::Password,
+                ttl: settings.refresh_token_ttl,
+                idle_ttl: settings.refresh_idle_ttl,
+                client: client.clone(),
+                at,
+            };
+            work.execute::<Session>(&session_id, start).map_err(|error| internal(error.to_string()))?;
+            work.take(session_claim(user_id, session_id), &StreamId::session(session_id));
+            Ok(())
+        };
+        self.dispatcher.run(context, reads, decide).await
+    }
+
+    /// The failure is in the log before anybody hears of it.
+    async fn record_failure(&self, attempt: &Attempt<'_>, context: Context) -> Result<Response, Problem> {
+        let (user_id, policy, at) = (attempt.user_id, self.settings.lockout, context.at);
+        let decide = move |work: &mut Work| {
+            let command = LockoutCommand::RecordFailure { user_id, policy, at };
+            work.execute::<Lockout>(&user_id, command).map_err(|locked| too_many(locked, at))
+        };
+        let done = self.dispatcher.run(context, vec![StreamRef::Lockout(user_id)], decide).await?;
+        self.logged_in(attempt.app_id, &done).await
+    }
+
+    /// What the committed events say: a session, or a failure.
+    async fn logged_in<T>(&self, app_id: &AppId, done: &Committed<T>) -> Result<Response, Problem> {
+        match Link::made_by(&done.events) {
+            Some(link) => Ok(Done::ok(done.position, self.tokens_of(app_id, link).await?)),
+            None => Err(Problem::new("invalid_credentials")),
+        }
+    }
+
+    /// A guess at an address that nobody has.
+    async fn check_nobody(&self, app_id: &AppId, name: &str, password: &Password) -> Problem {
+        let at = self.clock.now();
+        let lockout = self.unknown_emails.of(app_id, name);
+        if let Err(locked) =
+            lockout.lock().unwrap_or_else(std::sync::PoisonError::into_inner).require_open(at)
+        {
+            return too_many(locked, at);
+        }
+        if let Err(error) = self.passwords.verify(password, None).await {
+            return error.into();
+        }
+        match record_in_memory(&lockout, self.settings.lockout, at) {
+            Ok(()) => Problem::new("invalid_credentials"),
+            Err(locked) => too_many(locked, at),
+        }
+    }
+}
+
+/// The settings of the app, if it lets this person in.
+fn may_enter(app: &App, user: &User) -> Result<domain::AppSettings, Problem> {
+    require_active(app)?;
+    if user.banned {
+        return Err(Problem::new("user_banned"));
+    }
+    if app.settings.require_verified_email && !user.email_verified {
+        return Err(Problem::new("email_not_verified"));
+    }
+    Ok(app.settings.clone())
+}
+
+/// 429 until the lock ends.
+pub(crate) fn too_many(locked: AccountIsLocked, at: Timestamp) -> Problem {
+    let left = locked.until.duration_since(at);
+    let seconds = u64::try_from(left.as_secs()).unwrap_or_default() + u64::from(left.subsec_nanos() > 0);
+    Problem::new("rate_limited").retry_after(seconds.max(1))
+}
+
+/// The failed logins at addresses that nobody has. They are forgotten at a restart, and when there are very many.
+pub(crate) struct UnknownEmails(Cache<[u8; 32], Arc<Mutex<Lockout>>>);
+
+impl Default for UnknownEmails {
+    fn default() -> Self {
+        Self(Cache::new(UNKNOWN))
+    }
+}
+
+impl UnknownEmails {
+    fn of(&self, app_id: &AppId, name: &str) -> Arc<Mutex<Lockout>> {
+        // Hashed so that no address stays in memory, and so that a long one takes no more room.
+        let text = [app_id.as_str().as_bytes(), &[0], name.as_bytes()].concat();
+        let mut key = [0; 32];
+        key.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &text).as_ref());
+        let made = self.0.get_or_insert_with(&key, || Ok::<_, std::convert::Infallible>(Arc::default()));
+        made.unwrap_or_else(|never| match never {})
+    }
+}
+
+fn record_in_memory(
+    lockout: &Mutex<Lockout>,
+    policy: LockoutPolicy,
+    at: Timestamp,
+) -> Result<(), AccountIsLocked> {
+    let mut lockout = lockout.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let user_id = UserId(uuid::Uuid::nil());
+    let command = LockoutCommand::RecordFailure { user_id, policy, at };
+    let decided = Aggregate::handle(&mut *lockout, command, &(), &EventSink::default()).now_or_never();
+    decided.expect("decisions are pure: they wait for nothing")
+}

@@ -1,0 +1,180 @@
+//! Registration: an account, the claim on its address, and the first session in one append.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::post;
+use domain::app::App;
+use domain::session::{LoginMethod, Session, SessionCommand};
+use domain::settings::Registration;
+use domain::user::{RegistrationMethod, User, UserCommand};
+use domain::{AppId, Email, SessionId, StreamId, UserId};
+use event_store::lookup::session_claim;
+use http_kit::extract::{AppScope, Body};
+use http_kit::problem::Problem;
+use http_kit::request::RequestContext;
+use schemas::envelope::Actor;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::CommandService;
+use crate::answers::{Done, Link, TokensBody, require_active};
+use crate::dispatch::{Committed, DispatchError, StreamRef};
+use crate::fields;
+use crate::login::even_out;
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    OpenApiRouter::new()
+        .routes(routes!(register))
+        .route("/v1/apps/{app_id}/auth/signup", post(register))
+        .route("/auth/register", post(register))
+        .route("/auth/signup", post(register))
+}
+
+/// A new account.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewAccount {
+    /// The address. Within an app it is one account's.
+    #[schema(example = "ada@example.com")]
+    email: String,
+    /// The password. It is compared exactly as it comes, after Unicode NFC.
+    #[schema(value_type = String, format = Password, min_length = 8, max_length = 1024, example = "correct horse battery")]
+    password: SecretString,
+    /// The name the person goes by.
+    #[schema(min_length = 1, max_length = 200)]
+    name: Option<String>,
+    /// Where the person's picture is: an http or https URL.
+    #[schema(max_length = 2048)]
+    avatar_url: Option<String>,
+    /// A telephone number.
+    #[schema(min_length = 1, max_length = 40)]
+    phone: Option<String>,
+}
+
+/// What is told to everybody when addresses must be verified.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct VerificationSent {
+    /// Always `verification_sent`.
+    #[schema(example = "verification_sent")]
+    status: &'static str,
+}
+
+/// Make an account and log in to it.
+///
+/// Apps with `require_verified_email` answer 202 whether or not the address was taken, and log nobody in.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/register", tag = "auth", operation_id = "register",
+    params(("app_id" = String, Path, description = "The app")), request_body = NewAccount,
+    responses((status = 201, description = "The account's first tokens", body = TokensBody),
+        (status = 202, description = "A mail was sent, to whom it may concern", body = VerificationSent),
+        (status = 401, description = "`session_revoked`, `session_expired`: a repeated request whose session is over"),
+        (status = 403, description = "`registration_closed`, `app_disabled`"),
+        (status = 409, description = "`email_taken`"),
+        (status = 422, description = "`weak_password`, `invalid_email`, `validation_failed`, `idempotency_key_reused`")))]
+pub(crate) async fn register(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    request: RequestContext,
+    Body { value: body, idempotency }: Body<NewAccount>,
+) -> Result<Response, Problem> {
+    let started = Instant::now();
+    let app = service.authenticator.app(&app_id).await?;
+    let context = service.context(&request, &app_id, Actor::anonymous(), idempotency);
+    if let Some(done) = service.dispatcher.replayed::<(), Problem>(&context).await? {
+        return service.registered(&app_id, &done).await;
+    }
+    let settings = &app.state.settings;
+    if settings.registration != Registration::Open {
+        return Err(Problem::new("registration_closed"));
+    }
+    let email = fields::email(&body.email)?;
+    let password =
+        fields::new_password(body.password.expose_secret(), settings.password_min_length, "/password")?;
+    let profile = fields::profile(body.name, body.phone, body.avatar_url)?;
+    // Spent whether or not the address is taken, so that the time tells nothing.
+    let password_hash = service.passwords.hash(&password).await?;
+    if service.is_taken(&app_id, &email).await? {
+        return taken(settings.require_verified_email, started).await;
+    }
+
+    let user_id = UserId(service.clock.new_id());
+    let session_id = SessionId(service.clock.new_id());
+    let claim = service.lookup.email_claim(&app_id, &email);
+    let (at, id, client) = (context.at, app_id.clone(), request.client.clone());
+    let decide = move |work: &mut crate::dispatch::Work| {
+        let app = work.get::<App>(&id);
+        require_active(app)?;
+        let settings = app.settings.clone();
+        if settings.registration != Registration::Open {
+            return Err(Problem::new("registration_closed"));
+        }
+        let register = UserCommand::Register {
+            user_id,
+            app_id: id.clone(),
+            method: RegistrationMethod::Password,
+            email: email.clone(),
+            password_hash: Some(password_hash.clone()),
+            profile: profile.clone(),
+            client: client.clone(),
+            at,
+        };
+        work.execute::<User>(&user_id, register).map_err(Problem::internal)?;
+        work.take(claim.clone(), &StreamId::user(user_id));
+        if settings.require_verified_email {
+            return Ok(());
+        }
+        let start = SessionCommand::Start {
+            session_id,
+            user_id,
+            app_id: id.clone(),
+            method: LoginMethod::Registration,
+            ttl: settings.refresh_token_ttl,
+            idle_ttl: settings.refresh_idle_ttl,
+            client: client.clone(),
+            at,
+        };
+        work.execute::<Session>(&session_id, start).map_err(Problem::internal)?;
+        work.take(session_claim(user_id, session_id), &StreamId::session(session_id));
+        Ok(())
+    };
+    match service.dispatcher.run(context, vec![StreamRef::App(app_id.clone())], decide).await {
+        Ok(done) => {
+            if Link::made_by(&done.events).is_none() {
+                even_out(started).await;
+            }
+            service.registered(&app_id, &done).await
+        }
+        Err(DispatchError::ClaimTaken { .. }) => taken(settings.require_verified_email, started).await,
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn taken(uniform: bool, started: Instant) -> Result<Response, Problem> {
+    if uniform {
+        even_out(started).await;
+        Ok(Done::accepted(VerificationSent { status: "verification_sent" }))
+    } else {
+        let problem = Problem::new("email_taken");
+        Err(problem.field("/email", "email_taken", "this address belongs to another account"))
+    }
+}
+
+impl CommandService {
+    /// A look ahead that saves making a data key for nobody. The claim itself is taken in the append.
+    async fn is_taken(&self, app_id: &AppId, email: &Email) -> Result<bool, Problem> {
+        let claim = self.lookup.email_claim(app_id, email);
+        Ok(self.repository.journal().claim_owner(&claim).await?.is_some())
+    }
+
+    async fn registered<T>(&self, app_id: &AppId, done: &Committed<T>) -> Result<Response, Problem> {
+        match Link::made_by(&done.events) {
+            Some(link) => Ok(Done::created(done.position, self.tokens_of(app_id, link).await?)),
+            None => Ok(Done::accepted(VerificationSent { status: "verification_sent" })),
+        }
+    }
+}

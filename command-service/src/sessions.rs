@@ -1,0 +1,143 @@
+//! Ending one's own sessions. The list of them is a read model's; which of them there are is in the journal's claims.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use axum::routing::{delete, post};
+use domain::session::{RevocationReason, Session, SessionCommand, SessionEvent};
+use domain::{Event, SessionId, StreamId, UserId};
+use event_store::lookup::{session_claim, sessions_of};
+use http_kit::extract::{AppScope, OptionalBody, Segments};
+use http_kit::problem::Problem;
+use http_kit::request::RequestContext;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::CommandService;
+use crate::answers::Done;
+use crate::dispatch::{StreamRef, Work};
+use crate::me::{LiveCaller, live_reads};
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    OpenApiRouter::new()
+        .routes(routes!(revoke))
+        .routes(routes!(revoke_all))
+        .route("/auth/sessions/{session_id}", delete(revoke))
+        .route("/auth/sessions/revoke-all", post(revoke_all))
+}
+
+#[derive(Deserialize)]
+pub(crate) struct SessionSegment {
+    session_id: Uuid,
+}
+
+/// Which sessions to keep.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RevokeAll {
+    /// Whether the session that asks goes on.
+    #[serde(default)]
+    exclude_current: bool,
+}
+
+/// How many there were.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Revoked {
+    /// How many sessions were ended.
+    revoked: usize,
+}
+
+/// End one of one's own sessions.
+#[utoipa::path(delete, path = "/v1/apps/{app_id}/auth/sessions/{session_id}", tag = "sessions",
+    operation_id = "revoke_own_session", security(("user" = [])),
+    params(("app_id" = String, Path, description = "The app"), ("session_id" = Uuid, Path, description = "The session")),
+    responses((status = 204, description = "It is over"),
+        (status = 404, description = "`not_found`: there is no live session of this id, or it is not one's own")))]
+pub(crate) async fn revoke(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    Segments(SessionSegment { session_id }): Segments<SessionSegment>,
+    request: RequestContext,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let caller = service.authenticator.user(&app_id, &headers).await?;
+    let context = service.context(&request, &app_id, caller.actor(), None);
+    let (at, user_id, session_id) = (context.at, caller.user_id, SessionId(session_id));
+    let live = LiveCaller::of(&caller);
+    let mut reads = live_reads(&caller);
+    reads.push(StreamRef::Session(session_id));
+    let decide = move |work: &mut Work| {
+        live.require(work, at)?;
+        let owner = work.get::<Session>(&session_id).require_live(at).map_err(|_| Problem::not_found())?;
+        if owner.user_id != user_id {
+            return Err(Problem::not_found());
+        }
+        let command = SessionCommand::Revoke { reason: RevocationReason::User, at };
+        work.execute::<Session>(&session_id, command).map_err(Problem::internal)?;
+        work.release(session_claim(user_id, session_id));
+        Ok(())
+    };
+    let done = service.dispatcher.run(context, reads, decide).await?;
+    Ok(Done::no_content(done.position))
+}
+
+/// End all of one's own sessions.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/sessions/revoke-all", tag = "sessions",
+    operation_id = "revoke_own_sessions", security(("user" = [])), request_body = Option<RevokeAll>,
+    params(("app_id" = String, Path, description = "The app")),
+    responses((status = 200, description = "They are over", body = Revoked)))]
+pub(crate) async fn revoke_all(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    request: RequestContext,
+    headers: HeaderMap,
+    OptionalBody { value: body, idempotency }: OptionalBody<RevokeAll>,
+) -> Result<Response, Problem> {
+    let caller = service.authenticator.user(&app_id, &headers).await?;
+    let exclude_current = body.unwrap_or_default().exclude_current;
+    let context = service.context(&request, &app_id, caller.actor(), idempotency);
+    let (at, user_id, current) = (context.at, caller.user_id, caller.session_id);
+    let sessions = service.claimed_sessions(user_id).await?;
+    let live = LiveCaller::of(&caller);
+    let mut reads = live_reads(&caller);
+    reads.extend(sessions.iter().copied().map(StreamRef::Session));
+    let decide = move |work: &mut Work| {
+        live.require(work, at)?;
+        for &session_id in sessions.iter().filter(|id| !exclude_current || **id != current) {
+            end_in(work, session_id, user_id, RevocationReason::User, at)?;
+        }
+        Ok::<_, Problem>(())
+    };
+    let done = service.dispatcher.run(context, reads, decide).await?;
+    let is_end = |event: &&Event| matches!(event, Event::Session(SessionEvent::SessionRevoked(_)));
+    Ok(Done::ok(done.position, Revoked { revoked: done.events.iter().filter(is_end).count() }))
+}
+
+/// Ends a session as part of a larger decision. One that has expired only gives its claim back.
+pub(crate) fn end_in(
+    work: &mut Work,
+    session_id: SessionId,
+    user_id: UserId,
+    reason: RevocationReason,
+    at: domain::Timestamp,
+) -> Result<(), Problem> {
+    if work.get::<Session>(&session_id).require_live(at).is_ok() {
+        let command = SessionCommand::Revoke { reason, at };
+        work.execute::<Session>(&session_id, command).map_err(Problem::internal)?;
+    }
+    work.release(session_claim(user_id, session_id));
+    Ok(())
+}
+
+impl CommandService {
+    /// All sessions of a user that were not revoked, from the journal itself.
+    pub(crate) async fn claimed_sessions(&self, user_id: UserId) -> Result<Vec<SessionId>, Problem> {
+        let claims = self.repository.journal().claims("session", &sessions_of(user_id)).await?;
+        Ok(claims.iter().filter_map(|(_, stream): &(_, StreamId)| stream.uuid()).map(SessionId).collect())
+    }
+}

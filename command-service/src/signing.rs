@@ -1,0 +1,321 @@
+//! Signing keys and the access tokens they sign (RFC 9068).
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256,
+    RsaPublicKeyComponents,
+};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use domain::app::App;
+use domain::signing_key::{PublicJwk, TokenAlgorithm};
+use domain::user::User;
+use domain::{AppId, SessionId, Timestamp};
+use event_store::{KeyStore, StoreError};
+use http_kit::access_token::{AccessClaims, AccessTokens};
+use http_kit::problem::Problem;
+use quick_cache::sync::Cache;
+use serde::Serialize;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+/// How many parsed keys are kept: parsing one costs more than signing with it.
+const PARSED_KEYS: usize = 1000;
+
+/// Makes signing keys and access tokens.
+pub struct Signing {
+    key_store: Arc<KeyStore>,
+    tokens: Arc<AccessTokens>,
+    parsed: Cache<(AppId, String), Arc<ParsedKey>>,
+}
+
+/// What an access token is about.
+#[derive(Clone, Debug)]
+pub struct Grant<'a> {
+    /// The app, whose current key signs.
+    pub app: &'a App,
+    /// Who it speaks for.
+    pub user: &'a User,
+    /// The session it belongs to.
+    pub session_id: SessionId,
+    /// Which of the session's access tokens this is: the generation of the refresh token beside it.
+    pub generation: u32,
+    /// When it was issued: the time of the event, so that a repeated request gives the same token.
+    pub at: Timestamp,
+    /// How many seconds it lasts.
+    pub ttl: i64,
+}
+
+/// Why there is no token.
+#[derive(Debug, thiserror::Error)]
+pub enum SigningError {
+    /// The key store does not work.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The app, user or key is not there, or the key is broken.
+    #[error("no access token could be signed: {0}")]
+    Key(&'static str),
+}
+
+impl From<SigningError> for Problem {
+    fn from(error: SigningError) -> Self {
+        match error {
+            SigningError::Store(error) => error.into(),
+            SigningError::Key(what) => Self::internal(what),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Header<'a> {
+    typ: &'static str,
+    alg: &'static str,
+    kid: &'a str,
+}
+
+impl Signing {
+    /// Private keys are kept there, and the tokens are those that these verify.
+    pub fn new(key_store: Arc<KeyStore>, tokens: Arc<AccessTokens>) -> Self {
+        Self { key_store, tokens, parsed: Cache::new(PARSED_KEYS) }
+    }
+
+    /// The issuer of an app's tokens.
+    pub fn issuer(&self, app_id: &AppId) -> String {
+        self.tokens.issuer(app_id)
+    }
+
+    /// Makes a key. Its private half is in the key store when this returns, so that an event can publish it.
+    pub async fn generate(
+        &self,
+        app_id: &AppId,
+        algorithm: TokenAlgorithm,
+    ) -> Result<PublicJwk, SigningError> {
+        // An RSA key takes long to find.
+        let made = tokio::task::spawn_blocking(move || new_key(algorithm)).await;
+        let (public, pkcs8) = made.map_err(|_| SigningError::Key("making a key was cut short"))??;
+        self.key_store.put_signing_key(app_id, &public.kid, algorithm_name(algorithm), &pkcs8).await?;
+        Ok(public)
+    }
+
+    /// Makes the two keys that a new app, or one with a new algorithm, needs.
+    pub async fn generate_pair(
+        &self,
+        app_id: &AppId,
+        algorithm: TokenAlgorithm,
+    ) -> Result<Box<[PublicJwk; 2]>, SigningError> {
+        let first = self.generate(app_id, algorithm).await?;
+        let next = self.generate(app_id, algorithm).await?;
+        Ok(Box::new([first, next]))
+    }
+
+    /// An access token.
+    pub async fn access_token(&self, grant: &Grant<'_>) -> Result<String, SigningError> {
+        let app_id = grant.app.id.as_ref().ok_or(SigningError::Key("there is no such app"))?;
+        let user_id = grant.user.id.ok_or(SigningError::Key("there is no such user"))?;
+        let jwk = grant.app.current_key().ok_or(SigningError::Key("the app has no signing key"))?;
+        let iat = grant.at.as_second();
+        let claims = AccessClaims {
+            iss: self.issuer(app_id),
+            sub: user_id,
+            aud: app_id.to_string(),
+            client_id: app_id.to_string(),
+            exp: iat + grant.ttl,
+            iat,
+            nbf: None,
+            jti: token_id(grant.session_id, grant.generation).to_string(),
+            sid: grant.session_id,
+            roles: grant.user.roles.iter().cloned().collect(),
+            email_verified: grant.user.email_verified,
+        };
+        let header = Header { typ: "at+jwt", alg: algorithm_name(jwk.alg), kid: &jwk.kid };
+        let mut token = encoded(&header);
+        token.push('.');
+        token.push_str(&encoded(&claims));
+        let signature = self.parsed_key(app_id, jwk).await?.sign(token.as_bytes())?;
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+        Ok(token)
+    }
+
+    async fn parsed_key(&self, app_id: &AppId, jwk: &PublicJwk) -> Result<Arc<ParsedKey>, SigningError> {
+        let name = (app_id.clone(), jwk.kid.clone());
+        if let Some(key) = self.parsed.get(&name) {
+            return Ok(key);
+        }
+        let pkcs8 = self.key_store.signing_key(app_id, &jwk.kid).await?;
+        let pkcs8 =
+            pkcs8.ok_or(SigningError::Key("the private half of a signing key is not in the key store"))?;
+        let key = Arc::new(ParsedKey::parse(jwk.alg, &pkcs8)?);
+        self.parsed.insert(name, key.clone());
+        Ok(key)
+    }
+}
+
+/// A private key that is ready to sign.
+enum ParsedKey {
+    Es256(EcdsaKeyPair),
+    EdDsa(Ed25519KeyPair),
+    Rs256(RsaKeyPair),
+}
+
+impl ParsedKey {
+    fn parse(algorithm: TokenAlgorithm, pkcs8: &[u8]) -> Result<Self, SigningError> {
+        let parsed = match algorithm {
+            TokenAlgorithm::Es256 => {
+                EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8).map(Self::Es256)
+            }
+            TokenAlgorithm::EdDsa => Ed25519KeyPair::from_pkcs8(pkcs8).map(Self::EdDsa),
+            TokenAlgorithm::Rs256 => RsaKeyPair::from_pkcs8(pkcs8).map(Self::Rs256),
+        };
+        parsed.map_err(|_| SigningError::Key("a stored signing key is broken"))
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SigningError> {
+        const FAILED: SigningError = SigningError::Key("signing failed");
+        Ok(match self {
+            Self::Es256(key) => {
+                key.sign(&SystemRandom::new(), message).map_err(|_| FAILED)?.as_ref().to_vec()
+            }
+            Self::EdDsa(key) => key.sign(message).as_ref().to_vec(),
+            Self::Rs256(key) => {
+                let mut signature = vec![0; key.public_modulus_len()];
+                key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature)
+                    .map_err(|_| FAILED)?;
+                signature
+            }
+        })
+    }
+}
+
+/// The algorithm as the header of a token names it.
+pub fn algorithm_name(algorithm: TokenAlgorithm) -> &'static str {
+    match algorithm {
+        TokenAlgorithm::Es256 => "ES256",
+        TokenAlgorithm::EdDsa => "EdDSA",
+        TokenAlgorithm::Rs256 => "RS256",
+    }
+}
+
+fn encoded(part: &impl Serialize) -> String {
+    URL_SAFE_NO_PAD.encode(serde_json::to_vec(part).expect("plain members serialize"))
+}
+
+/// The `jti`: unlike for each token, the same when a token is made again. Version 8 (RFC 9562 section 5.8).
+fn token_id(session_id: SessionId, generation: u32) -> Uuid {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(b"watchword jti");
+    context.update(session_id.0.as_bytes());
+    context.update(&generation.to_be_bytes());
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&context.finish().as_ref()[..16]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+}
+
+fn new_key(algorithm: TokenAlgorithm) -> Result<(PublicJwk, Zeroizing<Vec<u8>>), SigningError> {
+    const FAILED: SigningError = SigningError::Key("a key could not be made");
+    let failed = |_| FAILED;
+    let base64 = |bytes: &[u8]| Some(URL_SAFE_NO_PAD.encode(bytes));
+    let random = SystemRandom::new();
+    let mut public = PublicJwk {
+        kty: String::new(),
+        usage: "sig".to_owned(),
+        alg: algorithm,
+        kid: String::new(),
+        crv: None,
+        x: None,
+        y: None,
+        n: None,
+        e: None,
+    };
+    let pkcs8 = match algorithm {
+        TokenAlgorithm::Es256 => {
+            let pkcs8 =
+                EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).map_err(failed)?;
+            let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref());
+            let key = key.map_err(|_| FAILED)?;
+            // An uncompressed point (SEC 1 section 2.3.3): 4, x, y.
+            let [4, point @ ..] = key.public_key().as_ref() else { return Err(FAILED) };
+            let (x, y) = point.split_at(32);
+            "EC".clone_into(&mut public.kty);
+            public.crv = Some("P-256".to_owned());
+            (public.x, public.y) = (base64(x), base64(y));
+            Zeroizing::new(pkcs8.as_ref().to_vec())
+        }
+        TokenAlgorithm::EdDsa => {
+            let pkcs8 = Ed25519KeyPair::generate_pkcs8(&random).map_err(failed)?;
+            let key = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).map_err(|_| FAILED)?;
+            "OKP".clone_into(&mut public.kty);
+            public.crv = Some("Ed25519".to_owned());
+            public.x = base64(key.public_key().as_ref());
+            Zeroizing::new(pkcs8.as_ref().to_vec())
+        }
+        TokenAlgorithm::Rs256 => {
+            let key = RsaKeyPair::generate(KeySize::Rsa2048).map_err(failed)?;
+            let pkcs8: Pkcs8V1Der<'_> = key.as_der().map_err(failed)?;
+            let parts = RsaPublicKeyComponents::<Vec<u8>>::from(key.public_key());
+            "RSA".clone_into(&mut public.kty);
+            (public.n, public.e) = (base64(&parts.n), base64(&parts.e));
+            Zeroizing::new(pkcs8.as_ref().to_vec())
+        }
+    };
+    public.kid = thumbprint(&public);
+    Ok((public, pkcs8))
+}
+
+/// RFC 7638 section 3: SHA-256 of the required members in lexicographic order, without white space.
+fn thumbprint(jwk: &PublicJwk) -> String {
+    let members = [
+        ("crv", jwk.crv.as_ref()),
+        ("e", jwk.e.as_ref()),
+        ("kty", Some(&jwk.kty)),
+        ("n", jwk.n.as_ref()),
+        ("x", jwk.x.as_ref()),
+        ("y", jwk.y.as_ref()),
+    ];
+    let members =
+        members.iter().filter_map(|(name, value)| Some(format!(r#""{name}":"{}""#, value.as_ref()?)));
+    let json = format!("{{{}}}", members.collect::<Vec<_>>().join(","));
+    URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, json.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example of RFC 7638 section 3.1.
+    #[test]
+    fn thumbprint_is_that_of_the_rfc() {
+        let n = "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV\
+                 4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c\
+                 7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1j\
+                 F44-csFCur-kEgU8awapJzKnqDKgw";
+        let jwk = PublicJwk {
+            kty: "RSA".to_owned(),
+            usage: "sig".to_owned(),
+            alg: TokenAlgorithm::Rs256,
+            kid: String::new(),
+            crv: None,
+            x: None,
+            y: None,
+            n: Some(n.to_owned()),
+            e: Some("AQAB".to_owned()),
+        };
+        assert_eq!(thumbprint(&jwk), "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
+    }
+
+    #[test]
+    fn every_algorithm_makes_keys_that_sign() {
+        for algorithm in [TokenAlgorithm::Es256, TokenAlgorithm::EdDsa, TokenAlgorithm::Rs256] {
+            let (public, pkcs8) = new_key(algorithm).expect("a key");
+            assert_eq!(public.kid.len(), 43);
+            assert!(
+                !ParsedKey::parse(algorithm, &pkcs8).expect("its own").sign(b"x").expect("signs").is_empty()
+            );
+        }
+    }
+}

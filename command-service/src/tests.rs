@@ -1,0 +1,598 @@
+//! The flows in process: the real router over a temporary SQLite journal.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use domain::lockout::LockoutPolicy;
+use domain::session::SessionEvent;
+use domain::user::{User, UserCommand};
+use domain::{AppId, Email, Event, Timestamp, UserId};
+use event_store::{
+    Clock, FixedClock, Journal, KeyStore, LookupKey, MasterKey, Repository, Sealer, SqliteJournal,
+};
+use http_kit::access_token::AccessTokens;
+use http_kit::auth::Authenticator;
+use http_kit::limits::{RateLimits, RateSettings};
+use http_kit::request::{Edge, around};
+use http_kit::token::DerivedTokens;
+use jiff::SignedDuration;
+use schemas::envelope::Actor;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tower::ServiceExt;
+
+use crate::dispatch::{Context, StreamRef};
+use crate::locate::JournalClaims;
+use crate::password_hashing::{PasswordHashing, PasswordHashingSettings};
+use crate::{CommandService, Parts, Settings};
+
+const PASSWORD: &str = "correct horse battery";
+
+struct World {
+    _dir: TempDir,
+    journal: Arc<dyn Journal>,
+    clock: Arc<FixedClock>,
+    service: Arc<CommandService>,
+    router: Router,
+    key: SecretString,
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: http::HeaderMap,
+    body: Value,
+}
+
+impl Answer {
+    fn text(&self, member: &str) -> String {
+        self.body[member].as_str().unwrap_or_else(|| panic!("{member} in {}", self.body)).to_owned()
+    }
+
+    fn code(&self) -> &str {
+        self.body["code"].as_str().unwrap_or_default()
+    }
+}
+
+impl World {
+    async fn start() -> Self {
+        Self::with_params("m=64,t=1,p=1").await
+    }
+
+    async fn with_params(params: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let master = MasterKey::generate();
+        let clock = Arc::new(FixedClock::new(Timestamp::from_second(1_800_000_000).expect("in range")));
+        let journal = SqliteJournal::open(&dir.path().join("journal.db")).await.expect("opens");
+        let journal: Arc<dyn Journal> = Arc::new(journal);
+        let keys = KeyStore::open(&dir.path().join("keys.db"), &master).await.expect("opens");
+        let keys = Arc::new(keys);
+        let repository =
+            Arc::new(Repository::new(journal.clone(), Arc::new(Sealer::new(keys.clone())), 1000));
+        let access_tokens = Arc::new(AccessTokens::new("https://auth.example"));
+        let tokens = DerivedTokens::new(&master);
+        let authenticator = Arc::new(Authenticator::new(
+            repository.clone(),
+            access_tokens.clone(),
+            tokens.clone(),
+            clock.clone(),
+        ));
+        let lookup = Arc::new(LookupKey::new(&master));
+        let hashing = PasswordHashingSettings { params: params.to_owned(), threads: Some(2), queue: None };
+        let service = CommandService::start(Parts {
+            repository: repository.clone(),
+            clock: clock.clone(),
+            key_store: keys,
+            lookup: lookup.clone(),
+            tokens,
+            access_tokens,
+            authenticator,
+            limits: Arc::new(RateLimits::new(&RateSettings { enabled: false, ..RateSettings::default() })),
+            locate: Arc::new(JournalClaims::new(journal.clone(), lookup)),
+            passwords: PasswordHashing::start(&hashing).expect("valid"),
+            settings: Settings { lockout: LockoutPolicy::default() },
+        });
+        let key = service.bootstrap().await.expect("bootstraps").expect("a first key");
+        let edge = Edge::new(repository, clock.clone(), &master, vec![]);
+        let (router, _) = service.clone().router().split_for_parts();
+        let router = around(router, Arc::new(edge));
+        Self { _dir: dir, journal, clock, service, router, key }
+    }
+
+    async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.expect("answers");
+        let (parts, body) = response.into_parts();
+        let bytes = axum::body::to_bytes(body, 1 << 20).await.expect("a body");
+        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        Answer { status: parts.status, headers: parts.headers, body }
+    }
+
+    async fn call(&self, method: &str, path: &str, bearer: Option<&str>, body: Option<Value>) -> Answer {
+        self.call_with(method, path, bearer, body, None).await
+    }
+
+    async fn call_with(
+        &self,
+        method: &str,
+        path: &str,
+        bearer: Option<&str>,
+        body: Option<Value>,
+        key: Option<&str>,
+    ) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(bearer) = bearer {
+            request = request.header("authorization", format!("Bearer {bearer}"));
+        }
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        let body = match body {
+            Some(body) => {
+                request = request.header("content-type", "application/json");
+                Body::from(body.to_string())
+            }
+            None => Body::empty(),
+        };
+        self.send(request.body(body).expect("a request")).await
+    }
+
+    async fn auth(&self, route: &str, body: Value) -> Answer {
+        self.call("POST", &format!("/v1/apps/default/auth/{route}"), None, Some(body)).await
+    }
+
+    async fn register(&self, email: &str) -> Answer {
+        self.auth("register", json!({"email": email, "password": PASSWORD, "name": "Ada"})).await
+    }
+
+    async fn login(&self, email: &str, password: &str) -> Answer {
+        self.auth("login", json!({"email": email, "password": password})).await
+    }
+
+    async fn me(&self, access_token: &str) -> Answer {
+        self.call("GET", "/v1/apps/default/auth/me", Some(access_token), None).await
+    }
+
+    async fn events(&self, name: &str) -> usize {
+        let all = self.journal.read_all(0, 100_000).await.expect("reads");
+        all.iter().filter(|event| event.name == name).count()
+    }
+
+    async fn set(&self, settings: Value) {
+        let key = self.key.expose_secret();
+        let body = json!({ "settings": settings });
+        let answer = self.call("PATCH", "/v1/apps/default", Some(key), Some(body)).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    }
+
+    /// What the admin route does, without its route: another file's.
+    async fn ban(&self, user_id: UserId) {
+        let context = Context {
+            metadata: schemas::envelope::Metadata {
+                app_id: AppId::default_app(),
+                actor: Actor::system(),
+                correlation_id: self.clock.new_id(),
+                causation_id: None,
+                request_id: None,
+                traceparent: None,
+            },
+            at: self.clock.now(),
+            idempotency: None,
+        };
+        let at = context.at;
+        let ban = self.service.dispatcher.run(context, vec![StreamRef::User(user_id)], move |work| {
+            work.execute::<User>(&user_id, UserCommand::Ban { reason: None, at })
+        });
+        ban.await.expect("bans");
+    }
+}
+
+fn user_id(answer: &Answer) -> UserId {
+    UserId(answer.body["user"]["id"].as_str().expect("an id").parse().expect("a UUID"))
+}
+
+#[tokio::test]
+async fn a_person_registers_logs_in_refreshes_and_logs_out() {
+    let world = World::start().await;
+    let registered = world.register("Ada@Example.com").await;
+    assert_eq!(registered.status, 201, "{}", registered.body);
+    assert_eq!(registered.body["user"]["email"], "ada@example.com");
+    assert_eq!(registered.body["token_type"], "Bearer");
+    assert_eq!(registered.body["expires_in"], 1800);
+    assert_eq!(registered.headers["cache-control"], "no-store");
+    assert!(registered.headers.contains_key("consistency-token"));
+
+    let login = world.login("ada@example.com", PASSWORD).await;
+    assert_eq!(login.status, 200, "{}", login.body);
+    let access = login.text("access_token");
+    let me = world.me(&access).await;
+    assert_eq!(me.status, 200, "{}", me.body);
+    assert_eq!(me.body["name"], "Ada");
+    assert_eq!(me.body["session_id"], login.body["session_id"]);
+    assert_eq!(me.body["orgs"], json!([]));
+
+    let patched =
+        world.call("PATCH", "/auth/me", Some(&access), Some(json!({"name": null, "phone": "+44 20"}))).await;
+    assert_eq!((patched.status, &patched.body["name"]), (StatusCode::OK, &Value::Null), "{}", patched.body);
+    assert_eq!(patched.body["phone"], "+44 20");
+    let mass = world.call("PATCH", "/auth/me", Some(&access), Some(json!({"roles": ["admin"]}))).await;
+    assert_eq!((mass.status.as_u16(), mass.code()), (400, "malformed_request"));
+
+    let refreshed = world.auth("refresh", json!({"refresh_token": login.text("refresh_token")})).await;
+    assert_eq!(refreshed.status, 200, "{}", refreshed.body);
+    assert_ne!(refreshed.text("refresh_token"), login.text("refresh_token"));
+
+    let body = json!({"refresh_token": refreshed.text("refresh_token")});
+    for _ in 0..2 {
+        assert_eq!(world.auth("logout", body.clone()).await.status, 204);
+    }
+    assert_eq!(world.me(&access).await.status, 401);
+    let dead = world.auth("refresh", body).await;
+    assert_eq!((dead.status.as_u16(), dead.code()), (401, "session_revoked"));
+    let by_bearer = world.call("POST", "/auth/logout", Some(&access), None).await;
+    assert_eq!(by_bearer.status, 204);
+    assert_eq!(world.call("POST", "/auth/logout", None, None).await.status, 401);
+}
+
+#[tokio::test]
+async fn registration_refuses_what_makes_no_sense() {
+    let world = World::start().await;
+    let cases = [
+        (json!({"email": "nobody", "password": PASSWORD}), 422, "invalid_email"),
+        (json!({"email": "a@example.com", "password": "short"}), 422, "weak_password"),
+        (json!({"email": "a@example.com", "password": "Password"}), 422, "weak_password"),
+        (json!({"email": "a@example.com", "password": "x".repeat(1025)}), 422, "weak_password"),
+        (json!({"email": "a@example.com", "password": PASSWORD, "name": "a\u{0}"}), 422, "validation_failed"),
+        (json!({"email": "a@example.com", "password": PASSWORD, "roles": []}), 400, "malformed_request"),
+    ];
+    for (body, status, code) in cases {
+        let answer = world.auth("register", body).await;
+        assert_eq!((answer.status.as_u16(), answer.code()), (status, code), "{}", answer.body);
+    }
+    assert_eq!(world.register("a@example.com").await.status, 201);
+    let taken = world.register("A@example.com").await;
+    assert_eq!((taken.status.as_u16(), taken.code()), (409, "email_taken"));
+    world.set(json!({"registration": "closed"})).await;
+    assert_eq!(world.register("b@example.com").await.code(), "registration_closed");
+    let absent = world.call("POST", "/v1/apps/none/auth/register", None, Some(json!({}))).await;
+    assert_eq!(absent.status, 400);
+    let body = json!({"email": "a@example.com", "password": PASSWORD});
+    for app in ["none", "platform", "NONE"] {
+        let path = format!("/v1/apps/{app}/auth/register");
+        assert_eq!(world.call("POST", &path, None, Some(body.clone())).await.status, 404, "{app}");
+    }
+}
+
+#[tokio::test]
+async fn with_verified_addresses_registration_tells_nothing() {
+    let world = World::start().await;
+    world.set(json!({"require_verified_email": true})).await;
+    let first = world.register("ada@example.com").await;
+    let again = world.register("ada@example.com").await;
+    assert_eq!(first.status, 202);
+    assert_eq!((again.status, &again.body), (first.status, &first.body));
+    let names = |answer: &Answer| answer.headers.keys().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(names(&first), names(&again));
+    assert_eq!(world.events("UserRegistered").await, 1);
+    assert_eq!(world.events("SessionStarted").await, 0);
+    let login = world.login("ada@example.com", PASSWORD).await;
+    assert_eq!((login.status.as_u16(), login.code()), (403, "email_not_verified"));
+}
+
+#[tokio::test]
+async fn a_repeated_request_happens_once() {
+    let world = World::start().await;
+    let path = "/v1/apps/default/auth/register";
+    let body = json!({"email": "ada@example.com", "password": PASSWORD});
+    let first = world.call_with("POST", path, None, Some(body.clone()), Some("k1")).await;
+    let again = world.call_with("POST", path, None, Some(body), Some("k1")).await;
+    assert_eq!((first.status, again.status), (StatusCode::CREATED, StatusCode::CREATED), "{}", again.body);
+    for member in ["refresh_token", "session_id", "user"] {
+        assert_eq!(first.body[member], again.body[member]);
+    }
+    assert_eq!(first.headers["consistency-token"], again.headers["consistency-token"]);
+    let other = json!({"email": "eve@example.com", "password": PASSWORD});
+    let other = world.call_with("POST", path, None, Some(other), Some("k1")).await;
+    assert_eq!((other.status.as_u16(), other.code()), (422, "idempotency_key_reused"));
+    assert_eq!(world.events("UserRegistered").await, 1);
+
+    let path = "/v1/apps/default/auth/refresh";
+    let body = json!({"refresh_token": first.text("refresh_token")});
+    let one = world.call_with("POST", path, None, Some(body.clone()), Some("k2")).await;
+    let next = world.auth("refresh", json!({"refresh_token": one.text("refresh_token")})).await;
+    assert_eq!(next.status, 200);
+    world.clock.advance(SignedDuration::from_secs(60));
+    let two = world.call_with("POST", path, None, Some(body), Some("k2")).await;
+    assert_eq!(one.text("refresh_token"), two.text("refresh_token"), "the same result, and no reuse");
+}
+
+#[tokio::test]
+async fn parallel_repetitions_converge() {
+    let world = Arc::new(World::start().await);
+    let calls = (0..16).map(|_| {
+        let world = world.clone();
+        tokio::spawn(async move {
+            let body = json!({"email": "ada@example.com", "password": PASSWORD});
+            world.call_with("POST", "/auth/register", None, Some(body), Some("same")).await
+        })
+    });
+    let mut tokens = std::collections::BTreeSet::new();
+    for call in calls.collect::<Vec<_>>() {
+        let answer = call.await.expect("no panic");
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        tokens.insert(answer.text("refresh_token"));
+    }
+    assert_eq!(tokens.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inv_h_parallel_registrations_make_one_account() {
+    let world = Arc::new(World::start().await);
+    let calls = (0..32).map(|_| {
+        let world = world.clone();
+        tokio::spawn(async move { world.register("ada@example.com").await })
+    });
+    let mut made = 0;
+    for call in calls.collect::<Vec<_>>() {
+        let answer = call.await.expect("no panic");
+        assert!(answer.status == 201 || answer.code() == "email_taken", "{}", answer.body);
+        made += usize::from(answer.status == 201);
+    }
+    assert_eq!((made, world.events("UserRegistered").await), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inv_p_no_more_guesses_are_answered_than_allowed() {
+    let world = Arc::new(World::start().await);
+    world.register("ada@example.com").await;
+    for email in ["ada@example.com", "nobody@example.com"] {
+        let calls = (0..50).map(|n| {
+            let world = world.clone();
+            tokio::spawn(async move { world.login(email, &format!("wrong guess {n}")).await })
+        });
+        let mut answered = 0;
+        for call in calls.collect::<Vec<_>>() {
+            let answer = call.await.expect("no panic");
+            match answer.status.as_u16() {
+                401 => answered += 1,
+                429 => assert_eq!(answer.headers["retry-after"], "60", "{email}"),
+                _ => panic!("{}", answer.body),
+            }
+        }
+        assert_eq!(answered, 10, "{email}");
+        // Even the right one has to wait.
+        assert_eq!(world.login(email, PASSWORD).await.code(), "rate_limited");
+    }
+    assert_eq!(world.events("LoginFailed").await, 10);
+    assert_eq!(world.events("AccountLocked").await, 1);
+    world.clock.advance(SignedDuration::from_secs(61));
+    assert_eq!(world.login("ada@example.com", PASSWORD).await.status, 200);
+}
+
+#[tokio::test]
+async fn unknown_and_wrong_look_alike() {
+    let world = World::start().await;
+    world.register("ada@example.com").await;
+    let wrong = world.login("ada@example.com", "wrong guess").await;
+    for email in ["nobody@example.com", "no address", ""] {
+        let unknown = world.login(email, "wrong guess").await;
+        assert_eq!((unknown.status, unknown.code()), (wrong.status, "invalid_credentials"), "{email:?}");
+        let names = |answer: &Answer| answer.headers.keys().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(names(&unknown), names(&wrong));
+        assert_eq!(unknown.body["detail"], wrong.body["detail"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inv_f_parallel_refreshes_make_one_chain() {
+    let world = Arc::new(World::start().await);
+    let token = world.register("ada@example.com").await.text("refresh_token");
+    let calls = (0..32).map(|_| {
+        let (world, token) = (world.clone(), token.clone());
+        tokio::spawn(async move { world.auth("refresh", json!({ "refresh_token": token })).await })
+    });
+    let mut successors = std::collections::BTreeSet::new();
+    for call in calls.collect::<Vec<_>>() {
+        let answer = call.await.expect("no panic");
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        successors.insert(answer.text("refresh_token"));
+    }
+    assert_eq!(successors.len(), 1);
+    assert_eq!(world.events("SessionRefreshed").await, 1);
+}
+
+#[tokio::test]
+async fn inv_f_reuse_leaves_no_live_end() {
+    let world = World::start().await;
+    let registered = world.register("ada@example.com").await;
+    let old = json!({"refresh_token": registered.text("refresh_token")});
+    let new = world.auth("refresh", old.clone()).await;
+    world.clock.advance(SignedDuration::from_secs(11));
+    let reused = world.auth("refresh", old).await;
+    assert_eq!((reused.status.as_u16(), reused.code()), (401, "invalid_refresh_token"));
+    let after = world.auth("refresh", json!({"refresh_token": new.text("refresh_token")})).await;
+    assert_eq!((after.status.as_u16(), after.code()), (401, "session_revoked"));
+    assert_eq!(world.me(&new.text("access_token")).await.status, 401);
+    assert!(world.service.claimed_sessions(user_id(&registered)).await.expect("reads").is_empty());
+}
+
+#[tokio::test]
+async fn sessions_expire() {
+    let world = World::start().await;
+    let token = world.register("ada@example.com").await.text("refresh_token");
+    world.clock.advance(SignedDuration::from_secs(1_209_600));
+    let late = world.auth("refresh", json!({ "refresh_token": token })).await;
+    assert_eq!((late.status.as_u16(), late.code()), (401, "session_expired"));
+    let mut forged = token.into_bytes();
+    *forged.last_mut().expect("not empty") ^= 1;
+    let forged = String::from_utf8(forged).expect("ASCII");
+    let answer = world.auth("refresh", json!({ "refresh_token": forged })).await;
+    assert_eq!(answer.code(), "invalid_refresh_token");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inv_d_a_ban_during_logins_lets_nobody_stay() {
+    let world = Arc::new(World::start().await);
+    let user = user_id(&world.register("ada@example.com").await);
+    let logins = (0..16).map(|_| {
+        let world = world.clone();
+        tokio::spawn(async move { world.login("ada@example.com", PASSWORD).await })
+    });
+    let logins = logins.collect::<Vec<_>>();
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    world.ban(user).await;
+    let banned = world.login("ada@example.com", PASSWORD).await;
+    assert_eq!((banned.status.as_u16(), banned.code()), (403, "user_banned"));
+    assert_eq!(world.login("ada@example.com", "wrong guess").await.code(), "invalid_credentials");
+    for login in logins {
+        let login = login.await.expect("no panic");
+        if login.status == 200 {
+            assert_eq!(world.me(&login.text("access_token")).await.status, 401);
+            let body = json!({"refresh_token": login.text("refresh_token")});
+            assert_eq!(world.auth("refresh", body).await.code(), "session_revoked");
+        } else {
+            assert!(["user_banned", "session_revoked"].contains(&login.code()), "{}", login.body);
+        }
+    }
+    // No session started behind the ban in the log.
+    let all = world.journal.read_all(0, 100_000).await.expect("reads");
+    let ban = all.iter().position(|event| event.name == "UserBanned").expect("a ban");
+    assert!(all[ban..].iter().all(|event| event.name != "SessionStarted"));
+}
+
+#[tokio::test]
+async fn own_sessions_can_be_ended() {
+    let world = World::start().await;
+    let first = world.register("ada@example.com").await;
+    let second = world.login("ada@example.com", PASSWORD).await;
+    let third = world.login("ada@example.com", PASSWORD).await;
+    let eve = world.register("eve@example.com").await;
+    let access = third.text("access_token");
+    let path = |answer: &Answer| format!("/v1/apps/default/auth/sessions/{}", answer.text("session_id"));
+    for (path, status) in [
+        (path(&eve), 404),
+        (path(&first), 204),
+        (path(&first), 404),
+        ("/v1/apps/default/auth/sessions/nonsense".to_owned(), 404),
+    ] {
+        assert_eq!(world.call("DELETE", &path, Some(&access), None).await.status.as_u16(), status, "{path}");
+    }
+    let body = json!({"exclude_current": true});
+    let rest = world.call("POST", "/auth/sessions/revoke-all", Some(&access), Some(body)).await;
+    assert_eq!((rest.status.as_u16(), &rest.body), (200, &json!({"revoked": 1})));
+    assert_eq!(world.me(&second.text("access_token")).await.status, 401);
+    assert_eq!(world.me(&access).await.status, 200);
+    let all = world.call("POST", "/auth/sessions/revoke-all", Some(&access), None).await;
+    assert_eq!(all.body, json!({"revoked": 1}));
+    assert_eq!(world.me(&access).await.status, 401);
+    assert_eq!(world.me(&eve.text("access_token")).await.status, 200);
+}
+
+#[tokio::test]
+async fn tokens_can_be_looked_at_and_revoked() {
+    let world = World::start().await;
+    let tokens = world.register("ada@example.com").await;
+    let key = world.key.expose_secret();
+    let path = "/v1/apps/default/auth/introspect";
+    for member in ["access_token", "refresh_token"] {
+        let request = Request::post(path)
+            .header("authorization", format!("Bearer {key}"))
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(Body::from(format!("token={}&token_type_hint=x", tokens.text(member))))
+            .expect("a request");
+        let answer = world.send(request).await;
+        assert_eq!(answer.body["active"], true, "{}", answer.body);
+        assert_eq!(answer.body["sub"], tokens.body["user"]["id"]);
+    }
+    let body = json!({"token": tokens.text("access_token")});
+    assert_eq!(world.call("POST", path, None, Some(body.clone())).await.status, 401);
+    for token in ["", "x", "wwr_AAAA"] {
+        assert_eq!(world.auth("revoke", json!({ "token": token })).await.status, 200);
+    }
+    assert_eq!(world.auth("revoke", body.clone()).await.status, 200);
+    let dead = world.call("POST", path, Some(key), Some(body)).await;
+    assert_eq!(dead.body, json!({"active": false}));
+}
+
+#[tokio::test]
+async fn keys_are_published_for_every_algorithm() {
+    let world = World::start().await;
+    world.register("ada@example.com").await;
+    for algorithm in ["ES256", "EdDSA", "RS256"] {
+        world.set(json!({ "token_algorithm": algorithm })).await;
+        let jwks = world.call("GET", "/.well-known/jwks.json", None, None).await;
+        assert_eq!(jwks.status, 200);
+        let login = world.login("ada@example.com", PASSWORD).await;
+        assert_eq!(world.me(&login.text("access_token")).await.status, 200, "{algorithm}");
+        let keys = jwks.body["keys"].as_array().expect("keys");
+        assert!(
+            keys.iter().any(|key| key["alg"] == algorithm && key["kid"].is_string() && key["d"].is_null())
+        );
+    }
+    let path = "/v1/apps/default/.well-known/openid-configuration";
+    let found = world.call("GET", path, None, None).await;
+    assert_eq!(found.body["issuer"], "https://auth.example/v1/apps/default");
+    assert_eq!(world.call("GET", "/v1/apps/platform/.well-known/jwks.json", None, None).await.status, 404);
+}
+
+#[tokio::test]
+async fn a_login_renews_an_outdated_hash() {
+    let world = World::start().await;
+    let user = user_id(&world.register("ada@example.com").await);
+    let stronger = PasswordHashingSettings { params: "m=128,t=1,p=1".to_owned(), ..Default::default() };
+    let stronger = PasswordHashing::start(&stronger).expect("valid");
+    let old = stronger.hash(&domain::password::Password::new(PASSWORD)).await.expect("hashes");
+    let loaded = world.service.repository.load::<User>(&user).await.expect("loads");
+    let current = loaded.state.password_hash.clone().expect("a hash");
+    let at = world.clock.now();
+    let context = Context {
+        metadata: schemas::envelope::Metadata {
+            app_id: AppId::default_app(),
+            actor: Actor::system(),
+            correlation_id: world.clock.new_id(),
+            causation_id: None,
+            request_id: None,
+            traceparent: None,
+        },
+        at,
+        idempotency: None,
+    };
+    let replace = world.service.dispatcher.run(context, vec![StreamRef::User(user)], move |work| {
+        work.execute::<User>(&user, UserCommand::Rehash { old: current.clone(), new: old.clone(), at })
+    });
+    replace.await.expect("replaces");
+    assert_eq!(world.login("ada@example.com", PASSWORD).await.status, 200);
+    assert_eq!(world.events("PasswordRehashed").await, 2);
+    assert_eq!(world.login("ada@example.com", PASSWORD).await.status, 200);
+    assert_eq!(world.events("PasswordRehashed").await, 2);
+}
+
+#[tokio::test]
+async fn a_second_bootstrap_changes_nothing() {
+    let world = World::start().await;
+    let head = world.journal.head().await.expect("reads");
+    let again = world.service.bootstrap().await.expect("bootstraps").expect("the same key");
+    assert_eq!(again.expose_secret(), world.key.expose_secret());
+    assert_eq!(world.journal.head().await.expect("reads"), head);
+}
+
+/// What is stored must hold neither address nor password nor token.
+#[tokio::test]
+async fn inv_n_nothing_personal_lies_open_in_the_journal() {
+    let world = World::start().await;
+    let tokens = world.register("ada.lovelace@example.com").await;
+    world.login("ada.lovelace@example.com", "a wrong guess").await;
+    for event in world.journal.read_all(0, 1000).await.expect("reads") {
+        let text = event.to_canonical_json();
+        for secret in ["lovelace", PASSWORD, "a wrong guess", "argon2", &tokens.text("refresh_token")] {
+            assert!(!text.contains(secret), "{secret} in {text}");
+        }
+        if let Event::Session(SessionEvent::SessionStarted(started)) =
+            world.service.repository.decode(&event).await.expect("decodes")
+        {
+            assert_eq!(started.user_id, user_id(&tokens));
+        }
+    }
+    assert!(Email::parse("ada.lovelace@example.com").is_ok());
+}
