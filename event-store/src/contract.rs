@@ -65,8 +65,8 @@ pub fn append(stream: &StreamId, expected: u64, events: usize) -> Append {
     Append { writes: vec![Write { stream: stream.clone(), expected, events }], ..nothing() }
 }
 
-fn once(key: u8, fingerprint: u8) -> Option<Idempotency> {
-    Some(Idempotency { key: [key; 32], fingerprint: [fingerprint; 32] })
+fn once(key: u8, fingerprint: u8) -> Idempotency {
+    Idempotency { key: [key; 32], fingerprint: [fingerprint; 32] }
 }
 
 fn fresh(first: u64, last: u64) -> Appended {
@@ -210,7 +210,7 @@ pub async fn checks_claims(journal: Arc<dyn Journal>) {
 pub async fn is_idempotent(journal: Arc<dyn Journal>) {
     let a = stream("a");
     let send = |expected, key, fingerprint| Append {
-        idempotency: once(key, fingerprint),
+        idempotency: Some(once(key, fingerprint)),
         taken: vec![(claim("x"), stream("a"))],
         ..append(&stream("a"), expected, 2)
     };
@@ -240,7 +240,7 @@ pub async fn writes_all_or_nothing(journal: Arc<dyn Journal>) {
     let mut half = append(&b, 0, 3);
     half.writes.extend(append(&a, 0, 1).writes);
     half.taken = vec![(claim("x"), b.clone())];
-    half.idempotency = once(1, 1);
+    half.idempotency = Some(once(1, 1));
     let conflict = AppendError::Conflict { stream: a.clone(), actual: 1 };
     assert_eq!(journal.append(half).await, Err(conflict));
     assert_eq!(everything(&*journal).await.len(), 1);

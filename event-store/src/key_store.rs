@@ -267,10 +267,10 @@ async fn write(
             }
         }
     }
-    if let Some(connection) = connection {
-        if let Err(error) = connection.close().await {
-            tracing::warn!(%error, "the key store could not close its connection");
-        }
+    if let Some(connection) = connection
+        && let Err(error) = connection.close().await
+    {
+        tracing::warn!(%error, "the key store could not close its connection");
     }
 }
 

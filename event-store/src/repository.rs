@@ -101,17 +101,16 @@ impl Repository {
         stream.hash(&mut hasher);
         let shard = usize::try_from(hasher.finish() % self.puts.len() as u64).unwrap_or_default();
         let version = loaded.version;
-        let before = {
-            let _guard = self.puts[shard].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let before = self.cached.peek(stream).map_or(0, |cached| cached.version);
-            if before >= version {
-                return;
-            }
-            let loaded = Arc::<Loaded<A>>::clone(&loaded);
-            self.cached.insert(stream.clone(), Cached { version, loaded });
-            before
-        };
-        if before > 0 && before / SNAPSHOT_EVERY != version / SNAPSHOT_EVERY {
+        let guard = self.puts[shard].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let before = self.cached.peek(stream).map_or(0, |cached| cached.version);
+        if before >= version {
+            return;
+        }
+        let passed = before > 0 && before / SNAPSHOT_EVERY != version / SNAPSHOT_EVERY;
+        let to_snapshot = passed.then(|| Arc::clone(&loaded));
+        self.cached.insert(stream.clone(), Cached { version, loaded });
+        drop(guard);
+        if let Some(loaded) = to_snapshot {
             self.snapshot_in_background(stream, &loaded);
         }
     }
@@ -213,8 +212,8 @@ impl Repository {
                 let last = journal.read_stream(&stream, version - 1).await?;
                 let state = match last.first().and_then(|event| event.person) {
                     Some(person) => {
-                        let sealed = sealer.seal(person, &snapshot_aad(&stream, version), &state).await?;
-                        [&[SNAPSHOT_FORM, 1], person.0.as_bytes().as_slice(), &sealed].concat()
+                        let state = sealer.seal(person, &snapshot_aad(&stream, version), &state).await?;
+                        [&[SNAPSHOT_FORM, 1], person.0.as_bytes().as_slice(), &state].concat()
                     }
                     None => [&[SNAPSHOT_FORM, 0], state.as_slice()].concat(),
                 };

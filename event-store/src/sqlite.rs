@@ -1,4 +1,4 @@
-//! The journal in one SQLite file: WAL, a full sync at each commit, one writer.
+//! The journal in one `SQLite` file: WAL, a full sync at each commit, one writer.
 //!
 //! All appends go through one task, which commits whatever is queued in one transaction. So a commit's cost (one
 //! sync) is shared by all that wait for it, without a timer that would make a lone append wait.
@@ -66,7 +66,7 @@ const QUEUE: usize = 1024;
 /// How many connections read at the same time.
 const READERS: u32 = 4;
 
-/// A journal in one SQLite file, open for this process alone.
+/// A journal in one `SQLite` file, open for this process alone.
 pub struct SqliteJournal {
     requests: mpsc::Sender<Request>,
     readers: SqlitePool,
@@ -254,7 +254,7 @@ impl Journal for SqliteJournal {
     }
 }
 
-/// A number for a comparison in SQL: beyond what SQLite counts to there is nothing.
+/// A number for a comparison in SQL: beyond what `SQLite` counts to there is nothing.
 fn bounded(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -76,20 +76,20 @@ async fn decided(user: &mut User, command: UserCommand) -> Vec<UserEvent> {
 #[tokio::test]
 async fn opens_only_what_was_sealed_for_the_same_place() {
     let fixture = Fixture::new().await;
-    let sealer = fixture.sealer();
-    let sealed = sealer.seal(person(1), b"place", b"secret").await.expect("seals");
+    let vault = fixture.sealer();
+    let sealed = vault.seal(person(1), b"place", b"secret").await.expect("seals");
     assert!(!sealed.windows(6).any(|window| window == b"secret"));
-    assert_eq!(sealer.open(person(1), b"place", &sealed).await, Ok(Some(b"secret".to_vec())));
-    assert!(matches!(sealer.open(person(1), b"other", &sealed).await, Err(StoreError::Damaged(_))));
+    assert_eq!(vault.open(person(1), b"place", &sealed).await, Ok(Some(b"secret".to_vec())));
+    assert!(matches!(vault.open(person(1), b"other", &sealed).await, Err(StoreError::Damaged(_))));
     for place in 0..sealed.len() {
         let mut changed = sealed.clone();
         changed[place] ^= 1;
-        assert!(sealer.open(person(1), b"place", &changed).await.is_err(), "byte {place}");
-        assert!(sealer.open(person(1), b"place", &sealed[..place]).await.is_err(), "cut at {place}");
+        assert!(vault.open(person(1), b"place", &changed).await.is_err(), "byte {place}");
+        assert!(vault.open(person(1), b"place", &sealed[..place]).await.is_err(), "cut at {place}");
     }
-    sealer.seal(person(2), b"place", b"other").await.expect("seals");
-    assert!(matches!(sealer.open(person(2), b"place", &sealed).await, Err(StoreError::Damaged(_))));
-    assert_eq!(sealer.open(person(3), b"place", &sealed).await, Ok(None), "there never was such a key");
+    vault.seal(person(2), b"place", b"other").await.expect("seals");
+    assert!(matches!(vault.open(person(2), b"place", &sealed).await, Err(StoreError::Damaged(_))));
+    assert_eq!(vault.open(person(3), b"place", &sealed).await, Ok(None), "there never was such a key");
 }
 
 #[tokio::test]
@@ -98,9 +98,9 @@ async fn an_erased_key_is_gone_for_good() {
     let sealed = fixture.sealer().seal(person(1), b"", b"secret").await.expect("seals");
     fixture.sealer().keys().erase_data_key(person(1)).await.expect("erases");
     for _ in 0..2 {
-        let sealer = fixture.sealer();
-        assert_eq!(sealer.open(person(1), b"", &sealed).await, Ok(None));
-        assert_eq!(sealer.seal(person(1), b"", b"more").await, Err(StoreError::Erased(person(1))));
+        let vault = fixture.sealer();
+        assert_eq!(vault.open(person(1), b"", &sealed).await, Ok(None));
+        assert_eq!(vault.seal(person(1), b"", b"more").await, Err(StoreError::Erased(person(1))));
         let keys = KeyStore::open(&fixture.directory.path().join("keys.db"), &fixture.master).await;
         let again = Arc::new(Sealer::new(Arc::new(keys.expect("opens"))));
         fixture.repository = Repository::new(Arc::clone(fixture.repository.journal()), again, 1);
@@ -110,11 +110,11 @@ async fn an_erased_key_is_gone_for_good() {
 #[tokio::test]
 async fn racing_creators_get_one_key() {
     let fixture = Fixture::new().await;
-    let sealer = fixture.sealer();
-    let sealed = futures::future::join_all((0..16).map(|_| sealer.seal(person(1), b"", b"secret"))).await;
+    let vault = fixture.sealer();
+    let sealed = futures::future::join_all((0..16).map(|_| vault.seal(person(1), b"", b"secret"))).await;
     for sealed in sealed {
         let sealed = sealed.expect("seals");
-        assert_eq!(sealer.open(person(1), b"", &sealed).await, Ok(Some(b"secret".to_vec())));
+        assert_eq!(vault.open(person(1), b"", &sealed).await, Ok(Some(b"secret".to_vec())));
     }
 }
 
@@ -148,7 +148,7 @@ fn assert_nowhere(directory: &TempDir, needles: &[&[u8]]) {
         files += 1;
         for needle in needles {
             let found = bytes.windows(needle.len()).any(|window| window.eq_ignore_ascii_case(needle));
-            assert!(!found, "{:?} holds {:?}", entry.file_name(), String::from_utf8_lossy(needle));
+            assert!(!found, "{} holds {:?}", entry.file_name().display(), String::from_utf8_lossy(needle));
         }
     }
     assert!(files >= 2, "there was something to look at");

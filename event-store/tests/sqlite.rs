@@ -1,4 +1,4 @@
-//! The SQLite journal: the contract, and what is special about a file.
+//! The `SQLite` journal: the contract, and what is special about a file.
 
 use std::fs;
 use std::path::Path;
@@ -194,7 +194,7 @@ async fn goes_on_after_a_failed_write() {
     assert_eq!(journal.append(sent).await.expect("appends").first, 2);
 }
 
-/// The commit itself fails, here by a constraint that SQLite checks only then.
+/// The commit itself fails, here by a constraint that `SQLite` checks only then.
 #[tokio::test]
 async fn goes_on_after_a_failed_commit() {
     let directory = TempDir::new().expect("makes a directory");

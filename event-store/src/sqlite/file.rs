@@ -1,4 +1,4 @@
-//! Opening a SQLite file only if it is ours, whole, and of a known format.
+//! Opening a `SQLite` file only if it is ours, whole, and of a known format.
 
 use std::fs::{self, File, TryLockError};
 use std::io::Read;
@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 
 use crate::journal::OpenError;
 
-/// What a file of ours is. The two numbers are in its header (SQLite file format, section 1.3).
+/// What a file of ours is. The two numbers are in its header (`SQLite` file format, section 1.3).
 pub(crate) struct Kind {
     /// What people call it.
     pub(crate) what: &'static str,
@@ -59,10 +59,10 @@ pub(crate) async fn check_or_create(path: &Path, kind: &Kind) -> Result<(), Open
     }
 }
 
-/// What an error of SQLite's means at opening.
+/// What an error of `SQLite`'s means at opening.
 pub(crate) fn damaged_or_failed(path: &Path, error: &sqlx::Error) -> OpenError {
     let text = error.to_string();
-    let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default();
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default();
     let path_text = path.display().to_string();
     // SQLITE_ERROR (a table is missing), SQLITE_CORRUPT and SQLITE_NOTADB, the latter two with extended codes.
     let is_damage = code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 1 | 11 | 26));
@@ -73,7 +73,7 @@ pub(crate) fn damaged_or_failed(path: &Path, error: &sqlx::Error) -> OpenError {
     }
 }
 
-/// Reads the header only, without SQLite, which would leave files beside one that is not ours.
+/// Reads the header only, without `SQLite`, which would leave files beside one that is not ours.
 fn check(path: &Path, mut file: File, kind: &Kind) -> Result<(), OpenError> {
     let text = || path.display().to_string();
     let damaged = |what: &str| OpenError::Damaged { path: text(), what: what.to_owned() };

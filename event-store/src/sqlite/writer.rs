@@ -90,10 +90,10 @@ impl Writer {
                 let _ = answer.send(self.keep(&stream, &snapshot).await);
             }
         }
-        if let Some(connection) = self.connection.take() {
-            if let Err(error) = connection.close().await {
-                tracing::warn!(%error, "the journal's writer could not close its connection");
-            }
+        if let Some(connection) = self.connection.take()
+            && let Err(error) = connection.close().await
+        {
+            tracing::warn!(%error, "the journal's writer could not close its connection");
         }
     }
 
@@ -316,14 +316,14 @@ impl Group {
     }
 
     fn try_resolve(&mut self, place: usize, append: &Append) -> Answer {
-        if let Some(Idempotency { key, fingerprint }) = &append.idempotency {
-            if let Some(stored) = self.idempotency.get(key) {
-                return if stored.fingerprint == *fingerprint {
-                    Ok(Appended { first: stored.first, last: stored.last, replayed: true })
-                } else {
-                    Err(AppendError::IdempotencyKeyReused)
-                };
-            }
+        if let Some(Idempotency { key, fingerprint }) = &append.idempotency
+            && let Some(stored) = self.idempotency.get(key)
+        {
+            return if stored.fingerprint == *fingerprint {
+                Ok(Appended { first: stored.first, last: stored.last, replayed: true })
+            } else {
+                Err(AppendError::IdempotencyKeyReused)
+            };
         }
         let mut written: HashMap<&StreamId, u64> = HashMap::new();
         let mut before = Vec::with_capacity(append.writes.len());
