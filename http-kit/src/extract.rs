@@ -4,6 +4,9 @@ use std::collections::HashSet;
 use std::fmt;
 use std::time::Duration;
 
+use axum::Form;
+use axum::body::Bytes;
+use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{FromRequest, FromRequestParts, OriginalUri, Path, Query, RawPathParams, Request};
 use axum::http::HeaderMap;
 use domain::AppId;
@@ -66,7 +69,7 @@ pub struct AppScope(pub AppId);
 
 /// A body as it came.
 struct Raw {
-    bytes: axum::body::Bytes,
+    bytes: Bytes,
     media: Media,
     idempotency: Option<Idempotency>,
 }
@@ -268,7 +271,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for FormOrJson<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let raw = read(request).await?;
         let value = match raw.media {
-            Media::Form => parse_form(&raw.bytes)?,
+            Media::Form => parse_form(raw.bytes).await?,
             Media::Json => parse_json(&raw.bytes)?,
             Media::Other | Media::Absent => {
                 return Err(Problem::new("unsupported_media_type")
@@ -279,13 +282,17 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for FormOrJson<T> {
     }
 }
 
-/// A form is a query string, and axum has the parser of those.
-fn parse_form<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    let malformed = || Problem::malformed("the form cannot be read");
-    let text = std::str::from_utf8(bytes).map_err(|_| malformed())?;
-    let uri = Uri::builder().path_and_query(format!("/?{text}")).build().map_err(|_| malformed())?;
-    let Query(value) = Query::try_from_uri(&uri).map_err(|error| Problem::malformed(error.body_text()))?;
-    Ok(value)
+async fn parse_form<T: DeserializeOwned>(bytes: Bytes) -> Result<T, Problem> {
+    // The parser would put a replacement character where bytes are no text.
+    std::str::from_utf8(&bytes).map_err(|_| Problem::malformed("the form is not UTF-8"))?;
+    let request = Request::post("/")
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .body(bytes.into())
+        .map_err(Problem::internal)?;
+    match Form::from_request(request, &()).await {
+        Ok(Form(value)) => Ok(value),
+        Err(error) => Err(Problem::malformed(error.body_text())),
+    }
 }
 
 impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Params<T> {
@@ -314,9 +321,11 @@ impl<S: Send + Sync> FromRequestParts<S> for AppScope {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Ok(params) = RawPathParams::from_request_parts(parts, state).await else {
+        let params = match RawPathParams::from_request_parts(parts, state).await {
+            Ok(params) => params,
             // A route without segments has no parameters to give.
-            return Ok(Self(AppId::default_app()));
+            Err(RawPathParamsRejection::MissingPathParams(_)) => return Ok(Self(AppId::default_app())),
+            Err(_) => return Err(Problem::not_found()),
         };
         match params.iter().find(|(name, _)| *name == "app_id") {
             None => Ok(Self(AppId::default_app())),

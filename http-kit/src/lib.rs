@@ -12,6 +12,9 @@ pub mod problem;
 pub mod request;
 pub mod token;
 
+#[cfg(test)]
+mod testing;
+
 pub use access_token::{AccessClaims, AccessTokens};
 pub use auth::{AdminCaller, Authenticator, UserCaller};
 pub use consistency::{AfterToken, ConsistencyToken};

@@ -1,4 +1,4 @@
-//! What every operation has in common in the OpenAPI document, so that the flows need not repeat it.
+//! What every operation has in common in the `OpenAPI` document, so that the flows need not repeat it.
 
 use std::collections::BTreeMap;
 

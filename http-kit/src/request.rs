@@ -111,7 +111,8 @@ impl Edge {
         Self { repository, clock, trusted_proxies, idempotency: IdempotencyKeys(Arc::new(key)) }
     }
 
-    fn context(&self, request: &Request) -> Result<RequestContext, (RequestContext, Problem)> {
+    /// The context, and a refusal if a header that must not be guessed at is wrong.
+    fn context(&self, request: &Request) -> (RequestContext, Option<Problem>) {
         let headers = request.headers();
         let correlation_id = self.clock.new_id();
         let request_id = single(headers, &X_REQUEST_ID)
@@ -131,16 +132,11 @@ impl Edge {
             address,
             idempotency_key: None,
         };
-        if headers.contains_key(IDEMPOTENCY_KEY) {
-            match single(headers, &IDEMPOTENCY_KEY).filter(|key| is_idempotency_key(key)) {
-                Some(key) => context.idempotency_key = Some(key.to_owned()),
-                None => {
-                    let detail = "Idempotency-Key must be 1 to 255 visible ASCII characters, once";
-                    return Err((context, Problem::malformed(detail)));
-                }
-            }
-        }
-        Ok(context)
+        let key = single(headers, &IDEMPOTENCY_KEY).filter(|key| is_idempotency_key(key));
+        context.idempotency_key = key.map(str::to_owned);
+        let refusal = (headers.contains_key(IDEMPOTENCY_KEY) && context.idempotency_key.is_none())
+            .then(|| Problem::malformed("Idempotency-Key must be 1 to 255 visible ASCII characters, once"));
+        (context, refusal)
     }
 
     /// The app whose origins may call a path, if it is a path of an app.
@@ -180,10 +176,8 @@ async fn handle(State(edge): State<Arc<Edge>>, mut request: Request, next: Next)
         .extensions()
         .get::<MatchedPath>()
         .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
-    let (context, refusal) = match edge.context(&request) {
-        Ok(context) => (Arc::new(context), None),
-        Err((context, problem)) => (Arc::new(context), Some(problem)),
-    };
+    let (context, refusal) = edge.context(&request);
+    let context = Arc::new(context);
     request.extensions_mut().insert(Arc::clone(&context));
     request.extensions_mut().insert(edge.idempotency.clone());
     let request_id = context.request_id.clone();
@@ -198,7 +192,7 @@ async fn handle(State(edge): State<Arc<Edge>>, mut request: Request, next: Next)
 
     let status = response.status().as_u16();
     let elapsed = started.elapsed();
-    tracing::info!(target: "http", %request_id, method, %route, status, duration_us = elapsed.as_micros() as u64);
+    tracing::info!(target: "http", %request_id, method, %route, status, duration_ms = elapsed.as_secs_f64() * 1000.0);
     let labels = [("route", route.clone()), ("method", method.to_owned()), ("status", status.to_string())];
     metrics::counter!("http_requests_total", &labels).increment(1);
     metrics::histogram!("http_request_duration_seconds", &labels[..2]).record(elapsed.as_secs_f64());

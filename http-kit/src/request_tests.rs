@@ -1,1 +1,452 @@
+use axum::Json;
+use axum::body::Body as HttpBody;
+use axum::routing::{get, post};
+use domain::AppSettings;
+use domain::signing_key::TokenAlgorithm;
+use http_body_util::BodyExt;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tower::ServiceExt;
 
+use super::*;
+use crate::extract::{AppScope, Body, FormOrJson, NoBody, OptionalBody, Params, Segments};
+use crate::limits::{Rate, RateClass, RateLimits, RateSettings};
+use crate::testing::{Signer, World};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Thing {
+    name: String,
+    #[serde(default)]
+    size: u32,
+    #[serde(default)]
+    extra: Option<Value>,
+}
+
+async fn make(body: Body<Thing>) -> Json<Value> {
+    let Thing { name, size, extra } = body.value;
+    let idempotency = body.idempotency.map(|idempotency| [idempotency.key, idempotency.fingerprint]);
+    Json(json!({ "name": name, "size": size, "extra": extra, "idempotency": idempotency }))
+}
+
+async fn whoami(context: RequestContext) -> Json<Value> {
+    Json(json!({ "ip": context.client.ip, "agent": context.client.user_agent, "trace": context.traceparent }))
+}
+
+async fn panics() {
+    panic!("on purpose");
+}
+
+fn routes() -> Router {
+    Router::new()
+        .route("/v1/apps/{app_id}/things", post(make).get(whoami))
+        .route("/v1/apps/{app_id}/scope", get(async |scope: AppScope| scope.0.to_string()))
+        .route("/auth/scope", get(async |scope: AppScope| scope.0.to_string()))
+        .route("/nobody", post(async |_: NoBody| StatusCode::NO_CONTENT))
+        .route("/optional", post(async |body: OptionalBody<Thing>| Json(body.value.map(|thing| thing.name))))
+        .route("/form", post(async |body: FormOrJson<Thing>| body.value.name))
+        .route("/query", get(async |Params(thing): Params<Thing>| thing.name))
+        .route("/number/{n}", get(async |Segments(n): Segments<u32>| n.to_string()))
+        .route("/axum/{n}", get(async |axum::extract::Path(n): axum::extract::Path<u32>| n.to_string()))
+        .route("/axum", post(async |Json(thing): Json<Thing>| thing.name))
+        .route("/panic", get(panics))
+        .route("/unavailable", get(async || StatusCode::SERVICE_UNAVAILABLE))
+}
+
+struct Answer {
+    status: u16,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("JSON")
+    }
+
+    /// The status, and the code if it is a well-formed problem.
+    fn problem(&self) -> (u16, String) {
+        assert_eq!(self.headers[header::CONTENT_TYPE], PROBLEM_JSON);
+        let json = self.json();
+        assert_eq!(json["status"], self.status);
+        assert_eq!(json["request_id"], self.headers["x-request-id"].to_str().expect("ASCII"));
+        assert_eq!(self.headers.contains_key(header::WWW_AUTHENTICATE), self.status == 401);
+        (self.status, json["code"].as_str().expect("a code").to_owned())
+    }
+}
+
+async fn send(router: &Router, request: http::request::Builder, body: impl Into<HttpBody>) -> Answer {
+    let request = request.body(body.into()).expect("a request");
+    let response = router.clone().oneshot(request).await.expect("never fails");
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.expect("a body").to_bytes().to_vec();
+    Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+}
+
+async fn router() -> (World, Router) {
+    let world = World::new().await;
+    let router = around(routes(), world.edge(&[]));
+    (world, router)
+}
+
+fn post_to(path: &str) -> http::request::Builder {
+    Request::post(path).header("content-type", "application/json")
+}
+
+const THINGS: &str = "/v1/apps/acme/things";
+
+#[tokio::test]
+async fn bodies_are_strict() {
+    let (_world, router) = router().await;
+    let ok =
+        send(&router, post_to(THINGS), r#" {"name":"a","extra":{"b":[1,null,true,1.5,"\u00e4"]}} "#).await;
+    assert_eq!(ok.status, 200);
+    let deep = format!(r#"{{"name":"a","extra":{}{}}}"#, "[".repeat(10_000), "]".repeat(10_000));
+    let bad: &[&[u8]] = &[
+        b"",
+        b" ",
+        b"null",
+        b"[]",
+        b"\"a\"",
+        b"{",
+        b"{}",
+        b"{\"name\":\"a\"} x",
+        b"{\"name\":\"a\"}{}",
+        b"{\"name\":\"a\",}",
+        b"{'name':'a'}",
+        b"{\"name\":1}",
+        b"{\"name\":null}",
+        b"{\"name\":\"a\",\"size\":-1}",
+        b"{\"name\":\"a\",\"size\":1.5}",
+        b"{\"name\":\"a\",\"size\":4294967296}",
+        b"{\"name\":\"a\",\"size\":\"1\"}",
+        b"{\"name\":\"a\",\"admin\":true}",
+        b"{\"name\":\"a\",\"name\":\"b\"}",
+        b"{\"name\":\"a\",\"n\\u0061me\":\"b\"}",
+        b"{\"name\":\"a\",\"extra\":{\"x\":1,\"x\":1}}",
+        b"{\"name\":\"a\",\"extra\":[{\"x\":{\"y\":1,\"y\":2}}]}",
+        b"{\"name\":\"\xff\"}",
+        b"{\"name\":\"\xc3\"}",
+        b"{\"name\":\"\xed\xa0\x80\"}",
+        b"{\"name\":\"\\ud800\"}",
+        b"{\"name\":\"a\nb\"}",
+        b"{\"name\":\"a\",\"extra\":NaN}",
+        b"\xef\xbb\xbf{\"name\":\"a\"}",
+        b"\xff\xfe{\0}\0",
+        deep.as_bytes(),
+    ];
+    for body in bad {
+        let answer = send(&router, post_to(THINGS), body.to_vec()).await;
+        let shown = String::from_utf8_lossy(&body[..body.len().min(60)]);
+        assert_eq!(answer.problem(), (400, "malformed_request".to_owned()), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn content_types_and_sizes() {
+    let (_world, router) = router().await;
+    let body = r#"{"name":"a"}"#;
+    for kind in [
+        "application/json",
+        "Application/JSON",
+        "application/json; charset=utf-8",
+        "application/json;charset=\"UTF-8\"",
+    ] {
+        let answer = send(&router, Request::post(THINGS).header("content-type", kind), body).await;
+        assert_eq!(answer.status, 200, "{kind}");
+    }
+    for kind in [
+        "text/plain",
+        "application/jsonp",
+        "application/json; charset=utf-16",
+        "application/x-www-form-urlencoded",
+        "",
+        "json",
+    ] {
+        let answer = send(&router, Request::post(THINGS).header("content-type", kind), body).await;
+        assert_eq!(answer.problem(), (415, "unsupported_media_type".to_owned()), "{kind}");
+    }
+    assert_eq!(send(&router, Request::post(THINGS), body).await.problem().0, 415);
+    let twice = post_to(THINGS).header("content-type", "text/plain");
+    assert_eq!(send(&router, twice, body).await.problem().0, 415);
+
+    let of = |length: usize| format!("{{\"name\":\"{}\"}}", "a".repeat(length - 11));
+    assert_eq!(send(&router, post_to(THINGS), of(64 * 1024)).await.status, 200);
+    let large = (413, "payload_too_large".to_owned());
+    assert_eq!(send(&router, post_to(THINGS), of(64 * 1024 + 1)).await.problem(), large);
+    let stream = futures::stream::iter((0..100).map(|_| Ok::<_, std::io::Error>(vec![b' '; 1024])));
+    assert_eq!(send(&router, post_to(THINGS), HttpBody::from_stream(stream)).await.problem(), large);
+    let announced = post_to(THINGS).header("content-length", "9999999999");
+    assert_eq!(send(&router, announced, body).await.problem(), large);
+}
+
+#[tokio::test]
+async fn other_bodies_and_parameters() {
+    let (_world, router) = router().await;
+    assert_eq!(send(&router, Request::post("/nobody"), "").await.status, 204);
+    assert_eq!(send(&router, post_to("/nobody"), "").await.status, 204);
+    assert_eq!(send(&router, post_to("/nobody"), "{}").await.status, 204);
+    assert_eq!(send(&router, post_to("/nobody"), "{\"a\":1}").await.problem().0, 400);
+    assert_eq!(send(&router, Request::post("/nobody"), "x").await.problem().0, 415);
+    assert_eq!(send(&router, Request::post("/optional"), "").await.body, b"null");
+    assert_eq!(send(&router, post_to("/optional"), r#"{"name":"a"}"#).await.body, b"\"a\"");
+    assert_eq!(send(&router, post_to("/optional"), "{}").await.problem().0, 400);
+    let form = || Request::post("/form").header("content-type", "application/x-www-form-urlencoded");
+    assert_eq!(send(&router, form(), "name=a%20b+c&size=1").await.body, b"a b c");
+    for bad in ["", "name=a&name=b", "name=a&x=1", "size=1", "name=a&size=x"] {
+        assert_eq!(send(&router, form(), bad).await.problem().0, 400, "{bad}");
+    }
+    assert_eq!(send(&router, form(), "name=a#b").await.body, b"a#b");
+    assert_eq!(send(&router, form(), b"name=\xff".to_vec()).await.problem().0, 400);
+    assert_eq!(send(&router, post_to("/form"), r#"{"name":"j"}"#).await.body, b"j");
+    assert_eq!(send(&router, Request::get("/query?name=a"), "").await.body, b"a");
+    for bad in ["/query", "/query?name=a&name=b", "/query?name=a&size=x", "/query?name=a&y=1"] {
+        assert_eq!(
+            send(&router, Request::get(bad), "").await.problem(),
+            (400, "malformed_request".to_owned())
+        );
+    }
+    assert_eq!(send(&router, Request::get("/number/7"), "").await.body, b"7");
+    for bad in ["/number/x", "/number/-1", "/number/%ff", "/number/", "/nowhere"] {
+        assert_eq!(
+            send(&router, Request::get(bad), "").await.problem(),
+            (404, "not_found".to_owned()),
+            "{bad}"
+        );
+    }
+    assert_eq!(send(&router, Request::get("/v1/apps/acme/scope"), "").await.body, b"acme");
+    assert_eq!(send(&router, Request::get("/auth/scope"), "").await.body, b"default");
+    for bad in ["ACME", "a.b", "a%00b", "-", "a%2Fb", "%ff"] {
+        let answer = send(&router, Request::get(format!("/v1/apps/{bad}/scope")), "").await;
+        assert_eq!(answer.problem(), (404, "not_found".to_owned()), "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn whatever_goes_wrong_is_a_problem() {
+    let (_world, router) = router().await;
+    let answer = send(&router, Request::delete(THINGS), "").await;
+    assert_eq!(answer.problem(), (405, "method_not_allowed".to_owned()));
+    assert_eq!(answer.headers[header::ALLOW], "POST,GET,HEAD");
+    assert_eq!(send(&router, Request::get("/panic"), "").await.problem(), (500, "internal".to_owned()));
+    assert_eq!(
+        send(&router, Request::get("/unavailable"), "").await.problem(),
+        (503, "overloaded".to_owned())
+    );
+    assert_eq!(send(&router, Request::get("/axum/x"), "").await.problem().0, 400);
+    assert_eq!(send(&router, Request::post("/axum"), "x").await.problem().0, 415);
+    assert_eq!(send(&router, post_to("/axum"), "x").await.problem().0, 400);
+    assert_eq!(send(&router, Request::builder().method("BREW").uri(THINGS), "").await.problem().0, 405);
+}
+
+#[tokio::test]
+async fn a_problem_looks_like_this() {
+    let world = World::new().await;
+    let failing = async || {
+        Problem::invalid("/email", "invalid_email", "not a valid email address")
+            .detail("One member makes no sense")
+    };
+    let limited = async || Problem::new("rate_limited").retry_after(30);
+    let inner = Router::new().route("/", get(failing)).route("/limited", get(limited));
+    let router = around(inner, world.edge(&[]));
+    let answer = send(&router, Request::get("/").header("x-request-id", "req-1"), "").await;
+    answer.problem();
+    insta::assert_json_snapshot!(answer.json(), @r#"
+    {
+      "code": "validation_failed",
+      "detail": "One member makes no sense",
+      "errors": [
+        {
+          "code": "invalid_email",
+          "detail": "not a valid email address",
+          "pointer": "/email"
+        }
+      ],
+      "request_id": "req-1",
+      "status": 422,
+      "title": "A value is not acceptable",
+      "type": "/problems/validation_failed"
+    }
+    "#);
+    let answer = send(&router, Request::get("/limited"), "").await;
+    assert_eq!(answer.headers[header::RETRY_AFTER], "30");
+    assert_eq!(answer.headers[header::CACHE_CONTROL], "no-store");
+    assert_eq!(answer.problem(), (429, "rate_limited".to_owned()));
+}
+
+#[tokio::test]
+async fn idempotency_names_caller_route_and_body() {
+    let (_world, router) = router().await;
+    let of = async |key: &'static str, credential: &'static str, path: &'static str, body: &'static str| {
+        let request = post_to(path).header("idempotency-key", key).header("authorization", credential);
+        let value = send(&router, request, body).await.json()["idempotency"].clone();
+        (value[0].to_string(), value[1].to_string())
+    };
+    let (a, b) = (r#"{"name":"a"}"#, r#"{"name":"b"}"#);
+    let first = of("k", "Bearer x", THINGS, a).await;
+    assert_eq!(of("k", "Bearer x", THINGS, a).await, first);
+    let other_body = of("k", "Bearer x", THINGS, b).await;
+    assert!(other_body.0 == first.0 && other_body.1 != first.1);
+    for other in [
+        of("l", "Bearer x", THINGS, a).await,
+        of("k", "Bearer y", THINGS, a).await,
+        of("k", "Bearer x", "/v1/apps/other/things", a).await,
+    ] {
+        assert!(other.0 != first.0 && other.1 == first.1);
+    }
+    let without = send(&router, post_to(THINGS), a).await;
+    assert_eq!(without.json()["idempotency"], Value::Null);
+    for bad in ["", "a b", "a\tb", &"k".repeat(256)] {
+        let answer = send(&router, post_to(THINGS).header("idempotency-key", bad), a).await;
+        assert_eq!(answer.problem(), (400, "malformed_request".to_owned()), "{bad:?}");
+    }
+    let bytes = HeaderValue::from_bytes("schlüssel".as_bytes()).expect("opaque bytes");
+    assert_eq!(send(&router, post_to(THINGS).header("idempotency-key", bytes), a).await.problem().0, 400);
+    let twice = post_to(THINGS).header("idempotency-key", "a").header("idempotency-key", "a");
+    assert_eq!(send(&router, twice, a).await.problem().0, 400);
+    let longest = post_to(THINGS).header("idempotency-key", "k".repeat(255));
+    assert_eq!(send(&router, longest, a).await.status, 200);
+}
+
+#[tokio::test]
+async fn ids_are_echoed_or_made() {
+    let (_world, router) = router().await;
+    let echo = async |id: &str| {
+        let answer = send(&router, Request::get("/nowhere").header("x-request-id", id), "").await;
+        answer.problem();
+        answer.headers["x-request-id"].to_str().expect("ASCII").to_owned()
+    };
+    assert_eq!(echo("abc-123_X.y:z").await, "abc-123_X.y:z");
+    for bad in ["", "a b", "a\"b", "{\"level\":\"error\"}", &"a".repeat(129)] {
+        let made = echo(bad).await;
+        assert_eq!(Uuid::parse_str(&made).expect("a UUID").get_version_num(), 7, "{bad}");
+    }
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    for (text, kept) in [
+        (trace, true),
+        ("00-00000000000000000000000000000000-00f067aa0ba902b7-01", false),
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01", false),
+        ("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01", false),
+        ("ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", false),
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x", false),
+        ("x", false),
+    ] {
+        let answer = send(&router, Request::get(THINGS).header("traceparent", text), "").await;
+        assert_eq!(answer.json()["trace"].is_string(), kept, "{text}");
+    }
+}
+
+#[test]
+fn only_trusted_proxies_are_believed() {
+    let trusted = ["10.0.0.0/8", "2001:db8:1::/48"].map(|net| net.parse::<IpNet>().expect("a network"));
+    let client = |peer: &str, forwarded: &[&str]| {
+        let mut headers = HeaderMap::new();
+        for value in forwarded {
+            headers.append(X_FORWARDED_FOR, HeaderValue::from_str(value).expect("a value"));
+        }
+        client_address(peer.parse().expect("an address"), &headers, &trusted).to_string()
+    };
+    // Straight from a client, whatever it claims.
+    assert_eq!(client("192.0.2.1", &[]), "192.0.2.1");
+    assert_eq!(client("192.0.2.1", &["198.51.100.1"]), "192.0.2.1");
+    assert_eq!(client("::ffff:192.0.2.1", &["198.51.100.1"]), "192.0.2.1");
+    // Through one proxy, or several.
+    assert_eq!(client("10.0.0.1", &["192.0.2.1"]), "192.0.2.1");
+    assert_eq!(client("::ffff:10.0.0.1", &["192.0.2.1"]), "192.0.2.1");
+    assert_eq!(client("10.0.0.1", &["198.51.100.1, 192.0.2.1, 10.0.0.2"]), "192.0.2.1");
+    assert_eq!(client("10.0.0.1", &["198.51.100.1", "192.0.2.1", "10.0.0.2"]), "192.0.2.1");
+    assert_eq!(client("2001:db8:1::1", &["2001:db8:2::7"]), "2001:db8:2::7");
+    assert_eq!(client("10.0.0.1", &["192.0.2.1:4711"]), "192.0.2.1");
+    assert_eq!(client("10.0.0.1", &["[2001:db8:2::7]:4711, [2001:db8:1::1]"]), "2001:db8:2::7");
+    assert_eq!(client("10.0.0.1", &["10.0.0.3, 10.0.0.2"]), "10.0.0.3");
+    // What is no address ends the walk at the last hop that is known.
+    assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
+    assert_eq!(client("10.0.0.1", &[""]), "10.0.0.1");
+    assert_eq!(client("10.0.0.1", &["192.0.2.1, unknown, 10.0.0.2"]), "10.0.0.2");
+    assert_eq!(client("10.0.0.1", &["192.0.2.1,, 10.0.0.2"]), "10.0.0.2");
+    assert_eq!(client("10.0.0.1", &["<script>"]), "10.0.0.1");
+}
+
+#[tokio::test]
+async fn rate_limits_follow_the_client_behind_the_proxy() {
+    let world = World::new().await;
+    let rate = Rate { requests: 2.try_into().expect("not zero"), seconds: 60.try_into().expect("not zero") };
+    let limits = Arc::new(RateLimits::new(&RateSettings { credentials: rate, ..RateSettings::default() }));
+    let inner = Router::new()
+        .route("/login", get(whoami))
+        .route_layer(limits.layer(RateClass::Credentials))
+        .layer(limits.layer(RateClass::General));
+    let router = around(inner, world.edge(&["10.0.0.0/8"]));
+    let from = async |peer: &'static str, forwarded: &'static str| {
+        let peer = SocketAddr::new(peer.parse().expect("an address"), 4711);
+        let request =
+            Request::get("/login").header("x-forwarded-for", forwarded).extension(ConnectInfo(peer));
+        send(&router, request, "").await
+    };
+    let first = from("10.0.0.1", "192.0.2.1").await;
+    assert_eq!(first.json()["ip"], "192.0.2.1");
+    assert_eq!(first.headers["ratelimit-policy"], "\"credentials\";q=2;w=60");
+    assert_eq!(first.headers["ratelimit"], "\"credentials\";r=1;t=30");
+    assert_eq!(from("10.0.0.1", "192.0.2.1").await.status, 200);
+    let refused = from("10.0.0.1", "203.0.113.9, 192.0.2.1").await;
+    assert_eq!(refused.problem(), (429, "rate_limited".to_owned()));
+    assert_eq!(refused.headers["ratelimit"], "\"credentials\";r=0;t=30");
+    assert_eq!(refused.headers[header::RETRY_AFTER], "30");
+    assert_eq!(from("10.0.0.1", "192.0.2.2").await.status, 200);
+    // A client that is no proxy does not get further by claiming to be others.
+    assert_eq!(from("192.0.2.3", "198.51.100.1").await.status, 200);
+    assert_eq!(from("192.0.2.3", "198.51.100.2").await.status, 200);
+    assert_eq!(from("192.0.2.3", "198.51.100.3").await.status, 429);
+}
+
+#[tokio::test]
+async fn only_an_apps_origins_may_call() {
+    let (world, router) = router().await;
+    let signer = Signer::new(TokenAlgorithm::EdDsa, "one");
+    let origins = json!({ "origins": ["https://app.example"] });
+    let settings: AppSettings = serde_json::from_value(origins).expect("settings");
+    world.app(&AppId::parse("acme").expect("valid"), &signer, settings.clone()).await;
+    world.app(&AppId::parse("bare").expect("valid"), &signer, AppSettings::default()).await;
+    let cookies = AppSettings { cookies: true, ..settings.clone() };
+    world.app(&AppId::default_app(), &signer, cookies).await;
+    world.app(&AppId::platform(), &signer, settings).await;
+    let call = async |method: &'static str, path: &'static str, origin: &'static str| {
+        let request = Request::builder().method(method).uri(path).header("origin", origin);
+        let request = request.header("access-control-request-method", "POST");
+        send(&router, request, "").await
+    };
+    let allowed = |answer: &Answer| {
+        answer
+            .headers
+            .get(header::ACCESS_CONTROL_ALLOW_ORIGIN)
+            .map(|value| value.to_str().expect("ASCII").to_owned())
+    };
+    let preflight = call("OPTIONS", THINGS, "https://app.example").await;
+    assert_eq!((preflight.status, allowed(&preflight).as_deref()), (204, Some("https://app.example")));
+    assert!(!preflight.headers.contains_key(header::ACCESS_CONTROL_ALLOW_CREDENTIALS));
+    let answer = call("GET", THINGS, "https://app.example").await;
+    assert_eq!((answer.status, allowed(&answer).as_deref()), (200, Some("https://app.example")));
+    assert_eq!(answer.headers[header::VARY], "Origin");
+    let answer = call("GET", "/auth/scope", "https://app.example").await;
+    assert_eq!(answer.headers[header::ACCESS_CONTROL_ALLOW_CREDENTIALS], "true");
+    for (path, origin) in [
+        (THINGS, "https://evil.example"),
+        (THINGS, "https://app.example.evil.example"),
+        (THINGS, "http://app.example"),
+        (THINGS, "null"),
+        ("/v1/apps/bare/things", "https://app.example"),
+        ("/v1/apps/absent/things", "https://app.example"),
+        ("/v1/apps/platform/things", "https://app.example"),
+        ("/query", "https://app.example"),
+    ] {
+        for method in ["OPTIONS", "GET"] {
+            assert_eq!(allowed(&call(method, path, origin).await), None, "{method} {path} {origin}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_the_layer_it_fails_closed() {
+    let answer = send(&routes(), post_to(THINGS), r#"{"name":"a"}"#).await;
+    assert_eq!(answer.status, 500);
+}

@@ -1,0 +1,249 @@
+//! A small world for the tests of this crate: a real journal in a temporary directory, two apps, users and sessions.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use domain::app::{
+    ApiKeyIssued, AppCreated, AppDisabled, AppEvent, SigningKeyActivated, SigningKeyCreated,
+    SigningKeyRetired,
+};
+use domain::session::{LoginMethod, RevocationReason, SessionEvent, SessionRevoked, SessionStarted};
+use domain::signing_key::{PublicJwk, TokenAlgorithm};
+use domain::user::{RegistrationMethod, RoleGranted, UserBanned, UserEvent, UserRegistered};
+use domain::{
+    ApiKeyId, AppId, AppSettings, Event, Permission, Personal, Role, SessionId, StreamId, Timestamp, UserId,
+};
+use event_store::{
+    Append, Clock, FixedClock, Journal, KeyStore, MasterKey, Repository, Sealer, SqliteJournal, Write,
+};
+use jiff::SignedDuration;
+use jsonwebtoken::{Algorithm, EncodingKey};
+use schemas::envelope::{Actor, Metadata};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::access_token::AccessTokens;
+use crate::auth::Authenticator;
+use crate::request::Edge;
+use crate::token::{ApiKeyToken, DerivedTokens};
+
+pub const BASE: &str = "https://auth.example";
+
+/// A key pair that signs tokens.
+pub struct Signer {
+    pub public: PublicJwk,
+    pub key: EncodingKey,
+}
+
+impl Signer {
+    pub fn new(alg: TokenAlgorithm, kid: &str) -> Self {
+        let b64 = |bytes: &[u8]| Some(URL_SAFE_NO_PAD.encode(bytes));
+        let jwk = |kty: &str, crv: &str, x, y| PublicJwk {
+            kty: kty.to_owned(),
+            usage: "sig".to_owned(),
+            alg,
+            kid: kid.to_owned(),
+            crv: Some(crv.to_owned()),
+            x,
+            y,
+            n: None,
+            e: None,
+        };
+        let random = aws_lc_rs::rand::SystemRandom::new();
+        match alg {
+            TokenAlgorithm::Es256 => {
+                let pkcs8 =
+                    EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).expect("a key");
+                let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref())
+                    .expect("a key");
+                let point = pair.public_key().as_ref();
+                let public = jwk("EC", "P-256", b64(&point[1..33]), b64(&point[33..]));
+                Self { public, key: EncodingKey::from_ec_der(pkcs8.as_ref()) }
+            }
+            TokenAlgorithm::EdDsa => {
+                let pkcs8 = Ed25519KeyPair::generate_pkcs8(&random).expect("a key");
+                let pair = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).expect("a key");
+                let public = jwk("OKP", "Ed25519", b64(pair.public_key().as_ref()), None);
+                Self { public, key: EncodingKey::from_ed_der(pkcs8.as_ref()) }
+            }
+            TokenAlgorithm::Rs256 => {
+                unimplemented!("making RSA keys takes long; the command service tests them")
+            }
+        }
+    }
+
+    /// Signs any claims under any header.
+    pub fn sign_as(&self, header: &Value, claims: &Value) -> String {
+        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let message = format!("{}.{}", part(header), part(claims));
+        let alg = match self.public.alg {
+            TokenAlgorithm::Es256 => Algorithm::ES256,
+            TokenAlgorithm::EdDsa => Algorithm::EdDSA,
+            TokenAlgorithm::Rs256 => Algorithm::RS256,
+        };
+        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &self.key, alg).expect("signs");
+        format!("{message}.{signature}")
+    }
+
+    pub fn header(&self) -> Value {
+        json!({ "typ": "at+jwt", "alg": self.public.alg, "kid": self.public.kid })
+    }
+
+    pub fn sign(&self, claims: &Value) -> String {
+        self.sign_as(&self.header(), claims)
+    }
+}
+
+pub struct World {
+    pub repository: Arc<Repository>,
+    pub clock: Arc<FixedClock>,
+    pub access_tokens: Arc<AccessTokens>,
+    pub tokens: DerivedTokens,
+    pub authenticator: Arc<Authenticator>,
+    pub master: MasterKey,
+    _directory: tempfile::TempDir,
+}
+
+impl World {
+    /// Nothing in it yet.
+    pub async fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let master = MasterKey::generate();
+        let journal = SqliteJournal::open(&directory.path().join("journal.db")).await.expect("a journal");
+        let keys = KeyStore::open(&directory.path().join("keys.db"), &master).await.expect("a key store");
+        let sealer = Arc::new(Sealer::new(Arc::new(keys)));
+        let journal: Arc<dyn Journal> = Arc::new(journal);
+        let repository = Arc::new(Repository::new(journal, sealer, 100));
+        let clock = Arc::new(FixedClock::new(Timestamp::from_second(1_800_000_000).expect("in range")));
+        let access_tokens = Arc::new(AccessTokens::new(BASE));
+        let tokens = DerivedTokens::new(&master);
+        let authenticator = Arc::new(Authenticator::new(
+            Arc::clone(&repository),
+            Arc::clone(&access_tokens),
+            tokens.clone(),
+            Arc::clone(&clock) as Arc<dyn Clock>,
+        ));
+        Self { repository, clock, access_tokens, tokens, authenticator, master, _directory: directory }
+    }
+
+    pub fn edge(&self, trusted: &[&str]) -> Arc<Edge> {
+        let trusted = trusted.iter().map(|net| net.parse().expect("a network")).collect();
+        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        Arc::new(Edge::new(Arc::clone(&self.repository), clock, &self.master, trusted))
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub async fn write(&self, stream: StreamId, events: Vec<Event>) {
+        let expected = self.repository.journal().read_stream(&stream, 0).await.expect("reads").len() as u64;
+        let mut new = Vec::new();
+        for event in &events {
+            new.push(self.repository.encode(event, self.clock.new_id()).await.expect("encodes"));
+        }
+        let metadata = Metadata {
+            app_id: AppId::default_app(),
+            actor: Actor::system(),
+            correlation_id: Uuid::nil(),
+            causation_id: None,
+            request_id: None,
+            traceparent: None,
+        };
+        let append = Append {
+            writes: vec![Write { stream: stream.clone(), expected, events: new }],
+            guards: vec![],
+            taken: vec![],
+            released: vec![],
+            idempotency: None,
+            metadata,
+            at: self.now(),
+        };
+        self.repository.journal().append(append).await.expect("appends");
+        self.repository.evict(&stream);
+    }
+
+    /// An app whose key is the signer's.
+    pub async fn app(&self, id: &AppId, signer: &Signer, settings: AppSettings) {
+        let created = AppCreated { app_id: id.clone(), name: "App".to_owned(), settings, at: self.now() };
+        let kid = signer.public.kid.clone();
+        let events = [
+            AppEvent::AppCreated(created),
+            AppEvent::SigningKeyCreated(SigningKeyCreated { public: signer.public.clone() }),
+            AppEvent::SigningKeyActivated(SigningKeyActivated { kid }),
+        ];
+        self.write(StreamId::app(id), events.into_iter().map(Event::from).collect()).await;
+    }
+
+    pub async fn disable(&self, id: &AppId) {
+        let event = AppEvent::AppDisabled(AppDisabled { at: self.now() });
+        self.write(StreamId::app(id), vec![event.into()]).await;
+    }
+
+    pub async fn retire(&self, id: &AppId, kid: &str) {
+        let event = AppEvent::SigningKeyRetired(SigningKeyRetired { kid: kid.to_owned() });
+        self.write(StreamId::app(id), vec![event.into()]).await;
+    }
+
+    /// A live API key.
+    pub async fn api_key(&self, id: &AppId, permissions: &[Permission]) -> String {
+        let key_id = ApiKeyId(self.clock.new_id());
+        let permissions: BTreeSet<_> = permissions.iter().copied().collect();
+        let name = "key".to_owned();
+        let issued = ApiKeyIssued { key_id, name, permissions, expires_at: None, at: self.now() };
+        self.write(StreamId::app(id), vec![AppEvent::ApiKeyIssued(issued).into()]).await;
+        ApiKeyToken { app_id: id.clone(), key_id }.encode(&self.tokens)
+    }
+
+    /// A user with a live session: their claims.
+    pub async fn user(&self, app_id: &AppId) -> (UserId, SessionId, Value) {
+        let user_id = UserId(self.clock.new_id());
+        let session_id = SessionId(self.clock.new_id());
+        let at = self.now();
+        let registered = UserRegistered {
+            user_id,
+            app_id: app_id.clone(),
+            method: RegistrationMethod::Password,
+            at,
+            personal: Personal::default(),
+        };
+        self.write(StreamId::user(user_id), vec![UserEvent::UserRegistered(registered).into()]).await;
+        let started = SessionStarted {
+            session_id,
+            user_id,
+            app_id: app_id.clone(),
+            method: LoginMethod::Password,
+            expires_at: at + SignedDuration::from_hours(24),
+            idle_expires_at: at + SignedDuration::from_hours(24),
+            at,
+            personal: Personal::default(),
+        };
+        self.write(StreamId::session(session_id), vec![SessionEvent::SessionStarted(started).into()]).await;
+        let now = at.as_second();
+        let claims = json!({
+            "iss": self.access_tokens.issuer(app_id), "sub": user_id, "aud": app_id, "client_id": app_id,
+            "exp": now + 1800, "iat": now, "jti": "1", "sid": session_id, "roles": [], "email_verified": false,
+        });
+        (user_id, session_id, claims)
+    }
+
+    pub async fn make_admin(&self, user_id: UserId) {
+        let event = UserEvent::RoleGranted(RoleGranted { user_id, role: Role::admin(), at: self.now() });
+        self.write(StreamId::user(user_id), vec![event.into()]).await;
+    }
+
+    pub async fn ban(&self, user_id: UserId) {
+        let event = UserEvent::UserBanned(UserBanned { user_id, reason: None, at: self.now() });
+        self.write(StreamId::user(user_id), vec![event.into()]).await;
+    }
+
+    pub async fn revoke(&self, user_id: UserId, session_id: SessionId) {
+        let reason = RevocationReason::User;
+        let event =
+            SessionEvent::SessionRevoked(SessionRevoked { session_id, user_id, reason, at: self.now() });
+        self.write(StreamId::session(session_id), vec![event.into()]).await;
+    }
+}
