@@ -229,6 +229,7 @@ pub(crate) fn require_live(
 }
 
 /// What the holder of a refresh token is told.
+#[expect(clippy::needless_pass_by_value, reason = "it is handed to `map_err`")]
 pub(crate) fn session_problem(error: SessionError) -> Problem {
     Problem::new(match error {
         SessionError::Absent | SessionError::Exists => "invalid_refresh_token",

@@ -357,7 +357,7 @@ impl Inner {
         if let Some(replay) = self.replay(context.idempotency.as_ref()).await? {
             return Ok(replay);
         }
-        let mut _turn: Option<OwnedMutexGuard<()>> = None;
+        let mut turn: Option<OwnedMutexGuard<()>> = None;
         for _ in 0..MAX_ATTEMPTS {
             let mut work = self.load(&reads).await?;
             let value = decide(&mut work).map_err(DispatchError::Refused)?;
@@ -383,8 +383,8 @@ impl Inner {
                         reads.push(lost.reference);
                     }
                     // Let go of the old turn first: nobody waits for one lock while holding another.
-                    drop(_turn.take());
-                    _turn = Some(self.stripe(&stream).lock_owned().await);
+                    drop(turn.take());
+                    turn = Some(self.stripe(&stream).lock_owned().await);
                     self.repository.evict(&stream);
                 }
                 Outcome::Failed(error) => return Err(error),
@@ -544,3 +544,7 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "dispatch_tests.rs"]
+mod tests;

@@ -64,15 +64,17 @@ pub(crate) fn profile(
 }
 
 /// A checked change of a profile.
+#[expect(clippy::option_option, reason = "absent, null and a value are three things")]
 pub(crate) fn profile_patch(
     name: Option<Option<String>>,
     phone: Option<Option<String>>,
     avatar_url: Option<Option<String>>,
 ) -> Result<ProfilePatch, Problem> {
-    fn inner(member: &Option<Option<String>>) -> Option<&str> {
-        member.as_ref()?.as_deref()
-    }
-    check_profile(&Received { name: inner(&name), phone: inner(&phone), avatar_url: inner(&avatar_url) })?;
+    check_profile(&Received {
+        name: name.as_ref().and_then(Option::as_deref),
+        phone: phone.as_ref().and_then(Option::as_deref),
+        avatar_url: avatar_url.as_ref().and_then(Option::as_deref),
+    })?;
     Ok(ProfilePatch { name, phone, avatar_url })
 }
 

@@ -1,4 +1,4 @@
-//! What verifiers of access tokens need: the public keys (RFC 7517) and where to find them (OpenID Connect Discovery).
+//! What verifiers of access tokens need: the public keys (RFC 7517) and where to find them (`OpenID` Connect Discovery).
 
 use std::sync::Arc;
 

@@ -90,15 +90,12 @@ pub(crate) async fn login(
         Some(email) => service.locate.locate(&app_id, email).await?,
         None => None,
     };
-    let result = match user_id {
-        Some(user_id) => {
-            let attempt = Attempt { app_id: &app_id, user_id, password: &password, client: &request.client };
-            service.check(&attempt, context).await
-        }
-        None => {
-            let name = email.as_ref().map_or(body.email.as_str(), Email::as_str);
-            Err(service.check_nobody(&app_id, name, &password).await)
-        }
+    let result = if let Some(user_id) = user_id {
+        let attempt = Attempt { app_id: &app_id, user_id, password: &password, client: &request.client };
+        service.check(&attempt, context).await
+    } else {
+        let name = email.as_ref().map_or(body.email.as_str(), Email::as_str);
+        Err(service.check_nobody(&app_id, name, &password).await)
     };
     if let Err(problem) = &result
         && matches!(problem.code(), "invalid_credentials" | "rate_limited")
@@ -250,6 +247,7 @@ fn may_enter(app: &App, user: &User) -> Result<domain::AppSettings, Problem> {
 }
 
 /// 429 until the lock ends.
+#[expect(clippy::needless_pass_by_value, reason = "it is handed to `map_err`")]
 pub(crate) fn too_many(locked: AccountIsLocked, at: Timestamp) -> Problem {
     let left = locked.until.duration_since(at);
     let seconds = u64::try_from(left.as_secs()).unwrap_or_default() + u64::from(left.subsec_nanos() > 0);

@@ -112,6 +112,7 @@ pub(crate) async fn change(
 
 /// A caller whose session must still live when the decision is made, not only when the request came in.
 #[derive(Clone)]
+#[expect(clippy::struct_field_names, reason = "these are the names everywhere")]
 pub(crate) struct LiveCaller {
     app_id: domain::AppId,
     user_id: domain::UserId,

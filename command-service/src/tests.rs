@@ -1,4 +1,4 @@
-//! The flows in process: the real router over a temporary SQLite journal.
+//! The flows in process: the real router over a temporary journal.
 
 use std::sync::Arc;
 

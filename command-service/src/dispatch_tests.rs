@@ -1,0 +1,234 @@
+//! What the dispatcher does when appends fail, conflict, or lose their answers.
+
+use std::collections::VecDeque;
+use std::sync::Mutex as StdMutex;
+
+use async_trait::async_trait;
+use domain::lockout::{LockoutCommand, LockoutPolicy};
+use event_store::{
+    Journal, KeyStore, MasterKey, Sealer, Snapshot, SqliteJournal, StoredIdempotency, SystemClock,
+};
+use schemas::envelope::{Actor, RecordedEvent};
+use tempfile::TempDir;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::*;
+
+#[derive(Clone, Copy)]
+enum Fault {
+    /// The append is carried out, the answer is lost.
+    LoseAnswer,
+    /// The append is lost, and nobody knows.
+    LoseRequest,
+}
+
+struct Faulty {
+    inner: SqliteJournal,
+    faults: StdMutex<VecDeque<Fault>>,
+}
+
+#[async_trait]
+impl Journal for Faulty {
+    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        let fault = self.faults.lock().expect("not poisoned").pop_front();
+        match fault {
+            None => self.inner.append(append).await,
+            Some(Fault::LoseRequest) => Err(AppendError::Unknown("lost".to_owned())),
+            Some(Fault::LoseAnswer) => {
+                self.inner.append(append).await?;
+                Err(AppendError::Unknown("lost".to_owned()))
+            }
+        }
+    }
+
+    async fn read_stream(&self, stream: &StreamId, after: u64) -> Result<Vec<RecordedEvent>, StoreError> {
+        self.inner.read_stream(stream, after).await
+    }
+
+    async fn read_all(&self, after: u64, limit: usize) -> Result<Vec<RecordedEvent>, StoreError> {
+        self.inner.read_all(after, limit).await
+    }
+
+    async fn read_positions(&self, positions: &[u64]) -> Result<Vec<RecordedEvent>, StoreError> {
+        self.inner.read_positions(positions).await
+    }
+
+    async fn head(&self) -> Result<u64, StoreError> {
+        self.inner.head().await
+    }
+
+    fn watch_head(&self) -> watch::Receiver<u64> {
+        self.inner.watch_head()
+    }
+
+    async fn claim_owner(&self, claim: &Claim) -> Result<Option<StreamId>, StoreError> {
+        self.inner.claim_owner(claim).await
+    }
+
+    async fn claims(&self, kind: &str, prefix: &str) -> Result<Vec<(Claim, StreamId)>, StoreError> {
+        self.inner.claims(kind, prefix).await
+    }
+
+    async fn idempotent(&self, key: &[u8; 32]) -> Result<Option<StoredIdempotency>, StoreError> {
+        self.inner.idempotent(key).await
+    }
+
+    async fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError> {
+        self.inner.load_snapshot(stream).await
+    }
+
+    async fn save_snapshot(&self, stream: &StreamId, snapshot: Snapshot) -> Result<(), StoreError> {
+        self.inner.save_snapshot(stream, snapshot).await
+    }
+}
+
+struct World {
+    _dir: TempDir,
+    journal: Arc<Faulty>,
+    sealer: Arc<Sealer>,
+    dispatcher: Dispatcher,
+}
+
+const USER: UserId = UserId(Uuid::from_u128(7));
+
+impl World {
+    async fn start(faults: &[Fault]) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let inner = SqliteJournal::open(&dir.path().join("journal.db")).await.expect("opens");
+        let keys = KeyStore::open(&dir.path().join("keys.db"), &MasterKey::generate()).await.expect("opens");
+        let sealer = Arc::new(Sealer::new(Arc::new(keys)));
+        let journal = Arc::new(Faulty { inner, faults: StdMutex::new(faults.iter().copied().collect()) });
+        let repository = Arc::new(Repository::new(journal.clone(), sealer.clone(), 100));
+        let dispatcher = Dispatcher::new(repository, Arc::new(SystemClock));
+        Self { _dir: dir, journal, sealer, dispatcher }
+    }
+
+    /// A dispatcher with a cache of its own, as another node has.
+    fn other_node(&self) -> Dispatcher {
+        let repository = Arc::new(Repository::new(self.journal.clone(), self.sealer.clone(), 100));
+        Dispatcher::new(repository, Arc::new(SystemClock))
+    }
+
+    async fn versions(&self) -> Vec<u64> {
+        let stream = StreamId::lockout(USER);
+        let events = self.journal.read_stream(&stream, 0).await.expect("reads");
+        events.iter().map(|event| event.version).collect()
+    }
+}
+
+fn context(key: Option<u8>) -> Context {
+    let metadata = Metadata {
+        app_id: AppId::default_app(),
+        actor: Actor::system(),
+        correlation_id: Uuid::from_u128(1),
+        causation_id: None,
+        request_id: None,
+        traceparent: None,
+    };
+    let idempotency = key.map(|key| Idempotency { key: [key; 32], fingerprint: [key; 32] });
+    Context { metadata, at: Timestamp::from_second(1_800_000_000).expect("in range"), idempotency }
+}
+
+async fn fail(dispatcher: &Dispatcher, context: Context) -> Result<Committed<()>, DispatchError<Problem>> {
+    let at = context.at;
+    let policy = LockoutPolicy { failures: 1_000, ..LockoutPolicy::default() };
+    let decide = move |work: &mut Work| {
+        let command = LockoutCommand::RecordFailure { user_id: USER, policy, at };
+        work.execute::<Lockout>(&USER, command).map_err(Problem::internal)
+    };
+    dispatcher.run(context, vec![StreamRef::Lockout(USER)], decide).await
+}
+
+#[tokio::test]
+async fn inv_b_an_unknown_outcome_ends_in_one_set_of_events() {
+    use Fault::{LoseAnswer, LoseRequest};
+    for key in [None, Some(1)] {
+        for faults in
+            [&[LoseAnswer][..], &[LoseRequest], &[LoseRequest, LoseAnswer, LoseRequest, LoseRequest]]
+        {
+            let world = World::start(faults).await;
+            let done = fail(&world.dispatcher, context(key)).await.expect("resolved");
+            assert_eq!((done.events.len(), done.position), (1, 1));
+            assert_eq!(world.versions().await, [1]);
+            fail(&world.dispatcher, context(None)).await.expect("goes on");
+            assert_eq!(world.versions().await, [1, 2]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_stays_unknown_is_said_and_can_be_asked_again() {
+    let faults = [vec![Fault::LoseAnswer], vec![Fault::LoseRequest; MAX_RESENDS as usize]].concat();
+    let world = World::start(&faults).await;
+    let error = fail(&world.dispatcher, context(Some(1))).await.expect_err("unknown");
+    assert!(matches!(error, DispatchError::Unknown(_)), "{error}");
+    let done = fail(&world.dispatcher, context(Some(1))).await.expect("found");
+    assert!(done.replayed && done.value.is_none());
+    assert_eq!((done.events.len(), world.versions().await), (1, vec![1]));
+    let mut other = context(Some(1));
+    other.idempotency = Some(Idempotency { key: [1; 32], fingerprint: [2; 32] });
+    let error = fail(&world.dispatcher, other).await.expect_err("another request");
+    assert!(matches!(error, DispatchError::IdempotencyKeyReused), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inv_a_racing_nodes_lose_nothing() {
+    let world = World::start(&[]).await;
+    let nodes = [world.dispatcher.clone(), world.other_node(), world.other_node()];
+    let runs = (0..150).map(|n| {
+        let node = nodes[n % 3].clone();
+        tokio::spawn(async move { fail(&node, context(None)).await.map(|done| done.position) })
+    });
+    let mut positions = std::collections::BTreeSet::new();
+    for run in runs.collect::<Vec<_>>() {
+        positions.insert(run.await.expect("no panic").expect("written"));
+    }
+    assert_eq!(positions, (1..=150).collect());
+    assert_eq!(world.versions().await, (1..=150).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn what_is_read_and_not_written_is_guarded() {
+    let world = World::start(&[]).await;
+    let (first, second) = (world.dispatcher.clone(), world.other_node());
+    fail(&first, context(None)).await.expect("written");
+    let session = SessionId(Uuid::from_u128(9));
+    let mut seen = Vec::new();
+    let (sender, mut tries) = tokio::sync::mpsc::unbounded_channel();
+    // The first node has version 1 in its cache while the second writes version 2.
+    fail(&second, context(None)).await.expect("written");
+    let at = context(None).at;
+    let decide = move |work: &mut Work| {
+        sender.send(work.version::<Lockout>(&USER)).expect("somebody listens");
+        let start = domain::session::SessionCommand::Start {
+            session_id: session,
+            user_id: USER,
+            app_id: AppId::default_app(),
+            method: domain::session::LoginMethod::Password,
+            ttl: 60,
+            idle_ttl: 60,
+            client: domain::user::Client::default(),
+            at,
+        };
+        work.execute::<Session>(&session, start).map_err(Problem::internal)
+    };
+    first.run(context(None), vec![StreamRef::Lockout(USER)], decide).await.expect("decided again");
+    while let Some(version) = tries.recv().await {
+        seen.push(version);
+    }
+    assert_eq!(seen, [1, 2]);
+}
+
+#[tokio::test]
+async fn a_caller_who_leaves_leaves_no_stale_cache() {
+    let world = World::start(&[]).await;
+    for _ in 0..20 {
+        let run = fail(&world.dispatcher, context(None));
+        let _ = tokio::time::timeout(Duration::from_micros(200), run).await;
+    }
+    let done = fail(&world.dispatcher, context(None)).await.expect("written");
+    assert_eq!(done.position, world.journal.head().await.expect("reads"));
+    let cached = world.dispatcher.inner.repository.load::<Lockout>(&USER).await.expect("loads");
+    assert_eq!(cached.version, world.versions().await.len() as u64);
+}
