@@ -1,1 +1,373 @@
+//! The harness of the end-to-end tests: it builds the real binary once, starts it on a free loopback port with a data
+//! directory of its own, and gives tests a small HTTP client. It uses no crate of this workspace, so that a test knows
+//! only what a client can know.
+//!
+//! Every answer is checked against what holds for all of them: a refusal is a complete problem document, and nothing
+//! is a 5xx but what a test asked for. A server that panicked fails its test when it is dropped.
 
+use std::env;
+use std::fs;
+use std::io::ErrorKind;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+mod client;
+
+pub use client::{Answer, App, Call, Tokens, claims_of, email, jwt_header_of};
+
+/// A password that every app takes.
+pub const PASSWORD: &str = "violet-Kettle-93-harbour";
+
+/// How long a server may take to be ready. It takes a fraction of a second; a loaded machine gets patience.
+const START: Duration = Duration::from_secs(30);
+
+/// How long a server may take to stop after SIGTERM: its own limit is 10 s.
+const STOP: Duration = Duration::from_secs(15);
+
+/// The path of the server's binary, built on the first call. `WATCHWORD_BIN` names another one.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        if let Some(path) = env::var_os("WATCHWORD_BIN") {
+            return path.into();
+        }
+        let mut arguments = vec!["build", "-p", "watchword", "--bin", "watchword", "--message-format=json"];
+        if !cfg!(debug_assertions) {
+            arguments.push("--release");
+        }
+        let output = Command::new(env!("CARGO"))
+            .args(arguments)
+            .current_dir(workspace())
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("cargo runs");
+        assert!(output.status.success(), "cargo build -p watchword failed");
+        String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
+            .next_back()
+            .expect("cargo names the executable it built")
+    })
+}
+
+/// The root of the repository.
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in the workspace")
+}
+
+/// A running server and its data directory.
+pub struct Server {
+    child: Option<Child>,
+    root: TempDir,
+    port: u16,
+    environment: Vec<(String, String)>,
+    client: reqwest::Client,
+    starts: u32,
+    apps: AtomicU64,
+}
+
+impl Server {
+    /// Starts a server that does not limit the rate of requests: its tests all come from one address.
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts a server with these environment variables besides.
+    pub async fn start_with(environment: &[(&str, &str)]) -> Self {
+        let root = TempDir::with_prefix("watchword-test-").expect("a temporary directory can be made");
+        let mut server = Self {
+            child: None,
+            root,
+            port: free_port(),
+            environment: environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            client: client::new(),
+            starts: 0,
+            apps: AtomicU64::new(0),
+        };
+        server.up().await;
+        server
+    }
+
+    /// Starts the server again on the same data directory and port.
+    pub async fn up(&mut self) {
+        assert!(self.child.is_none(), "the server runs already");
+        let deadline = Instant::now() + START;
+        self.spawn();
+        loop {
+            if self.try_ready().await {
+                return;
+            }
+            let ended =
+                self.child.as_mut().expect("it was spawned").try_wait().expect("it can be waited for");
+            if let Some(status) = ended {
+                // Another program may have taken the port since it was found free: try another, at the first start.
+                if self.starts == 1 && Instant::now() < deadline && self.log().contains("in use") {
+                    self.port = free_port();
+                    self.starts = 0;
+                    self.spawn();
+                    continue;
+                }
+                panic!("the server ended with {status}; its log:\n{}", self.log());
+            }
+            assert!(Instant::now() < deadline, "the server is not ready; its log:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn try_ready(&self) -> bool {
+        self.client.get(self.url("/readyz")).send().await.is_ok_and(|answer| answer.status().is_success())
+    }
+
+    fn spawn(&mut self) {
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
+            .expect("the log file can be opened");
+        let child = self
+            .command(&["serve"])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a file handle can be cloned"))
+            .stderr(log)
+            .spawn()
+            .expect("the server can be started");
+        self.child = Some(child);
+        self.starts += 1;
+    }
+
+    /// Another command of the binary, on this server's configuration.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary());
+        for (name, _) in env::vars().filter(|(name, _)| name.starts_with("WATCHWORD_")) {
+            command.env_remove(name);
+        }
+        command
+            .args(arguments)
+            .current_dir(self.root.path())
+            .env("WATCHWORD_LISTEN", format!("127.0.0.1:{}", self.port))
+            .env("WATCHWORD_PUBLIC_URL", self.base())
+            .env("WATCHWORD_DATA_DIR", self.data())
+            .env("WATCHWORD_RATE_LIMITS", "off")
+            .env("WATCHWORD_LOG_FORMAT", "json")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Sets an environment variable for the next start.
+    pub fn set_environment(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Ends the process as a power loss would, without a chance to tidy up.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("the server runs");
+        child.kill().expect("the server can be killed");
+        child.wait().expect("the server can be waited for");
+    }
+
+    /// Asks the process to stop, and waits until it has.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        self.signal("TERM");
+        let mut child = self.child.take().expect("the server runs");
+        let deadline = Instant::now() + STOP;
+        loop {
+            if let Some(status) = child.try_wait().expect("the server can be waited for") {
+                return status;
+            }
+            if Instant::now() > deadline {
+                let _ = child.kill();
+                panic!("the server did not stop within {STOP:?} of SIGTERM");
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.pid();
+        // The standard library sends only SIGKILL; every shell has `kill` built in.
+        let status = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status();
+        assert!(status.expect("a shell runs").success(), "signal {name} to {pid}");
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the server runs").id()
+    }
+
+    /// `http://127.0.0.1:<port>`.
+    pub fn base(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The address of a path.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base())
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> PathBuf {
+        self.root.path().join("data")
+    }
+
+    /// What the server has written to its standard output and error, over all its starts.
+    pub fn log(&self) -> String {
+        match fs::read(self.log_path()) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+            Err(error) => panic!("the log cannot be read: {error}"),
+        }
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.root.path().join("server.log")
+    }
+
+    /// Every file that the server has written: its data directory and its log.
+    pub fn stored_bytes(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        fn collect(directory: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) {
+            for entry in fs::read_dir(directory).expect("the directory can be listed") {
+                let path = entry.expect("the directory can be listed").path();
+                if path.is_dir() {
+                    collect(&path, files);
+                } else if let Ok(bytes) = fs::read(&path) {
+                    files.push((path, bytes));
+                }
+            }
+        }
+        let mut files = Vec::new();
+        collect(self.root.path(), &mut files);
+        files
+    }
+
+    /// The platform's first API key.
+    pub fn platform_key(&self) -> String {
+        let path = self.data().join("admin.key");
+        fs::read_to_string(&path).expect("the first start writes admin.key").trim().to_owned()
+    }
+
+    /// A GET.
+    pub fn get(&self, path: impl AsRef<str>) -> Call {
+        self.call(reqwest::Method::GET, path)
+    }
+
+    /// A POST.
+    pub fn post(&self, path: impl AsRef<str>) -> Call {
+        self.call(reqwest::Method::POST, path)
+    }
+
+    /// A PATCH.
+    pub fn patch(&self, path: impl AsRef<str>) -> Call {
+        self.call(reqwest::Method::PATCH, path)
+    }
+
+    /// A PUT.
+    pub fn put(&self, path: impl AsRef<str>) -> Call {
+        self.call(reqwest::Method::PUT, path)
+    }
+
+    /// A DELETE.
+    pub fn delete(&self, path: impl AsRef<str>) -> Call {
+        self.call(reqwest::Method::DELETE, path)
+    }
+
+    /// A request.
+    pub fn call(&self, method: reqwest::Method, path: impl AsRef<str>) -> Call {
+        Call::new(self.client.request(method, self.url(path.as_ref())))
+    }
+
+    /// The client itself, for a request that [`Call`] cannot make.
+    pub fn client(&self) -> &reqwest::Client {
+        &self.client
+    }
+
+    /// Makes an app with these settings and an id of its own.
+    pub async fn create_app(&self, settings: Value) -> App<'_> {
+        let id = format!("app-{}", self.apps.fetch_add(1, Ordering::Relaxed) + 1);
+        self.post("/v1/apps")
+            .bearer(&self.platform_key())
+            .json(&json!({"app_id": id, "name": format!("The app {id}"), "settings": settings}))
+            .await
+            .expect(201);
+        App::new(self, id)
+    }
+
+    /// The app of a fresh start.
+    pub fn default_app(&self) -> App<'_> {
+        App::new(self, "default".to_owned())
+    }
+
+    /// Every event of the log, in order, read page by page as an analytics consumer would.
+    pub async fn events(&self) -> Vec<Value> {
+        let key = self.platform_key();
+        let mut events: Vec<Value> = Vec::new();
+        loop {
+            let after = events.last().map_or(0, |event| event["position"].as_u64().expect("a position"));
+            let page =
+                self.get(format!("/v1/events?after={after}&limit=200")).bearer(&key).await.expect(200).json();
+            let items = page["items"].as_array().expect("a list has items").clone();
+            if items.is_empty() {
+                return events;
+            }
+            events.extend(items);
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("the end of the server's log:\n{}", tail(&self.log(), 40));
+        } else {
+            let log = self.log();
+            assert!(!log.contains("panicked at"), "the server panicked:\n{}", tail(&log, 40));
+        }
+    }
+}
+
+fn tail(text: &str, lines: usize) -> String {
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+/// A port that nothing listens on, below the range that the kernel gives to outgoing connections, which tests make many
+/// of.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = 10_000 + u16::try_from(std::process::id() % 200).expect("less than 200") * 100;
+    (0..20_000)
+        .map(|_| 10_000 + (start - 10_000 + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("some port is free")
+}
+
+/// Fails unless the events are a log without gaps: positions 1, 2, 3 …, each naming its predecessor, and in every
+/// stream versions 1, 2, 3 ….
+pub fn assert_gapless(events: &[Value]) {
+    let mut versions = std::collections::HashMap::new();
+    let mut ids = std::collections::HashSet::new();
+    for (event, position) in events.iter().zip(1_u64..) {
+        assert_eq!(event["position"], position, "positions are gapless");
+        assert_eq!(event["prevposition"], position - 1, "an event names its predecessor");
+        let version = versions.entry(event["subject"].to_string()).or_insert(0_u64);
+        *version += 1;
+        assert_eq!(event["streamversion"], *version, "versions of {} are contiguous", event["subject"]);
+        assert!(ids.insert(event["id"].to_string()), "the id {} is used twice", event["id"]);
+    }
+}
+
+/// The events of a type.
+pub fn of_type<'a>(events: &'a [Value], name: &str) -> Vec<&'a Value> {
+    events.iter().filter(|event| event["type"] == name).collect()
+}

@@ -1,0 +1,279 @@
+//! Every route against everybody who could come: nobody, a user, an admin of another app, an API key of another app,
+//! another user's resource, an absent resource, an absent app. The route list is compared with `/openapi.json`, so a
+//! new route fails here until it is given its place.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use tests::{Call, Server, email};
+
+const ABSENT: &str = "018f0000-0000-7000-8000-000000000000";
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Access {
+    /// Anyone may call it; the body decides.
+    Public,
+    /// A user of this app.
+    User,
+    /// An admin of this app, or a key of it with the permission.
+    Admin,
+    /// A key of the platform.
+    Platform,
+}
+use Access::{Admin, Platform, Public, User};
+
+/// Method, path, who may, and a body that fits.
+const ROUTES: &[(&str, &str, Access, &str)] = &[
+    ("POST", "/v1/apps", Platform, r#"{"app_id":"x-1","name":"X"}"#),
+    ("GET", "/v1/apps", Platform, ""),
+    ("GET", "/v1/apps/{app_id}", Platform, ""),
+    ("PATCH", "/v1/apps/{app_id}", Platform, r#"{"name":"X"}"#),
+    ("POST", "/v1/apps/{app_id}/disable", Platform, ""),
+    ("POST", "/v1/apps/{app_id}/enable", Platform, ""),
+    ("POST", "/v1/apps/{app_id}/auth/register", Public, ""),
+    ("POST", "/v1/apps/{app_id}/auth/signup", Public, ""),
+    ("POST", "/v1/apps/{app_id}/auth/login", Public, ""),
+    ("POST", "/v1/apps/{app_id}/auth/refresh", Public, ""),
+    ("POST", "/v1/apps/{app_id}/auth/logout", User, ""),
+    ("GET", "/v1/apps/{app_id}/auth/me", User, ""),
+    ("PATCH", "/v1/apps/{app_id}/auth/me", User, r#"{"name":"X"}"#),
+    ("GET", "/v1/apps/{app_id}/auth/sessions", User, ""),
+    ("DELETE", "/v1/apps/{app_id}/auth/sessions/{session_id}", User, ""),
+    ("POST", "/v1/apps/{app_id}/auth/sessions/revoke-all", User, r#"{"exclude_current":true}"#),
+    ("POST", "/v1/apps/{app_id}/auth/introspect", Admin, "token=x"),
+    ("POST", "/v1/apps/{app_id}/auth/revoke", Public, "token=x"),
+    ("GET", "/v1/apps/{app_id}/.well-known/jwks.json", Public, ""),
+    ("GET", "/v1/apps/{app_id}/.well-known/openid-configuration", Public, ""),
+    ("GET", "/v1/apps/{app_id}/admin/users", Admin, ""),
+    ("POST", "/v1/apps/{app_id}/admin/users", Admin, r#"{"email":"matrix@example.org"}"#),
+    ("GET", "/v1/apps/{app_id}/admin/users/{user_id}", Admin, ""),
+    ("PATCH", "/v1/apps/{app_id}/admin/users/{user_id}", Admin, r#"{"name":"X"}"#),
+    ("POST", "/v1/apps/{app_id}/admin/users/{user_id}/ban", Admin, r#"{"reason":"x"}"#),
+    ("POST", "/v1/apps/{app_id}/admin/users/{user_id}/unban", Admin, ""),
+    ("POST", "/v1/apps/{app_id}/admin/users/{user_id}/unlock", Admin, ""),
+    ("PUT", "/v1/apps/{app_id}/admin/users/{user_id}/roles/{role}", Admin, ""),
+    ("DELETE", "/v1/apps/{app_id}/admin/users/{user_id}/roles/{role}", Admin, ""),
+    ("GET", "/v1/apps/{app_id}/admin/users/{user_id}/sessions", Admin, ""),
+    ("DELETE", "/v1/apps/{app_id}/admin/users/{user_id}/sessions/{session_id}", Admin, ""),
+    ("POST", "/v1/apps/{app_id}/admin/users/{user_id}/sessions/revoke-all", Admin, ""),
+    ("POST", "/v1/apps/{app_id}/admin/users/{user_id}/access-tokens", Admin, r#"{"duration_minutes":1}"#),
+    ("GET", "/v1/apps/{app_id}/admin/stats", Admin, ""),
+    ("GET", "/v1/apps/{app_id}/admin/api-keys", Admin, ""),
+    ("POST", "/v1/apps/{app_id}/admin/api-keys", Admin, r#"{"name":"x","permissions":["users:read"]}"#),
+    ("DELETE", "/v1/apps/{app_id}/admin/api-keys/{key_id}", Admin, ""),
+    ("GET", "/v1/apps/{app_id}/admin/keys", Admin, ""),
+    ("POST", "/v1/apps/{app_id}/admin/keys/rotate", Admin, ""),
+    ("GET", "/v1/apps/{app_id}/audit/events", Admin, ""),
+    ("GET", "/v1/apps/{app_id}/events", Admin, ""),
+    ("GET", "/v1/events", Platform, ""),
+    ("GET", "/v1/projections", Platform, ""),
+];
+
+struct Ids<'a> {
+    app: &'a str,
+    user: &'a str,
+    session: &'a str,
+    key: &'a str,
+}
+
+fn call(server: &Server, route: &(&str, &str, Access, &'static str), ids: &Ids) -> Call {
+    let path = route
+        .1
+        .replace("{app_id}", ids.app)
+        .replace("{user_id}", ids.user)
+        .replace("{session_id}", ids.session)
+        .replace("{key_id}", ids.key)
+        .replace("{role}", "editor");
+    let call = server.call(route.0.parse().unwrap(), path);
+    match route.3 {
+        "" => call,
+        form if form.starts_with("token=") => call.body("application/x-www-form-urlencoded", form),
+        body => call.body("application/json", body),
+    }
+}
+
+#[tokio::test]
+async fn every_documented_route_has_its_place_here() {
+    let server = Server::start().await;
+    let document = server.get("/openapi.json").await.expect(200).json();
+    let mut documented = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for method in item.as_object().unwrap().keys().filter(|it| *it != "parameters") {
+            // The aliases of the default app and the root's own pages are tested elsewhere.
+            if path.starts_with("/v1/") {
+                documented.insert((method.to_uppercase(), path.clone()));
+            }
+        }
+    }
+    let listed: BTreeSet<_> = ROUTES.iter().map(|it| (it.0.to_owned(), it.1.to_owned())).collect();
+    let missing: Vec<_> = documented.difference(&listed).collect();
+    assert!(missing.is_empty(), "not in the matrix: {missing:?}");
+    let undocumented: Vec<_> = listed.difference(&documented).collect();
+    assert!(undocumented.is_empty(), "not in /openapi.json: {undocumented:?}");
+}
+
+#[tokio::test]
+async fn each_route_lets_in_whom_it_is_for() {
+    let server = Server::start().await;
+    let (app, foreign) = (server.create_app(json!({})).await, server.create_app(json!({})).await);
+    let victim = app.register(&email("victim")).await;
+    let user = app.register(&email("user")).await;
+    let foreign_admin = foreign.register_admin(&email("admin")).await;
+    let every = [
+        "users:read",
+        "users:write",
+        "audit:read",
+        "events:read",
+        "settings:write",
+        "keys:write",
+        "tokens:create",
+    ];
+    let (key_id, _) = app.api_key(&["users:read"]).await;
+    let (_, foreign_key) = foreign.api_key(&every).await;
+    let (_, powerless_key) = app.api_key(&["orgs:*"]).await;
+    let ids = Ids { app: &app.id, user: &victim.user_id, session: &victim.session, key: &key_id };
+    let head = server.events().await.len();
+
+    for route in ROUTES {
+        let name = format!("{} {} ({:?})", route.0, route.1, route.2);
+        if route.2 == Public {
+            continue;
+        }
+        let nobody = call(&server, route, &ids).await;
+        assert_eq!(nobody.status, 401, "{name} for nobody: {}", nobody.text);
+        let of_another_app = call(&server, route, &ids).bearer(&foreign_admin.access).await;
+        assert_eq!(of_another_app.status, 401, "{name} for another app's admin: {}", of_another_app.text);
+        for key in [&foreign_key, &powerless_key] {
+            let answer = call(&server, route, &ids).bearer(key).await;
+            assert!(
+                matches!(answer.status, 401 | 403 | 404),
+                "{name} for a key: {} {}",
+                answer.status,
+                answer.text
+            );
+        }
+        if route.2 != User {
+            let answer = call(&server, route, &ids).bearer(&user.access).await;
+            assert!(
+                matches!(answer.status, 401 | 403),
+                "{name} for a user: {} {}",
+                answer.status,
+                answer.text
+            );
+        }
+    }
+    assert_eq!(server.events().await.len(), head, "a refusal writes nothing");
+}
+
+#[tokio::test]
+async fn absent_and_anothers_are_told_alike() {
+    let server = Server::start().await;
+    let (app, foreign) = (server.create_app(json!({})).await, server.create_app(json!({})).await);
+    let user = app.register(&email("user")).await;
+    let theirs = foreign.register(&email("theirs")).await;
+    let (their_key, _) = foreign.api_key(&["users:read"]).await;
+    let admin = app.register_admin(&email("admin")).await;
+    let key = server.platform_key();
+    let their_ids = Ids { app: &app.id, user: &theirs.user_id, session: &theirs.session, key: &their_key };
+    let absent_ids = Ids { app: &app.id, user: ABSENT, session: ABSENT, key: ABSENT };
+    let head = server.events().await.len();
+
+    for route in ROUTES {
+        let names_one = ["{user_id}", "{session_id}", "{key_id}"].iter().any(|it| route.1.contains(it));
+        if !names_one {
+            continue;
+        }
+        let credentials = if route.2 == User { vec![&user.access] } else { vec![&admin.access, &key] };
+        for credential in credentials {
+            let name = format!("{} {}", route.0, route.1);
+            let other: Value = {
+                let answer = call(&server, route, &their_ids).bearer(credential).await;
+                assert_eq!(answer.status, 404, "{name} of another app: {}", answer.text);
+                answer.anonymous_problem()
+            };
+            let absent = call(&server, route, &absent_ids).bearer(credential).await;
+            assert_eq!(absent.status, 404, "{name} absent: {}", absent.text);
+            assert_eq!(absent.anonymous_problem(), other, "{name}");
+        }
+    }
+    assert_eq!(server.events().await.len(), head, "a refusal writes nothing");
+    foreign.me(&theirs.access).await.expect(200);
+}
+
+#[tokio::test]
+async fn an_absent_app_has_nothing() {
+    let server = Server::start().await;
+    let key = server.platform_key();
+    for app in ["absent", "platform"] {
+        let ids = Ids { app, user: ABSENT, session: ABSENT, key: ABSENT };
+        for route in ROUTES.iter().filter(|it| it.1.contains("{app_id}")) {
+            let name = format!("{} {} of {app}", route.0, route.1);
+            let call = match route.1.rsplit('/').next() {
+                Some("register" | "signup" | "login") => call(&server, route, &ids)
+                    .json(&json!({"email": "ada@example.org", "password": tests::PASSWORD})),
+                Some("refresh") => call(&server, route, &ids).json(&json!({"refresh_token": "wwr_x"})),
+                _ => call(&server, route, &ids),
+            };
+            let answer = call.bearer(&key).await;
+            let expected: &[u16] = if route.2 == User { &[401, 404] } else { &[404] };
+            assert!(expected.contains(&answer.status), "{name}: {} {}", answer.status, answer.text);
+        }
+    }
+}
+
+#[tokio::test]
+async fn forged_tokens_open_nothing() {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+    use jsonwebtoken::{Algorithm, EncodingKey, Header};
+
+    let server = Server::start().await;
+    let app = server.create_app(json!({})).await;
+    let tokens = app.register(&email("ada")).await;
+    let claims = tests::claims_of(&tokens.access);
+    let header = tests::jwt_header_of(&tokens.access);
+    let parts: Vec<&str> = tokens.access.split('.').collect();
+    let jwks = app.get(".well-known/jwks.json").await.json();
+    let public = jwks["keys"].as_array().unwrap().iter().find(|it| it["kid"] == header["kid"]).unwrap();
+    let encode = |value: &Value| BASE64.encode(value.to_string());
+    let with_header = |change: Value| {
+        let mut header = header.clone();
+        header.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        format!("{}.{}.{}", encode(&header), parts[1], parts[2])
+    };
+    let mut forged = vec![
+        with_header(json!({"alg": "none"})),
+        format!("{}.{}.", encode(&json!({"alg": "none", "typ": "at+jwt", "kid": header["kid"]})), parts[1]),
+        with_header(json!({"typ": "JWT"})),
+        with_header(json!({"kid": "other"})),
+        with_header(json!({"jku": "http://127.0.0.1/jwks.json"})),
+        format!("{}.{}", parts[0], parts[1]),
+        format!("{}..{}", parts[0], parts[2]),
+        format!("{}.{}.{}", parts[0], encode(&json!({"sub": tokens.user_id})), parts[2]),
+    ];
+    for (name, value) in [
+        ("sub", json!(ABSENT)),
+        ("exp", json!("9999999999")),
+        ("exp", json!(9_999_999_999_u64)),
+        ("roles", json!(["admin"])),
+        ("aud", json!("default")),
+        ("iss", json!("http://evil.example")),
+    ] {
+        let mut changed = claims.clone();
+        changed[name] = value;
+        forged.push(format!("{}.{}.{}", parts[0], encode(&changed), parts[2]));
+    }
+    // The public key as an HMAC secret: the classic confusion of algorithms.
+    for secret in [public["x"].as_str().unwrap(), &public.to_string(), ""] {
+        let mut hs = Header::new(Algorithm::HS256);
+        hs.typ = Some("at+jwt".to_owned());
+        hs.kid = header["kid"].as_str().map(str::to_owned);
+        forged
+            .push(jsonwebtoken::encode(&hs, &claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap());
+    }
+    for token in &forged {
+        let answer = app.me(token).await;
+        assert_eq!(answer.status, 401, "{token}: {}", answer.text);
+    }
+    app.me(&tokens.access).await.expect(200);
+}

@@ -1,0 +1,96 @@
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use tests::{Server, email, jwt_header_of, workspace};
+
+#[tokio::test]
+async fn keys_are_public_only_and_name_the_one_that_signs() {
+    let server = Server::start().await;
+    for (algorithm, kind) in [("ES256", "EC"), ("EdDSA", "OKP"), ("RS256", "RSA")] {
+        let app = server.create_app(json!({"token_algorithm": algorithm})).await;
+        let tokens = app.register(&email("ada")).await;
+        let header = jwt_header_of(&tokens.access);
+        assert_eq!(header["alg"], algorithm);
+        let jwks = app.get(".well-known/jwks.json").await.expect(200).json();
+        let keys = jwks["keys"].as_array().unwrap();
+        assert!(keys.len() >= 2, "the next key is published before it signs");
+        assert!(keys.iter().any(|key| key["kid"] == header["kid"]));
+        for key in keys {
+            assert_eq!(
+                (&key["kty"], &key["use"], &key["alg"]),
+                (&json!(kind), &json!("sig"), &json!(algorithm))
+            );
+            for private in ["d", "p", "q", "dp", "dq", "qi", "k"] {
+                assert!(key.get(private).is_none(), "{key}");
+            }
+        }
+        app.me(&tokens.access).await.expect(200);
+    }
+}
+
+#[tokio::test]
+async fn discovery_names_routes_that_are_there() {
+    let server = Server::start().await;
+    let app = server.create_app(json!({})).await;
+    let document = app.get(".well-known/openid-configuration").await.expect(200).json();
+    assert_eq!(document["issuer"], server.url(&format!("/v1/apps/{}", app.id)));
+    assert_eq!(document["jwks_uri"], server.url(&app.path(".well-known/jwks.json")));
+    for (name, value) in document.as_object().unwrap() {
+        if let Some(path) = value.as_str().and_then(|it| it.strip_prefix(&server.base())) {
+            if name == "issuer" {
+                continue;
+            }
+            let (get, post) = (server.get(path).await, server.post(path).await);
+            assert!(get.status != 404 || post.status != 404, "{name}: {path} is not there");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_independent_client_verifies_our_tokens() {
+    let Some(python) = python_with_pyjwt() else { return };
+    let server = Server::start().await;
+    let (app, other) = (server.create_app(json!({})).await, server.create_app(json!({})).await);
+    let output = Command::new(python)
+        .arg(workspace().join("tests/clients/verify_jwt.py"))
+        .args([server.base(), app.id.clone(), other.id.clone()])
+        .output()
+        .expect("Python runs");
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    let result: Value = serde_json::from_slice(&output.stdout).expect("the script prints JSON");
+    assert_eq!(result["verified"], json!(["iss", "aud", "sub", "sid", "exp", "typ", "kid"]));
+    assert_eq!(result["refused_by_another_apps_keys"], true);
+}
+
+/// A virtual environment with PyJWT, its wheels pinned by hash. Without Python there is none, and the one test that
+/// needs it says that it was skipped; `WATCHWORD_REQUIRE_PYTHON=1` (as `.ci/run` sets) makes that a failure.
+fn python_with_pyjwt() -> Option<std::path::PathBuf> {
+    let environment = workspace().join("target/clients-venv");
+    let python = environment.join("bin/python");
+    let requirements = workspace().join("tests/clients/requirements.txt");
+    let stamp = environment.join("installed");
+    let wanted = std::fs::read(&requirements).expect("the requirements are in the repository");
+    if std::fs::read(&stamp).is_ok_and(|it| it == wanted) {
+        return Some(python);
+    }
+    let run = |program: &Path, arguments: &[&str]| {
+        Command::new(program).args(arguments).output().is_ok_and(|it| it.status.success())
+    };
+    let directory = environment.to_str().expect("the path is UTF-8");
+    let list = requirements.to_str().expect("the path is UTF-8");
+    let installed = run(Path::new("python3"), &["-m", "venv", "--clear", directory])
+        && run(
+            &python,
+            &["-m", "pip", "install", "-q", "--require-hashes", "--only-binary", ":all:", "-r", list],
+        );
+    if installed {
+        std::fs::write(stamp, wanted).expect("target/ can be written");
+        return Some(python);
+    }
+    assert!(std::env::var_os("WATCHWORD_REQUIRE_PYTHON").is_none(), "PyJWT could not be installed");
+    eprintln!("skipped: no Python with venv and pip");
+    None
+}

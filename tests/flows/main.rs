@@ -1,0 +1,23 @@
+//! One file per flow, each against the real binary.
+
+mod access_matrix;
+mod admin_users;
+mod api_keys;
+mod apps;
+mod audit;
+mod command_line;
+mod default_app;
+mod events_feed;
+mod idempotency;
+mod introspection;
+mod jwks_and_discovery;
+mod login;
+mod logout;
+mod malformed_requests;
+mod me;
+mod refresh;
+mod register;
+mod root;
+mod sessions;
+mod signing_keys;
+mod stats;

@@ -1,0 +1,54 @@
+use serde_json::json;
+use tests::{Server, email};
+
+#[tokio::test]
+async fn health_metrics_docs_and_problem_pages_are_there() {
+    let server = Server::start().await;
+    server.get("/healthz").await.expect(200);
+    server.get("/readyz").await.expect(200);
+    let app = server.create_app(json!({})).await;
+    app.register(&email("ada")).await;
+    app.get("auth/me").await.problem(401, "unauthenticated");
+    let metrics = server.get("/metrics").await.expect(200).text;
+    assert!(metrics.contains("# TYPE"), "{metrics}");
+    let docs = server.get("/docs/").await.expect(200);
+    assert!(docs.text.contains("swagger"));
+    assert_eq!(server.get("/openapi.json").await.expect(200).json()["info"]["title"], "Watchword");
+    for code in ["unauthenticated", "email_taken", "rate_limited", "not_found", "malformed_request"] {
+        server.get(format!("/problems/{code}")).await.expect(200);
+    }
+    server.get("/problems/no-such-problem").await.problem(404, "not_found");
+}
+
+#[tokio::test]
+async fn request_ids_are_made_or_echoed_but_never_injected() {
+    let server = Server::start().await;
+    assert!(server.get("/healthz").await.header("x-request-id").is_some_and(|it| !it.is_empty()));
+    let long = "x".repeat(5_000);
+    for odd in ["a b\tc", "<script>", &long] {
+        let echoed = server.get("/healthz").header("x-request-id", odd).await;
+        assert_ne!(echoed.header("x-request-id"), Some(odd));
+    }
+}
+
+#[tokio::test]
+async fn projections_say_where_they_are() {
+    let server = Server::start().await;
+    let last = server.create_app(json!({})).await.register(&email("ada")).await;
+    assert!(!last.access.is_empty());
+    let head = server.events().await.len() as u64;
+    let key = server.platform_key();
+    for _ in 0..200 {
+        let list = server.get("/v1/projections").bearer(&key).await.expect(200).json();
+        let items = list["items"].as_array().unwrap();
+        let names: Vec<_> = items.iter().map(|it| it["name"].as_str().unwrap()).collect();
+        for name in ["login_checks", "users", "sessions", "stats", "audit_log"] {
+            assert!(names.contains(&name), "{names:?}");
+        }
+        if items.iter().all(|it| it["position"] == head && it["lag"] == 0 && it["state"] == "running") {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("the read models did not catch up");
+}

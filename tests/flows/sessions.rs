@@ -1,0 +1,77 @@
+use serde_json::{Value, json};
+use tests::{Answer, App, PASSWORD, Server, email};
+
+async fn list(app: &App<'_>, access: &str, after: &Answer) -> Vec<Value> {
+    let answer = app
+        .get("auth/sessions")
+        .bearer(access)
+        .header("consistency-token", after.consistency())
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(answer["total"], answer["items"].as_array().unwrap().len());
+    answer["items"].as_array().unwrap().clone()
+}
+
+#[tokio::test]
+async fn one_sees_and_ends_ones_own() {
+    let server = Server::start().await;
+    let app = server.create_app(json!({})).await;
+    let address = email("ada");
+    let one = app.register(&address).await;
+    let answer = app.login(&address, PASSWORD).header("user-agent", "Analytical Engine/1").await;
+    let two = answer.tokens();
+    app.register(&email("somebody")).await;
+
+    let sessions = list(&app, &two.access, &answer).await;
+    assert_eq!(sessions.len(), 2);
+    for session in &sessions {
+        assert_eq!(session["current"], session["id"] == *two.session);
+    }
+    assert!(sessions.iter().any(|it| it["user_agent"] == "Analytical Engine/1"), "{sessions:?}");
+
+    let revoked = app.delete(&format!("auth/sessions/{}", one.session)).bearer(&two.access).await.expect(204);
+    app.me(&one.access).await.problem(401, "unauthenticated");
+    app.refresh(&one.refresh).await.problem(401, "session_revoked");
+    assert_eq!(list(&app, &two.access, &revoked).await.len(), 1);
+}
+
+#[tokio::test]
+async fn all_at_once_with_or_without_this_one() {
+    let server = Server::start().await;
+    let app = server.create_app(json!({})).await;
+    let address = email("ada");
+    let first = app.register(&address).await;
+    let mut others = vec![];
+    for _ in 0..4 {
+        others.push(app.login(&address, PASSWORD).await.tokens());
+    }
+    let bystander = app.register(&email("bystander")).await;
+    let revoke = |exclude| {
+        app.post("auth/sessions/revoke-all").bearer(&first.access).json(&json!({"exclude_current": exclude}))
+    };
+    assert_eq!(revoke(true).await.expect(200).json(), json!({"revoked": 4}));
+    for other in &others {
+        app.me(&other.access).await.problem(401, "unauthenticated");
+    }
+    app.me(&first.access).await.expect(200);
+    assert_eq!(revoke(false).await.expect(200).json(), json!({"revoked": 1}));
+    app.me(&first.access).await.problem(401, "unauthenticated");
+    app.me(&bystander.access).await.expect(200);
+}
+
+#[tokio::test]
+async fn another_persons_and_an_absent_one_are_the_same() {
+    let server = Server::start().await;
+    let app = server.create_app(json!({})).await;
+    let (ada, eve) = (app.register(&email("ada")).await, app.register(&email("eve")).await);
+    let delete = |id: &str| app.delete(&format!("auth/sessions/{id}")).bearer(&eve.access);
+    let theirs = delete(&ada.session).await;
+    theirs.problem(404, "not_found");
+    for absent in ["018f0000-0000-7000-8000-000000000000", "nonsense", &ada.user_id] {
+        let answer = delete(absent).await;
+        answer.problem(404, "not_found");
+        assert_eq!(answer.anonymous_problem(), theirs.anonymous_problem());
+    }
+    app.me(&ada.access).await.expect(200);
+}

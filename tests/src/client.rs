@@ -1,0 +1,349 @@
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::HeaderMap;
+use serde_json::{Value, json};
+
+use crate::{PASSWORD, Server};
+
+pub(crate) fn new() -> reqwest::Client {
+    reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(Duration::from_secs(30))
+        .no_proxy()
+        .build()
+        .expect("a client can be built")
+}
+
+/// An address that no other call of this process gives.
+pub fn email(name: &str) -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    format!("{name}.{}@example.org", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A request, sent by awaiting it.
+pub struct Call {
+    request: reqwest::RequestBuilder,
+}
+
+impl Call {
+    pub(crate) fn new(request: reqwest::RequestBuilder) -> Self {
+        Self { request }
+    }
+
+    /// With this credential.
+    #[must_use]
+    pub fn bearer(self, token: &str) -> Self {
+        Self { request: self.request.bearer_auth(token) }
+    }
+
+    /// With this JSON body.
+    #[must_use]
+    pub fn json(self, body: &Value) -> Self {
+        Self { request: self.request.json(body) }
+    }
+
+    /// With these bytes as they are.
+    #[must_use]
+    pub fn body(self, content_type: &str, body: impl Into<reqwest::Body>) -> Self {
+        Self { request: self.request.header("content-type", content_type).body(body) }
+    }
+
+    /// With a form as the body.
+    #[must_use]
+    pub fn form(self, fields: &[(&str, &str)]) -> Self {
+        Self { request: self.request.form(fields) }
+    }
+
+    /// With this header.
+    #[must_use]
+    pub fn header(self, name: &str, value: &str) -> Self {
+        Self { request: self.request.header(name, value) }
+    }
+
+    /// Sends it; an error means that nobody knows whether the server did it.
+    pub async fn attempt(self) -> Result<Answer, reqwest::Error> {
+        let response = self.request.send().await?;
+        let status = response.status().as_u16();
+        let headers = response.headers().clone();
+        let text = response.text().await?;
+        let answer = Answer { status, headers, text };
+        if status >= 400 {
+            answer.check_problem();
+        }
+        Ok(answer)
+    }
+
+    /// Sends it and hands out the response, for a body that does not end.
+    pub async fn stream(self) -> reqwest::Response {
+        self.request.send().await.expect("the server answers")
+    }
+}
+
+impl IntoFuture for Call {
+    type Output = Answer;
+    type IntoFuture = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move { self.attempt().await.expect("the server answers") })
+    }
+}
+
+/// What the server answered.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub text: String,
+}
+
+impl Answer {
+    /// Fails unless the status is this one.
+    #[track_caller]
+    #[expect(clippy::return_self_not_must_use, reason = "a check is worth it without what it returns")]
+    pub fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{}", self.text);
+        self
+    }
+
+    /// The body as JSON.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("not JSON ({error}): {}", self.text))
+    }
+
+    /// A header's value.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().expect("headers are ASCII"))
+    }
+
+    /// Fails unless this is a problem of that status and code; gives the document.
+    #[track_caller]
+    pub fn problem(&self, status: u16, code: &str) -> Value {
+        assert_eq!((self.status, self.json()["code"].as_str()), (status, Some(code)), "{}", self.text);
+        self.json()
+    }
+
+    /// The problem document without what differs between any two of them.
+    #[track_caller]
+    pub fn anonymous_problem(&self) -> Value {
+        let mut problem = self.json();
+        problem.as_object_mut().expect("a problem is an object").remove("request_id");
+        problem
+    }
+
+    /// What holds for every refusal.
+    #[track_caller]
+    fn check_problem(&self) {
+        let status = self.status;
+        assert!(status < 500 || status == 503, "{status}: {}", self.text);
+        let kind = self.header("content-type").unwrap_or("no content type");
+        assert!(kind.starts_with("application/problem+json"), "{status} with {kind}: {}", self.text);
+        let problem = self.json();
+        let code = problem["code"].as_str().expect("a problem has a code");
+        assert_eq!(problem["status"], status, "{problem}");
+        assert!(
+            problem["type"].as_str().is_some_and(|it| it.ends_with(&format!("/problems/{code}"))),
+            "{problem}"
+        );
+        assert!(problem["title"].is_string() && problem["request_id"].is_string(), "{problem}");
+        assert_eq!(self.header("x-request-id"), problem["request_id"].as_str(), "{problem}");
+        if status == 401 {
+            assert!(self.header("www-authenticate").is_some_and(|it| it.starts_with("Bearer")), "{problem}");
+        }
+        if status == 429 || code == "overloaded" {
+            assert!(self.header("retry-after").is_some_and(|it| it.parse::<u32>().is_ok()), "{problem}");
+        }
+        if code == "validation_failed" {
+            assert!(problem["errors"].as_array().is_some_and(|it| !it.is_empty()), "{problem}");
+        }
+    }
+
+    /// The answer's tokens.
+    #[track_caller]
+    pub fn tokens(&self) -> Tokens {
+        Tokens::from(&self.json())
+    }
+
+    /// The consistency token of a command that was done.
+    #[track_caller]
+    pub fn consistency(&self) -> &str {
+        self.header("consistency-token").expect("a command answers with a consistency token")
+    }
+}
+
+/// What a login gives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tokens {
+    /// The access token.
+    pub access: String,
+    /// The refresh token.
+    pub refresh: String,
+    /// The session.
+    pub session: String,
+    /// The user's id.
+    pub user_id: String,
+    /// The user.
+    pub user: Value,
+}
+
+impl Tokens {
+    #[track_caller]
+    fn from(body: &Value) -> Self {
+        let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("no tokens: {body}")).to_owned();
+        assert_eq!(body["token_type"], "Bearer");
+        assert!(body["expires_in"].as_u64().is_some_and(|seconds| seconds > 0), "{body}");
+        let tokens = Self {
+            access: text(&body["access_token"]),
+            refresh: text(&body["refresh_token"]),
+            session: text(&body["session_id"]),
+            user_id: text(&body["user"]["id"]),
+            user: body["user"].clone(),
+        };
+        assert!(tokens.refresh.starts_with("wwr_"), "refresh tokens can be told by their prefix");
+        tokens
+    }
+}
+
+/// An app on a server.
+#[derive(Clone)]
+pub struct App<'a> {
+    /// Its server.
+    pub server: &'a Server,
+    /// Its id.
+    pub id: String,
+}
+
+impl<'a> App<'a> {
+    pub(crate) fn new(server: &'a Server, id: String) -> Self {
+        Self { server, id }
+    }
+
+    /// A path below the app.
+    pub fn path(&self, rest: &str) -> String {
+        format!("/v1/apps/{}/{rest}", self.id)
+    }
+
+    /// A GET below the app.
+    pub fn get(&self, rest: &str) -> Call {
+        self.server.get(self.path(rest))
+    }
+
+    /// A POST below the app.
+    pub fn post(&self, rest: &str) -> Call {
+        self.server.post(self.path(rest))
+    }
+
+    /// A PUT below the app.
+    pub fn put(&self, rest: &str) -> Call {
+        self.server.put(self.path(rest))
+    }
+
+    /// A PATCH below the app.
+    pub fn patch(&self, rest: &str) -> Call {
+        self.server.patch(self.path(rest))
+    }
+
+    /// A DELETE below the app.
+    pub fn delete(&self, rest: &str) -> Call {
+        self.server.delete(self.path(rest))
+    }
+
+    /// Registers somebody with [`PASSWORD`].
+    pub async fn register(&self, email: &str) -> Tokens {
+        self.post("auth/register")
+            .json(&json!({"email": email, "password": PASSWORD}))
+            .await
+            .expect(201)
+            .tokens()
+    }
+
+    /// A login.
+    pub fn login(&self, email: &str, password: &str) -> Call {
+        self.post("auth/login").json(&json!({"email": email, "password": password}))
+    }
+
+    /// A refresh.
+    pub fn refresh(&self, token: &str) -> Call {
+        self.post("auth/refresh").json(&json!({"refresh_token": token}))
+    }
+
+    /// `GET /me`.
+    pub fn me(&self, access_token: &str) -> Call {
+        self.get("auth/me").bearer(access_token)
+    }
+
+    /// Makes an API key with these permissions: its id and itself.
+    pub async fn api_key(&self, permissions: &[&str]) -> (String, String) {
+        let answer = self
+            .post("admin/api-keys")
+            .bearer(&self.server.platform_key())
+            .json(&json!({"name": "A test's key", "permissions": permissions}))
+            .await
+            .expect(201)
+            .json();
+        let id = answer["id"].as_str().expect("an API key has an id").to_owned();
+        let key = answer["key"].as_str().expect("a new API key is shown once").to_owned();
+        assert!(key.starts_with("wwk_"));
+        (id, key)
+    }
+
+    /// Registers an admin: the platform gives the role, and a login after it carries it.
+    pub async fn register_admin(&self, email: &str) -> Tokens {
+        let user = self.register(email).await;
+        self.put(&format!("admin/users/{}/roles/admin", user.user_id))
+            .bearer(&self.server.platform_key())
+            .await
+            .expect_success();
+        self.login(email, PASSWORD).await.expect(200).tokens()
+    }
+
+    /// Bans somebody.
+    pub async fn ban(&self, user_id: &str) -> Answer {
+        self.post(&format!("admin/users/{user_id}/ban"))
+            .bearer(&self.server.platform_key())
+            .json(&json!({"reason": "a test"}))
+            .await
+            .expect_success()
+    }
+}
+
+impl Answer {
+    /// Fails unless it was refused for its credential: 401, 403 or 404.
+    #[track_caller]
+    #[expect(clippy::return_self_not_must_use, reason = "a check is worth it without what it returns")]
+    pub fn expect_refusal(self) -> Self {
+        assert!(matches!(self.status, 401 | 403 | 404), "{}: {}", self.status, self.text);
+        self
+    }
+
+    /// Fails unless the status is a 2xx.
+    #[track_caller]
+    #[expect(clippy::return_self_not_must_use, reason = "a check is worth it without what it returns")]
+    pub fn expect_success(self) -> Self {
+        assert!((200..300).contains(&self.status), "{}: {}", self.status, self.text);
+        self
+    }
+}
+
+/// The claims of a token, unverified.
+pub fn claims_of(token: &str) -> Value {
+    part_of(token, 1)
+}
+
+/// The header of a token, unverified.
+pub fn jwt_header_of(token: &str) -> Value {
+    part_of(token, 0)
+}
+
+fn part_of(token: &str, index: usize) -> Value {
+    let part = token.split('.').nth(index).expect("a JWT has three parts");
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).expect("a JWT is base64url")).expect("a JWT is JSON")
+}
