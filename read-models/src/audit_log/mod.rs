@@ -1,0 +1,7 @@
+//! Finds events by app, person, actor, type and time. It keeps positions; what happened is read from the journal.
+
+mod projector;
+mod queries;
+
+pub use projector::AuditLogProjector;
+pub use queries::{AuditFilter, AuditLog};

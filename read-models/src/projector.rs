@@ -1,0 +1,102 @@
+//! What fills a read model.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use domain::Event;
+use event_store::StoreError;
+use schemas::envelope::RecordedEvent;
+use sqlx::SqliteConnection;
+
+/// An event as projectors get it: read and decoded once for all of them.
+#[derive(Clone, Debug)]
+pub struct ProjectedEvent {
+    /// As the journal has it.
+    pub recorded: Arc<RecordedEvent>,
+    /// What it says, or why that cannot be read. A projector that needs only the envelope goes on without it.
+    pub decoded: Result<Event, StoreError>,
+}
+
+impl ProjectedEvent {
+    /// Its position.
+    pub fn position(&self) -> u64 {
+        self.recorded.position
+    }
+
+    /// What it says.
+    pub fn event(&self) -> Result<&Event, ProjectError> {
+        self.decoded.as_ref().map_err(|source| ProjectError::Event {
+            position: self.recorded.position,
+            source: source.clone(),
+        })
+    }
+}
+
+/// Why a projector could not apply a batch.
+#[derive(Debug, thiserror::Error)]
+pub enum ProjectError {
+    /// An event cannot be read.
+    #[error("the event at position {position} cannot be read")]
+    Event {
+        /// Which.
+        position: u64,
+        /// Why.
+        source: StoreError,
+    },
+    /// Personal data could not be sealed or opened.
+    #[error("personal data cannot be sealed or opened")]
+    Seal(#[from] StoreError),
+    /// The tables did not take it.
+    #[error("the read model's tables cannot be written")]
+    Tables(#[from] sqlx::Error),
+    /// What is in the tables makes no sense.
+    #[error("the read model is damaged: {0}")]
+    Damaged(&'static str),
+}
+
+/// Why a batch was not applied. Nothing of it was.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The batch does not start right behind what was applied before, or has a hole.
+    #[error("the batch has position {found} where {expected} comes next")]
+    Gap {
+        /// The position that comes next.
+        expected: u64,
+        /// The one that was there.
+        found: u64,
+    },
+    /// The projector failed.
+    #[error(transparent)]
+    Project(#[from] ProjectError),
+}
+
+impl From<sqlx::Error> for ApplyError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Project(error.into())
+    }
+}
+
+/// Turns events into the rows of one read model. It takes a batch, so that it can add up and write many rows with
+/// one statement. It has no effect but its rows: [`crate::ReadModels::apply`] commits them with the checkpoint.
+#[async_trait]
+pub trait Projector: Send + Sync + 'static {
+    /// The read model.
+    fn name(&self) -> &'static str;
+
+    /// The version of its tables, which is in their names. Another meaning of a row is another version.
+    fn version(&self) -> u32;
+
+    /// Its tables.
+    fn tables(&self) -> &'static [&'static str];
+
+    /// The statements that make the tables if they are not there.
+    fn ddl(&self) -> &'static str;
+
+    /// Writes what a batch changes. The batch is never empty and starts right behind the one before.
+    async fn project(&self, tx: &mut SqliteConnection, batch: &[ProjectedEvent]) -> Result<(), ProjectError>;
+}
+
+/// The name a projector's checkpoint is kept under.
+pub(crate) fn key(projector: &dyn Projector) -> String {
+    format!("{}_v{}", projector.name(), projector.version())
+}

@@ -1,0 +1,92 @@
+//! Rows on their way in and out: JSON arrays for multi-row statements, sealed members, times.
+
+use domain::{Personal, Timestamp, UserId};
+use event_store::{Sealer, StoreError};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::projector::ProjectError;
+
+/// Rows for `json_each`: one statement and one parameter, however many rows there are.
+pub(crate) fn json_rows<T: Serialize>(rows: &[T]) -> String {
+    serde_json::to_string(rows).expect("rows are plain arrays of texts and numbers")
+}
+
+/// Bytes for `unhex()`, as JSON has none.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a String takes everything");
+        text
+    })
+}
+
+/// An id for `unhex()`.
+pub(crate) fn hex_id(id: Uuid) -> String {
+    id.simple().to_string()
+}
+
+/// The associated data binds a sealed member to its row: moved to another row it does not open.
+fn aad(table: &str, id: Uuid) -> Vec<u8> {
+    [table.as_bytes(), id.as_bytes()].concat()
+}
+
+/// Seals what a row keeps of a person. Absent when there is nothing to keep, or nobody to keep it for any more.
+pub(crate) async fn seal(
+    sealer: &Sealer,
+    table: &str,
+    id: Uuid,
+    person: UserId,
+    personal: &Personal,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    if personal.is_empty() {
+        return Ok(None);
+    }
+    let json = serde_json::to_vec(personal).expect("personal data is plain JSON");
+    match sealer.seal(person, &aad(table, id), &json).await {
+        Ok(sealed) => Ok(Some(sealed)),
+        Err(StoreError::Erased(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens what [`seal`] sealed; empty once the person is erased.
+pub(crate) async fn open(
+    sealer: &Sealer,
+    table: &str,
+    id: Uuid,
+    person: UserId,
+    sealed: Option<&[u8]>,
+) -> Result<Personal, StoreError> {
+    let Some(sealed) = sealed else { return Ok(Personal::default()) };
+    match sealer.open(person, &aad(table, id), sealed).await? {
+        Some(json) => serde_json::from_slice(&json)
+            .map_err(|_| StoreError::Damaged(format!("a sealed member of {table}"))),
+        None => Ok(Personal::default()),
+    }
+}
+
+/// A stored time.
+pub(crate) fn time(microseconds: i64) -> Result<Timestamp, StoreError> {
+    Timestamp::from_microsecond(microseconds).map_err(|_| StoreError::Damaged("a time".to_owned()))
+}
+
+/// A stored id.
+pub(crate) fn id(bytes: &[u8]) -> Result<Uuid, StoreError> {
+    Uuid::from_slice(bytes).map_err(|_| StoreError::Damaged("an id".to_owned()))
+}
+
+/// A position as SQLite keeps it.
+pub(crate) fn stored(position: u64) -> i64 {
+    i64::try_from(position).unwrap_or(i64::MAX)
+}
+
+impl ProjectError {
+    /// The position of the event that cannot be read, where it is known.
+    pub fn position(&self) -> Option<u64> {
+        match self {
+            Self::Event { position, .. } => Some(*position),
+            Self::Seal(_) | Self::Tables(_) | Self::Damaged(_) => None,
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Asks `sessions`.
+
+use domain::{AppId, SessionId, Timestamp, UserId};
+use event_store::Sealer;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, SqlitePool};
+
+use crate::page::{Page, Paging, decode_cursor, encode_cursor};
+use crate::rows;
+use crate::store::ReadError;
+
+/// A session as lists show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionRow {
+    /// Its id.
+    pub session_id: SessionId,
+    /// Whose.
+    pub user_id: UserId,
+    /// Of which app.
+    pub app_id: String,
+    /// How it began: `password`, `registration`, `admin`.
+    pub method: String,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it was last refreshed.
+    pub refreshed_at: Timestamp,
+    /// When it ends by itself at the latest.
+    pub expires_at: Timestamp,
+    /// When it ends by itself unless it is refreshed.
+    pub idle_expires_at: Timestamp,
+    /// The address it came from; absent once the person is erased.
+    pub ip: Option<String>,
+    /// The program it came from.
+    pub user_agent: Option<String>,
+}
+
+/// Queries of `sessions`.
+pub struct Sessions<'a> {
+    pool: &'a SqlitePool,
+    sealer: &'a Sealer,
+}
+
+impl<'a> Sessions<'a> {
+    pub(crate) fn new(pool: &'a SqlitePool, sealer: &'a Sealer) -> Self {
+        Self { pool, sealer }
+    }
+
+    /// The sessions of a user that are not ended at this time as far as the read model knows, newest first.
+    pub async fn live(
+        &self,
+        app: &AppId,
+        user: UserId,
+        at: Timestamp,
+        paging: &Paging,
+    ) -> Result<Page<SessionRow>, ReadError> {
+        let before = match &paging.cursor {
+            Some(cursor) => Some(decode_cursor::<16>(cursor).ok_or(ReadError::Cursor)?),
+            None => None,
+        };
+        let user_id = user.0.as_bytes().to_vec();
+        let total: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM sessions_v1 WHERE user_id = ?1 AND revoked_at IS NULL AND app_id = ?2
+               AND expires_at > ?3 AND idle_expires_at > ?3",
+        )
+        .bind(&user_id)
+        .bind(app.as_str())
+        .bind(at.as_microsecond())
+        .fetch_one(self.pool)
+        .await?;
+        // Ids are UUIDs of version 7: their order is that of the starts.
+        let found = sqlx::query(
+            "SELECT * FROM sessions_v1 WHERE user_id = ?1 AND revoked_at IS NULL AND app_id = ?2
+               AND expires_at > ?3 AND idle_expires_at > ?3 AND (?4 IS NULL OR session_id < ?4)
+             ORDER BY session_id DESC LIMIT ?5 OFFSET ?6",
+        )
+        .bind(&user_id)
+        .bind(app.as_str())
+        .bind(at.as_microsecond())
+        .bind(before.as_ref().map(|before| &before[..]))
+        .bind(i64::from(paging.limit) + 1)
+        .bind(i64::from(if before.is_some() { 0 } else { paging.offset }))
+        .fetch_all(self.pool)
+        .await?;
+        let limit = paging.limit as usize;
+        let mut items = Vec::with_capacity(found.len().min(limit));
+        for row in found.iter().take(limit) {
+            items.push(self.read(row).await?);
+        }
+        let more = found.len() > limit;
+        let next_cursor = items
+            .last()
+            .filter(|_| more)
+            .map(|last: &SessionRow| encode_cursor(last.session_id.0.as_bytes()));
+        Ok(Page { items, total: total.cast_unsigned(), next_cursor })
+    }
+
+    async fn read(&self, row: &SqliteRow) -> Result<SessionRow, ReadError> {
+        let session_id = rows::id(row.try_get("session_id")?)?;
+        let user_id = UserId(rows::id(row.try_get("user_id")?)?);
+        let sealed: Option<&[u8]> = row.try_get("sealed")?;
+        let personal = rows::open(self.sealer, "sessions_v1", session_id, user_id, sealed).await?;
+        Ok(SessionRow {
+            session_id: SessionId(session_id),
+            user_id,
+            app_id: row.try_get("app_id")?,
+            method: row.try_get("method")?,
+            started_at: rows::time(row.try_get("started_at")?)?,
+            refreshed_at: rows::time(row.try_get("refreshed_at")?)?,
+            expires_at: rows::time(row.try_get("expires_at")?)?,
+            idle_expires_at: rows::time(row.try_get("idle_expires_at")?)?,
+            ip: personal.ip,
+            user_agent: personal.user_agent,
+        })
+    }
+}

@@ -1,0 +1,135 @@
+//! Fills `stats`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use async_trait::async_trait;
+use domain::lockout::LockoutEvent;
+use domain::session::{LoginMethod, RevocationReason, SessionEvent};
+use domain::user::{RegistrationMethod, UserEvent};
+use domain::{Event, Timestamp};
+use sqlx::SqliteConnection;
+
+use crate::projector::{ProjectError, ProjectedEvent, Projector};
+use crate::rows::{hex_id, json_rows};
+
+/// Writes `stats`.
+pub struct StatsProjector;
+
+#[async_trait]
+impl Projector for StatsProjector {
+    fn name(&self) -> &'static str {
+        "stats"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn tables(&self) -> &'static [&'static str] {
+        &["stats_v1", "active_users_v1"]
+    }
+
+    fn ddl(&self) -> &'static str {
+        include_str!("table.sql")
+    }
+
+    async fn project(&self, tx: &mut SqliteConnection, batch: &[ProjectedEvent]) -> Result<(), ProjectError> {
+        let mut counts: BTreeMap<(&str, i64, &str, &str), u64> = BTreeMap::new();
+        let mut active = BTreeSet::new();
+        for event in batch {
+            let app_id = event.recorded.metadata.app_id.as_str();
+            let at = event.recorded.at;
+            let decoded = event.event()?;
+            if let Some((metric, method)) = counted(decoded) {
+                *counts.entry((app_id, hour(at), metric, method)).or_default() += 1;
+            }
+            if let (true, Some(person)) = (is_activity(decoded), decoded.person()) {
+                active.insert((app_id, hour(at).div_euclid(24), hex_id(person.0)));
+            }
+        }
+        if !counts.is_empty() {
+            let rows: Vec<_> = counts
+                .into_iter()
+                .map(|((app_id, hour, metric, method), count)| (app_id, hour, metric, method, count))
+                .collect();
+            sqlx::query(
+                "INSERT INTO stats_v1 (app_id, hour, metric, method, count)
+                 SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?1) WHERE true
+                 ON CONFLICT (app_id, hour, metric, method) DO UPDATE SET count = count + excluded.count",
+            )
+            .bind(json_rows(&rows))
+            .execute(&mut *tx)
+            .await?;
+        }
+        if !active.is_empty() {
+            let rows: Vec<_> = active.into_iter().collect();
+            sqlx::query(
+                "INSERT INTO active_users_v1 (app_id, day, user_id)
+                 SELECT value ->> 0, value ->> 1, unhex(value ->> 2) FROM json_each(?1) WHERE true
+                 ON CONFLICT DO NOTHING",
+            )
+            .bind(json_rows(&rows))
+            .execute(tx)
+            .await?;
+        }
+        Ok(())
+    }
+}
+
+fn hour(at: Timestamp) -> i64 {
+    at.as_second().div_euclid(3600)
+}
+
+/// What an event is counted as: a metric and a method (or reason) within it.
+fn counted(event: &Event) -> Option<(&'static str, &'static str)> {
+    Some(match event {
+        Event::User(UserEvent::UserRegistered(event)) => (
+            "registrations",
+            match event.method {
+                RegistrationMethod::Password => "password",
+                RegistrationMethod::Admin => "admin",
+            },
+        ),
+        Event::Session(SessionEvent::SessionStarted(event)) => (
+            "logins",
+            match event.method {
+                LoginMethod::Password => "password",
+                LoginMethod::Registration => "registration",
+                LoginMethod::Admin => "admin",
+            },
+        ),
+        Event::Session(SessionEvent::SessionRefreshed(_)) => ("refreshes", ""),
+        Event::Session(SessionEvent::SessionRevoked(event)) => (
+            "revocations",
+            match event.reason {
+                RevocationReason::Logout => "logout",
+                RevocationReason::User => "user",
+                RevocationReason::Admin => "admin",
+                RevocationReason::Ban => "ban",
+                RevocationReason::RefreshTokenReused => "refresh_token_reused",
+            },
+        ),
+        Event::Lockout(LockoutEvent::LoginFailed(_)) => ("failures", "password"),
+        Event::Lockout(LockoutEvent::AccountLocked(_)) => ("lockouts", ""),
+        Event::Lockout(LockoutEvent::AccountUnlocked(_))
+        | Event::Session(SessionEvent::RefreshTokenReused(_))
+        | Event::User(
+            UserEvent::ProfileUpdated(_)
+            | UserEvent::PasswordRehashed(_)
+            | UserEvent::RoleGranted(_)
+            | UserEvent::RoleRevoked(_)
+            | UserEvent::UserBanned(_)
+            | UserEvent::UserUnbanned(_),
+        )
+        | Event::App(_) => return None,
+    })
+}
+
+/// Whether the person was there themselves. An admin's test token is no visit of the user.
+fn is_activity(event: &Event) -> bool {
+    match event {
+        Event::Session(SessionEvent::SessionStarted(event)) => event.method != LoginMethod::Admin,
+        Event::Session(SessionEvent::SessionRefreshed(_)) => true,
+        _ => false,
+    }
+}

@@ -1,0 +1,109 @@
+//! Asks `stats`.
+
+use std::collections::BTreeMap;
+
+use domain::{AppId, Timestamp};
+use sqlx::SqlitePool;
+
+use crate::rows;
+use crate::store::ReadError;
+
+/// How long a bucket is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Granularity {
+    /// An hour.
+    Hour,
+    /// A day, of UTC.
+    #[default]
+    Day,
+}
+
+impl Granularity {
+    /// How many hours.
+    pub fn hours(self) -> i64 {
+        match self {
+            Self::Hour => 1,
+            Self::Day => 24,
+        }
+    }
+}
+
+/// What happened within one hour or day.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    /// Its begin.
+    pub start: Timestamp,
+    /// By metric (`registrations`, `logins`, `failures`, `lockouts`, `refreshes`, `revocations`), then by method or
+    /// reason (empty where there is none).
+    pub counts: BTreeMap<String, BTreeMap<String, u64>>,
+    /// How many users logged in or refreshed; known by day only.
+    pub active_users: Option<u64>,
+}
+
+/// Queries of `stats`.
+pub struct Stats<'a> {
+    pool: &'a SqlitePool,
+}
+
+impl<'a> Stats<'a> {
+    pub(crate) fn new(pool: &'a SqlitePool) -> Self {
+        Self { pool }
+    }
+
+    /// The buckets that something happened in, between two times (the second excluded), in order. A bucket that
+    /// only part of lies between them counts whole.
+    pub async fn buckets(
+        &self,
+        app: &AppId,
+        from: Timestamp,
+        to: Timestamp,
+        granularity: Granularity,
+    ) -> Result<Vec<Bucket>, ReadError> {
+        let width = granularity.hours();
+        let first = from.as_second().div_euclid(3600).div_euclid(width);
+        // The last second that counts is the one before `to`.
+        let last = (to.as_second() - 1).div_euclid(3600).div_euclid(width);
+        let counted: Vec<(i64, String, String, i64)> = sqlx::query_as(
+            "SELECT hour / ?4 AS bucket, metric, method, sum(count) FROM stats_v1
+             WHERE app_id = ?1 AND hour BETWEEN ?2 AND ?3 GROUP BY 1, 2, 3",
+        )
+        .bind(app.as_str())
+        .bind(first * width)
+        .bind(last * width + width - 1)
+        .bind(width)
+        .fetch_all(self.pool)
+        .await?;
+        let mut buckets: BTreeMap<i64, Bucket> = BTreeMap::new();
+        for (bucket, metric, method, count) in counted {
+            let entry = bucket_at(&mut buckets, bucket, granularity)?;
+            entry.counts.entry(metric).or_default().insert(method, count.cast_unsigned());
+        }
+        if granularity == Granularity::Day {
+            for (day, users) in self.active_by_day(app, first, last).await? {
+                bucket_at(&mut buckets, day, granularity)?.active_users = Some(users.cast_unsigned());
+            }
+        }
+        Ok(buckets.into_values().collect())
+    }
+
+    async fn active_by_day(&self, app: &AppId, first: i64, last: i64) -> Result<Vec<(i64, i64)>, ReadError> {
+        Ok(sqlx::query_as(
+            "SELECT day, count(*) FROM active_users_v1 WHERE app_id = ?1 AND day BETWEEN ?2 AND ?3 GROUP BY day",
+        )
+        .bind(app.as_str())
+        .bind(first)
+        .bind(last)
+        .fetch_all(self.pool)
+        .await?)
+    }
+}
+
+fn bucket_at(
+    buckets: &mut BTreeMap<i64, Bucket>,
+    bucket: i64,
+    granularity: Granularity,
+) -> Result<&mut Bucket, ReadError> {
+    let start = rows::time(bucket * granularity.hours() * 3_600_000_000)?;
+    let active_users = (granularity == Granularity::Day).then_some(0);
+    Ok(buckets.entry(bucket).or_insert_with(|| Bucket { start, counts: BTreeMap::new(), active_users }))
+}
