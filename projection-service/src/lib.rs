@@ -1,1 +1,150 @@
+//! The queries: projectors that follow the journal, and the routes that answer from what they wrote.
+//!
+//! A query that must not be stale decides from aggregates ([`event_store::Repository`]) and takes from a read model
+//! only what to look at. All others wait, if the caller sends a `Consistency-Token`, until their read model is there.
+#![deny(missing_docs)]
 
+mod answers;
+mod audit;
+mod csv;
+mod events;
+pub mod feed;
+mod projections;
+pub mod runner;
+mod sessions;
+mod stats;
+mod users;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use event_store::{Clock, Journal, Repository, StoreError};
+use http_kit::{AfterToken, Authenticator, Problem};
+use read_models::{Projector, ReadModels};
+use tokio::sync::watch;
+use utoipa_axum::router::OpenApiRouter;
+
+pub use runner::{ProjectionStatus, ProjectorState};
+
+use crate::runner::Runner;
+
+/// How long a query waits for its read model.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the service is built of.
+pub struct Parts {
+    /// Aggregates, loaded from the journal.
+    pub repository: Arc<Repository>,
+    /// The read models.
+    pub models: Arc<ReadModels>,
+    /// Who is calling.
+    pub authenticator: Arc<Authenticator>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// The service.
+pub struct ProjectionService {
+    pub(crate) repository: Arc<Repository>,
+    pub(crate) models: Arc<ReadModels>,
+    pub(crate) authenticator: Arc<Authenticator>,
+    pub(crate) clock: Arc<dyn Clock>,
+    runner: Runner,
+}
+
+impl ProjectionService {
+    /// Starts every projector behind its checkpoint.
+    pub async fn start(parts: Parts) -> Result<Arc<Self>, StoreError> {
+        let projectors = parts.models.projectors();
+        Self::start_with(parts, projectors).await
+    }
+
+    /// Like [`ProjectionService::start`], with projectors of the caller's choice. For tests.
+    pub async fn start_with(
+        parts: Parts,
+        projectors: Vec<Arc<dyn Projector>>,
+    ) -> Result<Arc<Self>, StoreError> {
+        let Parts { repository, models, authenticator, clock } = parts;
+        let runner = Runner::start(repository.clone(), models.clone(), projectors).await?;
+        Ok(Arc::new(Self { repository, models, authenticator, clock, runner }))
+    }
+
+    /// All routes of the service, ready to be merged with those of others.
+    pub fn router(self: Arc<Self>) -> OpenApiRouter<()> {
+        OpenApiRouter::new()
+            .merge(users::routes())
+            .merge(sessions::routes())
+            .merge(stats::routes())
+            .merge(audit::routes())
+            .merge(events::routes())
+            .merge(projections::routes())
+            .with_state(self)
+    }
+
+    /// Where each projector stands.
+    pub fn status(&self) -> Vec<ProjectionStatus> {
+        self.runner.status()
+    }
+
+    /// Waits until a read model has the event at this position: 2 seconds at most, then 503 `projection_behind`.
+    pub async fn wait_for(&self, model: &str, position: u64) -> Result<(), Problem> {
+        match tokio::time::timeout(PATIENCE, self.runner.reached(model, position)).await {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => Err(behind()),
+        }
+    }
+
+    /// Stops a projector before its next batch, and returns when it stands still. False if there is none of this name.
+    pub async fn pause(&self, model: &str) -> bool {
+        self.runner.pause(model).await
+    }
+
+    /// Undoes [`ProjectionService::pause`].
+    pub fn resume(&self, model: &str) -> bool {
+        self.runner.resume(model)
+    }
+
+    /// Ends event streams and lets every projector finish its batch.
+    pub async fn shutdown(&self) {
+        self.runner.shutdown().await;
+        self.models.close().await;
+    }
+
+    /// Ends event streams only: a server that drains its connections would wait for them for ever.
+    pub fn end_streams(&self) {
+        self.runner.begin_shutdown();
+    }
+
+    pub(crate) fn journal(&self) -> &Arc<dyn Journal> {
+        self.repository.journal()
+    }
+
+    pub(crate) fn ending(&self) -> watch::Receiver<bool> {
+        self.runner.ending()
+    }
+
+    /// Waits for the read model if the caller sent a token.
+    pub(crate) async fn wait_for_token(&self, model: &str, token: AfterToken) -> Result<(), Problem> {
+        match token.0 {
+            Some(position) => self.wait_for(model, position).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for the journal itself, which only a token of another node can be ahead of.
+    pub(crate) async fn wait_for_journal(&self, token: AfterToken) -> Result<(), Problem> {
+        let Some(position) = token.0 else { return Ok(()) };
+        let mut head = self.journal().watch_head();
+        match tokio::time::timeout(PATIENCE, head.wait_for(|head| *head >= position)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(behind()),
+        }
+    }
+}
+
+fn behind() -> Problem {
+    Problem::new("projection_behind").retry_after(1)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,257 @@
+//! The event feed: pages, and a live stream of server-sent events that a client can resume where it left off.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use domain::{AppId, Permission};
+use futures::stream;
+use http::HeaderValue;
+use http::header::{ACCEPT, VARY};
+use http_kit::{AfterToken, AppScope, Params, Problem};
+use read_models::audit_log::AuditFilter;
+use schemas::envelope::RecordedEvent;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::sync::watch;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::ProjectionService;
+use crate::answers::{List, answer, paging, position_cursor, uncached};
+use crate::audit;
+
+/// How many events a stream reads at a time.
+const STREAM_BATCH: usize = 500;
+/// A stream asks again whether its reader may still read after this long, even if nothing happens.
+const RECHECK: Duration = Duration::from_secs(15);
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
+    OpenApiRouter::new().routes(routes!(of_all)).routes(routes!(of_app))
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+struct AppEvents {
+    /// Events behind this position. `Last-Event-ID` goes before it.
+    after: Option<u64>,
+    /// Events of this type.
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    /// How many at most: 1 to 200, 20 by default. A stream has no limit.
+    limit: Option<u32>,
+    /// How many to leave out first, at most 10 000.
+    offset: Option<u32>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+struct AllEvents {
+    /// Events behind this position. `Last-Event-ID` goes before it.
+    after: Option<u64>,
+    /// Events of this type.
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    /// Events of this app.
+    #[param(value_type = Option<String>)]
+    app_id: Option<AppId>,
+    /// How many at most: 1 to 200, 20 by default. A stream has no limit.
+    limit: Option<u32>,
+    /// How many to leave out first, at most 10 000.
+    offset: Option<u32>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// Who reads: asked again while a stream runs, so that a revoked key ends it.
+#[derive(Clone)]
+enum Reader {
+    Platform,
+    App(AppId),
+}
+
+impl Reader {
+    async fn check(&self, service: &ProjectionService, headers: &HeaderMap) -> Result<(), Problem> {
+        match self {
+            Self::Platform => service.authenticator.platform(headers).await.map(drop),
+            Self::App(app_id) => {
+                service.authenticator.admin(app_id, headers, Permission::EventsRead).await.map(drop)
+            }
+        }
+    }
+}
+
+/// Read all events. With `Accept: text/event-stream` a live stream; `id:` is the position, `data:` the CloudEvent.
+#[utoipa::path(get, path = "/v1/events", tag = "events", operation_id = "list_events",
+    security(("api_key" = [])), params(AllEvents),
+    responses((status = 200, description = "A page of CloudEvents, oldest first", content(
+        (List<Object> = "application/json"), (String = "text/event-stream"))),
+        (status = 422, description = "`validation_failed`")))]
+async fn of_all(
+    State(service): State<Arc<ProjectionService>>,
+    headers: HeaderMap,
+    token: AfterToken,
+    Params(params): Params<AllEvents>,
+) -> Result<Response, Problem> {
+    let AllEvents { after, kind, app_id, limit, offset, cursor } = params;
+    let request = AppEvents { after, kind, limit, offset, cursor };
+    read(service, headers, Reader::Platform, app_id, token, request).await
+}
+
+/// Read an app's events. With `Accept: text/event-stream` a live stream; `id:` is the position, `data:` the CloudEvent.
+#[utoipa::path(get, path = "/v1/apps/{app_id}/events", tag = "events", operation_id = "list_app_events",
+    security(("user" = []), ("api_key" = [])),
+    params(("app_id" = String, Path, description = "The app"), AppEvents),
+    responses((status = 200, description = "A page of CloudEvents, oldest first", content(
+        (List<Object> = "application/json"), (String = "text/event-stream"))),
+        (status = 422, description = "`validation_failed`")))]
+async fn of_app(
+    State(service): State<Arc<ProjectionService>>,
+    headers: HeaderMap,
+    AppScope(app_id): AppScope,
+    token: AfterToken,
+    Params(params): Params<AppEvents>,
+) -> Result<Response, Problem> {
+    read(service, headers, Reader::App(app_id.clone()), Some(app_id), token, params).await
+}
+
+async fn read(
+    service: Arc<ProjectionService>,
+    headers: HeaderMap,
+    reader: Reader,
+    app_id: Option<AppId>,
+    token: AfterToken,
+    params: AppEvents,
+) -> Result<Response, Problem> {
+    reader.check(&service, &headers).await?;
+    let paging = paging(params.limit, params.offset, params.cursor)?;
+    let cursor = position_cursor(paging.cursor.as_deref())?;
+    if wants_stream(&headers) {
+        let after = last_event_id(&headers)?.or(cursor).or(params.after).unwrap_or(0);
+        return Ok(live(Feed::new(service, headers, reader, app_id, params.kind, after)));
+    }
+    let after = cursor.or(params.after).unwrap_or(0);
+    let filter = AuditFilter { app_id, kind: params.kind, ..AuditFilter::default() };
+    let (recorded, total, next_cursor) = if filter == AuditFilter::default() {
+        service.wait_for_journal(token).await?;
+        whole_journal(&service, after + u64::from(paging.offset), paging.limit).await?
+    } else {
+        service.wait_for_token("audit_log", token).await?;
+        audit::page(&service, &filter, after, paging.offset, paging.limit).await?
+    };
+    let items: Vec<Value> = recorded.iter().map(RecordedEvent::to_cloud_event).collect();
+    let mut response = answer(List { items, total, next_cursor });
+    response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+    Ok(response)
+}
+
+async fn whole_journal(
+    service: &ProjectionService,
+    after: u64,
+    limit: u32,
+) -> Result<(Vec<RecordedEvent>, u64, Option<String>), Problem> {
+    let total = service.journal().head().await?;
+    let recorded = service.journal().read_all(after, limit as usize).await?;
+    let last = recorded.last().map(|event| event.position);
+    Ok((recorded, total, last.filter(|last| *last < total).map(|last| last.to_string())))
+}
+
+fn wants_stream(headers: &HeaderMap) -> bool {
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    accept
+        .split(',')
+        .map(|range| range.split(';').next().unwrap_or_default().trim())
+        .any(|media| media.eq_ignore_ascii_case("text/event-stream"))
+}
+
+fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+    let bad = || Problem::malformed("Last-Event-ID is no position");
+    let Some(value) = headers.get("last-event-id") else { return Ok(None) };
+    let text = value.to_str().map_err(|_| bad())?;
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(|_| bad()) }
+}
+
+/// A live stream: where it stands and what it shows.
+struct Feed {
+    service: Arc<ProjectionService>,
+    headers: HeaderMap,
+    reader: Reader,
+    app_id: Option<AppId>,
+    kind: Option<String>,
+    after: u64,
+    head: watch::Receiver<u64>,
+    ending: watch::Receiver<bool>,
+    ready: VecDeque<Event>,
+}
+
+impl Feed {
+    fn new(
+        service: Arc<ProjectionService>,
+        headers: HeaderMap,
+        reader: Reader,
+        app_id: Option<AppId>,
+        kind: Option<String>,
+        after: u64,
+    ) -> Self {
+        let (head, ending) = (service.journal().watch_head(), service.ending());
+        Self { service, headers, reader, app_id, kind, after, head, ending, ready: VecDeque::new() }
+    }
+
+    /// The next event. None ends the stream: the process ends, the reader may read no more, or the journal cannot be
+    /// read; a client comes back with `Last-Event-ID` and misses nothing.
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(event);
+            }
+            if *self.ending.borrow_and_update() {
+                return None;
+            }
+            self.reader.check(&self.service, &self.headers).await.ok()?;
+            self.head.borrow_and_update();
+            let recorded = self.service.journal().read_all(self.after, STREAM_BATCH).await;
+            let recorded =
+                recorded.inspect_err(|error| tracing::warn!(%error, "an event stream broke off")).ok()?;
+            if recorded.is_empty() {
+                tokio::select! {
+                    changed = self.head.changed() => changed.ok()?,
+                    _ = self.ending.changed() => {}
+                    () = tokio::time::sleep(RECHECK) => {}
+                }
+                continue;
+            }
+            for event in recorded {
+                self.after = event.position;
+                if self.shows(&event) {
+                    let data = event.to_canonical_json();
+                    self.ready.push_back(Event::default().id(event.position.to_string()).data(data));
+                }
+            }
+        }
+    }
+
+    fn shows(&self, event: &RecordedEvent) -> bool {
+        self.app_id.as_ref().is_none_or(|app_id| event.metadata.app_id == *app_id)
+            && self.kind.as_ref().is_none_or(|kind| event.name == *kind)
+    }
+}
+
+fn live(feed: Feed) -> Response {
+    let events = stream::unfold(feed, async |mut feed| {
+        let event = feed.next().await?;
+        Some((Ok::<_, Infallible>(event), feed))
+    });
+    let mut response = uncached(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)));
+    response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+    // Proxies that buffer answers would hold events back.
+    response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}

@@ -1,0 +1,31 @@
+//! Where the projectors stand.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use http_kit::Problem;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::ProjectionService;
+use crate::answers::{List, answer};
+use crate::runner::ProjectionStatus;
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
+    OpenApiRouter::new().routes(routes!(projections))
+}
+
+/// List the projections and where each stands.
+#[utoipa::path(get, path = "/v1/projections", tag = "platform", operation_id = "list_projections",
+    security(("api_key" = [])),
+    responses((status = 200, description = "All projections", body = List<ProjectionStatus>)))]
+async fn projections(
+    State(service): State<Arc<ProjectionService>>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    service.authenticator.platform(&headers).await?;
+    let items = service.status();
+    Ok(answer(List { total: items.len() as u64, items, next_cursor: None }))
+}

@@ -1,0 +1,154 @@
+//! A user's live sessions, for themselves and for admins.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use domain::session::Session;
+use domain::{AppId, Permission, SessionId, Timestamp, UserId};
+use http_kit::{AfterToken, AppScope, Params, Problem, Segments};
+use read_models::Paging;
+use read_models::sessions::SessionRow;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::ProjectionService;
+use crate::answers::{List, answer, paging, refused};
+use crate::users::{OneUser, existing_user};
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
+    OpenApiRouter::new().routes(routes!(own)).routes(routes!(own_of_default)).routes(routes!(of_user))
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+struct ListSessions {
+    /// How many at most: 1 to 200, 20 by default.
+    limit: Option<u32>,
+    /// How many to leave out first, at most 10 000.
+    offset: Option<u32>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// A live session.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = SessionItem)]
+struct SessionBody {
+    /// Its id.
+    id: Uuid,
+    /// Whose.
+    user_id: Uuid,
+    /// How it began: `password`, `registration`, `admin`.
+    method: String,
+    /// The address it came from.
+    ip: Option<String>,
+    /// The program it came from.
+    user_agent: Option<String>,
+    /// When it began.
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    /// When it was last refreshed.
+    #[schema(value_type = String, format = DateTime)]
+    last_used_at: Timestamp,
+    /// When it ends by itself, unless it is refreshed before.
+    #[schema(value_type = String, format = DateTime)]
+    expires_at: Timestamp,
+    /// Whether it is the session that asks.
+    current: bool,
+}
+
+/// List the own live sessions.
+#[utoipa::path(get, path = "/v1/apps/{app_id}/auth/sessions", tag = "auth", operation_id = "list_own_sessions",
+    security(("user" = [])), params(("app_id" = String, Path, description = "The app"), ListSessions),
+    responses((status = 200, description = "A page of sessions, newest first", body = List<SessionBody>)))]
+async fn own(
+    State(service): State<Arc<ProjectionService>>,
+    headers: HeaderMap,
+    AppScope(app_id): AppScope,
+    token: AfterToken,
+    Params(params): Params<ListSessions>,
+) -> Result<Response, Problem> {
+    let caller = service.authenticator.user(&app_id, &headers).await?;
+    let paging = paging(params.limit, params.offset, params.cursor)?;
+    service.wait_for_token("sessions", token).await?;
+    live(&service, &app_id, caller.user_id, Some(caller.session_id), &paging).await.map(answer)
+}
+
+/// List the own live sessions in the default app.
+#[utoipa::path(get, path = "/auth/sessions", tag = "auth", operation_id = "list_own_sessions_default",
+    security(("user" = [])), params(ListSessions),
+    responses((status = 200, description = "A page of sessions, newest first", body = List<SessionBody>)))]
+async fn own_of_default(
+    service: State<Arc<ProjectionService>>,
+    headers: HeaderMap,
+    app: AppScope,
+    token: AfterToken,
+    params: Params<ListSessions>,
+) -> Result<Response, Problem> {
+    own(service, headers, app, token, params).await
+}
+
+/// List a user's live sessions.
+#[utoipa::path(get, path = "/v1/apps/{app_id}/admin/users/{user_id}/sessions", tag = "admin",
+    operation_id = "list_user_sessions", security(("user" = []), ("api_key" = [])),
+    params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user"),
+        ListSessions),
+    responses((status = 200, description = "A page of sessions, newest first", body = List<SessionBody>)))]
+async fn of_user(
+    State(service): State<Arc<ProjectionService>>,
+    headers: HeaderMap,
+    AppScope(app_id): AppScope,
+    Segments(path): Segments<OneUser>,
+    token: AfterToken,
+    Params(params): Params<ListSessions>,
+) -> Result<Response, Problem> {
+    service.authenticator.admin(&app_id, &headers, Permission::UsersRead).await?;
+    let paging = paging(params.limit, params.offset, params.cursor)?;
+    let user_id = path.user_id;
+    existing_user(&service, &app_id, user_id).await?;
+    service.wait_for_token("sessions", token).await?;
+    live(&service, &app_id, user_id, None, &paging).await.map(answer)
+}
+
+/// The read model says which sessions there are; whether each is live is decided from its aggregate, so that one
+/// that was just ended is never shown, however far behind the read model is.
+async fn live(
+    service: &ProjectionService,
+    app_id: &AppId,
+    user_id: UserId,
+    current: Option<SessionId>,
+    paging: &Paging,
+) -> Result<List<SessionBody>, Problem> {
+    let now = service.clock.now();
+    let page = service.models.sessions().live(app_id, user_id, now, paging).await.map_err(refused)?;
+    let mut items = Vec::with_capacity(page.items.len());
+    let mut ended = 0;
+    for row in page.items {
+        let session = service.repository.load::<Session>(&row.session_id).await?;
+        if session.state.require_live(now).is_ok() {
+            items.push(body(row, &session.state, current));
+        } else {
+            ended += 1;
+        }
+    }
+    Ok(List { items, total: page.total.saturating_sub(ended), next_cursor: page.next_cursor })
+}
+
+fn body(row: SessionRow, session: &Session, current: Option<SessionId>) -> SessionBody {
+    SessionBody {
+        id: row.session_id.0,
+        user_id: row.user_id.0,
+        method: row.method,
+        ip: row.ip,
+        user_agent: row.user_agent,
+        created_at: session.started_at,
+        last_used_at: session.refreshed_at,
+        expires_at: session.expires_at.min(session.idle_expires_at),
+        current: current == Some(row.session_id),
+    }
+}

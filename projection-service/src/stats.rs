@@ -1,0 +1,138 @@
+//! What happened in an app, counted by hour or day.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use domain::{Permission, Timestamp};
+use http_kit::{AfterToken, AppScope, Params, Problem};
+use jiff::SignedDuration;
+use read_models::stats::{Bucket, Granularity};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::ProjectionService;
+use crate::answers::{answer, refused};
+
+const MAX_BUCKETS: i64 = 10_000;
+const BUCKETS_BY_DEFAULT: i64 = 30;
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
+    OpenApiRouter::new().routes(routes!(stats))
+}
+
+#[derive(Clone, Copy, Default, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum Width {
+    Hour,
+    #[default]
+    Day,
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+struct StatsParams {
+    /// The begin; 30 buckets before the end by default.
+    #[param(value_type = Option<String>, format = DateTime)]
+    from: Option<Timestamp>,
+    /// The end, excluded; now by default.
+    #[param(value_type = Option<String>, format = DateTime)]
+    to: Option<Timestamp>,
+    /// `day` (of UTC, the default) or `hour`.
+    #[param(inline)]
+    granularity: Option<Width>,
+}
+
+/// What happened.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Stats)]
+struct StatsBody {
+    /// The begin.
+    #[schema(value_type = String, format = DateTime)]
+    from: Timestamp,
+    /// The end, excluded.
+    #[schema(value_type = String, format = DateTime)]
+    to: Timestamp,
+    /// How long a bucket is.
+    granularity: Width,
+    /// The buckets that something happened in, in order.
+    items: Vec<BucketBody>,
+}
+
+/// What happened within an hour or a day.
+#[derive(Serialize, ToSchema)]
+#[schema(as = StatsBucket)]
+struct BucketBody {
+    /// Its begin.
+    #[schema(value_type = String, format = DateTime)]
+    start: Timestamp,
+    /// Accounts made, by method.
+    registrations: BTreeMap<String, u64>,
+    /// Sessions begun, by method; those of a registration are under `registration`.
+    logins: BTreeMap<String, u64>,
+    /// Logins refused for their secret, by method.
+    failures: BTreeMap<String, u64>,
+    /// Accounts locked for a while.
+    lockouts: u64,
+    /// Refresh tokens used.
+    refreshes: u64,
+    /// Sessions ended, by reason.
+    revocations: BTreeMap<String, u64>,
+    /// How many different users logged in or refreshed; known by day only.
+    active_users: Option<u64>,
+}
+
+impl From<Bucket> for BucketBody {
+    fn from(bucket: Bucket) -> Self {
+        let Bucket { start, mut counts, active_users } = bucket;
+        let mut take = |metric: &str| counts.remove(metric).unwrap_or_default();
+        Self {
+            start,
+            registrations: take("registrations"),
+            logins: take("logins"),
+            failures: take("failures"),
+            lockouts: take("lockouts").values().sum(),
+            refreshes: take("refreshes").values().sum(),
+            revocations: take("revocations"),
+            active_users,
+        }
+    }
+}
+
+/// Count what happened.
+#[utoipa::path(get, path = "/v1/apps/{app_id}/admin/stats", tag = "admin", operation_id = "get_stats",
+    security(("user" = []), ("api_key" = [])),
+    params(("app_id" = String, Path, description = "The app"), StatsParams),
+    responses((status = 200, description = "Counts by hour or day", body = StatsBody),
+        (status = 422, description = "`validation_failed`")))]
+async fn stats(
+    State(service): State<Arc<ProjectionService>>,
+    headers: HeaderMap,
+    AppScope(app_id): AppScope,
+    token: AfterToken,
+    Params(params): Params<StatsParams>,
+) -> Result<Response, Problem> {
+    service.authenticator.admin(&app_id, &headers, Permission::UsersRead).await?;
+    let width = params.granularity.unwrap_or_default();
+    let granularity = match width {
+        Width::Hour => Granularity::Hour,
+        Width::Day => Granularity::Day,
+    };
+    let to = params.to.unwrap_or_else(|| service.clock.now());
+    let span = SignedDuration::from_hours(BUCKETS_BY_DEFAULT * granularity.hours());
+    let from = params.from.unwrap_or_else(|| to.checked_sub(span).unwrap_or(Timestamp::MIN));
+    if from >= to {
+        return Err(Problem::invalid("/from", "out_of_range", "from must be before to"));
+    }
+    if to.duration_since(from).as_hours() / granularity.hours() > MAX_BUCKETS {
+        return Err(Problem::invalid("/from", "out_of_range", format!("at most {MAX_BUCKETS} buckets")));
+    }
+    service.wait_for_token("stats", token).await?;
+    let buckets = service.models.stats().buckets(&app_id, from, to, granularity).await.map_err(refused)?;
+    let items = buckets.into_iter().map(BucketBody::from).collect();
+    Ok(answer(StatsBody { from, to, granularity: width, items }))
+}

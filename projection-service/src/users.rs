@@ -1,0 +1,148 @@
+//! An app's users, as its admins and API keys see them.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use domain::user::User;
+use domain::{AppId, Permission, Role, UserId};
+use http_kit::{AfterToken, AppScope, Params, Problem, Segments};
+use read_models::users::{UserFilter, UserSort, UserStatus};
+use serde::Deserialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::ProjectionService;
+use crate::answers::{List, UserBody, answer, paging, refused};
+
+const LONGEST_QUERY: usize = 320;
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(get_one))
+}
+
+/// Whether users are shut out.
+#[derive(Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum Status {
+    Active,
+    Banned,
+}
+
+#[derive(Clone, Copy, Default, Deserialize, ToSchema)]
+enum Sort {
+    #[serde(rename = "created_at")]
+    CreatedAt,
+    #[default]
+    #[serde(rename = "-created_at")]
+    CreatedAtDescending,
+    #[serde(rename = "updated_at")]
+    UpdatedAt,
+    #[serde(rename = "-updated_at")]
+    UpdatedAtDescending,
+}
+
+/// The user in a path.
+#[derive(Deserialize)]
+pub(crate) struct OneUser {
+    pub user_id: UserId,
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+struct ListUsers {
+    /// A whole email address, or beginnings of words (one of 3 letters or more) of the name or the address.
+    query: Option<String>,
+    /// Those who have this role.
+    role: Option<String>,
+    /// Those who are shut out, or are not.
+    #[param(inline)]
+    status: Option<Status>,
+    /// Those who proved their address, or have not.
+    email_verified: Option<bool>,
+    /// The order; newest first by default.
+    #[param(inline)]
+    sort: Option<Sort>,
+    /// How many at most: 1 to 200, 20 by default.
+    limit: Option<u32>,
+    /// How many to leave out first, at most 10 000.
+    offset: Option<u32>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+impl ListUsers {
+    fn filter(&self) -> Result<UserFilter, Problem> {
+        let bad_role =
+            |error: domain::role::InvalidRole| Problem::invalid("/role", "invalid_role", error.to_string());
+        if self.query.as_ref().is_some_and(|query| query.len() > LONGEST_QUERY) {
+            return Err(Problem::invalid("/query", "too_long", format!("at most {LONGEST_QUERY} bytes")));
+        }
+        Ok(UserFilter {
+            query: self.query.clone(),
+            role: self.role.as_deref().map(Role::parse).transpose().map_err(bad_role)?,
+            status: self.status.map(|status| match status {
+                Status::Active => UserStatus::Active,
+                Status::Banned => UserStatus::Banned,
+            }),
+            email_verified: self.email_verified,
+            sort: match self.sort.unwrap_or_default() {
+                Sort::CreatedAt => UserSort::CreatedAt,
+                Sort::CreatedAtDescending => UserSort::CreatedAtDescending,
+                Sort::UpdatedAt => UserSort::UpdatedAt,
+                Sort::UpdatedAtDescending => UserSort::UpdatedAtDescending,
+            },
+        })
+    }
+}
+
+/// List users.
+#[utoipa::path(get, path = "/v1/apps/{app_id}/admin/users", tag = "admin", operation_id = "list_users",
+    security(("user" = []), ("api_key" = [])),
+    params(("app_id" = String, Path, description = "The app"), ListUsers),
+    responses((status = 200, description = "A page of users", body = List<UserBody>),
+        (status = 422, description = "`validation_failed`")))]
+async fn list(
+    State(service): State<Arc<ProjectionService>>,
+    headers: HeaderMap,
+    AppScope(app_id): AppScope,
+    token: AfterToken,
+    Params(params): Params<ListUsers>,
+) -> Result<Response, Problem> {
+    service.authenticator.admin(&app_id, &headers, Permission::UsersRead).await?;
+    let filter = params.filter()?;
+    let paging = paging(params.limit, params.offset, params.cursor)?;
+    service.wait_for_token("users", token).await?;
+    let page = service.models.users().list(&app_id, &filter, &paging).await.map_err(refused)?;
+    Ok(answer(List::from(page.map(UserBody::from))))
+}
+
+/// Get a user. Never stale: it is read from the log.
+#[utoipa::path(get, path = "/v1/apps/{app_id}/admin/users/{user_id}", tag = "admin", operation_id = "get_user",
+    security(("user" = []), ("api_key" = [])),
+    params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user")),
+    responses((status = 200, description = "The user", body = UserBody)))]
+async fn get_one(
+    State(service): State<Arc<ProjectionService>>,
+    headers: HeaderMap,
+    AppScope(app_id): AppScope,
+    Segments(path): Segments<OneUser>,
+    token: AfterToken,
+) -> Result<Response, Problem> {
+    service.authenticator.admin(&app_id, &headers, Permission::UsersRead).await?;
+    service.wait_for_journal(token).await?;
+    let user = existing_user(&service, &app_id, path.user_id).await?;
+    Ok(answer(UserBody::of(&user)))
+}
+
+/// The user, decided from the log: one of another app is as absent as none.
+pub(crate) async fn existing_user(
+    service: &ProjectionService,
+    app_id: &AppId,
+    user_id: UserId,
+) -> Result<User, Problem> {
+    let user = service.repository.load::<User>(&user_id).await?;
+    if user.state.is_of(app_id) { Ok(user.state.clone()) } else { Err(Problem::not_found()) }
+}
