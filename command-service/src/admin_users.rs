@@ -13,12 +13,13 @@ use domain::session::{LoginMethod, RevocationReason, Session, SessionCommand, Se
 use domain::user::{Client, RegistrationMethod, User, UserCommand, UserError};
 use domain::{AppId, Event, Permission, Role, SessionId, Stream, Timestamp, UserId};
 use event_store::Idempotency;
-use event_store::lookup::{session_claim, sessions_of};
+use event_store::lookup::session_claim;
 use http::HeaderMap;
 use http_kit::auth::AdminCaller;
 use http_kit::extract::{AppScope, Body, NoBody, OptionalBody, Segments};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -30,6 +31,7 @@ use crate::answers::{Done, UserBody};
 use crate::apps::Look;
 use crate::dispatch::{Committed, Context, DispatchError, StreamRef, Work};
 use crate::fields;
+use crate::sessions::end_in;
 use crate::signing::Grant;
 
 const MAX_REASON: usize = 500;
@@ -59,7 +61,8 @@ pub(crate) struct NewUser {
     email: String,
     /// A password. Without one the user cannot log in with a password until one is set.
     #[serde(default)]
-    password: Option<String>,
+    #[schema(value_type = Option<String>, format = Password, min_length = 8, max_length = 1024)]
+    password: Option<SecretString>,
     /// The name the person goes by.
     #[serde(default)]
     name: Option<String>,
@@ -90,6 +93,10 @@ async fn create(
 ) -> Result<Response, Problem> {
     let caller = service.authenticator.admin(&app_id, &headers, Permission::UsersWrite).await?;
     let app = service.authenticator.existing_app(&app_id).await?;
+    let context = service.context(&request, &app_id, caller.actor.clone(), idempotency);
+    if let Some(done) = service.dispatcher.replayed::<(), Problem>(&context).await? {
+        return Ok(created(&done));
+    }
     let email = fields::email(&body.email)?;
     let profile = fields::profile(body.name, body.phone, body.avatar_url)?;
     let mut roles = BTreeSet::new();
@@ -100,17 +107,18 @@ async fn create(
     }
     let password_hash = match &body.password {
         Some(password) => {
-            let password =
-                fields::new_password(password, app.state.settings.password_min_length, "/password")?;
+            let password = fields::new_password(
+                password.expose_secret(),
+                app.state.settings.password_min_length,
+                "/password",
+            )?;
             Some(service.passwords.hash(&password).await?)
         }
         None => None,
     };
     let user_id = UserId(service.clock.new_id());
     let claim = service.lookup.email_claim(&app_id, &email);
-    let id = app_id.clone();
-    let context = service.context(&request, &app_id, caller.actor, idempotency);
-    let at = context.at;
+    let (at, id) = (context.at, app_id.clone());
     let committed = service
         .dispatcher
         .run(context, vec![StreamRef::App(app_id), StreamRef::User(user_id)], move |work| {
@@ -135,22 +143,31 @@ async fn create(
         })
         .await
         .map_err(|error: DispatchError<Problem>| match error {
-            DispatchError::ClaimTaken { .. } => Problem::new("email_taken"),
+            DispatchError::ClaimTaken { .. } => Problem::new("email_taken").field(
+                "/email",
+                "email_taken",
+                "this address belongs to another account",
+            ),
             other => other.into(),
         })?;
-    // Folded from the events, not loaded: a repetition under the same key gets the answer of the first time.
+    Ok(created(&committed))
+}
+
+/// The user as these events made them, not as they are now: a repetition gets the answer of the first time.
+fn created(committed: &Committed<()>) -> Response {
     let mut user = User::default();
     for event in &committed.events {
         if let Event::User(event) = event {
             user.apply(event.clone());
         }
     }
-    Ok(Done::created(committed.position, UserBody::of(&user)))
+    Done::created(committed.position, UserBody::of(&user))
 }
 
 /// What to change of a user. `null` clears, what is not named stays.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::option_option, reason = "absent, null and a value are three things")]
 pub(crate) struct UserPatch {
     /// The name the person goes by.
     #[serde(default, deserialize_with = "fields::nullable")]
@@ -221,7 +238,7 @@ async fn ban(
         return Err(Problem::invalid("/reason", "invalid", detail));
     }
     let (user_id, at) = (target.user_id, context.at);
-    let sessions = claimed_sessions(&service, user_id).await?;
+    let sessions = service.claimed_sessions(user_id).await?;
     let after = Context { idempotency: None, ..context.clone() };
     let committed = target
         .run(context, &sessions, {
@@ -236,7 +253,7 @@ async fn ban(
     // A login that committed after we looked and before the ban is not in it. No session can start any more, so one
     // more look finds all of those.
     let mut position = committed.position;
-    let late = claimed_sessions(&service, user_id).await?;
+    let late = service.claimed_sessions(user_id).await?;
     if !committed.replayed && !late.is_empty() {
         let swept = target
             .run(after, &late.clone(), move |work| {
@@ -271,7 +288,7 @@ async fn unban(
     for _ in 0..MAX_LOOKS {
         // In this order: what is claimed by a user who was banned before we looked can only have become less.
         let seen = service.repository.load::<User>(&user_id).await?.version;
-        let sessions = claimed_sessions(&service, user_id).await?;
+        let sessions = service.claimed_sessions(user_id).await?;
         let committed = target
             .run(context.clone(), &sessions.clone(), move |work| {
                 if work.version::<User>(&user_id) != seen {
@@ -407,7 +424,7 @@ async fn revoke_session(
 /// Which session to leave.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct RevokeAll {
+pub(crate) struct RevokeAllOfUser {
     /// A session to leave as it is.
     exclude: Option<Uuid>,
 }
@@ -423,7 +440,7 @@ pub(crate) struct Revoked {
 #[utoipa::path(post, path = "/v1/apps/{app_id}/admin/users/{user_id}/sessions/revoke-all", tag = "admin",
     operation_id = "revoke_all_user_sessions",
     params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user")),
-    request_body(content = Option<RevokeAll>),
+    request_body(content = Option<RevokeAllOfUser>),
     security(("api_key" = []), ("user" = [])),
     responses((status = 200, description = "How many were ended", body = Revoked)))]
 async fn revoke_all_sessions(
@@ -431,13 +448,13 @@ async fn revoke_all_sessions(
     request: RequestContext,
     headers: HeaderMap,
     Segments(segments): Segments<UserSegments>,
-    OptionalBody { value: body, idempotency }: OptionalBody<RevokeAll>,
+    OptionalBody { value: body, idempotency }: OptionalBody<RevokeAllOfUser>,
 ) -> Result<Response, Problem> {
     let target = Target::new(&service, &headers, segments, Permission::UsersWrite).await?;
     let context = target.context(&request, idempotency);
     let (user_id, at) = (target.user_id, context.at);
-    let mut sessions = claimed_sessions(&service, user_id).await?;
-    let RevokeAll { exclude } = body.unwrap_or_default();
+    let mut sessions = service.claimed_sessions(user_id).await?;
+    let RevokeAllOfUser { exclude } = body.unwrap_or_default();
     sessions.retain(|session| Some(session.0) != exclude);
     let committed = target
         .run(context, &sessions.clone(), move |work| {
@@ -591,6 +608,7 @@ struct RoleSegments {
 }
 
 #[derive(Deserialize)]
+#[expect(clippy::struct_field_names, reason = "they are the names in the path")]
 struct SessionSegments {
     app_id: AppId,
     user_id: Uuid,
@@ -653,13 +671,6 @@ fn require_of(work: &mut Work, user_id: UserId, app_id: &AppId) -> Result<(), Pr
     if work.get::<User>(&user_id).is_of(app_id) { Ok(()) } else { Err(Problem::not_found()) }
 }
 
-/// The sessions a user has, from the journal's claims: those are complete, whatever a projection has seen so far.
-async fn claimed_sessions(service: &CommandService, user_id: UserId) -> Result<Vec<SessionId>, Problem> {
-    let claims = service.repository.journal().claims("session", &sessions_of(user_id)).await?;
-    Ok(claims.iter().filter_map(|(_, stream)| stream.uuid().map(SessionId)).collect())
-}
-
-/// Ends sessions that are not ended yet and gives back their claims. One that is past its time needs no event.
 fn end_sessions(
     work: &mut Work,
     user_id: UserId,
@@ -667,18 +678,7 @@ fn end_sessions(
     reason: RevocationReason,
     at: Timestamp,
 ) -> Result<(), Problem> {
-    for session_id in sessions {
-        let session = work.get::<Session>(session_id);
-        if session.owner.is_none() || session.revoked {
-            continue;
-        }
-        if session.require_live(at).is_ok() {
-            let revoke = SessionCommand::Revoke { reason, at };
-            work.execute::<Session>(session_id, revoke).map_err(Problem::internal)?;
-        }
-        work.release(session_claim(user_id, *session_id));
-    }
-    Ok(())
+    sessions.iter().try_for_each(|session_id| end_in(work, *session_id, user_id, reason, at))
 }
 
 fn parse_role(text: &str, pointer: &str) -> Result<Role, Problem> {

@@ -125,11 +125,12 @@ async fn issue(
     body.name = check_name(&body.name)?;
     let context = service.context(&request, &app_id, caller.actor.clone(), idempotency);
     let (at, id) = (context.at, app_id.clone());
-    check(&app_id, &caller, &body, at)?;
     let key_id = ApiKeyId(service.clock.new_id());
     let committed = service
         .dispatcher
         .run(context, vec![StreamRef::App(app_id.clone())], move |work| {
+            // In here, since an end that lay ahead the first time may be past when the request is repeated.
+            check(&id, &caller, &body, at)?;
             let NewApiKey { name, permissions, expires_at } = &body;
             let command = AppCommand::IssueApiKey {
                 key_id,

@@ -224,7 +224,7 @@ async fn change(
                 let app = work.get::<App>(&id);
                 // Patched anew at each try: what another request changed meanwhile stays.
                 let settings = app.settings.patched(&patch).map_err(invalid_setting)?;
-                let Some(keys) = keys_for(app, &settings, keys.as_ref()) else { return Ok(Look::Again) };
+                let Some(keys) = keys_for(app, &settings, keys.as_deref()) else { return Ok(Look::Again) };
                 let (name, settings) = (name.clone(), Box::new(settings));
                 let command = AppCommand::Change { name, settings, keys, at };
                 work.execute::<App>(&id, command).map_err(refused)?;
@@ -251,12 +251,12 @@ pub(crate) enum Look {
 fn keys_for(
     app: &App,
     settings: &AppSettings,
-    made: Option<&Box<[PublicJwk; 2]>>,
+    made: Option<&[PublicJwk; 2]>,
 ) -> Option<Option<Box<[PublicJwk; 2]>>> {
     if !app.needs_keys_for(settings.token_algorithm) {
         return Some(None);
     }
-    made.filter(|keys| keys[0].alg == settings.token_algorithm).cloned().map(Some)
+    made.filter(|keys| keys[0].alg == settings.token_algorithm).map(|keys| Some(Box::new(keys.clone())))
 }
 
 /// Stop an app: its logins, tokens and API keys.
@@ -341,6 +341,7 @@ fn invalid_setting(error: InvalidSetting) -> Problem {
     Problem::invalid(format!("/settings{}", error.pointer), "invalid", error.detail)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what `map_err` gives")]
 pub(crate) fn refused(error: AppError) -> Problem {
     match error {
         AppError::Exists => Problem::new("app_exists"),

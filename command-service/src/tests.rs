@@ -29,6 +29,9 @@ use crate::locate::JournalClaims;
 use crate::password_hashing::{PasswordHashing, PasswordHashingSettings};
 use crate::{CommandService, Parts, Settings};
 
+#[path = "admin_tests.rs"]
+mod admin;
+
 const PASSWORD: &str = "correct horse battery";
 
 struct World {
