@@ -65,7 +65,7 @@ async fn an_independent_client_verifies_our_tokens() {
     assert_eq!(result["refused_by_another_apps_keys"], true);
 }
 
-/// A virtual environment with PyJWT, its wheels pinned by hash. Without Python there is none, and the one test that
+/// A virtual environment with `PyJWT`, its wheels pinned by hash. Without Python there is none, and the one test that
 /// needs it says that it was skipped; `WATCHWORD_REQUIRE_PYTHON=1` (as `.ci/run` sets) makes that a failure.
 fn python_with_pyjwt() -> Option<std::path::PathBuf> {
     let environment = workspace().join("target/clients-venv");

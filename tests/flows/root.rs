@@ -34,8 +34,8 @@ async fn request_ids_are_made_or_echoed_but_never_injected() {
 #[tokio::test]
 async fn projections_say_where_they_are() {
     let server = Server::start().await;
-    let last = server.create_app(json!({})).await.register(&email("ada")).await;
-    assert!(!last.access.is_empty());
+    let tokens = server.create_app(json!({})).await.register(&email("ada")).await;
+    assert!(!tokens.access.is_empty());
     let head = server.events().await.len() as u64;
     let key = server.platform_key();
     for _ in 0..200 {
