@@ -1,0 +1,266 @@
+//! The command line. What each part means is told by its help, which is generated from the comments here.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use domain::{AppId, Permission, Role};
+use uuid::Uuid;
+
+/// Watchword: logins, sessions and users as events in a log that nothing can change afterwards.
+///
+/// `watchword demo` shows the whole idea in a temporary folder; `watchword serve` runs it.
+///
+/// Configuration is read from watchword.toml in the current folder (or the file given with --config), and each key
+/// can be overridden by an environment variable: `listen` by WATCHWORD_LISTEN, `limits.requests_per_minute` by
+/// WATCHWORD_LIMITS_REQUESTS_PER_MINUTE. `watchword doctor --keys` lists every key with its default.
+///
+/// Exit codes: 0 done, 1 refused or found wrong, 2 wrong usage.
+#[derive(Debug, Parser)]
+#[command(name = "watchword", version, max_term_width = 110)]
+pub struct Arguments {
+    /// The configuration file [default: watchword.toml, if there is one]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the service: commands and projections in one process
+    ///
+    /// Prints the listen address, the address of the API's documentation and where the first platform key lies.
+    /// SIGTERM and SIGINT stop taking new requests, finish those begun and exit within `shutdown_timeout`.
+    Serve(Serve),
+    /// Show what Watchword does, with real requests against an instance in a temporary folder
+    ///
+    /// Registers a person, logs in, refreshes, replays a stolen token, bans the person while a read model stands
+    /// still, and reads the stats, the audit log and the event feed. Prints each request, the events it caused and
+    /// what the read models say. Nothing is left behind. Exit code 1 if any step is not as it should be.
+    Demo,
+    /// Create or upgrade the stores named by the configuration
+    ///
+    /// Can be run again at any time: what is done already is left as it is.
+    Migrate(Output),
+    /// Check configuration, key files, stores and read models; say what to do about each fault
+    ///
+    /// Works on a stopped data folder, and says so when a running server holds it. Changes nothing.
+    Doctor(Doctor),
+    /// Write the history to stdout, oldest event first
+    ///
+    /// Personal data stays sealed. The server must be stopped; from a running one read GET /v1/events instead.
+    Export(Export),
+    /// Apps: the tenants, each with its own users, keys and settings
+    #[command(subcommand)]
+    App(AppCommand),
+    /// API keys for programs
+    #[command(subcommand)]
+    ApiKey(ApiKeyCommand),
+    /// Users of an app
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Print the OpenAPI document
+    Openapi,
+    /// Print the JSON Schemas of all events, or write them to a folder
+    Schemas {
+        /// The folder to write the schemas to, one file each
+        #[arg(long, value_name = "FOLDER")]
+        out: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// One role only. Needs a journal that several processes can open, which SQLite is not
+    pub role: Option<ServeRole>,
+    /// Where to listen, instead of the configured address
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum ServeRole {
+    /// Only the routes that change something
+    Commands,
+    /// Only the read models and their routes
+    Projections,
+}
+
+#[derive(Debug, Args)]
+pub struct Output {
+    /// Print JSON, for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// List every configuration key with its default and meaning, and check nothing
+    #[arg(long)]
+    pub keys: bool,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct Export {
+    /// Only the events of this app
+    #[arg(long, value_name = "APP", value_parser = app_id)]
+    pub app: Option<AppId>,
+    /// Only events after this position
+    #[arg(long, value_name = "POSITION", default_value_t = 0)]
+    pub after: u64,
+    /// One CloudEvent a line, or a table
+    #[arg(long, value_enum, default_value_t = ExportFormat::Ndjson)]
+    pub format: ExportFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// One canonical CloudEvent a line: the bytes an auditor can hash
+    Ndjson,
+    /// A table for spreadsheets
+    Csv,
+}
+
+/// Where a command is sent.
+#[derive(Debug, Args)]
+pub struct Target {
+    /// A running server, such as `http://127.0.0.1:8080`. Without it the data folder is opened directly, which
+    /// needs the server to be stopped
+    #[arg(long, value_name = "URL")]
+    pub url: Option<url::Url>,
+    /// The file with the platform key to use with --url [default: admin.key in the data folder]
+    #[arg(long, value_name = "FILE", requires = "url")]
+    pub admin_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AppCommand {
+    /// Create an app
+    Create {
+        /// Its id: a-z, 0-9 and single hyphens, 1 to 40 characters
+        #[arg(value_parser = app_id)]
+        app: AppId,
+        /// The name people see [default: the id]
+        #[arg(long)]
+        name: Option<String>,
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ApiKeyCommand {
+    /// Create an API key and print it, the only time it is shown
+    Create {
+        /// The app it is for
+        #[arg(value_parser = app_id)]
+        app: AppId,
+        /// What it is used for
+        #[arg(long)]
+        name: String,
+        /// What it may do; give it several times or separated by commas
+        #[arg(long = "permission", value_name = "PERMISSION", required = true, value_delimiter = ',', value_parser = permission)]
+        permissions: Vec<Permission>,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Revoke an API key; it is refused from then on
+    Revoke {
+        /// The app it is for
+        #[arg(value_parser = app_id)]
+        app: AppId,
+        /// The key's id, as the list of keys shows it
+        key: Uuid,
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+/// Which user.
+#[derive(Debug, Args)]
+pub struct UserTarget {
+    /// The app
+    #[arg(value_parser = app_id)]
+    pub app: AppId,
+    /// The user's id
+    pub user: Uuid,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum UserCommand {
+    /// Show a user
+    Show(UserTarget),
+    /// Ban a user: every session ends, and no login is let in
+    Ban {
+        #[command(flatten)]
+        user: UserTarget,
+        /// Why, for the audit log
+        #[arg(long)]
+        reason: String,
+    },
+    /// Lift a ban
+    Unban(UserTarget),
+    /// Forget a user's failed logins, so that the next try is let through
+    Unlock(UserTarget),
+    /// End all sessions of a user
+    RevokeSessions(UserTarget),
+    /// Give a user a role
+    GrantRole {
+        #[command(flatten)]
+        user: UserTarget,
+        /// The role; `admin` may use the app's admin routes
+        #[arg(long, value_parser = role)]
+        role: Role,
+    },
+    /// Take a role from a user
+    RevokeRole {
+        #[command(flatten)]
+        user: UserTarget,
+        /// The role
+        #[arg(long, value_parser = role)]
+        role: Role,
+    },
+}
+
+fn app_id(text: &str) -> Result<AppId, domain::app_id::InvalidAppId> {
+    AppId::parse(text)
+}
+
+fn role(text: &str) -> Result<Role, domain::role::InvalidRole> {
+    Role::parse(text)
+}
+
+fn permission(text: &str) -> Result<Permission, String> {
+    Permission::OF_AN_APP
+        .into_iter()
+        .find(|permission| permission_name(*permission) == text)
+        .ok_or_else(|| format!("give one of {}", Permission::OF_AN_APP.map(permission_name).join(", ")))
+}
+
+/// A permission as the API spells it.
+pub fn permission_name(permission: Permission) -> String {
+    match serde_json::to_value(permission) {
+        Ok(serde_json::Value::String(name)) => name,
+        _ => unreachable!("a permission serializes as a string"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Arguments;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+}

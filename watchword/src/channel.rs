@@ -1,0 +1,143 @@
+//! How an operator's command reaches the service: over HTTP to a running one, or straight into the router of one that
+//! was opened for this command. The same routes, checks and events either way.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, bail};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::{HeaderMap, Method, Request, header};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+use tower::ServiceExt;
+use url::Url;
+
+/// What came back.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    /// The body if it is JSON, else null.
+    pub json: Value,
+}
+
+impl Answer {
+    fn new(status: u16, headers: HeaderMap, text: &str) -> Self {
+        let json = serde_json::from_str(text).unwrap_or(Value::Null);
+        Self { status, headers, json }
+    }
+
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// What a refusal says, for people.
+    pub fn refusal(&self) -> String {
+        let text = |member: &str| self.json.get(member).and_then(Value::as_str);
+        let mut message = match (text("title"), text("detail")) {
+            (Some(title), Some(detail)) => format!("{title}: {detail}"),
+            (Some(title), None) => title.to_owned(),
+            _ => format!("the answer was HTTP status {}", self.status),
+        };
+        for error in self.json["errors"].as_array().into_iter().flatten() {
+            if let (Some(pointer), Some(detail)) = (error["pointer"].as_str(), error["detail"].as_str()) {
+                message.push_str(&format!("; {pointer}: {detail}"));
+            }
+        }
+        match text("code") {
+            Some(code) => format!("{message} ({code})"),
+            None => message,
+        }
+    }
+}
+
+/// A client over HTTP.
+#[derive(Clone)]
+pub struct HttpClient {
+    base: Url,
+    client: reqwest::Client,
+}
+
+impl HttpClient {
+    pub fn new(base: Url) -> anyhow::Result<Self> {
+        if base.scheme() != "http" {
+            bail!(
+                "{base} cannot be used: this client speaks plain http only. Run the command on the machine of the \
+                 server and give its listen address, such as --url http://127.0.0.1:8080"
+            );
+        }
+        let client = reqwest::Client::builder()
+            .timeout(std::time::Duration::from_secs(30))
+            // The key must go to the named server and nowhere else.
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
+        Ok(Self { base, client })
+    }
+
+    /// The same server with its connections, for a request whose answer is read as it comes.
+    pub fn get(&self, path: &str) -> anyhow::Result<reqwest::RequestBuilder> {
+        Ok(self.client.get(self.base.join(path)?))
+    }
+
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        bearer: Option<&SecretString>,
+        headers: &[(&'static str, String)],
+        body: Option<&Value>,
+    ) -> anyhow::Result<Answer> {
+        let mut request = self.client.request(method, self.base.join(path)?);
+        if let Some(bearer) = bearer {
+            request = request.bearer_auth(bearer.expose_secret());
+        }
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response = request
+            .send()
+            .await
+            .with_context(|| format!("no answer from {}. Is the server running there?", self.base))?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Ok(Answer::new(status, headers, &response.text().await.context("the answer broke off")?))
+    }
+}
+
+/// Where commands go, and the key that allows them.
+pub enum Channel {
+    Server { client: HttpClient, key: SecretString },
+    Embedded { router: Router, key: SecretString },
+}
+
+impl Channel {
+    pub async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Answer> {
+        match self {
+            Self::Server { client, key } => client.send(method, path, Some(key), &[], body).await,
+            Self::Embedded { router, key } => {
+                let mut request = Request::builder()
+                    .method(method)
+                    .uri(path)
+                    .header(header::HOST, "localhost")
+                    .header(header::AUTHORIZATION, format!("Bearer {}", key.expose_secret()));
+                let body = match body {
+                    Some(body) => {
+                        request = request.header(header::CONTENT_TYPE, "application/json");
+                        Body::from(serde_json::to_vec(body)?)
+                    }
+                    None => Body::empty(),
+                };
+                let mut request = request.body(body)?;
+                request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 0))));
+                let response = router.clone().oneshot(request).await?;
+                let (parts, body) = response.into_parts();
+                let bytes = axum::body::to_bytes(body, usize::MAX).await.context("the answer broke off")?;
+                Ok(Answer::new(parts.status.as_u16(), parts.headers, &String::from_utf8_lossy(&bytes)))
+            }
+        }
+    }
+}

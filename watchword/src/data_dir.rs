@@ -1,0 +1,160 @@
+//! The data folder: what lies in it, and whether it may be used. Looking changes nothing.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use event_store::MasterKey;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::config::{Config, ConfigError, refuse_world_readable};
+
+/// Why the data folder cannot be used. Nothing in it was touched.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    #[error("the data folder {} cannot be read: {source}. Give it to the user that runs watchword, or set data_dir (WATCHWORD_DATA_DIR) to another", path.display())]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("the data folder {} cannot be created: {source}. Create it and give it to the user that runs watchword, or set data_dir (WATCHWORD_DATA_DIR) to another", path.display())]
+    NotCreated { path: PathBuf, source: std::io::Error },
+    #[error("{} is no folder. Set data_dir (WATCHWORD_DATA_DIR) to a folder", path.display())]
+    NoFolder { path: PathBuf },
+    #[error("{} holds files of something else ({found}) and no journal. Set data_dir (WATCHWORD_DATA_DIR) to a new or empty folder", path.display())]
+    Foreign { path: PathBuf, found: String },
+    #[error("there is a journal at {} but {} is missing. Restore it from the backup of the same moment: without it the journal's sealed data cannot be read, so no new one is made", journal.display(), missing.display())]
+    Incomplete { journal: PathBuf, missing: PathBuf },
+    #[error("{} is there but the journal {} is missing. Restore it from the backup, or move the remaining files away to start anew", present.display(), journal.display())]
+    NoJournal { journal: PathBuf, present: PathBuf },
+    #[error("{origin} holds no master key: {problem}")]
+    BadMasterKey { origin: String, problem: String },
+    #[error("no stores yet at {}. Run `watchword migrate` or `watchword serve` to create them, or set data_dir (WATCHWORD_DATA_DIR) to where they are", path.display())]
+    Absent { path: PathBuf },
+    #[error("{} cannot be written: {source}", path.display())]
+    NotWritten { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+/// What a data folder is before anything is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// There is nothing of ours in it yet.
+    Fresh,
+    /// The stores are there.
+    Present,
+}
+
+/// Looks at the data folder and refuses one that should not be used.
+pub fn inspect(config: &Config) -> Result<State, DataDirError> {
+    let path = &config.data_dir;
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return if config.journal.exists() { present(config) } else { Ok(State::Fresh) };
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => {
+            return Err(DataDirError::NoFolder { path: path.clone() });
+        }
+        Err(source) => return Err(DataDirError::Unreadable { path: path.clone(), source }),
+    };
+    let mut foreign = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|source| DataDirError::Unreadable { path: path.clone(), source })?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !is_ours(config, &entry.path(), &name) {
+            foreign.push(name);
+        }
+    }
+    if config.journal.exists() {
+        return present(config);
+    }
+    if let Some(store) = [&config.key_store, &config.read_models].into_iter().find(|store| store.exists()) {
+        return Err(DataDirError::NoJournal { journal: config.journal.clone(), present: store.clone() });
+    }
+    if !foreign.is_empty() {
+        foreign.sort();
+        foreign.truncate(3);
+        return Err(DataDirError::Foreign { path: path.clone(), found: foreign.join(", ") });
+    }
+    Ok(State::Fresh)
+}
+
+/// A journal is made after the master key, so one without a key has lost it. The key store comes last: whether a
+/// missing one is lost or a first start was cut short is told by the journal, once it is open.
+fn present(config: &Config) -> Result<State, DataDirError> {
+    if config.master_key.is_none() && !config.master_key_file().exists() {
+        return Err(incomplete(config, &config.master_key_file()));
+    }
+    Ok(State::Present)
+}
+
+/// Refuses a journal with events whose keys are gone.
+pub fn require_key_store(config: &Config, head: u64) -> Result<(), DataDirError> {
+    if head > 0 && !config.key_store.exists() { Err(incomplete(config, &config.key_store)) } else { Ok(()) }
+}
+
+fn incomplete(config: &Config, missing: &Path) -> DataDirError {
+    DataDirError::Incomplete { journal: config.journal.clone(), missing: missing.to_owned() }
+}
+
+fn is_ours(config: &Config, path: &Path, name: &str) -> bool {
+    let of_a_store = [&config.journal, &config.read_models, &config.key_store].iter().any(|store| {
+        let store = store.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        name.starts_with(&store)
+    });
+    of_a_store
+        || matches!(name, "master.key" | "admin.key" | "watchword.toml" | "outbox" | "lost+found")
+        || name.starts_with('.')
+        || config.file.as_deref().is_some_and(|file| file == path)
+}
+
+/// Reads the master key from the configuration or its file; `None` when neither is there.
+pub fn master_key(config: &Config) -> Result<Option<MasterKey>, DataDirError> {
+    if let Some(text) = &config.master_key {
+        return parse(text, "master_key (WATCHWORD_MASTER_KEY)").map(Some);
+    }
+    let path = config.master_key_file();
+    if !path.exists() {
+        return Ok(None);
+    }
+    read_secret(&path).and_then(|text| parse(&text, &path.display().to_string())).map(Some)
+}
+
+fn parse(text: &SecretString, origin: &str) -> Result<MasterKey, DataDirError> {
+    MasterKey::from_base64(text.expose_secret())
+        .map_err(|e| DataDirError::BadMasterKey { origin: origin.to_owned(), problem: e.to_string() })
+}
+
+/// Reads a file with a secret, unless everybody can.
+pub fn read_secret(path: &Path) -> Result<SecretString, DataDirError> {
+    refuse_world_readable(path)?;
+    std::fs::read_to_string(path)
+        .map(|text| SecretString::from(text.trim().to_owned()))
+        .map_err(|source| DataDirError::Unreadable { path: path.to_owned(), source })
+}
+
+/// Makes the data folder, for its owner only.
+pub fn create(path: &Path) -> Result<(), DataDirError> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path).map_err(|source| DataDirError::NotCreated { path: path.to_owned(), source })
+}
+
+/// Writes a file with a secret that only its owner can read, durably, never over another file.
+pub fn write_secret(path: &Path, secret: &SecretString) -> Result<(), DataDirError> {
+    let write = || {
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(path)?;
+        writeln!(file, "{}", secret.expose_secret())?;
+        file.sync_all()?;
+        // The name is durable only with its folder.
+        match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => std::fs::File::open(parent)?.sync_all(),
+            _ => Ok(()),
+        }
+    };
+    write().map_err(|source| DataDirError::NotWritten { path: path.to_owned(), source })
+}

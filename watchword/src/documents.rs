@@ -1,0 +1,59 @@
+//! `openapi` and `schemas`: the generated documents.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use serde_json::{Map, Value};
+use utoipa::openapi::{InfoBuilder, LicenseBuilder, OpenApi};
+
+use crate::config::Config;
+use crate::instance::Instance;
+
+/// Prints the OpenAPI document. It is what the routes say, so an instance in a temporary folder is asked for it.
+pub async fn openapi() -> anyhow::Result<ExitCode> {
+    let folder = tempfile::tempdir()
+        .context("cannot make a temporary folder. Set TMPDIR to one that can be written")?;
+    let config = Config::in_folder(&folder.path().join("data"));
+    let instance = Instance::open(&config, config.listen).await?;
+    let document = instance.api().to_pretty_json().context("the document cannot be written as JSON")?;
+    instance.close().await;
+    writeln!(std::io::stdout(), "{document}")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Gives the document its title, and to each operation what all have in common.
+pub fn complete(mut api: OpenApi) -> OpenApi {
+    api.info = InfoBuilder::new()
+        .title("Watchword")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(
+            "Logins, sessions and users as events in a log that is never changed. Refusals are \
+             `application/problem+json`; each `type` has a page that explains it.",
+        ))
+        .license(Some(LicenseBuilder::new().name("Apache-2.0 OR MIT").build()))
+        .build();
+    http_kit::openapi::complete(&mut api);
+    api
+}
+
+/// Prints the JSON Schemas of all events as one object by path, or writes each to its file.
+pub fn schemas(folder: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let all = schemas::event_schemas::all();
+    let Some(folder) = folder else {
+        let all: Map<String, Value> = all.into_iter().collect();
+        writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&all)?)?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    for (path, schema) in &all {
+        let path = folder.join(path);
+        let parent = path.parent().unwrap_or(folder);
+        std::fs::create_dir_all(parent)
+            .with_context(|| format!("cannot create the folder {}", parent.display()))?;
+        std::fs::write(&path, format!("{}\n", serde_json::to_string_pretty(schema)?))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    writeln!(std::io::stderr(), "wrote {} schemas to {}", all.len(), folder.display())?;
+    Ok(ExitCode::SUCCESS)
+}

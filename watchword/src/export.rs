@@ -1,0 +1,141 @@
+//! `export`: the history to stdout.
+
+use std::io::{BufWriter, IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Context;
+use event_store::Journal;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use schemas::RecordedEvent;
+
+use crate::args::{Export, ExportFormat};
+use crate::config::Config;
+use crate::data_dir::{self, DataDirError, State};
+use crate::instance::Stores;
+
+const PAGE: usize = 1000;
+const COLUMNS: &str =
+    "position,time,id,type,stream,version,app_id,actor_kind,actor_id,correlation_id,data,personal";
+
+pub async fn run(config: &Config, export: &Export) -> anyhow::Result<ExitCode> {
+    if data_dir::inspect(config)? == State::Fresh {
+        return Err(DataDirError::Absent { path: config.data_dir.clone() }.into());
+    }
+    let stores = Stores::open(config).await.with_context(|| {
+        format!(
+            "the journal cannot be read (a running server gives the same events at http://{}/v1/events)",
+            config.listen
+        )
+    })?;
+    let journal = stores.journal();
+    let head = journal.head().await?;
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    if export.format == ExportFormat::Csv {
+        out.write_all(COLUMNS.as_bytes())?;
+        out.write_all(b"\r\n")?;
+    }
+    let progress = Progress::start(head.saturating_sub(export.after));
+    let (mut after, mut written) = (export.after, 0_u64);
+    loop {
+        let events = journal.read_all(after, PAGE).await?;
+        let Some(last) = events.last() else { break };
+        after = last.position;
+        for event in &events {
+            if export.app.as_ref().is_some_and(|app| *app != event.metadata.app_id) {
+                continue;
+            }
+            match export.format {
+                ExportFormat::Ndjson => writeln!(out, "{}", event.to_canonical_json())?,
+                ExportFormat::Csv => out.write_all(csv_row(event).as_bytes())?,
+            }
+            written += 1;
+        }
+        progress.at(after.saturating_sub(export.after), after);
+    }
+    out.flush()?;
+    progress.end(written);
+    stores.close().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A row as RFC 4180 says. A cell that a spreadsheet would take for a formula gets a quote in front.
+fn csv_row(event: &RecordedEvent) -> String {
+    let envelope = event.to_cloud_event();
+    let text = |value: &serde_json::Value| value.as_str().map(str::to_owned).unwrap_or_default();
+    let cells = [
+        event.position.to_string(),
+        text(&envelope["time"]),
+        event.id.to_string(),
+        event.name.clone(),
+        event.stream.to_string(),
+        event.version.to_string(),
+        event.metadata.app_id.to_string(),
+        text(&envelope["actor"]["kind"]),
+        text(&envelope["actor"]["id"]),
+        event.metadata.correlation_id.to_string(),
+        event.data.clone(),
+        text(&envelope["personal"]),
+    ];
+    let mut row = cells.map(|cell| csv_cell(&cell)).join(",");
+    row.push_str("\r\n");
+    row
+}
+
+fn csv_cell(text: &str) -> String {
+    let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    let guard = if formula { "'" } else { "" };
+    if formula || text.contains(['"', ',', '\n', '\r']) {
+        format!("\"{guard}{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
+}
+
+/// A bar on a terminal, a line now and then elsewhere. Both on stderr: stdout is the history.
+struct Progress {
+    bar: ProgressBar,
+    is_terminal: bool,
+    begun: Instant,
+    next_line: std::cell::Cell<u64>,
+}
+
+const LINE_EVERY: u64 = 100_000;
+
+impl Progress {
+    fn start(events: u64) -> Self {
+        let is_terminal = std::io::stderr().is_terminal();
+        let target = if is_terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(Some(events), target);
+        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} events, {per_sec}, {eta} left");
+        bar.set_style(style.expect("the template is valid"));
+        Self { bar, is_terminal, begun: Instant::now(), next_line: LINE_EVERY.into() }
+    }
+
+    fn at(&self, events: u64, position: u64) {
+        self.bar.set_position(events);
+        if !self.is_terminal && events >= self.next_line.get() {
+            self.next_line.set(events + LINE_EVERY);
+            #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+            let rate = events as f64 / self.begun.elapsed().as_secs_f64();
+            let _ = writeln!(std::io::stderr(), "position {position}, {rate:.0} events/s");
+        }
+    }
+
+    fn end(&self, written: u64) {
+        self.bar.finish_and_clear();
+        let _ = writeln!(std::io::stderr(), "exported {written} events");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::csv_cell;
+
+    #[test]
+    fn cells_are_quoted_where_needed() {
+        assert_eq!(csv_cell("plain"), "plain");
+        assert_eq!(csv_cell("a,\"b\""), "\"a,\"\"b\"\"\"");
+        assert_eq!(csv_cell("=1+1"), "\"'=1+1\"");
+    }
+}

@@ -1,0 +1,83 @@
+//! The one binary people run.
+
+mod args;
+mod channel;
+mod config;
+mod data_dir;
+mod demo;
+mod doctor;
+mod documents;
+mod export;
+mod instance;
+mod logging;
+mod metrics;
+mod migrate;
+mod operator;
+mod problem_pages;
+mod root;
+mod serve;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+
+use args::{Arguments, Command};
+use config::Config;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(code) => code,
+        // The reader of our output has gone, as `watchword export | head` does. That is no fault.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "watchword: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    match arguments.command {
+        Command::Openapi => return runtime()?.block_on(documents::openapi()),
+        Command::Schemas { out } => return documents::schemas(out.as_deref()),
+        Command::Doctor(doctor) if doctor.keys => return doctor::list_keys(doctor.output.json),
+        Command::Demo => return runtime()?.block_on(demo::run()),
+        _ => {}
+    }
+    let config = Config::load(arguments.config.as_deref());
+    if let Command::Doctor(doctor) = arguments.command {
+        return runtime()?.block_on(doctor::run(config, doctor.output.json));
+    }
+    let config = config?;
+    let quiet = !matches!(arguments.command, Command::Serve(_));
+    logging::start(&config, quiet);
+    let runtime = runtime()?;
+    match arguments.command {
+        Command::Serve(serve) => runtime.block_on(serve::run(config, &serve)),
+        Command::Migrate(output) => runtime.block_on(migrate::run(&config, output.json)),
+        Command::Export(export) => runtime.block_on(export::run(&config, &export)),
+        Command::App(command) => runtime.block_on(operator::app(config, command)),
+        Command::ApiKey(command) => runtime.block_on(operator::api_key(config, command)),
+        Command::User(command) => runtime.block_on(operator::user(config, command)),
+        Command::Openapi | Command::Schemas { .. } | Command::Doctor(_) | Command::Demo => {
+            unreachable!("answered above")
+        }
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the system refuses to start threads")
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
+}

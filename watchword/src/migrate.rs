@@ -1,0 +1,44 @@
+//! `migrate`: the stores, made or brought up to date.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use crate::config::Config;
+use crate::data_dir::{self, State};
+use crate::instance::Instance;
+
+pub async fn run(config: &Config, as_json: bool) -> anyhow::Result<ExitCode> {
+    let before = data_dir::inspect(config)?;
+    // A whole start: it makes the first apps and keys, which belong to the stores as much as the tables.
+    let instance = Instance::open(config, config.listen).await?;
+    let head = instance.head().await;
+    instance.close().await;
+    let head = head?;
+    let (created, did) = match before {
+        State::Fresh => (true, "created"),
+        State::Present => (false, "up to date"),
+    };
+    let mut out = std::io::stdout();
+    if as_json {
+        let stores =
+            [&config.journal, &config.key_store, &config.read_models].map(|path| path.display().to_string());
+        writeln!(out, "{}", json!({ "created": created, "stores": stores, "head": head }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    writeln!(out, "journal      {did}: {} (head {head})", config.journal.display())?;
+    writeln!(out, "key store    {did}: {}", config.key_store.display())?;
+    writeln!(out, "read models  {did}: {}", config.read_models.display())?;
+    if created {
+        writeln!(out, "platform key in {}", config.admin_key_file().display())?;
+        if config.master_key.is_none() {
+            writeln!(
+                out,
+                "master key   in {}: keep a copy apart from the stores",
+                config.master_key_file().display()
+            )?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,103 @@
+//! The routes at the root: health, metrics, documentation, schemas and the pages of problems.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
+
+use axum::extract::{Path, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router, middleware};
+use http_kit::Problem;
+use http_kit::problem::PROBLEM_JSON;
+use serde_json::{Value, json};
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use utoipa_swagger_ui::{Config as SwaggerConfig, SwaggerUi};
+
+use crate::instance::Health;
+use crate::{metrics, problem_pages};
+
+/// Swagger UI is all files of its own but for `style` attributes.
+const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+    img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// All routes of the instance, without the layer around requests.
+pub fn router(health: Arc<Health>, services: OpenApiRouter) -> (Router, OpenApi) {
+    let described = OpenApiRouter::new()
+        .routes(routes!(healthz))
+        .routes(routes!(readyz))
+        .routes(routes!(metrics_page))
+        .with_state(health);
+    let (router, api) = services.merge(described).split_for_parts();
+    let api = crate::documents::complete(api);
+    let docs = SwaggerUi::new("/docs")
+        .config(SwaggerConfig::default().try_it_out_enabled(true).display_request_duration(true))
+        .url("/openapi.json", api.clone());
+    let docs = Router::from(docs).layer(middleware::map_response(async |mut response: Response| {
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(DOCS_POLICY));
+        headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+        response
+    }));
+    let router = router
+        .merge(docs)
+        .route("/problems", get(problem_pages::index))
+        .route("/problems/style.css", get(problem_pages::style))
+        .route("/problems/{code}", get(problem_pages::one))
+        .route("/schemas", get(schema_list))
+        .route("/schemas/{*path}", get(schema));
+    (router, api)
+}
+
+/// Whether the process answers.
+#[utoipa::path(get, path = "/healthz", tag = "root", operation_id = "health",
+    responses((status = 200, description = "It does", body = Object)))]
+async fn healthz() -> Json<Value> {
+    Json(json!({ "status": "ok" }))
+}
+
+/// Whether the service can do its work: the journal, the read models, and each projector.
+#[utoipa::path(get, path = "/readyz", tag = "root", operation_id = "readiness",
+    responses((status = 200, description = "It can", body = Object),
+        (status = 503, description = "It cannot; `checks` says why", body = Object, content_type = "application/problem+json")))]
+async fn readyz(State(health): State<Arc<Health>>) -> Response {
+    let (ready, checks) = health.check().await;
+    if ready {
+        return Json(json!({ "status": "ready", "checks": checks })).into_response();
+    }
+    let body = json!({
+        "type": "about:blank",
+        "title": "Not ready",
+        "status": 503,
+        "code": "not_ready",
+        "checks": checks,
+    });
+    (StatusCode::SERVICE_UNAVAILABLE, [(header::CONTENT_TYPE, PROBLEM_JSON)], body.to_string())
+        .into_response()
+}
+
+/// Metrics in the Prometheus text format.
+#[utoipa::path(get, path = "/metrics", tag = "root", operation_id = "metrics",
+    responses((status = 200, description = "The metrics", body = String, content_type = "text/plain")))]
+async fn metrics_page(State(health): State<Arc<Health>>) -> Response {
+    let head = health.journal.head().await.unwrap_or_default();
+    let text = metrics::render(head);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+static SCHEMAS: LazyLock<BTreeMap<String, Value>> = LazyLock::new(schemas::event_schemas::all);
+
+async fn schema_list() -> Json<Value> {
+    Json(json!({ "items": SCHEMAS.keys().map(|path| format!("/schemas/{path}")).collect::<Vec<_>>() }))
+}
+
+async fn schema(Path(path): Path<String>) -> Response {
+    match SCHEMAS.get(&path) {
+        Some(schema) => {
+            ([(header::CONTENT_TYPE, "application/schema+json")], schema.to_string()).into_response()
+        }
+        None => Problem::not_found().into_response(),
+    }
+}
