@@ -19,6 +19,9 @@ pub mod stats;
 pub mod store;
 pub mod users;
 
+#[cfg(test)]
+mod tests;
+
 pub use page::{Page, Paging};
 pub use projector::{ApplyError, ProjectError, ProjectedEvent, Projector};
 pub use store::{OpenError, ReadError, ReadModels};

@@ -1,0 +1,127 @@
+//! Random histories: whatever happened, in whatever batches, a rebuild gives the same rows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use domain::lockout::{LockoutEvent, LoginFailed};
+use domain::user::{
+    PasswordRehashed, ProfileField, ProfileUpdated, RoleGranted, RoleRevoked, UserBanned, UserEvent,
+    UserUnbanned,
+};
+use domain::{Event, Personal, Role};
+use proptest::prelude::*;
+
+use super::world::*;
+use crate::ReadModels;
+
+/// A step of a history: what, by which user, on which session.
+#[derive(Clone, Debug)]
+struct Step {
+    what: u8,
+    user: u128,
+    session: u128,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = (0..10_u8, 1..5_u128, 0..3_u128);
+    proptest::collection::vec(step.prop_map(|(what, user, session)| Step { what, user, session }), 1..60)
+}
+
+/// The events of a history, each possible where it stands.
+fn history(steps: &[Step]) -> Vec<Event> {
+    let mut registrations = BTreeSet::new();
+    let mut sessions = BTreeMap::new();
+    let mut events = Vec::new();
+    for (seconds, step) in (0_i64..).map(|n| n * 1000).zip(steps) {
+        let (n, user_id, at) = (step.user, user(step.user), at(seconds));
+        if registrations.insert(n) {
+            events.push(registered(n, &format!("user{n}@example.com"), &format!("Name Number{n}"), seconds));
+            continue;
+        }
+        let id = n * 10 + step.session;
+        let role = Role::parse("editor").expect("valid");
+        events.push(match step.what {
+            0 | 1 => match sessions.get(&id) {
+                None => {
+                    sessions.insert(id, 0);
+                    started(id, n, seconds)
+                }
+                Some(&generation) => {
+                    sessions.insert(id, generation + 1);
+                    refreshed(id, n, generation + 1, seconds)
+                }
+            },
+            2 if sessions.contains_key(&id) => revoked(id, n, seconds),
+            2 | 3 => Event::User(UserEvent::UserBanned(UserBanned { user_id, reason: None, at })),
+            4 => Event::User(UserEvent::UserUnbanned(UserUnbanned { user_id, at })),
+            5 => Event::User(UserEvent::RoleGranted(RoleGranted { user_id, role, at })),
+            6 => Event::User(UserEvent::RoleRevoked(RoleRevoked { user_id, role, at })),
+            7 => Event::User(UserEvent::ProfileUpdated(ProfileUpdated {
+                user_id,
+                cleared: BTreeSet::from([ProfileField::Phone]),
+                at,
+                personal: Personal { name: Some(format!("Other {seconds}")), ..Personal::default() },
+            })),
+            8 => Event::User(UserEvent::PasswordRehashed(PasswordRehashed {
+                user_id,
+                at,
+                personal: Personal::default(),
+            })),
+            _ => Event::Lockout(LockoutEvent::LoginFailed(LoginFailed { user_id, failures: 1, at })),
+        });
+    }
+    events
+}
+
+async fn rebuilds_equal(steps: Vec<Step>, live_batch: usize, rebuilt_batch: usize, crash_after: usize) {
+    let world = World::new().await;
+    let events = history(&steps);
+    // The live tables are written while the history happens, and are opened again in the middle of it.
+    let path = world.path("live.db");
+    let open =
+        async || ReadModels::open(&path, world.sealer.clone(), world.lookup.clone()).await.expect("opens");
+    let mut live = open().await;
+    for (n, event) in events.iter().enumerate() {
+        let seconds = i64::try_from(n).expect("small") * 1000;
+        world.append(event, seconds).await;
+        if n % live_batch == 0 {
+            world.catch_up(&live, live_batch).await;
+        }
+        if n == crash_after {
+            drop(live);
+            live = open().await;
+        }
+    }
+    world.catch_up(&live, live_batch).await;
+    world.catch_up(&world.models, rebuilt_batch).await;
+    for projector in live.projectors() {
+        let name = projector.name();
+        assert_eq!(
+            dump(&live, name).await,
+            dump(&world.models, name).await,
+            "{name} differs after a rebuild"
+        );
+        let checkpoint = live.checkpoint(&*projector).await.expect("reads");
+        assert_eq!(checkpoint, events.len() as u64, "{name} lost events");
+    }
+    // Again, in place.
+    for projector in live.projectors() {
+        live.reset(&*projector).await.expect("resets");
+    }
+    world.catch_up(&live, 1000).await;
+    for projector in live.projectors() {
+        let name = projector.name();
+        assert_eq!(dump(&live, name).await, dump(&world.models, name).await, "{name} differs after a reset");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+
+    #[test]
+    fn inv_k_a_rebuild_equals_the_live_tables(
+        steps in steps(), live in 1..8_usize, rebuilt in 1..50_usize, crash in 0..60_usize,
+    ) {
+        let runtime = tokio::runtime::Runtime::new().expect("starts");
+        runtime.block_on(rebuilds_equal(steps, live, rebuilt, crash));
+    }
+}

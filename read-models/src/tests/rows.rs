@@ -1,0 +1,296 @@
+use std::collections::BTreeSet;
+
+use domain::lockout::{AccountLocked, LockoutEvent, LoginFailed};
+use domain::user::{ProfileField, ProfileUpdated, RoleGranted, UserBanned, UserEvent};
+use domain::{AppId, Email, Event, Personal, Role};
+use insta::assert_snapshot;
+
+use super::world::*;
+use crate::audit_log::AuditFilter;
+use crate::stats::Granularity;
+use crate::users::{UserFilter, UserSort, UserStatus};
+use crate::{ApplyError, OpenError, Paging, ReadError, ReadModels};
+
+/// Two users; the first logs in twice, refreshes, logs out once, changes her name; the second is banned.
+async fn small_world() -> World {
+    let world = World::new().await;
+    let user_event = |event| Event::User(event);
+    let renamed = ProfileUpdated {
+        user_id: user(1),
+        cleared: BTreeSet::from([ProfileField::Phone]),
+        at: at(50),
+        personal: Personal { name: Some("Ada King".to_owned()), ..Personal::default() },
+    };
+    let role = Role::parse("editor").expect("valid");
+    let history = [
+        registered(1, "ada@example.com", "Ada Lovelace", 0),
+        registered(2, "grace@example.org", "Grace Hopper", 10),
+        started(1, 1, 20),
+        started(2, 1, 30),
+        refreshed(1, 1, 1, 40),
+        user_event(UserEvent::ProfileUpdated(renamed)),
+        user_event(UserEvent::RoleGranted(RoleGranted { user_id: user(1), role, at: at(55) })),
+        revoked(2, 1, 60),
+        user_event(UserEvent::UserBanned(UserBanned { user_id: user(2), reason: None, at: at(70) })),
+        Event::Lockout(LockoutEvent::LoginFailed(LoginFailed { user_id: user(1), failures: 1, at: at(80) })),
+        Event::Lockout(LockoutEvent::AccountLocked(AccountLocked {
+            user_id: user(1),
+            until: at(140),
+            at: at(80),
+        })),
+        refreshed(1, 1, 2, 90_000),
+    ];
+    for (n, event) in history.iter().enumerate() {
+        let seconds = if n + 1 == history.len() { 90_000 } else { i64::try_from(n).expect("small") * 10 };
+        world.append(event, seconds).await;
+    }
+    world.catch_up(&world.models, 1000).await;
+    world
+}
+
+#[tokio::test]
+async fn users_are_found_by_address_word_role_and_status() {
+    let world = small_world().await;
+    assert_snapshot!(hide_keyed(&dump(&world.models, "users").await), @r#"
+    users_v1
+      user_id=00000000000000000000000000000001 app_id=default email=… email_verified=0 banned=0 roles=["editor"] created_at=1800000000000000 updated_at=1800000055000000 sealed={"email":"ada@example.com","name":"Ada King"}
+      user_id=00000000000000000000000000000002 app_id=default email=… email_verified=0 banned=1 roles=[] created_at=1800000010000000 updated_at=1800000070000000 sealed={"email":"grace@example.org","name":"Grace Hopper"}
+    user_words_v1
+    "#);
+    let app = AppId::default_app();
+    let names = async |filter: UserFilter| {
+        let page = world.models.users().list(&app, &filter, &Paging::default()).await.expect("lists");
+        let names = page.items.into_iter().map(|user| user.personal.name.unwrap_or_default());
+        assert_eq!(page.next_cursor, None);
+        names.collect::<Vec<_>>()
+    };
+    let query = |query: &str| UserFilter { query: Some(query.to_owned()), ..UserFilter::default() };
+    assert_eq!(names(UserFilter::default()).await, ["Grace Hopper", "Ada King"]);
+    let by = |sort| UserFilter { sort, ..UserFilter::default() };
+    assert_eq!(names(by(UserSort::CreatedAt)).await, ["Ada King", "Grace Hopper"]);
+    assert_eq!(names(by(UserSort::UpdatedAtDescending)).await, ["Grace Hopper", "Ada King"]);
+    assert_eq!(names(query(" ADA@example.com ")).await, ["Ada King"]);
+    assert_eq!(names(query("exam")).await, ["Grace Hopper", "Ada King"]);
+    assert_eq!(names(query("hopp gr")).await, ["Grace Hopper"]);
+    assert_eq!(names(query("lovelace")).await, Vec::<String>::new(), "she has another name now");
+    assert_eq!(names(query("nobody@example.com")).await, Vec::<String>::new());
+    let status = |status| UserFilter { status: Some(status), ..UserFilter::default() };
+    assert_eq!(names(status(UserStatus::Banned)).await, ["Grace Hopper"]);
+    assert_eq!(names(status(UserStatus::Active)).await, ["Ada King"]);
+    let role = Some(Role::parse("editor").expect("valid"));
+    assert_eq!(names(UserFilter { role, ..UserFilter::default() }).await, ["Ada King"]);
+    assert_eq!(names(UserFilter { email_verified: Some(true), ..UserFilter::default() }).await.len(), 0);
+    let short = world.models.users().list(&app, &query("ad"), &Paging::default()).await;
+    assert!(matches!(short, Err(ReadError::QueryTooShort)));
+    let other = AppId::parse("other").expect("valid");
+    let elsewhere = world.models.users().list(&other, &query("ada"), &Paging::default()).await;
+    assert_eq!(elsewhere.expect("lists").total, 0);
+}
+
+#[tokio::test]
+async fn cursors_lead_through_every_user_once() {
+    let world = World::new().await;
+    for n in 0..7 {
+        // Several at the same time: ties are broken by id.
+        let event = registered(n + 1, &format!("user{n}@example.com"), "Same Name", i64::from(n > 3));
+        world.append(&event, 0).await;
+    }
+    world.catch_up(&world.models, 1000).await;
+    for (query, sort) in [
+        (None, UserSort::CreatedAt),
+        (None, UserSort::CreatedAtDescending),
+        (Some("same"), UserSort::UpdatedAt),
+    ] {
+        let filter = UserFilter { query: query.map(str::to_owned), sort, ..UserFilter::default() };
+        let mut paging = Paging { limit: 3, ..Paging::default() };
+        let mut seen = Vec::new();
+        loop {
+            let page =
+                world.models.users().list(&AppId::default_app(), &filter, &paging).await.expect("lists");
+            assert_eq!(page.total, 7);
+            seen.extend(page.items.iter().map(|user| user.id));
+            paging.cursor = page.next_cursor;
+            if paging.cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen.len(), 7);
+        assert_eq!(seen.iter().collect::<BTreeSet<_>>().len(), 7, "{filter:?}");
+    }
+    let bad = Paging { cursor: Some("x".to_owned()), ..Paging::default() };
+    let page = world.models.users().list(&AppId::default_app(), &UserFilter::default(), &bad).await;
+    assert!(matches!(page, Err(ReadError::Cursor)));
+}
+
+#[tokio::test]
+async fn sessions_show_those_that_live() {
+    let world = small_world().await;
+    assert_snapshot!(dump(&world.models, "sessions").await, @r#"
+    sessions_v1
+      session_id=0000000000000000000000005e550001 user_id=00000000000000000000000000000001 app_id=default method=password started_at=1800000020000000 refreshed_at=1800090000000000 expires_at=1800086420000000 idle_expires_at=1800093600000000 revoked_at=null reason=null sealed={"ip":"203.0.113.77","user_agent":"Mozilla/Lovelace"}
+      session_id=0000000000000000000000005e550002 user_id=00000000000000000000000000000001 app_id=default method=password started_at=1800000030000000 refreshed_at=1800000030000000 expires_at=1800086430000000 idle_expires_at=1800003630000000 revoked_at=1800000060000000 reason=logout sealed={"ip":"203.0.113.77","user_agent":"Mozilla/Lovelace"}
+    "#);
+    let live = async |seconds| {
+        let page = world
+            .models
+            .sessions()
+            .live(&AppId::default_app(), user(1), at(seconds), &Paging::default())
+            .await
+            .expect("lists");
+        page.items.into_iter().map(|row| (row.session_id, row.ip)).collect::<Vec<_>>()
+    };
+    assert_eq!(live(100).await, [(session(1), Some("203.0.113.77".to_owned()))]);
+    assert_eq!(live(200_000).await, [], "its time is over");
+}
+
+#[tokio::test]
+async fn login_checks_find_the_user_of_an_address() {
+    let world = small_world().await;
+    let find = async |app: &str, email: &str| {
+        let (app, email) = (AppId::parse(app).expect("valid"), Email::parse(email).expect("valid"));
+        world.models.login_checks().find(&app, &email).await.expect("asks")
+    };
+    assert_eq!(find("default", "Ada@example.com").await, Some(user(1)));
+    assert_eq!(find("other", "ada@example.com").await, None);
+    assert_eq!(find("default", "nobody@example.com").await, None);
+}
+
+#[tokio::test]
+async fn stats_count_by_hour_and_day() {
+    let world = small_world().await;
+    assert_snapshot!(dump(&world.models, "stats").await, @r#"
+    stats_v1
+      app_id=default hour=500000 metric=failures method=password count=1
+      app_id=default hour=500000 metric=lockouts method= count=1
+      app_id=default hour=500000 metric=logins method=password count=2
+      app_id=default hour=500000 metric=refreshes method= count=1
+      app_id=default hour=500000 metric=registrations method=password count=2
+      app_id=default hour=500000 metric=revocations method=logout count=1
+      app_id=default hour=500025 metric=refreshes method= count=1
+    active_users_v1
+      app_id=default day=20833 user_id=00000000000000000000000000000001
+      app_id=default day=20834 user_id=00000000000000000000000000000001
+    "#);
+    let stats = world.models.stats();
+    let days =
+        stats.buckets(&AppId::default_app(), at(0), at(200_000), Granularity::Day).await.expect("counts");
+    assert_eq!(days.iter().map(|day| day.active_users).collect::<Vec<_>>(), [Some(1), Some(1)]);
+    assert_eq!(days[0].counts["registrations"]["password"], 2);
+    assert_eq!(days[0].start.to_string(), "2027-01-15T00:00:00Z");
+    let hours =
+        stats.buckets(&AppId::default_app(), at(0), at(3600), Granularity::Hour).await.expect("counts");
+    assert_eq!(hours.len(), 1);
+    assert_eq!(hours[0].counts["logins"]["password"], 2);
+}
+
+#[tokio::test]
+async fn the_audit_log_finds_positions() {
+    let world = small_world().await;
+    assert_snapshot!(dump(&world.models, "audit_log").await, @r#"
+    audit_log_v1
+      position=1 at=1800000000000000 app_id=default type=UserRegistered person=00000000000000000000000000000001 actor_kind=user actor_id=00000000-0000-0000-0000-000000000001
+      position=10 at=1800000090000000 app_id=default type=LoginFailed person=00000000000000000000000000000001 actor_kind=user actor_id=00000000-0000-0000-0000-000000000001
+      position=11 at=1800000100000000 app_id=default type=AccountLocked person=00000000000000000000000000000001 actor_kind=user actor_id=00000000-0000-0000-0000-000000000001
+      position=12 at=1800090000000000 app_id=default type=SessionRefreshed person=00000000000000000000000000000001 actor_kind=user actor_id=00000000-0000-0000-0000-000000000001
+      position=2 at=1800000010000000 app_id=default type=UserRegistered person=00000000000000000000000000000002 actor_kind=user actor_id=00000000-0000-0000-0000-000000000002
+      position=3 at=1800000020000000 app_id=default type=SessionStarted person=00000000000000000000000000000001 actor_kind=user actor_id=00000000-0000-0000-0000-000000000001
+      position=4 at=1800000030000000 app_id=default type=SessionStarted person=00000000000000000000000000000001 actor_kind=user actor_id=00000000-0000-0000-0000-000000000001
+      position=5 at=1800000040000000 app_id=default type=SessionRefreshed person=00000000000000000000000000000001 actor_kind=user actor_id=00000000-0000-0000-0000-000000000001
+      position=6 at=1800000050000000 app_id=default type=ProfileUpdated person=00000000000000000000000000000001 actor_kind=user actor_id=00000000-0000-0000-0000-000000000001
+      position=7 at=1800000060000000 app_id=default type=RoleGranted person=00000000000000000000000000000001 actor_kind=user actor_id=00000000-0000-0000-0000-000000000001
+      position=8 at=1800000070000000 app_id=default type=SessionRevoked person=00000000000000000000000000000001 actor_kind=user actor_id=00000000-0000-0000-0000-000000000001
+      position=9 at=1800000080000000 app_id=default type=UserBanned person=00000000000000000000000000000002 actor_kind=user actor_id=00000000-0000-0000-0000-000000000002
+    "#);
+    let log = world.models.audit_log();
+    let find = async |filter: AuditFilter| log.positions(&filter, 0, 0, 100).await.expect("asks");
+    let about = |n| AuditFilter { person: Some(user(n)), ..AuditFilter::default() };
+    assert_eq!(find(about(2)).await, [2, 9]);
+    let kind = AuditFilter { kind: Some("SessionStarted".to_owned()), ..about(1) };
+    assert_eq!(find(kind).await, [3, 4]);
+    let by = AuditFilter { actor: Some(user(2).to_string()), ..AuditFilter::default() };
+    assert_eq!(find(by.clone()).await, [2, 9]);
+    assert_eq!(log.count(&by).await.expect("counts"), 2);
+    let between = AuditFilter { since: Some(at(20)), until: Some(at(40)), ..AuditFilter::default() };
+    assert_eq!(find(between).await, [3, 4]);
+    let elsewhere = AuditFilter { app_id: AppId::parse("other").ok(), ..AuditFilter::default() };
+    assert_eq!(find(elsewhere).await, Vec::<u64>::new());
+}
+
+#[tokio::test]
+async fn inv_l_a_gap_is_refused_and_nothing_of_it_stays() {
+    let world = small_world().await;
+    let path = world.path("second.db");
+    let fresh = ReadModels::open(&path, world.sealer.clone(), world.lookup.clone()).await.expect("opens");
+    let events = world.events(0).await;
+    for projector in fresh.projectors() {
+        let empty = fresh.dump(&*projector).await.expect("dumps");
+        let refused = fresh.apply(&*projector, &events[1..]).await;
+        assert!(matches!(refused, Err(ApplyError::Gap { expected: 1, found: 2 })), "{refused:?}");
+        let with_hole = [&events[..2], &events[3..]].concat();
+        let refused = fresh.apply(&*projector, &with_hole).await;
+        assert!(matches!(refused, Err(ApplyError::Gap { expected: 3, found: 4 })), "{refused:?}");
+        assert_eq!(fresh.dump(&*projector).await.expect("dumps"), empty);
+        assert_eq!(fresh.checkpoint(&*projector).await.expect("reads"), 0);
+        fresh.apply(&*projector, &events[..5]).await.expect("applies");
+        let twice = fresh.apply(&*projector, &events[..5]).await;
+        assert!(matches!(twice, Err(ApplyError::Gap { expected: 6, found: 1 })), "{twice:?}");
+    }
+}
+
+#[tokio::test]
+async fn inv_n_no_byte_of_the_file_tells_who_somebody_is() {
+    let world = small_world().await;
+    world.models.close().await;
+    let mut bytes = Vec::new();
+    for name in ["read-models.db", "read-models.db-wal", "read-models.db-shm"] {
+        bytes.extend(std::fs::read(world.path(name)).unwrap_or_default());
+    }
+    assert!(bytes.len() > 4096, "the file was read");
+    let secrets =
+        ["ada@", "example.com", "Lovelace", "lovelace", "Ada", "Hopper", "203.0.113", "Mozilla", "argon2id"];
+    for secret in secrets {
+        let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+        assert!(!found, "{secret} is in the file");
+    }
+}
+
+#[tokio::test]
+async fn an_erased_person_is_no_longer_shown() {
+    let world = small_world().await;
+    world.sealer.keys().erase_data_key(user(1)).await.expect("erases");
+    let (app, filter, paging) = (AppId::default_app(), UserFilter::default(), Paging::default());
+    let rows = world.models.users().list(&app, &filter, &paging).await.expect("lists").items;
+    let ada = rows.iter().find(|row| row.id == user(1)).expect("her account is there");
+    assert_eq!(ada.personal, Personal::default());
+    // A rebuild after the erasure has nothing to seal, and makes no new key.
+    for projector in world.models.projectors() {
+        world.models.reset(&*projector).await.expect("resets");
+    }
+    world.catch_up(&world.models, 1000).await;
+    assert!(!dump(&world.models, "users").await.contains("Ada"));
+    assert!(world.sealer.keys().data_key(user(1)).await.expect("asks").is_none());
+}
+
+#[tokio::test]
+async fn a_file_of_something_else_is_left_alone() {
+    let world = World::new().await;
+    let opened =
+        ReadModels::open(&world.path("journal.db"), world.sealer.clone(), world.lookup.clone()).await;
+    assert!(matches!(opened, Err(OpenError::Foreign(_))));
+    std::fs::write(world.path("text.db"), "not a database, but long enough to be taken for one ".repeat(10))
+        .expect("writes");
+    let opened = ReadModels::open(&world.path("text.db"), world.sealer.clone(), world.lookup.clone()).await;
+    assert!(matches!(opened, Err(OpenError::Failed { .. })));
+    let text = std::fs::read_to_string(world.path("text.db")).expect("reads");
+    assert!(text.starts_with("not a database"));
+}
+
+/// HMACs differ from run to run, as the master key does.
+fn hide_keyed(dump: &str) -> String {
+    let mut lines = Vec::new();
+    for line in dump.lines().filter(|line| !line.contains("word=")) {
+        let cells = line.split(' ').map(|cell| if cell.starts_with("email=") { "email=…" } else { cell });
+        lines.push(cells.collect::<Vec<_>>().join(" "));
+    }
+    lines.join("\n")
+}

@@ -1,0 +1,182 @@
+//! A journal, keys and read models in a temporary directory.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use domain::session::{
+    LoginMethod, RevocationReason, SessionEvent, SessionRefreshed, SessionRevoked, SessionStarted,
+};
+use domain::user::{RegistrationMethod, UserEvent, UserRegistered};
+use domain::{AppId, Email, Event, Personal, SessionId, StreamId, Timestamp, UserId};
+use event_store::{
+    Append, Journal, KeyStore, LookupKey, MasterKey, Repository, Sealer, SqliteJournal, Write,
+};
+use schemas::envelope::{Actor, Metadata};
+use uuid::Uuid;
+
+use crate::{ProjectedEvent, Projector, ReadModels};
+
+pub(super) struct World {
+    pub directory: tempfile::TempDir,
+    pub journal: Arc<dyn Journal>,
+    pub repository: Repository,
+    pub sealer: Arc<Sealer>,
+    pub lookup: Arc<LookupKey>,
+    pub models: ReadModels,
+}
+
+/// 2027-01-15T08:00:00Z, and `seconds` later.
+pub(super) fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + seconds).expect("in range")
+}
+
+pub(super) fn user(n: u128) -> UserId {
+    UserId(Uuid::from_u128(n))
+}
+
+pub(super) fn session(n: u128) -> SessionId {
+    SessionId(Uuid::from_u128(0x5e55_0000 + n))
+}
+
+pub(super) fn registered(n: u128, email: &str, name: &str, seconds: i64) -> Event {
+    Event::User(UserEvent::UserRegistered(UserRegistered {
+        user_id: user(n),
+        app_id: AppId::default_app(),
+        method: RegistrationMethod::Password,
+        at: at(seconds),
+        personal: Personal {
+            email: Some(Email::parse(email).expect("valid")),
+            name: Some(name.to_owned()),
+            ip: Some("203.0.113.77".to_owned()),
+            password_hash: Some(domain::password::PasswordHash("$argon2id$secret".to_owned())),
+            ..Personal::default()
+        },
+    }))
+}
+
+pub(super) fn started(n: u128, owner: u128, seconds: i64) -> Event {
+    Event::Session(SessionEvent::SessionStarted(SessionStarted {
+        session_id: session(n),
+        user_id: user(owner),
+        app_id: AppId::default_app(),
+        method: LoginMethod::Password,
+        expires_at: at(seconds + 86_400),
+        idle_expires_at: at(seconds + 3600),
+        at: at(seconds),
+        personal: Personal {
+            ip: Some("203.0.113.77".to_owned()),
+            user_agent: Some("Mozilla/Lovelace".to_owned()),
+            ..Personal::default()
+        },
+    }))
+}
+
+pub(super) fn refreshed(n: u128, owner: u128, generation: u32, seconds: i64) -> Event {
+    Event::Session(SessionEvent::SessionRefreshed(SessionRefreshed {
+        session_id: session(n),
+        user_id: user(owner),
+        generation,
+        idle_expires_at: at(seconds + 3600),
+        at: at(seconds),
+    }))
+}
+
+pub(super) fn revoked(n: u128, owner: u128, seconds: i64) -> Event {
+    Event::Session(SessionEvent::SessionRevoked(SessionRevoked {
+        session_id: session(n),
+        user_id: user(owner),
+        reason: RevocationReason::Logout,
+        at: at(seconds),
+    }))
+}
+
+fn stream_of(event: &Event) -> StreamId {
+    match event {
+        Event::App(_) => StreamId::app(&AppId::default_app()),
+        Event::User(event) => StreamId::user(event.user_id()),
+        Event::Lockout(_) => StreamId::lockout(event.person().expect("a lockout is somebody's")),
+        Event::Session(SessionEvent::SessionStarted(event)) => StreamId::session(event.session_id),
+        Event::Session(SessionEvent::SessionRefreshed(event)) => StreamId::session(event.session_id),
+        Event::Session(SessionEvent::RefreshTokenReused(event)) => StreamId::session(event.session_id),
+        Event::Session(SessionEvent::SessionRevoked(event)) => StreamId::session(event.session_id),
+    }
+}
+
+impl World {
+    pub async fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| directory.path().join(name);
+        let master = MasterKey::generate();
+        let keys = KeyStore::open(&path("keys.db"), &master).await.expect("opens");
+        let sealer = Arc::new(Sealer::new(Arc::new(keys)));
+        let lookup = Arc::new(LookupKey::new(&master));
+        let journal: Arc<dyn Journal> =
+            Arc::new(SqliteJournal::open(&path("journal.db")).await.expect("opens"));
+        let models = ReadModels::open(&path("read-models.db"), sealer.clone(), lookup.clone()).await;
+        Self {
+            repository: Repository::new(journal.clone(), sealer.clone(), 100),
+            models: models.expect("opens"),
+            directory,
+            journal,
+            sealer,
+            lookup,
+        }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Appends an event to its stream, by its person, at a time.
+    pub async fn append(&self, event: &Event, seconds: i64) {
+        let stream = stream_of(event);
+        let expected = self.journal.read_stream(&stream, 0).await.expect("reads").len() as u64;
+        let id = Uuid::from_u128(self.journal.head().await.expect("reads").into());
+        let new = self.repository.encode(event, id).await.expect("encodes");
+        let append = Append {
+            writes: vec![Write { stream, expected, events: vec![new] }],
+            guards: vec![],
+            taken: vec![],
+            released: vec![],
+            idempotency: None,
+            metadata: Metadata {
+                app_id: AppId::default_app(),
+                actor: event.person().map_or_else(Actor::system, Actor::user),
+                correlation_id: id,
+                causation_id: None,
+                request_id: None,
+                traceparent: None,
+            },
+            at: at(seconds),
+        };
+        self.journal.append(append).await.expect("appends");
+    }
+
+    pub async fn events(&self, after: u64) -> Vec<ProjectedEvent> {
+        let mut events = Vec::new();
+        for recorded in self.journal.read_all(after, 1000).await.expect("reads") {
+            let decoded = self.repository.decode(&recorded).await;
+            events.push(ProjectedEvent { recorded: Arc::new(recorded), decoded });
+        }
+        events
+    }
+
+    /// Applies what each projector has not applied yet, in batches of this size.
+    pub async fn catch_up(&self, models: &ReadModels, size: usize) {
+        for projector in models.projectors() {
+            let checkpoint = models.checkpoint(&*projector).await.expect("reads");
+            for batch in self.events(checkpoint).await.chunks(size) {
+                models.apply(&*projector, batch).await.expect("applies");
+            }
+        }
+    }
+}
+
+/// The whole of a read model as text.
+pub(super) async fn dump(models: &ReadModels, name: &str) -> String {
+    models.dump(&*projector(models, name)).await.expect("dumps")
+}
+
+pub(super) fn projector(models: &ReadModels, name: &str) -> Arc<dyn Projector> {
+    models.projectors().into_iter().find(|projector| projector.name() == name).expect("there is one")
+}
