@@ -1,0 +1,5 @@
+//! The runner and the routes, on a real journal in a temporary directory.
+
+mod queries;
+mod running;
+mod world;

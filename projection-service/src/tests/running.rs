@@ -1,0 +1,132 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use read_models::{ProjectError, ProjectedEvent, Projector};
+use sqlx::SqliteConnection;
+
+use super::world::*;
+
+/// A projector that writes its rows and then fails, at the event of one position, until it is healed.
+struct Poisoned {
+    inner: Arc<dyn Projector>,
+    position: u64,
+    healed: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl Projector for Poisoned {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    fn version(&self) -> u32 {
+        self.inner.version()
+    }
+
+    fn tables(&self) -> &'static [&'static str] {
+        self.inner.tables()
+    }
+
+    fn ddl(&self) -> &'static str {
+        self.inner.ddl()
+    }
+
+    async fn project(&self, tx: &mut SqliteConnection, batch: &[ProjectedEvent]) -> Result<(), ProjectError> {
+        self.inner.project(tx, batch).await?;
+        let poison = batch.iter().any(|event| event.position() == self.position);
+        if poison && !self.healed.load(Ordering::SeqCst) {
+            return Err(ProjectError::Damaged("poison"));
+        }
+        Ok(())
+    }
+}
+
+async fn until(mut condition: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), waiting).await.expect("it comes true");
+}
+
+#[tokio::test]
+async fn inv_l_a_poison_event_stops_one_projector_at_it_and_loses_nothing() {
+    const POISON: u64 = 20;
+    let healed = Arc::new(AtomicBool::new(false));
+    let heal = healed.clone();
+    let world = World::with(move |models| {
+        let poison = |inner: Arc<dyn Projector>| -> Arc<dyn Projector> {
+            if inner.name() == "stats" {
+                Arc::new(Poisoned { inner, position: POISON, healed: healed.clone() })
+            } else {
+                inner
+            }
+        };
+        models.projectors().into_iter().map(poison).collect()
+    })
+    .await;
+    // All at once, so that the poison is in the middle of a batch.
+    assert!(world.service.pause("stats").await);
+    let mut last = 0;
+    for n in 0..40 {
+        last = world.register(n, &format!("user{n}@example.com"), "Somebody").await;
+    }
+    world.service.resume("stats");
+    until(async || world.service.status().iter().any(|status| status.state == "failed")).await;
+    for name in ["login_checks", "users", "sessions", "audit_log"] {
+        world.service.wait_for(name, last).await.expect("goes on");
+    }
+    let status = world.service.status();
+    let stats = status.iter().find(|status| status.name == "stats").expect("is there");
+    assert_eq!((stats.position, stats.failed_position), (POISON - 1, Some(POISON)));
+    assert_eq!(stats.lag, last - (POISON - 1));
+    assert!(stats.error.as_ref().expect("says why").contains("poison"));
+    assert!(status.iter().filter(|status| status.name != "stats").all(|status| status.state == "running"));
+    assert_eq!(world.service.wait_for("stats", last).await.expect_err("behind").code(), "projection_behind");
+
+    // What it wrote before it failed was taken back: after the fault nothing is counted twice (inv_t).
+    heal.store(true, Ordering::SeqCst);
+    until(async || {
+        let status = world.service.status();
+        status.iter().all(|status| status.state == "running" && status.lag == 0)
+    })
+    .await;
+    let (_, stats) = world.get(FULL, "/v1/apps/acme/admin/stats", None).await;
+    assert_eq!(stats["items"][0]["registrations"]["password"], 40);
+}
+
+#[tokio::test]
+async fn a_query_waits_for_its_token_and_no_longer_than_it_may() {
+    let world = World::new().await;
+    assert!(world.service.pause("users").await);
+    let position = world.register(1, "ada@example.com", "Ada Lovelace").await;
+    let path = "/v1/apps/acme/admin/users";
+    let (status, stale) = world.get(FULL, path, None).await;
+    assert_eq!((status, &stale["total"]), (200, &0.into()));
+    let (status, problem) = world.get(FULL, path, Some(position)).await;
+    assert_eq!((status, &problem["code"]), (503, &"projection_behind".into()));
+    // One that is asked from the log is never stale.
+    let (status, user) = world.get(FULL, &format!("{path}/{}", user(1)), Some(position)).await;
+    assert_eq!((status, &user["email"]), (200, &"ada@example.com".into()));
+    let waiting = world.get(FULL, path, Some(position));
+    let resuming = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        world.service.resume("users");
+    };
+    let ((status, fresh), ()) = tokio::join!(waiting, resuming);
+    assert_eq!((status, &fresh["total"]), (200, &1.into()));
+    assert_eq!(fresh["items"][0]["name"], "Ada Lovelace");
+    assert!(!world.service.pause("nothing").await);
+}
+
+#[tokio::test]
+async fn stopping_ends_at_a_batch_and_closes_the_file() {
+    let world = World::new().await;
+    let position = world.register(1, "ada@example.com", "Ada").await;
+    world.service.wait_for("users", position).await.expect("catches up");
+    world.service.shutdown().await;
+    assert!(world.models.users().list(&acme(), &Default::default(), &Default::default()).await.is_err());
+}
