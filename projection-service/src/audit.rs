@@ -127,7 +127,7 @@ enum Form {
     Csv,
 }
 
-/// Read the audit log. With `Accept: application/x-ndjson` all matching events are exported as canonical CloudEvents,
+/// Read the audit log. With `Accept: application/x-ndjson` all matching events are exported as canonical `CloudEvents`,
 /// personal parts sealed, one a line; with `text/csv` as a table.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/audit/events", tag = "audit", operation_id = "list_audit_events",
     security(("user" = []), ("api_key" = [])),

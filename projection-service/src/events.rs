@@ -89,7 +89,7 @@ impl Reader {
     }
 }
 
-/// Read all events. With `Accept: text/event-stream` a live stream; `id:` is the position, `data:` the CloudEvent.
+/// Read all events. With `Accept: text/event-stream` a live stream; `id:` is the position, `data:` the `CloudEvent`.
 #[utoipa::path(get, path = "/v1/events", tag = "events", operation_id = "list_events",
     security(("api_key" = [])), params(AllEvents),
     responses((status = 200, description = "A page of CloudEvents, oldest first", content(
@@ -106,7 +106,7 @@ async fn of_all(
     read(service, headers, Reader::Platform, app_id, token, request).await
 }
 
-/// Read an app's events. With `Accept: text/event-stream` a live stream; `id:` is the position, `data:` the CloudEvent.
+/// Read an app's events. With `Accept: text/event-stream` a live stream; `id:` is the position, `data:` the `CloudEvent`.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/events", tag = "events", operation_id = "list_app_events",
     security(("user" = []), ("api_key" = [])),
     params(("app_id" = String, Path, description = "The app"), AppEvents),

@@ -36,14 +36,14 @@ pub(crate) async fn seal(
     sealer: &Sealer,
     table: &str,
     id: Uuid,
-    person: UserId,
+    owner: UserId,
     personal: &Personal,
 ) -> Result<Option<Vec<u8>>, StoreError> {
     if personal.is_empty() {
         return Ok(None);
     }
     let json = serde_json::to_vec(personal).expect("personal data is plain JSON");
-    match sealer.seal(person, &aad(table, id), &json).await {
+    match sealer.seal(owner, &aad(table, id), &json).await {
         Ok(sealed) => Ok(Some(sealed)),
         Err(StoreError::Erased(_)) => Ok(None),
         Err(error) => Err(error),
@@ -55,11 +55,11 @@ pub(crate) async fn open(
     sealer: &Sealer,
     table: &str,
     id: Uuid,
-    person: UserId,
+    owner: UserId,
     sealed: Option<&[u8]>,
 ) -> Result<Personal, StoreError> {
     let Some(sealed) = sealed else { return Ok(Personal::default()) };
-    match sealer.open(person, &aad(table, id), sealed).await? {
+    match sealer.open(owner, &aad(table, id), sealed).await? {
         Some(json) => serde_json::from_slice(&json)
             .map_err(|_| StoreError::Damaged(format!("a sealed member of {table}"))),
         None => Ok(Personal::default()),
@@ -76,7 +76,7 @@ pub(crate) fn id(bytes: &[u8]) -> Result<Uuid, StoreError> {
     Uuid::from_slice(bytes).map_err(|_| StoreError::Damaged("an id".to_owned()))
 }
 
-/// A position as SQLite keeps it.
+/// A position as `SQLite` keeps it.
 pub(crate) fn stored(position: u64) -> i64 {
     i64::try_from(position).unwrap_or(i64::MAX)
 }

@@ -35,21 +35,21 @@ async fn every_route_asks_who_is_calling() {
     let sessions = format!("{of_user}/sessions");
     let (users, stats) = ("/v1/apps/acme/admin/users", "/v1/apps/acme/admin/stats");
     let (audit, events) = ("/v1/apps/acme/audit/events", "/v1/apps/acme/events");
-    let status = async |key, path: &str| world.get(key, path, Some(position)).await.0;
+    let answer = async |key, path: &str| world.get(key, path, Some(position)).await.0;
     for path in [users, &of_user, &sessions, stats, audit, events] {
-        assert_eq!(status(FULL, path).await, 200, "{path}");
-        assert_eq!(status(PLATFORM, path).await, 200, "{path}");
-        assert_eq!(status(STRANGER, path).await, 404, "{path}");
-        assert_eq!(status(AUDITOR, path).await, if path == audit { 200 } else { 403 }, "{path}");
+        assert_eq!(answer(FULL, path).await, 200, "{path}");
+        assert_eq!(answer(PLATFORM, path).await, 200, "{path}");
+        assert_eq!(answer(STRANGER, path).await, 404, "{path}");
+        assert_eq!(answer(AUDITOR, path).await, if path == audit { 200 } else { 403 }, "{path}");
     }
     for path in ["/v1/events", "/v1/projections"] {
-        assert_eq!(status(PLATFORM, path).await, 200, "{path}");
-        assert_eq!(status(FULL, path).await, 403, "{path}");
+        assert_eq!(answer(PLATFORM, path).await, 200, "{path}");
+        assert_eq!(answer(FULL, path).await, 403, "{path}");
     }
-    assert_eq!(status(FULL, "/v1/apps/acme/auth/sessions").await, 401, "a key is no user");
+    assert_eq!(answer(FULL, "/v1/apps/acme/auth/sessions").await, 401, "a key is no user");
     let elsewhere = format!("/v1/apps/other/admin/users/{}", user(1));
-    assert_eq!(status(STRANGER, &elsewhere).await, 404, "a user of another app");
-    assert_eq!(status(FULL, "/v1/apps/acme/admin/users/nonsense").await, 404);
+    assert_eq!(answer(STRANGER, &elsewhere).await, 404, "a user of another app");
+    assert_eq!(answer(FULL, "/v1/apps/acme/admin/users/nonsense").await, 404);
 }
 
 #[tokio::test]

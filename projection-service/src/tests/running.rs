@@ -3,7 +3,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use read_models::{ProjectError, ProjectedEvent, Projector};
+use read_models::users::UserFilter;
+use read_models::{Paging, ProjectError, ProjectedEvent, Projector};
 use sqlx::SqliteConnection;
 
 use super::world::*;
@@ -80,10 +81,10 @@ async fn inv_l_a_poison_event_stops_one_projector_at_it_and_loses_nothing() {
         world.service.wait_for(name, last).await.expect("goes on");
     }
     let status = world.service.status();
-    let stats = status.iter().find(|status| status.name == "stats").expect("is there");
-    assert_eq!((stats.position, stats.failed_position), (POISON - 1, Some(POISON)));
-    assert_eq!(stats.lag, last - (POISON - 1));
-    assert!(stats.error.as_ref().expect("says why").contains("poison"));
+    let failed = status.iter().find(|status| status.name == "stats").expect("is there");
+    assert_eq!((failed.position, failed.failed_position), (POISON - 1, Some(POISON)));
+    assert_eq!(failed.lag, last - (POISON - 1));
+    assert!(failed.error.as_ref().expect("says why").contains("poison"));
     assert!(status.iter().filter(|status| status.name != "stats").all(|status| status.state == "running"));
     assert_eq!(world.service.wait_for("stats", last).await.expect_err("behind").code(), "projection_behind");
 
@@ -94,8 +95,8 @@ async fn inv_l_a_poison_event_stops_one_projector_at_it_and_loses_nothing() {
         status.iter().all(|status| status.state == "running" && status.lag == 0)
     })
     .await;
-    let (_, stats) = world.get(FULL, "/v1/apps/acme/admin/stats", None).await;
-    assert_eq!(stats["items"][0]["registrations"]["password"], 40);
+    let (_, counted) = world.get(FULL, "/v1/apps/acme/admin/stats", None).await;
+    assert_eq!(counted["items"][0]["registrations"]["password"], 40);
 }
 
 #[tokio::test]
@@ -128,5 +129,5 @@ async fn stopping_ends_at_a_batch_and_closes_the_file() {
     let position = world.register(1, "ada@example.com", "Ada").await;
     world.service.wait_for("users", position).await.expect("catches up");
     world.service.shutdown().await;
-    assert!(world.models.users().list(&acme(), &Default::default(), &Default::default()).await.is_err());
+    assert!(world.models.users().list(&acme(), &UserFilter::default(), &Paging::default()).await.is_err());
 }

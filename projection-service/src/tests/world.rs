@@ -60,7 +60,7 @@ pub(super) const STRANGER: u128 = 4;
 
 impl World {
     pub async fn new() -> Self {
-        Self::with(|models| models.projectors()).await
+        Self::with(ReadModels::projectors).await
     }
 
     pub async fn with(projectors: impl FnOnce(&ReadModels) -> Vec<Arc<dyn Projector>>) -> Self {
