@@ -33,7 +33,7 @@ fn aad(table: &str, id: Uuid) -> Vec<u8> {
 
 /// Seals what a row keeps of a person. Absent when there is nothing to keep, or nobody to keep it for any more.
 pub(crate) async fn seal(
-    sealer: &Sealer,
+    keys: &Sealer,
     table: &str,
     id: Uuid,
     owner: UserId,
@@ -43,7 +43,7 @@ pub(crate) async fn seal(
         return Ok(None);
     }
     let json = serde_json::to_vec(personal).expect("personal data is plain JSON");
-    match sealer.seal(owner, &aad(table, id), &json).await {
+    match keys.seal(owner, &aad(table, id), &json).await {
         Ok(sealed) => Ok(Some(sealed)),
         Err(StoreError::Erased(_)) => Ok(None),
         Err(error) => Err(error),
@@ -52,14 +52,14 @@ pub(crate) async fn seal(
 
 /// Opens what [`seal`] sealed; empty once the person is erased.
 pub(crate) async fn open(
-    sealer: &Sealer,
+    keys: &Sealer,
     table: &str,
     id: Uuid,
     owner: UserId,
     sealed: Option<&[u8]>,
 ) -> Result<Personal, StoreError> {
     let Some(sealed) = sealed else { return Ok(Personal::default()) };
-    match sealer.open(owner, &aad(table, id), sealed).await? {
+    match keys.open(owner, &aad(table, id), sealed).await? {
         Some(json) => serde_json::from_slice(&json)
             .map_err(|_| StoreError::Damaged(format!("a sealed member of {table}"))),
         None => Ok(Personal::default()),
