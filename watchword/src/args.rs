@@ -1,4 +1,5 @@
 //! The command line. What each part means is told by its help, which is generated from the comments here.
+#![expect(clippy::doc_markdown, reason = "clap prints these comments as they are, back-ticks and all")]
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,8 +13,8 @@ use uuid::Uuid;
 /// `watchword demo` shows the whole idea in a temporary folder; `watchword serve` runs it.
 ///
 /// Configuration is read from watchword.toml in the current folder (or the file given with --config), and each key
-/// can be overridden by an environment variable: `listen` by WATCHWORD_LISTEN, `limits.requests_per_minute` by
-/// WATCHWORD_LIMITS_REQUESTS_PER_MINUTE. `watchword doctor --keys` lists every key with its default.
+/// can be overridden by an environment variable: `listen` by WATCHWORD_LISTEN, `lockout.failures` by
+/// WATCHWORD_LOCKOUT_FAILURES. `watchword doctor --keys` lists every key with its default.
 ///
 /// Exit codes: 0 done, 1 refused or found wrong, 2 wrong usage.
 #[derive(Debug, Parser)]

@@ -1,6 +1,7 @@
 //! How an operator's command reaches the service: over HTTP to a running one, or straight into the router of one that
 //! was opened for this command. The same routes, checks and events either way.
 
+use std::fmt::Write;
 use std::net::SocketAddr;
 
 use anyhow::{Context, bail};
@@ -42,7 +43,7 @@ impl Answer {
         };
         for error in self.json["errors"].as_array().into_iter().flatten() {
             if let (Some(pointer), Some(detail)) = (error["pointer"].as_str(), error["detail"].as_str()) {
-                message.push_str(&format!("; {pointer}: {detail}"));
+                let _ = write!(message, "; {pointer}: {detail}");
             }
         }
         match text("code") {

@@ -196,7 +196,7 @@ async fn stores(findings: &mut Findings, config: &Config, master_key: MasterKey)
     match data_dir::require_key_store(config, head) {
         Err(error) => findings.fault("key store", error.to_string()),
         Ok(()) if !config.key_store.exists() => {
-            findings.fine("key store", "not there yet; the next start makes it")
+            findings.fine("key store", "not there yet; the next start makes it");
         }
         Ok(()) => match KeyStore::open(&config.key_store, &master_key).await {
             Ok(key_store) => {
@@ -264,15 +264,12 @@ async fn running(findings: &mut Findings, listen: SocketAddr) {
         let client = HttpClient::new(url.parse()?)?;
         client.send(Method::GET, "/readyz", None, &[], None).await
     };
-    let answer = match asked.await {
-        Ok(answer) => answer,
-        Err(_) => {
-            findings.warning(
+    let Ok(answer) = asked.await else {
+        findings.warning(
                 "server",
                 format!("does not answer at {url}. If it listens elsewhere, run this with the same configuration (WATCHWORD_LISTEN)"),
             );
-            return;
-        }
+        return;
     };
     if answer.is_success() {
         findings.fine("server", format!("ready at {url}"));

@@ -11,7 +11,7 @@ use utoipa::openapi::{InfoBuilder, LicenseBuilder, OpenApi};
 use crate::config::Config;
 use crate::instance::Instance;
 
-/// Prints the OpenAPI document. It is what the routes say, so an instance in a temporary folder is asked for it.
+/// Prints the API's document. It is what the routes say, so an instance in a temporary folder is asked for it.
 pub async fn openapi() -> anyhow::Result<ExitCode> {
     let folder = tempfile::tempdir()
         .context("cannot make a temporary folder. Set TMPDIR to one that can be written")?;

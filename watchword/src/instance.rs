@@ -179,7 +179,7 @@ impl Instance {
         self.router.clone()
     }
 
-    /// The OpenAPI document of all routes.
+    /// The API's document of all routes.
     pub fn api(&self) -> &OpenApi {
         &self.api
     }

@@ -52,7 +52,7 @@ pub async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCo
         tokio::time::sleep(timeout).await;
     };
     tokio::select! {
-        served = server => served.context("the server failed")?,
+        ended = server => ended.context("the server failed")?,
         () = late => tracing::warn!("some requests did not end within {timeout:?} and were cut off"),
     }
     // What is acknowledged is durable by now; closing only tidies up, and must not hold up the exit for long.

@@ -174,6 +174,35 @@ impl Tour {
         Ok(())
     }
 
+    /// Prints what the read models say of the user by now.
+    pub async fn models(&self, user: &str) -> anyhow::Result<()> {
+        for model in ["users", "sessions", "stats"] {
+            self.settle(model).await?;
+        }
+        let admin = "/v1/apps/default/admin";
+        let shown = self.query(&format!("{admin}/users/{user}")).await?;
+        let state = if shown["banned"] == true { "banned" } else { "active" };
+        self.model("users", &format!("{}, {state}", shown["email"].as_str().unwrap_or("?")));
+        let sessions = self.query(&format!("{admin}/users/{user}/sessions")).await?;
+        self.model("sessions", &format!("{} live", sessions["total"]));
+        let counts = self.query(&format!("{admin}/stats?granularity=day")).await?;
+        let sum = |member: &str| {
+            counts["items"].as_array().into_iter().flatten().map(|day| total(&day[member])).sum::<u64>()
+        };
+        self.model(
+            "stats",
+            &format!(
+                "registrations {}, logins {}, failed logins {}, refreshes {}, sessions ended {}",
+                sum("registrations"),
+                sum("logins"),
+                sum("failures"),
+                sum("refreshes"),
+                sum("revocations")
+            ),
+        );
+        Ok(())
+    }
+
     /// How far a read model is.
     pub async fn projection(&self, name: &str) -> anyhow::Result<Value> {
         let all = self.query("/v1/projections").await?;
@@ -251,6 +280,14 @@ impl Tour {
     }
 }
 
+/// A count, or the sum of counts by kind.
+fn total(value: &Value) -> u64 {
+    match value {
+        Value::Object(kinds) => kinds.values().map(total).sum(),
+        other => other.as_u64().unwrap_or_default(),
+    }
+}
+
 /// The answer in a line.
 fn summary(answer: &Answer) -> String {
     let reason = StatusCode::from_u16(answer.status).ok().and_then(|status| status.canonical_reason());
@@ -263,8 +300,8 @@ fn summary(answer: &Answer) -> String {
         return status;
     }
     let mut text = without_secrets(&answer.json);
-    if text.chars().count() > 220 {
-        text = text.chars().take(219).chain(['…']).collect();
+    if text.chars().count() > 200 {
+        text = text.chars().take(199).chain(['…']).collect();
     }
     format!("{status}  {text}")
 }
@@ -273,9 +310,15 @@ fn summary(answer: &Answer) -> String {
 fn without_secrets(value: &Value) -> String {
     fn cut(name: &str, value: &Value) -> Value {
         match (name, value) {
-            ("password" | "new_password" | "old_password", _) => "…".into(),
+            // Whose tokens they are was shown by the request.
+            ("password" | "new_password" | "old_password", Value::String(_)) | ("user", Value::Object(_)) => {
+                "…".into()
+            }
             ("access_token" | "refresh_token" | "key" | "token", Value::String(text)) => {
-                format!("{}… ({} characters)", text.chars().take(6).collect::<String>(), text.len()).into()
+                // Tokens of one kind begin alike; a few characters of the end tell them apart.
+                let start: String = text.chars().take(4).collect();
+                let end: String = text.chars().skip(text.chars().count().saturating_sub(4).max(4)).collect();
+                format!("{start}…{end}").into()
             }
             (_, Value::Object(members)) => Value::Object(
                 members.iter().map(|(name, value)| (name.clone(), cut(name, value))).collect::<Map<_, _>>(),
