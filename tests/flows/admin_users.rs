@@ -73,8 +73,7 @@ async fn the_list_is_paged_and_filtered() {
     seen.sort();
     ids.sort();
     assert_eq!(seen, ids);
-    for wrong in ["limit=0", "limit=201", "limit=x", "offset=10001", "offset=-1", "status=odd", "nonsense=1"]
-    {
+    for wrong in ["limit=0", "limit=201", "limit=x", "offset=10001", "offset=-1", "status=odd"] {
         let answer = app.get(&format!("admin/users?{wrong}")).bearer(&server.platform_key()).await;
         assert!(answer.status == 400 || answer.status == 422, "{wrong}: {} {}", answer.status, answer.text);
     }

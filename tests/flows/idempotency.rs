@@ -79,8 +79,8 @@ async fn parallel_retries_converge() {
     let body = json!({"email": email("ada"), "password": PASSWORD});
     let tries =
         (0..8).map(|_| async { app.post("auth/register").header("idempotency-key", "k").json(&body).await });
-    let tokens: Vec<_> =
-        futures::future::join_all(tries).await.iter().map(|it| it.tokens().refresh).collect();
+    let answers = futures::future::join_all(tries).await;
+    let tokens: Vec<_> = answers.into_iter().map(|it| it.expect(201).tokens().refresh).collect();
     assert!(tokens.iter().all(|it| *it == tokens[0]));
 }
 

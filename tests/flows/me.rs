@@ -47,7 +47,9 @@ async fn a_patch_takes_nothing_else() {
         json!([]),
         json!("name"),
     ] {
-        app.patch("auth/me").bearer(&tokens.access).json(&body).await.problem(400, "malformed_request");
+        let answer = app.patch("auth/me").bearer(&tokens.access).json(&body).await;
+        assert_eq!(answer.status, 400, "{body}: {}", answer.text);
+        answer.problem(400, "malformed_request");
     }
     for body in [json!({"name": "x".repeat(5000)}), json!({"avatar_url": "javascript:alert(1)"})] {
         app.patch("auth/me").bearer(&tokens.access).json(&body).await.problem(422, "validation_failed");

@@ -35,7 +35,7 @@ async fn count_what_happened_by_hour_and_day() {
             .json();
         let items = &stats["items"];
         assert_eq!(sum(items, "registrations"), 2, "{stats}");
-        assert_eq!(sum(items, "login_failures"), 1, "{stats}");
+        assert_eq!(sum(items, "failures"), 1, "{stats}");
         assert_eq!(sum(items, "refreshes"), 1, "{stats}");
         assert_eq!(sum(items, "revocations"), 1, "{stats}");
         assert!(sum(items, "logins") >= 1, "{stats}");

@@ -25,7 +25,12 @@ async fn answers(server: &Server, app: &str) -> Vec<Value> {
     let key = server.platform_key();
     let mut all = vec![];
     for path in ["admin/users?limit=200", "admin/stats?granularity=day", "audit/events?limit=200"] {
-        all.push(server.get(format!("/v1/apps/{app}/{path}")).bearer(&key).await.expect(200).json());
+        let mut answer = server.get(format!("/v1/apps/{app}/{path}")).bearer(&key).await.expect(200).json();
+        // The stats' default range ends now.
+        for moving in ["from", "to"] {
+            answer.as_object_mut().expect("an object").remove(moving);
+        }
+        all.push(answer);
     }
     all
 }
@@ -68,8 +73,6 @@ async fn inv_l_projectors_go_on_where_they_were_after_kill_9() {
     let id = server.create_app(json!({})).await.id;
     let mut users = 0;
     for round in 0..10 {
-        let app = server.default_app();
-        let _ = app;
         let path = format!("/v1/apps/{id}/auth/register");
         let calls = (0..8).map(|_| {
             server.post(&path).json(&json!({"email": email("ada"), "password": PASSWORD})).attempt()
@@ -90,7 +93,7 @@ async fn inv_l_projectors_go_on_where_they_were_after_kill_9() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|it| it["registrations"].as_u64().expect("a figure"))
+        .map(|it| it["registrations"]["password"].as_u64().expect("a figure"))
         .sum();
     assert_eq!(registrations, users, "each counted once");
 }
