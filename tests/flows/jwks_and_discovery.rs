@@ -66,7 +66,7 @@ async fn an_independent_client_verifies_our_tokens() {
 }
 
 /// A virtual environment with `PyJWT`, its wheels pinned by hash. Without Python there is none, and the one test that
-/// needs it says that it was skipped; `WATCHWORD_REQUIRE_PYTHON=1` (as `.ci/run` sets) makes that a failure.
+/// needs it says that it was skipped; `TEST_REQUIRE_PYTHON=1` (as `.ci/run` sets) makes that a failure.
 fn python_with_pyjwt() -> Option<std::path::PathBuf> {
     let environment = workspace().join("target/clients-venv");
     let python = environment.join("bin/python");
@@ -90,7 +90,7 @@ fn python_with_pyjwt() -> Option<std::path::PathBuf> {
         std::fs::write(stamp, wanted).expect("target/ can be written");
         return Some(python);
     }
-    assert!(std::env::var_os("WATCHWORD_REQUIRE_PYTHON").is_none(), "PyJWT could not be installed");
+    assert!(std::env::var_os("TEST_REQUIRE_PYTHON").is_none(), "PyJWT could not be installed");
     eprintln!("skipped: no Python with venv and pip");
     None
 }

@@ -31,11 +31,11 @@ const START: Duration = Duration::from_secs(30);
 /// How long a server may take to stop after SIGTERM: its own limit is 10 s.
 const STOP: Duration = Duration::from_secs(15);
 
-/// The path of the server's binary, built on the first call. `WATCHWORD_BIN` names another one.
+/// The path of the server's binary, built on the first call. `TEST_BINARY` names another one.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
-        if let Some(path) = env::var_os("WATCHWORD_BIN") {
+        if let Some(path) = env::var_os("TEST_BINARY") {
             return path.into();
         }
         let mut arguments = vec!["build", "-p", "watchword", "--bin", "watchword", "--message-format=json"];
