@@ -360,7 +360,10 @@ impl Inner {
         let mut turn: Option<OwnedMutexGuard<()>> = None;
         for _ in 0..MAX_ATTEMPTS {
             let mut work = self.load(&reads).await?;
-            let value = decide(&mut work).map_err(DispatchError::Refused)?;
+            let value = match decide(&mut work) {
+                Ok(value) => value,
+                Err(refusal) => return self.replayed_or(&context, DispatchError::Refused(refusal)).await,
+            };
             if work.events().next().is_none() {
                 let position = *self.repository.journal().watch_head().borrow();
                 return Ok(Committed { value: Some(value), events: vec![], position, replayed: false });
@@ -387,10 +390,22 @@ impl Inner {
                     turn = Some(self.stripe(&stream).lock_owned().await);
                     self.repository.evict(&stream);
                 }
+                Outcome::Failed(error @ DispatchError::ClaimTaken { .. }) => {
+                    return self.replayed_or(&context, error).await;
+                }
                 Outcome::Failed(error) => return Err(error),
             }
         }
         Err(DispatchError::Contended)
+    }
+
+    /// A refusal, unless what stood in the way is what another request with the same idempotency key did meanwhile.
+    async fn replayed_or<T, E>(
+        &self,
+        context: &Context,
+        refusal: DispatchError<E>,
+    ) -> Result<Committed<T>, DispatchError<E>> {
+        self.replay(context.idempotency.as_ref()).await?.map_or(Err(refusal), Ok)
     }
 
     fn stripe(&self, stream: &StreamId) -> Arc<Mutex<()>> {

@@ -99,6 +99,10 @@ pub(crate) async fn register(
     // Spent whether or not the address is taken, so that the time tells nothing.
     let password_hash = service.passwords.hash(&password).await?;
     if service.is_taken(&app_id, &email).await? {
+        // Perhaps by a request with the same idempotency key, while this one was hashing.
+        if let Some(done) = service.dispatcher.replayed::<(), Problem>(&context).await? {
+            return service.registered(&app_id, &done).await;
+        }
         return taken(settings.require_verified_email, started).await;
     }
 

@@ -154,6 +154,10 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         .deserialize(&mut deserializer)
         .and_then(|()| deserializer.end())
         .map_err(|error| malformed(&error))?;
+    // A derived struct would take its members from an array, too, by their order.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Problem::malformed("the body must be a JSON object"));
+    }
     serde_json::from_slice(bytes).map_err(|error| malformed(&error))
 }
 
