@@ -11,6 +11,7 @@ use axum::extract::{FromRequest, FromRequestParts, OriginalUri, Path, Query, Raw
 use axum::http::HeaderMap;
 use domain::AppId;
 use event_store::Idempotency;
+use futures::StreamExt;
 use http::request::Parts;
 use http::{Method, Uri, header};
 use serde::Deserialize;
@@ -21,6 +22,9 @@ use crate::request::{IdempotencyKeys, RequestContext};
 
 /// The longest body, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
+
+/// How much of a body that is too large is read and thrown away, in bytes.
+const MAX_DISCARDED: usize = 2 * 1024 * 1024;
 
 /// How long a client may take to send its body.
 const BODY_TIME: Duration = Duration::from_secs(20);
@@ -82,19 +86,35 @@ enum Media {
     Absent,
 }
 
+/// All of a body of at most [`MAX_BODY`]. A larger one is refused, but read on for a while and thrown away: a client
+/// that is still writing when the connection ends would not hear why.
+async fn collect(body: axum::body::Body) -> Result<Vec<u8>, Problem> {
+    let mut bytes = Vec::new();
+    let mut length = 0;
+    let mut chunks = body.into_data_stream();
+    while let Some(chunk) = chunks.next().await {
+        // The connection broke off: nobody hears the answer.
+        let chunk = chunk.map_err(|_| Problem::malformed("the body did not arrive whole"))?;
+        length += chunk.len();
+        if length <= MAX_BODY {
+            bytes.extend_from_slice(&chunk);
+        } else if length > MAX_DISCARDED {
+            break;
+        }
+    }
+    if length > MAX_BODY { Err(Problem::new("payload_too_large")) } else { Ok(bytes) }
+}
+
 async fn read(request: Request) -> Result<Raw, Problem> {
     let (parts, body) = request.into_parts();
     let media = media_of(&parts.headers);
     let announced = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    if announced.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > MAX_BODY as u64)
+    if announced.and_then(|length| length.parse::<usize>().ok()).is_some_and(|length| length > MAX_DISCARDED)
     {
         return Err(Problem::new("payload_too_large"));
     }
-    let reading = axum::body::to_bytes(body, MAX_BODY);
-    let bytes = match tokio::time::timeout(BODY_TIME, reading).await {
-        Ok(Ok(bytes)) => bytes,
-        // The limit is the only fault here that is not the connection's, whose client will not read an answer.
-        Ok(Err(_)) => return Err(Problem::new("payload_too_large")),
+    let bytes = match tokio::time::timeout(BODY_TIME, collect(body)).await {
+        Ok(bytes) => Bytes::from(bytes?),
         Err(_) => return Err(Problem::malformed("the body took too long to arrive")),
     };
     let idempotency = idempotency(&parts, &bytes)?;
