@@ -58,7 +58,23 @@ impl Stores {
             }
         };
         data_dir::create(&config.data_dir)?;
-        let journal = Arc::new(SqliteJournal::open(&config.journal).await?);
+        let journal = SqliteJournal::open(&config.journal).await?;
+        match Self::open_beside(config, &journal, master_key).await {
+            Ok(open) => Ok(open.with(Arc::new(journal))),
+            Err(refusal) => {
+                // Closed well, it leaves no -wal and -shm file in a folder that was refused.
+                journal.close().await;
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Opens what belongs to the journal.
+    async fn open_beside(
+        config: &Config,
+        journal: &SqliteJournal,
+        master_key: MasterKey,
+    ) -> anyhow::Result<Beside> {
         data_dir::require_key_store(config, journal.head().await?)?;
         let key_store = Arc::new(KeyStore::open(&config.key_store, &master_key).await?);
         let sealer = Arc::new(Sealer::new(Arc::clone(&key_store)));
@@ -66,7 +82,7 @@ impl Stores {
         let read_models =
             ReadModels::open(&config.read_models, Arc::clone(&sealer), Arc::clone(&lookup)).await?;
         let (master_key, read_models) = (Arc::new(master_key), Arc::new(read_models));
-        Ok(Self { journal, key_store, sealer, lookup, master_key, read_models })
+        Ok(Beside { key_store, sealer, lookup, master_key, read_models })
     }
 
     pub fn journal(&self) -> &SqliteJournal {
@@ -81,6 +97,22 @@ impl Stores {
         if let Ok(journal) = Arc::try_unwrap(journal) {
             journal.close().await;
         }
+    }
+}
+
+/// The stores but for the journal.
+struct Beside {
+    key_store: Arc<KeyStore>,
+    sealer: Arc<Sealer>,
+    lookup: Arc<LookupKey>,
+    master_key: Arc<MasterKey>,
+    read_models: Arc<ReadModels>,
+}
+
+impl Beside {
+    fn with(self, journal: Arc<SqliteJournal>) -> Stores {
+        let Self { key_store, sealer, lookup, master_key, read_models } = self;
+        Stores { journal, key_store, sealer, lookup, master_key, read_models }
     }
 }
 

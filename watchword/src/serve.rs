@@ -34,13 +34,15 @@ pub async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCo
     })?;
     let address = listener.local_addr()?;
     let instance = Instance::start(&config, stores, address).await?;
+    // Caught from before anybody can know of the process: a signal right after the announcement drains, too.
+    let stop_signal = stop_signal()?;
     announce(&config, &instance)?;
 
     let (stopping, stopped) = tokio::sync::watch::channel(false);
     let timeout = config.shutdown_timeout;
     let end_streams = instance.stream_end();
     let server = serve(listener, instance.router(), async move {
-        stop_signal().await;
+        stop_signal.await;
         tracing::info!("stopping: no new requests; those begun have {timeout:?}");
         end_streams();
         let _ = stopping.send(true);
@@ -94,21 +96,24 @@ fn announce(config: &Config, instance: &Instance) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
-async fn stop_signal() {
-    let interrupt = tokio::signal::ctrl_c();
-    #[cfg(unix)]
-    {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut terminate) => tokio::select! {
-                _ = interrupt => {}
-                _ = terminate.recv() => {}
-            },
-            Err(error) => {
-                tracing::warn!(%error, "SIGTERM cannot be caught");
-                let _ = interrupt.await;
-            }
+/// Catches SIGTERM and SIGINT from now on; the answer ends with the first.
+#[cfg(unix)]
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let catch = |kind| signal(kind).context("the system refuses to let signals be caught");
+    let (mut terminate, mut interrupt) = (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
-    }
-    #[cfg(not(unix))]
-    let _ = interrupt.await;
+    })
+}
+
+/// Ends with Ctrl-C.
+#[cfg(not(unix))]
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send> {
+    Ok(async {
+        let _ = tokio::signal::ctrl_c().await;
+    })
 }

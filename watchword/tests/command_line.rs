@@ -228,13 +228,25 @@ fn a_wrong_master_key_opens_nothing() {
     let world = World::new();
     succeeded(&world.run(&["migrate"]));
     let other = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
-    let keys = |world: &World| fs::read(world.path("data").join("keys.db")).expect("the key store");
-    let before = keys(&world);
+    let data = world.path("data");
+    let history = succeeded(&world.run(&["export"]));
+    let mut before = contents(&data);
     let output = world.command(&["migrate"]).env("WATCHWORD_MASTER_KEY", other).output().expect("it runs");
     let message = refusal(&output);
     assert!(message.contains("master key") && !message.contains(other), "{message}");
-    assert_eq!(keys(&world), before);
-    succeeded(&world.run(&["migrate"]));
+    let mut after = contents(&data);
+    // The key store has no orderly close yet: a process may leave its log behind, and whoever opens the store next,
+    // with whatever key, folds it in. Only then may these files differ; what they say does not.
+    if before.contains_key("keys.db-wal") {
+        for files in [&mut before, &mut after] {
+            files.retain(|name, _| !name.starts_with("keys.db"));
+        }
+    }
+    assert_eq!(after.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
+    for (name, bytes) in &before {
+        assert!(after[name] == *bytes, "{name} was changed");
+    }
+    assert_eq!(succeeded(&world.run(&["export"])), history);
 }
 
 #[test]
