@@ -14,8 +14,8 @@ use domain::user::{Client, RegistrationMethod, User, UserCommand, UserError};
 use domain::{AppId, Event, Permission, Role, SessionId, Stream, Timestamp, UserId};
 use event_store::Idempotency;
 use event_store::lookup::session_claim;
-use http::HeaderMap;
 use http_kit::auth::AdminCaller;
+use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, Body, NoBody, OptionalBody, Segments};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
@@ -87,11 +87,11 @@ pub(crate) struct NewUser {
 async fn create(
     State(service): State<Arc<CommandService>>,
     request: RequestContext,
-    headers: HeaderMap,
+    credentials: Credentials,
     AppScope(app_id): AppScope,
     Body { value: body, idempotency }: Body<NewUser>,
 ) -> Result<Response, Problem> {
-    let caller = service.authenticator.admin(&app_id, &headers, Permission::UsersWrite).await?;
+    let caller = service.authenticator.admin(&app_id, &credentials, Permission::UsersWrite).await?;
     let app = service.authenticator.existing_app(&app_id).await?;
     let context = service.context(&request, &app_id, caller.actor.clone(), idempotency);
     if let Some(done) = service.dispatcher.replayed::<(), Problem>(&context).await? {
@@ -193,11 +193,11 @@ pub(crate) struct UserPatch {
 async fn change(
     State(service): State<Arc<CommandService>>,
     request: RequestContext,
-    headers: HeaderMap,
+    credentials: Credentials,
     Segments(segments): Segments<UserSegments>,
     Body { value: body, .. }: Body<UserPatch>,
 ) -> Result<Response, Problem> {
-    let target = Target::new(&service, &headers, segments, Permission::UsersWrite).await?;
+    let target = Target::new(&service, &credentials, segments, Permission::UsersWrite).await?;
     let context = target.context(&request, None);
     let patch = fields::profile_patch(body.name, body.phone, body.avatar_url)?;
     let at = context.at;
@@ -226,11 +226,11 @@ pub(crate) struct Ban {
 async fn ban(
     State(service): State<Arc<CommandService>>,
     request: RequestContext,
-    headers: HeaderMap,
+    credentials: Credentials,
     Segments(segments): Segments<UserSegments>,
     OptionalBody { value: body, idempotency }: OptionalBody<Ban>,
 ) -> Result<Response, Problem> {
-    let target = Target::new(&service, &headers, segments, Permission::UsersWrite).await?;
+    let target = Target::new(&service, &credentials, segments, Permission::UsersWrite).await?;
     let context = target.context(&request, idempotency);
     let Ban { reason } = body.unwrap_or_default();
     if reason.as_ref().is_some_and(|reason| reason.chars().count() > MAX_REASON) {
@@ -278,11 +278,11 @@ async fn ban(
 async fn unban(
     State(service): State<Arc<CommandService>>,
     request: RequestContext,
-    headers: HeaderMap,
+    credentials: Credentials,
     Segments(segments): Segments<UserSegments>,
     NoBody { idempotency }: NoBody,
 ) -> Result<Response, Problem> {
-    let target = Target::new(&service, &headers, segments, Permission::UsersWrite).await?;
+    let target = Target::new(&service, &credentials, segments, Permission::UsersWrite).await?;
     let context = target.context(&request, idempotency);
     let (user_id, at) = (target.user_id, context.at);
     for _ in 0..MAX_LOOKS {
@@ -317,11 +317,11 @@ async fn unban(
 async fn unlock(
     State(service): State<Arc<CommandService>>,
     request: RequestContext,
-    headers: HeaderMap,
+    credentials: Credentials,
     Segments(segments): Segments<UserSegments>,
     NoBody { idempotency }: NoBody,
 ) -> Result<Response, Problem> {
-    let target = Target::new(&service, &headers, segments, Permission::UsersWrite).await?;
+    let target = Target::new(&service, &credentials, segments, Permission::UsersWrite).await?;
     let context = target.context(&request, idempotency);
     let (user_id, at, app_id) = (target.user_id, context.at, target.app_id.clone());
     let reads = vec![StreamRef::User(user_id), StreamRef::Lockout(user_id)];
@@ -350,10 +350,11 @@ async fn unlock(
 async fn grant_role(
     State(service): State<Arc<CommandService>>,
     request: RequestContext,
-    headers: HeaderMap,
+    credentials: Credentials,
     Segments(segments): Segments<RoleSegments>,
 ) -> Result<Response, Problem> {
-    change_role(&service, &request, &headers, segments, |role, at| UserCommand::GrantRole { role, at }).await
+    change_role(&service, &request, &credentials, segments, |role, at| UserCommand::GrantRole { role, at })
+        .await
 }
 
 /// Take a role from a user.
@@ -368,22 +369,23 @@ async fn grant_role(
 async fn revoke_role(
     State(service): State<Arc<CommandService>>,
     request: RequestContext,
-    headers: HeaderMap,
+    credentials: Credentials,
     Segments(segments): Segments<RoleSegments>,
 ) -> Result<Response, Problem> {
-    change_role(&service, &request, &headers, segments, |role, at| UserCommand::RevokeRole { role, at }).await
+    change_role(&service, &request, &credentials, segments, |role, at| UserCommand::RevokeRole { role, at })
+        .await
 }
 
 async fn change_role(
     service: &Arc<CommandService>,
     request: &RequestContext,
-    headers: &HeaderMap,
+    credentials: &Credentials,
     segments: RoleSegments,
     command: fn(Role, Timestamp) -> UserCommand,
 ) -> Result<Response, Problem> {
     let RoleSegments { app_id, user_id, role } = segments;
     let segments = UserSegments { app_id, user_id };
-    let target = Target::new(service, headers, segments, Permission::UsersWrite).await?;
+    let target = Target::new(service, credentials, segments, Permission::UsersWrite).await?;
     let role = parse_role(&role, "/role")?;
     require_full_admin_for(&role, &target.caller)?;
     let context = target.context(request, None);
@@ -401,12 +403,12 @@ async fn change_role(
 async fn revoke_session(
     State(service): State<Arc<CommandService>>,
     request: RequestContext,
-    headers: HeaderMap,
+    credentials: Credentials,
     Segments(segments): Segments<SessionSegments>,
 ) -> Result<Response, Problem> {
     let SessionSegments { app_id, user_id, session_id } = segments;
     let segments = UserSegments { app_id, user_id };
-    let target = Target::new(&service, &headers, segments, Permission::UsersWrite).await?;
+    let target = Target::new(&service, &credentials, segments, Permission::UsersWrite).await?;
     let context = target.context(&request, None);
     let (user_id, at, session_id) = (target.user_id, context.at, SessionId(session_id));
     let committed = target
@@ -446,11 +448,11 @@ pub(crate) struct Revoked {
 async fn revoke_all_sessions(
     State(service): State<Arc<CommandService>>,
     request: RequestContext,
-    headers: HeaderMap,
+    credentials: Credentials,
     Segments(segments): Segments<UserSegments>,
     OptionalBody { value: body, idempotency }: OptionalBody<RevokeAllOfUser>,
 ) -> Result<Response, Problem> {
-    let target = Target::new(&service, &headers, segments, Permission::UsersWrite).await?;
+    let target = Target::new(&service, &credentials, segments, Permission::UsersWrite).await?;
     let context = target.context(&request, idempotency);
     let (user_id, at) = (target.user_id, context.at);
     let mut sessions = service.claimed_sessions(user_id).await?;
@@ -503,11 +505,11 @@ pub(crate) struct AccessTokenBody {
 async fn create_access_token(
     State(service): State<Arc<CommandService>>,
     request: RequestContext,
-    headers: HeaderMap,
+    credentials: Credentials,
     Segments(segments): Segments<UserSegments>,
     Body { value: body, idempotency }: Body<NewAccessToken>,
 ) -> Result<Response, Problem> {
-    let target = Target::new(&service, &headers, segments, Permission::TokensCreate).await?;
+    let target = Target::new(&service, &credentials, segments, Permission::TokensCreate).await?;
     let context = target.context(&request, idempotency);
     if !(1..=LONGEST_TOKEN_MINUTES).contains(&body.duration_minutes) {
         let detail = format!("from 1 to {LONGEST_TOKEN_MINUTES}");
@@ -618,13 +620,13 @@ struct SessionSegments {
 impl<'a> Target<'a> {
     async fn new(
         service: &'a Arc<CommandService>,
-        headers: &HeaderMap,
+        credentials: &Credentials,
         segments: UserSegments,
         permission: Permission,
     ) -> Result<Self, Problem> {
         let app_id = segments.app_id;
         let user_id = UserId(segments.user_id);
-        let caller = service.authenticator.admin(&app_id, headers, permission).await?;
+        let caller = service.authenticator.admin(&app_id, credentials, permission).await?;
         let user = service.repository.load::<User>(&user_id).await?;
         if !user.state.is_of(&app_id) {
             return Err(Problem::not_found());

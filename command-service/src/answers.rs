@@ -9,6 +9,7 @@ use domain::{AppId, Event, SessionId, Timestamp, UserId};
 use http::header::CACHE_CONTROL;
 use http::{HeaderValue, StatusCode};
 use http_kit::consistency::ConsistencyToken;
+use http_kit::cookies::{Lasting, SetCookies};
 use http_kit::problem::Problem;
 use http_kit::token::RefreshToken;
 use serde::Serialize;
@@ -174,12 +175,17 @@ impl Link {
 
 impl CommandService {
     /// The tokens of a link, if app, user and session still live. All of it is derived from the link, so asking again
-    /// gives the same tokens.
-    pub(crate) async fn tokens_of(&self, app_id: &AppId, link: Link) -> Result<TokensBody, Problem> {
+    /// gives the same tokens. In cookie mode they are set as cookies, too.
+    pub(crate) async fn tokens_of(
+        &self,
+        app_id: &AppId,
+        link: Link,
+    ) -> Result<(SetCookies, TokensBody), Problem> {
         let app = self.repository.load::<App>(app_id).await?;
         let user = self.repository.load::<User>(&link.user_id).await?;
         let session = self.repository.load::<Session>(&link.session_id).await?;
-        require_live(&app.state, &user.state, &session.state, app_id, self.clock.now())?;
+        let now = self.clock.now();
+        require_live(&app.state, &user.state, &session.state, app_id, now)?;
         let expires_in = app.state.settings.access_token_ttl;
         let grant = Grant {
             app: &app.state,
@@ -191,14 +197,20 @@ impl CommandService {
         };
         let access_token = self.signing.access_token(&grant).await?;
         let refresh = RefreshToken { session_id: link.session_id, generation: link.generation };
-        Ok(TokensBody {
+        let refresh_token = refresh.encode(&self.tokens);
+        let ends = session.state.expires_at.min(session.state.idle_expires_at);
+        let access = Lasting { token: &access_token, seconds: expires_in.into() };
+        let refresh = Lasting { token: &refresh_token, seconds: ends.duration_since(now).as_secs() };
+        let cookies = SetCookies::of(&app.state, &self.tokens, link.session_id, access, refresh);
+        let body = TokensBody {
             access_token,
             token_type: "Bearer",
             expires_in,
-            refresh_token: refresh.encode(&self.tokens),
+            refresh_token,
             session_id: link.session_id.0,
             user: UserBody::of(&user.state),
-        })
+        };
+        Ok((cookies, body))
     }
 }
 

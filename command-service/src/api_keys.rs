@@ -7,8 +7,8 @@ use axum::extract::State;
 use axum::response::Response;
 use domain::app::{ApiKey, ApiKeyIssued, App, AppCommand, AppEvent};
 use domain::{ApiKeyId, AppId, Event, Permission, Timestamp};
-use http::HeaderMap;
 use http_kit::auth::AdminCaller;
+use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, Body, Params, Segments};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
@@ -81,11 +81,11 @@ pub(crate) struct IssuedApiKey {
     responses((status = 200, description = "The keys, oldest first, without their texts", body = Page<ApiKeyBody>)))]
 async fn list(
     State(service): State<Arc<CommandService>>,
-    headers: HeaderMap,
+    credentials: Credentials,
     AppScope(app_id): AppScope,
     Params(page): Params<PageParams>,
 ) -> Result<Response, Problem> {
-    authorize(&service, &app_id, &headers).await?;
+    authorize(&service, &app_id, &credentials).await?;
     let app = service.repository.load::<App>(&app_id).await?;
     let now = service.clock.now();
     let live = app.state.api_keys.iter().filter(|(_, key)| key.is_live(now));
@@ -117,11 +117,11 @@ impl ApiKeyBody {
 async fn issue(
     State(service): State<Arc<CommandService>>,
     request: RequestContext,
-    headers: HeaderMap,
+    credentials: Credentials,
     AppScope(app_id): AppScope,
     Body { value: mut body, idempotency }: Body<NewApiKey>,
 ) -> Result<Response, Problem> {
-    let caller = authorize(&service, &app_id, &headers).await?;
+    let caller = authorize(&service, &app_id, &credentials).await?;
     body.name = check_name(&body.name)?;
     let context = service.context(&request, &app_id, caller.actor.clone(), idempotency);
     let (at, id) = (context.at, app_id.clone());
@@ -189,11 +189,11 @@ fn check(app_id: &AppId, caller: &AdminCaller, body: &NewApiKey, at: Timestamp) 
 async fn revoke(
     State(service): State<Arc<CommandService>>,
     request: RequestContext,
-    headers: HeaderMap,
+    credentials: Credentials,
     AppScope(app_id): AppScope,
     Segments(segments): Segments<KeySegments>,
 ) -> Result<Response, Problem> {
-    let caller = authorize(&service, &app_id, &headers).await?;
+    let caller = authorize(&service, &app_id, &credentials).await?;
     let context = service.context(&request, &app_id, caller.actor, None);
     let (at, id) = (context.at, app_id.clone());
     let key_id = ApiKeyId(segments.key_id);
@@ -216,12 +216,12 @@ struct KeySegments {
 async fn authorize(
     service: &CommandService,
     app_id: &AppId,
-    headers: &HeaderMap,
+    credentials: &Credentials,
 ) -> Result<AdminCaller, Problem> {
     if !app_id.is_platform() {
-        return service.authenticator.admin(app_id, headers, Permission::KeysWrite).await;
+        return service.authenticator.admin(app_id, credentials, Permission::KeysWrite).await;
     }
-    match service.authenticator.platform(headers).await {
+    match service.authenticator.platform(credentials).await {
         // To everybody else the platform's app is not there.
         Err(problem) if problem.code() == "forbidden" => Err(Problem::not_found()),
         result => result,

@@ -10,7 +10,7 @@ use domain::settings::InvalidSetting;
 use domain::signing_key::PublicJwk;
 use domain::{AppId, AppSettings, Event, Permission, StreamId, Timestamp};
 use event_store::{Claim, Idempotency};
-use http::HeaderMap;
+use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, Body, NoBody, Params};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
@@ -119,10 +119,10 @@ impl AppBody {
 async fn create(
     State(service): State<Arc<CommandService>>,
     request: RequestContext,
-    headers: HeaderMap,
+    credentials: Credentials,
     Body { value: body, idempotency }: Body<NewApp>,
 ) -> Result<Response, Problem> {
-    let caller = service.authenticator.platform(&headers).await?;
+    let caller = service.authenticator.platform(&credentials).await?;
     let app_id = AppId::parse(body.app_id.as_str())
         .map_err(|error| Problem::invalid("/app_id", "invalid", error.to_string()))?;
     if app_id.is_platform() {
@@ -158,10 +158,10 @@ async fn create(
     responses((status = 200, description = "The apps, by their ids", body = Page<AppBody>)))]
 async fn list(
     State(service): State<Arc<CommandService>>,
-    headers: HeaderMap,
+    credentials: Credentials,
     Params(page): Params<PageParams>,
 ) -> Result<Response, Problem> {
-    service.authenticator.platform(&headers).await?;
+    service.authenticator.platform(&credentials).await?;
     let claims = service.repository.journal().claims(CLAIM, "").await?;
     let ids = claims.into_iter().filter_map(|(claim, _)| AppId::parse(claim.key).ok());
     let mut ids = ids.filter(|id| !id.is_platform()).collect::<Vec<_>>();
@@ -182,10 +182,10 @@ async fn list(
     responses((status = 200, description = "The app", body = AppBody)))]
 async fn read(
     State(service): State<Arc<CommandService>>,
-    headers: HeaderMap,
+    credentials: Credentials,
     AppScope(app_id): AppScope,
 ) -> Result<Response, Problem> {
-    service.authenticator.any_admin(&app_id, &headers).await?;
+    service.authenticator.any_admin(&app_id, &credentials).await?;
     let app = service.authenticator.existing_app(&app_id).await?;
     Ok(Done::read(AppBody::of(&app_id, &app.state)))
 }
@@ -201,11 +201,11 @@ async fn read(
 async fn change(
     State(service): State<Arc<CommandService>>,
     request: RequestContext,
-    headers: HeaderMap,
+    credentials: Credentials,
     AppScope(app_id): AppScope,
     Body { value: body, .. }: Body<AppPatch>,
 ) -> Result<Response, Problem> {
-    let caller = service.authenticator.admin(&app_id, &headers, Permission::SettingsWrite).await?;
+    let caller = service.authenticator.admin(&app_id, &credentials, Permission::SettingsWrite).await?;
     let name = body.name.as_deref().map(check_name).transpose()?;
     for _ in 0..MAX_LOOKS {
         let app = service.authenticator.existing_app(&app_id).await?;
@@ -267,11 +267,11 @@ fn keys_for(
 async fn disable(
     State(service): State<Arc<CommandService>>,
     request: RequestContext,
-    headers: HeaderMap,
+    credentials: Credentials,
     AppScope(app_id): AppScope,
     NoBody { idempotency }: NoBody,
 ) -> Result<Response, Problem> {
-    switch(&service, &request, &headers, app_id, idempotency, |at| AppCommand::Disable { at }).await
+    switch(&service, &request, &credentials, app_id, idempotency, |at| AppCommand::Disable { at }).await
 }
 
 /// Start a stopped app again.
@@ -282,22 +282,22 @@ async fn disable(
 async fn enable(
     State(service): State<Arc<CommandService>>,
     request: RequestContext,
-    headers: HeaderMap,
+    credentials: Credentials,
     AppScope(app_id): AppScope,
     NoBody { idempotency }: NoBody,
 ) -> Result<Response, Problem> {
-    switch(&service, &request, &headers, app_id, idempotency, |at| AppCommand::Enable { at }).await
+    switch(&service, &request, &credentials, app_id, idempotency, |at| AppCommand::Enable { at }).await
 }
 
 async fn switch(
     service: &CommandService,
     request: &RequestContext,
-    headers: &HeaderMap,
+    credentials: &Credentials,
     app_id: AppId,
     idempotency: Option<Idempotency>,
     command: impl Fn(Timestamp) -> AppCommand + Send + 'static,
 ) -> Result<Response, Problem> {
-    let caller = service.authenticator.platform(headers).await?;
+    let caller = service.authenticator.platform(credentials).await?;
     service.authenticator.existing_app(&app_id).await?;
     let context = service.context(request, &app_id, caller.actor, idempotency);
     let (at, id) = (context.at, app_id.clone());

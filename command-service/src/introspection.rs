@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::post;
 use domain::app::App;
@@ -11,6 +10,7 @@ use domain::session::{RevocationReason, Session};
 use domain::user::User;
 use domain::{AppId, Permission};
 use http::StatusCode;
+use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, FormOrJson};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
@@ -89,10 +89,10 @@ pub(crate) struct Introspection {
 pub(crate) async fn introspect(
     State(service): State<Arc<CommandService>>,
     AppScope(app_id): AppScope,
-    headers: HeaderMap,
+    credentials: Credentials,
     FormOrJson { value: body, .. }: FormOrJson<TokenBody>,
 ) -> Result<Response, Problem> {
-    service.authenticator.admin(&app_id, &headers, Permission::TokensCreate).await?;
+    service.authenticator.admin(&app_id, &credentials, Permission::TokensCreate).await?;
     Ok(Done::read(service.look_at(&app_id, &body.token).await?.unwrap_or_default()))
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use cqrs_es::Aggregate;
 use cqrs_es::event_sink::EventSink;
@@ -210,7 +210,10 @@ impl CommandService {
     /// What the committed events say: a session, or a failure.
     async fn logged_in<T>(&self, app_id: &AppId, done: &Committed<T>) -> Result<Response, Problem> {
         match Link::made_by(&done.events) {
-            Some(link) => Ok(Done::ok(done.position, self.tokens_of(app_id, link).await?)),
+            Some(link) => {
+                let (cookies, tokens) = self.tokens_of(app_id, link).await?;
+                Ok((cookies, Done::ok(done.position, tokens)).into_response())
+            }
             None => Err(Problem::new("invalid_credentials")),
         }
     }

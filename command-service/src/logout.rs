@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::HeaderMap;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use domain::session::{RevocationReason, Session, SessionCommand};
 use domain::{AppId, SessionId, UserId};
 use event_store::lookup::session_claim;
-use http::header::AUTHORIZATION;
+use http_kit::cookies::{Credentials, SetCookies};
 use http_kit::extract::{AppScope, OptionalBody};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
@@ -27,7 +26,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(logout)).route("/auth/logout", post(logout))
 }
 
-/// A refresh token of the session, or nothing when an access token came with the request.
+/// A refresh token of the session, or nothing when an access token or a cookie came with the request.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LogoutBody {
@@ -36,37 +35,36 @@ pub(crate) struct LogoutBody {
     refresh_token: Option<String>,
 }
 
-/// End a session, named by one of its refresh tokens or by an access token. Doing it again changes nothing.
+/// End a session, named by one of its refresh tokens (in cookie mode the cookie will do) or by an access token. Doing it again changes nothing.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/logout", tag = "auth", operation_id = "logout",
     params(("app_id" = String, Path, description = "The app")), request_body = Option<LogoutBody>,
     security((), ("user" = [])),
     responses((status = 204, description = "The session is over"),
-        (status = 401, description = "`invalid_refresh_token`, `unauthenticated`")))]
+        (status = 401, description = "`invalid_refresh_token`, `unauthenticated`"),
+        (status = 403, description = "`forbidden`: the token came as a cookie without its `X-CSRF-Token`")))]
 pub(crate) async fn logout(
     State(service): State<Arc<CommandService>>,
     AppScope(app_id): AppScope,
     request: RequestContext,
-    headers: HeaderMap,
+    credentials: Credentials,
     OptionalBody { value: body, idempotency }: OptionalBody<LogoutBody>,
 ) -> Result<Response, Problem> {
     let app = service.authenticator.existing_app(&app_id).await?;
     let (session_id, user_id) = if let Some(text) = body.and_then(|body| body.refresh_token) {
         let known = service.session_of(&app_id, &text).await?;
         (known.token.session_id, known.user_id)
+    } else if let Some(known) = service.session_of_cookie(&app_id, &app.state, &credentials).await? {
+        (known.token.session_id, known.user_id)
     } else {
         // A session that is over already is no error here, so only the token itself is checked.
-        let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let token =
-            header.and_then(|value| value.split_once(' ')).filter(|(s, _)| s.eq_ignore_ascii_case("bearer"));
-        let (_, token) = token.ok_or_else(Problem::unauthenticated)?;
-        let claims = service.access_tokens.verify(&app.state, token.trim(), service.clock.now());
+        let claims = service.access_tokens.verify(&app.state, credentials.bearer()?, service.clock.now());
         let claims = claims.map_err(|_| Problem::unauthenticated())?;
         (claims.sid, claims.sub)
     };
     let context = service.context(&request, &app_id, Actor::user(user_id), idempotency);
     let position =
         service.end_session(&app_id, session_id, user_id, RevocationReason::Logout, context).await?;
-    Ok(Done::no_content(position))
+    Ok((SetCookies::cleared(&app.state), Done::no_content(position)).into_response())
 }
 
 impl CommandService {

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::get;
 use domain::app::App;
 use domain::session::Session;
 use domain::user::{User, UserCommand};
 use http_kit::auth::UserCaller;
+use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, Body};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
@@ -72,9 +72,9 @@ impl Me {
 pub(crate) async fn read(
     State(service): State<Arc<CommandService>>,
     AppScope(app_id): AppScope,
-    headers: HeaderMap,
+    credentials: Credentials,
 ) -> Result<Response, Problem> {
-    let caller = service.authenticator.user(&app_id, &headers).await?;
+    let caller = service.authenticator.user(&app_id, &credentials).await?;
     Ok(Done::read(Me::of(&caller.user.state, &caller)))
 }
 
@@ -87,10 +87,10 @@ pub(crate) async fn change(
     State(service): State<Arc<CommandService>>,
     AppScope(app_id): AppScope,
     request: RequestContext,
-    headers: HeaderMap,
+    credentials: Credentials,
     Body { value: body, idempotency }: Body<MePatch>,
 ) -> Result<Response, Problem> {
-    let caller = service.authenticator.user(&app_id, &headers).await?;
+    let caller = service.authenticator.user(&app_id, &credentials).await?;
     let patch = fields::profile_patch(body.name, body.phone, body.avatar_url)?;
     let context = service.context(&request, &app_id, caller.actor(), idempotency);
     let at = context.at;

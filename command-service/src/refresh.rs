@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use domain::app::App;
 use domain::session::{Session, SessionCommand, SessionEvent};
 use domain::user::User;
 use domain::{AppId, Event};
 use event_store::lookup::session_claim;
-use http_kit::extract::{AppScope, Body};
+use http_kit::cookies::{Credentials, TokenCookie};
+use http_kit::extract::{AppScope, OptionalBody};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
 use http_kit::token::RefreshToken;
@@ -28,13 +29,13 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(refresh)).route("/auth/refresh", post(refresh))
 }
 
-/// A refresh token.
+/// A refresh token, or nothing when it comes as a cookie.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RefreshBody {
     /// The newest refresh token of the session.
     #[schema(example = "wwr_…")]
-    refresh_token: String,
+    refresh_token: Option<String>,
 }
 
 /// Change a refresh token for new tokens.
@@ -42,17 +43,26 @@ pub(crate) struct RefreshBody {
 /// The token before the newest is answered with the same successor for a few seconds (`refresh_grace`), for clients
 /// that lost the reply. Any older one ends the session.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/refresh", tag = "auth", operation_id = "refresh",
-    params(("app_id" = String, Path, description = "The app")), request_body = RefreshBody,
+    params(("app_id" = String, Path, description = "The app")), request_body = Option<RefreshBody>,
     responses((status = 200, description = "The next tokens", body = TokensBody),
-        (status = 401, description = "`invalid_refresh_token`, `session_revoked`, `session_expired`")))]
+        (status = 401, description = "`invalid_refresh_token`, `session_revoked`, `session_expired`"),
+        (status = 403, description = "`forbidden`: the token came as a cookie without its `X-CSRF-Token`")))]
 pub(crate) async fn refresh(
     State(service): State<Arc<CommandService>>,
     AppScope(app_id): AppScope,
     request: RequestContext,
-    Body { value: body, idempotency }: Body<RefreshBody>,
+    credentials: Credentials,
+    OptionalBody { value: body, idempotency }: OptionalBody<RefreshBody>,
 ) -> Result<Response, Problem> {
-    service.authenticator.existing_app(&app_id).await?;
-    let token = service.session_of(&app_id, &body.refresh_token).await?;
+    let app = service.authenticator.existing_app(&app_id).await?;
+    let token = match body.and_then(|body| body.refresh_token) {
+        Some(text) => service.session_of(&app_id, &text).await?,
+        None => match service.session_of_cookie(&app_id, &app.state, &credentials).await? {
+            Some(known) => known,
+            None if app.state.settings.cookies => return Err(Problem::new("invalid_refresh_token")),
+            None => return Err(Problem::malformed("a JSON body with refresh_token is needed")),
+        },
+    };
     let RefreshToken { session_id, generation } = token.token;
     let user_id = token.user_id;
     let context = service.context(&request, &app_id, Actor::user(user_id), idempotency);
@@ -98,6 +108,19 @@ impl CommandService {
         Ok(KnownToken { token, user_id })
     }
 
+    /// Whose refresh token came as a cookie, if one did; 403 if another site may have made the browser send it.
+    pub(crate) async fn session_of_cookie(
+        &self,
+        app_id: &AppId,
+        app: &App,
+        credentials: &Credentials,
+    ) -> Result<Option<KnownToken>, Problem> {
+        let Some(text) = credentials.cookie(app, TokenCookie::Refresh) else { return Ok(None) };
+        let known = self.session_of(app_id, text).await?;
+        self.authenticator.require_csrf(app, known.token.session_id, credentials)?;
+        Ok(Some(known))
+    }
+
     async fn refreshed(&self, app_id: &AppId, done: &Committed<Option<Link>>) -> Result<Response, Problem> {
         let reused = |event: &Event| matches!(event, Event::Session(SessionEvent::RefreshTokenReused(_)));
         if done.events.iter().any(reused) {
@@ -106,6 +129,7 @@ impl CommandService {
         // Within the grace there is no event: the chain is where the earlier request has brought it.
         let link = Link::made_by(&done.events).or(done.value.flatten());
         let link = link.ok_or_else(|| Problem::new("invalid_refresh_token"))?;
-        Ok(Done::ok(done.position, self.tokens_of(app_id, link).await?))
+        let (cookies, tokens) = self.tokens_of(app_id, link).await?;
+        Ok((cookies, Done::ok(done.position, tokens)).into_response())
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use domain::app::App;
 use domain::session::{LoginMethod, Session, SessionCommand};
@@ -177,7 +177,10 @@ impl CommandService {
 
     async fn registered<T>(&self, app_id: &AppId, done: &Committed<T>) -> Result<Response, Problem> {
         match Link::made_by(&done.events) {
-            Some(link) => Ok(Done::created(done.position, self.tokens_of(app_id, link).await?)),
+            Some(link) => {
+                let (cookies, tokens) = self.tokens_of(app_id, link).await?;
+                Ok((cookies, Done::created(done.position, tokens)).into_response())
+            }
             None => Ok(Done::accepted(VerificationSent { status: "verification_sent" })),
         }
     }

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::{delete, post};
 use domain::session::{RevocationReason, Session, SessionCommand, SessionEvent};
 use domain::{Event, SessionId, StreamId, UserId};
 use event_store::lookup::{session_claim, sessions_of};
+use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, OptionalBody, Segments};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
@@ -63,9 +63,9 @@ pub(crate) async fn revoke(
     AppScope(app_id): AppScope,
     Segments(SessionSegment { session_id }): Segments<SessionSegment>,
     request: RequestContext,
-    headers: HeaderMap,
+    credentials: Credentials,
 ) -> Result<Response, Problem> {
-    let caller = service.authenticator.user(&app_id, &headers).await?;
+    let caller = service.authenticator.user(&app_id, &credentials).await?;
     let context = service.context(&request, &app_id, caller.actor(), None);
     let (at, user_id, session_id) = (context.at, caller.user_id, SessionId(session_id));
     let live = LiveCaller::of(&caller);
@@ -95,10 +95,10 @@ pub(crate) async fn revoke_all(
     State(service): State<Arc<CommandService>>,
     AppScope(app_id): AppScope,
     request: RequestContext,
-    headers: HeaderMap,
+    credentials: Credentials,
     OptionalBody { value: body, idempotency }: OptionalBody<RevokeAll>,
 ) -> Result<Response, Problem> {
-    let caller = service.authenticator.user(&app_id, &headers).await?;
+    let caller = service.authenticator.user(&app_id, &credentials).await?;
     let exclude_current = body.unwrap_or_default().exclude_current;
     let context = service.context(&request, &app_id, caller.actor(), idempotency);
     let (at, user_id, current) = (context.at, caller.user_id, caller.session_id);

@@ -7,7 +7,7 @@ use axum::response::Response;
 use domain::Permission;
 use domain::app::{App, AppCommand};
 use domain::signing_key::{KeyStatus, TokenAlgorithm};
-use http::HeaderMap;
+use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, NoBody, Params};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
@@ -49,11 +49,11 @@ pub(crate) struct SigningKeyBody {
     responses((status = 200, description = "Next, current and previous keys, oldest first", body = Page<SigningKeyBody>)))]
 async fn list(
     State(service): State<Arc<CommandService>>,
-    headers: HeaderMap,
+    credentials: Credentials,
     AppScope(app_id): AppScope,
     Params(page): Params<PageParams>,
 ) -> Result<Response, Problem> {
-    service.authenticator.admin(&app_id, &headers, Permission::KeysWrite).await?;
+    service.authenticator.admin(&app_id, &credentials, Permission::KeysWrite).await?;
     let app = service.authenticator.existing_app(&app_id).await?;
     Ok(Done::read(page.of(published(&app.state))?))
 }
@@ -69,11 +69,11 @@ async fn list(
 async fn rotate(
     State(service): State<Arc<CommandService>>,
     request: RequestContext,
-    headers: HeaderMap,
+    credentials: Credentials,
     AppScope(app_id): AppScope,
     NoBody { idempotency }: NoBody,
 ) -> Result<Response, Problem> {
-    let caller = service.authenticator.admin(&app_id, &headers, Permission::KeysWrite).await?;
+    let caller = service.authenticator.admin(&app_id, &credentials, Permission::KeysWrite).await?;
     for _ in 0..MAX_LOOKS {
         let app = service.authenticator.existing_app(&app_id).await?;
         let next = service.signing.generate(&app_id, app.state.settings.token_algorithm).await?;

@@ -31,6 +31,8 @@ use crate::{CommandService, Parts, Settings};
 
 #[path = "admin_tests.rs"]
 mod admin;
+#[path = "cookies_tests.rs"]
+mod cookies;
 
 const PASSWORD: &str = "correct horse battery";
 

@@ -8,10 +8,10 @@ use domain::session::Session;
 use domain::user::User;
 use domain::{ApiKeyId, AppId, Permission, SessionId, UserId};
 use event_store::{Clock, Loaded, Repository};
-use http::{HeaderMap, header};
 use schemas::envelope::Actor;
 
 use crate::access_token::AccessTokens;
+use crate::cookies::{Credentials, Shown};
 use crate::problem::Problem;
 use crate::token::{ApiKeyToken, DerivedTokens};
 
@@ -123,17 +123,46 @@ impl Authenticator {
         if app.state.disabled { Err(Problem::new("app_disabled")) } else { Ok(app) }
     }
 
-    /// The user whose access token came: the token is of this app, and session, user and app are alive.
-    pub async fn user(&self, app_id: &AppId, headers: &HeaderMap) -> Result<UserCaller, Problem> {
+    /// The user whose access token came, as a bearer or in cookie mode by cookie: the token is of this app, and session,
+    /// user and app are alive.
+    pub async fn user(&self, app_id: &AppId, credentials: &Credentials) -> Result<UserCaller, Problem> {
         let app = self.app(app_id).await?;
-        let token = bearer(headers)?;
-        self.user_of_token(app_id, app, token).await
+        let shown = credentials.shown(&app.state)?;
+        self.user_shown(app_id, app, shown, credentials).await
     }
 
     /// The user of an access token that came some other way than in a header, such as in a body to introspect.
     pub async fn user_with(&self, app_id: &AppId, token: &str) -> Result<UserCaller, Problem> {
         let app = self.app(app_id).await?;
         self.user_of_token(app_id, app, token).await
+    }
+
+    /// 403 `forbidden` unless what a request by cookie changes in the name of this session is wanted by a page of the
+    /// app's own site.
+    pub fn require_csrf(
+        &self,
+        app: &App,
+        session_id: SessionId,
+        credentials: &Credentials,
+    ) -> Result<(), Problem> {
+        credentials.require_csrf(app, &self.tokens, session_id)
+    }
+
+    async fn user_shown(
+        &self,
+        app_id: &AppId,
+        app: Arc<Loaded<App>>,
+        shown: Shown<'_>,
+        credentials: &Credentials,
+    ) -> Result<UserCaller, Problem> {
+        match shown {
+            Shown::Bearer(token) => self.user_of_token(app_id, app, token).await,
+            Shown::Cookie(token) => {
+                let caller = self.user_of_token(app_id, app, token).await?;
+                self.require_csrf(&caller.app.state, caller.session_id, credentials)?;
+                Ok(caller)
+            }
+        }
     }
 
     async fn user_of_token(
@@ -169,20 +198,22 @@ impl Authenticator {
     pub async fn admin(
         &self,
         app_id: &AppId,
-        headers: &HeaderMap,
+        credentials: &Credentials,
         permission: Permission,
     ) -> Result<AdminCaller, Problem> {
-        let admin = self.any_admin(app_id, headers).await?;
+        let admin = self.any_admin(app_id, credentials).await?;
         admin.require(permission)?;
         Ok(admin)
     }
 
     /// Like [`Authenticator::admin`], for routes whose permission depends on what is asked: the caller checks it with
     /// [`AdminCaller::require`].
-    pub async fn any_admin(&self, app_id: &AppId, headers: &HeaderMap) -> Result<AdminCaller, Problem> {
+    pub async fn any_admin(&self, app_id: &AppId, credentials: &Credentials) -> Result<AdminCaller, Problem> {
         let app = self.existing_app(app_id).await?;
-        let token = bearer(headers)?;
-        if is_api_key(token) {
+        let shown = credentials.shown(&app.state)?;
+        if let Shown::Bearer(token) = shown
+            && is_api_key(token)
+        {
             let admin = self.api_key(token).await?;
             if admin.full_admin {
                 return Ok(admin);
@@ -195,7 +226,7 @@ impl Authenticator {
         if app.state.disabled {
             return Err(Problem::new("app_disabled"));
         }
-        let user = self.user_of_token(app_id, app, token).await?;
+        let user = self.user_shown(app_id, app, shown, credentials).await?;
         if !user.is_admin() {
             return Err(Problem::forbidden());
         }
@@ -208,8 +239,8 @@ impl Authenticator {
     }
 
     /// The holder of a platform key. Other good API keys → 403, all else → 401.
-    pub async fn platform(&self, headers: &HeaderMap) -> Result<AdminCaller, Problem> {
-        let token = bearer(headers)?;
+    pub async fn platform(&self, credentials: &Credentials) -> Result<AdminCaller, Problem> {
+        let token = credentials.bearer()?;
         if !is_api_key(token) {
             return Err(Problem::unauthenticated());
         }
@@ -240,22 +271,6 @@ impl Authenticator {
 
 fn is_api_key(token: &str) -> bool {
     token.starts_with("wwk_")
-}
-
-/// The one bearer token of a request (RFC 6750 section 2.1).
-fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let (Some(value), None) = (values.next(), values.next()) else {
-        return Err(Problem::unauthenticated());
-    };
-    let (scheme, token) =
-        value.to_str().ok().and_then(|value| value.split_once(' ')).ok_or_else(Problem::unauthenticated)?;
-    let token = token.trim_matches(' ');
-    if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && !token.contains(' ') {
-        Ok(token)
-    } else {
-        Err(Problem::unauthenticated())
-    }
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use http::{Method, Uri, header};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use crate::cookies;
 use crate::problem::Problem;
 use crate::request::{IdempotencyKeys, RequestContext};
 
@@ -106,7 +107,7 @@ async fn collect(body: axum::body::Body) -> Result<Vec<u8>, Problem> {
 }
 
 async fn read(request: Request) -> Result<Raw, Problem> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let media = media_of(&parts.headers);
     let announced = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     if announced.and_then(|length| length.parse::<usize>().ok()).is_some_and(|length| length > MAX_DISCARDED)
@@ -117,7 +118,7 @@ async fn read(request: Request) -> Result<Raw, Problem> {
         Ok(bytes) => Bytes::from(bytes?),
         Err(_) => return Err(Problem::malformed("the body took too long to arrive")),
     };
-    let idempotency = idempotency(&parts, &bytes)?;
+    let idempotency = idempotency(&mut parts, &bytes).await?;
     Ok(Raw { bytes, media, idempotency })
 }
 
@@ -144,15 +145,18 @@ fn media_of(headers: &HeaderMap) -> Media {
 
 /// The same key of the same caller for the same route names the same request. Both values are keyed hashes: a body
 /// can hold a password, and a plain hash of it would let whoever reads the journal try guesses fast.
-fn idempotency(parts: &Parts, body: &[u8]) -> Result<Option<Idempotency>, Problem> {
-    let context = RequestContext::of(&parts.extensions)?;
+async fn idempotency(parts: &mut Parts, body: &[u8]) -> Result<Option<Idempotency>, Problem> {
+    let context = RequestContext::of(&parts.extensions)?.clone();
     let Some(key) = &context.idempotency_key else { return Ok(None) };
+    let AppScope(app_id) = AppScope::from_request_parts(parts, &()).await?;
     let keys = parts.extensions.get::<IdempotencyKeys>().ok_or_else(|| Problem::internal(NO_LAYER))?;
     let method: &Method = &parts.method;
     let uri: &Uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0);
     let caller = match parts.headers.get(header::AUTHORIZATION) {
         Some(value) => [b"credential:", value.as_bytes()].concat(),
-        None => format!("address:{}", context.client.ip.as_deref().unwrap_or_default()).into_bytes(),
+        None => cookies::caller(&parts.headers, &app_id).unwrap_or_else(|| {
+            format!("address:{}", context.client.ip.as_deref().unwrap_or_default()).into_bytes()
+        }),
     };
     let path = uri.path_and_query().map_or(uri.path(), |path| path.as_str());
     Ok(Some(Idempotency {

@@ -5,6 +5,7 @@
 pub mod access_token;
 pub mod auth;
 pub mod consistency;
+pub mod cookies;
 pub mod extract;
 pub mod limits;
 pub mod openapi;
@@ -18,6 +19,7 @@ mod testing;
 pub use access_token::{AccessClaims, AccessTokens};
 pub use auth::{AdminCaller, Authenticator, UserCaller};
 pub use consistency::{AfterToken, ConsistencyToken};
+pub use cookies::{Credentials, SetCookies, TokenCookie};
 pub use extract::{AppScope, Body, FormOrJson, NoBody, OptionalBody, Params, Segments};
 pub use limits::{RateClass, RateLimits, RateSettings};
 pub use problem::Problem;

@@ -18,6 +18,10 @@ pub const USER: &str = "user";
 /// The name of the security scheme of API keys: `security(("api_key" = []))`.
 pub const API_KEY: &str = "api_key";
 
+const USER_TOKEN: &str = "An access token of a user of the app. Apps with the setting `cookies` also take it from \
+    the cookie `__Host-ww-<app>-access`; then requests that change something need the header `X-CSRF-Token` with the \
+    value of the cookie `__Host-ww-<app>-csrf`.";
+
 const ALWAYS: &[u16] = &[400, 403, 404, 429, 500, 503];
 const WITH_CREDENTIALS: &[u16] = &[401];
 const WITH_BODY: &[u16] = &[413, 415, 422];
@@ -59,7 +63,7 @@ fn add_components(components: &mut Components) {
         SecurityScheme::Http(scheme.description(Some(description)).build())
     };
     let schemes = [
-        (USER, bearer("JWT", "An access token of a user of the app.")),
+        (USER, bearer("JWT", USER_TOKEN)),
         (API_KEY, bearer("wwk_…", "An API key of the platform or of the app.")),
     ];
     for (name, scheme) in schemes {

@@ -17,6 +17,8 @@ pub enum TokenPurpose {
     Refresh,
     /// Authenticates a program.
     ApiKey,
+    /// Shows that a page may read the cookies of a session.
+    Csrf,
 }
 
 impl TokenPurpose {
@@ -25,6 +27,7 @@ impl TokenPurpose {
         match self {
             Self::Refresh => "wwr_",
             Self::ApiKey => "wwk_",
+            Self::Csrf => "wwc_",
         }
     }
 
@@ -32,6 +35,7 @@ impl TokenPurpose {
         match self {
             Self::Refresh => "refresh",
             Self::ApiKey => "api-key",
+            Self::Csrf => "csrf",
         }
     }
 }
@@ -47,6 +51,7 @@ struct Keys {
     id: [u8; ID],
     refresh: hmac::Key,
     api_key: hmac::Key,
+    csrf: hmac::Key,
 }
 
 impl DerivedTokens {
@@ -60,6 +65,7 @@ impl DerivedTokens {
             id: master.id(),
             refresh: key(TokenPurpose::Refresh),
             api_key: key(TokenPurpose::ApiKey),
+            csrf: key(TokenPurpose::Csrf),
         }))
     }
 
@@ -89,6 +95,7 @@ impl DerivedTokens {
         match purpose {
             TokenPurpose::Refresh => &self.0.refresh,
             TokenPurpose::ApiKey => &self.0.api_key,
+            TokenPurpose::Csrf => &self.0.csrf,
         }
     }
 }

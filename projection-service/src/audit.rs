@@ -11,6 +11,7 @@ use domain::{Permission, Timestamp, UserId};
 use futures::stream;
 use http::HeaderValue;
 use http::header::{ACCEPT, CONTENT_DISPOSITION, CONTENT_TYPE, VARY};
+use http_kit::cookies::Credentials;
 use http_kit::{AfterToken, AppScope, Params, Problem};
 use read_models::audit_log::AuditFilter;
 use schemas::envelope::RecordedEvent;
@@ -137,12 +138,13 @@ enum Form {
         (status = 422, description = "`validation_failed`")))]
 async fn list(
     State(service): State<Arc<ProjectionService>>,
+    credentials: Credentials,
     headers: HeaderMap,
     AppScope(app_id): AppScope,
     token: AfterToken,
     Params(params): Params<AuditParams>,
 ) -> Result<Response, Problem> {
-    let caller = service.authenticator.admin(&app_id, &headers, Permission::AuditRead).await?;
+    let caller = service.authenticator.admin(&app_id, &credentials, Permission::AuditRead).await?;
     let open = caller.may(Permission::UsersRead);
     let paging = paging(params.limit, params.offset, params.cursor)?;
     let after = position_cursor(paging.cursor.as_deref())?.or(params.after).unwrap_or(0);

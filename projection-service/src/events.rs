@@ -13,6 +13,7 @@ use domain::{AppId, Permission};
 use futures::stream;
 use http::HeaderValue;
 use http::header::{ACCEPT, VARY};
+use http_kit::cookies::Credentials;
 use http_kit::{AfterToken, AppScope, Params, Problem};
 use read_models::audit_log::AuditFilter;
 use schemas::envelope::RecordedEvent;
@@ -79,11 +80,11 @@ enum Reader {
 }
 
 impl Reader {
-    async fn check(&self, service: &ProjectionService, headers: &HeaderMap) -> Result<(), Problem> {
+    async fn check(&self, service: &ProjectionService, credentials: &Credentials) -> Result<(), Problem> {
         match self {
-            Self::Platform => service.authenticator.platform(headers).await.map(drop),
+            Self::Platform => service.authenticator.platform(credentials).await.map(drop),
             Self::App(app_id) => {
-                service.authenticator.admin(app_id, headers, Permission::EventsRead).await.map(drop)
+                service.authenticator.admin(app_id, credentials, Permission::EventsRead).await.map(drop)
             }
         }
     }
@@ -97,13 +98,14 @@ impl Reader {
         (status = 422, description = "`validation_failed`")))]
 async fn of_all(
     State(service): State<Arc<ProjectionService>>,
+    credentials: Credentials,
     headers: HeaderMap,
     token: AfterToken,
     Params(params): Params<AllEvents>,
 ) -> Result<Response, Problem> {
     let AllEvents { after, kind, app_id, limit, offset, cursor } = params;
     let request = AppEvents { after, kind, limit, offset, cursor };
-    read(service, headers, Reader::Platform, app_id, token, request).await
+    read(service, credentials, headers, Reader::Platform, app_id, token, request).await
 }
 
 /// Read an app's events. With `Accept: text/event-stream` a live stream; `id:` is the position, `data:` the `CloudEvent`.
@@ -115,28 +117,30 @@ async fn of_all(
         (status = 422, description = "`validation_failed`")))]
 async fn of_app(
     State(service): State<Arc<ProjectionService>>,
+    credentials: Credentials,
     headers: HeaderMap,
     AppScope(app_id): AppScope,
     token: AfterToken,
     Params(params): Params<AppEvents>,
 ) -> Result<Response, Problem> {
-    read(service, headers, Reader::App(app_id.clone()), Some(app_id), token, params).await
+    read(service, credentials, headers, Reader::App(app_id.clone()), Some(app_id), token, params).await
 }
 
 async fn read(
     service: Arc<ProjectionService>,
+    credentials: Credentials,
     headers: HeaderMap,
     reader: Reader,
     app_id: Option<AppId>,
     token: AfterToken,
     params: AppEvents,
 ) -> Result<Response, Problem> {
-    reader.check(&service, &headers).await?;
+    reader.check(&service, &credentials).await?;
     let paging = paging(params.limit, params.offset, params.cursor)?;
     let cursor = position_cursor(paging.cursor.as_deref())?;
     if wants_stream(&headers) {
         let after = last_event_id(&headers)?.or(cursor).or(params.after).unwrap_or(0);
-        return Ok(live(Feed::new(service, headers, reader, app_id, params.kind, after)));
+        return Ok(live(Feed::new(service, credentials, reader, app_id, params.kind, after)));
     }
     let after = cursor.or(params.after).unwrap_or(0);
     let filter = AuditFilter { app_id, kind: params.kind, ..AuditFilter::default() };
@@ -182,7 +186,7 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
 /// A live stream: where it stands and what it shows.
 struct Feed {
     service: Arc<ProjectionService>,
-    headers: HeaderMap,
+    credentials: Credentials,
     reader: Reader,
     app_id: Option<AppId>,
     kind: Option<String>,
@@ -195,14 +199,14 @@ struct Feed {
 impl Feed {
     fn new(
         service: Arc<ProjectionService>,
-        headers: HeaderMap,
+        credentials: Credentials,
         reader: Reader,
         app_id: Option<AppId>,
         kind: Option<String>,
         after: u64,
     ) -> Self {
         let (head, ending) = (service.journal().watch_head(), service.ending());
-        Self { service, headers, reader, app_id, kind, after, head, ending, ready: VecDeque::new() }
+        Self { service, credentials, reader, app_id, kind, after, head, ending, ready: VecDeque::new() }
     }
 
     /// The next event. None ends the stream: the process ends, the reader may read no more, or the journal cannot be
@@ -215,7 +219,7 @@ impl Feed {
             if *self.ending.borrow_and_update() {
                 return None;
             }
-            self.reader.check(&self.service, &self.headers).await.ok()?;
+            self.reader.check(&self.service, &self.credentials).await.ok()?;
             self.head.borrow_and_update();
             let recorded = self.service.journal().read_all(self.after, STREAM_BATCH).await;
             let recorded =

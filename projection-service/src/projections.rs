@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::response::Response;
 use http_kit::Problem;
+use http_kit::cookies::Credentials;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -23,9 +23,9 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
     responses((status = 200, description = "All projections", body = List<ProjectionStatus>)))]
 async fn projections(
     State(service): State<Arc<ProjectionService>>,
-    headers: HeaderMap,
+    credentials: Credentials,
 ) -> Result<Response, Problem> {
-    service.authenticator.platform(&headers).await?;
+    service.authenticator.platform(&credentials).await?;
     let items = service.status();
     Ok(answer(List { total: items.len() as u64, items, next_cursor: None }))
 }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::response::Response;
 use domain::session::Session;
 use domain::{AppId, Permission, SessionId, Timestamp, UserId};
+use http_kit::cookies::Credentials;
 use http_kit::{AfterToken, AppScope, Params, Problem, Segments};
 use read_models::Paging;
 use read_models::sessions::SessionRow;
@@ -68,12 +68,12 @@ struct SessionBody {
     responses((status = 200, description = "A page of sessions, newest first", body = List<SessionBody>)))]
 async fn own(
     State(service): State<Arc<ProjectionService>>,
-    headers: HeaderMap,
+    credentials: Credentials,
     AppScope(app_id): AppScope,
     token: AfterToken,
     Params(params): Params<ListSessions>,
 ) -> Result<Response, Problem> {
-    let caller = service.authenticator.user(&app_id, &headers).await?;
+    let caller = service.authenticator.user(&app_id, &credentials).await?;
     let paging = paging(params.limit, params.offset, params.cursor)?;
     service.wait_for_token("sessions", token).await?;
     live(&service, &app_id, caller.user_id, Some(caller.session_id), &paging).await.map(answer)
@@ -85,12 +85,12 @@ async fn own(
     responses((status = 200, description = "A page of sessions, newest first", body = List<SessionBody>)))]
 async fn own_of_default(
     service: State<Arc<ProjectionService>>,
-    headers: HeaderMap,
+    credentials: Credentials,
     app: AppScope,
     token: AfterToken,
     params: Params<ListSessions>,
 ) -> Result<Response, Problem> {
-    own(service, headers, app, token, params).await
+    own(service, credentials, app, token, params).await
 }
 
 /// List a user's live sessions.
@@ -101,13 +101,13 @@ async fn own_of_default(
     responses((status = 200, description = "A page of sessions, newest first", body = List<SessionBody>)))]
 async fn of_user(
     State(service): State<Arc<ProjectionService>>,
-    headers: HeaderMap,
+    credentials: Credentials,
     AppScope(app_id): AppScope,
     Segments(path): Segments<OneUser>,
     token: AfterToken,
     Params(params): Params<ListSessions>,
 ) -> Result<Response, Problem> {
-    service.authenticator.admin(&app_id, &headers, Permission::UsersRead).await?;
+    service.authenticator.admin(&app_id, &credentials, Permission::UsersRead).await?;
     let paging = paging(params.limit, params.offset, params.cursor)?;
     let user_id = path.user_id;
     existing_user(&service, &app_id, user_id).await?;

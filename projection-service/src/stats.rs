@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::response::Response;
 use domain::{Permission, Timestamp};
+use http_kit::cookies::Credentials;
 use http_kit::{AfterToken, AppScope, Params, Problem};
 use jiff::SignedDuration;
 use read_models::stats::{Bucket, Granularity};
@@ -111,12 +111,12 @@ impl From<Bucket> for BucketBody {
         (status = 422, description = "`validation_failed`")))]
 async fn stats(
     State(service): State<Arc<ProjectionService>>,
-    headers: HeaderMap,
+    credentials: Credentials,
     AppScope(app_id): AppScope,
     token: AfterToken,
     Params(params): Params<StatsParams>,
 ) -> Result<Response, Problem> {
-    service.authenticator.admin(&app_id, &headers, Permission::UsersRead).await?;
+    service.authenticator.admin(&app_id, &credentials, Permission::UsersRead).await?;
     let width = params.granularity.unwrap_or_default();
     let granularity = match width {
         Width::Hour => Granularity::Hour,

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::response::Response;
 use domain::user::User;
 use domain::{AppId, Permission, Role, UserId};
+use http_kit::cookies::Credentials;
 use http_kit::{AfterToken, AppScope, Params, Problem, Segments};
 use read_models::users::{UserFilter, UserSort, UserStatus};
 use serde::Deserialize;
@@ -106,12 +106,12 @@ impl ListUsers {
         (status = 422, description = "`validation_failed`")))]
 async fn list(
     State(service): State<Arc<ProjectionService>>,
-    headers: HeaderMap,
+    credentials: Credentials,
     AppScope(app_id): AppScope,
     token: AfterToken,
     Params(params): Params<ListUsers>,
 ) -> Result<Response, Problem> {
-    service.authenticator.admin(&app_id, &headers, Permission::UsersRead).await?;
+    service.authenticator.admin(&app_id, &credentials, Permission::UsersRead).await?;
     let filter = params.filter()?;
     let paging = paging(params.limit, params.offset, params.cursor)?;
     service.wait_for_token("users", token).await?;
@@ -126,12 +126,12 @@ async fn list(
     responses((status = 200, description = "The user", body = UserBody)))]
 async fn get_one(
     State(service): State<Arc<ProjectionService>>,
-    headers: HeaderMap,
+    credentials: Credentials,
     AppScope(app_id): AppScope,
     Segments(path): Segments<OneUser>,
     token: AfterToken,
 ) -> Result<Response, Problem> {
-    service.authenticator.admin(&app_id, &headers, Permission::UsersRead).await?;
+    service.authenticator.admin(&app_id, &credentials, Permission::UsersRead).await?;
     service.wait_for_journal(token).await?;
     let user = existing_user(&service, &app_id, path.user_id).await?;
     Ok(answer(UserBody::of(&user)))

@@ -6,6 +6,7 @@ mod api_keys;
 mod apps;
 mod audit;
 mod command_line;
+mod cookies;
 mod default_app;
 mod events_feed;
 mod idempotency;

@@ -1,0 +1,235 @@
+//! Cookie mode, for the web pages of apps with the setting `cookies`.
+//!
+//! The tokens come and go in `__Host-` cookies that no script can read. A browser adds them to requests that other
+//! sites make, too, so a request that changes something must also show, in `X-CSRF-Token`, what a script of the
+//! app's own site can read from a third cookie. That value is made here for one session: a pair of cookie and header
+//! that agree is not enough, as a sibling domain may have planted the cookie.
+
+use std::convert::Infallible;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use axum::extract::FromRequestParts;
+use axum::response::{IntoResponseParts, ResponseParts};
+use domain::app::App;
+use domain::{AppId, SessionId};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+
+use crate::problem::Problem;
+use crate::token::{DerivedTokens, TokenPurpose};
+
+const X_CSRF_TOKEN: HeaderName = HeaderName::from_static("x-csrf-token");
+
+/// The cookies of an app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenCookie {
+    /// The access token.
+    Access,
+    /// The refresh token.
+    Refresh,
+    /// What scripts read and send back in `X-CSRF-Token`.
+    Csrf,
+}
+
+impl TokenCookie {
+    const ALL: [Self; 3] = [Self::Access, Self::Refresh, Self::Csrf];
+
+    /// Its name. All apps share one host, so it carries the app.
+    pub fn name(self, app_id: &AppId) -> String {
+        let kind = match self {
+            Self::Access => "access",
+            Self::Refresh => "refresh",
+            Self::Csrf => "csrf",
+        };
+        format!("__Host-ww-{app_id}-{kind}")
+    }
+
+    /// A whole `Set-Cookie`. Tokens and app ids have no character that would need quoting.
+    fn set(self, app_id: &AppId, value: &str, max_age: i64) -> HeaderValue {
+        let hidden = if self == Self::Csrf { "" } else { "; HttpOnly" };
+        let (name, max_age) = (self.name(app_id), max_age.max(0));
+        let text = format!("{name}={value}; Max-Age={max_age}; Path=/; Secure{hidden}; SameSite=Lax");
+        let mut value = HeaderValue::try_from(text).expect("tokens and app ids are visible ASCII");
+        value.set_sensitive(true);
+        value
+    }
+}
+
+/// A token and how many seconds it lasts.
+#[derive(Clone, Copy)]
+pub struct Lasting<'a> {
+    /// The token.
+    pub token: &'a str,
+    /// Its seconds.
+    pub seconds: i64,
+}
+
+/// Cookies to set with an answer: none unless the app is in cookie mode.
+#[derive(Default)]
+pub struct SetCookies(Vec<HeaderValue>);
+
+impl SetCookies {
+    /// The tokens of a session.
+    pub fn of(
+        app: &App,
+        keys: &DerivedTokens,
+        session_id: SessionId,
+        access: Lasting<'_>,
+        refresh: Lasting<'_>,
+    ) -> Self {
+        let Some(app_id) = in_cookie_mode(app) else { return Self::default() };
+        let csrf = csrf_token(keys, session_id);
+        Self(vec![
+            TokenCookie::Access.set(app_id, access.token, access.seconds),
+            TokenCookie::Refresh.set(app_id, refresh.token, refresh.seconds),
+            TokenCookie::Csrf.set(app_id, &csrf, refresh.seconds),
+        ])
+    }
+
+    /// Makes the browser forget them.
+    pub fn cleared(app: &App) -> Self {
+        let Some(app_id) = in_cookie_mode(app) else { return Self::default() };
+        Self(TokenCookie::ALL.iter().map(|cookie| cookie.set(app_id, "", 0)).collect())
+    }
+}
+
+impl IntoResponseParts for SetCookies {
+    type Error = Infallible;
+
+    fn into_response_parts(self, mut parts: ResponseParts) -> Result<ResponseParts, Infallible> {
+        for cookie in self.0 {
+            parts.headers_mut().append(header::SET_COOKIE, cookie);
+        }
+        Ok(parts)
+    }
+}
+
+/// What a request shows to say who it comes from, and whether it wants to change something. Cookies count only if
+/// there is no `Authorization`, and only in cookie mode.
+#[derive(Clone)]
+pub struct Credentials {
+    headers: HeaderMap,
+    mutating: bool,
+}
+
+/// A token that came with a request.
+#[derive(Clone, Copy)]
+pub(crate) enum Shown<'a> {
+    /// In `Authorization`.
+    Bearer(&'a str),
+    /// In the access cookie: it counts only with [`Credentials::require_csrf`].
+    Cookie(&'a str),
+}
+
+impl Credentials {
+    /// Those of a request.
+    pub fn new(method: &Method, headers: &HeaderMap) -> Self {
+        let mutating = !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+        Self { headers: headers.clone(), mutating }
+    }
+
+    /// The one bearer token (RFC 6750 section 2.1).
+    pub fn bearer(&self) -> Result<&str, Problem> {
+        let value = only(&self.headers, &header::AUTHORIZATION).ok_or_else(Problem::unauthenticated)?;
+        let (scheme, token) = value
+            .to_str()
+            .ok()
+            .and_then(|value| value.split_once(' '))
+            .ok_or_else(Problem::unauthenticated)?;
+        let token = token.trim_matches(' ');
+        if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && !token.contains(' ') {
+            Ok(token)
+        } else {
+            Err(Problem::unauthenticated())
+        }
+    }
+
+    /// A cookie of the app, if cookies count.
+    pub fn cookie(&self, app: &App, cookie: TokenCookie) -> Option<&str> {
+        if self.headers.contains_key(header::AUTHORIZATION) {
+            return None;
+        }
+        cookie_value(&self.headers, &cookie.name(in_cookie_mode(app)?))
+    }
+
+    pub(crate) fn shown(&self, app: &App) -> Result<Shown<'_>, Problem> {
+        match self.cookie(app, TokenCookie::Access) {
+            Some(token) => Ok(Shown::Cookie(token)),
+            None => self.bearer().map(Shown::Bearer),
+        }
+    }
+
+    /// 403 if this request would change something in the name of a session, by cookie, and the page that made it
+    /// cannot read that session's cookies.
+    pub(crate) fn require_csrf(
+        &self,
+        app: &App,
+        keys: &DerivedTokens,
+        session_id: SessionId,
+    ) -> Result<(), Problem> {
+        let expected = csrf_token(keys, session_id);
+        let same = |shown: Option<&[u8]>| {
+            shown.is_some_and(|shown| verify_slices_are_equal(shown, expected.as_bytes()).is_ok())
+        };
+        let sent = only(&self.headers, &X_CSRF_TOKEN).map(HeaderValue::as_bytes);
+        let kept = self.cookie(app, TokenCookie::Csrf).map(str::as_bytes);
+        if !self.mutating || (same(sent) && same(kept)) {
+            Ok(())
+        } else {
+            Err(Problem::forbidden().detail("X-CSRF-Token must be the csrf cookie of this session"))
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Credentials {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self::new(&parts.method, &parts.headers))
+    }
+}
+
+/// Tells callers by cookie apart, for idempotency keys. Without `X-CSRF-Token` no cookie authenticates a change, and
+/// the cookies that a login has set must not make its repetition somebody else's.
+pub(crate) fn caller(headers: &HeaderMap, app_id: &AppId) -> Option<Vec<u8>> {
+    headers.get(X_CSRF_TOKEN)?;
+    let value = |cookie: TokenCookie| cookie_value(headers, &cookie.name(app_id));
+    match (value(TokenCookie::Access), value(TokenCookie::Refresh)) {
+        (None, None) => None,
+        (access, refresh) => {
+            Some(format!("cookies:{};{}", access.unwrap_or_default(), refresh.unwrap_or_default()).into())
+        }
+    }
+}
+
+fn in_cookie_mode(app: &App) -> Option<&AppId> {
+    app.id.as_ref().filter(|_| app.settings.cookies)
+}
+
+/// The same for a session every time, so nothing is stored.
+fn csrf_token(keys: &DerivedTokens, session_id: SessionId) -> String {
+    keys.seal(TokenPurpose::Csrf, session_id.0.as_bytes())
+}
+
+/// A header that came exactly once.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?;
+    values.next().is_none().then_some(value)
+}
+
+/// A cookie that came exactly once. Others on the host may be bytes that are no text.
+fn cookie_value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let all = headers.get_all(header::COOKIE).iter().flat_map(|value| value.as_bytes().split(|b| *b == b';'));
+    let mut values =
+        all.filter_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+    let value = values.next()?;
+    if values.next().is_some() {
+        return None;
+    }
+    std::str::from_utf8(value).ok()
+}
+
+#[cfg(test)]
+#[path = "cookies_tests.rs"]
+mod tests;
