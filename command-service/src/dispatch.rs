@@ -405,7 +405,7 @@ impl Inner {
         context: &Context,
         refusal: DispatchError<E>,
     ) -> Result<Committed<T>, DispatchError<E>> {
-        self.replay(context.idempotency.as_ref()).await?.map_or(Err(refusal), Ok)
+        self.replay(context.idempotency.as_ref()).await?.ok_or(refusal)
     }
 
     fn stripe(&self, stream: &StreamId) -> Arc<Mutex<()>> {
