@@ -2,6 +2,7 @@
 //! their stored form, the JSON Schemas of event payloads, and the registry of problems.
 #![deny(missing_docs)]
 
+pub mod asyncapi;
 pub mod codec;
 pub mod envelope;
 pub mod event_schemas;

@@ -36,9 +36,21 @@ fn metadata() -> Metadata {
     }
 }
 
+/// An event with every member that an envelope can have.
+pub fn fullest() -> RecordedEvent {
+    recorded(metadata(), Some(vec![0xfb, 0xff, 0xfe, 0x01]))
+}
+
+/// An event with those members only that every envelope has.
+pub fn barest() -> RecordedEvent {
+    let metadata =
+        Metadata { actor: Actor::anonymous(), causation_id: None, traceparent: None, ..metadata() };
+    recorded(metadata, None)
+}
+
 #[test]
 fn is_the_cloud_event_of_the_contract() {
-    let event = recorded(metadata(), Some(vec![0xfb, 0xff, 0xfe, 0x01]));
+    let event = fullest();
     let expected = json!({
         "specversion": "1.0",
         "id": "01900000-0000-7000-8000-00000000000a",
@@ -72,9 +84,7 @@ fn is_the_cloud_event_of_the_contract() {
 
 #[test]
 fn leaves_out_what_there_is_not() {
-    let metadata =
-        Metadata { actor: Actor::anonymous(), causation_id: None, traceparent: None, ..metadata() };
-    let event = recorded(metadata, None).to_cloud_event();
+    let event = barest().to_cloud_event();
     for name in ["causationid", "traceparent", "personal", "request_id", "requestid"] {
         assert!(event.get(name).is_none(), "{name}");
     }
