@@ -27,7 +27,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "projection-service",
         ],
     ),
-    ("tests", &[]),
+    ("test-services", &[]),
+    ("tests", &["test-services"]),
 ];
 
 /// What the domain may use: nothing here does I/O, tells the time or makes random numbers.

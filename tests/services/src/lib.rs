@@ -1,0 +1,54 @@
+//! PostgreSQL and nats-server as processes of a test, on loopback and with folders of their own. `deploy/dev-services`
+//! finds or gets the programs. What is started ends with its value, or with the test's process, however that ends.
+//!
+//! The functions panic where something does not work, as tests do.
+#![deny(missing_docs)]
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+mod nats;
+mod postgres;
+mod process;
+
+pub use nats::Nats;
+pub use postgres::Postgres;
+
+/// How long a service may take to start. It takes a fraction of a second; a loaded machine gets patience.
+const START: Duration = Duration::from_mins(1);
+
+/// What `deploy/dev-services paths` says of a service: values by key.
+fn paths(service: &str) -> Vec<(String, String)> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/dev-services");
+    let output = Command::new(script)
+        .args(["paths", service])
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("deploy/dev-services runs");
+    assert!(output.status.success(), "deploy/dev-services cannot get {service}");
+    let text = String::from_utf8(output.stdout).expect("it prints text");
+    let pair = |line: &str| line.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
+    text.lines().filter_map(pair).collect()
+}
+
+fn value(of: &[(String, String)], key: &str) -> String {
+    of.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone()).expect("dev-services says it")
+}
+
+/// A port that nothing listens on. Another process may take it before it is used.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+    listener.local_addr().expect("it is bound").port()
+}
+
+/// Waits until `ready` says so.
+fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
+    let deadline = Instant::now() + START;
+    while !ready() {
+        assert!(Instant::now() < deadline, "{what} does not become ready");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

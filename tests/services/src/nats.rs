@@ -1,0 +1,118 @@
+//! A nats-server with JetStream.
+
+use std::fs;
+use std::io::Read;
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use crate::process::{self, Home};
+use crate::{free_port, paths, value, wait_until};
+
+/// A nats-server with JetStream in a folder of its own.
+pub struct Nats {
+    program: String,
+    port: u16,
+    child: Option<Child>,
+    // Last: it removes the folder.
+    home: Home,
+}
+
+impl Nats {
+    /// Starts one. JetStream syncs each write to the disk, as deployed.
+    pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// Starts one with these lines besides in its configuration, such as `max_payload: 4MB` or an `authorization`
+    /// block.
+    pub fn start_with(configuration: &str) -> Self {
+        let program = value(&paths("nats"), "NATS_SERVER");
+        let home = Home::new("nats-test-");
+        let port = free_port();
+        let text = format!(
+            "listen: \"127.0.0.1:{port}\"\n\
+             jetstream {{ store_dir: \"{}\", sync_interval: always }}\n{configuration}\n",
+            home.path().join("store").display()
+        );
+        fs::write(home.path().join("nats.conf"), text).expect("the folder can be written");
+        let mut server = Self { program, port, child: None, home };
+        server.up();
+        server
+    }
+
+    /// Starts it again, on the same port and folder.
+    pub fn up(&mut self) {
+        assert!(self.child.is_none(), "it runs already");
+        let mut child = self.home.spawn(Command::new(&self.program).args(["-c", "nats.conf"]));
+        wait_until("nats-server", || {
+            let ended = child.try_wait().expect("it can be waited for");
+            assert!(ended.is_none(), "nats-server ended: {}", self.log());
+            self.greets()
+        });
+        self.child = Some(child);
+    }
+
+    /// A server sends `INFO` to whoever connects, once it is ready.
+    fn greets(&self) -> bool {
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
+        let mut greeting = [0; 4];
+        stream.set_read_timeout(Some(Duration::from_secs(1))).is_ok()
+            && stream.read_exact(&mut greeting).is_ok()
+            && &greeting == b"INFO"
+    }
+
+    /// Stops it, as an operator would.
+    pub fn stop(&mut self) {
+        self.end("TERM");
+    }
+
+    /// Kills it, without a chance to tidy up.
+    pub fn kill(&mut self) {
+        self.end("KILL");
+    }
+
+    fn end(&mut self, signal: &str) {
+        let mut child = self.child.take().expect("it runs");
+        self.home.end(&mut child, signal);
+    }
+
+    /// `nats://127.0.0.1:<port>`.
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// The port it listens on, at `127.0.0.1`.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Where JetStream keeps its streams.
+    pub fn store(&self) -> PathBuf {
+        self.home.path().join("store")
+    }
+
+    /// What the server wrote to its log.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.home.log()).unwrap_or_default()
+    }
+
+    /// The process id of the server.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    /// Sends a signal to the server, by its name, such as `STOP`.
+    pub fn signal(&self, name: &str) {
+        process::signal(self.pid(), name);
+    }
+}
+
+impl Drop for Nats {
+    fn drop(&mut self) {
+        if self.child.is_some() {
+            self.kill();
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! A process that does not outlive the test.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+
+use tempfile::TempDir;
+
+/// The folder of a service, and a shell that waits for this process to be gone, then ends the service and removes the
+/// folder. It knows by its standard input, which ends with us even when we are killed.
+pub(crate) struct Home {
+    directory: PathBuf,
+    lifeline: Option<ChildStdin>,
+    janitor: Child,
+}
+
+const JANITOR: &str = r#"
+trap '' INT TERM HUP
+cat >/dev/null
+if pid=$(cat pid 2>/dev/null); then
+    kill -QUIT "$pid" 2>/dev/null
+    tries=0
+    while kill -0 "$pid" 2>/dev/null && [ $tries -lt 100 ]; do tries=$((tries + 1)); sleep 0.05; done
+    kill -KILL "$pid" 2>/dev/null
+fi
+cd / && rm -rf "$1"
+"#;
+
+impl Home {
+    pub(crate) fn new(prefix: &str) -> Self {
+        let directory = TempDir::with_prefix(prefix).expect("a temporary directory can be made").keep();
+        let mut janitor = Command::new("sh")
+            .args(["-c", JANITOR, "sh"])
+            .arg(&directory)
+            .current_dir(&directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("a shell runs");
+        let lifeline = janitor.stdin.take();
+        Self { directory, lifeline, janitor }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.directory
+    }
+
+    pub(crate) fn log(&self) -> PathBuf {
+        self.directory.join("log")
+    }
+
+    /// Starts the service in its folder.
+    pub(crate) fn spawn(&self, command: &mut Command) -> Child {
+        let log = File::options().create(true).append(true).open(self.log()).expect("the log can be opened");
+        let child = command
+            .current_dir(&self.directory)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a file handle can be cloned"))
+            .stderr(log)
+            .spawn()
+            .expect("the service can be started");
+        let mut pid = File::create(self.directory.join("pid")).expect("the folder can be written");
+        writeln!(pid, "{}", child.id()).expect("the folder can be written");
+        child
+    }
+
+    /// Sends a signal to the service and waits until it is gone.
+    pub(crate) fn end(&self, child: &mut Child, signal_name: &str) {
+        signal(child.id(), signal_name);
+        child.wait().expect("it can be waited for");
+        fs::remove_file(self.directory.join("pid")).expect("it was written at the start");
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        drop(self.lifeline.take());
+        let _ = self.janitor.wait();
+    }
+}
+
+/// Sends a signal by its name, such as `KILL`.
+pub(crate) fn signal(pid: u32, name: &str) {
+    // The standard library sends only SIGKILL, and only to children; every shell has `kill` built in.
+    let status = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status();
+    assert!(status.expect("a shell runs").success(), "signal {name} to {pid}");
+}
