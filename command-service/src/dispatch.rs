@@ -22,6 +22,7 @@ use futures::FutureExt;
 use http_kit::problem::Problem;
 use schemas::envelope::Metadata;
 use tokio::sync::{Mutex, OwnedMutexGuard};
+use tracing::Instrument;
 
 /// How often a decision is made again because somebody else wrote first.
 const MAX_ATTEMPTS: usize = 64;
@@ -328,7 +329,9 @@ impl Dispatcher {
         D: FnMut(&mut Work) -> Result<T, E> + Send + 'static,
     {
         let inner = self.inner.clone();
-        match tokio::spawn(async move { inner.run(context, reads, decide).await }).await {
+        let run = async move { inner.run(context, reads, decide).await };
+        // In the span of the request, so that what is logged in here carries its id.
+        match tokio::spawn(run.in_current_span()).await {
             Ok(result) => result,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
@@ -340,7 +343,7 @@ impl Dispatcher {
 
 enum Outcome<E> {
     Done(Appended),
-    Conflict(StreamId),
+    Conflict { stream: StreamId, actual: u64 },
     Failed(DispatchError<E>),
 }
 
@@ -379,7 +382,7 @@ impl Inner {
                     let position = appended.last;
                     return Ok(Committed { value: Some(value), events, position, replayed: false });
                 }
-                Outcome::Conflict(stream) => {
+                Outcome::Conflict { stream, actual } => {
                     metrics::counter!("watchword_dispatch_conflicts_total").increment(1);
                     let lost = work.entries.into_iter().find(|entry| entry.stream == stream);
                     if let Some(lost) = lost.filter(|lost| !reads.contains(&lost.reference)) {
@@ -388,7 +391,7 @@ impl Inner {
                     // Let go of the old turn first: nobody waits for one lock while holding another.
                     drop(turn.take());
                     turn = Some(self.stripe(&stream).lock_owned().await);
-                    self.repository.evict(&stream);
+                    self.repository.evict_before(&stream, actual);
                 }
                 Outcome::Failed(error @ DispatchError::ClaimTaken { .. }) => {
                     return self.replayed_or(&context, error).await;
@@ -472,11 +475,12 @@ impl Inner {
                 match self.find(&append).await {
                     Ok(Some(appended)) => return Outcome::Done(appended),
                     Ok(None) => {}
-                    Err(error) => return Outcome::Failed(error.into()),
+                    // As unknown as before.
+                    Err(_) => break,
                 }
             }
             return match error {
-                AppendError::Conflict { stream, .. } => Outcome::Conflict(stream),
+                AppendError::Conflict { stream, actual } => Outcome::Conflict { stream, actual },
                 AppendError::ClaimTaken { claim, owner } => {
                     Outcome::Failed(DispatchError::ClaimTaken { claim, owner })
                 }
@@ -537,6 +541,9 @@ impl Inner {
         let recorded = self.repository.journal().read_positions(&positions).await?;
         let mut events = Vec::with_capacity(recorded.len());
         for event in &recorded {
+            // Whoever wrote it may not have lived to put it into the cache: another node, or an append of ours whose
+            // answer was lost.
+            self.repository.evict_before(&event.stream, event.version);
             events.push(self.repository.decode(event).await?);
         }
         Ok(Committed { value: None, events, position: last, replayed: true })

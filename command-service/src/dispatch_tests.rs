@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex as StdMutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use domain::lockout::{LockoutCommand, LockoutPolicy};
@@ -21,11 +22,14 @@ enum Fault {
     LoseAnswer,
     /// The append is lost, and nobody knows.
     LoseRequest,
+    /// The append is carried out, the answer is lost, and the next stream cannot be read.
+    LoseAnswerAndSight,
 }
 
 struct Faulty {
     inner: SqliteJournal,
     faults: StdMutex<VecDeque<Fault>>,
+    blind: AtomicBool,
 }
 
 #[async_trait]
@@ -35,14 +39,18 @@ impl Journal for Faulty {
         match fault {
             None => self.inner.append(append).await,
             Some(Fault::LoseRequest) => Err(AppendError::Unknown("lost".to_owned())),
-            Some(Fault::LoseAnswer) => {
+            Some(fault) => {
                 self.inner.append(append).await?;
+                self.blind.store(matches!(fault, Fault::LoseAnswerAndSight), Ordering::SeqCst);
                 Err(AppendError::Unknown("lost".to_owned()))
             }
         }
     }
 
     async fn read_stream(&self, stream: &StreamId, after: u64) -> Result<Vec<RecordedEvent>, StoreError> {
+        if self.blind.swap(false, Ordering::SeqCst) {
+            return Err(StoreError::Unavailable("blind".to_owned()));
+        }
         self.inner.read_stream(stream, after).await
     }
 
@@ -98,7 +106,8 @@ impl World {
         let inner = SqliteJournal::open(&dir.path().join("journal.db")).await.expect("opens");
         let keys = KeyStore::open(&dir.path().join("keys.db"), &MasterKey::generate()).await.expect("opens");
         let sealer = Arc::new(Sealer::new(Arc::new(keys)));
-        let journal = Arc::new(Faulty { inner, faults: StdMutex::new(faults.iter().copied().collect()) });
+        let faults = StdMutex::new(faults.iter().copied().collect());
+        let journal = Arc::new(Faulty { inner, faults, blind: AtomicBool::new(false) });
         let repository = Arc::new(Repository::new(journal.clone(), sealer.clone(), 100));
         let dispatcher = Dispatcher::new(repository, Arc::new(SystemClock));
         Self { _dir: dir, journal, sealer, dispatcher }
@@ -170,6 +179,41 @@ async fn what_stays_unknown_is_said_and_can_be_asked_again() {
     other.idempotency = Some(Idempotency { key: [1; 32], fingerprint: [2; 32] });
     let error = fail(&world.dispatcher, other).await.expect_err("another request");
     assert!(matches!(error, DispatchError::IdempotencyKeyReused), "{error}");
+}
+
+/// Else a ban that was acknowledged after its answer had been lost on the way would be seen by no one but the log.
+#[tokio::test]
+async fn inv_d_what_was_written_is_seen_however_its_answer_was_lost() {
+    for (key, fault) in [
+        (None, Fault::LoseAnswer),
+        (Some(1), Fault::LoseAnswer),
+        (None, Fault::LoseAnswerAndSight),
+        (Some(1), Fault::LoseAnswerAndSight),
+    ] {
+        let world = World::start(&[]).await;
+        fail(&world.dispatcher, context(None)).await.expect("written, and now in the cache");
+        world.journal.faults.lock().expect("not poisoned").push_back(fault);
+        let outcome = fail(&world.dispatcher, context(key)).await;
+        let told = outcome.as_ref().err().is_none_or(|error| matches!(error, DispatchError::Unknown(_)));
+        assert!(told, "{outcome:?}: it may be there, so nobody may be told that it is not");
+        world.journal.blind.store(false, Ordering::SeqCst);
+        let seen = world.dispatcher.inner.repository.load::<Lockout>(&USER).await.expect("loads").version;
+        assert_eq!(seen, 2, "{key:?}");
+    }
+}
+
+/// A run that is slow to keep what it wrote must not find an empty place where a newer state was.
+#[tokio::test]
+async fn a_conflict_forgets_nothing_newer_than_itself() {
+    let world = World::start(&[]).await;
+    let repository = &world.dispatcher.inner.repository;
+    fail(&world.dispatcher, context(None)).await.expect("written");
+    let first = repository.load::<Lockout>(&USER).await.expect("loads");
+    fail(&world.dispatcher, context(None)).await.expect("written");
+    let stream = StreamId::lockout(USER);
+    repository.evict_before(&stream, 1);
+    repository.put(&stream, first);
+    assert_eq!(repository.load::<Lockout>(&USER).await.expect("loads").version, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

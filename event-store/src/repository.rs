@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use domain::{Event, EventInfo, Stream, StreamId, UserId};
 use quick_cache::sync::Cache;
@@ -97,11 +97,8 @@ impl Repository {
         A: Stream,
         A::Event: EventInfo,
     {
-        let mut hasher = DefaultHasher::new();
-        stream.hash(&mut hasher);
-        let shard = usize::try_from(hasher.finish() % self.puts.len() as u64).unwrap_or_default();
         let version = loaded.version;
-        let guard = self.puts[shard].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let guard = self.lock(stream);
         let before = self.cached.peek(stream).map_or(0, |cached| cached.version);
         if before >= version {
             return;
@@ -118,6 +115,23 @@ impl Repository {
     /// Forgets a state that turned out to be old.
     pub fn evict(&self, stream: &StreamId) {
         self.cached.remove(stream);
+    }
+
+    /// Forgets a state that is older than this version. What is newer stays: were it forgotten, a slower
+    /// [`Repository::put`] of the version before it would take its place.
+    pub fn evict_before(&self, stream: &StreamId, version: u64) {
+        let _guard = self.lock(stream);
+        // Removed even where nothing is at hand: a reader who is on the way may have looked before the append.
+        if self.cached.peek(stream).is_none_or(|cached| cached.version < version) {
+            self.cached.remove(stream);
+        }
+    }
+
+    fn lock(&self, stream: &StreamId) -> MutexGuard<'_, ()> {
+        let mut hasher = DefaultHasher::new();
+        stream.hash(&mut hasher);
+        let shard = usize::try_from(hasher.finish() % self.puts.len() as u64).unwrap_or_default();
+        self.puts[shard].lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// The event, with its personal part opened. Where the person was erased, that part reads as absent.
