@@ -21,8 +21,13 @@ use crate::journal::{OpenError, StoreError};
 use crate::master_key::MasterKey;
 use crate::sqlite::file::{self, Kind};
 
-const KIND: Kind =
-    Kind { what: "Watchword key store", application_id: 0x5741_4b31, format: 1, schema: SCHEMA };
+const KIND: Kind = Kind {
+    what: "Watchword key store",
+    application_id: 0x5741_4b31,
+    format: 1,
+    schema: SCHEMA,
+    upgrades: &[],
+};
 
 // An erased person's row stays, with nothing in it: no new key must ever be made for them.
 const SCHEMA: &str = "
@@ -104,42 +109,78 @@ enum Request {
         person: UserId,
         answer: oneshot::Sender<Result<(), StoreError>>,
     },
+    /// To end.
+    Close,
 }
 
 impl KeyStore {
     /// Opens the key store at this path, and makes it where there is none. Refuses a file that is no key store, is
-    /// damaged or newer, or was made with another master key, and leaves it as it is.
+    /// damaged or newer, or was made with another master key, and changes nothing then, neither in it nor beside it.
     pub async fn open(path: &Path, master: &MasterKey) -> Result<Self, OpenError> {
-        let kek = XChaCha20Poly1305::new_from_slice(&*master.derive("watchword/v1/key-encryption"))
-            .expect("the derived key has the right length");
-        file::check_or_create(path, &KIND).await?;
-        let failed = |error: sqlx::Error| file::damaged_or_failed(path, &error);
-        let options = file::options(path).pragma("secure_delete", "ON");
-        let mut connection = options.connect().await.map_err(failed)?;
-        let check: Option<Vec<u8>> = sqlx::query_scalar("SELECT value FROM meta WHERE key = 'check'")
-            .fetch_optional(&mut connection)
-            .await
-            .map_err(failed)?;
-        if let Some(check) = check {
-            if open(&kek, b"check", &check).as_deref() != Some(CHECK) {
-                return Err(OpenError::WrongMasterKey(path.display().to_string()));
-            }
+        let kek = key_encryption_key(master);
+        let format = if let Some(format) = file::check(path, &KIND)? {
+            Self::look(path, master).await?.close().await;
+            format
         } else {
-            sqlx::query("INSERT INTO meta VALUES ('check', ?1)")
-                .bind(seal(&kek, b"check", CHECK))
-                .execute(&mut connection)
-                .await
-                .map_err(failed)?;
-        }
+            // It is there from the first moment on, so that no key is ever wrapped by another one.
+            let check = file::hex(&seal(&kek, b"check", CHECK));
+            file::create(path, &KIND, &format!("INSERT INTO meta VALUES ('check', x'{check}');")).await?;
+            KIND.format
+        };
+        let options = file::options(path).pragma("secure_delete", "ON");
+        let connection = file::open(path, &options, &KIND, format).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(2)
             .test_before_acquire(false)
             .connect_with(options.clone().read_only(true))
             .await
-            .map_err(failed)?;
+            .map_err(|error| file::damaged_or_failed(path, &error))?;
         let (requests, queue) = mpsc::channel(1024);
         tokio::spawn(write(options, connection, queue));
         Ok(Self { kek: Arc::new(kek), readers, requests, cached: Cache::new(CACHED) })
+    }
+
+    /// Opens the key store for reading, and changes nothing, neither in it nor beside it, even where its last writer
+    /// was killed. Making and erasing keys is refused. Refuses what [`KeyStore::open`] refuses. Only while nobody
+    /// writes it.
+    pub async fn look(path: &Path, master: &MasterKey) -> Result<Self, OpenError> {
+        if file::check(path, &KIND)?.is_none() {
+            let path = path.display().to_string();
+            return Err(OpenError::Failed { path, reason: "it is not there".to_owned() });
+        }
+        let readers = file::look(path).await?;
+        let requests = mpsc::channel(1).0;
+        let kek = Arc::new(key_encryption_key(master));
+        let store = Self { kek, readers, requests, cached: Cache::new(CACHED) };
+        match store.knows_its_key().await {
+            Ok(true) => Ok(store),
+            Ok(false) => Err(OpenError::WrongMasterKey(path.display().to_string())),
+            Err(error) => Err(file::damaged_or_failed(path, &error)),
+        }
+    }
+
+    /// Whether it can be read, and its keys unwrapped.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        if self.knows_its_key().await? {
+            Ok(())
+        } else {
+            Err(StoreError::Damaged("the key store is not that of the master key any more".to_owned()))
+        }
+    }
+
+    /// Closes the file, behind what was asked before, so that nothing is left beside it. What is asked afterwards
+    /// fails.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        // It fails when the writer has ended already, which is as well.
+        let _ = self.requests.send(Request::Close).await;
+        self.requests.closed().await;
+    }
+
+    async fn knows_its_key(&self) -> Result<bool, sqlx::Error> {
+        let check: Vec<u8> =
+            sqlx::query_scalar("SELECT value FROM meta WHERE key = 'check'").fetch_one(&self.readers).await?;
+        Ok(open(&self.kek, b"check", &check).as_deref() == Some(CHECK))
     }
 
     /// A person's key; absent when none was made or it was erased.
@@ -153,6 +194,16 @@ impl KeyStore {
                 .fetch_optional(&self.readers)
                 .await?;
         wrapped.flatten().map(|wrapped| self.unwrap_and_keep(person, &wrapped)).transpose()
+    }
+
+    /// Whether a person's key was erased. One that was never made was not.
+    pub async fn is_erased(&self, person: UserId) -> Result<bool, StoreError> {
+        let erased: Option<bool> =
+            sqlx::query_scalar("SELECT wrapped IS NULL FROM data_keys WHERE person = ?1")
+                .bind(person.0.as_bytes().as_slice())
+                .fetch_optional(&self.readers)
+                .await?;
+        Ok(erased == Some(true))
     }
 
     /// A person's key, made and durably kept if there is none. Callers that race get the same one.
@@ -224,6 +275,11 @@ impl KeyStore {
     }
 }
 
+fn key_encryption_key(master: &MasterKey) -> XChaCha20Poly1305 {
+    XChaCha20Poly1305::new_from_slice(&*master.derive("watchword/v1/key-encryption"))
+        .expect("the derived key has the right length")
+}
+
 fn data_key_name(person: UserId) -> Vec<u8> {
     [b"data key\0".as_slice(), person.0.as_bytes()].concat()
 }
@@ -240,7 +296,9 @@ async fn write(
 ) {
     let mut connection = Some(connection);
     let mut group = Vec::new();
-    while queue.recv_many(&mut group, GROUP).await > 0 {
+    let mut closing = false;
+    while !closing && queue.recv_many(&mut group, GROUP).await > 0 {
+        closing = group.iter().any(|request| matches!(request, Request::Close));
         let outcome = async {
             let mut open = match connection.take() {
                 Some(open) => open,
@@ -264,6 +322,7 @@ async fn write(
                 Request::SigningKey { answer, .. } | Request::Erase { answer, .. } => {
                     let _ = answer.send(outcome.as_ref().map(|_| ()).map_err(Clone::clone));
                 }
+                Request::Close => {}
             }
         }
     }
@@ -313,6 +372,7 @@ async fn write_group(
                     .await?;
                 None
             }
+            Request::Close => None,
         });
     }
     transaction.commit().await?;

@@ -27,4 +27,4 @@ pub use lookup::LookupKey;
 pub use master_key::MasterKey;
 pub use repository::{Loaded, Repository};
 pub use sealing::Sealer;
-pub use sqlite::SqliteJournal;
+pub use sqlite::{JournalLock, SqliteJournal};

@@ -5,13 +5,13 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use async_trait::async_trait;
+use aws_lc_rs::digest;
 use domain::{StreamId, Timestamp, UserId};
 use schemas::envelope::RecordedEvent;
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions, SqliteRow};
-use sqlx::{ConnectOptions, Row, SqliteConnection};
+use sqlx::{Row, SqliteConnection};
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
@@ -21,10 +21,16 @@ use crate::journal::{
 use file::Kind;
 use writer::{Request, Writer};
 
-pub(crate) mod file;
+pub mod file;
 mod writer;
 
-const KIND: Kind = Kind { what: "Watchword journal", application_id: 0x5741_4a31, format: 1, schema: SCHEMA };
+const KIND: Kind = Kind {
+    what: "Watchword journal",
+    application_id: 0x5741_4a31,
+    format: 2,
+    schema: SCHEMA,
+    upgrades: &["ALTER TABLE events ADD COLUMN checksum BLOB"],
+};
 
 const SCHEMA: &str = "
 CREATE TABLE events (
@@ -40,6 +46,7 @@ CREATE TABLE events (
     data TEXT NOT NULL,
     person BLOB,
     personal BLOB,
+    checksum BLOB, -- absent from events of format 1
     UNIQUE (stream, version)
 ) STRICT;
 CREATE TRIGGER events_are_never_changed BEFORE UPDATE ON events
@@ -71,23 +78,49 @@ pub struct SqliteJournal {
     requests: mpsc::Sender<Request>,
     readers: SqlitePool,
     head: watch::Receiver<u64>,
-    // The lock ends when the last handle to it is closed: with this value and the writer.
-    _lock: Arc<File>,
     path: PathBuf,
+}
+
+/// The right to have a journal open, which one process has at a time. The system takes it back when that process
+/// ends, however it ends.
+pub struct JournalLock {
+    path: PathBuf,
+    // There is none where the journal was never opened for writing at this place: nobody has it open then.
+    file: Option<File>,
+}
+
+impl JournalLock {
+    /// Takes it, on the file `<path>.lock`, and changes nothing. Refused while another process has it.
+    pub fn take(path: &Path) -> Result<Self, OpenError> {
+        Ok(Self { path: path.to_owned(), file: file::lock_existing(path)? })
+    }
 }
 
 impl SqliteJournal {
     /// Opens the journal at this path, and makes it where there is none.
     ///
     /// A file that is no journal, is damaged, was written by a newer version or is open in another process is
-    /// refused and left as it is. The lock is on the file `<path>.lock` beside it.
+    /// refused, and nothing is changed, neither in it nor beside it.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
-        let lock = Arc::new(file::lock(path)?);
-        file::check_or_create(path, &KIND).await?;
-        let failed = |error: sqlx::Error| file::damaged_or_failed(path, &error);
-        let options = file::options(path);
-        let mut connection = options.connect().await.map_err(failed)?;
-        let head = check_contents(path, &mut connection).await?;
+        Self::open_locked(JournalLock::take(path)?).await
+    }
+
+    /// As [`SqliteJournal::open`], when other things were looked at under the lock before.
+    pub async fn open_locked(lock: JournalLock) -> Result<Self, OpenError> {
+        let JournalLock { path, file } = lock;
+        let format = file::check(&path, &KIND)?;
+        if format.is_some() {
+            check_contents(&path, &file::look(&path).await?).await?;
+        }
+        // Nothing was touched so far.
+        let lock = file.map_or_else(|| file::lock(&path), Ok)?;
+        if format.is_none() {
+            file::create(&path, &KIND, "").await?;
+        }
+        let options = file::options(&path);
+        let failed = |error: sqlx::Error| file::damaged_or_failed(&path, &error);
+        let mut connection = file::open(&path, &options, &KIND, format.unwrap_or(KIND.format)).await?;
+        let head = read_head(&mut connection).await.map_err(failed)?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .test_before_acquire(false)
@@ -96,9 +129,21 @@ impl SqliteJournal {
             .map_err(failed)?;
         let (requests, queue) = mpsc::channel(QUEUE);
         let (head_sender, head) = watch::channel(head);
-        let writer = Writer::new(options, connection, head_sender, Arc::clone(&lock));
-        tokio::spawn(writer.run(queue));
-        Ok(Self { requests, readers, head, _lock: lock, path: path.to_owned() })
+        tokio::spawn(Writer::new(options, connection, head_sender, lock).run(queue));
+        Ok(Self { requests, readers, head, path })
+    }
+
+    /// Opens the journal for reading, and changes nothing, neither in it nor beside it, even where its last writer
+    /// was killed. Appends are refused. The lock must live as long as the answer.
+    pub async fn look(lock: &JournalLock) -> Result<Self, OpenError> {
+        let path = lock.path.clone();
+        if file::check(&path, &KIND)?.is_none() {
+            let path = path.display().to_string();
+            return Err(OpenError::Failed { path, reason: "it is not there".to_owned() });
+        }
+        let readers = file::look(&path).await?;
+        let head = check_contents(&path, &readers).await?;
+        Ok(Self { requests: mpsc::channel(1).0, readers, head: watch::channel(head).1, path })
     }
 
     /// Where it is.
@@ -106,11 +151,13 @@ impl SqliteJournal {
         &self.path
     }
 
-    /// Waits until all that was sent is written, and closes the file, so that it can be opened again.
-    pub async fn close(self) {
-        let Self { requests, readers, mut head, _lock, .. } = self;
-        readers.close().await;
-        drop(requests);
+    /// Waits until all that was sent is written, and closes the file, so that it can be opened again and nothing is
+    /// left beside it. What is asked afterwards fails.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        // It fails when the writer has ended already, which is as well.
+        let _ = self.requests.send(Request::Close).await;
+        let mut head = self.head.clone();
         // The writer holds the other end: it is gone when there is nothing left to hear.
         while head.changed().await.is_ok() {}
     }
@@ -123,12 +170,12 @@ impl SqliteJournal {
 }
 
 /// The cheap checks that a journal is whole, as reading every page of a big file would take minutes.
-async fn check_contents(path: &Path, connection: &mut SqliteConnection) -> Result<u64, OpenError> {
+async fn check_contents(path: &Path, readers: &SqlitePool) -> Result<u64, OpenError> {
     let failed = |error: sqlx::Error| file::damaged_or_failed(path, &error);
     let (first, head): (Option<i64>, i64) = sqlx::query_as(
         "SELECT (SELECT min(position) FROM events), (SELECT coalesce(max(position), 0) FROM events)",
     )
-    .fetch_one(&mut *connection)
+    .fetch_one(readers)
     .await
     .map_err(failed)?;
     let damaged = |what: &str| OpenError::Damaged { path: path.display().to_string(), what: what.to_owned() };
@@ -139,16 +186,24 @@ async fn check_contents(path: &Path, connection: &mut SqliteConnection) -> Resul
     if head > 0 {
         let row = sqlx::query("SELECT * FROM events WHERE position = ?1")
             .bind(head.cast_signed())
-            .fetch_one(&mut *connection)
+            .fetch_one(readers)
             .await
             .map_err(failed)?;
         recorded(&row).map_err(|error| damaged(&format!("its last event cannot be read: {error}")))?;
     }
-    let rows = sqlx::query("SELECT count(*) FROM claims UNION ALL SELECT count(*) FROM meta")
-        .fetch_all(&mut *connection)
-        .await;
-    rows.map_err(failed)?;
+    // One row each: what counts is that the tables are there.
+    sqlx::query("SELECT 1 FROM claims, idempotency, snapshots, meta LIMIT 1")
+        .fetch_all(readers)
+        .await
+        .map_err(failed)?;
     Ok(head)
+}
+
+/// The last position; 0 where there is none.
+async fn read_head(connection: &mut SqliteConnection) -> Result<u64, sqlx::Error> {
+    let head: i64 =
+        sqlx::query_scalar("SELECT coalesce(max(position), 0) FROM events").fetch_one(connection).await?;
+    Ok(head.cast_unsigned())
 }
 
 #[async_trait]
@@ -270,19 +325,59 @@ fn recorded(row: &SqliteRow) -> Result<RecordedEvent, StoreError> {
     let position: i64 = row.try_get("position")?;
     let damaged = |what: &str| StoreError::Damaged(format!("the {what} of event {position} cannot be read"));
     let uuid = |bytes: &[u8], what: &str| Uuid::from_slice(bytes).map_err(|_| damaged(what));
+    let id: &[u8] = row.try_get("id")?;
+    let stream: String = row.try_get("stream")?;
+    let version: i64 = row.try_get("version")?;
+    let name: String = row.try_get("type")?;
+    let schema_version: i64 = row.try_get("schema_version")?;
+    let at: i64 = row.try_get("at")?;
+    let metadata: &str = row.try_get("metadata")?;
+    let data: String = row.try_get("data")?;
     let person: Option<&[u8]> = row.try_get("person")?;
+    let personal: Option<Vec<u8>> = row.try_get("personal")?;
+    let expected: Option<&[u8]> = match row.try_get("checksum") {
+        // A file of format 1 that is only looked at.
+        Err(sqlx::Error::ColumnNotFound(_)) => None,
+        found => found?,
+    };
+    let found = checksum(
+        [position, version, schema_version, at],
+        [id, stream.as_bytes(), name.as_bytes(), metadata.as_bytes(), data.as_bytes()],
+        [person, personal.as_deref()],
+    );
+    if expected.is_some_and(|expected| expected != found) {
+        return Err(StoreError::Damaged(format!(
+            "event {position} is not as it was written: its checksum differs"
+        )));
+    }
     Ok(RecordedEvent {
         position: position.cast_unsigned(),
-        id: uuid(row.try_get("id")?, "id")?,
-        stream: StreamId::from_stored(row.try_get("stream")?),
-        version: row.try_get::<i64, _>("version")?.cast_unsigned(),
-        name: row.try_get("type")?,
-        schema_version: u16::try_from(row.try_get::<i64, _>("schema_version")?)
-            .map_err(|_| damaged("schema version"))?,
-        at: Timestamp::from_microsecond(row.try_get("at")?).map_err(|_| damaged("time"))?,
-        metadata: serde_json::from_str(row.try_get("metadata")?).map_err(|_| damaged("metadata"))?,
-        data: row.try_get("data")?,
+        id: uuid(id, "id")?,
+        stream: StreamId::from_stored(stream),
+        version: version.cast_unsigned(),
+        name,
+        schema_version: u16::try_from(schema_version).map_err(|_| damaged("schema version"))?,
+        at: Timestamp::from_microsecond(at).map_err(|_| damaged("time"))?,
+        metadata: serde_json::from_str(metadata).map_err(|_| damaged("metadata"))?,
+        data,
         person: person.map(|bytes| uuid(bytes, "person").map(UserId)).transpose()?,
-        personal: row.try_get("personal")?,
+        personal,
     })
+}
+
+/// Tells a row that a disk or a hand has changed from the one that was written: the first half of a SHA-256 of all
+/// that is in it. It proves nothing against somebody who can compute it as well.
+fn checksum(numbers: [i64; 4], parts: [&[u8]; 5], optional: [Option<&[u8]>; 2]) -> [u8; 16] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for number in numbers {
+        context.update(&number.to_le_bytes());
+    }
+    // Lengths keep a part from running into the next; an absent part has none that a present one could have.
+    for part in parts.map(Some).into_iter().chain(optional) {
+        context.update(&part.map_or(u64::MAX, |part| part.len() as u64).to_le_bytes());
+        context.update(part.unwrap_or_default());
+    }
+    let mut half = [0; 16];
+    half.copy_from_slice(&context.finish().as_ref()[..16]);
+    half
 }

@@ -128,6 +128,36 @@ async fn another_master_key_is_refused() {
 }
 
 #[tokio::test]
+async fn a_refusal_leaves_what_a_kill_left() {
+    let fixture = Fixture::new().await;
+    fixture.sealer().seal(person(1), b"place", b"secret").await.expect("seals");
+    let left = TempDir::new().expect("makes a directory");
+    let contents = || {
+        ["keys.db", "keys.db-wal", "keys.db-shm"]
+            .map(|name| fs::read(left.path().join(name)).unwrap_or_default())
+    };
+    for name in ["keys.db", "keys.db-wal", "keys.db-shm"] {
+        fs::copy(fixture.directory.path().join(name), left.path().join(name)).expect("copies");
+    }
+    let before = contents();
+    assert!(!before[1].is_empty(), "the log holds the newest key");
+    let path = left.path().join("keys.db");
+    let refusal = KeyStore::open(&path, &MasterKey::generate()).await.err().expect("is refused");
+    assert!(matches!(refusal, OpenError::WrongMasterKey(_)), "{refusal}");
+    let looked = KeyStore::look(&path, &fixture.master).await.expect("looks");
+    assert!(looked.data_key(person(1)).await.expect("reads").is_some());
+    assert!(matches!(looked.create_data_key(person(2)).await, Err(StoreError::Unavailable(_))));
+    looked.close().await;
+    assert!(contents() == before, "something was touched");
+    let keys = KeyStore::open(&path, &fixture.master).await.expect("opens");
+    assert!(keys.data_key(person(1)).await.expect("reads").is_some());
+    keys.check().await.expect("is as it should be");
+    keys.close().await;
+    assert!(!left.path().join("keys.db-wal").exists() && !left.path().join("keys.db-shm").exists());
+    assert!(keys.check().await.is_err(), "it is closed");
+}
+
+#[tokio::test]
 async fn signing_keys_are_kept_wrapped() {
     let fixture = Fixture::new().await;
     let keys = fixture.sealer().keys();

@@ -1,12 +1,14 @@
 //! The `SQLite` journal: the contract, and what is special about a file.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
 use event_store::contract::{self, append, claim, stream};
-use event_store::{Append, Idempotency, Journal, OpenError, SqliteJournal};
-use sqlx::{ConnectOptions, Connection, SqliteConnection};
+use event_store::sqlite::file::integrity_faults;
+use event_store::{Append, AppendError, Idempotency, Journal, JournalLock, OpenError, SqliteJournal};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
 use tempfile::TempDir;
 
 async fn open(directory: &TempDir) -> SqliteJournal {
@@ -111,7 +113,7 @@ async fn the_file_itself_refuses_changes_and_gaps() {
         ("DELETE FROM events WHERE position = 2", "never deleted"),
         ("INSERT OR REPLACE INTO events SELECT * FROM events WHERE position = 2", "no gaps"),
         (
-            "INSERT INTO events SELECT 9, id, 'app-x', 1, type, 1, at, app_id, metadata, data, NULL, NULL FROM events",
+            "INSERT INTO events SELECT 9, id, 'app-x', 1, type, 1, at, app_id, metadata, data, NULL, NULL, NULL FROM events",
             "no gaps",
         ),
     ] {
@@ -120,19 +122,129 @@ async fn the_file_itself_refuses_changes_and_gaps() {
     }
 }
 
-/// Whatever is refused stays as it is, and nothing but the lock appears beside it.
+/// Every file of the directory with its bytes.
+fn contents(directory: &TempDir) -> BTreeMap<String, Vec<u8>> {
+    let file = |entry: std::io::Result<fs::DirEntry>| {
+        let entry = entry.expect("lists");
+        (entry.file_name().into_string().expect("is text"), fs::read(entry.path()).expect("reads"))
+    };
+    fs::read_dir(directory.path()).expect("lists").map(file).collect()
+}
+
+/// Whatever is refused stays as it is, and nothing appears beside it.
 async fn refused(directory: &TempDir) -> OpenError {
-    let path = directory.path().join("journal.db");
-    let before = fs::read(&path).expect("reads");
-    let refusal = SqliteJournal::open(&path).await.err().expect("is refused");
-    assert_eq!(fs::read(&path).expect("reads"), before);
-    let mut beside: Vec<_> = fs::read_dir(directory.path())
-        .expect("lists")
-        .map(|entry| entry.expect("lists").file_name().into_string().expect("is text"))
-        .collect();
-    beside.sort();
-    assert_eq!(beside, ["journal.db", "journal.db.lock"]);
+    let before = contents(directory);
+    let refusal = SqliteJournal::open(&directory.path().join("journal.db")).await.err().expect("is refused");
+    assert!(contents(directory) == before, "{refusal}, but something was touched");
     refusal
+}
+
+/// What a killed process leaves of a journal with 20 events: the newest are in the log beside the file only.
+async fn killed() -> TempDir {
+    let (directory, left) =
+        (TempDir::new().expect("makes a directory"), TempDir::new().expect("makes a directory"));
+    let journal = open(&directory).await;
+    journal.append(append(&stream("a"), 0, 20)).await.expect("appends");
+    for (name, bytes) in contents(&directory) {
+        fs::write(left.path().join(name), bytes).expect("writes");
+    }
+    assert!(fs::metadata(left.path().join("journal.db-wal")).expect("is there").len() > 0);
+    left
+}
+
+#[tokio::test]
+async fn is_read_after_a_kill_without_a_trace() {
+    for with_index in [true, false] {
+        let directory = killed().await;
+        if !with_index {
+            fs::remove_file(directory.path().join("journal.db-shm")).expect("removes");
+        }
+        let before = contents(&directory);
+        let lock = JournalLock::take(&directory.path().join("journal.db")).expect("takes");
+        let journal = SqliteJournal::look(&lock).await.expect("looks");
+        assert_eq!(journal.head().await, Ok(20));
+        assert_eq!(journal.read_all(0, 100).await.expect("reads").len(), 20);
+        let refusal = journal.append(append(&stream("b"), 0, 1)).await;
+        assert!(matches!(refusal, Err(AppendError::Unavailable(_))), "{refusal:?}");
+        let faults = integrity_faults(&directory.path().join("journal.db")).await.expect("checks");
+        assert_eq!(faults, Vec::<String>::new());
+        journal.close().await;
+        assert!(contents(&directory) == before, "looking left a trace");
+        drop(lock);
+        let journal = open(&directory).await;
+        assert_eq!(journal.head().await, Ok(20));
+        journal.close().await;
+        assert_eq!(contents(&directory).keys().collect::<Vec<_>>(), ["journal.db", "journal.db.lock"]);
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_one_that_a_kill_left_is_not_touched() {
+    let directory = killed().await;
+    // No commit of its log is valid any more, and without them the file has no tables.
+    let log = directory.path().join("journal.db-wal");
+    let mut bytes = fs::read(&log).expect("reads");
+    fs::write(directory.path().join("journal.db"), {
+        let mut file = fs::read(directory.path().join("journal.db")).expect("reads");
+        file[100..4096].fill(0);
+        file
+    })
+    .expect("writes");
+    bytes[32..].fill(0);
+    fs::write(&log, bytes).expect("writes");
+    let refusal = refused(&directory).await;
+    assert!(matches!(refusal, OpenError::Damaged { .. }), "{refusal}");
+}
+
+#[tokio::test]
+async fn a_changed_event_is_found() {
+    for change in [
+        "data = replace(data, '1', '2')",
+        "at = at + 1",
+        "version = 9",
+        "id = zeroblob(16)",
+        "personal = x'00'",
+        "metadata = metadata || ' '",
+        "type = 'UserBanned'",
+    ] {
+        let directory = TempDir::new().expect("makes a directory");
+        let journal = open(&directory).await;
+        journal.append(append(&stream("a"), 0, 3)).await.expect("appends");
+        journal.close().await;
+        let mut connection = plain_connection(&directory.path().join("journal.db")).await;
+        // The trigger is against mistakes; a disk that fails does not ask it.
+        let change_it =
+            format!("DROP TRIGGER events_are_never_changed; UPDATE events SET {change} WHERE position = 2;");
+        sqlx::raw_sql(AssertSqlSafe(change_it)).execute(&mut connection).await.expect("changes");
+        connection.close().await.expect("closes");
+        let journal = open(&directory).await;
+        let error = journal.read_positions(&[2]).await.expect_err(change).to_string();
+        assert!(error.contains("event 2") && error.contains("checksum"), "{error}");
+        assert_eq!(journal.read_positions(&[1, 3]).await.expect("the others").len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn format_1_is_brought_up_to_date() {
+    let directory = TempDir::new().expect("makes a directory");
+    let path = directory.path().join("journal.db");
+    let journal = open(&directory).await;
+    journal.append(append(&stream("a"), 0, 3)).await.expect("appends");
+    journal.close().await;
+    let mut connection = plain_connection(&path).await;
+    sqlx::raw_sql("ALTER TABLE events DROP COLUMN checksum; PRAGMA user_version = 1")
+        .execute(&mut connection)
+        .await
+        .expect("goes back");
+    connection.close().await.expect("closes");
+    let lock = JournalLock::take(&path).expect("takes");
+    assert_eq!(SqliteJournal::look(&lock).await.expect("looks").head().await, Ok(3));
+    drop(lock);
+    let journal = open(&directory).await;
+    journal.append(append(&stream("a"), 3, 1)).await.expect("appends");
+    assert_eq!(journal.read_all(0, 10).await.expect("reads").len(), 4);
+    journal.close().await;
+    assert_eq!(fs::read(&path).expect("reads")[60..64], 2_u32.to_be_bytes());
 }
 
 #[tokio::test]
@@ -170,7 +282,7 @@ async fn refuses_newer_and_cut_off_files() {
     newer[60..64].copy_from_slice(&99_u32.to_be_bytes());
     fs::write(&path, &newer).expect("writes");
     let refusal = refused(&directory).await;
-    assert!(matches!(refusal, OpenError::Newer { found: 99, known: 1, .. }), "{refusal}");
+    assert!(matches!(refusal, OpenError::Newer { found: 99, known: 2, .. }), "{refusal}");
 
     fs::write(&path, &whole).expect("writes");
     assert_eq!(open(&directory).await.head().await, Ok(400));

@@ -1,12 +1,16 @@
-//! Opening a `SQLite` file only if it is ours, whole, and of a known format.
+//! Opening a `SQLite` file only if it is ours, whole, and of a known format; and looking at one without a trace.
 
+use std::fmt::Write as _;
 use std::fs::{self, File, TryLockError};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqliteLockingMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
+};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
 
 use crate::journal::OpenError;
 
@@ -20,7 +24,12 @@ pub(crate) struct Kind {
     pub(crate) format: u32,
     /// The tables of a new one.
     pub(crate) schema: &'static str,
+    /// What brings a file to the next format: the first statement is for format 1.
+    pub(crate) upgrades: &'static [&'static str],
 }
+
+/// Without locks, which a file that is only looked at needs none of.
+const VFS_WITHOUT_LOCKS: &str = if cfg!(windows) { "win32-none" } else { "unix-none" };
 
 /// How every connection opens a file: what is committed is on the disk.
 pub(crate) fn options(path: &Path) -> SqliteConnectOptions {
@@ -29,34 +38,100 @@ pub(crate) fn options(path: &Path) -> SqliteConnectOptions {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(Duration::from_secs(5))
+        // What a statement needs for a while is nobody's business outside this folder.
+        .pragma("temp_store", "MEMORY")
         .pragma("trusted_schema", "OFF")
         .disable_statement_logging()
+}
+
+/// How to look at a file and change nothing, neither in it nor beside it, in whatever state its last writer left it.
+/// Only while nobody writes it.
+///
+/// Without a log beside it, the file is all there is. With one (its writer was killed), the log is read as well; its
+/// index, for which `SQLite` would write a third file, is kept in memory, as locks in memory go with an exclusive
+/// lock. A file opened for reading cannot be locked that way, so this takes none.
+pub fn looking(path: &Path) -> SqliteConnectOptions {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .read_only(true)
+        .pragma("trusted_schema", "OFF")
+        .disable_statement_logging();
+    if has_log(path) {
+        options.vfs(VFS_WITHOUT_LOCKS).locking_mode(SqliteLockingMode::Exclusive)
+    } else {
+        options.immutable(true)
+    }
+}
+
+/// Connections for [`looking`].
+pub(crate) async fn look(path: &Path) -> Result<SqlitePool, OpenError> {
+    let pool = SqlitePoolOptions::new().max_connections(1).test_before_acquire(false);
+    pool.connect_with(looking(path)).await.map_err(|error| damaged_or_failed(path, &error))
+}
+
+/// What `SQLite` finds wrong with a file when it reads all of it; nothing if all is well. Changes nothing, as
+/// [`looking`] does, and takes as long as reading the file does.
+pub async fn integrity_faults(path: &Path) -> Result<Vec<String>, sqlx::Error> {
+    let mut connection = looking(path).connect().await?;
+    let lines: Vec<String> =
+        sqlx::query_scalar("PRAGMA integrity_check(10)").fetch_all(&mut connection).await?;
+    connection.close().await?;
+    Ok(lines.into_iter().filter(|line| line != "ok").collect())
 }
 
 /// Locks `<path>.lock` for as long as the answer lives. The system gives a lock back when a process ends,
 /// however it ends.
 pub(crate) fn lock(path: &Path) -> Result<File, OpenError> {
     let beside = with_suffix(path, ".lock");
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&beside)
-        .map_err(|error| failed(&beside, &error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.display().to_string())),
-        Err(TryLockError::Error(error)) => Err(failed(&beside, &error)),
+    let file = File::options().create(true).truncate(false).write(true).open(&beside);
+    hold(path, file.map_err(|error| failed(&beside, &error))?)
+}
+
+/// As [`lock`], but makes no file: where there is none, nobody has it locked.
+pub(crate) fn lock_existing(path: &Path) -> Result<Option<File>, OpenError> {
+    let beside = with_suffix(path, ".lock");
+    match File::options().write(true).open(&beside) {
+        Ok(file) => hold(path, file).map(Some),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(&beside, &error)),
     }
 }
 
-/// Checks the file, or makes it where there is none.
-pub(crate) async fn check_or_create(path: &Path, kind: &Kind) -> Result<(), OpenError> {
+fn hold(path: &Path, file: File) -> Result<File, OpenError> {
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.display().to_string())),
+        Err(TryLockError::Error(error)) => Err(failed(&with_suffix(path, ".lock"), &error)),
+    }
+}
+
+/// The format of the file, if it is ours and whole; nothing where there is none.
+pub(crate) fn check(path: &Path, kind: &Kind) -> Result<Option<u32>, OpenError> {
     match File::open(path) {
-        Ok(file) => check(path, file, kind),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => create(path, kind).await,
+        Ok(file) => check_header(path, file, kind).map(Some),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed(path, &error)),
     }
+}
+
+/// Opens a file that was checked for writing, and brings it to the present format.
+pub(crate) async fn open(
+    path: &Path,
+    options: &SqliteConnectOptions,
+    kind: &Kind,
+    format: u32,
+) -> Result<SqliteConnection, OpenError> {
+    let opened = async {
+        let mut connection = options.connect().await?;
+        for (format, upgrade) in (1..).zip(kind.upgrades).skip_while(|(from, _)| *from < format) {
+            let statements =
+                format!("BEGIN IMMEDIATE; {upgrade}; PRAGMA user_version = {}; COMMIT;", format + 1);
+            // All of it is written in this program.
+            sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut connection).await?;
+        }
+        Ok(connection)
+    };
+    opened.await.map_err(|error| damaged_or_failed(path, &error))
 }
 
 /// What an error of `SQLite`'s means at opening.
@@ -74,7 +149,7 @@ pub(crate) fn damaged_or_failed(path: &Path, error: &sqlx::Error) -> OpenError {
 }
 
 /// Reads the header only, without `SQLite`, which would leave files beside one that is not ours.
-fn check(path: &Path, mut file: File, kind: &Kind) -> Result<(), OpenError> {
+fn check_header(path: &Path, mut file: File, kind: &Kind) -> Result<u32, OpenError> {
     let text = || path.display().to_string();
     let damaged = |what: &str| OpenError::Damaged { path: text(), what: what.to_owned() };
     let foreign = |found: String| OpenError::Foreign { path: text(), expected: kind.what, found };
@@ -100,17 +175,21 @@ fn check(path: &Path, mut file: File, kind: &Kind) -> Result<(), OpenError> {
         1 => 65_536,
         size => u64::from(size),
     };
-    // With a log beside it, the missing pages may be in there.
-    let has_log = fs::metadata(with_suffix(path, "-wal")).is_ok_and(|log| log.len() > 0);
     let size_is_valid = word(24) == word(92);
-    if size_is_valid && !has_log && length < page_size * u64::from(word(28)) {
+    // With a log beside it, the missing pages may be in there.
+    if size_is_valid && !has_log(path) && length < page_size * u64::from(word(28)) {
         return Err(damaged("it is shorter than it was: its end is missing"));
     }
-    Ok(())
+    Ok(word(60))
 }
 
-/// Makes it under another name first: a half-made file never stands in its place.
-async fn create(path: &Path, kind: &Kind) -> Result<(), OpenError> {
+fn has_log(path: &Path) -> bool {
+    fs::metadata(with_suffix(path, "-wal")).is_ok_and(|log| log.len() > 0)
+}
+
+/// Makes it, with these statements after its schema. It gets another name first: a half-made file never stands in
+/// its place.
+pub(crate) async fn create(path: &Path, kind: &Kind, first: &str) -> Result<(), OpenError> {
     let unfinished = with_suffix(path, ".new");
     match fs::remove_file(&unfinished) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -121,7 +200,7 @@ async fn create(path: &Path, kind: &Kind) -> Result<(), OpenError> {
     let options =
         options(&unfinished).create_if_missing(true).journal_mode(SqliteJournalMode::Delete).page_size(4096);
     let statements = format!(
-        "PRAGMA application_id = {}; PRAGMA user_version = {}; BEGIN; {} COMMIT;",
+        "PRAGMA application_id = {}; PRAGMA user_version = {}; BEGIN; {} {first} COMMIT;",
         kind.application_id, kind.format, kind.schema
     );
     let made = async {
@@ -137,6 +216,15 @@ async fn create(path: &Path, kind: &Kind) -> Result<(), OpenError> {
     File::open(directory)
         .and_then(|directory| directory.sync_all())
         .map_err(|error| failed(directory, &error))
+}
+
+/// Bytes for a statement, as `x'…'` or for `unhex`.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        write!(text, "{byte:02x}").expect("a String takes everything");
+    }
+    text
 }
 
 pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

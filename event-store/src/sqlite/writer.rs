@@ -1,7 +1,6 @@
 //! The one task that writes: takes what is queued, resolves it in memory, commits it together.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt::Write as _;
 use std::fs::File;
 use std::sync::Arc;
 
@@ -11,7 +10,8 @@ use sqlx::{Arguments, AssertSqlSafe, ConnectOptions, Connection, SqliteConnectio
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
-use super::stored;
+use super::file::hex;
+use super::{checksum, read_head, stored};
 use crate::journal::{
     Append, AppendError, Appended, Claim, Idempotency, Snapshot, StoreError, StoredIdempotency,
 };
@@ -22,7 +22,7 @@ const GROUP: usize = 512;
 /// Rows of one INSERT. Few sizes, so that the prepared statements stay few.
 const CHUNKS: [usize; 5] = [256, 64, 16, 4, 1];
 
-const COLUMNS: usize = 12;
+const COLUMNS: usize = 13;
 
 /// What the writer is asked for.
 pub(super) enum Request {
@@ -30,16 +30,19 @@ pub(super) enum Request {
     Append { append: Box<Append>, answer: oneshot::Sender<Result<Appended, AppendError>> },
     /// To keep a snapshot.
     Snapshot { stream: StreamId, snapshot: Snapshot, answer: oneshot::Sender<Result<(), StoreError>> },
+    /// To end, behind what was asked before.
+    Close,
 }
 
 type Answer = Result<Appended, AppendError>;
 
 pub(super) struct Writer {
+    // Dropped before `head`, at whose end somebody may wait to open the file again.
+    _lock: File,
     options: SqliteConnectOptions,
     connection: Option<SqliteConnection>,
     head: watch::Sender<u64>,
     inserts: [Arc<str>; CHUNKS.len()],
-    _lock: Arc<File>,
 }
 
 /// How a group failed.
@@ -61,15 +64,16 @@ impl Writer {
         options: SqliteConnectOptions,
         connection: SqliteConnection,
         head: watch::Sender<u64>,
-        lock: Arc<File>,
+        lock: File,
     ) -> Self {
         let inserts = CHUNKS.map(|rows| insert_statement(rows).into());
-        Self { options, connection: Some(connection), head, inserts, _lock: lock }
+        Self { _lock: lock, options, connection: Some(connection), head, inserts }
     }
 
-    /// Runs until nobody can ask any more.
+    /// Runs until it is asked to end, or nobody can ask any more.
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
-        while let Some(first) = queue.recv().await {
+        let mut closing = false;
+        while !closing && let Some(first) = queue.recv().await {
             let mut appends = Vec::new();
             let mut snapshots = Vec::new();
             let mut next = Some(first);
@@ -79,8 +83,13 @@ impl Writer {
                     Request::Snapshot { stream, snapshot, answer } => {
                         snapshots.push((stream, snapshot, answer));
                     }
+                    Request::Close => closing = true,
                 }
-                next = if appends.len() + snapshots.len() < GROUP { queue.try_recv().ok() } else { None };
+                next = if !closing && appends.len() + snapshots.len() < GROUP {
+                    queue.try_recv().ok()
+                } else {
+                    None
+                };
             }
             if !appends.is_empty() {
                 self.append_all(appends).await;
@@ -120,11 +129,8 @@ impl Writer {
         }
         let mut connection = self.options.connect().await?;
         // A commit whose outcome was unknown may have moved the head.
-        let head: i64 = sqlx::query_scalar("SELECT coalesce(max(position), 0) FROM events")
-            .fetch_one(&mut connection)
-            .await?;
-        self.head
-            .send_if_modified(|known| std::mem::replace(known, head.cast_unsigned()) != head.cast_unsigned());
+        let head = read_head(&mut connection).await?;
+        self.head.send_if_modified(|known| std::mem::replace(known, head) != head);
         Ok(connection)
     }
 
@@ -483,21 +489,33 @@ impl EventRow<'_> {
             arguments.add(self.metadata.to_string())?;
             arguments.add(event.data.clone())?;
             arguments.add(event.person.map(|person| bytes(person.0)))?;
-            arguments.add(event.personal.clone())
+            arguments.add(event.personal.clone())?;
+            arguments.add(self.checksum().to_vec())
         };
         bind().map_err(sqlx::Error::Encode)
+    }
+
+    fn checksum(&self) -> [u8; 16] {
+        let event = self.event;
+        let numbers = [
+            self.position.cast_signed(),
+            self.version.cast_signed(),
+            i64::from(event.schema_version),
+            self.append.at.as_microsecond(),
+        ];
+        let parts = [
+            event.id.as_bytes().as_slice(),
+            self.stream.as_str().as_bytes(),
+            event.name.as_bytes(),
+            self.metadata.as_bytes(),
+            event.data.as_bytes(),
+        ];
+        let person = event.person.as_ref().map(|person| person.0.as_bytes().as_slice());
+        checksum(numbers, parts, [person, event.personal.as_deref()])
     }
 }
 
 fn insert_statement(rows: usize) -> String {
     let row = format!("({})", ["?"; COLUMNS].join(","));
     format!("INSERT INTO events VALUES {}", vec![row; rows].join(","))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        write!(text, "{byte:02x}").expect("a String takes everything");
-    }
-    text
 }
