@@ -70,6 +70,14 @@ impl Journal for Faulty {
         self.inner.watch_head()
     }
 
+    fn is_shared(&self) -> bool {
+        self.inner.is_shared()
+    }
+
+    async fn versions(&self, streams: &[StreamId]) -> Result<Vec<u64>, StoreError> {
+        self.inner.versions(streams).await
+    }
+
     async fn claim_owner(&self, claim: &Claim) -> Result<Option<StreamId>, StoreError> {
         self.inner.claim_owner(claim).await
     }

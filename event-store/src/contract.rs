@@ -129,6 +129,9 @@ pub async fn reads_back_what_was_written(journal: Arc<dyn Journal>) {
     let some = journal.read_positions(&[3, 1, 9]).await.expect("reads");
     assert_eq!(some, [events[0].clone(), events[2].clone()]);
     assert_eq!(journal.read_positions(&[]).await.expect("reads"), []);
+    let versions = journal.versions(&[stream("b"), stream("absent"), stream("a"), stream("b")]).await;
+    assert_eq!(versions, Ok(vec![1, 0, 2, 1]));
+    assert_eq!(journal.versions(&[]).await, Ok(vec![]));
 }
 
 /// A wrong expected version is a conflict that tells the right one; an append without events is refused.

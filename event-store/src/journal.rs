@@ -184,6 +184,18 @@ pub enum OpenError {
         /// The newest known format.
         known: u32,
     },
+    /// An earlier version of Watchword made it, or nobody yet, and this user may not change that.
+    #[error("{path} holds {} of the {what}, but this program needs format {known} and its user may not make it. Run `watchword migrate` as the owner of the database", if *found == 0 { "nothing".to_owned() } else { format!("format {found}") })]
+    Outdated {
+        /// Which database.
+        path: String,
+        /// What should be in it.
+        what: &'static str,
+        /// Its format; 0 when there is none.
+        found: u32,
+        /// The format this program works with.
+        known: u32,
+    },
     /// The master key is not the one that the key store was made with.
     #[error("{0} was made with another master key: set the master key that it was made with")]
     WrongMasterKey(String),
@@ -241,6 +253,12 @@ pub trait Journal: Send + Sync + 'static {
 
     /// Follows [`Journal::head`]: changes after each commit.
     fn watch_head(&self) -> watch::Receiver<u64>;
+
+    /// Whether other processes append to it, too. Where none does, what this one keeps in memory is always current.
+    fn is_shared(&self) -> bool;
+
+    /// The versions of these streams, in their order, as of now: 0 where a stream does not exist.
+    async fn versions(&self, streams: &[StreamId]) -> Result<Vec<u64>, StoreError>;
 
     /// Which stream holds the claim.
     async fn claim_owner(&self, claim: &Claim) -> Result<Option<StreamId>, StoreError>;

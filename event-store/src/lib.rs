@@ -13,6 +13,7 @@ pub mod journal;
 pub mod key_store;
 pub mod lookup;
 pub mod master_key;
+pub mod postgres;
 pub mod repository;
 pub mod sealing;
 pub mod sqlite;
@@ -25,6 +26,7 @@ pub use journal::{
 pub use key_store::KeyStore;
 pub use lookup::LookupKey;
 pub use master_key::MasterKey;
+pub use postgres::{PostgresJournal, PostgresSettings, PostgresUrl};
 pub use repository::{Loaded, Repository};
 pub use sealing::Sealer;
 pub use sqlite::{JournalLock, SqliteJournal};

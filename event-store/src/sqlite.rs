@@ -257,6 +257,22 @@ impl Journal for SqliteJournal {
         self.head.clone()
     }
 
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    async fn versions(&self, streams: &[StreamId]) -> Result<Vec<u64>, StoreError> {
+        let names: Vec<&str> = streams.iter().map(StreamId::as_str).collect();
+        let versions: Vec<i64> = sqlx::query_scalar(
+            "SELECT coalesce((SELECT e.version FROM events e WHERE e.stream = s.value
+                 ORDER BY e.version DESC LIMIT 1), 0) FROM json_each(?1) s ORDER BY s.key",
+        )
+        .bind(serde_json::json!(names).to_string())
+        .fetch_all(&self.readers)
+        .await?;
+        Ok(versions.into_iter().map(i64::cast_unsigned).collect())
+    }
+
     async fn claim_owner(&self, claim: &Claim) -> Result<Option<StreamId>, StoreError> {
         let owner: Option<String> =
             sqlx::query_scalar("SELECT owner FROM claims WHERE kind = ?1 AND key = ?2")

@@ -1,0 +1,354 @@
+//! The journal in a PostgreSQL database, which several nodes share.
+//!
+//! All appends of a node go through one task, which sends whatever is queued to one function of the database. The
+//! function takes its turn by a lock that it keeps until the commit, so that positions have no gaps and their order is
+//! the order of the commits, however many nodes write.
+
+use std::fmt;
+use std::str::FromStr;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use domain::{StreamId, Timestamp, UserId};
+use schemas::envelope::RecordedEvent;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgRow};
+use sqlx::{ConnectOptions, Row};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use uuid::Uuid;
+
+use crate::journal::{
+    Append, AppendError, Appended, Claim, Journal, OpenError, Snapshot, StoreError, StoredIdempotency,
+};
+use schema::Schema;
+use writer::{Request, Writer};
+
+mod batch;
+mod head;
+pub(crate) mod schema;
+pub(crate) mod session;
+mod writer;
+
+pub use schema::Migrated;
+pub use session::PostgresSettings;
+
+const SCHEMA: Schema = Schema {
+    what: "Watchword journal",
+    name: "watchword",
+    migrations: &[include_str!("postgres/journal_1.sql")],
+};
+
+/// How many appends can wait for the writer; more wait for a place.
+const QUEUE: usize = 1024;
+
+/// Where a PostgreSQL database is, and how to log in: `postgres://user:password@host:5432/database?sslmode=verify-full`.
+///
+/// It is shown without user, password and parameters.
+#[derive(Clone)]
+pub struct PostgresUrl(PgConnectOptions);
+
+/// The text is no URL of a PostgreSQL database.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is no URL of a PostgreSQL database such as postgres://user:password@host:5432/database: {0}")]
+pub struct InvalidPostgresUrl(String);
+
+impl FromStr for PostgresUrl {
+    type Err = InvalidPostgresUrl;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
+            return Err(InvalidPostgresUrl("it does not start with postgres://".to_owned()));
+        }
+        let options: PgConnectOptions =
+            text.parse().map_err(|error: sqlx::Error| InvalidPostgresUrl(error.to_string()))?;
+        if options.get_database().is_none() {
+            return Err(InvalidPostgresUrl("it names no database".to_owned()));
+        }
+        Ok(Self(options.application_name("watchword").disable_statement_logging()))
+    }
+}
+
+impl PostgresUrl {
+    /// What sqlx connects with.
+    pub fn options(&self) -> &PgConnectOptions {
+        &self.0
+    }
+}
+
+impl fmt::Display for PostgresUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let database = self.0.get_database().unwrap_or_default();
+        match self.0.get_socket() {
+            Some(socket) => write!(f, "postgres://{}/{database}", socket.display()),
+            None => write!(f, "postgres://{}:{}/{database}", self.0.get_host(), self.0.get_port()),
+        }
+    }
+}
+
+impl fmt::Debug for PostgresUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A journal in a PostgreSQL database.
+pub struct PostgresJournal {
+    requests: mpsc::Sender<Request>,
+    readers: PgPool,
+    settings: PostgresSettings,
+    head: watch::Receiver<u64>,
+    writer: JoinHandle<()>,
+    /// Follows the head; ends with this value.
+    followers: JoinSet<()>,
+}
+
+impl PostgresJournal {
+    /// Makes the journal's tables, or brings them up to date. Only a user who may change the database can.
+    pub async fn migrate(url: &PostgresUrl, settings: &PostgresSettings) -> Result<Migrated, OpenError> {
+        SCHEMA.prepare(&url.0, settings, &url.to_string()).await
+    }
+
+    /// Opens the journal in this database, after [`PostgresJournal::migrate`].
+    ///
+    /// Something else's tables, a newer journal, and an older one that this user may not bring up to date are refused
+    /// and left as they are. From here on, all connections work as the role `watchword_service`.
+    pub async fn open(url: &PostgresUrl, settings: PostgresSettings) -> Result<Self, OpenError> {
+        let place = url.to_string();
+        let failed =
+            |error: sqlx::Error| OpenError::Failed { path: place.clone(), reason: error.to_string() };
+        Self::migrate(url, &settings).await?;
+        let connection = settings.connect(&url.0).await.map_err(failed)?;
+        let readers = settings.pool(&url.0);
+        warn_of_unsafe_settings(&readers).await.map_err(failed)?;
+        let (head_sender, head) = watch::channel(read_head(&readers).await.map_err(failed)?);
+        let head_sender = Arc::new(head_sender);
+        let (requests, queue) = mpsc::channel(QUEUE);
+        let writer = Writer {
+            options: url.0.clone(),
+            settings: settings.clone(),
+            connection: Some(connection),
+            head: Arc::clone(&head_sender),
+        };
+        let writer = tokio::spawn(writer.run(queue));
+        let mut followers = JoinSet::new();
+        followers.spawn(head::follow(readers.clone(), settings.clone(), head_sender));
+        Ok(Self { requests, readers, settings, head, writer, followers })
+    }
+
+    /// Waits until all that was sent is written, and closes the connections.
+    pub async fn close(self) {
+        let Self { requests, readers, writer, mut followers, .. } = self;
+        drop(requests);
+        let _ = writer.await;
+        followers.shutdown().await;
+        readers.close().await;
+    }
+
+    async fn read<T, F>(&self, run: impl Fn() -> F + Send) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, sqlx::Error>> + Send,
+    {
+        Ok(self.settings.retried(run).await?)
+    }
+}
+
+async fn read_head(pool: &PgPool) -> Result<u64, sqlx::Error> {
+    let head: Option<i64> =
+        sqlx::query_scalar("SELECT max(position) FROM watchword.events").fetch_one(pool).await?;
+    Ok(head.unwrap_or(0).cast_unsigned())
+}
+
+/// A server that was told not to care about power losses loses what it acknowledged.
+async fn warn_of_unsafe_settings(pool: &PgPool) -> Result<(), sqlx::Error> {
+    let off: Vec<String> = sqlx::query_scalar(
+        "SELECT name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off'",
+    )
+    .fetch_all(pool)
+    .await?;
+    if !off.is_empty() {
+        tracing::warn!(?off, "the database may lose what it acknowledged: switch these settings on");
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Journal for PostgresJournal {
+    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        if append.is_empty() || append.writes.iter().any(|write| write.events.is_empty()) {
+            return Err(AppendError::Empty);
+        }
+        let stopped = |_| AppendError::Unavailable("the writer has stopped".to_owned());
+        let place = self.requests.reserve().await.map_err(stopped)?;
+        let (answer, answered) = oneshot::channel();
+        place.send((append, answer));
+        answered.await.unwrap_or_else(|_| Err(AppendError::Unknown("the writer stopped".to_owned())))
+    }
+
+    async fn read_stream(
+        &self,
+        stream: &StreamId,
+        after_version: u64,
+    ) -> Result<Vec<RecordedEvent>, StoreError> {
+        let rows = self
+            .read(|| {
+                sqlx::query(
+                    "SELECT * FROM watchword.events WHERE stream = $1 AND version > $2 ORDER BY version",
+                )
+                .bind(stream.as_str())
+                .bind(bounded(after_version))
+                .fetch_all(&self.readers)
+            })
+            .await?;
+        rows.iter().map(recorded).collect()
+    }
+
+    async fn read_all(&self, after: u64, limit: usize) -> Result<Vec<RecordedEvent>, StoreError> {
+        let rows = self
+            .read(|| {
+                sqlx::query("SELECT * FROM watchword.events WHERE position > $1 ORDER BY position LIMIT $2")
+                    .bind(bounded(after))
+                    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+                    .fetch_all(&self.readers)
+            })
+            .await?;
+        rows.iter().map(recorded).collect()
+    }
+
+    async fn read_positions(&self, positions: &[u64]) -> Result<Vec<RecordedEvent>, StoreError> {
+        let positions: Vec<i64> = positions.iter().copied().map(bounded).collect();
+        let rows = self
+            .read(|| {
+                sqlx::query("SELECT * FROM watchword.events WHERE position = ANY ($1) ORDER BY position")
+                    .bind(&positions)
+                    .fetch_all(&self.readers)
+            })
+            .await?;
+        rows.iter().map(recorded).collect()
+    }
+
+    async fn head(&self) -> Result<u64, StoreError> {
+        self.read(|| read_head(&self.readers)).await
+    }
+
+    fn watch_head(&self) -> watch::Receiver<u64> {
+        self.head.clone()
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    async fn versions(&self, streams: &[StreamId]) -> Result<Vec<u64>, StoreError> {
+        let names: Vec<&str> = streams.iter().map(StreamId::as_str).collect();
+        let versions: Vec<i64> = self
+            .read(|| {
+                sqlx::query_scalar(
+                    "SELECT coalesce((SELECT version FROM watchword.events WHERE stream = s.name
+                         ORDER BY version DESC LIMIT 1), 0)
+                     FROM unnest($1::text[]) WITH ORDINALITY s (name, place) ORDER BY place",
+                )
+                .bind(&names)
+                .fetch_all(&self.readers)
+            })
+            .await?;
+        Ok(versions.into_iter().map(i64::cast_unsigned).collect())
+    }
+
+    async fn claim_owner(&self, claim: &Claim) -> Result<Option<StreamId>, StoreError> {
+        let owner: Option<String> = self
+            .read(|| {
+                sqlx::query_scalar("SELECT owner FROM watchword.claims WHERE kind = $1 AND key = $2")
+                    .bind(&claim.kind)
+                    .bind(&claim.key)
+                    .fetch_optional(&self.readers)
+            })
+            .await?;
+        Ok(owner.map(StreamId::from_stored))
+    }
+
+    async fn claims(&self, kind: &str, prefix: &str) -> Result<Vec<(Claim, StreamId)>, StoreError> {
+        // The last of all characters, which no key holds.
+        let end = format!("{prefix}\u{10FFFF}");
+        let rows: Vec<(String, String, String)> = self
+            .read(|| {
+                sqlx::query_as(
+                    "SELECT kind, key, owner FROM watchword.claims
+                     WHERE kind = $1 AND key >= $2 AND key < $3 ORDER BY key",
+                )
+                .bind(kind)
+                .bind(prefix)
+                .bind(&end)
+                .fetch_all(&self.readers)
+            })
+            .await?;
+        let held = |(kind, key, owner)| (Claim { kind, key }, StreamId::from_stored(owner));
+        Ok(rows.into_iter().map(held).collect())
+    }
+
+    async fn idempotent(&self, key: &[u8; 32]) -> Result<Option<StoredIdempotency>, StoreError> {
+        let row: Option<(Vec<u8>, i64, i64)> = self
+            .read(|| {
+                sqlx::query_as("SELECT fingerprint, first, last FROM watchword.idempotency WHERE key = $1")
+                    .bind(key.as_slice())
+                    .fetch_optional(&self.readers)
+            })
+            .await?;
+        let Some((fingerprint, first, last)) = row else { return Ok(None) };
+        let fingerprint = fingerprint
+            .try_into()
+            .map_err(|_| StoreError::Damaged("a fingerprint is not 32 bytes long".to_owned()))?;
+        Ok(Some(StoredIdempotency { fingerprint, first: first.cast_unsigned(), last: last.cast_unsigned() }))
+    }
+
+    async fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError> {
+        let row: Option<(i64, Vec<u8>)> = self
+            .read(|| {
+                sqlx::query_as("SELECT version, state FROM watchword.snapshots WHERE stream = $1")
+                    .bind(stream.as_str())
+                    .fetch_optional(&self.readers)
+            })
+            .await?;
+        Ok(row.map(|(version, state)| Snapshot { version: version.cast_unsigned(), state }))
+    }
+
+    async fn save_snapshot(&self, stream: &StreamId, snapshot: Snapshot) -> Result<(), StoreError> {
+        self.read(|| {
+            sqlx::query(
+                "INSERT INTO watchword.snapshots AS s VALUES ($1, $2, $3) ON CONFLICT (stream) DO UPDATE
+                 SET version = excluded.version, state = excluded.state WHERE excluded.version > s.version",
+            )
+            .bind(stream.as_str())
+            .bind(snapshot.version.cast_signed())
+            .bind(&snapshot.state)
+            .execute(&self.readers)
+        })
+        .await?;
+        Ok(())
+    }
+}
+
+/// A number for a comparison in SQL: beyond what PostgreSQL counts to there is nothing.
+fn bounded(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn recorded(row: &PgRow) -> Result<RecordedEvent, StoreError> {
+    let position: i64 = row.try_get("position")?;
+    let damaged = |what: &str| StoreError::Damaged(format!("the {what} of event {position} cannot be read"));
+    let person: Option<Uuid> = row.try_get("person")?;
+    Ok(RecordedEvent {
+        position: position.cast_unsigned(),
+        id: row.try_get("id")?,
+        stream: StreamId::from_stored(row.try_get("stream")?),
+        version: row.try_get::<i64, _>("version")?.cast_unsigned(),
+        name: row.try_get("type")?,
+        schema_version: u16::try_from(row.try_get::<i32, _>("schema_version")?)
+            .map_err(|_| damaged("schema version"))?,
+        at: Timestamp::from_microsecond(row.try_get("at")?).map_err(|_| damaged("time"))?,
+        metadata: serde_json::from_str(row.try_get("metadata")?).map_err(|_| damaged("metadata"))?,
+        data: row.try_get("data")?,
+        person: person.map(UserId),
+        personal: row.try_get("personal")?,
+    })
+}

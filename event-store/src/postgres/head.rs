@@ -1,0 +1,63 @@
+//! Following the journal's head: notifications at each commit, and a look from time to time behind them.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use futures::{FutureExt, StreamExt};
+use sqlx::postgres::{PgListener, PgPool};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::session::PostgresSettings;
+
+/// What `append` notifies of, with the new head.
+const CHANNEL: &str = "watchword_head";
+
+/// Runs until it is dropped.
+pub(super) async fn follow(pool: PgPool, settings: PostgresSettings, head: Arc<watch::Sender<u64>>) {
+    let mut looks = interval(settings.poll);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        if let Err(error) = listen(&pool, &head, &mut looks).await {
+            tracing::warn!(%error, "no notifications of new events: looking for them every {:?}", settings.poll);
+        }
+        looks.tick().await;
+        look(&pool, &head).await;
+    }
+}
+
+async fn listen(
+    pool: &PgPool,
+    head: &watch::Sender<u64>,
+    looks: &mut tokio::time::Interval,
+) -> Result<(), sqlx::Error> {
+    let mut listener = PgListener::connect_with(pool).await?;
+    listener.listen(CHANNEL).await?;
+    // What was committed before we listened notifies nobody.
+    look(pool, head).await;
+    let mut notifications = pin!(listener.into_stream());
+    loop {
+        tokio::select! {
+            notification = notifications.next() => match notification {
+                Some(notification) => {
+                    if let Ok(position) = notification?.payload().parse() {
+                        raise(head, position);
+                    }
+                }
+                None => return Ok(()),
+            },
+            _ = looks.tick() => look(pool, head).await,
+        }
+    }
+}
+
+async fn look(pool: &PgPool, head: &watch::Sender<u64>) {
+    match super::read_head(pool).boxed().await {
+        Ok(position) => raise(head, position),
+        Err(error) => tracing::warn!(%error, "the journal's head cannot be read"),
+    }
+}
+
+fn raise(head: &watch::Sender<u64>, position: u64) {
+    head.send_if_modified(|known| std::mem::replace(known, position.max(*known)) < position);
+}

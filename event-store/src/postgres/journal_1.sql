@@ -1,0 +1,247 @@
+-- The journal. Whoever runs this owns it; the service works as `watchword_service`, which may only read, and write
+-- through functions: events are never changed, whoever has got hold of the service's password.
+
+CREATE TABLE events (
+    position bigint PRIMARY KEY,
+    id uuid NOT NULL,
+    stream text COLLATE "C" NOT NULL,
+    version bigint NOT NULL,
+    type text NOT NULL,
+    schema_version integer NOT NULL,
+    at bigint NOT NULL, -- microseconds since 1970
+    app_id text NOT NULL,
+    metadata text NOT NULL,
+    data text NOT NULL,
+    person uuid,
+    personal bytea,
+    UNIQUE (stream, version)
+);
+CREATE TABLE claims (
+    kind text COLLATE "C" NOT NULL,
+    key text COLLATE "C" NOT NULL,
+    owner text NOT NULL,
+    PRIMARY KEY (kind, key)
+);
+CREATE TABLE idempotency (
+    key bytea PRIMARY KEY,
+    fingerprint bytea NOT NULL,
+    first bigint NOT NULL,
+    last bigint NOT NULL,
+    at bigint NOT NULL
+);
+CREATE TABLE snapshots (stream text COLLATE "C" PRIMARY KEY, version bigint NOT NULL, state bytea NOT NULL);
+
+-- Whoever appends locks this one row until the commit, so that positions are given in the order of commits. It is never
+-- changed: a counter in it would leave a dead row behind each commit, and they would pile up during a long backup.
+CREATE TABLE turn (one boolean PRIMARY KEY CHECK (one));
+INSERT INTO turn VALUES (true);
+
+-- Against the owner's own mistakes.
+CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'events are never changed and never deleted' USING ERRCODE = 'insufficient_privilege';
+END $$;
+CREATE TRIGGER events_are_never_changed BEFORE UPDATE OR DELETE OR TRUNCATE ON events
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- Decides a group of appends, one after the other in their order, and writes those that are not refused. Each sees what
+-- the ones before it did; a refused one changes nothing for its neighbours.
+--
+-- Streams, claims and idempotency keys come once each, and are referred to by place (1 is the first). The touches, ops
+-- and events of all appends follow each other; the *_ends say, for each append, which of them are its last ones.
+--   touch_*   The streams of an append: those it writes, in order, with the number of events; then its guards, with 0.
+--             touch_before: how many events this same append has written to the stream before this touch.
+--   op_*      The claims of an append: those it gives back, with an empty op_owner; then those it takes. op_holder: who
+--             holds the claim by what this same append did to it before; NULL if it did nothing.
+--   key_of    For each append the place of its idempotency key, 0 for none.
+--   event_*   The events of all writes.
+-- Answers, by append, with outcome, one, two and holder:
+--   0 written                       first position, last position
+--   1 written before, by the key    first position, last position
+--   2 the key was another request's
+--   3 version conflict              place of the touch, actual version
+--   4 claim taken                   place of the op; holder
+--
+-- An append that comes again because the answer to the first was lost is answered as the first was: its events are
+-- known by their ids.
+--
+-- Everything is read after the lock is held and in statements of its own: in a VOLATILE function each of them sees what
+-- was committed when it began, while a statement that locks and reads at once reads as of before its wait.
+CREATE FUNCTION append(
+    touch_ends integer[], op_ends integer[], event_ends integer[], key_of integer[],
+    fingerprints bytea[], ats bigint[],
+    streams text[], touch_stream integer[], touch_expected bigint[], touch_before bigint[], touch_events integer[],
+    claim_kinds text[], claim_keys text[], op_claim integer[], op_owner text[], op_holder text[],
+    keys bytea[],
+    event_id uuid[], event_stream text[], event_type text[], event_schema_version integer[], event_at bigint[],
+    event_app text[], event_metadata text[], event_data text[], event_person uuid[], event_personal bytea[],
+    OUT head bigint, OUT outcome integer[], OUT one bigint[], OUT two bigint[], OUT holder text[]
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+-- Plans are made while the tables are small, and kept: they must not count on that.
+SET search_path = watchword, pg_temp
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
+DECLARE
+    head_before bigint;
+    versions bigint[];
+    holders text[];
+    changed boolean[] := array_fill(false, ARRAY[cardinality(claim_kinds)]);
+    known_fingerprints bytea[];
+    known_firsts bigint[];
+    known_lasts bigint[];
+    new_keys boolean[] := array_fill(false, ARRAY[cardinality(keys)]);
+    key_ats bigint[] := array_fill(0::bigint, ARRAY[cardinality(keys)]);
+    positions bigint[] := array_fill(0::bigint, ARRAY[cardinality(event_id)]);
+    event_versions bigint[] := positions;
+    first_touch integer := 1;
+    first_op integer := 1;
+    first_event integer := 1;
+    e integer;
+    k integer;
+    c integer;
+    found_at bigint;
+    actual bigint;
+    held_by text;
+    count integer;
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'appends need the isolation level READ COMMITTED';
+    END IF;
+    PERFORM 1 FROM turn FOR UPDATE;
+    head := coalesce((SELECT v.position FROM events v ORDER BY v.position DESC LIMIT 1), 0);
+    head_before := head;
+    versions := ARRAY(
+        SELECT coalesce((SELECT v.version FROM events v WHERE v.stream = s.name ORDER BY v.version DESC LIMIT 1), 0)
+        FROM unnest(streams) WITH ORDINALITY s (name, place) ORDER BY s.place
+    );
+    IF cardinality(claim_kinds) > 0 THEN
+        holders := ARRAY(
+            SELECT coalesce((SELECT h.owner FROM claims h WHERE h.kind = n.kind AND h.key = n.key LIMIT 1), '')
+            FROM unnest(claim_kinds, claim_keys) WITH ORDINALITY n (kind, key, place) ORDER BY n.place
+        );
+    END IF;
+    IF cardinality(keys) > 0 THEN
+        SELECT array_agg(i.fingerprint ORDER BY n.place), array_agg(coalesce(i.first, 0) ORDER BY n.place),
+            array_agg(coalesce(i.last, 0) ORDER BY n.place)
+        INTO known_fingerprints, known_firsts, known_lasts
+        FROM unnest(keys) WITH ORDINALITY n (key, place)
+        LEFT JOIN LATERAL (SELECT * FROM idempotency x WHERE x.key = n.key LIMIT 1) i ON true;
+    END IF;
+
+    <<each_append>>
+    FOR a IN 1..cardinality(key_of) LOOP
+        IF a > 1 THEN
+            first_touch := touch_ends[a - 1] + 1;
+            first_op := op_ends[a - 1] + 1;
+            first_event := event_ends[a - 1] + 1;
+        END IF;
+        count := event_ends[a] - first_event + 1;
+        holder[a] := '';
+
+        k := key_of[a];
+        IF k > 0 AND known_firsts[k] > 0 THEN
+            one[a] := known_firsts[k];
+            two[a] := known_lasts[k];
+            IF known_fingerprints[k] <> fingerprints[a] THEN
+                outcome[a] := 2;
+            ELSE
+                PERFORM 1 FROM events v WHERE v.position = known_firsts[k] AND v.id = event_id[first_event];
+                outcome[a] := CASE WHEN FOUND THEN 0 ELSE 1 END;
+            END IF;
+            CONTINUE each_append;
+        END IF;
+
+        FOR t IN first_touch..touch_ends[a] LOOP
+            actual := versions[touch_stream[t]] + touch_before[t];
+            IF actual <> touch_expected[t] THEN
+                -- The first touch is a write: versions only grow, so what was written before always conflicts here.
+                SELECT v.position INTO found_at FROM events v
+                WHERE v.stream = event_stream[first_event] AND v.version = touch_expected[first_touch] + 1
+                    AND v.id = event_id[first_event];
+                IF FOUND THEN
+                    outcome[a] := 0;
+                    one[a] := found_at;
+                    two[a] := found_at + count - 1;
+                ELSE
+                    outcome[a] := 3;
+                    one[a] := t;
+                    two[a] := actual;
+                END IF;
+                CONTINUE each_append;
+            END IF;
+        END LOOP;
+        FOR o IN first_op..op_ends[a] LOOP
+            held_by := coalesce(op_holder[o], holders[op_claim[o]]);
+            IF op_owner[o] <> '' AND held_by <> '' AND held_by <> op_owner[o] THEN
+                outcome[a] := 4;
+                one[a] := o;
+                two[a] := 0;
+                holder[a] := held_by;
+                CONTINUE each_append;
+            END IF;
+        END LOOP;
+
+        -- Nothing can refuse it any more.
+        outcome[a] := 0;
+        one[a] := head + 1;
+        two[a] := head + count;
+        e := first_event;
+        FOR t IN first_touch..touch_ends[a] LOOP
+            FOR i IN 1..touch_events[t] LOOP
+                head := head + 1;
+                positions[e] := head;
+                event_versions[e] := touch_expected[t] + i;
+                e := e + 1;
+            END LOOP;
+            versions[touch_stream[t]] := versions[touch_stream[t]] + touch_events[t];
+        END LOOP;
+        FOR o IN first_op..op_ends[a] LOOP
+            c := op_claim[o];
+            holders[c] := op_owner[o];
+            changed[c] := true;
+        END LOOP;
+        IF k > 0 THEN
+            known_fingerprints[k] := fingerprints[a];
+            known_firsts[k] := one[a];
+            known_lasts[k] := two[a];
+            key_ats[k] := ats[a];
+            new_keys[k] := true;
+        END IF;
+    END LOOP;
+
+    IF head = head_before THEN
+        RETURN;
+    END IF;
+    INSERT INTO events
+    SELECT n.position, n.id, n.stream, n.version, n.type, n.schema_version, n.at, n.app_id, n.metadata, n.data, n.person,
+        n.personal
+    FROM unnest(
+        positions, event_id, event_stream, event_versions, event_type, event_schema_version, event_at, event_app,
+        event_metadata, event_data, event_person, event_personal
+    ) n (position, id, stream, version, type, schema_version, at, app_id, metadata, data, person, personal)
+    WHERE n.position > 0;
+    IF true = ANY (changed) THEN
+        DELETE FROM claims h USING unnest(claim_kinds, claim_keys, holders, changed) n (kind, key, owner, is_changed)
+        WHERE n.is_changed AND n.owner = '' AND h.kind = n.kind AND h.key = n.key;
+        INSERT INTO claims
+        SELECT n.kind, n.key, n.owner
+        FROM unnest(claim_kinds, claim_keys, holders, changed) n (kind, key, owner, is_changed)
+        WHERE n.is_changed AND n.owner <> ''
+        ON CONFLICT ON CONSTRAINT claims_pkey DO UPDATE SET owner = excluded.owner;
+    END IF;
+    IF true = ANY (new_keys) THEN
+        INSERT INTO idempotency
+        SELECT n.key, n.fingerprint, n.first, n.last, n.at
+        FROM unnest(keys, known_fingerprints, known_firsts, known_lasts, key_ats, new_keys)
+            n (key, fingerprint, first, last, at, is_new)
+        WHERE n.is_new;
+    END IF;
+    PERFORM pg_notify('watchword_head', head::text);
+END $$;
+
+REVOKE EXECUTE ON FUNCTION append FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION append TO watchword_service;
+GRANT SELECT ON events, claims, idempotency, snapshots TO watchword_service;
+-- A snapshot is no truth: it can be made again.
+GRANT INSERT, UPDATE ON snapshots TO watchword_service;

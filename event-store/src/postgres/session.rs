@@ -1,0 +1,149 @@
+//! Connections to PostgreSQL, each as the service's role and with every wait bounded.
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection};
+use tokio::time::timeout;
+
+/// The role that every connection of the service works as. It may read and append, and change no event.
+pub(crate) const ROLE: &str = "watchword_service";
+
+/// How a store on PostgreSQL waits. The defaults suit a database nearby.
+#[derive(Clone, Debug)]
+pub struct PostgresSettings {
+    /// How many connections read at the same time; the writer and whoever listens have one each besides.
+    pub readers: u32,
+    /// How long a connection may take to be made, or to come free.
+    pub connect_timeout: Duration,
+    /// How long a statement may take, its wait for locks included.
+    pub statement_timeout: Duration,
+    /// How long a lost connection is made anew, and what was lost with it sent again, before that is an error.
+    pub patience: Duration,
+    /// How often to look for new events where no notification came.
+    pub poll: Duration,
+}
+
+impl Default for PostgresSettings {
+    fn default() -> Self {
+        Self {
+            readers: 8,
+            connect_timeout: Duration::from_secs(5),
+            statement_timeout: Duration::from_secs(10),
+            patience: Duration::from_secs(15),
+            poll: Duration::from_secs(1),
+        }
+    }
+}
+
+impl PostgresSettings {
+    /// How long we wait for an answer: the server gives up a little before, and says so.
+    pub(crate) fn answer_timeout(&self) -> Duration {
+        self.statement_timeout + Duration::from_secs(1)
+    }
+
+    fn session(&self) -> String {
+        let milliseconds = self.statement_timeout.as_millis();
+        format!(
+            "SET ROLE {ROLE};
+             SET statement_timeout = {milliseconds};
+             SET idle_in_transaction_session_timeout = {milliseconds};
+             SET default_transaction_isolation = 'read committed';
+             SET client_min_messages = warning;
+             -- What is acknowledged is durable, whatever the server's default is.
+             SELECT set_config('synchronous_commit', 'on', false)
+             WHERE current_setting('synchronous_commit') = 'off';"
+        )
+    }
+
+    async fn prepare(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        // It is made of constants and a number.
+        connection.execute(sqlx::raw_sql(AssertSqlSafe(self.session()))).await?;
+        Ok(())
+    }
+
+    /// A connection of one's own.
+    pub(crate) async fn connect(&self, options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
+        let connected = timeout(self.connect_timeout, async {
+            let mut connection = options.connect().await?;
+            self.prepare(&mut connection).await?;
+            Ok(connection)
+        });
+        connected.await.unwrap_or_else(|_| Err(timed_out("the database does not answer")))
+    }
+
+    /// A pool that connects when it is asked.
+    pub(crate) fn pool(&self, options: &PgConnectOptions) -> PgPool {
+        let settings = self.clone();
+        PgPoolOptions::new()
+            .max_connections(self.readers)
+            .acquire_timeout(self.connect_timeout)
+            // It would cost a round trip each time: a connection that turns out to be dead is replaced when it is used.
+            .test_before_acquire(false)
+            .after_connect(move |connection, _| {
+                let settings = settings.clone();
+                Box::pin(async move { settings.prepare(connection).await })
+            })
+            .connect_lazy_with(options.clone())
+    }
+
+    /// Runs what changes nothing, or the same however often it is run: again, as long as the connection is what failed.
+    pub(crate) async fn retried<T, F>(&self, run: impl Fn() -> F + Send) -> Result<T, sqlx::Error>
+    where
+        F: Future<Output = Result<T, sqlx::Error>> + Send,
+    {
+        let mut pauses = Pauses::new(self.connect_timeout);
+        loop {
+            let attempt = timeout(self.answer_timeout(), run()).await;
+            match attempt.unwrap_or_else(|_| Err(timed_out("no answer"))) {
+                Err(error) if is_connection(&error) && pauses.next().await => {
+                    tracing::debug!(%error, "the database is asked again");
+                }
+                done => return done,
+            }
+        }
+    }
+}
+
+/// Pauses between attempts: from 10 ms, doubled up to a second, until time is up.
+pub(crate) struct Pauses {
+    until: tokio::time::Instant,
+    pause: Duration,
+}
+
+impl Pauses {
+    pub(crate) fn new(patience: Duration) -> Self {
+        Self { until: tokio::time::Instant::now() + patience, pause: Duration::from_millis(10) }
+    }
+
+    /// Waits, unless time is up.
+    pub(crate) async fn next(&mut self) -> bool {
+        if tokio::time::Instant::now() + self.pause > self.until {
+            return false;
+        }
+        tokio::time::sleep(self.pause).await;
+        self.pause = (2 * self.pause).min(Duration::from_secs(1));
+        true
+    }
+}
+
+/// Whether an error says that the connection is gone or was not made, rather than what the statement did.
+pub(crate) fn is_connection(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::WorkerCrashed => true,
+        // Class 08: connection exceptions; 57P: the server goes down, or is not up yet; 25006: it is a replica now.
+        sqlx::Error::Database(error) => error
+            .code()
+            .is_some_and(|code| code.starts_with("08") || code.starts_with("57P") || code == "25006"),
+        _ => false,
+    }
+}
+
+/// What an expired wait is called.
+pub(crate) fn timed_out(what: &str) -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, what))
+}

@@ -1,0 +1,133 @@
+//! The one task of a node that appends: it sends whatever is queued as one group, in one round trip.
+
+use std::sync::Arc;
+
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection, PgConnection};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+use super::batch::{Answers, Batch};
+use super::session::{Pauses, PostgresSettings, is_connection, timed_out};
+use crate::journal::{Append, AppendError, Appended};
+
+/// How many appends are committed together at most: more would make the first of them wait too long, and other nodes
+/// for their turn.
+const GROUP: usize = 512;
+
+type Answer = Result<Appended, AppendError>;
+
+/// An append and who waits for it.
+pub(super) type Request = (Append, oneshot::Sender<Answer>);
+
+pub(super) struct Writer {
+    pub(super) options: PgConnectOptions,
+    pub(super) settings: PostgresSettings,
+    pub(super) connection: Option<PgConnection>,
+    pub(super) head: Arc<watch::Sender<u64>>,
+}
+
+/// How sending a group failed.
+enum Failure {
+    /// Nothing was sent.
+    NotSent(sqlx::Error),
+    /// The database refused all of it.
+    Refused(sqlx::Error),
+    /// It was sent, and no answer came: some of it may be written.
+    Lost(sqlx::Error),
+}
+
+impl Writer {
+    /// Runs until nobody can ask any more.
+    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+        let mut group = Vec::new();
+        while queue.recv_many(&mut group, GROUP).await > 0 {
+            let (appends, waiting): (Vec<_>, Vec<_>) = group.drain(..).unzip();
+            for (waiting, answer) in waiting.into_iter().zip(self.append_all(&appends).await) {
+                // Whoever went away can ask again under the same idempotency key.
+                let _ = waiting.send(answer);
+            }
+        }
+        if let Some(connection) = self.connection.take() {
+            let _ = connection.close().await;
+        }
+    }
+
+    /// Sends a group until there is an answer. Sending it again does no harm: the database knows the events by their ids.
+    async fn append_all(&mut self, appends: &[Append]) -> Vec<Answer> {
+        let batch = Batch::new(appends);
+        let mut pauses = Pauses::new(self.settings.patience);
+        let mut is_unknown = false;
+        loop {
+            let (error, again) = match self.send(&batch).await {
+                Ok(answers) => {
+                    let head = answers.head.cast_unsigned();
+                    self.head.send_if_modified(|known| std::mem::replace(known, head.max(*known)) < head);
+                    return batch.read(&answers);
+                }
+                Err(Failure::NotSent(error)) => (error, true),
+                Err(Failure::Lost(error)) => {
+                    is_unknown = true;
+                    (error, true)
+                }
+                Err(Failure::Refused(error)) => {
+                    // One append that the database cannot take must not fail its neighbours.
+                    if appends.len() > 1 && is_about_the_data(&error) {
+                        tracing::error!(%error, "a group of appends was refused: each is sent alone");
+                        return self.append_each(appends).await;
+                    }
+                    let again = is_passing(&error);
+                    (error, again)
+                }
+            };
+            tracing::warn!(%error, "the journal could not append");
+            if !again || !pauses.next().await {
+                let error = error.to_string();
+                let error =
+                    if is_unknown { AppendError::Unknown(error) } else { AppendError::Unavailable(error) };
+                return vec![Err(error); appends.len()];
+            }
+        }
+    }
+
+    async fn append_each(&mut self, appends: &[Append]) -> Vec<Answer> {
+        let mut answers = Vec::with_capacity(appends.len());
+        for append in appends {
+            answers.extend(Box::pin(self.append_all(std::slice::from_ref(append))).await);
+        }
+        answers
+    }
+
+    /// The connection is put back only when all went well, so that a broken one is never used again.
+    async fn send(&mut self, batch: &Batch<'_>) -> Result<Answers, Failure> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.settings.connect(&self.options).await.map_err(Failure::NotSent)?,
+        };
+        let sent = timeout(self.settings.answer_timeout(), batch.send(&mut connection)).await;
+        match sent.unwrap_or_else(|_| Err(timed_out("no answer"))) {
+            Ok(answers) => {
+                self.connection = Some(connection);
+                Ok(answers)
+            }
+            Err(error) if error.as_database_error().is_some() && !is_connection(&error) => {
+                Err(Failure::Refused(error))
+            }
+            Err(error) => Err(Failure::Lost(error)),
+        }
+    }
+}
+
+fn code(error: &sqlx::Error) -> Option<std::borrow::Cow<'_, str>> {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code)
+}
+
+/// Class 40: deadlocks and failed serialization.
+fn is_passing(error: &sqlx::Error) -> bool {
+    code(error).is_some_and(|code| code.starts_with("40"))
+}
+
+/// Classes 22 and 23: values that the database cannot take.
+fn is_about_the_data(error: &sqlx::Error) -> bool {
+    code(error).is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
+}

@@ -1,0 +1,220 @@
+//! What breaks between a node and its database.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use event_store::contract::{append, claim, stream};
+use event_store::{Append, AppendError, Appended, Idempotency, Journal, PostgresJournal, PostgresSettings};
+use futures::future::join_all;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, Executor};
+use test_services::Postgres;
+use tokio::time::sleep;
+
+use super::nodes::{check, load};
+use super::proxy::{Fault, Proxy};
+use super::{open, settings, url};
+
+fn once() -> Option<Idempotency> {
+    Some(Idempotency { key: [1; 32], fingerprint: [2; 32] })
+}
+
+/// Sends appends through a network that breaks at one of them, and returns the journal behind the network.
+async fn through(
+    fault: Fault,
+    settings: PostgresSettings,
+) -> (Vec<Result<Appended, AppendError>>, PostgresJournal) {
+    let server = Postgres::shared();
+    let database = server.database();
+    let proxy = Proxy::start(server.port()).await;
+    let journal = PostgresJournal::open(&url(&proxy.url(&database)), settings).await.expect("opens");
+    journal.append(append(&stream("a"), 0, 1)).await.expect("appends");
+    proxy.break_next(fault).await;
+    let sent = [
+        Append { idempotency: once(), taken: vec![(claim("x"), stream("b"))], ..append(&stream("b"), 0, 2) },
+        append(&stream("a"), 0, 1),
+        Append { released: vec![claim("y")], ..append(&stream("a"), 1, 3) },
+        Append { idempotency: once(), ..append(&stream("c"), 0, 1) },
+        Append { taken: vec![(claim("x"), stream("d"))], ..append(&stream("d"), 0, 1) },
+    ];
+    let answers = join_all(sent.into_iter().map(|append| journal.append(append))).await;
+    assert!(proxy.is_done().await);
+    // Behind the network there is the truth.
+    (answers, open(&database).await)
+}
+
+async fn assert_settled(answers: &[Result<Appended, AppendError>], journal: &PostgresJournal) {
+    let written = |first, last| Ok(Appended { first, last, replayed: false });
+    let conflict = AppendError::Conflict { stream: stream("a"), actual: 1 };
+    let expected = [
+        written(2, 3),
+        Err(conflict),
+        written(4, 6),
+        Ok(Appended { first: 2, last: 3, replayed: true }),
+        Err(AppendError::ClaimTaken { claim: claim("x"), owner: stream("b") }),
+    ];
+    for (place, (answer, expected)) in answers.iter().zip(&expected).enumerate() {
+        match (place, answer) {
+            // Sent again, it finds a version that its own neighbour made.
+            (1, Err(AppendError::Conflict { .. })) => {}
+            _ => assert_eq!(answer, expected, "append {place}"),
+        }
+    }
+    assert_eq!(journal.read_all(0, 99).await.expect("reads").len(), 6);
+    assert_eq!(journal.versions(&[stream("a"), stream("b"), stream("c")]).await, Ok(vec![4, 2, 0]));
+}
+
+/// Invariants a and b: the answer to the commit is lost, the events are there, once.
+#[tokio::test]
+async fn inv_b_a_lost_commit_reply_is_settled() {
+    let (answers, journal) = through(Fault::LoseReply, settings()).await;
+    assert_settled(&answers, &journal).await;
+}
+
+#[tokio::test]
+async fn inv_b_a_lost_request_is_sent_again() {
+    let (answers, journal) = through(Fault::LoseRequest, settings()).await;
+    assert_settled(&answers, &journal).await;
+}
+
+/// The first attempt arrives after the second was carried out: it changes nothing any more.
+#[tokio::test]
+async fn inv_b_a_late_request_changes_nothing() {
+    let late = Duration::from_millis(2500);
+    let hasty = PostgresSettings { statement_timeout: Duration::from_millis(500), ..settings() };
+    let (answers, journal) = through(Fault::Late(late), hasty).await;
+    assert_settled(&answers, &journal).await;
+    sleep(late).await;
+    assert_settled(&answers, &journal).await;
+}
+
+/// Where even patience finds no answer, the answer is that it is unknown; asked again later, it is found.
+#[tokio::test]
+async fn inv_b_what_cannot_be_settled_is_unknown_and_converges() {
+    let mut server = Postgres::start();
+    let database = server.database();
+    let proxy = Proxy::start(server.port()).await;
+    let impatient = PostgresSettings {
+        patience: Duration::from_millis(300),
+        connect_timeout: Duration::from_millis(300),
+        ..settings()
+    };
+    let journal = PostgresJournal::open(&url(&proxy.url(&database)), impatient).await.expect("opens");
+    journal.append(append(&stream("a"), 0, 1)).await.expect("appends");
+    proxy.break_next(Fault::Late(Duration::from_secs(3600))).await;
+    let sent = append(&stream("a"), 1, 1);
+    let sending = journal.append(sent.clone());
+    let crash = async {
+        sleep(Duration::from_millis(200)).await;
+        server.crash();
+    };
+    let (answer, ()) = tokio::join!(sending, crash);
+    assert!(matches!(answer, Err(AppendError::Unknown(_))), "{answer:?}");
+    let refused = journal.append(append(&stream("b"), 0, 1)).await;
+    assert!(matches!(refused, Err(AppendError::Unavailable(_))), "nothing was sent: {refused:?}");
+    assert!(journal.head().await.is_err());
+
+    server.up();
+    let again = journal.append(sent.clone()).await;
+    assert_eq!(again, Ok(Appended { first: 2, last: 2, replayed: false }));
+    assert_eq!(journal.append(sent).await, again, "the same events again are the same append");
+    assert_eq!(open(&database).await.read_all(0, 9).await.expect("reads").len(), 2);
+}
+
+/// Invariants a and t: the database ends connections at random while two nodes write.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inv_a_t_killed_backends_lose_nothing() {
+    let server = Postgres::shared();
+    let database = server.database();
+    let (one, two) = (Arc::new(open(&database).await), Arc::new(open(&database).await));
+    let loads = async { tokio::join!(load(one.clone(), "one", 60), load(two.clone(), "two", 60)) };
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let admin = database.clone();
+    let killer = tokio::task::spawn_blocking(move || {
+        let mut killed = 0;
+        while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+            let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                WHERE application_name = 'watchword' AND datname = current_database()";
+            killed += server.psql(&admin, sql).trim().parse::<u32>().expect("a number");
+            std::thread::sleep(Duration::from_millis(60));
+        }
+        killed
+    });
+    let (first, second) = loads.await;
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(killer.await.expect("ends") > 0);
+    check(&*one, &[first, second].concat()).await;
+    assert_eq!(*one.watch_head().borrow(), one.head().await.expect("has a head"));
+}
+
+/// Invariants a and t: the whole server crashes under load, twice, and comes again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inv_a_t_a_crashed_server_loses_nothing() {
+    let mut server = Postgres::start();
+    let database = server.database();
+    let (one, two) = (Arc::new(open(&database).await), Arc::new(open(&database).await));
+    let crashes = tokio::task::spawn_blocking(move || {
+        for _ in 0..2 {
+            std::thread::sleep(Duration::from_millis(150));
+            server.crash();
+            server.up();
+        }
+        server
+    });
+    let (first, second) = tokio::join!(load(one.clone(), "one", 150), load(two, "two", 150));
+    let _server = crashes.await.expect("ends");
+    check(&*one, &[first, second].concat()).await;
+}
+
+/// The rows of the answer come before the commit: what fails at the commit itself was not written.
+#[tokio::test]
+async fn goes_on_after_a_failed_commit() {
+    let server = Postgres::shared();
+    let database = server.database();
+    let journal = open(&database).await;
+    journal.append(append(&stream("a"), 0, 1)).await.expect("appends");
+    server.psql(
+        &database,
+        "CREATE FUNCTION trap() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN RAISE EXCEPTION 'the disk is full' USING ERRCODE = 'disk_full'; END $$;
+         CREATE CONSTRAINT TRIGGER trap AFTER INSERT ON watchword.events DEFERRABLE INITIALLY DEFERRED
+             FOR EACH ROW EXECUTE FUNCTION trap()",
+    );
+    let refused = journal.append(append(&stream("a"), 1, 1)).await.expect_err("cannot commit");
+    assert!(matches!(&refused, AppendError::Unavailable(why) if why.contains("disk is full")), "{refused}");
+    assert_eq!(journal.read_all(0, 9).await.expect("reads").len(), 1);
+    server.psql(&database, "DROP TRIGGER trap ON watchword.events");
+    assert_eq!(journal.append(append(&stream("a"), 1, 1)).await.expect("appends").first, 2);
+    assert_eq!(*journal.watch_head().borrow(), 2);
+}
+
+/// What the database cannot take must not fail those it is committed with.
+#[tokio::test]
+async fn a_value_that_cannot_be_stored_spares_its_neighbours() {
+    let journal = open(&Postgres::shared().database()).await;
+    let mut bad = append(&stream("bad"), 0, 1);
+    bad.writes[0].events[0].data = "\0".to_owned();
+    let sent = [append(&stream("a"), 0, 1), bad, append(&stream("b"), 0, 1)];
+    let answers = join_all(sent.into_iter().map(|append| journal.append(append))).await;
+    assert!(answers[0].is_ok() && answers[2].is_ok(), "{answers:?}");
+    assert!(matches!(answers[1], Err(AppendError::Unavailable(_))), "{answers:?}");
+    assert_eq!(journal.head().await, Ok(2));
+}
+
+/// Whoever holds the lock for ever, such as a person with psql, makes appends fail in time, and no longer than that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_that_is_not_given_back_is_an_error_in_time() {
+    let database = Postgres::shared().database();
+    let hasty = PostgresSettings { statement_timeout: Duration::from_millis(300), ..settings() };
+    let journal = PostgresJournal::open(&url(&database), hasty).await.expect("opens");
+    let options: PgConnectOptions = database.parse().expect("a URL");
+    let mut holder = options.connect().await.expect("connects");
+    holder.execute("BEGIN").await.expect("begins");
+    holder.execute("SELECT * FROM watchword.turn FOR UPDATE").await.expect("locks");
+    let refused = journal.append(append(&stream("a"), 0, 1)).await.expect_err("cannot append");
+    assert!(matches!(refused, AppendError::Unavailable(_)), "{refused}");
+    assert_eq!(journal.head().await, Ok(0), "readers wait for nobody");
+    holder.execute("COMMIT").await.expect("ends");
+    assert_eq!(journal.append(append(&stream("a"), 0, 1)).await.expect("appends").first, 1);
+}

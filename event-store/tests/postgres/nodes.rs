@@ -1,0 +1,154 @@
+//! Several nodes, and several processes, on one journal.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use event_store::contract::{append, claim, stream};
+use event_store::{Append, AppendError, Journal};
+use futures::future::join_all;
+use test_services::Postgres;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::open;
+
+/// Names the database to a test program that is started as another process.
+const DATABASE: &str = "TEST_OTHER_PROCESS_DATABASE";
+
+/// Appends to streams of its own, to one that all fight over, and takes claims that others want. Returns the ids of the
+/// events that were acknowledged.
+pub(crate) async fn load(journal: Arc<dyn Journal>, name: &str, rounds: u64) -> Vec<Uuid> {
+    let writer = |number: usize| {
+        let journal = Arc::clone(&journal);
+        let own = stream(&format!("{name}-{number}"));
+        async move {
+            let mut acknowledged = Vec::new();
+            let (mut shared_version, mut own_version) = (0, 0);
+            for round in 0..rounds {
+                let key = format!("claim {round}");
+                let send = Append { taken: vec![(claim(&key), own.clone())], ..append(&own, own_version, 2) };
+                let ids: Vec<Uuid> = send.writes[0].events.iter().map(|event| event.id).collect();
+                match journal.append(send).await {
+                    Ok(_) => {
+                        acknowledged.extend(ids);
+                        own_version += 2;
+                    }
+                    Err(AppendError::ClaimTaken { owner, .. }) => assert_ne!(owner, own),
+                    Err(error) => panic!("{error}"),
+                }
+                // Until it is our turn.
+                loop {
+                    let send = append(&stream("shared"), shared_version, 1);
+                    let id = send.writes[0].events[0].id;
+                    match journal.append(send).await {
+                        Ok(_) => {
+                            acknowledged.push(id);
+                            shared_version += 1;
+                            break;
+                        }
+                        Err(AppendError::Conflict { actual, .. }) => shared_version = actual,
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            }
+            acknowledged
+        }
+    };
+    join_all((0..4).map(writer)).await.concat()
+}
+
+/// Invariant a, and that each claim has one owner who wrote its events.
+pub(crate) async fn check(journal: &dyn Journal, acknowledged: &[Uuid]) {
+    let events = journal.read_all(0, usize::MAX).await.expect("reads");
+    let mut versions = BTreeMap::new();
+    for (event, position) in events.iter().zip(1..) {
+        assert_eq!(event.position, position, "positions have no gaps");
+        let version = versions.entry(&event.stream).or_insert(0);
+        *version += 1;
+        assert_eq!(event.version, *version, "versions of {} have no gaps", event.stream);
+    }
+    assert_eq!(journal.head().await, Ok(events.len() as u64));
+    let ids: BTreeSet<Uuid> = events.iter().map(|event| event.id).collect();
+    assert_eq!(ids.len(), events.len(), "no event is there twice");
+    let told: BTreeSet<Uuid> = acknowledged.iter().copied().collect();
+    assert_eq!(told.len(), acknowledged.len());
+    assert_eq!(told, ids, "what was acknowledged is there, and nothing else");
+    for (claim, owner) in journal.claims("email", "").await.expect("reads") {
+        assert!(versions.contains_key(&owner), "{} belongs to {owner}, who wrote nothing", claim.key);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inv_a_h_nodes_that_race_write_one_log() {
+    let database = Postgres::shared().database();
+    let (one, two) = (Arc::new(open(&database).await), Arc::new(open(&database).await));
+    let (first, second) = tokio::join!(load(one.clone(), "one", 40), load(two.clone(), "two", 40));
+    check(&*one, &[first, second].concat()).await;
+    assert_eq!(one.read_all(0, usize::MAX).await, two.read_all(0, usize::MAX).await);
+    assert_eq!(one.claims("email", "").await.expect("reads").len(), 40);
+}
+
+/// What [`inv_a_h_processes_that_race_write_one_log`] starts; by itself it does nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_process() {
+    let Ok(database) = std::env::var(DATABASE) else { return };
+    let journal = Arc::new(open(&database).await);
+    for id in load(journal, &format!("process {}", std::process::id()), 25).await {
+        println!("acknowledged={id}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inv_a_h_processes_that_race_write_one_log() {
+    let database = Postgres::shared().database();
+    let start = || {
+        Command::new(std::env::current_exe().expect("has a path"))
+            .args(["--exact", "nodes::another_process", "--nocapture"])
+            .env(DATABASE, &database)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("starts")
+    };
+    let processes = [start(), start()];
+    let mut acknowledged = Vec::new();
+    for process in processes {
+        let output = process.wait_with_output().expect("ends");
+        let text = String::from_utf8(output.stdout).expect("is text");
+        assert!(output.status.success(), "{text}");
+        let ids = text.lines().filter_map(|line| line.split_once("acknowledged=")).map(|(_, id)| id);
+        acknowledged.extend(ids.map(|id| id.parse::<Uuid>().expect("an id")));
+    }
+    assert!(acknowledged.len() > 2 * 4 * 25, "{}", acknowledged.len());
+    check(&open(&database).await, &acknowledged).await;
+}
+
+/// A node hears at once what another one wrote; and when nothing can be heard, it looks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_follows_what_others_write() {
+    let database = Postgres::shared().database();
+    let patient = event_store::PostgresSettings { poll: Duration::from_hours(1), ..super::settings() };
+    let listening = event_store::PostgresJournal::open(&super::url(&database), patient).await.expect("opens");
+    let looking = open(&database).await;
+    let writing = open(&database).await;
+    let (mut heard, mut seen) = (listening.watch_head(), looking.watch_head());
+    // The first look comes after the first notification can be heard.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for position in 1..=5 {
+        writing.append(append(&stream("a"), position - 1, 1)).await.expect("appends");
+        assert_eq!(*writing.watch_head().borrow(), position, "a node knows what it wrote itself");
+        for follower in [&mut heard, &mut seen] {
+            let reached = follower.wait_for(|head| *head == position);
+            timeout(Duration::from_secs(5), reached).await.expect("soon").expect("lives");
+        }
+        if position == 3 {
+            // Whoever listens comes again.
+            let sql =
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'";
+            assert_eq!(Postgres::shared().psql(&database, sql).trim(), "3");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+}
