@@ -25,7 +25,6 @@ import sys
 
 import nats
 from nats.errors import Error as NatsError
-from nats.errors import TimeoutError as NothingToRead
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
@@ -132,7 +131,7 @@ class Cursor:
         log.info("following %s from position %d", self.subject, position)
 
     async def next(self, patience: float) -> list[dict]:
-        """The next events, at most BATCH. NothingToRead if there are none in time."""
+        """The next events, at most BATCH. TimeoutError if there are none in time."""
         events = []
         for message in await self.subscription.fetch(BATCH, timeout=patience):
             event = json.loads(message.data)
@@ -166,7 +165,7 @@ async def run(arguments: argparse.Namespace, counts: Counts) -> None:
                 placed = True
             new = counts.add(await cursor.next(arguments.patience))
             log.info("%d new events, now at position %d", new, counts.position)
-        except NothingToRead:
+        except asyncio.TimeoutError:
             if placed and arguments.until_idle:
                 break
         except (NatsError, Interrupted) as error:
@@ -174,7 +173,7 @@ async def run(arguments: argparse.Namespace, counts: Counts) -> None:
             log.warning("starting again from position %d: %s", counts.position, error)
             placed = False
             await asyncio.sleep(1)
-    await connection.drain()
+    await connection.close()
 
 
 def main() -> int:

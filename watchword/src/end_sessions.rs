@@ -1,0 +1,64 @@
+//! `end-sessions`: ends every session of everybody, after an older state of the journal was restored.
+//!
+//! Such a journal has forgotten revocations that were acknowledged, and takes a refresh token that was spent since for
+//! the newest of its session. Nobody knows any more which sessions those are, so all of them end. Tokens of sessions
+//! that the journal does not know are refused anyway.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use axum::http::Method;
+use serde_json::json;
+
+use crate::channel::Channel;
+use crate::config::Config;
+use crate::data_dir::{self, DataDirError, State};
+use crate::instance::Instance;
+use crate::progress::Progress;
+
+/// What was done.
+struct Ended {
+    users: u64,
+    sessions: u64,
+}
+
+pub async fn run(mut config: Config, as_json: bool) -> anyhow::Result<ExitCode> {
+    if data_dir::inspect(&config)? == State::Fresh {
+        return Err(DataDirError::Absent { path: config.data_dir }.into());
+    }
+    // All requests come from one address here.
+    config.limits.enabled = false;
+    let instance = Instance::open(&config, config.listen).await?;
+    let ended = end_all(&instance).await;
+    instance.close().await;
+    let Ended { users, sessions } = ended?;
+    let mut out = std::io::stdout();
+    if as_json {
+        writeln!(out, "{}", json!({ "users": users, "sessions": sessions }))?;
+    } else {
+        writeln!(out, "ended {sessions} sessions of {users} users")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One request for each user, so that each is written to the log as an operator's act. What is interrupted can be
+/// run again.
+async fn end_all(instance: &Instance) -> anyhow::Result<Ended> {
+    let users = instance.users_with_sessions().await?;
+    let channel = Channel::Embedded { router: instance.router(), key: instance.platform_key().await? };
+    let progress = Progress::start(users.len() as u64);
+    let mut ended = Ended { users: 0, sessions: 0 };
+    for (app, user) in users {
+        let path = format!("/v1/apps/{app}/admin/users/{user}/sessions/revoke-all");
+        let answer = channel.send(Method::POST, &path, Some(&json!({}))).await?;
+        if !answer.is_success() {
+            bail!("the sessions of the user {user} of {app} were not ended: {}", answer.refusal());
+        }
+        ended.users += 1;
+        ended.sessions += answer.json["revoked"].as_u64().unwrap_or_default();
+        progress.at(ended.users, ended.users);
+    }
+    progress.end();
+    Ok(ended)
+}
