@@ -108,18 +108,21 @@ impl SqliteJournal {
     /// As [`SqliteJournal::open`], when other things were looked at under the lock before.
     pub async fn open_locked(lock: JournalLock) -> Result<Self, OpenError> {
         let JournalLock { path, file } = lock;
-        let format = file::check(&path, &KIND)?;
-        if format.is_some() {
+        if file::check(&path, &KIND)?.is_some() {
             check_contents(&path, &file::look(&path).await?).await?;
         }
         // Nothing was touched so far.
         let lock = file.map_or_else(|| file::lock(&path), Ok)?;
-        if format.is_none() {
+        // Looked at once more: before the lock somebody else could have made it, and a new file would take its place.
+        let format = if let Some(format) = file::check(&path, &KIND)? {
+            format
+        } else {
             file::create(&path, &KIND, "").await?;
-        }
+            KIND.format
+        };
         let options = file::options(&path);
         let failed = |error: sqlx::Error| file::damaged_or_failed(&path, &error);
-        let mut connection = file::open(&path, &options, &KIND, format.unwrap_or(KIND.format)).await?;
+        let mut connection = file::open(&path, &options, &KIND, format).await?;
         let head = read_head(&mut connection).await.map_err(failed)?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
