@@ -120,7 +120,7 @@ impl SqliteJournal {
             file::create(&path, &KIND, "").await?;
             KIND.format
         };
-        let options = file::options(&path);
+        let options = file::options(&path).statement_cache_capacity(writer::STATEMENTS);
         let failed = |error: sqlx::Error| file::damaged_or_failed(&path, &error);
         let mut connection = file::open(&path, &options, &KIND, format).await?;
         let head = read_head(&mut connection).await.map_err(failed)?;

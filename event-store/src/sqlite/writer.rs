@@ -19,10 +19,14 @@ use crate::journal::{
 /// How many requests are committed together at most: more would make the first of them wait too long.
 const GROUP: usize = 512;
 
-/// Rows of one INSERT. Few sizes, so that the prepared statements stay few.
-const CHUNKS: [usize; 5] = [256, 64, 16, 4, 1];
+/// The most rows of one INSERT. Each number of rows is a statement of its own, prepared once and kept.
+const ROWS: usize = 128;
 
-const COLUMNS: usize = 13;
+/// How many prepared statements a writer's connection keeps: those of all numbers of rows, with and without claims.
+pub(super) const STATEMENTS: usize = 4 * ROWS;
+
+/// One row of values, in the order of the table.
+const ROW: &str = "(?,?,?,?,?,?,?,?,?,?,?,?,?)";
 
 /// What the writer is asked for.
 pub(super) enum Request {
@@ -42,14 +46,13 @@ pub(super) struct Writer {
     options: SqliteConnectOptions,
     connection: Option<SqliteConnection>,
     head: watch::Sender<u64>,
-    inserts: [Arc<str>; CHUNKS.len()],
 }
 
 /// How a group failed.
 enum Failure {
     /// Before the commit: nothing of it is there.
     Before(sqlx::Error),
-    /// At the commit: some of it may be there.
+    /// At the commit: all of it may be there.
     AtCommit(sqlx::Error),
 }
 
@@ -66,8 +69,7 @@ impl Writer {
         head: watch::Sender<u64>,
         lock: File,
     ) -> Self {
-        let inserts = CHUNKS.map(|rows| insert_statement(rows).into());
-        Self { _lock: lock, options, connection: Some(connection), head, inserts }
+        Self { _lock: lock, options, connection: Some(connection), head }
     }
 
     /// Runs until it is asked to end, or nobody can ask any more.
@@ -134,48 +136,23 @@ impl Writer {
         Ok(connection)
     }
 
+    /// A group takes two turns of the connection's thread, as each costs more than most statements: one that begins
+    /// and reads, one that writes and commits.
+    ///
     /// The connection is put back only when all went well, so that a broken one is never used again.
     async fn commit(&mut self, appends: &[Append], group: &mut Group) -> Result<Vec<Answer>, Failure> {
         let mut connection = self.connection().await?;
         group.head = *self.head.borrow();
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut connection).await?;
-        group.read(&mut connection, appends).await?;
+        group.begin(&mut connection, appends).await?;
         let results: Vec<_> =
             appends.iter().enumerate().map(|(i, append)| group.resolve(i, append)).collect();
         if group.accepted.is_empty() {
             sqlx::query("ROLLBACK").execute(&mut connection).await?;
         } else {
-            self.write(&mut connection, appends, group).await?;
-            sqlx::query("COMMIT").execute(&mut connection).await.map_err(Failure::AtCommit)?;
+            group.commit(&mut connection, appends).await?;
         }
         self.connection = Some(connection);
         Ok(results)
-    }
-
-    async fn write(
-        &self,
-        connection: &mut SqliteConnection,
-        appends: &[Append],
-        group: &Group,
-    ) -> Result<(), sqlx::Error> {
-        let rows = rows(appends, group);
-        let mut rest = rows.as_slice();
-        for (size, statement) in CHUNKS.into_iter().zip(&self.inserts) {
-            while rest.len() >= size {
-                let (chunk, after) = rest.split_at(size);
-                rest = after;
-                let mut arguments = SqliteArguments::default();
-                for row in chunk {
-                    row.bind(&mut arguments)?;
-                }
-                // The statement is made of constants.
-                sqlx::query_with(AssertSqlSafe(Arc::clone(statement)), arguments)
-                    .execute(&mut *connection)
-                    .await?;
-            }
-        }
-        group.write_claims(connection).await?;
-        group.write_idempotency(connection, appends).await
     }
 
     /// Finds out what became of a group whose commit failed, and gets the writer going again.
@@ -249,8 +226,9 @@ struct Accepted {
 }
 
 impl Group {
-    /// One query for all versions, one for all claims, one for all idempotency keys.
-    async fn read(&mut self, connection: &mut SqliteConnection, appends: &[Append]) -> Result<(), Failure> {
+    /// Begins the transaction, and reads what the appends rest on: one query for all versions, one for all claims,
+    /// one for all idempotency keys.
+    async fn begin(&mut self, connection: &mut SqliteConnection, appends: &[Append]) -> Result<(), Failure> {
         let streams: BTreeSet<&str> = appends
             .iter()
             .flat_map(|append| {
@@ -261,7 +239,8 @@ impl Group {
             .collect();
         // A correlated look-up reads one index entry per stream, where a join with GROUP BY would read them all.
         let rows: Vec<(String, i64)> = sqlx::query_as(
-            "SELECT s.value, coalesce((SELECT e.version FROM events e WHERE e.stream = s.value
+            "BEGIN IMMEDIATE;
+             SELECT s.value, coalesce((SELECT e.version FROM events e WHERE e.stream = s.value
                  ORDER BY e.version DESC LIMIT 1), 0) FROM json_each(?1) s",
         )
         .bind(serde_json::json!(streams).to_string())
@@ -380,7 +359,24 @@ impl Group {
         Ok(claims)
     }
 
-    async fn write_claims(&self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    /// Writes what was accepted, and commits.
+    async fn commit(&self, connection: &mut SqliteConnection, appends: &[Append]) -> Result<(), Failure> {
+        let rows = rows(appends, self);
+        let (chunks, rest) = rows.as_chunks::<ROWS>();
+        for chunk in chunks {
+            let mut batch = Batch::default();
+            batch.insert(chunk)?;
+            batch.execute(connection).await?;
+        }
+        let mut batch = Batch::default();
+        batch.insert(rest)?;
+        self.change_claims(&mut batch)?;
+        self.keep_idempotency(&mut batch, appends)?;
+        batch.sql.push_str("COMMIT");
+        batch.execute(connection).await.map_err(Failure::AtCommit)
+    }
+
+    fn change_claims(&self, batch: &mut Batch) -> Result<(), sqlx::Error> {
         let mut taken = Vec::new();
         let mut released = Vec::new();
         for claim in &self.changed {
@@ -390,29 +386,21 @@ impl Group {
             }
         }
         if !released.is_empty() {
-            sqlx::query(
-                "DELETE FROM claims WHERE (kind, key) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1))",
-            )
-            .bind(serde_json::json!(released).to_string())
-            .execute(&mut *connection)
-            .await?;
+            batch.add(
+                "DELETE FROM claims WHERE (kind, key) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))",
+                &serde_json::json!(released),
+            )?;
         }
         if !taken.is_empty() {
-            sqlx::query(
-                "INSERT OR REPLACE INTO claims SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1)",
-            )
-            .bind(serde_json::json!(taken).to_string())
-            .execute(&mut *connection)
-            .await?;
+            batch.add(
+                "INSERT OR REPLACE INTO claims SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?)",
+                &serde_json::json!(taken),
+            )?;
         }
         Ok(())
     }
 
-    async fn write_idempotency(
-        &self,
-        connection: &mut SqliteConnection,
-        appends: &[Append],
-    ) -> Result<(), sqlx::Error> {
+    fn keep_idempotency(&self, batch: &mut Batch, appends: &[Append]) -> Result<(), sqlx::Error> {
         let row = |(place, accepted): (&usize, &Accepted)| {
             let append = &appends[*place];
             append.idempotency.map(|Idempotency { key, fingerprint }| {
@@ -424,14 +412,11 @@ impl Group {
         if rows.is_empty() {
             return Ok(());
         }
-        sqlx::query(
+        batch.add(
             "INSERT INTO idempotency SELECT unhex(value ->> 0), unhex(value ->> 1), value ->> 2, value ->> 3,
-             value ->> 4 FROM json_each(?1)",
+             value ->> 4 FROM json_each(?)",
+            &serde_json::json!(rows),
         )
-        .bind(serde_json::json!(rows).to_string())
-        .execute(connection)
-        .await?;
-        Ok(())
     }
 
     /// The answers again, for a group that turned out to be committed.
@@ -442,6 +427,39 @@ impl Group {
             None => self.refused.get(&place).cloned().unwrap_or_else(lost),
         };
         (0..count).map(answer).collect()
+    }
+}
+
+/// Statements that are executed in one go, and their arguments in order.
+#[derive(Default)]
+struct Batch {
+    sql: String,
+    arguments: SqliteArguments,
+}
+
+impl Batch {
+    fn insert(&mut self, rows: &[EventRow<'_>]) -> Result<(), sqlx::Error> {
+        for (i, row) in rows.iter().enumerate() {
+            self.sql.push_str(if i == 0 { "INSERT INTO events VALUES " } else { "," });
+            self.sql.push_str(ROW);
+            row.bind(&mut self.arguments)?;
+        }
+        if !rows.is_empty() {
+            self.sql.push(';');
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, statement: &str, rows: &serde_json::Value) -> Result<(), sqlx::Error> {
+        self.sql.push_str(statement);
+        self.sql.push(';');
+        self.arguments.add(rows.to_string()).map_err(sqlx::Error::Encode)
+    }
+
+    async fn execute(self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        // The statements are made of constants.
+        sqlx::query_with(AssertSqlSafe(self.sql), self.arguments).execute(connection).await?;
+        Ok(())
     }
 }
 
@@ -513,9 +531,4 @@ impl EventRow<'_> {
         let person = event.person.as_ref().map(|person| person.0.as_bytes().as_slice());
         checksum(numbers, parts, [person, event.personal.as_deref()])
     }
-}
-
-fn insert_statement(rows: usize) -> String {
-    let row = format!("({})", ["?"; COLUMNS].join(","));
-    format!("INSERT INTO events VALUES {}", vec![row; rows].join(","))
 }
