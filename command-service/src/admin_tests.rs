@@ -213,7 +213,8 @@ async fn apps_are_made_changed_listed_and_stopped() {
         ("Third", "x", json!({}), 422, "validation_failed"),
         ("fourth", " ", json!({}), 422, "validation_failed"),
         ("fourth", "x", json!({"access_token_ttl": 0}), 422, "validation_failed"),
-        ("fourth", "x", json!({"colour": 1}), 422, "validation_failed"),
+        ("fourth", "x", json!({"colour": 1}), 400, "malformed_request"),
+        ("fourth", "x", json!({"access_token_ttl": "60"}), 400, "malformed_request"),
     ] {
         let body = json!({"app_id": app, "name": name, "settings": settings});
         let answer = stage.platform("POST", "/v1/apps", Some(body)).await;
@@ -492,7 +493,7 @@ async fn api_keys_are_shown_once_and_end() {
         (json!(["users:read"]), 403),
         (json!(["platform"]), 422),
         (json!([]), 422),
-        (json!(["nonsense"]), 400),
+        (json!(["nonsense"]), 422),
     ] {
         let body = json!({"name": "x", "permissions": permissions});
         let answer = stage.world.call("POST", &path, Some(&key), Some(body)).await;

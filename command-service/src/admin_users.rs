@@ -89,9 +89,10 @@ async fn create(
     request: RequestContext,
     credentials: Credentials,
     AppScope(app_id): AppScope,
-    Body { value: body, idempotency }: Body<NewUser>,
+    body: Result<Body<NewUser>, Problem>,
 ) -> Result<Response, Problem> {
     let caller = service.authenticator.admin(&app_id, &credentials, Permission::UsersWrite).await?;
+    let Body { value: body, idempotency } = body?;
     let app = service.authenticator.existing_app(&app_id).await?;
     let context = service.context(&request, &app_id, caller.actor.clone(), idempotency);
     if let Some(done) = service.dispatcher.replayed::<(), Problem>(&context).await? {
@@ -195,9 +196,10 @@ async fn change(
     request: RequestContext,
     credentials: Credentials,
     Segments(segments): Segments<UserSegments>,
-    Body { value: body, .. }: Body<UserPatch>,
+    body: Result<Body<UserPatch>, Problem>,
 ) -> Result<Response, Problem> {
     let target = Target::new(&service, &credentials, segments, Permission::UsersWrite).await?;
+    let Body { value: body, .. } = body?;
     let context = target.context(&request, None);
     let patch = fields::profile_patch(body.name, body.phone, body.avatar_url)?;
     let at = context.at;
@@ -228,9 +230,10 @@ async fn ban(
     request: RequestContext,
     credentials: Credentials,
     Segments(segments): Segments<UserSegments>,
-    OptionalBody { value: body, idempotency }: OptionalBody<Ban>,
+    body: Result<OptionalBody<Ban>, Problem>,
 ) -> Result<Response, Problem> {
     let target = Target::new(&service, &credentials, segments, Permission::UsersWrite).await?;
+    let OptionalBody { value: body, idempotency } = body?;
     let context = target.context(&request, idempotency);
     let Ban { reason } = body.unwrap_or_default();
     if reason.as_ref().is_some_and(|reason| reason.chars().count() > MAX_REASON) {
@@ -280,9 +283,10 @@ async fn unban(
     request: RequestContext,
     credentials: Credentials,
     Segments(segments): Segments<UserSegments>,
-    NoBody { idempotency }: NoBody,
+    body: Result<NoBody, Problem>,
 ) -> Result<Response, Problem> {
     let target = Target::new(&service, &credentials, segments, Permission::UsersWrite).await?;
+    let NoBody { idempotency } = body?;
     let context = target.context(&request, idempotency);
     let (user_id, at) = (target.user_id, context.at);
     for _ in 0..MAX_LOOKS {
@@ -319,9 +323,10 @@ async fn unlock(
     request: RequestContext,
     credentials: Credentials,
     Segments(segments): Segments<UserSegments>,
-    NoBody { idempotency }: NoBody,
+    body: Result<NoBody, Problem>,
 ) -> Result<Response, Problem> {
     let target = Target::new(&service, &credentials, segments, Permission::UsersWrite).await?;
+    let NoBody { idempotency } = body?;
     let context = target.context(&request, idempotency);
     let (user_id, at, app_id) = (target.user_id, context.at, target.app_id.clone());
     let reads = vec![StreamRef::User(user_id), StreamRef::Lockout(user_id)];
@@ -342,7 +347,7 @@ async fn unlock(
 /// Only the platform and the app's own admins can give the role `admin`.
 #[utoipa::path(put, path = "/v1/apps/{app_id}/admin/users/{user_id}/roles/{role}", tag = "admin", operation_id = "grant_role",
     params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user"),
-        ("role" = String, Path, description = "The role: `[a-z][a-z0-9_-]*`, at most 40 characters")),
+        ("role" = String, Path, description = "The role", min_length = 1, max_length = 40, pattern = "^[a-z][a-z0-9_-]*$")),
     security(("api_key" = []), ("user" = [])),
     responses((status = 200, description = "The user as they are now", body = UserBody),
         (status = 409, description = "`too_many_roles`"),
@@ -362,7 +367,7 @@ async fn grant_role(
 /// Only the platform and the app's own admins can take the role `admin`.
 #[utoipa::path(delete, path = "/v1/apps/{app_id}/admin/users/{user_id}/roles/{role}", tag = "admin", operation_id = "revoke_role",
     params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user"),
-        ("role" = String, Path, description = "The role")),
+        ("role" = String, Path, description = "The role", min_length = 1, max_length = 40, pattern = "^[a-z][a-z0-9_-]*$")),
     security(("api_key" = []), ("user" = [])),
     responses((status = 200, description = "The user as they are now", body = UserBody),
         (status = 422, description = "`validation_failed`")))]
@@ -450,9 +455,10 @@ async fn revoke_all_sessions(
     request: RequestContext,
     credentials: Credentials,
     Segments(segments): Segments<UserSegments>,
-    OptionalBody { value: body, idempotency }: OptionalBody<RevokeAllOfUser>,
+    body: Result<OptionalBody<RevokeAllOfUser>, Problem>,
 ) -> Result<Response, Problem> {
     let target = Target::new(&service, &credentials, segments, Permission::UsersWrite).await?;
+    let OptionalBody { value: body, idempotency } = body?;
     let context = target.context(&request, idempotency);
     let (user_id, at) = (target.user_id, context.at);
     let mut sessions = service.claimed_sessions(user_id).await?;
@@ -474,7 +480,7 @@ async fn revoke_all_sessions(
 pub(crate) struct NewAccessToken {
     /// 1 to 1440.
     #[schema(minimum = 1, maximum = 1440)]
-    duration_minutes: u32,
+    duration_minutes: i64,
 }
 
 /// An access token without a refresh token.
@@ -507,15 +513,18 @@ async fn create_access_token(
     request: RequestContext,
     credentials: Credentials,
     Segments(segments): Segments<UserSegments>,
-    Body { value: body, idempotency }: Body<NewAccessToken>,
+    body: Result<Body<NewAccessToken>, Problem>,
 ) -> Result<Response, Problem> {
     let target = Target::new(&service, &credentials, segments, Permission::TokensCreate).await?;
+    let Body { value: body, idempotency } = body?;
     let context = target.context(&request, idempotency);
-    if !(1..=LONGEST_TOKEN_MINUTES).contains(&body.duration_minutes) {
-        let detail = format!("from 1 to {LONGEST_TOKEN_MINUTES}");
-        return Err(Problem::invalid("/duration_minutes", "out_of_range", detail));
-    }
-    let ttl = body.duration_minutes * 60;
+    let minutes =
+        u32::try_from(body.duration_minutes).ok().filter(|n| (1..=LONGEST_TOKEN_MINUTES).contains(n));
+    let ttl = 60
+        * minutes.ok_or_else(|| {
+            let detail = format!("from 1 to {LONGEST_TOKEN_MINUTES}");
+            Problem::invalid("/duration_minutes", "out_of_range", detail)
+        })?;
     let (app_id, user_id, at) = (target.app_id.clone(), target.user_id, context.at);
     let full_admin = target.caller.full_admin;
     let session_id = SessionId(service.clock.new_id());

@@ -44,8 +44,8 @@ impl Done {
     }
 
     /// 200 with nothing.
-    pub fn empty() -> Response {
-        uncached(StatusCode::OK)
+    pub fn empty(position: u64) -> Response {
+        uncached((StatusCode::OK, ConsistencyToken(position), ()))
     }
 
     /// 200 with a body, for a read.

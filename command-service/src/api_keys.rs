@@ -13,6 +13,8 @@ use http_kit::extract::{AppScope, Body, Params, Segments};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
 use http_kit::token::ApiKeyToken;
+use serde::de::IntoDeserializer;
+use serde::de::value::{Error as NoPermission, StrDeserializer};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -34,11 +36,11 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewApiKey {
     /// What it is for.
-    #[schema(example = "backend")]
+    #[schema(example = "backend", min_length = 1, max_length = 100)]
     name: String,
     /// What it may do.
-    #[schema(value_type = Vec<String>, example = json!(["users:read"]))]
-    permissions: BTreeSet<Permission>,
+    #[schema(example = json!(["users:read"]), min_items = 1)]
+    permissions: BTreeSet<String>,
     /// When it ends by itself; never, if absent.
     #[serde(default)]
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -119,10 +121,13 @@ async fn issue(
     request: RequestContext,
     credentials: Credentials,
     AppScope(app_id): AppScope,
-    Body { value: mut body, idempotency }: Body<NewApiKey>,
+    body: Result<Body<NewApiKey>, Problem>,
 ) -> Result<Response, Problem> {
     let caller = authorize(&service, &app_id, &credentials).await?;
-    body.name = check_name(&body.name)?;
+    let Body { value: body, idempotency } = body?;
+    let name = check_name(&body.name)?;
+    let permissions = parse_permissions(&body.permissions)?;
+    let expires_at = body.expires_at;
     let context = service.context(&request, &app_id, caller.actor.clone(), idempotency);
     let (at, id) = (context.at, app_id.clone());
     let key_id = ApiKeyId(service.clock.new_id());
@@ -130,15 +135,9 @@ async fn issue(
         .dispatcher
         .run(context, vec![StreamRef::App(app_id.clone())], move |work| {
             // In here, since an end that lay ahead the first time may be past when the request is repeated.
-            check(&id, &caller, &body, at)?;
-            let NewApiKey { name, permissions, expires_at } = &body;
-            let command = AppCommand::IssueApiKey {
-                key_id,
-                name: name.clone(),
-                permissions: permissions.clone(),
-                expires_at: *expires_at,
-                at,
-            };
+            check(&id, &caller, &permissions, expires_at, at)?;
+            let (name, permissions) = (name.clone(), permissions.clone());
+            let command = AppCommand::IssueApiKey { key_id, name, permissions, expires_at, at };
             work.execute::<App>(&id, command).map_err(refused)
         })
         .await
@@ -160,22 +159,37 @@ fn issued_in(event: &Event) -> Option<&ApiKeyIssued> {
     }
 }
 
-fn check(app_id: &AppId, caller: &AdminCaller, body: &NewApiKey, at: Timestamp) -> Result<(), Problem> {
+fn parse_permissions(texts: &BTreeSet<String>) -> Result<BTreeSet<Permission>, Problem> {
+    let parse = |text: &String| {
+        let text: StrDeserializer<'_, NoPermission> = text.as_str().into_deserializer();
+        Permission::deserialize(text)
+            .map_err(|error| Problem::invalid("/permissions", "invalid", error.to_string()))
+    };
+    texts.iter().map(parse).collect()
+}
+
+fn check(
+    app_id: &AppId,
+    caller: &AdminCaller,
+    permissions: &BTreeSet<Permission>,
+    expires_at: Option<Timestamp>,
+    at: Timestamp,
+) -> Result<(), Problem> {
     let invalid = |pointer: &str, detail: &str| Problem::invalid(pointer, "invalid", detail);
-    if body.permissions.is_empty() {
+    if permissions.is_empty() {
         return Err(invalid("/permissions", "at least one permission"));
     }
     let platform = BTreeSet::from([Permission::Platform]);
-    if app_id.is_platform() && body.permissions != platform {
+    if app_id.is_platform() && *permissions != platform {
         return Err(invalid("/permissions", "a key of the platform has the one permission `platform`"));
     }
-    if !app_id.is_platform() && body.permissions.contains(&Permission::Platform) {
+    if !app_id.is_platform() && permissions.contains(&Permission::Platform) {
         return Err(invalid("/permissions", "only keys of the platform have the permission `platform`"));
     }
-    if body.expires_at.is_some_and(|end| end <= at) {
+    if expires_at.is_some_and(|end| end <= at) {
         return Err(invalid("/expires_at", "a time to come"));
     }
-    if !caller.full_admin && !body.permissions.is_subset(&caller.permissions) {
+    if !caller.full_admin && !permissions.is_subset(&caller.permissions) {
         return Err(Problem::forbidden().detail("a key cannot be given more than its maker may do"));
     }
     Ok(())

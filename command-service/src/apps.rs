@@ -6,10 +6,10 @@ use axum::extract::State;
 use axum::response::Response;
 use cqrs_es::Aggregate;
 use domain::app::{App, AppCommand, AppError};
-use domain::settings::InvalidSetting;
+use domain::settings::{InvalidSetting, WhatIsWrong};
 use domain::signing_key::PublicJwk;
 use domain::{AppId, AppSettings, Event, Permission, StreamId, Timestamp};
-use event_store::{Claim, Idempotency};
+use event_store::Claim;
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, Body, NoBody, Params};
 use http_kit::problem::Problem;
@@ -50,14 +50,14 @@ pub(crate) fn claim(app_id: &AppId) -> Claim {
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewApp {
     /// `[a-z0-9](-?[a-z0-9])*`, 1 to 40 characters.
-    #[schema(example = "acme")]
+    #[schema(example = "acme", min_length = 1, max_length = 40, pattern = "^[a-z0-9](-?[a-z0-9])*$")]
     app_id: String,
     /// What people call it.
-    #[schema(example = "Acme")]
+    #[schema(example = "Acme", min_length = 1, max_length = 100)]
     name: String,
     /// What differs from the defaults.
     #[serde(default)]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Object, required = false)]
     settings: Map<String, Value>,
 }
 
@@ -67,10 +67,11 @@ pub(crate) struct NewApp {
 pub(crate) struct AppPatch {
     /// A new name.
     #[serde(default)]
+    #[schema(min_length = 1, max_length = 100)]
     name: Option<String>,
     /// Settings to change (RFC 7396): `null` brings back a default, what is not named stays.
     #[serde(default)]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Object, required = false)]
     settings: Map<String, Value>,
 }
 
@@ -108,7 +109,7 @@ impl AppBody {
     }
 }
 
-/// Make an app.
+/// Make an app. For the platform only.
 ///
 /// The app gets two signing keys: one that signs from now on, and the one after it.
 #[utoipa::path(post, path = "/v1/apps", tag = "apps", operation_id = "create_app", request_body = NewApp,
@@ -120,9 +121,10 @@ async fn create(
     State(service): State<Arc<CommandService>>,
     request: RequestContext,
     credentials: Credentials,
-    Body { value: body, idempotency }: Body<NewApp>,
+    body: Result<Body<NewApp>, Problem>,
 ) -> Result<Response, Problem> {
     let caller = service.authenticator.platform(&credentials).await?;
+    let Body { value: body, idempotency } = body?;
     let app_id = AppId::parse(body.app_id.as_str())
         .map_err(|error| Problem::invalid("/app_id", "invalid", error.to_string()))?;
     if app_id.is_platform() {
@@ -152,7 +154,7 @@ async fn create(
     Ok(Done::created(committed.position, AppBody::of(&app_id, &app)))
 }
 
-/// All apps.
+/// All apps. For the platform only.
 #[utoipa::path(get, path = "/v1/apps", tag = "apps", operation_id = "list_apps", params(PageParams),
     security(("api_key" = [])),
     responses((status = 200, description = "The apps, by their ids", body = Page<AppBody>)))]
@@ -175,7 +177,7 @@ async fn list(
     Ok(Done::read(page.with(items)))
 }
 
-/// One app.
+/// One app: for the platform, any API key of the app, and its admins.
 #[utoipa::path(get, path = "/v1/apps/{app_id}", tag = "apps", operation_id = "get_app",
     params(("app_id" = String, Path, description = "The app")),
     security(("api_key" = []), ("user" = [])),
@@ -190,7 +192,7 @@ async fn read(
     Ok(Done::read(AppBody::of(&app_id, &app.state)))
 }
 
-/// Change an app's name or settings.
+/// Change an app's name or settings: for the platform, API keys of the app with `settings:write`, and its admins.
 ///
 /// A new `token_algorithm` makes two new signing keys at once; tokens signed so far stay valid.
 #[utoipa::path(patch, path = "/v1/apps/{app_id}", tag = "apps", operation_id = "change_app", request_body = AppPatch,
@@ -203,9 +205,10 @@ async fn change(
     request: RequestContext,
     credentials: Credentials,
     AppScope(app_id): AppScope,
-    Body { value: body, .. }: Body<AppPatch>,
+    body: Result<Body<AppPatch>, Problem>,
 ) -> Result<Response, Problem> {
     let caller = service.authenticator.admin(&app_id, &credentials, Permission::SettingsWrite).await?;
+    let Body { value: body, .. } = body?;
     let name = body.name.as_deref().map(check_name).transpose()?;
     for _ in 0..MAX_LOOKS {
         let app = service.authenticator.existing_app(&app_id).await?;
@@ -259,7 +262,7 @@ fn keys_for(
     made.filter(|keys| keys[0].alg == settings.token_algorithm).map(|keys| Some(Box::new(keys.clone())))
 }
 
-/// Stop an app: its logins, tokens and API keys.
+/// Stop an app: its logins, tokens and API keys. For the platform only.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/disable", tag = "apps", operation_id = "disable_app",
     params(("app_id" = String, Path, description = "The app")),
     security(("api_key" = [])),
@@ -269,12 +272,12 @@ async fn disable(
     request: RequestContext,
     credentials: Credentials,
     AppScope(app_id): AppScope,
-    NoBody { idempotency }: NoBody,
+    body: Result<NoBody, Problem>,
 ) -> Result<Response, Problem> {
-    switch(&service, &request, &credentials, app_id, idempotency, |at| AppCommand::Disable { at }).await
+    switch(&service, &request, &credentials, app_id, body, |at| AppCommand::Disable { at }).await
 }
 
-/// Start a stopped app again.
+/// Start a stopped app again. For the platform only.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/enable", tag = "apps", operation_id = "enable_app",
     params(("app_id" = String, Path, description = "The app")),
     security(("api_key" = [])),
@@ -284,9 +287,9 @@ async fn enable(
     request: RequestContext,
     credentials: Credentials,
     AppScope(app_id): AppScope,
-    NoBody { idempotency }: NoBody,
+    body: Result<NoBody, Problem>,
 ) -> Result<Response, Problem> {
-    switch(&service, &request, &credentials, app_id, idempotency, |at| AppCommand::Enable { at }).await
+    switch(&service, &request, &credentials, app_id, body, |at| AppCommand::Enable { at }).await
 }
 
 async fn switch(
@@ -294,11 +297,12 @@ async fn switch(
     request: &RequestContext,
     credentials: &Credentials,
     app_id: AppId,
-    idempotency: Option<Idempotency>,
+    body: Result<NoBody, Problem>,
     command: impl Fn(Timestamp) -> AppCommand + Send + 'static,
 ) -> Result<Response, Problem> {
     let caller = service.authenticator.platform(credentials).await?;
     service.authenticator.existing_app(&app_id).await?;
+    let NoBody { idempotency } = body?;
     let context = service.context(request, &app_id, caller.actor, idempotency);
     let (at, id) = (context.at, app_id.clone());
     let committed = service
@@ -338,7 +342,11 @@ pub(crate) fn check_name(name: &str) -> Result<String, Problem> {
 }
 
 fn invalid_setting(error: InvalidSetting) -> Problem {
-    Problem::invalid(format!("/settings{}", error.pointer), "invalid", error.detail)
+    let InvalidSetting { what, pointer, detail } = error;
+    match what {
+        WhatIsWrong::Shape => Problem::malformed(format!("/settings{pointer}: {detail}")),
+        WhatIsWrong::Value => Problem::invalid(format!("/settings{pointer}"), "invalid", detail),
+    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "what `map_err` gives")]

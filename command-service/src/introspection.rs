@@ -5,10 +5,10 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::post;
+use domain::AppId;
 use domain::app::App;
 use domain::session::{RevocationReason, Session};
 use domain::user::User;
-use domain::{AppId, Permission};
 use http::StatusCode;
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, FormOrJson};
@@ -81,7 +81,7 @@ pub(crate) struct Introspection {
 
 /// Ask whether a token is active (RFC 7662).
 ///
-/// Needs an API key with `tokens:create`. Unlike a check of the signature it sees at once that a session was revoked.
+/// Needs an API key of the app, whatever it may do, or of the platform. Unlike a check of the signature it sees at once that a session was revoked.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/introspect", tag = "auth", operation_id = "introspect",
     params(("app_id" = String, Path, description = "The app")), security(("api_key" = [])),
     request_body(content((TokenBody = "application/x-www-form-urlencoded"), (TokenBody = "application/json"))),
@@ -90,9 +90,10 @@ pub(crate) async fn introspect(
     State(service): State<Arc<CommandService>>,
     AppScope(app_id): AppScope,
     credentials: Credentials,
-    FormOrJson { value: body, .. }: FormOrJson<TokenBody>,
+    body: Result<FormOrJson<TokenBody>, Problem>,
 ) -> Result<Response, Problem> {
-    service.authenticator.admin(&app_id, &credentials, Permission::TokensCreate).await?;
+    service.authenticator.any_key(&app_id, &credentials).await?;
+    let FormOrJson { value: body, .. } = body?;
     Ok(Done::read(service.look_at(&app_id, &body.token).await?.unwrap_or_default()))
 }
 
@@ -119,11 +120,13 @@ pub(crate) async fn revoke(
             claims.map(|claims| (claims.sid, claims.sub))
         }
     };
-    if let Some((session_id, user_id)) = found {
+    let position = if let Some((session_id, user_id)) = found {
         let context = service.context(&request, &app_id, Actor::user(user_id), idempotency);
-        service.end_session(&app_id, session_id, user_id, RevocationReason::Logout, context).await?;
-    }
-    Ok(Done::empty())
+        service.end_session(&app_id, session_id, user_id, RevocationReason::Logout, context).await?
+    } else {
+        service.repository.journal().head().await?
+    };
+    Ok(Done::empty(position))
 }
 
 impl CommandService {

@@ -22,6 +22,7 @@ use domain::{AppId, Email, SessionId, StreamId, Timestamp, UserId};
 use event_store::lookup::session_claim;
 use futures::FutureExt;
 use http_kit::extract::{AppScope, Body};
+use http_kit::limits::Standing;
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
 use quick_cache::sync::Cache;
@@ -130,9 +131,10 @@ enum NotIn {
 
 impl CommandService {
     async fn check(&self, attempt: &Attempt<'_>, context: Context) -> Result<Response, Problem> {
+        let policy = self.settings.lockout;
         for _ in 0..MAX_CHECKS {
             let lockout = self.repository.load::<Lockout>(&attempt.user_id).await?;
-            lockout.state.require_open(context.at).map_err(|locked| too_many(locked, context.at))?;
+            lockout.state.require_open(context.at).map_err(|locked| too_many(policy, locked, context.at))?;
             let user = self.repository.load::<User>(&attempt.user_id).await?;
             let hash = user.state.password_hash.clone();
             if !self.passwords.verify(attempt.password, hash.as_ref()).await? {
@@ -163,12 +165,13 @@ impl CommandService {
     ) -> Result<Committed<()>, DispatchError<NotIn>> {
         let Attempt { app_id, user_id, client, .. } = *attempt;
         let (app_id, client, at) = (app_id.clone(), client.clone(), context.at);
+        let policy = self.settings.lockout;
         let session_id = SessionId(self.clock.new_id());
         let reads =
             vec![StreamRef::App(app_id.clone()), StreamRef::User(user_id), StreamRef::Lockout(user_id)];
         let decide = move |work: &mut Work| {
             let lockout = work.get::<Lockout>(&user_id);
-            lockout.require_open(at).map_err(|locked| NotIn::Refused(too_many(locked, at)))?;
+            lockout.require_open(at).map_err(|locked| NotIn::Refused(too_many(policy, locked, at)))?;
             let user = work.get::<User>(&user_id).clone();
             if !user.is_of(&app_id) || user.password_hash.as_ref() != Some(&old) {
                 return Err(NotIn::HashChanged);
@@ -201,7 +204,7 @@ impl CommandService {
         let (user_id, policy, at) = (attempt.user_id, self.settings.lockout, context.at);
         let decide = move |work: &mut Work| {
             let command = LockoutCommand::RecordFailure { user_id, policy, at };
-            work.execute::<Lockout>(&user_id, command).map_err(|locked| too_many(locked, at))
+            work.execute::<Lockout>(&user_id, command).map_err(|locked| too_many(policy, locked, at))
         };
         let done = self.dispatcher.run(context, vec![StreamRef::Lockout(user_id)], decide).await?;
         self.logged_in(attempt.app_id, &done).await
@@ -220,19 +223,19 @@ impl CommandService {
 
     /// A guess at an address that nobody has.
     async fn check_nobody(&self, app_id: &AppId, name: &str, password: &Password) -> Problem {
-        let at = self.clock.now();
+        let (at, policy) = (self.clock.now(), self.settings.lockout);
         let lockout = self.unknown_emails.of(app_id, name);
         if let Err(locked) =
             lockout.lock().unwrap_or_else(std::sync::PoisonError::into_inner).require_open(at)
         {
-            return too_many(locked, at);
+            return too_many(policy, locked, at);
         }
         if let Err(error) = self.passwords.verify(password, None).await {
             return error.into();
         }
-        match record_in_memory(&lockout, self.settings.lockout, at) {
+        match record_in_memory(&lockout, policy, at) {
             Ok(()) => Problem::new("invalid_credentials"),
-            Err(locked) => too_many(locked, at),
+            Err(locked) => too_many(policy, locked, at),
         }
     }
 }
@@ -251,10 +254,11 @@ fn may_enter(app: &App, user: &User) -> Result<domain::AppSettings, Problem> {
 
 /// 429 until the lock ends.
 #[expect(clippy::needless_pass_by_value, reason = "it is handed to `map_err`")]
-pub(crate) fn too_many(locked: AccountIsLocked, at: Timestamp) -> Problem {
+fn too_many(policy: LockoutPolicy, locked: AccountIsLocked, at: Timestamp) -> Problem {
     let left = locked.until.duration_since(at);
     let seconds = u64::try_from(left.as_secs()).unwrap_or_default() + u64::from(left.subsec_nanos() > 0);
-    Problem::new("rate_limited").retry_after(seconds.max(1))
+    let LockoutPolicy { failures, window, .. } = policy;
+    Problem::rate_limited(Standing::exhausted("failed-logins", failures, window, seconds.max(1)))
 }
 
 /// The failed logins at addresses that nobody has. They are forgotten at a restart, and when there are very many.

@@ -88,9 +88,10 @@ pub(crate) async fn change(
     AppScope(app_id): AppScope,
     request: RequestContext,
     credentials: Credentials,
-    Body { value: body, idempotency }: Body<MePatch>,
+    body: Result<Body<MePatch>, Problem>,
 ) -> Result<Response, Problem> {
     let caller = service.authenticator.user(&app_id, &credentials).await?;
+    let Body { value: body, idempotency } = body?;
     let patch = fields::profile_patch(body.name, body.phone, body.avatar_url)?;
     let context = service.context(&request, &app_id, caller.actor(), idempotency);
     let at = context.at;

@@ -4,8 +4,8 @@ use http_kit::problem::Problem;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-const DEFAULT_LIMIT: usize = 20;
-const MAX_LIMIT: usize = 200;
+const DEFAULT_LIMIT: i64 = 20;
+const MAX_LIMIT: i64 = 200;
 const MAX_OFFSET: usize = 10_000;
 
 /// Which part of a list.
@@ -15,10 +15,10 @@ const MAX_OFFSET: usize = 10_000;
 pub(crate) struct PageParams {
     /// The most items: 1 to 200, 20 if absent.
     #[param(minimum = 1, maximum = 200)]
-    limit: Option<usize>,
+    limit: Option<i64>,
     /// How many items to skip: at most 10 000.
-    #[param(maximum = 10000)]
-    offset: Option<usize>,
+    #[param(minimum = 0, maximum = 10000)]
+    offset: Option<i64>,
     /// The `next_cursor` of the page before, instead of an offset.
     cursor: Option<String>,
 }
@@ -30,7 +30,7 @@ pub(crate) struct Page<T> {
     pub items: Vec<T>,
     /// How many there are in all.
     pub total: usize,
-    /// Where the next page begins; absent on the last.
+    /// Where the next page begins; null on the last.
     pub next_cursor: Option<String>,
 }
 
@@ -41,8 +41,14 @@ impl PageParams {
         if !(1..=MAX_LIMIT).contains(&limit) {
             return Err(Problem::invalid("/limit", "out_of_range", format!("from 1 to {MAX_LIMIT}")));
         }
+        let limit = usize::try_from(limit).unwrap_or_default();
         let offset = match (&self.cursor, self.offset) {
-            (None, offset) => offset.unwrap_or_default(),
+            (None, offset) => usize::try_from(offset.unwrap_or_default())
+                .ok()
+                .filter(|offset| *offset <= MAX_OFFSET)
+                .ok_or_else(|| {
+                    Problem::invalid("/offset", "out_of_range", format!("from 0 to {MAX_OFFSET}"))
+                })?,
             (Some(cursor), None) => cursor
                 .parse()
                 .map_err(|_| Problem::invalid("/cursor", "invalid", "not a `next_cursor` of this list"))?,
@@ -50,9 +56,6 @@ impl PageParams {
                 return Err(Problem::invalid("/cursor", "invalid", "either a cursor or an offset"));
             }
         };
-        if self.cursor.is_none() && offset > MAX_OFFSET {
-            return Err(Problem::invalid("/offset", "out_of_range", format!("at most {MAX_OFFSET}")));
-        }
         let total = all.len();
         let items = all.into_iter().skip(offset).take(limit).collect::<Vec<_>>();
         let end = offset.saturating_add(items.len());
@@ -77,7 +80,7 @@ impl<T> Page<T> {
 mod tests {
     use super::PageParams;
 
-    fn page(limit: Option<usize>, offset: Option<usize>, cursor: Option<&str>) -> Result<Vec<usize>, ()> {
+    fn page(limit: Option<i64>, offset: Option<i64>, cursor: Option<&str>) -> Result<Vec<usize>, ()> {
         let params = PageParams { limit, offset, cursor: cursor.map(str::to_owned) };
         params.of((0..50).collect()).map(|page| page.items).map_err(|_| ())
     }
@@ -94,7 +97,9 @@ mod tests {
     fn refuses_what_is_out_of_range() {
         for (limit, offset, cursor) in [
             (Some(0), None, None),
+            (Some(-1), None, None),
             (Some(201), None, None),
+            (None, Some(-1), None),
             (None, Some(10_001), None),
             (None, None, Some("x")),
             (None, Some(1), Some("1")),

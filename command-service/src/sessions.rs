@@ -96,9 +96,10 @@ pub(crate) async fn revoke_all(
     AppScope(app_id): AppScope,
     request: RequestContext,
     credentials: Credentials,
-    OptionalBody { value: body, idempotency }: OptionalBody<RevokeAll>,
+    body: Result<OptionalBody<RevokeAll>, Problem>,
 ) -> Result<Response, Problem> {
     let caller = service.authenticator.user(&app_id, &credentials).await?;
+    let OptionalBody { value: body, idempotency } = body?;
     let exclude_current = body.unwrap_or_default().exclude_current;
     let context = service.context(&request, &app_id, caller.actor(), idempotency);
     let (at, user_id, current) = (context.at, caller.user_id, caller.session_id);

@@ -71,9 +71,10 @@ async fn rotate(
     request: RequestContext,
     credentials: Credentials,
     AppScope(app_id): AppScope,
-    NoBody { idempotency }: NoBody,
+    body: Result<NoBody, Problem>,
 ) -> Result<Response, Problem> {
     let caller = service.authenticator.admin(&app_id, &credentials, Permission::KeysWrite).await?;
+    let NoBody { idempotency } = body?;
     for _ in 0..MAX_LOOKS {
         let app = service.authenticator.existing_app(&app_id).await?;
         let next = service.signing.generate(&app_id, app.state.settings.token_algorithm).await?;

@@ -30,7 +30,7 @@ pub enum Permission {
     /// Issue and revoke API keys, rotate signing keys.
     #[serde(rename = "keys:write")]
     KeysWrite,
-    /// Create access tokens for a user, introspect tokens.
+    /// Create access tokens for a user.
     #[serde(rename = "tokens:create")]
     TokensCreate,
 }

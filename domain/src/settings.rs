@@ -126,37 +126,63 @@ impl Default for AppSettings {
     }
 }
 
+/// What is wrong with a setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhatIsWrong {
+    /// There is none of this name, or its values are of another type.
+    Shape,
+    /// A value of the right type that makes no sense.
+    Value,
+}
+
 /// A setting that cannot be taken: where (a JSON Pointer, RFC 6901) and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{pointer}: {detail}")]
 pub struct InvalidSetting {
+    /// What is wrong with it.
+    pub what: WhatIsWrong,
     /// The member, as a JSON Pointer into the settings.
     pub pointer: String,
     /// What would be right.
     pub detail: String,
 }
 
+impl InvalidSetting {
+    fn value(name: &str, detail: String) -> Self {
+        Self { what: WhatIsWrong::Value, pointer: format!("/{name}"), detail }
+    }
+
+    fn parsed(name: &str, error: &serde_json::Error) -> Self {
+        let detail = error.to_string();
+        // serde tells these apart in words only (`serde::de::Error::invalid_type`, `unknown_field`).
+        let shape =
+            ["invalid type", "unknown field", "missing field"].iter().any(|it| detail.starts_with(it));
+        let what = if shape { WhatIsWrong::Shape } else { WhatIsWrong::Value };
+        Self { what, pointer: format!("/{name}"), detail }
+    }
+}
+
 impl AppSettings {
     /// These settings changed by a merge patch (RFC 7396): a member that is `null` goes back to its default.
     pub fn patched(&self, patch: &serde_json::Map<String, Value>) -> Result<Self, InvalidSetting> {
-        let mut settings = match serde_json::to_value(self) {
-            Ok(Value::Object(members)) => members,
-            other => unreachable!("settings serialize to an object, not {other:?}"),
-        };
+        let mut settings = self.clone();
+        // One member at a time, so that a refusal names the member.
         for (name, value) in patch {
-            let mut candidate = settings.clone();
-            match value {
-                Value::Null => candidate.remove(name),
-                value => candidate.insert(name.clone(), value.clone()),
+            let mut members = match serde_json::to_value(&settings) {
+                Ok(Value::Object(members)) => members,
+                other => unreachable!("settings serialize to an object, not {other:?}"),
             };
-            // One member at a time, so that a refusal names the member.
-            let parsed = serde_json::from_value::<Self>(Value::Object(candidate.clone()));
-            parsed
-                .map_err(|error| InvalidSetting { pointer: format!("/{name}"), detail: error.to_string() })?;
-            settings = candidate;
+            if !members.contains_key(name) {
+                let detail = "there is no such setting".to_owned();
+                return Err(InvalidSetting { what: WhatIsWrong::Shape, pointer: format!("/{name}"), detail });
+            }
+            match value {
+                Value::Null => members.remove(name),
+                value => members.insert(name.clone(), value.clone()),
+            };
+            settings = serde_json::from_value(Value::Object(members))
+                .map_err(|error| InvalidSetting::parsed(name, &error))?;
         }
-        let settings = serde_json::from_value::<Self>(Value::Object(settings))
-            .map_err(|error| InvalidSetting { pointer: String::new(), detail: error.to_string() })?;
         settings.check()?;
         Ok(settings)
     }
@@ -177,15 +203,12 @@ impl AppSettings {
         for (name, value, range) in ranges {
             if !range.contains(&value) {
                 let detail = format!("must be from {} to {}", range.start(), range.end());
-                return Err(InvalidSetting { pointer: format!("/{name}"), detail });
+                return Err(InvalidSetting::value(name, detail));
             }
         }
         for (name, length) in [("redirect_uris", self.redirect_uris.len()), ("origins", self.origins.len())] {
             if length > 100 {
-                return Err(InvalidSetting {
-                    pointer: format!("/{name}"),
-                    detail: "at most 100 of them".to_owned(),
-                });
+                return Err(InvalidSetting::value(name, "at most 100 of them".to_owned()));
             }
         }
         Ok(())
@@ -196,11 +219,11 @@ impl AppSettings {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::AppSettings;
+    use super::{AppSettings, WhatIsWrong};
 
-    fn patch(value: &Value) -> Result<AppSettings, String> {
+    fn patch(value: &Value) -> Result<AppSettings, (WhatIsWrong, String)> {
         let members = value.as_object().expect("a patch is an object");
-        AppSettings::default().patched(members).map_err(|error| error.pointer)
+        AppSettings::default().patched(members).map_err(|error| (error.what, error.pointer))
     }
 
     #[test]
@@ -215,13 +238,27 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_names_the_member() {
-        assert_eq!(patch(&json!({"access_token_ttl": 0})), Err("/access_token_ttl".to_owned()));
-        assert_eq!(patch(&json!({"colour": "red"})), Err("/colour".to_owned()));
-        assert_eq!(
-            patch(&json!({"redirect_uris": ["http://evil.example/"]})),
-            Err("/redirect_uris".to_owned())
-        );
-        assert_eq!(patch(&json!({"password_min_length": 4})), Err("/password_min_length".to_owned()));
+    fn a_refusal_names_the_member_and_tells_shape_from_value() {
+        for (wrong, pointer) in [
+            (json!({"colour": "red"}), "/colour"),
+            (json!({"colour": null}), "/colour"),
+            (json!({"access_token_ttl": "60"}), "/access_token_ttl"),
+            (json!({"access_token_ttl": 1.5}), "/access_token_ttl"),
+            (json!({"cookies": 1}), "/cookies"),
+            (json!({"origins": "https://app.example"}), "/origins"),
+            (json!({"redirect_uris": [7]}), "/redirect_uris"),
+            (json!({"links": {"other": "https://app.example/"}}), "/links"),
+        ] {
+            assert_eq!(patch(&wrong), Err((WhatIsWrong::Shape, pointer.to_owned())), "{wrong}");
+        }
+        for (wrong, pointer) in [
+            (json!({"access_token_ttl": 0}), "/access_token_ttl"),
+            (json!({"access_token_ttl": -1}), "/access_token_ttl"),
+            (json!({"token_algorithm": "HS256"}), "/token_algorithm"),
+            (json!({"redirect_uris": ["http://evil.example/"]}), "/redirect_uris"),
+            (json!({"password_min_length": 4}), "/password_min_length"),
+        ] {
+            assert_eq!(patch(&wrong), Err((WhatIsWrong::Value, pointer.to_owned())), "{wrong}");
+        }
     }
 }

@@ -214,14 +214,7 @@ impl Authenticator {
         if let Shown::Bearer(token) = shown
             && is_api_key(token)
         {
-            let admin = self.api_key(token).await?;
-            if admin.full_admin {
-                return Ok(admin);
-            }
-            if !matches!(&admin.caller, Caller::ApiKey { app_id: own, .. } if own == app_id) {
-                return Err(Problem::not_found());
-            }
-            return if app.state.disabled { Err(Problem::new("app_disabled")) } else { Ok(admin) };
+            return self.key_for(app_id, &app.state, token).await;
         }
         if app.state.disabled {
             return Err(Problem::new("app_disabled"));
@@ -236,6 +229,27 @@ impl Authenticator {
             permissions: Permission::OF_AN_APP.into(),
             caller: Caller::User(Box::new(user)),
         })
+    }
+
+    /// The holder of any live API key of the app, or of the platform. Keys of other apps → 404, all else → 401.
+    pub async fn any_key(&self, app_id: &AppId, credentials: &Credentials) -> Result<AdminCaller, Problem> {
+        let app = self.existing_app(app_id).await?;
+        let token = credentials.bearer()?;
+        if !is_api_key(token) {
+            return Err(Problem::unauthenticated());
+        }
+        self.key_for(app_id, &app.state, token).await
+    }
+
+    async fn key_for(&self, app_id: &AppId, app: &App, token: &str) -> Result<AdminCaller, Problem> {
+        let admin = self.api_key(token).await?;
+        if admin.full_admin {
+            return Ok(admin);
+        }
+        if !matches!(&admin.caller, Caller::ApiKey { app_id: own, .. } if own == app_id) {
+            return Err(Problem::not_found());
+        }
+        if app.disabled { Err(Problem::new("app_disabled")) } else { Ok(admin) }
     }
 
     /// The holder of a platform key. Other good API keys → 403, all else → 401.

@@ -8,11 +8,18 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue};
+use utoipa::IntoParams;
+use utoipa::openapi::Required;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
 
 use crate::problem::Problem;
 
 /// The header, in both directions.
 pub const CONSISTENCY_TOKEN: HeaderName = HeaderName::from_static("consistency-token");
+
+/// What a token looks like, as the regular expression of a JSON Schema.
+pub(crate) const TOKEN_PATTERN: &str = "^[A-Za-z0-9_-]{10}[AEIMQUYcgkosw048]$";
 
 /// A position of the journal, opaque to clients. As part of an answer it sets the header:
 /// `(StatusCode::CREATED, ConsistencyToken(position), Json(app))`.
@@ -55,6 +62,22 @@ impl<S: Sync> FromRequestParts<S> for AfterToken {
         let token =
             token.ok_or_else(|| Problem::malformed("Consistency-Token is none that was given out"))?;
         Ok(Self(Some(token.0)))
+    }
+}
+
+impl IntoParams for AfterToken {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let text = "The `Consistency-Token` of an answer: the read model is waited for until it has what was written \
+            then, for 2 seconds at most.";
+        let parameter = ParameterBuilder::new()
+            .name("Consistency-Token")
+            .parameter_in(ParameterIn::Header)
+            .required(Required::False)
+            .description(Some(text))
+            .schema(Some(
+                ObjectBuilder::new().schema_type(Type::String).pattern(Some(TOKEN_PATTERN)).build(),
+            ));
+        vec![parameter.build()]
     }
 }
 

@@ -30,8 +30,10 @@ const MAX_DISCARDED: usize = 2 * 1024 * 1024;
 /// How long a client may take to send its body.
 const BODY_TIME: Duration = Duration::from_secs(20);
 
-/// A JSON body. Content type other than `application/json` → 415, more than [`MAX_BODY`] → 413, anything that is not
-/// exactly one `T` (bad UTF-8, a member twice, a wrong type, and an unknown member if `T` denies those) → 400.
+/// A JSON body. A handler that checks credentials takes `Result<Body<T>, Problem>` and looks into it after that: whoever
+/// may not call a route is told so, not what is wrong with the body. Content type other than `application/json` → 415, more than [`MAX_BODY`] → 413, anything that is not
+/// exactly one `T` (nothing at all, bad UTF-8, a member twice, a wrong type, and an unknown member if `T` denies those)
+/// → 400.
 pub struct Body<T> {
     /// What was sent.
     pub value: T,
@@ -249,6 +251,7 @@ impl Raw {
     fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         match self.media {
             Media::Json => parse_json(&self.bytes),
+            Media::Absent if self.bytes.is_empty() => Err(Problem::malformed("a JSON body is needed")),
             _ => Err(Problem::new("unsupported_media_type").detail("the body must be application/json")),
         }
     }
@@ -301,6 +304,9 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for FormOrJson<T> {
         let value = match raw.media {
             Media::Form => parse_form(raw.bytes).await?,
             Media::Json => parse_json(&raw.bytes)?,
+            Media::Absent if raw.bytes.is_empty() => {
+                return Err(Problem::malformed("a form or a JSON body is needed"));
+            }
             Media::Other | Media::Absent => {
                 return Err(Problem::new("unsupported_media_type")
                     .detail("the body must be application/x-www-form-urlencoded or application/json"));

@@ -97,26 +97,36 @@ impl Limiter {
     }
 }
 
-/// What is left for a client.
+/// What is left of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
-    class: RateClass,
-    rate: Rate,
+    name: &'static str,
+    requests: u32,
+    seconds: u32,
     remaining: u32,
     reset: u64,
 }
 
 impl Standing {
+    /// Nothing is left, for so many more seconds, of a limit of this name: so many `requests` in so many `seconds`.
+    pub fn exhausted(name: &'static str, requests: u32, seconds: u32, reset: u64) -> Self {
+        Self { name, requests, seconds, remaining: 0, reset }
+    }
+
+    /// The seconds until something is left again.
+    pub fn reset(&self) -> u64 {
+        self.reset
+    }
+
     /// Sets `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10), unless a narrower limit has.
     pub fn describe(&self, headers: &mut HeaderMap) {
         if headers.contains_key(RATELIMIT) {
             return;
         }
-        let Self { class, rate, remaining, reset } = self;
-        let name = class.name();
+        let Self { name, requests, seconds, remaining, reset } = self;
         let value = |text: String| HeaderValue::try_from(text).expect("visible ASCII");
         headers.insert(RATELIMIT, value(format!("\"{name}\";r={remaining};t={reset}")));
-        let policy = format!("\"{name}\";q={};w={}", rate.requests, rate.seconds);
+        let policy = format!("\"{name}\";q={requests};w={seconds}");
         headers.insert(RATELIMIT_POLICY, value(policy));
     }
 }
@@ -132,12 +142,8 @@ impl RateLimits {
         }))
     }
 
-    /// Counts a request. `Ok(None)` when there are no limits; `Err` holds what to tell and the seconds to wait.
-    pub fn check(
-        &self,
-        class: RateClass,
-        address: Option<IpAddr>,
-    ) -> Result<Option<Standing>, (Standing, u64)> {
+    /// Counts a request. `Ok(None)` when there are no limits.
+    pub fn check(&self, class: RateClass, address: Option<IpAddr>) -> Result<Option<Standing>, Standing> {
         let Some(limiters) = &self.0 else { return Ok(None) };
         let limiter = match class {
             RateClass::Credentials => &limiters.credentials,
@@ -148,19 +154,19 @@ impl RateLimits {
             limiters.credentials.states.retain_recent();
             limiters.general.states.retain_recent();
         }
-        let rate = limiter.rate;
+        let (name, requests, seconds) =
+            (class.name(), limiter.rate.requests.get(), limiter.rate.seconds.get());
         match limiter.states.check_key(&key(address)) {
             Ok(state) => {
                 let remaining = state.remaining_burst_capacity();
-                let spent = u64::from(rate.requests.get().saturating_sub(remaining));
-                let reset = (spent * u64::from(rate.seconds.get())).div_ceil(rate.requests.get().into());
-                Ok(Some(Standing { class, rate, remaining, reset }))
+                let spent = u64::from(requests.saturating_sub(remaining));
+                let reset = (spent * u64::from(seconds)).div_ceil(requests.into());
+                Ok(Some(Standing { name, requests, seconds, remaining, reset }))
             }
             Err(until) => {
                 let wait = until.wait_time_from(limiters.clock.now());
-                let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-                let seconds = seconds.max(1);
-                Err((Standing { class, rate, remaining: 0, reset: seconds }, seconds))
+                let reset = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+                Err(Standing::exhausted(name, requests, seconds, reset.max(1)))
             }
         }
     }
@@ -228,11 +234,7 @@ where
                     Ok(response)
                 })
             }
-            Err((standing, seconds)) => Box::pin(async move {
-                let mut response = Problem::new("rate_limited").retry_after(seconds).into_response();
-                standing.describe(response.headers_mut());
-                Ok(response)
-            }),
+            Err(standing) => Box::pin(async move { Ok(Problem::rate_limited(standing).into_response()) }),
         }
     }
 }
@@ -271,8 +273,8 @@ mod tests {
         let limits = limits(1);
         let first = limits.check(RateClass::Credentials, None).expect("the first goes").expect("limited");
         assert_eq!((first.remaining, first.reset), (0, 60));
-        let (_, seconds) = limits.check(RateClass::Credentials, None).expect_err("the second does not");
-        assert!((59..=60).contains(&seconds), "{seconds}");
+        let second = limits.check(RateClass::Credentials, None).expect_err("the second does not");
+        assert!((59..=60).contains(&second.reset()), "{second:?}");
         let mut headers = HeaderMap::new();
         first.describe(&mut headers);
         assert_eq!(headers[RATELIMIT_POLICY], "\"credentials\";q=1;w=60");

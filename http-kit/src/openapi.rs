@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use utoipa::openapi::header::{Header, HeaderBuilder};
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -10,6 +11,7 @@ use utoipa::openapi::{
 };
 use utoipa::{PartialSchema, ToSchema};
 
+use crate::consistency::TOKEN_PATTERN;
 use crate::problem::{FieldProblem, PROBLEM_JSON, ProblemBody};
 
 /// The name of the security scheme of users: `security(("user" = []))`.
@@ -24,7 +26,15 @@ const USER_TOKEN: &str = "An access token of a user of the app. Apps with the se
 
 const ALWAYS: &[u16] = &[400, 403, 404, 429, 500, 503];
 const WITH_CREDENTIALS: &[u16] = &[401];
-const WITH_BODY: &[u16] = &[413, 415, 422];
+const WITH_BODY: &[u16] = &[413, 415];
+/// Parameters and members can make no sense, and an idempotency key can have been used.
+const WITH_VALUES: &[u16] = &[422];
+
+/// The paths of an app. What follows answers for the default app without this, too.
+const APP: &str = "/v1/apps/{app_id}";
+
+/// Routes of an app that have a second name: the path, the other path, and the id of its operation.
+const SECOND_NAMES: &[(&str, &str, &str)] = &[("/auth/register", "/auth/signup", "signup")];
 
 fn description(status: u16) -> &'static str {
     match status {
@@ -42,9 +52,10 @@ fn description(status: u16) -> &'static str {
     }
 }
 
-/// Adds the problem schema, the security schemes, the problems every operation can answer with (where the operation
-/// does not describe that status itself), and the `Idempotency-Key` of POSTs.
+/// Adds the other names of routes, the problem schema, the security schemes, the problems every operation can answer with (where the operation
+/// does not describe that status itself), the `Idempotency-Key` of POSTs, and the headers of answers.
 pub fn complete(api: &mut OpenApi) {
+    add_other_names(api);
     let components = api.components.get_or_insert_with(Components::default);
     add_components(components);
     for (path, item) in &mut api.paths.paths {
@@ -53,6 +64,46 @@ pub fn complete(api: &mut OpenApi) {
             complete_item(item);
         }
     }
+}
+
+/// Describes what answers under two paths a second time: routes with a second name, and those of the default app
+/// without its id.
+fn add_other_names(api: &mut OpenApi) {
+    let paths = &mut api.paths.paths;
+    for (path, name, operation_id) in SECOND_NAMES {
+        if let Some(mut item) = paths.get(&format!("{APP}{path}")).cloned() {
+            for operation in operations(&mut item) {
+                operation.operation_id = Some((*operation_id).to_owned());
+                say_same(operation, &format!("{APP}{path}"));
+            }
+            paths.insert(format!("{APP}{name}"), item);
+        }
+    }
+    let of_default: Vec<_> = paths
+        .iter()
+        .filter_map(|(path, item)| Some((path.strip_prefix(APP)?.to_owned(), item.clone())))
+        .filter(|(path, _)| path.starts_with("/auth/") || path.starts_with("/.well-known/"))
+        .collect();
+    for (path, mut item) in of_default {
+        for operation in operations(&mut item) {
+            if let Some(parameters) = &mut operation.parameters {
+                parameters.retain(|parameter| !matches!(parameter, RefOr::T(it) if it.name == "app_id"));
+            }
+            operation.operation_id = operation.operation_id.take().map(|id| id + "_of_default_app");
+            say_same(operation, &format!("/v1/apps/default{path}"));
+        }
+        paths.insert(path, item);
+    }
+}
+
+fn say_same(operation: &mut Operation, path: &str) {
+    let text = operation.description.take().map(|text| text + "\n\n").unwrap_or_default();
+    operation.description = Some(format!("{text}The same as `{path}`."));
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    let PathItem { get, put, post, delete, patch, .. } = item;
+    [get, put, post, delete, patch].into_iter().flatten()
 }
 
 fn add_components(components: &mut Components) {
@@ -69,8 +120,10 @@ fn add_components(components: &mut Components) {
     for (name, scheme) in schemes {
         components.security_schemes.insert(name.to_owned(), scheme.into());
     }
-    for status in [ALWAYS, WITH_CREDENTIALS, WITH_BODY].concat() {
-        components.responses.insert(component(status), RefOr::T(problem_response(status)));
+    for status in [ALWAYS, WITH_CREDENTIALS, WITH_BODY, WITH_VALUES].concat() {
+        let mut response = problem_response(status);
+        describe_headers(&status.to_string(), &mut response);
+        components.responses.insert(component(status), RefOr::T(response));
     }
 }
 
@@ -87,13 +140,50 @@ pub fn problem_response(status: u16) -> Response {
 }
 
 fn complete_item(item: &mut PathItem) {
-    let PathItem { get, put, post, delete, patch, .. } = item;
-    if let Some(post) = post {
+    if let Some(post) = &mut item.post {
         let parameters = post.parameters.get_or_insert_default();
         parameters.push(RefOr::T(idempotency_key()));
+        add(&mut post.responses.responses, WITH_BODY);
     }
-    for operation in [get, put, post, delete, patch].into_iter().flatten() {
+    let PathItem { put, post, delete, patch, .. } = item;
+    for command in [put, post, delete, patch].into_iter().flatten() {
+        for response in command.responses.responses.iter_mut().filter(|(status, _)| status.starts_with('2')) {
+            if let (_, RefOr::T(response)) = response {
+                response.headers.insert("Consistency-Token".to_owned(), consistency_token().into());
+            }
+        }
+    }
+    for operation in operations(item) {
         complete_operation(operation);
+    }
+}
+
+fn consistency_token() -> Header {
+    let schema = ObjectBuilder::new().schema_type(Type::String).pattern(Some(TOKEN_PATTERN)).build();
+    let text = "Of a command: send it with a query, and the query sees what the command did.";
+    HeaderBuilder::new().schema(Some(schema)).description(Some(text)).build()
+}
+
+/// The headers that a refusal of this status always has, or may have.
+fn headers_of(status: &str) -> &'static [(&'static str, &'static str, Type)] {
+    const RETRY_AFTER: (&str, &str, Type) = ("Retry-After", "Seconds until it may go better", Type::Integer);
+    match status {
+        "401" => &[("WWW-Authenticate", "`Bearer`", Type::String)],
+        "429" => &[
+            RETRY_AFTER,
+            ("RateLimit", "What is left, and for how long", Type::String),
+            ("RateLimit-Policy", "The limit", Type::String),
+        ],
+        "503" => &[RETRY_AFTER],
+        _ => &[],
+    }
+}
+
+fn describe_headers(status: &str, response: &mut Response) {
+    for (name, text, kind) in headers_of(status) {
+        let schema = ObjectBuilder::new().schema_type(kind.clone()).build();
+        let header = HeaderBuilder::new().schema(Some(schema)).description(Some(*text)).build();
+        response.headers.entry((*name).to_owned()).or_insert_with(|| header.into());
     }
 }
 
@@ -106,6 +196,11 @@ fn complete_operation(operation: &mut Operation) {
     if operation.request_body.is_some() {
         add(responses, WITH_BODY);
     }
+    let sent = |parameter: &RefOr<Parameter>| !matches!(parameter, RefOr::T(it) if it.parameter_in == ParameterIn::Path);
+    let parameters = operation.parameters.as_deref().unwrap_or_default();
+    if operation.request_body.is_some() || parameters.iter().any(sent) {
+        add(responses, WITH_VALUES);
+    }
     // Refusals that an operation names by status and words only are problems like all others.
     for (status, response) in responses.iter_mut() {
         if let RefOr::T(response) = response
@@ -114,6 +209,7 @@ fn complete_operation(operation: &mut Operation) {
         {
             let content = Content::new(Some(Ref::from_schema_name(ProblemBody::name())));
             response.content.insert(PROBLEM_JSON.to_owned(), content.into());
+            describe_headers(status, response);
         }
     }
 }
@@ -153,8 +249,15 @@ mod tests {
     #[expect(dead_code, reason = "only its description is used")]
     fn make() {}
 
+    /// Sign up.
+    #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/register", operation_id = "register",
+        params(("app_id" = String, Path, description = "The app")),
+        responses((status = 201, description = "Done")))]
+    #[expect(dead_code, reason = "only its description is used")]
+    fn register() {}
+
     #[derive(utoipa::OpenApi)]
-    #[openapi(paths(make))]
+    #[openapi(paths(make, register))]
     struct Api;
 
     #[test]
@@ -175,5 +278,25 @@ mod tests {
         assert_eq!(operation["parameters"][0]["name"], "Idempotency-Key");
         assert_eq!(json["components"]["securitySchemes"]["user"]["scheme"], "bearer");
         assert!(json["components"]["schemas"]["FieldProblem"].is_object());
+        assert!(operation["responses"]["204"]["headers"]["Consistency-Token"].is_object());
+        assert!(json["components"]["responses"]["Problem429"]["headers"]["RateLimit-Policy"].is_object());
+    }
+
+    #[test]
+    fn other_names_of_a_route_are_described_too() {
+        let mut api = Api::openapi();
+        complete(&mut api);
+        let json = serde_json::to_value(&api).expect("a document is JSON");
+        for (path, id, parameters) in [
+            ("/v1/apps/{app_id}/auth/register", "register", 2),
+            ("/v1/apps/{app_id}/auth/signup", "signup", 2),
+            ("/auth/register", "register_of_default_app", 1),
+            ("/auth/signup", "signup_of_default_app", 1),
+        ] {
+            let operation = &json["paths"][path]["post"];
+            assert_eq!(operation["operationId"], id, "{path}");
+            assert_eq!(operation["parameters"].as_array().map(Vec::len), Some(parameters), "{path}");
+        }
+        assert!(json["paths"]["/v1/things"]["post"].is_object() && json["paths"]["/things"].is_null());
     }
 }

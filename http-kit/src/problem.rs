@@ -8,7 +8,10 @@ use event_store::{AppendError, StoreError};
 use http::{HeaderValue, StatusCode, header};
 use schemas::problems::{ProblemType, problem_type};
 use serde::Serialize;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
+
+use crate::limits::Standing;
 
 /// The media type of every refusal.
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -25,6 +28,9 @@ pub struct Problem {
     detail: Option<Cow<'static, str>>,
     errors: Vec<FieldProblem>,
     retry_after: Option<u64>,
+    /// In a box, as few problems have one, and every `Result` is as large as a problem.
+    standing: Option<Box<Standing>>,
+    members: Map<String, Value>,
 }
 
 /// What is wrong with one member of a request.
@@ -64,6 +70,10 @@ pub struct ProblemBody {
     /// What is wrong, member by member (status 422).
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub errors: Vec<FieldProblem>,
+    /// What some problems tell besides (RFC 9457 section 3.2).
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub members: Map<String, Value>,
 }
 
 impl Problem {
@@ -74,7 +84,14 @@ impl Problem {
             problem_type(INTERNAL)
         });
         let kind = kind.expect("the registry has `internal`");
-        Self { kind, detail: None, errors: Vec::new(), retry_after: None }
+        Self {
+            kind,
+            detail: None,
+            errors: Vec::new(),
+            retry_after: None,
+            standing: None,
+            members: Map::new(),
+        }
     }
 
     /// The same answer for what is absent and for what belongs to somebody else.
@@ -113,6 +130,19 @@ impl Problem {
     pub fn overloaded(cause: impl Display) -> Self {
         tracing::warn!(%cause, "request put off");
         Self::new("overloaded").retry_after(1)
+    }
+
+    /// Too many requests, or guesses: which limit it was, and when to try again.
+    pub fn rate_limited(standing: Standing) -> Self {
+        let problem = Self::new("rate_limited").retry_after(standing.reset());
+        Self { standing: Some(Box::new(standing)), ..problem }
+    }
+
+    /// Tells something more, under a name that no other member has.
+    #[must_use]
+    pub fn member(mut self, name: &str, value: Value) -> Self {
+        self.members.insert(name.to_owned(), value);
+        self
     }
 
     /// Says what it is this time.
@@ -181,6 +211,7 @@ impl IntoResponse for Problem {
             code: self.kind.code.to_owned(),
             request_id: REQUEST_ID.try_with(Clone::clone).unwrap_or_default(),
             errors: self.errors,
+            members: self.members,
         };
         let body = serde_json::to_vec(&body).expect("strings and numbers are JSON");
         let mut response = (status, body).into_response();
@@ -191,6 +222,9 @@ impl IntoResponse for Problem {
         }
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(standing) = self.standing {
+            standing.describe(headers);
         }
         response
     }

@@ -182,12 +182,7 @@ async fn handle(State(edge): State<Arc<Edge>>, mut request: Request, next: Next)
     request.extensions_mut().insert(edge.idempotency.clone());
     let request_id = context.request_id.clone();
     let span = tracing::info_span!("request", request_id = %request_id, method, route = %route);
-    let answering = async {
-        match refusal {
-            Some(problem) => problem.into_response(),
-            None => answer(&edge, request, next).await,
-        }
-    };
+    let answering = answer(&edge, request, refusal, next);
     let mut response = REQUEST_ID.scope(request_id.clone(), answering).instrument(span).await;
 
     let status = response.status().as_u16();
@@ -205,9 +200,9 @@ async fn handle(State(edge): State<Arc<Edge>>, mut request: Request, next: Next)
     response
 }
 
-async fn answer(edge: &Edge, request: Request, next: Next) -> Response {
+async fn answer(edge: &Edge, request: Request, refusal: Option<Problem>, next: Next) -> Response {
     let origin = request.headers().get(header::ORIGIN).cloned();
-    let Some(origin) = origin else { return guarded(request, next).await };
+    let Some(origin) = origin else { return guarded(request, refusal, next).await };
     let allowed = match origin.to_str() {
         Ok(text) => edge.cross_origin(request.uri().path(), text).await,
         Err(_) => None,
@@ -226,7 +221,7 @@ async fn answer(edge: &Edge, request: Request, next: Next) -> Response {
         set(header::ACCESS_CONTROL_MAX_AGE, "600");
         response
     } else {
-        guarded(request, next).await
+        guarded(request, refusal, next).await
     };
     let headers = response.headers_mut();
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
@@ -246,7 +241,10 @@ async fn answer(edge: &Edge, request: Request, next: Next) -> Response {
 }
 
 /// Whatever goes wrong inside ends as a problem: a panic, or a refusal that axum or another library made.
-async fn guarded(request: Request, next: Next) -> Response {
+async fn guarded(request: Request, refusal: Option<Problem>, next: Next) -> Response {
+    if let Some(problem) = refusal {
+        return problem.into_response();
+    }
     let head = request.method() == Method::HEAD;
     let Ok(response) = AssertUnwindSafe(next.run(request)).catch_unwind().await else {
         // The panic hook has logged it already.

@@ -13,9 +13,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-const DEFAULT_LIMIT: u32 = 20;
-const MAX_LIMIT: u32 = 200;
-const MAX_OFFSET: u32 = 10_000;
+const DEFAULT_LIMIT: i64 = 20;
+const MAX_LIMIT: i64 = 200;
+const MAX_OFFSET: i64 = 10_000;
 
 /// A page of a list.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -114,19 +114,20 @@ pub(crate) fn uncached(answer: impl IntoResponse) -> Response {
 
 /// The page that was asked for.
 pub(crate) fn paging(
-    limit: Option<u32>,
-    offset: Option<u32>,
+    limit: Option<i64>,
+    offset: Option<i64>,
     cursor: Option<String>,
 ) -> Result<Paging, Problem> {
     let offset_given = offset.is_some();
     let (limit, offset) = (limit.unwrap_or(DEFAULT_LIMIT), offset.unwrap_or(0));
-    if !(1..=MAX_LIMIT).contains(&limit) {
-        return Err(Problem::invalid("/limit", "out_of_range", format!("limit is 1 to {MAX_LIMIT}")));
-    }
-    if offset > MAX_OFFSET {
-        let detail = format!("offset is at most {MAX_OFFSET}: go on with a cursor");
-        return Err(Problem::invalid("/offset", "out_of_range", detail));
-    }
+    let within =
+        |number: i64, least, most| u32::try_from(number).ok().filter(|_| (least..=most).contains(&number));
+    let limit = within(limit, 1, MAX_LIMIT)
+        .ok_or_else(|| Problem::invalid("/limit", "out_of_range", format!("limit is 1 to {MAX_LIMIT}")))?;
+    let offset = within(offset, 0, MAX_OFFSET).ok_or_else(|| {
+        let detail = format!("offset is 0 to {MAX_OFFSET}: go on with a cursor");
+        Problem::invalid("/offset", "out_of_range", detail)
+    })?;
     if cursor.is_some() && offset_given {
         return Err(Problem::invalid("/offset", "not_with_cursor", "send either offset or cursor"));
     }

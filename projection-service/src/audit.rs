@@ -35,6 +35,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 struct AuditParams {
     /// Events about this user.
     user_id: Option<Uuid>,
@@ -52,9 +53,11 @@ struct AuditParams {
     /// Events behind this position.
     after: Option<u64>,
     /// How many at most: 1 to 200, 20 by default. Exports have no limit.
-    limit: Option<u32>,
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<i64>,
     /// How many to leave out first, at most 10 000.
-    offset: Option<u32>,
+    #[param(minimum = 0, maximum = 10000)]
+    offset: Option<i64>,
     /// `next_cursor` of the page before.
     cursor: Option<String>,
 }
@@ -132,7 +135,7 @@ enum Form {
 /// personal parts sealed, one a line; with `text/csv` as a table.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/audit/events", tag = "audit", operation_id = "list_audit_events",
     security(("user" = []), ("api_key" = [])),
-    params(("app_id" = String, Path, description = "The app"), AuditParams),
+    params(("app_id" = String, Path, description = "The app"), AfterToken, AuditParams),
     responses((status = 200, description = "A page of events, oldest first", content(
         (List<AuditBody> = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"))),
         (status = 422, description = "`validation_failed`")))]

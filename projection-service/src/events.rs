@@ -39,6 +39,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 struct AppEvents {
     /// Events behind this position. `Last-Event-ID` goes before it.
     after: Option<u64>,
@@ -46,15 +47,18 @@ struct AppEvents {
     #[serde(rename = "type")]
     kind: Option<String>,
     /// How many at most: 1 to 200, 20 by default. A stream has no limit.
-    limit: Option<u32>,
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<i64>,
     /// How many to leave out first, at most 10 000.
-    offset: Option<u32>,
+    #[param(minimum = 0, maximum = 10000)]
+    offset: Option<i64>,
     /// `next_cursor` of the page before.
     cursor: Option<String>,
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 struct AllEvents {
     /// Events behind this position. `Last-Event-ID` goes before it.
     after: Option<u64>,
@@ -65,9 +69,11 @@ struct AllEvents {
     #[param(value_type = Option<String>)]
     app_id: Option<AppId>,
     /// How many at most: 1 to 200, 20 by default. A stream has no limit.
-    limit: Option<u32>,
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<i64>,
     /// How many to leave out first, at most 10 000.
-    offset: Option<u32>,
+    #[param(minimum = 0, maximum = 10000)]
+    offset: Option<i64>,
     /// `next_cursor` of the page before.
     cursor: Option<String>,
 }
@@ -92,7 +98,7 @@ impl Reader {
 
 /// Read all events. With `Accept: text/event-stream` a live stream; `id:` is the position, `data:` the `CloudEvent`.
 #[utoipa::path(get, path = "/v1/events", tag = "events", operation_id = "list_events",
-    security(("api_key" = [])), params(AllEvents),
+    security(("api_key" = [])), params(AfterToken, AllEvents),
     responses((status = 200, description = "A page of CloudEvents, oldest first", content(
         (List<Object> = "application/json"), (String = "text/event-stream"))),
         (status = 422, description = "`validation_failed`")))]
@@ -111,7 +117,7 @@ async fn of_all(
 /// Read an app's events. With `Accept: text/event-stream` a live stream; `id:` is the position, `data:` the `CloudEvent`.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/events", tag = "events", operation_id = "list_app_events",
     security(("user" = []), ("api_key" = [])),
-    params(("app_id" = String, Path, description = "The app"), AppEvents),
+    params(("app_id" = String, Path, description = "The app"), AfterToken, AppEvents),
     responses((status = 200, description = "A page of CloudEvents, oldest first", content(
         (List<Object> = "application/json"), (String = "text/event-stream"))),
         (status = 422, description = "`validation_failed`")))]
@@ -146,7 +152,7 @@ async fn read(
     let filter = AuditFilter { app_id, kind: params.kind, ..AuditFilter::default() };
     let (recorded, total, next_cursor) = if filter == AuditFilter::default() {
         service.wait_for_journal(token).await?;
-        whole_journal(&service, after + u64::from(paging.offset), paging.limit).await?
+        whole_journal(&service, after.saturating_add(paging.offset.into()), paging.limit).await?
     } else {
         service.wait_for_token("audit_log", token).await?;
         audit::page(&service, &filter, after, paging.offset, paging.limit).await?

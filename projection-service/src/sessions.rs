@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
+use axum::routing::get;
 use domain::session::Session;
 use domain::{AppId, Permission, SessionId, Timestamp, UserId};
 use http_kit::cookies::Credentials;
@@ -21,16 +22,19 @@ use crate::answers::{List, answer, paging, refused};
 use crate::users::{OneUser, existing_user};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
-    OpenApiRouter::new().routes(routes!(own)).routes(routes!(own_of_default)).routes(routes!(of_user))
+    OpenApiRouter::new().routes(routes!(own)).route("/auth/sessions", get(own)).routes(routes!(of_user))
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 struct ListSessions {
     /// How many at most: 1 to 200, 20 by default.
-    limit: Option<u32>,
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<i64>,
     /// How many to leave out first, at most 10 000.
-    offset: Option<u32>,
+    #[param(minimum = 0, maximum = 10000)]
+    offset: Option<i64>,
     /// `next_cursor` of the page before.
     cursor: Option<String>,
 }
@@ -64,7 +68,7 @@ struct SessionBody {
 
 /// List the own live sessions.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/auth/sessions", tag = "auth", operation_id = "list_own_sessions",
-    security(("user" = [])), params(("app_id" = String, Path, description = "The app"), ListSessions),
+    security(("user" = [])), params(("app_id" = String, Path, description = "The app"), AfterToken, ListSessions),
     responses((status = 200, description = "A page of sessions, newest first", body = List<SessionBody>)))]
 async fn own(
     State(service): State<Arc<ProjectionService>>,
@@ -79,25 +83,11 @@ async fn own(
     live(&service, &app_id, caller.user_id, Some(caller.session_id), &paging).await.map(answer)
 }
 
-/// List the own live sessions in the default app.
-#[utoipa::path(get, path = "/auth/sessions", tag = "auth", operation_id = "list_own_sessions_default",
-    security(("user" = [])), params(ListSessions),
-    responses((status = 200, description = "A page of sessions, newest first", body = List<SessionBody>)))]
-async fn own_of_default(
-    service: State<Arc<ProjectionService>>,
-    credentials: Credentials,
-    app: AppScope,
-    token: AfterToken,
-    params: Params<ListSessions>,
-) -> Result<Response, Problem> {
-    own(service, credentials, app, token, params).await
-}
-
 /// List a user's live sessions.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/admin/users/{user_id}/sessions", tag = "admin",
     operation_id = "list_user_sessions", security(("user" = []), ("api_key" = [])),
     params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user"),
-        ListSessions),
+        AfterToken, ListSessions),
     responses((status = 200, description = "A page of sessions, newest first", body = List<SessionBody>)))]
 async fn of_user(
     State(service): State<Arc<ProjectionService>>,

@@ -35,6 +35,7 @@ enum Width {
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 struct StatsParams {
     /// The begin; 30 buckets before the end by default.
     #[param(value_type = Option<String>, format = DateTime)]
@@ -106,7 +107,7 @@ impl From<Bucket> for BucketBody {
 /// Count what happened.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/admin/stats", tag = "admin", operation_id = "get_stats",
     security(("user" = []), ("api_key" = [])),
-    params(("app_id" = String, Path, description = "The app"), StatsParams),
+    params(("app_id" = String, Path, description = "The app"), AfterToken, StatsParams),
     responses((status = 200, description = "Counts by hour or day", body = StatsBody),
         (status = 422, description = "`validation_failed`")))]
 async fn stats(

@@ -50,8 +50,15 @@ pub(crate) struct OneUser {
     pub user_id: UserId,
 }
 
+/// A query with something in it asks for something else than the user as they are now: it is refused, not answered
+/// with that.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 struct ListUsers {
     /// A whole email address, or beginnings of words (one of 3 letters or more) of the name or the address.
     query: Option<String>,
@@ -66,9 +73,11 @@ struct ListUsers {
     #[param(inline)]
     sort: Option<Sort>,
     /// How many at most: 1 to 200, 20 by default.
-    limit: Option<u32>,
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<i64>,
     /// How many to leave out first, at most 10 000.
-    offset: Option<u32>,
+    #[param(minimum = 0, maximum = 10000)]
+    offset: Option<i64>,
     /// `next_cursor` of the page before.
     cursor: Option<String>,
 }
@@ -101,7 +110,7 @@ impl ListUsers {
 /// List users.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/admin/users", tag = "admin", operation_id = "list_users",
     security(("user" = []), ("api_key" = [])),
-    params(("app_id" = String, Path, description = "The app"), ListUsers),
+    params(("app_id" = String, Path, description = "The app"), AfterToken, ListUsers),
     responses((status = 200, description = "A page of users", body = List<UserBody>),
         (status = 422, description = "`validation_failed`")))]
 async fn list(
@@ -122,7 +131,8 @@ async fn list(
 /// Get a user. Never stale: it is read from the log.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/admin/users/{user_id}", tag = "admin", operation_id = "get_user",
     security(("user" = []), ("api_key" = [])),
-    params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user")),
+    params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user"),
+        AfterToken),
     responses((status = 200, description = "The user", body = UserBody)))]
 async fn get_one(
     State(service): State<Arc<ProjectionService>>,
@@ -130,6 +140,7 @@ async fn get_one(
     AppScope(app_id): AppScope,
     Segments(path): Segments<OneUser>,
     token: AfterToken,
+    Params(Nothing {}): Params<Nothing>,
 ) -> Result<Response, Problem> {
     service.authenticator.admin(&app_id, &credentials, Permission::UsersRead).await?;
     service.wait_for_journal(token).await?;

@@ -160,6 +160,13 @@ pub static REGISTRY: &[ProblemType] = &[
          and for what belongs to another app or person.",
     ),
     problem(
+        "not_ready",
+        503,
+        "The service cannot do its work",
+        "Something that the service rests on does not work: `checks` says what, and the log says why. What is stored is \
+         safe. Whoever balances load sends no requests here until `/readyz` answers 200 again.",
+    ),
+    problem(
         "outcome_unknown",
         503,
         "It is not known whether the request was carried out",
