@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use axum::extract::{Path, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router, middleware};
 use http_kit::Problem;
-use http_kit::problem::PROBLEM_JSON;
+use http_kit::problem::ProblemBody;
 use serde_json::{Value, json};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -61,21 +61,14 @@ async fn healthz() -> Json<Value> {
 /// Whether the service can do its work: the journal, the read models, and each projector.
 #[utoipa::path(get, path = "/readyz", tag = "root", operation_id = "readiness",
     responses((status = 200, description = "It can", body = Object),
-        (status = 503, description = "It cannot; `checks` says why", body = Object, content_type = "application/problem+json")))]
+        (status = 503, description = "It cannot; `checks` says why", body = ProblemBody,
+            content_type = "application/problem+json")))]
 async fn readyz(State(health): State<Arc<Health>>) -> Response {
     let (ready, checks) = health.check().await;
     if ready {
         return Json(json!({ "status": "ready", "checks": checks })).into_response();
     }
-    let body = json!({
-        "type": "about:blank",
-        "title": "Not ready",
-        "status": 503,
-        "code": "not_ready",
-        "checks": checks,
-    });
-    (StatusCode::SERVICE_UNAVAILABLE, [(header::CONTENT_TYPE, PROBLEM_JSON)], body.to_string())
-        .into_response()
+    Problem::new("not_ready").member("checks", checks).into_response()
 }
 
 /// Metrics in the Prometheus text format.
