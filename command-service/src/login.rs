@@ -138,7 +138,7 @@ impl CommandService {
             let user = self.repository.load::<User>(&attempt.user_id).await?;
             let hash = user.state.password_hash.clone();
             if !self.passwords.verify(attempt.password, hash.as_ref()).await? {
-                return self.record_failure(attempt, context).await;
+                return Err(self.record_failure(attempt, context).await);
             }
             let Some(old) = hash else { return Err(Problem::internal("a password matched no hash")) };
             let new = if self.passwords.is_outdated(&old) {
@@ -199,18 +199,22 @@ impl CommandService {
         self.dispatcher.run(context, reads, decide).await
     }
 
-    /// The failure is in the log before anybody hears of it.
-    async fn record_failure(&self, attempt: &Attempt<'_>, context: Context) -> Result<Response, Problem> {
+    /// The failure is in the log before anybody hears of it, and under no idempotency key: a guess at an address that
+    /// nobody has leaves nothing under its key, and a second request with the same key would tell the two apart.
+    async fn record_failure(&self, attempt: &Attempt<'_>, context: Context) -> Problem {
+        let context = Context { idempotency: None, ..context };
         let (user_id, policy, at) = (attempt.user_id, self.settings.lockout, context.at);
         let decide = move |work: &mut Work| {
             let command = LockoutCommand::RecordFailure { user_id, policy, at };
             work.execute::<Lockout>(&user_id, command).map_err(|locked| too_many(policy, locked, at))
         };
-        let done = self.dispatcher.run(context, vec![StreamRef::Lockout(user_id)], decide).await?;
-        self.logged_in(attempt.app_id, &done).await
+        match self.dispatcher.run(context, vec![StreamRef::Lockout(user_id)], decide).await {
+            Ok(_) => Problem::new("invalid_credentials"),
+            Err(error) => error.into(),
+        }
     }
 
-    /// What the committed events say: a session, or a failure.
+    /// What the committed events say: a session, or (under a key of before failures were kept under none) a failure.
     async fn logged_in<T>(&self, app_id: &AppId, done: &Committed<T>) -> Result<Response, Problem> {
         match Link::made_by(&done.events) {
             Some(link) => {

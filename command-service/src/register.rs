@@ -84,11 +84,14 @@ pub(crate) async fn register(
 ) -> Result<Response, Problem> {
     let started = Instant::now();
     let app = service.authenticator.app(&app_id).await?;
+    let settings = &app.state.settings;
+    // What is kept under a key tells a second request with another body that the address was free. Where that must not
+    // be known there is nothing to keep: the answer is the same every time.
+    let idempotency = idempotency.filter(|_| !settings.require_verified_email);
     let context = service.context(&request, &app_id, Actor::anonymous(), idempotency);
     if let Some(done) = service.dispatcher.replayed::<(), Problem>(&context).await? {
         return service.registered(&app_id, &done).await;
     }
-    let settings = &app.state.settings;
     if settings.registration != Registration::Open {
         return Err(Problem::new("registration_closed"));
     }

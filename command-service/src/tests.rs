@@ -389,6 +389,35 @@ async fn unknown_and_wrong_look_alike() {
     }
 }
 
+/// What an `Idempotency-Key` remembers must not tell whether its first request found an account.
+#[tokio::test]
+async fn a_repeated_key_tells_nothing_about_an_address() {
+    let world = World::start().await;
+    world.register("ada@example.com").await;
+    let send = async |route: &str, email: &str, password: &str| {
+        let path = format!("/v1/apps/default/auth/{route}");
+        let body = json!({"email": email, "password": password});
+        let answer = world.call_with("POST", &path, None, Some(body), Some(email)).await;
+        (answer.status.as_u16(), answer.code().to_owned())
+    };
+    for email in ["ada@example.com", "nobody@example.com"] {
+        for guess in ["wrong guess", "wrong guess", "another guess"] {
+            assert_eq!(send("login", email, guess).await, (401, "invalid_credentials".to_owned()), "{email}");
+        }
+        for n in 3..10 {
+            assert_eq!(world.login(email, &format!("wrong guess {n}")).await.status, 401);
+        }
+        assert_eq!(send("login", email, "wrong guess").await, (429, "rate_limited".to_owned()), "{email}");
+    }
+    world.set(json!({"require_verified_email": true})).await;
+    for email in ["ada@example.com", "free@example.com"] {
+        for password in [PASSWORD, PASSWORD, "another horse battery"] {
+            assert_eq!(send("register", email, password).await.0, 202, "{email}");
+        }
+    }
+    assert_eq!(world.events("UserRegistered").await, 2);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn inv_f_parallel_refreshes_make_one_chain() {
     let world = Arc::new(World::start().await);
