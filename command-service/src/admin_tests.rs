@@ -424,6 +424,41 @@ async fn inv_r_only_full_admins_touch_admins() {
     assert_eq!(stage.world.call("GET", ACME, Some(&stage.user_token), None).await.status, 403);
 }
 
+/// A password takes a while to hash: whoever loses the right to make users meanwhile makes none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inv_r_a_right_that_was_lost_on_the_way_counts_no_more() {
+    let world = Arc::new(World::with_params("m=65536,t=8,p=1").await);
+    let platform = world.key.expose_secret().to_owned();
+    let (admin, token) = register(&world, "default", "admin@example.com").await;
+    let role = format!("/v1/apps/default/admin/users/{admin}/roles/admin");
+    assert_eq!(world.call("PUT", &role, Some(&platform), None).await.status, 200);
+    let keys = "/v1/apps/default/admin/api-keys";
+    let body = json!({"name": "k", "permissions": ["users:write"]});
+    let key = world.call("POST", keys, Some(&platform), Some(body)).await;
+    let (key, key_path) = (key.text("key"), format!("{keys}/{}", key.text("id")));
+
+    for (credential, taken, email) in
+        [(token, role.as_str(), "one@example.com"), (key, key_path.as_str(), "two@example.com")]
+    {
+        let making = tokio::spawn({
+            let world = world.clone();
+            async move {
+                let body = json!({"email": email, "password": PASSWORD});
+                world.call("POST", "/v1/apps/default/admin/users", Some(&credential), Some(body)).await
+            }
+        });
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        let end = world.call("DELETE", taken, Some(&platform), None).await;
+        assert!(end.status.is_success(), "{}", end.body);
+        let made = making.await.expect("no panic");
+        let all = world.journal.read_all(0, 1000).await.expect("reads");
+        let last = |name: &str| all.iter().filter(|event| event.name == name).map(|it| it.position).max();
+        let lost = last("RoleRevoked").max(last("ApiKeyRevoked"));
+        assert!(last("UserRegistered") < lost, "a user was made by {taken} after it was taken");
+        assert!(made.status == 201 || matches!(made.status.as_u16(), 401 | 403), "{}", made.body);
+    }
+}
+
 #[tokio::test]
 async fn access_tokens_are_made_for_a_while() {
     let stage = Stage::set().await;

@@ -121,8 +121,7 @@ async fn create(
     let claim = service.lookup.email_claim(&app_id, &email);
     let (at, id) = (context.at, app_id.clone());
     let committed = service
-        .dispatcher
-        .run(context, vec![StreamRef::App(app_id), StreamRef::User(user_id)], move |work| {
+        .run_as(&caller, context, vec![StreamRef::App(app_id), StreamRef::User(user_id)], move |work| {
             let register = UserCommand::Register {
                 user_id,
                 app_id: id.clone(),
@@ -258,14 +257,16 @@ async fn ban(
     let mut position = committed.position;
     let late = service.claimed_sessions(user_id).await?;
     if !committed.replayed && !late.is_empty() {
-        let swept = target
-            .run(after, &late.clone(), move |work| {
-                if !work.get::<User>(&user_id).banned {
-                    return Ok(());
-                }
-                end_sessions(work, user_id, &late, RevocationReason::Ban, at)
-            })
-            .await?;
+        let mut reads = vec![StreamRef::User(user_id)];
+        reads.extend(late.iter().copied().map(StreamRef::Session));
+        // Part of what was decided above, so that it is done even if that took its own right away.
+        let sweep = move |work: &mut Work| {
+            if !work.get::<User>(&user_id).banned {
+                return Ok(());
+            }
+            end_sessions(work, user_id, &late, RevocationReason::Ban, at)
+        };
+        let swept = service.dispatcher.run(after, reads, sweep).await?;
         position = position.max(swept.position);
     }
     target.answer(position).await
@@ -331,8 +332,7 @@ async fn unlock(
     let (user_id, at, app_id) = (target.user_id, context.at, target.app_id.clone());
     let reads = vec![StreamRef::User(user_id), StreamRef::Lockout(user_id)];
     let committed = service
-        .dispatcher
-        .run(context, reads, move |work| {
+        .run_as(&target.caller, context, reads, move |work| {
             require_of(work, user_id, &app_id)?;
             work.execute::<Lockout>(&user_id, LockoutCommand::Unlock { user_id, at })
                 .map_err(Problem::internal)
@@ -531,8 +531,7 @@ async fn create_access_token(
     let reads =
         vec![StreamRef::App(app_id.clone()), StreamRef::User(user_id), StreamRef::Session(session_id)];
     let committed = service
-        .dispatcher
-        .run(context, reads, move |work| -> Result<(), Problem> {
+        .run_as(&target.caller, context, reads, move |work| {
             require_of(work, user_id, &app_id)?;
             let app = work.get::<App>(&app_id).clone();
             require_token_may_be_made(&app, work.get::<User>(&user_id), full_admin)?;
@@ -661,7 +660,7 @@ impl<'a> Target<'a> {
             require_of(work, user_id, &app_id)?;
             decide(work)
         };
-        self.service.dispatcher.run(context, reads, decide).await.map_err(Problem::from)
+        self.service.run_as(&self.caller, context, reads, decide).await.map_err(Problem::from)
     }
 
     async fn run_on_user(&self, context: Context, command: UserCommand) -> Result<Response, Problem> {

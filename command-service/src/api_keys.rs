@@ -131,9 +131,9 @@ async fn issue(
     let context = service.context(&request, &app_id, caller.actor.clone(), idempotency);
     let (at, id) = (context.at, app_id.clone());
     let key_id = ApiKeyId(service.clock.new_id());
+    let maker = caller.clone();
     let committed = service
-        .dispatcher
-        .run(context, vec![StreamRef::App(app_id.clone())], move |work| {
+        .run_as(&maker, context, vec![StreamRef::App(app_id.clone())], move |work| {
             // In here, since an end that lay ahead the first time may be past when the request is repeated.
             check(&id, &caller, &permissions, expires_at, at)?;
             let (name, permissions) = (name.clone(), permissions.clone());
@@ -208,12 +208,11 @@ async fn revoke(
     Segments(segments): Segments<KeySegments>,
 ) -> Result<Response, Problem> {
     let caller = authorize(&service, &app_id, &credentials).await?;
-    let context = service.context(&request, &app_id, caller.actor, None);
+    let context = service.context(&request, &app_id, caller.actor.clone(), None);
     let (at, id) = (context.at, app_id.clone());
     let key_id = ApiKeyId(segments.key_id);
     let committed = service
-        .dispatcher
-        .run(context, vec![StreamRef::App(app_id)], move |work| {
+        .run_as(&caller, context, vec![StreamRef::App(app_id)], move |work| {
             work.execute::<App>(&id, AppCommand::RevokeApiKey { key_id, at }).map_err(refused)
         })
         .await

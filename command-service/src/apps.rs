@@ -132,13 +132,12 @@ async fn create(
     }
     let name = check_name(&body.name)?;
     let settings = AppSettings::default().patched(&body.settings).map_err(invalid_setting)?;
-    let context = service.context(&request, &app_id, caller.actor, idempotency);
+    let context = service.context(&request, &app_id, caller.actor.clone(), idempotency);
     let at = context.at;
     let keys = service.signing.generate_pair(&app_id, settings.token_algorithm).await?;
     let id = app_id.clone();
     let committed = service
-        .dispatcher
-        .run(context, vec![StreamRef::App(app_id.clone())], move |work| -> Result<(), Problem> {
+        .run_as(&caller, context, vec![StreamRef::App(app_id.clone())], move |work| {
             let (settings, keys) = (Box::new(settings.clone()), keys.clone());
             let command = AppCommand::Create { app_id: id.clone(), name: name.clone(), settings, keys, at };
             work.execute::<App>(&id, command).map_err(refused)?;
@@ -222,8 +221,7 @@ async fn change(
         let at = context.at;
         let (id, name, patch) = (app_id.clone(), name.clone(), body.settings.clone());
         let committed = service
-            .dispatcher
-            .run(context, vec![StreamRef::App(app_id.clone())], move |work| -> Result<Look, Problem> {
+            .run_as(&caller, context, vec![StreamRef::App(app_id.clone())], move |work| {
                 let app = work.get::<App>(&id);
                 // Patched anew at each try: what another request changed meanwhile stays.
                 let settings = app.settings.patched(&patch).map_err(invalid_setting)?;
@@ -303,11 +301,10 @@ async fn switch(
     let caller = service.authenticator.platform(credentials).await?;
     service.authenticator.existing_app(&app_id).await?;
     let NoBody { idempotency } = body?;
-    let context = service.context(request, &app_id, caller.actor, idempotency);
+    let context = service.context(request, &app_id, caller.actor.clone(), idempotency);
     let (at, id) = (context.at, app_id.clone());
     let committed = service
-        .dispatcher
-        .run(context, vec![StreamRef::App(app_id.clone())], move |work| {
+        .run_as(&caller, context, vec![StreamRef::App(app_id.clone())], move |work| {
             work.execute::<App>(&id, command(at)).map_err(refused)
         })
         .await

@@ -11,6 +11,7 @@ mod apps;
 pub mod bootstrap;
 mod common_passwords;
 pub mod dispatch;
+mod entitled;
 mod fields;
 mod introspection;
 mod jwks;

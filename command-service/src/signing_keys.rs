@@ -82,8 +82,7 @@ async fn rotate(
         let at = context.at;
         let id = app_id.clone();
         let committed = service
-            .dispatcher
-            .run(context, vec![StreamRef::App(app_id.clone())], move |work| -> Result<Look, Problem> {
+            .run_as(&caller, context, vec![StreamRef::App(app_id.clone())], move |work| {
                 if work.get::<App>(&id).settings.token_algorithm != next.alg {
                     return Ok(Look::Again);
                 }

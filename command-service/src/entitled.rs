@@ -1,0 +1,53 @@
+//! Decisions of admins, made only while they are still entitled to them.
+//!
+//! A caller is checked when the request comes in, and hashing a password or waiting for a turn takes a while: by then the
+//! role or the key may be gone. So what entitles the caller is read again with each decision, and guarded by its append.
+
+use domain::Timestamp;
+use domain::app::App;
+use domain::user::User;
+use http_kit::auth::{AdminCaller, Caller};
+use http_kit::problem::Problem;
+
+use crate::CommandService;
+use crate::dispatch::{Committed, Context, DispatchError, StreamRef, Work};
+use crate::me::{LiveCaller, live_reads};
+
+impl CommandService {
+    /// Runs a decision of an admin. 401 or 403 if they are none any more when it is made.
+    pub(crate) async fn run_as<T: Send + 'static>(
+        &self,
+        caller: &AdminCaller,
+        context: Context,
+        mut reads: Vec<StreamRef>,
+        mut decide: impl FnMut(&mut Work) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<Committed<T>, DispatchError<Problem>> {
+        let (caller, at) = (caller.clone(), context.at);
+        match &caller.caller {
+            Caller::User(user) => reads.extend(live_reads(user)),
+            Caller::ApiKey { app_id, .. } => reads.push(StreamRef::App(app_id.clone())),
+        }
+        let decide = move |work: &mut Work| {
+            require_entitled(&caller, work, at)?;
+            decide(work)
+        };
+        self.dispatcher.run(context, reads, decide).await
+    }
+}
+
+fn require_entitled(caller: &AdminCaller, work: &mut Work, at: Timestamp) -> Result<(), Problem> {
+    match &caller.caller {
+        Caller::User(user) => {
+            LiveCaller::of(user).require(work, at)?;
+            if work.get::<User>(&user.user_id).is_admin() { Ok(()) } else { Err(Problem::forbidden()) }
+        }
+        // What a key may do never changes: it is live, or it is not.
+        Caller::ApiKey { key_id, app_id } => {
+            let app = work.get::<App>(app_id);
+            if !app.api_keys.get(key_id).is_some_and(|key| key.is_live(at)) {
+                return Err(Problem::unauthenticated());
+            }
+            if app.disabled { Err(Problem::new("app_disabled")) } else { Ok(()) }
+        }
+    }
+}
