@@ -452,9 +452,9 @@ async fn inv_r_a_right_that_was_lost_on_the_way_counts_no_more() {
         assert!(end.status.is_success(), "{}", end.body);
         let made = making.await.expect("no panic");
         let all = world.journal.read_all(0, 1000).await.expect("reads");
-        let last = |name: &str| all.iter().filter(|event| event.name == name).map(|it| it.position).max();
-        let lost = last("RoleRevoked").max(last("ApiKeyRevoked"));
-        assert!(last("UserRegistered") < lost, "a user was made by {taken} after it was taken");
+        let newest = |name: &str| all.iter().filter(|event| event.name == name).map(|it| it.position).max();
+        let taken_at = newest("RoleRevoked").max(newest("ApiKeyRevoked"));
+        assert!(newest("UserRegistered") < taken_at, "a user was made by {taken} after it was taken");
         assert!(made.status == 201 || matches!(made.status.as_u16(), 401 | 403), "{}", made.body);
     }
 }

@@ -16,14 +16,15 @@ use uuid::Uuid;
 
 use super::*;
 
+/// What is lost.
 #[derive(Clone, Copy)]
 enum Fault {
-    /// The append is carried out, the answer is lost.
-    LoseAnswer,
-    /// The append is lost, and nobody knows.
-    LoseRequest,
-    /// The append is carried out, the answer is lost, and the next stream cannot be read.
-    LoseAnswerAndSight,
+    /// The append is carried out, its answer is lost.
+    Answer,
+    /// The append itself, and nobody knows.
+    Request,
+    /// Its answer is lost, and the next stream cannot be read.
+    AnswerAndSight,
 }
 
 struct Faulty {
@@ -38,10 +39,10 @@ impl Journal for Faulty {
         let fault = self.faults.lock().expect("not poisoned").pop_front();
         match fault {
             None => self.inner.append(append).await,
-            Some(Fault::LoseRequest) => Err(AppendError::Unknown("lost".to_owned())),
+            Some(Fault::Request) => Err(AppendError::Unknown("lost".to_owned())),
             Some(fault) => {
                 self.inner.append(append).await?;
-                self.blind.store(matches!(fault, Fault::LoseAnswerAndSight), Ordering::SeqCst);
+                self.blind.store(matches!(fault, Fault::AnswerAndSight), Ordering::SeqCst);
                 Err(AppendError::Unknown("lost".to_owned()))
             }
         }
@@ -159,11 +160,9 @@ async fn fail(dispatcher: &Dispatcher, context: Context) -> Result<Committed<()>
 
 #[tokio::test]
 async fn inv_b_an_unknown_outcome_ends_in_one_set_of_events() {
-    use Fault::{LoseAnswer, LoseRequest};
+    use Fault::{Answer, Request};
     for key in [None, Some(1)] {
-        for faults in
-            [&[LoseAnswer][..], &[LoseRequest], &[LoseRequest, LoseAnswer, LoseRequest, LoseRequest]]
-        {
+        for faults in [&[Answer][..], &[Request], &[Request, Answer, Request, Request]] {
             let world = World::start(faults).await;
             let done = fail(&world.dispatcher, context(key)).await.expect("resolved");
             assert_eq!((done.events.len(), done.position), (1, 1));
@@ -176,7 +175,7 @@ async fn inv_b_an_unknown_outcome_ends_in_one_set_of_events() {
 
 #[tokio::test]
 async fn what_stays_unknown_is_said_and_can_be_asked_again() {
-    let faults = [vec![Fault::LoseAnswer], vec![Fault::LoseRequest; MAX_RESENDS as usize]].concat();
+    let faults = [vec![Fault::Answer], vec![Fault::Request; MAX_RESENDS as usize]].concat();
     let world = World::start(&faults).await;
     let error = fail(&world.dispatcher, context(Some(1))).await.expect_err("unknown");
     assert!(matches!(error, DispatchError::Unknown(_)), "{error}");
@@ -193,10 +192,10 @@ async fn what_stays_unknown_is_said_and_can_be_asked_again() {
 #[tokio::test]
 async fn inv_d_what_was_written_is_seen_however_its_answer_was_lost() {
     for (key, fault) in [
-        (None, Fault::LoseAnswer),
-        (Some(1), Fault::LoseAnswer),
-        (None, Fault::LoseAnswerAndSight),
-        (Some(1), Fault::LoseAnswerAndSight),
+        (None, Fault::Answer),
+        (Some(1), Fault::Answer),
+        (None, Fault::AnswerAndSight),
+        (Some(1), Fault::AnswerAndSight),
     ] {
         let world = World::start(&[]).await;
         fail(&world.dispatcher, context(None)).await.expect("written, and now in the cache");
