@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use crate::bus::{
+    CLOUD_EVENT_JSON, CONTENT_TYPE, MESSAGE_ID, POSITION, PREVIOUS_POSITION, STREAM, TRACE_PARENT,
+};
 use crate::envelope::ActorKind;
 use crate::event_schemas;
-
-/// The `JetStream` stream that holds every event.
-pub const STREAM: &str = "WATCHWORD";
 
 /// What holds for all messages. Consumers read it first.
 const DESCRIPTION: &str = "Every event of Watchword, on the JetStream stream `WATCHWORD`.\n\n\
@@ -264,12 +264,12 @@ fn headers() -> Value {
         "description": "NATS headers of every message.",
         "type": "object",
         "properties": {
-            "Nats-Msg-Id": { "type": "string", "format": "uuid", "description": "The event's id." },
-            "ce-position": position("The member `position`, to be read without parsing the body."),
-            "ce-prevposition": position("The member `prevposition`."),
-            "traceparent": { "type": "string", "description": "The W3C trace context of the request, if it had one." },
-            "Content-Type": { "const": "application/cloudevents+json" },
+            MESSAGE_ID: { "type": "string", "format": "uuid", "description": "The event's id." },
+            POSITION: position("The member `position`, to be read without parsing the body."),
+            PREVIOUS_POSITION: position("The member `prevposition`."),
+            TRACE_PARENT: { "type": "string", "description": "The W3C trace context of the request, if it had one." },
+            CONTENT_TYPE: { "const": CLOUD_EVENT_JSON },
         },
-        "required": ["Nats-Msg-Id", "ce-position", "ce-prevposition", "Content-Type"],
+        "required": [MESSAGE_ID, POSITION, PREVIOUS_POSITION, CONTENT_TYPE],
     })
 }

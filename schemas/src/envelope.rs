@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::event_schemas;
+use crate::{codec, event_schemas};
 
 /// What kind of caller made something happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -165,6 +165,75 @@ impl RecordedEvent {
     /// The envelope as canonical JSON (RFC 8785): the same bytes on every way out of the service.
     pub fn to_canonical_json(&self) -> String {
         canonical_json(&self.to_cloud_event())
+    }
+}
+
+/// Why bytes are no event of this journal.
+#[derive(Debug, thiserror::Error)]
+pub enum EnvelopeError {
+    /// It is not an envelope.
+    #[error("it is no envelope of an event")]
+    Json(#[from] serde_json::Error),
+    /// A member is not what it should be.
+    #[error("{0} is not what it should be")]
+    Member(&'static str),
+    /// What it says cannot be read.
+    #[error(transparent)]
+    Codec(#[from] codec::CodecError),
+}
+
+/// The members of the envelope that are not made from others.
+#[derive(Deserialize)]
+struct CloudEvent {
+    id: Uuid,
+    #[serde(rename = "type")]
+    name: String,
+    time: Timestamp,
+    subject: StreamId,
+    dataschema: String,
+    position: u64,
+    streamversion: u64,
+    appid: AppId,
+    actor: Actor,
+    correlationid: Uuid,
+    causationid: Option<Uuid>,
+    traceparent: Option<String>,
+    data: Map<String, Value>,
+    personal: Option<String>,
+}
+
+impl RecordedEvent {
+    /// Reads what [`RecordedEvent::to_canonical_json`] wrote. Only the request id is lost, as it is in no envelope.
+    /// An event that this version cannot decode is refused: whose it is could not be told.
+    pub fn from_canonical_json(bytes: &[u8]) -> Result<Self, EnvelopeError> {
+        let event: CloudEvent = serde_json::from_slice(bytes)?;
+        let version = event.dataschema.strip_suffix(".json").and_then(|path| path.rsplit_once(".v"));
+        let schema_version = version.and_then(|(_, version)| version.parse().ok());
+        let schema_version = schema_version.ok_or(EnvelopeError::Member("dataschema"))?;
+        let personal = event.personal.map(|sealed| URL_SAFE_NO_PAD.decode(sealed));
+        let personal = personal.transpose().map_err(|_| EnvelopeError::Member("personal"))?;
+        let data = canonical_json(&Value::Object(event.data));
+        let decoded = codec::decode(&event.subject, &event.name, schema_version, &data, None)?;
+        Ok(Self {
+            position: event.position,
+            id: event.id,
+            stream: event.subject,
+            version: event.streamversion,
+            name: event.name,
+            schema_version,
+            at: event.time,
+            metadata: Metadata {
+                app_id: event.appid,
+                actor: event.actor,
+                correlation_id: event.correlationid,
+                causation_id: event.causationid,
+                request_id: None,
+                traceparent: event.traceparent,
+            },
+            data,
+            person: decoded.person(),
+            personal,
+        })
     }
 }
 

@@ -3,11 +3,12 @@
 #![deny(missing_docs)]
 
 pub mod asyncapi;
+pub mod bus;
 pub mod codec;
 pub mod envelope;
 pub mod event_schemas;
 pub mod problems;
 
 pub use codec::{CodecError, Encoded, decode, encode};
-pub use envelope::{Actor, ActorKind, Metadata, RecordedEvent};
+pub use envelope::{Actor, ActorKind, EnvelopeError, Metadata, RecordedEvent};
 pub use problems::{ProblemType, problem_type};

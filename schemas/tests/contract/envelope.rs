@@ -104,6 +104,46 @@ fn is_canonical() {
 }
 
 #[test]
+fn reads_back_but_for_the_request_id() {
+    for (stream, event) in samples::all() {
+        let encoded = encode(&event);
+        let event = RecordedEvent {
+            stream,
+            name: encoded.name.to_owned(),
+            schema_version: encoded.schema_version,
+            data: encoded.data,
+            person: encoded.person,
+            ..recorded(metadata(), encoded.personal)
+        };
+        let read = RecordedEvent::from_canonical_json(event.to_canonical_json().as_bytes()).expect("reads");
+        let metadata = Metadata { request_id: None, ..event.metadata.clone() };
+        assert_eq!(read, RecordedEvent { metadata, ..event });
+    }
+}
+
+#[test]
+fn what_is_no_envelope_is_refused() {
+    let text = recorded(metadata(), Some(vec![1])).to_canonical_json();
+    for (from, to) in [
+        ("SessionStarted.v1.json", "SessionStarted.json"),
+        (r#""personal":"AQ""#, r#""personal":"=""#),
+        ("\"acme\"", "\"a.*.b\""),
+        (r#""position":42"#, r#""position":-1"#),
+        ("SessionStarted", "SessionSomething"),
+        ("{", "["),
+    ] {
+        let bad = text.replace(from, to);
+        assert_ne!(bad, text, "{from}");
+        assert!(RecordedEvent::from_canonical_json(bad.as_bytes()).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn the_subject_tells_app_aggregate_and_type() {
+    assert_eq!(recorded(metadata(), None).subject(), "auth.v1.acme.session.SessionStarted");
+}
+
+#[test]
 fn damaged_data_does_not_panic() {
     let event = RecordedEvent { data: "{\"cut".to_owned(), ..recorded(metadata(), None) };
     assert_eq!(event.to_cloud_event()["data"], json!("{\"cut"));
