@@ -176,10 +176,7 @@ impl AppSettings {
                 let detail = "there is no such setting".to_owned();
                 return Err(InvalidSetting { what: WhatIsWrong::Shape, pointer: format!("/{name}"), detail });
             }
-            match value {
-                Value::Null => members.remove(name),
-                value => members.insert(name.clone(), value.clone()),
-            };
+            merge(&mut members, name, value);
             settings = serde_json::from_value(Value::Object(members))
                 .map_err(|error| InvalidSetting::parsed(name, &error))?;
         }
@@ -215,6 +212,28 @@ impl AppSettings {
     }
 }
 
+/// RFC 7396 section 2: objects are merged member by member, everything else is replaced.
+fn merge(members: &mut serde_json::Map<String, Value>, name: &str, change: &Value) {
+    match change {
+        Value::Null => {
+            members.remove(name);
+        }
+        Value::Object(changes) => {
+            let mut inner = match members.remove(name) {
+                Some(Value::Object(inner)) => inner,
+                _ => serde_json::Map::new(),
+            };
+            for (name, change) in changes {
+                merge(&mut inner, name, change);
+            }
+            members.insert(name.to_owned(), Value::Object(inner));
+        }
+        other => {
+            members.insert(name.to_owned(), other.clone());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -235,6 +254,26 @@ mod tests {
         let back =
             settings.patched(json!({"access_token_ttl": null}).as_object().expect("object")).expect("valid");
         assert_eq!(back.access_token_ttl, 1800);
+    }
+
+    #[test]
+    fn a_patch_of_one_link_leaves_the_others() {
+        let change = |settings: &AppSettings, links: Value| {
+            let patch = json!({"links": links});
+            settings.patched(patch.as_object().expect("an object")).expect("valid")
+        };
+        let both =
+            json!({"password_reset": "https://app.example/reset", "invitation": "https://app.example/join"});
+        let settings = change(&AppSettings::default(), both);
+        let settings = change(&settings, json!({"invitation": "https://app.example/welcome"}));
+        assert_eq!(
+            settings.links.invitation.as_ref().map(crate::redirect_uri::RedirectUri::as_str),
+            Some("https://app.example/welcome")
+        );
+        assert!(settings.links.password_reset.is_some());
+        let settings = change(&settings, json!({"invitation": null}));
+        assert!(settings.links.invitation.is_none() && settings.links.password_reset.is_some());
+        assert_eq!(change(&settings, Value::Null).links, AppSettings::default().links);
     }
 
     #[test]
