@@ -300,7 +300,7 @@ async fn goes_on_after_a_failed_write() {
     let once = Some(Idempotency { key: [1; 32], fingerprint: [1; 32] });
     let sent = Append { idempotency: once, ..append(&stream("a"), 1, 1) };
     let refusal = journal.append(sent.clone()).await.expect_err("cannot write");
-    assert!(matches!(refusal, event_store::AppendError::Unavailable(_)), "{refusal}");
+    assert!(matches!(refusal, AppendError::Unavailable(_)), "{refusal}");
     assert_eq!(journal.head().await, Ok(1));
     sqlx::raw_sql("ALTER TABLE away RENAME TO idempotency").execute(&mut other).await.expect("renames");
     assert_eq!(journal.append(sent).await.expect("appends").first, 2);
@@ -319,7 +319,7 @@ async fn goes_on_after_a_failed_commit() {
         CREATE TRIGGER trap AFTER INSERT ON events BEGIN INSERT INTO two VALUES (1); END;";
     sqlx::raw_sql(trap).execute(&mut other).await.expect("sets the trap");
     let refusal = journal.append(append(&stream("a"), 1, 1)).await.expect_err("cannot commit");
-    assert!(matches!(refusal, event_store::AppendError::Unavailable(_)), "{refusal}");
+    assert!(matches!(refusal, AppendError::Unavailable(_)), "{refusal}");
     assert_eq!(journal.read_all(0, 9).await.expect("reads").len(), 1);
     sqlx::raw_sql("DROP TRIGGER trap").execute(&mut other).await.expect("takes the trap away");
     assert_eq!(journal.append(append(&stream("a"), 1, 1)).await.expect("appends").first, 2);

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use event_store::{Repository, StoreError};
-use read_models::{ApplyError, Projector, ReadModels};
+use event_store::{Journal, Repository, StoreError};
+use read_models::{ApplyError, JournalError, Projector, ReadModels};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -71,6 +71,7 @@ pub struct Runner {
 struct Lane {
     projector: Arc<dyn Projector>,
     models: Arc<ReadModels>,
+    journal: Arc<dyn Journal>,
     feed: Arc<Feed>,
     position: watch::Sender<u64>,
     state: watch::Sender<ProjectorState>,
@@ -82,6 +83,8 @@ struct Lane {
 enum StepError {
     #[error("the journal cannot be read")]
     Feed(#[from] StoreError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     #[error("the events behind {after} cannot be applied")]
     Apply { after: u64, size: usize, source: ApplyError },
 }
@@ -96,25 +99,14 @@ impl Runner {
         let feed = Arc::new(Feed::new(repository.clone()));
         let ending = watch::Sender::new(false);
         let head = repository.journal().watch_head();
-        let newest = repository.journal().head().await?;
         let (mut lanes, mut tasks) = (vec![], vec![]);
         for projector in projectors {
             models.create(&*projector).await?;
-            let mut position = models.checkpoint(&*projector).await?;
-            if position > newest {
-                // The journal was replaced by an older copy: what is in the tables may never have happened.
-                tracing::warn!(
-                    projector = projector.name(),
-                    position,
-                    newest,
-                    "ahead of the journal: rebuilding"
-                );
-                models.reset(&*projector).await?;
-                position = 0;
-            }
+            let position = models.checkpoint(&*projector).await?;
             let lane = Arc::new(Lane {
                 projector,
                 models: models.clone(),
+                journal: repository.journal().clone(),
                 feed: feed.clone(),
                 position: watch::Sender::new(position),
                 state: watch::Sender::new(ProjectorState::Running),
@@ -180,6 +172,7 @@ impl Runner {
 impl Lane {
     async fn run(self: Arc<Self>, mut head: watch::Receiver<u64>, mut ending: watch::Receiver<bool>) {
         let mut pause = self.pause.subscribe();
+        let mut belongs = false;
         let mut size = MAX_BATCH;
         let mut retry = FIRST_RETRY;
         while !*ending.borrow_and_update() {
@@ -195,7 +188,7 @@ impl Lane {
                 self.enter(ProjectorState::Running);
             }
             let newest = *head.borrow_and_update();
-            let sleep = match self.step(size).await {
+            let sleep = match self.step(size, &mut belongs).await {
                 Ok(applied) => {
                     self.enter(ProjectorState::Running);
                     retry = FIRST_RETRY;
@@ -234,7 +227,12 @@ impl Lane {
     }
 
     /// Applies the next batch and says how long it was.
-    async fn step(&self, size: usize) -> Result<usize, StepError> {
+    async fn step(&self, size: usize, belongs: &mut bool) -> Result<usize, StepError> {
+        // Once: nobody exchanges the journal under a running process.
+        if !*belongs {
+            self.models.check_journal(&*self.projector, &*self.journal).await?;
+            *belongs = true;
+        }
         let after = *self.position.borrow();
         let batch = self.feed.after(after, size).await?;
         if batch.is_empty() {
@@ -248,7 +246,10 @@ impl Lane {
 
     async fn fail(&self, error: &StepError) {
         let name = self.projector.name();
-        let position = *self.position.borrow() + 1;
+        let position = match error {
+            StepError::Journal(JournalError::Other { position }) => *position,
+            _ => *self.position.borrow() + 1,
+        };
         tracing::error!(projector = name, position, error = %chain(error), "projector failed");
         metrics::counter!("watchword_projection_failures_total", "projection" => name).increment(1);
         self.enter(ProjectorState::Failed { position, error: chain(error) });

@@ -24,4 +24,4 @@ mod tests;
 
 pub use page::{Page, Paging};
 pub use projector::{ApplyError, ProjectError, ProjectedEvent, Projector};
-pub use store::{OpenError, ReadError, ReadModels};
+pub use store::{Checkpoint, JournalError, OpenError, ReadError, ReadModels};

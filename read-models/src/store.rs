@@ -4,10 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use domain::UserId;
-use event_store::{LookupKey, Sealer, StoreError};
+use event_store::sqlite::file::looking;
+use event_store::{Journal, LookupKey, Sealer, StoreError};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteRow};
 use sqlx::{AssertSqlSafe, Column, ConnectOptions, Connection, Row, SqliteConnection, TypeInfo, ValueRef};
-use tokio::sync::Mutex;
+use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
+use uuid::Uuid;
 
 use crate::audit_log::{AuditLog, AuditLogProjector};
 use crate::login_checks::{LoginChecks, LoginChecksProjector};
@@ -40,6 +42,52 @@ pub enum OpenError {
     },
 }
 
+/// How far a projector has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The read model and the version of its tables.
+    pub projector: String,
+    /// The position of the last event that is applied; 0 before the first.
+    pub position: u64,
+    /// That event's id, unless an older version of Watchword applied it.
+    pub event: Option<Uuid>,
+}
+
+/// Why a read model cannot follow a journal.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// It was built from another one, or from a newer copy of it.
+    #[error(
+        "the read model was built from another journal: event {position}, the last it has applied, is not the one that \
+         this journal has there. Stop the server; then put back the journal it belongs to, or delete read-models.db: \
+         it is built anew from the journal at the next start"
+    )]
+    Other {
+        /// The position of the last event that is applied.
+        position: u64,
+    },
+    /// The journal cannot be read.
+    #[error("the journal cannot be read")]
+    Journal(#[from] StoreError),
+}
+
+impl Checkpoint {
+    /// Whether what was applied is how this journal begins: the log never changes, so one event tells.
+    pub async fn check_journal(&self, journal: &dyn Journal) -> Result<(), JournalError> {
+        let position = self.position;
+        if position > journal.head().await? {
+            return Err(JournalError::Other { position });
+        }
+        let Some(applied) = self.event else { return Ok(()) };
+        let found = journal.read_positions(&[position]).await?;
+        if found.first().is_some_and(|event| event.id == applied) {
+            Ok(())
+        } else {
+            Err(JournalError::Other { position })
+        }
+    }
+}
+
 /// Why a query has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -65,41 +113,84 @@ impl From<sqlx::Error> for ReadError {
 /// The file is written with `synchronous=NORMAL`, unlike the journal: after a power loss it may have forgotten its
 /// newest transactions, rows and checkpoints alike, and the projectors apply those events again.
 pub struct ReadModels {
-    writer: Mutex<SqliteConnection>,
+    // Absent once it is closed.
+    writer: Mutex<Option<SqliteConnection>>,
     readers: SqlitePool,
     sealer: Arc<Sealer>,
     lookup: Arc<LookupKey>,
 }
 
 impl ReadModels {
-    /// Opens the file, making it and its tables if they are not there.
+    /// The checkpoints in the file. Changes nothing, neither in it nor beside it, even where its last writer was
+    /// killed. Refuses what [`ReadModels::open`] refuses. Only while nobody writes it.
+    pub async fn look(path: &Path) -> Result<Vec<Checkpoint>, OpenError> {
+        let failed = |source| OpenError::Failed { path: path.display().to_string(), source };
+        let mut connection = looking(path).connect().await.map_err(failed)?;
+        if !is_ours_or_empty(&mut connection).await.map_err(failed)? {
+            return Err(OpenError::Foreign(path.display().to_string()));
+        }
+        let checkpoints = read_checkpoints(&mut connection).await.map_err(failed)?;
+        connection.close().await.map_err(failed)?;
+        Ok(checkpoints)
+    }
+
+    /// Opens the file, making it and its tables if they are not there. What is refused is not touched.
     pub async fn open(path: &Path, sealer: Arc<Sealer>, lookup: Arc<LookupKey>) -> Result<Self, OpenError> {
         let failed = |source| OpenError::Failed { path: path.display().to_string(), source };
+        if path.exists() {
+            Self::look(path).await?;
+        }
         let options =
             SqliteConnectOptions::new().filename(path).busy_timeout(std::time::Duration::from_secs(5));
         let mut writer = options.clone().create_if_missing(true).connect().await.map_err(failed)?;
-        let foreign = !is_ours_or_empty(&mut writer).await.map_err(failed)?;
-        if foreign {
-            return Err(OpenError::Foreign(path.display().to_string()));
-        }
         prepare(&mut writer).await.map_err(failed)?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .connect_with(options.read_only(true))
             .await
             .map_err(failed)?;
-        let models = Self { writer: Mutex::new(writer), readers, sealer, lookup };
+        let models = Self { writer: Mutex::new(Some(writer)), readers, sealer, lookup };
         for projector in models.projectors() {
             models.create(&*projector).await.map_err(failed)?;
         }
         Ok(models)
     }
 
-    /// Ends all connections; what follows fails.
+    /// Ends all connections, so that nothing is left beside the file; what follows fails.
     pub async fn close(&self) {
         self.readers.close().await;
-        // Checkpointing now leaves a next start nothing to recover. It is no harm if it cannot be done.
-        let _ = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut *self.writer.lock().await).await;
+        // The last connection moves the log into the file. It is no harm if that cannot be done.
+        if let Some(writer) = self.writer.lock().await.take()
+            && let Err(error) = writer.close().await
+        {
+            tracing::warn!(%error, "the read models could not close their file");
+        }
+    }
+
+    /// Whether they can be read.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT projector, position FROM checkpoints").fetch_all(&self.readers).await?;
+        Ok(())
+    }
+
+    /// Whether what a projector has applied is how this journal begins.
+    pub async fn check_journal(
+        &self,
+        projector: &dyn Projector,
+        journal: &dyn Journal,
+    ) -> Result<(), JournalError> {
+        let key = key(projector);
+        let checkpoints =
+            read_checkpoints(&mut *self.readers.acquire().await.map_err(StoreError::from)?).await;
+        match checkpoints.map_err(StoreError::from)?.iter().find(|checkpoint| checkpoint.projector == key) {
+            Some(checkpoint) => checkpoint.check_journal(journal).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The one connection that writes.
+    async fn writer(&self) -> Result<MappedMutexGuard<'_, SqliteConnection>, sqlx::Error> {
+        MutexGuard::try_map(self.writer.lock().await, Option::as_mut).map_err(|_| sqlx::Error::PoolClosed)
     }
 
     /// Every read model's projector.
@@ -140,7 +231,7 @@ impl ReadModels {
 
     /// Makes a projector's tables and checkpoint, if they are not there.
     pub async fn create(&self, projector: &dyn Projector) -> Result<(), sqlx::Error> {
-        let mut writer = self.writer.lock().await;
+        let mut writer = self.writer().await?;
         let mut tx = writer.begin().await?;
         make_tables(&mut tx, projector).await?;
         tx.commit().await
@@ -148,7 +239,7 @@ impl ReadModels {
 
     /// The position of the last event that a projector has applied.
     pub async fn checkpoint(&self, projector: &dyn Projector) -> Result<u64, StoreError> {
-        let mut writer = self.writer.lock().await;
+        let mut writer = self.writer().await?;
         Ok(read_checkpoint(&mut writer, &key(projector)).await?)
     }
 
@@ -159,7 +250,7 @@ impl ReadModels {
         batch: &[ProjectedEvent],
     ) -> Result<u64, ApplyError> {
         let key = key(projector);
-        let mut writer = self.writer.lock().await;
+        let mut writer = self.writer().await?;
         let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
         let mut checkpoint = read_checkpoint(&mut tx, &key).await?;
         for event in batch {
@@ -173,9 +264,10 @@ impl ReadModels {
             return Ok(checkpoint);
         }
         projector.project(&mut tx, batch).await?;
-        sqlx::query("UPDATE checkpoints SET position = ?2 WHERE projector = ?1")
+        sqlx::query("UPDATE checkpoints SET position = ?2, event = ?3 WHERE projector = ?1")
             .bind(&key)
             .bind(stored(checkpoint))
+            .bind(batch.last().map(|event| event.recorded.id.as_bytes().to_vec()))
             .execute(&mut *tx)
             .await?;
         tx.commit().await?;
@@ -184,7 +276,7 @@ impl ReadModels {
 
     /// Forgets all that a projector has written: it starts again at the first event.
     pub async fn reset(&self, projector: &dyn Projector) -> Result<(), StoreError> {
-        let mut writer = self.writer.lock().await;
+        let mut writer = self.writer().await?;
         let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
         for table in projector.tables() {
             sqlx::query(AssertSqlSafe(format!("DROP TABLE IF EXISTS {table}"))).execute(&mut *tx).await?;
@@ -204,7 +296,7 @@ impl ReadModels {
         let mut text = String::new();
         for table in projector.tables() {
             let rows = sqlx::query(AssertSqlSafe(format!("SELECT * FROM {table}")))
-                .fetch_all(&mut *self.writer.lock().await)
+                .fetch_all(&mut *self.writer().await?)
                 .await?;
             let mut lines = Vec::with_capacity(rows.len());
             for row in &rows {
@@ -261,13 +353,46 @@ async fn prepare(writer: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         "PRAGMA journal_mode = WAL".to_owned(),
         "PRAGMA synchronous = NORMAL".to_owned(),
         "PRAGMA cache_size = -16384".to_owned(),
-        "CREATE TABLE IF NOT EXISTS checkpoints (projector TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT"
+        "CREATE TABLE IF NOT EXISTS checkpoints (projector TEXT PRIMARY KEY, position INTEGER NOT NULL, event BLOB) STRICT"
             .to_owned(),
     ];
     for statement in statements {
         sqlx::query(AssertSqlSafe(statement)).execute(&mut *writer).await?;
     }
+    // Files made before checkpoints named their event.
+    if !names_events(writer).await? {
+        sqlx::query("ALTER TABLE checkpoints ADD COLUMN event BLOB").execute(writer).await?;
+    }
     Ok(())
+}
+
+async fn names_events(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT count(*) > 0 FROM pragma_table_info('checkpoints') WHERE name = 'event'")
+        .fetch_one(connection)
+        .await
+}
+
+async fn read_checkpoints(connection: &mut SqliteConnection) -> Result<Vec<Checkpoint>, sqlx::Error> {
+    let is_there: bool =
+        sqlx::query_scalar("SELECT count(*) > 0 FROM sqlite_schema WHERE name = 'checkpoints'")
+            .fetch_one(&mut *connection)
+            .await?;
+    if !is_there {
+        return Ok(vec![]);
+    }
+    let statement = if names_events(connection).await? {
+        "SELECT projector, position, event FROM checkpoints ORDER BY projector"
+    } else {
+        "SELECT projector, position, NULL FROM checkpoints ORDER BY projector"
+    };
+    let rows: Vec<(String, i64, Option<Vec<u8>>)> = sqlx::query_as(statement).fetch_all(connection).await?;
+    let checkpoint = |(projector, position, event): (String, i64, Option<Vec<u8>>)| Checkpoint {
+        projector,
+        position: position.cast_unsigned(),
+        // What is no id is that of no event.
+        event: event.map(|bytes| Uuid::from_slice(&bytes).unwrap_or_default()),
+    };
+    Ok(rows.into_iter().map(checkpoint).collect())
 }
 
 async fn make_tables(tx: &mut SqliteConnection, projector: &dyn Projector) -> Result<(), sqlx::Error> {

@@ -75,3 +75,55 @@ async fn another_persons_and_an_absent_one_are_the_same() {
     }
     app.me(&ada.access).await.expect(200);
 }
+
+#[tokio::test]
+async fn the_list_is_told_whole() {
+    let server = Server::start().await;
+    let app = server.default_app();
+    let address = email("ada");
+    let register = app.post("auth/register").header("user-agent", "Difference Engine/2");
+    register.json(&json!({"email": address, "password": PASSWORD})).await.expect(201);
+    let login = app.login(&address, PASSWORD).header("user-agent", "Analytical Engine/1").await.expect(200);
+    let (access, token) = (login.tokens().access, login.consistency());
+    let ask = |path: &str| server.get(path).bearer(&access).header("consistency-token", token);
+    let answer = ask("/v1/apps/default/auth/sessions").await.expect(200).json();
+    let current = answer["items"].as_array().unwrap().iter().filter(|it| it["current"] == true);
+    assert_eq!(current.map(|it| &it["id"]).collect::<Vec<_>>(), [&login.tokens().session]);
+    insta::assert_json_snapshot!(answer, {
+        ".items[].id" => "[uuid]",
+        ".items[].user_id" => "[uuid]",
+        ".items[].created_at" => "[time]",
+        ".items[].last_used_at" => "[time]",
+        ".items[].expires_at" => "[time]",
+    }, @r#"
+    {
+      "items": [
+        {
+          "created_at": "[time]",
+          "current": true,
+          "expires_at": "[time]",
+          "id": "[uuid]",
+          "ip": "127.0.0.1",
+          "last_used_at": "[time]",
+          "method": "password",
+          "user_agent": "Analytical Engine/1",
+          "user_id": "[uuid]"
+        },
+        {
+          "created_at": "[time]",
+          "current": false,
+          "expires_at": "[time]",
+          "id": "[uuid]",
+          "ip": "127.0.0.1",
+          "last_used_at": "[time]",
+          "method": "registration",
+          "user_agent": "Difference Engine/2",
+          "user_id": "[uuid]"
+        }
+      ],
+      "next_cursor": null,
+      "total": 2
+    }
+    "#);
+    assert_eq!(ask("/auth/sessions").await.expect(200).json(), answer, "the alias is the same");
+}

@@ -1,80 +1,109 @@
-//! n: no raw secret and no unsealed personal data in any stored byte.
+//! n: no raw secret and no unsealed personal data in any stored byte, nor in any line of the log.
 
 use std::fs;
 
-use serde_json::json;
-use tests::{Server, jwt_header_of};
+use serde_json::{Value, json};
+use tests::{Answer, App, Server, Tokens};
 
-#[tokio::test]
-async fn inv_n_no_secret_and_no_personal_data_in_any_stored_byte() {
-    let mut server = Server::start().await;
-    let address = "xenia.quixote@privacy-example.org";
-    let (password, wrong) = ("Zanzibar-ferry-4711", "Zanzibar-guess-0815");
-    let agent = "Quixotic-Browser/77.3";
-    let (name, phone, avatar) =
-        ("Xenia Quixote", "+49 555 123 4567", "https://privacy-example.org/xenia.png");
-    let mut secrets: Vec<String> =
-        [address, "privacy-example.org", "quixote", password, wrong, agent, name, phone, avatar]
-            .map(str::to_owned)
-            .to_vec();
-    {
-        let app = server.create_app(json!({})).await;
-        let body = json!({"email": address, "password": password, "name": name, "phone": phone, "avatar_url": avatar});
-        let tokens =
-            app.post("auth/register").header("user-agent", agent).json(&body).await.expect(201).tokens();
-        app.login(address, wrong).await.problem(401, "invalid_credentials");
-        app.login("quixote.unknown@privacy-example.org", wrong).await.problem(401, "invalid_credentials");
-        let login = app.login(address, password).header("user-agent", agent).await.expect(200).tokens();
-        let refreshed = app.refresh(&tokens.refresh).await.expect(200).tokens();
-        let (_, key) = app.api_key(&["users:read"]).await;
-        let last = app
-            .patch("auth/me")
-            .bearer(&login.access)
-            .json(&json!({"name": "Xenia Quixote II"}))
-            .await
-            .expect(200);
-        app.get("admin/users?query=quixote")
-            .bearer(&key)
-            .header("consistency-token", last.consistency())
-            .await
-            .expect(200);
-        app.get("audit/events").bearer(&server.platform_key()).await.expect(200);
-        app.post("auth/register")
-            .body("application/json", format!("{{\"email\": \"{address}\""))
-            .await
-            .problem(400, "malformed_request");
-        app.post("auth/introspect").bearer(&key).form(&[("token", &refreshed.access)]).await.expect_refusal();
-        app.post("auth/revoke").form(&[("token", &refreshed.refresh)]).await.expect(200);
-        let kid = jwt_header_of(&login.access)["kid"].as_str().unwrap().to_owned();
-        assert!(!kid.is_empty());
-        for tokens in [&tokens, &login, &refreshed] {
-            secrets.push(tokens.refresh.clone());
-            secrets.push(tokens.access.clone());
-            secrets.push(tokens.access.rsplit('.').next().unwrap().to_owned());
-        }
-        secrets.push(key);
-        secrets.push("$argon2id$".to_owned());
-        secrets.push("-----BEGIN".to_owned());
-        for event in server.events().await {
-            for secret in &secrets {
-                assert!(
-                    !event.to_string().to_lowercase().contains(&secret.to_lowercase()),
-                    "{secret} in {event}"
-                );
+const ADDRESS: &str = "xenia.quixote@privacy-example.org";
+const PASSWORD: &str = "Zanzibar-ferry-4711";
+const WRONG: &str = "Zanzibar-guess-0815";
+const AGENT: &str = "Quixotic-Browser/77.3";
+/// What the proxy says: an address of the range for documentation (RFC 5737).
+const IP: &str = "203.0.113.77";
+const NAME: &str = "Xenia Quixote";
+const PHONE: &str = "+49 555 123 4567";
+const AVATAR: &str = "https://privacy-example.org/xenia.png";
+
+/// What must be found nowhere. It grows with every token that is given out.
+struct Secrets(Vec<String>);
+
+impl Secrets {
+    fn new() -> Self {
+        let known =
+            [ADDRESS, "privacy-example", "quixot", PASSWORD, WRONG, IP, NAME, PHONE, "555 123", AVATAR];
+        let shapes = ["$argon2id$", "-----BEGIN"];
+        Self(known.into_iter().chain(shapes).map(str::to_owned).collect())
+    }
+
+    fn add(&mut self, secret: &str) {
+        assert!(secret.len() > 20, "{secret} is too short to be told from chance");
+        self.0.push(secret.to_owned());
+    }
+
+    fn tokens(&mut self, answer: &Answer) -> Tokens {
+        let tokens = answer.tokens();
+        self.add(&tokens.refresh);
+        self.access(&tokens.access);
+        tokens
+    }
+
+    /// The whole token, and its signature alone.
+    fn access(&mut self, token: &str) {
+        self.add(token);
+        self.add(token.rsplit('.').next().unwrap());
+    }
+
+    fn cookies(&mut self, answer: &Answer) {
+        for cookie in answer.headers.get_all("set-cookie") {
+            let value = cookie.to_str().unwrap().split_once('=').unwrap().1.split(';').next().unwrap();
+            if !value.is_empty() {
+                self.add(value);
             }
         }
     }
-    let platform_key = server.platform_key();
-    // While it runs, the write-ahead logs hold what the databases do not yet.
-    let running = server.stored_bytes();
-    server.terminate().await;
-    for (path, bytes) in running.into_iter().chain(server.stored_bytes()) {
-        let text = String::from_utf8_lossy(&bytes).to_lowercase();
-        for secret in &secrets {
-            assert!(!text.contains(&secret.to_lowercase()), "{secret} in {}", path.display());
+
+    /// The first that is in the text, in whatever case.
+    fn found_in(&self, bytes: &[u8]) -> Option<&str> {
+        let text = String::from_utf8_lossy(bytes).to_lowercase();
+        self.0.iter().find(|secret| text.contains(&secret.to_lowercase())).map(String::as_str)
+    }
+}
+
+/// As Xenia's browser sends it, through the proxy.
+fn browsing(call: tests::Call) -> tests::Call {
+    call.header("user-agent", AGENT).header("x-forwarded-for", IP)
+}
+
+#[tokio::test]
+async fn inv_n_no_secret_and_no_personal_data_in_any_stored_byte_or_log_line() {
+    // As much as can be logged, by the server and by every library in it.
+    let mut server =
+        Server::start_with(&[("WATCHWORD_LOG", "trace"), ("WATCHWORD_TRUSTED_PROXIES", "127.0.0.0/8")]).await;
+    let mut secrets = Secrets::new();
+    {
+        let app = server.create_app(json!({"redirect_uris": ["https://client.example/back"]})).await;
+        let xenia = comes_and_goes(&app, &mut secrets).await;
+        is_administered(&app, &xenia, &mut secrets).await;
+        cannot_be_read(&app, &xenia).await;
+        keeps_cookies(&server.create_app(json!({"cookies": true})).await, &mut secrets).await;
+        for event in server.events().await {
+            assert_eq!(secrets.found_in(event.to_string().as_bytes()), None, "in {event}");
         }
-        if path.file_name().is_some_and(|it| it != "admin.key") {
-            assert!(!text.contains(&platform_key.to_lowercase()), "the platform key in {}", path.display());
+        let metrics = server.get("/metrics").await.expect(200).text;
+        assert_eq!(secrets.found_in(metrics.as_bytes()), None, "in the metrics");
+    }
+    assert!(server.log().contains(r#""level":"DEBUG""#), "the log is verbose");
+    // While it runs, the write-ahead logs hold what the files do not yet; after a kill they stay.
+    let mut stored = server.stored_bytes();
+    assert!(stored.iter().any(|(path, bytes)| path.ends_with("journal.db-wal") && !bytes.is_empty()));
+    server.kill();
+    stored.extend(server.stored_bytes());
+    server.up().await;
+    server.terminate().await;
+    stored.extend(server.stored_bytes());
+    for command in [&["doctor", "--json"][..], &["export"], &["export", "--format", "csv"]] {
+        let output = server.command(command).output().unwrap();
+        assert!(output.status.success(), "{command:?}: {output:?}");
+        stored.push((command.join(" ").into(), output.stdout));
+        stored.push((command.join(" ").into(), output.stderr));
+    }
+    let (platform_key, master_key) = (server.platform_key(), master_key(&server));
+    for (path, bytes) in stored {
+        assert_eq!(secrets.found_in(&bytes), None, "in {}", path.display());
+        let text = String::from_utf8_lossy(&bytes);
+        for (key, own_file) in [(&platform_key, "admin.key"), (&master_key, "master.key")] {
+            assert!(path.ends_with(own_file) || !text.contains(key), "{own_file} in {}", path.display());
         }
     }
     for name in ["admin.key", "master.key"] {
@@ -82,4 +111,112 @@ async fn inv_n_no_secret_and_no_personal_data_in_any_stored_byte() {
         let mode = fs::metadata(server.data().join(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
+}
+
+fn master_key(server: &Server) -> String {
+    fs::read_to_string(server.data().join("master.key")).unwrap().trim().to_owned()
+}
+
+/// Everything that a person does, and some of it wrong.
+async fn comes_and_goes(app: &App<'_>, secrets: &mut Secrets) -> Tokens {
+    let profile =
+        json!({"email": ADDRESS, "password": PASSWORD, "name": NAME, "phone": PHONE, "avatar_url": AVATAR});
+    let register = || browsing(app.post("auth/register")).header("idempotency-key", "xenias-first");
+    let first = secrets.tokens(&register().json(&profile).await.expect(201));
+    secrets.tokens(&register().json(&profile).await.expect(201));
+    browsing(app.post("auth/register")).json(&profile).await.problem(409, "email_taken");
+    for (address, password) in [(ADDRESS, WRONG), ("quixote.unknown@privacy-example.org", WRONG)] {
+        browsing(app.login(address, password)).await.problem(401, "invalid_credentials");
+    }
+    let login = secrets.tokens(&browsing(app.login(ADDRESS, PASSWORD)).await.expect(200));
+    let refreshed = secrets.tokens(&browsing(app.refresh(&first.refresh)).await.expect(200));
+    let again = secrets.tokens(&browsing(app.refresh(&refreshed.refresh)).await.expect(200));
+    // Two generations old: it counts as stolen.
+    browsing(app.refresh(&first.refresh)).await.problem(401, "invalid_refresh_token");
+    app.me(&again.access).await.problem(401, "unauthenticated");
+    let rename = json!({"name": "Xenia Quixote II", "phone": null});
+    let renamed = browsing(app.patch("auth/me")).bearer(&login.access).json(&rename).await.expect(200);
+    let sessions =
+        app.get("auth/sessions").bearer(&login.access).header("consistency-token", renamed.consistency());
+    assert_eq!(
+        sessions.await.expect(200).json()["items"][0]["ip"],
+        IP,
+        "it is known, and shown to its owner"
+    );
+    let short = secrets.tokens(&browsing(app.login(ADDRESS, PASSWORD)).await.expect(200));
+    app.post("auth/logout").bearer(&short.access).await.expect(204);
+    let other = secrets.tokens(&browsing(app.login(ADDRESS, PASSWORD)).await.expect(200));
+    app.delete(&format!("auth/sessions/{}", other.session)).bearer(&login.access).await.expect(204);
+    login
+}
+
+/// Everything that is done to a person, and asked about them.
+async fn is_administered(app: &App<'_>, xenia: &Tokens, secrets: &mut Secrets) {
+    let (_, key) =
+        app.api_key(&["users:read", "users:write", "tokens:create", "audit:read", "events:read"]).await;
+    secrets.add(&key);
+    let user = format!("admin/users/{}", xenia.user_id);
+    app.get("admin/users?query=quixote").bearer(&key).await.expect(200);
+    app.get("admin/users?query=xenia.quixote%40privacy-example.org").bearer(&key).await.expect(200);
+    app.get(&user).bearer(&key).await.expect(200);
+    app.patch(&user).bearer(&key).json(&json!({"name": NAME})).await.expect(200);
+    app.put(&format!("{user}/roles/editor")).bearer(&key).await.expect_success();
+    let token =
+        app.post(&format!("{user}/access-tokens")).bearer(&key).json(&json!({"duration_minutes": 5})).await;
+    secrets.access(token.expect_success().json()["access_token"].as_str().unwrap());
+    let made = json!({"email": "second.quixote@privacy-example.org", "password": PASSWORD, "name": NAME});
+    app.post("admin/users").bearer(&key).json(&made).await.expect(201);
+    app.post("auth/introspect").bearer(&key).form(&[("token", &xenia.access)]).await;
+    app.get("audit/events").bearer(&key).await.expect(200);
+    app.get("audit/events").bearer(&key).header("accept", "text/csv").await.expect(200);
+    app.get("events").bearer(&key).await.expect(200);
+    app.post("admin/keys/rotate").bearer(&app.server.platform_key()).await.expect_success();
+    app.ban(&xenia.user_id).await;
+    browsing(app.login(ADDRESS, PASSWORD)).await.problem(403, "user_banned");
+    app.post(&format!("{user}/unban")).bearer(&key).await.expect_success();
+    let back = secrets.tokens(&browsing(app.login(ADDRESS, PASSWORD)).await.expect(200));
+    app.post("auth/revoke").form(&[("token", &back.refresh)]).await.expect(200);
+}
+
+/// Requests that are refused as a whole, with secrets where they do not belong.
+async fn cannot_be_read(app: &App<'_>, xenia: &Tokens) {
+    let post = |route: &str| browsing(app.post(route));
+    post("auth/register")
+        .body("application/json", format!("{{\"email\": \"{ADDRESS}\", \"password\": \"{PASSWORD}\""))
+        .await
+        .problem(400, "malformed_request");
+    post("auth/login")
+        .json(&json!({"email": ADDRESS, "password": PASSWORD, PASSWORD: ADDRESS}))
+        .await
+        .problem(400, "malformed_request");
+    post("auth/login")
+        .json(&json!({"email": [ADDRESS], "password": {"value": PASSWORD}}))
+        .await
+        .problem(400, "malformed_request");
+    post("auth/login").form(&[("email", ADDRESS), ("password", PASSWORD)]).await;
+    post(&format!("auth/login?email={ADDRESS}&password={PASSWORD}")).await;
+    browsing(app.get(&format!("auth/me?access_token={}", xenia.access))).await;
+    browsing(app.get(&format!("auth/{ADDRESS}/{PASSWORD}"))).await.problem(404, "not_found");
+    browsing(app.get("auth/me")).header("authorization", &format!("Basic {PASSWORD}")).await.expect_refusal();
+    browsing(app.get("auth/me"))
+        .header("cookie", &format!("session={}", xenia.access))
+        .await
+        .expect_refusal();
+    browsing(app.get("auth/me")).bearer(&format!("{}x", xenia.refresh)).await.expect_refusal();
+}
+
+async fn keeps_cookies(app: &App<'_>, secrets: &mut Secrets) {
+    let body = json!({"email": ADDRESS, "password": PASSWORD, "name": NAME});
+    secrets.cookies(&browsing(app.post("auth/register")).json(&body).await.expect(201));
+    let login = browsing(app.login(ADDRESS, PASSWORD)).await.expect(200);
+    secrets.cookies(&login);
+    let cookies: Vec<&str> = login
+        .headers
+        .get_all("set-cookie")
+        .iter()
+        .map(|cookie| cookie.to_str().unwrap().split(';').next().unwrap())
+        .collect();
+    let me: Value =
+        browsing(app.get("auth/me")).header("cookie", &cookies.join("; ")).await.expect(200).json();
+    assert_eq!(me["email"], ADDRESS);
 }

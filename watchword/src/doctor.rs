@@ -7,13 +7,19 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use axum::http::Method;
-use event_store::{Journal, KeyStore, LookupKey, MasterKey, OpenError, Sealer, SqliteJournal};
-use read_models::ReadModels;
+use event_store::sqlite::file::integrity_faults;
+use event_store::{
+    Clock, Journal, JournalLock, KeyStore, MasterKey, OpenError, Repository, Sealer, SqliteJournal,
+    SystemClock,
+};
+use read_models::{Checkpoint, JournalError, ReadModels};
 use serde_json::{Value, json};
 
 use crate::channel::HttpClient;
 use crate::config::{Config, ConfigError, KEYS, refuse_world_readable, variable};
 use crate::data_dir::{self, State};
+use crate::journal_check;
+use crate::progress::{self, Progress};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Verdict {
@@ -174,9 +180,10 @@ fn key_files(findings: &mut Findings, config: &Config) {
     }
 }
 
+/// Looks at the stores under the journal's lock, so that no server starts on them meanwhile.
 async fn stores(findings: &mut Findings, config: &Config, master_key: MasterKey) {
-    let journal = match SqliteJournal::open(&config.journal).await {
-        Ok(journal) => journal,
+    let lock = match JournalLock::take(&config.journal) {
+        Ok(lock) => lock,
         Err(OpenError::InUse(_)) => {
             findings.fine("journal", format!("{} is in use by a running server", config.journal.display()));
             running(findings, config.listen).await;
@@ -188,68 +195,132 @@ async fn stores(findings: &mut Findings, config: &Config, master_key: MasterKey)
         }
     };
     port(findings, config.listen);
-    let Ok(head) = journal.head().await else {
-        findings.fault("journal", "it cannot be read: restore it from a backup");
-        return;
+    let journal: Arc<dyn Journal> = match SqliteJournal::look(&lock).await {
+        Ok(journal) => Arc::new(journal),
+        Err(error) => {
+            findings.fault("journal", error.to_string());
+            return;
+        }
+    };
+    let head = match journal.head().await {
+        Ok(head) => head,
+        Err(error) => {
+            findings.fault("journal", format!("{error}. {RESTORE}"));
+            return;
+        }
     };
     findings.fine("journal", format!("{}: {head} events", config.journal.display()));
-    match data_dir::require_key_store(config, head) {
-        Err(error) => findings.fault("key store", error.to_string()),
-        Ok(()) if !config.key_store.exists() => {
-            findings.fine("key store", "not there yet; the next start makes it");
-        }
-        Ok(()) => match KeyStore::open(&config.key_store, &master_key).await {
-            Ok(key_store) => {
-                findings
-                    .fine("key store", format!("{}: opens with the master key", config.key_store.display()));
-                read_models(findings, config, key_store, &master_key, head).await;
-            }
-            Err(error) => findings.fault("key store", error.to_string()),
-        },
+    pages(findings, "journal", &config.journal, RESTORE).await;
+    read_models(findings, config, &*journal).await;
+    if let Err(error) = data_dir::require_key_store(config, head) {
+        findings.fault("key store", error.to_string());
+        return;
     }
-    journal.close().await;
+    if !config.key_store.exists() {
+        findings.fine("key store", "not there yet; the next start makes it");
+        return;
+    }
+    match KeyStore::look(&config.key_store, &master_key).await {
+        Ok(key_store) => {
+            findings.fine("key store", format!("{}: opens with the master key", config.key_store.display()));
+            pages(findings, "key store", &config.key_store, RESTORE).await;
+            events(findings, journal, key_store, head).await;
+        }
+        Err(error) => findings.fault("key store", error.to_string()),
+    }
 }
 
-async fn read_models(
-    findings: &mut Findings,
-    config: &Config,
-    key_store: KeyStore,
-    master_key: &MasterKey,
-    head: u64,
-) {
-    if !config.read_models.exists() {
+const RESTORE: &str = "Stop the server, keep a copy of the data folder, and restore journal.db and keys.db from a \
+    backup of the same moment, then run this again";
+
+/// Reads every page of a file.
+async fn pages(findings: &mut Findings, about: &'static str, path: &Path, remedy: &str) {
+    let reading = progress::reading(path);
+    let faults = integrity_faults(path).await;
+    reading.finish_and_clear();
+    match faults {
+        Ok(faults) if faults.is_empty() => findings.fine(about, "every page of its file is as it should be"),
+        Ok(faults) => findings.fault(about, format!("its file is damaged: {}. {remedy}", faults.join("; "))),
+        Err(error) => findings.fault(about, format!("its file cannot be read: {error}. {remedy}")),
+    }
+}
+
+/// Reads every event.
+async fn events(findings: &mut Findings, journal: Arc<dyn Journal>, key_store: KeyStore, head: u64) {
+    let repository = Repository::new(journal, Arc::new(Sealer::new(Arc::new(key_store))), 1);
+    let progress = Progress::start(head);
+    let report =
+        journal_check::check(&repository, SystemClock.now(), |done, position| progress.at(done, position))
+            .await;
+    progress.end();
+    match report {
+        Ok(report) => {
+            for fault in &report.faults {
+                findings.fault("events", format!("{fault}. {RESTORE}"));
+            }
+            if report.more > 0 {
+                findings.fault("events", format!("{} faults more of this sort", report.more));
+            }
+            if report.faults.is_empty() {
+                findings.fine(
+                    "events",
+                    format!(
+                        "{} in {} streams: no gap, every one can be read, its sealed part opened (persons erased: {}), \
+                         and the claims are theirs",
+                        report.events, report.streams, report.erased
+                    ),
+                );
+            }
+        }
+        Err(error) => findings.fault("events", format!("{error}. {RESTORE}")),
+    }
+}
+
+async fn read_models(findings: &mut Findings, config: &Config, journal: &dyn Journal) {
+    let path = &config.read_models;
+    if !path.exists() {
         findings.fine("read models", "not there; the next start builds them from the journal");
         return;
     }
-    let sealer = Arc::new(Sealer::new(Arc::new(key_store)));
-    let lookup = Arc::new(LookupKey::new(master_key));
-    let models = match ReadModels::open(&config.read_models, sealer, lookup).await {
-        Ok(models) => models,
+    let remedy = format!(
+        "Stop the server and delete {0}, {0}-wal and {0}-shm: they hold derived data only, and are built anew from the \
+         journal at the next start",
+        path.display()
+    );
+    let checkpoints = match ReadModels::look(path).await {
+        Ok(checkpoints) => checkpoints,
         Err(error) => {
             findings.fault("read models", error.to_string());
             return;
         }
     };
-    for projector in models.projectors() {
-        let name = projector.name();
-        match models.checkpoint(&*projector).await {
-            Ok(checkpoint) if checkpoint == head => findings.fine(name, format!("at event {checkpoint}, as the journal")),
-            Ok(checkpoint) if checkpoint < head => findings.fine(
-                name,
-                format!("at event {checkpoint}; {} events are caught up with at the next start", head - checkpoint),
-            ),
-            Ok(checkpoint) => findings.fault(
-                name,
+    pages(findings, "read models", path, &remedy).await;
+    let head = journal.head().await.unwrap_or_default();
+    for checkpoint in checkpoints {
+        let Checkpoint { projector, position, .. } = &checkpoint;
+        match checkpoint.check_journal(journal).await {
+            Ok(()) if *position == head => {
+                findings.fine("read models", format!("{projector} is at event {position}, as the journal"));
+            }
+            Ok(()) => findings.fine(
+                "read models",
                 format!(
-                    "at event {checkpoint}, which the journal does not have: it belongs to another journal. Delete {}; \
-                     it is built anew at the next start",
-                    config.read_models.display()
+                    "{projector} is at event {position}; {} events are caught up with at the next start",
+                    head - position
                 ),
             ),
-            Err(error) => findings.fault(name, format!("its checkpoint cannot be read: {error}")),
+            Err(JournalError::Other { .. }) => findings.fault(
+                "read models",
+                format!(
+                    "{projector} was built from another journal: event {position}, the last it has applied, is not the \
+                     one that this journal has there. Put back the journal it belongs to; or, if this is the right one: {remedy}"
+                ),
+            ),
+            Err(JournalError::Journal(error)) => {
+                findings.fault("read models", format!("{projector} cannot be compared with the journal: {error}. {RESTORE}"));
+            }
         }
     }
-    models.close().await;
 }
 
 /// Asks the server that holds the data folder.
@@ -276,13 +347,18 @@ async fn running(findings: &mut Findings, listen: SocketAddr) {
     } else {
         findings.fault("server", format!("answers at {url} but is not ready; its log says why"));
     }
+    for store in ["journal", "key_store", "read_models"] {
+        if answer.json["checks"][store]["ok"] == false {
+            findings.fault("server", format!("its {store} cannot be read; its log says why"));
+        }
+    }
     for projector in answer.json["checks"]["projectors"].as_array().into_iter().flatten() {
         let name = projector["name"].as_str().unwrap_or("?");
         let state = projector["state"].as_str().unwrap_or("?");
         let text =
             format!("{name}: {state}, at event {}, {} behind", projector["position"], projector["lag"]);
         if state == "failed" {
-            findings.fault("projector", format!("{text}. The server's log says which event it cannot apply"));
+            findings.fault("projector", format!("{text}. The server's log and GET /v1/projections say why; stop the server and run this again"));
         } else {
             findings.fine("projector", text);
         }

@@ -1,18 +1,17 @@
 //! `export`: the history to stdout.
 
-use std::io::{BufWriter, IsTerminal, Write};
+use std::io::{BufWriter, Write};
 use std::process::ExitCode;
-use std::time::Instant;
 
 use anyhow::Context;
 use event_store::Journal;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use schemas::RecordedEvent;
 
 use crate::args::{Export, ExportFormat};
 use crate::config::Config;
 use crate::data_dir::{self, DataDirError, State};
 use crate::instance::Stores;
+use crate::progress::Progress;
 
 const PAGE: usize = 1000;
 const COLUMNS: &str =
@@ -54,7 +53,8 @@ pub async fn run(config: &Config, export: &Export) -> anyhow::Result<ExitCode> {
         progress.at(after.saturating_sub(export.after), after);
     }
     out.flush()?;
-    progress.end(written);
+    progress.end();
+    writeln!(std::io::stderr(), "exported {written} events")?;
     stores.close().await;
     Ok(ExitCode::SUCCESS)
 }
@@ -89,42 +89,6 @@ fn csv_cell(text: &str) -> String {
         format!("\"{guard}{}\"", text.replace('"', "\"\""))
     } else {
         text.to_owned()
-    }
-}
-
-/// A bar on a terminal, a line now and then elsewhere. Both on stderr: stdout is the history.
-struct Progress {
-    bar: ProgressBar,
-    is_terminal: bool,
-    begun: Instant,
-    next_line: std::cell::Cell<u64>,
-}
-
-const LINE_EVERY: u64 = 100_000;
-
-impl Progress {
-    fn start(events: u64) -> Self {
-        let is_terminal = std::io::stderr().is_terminal();
-        let target = if is_terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(Some(events), target);
-        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} events, {per_sec}, {eta} left");
-        bar.set_style(style.expect("the template is valid"));
-        Self { bar, is_terminal, begun: Instant::now(), next_line: LINE_EVERY.into() }
-    }
-
-    fn at(&self, events: u64, position: u64) {
-        self.bar.set_position(events);
-        if !self.is_terminal && events >= self.next_line.get() {
-            self.next_line.set(events + LINE_EVERY);
-            #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-            let rate = events as f64 / self.begun.elapsed().as_secs_f64();
-            let _ = writeln!(std::io::stderr(), "position {position}, {rate:.0} events/s");
-        }
-    }
-
-    fn end(&self, written: u64) {
-        self.bar.finish_and_clear();
-        let _ = writeln!(std::io::stderr(), "exported {written} events");
     }
 }
 

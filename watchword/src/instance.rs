@@ -1,6 +1,6 @@
 //! An instance: the stores opened, and both services built on them, in one process.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -12,15 +12,16 @@ use command_service::CommandService;
 use command_service::locate::{JournalClaims, LocateUser};
 use command_service::password_hashing::{PasswordHashing, PasswordHashingSettings};
 use domain::app::App;
-use domain::{AppId, Email, Permission, StreamId, UserId};
+use domain::user::User;
+use domain::{AppId, Email, Permission, UserId};
 use event_store::{
-    Clock, Journal, KeyStore, LookupKey, MasterKey, Repository, Sealer, SqliteJournal, StoreError,
-    SystemClock,
+    Clock, Journal, JournalLock, KeyStore, LookupKey, MasterKey, Repository, Sealer, SqliteJournal,
+    StoreError, SystemClock,
 };
 use http_kit::request::Edge;
 use http_kit::token::{ApiKeyToken, DerivedTokens};
 use http_kit::{AccessTokens, Authenticator, RateClass, RateLimits};
-use projection_service::ProjectionService;
+use projection_service::{ProjectionService, ProjectionStatus};
 use read_models::ReadModels;
 use schemas::ActorKind;
 use secrecy::SecretString;
@@ -29,7 +30,7 @@ use utoipa::openapi::OpenApi;
 
 use crate::config::Config;
 use crate::data_dir::{self, State};
-use crate::root;
+use crate::{journal_check, root};
 
 /// The opened stores. Opening refuses what is foreign, damaged, in use or of another master key, and then touches
 /// nothing.
@@ -45,24 +46,23 @@ pub struct Stores {
 impl Stores {
     pub async fn open(config: &Config) -> anyhow::Result<Self> {
         let state = data_dir::inspect(config)?;
-        let master_key = match (data_dir::master_key(config)?, state) {
-            (Some(key), _) => key,
-            (None, State::Fresh) => {
-                data_dir::create(&config.data_dir)?;
-                let key = MasterKey::generate();
-                data_dir::write_secret(&config.master_key_file(), &key.to_base64())?;
-                key
-            }
-            (None, State::Present) => {
-                bail!("the master key {} is missing", config.master_key_file().display())
-            }
-        };
+        let found = data_dir::master_key(config)?;
+        if found.is_none() && state == State::Present {
+            bail!("the master key {} is missing", config.master_key_file().display());
+        }
+        let is_new = found.is_none();
+        let master_key = found.unwrap_or_else(MasterKey::generate);
+        let lock = JournalLock::take(&config.journal)?;
+        look(config, &lock, &master_key).await?;
+        // Nothing was touched so far.
         data_dir::create(&config.data_dir)?;
-        let journal = SqliteJournal::open(&config.journal).await?;
-        match Self::open_beside(config, &journal, master_key).await {
-            Ok(open) => Ok(open.with(Arc::new(journal))),
+        if is_new {
+            data_dir::write_secret(&config.master_key_file(), &master_key.to_base64())?;
+        }
+        let journal = Arc::new(SqliteJournal::open_locked(lock).await?);
+        match Self::open_beside(config, Arc::clone(&journal), master_key).await {
+            Ok(stores) => Ok(stores),
             Err(refusal) => {
-                // Closed well, it leaves no -wal and -shm file in a folder that was refused.
                 journal.close().await;
                 Err(refusal)
             }
@@ -72,59 +72,62 @@ impl Stores {
     /// Opens what belongs to the journal.
     async fn open_beside(
         config: &Config,
-        journal: &SqliteJournal,
+        journal: Arc<SqliteJournal>,
         master_key: MasterKey,
-    ) -> anyhow::Result<Beside> {
-        data_dir::require_key_store(config, journal.head().await?)?;
+    ) -> anyhow::Result<Self> {
         let key_store = Arc::new(KeyStore::open(&config.key_store, &master_key).await?);
         let sealer = Arc::new(Sealer::new(Arc::clone(&key_store)));
         let lookup = Arc::new(LookupKey::new(&master_key));
-        let read_models =
-            ReadModels::open(&config.read_models, Arc::clone(&sealer), Arc::clone(&lookup)).await?;
-        let (master_key, read_models) = (Arc::new(master_key), Arc::new(read_models));
-        Ok(Beside { key_store, sealer, lookup, master_key, read_models })
+        match ReadModels::open(&config.read_models, Arc::clone(&sealer), Arc::clone(&lookup)).await {
+            Ok(read_models) => {
+                let (master_key, read_models) = (Arc::new(master_key), Arc::new(read_models));
+                Ok(Self { journal, key_store, sealer, lookup, master_key, read_models })
+            }
+            Err(refusal) => {
+                key_store.close().await;
+                Err(refusal.into())
+            }
+        }
     }
 
     pub fn journal(&self) -> &SqliteJournal {
         &self.journal
     }
 
-    /// Tidies up. What is acknowledged is durable without it.
-    pub async fn close(self) {
-        let Self { journal, key_store, sealer, read_models, .. } = self;
-        read_models.close().await;
-        drop((key_store, sealer, read_models));
-        if let Ok(journal) = Arc::try_unwrap(journal) {
-            journal.close().await;
-        }
+    /// Tidies up: only the stores themselves stay in the folder, nothing beside them. What is acknowledged is durable
+    /// without it.
+    pub async fn close(&self) {
+        self.read_models.close().await;
+        self.key_store.close().await;
+        self.journal.close().await;
     }
 }
 
-/// The stores but for the journal.
-struct Beside {
-    key_store: Arc<KeyStore>,
-    sealer: Arc<Sealer>,
-    lookup: Arc<LookupKey>,
-    master_key: Arc<MasterKey>,
-    read_models: Arc<ReadModels>,
-}
-
-impl Beside {
-    fn with(self, journal: Arc<SqliteJournal>) -> Stores {
-        let Self { key_store, sealer, lookup, master_key, read_models } = self;
-        Stores { journal, key_store, sealer, lookup, master_key, read_models }
+/// Looks at all that is there, and changes nothing.
+async fn look(config: &Config, lock: &JournalLock, master_key: &MasterKey) -> anyhow::Result<()> {
+    if config.journal.exists() {
+        let journal = SqliteJournal::look(lock).await?;
+        let head = journal.head().await?;
+        journal.close().await;
+        data_dir::require_key_store(config, head)?;
     }
+    if config.key_store.exists() {
+        KeyStore::look(&config.key_store, master_key).await?.close().await;
+    }
+    if config.read_models.exists() {
+        ReadModels::look(&config.read_models).await?;
+    }
+    Ok(())
 }
 
 /// A running instance.
 pub struct Instance {
     address: SocketAddr,
-    stores: Stores,
+    stores: Arc<Stores>,
     repository: Arc<Repository>,
     clock: Arc<dyn Clock>,
     tokens: DerivedTokens,
     projections: Arc<ProjectionService>,
-    health: Arc<Health>,
     router: Router,
     api: OpenApi,
 }
@@ -138,6 +141,17 @@ impl Instance {
 
     /// Starts the services. A journal without events gets its first apps, and the platform's first key.
     pub async fn start(config: &Config, stores: Stores, address: SocketAddr) -> anyhow::Result<Self> {
+        let stores = Arc::new(stores);
+        match Self::assemble(config, Arc::clone(&stores), address).await {
+            Ok(instance) => Ok(instance),
+            Err(error) => {
+                stores.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn assemble(config: &Config, stores: Arc<Stores>, address: SocketAddr) -> anyhow::Result<Self> {
         crate::metrics::start();
         let public_url = config.public_url(address).as_str().trim_end_matches('/').to_owned();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -186,7 +200,12 @@ impl Instance {
             clock: Arc::clone(&clock),
         })
         .await?;
-        let health = Arc::new(Health { journal, projections: Arc::clone(&projections) });
+        let health = Arc::new(Health {
+            journal,
+            key_store: Arc::clone(&stores.key_store),
+            read_models: Arc::clone(&stores.read_models),
+            projections: Arc::clone(&projections),
+        });
         let services = commands.router().merge(Arc::clone(&projections).router());
         // Routes of credentials have a narrower limit of their own inside this one; probes at the root have none.
         let services = services.layer(limits.layer(RateClass::General));
@@ -198,7 +217,7 @@ impl Instance {
             config.trusted_proxies.clone(),
         );
         let router = http_kit::around(router, Arc::new(edge));
-        Ok(Self { address, stores, repository, clock, tokens, projections, health, router, api })
+        Ok(Self { address, stores, repository, clock, tokens, projections, router, api })
     }
 
     /// Where it is reached.
@@ -250,9 +269,21 @@ impl Instance {
         if self.projections.resume(projector) { Ok(()) } else { bail!("there is no projector {projector}") }
     }
 
-    /// Reads the whole journal and looks for gaps.
-    pub async fn check_journal(&self) -> Result<JournalReport, StoreError> {
-        check_journal(&*self.stores.journal).await
+    /// Reads the whole journal, and looks for what must not be.
+    pub async fn check_journal(&self) -> Result<journal_check::Report, StoreError> {
+        journal_check::check(&self.repository, self.clock.now(), |_, _| {}).await
+    }
+
+    /// Everybody who has a session. The claims are part of the journal: no read model has to have caught up.
+    pub async fn users_with_sessions(&self) -> anyhow::Result<BTreeSet<(AppId, UserId)>> {
+        let mut users = BTreeSet::new();
+        for (claim, _) in self.stores.journal.claims("session", "").await? {
+            let user = claim.key.split_once('/').and_then(|(user, _)| user.parse().ok().map(UserId));
+            let user = user.with_context(|| format!("{} is no claim of a session", claim.key))?;
+            let app = self.repository.load::<User>(&user).await?.state.app_id.clone();
+            users.insert((app.with_context(|| format!("the user {user} is in no app"))?, user));
+        }
+        Ok(users)
     }
 
     /// What ends the streams of events: a server that stops would wait for their readers for ever.
@@ -263,10 +294,8 @@ impl Instance {
 
     /// Ends the projectors and closes the stores.
     pub async fn close(self) {
-        let Self { stores, repository, projections, health, router, .. } = self;
-        projections.shutdown().await;
-        drop((repository, projections, health, router));
-        stores.close().await;
+        self.projections.shutdown().await;
+        self.stores.close().await;
     }
 }
 
@@ -283,55 +312,6 @@ async fn bootstrap(config: &Config, commands: &CommandService) -> anyhow::Result
         data_dir::write_secret(&path, &key)?;
     }
     Ok(())
-}
-
-/// What a look through the whole journal found.
-#[derive(Debug, Default)]
-pub struct JournalReport {
-    pub events: u64,
-    pub streams: usize,
-    /// The first few things that are not as they should be.
-    pub faults: Vec<String>,
-}
-
-const FAULTS: usize = 10;
-
-async fn check_journal(journal: &dyn Journal) -> Result<JournalReport, StoreError> {
-    let mut report = JournalReport::default();
-    let mut versions: HashMap<StreamId, u64> = HashMap::new();
-    let mut after = 0;
-    loop {
-        let events = journal.read_all(after, 1000).await?;
-        if events.is_empty() {
-            break;
-        }
-        for event in &events {
-            let mut fault = |text: String| {
-                if report.faults.len() < FAULTS {
-                    report.faults.push(text);
-                }
-            };
-            if event.position != after + 1 {
-                fault(format!("event {} follows event {after}", event.position));
-            }
-            after = event.position;
-            let version = versions.entry(event.stream.clone()).or_default();
-            if event.version != *version + 1 {
-                fault(format!(
-                    "{} has version {} after {version}, at event {after}",
-                    event.stream, event.version
-                ));
-            }
-            *version = event.version;
-            report.events += 1;
-        }
-    }
-    report.streams = versions.len();
-    let head = journal.head().await?;
-    if head != after {
-        report.faults.push(format!("the journal says its head is {head}, but its last event is {after}"));
-    }
-    Ok(report)
 }
 
 /// Finds users by the read model, which takes no part of the writer's time, or else by the journal's claims.
@@ -357,34 +337,63 @@ impl LocateUser for LocateByModel {
 /// What readiness rests on.
 pub struct Health {
     pub journal: Arc<dyn Journal>,
+    key_store: Arc<KeyStore>,
+    read_models: Arc<ReadModels>,
     projections: Arc<ProjectionService>,
 }
 
 impl Health {
-    /// Whether the service can do its work, and each check.
+    /// Whether the service can do its work, and each check. Anybody may ask, so it names no cause: the log does.
     pub async fn check(&self) -> (bool, Value) {
-        let read = async {
-            let head = self.journal.head().await?;
-            let newest = self.journal.read_positions(&[head]).await?;
-            if head > 0 && newest.is_empty() {
-                return Err(StoreError::Damaged("the newest event is missing".to_owned()));
-            }
-            Ok(head)
-        };
-        let (journal_works, journal) = match read.await {
-            Ok(head) => (true, json!({ "ok": true, "head": head })),
+        let (journal, key_store, read_models) =
+            tokio::join!(self.read_journal(), self.key_store.check(), self.read_models.check());
+        let mut ready = true;
+        let mut judge = |store: &'static str, read: Result<Value, StoreError>| match read {
+            Ok(details) => details,
             Err(error) => {
-                tracing::error!(%error, "the journal cannot be read");
-                (false, json!({ "ok": false, "detail": "the journal cannot be read; the log says why" }))
+                tracing::error!(store, %error, "not ready: a store cannot be read");
+                ready = false;
+                json!({ "ok": false, "detail": "it cannot be read; the log says why" })
             }
         };
-        let projectors = self.projections.status();
-        let models_work = projectors.iter().all(|projector| projector.state != "failed");
-        let checks = json!({
-            "journal": journal,
-            "read_models": { "ok": models_work },
-            "projectors": projectors,
+        let ok = |()| json!({ "ok": true });
+        let stores = json!({
+            "journal": judge("journal", journal.map(|head| json!({ "ok": true, "head": head }))),
+            "key_store": judge("key store", key_store.map(ok)),
+            "read_models": judge("read models", read_models.map(ok)),
         });
-        (journal_works && models_work, checks)
+        let projectors: Vec<Value> = self.projections.status().iter().map(projector).collect();
+        ready &= projectors.iter().all(|projector| projector["ok"] == true);
+        let mut checks = stores;
+        checks["projectors"] = projectors.into();
+        (ready, checks)
     }
+
+    /// Reads the newest event, and answers with its position.
+    async fn read_journal(&self) -> Result<u64, StoreError> {
+        let head = self.journal.head().await?;
+        if head > 0 && self.journal.read_positions(&[head]).await?.is_empty() {
+            return Err(StoreError::Damaged("the newest event is missing".to_owned()));
+        }
+        Ok(head)
+    }
+}
+
+/// One that lags or was paused is no reason to send requests elsewhere: no decision rests on it.
+fn projector(status: &ProjectionStatus) -> Value {
+    let mut check = json!({
+        "name": status.name,
+        "ok": status.state != "failed",
+        "state": status.state,
+        "position": status.position,
+        "lag": status.lag,
+    });
+    if let Some(position) = status.failed_position {
+        check["failed_position"] = position.into();
+        check["detail"] = format!(
+            "it cannot get past event {position}; the log, GET /v1/projections and `watchword doctor` say why"
+        )
+        .into();
+    }
+    check
 }

@@ -9,11 +9,13 @@ mod doctor;
 mod documents;
 mod export;
 mod instance;
+mod journal_check;
 mod logging;
 mod metrics;
 mod migrate;
 mod operator;
 mod problem_pages;
+mod progress;
 mod root;
 mod serve;
 

@@ -26,13 +26,13 @@ pub async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCo
         config.listen = listen;
     }
     let stores = Stores::open(&config).await?;
-    let listener = TcpListener::bind(config.listen).await.with_context(|| {
-        format!(
-            "cannot listen on {}. Stop what listens there, or set listen (WATCHWORD_LISTEN) to another address",
-            config.listen
-        )
-    })?;
-    let address = listener.local_addr()?;
+    let (listener, address) = match listen(config.listen).await {
+        Ok(listening) => listening,
+        Err(error) => {
+            stores.close().await;
+            return Err(error);
+        }
+    };
     let instance = Instance::start(&config, stores, address).await?;
     // Caught from before anybody can know of the process: a signal right after the announcement drains, too.
     let stop_signal = stop_signal()?;
@@ -62,6 +62,16 @@ pub async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCo
         tracing::warn!("the stores took too long to close; nothing is lost");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(address).await.with_context(|| {
+        format!(
+            "cannot listen on {address}. Stop what listens there, or set listen (WATCHWORD_LISTEN) to another address"
+        )
+    })?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
 }
 
 /// Answers requests until `stop`, then ends those begun.

@@ -223,30 +223,137 @@ fn a_journal_of_something_else_is_left_alone() {
     assert_eq!(contents(&world.path("data")), before);
 }
 
+const ANOTHER_KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+
+/// Fails unless everything is as it was, to the byte, with nothing added and nothing gone.
+#[track_caller]
+fn assert_untouched(folder: &Path, before: &BTreeMap<String, Vec<u8>>, what: &str) {
+    let after = contents(folder);
+    assert_eq!(after.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>(), "{what}");
+    for (name, bytes) in before {
+        assert!(after[name] == *bytes, "{what}: {name} was changed");
+    }
+}
+
 #[test]
 fn a_wrong_master_key_opens_nothing() {
     let world = World::new();
     succeeded(&world.run(&["migrate"]));
-    let other = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
     let data = world.path("data");
-    let history = succeeded(&world.run(&["export"]));
-    let mut before = contents(&data);
-    let output = world.command(&["migrate"]).env("WATCHWORD_MASTER_KEY", other).output().expect("it runs");
-    let message = refusal(&output);
-    assert!(message.contains("master key") && !message.contains(other), "{message}");
-    let mut after = contents(&data);
-    // The key store has no orderly close yet: a process may leave its log behind, and whoever opens the store next,
-    // with whatever key, folds it in. Only then may these files differ; what they say does not.
-    if before.contains_key("keys.db-wal") {
-        for files in [&mut before, &mut after] {
-            files.retain(|name, _| !name.starts_with("keys.db"));
+    let stores = ["admin.key", "journal.db", "journal.db.lock", "keys.db", "master.key", "read-models.db"];
+    for round in 0..20 {
+        // An orderly close leaves nothing beside the stores, so that there is nothing to fold in.
+        let before = contents(&data);
+        assert_eq!(before.keys().collect::<Vec<_>>(), stores, "round {round}");
+        for command in [&["migrate"][..], &["serve"], &["export"]] {
+            let output =
+                world.command(command).env("WATCHWORD_MASTER_KEY", ANOTHER_KEY).output().expect("it runs");
+            let message = refusal(&output);
+            assert!(message.contains("master key") && !message.contains(ANOTHER_KEY), "{message}");
+            assert_untouched(&data, &before, "refused");
         }
+        succeeded(&world.run(&["app", "create", &format!("app-{round}")]));
     }
-    assert_eq!(after.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
-    for (name, bytes) in &before {
-        assert!(after[name] == *bytes, "{name} was changed");
+}
+
+#[cfg(unix)]
+#[test]
+fn what_a_kill_left_is_not_touched_by_a_refusal() {
+    let world = World::new();
+    let mut server = world.serve();
+    succeeded(&world.run(&["app", "create", "acme", "--url", &server.url]));
+    server.child.kill().expect("it is killed");
+    server.child.wait().expect("it ends");
+    let data = world.path("data");
+    let left = contents(&data);
+    for store in ["journal.db", "keys.db", "read-models.db"] {
+        assert!(!left[&format!("{store}-wal")].is_empty(), "{store} has a log to be read");
     }
-    assert_eq!(succeeded(&world.run(&["export"])), history);
+    let refuse = |change: &str, changed: &dyn Fn(), said: &str| {
+        changed();
+        let before = contents(&data);
+        for command in [&["serve"][..], &["migrate"]] {
+            let mut command = world.command(command);
+            if change == "another master key" {
+                command.env("WATCHWORD_MASTER_KEY", ANOTHER_KEY);
+            }
+            let message = refusal(&command.output().expect("it runs"));
+            assert!(message.contains(said), "{change}: {message}");
+            assert_untouched(&data, &before, change);
+        }
+        let doctor = world.run(&["doctor"]);
+        assert_untouched(&data, &before, change);
+        assert_eq!(doctor.status.success(), change == "another master key", "{change}: {doctor:?}");
+        for name in before.keys().filter(|name| !left.contains_key(*name)) {
+            fs::remove_file(data.join(name)).expect("removed");
+        }
+        for (name, bytes) in &left {
+            fs::write(data.join(name), bytes).expect("written");
+        }
+        set_mode(&data.join("master.key"), 0o600);
+    };
+    let patch = |name: &'static str, at: usize, bytes: &'static [u8]| {
+        let (data, mut file) = (data.clone(), left[name].clone());
+        file[at..at + bytes.len()].copy_from_slice(bytes);
+        move || fs::write(data.join(name), &file).expect("written")
+    };
+    let remove = |name: &'static str| {
+        let data = data.clone();
+        move || fs::remove_file(data.join(name)).expect("removed")
+    };
+    refuse("another master key", &|| {}, "another master key");
+    refuse("no master key", &remove("master.key"), "master.key");
+    refuse("no key store", &remove("keys.db"), "keys.db");
+    refuse("no journal", &remove("journal.db"), "journal.db");
+    refuse("a newer journal", &patch("journal.db", 60, &[0, 0, 0, 99]), "newer");
+    refuse("a newer key store", &patch("keys.db", 60, &[0, 0, 0, 99]), "newer");
+    refuse("a foreign journal", &patch("journal.db", 0, b"foreign"), "journal.db");
+    refuse("a foreign key store", &patch("keys.db", 68, &[0, 0, 0, 1]), "keys.db");
+    let foreign = || {
+        // With its log beside it, a file that lost its first page is whole.
+        remove("read-models.db-wal")();
+        patch("read-models.db", 0, b"foreign")();
+    };
+    refuse("foreign read models", &foreign, "read-models.db");
+    assert!(succeeded(&world.run(&["export"])).contains("acme"), "all is there still");
+    assert!(!contents(&data).keys().any(|name| name.ends_with("-wal") || name.ends_with("-shm")));
+}
+
+#[test]
+fn doctor_changes_nothing_and_finds_a_flipped_byte() {
+    let world = World::new();
+    let mut server = world.serve();
+    succeeded(&world.run(&["app", "create", "acme", "--name", "Acme Corporation", "--url", &server.url]));
+    server.child.kill().expect("it is killed");
+    server.child.wait().expect("it ends");
+    let data = world.path("data");
+    let left = contents(&data);
+    let doctor = succeeded(&world.run(&["doctor"]));
+    assert_untouched(&data, &left, "doctor");
+    assert!(doctor.contains("every one can be read") && doctor.contains("No faults."), "{doctor}");
+
+    succeeded(&world.run(&["migrate"]));
+    succeeded(&world.run(&["doctor"]));
+    let mut journal = fs::read(data.join("journal.db")).expect("read");
+    let name = b"Acme Corporation";
+    let at = journal.windows(name.len()).position(|bytes| bytes == name).expect("the event is in the file");
+    journal[at] ^= 1;
+    fs::write(data.join("journal.db"), journal).expect("written");
+    let before = contents(&data);
+    let doctor = world.run(&["doctor", "--json"]);
+    assert_untouched(&data, &before, "doctor");
+    assert_eq!(doctor.status.code(), Some(1), "{doctor:?}");
+    let doctor: serde_json::Value = serde_json::from_slice(&doctor.stdout).expect("JSON");
+    let faults: Vec<&str> = doctor["checks"]
+        .as_array()
+        .expect("checks")
+        .iter()
+        .filter(|check| check["verdict"] == "fault")
+        .map(|check| check["detail"].as_str().expect("text"))
+        .collect();
+    assert_eq!(faults.len(), 1, "{doctor}");
+    assert!(faults[0].contains("checksum") && faults[0].contains("backup"), "{faults:?}");
+    assert_eq!(world.run(&["doctor", "--nonsense"]).status.code(), Some(2));
 }
 
 #[test]

@@ -1,15 +1,18 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use domain::lockout::{AccountLocked, LockoutEvent, LoginFailed};
 use domain::user::{ProfileField, ProfileUpdated, RoleGranted, UserBanned, UserEvent};
 use domain::{AppId, Email, Event, Personal, Role};
+use event_store::Journal;
 use insta::assert_snapshot;
+use sqlx::ConnectOptions;
 
 use super::world::*;
 use crate::audit_log::AuditFilter;
 use crate::stats::Granularity;
 use crate::users::{UserFilter, UserSort, UserStatus};
-use crate::{ApplyError, OpenError, Paging, ReadError, ReadModels};
+use crate::{ApplyError, JournalError, OpenError, Paging, ReadError, ReadModels};
 
 /// Two users; the first logs in twice, refreshes, logs out once, changes her name; the second is banned.
 async fn small_world() -> World {
@@ -235,6 +238,38 @@ async fn inv_l_a_gap_is_refused_and_nothing_of_it_stays() {
         let twice = fresh.apply(&*projector, &events[..5]).await;
         assert!(matches!(twice, Err(ApplyError::Gap { expected: 6, found: 1 })), "{twice:?}");
     }
+}
+
+#[tokio::test]
+async fn another_journal_is_told_from_the_own() {
+    let world = small_world().await;
+    let empty = World::new().await;
+    let users = projector(&world.models, "users");
+    let check = async |journal: &Arc<dyn Journal>| world.models.check_journal(&*users, &**journal).await;
+    check(&world.journal).await.expect("its own");
+    assert!(matches!(check(&empty.journal).await, Err(JournalError::Other { .. })), "it has not got as far");
+    let head = world.journal.head().await.expect("reads");
+    let looked = ReadModels::look(&world.path("read-models.db")).await.expect("looks");
+    assert_eq!(looked.len(), world.models.projectors().len());
+    assert!(looked.iter().all(|checkpoint| checkpoint.position == head && checkpoint.event.is_some()));
+
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.path("read-models.db"));
+    let mut connection = options.connect().await.expect("connects");
+    let mut change = async |statement| {
+        sqlx::raw_sql(statement).execute(&mut connection).await.expect(statement);
+    };
+    change("UPDATE checkpoints SET event = zeroblob(16)").await;
+    assert!(matches!(check(&world.journal).await, Err(JournalError::Other { .. })), "another event is there");
+    // Files of older versions do not say which event it was.
+    change("ALTER TABLE checkpoints DROP COLUMN event").await;
+    check(&world.journal).await.expect("cannot tell");
+    world.models.close().await;
+    let path = world.path("read-models.db");
+    let models = ReadModels::open(&path, world.sealer.clone(), world.lookup.clone()).await.expect("opens");
+    world.append(&registered(9, "grace@example.com", "Grace", 9), 9).await;
+    world.catch_up(&models, 10).await;
+    let looked = ReadModels::look(&path).await.expect("looks");
+    assert!(looked.iter().all(|checkpoint| checkpoint.position == head + 1 && checkpoint.event.is_some()));
 }
 
 #[tokio::test]

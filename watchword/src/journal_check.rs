@@ -1,0 +1,223 @@
+//! Reads a whole journal, and looks for what must not be.
+
+use std::collections::{HashMap, HashSet};
+
+use domain::session::SessionEvent;
+use domain::user::UserEvent;
+use domain::{Event, StreamId, Timestamp, UserId};
+use event_store::{Repository, StoreError};
+use schemas::RecordedEvent;
+
+/// How many events are read at once.
+const PAGE: u64 = 1000;
+
+/// How many faults are told one by one: where there are more, they have one cause.
+const FAULTS: usize = 10;
+
+/// The kinds of claims, whose owners must be there.
+const CLAIMS: [&str; 3] = ["app", "email", "session"];
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// How many events could be read.
+    pub events: u64,
+    /// How many streams they are in.
+    pub streams: usize,
+    /// Of how many persons the key was erased.
+    pub erased: usize,
+    /// The first few things that are not as they should be.
+    pub faults: Vec<String>,
+    /// How many there are besides.
+    pub more: usize,
+}
+
+impl Report {
+    fn fault(&mut self, text: String) {
+        if self.faults.len() < FAULTS {
+            self.faults.push(text);
+        } else {
+            self.more += 1;
+        }
+    }
+}
+
+/// What the events so far say.
+#[derive(Default)]
+struct Scan {
+    report: Report,
+    versions: HashMap<StreamId, u64>,
+    /// How many events could not be read, and were not missed in a stream yet.
+    unread: u64,
+    /// Those with an address that can be read.
+    users: HashSet<UserId>,
+    /// Those that were not revoked, and when they end: however often they are refreshed, and unless they are.
+    sessions: HashMap<StreamId, (Timestamp, Timestamp)>,
+    erased: HashSet<UserId>,
+}
+
+/// Checks positions, versions, the checksum and shape of every event, that every sealed part can be opened or its
+/// person was erased, and that the claims are those of the events. `at` hears how far it has come: how many events,
+/// and the position.
+pub async fn check(
+    repository: &Repository,
+    now: Timestamp,
+    mut at: impl FnMut(u64, u64),
+) -> Result<Report, StoreError> {
+    let mut scan = Scan::default();
+    let head = repository.journal().head().await?;
+    let mut after = 0;
+    while after < head {
+        for (position, event) in page(repository, after, head.min(after + PAGE)).await {
+            match event {
+                Ok(event) => scan.event(repository, position, &event).await,
+                Err(problem) => {
+                    scan.report.fault(problem);
+                    scan.unread += 1;
+                }
+            }
+        }
+        after = head.min(after + PAGE);
+        at(after, after);
+    }
+    // What was not read cannot be compared with the claims: that would only tell the same fault again.
+    if scan.report.faults.is_empty() {
+        scan.claims(repository, now).await?;
+    }
+    scan.report.streams = scan.versions.len();
+    scan.report.erased = scan.erased.len();
+    Ok(scan.report)
+}
+
+/// The events behind `after` up to `last`, or why one is not there. Where one cannot be read, the others can.
+async fn page(repository: &Repository, after: u64, last: u64) -> Vec<(u64, Result<RecordedEvent, String>)> {
+    let positions: Vec<u64> = (after + 1..=last).collect();
+    if let Ok(events) = repository.journal().read_positions(&positions).await
+        && events.len() == positions.len()
+    {
+        return events.into_iter().map(|event| (event.position, Ok(event))).collect();
+    }
+    let mut page = Vec::with_capacity(positions.len());
+    for position in positions {
+        let event = match repository.journal().read_positions(&[position]).await {
+            Ok(events) => events.into_iter().next().ok_or_else(|| format!("event {position} is missing")),
+            Err(error) => Err(format!("event {position} cannot be read: {error}")),
+        };
+        page.push((position, event));
+    }
+    page
+}
+
+impl Scan {
+    async fn event(&mut self, repository: &Repository, position: u64, event: &RecordedEvent) {
+        self.report.events += 1;
+        let version = self.versions.entry(event.stream.clone()).or_default();
+        // A version that is left out may be that of an event that could not be read, which was told already.
+        let left_out = event.version.saturating_sub(*version + 1);
+        if event.version <= *version || left_out > self.unread {
+            let (stream, found) = (&event.stream, event.version);
+            self.report
+                .fault(format!("event {position} is version {found} of {stream}, behind version {version}"));
+        } else {
+            self.unread -= left_out;
+        }
+        *version = event.version;
+        if event.position != position {
+            self.report.fault(format!("event {} is found at position {position}", event.position));
+        }
+        if let (Some(person), Some(_)) = (event.person, &event.personal)
+            && let Err(problem) = self.key(repository, person).await
+        {
+            self.report.fault(format!("event {position}: {problem}"));
+        }
+        match repository.decode(event).await {
+            Ok(decoded) => self.remember(event, decoded),
+            Err(StoreError::Damaged(problem)) => self.report.fault(format!("event {position}: {problem}")),
+            Err(error) => self.report.fault(format!("event {position}: {error}")),
+        }
+    }
+
+    /// Whether the key of a sealed part is there, or was erased.
+    async fn key(&mut self, repository: &Repository, person: UserId) -> Result<(), String> {
+        let keys = repository.sealer().keys();
+        // Decoding tells of a key that cannot be unwrapped.
+        if self.erased.contains(&person) || !matches!(keys.data_key(person).await, Ok(None)) {
+            return Ok(());
+        }
+        if keys.is_erased(person).await.map_err(|error| error.to_string())? {
+            self.erased.insert(person);
+            return Ok(());
+        }
+        Err(format!("the key of {person} is missing from the key store, and was never erased"))
+    }
+
+    fn remember(&mut self, recorded: &RecordedEvent, event: Event) {
+        match event {
+            Event::User(UserEvent::UserRegistered(event)) if event.personal.email.is_some() => {
+                self.users.insert(event.user_id);
+            }
+            Event::Session(SessionEvent::SessionStarted(event)) => {
+                self.sessions.insert(recorded.stream.clone(), (event.expires_at, event.idle_expires_at));
+            }
+            Event::Session(SessionEvent::SessionRefreshed(event)) => {
+                if let Some((_, idle)) = self.sessions.get_mut(&recorded.stream) {
+                    *idle = event.idle_expires_at;
+                }
+            }
+            Event::Session(SessionEvent::SessionRevoked(_)) => {
+                self.sessions.remove(&recorded.stream);
+            }
+            Event::Session(SessionEvent::RefreshTokenReused(_))
+            | Event::App(_)
+            | Event::User(_)
+            | Event::Lockout(_) => {}
+        }
+    }
+
+    /// Claims are written with the events they come from, so each must fit the other.
+    async fn claims(&mut self, repository: &Repository, now: Timestamp) -> Result<(), StoreError> {
+        let mut owners = HashMap::new();
+        for kind in CLAIMS {
+            let claims = repository.journal().claims(kind, "").await?;
+            for (claim, owner) in &claims {
+                if !self.versions.contains_key(owner) {
+                    self.report.fault(format!(
+                        "the {kind} claim {} is held by {owner}, which has no event",
+                        claim.key
+                    ));
+                }
+                if kind == "session"
+                    && self.versions.contains_key(owner)
+                    && !self.sessions.contains_key(owner)
+                {
+                    self.report.fault(format!(
+                        "the session claim {} is still held, but the session was revoked",
+                        claim.key
+                    ));
+                }
+            }
+            owners.insert(kind, claims.into_iter().map(|(_, owner)| owner).collect::<HashSet<_>>());
+        }
+        let missing = |kind: &str, stream: &StreamId| !owners[kind].contains(stream);
+        for user in &self.users {
+            if missing("email", &StreamId::user(*user)) {
+                self.report.fault(format!(
+                    "no claim keeps the address of user {user} to them: it can be registered again"
+                ));
+            }
+        }
+        for (stream, (end, idle_end)) in &self.sessions {
+            if now < *end && now < *idle_end && missing("session", stream) {
+                self.report.fault(format!(
+                    "no claim lists {stream}, so that revoking all sessions of its user would miss it"
+                ));
+            }
+        }
+        for stream in self.versions.keys().filter(|stream| stream.aggregate() == "app") {
+            if missing("app", stream) {
+                self.report.fault(format!("no claim keeps the id of {stream}: it can be taken again"));
+            }
+        }
+        Ok(())
+    }
+}

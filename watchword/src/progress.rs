@@ -1,0 +1,73 @@
+//! How far long work has come: a bar on a terminal, a line now and then elsewhere. Both on stderr: stdout is for what
+//! was asked for.
+
+use std::cell::Cell;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+const LINE_EVERY: u64 = 100_000;
+
+/// A file this big is read for long enough that somebody wonders.
+const BIG: u64 = 256 << 20;
+
+/// The progress of reading events.
+pub struct Progress {
+    bar: ProgressBar,
+    is_terminal: bool,
+    begun: Instant,
+    total: u64,
+    next_line: Cell<u64>,
+}
+
+impl Progress {
+    /// Begins, with this many events to come.
+    pub fn start(total: u64) -> Self {
+        let is_terminal = std::io::stderr().is_terminal();
+        let target = if is_terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(Some(total), target);
+        let style = ProgressStyle::with_template(
+            "{bar:40} position {msg}, {pos}/{len} events, {per_sec}, {eta} left",
+        );
+        bar.set_style(style.expect("the template is valid"));
+        Self { bar, is_terminal, begun: Instant::now(), total, next_line: LINE_EVERY.into() }
+    }
+
+    /// So many events are done, the last at this position.
+    pub fn at(&self, done: u64, position: u64) {
+        if self.is_terminal {
+            self.bar.set_message(position.to_string());
+            self.bar.set_position(done);
+        } else if done >= self.next_line.get() {
+            self.next_line.set(done + LINE_EVERY);
+            #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+            let (rate, left) = {
+                let rate = done as f64 / self.begun.elapsed().as_secs_f64();
+                (rate, self.total.saturating_sub(done) as f64 / rate)
+            };
+            let _ = writeln!(std::io::stderr(), "position {position}, {rate:.0} events/s, {left:.0} s left");
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn end(self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// Says that a whole file is read, if that takes a while. The answer ends it.
+pub fn reading(path: &Path) -> ProgressBar {
+    if std::fs::metadata(path).map_or(0, |file| file.len()) < BIG {
+        return ProgressBar::hidden();
+    }
+    let message = format!("reading all of {}", path.display());
+    if std::io::stderr().is_terminal() {
+        let spinner = ProgressBar::new_spinner().with_message(message);
+        spinner.enable_steady_tick(std::time::Duration::from_millis(100));
+        return spinner;
+    }
+    let _ = writeln!(std::io::stderr(), "{message}");
+    ProgressBar::hidden()
+}
