@@ -13,8 +13,8 @@ use utoipa::ToSchema;
 use crate::feed::{Feed, MAX_BATCH};
 
 /// A batch this small is followed by a short rest: under load the next is larger then, and each costs a transaction.
-const SMALL_BATCH: usize = 64;
-const REST: Duration = Duration::from_millis(4);
+const SMALL_BATCH: usize = 256;
+const REST: Duration = Duration::from_millis(10);
 /// Looks at the journal although nothing was heard of it.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 const FIRST_RETRY: Duration = Duration::from_millis(500);

@@ -352,6 +352,8 @@ async fn prepare(writer: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         format!("PRAGMA application_id = {APPLICATION_ID}"),
         "PRAGMA journal_mode = WAL".to_owned(),
         "PRAGMA synchronous = NORMAL".to_owned(),
+        // What a statement needs for a while is nobody's business outside this folder.
+        "PRAGMA temp_store = MEMORY".to_owned(),
         "PRAGMA cache_size = -16384".to_owned(),
         "CREATE TABLE IF NOT EXISTS checkpoints (projector TEXT PRIMARY KEY, position INTEGER NOT NULL, event BLOB) STRICT"
             .to_owned(),
