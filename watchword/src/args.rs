@@ -62,8 +62,21 @@ pub enum Command {
     /// Users of an app
     #[command(subcommand)]
     User(UserCommand),
+    /// End every session of everybody
+    ///
+    /// For after an older state of the journal was restored: it has forgotten which sessions were revoked since. The
+    /// server must be stopped. Everybody has to log in again.
+    EndSessions {
+        /// Yes, all of them
+        #[arg(long, required = true)]
+        all: bool,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Print the OpenAPI document
     Openapi,
+    /// Print the AsyncAPI document of the events on NATS
+    Asyncapi,
     /// Print the JSON Schemas of all events, or write them to a folder
     Schemas {
         /// The folder to write the schemas to, one file each

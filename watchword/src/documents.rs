@@ -1,4 +1,4 @@
-//! `openapi` and `schemas`: the generated documents.
+//! `openapi`, `asyncapi` and `schemas`: the generated documents.
 
 use std::io::Write;
 use std::path::Path;
@@ -13,14 +13,29 @@ use crate::instance::Instance;
 
 /// Prints the API's document. It is what the routes say, so an instance in a temporary folder is asked for it.
 pub async fn openapi() -> anyhow::Result<ExitCode> {
+    writeln!(std::io::stdout(), "{}", openapi_document().await?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn openapi_document() -> anyhow::Result<String> {
     let folder = tempfile::tempdir()
         .context("cannot make a temporary folder. Set TMPDIR to one that can be written")?;
     let config = Config::in_folder(&folder.path().join("data"));
     let instance = Instance::open(&config, config.listen).await?;
     let document = instance.api().to_pretty_json().context("the document cannot be written as JSON")?;
     instance.close().await;
-    writeln!(std::io::stdout(), "{document}")?;
+    Ok(document)
+}
+
+/// Prints the document of the events on the bus.
+pub fn asyncapi() -> anyhow::Result<ExitCode> {
+    writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&asyncapi_document())?)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The document of the events on the bus.
+pub fn asyncapi_document() -> Value {
+    schemas::asyncapi::document(env!("CARGO_PKG_VERSION"))
 }
 
 /// Gives the document its title, and to each operation what all have in common.
@@ -56,4 +71,25 @@ pub fn schemas(folder: Option<&Path>) -> anyhow::Result<ExitCode> {
     }
     writeln!(std::io::stderr(), "wrote {} schemas to {}", all.len(), folder.display())?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    /// `UPDATE=1` writes it.
+    #[tokio::test]
+    async fn the_committed_openapi_document_is_the_generated_one() {
+        let generated = super::openapi_document().await.expect("a document") + "\n";
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas/openapi.json");
+        if std::env::var_os("UPDATE").is_some_and(|value| value == "1") {
+            std::fs::write(&file, generated).expect("writable");
+        } else {
+            let committed = std::fs::read_to_string(&file).unwrap_or_default();
+            assert!(
+                committed == generated,
+                "schemas/openapi.json is out of date: run the tests with UPDATE=1 and commit it"
+            );
+        }
+    }
 }

@@ -7,6 +7,7 @@ mod data_dir;
 mod demo;
 mod doctor;
 mod documents;
+mod end_sessions;
 mod export;
 mod instance;
 mod journal_check;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Openapi => return runtime()?.block_on(documents::openapi()),
+        Command::Asyncapi => return documents::asyncapi(),
         Command::Schemas { out } => return documents::schemas(out.as_deref()),
         Command::Doctor(doctor) if doctor.keys => return doctor::list_keys(doctor.output.json),
         Command::Demo => return runtime()?.block_on(demo::run()),
@@ -64,7 +66,12 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::App(command) => runtime.block_on(operator::app(config, command)),
         Command::ApiKey(command) => runtime.block_on(operator::api_key(config, command)),
         Command::User(command) => runtime.block_on(operator::user(config, command)),
-        Command::Openapi | Command::Schemas { .. } | Command::Doctor(_) | Command::Demo => {
+        Command::EndSessions { all: _, output } => runtime.block_on(end_sessions::run(config, output.json)),
+        Command::Openapi
+        | Command::Asyncapi
+        | Command::Schemas { .. }
+        | Command::Doctor(_)
+        | Command::Demo => {
             unreachable!("answered above")
         }
     }

@@ -46,6 +46,7 @@ pub fn router(health: Arc<Health>, services: OpenApiRouter) -> (Router, OpenApi)
         .route("/problems", get(problem_pages::index))
         .route("/problems/style.css", get(problem_pages::style))
         .route("/problems/{code}", get(problem_pages::one))
+        .route("/asyncapi.json", get(asyncapi))
         .route("/schemas", get(schema_list))
         .route("/schemas/{*path}", get(schema));
     (router, api)
@@ -78,6 +79,12 @@ async fn metrics_page(State(health): State<Arc<Health>>) -> Response {
     let head = health.journal.head().await.unwrap_or_default();
     let text = metrics::render(head);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+static ASYNCAPI: LazyLock<String> = LazyLock::new(|| crate::documents::asyncapi_document().to_string());
+
+async fn asyncapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], ASYNCAPI.as_str()).into_response()
 }
 
 static SCHEMAS: LazyLock<BTreeMap<String, Value>> = LazyLock::new(schemas::event_schemas::all);
