@@ -1,9 +1,11 @@
 //! Runs the projectors: one task each, so that one that fails or is slow holds up no other.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use event_store::{Journal, Repository, StoreError};
+use futures::FutureExt;
 use read_models::{ApplyError, JournalError, Projector, ReadModels};
 use serde::Serialize;
 use tokio::sync::watch;
@@ -87,6 +89,8 @@ enum StepError {
     Journal(#[from] JournalError),
     #[error("the events behind {after} cannot be applied")]
     Apply { after: u64, size: usize, source: ApplyError },
+    #[error("applying the events behind {after} panicked: what with is in the log of the process")]
+    Panicked { after: u64, size: usize },
 }
 
 impl Runner {
@@ -188,7 +192,10 @@ impl Lane {
                 self.enter(ProjectorState::Running);
             }
             let newest = *head.borrow_and_update();
-            let sleep = match self.step(size, &mut belongs).await {
+            // A panic would end this task without a word, and the projector would look as if it ran.
+            let step = AssertUnwindSafe(self.step(size, &mut belongs)).catch_unwind().await;
+            let after = *self.position.borrow();
+            let sleep = match step.unwrap_or(Err(StepError::Panicked { after, size })) {
                 Ok(applied) => {
                     self.enter(ProjectorState::Running);
                     retry = FIRST_RETRY;
@@ -201,7 +208,9 @@ impl Lane {
                     }
                 }
                 // Half the batch next time: all that comes before the event at fault is applied.
-                Err(StepError::Apply { size: failed, .. }) if failed > 1 => {
+                Err(StepError::Apply { size: failed, .. } | StepError::Panicked { size: failed, .. })
+                    if failed > 1 =>
+                {
                     size = failed / 2;
                     continue;
                 }

@@ -13,6 +13,7 @@ use super::world::*;
 struct Poisoned {
     inner: Arc<dyn Projector>,
     position: u64,
+    fail: fn() -> ProjectError,
     healed: Arc<AtomicBool>,
 }
 
@@ -38,7 +39,7 @@ impl Projector for Poisoned {
         self.inner.project(tx, batch).await?;
         let poison = batch.iter().any(|event| event.position() == self.position);
         if poison && !self.healed.load(Ordering::SeqCst) {
-            return Err(ProjectError::Damaged("poison"));
+            return Err((self.fail)());
         }
         Ok(())
     }
@@ -55,13 +56,23 @@ async fn until(mut condition: impl AsyncFnMut() -> bool) {
 
 #[tokio::test]
 async fn inv_l_a_poison_event_stops_one_projector_at_it_and_loses_nothing() {
+    assert!(stopped_by(|| ProjectError::Damaged("poison")).await.contains("poison"));
+}
+
+#[tokio::test]
+async fn inv_l_a_projector_that_panics_is_seen_to_have_failed() {
+    assert!(stopped_by(|| panic!("poison")).await.contains("panicked"));
+}
+
+/// What the projector says when it fails so at one event. Checks that it goes on when it is healed.
+async fn stopped_by(fail: fn() -> ProjectError) -> String {
     const POISON: u64 = 20;
     let healed = Arc::new(AtomicBool::new(false));
     let heal = healed.clone();
     let world = World::with(move |models| {
         let poison = |inner: Arc<dyn Projector>| -> Arc<dyn Projector> {
             if inner.name() == "stats" {
-                Arc::new(Poisoned { inner, position: POISON, healed: healed.clone() })
+                Arc::new(Poisoned { inner, position: POISON, fail, healed: healed.clone() })
             } else {
                 inner
             }
@@ -84,7 +95,7 @@ async fn inv_l_a_poison_event_stops_one_projector_at_it_and_loses_nothing() {
     let failed = status.iter().find(|status| status.name == "stats").expect("is there");
     assert_eq!((failed.position, failed.failed_position), (POISON - 1, Some(POISON)));
     assert_eq!(failed.lag, last - (POISON - 1));
-    assert!(failed.error.as_ref().expect("says why").contains("poison"));
+    let why = failed.error.clone().expect("says why");
     assert!(status.iter().filter(|status| status.name != "stats").all(|status| status.state == "running"));
     assert_eq!(world.service.wait_for("stats", last).await.expect_err("behind").code(), "projection_behind");
 
@@ -97,6 +108,7 @@ async fn inv_l_a_poison_event_stops_one_projector_at_it_and_loses_nothing() {
     .await;
     let (_, counted) = world.get(FULL, "/v1/apps/acme/admin/stats", None).await;
     assert_eq!(counted["items"][0]["registrations"]["password"], 40);
+    why
 }
 
 #[tokio::test]
