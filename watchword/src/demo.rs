@@ -47,7 +47,7 @@ pub async fn run() -> anyhow::Result<ExitCode> {
     let told = tell(&mut tour, &instance, &data_dir).await;
 
     let _ = stop.send(());
-    server.await??;
+    server.await?;
     instance.close().await;
     folder.close().context("cannot delete the temporary folder")?;
     told?;

@@ -3,17 +3,31 @@
 use std::future::Future;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use axum::Router;
-use axum::serve::ListenerExt;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::Request;
+use axum::serve::Listener;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
+use tower::ServiceExt;
 
 use crate::args::Serve;
 use crate::config::Config;
 use crate::instance::{Instance, Stores};
+
+/// How long a client may take for the head of its next request. One that sends it byte by byte, or nothing at all, would
+/// hold its connection for ever.
+const HEAD_TIME: Duration = Duration::from_secs(30);
 
 pub async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCode> {
     if arguments.role.is_some() {
@@ -54,7 +68,7 @@ pub async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCo
         tokio::time::sleep(timeout).await;
     };
     tokio::select! {
-        ended = server => ended.context("the server failed")?,
+        () = server => {}
         () = late => tracing::warn!("some requests did not end within {timeout:?} and were cut off"),
     }
     // What is acknowledged is durable by now; closing only tidies up, and must not hold up the exit for long.
@@ -75,18 +89,42 @@ async fn listen(address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)
 }
 
 /// Answers requests until `stop`, then ends those begun.
-pub async fn serve(
-    listener: TcpListener,
+pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()> + Send + 'static) {
+    serve_with(listener, router, stop, HEAD_TIME).await;
+}
+
+async fn serve_with(
+    mut listener: TcpListener,
     router: Router,
     stop: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    let listener = listener.tap_io(|stream| {
+    head_time: Duration,
+) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(head_time);
+    let connections = GracefulShutdown::new();
+    let mut stop = pin!(stop);
+    loop {
+        let (stream, peer) = tokio::select! {
+            // It waits where the system has no more files to give.
+            accepted = Listener::accept(&mut listener) => accepted,
+            () = &mut stop => break,
+        };
         // Small answers go out at once instead of waiting for more to send.
         let _ = stream.set_nodelay(true);
-    });
-    axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
-        .with_graceful_shutdown(stop)
-        .await
+        let router = router.clone();
+        let answer = service_fn(move |request: Request<Incoming>| {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(ConnectInfo(peer));
+            router.clone().oneshot(request)
+        });
+        let connection = connections.watch(http.serve_connection(TokioIo::new(stream), answer));
+        tokio::spawn(async move {
+            // It can only fail by what the client did, and nobody is there to hear of it.
+            let _ = connection.await;
+        });
+    }
+    drop(listener);
+    connections.shutdown().await;
 }
 
 fn announce(config: &Config, instance: &Instance) -> anyhow::Result<()> {
@@ -126,4 +164,38 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send> {
     Ok(async {
         let _ = tokio::signal::ctrl_c().await;
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_never_ends_a_request_is_let_go_and_the_others_are_answered() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let router = Router::new().route("/", get(|| async { "hello" }));
+        let stopped = async {
+            let _ = stopped.await;
+        };
+        let server = tokio::spawn(serve_with(listener, router, stopped, Duration::from_millis(200)));
+        for head in ["", "GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "] {
+            let mut slow = TcpStream::connect(address).await.expect("connects");
+            slow.write_all(head.as_bytes()).await.expect("writes");
+            let mut quick = TcpStream::connect(address).await.expect("connects");
+            quick.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.expect("writes");
+            let mut answer = String::new();
+            quick.read_to_string(&mut answer).await.expect("reads");
+            assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello"), "{answer}");
+            let end = tokio::time::timeout(Duration::from_secs(10), slow.read_to_end(&mut Vec::new())).await;
+            end.expect("its connection ends").expect("reads");
+        }
+        let _ = stop.send(());
+        server.await.expect("drains");
+    }
 }
