@@ -9,6 +9,7 @@ mod command_line;
 mod cookies;
 mod default_app;
 mod doctor;
+mod end_sessions;
 mod events_feed;
 mod idempotency;
 mod introspection;
