@@ -22,6 +22,7 @@ mod me;
 mod pages;
 pub mod password_hashing;
 mod refresh;
+pub mod relay;
 mod register;
 mod sessions;
 pub mod signing;

@@ -1,0 +1,525 @@
+//! The relay against a real nats-server, which is stopped, killed, emptied and cut.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::consumer::{AckPolicy, pull};
+use async_nats::jetstream::stream::{Info, State};
+use async_nats::jetstream::{self, Context};
+use async_nats::{Client, ConnectOptions, HeaderMap};
+use command_service::relay::{Relay, RelaySettings, RelayStatus};
+use domain::{AppId, StreamId, UserId};
+use event_store::{Append, Clock, Journal, NewEvent, SqliteJournal, SystemClock, Write};
+use futures::StreamExt;
+use schemas::{Actor, Metadata, bus};
+use test_services::Nats;
+
+const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+struct World {
+    folder: tempfile::TempDir,
+    journal: Arc<SqliteJournal>,
+    nats: Nats,
+    client: Client,
+}
+
+/// Settings for the impatient.
+fn settings() -> RelaySettings {
+    RelaySettings { check_interval: Duration::from_millis(500), ..RelaySettings::default() }
+}
+
+async fn client(nats: &Nats) -> Client {
+    let options = ConnectOptions::new()
+        .retry_on_initial_connect()
+        .reconnect_delay_callback(|_| Duration::from_millis(50));
+    options.connect(nats.url()).await.expect("the client starts")
+}
+
+async fn open(path: &Path) -> Arc<SqliteJournal> {
+    Arc::new(SqliteJournal::open(path).await.expect("the journal opens"))
+}
+
+/// Appends `count` events, a few at a time, with data of about `size` bytes.
+async fn append(journal: &dyn Journal, count: usize, size: usize) {
+    const TOGETHER: usize = 50;
+    for first in (0..count).step_by(TOGETHER) {
+        let user = UserId(SystemClock.new_id());
+        let event = |n: usize| NewEvent {
+            id: SystemClock.new_id(),
+            name: "UserBanned",
+            schema_version: 1,
+            data: format!(r#"{{"n":{n},"text":"{}"}}"#, "x".repeat(size)),
+            person: Some(user),
+            personal: None,
+        };
+        let events = (first..count.min(first + TOGETHER)).map(event).collect();
+        let metadata = Metadata {
+            app_id: AppId::parse("acme").expect("valid"),
+            actor: Actor::system(),
+            correlation_id: SystemClock.new_id(),
+            causation_id: None,
+            request_id: None,
+            traceparent: first.is_multiple_of(2 * TOGETHER).then(|| TRACE.to_owned()),
+        };
+        let write = Write { stream: StreamId::user(user), expected: 0, events };
+        let append = Append {
+            writes: vec![write],
+            guards: vec![],
+            taken: vec![],
+            released: vec![],
+            idempotency: None,
+            metadata,
+            at: SystemClock.now(),
+        };
+        journal.append(append).await.expect("appends");
+    }
+}
+
+impl World {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let journal = open(&folder.path().join("journal.db")).await;
+        let nats = Nats::start();
+        let client = client(&nats).await;
+        Self { folder, journal, nats, client }
+    }
+
+    fn relay(&self) -> Relay {
+        self.relay_with(settings())
+    }
+
+    fn relay_with(&self, settings: RelaySettings) -> Relay {
+        Relay::start(self.client.clone(), self.journal.clone(), settings)
+    }
+
+    fn jetstream(&self) -> Context {
+        jetstream::new(self.client.clone())
+    }
+
+    async fn append(&self, count: usize) {
+        append(&*self.journal, count, 20).await;
+    }
+
+    async fn head(&self) -> u64 {
+        self.journal.head().await.expect("reads")
+    }
+
+    async fn info(&self) -> Info {
+        self.jetstream().get_stream(bus::STREAM).await.expect("the stream is there").cached_info().clone()
+    }
+
+    async fn state(&self) -> State {
+        self.info().await.state
+    }
+
+    /// Waits until the stream has all of the journal, and checks every message of it.
+    async fn assert_complete(&self, relay: &Relay) {
+        let head = self.head().await;
+        until(relay, |status| status.state == "running" && status.position == head && status.lag == 0).await;
+        self.assert_stream_is_journal().await;
+    }
+
+    async fn assert_stream_is_journal(&self) {
+        let recorded = self.journal.read_all(0, usize::MAX).await.expect("reads");
+        let state = self.state().await;
+        assert_eq!((state.first_sequence, state.last_sequence), (1, recorded.len() as u64));
+        assert_eq!(state.messages, recorded.len() as u64);
+        let stream = self.jetstream().get_stream(bus::STREAM).await.expect("the stream is there");
+        let config = pull::Config { ack_policy: AckPolicy::None, ..pull::Config::default() };
+        let consumer = stream.create_consumer(config).await.expect("a consumer");
+        let mut messages = consumer.messages().await.expect("it delivers");
+        for event in &recorded {
+            let message = messages.next().await.expect("a message").expect("no error");
+            let sequence = message.info().expect("of JetStream").stream_sequence;
+            assert_eq!(sequence, event.position);
+            assert_eq!(message.subject.as_str(), event.subject());
+            assert_eq!(message.payload, event.to_canonical_json().as_bytes());
+            let headers = message.headers.as_ref().expect("headers");
+            let header = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
+            assert_eq!(header("Nats-Msg-Id"), Some(event.id.to_string()));
+            assert_eq!(header("ce-position"), Some(event.position.to_string()));
+            assert_eq!(header("ce-prevposition"), Some((event.position - 1).to_string()));
+            assert_eq!(header("Content-Type").as_deref(), Some("application/cloudevents+json"));
+            assert_eq!(header("traceparent"), event.metadata.traceparent);
+        }
+    }
+
+    async fn try_state(&self) -> Option<State> {
+        let stream = self.jetstream().get_stream(bus::STREAM).await.ok()?;
+        Some(stream.cached_info().state.clone())
+    }
+
+    /// Cuts the newest file of messages of the stopped server to 80 %, as a power loss may, and starts it again.
+    fn cut_and_start(&mut self) {
+        let block = self.blocks().pop().expect("there is a file");
+        let length = std::fs::metadata(&block).expect("it is there").len();
+        let file = std::fs::File::options().write(true).open(&block).expect("it opens");
+        file.set_len(length * 8 / 10).expect("it is cut");
+        drop(file);
+        self.nats.up();
+    }
+
+    /// The files that hold messages, newest last.
+    fn blocks(&self) -> Vec<PathBuf> {
+        fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
+            for entry in std::fs::read_dir(folder).expect("it can be listed") {
+                let path = entry.expect("it can be listed").path();
+                if path.is_dir() {
+                    collect(&path, found);
+                } else if path.extension().is_some_and(|extension| extension == "blk") {
+                    found.push(path);
+                }
+            }
+        }
+        let mut blocks = Vec::new();
+        collect(&self.nats.store(), &mut blocks);
+        let number = |path: &PathBuf| path.file_stem()?.to_str()?.parse::<u64>().ok();
+        blocks.sort_by_key(number);
+        blocks
+    }
+}
+
+async fn until_true(condition: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while !condition().await {
+        assert!(Instant::now() < deadline, "it does not come true");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn until(relay: &Relay, condition: impl Fn(&RelayStatus) -> bool) -> RelayStatus {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    loop {
+        let status = relay.status();
+        if condition(&status) {
+            return status;
+        }
+        assert!(Instant::now() < deadline, "{status:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inv_m_the_stream_is_the_journal_in_order_with_positions_as_sequences() {
+    let world = World::new().await;
+    world.append(3000).await;
+    let relay = world.relay();
+    world.assert_complete(&relay).await;
+    // And what comes later, one by one.
+    for _ in 0..20 {
+        world.append(1).await;
+    }
+    world.assert_complete(&relay).await;
+    let config = world.info().await.config;
+    assert_eq!(config.subjects, ["auth.v1.>"]);
+    assert!(config.allow_atomic_publish && config.deny_delete && config.deny_purge);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inv_m_relays_that_compete_publish_each_event_once() {
+    let world = World::new().await;
+    let second = Relay::start(client(&world.nats).await, world.journal.clone(), settings());
+    let first = world.relay();
+    for _ in 0..100 {
+        world.append(20).await;
+    }
+    world.assert_complete(&first).await;
+    // The one that loses stands back, and takes over when the other is gone.
+    first.shutdown().await;
+    world.append(500).await;
+    world.assert_complete(&second).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inv_t_a_server_that_comes_later_gets_everything() {
+    let mut world = World::new().await;
+    world.nats.stop();
+    world.client = client(&world.nats).await;
+    let relay = world.relay();
+    world.append(300).await;
+    let status = until(&relay, |status| status.state == "interrupted" && status.lag == 300).await;
+    assert!(status.error.expect("says why").contains("NATS"));
+    world.nats.up();
+    world.assert_complete(&relay).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inv_t_a_server_that_is_killed_under_load_has_everything_after_its_restart() {
+    let mut world = World::new().await;
+    let relay = world.relay();
+    let journal = world.journal.clone();
+    let load = tokio::spawn(async move {
+        for _ in 0..60 {
+            append(&*journal, 50, 500).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    for _ in 0..3 {
+        let position = relay.status().position;
+        until(&relay, |status| {
+            status.position > position + 100 || status.lag == 0 && status.position >= 3000
+        })
+        .await;
+        world.nats.kill();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        world.nats.up();
+    }
+    load.await.expect("the load runs");
+    world.assert_complete(&relay).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_was_deleted_is_made_again_with_the_same_sequences() {
+    let world = World::new().await;
+    world.append(700).await;
+    let relay = world.relay();
+    world.assert_complete(&relay).await;
+    world.jetstream().delete_stream(bus::STREAM).await.expect("is deleted");
+    // Idle, it finds out by its timer.
+    until(&relay, |status| status.position < 700).await;
+    world.assert_complete(&relay).await;
+    // Under load, by the answer to a batch.
+    world.jetstream().delete_stream(bus::STREAM).await.expect("is deleted");
+    world.append(10).await;
+    world.assert_complete(&relay).await;
+}
+
+/// A server that was killed forgets how far the stream went, and continues behind what is left of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_lost_its_tail_gets_it_again() {
+    let mut world = World::new().await;
+    append(&*world.journal, 3000, 300).await;
+    let relay = world.relay();
+    world.assert_complete(&relay).await;
+    relay.shutdown().await;
+    world.nats.kill();
+    world.cut_and_start();
+    until_true(async || world.try_state().await.is_some()).await;
+    let made = world.info().await.created;
+    let end = world.state().await.last_sequence;
+    assert!((1..3000).contains(&end), "the stream ends at {end}");
+    let relay = world.relay();
+    world.assert_complete(&relay).await;
+    assert_eq!(world.info().await.created, made, "it is the same stream");
+    world.append(100).await;
+    world.assert_complete(&relay).await;
+}
+
+/// One that was stopped knows how far the stream went: the messages are gone, their sequences are used up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_with_holes_is_made_anew() {
+    let mut world = World::new().await;
+    append(&*world.journal, 3000, 300).await;
+    let relay = world.relay();
+    world.assert_complete(&relay).await;
+    relay.shutdown().await;
+    world.nats.stop();
+    world.cut_and_start();
+    until_true(async || world.try_state().await.is_some()).await;
+    let state = world.state().await;
+    assert!(state.last_sequence == 3000 && state.messages < 3000, "{state:?}");
+    let relay = world.relay();
+    world.assert_complete(&relay).await;
+    world.append(100).await;
+    world.assert_complete(&relay).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_connection_makes_an_idle_relay_look() {
+    let mut world = World::new().await;
+    append(&*world.journal, 3000, 300).await;
+    let relay = world.relay_with(RelaySettings { check_interval: Duration::from_hours(1), ..settings() });
+    world.assert_complete(&relay).await;
+    for kill in [true, false] {
+        if kill {
+            world.nats.kill();
+        } else {
+            world.nats.stop();
+        }
+        world.cut_and_start();
+        let whole = async || {
+            world.try_state().await.is_some_and(|state| state.last_sequence == 3000 && state.messages == 3000)
+        };
+        until_true(whole).await;
+        world.assert_complete(&relay).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_was_emptied_is_filled_again() {
+    let world = World::new().await;
+    world.append(100).await;
+    let relay = world.relay();
+    world.assert_complete(&relay).await;
+    relay.shutdown().await;
+    let mut config = world.info().await.config;
+    config.deny_purge = false;
+    let jetstream = world.jetstream();
+    assert!(jetstream.update_stream(&config).await.is_err(), "nobody takes the protection away");
+    jetstream.delete_stream(bus::STREAM).await.expect("is deleted");
+    config.first_sequence = Some(101);
+    jetstream.create_stream(config).await.expect("is made");
+    let relay = world.relay();
+    world.assert_complete(&relay).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_in_memory_is_filled_again_after_a_restart() {
+    let mut world = World::new().await;
+    world.append(200).await;
+    let relay = world.relay_with(RelaySettings { in_memory: true, ..settings() });
+    world.assert_complete(&relay).await;
+    world.nats.stop();
+    world.nats.up();
+    world.append(1).await;
+    world.assert_complete(&relay).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_there_twice_when_the_server_has_forgotten_the_ids() {
+    let world = World::new().await;
+    world.append(200).await;
+    let forgetful = RelaySettings { duplicate_window: Duration::from_millis(100), ..settings() };
+    let relay = world.relay_with(forgetful.clone());
+    world.assert_complete(&relay).await;
+    relay.shutdown().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // Relays that know nothing of what was published, started together.
+    let others = [world.relay_with(forgetful.clone()), world.relay_with(forgetful)];
+    world.append(50).await;
+    for relay in &others {
+        world.assert_complete(relay).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_aged_away_do_not_move_the_sequences() {
+    let world = World::new().await;
+    world.append(50).await;
+    let aging = RelaySettings { max_age: Some(Duration::from_secs(1)), ..settings() };
+    let relay = world.relay_with(aging.clone());
+    until(&relay, |status| status.position == 50).await;
+    while world.state().await.messages > 0 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    relay.shutdown().await;
+    let relay = world.relay_with(aging);
+    world.append(1).await;
+    until(&relay, |status| status.position == 51 && status.state == "running").await;
+    assert_eq!(world.state().await.last_sequence, 51);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_are_brought_to_a_stream_that_is_there() {
+    let world = World::new().await;
+    world.append(10).await;
+    let relay = world.relay();
+    world.assert_complete(&relay).await;
+    relay.shutdown().await;
+    let day = Duration::from_hours(24);
+    let relay = world.relay_with(RelaySettings {
+        max_age: Some(day),
+        max_bytes: Some(1 << 30),
+        duplicate_window: Duration::from_mins(1),
+        ..settings()
+    });
+    world.append(1).await;
+    world.assert_complete(&relay).await;
+    let config = world.info().await.config;
+    assert_eq!((config.max_age, config.max_bytes), (day, 1 << 30));
+    assert_eq!(config.duplicate_window, Duration::from_mins(1));
+}
+
+/// A journal restored from a backup is shorter than the stream, and later has other events at the same positions.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_with_more_or_other_events_than_the_journal_is_left_alone() {
+    let mut world = World::new().await;
+    world.append(100).await;
+    let path = world.folder.path().join("journal.db");
+    let backup = world.folder.path().join("backup.db");
+    let journal = Arc::into_inner(std::mem::replace(
+        &mut world.journal,
+        open(&world.folder.path().join("unused.db")).await,
+    ));
+    journal.expect("nobody else has it").close().await;
+    std::fs::copy(&path, &backup).expect("it is copied");
+
+    world.journal = open(&path).await;
+    world.append(50).await;
+    let relay = world.relay();
+    world.assert_complete(&relay).await;
+    relay.shutdown().await;
+
+    world.journal = open(&backup).await;
+    let relay = world.relay();
+    let status = until(&relay, |status| status.state == "stopped").await;
+    let error = status.error.expect("says why");
+    assert!(error.contains("ends at 150, but the journal at 100"), "{error}");
+
+    world.append(80).await;
+    let status =
+        until(&relay, |status| status.error.as_ref().is_some_and(|error| error.contains("message 150")))
+            .await;
+    assert_eq!((status.state, status.lag), ("stopped", 180));
+    assert_eq!(world.state().await.last_sequence, 150, "nothing was published");
+
+    // Somebody decides for the journal.
+    world.jetstream().delete_stream(bus::STREAM).await.expect("is deleted");
+    world.assert_complete(&relay).await;
+    relay.shutdown().await;
+
+    // A journal of its own beginning does not even look at positions.
+    let other = world.folder.path().join("other.db");
+    world.journal = open(&other).await;
+    world.append(500).await;
+    let relay = world.relay();
+    let status = until(&relay, |status| status.state == "stopped").await;
+    assert!(status.error.expect("says why").contains("another journal"));
+    assert_eq!(world.state().await.last_sequence, 180);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_of_somebody_else_stops_the_relay() {
+    let world = World::new().await;
+    world.append(10).await;
+    let relay = world.relay();
+    world.assert_complete(&relay).await;
+    let mut headers = HeaderMap::new();
+    headers.insert(bus::MESSAGE_ID, "intruder");
+    let jetstream = world.jetstream();
+    let sent = jetstream.publish_with_headers("auth.v1.acme.user.UserBanned", headers, "{}".into());
+    assert_eq!(sent.await.expect("sent").await.expect("stored").sequence, 11);
+    let status = until(&relay, |status| status.state == "stopped").await;
+    assert!(status.error.expect("says why").contains("ends at 11, but the journal at 10"));
+    world.append(5).await;
+    let status =
+        until(&relay, |status| status.error.as_ref().is_some_and(|error| error.contains("is intruder")))
+            .await;
+    assert_eq!(status.state, "stopped");
+    assert_eq!(world.state().await.last_sequence, 11);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_the_server_does_not_take_stops_the_relay_at_it() {
+    let mut world = World::new().await;
+    world.nats = Nats::start_with("max_payload: 16KB");
+    world.client = client(&world.nats).await;
+    world.append(70).await;
+    append(&*world.journal, 1, 20_000).await;
+    world.append(10).await;
+    let relay = world.relay();
+    let status = until(&relay, |status| status.state == "stopped").await;
+    let error = status.error.expect("says why");
+    assert!(error.contains("event 71") && error.contains("max_payload"), "{error}");
+    assert_eq!((status.position, status.lag), (70, 11));
+    assert_eq!(world.state().await.last_sequence, 70);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn big_events_go_in_smaller_batches() {
+    let world = World::new().await;
+    append(&*world.journal, 100, 100_000).await;
+    let relay = world.relay();
+    world.assert_complete(&relay).await;
+}
