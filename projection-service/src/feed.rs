@@ -1,4 +1,9 @@
-//! The journal as projectors see it: each batch is read and decoded once for all of them.
+//! The journal as projectors see it: each event is fetched and decoded once for all of them.
+//!
+//! There is one way to get events, [`Feed::after`], and one source that is always right, the journal. With NATS the
+//! newest events are brought by the bus ([`crate::bus`]) into the same window that keeps what was read from the
+//! journal; what is not in the window, because the bus has a gap, is late or is away, is read from the journal. So a
+//! projector gets consecutive events whatever happens to the bus.
 
 use std::collections::VecDeque;
 use std::ops::Deref;
@@ -7,17 +12,28 @@ use std::sync::Arc;
 use event_store::{Repository, StoreError};
 use futures::StreamExt;
 use read_models::ProjectedEvent;
-use tokio::sync::Mutex;
+use schemas::RecordedEvent;
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
+
+use crate::bus::{self, Bus};
 
 /// The most events that are read at once.
 pub const MAX_BATCH: usize = 1000;
 /// How many decoded events are kept for projectors that come a little later.
-const WINDOW: usize = 8 * MAX_BATCH;
+pub(crate) const WINDOW: usize = 8 * MAX_BATCH;
 /// How many events are opened at a time: their keys may have to be fetched.
 const DECODING: usize = 32;
 
-/// Reads the journal for several projectors.
+/// Brings the journal's events to several projectors.
 pub struct Feed {
+    source: Arc<Source>,
+    head: watch::Receiver<u64>,
+    following: Option<JoinHandle<()>>,
+}
+
+/// The journal, and the events that were fetched last.
+pub(crate) struct Source {
     repository: Arc<Repository>,
     /// Decoded batches, oldest first. Reading happens under the lock on purpose: whoever wants the same events waits
     /// for them instead of reading them again.
@@ -40,33 +56,94 @@ impl Deref for Batch {
 }
 
 impl Feed {
-    /// A feed of the repository's journal.
-    pub fn new(repository: Arc<Repository>) -> Self {
-        Self { repository, window: Mutex::default() }
+    /// A feed of the repository's journal, brought by the bus if there is one.
+    pub fn start(repository: Arc<Repository>, bus: Option<Bus>) -> Self {
+        let head = repository.journal().watch_head();
+        let source = Arc::new(Source { repository, window: Mutex::default() });
+        let Some(bus) = bus else { return Self { source, head, following: None } };
+        let (sender, head) = watch::channel(0);
+        let following = Some(tokio::spawn(bus::follow(bus, source.clone(), sender)));
+        Self { source, head, following }
+    }
+
+    /// How far there are events to get: changes when it is worth asking again.
+    pub fn head(&self) -> watch::Receiver<u64> {
+        self.head.clone()
     }
 
     /// Up to `limit` events behind a position; none if it is the newest.
     pub async fn after(&self, position: u64, limit: usize) -> Result<Batch, StoreError> {
-        let mut window = self.window.lock().await;
-        if let Some(events) = window.iter().rev().find(|events| holds(events, position + 1)) {
-            return Ok(cut(events.clone(), position, limit));
+        let mut window = self.source.window.lock().await;
+        if let Some(batch) = from_window(&window, position, limit) {
+            return Ok(batch);
         }
-        let recorded = self.repository.journal().read_all(position, MAX_BATCH).await?;
+        let recorded = self.source.repository.journal().read_all(position, MAX_BATCH).await?;
+        metrics::counter!("watchword_feed_events_total", "from" => "journal")
+            .increment(recorded.len() as u64);
+        let events = self.source.decode(recorded).await;
+        keep(&mut window, events.clone());
+        Ok(cut(events, position, limit))
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        if let Some(task) = &self.following {
+            task.abort();
+        }
+    }
+}
+
+impl Source {
+    pub(crate) fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// Takes consecutive events that the bus brought.
+    pub(crate) async fn take(&self, recorded: Vec<RecordedEvent>) {
+        let events = self.decode(recorded).await;
+        keep(&mut *self.window.lock().await, events);
+    }
+
+    async fn decode(&self, recorded: Vec<RecordedEvent>) -> Arc<Vec<ProjectedEvent>> {
         let decoding = recorded.into_iter().map(|recorded| async {
             let decoded = self.repository.decode(&recorded).await;
             ProjectedEvent { recorded: Arc::new(recorded), decoded }
         });
-        let events: Arc<Vec<ProjectedEvent>> =
-            Arc::new(futures::stream::iter(decoding).buffered(DECODING).collect().await);
-        // What could not be decoded may be decodable later, when the key store answers again: it is not kept.
-        if !events.is_empty() && events.iter().all(|event| event.decoded.is_ok()) {
-            window.push_back(events.clone());
-            while window.iter().map(|events| events.len()).sum::<usize>() > WINDOW {
-                window.pop_front();
-            }
-        }
-        Ok(cut(events, position, limit))
+        Arc::new(futures::stream::iter(decoding).buffered(DECODING).collect().await)
     }
+}
+
+/// Keeps events for those who come later, and lets go of the oldest.
+fn keep(window: &mut VecDeque<Arc<Vec<ProjectedEvent>>>, events: Arc<Vec<ProjectedEvent>>) {
+    // What could not be decoded may be decodable later, when the key store answers again: it is not kept.
+    if events.is_empty() || events.iter().any(|event| event.decoded.is_err()) {
+        return;
+    }
+    window.push_back(events);
+    while window.iter().map(|events| events.len()).sum::<usize>() > WINDOW {
+        window.pop_front();
+    }
+}
+
+fn from_window(window: &VecDeque<Arc<Vec<ProjectedEvent>>>, position: u64, limit: usize) -> Option<Batch> {
+    let newest = window.iter().rposition(|events| holds(events, position + 1))?;
+    let batch = cut(window[newest].clone(), position, limit);
+    let mut last = position + batch.len() as u64;
+    if batch.len() == limit || !window.iter().any(|events| holds(events, last + 1)) {
+        return Some(batch);
+    }
+    // The bus brings few events at a time. Whoever is behind gets many of them at once: each batch is a transaction.
+    let mut events = batch.to_vec();
+    while events.len() < limit
+        && let Some(next) = window.iter().rfind(|events| holds(events, last + 1))
+    {
+        let more = cut(next.clone(), last, limit - events.len());
+        last += more.len() as u64;
+        events.extend_from_slice(&more);
+    }
+    let end = events.len();
+    Some(Batch { events: Arc::new(events), start: 0, end })
 }
 
 fn holds(events: &[ProjectedEvent], position: u64) -> bool {

@@ -6,6 +6,7 @@
 
 mod answers;
 mod audit;
+pub mod bus;
 mod csv;
 mod events;
 pub mod feed;
@@ -26,6 +27,8 @@ use utoipa_axum::router::OpenApiRouter;
 
 pub use runner::{ProjectionStatus, ProjectorState};
 
+use crate::bus::Bus;
+use crate::feed::Feed;
 use crate::runner::Runner;
 
 /// How long a query waits for its read model.
@@ -41,6 +44,8 @@ pub struct Parts {
     pub authenticator: Arc<Authenticator>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// What brings the newest events. Without it they are read from the journal.
+    pub bus: Option<Bus>,
 }
 
 /// The service.
@@ -64,8 +69,9 @@ impl ProjectionService {
         parts: Parts,
         projectors: Vec<Arc<dyn Projector>>,
     ) -> Result<Arc<Self>, StoreError> {
-        let Parts { repository, models, authenticator, clock } = parts;
-        let runner = Runner::start(repository.clone(), models.clone(), projectors).await?;
+        let Parts { repository, models, authenticator, clock, bus } = parts;
+        let feed = Arc::new(Feed::start(repository.clone(), bus));
+        let runner = Runner::start(repository.clone(), feed, models.clone(), projectors).await?;
         Ok(Arc::new(Self { repository, models, authenticator, clock, runner }))
     }
 

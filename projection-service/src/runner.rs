@@ -97,10 +97,10 @@ impl Runner {
     /// Starts a task for each projector.
     pub async fn start(
         repository: Arc<Repository>,
+        feed: Arc<Feed>,
         models: Arc<ReadModels>,
         projectors: Vec<Arc<dyn Projector>>,
     ) -> Result<Self, StoreError> {
-        let feed = Arc::new(Feed::new(repository.clone()));
         let ending = watch::Sender::new(false);
         let head = repository.journal().watch_head();
         let (mut lanes, mut tasks) = (vec![], vec![]);
@@ -116,7 +116,7 @@ impl Runner {
                 state: watch::Sender::new(ProjectorState::Running),
                 pause: watch::Sender::new(false),
             });
-            tasks.push(tokio::spawn(lane.clone().run(head.clone(), ending.subscribe())));
+            tasks.push(tokio::spawn(lane.clone().run(feed.head(), ending.subscribe())));
             lanes.push(lane);
         }
         Ok(Self { lanes, tasks: Mutex::new(tasks), head, ending })

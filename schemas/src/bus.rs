@@ -17,7 +17,7 @@ pub const PREVIOUS_POSITION: &str = "ce-prevposition";
 pub const TRACE_PARENT: &str = "traceparent";
 /// The header with the media type of the body.
 pub const CONTENT_TYPE: &str = "Content-Type";
-/// The media type of the body (CloudEvents 1.0, JSON format).
+/// The media type of the body (`CloudEvents` 1.0, JSON format).
 pub const CLOUD_EVENT_JSON: &str = "application/cloudevents+json";
 
 impl RecordedEvent {

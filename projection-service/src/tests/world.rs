@@ -88,6 +88,7 @@ impl World {
             models: models.clone(),
             authenticator,
             clock: clock.clone(),
+            bus: None,
         };
         let projectors = projectors(&models);
         let service = ProjectionService::start_with(parts, projectors).await.expect("starts");
