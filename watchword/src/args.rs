@@ -30,7 +30,7 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the service: commands and projections in one process
+    /// Run the service: commands and projections in one process, or one role of several processes
     ///
     /// Prints the listen address, the address of the API's documentation and where the first platform key lies.
     /// SIGTERM and SIGINT stop taking new requests, finish those begun and exit within `shutdown_timeout`.
@@ -96,7 +96,7 @@ pub struct Serve {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum ServeRole {
-    /// Only the routes that change something
+    /// Only the routes that change something, and publishing to NATS
     Commands,
     /// Only the read models and their routes
     Projections,

@@ -10,11 +10,14 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use command_service::relay::{self, RelaySettings};
 use domain::lockout::LockoutPolicy;
 use http_kit::limits::{Rate, RateSettings};
 use ipnet::IpNet;
 use secrecy::SecretString;
 use url::Url;
+
+use crate::bus;
 
 /// A key of the configuration.
 pub struct Key {
@@ -42,7 +45,11 @@ pub static KEYS: &[Key] = &[
     key("journal_url", "sqlite:<data_dir>/journal.db", "the event journal"),
     key("read_models_url", "sqlite:<data_dir>/read-models.db", "the read models"),
     key("key_store_url", "sqlite:<data_dir>/keys.db", "the key store"),
-    key("nats_url", "", "a NATS server; not in this version"),
+    key(
+        "nats_url",
+        "",
+        "NATS servers that get every event, separated by commas: nats://[user:password@]host:port, or tls://",
+    ),
     key("mail_url", "", "where mails go; not in this version"),
     key("otlp_endpoint", "", "an OpenTelemetry collector; not in this version"),
     key("master_key", "", "32 bytes, base64 [default: <data_dir>/master.key, made at the first start]"),
@@ -54,6 +61,14 @@ pub static KEYS: &[Key] = &[
     key("shutdown_timeout", "10", "seconds that requests have to end after SIGTERM"),
     key("limits.credentials", "60/60", "requests per seconds of one address to login, register and the like"),
     key("limits.general", "1200/60", "requests per seconds of one address to all other routes"),
+    key("nats.credentials", "", "a credentials file for NATS"),
+    key("nats.replicas", "1", "servers of a NATS cluster that keep the stream"),
+    key("nats.storage", "file", "file or memory: where NATS keeps the stream"),
+    key("nats.max_age", "0", "seconds that the stream keeps events; 0 keeps all"),
+    key("nats.max_bytes", "0", "bytes of the newest events that the stream keeps; 0 keeps all"),
+    key("nats.duplicate_window", "120", "seconds that NATS remembers the ids of events"),
+    key("nats.batch", "500", "events published together, 1000 at most"),
+    key("nats.check_interval", "30", "seconds between two looks whether the stream's end is the journal's"),
     key("lockout.failures", "10", "wrong passwords within the window that lock an account"),
     key("lockout.window", "900", "seconds in which wrong passwords add up"),
     key(
@@ -120,9 +135,20 @@ pub struct Config {
     pub shutdown_timeout: Duration,
     pub limits: RateSettings,
     pub lockout: LockoutPolicy,
+    /// None: there is no bus.
+    pub nats: Option<Nats>,
     pub cached_aggregates: NonZeroUsize,
     pub hashing_threads: Option<NonZeroUsize>,
     pub hashing_queue: Option<NonZeroUsize>,
+}
+
+/// The bus.
+#[derive(Debug, Clone)]
+pub struct Nats {
+    /// The servers' addresses, which may hold a password.
+    pub url: SecretString,
+    pub credentials: Option<PathBuf>,
+    pub relay: RelaySettings,
 }
 
 impl Config {
@@ -154,7 +180,6 @@ impl Config {
             Ok::<_, ConfigError>(values.take(key, sqlite_path)?.unwrap_or_else(|| data_dir.join(file)))
         };
         for (key, instead) in [
-            ("nats_url", "events are fed to the read models in process"),
             ("mail_url", "no flow sends mail yet"),
             ("otlp_endpoint", "logs go to stderr and metrics to /metrics"),
         ] {
@@ -201,6 +226,7 @@ impl Config {
             ),
             limits,
             lockout,
+            nats: nats(values)?,
             cached_aggregates: values
                 .take("cache.aggregates", parsed(POSITIVE))?
                 .unwrap_or(positive(100_000)),
@@ -208,6 +234,12 @@ impl Config {
             hashing_queue: values.take("password_hashing.queue", parsed(POSITIVE))?,
             data_dir,
         })
+    }
+
+    /// Whether several processes can open the stores at the same time.
+    #[expect(clippy::unused_self, reason = "every store there is so far is a file of one process")]
+    pub fn shares_stores(&self) -> bool {
+        false
     }
 
     /// The file with the master key, unless the key is in the configuration itself.
@@ -231,6 +263,36 @@ impl Config {
             Url::parse(&format!("http://{host}")).expect("an address and a port make a URL")
         })
     }
+}
+
+/// The section `nats` is checked even where no server is given.
+fn nats(values: &mut Values) -> Result<Option<Nats>, ConfigError> {
+    let url = values.take("nats_url", |text| {
+        if text.is_empty() { Ok(None) } else { bus::servers(text).map(|_| Some(SecretString::from(text))) }
+    })?;
+    let credentials = values.take("nats.credentials", non_empty)?.map(PathBuf::from);
+    let default = RelaySettings::default();
+    let positive = |values: &mut Values, key: &str, default: usize| {
+        Ok::<_, ConfigError>(values.take(key, parsed(POSITIVE))?.map_or(default, NonZeroUsize::get))
+    };
+    let seconds = |values: &mut Values, key: &str, default: Duration| {
+        let seconds: Option<NonZeroU32> = values.take(key, parsed(POSITIVE))?;
+        Ok::<_, ConfigError>(seconds.map_or(default, |seconds| Duration::from_secs(seconds.get().into())))
+    };
+    let number = |values: &mut Values, key: &str| {
+        let number: Option<u64> = values.take(key, parsed("a whole number"))?;
+        Ok::<_, ConfigError>(number.filter(|number| *number > 0))
+    };
+    let relay = RelaySettings {
+        replicas: positive(values, "nats.replicas", default.replicas)?,
+        in_memory: values.take("nats.storage", storage)?.unwrap_or(default.in_memory),
+        max_age: number(values, "nats.max_age")?.map(Duration::from_secs),
+        max_bytes: number(values, "nats.max_bytes")?,
+        duplicate_window: seconds(values, "nats.duplicate_window", default.duplicate_window)?,
+        batch: values.take("nats.batch", batch)?.unwrap_or(default.batch),
+        check_interval: seconds(values, "nats.check_interval", default.check_interval)?,
+    };
+    Ok(url.flatten().map(|url| Nats { url, credentials, relay }))
 }
 
 const POSITIVE: &str = "a whole number above 0";
@@ -266,7 +328,8 @@ impl Values {
             message: e.message().to_owned(),
         })?;
         self.add_table(path, "", &table)?;
-        if self.0.contains_key("master_key") {
+        let password = self.0.get("nats_url").is_some_and(|(_, url)| url.contains('@'));
+        if password || self.0.contains_key("master_key") {
             refuse_world_readable(path)?;
         }
         Ok(())
@@ -420,6 +483,22 @@ fn log_format(text: &str) -> Result<LogFormat, String> {
     }
 }
 
+/// Whether NATS keeps the stream in memory.
+fn storage(text: &str) -> Result<bool, String> {
+    match text {
+        "file" => Ok(false),
+        "memory" => Ok(true),
+        _ => Err(format!("{text:?} is neither file nor memory")),
+    }
+}
+
+fn batch(text: &str) -> Result<usize, String> {
+    match parsed::<usize>(POSITIVE)(text)? {
+        events @ 1..=relay::MAX_BATCH => Ok(events),
+        _ => Err(format!("it must be between 1 and {}", relay::MAX_BATCH)),
+    }
+}
+
 fn on_or_off(text: &str) -> Result<bool, String> {
     match text {
         "on" => Ok(true),
@@ -543,7 +622,12 @@ mod tests {
             ("public_url", "https://example.com/path"),
             ("public_url", "example.com"),
             ("journal_url", "postgres://localhost/journal"),
-            ("nats_url", "nats://localhost"),
+            ("nats_url", "http://localhost"),
+            ("nats.batch", "1001"),
+            ("nats.batch", "0"),
+            ("nats.replicas", "0"),
+            ("nats.storage", "disk"),
+            ("nats.max_age", "1d"),
             ("log_format", "xml"),
             ("trusted_proxies", "10.0.0.0/99"),
             ("argon2", "m=1,t=1,p=1"),

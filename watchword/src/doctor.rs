@@ -352,6 +352,18 @@ async fn running(findings: &mut Findings, listen: SocketAddr) {
             findings.fault("server", format!("its {store} cannot be read; its log says why"));
         }
     }
+    if let Some(relay) = answer.json["checks"].get("relay") {
+        let lag = &relay["lag"];
+        match relay["state"].as_str() {
+            Some("stopped") => findings.fault(
+                "relay",
+                format!("stands still, {lag} events behind. The server's log says why, and what to do"),
+            ),
+            Some("interrupted") => findings
+                .warning("relay", format!("{lag} events behind, and tries again. The server's log says why")),
+            _ => findings.fine("relay", format!("at event {}, {lag} behind", relay["position"])),
+        }
+    }
     for projector in answer.json["checks"]["projectors"].as_array().into_iter().flatten() {
         let name = projector["name"].as_str().unwrap_or("?");
         let state = projector["state"].as_str().unwrap_or("?");

@@ -11,6 +11,7 @@ use axum::Router;
 use command_service::CommandService;
 use command_service::locate::{JournalClaims, LocateUser};
 use command_service::password_hashing::{PasswordHashing, PasswordHashingSettings};
+use command_service::relay::{Relay, RelayStatus};
 use domain::app::App;
 use domain::user::User;
 use domain::{AppId, Email, Permission, UserId};
@@ -21,13 +22,16 @@ use event_store::{
 use http_kit::request::Edge;
 use http_kit::token::{ApiKeyToken, DerivedTokens};
 use http_kit::{AccessTokens, Authenticator, RateClass, RateLimits};
+use projection_service::bus::Bus;
 use projection_service::{ProjectionService, ProjectionStatus};
 use read_models::ReadModels;
 use schemas::ActorKind;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
 
+use crate::bus;
 use crate::config::Config;
 use crate::data_dir::{self, State};
 use crate::{journal_check, root};
@@ -120,6 +124,17 @@ async fn look(config: &Config, lock: &JournalLock, master_key: &MasterKey) -> an
     Ok(())
 }
 
+/// Which part of the work an instance does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Everything.
+    All,
+    /// The routes that change something, and the relay.
+    Commands,
+    /// The projectors and the routes that read.
+    Projections,
+}
+
 /// A running instance.
 pub struct Instance {
     address: SocketAddr,
@@ -127,22 +142,30 @@ pub struct Instance {
     repository: Arc<Repository>,
     clock: Arc<dyn Clock>,
     tokens: DerivedTokens,
-    projections: Arc<ProjectionService>,
+    projections: Option<Arc<ProjectionService>>,
+    relay: Option<Arc<Relay>>,
     router: Router,
     api: OpenApi,
 }
 
 impl Instance {
-    /// Opens the stores and starts the services on them, to be reached at `address`.
+    /// Opens the stores and starts the services on them for a short while, to be reached at `address`. What they write
+    /// is published to NATS by the next server.
     pub async fn open(config: &Config, address: SocketAddr) -> anyhow::Result<Self> {
         let stores = Stores::open(config).await?;
-        Self::start(config, stores, address).await
+        let config = Config { nats: None, ..config.clone() };
+        Self::start(&config, stores, address, Role::All).await
     }
 
-    /// Starts the services. A journal without events gets its first apps, and the platform's first key.
-    pub async fn start(config: &Config, stores: Stores, address: SocketAddr) -> anyhow::Result<Self> {
+    /// Starts the services of a role. A journal without events gets its first apps, and the platform's first key.
+    pub async fn start(
+        config: &Config,
+        stores: Stores,
+        address: SocketAddr,
+        role: Role,
+    ) -> anyhow::Result<Self> {
         let stores = Arc::new(stores);
-        match Self::assemble(config, Arc::clone(&stores), address).await {
+        match Self::assemble(config, Arc::clone(&stores), address, role).await {
             Ok(instance) => Ok(instance),
             Err(error) => {
                 stores.close().await;
@@ -151,7 +174,12 @@ impl Instance {
         }
     }
 
-    async fn assemble(config: &Config, stores: Arc<Stores>, address: SocketAddr) -> anyhow::Result<Self> {
+    async fn assemble(
+        config: &Config,
+        stores: Arc<Stores>,
+        address: SocketAddr,
+        role: Role,
+    ) -> anyhow::Result<Self> {
         crate::metrics::start();
         let public_url = config.public_url(address).as_str().trim_end_matches('/').to_owned();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -170,43 +198,64 @@ impl Instance {
             Arc::clone(&clock),
         ));
         let limits = Arc::new(RateLimits::new(&config.limits));
-        let locate = Arc::new(LocateByModel {
-            models: Arc::clone(&stores.read_models),
-            claims: JournalClaims::new(Arc::clone(&journal), Arc::clone(&stores.lookup)),
-        });
-        let passwords = PasswordHashing::start(&PasswordHashingSettings {
-            params: config.argon2.to_string(),
-            threads: config.hashing_threads.map(NonZeroUsize::get),
-            queue: config.hashing_queue.map(NonZeroUsize::get),
-        })?;
-        let commands = CommandService::start(command_service::Parts {
-            repository: Arc::clone(&repository),
-            clock: Arc::clone(&clock),
-            key_store: Arc::clone(&stores.key_store),
-            lookup: Arc::clone(&stores.lookup),
-            tokens: tokens.clone(),
-            access_tokens,
-            authenticator: Arc::clone(&authenticator),
-            limits: Arc::clone(&limits),
-            locate,
-            passwords,
-            settings: command_service::Settings { lockout: config.lockout },
-        });
-        bootstrap(config, &commands).await?;
-        let projections = ProjectionService::start(projection_service::Parts {
-            repository: Arc::clone(&repository),
-            models: Arc::clone(&stores.read_models),
-            authenticator,
-            clock: Arc::clone(&clock),
-        })
-        .await?;
+        let nats = match &config.nats {
+            Some(nats) => Some((bus::connect(nats).await?, nats.relay.clone())),
+            None => None,
+        };
+        let mut services = OpenApiRouter::new();
+        if role != Role::Projections {
+            let claims = JournalClaims::new(Arc::clone(&journal), Arc::clone(&stores.lookup));
+            let locate: Arc<dyn LocateUser> = match role {
+                Role::All => Arc::new(LocateByModel { models: Arc::clone(&stores.read_models), claims }),
+                // The read models are another process's.
+                Role::Commands | Role::Projections => Arc::new(claims),
+            };
+            let passwords = PasswordHashing::start(&PasswordHashingSettings {
+                params: config.argon2.to_string(),
+                threads: config.hashing_threads.map(NonZeroUsize::get),
+                queue: config.hashing_queue.map(NonZeroUsize::get),
+            })?;
+            let commands = CommandService::start(command_service::Parts {
+                repository: Arc::clone(&repository),
+                clock: Arc::clone(&clock),
+                key_store: Arc::clone(&stores.key_store),
+                lookup: Arc::clone(&stores.lookup),
+                tokens: tokens.clone(),
+                access_tokens,
+                authenticator: Arc::clone(&authenticator),
+                limits: Arc::clone(&limits),
+                locate,
+                passwords,
+                settings: command_service::Settings { lockout: config.lockout },
+            });
+            bootstrap(config, &commands).await?;
+            services = services.merge(commands.router());
+        }
+        let mut projections = None;
+        if role != Role::Commands {
+            // In one process the journal itself is the nearest feed.
+            let bus = nats.clone().filter(|_| role == Role::Projections);
+            let service = ProjectionService::start(projection_service::Parts {
+                repository: Arc::clone(&repository),
+                models: Arc::clone(&stores.read_models),
+                authenticator,
+                clock: Arc::clone(&clock),
+                bus: bus.map(|(nats, _)| Bus { nats, consumer: bus::consumer_name(address) }),
+            })
+            .await?;
+            services = services.merge(Arc::clone(&service).router());
+            projections = Some(service);
+        }
+        let relay = nats
+            .filter(|_| role != Role::Projections)
+            .map(|(nats, settings)| Arc::new(Relay::start(nats, Arc::clone(&journal), settings)));
         let health = Arc::new(Health {
             journal,
             key_store: Arc::clone(&stores.key_store),
             read_models: Arc::clone(&stores.read_models),
-            projections: Arc::clone(&projections),
+            projections: projections.clone(),
+            relay: relay.clone(),
         });
-        let services = commands.router().merge(Arc::clone(&projections).router());
         // Routes of credentials have a narrower limit of their own inside this one; probes at the root have none.
         let services = services.layer(limits.layer(RateClass::General));
         let (router, api) = root::router(Arc::clone(&health), services);
@@ -217,7 +266,7 @@ impl Instance {
             config.trusted_proxies.clone(),
         );
         let router = http_kit::around(router, Arc::new(edge));
-        Ok(Self { address, stores, repository, clock, tokens, projections, router, api })
+        Ok(Self { address, stores, repository, clock, tokens, projections, relay, router, api })
     }
 
     /// Where it is reached.
@@ -257,16 +306,18 @@ impl Instance {
 
     /// Stops a projector, so that its read model stays as it is.
     pub async fn pause(&self, projector: &str) -> anyhow::Result<()> {
-        if self.projections.pause(projector).await {
-            Ok(())
-        } else {
-            bail!("there is no projector {projector}")
+        match &self.projections {
+            Some(projections) if projections.pause(projector).await => Ok(()),
+            _ => bail!("there is no projector {projector}"),
         }
     }
 
     /// Lets a stopped projector go on.
     pub fn resume(&self, projector: &str) -> anyhow::Result<()> {
-        if self.projections.resume(projector) { Ok(()) } else { bail!("there is no projector {projector}") }
+        match &self.projections {
+            Some(projections) if projections.resume(projector) => Ok(()),
+            _ => bail!("there is no projector {projector}"),
+        }
     }
 
     /// Reads the whole journal, and looks for what must not be.
@@ -288,13 +339,22 @@ impl Instance {
 
     /// What ends the streams of events: a server that stops would wait for their readers for ever.
     pub fn stream_end(&self) -> impl FnOnce() + Send + 'static {
-        let projections = Arc::clone(&self.projections);
-        move || projections.end_streams()
+        let projections = self.projections.clone();
+        move || {
+            if let Some(projections) = projections {
+                projections.end_streams();
+            }
+        }
     }
 
-    /// Ends the projectors and closes the stores.
+    /// Ends the relay and the projectors, and closes the stores.
     pub async fn close(self) {
-        self.projections.shutdown().await;
+        if let Some(relay) = &self.relay {
+            relay.shutdown().await;
+        }
+        if let Some(projections) = &self.projections {
+            projections.shutdown().await;
+        }
         self.stores.close().await;
     }
 }
@@ -339,7 +399,8 @@ pub struct Health {
     pub journal: Arc<dyn Journal>,
     key_store: Arc<KeyStore>,
     read_models: Arc<ReadModels>,
-    projections: Arc<ProjectionService>,
+    projections: Option<Arc<ProjectionService>>,
+    relay: Option<Arc<Relay>>,
 }
 
 impl Health {
@@ -362,10 +423,16 @@ impl Health {
             "key_store": judge("key store", key_store.map(ok)),
             "read_models": judge("read models", read_models.map(ok)),
         });
-        let projectors: Vec<Value> = self.projections.status().iter().map(projector).collect();
-        ready &= projectors.iter().all(|projector| projector["ok"] == true);
         let mut checks = stores;
-        checks["projectors"] = projectors.into();
+        if let Some(projections) = &self.projections {
+            let projectors: Vec<Value> = projections.status().iter().map(projector).collect();
+            ready &= projectors.iter().all(|projector| projector["ok"] == true);
+            checks["projectors"] = projectors.into();
+        }
+        // Events that are not published yet keep nobody from logging in: it is told, and the service stays ready.
+        if let Some(relay) = &self.relay {
+            checks["relay"] = relay_check(&relay.status());
+        }
         (ready, checks)
     }
 
@@ -394,6 +461,16 @@ fn projector(status: &ProjectionStatus) -> Value {
             "it cannot get past event {position}; the log, GET /v1/projections and `watchword doctor` say why"
         )
         .into();
+    }
+    check
+}
+
+/// One that stands still keeps nobody from logging in.
+fn relay_check(status: &RelayStatus) -> Value {
+    let RelayStatus { state, position, lag, error } = status;
+    let mut check = json!({ "ok": error.is_none(), "state": state, "position": position, "lag": lag });
+    if error.is_some() {
+        check["detail"] = "events are not published for now; the log says why".into();
     }
     check
 }

@@ -1,6 +1,7 @@
 //! The one binary people run.
 
 mod args;
+mod bus;
 mod channel;
 mod config;
 mod data_dir;

@@ -59,7 +59,7 @@ async fn healthz() -> Json<Value> {
     Json(json!({ "status": "ok" }))
 }
 
-/// Whether the service can do its work: the journal, the read models, and each projector.
+/// Whether the service can do its work: the journal, and what this process runs of projectors and relay.
 #[utoipa::path(get, path = "/readyz", tag = "root", operation_id = "readiness",
     responses((status = 200, description = "It can", body = Object),
         (status = 503, description = "It cannot; `checks` says why", body = ProblemBody,

@@ -21,21 +21,25 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
 use tower::ServiceExt;
 
-use crate::args::Serve;
+use crate::args::{Serve, ServeRole};
 use crate::config::Config;
-use crate::instance::{Instance, Stores};
+use crate::instance::{Instance, Role, Stores};
 
 /// How long a client may take for the head of its next request. One that sends it byte by byte, or nothing at all, would
 /// hold its connection for ever.
 const HEAD_TIME: Duration = Duration::from_secs(30);
 
 pub async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCode> {
-    if arguments.role.is_some() {
-        bail!(
-            "one role alone needs a journal that several processes can open, and this version keeps it in SQLite. \
-             Run `watchword serve` without a role: it does both"
-        );
-    }
+    let role = match arguments.role {
+        None => Role::All,
+        Some(_) if !config.shares_stores() => bail!(
+            "one role alone needs stores that several processes can open, and the journal {} is an SQLite file. \
+             Run `watchword serve` without a role: it does both",
+            config.journal.display()
+        ),
+        Some(ServeRole::Commands) => Role::Commands,
+        Some(ServeRole::Projections) => Role::Projections,
+    };
     if let Some(listen) = arguments.listen {
         config.listen = listen;
     }
@@ -47,7 +51,7 @@ pub async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCo
             return Err(error);
         }
     };
-    let instance = Instance::start(&config, stores, address).await?;
+    let instance = Instance::start(&config, stores, address, role).await?;
     // Caught from before anybody can know of the process: a signal right after the announcement drains, too.
     let stop_signal = stop_signal()?;
     announce(&config, &instance)?;

@@ -164,7 +164,7 @@ fn configuration_errors_name_the_key() {
 
     let output = world.command(&["migrate"]).env("WATCHWORD_ARGON2", "fast").output().expect("it runs");
     assert!(refusal(&output).contains("WATCHWORD_ARGON2"));
-    let output = world.command(&["migrate"]).env("WATCHWORD_NATS_URL", "nats://x").output().expect("it runs");
+    let output = world.command(&["migrate"]).env("WATCHWORD_NATS_URL", "http://x").output().expect("it runs");
     assert!(refusal(&output).contains("WATCHWORD_NATS_URL"));
     let output = world.command(&["migrate"]).env("WATCHWORD_DATADIR", "x").output().expect("it runs");
     assert!(refusal(&output).contains("WATCHWORD_DATA_DIR"));
@@ -369,6 +369,29 @@ fn missing_files_of_a_journal_are_not_made_anew() {
         assert!(message.contains(missing) && message.contains("backup"), "{missing}: {message}");
         assert!(!data.join(missing).exists(), "{missing} was made anew");
     }
+}
+
+#[test]
+fn one_role_needs_stores_that_several_processes_can_open() {
+    let world = World::new();
+    for role in ["commands", "projections"] {
+        let message = world.refused(&["serve", role]);
+        assert!(message.contains("SQLite") && message.contains("watchword serve"), "{message}");
+    }
+    assert!(!world.path("data").exists());
+}
+
+#[test]
+fn a_password_of_nats_is_kept_from_others_and_from_messages() {
+    let world = World::new();
+    let file = world.path("watchword.toml");
+    fs::write(&file, "nats_url = \"http://watchword:violet@nats\"\n").expect("it can be written");
+    set_mode(&file, 0o644);
+    let message = world.refused(&["serve"]);
+    assert!(message.contains("chmod 600"), "{message}");
+    set_mode(&file, 0o600);
+    let message = world.refused(&["serve"]);
+    assert!(message.contains("nats_url") && !message.contains("violet"), "{message}");
 }
 
 #[test]

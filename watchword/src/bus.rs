@@ -1,0 +1,80 @@
+//! The connection to NATS.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context;
+use async_nats::{Client, ConnectOptions, Event, ServerAddr};
+use secrecy::ExposeSecret;
+
+use crate::config::{Nats, refuse_world_readable};
+
+const LONGEST_RETRY: Duration = Duration::from_secs(1);
+
+/// A connection that comes whenever NATS is there: this waits for nothing, and fails only if the configuration cannot
+/// be used.
+pub async fn connect(nats: &Nats) -> anyhow::Result<Client> {
+    let mut options = ConnectOptions::new()
+        .name(concat!("watchword ", env!("CARGO_PKG_VERSION")))
+        .retry_on_initial_connect()
+        .reconnect_delay_callback(|attempts| {
+            LONGEST_RETRY.min(Duration::from_millis(50) * attempts.try_into().unwrap_or(u32::MAX))
+        })
+        .event_callback(async |event| match event {
+            Event::Connected => tracing::info!("NATS is connected"),
+            Event::Disconnected => tracing::warn!("NATS is disconnected; it is tried again until it is back"),
+            other => tracing::debug!(event = %other, "NATS"),
+        });
+    if let Some(path) = &nats.credentials {
+        refuse_world_readable(path)?;
+        let problem = || format!("the NATS credentials {} cannot be used", path.display());
+        options = options.credentials_file(path).await.with_context(problem)?;
+    }
+    let servers = servers(nats.url.expose_secret()).map_err(anyhow::Error::msg)?;
+    options.connect(servers).await.context("the NATS client cannot be started")
+}
+
+/// The servers in the configuration. What is wrong with an address is not quoted: there may be a password in it.
+pub fn servers(text: &str) -> Result<Vec<ServerAddr>, String> {
+    let address = |part: &str| {
+        let address: ServerAddr = part.trim().parse().ok()?;
+        (matches!(address.scheme(), "nats" | "tls") && !address.host().is_empty()).then_some(address)
+    };
+    let servers: Option<Vec<ServerAddr>> = text.split(',').map(address).collect();
+    servers.ok_or_else(|| {
+        "give addresses such as nats://127.0.0.1:4222 or tls://nats.example.com, separated by commas"
+            .to_owned()
+    })
+}
+
+/// The name of this process's consumer: the same after a restart, and another than that of any other process.
+pub fn consumer_name(address: SocketAddr) -> String {
+    // The second is for services that see nothing of /proc but processes.
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .or_else(|_| std::fs::read_to_string("/etc/hostname"))
+        .unwrap_or_else(|_| address.ip().to_string());
+    let name = format!("projections-{}-{}", host.trim(), address.port());
+    name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_checked_and_never_quoted() {
+        let two = servers("nats://user:secret@a:4222, tls://b").expect("valid");
+        assert!(two[0].has_user_pass() && !two[0].tls_required() && two[1].tls_required());
+        assert_eq!(servers("127.0.0.1:4222").expect("valid")[0].port(), 4222);
+        for bad in ["http://user:secret@a", "nats://user:secret@a:port", "ws://a", "", "nats://a,,"] {
+            assert!(!servers(bad).expect_err(bad).contains("secret"));
+        }
+    }
+
+    #[test]
+    fn a_consumer_has_a_name_that_nats_takes() {
+        let name = consumer_name("127.0.0.1:8080".parse().expect("an address"));
+        assert!(name.starts_with("projections-") && name.ends_with("-8080"));
+        assert!(!name.contains(['.', '*', '>', ' ', '\n']));
+    }
+}

@@ -1,0 +1,390 @@
+//! From the journal through the relay and a real nats-server to the projectors, with the bus broken in every way.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::{self, consumer::Info};
+use async_nats::{Client, ConnectOptions, HeaderMap};
+use command_service::relay::{Relay, RelaySettings};
+use domain::user::{RegistrationMethod, UserEvent, UserRegistered};
+use domain::{AppId, Email, Event, Personal, StreamId, UserId};
+use event_store::{
+    Append, Clock, KeyStore, LookupKey, MasterKey, Repository, Sealer, SqliteJournal, SystemClock, Write,
+};
+use http_kit::{AccessTokens, Authenticator, DerivedTokens};
+use projection_service::bus::Bus;
+use projection_service::feed::Feed;
+use projection_service::{Parts, ProjectionService};
+use read_models::ReadModels;
+use schemas::{Actor, Metadata, bus};
+use test_services::Nats;
+
+const CONSUMER: &str = "projections-test";
+
+struct World {
+    folder: tempfile::TempDir,
+    master: MasterKey,
+    sealer: Arc<Sealer>,
+    repository: Arc<Repository>,
+    nats: Nats,
+    client: Client,
+}
+
+fn acme() -> AppId {
+    AppId::parse("acme").expect("valid")
+}
+
+async fn append(repository: &Repository, count: usize) {
+    let personal = |user: UserId| Personal {
+        email: Some(Email::parse(&format!("{user}@example.com")).expect("valid")),
+        name: Some("Ada Lovelace".to_owned()),
+        ..Personal::default()
+    };
+    append_with(repository, count, personal).await;
+}
+
+async fn append_with(repository: &Repository, count: usize, personal: impl Fn(UserId) -> Personal) {
+    let mut writes = Vec::new();
+    for _ in 0..count {
+        let user = UserId(SystemClock.new_id());
+        let event = Event::User(UserEvent::UserRegistered(UserRegistered {
+            user_id: user,
+            app_id: acme(),
+            method: RegistrationMethod::Password,
+            at: SystemClock.now(),
+            personal: personal(user),
+        }));
+        let event = repository.encode(&event, SystemClock.new_id()).await.expect("encodes");
+        writes.push(Write { stream: StreamId::user(user), expected: 0, events: vec![event] });
+    }
+    let append = Append {
+        writes,
+        guards: vec![],
+        taken: vec![],
+        released: vec![],
+        idempotency: None,
+        metadata: Metadata {
+            app_id: acme(),
+            actor: Actor::system(),
+            correlation_id: SystemClock.new_id(),
+            causation_id: None,
+            request_id: Some("a request".to_owned()),
+            traceparent: None,
+        },
+        at: SystemClock.now(),
+    };
+    repository.journal().append(append).await.expect("appends");
+}
+
+impl World {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        let master = MasterKey::generate();
+        let keys = KeyStore::open(&path("keys.db"), &master).await.expect("opens");
+        let sealer = Arc::new(Sealer::new(Arc::new(keys)));
+        let journal = Arc::new(SqliteJournal::open(&path("journal.db")).await.expect("opens"));
+        let repository = Arc::new(Repository::new(journal, sealer.clone(), 100));
+        let nats = Nats::start();
+        let options = ConnectOptions::new()
+            .retry_on_initial_connect()
+            .reconnect_delay_callback(|_| Duration::from_millis(50));
+        let client = options.connect(nats.url()).await.expect("the client starts");
+        Self { folder, master, sealer, repository, nats, client }
+    }
+
+    fn relay(&self) -> Relay {
+        let settings =
+            RelaySettings { check_interval: Duration::from_millis(500), ..RelaySettings::default() };
+        Relay::start(self.client.clone(), self.repository.journal().clone(), settings)
+    }
+
+    fn bus(&self) -> Bus {
+        Bus { nats: self.client.clone(), consumer: CONSUMER.to_owned() }
+    }
+
+    async fn head(&self) -> u64 {
+        self.repository.journal().head().await.expect("reads")
+    }
+
+    async fn models(&self, file: &str) -> Arc<ReadModels> {
+        let path = self.folder.path().join(file);
+        let lookup = Arc::new(LookupKey::new(&self.master));
+        Arc::new(ReadModels::open(&path as &Path, self.sealer.clone(), lookup).await.expect("opens"))
+    }
+
+    async fn projections(&self, models: Arc<ReadModels>, bus: Option<Bus>) -> Arc<ProjectionService> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let authenticator = Arc::new(Authenticator::new(
+            self.repository.clone(),
+            Arc::new(AccessTokens::new("http://localhost")),
+            DerivedTokens::new(&self.master),
+            clock.clone(),
+        ));
+        let parts = Parts { repository: self.repository.clone(), models, authenticator, clock, bus };
+        ProjectionService::start(parts).await.expect("starts")
+    }
+
+    async fn consumer(&self) -> Option<Info> {
+        let stream = jetstream::new(self.client.clone()).get_stream(bus::STREAM).await.ok()?;
+        stream.consumer_info(CONSUMER).await.ok()
+    }
+
+    /// Waits until the consumer has acknowledged this position.
+    async fn until_brought(&self, position: u64) {
+        until("the bus brings it", async || {
+            self.consumer().await.is_some_and(|consumer| consumer.ack_floor.stream_sequence >= position)
+        })
+        .await;
+    }
+}
+
+async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while !condition().await {
+        assert!(Instant::now() < deadline, "{what} does not come true");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn caught_up(service: &ProjectionService, head: u64) {
+    until("every projector is there", async || {
+        service.status().iter().all(|status| status.state == "running" && status.position == head)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inv_k_l_read_models_filled_over_the_bus_equal_those_built_from_the_journal() {
+    let mut world = World::new().await;
+    append(&world.repository, 200).await;
+    let relay = world.relay();
+    let live = world.models("live.db").await;
+    let service = world.projections(live.clone(), Some(world.bus())).await;
+    caught_up(&service, world.head().await).await;
+    until("there is a consumer", async || world.consumer().await.is_some()).await;
+    for round in 0..40 {
+        append(&world.repository, 10).await;
+        match round {
+            10 => world.nats.kill(),
+            15 => world.nats.up(),
+            20 => {
+                let jetstream = jetstream::new(world.client.clone());
+                until("the stream is there", async || jetstream.delete_stream(bus::STREAM).await.is_ok())
+                    .await;
+            }
+            _ => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+    let head = world.head().await;
+    assert_eq!(head, 600);
+    caught_up(&service, head).await;
+    // By now the bus is whole again, and brings what is new.
+    until("the relay is done", async || relay.status().lag == 0).await;
+    append(&world.repository, 10).await;
+    caught_up(&service, head + 10).await;
+    world.until_brought(head + 10).await;
+
+    let rebuilt = world.models("rebuilt.db").await;
+    let plain = world.projections(rebuilt.clone(), None).await;
+    caught_up(&plain, head + 10).await;
+    for projector in live.projectors() {
+        let (live, rebuilt) = (live.dump(&*projector).await, rebuilt.dump(&*projector).await);
+        assert_eq!(live.expect("reads"), rebuilt.expect("reads"), "{}", projector.name());
+    }
+    service.shutdown().await;
+    plain.shutdown().await;
+}
+
+/// Reads a feed as a projector does, until the position.
+async fn read(feed: &Feed, up_to: u64) -> Vec<(u64, uuid::Uuid)> {
+    let (mut events, mut head) = (Vec::new(), feed.head());
+    while events.len() < usize::try_from(up_to).expect("few") {
+        head.borrow_and_update();
+        let after = events.last().map_or(0, |(position, _)| *position);
+        let batch = feed.after(after, 100).await.expect("reads");
+        if batch.is_empty() {
+            tokio::time::timeout(Duration::from_secs(30), head.changed())
+                .await
+                .expect("in time")
+                .expect("lives");
+        }
+        events.extend(batch.iter().map(|event| (event.position(), event.recorded.id)));
+    }
+    events
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inv_m_a_feed_brings_every_event_once_and_in_order() {
+    let mut world = World::new().await;
+    let relay = world.relay();
+    let feed = Feed::start(world.repository.clone(), Some(world.bus()));
+    let (repository, done) = (world.repository.clone(), Arc::new(AtomicBool::new(false)));
+    let load = tokio::spawn({
+        let done = done.clone();
+        async move {
+            for _ in 0..300 {
+                append(&repository, 5).await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            done.store(true, Ordering::SeqCst);
+        }
+    });
+    let chaos = async {
+        for round in 0.. {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            let jetstream = jetstream::new(world.client.clone());
+            match round % 3 {
+                // What is not there cannot be deleted; the next round finds it.
+                0 => drop(jetstream.delete_consumer_from_stream(CONSUMER, bus::STREAM).await),
+                1 => drop(jetstream.delete_stream(bus::STREAM).await),
+                _ => {
+                    world.nats.kill();
+                    world.nats.up();
+                }
+            }
+            if done.load(Ordering::SeqCst) {
+                break;
+            }
+        }
+    };
+    let (events, ()) = tokio::join!(read(&feed, 1500), chaos);
+    load.await.expect("the load runs");
+    let recorded = world.repository.journal().read_all(0, usize::MAX).await.expect("reads");
+    assert_eq!(events, recorded.iter().map(|event| (event.position, event.id)).collect::<Vec<_>>());
+    until("the relay is done", async || relay.status().lag == 0).await;
+    until("there is a consumer", async || world.consumer().await.is_some()).await;
+    append(&world.repository, 1).await;
+    world.until_brought(1501).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_believes_no_message_that_is_not_the_journals() {
+    let world = World::new().await;
+    append(&world.repository, 5).await;
+    let relay = world.relay();
+    until("the relay is done", async || relay.status().lag == 0 && relay.status().position == 5).await;
+    relay.shutdown().await;
+    let feed = Feed::start(world.repository.clone(), Some(world.bus()));
+    until("there is a consumer", async || world.consumer().await.is_some()).await;
+    // An event that the journal never had, made from one that it has: what a journal that was restored leaves behind.
+    let recorded = world.repository.journal().read_all(4, 1).await.expect("reads").remove(0);
+    let stale = schemas::RecordedEvent { position: 6, id: SystemClock.new_id(), ..recorded };
+    let mut headers = HeaderMap::new();
+    headers.insert(bus::MESSAGE_ID, stale.id.to_string());
+    headers.insert(bus::POSITION, "6");
+    headers.insert(bus::PREVIOUS_POSITION, "5");
+    let sent = jetstream::new(world.client.clone())
+        .publish_with_headers(stale.subject(), headers, stale.to_canonical_json().into())
+        .await
+        .expect("sent");
+    assert_eq!(sent.await.expect("stored").sequence, 6);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(read(&feed, 5).await.len(), 5);
+    assert_eq!(*feed.head().borrow(), 5, "nothing more is announced");
+    append(&world.repository, 1).await;
+    let events = read(&feed, 6).await;
+    let recorded = world.repository.journal().read_all(5, 1).await.expect("reads").remove(0);
+    assert_eq!(events[5], (6, recorded.id));
+    assert_ne!(recorded.id, stale.id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_goes_on_where_it_was_and_one_far_behind_is_made_anew() {
+    let world = World::new().await;
+    append(&world.repository, 100).await;
+    let relay = world.relay();
+    until("the relay is done", async || relay.status().lag == 0 && relay.status().position == 100).await;
+    let feed = Feed::start(world.repository.clone(), Some(world.bus()));
+    until("there is a consumer", async || world.consumer().await.is_some()).await;
+    append(&world.repository, 10).await;
+    world.until_brought(110).await;
+    let made = world.consumer().await.expect("is there").created;
+    drop(feed);
+    append(&world.repository, 10).await;
+    let feed = Feed::start(world.repository.clone(), Some(world.bus()));
+    world.until_brought(120).await;
+    assert_eq!(world.consumer().await.expect("is there").created, made, "it is the same one");
+    drop(feed);
+    for _ in 0..90 {
+        // Without personal data, as making a key for each person takes a while.
+        append_with(&world.repository, 100, |_| Personal::default()).await;
+    }
+    let feed = Feed::start(world.repository.clone(), Some(world.bus()));
+    until("it is another", async || world.consumer().await.is_some_and(|consumer| consumer.created != made))
+        .await;
+    assert_eq!(read(&feed, 9120).await.len(), 9120);
+}
+
+/// The server as people run it, with its folder.
+struct Server {
+    child: Child,
+    url: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Server {
+    fn start(nats: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_watchword"))
+            .arg("serve")
+            .current_dir(folder.path())
+            .env("WATCHWORD_LISTEN", "127.0.0.1:0")
+            .env("WATCHWORD_NATS_URL", nats)
+            .env("WATCHWORD_NATS_CHECK_INTERVAL", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        let mut lines = BufReader::new(child.stdout.take().expect("it is a pipe")).lines();
+        let first = lines.next().expect("it says where it listens").expect("text");
+        let url = first.split("listens on ").nth(1).expect("an address").to_owned();
+        // It ends when nobody reads what it says.
+        let rest = lines.map_while(Result::ok).take(2).count();
+        assert_eq!(rest, 2, "it says where its documentation and its key are");
+        Self { child, url, _folder: folder }
+    }
+
+    async fn relay(&self) -> serde_json::Value {
+        let answer = reqwest::get(format!("{}/readyz", self.url)).await.expect("answers");
+        assert_eq!(answer.status(), 200, "whatever NATS does, requests are served");
+        let body: serde_json::Value = answer.json().await.expect("JSON");
+        body["checks"]["relay"].clone()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inv_t_a_server_serves_without_nats_and_publishes_when_it_is_there() {
+    let mut nats = Nats::start();
+    nats.stop();
+    let server = Server::start(&nats.url());
+    until("it says that NATS is away", async || server.relay().await["state"] == "interrupted").await;
+    let relay = server.relay().await;
+    assert!(relay["lag"].as_u64().expect("a number") > 0, "{relay}");
+    nats.up();
+    until("everything is published", async || {
+        let relay = server.relay().await;
+        relay["state"] == "running" && relay["lag"] == 0
+    })
+    .await;
+    let client = async_nats::connect(nats.url()).await.expect("connects");
+    let stream = jetstream::new(client).get_stream(bus::STREAM).await.expect("is there");
+    let position = server.relay().await["position"].as_u64().expect("a number");
+    let state = &stream.cached_info().state;
+    assert_eq!((state.first_sequence, state.last_sequence, state.messages), (1, position, position));
+    let metrics = reqwest::get(format!("{}/metrics", server.url)).await.expect("answers");
+    let metrics = metrics.text().await.expect("text");
+    assert!(metrics.contains("watchword_relay_lag 0"), "{metrics}");
+    assert!(metrics.contains(&format!("watchword_relay_position {position}")), "{metrics}");
+}
