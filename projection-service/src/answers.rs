@@ -134,6 +134,12 @@ pub(crate) fn paging(
     Ok(Paging { limit, offset, cursor })
 }
 
+/// The position behind which to begin; from the start if none is named.
+pub(crate) fn position_after(after: Option<i64>) -> Result<u64, Problem> {
+    u64::try_from(after.unwrap_or_default())
+        .map_err(|_| Problem::invalid("/after", "out_of_range", "a position is 0 or more"))
+}
+
 /// A position used as a cursor.
 pub(crate) fn position_cursor(cursor: Option<&str>) -> Result<Option<u64>, Problem> {
     let bad = |_| Problem::invalid("/cursor", "invalid_cursor", ReadError::Cursor.to_string());

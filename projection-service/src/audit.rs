@@ -23,7 +23,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::ProjectionService;
-use crate::answers::{List, answer, paging, position_cursor, refused, uncached};
+use crate::answers::{List, answer, paging, position_after, position_cursor, refused, uncached};
 use crate::csv::push_row;
 
 /// How many events an export reads at a time.
@@ -51,7 +51,8 @@ struct AuditParams {
     #[param(value_type = Option<String>, format = DateTime)]
     until: Option<Timestamp>,
     /// Events behind this position.
-    after: Option<u64>,
+    #[param(minimum = 0)]
+    after: Option<i64>,
     /// How many at most: 1 to 200, 20 by default. Exports have no limit.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<i64>,
@@ -150,7 +151,8 @@ async fn list(
     let caller = service.authenticator.admin(&app_id, &credentials, Permission::AuditRead).await?;
     let open = caller.may(Permission::UsersRead);
     let paging = paging(params.limit, params.offset, params.cursor)?;
-    let after = position_cursor(paging.cursor.as_deref())?.or(params.after).unwrap_or(0);
+    let after = position_after(params.after)?;
+    let after = position_cursor(paging.cursor.as_deref())?.unwrap_or(after);
     let filter = AuditFilter {
         app_id: Some(app_id),
         person: params.user_id.map(UserId),

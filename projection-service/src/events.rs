@@ -24,7 +24,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::ProjectionService;
-use crate::answers::{List, answer, paging, position_cursor, uncached};
+use crate::answers::{List, answer, paging, position_after, position_cursor, uncached};
 use crate::audit;
 
 /// How many events a stream reads at a time.
@@ -42,7 +42,8 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
 #[serde(deny_unknown_fields)]
 struct AppEvents {
     /// Events behind this position. `Last-Event-ID` goes before it.
-    after: Option<u64>,
+    #[param(minimum = 0)]
+    after: Option<i64>,
     /// Events of this type.
     #[serde(rename = "type")]
     kind: Option<String>,
@@ -61,7 +62,8 @@ struct AppEvents {
 #[serde(deny_unknown_fields)]
 struct AllEvents {
     /// Events behind this position. `Last-Event-ID` goes before it.
-    after: Option<u64>,
+    #[param(minimum = 0)]
+    after: Option<i64>,
     /// Events of this type.
     #[serde(rename = "type")]
     kind: Option<String>,
@@ -143,12 +145,12 @@ async fn read(
 ) -> Result<Response, Problem> {
     reader.check(&service, &credentials).await?;
     let paging = paging(params.limit, params.offset, params.cursor)?;
-    let cursor = position_cursor(paging.cursor.as_deref())?;
+    let after = position_after(params.after)?;
+    let after = position_cursor(paging.cursor.as_deref())?.unwrap_or(after);
     if wants_stream(&headers) {
-        let after = last_event_id(&headers)?.or(cursor).or(params.after).unwrap_or(0);
+        let after = last_event_id(&headers)?.unwrap_or(after);
         return Ok(live(Feed::new(service, credentials, reader, app_id, params.kind, after)));
     }
-    let after = cursor.or(params.after).unwrap_or(0);
     let filter = AuditFilter { app_id, kind: params.kind, ..AuditFilter::default() };
     let (recorded, total, next_cursor) = if filter == AuditFilter::default() {
         service.wait_for_journal(token).await?;

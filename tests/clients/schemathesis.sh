@@ -1,32 +1,109 @@
 #!/usr/bin/env bash
-# Fuzzes a running server through its OpenAPI document: no 5xx, no undocumented status, no answer that breaks its schema.
+# Fuzzes a server of its own through its OpenAPI document: no 5xx, no undocumented status, content type or header, no
+# answer that breaks its schema, no route that lets somebody in without credentials.
 #
-#   cargo run --release -- serve                        # with WATCHWORD_RATE_LIMITS=off, or most answers are 429
-#   tests/clients/schemathesis.sh                       # with the platform key of ./data
-#   BASE_URL=… ADMIN_KEY_FILE=… MAX_EXAMPLES=200 tests/clients/schemathesis.sh
+#   tests/clients/schemathesis.sh
+#   BINARY=target/release/watchword MAX_EXAMPLES=200 SEED=7 tests/clients/schemathesis.sh
 #
-# Use a data directory of its own: it makes, changes, disables and bans whatever the document lets it. Needs python3 with
-# venv; schemathesis is installed under target/. Not part of `cargo test`, for its many dependencies and its length.
+# It asks as the platform, as an API key of an app, and as a user. Needs python3 with venv and curl; schemathesis is
+# installed under target/. Not part of `cargo test`, for its many dependencies and its length. The last line is the
+# figure; it ends with 0 only if every pass found nothing.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-base_url=${BASE_URL:-http://127.0.0.1:8080}
-key_file=${ADMIN_KEY_FILE:-data/admin.key}
+version=4.32.5
+seed=${SEED:-1}
+examples=${MAX_EXAMPLES:-25}
 environment=target/schemathesis-venv
+python=$environment/bin/python
 
-if [ ! -x "$environment/bin/schemathesis" ]; then
-  python3 -m venv "$environment"
-  "$environment/bin/pip" install --quiet 'schemathesis==4.7.1'
+if ! "$environment/bin/schemathesis" --version 2>/dev/null | grep -qF "$version"; then
+  python3 -m venv --clear "$environment"
+  "$python" -m pip install --quiet "schemathesis==$version"
+fi
+if [ -z "${BINARY:-}" ]; then
+  cargo build --quiet -p watchword
+  BINARY=target/debug/watchword
 fi
 
-# The key is passed on by a file that only this user can read, so that it is on no command line.
-config=$(mktemp)
-trap 'rm -f "$config"' EXIT
-cat > "$config" <<CONFIG
-[auth.openapi.api_key]
-bearer = "$(cat "$key_file")"
-CONFIG
+# Keys are passed on in files that only this user can read, so that they are on no command line.
+umask 077
+scratch=$(mktemp -d)
+server=
+cleanup() {
+  if [ -n "$server" ]; then kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true; fi
+  rm -rf "$scratch"
+}
+trap cleanup EXIT
 
-"$environment/bin/schemathesis" --config-file "$config" run "$base_url/openapi.json" --url "$base_url" \
-  --checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance \
-  --max-examples "${MAX_EXAMPLES:-50}" --workers 2 --exclude-path-regex '/events$'
+port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+base=http://127.0.0.1:$port
+# Cheap hashes and no limits: what is tested is what answers look like.
+WATCHWORD_LISTEN=127.0.0.1:$port WATCHWORD_PUBLIC_URL=$base WATCHWORD_DATA_DIR=$scratch/data WATCHWORD_LOG=warn \
+  WATCHWORD_RATE_LIMITS=off WATCHWORD_ARGON2=m=8,t=1,p=1 "$BINARY" serve > "$scratch/log" 2>&1 &
+server=$!
+for _ in $(seq 300); do
+  curl --silent --fail --output /dev/null "$base/readyz" && break
+  kill -0 "$server" 2>/dev/null || { cat "$scratch/log"; exit 1; }
+  sleep 0.1
+done
+
+# request <credential file> <path> <body> <member of the answer, with dots>
+request() {
+  printf 'header = "Authorization: Bearer %s"\n' "$(cat "$1")" > "$scratch/curl"
+  curl --silent --show-error --fail-with-body --config "$scratch/curl" --json "$3" "$base$2" |
+    "$python" -c 'import functools, json, sys
+print(functools.reduce(lambda value, name: value[name], sys.argv[1].split("."), json.load(sys.stdin)))' "$4"
+}
+
+# Somebody to ask as, in an app of their own, and somebody to ask about.
+platform=$scratch/data/admin.key
+request "$platform" /v1/apps '{"app_id": "fuzz", "name": "Fuzz"}' app_id > /dev/null
+every='"users:read", "users:write", "audit:read", "events:read", "settings:write", "keys:write", "tokens:create"'
+request "$platform" /v1/apps/fuzz/admin/api-keys "{\"name\": \"fuzz\", \"permissions\": [$every]}" key > "$scratch/key"
+register() { request /dev/null "/v1/apps/$1/auth/register" "{\"email\": \"$2@example.org\", \"password\": \"violet-Kettle-93\"}" "$3"; }
+subject=$(register fuzz subject user.id)
+register fuzz user access_token > "$scratch/user"
+register default user access_token > "$scratch/default-user"
+
+passes=0 failed=0 cases=0
+# pass <what> <app> <scheme> <credential file> [option of schemathesis]...
+pass() {
+  local what=$1 app=$2 scheme=$3 credential=$4
+  shift 4
+  printf '\n==> as %s\n' "$what"
+  passes=$((passes + 1))
+  cat > "$scratch/config.toml" <<CONFIG
+[cache]
+enabled = false
+
+[auth.openapi.$scheme]
+bearer = "$(cat "$credential")"
+
+# A token that nobody was given is ahead of the log: it is waited for in vain, and that is no fault.
+[parameters]
+"path.app_id" = "$app"
+"path.user_id" = "$subject"
+"header.Consistency-Token" = "AAAAAAAAAAE"
+CONFIG
+  "$environment/bin/schemathesis" --config-file "$scratch/config.toml" run "$base/openapi.json" --url "$base" \
+    --exclude-checks positive_data_acceptance,use_after_free,ensure_resource_availability,object_level_authorization \
+    --max-examples "$examples" --seed "$seed" --workers 1 --no-color --generation-database none \
+    --report json --report-json-path "$scratch/report.json" "$@" || failed=$((failed + 1))
+  cases=$((cases + $("$python" -c 'import json, sys; print(json.load(sys.stdin)["test_cases"]["generated"])' < "$scratch/report.json")))
+}
+
+# What stops an app or ends the asking session comes last, or nothing but refusals would be seen behind it.
+ends='^(disable_app|(logout|revoke_own_sessions?|revoke_token)(_of_default_app)?)$'
+pass "the platform" fuzz api_key "$platform" --exclude-operation-id-regex "$ends"
+pass "an API key of the app" fuzz api_key "$scratch/key" --exclude-operation-id-regex "$ends|_of_default_app$"
+pass "a user" fuzz user "$scratch/user" --exclude-operation-id-regex "$ends|_of_default_app$"
+pass "a user of the default app" default user "$scratch/default-user" --include-operation-id-regex '_of_default_app$' \
+  --exclude-operation-id-regex "$ends"
+pass "a user who leaves" default user "$scratch/default-user" --include-operation-id-regex "$ends"
+pass "the platform, stopping an app" fuzz api_key "$platform" --include-operation-id disable_app
+
+if grep 'panicked at' "$scratch/log"; then failed=$((failed + 1)); fi
+printf '\nschemathesis %s, seed %s: %d cases in %d passes, %d of them failed, %d s\n' \
+  "$version" "$seed" "$cases" "$passes" "$failed" "$SECONDS"
+exit $((failed > 0))

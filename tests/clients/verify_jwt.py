@@ -1,8 +1,9 @@
-"""An independent client: registers somebody, and verifies their access token with PyJWT through the JWKS.
+"""An independent client: registers somebody, verifies their access token with PyJWT through the JWKS, and uses it.
 
 Usage: verify_jwt.py BASE_URL APP OTHER_APP
 
-Prints one JSON object and ends with 0 if the token of APP is valid by its own keys, and refused by those of OTHER_APP.
+Prints one JSON object and ends with 0 if the token of APP is valid by its own keys, accepted by the server, and refused
+by the keys of OTHER_APP.
 """
 
 import json
@@ -17,8 +18,10 @@ issuer = f"{base}/v1/apps/{app}"
 opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def call(path, body=None):
+def call(path, body=None, bearer=None):
     request = urllib.request.Request(base + path)
+    if bearer is not None:
+        request.add_header("Authorization", f"Bearer {bearer}")
     if body is not None:
         request.data = json.dumps(body).encode()
         request.add_header("Content-Type", "application/json")
@@ -64,10 +67,12 @@ verified = {
 }
 foreign = keys_of(other).keys
 result = {
+    "alg": header["alg"],
+    "accepted": call(f"/v1/apps/{app}/auth/me", bearer=token)["id"] == claims["sub"],
     "verified": [name for name, holds in verified.items() if holds],
     "failed": [name for name, holds in verified.items() if not holds],
     "refused_by_another_apps_keys": header["kid"] not in {it.key_id for it in foreign}
     and all(refused(jwt.InvalidSignatureError, token, it) for it in foreign),
 }
 print(json.dumps(result))
-sys.exit(0 if not result["failed"] and result["refused_by_another_apps_keys"] else 1)
+sys.exit(0 if not result["failed"] and result["accepted"] and result["refused_by_another_apps_keys"] else 1)

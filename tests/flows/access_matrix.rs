@@ -33,6 +33,7 @@ const ROUTES: &[(&str, &str, Access, &str)] = &[
     ("POST", "/v1/apps/{app_id}/disable", Platform, ""),
     ("POST", "/v1/apps/{app_id}/enable", Platform, ""),
     ("POST", "/v1/apps/{app_id}/auth/register", Public, ""),
+    ("POST", "/v1/apps/{app_id}/auth/signup", Public, ""),
     ("POST", "/v1/apps/{app_id}/auth/login", Public, ""),
     ("POST", "/v1/apps/{app_id}/auth/refresh", Public, ""),
     ("POST", "/v1/apps/{app_id}/auth/logout", User, ""),
@@ -41,7 +42,7 @@ const ROUTES: &[(&str, &str, Access, &str)] = &[
     ("GET", "/v1/apps/{app_id}/auth/sessions", User, ""),
     ("DELETE", "/v1/apps/{app_id}/auth/sessions/{session_id}", User, ""),
     ("POST", "/v1/apps/{app_id}/auth/sessions/revoke-all", User, r#"{"exclude_current":true}"#),
-    ("POST", "/v1/apps/{app_id}/auth/introspect", Admin, "token=x"),
+    ("POST", "/v1/apps/{app_id}/auth/introspect", OfApp, "token=x"),
     ("POST", "/v1/apps/{app_id}/auth/revoke", Public, "token=x"),
     ("GET", "/v1/apps/{app_id}/.well-known/jwks.json", Public, ""),
     ("GET", "/v1/apps/{app_id}/.well-known/openid-configuration", Public, ""),
@@ -142,6 +143,15 @@ async fn each_route_lets_in_whom_it_is_for() {
         }
         let nobody = call(&server, route, &ids).await;
         assert_eq!(nobody.status, 401, "{name} for nobody: {}", nobody.text);
+        if route.0 != "GET" {
+            // Whoever may not call it is not told what is wrong with the body.
+            let path = route.1.replace("{app_id}", ids.app).replace("{user_id}", ids.user);
+            let path = path.replace("{session_id}", ids.session).replace("{key_id}", ids.key);
+            let path = path.replace("{role}", "editor");
+            let nonsense = server.call(route.0.parse().unwrap(), path).body("application/json", "[");
+            let logout = route.1.ends_with("/logout");
+            assert_eq!(nonsense.await.status, if logout { 400 } else { 401 }, "{name} with nonsense");
+        }
         let of_another_app = call(&server, route, &ids).bearer(&foreign_admin.access).await;
         assert_eq!(of_another_app.status, 401, "{name} for another app's admin: {}", of_another_app.text);
         let keys = if route.2 == OfApp { vec![&foreign_key] } else { vec![&foreign_key, &powerless_key] };
@@ -215,7 +225,7 @@ async fn an_absent_app_has_nothing() {
             }
             let name = format!("{} {} of {app}", route.0, route.1);
             let call = match route.1.rsplit('/').next() {
-                Some("register" | "login") => call(&server, route, &ids)
+                Some("register" | "signup" | "login") => call(&server, route, &ids)
                     .json(&json!({"email": "ada@example.org", "password": tests::PASSWORD})),
                 Some("refresh") => call(&server, route, &ids).json(&json!({"refresh_token": "wwr_x"})),
                 _ => call(&server, route, &ids),

@@ -76,8 +76,53 @@ async fn settings_are_checked() {
         assert!(answer.status == 422 || answer.status == 400, "{uri}: {}", answer.text);
     }
     let unknown = json!({"app_id": "acme", "name": "Acme", "settings": {"admin": true}});
-    server.post("/v1/apps").bearer(&key).json(&unknown).await.problem(422, "validation_failed");
+    server.post("/v1/apps").bearer(&key).json(&unknown).await.problem(400, "malformed_request");
+    for shape in [
+        json!({"admin": null}),
+        json!({"access_token_ttl": "60"}),
+        json!({"cookies": "yes"}),
+        json!({"origins": "https://acme.example"}),
+        json!({"redirect_uris": [1]}),
+    ] {
+        let body = json!({"app_id": "acme", "name": "Acme", "settings": shape});
+        server.post("/v1/apps").bearer(&key).json(&body).await.problem(400, "malformed_request");
+    }
+    for value in [json!({"token_algorithm": "HS256"}), json!({"registration": "maybe"})] {
+        let body = json!({"app_id": "acme", "name": "Acme", "settings": value});
+        server.post("/v1/apps").bearer(&key).json(&body).await.problem(422, "validation_failed");
+    }
     server.get("/v1/apps/acme").bearer(&key).await.problem(404, "not_found");
+}
+
+#[tokio::test]
+async fn the_platform_makes_lists_and_stops_them_and_settings_write_changes_ones_own() {
+    let server = Server::start().await;
+    let (app, other) = (server.create_app(json!({})).await, server.create_app(json!({})).await);
+    let admin = app.register_admin(&email("admin")).await;
+    let user = app.register(&email("user")).await;
+    let (_, reader) = app.api_key(&["users:read"]).await;
+    let (_, writer) = app.api_key(&["settings:write"]).await;
+    let own = format!("/v1/apps/{}", app.id);
+    for (credential, status) in [(&reader, 403), (&writer, 403), (&admin.access, 401), (&user.access, 401)] {
+        server.get("/v1/apps").bearer(credential).await.expect(status);
+        let body = json!({"app_id": "mine", "name": "Mine"});
+        server.post("/v1/apps").bearer(credential).json(&body).await.expect(status);
+        for switch in ["disable", "enable"] {
+            server.post(format!("{own}/{switch}")).bearer(credential).await.expect(status);
+        }
+    }
+    let patch = json!({"settings": {"refresh_grace": 3}});
+    for (credential, read, write) in
+        [(&reader, 200, 403), (&writer, 200, 200), (&admin.access, 200, 200), (&user.access, 403, 403)]
+    {
+        server.get(&own).bearer(credential).await.expect(read);
+        server.patch(&own).bearer(credential).json(&patch).await.expect(write);
+    }
+    for (credential, status) in [(&writer, 404), (&admin.access, 401)] {
+        let foreign = format!("/v1/apps/{}", other.id);
+        server.get(&foreign).bearer(credential).await.expect(status);
+        server.patch(&foreign).bearer(credential).json(&patch).await.expect(status);
+    }
 }
 
 #[tokio::test]
@@ -110,4 +155,22 @@ async fn cors_is_for_the_apps_origins_only() {
         let answer = preflight(origin).await;
         assert_eq!(answer.header("access-control-allow-origin"), None, "{origin}");
     }
+    // A page can read refusals, too, those of the outermost layer among them.
+    let ask = |origin: &str| app.post("auth/login").header("origin", origin).json(&json!({"email": 7}));
+    for answer in
+        [ask("https://acme.example").await, ask("https://acme.example").header("idempotency-key", " ").await]
+    {
+        answer.problem(400, "malformed_request");
+        assert_eq!(answer.header("access-control-allow-origin"), Some("https://acme.example"));
+        assert!(answer.header("vary").is_some_and(|it| it.to_ascii_lowercase().contains("origin")));
+        assert_eq!(answer.header("access-control-allow-credentials"), None);
+    }
+    assert_eq!(ask("https://evil.example").await.header("access-control-allow-origin"), None);
+    let elsewhere = server.create_app(json!({})).await;
+    let answer = elsewhere.get("auth/me").header("origin", "https://acme.example").await;
+    assert_eq!(
+        answer.header("access-control-allow-origin"),
+        None,
+        "none by default, and one app's are its own"
+    );
 }

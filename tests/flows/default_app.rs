@@ -28,6 +28,41 @@ async fn is_there_on_a_fresh_start_and_answers_without_its_id() {
 }
 
 #[tokio::test]
+async fn every_route_of_an_apps_users_answers_without_its_id_too() {
+    let server = Server::start().await;
+    let document = server.get("/openapi.json").await.expect(200).json();
+    let paths = document["paths"].as_object().unwrap();
+    let routes = |path: &str| -> Vec<String> {
+        paths[path].as_object().unwrap().keys().filter(|it| *it != "parameters").cloned().collect()
+    };
+    let mut seen = 0;
+    for (path, short) in paths.keys().filter_map(|path| Some((path, path.strip_prefix("/v1/apps/{app_id}")?)))
+    {
+        if !short.starts_with("/auth/") && !short.starts_with("/.well-known/") {
+            continue;
+        }
+        assert!(paths.contains_key(short), "{short} is not in the document");
+        assert_eq!(routes(path), routes(short));
+        for method in routes(path) {
+            let method: reqwest::Method = method.to_uppercase().parse().unwrap();
+            let fill = |path: &str| {
+                path.replace("{app_id}", "default")
+                    .replace("{session_id}", "018f0000-0000-7000-8000-000000000000")
+            };
+            let long = server.call(method.clone(), fill(path)).await;
+            let answer = server.call(method.clone(), fill(short)).await;
+            assert!(!matches!(answer.status, 404 | 405), "{method} {short}: {}", answer.text);
+            assert_eq!(answer.status, long.status, "{method} {short}: {}", answer.text);
+            seen += 1;
+        }
+    }
+    assert!(seen >= 12, "{seen}");
+    let body = json!({"email": email("ada"), "password": PASSWORD});
+    server.post("/auth/signup").json(&body).await.expect(201);
+    server.default_app().post("auth/signup").json(&body).await.problem(409, "email_taken");
+}
+
+#[tokio::test]
 async fn another_apps_tokens_do_not_open_it() {
     let server = Server::start().await;
     let other = server.create_app(json!({})).await;

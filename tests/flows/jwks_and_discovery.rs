@@ -2,7 +2,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use tests::{Server, email, jwt_header_of, workspace};
+use tests::{PASSWORD, Server, email, jwt_header_of, workspace};
 
 #[tokio::test]
 async fn keys_are_public_only_and_name_the_one_that_signs() {
@@ -51,18 +51,40 @@ async fn discovery_names_routes_that_are_there() {
 async fn an_independent_client_verifies_our_tokens() {
     let Some(python) = python_with_pyjwt() else { return };
     let server = Server::start().await;
-    let (app, other) = (server.create_app(json!({})).await, server.create_app(json!({})).await);
-    let output = Command::new(python)
-        .arg(workspace().join("tests/clients/verify_jwt.py"))
-        .args([server.base(), app.id.clone(), other.id.clone()])
-        .output()
-        .expect("Python runs");
-    let text =
-        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{text}");
-    let result: Value = serde_json::from_slice(&output.stdout).expect("the script prints JSON");
-    assert_eq!(result["verified"], json!(["iss", "aud", "sub", "sid", "exp", "typ", "kid"]));
-    assert_eq!(result["refused_by_another_apps_keys"], true);
+    for algorithm in ["ES256", "EdDSA", "RS256"] {
+        let settings = json!({"token_algorithm": algorithm});
+        let (app, other) = (server.create_app(settings.clone()).await, server.create_app(settings).await);
+        let output = Command::new(&python)
+            .arg(workspace().join("tests/clients/verify_jwt.py"))
+            .args([server.base(), app.id.clone(), other.id.clone()])
+            .output()
+            .expect("Python runs");
+        let text =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{algorithm}: {text}");
+        let result: Value = serde_json::from_slice(&output.stdout).expect("the script prints JSON");
+        assert_eq!((&result["alg"], &result["accepted"]), (&json!(algorithm), &json!(true)));
+        assert_eq!(result["verified"], json!(["iss", "aud", "sub", "sid", "exp", "typ", "kid"]));
+        assert_eq!(result["refused_by_another_apps_keys"], true);
+    }
+}
+
+#[tokio::test]
+async fn another_algorithm_signs_from_then_on_and_what_was_signed_stays_good() {
+    let server = Server::start().await;
+    let app = server.create_app(json!({})).await;
+    let address = email("ada");
+    let mut tokens = vec![app.register(&address).await];
+    let key = server.platform_key();
+    for algorithm in ["RS256", "EdDSA"] {
+        let patch = json!({"settings": {"token_algorithm": algorithm}});
+        server.patch(format!("/v1/apps/{}", app.id)).bearer(&key).json(&patch).await.expect(200);
+        tokens.push(app.login(&address, PASSWORD).await.expect(200).tokens());
+        assert_eq!(jwt_header_of(&tokens.last().unwrap().access)["alg"], algorithm);
+        for earlier in &tokens[tokens.len() - 2..] {
+            app.me(&earlier.access).await.expect(200);
+        }
+    }
 }
 
 /// A virtual environment with `PyJWT`, its wheels pinned by hash. Without Python there is none, and the one test that

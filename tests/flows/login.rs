@@ -78,6 +78,8 @@ async fn after_ten_wrong_passwords_the_account_is_locked_and_an_admin_unlocks_it
     let locked = app.login(&address, PASSWORD).await;
     locked.problem(429, "rate_limited");
     assert!((1..=60).contains(&locked.header("retry-after").unwrap().parse::<u32>().unwrap()));
+    assert!(locked.header("ratelimit").is_some_and(|it| it.starts_with("\"failed-logins\";r=0;t=")));
+    assert_eq!(locked.header("ratelimit-policy"), Some("\"failed-logins\";q=10;w=900"));
     app.login(&other, PASSWORD).await.expect(200);
     app.me(&user.access).await.expect(200);
     app.refresh(&user.refresh).await.expect(200);
@@ -143,4 +145,42 @@ async fn rate_limits_say_when_to_come_back() {
     let limited = limited.expect("spraying is limited");
     limited.problem(429, "rate_limited");
     assert!(limited.header("ratelimit").is_some() && limited.header("ratelimit-policy").is_some());
+    let other = server.get("/v1/apps").bearer(&server.platform_key()).await.expect(200);
+    assert!(other.header("ratelimit").is_some_and(|it| it.starts_with("\"general\";r=")));
+}
+
+/// A flood of logins finds a full queue: each is let in or told to come back, and it leaves no trace.
+#[tokio::test]
+async fn more_logins_than_can_be_hashed_are_told_to_come_back() {
+    let server = Server::start_with(&[
+        ("WATCHWORD_ARGON2", "m=65536,t=4,p=1"),
+        ("WATCHWORD_PASSWORD_HASHING_THREADS", "1"),
+        ("WATCHWORD_PASSWORD_HASHING_QUEUE", "2"),
+    ])
+    .await;
+    let app = server.create_app(json!({})).await;
+    let (known, unknown) = (email("known"), email("unknown"));
+    app.register(&known).await;
+    let before = server.events().await.len();
+
+    let flood =
+        (0..24).map(|n| app.login(if n % 3 == 0 { &unknown } else { &known }, PASSWORD).into_future());
+    let answers = futures::future::join_all(flood).await;
+    let count = |status: u16| answers.iter().filter(|answer| answer.status == status).count();
+    assert_eq!(count(200) + count(401) + count(503), answers.len());
+    assert!(count(503) >= 12, "{} of {} were put off", count(503), answers.len());
+    assert!(count(200) + count(401) >= 1, "those in the queue are answered");
+    for refused in answers.iter().filter(|answer| answer.status == 503) {
+        refused.problem(503, "overloaded");
+        assert!(refused.header("retry-after").is_some_and(|it| it.parse::<u32>().is_ok_and(|it| it >= 1)));
+    }
+    // The harness asserts that nothing panicked; what was put off is in no log and on no account.
+    let events = server.events().await;
+    assert_eq!(events.len() - before, count(200));
+    server.get("/readyz").await.expect(200);
+    for _ in 0..3 {
+        app.login(&known, PASSWORD).await.expect(200);
+    }
+    app.login(&unknown, PASSWORD).await.problem(401, "invalid_credentials");
+    app.register(&email("later")).await;
 }

@@ -53,6 +53,76 @@ async fn the_content_type_and_the_size_are_checked() {
 }
 
 #[tokio::test]
+async fn nothing_at_all_is_malformed_and_no_content_type_is_not_supported() {
+    let server = Server::start().await;
+    let app = server.create_app(json!({})).await;
+    for route in ["register", "signup", "login", "refresh", "revoke"] {
+        let path = format!("auth/{route}");
+        app.post(&path).await.problem(400, "malformed_request");
+        app.post(&path).body("application/json", "").await.problem(400, "malformed_request");
+        app.post(&path).body("text/plain", "{}").await.problem(415, "unsupported_media_type");
+        let bare = server.client().post(server.url(&app.path(&path))).body("{}").send().await;
+        assert_eq!(bare.expect("an answer").status(), 415, "{route} without a content type");
+    }
+    app.post("auth/refresh").json(&json!({})).await.problem(400, "malformed_request");
+    app.post("auth/refresh").json(&json!({"refresh_token": 7})).await.problem(400, "malformed_request");
+    app.post("auth/refresh").json(&json!({"refresh_token": "x"})).await.problem(401, "invalid_refresh_token");
+}
+
+#[tokio::test]
+async fn a_misspelt_filter_is_refused_and_a_page_has_its_bounds() {
+    let server = Server::start().await;
+    let app = server.create_app(json!({})).await;
+    let tokens = app.register(&email("ada")).await;
+    let key = server.platform_key();
+    let user = format!("admin/users/{}", tokens.user_id);
+    let mut lists: Vec<String> = ["admin/users", "admin/api-keys", "admin/keys", "audit/events", "events"]
+        .map(|it| app.path(it))
+        .into();
+    lists.extend([app.path(&format!("{user}/sessions")), "/v1/apps".into(), "/v1/events".into()]);
+    lists.push("/v1/projections".into());
+    for path in &lists {
+        let ask = |query: &str| server.get(format!("{path}?{query}")).bearer(&key);
+        for query in ["limt=1", "limit=x", "limit=1&limit=2", "limit=1&colour=red"] {
+            ask(query).await.problem(400, "malformed_request");
+        }
+        for query in ["limit=0", "limit=-1", "limit=201", "offset=-1", "offset=10001", "offset=0&cursor=1"] {
+            ask(query).await.problem(422, "validation_failed");
+        }
+        for query in ["limit=1", "limit=200", "offset=0", "limit=1&offset=10000"] {
+            let page = ask(query).await.expect(200).json();
+            assert!(page["items"].is_array() && page["total"].is_u64(), "{path}: {page}");
+            assert!(page.as_object().unwrap().contains_key("next_cursor"), "{path}: {page}");
+        }
+        let whole = ask("limit=200").await.expect(200).json();
+        let (mut seen, mut cursor) = (Vec::new(), String::new());
+        for _ in 0..whole["total"].as_u64().unwrap() {
+            let page = ask(&format!("limit=1{cursor}")).await.expect(200).json();
+            seen.extend(page["items"].as_array().unwrap().clone());
+            let Some(next) = page["next_cursor"].as_str() else { break };
+            cursor = format!("&cursor={next}");
+        }
+        let ids = |items: &[serde_json::Value]| -> Vec<String> {
+            let id = |item: &serde_json::Value| {
+                ["id", "app_id", "kid", "name"].iter().find_map(|it| item[it].as_str().map(str::to_owned))
+            };
+            items.iter().filter_map(id).collect()
+        };
+        assert_eq!(ids(&seen), ids(whole["items"].as_array().unwrap()), "{path}: cursors lead through it");
+    }
+    app.get("admin/stats?form=2026-01-01T00:00:00Z").bearer(&key).await.problem(400, "malformed_request");
+    app.get(&format!("{user}?colour=red")).bearer(&key).await.problem(400, "malformed_request");
+    let cursor =
+        app.get("audit/events?after=9223372036854775807&offset=9").bearer(&key).await.expect(200).json();
+    assert_eq!(cursor["items"], json!([]));
+    for (after, status) in [("-1", 422), ("9223372036854775808", 400), ("x", 400)] {
+        server.get(format!("/v1/events?after={after}")).bearer(&key).await.expect(status);
+        app.get(&format!("audit/events?after={after}")).bearer(&key).await.expect(status);
+    }
+    server.get("/v1/events?after=9223372036854775807&offset=9").bearer(&key).await.expect(200);
+}
+
+#[tokio::test]
 async fn unknown_paths_and_methods_are_problems_too() {
     let server = Server::start().await;
     let app = server.create_app(json!({})).await;
@@ -73,6 +143,17 @@ async fn unknown_paths_and_methods_are_problems_too() {
         assert_eq!(answer.status, 405, "{method} {path}");
         assert!(answer.header("allow").is_some());
     }
+    let options = server.call(reqwest::Method::OPTIONS, app.path("auth/me")).await;
+    options.problem(405, "method_not_allowed");
+    let allowed = options.header("allow").expect("Allow").to_owned();
+    assert!(["GET", "HEAD", "PATCH"].iter().all(|it| allowed.contains(it)), "{allowed}");
+    let tokens = app.register(&email("ada")).await;
+    let head =
+        server.call(reqwest::Method::HEAD, app.path("auth/me")).bearer(&tokens.access).await.expect(200);
+    assert!(head.text.is_empty() && head.header("content-type") == Some("application/json"));
+    let nobody = server.client().head(server.url(&app.path("auth/me"))).send().await.expect("an answer");
+    assert_eq!(nobody.status(), 401);
+    assert_eq!(nobody.headers()["www-authenticate"], "Bearer");
 }
 
 #[tokio::test]
