@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_nats::{Client, ConnectOptions, Event, ServerAddr};
+use percent_encoding::percent_decode_str;
 use secrecy::ExposeSecret;
 
 use crate::config::{Nats, refuse_world_readable};
@@ -31,7 +32,17 @@ pub async fn connect(nats: &Nats) -> anyhow::Result<Client> {
         options = options.credentials_file(path).await.with_context(problem)?;
     }
     let servers = servers(nats.url.expose_secret()).map_err(anyhow::Error::msg)?;
+    if let Some((user, password)) = servers.iter().find_map(user_and_password) {
+        options = options.user_and_password(user, password);
+    }
     options.connect(servers).await.context("the NATS client cannot be started")
+}
+
+/// The user and the password in an address. The client itself does not take them from there, and the servers of a
+/// cluster, which it learns of from the first, all know the same users.
+fn user_and_password(server: &ServerAddr) -> Option<(String, String)> {
+    let decoded = |text: &str| Some(percent_decode_str(text).decode_utf8().ok()?.into_owned());
+    Some((decoded(server.username()?)?, decoded(server.password()?)?))
 }
 
 /// The servers in the configuration. What is wrong with an address is not quoted: there may be a password in it.
@@ -59,7 +70,11 @@ pub fn consumer_name(address: SocketAddr) -> String {
 
 #[cfg(test)]
 mod tests {
+    use command_service::relay::RelaySettings;
+    use test_services::Nats;
+
     use super::*;
+    use crate::config;
 
     #[test]
     fn addresses_are_checked_and_never_quoted() {
@@ -69,6 +84,23 @@ mod tests {
         for bad in ["http://user:secret@a", "nats://user:secret@a:port", "ws://a", "", "nats://a,,"] {
             assert!(!servers(bad).expect_err(bad).contains("secret"));
         }
+    }
+
+    #[tokio::test]
+    async fn the_user_of_an_address_logs_in() {
+        let server = Nats::start_with("authorization { user: relay, password: \"p@ss word\" }");
+        let url = |user: &str| format!("nats://{user}127.0.0.1:{0}, nats://127.0.0.1:{0}", server.port());
+        let connected = async |user: &str| {
+            let nats =
+                config::Nats { url: url(user).into(), credentials: None, relay: RelaySettings::default() };
+            let client = connect(&nats).await.expect("the configuration can be used");
+            // It waits for the connection.
+            tokio::time::timeout(Duration::from_secs(3), client.flush())
+                .await
+                .is_ok_and(|flushed| flushed.is_ok())
+        };
+        assert!(connected("relay:p%40ss%20word@").await, "{}", server.log());
+        assert!(!connected("relay:wrong@").await && !connected("").await);
     }
 
     #[test]
