@@ -1,6 +1,9 @@
-//! The rules of the house: which crate may know which, and what the domain may use.
+//! The rules of the house: which crate may know which, what the domain may use, and that what is deployed names only
+//! metrics and settings that there are.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -85,4 +88,141 @@ fn the_domain_is_pure() {
     for used in &dependencies()["domain"] {
         assert!(DOMAIN_MAY_USE.contains(&used.as_str()), "the domain must not use {used}");
     }
+}
+
+/// The text of every file below a folder whose name ends so.
+fn files(folder: &Path, suffix: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("the folder can be listed") {
+        let path = entry.expect("the folder can be listed").path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if path.is_dir() && !matches!(name, "target" | ".git" | "venv" | "__pycache__") {
+            found.extend(files(&path, suffix));
+        } else if path.is_file() && name.ends_with(suffix) {
+            found.push((path.clone(), fs::read_to_string(&path).expect("text")));
+        }
+    }
+    found
+}
+
+/// The `PromQL` expressions of the alert rules and the dashboard.
+fn expressions() -> Vec<String> {
+    fn of_panels(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Object(members) => {
+                found.extend(members.get("expr").and_then(Value::as_str).map(str::to_owned));
+                members.values().for_each(|value| of_panels(value, found));
+            }
+            Value::Array(values) => values.iter().for_each(|value| of_panels(value, found)),
+            _ => {}
+        }
+    }
+    let deploy = workspace().join("deploy");
+    let rules = fs::read_to_string(deploy.join("prometheus/alerts.yaml")).expect("there are rules");
+    let mut found: Vec<String> =
+        rules.lines().filter_map(|line| line.trim().strip_prefix("expr: ")).map(str::to_owned).collect();
+    assert_eq!(found.len(), rules.matches("- alert:").count(), "each rule has its expression on one line");
+    let dashboard = fs::read_to_string(deploy.join("grafana/watchword.json")).expect("there is a dashboard");
+    of_panels(&serde_json::from_str(&dashboard).expect("JSON"), &mut found);
+    found
+}
+
+/// The names of the metrics in a `PromQL` expression: the words that are neither labels nor part of the language.
+fn metric_names(expression: &str) -> BTreeSet<String> {
+    const LANGUAGE: &[&str] = &["and", "or", "unless", "by", "without", "on", "ignoring", "bool", "offset"];
+    let mut bare = String::new();
+    let mut depth = 0;
+    for character in expression.chars() {
+        match character {
+            '{' | '[' => depth += 1,
+            '}' | ']' => depth -= 1,
+            _ if depth == 0 => bare.push(character),
+            _ => {}
+        }
+    }
+    let mut names = BTreeSet::new();
+    let mut rest = bare.as_str();
+    while let Some(start) = rest.find(|c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.')) {
+        let end = rest[start..].find(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '_' | '.'));
+        let end = end.map_or(rest.len(), |length| start + length);
+        let word = &rest[start..end];
+        rest = rest[end..].trim_start();
+        let opens = rest.starts_with('(');
+        if LANGUAGE.contains(&word) {
+            // Its labels, if it has some.
+            let list = if opens { rest.find(')').expect("a list of labels ends") } else { 0 };
+            rest = &rest[list..];
+        } else if !opens
+            && !rest.starts_with("by ")
+            && !rest.starts_with("without ")
+            && !word.starts_with(|c: char| c.is_ascii_digit())
+        {
+            names.insert(word.to_owned());
+        }
+    }
+    names
+}
+
+#[test]
+fn metric_names_are_told_from_the_rest_of_an_expression() {
+    let names = |expression: &str| metric_names(expression).into_iter().collect::<Vec<_>>().join(" ");
+    assert_eq!(names("up == 0"), "up");
+    assert_eq!(names(r#"sum by (le, job) (rate(a_total{b="c",d!~"e{2}"}[5m])) > 0.5"#), "a_total");
+    assert_eq!(names("a > 0 unless on () max by (x) (b_c)"), "a b_c");
+    assert_eq!(names("topk(10, sum(a)) / ignoring (x) b or vector(0)"), "a b");
+}
+
+#[test]
+fn deploy_watches_only_metrics_that_there_are() {
+    let sources: Vec<_> =
+        ["watchword", "http-kit", "command-service", "projection-service", "read-models", "event-store"]
+            .iter()
+            .flat_map(|package| files(&workspace().join(package).join("src"), ".rs"))
+            .collect();
+    let is_counted = |name: &str| {
+        let quoted = format!("\"{name}\"");
+        sources.iter().any(|(_, text)| {
+            text.match_indices(&quoted).any(|(at, _)| {
+                let before = text[..at].trim_end();
+                ["counter!(", "gauge!(", "histogram!("].iter().any(|macro_call| before.ends_with(macro_call))
+            })
+        })
+    };
+    let names: BTreeSet<String> = expressions().iter().flat_map(|it| metric_names(it)).collect();
+    assert!(names.len() > 10, "{names:?}");
+    for name in names.iter().filter(|name| *name != "up") {
+        let of_histogram = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix));
+        assert!(is_counted(name) || of_histogram.is_some_and(is_counted), "nothing counts {name}");
+    }
+}
+
+#[test]
+fn deploy_sets_only_variables_that_there_are() {
+    let output =
+        Command::new(tests::binary()).args(["doctor", "--keys", "--json"]).output().expect("it runs");
+    let keys: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let known: BTreeSet<String> = keys
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|key| key["variable"].as_str().expect("a variable").to_owned())
+        .collect();
+    let mut found = 0;
+    for (path, text) in files(&workspace().join("deploy"), "") {
+        for (at, _) in text.match_indices("WATCHWORD_") {
+            let before = text[..at].chars().next_back();
+            let word: String = text[at..]
+                .chars()
+                .take_while(|c| c.is_ascii_uppercase() || *c == '_' || c.is_ascii_digit())
+                .collect();
+            let is_part = before.is_some_and(|c| c.is_ascii_alphanumeric() || c == '_');
+            // The image is the container tool's, not ours.
+            if is_part || word.ends_with('_') || word == "WATCHWORD_IMAGE" {
+                continue;
+            }
+            assert!(known.contains(&word), "{}: there is no {word}", path.display());
+            found += 1;
+        }
+    }
+    assert!(found > 10);
 }
