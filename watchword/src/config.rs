@@ -53,7 +53,11 @@ pub static KEYS: &[Key] = &[
     key("mail_url", "", "where mails go; not in this version"),
     key("otlp_endpoint", "", "an OpenTelemetry collector; not in this version"),
     key("master_key", "", "32 bytes, base64 [default: <data_dir>/master.key, made at the first start]"),
-    key("log", "info", "what is logged: a level from error to trace, or tracing directives such as info,command_service=debug"),
+    key(
+        "log",
+        "info",
+        "what is logged: a level from error to trace, or tracing directives such as info,command_service=debug",
+    ),
     key("log_format", "text", "text or json"),
     key("trusted_proxies", "", "networks whose X-Forwarded-For is believed, separated by commas"),
     key("argon2", "m=19456,t=2,p=1", "cost of password hashing: memory in KiB, passes, lanes"),

@@ -303,7 +303,10 @@ async fn check_log(tour: &mut Tour, instance: &Instance, data_dir: &Path) -> any
     for fault in &report.faults {
         tour.fact(fault);
     }
-    tour.check(report.faults.is_empty(), "no gap in positions or versions, and every event, sealed part and claim is as it should be");
+    tour.check(
+        report.faults.is_empty(),
+        "no gap in positions or versions, and every event, sealed part and claim is as it should be",
+    );
     let found = files_with(data_dir, &[EMAIL, PASSWORD, "Lovelace", "wwr_", "eyJ0eX"])?;
     tour.check(
         found.is_empty(),
