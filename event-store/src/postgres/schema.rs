@@ -1,5 +1,6 @@
 //! A schema of ours in a PostgreSQL database: made, brought up to date, or refused.
 
+use sqlx::error::DatabaseError;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection};
 use tokio::time::timeout;
@@ -170,7 +171,7 @@ enum Refusal {
 fn refusal(place: &str, error: &sqlx::Error) -> Refusal {
     // insufficient_privilege
     let forbidden =
-        error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "42501");
+        error.as_database_error().and_then(DatabaseError::code).is_some_and(|code| code == "42501");
     if forbidden { Refusal::Forbidden } else { Refusal::Other(failed(place, error)) }
 }
 

@@ -1,5 +1,7 @@
 //! Making the tables, and refusing what is not ours to change.
 
+use std::borrow::Cow;
+
 use event_store::contract::{append, stream};
 use event_store::postgres::Migrated;
 use event_store::{Journal, OpenError, PostgresJournal, PostgresUrl};
@@ -75,8 +77,7 @@ async fn the_service_can_neither_change_nor_delete_events() {
         connection.execute(role).await.expect(role);
         for statement in statements {
             let error = connection.execute(*statement).await.expect_err(statement);
-            let found =
-                error.as_database_error().and_then(|error| error.code().map(|code| code.into_owned()));
+            let found = error.as_database_error().and_then(|error| error.code().map(Cow::into_owned));
             assert_eq!(found.as_deref(), Some(code), "{role}, {statement}: {error}");
         }
     }
