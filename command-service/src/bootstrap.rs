@@ -71,6 +71,10 @@ impl CommandService {
         let context = self.system_context(&app_id);
         let (at, id) = (context.at, app_id.clone());
         let decide = move |work: &mut crate::dispatch::Work| {
+            // Another node that starts at the same time may have been first.
+            if let Some(key_id) = work.get::<App>(&id).api_keys.keys().next() {
+                return Ok(*key_id);
+            }
             let command = AppCommand::IssueApiKey {
                 key_id,
                 name: FIRST_KEY.to_owned(),
@@ -78,10 +82,10 @@ impl CommandService {
                 expires_at: None,
                 at,
             };
-            work.execute::<App>(&id, command)
+            work.execute::<App>(&id, command).map(|()| key_id)
         };
-        self.dispatcher.run(context, vec![StreamRef::App(app_id)], decide).await?;
-        Ok(key_id)
+        let done = self.dispatcher.run(context, vec![StreamRef::App(app_id)], decide).await?;
+        Ok(done.value.unwrap_or(key_id))
     }
 
     fn system_context(&self, app_id: &AppId) -> Context {

@@ -67,10 +67,10 @@ impl StreamRef {
 
     async fn load(&self, repository: &Repository) -> Result<State, StoreError> {
         Ok(match self {
-            Self::App(id) => State::App(repository.load::<App>(id).await?),
-            Self::User(id) => State::User(repository.load::<User>(id).await?),
-            Self::Lockout(id) => State::Lockout(repository.load::<Lockout>(id).await?),
-            Self::Session(id) => State::Session(repository.load::<Session>(id).await?),
+            Self::App(id) => State::App(repository.load_at_hand::<App>(id).await?),
+            Self::User(id) => State::User(repository.load_at_hand::<User>(id).await?),
+            Self::Lockout(id) => State::Lockout(repository.load_at_hand::<Lockout>(id).await?),
+            Self::Session(id) => State::Session(repository.load_at_hand::<Session>(id).await?),
         })
     }
 }
@@ -363,12 +363,18 @@ impl Inner {
         let mut turn: Option<OwnedMutexGuard<()>> = None;
         for _ in 0..MAX_ATTEMPTS {
             let mut work = self.load(&reads).await?;
-            let value = match decide(&mut work) {
+            let decided = decide(&mut work);
+            // An append finds out by itself whether the decision still holds; where there is none, we ask.
+            let is_final = decided.is_err() || work.events().next().is_none();
+            if is_final && self.has_moved(&work, &mut reads).await? {
+                continue;
+            }
+            let value = match decided {
                 Ok(value) => value,
                 Err(refusal) => return self.replayed_or(&context, DispatchError::Refused(refusal)).await,
             };
-            if work.events().next().is_none() {
-                let position = *self.repository.journal().watch_head().borrow();
+            if is_final {
+                let position = self.repository.journal().head().await?;
                 return Ok(Committed { value: Some(value), events: vec![], position, replayed: false });
             }
             let append = self.to_append(&context, &work).await?;
@@ -400,6 +406,19 @@ impl Inner {
             }
         }
         Err(DispatchError::Contended)
+    }
+
+    /// Whether another node has written to what was decided on. What was taken for new and is not is loaded next time.
+    async fn has_moved(&self, work: &Work, reads: &mut Vec<StreamRef>) -> Result<bool, StoreError> {
+        let seen: Vec<(StreamId, u64)> =
+            work.entries.iter().map(|entry| (entry.stream.clone(), entry.state.0.version())).collect();
+        let moved = self.repository.moved(&seen).await?;
+        for entry in work.entries.iter().filter(|entry| moved.contains(&entry.stream)) {
+            if !reads.contains(&entry.reference) {
+                reads.push(entry.reference.clone());
+            }
+        }
+        Ok(!moved.is_empty())
     }
 
     /// A refusal, unless what stood in the way is what another request with the same idempotency key did meanwhile.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use domain::lockout::{LockoutCommand, LockoutPolicy};
+use event_store::contract::Nodes;
 use event_store::{
     Journal, KeyStore, MasterKey, Sealer, Snapshot, SqliteJournal, StoredIdempotency, SystemClock,
 };
@@ -98,6 +99,10 @@ impl Journal for Faulty {
     async fn save_snapshot(&self, stream: &StreamId, snapshot: Snapshot) -> Result<(), StoreError> {
         self.inner.save_snapshot(stream, snapshot).await
     }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
 }
 
 struct World {
@@ -126,6 +131,13 @@ impl World {
     fn other_node(&self) -> Dispatcher {
         let repository = Arc::new(Repository::new(self.journal.clone(), self.sealer.clone(), 100));
         Dispatcher::new(repository, Arc::new(SystemClock))
+    }
+
+    /// The same on a journal that says that others write to it, too.
+    fn node_of_many(&self) -> (Dispatcher, Arc<Nodes>) {
+        let journal = Arc::new(Nodes::new(vec![self.journal.clone()]));
+        let repository = Arc::new(Repository::new(journal.clone(), self.sealer.clone(), 100));
+        (Dispatcher::new(repository, Arc::new(SystemClock)), journal)
     }
 
     async fn versions(&self) -> Vec<u64> {
@@ -282,4 +294,34 @@ async fn a_caller_who_leaves_leaves_no_stale_cache() {
     assert_eq!(done.position, world.journal.head().await.expect("reads"));
     let cached = world.dispatcher.inner.repository.load::<Lockout>(&USER).await.expect("loads");
     assert_eq!(cached.version, world.versions().await.len() as u64);
+}
+
+/// A refusal, or that there is nothing to do, is told only if it holds for what other nodes have written by then.
+#[tokio::test]
+async fn inv_d_what_is_not_written_is_decided_on_what_all_nodes_wrote() {
+    let world = World::start(&[]).await;
+    let (node, journal) = world.node_of_many();
+    fail(&node, context(None)).await.expect("written");
+    for refuses in [true, false] {
+        fail(&world.dispatcher, context(None)).await.expect("another node writes");
+        let newest = world.versions().await.len() as u64;
+        let (sender, mut tries) = tokio::sync::mpsc::unbounded_channel();
+        let decide = move |work: &mut Work| {
+            let version = work.version::<Lockout>(&USER);
+            sender.send(version).expect("somebody listens");
+            if version == newest && !refuses { Ok(()) } else { Err(Problem::forbidden()) }
+        };
+        journal.versions_asked();
+        let done = node.run(context(None), vec![StreamRef::Lockout(USER)], decide).await;
+        assert_eq!(done.is_err(), refuses);
+        let mut seen = Vec::new();
+        while let Some(version) = tries.recv().await {
+            seen.push(version);
+        }
+        assert_eq!(seen, [newest - 1, newest]);
+        assert_eq!(journal.versions_asked(), 2);
+        if let Ok(done) = done {
+            assert_eq!(done.position, newest);
+        }
+    }
 }

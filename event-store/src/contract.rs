@@ -14,6 +14,10 @@ use crate::journal::{
     Append, AppendError, Appended, Claim, Idempotency, Journal, NewEvent, Snapshot, StoredIdempotency, Write,
 };
 
+mod nodes;
+
+pub use nodes::Nodes;
+
 /// A stream of this name.
 pub fn stream(name: &str) -> StreamId {
     StreamId::from_stored(format!("app-{name}"))

@@ -6,41 +6,32 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use async_trait::async_trait;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use domain::{AppId, UserId};
 use quick_cache::sync::Cache;
-use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
-use sqlx::{ConnectOptions, Connection, SqliteConnection};
-use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::clock::random;
 use crate::journal::{OpenError, StoreError};
 use crate::master_key::MasterKey;
-use crate::sqlite::file::{self, Kind};
+use crate::postgres::{Migrated, PostgresSettings, PostgresUrl};
+use crate::sqlite::file;
+use postgres::PostgresKeys;
+use sqlite::SqliteKeys;
 
-const KIND: Kind = Kind {
-    what: "Watchword key store",
-    application_id: 0x5741_4b31,
-    format: 1,
-    schema: SCHEMA,
-    upgrades: &[],
-};
-
-// An erased person's row stays, with nothing in it: no new key must ever be made for them.
-const SCHEMA: &str = "
-CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE data_keys (person BLOB PRIMARY KEY, wrapped BLOB) STRICT, WITHOUT ROWID;
-CREATE TABLE signing_keys (
-    app_id TEXT NOT NULL, kid TEXT NOT NULL, alg TEXT NOT NULL, wrapped BLOB NOT NULL, PRIMARY KEY (app_id, kid)
-) STRICT, WITHOUT ROWID;
-";
+mod postgres;
+mod sqlite;
 
 const NONCE: usize = 24;
 const CACHED: usize = 100_000;
-const GROUP: usize = 256;
+
+/// How long a key is used from memory where other nodes may erase it meanwhile.
+const SHARED_TRUST: Duration = Duration::from_secs(5);
 
 /// What is sealed at creation to know the master key again.
 const CHECK: &[u8] = b"watchword key store";
@@ -84,33 +75,33 @@ fn open(cipher: &XChaCha20Poly1305, aad: &[u8], sealed: &[u8]) -> Option<Vec<u8>
     cipher.decrypt(&nonce, Payload { msg: sealed, aad }).ok()
 }
 
-/// The file of keys.
-pub struct KeyStore {
-    kek: Arc<XChaCha20Poly1305>,
-    readers: SqlitePool,
-    requests: mpsc::Sender<Request>,
-    cached: Cache<UserId, Arc<DataKey>>,
+/// The wrapped keys at rest.
+#[async_trait]
+trait WrappedKeys: Send + Sync {
+    /// What was sealed when the store was made.
+    async fn check(&self) -> Result<Vec<u8>, sqlx::Error>;
+    /// A person's key; within it nothing, if it was erased.
+    async fn data_key(&self, person: UserId) -> Result<Option<Option<Vec<u8>>>, StoreError>;
+    /// Keeps a person's key, unless there is one or it was erased. Answers with what is there then.
+    async fn keep_data_key(&self, person: UserId, wrapped: Vec<u8>) -> Result<Option<Vec<u8>>, StoreError>;
+    async fn erase_data_key(&self, person: UserId) -> Result<(), StoreError>;
+    async fn signing_key(&self, app: &AppId, kid: &str) -> Result<Option<Vec<u8>>, StoreError>;
+    async fn keep_signing_key(
+        &self,
+        app: &AppId,
+        kid: &str,
+        alg: &str,
+        wrapped: Vec<u8>,
+    ) -> Result<(), StoreError>;
+    async fn close(&self);
 }
 
-enum Request {
-    DataKey {
-        person: UserId,
-        wrapped: Vec<u8>,
-        answer: oneshot::Sender<Result<Option<Vec<u8>>, StoreError>>,
-    },
-    SigningKey {
-        app: AppId,
-        kid: String,
-        alg: String,
-        wrapped: Vec<u8>,
-        answer: oneshot::Sender<Result<(), StoreError>>,
-    },
-    Erase {
-        person: UserId,
-        answer: oneshot::Sender<Result<(), StoreError>>,
-    },
-    /// To end.
-    Close,
+/// The keys, in a file or in a PostgreSQL database.
+pub struct KeyStore {
+    kek: XChaCha20Poly1305,
+    keys: Box<dyn WrappedKeys>,
+    cached: Cache<UserId, (Arc<DataKey>, Instant)>,
+    is_shared: bool,
 }
 
 impl KeyStore {
@@ -118,40 +109,63 @@ impl KeyStore {
     /// damaged or newer, or was made with another master key, and changes nothing then, neither in it nor beside it.
     pub async fn open(path: &Path, master: &MasterKey) -> Result<Self, OpenError> {
         let kek = key_encryption_key(master);
-        let format = if let Some(format) = file::check(path, &KIND)? {
+        if SqliteKeys::exists(path)? {
             Self::look(path, master).await?.close().await;
-            format
+        }
+        let keys = SqliteKeys::open(path, &seal(&kek, b"check", CHECK)).await?;
+        Ok(Self::new(kek, keys, false))
+    }
+
+    /// Opens the key store in a PostgreSQL database, which several nodes share, after
+    /// [`KeyStore::migrate_postgres`]. Refuses what is no key store, is newer, or was made with another master key,
+    /// and an older one that this user may not bring up to date.
+    pub async fn open_postgres(
+        url: &PostgresUrl,
+        settings: PostgresSettings,
+        master: &MasterKey,
+    ) -> Result<Self, OpenError> {
+        let kek = key_encryption_key(master);
+        let failed =
+            |error: sqlx::Error| OpenError::Failed { path: url.to_string(), reason: error.to_string() };
+        let keys = PostgresKeys::open(url, settings, &seal(&kek, b"check", CHECK)).await?;
+        let store = Self::new(kek, keys, true);
+        if store.knows_its_key().await.map_err(failed)? {
+            Ok(store)
         } else {
-            // It is there from the first moment on, so that no key is ever wrapped by another one.
-            let check = file::hex(&seal(&kek, b"check", CHECK));
-            file::create(path, &KIND, &format!("INSERT INTO meta VALUES ('check', x'{check}');")).await?;
-            KIND.format
-        };
-        let options = file::options(path).pragma("secure_delete", "ON");
-        let connection = file::open(path, &options, &KIND, format).await?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(2)
-            .test_before_acquire(false)
-            .connect_with(options.clone().read_only(true))
-            .await
-            .map_err(|error| file::damaged_or_failed(path, &error))?;
-        let (requests, queue) = mpsc::channel(1024);
-        tokio::spawn(write(options, connection, queue));
-        Ok(Self { kek: Arc::new(kek), readers, requests, cached: Cache::new(CACHED) })
+            Err(OpenError::WrongMasterKey(url.to_string()))
+        }
+    }
+
+    /// Makes the key store's tables in a PostgreSQL database, or brings them up to date. Only a user who may change the
+    /// database can.
+    pub async fn migrate_postgres(
+        url: &PostgresUrl,
+        settings: &PostgresSettings,
+    ) -> Result<Migrated, OpenError> {
+        PostgresKeys::migrate(url, settings).await
+    }
+
+    /// What [`KeyStore::migrate_postgres`] would do. Changes nothing.
+    pub async fn look_postgres(
+        url: &PostgresUrl,
+        settings: &PostgresSettings,
+    ) -> Result<Migrated, OpenError> {
+        PostgresKeys::look(url, settings).await
+    }
+
+    fn new(kek: XChaCha20Poly1305, keys: impl WrappedKeys + 'static, is_shared: bool) -> Self {
+        Self { kek, keys: Box::new(keys), cached: Cache::new(CACHED), is_shared }
     }
 
     /// Opens the key store for reading, and changes nothing, neither in it nor beside it, even where its last writer
     /// was killed. Making and erasing keys is refused. Refuses what [`KeyStore::open`] refuses. Only while nobody
     /// writes it.
     pub async fn look(path: &Path, master: &MasterKey) -> Result<Self, OpenError> {
-        if file::check(path, &KIND)?.is_none() {
+        if !SqliteKeys::exists(path)? {
             let path = path.display().to_string();
             return Err(OpenError::Failed { path, reason: "it is not there".to_owned() });
         }
-        let readers = file::look(path).await?;
-        let requests = mpsc::channel(1).0;
-        let kek = Arc::new(key_encryption_key(master));
-        let store = Self { kek, readers, requests, cached: Cache::new(CACHED) };
+        let store = Self::new(key_encryption_key(master), SqliteKeys::look(path).await?, false);
         match store.knows_its_key().await {
             Ok(true) => Ok(store),
             Ok(false) => Err(OpenError::WrongMasterKey(path.display().to_string())),
@@ -168,42 +182,34 @@ impl KeyStore {
         }
     }
 
-    /// Closes the file, behind what was asked before, so that nothing is left beside it. What is asked afterwards
-    /// fails.
+    /// Closes it, behind what was asked before, so that nothing is left beside a file. What is asked afterwards fails.
     pub async fn close(&self) {
-        self.readers.close().await;
-        // It fails when the writer has ended already, which is as well.
-        let _ = self.requests.send(Request::Close).await;
-        self.requests.closed().await;
+        self.keys.close().await;
     }
 
     async fn knows_its_key(&self) -> Result<bool, sqlx::Error> {
-        let check: Vec<u8> =
-            sqlx::query_scalar("SELECT value FROM meta WHERE key = 'check'").fetch_one(&self.readers).await?;
+        let check = self.keys.check().await?;
         Ok(open(&self.kek, b"check", &check).as_deref() == Some(CHECK))
     }
 
-    /// A person's key; absent when none was made or it was erased.
+    /// A person's key; absent when none was made or it was erased. Where another node erased it, it may be had for five
+    /// more seconds.
     pub async fn data_key(&self, person: UserId) -> Result<Option<Arc<DataKey>>, StoreError> {
-        if let Some(key) = self.cached.get(&person) {
+        if let Some((key, kept)) = self.cached.get(&person)
+            && (!self.is_shared || kept.elapsed() < SHARED_TRUST)
+        {
             return Ok(Some(key));
         }
-        let wrapped: Option<Option<Vec<u8>>> =
-            sqlx::query_scalar("SELECT wrapped FROM data_keys WHERE person = ?1")
-                .bind(person.0.as_bytes().as_slice())
-                .fetch_optional(&self.readers)
-                .await?;
-        wrapped.flatten().map(|wrapped| self.unwrap_and_keep(person, &wrapped)).transpose()
+        if let Some(wrapped) = self.keys.data_key(person).await?.flatten() {
+            return self.unwrap_and_keep(person, &wrapped).map(Some);
+        }
+        self.cached.remove(&person);
+        Ok(None)
     }
 
     /// Whether a person's key was erased. One that was never made was not.
     pub async fn is_erased(&self, person: UserId) -> Result<bool, StoreError> {
-        let erased: Option<bool> =
-            sqlx::query_scalar("SELECT wrapped IS NULL FROM data_keys WHERE person = ?1")
-                .bind(person.0.as_bytes().as_slice())
-                .fetch_optional(&self.readers)
-                .await?;
-        Ok(erased == Some(true))
+        Ok(self.keys.data_key(person).await? == Some(None))
     }
 
     /// A person's key, made and durably kept if there is none. Callers that race get the same one.
@@ -213,13 +219,13 @@ impl KeyStore {
         }
         let key = Zeroizing::new(random::<32>());
         let wrapped = seal(&self.kek, &data_key_name(person), &*key);
-        let kept = self.ask(|answer| Request::DataKey { person, wrapped, answer }).await?;
+        let kept = self.keys.keep_data_key(person, wrapped).await?;
         self.unwrap_and_keep(person, &kept.ok_or(StoreError::Erased(person))?)
     }
 
     /// Erases a person's key for good: whatever it sealed cannot be read by anybody any more.
     pub async fn erase_data_key(&self, person: UserId) -> Result<(), StoreError> {
-        let erased = self.ask(|answer| Request::Erase { person, answer }).await;
+        let erased = self.keys.erase_data_key(person).await;
         self.cached.remove(&person);
         erased
     }
@@ -233,8 +239,7 @@ impl KeyStore {
         pkcs8: &[u8],
     ) -> Result<(), StoreError> {
         let wrapped = seal(&self.kek, &signing_key_name(app, kid), pkcs8);
-        let (app, kid, alg) = (app.clone(), kid.to_owned(), alg.to_owned());
-        self.ask(|answer| Request::SigningKey { app, kid, alg, wrapped, answer }).await
+        self.keys.keep_signing_key(app, kid, alg, wrapped).await
     }
 
     /// The private half of a signing key.
@@ -243,26 +248,10 @@ impl KeyStore {
         app: &AppId,
         kid: &str,
     ) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
-        let wrapped: Option<Vec<u8>> =
-            sqlx::query_scalar("SELECT wrapped FROM signing_keys WHERE app_id = ?1 AND kid = ?2")
-                .bind(app.as_str())
-                .bind(kid)
-                .fetch_optional(&self.readers)
-                .await?;
-        let Some(wrapped) = wrapped else { return Ok(None) };
+        let Some(wrapped) = self.keys.signing_key(app, kid).await? else { return Ok(None) };
         open(&self.kek, &signing_key_name(app, kid), &wrapped)
             .map(|key| Some(Zeroizing::new(key)))
             .ok_or_else(|| StoreError::Damaged(format!("the signing key {kid} of {app} cannot be unwrapped")))
-    }
-
-    async fn ask<T>(
-        &self,
-        request: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Request,
-    ) -> Result<T, StoreError> {
-        let stopped = || StoreError::Unavailable("the key store's writer has stopped".to_owned());
-        let (answer, answered) = oneshot::channel();
-        self.requests.send(request(answer)).await.map_err(|_| stopped())?;
-        answered.await.unwrap_or_else(|_| Err(stopped()))
     }
 
     fn unwrap_and_keep(&self, person: UserId, wrapped: &[u8]) -> Result<Arc<DataKey>, StoreError> {
@@ -270,7 +259,7 @@ impl KeyStore {
         let bytes =
             open(&self.kek, &data_key_name(person), wrapped).map(Zeroizing::new).ok_or_else(damaged)?;
         let key = Arc::new(DataKey::new(&bytes).ok_or_else(damaged)?);
-        self.cached.insert(person, Arc::clone(&key));
+        self.cached.insert(person, (Arc::clone(&key), Instant::now()));
         Ok(key)
     }
 }
@@ -286,99 +275,4 @@ fn data_key_name(person: UserId) -> Vec<u8> {
 
 fn signing_key_name(app: &AppId, kid: &str) -> Vec<u8> {
     [b"signing key\0", app.as_str().as_bytes(), b"\0", kid.as_bytes()].concat()
-}
-
-/// The one task that writes: as in the journal, whatever is queued is committed together.
-async fn write(
-    options: sqlx::sqlite::SqliteConnectOptions,
-    connection: SqliteConnection,
-    mut queue: mpsc::Receiver<Request>,
-) {
-    let mut connection = Some(connection);
-    let mut group = Vec::new();
-    let mut closing = false;
-    while !closing && queue.recv_many(&mut group, GROUP).await > 0 {
-        closing = group.iter().any(|request| matches!(request, Request::Close));
-        let outcome = async {
-            let mut open = match connection.take() {
-                Some(open) => open,
-                None => options.connect().await?,
-            };
-            let kept = write_group(&mut open, &group).await?;
-            connection = Some(open);
-            Ok::<_, sqlx::Error>(kept)
-        };
-        let outcome = outcome.await.map_err(|error| {
-            tracing::error!(%error, "the key store could not write");
-            StoreError::from(error)
-        });
-        for (place, request) in group.drain(..).enumerate() {
-            // Nobody waits any more: what is kept is kept.
-            match request {
-                Request::DataKey { answer, .. } => {
-                    let _ =
-                        answer.send(outcome.as_ref().map(|kept| kept[place].clone()).map_err(Clone::clone));
-                }
-                Request::SigningKey { answer, .. } | Request::Erase { answer, .. } => {
-                    let _ = answer.send(outcome.as_ref().map(|_| ()).map_err(Clone::clone));
-                }
-                Request::Close => {}
-            }
-        }
-    }
-    if let Some(connection) = connection
-        && let Err(error) = connection.close().await
-    {
-        tracing::warn!(%error, "the key store could not close its connection");
-    }
-}
-
-/// Answers, by place, with the wrapped data key that is there after the commit.
-async fn write_group(
-    connection: &mut SqliteConnection,
-    group: &[Request],
-) -> Result<Vec<Option<Vec<u8>>>, sqlx::Error> {
-    let mut kept = Vec::with_capacity(group.len());
-    let mut erased = false;
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    for request in group {
-        kept.push(match request {
-            Request::DataKey { person, wrapped, .. } => {
-                // The conflict changes nothing, but makes the statement give back the row that is there.
-                sqlx::query_scalar(
-                    "INSERT INTO data_keys VALUES (?1, ?2)
-                     ON CONFLICT (person) DO UPDATE SET wrapped = wrapped RETURNING wrapped",
-                )
-                .bind(person.0.as_bytes().as_slice())
-                .bind(wrapped.as_slice())
-                .fetch_one(&mut *transaction)
-                .await?
-            }
-            Request::SigningKey { app, kid, alg, wrapped, .. } => {
-                sqlx::query("INSERT OR REPLACE INTO signing_keys VALUES (?1, ?2, ?3, ?4)")
-                    .bind(app.as_str())
-                    .bind(kid)
-                    .bind(alg)
-                    .bind(wrapped.as_slice())
-                    .execute(&mut *transaction)
-                    .await?;
-                None
-            }
-            Request::Erase { person, .. } => {
-                erased = true;
-                sqlx::query("INSERT OR REPLACE INTO data_keys VALUES (?1, NULL)")
-                    .bind(person.0.as_bytes().as_slice())
-                    .execute(&mut *transaction)
-                    .await?;
-                None
-            }
-            Request::Close => None,
-        });
-    }
-    transaction.commit().await?;
-    if erased {
-        // The old page is still in the log: a checkpoint moves the new one into the file and empties the log.
-        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_all(connection).await?;
-    }
-    Ok(kept)
 }

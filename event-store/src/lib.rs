@@ -11,6 +11,7 @@ pub mod contract;
 pub mod cqrs;
 pub mod journal;
 pub mod key_store;
+pub mod location;
 pub mod lookup;
 pub mod master_key;
 pub mod postgres;
@@ -24,9 +25,10 @@ pub use journal::{
     StoredIdempotency, Write,
 };
 pub use key_store::KeyStore;
+pub use location::Location;
 pub use lookup::LookupKey;
 pub use master_key::MasterKey;
 pub use postgres::{PostgresJournal, PostgresSettings, PostgresUrl};
-pub use repository::{Loaded, Repository};
+pub use repository::{Loaded, Reads, Repository};
 pub use sealing::Sealer;
 pub use sqlite::{JournalLock, SqliteJournal};

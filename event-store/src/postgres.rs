@@ -6,7 +6,6 @@
 
 use std::fmt;
 use std::str::FromStr;
-
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -15,7 +14,7 @@ use schemas::envelope::RecordedEvent;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgRow};
 use sqlx::{ConnectOptions, Row};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::AbortHandle;
 use uuid::Uuid;
 
 use crate::journal::{
@@ -98,15 +97,18 @@ pub struct PostgresJournal {
     readers: PgPool,
     settings: PostgresSettings,
     head: watch::Receiver<u64>,
-    writer: JoinHandle<()>,
-    /// Follows the head; ends with this value.
-    followers: JoinSet<()>,
+    follower: AbortHandle,
 }
 
 impl PostgresJournal {
     /// Makes the journal's tables, or brings them up to date. Only a user who may change the database can.
     pub async fn migrate(url: &PostgresUrl, settings: &PostgresSettings) -> Result<Migrated, OpenError> {
         SCHEMA.prepare(&url.0, settings, &url.to_string()).await
+    }
+
+    /// What [`PostgresJournal::migrate`] would do. Changes nothing.
+    pub async fn look(url: &PostgresUrl, settings: &PostgresSettings) -> Result<Migrated, OpenError> {
+        SCHEMA.look(&url.0, settings, &url.to_string()).await
     }
 
     /// Opens the journal in this database, after [`PostgresJournal::migrate`].
@@ -130,19 +132,9 @@ impl PostgresJournal {
             connection: Some(connection),
             head: Arc::clone(&head_sender),
         };
-        let writer = tokio::spawn(writer.run(queue));
-        let mut followers = JoinSet::new();
-        followers.spawn(head::follow(readers.clone(), settings.clone(), head_sender));
-        Ok(Self { requests, readers, settings, head, writer, followers })
-    }
-
-    /// Waits until all that was sent is written, and closes the connections.
-    pub async fn close(self) {
-        let Self { requests, readers, writer, mut followers, .. } = self;
-        drop(requests);
-        let _ = writer.await;
-        followers.shutdown().await;
-        readers.close().await;
+        tokio::spawn(writer.run(queue));
+        let follower = tokio::spawn(head::follow(readers.clone(), settings.clone(), head_sender));
+        Ok(Self { requests, readers, settings, head, follower: follower.abort_handle() })
     }
 
     async fn read<T, F>(&self, run: impl Fn() -> F + Send) -> Result<T, StoreError>
@@ -150,6 +142,12 @@ impl PostgresJournal {
         F: Future<Output = Result<T, sqlx::Error>> + Send,
     {
         Ok(self.settings.retried(run).await?)
+    }
+}
+
+impl Drop for PostgresJournal {
+    fn drop(&mut self) {
+        self.follower.abort();
     }
 }
 
@@ -181,8 +179,16 @@ impl Journal for PostgresJournal {
         let stopped = |_| AppendError::Unavailable("the writer has stopped".to_owned());
         let place = self.requests.reserve().await.map_err(stopped)?;
         let (answer, answered) = oneshot::channel();
-        place.send((append, answer));
+        place.send(Request::Append { append: Box::new(append), answer });
         answered.await.unwrap_or_else(|_| Err(AppendError::Unknown("the writer stopped".to_owned())))
+    }
+
+    async fn close(&self) {
+        self.follower.abort();
+        // It fails when the writer has ended already, which is as well.
+        let _ = self.requests.send(Request::Close).await;
+        self.requests.closed().await;
+        self.readers.close().await;
     }
 
     async fn read_stream(

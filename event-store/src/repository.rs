@@ -1,6 +1,7 @@
 //! Aggregates, loaded from snapshot and journal and kept at hand.
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -29,12 +30,17 @@ pub struct Loaded<A> {
     pub state: A,
 }
 
+/// How many states that turned out to be old are kept to read on from.
+const BEHIND: usize = 1000;
+
 /// Loads aggregates. Where one process alone writes, what it has at hand is always current: each append is
-/// followed by [`Repository::put`] or [`Repository::evict`].
+/// followed by [`Repository::put`] or [`Repository::evict`]. Where others write, too, the journal is asked for versions.
 pub struct Repository {
     journal: Arc<dyn Journal>,
     sealer: Arc<Sealer>,
     cached: Cache<StreamId, Cached>,
+    /// What turned out to be old: only what came after it has to be read.
+    behind: Cache<StreamId, Cached>,
     // Looking at the version at hand and replacing it must not be torn apart.
     puts: [Mutex<()>; 16],
 }
@@ -48,7 +54,13 @@ struct Cached {
 impl Repository {
     /// A repository that keeps up to `capacity` aggregates at hand.
     pub fn new(journal: Arc<dyn Journal>, sealer: Arc<Sealer>, capacity: usize) -> Self {
-        Self { journal, sealer, cached: Cache::new(capacity), puts: Default::default() }
+        Self {
+            journal,
+            sealer,
+            cached: Cache::new(capacity),
+            behind: Cache::new(BEHIND),
+            puts: Default::default(),
+        }
     }
 
     /// The journal.
@@ -61,7 +73,8 @@ impl Repository {
         &self.sealer
     }
 
-    /// The aggregate of this id; its default at version 0 where there is none.
+    /// The aggregate of this id, as of now or later; its default at version 0 where there is none. On a journal that
+    /// others write to, too, this is a round trip: [`Repository::reads`] makes one for several.
     pub async fn load<A>(&self, id: &A::Id) -> Result<Arc<Loaded<A>>, StoreError>
     where
         A: Stream,
@@ -72,6 +85,29 @@ impl Repository {
 
     /// As [`Repository::load`], by the name of the stream.
     pub async fn load_stream<A>(&self, stream: &StreamId) -> Result<Arc<Loaded<A>>, StoreError>
+    where
+        A: Stream,
+        A::Event: EventInfo + TryFrom<Event>,
+    {
+        if self.journal.is_shared()
+            && let Some(cached) = self.cached.peek(stream)
+        {
+            self.moved(&[(stream.clone(), cached.version)]).await?;
+        }
+        self.load_stream_at_hand(stream).await
+    }
+
+    /// As [`Repository::load`], but what is at hand is taken as it is, although others may have written meanwhile. Whoever
+    /// decides on it finds out by the append, or by [`Repository::moved`], before they tell anybody.
+    pub async fn load_at_hand<A>(&self, id: &A::Id) -> Result<Arc<Loaded<A>>, StoreError>
+    where
+        A: Stream,
+        A::Event: EventInfo + TryFrom<Event>,
+    {
+        self.load_stream_at_hand(&A::stream(id)).await
+    }
+
+    async fn load_stream_at_hand<A>(&self, stream: &StreamId) -> Result<Arc<Loaded<A>>, StoreError>
     where
         A: Stream,
         A::Event: EventInfo + TryFrom<Event>,
@@ -115,16 +151,42 @@ impl Repository {
     /// Forgets a state that turned out to be old.
     pub fn evict(&self, stream: &StreamId) {
         self.cached.remove(stream);
+        self.behind.remove(stream);
     }
 
-    /// Forgets a state that is older than this version. What is newer stays: were it forgotten, a slower
-    /// [`Repository::put`] of the version before it would take its place.
+    /// Takes a state that is older than this version for old: it is read on from when it is asked for. What is newer
+    /// stays: were it forgotten, a slower [`Repository::put`] of the version before it would take its place.
     pub fn evict_before(&self, stream: &StreamId, version: u64) {
         let _guard = self.lock(stream);
         // Removed even where nothing is at hand: a reader who is on the way may have looked before the append.
-        if self.cached.peek(stream).is_none_or(|cached| cached.version < version) {
-            self.cached.remove(stream);
+        if self.cached.peek(stream).is_none_or(|cached| cached.version < version)
+            && let Some((stream, old)) = self.cached.remove(stream)
+        {
+            self.behind.insert(stream, old);
         }
+    }
+
+    /// Which of these streams are at another version by now. They are loaded anew when they are asked for next. On a
+    /// journal that nobody else writes to there are none, and nobody is asked.
+    pub async fn moved(&self, seen: &[(StreamId, u64)]) -> Result<Vec<StreamId>, StoreError> {
+        if seen.is_empty() || !self.journal.is_shared() {
+            return Ok(vec![]);
+        }
+        let streams: Vec<StreamId> = seen.iter().map(|(stream, _)| stream.clone()).collect();
+        let versions = self.journal.versions(&streams).await?;
+        let mut moved = Vec::new();
+        for ((stream, seen), version) in seen.iter().zip(versions) {
+            if *seen != version {
+                self.evict_before(stream, version);
+                moved.push(stream.clone());
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Loads several aggregates for one decision, which costs one round trip at most where all of them are at hand.
+    pub fn reads(&self) -> Reads<'_> {
+        Reads { repository: self, seen: Mutex::default() }
     }
 
     fn lock(&self, stream: &StreamId) -> MutexGuard<'_, ()> {
@@ -170,7 +232,11 @@ impl Repository {
         A: Stream,
         A::Event: EventInfo + TryFrom<Event>,
     {
-        let mut loaded = self.read_snapshot::<A>(stream).await?.unwrap_or_default();
+        let behind = self.behind.remove(stream).and_then(|(_, old)| old.loaded.downcast::<Loaded<A>>().ok());
+        let mut loaded = match behind {
+            Some(old) => Loaded::clone(&old),
+            None => self.read_snapshot::<A>(stream).await?.unwrap_or_default(),
+        };
         let started = loaded.version;
         for recorded in self.journal.read_stream(stream, started).await? {
             let foreign = || StoreError::Damaged(format!("{} does not belong into {stream}", recorded.name));
@@ -237,6 +303,68 @@ impl Repository {
                 tracing::warn!(%error, %stream, "a snapshot was not kept");
             }
         });
+    }
+}
+
+/// The aggregates that one decision rests on. It decides on what is at hand, and asks once, in the end, whether that still
+/// held: if not, the decision is made again.
+///
+/// ```ignore
+/// let reads = repository.reads();
+/// let decision = loop {
+///     let decision = decide(&reads).await;
+///     if reads.are_current().await? {
+///         break decision;
+///     }
+/// };
+/// ```
+pub struct Reads<'a> {
+    repository: &'a Repository,
+    seen: Mutex<HashMap<StreamId, Seen>>,
+}
+
+struct Seen {
+    version: u64,
+    /// It is known to have been current at some moment since the first read.
+    is_confirmed: bool,
+}
+
+impl Reads<'_> {
+    /// As [`Repository::load_at_hand`].
+    pub async fn load<A>(&self, id: &A::Id) -> Result<Arc<Loaded<A>>, StoreError>
+    where
+        A: Stream,
+        A::Event: EventInfo + TryFrom<Event>,
+    {
+        let loaded = self.repository.load_at_hand::<A>(id).await?;
+        if self.repository.journal.is_shared() {
+            let version = loaded.version;
+            let seen = |is_confirmed| Seen { version, is_confirmed };
+            self.seen()
+                .entry(A::stream(id))
+                .and_modify(|it| *it = seen(it.is_confirmed))
+                .or_insert(seen(false));
+        }
+        Ok(loaded)
+    }
+
+    /// Whether everything that was read was current at a moment since the first read. What was not is read anew when it is
+    /// asked for again, and is current then.
+    pub async fn are_current(&self) -> Result<bool, StoreError> {
+        let open: Vec<(StreamId, u64)> = {
+            let seen = self.seen();
+            let open = seen.iter().filter(|(_, seen)| !seen.is_confirmed);
+            open.map(|(stream, seen)| (stream.clone(), seen.version)).collect()
+        };
+        let moved = self.repository.moved(&open).await?;
+        for seen in self.seen().values_mut() {
+            seen.is_confirmed = true;
+        }
+        Ok(moved.is_empty())
+    }
+
+    fn seen(&self) -> MutexGuard<'_, HashMap<StreamId, Seen>> {
+        self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

@@ -154,17 +154,6 @@ impl SqliteJournal {
         &self.path
     }
 
-    /// Waits until all that was sent is written, and closes the file, so that it can be opened again and nothing is
-    /// left beside it. What is asked afterwards fails.
-    pub async fn close(&self) {
-        self.readers.close().await;
-        // It fails when the writer has ended already, which is as well.
-        let _ = self.requests.send(Request::Close).await;
-        let mut head = self.head.clone();
-        // The writer holds the other end: it is gone when there is nothing left to hear.
-        while head.changed().await.is_ok() {}
-    }
-
     async fn ask(&self, request: impl FnOnce() -> Request + Send) -> Result<(), AppendError> {
         let stopped = || AppendError::Unavailable("the writer has stopped".to_owned());
         self.requests.reserve().await.map_err(|_| stopped())?.send(request());
@@ -317,6 +306,15 @@ impl Journal for SqliteJournal {
                 .fetch_optional(&self.readers)
                 .await?;
         Ok(row.map(|(version, state)| Snapshot { version: version.cast_unsigned(), state }))
+    }
+
+    async fn close(&self) {
+        self.readers.close().await;
+        // It fails when the writer has ended already, which is as well.
+        let _ = self.requests.send(Request::Close).await;
+        let mut head = self.head.clone();
+        // The writer holds the other end: it is gone when there is nothing left to hear.
+        while head.changed().await.is_ok() {}
     }
 
     async fn save_snapshot(&self, stream: &StreamId, snapshot: Snapshot) -> Result<(), StoreError> {

@@ -8,10 +8,12 @@ use domain::{AppId, Email, Event, Stream, UserId};
 use event_store::contract::nothing;
 use event_store::repository::Loaded;
 use event_store::{
-    Append, Clock, Journal, KeyStore, MasterKey, OpenError, Repository, Sealer, SqliteJournal, StoreError,
-    SystemClock, Write,
+    Append, Clock, Journal, KeyStore, MasterKey, OpenError, PostgresSettings, Repository, Sealer,
+    SqliteJournal, StoreError, SystemClock, Write,
 };
+use futures::future::join_all;
 use tempfile::TempDir;
+use test_services::Postgres;
 use uuid::Uuid;
 
 struct Fixture {
@@ -73,58 +75,177 @@ async fn decided(user: &mut User, command: UserCommand) -> Vec<UserEvent> {
     sink.collect().await
 }
 
-#[tokio::test]
-async fn opens_only_what_was_sealed_for_the_same_place() {
-    let fixture = Fixture::new().await;
-    let vault = fixture.sealer();
-    let sealed = vault.seal(person(1), b"place", b"secret").await.expect("seals");
-    assert!(!sealed.windows(6).any(|window| window == b"secret"));
-    assert_eq!(vault.open(person(1), b"place", &sealed).await, Ok(Some(b"secret".to_vec())));
-    assert!(matches!(vault.open(person(1), b"other", &sealed).await, Err(StoreError::Damaged(_))));
-    for place in 0..sealed.len() {
-        let mut changed = sealed.clone();
-        changed[place] ^= 1;
-        assert!(vault.open(person(1), b"place", &changed).await.is_err(), "byte {place}");
-        assert!(vault.open(person(1), b"place", &sealed[..place]).await.is_err(), "cut at {place}");
-    }
-    vault.seal(person(2), b"place", b"other").await.expect("seals");
-    assert!(matches!(vault.open(person(2), b"place", &sealed).await, Err(StoreError::Damaged(_))));
-    assert_eq!(vault.open(person(3), b"place", &sealed).await, Ok(None), "there never was such a key");
+/// Where a key store is.
+enum Place {
+    File(TempDir),
+    Database(String),
 }
 
-#[tokio::test]
-async fn an_erased_key_is_gone_for_good() {
-    let mut fixture = Fixture::new().await;
-    let sealed = fixture.sealer().seal(person(1), b"", b"secret").await.expect("seals");
-    fixture.sealer().keys().erase_data_key(person(1)).await.expect("erases");
-    for _ in 0..2 {
-        let vault = fixture.sealer();
-        assert_eq!(vault.open(person(1), b"", &sealed).await, Ok(None));
-        assert_eq!(vault.seal(person(1), b"", b"more").await, Err(StoreError::Erased(person(1))));
-        let keys = KeyStore::open(&fixture.directory.path().join("keys.db"), &fixture.master).await;
-        let again = Arc::new(Sealer::new(Arc::new(keys.expect("opens"))));
-        fixture.repository = Repository::new(Arc::clone(fixture.repository.journal()), again, 1);
+impl Place {
+    async fn open(&self, master: &MasterKey) -> Result<KeyStore, OpenError> {
+        match self {
+            Self::File(directory) => KeyStore::open(&directory.path().join("keys.db"), master).await,
+            Self::Database(url) => {
+                let url = url.parse().expect("a URL");
+                KeyStore::open_postgres(&url, PostgresSettings::default(), master).await
+            }
+        }
     }
-}
 
-#[tokio::test]
-async fn racing_creators_get_one_key() {
-    let fixture = Fixture::new().await;
-    let vault = fixture.sealer();
-    let sealed = futures::future::join_all((0..16).map(|_| vault.seal(person(1), b"", b"secret"))).await;
-    for sealed in sealed {
-        let sealed = sealed.expect("seals");
-        assert_eq!(vault.open(person(1), b"", &sealed).await, Ok(Some(b"secret".to_vec())));
+    async fn sealer(&self, master: &MasterKey) -> Sealer {
+        Sealer::new(Arc::new(self.open(master).await.expect("opens")))
+    }
+
+    /// Everything that is stored, in whatever form it comes.
+    fn dump(&self) -> String {
+        match self {
+            Self::File(directory) => {
+                let read = |name: &str| fs::read(directory.path().join(name)).unwrap_or_default();
+                let bytes = [read("keys.db"), read("keys.db-wal")].concat();
+                String::from_utf8_lossy(&bytes).into_owned()
+            }
+            Self::Database(url) => Postgres::shared().psql(
+                url,
+                "SELECT encode(wrapped, 'escape') FROM watchword_keys.signing_keys
+                 UNION ALL SELECT encode(wrapped, 'escape') FROM watchword_keys.data_keys
+                 UNION ALL SELECT encode(value, 'escape') FROM watchword_keys.meta",
+            ),
+        }
     }
 }
 
+/// What every key store must do, wherever it is.
+mod contract {
+    use super::*;
+
+    pub async fn opens_only_what_was_sealed_for_the_same_place(place: Place) {
+        let vault = place.sealer(&MasterKey::generate()).await;
+        let sealed = vault.seal(person(1), b"place", b"secret").await.expect("seals");
+        assert!(!sealed.windows(6).any(|window| window == b"secret"));
+        assert_eq!(vault.open(person(1), b"place", &sealed).await, Ok(Some(b"secret".to_vec())));
+        assert!(matches!(vault.open(person(1), b"other", &sealed).await, Err(StoreError::Damaged(_))));
+        for place in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[place] ^= 1;
+            assert!(vault.open(person(1), b"place", &changed).await.is_err(), "byte {place}");
+            assert!(vault.open(person(1), b"place", &sealed[..place]).await.is_err(), "cut at {place}");
+        }
+        vault.seal(person(2), b"place", b"other").await.expect("seals");
+        assert!(matches!(vault.open(person(2), b"place", &sealed).await, Err(StoreError::Damaged(_))));
+        assert_eq!(vault.open(person(3), b"place", &sealed).await, Ok(None), "there never was such a key");
+    }
+
+    pub async fn an_erased_key_is_gone_for_good(place: Place) {
+        let master = MasterKey::generate();
+        let mut vault = place.sealer(&master).await;
+        let sealed = vault.seal(person(1), b"", b"secret").await.expect("seals");
+        assert!(!vault.keys().is_erased(person(1)).await.expect("reads"));
+        vault.keys().erase_data_key(person(1)).await.expect("erases");
+        for _ in 0..2 {
+            assert!(vault.keys().is_erased(person(1)).await.expect("reads"));
+            assert_eq!(vault.open(person(1), b"", &sealed).await, Ok(None));
+            assert_eq!(vault.seal(person(1), b"", b"more").await, Err(StoreError::Erased(person(1))));
+            vault.keys().close().await;
+            vault = place.sealer(&master).await;
+        }
+    }
+
+    pub async fn racing_creators_get_one_key(place: Place) {
+        let vault = place.sealer(&MasterKey::generate()).await;
+        let sealed = join_all((0..16).map(|_| vault.seal(person(1), b"", b"secret"))).await;
+        for sealed in sealed {
+            let sealed = sealed.expect("seals");
+            assert_eq!(vault.open(person(1), b"", &sealed).await, Ok(Some(b"secret".to_vec())));
+        }
+    }
+
+    pub async fn another_master_key_is_refused(place: Place) {
+        let master = MasterKey::generate();
+        place.open(&master).await.expect("makes it").close().await;
+        let refusal = place.open(&MasterKey::generate()).await.err().expect("is refused");
+        assert!(matches!(refusal, OpenError::WrongMasterKey(_)), "{refusal}");
+        place.open(&master).await.expect("the right one opens").check().await.expect("is in order");
+    }
+
+    pub async fn signing_keys_are_kept_wrapped(place: Place) {
+        let keys = place.open(&MasterKey::generate()).await.expect("opens");
+        let (app, other) = (AppId::default_app(), AppId::parse("other").expect("valid"));
+        keys.put_signing_key(&app, "kid-1", "ES256", b"the private half of a key").await.expect("keeps");
+        let found = keys.signing_key(&app, "kid-1").await.expect("reads").expect("is there");
+        assert_eq!(found.as_slice(), b"the private half of a key");
+        assert!(keys.signing_key(&app, "kid-2").await.expect("reads").is_none());
+        assert!(keys.signing_key(&other, "kid-1").await.expect("reads").is_none());
+        let dump = place.dump();
+        assert!(dump.len() > 100 && !dump.contains("the private half"));
+    }
+}
+
+macro_rules! on_both {
+    ($($name:ident)*) => {
+        mod in_a_file {
+            use super::*;
+
+            $(#[tokio::test]
+            async fn $name() {
+                contract::$name(Place::File(TempDir::new().expect("makes a directory"))).await;
+            })*
+        }
+
+        mod in_postgres {
+            use super::*;
+
+            $(#[tokio::test]
+            async fn $name() {
+                contract::$name(Place::Database(Postgres::shared().database())).await;
+            })*
+        }
+    };
+}
+
+on_both! {
+    opens_only_what_was_sealed_for_the_same_place
+    an_erased_key_is_gone_for_good
+    racing_creators_get_one_key
+    another_master_key_is_refused
+    signing_keys_are_kept_wrapped
+}
+
+/// Nodes that race agree on one key; and one that has a key at hand forgets soon that another one erased it.
 #[tokio::test]
-async fn another_master_key_is_refused() {
-    let fixture = Fixture::new().await;
-    let path = fixture.directory.path().join("keys.db");
-    let refusal = KeyStore::open(&path, &MasterKey::generate()).await.err().expect("is refused");
-    assert!(matches!(refusal, OpenError::WrongMasterKey(_)), "{refusal}");
-    KeyStore::open(&path, &fixture.master).await.expect("the right one opens");
+async fn nodes_share_keys_and_their_erasure() {
+    let place = Place::Database(Postgres::shared().database());
+    let master = MasterKey::generate();
+    let (one, two) = (place.sealer(&master).await, place.sealer(&master).await);
+    let (from_one, from_two) =
+        tokio::join!(one.seal(person(1), b"", b"secret"), two.seal(person(1), b"", b"secret"));
+    for sealed in [from_one.expect("seals"), from_two.expect("seals")] {
+        for vault in [&one, &two] {
+            assert_eq!(vault.open(person(1), b"", &sealed).await, Ok(Some(b"secret".to_vec())));
+        }
+    }
+    let sealed = one.seal(person(1), b"", b"secret").await.expect("seals");
+    one.keys().erase_data_key(person(1)).await.expect("erases");
+    assert!(two.keys().is_erased(person(1)).await.expect("reads"));
+    tokio::time::sleep(std::time::Duration::from_millis(5100)).await;
+    assert_eq!(two.open(person(1), b"", &sealed).await, Ok(None));
+    assert_eq!(two.seal(person(1), b"", b"more").await, Err(StoreError::Erased(person(1))));
+}
+
+/// The service can make and erase keys, and delete none: a key that was erased stays erased.
+#[tokio::test]
+async fn the_service_cannot_delete_keys() {
+    let server = Postgres::shared();
+    let url = server.database();
+    let place = Place::Database(url.clone());
+    place.sealer(&MasterKey::generate()).await.seal(person(1), b"", b"secret").await.expect("seals");
+    for table in ["data_keys", "signing_keys", "meta"] {
+        let refused = format!(
+            "SET ROLE watchword_service; DO $$ BEGIN DELETE FROM watchword_keys.{table};
+             RAISE 'deleted'; EXCEPTION WHEN insufficient_privilege THEN NULL; END $$"
+        );
+        server.psql(&url, &refused);
+    }
+    assert_eq!(server.psql(&url, "SELECT count(*) FROM watchword_keys.data_keys"), "1\n");
 }
 
 #[tokio::test]
@@ -155,19 +276,6 @@ async fn a_refusal_leaves_what_a_kill_left() {
     keys.close().await;
     assert!(!left.path().join("keys.db-wal").exists() && !left.path().join("keys.db-shm").exists());
     assert!(keys.check().await.is_err(), "it is closed");
-}
-
-#[tokio::test]
-async fn signing_keys_are_kept_wrapped() {
-    let fixture = Fixture::new().await;
-    let keys = fixture.sealer().keys();
-    let (app, other) = (AppId::default_app(), AppId::parse("other").expect("valid"));
-    keys.put_signing_key(&app, "kid-1", "ES256", b"the private half of a key").await.expect("keeps");
-    let found = keys.signing_key(&app, "kid-1").await.expect("reads").expect("is there");
-    assert_eq!(found.as_slice(), b"the private half of a key");
-    assert!(keys.signing_key(&app, "kid-2").await.expect("reads").is_none());
-    assert!(keys.signing_key(&other, "kid-1").await.expect("reads").is_none());
-    assert_nowhere(&fixture.directory, &[b"the private half"]);
 }
 
 fn assert_nowhere(directory: &TempDir, needles: &[&[u8]]) {

@@ -1,4 +1,7 @@
 //! Who calls, decided from the log: every check reads aggregates, never a projection.
+//!
+//! A check decides on what is at hand. Where other nodes may have written meanwhile, it then asks once for the versions of
+//! all that it read, and decides again if one has moved: yes and no alike are as of a moment after the request came in.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,7 +10,7 @@ use domain::app::App;
 use domain::session::Session;
 use domain::user::User;
 use domain::{ApiKeyId, AppId, Permission, SessionId, UserId};
-use event_store::{Clock, Loaded, Repository};
+use event_store::{Clock, Loaded, Reads, Repository};
 use schemas::envelope::Actor;
 
 use crate::access_token::AccessTokens;
@@ -110,31 +113,68 @@ impl Authenticator {
 
     /// The app, even if it is disabled: 404 if it is absent or the platform's own.
     pub async fn existing_app(&self, app_id: &AppId) -> Result<Arc<Loaded<App>>, Problem> {
-        if app_id.is_platform() {
-            return Err(Problem::not_found());
+        let reads = self.repository.reads();
+        loop {
+            let decided = existing_app(&reads, app_id).await;
+            if reads.are_current().await? {
+                return decided;
+            }
         }
-        let app = self.repository.load::<App>(app_id).await?;
-        if app.state.id.is_some() { Ok(app) } else { Err(Problem::not_found()) }
     }
 
     /// The app: 404 if it is absent or the platform's own, 403 `app_disabled` if it is disabled.
     pub async fn app(&self, app_id: &AppId) -> Result<Arc<Loaded<App>>, Problem> {
-        let app = self.existing_app(app_id).await?;
-        if app.state.disabled { Err(Problem::new("app_disabled")) } else { Ok(app) }
+        let reads = self.repository.reads();
+        loop {
+            let decided = enabled_app(&reads, app_id).await;
+            if reads.are_current().await? {
+                return decided;
+            }
+        }
     }
 
     /// The user whose access token came, as a bearer or in cookie mode by cookie: the token is of this app, and session,
     /// user and app are alive.
     pub async fn user(&self, app_id: &AppId, credentials: &Credentials) -> Result<UserCaller, Problem> {
-        let app = self.app(app_id).await?;
+        let reads = self.repository.reads();
+        loop {
+            let decided = self.user_on(&reads, app_id, credentials).await;
+            if reads.are_current().await? {
+                return decided;
+            }
+        }
+    }
+
+    async fn user_on(
+        &self,
+        reads: &Reads<'_>,
+        app_id: &AppId,
+        credentials: &Credentials,
+    ) -> Result<UserCaller, Problem> {
+        let app = enabled_app(reads, app_id).await?;
         let shown = credentials.shown(&app.state)?;
-        self.user_shown(app_id, app, shown, credentials).await
+        self.user_shown(reads, app_id, app, shown, credentials).await
     }
 
     /// The user of an access token that came some other way than in a header, such as in a body to introspect.
     pub async fn user_with(&self, app_id: &AppId, token: &str) -> Result<UserCaller, Problem> {
-        let app = self.app(app_id).await?;
-        self.user_of_token(app_id, app, token).await
+        let reads = self.repository.reads();
+        loop {
+            let decided = self.user_with_on(&reads, app_id, token).await;
+            if reads.are_current().await? {
+                return decided;
+            }
+        }
+    }
+
+    async fn user_with_on(
+        &self,
+        reads: &Reads<'_>,
+        app_id: &AppId,
+        token: &str,
+    ) -> Result<UserCaller, Problem> {
+        let app = enabled_app(reads, app_id).await?;
+        self.user_of_token(reads, app_id, app, token).await
     }
 
     /// 403 `forbidden` unless what a request by cookie changes in the name of this session is wanted by a page of the
@@ -150,15 +190,16 @@ impl Authenticator {
 
     async fn user_shown(
         &self,
+        reads: &Reads<'_>,
         app_id: &AppId,
         app: Arc<Loaded<App>>,
         shown: Shown<'_>,
         credentials: &Credentials,
     ) -> Result<UserCaller, Problem> {
         match shown {
-            Shown::Bearer(token) => self.user_of_token(app_id, app, token).await,
+            Shown::Bearer(token) => self.user_of_token(reads, app_id, app, token).await,
             Shown::Cookie(token) => {
-                let caller = self.user_of_token(app_id, app, token).await?;
+                let caller = self.user_of_token(reads, app_id, app, token).await?;
                 self.require_csrf(&caller.app.state, caller.session_id, credentials)?;
                 Ok(caller)
             }
@@ -167,6 +208,7 @@ impl Authenticator {
 
     async fn user_of_token(
         &self,
+        reads: &Reads<'_>,
         app_id: &AppId,
         app: Arc<Loaded<App>>,
         token: &str,
@@ -174,12 +216,12 @@ impl Authenticator {
         let now = self.clock.now();
         let claims = self.access_tokens.verify(&app.state, token, now);
         let claims = claims.map_err(|_| Problem::unauthenticated())?;
-        let session = self.repository.load::<Session>(&claims.sid).await?;
+        let session = reads.load::<Session>(&claims.sid).await?;
         let owner = session.state.require_live(now).map_err(|_| Problem::unauthenticated())?;
         if owner.user_id != claims.sub || owner.app_id != *app_id {
             return Err(Problem::unauthenticated());
         }
-        let user = self.repository.load::<User>(&claims.sub).await?;
+        let user = reads.load::<User>(&claims.sub).await?;
         if !user.state.is_active() || !user.state.is_of(app_id) {
             return Err(Problem::unauthenticated());
         }
@@ -209,17 +251,32 @@ impl Authenticator {
     /// Like [`Authenticator::admin`], for routes whose permission depends on what is asked: the caller checks it with
     /// [`AdminCaller::require`].
     pub async fn any_admin(&self, app_id: &AppId, credentials: &Credentials) -> Result<AdminCaller, Problem> {
-        let app = self.existing_app(app_id).await?;
+        let reads = self.repository.reads();
+        loop {
+            let decided = self.admin_shown(&reads, app_id, credentials).await;
+            if reads.are_current().await? {
+                return decided;
+            }
+        }
+    }
+
+    async fn admin_shown(
+        &self,
+        reads: &Reads<'_>,
+        app_id: &AppId,
+        credentials: &Credentials,
+    ) -> Result<AdminCaller, Problem> {
+        let app = existing_app(reads, app_id).await?;
         let shown = credentials.shown(&app.state)?;
         if let Shown::Bearer(token) = shown
             && is_api_key(token)
         {
-            return self.key_for(app_id, &app.state, token).await;
+            return self.key_for(reads, app_id, &app.state, token).await;
         }
         if app.state.disabled {
             return Err(Problem::new("app_disabled"));
         }
-        let user = self.user_shown(app_id, app, shown, credentials).await?;
+        let user = self.user_shown(reads, app_id, app, shown, credentials).await?;
         if !user.is_admin() {
             return Err(Problem::forbidden());
         }
@@ -233,16 +290,37 @@ impl Authenticator {
 
     /// The holder of any live API key of the app, or of the platform. Keys of other apps → 404, all else → 401.
     pub async fn any_key(&self, app_id: &AppId, credentials: &Credentials) -> Result<AdminCaller, Problem> {
-        let app = self.existing_app(app_id).await?;
+        let reads = self.repository.reads();
+        loop {
+            let decided = self.any_key_on(&reads, app_id, credentials).await;
+            if reads.are_current().await? {
+                return decided;
+            }
+        }
+    }
+
+    async fn any_key_on(
+        &self,
+        reads: &Reads<'_>,
+        app_id: &AppId,
+        credentials: &Credentials,
+    ) -> Result<AdminCaller, Problem> {
+        let app = existing_app(reads, app_id).await?;
         let token = credentials.bearer()?;
         if !is_api_key(token) {
             return Err(Problem::unauthenticated());
         }
-        self.key_for(app_id, &app.state, token).await
+        self.key_for(reads, app_id, &app.state, token).await
     }
 
-    async fn key_for(&self, app_id: &AppId, app: &App, token: &str) -> Result<AdminCaller, Problem> {
-        let admin = self.api_key(token).await?;
+    async fn key_for(
+        &self,
+        reads: &Reads<'_>,
+        app_id: &AppId,
+        app: &App,
+        token: &str,
+    ) -> Result<AdminCaller, Problem> {
+        let admin = self.api_key(reads, token).await?;
         if admin.full_admin {
             return Ok(admin);
         }
@@ -258,15 +336,25 @@ impl Authenticator {
         if !is_api_key(token) {
             return Err(Problem::unauthenticated());
         }
-        let admin = self.api_key(token).await?;
+        let reads = self.repository.reads();
+        loop {
+            let decided = self.platform_on(&reads, token).await;
+            if reads.are_current().await? {
+                return decided;
+            }
+        }
+    }
+
+    async fn platform_on(&self, reads: &Reads<'_>, token: &str) -> Result<AdminCaller, Problem> {
+        let admin = self.api_key(reads, token).await?;
         admin.require_full()?;
         Ok(admin)
     }
 
     /// The holder of any live API key.
-    async fn api_key(&self, token: &str) -> Result<AdminCaller, Problem> {
+    async fn api_key(&self, reads: &Reads<'_>, token: &str) -> Result<AdminCaller, Problem> {
         let key = ApiKeyToken::decode(&self.tokens, token).ok_or_else(Problem::unauthenticated)?;
-        let app = self.repository.load::<App>(&key.app_id).await?;
+        let app = reads.load::<App>(&key.app_id).await?;
         let known = app.state.api_keys.get(&key.key_id).filter(|known| known.is_live(self.clock.now()));
         let known = known.ok_or_else(Problem::unauthenticated)?;
         let of_the_platform = key.app_id.is_platform() && known.permissions.contains(&Permission::Platform);
@@ -281,6 +369,19 @@ impl Authenticator {
             caller: Caller::ApiKey { key_id: key.key_id, app_id: key.app_id },
         })
     }
+}
+
+async fn existing_app(reads: &Reads<'_>, app_id: &AppId) -> Result<Arc<Loaded<App>>, Problem> {
+    if app_id.is_platform() {
+        return Err(Problem::not_found());
+    }
+    let app = reads.load::<App>(app_id).await?;
+    if app.state.id.is_some() { Ok(app) } else { Err(Problem::not_found()) }
+}
+
+async fn enabled_app(reads: &Reads<'_>, app_id: &AppId) -> Result<Arc<Loaded<App>>, Problem> {
+    let app = existing_app(reads, app_id).await?;
+    if app.state.disabled { Err(Problem::new("app_disabled")) } else { Ok(app) }
 }
 
 fn is_api_key(token: &str) -> bool {

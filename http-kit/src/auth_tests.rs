@@ -126,3 +126,48 @@ async fn admins_are_told_apart() {
     assert_eq!(code(auth.admin(&acme, &reader, read).await), "app_disabled");
     assert_eq!(code(auth.admin(&acme, &user, read).await), "app_disabled");
 }
+
+/// What one node has acknowledged, all nodes know: yes and no alike.
+#[tokio::test]
+async fn inv_d_another_node_sees_at_once_what_was_written() {
+    let Scene { world, signer, acme, .. } = scene().await;
+    let (auth, journal) = world.other_node();
+    let (user_id, session_id, claims) = world.user(&acme).await;
+    let token = headers(&signer.sign(&claims));
+    assert_eq!(code(auth.user(&acme, &token).await), "ok");
+
+    // Everything is at hand, and nothing has changed: one look-up of all versions.
+    let _ = (journal.versions_asked(), journal.events_read());
+    for _ in 0..3 {
+        assert_eq!(code(auth.user(&acme, &token).await), "ok");
+    }
+    assert_eq!((journal.versions_asked(), journal.events_read()), (3, 0));
+    assert_eq!(code(auth.admin(&acme, &token, Permission::UsersRead).await), "forbidden");
+    assert_eq!((journal.versions_asked(), journal.events_read()), (1, 0));
+
+    // A refusal that has become wrong; only what is new is read.
+    world.make_admin(user_id).await;
+    assert_eq!(code(auth.admin(&acme, &token, Permission::UsersRead).await), "ok");
+    assert_eq!((journal.versions_asked(), journal.events_read()), (1, 1));
+
+    // A key that this node has never seen signs, and is retired.
+    let next = Signer::new(TokenAlgorithm::Es256, "next");
+    let other_token = headers(&next.sign(&claims));
+    assert_eq!(code(auth.user(&acme, &other_token).await), "unauthenticated");
+    let created = domain::app::SigningKeyCreated { public: next.public.clone() };
+    world
+        .write(domain::StreamId::app(&acme), vec![domain::app::AppEvent::SigningKeyCreated(created).into()])
+        .await;
+    world.retire(&acme, "one").await;
+    assert_eq!(code(auth.user(&acme, &token).await), "unauthenticated");
+
+    let (other_user, _, claims) = world.user(&acme).await;
+    let other_token = headers(&next.sign(&claims));
+    let before = code(auth.user(&acme, &other_token).await);
+    world.ban(other_user).await;
+    assert_eq!((before, code(auth.user(&acme, &other_token).await)), ("ok", "unauthenticated"));
+    world.revoke(user_id, session_id).await;
+    world.disable(&acme).await;
+    assert_eq!(code(auth.user(&acme, &other_token).await), "app_disabled");
+    assert_eq!(code(auth.app(&acme).await), "app_disabled");
+}

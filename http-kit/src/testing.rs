@@ -16,6 +16,7 @@ use domain::user::{RegistrationMethod, RoleGranted, UserBanned, UserEvent, UserR
 use domain::{
     ApiKeyId, AppId, AppSettings, Event, Permission, Personal, Role, SessionId, StreamId, Timestamp, UserId,
 };
+use event_store::contract::Nodes;
 use event_store::{
     Append, Clock, FixedClock, Journal, KeyStore, MasterKey, Repository, Sealer, SqliteJournal, Write,
 };
@@ -127,6 +128,16 @@ impl World {
             Arc::clone(&clock) as Arc<dyn Clock>,
         ));
         Self { repository, clock, access_tokens, tokens, authenticator, master, _directory: directory }
+    }
+
+    /// What another node decides with: the same stores, and a cache of its own.
+    pub fn other_node(&self) -> (Authenticator, Arc<Nodes>) {
+        let journal = Arc::new(Nodes::new(vec![Arc::clone(self.repository.journal())]));
+        let sealer = Arc::clone(self.repository.sealer());
+        let repository = Arc::new(Repository::new(Arc::clone(&journal) as Arc<dyn Journal>, sealer, 100));
+        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        let access_tokens = Arc::clone(&self.access_tokens);
+        (Authenticator::new(repository, access_tokens, self.tokens.clone(), clock), journal)
     }
 
     pub fn edge(&self, trusted: &[&str]) -> Arc<Edge> {

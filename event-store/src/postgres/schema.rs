@@ -18,7 +18,7 @@ pub(crate) struct Schema {
     pub(crate) migrations: &'static [&'static str],
 }
 
-/// What was done to a store before it was opened.
+/// What was done to a store before it was opened, or would be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Migrated {
     /// Its format before; 0 when there was none.
@@ -44,10 +44,7 @@ impl Schema {
         settings: &PostgresSettings,
         place: &str,
     ) -> Result<Migrated, OpenError> {
-        let failed = |error: sqlx::Error| failed(place, &error);
-        let connected = timeout(settings.connect_timeout, options.connect()).await;
-        let mut connection =
-            connected.unwrap_or_else(|_| Err(timed_out("the database does not answer"))).map_err(failed)?;
+        let mut connection = connect(options, settings, place).await?;
         let mut migrated = self.read_format(&mut connection, place).await?;
         if migrated.from < migrated.to {
             migrated = match self.migrate(&mut connection, place).await {
@@ -67,6 +64,19 @@ impl Schema {
         // The connection has done its work; whether it hears our farewell makes no difference.
         let _ = connection.close().await;
         Ok(migrated)
+    }
+
+    /// The schema's format and the newest one. Changes nothing, and refuses what is not ours or newer.
+    pub(crate) async fn look(
+        &self,
+        options: &PgConnectOptions,
+        settings: &PostgresSettings,
+        place: &str,
+    ) -> Result<Migrated, OpenError> {
+        let mut connection = connect(options, settings, place).await?;
+        let found = self.read_format(&mut connection, place).await;
+        let _ = connection.close().await;
+        found
     }
 
     async fn read_format(&self, connection: &mut PgConnection, place: &str) -> Result<Migrated, OpenError> {
@@ -190,6 +200,17 @@ async fn check_role(connection: &mut PgConnection, place: &str) -> Result<(), Op
     let reason =
         format!("its user may not work as the role {ROLE}. Run as its owner: GRANT {ROLE} TO <user>");
     Err(OpenError::Failed { path: place.to_owned(), reason })
+}
+
+async fn connect(
+    options: &PgConnectOptions,
+    settings: &PostgresSettings,
+    place: &str,
+) -> Result<PgConnection, OpenError> {
+    let connected = timeout(settings.connect_timeout, options.connect()).await;
+    connected
+        .unwrap_or_else(|_| Err(timed_out("the database does not answer")))
+        .map_err(|error| failed(place, &error))
 }
 
 fn failed(place: &str, error: &sqlx::Error) -> OpenError {

@@ -17,8 +17,13 @@ const GROUP: usize = 512;
 
 type Answer = Result<Appended, AppendError>;
 
-/// An append and who waits for it.
-pub(super) type Request = (Append, oneshot::Sender<Answer>);
+/// What the writer is asked for.
+pub(super) enum Request {
+    /// To append.
+    Append { append: Box<Append>, answer: oneshot::Sender<Answer> },
+    /// To end.
+    Close,
+}
 
 pub(super) struct Writer {
     pub(super) options: PgConnectOptions,
@@ -38,11 +43,24 @@ enum Failure {
 }
 
 impl Writer {
-    /// Runs until nobody can ask any more.
+    /// Runs until it is told to end, or nobody can ask any more.
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         let mut group = Vec::new();
-        while queue.recv_many(&mut group, GROUP).await > 0 {
-            let (appends, waiting): (Vec<_>, Vec<_>) = group.drain(..).unzip();
+        let mut closing = false;
+        while !closing && queue.recv_many(&mut group, GROUP).await > 0 {
+            let (mut appends, mut waiting) = (Vec::new(), Vec::new());
+            for request in group.drain(..) {
+                match request {
+                    Request::Append { append, answer } => {
+                        appends.push(*append);
+                        waiting.push(answer);
+                    }
+                    Request::Close => closing = true,
+                }
+            }
+            if appends.is_empty() {
+                continue;
+            }
             for (waiting, answer) in waiting.into_iter().zip(self.append_all(&appends).await) {
                 // Whoever went away can ask again under the same idempotency key.
                 let _ = waiting.send(answer);

@@ -9,7 +9,9 @@ use futures::future::join_all;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Executor};
 use test_services::Postgres;
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
+use uuid::Uuid;
 
 use super::nodes::{check, load};
 use super::proxy::{Fault, Proxy};
@@ -121,31 +123,54 @@ async fn inv_b_what_cannot_be_settled_is_unknown_and_converges() {
     assert_eq!(open(&database).await.read_all(0, 9).await.expect("reads").len(), 2);
 }
 
-/// Invariants a and t: the database ends connections at random while two nodes write.
+/// A node that waits for its database on a busy machine, too.
+async fn patient(database: &str) -> Arc<PostgresJournal> {
+    let patient = PostgresSettings { patience: Duration::from_mins(1), ..settings() };
+    Arc::new(PostgresJournal::open(&url(database), patient).await.expect("opens"))
+}
+
+/// Loads both nodes for as long as something else goes on.
+async fn load_while<T>(nodes: [&Arc<PostgresJournal>; 2], running: JoinHandle<T>) -> (T, Vec<Uuid>) {
+    let mut acknowledged = Vec::new();
+    let mut round = 0;
+    while !running.is_finished() {
+        round += 1;
+        let [one, two] = [0, 1].map(|node| {
+            let (journal, name) = (nodes[node].clone(), format!("{node} in round {round}"));
+            async move { load(journal, &name, 5).await }
+        });
+        let (first, second) = tokio::join!(one, two);
+        acknowledged.extend([first, second].concat());
+    }
+    (running.await.expect("ends"), acknowledged)
+}
+
+/// Invariants a and t: the database ends all connections again and again while two nodes write.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn inv_a_t_killed_backends_lose_nothing() {
     let server = Postgres::shared();
     let database = server.database();
-    let (one, two) = (Arc::new(open(&database).await), Arc::new(open(&database).await));
-    let loads = async { tokio::join!(load(one.clone(), "one", 60), load(two.clone(), "two", 60)) };
-    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let stopped = Arc::clone(&stop);
+    let (one, two) = (patient(&database).await, patient(&database).await);
     let admin = database.clone();
     let killer = tokio::task::spawn_blocking(move || {
-        let mut killed = 0;
-        while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
-            let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-                WHERE application_name = 'watchword' AND datname = current_database()";
-            killed += server.psql(&admin, sql).trim().parse::<u32>().expect("a number");
-            std::thread::sleep(Duration::from_millis(60));
-        }
-        killed
+        let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+            WHERE application_name = 'watchword' AND datname = current_database()";
+        let kill = |_| {
+            std::thread::sleep(Duration::from_millis(150));
+            server.psql(&admin, sql).trim().parse::<u32>().expect("a number")
+        };
+        (0..10).map(kill).sum::<u32>()
     });
-    let (first, second) = loads.await;
-    stop.store(true, std::sync::atomic::Ordering::Relaxed);
-    assert!(killer.await.expect("ends") > 0);
-    check(&*one, &[first, second].concat()).await;
-    assert_eq!(*one.watch_head().borrow(), one.head().await.expect("has a head"));
+    let (killed, acknowledged) = load_while([&one, &two], killer).await;
+    assert!(killed > 10);
+    check(&*one, &acknowledged).await;
+    let head = one.head().await.expect("has a head");
+    for node in [&one, &two] {
+        let follows = tokio::time::timeout(Duration::from_secs(10), async {
+            node.watch_head().wait_for(|seen| *seen == head).await.map(|_| ())
+        });
+        follows.await.expect("soon").expect("lives");
+    }
 }
 
 /// Invariants a and t: the whole server crashes under load, twice, and comes again.
@@ -153,7 +178,7 @@ async fn inv_a_t_killed_backends_lose_nothing() {
 async fn inv_a_t_a_crashed_server_loses_nothing() {
     let mut server = Postgres::start();
     let database = server.database();
-    let (one, two) = (Arc::new(open(&database).await), Arc::new(open(&database).await));
+    let (one, two) = (patient(&database).await, patient(&database).await);
     let crashes = tokio::task::spawn_blocking(move || {
         for _ in 0..2 {
             std::thread::sleep(Duration::from_millis(150));
@@ -162,9 +187,8 @@ async fn inv_a_t_a_crashed_server_loses_nothing() {
         }
         server
     });
-    let (first, second) = tokio::join!(load(one.clone(), "one", 150), load(two, "two", 150));
-    let _server = crashes.await.expect("ends");
-    check(&*one, &[first, second].concat()).await;
+    let (_server, acknowledged) = load_while([&one, &two], crashes).await;
+    check(&*one, &acknowledged).await;
 }
 
 /// The rows of the answer come before the commit: what fails at the commit itself was not written.

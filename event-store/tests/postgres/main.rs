@@ -1,19 +1,11 @@
 //! The PostgreSQL journal: the contract, alone and with several nodes, and what breaks between a node and its database.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use domain::StreamId;
-use event_store::contract;
-use event_store::{
-    Append, AppendError, Appended, Claim, Journal, PostgresJournal, PostgresSettings, PostgresUrl, Snapshot,
-    StoreError, StoredIdempotency,
-};
-use schemas::envelope::RecordedEvent;
+use event_store::contract::{self, Nodes};
+use event_store::{PostgresJournal, PostgresSettings, PostgresUrl};
 use test_services::Postgres;
-use tokio::sync::watch;
 
 mod faults;
 mod nodes;
@@ -33,79 +25,8 @@ async fn open(database: &str) -> PostgresJournal {
     PostgresJournal::open(&url(database), settings()).await.expect("opens")
 }
 
-/// What is appended and read through one node now, through another then.
-struct Nodes {
-    nodes: Vec<PostgresJournal>,
-    turn: AtomicUsize,
-}
-
-impl Nodes {
-    async fn open(database: &str, count: usize) -> Self {
-        let mut nodes = Vec::new();
-        for _ in 0..count {
-            nodes.push(open(database).await);
-        }
-        Self { nodes, turn: AtomicUsize::new(0) }
-    }
-
-    fn next(&self) -> &PostgresJournal {
-        &self.nodes[self.turn.fetch_add(1, Ordering::Relaxed) % self.nodes.len()]
-    }
-}
-
-#[async_trait]
-impl Journal for Nodes {
-    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        self.next().append(append).await
-    }
-
-    async fn read_stream(&self, stream: &StreamId, after: u64) -> Result<Vec<RecordedEvent>, StoreError> {
-        self.next().read_stream(stream, after).await
-    }
-
-    async fn read_all(&self, after: u64, limit: usize) -> Result<Vec<RecordedEvent>, StoreError> {
-        self.next().read_all(after, limit).await
-    }
-
-    async fn read_positions(&self, positions: &[u64]) -> Result<Vec<RecordedEvent>, StoreError> {
-        self.next().read_positions(positions).await
-    }
-
-    async fn head(&self) -> Result<u64, StoreError> {
-        self.next().head().await
-    }
-
-    fn watch_head(&self) -> watch::Receiver<u64> {
-        self.next().watch_head()
-    }
-
-    fn is_shared(&self) -> bool {
-        true
-    }
-
-    async fn versions(&self, streams: &[StreamId]) -> Result<Vec<u64>, StoreError> {
-        self.next().versions(streams).await
-    }
-
-    async fn claim_owner(&self, claim: &Claim) -> Result<Option<StreamId>, StoreError> {
-        self.next().claim_owner(claim).await
-    }
-
-    async fn claims(&self, kind: &str, prefix: &str) -> Result<Vec<(Claim, StreamId)>, StoreError> {
-        self.next().claims(kind, prefix).await
-    }
-
-    async fn idempotent(&self, key: &[u8; 32]) -> Result<Option<StoredIdempotency>, StoreError> {
-        self.next().idempotent(key).await
-    }
-
-    async fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError> {
-        self.next().load_snapshot(stream).await
-    }
-
-    async fn save_snapshot(&self, stream: &StreamId, snapshot: Snapshot) -> Result<(), StoreError> {
-        self.next().save_snapshot(stream, snapshot).await
-    }
+async fn two_nodes(database: &str) -> Nodes {
+    Nodes::new(vec![Arc::new(open(database).await), Arc::new(open(database).await)])
 }
 
 macro_rules! contract {
@@ -124,7 +45,7 @@ macro_rules! contract {
 
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                contract::$name(Arc::new(Nodes::open(&Postgres::shared().database(), 2).await)).await;
+                contract::$name(Arc::new(super::two_nodes(&Postgres::shared().database()).await)).await;
             })*
         }
     };

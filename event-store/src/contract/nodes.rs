@@ -1,0 +1,108 @@
+//! A journal that several nodes write to, as a test sees it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use domain::StreamId;
+use schemas::envelope::RecordedEvent;
+use tokio::sync::watch;
+
+use crate::journal::{
+    Append, AppendError, Appended, Claim, Journal, Snapshot, StoreError, StoredIdempotency,
+};
+
+/// One journal through several nodes, which are asked in turn. It says that it is shared, and counts how often it is
+/// asked for versions and how many events it gives of streams.
+pub struct Nodes {
+    nodes: Vec<Arc<dyn Journal>>,
+    turn: AtomicUsize,
+    versions_asked: AtomicUsize,
+    events_read: AtomicUsize,
+}
+
+impl Nodes {
+    /// These nodes, of one journal.
+    pub fn new(nodes: Vec<Arc<dyn Journal>>) -> Self {
+        let zero = AtomicUsize::default;
+        Self { nodes, turn: zero(), versions_asked: zero(), events_read: zero() }
+    }
+
+    /// How often [`Journal::versions`] was called since this was asked before.
+    pub fn versions_asked(&self) -> usize {
+        self.versions_asked.swap(0, Ordering::Relaxed)
+    }
+
+    /// How many events [`Journal::read_stream`] gave since this was asked before.
+    pub fn events_read(&self) -> usize {
+        self.events_read.swap(0, Ordering::Relaxed)
+    }
+
+    fn next(&self) -> &Arc<dyn Journal> {
+        &self.nodes[self.turn.fetch_add(1, Ordering::Relaxed) % self.nodes.len()]
+    }
+}
+
+#[async_trait]
+impl Journal for Nodes {
+    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        self.next().append(append).await
+    }
+
+    async fn read_stream(&self, stream: &StreamId, after: u64) -> Result<Vec<RecordedEvent>, StoreError> {
+        let events = self.next().read_stream(stream, after).await?;
+        self.events_read.fetch_add(events.len(), Ordering::Relaxed);
+        Ok(events)
+    }
+
+    async fn read_all(&self, after: u64, limit: usize) -> Result<Vec<RecordedEvent>, StoreError> {
+        self.next().read_all(after, limit).await
+    }
+
+    async fn read_positions(&self, positions: &[u64]) -> Result<Vec<RecordedEvent>, StoreError> {
+        self.next().read_positions(positions).await
+    }
+
+    async fn head(&self) -> Result<u64, StoreError> {
+        self.next().head().await
+    }
+
+    fn watch_head(&self) -> watch::Receiver<u64> {
+        self.next().watch_head()
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    async fn versions(&self, streams: &[StreamId]) -> Result<Vec<u64>, StoreError> {
+        self.versions_asked.fetch_add(1, Ordering::Relaxed);
+        self.next().versions(streams).await
+    }
+
+    async fn claim_owner(&self, claim: &Claim) -> Result<Option<StreamId>, StoreError> {
+        self.next().claim_owner(claim).await
+    }
+
+    async fn claims(&self, kind: &str, prefix: &str) -> Result<Vec<(Claim, StreamId)>, StoreError> {
+        self.next().claims(kind, prefix).await
+    }
+
+    async fn idempotent(&self, key: &[u8; 32]) -> Result<Option<StoredIdempotency>, StoreError> {
+        self.next().idempotent(key).await
+    }
+
+    async fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError> {
+        self.next().load_snapshot(stream).await
+    }
+
+    async fn save_snapshot(&self, stream: &StreamId, snapshot: Snapshot) -> Result<(), StoreError> {
+        self.next().save_snapshot(stream, snapshot).await
+    }
+
+    async fn close(&self) {
+        for node in &self.nodes {
+            node.close().await;
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Wrapped keys in a SQLite file, for one process.
+
+use std::path::Path;
+
+use async_trait::async_trait;
+use domain::{AppId, UserId};
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
+use sqlx::{ConnectOptions, Connection, SqliteConnection};
+use tokio::sync::{mpsc, oneshot};
+
+use super::WrappedKeys;
+use crate::journal::{OpenError, StoreError};
+use crate::sqlite::file::{self, Kind};
+
+const KIND: Kind = Kind {
+    what: "Watchword key store",
+    application_id: 0x5741_4b31,
+    format: 1,
+    schema: SCHEMA,
+    upgrades: &[],
+};
+
+// An erased person's row stays, with nothing in it: no new key must ever be made for them.
+const SCHEMA: &str = "
+CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE data_keys (person BLOB PRIMARY KEY, wrapped BLOB) STRICT, WITHOUT ROWID;
+CREATE TABLE signing_keys (
+    app_id TEXT NOT NULL, kid TEXT NOT NULL, alg TEXT NOT NULL, wrapped BLOB NOT NULL, PRIMARY KEY (app_id, kid)
+) STRICT, WITHOUT ROWID;
+";
+
+/// How many requests are committed together at most.
+const GROUP: usize = 256;
+
+pub(super) struct SqliteKeys {
+    readers: SqlitePool,
+    requests: mpsc::Sender<Request>,
+}
+
+enum Request {
+    DataKey {
+        person: UserId,
+        wrapped: Vec<u8>,
+        answer: oneshot::Sender<Result<Option<Vec<u8>>, StoreError>>,
+    },
+    SigningKey {
+        app: AppId,
+        kid: String,
+        alg: String,
+        wrapped: Vec<u8>,
+        answer: oneshot::Sender<Result<(), StoreError>>,
+    },
+    Erase {
+        person: UserId,
+        answer: oneshot::Sender<Result<(), StoreError>>,
+    },
+    /// To end.
+    Close,
+}
+
+impl SqliteKeys {
+    /// Whether there is a file, which is then ours.
+    pub(super) fn exists(path: &Path) -> Result<bool, OpenError> {
+        Ok(file::check(path, &KIND)?.is_some())
+    }
+
+    /// Opens the file, and makes it where there is none, with this check in it.
+    pub(super) async fn open(path: &Path, check: &[u8]) -> Result<Self, OpenError> {
+        let format = if let Some(format) = file::check(path, &KIND)? {
+            format
+        } else {
+            // It is there from the first moment on, so that no key is ever wrapped by another one.
+            let check = file::hex(check);
+            file::create(path, &KIND, &format!("INSERT INTO meta VALUES ('check', x'{check}');")).await?;
+            KIND.format
+        };
+        let options = file::options(path).pragma("secure_delete", "ON");
+        let connection = file::open(path, &options, &KIND, format).await?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(2)
+            .test_before_acquire(false)
+            .connect_with(options.clone().read_only(true))
+            .await
+            .map_err(|error| file::damaged_or_failed(path, &error))?;
+        let (requests, queue) = mpsc::channel(1024);
+        tokio::spawn(write(options, connection, queue));
+        Ok(Self { readers, requests })
+    }
+
+    /// Opens the file for reading.
+    pub(super) async fn look(path: &Path) -> Result<Self, OpenError> {
+        Ok(Self { readers: file::look(path).await?, requests: mpsc::channel(1).0 })
+    }
+
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Request,
+    ) -> Result<T, StoreError> {
+        let stopped = || StoreError::Unavailable("the key store's writer has stopped".to_owned());
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(request(answer)).await.map_err(|_| stopped())?;
+        answered.await.unwrap_or_else(|_| Err(stopped()))
+    }
+}
+
+#[async_trait]
+impl WrappedKeys for SqliteKeys {
+    async fn check(&self) -> Result<Vec<u8>, sqlx::Error> {
+        sqlx::query_scalar("SELECT value FROM meta WHERE key = 'check'").fetch_one(&self.readers).await
+    }
+
+    async fn data_key(&self, person: UserId) -> Result<Option<Option<Vec<u8>>>, StoreError> {
+        Ok(sqlx::query_scalar("SELECT wrapped FROM data_keys WHERE person = ?1")
+            .bind(person.0.as_bytes().as_slice())
+            .fetch_optional(&self.readers)
+            .await?)
+    }
+
+    async fn keep_data_key(&self, person: UserId, wrapped: Vec<u8>) -> Result<Option<Vec<u8>>, StoreError> {
+        self.ask(|answer| Request::DataKey { person, wrapped, answer }).await
+    }
+
+    async fn erase_data_key(&self, person: UserId) -> Result<(), StoreError> {
+        self.ask(|answer| Request::Erase { person, answer }).await
+    }
+
+    async fn signing_key(&self, app: &AppId, kid: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(sqlx::query_scalar("SELECT wrapped FROM signing_keys WHERE app_id = ?1 AND kid = ?2")
+            .bind(app.as_str())
+            .bind(kid)
+            .fetch_optional(&self.readers)
+            .await?)
+    }
+
+    async fn keep_signing_key(
+        &self,
+        app: &AppId,
+        kid: &str,
+        alg: &str,
+        wrapped: Vec<u8>,
+    ) -> Result<(), StoreError> {
+        let (app, kid, alg) = (app.clone(), kid.to_owned(), alg.to_owned());
+        self.ask(|answer| Request::SigningKey { app, kid, alg, wrapped, answer }).await
+    }
+
+    async fn close(&self) {
+        self.readers.close().await;
+        // It fails when the writer has ended already, which is as well.
+        let _ = self.requests.send(Request::Close).await;
+        self.requests.closed().await;
+    }
+}
+
+/// The one task that writes: as in the journal, whatever is queued is committed together.
+async fn write(
+    options: SqliteConnectOptions,
+    connection: SqliteConnection,
+    mut queue: mpsc::Receiver<Request>,
+) {
+    let mut connection = Some(connection);
+    let mut group = Vec::new();
+    let mut closing = false;
+    while !closing && queue.recv_many(&mut group, GROUP).await > 0 {
+        closing = group.iter().any(|request| matches!(request, Request::Close));
+        let outcome = async {
+            let mut open = match connection.take() {
+                Some(open) => open,
+                None => options.connect().await?,
+            };
+            let kept = write_group(&mut open, &group).await?;
+            connection = Some(open);
+            Ok::<_, sqlx::Error>(kept)
+        };
+        let outcome = outcome.await.map_err(|error| {
+            tracing::error!(%error, "the key store could not write");
+            StoreError::from(error)
+        });
+        for (place, request) in group.drain(..).enumerate() {
+            // Nobody waits any more: what is kept is kept.
+            match request {
+                Request::DataKey { answer, .. } => {
+                    let _ =
+                        answer.send(outcome.as_ref().map(|kept| kept[place].clone()).map_err(Clone::clone));
+                }
+                Request::SigningKey { answer, .. } | Request::Erase { answer, .. } => {
+                    let _ = answer.send(outcome.as_ref().map(|_| ()).map_err(Clone::clone));
+                }
+                Request::Close => {}
+            }
+        }
+    }
+    if let Some(connection) = connection
+        && let Err(error) = connection.close().await
+    {
+        tracing::warn!(%error, "the key store could not close its connection");
+    }
+}
+
+/// Answers, by place, with the wrapped data key that is there after the commit.
+async fn write_group(
+    connection: &mut SqliteConnection,
+    group: &[Request],
+) -> Result<Vec<Option<Vec<u8>>>, sqlx::Error> {
+    let mut kept = Vec::with_capacity(group.len());
+    let mut erased = false;
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    for request in group {
+        kept.push(match request {
+            Request::DataKey { person, wrapped, .. } => {
+                // The conflict changes nothing, but makes the statement give back the row that is there.
+                sqlx::query_scalar(
+                    "INSERT INTO data_keys VALUES (?1, ?2)
+                     ON CONFLICT (person) DO UPDATE SET wrapped = wrapped RETURNING wrapped",
+                )
+                .bind(person.0.as_bytes().as_slice())
+                .bind(wrapped.as_slice())
+                .fetch_one(&mut *transaction)
+                .await?
+            }
+            Request::SigningKey { app, kid, alg, wrapped, .. } => {
+                sqlx::query("INSERT OR REPLACE INTO signing_keys VALUES (?1, ?2, ?3, ?4)")
+                    .bind(app.as_str())
+                    .bind(kid)
+                    .bind(alg)
+                    .bind(wrapped.as_slice())
+                    .execute(&mut *transaction)
+                    .await?;
+                None
+            }
+            Request::Erase { person, .. } => {
+                erased = true;
+                sqlx::query("INSERT OR REPLACE INTO data_keys VALUES (?1, NULL)")
+                    .bind(person.0.as_bytes().as_slice())
+                    .execute(&mut *transaction)
+                    .await?;
+                None
+            }
+            Request::Close => None,
+        });
+    }
+    transaction.commit().await?;
+    if erased {
+        // The old page is still in the log: a checkpoint moves the new one into the file and empties the log.
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_all(connection).await?;
+    }
+    Ok(kept)
+}
