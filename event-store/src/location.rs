@@ -8,6 +8,7 @@ use crate::postgres::{InvalidPostgresUrl, PostgresUrl};
 
 /// A file for one process, or a PostgreSQL database for several. Shown without a password.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a process has three of them")]
 pub enum Location {
     /// A SQLite file.
     File(PathBuf),

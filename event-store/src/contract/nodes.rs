@@ -15,7 +15,7 @@ use crate::journal::{
 /// One journal through several nodes, which are asked in turn. It says that it is shared, and counts how often it is
 /// asked for versions and how many events it gives of streams.
 pub struct Nodes {
-    nodes: Vec<Arc<dyn Journal>>,
+    list: Vec<Arc<dyn Journal>>,
     turn: AtomicUsize,
     versions_asked: AtomicUsize,
     events_read: AtomicUsize,
@@ -23,9 +23,9 @@ pub struct Nodes {
 
 impl Nodes {
     /// These nodes, of one journal.
-    pub fn new(nodes: Vec<Arc<dyn Journal>>) -> Self {
+    pub fn new(list: Vec<Arc<dyn Journal>>) -> Self {
         let zero = AtomicUsize::default;
-        Self { nodes, turn: zero(), versions_asked: zero(), events_read: zero() }
+        Self { list, turn: zero(), versions_asked: zero(), events_read: zero() }
     }
 
     /// How often [`Journal::versions`] was called since this was asked before.
@@ -39,7 +39,7 @@ impl Nodes {
     }
 
     fn next(&self) -> &Arc<dyn Journal> {
-        &self.nodes[self.turn.fetch_add(1, Ordering::Relaxed) % self.nodes.len()]
+        &self.list[self.turn.fetch_add(1, Ordering::Relaxed) % self.list.len()]
     }
 }
 
@@ -101,7 +101,7 @@ impl Journal for Nodes {
     }
 
     async fn close(&self) {
-        for node in &self.nodes {
+        for node in &self.list {
             node.close().await;
         }
     }

@@ -17,8 +17,8 @@ use super::nodes::{check, load};
 use super::proxy::{Fault, Proxy};
 use super::{open, settings, url};
 
-fn once() -> Option<Idempotency> {
-    Some(Idempotency { key: [1; 32], fingerprint: [2; 32] })
+fn once() -> Idempotency {
+    Idempotency { key: [1; 32], fingerprint: [2; 32] }
 }
 
 /// Sends appends through a network that breaks at one of them, and returns the journal behind the network.
@@ -33,10 +33,14 @@ async fn through(
     journal.append(append(&stream("a"), 0, 1)).await.expect("appends");
     proxy.break_next(fault).await;
     let sent = [
-        Append { idempotency: once(), taken: vec![(claim("x"), stream("b"))], ..append(&stream("b"), 0, 2) },
+        Append {
+            idempotency: Some(once()),
+            taken: vec![(claim("x"), stream("b"))],
+            ..append(&stream("b"), 0, 2)
+        },
         append(&stream("a"), 0, 1),
         Append { released: vec![claim("y")], ..append(&stream("a"), 1, 3) },
-        Append { idempotency: once(), ..append(&stream("c"), 0, 1) },
+        Append { idempotency: Some(once()), ..append(&stream("c"), 0, 1) },
         Append { taken: vec![(claim("x"), stream("d"))], ..append(&stream("d"), 0, 1) },
     ];
     let answers = join_all(sent.into_iter().map(|append| journal.append(append))).await;
@@ -103,7 +107,7 @@ async fn inv_b_what_cannot_be_settled_is_unknown_and_converges() {
     };
     let journal = PostgresJournal::open(&url(&proxy.url(&database)), impatient).await.expect("opens");
     journal.append(append(&stream("a"), 0, 1)).await.expect("appends");
-    proxy.break_next(Fault::Late(Duration::from_secs(3600))).await;
+    proxy.break_next(Fault::Late(Duration::from_hours(1))).await;
     let sent = append(&stream("a"), 1, 1);
     let sending = journal.append(sent.clone());
     let crash = async {
@@ -161,8 +165,8 @@ async fn inv_a_t_killed_backends_lose_nothing() {
         };
         (0..10).map(kill).sum::<u32>()
     });
-    let (killed, acknowledged) = load_while([&one, &two], killer).await;
-    assert!(killed > 10);
+    let (ended, acknowledged) = load_while([&one, &two], killer).await;
+    assert!(ended > 10);
     check(&*one, &acknowledged).await;
     let head = one.head().await.expect("has a head");
     for node in [&one, &two] {
