@@ -43,8 +43,9 @@ const OLDEST_SERVER: (i64, i64, i64) = (2, 12, 0);
 /// In the stream's metadata: the id of the journal's first event, which tells two journals apart.
 const FIRST_EVENT: &str = "watchword_first_event";
 
-/// How long a batch may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a batch may take, and how long a question: what is asked of a cluster that elects a leader is lost.
+const PATIENCE: Duration = Duration::from_secs(5);
+const QUESTION: Duration = Duration::from_secs(2);
 /// How often an idle relay asks itself whether the connection is a new one.
 const TICK: Duration = Duration::from_millis(250);
 /// How long a relay that lost a race lets the winner go first.
@@ -187,7 +188,7 @@ impl Relay {
         let ending = watch::Sender::new(false);
         let head = journal.watch_head();
         let mut jetstream = jetstream::new(nats.clone());
-        jetstream.set_timeout(PATIENCE);
+        jetstream.set_timeout(QUESTION);
         let publisher = Publisher { nats, jetstream, journal, settings, standing };
         let task = tokio::spawn(publisher.run(ending.subscribe()));
         Self { standing: seen, head, ending, task: Mutex::new(Some(task)) }
