@@ -10,9 +10,11 @@ pub mod bus;
 mod csv;
 mod events;
 pub mod feed;
+mod lane;
 mod projections;
 pub mod runner;
 mod sessions;
+mod sharing;
 mod stats;
 mod users;
 
@@ -25,7 +27,8 @@ use read_models::{Projector, ReadModels};
 use tokio::sync::watch;
 use utoipa_axum::router::OpenApiRouter;
 
-pub use runner::{ProjectionStatus, ProjectorState};
+pub use read_models::ProjectorState;
+pub use runner::{ProjectionStatus, SharingSettings};
 
 use crate::bus::Bus;
 use crate::feed::Feed;
@@ -46,6 +49,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// What brings the newest events. Without it they are read from the journal.
     pub bus: Option<Bus>,
+    /// This node's part where several share the projectors.
+    pub sharing: SharingSettings,
 }
 
 /// The service.
@@ -69,9 +74,9 @@ impl ProjectionService {
         parts: Parts,
         projectors: Vec<Arc<dyn Projector>>,
     ) -> Result<Arc<Self>, StoreError> {
-        let Parts { repository, models, authenticator, clock, bus } = parts;
+        let Parts { repository, models, authenticator, clock, bus, sharing } = parts;
         let feed = Arc::new(Feed::start(repository.clone(), bus));
-        let runner = Runner::start(repository.clone(), feed, models.clone(), projectors).await?;
+        let runner = Runner::start(repository.clone(), feed, models.clone(), projectors, sharing).await?;
         Ok(Arc::new(Self { repository, models, authenticator, clock, runner }))
     }
 
@@ -106,8 +111,8 @@ impl ProjectionService {
     }
 
     /// Undoes [`ProjectionService::pause`].
-    pub fn resume(&self, model: &str) -> bool {
-        self.runner.resume(model)
+    pub async fn resume(&self, model: &str) -> bool {
+        self.runner.resume(model).await
     }
 
     /// Ends event streams and lets every projector finish its batch.

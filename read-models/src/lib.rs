@@ -6,15 +6,22 @@
 //! checkpoint commit together, and it applies a batch only if that starts right behind its checkpoint: what it has
 //! applied is always a prefix of the log.
 //!
+//! They live in a file, for one process, or in PostgreSQL, where several nodes share the projectors by leases
+//! ([`leases`]). What a model writes and asks is said once for both ([`Transaction`]).
+//!
 //! Personal data is kept sealed with the person's own key, and found through blind indexes.
 #![deny(missing_docs)]
 
 pub mod audit_log;
+mod checkpoint;
+mod database;
+pub mod leases;
 pub mod login_checks;
 pub mod page;
 pub mod projector;
 mod rows;
 pub mod sessions;
+mod sql;
 pub mod stats;
 pub mod store;
 pub mod users;
@@ -22,6 +29,10 @@ pub mod users;
 #[cfg(test)]
 mod tests;
 
+pub use checkpoint::{Checkpoint, JournalError};
+pub use database::OpenError;
+pub use leases::{Lease, Leases, ProjectorState, Standing};
 pub use page::{Page, Paging};
 pub use projector::{ApplyError, ProjectError, ProjectedEvent, Projector};
-pub use store::{Checkpoint, JournalError, OpenError, ReadError, ReadModels};
+pub use sql::Transaction;
+pub use store::{ReadError, ReadModels};

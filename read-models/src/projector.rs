@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use domain::Event;
 use event_store::StoreError;
 use schemas::envelope::RecordedEvent;
-use sqlx::SqliteConnection;
+
+use crate::sql::Transaction;
 
 /// An event as projectors get it: read and decoded once for all of them.
 #[derive(Clone, Debug)]
@@ -65,9 +66,55 @@ pub enum ApplyError {
         /// The one that was there.
         found: u64,
     },
+    /// Another node writes the read model now.
+    #[error("another node has taken the projector over")]
+    LeaseLost,
     /// The projector failed.
     #[error(transparent)]
     Project(#[from] ProjectError),
+}
+
+impl ApplyError {
+    /// Whether the same batch may go well a little later, because it was not its fault: a store cannot be reached.
+    pub fn is_transient(&self) -> bool {
+        let unavailable = |error: &StoreError| matches!(error, StoreError::Unavailable(_));
+        match self {
+            Self::Gap { .. } | Self::LeaseLost | Self::Project(ProjectError::Damaged(_)) => false,
+            Self::Project(ProjectError::Event { source, .. } | ProjectError::Seal(source)) => {
+                unavailable(source)
+            }
+            Self::Project(ProjectError::Tables(error)) => !is_refusal(error),
+        }
+    }
+}
+
+/// Whether the database understood the statement and will not do it. What remains is lost connections, locks, a server
+/// that stops or starts (PostgreSQL's classes 08, 25, 40, 53, 55, 57 and 58), and files that cannot be written.
+fn is_refusal(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(error) => {
+            let code = error.code().unwrap_or_default();
+            let is_class = code.len() == 5;
+            let transient = ["08", "25", "40", "53", "55", "57", "58"];
+            if is_class {
+                !transient.iter().any(|class| code.starts_with(class))
+            } else {
+                is_constraint(&code)
+            }
+        }
+        sqlx::Error::ColumnDecode { .. }
+        | sqlx::Error::ColumnNotFound(_)
+        | sqlx::Error::Decode(_)
+        | sqlx::Error::Encode(_)
+        | sqlx::Error::TypeNotFound { .. }
+        | sqlx::Error::RowNotFound => true,
+        _ => false,
+    }
+}
+
+/// Of `SQLite`'s result codes: an error of the statement (1), or a violated constraint (19).
+fn is_constraint(code: &str) -> bool {
+    code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 1 | 19))
 }
 
 impl From<sqlx::Error> for ApplyError {
@@ -89,14 +136,15 @@ pub trait Projector: Send + Sync + 'static {
     /// Its tables.
     fn tables(&self) -> &'static [&'static str];
 
-    /// The statements that make the tables if they are not there.
+    /// The statements that make the tables if they are not there, as `SQLite` has them: with `STRICT` tables, and
+    /// columns of the types `INTEGER`, `TEXT` and `BLOB`.
     fn ddl(&self) -> &'static str;
 
     /// Writes what a batch changes. The batch is never empty and starts right behind the one before.
-    async fn project(&self, tx: &mut SqliteConnection, batch: &[ProjectedEvent]) -> Result<(), ProjectError>;
+    async fn project(&self, tx: &mut Transaction, batch: &[ProjectedEvent]) -> Result<(), ProjectError>;
 }
 
-/// The name a projector's checkpoint is kept under.
-pub(crate) fn key(projector: &dyn Projector) -> String {
+/// The name a projector's checkpoint is kept under: that of its read model, and the version of its tables.
+pub fn key(projector: &dyn Projector) -> String {
     format!("{}_v{}", projector.name(), projector.version())
 }

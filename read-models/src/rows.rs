@@ -1,30 +1,10 @@
-//! Rows on their way in and out: JSON arrays for multi-row statements, sealed members, times.
+//! Rows on their way in and out: sealed members, times, ids.
 
 use domain::{Personal, Timestamp, UserId};
 use event_store::{Sealer, StoreError};
-use serde::Serialize;
 use uuid::Uuid;
 
 use crate::projector::ProjectError;
-
-/// Rows for `json_each`: one statement and one parameter, however many rows there are.
-pub(crate) fn json_rows<T: Serialize>(rows: &[T]) -> String {
-    serde_json::to_string(rows).expect("rows are plain arrays of texts and numbers")
-}
-
-/// Bytes for `unhex()`, as JSON has none.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a String takes everything");
-        text
-    })
-}
-
-/// An id for `unhex()`.
-pub(crate) fn hex_id(id: Uuid) -> String {
-    id.simple().to_string()
-}
 
 /// The associated data binds a sealed member to its row: moved to another row it does not open.
 fn aad(table: &str, id: Uuid) -> Vec<u8> {
@@ -74,11 +54,6 @@ pub(crate) fn time(microseconds: i64) -> Result<Timestamp, StoreError> {
 /// A stored id.
 pub(crate) fn id(bytes: &[u8]) -> Result<Uuid, StoreError> {
     Uuid::from_slice(bytes).map_err(|_| StoreError::Damaged("an id".to_owned()))
-}
-
-/// A position as `SQLite` keeps it.
-pub(crate) fn stored(position: u64) -> i64 {
-    i64::try_from(position).unwrap_or(i64::MAX)
 }
 
 impl ProjectError {

@@ -12,8 +12,10 @@ use std::time::Duration;
 
 use command_service::relay::{self, RelaySettings};
 use domain::lockout::LockoutPolicy;
+use event_store::location::{InvalidLocation, Location};
 use http_kit::limits::{Rate, RateSettings};
 use ipnet::IpNet;
+use projection_service::SharingSettings;
 use secrecy::SecretString;
 use url::Url;
 
@@ -43,7 +45,11 @@ pub static KEYS: &[Key] = &[
     ),
     key("data_dir", "./data", "the folder of the stores and the keys"),
     key("journal_url", "sqlite:<data_dir>/journal.db", "the event journal"),
-    key("read_models_url", "sqlite:<data_dir>/read-models.db", "the read models"),
+    key(
+        "read_models_url",
+        "sqlite:<data_dir>/read-models.db",
+        "the read models; in postgres://…, which several nodes share, they are in the schema watchword_read",
+    ),
     key("key_store_url", "sqlite:<data_dir>/keys.db", "the key store"),
     key(
         "nats_url",
@@ -73,6 +79,17 @@ pub static KEYS: &[Key] = &[
     key("nats.duplicate_window", "120", "seconds that NATS remembers the ids of events"),
     key("nats.batch", "500", "events published together, 1000 at most"),
     key("nats.check_interval", "30", "seconds between two looks whether the stream's end is the journal's"),
+    key(
+        "projections.node",
+        "",
+        "the name of this node, where several share the projectors; no two may have the same [default: the host's name \
+         and a random part]",
+    ),
+    key(
+        "projections.lease",
+        "4",
+        "seconds after which another node takes over the projectors of one that is not heard of",
+    ),
     key("lockout.failures", "10", "wrong passwords within the window that lock an account"),
     key("lockout.window", "900", "seconds in which wrong passwords add up"),
     key(
@@ -129,7 +146,10 @@ pub struct Config {
     pub public_url: Option<Url>,
     pub data_dir: PathBuf,
     pub journal: PathBuf,
-    pub read_models: PathBuf,
+    pub read_models: Location,
+    /// None: made at each start.
+    pub projections_node: Option<String>,
+    pub projections_lease: Duration,
     pub key_store: PathBuf,
     pub master_key: Option<SecretString>,
     pub log: String,
@@ -212,7 +232,13 @@ impl Config {
                 .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
             public_url: values.take("public_url", public_url)?,
             journal: store(values, "journal_url", "journal.db")?,
-            read_models: store(values, "read_models_url", "read-models.db")?,
+            read_models: values
+                .take("read_models_url", location)?
+                .unwrap_or_else(|| Location::File(data_dir.join("read-models.db"))),
+            projections_node: values.take("projections.node", non_empty)?,
+            projections_lease: values
+                .take("projections.lease", parsed("a number of seconds"))?
+                .map_or(SharingSettings::LEASE, |n: NonZeroU32| Duration::from_secs(n.get().into())),
             key_store: store(values, "key_store_url", "keys.db")?,
             master_key: values.take("master_key", |text| non_empty(text).map(SecretString::from))?,
             log: values.take("log", log_directives)?.unwrap_or_else(|| "info".to_owned()),
@@ -458,6 +484,10 @@ fn sqlite_path(text: &str) -> Result<PathBuf, String> {
         );
     }
     non_empty(path).map(PathBuf::from)
+}
+
+fn location(text: &str) -> Result<Location, String> {
+    text.parse().map_err(|error: InvalidLocation| error.to_string())
 }
 
 fn public_url(text: &str) -> Result<Url, String> {

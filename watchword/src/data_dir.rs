@@ -66,8 +66,9 @@ pub fn inspect(config: &Config) -> Result<State, DataDirError> {
     if config.journal.exists() {
         return present(config);
     }
-    if let Some(store) = [&config.key_store, &config.read_models].into_iter().find(|store| store.exists()) {
-        return Err(DataDirError::NoJournal { journal: config.journal.clone(), present: store.clone() });
+    let others = [Some(config.key_store.as_path()), config.read_models.file()];
+    if let Some(store) = others.into_iter().flatten().find(|store| store.exists()) {
+        return Err(DataDirError::NoJournal { journal: config.journal.clone(), present: store.to_owned() });
     }
     if !foreign.is_empty() {
         foreign.sort();
@@ -96,7 +97,9 @@ fn incomplete(config: &Config, missing: &Path) -> DataDirError {
 }
 
 fn is_ours(config: &Config, path: &Path, name: &str) -> bool {
-    let of_a_store = [&config.journal, &config.read_models, &config.key_store].iter().any(|store| {
+    let stores =
+        [Some(config.journal.as_path()), config.read_models.file(), Some(config.key_store.as_path())];
+    let of_a_store = stores.into_iter().flatten().any(|store| {
         let store = store.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         name.starts_with(&store)
     });

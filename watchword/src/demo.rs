@@ -243,7 +243,7 @@ async fn ban(tour: &mut Tour, instance: &Instance, user: &str) -> anyhow::Result
     let expected = Expected::refusal(403, "user_banned");
     tour.call(Method::POST, &format!("{AUTH}/login"), None, Some(&body), expected).await?;
     tour.expect_events(&[]).await?;
-    instance.resume("login_checks")?;
+    instance.resume("login_checks").await?;
     tour.settle("login_checks").await?;
     tour.say("Started again, the read model catches up from the log by itself.");
     Ok(())

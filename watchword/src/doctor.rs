@@ -277,24 +277,28 @@ async fn events(findings: &mut Findings, journal: Arc<dyn Journal>, key_store: K
 }
 
 async fn read_models(findings: &mut Findings, config: &Config, journal: &dyn Journal) {
-    let path = &config.read_models;
-    if !path.exists() {
+    let file = config.read_models.file();
+    if file.is_some_and(|path| !path.exists()) {
         findings.fine("read models", "not there; the next start builds them from the journal");
         return;
     }
+    let what = match file {
+        Some(path) => format!("delete {0}, {0}-wal and {0}-shm", path.display()),
+        None => "drop the schema watchword_read".to_owned(),
+    };
     let remedy = format!(
-        "Stop the server and delete {0}, {0}-wal and {0}-shm: they hold derived data only, and are built anew from the \
-         journal at the next start",
-        path.display()
+        "Stop the server and {what}: they hold derived data only, and are built anew from the journal at the next start"
     );
-    let checkpoints = match ReadModels::look(path).await {
+    let checkpoints = match ReadModels::look(&config.read_models).await {
         Ok(checkpoints) => checkpoints,
         Err(error) => {
             findings.fault("read models", error.to_string());
             return;
         }
     };
-    pages(findings, "read models", path, &remedy).await;
+    if let Some(path) = file {
+        pages(findings, "read models", path, &remedy).await;
+    }
     let head = journal.head().await.unwrap_or_default();
     for checkpoint in checkpoints {
         let Checkpoint { projector, position, .. } = &checkpoint;

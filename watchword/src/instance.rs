@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -23,7 +24,7 @@ use http_kit::request::Edge;
 use http_kit::token::{ApiKeyToken, DerivedTokens};
 use http_kit::{AccessTokens, Authenticator, RateClass, RateLimits};
 use projection_service::bus::Bus;
-use projection_service::{ProjectionService, ProjectionStatus};
+use projection_service::{ProjectionService, ProjectionStatus, SharingSettings};
 use read_models::ReadModels;
 use schemas::ActorKind;
 use secrecy::SecretString;
@@ -118,7 +119,7 @@ async fn look(config: &Config, lock: &JournalLock, master_key: &MasterKey) -> an
     if config.key_store.exists() {
         KeyStore::look(&config.key_store, master_key).await?.close().await;
     }
-    if config.read_models.exists() {
+    if config.read_models.file().is_none_or(Path::exists) {
         ReadModels::look(&config.read_models).await?;
     }
     Ok(())
@@ -241,6 +242,10 @@ impl Instance {
                 authenticator,
                 clock: Arc::clone(&clock),
                 bus: bus.map(|(nats, _)| Bus { nats, consumer: bus::consumer_name(address) }),
+                sharing: SharingSettings {
+                    node: config.projections_node.clone().unwrap_or_else(|| node_name(&*clock)),
+                    lease: config.projections_lease,
+                },
             })
             .await?;
             services = services.merge(Arc::clone(&service).router());
@@ -313,9 +318,9 @@ impl Instance {
     }
 
     /// Lets a stopped projector go on.
-    pub fn resume(&self, projector: &str) -> anyhow::Result<()> {
+    pub async fn resume(&self, projector: &str) -> anyhow::Result<()> {
         match &self.projections {
-            Some(projections) if projections.resume(projector) => Ok(()),
+            Some(projections) if projections.resume(projector).await => Ok(()),
             _ => bail!("there is no projector {projector}"),
         }
     }
@@ -357,6 +362,13 @@ impl Instance {
         }
         self.stores.close().await;
     }
+}
+
+/// The host, which tells people where to look, and a random part, as two processes of a host are two nodes.
+fn node_name(clock: &dyn Clock) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "node".to_owned());
+    let id = clock.new_id().simple().to_string();
+    format!("{}-{}", host.trim(), &id[id.len() - 8..])
 }
 
 /// Makes the first apps and the first platform key, and writes that key where its owner finds it. A file that is gone

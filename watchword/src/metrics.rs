@@ -10,6 +10,9 @@ static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
 /// Seconds; a login is a password hash, the rest is much faster.
 const BUCKETS: &[f64] = &[0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
 
+/// Events of a batch: from one at a time to as many as are read at once.
+const BATCH_BUCKETS: &[f64] = &[1.0, 4.0, 16.0, 64.0, 250.0, 500.0, 1000.0];
+
 /// Starts counting. Further calls change nothing.
 pub fn start() {
     if HANDLE.get().is_some() {
@@ -17,6 +20,9 @@ pub fn start() {
     }
     let builder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), BUCKETS)
+        .and_then(|builder| {
+            builder.set_buckets_for_metric(Matcher::Suffix("_batch_events".to_owned()), BATCH_BUCKETS)
+        })
         .expect("the buckets are not empty");
     let recorder = builder.build_recorder();
     let handle = recorder.handle();

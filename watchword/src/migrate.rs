@@ -22,14 +22,17 @@ pub async fn run(config: &Config, as_json: bool) -> anyhow::Result<ExitCode> {
     };
     let mut out = std::io::stdout();
     if as_json {
-        let stores =
-            [&config.journal, &config.key_store, &config.read_models].map(|path| path.display().to_string());
+        let stores = [
+            config.journal.display().to_string(),
+            config.key_store.display().to_string(),
+            config.read_models.to_string(),
+        ];
         writeln!(out, "{}", json!({ "created": created, "stores": stores, "head": head }))?;
         return Ok(ExitCode::SUCCESS);
     }
     writeln!(out, "journal      {did}: {} (head {head})", config.journal.display())?;
     writeln!(out, "key store    {did}: {}", config.key_store.display())?;
-    writeln!(out, "read models  {did}: {}", config.read_models.display())?;
+    writeln!(out, "read models  {did}: {}", config.read_models)?;
     if created {
         writeln!(out, "platform key in {}", config.admin_key_file().display())?;
         if config.master_key.is_none() {

@@ -1,7 +1,6 @@
 //! From the journal through the relay and a real nats-server to the projectors, with the bus broken in every way.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,12 +12,13 @@ use command_service::relay::{Relay, RelaySettings};
 use domain::user::{RegistrationMethod, UserEvent, UserRegistered};
 use domain::{AppId, Email, Event, Personal, StreamId, UserId};
 use event_store::{
-    Append, Clock, KeyStore, LookupKey, MasterKey, Repository, Sealer, SqliteJournal, SystemClock, Write,
+    Append, Clock, KeyStore, Location, LookupKey, MasterKey, Repository, Sealer, SqliteJournal, SystemClock,
+    Write,
 };
 use http_kit::{AccessTokens, Authenticator, DerivedTokens};
 use projection_service::bus::Bus;
 use projection_service::feed::Feed;
-use projection_service::{Parts, ProjectionService};
+use projection_service::{Parts, ProjectionService, SharingSettings};
 use read_models::ReadModels;
 use schemas::{Actor, Metadata, bus};
 use test_services::Nats;
@@ -112,9 +112,9 @@ impl World {
     }
 
     async fn models(&self, file: &str) -> Arc<ReadModels> {
-        let path = self.folder.path().join(file);
+        let location = Location::File(self.folder.path().join(file));
         let lookup = Arc::new(LookupKey::new(&self.master));
-        Arc::new(ReadModels::open(&path as &Path, self.sealer.clone(), lookup).await.expect("opens"))
+        Arc::new(ReadModels::open(&location, self.sealer.clone(), lookup).await.expect("opens"))
     }
 
     async fn projections(&self, models: Arc<ReadModels>, bus: Option<Bus>) -> Arc<ProjectionService> {
@@ -125,7 +125,8 @@ impl World {
             DerivedTokens::new(&self.master),
             clock.clone(),
         ));
-        let parts = Parts { repository: self.repository.clone(), models, authenticator, clock, bus };
+        let sharing = SharingSettings { node: "only".to_owned(), lease: SharingSettings::LEASE };
+        let parts = Parts { repository: self.repository.clone(), models, authenticator, clock, bus, sharing };
         ProjectionService::start(parts).await.expect("starts")
     }
 

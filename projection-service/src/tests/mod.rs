@@ -2,4 +2,5 @@
 
 mod queries;
 mod running;
+mod sharing;
 mod world;

@@ -4,17 +4,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use read_models::users::UserFilter;
-use read_models::{Paging, ProjectError, ProjectedEvent, Projector};
-use sqlx::SqliteConnection;
+use read_models::{Paging, ProjectError, ProjectedEvent, Projector, Transaction};
 
 use super::world::*;
 
 /// A projector that writes its rows and then fails, at the event of one position, until it is healed.
-struct Poisoned {
-    inner: Arc<dyn Projector>,
-    position: u64,
-    fail: fn() -> ProjectError,
-    healed: Arc<AtomicBool>,
+pub(super) struct Poisoned {
+    pub inner: Arc<dyn Projector>,
+    pub position: u64,
+    pub fail: fn() -> ProjectError,
+    pub healed: Arc<AtomicBool>,
 }
 
 #[async_trait]
@@ -35,7 +34,7 @@ impl Projector for Poisoned {
         self.inner.ddl()
     }
 
-    async fn project(&self, tx: &mut SqliteConnection, batch: &[ProjectedEvent]) -> Result<(), ProjectError> {
+    async fn project(&self, tx: &mut Transaction, batch: &[ProjectedEvent]) -> Result<(), ProjectError> {
         self.inner.project(tx, batch).await?;
         let poison = batch.iter().any(|event| event.position() == self.position);
         if poison && !self.healed.load(Ordering::SeqCst) {
@@ -45,13 +44,13 @@ impl Projector for Poisoned {
     }
 }
 
-async fn until(mut condition: impl AsyncFnMut() -> bool) {
+pub(super) async fn until(mut condition: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !condition().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), waiting).await.expect("it comes true");
+    tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("it comes true");
 }
 
 #[tokio::test]
@@ -86,7 +85,7 @@ async fn stopped_by(fail: fn() -> ProjectError) -> String {
     for n in 0..40 {
         last = world.register(n, &format!("user{n}@example.com"), "Somebody").await;
     }
-    world.service.resume("stats");
+    assert!(world.service.resume("stats").await);
     until(async || world.service.status().iter().any(|status| status.state == "failed")).await;
     for name in ["login_checks", "users", "sessions", "audit_log"] {
         world.service.wait_for(name, last).await.expect("goes on");
@@ -127,9 +126,10 @@ async fn a_query_waits_for_its_token_and_no_longer_than_it_may() {
     let waiting = world.get(FULL, path, Some(position));
     let resuming = async {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        world.service.resume("users");
+        world.service.resume("users").await
     };
-    let ((status, fresh), ()) = tokio::join!(waiting, resuming);
+    let ((status, fresh), resumed) = tokio::join!(waiting, resuming);
+    assert!(resumed);
     assert_eq!((status, &fresh["total"]), (200, &1.into()));
     assert_eq!(fresh["items"][0]["name"], "Ada Lovelace");
     assert!(!world.service.pause("nothing").await);

@@ -12,8 +12,8 @@ use domain::{
     ApiKeyId, AppId, AppSettings, Email, Event, Permission, Personal, SessionId, StreamId, Timestamp, UserId,
 };
 use event_store::{
-    Append, Clock, FixedClock, Journal, KeyStore, LookupKey, MasterKey, Repository, Sealer, SqliteJournal,
-    Write,
+    Append, Clock, FixedClock, Journal, KeyStore, Location, LookupKey, MasterKey, Repository, Sealer,
+    SqliteJournal, Write,
 };
 use http::{Request, Response};
 use http_kit::{AccessTokens, ApiKeyToken, Authenticator, ConsistencyToken, DerivedTokens};
@@ -23,12 +23,15 @@ use serde_json::Value;
 use tower::ServiceExt;
 use uuid::Uuid;
 
-use crate::{Parts, ProjectionService};
+use crate::{Parts, ProjectionService, SharingSettings};
 
 pub(super) struct World {
     _directory: tempfile::TempDir,
     pub journal: Arc<dyn Journal>,
     pub repository: Arc<Repository>,
+    pub sealer: Arc<Sealer>,
+    pub lookup: Arc<LookupKey>,
+    authenticator: Arc<Authenticator>,
     pub models: Arc<ReadModels>,
     pub clock: Arc<FixedClock>,
     pub service: Arc<ProjectionService>,
@@ -72,9 +75,10 @@ impl World {
         let lookup = Arc::new(LookupKey::new(&master));
         let journal: Arc<dyn Journal> =
             Arc::new(SqliteJournal::open(&path("journal.db")).await.expect("opens"));
-        let models = ReadModels::open(&path("read-models.db"), sealer.clone(), lookup).await.expect("opens");
+        let location = Location::File(path("read-models.db"));
+        let models = ReadModels::open(&location, sealer.clone(), lookup.clone()).await.expect("opens");
         let models = Arc::new(models);
-        let repository = Arc::new(Repository::new(journal.clone(), sealer, 100));
+        let repository = Arc::new(Repository::new(journal.clone(), sealer.clone(), 100));
         let clock = Arc::new(FixedClock::new(at()));
         let tokens = DerivedTokens::new(&master);
         let authenticator = Arc::new(Authenticator::new(
@@ -86,17 +90,41 @@ impl World {
         let parts = Parts {
             repository: repository.clone(),
             models: models.clone(),
-            authenticator,
+            authenticator: authenticator.clone(),
             clock: clock.clone(),
             bus: None,
+            sharing: SharingSettings { node: "only".to_owned(), lease: SharingSettings::LEASE },
         };
         let projectors = projectors(&models);
         let service = ProjectionService::start_with(parts, projectors).await.expect("starts");
         let (router, _) = service.clone().router().split_for_parts();
-        let world =
-            Self { _directory: directory, journal, repository, models, clock, service, router, tokens };
+        let world = Self {
+            _directory: directory,
+            journal,
+            repository,
+            sealer,
+            lookup,
+            authenticator,
+            models,
+            clock,
+            service,
+            router,
+            tokens,
+        };
         world.keys().await;
         world
+    }
+
+    /// What another node is built of, with read models of its own choice.
+    pub fn parts(&self, models: Arc<ReadModels>, sharing: SharingSettings) -> Parts {
+        Parts {
+            repository: self.repository.clone(),
+            models,
+            authenticator: self.authenticator.clone(),
+            clock: self.clock.clone(),
+            bus: None,
+            sharing,
+        }
     }
 
     async fn keys(&self) {

@@ -1,9 +1,9 @@
 //! Asks `audit_log`.
 
 use domain::{AppId, Timestamp, UserId};
-use sqlx::{QueryBuilder, Sqlite, SqlitePool};
 
-use crate::rows::stored;
+use crate::database::Database;
+use crate::sql::Query;
 use crate::store::ReadError;
 
 /// Which events.
@@ -25,12 +25,12 @@ pub struct AuditFilter {
 
 /// Queries of `audit_log`.
 pub struct AuditLog<'a> {
-    pool: &'a SqlitePool,
+    database: &'a Database,
 }
 
 impl<'a> AuditLog<'a> {
-    pub(crate) fn new(pool: &'a SqlitePool) -> Self {
-        Self { pool }
+    pub(crate) fn new(database: &'a Database) -> Self {
+        Self { database }
     }
 
     /// The positions of matching events behind `after`, ascending. `offset` leaves some out first.
@@ -42,40 +42,39 @@ impl<'a> AuditLog<'a> {
         limit: u32,
     ) -> Result<Vec<u64>, ReadError> {
         let mut query = select("position", filter);
-        query.push(" AND position > ").push_bind(stored(after)).push(" ORDER BY position LIMIT ");
-        query.push_bind(i64::from(limit)).push(" OFFSET ").push_bind(i64::from(offset));
-        let positions: Vec<i64> = query.build_query_scalar().fetch_all(self.pool).await?;
-        Ok(positions.into_iter().map(i64::cast_unsigned).collect())
+        query.push(" AND position > ").push_bind(after).push(" ORDER BY position LIMIT ");
+        query.push_bind(limit).push(" OFFSET ").push_bind(offset);
+        let found = self.database.read(query).await?;
+        found.iter().map(|row| Ok(row.get::<i64>(0)?.cast_unsigned())).collect()
     }
 
     /// How many events match.
     pub async fn count(&self, filter: &AuditFilter) -> Result<u64, ReadError> {
-        let count: i64 = select("count(*)", filter).build_query_scalar().fetch_one(self.pool).await?;
-        Ok(count.cast_unsigned())
+        Ok(self.database.read_number(select("count(*)", filter)).await?.cast_unsigned())
     }
 }
 
-fn select(what: &'static str, filter: &AuditFilter) -> QueryBuilder<Sqlite> {
+fn select(what: &'static str, filter: &AuditFilter) -> Query {
     let AuditFilter { app_id, person, actor, kind, since, until } = filter;
-    let mut query = QueryBuilder::new(format!("SELECT {what} FROM audit_log_v1 WHERE true"));
+    let mut query = Query::new(format!("SELECT {what} FROM audit_log_v1 WHERE true"));
     if let Some(app_id) = app_id {
-        query.push(" AND app_id = ").push_bind(app_id.as_str().to_owned());
+        query.push(" AND app_id = ").push_bind(app_id.as_str());
     }
     if let Some(person) = person {
-        query.push(" AND person = ").push_bind(person.0.as_bytes().to_vec());
+        query.push(" AND person = ").push_bind(person.0);
     }
     if let Some(actor) = actor {
         let column = if is_kind(actor) { "actor_kind" } else { "actor_id" };
-        query.push(format!(" AND {column} = ")).push_bind(actor.clone());
+        query.push(&format!(" AND {column} = ")).push_bind(actor.as_str());
     }
     if let Some(kind) = kind {
-        query.push(" AND type = ").push_bind(kind.clone());
+        query.push(" AND type = ").push_bind(kind.as_str());
     }
     if let Some(since) = since {
-        query.push(" AND at >= ").push_bind(since.as_microsecond());
+        query.push(" AND at >= ").push_bind(*since);
     }
     if let Some(until) = until {
-        query.push(" AND at < ").push_bind(until.as_microsecond());
+        query.push(" AND at < ").push_bind(*until);
     }
     query
 }

@@ -7,10 +7,9 @@ use async_trait::async_trait;
 use domain::Event;
 use domain::user::UserEvent;
 use event_store::LookupKey;
-use sqlx::SqliteConnection;
 
 use crate::projector::{ProjectError, ProjectedEvent, Projector};
-use crate::rows::{hex, hex_id, json_rows};
+use crate::sql::{Rows, Transaction};
 
 /// Writes `login_checks`.
 pub struct LoginChecksProjector {
@@ -42,15 +41,15 @@ impl Projector for LoginChecksProjector {
         include_str!("table.sql")
     }
 
-    async fn project(&self, tx: &mut SqliteConnection, batch: &[ProjectedEvent]) -> Result<(), ProjectError> {
-        let mut rows = BTreeMap::new();
+    async fn project(&self, tx: &mut Transaction, batch: &[ProjectedEvent]) -> Result<(), ProjectError> {
+        let mut users = BTreeMap::new();
         for event in batch {
             match event.event()? {
                 Event::User(UserEvent::UserRegistered(registered)) => {
                     // Without an address the person is erased: nobody logs in with it any more.
                     if let Some(email) = &registered.personal.email {
-                        let key = hex(&self.lookup.email(&registered.app_id, email));
-                        rows.insert((registered.app_id.as_str(), key), hex_id(registered.user_id.0));
+                        let key = self.lookup.email(&registered.app_id, email);
+                        users.insert((registered.app_id.as_str(), key), registered.user_id);
                     }
                 }
                 Event::User(
@@ -66,18 +65,15 @@ impl Projector for LoginChecksProjector {
                 | Event::Session(_) => {}
             }
         }
-        if rows.is_empty() {
-            return Ok(());
+        let mut rows = Rows::new(["app_id", "email", "user_id"]);
+        for ((app_id, email), user_id) in users {
+            rows.push([app_id.into(), email.as_slice().into(), user_id.0.into()]);
         }
-        let rows: Vec<_> =
-            rows.into_iter().map(|((app_id, email), user_id)| (app_id, email, user_id)).collect();
-        sqlx::query(
-            "INSERT INTO login_checks_v1 (app_id, email, user_id)
-             SELECT value ->> 0, unhex(value ->> 1), unhex(value ->> 2) FROM json_each(?1) WHERE true
+        tx.run_for(
+            &rows,
+            "INSERT INTO login_checks_v1 ({columns}) SELECT * FROM {rows} WHERE true
              ON CONFLICT (app_id, email) DO UPDATE SET user_id = excluded.user_id",
         )
-        .bind(json_rows(&rows))
-        .execute(tx)
         .await?;
         Ok(())
     }

@@ -8,10 +8,10 @@ use domain::session::{SessionEvent, SessionStarted};
 use domain::{Event, Personal, SessionId, Timestamp};
 use event_store::Sealer;
 use serde::Serialize;
-use sqlx::SqliteConnection;
 
 use crate::projector::{ProjectError, ProjectedEvent, Projector};
-use crate::rows::{hex, hex_id, json_rows, seal};
+use crate::rows::seal;
+use crate::sql::{Rows, Transaction, Value};
 
 /// Writes `sessions`.
 pub struct SessionsProjector {
@@ -51,7 +51,7 @@ impl Projector for SessionsProjector {
         include_str!("table.sql")
     }
 
-    async fn project(&self, tx: &mut SqliteConnection, batch: &[ProjectedEvent]) -> Result<(), ProjectError> {
+    async fn project(&self, tx: &mut Transaction, batch: &[ProjectedEvent]) -> Result<(), ProjectError> {
         let mut changes: BTreeMap<SessionId, Change<'_>> = BTreeMap::new();
         for event in batch {
             match event.event()? {
@@ -79,71 +79,65 @@ impl Projector for SessionsProjector {
 impl SessionsProjector {
     async fn write(
         &self,
-        tx: &mut SqliteConnection,
+        tx: &mut Transaction,
         changes: &BTreeMap<SessionId, Change<'_>>,
     ) -> Result<(), ProjectError> {
-        let (mut started, mut refreshed, mut revoked) = (vec![], vec![], vec![]);
+        let mut started = Rows::new([
+            "session_id",
+            "user_id",
+            "app_id",
+            "method",
+            "started_at",
+            "refreshed_at",
+            "expires_at",
+            "idle_expires_at",
+            "sealed",
+        ]);
+        let mut refreshed = Rows::new(["id", "at", "idle_at"]);
+        let mut revoked = Rows::new(["id", "at", "reason"]);
         for (id, change) in changes {
-            let id_hex = hex_id(id.0);
             if let Some(event) = change.started {
                 started.push(self.new_row(event).await?);
             }
             if let Some((at, idle)) = change.refreshed {
-                refreshed.push((id_hex.clone(), at.as_microsecond(), idle.as_microsecond()));
+                refreshed.push([id.0.into(), at.into(), idle.into()]);
             }
             if let Some((at, reason)) = &change.revoked {
-                revoked.push((id_hex, at.as_microsecond(), reason));
+                revoked.push([id.0.into(), (*at).into(), reason.as_str().into()]);
             }
         }
-        if !started.is_empty() {
-            sqlx::query(
-                "INSERT INTO sessions_v1 (session_id, user_id, app_id, method, started_at, refreshed_at,
-                   expires_at, idle_expires_at, sealed)
-                 SELECT unhex(value ->> 0), unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4, value ->> 4,
-                   value ->> 5, value ->> 6, unhex(value ->> 7) FROM json_each(?1)",
-            )
-            .bind(json_rows(&started))
-            .execute(&mut *tx)
-            .await?;
-        }
-        if !refreshed.is_empty() {
-            sqlx::query(
-                "UPDATE sessions_v1 SET refreshed_at = change.value ->> 1, idle_expires_at = change.value ->> 2
-                 FROM json_each(?1) AS change WHERE session_id = unhex(change.value ->> 0)",
-            )
-            .bind(json_rows(&refreshed))
-            .execute(&mut *tx)
-            .await?;
-        }
-        if !revoked.is_empty() {
-            sqlx::query(
-                "UPDATE sessions_v1 SET revoked_at = change.value ->> 1, reason = change.value ->> 2
-                 FROM json_each(?1) AS change WHERE session_id = unhex(change.value ->> 0)",
-            )
-            .bind(json_rows(&revoked))
-            .execute(&mut *tx)
-            .await?;
-        }
+        tx.run_for(&started, "INSERT INTO sessions_v1 ({columns}) SELECT * FROM {rows}").await?;
+        tx.run_for(
+            &refreshed,
+            "UPDATE sessions_v1 SET refreshed_at = at, idle_expires_at = idle_at FROM {rows} WHERE session_id = id",
+        )
+        .await?;
+        tx.run_for(
+            &revoked,
+            "UPDATE sessions_v1 SET revoked_at = at, reason = new_rows.reason FROM {rows} WHERE session_id = id",
+        )
+        .await?;
         Ok(())
     }
 
-    async fn new_row(&self, event: &SessionStarted) -> Result<impl Serialize + use<>, ProjectError> {
+    async fn new_row(&self, event: &SessionStarted) -> Result<[Value; 9], ProjectError> {
         let personal = Personal {
             ip: event.personal.ip.clone(),
             user_agent: event.personal.user_agent.clone(),
             ..Personal::default()
         };
         let sealed = seal(&self.sealer, "sessions_v1", event.session_id.0, event.user_id, &personal).await?;
-        Ok((
-            hex_id(event.session_id.0),
-            hex_id(event.user_id.0),
-            event.app_id.to_string(),
-            name_of(event.method),
-            event.at.as_microsecond(),
-            event.expires_at.as_microsecond(),
-            event.idle_expires_at.as_microsecond(),
-            sealed.map(|sealed| hex(&sealed)),
-        ))
+        Ok([
+            event.session_id.0.into(),
+            event.user_id.0.into(),
+            event.app_id.as_str().into(),
+            name_of(event.method).into(),
+            event.at.into(),
+            event.at.into(),
+            event.expires_at.into(),
+            event.idle_expires_at.into(),
+            sealed.into(),
+        ])
     }
 }
 

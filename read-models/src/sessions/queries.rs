@@ -2,11 +2,11 @@
 
 use domain::{AppId, SessionId, Timestamp, UserId};
 use event_store::Sealer;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqlitePool};
 
+use crate::database::Database;
 use crate::page::{Page, Paging, decode_cursor, encode_cursor};
 use crate::rows;
+use crate::sql::{Query, Row};
 use crate::store::ReadError;
 
 /// A session as lists show it.
@@ -36,13 +36,13 @@ pub struct SessionRow {
 
 /// Queries of `sessions`.
 pub struct Sessions<'a> {
-    pool: &'a SqlitePool,
+    database: &'a Database,
     sealer: &'a Sealer,
 }
 
 impl<'a> Sessions<'a> {
-    pub(crate) fn new(pool: &'a SqlitePool, sealer: &'a Sealer) -> Self {
-        Self { pool, sealer }
+    pub(crate) fn new(database: &'a Database, sealer: &'a Sealer) -> Self {
+        Self { database, sealer }
     }
 
     /// The sessions of a user that are not ended at this time as far as the read model knows, newest first.
@@ -57,30 +57,24 @@ impl<'a> Sessions<'a> {
             Some(cursor) => Some(decode_cursor::<16>(cursor).ok_or(ReadError::Cursor)?),
             None => None,
         };
-        let user_id = user.0.as_bytes().to_vec();
-        let total: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM sessions_v1 WHERE user_id = ?1 AND revoked_at IS NULL AND app_id = ?2
-               AND expires_at > ?3 AND idle_expires_at > ?3",
-        )
-        .bind(&user_id)
-        .bind(app.as_str())
-        .bind(at.as_microsecond())
-        .fetch_one(self.pool)
-        .await?;
+        let select = |what: &str| {
+            Query::new(format!(
+                "SELECT {what} FROM sessions_v1 WHERE user_id = $1 AND revoked_at IS NULL AND app_id = $2
+                   AND expires_at > $3 AND idle_expires_at > $3"
+            ))
+            .bind(user.0)
+            .bind(app.as_str())
+            .bind(at)
+        };
+        let total = self.database.read_number(select("count(*)")).await?;
+        let mut query = select("*");
+        if let Some(before) = &before {
+            query.push(" AND session_id < ").push_bind(before.as_slice());
+        }
         // Ids are UUIDs of version 7: their order is that of the starts.
-        let found = sqlx::query(
-            "SELECT * FROM sessions_v1 WHERE user_id = ?1 AND revoked_at IS NULL AND app_id = ?2
-               AND expires_at > ?3 AND idle_expires_at > ?3 AND (?4 IS NULL OR session_id < ?4)
-             ORDER BY session_id DESC LIMIT ?5 OFFSET ?6",
-        )
-        .bind(&user_id)
-        .bind(app.as_str())
-        .bind(at.as_microsecond())
-        .bind(before.as_ref().map(|before| &before[..]))
-        .bind(i64::from(paging.limit) + 1)
-        .bind(i64::from(if before.is_some() { 0 } else { paging.offset }))
-        .fetch_all(self.pool)
-        .await?;
+        query.push(" ORDER BY session_id DESC LIMIT ").push_bind(paging.limit + 1);
+        query.push(" OFFSET ").push_bind(if before.is_some() { 0 } else { paging.offset });
+        let found = self.database.read(query).await?;
         let limit = paging.limit as usize;
         let mut items = Vec::with_capacity(found.len().min(limit));
         for row in found.iter().take(limit) {
@@ -94,20 +88,20 @@ impl<'a> Sessions<'a> {
         Ok(Page { items, total: total.cast_unsigned(), next_cursor })
     }
 
-    async fn read(&self, row: &SqliteRow) -> Result<SessionRow, ReadError> {
-        let session_id = rows::id(row.try_get("session_id")?)?;
-        let user_id = UserId(rows::id(row.try_get("user_id")?)?);
-        let sealed: Option<&[u8]> = row.try_get("sealed")?;
+    async fn read(&self, row: &Row) -> Result<SessionRow, ReadError> {
+        let session_id = rows::id(row.get("session_id")?)?;
+        let user_id = UserId(rows::id(row.get("user_id")?)?);
+        let sealed: Option<&[u8]> = row.get("sealed")?;
         let personal = rows::open(self.sealer, "sessions_v1", session_id, user_id, sealed).await?;
         Ok(SessionRow {
             session_id: SessionId(session_id),
             user_id,
-            app_id: row.try_get("app_id")?,
-            method: row.try_get("method")?,
-            started_at: rows::time(row.try_get("started_at")?)?,
-            refreshed_at: rows::time(row.try_get("refreshed_at")?)?,
-            expires_at: rows::time(row.try_get("expires_at")?)?,
-            idle_expires_at: rows::time(row.try_get("idle_expires_at")?)?,
+            app_id: row.get("app_id")?,
+            method: row.get("method")?,
+            started_at: rows::time(row.get("started_at")?)?,
+            refreshed_at: rows::time(row.get("refreshed_at")?)?,
+            expires_at: rows::time(row.get("expires_at")?)?,
+            idle_expires_at: rows::time(row.get("idle_expires_at")?)?,
             ip: personal.ip,
             user_agent: personal.user_agent,
         })

@@ -7,10 +7,9 @@ use domain::lockout::LockoutEvent;
 use domain::session::{LoginMethod, RevocationReason, SessionEvent};
 use domain::user::{RegistrationMethod, UserEvent};
 use domain::{Event, Timestamp};
-use sqlx::SqliteConnection;
 
 use crate::projector::{ProjectError, ProjectedEvent, Projector};
-use crate::rows::{hex_id, json_rows};
+use crate::sql::{Rows, Transaction};
 
 /// Writes `stats`.
 pub struct StatsProjector;
@@ -33,7 +32,7 @@ impl Projector for StatsProjector {
         include_str!("table.sql")
     }
 
-    async fn project(&self, tx: &mut SqliteConnection, batch: &[ProjectedEvent]) -> Result<(), ProjectError> {
+    async fn project(&self, tx: &mut Transaction, batch: &[ProjectedEvent]) -> Result<(), ProjectError> {
         let mut counts: BTreeMap<(&str, i64, &str, &str), u64> = BTreeMap::new();
         let mut active = BTreeSet::new();
         for event in batch {
@@ -44,34 +43,28 @@ impl Projector for StatsProjector {
                 *counts.entry((app_id, hour(at), metric, method)).or_default() += 1;
             }
             if let (true, Some(person)) = (is_activity(decoded), decoded.person()) {
-                active.insert((app_id, hour(at).div_euclid(24), hex_id(person.0)));
+                active.insert((app_id, hour(at).div_euclid(24), person));
             }
         }
-        if !counts.is_empty() {
-            let rows: Vec<_> = counts
-                .into_iter()
-                .map(|((app_id, hour, metric, method), count)| (app_id, hour, metric, method, count))
-                .collect();
-            sqlx::query(
-                "INSERT INTO stats_v1 (app_id, hour, metric, method, count)
-                 SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?1) WHERE true
-                 ON CONFLICT (app_id, hour, metric, method) DO UPDATE SET count = count + excluded.count",
-            )
-            .bind(json_rows(&rows))
-            .execute(&mut *tx)
-            .await?;
+        let mut rows = Rows::new(["app_id", "hour", "metric", "method", "count"]);
+        for ((app_id, hour, metric, method), count) in counts {
+            rows.push([app_id.into(), hour.into(), metric.into(), method.into(), count.into()]);
         }
-        if !active.is_empty() {
-            let rows: Vec<_> = active.into_iter().collect();
-            sqlx::query(
-                "INSERT INTO active_users_v1 (app_id, day, user_id)
-                 SELECT value ->> 0, value ->> 1, unhex(value ->> 2) FROM json_each(?1) WHERE true
-                 ON CONFLICT DO NOTHING",
-            )
-            .bind(json_rows(&rows))
-            .execute(tx)
-            .await?;
+        tx.run_for(
+            &rows,
+            "INSERT INTO stats_v1 ({columns}) SELECT * FROM {rows} WHERE true
+             ON CONFLICT (app_id, hour, metric, method) DO UPDATE SET count = stats_v1.count + excluded.count",
+        )
+        .await?;
+        let mut rows = Rows::new(["app_id", "day", "user_id"]);
+        for (app_id, day, person) in active {
+            rows.push([app_id.into(), day.into(), person.0.into()]);
         }
+        tx.run_for(
+            &rows,
+            "INSERT INTO active_users_v1 ({columns}) SELECT * FROM {rows} WHERE true ON CONFLICT DO NOTHING",
+        )
+        .await?;
         Ok(())
     }
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use domain::{AppId, Timestamp};
-use sqlx::SqlitePool;
 
+use crate::database::Database;
 use crate::rows;
+use crate::sql::Query;
 use crate::store::ReadError;
 
 /// How long a bucket is.
@@ -42,12 +43,12 @@ pub struct Bucket {
 
 /// Queries of `stats`.
 pub struct Stats<'a> {
-    pool: &'a SqlitePool,
+    database: &'a Database,
 }
 
 impl<'a> Stats<'a> {
-    pub(crate) fn new(pool: &'a SqlitePool) -> Self {
-        Self { pool }
+    pub(crate) fn new(database: &'a Database) -> Self {
+        Self { database }
     }
 
     /// The buckets that something happened in, between two times (the second excluded), in order. A bucket that
@@ -63,20 +64,24 @@ impl<'a> Stats<'a> {
         let first = from.as_second().div_euclid(3600).div_euclid(width);
         // The last second that counts is the one before `to`.
         let last = (to.as_second() - 1).div_euclid(3600).div_euclid(width);
-        let counted: Vec<(i64, String, String, i64)> = sqlx::query_as(
-            "SELECT hour / ?4 AS bucket, metric, method, sum(count) FROM stats_v1
-             WHERE app_id = ?1 AND hour BETWEEN ?2 AND ?3 GROUP BY 1, 2, 3",
+        // PostgreSQL's sums are wider than what they add up.
+        let query = Query::new(
+            "SELECT hour / $4 AS bucket, metric, method, CAST(sum(count) AS BIGINT) AS count FROM stats_v1
+             WHERE app_id = $1 AND hour BETWEEN $2 AND $3 GROUP BY 1, 2, 3",
         )
         .bind(app.as_str())
         .bind(first * width)
         .bind(last * width + width - 1)
-        .bind(width)
-        .fetch_all(self.pool)
-        .await?;
+        .bind(width);
         let mut buckets: BTreeMap<i64, Bucket> = BTreeMap::new();
-        for (bucket, metric, method, count) in counted {
-            let entry = bucket_at(&mut buckets, bucket, granularity)?;
-            entry.counts.entry(metric).or_default().insert(method, count.cast_unsigned());
+        for row in self.database.read(query).await? {
+            let entry = bucket_at(&mut buckets, row.get("bucket")?, granularity)?;
+            let count: i64 = row.get("count")?;
+            entry
+                .counts
+                .entry(row.get("metric")?)
+                .or_default()
+                .insert(row.get("method")?, count.cast_unsigned());
         }
         if granularity == Granularity::Day {
             for (day, users) in self.active_by_day(app, first, last).await? {
@@ -87,14 +92,14 @@ impl<'a> Stats<'a> {
     }
 
     async fn active_by_day(&self, app: &AppId, first: i64, last: i64) -> Result<Vec<(i64, i64)>, ReadError> {
-        Ok(sqlx::query_as(
-            "SELECT day, count(*) FROM active_users_v1 WHERE app_id = ?1 AND day BETWEEN ?2 AND ?3 GROUP BY day",
+        let query = Query::new(
+            "SELECT day, count(*) FROM active_users_v1 WHERE app_id = $1 AND day BETWEEN $2 AND $3 GROUP BY day",
         )
         .bind(app.as_str())
         .bind(first)
-        .bind(last)
-        .fetch_all(self.pool)
-        .await?)
+        .bind(last);
+        let days = self.database.read(query).await?;
+        days.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
     }
 }
 

@@ -11,7 +11,6 @@ use domain::{Event, Personal, Role};
 use proptest::prelude::*;
 
 use super::world::*;
-use crate::ReadModels;
 
 /// A step of a history: what, by which user, on which session.
 #[derive(Clone, Debug)]
@@ -72,14 +71,18 @@ fn history(steps: &[Step]) -> Vec<Event> {
     events
 }
 
-async fn rebuilds_equal(steps: Vec<Step>, live_batch: usize, rebuilt_batch: usize, crash_after: usize) {
-    let world = World::new().await;
+async fn rebuilds_equal(
+    on: On,
+    steps: Vec<Step>,
+    live_batch: usize,
+    rebuilt_batch: usize,
+    crash_after: usize,
+) {
+    let world = World::new(on).await;
     let events = history(&steps);
     // The live tables are written while the history happens, and are opened again in the middle of it.
-    let path = world.path("live.db");
-    let open =
-        async || ReadModels::open(&path, world.sealer.clone(), world.lookup.clone()).await.expect("opens");
-    let mut live = open().await;
+    let live_location = world.other("live.db");
+    let mut live = world.open(&live_location).await;
     for (n, event) in events.iter().enumerate() {
         let seconds = i64::try_from(n).expect("small") * 1000;
         world.append(event, seconds).await;
@@ -88,7 +91,7 @@ async fn rebuilds_equal(steps: Vec<Step>, live_batch: usize, rebuilt_batch: usiz
         }
         if n == crash_after {
             drop(live);
-            live = open().await;
+            live = world.open(&live_location).await;
         }
     }
     world.catch_up(&live, live_batch).await;
@@ -122,6 +125,18 @@ proptest! {
         steps in steps(), live in 1..8_usize, rebuilt in 1..50_usize, crash in 0..60_usize,
     ) {
         let runtime = tokio::runtime::Runtime::new().expect("starts");
-        runtime.block_on(rebuilds_equal(steps, live, rebuilt, crash));
+        runtime.block_on(rebuilds_equal(On::Sqlite, steps, live, rebuilt, crash));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4, ..ProptestConfig::default() })]
+
+    #[test]
+    fn inv_k_a_rebuild_equals_the_live_tables_in_postgres(
+        steps in steps(), live in 1..8_usize, rebuilt in 1..50_usize, crash in 0..60_usize,
+    ) {
+        let runtime = tokio::runtime::Runtime::new().expect("starts");
+        runtime.block_on(rebuilds_equal(On::Postgres, steps, live, rebuilt, crash));
     }
 }

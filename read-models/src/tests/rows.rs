@@ -4,19 +4,21 @@ use std::sync::Arc;
 use domain::lockout::{AccountLocked, LockoutEvent, LoginFailed};
 use domain::user::{ProfileField, ProfileUpdated, RoleGranted, UserBanned, UserEvent};
 use domain::{AppId, Email, Event, Personal, Role};
-use event_store::Journal;
+use event_store::{Journal, Location};
 use insta::assert_snapshot;
-use sqlx::ConnectOptions;
+use sqlx::{ConnectOptions, Connection};
+use test_services::Postgres;
 
 use super::world::*;
 use crate::audit_log::AuditFilter;
+use crate::sql::hex;
 use crate::stats::Granularity;
 use crate::users::{UserFilter, UserSort, UserStatus};
-use crate::{ApplyError, JournalError, OpenError, Paging, ReadError, ReadModels};
+use crate::{ApplyError, JournalError, Lease, OpenError, Paging, ReadError, ReadModels};
 
 /// Two users; the first logs in twice, refreshes, logs out once, changes her name; the second is banned.
-async fn small_world() -> World {
-    let world = World::new().await;
+async fn small_world(on: On) -> World {
+    let world = World::new(on).await;
     let user_event = |event| Event::User(event);
     let renamed = ProfileUpdated {
         user_id: user(1),
@@ -51,9 +53,8 @@ async fn small_world() -> World {
     world
 }
 
-#[tokio::test]
-async fn users_are_found_by_address_word_role_and_status() {
-    let world = small_world().await;
+async fn users_are_found_by_address_word_role_and_status(on: On) {
+    let world = small_world(on).await;
     assert_snapshot!(hide_keyed(&dump(&world.models, "users").await), @r#"
     users_v1
       user_id=00000000000000000000000000000001 app_id=default email=… email_verified=0 banned=0 roles=["editor"] created_at=1800000000000000 updated_at=1800000055000000 sealed={"email":"ada@example.com","name":"Ada King"}
@@ -90,9 +91,8 @@ async fn users_are_found_by_address_word_role_and_status() {
     assert_eq!(elsewhere.expect("lists").total, 0);
 }
 
-#[tokio::test]
-async fn cursors_lead_through_every_user_once() {
-    let world = World::new().await;
+async fn cursors_lead_through_every_user_once(on: On) {
+    let world = World::new(on).await;
     for n in 0..7 {
         // Several at the same time: ties are broken by id.
         let event = registered(n + 1, &format!("user{n}@example.com"), "Same Name", i64::from(n > 3));
@@ -125,9 +125,8 @@ async fn cursors_lead_through_every_user_once() {
     assert!(matches!(page, Err(ReadError::Cursor)));
 }
 
-#[tokio::test]
-async fn sessions_show_those_that_live() {
-    let world = small_world().await;
+async fn sessions_show_those_that_live(on: On) {
+    let world = small_world(on).await;
     assert_snapshot!(dump(&world.models, "sessions").await, @r#"
     sessions_v1
       session_id=0000000000000000000000005e550001 user_id=00000000000000000000000000000001 app_id=default method=password started_at=1800000020000000 refreshed_at=1800090000000000 expires_at=1800086420000000 idle_expires_at=1800093600000000 revoked_at=null reason=null sealed={"ip":"203.0.113.77","user_agent":"Mozilla/Lovelace"}
@@ -146,9 +145,8 @@ async fn sessions_show_those_that_live() {
     assert_eq!(live(200_000).await, [], "its time is over");
 }
 
-#[tokio::test]
-async fn login_checks_find_the_user_of_an_address() {
-    let world = small_world().await;
+async fn login_checks_find_the_user_of_an_address(on: On) {
+    let world = small_world(on).await;
     let find = async |app: &str, email: &str| {
         let (app, email) = (AppId::parse(app).expect("valid"), Email::parse(email).expect("valid"));
         world.models.login_checks().find(&app, &email).await.expect("asks")
@@ -158,9 +156,8 @@ async fn login_checks_find_the_user_of_an_address() {
     assert_eq!(find("default", "nobody@example.com").await, None);
 }
 
-#[tokio::test]
-async fn stats_count_by_hour_and_day() {
-    let world = small_world().await;
+async fn stats_count_by_hour_and_day(on: On) {
+    let world = small_world(on).await;
     assert_snapshot!(dump(&world.models, "stats").await, @r#"
     stats_v1
       app_id=default hour=500000 metric=failures method=password count=1
@@ -186,9 +183,8 @@ async fn stats_count_by_hour_and_day() {
     assert_eq!(hours[0].counts["logins"]["password"], 2);
 }
 
-#[tokio::test]
-async fn the_audit_log_finds_positions() {
-    let world = small_world().await;
+async fn the_audit_log_finds_positions(on: On) {
+    let world = small_world(on).await;
     assert_snapshot!(dump(&world.models, "audit_log").await, @r#"
     audit_log_v1
       position=1 at=1800000000000000 app_id=default type=UserRegistered person=00000000000000000000000000000001 actor_kind=user actor_id=00000000-0000-0000-0000-000000000001
@@ -219,79 +215,103 @@ async fn the_audit_log_finds_positions() {
     assert_eq!(find(elsewhere).await, Vec::<u64>::new());
 }
 
-#[tokio::test]
-async fn inv_l_a_gap_is_refused_and_nothing_of_it_stays() {
-    let world = small_world().await;
-    let path = world.path("second.db");
-    let fresh = ReadModels::open(&path, world.sealer.clone(), world.lookup.clone()).await.expect("opens");
+async fn inv_l_a_gap_is_refused_and_nothing_of_it_stays(on: On) {
+    let world = small_world(on).await;
+    let fresh = world.open(&world.other("second.db")).await;
     let events = world.events(0).await;
     for projector in fresh.projectors() {
         let empty = fresh.dump(&*projector).await.expect("dumps");
-        let refused = fresh.apply(&*projector, &events[1..]).await;
+        let refused = fresh.apply(&*projector, &events[1..], Lease::UNSHARED).await;
         assert!(matches!(refused, Err(ApplyError::Gap { expected: 1, found: 2 })), "{refused:?}");
         let with_hole = [&events[..2], &events[3..]].concat();
-        let refused = fresh.apply(&*projector, &with_hole).await;
+        let refused = fresh.apply(&*projector, &with_hole, Lease::UNSHARED).await;
         assert!(matches!(refused, Err(ApplyError::Gap { expected: 3, found: 4 })), "{refused:?}");
         assert_eq!(fresh.dump(&*projector).await.expect("dumps"), empty);
         assert_eq!(fresh.checkpoint(&*projector).await.expect("reads"), 0);
-        fresh.apply(&*projector, &events[..5]).await.expect("applies");
-        let twice = fresh.apply(&*projector, &events[..5]).await;
+        fresh.apply(&*projector, &events[..5], Lease::UNSHARED).await.expect("applies");
+        let twice = fresh.apply(&*projector, &events[..5], Lease::UNSHARED).await;
         assert!(matches!(twice, Err(ApplyError::Gap { expected: 6, found: 1 })), "{twice:?}");
     }
 }
 
-#[tokio::test]
-async fn another_journal_is_told_from_the_own() {
-    let world = small_world().await;
-    let empty = World::new().await;
+async fn another_journal_is_told_from_the_own(on: On) {
+    let world = small_world(on).await;
+    let mut other = World::new(On::Sqlite).await;
+    other.ids = 1000;
     let users = projector(&world.models, "users");
     let check = async |journal: &Arc<dyn Journal>| world.models.check_journal(&*users, &**journal).await;
     check(&world.journal).await.expect("its own");
-    assert!(matches!(check(&empty.journal).await, Err(JournalError::Other { .. })), "it has not got as far");
+    assert!(matches!(check(&other.journal).await, Err(JournalError::Other { .. })), "it has not got as far");
+    for n in 1..=20 {
+        other.append(&registered(n, &format!("user{n}@example.com"), "Somebody", 0), 0).await;
+    }
+    assert!(matches!(check(&other.journal).await, Err(JournalError::Other { .. })), "another event is there");
     let head = world.journal.head().await.expect("reads");
-    let looked = ReadModels::look(&world.path("read-models.db")).await.expect("looks");
+    world.models.close().await;
+    let looked = ReadModels::look(&world.location).await.expect("looks");
     assert_eq!(looked.len(), world.models.projectors().len());
     assert!(looked.iter().all(|checkpoint| checkpoint.position == head && checkpoint.event.is_some()));
-
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.path("read-models.db"));
-    let mut connection = options.connect().await.expect("connects");
-    let mut change = async |statement| {
-        sqlx::raw_sql(statement).execute(&mut connection).await.expect(statement);
-    };
-    change("UPDATE checkpoints SET event = zeroblob(16)").await;
-    assert!(matches!(check(&world.journal).await, Err(JournalError::Other { .. })), "another event is there");
-    // Files of older versions do not say which event it was.
-    change("ALTER TABLE checkpoints DROP COLUMN event").await;
-    check(&world.journal).await.expect("cannot tell");
-    world.models.close().await;
-    let path = world.path("read-models.db");
-    let models = ReadModels::open(&path, world.sealer.clone(), world.lookup.clone()).await.expect("opens");
-    world.append(&registered(9, "grace@example.com", "Grace", 9), 9).await;
-    world.catch_up(&models, 10).await;
-    let looked = ReadModels::look(&path).await.expect("looks");
-    assert!(looked.iter().all(|checkpoint| checkpoint.position == head + 1 && checkpoint.event.is_some()));
 }
 
 #[tokio::test]
-async fn inv_n_no_byte_of_the_file_tells_who_somebody_is() {
-    let world = small_world().await;
+async fn a_file_whose_checkpoints_do_not_name_their_events_is_brought_up_to_date() {
+    let world = small_world(On::Sqlite).await;
     world.models.close().await;
-    let mut bytes = Vec::new();
-    for name in ["read-models.db", "read-models.db-wal", "read-models.db-shm"] {
-        bytes.extend(std::fs::read(world.path(name)).unwrap_or_default());
-    }
-    assert!(bytes.len() > 4096, "the file was read");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.path("read-models.db"));
+    let mut connection = options.connect().await.expect("connects");
+    sqlx::raw_sql("ALTER TABLE checkpoints DROP COLUMN event")
+        .execute(&mut connection)
+        .await
+        .expect("changes");
+    connection.close().await.expect("closes");
+    let looked = ReadModels::look(&world.location).await.expect("looks");
+    assert!(looked.iter().all(|checkpoint| checkpoint.position > 0 && checkpoint.event.is_none()));
+    let models = world.open(&world.location).await;
+    models.check_journal(&*projector(&models, "users"), &*world.journal).await.expect("cannot tell");
+    world.append(&registered(9, "barbara@example.com", "Barbara", 9), 9).await;
+    world.catch_up(&models, 10).await;
+    let checkpoints = models.checkpoints().await.expect("reads");
+    assert!(checkpoints.iter().all(|checkpoint| checkpoint.event.is_some()));
+}
+
+async fn inv_n_no_stored_byte_tells_who_somebody_is(on: On) {
+    let world = small_world(on).await;
+    let bytes = match on {
+        On::Sqlite => {
+            world.models.close().await;
+            let mut bytes = Vec::new();
+            for name in ["read-models.db", "read-models.db-wal", "read-models.db-shm"] {
+                bytes.extend(std::fs::read(world.path(name)).unwrap_or_default());
+            }
+            bytes
+        }
+        On::Postgres => {
+            let Location::Postgres(url) = &world.location else { unreachable!("they are in PostgreSQL") };
+            let (server, name) = (Postgres::shared(), url.options().get_database().expect("it has one"));
+            let mut bytes = Vec::new();
+            for projector in world.models.projectors() {
+                for table in projector.tables() {
+                    let query = format!("SELECT t FROM watchword_read.{table} t");
+                    bytes.extend(server.psql(&server.url(name), &query).into_bytes());
+                }
+            }
+            bytes
+        }
+    };
+    assert!(bytes.len() > 4096, "what is stored was read");
     let secrets =
         ["ada@", "example.com", "Lovelace", "lovelace", "Ada", "Hopper", "203.0.113", "Mozilla", "argon2id"];
     for secret in secrets {
-        let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
-        assert!(!found, "{secret} is in the file");
+        // psql prints bytes as hexadecimal digits.
+        for form in [secret.to_owned(), hex(secret.as_bytes())] {
+            let found = bytes.windows(form.len()).any(|window| window == form.as_bytes());
+            assert!(!found, "{secret} is stored {on:?}");
+        }
     }
 }
 
-#[tokio::test]
-async fn an_erased_person_is_no_longer_shown() {
-    let world = small_world().await;
+async fn an_erased_person_is_no_longer_shown(on: On) {
+    let world = small_world(on).await;
     world.sealer.keys().erase_data_key(user(1)).await.expect("erases");
     let (app, filter, paging) = (AppId::default_app(), UserFilter::default(), Paging::default());
     let rows = world.models.users().list(&app, &filter, &paging).await.expect("lists").items;
@@ -308,16 +328,28 @@ async fn an_erased_person_is_no_longer_shown() {
 
 #[tokio::test]
 async fn a_file_of_something_else_is_left_alone() {
-    let world = World::new().await;
-    let opened =
-        ReadModels::open(&world.path("journal.db"), world.sealer.clone(), world.lookup.clone()).await;
-    assert!(matches!(opened, Err(OpenError::Foreign(_))));
+    let world = World::new(On::Sqlite).await;
+    let open = async |name| {
+        let location = Location::File(world.path(name));
+        ReadModels::open(&location, world.sealer.clone(), world.lookup.clone()).await
+    };
+    assert!(matches!(open("journal.db").await, Err(OpenError::Foreign(_))));
     std::fs::write(world.path("text.db"), "not a database, but long enough to be taken for one ".repeat(10))
         .expect("writes");
-    let opened = ReadModels::open(&world.path("text.db"), world.sealer.clone(), world.lookup.clone()).await;
-    assert!(matches!(opened, Err(OpenError::Failed { .. })));
+    assert!(matches!(open("text.db").await, Err(OpenError::Failed { .. })));
     let text = std::fs::read_to_string(world.path("text.db")).expect("reads");
     assert!(text.starts_with("not a database"));
+}
+
+#[tokio::test]
+async fn an_error_never_tells_the_password() {
+    let world = World::new(On::Sqlite).await;
+    let location: Location = "postgres://ada:swordfish@127.0.0.1:1/nowhere".parse().expect("a URL");
+    let opened = ReadModels::open(&location, world.sealer.clone(), world.lookup.clone()).await;
+    let Err(error) = opened else { panic!("there is nothing") };
+    let told = format!("{error} {error:?} {location} {location:?}");
+    assert!(!told.contains("swordfish"), "{told}");
+    assert!(told.contains("127.0.0.1:1/nowhere"), "{told}");
 }
 
 /// HMACs differ from run to run, as the master key does.
@@ -328,4 +360,29 @@ fn hide_keyed(dump: &str) -> String {
         lines.push(cells.collect::<Vec<_>>().join(" "));
     }
     lines.join("\n")
+}
+
+/// A test of what both databases have to do alike.
+macro_rules! on_both {
+    ($($test:ident),* $(,)?) => {
+        mod in_a_file {
+            $(#[tokio::test] async fn $test() { super::$test(super::On::Sqlite).await; })*
+        }
+        mod in_postgres {
+            $(#[tokio::test] async fn $test() { super::$test(super::On::Postgres).await; })*
+        }
+    };
+}
+
+on_both! {
+    users_are_found_by_address_word_role_and_status,
+    cursors_lead_through_every_user_once,
+    sessions_show_those_that_live,
+    login_checks_find_the_user_of_an_address,
+    stats_count_by_hour_and_day,
+    the_audit_log_finds_positions,
+    inv_l_a_gap_is_refused_and_nothing_of_it_stays,
+    another_journal_is_told_from_the_own,
+    inv_n_no_stored_byte_tells_who_somebody_is,
+    an_erased_person_is_no_longer_shown,
 }

@@ -1,4 +1,4 @@
-//! A journal, keys and read models in a temporary directory.
+//! A journal and keys in a temporary directory, and read models there or in PostgreSQL.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,19 +9,32 @@ use domain::session::{
 use domain::user::{RegistrationMethod, UserEvent, UserRegistered};
 use domain::{AppId, Email, Event, Personal, SessionId, StreamId, Timestamp, UserId};
 use event_store::{
-    Append, Journal, KeyStore, LookupKey, MasterKey, Repository, Sealer, SqliteJournal, Write,
+    Append, Journal, KeyStore, Location, LookupKey, MasterKey, Repository, Sealer, SqliteJournal, Write,
 };
 use schemas::envelope::{Actor, Metadata};
+use test_services::Postgres;
 use uuid::Uuid;
 
-use crate::{ProjectedEvent, Projector, ReadModels};
+use crate::{Lease, ProjectedEvent, Projector, ReadModels};
+
+/// Which database the read models are in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum On {
+    Sqlite,
+    Postgres,
+}
 
 pub(super) struct World {
+    on: On,
+    /// Where the ids of its events begin: two worlds' events are the same unless they differ.
+    pub ids: u128,
     pub directory: tempfile::TempDir,
     pub journal: Arc<dyn Journal>,
     pub repository: Repository,
     pub sealer: Arc<Sealer>,
     pub lookup: Arc<LookupKey>,
+    /// Where the models are.
+    pub location: Location,
     pub models: ReadModels,
 }
 
@@ -90,6 +103,18 @@ pub(super) fn revoked(n: u128, owner: u128, seconds: i64) -> Event {
     }))
 }
 
+/// A new database of the server that all tests share.
+pub(super) fn database() -> Location {
+    Postgres::shared().database().parse().expect("a URL")
+}
+
+fn location(on: On, path: PathBuf) -> Location {
+    match on {
+        On::Sqlite => Location::File(path),
+        On::Postgres => database(),
+    }
+}
+
 fn stream_of(event: &Event) -> StreamId {
     match event {
         Event::App(_) => StreamId::app(&AppId::default_app()),
@@ -103,7 +128,7 @@ fn stream_of(event: &Event) -> StreamId {
 }
 
 impl World {
-    pub async fn new() -> Self {
+    pub async fn new(on: On) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let path = |name: &str| directory.path().join(name);
         let master = MasterKey::generate();
@@ -112,8 +137,12 @@ impl World {
         let lookup = Arc::new(LookupKey::new(&master));
         let journal: Arc<dyn Journal> =
             Arc::new(SqliteJournal::open(&path("journal.db")).await.expect("opens"));
-        let models = ReadModels::open(&path("read-models.db"), sealer.clone(), lookup.clone()).await;
+        let location = location(on, path("read-models.db"));
+        let models = ReadModels::open(&location, sealer.clone(), lookup.clone()).await;
         Self {
+            on,
+            ids: 0,
+            location,
             repository: Repository::new(journal.clone(), sealer.clone(), 100),
             models: models.expect("opens"),
             directory,
@@ -127,11 +156,20 @@ impl World {
         self.directory.path().join(name)
     }
 
+    /// More read models, on the same kind of database: a file of this name, or a new database.
+    pub fn other(&self, name: &str) -> Location {
+        location(self.on, self.path(name))
+    }
+
+    pub async fn open(&self, location: &Location) -> ReadModels {
+        ReadModels::open(location, self.sealer.clone(), self.lookup.clone()).await.expect("opens")
+    }
+
     /// Appends an event to its stream, by its person, at a time.
     pub async fn append(&self, event: &Event, seconds: i64) {
         let stream = stream_of(event);
         let expected = self.journal.read_stream(&stream, 0).await.expect("reads").len() as u64;
-        let id = Uuid::from_u128(self.journal.head().await.expect("reads").into());
+        let id = Uuid::from_u128(self.ids + u128::from(self.journal.head().await.expect("reads")));
         let new = self.repository.encode(event, id).await.expect("encodes");
         let append = Append {
             writes: vec![Write { stream, expected, events: vec![new] }],
@@ -166,7 +204,7 @@ impl World {
         for projector in models.projectors() {
             let checkpoint = models.checkpoint(&*projector).await.expect("reads");
             for batch in self.events(checkpoint).await.chunks(size) {
-                models.apply(&*projector, batch).await.expect("applies");
+                models.apply(&*projector, batch, Lease::UNSHARED).await.expect("applies");
             }
         }
     }

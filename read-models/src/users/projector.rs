@@ -7,11 +7,11 @@ use async_trait::async_trait;
 use domain::user::{ProfileField, ProfileUpdated, UserEvent, UserRegistered};
 use domain::{Event, Personal, Role, Timestamp, UserId};
 use event_store::{LookupKey, Sealer};
-use sqlx::{Row, SqliteConnection};
 
 use super::{TABLE, words};
 use crate::projector::{ProjectError, ProjectedEvent, Projector};
-use crate::rows::{self, hex, hex_id, json_rows, open, seal};
+use crate::rows::{self, open, seal};
+use crate::sql::{Rows, Transaction};
 
 /// Writes `users`.
 pub struct UsersProjector {
@@ -52,7 +52,7 @@ impl Projector for UsersProjector {
         include_str!("table.sql")
     }
 
-    async fn project(&self, tx: &mut SqliteConnection, batch: &[ProjectedEvent]) -> Result<(), ProjectError> {
+    async fn project(&self, tx: &mut Transaction, batch: &[ProjectedEvent]) -> Result<(), ProjectError> {
         let mut events = Vec::new();
         for event in batch {
             match event.event()? {
@@ -84,34 +84,31 @@ impl UsersProjector {
     /// The rows, as they are, of the users that the events are about.
     async fn load(
         &self,
-        tx: &mut SqliteConnection,
+        tx: &mut Transaction,
         events: &[&UserEvent],
     ) -> Result<BTreeMap<UserId, Draft>, ProjectError> {
         let new = |event: &&&UserEvent| matches!(event, UserEvent::UserRegistered(_));
-        let ids: BTreeSet<String> =
-            events.iter().filter(|event| !new(event)).map(|event| hex_id(event.user_id().0)).collect();
-        let mut drafts = BTreeMap::new();
-        if ids.is_empty() {
-            return Ok(drafts);
+        let ids: BTreeSet<UserId> =
+            events.iter().filter(|event| !new(event)).map(|event| event.user_id()).collect();
+        let mut rows = Rows::new(["id"]);
+        for id in ids {
+            rows.push([id.0.into()]);
         }
-        let ids: Vec<String> = ids.into_iter().collect();
         let found =
-            sqlx::query("SELECT * FROM users_v1 WHERE user_id IN (SELECT unhex(value) FROM json_each(?1))")
-                .bind(json_rows(&ids))
-                .fetch_all(tx)
-                .await?;
+            tx.run_for(&rows, "SELECT * FROM users_v1 WHERE user_id IN (SELECT id FROM {rows})").await?;
+        let mut drafts = BTreeMap::new();
         for row in &found {
-            let user_id = UserId(rows::id(row.try_get("user_id")?)?);
-            let sealed: Option<Vec<u8>> = row.try_get("sealed")?;
-            let roles: String = row.try_get("roles")?;
+            let user_id = UserId(rows::id(row.get("user_id")?)?);
+            let sealed: Option<Vec<u8>> = row.get("sealed")?;
+            let roles: String = row.get("roles")?;
             let draft = Draft {
-                app_id: row.try_get("app_id")?,
-                email: row.try_get("email")?,
-                email_verified: row.try_get("email_verified")?,
-                banned: row.try_get("banned")?,
+                app_id: row.get("app_id")?,
+                email: row.get("email")?,
+                email_verified: row.get::<i64>("email_verified")? != 0,
+                banned: row.get::<i64>("banned")? != 0,
                 roles: serde_json::from_str(&roles).map_err(|_| ProjectError::Damaged("a user's roles"))?,
-                created_at: row.try_get("created_at")?,
-                updated_at: row.try_get("updated_at")?,
+                created_at: row.get("created_at")?,
+                updated_at: row.get("updated_at")?,
                 personal: open(&self.sealer, TABLE, user_id.0, user_id, sealed.as_deref()).await?,
                 sealed,
                 personal_changed: false,
@@ -173,56 +170,51 @@ impl UsersProjector {
         }
     }
 
-    async fn write(
-        &self,
-        tx: &mut SqliteConnection,
-        drafts: BTreeMap<UserId, Draft>,
-    ) -> Result<(), ProjectError> {
-        let (mut users, mut reworded, mut words) = (vec![], vec![], vec![]);
+    async fn write(&self, tx: &mut Transaction, drafts: BTreeMap<UserId, Draft>) -> Result<(), ProjectError> {
+        let mut users = Rows::new([
+            "user_id",
+            "app_id",
+            "email",
+            "email_verified",
+            "banned",
+            "roles",
+            "created_at",
+            "updated_at",
+            "sealed",
+        ]);
+        let mut reworded = Rows::new(["id"]);
+        let mut words = Rows::new(["word", "user_id"]);
         for (user_id, draft) in drafts {
-            let id = hex_id(user_id.0);
             let mut sealed = draft.sealed;
             if draft.personal_changed {
                 sealed = seal(&self.sealer, TABLE, user_id.0, user_id, &draft.personal).await?;
                 for token in words::tokens(&self.lookup, &draft.app_id, &draft.personal) {
-                    words.push((hex(&token), id.clone()));
+                    words.push([token.as_slice().into(), user_id.0.into()]);
                 }
-                reworded.push(id.clone());
+                reworded.push([user_id.0.into()]);
             }
-            users.push((
-                id,
-                draft.app_id,
-                draft.email.map(|email| hex(&email)),
-                u8::from(draft.email_verified),
-                u8::from(draft.banned),
-                serde_json::to_string(&draft.roles).expect("roles are texts"),
-                draft.created_at,
-                draft.updated_at,
-                sealed.map(|sealed| hex(&sealed)),
-            ));
+            users.push([
+                user_id.0.into(),
+                draft.app_id.into(),
+                draft.email.into(),
+                draft.email_verified.into(),
+                draft.banned.into(),
+                serde_json::to_string(&draft.roles).expect("roles are texts").into(),
+                draft.created_at.into(),
+                draft.updated_at.into(),
+                sealed.into(),
+            ]);
         }
-        sqlx::query(
-            "INSERT INTO users_v1 (user_id, app_id, email, email_verified, banned, roles, created_at, updated_at, sealed)
-             SELECT unhex(value ->> 0), value ->> 1, unhex(value ->> 2), value ->> 3, value ->> 4, value ->> 5,
-               value ->> 6, value ->> 7, unhex(value ->> 8) FROM json_each(?1) WHERE true
+        tx.run_for(
+            &users,
+            "INSERT INTO users_v1 ({columns}) SELECT * FROM {rows} WHERE true
              ON CONFLICT (user_id) DO UPDATE SET email = excluded.email, email_verified = excluded.email_verified,
                banned = excluded.banned, roles = excluded.roles, updated_at = excluded.updated_at,
                sealed = excluded.sealed",
         )
-        .bind(json_rows(&users))
-        .execute(&mut *tx)
         .await?;
-        sqlx::query("DELETE FROM user_words_v1 WHERE user_id IN (SELECT unhex(value) FROM json_each(?1))")
-            .bind(json_rows(&reworded))
-            .execute(&mut *tx)
-            .await?;
-        sqlx::query(
-            "INSERT INTO user_words_v1 (word, user_id)
-             SELECT unhex(value ->> 0), unhex(value ->> 1) FROM json_each(?1)",
-        )
-        .bind(json_rows(&words))
-        .execute(tx)
-        .await?;
+        tx.run_for(&reworded, "DELETE FROM user_words_v1 WHERE user_id IN (SELECT id FROM {rows})").await?;
+        tx.run_for(&words, "INSERT INTO user_words_v1 ({columns}) SELECT * FROM {rows}").await?;
         Ok(())
     }
 }

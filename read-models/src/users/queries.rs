@@ -2,12 +2,12 @@
 
 use domain::{AppId, Email, Personal, Role, Timestamp, UserId};
 use event_store::{LookupKey, Sealer};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite, SqlitePool};
 
 use super::{TABLE, words};
+use crate::database::Database;
 use crate::page::{Page, Paging, decode_cursor, encode_cursor};
 use crate::rows;
+use crate::sql::{Query, Row};
 use crate::store::ReadError;
 
 /// How many candidates a word search decrypts at most. A word that more users share finds the first of them only.
@@ -87,7 +87,7 @@ pub struct UserRow {
 
 /// Queries of `users`.
 pub struct Users<'a> {
-    pool: &'a SqlitePool,
+    database: &'a Database,
     sealer: &'a Sealer,
     lookup: &'a LookupKey,
 }
@@ -100,8 +100,8 @@ enum Search {
 }
 
 impl<'a> Users<'a> {
-    pub(crate) fn new(pool: &'a SqlitePool, sealer: &'a Sealer, lookup: &'a LookupKey) -> Self {
-        Self { pool, sealer, lookup }
+    pub(crate) fn new(database: &'a Database, sealer: &'a Sealer, lookup: &'a LookupKey) -> Self {
+        Self { database, sealer, lookup }
     }
 
     /// A page of an app's users.
@@ -115,19 +115,18 @@ impl<'a> Users<'a> {
         if let Search::Words { words, .. } = &search {
             return self.list_by_words(app, filter, &search, words, paging).await;
         }
-        let total: i64 =
-            select("count(*)", app, filter, &search).build_query_scalar().fetch_one(self.pool).await?;
+        let total = self.database.read_number(select("count(*)", app, filter, &search)).await?;
         let mut query = select("*", app, filter, &search);
         let after = paging.cursor.as_deref().map(read_cursor).transpose()?;
         if let Some((value, id)) = after {
             let (column, sign) = (filter.sort.column(), if filter.sort.descending() { "<" } else { ">" });
-            query.push(format!(" AND ({column}, user_id) {sign} (")).push_bind(value).push(", ");
-            query.push_bind(id.to_vec()).push(")");
+            query.push(&format!(" AND ({column}, user_id) {sign} (")).push_bind(value).push(", ");
+            query.push_bind(id.as_slice()).push(")");
         }
         order(&mut query, filter.sort);
-        query.push(" LIMIT ").push_bind(i64::from(paging.limit) + 1).push(" OFFSET ");
-        query.push_bind(i64::from(if after.is_some() { 0 } else { paging.offset }));
-        let found = query.build().fetch_all(self.pool).await?;
+        query.push(" LIMIT ").push_bind(paging.limit + 1).push(" OFFSET ");
+        query.push_bind(if after.is_some() { 0 } else { paging.offset });
+        let found = self.database.read(query).await?;
         let limit = paging.limit as usize;
         let mut items = Vec::with_capacity(found.len().min(limit));
         for row in found.iter().take(limit) {
@@ -148,8 +147,8 @@ impl<'a> Users<'a> {
     ) -> Result<Page<UserRow>, ReadError> {
         let mut query = select("*", app, filter, search);
         order(&mut query, filter.sort);
-        query.push(" LIMIT ").push_bind(i64::from(SEARCH_CANDIDATES));
-        let candidates = query.build().fetch_all(self.pool).await?;
+        query.push(" LIMIT ").push_bind(SEARCH_CANDIDATES);
+        let candidates = self.database.read(query).await?;
         let mut found = Vec::new();
         for row in &candidates {
             let user = self.read(row).await?;
@@ -175,13 +174,10 @@ impl<'a> Users<'a> {
         };
         if let Ok(email) = Email::parse(query) {
             let email = self.lookup.email(app, &email);
-            let known: bool =
-                sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM users_v1 WHERE app_id = ?1 AND email = ?2)")
-                    .bind(app.as_str())
-                    .bind(&email[..])
-                    .fetch_one(self.pool)
-                    .await?;
-            if known {
+            let known = Query::new("SELECT count(*) FROM users_v1 WHERE app_id = $1 AND email = $2")
+                .bind(app.as_str())
+                .bind(email.as_slice());
+            if self.database.read_number(known).await? > 0 {
                 return Ok(Search::Address(email));
             }
         }
@@ -191,36 +187,36 @@ impl<'a> Users<'a> {
         if tokens.is_empty() { Err(ReadError::QueryTooShort) } else { Ok(Search::Words { tokens, words }) }
     }
 
-    async fn read(&self, row: &SqliteRow) -> Result<UserRow, ReadError> {
-        let id = UserId(rows::id(row.try_get("user_id")?)?);
-        let sealed: Option<&[u8]> = row.try_get("sealed")?;
-        let roles: String = row.try_get("roles")?;
+    async fn read(&self, row: &Row) -> Result<UserRow, ReadError> {
+        let id = UserId(rows::id(row.get("user_id")?)?);
+        let sealed: Option<&[u8]> = row.get("sealed")?;
+        let roles: String = row.get("roles")?;
         Ok(UserRow {
             id,
-            app_id: row.try_get("app_id")?,
+            app_id: row.get("app_id")?,
             personal: rows::open(self.sealer, TABLE, id.0, id, sealed).await?,
-            email_verified: row.try_get("email_verified")?,
-            banned: row.try_get("banned")?,
+            email_verified: row.get::<i64>("email_verified")? != 0,
+            banned: row.get::<i64>("banned")? != 0,
             roles: serde_json::from_str(&roles)
                 .map_err(|_| event_store::StoreError::Damaged("a user's roles".to_owned()))?,
-            created_at: rows::time(row.try_get("created_at")?)?,
-            updated_at: rows::time(row.try_get("updated_at")?)?,
+            created_at: rows::time(row.get("created_at")?)?,
+            updated_at: rows::time(row.get("updated_at")?)?,
         })
     }
 }
 
-fn select(what: &'static str, app: &AppId, filter: &UserFilter, search: &Search) -> QueryBuilder<Sqlite> {
-    let mut query = QueryBuilder::new(format!("SELECT {what} FROM users_v1 WHERE app_id = "));
-    query.push_bind(app.as_str().to_owned());
+fn select(what: &'static str, app: &AppId, filter: &UserFilter, search: &Search) -> Query {
+    let mut query = Query::new(format!("SELECT {what} FROM users_v1 WHERE app_id = "));
+    query.push_bind(app.as_str());
     match search {
         Search::Everybody => {}
         Search::Address(email) => {
-            query.push(" AND email = ").push_bind(email.to_vec());
+            query.push(" AND email = ").push_bind(email.as_slice());
         }
         Search::Words { tokens, .. } => {
             for token in tokens {
                 query.push(" AND user_id IN (SELECT user_id FROM user_words_v1 WHERE word = ");
-                query.push_bind(token.to_vec()).push(")");
+                query.push_bind(token.as_slice()).push(")");
             }
         }
     }
@@ -231,15 +227,15 @@ fn select(what: &'static str, app: &AppId, filter: &UserFilter, search: &Search)
         query.push(" AND email_verified = ").push_bind(verified);
     }
     if let Some(role) = &filter.role {
-        query.push(" AND EXISTS (SELECT 1 FROM json_each(roles) WHERE value = ");
-        query.push_bind(role.as_str().to_owned()).push(")");
+        // The roles are a JSON array, and their names have neither quotes nor anything JSON would escape.
+        query.push(" AND replace(roles, ").push_bind(format!("\"{}\"", role.as_str())).push(", '') <> roles");
     }
     query
 }
 
-fn order(query: &mut QueryBuilder<Sqlite>, sort: UserSort) {
+fn order(query: &mut Query, sort: UserSort) {
     let (column, direction) = (sort.column(), if sort.descending() { "DESC" } else { "ASC" });
-    query.push(format!(" ORDER BY {column} {direction}, user_id {direction}"));
+    query.push(&format!(" ORDER BY {column} {direction}, user_id {direction}"));
 }
 
 fn sort_value(user: &UserRow, sort: UserSort) -> i64 {

@@ -1,0 +1,305 @@
+//! One projector: how it goes through the journal, and what it does when it cannot.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use event_store::{Journal, StoreError};
+use futures::FutureExt;
+use read_models::{ApplyError, JournalError, Lease, Projector, ProjectorState, ReadModels, Standing};
+use tokio::sync::watch;
+
+use crate::feed::{Feed, MAX_BATCH};
+use crate::runner::ProjectionStatus;
+
+/// A batch this small is followed by a short rest: under load the next is larger then, and each costs a transaction.
+const SMALL_BATCH: usize = 64;
+const REST: Duration = Duration::from_millis(4);
+/// Looks at the journal although nothing was heard of it.
+const LONGEST_SLEEP: Duration = Duration::from_secs(5);
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+/// Between tries while a store cannot be reached: when it can again, nobody should wait long.
+const LONGEST_RETRY: Duration = Duration::from_secs(5);
+/// Between tries at an event that cannot be applied.
+const LONGEST_RETRY_OF_AN_EVENT: Duration = Duration::from_secs(30);
+
+/// One projector and where it stands. Several nodes may have it; it runs where its lease is.
+pub(crate) struct Lane {
+    pub projector: Arc<dyn Projector>,
+    pub models: Arc<ReadModels>,
+    pub journal: Arc<dyn Journal>,
+    pub feed: Arc<Feed>,
+    pub position: watch::Sender<u64>,
+    pub state: watch::Sender<ProjectorState>,
+    pub pause: watch::Sender<bool>,
+    /// The right to run here; absent while another node has it.
+    pub lease: watch::Sender<Option<Lease>>,
+    /// The node that has the lease, where nodes share it.
+    pub holder: Mutex<Option<String>>,
+}
+
+/// Why a step was not done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StepError {
+    #[error("the journal cannot be read")]
+    Feed(#[source] StoreError),
+    #[error("the read model cannot be opened")]
+    Open(#[from] StoreError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error("the events behind {after} cannot be applied")]
+    Apply { after: u64, size: usize, source: ApplyError },
+    #[error("applying the events behind {after} panicked: what with is in the log of the process")]
+    Panicked { after: u64, size: usize },
+}
+
+impl StepError {
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Feed(error) | Self::Open(error) | Self::Journal(JournalError::Journal(error)) => {
+                matches!(error, StoreError::Unavailable(_))
+            }
+            Self::Apply { source, .. } => source.is_transient(),
+            Self::Journal(JournalError::Other { .. }) | Self::Panicked { .. } => false,
+        }
+    }
+
+    /// How long to make the next batch, if an event of this one is at fault and others come before it.
+    fn shorter(&self) -> Option<usize> {
+        match self {
+            Self::Apply { size, .. } | Self::Panicked { size, .. } if *size > 1 && !self.is_transient() => {
+                Some(size / 2)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What the process tells its lanes.
+#[derive(Clone)]
+pub(crate) struct Signals {
+    /// The journal's.
+    pub head: watch::Receiver<u64>,
+    pub ending: watch::Receiver<bool>,
+}
+
+impl Signals {
+    /// Whether the process ends, or nobody is there any more to say so.
+    pub fn ended(&self) -> bool {
+        *self.ending.borrow() || self.ending.has_changed().is_err()
+    }
+}
+
+impl Lane {
+    /// Works whenever the lease is here, until the process ends.
+    pub async fn run(self: Arc<Self>, mut signals: Signals) {
+        let mut lease = self.lease.subscribe();
+        while !signals.ended() {
+            let held = *lease.borrow_and_update();
+            if let Some(held) = held {
+                self.work(held, lease.clone(), &mut signals).await;
+            } else {
+                tokio::select! {
+                    _ = lease.changed() => {}
+                    _ = signals.ending.changed() => {}
+                }
+            }
+        }
+    }
+
+    /// Works until this lease is gone or the process ends.
+    async fn work(&self, held: Lease, mut lease: watch::Receiver<Option<Lease>>, signals: &mut Signals) {
+        let mut pause = self.pause.subscribe();
+        let mut news = self.feed.head();
+        let mut size = MAX_BATCH;
+        let mut retry = FIRST_RETRY;
+        let mut adopted = false;
+        while *lease.borrow_and_update() == Some(held) && !signals.ended() {
+            let paused = *pause.borrow_and_update();
+            news.mark_unchanged();
+            let newest = *signals.head.borrow();
+            let step = async {
+                if !adopted {
+                    self.adopt().await?;
+                    adopted = true;
+                }
+                if paused { Ok(0) } else { self.step(size, held).await }
+            };
+            // A panic would end this task without a word, and the projector would look as if it ran.
+            let stepped = AssertUnwindSafe(step).catch_unwind().await;
+            let after = *self.position.borrow();
+            // How long to rest, and whether a new event ends the rest.
+            let (rest, until_news) = match stepped.unwrap_or(Err(StepError::Panicked { after, size })) {
+                Ok(_) if paused => {
+                    self.enter(ProjectorState::Paused);
+                    self.measure(newest);
+                    (LONGEST_SLEEP, false)
+                }
+                Ok(applied) => {
+                    self.enter(ProjectorState::Running);
+                    retry = FIRST_RETRY;
+                    size = (size * 2).min(MAX_BATCH);
+                    self.measure(newest);
+                    match applied {
+                        0 => (LONGEST_SLEEP, true),
+                        1..SMALL_BATCH => (REST, false),
+                        _ => continue,
+                    }
+                }
+                Err(StepError::Apply { source: ApplyError::LeaseLost, .. }) => {
+                    self.step_back(held);
+                    return;
+                }
+                // Somebody else wrote the tables, or made them anew: the tables know best where they are.
+                Err(StepError::Apply { source: ApplyError::Gap { .. }, .. }) if self.is_elsewhere().await => {
+                    continue;
+                }
+                Err(error) => {
+                    if let Some(shorter) = error.shorter() {
+                        size = shorter;
+                        continue;
+                    }
+                    self.fail(&error);
+                    self.measure(newest);
+                    let longest =
+                        if error.is_transient() { LONGEST_RETRY } else { LONGEST_RETRY_OF_AN_EVENT };
+                    let rest = retry.min(longest);
+                    retry = rest * 2;
+                    (rest, false)
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(rest) => {}
+                Ok(()) = news.changed(), if until_news => {}
+                _ = pause.changed() => {}
+                _ = lease.changed() => {}
+                _ = signals.ending.changed() => {}
+            }
+        }
+    }
+
+    /// Finds the tables as whoever wrote them last left them, and refuses those of another journal: what is in them may
+    /// never have happened in this one.
+    async fn adopt(&self) -> Result<(), StepError> {
+        self.models.create(&*self.projector).await.map_err(StoreError::from)?;
+        self.models.check_journal(&*self.projector, &*self.journal).await?;
+        self.position.send_replace(self.models.checkpoint(&*self.projector).await?);
+        Ok(())
+    }
+
+    /// Applies the next batch and says how long it was.
+    async fn step(&self, size: usize, lease: Lease) -> Result<usize, StepError> {
+        let after = *self.position.borrow();
+        let batch = self.feed.after(after, size).await.map_err(StepError::Feed)?;
+        if batch.is_empty() {
+            return Ok(0);
+        }
+        let started = Instant::now();
+        let applied = self.models.apply(&*self.projector, &batch, lease).await;
+        let position = applied.map_err(|source| StepError::Apply { after, size: batch.len(), source })?;
+        self.position.send_replace(position);
+        let name = self.projector.name();
+        metrics::histogram!("watchword_projection_apply_seconds", "projection" => name)
+            .record(started.elapsed());
+        #[expect(clippy::cast_precision_loss, reason = "a batch is short")]
+        metrics::histogram!("watchword_projection_batch_events", "projection" => name)
+            .record(batch.len() as f64);
+        Ok(batch.len())
+    }
+
+    /// Whether the tables are not where they were left. Then the next step starts where they are.
+    async fn is_elsewhere(&self) -> bool {
+        let Ok(checkpoint) = self.models.checkpoint(&*self.projector).await else { return false };
+        self.position.send_replace(checkpoint) != checkpoint
+    }
+
+    fn step_back(&self, lost: Lease) {
+        tracing::info!(projector = self.projector.name(), "another node has taken the projector over");
+        self.lease.send_if_modified(|lease| lease.take_if(|lease| *lease == lost).is_some());
+    }
+
+    fn fail(&self, error: &StepError) {
+        let name = self.projector.name();
+        let position = match error {
+            StepError::Journal(JournalError::Other { position }) => *position,
+            _ => *self.position.borrow() + 1,
+        };
+        tracing::error!(projector = name, position, error = %chain(error), "projector failed");
+        metrics::counter!("watchword_projection_failures_total", "projection" => name).increment(1);
+        self.enter(ProjectorState::Failed { position, error: chain(error) });
+    }
+
+    /// Takes over what the other nodes know: who has the lease, and of a projector that runs elsewhere, all the rest.
+    pub fn follow(&self, standing: &Standing, node: &str, lasts: Duration, newest: u64) {
+        let here = standing.holder.as_deref() == Some(node);
+        self.holder.lock().expect("no holder panics").clone_from(&standing.holder);
+        set(&self.pause, standing.paused);
+        set(&self.lease, here.then_some(Lease { epoch: standing.epoch, lasts }));
+        if !here {
+            set(&self.position, standing.position);
+            self.enter(standing.state.clone());
+            self.measure(newest);
+        }
+    }
+
+    fn enter(&self, state: ProjectorState) {
+        set(&self.state, state);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a gauge need not be exact past 2^53 events")]
+    fn measure(&self, newest: u64) {
+        let name = self.projector.name();
+        let position = *self.position.borrow();
+        let failed = matches!(*self.state.borrow(), ProjectorState::Failed { .. });
+        let held = self.lease.borrow().is_some();
+        metrics::gauge!("watchword_projection_position", "projection" => name).set(position as f64);
+        metrics::gauge!("watchword_projection_lag", "projection" => name)
+            .set(newest.saturating_sub(position) as f64);
+        metrics::gauge!("watchword_projection_failed", "projection" => name).set(f64::from(u8::from(failed)));
+        metrics::gauge!("watchword_projection_lease_held", "projection" => name)
+            .set(f64::from(u8::from(held)));
+    }
+
+    pub fn status(&self, head: u64) -> ProjectionStatus {
+        let position = *self.position.borrow();
+        let state = self.state.borrow().clone();
+        let name = state.name();
+        let (failed_position, error) = match state {
+            ProjectorState::Running | ProjectorState::Paused => (None, None),
+            ProjectorState::Failed { position, error } => (Some(position), Some(error)),
+        };
+        ProjectionStatus {
+            name: self.projector.name(),
+            version: self.projector.version(),
+            position,
+            lag: head.saturating_sub(position),
+            state: name,
+            failed_position,
+            error,
+            node: self.holder.lock().expect("no holder panics").clone(),
+        }
+    }
+}
+
+/// Sets a value, and tells those who watch it only if it is another one.
+fn set<T: PartialEq>(watched: &watch::Sender<T>, value: T) {
+    watched.send_if_modified(|now| {
+        let changed = *now != value;
+        if changed {
+            *now = value;
+        }
+        changed
+    });
+}
+
+/// An error with all its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}

@@ -1,0 +1,146 @@
+//! How several nodes share the projectors: each takes its share of the leases, keeps them while it lives, gives back
+//! what is too much when another node comes, and takes what a node that is gone has left.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use event_store::StoreError;
+use read_models::{Leases, Standing, projector};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::lane::{Lane, Signals};
+
+/// A lease is renewed this often while it lasts, so that one that came late costs nothing.
+const RENEWALS: u32 = 4;
+/// How often the position of a projector that runs elsewhere is looked at while a query waits for it.
+const POLL: Duration = Duration::from_millis(15);
+
+/// This node's part in the sharing.
+pub(crate) struct Sharing {
+    pub leases: Leases,
+    /// The name of this node; no other process has it.
+    pub node: String,
+    pub lasts: Duration,
+    pub lanes: Vec<Arc<Lane>>,
+    /// Somebody waits for a projector, or has changed what it should do.
+    pub look: Notify,
+}
+
+impl Sharing {
+    /// Takes part until the process ends.
+    pub async fn run(self: Arc<Self>, mut signals: Signals) {
+        let mut heard = true;
+        while !signals.ended() {
+            // A database that does not answer must not keep this node from asking again.
+            let beat = tokio::time::timeout(self.lasts, self.beat(&signals)).await;
+            let failure = match beat {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_) => Some("it does not answer".to_owned()),
+            };
+            // Once each time that it fails or works again, not with every beat.
+            match &failure {
+                Some(error) if heard => {
+                    tracing::error!(
+                        error,
+                        "the leases of the projectors cannot be renewed: other nodes may take them"
+                    );
+                }
+                None if !heard => tracing::info!("the leases of the projectors can be renewed again"),
+                _ => {}
+            }
+            heard = failure.is_none();
+            self.rest(&mut signals).await;
+        }
+    }
+
+    /// Gives everything back: the other nodes need not wait for leases to end.
+    pub async fn leave(&self) {
+        let leave = async {
+            for lane in &self.lanes {
+                self.leases.release(&*lane.projector, &self.node).await?;
+            }
+            self.leases.leave(&self.node).await
+        };
+        if !matches!(tokio::time::timeout(self.lasts, leave).await, Ok(Ok(()))) {
+            tracing::warn!("the leases of the projectors could not be given back: they end by themselves");
+        }
+    }
+
+    async fn beat(&self, signals: &Signals) -> Result<(), StoreError> {
+        let nodes = self.leases.announce(&self.node, self.lasts).await?;
+        for lane in self.lanes.iter().filter(|lane| lane.lease.borrow().is_some()) {
+            let state = lane.state.borrow().clone();
+            self.leases.renew(&*lane.projector, &self.node, self.lasts, &state).await?;
+        }
+        let standings = self.follow(signals).await?;
+        if self.even_out(&standings, nodes).await? {
+            self.follow(signals).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads where all projectors stand.
+    async fn follow(&self, signals: &Signals) -> Result<Vec<Standing>, StoreError> {
+        let standings = self.leases.standings().await?;
+        let newest = *signals.head.borrow();
+        for lane in &self.lanes {
+            if let Some(standing) = standing_of(lane, &standings) {
+                lane.follow(standing, &self.node, self.lasts, newest);
+            }
+        }
+        Ok(standings)
+    }
+
+    /// Takes or gives back what this node has too little or too much, among as many nodes. True if anything changed.
+    async fn even_out(&self, standings: &[Standing], nodes: u64) -> Result<bool, StoreError> {
+        let nodes = usize::try_from(nodes).unwrap_or(usize::MAX).max(1);
+        let share = self.lanes.len().div_ceil(nodes);
+        let holder =
+            |lane: &Lane| standing_of(lane, standings).and_then(|standing| standing.holder.as_deref());
+        let mine: Vec<_> = self.lanes.iter().filter(|lane| holder(lane) == Some(&self.node)).collect();
+        let mut changed = false;
+        for lane in mine.iter().skip(share) {
+            let projector = lane.projector.name();
+            tracing::info!(projector, nodes, "given back, so that another node may take it");
+            lane.lease.send_replace(None);
+            self.leases.release(&*lane.projector, &self.node).await?;
+            changed = true;
+        }
+        let free = self.lanes.iter().filter(|lane| holder(lane).is_none());
+        for lane in free.take(share.saturating_sub(mine.len())) {
+            if self.leases.take(&*lane.projector, &self.node, self.lasts).await? {
+                tracing::info!(projector = lane.projector.name(), nodes, "taken");
+                changed = true;
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Sleeps until the next beat. A position that somebody waits for is looked at in between.
+    async fn rest(&self, signals: &mut Signals) {
+        let next = Instant::now() + self.lasts / RENEWALS;
+        loop {
+            let elsewhere =
+                |lane: &&Arc<Lane>| lane.lease.borrow().is_none() && lane.position.receiver_count() > 0;
+            let awaited = self.lanes.iter().any(|lane| elsewhere(&lane));
+            let until = if awaited { next.min(Instant::now() + POLL) } else { next };
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => {}
+                () = self.look.notified() => {}
+                _ = signals.ending.changed() => return,
+            }
+            if Instant::now() >= next {
+                return;
+            }
+            // What is wrong with the database, the next beat says.
+            let _ = tokio::time::timeout(self.lasts, self.follow(signals)).await;
+        }
+    }
+}
+
+fn standing_of<'s>(lane: &Lane, standings: &'s [Standing]) -> Option<&'s Standing> {
+    let key = projector::key(&*lane.projector);
+    standings.iter().find(|standing| standing.key == key)
+}

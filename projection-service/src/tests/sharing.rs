@@ -1,0 +1,229 @@
+//! Several nodes on one PostgreSQL database. Each has a runtime of its own, so that it can be killed and stopped like
+//! a process.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use event_store::Location;
+use read_models::{ProjectError, Projector, ReadModels};
+use test_services::Postgres;
+use tokio::runtime::{Builder, Runtime};
+
+use super::running::{Poisoned, until};
+use super::world::*;
+use crate::{ProjectionService, ProjectionStatus, SharingSettings};
+
+const LEASE: Duration = Duration::from_secs(2);
+const NAMES: [&str; 5] = ["login_checks", "users", "sessions", "stats", "audit_log"];
+
+struct Node {
+    name: &'static str,
+    runtime: Option<Runtime>,
+    service: Arc<ProjectionService>,
+}
+
+impl Node {
+    async fn start(world: &World, location: &Location, name: &'static str) -> Self {
+        Self::start_with(world, location, name, ReadModels::projectors).await
+    }
+
+    async fn start_with(
+        world: &World,
+        location: &Location,
+        name: &'static str,
+        projectors: fn(&ReadModels) -> Vec<Arc<dyn Projector>>,
+    ) -> Self {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("starts");
+        let (location, sealer, lookup) = (location.clone(), world.sealer.clone(), world.lookup.clone());
+        let opening = runtime.spawn(async move { ReadModels::open(&location, sealer, lookup).await });
+        let models = Arc::new(opening.await.expect("no panic").expect("opens"));
+        let projectors = projectors(&models);
+        let sharing = SharingSettings { node: name.to_owned(), lease: LEASE };
+        let starting = runtime.spawn(ProjectionService::start_with(world.parts(models, sharing), projectors));
+        let service = starting.await.expect("no panic").expect("starts");
+        Self { name, runtime: Some(runtime), service }
+    }
+
+    /// As `kill -9`: nothing is finished, nothing given back.
+    fn kill(&mut self) {
+        self.runtime.take().expect("it runs").shutdown_background();
+    }
+
+    /// As `SIGSTOP`, and `SIGCONT` after a while: none of its tasks gets a turn.
+    fn stop_for(&self, time: Duration) {
+        self.runtime.as_ref().expect("it runs").spawn(async move { std::thread::sleep(time) });
+    }
+
+    fn status_of(&self, name: &str) -> ProjectionStatus {
+        self.service.status().into_iter().find(|status| status.name == name).expect("it is there")
+    }
+
+    /// The projectors that run on a node, as this one sees it.
+    fn on(&self, name: &str) -> BTreeSet<&'static str> {
+        let here = |status: &ProjectionStatus| status.node.as_deref() == Some(name);
+        self.service.status().into_iter().filter(here).map(|status| status.name).collect()
+    }
+
+    async fn wait_for_all(&self, position: u64) {
+        for name in NAMES {
+            until(async || self.service.wait_for(name, position).await.is_ok()).await;
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn database() -> Location {
+    Postgres::shared().database().parse().expect("a URL")
+}
+
+/// The rows in PostgreSQL are those that the world's own service has built in its file.
+async fn equals_the_file(world: &World, location: &Location, position: u64) {
+    let shared = ReadModels::open(location, world.sealer.clone(), world.lookup.clone()).await.expect("opens");
+    for projector in shared.projectors() {
+        let name = projector.name();
+        world.service.wait_for(name, position).await.expect("catches up");
+        let (rows, in_file) = (shared.dump(&*projector).await, world.models.dump(&*projector).await);
+        assert_eq!(rows.expect("dumps"), in_file.expect("dumps"), "{name} differs");
+    }
+}
+
+async fn history(world: &World, users: std::ops::Range<u128>) -> u64 {
+    let mut last = 0;
+    for n in users {
+        world.register(n, &format!("user{n}@example.com"), "Somebody Else").await;
+        last = world.log_in(n, n).await;
+        if n % 3 == 0 {
+            last = world.log_out(n, n).await;
+        }
+    }
+    last
+}
+
+#[tokio::test]
+async fn nodes_share_the_projectors_and_take_over_from_one_that_is_killed() {
+    let (world, location) = (World::new().await, database());
+    let mut first = Node::start(&world, &location, "first").await;
+    until(async || first.on("first").len() == 5).await;
+    let second = Node::start(&world, &location, "second").await;
+    until(async || first.on("first").len() == 3 && second.on("second").len() == 2).await;
+    assert!(first.on("first").is_disjoint(&second.on("second")));
+
+    // Whichever node is asked, what runs on the other is waited for as well.
+    let position = history(&world, 0..20).await;
+    first.wait_for_all(position).await;
+    second.wait_for_all(position).await;
+
+    first.kill();
+    let position = history(&world, 20..30).await;
+    let killed = std::time::Instant::now();
+    until(async || second.on("second").len() == 5).await;
+    assert!(killed.elapsed() < LEASE * 4, "it took {:?}", killed.elapsed());
+    second.wait_for_all(position).await;
+    equals_the_file(&world, &location, position).await;
+
+    // One that ends well is not waited for.
+    let third = Node::start(&world, &location, "third").await;
+    until(async || third.on("third").len() == 2).await;
+    let service = second.service.clone();
+    second
+        .runtime
+        .as_ref()
+        .expect("it runs")
+        .spawn(async move { service.shutdown().await })
+        .await
+        .expect("ends");
+    until(async || third.on("third").len() == 5).await;
+    let position = history(&world, 30..35).await;
+    third.wait_for_all(position).await;
+    equals_the_file(&world, &location, position).await;
+}
+
+#[tokio::test]
+async fn inv_l_a_node_that_wakes_up_after_its_leases_ended_steps_back() {
+    let (world, location) = (World::new().await, database());
+    let sleeper = Node::start(&world, &location, "sleeper").await;
+    until(async || sleeper.on("sleeper").len() == 5).await;
+    let position = history(&world, 0..5).await;
+    sleeper.wait_for_all(position).await;
+
+    sleeper.stop_for(LEASE * 4);
+    let other = Node::start(&world, &location, "other").await;
+    until(async || other.on("other").len() == 5).await;
+    // Written while one is stopped, and while both run.
+    history(&world, 5..15).await;
+    until(async || sleeper.on("sleeper").len() == 2 && other.on("other").len() == 3).await;
+    let position = history(&world, 15..25).await;
+    other.wait_for_all(position).await;
+    sleeper.wait_for_all(position).await;
+    equals_the_file(&world, &location, position).await;
+    for status in other.service.status() {
+        assert_eq!((status.state, status.lag), ("running", 0), "{}", status.name);
+    }
+}
+
+static HEALED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+
+fn poisoned(models: &ReadModels) -> Vec<Arc<dyn Projector>> {
+    let poison = |inner: Arc<dyn Projector>| -> Arc<dyn Projector> {
+        if inner.name() == "stats" {
+            Arc::new(Poisoned {
+                inner,
+                position: 20,
+                fail: || ProjectError::Damaged("poison"),
+                healed: HEALED.clone(),
+            })
+        } else {
+            inner
+        }
+    };
+    models.projectors().into_iter().map(poison).collect()
+}
+
+#[tokio::test]
+async fn a_projector_that_fails_or_rests_is_seen_on_every_node() {
+    let (world, location) = (World::new().await, database());
+    let first = Node::start_with(&world, &location, "first", poisoned).await;
+    let second = Node::start_with(&world, &location, "second", poisoned).await;
+    until(async || first.on("first").len() == 3 && first.on("second").len() == 2).await;
+    let position = history(&world, 0..20).await;
+    let nodes = [&first, &second];
+    for node in nodes {
+        until(async || node.status_of("stats").state == "failed").await;
+        let status = node.status_of("stats");
+        assert_eq!(status.failed_position, Some(20), "{}", node.name);
+        assert!(status.error.expect("it says why").contains("poison"));
+        for name in NAMES.into_iter().filter(|name| *name != "stats") {
+            until(async || node.service.wait_for(name, position).await.is_ok()).await;
+        }
+    }
+    HEALED.store(true, Ordering::SeqCst);
+    first.wait_for_all(position).await;
+    for node in nodes {
+        until(async || node.status_of("stats").state == "running" && node.status_of("stats").lag == 0).await;
+    }
+
+    // A node can have a projector rest that runs on another.
+    let runs_on_second = *first.on("second").first().expect("it has some");
+    let service = first.service.clone();
+    let pausing =
+        first.runtime.as_ref().expect("it runs").spawn(async move { service.pause(runs_on_second).await });
+    assert!(pausing.await.expect("no panic"));
+    assert_eq!(second.status_of(runs_on_second).state, "paused");
+    let position = history(&world, 20..25).await;
+    assert_eq!(
+        first.service.wait_for(runs_on_second, position).await.expect_err("rests").code(),
+        "projection_behind"
+    );
+    assert!(first.service.resume(runs_on_second).await);
+    first.wait_for_all(position).await;
+    equals_the_file(&world, &location, position).await;
+}

@@ -1,0 +1,64 @@
+//! How far a projector has come, and in which journal.
+
+use event_store::{Journal, StoreError};
+use uuid::Uuid;
+
+use crate::sql::Row;
+
+/// How far a projector has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The read model and the version of its tables.
+    pub projector: String,
+    /// The position of the last event that is applied; 0 before the first.
+    pub position: u64,
+    /// That event's id, unless an older version of Watchword applied it.
+    pub event: Option<Uuid>,
+}
+
+/// Why a read model cannot follow a journal.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// It was built from another one, or from a newer copy of it.
+    #[error(
+        "the read model was built from another journal: event {position}, the last it has applied, is not the one that \
+         this journal has there. Stop the server; then put back the journal it belongs to, or delete the read models \
+         (the file read-models.db, or PostgreSQL's schema watchword_read): they are built anew from the journal at the \
+         next start"
+    )]
+    Other {
+        /// The position of the last event that is applied.
+        position: u64,
+    },
+    /// The journal, or the checkpoint, cannot be read.
+    #[error("the journal cannot be read")]
+    Journal(#[from] StoreError),
+}
+
+impl Checkpoint {
+    /// Of a row with `projector`, `position` and `event`.
+    pub(crate) fn read(row: &Row) -> Result<Self, sqlx::Error> {
+        let event: Option<Vec<u8>> = row.get("event")?;
+        Ok(Self {
+            projector: row.get("projector")?,
+            position: row.get::<i64>("position")?.cast_unsigned(),
+            // What is no id is that of no event.
+            event: event.map(|bytes| Uuid::from_slice(&bytes).unwrap_or_default()),
+        })
+    }
+
+    /// Whether what was applied is how this journal begins: the log never changes, so one event tells.
+    pub async fn check_journal(&self, journal: &dyn Journal) -> Result<(), JournalError> {
+        let position = self.position;
+        if position > journal.head().await? {
+            return Err(JournalError::Other { position });
+        }
+        let Some(applied) = self.event else { return Ok(()) };
+        let found = journal.read_positions(&[position]).await?;
+        if found.first().is_some_and(|event| event.id == applied) {
+            Ok(())
+        } else {
+            Err(JournalError::Other { position })
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! The database that holds the read models: a file, or a schema of a PostgreSQL database.
+
+use std::path::Path;
+use std::time::Duration;
+
+use event_store::Location;
+use event_store::sqlite::file::looking;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, Connection, SqliteConnection};
+
+use crate::checkpoint::Checkpoint;
+use crate::sql::{Kind, Query, Row, Transaction, on_postgres, on_sqlite};
+
+/// "WWRM": Watchword read models.
+const APPLICATION_ID: i64 = 0x5757_524d;
+/// The schema in PostgreSQL. The journal has another, so both may live in one database.
+const SCHEMA: &str = "watchword_read";
+/// Whoever makes tables in that schema holds this advisory lock: `CREATE … IF NOT EXISTS` fails when two race.
+const DDL_LOCK: i64 = APPLICATION_ID;
+
+const CHECKPOINTS: &str =
+    "CREATE TABLE checkpoints (projector TEXT PRIMARY KEY, position INTEGER NOT NULL, event BLOB) STRICT";
+
+const SQLITE_READERS: u32 = 4;
+const POSTGRES_READERS: u32 = 8;
+/// Each projector of a node may be in a transaction, and the leases are renewed beside them.
+const POSTGRES_WRITERS: u32 = 8;
+/// A process that is stopped in the middle of a transaction would keep its locks, and its read model from everybody
+/// else, until it goes on.
+const LONGEST_PAUSE_IN_A_TRANSACTION: &str = "5s";
+const LONGEST_WAIT_FOR_A_CONNECTION: Duration = Duration::from_secs(5);
+
+/// Why the read models were not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Something else is in the file.
+    #[error("{0} is no read-models file of Watchword: choose another path, or move that file away")]
+    Foreign(String),
+    /// The file cannot be read or made.
+    #[error(
+        "{path} cannot be opened. It holds derived data only: if it is damaged, delete it and its -wal and -shm files, \
+         and it is rebuilt from the journal at the next start"
+    )]
+    Failed {
+        /// Which file.
+        path: String,
+        /// What the database said.
+        source: sqlx::Error,
+    },
+    /// The PostgreSQL database cannot be reached, or refuses to make the tables.
+    #[error(
+        "the read models cannot be opened at {database}. Check that the server runs, and that the role may connect and \
+         may create the schema watchword_read or owns it"
+    )]
+    Unreachable {
+        /// Which database, without the password.
+        database: String,
+        /// What it said.
+        source: sqlx::Error,
+    },
+}
+
+impl OpenError {
+    /// The database at this place failed.
+    pub(crate) fn failed(location: &Location, source: sqlx::Error) -> Self {
+        match location {
+            Location::File(path) => Self::Failed { path: path.display().to_string(), source },
+            Location::Postgres(_) => Self::Unreachable { database: location.to_string(), source },
+        }
+    }
+}
+
+/// Connections that write and connections that read.
+pub(crate) enum Database {
+    /// One connection writes, in turns; a few others read.
+    ///
+    /// The file is written with `synchronous=NORMAL`, unlike the journal: after a power loss it may have forgotten
+    /// its newest transactions, rows and checkpoints alike, and the projectors apply those events again.
+    Sqlite {
+        writer: SqlitePool,
+        readers: SqlitePool,
+    },
+    Postgres {
+        writers: PgPool,
+        readers: PgPool,
+    },
+}
+
+impl Database {
+    pub async fn open(location: &Location) -> Result<Self, OpenError> {
+        let opened = match location {
+            Location::File(path) => {
+                if path.exists() {
+                    look(location).await?;
+                }
+                open_file(path).await
+            }
+            Location::Postgres(url) => open_postgres(url.options()).await,
+        };
+        opened.map_err(|source| OpenError::failed(location, source))
+    }
+
+    pub async fn close(&self) {
+        match self {
+            Self::Sqlite { writer, readers } => {
+                readers.close().await;
+                // The last connection moves the log into the file, and leaves nothing beside it.
+                writer.close().await;
+            }
+            Self::Postgres { writers, readers } => {
+                readers.close().await;
+                writers.close().await;
+            }
+        }
+    }
+
+    /// Asks for rows. In PostgreSQL, what is asked here can change nothing.
+    pub async fn read(&self, query: Query) -> Result<Vec<Row>, sqlx::Error> {
+        match self {
+            Self::Sqlite { readers, .. } => on_sqlite(readers, &query).await,
+            Self::Postgres { readers, .. } => on_postgres(readers, &query).await,
+        }
+    }
+
+    /// A number, of a query that gives one row.
+    pub async fn read_number(&self, query: Query) -> Result<i64, sqlx::Error> {
+        self.read(query).await?.first().ok_or(sqlx::Error::RowNotFound)?.get(0)
+    }
+
+    /// Changes something by one statement.
+    pub async fn write(&self, query: Query) -> Result<Vec<Row>, sqlx::Error> {
+        match self {
+            Self::Sqlite { writer, .. } => on_sqlite(writer, &query).await,
+            Self::Postgres { writers, .. } => on_postgres(writers, &query).await,
+        }
+    }
+
+    /// Begins to write; in a file, alone.
+    pub async fn begin(&self) -> Result<Transaction, sqlx::Error> {
+        Ok(Transaction(match self {
+            Self::Sqlite { writer, .. } => Kind::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
+            Self::Postgres { writers, .. } => Kind::Postgres(writers.begin().await?),
+        }))
+    }
+
+    /// Begins to make or drop tables, alone.
+    pub async fn begin_ddl(&self) -> Result<Transaction, sqlx::Error> {
+        let mut tx = self.begin().await?;
+        if let Kind::Postgres(tx) = &mut tx.0 {
+            lock_ddl(tx).await?;
+        }
+        Ok(tx)
+    }
+}
+
+/// The checkpoints there. Changes nothing; in a file, neither in it nor beside it, even where its last writer was
+/// killed.
+pub(crate) async fn look(location: &Location) -> Result<Vec<Checkpoint>, OpenError> {
+    let found = match location {
+        Location::File(path) => look_at_file(path).await,
+        Location::Postgres(url) => look_at_postgres(url.options()).await.map(Some),
+    };
+    found
+        .map_err(|source| OpenError::failed(location, source))?
+        .ok_or_else(|| OpenError::Foreign(location.to_string()))
+}
+
+/// Nothing if the file is something else's.
+async fn look_at_file(path: &Path) -> Result<Option<Vec<Checkpoint>>, sqlx::Error> {
+    let mut connection = looking(path).connect().await?;
+    if !is_ours_or_empty(&mut connection).await? {
+        return Ok(None);
+    }
+    let checkpoints = match names_events(&mut connection).await? {
+        None => vec![],
+        Some(named) => {
+            let event = if named { "event" } else { "NULL" };
+            let query =
+                format!("SELECT projector, position, {event} AS event FROM checkpoints ORDER BY projector");
+            let rows = on_sqlite(&mut connection, &Query::new(query)).await?;
+            rows.iter().map(Checkpoint::read).collect::<Result<_, _>>()?
+        }
+    };
+    connection.close().await?;
+    Ok(Some(checkpoints))
+}
+
+async fn look_at_postgres(options: &PgConnectOptions) -> Result<Vec<Checkpoint>, sqlx::Error> {
+    let mut connection = options.connect().await?;
+    let is_there: bool = sqlx::query_scalar("SELECT to_regclass('watchword_read.checkpoints') IS NOT NULL")
+        .fetch_one(&mut connection)
+        .await?;
+    let mut checkpoints = vec![];
+    if is_there {
+        let query = "SELECT projector, position, event FROM watchword_read.checkpoints ORDER BY projector";
+        let rows = on_postgres(&mut connection, &Query::new(query)).await?;
+        checkpoints = rows.iter().map(Checkpoint::read).collect::<Result<_, _>>()?;
+    }
+    connection.close().await?;
+    Ok(checkpoints)
+}
+
+async fn is_ours_or_empty(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    let id: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut *connection).await?;
+    let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema").fetch_one(connection).await?;
+    Ok(id == APPLICATION_ID || (id == 0 && tables == 0))
+}
+
+/// Whether the checkpoints name their events, as all but those of old files do; nothing if there are no checkpoints.
+async fn names_events(connection: &mut SqliteConnection) -> Result<Option<bool>, sqlx::Error> {
+    let columns: Vec<String> =
+        sqlx::query_scalar("SELECT name FROM pragma_table_info('checkpoints')").fetch_all(connection).await?;
+    Ok((!columns.is_empty()).then(|| columns.iter().any(|column| column == "event")))
+}
+
+fn file(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new().filename(path).busy_timeout(Duration::from_secs(5))
+}
+
+async fn open_file(path: &Path) -> Result<Database, sqlx::Error> {
+    let writer = file(path)
+        .create_if_missing(true)
+        .pragma("application_id", APPLICATION_ID.to_string())
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Normal)
+        .pragma("cache_size", "-16384");
+    let pool = SqlitePoolOptions::new().test_before_acquire(false).idle_timeout(None).max_lifetime(None);
+    let writer = pool.clone().max_connections(1).connect_with(writer).await?;
+    let mut connection = writer.acquire().await?;
+    let missing = match names_events(&mut connection).await? {
+        None => CHECKPOINTS,
+        Some(false) => "ALTER TABLE checkpoints ADD COLUMN event BLOB",
+        Some(true) => "",
+    };
+    sqlx::raw_sql(missing).execute(&mut *connection).await?;
+    drop(connection);
+    let readers = pool.max_connections(SQLITE_READERS).connect_with(file(path).read_only(true)).await?;
+    Ok(Database::Sqlite { writer, readers })
+}
+
+async fn open_postgres(options: &PgConnectOptions) -> Result<Database, sqlx::Error> {
+    let owner = make_schema(options).await?;
+    let options = options.clone().application_name("watchword read models").options([
+        ("search_path", SCHEMA),
+        ("role", owner.as_str()),
+        ("idle_in_transaction_session_timeout", LONGEST_PAUSE_IN_A_TRANSACTION),
+    ]);
+    let pool = || PgPoolOptions::new().acquire_timeout(LONGEST_WAIT_FOR_A_CONNECTION);
+    let writers = pool().max_connections(POSTGRES_WRITERS).connect_with(options.clone()).await?;
+    let mut tx = writers.begin().await?;
+    lock_ddl(&mut tx).await?;
+    sqlx::raw_sql(include_str!("postgres.sql")).execute(&mut *tx).await?;
+    tx.commit().await?;
+    let read_only = options.options([("default_transaction_read_only", "on")]);
+    let readers = pool().max_connections(POSTGRES_READERS).connect_with(read_only).await?;
+    Ok(Database::Postgres { writers, readers })
+}
+
+/// Makes the schema if it is not there, and tells whose it is. All connections work as that role: a projector's tables
+/// are made and dropped by whichever node has its lease, whatever user that node logs in as.
+async fn make_schema(options: &PgConnectOptions) -> Result<String, sqlx::Error> {
+    const OWNER: &str = "SELECT pg_get_userbyid(nspowner)::text FROM pg_namespace WHERE nspname = $1";
+    let mut connection = options.connect().await?;
+    let mut owner: Option<String> =
+        sqlx::query_scalar(OWNER).bind(SCHEMA).fetch_optional(&mut connection).await?;
+    if owner.is_none() {
+        let mut tx = connection.begin().await?;
+        lock_ddl(&mut tx).await?;
+        // The role that the journal in the same database made for the service, if it is there.
+        sqlx::raw_sql(
+            "DO $$ BEGIN
+               IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'watchword_service'
+                   AND pg_has_role(current_user, oid, 'MEMBER')) THEN
+                 CREATE SCHEMA IF NOT EXISTS watchword_read AUTHORIZATION watchword_service;
+               ELSE
+                 CREATE SCHEMA IF NOT EXISTS watchword_read;
+               END IF;
+             END $$",
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        owner = Some(sqlx::query_scalar(OWNER).bind(SCHEMA).fetch_one(&mut connection).await?);
+    }
+    connection.close().await?;
+    owner.ok_or(sqlx::Error::RowNotFound)
+}
+
+async fn lock_ddl(tx: &mut sqlx::Transaction<'_, sqlx::Postgres>) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(DDL_LOCK).execute(&mut **tx).await.map(drop)
+}

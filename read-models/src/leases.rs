@@ -1,0 +1,208 @@
+//! Which node runs which projector, where several nodes share the read models.
+//!
+//! A lease is a row with an end and an epoch. It ends by the database's clock when its holder is not heard of, and
+//! another node takes it under the next epoch. [`crate::ReadModels::apply`] compares the epoch in the transaction
+//! that writes the rows: a node that was stopped for however long and wakes up writes nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use event_store::StoreError;
+
+use crate::database::Database;
+use crate::projector::{Projector, key};
+use crate::sql::{Query, Row, Value};
+
+/// The right to write one read model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Counts the holders so far.
+    pub epoch: u64,
+    /// How long it lasts from now on whenever its holder writes or renews.
+    pub lasts: Duration,
+}
+
+impl Lease {
+    /// The lease of a projector that is never shared: in a file, which one process has open, or before any node has
+    /// leased it.
+    pub const UNSHARED: Self = Self { epoch: 0, lasts: Duration::ZERO };
+}
+
+/// What a projector does, as its holder says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProjectorState {
+    /// It follows the journal.
+    Running,
+    /// It was told to stand still.
+    Paused,
+    /// It cannot get past an event. It tries again from time to time.
+    Failed {
+        /// The position of the event.
+        position: u64,
+        /// What is wrong, without personal data.
+        error: String,
+    },
+}
+
+impl ProjectorState {
+    /// `running`, `paused` or `failed`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Failed { .. } => "failed",
+        }
+    }
+}
+
+/// Where a projector stands, as every node sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Its read model and the version of its tables: `users_v1`.
+    pub key: String,
+    /// The position of the last event it has applied.
+    pub position: u64,
+    /// The node it runs on, if there is one that is still heard of.
+    pub holder: Option<String>,
+    /// Counts its holders so far.
+    pub epoch: u64,
+    /// Whether it was told to stand still.
+    pub paused: bool,
+    /// What its last holder said.
+    pub state: ProjectorState,
+}
+
+/// The leases of all projectors. Nodes have names; no two processes may use the same.
+pub struct Leases {
+    database: Arc<Database>,
+}
+
+impl Leases {
+    pub(crate) fn new(database: Arc<Database>) -> Self {
+        Self { database }
+    }
+
+    /// Says that a node is there, for as long as a lease lasts, and counts the nodes that are.
+    pub async fn announce(&self, node: &str, lasts: Duration) -> Result<u64, StoreError> {
+        self.database.write(
+            Query::new(
+                "INSERT INTO nodes (node, until) VALUES ($1, clock_timestamp() + $2 * interval '1 millisecond')
+                 ON CONFLICT (node) DO UPDATE SET until = excluded.until",
+            )
+            .bind(node)
+            .bind(milliseconds(lasts)),
+        )
+        .await?;
+        self.database
+            .write(Query::new(
+                "DELETE FROM nodes WHERE node IN
+               (SELECT node FROM nodes WHERE until < clock_timestamp() FOR UPDATE SKIP LOCKED)",
+            ))
+            .await?;
+        let nodes = self.database.read_number(Query::new("SELECT count(*) FROM nodes")).await?;
+        Ok(nodes.cast_unsigned())
+    }
+
+    /// Takes a projector that nobody holds, or whose holder was not heard of in time. False if somebody else has it.
+    pub async fn take(
+        &self,
+        projector: &dyn Projector,
+        node: &str,
+        lasts: Duration,
+    ) -> Result<bool, StoreError> {
+        // A row that is locked is being written by its holder, or taken by somebody else.
+        let query = Query::new(
+            "UPDATE checkpoints SET epoch = epoch + 1, holder = $2,
+               until = clock_timestamp() + $3 * interval '1 millisecond'
+             WHERE projector = (SELECT projector FROM checkpoints WHERE projector = $1
+               AND (holder IS NULL OR until < clock_timestamp()) FOR UPDATE SKIP LOCKED)
+             RETURNING epoch",
+        );
+        let query = query.bind(key(projector)).bind(node).bind(milliseconds(lasts));
+        Ok(!self.database.write(query).await?.is_empty())
+    }
+
+    /// Goes on holding a projector, if nobody else has taken it, and tells all nodes what it does.
+    pub async fn renew(
+        &self,
+        projector: &dyn Projector,
+        node: &str,
+        lasts: Duration,
+        state: &ProjectorState,
+    ) -> Result<(), StoreError> {
+        let (position, error) = match state {
+            ProjectorState::Failed { position, error } => {
+                (Some(position.cast_signed()), Some(error.as_str()))
+            }
+            ProjectorState::Running | ProjectorState::Paused => (None, None),
+        };
+        // A row that is locked is being written under the lease, which renews it too, or was taken by somebody else.
+        let query = Query::new(
+            "UPDATE checkpoints SET until = clock_timestamp() + $3 * interval '1 millisecond', state = $4,
+               failed_position = $5, error = $6
+             WHERE projector = (SELECT projector FROM checkpoints WHERE projector = $1 AND holder = $2
+               FOR UPDATE SKIP LOCKED)",
+        );
+        let query = query.bind(key(projector)).bind(node).bind(milliseconds(lasts));
+        self.database.write(query.bind(state.name()).bind(Value::Int(position)).bind(error)).await?;
+        Ok(())
+    }
+
+    /// Lets another node have a projector.
+    pub async fn release(&self, projector: &dyn Projector, node: &str) -> Result<(), StoreError> {
+        let query = Query::new("UPDATE checkpoints SET holder = NULL WHERE projector = $1 AND holder = $2");
+        self.database.write(query.bind(key(projector)).bind(node)).await?;
+        Ok(())
+    }
+
+    /// Says that a node is gone, so that the others need not wait for it.
+    pub async fn leave(&self, node: &str) -> Result<(), StoreError> {
+        self.database.write(Query::new("DELETE FROM nodes WHERE node = $1").bind(node)).await?;
+        Ok(())
+    }
+
+    /// Tells a projector, on whichever node it runs, to stand still or to go on.
+    pub async fn pause(&self, projector: &dyn Projector, paused: bool) -> Result<(), StoreError> {
+        self.database
+            .write(
+                Query::new("UPDATE checkpoints SET paused = ($2 <> 0) WHERE projector = $1")
+                    .bind(key(projector))
+                    .bind(paused),
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// Where all projectors stand.
+    pub async fn standings(&self) -> Result<Vec<Standing>, StoreError> {
+        let query = Query::new(
+            "SELECT projector, position, CASE WHEN until > clock_timestamp() THEN holder END AS holder, epoch,
+               paused, state, failed_position, error FROM checkpoints",
+        );
+        self.database.read(query).await?.iter().map(|row| Ok(standing(row)?)).collect()
+    }
+}
+
+fn standing(row: &Row) -> Result<Standing, sqlx::Error> {
+    let state: String = row.get("state")?;
+    Ok(Standing {
+        key: row.get("projector")?,
+        position: row.get::<i64>("position")?.cast_unsigned(),
+        holder: row.get("holder")?,
+        epoch: row.get::<i64>("epoch")?.cast_unsigned(),
+        paused: row.get("paused")?,
+        state: match state.as_str() {
+            "failed" => ProjectorState::Failed {
+                position: row.get::<Option<i64>>("failed_position")?.unwrap_or_default().cast_unsigned(),
+                error: row.get::<Option<String>>("error")?.unwrap_or_default(),
+            },
+            "paused" => ProjectorState::Paused,
+            _ => ProjectorState::Running,
+        },
+    })
+}
+
+/// A duration as the statements here take it.
+pub(crate) fn milliseconds(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
+}
