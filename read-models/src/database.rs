@@ -217,7 +217,11 @@ async fn names_events(connection: &mut SqliteConnection) -> Result<Option<bool>,
 }
 
 fn file(path: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new().filename(path).busy_timeout(Duration::from_secs(5))
+    SqliteConnectOptions::new()
+        .filename(path)
+        .busy_timeout(Duration::from_secs(5))
+        // What a statement needs for a while is nobody's business outside this folder.
+        .pragma("temp_store", "MEMORY")
 }
 
 async fn open_file(path: &Path) -> Result<Database, sqlx::Error> {
@@ -227,7 +231,13 @@ async fn open_file(path: &Path) -> Result<Database, sqlx::Error> {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Normal)
         .pragma("cache_size", "-16384");
-    let pool = SqlitePoolOptions::new().test_before_acquire(false).idle_timeout(None).max_lifetime(None);
+    let pool = SqlitePoolOptions::new()
+        .test_before_acquire(false)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        // SQLite ends a transaction by itself when the disk is full. Its connection then takes itself for one that is
+        // in a transaction, for ever: it is replaced.
+        .after_release(|connection, _| Box::pin(std::future::ready(Ok(!connection.is_in_transaction()))));
     let writer = pool.clone().max_connections(1).connect_with(writer).await?;
     let mut connection = writer.acquire().await?;
     let missing = match names_events(&mut connection).await? {
@@ -291,4 +301,29 @@ async fn make_schema(options: &PgConnectOptions) -> Result<String, sqlx::Error> 
 
 async fn lock_ddl(tx: &mut sqlx::Transaction<'_, sqlx::Postgres>) -> Result<(), sqlx::Error> {
     sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(DDL_LOCK).execute(&mut **tx).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A limit of pages stands for the end of the disk.
+    #[tokio::test]
+    async fn inv_t_a_full_disk_is_forgotten_when_there_is_space_again() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let database =
+            Database::open(&Location::File(dir.path().join("read-models.db"))).await.expect("opens");
+        database.write(Query::new("CREATE TABLE rows (data BLOB)")).await.expect("makes");
+        let pages = database.write(Query::new("PRAGMA page_count")).await.expect("reads");
+        let pages: i64 = pages[0].get(0).expect("a number");
+        database.write(Query::new(format!("PRAGMA max_page_count = {pages}"))).await.expect("sets");
+        let insert = || Query::new("INSERT INTO rows VALUES (zeroblob(100000))");
+        let mut tx = database.begin().await.expect("begins");
+        let full = tx.run(insert()).await.map(drop).expect_err("there is no space");
+        assert!(full.to_string().contains("full"), "{full}");
+        drop(tx);
+        let mut tx = database.begin().await.expect("begins with a new connection, which knows no limit");
+        tx.run(insert()).await.expect("writes");
+        tx.commit().await.expect("commits");
+    }
 }
