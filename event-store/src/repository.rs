@@ -309,7 +309,7 @@ impl Repository {
 /// The aggregates that one decision rests on. It decides on what is at hand, and asks once, in the end, whether that still
 /// held: if not, the decision is made again.
 ///
-/// ```ignore
+/// ```text
 /// let reads = repository.reads();
 /// let decision = loop {
 ///     let decision = decide(&reads).await;
