@@ -5,6 +5,7 @@
 //! of the log. [`repository::Repository`] turns streams into aggregates.
 #![deny(missing_docs)]
 
+mod checksum;
 pub mod clock;
 #[cfg(feature = "contract")]
 pub mod contract;

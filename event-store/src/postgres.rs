@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use uuid::Uuid;
 
+use crate::checksum::checksum;
 use crate::journal::{
     Append, AppendError, Appended, Claim, Journal, OpenError, Snapshot, StoreError, StoredIdempotency,
 };
@@ -342,19 +343,37 @@ fn bounded(number: u64) -> i64 {
 fn recorded(row: &PgRow) -> Result<RecordedEvent, StoreError> {
     let position: i64 = row.try_get("position")?;
     let damaged = |what: &str| StoreError::Damaged(format!("the {what} of event {position} cannot be read"));
+    let id: Uuid = row.try_get("id")?;
+    let stream: String = row.try_get("stream")?;
+    let version: i64 = row.try_get("version")?;
+    let name: String = row.try_get("type")?;
+    let schema_version: i32 = row.try_get("schema_version")?;
+    let at: i64 = row.try_get("at")?;
+    let metadata: &str = row.try_get("metadata")?;
+    let data: String = row.try_get("data")?;
     let person: Option<Uuid> = row.try_get("person")?;
+    let personal: Option<Vec<u8>> = row.try_get("personal")?;
+    let found = checksum(
+        [0, version, schema_version.into(), at],
+        [id.as_bytes(), stream.as_bytes(), name.as_bytes(), metadata.as_bytes(), data.as_bytes()],
+        [person.as_ref().map(|person| person.as_bytes().as_slice()), personal.as_deref()],
+    );
+    if row.try_get::<&[u8], _>("checksum")? != found {
+        return Err(StoreError::Damaged(format!(
+            "event {position} is not as it was written: its checksum differs"
+        )));
+    }
     Ok(RecordedEvent {
         position: position.cast_unsigned(),
-        id: row.try_get("id")?,
-        stream: StreamId::from_stored(row.try_get("stream")?),
-        version: row.try_get::<i64, _>("version")?.cast_unsigned(),
-        name: row.try_get("type")?,
-        schema_version: u16::try_from(row.try_get::<i32, _>("schema_version")?)
-            .map_err(|_| damaged("schema version"))?,
-        at: Timestamp::from_microsecond(row.try_get("at")?).map_err(|_| damaged("time"))?,
-        metadata: serde_json::from_str(row.try_get("metadata")?).map_err(|_| damaged("metadata"))?,
-        data: row.try_get("data")?,
+        id,
+        stream: StreamId::from_stored(stream),
+        version: version.cast_unsigned(),
+        name,
+        schema_version: u16::try_from(schema_version).map_err(|_| damaged("schema version"))?,
+        at: Timestamp::from_microsecond(at).map_err(|_| damaged("time"))?,
+        metadata: serde_json::from_str(metadata).map_err(|_| damaged("metadata"))?,
+        data,
         person: person.map(UserId),
-        personal: row.try_get("personal")?,
+        personal,
     })
 }

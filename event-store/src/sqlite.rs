@@ -7,7 +7,6 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use aws_lc_rs::digest;
 use domain::{StreamId, Timestamp, UserId};
 use schemas::envelope::RecordedEvent;
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions, SqliteRow};
@@ -15,6 +14,7 @@ use sqlx::{Row, SqliteConnection};
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
+use crate::checksum::checksum;
 use crate::journal::{
     Append, AppendError, Appended, Claim, Journal, OpenError, Snapshot, StoreError, StoredIdempotency,
 };
@@ -380,21 +380,4 @@ fn recorded(row: &SqliteRow) -> Result<RecordedEvent, StoreError> {
         person: person.map(|bytes| uuid(bytes, "person").map(UserId)).transpose()?,
         personal,
     })
-}
-
-/// Tells a row that a disk or a hand has changed from the one that was written: the first half of a SHA-256 of all
-/// that is in it. It proves nothing against somebody who can compute it as well.
-fn checksum(numbers: [i64; 4], parts: [&[u8]; 5], optional: [Option<&[u8]>; 2]) -> [u8; 16] {
-    let mut context = digest::Context::new(&digest::SHA256);
-    for number in numbers {
-        context.update(&number.to_le_bytes());
-    }
-    // Lengths keep a part from running into the next; an absent part has none that a present one could have.
-    for part in parts.map(Some).into_iter().chain(optional) {
-        context.update(&part.map_or(u64::MAX, |part| part.len() as u64).to_le_bytes());
-        context.update(part.unwrap_or_default());
-    }
-    let mut half = [0; 16];
-    half.copy_from_slice(&context.finish().as_ref()[..16]);
-    half
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use command_service::relay::{self, RelaySettings};
 use domain::lockout::LockoutPolicy;
+use event_store::PostgresSettings;
 use event_store::location::{InvalidLocation, Location};
 use http_kit::limits::{Rate, RateSettings};
 use ipnet::IpNet;
@@ -20,6 +21,7 @@ use secrecy::SecretString;
 use url::Url;
 
 use crate::bus;
+use crate::databases::Databases;
 
 /// A key of the configuration.
 pub struct Key {
@@ -44,13 +46,28 @@ pub static KEYS: &[Key] = &[
         "the address clients reach the service at; the issuer of every token",
     ),
     key("data_dir", "./data", "the folder of the stores and the keys"),
-    key("journal_url", "sqlite:<data_dir>/journal.db", "the event journal"),
+    key(
+        "journal_url",
+        "sqlite:<data_dir>/journal.db",
+        "the event journal; several nodes can share postgres://user:password@host:5432/database?sslmode=verify-full",
+    ),
     key(
         "read_models_url",
         "sqlite:<data_dir>/read-models.db",
         "the read models; in postgres://…, which several nodes share, they are in the schema watchword_read",
     ),
-    key("key_store_url", "sqlite:<data_dir>/keys.db", "the key store"),
+    key(
+        "key_store_url",
+        "sqlite:<data_dir>/keys.db",
+        "the key store [with a journal in PostgreSQL: the same database]",
+    ),
+    key("postgres.connections", "8", "connections to PostgreSQL that read at the same time"),
+    key("postgres.statement_timeout", "10", "seconds a statement of PostgreSQL may take"),
+    key(
+        "postgres.poll",
+        "1",
+        "seconds between looks for new events, should PostgreSQL's notifications not come",
+    ),
     key(
         "nats_url",
         "",
@@ -145,6 +162,8 @@ pub struct Config {
     /// None: made from the address listened on.
     pub public_url: Option<Url>,
     pub data_dir: PathBuf,
+    /// In PostgreSQL; None: in the files named here.
+    pub databases: Option<Databases>,
     pub journal: PathBuf,
     pub read_models: Location,
     /// None: made at each start.
@@ -200,9 +219,8 @@ impl Config {
     fn from_values(values: &mut Values) -> Result<Self, ConfigError> {
         let data_dir =
             PathBuf::from(values.take("data_dir", non_empty)?.unwrap_or_else(|| "./data".to_owned()));
-        let store = |values: &mut Values, key: &str, file: &str| {
-            Ok::<_, ConfigError>(values.take(key, sqlite_path)?.unwrap_or_else(|| data_dir.join(file)))
-        };
+        let master_key = values.take("master_key", |text| non_empty(text).map(SecretString::from))?;
+        let (databases, journal, key_store) = journal_and_keys(values, &data_dir, master_key.is_some())?;
         for (key, instead) in [
             ("mail_url", "no flow sends mail yet"),
             ("otlp_endpoint", "logs go to stderr and metrics to /metrics"),
@@ -231,7 +249,8 @@ impl Config {
                 .take("listen", parsed("an address and a port such as 127.0.0.1:8080"))?
                 .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
             public_url: values.take("public_url", public_url)?,
-            journal: store(values, "journal_url", "journal.db")?,
+            databases,
+            journal,
             read_models: values
                 .take("read_models_url", location)?
                 .unwrap_or_else(|| Location::File(data_dir.join("read-models.db"))),
@@ -239,8 +258,8 @@ impl Config {
             projections_lease: values
                 .take("projections.lease", parsed("a number of seconds"))?
                 .map_or(SharingSettings::LEASE, |n: NonZeroU32| Duration::from_secs(n.get().into())),
-            key_store: store(values, "key_store_url", "keys.db")?,
-            master_key: values.take("master_key", |text| non_empty(text).map(SecretString::from))?,
+            key_store,
+            master_key,
             log: values.take("log", log_directives)?.unwrap_or_else(|| "info".to_owned()),
             log_format: values.take("log_format", log_format)?.unwrap_or(LogFormat::Text),
             trusted_proxies: values.take("trusted_proxies", networks)?.unwrap_or_default(),
@@ -267,9 +286,8 @@ impl Config {
     }
 
     /// Whether several processes can open the stores at the same time.
-    #[expect(clippy::unused_self, reason = "every store there is so far is a file of one process")]
     pub fn shares_stores(&self) -> bool {
-        false
+        self.databases.is_some()
     }
 
     /// The file with the master key, unless the key is in the configuration itself.
@@ -325,6 +343,59 @@ fn nats(values: &mut Values) -> Result<Option<Nats>, ConfigError> {
     Ok(url.flatten().map(|url| Nats { url, credentials, relay }))
 }
 
+/// Journal and key store are both files, or both in PostgreSQL: nodes that share one must share the other.
+fn journal_and_keys(
+    values: &mut Values,
+    data_dir: &Path,
+    has_master_key: bool,
+) -> Result<(Option<Databases>, PathBuf, PathBuf), ConfigError> {
+    let seconds = |values: &mut Values, key: &str, default: Duration| {
+        let seconds: Option<NonZeroU32> = values.take(key, parsed("a number of seconds"))?;
+        Ok::<_, ConfigError>(seconds.map_or(default, |seconds| Duration::from_secs(seconds.get().into())))
+    };
+    let default = PostgresSettings::default();
+    let connections: Option<NonZeroU32> = values.take("postgres.connections", parsed(POSITIVE))?;
+    let settings = PostgresSettings {
+        readers: connections.map_or(default.readers, NonZeroU32::get),
+        statement_timeout: seconds(values, "postgres.statement_timeout", default.statement_timeout)?,
+        poll: seconds(values, "postgres.poll", default.poll)?,
+        ..default
+    };
+    let journal = values.take("journal_url", location)?;
+    let key_store = values.take("key_store_url", location)?;
+    let bad = |origin: &str, problem: &str| {
+        Err(ConfigError::Bad { origin: origin.to_owned(), problem: problem.to_owned() })
+    };
+    match (journal, key_store) {
+        (Some(Location::Postgres(_)), _) if !has_master_key => bad(
+            "master_key (WATCHWORD_MASTER_KEY)",
+            "with PostgreSQL it must be given, as all nodes need the same one. Make it once: openssl rand -base64 32",
+        ),
+        (Some(Location::Postgres(_)), Some(Location::File(_))) => bad(
+            "key_store_url",
+            "nodes that share a journal share its keys: give a PostgreSQL database, or leave it out for the journal's",
+        ),
+        (None | Some(Location::File(_)), Some(Location::Postgres(_))) => bad(
+            "key_store_url",
+            "a journal in a file has its keys in a file: leave it out, or give sqlite:<path>",
+        ),
+        (Some(Location::Postgres(journal)), key_store) => {
+            let key_store = match key_store {
+                Some(Location::Postgres(key_store)) => key_store,
+                _ => journal.clone(),
+            };
+            let databases = Databases { journal, key_store, settings };
+            Ok((Some(databases), data_dir.join("journal.db"), data_dir.join("keys.db")))
+        }
+        (journal, key_store) => {
+            let file = |location: Option<Location>, name: &str| {
+                location.as_ref().and_then(Location::file).map_or_else(|| data_dir.join(name), Path::to_owned)
+            };
+            Ok((None, file(journal, "journal.db"), file(key_store, "keys.db")))
+        }
+    }
+}
+
 const POSITIVE: &str = "a whole number above 0";
 
 const fn positive(number: usize) -> NonZeroUsize {
@@ -358,8 +429,10 @@ impl Values {
             message: e.message().to_owned(),
         })?;
         self.add_table(path, "", &table)?;
-        let password = self.0.get("nats_url").is_some_and(|(_, url)| url.contains('@'));
-        if password || self.0.contains_key("master_key") {
+        let holds_password = |(key, (_, value)): (&String, &(String, String))| {
+            key == "master_key" || (key.ends_with("_url") && value.contains('@'))
+        };
+        if self.0.iter().any(holds_password) {
             refuse_world_readable(path)?;
         }
         Ok(())
@@ -474,16 +547,6 @@ fn not_yet(text: &str, instead: &str) -> Result<(), String> {
     } else {
         Err(format!("this version cannot use it ({instead}); leave it out"))
     }
-}
-
-fn sqlite_path(text: &str) -> Result<PathBuf, String> {
-    let path = text.strip_prefix("sqlite://").or_else(|| text.strip_prefix("sqlite:")).unwrap_or(text);
-    if path.contains("://") {
-        return Err(
-            "this version keeps its stores in SQLite files; give sqlite:<path>, or leave it out".to_owned()
-        );
-    }
-    non_empty(path).map(PathBuf::from)
 }
 
 fn location(text: &str) -> Result<Location, String> {
@@ -655,13 +718,17 @@ mod tests {
             ("listen", "8080"),
             ("public_url", "https://example.com/path"),
             ("public_url", "example.com"),
-            ("journal_url", "postgres://localhost/journal"),
             ("nats_url", "http://localhost"),
             ("nats.batch", "1001"),
             ("nats.batch", "0"),
             ("nats.replicas", "0"),
             ("nats.storage", "disk"),
             ("nats.max_age", "1d"),
+            ("journal_url", "mysql://localhost/journal"),
+            ("journal_url", "postgres://localhost"),
+            ("key_store_url", "postgres://localhost/keys"),
+            ("postgres.connections", "0"),
+            ("postgres.poll", "often"),
             ("log_format", "xml"),
             ("trusted_proxies", "10.0.0.0/99"),
             ("argon2", "m=1,t=1,p=1"),
@@ -677,6 +744,33 @@ mod tests {
             let error = with(key, value).expect_err(value).to_string();
             assert!(error.starts_with(key), "{error}");
         }
+    }
+
+    #[test]
+    fn journal_and_keys_are_both_files_or_both_in_postgres() {
+        let with_all = |pairs: &[(&str, &str)]| {
+            let mut values = Values::default();
+            for (key, value) in pairs {
+                values.set(key, *key, *value);
+            }
+            Config::from_values(&mut values)
+        };
+        let journal = ("journal_url", "postgres://u:hunter2@db.example/auth");
+        let master = ("master_key", "secret of all nodes");
+        let config = with_all(&[journal, master]).expect("valid");
+        let databases = config.databases.as_ref().expect("in PostgreSQL");
+        assert_eq!(databases.journal.to_string(), "postgres://db.example:5432/auth");
+        assert_eq!(databases.key_store.to_string(), databases.journal.to_string());
+        assert!(!format!("{config:?}").contains("hunter2"));
+        let apart = with_all(&[journal, master, ("key_store_url", "postgres://keys.example/keys")]);
+        let apart = apart.expect("valid").databases.expect("in PostgreSQL");
+        assert_eq!(apart.key_store.to_string(), "postgres://keys.example:5432/keys");
+
+        let error = with_all(&[journal]).expect_err("no master key").to_string();
+        assert!(error.contains("WATCHWORD_MASTER_KEY") && !error.contains("hunter2"), "{error}");
+        let mixed = with_all(&[journal, master, ("key_store_url", "sqlite:keys.db")]);
+        assert!(mixed.expect_err("mixed").to_string().starts_with("key_store_url"));
+        assert!(with_all(&[("key_store_url", "postgres://localhost/keys"), master]).is_err());
     }
 
     #[test]

@@ -44,6 +44,10 @@ pub enum State {
 
 /// Looks at the data folder and refuses one that should not be used.
 pub fn inspect(config: &Config) -> Result<State, DataDirError> {
+    if config.databases.is_some() {
+        // What is in a database tells so itself, and nothing in the folder is needed.
+        return Ok(State::Present);
+    }
     let path = &config.data_dir;
     let entries = match std::fs::read_dir(path) {
         Ok(entries) => entries,

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use crate::channel::HttpClient;
 use crate::config::{Config, ConfigError, KEYS, refuse_world_readable, variable};
 use crate::data_dir::{self, State};
+use crate::databases::{Databases, will_do};
 use crate::journal_check;
 use crate::progress::{self, Progress};
 
@@ -132,6 +133,9 @@ async fn examine(findings: &mut Findings, config: &Config) {
     findings.fine("data folder", config.data_dir.display().to_string());
     key_files(findings, config);
     match state {
+        Ok(Some(master_key)) if let Some(databases) = &config.databases => {
+            in_databases(findings, config, databases, &master_key).await;
+        }
         Ok(Some(master_key)) => stores(findings, config, master_key).await,
         Ok(None) => findings.fault("master key", "it is missing: restore it from its backup"),
         // A file that others can read was found above.
@@ -224,9 +228,58 @@ async fn stores(findings: &mut Findings, config: &Config, master_key: MasterKey)
         Ok(key_store) => {
             findings.fine("key store", format!("{}: opens with the master key", config.key_store.display()));
             pages(findings, "key store", &config.key_store, RESTORE).await;
-            events(findings, journal, key_store, head).await;
+            events(findings, journal, Arc::new(key_store), head).await;
         }
         Err(error) => findings.fault("key store", error.to_string()),
+    }
+}
+
+/// Looks at stores that other nodes may be using meanwhile.
+async fn in_databases(
+    findings: &mut Findings,
+    config: &Config,
+    databases: &Databases,
+    master_key: &MasterKey,
+) {
+    match std::net::TcpListener::bind(config.listen) {
+        Ok(_) => findings.fine("listen", format!("{} is free", config.listen)),
+        Err(_) => running(findings, config.listen).await,
+    }
+    let found = match databases.look().await {
+        Ok(found) => found,
+        Err(error) => {
+            findings.fault("databases", format!("{error:#}"));
+            return;
+        }
+    };
+    let mut complete = true;
+    for (about, url, migrated) in
+        [("journal", &databases.journal, found.journal), ("key store", &databases.key_store, found.key_store)]
+    {
+        if migrated.from < migrated.to {
+            complete = false;
+            let will = will_do(migrated);
+            findings.warning(
+                about,
+                format!("{url}: is {will} by `watchword migrate`, or the next start by its owner"),
+            );
+        }
+    }
+    if !complete {
+        return;
+    }
+    // Everything is there: opening changes nothing.
+    match databases.open(master_key).await {
+        Ok((journal, key_store)) => {
+            let head = journal.head().await.unwrap_or_default();
+            findings.fine("journal", format!("{}: {head} events", databases.journal));
+            findings.fine("key store", format!("{}: opens with the master key", databases.key_store));
+            read_models(findings, config, &*journal).await;
+            events(findings, journal.clone(), key_store.clone(), head).await;
+            journal.close().await;
+            key_store.close().await;
+        }
+        Err(error) => findings.fault("databases", format!("{error:#}")),
     }
 }
 
@@ -246,8 +299,8 @@ async fn pages(findings: &mut Findings, about: &'static str, path: &Path, remedy
 }
 
 /// Reads every event.
-async fn events(findings: &mut Findings, journal: Arc<dyn Journal>, key_store: KeyStore, head: u64) {
-    let repository = Repository::new(journal, Arc::new(Sealer::new(Arc::new(key_store))), 1);
+async fn events(findings: &mut Findings, journal: Arc<dyn Journal>, key_store: Arc<KeyStore>, head: u64) {
+    let repository = Repository::new(journal, Arc::new(Sealer::new(key_store)), 1);
     let progress = Progress::start(head);
     let report =
         journal_check::check(&repository, SystemClock.now(), |done, position| progress.at(done, position))

@@ -4,7 +4,6 @@ use std::io::{BufWriter, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use event_store::Journal;
 use schemas::RecordedEvent;
 
 use crate::args::{Export, ExportFormat};

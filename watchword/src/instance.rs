@@ -40,7 +40,7 @@ use crate::{journal_check, root};
 /// The opened stores. Opening refuses what is foreign, damaged, in use or of another master key, and then touches
 /// nothing.
 pub struct Stores {
-    journal: Arc<SqliteJournal>,
+    journal: Arc<dyn Journal>,
     key_store: Arc<KeyStore>,
     sealer: Arc<Sealer>,
     lookup: Arc<LookupKey>,
@@ -52,6 +52,12 @@ impl Stores {
     pub async fn open(config: &Config) -> anyhow::Result<Self> {
         let state = data_dir::inspect(config)?;
         let found = data_dir::master_key(config)?;
+        if let Some(databases) = &config.databases {
+            let master_key = found.context("the configuration has a master key")?;
+            let (journal, key_store) = Box::pin(databases.open(&master_key)).await?;
+            data_dir::create(&config.data_dir)?;
+            return Self::open_beside(config, journal, key_store, master_key).await;
+        }
         if found.is_none() && state == State::Present {
             bail!("the master key {} is missing", config.master_key_file().display());
         }
@@ -65,22 +71,22 @@ impl Stores {
             data_dir::write_secret(&config.master_key_file(), &master_key.to_base64())?;
         }
         let journal = Arc::new(SqliteJournal::open_locked(lock).await?);
-        match Self::open_beside(config, Arc::clone(&journal), master_key).await {
-            Ok(stores) => Ok(stores),
+        match KeyStore::open(&config.key_store, &master_key).await {
+            Ok(key_store) => Self::open_beside(config, journal, Arc::new(key_store), master_key).await,
             Err(refusal) => {
                 journal.close().await;
-                Err(refusal)
+                Err(refusal.into())
             }
         }
     }
 
-    /// Opens what belongs to the journal.
+    /// Opens what is made of journal and keys.
     async fn open_beside(
         config: &Config,
-        journal: Arc<SqliteJournal>,
+        journal: Arc<dyn Journal>,
+        key_store: Arc<KeyStore>,
         master_key: MasterKey,
     ) -> anyhow::Result<Self> {
-        let key_store = Arc::new(KeyStore::open(&config.key_store, &master_key).await?);
         let sealer = Arc::new(Sealer::new(Arc::clone(&key_store)));
         let lookup = Arc::new(LookupKey::new(&master_key));
         match ReadModels::open(&config.read_models, Arc::clone(&sealer), Arc::clone(&lookup)).await {
@@ -90,13 +96,14 @@ impl Stores {
             }
             Err(refusal) => {
                 key_store.close().await;
+                journal.close().await;
                 Err(refusal.into())
             }
         }
     }
 
-    pub fn journal(&self) -> &SqliteJournal {
-        &self.journal
+    pub fn journal(&self) -> &dyn Journal {
+        &*self.journal
     }
 
     /// Tidies up: only the stores themselves stay in the folder, nothing beside them. What is acknowledged is durable
@@ -184,7 +191,7 @@ impl Instance {
         crate::metrics::start();
         let public_url = config.public_url(address).as_str().trim_end_matches('/').to_owned();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let journal: Arc<dyn Journal> = Arc::clone(&stores.journal) as Arc<dyn Journal>;
+        let journal = Arc::clone(&stores.journal);
         let repository = Arc::new(Repository::new(
             Arc::clone(&journal),
             Arc::clone(&stores.sealer),

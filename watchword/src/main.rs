@@ -5,6 +5,7 @@ mod bus;
 mod channel;
 mod config;
 mod data_dir;
+mod databases;
 mod demo;
 mod doctor;
 mod documents;

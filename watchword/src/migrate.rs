@@ -7,9 +7,13 @@ use serde_json::json;
 
 use crate::config::Config;
 use crate::data_dir::{self, State};
+use crate::databases::{Databases, will_do};
 use crate::instance::Instance;
 
 pub async fn run(config: &Config, as_json: bool) -> anyhow::Result<ExitCode> {
+    if let Some(databases) = &config.databases {
+        return in_databases(config, databases, as_json).await;
+    }
     let before = data_dir::inspect(config)?;
     // A whole start: it makes the first apps and keys, which belong to the stores as much as the tables.
     let instance = Instance::open(config, config.listen).await?;
@@ -42,6 +46,30 @@ pub async fn run(config: &Config, as_json: bool) -> anyhow::Result<ExitCode> {
                 config.master_key_file().display()
             )?;
         }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// As the owner of the databases. The service may run as another user, who is granted the role `watchword_service`.
+async fn in_databases(config: &Config, databases: &Databases, as_json: bool) -> anyhow::Result<ExitCode> {
+    let before = databases.look().await?;
+    let instance = Instance::open(config, config.listen).await?;
+    let head = instance.head().await;
+    instance.close().await;
+    let head = head?;
+    let mut out = std::io::stdout();
+    if as_json {
+        let created = before.journal.from == 0;
+        let stores =
+            [databases.journal.to_string(), databases.key_store.to_string(), config.read_models.to_string()];
+        writeln!(out, "{}", json!({ "created": created, "stores": stores, "head": head }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    writeln!(out, "journal      {}: {} (head {head})", will_do(before.journal), databases.journal)?;
+    writeln!(out, "key store    {}: {}", will_do(before.key_store), databases.key_store)?;
+    writeln!(out, "read models  up to date: {}", config.read_models)?;
+    if config.admin_key_file().exists() {
+        writeln!(out, "platform key in {}", config.admin_key_file().display())?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -163,7 +163,7 @@ async fn open(config: Config, target: &Target) -> anyhow::Result<(Channel, Optio
         return Err(data_dir::DataDirError::Absent { path: config.data_dir }.into());
     }
     let listen = config.listen;
-    let instance = Instance::open(&config, listen).await.with_context(|| {
+    let instance = Box::pin(Instance::open(&config, listen)).await.with_context(|| {
         format!(
             "the data folder {} cannot be opened (to send the command to a running server, add --url http://{listen})",
             config.data_dir.display()

@@ -6,6 +6,7 @@ use domain::StreamId;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use crate::checksum::checksum;
 use crate::journal::{Append, AppendError, Appended, Claim};
 
 /// Places from 1, as SQL counts.
@@ -49,6 +50,7 @@ pub(super) struct Batch<'a> {
     event_data: Vec<&'a str>,
     event_person: Vec<Option<Uuid>>,
     event_personal: Vec<Option<&'a [u8]>>,
+    event_checksum: Vec<[u8; 16]>,
 }
 
 /// What the function answers: see its description.
@@ -93,7 +95,18 @@ impl<'a> Batch<'a> {
         let at = append.at.as_microsecond();
         let metadata = serde_json::to_string(&append.metadata).expect("metadata is a plain struct");
         for write in &append.writes {
-            for event in &write.events {
+            for (event, version) in write.events.iter().zip(write.expected + 1..) {
+                // The database alone knows the position, and has no two of them.
+                let numbers = [0, super::bounded(version), event.schema_version.into(), at];
+                let parts: [&[u8]; 5] = [
+                    event.id.as_bytes(),
+                    write.stream.as_str().as_bytes(),
+                    event.name.as_bytes(),
+                    metadata.as_bytes(),
+                    event.data.as_bytes(),
+                ];
+                let person = event.person.as_ref().map(|person| person.0.as_bytes().as_slice());
+                self.event_checksum.push(checksum(numbers, parts, [person, event.personal.as_deref()]));
                 self.event_id.push(event.id);
                 self.event_stream.push(write.stream.as_str());
                 self.event_type.push(event.name);
@@ -134,7 +147,7 @@ impl<'a> Batch<'a> {
         let (kinds, claim_keys): (Vec<&str>, Vec<&str>) = self.claims.0.iter().copied().unzip();
         let mut rows: Vec<Answers> = sqlx::query_as(
             "SELECT * FROM watchword.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
-                 $18, $19, $20, $21, $22, $23, $24, $25, $26, $27)",
+                 $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28)",
         )
         .bind(&self.touch_ends)
         .bind(&self.op_ends)
@@ -163,6 +176,7 @@ impl<'a> Batch<'a> {
         .bind(&self.event_data)
         .bind(&self.event_person)
         .bind(&self.event_personal)
+        .bind(&self.event_checksum)
         .fetch_all(connection)
         .await?;
         rows.pop().ok_or_else(|| sqlx::Error::Protocol("append answered nothing".to_owned()))

@@ -14,6 +14,7 @@ CREATE TABLE events (
     data text NOT NULL,
     person uuid,
     personal bytea,
+    checksum bytea NOT NULL, -- of all but the position
     UNIQUE (stream, version)
 );
 CREATE TABLE claims (
@@ -75,6 +76,7 @@ CREATE FUNCTION append(
     keys bytea[],
     event_id uuid[], event_stream text[], event_type text[], event_schema_version integer[], event_at bigint[],
     event_app text[], event_metadata text[], event_data text[], event_person uuid[], event_personal bytea[],
+    event_checksum bytea[],
     OUT head bigint, OUT outcome integer[], OUT one bigint[], OUT two bigint[], OUT holder text[]
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -215,11 +217,11 @@ BEGIN
     END IF;
     INSERT INTO events
     SELECT n.position, n.id, n.stream, n.version, n.type, n.schema_version, n.at, n.app_id, n.metadata, n.data, n.person,
-        n.personal
+        n.personal, n.checksum
     FROM unnest(
         positions, event_id, event_stream, event_versions, event_type, event_schema_version, event_at, event_app,
-        event_metadata, event_data, event_person, event_personal
-    ) n (position, id, stream, version, type, schema_version, at, app_id, metadata, data, person, personal)
+        event_metadata, event_data, event_person, event_personal, event_checksum
+    ) n (position, id, stream, version, type, schema_version, at, app_id, metadata, data, person, personal, checksum)
     WHERE n.position > 0;
     IF true = ANY (changed) THEN
         DELETE FROM claims h USING unnest(claim_kinds, claim_keys, holders, changed) n (kind, key, owner, is_changed)

@@ -11,7 +11,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use super::file::hex;
-use super::{checksum, read_head, stored};
+use super::{read_head, stored};
+use crate::checksum::checksum;
 use crate::journal::{
     Append, AppendError, Appended, Claim, Idempotency, Snapshot, StoreError, StoredIdempotency,
 };

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use event_store::contract::{append, stream};
 use event_store::postgres::Migrated;
-use event_store::{Journal, OpenError, PostgresJournal, PostgresUrl};
+use event_store::{Journal, OpenError, PostgresJournal, PostgresUrl, StoreError};
 use futures::future::join_all;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Executor, PgConnection};
@@ -152,5 +152,32 @@ async fn nobody_there_is_an_error_without_the_password() {
     for wrong in ["", "sqlite:a.db", "postgres://", "postgres://host", "postgres://host:x/db"] {
         let error = wrong.parse::<PostgresUrl>().expect_err(wrong).to_string();
         assert!(error.contains("postgres://user:password@host:5432/database"), "{error}");
+    }
+}
+
+/// Whoever takes the trigger away and changes an event is found out.
+#[tokio::test]
+async fn a_changed_event_is_found() {
+    let server = Postgres::shared();
+    let database = server.database();
+    let journal = open(&database).await;
+    journal.append(append(&stream("a"), 0, 3)).await.expect("appends");
+    server.psql(&database, "ALTER TABLE watchword.events DISABLE TRIGGER USER");
+    for change in ["data = '{}'", "version = 9", "stream = 'app-b'", "at = at + 1", "personal = ''"] {
+        let before = server.psql(
+            &database,
+            "SELECT quote_literal(data) || ',' || version || ',' || quote_literal(stream) || ',' || at
+             FROM watchword.events WHERE position = 2",
+        );
+        server.psql(&database, &format!("UPDATE watchword.events SET {change} WHERE position = 2"));
+        let error = journal.read_positions(&[2]).await.expect_err(change);
+        assert!(matches!(&error, StoreError::Damaged(what) if what.contains("event 2")), "{change}: {error}");
+        assert_eq!(journal.read_positions(&[1, 3]).await.expect("the others are whole").len(), 2);
+        let restore = format!(
+            "UPDATE watchword.events SET (data, version, stream, at) = ({}), personal = NULL WHERE position = 2",
+            before.trim()
+        );
+        server.psql(&database, &restore);
+        assert_eq!(journal.read_all(0, 9).await.expect("whole again").len(), 3);
     }
 }
