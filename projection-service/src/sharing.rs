@@ -103,7 +103,7 @@ impl Sharing {
         let mut changed = false;
         for lane in mine.iter().skip(share) {
             let projector = lane.projector.name();
-            tracing::info!(projector, nodes, "given back, so that another node may take it");
+            tracing::info!(projector, nodes, "projector given back, so that another node may take it");
             lane.lease.send_replace(None);
             self.leases.release(&*lane.projector, &self.node).await?;
             changed = true;
@@ -111,7 +111,7 @@ impl Sharing {
         let free = self.lanes.iter().filter(|lane| holder(lane).is_none());
         for lane in free.take(share.saturating_sub(mine.len())) {
             if self.leases.take(&*lane.projector, &self.node, self.lasts).await? {
-                tracing::info!(projector = lane.projector.name(), nodes, "taken");
+                tracing::info!(projector = lane.projector.name(), nodes, "projector taken");
                 changed = true;
             }
         }

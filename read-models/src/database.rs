@@ -256,6 +256,8 @@ async fn open_postgres(options: &PgConnectOptions) -> Result<Database, sqlx::Err
     let options = options.clone().application_name("watchword read models").options([
         ("search_path", SCHEMA),
         ("role", owner.as_str()),
+        // Not that what is there already is not made again.
+        ("client_min_messages", "warning"),
         ("idle_in_transaction_session_timeout", LONGEST_PAUSE_IN_A_TRANSACTION),
     ]);
     let pool = || PgPoolOptions::new().acquire_timeout(LONGEST_WAIT_FOR_A_CONNECTION);

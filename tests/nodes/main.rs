@@ -7,6 +7,8 @@ use serde_json::json;
 use test_services::Postgres;
 use tests::{PASSWORD, Server, assert_gapless, email, of_type};
 
+mod roles;
+
 const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 async fn node(database: &str) -> Server {

@@ -66,6 +66,7 @@ pub fn workspace() -> &'static Path {
 /// A running server and its data directory.
 pub struct Server {
     child: Option<Child>,
+    serve: Vec<String>,
     root: TempDir,
     port: u16,
     environment: Vec<(String, String)>,
@@ -82,9 +83,19 @@ impl Server {
 
     /// Starts a server with these environment variables besides.
     pub async fn start_with(environment: &[(&str, &str)]) -> Self {
+        Self::start_serving(&["serve"], environment).await
+    }
+
+    /// Starts a process of one role, `commands` or `projections`.
+    pub async fn start_role(role: &str, environment: &[(&str, &str)]) -> Self {
+        Self::start_serving(&["serve", role], environment).await
+    }
+
+    async fn start_serving(serve: &[&str], environment: &[(&str, &str)]) -> Self {
         let root = TempDir::with_prefix("watchword-test-").expect("a temporary directory can be made");
         let mut server = Self {
             child: None,
+            serve: serve.iter().map(|&word| word.to_owned()).collect(),
             root,
             port: free_port(),
             environment: environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
@@ -135,7 +146,7 @@ impl Server {
             .open(self.log_path())
             .expect("the log file can be opened");
         let child = self
-            .command(&["serve"])
+            .command(&self.serve.iter().map(String::as_str).collect::<Vec<_>>())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file handle can be cloned"))
             .stderr(log)

@@ -54,7 +54,8 @@ pub static KEYS: &[Key] = &[
     key(
         "read_models_url",
         "sqlite:<data_dir>/read-models.db",
-        "the read models; in postgres://…, which several nodes share, they are in the schema watchword_read",
+        "the read models; in postgres://…, which several nodes share, they are in the schema watchword_read \
+         [with a journal in PostgreSQL: the same database]",
     ),
     key(
         "key_store_url",
@@ -249,11 +250,13 @@ impl Config {
                 .take("listen", parsed("an address and a port such as 127.0.0.1:8080"))?
                 .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
             public_url: values.take("public_url", public_url)?,
+            read_models: match (values.take("read_models_url", location)?, &databases) {
+                (Some(location), _) => location,
+                (None, Some(databases)) => Location::Postgres(databases.journal.clone()),
+                (None, None) => Location::File(data_dir.join("read-models.db")),
+            },
             databases,
             journal,
-            read_models: values
-                .take("read_models_url", location)?
-                .unwrap_or_else(|| Location::File(data_dir.join("read-models.db"))),
             projections_node: values.take("projections.node", non_empty)?,
             projections_lease: values
                 .take("projections.lease", parsed("a number of seconds"))?
@@ -761,6 +764,7 @@ mod tests {
         let databases = config.databases.as_ref().expect("in PostgreSQL");
         assert_eq!(databases.journal.to_string(), "postgres://db.example:5432/auth");
         assert_eq!(databases.key_store.to_string(), databases.journal.to_string());
+        assert_eq!(config.read_models.to_string(), databases.journal.to_string());
         assert!(!format!("{config:?}").contains("hunter2"));
         let apart = with_all(&[journal, master, ("key_store_url", "postgres://keys.example/keys")]);
         let apart = apart.expect("valid").databases.expect("in PostgreSQL");

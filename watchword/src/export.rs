@@ -20,7 +20,7 @@ pub async fn run(config: &Config, export: &Export) -> anyhow::Result<ExitCode> {
     if data_dir::inspect(config)? == State::Fresh {
         return Err(DataDirError::Absent { path: config.data_dir.clone() }.into());
     }
-    let stores = Stores::open(config).await.with_context(|| {
+    let stores = Stores::open_truth(config).await.with_context(|| {
         format!(
             "the journal cannot be read (a running server gives the same events at http://{}/v1/events)",
             config.listen

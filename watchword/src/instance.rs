@@ -45,18 +45,20 @@ pub struct Stores {
     sealer: Arc<Sealer>,
     lookup: Arc<LookupKey>,
     master_key: Arc<MasterKey>,
-    read_models: Arc<ReadModels>,
+    /// None: they are other processes'.
+    read_models: Option<Arc<ReadModels>>,
 }
 
 impl Stores {
-    pub async fn open(config: &Config) -> anyhow::Result<Self> {
+    /// Opens the journal and the keys: what a role needs that has no projectors.
+    pub async fn open_truth(config: &Config) -> anyhow::Result<Self> {
         let state = data_dir::inspect(config)?;
         let found = data_dir::master_key(config)?;
         if let Some(databases) = &config.databases {
             let master_key = found.context("the configuration has a master key")?;
             let (journal, key_store) = Box::pin(databases.open(&master_key)).await?;
             data_dir::create(&config.data_dir)?;
-            return Self::open_beside(config, journal, key_store, master_key).await;
+            return Ok(Self::new(journal, key_store, master_key));
         }
         if found.is_none() && state == State::Present {
             bail!("the master key {} is missing", config.master_key_file().display());
@@ -72,7 +74,7 @@ impl Stores {
         }
         let journal = Arc::new(SqliteJournal::open_locked(lock).await?);
         match KeyStore::open(&config.key_store, &master_key).await {
-            Ok(key_store) => Self::open_beside(config, journal, Arc::new(key_store), master_key).await,
+            Ok(key_store) => Ok(Self::new(journal, Arc::new(key_store), master_key)),
             Err(refusal) => {
                 journal.close().await;
                 Err(refusal.into())
@@ -80,25 +82,30 @@ impl Stores {
         }
     }
 
-    /// Opens what is made of journal and keys.
-    async fn open_beside(
-        config: &Config,
-        journal: Arc<dyn Journal>,
-        key_store: Arc<KeyStore>,
-        master_key: MasterKey,
-    ) -> anyhow::Result<Self> {
-        let sealer = Arc::new(Sealer::new(Arc::clone(&key_store)));
-        let lookup = Arc::new(LookupKey::new(&master_key));
-        match ReadModels::open(&config.read_models, Arc::clone(&sealer), Arc::clone(&lookup)).await {
+    /// Opens the read models as well.
+    pub async fn open(config: &Config) -> anyhow::Result<Self> {
+        let mut stores = Self::open_truth(config).await?;
+        let (sealer, lookup) = (Arc::clone(&stores.sealer), Arc::clone(&stores.lookup));
+        match ReadModels::open(&config.read_models, sealer, lookup).await {
             Ok(read_models) => {
-                let (master_key, read_models) = (Arc::new(master_key), Arc::new(read_models));
-                Ok(Self { journal, key_store, sealer, lookup, master_key, read_models })
+                stores.read_models = Some(Arc::new(read_models));
+                Ok(stores)
             }
             Err(refusal) => {
-                key_store.close().await;
-                journal.close().await;
+                stores.close().await;
                 Err(refusal.into())
             }
+        }
+    }
+
+    fn new(journal: Arc<dyn Journal>, key_store: Arc<KeyStore>, master_key: MasterKey) -> Self {
+        Self {
+            sealer: Arc::new(Sealer::new(Arc::clone(&key_store))),
+            lookup: Arc::new(LookupKey::new(&master_key)),
+            master_key: Arc::new(master_key),
+            journal,
+            key_store,
+            read_models: None,
         }
     }
 
@@ -109,7 +116,9 @@ impl Stores {
     /// Tidies up: only the stores themselves stay in the folder, nothing beside them. What is acknowledged is durable
     /// without it.
     pub async fn close(&self) {
-        self.read_models.close().await;
+        if let Some(read_models) = &self.read_models {
+            read_models.close().await;
+        }
         self.key_store.close().await;
         self.journal.close().await;
     }
@@ -213,10 +222,9 @@ impl Instance {
         let mut services = OpenApiRouter::new();
         if role != Role::Projections {
             let claims = JournalClaims::new(Arc::clone(&journal), Arc::clone(&stores.lookup));
-            let locate: Arc<dyn LocateUser> = match role {
-                Role::All => Arc::new(LocateByModel { models: Arc::clone(&stores.read_models), claims }),
-                // The read models are another process's.
-                Role::Commands | Role::Projections => Arc::new(claims),
+            let locate: Arc<dyn LocateUser> = match &stores.read_models {
+                Some(models) => Arc::new(LocateByModel { models: Arc::clone(models), claims }),
+                None => Arc::new(claims),
             };
             let passwords = PasswordHashing::start(&PasswordHashingSettings {
                 params: config.argon2.to_string(),
@@ -240,12 +248,12 @@ impl Instance {
             services = services.merge(commands.router());
         }
         let mut projections = None;
-        if role != Role::Commands {
+        if let Some(models) = &stores.read_models {
             // In one process the journal itself is the nearest feed.
             let bus = nats.clone().filter(|_| role == Role::Projections);
             let service = ProjectionService::start(projection_service::Parts {
                 repository: Arc::clone(&repository),
-                models: Arc::clone(&stores.read_models),
+                models: Arc::clone(models),
                 authenticator,
                 clock: Arc::clone(&clock),
                 bus: bus.map(|(nats, _)| Bus { nats, consumer: bus::consumer_name(address) }),
@@ -264,7 +272,7 @@ impl Instance {
         let health = Arc::new(Health {
             journal,
             key_store: Arc::clone(&stores.key_store),
-            read_models: Arc::clone(&stores.read_models),
+            read_models: stores.read_models.clone(),
             projections: projections.clone(),
             relay: relay.clone(),
         });
@@ -417,7 +425,7 @@ impl LocateUser for LocateByModel {
 pub struct Health {
     pub journal: Arc<dyn Journal>,
     key_store: Arc<KeyStore>,
-    read_models: Arc<ReadModels>,
+    read_models: Option<Arc<ReadModels>>,
     projections: Option<Arc<ProjectionService>>,
     relay: Option<Arc<Relay>>,
 }
@@ -425,8 +433,14 @@ pub struct Health {
 impl Health {
     /// Whether the service can do its work, and each check. Anybody may ask, so it names no cause: the log does.
     pub async fn check(&self) -> (bool, Value) {
+        let read_models = async {
+            match &self.read_models {
+                Some(read_models) => Some(read_models.check().await),
+                None => None,
+            }
+        };
         let (journal, key_store, read_models) =
-            tokio::join!(self.read_journal(), self.key_store.check(), self.read_models.check());
+            tokio::join!(self.read_journal(), self.key_store.check(), read_models);
         let mut ready = true;
         let mut judge = |store: &'static str, read: Result<Value, StoreError>| match read {
             Ok(details) => details,
@@ -437,12 +451,13 @@ impl Health {
             }
         };
         let ok = |()| json!({ "ok": true });
-        let stores = json!({
+        let mut checks = json!({
             "journal": judge("journal", journal.map(|head| json!({ "ok": true, "head": head }))),
             "key_store": judge("key store", key_store.map(ok)),
-            "read_models": judge("read models", read_models.map(ok)),
         });
-        let mut checks = stores;
+        if let Some(read_models) = read_models {
+            checks["read_models"] = judge("read models", read_models.map(ok));
+        }
         if let Some(projections) = &self.projections {
             let projectors: Vec<Value> = projections.status().iter().map(projector).collect();
             ready &= projectors.iter().all(|projector| projector["ok"] == true);

@@ -43,7 +43,10 @@ pub async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCo
     if let Some(listen) = arguments.listen {
         config.listen = listen;
     }
-    let stores = Stores::open(&config).await?;
+    let stores = match role {
+        Role::Commands => Stores::open_truth(&config).await?,
+        Role::All | Role::Projections => Stores::open(&config).await?,
+    };
     let (listener, address) = match listen(config.listen).await {
         Ok(listening) => listening,
         Err(error) => {

@@ -316,6 +316,7 @@ fn what_a_kill_left_is_not_touched_by_a_refusal() {
     };
     refuse("foreign read models", &foreign, "read-models.db");
     assert!(succeeded(&world.run(&["export"])).contains("acme"), "all is there still");
+    succeeded(&world.run(&["migrate"]));
     assert!(!contents(&data).keys().any(|name| name.ends_with("-wal") || name.ends_with("-shm")));
 }
 

@@ -1,0 +1,161 @@
+//! Commands and projections as processes of their own, two of each, with PostgreSQL and NATS between them.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use test_services::{Nats, Postgres};
+use tests::{PASSWORD, Server, assert_gapless, email};
+
+use crate::MASTER_KEY;
+
+struct Cluster {
+    commands: [Server; 2],
+    projections: [Server; 2],
+    nats: Nats,
+    platform_key: String,
+}
+
+impl Cluster {
+    async fn start() -> Self {
+        let (database, nats) = (Postgres::shared().database(), Nats::start());
+        let nats_url = nats.url();
+        let environment = [
+            ("WATCHWORD_JOURNAL_URL", database.as_str()),
+            ("WATCHWORD_NATS_URL", nats_url.as_str()),
+            ("WATCHWORD_MASTER_KEY", MASTER_KEY),
+            ("WATCHWORD_PUBLIC_URL", "https://login.example.com"),
+            ("WATCHWORD_PROJECTIONS_LEASE", "2"),
+        ];
+        let start = |role| Server::start_role(role, &environment);
+        let commands = [start("commands").await, start("commands").await];
+        let (one, two) = tokio::join!(start("projections"), start("projections"));
+        let platform_key = commands[0].platform_key();
+        Self { commands, projections: [one, two], nats, platform_key }
+    }
+
+    /// The users that a projection node lists once it is at this position.
+    async fn users(&self, node: &Server, token: &str) -> Vec<String> {
+        let list = node
+            .default_app()
+            .get("admin/users?limit=100")
+            .bearer(&self.platform_key)
+            .header("Consistency-Token", token)
+            .await
+            .expect(200)
+            .json();
+        let mut users: Vec<String> =
+            list["items"].as_array().expect("a list").iter().map(|user| id_of(&user["id"])).collect();
+        users.sort();
+        users
+    }
+
+    /// Registers somebody, and tells the id and the token of the newest change.
+    async fn register(&self, node: usize) -> (String, String) {
+        let app = self.commands[node].default_app();
+        let address = email("ada");
+        let user = app.register(&address).await.user_id;
+        let login = app.login(&address, PASSWORD).await.expect(200);
+        (user, login.headers["consistency-token"].to_str().expect("text").to_owned())
+    }
+}
+
+fn id_of(value: &Value) -> String {
+    value.as_str().expect("a user has an id").to_owned()
+}
+
+#[tokio::test]
+async fn queries_follow_commands_whoever_of_the_others_is_gone() {
+    let mut cluster = Cluster::start().await;
+    let (mut registered, mut newest) = (Vec::new(), String::new());
+    for node in [0, 1, 0, 1] {
+        let (user, token) = cluster.register(node).await;
+        registered.push(user);
+        registered.sort();
+        for projections in &cluster.projections {
+            assert_eq!(cluster.users(projections, &token).await, registered);
+        }
+        newest = token;
+    }
+    let stats = cluster.projections[1].default_app().get("admin/stats").bearer(&cluster.platform_key);
+    let stats = stats.header("Consistency-Token", &newest).await.expect(200).json();
+    let registrations = stats["items"].as_array().expect("a list").iter().map(|day| &day["registrations"]);
+    assert_eq!(registrations.filter_map(|methods| methods["password"].as_u64()).sum::<u64>(), 4, "{stats}");
+
+    // NATS is gone: the journal serves as well.
+    cluster.nats.kill();
+    let (user, token) = cluster.register(1).await;
+    registered.push(user);
+    registered.sort();
+    assert_eq!(cluster.users(&cluster.projections[0], &token).await, registered);
+    cluster.nats.up();
+
+    // One node is killed with the leases it held: the other takes them over.
+    cluster.projections[0].kill();
+    let (user, token) = cluster.register(0).await;
+    registered.push(user);
+    registered.sort();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let ask = cluster.projections[1]
+            .default_app()
+            .get("admin/users?limit=100")
+            .bearer(&cluster.platform_key)
+            .header("Consistency-Token", &token)
+            .await;
+        if ask.status == 200 {
+            break;
+        }
+        ask.problem(503, "projection_behind");
+        assert!(Instant::now() < deadline, "nobody took the leases over");
+    }
+    assert_eq!(cluster.users(&cluster.projections[1], &token).await, registered);
+
+    // It comes again; one command node leaves in good order, and the other goes on.
+    cluster.projections[0].up().await;
+    assert!(cluster.commands[0].terminate().await.success());
+    let (user, token) = cluster.register(1).await;
+    registered.push(user);
+    registered.sort();
+    for projections in &cluster.projections {
+        assert_eq!(cluster.users(projections, &token).await, registered);
+    }
+    let feed = cluster.projections[1].get("/v1/events?limit=200").bearer(&cluster.platform_key).await;
+    assert_gapless(feed.expect(200).json()["items"].as_array().expect("a list"));
+    for projections in &mut cluster.projections {
+        assert!(projections.terminate().await.success());
+    }
+}
+
+#[tokio::test]
+async fn each_role_answers_its_own_routes_and_documents_all_of_them() {
+    let cluster = Cluster::start().await;
+    let (commands, projections) = (&cluster.commands[0], &cluster.projections[0]);
+    let document = commands.get("/openapi.json").await.expect(200).text;
+    assert_eq!(projections.get("/openapi.json").await.expect(200).text, document);
+    let routes = |document: &str| serde_json::from_str::<Value>(document).expect("JSON")["paths"].clone();
+    let paths = routes(&document);
+    assert!(paths["/v1/apps/{app_id}/auth/register"]["post"].is_object());
+    assert!(paths["/v1/apps/{app_id}/admin/stats"]["get"].is_object());
+
+    let body = json!({"email": email("ada"), "password": PASSWORD});
+    projections.default_app().post("auth/register").json(&body).await.problem(404, "not_found");
+    let stats = commands.default_app().get("admin/stats").bearer(&cluster.platform_key);
+    stats.await.problem(404, "not_found");
+
+    let ready = commands.get("/readyz").await.expect(200).json();
+    assert!(ready["checks"]["relay"]["ok"] == true && ready["checks"]["read_models"].is_null(), "{ready}");
+    let ready = projections.get("/readyz").await.expect(200).json();
+    assert!(ready["checks"]["relay"].is_null() && ready["checks"]["read_models"]["ok"] == true, "{ready}");
+}
+
+/// A file is of one process: the refusal says what to do.
+#[tokio::test]
+async fn one_role_alone_is_refused_on_files() {
+    let mut server = Server::start().await;
+    server.terminate().await;
+    for role in ["commands", "projections"] {
+        let output = server.command(&["serve", role]).output().expect("runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("Run `watchword serve` without a role"), "{said}");
+    }
+}
