@@ -14,6 +14,7 @@ use domain::user::{Client, RegistrationMethod, User, UserCommand, UserError};
 use domain::{AppId, Event, Permission, Role, SessionId, Stream, Timestamp, UserId};
 use event_store::Idempotency;
 use event_store::lookup::session_claim;
+use http_kit::answers::UserBody;
 use http_kit::auth::AdminCaller;
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, Body, NoBody, OptionalBody, Segments};
@@ -27,7 +28,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::CommandService;
-use crate::answers::{Done, UserBody};
+use crate::answers::Done;
 use crate::apps::Look;
 use crate::dispatch::{Committed, Context, DispatchError, StreamRef, Work};
 use crate::fields;

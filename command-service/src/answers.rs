@@ -1,13 +1,13 @@
 //! The bodies of answers, and the headers that all answers to commands carry.
 
 use axum::Json;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use domain::app::App;
 use domain::session::{Session, SessionError, SessionEvent};
 use domain::user::User;
 use domain::{AppId, Event, SessionId, Timestamp, UserId};
-use http::header::CACHE_CONTROL;
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
+use http_kit::answers::{UserBody, uncached};
 use http_kit::consistency::ConsistencyToken;
 use http_kit::cookies::{Lasting, SetCookies};
 use http_kit::problem::Problem;
@@ -51,61 +51,6 @@ impl Done {
     /// 200 with a body, for a read.
     pub fn read(body: impl Serialize) -> Response {
         uncached(Json(body))
-    }
-}
-
-fn uncached(answer: impl IntoResponse) -> Response {
-    let mut response = answer.into_response();
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
-/// A user, as the person themselves and admins see it.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-#[schema(as = User)]
-pub(crate) struct UserBody {
-    /// Its id.
-    pub id: Uuid,
-    /// Its app.
-    pub app_id: String,
-    /// The person's address in normal form.
-    pub email: Option<String>,
-    /// Whether they proved that it is theirs.
-    pub email_verified: bool,
-    /// The name they go by.
-    pub name: Option<String>,
-    /// Where their picture is.
-    pub avatar_url: Option<String>,
-    /// A telephone number.
-    pub phone: Option<String>,
-    /// Whether they are shut out.
-    pub banned: bool,
-    /// Their roles.
-    pub roles: Vec<String>,
-    /// When the account was made.
-    #[schema(value_type = String, format = DateTime)]
-    pub created_at: Timestamp,
-    /// When it was last changed.
-    #[schema(value_type = String, format = DateTime)]
-    pub updated_at: Timestamp,
-}
-
-impl UserBody {
-    /// What is shown of a user.
-    pub fn of(user: &User) -> Self {
-        Self {
-            id: user.id.map(|id| id.0).unwrap_or_default(),
-            app_id: user.app_id.as_ref().map(AppId::to_string).unwrap_or_default(),
-            email: user.email.as_ref().map(|email| email.as_str().to_owned()),
-            email_verified: user.email_verified,
-            name: user.name.clone(),
-            avatar_url: user.avatar_url.clone(),
-            phone: user.phone.clone(),
-            banned: user.banned,
-            roles: user.roles.iter().map(ToString::to_string).collect(),
-            created_at: user.created_at,
-            updated_at: user.updated_at,
-        }
     }
 }
 

@@ -8,6 +8,7 @@ use axum::routing::get;
 use domain::app::App;
 use domain::session::Session;
 use domain::user::{User, UserCommand};
+use http_kit::answers::UserBody;
 use http_kit::auth::UserCaller;
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, Body};
@@ -20,7 +21,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::CommandService;
-use crate::answers::{Done, UserBody, require_live};
+use crate::answers::{Done, require_live};
 use crate::dispatch::{StreamRef, Work};
 use crate::fields::{self, nullable};
 

@@ -3,6 +3,7 @@
 #![deny(missing_docs)]
 
 pub mod access_token;
+pub mod answers;
 pub mod auth;
 pub mod consistency;
 pub mod cookies;
@@ -17,6 +18,7 @@ pub mod token;
 mod testing;
 
 pub use access_token::{AccessClaims, AccessTokens};
+pub use answers::{UserBody, uncached};
 pub use auth::{AdminCaller, Authenticator, UserCaller};
 pub use consistency::{AfterToken, ConsistencyToken};
 pub use cookies::{Credentials, SetCookies, TokenCookie};

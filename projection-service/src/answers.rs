@@ -1,17 +1,12 @@
 //! What all queries have in common: pages, users, refusals.
 
 use axum::Json;
-use axum::response::{IntoResponse, Response};
-use domain::user::User;
-use domain::{AppId, Timestamp};
-use http::HeaderValue;
-use http::header::CACHE_CONTROL;
-use http_kit::Problem;
+use axum::response::Response;
+use http_kit::{Problem, UserBody, uncached};
 use read_models::users::UserRow;
 use read_models::{Page, Paging, ReadError};
 use serde::Serialize;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 const DEFAULT_LIMIT: i64 = 20;
 const MAX_LIMIT: i64 = 200;
@@ -34,82 +29,26 @@ impl<T> From<Page<T>> for List<T> {
     }
 }
 
-/// A user, as the person themselves and admins see it.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-#[schema(as = User)]
-pub(crate) struct UserBody {
-    /// Its id.
-    pub id: Uuid,
-    /// Its app.
-    pub app_id: String,
-    /// The person's address in normal form.
-    pub email: Option<String>,
-    /// Whether they proved that it is theirs.
-    pub email_verified: bool,
-    /// The name they go by.
-    pub name: Option<String>,
-    /// Where their picture is.
-    pub avatar_url: Option<String>,
-    /// A telephone number.
-    pub phone: Option<String>,
-    /// Whether they are shut out.
-    pub banned: bool,
-    /// Their roles.
-    pub roles: Vec<String>,
-    /// When the account was made.
-    #[schema(value_type = String, format = DateTime)]
-    pub created_at: Timestamp,
-    /// When it was last changed.
-    #[schema(value_type = String, format = DateTime)]
-    pub updated_at: Timestamp,
-}
-
-impl UserBody {
-    /// What is shown of an aggregate.
-    pub fn of(user: &User) -> Self {
-        Self {
-            id: user.id.map(|id| id.0).unwrap_or_default(),
-            app_id: user.app_id.as_ref().map(AppId::to_string).unwrap_or_default(),
-            email: user.email.as_ref().map(|email| email.as_str().to_owned()),
-            email_verified: user.email_verified,
-            name: user.name.clone(),
-            avatar_url: user.avatar_url.clone(),
-            phone: user.phone.clone(),
-            banned: user.banned,
-            roles: user.roles.iter().map(ToString::to_string).collect(),
-            created_at: user.created_at,
-            updated_at: user.updated_at,
-        }
-    }
-}
-
-impl From<UserRow> for UserBody {
-    fn from(row: UserRow) -> Self {
-        Self {
-            id: row.id.0,
-            app_id: row.app_id,
-            email: row.personal.email.map(String::from),
-            email_verified: row.email_verified,
-            name: row.personal.name,
-            avatar_url: row.personal.avatar_url,
-            phone: row.personal.phone,
-            banned: row.banned,
-            roles: row.roles.into_iter().map(String::from).collect(),
-            created_at: row.created_at,
-            updated_at: row.updated_at,
-        }
+/// What is shown of a row.
+pub(crate) fn user_body(row: UserRow) -> UserBody {
+    UserBody {
+        id: row.id.0,
+        app_id: row.app_id,
+        email: row.personal.email.map(String::from),
+        email_verified: row.email_verified,
+        name: row.personal.name,
+        avatar_url: row.personal.avatar_url,
+        phone: row.personal.phone,
+        banned: row.banned,
+        roles: row.roles.into_iter().map(String::from).collect(),
+        created_at: row.created_at,
+        updated_at: row.updated_at,
     }
 }
 
 /// 200 with a body that no cache keeps.
 pub(crate) fn answer(body: impl Serialize) -> Response {
     uncached(Json(body))
-}
-
-pub(crate) fn uncached(answer: impl IntoResponse) -> Response {
-    let mut response = answer.into_response();
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }
 
 /// The page that was asked for.

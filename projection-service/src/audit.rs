@@ -12,7 +12,7 @@ use futures::stream;
 use http::HeaderValue;
 use http::header::{ACCEPT, CONTENT_DISPOSITION, CONTENT_TYPE, VARY};
 use http_kit::cookies::Credentials;
-use http_kit::{AfterToken, AppScope, Params, Problem};
+use http_kit::{AfterToken, AppScope, Params, Problem, uncached};
 use read_models::audit_log::AuditFilter;
 use schemas::envelope::RecordedEvent;
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::ProjectionService;
-use crate::answers::{List, answer, paging, position_after, position_cursor, refused, uncached};
+use crate::answers::{List, answer, paging, position_after, position_cursor, refused};
 use crate::csv::push_row;
 
 /// How many events an export reads at a time.

@@ -14,7 +14,7 @@ use futures::stream;
 use http::HeaderValue;
 use http::header::{ACCEPT, VARY};
 use http_kit::cookies::Credentials;
-use http_kit::{AfterToken, AppScope, Params, Problem};
+use http_kit::{AfterToken, AppScope, Params, Problem, uncached};
 use read_models::audit_log::AuditFilter;
 use schemas::envelope::RecordedEvent;
 use serde::Deserialize;
@@ -24,7 +24,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::ProjectionService;
-use crate::answers::{List, answer, paging, position_after, position_cursor, uncached};
+use crate::answers::{List, answer, paging, position_after, position_cursor};
 use crate::audit;
 
 /// How many events a stream reads at a time.

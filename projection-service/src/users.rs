@@ -7,7 +7,7 @@ use axum::response::Response;
 use domain::user::User;
 use domain::{AppId, Permission, Role, UserId};
 use http_kit::cookies::Credentials;
-use http_kit::{AfterToken, AppScope, Params, Problem, Segments};
+use http_kit::{AfterToken, AppScope, Params, Problem, Segments, UserBody};
 use read_models::users::{UserFilter, UserSort, UserStatus};
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -15,7 +15,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::ProjectionService;
-use crate::answers::{List, UserBody, answer, paging, refused};
+use crate::answers::{List, answer, paging, refused, user_body};
 
 const LONGEST_QUERY: usize = 320;
 
@@ -125,7 +125,7 @@ async fn list(
     let paging = paging(params.limit, params.offset, params.cursor)?;
     service.wait_for_token("users", token).await?;
     let page = service.models.users().list(&app_id, &filter, &paging).await.map_err(refused)?;
-    Ok(answer(List::from(page.map(UserBody::from))))
+    Ok(answer(List::from(page.map(user_body))))
 }
 
 /// Get a user. Never stale: it is read from the log.
