@@ -19,7 +19,7 @@ use event_store::{
     Append, AppendError, Appended, Claim, Clock, Idempotency, Loaded, NewEvent, Repository, StoreError, Write,
 };
 use futures::FutureExt;
-use http_kit::problem::Problem;
+use http_kit::problem::{self, Problem};
 use schemas::envelope::Metadata;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tracing::Instrument;
@@ -332,7 +332,12 @@ impl Dispatcher {
         let run = async move { inner.run(context, reads, decide).await };
         // In the span of the request, so that what is logged in here carries its id.
         match tokio::spawn(run.in_current_span()).await {
-            Ok(result) => result,
+            Ok(result) => {
+                if result.as_ref().is_ok_and(|committed| !committed.events.is_empty()) {
+                    problem::has_written();
+                }
+                result
+            }
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 Err(_) => Err(StoreError::Unavailable("the service is stopping".to_owned()).into()),

@@ -1,6 +1,7 @@
 //! Refusals as `application/problem+json` (RFC 9457).
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt::Display;
 
 use axum::response::{IntoResponse, Response};
@@ -17,8 +18,23 @@ use crate::limits::Standing;
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
 tokio::task_local! {
-    /// The id of the request that the task answers. Set by [`crate::request::around`].
-    pub(crate) static REQUEST_ID: String;
+    /// The request that the task answers. Set by [`crate::request::around`].
+    pub(crate) static ANSWERED: Answered;
+}
+
+/// What answers must know of their request.
+pub(crate) struct Answered {
+    /// Its id.
+    pub request_id: String,
+    /// Whether it has written something.
+    pub has_written: Cell<bool>,
+}
+
+/// Says that the request that this task answers has written something. If its answer then cannot be made, because what
+/// it needs does not answer any more, it must not say that nothing was changed.
+pub fn has_written() {
+    // What is done for no request is told to nobody.
+    let _ = ANSWERED.try_with(|request| request.has_written.set(true));
 }
 
 /// A refusal. It carries nothing but what its reader may know: causes go to the log.
@@ -202,6 +218,9 @@ const INTERNAL: &str = "internal";
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        if self.kind.code == "overloaded" && ANSWERED.try_with(|it| it.has_written.take()).unwrap_or(false) {
+            return Self::new("outcome_unknown").retry_after(1).into_response();
+        }
         let status = self.status();
         let body = ProblemBody {
             kind: format!("/problems/{}", self.kind.code),
@@ -209,7 +228,7 @@ impl IntoResponse for Problem {
             status: status.as_u16(),
             detail: self.detail.map(Cow::into_owned),
             code: self.kind.code.to_owned(),
-            request_id: REQUEST_ID.try_with(Clone::clone).unwrap_or_default(),
+            request_id: ANSWERED.try_with(|it| it.request_id.clone()).unwrap_or_default(),
             errors: self.errors,
             members: self.members,
         };

@@ -1,6 +1,7 @@
 //! The layer around every request: ids, the client's address, CORS, panics, logs and metrics. No line it logs holds
 //! personal data: the route is its template, never the path.
 
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::extract::NO_LAYER;
-use crate::problem::{PROBLEM_JSON, Problem, REQUEST_ID};
+use crate::problem::{ANSWERED, Answered, PROBLEM_JSON, Problem};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -183,7 +184,8 @@ async fn handle(State(edge): State<Arc<Edge>>, mut request: Request, next: Next)
     let request_id = context.request_id.clone();
     let span = tracing::info_span!("request", request_id = %request_id, method, route = %route);
     let answering = answer(&edge, request, refusal, next);
-    let mut response = REQUEST_ID.scope(request_id.clone(), answering).instrument(span).await;
+    let answered = Answered { request_id: request_id.clone(), has_written: Cell::new(false) };
+    let mut response = ANSWERED.scope(answered, answering).instrument(span).await;
 
     let status = response.status().as_u16();
     let elapsed = started.elapsed();

@@ -11,6 +11,7 @@ use tower::ServiceExt;
 use super::*;
 use crate::extract::{AppScope, Body, FormOrJson, NoBody, OptionalBody, Params, Segments};
 use crate::limits::{Rate, RateClass, RateLimits, RateSettings};
+use crate::problem::has_written;
 use crate::testing::{Signer, World};
 
 #[derive(Deserialize)]
@@ -50,6 +51,14 @@ fn routes() -> Router {
         .route("/axum/{n}", get(async |axum::extract::Path(n): axum::extract::Path<u32>| n.to_string()))
         .route("/axum", post(async |Json(thing): Json<Thing>| thing.name))
         .route("/panic", get(panics))
+        .route("/put-off", get(async || Problem::overloaded("a test")))
+        .route(
+            "/written",
+            get(async || {
+                has_written();
+                Problem::overloaded("a test")
+            }),
+        )
         .route("/unavailable", get(async || StatusCode::SERVICE_UNAVAILABLE))
 }
 
@@ -237,6 +246,17 @@ async fn whatever_goes_wrong_is_a_problem() {
     assert_eq!(send(&router, Request::post("/axum"), "x").await.problem().0, 415);
     assert_eq!(send(&router, post_to("/axum"), "x").await.problem().0, 400);
     assert_eq!(send(&router, Request::builder().method("BREW").uri(THINGS), "").await.problem().0, 405);
+}
+
+/// "Nothing was changed" is said only where it is so.
+#[tokio::test]
+async fn inv_c_who_has_written_is_not_put_off() {
+    let (_world, router) = router().await;
+    assert_eq!(send(&router, Request::get("/put-off"), "").await.problem(), (503, "overloaded".to_owned()));
+    assert_eq!(
+        send(&router, Request::get("/written"), "").await.problem(),
+        (503, "outcome_unknown".to_owned())
+    );
 }
 
 #[tokio::test]
