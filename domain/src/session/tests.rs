@@ -79,6 +79,13 @@ async fn reuse_past_the_grace_ends_the_session() {
 }
 
 #[tokio::test]
+async fn without_a_grace_a_racing_reuse_ends_the_session() {
+    let racing = SessionCommand::Refresh { generation: 0, grace: 0, idle_ttl: IDLE_TTL, at: at(4) };
+    let given = vec![started(), refreshed(1, 5)];
+    SessionTest::with(()).given(given).when_async(racing).await.then_expect_events(reused(0, 1, 4));
+}
+
+#[tokio::test]
 async fn a_token_two_generations_old_has_no_grace() {
     let given = vec![started(), refreshed(1, 5), refreshed(2, 6)];
     SessionTest::with(()).given(given).when_async(refresh(0, 6)).await.then_expect_events(reused(0, 2, 6));
