@@ -242,7 +242,8 @@ pub trait Journal: Send + Sync + 'static {
         after_version: u64,
     ) -> Result<Vec<RecordedEvent>, StoreError>;
 
-    /// Up to `limit` events with a position greater than `after`, in order, without a gap.
+    /// Up to `limit` events with a position greater than `after`, in order, without a gap. Those before one that cannot
+    /// be read are given; it is an error only where it comes first. None: there is no later event.
     async fn read_all(&self, after: u64, limit: usize) -> Result<Vec<RecordedEvent>, StoreError>;
 
     /// The events at these positions, ascending.
@@ -278,4 +279,19 @@ pub trait Journal: Send + Sync + 'static {
     /// Waits until all that was sent is written, and closes it, so that it can be opened again and nothing is left beside a
     /// file. What is asked afterwards fails.
     async fn close(&self);
+}
+
+/// The events before the first that cannot be read, or why the very first cannot.
+pub(crate) fn before_damage(
+    events: impl Iterator<Item = Result<RecordedEvent, StoreError>>,
+) -> Result<Vec<RecordedEvent>, StoreError> {
+    let mut read = Vec::new();
+    for event in events {
+        match event {
+            Ok(event) => read.push(event),
+            Err(error) if read.is_empty() => return Err(error),
+            Err(_) => break,
+        }
+    }
+    Ok(read)
 }

@@ -20,6 +20,7 @@ use uuid::Uuid;
 use crate::checksum::checksum;
 use crate::journal::{
     Append, AppendError, Appended, Claim, Journal, OpenError, Snapshot, StoreError, StoredIdempotency,
+    before_damage,
 };
 use schema::Schema;
 use writer::{Request, Writer};
@@ -219,7 +220,7 @@ impl Journal for PostgresJournal {
                     .fetch_all(&self.readers)
             })
             .await?;
-        rows.iter().map(recorded).collect()
+        before_damage(rows.iter().map(recorded))
     }
 
     async fn read_positions(&self, positions: &[u64]) -> Result<Vec<RecordedEvent>, StoreError> {

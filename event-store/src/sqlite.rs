@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::checksum::checksum;
 use crate::journal::{
     Append, AppendError, Appended, Claim, Journal, OpenError, Snapshot, StoreError, StoredIdempotency,
+    before_damage,
 };
 use file::Kind;
 use writer::{Request, Writer};
@@ -228,7 +229,7 @@ impl Journal for SqliteJournal {
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
             .fetch_all(&self.readers)
             .await?;
-        rows.iter().map(recorded).collect()
+        before_damage(rows.iter().map(recorded))
     }
 
     async fn read_positions(&self, positions: &[u64]) -> Result<Vec<RecordedEvent>, StoreError> {

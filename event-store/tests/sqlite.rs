@@ -221,6 +221,9 @@ async fn a_changed_event_is_found() {
         let error = journal.read_positions(&[2]).await.expect_err(change).to_string();
         assert!(error.contains("event 2") && error.contains("checksum"), "{error}");
         assert_eq!(journal.read_positions(&[1, 3]).await.expect("the others").len(), 2);
+        // It does not hide what comes before it, and nobody gets past it unawares.
+        assert_eq!(journal.read_all(0, 9).await.expect("those before").len(), 1);
+        assert!(journal.read_all(1, 9).await.is_err());
     }
 }
 

@@ -393,9 +393,11 @@ async fn bootstrap(config: &Config, commands: &CommandService) -> anyhow::Result
         return Ok(());
     };
     let path = config.admin_key_file();
+    if path.exists() {
+        return Ok(());
+    }
     let first = commands.repository.journal().read_all(0, 50).await?;
-    let unused = first.iter().all(|event| event.metadata.actor.kind == ActorKind::System);
-    if unused && !path.exists() {
+    if first.iter().all(|event| event.metadata.actor.kind == ActorKind::System) {
         data_dir::write_secret(&path, &key)?;
     }
     Ok(())

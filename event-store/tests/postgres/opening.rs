@@ -173,6 +173,8 @@ async fn a_changed_event_is_found() {
         let error = journal.read_positions(&[2]).await.expect_err(change);
         assert!(matches!(&error, StoreError::Damaged(what) if what.contains("event 2")), "{change}: {error}");
         assert_eq!(journal.read_positions(&[1, 3]).await.expect("the others are whole").len(), 2);
+        assert_eq!(journal.read_all(0, 9).await.expect("those before").len(), 1);
+        assert!(journal.read_all(1, 9).await.is_err());
         let restore = format!(
             "UPDATE watchword.events SET (data, version, stream, at) = ({}), personal = NULL WHERE position = 2",
             before.trim()
