@@ -389,6 +389,7 @@ impl Inner {
                     return self.read_back(appended.first, appended.last).await;
                 }
                 Outcome::Done(appended) => {
+                    fail::fail_point!("after-append", |_| std::process::abort());
                     let events = self.keep(work);
                     let position = appended.last;
                     return Ok(Committed { value: Some(value), events, position, replayed: false });
@@ -484,6 +485,7 @@ impl Inner {
     async fn append<E>(&self, append: Append) -> Outcome<E> {
         let journal = self.repository.journal();
         let mut unknown = None;
+        fail::fail_point!("before-append", |_| std::process::abort());
         for resend in 0..=MAX_RESENDS {
             let error = match journal.append(append.clone()).await {
                 Ok(appended) => return Outcome::Done(appended),

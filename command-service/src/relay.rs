@@ -475,6 +475,7 @@ impl Publisher {
     async fn send(&self, mut messages: Vec<Message>) -> Result<Response<PublishAck>, RelayError> {
         let unreachable = |error: &dyn std::error::Error| RelayError::Unreachable(error.to_string());
         let last = messages.pop().expect("a batch has a message");
+        fail::fail_point!("before-publish", |_| std::process::abort());
         for Message { subject, headers, body } in messages {
             let sent = self.nats.publish_with_headers(subject, headers, body.into()).await;
             sent.map_err(|error| unreachable(&error))?;
@@ -482,6 +483,7 @@ impl Publisher {
         let request = Request::new().headers(last.headers).payload(last.body.into()).timeout(Some(PATIENCE));
         let answer = self.nats.send_request(last.subject, request).await;
         let answer = answer.map_err(|error| unreachable(&error))?;
+        fail::fail_point!("after-publish", |_| std::process::abort());
         serde_json::from_slice(&answer.payload).map_err(|error| RelayError::JetStream(error.to_string()))
     }
 

@@ -24,6 +24,9 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the machine's clock")]
     fn now(&self) -> Timestamp {
+        fail::fail_point!("clock", |by| to_microseconds(
+            Timestamp::now() + by.unwrap().parse::<SignedDuration>().unwrap()
+        ));
         to_microseconds(Timestamp::now())
     }
 }

@@ -172,6 +172,7 @@ impl ReadModels {
         }
         let Some(last) = batch.last() else { return Ok(checkpoint) };
         projector.project(&mut tx, batch).await?;
+        fail::fail_point!("mid-projection", |_| std::process::abort());
         move_checkpoint(&mut tx, projector, last, lease).await?;
         tx.commit().await?;
         Ok(checkpoint)

@@ -37,6 +37,8 @@ use config::Config;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "fail-points")]
+    let _armed = fail::FailScenario::setup();
     let arguments = Arguments::parse();
     match run(arguments) {
         Ok(code) => code,

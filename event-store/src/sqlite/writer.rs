@@ -373,6 +373,7 @@ impl Group {
         batch.insert(rest)?;
         self.change_claims(&mut batch)?;
         self.keep_idempotency(&mut batch, appends)?;
+        fail::fail_point!("before-commit", |_| std::process::abort());
         batch.sql.push_str("COMMIT");
         batch.execute(connection).await.map_err(Failure::AtCommit)
     }
