@@ -173,7 +173,7 @@ impl World {
             }
         }
         let mut blocks = Vec::new();
-        collect(&self.nats.store(), &mut blocks);
+        collect(self.nats.store(), &mut blocks);
         let number = |path: &PathBuf| path.file_stem()?.to_str()?.parse::<u64>().ok();
         blocks.sort_by_key(number);
         blocks

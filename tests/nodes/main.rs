@@ -7,18 +7,23 @@ use serde_json::json;
 use test_services::Postgres;
 use tests::{PASSWORD, Server, assert_gapless, email, of_type};
 
+mod histories;
 mod roles;
 
 const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 async fn node(database: &str) -> Server {
-    Server::start_with(&[
+    node_with(database, &[]).await
+}
+
+async fn node_with(database: &str, settings: &[(&str, &str)]) -> Server {
+    let shared = [
         ("WATCHWORD_JOURNAL_URL", database),
         ("WATCHWORD_MASTER_KEY", MASTER_KEY),
         // All nodes are behind one address: it is the issuer of their tokens.
         ("WATCHWORD_PUBLIC_URL", "https://login.example.com"),
-    ])
-    .await
+    ];
+    Server::start_with(&[&shared[..], settings].concat()).await
 }
 
 /// Two nodes that start at the same moment on an empty database.

@@ -78,6 +78,11 @@ impl Call {
         Ok(answer)
     }
 
+    /// Sends it and gives the status, even where it is 500.
+    pub async fn status(self) -> u16 {
+        self.stream().await.status().as_u16()
+    }
+
     /// Sends it and hands out the response, for a body that does not end.
     pub async fn stream(self) -> reqwest::Response {
         self.request.send().await.expect("the server answers")

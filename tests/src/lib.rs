@@ -18,8 +18,12 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+mod bus;
+pub mod checker;
 mod client;
+pub mod workload;
 
+pub use bus::Bus;
 pub use client::{Answer, App, Call, Tokens, claims_of, email, jwt_header_of};
 
 /// A password that every app takes.
@@ -31,7 +35,8 @@ const START: Duration = Duration::from_secs(30);
 /// How long a server may take to stop after SIGTERM: its own limit is 10 s.
 const STOP: Duration = Duration::from_secs(15);
 
-/// The path of the server's binary, built on the first call. `TEST_BINARY` names another one.
+/// The path of the server's binary, built on the first call, with the marks at which the tests of faults end or mislead
+/// it. `TEST_BINARY` names another one.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
@@ -39,7 +44,10 @@ pub fn binary() -> &'static Path {
             return path.into();
         }
         let mut arguments = vec!["build", "-p", "watchword", "--bin", "watchword", "--message-format=json"];
-        if !cfg!(debug_assertions) {
+        if cfg!(debug_assertions) {
+            arguments.extend(["--features", "fail-points"]);
+        } else {
+            // What is measured has no marks in it.
             arguments.push("--release");
         }
         let output = Command::new(env!("CARGO"))
@@ -63,13 +71,16 @@ pub fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in the workspace")
 }
 
-/// A running server and its data directory.
+/// A server and its data directory.
 pub struct Server {
     child: Option<Child>,
-    serve: Vec<String>,
     root: TempDir,
     port: u16,
     environment: Vec<(String, String)>,
+    /// The role, where it does not do everything.
+    role: Option<String>,
+    /// The node that answers the queries, where this one does not.
+    projections: Option<Box<Server>>,
     client: reqwest::Client,
     starts: u32,
     apps: AtomicU64,
@@ -83,39 +94,72 @@ impl Server {
 
     /// Starts a server with these environment variables besides.
     pub async fn start_with(environment: &[(&str, &str)]) -> Self {
-        Self::start_serving(&["serve"], environment).await
-    }
-
-    /// Starts a process of one role, `commands` or `projections`.
-    pub async fn start_role(role: &str, environment: &[(&str, &str)]) -> Self {
-        Self::start_serving(&["serve", role], environment).await
-    }
-
-    async fn start_serving(serve: &[&str], environment: &[(&str, &str)]) -> Self {
-        let root = TempDir::with_prefix("watchword-test-").expect("a temporary directory can be made");
-        let mut server = Self {
-            child: None,
-            serve: serve.iter().map(|&word| word.to_owned()).collect(),
-            root,
-            port: free_port(),
-            environment: environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
-            client: client::new(),
-            starts: 0,
-            apps: AtomicU64::new(0),
-        };
+        let mut server = Self::new(environment);
         server.up().await;
         server
     }
 
-    /// Starts the server again on the same data directory and port.
+    /// Starts a process of one role, `commands` or `projections`.
+    pub async fn start_role(role: &str, environment: &[(&str, &str)]) -> Self {
+        let mut server = Self::new(environment);
+        server.role = Some(role.to_owned());
+        server.up().await;
+        server
+    }
+
+    /// Starts a process of each role. Queries are sent to that of the projections, as `deploy/proxy` does.
+    pub async fn start_roles(environment: &[(&str, &str)]) -> Self {
+        let mut commands = Self::start_role("commands", environment).await;
+        commands.projections = Some(Box::new(Self::start_role("projections", environment).await));
+        commands
+    }
+
+    /// A server that does not run yet.
+    pub fn new(environment: &[(&str, &str)]) -> Self {
+        Self {
+            child: None,
+            root: TempDir::with_prefix("watchword-test-").expect("a temporary directory can be made"),
+            port: free_port(),
+            environment: environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            role: None,
+            projections: None,
+            client: client::new(),
+            starts: 0,
+            apps: AtomicU64::new(0),
+        }
+    }
+
+    /// The node that answers the queries.
+    pub fn projections(&self) -> &Self {
+        self.projections.as_deref().unwrap_or(self)
+    }
+
+    /// The node that answers the queries.
+    pub fn projections_mut(&mut self) -> &mut Self {
+        if self.projections.is_none() {
+            return self;
+        }
+        self.projections.as_mut().expect("there is one")
+    }
+
+    /// Starts the server, also again on the same data directory and port, and waits until it is ready.
     pub async fn up(&mut self) {
+        self.up_until("/readyz").await;
+    }
+
+    /// Starts the server, and waits only until it answers.
+    pub async fn up_alive(&mut self) {
+        self.up_until("/healthz").await;
+    }
+
+    async fn up_until(&mut self, probe: &str) {
         assert!(self.child.is_none(), "the server runs already");
         // Built before the clock runs: on a loaded machine that takes longer than any start.
         binary();
         let deadline = Instant::now() + START;
         self.spawn();
         loop {
-            if self.try_ready().await {
+            if self.succeeds(probe).await {
                 return;
             }
             let ended =
@@ -135,8 +179,8 @@ impl Server {
         }
     }
 
-    async fn try_ready(&self) -> bool {
-        self.client.get(self.url("/readyz")).send().await.is_ok_and(|answer| answer.status().is_success())
+    async fn succeeds(&self, probe: &str) -> bool {
+        self.client.get(self.url(probe)).send().await.is_ok_and(|answer| answer.status().is_success())
     }
 
     fn spawn(&mut self) {
@@ -145,8 +189,9 @@ impl Server {
             .append(true)
             .open(self.log_path())
             .expect("the log file can be opened");
+        let arguments: Vec<&str> = ["serve"].into_iter().chain(self.role.as_deref()).collect();
         let child = self
-            .command(&self.serve.iter().map(String::as_str).collect::<Vec<_>>())
+            .command(&arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file handle can be cloned"))
             .stderr(log)
@@ -189,6 +234,11 @@ impl Server {
     /// Asks the process to stop, and waits until it has.
     pub async fn terminate(&mut self) -> ExitStatus {
         self.signal("TERM");
+        self.ended().await
+    }
+
+    /// Waits until the process, which was asked to stop, has.
+    pub async fn ended(&mut self) -> ExitStatus {
         let mut child = self.child.take().expect("the server runs");
         let deadline = Instant::now() + STOP;
         loop {
@@ -203,7 +253,8 @@ impl Server {
         }
     }
 
-    fn signal(&self, name: &str) {
+    /// Sends a signal by its name, such as `STOP`, whatever else runs.
+    pub fn signal(&self, name: &str) {
         let pid = self.pid();
         // The standard library sends only SIGKILL; every shell has `kill` built in.
         let status = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status();
@@ -227,7 +278,22 @@ impl Server {
 
     /// The data directory.
     pub fn data(&self) -> PathBuf {
-        self.root.path().join("data")
+        self.environment_value("WATCHWORD_DATA_DIR")
+            .map_or_else(|| self.root.path().join("data"), PathBuf::from)
+    }
+
+    /// Where its read models are: the path of a file, or a `postgres:` URL.
+    pub fn read_models(&self) -> String {
+        let set = |name| self.environment_value(name).filter(|it| !it.is_empty());
+        let beside_the_journal = set("WATCHWORD_JOURNAL_URL").filter(|it| it.starts_with("postgres:"));
+        match set("WATCHWORD_READ_MODELS_URL").or(beside_the_journal) {
+            Some(url) => url.strip_prefix("sqlite:").unwrap_or(url).to_owned(),
+            None => self.data().join("read-models.db").display().to_string(),
+        }
+    }
+
+    fn environment_value(&self, name: &str) -> Option<&str> {
+        self.environment.iter().rev().find(|(set, _)| set == name).map(|(_, value)| value.as_str())
     }
 
     /// What the server has written to its standard output and error, over all its starts.
@@ -293,7 +359,9 @@ impl Server {
 
     /// A request.
     pub fn call(&self, method: reqwest::Method, path: impl AsRef<str>) -> Call {
-        Call::new(self.client.request(method, self.url(path.as_ref())))
+        let path = path.as_ref();
+        let node = if method == reqwest::Method::GET && is_query(path) { self.projections() } else { self };
+        Call::new(self.client.request(method, node.url(path)))
     }
 
     /// The client itself, for a request that [`Call`] cannot make.
@@ -310,6 +378,11 @@ impl Server {
             .await
             .expect(201);
         App::new(self, id)
+    }
+
+    /// An app that was made before.
+    pub fn app(&self, id: &str) -> App<'_> {
+        App::new(self, id.to_owned())
     }
 
     /// The app of a fresh start.
@@ -346,6 +419,21 @@ impl Drop for Server {
             let log = self.log();
             assert!(!log.contains("panicked at"), "the server panicked:\n{}", tail(&log, 40));
         }
+    }
+}
+
+/// Whether a GET of this path asks a read model or the feed.
+fn is_query(path: &str) -> bool {
+    let path = path.split('?').next().expect("there is a first part");
+    match path.split('/').skip(1).collect::<Vec<_>>()[..] {
+        ["v1", "events" | "projections"] | ["auth", "sessions"] => true,
+        ["v1", "apps", _, ref rest @ ..] => {
+            matches!(
+                rest,
+                ["events"] | ["audit", "events"] | ["auth", "sessions"] | ["admin", "stats" | "users", ..]
+            )
+        }
+        _ => false,
     }
 }
 

@@ -8,13 +8,12 @@ use event_store::{Append, AppendError, Appended, Idempotency, Journal, PostgresJ
 use futures::future::join_all;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Executor};
-use test_services::Postgres;
+use test_services::{Fault, Postgres, Proxy};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::nodes::{check, load};
-use super::proxy::{Fault, Proxy};
 use super::{open, settings, url};
 
 fn once() -> Idempotency {

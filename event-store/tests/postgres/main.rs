@@ -10,7 +10,6 @@ use test_services::Postgres;
 mod faults;
 mod nodes;
 mod opening;
-mod proxy;
 
 /// Waits that are short enough for a test, and long enough for a busy machine.
 fn settings() -> PostgresSettings {

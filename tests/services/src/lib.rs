@@ -9,12 +9,16 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+mod disk;
 mod nats;
 mod postgres;
 mod process;
+mod proxy;
 
+pub use disk::Disk;
 pub use nats::Nats;
 pub use postgres::Postgres;
+pub use proxy::{Fault, Proxy};
 
 /// How long a service may take to start. It takes a fraction of a second; a loaded machine gets patience.
 const START: Duration = Duration::from_mins(1);

@@ -3,18 +3,19 @@
 use std::fs;
 use std::io::Read;
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
 use crate::process::{self, Home};
-use crate::{free_port, paths, value, wait_until};
+use crate::{Disk, free_port, paths, value, wait_until};
 
 /// A nats-server with JetStream in a folder of its own.
 pub struct Nats {
     program: String,
     port: u16,
     child: Option<Child>,
+    store: PathBuf,
     // Last: it removes the folder.
     home: Home,
 }
@@ -28,16 +29,26 @@ impl Nats {
     /// Starts one with these lines besides in its configuration, such as `max_payload: 4MB` or an `authorization`
     /// block.
     pub fn start_with(configuration: &str) -> Self {
-        let program = value(&paths("nats"), "NATS_SERVER");
         let home = Home::new("nats-test-");
+        let store = home.path().join("store");
+        Self::start_at(home, store, configuration)
+    }
+
+    /// Starts one that keeps its streams on a disk of its own.
+    pub fn start_on(disk: &Disk) -> Self {
+        Self::start_at(Home::new("nats-test-"), disk.path().to_owned(), "")
+    }
+
+    fn start_at(home: Home, store: PathBuf, configuration: &str) -> Self {
+        let program = value(&paths("nats"), "NATS_SERVER");
         let port = free_port();
         let text = format!(
             "listen: \"127.0.0.1:{port}\"\n\
              jetstream {{ store_dir: \"{}\", sync_interval: always }}\n{configuration}\n",
-            home.path().join("store").display()
+            store.display()
         );
         fs::write(home.path().join("nats.conf"), text).expect("the folder can be written");
-        let mut server = Self { program, port, child: None, home };
+        let mut server = Self { program, port, child: None, store, home };
         server.up();
         server
     }
@@ -89,8 +100,8 @@ impl Nats {
     }
 
     /// Where JetStream keeps its streams.
-    pub fn store(&self) -> PathBuf {
-        self.home.path().join("store")
+    pub fn store(&self) -> &Path {
+        &self.store
     }
 
     /// What the server wrote to its log.

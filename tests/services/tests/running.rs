@@ -25,7 +25,7 @@ fn nats_comes_again_after_a_kill() {
     server.kill();
     server.up();
     assert!(server.log().contains("JetStream"), "{}", server.log());
-    let folder = server.store();
+    let folder = server.store().to_owned();
     assert!(folder.exists());
     drop(server);
     assert!(!folder.exists());

@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 
 /// What happens to the next append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub enum Fault {
     /// It is carried out, and the connection breaks before the answer comes.
     LoseReply,
     /// The connection breaks before it arrives.
@@ -19,13 +19,15 @@ pub(crate) enum Fault {
     Late(Duration),
 }
 
-pub(crate) struct Proxy {
+/// A network between a node and its database.
+pub struct Proxy {
     port: u16,
     next: Arc<Mutex<Option<Fault>>>,
 }
 
 impl Proxy {
-    pub(crate) async fn start(server: u16) -> Self {
+    /// Starts one in front of the server that listens on this port.
+    pub async fn start(server: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
         let port = listener.local_addr().expect("it is bound").port();
         let next: Arc<Mutex<Option<Fault>>> = Arc::default();
@@ -42,17 +44,19 @@ impl Proxy {
     }
 
     /// The same URL through the proxy.
-    pub(crate) fn url(&self, database: &str) -> String {
+    pub fn url(&self, database: &str) -> String {
         let (user, rest) = database.split_once('@').expect("the URL has a user");
         let (_, name) = rest.split_once('/').expect("the URL has a database");
         format!("{user}@127.0.0.1:{}/{name}?sslmode=disable", self.port)
     }
 
-    pub(crate) async fn break_next(&self, fault: Fault) {
+    /// Breaks at the next append.
+    pub async fn break_next(&self, fault: Fault) {
         *self.next.lock().await = Some(fault);
     }
 
-    pub(crate) async fn is_done(&self) -> bool {
+    /// Whether it has broken as it was told.
+    pub async fn is_done(&self) -> bool {
         self.next.lock().await.is_none()
     }
 }

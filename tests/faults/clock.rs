@@ -1,0 +1,33 @@
+//! The clock is an hour off, and is set right again.
+
+use tests::workload::History;
+use tests::{Bus, checker};
+
+use crate::server_with;
+
+/// Enough for more sessions than the checker looks at: those of an hour ago are over by its time.
+const CALLS: usize = 250;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_clock_is_an_hour_off() {
+    let bus = Bus::start();
+    let mut server = server_with(&bus).await;
+    let mut history = History::new(&server).await;
+    let mut ended: Option<String> = None;
+    for off in ["-1h", "1h", "0s"] {
+        assert!(server.terminate().await.success());
+        server.set_environment("FAILPOINTS", &format!("clock=return({off})"));
+        server.up().await;
+        history.during(&[&server], async |load| load.done(CALLS).await).await;
+        let app = server.default_app();
+        // Who logged out by another clock is out by this one.
+        if let Some(refresh) = ended {
+            app.refresh(&refresh).await.problem(401, "session_revoked");
+        }
+        let tokens = app.register(&tests::email(&format!("clock{}", off.len()))).await;
+        app.post("auth/logout").bearer(&tokens.access).await.expect_success();
+        ended = Some(tokens.refresh);
+    }
+    assert!(history.all_were_answered());
+    checker::check(&mut server, Some(&bus), &history).await;
+}

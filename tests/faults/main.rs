@@ -1,0 +1,114 @@
+//! Faults: real processes under load, really killed, stopped, starved and lied to. Each test ends in the one checker
+//! of `tests::checker`, which knows nothing of the fault: whatever happened, the log has all that was acknowledged,
+//! once; the bus and the read models are the log's; a consumer that follows `prevposition` saw every event once; what
+//! was ended stays ended; lag is zero again.
+//!
+//! | fault | where it is tested |
+//! |---|---|
+//! | kill -9 at any moment | `kill_9`; `tests/invariants/durability.rs` |
+//! | death before and after an append, before a commit, around a publication, amid a projector's batch | `steps` |
+//! | NATS absent at start | `nats_absent` |
+//! | NATS killed and stopped under load, started again | `nats_killed` |
+//! | the stream's newest file cut | `nats_data_cut`; `command-service/tests/relay.rs` |
+//! | the stream deleted | `stream_deleted` |
+//! | duplicates beyond the dedupe window | the window of every test here is a second; `command-service/tests/relay.rs` |
+//! | PostgreSQL stopped, crashed, its sessions ended | `postgres`; `event-store/tests/postgres/faults.rs` |
+//! | the reply to a commit lost, the request lost, or late | `postgres`; `event-store/tests/postgres/faults.rs` |
+//! | a session idle in a transaction | `postgres` |
+//! | a node of two killed | `postgres`; `tests/nodes` |
+//! | two nodes racing for one address, one refresh token | `tests/nodes` |
+//! | a service or a server stands still for longer than every timeout | `paused` |
+//! | a node of projections alone dies; its bus breaks | `roles`; `watchword/tests/bus.rs` |
+//! | SIGTERM under load | `terminated` |
+//! | disk full: journal, read models, NATS | `disk_full` |
+//! | clock an hour off | `clock` |
+//! | flipped byte in a stored event, which is poison for projectors | `flipped_byte`; `event-store/tests/sqlite.rs` |
+//! | poison event | `projection-service/src/tests/running.rs`, and for several nodes `sharing.rs` beside it |
+//! | rebuild during writes | `rebuild` |
+//! | old data directory | `old_data`; older formats of single files: `event-store/tests`, `read-models/src/tests/rows.rs` |
+//! | mail server hanging | there is no mail yet |
+
+use std::collections::hash_map::RandomState;
+use std::env;
+use std::hash::BuildHasher;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use test_services::Nats;
+use tests::Server;
+
+mod clock;
+mod disk_full;
+mod flipped_byte;
+mod kill_9;
+mod nats_absent;
+mod nats_data_cut;
+mod nats_killed;
+mod old_data;
+mod paused;
+mod postgres;
+mod rebuild;
+mod roles;
+mod steps;
+mod stream_deleted;
+mod terminated;
+
+/// Cheap hashes, so that the load is on the journal, a look at the stream's end each second, and a bus that forgets the
+/// ids of messages before any process is up again.
+const SETTINGS: [(&str, &str); 3] = [
+    ("WATCHWORD_ARGON2", "m=1024,t=1,p=1"),
+    ("WATCHWORD_NATS_CHECK_INTERVAL", "1"),
+    ("WATCHWORD_NATS_DUPLICATE_WINDOW", "1"),
+];
+
+/// A server with a bus.
+async fn server_with(nats: &Nats) -> Server {
+    server_of(nats, &[]).await
+}
+
+/// A server with a bus and these settings.
+async fn server_of(nats: &Nats, settings: &[(&str, &str)]) -> Server {
+    let url = nats.url();
+    let environment = [&SETTINGS[..], &[("WATCHWORD_NATS_URL", url.as_str())], settings].concat();
+    Server::start_with(&environment).await
+}
+
+/// What readiness says of the relay.
+async fn relay(server: &Server) -> Value {
+    server.get("/readyz").await.expect(200).json()["checks"]["relay"].clone()
+}
+
+/// Waits until something holds.
+async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !condition().await {
+        assert!(Instant::now() < deadline, "it never comes that {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Random numbers that a seed gives again. It is printed, which is seen where a test fails.
+struct Random(u64);
+
+impl Random {
+    fn new() -> Self {
+        let given = env::var("FAULTS_SEED").ok().map(|seed| seed.parse().expect("FAULTS_SEED is a number"));
+        let seed = given.unwrap_or_else(|| RandomState::new().hash_one(()));
+        println!("the same numbers again: FAULTS_SEED={seed}");
+        Self(seed)
+    }
+
+    /// `SplitMix64` (Steele, Lea and Flood 2014).
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Lets some time pass, less than this, so that a fault comes at another moment of the work each time.
+    async fn moment(&mut self, below: Duration) {
+        let micros = u64::try_from(below.as_micros()).expect("tests are short");
+        tokio::time::sleep(Duration::from_micros(self.next() % micros)).await;
+    }
+}

@@ -1,0 +1,40 @@
+//! The service dies at each step of its work, as by kill -9: nothing is tidied up. The marks are in the code at these
+//! steps, and compiled for tests only.
+
+use std::os::unix::process::ExitStatusExt;
+
+use tests::workload::{CLIENTS, History};
+use tests::{Bus, checker};
+
+use crate::server_with;
+
+/// Each step, and how often it is passed before the one that is fatal.
+const STEPS: [(&str, u32); 6] = [
+    ("before-append", 40),
+    ("before-commit", 30),
+    ("after-append", 40),
+    ("before-publish", 20),
+    ("after-publish", 20),
+    ("mid-projection", 60),
+];
+/// SIGABRT: a process that aborts does no more than one that is killed.
+const ABORTED: i32 = 6;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_dies_at_each_step() {
+    let bus = Bus::start();
+    let mut server = server_with(&bus).await;
+    let mut history = History::new(&server).await;
+    assert!(server.terminate().await.success());
+    for (step, passes) in STEPS {
+        server.set_environment("FAILPOINTS", &format!("{step}={passes}*off->return"));
+        server.up().await;
+        // Every client has come upon it.
+        history.during(&[&server], async |load| load.failed(CLIENTS).await).await;
+        assert_eq!(server.ended().await.signal(), Some(ABORTED), "it died {step}");
+    }
+    server.set_environment("FAILPOINTS", "");
+    server.up().await;
+    history.during(&[&server], async |load| load.done(40).await).await;
+    checker::check(&mut server, Some(&bus), &history).await;
+}

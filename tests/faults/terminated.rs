@@ -1,0 +1,34 @@
+//! SIGTERM under load: what was begun is ended, and what is acknowledged is there.
+
+use std::time::{Duration, Instant};
+
+use tests::workload::History;
+use tests::{Bus, checker};
+
+use crate::{Random, server_with};
+
+const ROUNDS: usize = 3;
+/// `shutdown_timeout`.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_is_asked_to_stop_under_load() {
+    let mut random = Random::new();
+    let bus = Bus::start();
+    let mut server = server_with(&bus).await;
+    let mut history = History::new(&server).await;
+    for _ in 0..ROUNDS {
+        let asked = history
+            .during(&[&server], async |load| {
+                load.done(40).await;
+                random.moment(Duration::from_millis(80)).await;
+                server.signal("TERM");
+                Instant::now()
+            })
+            .await;
+        let status = server.ended().await;
+        assert!(status.success() && asked.elapsed() < TIMEOUT, "{status} after {:?}", asked.elapsed());
+        server.up().await;
+    }
+    checker::check(&mut server, Some(&bus), &history).await;
+}
