@@ -68,28 +68,27 @@ impl World {
 
     async fn with_params(params: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let master = MasterKey::generate();
         let clock = Arc::new(FixedClock::new(Timestamp::from_second(1_800_000_000).expect("in range")));
         let journal = SqliteJournal::open(&dir.path().join("journal.db")).await.expect("opens");
         let journal: Arc<dyn Journal> = Arc::new(journal);
-        let keys = KeyStore::open(&dir.path().join("keys.db"), &master).await.expect("opens");
+        let keys = KeyStore::open(&dir.path().join("keys.db"), &MasterKey::generate()).await.expect("opens");
         let keys = Arc::new(keys);
         let repository =
             Arc::new(Repository::new(journal.clone(), Arc::new(Sealer::new(keys.clone())), 1000));
         let access_tokens = Arc::new(AccessTokens::new("https://auth.example"));
-        let tokens = DerivedTokens::new(&master);
+        let tokens = DerivedTokens::new(keys.instance_key());
         let authenticator = Arc::new(Authenticator::new(
             repository.clone(),
             access_tokens.clone(),
             tokens.clone(),
             clock.clone(),
         ));
-        let lookup = Arc::new(LookupKey::new(&master));
+        let lookup = Arc::new(LookupKey::new(keys.instance_key()));
         let hashing = PasswordHashingSettings { params: params.to_owned(), threads: Some(2), queue: None };
         let service = CommandService::start(Parts {
             repository: repository.clone(),
             clock: clock.clone(),
-            key_store: keys,
+            key_store: keys.clone(),
             lookup: lookup.clone(),
             tokens,
             access_tokens,
@@ -100,7 +99,7 @@ impl World {
             settings: Settings { lockout: LockoutPolicy::default() },
         });
         let key = service.bootstrap().await.expect("bootstraps").expect("a first key");
-        let edge = Edge::new(repository, clock.clone(), &master, vec![]);
+        let edge = Edge::new(repository, clock.clone(), keys.instance_key(), vec![]);
         let (router, _) = service.clone().router().split_for_parts();
         let router = around(router, Arc::new(edge));
         Self { _dir: dir, journal, clock, service, router, key }

@@ -1,22 +1,23 @@
 //! Keys at rest, apart from the log: one data key per person, and the private halves of the apps' signing keys.
 //!
-//! Every key is wrapped (XChaCha20-Poly1305) by a key derived from the master key, and bound to its name, so that
-//! a stolen file tells nothing and no two keys can be swapped. Erasing a person's data key erases the person from
-//! every copy of the journal.
+//! Every key is wrapped (XChaCha20-Poly1305) by a key derived from the instance key, and bound to its name, so that a
+//! stolen file tells nothing and no two keys can be swapped. The instance key is here as well, wrapped by the master key:
+//! to replace that one, a single row is written anew. Erasing a person's data key erases the person from every copy of
+//! the journal.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chacha20poly1305::aead::{Aead, KeyInit, Payload};
-use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use domain::{AppId, UserId};
 use quick_cache::sync::Cache;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+use crate::cipher::Cipher;
 use crate::clock::random;
+use crate::instance_key::InstanceKey;
 use crate::journal::{OpenError, StoreError};
 use crate::master_key::MasterKey;
 use crate::postgres::{Migrated, PostgresSettings, PostgresUrl};
@@ -27,52 +28,27 @@ use sqlite::SqliteKeys;
 mod postgres;
 mod sqlite;
 
-const NONCE: usize = 24;
 const CACHED: usize = 100_000;
 
 /// How long a key is used from memory where other nodes may erase it meanwhile.
 const SHARED_TRUST: Duration = Duration::from_secs(5);
 
-/// What is sealed at creation to know the master key again.
+/// What is sealed at creation to know the instance key again.
 const CHECK: &[u8] = b"watchword key store";
+const CHECK_NAME: &[u8] = b"check";
 
 /// The key that seals one person's data.
-pub struct DataKey(XChaCha20Poly1305);
+#[derive(Debug)]
+pub struct DataKey(Cipher);
 
 impl DataKey {
     fn new(bytes: &[u8]) -> Option<Self> {
-        XChaCha20Poly1305::new_from_slice(bytes).ok().map(Self)
+        bytes.try_into().ok().map(|bytes| Self(Cipher::new(bytes)))
     }
 
-    /// Nonce ‖ ciphertext ‖ tag. The nonce is random: it is long enough that no two are ever the same.
-    pub(crate) fn seal(&self, aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
-        seal(&self.0, aad, plaintext)
+    pub(crate) fn cipher(&self) -> &Cipher {
+        &self.0
     }
-
-    /// What was sealed; nothing if it was changed, or sealed with another key or for another place.
-    pub(crate) fn open(&self, aad: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
-        open(&self.0, aad, sealed)
-    }
-}
-
-impl std::fmt::Debug for DataKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("DataKey(…)")
-    }
-}
-
-fn seal(cipher: &XChaCha20Poly1305, aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
-    let nonce: [u8; NONCE] = random();
-    let sealed = cipher
-        .encrypt(&XNonce::from(nonce), Payload { msg: plaintext, aad })
-        .expect("it only fails for messages of hundreds of gigabytes");
-    [nonce.as_slice(), &sealed].concat()
-}
-
-fn open(cipher: &XChaCha20Poly1305, aad: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
-    let (nonce, sealed) = sealed.split_at_checked(NONCE)?;
-    let nonce = XNonce::from(<[u8; NONCE]>::try_from(nonce).ok()?);
-    cipher.decrypt(&nonce, Payload { msg: sealed, aad }).ok()
 }
 
 /// The wrapped keys at rest.
@@ -80,6 +56,13 @@ fn open(cipher: &XChaCha20Poly1305, aad: &[u8], sealed: &[u8]) -> Option<Vec<u8>
 trait WrappedKeys: Send + Sync {
     /// What was sealed when the store was made.
     async fn check(&self) -> Result<Vec<u8>, sqlx::Error>;
+    /// The instance key; nothing in a store of format 1.
+    async fn instance_key(&self) -> Result<Option<Vec<u8>>, sqlx::Error>;
+    /// Keeps the instance key, unless there is one.
+    async fn keep_instance_key(&self, wrapped: Vec<u8>) -> Result<(), StoreError>;
+    /// Keeps the instance key, durably, in place of exactly this one, of which nothing is left in the store. Answers
+    /// whether it was this one.
+    async fn replace_instance_key(&self, old: Vec<u8>, new: Vec<u8>) -> Result<bool, StoreError>;
     /// A person's key; within it nothing, if it was erased.
     async fn data_key(&self, person: UserId) -> Result<Option<Option<Vec<u8>>>, StoreError>;
     /// Keeps a person's key, unless there is one or it was erased. Answers with what is there then.
@@ -96,9 +79,26 @@ trait WrappedKeys: Send + Sync {
     async fn close(&self);
 }
 
+/// What a new store has from its first moment on, so that no key is ever wrapped by another one.
+struct First {
+    check: Vec<u8>,
+    instance_key: Vec<u8>,
+}
+
+impl First {
+    fn new(master: &MasterKey) -> Self {
+        let instance = InstanceKey::generate();
+        Self {
+            check: key_encryption_key(&instance).seal(CHECK_NAME, CHECK),
+            instance_key: master.wrap(&instance),
+        }
+    }
+}
+
 /// The keys, in a file or in a PostgreSQL database.
 pub struct KeyStore {
-    kek: XChaCha20Poly1305,
+    instance: InstanceKey,
+    kek: Cipher,
     keys: Box<dyn WrappedKeys>,
     cached: Cache<UserId, (Arc<DataKey>, Instant)>,
     is_shared: bool,
@@ -108,12 +108,13 @@ impl KeyStore {
     /// Opens the key store at this path, and makes it where there is none. Refuses a file that is no key store, is
     /// damaged or newer, or was made with another master key, and changes nothing then, neither in it nor beside it.
     pub async fn open(path: &Path, master: &MasterKey) -> Result<Self, OpenError> {
-        let kek = key_encryption_key(master);
         if SqliteKeys::exists(path)? {
             Self::look(path, master).await?.close().await;
         }
-        let keys = SqliteKeys::open(path, &seal(&kek, b"check", CHECK)).await?;
-        Ok(Self::new(kek, keys, false))
+        let keys = SqliteKeys::open(path, &First::new(master)).await?;
+        let failed = |error: sqlx::Error| file::damaged_or_failed(path, &error);
+        let store = Self::new(keys, master, false).await.map_err(failed)?;
+        Self::adopted(store, master, path.display().to_string()).await
     }
 
     /// Opens the key store in a PostgreSQL database, which several nodes share, after
@@ -124,16 +125,11 @@ impl KeyStore {
         settings: PostgresSettings,
         master: &MasterKey,
     ) -> Result<Self, OpenError> {
-        let kek = key_encryption_key(master);
         let failed =
             |error: sqlx::Error| OpenError::Failed { path: url.to_string(), reason: error.to_string() };
-        let keys = PostgresKeys::open(url, settings, &seal(&kek, b"check", CHECK)).await?;
-        let store = Self::new(kek, keys, true);
-        if store.knows_its_key().await.map_err(failed)? {
-            Ok(store)
-        } else {
-            Err(OpenError::WrongMasterKey(url.to_string()))
-        }
+        let keys = PostgresKeys::open(url, settings, &First::new(master)).await?;
+        let store = Self::new(keys, master, true).await.map_err(failed)?;
+        Self::adopted(store, master, url.to_string()).await
     }
 
     /// Makes the key store's tables in a PostgreSQL database, or brings them up to date. Only a user who may change the
@@ -153,8 +149,56 @@ impl KeyStore {
         PostgresKeys::look(url, settings).await
     }
 
-    fn new(kek: XChaCha20Poly1305, keys: impl WrappedKeys + 'static, is_shared: bool) -> Self {
-        Self { kek, keys: Box::new(keys), cached: Cache::new(CACHED), is_shared }
+    /// Nothing, if the keys are not those of this master key.
+    async fn new(
+        keys: impl WrappedKeys + 'static,
+        master: &MasterKey,
+        is_shared: bool,
+    ) -> Result<Option<Self>, sqlx::Error> {
+        let instance = match keys.instance_key().await? {
+            Some(wrapped) => master.unwrap(&wrapped),
+            None => Some(master.as_instance_key()),
+        };
+        let Some(instance) = instance else {
+            keys.close().await;
+            return Ok(None);
+        };
+        let kek = key_encryption_key(&instance);
+        let store = Self { instance, kek, keys: Box::new(keys), cached: Cache::new(CACHED), is_shared };
+        if store.knows_its_key().await? {
+            return Ok(Some(store));
+        }
+        store.close().await;
+        Ok(None)
+    }
+
+    /// A store that was opened for writing: the instance key of one of format 1 is kept in it.
+    async fn adopted(store: Option<Self>, master: &MasterKey, place: String) -> Result<Self, OpenError> {
+        let Some(store) = store else { return Err(OpenError::WrongMasterKey(place)) };
+        match store.keys.keep_instance_key(master.wrap(&store.instance)).await {
+            Ok(()) => Ok(store),
+            Err(error) => {
+                store.close().await;
+                Err(OpenError::Failed { path: place, reason: error.to_string() })
+            }
+        }
+    }
+
+    /// The key that all others of the instance come from.
+    pub fn instance_key(&self) -> &InstanceKey {
+        &self.instance
+    }
+
+    /// Wraps the instance key by another master key, durably: from then on the store opens with that one, and not with
+    /// `old` any more. Whoever has the store open goes on. In PostgreSQL only the owner of the tables can. An error if
+    /// `old` is not the present one, or the store is open for reading only.
+    pub async fn rotate_master_key(&self, old: &MasterKey, new: &MasterKey) -> Result<(), StoreError> {
+        let other =
+            || StoreError::Damaged("its master key was changed by somebody else meanwhile".to_owned());
+        let wrapped = self.keys.instance_key().await?.ok_or_else(other)?;
+        old.unwrap(&wrapped).ok_or_else(other)?;
+        let replaced = self.keys.replace_instance_key(wrapped, new.wrap(&self.instance)).await?;
+        if replaced { Ok(()) } else { Err(other()) }
     }
 
     /// Opens the key store for reading, and changes nothing, neither in it nor beside it, even where its last writer
@@ -165,12 +209,9 @@ impl KeyStore {
             let path = path.display().to_string();
             return Err(OpenError::Failed { path, reason: "it is not there".to_owned() });
         }
-        let store = Self::new(key_encryption_key(master), SqliteKeys::look(path).await?, false);
-        match store.knows_its_key().await {
-            Ok(true) => Ok(store),
-            Ok(false) => Err(OpenError::WrongMasterKey(path.display().to_string())),
-            Err(error) => Err(file::damaged_or_failed(path, &error)),
-        }
+        let store = Self::new(SqliteKeys::look(path).await?, master, false).await;
+        let store = store.map_err(|error| file::damaged_or_failed(path, &error))?;
+        store.ok_or_else(|| OpenError::WrongMasterKey(path.display().to_string()))
     }
 
     /// Whether it can be read, and its keys unwrapped.
@@ -178,7 +219,7 @@ impl KeyStore {
         if self.knows_its_key().await? {
             Ok(())
         } else {
-            Err(StoreError::Damaged("the key store is not that of the master key any more".to_owned()))
+            Err(StoreError::Damaged("the key store is not that of this instance any more".to_owned()))
         }
     }
 
@@ -189,7 +230,7 @@ impl KeyStore {
 
     async fn knows_its_key(&self) -> Result<bool, sqlx::Error> {
         let check = self.keys.check().await?;
-        Ok(open(&self.kek, b"check", &check).as_deref() == Some(CHECK))
+        Ok(self.kek.open(CHECK_NAME, &check).as_deref() == Some(CHECK))
     }
 
     /// A person's key; absent when none was made or it was erased. Where another node erased it, it may be had for five
@@ -218,7 +259,7 @@ impl KeyStore {
             return Ok(key);
         }
         let key = Zeroizing::new(random::<32>());
-        let wrapped = seal(&self.kek, &data_key_name(person), &*key);
+        let wrapped = self.kek.seal(&data_key_name(person), &*key);
         let kept = self.keys.keep_data_key(person, wrapped).await?;
         self.unwrap_and_keep(person, &kept.ok_or(StoreError::Erased(person))?)
     }
@@ -238,7 +279,7 @@ impl KeyStore {
         alg: &str,
         pkcs8: &[u8],
     ) -> Result<(), StoreError> {
-        let wrapped = seal(&self.kek, &signing_key_name(app, kid), pkcs8);
+        let wrapped = self.kek.seal(&signing_key_name(app, kid), pkcs8);
         self.keys.keep_signing_key(app, kid, alg, wrapped).await
     }
 
@@ -249,24 +290,23 @@ impl KeyStore {
         kid: &str,
     ) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
         let Some(wrapped) = self.keys.signing_key(app, kid).await? else { return Ok(None) };
-        open(&self.kek, &signing_key_name(app, kid), &wrapped)
+        self.kek
+            .open(&signing_key_name(app, kid), &wrapped)
             .map(|key| Some(Zeroizing::new(key)))
             .ok_or_else(|| StoreError::Damaged(format!("the signing key {kid} of {app} cannot be unwrapped")))
     }
 
     fn unwrap_and_keep(&self, person: UserId, wrapped: &[u8]) -> Result<Arc<DataKey>, StoreError> {
         let damaged = || StoreError::Damaged(format!("the data key of {person} cannot be unwrapped"));
-        let bytes =
-            open(&self.kek, &data_key_name(person), wrapped).map(Zeroizing::new).ok_or_else(damaged)?;
+        let bytes = self.kek.open(&data_key_name(person), wrapped).map(Zeroizing::new).ok_or_else(damaged)?;
         let key = Arc::new(DataKey::new(&bytes).ok_or_else(damaged)?);
         self.cached.insert(person, (Arc::clone(&key), Instant::now()));
         Ok(key)
     }
 }
 
-fn key_encryption_key(master: &MasterKey) -> XChaCha20Poly1305 {
-    XChaCha20Poly1305::new_from_slice(&*master.derive("watchword/v1/key-encryption"))
-        .expect("the derived key has the right length")
+fn key_encryption_key(instance: &InstanceKey) -> Cipher {
+    Cipher::new(&instance.derive("watchword/v1/key-encryption"))
 }
 
 fn data_key_name(person: UserId) -> Vec<u8> {

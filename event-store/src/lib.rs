@@ -6,10 +6,12 @@
 #![deny(missing_docs)]
 
 mod checksum;
+pub mod cipher;
 pub mod clock;
 #[cfg(feature = "contract")]
 pub mod contract;
 pub mod cqrs;
+pub mod instance_key;
 pub mod journal;
 pub mod key_store;
 pub mod location;
@@ -20,7 +22,9 @@ pub mod repository;
 pub mod sealing;
 pub mod sqlite;
 
+pub use cipher::Cipher;
 pub use clock::{Clock, FixedClock, SystemClock};
+pub use instance_key::InstanceKey;
 pub use journal::{
     Append, AppendError, Appended, Claim, Idempotency, Journal, NewEvent, OpenError, Snapshot, StoreError,
     StoredIdempotency, Write,

@@ -3,16 +3,16 @@
 use aws_lc_rs::hmac;
 use domain::{AppId, Email, SessionId, UserId};
 
+use crate::instance_key::InstanceKey;
 use crate::journal::Claim;
-use crate::master_key::MasterKey;
 
 /// The key of all look-ups.
 pub struct LookupKey(hmac::Key);
 
 impl LookupKey {
     /// Derives it.
-    pub fn new(master: &MasterKey) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA256, &*master.derive("watchword/v1/lookup")))
+    pub fn new(instance: &InstanceKey) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, &*instance.derive("watchword/v1/lookup")))
     }
 
     /// Stands for an address within an app. The same address in two apps gives unrelated values.
@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn an_address_differs_by_app_and_key() {
         let email = Email::parse("ada@example.com").expect("valid");
-        let (one, two) = (LookupKey::new(&MasterKey::generate()), LookupKey::new(&MasterKey::generate()));
+        let (one, two) = (LookupKey::new(&InstanceKey::generate()), LookupKey::new(&InstanceKey::generate()));
         let app = AppId::default_app();
         let other = AppId::parse("other").expect("valid");
         assert_eq!(one.email(&app, &email), one.email(&app, &email));

@@ -1,23 +1,37 @@
-//! The one secret a deployment keeps: every other key is derived from it or wrapped by a key derived from it.
+//! The one secret a deployment keeps: it wraps the instance key, which all other keys come from. So it can be replaced,
+//! and nothing else changes.
 
 use std::fmt;
 
-use aws_lc_rs::hkdf;
+use aws_lc_rs::constant_time;
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
+use crate::cipher::Cipher;
 use crate::clock::random;
+use crate::instance_key::{self, InstanceKey};
 
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
+/// What a wrapped instance key is bound to.
+const NAME: &[u8] = b"instance key";
+
 /// 32 random bytes.
 pub struct MasterKey(Zeroizing<[u8; 32]>);
+
+impl PartialEq for MasterKey {
+    fn eq(&self, other: &Self) -> bool {
+        constant_time::verify_slices_are_equal(&*self.0, &*other.0).is_ok()
+    }
+}
+
+impl Eq for MasterKey {}
 
 /// The text is not a master key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -42,22 +56,24 @@ impl MasterKey {
         SecretString::from(LENIENT.encode(*self.0))
     }
 
-    /// Names the key without telling anything about it: tokens carry it, so that a token of an old key is told
-    /// from a forgery.
-    pub fn id(&self) -> [u8; 4] {
-        let derived = self.derive("watchword/v1/key-id");
-        [derived[0], derived[1], derived[2], derived[3]]
+    /// An instance key, sealed for the key store.
+    pub(crate) fn wrap(&self, instance: &InstanceKey) -> Vec<u8> {
+        self.wrapping_key().seal(NAME, instance.bytes())
     }
 
-    /// A key for one purpose: HKDF-SHA-256 (RFC 5869) with the purpose as `info`.
-    pub fn derive(&self, purpose: &str) -> Zeroizing<[u8; 32]> {
-        let mut key = Zeroizing::new([0; 32]);
-        hkdf::Salt::new(hkdf::HKDF_SHA256, b"watchword")
-            .extract(&*self.0)
-            .expand(&[purpose.as_bytes()], hkdf::HKDF_SHA256)
-            .and_then(|output| output.fill(&mut *key))
-            .expect("32 bytes are well within what HKDF-SHA-256 gives");
-        key
+    /// What [`MasterKey::wrap`] sealed; nothing if another key did.
+    pub(crate) fn unwrap(&self, wrapped: &[u8]) -> Option<InstanceKey> {
+        let bytes = Zeroizing::new(self.wrapping_key().open(NAME, wrapped)?);
+        Some(InstanceKey::from_bytes(bytes.as_slice().try_into().ok()?))
+    }
+
+    /// What instances had for an instance key whose key store is of format 1: all their keys stay what they are.
+    pub(crate) fn as_instance_key(&self) -> InstanceKey {
+        InstanceKey::from_bytes(*self.0)
+    }
+
+    fn wrapping_key(&self) -> Cipher {
+        Cipher::new(&instance_key::derive(&self.0, "watchword/v1/instance-key"))
     }
 }
 
@@ -78,10 +94,18 @@ mod tests {
         let key = MasterKey::generate();
         let text = key.to_base64();
         let again = MasterKey::from_base64(&format!(" {}\n", text.expose_secret())).expect("reads its own");
-        assert_eq!(again.id(), key.id());
-        assert_eq!(again.derive("a"), key.derive("a"));
-        assert_ne!(key.derive("a"), key.derive("b"));
+        assert_eq!(again, key);
+        assert_ne!(key, MasterKey::generate());
         assert!(!format!("{key:?}").contains(text.expose_secret()));
+    }
+
+    #[test]
+    fn unwraps_what_it_wrapped() {
+        let (key, instance) = (MasterKey::generate(), InstanceKey::generate());
+        let wrapped = key.wrap(&instance);
+        assert_eq!(key.unwrap(&wrapped).map(|key| *key.bytes()), Some(*instance.bytes()));
+        assert!(MasterKey::generate().unwrap(&wrapped).is_none());
+        assert!(key.unwrap(&wrapped[1..]).is_none());
     }
 
     #[test]

@@ -31,7 +31,7 @@ impl Sealer {
     /// Seals with the person's key, which is made if there is none. Refuses for an erased person.
     pub async fn seal(&self, person: UserId, aad: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, StoreError> {
         let key = self.keys.create_data_key(person).await?;
-        let mut sealed = key.seal(aad, plaintext);
+        let mut sealed = key.cipher().seal(aad, plaintext);
         sealed.insert(0, FORM);
         Ok(sealed)
     }
@@ -49,6 +49,6 @@ impl Sealer {
         if *form != FORM {
             return Err(damaged());
         }
-        key.open(aad, sealed).map(Some).ok_or_else(damaged)
+        key.cipher().open(aad, sealed).map(Some).ok_or_else(damaged)
     }
 }

@@ -12,6 +12,8 @@ use event_store::{
     SqliteJournal, StoreError, SystemClock, Write,
 };
 use futures::future::join_all;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
 use tempfile::TempDir;
 use test_services::Postgres;
 use uuid::Uuid;
@@ -75,6 +77,14 @@ async fn decided(user: &mut User, command: UserCommand) -> Vec<UserEvent> {
     sink.collect().await
 }
 
+/// What version 0.1 put into a key store of format 1.
+const FORMAT_1_MASTER: &str = "Eo+HzlJ8Guf11Zno0TcAlHSZBcgMUbfyjik6EEaE+IE=";
+const FORMAT_1_CHECK: &str = "1dfc19886ce18a6a72959ca1f7a8d9817d8d18f422e8d3957e34a5e68ec8f149a0a9c30273a0b1c232045f8c328d9827\
+    5cad71c51926cd79fb3262";
+const FORMAT_1_PERSON: &str = "01a1ff8fe4387fbebe7e728b372351ba";
+const FORMAT_1_DATA_KEY: &str = "56d300fe076a47457c835285642d12329fec4d257d85eee0380050c57a7fa72cea80eb2e8caa30b5dcbf90a7200dd260\
+    babd21d65adec3d47503e3b5e2e6dadba917c85eee4794cc";
+
 /// Where a key store is.
 enum Place {
     File(TempDir),
@@ -94,6 +104,40 @@ impl Place {
 
     async fn sealer(&self, master: &MasterKey) -> Sealer {
         Sealer::new(Arc::new(self.open(master).await.expect("opens")))
+    }
+
+    /// Makes a store as version 0.1 had them, format 1, with the key of one person.
+    async fn make_format_1(&self) {
+        self.open(&MasterKey::generate()).await.expect("makes the tables").close().await;
+        let statements = |blob: &dyn Fn(&str) -> String| {
+            format!(
+                "DELETE FROM meta; INSERT INTO meta VALUES ('check', {}); INSERT INTO data_keys VALUES ({}, {})",
+                blob(FORMAT_1_CHECK),
+                blob(FORMAT_1_PERSON),
+                blob(FORMAT_1_DATA_KEY)
+            )
+        };
+        match self {
+            Self::File(directory) => {
+                let statements = statements(&|hex| format!("x'{hex}'"));
+                let options = SqliteConnectOptions::new().filename(directory.path().join("keys.db"));
+                let mut file = options.connect().await.expect("opens");
+                file.execute(AssertSqlSafe(format!("{statements}; PRAGMA user_version = 1")))
+                    .await
+                    .expect("writes");
+                file.close().await.expect("closes");
+            }
+            Self::Database(url) => {
+                let statements = statements(&|hex| {
+                    if hex == FORMAT_1_PERSON { format!("'{hex}'") } else { format!("'\\x{hex}'") }
+                });
+                let all = format!(
+                    "SET search_path = watchword_keys; {statements}; UPDATE format SET version = 1; COMMENT ON TABLE meta \
+                     IS NULL"
+                );
+                Postgres::shared().psql(url, &all);
+            }
+        }
     }
 
     /// Everything that is stored, in whatever form it comes.
@@ -167,6 +211,54 @@ mod contract {
         place.open(&master).await.expect("the right one opens").check().await.expect("is in order");
     }
 
+    pub async fn the_master_key_is_replaced_and_nothing_else(place: Place) {
+        let (old, new) = (MasterKey::generate(), MasterKey::generate());
+        let vault = place.sealer(&old).await;
+        let sealed = vault.seal(person(1), b"place", b"secret").await.expect("seals");
+        let instance = vault.keys().instance_key().derive("a test");
+        let app = AppId::default_app();
+        vault.keys().put_signing_key(&app, "kid", "ES256", b"a private key").await.expect("keeps");
+        assert!(vault.keys().rotate_master_key(&new, &old).await.is_err(), "that is not the present one");
+        vault.keys().rotate_master_key(&old, &new).await.expect("rotates");
+        assert!(vault.keys().rotate_master_key(&old, &new).await.is_err(), "it is not any more");
+
+        // Whoever has it open goes on.
+        vault.keys().check().await.expect("is in order");
+        let later = vault.seal(person(2), b"place", b"later").await.expect("seals");
+        vault.keys().close().await;
+        let refusal = place.open(&old).await.err().expect("is refused");
+        assert!(matches!(refusal, OpenError::WrongMasterKey(_)), "{refusal}");
+        let vault = place.sealer(&new).await;
+        assert_eq!(vault.keys().instance_key().derive("a test"), instance);
+        assert_eq!(vault.open(person(1), b"place", &sealed).await, Ok(Some(b"secret".to_vec())));
+        assert_eq!(vault.open(person(2), b"place", &later).await, Ok(Some(b"later".to_vec())));
+        let signing = vault.keys().signing_key(&app, "kid").await.expect("reads").expect("is there");
+        assert_eq!(signing.as_slice(), b"a private key");
+    }
+
+    pub async fn one_of_format_1_opens_with_all_its_keys(place: Place) {
+        place.make_format_1().await;
+        let refusal = place.open(&MasterKey::generate()).await.err().expect("is refused");
+        assert!(matches!(refusal, OpenError::WrongMasterKey(_)), "{refusal}");
+        let (old, new) = (MasterKey::from_base64(FORMAT_1_MASTER).expect("a key"), MasterKey::generate());
+        let of_the_person = UserId(FORMAT_1_PERSON.parse().expect("an id"));
+        let mut instance = None;
+        for _ in 0..2 {
+            let keys = place.open(&old).await.expect("opens");
+            assert!(keys.data_key(of_the_person).await.expect("is unwrapped").is_some());
+            let derived = keys.instance_key().derive("a test");
+            assert_eq!(*instance.get_or_insert(derived.clone()), derived);
+            keys.close().await;
+        }
+        let keys = place.open(&old).await.expect("opens");
+        keys.rotate_master_key(&old, &new).await.expect("rotates");
+        keys.close().await;
+        assert!(matches!(place.open(&old).await.err(), Some(OpenError::WrongMasterKey(_))));
+        let keys = place.open(&new).await.expect("opens");
+        assert!(keys.data_key(of_the_person).await.expect("is unwrapped").is_some());
+        assert_eq!(Some(keys.instance_key().derive("a test")), instance);
+    }
+
     pub async fn signing_keys_are_kept_wrapped(place: Place) {
         let keys = place.open(&MasterKey::generate()).await.expect("opens");
         let (app, other) = (AppId::default_app(), AppId::parse("other").expect("valid"));
@@ -207,6 +299,8 @@ on_both! {
     an_erased_key_is_gone_for_good
     racing_creators_get_one_key
     another_master_key_is_refused
+    the_master_key_is_replaced_and_nothing_else
+    one_of_format_1_opens_with_all_its_keys
     signing_keys_are_kept_wrapped
 }
 
@@ -246,6 +340,34 @@ async fn the_service_cannot_delete_keys() {
         server.psql(&url, &refused);
     }
     assert_eq!(server.psql(&url, "SELECT count(*) FROM watchword_keys.data_keys"), "1\n");
+    let locked_out = "SET ROLE watchword_service; DO $$ BEGIN UPDATE watchword_keys.meta SET value = '';
+         RAISE 'changed'; EXCEPTION WHEN insufficient_privilege THEN NULL; END $$";
+    server.psql(&url, locked_out);
+}
+
+/// What an old master key opened must not be found in the file any more: others may have seen that key.
+#[tokio::test]
+async fn nothing_of_the_old_wrapping_is_left_in_the_file() {
+    let directory = TempDir::new().expect("makes a directory");
+    let path = directory.path().join("keys.db");
+    let (old, new) = (MasterKey::generate(), MasterKey::generate());
+    let keys = KeyStore::open(&path, &old).await.expect("opens");
+    let options = SqliteConnectOptions::new().filename(&path).read_only(true);
+    let mut file = options.connect().await.expect("opens");
+    let wrapped: Vec<u8> = sqlx::query_scalar("SELECT value FROM meta WHERE key = 'instance'")
+        .fetch_one(&mut file)
+        .await
+        .expect("reads");
+    file.close().await.expect("closes");
+    let is_stored = |what: &[u8]| {
+        ["keys.db", "keys.db-wal"].iter().any(|name| {
+            let bytes = fs::read(directory.path().join(name)).unwrap_or_default();
+            bytes.windows(what.len()).any(|window| window == what)
+        })
+    };
+    assert!(is_stored(&wrapped));
+    keys.rotate_master_key(&old, &new).await.expect("rotates");
+    assert!(!is_stored(&wrapped));
 }
 
 #[tokio::test]

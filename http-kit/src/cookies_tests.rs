@@ -1,6 +1,6 @@
 use domain::AppSettings;
 use domain::signing_key::TokenAlgorithm;
-use event_store::MasterKey;
+use event_store::InstanceKey;
 use insta::assert_snapshot;
 use uuid::Uuid;
 
@@ -28,16 +28,16 @@ fn lines(cookies: &SetCookies) -> String {
 
 #[test]
 fn cookies_are_set_with_these_flags() {
-    let master = MasterKey::from_base64(&"A".repeat(43)).expect("a key");
-    let keys = DerivedTokens::new(&master);
+    let keys = DerivedTokens::new(&InstanceKey::generate());
     let session = SessionId(Uuid::from_u128(7));
+    let csrf = csrf_token(&keys, session);
     let access = Lasting { token: "a.b.c", seconds: 1800 };
     let refresh = Lasting { token: "wwr_x", seconds: 1_209_600 };
     let on = app("acme", true);
-    assert_snapshot!(lines(&SetCookies::of(&on, &keys, session, access, refresh)), @"
+    assert_snapshot!(lines(&SetCookies::of(&on, &keys, session, access, refresh)).replace(&csrf, "<token>"), @"
     __Host-ww-acme-access=a.b.c; Max-Age=1800; Path=/; Secure; HttpOnly; SameSite=Lax
     __Host-ww-acme-refresh=wwr_x; Max-Age=1209600; Path=/; Secure; HttpOnly; SameSite=Lax
-    __Host-ww-acme-csrf=wwc_zW10_wAAAAAAAAAAAAAAAAAAAAcCXYqjuapImzDhbviXEtQG7dTYXObAVe33vL1tal3VPQ; Max-Age=1209600; Path=/; Secure; SameSite=Lax
+    __Host-ww-acme-csrf=<token>; Max-Age=1209600; Path=/; Secure; SameSite=Lax
     ");
     assert_snapshot!(lines(&SetCookies::cleared(&on)), @"
     __Host-ww-acme-access=; Max-Age=0; Path=/; Secure; HttpOnly; SameSite=Lax
@@ -101,7 +101,7 @@ async fn an_access_cookie_is_taken_with_the_csrf_token_of_its_session() {
     // A live session of an attacker, whose csrf token a sibling domain plants.
     let (_, foreign, _) = world.user(&acme).await;
     let planted = csrf_token(&world.tokens, foreign);
-    let forged = csrf_token(&DerivedTokens::new(&MasterKey::generate()), session);
+    let forged = csrf_token(&DerivedTokens::new(&InstanceKey::generate()), session);
 
     let call = async |app: &AppId, method: Method, kept: &str, sent: Option<&str>| {
         let cookie = format!("__Host-ww-{app}-access={token}; __Host-ww-{app}-csrf={kept}");

@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use domain::AppId;
 use domain::app::App;
 use domain::user::Client;
-use event_store::{Clock, MasterKey, Repository};
+use event_store::{Clock, InstanceKey, Repository};
 use futures::FutureExt;
 use http::request::Parts;
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -105,10 +105,10 @@ impl Edge {
     pub fn new(
         repository: Arc<Repository>,
         clock: Arc<dyn Clock>,
-        master: &MasterKey,
+        instance: &InstanceKey,
         trusted_proxies: Vec<IpNet>,
     ) -> Self {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &*master.derive("watchword/v1/idempotency"));
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &*instance.derive("watchword/v1/idempotency"));
         Self { repository, clock, trusted_proxies, idempotency: IdempotencyKeys(Arc::new(key)) }
     }
 

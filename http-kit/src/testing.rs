@@ -104,7 +104,7 @@ pub struct World {
     pub access_tokens: Arc<AccessTokens>,
     pub tokens: DerivedTokens,
     pub authenticator: Arc<Authenticator>,
-    pub master: MasterKey,
+    pub keys: Arc<KeyStore>,
     _directory: tempfile::TempDir,
 }
 
@@ -112,22 +112,24 @@ impl World {
     /// Nothing in it yet.
     pub async fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let master = MasterKey::generate();
         let journal = SqliteJournal::open(&directory.path().join("journal.db")).await.expect("a journal");
-        let keys = KeyStore::open(&directory.path().join("keys.db"), &master).await.expect("a key store");
-        let sealer = Arc::new(Sealer::new(Arc::new(keys)));
+        let keys = KeyStore::open(&directory.path().join("keys.db"), &MasterKey::generate())
+            .await
+            .expect("a key store");
+        let keys = Arc::new(keys);
+        let sealer = Arc::new(Sealer::new(Arc::clone(&keys)));
         let journal: Arc<dyn Journal> = Arc::new(journal);
         let repository = Arc::new(Repository::new(journal, sealer, 100));
         let clock = Arc::new(FixedClock::new(Timestamp::from_second(1_800_000_000).expect("in range")));
         let access_tokens = Arc::new(AccessTokens::new(BASE));
-        let tokens = DerivedTokens::new(&master);
+        let tokens = DerivedTokens::new(keys.instance_key());
         let authenticator = Arc::new(Authenticator::new(
             Arc::clone(&repository),
             Arc::clone(&access_tokens),
             tokens.clone(),
             Arc::clone(&clock) as Arc<dyn Clock>,
         ));
-        Self { repository, clock, access_tokens, tokens, authenticator, master, _directory: directory }
+        Self { repository, clock, access_tokens, tokens, authenticator, keys, _directory: directory }
     }
 
     /// What another node decides with: the same stores, and a cache of its own.
@@ -143,7 +145,7 @@ impl World {
     pub fn edge(&self, trusted: &[&str]) -> Arc<Edge> {
         let trusted = trusted.iter().map(|net| net.parse().expect("a network")).collect();
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
-        Arc::new(Edge::new(Arc::clone(&self.repository), clock, &self.master, trusted))
+        Arc::new(Edge::new(Arc::clone(&self.repository), clock, self.keys.instance_key(), trusted))
     }
 
     pub fn now(&self) -> Timestamp {

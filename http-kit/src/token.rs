@@ -7,7 +7,7 @@ use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use domain::{ApiKeyId, AppId, SessionId};
-use event_store::MasterKey;
+use event_store::InstanceKey;
 use uuid::Uuid;
 
 /// What a token is for. A token of one purpose is none of another.
@@ -56,13 +56,13 @@ struct Keys {
 
 impl DerivedTokens {
     /// Derives the keys.
-    pub fn new(master: &MasterKey) -> Self {
+    pub fn new(instance: &InstanceKey) -> Self {
         let key = |purpose: TokenPurpose| {
-            let derived = master.derive(&format!("watchword/v1/token/{}", purpose.name()));
+            let derived = instance.derive(&format!("watchword/v1/token/{}", purpose.name()));
             hmac::Key::new(hmac::HMAC_SHA256, &*derived)
         };
         Self(Arc::new(Keys {
-            id: master.id(),
+            id: instance.id(),
             refresh: key(TokenPurpose::Refresh),
             api_key: key(TokenPurpose::ApiKey),
             csrf: key(TokenPurpose::Csrf),
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn tokens_go_through_text() {
-        let tokens = DerivedTokens::new(&MasterKey::generate());
+        let tokens = DerivedTokens::new(&InstanceKey::generate());
         let token = refresh().encode(&tokens);
         assert!(token.starts_with("wwr_"));
         assert_eq!(RefreshToken::decode(&tokens, &token), Some(refresh()));
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn every_truncation_and_bit_flip_is_refused() {
-        let tokens = DerivedTokens::new(&MasterKey::generate());
+        let tokens = DerivedTokens::new(&InstanceKey::generate());
         let token = refresh().encode(&tokens);
         for end in 0..token.len() {
             assert_eq!(RefreshToken::decode(&tokens, &token[..end]), None, "cut at {end}");
@@ -197,9 +197,9 @@ mod tests {
 
     #[test]
     fn other_keys_and_purposes_are_refused() {
-        let tokens = DerivedTokens::new(&MasterKey::generate());
+        let tokens = DerivedTokens::new(&InstanceKey::generate());
         let token = refresh().encode(&tokens);
-        assert_eq!(RefreshToken::decode(&DerivedTokens::new(&MasterKey::generate()), &token), None);
+        assert_eq!(RefreshToken::decode(&DerivedTokens::new(&InstanceKey::generate()), &token), None);
         assert_eq!(tokens.open(TokenPurpose::ApiKey, &token.replace("wwr_", "wwk_")), None);
         assert_eq!(tokens.open(TokenPurpose::ApiKey, &token), None);
     }

@@ -22,6 +22,7 @@ mod readiness;
 mod refresh;
 mod register;
 mod root;
+mod rotate_master_key;
 mod sessions;
 mod signing_keys;
 mod stats;

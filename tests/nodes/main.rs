@@ -134,6 +134,37 @@ async fn the_database_restarts_under_a_node() {
     app.refresh(&tokens.refresh).await.expect(200);
 }
 
+/// A new master key while both nodes run: each takes it at its next start, and nobody notices.
+#[tokio::test]
+async fn the_master_key_is_replaced_under_running_nodes() {
+    let (mut one, two) = nodes().await;
+    let address = email("ada");
+    let tokens = one.default_app().register(&address).await;
+    let file = one.data().with_file_name("next.key");
+    let path = file.to_str().expect("UTF-8").to_owned();
+    let rotated = one.command(&["rotate-master-key", "--new-key-file", &path]).output().expect("runs");
+    assert!(rotated.status.success(), "{}", String::from_utf8_lossy(&rotated.stderr));
+
+    // Keys are made and unwrapped as ever.
+    two.default_app().register(&email("grace")).await;
+    let tokens = two.default_app().refresh(&tokens.refresh).await.expect(200).tokens();
+    two.get("/readyz").await.expect(200);
+    one.terminate().await;
+    let refused = one.command(&["serve"]).output().expect("runs");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("another master key"));
+    let key = std::fs::read_to_string(&file).expect("it is there");
+    one.set_environment("WATCHWORD_MASTER_KEY", key.trim());
+    one.up().await;
+
+    // One has the new key and the other the old, and they understand each other.
+    let tokens = one.default_app().refresh(&tokens.refresh).await.expect(200).tokens();
+    two.default_app().me(&tokens.access).await.expect(200);
+    one.default_app().login(&address, PASSWORD).await.expect(200);
+    two.default_app().login(&address, PASSWORD).await.expect(200);
+    let page = one.get("/v1/apps/default/admin/users?query=grace").bearer(&two.platform_key()).await;
+    assert_eq!(page.expect(200).json()["total"], 1, "look-ups are keyed as before");
+}
+
 #[tokio::test]
 async fn commands_say_what_they_did_in_the_database() {
     let database = Postgres::shared().database();
@@ -169,5 +200,5 @@ async fn commands_say_what_they_did_in_the_database() {
     let output = server.command(&["migrate"]).output().expect("runs");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("journal      created in format 1"), "{text}");
-    assert!(text.contains("key store    created in format 1"), "{text}");
+    assert!(text.contains("key store    created in format 2"), "{text}");
 }

@@ -73,6 +73,20 @@ pub enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Replace the master key by a new one
+    ///
+    /// Everything the instance has stays as it is, as the master key only wraps the key that all else comes from. Of
+    /// master.key in the data folder a new one is made in its place, while the server is stopped. A master key that is
+    /// configured is replaced by the one in --new-key-file: put it into the configuration of every node before its next
+    /// start; with PostgreSQL, nodes that run go on meanwhile. Needs the owner of the database there. Can be run again
+    /// after it was cut short: the stores open with one of the two keys at every moment.
+    RotateMasterKey {
+        /// The file with the new master key, readable by its owner only; made if there is none
+        #[arg(long, value_name = "FILE")]
+        new_key_file: Option<PathBuf>,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Print the OpenAPI document
     Openapi,
     /// Print the AsyncAPI document of the events on NATS

@@ -293,6 +293,11 @@ impl Config {
         self.databases.is_some()
     }
 
+    /// Where the next master key lies until the key store opens with it.
+    pub fn next_master_key_file(&self) -> PathBuf {
+        self.data_dir.join("master.key.new")
+    }
+
     /// The file with the master key, unless the key is in the configuration itself.
     pub fn master_key_file(&self) -> PathBuf {
         self.data_dir.join("master.key")

@@ -108,7 +108,10 @@ fn is_ours(config: &Config, path: &Path, name: &str) -> bool {
         name.starts_with(&store)
     });
     of_a_store
-        || matches!(name, "master.key" | "admin.key" | "watchword.toml" | "outbox" | "lost+found")
+        || matches!(
+            name,
+            "master.key" | "master.key.new" | "admin.key" | "watchword.toml" | "outbox" | "lost+found"
+        )
         || name.starts_with('.')
         || config.file.as_deref().is_some_and(|file| file == path)
 }
@@ -122,7 +125,12 @@ pub fn master_key(config: &Config) -> Result<Option<MasterKey>, DataDirError> {
     if !path.exists() {
         return Ok(None);
     }
-    read_secret(&path).and_then(|text| parse(&text, &path.display().to_string())).map(Some)
+    master_key_in(&path).map(Some)
+}
+
+/// Reads a master key from a file.
+pub fn master_key_in(path: &Path) -> Result<MasterKey, DataDirError> {
+    read_secret(path).and_then(|text| parse(&text, &path.display().to_string()))
 }
 
 fn parse(text: &SecretString, origin: &str) -> Result<MasterKey, DataDirError> {
@@ -157,11 +165,22 @@ pub fn write_secret(path: &Path, secret: &SecretString) -> Result<(), DataDirErr
         let mut file = options.open(path)?;
         writeln!(file, "{}", secret.expose_secret())?;
         file.sync_all()?;
-        // The name is durable only with its folder.
-        match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => std::fs::File::open(parent)?.sync_all(),
-            _ => Ok(()),
-        }
+        sync_folder_of(path)
     };
     write().map_err(|source| DataDirError::NotWritten { path: path.to_owned(), source })
+}
+
+/// Gives a file the name of another one, which is gone then: durably, and at no moment is there none of that name.
+pub fn replace(path: &Path, with: &Path) -> Result<(), DataDirError> {
+    std::fs::rename(with, path)
+        .and_then(|()| sync_folder_of(path))
+        .map_err(|source| DataDirError::NotWritten { path: path.to_owned(), source })
+}
+
+/// A name is durable only with its folder.
+fn sync_folder_of(path: &Path) -> std::io::Result<()> {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => std::fs::File::open(parent)?.sync_all(),
+        _ => Ok(()),
+    }
 }

@@ -21,6 +21,7 @@ use crate::data_dir::{self, State};
 use crate::databases::{Databases, will_do};
 use crate::journal_check;
 use crate::progress::{self, Progress};
+use crate::rotate_master_key;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Verdict {
@@ -224,6 +225,18 @@ async fn stores(findings: &mut Findings, config: &Config, master_key: MasterKey)
         findings.fine("key store", "not there yet; the next start makes it");
         return;
     }
+    let master_key = match rotate_master_key::opening(config, master_key).await {
+        Ok((master_key, rotated)) => {
+            if rotated {
+                findings.warning("master key", "its rotation was cut short; the next start completes it");
+            }
+            master_key
+        }
+        Err(error) => {
+            findings.fault("key store", error.to_string());
+            return;
+        }
+    };
     match KeyStore::look(&config.key_store, &master_key).await {
         Ok(key_store) => {
             findings.fine("key store", format!("{}: opens with the master key", config.key_store.display()));

@@ -35,7 +35,7 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::bus;
 use crate::config::Config;
 use crate::data_dir::{self, State};
-use crate::{journal_check, root};
+use crate::{journal_check, root, rotate_master_key};
 
 /// The opened stores. Opening refuses what is foreign, damaged, in use or of another master key, and then touches
 /// nothing.
@@ -44,7 +44,6 @@ pub struct Stores {
     key_store: Arc<KeyStore>,
     sealer: Arc<Sealer>,
     lookup: Arc<LookupKey>,
-    master_key: Arc<MasterKey>,
     /// None: they are other processes'.
     read_models: Option<Arc<ReadModels>>,
 }
@@ -58,23 +57,29 @@ impl Stores {
             let master_key = found.context("the configuration has a master key")?;
             let (journal, key_store) = Box::pin(databases.open(&master_key)).await?;
             data_dir::create(&config.data_dir)?;
-            return Ok(Self::new(journal, key_store, master_key));
+            return Ok(Self::new(journal, key_store));
         }
         if found.is_none() && state == State::Present {
             bail!("the master key {} is missing", config.master_key_file().display());
         }
         let is_new = found.is_none();
-        let master_key = found.unwrap_or_else(MasterKey::generate);
         let lock = JournalLock::take(&config.journal)?;
+        let (master_key, rotated) = match found {
+            Some(found) => rotate_master_key::opening(config, found).await?,
+            None => (MasterKey::generate(), false),
+        };
         look(config, &lock, &master_key).await?;
         // Nothing was touched so far.
         data_dir::create(&config.data_dir)?;
         if is_new {
             data_dir::write_secret(&config.master_key_file(), &master_key.to_base64())?;
         }
+        if rotated {
+            rotate_master_key::finish(config)?;
+        }
         let journal = Arc::new(SqliteJournal::open_locked(lock).await?);
         match KeyStore::open(&config.key_store, &master_key).await {
-            Ok(key_store) => Ok(Self::new(journal, Arc::new(key_store), master_key)),
+            Ok(key_store) => Ok(Self::new(journal, Arc::new(key_store))),
             Err(refusal) => {
                 journal.close().await;
                 Err(refusal.into())
@@ -98,11 +103,10 @@ impl Stores {
         }
     }
 
-    fn new(journal: Arc<dyn Journal>, key_store: Arc<KeyStore>, master_key: MasterKey) -> Self {
+    fn new(journal: Arc<dyn Journal>, key_store: Arc<KeyStore>) -> Self {
         Self {
             sealer: Arc::new(Sealer::new(Arc::clone(&key_store))),
-            lookup: Arc::new(LookupKey::new(&master_key)),
-            master_key: Arc::new(master_key),
+            lookup: Arc::new(LookupKey::new(key_store.instance_key())),
             journal,
             key_store,
             read_models: None,
@@ -206,7 +210,7 @@ impl Instance {
             Arc::clone(&stores.sealer),
             config.cached_aggregates.get(),
         ));
-        let tokens = DerivedTokens::new(&stores.master_key);
+        let tokens = DerivedTokens::new(stores.key_store.instance_key());
         let access_tokens = Arc::new(AccessTokens::new(&public_url));
         let authenticator = Arc::new(Authenticator::new(
             Arc::clone(&repository),
@@ -282,7 +286,7 @@ impl Instance {
         let edge = Edge::new(
             Arc::clone(&repository),
             Arc::clone(&clock),
-            &stores.master_key,
+            stores.key_store.instance_key(),
             config.trusted_proxies.clone(),
         );
         let router = http_kit::around(router, Arc::new(edge));

@@ -20,6 +20,7 @@ mod operator;
 mod problem_pages;
 mod progress;
 mod root;
+mod rotate_master_key;
 mod serve;
 
 use std::io::Write;
@@ -75,6 +76,9 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::App(command) => runtime.block_on(operator::app(config, command)),
         Command::ApiKey(command) => runtime.block_on(operator::api_key(config, command)),
         Command::User(command) => runtime.block_on(operator::user(config, command)),
+        Command::RotateMasterKey { new_key_file, output } => {
+            runtime.block_on(rotate_master_key::run(&config, new_key_file.as_deref(), output.json))
+        }
         Command::EndSessions { all: _, output } => runtime.block_on(end_sessions::run(config, output.json)),
         Command::Openapi
         | Command::Asyncapi

@@ -27,7 +27,6 @@ const CONSUMER: &str = "projections-test";
 
 struct World {
     folder: tempfile::TempDir,
-    master: MasterKey,
     sealer: Arc<Sealer>,
     repository: Arc<Repository>,
     nats: Nats,
@@ -84,8 +83,7 @@ impl World {
     async fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name: &str| folder.path().join(name);
-        let master = MasterKey::generate();
-        let keys = KeyStore::open(&path("keys.db"), &master).await.expect("opens");
+        let keys = KeyStore::open(&path("keys.db"), &MasterKey::generate()).await.expect("opens");
         let sealer = Arc::new(Sealer::new(Arc::new(keys)));
         let journal = Arc::new(SqliteJournal::open(&path("journal.db")).await.expect("opens"));
         let repository = Arc::new(Repository::new(journal, sealer.clone(), 100));
@@ -94,7 +92,7 @@ impl World {
             .retry_on_initial_connect()
             .reconnect_delay_callback(|_| Duration::from_millis(50));
         let client = options.connect(nats.url()).await.expect("the client starts");
-        Self { folder, master, sealer, repository, nats, client }
+        Self { folder, sealer, repository, nats, client }
     }
 
     fn relay(&self) -> Relay {
@@ -113,7 +111,7 @@ impl World {
 
     async fn models(&self, file: &str) -> Arc<ReadModels> {
         let location = Location::File(self.folder.path().join(file));
-        let lookup = Arc::new(LookupKey::new(&self.master));
+        let lookup = Arc::new(LookupKey::new(self.sealer.keys().instance_key()));
         Arc::new(ReadModels::open(&location, self.sealer.clone(), lookup).await.expect("opens"))
     }
 
@@ -122,7 +120,7 @@ impl World {
         let authenticator = Arc::new(Authenticator::new(
             self.repository.clone(),
             Arc::new(AccessTokens::new("http://localhost")),
-            DerivedTokens::new(&self.master),
+            DerivedTokens::new(self.sealer.keys().instance_key()),
             clock.clone(),
         ));
         let sharing = SharingSettings { node: "only".to_owned(), lease: SharingSettings::LEASE };

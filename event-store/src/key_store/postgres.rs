@@ -5,9 +5,10 @@
 
 use async_trait::async_trait;
 use domain::{AppId, UserId};
-use sqlx::postgres::PgPool;
+use sqlx::ConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgPool};
 
-use super::WrappedKeys;
+use super::{First, WrappedKeys};
 use crate::journal::{OpenError, StoreError};
 use crate::postgres::schema::Schema;
 use crate::postgres::{Migrated, PostgresSettings, PostgresUrl};
@@ -16,11 +17,13 @@ use crate::postgres::{Migrated, PostgresSettings, PostgresUrl};
 const SCHEMA: Schema = Schema {
     what: "Watchword key store",
     name: "watchword_keys",
-    migrations: &[include_str!("../postgres/keys_1.sql")],
+    migrations: &[include_str!("../postgres/keys_1.sql"), include_str!("../postgres/keys_2.sql")],
 };
 
 pub(super) struct PostgresKeys {
     pool: PgPool,
+    /// For what only the owner of the tables may do.
+    as_owner: PgConnectOptions,
     settings: PostgresSettings,
 }
 
@@ -36,23 +39,44 @@ impl PostgresKeys {
         SCHEMA.look(url.options(), settings, &url.to_string()).await
     }
 
-    /// Opens it; the first one to do so leaves its check.
+    /// Opens it; the first one to do so leaves what a new store has.
     pub(super) async fn open(
         url: &PostgresUrl,
         settings: PostgresSettings,
-        check: &[u8],
+        first: &First,
     ) -> Result<Self, OpenError> {
         Self::migrate(url, &settings).await?;
         let pool = settings.pool(url.options());
         let kept = settings.retried(|| {
-            sqlx::query("INSERT INTO watchword_keys.meta VALUES ('check', $1) ON CONFLICT DO NOTHING")
-                .bind(check)
-                .execute(&pool)
+            // One of format 1 has its check, and gets no other instance key than its own.
+            sqlx::query(
+                "INSERT INTO watchword_keys.meta
+                 SELECT * FROM (VALUES ('check', $1::bytea), ('instance', $2::bytea)) AS first
+                 WHERE NOT EXISTS (SELECT FROM watchword_keys.meta WHERE key = 'check')
+                 ON CONFLICT DO NOTHING",
+            )
+            .bind(&first.check)
+            .bind(&first.instance_key)
+            .execute(&pool)
         });
         let failed =
             |error: sqlx::Error| OpenError::Failed { path: url.to_string(), reason: error.to_string() };
         kept.await.map_err(failed)?;
-        Ok(Self { pool, settings })
+        Ok(Self { pool, as_owner: url.options().clone(), settings })
+    }
+
+    /// Not as the service: whoever can speak as a node must not be able to lock out all others.
+    async fn replace_as_owner(&self, old: &[u8], new: &[u8]) -> Result<bool, sqlx::Error> {
+        let mut connection = self.as_owner.connect().await?;
+        // Asked again after a lost answer, it finds the new one there.
+        let replaced = sqlx::query(
+            "UPDATE watchword_keys.meta SET value = $1 WHERE key = 'instance' AND value IN ($1, $2)",
+        )
+        .bind(new)
+        .bind(old)
+        .execute(&mut connection)
+        .await?;
+        Ok(replaced.rows_affected() == 1)
     }
 
     /// All that is asked here does the same when it is asked again.
@@ -72,6 +96,36 @@ impl WrappedKeys for PostgresKeys {
                 .fetch_one(&self.pool)
         })
         .await
+    }
+
+    async fn instance_key(&self) -> Result<Option<Vec<u8>>, sqlx::Error> {
+        self.retried(|| {
+            sqlx::query_scalar("SELECT value FROM watchword_keys.meta WHERE key = 'instance'")
+                .fetch_optional(&self.pool)
+        })
+        .await
+    }
+
+    async fn keep_instance_key(&self, wrapped: Vec<u8>) -> Result<(), StoreError> {
+        let kept = self.retried(|| {
+            sqlx::query("INSERT INTO watchword_keys.meta VALUES ('instance', $1) ON CONFLICT DO NOTHING")
+                .bind(&wrapped)
+                .execute(&self.pool)
+        });
+        kept.await?;
+        Ok(())
+    }
+
+    async fn replace_instance_key(&self, old: Vec<u8>, new: Vec<u8>) -> Result<bool, StoreError> {
+        match self.retried(|| self.replace_as_owner(&old, &new)).await {
+            // insufficient_privilege
+            Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code == "42501") => {
+                Err(StoreError::Unavailable(
+                    "this user may not change the master key: do it as the owner of the database".to_owned(),
+                ))
+            }
+            done => Ok(done?),
+        }
     }
 
     async fn data_key(&self, person: UserId) -> Result<Option<Option<Vec<u8>>>, StoreError> {

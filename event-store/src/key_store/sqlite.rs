@@ -8,17 +8,21 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
-use super::WrappedKeys;
+use super::{First, WrappedKeys};
 use crate::journal::{OpenError, StoreError};
 use crate::sqlite::file::{self, Kind};
 
 const KIND: Kind = Kind {
     what: "Watchword key store",
     application_id: 0x5741_4b31,
-    format: 1,
+    format: 2,
     schema: SCHEMA,
-    upgrades: &[],
+    upgrades: &[FORMAT_2],
 };
+
+// Nothing in the tables: the instance key is put into `meta` when the file is opened. Earlier programs would take a new
+// master key for a wrong one.
+const FORMAT_2: &str = "SELECT 1";
 
 // An erased person's row stays, with nothing in it: no new key must ever be made for them.
 const SCHEMA: &str = "
@@ -54,6 +58,12 @@ enum Request {
         person: UserId,
         answer: oneshot::Sender<Result<(), StoreError>>,
     },
+    /// The instance key, in place of this one or of none.
+    InstanceKey {
+        replaces: Option<Vec<u8>>,
+        wrapped: Vec<u8>,
+        answer: oneshot::Sender<Result<bool, StoreError>>,
+    },
     /// To end.
     Close,
 }
@@ -64,14 +74,15 @@ impl SqliteKeys {
         Ok(file::check(path, &KIND)?.is_some())
     }
 
-    /// Opens the file, and makes it where there is none, with this check in it.
-    pub(super) async fn open(path: &Path, check: &[u8]) -> Result<Self, OpenError> {
+    /// Opens the file, and makes it where there is none.
+    pub(super) async fn open(path: &Path, first: &First) -> Result<Self, OpenError> {
         let format = if let Some(format) = file::check(path, &KIND)? {
             format
         } else {
-            // It is there from the first moment on, so that no key is ever wrapped by another one.
-            let check = file::hex(check);
-            file::create(path, &KIND, &format!("INSERT INTO meta VALUES ('check', x'{check}');")).await?;
+            let (check, instance_key) = (file::hex(&first.check), file::hex(&first.instance_key));
+            let first =
+                format!("INSERT INTO meta VALUES ('check', x'{check}'), ('instance', x'{instance_key}');");
+            file::create(path, &KIND, &first).await?;
             KIND.format
         };
         let options = file::options(path).pragma("secure_delete", "ON");
@@ -107,6 +118,21 @@ impl SqliteKeys {
 impl WrappedKeys for SqliteKeys {
     async fn check(&self) -> Result<Vec<u8>, sqlx::Error> {
         sqlx::query_scalar("SELECT value FROM meta WHERE key = 'check'").fetch_one(&self.readers).await
+    }
+
+    async fn instance_key(&self) -> Result<Option<Vec<u8>>, sqlx::Error> {
+        sqlx::query_scalar("SELECT value FROM meta WHERE key = 'instance'")
+            .fetch_optional(&self.readers)
+            .await
+    }
+
+    async fn keep_instance_key(&self, wrapped: Vec<u8>) -> Result<(), StoreError> {
+        self.ask(|answer| Request::InstanceKey { replaces: None, wrapped, answer }).await?;
+        Ok(())
+    }
+
+    async fn replace_instance_key(&self, old: Vec<u8>, new: Vec<u8>) -> Result<bool, StoreError> {
+        self.ask(|answer| Request::InstanceKey { replaces: Some(old), wrapped: new, answer }).await
     }
 
     async fn data_key(&self, person: UserId) -> Result<Option<Option<Vec<u8>>>, StoreError> {
@@ -185,6 +211,14 @@ async fn write(
                 Request::SigningKey { answer, .. } | Request::Erase { answer, .. } => {
                     let _ = answer.send(outcome.as_ref().map(|_| ()).map_err(Clone::clone));
                 }
+                Request::InstanceKey { wrapped, answer, .. } => {
+                    let _ = answer.send(
+                        outcome
+                            .as_ref()
+                            .map(|kept| kept[place].as_ref() == Some(&wrapped))
+                            .map_err(Clone::clone),
+                    );
+                }
                 Request::Close => {}
             }
         }
@@ -196,7 +230,7 @@ async fn write(
     }
 }
 
-/// Answers, by place, with the wrapped data key that is there after the commit.
+/// Answers, by place, with the wrapped data key or instance key that is there after the commit.
 async fn write_group(
     connection: &mut SqliteConnection,
     group: &[Request],
@@ -234,6 +268,23 @@ async fn write_group(
                     .execute(&mut *transaction)
                     .await?;
                 None
+            }
+            Request::InstanceKey { replaces: None, wrapped, .. } => {
+                sqlx::query("INSERT INTO meta VALUES ('instance', ?1) ON CONFLICT DO NOTHING")
+                    .bind(wrapped.as_slice())
+                    .execute(&mut *transaction)
+                    .await?;
+                None
+            }
+            Request::InstanceKey { replaces: Some(old), wrapped, .. } => {
+                erased = true;
+                sqlx::query_scalar(
+                    "UPDATE meta SET value = ?1 WHERE key = 'instance' AND value = ?2 RETURNING value",
+                )
+                .bind(wrapped.as_slice())
+                .bind(old.as_slice())
+                .fetch_optional(&mut *transaction)
+                .await?
             }
             Request::Close => None,
         });

@@ -69,10 +69,10 @@ impl World {
     pub async fn with(projectors: impl FnOnce(&ReadModels) -> Vec<Arc<dyn Projector>>) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let path = |name: &str| directory.path().join(name);
-        let master = MasterKey::generate();
-        let keys = KeyStore::open(&path("keys.db"), &master).await.expect("opens");
+        let keys = KeyStore::open(&path("keys.db"), &MasterKey::generate()).await.expect("opens");
+        let tokens = DerivedTokens::new(keys.instance_key());
+        let lookup = Arc::new(LookupKey::new(keys.instance_key()));
         let sealer = Arc::new(Sealer::new(Arc::new(keys)));
-        let lookup = Arc::new(LookupKey::new(&master));
         let journal: Arc<dyn Journal> =
             Arc::new(SqliteJournal::open(&path("journal.db")).await.expect("opens"));
         let location = Location::File(path("read-models.db"));
@@ -80,11 +80,10 @@ impl World {
         let models = Arc::new(models);
         let repository = Arc::new(Repository::new(journal.clone(), sealer.clone(), 100));
         let clock = Arc::new(FixedClock::new(at()));
-        let tokens = DerivedTokens::new(&master);
         let authenticator = Arc::new(Authenticator::new(
             repository.clone(),
             Arc::new(AccessTokens::new("http://localhost")),
-            DerivedTokens::new(&master),
+            tokens.clone(),
             clock.clone() as Arc<dyn Clock>,
         ));
         let parts = Parts {

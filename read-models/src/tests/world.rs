@@ -131,10 +131,9 @@ impl World {
     pub async fn new(on: On) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let path = |name: &str| directory.path().join(name);
-        let master = MasterKey::generate();
-        let keys = KeyStore::open(&path("keys.db"), &master).await.expect("opens");
+        let keys = KeyStore::open(&path("keys.db"), &MasterKey::generate()).await.expect("opens");
+        let lookup = Arc::new(LookupKey::new(keys.instance_key()));
         let sealer = Arc::new(Sealer::new(Arc::new(keys)));
-        let lookup = Arc::new(LookupKey::new(&master));
         let journal: Arc<dyn Journal> =
             Arc::new(SqliteJournal::open(&path("journal.db")).await.expect("opens"));
         let location = location(on, path("read-models.db"));

@@ -1,0 +1,68 @@
+//! The secret of an instance: every other key is derived from it or wrapped by a key derived from it.
+
+use std::fmt;
+
+use aws_lc_rs::hkdf;
+use zeroize::Zeroizing;
+
+use crate::clock::random;
+
+/// 32 random bytes, made once for an instance and kept in its key store, wrapped by the master key. It never changes, so
+/// that a new master key changes no token, claim or sealed part.
+pub struct InstanceKey(Zeroizing<[u8; 32]>);
+
+impl InstanceKey {
+    /// A new one.
+    pub fn generate() -> Self {
+        Self(Zeroizing::new(random()))
+    }
+
+    pub(crate) fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Names the key without telling anything about it: tokens carry it, so that a token of another instance is told
+    /// from a forgery.
+    pub fn id(&self) -> [u8; 4] {
+        let derived = self.derive("watchword/v1/key-id");
+        [derived[0], derived[1], derived[2], derived[3]]
+    }
+
+    /// A key for one purpose: HKDF-SHA-256 (RFC 5869) with the purpose as `info`.
+    pub fn derive(&self, purpose: &str) -> Zeroizing<[u8; 32]> {
+        derive(&self.0, purpose)
+    }
+}
+
+impl fmt::Debug for InstanceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InstanceKey(…)")
+    }
+}
+
+pub(crate) fn derive(key: &[u8; 32], purpose: &str) -> Zeroizing<[u8; 32]> {
+    let mut derived = Zeroizing::new([0; 32]);
+    hkdf::Salt::new(hkdf::HKDF_SHA256, b"watchword")
+        .extract(key)
+        .expand(&[purpose.as_bytes()], hkdf::HKDF_SHA256)
+        .and_then(|output| output.fill(&mut *derived))
+        .expect("32 bytes are well within what HKDF-SHA-256 gives");
+    derived
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_purpose_has_a_key_of_its_own() {
+        let key = InstanceKey::generate();
+        assert_eq!(key.derive("a"), key.derive("a"));
+        assert_ne!(key.derive("a"), key.derive("b"));
+        assert_ne!(key.derive("a"), InstanceKey::generate().derive("a"));
+    }
+}

@@ -1,0 +1,157 @@
+//! `rotate-master-key`: the instance key, wrapped by another master key.
+//!
+//! The new key is durably in its file before the key store opens with it, and the old one is gone only afterwards: so
+//! whenever this is cut short, one of the two opens the stores. The next start finds out which, or running this again.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use event_store::{JournalLock, KeyStore, MasterKey, OpenError};
+use serde_json::json;
+
+use crate::config::Config;
+use crate::data_dir::{self, DataDirError, State};
+
+pub async fn run(config: &Config, new_key_file: Option<&Path>, as_json: bool) -> anyhow::Result<ExitCode> {
+    if data_dir::inspect(config)? == State::Fresh {
+        return Err(DataDirError::Absent { path: config.data_dir.clone() }.into());
+    }
+    let old = data_dir::master_key(config)?.context("there is no master key")?;
+    // Held to the end, so that no server starts between the two keys.
+    let _lock = match config.databases {
+        Some(_) => None,
+        None => Some(JournalLock::take(&config.journal)?),
+    };
+    let place = match (&config.master_key, new_key_file) {
+        (None, None) => {
+            in_place(config, old).await?;
+            config.master_key_file()
+        }
+        (None, Some(_)) => bail!(
+            "the master key is in {}, and is replaced there: leave out --new-key-file",
+            config.master_key_file().display()
+        ),
+        (Some(_), None) => bail!(
+            "the master key is configured (master_key, WATCHWORD_MASTER_KEY): say with --new-key-file which file has the \
+             new one, or is to get it"
+        ),
+        (Some(_), Some(file)) => {
+            to_key_in(config, old, file).await?;
+            file.to_owned()
+        }
+    };
+    let mut out = std::io::stdout();
+    if as_json {
+        writeln!(out, "{}", json!({ "rotated": true, "key_store": store(config), "master_key": place }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    writeln!(out, "key store    {}: opens with the new master key only", store(config))?;
+    writeln!(out, "master key   in {}: keep a copy apart from the stores", place.display())?;
+    if config.master_key.is_some() {
+        writeln!(out, "Set master_key (WATCHWORD_MASTER_KEY) to it before the next start of any node.")?;
+    }
+    writeln!(out, "Backups of the key store from before open with the old master key only.")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The key that opens the key store: this one, or the next, where a rotation was cut short behind its last commit. The
+/// second value tells that it is the next one. Only while nobody writes the key store.
+pub async fn opening(config: &Config, present: MasterKey) -> Result<(MasterKey, bool), OpenError> {
+    let next = config.next_master_key_file();
+    if config.master_key.is_some() || !next.exists() || !config.key_store.exists() {
+        return Ok((present, false));
+    }
+    if opens(config, &present).await? {
+        return Ok((present, false));
+    }
+    // One that was not written to its end opens nothing.
+    let Ok(next) = data_dir::master_key_in(&next) else { return Ok((present, false)) };
+    Ok(if opens(config, &next).await? { (next, true) } else { (present, false) })
+}
+
+/// Puts the next key, with which the key store opens, into the place of the old one.
+pub fn finish(config: &Config) -> Result<(), DataDirError> {
+    data_dir::replace(&config.master_key_file(), &config.next_master_key_file())
+}
+
+async fn opens(config: &Config, key: &MasterKey) -> Result<bool, OpenError> {
+    match KeyStore::look(&config.key_store, key).await {
+        Ok(store) => {
+            store.close().await;
+            Ok(true)
+        }
+        Err(OpenError::WrongMasterKey(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// `master.key` in the data folder.
+async fn in_place(config: &Config, old: MasterKey) -> anyhow::Result<()> {
+    let file = config.next_master_key_file();
+    let (old, rotated) = opening(config, old).await?;
+    if !rotated {
+        if file.exists() {
+            // It never came to be used.
+            std::fs::remove_file(&file).with_context(|| format!("{} cannot be removed", file.display()))?;
+        }
+        let new = MasterKey::generate();
+        data_dir::write_secret(&file, &new.to_base64())?;
+        rewrap(config, &old, &new).await?;
+    }
+    Ok(finish(config)?)
+}
+
+/// A master key that is configured. The file stays, so that this can be run again.
+async fn to_key_in(config: &Config, old: MasterKey, file: &Path) -> anyhow::Result<()> {
+    let new = if file.exists() {
+        data_dir::master_key_in(file)?
+    } else {
+        let new = MasterKey::generate();
+        data_dir::write_secret(file, &new.to_base64())?;
+        new
+    };
+    if new == old {
+        bail!("{} holds the present master key, not a new one", file.display());
+    }
+    match rewrap(config, &old, &new).await {
+        // It was done already, if the new one opens it.
+        Err(OpenError::WrongMasterKey(place)) => match open(config, &new).await {
+            Ok(store) => store.close().await,
+            Err(_) => return Err(OpenError::WrongMasterKey(place).into()),
+        },
+        done => done?,
+    }
+    Ok(())
+}
+
+async fn rewrap(config: &Config, old: &MasterKey, new: &MasterKey) -> Result<(), OpenError> {
+    let store = open(config, old).await?;
+    let rotated = store.rotate_master_key(old, new).await;
+    store.close().await;
+    rotated.map_err(|error| OpenError::Failed { path: self::store(config), reason: error.to_string() })
+}
+
+/// Opens the key store, and makes none.
+async fn open(config: &Config, key: &MasterKey) -> Result<KeyStore, OpenError> {
+    let absent = || OpenError::Failed { path: store(config), reason: "there is no key store".to_owned() };
+    match &config.databases {
+        Some(databases) => {
+            let (url, settings) = (&databases.key_store, &databases.settings);
+            if KeyStore::look_postgres(url, settings).await?.from == 0 {
+                return Err(absent());
+            }
+            KeyStore::open_postgres(url, settings.clone(), key).await
+        }
+        None if config.key_store.exists() => KeyStore::open(&config.key_store, key).await,
+        None => Err(absent()),
+    }
+}
+
+fn store(config: &Config) -> String {
+    match &config.databases {
+        Some(databases) => databases.key_store.to_string(),
+        None => config.key_store.display().to_string(),
+    }
+}
