@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::workspace;
 
 /// For each crate, the workspace crates it may depend on.
@@ -49,8 +49,8 @@ const DOMAIN_MAY_USE: &[&str] = &[
     "uuid",
 ];
 
-/// Of each crate of the workspace: what it depends on, leaving out what only its own tests use.
-fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+/// The packages of the workspace, as cargo tells of them.
+fn packages() -> Vec<Value> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--no-deps", "--format-version=1"])
         .current_dir(workspace())
@@ -58,15 +58,20 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
         .expect("cargo runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo prints JSON");
-    let list = |value: &Value| value.as_array().expect("a list").clone();
+    list(&metadata["packages"]).clone()
+}
+
+fn list(value: &Value) -> &Vec<Value> {
+    value.as_array().expect("a list")
+}
+
+/// Of each crate of the workspace: what it depends on, leaving out what only its own tests use.
+fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let name = |value: &Value| value["name"].as_str().expect("a name").to_owned();
-    list(&metadata["packages"])
-        .iter()
-        .map(|package| {
-            let used = list(&package["dependencies"]);
-            (name(package), used.iter().filter(|it| it["kind"] != "dev").map(name).collect())
-        })
-        .collect()
+    let used = |package: &Value| {
+        list(&package["dependencies"]).iter().filter(|it| it["kind"] != "dev").map(name).collect()
+    };
+    packages().iter().map(|package| (name(package), used(package))).collect()
 }
 
 #[test]
@@ -87,6 +92,23 @@ fn crates_know_only_those_they_may() {
 fn the_domain_is_pure() {
     for used in &dependencies()["domain"] {
         assert!(DOMAIN_MAY_USE.contains(&used.as_str()), "the domain must not use {used}");
+    }
+}
+
+/// Without the feature, which nothing turns on by itself, the marks are nothing.
+#[test]
+fn marks_to_fail_at_are_for_tests_only() {
+    for package in packages() {
+        for used in list(&package["dependencies"]).iter().filter(|it| it["name"] == "fail") {
+            assert_eq!(used["features"], json!([]), "{}", package["name"]);
+        }
+        for (feature, turns_on) in package["features"].as_object().expect("an object") {
+            let arms = list(turns_on).iter().any(|it| it.as_str().is_some_and(|it| it.contains("fail")));
+            assert_eq!(arms, package["name"] == "watchword" && feature == "fail-points", "{feature}");
+        }
+    }
+    for (path, text) in files(&workspace().join("deploy"), "") {
+        assert!(!text.contains("fail-points"), "{} is no place for tests", path.display());
     }
 }
 

@@ -1,9 +1,11 @@
-//! The clock is an hour off, and is set right again.
+//! The clock is an hour off, and is set right again; or one of two nodes is an hour ahead.
 
+use test_services::Postgres;
 use tests::workload::History;
-use tests::{Bus, checker};
+use tests::{Bus, Server, checker};
 
-use crate::server_with;
+use crate::postgres::{cluster, fresh_node};
+use crate::{SETTINGS, server_with};
 
 /// Enough for more sessions than the checker looks at: those of an hour ago are over by its time.
 const CALLS: usize = 250;
@@ -30,4 +32,20 @@ async fn the_clock_is_an_hour_off() {
     }
     assert!(history.all_were_answered());
     checker::check(&mut server, Some(&bus), &history).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_two_nodes_is_an_hour_ahead() {
+    let bus = Bus::start();
+    let (database, url) = (Postgres::shared().database(), bus.url());
+    let right = [&SETTINGS[..], &cluster(&database, &url)].concat();
+    let ahead = [&right[..], &[("FAILPOINTS", "clock=return(1h)")]].concat();
+    let (right, ahead) = tokio::join!(Server::start_with(&right), Server::start_with(&ahead));
+    let mut history = History::new(&right).await;
+    history.during(&[&right, &ahead], async |load| load.done(CALLS).await).await;
+    assert!(history.all_were_answered());
+    // For the node ahead, what the other one gave out is over too soon: that is safe. What it gave out itself, the other
+    // one takes.
+    let fresh = fresh_node(&database, &bus, &right).await;
+    checker::check_nodes(&[&right], &fresh, Some(&bus), &history).await;
 }

@@ -71,7 +71,7 @@ async fn the_disk_of_nats_is_full() {
             until("the relay is interrupted", async || relay(&server).await["ok"] == false).await;
             load.done(30).await;
             disk.free();
-            // JetStream does not write again by itself once a disk was full: whoever made room restarts it.
+            // A stream whose own file met the full disk takes nothing any more until nats-server is started again.
             bus.stop();
             bus.up();
             load.done(30).await;

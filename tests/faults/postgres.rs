@@ -31,7 +31,7 @@ pub async fn fresh_node(database: &str, bus: &Bus, other: &Server) -> Server {
 }
 
 /// A node on a database.
-async fn node(database: &str, bus: &Bus) -> Server {
+pub async fn node(database: &str, bus: &Bus) -> Server {
     Server::start_with(&[&SETTINGS[..], &cluster(database, &bus.url())].concat()).await
 }
 

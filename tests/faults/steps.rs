@@ -3,9 +3,11 @@
 
 use std::os::unix::process::ExitStatusExt;
 
+use test_services::Postgres;
 use tests::workload::{CLIENTS, History};
-use tests::{Bus, checker};
+use tests::{Bus, Server, checker};
 
+use crate::postgres::node;
 use crate::server_with;
 
 /// Each step, and how often it is passed before the one that is fatal.
@@ -23,10 +25,23 @@ const ABORTED: i32 = 6;
 #[tokio::test(flavor = "multi_thread")]
 async fn the_service_dies_at_each_step() {
     let bus = Bus::start();
-    let mut server = server_with(&bus).await;
+    let server = server_with(&bus).await;
+    dies_at_each_step(server, &bus, &STEPS).await;
+}
+
+/// The same with journal and read models in PostgreSQL, which commits by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_dies_at_each_step() {
+    let bus = Bus::start();
+    let server = node(&Postgres::shared().database(), &bus).await;
+    let steps: Vec<_> = STEPS.into_iter().filter(|(step, _)| *step != "before-commit").collect();
+    dies_at_each_step(server, &bus, &steps).await;
+}
+
+async fn dies_at_each_step(mut server: Server, bus: &Bus, steps: &[(&str, u32)]) {
     let mut history = History::new(&server).await;
     assert!(server.terminate().await.success());
-    for (step, passes) in STEPS {
+    for (step, passes) in steps {
         server.set_environment("FAILPOINTS", &format!("{step}={passes}*off->return"));
         server.up().await;
         // Every client has come upon it.
@@ -36,5 +51,5 @@ async fn the_service_dies_at_each_step() {
     server.set_environment("FAILPOINTS", "");
     server.up().await;
     history.during(&[&server], async |load| load.done(40).await).await;
-    checker::check(&mut server, Some(&bus), &history).await;
+    checker::check(&mut server, Some(bus), &history).await;
 }

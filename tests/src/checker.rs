@@ -1,5 +1,5 @@
 //! What must hold after any fault, whatever it was: the log has all that was acknowledged, once; the bus and the read
-//! models are the log's; what was ended stays ended.
+//! models are the log's; what was ended stays ended. The letters are those of ARCHITECTURE.md.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
-use futures::StreamExt;
-use futures::future::join_all;
+use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 use sqlx::{Connection, Executor, PgConnection};
 
@@ -20,6 +19,8 @@ use crate::{Bus, Server, Tokens, assert_gapless, of_type};
 pub(crate) const HEALING: Duration = Duration::from_secs(30);
 /// How many credentials of each kind are tried: the newest, which the fault was closest to.
 const SAMPLE: usize = 30;
+/// How many calls the checker makes at a time: the load is over.
+const AT_ONCE: usize = 4;
 
 /// Checks everything. Read models are also compared with ones that are built anew, for which the node that has them, and
 /// has them alone, is restarted.
@@ -83,9 +84,29 @@ pub async fn check_running(server: &Server, bus: Option<&Bus>, history: &History
         bus_is_the_logs(&bus.url(), &events).await;
         bus.consumer_saw(&events).await;
     }
+    for node in [server, server.projections()] {
+        nothing_lags(node, bus.is_some()).await;
+    }
 }
 
-/// Nothing that began after an acknowledged end of its session or a ban of its user was done.
+/// t: waits until the process is ready and says that nothing of it is behind, its relay neither if there is a bus.
+async fn nothing_lags(server: &Server, has_bus: bool) {
+    let deadline = Instant::now() + HEALING;
+    loop {
+        let answer = server.get("/readyz").await;
+        let told = answer.json();
+        let projectors = told["checks"]["projectors"].as_array().map_or(&[][..], Vec::as_slice);
+        let relay = told["checks"].get("relay").filter(|_| has_bus);
+        let mut parts = projectors.iter().chain(relay);
+        if answer.status == 200 && parts.all(|it| it["ok"] == true && it["lag"] == 0) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "it does not catch up: {told}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// d: nothing that began after an acknowledged end of its session or a ban of its user was done.
 fn ended_stays_ended(history: &History) {
     let mut ended: HashMap<&str, Instant> = HashMap::new();
     for record in history.records.iter().filter(|it| matches!(it.outcome, Outcome::Done(_))) {
@@ -176,12 +197,17 @@ impl<'a> Told<'a> {
     }
 }
 
-/// Sessions that were ended are refused, and the others go on.
+/// Makes calls, a few at a time.
+async fn all<F: Future<Output = ()>>(calls: impl Iterator<Item = F>) {
+    stream::iter(calls).buffer_unordered(AT_ONCE).collect().await
+}
+
+/// d and i: sessions that were ended are refused, and the others go on.
 async fn credentials_hold(server: &Server, history: &History) {
     let (app, told) = (server.app(&history.app), Told::by(history));
     let newest_first = || told.tokens.iter().rev().copied();
     let ended = newest_first().filter(|it| told.has_ended(it)).take(SAMPLE);
-    join_all(ended.map(|tokens| {
+    all(ended.map(|tokens| {
         let app = &app;
         async move {
             app.me(&tokens.access).await.expect_refusal();
@@ -190,13 +216,13 @@ async fn credentials_hold(server: &Server, history: &History) {
     }))
     .await;
     let live = newest_first().filter(|it| !told.has_ended(it) && !told.may_have_ended(it)).take(SAMPLE);
-    join_all(live.map(|tokens| async { app.me(&tokens.access).await.expect(200) })).await;
+    all(live.map(|tokens| async { drop(app.me(&tokens.access).await.expect(200)) })).await;
 }
 
 /// A name of events, how many of them the log has, and which calls make them.
 type Kind = (&'static str, usize, fn(&Action) -> bool);
 
-/// Everything acknowledged is in the log once, nothing that was refused is, and what is unknown is whole or not there.
+/// a, b, c and f: everything acknowledged is in the log once, nothing that was refused is, and what is unknown is whole or not there.
 fn acknowledged_once(events: &[Value], history: &History) {
     let events: Vec<Value> = events.iter().filter(|it| it["appid"] == *history.app).cloned().collect();
     let count = |name: &str, member: &str| {
@@ -309,7 +335,7 @@ async fn answers(server: &Server, history: &History) -> Value {
     json!([users(server, &history.app).await, stats(server, &history.app).await, audit])
 }
 
-/// Users, sessions and figures are what the log says.
+/// k and l: users, sessions and figures are what the log says.
 async fn read_models_are_the_logs(server: &Server, events: &[Value], history: &History) {
     let events: Vec<Value> = events.iter().filter(|it| it["appid"] == *history.app).cloned().collect();
     let ids = |name: &str, member: &str| -> BTreeSet<String> {
@@ -356,7 +382,7 @@ async fn read_models_are_the_logs(server: &Server, events: &[Value], history: &H
         }
     }
     let (app, key) = (server.app(&history.app), server.platform_key());
-    join_all(users.keys().rev().take(SAMPLE).map(|user| {
+    all(users.keys().rev().take(SAMPLE).map(|user| {
         let (call, expected) =
             (app.get(&format!("admin/users/{user}/sessions")).bearer(&key), &live[user.as_str()]);
         async move {
@@ -396,7 +422,7 @@ fn number(value: &Value) -> u64 {
     }
 }
 
-/// Waits until the stream ends where the log does, then reads all of it: the same events in the same order, and the
+/// m: waits until the stream ends where the log does, then reads all of it: the same events in the same order, and the
 /// sequence of each is its position.
 async fn bus_is_the_logs(url: &str, events: &[Value]) {
     let client = async_nats::connect(url).await.expect("NATS is there");

@@ -122,6 +122,9 @@ impl Nats {
 
 impl Drop for Nats {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the log of nats-server:\n{}", self.log());
+        }
         if self.child.is_some() {
             self.kill();
         }
