@@ -20,6 +20,7 @@ use event_store::{
 };
 use futures::FutureExt;
 use http_kit::problem::{self, Problem};
+use http_kit::trace::Span;
 use schemas::envelope::Metadata;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tracing::Instrument;
@@ -331,7 +332,8 @@ impl Dispatcher {
         let inner = self.inner.clone();
         let run = async move { inner.run(context, reads, decide).await };
         // In the span of the request, so that what is logged in here carries its id.
-        match tokio::spawn(run.in_current_span()).await {
+        let run = Span::part("dispatch").around(run).in_current_span();
+        match tokio::spawn(run).await {
             Ok(result) => {
                 if result.as_ref().is_ok_and(|committed| !committed.events.is_empty()) {
                     problem::has_written();
@@ -487,7 +489,11 @@ impl Inner {
         let mut unknown = None;
         fail::fail_point!("before-append", |_| std::process::abort());
         for resend in 0..=MAX_RESENDS {
-            let error = match journal.append(append.clone()).await {
+            let span = Span::part("append");
+            let appended = span.around(journal.append(append.clone())).await;
+            tell(&span, &append, &appended);
+            drop(span);
+            let error = match appended {
                 Ok(appended) => return Outcome::Done(appended),
                 Err(AppendError::Unknown(reason)) => {
                     tracing::warn!(%reason, resend, "the outcome of an append is unknown: sending it again");
@@ -573,6 +579,34 @@ impl Inner {
             events.push(self.repository.decode(event).await?);
         }
         Ok(Committed { value: None, events, position: last, replayed: true })
+    }
+}
+
+fn tell(span: &Span, append: &Append, appended: &Result<Appended, AppendError>) {
+    span.set("watchword.append.events", i64::try_from(append.len()).unwrap_or(i64::MAX));
+    match appended {
+        Ok(appended) => {
+            span.set("watchword.append.outcome", if appended.replayed { "replayed" } else { "done" });
+            span.set("watchword.append.position", appended.last.cast_signed());
+        }
+        Err(error) => {
+            let kind = kind(error);
+            span.set("watchword.append.outcome", kind);
+            if matches!(error, AppendError::Unknown(_) | AppendError::Unavailable(_)) {
+                span.fail(kind);
+            }
+        }
+    }
+}
+
+fn kind(error: &AppendError) -> &'static str {
+    match error {
+        AppendError::Conflict { .. } => "conflict",
+        AppendError::ClaimTaken { .. } => "claim_taken",
+        AppendError::IdempotencyKeyReused => "idempotency_key_reused",
+        AppendError::Empty => "empty",
+        AppendError::Unknown(_) => "unknown",
+        AppendError::Unavailable(_) => "unavailable",
     }
 }
 

@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use domain::password::{Password, PasswordHash};
 use event_store::clock::random;
 use http_kit::problem::Problem;
+use http_kit::trace::Span;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
@@ -168,7 +169,10 @@ impl PasswordHashing {
             }
         });
         match self.jobs.try_send(job) {
-            Ok(()) => answered.await.map_err(|_| HashingError::Stopped)?,
+            Ok(()) => {
+                let span = Span::part("hash password");
+                span.around(answered).await.map_err(|_| HashingError::Stopped)?
+            }
             Err(TrySendError::Full(_)) => {
                 metrics::counter!("watchword_password_hashing_refused_total").increment(1);
                 Err(HashingError::Overloaded)

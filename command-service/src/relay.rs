@@ -25,6 +25,7 @@ use async_nats::jetstream::stream::{
 use async_nats::jetstream::{self, ErrorCode};
 use async_nats::{Client, HeaderMap, HeaderName, HeaderValue, Request};
 use event_store::{Journal, StoreError};
+use http_kit::trace::{self, Step};
 use schemas::RecordedEvent;
 use schemas::bus;
 use serde::Serialize;
@@ -287,8 +288,11 @@ impl Publisher {
                 continue;
             }
             let events = self.journal.read_all(end, self.settings.batch).await?;
+            let begun = trace::begin();
             match self.publish(end, &events).await? {
                 Outcome::Published(last) => {
+                    let published = events.partition_point(|event| event.position <= last);
+                    begun.end(Step::Publish, events[..published].iter());
                     metrics::counter!("watchword_relay_published_total").increment(last - end);
                     *retry = FIRST_RETRY;
                     end = last;

@@ -13,6 +13,7 @@ pub mod openapi;
 pub mod problem;
 pub mod request;
 pub mod token;
+pub mod trace;
 
 #[cfg(test)]
 mod testing;

@@ -216,6 +216,10 @@ impl Problem {
 
 const INTERNAL: &str = "internal";
 
+/// In the extensions of an answer that is a problem: its code.
+#[derive(Clone, Copy)]
+pub(crate) struct Refusal(pub &'static str);
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         if self.kind.code == "overloaded" && ANSWERED.try_with(|it| it.has_written.take()).unwrap_or(false) {
@@ -234,6 +238,7 @@ impl IntoResponse for Problem {
         };
         let body = serde_json::to_vec(&body).expect("strings and numbers are JSON");
         let mut response = (status, body).into_response();
+        response.extensions_mut().insert(Refusal(self.kind.code));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if status == StatusCode::UNAUTHORIZED {

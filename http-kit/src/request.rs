@@ -1,5 +1,5 @@
-//! The layer around every request: ids, the client's address, CORS, panics, logs and metrics. No line it logs holds
-//! personal data: the route is its template, never the path.
+//! The layer around every request: ids, the client's address, CORS, panics, logs, metrics and traces. Nothing of what it
+//! tells holds personal data: the route is its template, never the path.
 
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
@@ -25,7 +25,8 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::extract::NO_LAYER;
-use crate::problem::{ANSWERED, Answered, PROBLEM_JSON, Problem};
+use crate::problem::{ANSWERED, Answered, PROBLEM_JSON, Problem, Refusal};
+use crate::trace::{self, Span};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -39,7 +40,7 @@ pub struct RequestContext {
     pub request_id: String,
     /// Ties together everything that follows from this request.
     pub correlation_id: Uuid,
-    /// The W3C trace context, if a valid one came.
+    /// The W3C trace context of what happens here: that of the span, or the one that came, if it was valid.
     pub traceparent: Option<String>,
     /// Where from, as events keep it.
     pub client: Client,
@@ -128,7 +129,7 @@ impl Edge {
         let mut context = RequestContext {
             request_id,
             correlation_id,
-            traceparent: single(headers, &TRACEPARENT).filter(|text| is_traceparent(text)).map(str::to_owned),
+            traceparent: single(headers, &TRACEPARENT).filter(|it| trace::parse(it).is_some()).map(str::to_owned),
             client: Client { ip: address.map(|address| address.to_string()), user_agent },
             address,
             idempotency_key: None,
@@ -173,11 +174,11 @@ pub fn around(router: Router, edge: Arc<Edge>) -> Router {
 async fn handle(State(edge): State<Arc<Edge>>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = known_method(request.method());
-    let route = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
-    let (context, refusal) = edge.context(&request);
+    let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let (mut context, refusal) = edge.context(&request);
+    let traced = Span::request(method, matched.as_deref(), context.traceparent.as_deref());
+    context.traceparent = traced.traceparent().or(context.traceparent);
+    let route = matched.unwrap_or_else(|| "unmatched".to_owned());
     let context = Arc::new(context);
     request.extensions_mut().insert(Arc::clone(&context));
     request.extensions_mut().insert(edge.idempotency.clone());
@@ -185,9 +186,18 @@ async fn handle(State(edge): State<Arc<Edge>>, mut request: Request, next: Next)
     let span = tracing::info_span!("request", request_id = %request_id, method, route = %route);
     let answering = answer(&edge, request, refusal, next);
     let answered = Answered { request_id: request_id.clone(), has_written: Cell::new(false) };
-    let mut response = ANSWERED.scope(answered, answering).instrument(span).await;
+    let answering = ANSWERED.scope(answered, answering).instrument(span);
+    let mut response = traced.around(answering).await;
 
     let status = response.status().as_u16();
+    traced.set("http.response.status_code", i64::from(status));
+    if status >= 500 {
+        traced.fail(status.to_string());
+    }
+    if let Some(Refusal(code)) = response.extensions().get() {
+        traced.set("watchword.problem", *code);
+        metrics::counter!("watchword_refusals_total", "problem" => *code).increment(1);
+    }
     let elapsed = started.elapsed();
     tracing::info!(target: "http", %request_id, method, %route, status, duration_ms = elapsed.as_secs_f64() * 1000.0);
     let labels = [("route", route.clone()), ("method", method.to_owned()), ("status", status.to_string())];
@@ -297,17 +307,6 @@ fn is_request_id(text: &str) -> bool {
 
 fn is_idempotency_key(text: &str) -> bool {
     (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
-}
-
-/// W3C Trace Context, version 00: `00-<trace id>-<parent id>-<flags>`, neither id all zeros.
-fn is_traceparent(text: &str) -> bool {
-    let parts = text.split('-').collect::<Vec<_>>();
-    let hex = |part: &str, length: usize| {
-        part.len() == length && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-    };
-    let some = |part: &str| part.bytes().any(|b| b != b'0');
-    matches!(parts[..], ["00", trace, parent, flags]
-        if hex(trace, 32) && hex(parent, 16) && hex(flags, 2) && some(trace) && some(parent))
 }
 
 /// The right-most hop that is not one of our proxies: everything left of it is what somebody claims.

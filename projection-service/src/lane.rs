@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use event_store::{Journal, StoreError};
 use futures::FutureExt;
+use http_kit::trace::{self, Step};
 use read_models::{ApplyError, JournalError, Lease, Projector, ProjectorState, ReadModels, Standing};
 use tokio::sync::watch;
 
@@ -194,11 +195,12 @@ impl Lane {
         if batch.is_empty() {
             return Ok(0);
         }
-        let started = Instant::now();
+        let (started, begun) = (Instant::now(), trace::begin());
         let applied = self.models.apply(&*self.projector, &batch, lease).await;
         let position = applied.map_err(|source| StepError::Apply { after, size: batch.len(), source })?;
         self.position.send_replace(position);
         let name = self.projector.name();
+        begun.end(Step::Apply(name), batch.iter().map(|event| &*event.recorded));
         metrics::histogram!("watchword_projection_apply_seconds", "projection" => name)
             .record(started.elapsed());
         #[expect(clippy::cast_precision_loss, reason = "a batch is short")]

@@ -26,3 +26,4 @@ mod rotate_master_key;
 mod sessions;
 mod signing_keys;
 mod stats;
+mod traces;

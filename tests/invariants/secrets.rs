@@ -1,8 +1,9 @@
-//! n: no raw secret and no unsealed personal data in any stored byte, nor in any line of the log.
+//! n: no raw secret and no unsealed personal data in any stored byte, in any line of the log, or in a trace.
 
 use std::fs;
 
 use serde_json::{Value, json};
+use tests::collector::Collector;
 use tests::{Answer, App, Server, Tokens};
 
 const ADDRESS: &str = "xenia.quixote@privacy-example.org";
@@ -66,10 +67,15 @@ fn browsing(call: tests::Call) -> tests::Call {
 }
 
 #[tokio::test]
-async fn inv_n_no_secret_and_no_personal_data_in_any_stored_byte_or_log_line() {
+async fn inv_n_no_secret_and_no_personal_data_in_any_stored_byte_log_line_or_trace() {
     // As much as can be logged, by the server and by every library in it.
-    let mut server =
-        Server::start_with(&[("WATCHWORD_LOG", "trace"), ("WATCHWORD_TRUSTED_PROXIES", "127.0.0.0/8")]).await;
+    let collector = Collector::start().await;
+    let mut server = Server::start_with(&[
+        ("WATCHWORD_LOG", "trace"),
+        ("WATCHWORD_TRUSTED_PROXIES", "127.0.0.0/8"),
+        ("WATCHWORD_OTLP_ENDPOINT", &collector.endpoint()),
+    ])
+    .await;
     let mut secrets = Secrets::new();
     {
         let app = server.create_app(json!({"redirect_uris": ["https://client.example/back"]})).await;
@@ -98,6 +104,8 @@ async fn inv_n_no_secret_and_no_personal_data_in_any_stored_byte_or_log_line() {
         stored.push((command.join(" ").into(), output.stdout));
         stored.push((command.join(" ").into(), output.stderr));
     }
+    assert!(collector.spans().len() > 100, "it was traced");
+    stored.extend(collector.bodies().into_iter().map(|body| ("a trace".into(), body.to_vec())));
     let (platform_key, master_key) = (server.platform_key(), master_key(&server));
     for (path, bytes) in stored {
         assert_eq!(secrets.found_in(&bytes), None, "in {}", path.display());

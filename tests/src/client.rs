@@ -15,6 +15,7 @@ pub(crate) fn new() -> reqwest::Client {
         .redirect(reqwest::redirect::Policy::none())
         .timeout(Duration::from_secs(30))
         .no_proxy()
+        .tls_certs_only([])
         .build()
         .expect("a client can be built")
 }

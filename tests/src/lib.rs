@@ -21,6 +21,7 @@ use tempfile::TempDir;
 mod bus;
 pub mod checker;
 mod client;
+pub mod collector;
 pub mod workload;
 
 pub use bus::Bus;

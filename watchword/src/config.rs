@@ -22,6 +22,7 @@ use url::Url;
 
 use crate::bus;
 use crate::databases::Databases;
+use crate::traces::TraceSettings;
 
 /// A key of the configuration.
 pub struct Key {
@@ -75,7 +76,11 @@ pub static KEYS: &[Key] = &[
         "NATS servers that get every event, separated by commas: nats://[user:password@]host:port, or tls://",
     ),
     key("mail_url", "", "where mails go; not in this version"),
-    key("otlp_endpoint", "", "an OpenTelemetry collector; not in this version"),
+    key(
+        "otlp_endpoint",
+        "",
+        "an OpenTelemetry collector that gets traces, by OTLP over HTTP: http://collector:4318",
+    ),
     key("master_key", "", "32 bytes, base64 [default: <data_dir>/master.key, made at the first start]"),
     key(
         "log",
@@ -107,6 +112,11 @@ pub static KEYS: &[Key] = &[
         "projections.lease",
         "4",
         "seconds after which another node takes over the projectors of one that is not heard of",
+    ),
+    key(
+        "otlp.sampling",
+        "1",
+        "which part of the requests is traced, 0 to 1, where a request does not say itself (traceparent)",
     ),
     key("lockout.failures", "10", "wrong passwords within the window that lock an account"),
     key("lockout.window", "900", "seconds in which wrong passwords add up"),
@@ -181,6 +191,8 @@ pub struct Config {
     pub lockout: LockoutPolicy,
     /// None: there is no bus.
     pub nats: Option<Nats>,
+    /// None: there are no traces.
+    pub traces: Option<TraceSettings>,
     pub cached_aggregates: NonZeroUsize,
     pub hashing_threads: Option<NonZeroUsize>,
     pub hashing_queue: Option<NonZeroUsize>,
@@ -222,12 +234,7 @@ impl Config {
             PathBuf::from(values.take("data_dir", non_empty)?.unwrap_or_else(|| "./data".to_owned()));
         let master_key = values.take("master_key", |text| non_empty(text).map(SecretString::from))?;
         let (databases, journal, key_store) = journal_and_keys(values, &data_dir, master_key.is_some())?;
-        for (key, instead) in [
-            ("mail_url", "no flow sends mail yet"),
-            ("otlp_endpoint", "logs go to stderr and metrics to /metrics"),
-        ] {
-            values.take(key, |text| not_yet(text, instead))?;
-        }
+        values.take("mail_url", |text| not_yet(text, "no flow sends mail yet"))?;
         let limits = RateSettings::default();
         let limits = RateSettings {
             enabled: values.take("rate_limits", on_or_off)?.unwrap_or(limits.enabled),
@@ -279,6 +286,7 @@ impl Config {
             limits,
             lockout,
             nats: nats(values)?,
+            traces: traces(values)?,
             cached_aggregates: values
                 .take("cache.aggregates", parsed(POSITIVE))?
                 .unwrap_or(positive(100_000)),
@@ -349,6 +357,13 @@ fn nats(values: &mut Values) -> Result<Option<Nats>, ConfigError> {
         check_interval: seconds(values, "nats.check_interval", default.check_interval)?,
     };
     Ok(url.flatten().map(|url| Nats { url, credentials, relay }))
+}
+
+/// The section `otlp` is checked even where no collector is given.
+fn traces(values: &mut Values) -> Result<Option<TraceSettings>, ConfigError> {
+    let endpoint = values.take("otlp_endpoint", collector)?.flatten();
+    let sampling = values.take("otlp.sampling", share)?.unwrap_or(1.0);
+    Ok(endpoint.map(|endpoint| TraceSettings { endpoint, sampling }))
 }
 
 /// Journal and key store are both files, or both in PostgreSQL: nodes that share one must share the other.
@@ -574,6 +589,34 @@ fn public_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
+fn collector(text: &str) -> Result<Option<Url>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    // It is not quoted: somebody may have put a password into it.
+    let wrong = || {
+        "give http:// or https://, host and port such as http://127.0.0.1:4318; what the collector wants to see besides, \
+         such as a key, goes into the environment variable OTEL_EXPORTER_OTLP_HEADERS"
+            .to_owned()
+    };
+    let url = Url::parse(text).map_err(|_| wrong())?;
+    let plain = url.query().is_none()
+        && url.fragment().is_none()
+        && url.username().is_empty()
+        && url.password().is_none();
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() || !plain {
+        return Err(wrong());
+    }
+    Ok(Some(url))
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match parsed::<f64>("a number from 0 to 1, such as 0.1")(text)? {
+        share if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err(format!("{text:?} is not from 0 to 1")),
+    }
+}
+
 fn log_directives(text: &str) -> Result<String, String> {
     tracing_subscriber::EnvFilter::try_new(text)
         .map(|_| text.to_owned())
@@ -738,6 +781,11 @@ mod tests {
             ("postgres.connections", "0"),
             ("postgres.poll", "often"),
             ("log_format", "xml"),
+            ("otlp_endpoint", "collector:4318"),
+            ("otlp_endpoint", "grpc://collector:4317"),
+            ("otlp_endpoint", "https://key@collector"),
+            ("otlp.sampling", "10"),
+            ("otlp.sampling", "NaN"),
             ("trusted_proxies", "10.0.0.0/99"),
             ("argon2", "m=1,t=1,p=1"),
             ("argon2", "m=19456,t=2"),

@@ -156,6 +156,17 @@ pub enum Role {
     Projections,
 }
 
+impl Role {
+    /// As operators and collectors know it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Commands => "commands",
+            Self::Projections => "projections",
+        }
+    }
+}
+
 /// A running instance.
 pub struct Instance {
     address: SocketAddr,

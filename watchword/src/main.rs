@@ -22,6 +22,7 @@ mod progress;
 mod root;
 mod rotate_master_key;
 mod serve;
+mod traces;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -24,6 +24,7 @@ use tower::ServiceExt;
 use crate::args::{Serve, ServeRole};
 use crate::config::Config;
 use crate::instance::{Instance, Role, Stores};
+use crate::traces::Traces;
 
 /// How long a client may take for the head of its next request. One that sends it byte by byte, or nothing at all, would
 /// hold its connection for ever.
@@ -43,6 +44,7 @@ pub async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCo
     if let Some(listen) = arguments.listen {
         config.listen = listen;
     }
+    let traces = config.traces.as_ref().map(|traces| Traces::start(traces, role)).transpose()?;
     let stores = match role {
         Role::Commands => Stores::open_truth(&config).await?,
         Role::All | Role::Projections => Stores::open(&config).await?,
@@ -81,6 +83,9 @@ pub async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCo
     // What is acknowledged is durable by now; closing only tidies up, and must not hold up the exit for long.
     if tokio::time::timeout(Duration::from_secs(5), instance.close()).await.is_err() {
         tracing::warn!("the stores took too long to close; nothing is lost");
+    }
+    if let Some(traces) = traces {
+        traces.close().await;
     }
     Ok(ExitCode::SUCCESS)
 }

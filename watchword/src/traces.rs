@@ -1,0 +1,205 @@
+//! Sends spans to an OpenTelemetry collector: OTLP over HTTP, as protobuf.
+//!
+//! A collector is none of the service's business. Spans wait in a queue of fixed length, a thread of its own sends them,
+//! and what finds the queue full or the collector away is dropped and counted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_trait::async_trait;
+use axum::http::{Request, Response};
+use event_store::{Clock, SystemClock};
+use http_kit::trace;
+use opentelemetry::trace::TracerProvider;
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_http::{Bytes, HttpClient, HttpError};
+use opentelemetry_otlp::{WithExportConfig, WithHttpConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::resource::EnvResourceDetector;
+use opentelemetry_sdk::trace::{
+    BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider, Span, SpanData, SpanExporter,
+    SpanProcessor,
+};
+use tokio::runtime::Handle;
+use url::Url;
+
+use crate::instance::Role;
+
+/// How many spans wait to be sent at most. A request makes about ten, and each takes some hundred bytes.
+const QUEUE: usize = 8192;
+/// How many spans are sent together at most.
+const BATCH: usize = 512;
+/// How long a span waits for others.
+const DELAY: Duration = Duration::from_secs(1);
+/// How long a collector may take for a batch, all tries together.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the end of the process waits for the last spans.
+const LAST: Duration = Duration::from_secs(3);
+
+/// Where spans go, and which.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TraceSettings {
+    /// The collector. The path of OTLP is appended.
+    pub endpoint: Url,
+    /// Which part of the requests is traced whose callers named no trace: 0 to 1. The others have decided already.
+    pub sampling: f64,
+}
+
+impl TraceSettings {
+    /// Where batches of spans are sent to (OTLP 1.0, "OTLP/HTTP Request").
+    pub fn url(&self) -> Url {
+        let mut url = self.endpoint.clone();
+        url.set_path(&format!("{}/v1/traces", self.endpoint.path().trim_end_matches('/')));
+        url
+    }
+}
+
+/// Sends spans until it is closed.
+pub struct Traces(SdkTracerProvider);
+
+impl Traces {
+    /// Starts, within the runtime that the requests are made on.
+    pub fn start(settings: &TraceSettings, role: Role) -> anyhow::Result<Self> {
+        let mut client = reqwest::Client::builder().timeout(PATIENCE).redirect(reqwest::redirect::Policy::none());
+        if settings.endpoint.scheme() == "http" {
+            // It needs no certificates, and the machine may have none.
+            client = client.tls_certs_only([]);
+        }
+        let client = client.build().context("the client for traces cannot be made")?;
+        let exporter = opentelemetry_otlp::SpanExporter::builder()
+            .with_http()
+            .with_http_client(Client { client, runtime: Handle::current() })
+            .with_endpoint(settings.url())
+            .with_timeout(PATIENCE)
+            .build()
+            .context("traces cannot be sent to otlp_endpoint (WATCHWORD_OTLP_ENDPOINT)")?;
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let exporter = Exporter { exporter, waiting: waiting.clone(), is_away: AtomicBool::new(false) };
+        let config = BatchConfigBuilder::default()
+            .with_max_queue_size(QUEUE)
+            .with_max_export_batch_size(BATCH)
+            .with_scheduled_delay(DELAY)
+            .build();
+        let batches = BatchSpanProcessor::builder(exporter).with_batch_config(config).build();
+        let resource = Resource::builder_empty()
+            .with_service_name("watchword")
+            .with_attributes([
+                KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+                KeyValue::new("service.instance.id", SystemClock.new_id().to_string()),
+                KeyValue::new("watchword.role", role.name()),
+            ])
+            // The operator's own words, from OTEL_RESOURCE_ATTRIBUTES, go before these.
+            .with_detector(Box::new(EnvResourceDetector::new()))
+            .build();
+        let provider = SdkTracerProvider::builder()
+            .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(settings.sampling))))
+            .with_span_processor(Queue { batches, waiting })
+            .with_resource(resource)
+            .build();
+        trace::listen(provider.tracer("watchword"));
+        Ok(Self(provider))
+    }
+
+    /// Sends what waits, if that is soon done.
+    pub async fn close(self) {
+        // It blocks its thread meanwhile.
+        let _ = tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(LAST)).await;
+    }
+}
+
+/// Takes a span only if there is room, so that the queue behind it never drops one uncounted.
+#[derive(Debug)]
+struct Queue {
+    batches: BatchSpanProcessor,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl SpanProcessor for Queue {
+    fn on_start(&self, span: &mut Span, context: &Context) {
+        self.batches.on_start(span, context);
+    }
+
+    fn on_end(&self, span: SpanData) {
+        let room = |waiting| (waiting < QUEUE).then_some(waiting + 1);
+        if self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok() {
+            self.batches.on_end(span);
+        } else {
+            count("dropped", 1);
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.batches.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.batches.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.batches.set_resource(resource);
+    }
+}
+
+/// Counts what became of spans, and says so when the collector goes away or comes back.
+#[derive(Debug)]
+struct Exporter {
+    exporter: opentelemetry_otlp::SpanExporter,
+    waiting: Arc<AtomicUsize>,
+    is_away: AtomicBool,
+}
+
+impl SpanExporter for Exporter {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let spans = batch.len();
+        let sent = self.exporter.export(batch).await;
+        self.waiting.fetch_sub(spans, Ordering::Relaxed);
+        count(if sent.is_ok() { "sent" } else { "failed" }, spans as u64);
+        match (&sent, self.is_away.swap(sent.is_err(), Ordering::Relaxed)) {
+            (Err(error), false) => {
+                tracing::warn!(%error, "the collector of traces takes none: they are dropped until it does");
+            }
+            (Ok(()), true) => tracing::info!("the collector takes traces again"),
+            _ => {}
+        }
+        sent
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.exporter.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.exporter.set_resource(resource);
+    }
+}
+
+fn count(outcome: &'static str, spans: u64) {
+    metrics::counter!("watchword_trace_spans_total", "outcome" => outcome).increment(spans);
+}
+
+/// Makes requests on the runtime, for a thread that is none of its own.
+#[derive(Debug)]
+struct Client {
+    client: reqwest::Client,
+    runtime: Handle,
+}
+
+#[async_trait]
+impl HttpClient for Client {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let request = reqwest::Request::try_from(request)?;
+        let client = self.client.clone();
+        let sent = self.runtime.spawn(async move {
+            let answer = client.execute(request).await?;
+            let (status, headers) = (answer.status(), answer.headers().clone());
+            let mut response = Response::new(answer.bytes().await?);
+            (*response.status_mut(), *response.headers_mut()) = (status, headers);
+            Ok::<_, reqwest::Error>(response)
+        });
+        Ok(sent.await??)
+    }
+}
