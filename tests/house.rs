@@ -194,28 +194,45 @@ fn metric_names_are_told_from_the_rest_of_an_expression() {
     assert_eq!(names("topk(10, sum(a)) / ignoring (x) b or vector(0)"), "a b");
 }
 
+/// The names of all metrics, as the code counts them.
+fn counted() -> BTreeSet<String> {
+    let packages =
+        ["watchword", "http-kit", "command-service", "projection-service", "read-models", "event-store"];
+    let mut names = BTreeSet::new();
+    for package in packages {
+        for (_, text) in files(&workspace().join(package).join("src"), ".rs") {
+            for macro_call in ["counter!(", "gauge!(", "histogram!("] {
+                let calls = text.match_indices(macro_call).map(|(at, _)| text[at + macro_call.len()..].trim_start());
+                let literals = calls.filter_map(|call| call.strip_prefix('"')?.split_once('"'));
+                names.extend(literals.map(|(name, _)| name.to_owned()));
+            }
+        }
+    }
+    names
+}
+
 #[test]
 fn deploy_watches_only_metrics_that_there_are() {
-    let sources: Vec<_> =
-        ["watchword", "http-kit", "command-service", "projection-service", "read-models", "event-store"]
-            .iter()
-            .flat_map(|package| files(&workspace().join(package).join("src"), ".rs"))
-            .collect();
-    let is_counted = |name: &str| {
-        let quoted = format!("\"{name}\"");
-        sources.iter().any(|(_, text)| {
-            text.match_indices(&quoted).any(|(at, _)| {
-                let before = text[..at].trim_end();
-                ["counter!(", "gauge!(", "histogram!("].iter().any(|macro_call| before.ends_with(macro_call))
-            })
-        })
-    };
+    let counted = counted();
     let names: BTreeSet<String> = expressions().iter().flat_map(|it| metric_names(it)).collect();
     assert!(names.len() > 10, "{names:?}");
     for name in names.iter().filter(|name| *name != "up") {
         let of_histogram = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix));
-        assert!(is_counted(name) || of_histogram.is_some_and(is_counted), "nothing counts {name}");
+        let is_counted = counted.contains(name) || of_histogram.is_some_and(|it| counted.contains(it));
+        assert!(is_counted, "nothing counts {name}");
     }
+}
+
+#[test]
+fn every_metric_is_in_the_table_for_operators() {
+    let manual = fs::read_to_string(workspace().join("deploy/README.md")).expect("there is a manual");
+    let rows = manual.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+    let kinds = ["counter |", "gauge |", "histogram |"];
+    let listed: BTreeSet<String> = rows
+        .filter(|(_, rest)| kinds.iter().any(|kind| rest.starts_with(kind)))
+        .map(|(name, _)| name.to_owned())
+        .collect();
+    assert_eq!(listed, counted());
 }
 
 #[test]

@@ -6,7 +6,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cqrs_es::Aggregate;
 use cqrs_es::event_sink::EventSink;
@@ -413,6 +413,7 @@ impl Inner {
                 Outcome::Failed(error) => return Err(error),
             }
         }
+        metrics::counter!("watchword_dispatch_contended_total").increment(1);
         Err(DispatchError::Contended)
     }
 
@@ -490,7 +491,9 @@ impl Inner {
         fail::fail_point!("before-append", |_| std::process::abort());
         for resend in 0..=MAX_RESENDS {
             let span = Span::part("append");
+            let begun = Instant::now();
             let appended = span.around(journal.append(append.clone())).await;
+            metrics::histogram!("watchword_append_seconds").record(begun.elapsed());
             tell(&span, &append, &appended);
             drop(span);
             let error = match appended {
@@ -569,6 +572,7 @@ impl Inner {
     }
 
     async fn read_back<T, E>(&self, first: u64, last: u64) -> Result<Committed<T>, DispatchError<E>> {
+        metrics::counter!("watchword_idempotent_replays_total").increment(1);
         let positions = (first..=last).collect::<Vec<_>>();
         let recorded = self.repository.journal().read_positions(&positions).await?;
         let mut events = Vec::with_capacity(recorded.len());
@@ -582,31 +586,25 @@ impl Inner {
     }
 }
 
+/// Tells a trace and metrics what became of an append.
 fn tell(span: &Span, append: &Append, appended: &Result<Appended, AppendError>) {
+    let outcome = match appended {
+        Ok(Appended { replayed: false, .. }) => "done",
+        Ok(Appended { replayed: true, .. }) => "replayed",
+        Err(AppendError::Conflict { .. }) => "conflict",
+        Err(AppendError::ClaimTaken { .. }) => "claim_taken",
+        Err(AppendError::IdempotencyKeyReused) => "idempotency_key_reused",
+        Err(AppendError::Empty) => "empty",
+        Err(AppendError::Unknown(_)) => "unknown",
+        Err(AppendError::Unavailable(_)) => "unavailable",
+    };
+    metrics::counter!("watchword_appends_total", "outcome" => outcome).increment(1);
+    span.set("watchword.append.outcome", outcome);
     span.set("watchword.append.events", i64::try_from(append.len()).unwrap_or(i64::MAX));
     match appended {
-        Ok(appended) => {
-            span.set("watchword.append.outcome", if appended.replayed { "replayed" } else { "done" });
-            span.set("watchword.append.position", appended.last.cast_signed());
-        }
-        Err(error) => {
-            let kind = kind(error);
-            span.set("watchword.append.outcome", kind);
-            if matches!(error, AppendError::Unknown(_) | AppendError::Unavailable(_)) {
-                span.fail(kind);
-            }
-        }
-    }
-}
-
-fn kind(error: &AppendError) -> &'static str {
-    match error {
-        AppendError::Conflict { .. } => "conflict",
-        AppendError::ClaimTaken { .. } => "claim_taken",
-        AppendError::IdempotencyKeyReused => "idempotency_key_reused",
-        AppendError::Empty => "empty",
-        AppendError::Unknown(_) => "unknown",
-        AppendError::Unavailable(_) => "unavailable",
+        Ok(appended) => span.set("watchword.append.position", appended.last.cast_signed()),
+        Err(AppendError::Unknown(_) | AppendError::Unavailable(_)) => span.fail(outcome),
+        Err(_) => {}
     }
 }
 

@@ -157,6 +157,11 @@ impl CommandService {
         Context { metadata: request.metadata(app_id.clone(), actor), at: self.clock.now(), idempotency }
     }
 
+    /// Tells metrics what is at hand.
+    pub fn measure(&self) {
+        self.signing.measure();
+    }
+
     /// All routes of the service, ready to be merged with those of others.
     pub fn router(self: Arc<Self>) -> OpenApiRouter<()> {
         let guessable = OpenApiRouter::new().merge(register::routes()).merge(login::routes());

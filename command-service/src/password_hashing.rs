@@ -4,6 +4,7 @@
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Instant;
 
 use argon2::password_hash::phc;
 use argon2::{Algorithm, Argon2, Block, Params, Version};
@@ -162,10 +163,16 @@ impl PasswordHashing {
         job: impl FnOnce(&mut Vec<Block>) -> Result<T, HashingError> + Send + 'static,
     ) -> Result<T, HashingError> {
         let (answer, answered) = oneshot::channel();
+        let (asked, place) = (Instant::now(), Place::take());
         let job: Job = Box::new(move |memory| {
+            drop(place);
             // Whoever asked may be gone: then nothing needs to be hashed.
             if !answer.is_closed() {
-                let _ = answer.send(job(memory));
+                metrics::histogram!("watchword_password_hashing_wait_seconds").record(asked.elapsed());
+                let begun = Instant::now();
+                let done = job(memory);
+                metrics::histogram!("watchword_password_hashing_seconds").record(begun.elapsed());
+                let _ = answer.send(done);
             }
         });
         match self.jobs.try_send(job) {
@@ -179,6 +186,22 @@ impl PasswordHashing {
             }
             Err(TrySendError::Disconnected(_)) => Err(HashingError::Stopped),
         }
+    }
+}
+
+/// A place in the queue, for as long as it is held.
+struct Place;
+
+impl Place {
+    fn take() -> Self {
+        metrics::gauge!("watchword_password_hashing_waiting").increment(1);
+        Self
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        metrics::gauge!("watchword_password_hashing_waiting").decrement(1);
     }
 }
 

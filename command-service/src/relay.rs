@@ -288,11 +288,12 @@ impl Publisher {
                 continue;
             }
             let events = self.journal.read_all(end, self.settings.batch).await?;
-            let begun = trace::begin();
+            let (begun, started) = (trace::begin(), Instant::now());
             match self.publish(end, &events).await? {
                 Outcome::Published(last) => {
                     let published = events.partition_point(|event| event.position <= last);
                     begun.end(Step::Publish, events[..published].iter());
+                    metrics::histogram!("watchword_relay_publish_seconds").record(started.elapsed());
                     metrics::counter!("watchword_relay_published_total").increment(last - end);
                     *retry = FIRST_RETRY;
                     end = last;

@@ -16,7 +16,7 @@ use domain::app::App;
 use domain::signing_key::{PublicJwk, TokenAlgorithm};
 use domain::user::User;
 use domain::{AppId, SessionId, Timestamp};
-use event_store::{KeyStore, StoreError};
+use event_store::{KeyStore, StoreError, measure};
 use http_kit::access_token::{AccessClaims, AccessTokens};
 use http_kit::problem::Problem;
 use quick_cache::sync::Cache;
@@ -82,6 +82,11 @@ impl Signing {
     /// Private keys are kept there, and the tokens are those that these verify.
     pub fn new(key_store: Arc<KeyStore>, tokens: Arc<AccessTokens>) -> Self {
         Self { key_store, tokens, parsed: Cache::new(PARSED_KEYS) }
+    }
+
+    /// Tells metrics how many keys are ready to sign.
+    pub fn measure(&self) {
+        measure::cache("signing_keys", self.parsed.len(), self.parsed.hits(), self.parsed.misses());
     }
 
     /// The issuer of an app's tokens.

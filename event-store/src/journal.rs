@@ -276,6 +276,9 @@ pub trait Journal: Send + Sync + 'static {
     /// Keeps a snapshot, unless there is a newer one.
     async fn save_snapshot(&self, stream: &StreamId, snapshot: Snapshot) -> Result<(), StoreError>;
 
+    /// Tells metrics of its connections, and of what waits for them.
+    fn measure(&self) {}
+
     /// Waits until all that was sent is written, and closes it, so that it can be opened again and nothing is left beside a
     /// file. What is asked afterwards fails.
     async fn close(&self);

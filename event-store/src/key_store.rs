@@ -20,6 +20,7 @@ use crate::clock::random;
 use crate::instance_key::InstanceKey;
 use crate::journal::{OpenError, StoreError};
 use crate::master_key::MasterKey;
+use crate::measure;
 use crate::postgres::{Migrated, PostgresSettings, PostgresUrl};
 use crate::sqlite::file;
 use postgres::PostgresKeys;
@@ -76,6 +77,7 @@ trait WrappedKeys: Send + Sync {
         alg: &str,
         wrapped: Vec<u8>,
     ) -> Result<(), StoreError>;
+    fn measure(&self);
     async fn close(&self);
 }
 
@@ -221,6 +223,12 @@ impl KeyStore {
         } else {
             Err(StoreError::Damaged("the key store is not that of this instance any more".to_owned()))
         }
+    }
+
+    /// Tells metrics of its cache and its connections.
+    pub fn measure(&self) {
+        measure::cache("data_keys", self.cached.len(), self.cached.hits(), self.cached.misses());
+        self.keys.measure();
     }
 
     /// Closes it, behind what was asked before, so that nothing is left beside a file. What is asked afterwards fails.

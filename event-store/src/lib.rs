@@ -17,6 +17,7 @@ pub mod key_store;
 pub mod location;
 pub mod lookup;
 pub mod master_key;
+pub mod measure;
 pub mod postgres;
 pub mod repository;
 pub mod sealing;

@@ -22,6 +22,7 @@ use crate::journal::{
     Append, AppendError, Appended, Claim, Journal, OpenError, Snapshot, StoreError, StoredIdempotency,
     before_damage,
 };
+use crate::measure;
 use schema::Schema;
 use writer::{Request, Writer};
 
@@ -183,6 +184,12 @@ impl Journal for PostgresJournal {
         let (answer, answered) = oneshot::channel();
         place.send(Request::Append { append: Box::new(append), answer });
         answered.await.unwrap_or_else(|_| Err(AppendError::Unknown("the writer stopped".to_owned())))
+    }
+
+    fn measure(&self) {
+        let pool = &self.readers;
+        measure::pool("journal", pool.size(), pool.num_idle(), pool.options().get_max_connections());
+        measure::queue(self.requests.max_capacity() - self.requests.capacity());
     }
 
     async fn close(&self) {

@@ -12,6 +12,7 @@ use schemas::envelope::RecordedEvent;
 use uuid::Uuid;
 
 use crate::journal::{Journal, NewEvent, Snapshot, StoreError};
+use crate::measure;
 use crate::sealing::Sealer;
 
 /// A snapshot is kept each time a stream passes a multiple of this.
@@ -187,6 +188,11 @@ impl Repository {
     /// Loads several aggregates for one decision, which costs one round trip at most where all of them are at hand.
     pub fn reads(&self) -> Reads<'_> {
         Reads { repository: self, seen: Mutex::default() }
+    }
+
+    /// Tells metrics what is at hand.
+    pub fn measure(&self) {
+        measure::cache("aggregates", self.cached.len(), self.cached.hits(), self.cached.misses());
     }
 
     fn lock(&self, stream: &StreamId) -> MutexGuard<'_, ()> {

@@ -19,6 +19,7 @@ use crate::journal::{
     Append, AppendError, Appended, Claim, Journal, OpenError, Snapshot, StoreError, StoredIdempotency,
     before_damage,
 };
+use crate::measure;
 use file::Kind;
 use writer::{Request, Writer};
 
@@ -307,6 +308,12 @@ impl Journal for SqliteJournal {
                 .fetch_optional(&self.readers)
                 .await?;
         Ok(row.map(|(version, state)| Snapshot { version: version.cast_unsigned(), state }))
+    }
+
+    fn measure(&self) {
+        let pool = &self.readers;
+        measure::pool("journal", pool.size(), pool.num_idle(), pool.options().get_max_connections());
+        measure::queue(self.requests.max_capacity() - self.requests.capacity());
     }
 
     async fn close(&self) {

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use domain::app::App;
 use domain::signing_key::{PublicJwk, TokenAlgorithm};
 use domain::{AppId, Role, SessionId, Timestamp, UserId};
+use event_store::measure;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
@@ -95,6 +96,12 @@ impl AccessTokens {
     pub fn new(public_url: &str) -> Self {
         let base = public_url.trim_end_matches('/').to_owned();
         Self { base, keys: Cache::new(1_000), verified: Cache::new(REMEMBERED) }
+    }
+
+    /// Tells metrics how many tokens need not be verified again.
+    pub fn measure(&self) {
+        let cache = &self.verified;
+        measure::cache("access_tokens", cache.len(), cache.hits(), cache.misses());
     }
 
     /// The `iss` of an app's tokens: `<public_url>/v1/apps/<app_id>`.

@@ -164,10 +164,22 @@ impl RateLimits {
                 Ok(Some(Standing { name, requests, seconds, remaining, reset }))
             }
             Err(until) => {
+                metrics::counter!("watchword_rate_limited_total", "limit" => name).increment(1);
                 let wait = until.wait_time_from(limiters.clock.now());
                 let reset = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
                 Err(Standing::exhausted(name, requests, seconds, reset.max(1)))
             }
+        }
+    }
+
+    /// Tells metrics how many clients are being counted.
+    pub fn measure(&self) {
+        let Some(limiters) = &self.0 else { return };
+        for (class, limiter) in
+            [(RateClass::Credentials, &limiters.credentials), (RateClass::General, &limiters.general)]
+        {
+            let clients = u32::try_from(limiter.states.len()).unwrap_or(u32::MAX);
+            metrics::gauge!("watchword_rate_limit_clients", "limit" => class.name()).set(clients);
         }
     }
 

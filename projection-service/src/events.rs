@@ -214,6 +214,7 @@ impl Feed {
         after: u64,
     ) -> Self {
         let (head, ending) = (service.journal().watch_head(), service.ending());
+        metrics::gauge!("watchword_event_streams").increment(1);
         Self { service, credentials, reader, app_id, kind, after, head, ending, ready: VecDeque::new() }
     }
 
@@ -253,6 +254,12 @@ impl Feed {
     fn shows(&self, event: &RecordedEvent) -> bool {
         self.app_id.as_ref().is_none_or(|app_id| event.metadata.app_id == *app_id)
             && self.kind.as_ref().is_none_or(|kind| event.name == *kind)
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        metrics::gauge!("watchword_event_streams").decrement(1);
     }
 }
 

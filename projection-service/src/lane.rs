@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use event_store::{Journal, StoreError};
+use event_store::{Clock, Journal, StoreError, SystemClock};
 use futures::FutureExt;
 use http_kit::trace::{self, Step};
 use read_models::{ApplyError, JournalError, Lease, Projector, ProjectorState, ReadModels, Standing};
@@ -206,6 +206,11 @@ impl Lane {
         #[expect(clippy::cast_precision_loss, reason = "a batch is short")]
         metrics::histogram!("watchword_projection_batch_events", "projection" => name)
             .record(batch.len() as f64);
+        if let Some(last) = batch.last() {
+            let delay = SystemClock.now().duration_since(last.recorded.at);
+            metrics::histogram!("watchword_projection_delay_seconds", "projection" => name)
+                .record(delay.as_secs_f64().max(0.0));
+        }
         Ok(batch.len())
     }
 

@@ -51,6 +51,9 @@ impl Sharing {
                 _ => {}
             }
             heard = failure.is_none();
+            if !heard {
+                metrics::counter!("watchword_projection_lease_errors_total").increment(1);
+            }
             self.rest(&mut signals).await;
         }
     }
@@ -70,6 +73,7 @@ impl Sharing {
 
     async fn beat(&self, signals: &Signals) -> Result<(), StoreError> {
         let nodes = self.leases.announce(&self.node, self.lasts).await?;
+        metrics::gauge!("watchword_projection_nodes").set(u32::try_from(nodes).unwrap_or(u32::MAX));
         for lane in self.lanes.iter().filter(|lane| lane.lease.borrow().is_some()) {
             let state = lane.state.borrow().clone();
             self.leases.renew(&*lane.projector, &self.node, self.lasts, &state).await?;
@@ -111,7 +115,10 @@ impl Sharing {
         let free = self.lanes.iter().filter(|lane| holder(lane).is_none());
         for lane in free.take(share.saturating_sub(mine.len())) {
             if self.leases.take(&*lane.projector, &self.node, self.lasts).await? {
-                tracing::info!(projector = lane.projector.name(), nodes, "projector taken");
+                let projector = lane.projector.name();
+                tracing::info!(projector, nodes, "projector taken");
+                metrics::counter!("watchword_projection_leases_taken_total", "projection" => projector)
+                    .increment(1);
                 changed = true;
             }
         }

@@ -1,9 +1,9 @@
 //! The database that holds the read models: a file, or a schema of a PostgreSQL database.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use event_store::Location;
+use event_store::{Location, measure};
 use event_store::sqlite::file::looking;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
@@ -23,6 +23,10 @@ const DDL_LOCK: i64 = APPLICATION_ID;
 
 const CHECKPOINTS: &str =
     "CREATE TABLE checkpoints (projector TEXT PRIMARY KEY, position INTEGER NOT NULL, event BLOB) STRICT";
+
+/// The pools, as metrics name them.
+const READERS: &str = "read_models";
+const WRITERS: &str = "projectors";
 
 const SQLITE_READERS: u32 = 4;
 const POSTGRES_READERS: u32 = 8;
@@ -119,9 +123,26 @@ impl Database {
 
     /// Asks for rows. In PostgreSQL, what is asked here can change nothing.
     pub async fn read(&self, query: Query) -> Result<Vec<Row>, sqlx::Error> {
-        match self {
+        let begun = Instant::now();
+        let rows = match self {
             Self::Sqlite { readers, .. } => on_sqlite(readers, &query).await,
             Self::Postgres { readers, .. } => on_postgres(readers, &query).await,
+        };
+        metrics::histogram!("watchword_read_models_query_seconds").record(begun.elapsed());
+        rows
+    }
+
+    /// Tells metrics of the connections.
+    pub fn measure(&self) {
+        match self {
+            Self::Sqlite { writer, readers } => {
+                measure::pool(READERS, readers.size(), readers.num_idle(), readers.options().get_max_connections());
+                measure::pool(WRITERS, writer.size(), writer.num_idle(), writer.options().get_max_connections());
+            }
+            Self::Postgres { writers, readers } => {
+                measure::pool(READERS, readers.size(), readers.num_idle(), readers.options().get_max_connections());
+                measure::pool(WRITERS, writers.size(), writers.num_idle(), writers.options().get_max_connections());
+            }
         }
     }
 

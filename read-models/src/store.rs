@@ -59,6 +59,11 @@ impl ReadModels {
         Ok(models)
     }
 
+    /// Tells metrics of the connections.
+    pub fn measure(&self) {
+        self.database.measure();
+    }
+
     /// Ends all connections; what follows fails.
     pub async fn close(&self) {
         self.database.close().await;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use test_services::{Nats, Postgres};
+use tests::collector::Collector;
 use tests::{PASSWORD, Server, assert_gapless, email};
 
 use crate::MASTER_KEY;
@@ -146,6 +147,48 @@ async fn each_role_answers_its_own_routes_and_documents_all_of_them() {
     assert!(ready["checks"]["relay"]["ok"] == true && ready["checks"]["read_models"].is_null(), "{ready}");
     let ready = projections.get("/readyz").await.expect(200).json();
     assert!(ready["checks"]["relay"].is_null() && ready["checks"]["read_models"]["ok"] == true, "{ready}");
+}
+
+#[tokio::test]
+async fn a_request_is_one_trace_over_all_processes() {
+    let (collector, database, nats) = (Collector::start().await, Postgres::shared().database(), Nats::start());
+    let (endpoint, nats_url) = (collector.endpoint(), nats.url());
+    let environment = [
+        ("WATCHWORD_JOURNAL_URL", database.as_str()),
+        ("WATCHWORD_NATS_URL", nats_url.as_str()),
+        ("WATCHWORD_MASTER_KEY", MASTER_KEY),
+        ("WATCHWORD_PUBLIC_URL", "https://login.example.com"),
+        ("WATCHWORD_OTLP_ENDPOINT", endpoint.as_str()),
+    ];
+    let commands = Server::start_role("commands", &environment).await;
+    let _projections = Server::start_role("projections", &environment).await;
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let body = json!({"email": email("ada"), "password": PASSWORD});
+    let register = commands.default_app().post("auth/register").json(&body);
+    register.header("traceparent", &format!("00-{trace}-00f067aa0ba902b7-01")).await.expect(201);
+
+    // Two events, each published and applied by five projectors; the request with its hash, decision and append.
+    let spans = collector.trace(trace, 16).await;
+    let request = spans.iter().find(|span| span.kind == 2).expect("the request is a span");
+    assert_eq!(request.parent, "00f067aa0ba902b7");
+    let of_role = |role: &str| -> Vec<String> {
+        let spans = spans.iter().filter(|span| span.process["watchword.role"] == role);
+        let events = spans.filter(|span| span.attributes.contains_key("watchword.event.position"));
+        events
+            .map(|span| {
+                assert_eq!(span.parent, request.id, "{span:?}");
+                format!("{} {}", span.name, span.attributes["watchword.event.type"])
+            })
+            .collect()
+    };
+    let (published, applied) = (of_role("commands"), of_role("projections"));
+    for event in ["UserRegistered", "SessionStarted"] {
+        assert!(published.contains(&format!("publish WATCHWORD {event}")), "{published:?}");
+        for model in ["login_checks", "users", "sessions", "stats", "audit_log"] {
+            assert!(applied.contains(&format!("apply {model} {event}")), "{applied:?}");
+        }
+    }
+    assert_eq!((published.len(), applied.len()), (2, 10));
 }
 
 /// A file is of one process: the refusal says what to do.

@@ -22,8 +22,14 @@ pub async fn connect(nats: &Nats) -> anyhow::Result<Client> {
             LONGEST_RETRY.min(Duration::from_millis(50) * attempts.try_into().unwrap_or(u32::MAX))
         })
         .event_callback(async |event| match event {
-            Event::Connected => tracing::info!("NATS is connected"),
-            Event::Disconnected => tracing::warn!("NATS is disconnected; it is tried again until it is back"),
+            Event::Connected => {
+                tracing::info!("NATS is connected");
+                metrics::gauge!("watchword_nats_connected").set(1);
+            }
+            Event::Disconnected => {
+                tracing::warn!("NATS is disconnected; it is tried again until it is back");
+                metrics::gauge!("watchword_nats_connected").set(0);
+            }
             other => tracing::debug!(event = %other, "NATS"),
         });
     if let Some(path) = &nats.credentials {
@@ -35,6 +41,7 @@ pub async fn connect(nats: &Nats) -> anyhow::Result<Client> {
     if let Some((user, password)) = servers.iter().find_map(user_and_password) {
         options = options.user_and_password(user, password);
     }
+    metrics::gauge!("watchword_nats_connected").set(0);
     options.connect(servers).await.context("the NATS client cannot be started")
 }
 

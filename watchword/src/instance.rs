@@ -235,6 +235,7 @@ impl Instance {
             None => None,
         };
         let mut services = OpenApiRouter::new();
+        let mut commands = None;
         if role != Role::Projections {
             let claims = JournalClaims::new(Arc::clone(&journal), Arc::clone(&stores.lookup));
             let locate: Arc<dyn LocateUser> = match &stores.read_models {
@@ -246,21 +247,22 @@ impl Instance {
                 threads: config.hashing_threads.map(NonZeroUsize::get),
                 queue: config.hashing_queue.map(NonZeroUsize::get),
             })?;
-            let commands = CommandService::start(command_service::Parts {
+            let service = CommandService::start(command_service::Parts {
                 repository: Arc::clone(&repository),
                 clock: Arc::clone(&clock),
                 key_store: Arc::clone(&stores.key_store),
                 lookup: Arc::clone(&stores.lookup),
                 tokens: tokens.clone(),
-                access_tokens,
+                access_tokens: Arc::clone(&access_tokens),
                 authenticator: Arc::clone(&authenticator),
                 limits: Arc::clone(&limits),
                 locate,
                 passwords,
                 settings: command_service::Settings { lockout: config.lockout },
             });
-            bootstrap(config, &commands).await?;
-            services = services.merge(commands.router());
+            bootstrap(config, &service).await?;
+            services = services.merge(Arc::clone(&service).router());
+            commands = Some(service);
         }
         let mut projections = None;
         if let Some(models) = &stores.read_models {
@@ -286,6 +288,10 @@ impl Instance {
             .map(|(nats, settings)| Arc::new(Relay::start(nats, Arc::clone(&journal), settings)));
         let health = Arc::new(Health {
             journal,
+            repository: Arc::clone(&repository),
+            access_tokens,
+            limits: Arc::clone(&limits),
+            commands,
             key_store: Arc::clone(&stores.key_store),
             read_models: stores.read_models.clone(),
             projections: projections.clone(),
@@ -438,9 +444,13 @@ impl LocateUser for LocateByModel {
     }
 }
 
-/// What readiness rests on.
+/// What readiness rests on, and what metrics tell of.
 pub struct Health {
-    pub journal: Arc<dyn Journal>,
+    journal: Arc<dyn Journal>,
+    repository: Arc<Repository>,
+    access_tokens: Arc<AccessTokens>,
+    limits: Arc<RateLimits>,
+    commands: Option<Arc<CommandService>>,
     key_store: Arc<KeyStore>,
     read_models: Option<Arc<ReadModels>>,
     projections: Option<Arc<ProjectionService>>,
@@ -485,6 +495,23 @@ impl Health {
             checks["relay"] = relay_check(&relay.status());
         }
         (ready, checks)
+    }
+
+    /// Tells metrics what there is at this moment. It asks no store, so that it answers when none does.
+    pub fn measure(&self) {
+        #[expect(clippy::cast_precision_loss, reason = "a gauge need not be exact past 2^53 events")]
+        metrics::gauge!("journal_head").set(*self.journal.watch_head().borrow() as f64);
+        self.journal.measure();
+        self.repository.measure();
+        self.key_store.measure();
+        if let Some(read_models) = &self.read_models {
+            read_models.measure();
+        }
+        self.access_tokens.measure();
+        self.limits.measure();
+        if let Some(commands) = &self.commands {
+            commands.measure();
+        }
     }
 
     /// Reads the newest event, and answers with its position.

@@ -131,8 +131,10 @@ async fn serve_with(
         });
         let connection = connections.watch(http.serve_connection(TokioIo::new(stream), answer));
         tokio::spawn(async move {
+            metrics::gauge!("watchword_http_connections").increment(1);
             // It can only fail by what the client did, and nobody is there to hear of it.
             let _ = connection.await;
+            metrics::gauge!("watchword_http_connections").decrement(1);
         });
     }
     drop(listener);

@@ -156,7 +156,8 @@ impl SpanExporter for Exporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len();
         let sent = self.exporter.export(batch).await;
-        self.waiting.fetch_sub(spans, Ordering::Relaxed);
+        let waiting = self.waiting.fetch_sub(spans, Ordering::Relaxed) - spans;
+        metrics::gauge!("watchword_trace_waiting_spans").set(u32::try_from(waiting).unwrap_or(u32::MAX));
         count(if sent.is_ok() { "sent" } else { "failed" }, spans as u64);
         match (&sent, self.is_away.swap(sent.is_err(), Ordering::Relaxed)) {
             (Err(error), false) => {

@@ -10,6 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool};
 
 use super::{First, WrappedKeys};
 use crate::journal::{OpenError, StoreError};
+use crate::measure;
 use crate::postgres::schema::Schema;
 use crate::postgres::{Migrated, PostgresSettings, PostgresUrl};
 
@@ -198,6 +199,11 @@ impl WrappedKeys for PostgresKeys {
         });
         kept.await?;
         Ok(())
+    }
+
+    fn measure(&self) {
+        let pool = &self.pool;
+        measure::pool("key_store", pool.size(), pool.num_idle(), pool.options().get_max_connections());
     }
 
     async fn close(&self) {

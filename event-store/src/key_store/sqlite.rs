@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{First, WrappedKeys};
 use crate::journal::{OpenError, StoreError};
+use crate::measure;
 use crate::sqlite::file::{self, Kind};
 
 const KIND: Kind = Kind {
@@ -167,6 +168,11 @@ impl WrappedKeys for SqliteKeys {
     ) -> Result<(), StoreError> {
         let (app, kid, alg) = (app.clone(), kid.to_owned(), alg.to_owned());
         self.ask(|answer| Request::SigningKey { app, kid, alg, wrapped, answer }).await
+    }
+
+    fn measure(&self) {
+        let pool = &self.readers;
+        measure::pool("key_store", pool.size(), pool.num_idle(), pool.options().get_max_connections());
     }
 
     async fn close(&self) {

@@ -20,6 +20,7 @@ pub(super) async fn follow(pool: PgPool, settings: PostgresSettings, head: Arc<w
     loop {
         if let Err(error) = listen(&pool, &head, &mut looks).await {
             tracing::warn!(%error, "no notifications of new events: looking for them every {:?}", settings.poll);
+            metrics::counter!("watchword_postgres_failures_total", "of" => "listen").increment(1);
         }
         looks.tick().await;
         look(&pool, &head).await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// The role that every connection of the service works as. It may read and append, and change no event.
 pub(crate) const ROLE: &str = "watchword_service";
@@ -59,6 +59,7 @@ impl PostgresSettings {
     async fn prepare(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         // It is made of constants and a number.
         connection.execute(sqlx::raw_sql(AssertSqlSafe(self.session()))).await?;
+        metrics::counter!("watchword_postgres_connects_total").increment(1);
         Ok(())
     }
 
@@ -92,33 +93,40 @@ impl PostgresSettings {
     where
         F: Future<Output = Result<T, sqlx::Error>> + Send,
     {
+        let begun = Instant::now();
         let mut pauses = Pauses::new(self.connect_timeout);
-        loop {
+        let done = loop {
             let attempt = timeout(self.answer_timeout(), run()).await;
             match attempt.unwrap_or_else(|_| Err(timed_out("no answer"))) {
-                Err(error) if is_connection(&error) && pauses.next().await => {
+                Err(error) if is_connection(&error) => {
+                    metrics::counter!("watchword_postgres_failures_total", "of" => "read").increment(1);
+                    if !pauses.next().await {
+                        break Err(error);
+                    }
                     tracing::debug!(%error, "the database is asked again");
                 }
-                done => return done,
+                done => break done,
             }
-        }
+        };
+        metrics::histogram!("watchword_postgres_read_seconds").record(begun.elapsed());
+        done
     }
 }
 
 /// Pauses between attempts: from 10 ms, doubled up to a second, until time is up.
 pub(crate) struct Pauses {
-    until: tokio::time::Instant,
+    until: Instant,
     pause: Duration,
 }
 
 impl Pauses {
     pub(crate) fn new(patience: Duration) -> Self {
-        Self { until: tokio::time::Instant::now() + patience, pause: Duration::from_millis(10) }
+        Self { until: Instant::now() + patience, pause: Duration::from_millis(10) }
     }
 
     /// Waits, unless time is up.
     pub(crate) async fn next(&mut self) -> bool {
-        if tokio::time::Instant::now() + self.pause > self.until {
+        if Instant::now() + self.pause > self.until {
             return false;
         }
         tokio::time::sleep(self.pause).await;

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::batch::{Answers, Batch};
 use super::session::{Pauses, PostgresSettings, is_connection, timed_out};
 use crate::journal::{Append, AppendError, Appended};
+use crate::measure;
 
 /// How many appends are committed together at most: more would make the first of them wait too long, and other nodes
 /// for their turn.
@@ -61,7 +62,10 @@ impl Writer {
             if appends.is_empty() {
                 continue;
             }
-            for (waiting, answer) in waiting.into_iter().zip(self.append_all(&appends).await) {
+            let begun = Instant::now();
+            let answers = self.append_all(&appends).await;
+            measure::group(appends.len(), begun.elapsed());
+            for (waiting, answer) in waiting.into_iter().zip(answers) {
                 // Whoever went away can ask again under the same idempotency key.
                 let _ = waiting.send(answer);
             }
@@ -99,6 +103,7 @@ impl Writer {
                 }
             };
             tracing::warn!(%error, "the journal could not append");
+            metrics::counter!("watchword_postgres_failures_total", "of" => "append").increment(1);
             if !again || !pauses.next().await {
                 let error = error.to_string();
                 let error =

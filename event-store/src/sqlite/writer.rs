@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::sync::Arc;
+use std::time::Instant;
 
 use domain::StreamId;
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions};
@@ -16,6 +17,7 @@ use crate::checksum::checksum;
 use crate::journal::{
     Append, AppendError, Appended, Claim, Idempotency, Snapshot, StoreError, StoredIdempotency,
 };
+use crate::measure;
 
 /// How many requests are committed together at most: more would make the first of them wait too long.
 const GROUP: usize = 512;
@@ -95,7 +97,9 @@ impl Writer {
                 };
             }
             if !appends.is_empty() {
+                let (count, begun) = (appends.len(), Instant::now());
                 self.append_all(appends).await;
+                measure::group(count, begun.elapsed());
             }
             for (stream, snapshot, answer) in snapshots {
                 // Nobody waits: the snapshot is kept all the same.

@@ -1,0 +1,33 @@
+//! Metrics that are taken when somebody asks for them, and those that the adapters have in common.
+
+use std::time::Duration;
+
+/// Tells of a cache: how much is in it, and how often something was looked for and was there, or was not.
+pub fn cache(name: &'static str, entries: usize, hits: u64, misses: u64) {
+    metrics::gauge!("watchword_cache_entries", "cache" => name).set(gauge(entries));
+    metrics::counter!("watchword_cache_hits_total", "cache" => name).absolute(hits);
+    metrics::counter!("watchword_cache_misses_total", "cache" => name).absolute(misses);
+}
+
+/// Tells of a pool: how many connections there are, how many of them nobody uses, and how many there may be.
+pub fn pool(name: &'static str, connections: u32, idle: usize, most: u32) {
+    metrics::gauge!("watchword_pool_connections", "pool" => name).set(connections);
+    metrics::gauge!("watchword_pool_idle_connections", "pool" => name).set(gauge(idle));
+    metrics::gauge!("watchword_pool_max_connections", "pool" => name).set(most);
+}
+
+/// Tells how many appends wait for the journal's writer.
+pub(crate) fn queue(waiting: usize) {
+    metrics::gauge!("watchword_journal_waiting_appends").set(gauge(waiting));
+}
+
+/// Tells of a group of appends that was committed together, or failed together.
+pub(crate) fn group(appends: usize, took: Duration) {
+    metrics::histogram!("watchword_journal_group_appends").record(gauge(appends));
+    metrics::histogram!("watchword_journal_commit_seconds").record(took);
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a metric need not be exact past 2^53")]
+fn gauge(number: usize) -> f64 {
+    number as f64
+}
