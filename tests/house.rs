@@ -202,7 +202,8 @@ fn counted() -> BTreeSet<String> {
     for package in packages {
         for (_, text) in files(&workspace().join(package).join("src"), ".rs") {
             for macro_call in ["counter!(", "gauge!(", "histogram!("] {
-                let calls = text.match_indices(macro_call).map(|(at, _)| text[at + macro_call.len()..].trim_start());
+                let calls =
+                    text.match_indices(macro_call).map(|(at, _)| text[at + macro_call.len()..].trim_start());
                 let literals = calls.filter_map(|call| call.strip_prefix('"')?.split_once('"'));
                 names.extend(literals.map(|(name, _)| name.to_owned()));
             }

@@ -35,6 +35,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+mod look;
+
+pub use look::{StreamStanding, look};
+
 /// The most messages that JetStream takes in one atomic batch.
 pub const MAX_BATCH: usize = 1000;
 /// The most bytes that are put into one batch, so that a server can hold the batches of several relays.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use domain::{StreamId, Timestamp, UserId};
 use schemas::envelope::RecordedEvent;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgRow};
+use sqlx::postgres::{PgConnectOptions, PgExecutor, PgPool, PgRow};
 use sqlx::{ConnectOptions, Row};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
@@ -29,10 +29,12 @@ use writer::{Request, Writer};
 mod batch;
 mod head;
 pub(crate) mod schema;
+mod server;
 pub(crate) mod session;
 mod writer;
 
 pub use schema::Migrated;
+pub use server::{EventRights, PostgresServer};
 pub use session::PostgresSettings;
 
 const SCHEMA: Schema = Schema {
@@ -162,15 +164,19 @@ async fn read_head(pool: &PgPool) -> Result<u64, sqlx::Error> {
 
 /// A server that was told not to care about power losses loses what it acknowledged.
 async fn warn_of_unsafe_settings(pool: &PgPool) -> Result<(), sqlx::Error> {
-    let off: Vec<String> = sqlx::query_scalar(
-        "SELECT name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off'",
-    )
-    .fetch_all(pool)
-    .await?;
+    let off = unsafe_settings(pool).await?;
     if !off.is_empty() {
         tracing::warn!(?off, "the database may lose what it acknowledged: switch these settings on");
     }
     Ok(())
+}
+
+async fn unsafe_settings<'e>(executor: impl PgExecutor<'e>) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off'",
+    )
+    .fetch_all(executor)
+    .await
 }
 
 #[async_trait]

@@ -129,7 +129,9 @@ impl Edge {
         let mut context = RequestContext {
             request_id,
             correlation_id,
-            traceparent: single(headers, &TRACEPARENT).filter(|it| trace::parse(it).is_some()).map(str::to_owned),
+            traceparent: single(headers, &TRACEPARENT)
+                .filter(|it| trace::parse(it).is_some())
+                .map(str::to_owned),
             client: Client { ip: address.map(|address| address.to_string()), user_agent },
             address,
             idempotency_key: None,

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use event_store::{Location, measure};
 use event_store::sqlite::file::looking;
+use event_store::{Location, measure};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
@@ -12,6 +12,7 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
 use crate::checkpoint::Checkpoint;
+use crate::leases::{self, Node, Standing};
 use crate::sql::{Kind, Query, Row, Transaction, on_postgres, on_sqlite};
 
 /// "WWRM": Watchword read models.
@@ -136,12 +137,32 @@ impl Database {
     pub fn measure(&self) {
         match self {
             Self::Sqlite { writer, readers } => {
-                measure::pool(READERS, readers.size(), readers.num_idle(), readers.options().get_max_connections());
-                measure::pool(WRITERS, writer.size(), writer.num_idle(), writer.options().get_max_connections());
+                measure::pool(
+                    READERS,
+                    readers.size(),
+                    readers.num_idle(),
+                    readers.options().get_max_connections(),
+                );
+                measure::pool(
+                    WRITERS,
+                    writer.size(),
+                    writer.num_idle(),
+                    writer.options().get_max_connections(),
+                );
             }
             Self::Postgres { writers, readers } => {
-                measure::pool(READERS, readers.size(), readers.num_idle(), readers.options().get_max_connections());
-                measure::pool(WRITERS, writers.size(), writers.num_idle(), writers.options().get_max_connections());
+                measure::pool(
+                    READERS,
+                    readers.size(),
+                    readers.num_idle(),
+                    readers.options().get_max_connections(),
+                );
+                measure::pool(
+                    WRITERS,
+                    writers.size(),
+                    writers.num_idle(),
+                    writers.options().get_max_connections(),
+                );
             }
         }
     }
@@ -222,6 +243,18 @@ async fn look_at_postgres(options: &PgConnectOptions) -> Result<Vec<Checkpoint>,
     }
     connection.close().await?;
     Ok(checkpoints)
+}
+
+/// Where all projectors stand and which nodes there are, if nodes share them. Changes nothing.
+pub(crate) async fn look_at_nodes(
+    location: &Location,
+) -> Result<Option<(Vec<Standing>, Vec<Node>)>, OpenError> {
+    let Location::Postgres(url) = location else { return Ok(None) };
+    let failed = |source| OpenError::failed(location, source);
+    let mut connection = url.options().connect().await.map_err(failed)?;
+    let found = leases::look(&mut connection).await.map_err(failed)?;
+    connection.close().await.map_err(failed)?;
+    Ok(Some(found))
 }
 
 async fn is_ours_or_empty(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use event_store::StoreError;
+use sqlx::PgConnection;
 
 use crate::database::Database;
 use crate::projector::{Projector, key};
-use crate::sql::{Query, Row, Value};
+use crate::sql::{Query, Row, Value, on_postgres};
 
 /// The right to write one read model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +71,30 @@ pub struct Standing {
     pub paused: bool,
     /// What its last holder said.
     pub state: ProjectorState,
+}
+
+/// A node that runs projectors, or did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Whether it was heard of in time.
+    pub is_there: bool,
+}
+
+/// What [`Leases::standings`] asks.
+const STANDINGS: &str =
+    "SELECT projector, position, CASE WHEN until > clock_timestamp() THEN holder END AS holder, epoch,
+    paused, state, failed_position, error FROM watchword_read.checkpoints ORDER BY projector";
+
+/// Where all projectors stand, and all nodes. Changes nothing; the tables must be there.
+pub(crate) async fn look(connection: &mut PgConnection) -> Result<(Vec<Standing>, Vec<Node>), sqlx::Error> {
+    let rows = on_postgres(&mut *connection, &Query::new(STANDINGS)).await?;
+    let standings = rows.iter().map(standing).collect::<Result<_, _>>()?;
+    let query = "SELECT node, until > clock_timestamp() AS there FROM watchword_read.nodes ORDER BY node";
+    let rows = on_postgres(connection, &Query::new(query)).await?;
+    let node = |row: &Row| Ok(Node { name: row.get("node")?, is_there: row.get("there")? });
+    Ok((standings, rows.iter().map(node).collect::<Result<_, sqlx::Error>>()?))
 }
 
 /// The leases of all projectors. Nodes have names; no two processes may use the same.
@@ -175,11 +200,7 @@ impl Leases {
 
     /// Where all projectors stand.
     pub async fn standings(&self) -> Result<Vec<Standing>, StoreError> {
-        let query = Query::new(
-            "SELECT projector, position, CASE WHEN until > clock_timestamp() THEN holder END AS holder, epoch,
-               paused, state, failed_position, error FROM checkpoints",
-        );
-        self.database.read(query).await?.iter().map(|row| Ok(standing(row)?)).collect()
+        self.database.read(Query::new(STANDINGS)).await?.iter().map(|row| Ok(standing(row)?)).collect()
     }
 }
 

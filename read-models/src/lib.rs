@@ -31,7 +31,7 @@ mod tests;
 
 pub use checkpoint::{Checkpoint, JournalError};
 pub use database::OpenError;
-pub use leases::{Lease, Leases, ProjectorState, Standing};
+pub use leases::{Lease, Leases, Node, ProjectorState, Standing};
 pub use page::{Page, Paging};
 pub use projector::{ApplyError, ProjectError, ProjectedEvent, Projector};
 pub use sql::Transaction;

@@ -8,7 +8,7 @@ use event_store::{Journal, Location, LookupKey, Sealer, StoreError};
 use crate::audit_log::{AuditLog, AuditLogProjector};
 use crate::checkpoint::{Checkpoint, JournalError};
 use crate::database::{self, Database, OpenError};
-use crate::leases::{Lease, Leases, milliseconds};
+use crate::leases::{Lease, Leases, Node, Standing, milliseconds};
 use crate::login_checks::{LoginChecks, LoginChecksProjector};
 use crate::projector::{ApplyError, ProjectedEvent, Projector, key};
 use crate::rows;
@@ -114,6 +114,12 @@ impl ReadModels {
     /// killed. Refuses what [`ReadModels::open`] refuses. At a file, only while nobody writes it.
     pub async fn look(location: &Location) -> Result<Vec<Checkpoint>, OpenError> {
         database::look(location).await
+    }
+
+    /// Where all projectors stand and which nodes share them; absent at a file, which one process has for itself. Changes
+    /// nothing; the tables must be there, as [`ReadModels::look`] tells.
+    pub async fn look_at_nodes(location: &Location) -> Result<Option<(Vec<Standing>, Vec<Node>)>, OpenError> {
+        database::look_at_nodes(location).await
     }
 
     /// Whether they can be read.

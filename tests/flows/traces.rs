@@ -44,19 +44,21 @@ async fn a_registration_is_one_trace_from_its_caller_to_the_read_models() {
     assert_eq!(one("hash password").parent, request.id);
     assert_eq!(one("dispatch").parent, request.id);
     let append = one("append");
-    assert_eq!((&append.parent, append.attributes["watchword.append.outcome"].as_str()), (&one("dispatch").id, "done"));
+    assert_eq!(
+        (&append.parent, append.attributes["watchword.append.outcome"].as_str()),
+        (&one("dispatch").id, "done")
+    );
     let events = server.events().await;
     let own: Vec<_> = events.iter().filter(|event| event["traceparent"].is_string()).collect();
     assert_eq!(append.attributes["watchword.append.events"], own.len().to_string());
     for event in own {
         // Whoever follows the events goes on from the request.
         assert_eq!(event["traceparent"], format!("00-{TRACE}-{}-01", request.id));
+        let position = event["position"].to_string();
         for model in READ_MODELS {
             let applied = named(&spans, &format!("apply {model}"));
-            let of_event: Vec<_> = applied
-                .iter()
-                .filter(|it| it.attributes["watchword.event.position"] == event["position"].to_string())
-                .collect();
+            let of_event: Vec<_> =
+                applied.iter().filter(|it| it.attributes["watchword.event.position"] == position).collect();
             assert_eq!(of_event.len(), 1, "{model} in {spans:?}");
             assert_eq!((&of_event[0].parent, of_event[0].kind), (&request.id, 5));
             assert_eq!(of_event[0].attributes["watchword.event.type"], event["type"].as_str().unwrap());
@@ -102,7 +104,9 @@ async fn nobody_waits_for_a_collector_that_is_away() {
     let mut failed = String::new();
     for _ in 0..1000 {
         let metrics = server.get("/metrics").await.expect(200).text;
-        if let Some(line) = metrics.lines().find(|it| it.starts_with("watchword_trace_spans_total{outcome=\"failed\"}")) {
+        if let Some(line) =
+            metrics.lines().find(|it| it.starts_with("watchword_trace_spans_total{outcome=\"failed\"}"))
+        {
             failed = line.to_owned();
             break;
         }

@@ -7,6 +7,7 @@ use serde_json::json;
 use test_services::Postgres;
 use tests::{PASSWORD, Server, assert_gapless, email, of_type};
 
+mod doctor;
 mod histories;
 mod roles;
 

@@ -151,7 +151,8 @@ async fn each_role_answers_its_own_routes_and_documents_all_of_them() {
 
 #[tokio::test]
 async fn a_request_is_one_trace_over_all_processes() {
-    let (collector, database, nats) = (Collector::start().await, Postgres::shared().database(), Nats::start());
+    let (collector, database, nats) =
+        (Collector::start().await, Postgres::shared().database(), Nats::start());
     let (endpoint, nats_url) = (collector.endpoint(), nats.url());
     let environment = [
         ("WATCHWORD_JOURNAL_URL", database.as_str()),

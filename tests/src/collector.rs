@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -68,14 +69,19 @@ impl Collector {
 
     /// All spans so far.
     pub fn spans(&self) -> Vec<Span> {
-        self.bodies().iter().flat_map(|body| spans(body)).collect()
+        self.bodies().iter().flat_map(spans).collect()
     }
 
     /// The spans of a trace, as soon as there are so many of them.
     pub async fn trace(&self, trace: &str, count: usize) -> Vec<Span> {
+        self.until(count, |span| span.trace == trace).await
+    }
+
+    /// The spans of which something is true, as soon as there are so many of them.
+    pub async fn until(&self, count: usize, is_one: impl Fn(&Span) -> bool) -> Vec<Span> {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
-            let spans: Vec<Span> = self.spans().into_iter().filter(|span| span.trace == trace).collect();
+            let spans: Vec<Span> = self.spans().into_iter().filter(|span| is_one(span)).collect();
             if spans.len() >= count {
                 return spans;
             }
@@ -116,8 +122,16 @@ fn spans(body: &Bytes) -> Vec<Span> {
     for resource in request.resource_spans {
         let process = texts(resource.resource.map(|it| it.attributes).unwrap_or_default());
         for span in resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
-            assert!(span.end_time_unix_nano >= span.start_time_unix_nano, "{} took less than no time", span.name);
-            assert!(span.events.is_empty() && span.links.is_empty(), "{} tells of more than itself", span.name);
+            assert!(
+                span.end_time_unix_nano >= span.start_time_unix_nano,
+                "{} took less than no time",
+                span.name
+            );
+            assert!(
+                span.events.is_empty() && span.links.is_empty(),
+                "{} tells of more than itself",
+                span.name
+            );
             found.push(Span {
                 name: span.name,
                 kind: span.kind,
@@ -143,5 +157,8 @@ fn texts(attributes: Vec<KeyValue>) -> BTreeMap<String, String> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a string takes everything");
+        text
+    })
 }

@@ -1,12 +1,10 @@
 //! `doctor`: what is wrong, and what to do about it. Changes nothing.
 
 use std::io::Write;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use axum::http::Method;
 use event_store::sqlite::file::integrity_faults;
 use event_store::{
     Clock, Journal, JournalLock, KeyStore, MasterKey, OpenError, Repository, Sealer, SqliteJournal,
@@ -15,13 +13,17 @@ use event_store::{
 use read_models::{Checkpoint, JournalError, ReadModels};
 use serde_json::{Value, json};
 
-use crate::channel::HttpClient;
 use crate::config::{Config, ConfigError, KEYS, refuse_world_readable, variable};
 use crate::data_dir::{self, State};
 use crate::databases::{Databases, will_do};
 use crate::journal_check;
 use crate::progress::{self, Progress};
 use crate::rotate_master_key;
+
+mod cluster;
+mod running;
+
+use running::{port, running};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Verdict {
@@ -258,6 +260,7 @@ async fn in_databases(
         Ok(_) => findings.fine("listen", format!("{} is free", config.listen)),
         Err(_) => running(findings, config.listen).await,
     }
+    cluster::servers(findings, config, databases).await;
     let found = match databases.look().await {
         Ok(found) => found,
         Err(error) => {
@@ -287,7 +290,11 @@ async fn in_databases(
             let head = journal.head().await.unwrap_or_default();
             findings.fine("journal", format!("{}: {head} events", databases.journal));
             findings.fine("key store", format!("{}: opens with the master key", databases.key_store));
+            cluster::rights(findings, databases).await;
             read_models(findings, config, &*journal).await;
+            if let Some(nats) = &config.nats {
+                cluster::stream(findings, nats, journal.clone()).await;
+            }
             events(findings, journal.clone(), key_store.clone(), head).await;
             journal.close().await;
             key_store.close().await;
@@ -366,9 +373,16 @@ async fn read_models(findings: &mut Findings, config: &Config, journal: &dyn Jou
         pages(findings, "read models", path, &remedy).await;
     }
     let head = journal.head().await.unwrap_or_default();
+    match (file, checkpoints.is_empty()) {
+        (None, true) => findings.fine("read models", "not there; the first projection node builds them"),
+        (None, false) => cluster::projectors(findings, config, head).await,
+        (Some(_), _) => {}
+    }
     for checkpoint in checkpoints {
         let Checkpoint { projector, position, .. } = &checkpoint;
         match checkpoint.check_journal(journal).await {
+            // Where they stand was told above.
+            Ok(()) if file.is_none() => {}
             Ok(()) if *position == head => {
                 findings.fine("read models", format!("{projector} is at event {position}, as the journal"));
             }
@@ -390,69 +404,5 @@ async fn read_models(findings: &mut Findings, config: &Config, journal: &dyn Jou
                 findings.fault("read models", format!("{projector} cannot be compared with the journal: {error}. {RESTORE}"));
             }
         }
-    }
-}
-
-/// Asks the server that holds the data folder.
-async fn running(findings: &mut Findings, listen: SocketAddr) {
-    let host = if listen.ip().is_unspecified() {
-        format!("127.0.0.1:{}", listen.port())
-    } else {
-        listen.to_string()
-    };
-    let url = format!("http://{host}");
-    let asked = async {
-        let client = HttpClient::new(url.parse()?)?;
-        client.send(Method::GET, "/readyz", None, &[], None).await
-    };
-    let Ok(answer) = asked.await else {
-        findings.warning(
-                "server",
-                format!("does not answer at {url}. If it listens elsewhere, run this with the same configuration (WATCHWORD_LISTEN)"),
-            );
-        return;
-    };
-    if answer.is_success() {
-        findings.fine("server", format!("ready at {url}"));
-    } else {
-        findings.fault("server", format!("answers at {url} but is not ready; its log says why"));
-    }
-    for store in ["journal", "key_store", "read_models"] {
-        if answer.json["checks"][store]["ok"] == false {
-            findings.fault("server", format!("its {store} cannot be read; its log says why"));
-        }
-    }
-    if let Some(relay) = answer.json["checks"].get("relay") {
-        let lag = &relay["lag"];
-        match relay["state"].as_str() {
-            Some("stopped") => findings.fault(
-                "relay",
-                format!("stands still, {lag} events behind. The server's log says why, and what to do"),
-            ),
-            Some("interrupted") => findings
-                .warning("relay", format!("{lag} events behind, and tries again. The server's log says why")),
-            _ => findings.fine("relay", format!("at event {}, {lag} behind", relay["position"])),
-        }
-    }
-    for projector in answer.json["checks"]["projectors"].as_array().into_iter().flatten() {
-        let name = projector["name"].as_str().unwrap_or("?");
-        let state = projector["state"].as_str().unwrap_or("?");
-        let text =
-            format!("{name}: {state}, at event {}, {} behind", projector["position"], projector["lag"]);
-        if state == "failed" {
-            findings.fault("projector", format!("{text}. The server's log and GET /v1/projections say why; stop the server and run this again"));
-        } else {
-            findings.fine("projector", text);
-        }
-    }
-}
-
-fn port(findings: &mut Findings, listen: SocketAddr) {
-    match std::net::TcpListener::bind(listen) {
-        Ok(_) => findings.fine("listen", format!("{listen} is free")),
-        Err(error) => findings.fault(
-            "listen",
-            format!("cannot listen on {listen}: {error}. Stop what listens there, or set listen (WATCHWORD_LISTEN) to another address"),
-        ),
     }
 }

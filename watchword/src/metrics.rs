@@ -55,8 +55,16 @@ impl Metric {
 const CACHES: &[&str] = &["aggregates", "data_keys", "access_tokens", "signing_keys"];
 const LIMITS: &[&str] = &["credentials", "general"];
 const POOLS: &[&str] = &["journal", "key_store", "read_models", "projectors"];
-const OUTCOMES: &[&str] =
-    &["done", "replayed", "conflict", "claim_taken", "idempotency_key_reused", "empty", "unknown", "unavailable"];
+const OUTCOMES: &[&str] = &[
+    "done",
+    "replayed",
+    "conflict",
+    "claim_taken",
+    "idempotency_key_reused",
+    "empty",
+    "unknown",
+    "unavailable",
+];
 
 /// Every metric there is. `deploy/README.md` has them as a table.
 #[rustfmt::skip]
@@ -177,15 +185,22 @@ pub fn render() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write;
+
     use super::*;
 
     #[test]
     fn the_table_for_operators_is_this_one() {
         let mut table = String::from("| metric | kind | labels | what it is |\n|---|---|---|---|\n");
         for Metric { kind, name, label, values, meaning } in METRICS {
-            let labels = if values.is_empty() { (*label).to_owned() } else { format!("{label}: {}", values.join(", ")) };
+            let labels = if values.is_empty() {
+                (*label).to_owned()
+            } else {
+                format!("{label}: {}", values.join(", "))
+            };
             let kind = format!("{kind:?}").to_lowercase();
-            table.push_str(&format!("| `{name}` | {kind} | {labels} | {meaning} |\n"));
+            writeln!(table, "| `{name}` | {kind} | {labels} | {meaning} |")
+                .expect("a string takes everything");
         }
         let manual = include_str!("../../deploy/README.md");
         assert!(manual.contains(&table), "deploy/README.md should have this table:\n{table}");

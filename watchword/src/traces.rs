@@ -3,8 +3,9 @@
 //! A collector is none of the service's business. Spans wait in a queue of fixed length, a thread of its own sends them,
 //! and what finds the queue full or the collector away is dropped and counted.
 
-use std::sync::Arc;
+use std::error::Error;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -63,21 +64,24 @@ pub struct Traces(SdkTracerProvider);
 impl Traces {
     /// Starts, within the runtime that the requests are made on.
     pub fn start(settings: &TraceSettings, role: Role) -> anyhow::Result<Self> {
-        let mut client = reqwest::Client::builder().timeout(PATIENCE).redirect(reqwest::redirect::Policy::none());
+        let mut client =
+            reqwest::Client::builder().timeout(PATIENCE).redirect(reqwest::redirect::Policy::none());
         if settings.endpoint.scheme() == "http" {
             // It needs no certificates, and the machine may have none.
             client = client.tls_certs_only([]);
         }
         let client = client.build().context("the client for traces cannot be made")?;
+        let reason = Arc::<Mutex<String>>::default();
         let exporter = opentelemetry_otlp::SpanExporter::builder()
             .with_http()
-            .with_http_client(Client { client, runtime: Handle::current() })
+            .with_http_client(Client { http: client, runtime: Handle::current(), reason: reason.clone() })
             .with_endpoint(settings.url())
             .with_timeout(PATIENCE)
             .build()
             .context("traces cannot be sent to otlp_endpoint (WATCHWORD_OTLP_ENDPOINT)")?;
         let waiting = Arc::new(AtomicUsize::new(0));
-        let exporter = Exporter { exporter, waiting: waiting.clone(), is_away: AtomicBool::new(false) };
+        let exporter =
+            Exporter { inner: exporter, waiting: waiting.clone(), is_away: AtomicBool::new(false), reason };
         let config = BatchConfigBuilder::default()
             .with_max_queue_size(QUEUE)
             .with_max_export_batch_size(BATCH)
@@ -147,21 +151,24 @@ impl SpanProcessor for Queue {
 /// Counts what became of spans, and says so when the collector goes away or comes back.
 #[derive(Debug)]
 struct Exporter {
-    exporter: opentelemetry_otlp::SpanExporter,
+    inner: opentelemetry_otlp::SpanExporter,
     waiting: Arc<AtomicUsize>,
     is_away: AtomicBool,
+    /// Why the last request failed: the library tells only that it did.
+    reason: Arc<Mutex<String>>,
 }
 
 impl SpanExporter for Exporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len();
-        let sent = self.exporter.export(batch).await;
+        let sent = self.inner.export(batch).await;
         let waiting = self.waiting.fetch_sub(spans, Ordering::Relaxed) - spans;
         metrics::gauge!("watchword_trace_waiting_spans").set(u32::try_from(waiting).unwrap_or(u32::MAX));
         count(if sent.is_ok() { "sent" } else { "failed" }, spans as u64);
         match (&sent, self.is_away.swap(sent.is_err(), Ordering::Relaxed)) {
             (Err(error), false) => {
-                tracing::warn!(%error, "the collector of traces takes none: they are dropped until it does");
+                let reason = self.reason.lock().map(|reason| reason.clone()).unwrap_or_default();
+                tracing::warn!(%error, reason, "the collector of traces takes none: they are dropped until it does");
             }
             (Ok(()), true) => tracing::info!("the collector takes traces again"),
             _ => {}
@@ -170,11 +177,11 @@ impl SpanExporter for Exporter {
     }
 
     fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.exporter.shutdown_with_timeout(timeout)
+        self.inner.shutdown_with_timeout(timeout)
     }
 
     fn set_resource(&mut self, resource: &Resource) {
-        self.exporter.set_resource(resource);
+        self.inner.set_resource(resource);
     }
 }
 
@@ -185,15 +192,16 @@ fn count(outcome: &'static str, spans: u64) {
 /// Makes requests on the runtime, for a thread that is none of its own.
 #[derive(Debug)]
 struct Client {
-    client: reqwest::Client,
+    http: reqwest::Client,
     runtime: Handle,
+    reason: Arc<Mutex<String>>,
 }
 
 #[async_trait]
 impl HttpClient for Client {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let request = reqwest::Request::try_from(request)?;
-        let client = self.client.clone();
+        let client = self.http.clone();
         let sent = self.runtime.spawn(async move {
             let answer = client.execute(request).await?;
             let (status, headers) = (answer.status(), answer.headers().clone());
@@ -201,6 +209,12 @@ impl HttpClient for Client {
             (*response.status_mut(), *response.headers_mut()) = (status, headers);
             Ok::<_, reqwest::Error>(response)
         });
-        Ok(sent.await??)
+        let sent = sent.await?;
+        if let (Err(error), Ok(mut reason)) = (&sent, self.reason.lock()) {
+            let error = error as &dyn Error;
+            let causes = std::iter::successors(Some(error), |error| (*error).source());
+            *reason = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+        }
+        Ok(sent?)
     }
 }

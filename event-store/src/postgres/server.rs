@@ -1,0 +1,126 @@
+//! What is to be known of a PostgreSQL server before one relies on it. Looking changes nothing.
+
+use std::time::{Duration, Instant};
+
+use domain::Timestamp;
+use sqlx::{ConnectOptions, Connection, PgConnection};
+use tokio::time::timeout;
+
+use super::PostgresUrl;
+use super::session::{PostgresSettings, ROLE, timed_out};
+use crate::clock::{Clock, SystemClock};
+use crate::journal::{OpenError, StoreError};
+
+/// A PostgreSQL server, as it presents itself to the user that a node logs in as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PostgresServer {
+    /// Its version, such as `17.2`.
+    pub version: String,
+    /// The first number of that.
+    pub major: u32,
+    /// Whether it only follows another one, and takes no writes.
+    pub is_replica: bool,
+    /// Settings that are off though without them it loses what it acknowledged.
+    pub unsafe_settings: Vec<String>,
+    /// How many connections it has, of all its users.
+    pub connections: u32,
+    /// How many it may have.
+    pub max_connections: u32,
+    /// How far its clock is from this machine's, either way, at least.
+    pub clock_skew: Duration,
+    /// Who asked.
+    pub user: String,
+}
+
+/// What a node could do to events that were appended, if somebody else spoke in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventRights {
+    /// Of UPDATE, DELETE and TRUNCATE, those that the service's role has. It should have none.
+    pub of_role: Vec<String>,
+    /// Whether the user that the node logs in as owns the events, or is a superuser: it may do whatever it likes.
+    pub user_is_owner: bool,
+}
+
+impl PostgresServer {
+    /// Asks the server of this database.
+    pub async fn look(url: &PostgresUrl, settings: &PostgresSettings) -> Result<Self, OpenError> {
+        let failed =
+            |error: sqlx::Error| OpenError::Failed { path: url.to_string(), reason: error.to_string() };
+        let looked = timeout(settings.connect_timeout, async {
+            let mut connection = url.0.connect().await?;
+            let server = Self::ask(&mut connection).await?;
+            connection.close().await?;
+            Ok(server)
+        });
+        looked.await.unwrap_or_else(|_| Err(timed_out("the database does not answer"))).map_err(failed)
+    }
+
+    async fn ask(connection: &mut PgConnection) -> Result<Self, sqlx::Error> {
+        let (version, number, is_replica, user): (String, i32, bool, String) = sqlx::query_as(
+            "SELECT split_part(current_setting('server_version'), ' ', 1),
+                 current_setting('server_version_num')::integer, pg_is_in_recovery(), current_user::text",
+        )
+        .fetch_one(&mut *connection)
+        .await?;
+        let (connections, max_connections): (i64, i32) = sqlx::query_as(
+            "SELECT (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
+                 current_setting('max_connections')::integer",
+        )
+        .fetch_one(&mut *connection)
+        .await?;
+        let unsafe_settings = super::unsafe_settings(&mut *connection).await?;
+        // The answer was made at some moment between these two.
+        let (asked, waited) = (SystemClock.now(), Instant::now());
+        let micros: i64 =
+            sqlx::query_scalar("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+                .fetch_one(connection)
+                .await?;
+        let (waited, there) = (waited.elapsed(), Timestamp::from_microsecond(micros).unwrap_or(asked));
+        let apart = there.duration_since(asked);
+        let skew = if apart.is_negative() {
+            apart.unsigned_abs()
+        } else {
+            apart.unsigned_abs().saturating_sub(waited)
+        };
+        Ok(Self {
+            version,
+            major: u32::try_from(number / 10_000).unwrap_or_default(),
+            is_replica,
+            unsafe_settings,
+            connections: u32::try_from(connections).unwrap_or(u32::MAX),
+            max_connections: u32::try_from(max_connections).unwrap_or_default(),
+            clock_skew: skew,
+            user,
+        })
+    }
+}
+
+impl EventRights {
+    /// Asks the journal's database, in which there must be a journal.
+    pub async fn look(url: &PostgresUrl, settings: &PostgresSettings) -> Result<Self, StoreError> {
+        let looked = timeout(settings.connect_timeout, async {
+            let mut connection = url.0.connect().await?;
+            let rights = Self::ask(&mut connection).await?;
+            connection.close().await?;
+            Ok(rights)
+        });
+        Ok(looked.await.unwrap_or_else(|_| Err(timed_out("the database does not answer")))?)
+    }
+
+    async fn ask(connection: &mut PgConnection) -> Result<Self, sqlx::Error> {
+        let of_role: Vec<String> = sqlx::query_scalar(
+            "SELECT may FROM unnest(ARRAY['UPDATE', 'DELETE', 'TRUNCATE']) may
+             WHERE has_table_privilege($1, 'watchword.events', may)",
+        )
+        .bind(ROLE)
+        .fetch_all(&mut *connection)
+        .await?;
+        let user_is_owner: bool = sqlx::query_scalar(
+            "SELECT pg_has_role(current_user, relowner, 'MEMBER') FROM pg_class
+             WHERE oid = 'watchword.events'::regclass",
+        )
+        .fetch_one(connection)
+        .await?;
+        Ok(Self { of_role, user_is_owner })
+    }
+}
