@@ -78,8 +78,13 @@ async fn a_journal_that_was_exchanged_stops_the_read_models_and_is_told() {
 
     let mut running = server.command(&["serve"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let mut answer = None;
+    // Each of them comes upon it in its own time.
+    let all_failed = |it: &Value| {
+        it["checks"]["projectors"].as_array().is_some_and(|all| all.iter().all(|it| it["state"] == "failed"))
+    };
     for _ in 0..500 {
-        answer = server.get("/readyz").attempt().await.ok().filter(|it| it.status == 503);
+        answer = server.get("/readyz").attempt().await.ok();
+        answer = answer.filter(|it| it.status == 503 && all_failed(&it.json()));
         if answer.is_some() {
             break;
         }
