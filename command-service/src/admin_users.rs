@@ -534,8 +534,7 @@ async fn create_access_token(
     let committed = service
         .run_as(&target.caller, context, reads, move |work| {
             require_of(work, user_id, &app_id)?;
-            let app = work.get::<App>(&app_id).clone();
-            require_token_may_be_made(&app, work.get::<User>(&user_id), full_admin)?;
+            require_token_may_be_made(work.get::<App>(&app_id), work.get::<User>(&user_id), full_admin)?;
             let start = SessionCommand::Start {
                 session_id,
                 user_id,
@@ -678,7 +677,7 @@ impl<'a> Target<'a> {
     }
 }
 
-fn require_of(work: &mut Work, user_id: UserId, app_id: &AppId) -> Result<(), Problem> {
+fn require_of(work: &Work, user_id: UserId, app_id: &AppId) -> Result<(), Problem> {
     if work.get::<User>(&user_id).is_of(app_id) { Ok(()) } else { Err(Problem::not_found()) }
 }
 

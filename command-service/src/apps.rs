@@ -351,7 +351,6 @@ pub(crate) fn refused(error: AppError) -> Problem {
     match error {
         AppError::Exists => Problem::new("app_exists"),
         AppError::Absent | AppError::NoSuchKey => Problem::not_found(),
-        AppError::Disabled => Problem::new("app_disabled"),
         AppError::Permissions => Problem::invalid("/permissions", "invalid", error.to_string()),
         AppError::TooManyKeys => Problem::new("too_many_api_keys"),
     }

@@ -38,8 +38,14 @@ impl CommandService {
         let app = self.repository.load::<App>(&platform).await?;
         let mut keys = app.state.api_keys.iter();
         let key_id = match (keys.next(), keys.next()) {
-            (None, _) => self.issue_first_key().await?,
-            (Some((key_id, key)), None) if key.is_live(self.clock.now()) && key.name == FIRST_KEY => *key_id,
+            (None, _) if !app.state.has_had_keys() => self.issue_first_key().await?,
+            (Some((key_id, key)), None)
+                if key.is_live(self.clock.now())
+                    && key.name == FIRST_KEY
+                    && app.state.revoked_keys.is_empty() =>
+            {
+                *key_id
+            }
             _ => return Ok(None),
         };
         let key = ApiKeyToken { app_id: platform, key_id };

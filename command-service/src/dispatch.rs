@@ -157,21 +157,34 @@ pub struct Work {
 }
 
 impl Work {
-    /// An aggregate, with what this decision did to it. One that was not named among the reads is taken for new:
-    /// if it is not, the append conflicts, and it is loaded before the decision is made again.
-    pub fn get<A: Member>(&mut self, id: &A::Id) -> &A {
-        let index = self.index::<A>(id);
-        &A::unwrap(&self.entries[index].state).state
+    /// An aggregate, with what this decision did to it.
+    ///
+    /// # Panics
+    /// When it is neither among the reads nor was made to decide before: nothing would guard what was seen of it.
+    pub fn get<A: Member>(&self, id: &A::Id) -> &A {
+        &self.held::<A>(id).state
     }
 
     /// The version an aggregate had when it was loaded.
-    pub fn version<A: Member>(&mut self, id: &A::Id) -> u64 {
-        let index = self.index::<A>(id);
-        A::unwrap(&self.entries[index].state).version
+    ///
+    /// # Panics
+    /// As [`Work::get`] does.
+    pub fn version<A: Member>(&self, id: &A::Id) -> u64 {
+        self.held::<A>(id).version
+    }
+
+    fn held<A: Member>(&self, id: &A::Id) -> &Arc<Loaded<A>> {
+        let index = self.position(&A::reference(id)).expect("what a decision looks at is among its reads");
+        A::unwrap(&self.entries[index].state)
+    }
+
+    fn position(&self, reference: &StreamRef) -> Option<usize> {
+        self.entries.iter().position(|entry| entry.reference == *reference)
     }
 
     /// Lets an aggregate decide. Its events are kept for the append, and seen by whatever follows. A refusal leaves
-    /// the aggregate as it was.
+    /// the aggregate as it was. One that was not named among the reads is taken for new: if it is not, the append
+    /// conflicts, and it is loaded before the decision is made again.
     pub fn execute<A: Member>(&mut self, id: &A::Id, command: A::Command) -> Result<(), A::Error> {
         let index = self.index::<A>(id);
         let entry = &mut self.entries[index];
@@ -206,7 +219,7 @@ impl Work {
 
     fn index<A: Member>(&mut self, id: &A::Id) -> usize {
         let reference = A::reference(id);
-        if let Some(index) = self.entries.iter().position(|entry| entry.reference == reference) {
+        if let Some(index) = self.position(&reference) {
             return index;
         }
         let state = A::wrap(Arc::new(Loaded { version: 0, state: A::default() }));

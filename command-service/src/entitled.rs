@@ -35,7 +35,7 @@ impl CommandService {
     }
 }
 
-fn require_entitled(caller: &AdminCaller, work: &mut Work, at: Timestamp) -> Result<(), Problem> {
+fn require_entitled(caller: &AdminCaller, work: &Work, at: Timestamp) -> Result<(), Problem> {
     match &caller.caller {
         Caller::User(user) => {
             LiveCaller::of(user).require(work, at)?;

@@ -172,11 +172,11 @@ impl CommandService {
         let decide = move |work: &mut Work| {
             let lockout = work.get::<Lockout>(&user_id);
             lockout.require_open(at).map_err(|locked| NotIn::Refused(too_many(policy, locked, at)))?;
-            let user = work.get::<User>(&user_id).clone();
+            let user = work.get::<User>(&user_id);
             if !user.is_of(&app_id) || user.password_hash.as_ref() != Some(&old) {
                 return Err(NotIn::HashChanged);
             }
-            let settings = may_enter(work.get::<App>(&app_id), &user).map_err(NotIn::Refused)?;
+            let settings = may_enter(work.get::<App>(&app_id), user).map_err(NotIn::Refused)?;
             let internal = |error| NotIn::Refused(Problem::internal(error));
             if let Some(new) = new.clone() {
                 let rehash = UserCommand::Rehash { old: old.clone(), new, at };

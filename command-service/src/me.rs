@@ -127,11 +127,11 @@ impl LiveCaller {
     }
 
     /// 401 if session, user or app are over by now.
-    pub fn require(&self, work: &mut Work, at: domain::Timestamp) -> Result<(), Problem> {
-        let app = work.get::<App>(&self.app_id).clone();
-        let user = work.get::<User>(&self.user_id).clone();
+    pub fn require(&self, work: &Work, at: domain::Timestamp) -> Result<(), Problem> {
+        let app = work.get::<App>(&self.app_id);
+        let user = work.get::<User>(&self.user_id);
         let session = work.get::<Session>(&self.session_id);
-        require_live(&app, &user, session, &self.app_id, at).map_err(|_| Problem::unauthenticated())
+        require_live(app, user, session, &self.app_id, at).map_err(|_| Problem::unauthenticated())
     }
 }
 

@@ -70,9 +70,8 @@ pub(crate) async fn refresh(
     let reads =
         vec![StreamRef::App(app_id.clone()), StreamRef::User(user_id), StreamRef::Session(session_id)];
     let decide = move |work: &mut Work| {
-        let app = work.get::<App>(&id).clone();
-        let user = work.get::<User>(&user_id).clone();
-        require_live(&app, &user, work.get::<Session>(&session_id), &id, at)?;
+        let app = work.get::<App>(&id);
+        require_live(app, work.get::<User>(&user_id), work.get::<Session>(&session_id), &id, at)?;
         let command = SessionCommand::Refresh {
             generation,
             grace: app.settings.refresh_grace,

@@ -101,8 +101,8 @@ async fn rotate(
 }
 
 fn published(app: &App) -> Vec<SigningKeyBody> {
-    let published = app.signing_keys.iter().filter(|key| key.status != KeyStatus::Retired);
-    published
+    app.signing_keys
+        .iter()
         .map(|key| SigningKeyBody { kid: key.public.kid.clone(), alg: key.public.alg, status: key.status })
         .collect()
 }

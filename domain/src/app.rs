@@ -1,6 +1,6 @@
 //! An app: its settings, its signing keys and its API keys.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use cqrs_es::event_sink::EventSink;
 use cqrs_es::{Aggregate, DomainEvent};
@@ -93,9 +93,6 @@ pub enum AppError {
     /// There is none of that id.
     #[error("there is no such app")]
     Absent,
-    /// It is disabled.
-    #[error("the app is disabled")]
-    Disabled,
     /// A permission that this app's keys cannot have, or none at all.
     #[error("an API key needs at least one permission, and only keys of the platform have `platform`")]
     Permissions,
@@ -257,14 +254,12 @@ pub struct ApiKey {
     pub created_at: Timestamp,
     /// When it ends by itself.
     pub expires_at: Option<Timestamp>,
-    /// When it was ended.
-    pub revoked_at: Option<Timestamp>,
 }
 
 impl ApiKey {
     /// Whether it can be used at this time.
     pub fn is_live(&self, at: Timestamp) -> bool {
-        self.revoked_at.is_none() && self.expires_at.is_none_or(|end| at < end)
+        self.expires_at.is_none_or(|end| at < end)
     }
 }
 
@@ -279,10 +274,12 @@ pub struct App {
     pub settings: AppSettings,
     /// Whether it is stopped.
     pub disabled: bool,
-    /// Its signing keys, oldest first.
+    /// Its signing keys that are not retired, oldest first.
     pub signing_keys: Vec<SigningKey>,
-    /// Its API keys.
+    /// Its API keys that are not revoked.
     pub api_keys: BTreeMap<ApiKeyId, ApiKey>,
+    /// The API keys that were revoked last, [`MAX_API_KEYS`] at most: revoking one again is no error.
+    pub revoked_keys: VecDeque<ApiKeyId>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was last changed.
@@ -293,15 +290,6 @@ impl App {
     /// Whether it is there and not stopped.
     pub fn is_active(&self) -> bool {
         self.id.is_some() && !self.disabled
-    }
-
-    /// Refuses unless [`App::is_active`].
-    pub fn require_active(&self) -> Result<&Self, AppError> {
-        match (&self.id, self.disabled) {
-            (None, _) => Err(AppError::Absent),
-            (Some(_), true) => Err(AppError::Disabled),
-            (Some(_), false) => Ok(self),
-        }
     }
 
     /// The key that signs.
@@ -316,7 +304,12 @@ impl App {
 
     /// What the JWKS shows: next, current and previous keys.
     pub fn published_keys(&self) -> impl Iterator<Item = &PublicJwk> {
-        self.signing_keys.iter().filter(|key| key.status != KeyStatus::Retired).map(|key| &key.public)
+        self.signing_keys.iter().map(|key| &key.public)
+    }
+
+    /// Whether it ever had an API key.
+    pub fn has_had_keys(&self) -> bool {
+        !(self.api_keys.is_empty() && self.revoked_keys.is_empty())
     }
 
     fn keys_in(&self, status: KeyStatus) -> impl Iterator<Item = &PublicJwk> {
@@ -353,11 +346,12 @@ impl App {
                 vec![AppEvent::ApiKeyIssued(ApiKeyIssued { key_id, name, permissions, expires_at, at })]
             }
             AppCommand::RevokeApiKey { key_id, at } => {
-                let key = self.api_keys.get(&key_id).ok_or(AppError::NoSuchKey)?;
-                if key.revoked_at.is_some() {
+                if self.api_keys.contains_key(&key_id) {
+                    vec![AppEvent::ApiKeyRevoked(ApiKeyRevoked { key_id, at })]
+                } else if self.revoked_keys.contains(&key_id) {
                     vec![]
                 } else {
-                    vec![AppEvent::ApiKeyRevoked(ApiKeyRevoked { key_id, at })]
+                    return Err(AppError::NoSuchKey);
                 }
             }
         })
@@ -476,18 +470,19 @@ impl Aggregate for App {
                 }
             }
             AppEvent::SigningKeyRetired(SigningKeyRetired { kid }) => {
-                for key in self.signing_keys.iter_mut().filter(|key| key.public.kid == kid) {
-                    key.status = KeyStatus::Retired;
-                }
+                // No rule asks for it any more, and an app rotates its keys as long as it lives.
+                self.signing_keys.retain(|key| key.public.kid != kid);
             }
             AppEvent::ApiKeyIssued(ApiKeyIssued { key_id, name, permissions, expires_at, at }) => {
-                let key = ApiKey { name, permissions, created_at: at, expires_at, revoked_at: None };
+                let key = ApiKey { name, permissions, created_at: at, expires_at };
                 self.api_keys.insert(key_id, key);
             }
-            AppEvent::ApiKeyRevoked(ApiKeyRevoked { key_id, at }) => {
-                if let Some(key) = self.api_keys.get_mut(&key_id) {
-                    key.revoked_at = Some(at);
+            AppEvent::ApiKeyRevoked(ApiKeyRevoked { key_id, .. }) => {
+                self.api_keys.remove(&key_id);
+                if self.revoked_keys.len() >= MAX_API_KEYS {
+                    self.revoked_keys.pop_front();
                 }
+                self.revoked_keys.push_back(key_id);
             }
         }
     }

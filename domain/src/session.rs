@@ -263,11 +263,6 @@ impl Session {
         Ok(owner)
     }
 
-    /// Whether somebody logged in within the last `seconds`.
-    pub fn is_younger_than(&self, seconds: i64, at: Timestamp) -> bool {
-        at.duration_since(self.started_at) < SignedDuration::from_secs(seconds)
-    }
-
     fn decide(&self, command: SessionCommand) -> Result<Vec<SessionEvent>, SessionError> {
         match command {
             SessionCommand::Start { session_id, user_id, app_id, method, ttl, idle_ttl, client, at } => {

@@ -47,7 +47,7 @@ pub struct PublicJwk {
     pub e: Option<String>,
 }
 
-/// Where a key stands. Keys that are not retired are in the JWKS.
+/// Where a key stands. All of these are in the JWKS; a key that is retired is forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyStatus {
@@ -57,8 +57,6 @@ pub enum KeyStatus {
     Current,
     /// Signs no more; what it signed may still be valid.
     Previous,
-    /// Signs and verifies nothing.
-    Retired,
 }
 
 /// A signing key of an app.

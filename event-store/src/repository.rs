@@ -20,7 +20,7 @@ const SNAPSHOT_EVERY: u64 = 100;
 
 /// The form of snapshots this code writes. Raise it when an aggregate's state changes its meaning: older ones are
 /// then passed over.
-const SNAPSHOT_FORM: u8 = 1;
+const SNAPSHOT_FORM: u8 = 2;
 
 /// An aggregate as it is at a version of its stream.
 #[derive(Clone, Debug, Default)]

@@ -156,27 +156,6 @@ impl Authenticator {
         self.user_shown(reads, app_id, app, shown, credentials).await
     }
 
-    /// The user of an access token that came some other way than in a header, such as in a body to introspect.
-    pub async fn user_with(&self, app_id: &AppId, token: &str) -> Result<UserCaller, Problem> {
-        let reads = self.repository.reads();
-        loop {
-            let decided = self.user_with_on(&reads, app_id, token).await;
-            if reads.are_current().await? {
-                return decided;
-            }
-        }
-    }
-
-    async fn user_with_on(
-        &self,
-        reads: &Reads<'_>,
-        app_id: &AppId,
-        token: &str,
-    ) -> Result<UserCaller, Problem> {
-        let app = enabled_app(reads, app_id).await?;
-        self.user_of_token(reads, app_id, app, token).await
-    }
-
     /// 403 `forbidden` unless what a request by cookie changes in the name of this session is wanted by a page of the
     /// app's own site.
     pub fn require_csrf(

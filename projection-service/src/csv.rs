@@ -1,7 +1,7 @@
 //! Tables as CSV (RFC 4180) that spreadsheets show and never run.
 
-/// Adds one row.
-pub(crate) fn push_row(text: &mut String, cells: &[&str]) {
+/// Adds one row, with its CRLF.
+pub fn push_row(text: &mut String, cells: &[&str]) {
     for (n, cell) in cells.iter().enumerate() {
         if n > 0 {
             text.push(',');

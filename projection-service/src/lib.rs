@@ -7,7 +7,7 @@
 mod answers;
 mod audit;
 pub mod bus;
-mod csv;
+pub mod csv;
 mod events;
 pub mod feed;
 mod lane;

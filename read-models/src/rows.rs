@@ -4,8 +4,6 @@ use domain::{Personal, Timestamp, UserId};
 use event_store::{Sealer, StoreError};
 use uuid::Uuid;
 
-use crate::projector::ProjectError;
-
 /// The associated data binds a sealed member to its row: moved to another row it does not open.
 fn aad(table: &str, id: Uuid) -> Vec<u8> {
     [table.as_bytes(), id.as_bytes()].concat()
@@ -54,14 +52,4 @@ pub(crate) fn time(microseconds: i64) -> Result<Timestamp, StoreError> {
 /// A stored id.
 pub(crate) fn id(bytes: &[u8]) -> Result<Uuid, StoreError> {
     Uuid::from_slice(bytes).map_err(|_| StoreError::Damaged("an id".to_owned()))
-}
-
-impl ProjectError {
-    /// The position of the event that cannot be read, where it is known.
-    pub fn position(&self) -> Option<u64> {
-        match self {
-            Self::Event { position, .. } => Some(*position),
-            Self::Seal(_) | Self::Tables(_) | Self::Damaged(_) => None,
-        }
-    }
 }

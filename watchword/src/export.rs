@@ -4,6 +4,7 @@ use std::io::{BufWriter, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use projection_service::csv::push_row;
 use schemas::RecordedEvent;
 
 use crate::args::{Export, ExportFormat};
@@ -58,7 +59,6 @@ pub async fn run(config: &Config, export: &Export) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A row as RFC 4180 says. A cell that a spreadsheet would take for a formula gets a quote in front.
 fn csv_row(event: &RecordedEvent) -> String {
     let envelope = event.to_cloud_event();
     let text = |value: &serde_json::Value| value.as_str().map(str::to_owned).unwrap_or_default();
@@ -76,29 +76,7 @@ fn csv_row(event: &RecordedEvent) -> String {
         event.data.clone(),
         text(&envelope["personal"]),
     ];
-    let mut row = cells.map(|cell| csv_cell(&cell)).join(",");
-    row.push_str("\r\n");
+    let mut row = String::new();
+    push_row(&mut row, &cells.each_ref().map(String::as_str));
     row
-}
-
-fn csv_cell(text: &str) -> String {
-    let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
-    let guard = if formula { "'" } else { "" };
-    if formula || text.contains(['"', ',', '\n', '\r']) {
-        format!("\"{guard}{}\"", text.replace('"', "\"\""))
-    } else {
-        text.to_owned()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::csv_cell;
-
-    #[test]
-    fn cells_are_quoted_where_needed() {
-        assert_eq!(csv_cell("plain"), "plain");
-        assert_eq!(csv_cell("a,\"b\""), "\"a,\"\"b\"\"\"");
-        assert_eq!(csv_cell("=1+1"), "\"'=1+1\"");
-    }
 }

@@ -147,5 +147,27 @@ fn a_key_ends_when_revoked_or_expired() {
     assert!(app.api_keys[&key_id].is_live(at()));
     assert!(!app.api_keys[&key_id].is_live(at() + jiff::SignedDuration::from_secs(10)));
     app.apply(AppEvent::ApiKeyRevoked(ApiKeyRevoked { key_id, at: at() }));
-    assert!(!app.api_keys[&key_id].is_live(at()));
+    assert!(!app.api_keys.contains_key(&key_id) && app.has_had_keys());
+    let again = app.decide(AppCommand::RevokeApiKey { key_id, at: at() });
+    assert_eq!(again, Ok(vec![]), "a repetition is no error");
+    let other = AppCommand::RevokeApiKey { key_id: ApiKeyId(uuid::Uuid::from_u128(2)), at: at() };
+    assert_eq!(app.decide(other), Err(AppError::NoSuchKey));
+}
+
+#[test]
+fn an_app_does_not_grow_with_the_keys_it_had() {
+    let mut app = App::default();
+    created().into_iter().for_each(|event| app.apply(event));
+    for n in 0..3 * MAX_API_KEYS as u128 {
+        for event in app.decide(issue(&[Permission::UsersRead])).expect("there is room") {
+            app.apply(event);
+        }
+        let key_id = *app.api_keys.keys().next().expect("the one just issued");
+        app.apply(AppEvent::ApiKeyRevoked(ApiKeyRevoked { key_id, at: at() }));
+        for event in app.rotate(key(&n.to_string())) {
+            app.apply(event);
+        }
+    }
+    assert_eq!((app.signing_keys.len(), app.api_keys.len()), (3, 0));
+    assert_eq!(app.revoked_keys.len(), MAX_API_KEYS);
 }
