@@ -584,6 +584,33 @@ async fn platform_keys_are_made_by_platform_keys_only() {
 }
 
 #[tokio::test]
+async fn a_token_made_for_a_user_ends_when_they_become_an_admin() {
+    let stage = Stage::set().await;
+    let tester = stage.key("acme", &[Permission::TokensCreate]).await;
+    let user = format!("{ACME}/admin/users/{}", stage.user);
+    let make = async |bearer: &str| {
+        let body = Some(json!({"duration_minutes": 60}));
+        stage.world.call("POST", &format!("{user}/access-tokens"), Some(bearer), body).await
+    };
+    let made = make(&tester).await;
+    assert_eq!(made.status, 201, "{}", made.body);
+    let made = made.text("access_token");
+    let role = async |name: &str| stage.platform("PUT", &format!("{user}/roles/{name}"), None).await.status;
+    assert_eq!(role("editor").await, 200);
+    assert_eq!(stage.me(&made).await, 200, "another role changes nothing");
+    assert_eq!(role("admin").await, 200);
+    assert_eq!(stage.me(&made).await, 401);
+    assert_eq!(stage.me(&stage.user_token).await, 200, "their own login goes on");
+    assert_eq!(stage.world.events("SessionRevoked").await, 1);
+
+    // An admin's token can be made by a full admin only, and no grant ends it that gives nothing new.
+    assert_eq!(make(&tester).await.status, 403);
+    let made = make(&stage.platform).await.text("access_token");
+    assert_eq!(role("admin").await, 200);
+    assert_eq!(stage.me(&made).await, 200);
+}
+
+#[tokio::test]
 async fn signing_keys_rotate_and_old_tokens_stay_good() {
     let stage = Stage::set().await;
     let path = format!("{ACME}/admin/keys");

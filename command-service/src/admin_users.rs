@@ -345,7 +345,8 @@ async fn unlock(
 
 /// Give a user a role.
 ///
-/// Only the platform and the app's own admins can give the role `admin`.
+/// Only the platform and the app's own admins can give the role `admin`. Access tokens that were made for the user by
+/// `POST …/access-tokens` end with that.
 #[utoipa::path(put, path = "/v1/apps/{app_id}/admin/users/{user_id}/roles/{role}", tag = "admin", operation_id = "grant_role",
     params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user"),
         ("role" = String, Path, description = "The role", min_length = 1, max_length = 40, pattern = "^[a-z][a-z0-9_-]*$")),
@@ -396,7 +397,12 @@ async fn change_role(
     require_full_admin_for(&role, &target.caller)?;
     let context = target.context(request, None);
     let command = command(role, context.at);
-    target.run_on_user(context, command).await
+    match &command {
+        UserCommand::GrantRole { role, .. } if *role == Role::admin() => {
+            target.promote(context, command).await
+        }
+        _ => target.run_on_user(context, command).await,
+    }
 }
 
 /// End one session of a user.
@@ -491,7 +497,7 @@ pub(crate) struct AccessTokenBody {
     access_token: String,
     /// Always `Bearer`.
     token_type: &'static str,
-    /// Seconds from its making to its end.
+    /// Seconds that it lasts from now on.
     expires_in: i64,
     /// The session it belongs to: ending that ends the token.
     session_id: Uuid,
@@ -558,14 +564,15 @@ async fn create_access_token(
     let Some(started) = committed.events.iter().find_map(started_in) else {
         return Err(Problem::internal("a started session is not among its events"));
     };
-    let expires_in = started.expires_at.duration_since(started.at).as_secs();
+    let ttl = started.expires_at.duration_since(started.at).as_secs();
+    let expires_in = (ttl - service.clock.now().duration_since(started.at).as_secs()).max(0);
     let grant = Grant {
         app: &app.state,
         user: &user.state,
         session_id: started.session_id,
         generation: 0,
         at: started.at,
-        ttl: expires_in,
+        ttl,
     };
     let answer = AccessTokenBody {
         access_token: service.signing.access_token(&grant).await?,
@@ -661,6 +668,48 @@ impl<'a> Target<'a> {
             decide(work)
         };
         self.service.run_as(&self.caller, context, reads, decide).await.map_err(Problem::from)
+    }
+
+    /// Gives the role `admin`. Access tokens that were made for the user end with it: who made them may not have been
+    /// entitled to one of an admin.
+    async fn promote(&self, context: Context, command: UserCommand) -> Result<Response, Problem> {
+        let (user_id, at) = (self.user_id, context.at);
+        let after = context.clone();
+        let made = self.made_sessions().await?;
+        let committed = self
+            .run(context, &made.clone(), move |work| {
+                if work.get::<User>(&user_id).is_admin() {
+                    return Ok(false);
+                }
+                work.execute::<User>(&user_id, command.clone()).map_err(refused)?;
+                end_sessions(work, user_id, &made, RevocationReason::Admin, at)?;
+                Ok(true)
+            })
+            .await?;
+        let mut position = committed.position;
+        // One that was made after we looked and before the role was given. From then on only full admins make any.
+        if committed.value == Some(true) {
+            let late = self.made_sessions().await?;
+            let mut reads = vec![StreamRef::User(user_id)];
+            reads.extend(late.iter().copied().map(StreamRef::Session));
+            // Part of what was decided above, so that it is done even if the caller is no admin any more.
+            let sweep =
+                move |work: &mut Work| end_sessions(work, user_id, &late, RevocationReason::Admin, at);
+            position = position.max(self.service.dispatcher.run(after, reads, sweep).await?.position);
+        }
+        self.answer(position).await
+    }
+
+    /// The user's sessions that [`create_access_token`] made.
+    async fn made_sessions(&self) -> Result<Vec<SessionId>, Problem> {
+        let mut made = Vec::new();
+        for session_id in self.service.claimed_sessions(self.user_id).await? {
+            let session = self.service.repository.load::<Session>(&session_id).await?;
+            if session.state.owner.as_ref().is_some_and(|owner| owner.method == LoginMethod::Admin) {
+                made.push(session_id);
+            }
+        }
+        Ok(made)
     }
 
     async fn run_on_user(&self, context: Context, command: UserCommand) -> Result<Response, Problem> {

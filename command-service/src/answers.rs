@@ -63,7 +63,7 @@ pub(crate) struct TokensBody {
     /// Always `Bearer`.
     #[schema(example = "Bearer")]
     pub token_type: &'static str,
-    /// Seconds that the access token lasts.
+    /// Seconds that the access token lasts from now on.
     pub expires_in: u32,
     /// Use it once, for the next pair.
     pub refresh_token: String,
@@ -131,14 +131,16 @@ impl CommandService {
         let session = self.repository.load::<Session>(&link.session_id).await?;
         let now = self.clock.now();
         require_live(&app.state, &user.state, &session.state, app_id, now)?;
-        let expires_in = app.state.settings.access_token_ttl;
+        let ttl = i64::from(app.state.settings.access_token_ttl);
+        // What is left: a repeated request gets the token of the first time, which has aged meanwhile.
+        let expires_in = u32::try_from(ttl - now.duration_since(link.at).as_secs()).unwrap_or_default();
         let grant = Grant {
             app: &app.state,
             user: &user.state,
             session_id: link.session_id,
             generation: link.generation,
             at: link.at,
-            ttl: expires_in.into(),
+            ttl,
         };
         let access_token = self.signing.access_token(&grant).await?;
         let refresh = RefreshToken { session_id: link.session_id, generation: link.generation };

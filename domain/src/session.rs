@@ -229,6 +229,8 @@ pub struct Owner {
     pub user_id: UserId,
     /// Where.
     pub app_id: AppId,
+    /// How they logged in.
+    pub method: LoginMethod,
 }
 
 /// A session.
@@ -371,9 +373,17 @@ impl Aggregate for Session {
     fn apply(&mut self, event: SessionEvent) {
         match event {
             SessionEvent::SessionStarted(event) => {
-                let SessionStarted { session_id, user_id, app_id, expires_at, idle_expires_at, at, .. } =
-                    event;
-                self.owner = Some(Owner { session_id, user_id, app_id });
+                let SessionStarted {
+                    session_id,
+                    user_id,
+                    app_id,
+                    method,
+                    expires_at,
+                    idle_expires_at,
+                    at,
+                    ..
+                } = event;
+                self.owner = Some(Owner { session_id, user_id, app_id, method });
                 self.started_at = at;
                 self.refreshed_at = at;
                 self.expires_at = expires_at;

@@ -184,3 +184,33 @@ async fn more_logins_than_can_be_hashed_are_told_to_come_back() {
     app.login(&unknown, PASSWORD).await.problem(401, "invalid_credentials");
     app.register(&email("later")).await;
 }
+
+/// The journal was restored, the read models were not: a row of theirs is no reason to turn anybody away.
+#[tokio::test]
+async fn a_row_of_another_history_locates_nobody() {
+    let mut server = Server::start().await;
+    server.terminate().await;
+    let truth = ["journal.db", "keys.db"];
+    let backup = truth.map(|name| std::fs::read(server.data().join(name)).unwrap());
+    server.up().await;
+    let address = email("ada");
+    let before = server.default_app().register(&address).await;
+    let key = server.platform_key();
+    loop {
+        let list = server.get("/v1/projections").bearer(&key).await.expect(200).json();
+        if list["items"].as_array().unwrap().iter().all(|it| it["lag"] == 0) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    server.terminate().await;
+    for (name, bytes) in truth.iter().zip(&backup) {
+        std::fs::write(server.data().join(name), bytes).unwrap();
+    }
+    server.up_alive().await;
+    let app = server.default_app();
+    let again = app.register(&address).await;
+    assert_ne!(again.user_id, before.user_id);
+    let login = app.login(&address, PASSWORD).await.expect(200).tokens();
+    assert_eq!(login.user_id, again.user_id);
+}

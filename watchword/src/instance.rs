@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use async_trait::async_trait;
@@ -239,7 +240,10 @@ impl Instance {
         if role != Role::Projections {
             let claims = JournalClaims::new(Arc::clone(&journal), Arc::clone(&stores.lookup));
             let locate: Arc<dyn LocateUser> = match &stores.read_models {
-                Some(models) => Arc::new(LocateByModel { models: Arc::clone(models), claims }),
+                Some(models) => {
+                    let (models, repository) = (Arc::clone(models), Arc::clone(&repository));
+                    Arc::new(LocateByModel { models, repository, claims })
+                }
                 None => Arc::new(claims),
             };
             let passwords = PasswordHashing::start(&PasswordHashingSettings {
@@ -424,23 +428,33 @@ async fn bootstrap(config: &Config, commands: &CommandService) -> anyhow::Result
     Ok(())
 }
 
-/// Finds users by the read model, which takes no part of the writer's time, or else by the journal's claims.
+/// How long the read model may take. Its connections are those of the lists, too: a costly search must not hold up
+/// logins, and the claims answer without it.
+const MODEL_TIME: Duration = Duration::from_millis(50);
+
+/// Finds users by the read model, so that logins leave the journal's readers to the commands. A row can be behind, so
+/// one counts only if its user has the address; whatever else happens, the journal's claim decides.
 struct LocateByModel {
     models: Arc<ReadModels>,
+    repository: Arc<Repository>,
     claims: JournalClaims,
 }
 
 #[async_trait]
 impl LocateUser for LocateByModel {
     async fn locate(&self, app_id: &AppId, email: &Email) -> Result<Option<UserId>, StoreError> {
-        match self.models.login_checks().find(app_id, email).await {
-            Ok(Some(user)) => Ok(Some(user)),
-            Ok(None) => self.claims.locate(app_id, email).await,
-            Err(error) => {
-                tracing::warn!(%error, "the login_checks read model cannot be read");
-                self.claims.locate(app_id, email).await
+        let found = tokio::time::timeout(MODEL_TIME, self.models.login_checks().find(app_id, email)).await;
+        let found = found.unwrap_or(Ok(None)).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the login_checks read model cannot be read");
+            None
+        });
+        if let Some(user_id) = found {
+            let user = self.repository.load::<User>(&user_id).await?;
+            if user.state.is_of(app_id) && user.state.email.as_ref() == Some(email) {
+                return Ok(Some(user_id));
             }
         }
+        self.claims.locate(app_id, email).await
     }
 }
 
