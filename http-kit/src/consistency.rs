@@ -1,11 +1,13 @@
 //! `Consistency-Token`: lets a reader see what a writer did.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::response::{IntoResponseParts, ResponseParts};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use event_store::{Cipher, InstanceKey};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue};
 use utoipa::IntoParams;
@@ -13,39 +15,56 @@ use utoipa::openapi::Required;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 
+use crate::extract::NO_LAYER;
 use crate::problem::Problem;
 
 /// The header, in both directions.
 pub const CONSISTENCY_TOKEN: HeaderName = HeaderName::from_static("consistency-token");
 
 /// What a token looks like, as the regular expression of a JSON Schema.
-pub(crate) const TOKEN_PATTERN: &str = "^[A-Za-z0-9_-]{10}[AEIMQUYcgkosw048]$";
+pub(crate) const TOKEN_PATTERN: &str = "^[A-Za-z0-9_-]{64}$";
 
-/// A position of the journal, opaque to clients. As part of an answer it sets the header:
+/// A position of the journal. As part of an answer it sets the header, sealed by [`crate::around`]:
 /// `(StatusCode::CREATED, ConsistencyToken(position), Json(app))`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConsistencyToken(pub u64);
-
-impl ConsistencyToken {
-    /// The token as text.
-    pub fn encode(self) -> String {
-        URL_SAFE_NO_PAD.encode(self.0.to_be_bytes())
-    }
-
-    /// Reads a token.
-    pub fn parse(text: &str) -> Option<Self> {
-        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
-        Some(Self(u64::from_be_bytes(bytes.try_into().ok()?)))
-    }
-}
 
 impl IntoResponseParts for ConsistencyToken {
     type Error = Infallible;
 
     fn into_response_parts(self, mut parts: ResponseParts) -> Result<ResponseParts, Infallible> {
-        let value = HeaderValue::try_from(self.encode()).expect("base64url is visible ASCII");
-        parts.headers_mut().insert(CONSISTENCY_TOKEN, value);
+        parts.extensions_mut().insert(self);
         Ok(parts)
+    }
+}
+
+/// Seals positions and opens them again, on every node of an instance.
+///
+/// Whoever could read two of them would know how many events happened in between: on a quiet instance that tells, for
+/// one, whether a failed login was at an address that somebody has. So two tokens of one position differ, too.
+#[derive(Clone)]
+pub struct ConsistencyTokens(Arc<Cipher>);
+
+impl ConsistencyTokens {
+    /// Derives the key.
+    pub fn new(instance: &InstanceKey) -> Self {
+        Self(Arc::new(Cipher::new(&instance.derive("watchword/v1/consistency-token"))))
+    }
+
+    /// The token as text.
+    pub fn seal(&self, ConsistencyToken(position): ConsistencyToken) -> String {
+        URL_SAFE_NO_PAD.encode(self.0.seal(&[], &position.to_be_bytes()))
+    }
+
+    /// Reads a token that was made here.
+    pub fn open(&self, text: &str) -> Option<ConsistencyToken> {
+        let position = self.0.open(&[], &URL_SAFE_NO_PAD.decode(text).ok()?)?;
+        Some(ConsistencyToken(u64::from_be_bytes(position.try_into().ok()?)))
+    }
+
+    /// What goes into the header.
+    pub(crate) fn header(&self, token: ConsistencyToken) -> HeaderValue {
+        HeaderValue::try_from(self.seal(token)).expect("base64url is visible ASCII")
     }
 }
 
@@ -58,7 +77,9 @@ impl<S: Sync> FromRequestParts<S> for AfterToken {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let Some(value) = parts.headers.get(CONSISTENCY_TOKEN) else { return Ok(Self(None)) };
-        let token = value.to_str().ok().and_then(ConsistencyToken::parse);
+        let tokens =
+            parts.extensions.get::<ConsistencyTokens>().ok_or_else(|| Problem::internal(NO_LAYER))?;
+        let token = value.to_str().ok().and_then(|text| tokens.open(text));
         let token =
             token.ok_or_else(|| Problem::malformed("Consistency-Token is none that was given out"))?;
         Ok(Self(Some(token.0)))
@@ -83,16 +104,35 @@ impl IntoParams for AfterToken {
 
 #[cfg(test)]
 mod tests {
-    use super::ConsistencyToken;
+    use super::*;
 
     #[test]
-    fn goes_through_text() {
+    fn goes_through_text_and_tells_nothing() {
+        let instance = InstanceKey::generate();
+        let (here, there) = (ConsistencyTokens::new(&instance), ConsistencyTokens::new(&instance));
+        let elsewhere = ConsistencyTokens::new(&InstanceKey::generate());
         for position in [0, 1, 4711, u64::MAX] {
             let token = ConsistencyToken(position);
-            assert_eq!(ConsistencyToken::parse(&token.encode()), Some(token));
+            let text = here.seal(token);
+            assert_eq!(there.open(&text), Some(token));
+            assert_eq!(elsewhere.open(&text), None, "another instance's");
+            assert_eq!(text.len(), 64);
+            assert_ne!(here.seal(token), text, "not even that nothing happened");
+            for end in 0..text.len() {
+                assert_eq!(here.open(&text[..end]), None, "cut at {end}");
+            }
+            for index in 0..text.len() {
+                let mut changed = text.clone().into_bytes();
+                changed[index] = if changed[index] == b'A' { b'B' } else { b'A' };
+                assert_eq!(
+                    here.open(std::str::from_utf8(&changed).expect("ASCII")),
+                    None,
+                    "changed at {index}"
+                );
+            }
         }
-        for text in ["", "1", "AAAA", "AAAAAAAAAAB", "AAAAAAAAAAAA", "ä"] {
-            assert_eq!(ConsistencyToken::parse(text), None, "{text}");
+        for text in ["", "1", "AAAAAAAAAAA", "ä", &"A".repeat(64)] {
+            assert_eq!(here.open(text), None, "{text}");
         }
     }
 }

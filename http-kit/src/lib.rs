@@ -21,7 +21,7 @@ mod testing;
 pub use access_token::{AccessClaims, AccessTokens};
 pub use answers::{UserBody, uncached};
 pub use auth::{AdminCaller, Authenticator, UserCaller};
-pub use consistency::{AfterToken, ConsistencyToken};
+pub use consistency::{AfterToken, ConsistencyToken, ConsistencyTokens};
 pub use cookies::{Credentials, SetCookies, TokenCookie};
 pub use extract::{AppScope, Body, FormOrJson, NoBody, OptionalBody, Params, Segments};
 pub use limits::{RateClass, RateLimits, RateSettings};

@@ -24,6 +24,7 @@ use schemas::envelope::{Actor, Metadata};
 use tracing::Instrument;
 use uuid::Uuid;
 
+use crate::consistency::{CONSISTENCY_TOKEN, ConsistencyToken, ConsistencyTokens};
 use crate::extract::NO_LAYER;
 use crate::problem::{ANSWERED, Answered, PROBLEM_JSON, Problem, Refusal};
 use crate::trace::{self, Span};
@@ -99,6 +100,7 @@ pub struct Edge {
     clock: Arc<dyn Clock>,
     trusted_proxies: Vec<IpNet>,
     idempotency: IdempotencyKeys,
+    consistency: ConsistencyTokens,
 }
 
 impl Edge {
@@ -110,7 +112,8 @@ impl Edge {
         trusted_proxies: Vec<IpNet>,
     ) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &*instance.derive("watchword/v1/idempotency"));
-        Self { repository, clock, trusted_proxies, idempotency: IdempotencyKeys(Arc::new(key)) }
+        let (idempotency, consistency) = (IdempotencyKeys(Arc::new(key)), ConsistencyTokens::new(instance));
+        Self { repository, clock, trusted_proxies, idempotency, consistency }
     }
 
     /// The context, and a refusal if a header that must not be guessed at is wrong.
@@ -184,6 +187,7 @@ async fn handle(State(edge): State<Arc<Edge>>, mut request: Request, next: Next)
     let context = Arc::new(context);
     request.extensions_mut().insert(Arc::clone(&context));
     request.extensions_mut().insert(edge.idempotency.clone());
+    request.extensions_mut().insert(edge.consistency.clone());
     let request_id = context.request_id.clone();
     let span = tracing::info_span!("request", request_id = %request_id, method, route = %route);
     let answering = answer(&edge, request, refusal, next);
@@ -206,7 +210,11 @@ async fn handle(State(edge): State<Arc<Edge>>, mut request: Request, next: Next)
     metrics::counter!("http_requests_total", &labels).increment(1);
     metrics::histogram!("http_request_duration_seconds", &labels[..2]).record(elapsed.as_secs_f64());
 
+    let consistency = response.extensions_mut().remove::<ConsistencyToken>();
     let headers = response.headers_mut();
+    if let Some(token) = consistency {
+        headers.insert(CONSISTENCY_TOKEN, edge.consistency.header(token));
+    }
     let id = HeaderValue::try_from(request_id).expect("request ids are visible ASCII");
     headers.insert(X_REQUEST_ID, id);
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));

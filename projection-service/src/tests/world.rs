@@ -16,7 +16,9 @@ use event_store::{
     SqliteJournal, Write,
 };
 use http::{Request, Response};
-use http_kit::{AccessTokens, ApiKeyToken, Authenticator, ConsistencyToken, DerivedTokens};
+use http_kit::{
+    AccessTokens, ApiKeyToken, Authenticator, ConsistencyToken, ConsistencyTokens, DerivedTokens,
+};
 use read_models::{Projector, ReadModels};
 use schemas::envelope::{Actor, Metadata};
 use serde_json::Value;
@@ -37,6 +39,7 @@ pub(super) struct World {
     pub service: Arc<ProjectionService>,
     pub router: Router,
     tokens: DerivedTokens,
+    positions: ConsistencyTokens,
 }
 
 pub(super) fn at() -> Timestamp {
@@ -71,6 +74,7 @@ impl World {
         let path = |name: &str| directory.path().join(name);
         let keys = KeyStore::open(&path("keys.db"), &MasterKey::generate()).await.expect("opens");
         let tokens = DerivedTokens::new(keys.instance_key());
+        let positions = ConsistencyTokens::new(keys.instance_key());
         let lookup = Arc::new(LookupKey::new(keys.instance_key()));
         let sealer = Arc::new(Sealer::new(Arc::new(keys)));
         let journal: Arc<dyn Journal> =
@@ -109,6 +113,7 @@ impl World {
             service,
             router,
             tokens,
+            positions,
         };
         world.keys().await;
         world
@@ -240,7 +245,8 @@ impl World {
             .header("authorization", format!("Bearer {}", self.key(key)))
             .header("accept", accept);
         if let Some(position) = after {
-            request = request.header("consistency-token", ConsistencyToken(position).encode());
+            let text = self.positions.seal(ConsistencyToken(position));
+            request = request.header("consistency-token", text).extension(self.positions.clone());
         }
         let request = request.body(Body::empty()).expect("a request");
         self.router.clone().oneshot(request).await.expect("answers")
