@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,6 +22,7 @@ use http::request::Parts;
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use ipnet::IpNet;
 use schemas::envelope::{Actor, Metadata};
+use tokio::sync::Semaphore;
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -94,6 +96,9 @@ impl IdempotencyKeys {
     }
 }
 
+/// Routes that look at the process rather than use it.
+const PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
 /// What the layer needs.
 pub struct Edge {
     repository: Arc<Repository>,
@@ -101,6 +106,7 @@ pub struct Edge {
     trusted_proxies: Vec<IpNet>,
     idempotency: IdempotencyKeys,
     consistency: ConsistencyTokens,
+    in_flight: Semaphore,
 }
 
 impl Edge {
@@ -113,7 +119,16 @@ impl Edge {
     ) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &*instance.derive("watchword/v1/idempotency"));
         let (idempotency, consistency) = (IdempotencyKeys(Arc::new(key)), ConsistencyTokens::new(instance));
-        Self { repository, clock, trusted_proxies, idempotency, consistency }
+        let in_flight = Semaphore::new(Semaphore::MAX_PERMITS);
+        Self { repository, clock, trusted_proxies, idempotency, consistency, in_flight }
+    }
+
+    /// At most so many requests at a time; more are told 503 `overloaded`. One counts until its answer begins: streams
+    /// that go on behind that are bounded where they are made.
+    #[must_use]
+    pub fn limited_to(self, requests: NonZeroUsize) -> Self {
+        let in_flight = Semaphore::new(requests.get().min(Semaphore::MAX_PERMITS));
+        Self { in_flight, ..self }
     }
 
     /// The context, and a refusal if a header that must not be guessed at is wrong.
@@ -180,10 +195,15 @@ async fn handle(State(edge): State<Arc<Edge>>, mut request: Request, next: Next)
     let started = Instant::now();
     let method = known_method(request.method());
     let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let (mut context, refusal) = edge.context(&request);
+    let (mut context, mut refusal) = edge.context(&request);
     let traced = Span::request(method, matched.as_deref(), context.traceparent.as_deref());
     context.traceparent = traced.traceparent().or(context.traceparent);
     let route = matched.unwrap_or_else(|| "unmatched".to_owned());
+    // Probes are answered in any case: whoever is busy is not ill.
+    let place = edge.in_flight.try_acquire().ok();
+    if place.is_none() && !PROBES.contains(&route.as_str()) {
+        refusal = Some(Problem::new("overloaded").retry_after(1));
+    }
     let context = Arc::new(context);
     request.extensions_mut().insert(Arc::clone(&context));
     request.extensions_mut().insert(edge.idempotency.clone());
@@ -194,6 +214,8 @@ async fn handle(State(edge): State<Arc<Edge>>, mut request: Request, next: Next)
     let answered = Answered { request_id: request_id.clone(), has_written: Cell::new(false) };
     let answering = ANSWERED.scope(answered, answering).instrument(span);
     let mut response = traced.around(answering).await;
+
+    drop(place);
 
     let status = response.status().as_u16();
     traced.set("http.response.status_code", i64::from(status));

@@ -19,7 +19,7 @@ use read_models::audit_log::AuditFilter;
 use schemas::envelope::RecordedEvent;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -32,6 +32,8 @@ const STREAM_BATCH: usize = 500;
 /// A stream asks again whether its reader may still read after this long, even if nothing happens.
 const RECHECK: Duration = Duration::from_secs(15);
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Seconds after which a reader that found no place may look again.
+const STREAM_RETRY: u64 = 5;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
     OpenApiRouter::new().routes(routes!(of_all)).routes(routes!(of_app))
@@ -149,7 +151,9 @@ async fn read(
     let after = position_cursor(paging.cursor.as_deref())?.unwrap_or(after);
     if wants_stream(&headers) {
         let after = last_event_id(&headers)?.unwrap_or(after);
-        return Ok(live(Feed::new(service, credentials, reader, app_id, params.kind, after)));
+        let place = Arc::clone(&service.streams).try_acquire_owned();
+        let place = place.map_err(|_| Problem::new("overloaded").retry_after(STREAM_RETRY))?;
+        return Ok(live(Feed::new(service, credentials, reader, app_id, params.kind, after, place)));
     }
     let filter = AuditFilter { app_id, kind: params.kind, ..AuditFilter::default() };
     let (recorded, total, next_cursor) = if filter == AuditFilter::default() {
@@ -202,6 +206,8 @@ struct Feed {
     head: watch::Receiver<u64>,
     ending: watch::Receiver<bool>,
     ready: VecDeque<Event>,
+    /// Given back when the stream ends.
+    _place: OwnedSemaphorePermit,
 }
 
 impl Feed {
@@ -212,10 +218,12 @@ impl Feed {
         app_id: Option<AppId>,
         kind: Option<String>,
         after: u64,
+        place: OwnedSemaphorePermit,
     ) -> Self {
         let (head, ending) = (service.journal().watch_head(), service.ending());
         metrics::gauge!("watchword_event_streams").increment(1);
-        Self { service, credentials, reader, app_id, kind, after, head, ending, ready: VecDeque::new() }
+        let ready = VecDeque::new();
+        Self { service, credentials, reader, app_id, kind, after, head, ending, ready, _place: place }
     }
 
     /// The next event. None ends the stream: the process ends, the reader may read no more, or the journal cannot be

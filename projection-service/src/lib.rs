@@ -18,13 +18,14 @@ mod sharing;
 mod stats;
 mod users;
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use event_store::{Clock, Journal, Repository, StoreError};
 use http_kit::{AfterToken, Authenticator, Problem};
 use read_models::{Projector, ReadModels};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use utoipa_axum::router::OpenApiRouter;
 
 pub use read_models::ProjectorState;
@@ -51,6 +52,8 @@ pub struct Parts {
     pub bus: Option<Bus>,
     /// This node's part where several share the projectors.
     pub sharing: SharingSettings,
+    /// How many live streams of events may be open at a time; more are told 503 `overloaded`.
+    pub event_streams: NonZeroUsize,
 }
 
 /// The service.
@@ -60,6 +63,8 @@ pub struct ProjectionService {
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) clock: Arc<dyn Clock>,
     runner: Runner,
+    /// Places for live streams of events.
+    pub(crate) streams: Arc<Semaphore>,
 }
 
 impl ProjectionService {
@@ -74,10 +79,11 @@ impl ProjectionService {
         parts: Parts,
         projectors: Vec<Arc<dyn Projector>>,
     ) -> Result<Arc<Self>, StoreError> {
-        let Parts { repository, models, authenticator, clock, bus, sharing } = parts;
+        let Parts { repository, models, authenticator, clock, bus, sharing, event_streams } = parts;
         let feed = Arc::new(Feed::start(repository.clone(), bus));
         let runner = Runner::start(repository.clone(), feed, models.clone(), projectors, sharing).await?;
-        Ok(Arc::new(Self { repository, models, authenticator, clock, runner }))
+        let streams = Arc::new(Semaphore::new(event_streams.get().min(Semaphore::MAX_PERMITS)));
+        Ok(Arc::new(Self { repository, models, authenticator, clock, runner, streams }))
     }
 
     /// All routes of the service, ready to be merged with those of others.

@@ -18,6 +18,7 @@ mod login;
 mod logout;
 mod malformed_requests;
 mod me;
+mod overload;
 mod readiness;
 mod refresh;
 mod register;

@@ -94,6 +94,8 @@ pub static KEYS: &[Key] = &[
     key("shutdown_timeout", "10", "seconds that requests have to end after SIGTERM"),
     key("limits.credentials", "60/60", "requests per seconds of one address to login, register and the like"),
     key("limits.general", "1200/60", "requests per seconds of one address to all other routes"),
+    key("limits.in_flight", "4096", "requests answered at the same time; more are told 503"),
+    key("limits.event_streams", "256", "live streams of events open at the same time; more are told 503"),
     key("nats.credentials", "", "a credentials file for NATS"),
     key("nats.replicas", "1", "servers of a NATS cluster that keep the stream"),
     key("nats.storage", "file", "file or memory: where NATS keeps the stream"),
@@ -193,6 +195,9 @@ pub struct Config {
     pub nats: Option<Nats>,
     /// None: there are no traces.
     pub traces: Option<TraceSettings>,
+    /// At a time; more are told 503.
+    pub requests_in_flight: NonZeroUsize,
+    pub event_streams: NonZeroUsize,
     pub cached_aggregates: NonZeroUsize,
     pub hashing_threads: Option<NonZeroUsize>,
     pub hashing_queue: Option<NonZeroUsize>,
@@ -287,6 +292,12 @@ impl Config {
             lockout,
             nats: nats(values)?,
             traces: traces(values)?,
+            requests_in_flight: values
+                .take("limits.in_flight", parsed(POSITIVE))?
+                .unwrap_or(const { positive(4096) }),
+            event_streams: values
+                .take("limits.event_streams", parsed(POSITIVE))?
+                .unwrap_or(const { positive(256) }),
             cached_aggregates: values
                 .take("cache.aggregates", parsed(POSITIVE))?
                 .unwrap_or(positive(100_000)),
@@ -793,6 +804,8 @@ mod tests {
             ("rate_limits", "yes"),
             ("limits.credentials", "0/60"),
             ("limits.general", "60"),
+            ("limits.in_flight", "0"),
+            ("limits.event_streams", "some"),
             ("lockout.failures", "0"),
             ("shutdown_timeout", "0"),
             ("cache.aggregates", "-1"),

@@ -282,6 +282,7 @@ impl Instance {
                     node: config.projections_node.clone().unwrap_or_else(|| node_name(&*clock)),
                     lease: config.projections_lease,
                 },
+                event_streams: config.event_streams,
             })
             .await?;
             services = services.merge(Arc::clone(&service).router());
@@ -309,7 +310,8 @@ impl Instance {
             Arc::clone(&clock),
             stores.key_store.instance_key(),
             config.trusted_proxies.clone(),
-        );
+        )
+        .limited_to(config.requests_in_flight);
         let router = http_kit::around(router, Arc::new(edge));
         Ok(Self { address, stores, repository, clock, tokens, projections, relay, router, api })
     }

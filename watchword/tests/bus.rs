@@ -1,6 +1,7 @@
 //! From the journal through the relay and a real nats-server to the projectors, with the bus broken in every way.
 
 use std::io::{BufRead, BufReader};
+use std::num::NonZeroUsize;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -124,7 +125,9 @@ impl World {
             clock.clone(),
         ));
         let sharing = SharingSettings { node: "only".to_owned(), lease: SharingSettings::LEASE };
-        let parts = Parts { repository: self.repository.clone(), models, authenticator, clock, bus, sharing };
+        let repository = self.repository.clone();
+        let event_streams = NonZeroUsize::MIN;
+        let parts = Parts { repository, models, authenticator, clock, bus, sharing, event_streams };
         ProjectionService::start(parts).await.expect("starts")
     }
 

@@ -1,6 +1,7 @@
 //! Stores in a temporary directory, an app with two API keys, and the platform with one.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use axum::Router;
@@ -59,6 +60,7 @@ pub(super) fn acme() -> AppId {
 }
 
 /// The keys: of the platform, of acme with everything, of acme for the audit log only, of another app.
+const EVENT_STREAMS: NonZeroUsize = NonZeroUsize::new(4).expect("not zero");
 pub(super) const PLATFORM: u128 = 1;
 pub(super) const FULL: u128 = 2;
 pub(super) const AUDITOR: u128 = 3;
@@ -97,6 +99,7 @@ impl World {
             clock: clock.clone(),
             bus: None,
             sharing: SharingSettings { node: "only".to_owned(), lease: SharingSettings::LEASE },
+            event_streams: EVENT_STREAMS,
         };
         let projectors = projectors(&models);
         let service = ProjectionService::start_with(parts, projectors).await.expect("starts");
@@ -128,6 +131,7 @@ impl World {
             clock: self.clock.clone(),
             bus: None,
             sharing,
+            event_streams: EVENT_STREAMS,
         }
     }
 
