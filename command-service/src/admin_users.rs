@@ -32,7 +32,7 @@ use crate::answers::Done;
 use crate::apps::Look;
 use crate::dispatch::{Committed, Context, DispatchError, StreamRef, Work};
 use crate::fields;
-use crate::sessions::end_in;
+use crate::sessions::end_all_in;
 use crate::signing::Grant;
 
 const MAX_REASON: usize = 500;
@@ -241,36 +241,16 @@ async fn ban(
         return Err(Problem::invalid("/reason", "invalid", detail));
     }
     let (user_id, at) = (target.user_id, context.at);
-    let sessions = service.claimed_sessions(user_id).await?;
     let after = Context { idempotency: None, ..context.clone() };
+    // The ban by itself, so that nothing about the sessions can hold it up: it ends them all in what it means. What they
+    // leave is tidied up behind it, and again by whoever repeats the request, should this be cut short.
     let committed = target
-        .run(context, &sessions, {
-            let sessions = sessions.clone();
-            move |work| {
-                let ban = UserCommand::Ban { reason: reason.clone(), at };
-                work.execute::<User>(&user_id, ban).map_err(refused)?;
-                end_sessions(work, user_id, &sessions, RevocationReason::Ban, at)
-            }
+        .run(context, &[], move |work| {
+            work.execute::<User>(&user_id, UserCommand::Ban { reason: reason.clone(), at }).map_err(refused)
         })
         .await?;
-    // A login that committed after we looked and before the ban is not in it. No session can start any more, so one
-    // more look finds all of those.
-    let mut position = committed.position;
-    let late = service.claimed_sessions(user_id).await?;
-    if !committed.replayed && !late.is_empty() {
-        let mut reads = vec![StreamRef::User(user_id)];
-        reads.extend(late.iter().copied().map(StreamRef::Session));
-        // Part of what was decided above, so that it is done even if that took its own right away.
-        let sweep = move |work: &mut Work| {
-            if !work.get::<User>(&user_id).banned {
-                return Ok(());
-            }
-            end_sessions(work, user_id, &late, RevocationReason::Ban, at)
-        };
-        let swept = service.dispatcher.run(after, reads, sweep).await?;
-        position = position.max(swept.position);
-    }
-    target.answer(position).await
+    let swept = service.end_sessions_of_banned(user_id, after).await?;
+    target.answer(committed.position.max(swept)).await
 }
 
 /// Undo a ban.
@@ -291,6 +271,7 @@ async fn unban(
     let NoBody { idempotency } = body?;
     let context = target.context(&request, idempotency);
     let (user_id, at) = (target.user_id, context.at);
+    service.end_sessions_of_banned(user_id, Context { idempotency: None, ..context.clone() }).await?;
     for _ in 0..MAX_LOOKS {
         // In this order: what is claimed by a user who was banned before we looked can only have become less.
         let seen = service.repository.load::<User>(&user_id).await?.version;
@@ -302,7 +283,7 @@ async fn unban(
                 }
                 if work.get::<User>(&user_id).banned {
                     // A ban that was cut off half-way may have left some: they must not come back to life.
-                    end_sessions(work, user_id, &sessions, RevocationReason::Ban, at)?;
+                    end_all_in(work, user_id, &sessions, RevocationReason::Ban, at)?;
                     work.execute::<User>(&user_id, UserCommand::Unban { at }).map_err(refused)?;
                 }
                 Ok(Look::Done)
@@ -429,7 +410,7 @@ async fn revoke_session(
             if owner.is_none_or(|owner| owner.user_id != user_id) {
                 return Err(Problem::not_found());
             }
-            end_sessions(work, user_id, &[session_id], RevocationReason::Admin, at)
+            end_all_in(work, user_id, &[session_id], RevocationReason::Admin, at)
         })
         .await?;
     Ok(Done::no_content(committed.position))
@@ -473,7 +454,7 @@ async fn revoke_all_sessions(
     sessions.retain(|session| Some(session.0) != exclude);
     let committed = target
         .run(context, &sessions.clone(), move |work| {
-            end_sessions(work, user_id, &sessions, RevocationReason::Admin, at)
+            end_all_in(work, user_id, &sessions, RevocationReason::Admin, at)
         })
         .await?;
     let ended = |event: &&Event| matches!(event, Event::Session(SessionEvent::SessionRevoked(_)));
@@ -682,7 +663,7 @@ impl<'a> Target<'a> {
                     return Ok(false);
                 }
                 work.execute::<User>(&user_id, command.clone()).map_err(refused)?;
-                end_sessions(work, user_id, &made, RevocationReason::Admin, at)?;
+                end_all_in(work, user_id, &made, RevocationReason::Admin, at)?;
                 Ok(true)
             })
             .await?;
@@ -693,8 +674,7 @@ impl<'a> Target<'a> {
             let mut reads = vec![StreamRef::User(user_id)];
             reads.extend(late.iter().copied().map(StreamRef::Session));
             // Part of what was decided above, so that it is done even if the caller is no admin any more.
-            let sweep =
-                move |work: &mut Work| end_sessions(work, user_id, &late, RevocationReason::Admin, at);
+            let sweep = move |work: &mut Work| end_all_in(work, user_id, &late, RevocationReason::Admin, at);
             position = position.max(self.service.dispatcher.run(after, reads, sweep).await?.position);
         }
         self.answer(position).await
@@ -728,16 +708,6 @@ impl<'a> Target<'a> {
 
 fn require_of(work: &Work, user_id: UserId, app_id: &AppId) -> Result<(), Problem> {
     if work.get::<User>(&user_id).is_of(app_id) { Ok(()) } else { Err(Problem::not_found()) }
-}
-
-fn end_sessions(
-    work: &mut Work,
-    user_id: UserId,
-    sessions: &[SessionId],
-    reason: RevocationReason,
-    at: Timestamp,
-) -> Result<(), Problem> {
-    sessions.iter().try_for_each(|session_id| end_in(work, *session_id, user_id, reason, at))
 }
 
 fn parse_role(text: &str, pointer: &str) -> Result<Role, Problem> {

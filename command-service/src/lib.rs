@@ -28,6 +28,7 @@ mod sessions;
 pub mod signing;
 mod signing_keys;
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use domain::AppId;
@@ -78,6 +79,8 @@ pub struct Parts {
 pub struct Settings {
     /// How many guesses an account gets.
     pub lockout: LockoutPolicy,
+    /// How many sessions a user may have at a time. With one more the oldest ends.
+    pub sessions: NonZeroUsize,
 }
 
 /// The service: its parts, and what is made from them.

@@ -147,7 +147,12 @@ impl CommandService {
                 None
             };
             match self.start_session(attempt, context.clone(), old, new).await {
-                Ok(done) => return self.logged_in(attempt.app_id, &done).await,
+                Ok(done) => {
+                    if !done.replayed {
+                        self.end_oldest_sessions(attempt.user_id, context).await;
+                    }
+                    return self.logged_in(attempt.app_id, &done).await;
+                }
                 Err(DispatchError::Refused(NotIn::Refused(problem))) => return Err(problem),
                 Err(DispatchError::Refused(NotIn::HashChanged)) => {}
                 Err(error) => return Err(error.map_refusal(|_| Problem::unauthenticated()).into()),

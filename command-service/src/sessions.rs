@@ -6,7 +6,8 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{delete, post};
 use domain::session::{RevocationReason, Session, SessionCommand, SessionEvent};
-use domain::{Event, SessionId, StreamId, UserId};
+use domain::user::User;
+use domain::{Event, SessionId, StreamId, Timestamp, UserId};
 use event_store::lookup::{session_claim, sessions_of};
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, OptionalBody, Segments};
@@ -20,7 +21,7 @@ use uuid::Uuid;
 
 use crate::CommandService;
 use crate::answers::Done;
-use crate::dispatch::{StreamRef, Work};
+use crate::dispatch::{Context, StreamRef, Work};
 use crate::me::{LiveCaller, live_reads};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
@@ -125,7 +126,7 @@ pub(crate) fn end_in(
     session_id: SessionId,
     user_id: UserId,
     reason: RevocationReason,
-    at: domain::Timestamp,
+    at: Timestamp,
 ) -> Result<(), Problem> {
     if work.get::<Session>(&session_id).require_live(at).is_ok() {
         let command = SessionCommand::Revoke { reason, at };
@@ -135,7 +136,76 @@ pub(crate) fn end_in(
     Ok(())
 }
 
+/// Ends sessions, as [`end_in`] does with each.
+pub(crate) fn end_all_in(
+    work: &mut Work,
+    user_id: UserId,
+    sessions: &[SessionId],
+    reason: RevocationReason,
+    at: Timestamp,
+) -> Result<(), Problem> {
+    sessions.iter().try_for_each(|session_id| end_in(work, *session_id, user_id, reason, at))
+}
+
+/// How many sessions one append ends at most, where they need not end together.
+const TOGETHER: usize = 200;
+
 impl CommandService {
+    /// Ends the sessions that a banned user has left, and does nothing for one who is not banned. Answers with the
+    /// position of the last one's end, 0 if there was none.
+    ///
+    /// It is part of the ban, so it is done even if whoever banned is no admin any more.
+    pub(crate) async fn end_sessions_of_banned(
+        &self,
+        user_id: UserId,
+        context: Context,
+    ) -> Result<u64, Problem> {
+        let mut position = 0;
+        if !self.repository.load::<User>(&user_id).await?.state.banned {
+            return Ok(position);
+        }
+        let at = context.at;
+        // None can start any more, so one look finds all of them.
+        for sessions in self.claimed_sessions(user_id).await?.chunks(TOGETHER) {
+            let sessions = sessions.to_vec();
+            let mut reads = vec![StreamRef::User(user_id)];
+            reads.extend(sessions.iter().copied().map(StreamRef::Session));
+            let decide = move |work: &mut Work| {
+                if !work.get::<User>(&user_id).banned {
+                    return Ok(());
+                }
+                end_all_in(work, user_id, &sessions, RevocationReason::Ban, at)
+            };
+            let ended = self.dispatcher.run(context.clone(), reads, decide).await?;
+            position = position.max(ended.position);
+        }
+        Ok(position)
+    }
+
+    /// Ends a user's oldest sessions, if there are more than one may have. What keeps it from that is only logged: the
+    /// session that was one too many has begun, and the next one tries again.
+    pub(crate) async fn end_oldest_sessions(&self, user_id: UserId, context: Context) {
+        if let Err(problem) = self.try_to_end_oldest(user_id, context).await {
+            tracing::warn!(code = problem.code(), "a user's oldest sessions could not be ended");
+        }
+    }
+
+    async fn try_to_end_oldest(&self, user_id: UserId, context: Context) -> Result<(), Problem> {
+        let at = context.at;
+        // By their ids, which are by their time.
+        let mut sessions = self.claimed_sessions(user_id).await?;
+        sessions.truncate(sessions.len().saturating_sub(self.settings.sessions.get()));
+        for sessions in sessions.chunks(TOGETHER) {
+            let sessions = sessions.to_vec();
+            let reads = sessions.iter().copied().map(StreamRef::Session).collect();
+            let decide =
+                move |work: &mut Work| end_all_in(work, user_id, &sessions, RevocationReason::Limit, at);
+            let context = Context { idempotency: None, ..context.clone() };
+            self.dispatcher.run(context, reads, decide).await?;
+        }
+        Ok(())
+    }
+
     /// All sessions of a user that were not revoked, from the journal itself.
     pub(crate) async fn claimed_sessions(&self, user_id: UserId) -> Result<Vec<SessionId>, Problem> {
         let claims = self.repository.journal().claims("session", &sessions_of(user_id)).await?;

@@ -1,5 +1,6 @@
 //! The flows in process: the real router over a temporary journal.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use axum::Router;
@@ -35,6 +36,9 @@ mod admin;
 mod cookies;
 
 const PASSWORD: &str = "correct horse battery";
+
+/// How many sessions a user may have here.
+const SESSIONS: NonZeroUsize = NonZeroUsize::new(50).expect("not zero");
 
 struct World {
     _dir: TempDir,
@@ -96,7 +100,7 @@ impl World {
             limits: Arc::new(RateLimits::new(&RateSettings { enabled: false, ..RateSettings::default() })),
             locate: Arc::new(JournalClaims::new(journal.clone(), lookup)),
             passwords: PasswordHashing::start(&hashing).expect("valid"),
-            settings: Settings { lockout: LockoutPolicy::default() },
+            settings: Settings { lockout: LockoutPolicy::default(), sessions: SESSIONS },
         });
         let key = service.bootstrap().await.expect("bootstraps").expect("a first key");
         let edge = Edge::new(repository, clock.clone(), keys.instance_key(), vec![]);

@@ -38,6 +38,8 @@ pub enum RevocationReason {
     Ban,
     /// A refresh token was used twice: it may have been stolen.
     RefreshTokenReused,
+    /// The user had more sessions than one may have, and this was the oldest.
+    Limit,
 }
 
 /// What can be asked of a session.

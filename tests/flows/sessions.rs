@@ -1,5 +1,5 @@
 use serde_json::{Value, json};
-use tests::{Answer, App, PASSWORD, Server, email};
+use tests::{Answer, App, PASSWORD, Server, email, of_type};
 
 async fn list(app: &App<'_>, access: &str, after: &Answer) -> Vec<Value> {
     let answer = app
@@ -126,4 +126,29 @@ async fn the_list_is_told_whole() {
     }
     "#);
     assert_eq!(ask("/auth/sessions").await.expect(200).json(), answer, "the alias is the same");
+}
+
+#[tokio::test]
+async fn a_user_has_so_many_sessions_and_the_oldest_ends() {
+    let server = Server::start_with(&[("WATCHWORD_LIMITS_SESSIONS", "3")]).await;
+    let app = server.default_app();
+    let address = email("ada");
+    let mut sessions = vec![app.register(&address).await];
+    for _ in 0..4 {
+        sessions.push(app.login(&address, PASSWORD).await.expect(200).tokens());
+    }
+    // Of somebody else, who has all room still.
+    let other = app.register(&email("eve")).await;
+    for gone in &sessions[..2] {
+        app.refresh(&gone.refresh).await.problem(401, "session_revoked");
+        app.me(&gone.access).await.problem(401, "unauthenticated");
+    }
+    for live in sessions[2..].iter().chain([&other]) {
+        app.me(&live.access).await.expect(200);
+        app.refresh(&live.refresh).await.expect(200);
+    }
+    let events = server.events().await;
+    let ended = of_type(&events, "SessionRevoked");
+    assert_eq!(ended.len(), 2);
+    assert!(ended.iter().all(|event| event["data"]["reason"] == "limit"));
 }

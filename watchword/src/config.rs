@@ -96,6 +96,7 @@ pub static KEYS: &[Key] = &[
     key("limits.general", "1200/60", "requests per seconds of one address to all other routes"),
     key("limits.in_flight", "4096", "requests answered at the same time; more are told 503"),
     key("limits.event_streams", "256", "live streams of events open at the same time; more are told 503"),
+    key("limits.sessions", "1000", "sessions a user can have at a time; a login more ends the oldest"),
     key("nats.credentials", "", "a credentials file for NATS"),
     key("nats.replicas", "1", "servers of a NATS cluster that keep the stream"),
     key("nats.storage", "file", "file or memory: where NATS keeps the stream"),
@@ -198,6 +199,7 @@ pub struct Config {
     /// At a time; more are told 503.
     pub requests_in_flight: NonZeroUsize,
     pub event_streams: NonZeroUsize,
+    pub sessions_of_a_user: NonZeroUsize,
     pub cached_aggregates: NonZeroUsize,
     pub hashing_threads: Option<NonZeroUsize>,
     pub hashing_queue: Option<NonZeroUsize>,
@@ -298,6 +300,9 @@ impl Config {
             event_streams: values
                 .take("limits.event_streams", parsed(POSITIVE))?
                 .unwrap_or(const { positive(256) }),
+            sessions_of_a_user: values
+                .take("limits.sessions", parsed(POSITIVE))?
+                .unwrap_or(const { positive(1000) }),
             cached_aggregates: values
                 .take("cache.aggregates", parsed(POSITIVE))?
                 .unwrap_or(positive(100_000)),

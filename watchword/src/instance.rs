@@ -262,7 +262,10 @@ impl Instance {
                 limits: Arc::clone(&limits),
                 locate,
                 passwords,
-                settings: command_service::Settings { lockout: config.lockout },
+                settings: command_service::Settings {
+                    lockout: config.lockout,
+                    sessions: config.sessions_of_a_user,
+                },
             });
             bootstrap(config, &service).await?;
             services = services.merge(Arc::clone(&service).router());

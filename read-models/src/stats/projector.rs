@@ -100,6 +100,7 @@ fn counted(event: &Event) -> Option<(&'static str, &'static str)> {
                 RevocationReason::Admin => "admin",
                 RevocationReason::Ban => "ban",
                 RevocationReason::RefreshTokenReused => "refresh_token_reused",
+                RevocationReason::Limit => "limit",
             },
         ),
         Event::Lockout(LockoutEvent::LoginFailed(_)) => ("failures", "password"),
