@@ -13,6 +13,7 @@ mod common_passwords;
 pub mod dispatch;
 mod entitled;
 mod fields;
+mod housekeeping;
 mod introspection;
 mod jwks;
 pub mod locate;
@@ -131,7 +132,7 @@ impl CommandService {
             passwords,
             settings,
         } = parts;
-        Arc::new(Self {
+        let service = Arc::new(Self {
             dispatcher: Dispatcher::new(repository.clone(), clock.clone()),
             signing: Signing::new(key_store.clone(), access_tokens.clone()),
             unknown_emails: UnknownEmails::default(),
@@ -146,7 +147,9 @@ impl CommandService {
             locate,
             passwords,
             settings,
-        })
+        });
+        housekeeping::start(&service);
+        service
     }
 
     /// The context of a command. `idempotency` is what the body extractor found.

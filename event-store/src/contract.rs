@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use domain::{AppId, StreamId, Timestamp};
 use futures::future::join_all;
+use jiff::SignedDuration;
 use schemas::envelope::{Actor, Metadata, RecordedEvent};
 use uuid::Uuid;
 
@@ -238,6 +239,48 @@ pub async fn is_idempotent(journal: Arc<dyn Journal>) {
     assert_eq!(written, 1);
     assert_eq!(racing.iter().filter(|answer| **answer == replayed).count(), 7);
     assert_eq!(everything(&*journal).await.len(), 4);
+}
+
+/// Idempotency keys that were used long ago are forgotten, a bounded number in one go; younger ones are not.
+pub async fn forgets_old_idempotency_keys(journal: Arc<dyn Journal>) {
+    const OLD: u64 = 1500;
+    let now = SystemClock.now();
+    let long_ago = now - SignedDuration::from_hours(48);
+    let keyed = |number: u64, at| {
+        let mut key = [0; 32];
+        // Spread, as hashes are.
+        key[..8].copy_from_slice(&number.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes());
+        let idempotency = Some(Idempotency { key, fingerprint: [7; 32] });
+        (key, Append { idempotency, at, ..append(&stream(&format!("s{number}")), 0, 1) })
+    };
+    let old: Vec<_> = (1..=OLD).map(|number| keyed(number, long_ago)).collect();
+    let young: Vec<_> = (OLD + 1..=OLD + 10).map(|number| keyed(number, now)).collect();
+    for (_, append) in &young {
+        journal.append(append.clone()).await.expect("appends");
+    }
+    for some in old.chunks(100) {
+        for appended in join_all(some.iter().map(|(_, append)| journal.append(append.clone()))).await {
+            appended.expect("appends");
+        }
+    }
+    let before = now - SignedDuration::from_hours(24);
+    let (mut after, mut steps) = (None, 0);
+    while let Some(last) = journal.forget_idempotency(after, before).await.expect("forgets") {
+        assert!(after.is_none_or(|after| after < last), "it goes on");
+        (after, steps) = (Some(last), steps + 1);
+        assert!(steps < 10, "it ends");
+    }
+    assert!(steps > 1, "not all of them in one go");
+    for (key, _) in &old {
+        assert_eq!(journal.idempotent(key).await.expect("reads"), None);
+    }
+    // So it can stand for another request.
+    let idempotency = Some(Idempotency { key: old[0].0, fingerprint: [8; 32] });
+    let other = Append { idempotency, ..append(&stream("another"), 0, 1) };
+    assert!(!journal.append(other).await.expect("appends").replayed);
+    for (_, append) in young {
+        assert!(journal.append(append).await.expect("is known").replayed);
+    }
 }
 
 /// Where one part of an append is refused, no part of it happens.

@@ -209,6 +209,11 @@ pub enum OpenError {
     },
 }
 
+/// A stored idempotency key.
+pub(crate) fn idempotency_key(bytes: &[u8]) -> Result<[u8; 32], StoreError> {
+    bytes.try_into().map_err(|_| StoreError::Damaged("an idempotency key is not 32 bytes long".to_owned()))
+}
+
 /// What an idempotency key stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoredIdempotency {
@@ -269,6 +274,17 @@ pub trait Journal: Send + Sync + 'static {
 
     /// What was written under the idempotency key.
     async fn idempotent(&self, key: &[u8; 32]) -> Result<Option<StoredIdempotency>, StoreError>;
+
+    /// Looks at the next idempotency keys behind this one, a thousand at most so that appends need not wait for long, and
+    /// forgets those that were used before a time. Answers with the last one it looked at; nothing at the end. A journal
+    /// that forgets them by itself does nothing here.
+    async fn forget_idempotency(
+        &self,
+        _after: Option<[u8; 32]>,
+        _before: Timestamp,
+    ) -> Result<Option<[u8; 32]>, StoreError> {
+        Ok(None)
+    }
 
     /// The newest snapshot of a stream.
     async fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError>;

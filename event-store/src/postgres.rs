@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::checksum::checksum;
 use crate::journal::{
     Append, AppendError, Appended, Claim, Journal, OpenError, Snapshot, StoreError, StoredIdempotency,
-    before_damage,
+    before_damage, idempotency_key,
 };
 use crate::measure;
 use schema::Schema;
@@ -40,8 +40,11 @@ pub use session::PostgresSettings;
 const SCHEMA: Schema = Schema {
     what: "Watchword journal",
     name: "watchword",
-    migrations: &[include_str!("postgres/journal_1.sql")],
+    migrations: &[include_str!("postgres/journal_1.sql"), include_str!("postgres/journal_2.sql")],
 };
+
+/// How many idempotency keys are looked at together, to forget old ones.
+const LOOKED_AT: i32 = 1000;
 
 /// How many appends can wait for the writer; more wait for a place.
 const QUEUE: usize = 1024;
@@ -320,6 +323,24 @@ impl Journal for PostgresJournal {
             .try_into()
             .map_err(|_| StoreError::Damaged("a fingerprint is not 32 bytes long".to_owned()))?;
         Ok(Some(StoredIdempotency { fingerprint, first: first.cast_unsigned(), last: last.cast_unsigned() }))
+    }
+
+    async fn forget_idempotency(
+        &self,
+        after: Option<[u8; 32]>,
+        before: Timestamp,
+    ) -> Result<Option<[u8; 32]>, StoreError> {
+        let after = after.as_ref().map_or(&[][..], |key| key.as_slice());
+        let last: Option<Vec<u8>> = self
+            .read(|| {
+                sqlx::query_scalar("SELECT watchword.forget_idempotency($1, $2, $3)")
+                    .bind(after)
+                    .bind(before.as_microsecond())
+                    .bind(LOOKED_AT)
+                    .fetch_one(&self.readers)
+            })
+            .await?;
+        last.map(|key| idempotency_key(&key)).transpose()
     }
 
     async fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError> {

@@ -301,6 +301,17 @@ impl Journal for SqliteJournal {
         row.map(stored).transpose()
     }
 
+    async fn forget_idempotency(
+        &self,
+        after: Option<[u8; 32]>,
+        before: Timestamp,
+    ) -> Result<Option<[u8; 32]>, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        let stopped = || StoreError::Unavailable("the writer has stopped".to_owned());
+        self.ask(|| Request::Forget { after, before, answer }).await.map_err(|_| stopped())?;
+        answered.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
     async fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError> {
         let row: Option<(i64, Vec<u8>)> =
             sqlx::query_as("SELECT version, state FROM snapshots WHERE stream = ?1")

@@ -233,7 +233,9 @@ fn idempotency_key() -> Parameter {
         .name("Idempotency-Key")
         .parameter_in(ParameterIn::Header)
         .required(Required::False)
-        .description(Some("Repeat the request with the same key and body, and it has happened once."))
+        .description(Some(
+            "Repeat the request with the same key and body within 24 hours, and it has happened once.",
+        ))
         .schema(Some(schema))
         .build()
 }

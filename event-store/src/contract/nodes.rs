@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use domain::StreamId;
+use domain::{StreamId, Timestamp};
 use schemas::envelope::RecordedEvent;
 use tokio::sync::watch;
 
@@ -90,6 +90,14 @@ impl Journal for Nodes {
 
     async fn idempotent(&self, key: &[u8; 32]) -> Result<Option<StoredIdempotency>, StoreError> {
         self.next().idempotent(key).await
+    }
+
+    async fn forget_idempotency(
+        &self,
+        after: Option<[u8; 32]>,
+        before: Timestamp,
+    ) -> Result<Option<[u8; 32]>, StoreError> {
+        self.next().forget_idempotency(after, before).await
     }
 
     async fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError> {

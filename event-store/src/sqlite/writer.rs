@@ -5,7 +5,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Instant;
 
-use domain::StreamId;
+use domain::{StreamId, Timestamp};
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions};
 use sqlx::{Arguments, AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -16,6 +16,7 @@ use super::{read_head, stored};
 use crate::checksum::checksum;
 use crate::journal::{
     Append, AppendError, Appended, Claim, Idempotency, Snapshot, StoreError, StoredIdempotency,
+    idempotency_key,
 };
 use crate::measure;
 
@@ -37,6 +38,12 @@ pub(super) enum Request {
     Append { append: Box<Append>, answer: oneshot::Sender<Result<Appended, AppendError>> },
     /// To keep a snapshot.
     Snapshot { stream: StreamId, snapshot: Snapshot, answer: oneshot::Sender<Result<(), StoreError>> },
+    /// To forget old idempotency keys behind this one.
+    Forget {
+        after: Option<[u8; 32]>,
+        before: Timestamp,
+        answer: oneshot::Sender<Result<Option<[u8; 32]>, StoreError>>,
+    },
     /// To end, behind what was asked before.
     Close,
 }
@@ -81,6 +88,7 @@ impl Writer {
         while !closing && let Some(first) = queue.recv().await {
             let mut appends = Vec::new();
             let mut snapshots = Vec::new();
+            let mut forgets = Vec::new();
             let mut next = Some(first);
             while let Some(request) = next {
                 match request {
@@ -88,6 +96,7 @@ impl Writer {
                     Request::Snapshot { stream, snapshot, answer } => {
                         snapshots.push((stream, snapshot, answer));
                     }
+                    Request::Forget { after, before, answer } => forgets.push((after, before, answer)),
                     Request::Close => closing = true,
                 }
                 next = if !closing && appends.len() + snapshots.len() < GROUP {
@@ -104,6 +113,9 @@ impl Writer {
             for (stream, snapshot, answer) in snapshots {
                 // Nobody waits: the snapshot is kept all the same.
                 let _ = answer.send(self.keep(&stream, &snapshot).await);
+            }
+            for (after, before, answer) in forgets {
+                let _ = answer.send(self.forget(after, before).await);
             }
         }
         if let Some(connection) = self.connection.take()
@@ -195,6 +207,33 @@ impl Writer {
         Ok(landed)
     }
 
+    /// In the order of the keys, which is no order of time: so no index of times has to be kept up with each append.
+    async fn forget(
+        &mut self,
+        after: Option<[u8; 32]>,
+        before: Timestamp,
+    ) -> Result<Option<[u8; 32]>, StoreError> {
+        let mut connection = self.connection().await?;
+        let after = after.as_ref().map_or(&[][..], |key| key.as_slice());
+        let last: Option<Vec<u8>> = sqlx::query_scalar(
+            "SELECT max(key) FROM (SELECT key FROM idempotency WHERE key > ?1 ORDER BY key LIMIT ?2)",
+        )
+        .bind(after)
+        .bind(LOOKED_AT)
+        .fetch_one(&mut connection)
+        .await?;
+        if let Some(last) = &last {
+            sqlx::query("DELETE FROM idempotency WHERE key > ?1 AND key <= ?2 AND at < ?3")
+                .bind(after)
+                .bind(last.as_slice())
+                .bind(before.as_microsecond())
+                .execute(&mut connection)
+                .await?;
+        }
+        self.connection = Some(connection);
+        last.map(|key| idempotency_key(&key)).transpose()
+    }
+
     async fn keep(&mut self, stream: &StreamId, snapshot: &Snapshot) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
         sqlx::query(
@@ -210,6 +249,9 @@ impl Writer {
         Ok(())
     }
 }
+
+/// How many idempotency keys are looked at together.
+const LOOKED_AT: i64 = 1000;
 
 /// What a group of appends is decided on: the state in the file, and over it what the group does itself.
 #[derive(Default)]

@@ -56,6 +56,7 @@ contract! {
     checks_guards
     checks_claims
     is_idempotent
+    forgets_old_idempotency_keys
     writes_all_or_nothing
     survives_racing_writers
     shows_no_gap_to_a_reader_that_follows

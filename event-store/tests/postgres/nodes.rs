@@ -145,8 +145,8 @@ async fn a_node_follows_what_others_write() {
         }
         if position == 3 {
             // Whoever listens comes again.
-            let sql =
-                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'";
+            let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' \
+                 AND datname = current_database()";
             assert_eq!(Postgres::shared().psql(&database, sql).trim(), "3");
             tokio::time::sleep(Duration::from_millis(500)).await;
         }

@@ -1,0 +1,47 @@
+//! What is done now and then, so that what is kept for a while is not kept for ever.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use event_store::StoreError;
+use jiff::SignedDuration;
+
+use crate::CommandService;
+
+/// How long a request can be repeated under its `Idempotency-Key`.
+const IDEMPOTENCY: SignedDuration = SignedDuration::from_hours(24);
+/// Between two steps of a round, each of which looks at a thousand keys.
+const STEP: Duration = Duration::from_secs(1);
+/// Between two rounds.
+const ROUND: Duration = Duration::from_secs(3600);
+
+/// Runs as long as the service is in use.
+pub(crate) fn start(service: &Arc<CommandService>) {
+    let service = Arc::downgrade(service);
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(ROUND).await;
+            match forget_idempotency(&service).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => tracing::warn!(%error, "old idempotency keys could not be forgotten"),
+            }
+        }
+    });
+}
+
+/// A round over all keys. False if the service is gone.
+async fn forget_idempotency(service: &Weak<CommandService>) -> Result<bool, StoreError> {
+    let mut after = None;
+    loop {
+        // Held for the step only, or nobody could put the service away.
+        let Some(service) = service.upgrade() else { return Ok(false) };
+        let before = service.clock.now() - IDEMPOTENCY;
+        after = service.repository.journal().forget_idempotency(after, before).await?;
+        drop(service);
+        if after.is_none() {
+            return Ok(true);
+        }
+        tokio::time::sleep(STEP).await;
+    }
+}
