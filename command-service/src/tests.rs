@@ -318,6 +318,26 @@ async fn a_repeated_request_happens_once() {
 }
 
 #[tokio::test]
+async fn refreshed_tokens_make_nobody_else_of_a_caller() {
+    let world = World::start().await;
+    let first = world.register("ada@example.com").await;
+    world.login("ada@example.com", PASSWORD).await;
+    let path = "/v1/apps/default/auth/sessions/revoke-all";
+    let body = json!({"exclude_current": true});
+    let ask = async |token: &str| {
+        world.call_with("POST", path, Some(token), Some(body.clone()), Some("k")).await.body
+    };
+    assert_eq!(ask(&first.text("access_token")).await, json!({"revoked": 1}));
+    world.login("ada@example.com", PASSWORD).await;
+    let next = world.auth("refresh", json!({"refresh_token": first.text("refresh_token")})).await;
+    assert_ne!(next.text("access_token"), first.text("access_token"));
+    assert_eq!(ask(&next.text("access_token")).await, json!({"revoked": 1}), "what was done the first time");
+    assert_eq!(world.events("SessionRevoked").await, 1, "and nothing new");
+    let other = world.register("eve@example.com").await;
+    assert_eq!(ask(&other.text("access_token")).await, json!({"revoked": 0}), "her own key");
+}
+
+#[tokio::test]
 async fn parallel_repetitions_converge() {
     let world = Arc::new(World::start().await);
     let calls = (0..16).map(|_| {

@@ -9,7 +9,9 @@ use axum::body::Bytes;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{FromRequest, FromRequestParts, OriginalUri, Path, Query, RawPathParams, Request};
 use axum::http::HeaderMap;
-use domain::AppId;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use domain::{AppId, SessionId};
 use event_store::Idempotency;
 use futures::StreamExt;
 use http::request::Parts;
@@ -155,7 +157,7 @@ async fn idempotency(parts: &mut Parts, body: &[u8]) -> Result<Option<Idempotenc
     let method: &Method = &parts.method;
     let uri: &Uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0);
     let caller = match parts.headers.get(header::AUTHORIZATION) {
-        Some(value) => [b"credential:", value.as_bytes()].concat(),
+        Some(value) => caller_of(value.as_bytes()),
         None => cookies::caller(&parts.headers, &app_id).unwrap_or_else(|| {
             format!("address:{}", context.client.ip.as_deref().unwrap_or_default()).into_bytes()
         }),
@@ -165,6 +167,26 @@ async fn idempotency(parts: &mut Parts, body: &[u8]) -> Result<Option<Idempotenc
         key: keys.hash(&[b"key", &caller, method.as_str().as_bytes(), path.as_bytes(), key.as_bytes()]),
         fingerprint: keys.hash(&[b"fingerprint", body]),
     }))
+}
+
+/// Who an `Authorization` header speaks for. A user is told by their session, which stays the same when the access token is
+/// refreshed between two tries. Nothing is verified here: whoever acts for somebody does that before anything is done
+/// under the key, and a stored answer is told only to whoever sends the same body.
+fn caller_of(authorization: &[u8]) -> Vec<u8> {
+    #[derive(Deserialize)]
+    struct Claims {
+        sid: SessionId,
+    }
+    let session = || {
+        let mut parts = std::str::from_utf8(authorization).ok()?.split('.');
+        let (_, claims, _) = (parts.next()?, parts.next()?, parts.next()?);
+        let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
+        Some(claims.sid)
+    };
+    match session() {
+        Some(session_id) => format!("session:{session_id}").into_bytes(),
+        None => [b"credential:", authorization].concat(),
+    }
 }
 
 pub(crate) const NO_LAYER: &str = "the router is not wrapped with http_kit::around";
