@@ -128,6 +128,7 @@ async fn create(
                 app_id: id.clone(),
                 method: RegistrationMethod::Admin,
                 email: email.clone(),
+                proof: None,
                 password_hash: password_hash.clone(),
                 profile: profile.clone(),
                 // The request came from the admin: where from says nothing about this person.
@@ -521,12 +522,14 @@ async fn create_access_token(
     let committed = service
         .run_as(&target.caller, context, reads, move |work| {
             require_of(work, user_id, &app_id)?;
-            require_token_may_be_made(work.get::<App>(&app_id), work.get::<User>(&user_id), full_admin)?;
+            let user = work.get::<User>(&user_id);
+            require_token_may_be_made(work.get::<App>(&app_id), user, full_admin)?;
             let start = SessionCommand::Start {
                 session_id,
                 user_id,
                 app_id: app_id.clone(),
                 method: LoginMethod::Admin,
+                epoch: user.epoch,
                 ttl,
                 idle_ttl: ttl,
                 client: Client::default(),
@@ -725,6 +728,10 @@ fn refused(error: UserError) -> Problem {
     match error {
         UserError::Absent => Problem::not_found(),
         UserError::TooManyRoles => Problem::new("too_many_roles").detail(error.to_string()),
-        UserError::Exists => Problem::internal(error),
+        UserError::Banned => Problem::new("user_banned"),
+        // Refusals of commands that no route for admins gives.
+        UserError::Exists | UserError::InvalidToken | UserError::OtherPassword | UserError::OtherEmail => {
+            Problem::internal(error)
+        }
     }
 }

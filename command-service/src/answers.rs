@@ -179,7 +179,7 @@ pub(crate) fn require_live(
     at: Timestamp,
 ) -> Result<(), Problem> {
     let owner = session.require_live(at).map_err(session_problem)?;
-    let active = app.is_active() && user.is_active() && user.is_of(app_id);
+    let active = app.is_active() && user.is_active() && user.is_of(app_id) && user.keeps(session);
     if active && owner.app_id == *app_id && user.id == Some(owner.user_id) {
         Ok(())
     } else {

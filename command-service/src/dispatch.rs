@@ -11,10 +11,14 @@ use std::time::{Duration, Instant};
 use cqrs_es::Aggregate;
 use cqrs_es::event_sink::EventSink;
 use domain::app::App;
+use domain::delivery::Delivery;
 use domain::lockout::Lockout;
+use domain::magic_link::MagicLink;
 use domain::session::Session;
 use domain::user::User;
-use domain::{AppId, Event, EventInfo, SessionId, Stream, StreamId, Timestamp, UserId};
+use domain::{
+    AppId, Event, EventId, EventInfo, MagicLinkId, SessionId, Stream, StreamId, Timestamp, UserId,
+};
 use event_store::{
     Append, AppendError, Appended, Claim, Clock, Idempotency, Loaded, NewEvent, Repository, StoreError, Write,
 };
@@ -54,6 +58,10 @@ pub enum StreamRef {
     Lockout(UserId),
     /// A session.
     Session(SessionId),
+    /// A magic link.
+    MagicLink(MagicLinkId),
+    /// What became of the mails of an event.
+    Delivery(EventId),
 }
 
 impl StreamRef {
@@ -63,6 +71,8 @@ impl StreamRef {
             Self::User(id) => User::stream(id),
             Self::Lockout(id) => Lockout::stream(id),
             Self::Session(id) => Session::stream(id),
+            Self::MagicLink(id) => MagicLink::stream(id),
+            Self::Delivery(id) => Delivery::stream(id),
         }
     }
 
@@ -72,6 +82,8 @@ impl StreamRef {
             Self::User(id) => State::User(repository.load_at_hand::<User>(id).await?),
             Self::Lockout(id) => State::Lockout(repository.load_at_hand::<Lockout>(id).await?),
             Self::Session(id) => State::Session(repository.load_at_hand::<Session>(id).await?),
+            Self::MagicLink(id) => State::MagicLink(repository.load_at_hand::<MagicLink>(id).await?),
+            Self::Delivery(id) => State::Delivery(repository.load_at_hand::<Delivery>(id).await?),
         })
     }
 }
@@ -82,6 +94,8 @@ enum State {
     User(Arc<Loaded<User>>),
     Lockout(Arc<Loaded<Lockout>>),
     Session(Arc<Loaded<Session>>),
+    MagicLink(Arc<Loaded<MagicLink>>),
+    Delivery(Arc<Loaded<Delivery>>),
 }
 
 impl State {
@@ -91,6 +105,8 @@ impl State {
             Self::User(loaded) => loaded.version,
             Self::Lockout(loaded) => loaded.version,
             Self::Session(loaded) => loaded.version,
+            Self::MagicLink(loaded) => loaded.version,
+            Self::Delivery(loaded) => loaded.version,
         }
     }
 
@@ -100,6 +116,8 @@ impl State {
             Self::User(loaded) => repository.put(stream, loaded),
             Self::Lockout(loaded) => repository.put(stream, loaded),
             Self::Session(loaded) => repository.put(stream, loaded),
+            Self::MagicLink(loaded) => repository.put(stream, loaded),
+            Self::Delivery(loaded) => repository.put(stream, loaded),
         }
     }
 }
@@ -141,6 +159,8 @@ member!(App);
 member!(User);
 member!(Lockout);
 member!(Session);
+member!(MagicLink);
+member!(Delivery);
 
 struct Entry {
     reference: StreamRef,
@@ -634,6 +654,8 @@ impl State {
             Self::User(loaded) => Self::User(advance(loaded, events)),
             Self::Lockout(loaded) => Self::Lockout(advance(loaded, events)),
             Self::Session(loaded) => Self::Session(advance(loaded, events)),
+            Self::MagicLink(loaded) => Self::MagicLink(advance(loaded, events)),
+            Self::Delivery(loaded) => Self::Delivery(advance(loaded, events)),
         }
     }
 }

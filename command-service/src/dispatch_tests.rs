@@ -269,6 +269,7 @@ async fn what_is_read_and_not_written_is_guarded() {
             user_id: USER,
             app_id: AppId::default_app(),
             method: domain::session::LoginMethod::Password,
+            epoch: 0,
             ttl: 60,
             idle_ttl: 60,
             client: domain::user::Client::default(),

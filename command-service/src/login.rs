@@ -181,6 +181,7 @@ impl CommandService {
             if !user.is_of(&app_id) || user.password_hash.as_ref() != Some(&old) {
                 return Err(NotIn::HashChanged);
             }
+            let epoch = user.epoch;
             let settings = may_enter(work.get::<App>(&app_id), user).map_err(NotIn::Refused)?;
             let internal = |error| NotIn::Refused(Problem::internal(error));
             if let Some(new) = new.clone() {
@@ -192,6 +193,7 @@ impl CommandService {
                 user_id,
                 app_id: app_id.clone(),
                 method: LoginMethod::Password,
+                epoch,
                 ttl: settings.refresh_token_ttl,
                 idle_ttl: settings.refresh_idle_ttl,
                 client: client.clone(),

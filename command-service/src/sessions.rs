@@ -74,8 +74,9 @@ pub(crate) async fn revoke(
     reads.push(StreamRef::Session(session_id));
     let decide = move |work: &mut Work| {
         live.require(work, at)?;
-        let owner = work.get::<Session>(&session_id).require_live(at).map_err(|_| Problem::not_found())?;
-        if owner.user_id != user_id {
+        let session = work.get::<Session>(&session_id);
+        let owner = session.require_live(at).map_err(|_| Problem::not_found())?;
+        if owner.user_id != user_id || !work.get::<User>(&user_id).keeps(session) {
             return Err(Problem::not_found());
         }
         let command = SessionCommand::Revoke { reason: RevocationReason::User, at };

@@ -8,8 +8,10 @@ use uuid::Uuid;
 
 use crate::app::AppEvent;
 use crate::app_id::AppId;
-use crate::ids::{SessionId, UserId};
+use crate::delivery::DeliveryEvent;
+use crate::ids::{EventId, MagicLinkId, SessionId, UserId};
 use crate::lockout::LockoutEvent;
+use crate::magic_link::MagicLinkEvent;
 use crate::personal::Personal;
 use crate::session::SessionEvent;
 use crate::user::UserEvent;
@@ -38,6 +40,16 @@ impl StreamId {
     /// The stream of a session.
     pub fn session(id: SessionId) -> Self {
         Self(format!("session-{id}"))
+    }
+
+    /// The stream of a magic link.
+    pub fn magic_link(id: MagicLinkId) -> Self {
+        Self(format!("magic_link-{id}"))
+    }
+
+    /// The stream of what became of the mails of an event.
+    pub fn delivery(id: EventId) -> Self {
+        Self(format!("delivery-{id}"))
     }
 
     /// A name read back from a store, not checked.
@@ -105,6 +117,10 @@ pub enum Event {
     Lockout(LockoutEvent),
     /// A session began, went on or ended.
     Session(SessionEvent),
+    /// A magic link was sent, replaced or used.
+    MagicLink(MagicLinkEvent),
+    /// A mail went out, or did not.
+    Delivery(DeliveryEvent),
 }
 
 impl Event {
@@ -115,6 +131,8 @@ impl Event {
             Self::User(event) => event.name(),
             Self::Lockout(event) => event.name(),
             Self::Session(event) => event.name(),
+            Self::MagicLink(event) => event.name(),
+            Self::Delivery(event) => event.name(),
         }
     }
 
@@ -125,15 +143,18 @@ impl Event {
             Self::User(event) => event.person(),
             Self::Lockout(event) => event.person(),
             Self::Session(event) => event.person(),
+            Self::MagicLink(event) => event.person(),
+            Self::Delivery(event) => event.person(),
         }
     }
 
     /// Its personal part, if it has one.
     pub fn personal(&self) -> Option<&Personal> {
         match self {
-            Self::App(_) | Self::Lockout(_) => None,
+            Self::App(_) | Self::Lockout(_) | Self::Delivery(_) => None,
             Self::User(event) => event.personal(),
             Self::Session(event) => event.personal(),
+            Self::MagicLink(event) => event.personal(),
         }
     }
 }
@@ -159,6 +180,18 @@ impl From<LockoutEvent> for Event {
 impl From<SessionEvent> for Event {
     fn from(event: SessionEvent) -> Self {
         Self::Session(event)
+    }
+}
+
+impl From<MagicLinkEvent> for Event {
+    fn from(event: MagicLinkEvent) -> Self {
+        Self::MagicLink(event)
+    }
+}
+
+impl From<DeliveryEvent> for Event {
+    fn from(event: DeliveryEvent) -> Self {
+        Self::Delivery(event)
     }
 }
 
@@ -206,6 +239,28 @@ impl TryFrom<Event> for SessionEvent {
     fn try_from(event: Event) -> Result<Self, OtherAggregate> {
         match event {
             Event::Session(event) => Ok(event),
+            other => Err(OtherAggregate(other.name())),
+        }
+    }
+}
+
+impl TryFrom<Event> for MagicLinkEvent {
+    type Error = OtherAggregate;
+
+    fn try_from(event: Event) -> Result<Self, OtherAggregate> {
+        match event {
+            Event::MagicLink(event) => Ok(event),
+            other => Err(OtherAggregate(other.name())),
+        }
+    }
+}
+
+impl TryFrom<Event> for DeliveryEvent {
+    type Error = OtherAggregate;
+
+    fn try_from(event: Event) -> Result<Self, OtherAggregate> {
+        match event {
+            Event::Delivery(event) => Ok(event),
             other => Err(OtherAggregate(other.name())),
         }
     }

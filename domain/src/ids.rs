@@ -33,3 +33,11 @@ id!(
     /// An API key. The id is public; the key itself is derived and stored nowhere.
     ApiKeyId
 );
+id!(
+    /// A magic link, from its mail to the session that it led to.
+    MagicLinkId
+);
+id!(
+    /// An event, as the cause of something.
+    EventId
+);

@@ -1,20 +1,26 @@
 //! What Watchword decides, and nothing else.
 //!
-//! Aggregates ([`app::App`], [`user::User`], [`lockout::Lockout`], [`session::Session`]) take commands and answer
-//! with events or a typed refusal. Everything a decision needs (ids, the time, hashes, looked-up facts) is in the
+//! Aggregates ([`app::App`], [`user::User`], [`lockout::Lockout`], [`session::Session`], [`magic_link::MagicLink`],
+//! [`delivery::Delivery`]) take commands and answer with events or a typed refusal. Everything a decision needs (ids, the time, hashes, looked-up facts) is in the
 //! command, so a decision can run again after a conflict and gives the same answer. There is no I/O, no clock and
 //! no randomness in this crate.
 #![deny(missing_docs)]
 
 pub mod app;
 pub mod app_id;
+pub mod branding;
+pub mod delivery;
 pub mod email;
 pub mod event;
 pub mod ids;
 pub mod lockout;
+pub mod magic_link;
+pub mod mail;
+pub mod one_time;
 pub mod password;
 pub mod permission;
 pub mod personal;
+pub mod pkce;
 pub mod redirect_uri;
 pub mod role;
 pub mod session;
@@ -25,7 +31,7 @@ pub mod user;
 pub use app_id::AppId;
 pub use email::Email;
 pub use event::{Event, EventInfo, Stream, StreamId};
-pub use ids::{ApiKeyId, SessionId, UserId};
+pub use ids::{ApiKeyId, EventId, MagicLinkId, SessionId, UserId};
 pub use jiff::Timestamp;
 pub use permission::Permission;
 pub use personal::Personal;

@@ -64,7 +64,7 @@ impl Origin {
 }
 
 /// An https URL, or an http URL to this machine, that names no user.
-fn parse_web_url(text: &str) -> Option<Url> {
+pub(crate) fn parse_web_url(text: &str) -> Option<Url> {
     if text.contains(|c: char| !c.is_ascii_graphic() || c == '\\') {
         return None;
     }

@@ -22,6 +22,8 @@ pub enum LoginMethod {
     Registration,
     /// An admin made a test token; there is no refresh token.
     Admin,
+    /// With a link in a mail.
+    MagicLink,
 }
 
 /// Why a session ended before its time.
@@ -40,6 +42,16 @@ pub enum RevocationReason {
     RefreshTokenReused,
     /// The user had more sessions than one may have, and this was the oldest.
     Limit,
+    /// The exchange code that it began with was used twice: it may have been stolen.
+    ExchangeCodeReplayed,
+    /// The user changed their password.
+    PasswordChanged,
+    /// The user chose a new password with a token from a mail.
+    PasswordReset,
+    /// The user changed their address.
+    EmailChanged,
+    /// Somebody proved that the address is theirs, which whoever had begun the session had not.
+    EmailVerified,
 }
 
 /// What can be asked of a session.
@@ -55,6 +67,8 @@ pub enum SessionCommand {
         app_id: AppId,
         /// How.
         method: LoginMethod,
+        /// The user's epoch ([`User::epoch`](crate::user::User::epoch)).
+        epoch: u32,
         /// The longest it can last, in seconds.
         ttl: u32,
         /// How long it lasts without a refresh, in seconds.
@@ -112,6 +126,10 @@ pub struct SessionStarted {
     pub app_id: AppId,
     /// How.
     pub method: LoginMethod,
+    /// How often all sessions of the user had been ended at once. When that happens again, this one is over, too, unless it
+    /// is the one that was left alive.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub epoch: u32,
     /// When it ends however often it is refreshed.
     pub expires_at: Timestamp,
     /// When it ends unless it is refreshed.
@@ -252,6 +270,10 @@ pub struct Session {
     pub idle_expires_at: Timestamp,
     /// Whether it was ended.
     pub revoked: bool,
+    /// The user's epoch when it was started: what its user says about it counts, too
+    /// ([`User::keeps`](crate::user::User::keeps)).
+    #[serde(default)]
+    pub epoch: u32,
 }
 
 impl Session {
@@ -269,22 +291,31 @@ impl Session {
 
     fn decide(&self, command: SessionCommand) -> Result<Vec<SessionEvent>, SessionError> {
         match command {
-            SessionCommand::Start { session_id, user_id, app_id, method, ttl, idle_ttl, client, at } => {
+            SessionCommand::Start {
+                session_id,
+                user_id,
+                app_id,
+                method,
+                epoch,
+                ttl,
+                idle_ttl,
+                client,
+                at,
+            } => {
                 if self.owner.is_some() {
                     return Err(SessionError::Exists);
                 }
-                let personal =
-                    Personal { ip: client.ip, user_agent: client.user_agent, ..Personal::default() };
                 let expires_at = at + seconds(ttl);
                 Ok(vec![SessionEvent::SessionStarted(SessionStarted {
                     session_id,
                     user_id,
                     app_id,
                     method,
+                    epoch,
                     expires_at,
                     idle_expires_at: expires_at.min(at + seconds(idle_ttl)),
                     at,
-                    personal,
+                    personal: Personal::of(client),
                 })])
             }
             SessionCommand::Refresh { generation, grace, idle_ttl, at } => {
@@ -336,6 +367,11 @@ impl Session {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
 fn seconds(n: u32) -> SignedDuration {
     SignedDuration::from_secs(n.into())
 }
@@ -380,12 +416,14 @@ impl Aggregate for Session {
                     user_id,
                     app_id,
                     method,
+                    epoch,
                     expires_at,
                     idle_expires_at,
                     at,
                     ..
                 } = event;
                 self.owner = Some(Owner { session_id, user_id, app_id, method });
+                self.epoch = epoch;
                 self.started_at = at;
                 self.refreshed_at = at;
                 self.expires_at = expires_at;

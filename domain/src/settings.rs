@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::branding::{Branding, Locale};
 use crate::redirect_uri::{Origin, RedirectUri};
 use crate::signing_key::TokenAlgorithm;
 
@@ -99,6 +100,10 @@ pub struct AppSettings {
     pub registration: Registration,
     /// Pages of the app that mails link to.
     pub links: Links,
+    /// The language of mails and pages.
+    pub locale: Locale,
+    /// What mails and pages look like, and whom mails come from.
+    pub branding: Branding,
 }
 
 impl Default for AppSettings {
@@ -122,6 +127,8 @@ impl Default for AppSettings {
             delivery: Delivery::default(),
             registration: Registration::default(),
             links: Links::default(),
+            locale: Locale::default(),
+            branding: Branding::default(),
         }
     }
 }
@@ -163,6 +170,12 @@ impl InvalidSetting {
 }
 
 impl AppSettings {
+    /// Whether a browser may be sent there with a code: only to an address of the list, to the letter (RFC 9700 section
+    /// 2.1).
+    pub fn allows_redirect_to(&self, uri: &RedirectUri) -> bool {
+        self.redirect_uris.contains(uri)
+    }
+
     /// These settings changed by a merge patch (RFC 7396): a member that is `null` goes back to its default.
     pub fn patched(&self, patch: &serde_json::Map<String, Value>) -> Result<Self, InvalidSetting> {
         let mut settings = self.clone();
@@ -239,6 +252,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::{AppSettings, WhatIsWrong};
+    use crate::branding::{Colour, ProductName};
+    use crate::redirect_uri::RedirectUri;
 
     fn patch(value: &Value) -> Result<AppSettings, (WhatIsWrong, String)> {
         let members = value.as_object().expect("a patch is an object");
@@ -267,13 +282,117 @@ mod tests {
         let settings = change(&AppSettings::default(), both);
         let settings = change(&settings, json!({"invitation": "https://app.example/welcome"}));
         assert_eq!(
-            settings.links.invitation.as_ref().map(crate::redirect_uri::RedirectUri::as_str),
+            settings.links.invitation.as_ref().map(RedirectUri::as_str),
             Some("https://app.example/welcome")
         );
         assert!(settings.links.password_reset.is_some());
         let settings = change(&settings, json!({"invitation": null}));
         assert!(settings.links.invitation.is_none() && settings.links.password_reset.is_some());
         assert_eq!(change(&settings, Value::Null).links, AppSettings::default().links);
+    }
+
+    #[test]
+    fn a_patch_of_the_branding_leaves_the_rest_of_it() {
+        let settings = patch(&json!({"branding": {"name": "Acme", "sender": "no-reply@acme.example"}}))
+            .expect("valid")
+            .patched(json!({"branding": {"colour": "#0a66c2"}, "locale": "de"}).as_object().expect("object"))
+            .expect("valid");
+        assert_eq!(settings.branding.name.as_ref().map(ProductName::as_str), Some("Acme"));
+        assert_eq!(settings.branding.colour.as_ref().map(Colour::as_str), Some("#0a66c2"));
+        assert_eq!(settings.locale.tag(), "de");
+    }
+
+    /// What an attacker writes in the hope that it passes for `https://app.example/callback`.
+    const TRICKS: &[&str] = &[
+        "https://app.example/callback/",
+        "https://app.example/callback/../evil",
+        "https://app.example/callback/..%2fevil",
+        "https://app.example/callback%2f..%2fevil",
+        "https://app.example/%63allback",
+        "https://app.example/Callback",
+        "https://app.example/callback?",
+        "https://app.example/callback?next=https://evil.example",
+        "https://app.example/callback;evil",
+        "https://app.example/callback#",
+        "https://app.example/callback#@evil.example/",
+        "https://app.example/callbackevil",
+        "https://app.example/callback.evil.example",
+        "https://app.example//callback",
+        "https://app.example/./callback",
+        "https://app.example/x/../callback",
+        "https://app.example/%2e%2e/callback",
+        "https://app.example:443/callback",
+        "https://app.example:8443/callback",
+        "https://app.example.evil.example/callback",
+        "https://app.example./callback",
+        "https://evil.app.example/callback",
+        "https://app.exampl\u{435}/callback",
+        "https://app\u{ff0e}example/callback",
+        "https://\u{ff41}pp.example/callback",
+        "https://app\u{3002}example/callback",
+        "https://APP.example/callback",
+        "HTTPS://app.example/callback",
+        "https:app.example/callback",
+        "https:/app.example/callback",
+        "https:///app.example/callback",
+        "https:\\\\app.example\\callback",
+        "https://app.example\\callback",
+        "https://app.example\\@evil.example/callback",
+        "https://app.example@evil.example/callback",
+        "https://app.example:pw@evil.example/callback",
+        "https://evil.example\\@app.example/callback",
+        "https://user@app.example/callback",
+        "https://user:pw@app.example/callback",
+        "https://evil.example/https://app.example/callback",
+        "https://evil.example/?u=https://app.example/callback",
+        "//app.example/callback",
+        "/callback",
+        "app.example/callback",
+        "http://app.example/callback",
+        "ftp://app.example/callback",
+        "javascript://app.example/callback%0aalert(1)",
+        "data:text/html,https://app.example/callback",
+        "intent://app.example/callback",
+        " https://app.example/callback",
+        "https://app.example/callback ",
+        "https://app.example/call\tback",
+        "https://app.example/callback\n",
+        "https://app.example/callback\r\nSet-Cookie: a=b",
+        "https://app.example/callback\0",
+        "https://app.example/callback%00",
+        "https://app.example/callback%0d%0a",
+        "https://app.example%00.evil.example/callback",
+        "https://app.example%2f@evil.example/callback",
+        "https://0x7f000001/callback",
+        "https://2130706433/callback",
+        "https://0177.0.0.1/callback",
+        "https://127.1/callback",
+        "https://[::ffff:127.0.0.1]/callback",
+        "http://localhost/callback",
+        "http://localhost.evil.example/callback",
+        "https://xn--app-.example/callback",
+        "https://app.example/callback\u{202e}",
+        "https://app.example/callback\u{200b}",
+        "",
+        "*",
+        "https://*/callback",
+        "https://*.example/callback",
+    ];
+
+    #[test]
+    fn only_the_exact_redirect_uri_passes() {
+        let own = "https://app.example/callback";
+        let settings = patch(&json!({ "redirect_uris": [own] })).expect("valid");
+        let passes = |text: &str| RedirectUri::parse(text).is_ok_and(|uri| settings.allows_redirect_to(&uri));
+        assert!(passes(own));
+        for trick in TRICKS {
+            assert!(!passes(trick), "{trick:?}");
+        }
+        let none = AppSettings::default();
+        assert!(
+            !none.allows_redirect_to(&RedirectUri::parse(own).expect("valid")),
+            "nothing is allowed by default"
+        );
     }
 
     #[test]
@@ -287,6 +406,8 @@ mod tests {
             (json!({"origins": "https://app.example"}), "/origins"),
             (json!({"redirect_uris": [7]}), "/redirect_uris"),
             (json!({"links": {"other": "https://app.example/"}}), "/links"),
+            (json!({"branding": {"color": "#000000"}}), "/branding"),
+            (json!({"branding": "Acme"}), "/branding"),
         ] {
             assert_eq!(patch(&wrong), Err((WhatIsWrong::Shape, pointer.to_owned())), "{wrong}");
         }
@@ -296,6 +417,11 @@ mod tests {
             (json!({"token_algorithm": "HS256"}), "/token_algorithm"),
             (json!({"redirect_uris": ["http://evil.example/"]}), "/redirect_uris"),
             (json!({"password_min_length": 4}), "/password_min_length"),
+            (json!({"locale": "fr"}), "/locale"),
+            (json!({"branding": {"colour": "red"}}), "/branding"),
+            (json!({"branding": {"logo": "http://cdn.example/logo.png"}}), "/branding"),
+            (json!({"branding": {"name": "Acme\r\nBcc: eve@example.com"}}), "/branding"),
+            (json!({"branding": {"sender": "nobody"}}), "/branding"),
         ] {
             assert_eq!(patch(&wrong), Err((WhatIsWrong::Value, pointer.to_owned())), "{wrong}");
         }

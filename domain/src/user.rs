@@ -1,127 +1,35 @@
 //! A user: one person's account in one app.
+//!
+//! What a token from a mail can do, and what ends with it, is decided in `user/mailbox.rs`.
+
+mod commands;
+mod events;
+mod mailbox;
 
 use std::collections::BTreeSet;
 
+use cqrs_es::Aggregate;
 use cqrs_es::event_sink::EventSink;
-use cqrs_es::{Aggregate, DomainEvent};
 use jiff::Timestamp;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::commands::{Client, MailboxCommand, Profile, ProfilePatch, UserCommand};
+pub use self::events::{
+    EmailChangeRequested, EmailChanged, EmailVerificationRequested, EmailVerified, MailboxProof,
+    PasswordChanged, PasswordRehashed, PasswordReset, PasswordResetRequested, ProfileField, ProfileUpdated,
+    RegistrationMethod, ResetReason, RoleGranted, RoleRevoked, UserBanned, UserEvent, UserRegistered,
+    UserUnbanned,
+};
+pub use self::mailbox::{EmailChange, ResetToken};
 use crate::app_id::AppId;
 use crate::email::Email;
-use crate::event::{EventInfo, Stream, StreamId};
-use crate::ids::UserId;
+use crate::event::{Stream, StreamId};
+use crate::ids::{SessionId, UserId};
+use crate::one_time::OneTimeTokens;
 use crate::password::PasswordHash;
 use crate::personal::Personal;
 use crate::role::Role;
-
-/// What a person says about themselves.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Profile {
-    /// The name they go by.
-    pub name: Option<String>,
-    /// A telephone number.
-    pub phone: Option<String>,
-    /// Where their picture is.
-    pub avatar_url: Option<String>,
-}
-
-/// A change of a profile: `None` leaves a member, `Some(None)` clears it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ProfilePatch {
-    /// The name they go by.
-    pub name: Option<Option<String>>,
-    /// A telephone number.
-    pub phone: Option<Option<String>>,
-    /// Where their picture is.
-    pub avatar_url: Option<Option<String>>,
-}
-
-/// Where a request came from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Client {
-    /// The address.
-    pub ip: Option<String>,
-    /// The browser or program.
-    pub user_agent: Option<String>,
-}
-
-/// How an account came to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RegistrationMethod {
-    /// The person chose a password.
-    Password,
-    /// An admin made it.
-    Admin,
-}
-
-/// What can be asked of a user.
-#[derive(Clone, Debug)]
-pub enum UserCommand {
-    /// Make the account. The caller takes the claim on the address in the same append.
-    Register {
-        /// Its id.
-        user_id: UserId,
-        /// Its app.
-        app_id: AppId,
-        /// How.
-        method: RegistrationMethod,
-        /// The person's address.
-        email: Email,
-        /// The hash of their password, if they have one.
-        password_hash: Option<PasswordHash>,
-        /// What they say about themselves.
-        profile: Profile,
-        /// Where from.
-        client: Client,
-        /// The time.
-        at: Timestamp,
-    },
-    /// Change the profile.
-    UpdateProfile {
-        /// What changes.
-        patch: ProfilePatch,
-        /// The time.
-        at: Timestamp,
-    },
-    /// Keep a hash of the same password with stronger parameters.
-    Rehash {
-        /// The hash that the password was checked against.
-        old: PasswordHash,
-        /// The new one.
-        new: PasswordHash,
-        /// The time.
-        at: Timestamp,
-    },
-    /// Give a role.
-    GrantRole {
-        /// Which.
-        role: Role,
-        /// The time.
-        at: Timestamp,
-    },
-    /// Take a role.
-    RevokeRole {
-        /// Which.
-        role: Role,
-        /// The time.
-        at: Timestamp,
-    },
-    /// Shut the person out.
-    Ban {
-        /// Why, for the audit log.
-        reason: Option<String>,
-        /// The time.
-        at: Timestamp,
-    },
-    /// Undo [`UserCommand::Ban`].
-    Unban {
-        /// The time.
-        at: Timestamp,
-    },
-}
+use crate::session::Session;
 
 /// Why a user refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -135,182 +43,22 @@ pub enum UserError {
     /// It has [`MAX_ROLES`].
     #[error("the user has {MAX_ROLES} roles, which is the most one can have")]
     TooManyRoles,
+    /// The token was never made, is too old, was used, or was ended by something else.
+    #[error("the token is good for nothing, or for nothing any more")]
+    InvalidToken,
+    /// The person is shut out.
+    #[error("the user is banned")]
+    Banned,
+    /// The password that was checked is not theirs any more.
+    #[error("the password was changed meanwhile")]
+    OtherPassword,
+    /// The address is not theirs, or not any more.
+    #[error("the user has another address")]
+    OtherEmail,
 }
 
 /// The most roles a user can have: all of them are in every access token.
 pub const MAX_ROLES: usize = 50;
-
-/// An account was made.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct UserRegistered {
-    /// Its id.
-    pub user_id: UserId,
-    /// Its app.
-    pub app_id: AppId,
-    /// How.
-    pub method: RegistrationMethod,
-    /// When.
-    pub at: Timestamp,
-    /// Address, profile, password hash, where from.
-    #[serde(default, skip_serializing_if = "Personal::is_empty")]
-    pub personal: Personal,
-}
-
-/// A member of a profile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ProfileField {
-    /// The name the person goes by.
-    Name,
-    /// A telephone number.
-    Phone,
-    /// Where the person's picture is.
-    AvatarUrl,
-}
-
-/// A profile was changed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct ProfileUpdated {
-    /// Whose.
-    pub user_id: UserId,
-    /// What was cleared. What was set is in `personal`.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub cleared: BTreeSet<ProfileField>,
-    /// When.
-    pub at: Timestamp,
-    /// The new values.
-    #[serde(default, skip_serializing_if = "Personal::is_empty")]
-    pub personal: Personal,
-}
-
-/// The same password was hashed again with stronger parameters.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct PasswordRehashed {
-    /// Whose.
-    pub user_id: UserId,
-    /// When.
-    pub at: Timestamp,
-    /// The new hash.
-    #[serde(default, skip_serializing_if = "Personal::is_empty")]
-    pub personal: Personal,
-}
-
-/// A role was given.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct RoleGranted {
-    /// To whom.
-    pub user_id: UserId,
-    /// Which.
-    pub role: Role,
-    /// When.
-    pub at: Timestamp,
-}
-
-/// A role was taken.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct RoleRevoked {
-    /// From whom.
-    pub user_id: UserId,
-    /// Which.
-    pub role: Role,
-    /// When.
-    pub at: Timestamp,
-}
-
-/// A person was shut out.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct UserBanned {
-    /// Who.
-    pub user_id: UserId,
-    /// Why.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// When.
-    pub at: Timestamp,
-}
-
-/// A person may come in again.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct UserUnbanned {
-    /// Who.
-    pub user_id: UserId,
-    /// When.
-    pub at: Timestamp,
-}
-
-/// The events of a user.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", content = "data")]
-#[expect(missing_docs, reason = "each variant's payload is documented")]
-pub enum UserEvent {
-    #[serde(rename = "UserRegistered")]
-    UserRegistered(UserRegistered),
-    #[serde(rename = "ProfileUpdated")]
-    ProfileUpdated(ProfileUpdated),
-    #[serde(rename = "PasswordRehashed")]
-    PasswordRehashed(PasswordRehashed),
-    #[serde(rename = "RoleGranted")]
-    RoleGranted(RoleGranted),
-    #[serde(rename = "RoleRevoked")]
-    RoleRevoked(RoleRevoked),
-    #[serde(rename = "UserBanned")]
-    UserBanned(UserBanned),
-    #[serde(rename = "UserUnbanned")]
-    UserUnbanned(UserUnbanned),
-}
-
-impl UserEvent {
-    /// Its personal part.
-    pub fn personal(&self) -> Option<&Personal> {
-        match self {
-            Self::UserRegistered(event) => Some(&event.personal),
-            Self::ProfileUpdated(event) => Some(&event.personal),
-            Self::PasswordRehashed(event) => Some(&event.personal),
-            Self::RoleGranted(_) | Self::RoleRevoked(_) | Self::UserBanned(_) | Self::UserUnbanned(_) => None,
-        }
-    }
-
-    /// Whose event it is.
-    pub fn user_id(&self) -> UserId {
-        match self {
-            Self::UserRegistered(event) => event.user_id,
-            Self::ProfileUpdated(event) => event.user_id,
-            Self::PasswordRehashed(event) => event.user_id,
-            Self::RoleGranted(event) => event.user_id,
-            Self::RoleRevoked(event) => event.user_id,
-            Self::UserBanned(event) => event.user_id,
-            Self::UserUnbanned(event) => event.user_id,
-        }
-    }
-}
-
-impl EventInfo for UserEvent {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::UserRegistered(_) => "UserRegistered",
-            Self::ProfileUpdated(_) => "ProfileUpdated",
-            Self::PasswordRehashed(_) => "PasswordRehashed",
-            Self::RoleGranted(_) => "RoleGranted",
-            Self::RoleRevoked(_) => "RoleRevoked",
-            Self::UserBanned(_) => "UserBanned",
-            Self::UserUnbanned(_) => "UserUnbanned",
-        }
-    }
-
-    fn person(&self) -> Option<UserId> {
-        Some(self.user_id())
-    }
-}
-
-impl DomainEvent for UserEvent {
-    fn event_type(&self) -> String {
-        self.name().to_owned()
-    }
-
-    fn event_version(&self) -> String {
-        self.version().to_string()
-    }
-}
 
 /// A user.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -335,6 +83,21 @@ pub struct User {
     pub roles: BTreeSet<Role>,
     /// Whether they are shut out.
     pub banned: bool,
+    /// How often all sessions were ended at once. Those of an earlier epoch are over, but for [`User::kept_session`].
+    #[serde(default)]
+    pub epoch: u32,
+    /// The session that was left alive when the others were ended last.
+    #[serde(default)]
+    pub kept_session: Option<SessionId>,
+    /// Tokens that verify the address.
+    #[serde(default)]
+    pub verification: OneTimeTokens<()>,
+    /// The token that changes the address.
+    #[serde(default)]
+    pub email_change: OneTimeTokens<EmailChange>,
+    /// Tokens that a new password can be chosen with.
+    #[serde(default)]
+    pub password_reset: OneTimeTokens<ResetToken>,
     /// When the account was made.
     pub created_at: Timestamp,
     /// When it was last changed.
@@ -352,6 +115,14 @@ impl User {
         self.id.is_some() && !self.banned
     }
 
+    /// Whether a session of theirs goes on as far as they are concerned: no password change, reset, change of address or
+    /// proof of the mailbox has ended it. It holds from the acknowledgement of those on, also for a session that began at the
+    /// same moment and was not listed when the others were revoked.
+    pub fn keeps(&self, session: &Session) -> bool {
+        let kept = || session.owner.as_ref().is_some_and(|owner| Some(owner.session_id) == self.kept_session);
+        session.epoch == self.epoch || kept()
+    }
+
     /// Whether they may use their app's admin routes.
     pub fn is_admin(&self) -> bool {
         self.roles.contains(&Role::admin())
@@ -359,7 +130,7 @@ impl User {
 
     fn decide(&self, command: UserCommand) -> Result<Vec<UserEvent>, UserError> {
         if let UserCommand::Register { .. } = command {
-            return if self.id.is_none() { Ok(vec![registered(command)]) } else { Err(UserError::Exists) };
+            return if self.id.is_none() { Ok(registered(command)) } else { Err(UserError::Exists) };
         }
         let user_id = self.id.ok_or(UserError::Absent)?;
         Ok(match command {
@@ -394,6 +165,7 @@ impl User {
                 vec![UserEvent::UserUnbanned(UserUnbanned { user_id, at })]
             }
             UserCommand::Ban { .. } | UserCommand::Unban { .. } => vec![],
+            UserCommand::Mailbox(command) => self.decide_on_mailbox(user_id, command)?,
         })
     }
 
@@ -420,22 +192,24 @@ impl User {
     }
 }
 
-fn registered(command: UserCommand) -> UserEvent {
-    let UserCommand::Register { user_id, app_id, method, email, password_hash, profile, client, at } =
+/// An address that comes with a proof is verified in the same breath: nobody else ever had the account.
+fn registered(command: UserCommand) -> Vec<UserEvent> {
+    let UserCommand::Register { user_id, app_id, method, email, proof, password_hash, profile, client, at } =
         command
     else {
         unreachable!("called for Register only");
     };
+    let proven = proof.map(|proof| mailbox::verified(user_id, &email, proof, false, at));
     let personal = Personal {
         email: Some(email),
         name: profile.name,
         phone: profile.phone,
         avatar_url: profile.avatar_url,
-        ip: client.ip,
-        user_agent: client.user_agent,
         password_hash,
+        ..Personal::of(client)
     };
-    UserEvent::UserRegistered(UserRegistered { user_id, app_id, method, at, personal })
+    let registered = UserRegistered { user_id, app_id, method, at, personal };
+    [UserEvent::UserRegistered(registered)].into_iter().chain(proven).collect()
 }
 
 impl Stream for User {
@@ -493,6 +267,17 @@ impl Aggregate for User {
             }
             UserEvent::PasswordRehashed(PasswordRehashed { personal, .. }) => {
                 self.password_hash = personal.password_hash;
+            }
+            UserEvent::EmailVerificationRequested(event) => self.apply_email_verification_requested(&event),
+            UserEvent::EmailVerified(event) => self.apply_email_verified(&event),
+            UserEvent::EmailChangeRequested(event) => self.apply_email_change_requested(event),
+            UserEvent::EmailChanged(event) => self.apply_email_changed(event),
+            UserEvent::PasswordResetRequested(event) => self.apply_password_reset_requested(&event),
+            UserEvent::PasswordReset(event) => {
+                self.apply_password_set(event.personal.password_hash, None, event.at)
+            }
+            UserEvent::PasswordChanged(event) => {
+                self.apply_password_set(event.personal.password_hash, Some(event.session_id), event.at);
             }
             UserEvent::RoleGranted(RoleGranted { role, at, .. }) => {
                 self.roles.insert(role);

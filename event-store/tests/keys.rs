@@ -63,6 +63,7 @@ async fn registered(user_id: UserId) -> Vec<UserEvent> {
         app_id: AppId::default_app(),
         method: RegistrationMethod::Password,
         email: Email::parse("visible@secret.example").expect("valid"),
+        proof: None,
         password_hash: None,
         profile: Profile { name: Some("Visible Name".to_owned()), ..Profile::default() },
         client: Client { ip: Some("203.0.113.77".to_owned()), user_agent: Some("VisibleAgent/1".to_owned()) },

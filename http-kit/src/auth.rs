@@ -201,7 +201,7 @@ impl Authenticator {
             return Err(Problem::unauthenticated());
         }
         let user = reads.load::<User>(&claims.sub).await?;
-        if !user.state.is_active() || !user.state.is_of(app_id) {
+        if !user.state.is_active() || !user.state.is_of(app_id) || !user.state.keeps(&session.state) {
             return Err(Problem::unauthenticated());
         }
         Ok(UserCaller {

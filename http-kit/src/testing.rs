@@ -229,6 +229,7 @@ impl World {
             user_id,
             app_id: app_id.clone(),
             method: LoginMethod::Password,
+            epoch: 0,
             expires_at: at + SignedDuration::from_hours(24),
             idle_expires_at: at + SignedDuration::from_hours(24),
             at,

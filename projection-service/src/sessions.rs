@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
 use domain::session::Session;
+use domain::user::User;
 use domain::{AppId, Permission, SessionId, Timestamp, UserId};
 use http_kit::cookies::Credentials;
 use http_kit::{AfterToken, AppScope, Params, Problem, Segments};
@@ -47,7 +48,7 @@ struct SessionBody {
     id: Uuid,
     /// Whose.
     user_id: Uuid,
-    /// How it began: `password`, `registration`, `admin`.
+    /// How it began: `password`, `registration`, `magic_link`, `admin`.
     method: String,
     /// The address it came from.
     ip: Option<String>,
@@ -116,11 +117,12 @@ async fn live(
 ) -> Result<List<SessionBody>, Problem> {
     let now = service.clock.now();
     let page = service.models.sessions().live(app_id, user_id, now, paging).await.map_err(refused)?;
+    let user = service.repository.load::<User>(&user_id).await?;
     let mut items = Vec::with_capacity(page.items.len());
     let mut ended = 0;
     for row in page.items {
         let session = service.repository.load::<Session>(&row.session_id).await?;
-        if session.state.require_live(now).is_ok() {
+        if session.state.require_live(now).is_ok() && user.state.keeps(&session.state) {
             items.push(body(row, &session.state, current));
         } else {
             ended += 1;

@@ -4,7 +4,9 @@ use std::sync::LazyLock;
 
 use cqrs_es::persist::{EventUpcaster, SerializedEvent};
 use domain::app::AppEvent;
+use domain::delivery::DeliveryEvent;
 use domain::lockout::LockoutEvent;
+use domain::magic_link::MagicLinkEvent;
 use domain::session::SessionEvent;
 use domain::user::UserEvent;
 use domain::{Event, EventInfo, Personal, StreamId, UserId};
@@ -93,6 +95,8 @@ pub fn encode(event: &Event) -> Encoded {
         Event::User(event) => payload(event),
         Event::Lockout(event) => payload(event),
         Event::Session(event) => payload(event),
+        Event::MagicLink(event) => payload(event),
+        Event::Delivery(event) => payload(event),
     };
     if let Value::Object(members) = &mut data {
         members.remove(PERSONAL);
@@ -127,6 +131,8 @@ pub fn decode(
         "user" => tagged::<UserEvent>(name, data).map(Event::User),
         "lockout" => tagged::<LockoutEvent>(name, data).map(Event::Lockout),
         "session" => tagged::<SessionEvent>(name, data).map(Event::Session),
+        "magic_link" => tagged::<MagicLinkEvent>(name, data).map(Event::MagicLink),
+        "delivery" => tagged::<DeliveryEvent>(name, data).map(Event::Delivery),
         _ => return Err(CodecError::UnknownAggregate(stream.clone())),
     };
     let mut event = event.map_err(unreadable)?;
@@ -203,14 +209,23 @@ fn version(event: &Event) -> u16 {
         Event::User(event) => event.version(),
         Event::Lockout(event) => event.version(),
         Event::Session(event) => event.version(),
+        Event::MagicLink(event) => event.version(),
+        Event::Delivery(event) => event.version(),
     }
 }
 
 fn personal_mut(event: &mut Event) -> Option<&mut Personal> {
     match event {
-        Event::App(_) | Event::Lockout(_) => None,
+        Event::App(_) | Event::Lockout(_) | Event::Delivery(_) => None,
         Event::User(event) => match event {
             UserEvent::UserRegistered(event) => Some(&mut event.personal),
+            UserEvent::EmailVerificationRequested(event) => Some(&mut event.personal),
+            UserEvent::EmailVerified(event) => Some(&mut event.personal),
+            UserEvent::EmailChangeRequested(event) => Some(&mut event.personal),
+            UserEvent::EmailChanged(event) => Some(&mut event.personal),
+            UserEvent::PasswordResetRequested(event) => Some(&mut event.personal),
+            UserEvent::PasswordReset(event) => Some(&mut event.personal),
+            UserEvent::PasswordChanged(event) => Some(&mut event.personal),
             UserEvent::ProfileUpdated(event) => Some(&mut event.personal),
             UserEvent::PasswordRehashed(event) => Some(&mut event.personal),
             UserEvent::RoleGranted(_)
@@ -223,6 +238,12 @@ fn personal_mut(event: &mut Event) -> Option<&mut Personal> {
             SessionEvent::SessionRefreshed(_)
             | SessionEvent::RefreshTokenReused(_)
             | SessionEvent::SessionRevoked(_) => None,
+        },
+        Event::MagicLink(event) => match event {
+            MagicLinkEvent::MagicLinkIssued(event) => Some(&mut event.personal),
+            MagicLinkEvent::MagicLinkRedeemed(event) => Some(&mut event.personal),
+            MagicLinkEvent::ExchangeCodeReplayed(event) => Some(&mut event.personal),
+            MagicLinkEvent::MagicLinkSuperseded(_) | MagicLinkEvent::ExchangeCodeRedeemed(_) => None,
         },
     }
 }

@@ -9,10 +9,16 @@ use domain::app::{
     ApiKeyIssued, ApiKeyRevoked, AppCreated, AppDisabled, AppEnabled, AppSettingsChanged,
     SigningKeyActivated, SigningKeyCreated, SigningKeyRetired,
 };
+use domain::delivery::{MailFailed, MailSent};
 use domain::lockout::{AccountLocked, AccountUnlocked, LoginFailed};
+use domain::magic_link::{
+    ExchangeCodeRedeemed, ExchangeCodeReplayed, MagicLinkIssued, MagicLinkRedeemed, MagicLinkSuperseded,
+};
 use domain::session::{RefreshTokenReused, SessionRefreshed, SessionRevoked, SessionStarted};
 use domain::user::{
-    PasswordRehashed, ProfileUpdated, RoleGranted, RoleRevoked, UserBanned, UserRegistered, UserUnbanned,
+    EmailChangeRequested, EmailChanged, EmailVerificationRequested, EmailVerified, PasswordChanged,
+    PasswordRehashed, PasswordReset, PasswordResetRequested, ProfileUpdated, RoleGranted, RoleRevoked,
+    UserBanned, UserRegistered, UserUnbanned,
 };
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
@@ -38,6 +44,13 @@ pub fn all() -> BTreeMap<String, Value> {
         schema::<ApiKeyIssued>("app", "ApiKeyIssued", 1),
         schema::<ApiKeyRevoked>("app", "ApiKeyRevoked", 1),
         schema::<UserRegistered>("user", "UserRegistered", 1),
+        schema::<EmailVerificationRequested>("user", "EmailVerificationRequested", 1),
+        schema::<EmailVerified>("user", "EmailVerified", 1),
+        schema::<EmailChangeRequested>("user", "EmailChangeRequested", 1),
+        schema::<EmailChanged>("user", "EmailChanged", 1),
+        schema::<PasswordResetRequested>("user", "PasswordResetRequested", 1),
+        schema::<PasswordReset>("user", "PasswordReset", 1),
+        schema::<PasswordChanged>("user", "PasswordChanged", 1),
         schema::<ProfileUpdated>("user", "ProfileUpdated", 1),
         schema::<PasswordRehashed>("user", "PasswordRehashed", 1),
         schema::<RoleGranted>("user", "RoleGranted", 1),
@@ -51,6 +64,13 @@ pub fn all() -> BTreeMap<String, Value> {
         schema::<SessionRefreshed>("session", "SessionRefreshed", 1),
         schema::<RefreshTokenReused>("session", "RefreshTokenReused", 1),
         schema::<SessionRevoked>("session", "SessionRevoked", 1),
+        schema::<MagicLinkIssued>("magic_link", "MagicLinkIssued", 1),
+        schema::<MagicLinkSuperseded>("magic_link", "MagicLinkSuperseded", 1),
+        schema::<MagicLinkRedeemed>("magic_link", "MagicLinkRedeemed", 1),
+        schema::<ExchangeCodeRedeemed>("magic_link", "ExchangeCodeRedeemed", 1),
+        schema::<ExchangeCodeReplayed>("magic_link", "ExchangeCodeReplayed", 1),
+        schema::<MailSent>("delivery", "MailSent", 1),
+        schema::<MailFailed>("delivery", "MailFailed", 1),
     ];
     former.chain(present).collect()
 }

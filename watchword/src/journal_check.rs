@@ -170,7 +170,9 @@ impl Scan {
             Event::Session(SessionEvent::RefreshTokenReused(_))
             | Event::App(_)
             | Event::User(_)
-            | Event::Lockout(_) => {}
+            | Event::Lockout(_)
+            | Event::MagicLink(_)
+            | Event::Delivery(_) => {}
         }
     }
 

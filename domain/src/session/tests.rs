@@ -27,6 +27,7 @@ fn started() -> SessionEvent {
         user_id: user_id(),
         app_id: AppId::default_app(),
         method: LoginMethod::Password,
+        epoch: 0,
         expires_at: at(TTL),
         idle_expires_at: at(IDLE_TTL),
         at: at(0),

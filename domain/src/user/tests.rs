@@ -51,6 +51,7 @@ async fn registers_once() {
         app_id: AppId::default_app(),
         method: RegistrationMethod::Password,
         email: Email::parse("ada@example.com").expect("valid"),
+        proof: None,
         password_hash: Some(hash("$argon2id$1")),
         profile: Profile { name: Some("Ada".to_owned()), ..Profile::default() },
         client: Client::default(),

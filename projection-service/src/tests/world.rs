@@ -216,6 +216,7 @@ impl World {
             user_id: user(owner),
             app_id: acme(),
             method: LoginMethod::Password,
+            epoch: 0,
             expires_at: at() + hour,
             idle_expires_at: at() + hour,
             at: at(),

@@ -1,6 +1,6 @@
 //! Fills `login_checks`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -42,18 +42,33 @@ impl Projector for LoginChecksProjector {
     }
 
     async fn project(&self, tx: &mut Transaction, batch: &[ProjectedEvent]) -> Result<(), ProjectError> {
-        let mut users = BTreeMap::new();
+        let mut holders = BTreeMap::new();
+        let mut moved = BTreeSet::new();
         for event in batch {
             match event.event()? {
                 Event::User(UserEvent::UserRegistered(registered)) => {
                     // Without an address the person is erased: nobody logs in with it any more.
                     if let Some(email) = &registered.personal.email {
                         let key = self.lookup.email(&registered.app_id, email);
-                        users.insert((registered.app_id.as_str(), key), registered.user_id);
+                        holders.insert((registered.app_id.as_str(), key), registered.user_id);
+                    }
+                }
+                Event::User(UserEvent::EmailChanged(changed)) => {
+                    holders.retain(|_, user_id| *user_id != changed.user_id);
+                    moved.insert(changed.user_id);
+                    if let Some(email) = &changed.personal.email {
+                        let app_id = &event.recorded.metadata.app_id;
+                        holders.insert((app_id.as_str(), self.lookup.email(app_id, email)), changed.user_id);
                     }
                 }
                 Event::User(
-                    UserEvent::ProfileUpdated(_)
+                    UserEvent::EmailVerificationRequested(_)
+                    | UserEvent::EmailVerified(_)
+                    | UserEvent::EmailChangeRequested(_)
+                    | UserEvent::PasswordResetRequested(_)
+                    | UserEvent::PasswordReset(_)
+                    | UserEvent::PasswordChanged(_)
+                    | UserEvent::ProfileUpdated(_)
                     | UserEvent::PasswordRehashed(_)
                     | UserEvent::RoleGranted(_)
                     | UserEvent::RoleRevoked(_)
@@ -62,11 +77,19 @@ impl Projector for LoginChecksProjector {
                 )
                 | Event::App(_)
                 | Event::Lockout(_)
-                | Event::Session(_) => {}
+                | Event::Session(_)
+                | Event::MagicLink(_)
+                | Event::Delivery(_) => {}
             }
         }
+        // First, as somebody else may have the address that a person has left.
+        let mut rows = Rows::new(["id"]);
+        for user_id in moved {
+            rows.push([user_id.0.into()]);
+        }
+        tx.run_for(&rows, "DELETE FROM login_checks_v1 WHERE user_id IN (SELECT id FROM {rows})").await?;
         let mut rows = Rows::new(["app_id", "email", "user_id"]);
-        for ((app_id, email), user_id) in users {
+        for ((app_id, email), user_id) in holders {
             rows.push([app_id.into(), email.as_slice().into(), user_id.0.into()]);
         }
         tx.run_for(

@@ -5,3 +5,4 @@ CREATE TABLE IF NOT EXISTS login_checks_v1 (
   user_id BLOB NOT NULL,
   PRIMARY KEY (app_id, email)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS login_checks_v1_user ON login_checks_v1 (user_id);

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use domain::session::{SessionEvent, SessionStarted};
-use domain::{Event, Personal, SessionId, Timestamp};
+use domain::session::{RevocationReason, SessionEvent, SessionStarted};
+use domain::user::UserEvent;
+use domain::{Event, Personal, SessionId, Timestamp, UserId};
 use event_store::Sealer;
 use serde::Serialize;
 
 use crate::projector::{ProjectError, ProjectedEvent, Projector};
 use crate::rows::seal;
-use crate::sql::{Rows, Transaction, Value};
+use crate::sql::{Query, Rows, Transaction, Value};
 
 /// Writes `sessions`.
 pub struct SessionsProjector {
@@ -23,6 +24,43 @@ impl SessionsProjector {
     pub fn new(sealer: Arc<Sealer>) -> Self {
         Self { sealer }
     }
+}
+
+/// What ended all sessions of a user but one.
+struct End {
+    user_id: UserId,
+    kept: Option<SessionId>,
+    at: Timestamp,
+    reason: RevocationReason,
+}
+
+/// A session of before such an event is over, whether or not it was revoked by name: nothing in the log tells of one that was
+/// begun at the same moment. Those that begin after it have seen it.
+fn end_of(event: &UserEvent) -> Option<End> {
+    let (user_id, kept, at, reason) = match event {
+        UserEvent::EmailVerified(event) if event.earlier_access_ended => {
+            (event.user_id, None, event.at, RevocationReason::EmailVerified)
+        }
+        UserEvent::EmailChanged(event) => {
+            (event.user_id, Some(event.session_id), event.at, RevocationReason::EmailChanged)
+        }
+        UserEvent::PasswordReset(event) => (event.user_id, None, event.at, RevocationReason::PasswordReset),
+        UserEvent::PasswordChanged(event) => {
+            (event.user_id, Some(event.session_id), event.at, RevocationReason::PasswordChanged)
+        }
+        UserEvent::UserRegistered(_)
+        | UserEvent::EmailVerificationRequested(_)
+        | UserEvent::EmailVerified(_)
+        | UserEvent::EmailChangeRequested(_)
+        | UserEvent::PasswordResetRequested(_)
+        | UserEvent::ProfileUpdated(_)
+        | UserEvent::PasswordRehashed(_)
+        | UserEvent::RoleGranted(_)
+        | UserEvent::RoleRevoked(_)
+        | UserEvent::UserBanned(_)
+        | UserEvent::UserUnbanned(_) => return None,
+    };
+    Some(End { user_id, kept, at, reason })
 }
 
 /// What a batch does to one session, added up.
@@ -53,6 +91,7 @@ impl Projector for SessionsProjector {
 
     async fn project(&self, tx: &mut Transaction, batch: &[ProjectedEvent]) -> Result<(), ProjectError> {
         let mut changes: BTreeMap<SessionId, Change<'_>> = BTreeMap::new();
+        let mut ends = Vec::new();
         for event in batch {
             match event.event()? {
                 Event::Session(SessionEvent::SessionStarted(started)) => {
@@ -66,11 +105,26 @@ impl Projector for SessionsProjector {
                     changes.entry(revoked.session_id).or_default().revoked =
                         Some((revoked.at, name_of(revoked.reason)));
                 }
+                Event::User(event) => {
+                    let Some(end) = end_of(event) else { continue };
+                    for (id, change) in &mut changes {
+                        let is_theirs = change.started.is_some_and(|it| it.user_id == end.user_id);
+                        if is_theirs && end.kept != Some(*id) && change.revoked.is_none() {
+                            change.revoked = Some((end.at, name_of(end.reason)));
+                        }
+                    }
+                    ends.push(end);
+                }
                 Event::Session(SessionEvent::RefreshTokenReused(_))
                 | Event::App(_)
-                | Event::User(_)
-                | Event::Lockout(_) => {}
+                | Event::Lockout(_)
+                | Event::MagicLink(_)
+                | Event::Delivery(_) => {}
             }
+        }
+        // Before the sessions that began in this batch are there.
+        for end in ends {
+            end_all(tx, &end).await?;
         }
         self.write(tx, &changes).await
     }
@@ -139,6 +193,18 @@ impl SessionsProjector {
             sealed.into(),
         ])
     }
+}
+
+/// Ends the sessions that were there before the batch. One that is revoked by name in it gets that reason in the end.
+async fn end_all(tx: &mut Transaction, end: &End) -> Result<(), ProjectError> {
+    let mut query = Query::new("UPDATE sessions_v1 SET revoked_at = ");
+    query.push_bind(end.at).push(", reason = ").push_bind(name_of(end.reason));
+    query.push(" WHERE user_id = ").push_bind(end.user_id.0).push(" AND revoked_at IS NULL");
+    if let Some(kept) = end.kept {
+        query.push(" AND session_id <> ").push_bind(kept.0);
+    }
+    tx.run(query).await?;
+    Ok(())
 }
 
 /// The name that an enum without data is stored under.

@@ -18,7 +18,7 @@ pub struct SessionRow {
     pub user_id: UserId,
     /// Of which app.
     pub app_id: String,
-    /// How it began: `password`, `registration`, `admin`.
+    /// How it began: `password`, `registration`, `magic_link`, `admin`.
     pub method: String,
     /// When it began.
     pub started_at: Timestamp,

@@ -81,6 +81,7 @@ fn counted(event: &Event) -> Option<(&'static str, &'static str)> {
             match event.method {
                 RegistrationMethod::Password => "password",
                 RegistrationMethod::Admin => "admin",
+                RegistrationMethod::MagicLink => "magic_link",
             },
         ),
         Event::Session(SessionEvent::SessionStarted(event)) => (
@@ -89,6 +90,7 @@ fn counted(event: &Event) -> Option<(&'static str, &'static str)> {
                 LoginMethod::Password => "password",
                 LoginMethod::Registration => "registration",
                 LoginMethod::Admin => "admin",
+                LoginMethod::MagicLink => "magic_link",
             },
         ),
         Event::Session(SessionEvent::SessionRefreshed(_)) => ("refreshes", ""),
@@ -101,6 +103,11 @@ fn counted(event: &Event) -> Option<(&'static str, &'static str)> {
                 RevocationReason::Ban => "ban",
                 RevocationReason::RefreshTokenReused => "refresh_token_reused",
                 RevocationReason::Limit => "limit",
+                RevocationReason::ExchangeCodeReplayed => "exchange_code_replayed",
+                RevocationReason::PasswordChanged => "password_changed",
+                RevocationReason::PasswordReset => "password_reset",
+                RevocationReason::EmailChanged => "email_changed",
+                RevocationReason::EmailVerified => "email_verified",
             },
         ),
         Event::Lockout(LockoutEvent::LoginFailed(_)) => ("failures", "password"),
@@ -108,14 +115,23 @@ fn counted(event: &Event) -> Option<(&'static str, &'static str)> {
         Event::Lockout(LockoutEvent::AccountUnlocked(_))
         | Event::Session(SessionEvent::RefreshTokenReused(_))
         | Event::User(
-            UserEvent::ProfileUpdated(_)
+            UserEvent::EmailVerificationRequested(_)
+            | UserEvent::EmailVerified(_)
+            | UserEvent::EmailChangeRequested(_)
+            | UserEvent::EmailChanged(_)
+            | UserEvent::PasswordResetRequested(_)
+            | UserEvent::PasswordReset(_)
+            | UserEvent::PasswordChanged(_)
+            | UserEvent::ProfileUpdated(_)
             | UserEvent::PasswordRehashed(_)
             | UserEvent::RoleGranted(_)
             | UserEvent::RoleRevoked(_)
             | UserEvent::UserBanned(_)
             | UserEvent::UserUnbanned(_),
         )
-        | Event::App(_) => return None,
+        | Event::App(_)
+        | Event::MagicLink(_)
+        | Event::Delivery(_) => return None,
     })
 }
 

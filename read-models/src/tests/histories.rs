@@ -21,7 +21,7 @@ struct Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = (0..10_u8, 1..5_u128, 0..3_u128);
+    let step = (0..15_u8, 1..5_u128, 0..3_u128);
     proptest::collection::vec(step.prop_map(|(what, user, session)| Step { what, user, session }), 1..60)
 }
 
@@ -29,11 +29,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 fn history(steps: &[Step]) -> Vec<Event> {
     let mut registrations = BTreeSet::new();
     let mut sessions = BTreeMap::new();
+    let mut addresses: BTreeMap<u128, String> = BTreeMap::new();
     let mut events = Vec::new();
     for (seconds, step) in (0_i64..).map(|n| n * 1000).zip(steps) {
         let (n, user_id, at) = (step.user, user(step.user), at(seconds));
         if registrations.insert(n) {
-            events.push(registered(n, &format!("user{n}@example.com"), &format!("Name Number{n}"), seconds));
+            let email = format!("user{n}@example.com");
+            events.push(registered(n, &email, &format!("Name Number{n}"), seconds));
+            addresses.insert(n, email);
             continue;
         }
         let id = n * 10 + step.session;
@@ -65,6 +68,17 @@ fn history(steps: &[Step]) -> Vec<Event> {
                 at,
                 personal: Personal::default(),
             })),
+            9 => verified(n, &addresses[&n], step.session == 0, seconds),
+            10 | 11 => {
+                // There is one address that all of them want: whoever leaves it, somebody else can have it.
+                let wanted = "wanted@example.com".to_owned();
+                let is_free = !addresses.values().any(|held| *held == wanted);
+                let to = if is_free { wanted } else { format!("user{n}@example.com") };
+                let from = addresses.insert(n, to.clone()).expect("everybody has one");
+                email_changed(n, &from, &to, id, seconds)
+            }
+            12 => password_reset(n, seconds),
+            13 => password_changed(n, id, seconds),
             _ => Event::Lockout(LockoutEvent::LoginFailed(LoginFailed { user_id, failures: 1, at })),
         });
     }

@@ -2,7 +2,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use domain::lockout::{AccountLocked, LockoutEvent, LoginFailed};
-use domain::user::{ProfileField, ProfileUpdated, RoleGranted, UserBanned, UserEvent};
+use domain::session::{LoginMethod, RevocationReason, SessionEvent, SessionRevoked, SessionStarted};
+use domain::user::{
+    ProfileField, ProfileUpdated, RegistrationMethod, RoleGranted, UserBanned, UserEvent, UserRegistered,
+};
 use domain::{AppId, Email, Event, Personal, Role};
 use event_store::{Journal, Location};
 use insta::{allow_duplicates, assert_snapshot};
@@ -162,6 +165,121 @@ async fn login_checks_find_the_user_of_an_address(on: On) {
     assert_eq!(find("default", "nobody@example.com").await, None);
 }
 
+/// The same events applied one by one, and all at once: what happens within a batch is what happens across batches.
+async fn both_ways(on: On, history: &[Event]) -> (World, Vec<ReadModels>) {
+    let world = World::new(on).await;
+    for event in history {
+        world.append(event, 0).await;
+    }
+    let mut ways = Vec::new();
+    for (name, size) in [("one-by-one.db", 1), ("at-once.db", 1000)] {
+        let models = world.open(&world.other(name)).await;
+        world.catch_up(&models, size).await;
+        ways.push(models);
+    }
+    (world, ways)
+}
+
+async fn login_checks_follow_an_address(on: On) {
+    let history = [
+        registered(1, "ada@example.com", "Ada Lovelace", 0),
+        email_changed(1, "ada@example.com", "countess@example.com", 1, 10),
+        registered(2, "ada@example.com", "Ada Byron", 20),
+        email_changed(2, "ada@example.com", "byron@example.com", 2, 30),
+        email_changed(1, "countess@example.com", "ada@example.com", 1, 40),
+    ];
+    let (_world, ways) = both_ways(on, &history).await;
+    for models in ways {
+        let find = async |email: &str| {
+            let email = Email::parse(email).expect("valid");
+            models.login_checks().find(&AppId::default_app(), &email).await.expect("asks")
+        };
+        assert_eq!(find("ada@example.com").await, Some(user(1)));
+        assert_eq!(find("byron@example.com").await, Some(user(2)));
+        assert_eq!(find("countess@example.com").await, None);
+    }
+}
+
+async fn users_show_the_address_of_now_and_whether_it_is_proven(on: On) {
+    let history = [
+        registered(1, "augusta@example.com", "Ada Lovelace", 0),
+        registered(2, "grace@example.org", "Grace Hopper", 10),
+        verified(2, "grace@example.org", false, 20),
+        email_changed(1, "augusta@example.com", "countess@example.com", 1, 30),
+        registered(3, "barbara@example.org", "Barbara Liskov", 40),
+        password_reset(3, 50),
+    ];
+    let (_world, ways) = both_ways(on, &history).await;
+    for models in ways {
+        let list = async |filter: UserFilter| {
+            let page = models.users().list(&AppId::default_app(), &filter, &Paging::default()).await;
+            let rows = page.expect("lists").items.into_iter();
+            rows.map(|row| (row.id, row.personal.email.map(String::from), row.updated_at)).collect::<Vec<_>>()
+        };
+        let proven = |email_verified| UserFilter {
+            email_verified,
+            sort: UserSort::CreatedAt,
+            ..UserFilter::default()
+        };
+        let ada = (user(1), Some("countess@example.com".to_owned()), at(30));
+        let grace = (user(2), Some("grace@example.org".to_owned()), at(20));
+        let barbara = (user(3), Some("barbara@example.org".to_owned()), at(50));
+        assert_eq!(list(proven(Some(true))).await, [ada.clone(), grace]);
+        assert_eq!(list(proven(Some(false))).await, [barbara]);
+        let query = |query: &str| UserFilter { query: Some(query.to_owned()), ..UserFilter::default() };
+        assert_eq!(list(query("countess@example.com")).await, [ada.clone()]);
+        assert_eq!(list(query("counte")).await, [ada.clone()]);
+        assert_eq!(list(query("augusta@example.com")).await, [], "she has another address now");
+    }
+}
+
+async fn sessions_end_with_what_ends_all_of_them(on: On) {
+    let history = [
+        registered(1, "ada@example.com", "Ada Lovelace", 0),
+        registered(2, "grace@example.org", "Grace Hopper", 0),
+        started(1, 1, 10),
+        started(2, 1, 20),
+        started(3, 1, 30),
+        started(4, 2, 30),
+        revoked(3, 1, 40),
+        password_changed(1, 2, 50),
+        started(5, 1, 60),
+        verified(2, "grace@example.org", true, 70),
+        started(6, 2, 80),
+        password_reset(1, 90),
+        started(7, 1, 100),
+        email_changed(1, "ada@example.com", "countess@example.com", 7, 110),
+    ];
+    let (_world, ways) = both_ways(on, &history).await;
+    for models in ways {
+        let live = async |n| {
+            let sessions = models.sessions();
+            let page = sessions.live(&AppId::default_app(), user(n), at(200), &Paging::default()).await;
+            page.expect("lists").items.into_iter().map(|row| row.session_id).collect::<Vec<_>>()
+        };
+        assert_eq!(live(1).await, [session(7)]);
+        assert_eq!(live(2).await, [session(6)]);
+        let rows = dump(&models, "sessions").await;
+        let reason = |n: u128| {
+            let id = format!("session_id={:032x} ", session(n).0.as_u128());
+            let row = rows.lines().find(|row| row.contains(&id)).expect("it is there");
+            let at = row.find("reason=").expect("a column");
+            row[at + 7..].split(' ').next().unwrap_or_default().to_owned()
+        };
+        let reasons = [1, 2, 3, 4, 5, 6, 7].map(reason);
+        let expected = [
+            "password_changed",
+            "password_reset",
+            "logout",
+            "email_verified",
+            "password_reset",
+            "null",
+            "null",
+        ];
+        assert_eq!(reasons, expected);
+    }
+}
+
 async fn stats_count_by_hour_and_day(on: On) {
     let world = small_world(on).await;
     let rows = dump(&world.models, "stats").await;
@@ -190,6 +308,42 @@ async fn stats_count_by_hour_and_day(on: On) {
         stats.buckets(&AppId::default_app(), at(0), at(3600), Granularity::Hour).await.expect("counts");
     assert_eq!(hours.len(), 1);
     assert_eq!(hours[0].counts["logins"]["password"], 2);
+}
+
+async fn stats_count_magic_links(on: On) {
+    let Event::User(UserEvent::UserRegistered(account)) = registered(1, "ada@example.com", "Ada", 0) else {
+        unreachable!("it is a registration")
+    };
+    let Event::Session(SessionEvent::SessionStarted(begun)) = started(1, 1, 10) else {
+        unreachable!("it is a start")
+    };
+    let history = [
+        Event::User(UserEvent::UserRegistered(UserRegistered {
+            method: RegistrationMethod::MagicLink,
+            ..account
+        })),
+        verified(1, "ada@example.com", false, 0),
+        Event::Session(SessionEvent::SessionStarted(SessionStarted {
+            method: LoginMethod::MagicLink,
+            ..begun
+        })),
+        Event::Session(SessionEvent::SessionRevoked(SessionRevoked {
+            session_id: session(1),
+            user_id: user(1),
+            reason: RevocationReason::ExchangeCodeReplayed,
+            at: at(20),
+        })),
+    ];
+    let (_world, ways) = both_ways(on, &history).await;
+    for models in ways {
+        let app = AppId::default_app();
+        let days = models.stats().buckets(&app, at(0), at(3600), Granularity::Day).await.expect("counts");
+        assert_eq!(days.len(), 1);
+        assert_eq!(days[0].counts["registrations"]["magic_link"], 1);
+        assert_eq!(days[0].counts["logins"]["magic_link"], 1);
+        assert_eq!(days[0].counts["revocations"]["exchange_code_replayed"], 1);
+        assert_eq!(days[0].active_users, Some(1));
+    }
 }
 
 async fn the_audit_log_finds_positions(on: On) {
@@ -391,6 +545,10 @@ on_both! {
     cursors_lead_through_every_user_once,
     sessions_show_those_that_live,
     login_checks_find_the_user_of_an_address,
+    login_checks_follow_an_address,
+    users_show_the_address_of_now_and_whether_it_is_proven,
+    sessions_end_with_what_ends_all_of_them,
+    stats_count_magic_links,
     stats_count_by_hour_and_day,
     the_audit_log_finds_positions,
     inv_l_a_gap_is_refused_and_nothing_of_it_stays,

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use domain::session::{
     LoginMethod, RevocationReason, SessionEvent, SessionRefreshed, SessionRevoked, SessionStarted,
 };
-use domain::user::{RegistrationMethod, UserEvent, UserRegistered};
+use domain::user::{
+    EmailChanged, EmailVerified, MailboxProof, PasswordChanged, PasswordReset, RegistrationMethod, UserEvent,
+    UserRegistered,
+};
 use domain::{AppId, Email, Event, Personal, SessionId, StreamId, Timestamp, UserId};
 use event_store::{
     Append, Journal, KeyStore, Location, LookupKey, MasterKey, Repository, Sealer, SqliteJournal, Write,
@@ -73,6 +76,7 @@ pub(super) fn started(n: u128, owner: u128, seconds: i64) -> Event {
         user_id: user(owner),
         app_id: AppId::default_app(),
         method: LoginMethod::Password,
+        epoch: 0,
         expires_at: at(seconds + 86_400),
         idle_expires_at: at(seconds + 3600),
         at: at(seconds),
@@ -103,6 +107,51 @@ pub(super) fn revoked(n: u128, owner: u128, seconds: i64) -> Event {
     }))
 }
 
+pub(super) fn verified(n: u128, email: &str, earlier_access_ended: bool, seconds: i64) -> Event {
+    Event::User(UserEvent::EmailVerified(EmailVerified {
+        user_id: user(n),
+        proof: MailboxProof::MagicLink,
+        earlier_access_ended,
+        at: at(seconds),
+        personal: Personal { email: Some(Email::parse(email).expect("valid")), ..Personal::default() },
+    }))
+}
+
+/// One session goes on.
+pub(super) fn email_changed(n: u128, from: &str, to: &str, kept: u128, seconds: i64) -> Event {
+    Event::User(UserEvent::EmailChanged(EmailChanged {
+        user_id: user(n),
+        session_id: session(kept),
+        at: at(seconds),
+        personal: Personal {
+            email: Some(Email::parse(to).expect("valid")),
+            previous_email: Some(Email::parse(from).expect("valid")),
+            ..Personal::default()
+        },
+    }))
+}
+
+fn new_password() -> Personal {
+    let hash = domain::password::PasswordHash("$argon2id$other".to_owned());
+    Personal { password_hash: Some(hash), ..Personal::default() }
+}
+
+pub(super) fn password_reset(n: u128, seconds: i64) -> Event {
+    let personal = new_password();
+    Event::User(UserEvent::PasswordReset(PasswordReset { user_id: user(n), at: at(seconds), personal }))
+}
+
+/// One session goes on.
+pub(super) fn password_changed(n: u128, kept: u128, seconds: i64) -> Event {
+    let (user_id, session_id, personal) = (user(n), session(kept), new_password());
+    Event::User(UserEvent::PasswordChanged(PasswordChanged {
+        user_id,
+        session_id,
+        at: at(seconds),
+        personal,
+    }))
+}
+
 /// A new database of the server that all tests share.
 pub(super) fn database() -> Location {
     Postgres::shared().database().parse().expect("a URL")
@@ -124,6 +173,8 @@ fn stream_of(event: &Event) -> StreamId {
         Event::Session(SessionEvent::SessionRefreshed(event)) => StreamId::session(event.session_id),
         Event::Session(SessionEvent::RefreshTokenReused(event)) => StreamId::session(event.session_id),
         Event::Session(SessionEvent::SessionRevoked(event)) => StreamId::session(event.session_id),
+        Event::MagicLink(event) => StreamId::magic_link(event.link_id()),
+        Event::Delivery(event) => StreamId::delivery(event.event_id()),
     }
 }
 

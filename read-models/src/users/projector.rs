@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use domain::user::{ProfileField, ProfileUpdated, UserEvent, UserRegistered};
-use domain::{Event, Personal, Role, Timestamp, UserId};
+use domain::{AppId, Event, Personal, Role, Timestamp, UserId};
 use event_store::{LookupKey, Sealer};
 
 use super::{TABLE, words};
@@ -56,11 +56,18 @@ impl Projector for UsersProjector {
         let mut events = Vec::new();
         for event in batch {
             match event.event()? {
-                // A new hash of the same password changes nothing that is shown.
-                Event::User(UserEvent::PasswordRehashed(_))
+                // A new hash of the same password, or a mail that nobody has followed, changes nothing that is shown.
+                Event::User(
+                    UserEvent::PasswordRehashed(_)
+                    | UserEvent::EmailVerificationRequested(_)
+                    | UserEvent::EmailChangeRequested(_)
+                    | UserEvent::PasswordResetRequested(_),
+                )
                 | Event::App(_)
                 | Event::Lockout(_)
-                | Event::Session(_) => {}
+                | Event::Session(_)
+                | Event::MagicLink(_)
+                | Event::Delivery(_) => {}
                 Event::User(user) => events.push(user),
             }
         }
@@ -127,7 +134,28 @@ impl UsersProjector {
         let draft = drafts.get_mut(&event.user_id()).ok_or(missing)?;
         let mut touch = |at: Timestamp| draft.updated_at = at.as_microsecond();
         match event {
-            UserEvent::UserRegistered(_) | UserEvent::PasswordRehashed(_) => {}
+            UserEvent::UserRegistered(_)
+            | UserEvent::PasswordRehashed(_)
+            | UserEvent::EmailVerificationRequested(_)
+            | UserEvent::EmailChangeRequested(_)
+            | UserEvent::PasswordResetRequested(_) => {}
+            UserEvent::EmailVerified(event) => {
+                touch(event.at);
+                draft.email_verified = true;
+            }
+            UserEvent::EmailChanged(event) => {
+                touch(event.at);
+                draft.email_verified = true;
+                // Absent once the person is erased.
+                draft.email = match &event.personal.email {
+                    Some(email) => Some(self.lookup.email(&app_of(&draft.app_id)?, email).to_vec()),
+                    None => None,
+                };
+                draft.personal.email.clone_from(&event.personal.email);
+                draft.personal_changed = true;
+            }
+            UserEvent::PasswordReset(event) => touch(event.at),
+            UserEvent::PasswordChanged(event) => touch(event.at),
             UserEvent::ProfileUpdated(event) => {
                 touch(event.at);
                 change_profile(&mut draft.personal, event);
@@ -217,6 +245,10 @@ impl UsersProjector {
         tx.run_for(&words, "INSERT INTO user_words_v1 ({columns}) SELECT * FROM {rows}").await?;
         Ok(())
     }
+}
+
+fn app_of(name: &str) -> Result<AppId, ProjectError> {
+    AppId::parse(name).map_err(|_| ProjectError::Damaged("a user's app"))
 }
 
 fn change_profile(personal: &mut Personal, event: &ProfileUpdated) {

@@ -7,7 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use domain::app::AppEvent;
+use domain::delivery::DeliveryEvent;
 use domain::lockout::LockoutEvent;
+use domain::magic_link::MagicLinkEvent;
 use domain::session::SessionEvent;
 use domain::user::UserEvent;
 use schemas::encode;
@@ -72,6 +74,8 @@ fn every_event_has_a_schema_and_a_sample() {
         ("user", names::<UserEvent>()),
         ("lockout", names::<LockoutEvent>()),
         ("session", names::<SessionEvent>()),
+        ("magic_link", names::<MagicLinkEvent>()),
+        ("delivery", names::<DeliveryEvent>()),
     ];
     let sampled = samples::all();
     let sampled = sampled.iter().map(|(stream, event)| {

@@ -6,22 +6,32 @@ use domain::app::{
     ApiKeyIssued, ApiKeyRevoked, AppCreated, AppDisabled, AppEnabled, AppEvent, AppSettingsChanged,
     SigningKeyActivated, SigningKeyCreated, SigningKeyRetired,
 };
+use domain::branding::{Branding, Colour, Locale, LogoUrl, ProductName};
+use domain::delivery::{DeliveryEvent, FailureReason, MailFailed, MailSent};
 use domain::lockout::{AccountLocked, AccountUnlocked, LockoutEvent, LoginFailed};
+use domain::magic_link::{
+    ExchangeCodeRedeemed, ExchangeCodeReplayed, MagicLinkEvent, MagicLinkIssued, MagicLinkRedeemed,
+    MagicLinkSuperseded,
+};
+use domain::mail::MailKind;
 use domain::password::PasswordHash;
+use domain::pkce::CodeChallenge;
 use domain::redirect_uri::{Origin, RedirectUri};
 use domain::session::{
     LoginMethod, RefreshTokenReused, RevocationReason, SessionEvent, SessionRefreshed, SessionRevoked,
     SessionStarted,
 };
-use domain::settings::Links;
+use domain::settings::{Delivery, Links};
 use domain::signing_key::{PublicJwk, TokenAlgorithm};
 use domain::user::{
-    PasswordRehashed, ProfileField, ProfileUpdated, RegistrationMethod, RoleGranted, RoleRevoked, UserBanned,
-    UserEvent, UserRegistered, UserUnbanned,
+    EmailChangeRequested, EmailChanged, EmailVerificationRequested, EmailVerified, MailboxProof,
+    PasswordChanged, PasswordRehashed, PasswordReset, PasswordResetRequested, ProfileField, ProfileUpdated,
+    RegistrationMethod, ResetReason, RoleGranted, RoleRevoked, UserBanned, UserEvent, UserRegistered,
+    UserUnbanned,
 };
 use domain::{
-    ApiKeyId, AppId, AppSettings, Email, Event, Permission, Personal, Role, SessionId, StreamId, Timestamp,
-    UserId,
+    ApiKeyId, AppId, AppSettings, Email, Event, EventId, MagicLinkId, Permission, Personal, Role, SessionId,
+    StreamId, Timestamp, UserId,
 };
 use uuid::Uuid;
 
@@ -41,6 +51,14 @@ fn key_id() -> ApiKeyId {
     ApiKeyId(Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0003))
 }
 
+fn link_id() -> MagicLinkId {
+    MagicLinkId(Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0004))
+}
+
+fn event_id() -> EventId {
+    EventId(Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0005))
+}
+
 pub fn at() -> Timestamp {
     "2026-03-01T12:00:00.123456Z".parse().expect("valid")
 }
@@ -49,11 +67,13 @@ pub fn at() -> Timestamp {
 pub fn personal() -> Personal {
     Personal {
         email: Some(Email::parse("ada@example.com").expect("valid")),
+        previous_email: Some(Email::parse("countess@example.org").expect("valid")),
         name: Some("Ada Lovelace".to_owned()),
         phone: Some("+44 20 7946 0000".to_owned()),
         avatar_url: Some("https://example.com/ada.png".to_owned()),
         ip: Some("192.0.2.7".to_owned()),
         user_agent: Some("Analytical Engine/1.0".to_owned()),
+        state: Some("cart=4711;for=ada".to_owned()),
         password_hash: Some(PasswordHash(
             "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$aGFzaGhhc2g".to_owned(),
         )),
@@ -67,6 +87,14 @@ fn settings() -> AppSettings {
         links: Links {
             password_reset: Some(RedirectUri::parse("https://app.example/reset").expect("valid")),
             ..Links::default()
+        },
+        locale: Locale::De,
+        branding: Branding {
+            name: Some(ProductName::parse("Acme Notes").expect("valid")),
+            colour: Some(Colour::parse("#0a66c2").expect("valid")),
+            logo: Some(LogoUrl::parse("https://app.example/logo.png").expect("valid")),
+            sender: Some(Email::parse("no-reply@acme.example").expect("valid")),
+            reply_to: Some(Email::parse("help@acme.example").expect("valid")),
         },
         ..AppSettings::default()
     }
@@ -100,6 +128,9 @@ pub fn all() -> Vec<(StreamId, Event)> {
         of(&StreamId::user(user_id()), user().into_iter().map(Event::User).collect()),
         of(&StreamId::lockout(user_id()), lockout().into_iter().map(Event::Lockout).collect()),
         of(&StreamId::session(session_id()), session().into_iter().map(Event::Session).collect()),
+        of(&StreamId::user(user_id()), mailbox().into_iter().map(Event::User).collect()),
+        of(&StreamId::magic_link(link_id()), magic_link().into_iter().map(Event::MagicLink).collect()),
+        of(&StreamId::delivery(event_id()), delivery().into_iter().map(Event::Delivery).collect()),
     ]
     .concat()
 }
@@ -166,6 +197,7 @@ fn session() -> Vec<SessionEvent> {
             user_id,
             app_id,
             method: LoginMethod::Password,
+            epoch: 0,
             expires_at,
             idle_expires_at,
             at,
@@ -189,6 +221,125 @@ fn session() -> Vec<SessionEvent> {
             session_id,
             user_id,
             reason: RevocationReason::Logout,
+            at,
+        }),
+    ]
+}
+
+fn client() -> Personal {
+    let full = personal();
+    Personal { ip: full.ip, user_agent: full.user_agent, ..Personal::default() }
+}
+
+fn later() -> Timestamp {
+    "2026-03-01T13:00:00.123456Z".parse().expect("valid")
+}
+
+fn mailbox() -> Vec<UserEvent> {
+    let (user_id, session_id, at, expires_at, generation) = (user_id(), session_id(), at(), later(), 1);
+    let (delivery, full) = (Delivery::Platform, personal());
+    let address = Personal { email: full.email.clone(), ..Personal::default() };
+    let addresses = Personal { previous_email: full.previous_email, ..address.clone() };
+    let password = Personal { password_hash: full.password_hash, ..Personal::default() };
+    vec![
+        UserEvent::EmailVerificationRequested(EmailVerificationRequested {
+            user_id,
+            generation,
+            delivery,
+            expires_at,
+            at,
+            personal: address.clone(),
+        }),
+        UserEvent::EmailVerified(EmailVerified {
+            user_id,
+            proof: MailboxProof::MagicLink,
+            earlier_access_ended: true,
+            at,
+            personal: address.clone(),
+        }),
+        UserEvent::EmailChangeRequested(EmailChangeRequested {
+            user_id,
+            generation,
+            session_id,
+            delivery,
+            expires_at,
+            at,
+            personal: Personal {
+                email: addresses.email.clone(),
+                previous_email: addresses.previous_email.clone(),
+                ..client()
+            },
+        }),
+        UserEvent::EmailChanged(EmailChanged { user_id, session_id, at, personal: addresses }),
+        UserEvent::PasswordResetRequested(PasswordResetRequested {
+            user_id,
+            generation,
+            reason: ResetReason::Forgotten,
+            delivery,
+            expires_at,
+            at,
+            personal: Personal { email: address.email, ..client() },
+        }),
+        UserEvent::PasswordReset(PasswordReset {
+            user_id,
+            at,
+            personal: Personal { password_hash: password.password_hash.clone(), ..client() },
+        }),
+        UserEvent::PasswordChanged(PasswordChanged { user_id, session_id, at, personal: password }),
+    ]
+}
+
+fn magic_link() -> Vec<MagicLinkEvent> {
+    let (link_id, user_id, session_id, at) = (link_id(), user_id(), session_id(), at());
+    // RFC 7636 appendix B.
+    let challenge = CodeChallenge::parse("E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM").expect("valid");
+    let full = personal();
+    vec![
+        MagicLinkEvent::MagicLinkIssued(MagicLinkIssued {
+            link_id,
+            user_id,
+            app_id: app_id(),
+            redirect_uri: RedirectUri::parse("https://app.example/callback").expect("valid"),
+            code_challenge: Some(challenge),
+            delivery: Delivery::Platform,
+            expires_at: later(),
+            at,
+            personal: Personal { email: full.email, state: full.state, ..client() },
+        }),
+        MagicLinkEvent::MagicLinkSuperseded(MagicLinkSuperseded { link_id, user_id, at }),
+        MagicLinkEvent::MagicLinkRedeemed(MagicLinkRedeemed {
+            link_id,
+            user_id,
+            registered: false,
+            epoch: 1,
+            code_expires_at: later(),
+            at,
+            personal: client(),
+        }),
+        MagicLinkEvent::ExchangeCodeRedeemed(ExchangeCodeRedeemed { link_id, user_id, session_id, at }),
+        MagicLinkEvent::ExchangeCodeReplayed(ExchangeCodeReplayed {
+            link_id,
+            user_id,
+            session_id,
+            at,
+            personal: client(),
+        }),
+    ]
+}
+
+fn delivery() -> Vec<DeliveryEvent> {
+    let (event_id, user_id, mail, at) = (event_id(), user_id(), MailKind::MagicLink, at());
+    vec![
+        DeliveryEvent::MailSent(MailSent { event_id, user_id, mail, attempt: 2, at }),
+        DeliveryEvent::MailFailed(MailFailed {
+            event_id,
+            user_id,
+            mail,
+            attempt: 1,
+            reason: FailureReason::Deferred,
+            smtp_code: Some(451),
+            retry_at: Some(later()),
+            asked_again: false,
             at,
         }),
     ]

@@ -1,0 +1,214 @@
+//! How the mails and pages of an app look, and which language they speak.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::email::Email;
+use crate::redirect_uri::parse_web_url;
+
+/// A language of mails and pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Locale {
+    /// English.
+    #[default]
+    En,
+    /// German.
+    De,
+}
+
+impl Locale {
+    /// The language tag (RFC 5646).
+    pub fn tag(self) -> &'static str {
+        match self {
+            Self::En => "en",
+            Self::De => "de",
+        }
+    }
+}
+
+/// A colour as `#rrggbb`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+pub struct Colour(#[schemars(regex(pattern = "^#[0-9a-f]{6}$"))] String);
+
+/// The text is not a colour.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a colour is # and six lower-case hexadecimal digits")]
+pub struct InvalidColour;
+
+impl Colour {
+    /// Parses a colour.
+    pub fn parse(text: impl Into<String>) -> Result<Self, InvalidColour> {
+        let text = text.into();
+        let is_digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        match text.strip_prefix('#') {
+            Some(digits) if digits.len() == 6 && digits.bytes().all(is_digit) => Ok(Self(text)),
+            _ => Err(InvalidColour),
+        }
+    }
+
+    /// The colour as CSS has it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Colour {
+    type Error = InvalidColour;
+    fn try_from(text: String) -> Result<Self, InvalidColour> {
+        Self::parse(text)
+    }
+}
+
+impl From<Colour> for String {
+    fn from(colour: Colour) -> Self {
+        colour.0
+    }
+}
+
+/// Where a picture is: an https URL in normal form, so that it can stand in a page and in its Content-Security-Policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+pub struct LogoUrl(String);
+
+/// The text is not the URL of a picture.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a logo is an absolute https URL in normal form, without user information, `;`, `,` and quotes")]
+pub struct InvalidLogoUrl;
+
+impl LogoUrl {
+    /// Parses the URL of a picture.
+    pub fn parse(text: impl Into<String>) -> Result<Self, InvalidLogoUrl> {
+        let text = text.into();
+        let url = parse_web_url(&text).ok_or(InvalidLogoUrl)?;
+        // Both would end what stands before them in a Content-Security-Policy (CSP3 section 2.2.1).
+        let ends_a_policy = text.contains([';', ',', '\'', '"']);
+        if url.scheme() == "https" && url.as_str() == text && text.len() <= 2048 && !ends_a_policy {
+            Ok(Self(text))
+        } else {
+            Err(InvalidLogoUrl)
+        }
+    }
+
+    /// The URL as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for LogoUrl {
+    type Error = InvalidLogoUrl;
+    fn try_from(text: String) -> Result<Self, InvalidLogoUrl> {
+        Self::parse(text)
+    }
+}
+
+impl From<LogoUrl> for String {
+    fn from(url: LogoUrl) -> Self {
+        url.0
+    }
+}
+
+/// The name of a product as mails show it, also in the header `From`: 1 to 100 characters, none of them a control character,
+/// and no blank at either end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+pub struct ProductName(#[schemars(length(min = 1, max = 100))] String);
+
+/// The text is not a name that could stand in a mail.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a name is 1 to 100 characters, without control characters or blanks at its ends")]
+pub struct InvalidProductName;
+
+impl ProductName {
+    /// Parses a name.
+    pub fn parse(text: impl Into<String>) -> Result<Self, InvalidProductName> {
+        let text = text.into();
+        // Line and paragraph separators are no control characters, yet some programs break lines there.
+        let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+        let fits = (1..=100).contains(&text.chars().count()) && text.trim() == text;
+        if fits && !text.contains(breaks) { Ok(Self(text)) } else { Err(InvalidProductName) }
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for ProductName {
+    type Error = InvalidProductName;
+    fn try_from(text: String) -> Result<Self, InvalidProductName> {
+        Self::parse(text)
+    }
+}
+
+impl From<ProductName> for String {
+    fn from(name: ProductName) -> Self {
+        name.0
+    }
+}
+
+/// What an app's mails and pages look like. What is absent is Watchword's own, or the app's name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Branding {
+    /// What the product is called.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<ProductName>,
+    /// Of buttons and links.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub colour: Option<Colour>,
+    /// A picture to stand above the text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logo: Option<LogoUrl>,
+    /// The address that mails come from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sender: Option<Email>,
+    /// The address that answers go to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<Email>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_colour_is_six_digits() {
+        assert_eq!(Colour::parse("#0a66c2").expect("valid").as_str(), "#0a66c2");
+        for text in ["", "#", "0a66c2", "#0A66C2", "#abc", "#0a66c2;", "#0a66c2 ", "red", "#ééé"] {
+            assert!(Colour::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_logo_cannot_change_a_policy() {
+        assert!(LogoUrl::parse("https://cdn.example/logo.png?v=2").is_ok());
+        for text in [
+            "http://cdn.example/logo.png",
+            "http://localhost/logo.png",
+            "data:image/png;base64,AA",
+            "javascript:alert(1)",
+            "https://cdn.example/logo.png; script-src *",
+            "https://cdn.example/a;script-src",
+            "https://cdn.example/a,b",
+            "https://cdn.example/'x",
+            "https://eve@cdn.example/logo.png",
+            "//cdn.example/logo.png",
+            "https://CDN.example/logo.png",
+        ] {
+            assert!(LogoUrl::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_cannot_add_a_header() {
+        assert!(ProductName::parse("Łódź & Söhne <beta>").is_ok());
+        let long = "a".repeat(101);
+        for text in ["", " ", "Acme ", "Acme\r\nBcc: eve@example.com", "Acme\0", "A\u{2028}B", &long] {
+            assert!(ProductName::parse(text).is_err(), "{text:?}");
+        }
+    }
+}

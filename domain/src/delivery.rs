@@ -1,0 +1,274 @@
+//! What became of the mails that an event asked for: tried, tried again with growing pauses, sent, or given up.
+//!
+//! The stream has the id of that event, so that however many mailers there are, what one has recorded the others find.
+
+mod events;
+
+use std::collections::BTreeMap;
+
+use cqrs_es::Aggregate;
+use cqrs_es::event_sink::EventSink;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+pub use self::events::{DeliveryEvent, FailureReason, MailFailed, MailSent};
+use crate::event::{Stream, StreamId};
+use crate::ids::{EventId, UserId};
+use crate::mail::MailKind;
+
+/// How often a mail is tried, and how long to wait between. Each pause is four times the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeliveryPolicy {
+    /// How often a mail is tried before it is given up.
+    pub attempts: u32,
+    /// Seconds before the second try.
+    pub first_pause: u32,
+    /// Seconds of the longest pause.
+    pub longest_pause: u32,
+}
+
+impl Default for DeliveryPolicy {
+    fn default() -> Self {
+        Self { attempts: 8, first_pause: 5, longest_pause: 3600 }
+    }
+}
+
+/// What can be asked of a delivery.
+#[derive(Clone, Debug)]
+pub enum DeliveryCommand {
+    /// The mail server took it.
+    RecordSent {
+        /// The event that asked for it.
+        event_id: EventId,
+        /// Whose mail.
+        user_id: UserId,
+        /// Which of the event's mails.
+        mail: MailKind,
+        /// The time.
+        at: Timestamp,
+    },
+    /// The mail server did not take it, or was not there.
+    RecordFailure {
+        /// The event that asked for it.
+        event_id: EventId,
+        /// Whose mail.
+        user_id: UserId,
+        /// Which of the event's mails.
+        mail: MailKind,
+        /// Why.
+        reason: FailureReason,
+        /// What the mail server answered (RFC 5321 section 4.2), without its text, which may quote the address.
+        smtp_code: Option<u16>,
+        /// How often, and how long to wait.
+        policy: DeliveryPolicy,
+        /// When the token in it ends: nobody needs the mail after that.
+        useless_after: Option<Timestamp>,
+        /// The time.
+        at: Timestamp,
+    },
+    /// Try again now what was given up, or waits.
+    Retry {
+        /// Which of the event's mails.
+        mail: MailKind,
+        /// When the token in it ends.
+        useless_after: Option<Timestamp>,
+        /// The time.
+        at: Timestamp,
+    },
+}
+
+/// Why a delivery refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DeliveryError {
+    /// No such mail was ever tried.
+    #[error("no such mail was tried")]
+    Absent,
+    /// It was sent.
+    #[error("the mail was sent")]
+    Sent,
+    /// The token in it has ended: a new one has to be asked for.
+    #[error("what is in the mail has expired")]
+    Expired,
+}
+
+/// What became of one mail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tried {
+    /// Whose.
+    pub user_id: UserId,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// How often it had been tried when somebody asked for more.
+    pub before: u32,
+    /// How that ended.
+    pub outcome: Outcome,
+    /// Why the last try failed, and what the mail server answered; absent once it was sent.
+    pub failure: Option<(FailureReason, Option<u16>)>,
+}
+
+/// How the last try of a mail ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// It was sent.
+    Sent,
+    /// It is tried again at this time.
+    Waits(Timestamp),
+    /// It was given up.
+    GivenUp,
+}
+
+/// What became of the mails of one event.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Delivery {
+    /// The event; absent before the first try.
+    pub event_id: Option<EventId>,
+    /// Its mails that were tried.
+    pub mails: BTreeMap<MailKind, Tried>,
+}
+
+impl Delivery {
+    /// Whether a mail is to be tried at this time: it never was, or its pause is over.
+    pub fn is_due(&self, mail: MailKind, at: Timestamp) -> bool {
+        match self.mails.get(&mail).map(|tried| tried.outcome) {
+            None => true,
+            Some(Outcome::Waits(until)) => at >= until,
+            Some(Outcome::Sent | Outcome::GivenUp) => false,
+        }
+    }
+
+    fn decide(&self, command: DeliveryCommand) -> Result<Vec<DeliveryEvent>, DeliveryError> {
+        match command {
+            DeliveryCommand::RecordSent { event_id, user_id, mail, at } => {
+                if self.is_sent(mail) {
+                    return Ok(vec![]);
+                }
+                let attempt = self.attempts(mail) + 1;
+                Ok(vec![DeliveryEvent::MailSent(MailSent { event_id, user_id, mail, attempt, at })])
+            }
+            DeliveryCommand::RecordFailure {
+                event_id,
+                user_id,
+                mail,
+                reason,
+                smtp_code,
+                policy,
+                useless_after,
+                at,
+            } => {
+                // Another mailer did it meanwhile.
+                if self.is_sent(mail) {
+                    return Ok(vec![]);
+                }
+                let attempt = self.attempts(mail) + 1;
+                let this_round = attempt - self.mails.get(&mail).map_or(0, |tried| tried.before);
+                let retry_at = (!reason.is_final() && this_round < policy.attempts)
+                    .then(|| at + pause(policy, this_round))
+                    .filter(|retry_at| useless_after.is_none_or(|end| *retry_at < end));
+                Ok(vec![DeliveryEvent::MailFailed(MailFailed {
+                    event_id,
+                    user_id,
+                    mail,
+                    attempt,
+                    reason,
+                    smtp_code,
+                    retry_at,
+                    asked_again: false,
+                    at,
+                })])
+            }
+            DeliveryCommand::Retry { mail, useless_after, at } => self.retry(mail, useless_after, at),
+        }
+    }
+
+    /// The failure stands, but a time to try again is put to it.
+    fn retry(
+        &self,
+        mail: MailKind,
+        useless_after: Option<Timestamp>,
+        at: Timestamp,
+    ) -> Result<Vec<DeliveryEvent>, DeliveryError> {
+        let event_id = self.event_id.ok_or(DeliveryError::Absent)?;
+        let tried = self.mails.get(&mail).ok_or(DeliveryError::Absent)?;
+        let Some((reason, smtp_code)) = tried.failure else { return Err(DeliveryError::Sent) };
+        if useless_after.is_some_and(|end| at >= end) {
+            return Err(DeliveryError::Expired);
+        }
+        Ok(vec![DeliveryEvent::MailFailed(MailFailed {
+            event_id,
+            user_id: tried.user_id,
+            mail,
+            attempt: tried.attempts,
+            reason,
+            smtp_code,
+            retry_at: Some(at),
+            asked_again: true,
+            at,
+        })])
+    }
+
+    fn is_sent(&self, mail: MailKind) -> bool {
+        self.mails.get(&mail).is_some_and(|tried| tried.outcome == Outcome::Sent)
+    }
+
+    fn attempts(&self, mail: MailKind) -> u32 {
+        self.mails.get(&mail).map_or(0, |tried| tried.attempts)
+    }
+}
+
+/// The pause after the failed try of this number.
+fn pause(policy: DeliveryPolicy, attempt: u32) -> SignedDuration {
+    let factor = 4_u64.saturating_pow(attempt.saturating_sub(1));
+    let seconds = u64::from(policy.first_pause).saturating_mul(factor).min(policy.longest_pause.into());
+    SignedDuration::from_secs(seconds.cast_signed())
+}
+
+impl Stream for Delivery {
+    type Id = EventId;
+
+    fn stream(id: &EventId) -> StreamId {
+        StreamId::delivery(*id)
+    }
+}
+
+impl Aggregate for Delivery {
+    const TYPE: &'static str = "delivery";
+    type Command = DeliveryCommand;
+    type Event = DeliveryEvent;
+    type Error = DeliveryError;
+    type Services = ();
+
+    async fn handle(
+        &mut self,
+        command: DeliveryCommand,
+        (): &(),
+        sink: &EventSink<Self>,
+    ) -> Result<(), DeliveryError> {
+        for event in self.decide(command)? {
+            sink.write(event, self).await;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, event: DeliveryEvent) {
+        let (event_id, mail, tried) = match event {
+            DeliveryEvent::MailSent(MailSent { event_id, user_id, mail, attempt, .. }) => {
+                let outcome = Outcome::Sent;
+                (event_id, mail, Tried { user_id, attempts: attempt, before: 0, outcome, failure: None })
+            }
+            DeliveryEvent::MailFailed(event) => {
+                let MailFailed { event_id, user_id, mail, attempt, reason, smtp_code, retry_at, .. } = event;
+                let before = self.mails.get(&mail).map_or(0, |tried| tried.before);
+                let before = if event.asked_again { attempt } else { before };
+                let outcome = retry_at.map_or(Outcome::GivenUp, Outcome::Waits);
+                let failure = Some((reason, smtp_code));
+                (event_id, mail, Tried { user_id, attempts: attempt, before, outcome, failure })
+            }
+        };
+        self.event_id = Some(event_id);
+        self.mails.insert(mail, tried);
+    }
+}
+
+#[cfg(test)]
+mod tests;

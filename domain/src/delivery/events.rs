@@ -1,0 +1,122 @@
+//! What happens to the mails of an event.
+
+use cqrs_es::DomainEvent;
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::event::EventInfo;
+use crate::ids::{EventId, UserId};
+use crate::mail::MailKind;
+
+/// Why a mail did not go out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureReason {
+    /// The mail server could not be reached, or did not answer in time.
+    Unreachable,
+    /// The mail server would not take it now (a 4xx reply, RFC 5321 section 4.2.1).
+    Deferred,
+    /// The mail server will not take it (a 5xx reply).
+    Rejected,
+    /// The mail could not be made.
+    NotMade,
+}
+
+impl FailureReason {
+    /// Whether trying again is in vain.
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::Rejected | Self::NotMade => true,
+            Self::Unreachable | Self::Deferred => false,
+        }
+    }
+}
+
+/// The mail server took a mail. That it arrived, nobody can know.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct MailSent {
+    /// The event that asked for it.
+    pub event_id: EventId,
+    /// Whose mail.
+    pub user_id: UserId,
+    /// What for.
+    pub mail: MailKind,
+    /// How many tries it took.
+    pub attempt: u32,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A mail did not go out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct MailFailed {
+    /// The event that asked for it.
+    pub event_id: EventId,
+    /// Whose mail.
+    pub user_id: UserId,
+    /// What for.
+    pub mail: MailKind,
+    /// How often it was tried.
+    pub attempt: u32,
+    /// Why.
+    pub reason: FailureReason,
+    /// What the mail server answered, if it did (RFC 5321 section 4.2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smtp_code: Option<u16>,
+    /// When it is tried again; absent if it was given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<Timestamp>,
+    /// Whether nothing was tried now, but somebody asked for the mail to be tried again. The failure is that of before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub asked_again: bool,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// The events of a delivery.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", content = "data")]
+#[expect(missing_docs, reason = "each variant's payload is documented")]
+pub enum DeliveryEvent {
+    #[serde(rename = "MailSent")]
+    MailSent(MailSent),
+    #[serde(rename = "MailFailed")]
+    MailFailed(MailFailed),
+}
+
+impl DeliveryEvent {
+    /// The event that asked for the mail.
+    pub fn event_id(&self) -> EventId {
+        match self {
+            Self::MailSent(event) => event.event_id,
+            Self::MailFailed(event) => event.event_id,
+        }
+    }
+}
+
+impl EventInfo for DeliveryEvent {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::MailSent(_) => "MailSent",
+            Self::MailFailed(_) => "MailFailed",
+        }
+    }
+
+    fn person(&self) -> Option<UserId> {
+        Some(match self {
+            Self::MailSent(event) => event.user_id,
+            Self::MailFailed(event) => event.user_id,
+        })
+    }
+}
+
+impl DomainEvent for DeliveryEvent {
+    fn event_type(&self) -> String {
+        self.name().to_owned()
+    }
+
+    fn event_version(&self) -> String {
+        self.version().to_string()
+    }
+}

@@ -1,0 +1,395 @@
+//! A magic link: a mail with a link, a button behind it, and a code that an app changes for tokens.
+//!
+//! The link is redeemed once, which sends the browser to the app with a code; the code is exchanged once, which begins a
+//! session. A code that comes a second time ends that session: one of the two who had it was not meant to (RFC 6749
+//! section 4.1.2).
+
+mod events;
+
+use cqrs_es::Aggregate;
+use cqrs_es::event_sink::EventSink;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+pub use self::events::{
+    ExchangeCodeRedeemed, ExchangeCodeReplayed, MagicLinkEvent, MagicLinkIssued, MagicLinkRedeemed,
+    MagicLinkSuperseded,
+};
+use crate::app_id::AppId;
+use crate::email::Email;
+use crate::event::{Stream, StreamId};
+use crate::ids::{MagicLinkId, SessionId, UserId};
+use crate::personal::Personal;
+use crate::pkce::CodeChallenge;
+use crate::redirect_uri::RedirectUri;
+use crate::settings::{AppSettings, Registration};
+use crate::user::Client;
+
+/// What can be asked of a magic link.
+#[derive(Clone, Debug)]
+pub enum MagicLinkCommand {
+    /// Make it.
+    Issue {
+        /// Its id.
+        link_id: MagicLinkId,
+        /// Who has the address; a new id where nobody has, which they get if they redeem the link.
+        user_id: UserId,
+        /// Of which app.
+        app_id: AppId,
+        /// What the app chose.
+        settings: Box<AppSettings>,
+        /// Where the mail goes.
+        email: Email,
+        /// Where the browser is sent with the code.
+        redirect_uri: RedirectUri,
+        /// What the app wants to hear again there.
+        state: Option<String>,
+        /// What the app will have to show the secret of, if it said so.
+        code_challenge: Option<CodeChallenge>,
+        /// Where from.
+        client: Client,
+        /// The time.
+        at: Timestamp,
+    },
+    /// Make it useless, as another takes its place.
+    Supersede {
+        /// The time.
+        at: Timestamp,
+    },
+    /// Press the button.
+    Redeem {
+        /// Who has the address by now.
+        account: Account,
+        /// What the app chose, by now.
+        settings: Box<AppSettings>,
+        /// Where from.
+        client: Client,
+        /// The time.
+        at: Timestamp,
+    },
+    /// Change the code for a session.
+    RedeemCode {
+        /// What the verifier that came with the code hashes to, if one came.
+        presented: Option<CodeChallenge>,
+        /// The user's epoch by now.
+        epoch: u32,
+        /// The session that begins.
+        session_id: SessionId,
+        /// Where from.
+        client: Client,
+        /// The time.
+        at: Timestamp,
+    },
+}
+
+/// Who has the address of a link when it is redeemed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Account {
+    /// A user. The same append takes note that the address is proven.
+    Existing {
+        /// Who.
+        user_id: UserId,
+        /// Their epoch, after that.
+        epoch: u32,
+    },
+    /// Nobody. The same append registers the user whose id the link has, and takes the claim on the address.
+    New,
+}
+
+/// Why a magic link refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MagicLinkError {
+    /// There is one of that id.
+    #[error("there is a magic link of this id")]
+    Exists,
+    /// There is none of that id.
+    #[error("there is no such magic link")]
+    Absent,
+    /// The app does not let browsers be sent there.
+    #[error("the app has no such redirect URI")]
+    RedirectNotAllowed,
+    /// Another took its place.
+    #[error("a newer magic link took its place")]
+    Superseded,
+    /// Its time is over.
+    #[error("the magic link has expired")]
+    Expired,
+    /// It was redeemed.
+    #[error("the magic link was used")]
+    Used,
+    /// Nobody has the address, and the app takes no new users.
+    #[error("the app takes no new users")]
+    RegistrationClosed,
+    /// The code was never given, is too old, was used, came without its verifier or with a wrong one, or all sessions of
+    /// the user were ended since.
+    #[error("the exchange code is not valid")]
+    InvalidCode,
+}
+
+/// What a link was made with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Issued {
+    /// Its id.
+    pub link_id: MagicLinkId,
+    /// Who had the address, or who gets it.
+    pub user_id: UserId,
+    /// Of which app.
+    pub app_id: AppId,
+    /// Where the mail went; absent once the person is erased.
+    pub email: Option<Email>,
+    /// Where the browser is sent with the code.
+    pub redirect_uri: RedirectUri,
+    /// What the app wants to hear again there.
+    pub state: Option<String>,
+    /// What the app has to show the secret of.
+    pub code_challenge: Option<CodeChallenge>,
+    /// When it ends unless it is redeemed.
+    pub expires_at: Timestamp,
+}
+
+/// How far a link has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stage {
+    /// It can be redeemed until its time is over.
+    #[default]
+    Live,
+    /// Another took its place.
+    Superseded,
+    /// It was redeemed, and its code can be exchanged.
+    Redeemed {
+        /// For whom.
+        user_id: UserId,
+        /// Their epoch then.
+        epoch: u32,
+        /// When the code ends.
+        code_expires_at: Timestamp,
+    },
+    /// Its code was exchanged.
+    Exchanged {
+        /// For whom.
+        user_id: UserId,
+        /// For which session.
+        session_id: SessionId,
+    },
+    /// Its code came again.
+    Replayed,
+}
+
+/// A magic link.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct MagicLink {
+    /// What it was made with; absent before [`MagicLinkIssued`].
+    pub issued: Option<Issued>,
+    /// How far it has come.
+    pub stage: Stage,
+}
+
+impl MagicLink {
+    /// What it was made with, if it can be redeemed at this time.
+    pub fn require_live(&self, at: Timestamp) -> Result<&Issued, MagicLinkError> {
+        let issued = self.issued.as_ref().ok_or(MagicLinkError::Absent)?;
+        match self.stage {
+            Stage::Live if at >= issued.expires_at => Err(MagicLinkError::Expired),
+            Stage::Live => Ok(issued),
+            Stage::Superseded => Err(MagicLinkError::Superseded),
+            Stage::Redeemed { .. } | Stage::Exchanged { .. } | Stage::Replayed => Err(MagicLinkError::Used),
+        }
+    }
+
+    /// Whom the code is for, and the session that it has begun if it was exchanged.
+    pub fn holder(&self) -> Option<(UserId, Option<SessionId>)> {
+        match self.stage {
+            Stage::Redeemed { user_id, .. } => Some((user_id, None)),
+            Stage::Exchanged { user_id, session_id } => Some((user_id, Some(session_id))),
+            Stage::Live | Stage::Superseded | Stage::Replayed => None,
+        }
+    }
+
+    fn decide(&self, command: MagicLinkCommand) -> Result<Vec<MagicLinkEvent>, MagicLinkError> {
+        match command {
+            MagicLinkCommand::Issue { .. } => self.issue(command),
+            MagicLinkCommand::Supersede { at } => Ok(match self.require_live(at) {
+                Ok(Issued { link_id, user_id, .. }) => {
+                    let (link_id, user_id) = (*link_id, *user_id);
+                    vec![MagicLinkEvent::MagicLinkSuperseded(MagicLinkSuperseded { link_id, user_id, at })]
+                }
+                Err(MagicLinkError::Absent) => return Err(MagicLinkError::Absent),
+                Err(_) => vec![],
+            }),
+            MagicLinkCommand::Redeem { account, settings, client, at } => {
+                self.redeem(account, &settings, client, at)
+            }
+            MagicLinkCommand::RedeemCode { presented, epoch, session_id, client, at } => {
+                self.redeem_code(presented.as_ref(), epoch, session_id, client, at)
+            }
+        }
+    }
+
+    fn issue(&self, command: MagicLinkCommand) -> Result<Vec<MagicLinkEvent>, MagicLinkError> {
+        let MagicLinkCommand::Issue {
+            link_id,
+            user_id,
+            app_id,
+            settings,
+            email,
+            redirect_uri,
+            state,
+            code_challenge,
+            client,
+            at,
+        } = command
+        else {
+            unreachable!("called for Issue only");
+        };
+        if self.issued.is_some() {
+            return Err(MagicLinkError::Exists);
+        }
+        if !settings.allows_redirect_to(&redirect_uri) {
+            return Err(MagicLinkError::RedirectNotAllowed);
+        }
+        Ok(vec![MagicLinkEvent::MagicLinkIssued(MagicLinkIssued {
+            link_id,
+            user_id,
+            app_id,
+            redirect_uri,
+            code_challenge,
+            delivery: settings.delivery,
+            expires_at: at + seconds(settings.magic_link_ttl),
+            at,
+            personal: Personal { email: Some(email), state, ..Personal::of(client) },
+        })])
+    }
+
+    fn redeem(
+        &self,
+        account: Account,
+        settings: &AppSettings,
+        client: Client,
+        at: Timestamp,
+    ) -> Result<Vec<MagicLinkEvent>, MagicLinkError> {
+        let issued = self.require_live(at)?;
+        // The person was erased since: nobody is to come back under their address by an old mail.
+        if issued.email.is_none() {
+            return Err(MagicLinkError::Absent);
+        }
+        // Asked again, as the app may have taken it off its list since.
+        if !settings.allows_redirect_to(&issued.redirect_uri) {
+            return Err(MagicLinkError::RedirectNotAllowed);
+        }
+        let (user_id, epoch, registered) = match account {
+            Account::Existing { user_id, epoch } => (user_id, epoch, false),
+            Account::New if settings.registration == Registration::Open => (issued.user_id, 0, true),
+            Account::New => return Err(MagicLinkError::RegistrationClosed),
+        };
+        Ok(vec![MagicLinkEvent::MagicLinkRedeemed(MagicLinkRedeemed {
+            link_id: issued.link_id,
+            user_id,
+            registered,
+            epoch,
+            code_expires_at: at + seconds(settings.exchange_code_ttl),
+            at,
+            personal: Personal::of(client),
+        })])
+    }
+
+    /// A wrong verifier is refused and uses nothing up, or else whoever saw the code on its way could spoil it. A code that
+    /// was used ends its session whoever shows it: they had it, and only one of the two can have been meant to.
+    fn redeem_code(
+        &self,
+        presented: Option<&CodeChallenge>,
+        epoch: u32,
+        session_id: SessionId,
+        client: Client,
+        at: Timestamp,
+    ) -> Result<Vec<MagicLinkEvent>, MagicLinkError> {
+        let issued = self.issued.as_ref().ok_or(MagicLinkError::InvalidCode)?;
+        let link_id = issued.link_id;
+        match self.stage {
+            Stage::Redeemed { user_id, epoch: then, code_expires_at } => {
+                let proven = match (&issued.code_challenge, presented) {
+                    (Some(expected), Some(presented)) => expected.matches(presented),
+                    (None, None) => true,
+                    // A verifier for a code without a challenge: somebody took the challenge away (RFC 9700 section 4.8.2).
+                    (Some(_), None) | (None, Some(_)) => false,
+                };
+                if at >= code_expires_at || epoch != then || !proven {
+                    return Err(MagicLinkError::InvalidCode);
+                }
+                let redeemed = ExchangeCodeRedeemed { link_id, user_id, session_id, at };
+                Ok(vec![MagicLinkEvent::ExchangeCodeRedeemed(redeemed)])
+            }
+            Stage::Exchanged { user_id, session_id } => {
+                let personal = Personal::of(client);
+                let replayed = ExchangeCodeReplayed { link_id, user_id, session_id, at, personal };
+                Ok(vec![MagicLinkEvent::ExchangeCodeReplayed(replayed)])
+            }
+            Stage::Live | Stage::Superseded | Stage::Replayed => Err(MagicLinkError::InvalidCode),
+        }
+    }
+}
+
+fn seconds(n: u32) -> SignedDuration {
+    SignedDuration::from_secs(n.into())
+}
+
+impl Stream for MagicLink {
+    type Id = MagicLinkId;
+
+    fn stream(id: &MagicLinkId) -> StreamId {
+        StreamId::magic_link(*id)
+    }
+}
+
+impl Aggregate for MagicLink {
+    const TYPE: &'static str = "magic_link";
+    type Command = MagicLinkCommand;
+    type Event = MagicLinkEvent;
+    type Error = MagicLinkError;
+    type Services = ();
+
+    async fn handle(
+        &mut self,
+        command: MagicLinkCommand,
+        (): &(),
+        sink: &EventSink<Self>,
+    ) -> Result<(), MagicLinkError> {
+        for event in self.decide(command)? {
+            sink.write(event, self).await;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, event: MagicLinkEvent) {
+        match event {
+            MagicLinkEvent::MagicLinkIssued(event) => {
+                let MagicLinkIssued { link_id, user_id, app_id, redirect_uri, code_challenge, .. } = event;
+                let Personal { email, state, .. } = event.personal;
+                let expires_at = event.expires_at;
+                let issued = Issued {
+                    link_id,
+                    user_id,
+                    app_id,
+                    email,
+                    redirect_uri,
+                    state,
+                    code_challenge,
+                    expires_at,
+                };
+                self.issued = Some(issued);
+            }
+            MagicLinkEvent::MagicLinkSuperseded(_) => self.stage = Stage::Superseded,
+            MagicLinkEvent::MagicLinkRedeemed(event) => {
+                let MagicLinkRedeemed { user_id, epoch, code_expires_at, .. } = event;
+                self.stage = Stage::Redeemed { user_id, epoch, code_expires_at };
+            }
+            MagicLinkEvent::ExchangeCodeRedeemed(event) => {
+                let ExchangeCodeRedeemed { user_id, session_id, .. } = event;
+                self.stage = Stage::Exchanged { user_id, session_id };
+            }
+            MagicLinkEvent::ExchangeCodeReplayed(_) => self.stage = Stage::Replayed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+//! What happens to a magic link.
+
+use cqrs_es::DomainEvent;
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::app_id::AppId;
+use crate::event::EventInfo;
+use crate::ids::{MagicLinkId, SessionId, UserId};
+use crate::personal::Personal;
+use crate::pkce::CodeChallenge;
+use crate::redirect_uri::RedirectUri;
+use crate::settings::Delivery;
+
+/// A magic link was made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct MagicLinkIssued {
+    /// Its id.
+    pub link_id: MagicLinkId,
+    /// Who has the address; where nobody has, the id of the account that is made if the link is redeemed.
+    pub user_id: UserId,
+    /// Of which app.
+    pub app_id: AppId,
+    /// Where the browser is sent with the code.
+    pub redirect_uri: RedirectUri,
+    /// What the app has to show the secret of when it exchanges the code (PKCE, RFC 7636, method S256), if it said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code_challenge: Option<CodeChallenge>,
+    /// Who sends the mail.
+    pub delivery: Delivery,
+    /// When it ends unless it is redeemed.
+    pub expires_at: Timestamp,
+    /// When.
+    pub at: Timestamp,
+    /// The address, what the app wants to hear again, where from.
+    #[serde(default, skip_serializing_if = "Personal::is_empty")]
+    pub personal: Personal,
+}
+
+/// A magic link is useless, as another took its place.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct MagicLinkSuperseded {
+    /// Which.
+    pub link_id: MagicLinkId,
+    /// As in [`MagicLinkIssued`].
+    pub user_id: UserId,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Somebody followed a magic link and pressed the button: the browser was sent to the app with a code.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct MagicLinkRedeemed {
+    /// Which.
+    pub link_id: MagicLinkId,
+    /// Who has the address: who the code is for.
+    pub user_id: UserId,
+    /// Whether the account was made just now.
+    pub registered: bool,
+    /// How often all sessions of the user had been ended at once. If that happens again, the code is good for nothing.
+    pub epoch: u32,
+    /// When the code ends unless it is exchanged.
+    pub code_expires_at: Timestamp,
+    /// When.
+    pub at: Timestamp,
+    /// Where from.
+    #[serde(default, skip_serializing_if = "Personal::is_empty")]
+    pub personal: Personal,
+}
+
+/// The code of a magic link was changed for a session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ExchangeCodeRedeemed {
+    /// Which link.
+    pub link_id: MagicLinkId,
+    /// Whose session.
+    pub user_id: UserId,
+    /// Which.
+    pub session_id: SessionId,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// The code of a magic link came a second time: it may have been stolen. The session that it began is over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ExchangeCodeReplayed {
+    /// Which link.
+    pub link_id: MagicLinkId,
+    /// Whose session.
+    pub user_id: UserId,
+    /// Which.
+    pub session_id: SessionId,
+    /// When.
+    pub at: Timestamp,
+    /// Where it came from this time.
+    #[serde(default, skip_serializing_if = "Personal::is_empty")]
+    pub personal: Personal,
+}
+
+/// The events of a magic link.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", content = "data")]
+#[expect(missing_docs, reason = "each variant's payload is documented")]
+#[expect(clippy::large_enum_variant, reason = "an event lives briefly: a box would cost more than the bytes")]
+pub enum MagicLinkEvent {
+    #[serde(rename = "MagicLinkIssued")]
+    MagicLinkIssued(MagicLinkIssued),
+    #[serde(rename = "MagicLinkSuperseded")]
+    MagicLinkSuperseded(MagicLinkSuperseded),
+    #[serde(rename = "MagicLinkRedeemed")]
+    MagicLinkRedeemed(MagicLinkRedeemed),
+    #[serde(rename = "ExchangeCodeRedeemed")]
+    ExchangeCodeRedeemed(ExchangeCodeRedeemed),
+    #[serde(rename = "ExchangeCodeReplayed")]
+    ExchangeCodeReplayed(ExchangeCodeReplayed),
+}
+
+impl MagicLinkEvent {
+    /// Its personal part.
+    pub fn personal(&self) -> Option<&Personal> {
+        match self {
+            Self::MagicLinkIssued(event) => Some(&event.personal),
+            Self::MagicLinkRedeemed(event) => Some(&event.personal),
+            Self::ExchangeCodeReplayed(event) => Some(&event.personal),
+            Self::MagicLinkSuperseded(_) | Self::ExchangeCodeRedeemed(_) => None,
+        }
+    }
+
+    /// Which link's event it is.
+    pub fn link_id(&self) -> MagicLinkId {
+        match self {
+            Self::MagicLinkIssued(event) => event.link_id,
+            Self::MagicLinkSuperseded(event) => event.link_id,
+            Self::MagicLinkRedeemed(event) => event.link_id,
+            Self::ExchangeCodeRedeemed(event) => event.link_id,
+            Self::ExchangeCodeReplayed(event) => event.link_id,
+        }
+    }
+}
+
+impl EventInfo for MagicLinkEvent {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::MagicLinkIssued(_) => "MagicLinkIssued",
+            Self::MagicLinkSuperseded(_) => "MagicLinkSuperseded",
+            Self::MagicLinkRedeemed(_) => "MagicLinkRedeemed",
+            Self::ExchangeCodeRedeemed(_) => "ExchangeCodeRedeemed",
+            Self::ExchangeCodeReplayed(_) => "ExchangeCodeReplayed",
+        }
+    }
+
+    fn person(&self) -> Option<UserId> {
+        Some(match self {
+            Self::MagicLinkIssued(event) => event.user_id,
+            Self::MagicLinkSuperseded(event) => event.user_id,
+            Self::MagicLinkRedeemed(event) => event.user_id,
+            Self::ExchangeCodeRedeemed(event) => event.user_id,
+            Self::ExchangeCodeReplayed(event) => event.user_id,
+        })
+    }
+}
+
+impl DomainEvent for MagicLinkEvent {
+    fn event_type(&self) -> String {
+        self.name().to_owned()
+    }
+
+    fn event_version(&self) -> String {
+        self.version().to_string()
+    }
+}

@@ -1,0 +1,180 @@
+//! Which mails an event asks for.
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::email::Email;
+use crate::event::Event;
+use crate::ids::UserId;
+use crate::magic_link::MagicLinkEvent;
+use crate::settings::Delivery;
+use crate::user::{EmailChangeRequested, ResetReason, UserEvent};
+
+/// What a mail is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MailKind {
+    /// A link to log in with.
+    MagicLink,
+    /// A link that verifies the address.
+    EmailVerification,
+    /// A link, to the new address, that makes it the account's.
+    EmailChange,
+    /// A notice, to the present address, that another is about to take its place.
+    EmailChangeNotice,
+    /// A link to choose a new password with.
+    PasswordReset,
+    /// A notice that somebody tried to register with an address that has an account, with a link to choose a new password.
+    AddressTaken,
+}
+
+impl MailKind {
+    /// The name it is stored under.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MagicLink => "magic_link",
+            Self::EmailVerification => "email_verification",
+            Self::EmailChange => "email_change",
+            Self::EmailChangeNotice => "email_change_notice",
+            Self::PasswordReset => "password_reset",
+            Self::AddressTaken => "address_taken",
+        }
+    }
+}
+
+/// A mail that is to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mail {
+    /// What for.
+    pub kind: MailKind,
+    /// Whose it is.
+    pub user_id: UserId,
+    /// Where it goes.
+    pub to: Email,
+    /// When the token in it ends, after which it is of no use; absent if it has none.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// The mails that Watchword sends because of an event: none if the app sends them itself, or the person was erased. They are
+/// a function of the event alone, so that whoever tries again after a restart sends the same.
+pub fn mails_of(event: &Event) -> Vec<Mail> {
+    let mails = match event {
+        Event::MagicLink(MagicLinkEvent::MagicLinkIssued(event)) if event.delivery == Delivery::Platform => {
+            let end = Some(event.expires_at);
+            [mail(MailKind::MagicLink, event.user_id, event.personal.email.as_ref(), end), None]
+        }
+        Event::User(UserEvent::EmailVerificationRequested(event)) if event.delivery == Delivery::Platform => {
+            let end = Some(event.expires_at);
+            [mail(MailKind::EmailVerification, event.user_id, event.personal.email.as_ref(), end), None]
+        }
+        Event::User(UserEvent::EmailChangeRequested(event)) if event.delivery == Delivery::Platform => {
+            let EmailChangeRequested { user_id, expires_at, personal, .. } = event;
+            [
+                mail(MailKind::EmailChange, *user_id, personal.email.as_ref(), Some(*expires_at)),
+                mail(MailKind::EmailChangeNotice, *user_id, personal.previous_email.as_ref(), None),
+            ]
+        }
+        Event::User(UserEvent::PasswordResetRequested(event)) if event.delivery == Delivery::Platform => {
+            let kind = match event.reason {
+                ResetReason::Forgotten => MailKind::PasswordReset,
+                ResetReason::AddressTaken => MailKind::AddressTaken,
+                ResetReason::Admin => return vec![],
+            };
+            [mail(kind, event.user_id, event.personal.email.as_ref(), Some(event.expires_at)), None]
+        }
+        Event::MagicLink(_)
+        | Event::User(_)
+        | Event::App(_)
+        | Event::Lockout(_)
+        | Event::Session(_)
+        | Event::Delivery(_) => [None, None],
+    };
+    mails.into_iter().flatten().collect()
+}
+
+fn mail(kind: MailKind, user_id: UserId, to: Option<&Email>, expires_at: Option<Timestamp>) -> Option<Mail> {
+    to.map(|to| Mail { kind, user_id, to: to.clone(), expires_at })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::SessionId;
+    use crate::personal::Personal;
+    use crate::user::PasswordResetRequested;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).expect("in range")
+    }
+
+    fn email(text: &str) -> Email {
+        Email::parse(text).expect("valid")
+    }
+
+    fn change(delivery: Delivery, personal: Personal) -> Event {
+        Event::User(UserEvent::EmailChangeRequested(EmailChangeRequested {
+            user_id: UserId(uuid::Uuid::from_u128(7)),
+            generation: 1,
+            session_id: SessionId(uuid::Uuid::from_u128(8)),
+            delivery,
+            expires_at: at(60),
+            at: at(0),
+            personal,
+        }))
+    }
+
+    fn reset(reason: ResetReason) -> Event {
+        Event::User(UserEvent::PasswordResetRequested(PasswordResetRequested {
+            user_id: UserId(uuid::Uuid::from_u128(7)),
+            generation: 1,
+            reason,
+            delivery: Delivery::Platform,
+            expires_at: at(60),
+            at: at(0),
+            personal: Personal { email: Some(email("ada@example.com")), ..Personal::default() },
+        }))
+    }
+
+    #[test]
+    fn a_change_of_address_is_told_to_both_addresses_and_only_the_new_one_gets_a_token() {
+        let personal = Personal {
+            email: Some(email("new@example.com")),
+            previous_email: Some(email("ada@example.com")),
+            ..Personal::default()
+        };
+        let mails = mails_of(&change(Delivery::Platform, personal.clone()));
+        let told: Vec<_> = mails.iter().map(|mail| (mail.kind, mail.to.as_str(), mail.expires_at)).collect();
+        assert_eq!(
+            told,
+            [
+                (MailKind::EmailChange, "new@example.com", Some(at(60))),
+                (MailKind::EmailChangeNotice, "ada@example.com", None),
+            ]
+        );
+        assert_eq!(mails_of(&change(Delivery::App, personal)), []);
+        assert_eq!(mails_of(&change(Delivery::Platform, Personal::default())), [], "the person was erased");
+    }
+
+    #[test]
+    fn a_reset_says_why() {
+        let kinds = |reason| mails_of(&reset(reason)).iter().map(|mail| mail.kind).collect::<Vec<_>>();
+        assert_eq!(kinds(ResetReason::Forgotten), [MailKind::PasswordReset]);
+        assert_eq!(kinds(ResetReason::AddressTaken), [MailKind::AddressTaken]);
+        assert_eq!(kinds(ResetReason::Admin), []);
+    }
+
+    #[test]
+    fn kinds_are_stored_under_their_names() {
+        for kind in [
+            MailKind::MagicLink,
+            MailKind::EmailVerification,
+            MailKind::EmailChange,
+            MailKind::EmailChangeNotice,
+            MailKind::PasswordReset,
+            MailKind::AddressTaken,
+        ] {
+            assert_eq!(serde_json::to_value(kind).expect("JSON"), kind.as_str());
+        }
+    }
+}

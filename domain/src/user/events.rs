@@ -1,0 +1,375 @@
+//! What happens to a user.
+
+use std::collections::BTreeSet;
+
+use cqrs_es::DomainEvent;
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::app_id::AppId;
+use crate::event::EventInfo;
+use crate::ids::{SessionId, UserId};
+use crate::personal::Personal;
+use crate::role::Role;
+use crate::settings::Delivery;
+
+/// How an account came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RegistrationMethod {
+    /// The person chose a password.
+    Password,
+    /// An admin made it.
+    Admin,
+    /// Somebody followed a magic link to an address that had no account.
+    MagicLink,
+}
+
+/// What showed that somebody reads the mail of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MailboxProof {
+    /// The token of a mail that asked to verify the address.
+    Verification,
+    /// A magic link.
+    MagicLink,
+    /// The token of a mail that offered a new password.
+    PasswordReset,
+}
+
+/// Why a token for a new password was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ResetReason {
+    /// Somebody has forgotten the password.
+    Forgotten,
+    /// Somebody tried to register with the address of this account.
+    AddressTaken,
+    /// An admin asked for it, to hand it on in their own way. So using it proves nothing about the mailbox.
+    Admin,
+}
+
+/// An account was made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct UserRegistered {
+    /// Its id.
+    pub user_id: UserId,
+    /// Its app.
+    pub app_id: AppId,
+    /// How.
+    pub method: RegistrationMethod,
+    /// When.
+    pub at: Timestamp,
+    /// Address, profile, password hash, where from.
+    #[serde(default, skip_serializing_if = "Personal::is_empty")]
+    pub personal: Personal,
+}
+
+/// A member of a profile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProfileField {
+    /// The name the person goes by.
+    Name,
+    /// A telephone number.
+    Phone,
+    /// Where the person's picture is.
+    AvatarUrl,
+}
+
+/// A profile was changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ProfileUpdated {
+    /// Whose.
+    pub user_id: UserId,
+    /// What was cleared. What was set is in `personal`.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub cleared: BTreeSet<ProfileField>,
+    /// When.
+    pub at: Timestamp,
+    /// The new values.
+    #[serde(default, skip_serializing_if = "Personal::is_empty")]
+    pub personal: Personal,
+}
+
+/// The same password was hashed again with stronger parameters.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PasswordRehashed {
+    /// Whose.
+    pub user_id: UserId,
+    /// When.
+    pub at: Timestamp,
+    /// The new hash.
+    #[serde(default, skip_serializing_if = "Personal::is_empty")]
+    pub personal: Personal,
+}
+
+/// A role was given.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RoleGranted {
+    /// To whom.
+    pub user_id: UserId,
+    /// Which.
+    pub role: Role,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A role was taken.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RoleRevoked {
+    /// From whom.
+    pub user_id: UserId,
+    /// Which.
+    pub role: Role,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A person was shut out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct UserBanned {
+    /// Who.
+    pub user_id: UserId,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A person may come in again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct UserUnbanned {
+    /// Who.
+    pub user_id: UserId,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A token was made that proves, when it is used, that the person reads the mail of their address.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct EmailVerificationRequested {
+    /// Whose address.
+    pub user_id: UserId,
+    /// The number of the token.
+    pub generation: u32,
+    /// Who sends the mail.
+    pub delivery: Delivery,
+    /// When the token ends unless it is used.
+    pub expires_at: Timestamp,
+    /// When.
+    pub at: Timestamp,
+    /// The address.
+    #[serde(default, skip_serializing_if = "Personal::is_empty")]
+    pub personal: Personal,
+}
+
+/// Somebody showed that they read the mail of the account's address.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct EmailVerified {
+    /// Whose address.
+    pub user_id: UserId,
+    /// How.
+    pub proof: MailboxProof,
+    /// Whether this ended what had been set up before by somebody who had shown nothing: the password, all sessions, a
+    /// change of address that was under way. The account may have been made by another person than the one who reads the
+    /// mail.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub earlier_access_ended: bool,
+    /// When.
+    pub at: Timestamp,
+    /// The address.
+    #[serde(default, skip_serializing_if = "Personal::is_empty")]
+    pub personal: Personal,
+}
+
+/// A token was sent to another address, which becomes the person's when it is used. It replaces any such token of before.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct EmailChangeRequested {
+    /// Whose address.
+    pub user_id: UserId,
+    /// The number of the token.
+    pub generation: u32,
+    /// The session that asked.
+    pub session_id: SessionId,
+    /// Who sends the mails: the token to the new address, a notice to the present one.
+    pub delivery: Delivery,
+    /// When the token ends unless it is used.
+    pub expires_at: Timestamp,
+    /// When.
+    pub at: Timestamp,
+    /// The new address, the present one, where from.
+    #[serde(default, skip_serializing_if = "Personal::is_empty")]
+    pub personal: Personal,
+}
+
+/// The address was changed, and the new one is proven. All sessions but one are over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct EmailChanged {
+    /// Whose address.
+    pub user_id: UserId,
+    /// The session that goes on: the one that had asked for the change.
+    pub session_id: SessionId,
+    /// When.
+    pub at: Timestamp,
+    /// The new address, and the one before.
+    #[serde(default, skip_serializing_if = "Personal::is_empty")]
+    pub personal: Personal,
+}
+
+/// A token was made that a new password can be chosen with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PasswordResetRequested {
+    /// Whose password.
+    pub user_id: UserId,
+    /// The number of the token.
+    pub generation: u32,
+    /// Why.
+    pub reason: ResetReason,
+    /// Who sends the mail.
+    pub delivery: Delivery,
+    /// When the token ends unless it is used.
+    pub expires_at: Timestamp,
+    /// When.
+    pub at: Timestamp,
+    /// The address, where from.
+    #[serde(default, skip_serializing_if = "Personal::is_empty")]
+    pub personal: Personal,
+}
+
+/// A new password was chosen with a token. All sessions are over, and so is every other such token.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PasswordReset {
+    /// Whose.
+    pub user_id: UserId,
+    /// When.
+    pub at: Timestamp,
+    /// The new hash, where from.
+    #[serde(default, skip_serializing_if = "Personal::is_empty")]
+    pub personal: Personal,
+}
+
+/// A new password was chosen by somebody who knew the old one. All sessions but one are over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PasswordChanged {
+    /// Whose.
+    pub user_id: UserId,
+    /// The session that goes on: the one that asked.
+    pub session_id: SessionId,
+    /// When.
+    pub at: Timestamp,
+    /// The new hash.
+    #[serde(default, skip_serializing_if = "Personal::is_empty")]
+    pub personal: Personal,
+}
+
+/// The events of a user.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", content = "data")]
+#[expect(missing_docs, reason = "each variant's payload is documented")]
+pub enum UserEvent {
+    #[serde(rename = "UserRegistered")]
+    UserRegistered(UserRegistered),
+    #[serde(rename = "EmailVerificationRequested")]
+    EmailVerificationRequested(EmailVerificationRequested),
+    #[serde(rename = "EmailVerified")]
+    EmailVerified(EmailVerified),
+    #[serde(rename = "EmailChangeRequested")]
+    EmailChangeRequested(EmailChangeRequested),
+    #[serde(rename = "EmailChanged")]
+    EmailChanged(EmailChanged),
+    #[serde(rename = "PasswordResetRequested")]
+    PasswordResetRequested(PasswordResetRequested),
+    #[serde(rename = "PasswordReset")]
+    PasswordReset(PasswordReset),
+    #[serde(rename = "PasswordChanged")]
+    PasswordChanged(PasswordChanged),
+    #[serde(rename = "ProfileUpdated")]
+    ProfileUpdated(ProfileUpdated),
+    #[serde(rename = "PasswordRehashed")]
+    PasswordRehashed(PasswordRehashed),
+    #[serde(rename = "RoleGranted")]
+    RoleGranted(RoleGranted),
+    #[serde(rename = "RoleRevoked")]
+    RoleRevoked(RoleRevoked),
+    #[serde(rename = "UserBanned")]
+    UserBanned(UserBanned),
+    #[serde(rename = "UserUnbanned")]
+    UserUnbanned(UserUnbanned),
+}
+
+impl UserEvent {
+    /// Its personal part.
+    pub fn personal(&self) -> Option<&Personal> {
+        match self {
+            Self::UserRegistered(event) => Some(&event.personal),
+            Self::EmailVerificationRequested(event) => Some(&event.personal),
+            Self::EmailVerified(event) => Some(&event.personal),
+            Self::EmailChangeRequested(event) => Some(&event.personal),
+            Self::EmailChanged(event) => Some(&event.personal),
+            Self::PasswordResetRequested(event) => Some(&event.personal),
+            Self::PasswordReset(event) => Some(&event.personal),
+            Self::PasswordChanged(event) => Some(&event.personal),
+            Self::ProfileUpdated(event) => Some(&event.personal),
+            Self::PasswordRehashed(event) => Some(&event.personal),
+            Self::RoleGranted(_) | Self::RoleRevoked(_) | Self::UserBanned(_) | Self::UserUnbanned(_) => None,
+        }
+    }
+
+    /// Whose event it is.
+    pub fn user_id(&self) -> UserId {
+        match self {
+            Self::UserRegistered(event) => event.user_id,
+            Self::EmailVerificationRequested(event) => event.user_id,
+            Self::EmailVerified(event) => event.user_id,
+            Self::EmailChangeRequested(event) => event.user_id,
+            Self::EmailChanged(event) => event.user_id,
+            Self::PasswordResetRequested(event) => event.user_id,
+            Self::PasswordReset(event) => event.user_id,
+            Self::PasswordChanged(event) => event.user_id,
+            Self::ProfileUpdated(event) => event.user_id,
+            Self::PasswordRehashed(event) => event.user_id,
+            Self::RoleGranted(event) => event.user_id,
+            Self::RoleRevoked(event) => event.user_id,
+            Self::UserBanned(event) => event.user_id,
+            Self::UserUnbanned(event) => event.user_id,
+        }
+    }
+}
+
+impl EventInfo for UserEvent {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::UserRegistered(_) => "UserRegistered",
+            Self::EmailVerificationRequested(_) => "EmailVerificationRequested",
+            Self::EmailVerified(_) => "EmailVerified",
+            Self::EmailChangeRequested(_) => "EmailChangeRequested",
+            Self::EmailChanged(_) => "EmailChanged",
+            Self::PasswordResetRequested(_) => "PasswordResetRequested",
+            Self::PasswordReset(_) => "PasswordReset",
+            Self::PasswordChanged(_) => "PasswordChanged",
+            Self::ProfileUpdated(_) => "ProfileUpdated",
+            Self::PasswordRehashed(_) => "PasswordRehashed",
+            Self::RoleGranted(_) => "RoleGranted",
+            Self::RoleRevoked(_) => "RoleRevoked",
+            Self::UserBanned(_) => "UserBanned",
+            Self::UserUnbanned(_) => "UserUnbanned",
+        }
+    }
+
+    fn person(&self) -> Option<UserId> {
+        Some(self.user_id())
+    }
+}
+
+impl DomainEvent for UserEvent {
+    fn event_type(&self) -> String {
+        self.name().to_owned()
+    }
+
+    fn event_version(&self) -> String {
+        self.version().to_string()
+    }
+}
