@@ -16,9 +16,7 @@ use domain::lockout::Lockout;
 use domain::magic_link::MagicLink;
 use domain::session::Session;
 use domain::user::User;
-use domain::{
-    AppId, Event, EventId, EventInfo, MagicLinkId, SessionId, Stream, StreamId, Timestamp, UserId,
-};
+use domain::{AppId, Event, EventId, EventInfo, MagicLinkId, SessionId, Stream, StreamId, Timestamp, UserId};
 use event_store::{
     Append, AppendError, Appended, Claim, Clock, Idempotency, Loaded, NewEvent, Repository, StoreError, Write,
 };

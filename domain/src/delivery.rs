@@ -137,8 +137,8 @@ impl Delivery {
         }
     }
 
-    fn decide(&self, command: DeliveryCommand) -> Result<Vec<DeliveryEvent>, DeliveryError> {
-        match command {
+    fn decide(&self, command: &DeliveryCommand) -> Result<Vec<DeliveryEvent>, DeliveryError> {
+        match *command {
             DeliveryCommand::RecordSent { event_id, user_id, mail, at } => {
                 if self.is_sent(mail) {
                     return Ok(vec![]);
@@ -244,7 +244,7 @@ impl Aggregate for Delivery {
         (): &(),
         sink: &EventSink<Self>,
     ) -> Result<(), DeliveryError> {
-        for event in self.decide(command)? {
+        for event in self.decide(&command)? {
             sink.write(event, self).await;
         }
         Ok(())

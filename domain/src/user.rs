@@ -274,7 +274,7 @@ impl Aggregate for User {
             UserEvent::EmailChanged(event) => self.apply_email_changed(event),
             UserEvent::PasswordResetRequested(event) => self.apply_password_reset_requested(&event),
             UserEvent::PasswordReset(event) => {
-                self.apply_password_set(event.personal.password_hash, None, event.at)
+                self.apply_password_set(event.personal.password_hash, None, event.at);
             }
             UserEvent::PasswordChanged(event) => {
                 self.apply_password_set(event.personal.password_hash, Some(event.session_id), event.at);

@@ -157,7 +157,9 @@ fn a_key_ends_when_revoked_or_expired() {
 #[test]
 fn an_app_does_not_grow_with_the_keys_it_had() {
     let mut app = App::default();
-    created().into_iter().for_each(|event| app.apply(event));
+    for event in created() {
+        app.apply(event);
+    }
     for n in 0..3 * MAX_API_KEYS as u128 {
         for event in app.decide(issue(&[Permission::UsersRead])).expect("there is room") {
             app.apply(event);

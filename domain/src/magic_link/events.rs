@@ -102,7 +102,6 @@ pub struct ExchangeCodeReplayed {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", content = "data")]
 #[expect(missing_docs, reason = "each variant's payload is documented")]
-#[expect(clippy::large_enum_variant, reason = "an event lives briefly: a box would cost more than the bytes")]
 pub enum MagicLinkEvent {
     #[serde(rename = "MagicLinkIssued")]
     MagicLinkIssued(MagicLinkIssued),
