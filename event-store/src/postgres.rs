@@ -24,10 +24,11 @@ use crate::journal::{
 };
 use crate::measure;
 use schema::Schema;
-use writer::{Request, Writer};
+use writer::{Connected, Request, Writer};
 
 mod batch;
 mod head;
+mod known;
 pub(crate) mod schema;
 mod server;
 pub(crate) mod session;
@@ -137,7 +138,7 @@ impl PostgresJournal {
         let writer = Writer {
             options: url.0.clone(),
             settings: settings.clone(),
-            connection: Some(connection),
+            connection: Some(Connected::new(connection)),
             head: Arc::clone(&head_sender),
         };
         tokio::spawn(writer.run(queue));

@@ -6,6 +6,7 @@ use domain::StreamId;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::known::Known;
 use crate::checksum::checksum;
 use crate::journal::{Append, AppendError, Appended, Claim};
 
@@ -22,6 +23,14 @@ impl<K: Copy + Eq + std::hash::Hash> Places<K> {
     }
 }
 
+/// What to ask the database instead of having it decide append after append.
+#[derive(Default)]
+struct Asked<'b> {
+    before: &'b [i64],
+    open: Vec<&'b str>,
+    open_before: Vec<i64>,
+}
+
 #[derive(Default)]
 pub(super) struct Batch<'a> {
     touch_ends: Vec<i32>,
@@ -31,6 +40,11 @@ pub(super) struct Batch<'a> {
     fingerprints: Vec<Option<&'a [u8]>>,
     ats: Vec<i64>,
     streams: Places<&'a str>,
+    /// If no append is refused: for each stream the version it has before the group, and the one behind the appends so far.
+    before: Vec<i64>,
+    behind: Vec<i64>,
+    /// Whether two appends cannot both be written.
+    clashes: bool,
     touch_stream: Vec<i32>,
     touch_expected: Vec<i64>,
     touch_before: Vec<i64>,
@@ -42,6 +56,7 @@ pub(super) struct Batch<'a> {
     keys: Places<&'a [u8]>,
     event_id: Vec<Uuid>,
     event_stream: Vec<&'a str>,
+    event_version: Vec<i64>,
     event_type: Vec<&'a str>,
     event_schema_version: Vec<i32>,
     event_at: Vec<i64>,
@@ -57,10 +72,11 @@ pub(super) struct Batch<'a> {
 #[derive(sqlx::FromRow)]
 pub(super) struct Answers {
     pub(super) head: i64,
-    outcome: Vec<i32>,
-    one: Vec<i64>,
-    two: Vec<i64>,
-    holder: Vec<String>,
+    /// Absent, as those below, where all was written.
+    outcome: Option<Vec<i32>>,
+    one: Option<Vec<i64>>,
+    two: Option<Vec<i64>>,
+    holder: Option<Vec<String>>,
 }
 
 impl<'a> Batch<'a> {
@@ -83,6 +99,7 @@ impl<'a> Batch<'a> {
         for (stream, expected) in &append.guards {
             self.touch(stream, *expected, 0, 0);
         }
+        self.follow_versions();
 
         let mut held: HashMap<&Claim, &str> = HashMap::new();
         for claim in &append.released {
@@ -109,6 +126,7 @@ impl<'a> Batch<'a> {
                 self.event_checksum.push(checksum(numbers, parts, [person, event.personal.as_deref()]));
                 self.event_id.push(event.id);
                 self.event_stream.push(write.stream.as_str());
+                self.event_version.push(super::bounded(version));
                 self.event_type.push(event.name);
                 self.event_schema_version.push(event.schema_version.into());
                 self.event_at.push(at);
@@ -136,6 +154,64 @@ impl<'a> Batch<'a> {
         self.touch_events.push(events);
     }
 
+    /// What the touches of the newest append say of the versions before and behind it.
+    fn follow_versions(&mut self) {
+        let first = self.touch_ends.last().map_or(0, |end| index_of(end + 1));
+        let touches = first..self.touch_stream.len();
+        for touch in touches.clone() {
+            let stream = index_of(self.touch_stream[touch]);
+            let version = self.touch_expected[touch] - self.touch_before[touch];
+            if stream == self.before.len() {
+                self.before.push(version);
+                self.behind.push(version);
+            }
+            // The last of all numbers has no next one to ask for.
+            self.clashes |= self.behind[stream] != version || version == i64::MAX;
+        }
+        for touch in touches {
+            let behind = &mut self.behind[index_of(self.touch_stream[touch])];
+            *behind = behind.saturating_add(self.touch_events[touch].into());
+        }
+    }
+
+    /// Whether versions alone tell that the whole group can be written.
+    fn is_plain(&self) -> bool {
+        !self.clashes && self.claims.0.is_empty() && self.keys.0.is_empty()
+    }
+
+    /// The version each stream must have for that, and those among them that are not known: None if one is known to have
+    /// another.
+    fn asked(&self, known: &Known) -> Option<Asked<'_>> {
+        let mut asked = Asked { before: &self.before, open: vec![], open_before: vec![] };
+        if !self.is_plain() {
+            return None;
+        }
+        for (stream, before) in self.streams.0.iter().zip(&self.before) {
+            match known.version(stream) {
+                Some(version) if version == *before => {}
+                Some(_) => return None,
+                None => {
+                    asked.open.push(stream);
+                    asked.open_before.push(*before);
+                }
+            }
+        }
+        Some(asked)
+    }
+
+    /// The head before the group, if all of it was written at once.
+    pub(super) fn head_before(&self, answers: &Answers) -> Option<i64> {
+        if answers.outcome.is_some() {
+            return None;
+        }
+        answers.head.checked_sub(self.event_id.len().try_into().ok()?)
+    }
+
+    /// The version of each stream behind the group, if all of it was written.
+    pub(super) fn versions_behind(&self) -> impl Iterator<Item = (&str, i64)> {
+        self.streams.0.iter().copied().zip(self.behind.iter().copied())
+    }
+
     fn op(&mut self, claim: &'a Claim, owner: &'a str, holder: Option<&'a str>) {
         self.op_claim.push(self.claims.of((&claim.kind, &claim.key)));
         self.op_owner.push(owner);
@@ -143,11 +219,16 @@ impl<'a> Batch<'a> {
     }
 
     /// One round trip. All rows are read, as the commit comes after them: only then is an answer an answer.
-    pub(super) async fn send(&self, connection: &mut PgConnection) -> Result<Answers, sqlx::Error> {
+    pub(super) async fn send(
+        &self,
+        connection: &mut PgConnection,
+        known: &Known,
+    ) -> Result<Answers, sqlx::Error> {
+        let asked = self.asked(known).unwrap_or_default();
         let (kinds, claim_keys): (Vec<&str>, Vec<&str>) = self.claims.0.iter().copied().unzip();
         let mut rows: Vec<Answers> = sqlx::query_as(
             "SELECT * FROM watchword.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
-                 $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28)",
+                 $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33)",
         )
         .bind(&self.touch_ends)
         .bind(&self.op_ends)
@@ -156,6 +237,10 @@ impl<'a> Batch<'a> {
         .bind(&self.fingerprints)
         .bind(&self.ats)
         .bind(&self.streams.0)
+        .bind(asked.before)
+        .bind(known.head())
+        .bind(&asked.open)
+        .bind(&asked.open_before)
         .bind(&self.touch_stream)
         .bind(&self.touch_expected)
         .bind(&self.touch_before)
@@ -168,6 +253,7 @@ impl<'a> Batch<'a> {
         .bind(&self.keys.0)
         .bind(&self.event_id)
         .bind(&self.event_stream)
+        .bind(&self.event_version)
         .bind(&self.event_type)
         .bind(&self.event_schema_version)
         .bind(&self.event_at)
@@ -189,9 +275,14 @@ impl<'a> Batch<'a> {
 
     fn read_one(&self, answers: &Answers, append: usize) -> Result<Appended, AppendError> {
         let nonsense = || AppendError::Unknown("the database's answer makes no sense".to_owned());
-        let outcome = answers.outcome.get(append).ok_or_else(nonsense)?;
-        let one = *answers.one.get(append).ok_or_else(nonsense)?;
-        let two = *answers.two.get(append).ok_or_else(nonsense)?;
+        let Answers { head: _, outcome: Some(outcome), one: Some(one), two: Some(two), holder: Some(holder) } =
+            answers
+        else {
+            return self.read_written(answers, append).ok_or_else(nonsense);
+        };
+        let outcome = outcome.get(append).ok_or_else(nonsense)?;
+        let one = *one.get(append).ok_or_else(nonsense)?;
+        let two = *two.get(append).ok_or_else(nonsense)?;
         let index = |place: i64| usize::try_from(place - 1).map_err(|_| nonsense());
         match outcome {
             0 | 1 => Ok(Appended {
@@ -210,12 +301,26 @@ impl<'a> Batch<'a> {
                 let claim = self.op_claim.get(index(one)?).ok_or_else(nonsense)?;
                 let (kind, key) = self.claims.0.get(index((*claim).into())?).ok_or_else(nonsense)?;
                 let claim = Claim { kind: (*kind).to_owned(), key: (*key).to_owned() };
-                let holder = answers.holder.get(append).ok_or_else(nonsense)?;
+                let holder = holder.get(append).ok_or_else(nonsense)?;
                 Err(AppendError::ClaimTaken { claim, owner: StreamId::from_stored(holder.clone()) })
             }
             _ => Err(nonsense()),
         }
     }
+
+    /// Where the events of an append are if those of all of them are the newest, in order.
+    fn read_written(&self, answers: &Answers, append: usize) -> Option<Appended> {
+        let before = self.head_before(answers)?;
+        let end = |append: usize| Some(before + i64::from(*self.event_ends.get(append)?));
+        let first = append.checked_sub(1).map_or(Some(before), end)? + 1;
+        let (first, last) = (first.try_into().ok()?, end(append)?.try_into().ok()?);
+        Some(Appended { first, last, replayed: false })
+    }
+}
+
+/// The index of a place.
+fn index_of(place: i32) -> usize {
+    usize::try_from(place - 1).expect("places count from 1")
 }
 
 /// The place of the last of so many.

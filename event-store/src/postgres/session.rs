@@ -50,6 +50,12 @@ impl PostgresSettings {
              SET idle_in_transaction_session_timeout = {milliseconds};
              SET default_transaction_isolation = 'read committed';
              SET client_min_messages = warning;
+             -- Every statement looks rows up by their keys: a plan for it is made once, not at each execution, and must
+             -- not count on tables being as small as they were then.
+             SET plan_cache_mode = force_generic_plan;
+             SET enable_seqscan = off; SET enable_bitmapscan = off;
+             SET enable_hashjoin = off; SET enable_mergejoin = off;
+             SET jit = off;
              -- What is acknowledged is durable, whatever the server's default is.
              SELECT set_config('synchronous_commit', 'on', false)
              WHERE current_setting('synchronous_commit') = 'off';"

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
 use super::batch::{Answers, Batch};
+use super::known::Known;
 use super::session::{Pauses, PostgresSettings, is_connection, timed_out};
 use crate::journal::{Append, AppendError, Appended};
 use crate::measure;
@@ -29,8 +30,20 @@ pub(super) enum Request {
 pub(super) struct Writer {
     pub(super) options: PgConnectOptions,
     pub(super) settings: PostgresSettings,
-    pub(super) connection: Option<PgConnection>,
+    pub(super) connection: Option<Connected>,
     pub(super) head: Arc<watch::Sender<u64>>,
+}
+
+/// A connection, and what it knows.
+pub(super) struct Connected {
+    connection: PgConnection,
+    known: Known,
+}
+
+impl Connected {
+    pub(super) fn new(connection: PgConnection) -> Self {
+        Self { connection, known: Known::default() }
+    }
 }
 
 /// How sending a group failed.
@@ -70,8 +83,8 @@ impl Writer {
                 let _ = waiting.send(answer);
             }
         }
-        if let Some(connection) = self.connection.take() {
-            let _ = connection.close().await;
+        if let Some(connected) = self.connection.take() {
+            let _ = connected.connection.close().await;
         }
     }
 
@@ -123,14 +136,16 @@ impl Writer {
 
     /// The connection is put back only when all went well, so that a broken one is never used again.
     async fn send(&mut self, batch: &Batch<'_>) -> Result<Answers, Failure> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.settings.connect(&self.options).await.map_err(Failure::NotSent)?,
+        let mut connected = match self.connection.take() {
+            Some(connected) => connected,
+            None => Connected::new(self.settings.connect(&self.options).await.map_err(Failure::NotSent)?),
         };
-        let sent = timeout(self.settings.answer_timeout(), batch.send(&mut connection)).await;
+        let sent = batch.send(&mut connected.connection, &connected.known);
+        let sent = timeout(self.settings.answer_timeout(), sent).await;
         match sent.unwrap_or_else(|_| Err(timed_out("no answer"))) {
             Ok(answers) => {
-                self.connection = Some(connection);
+                connected.known.learn(batch, &answers);
+                self.connection = Some(connected);
                 Ok(answers)
             }
             Err(error) if error.as_database_error().is_some() && !is_connection(&error) => {

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::StreamId;
 use event_store::contract::{append, claim, stream};
 use event_store::{Append, AppendError, Journal};
 use futures::future::join_all;
@@ -151,4 +152,43 @@ async fn a_node_follows_what_others_write() {
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
+}
+
+/// A node does not ask for versions that it knows. It must notice whenever another one has written.
+#[tokio::test]
+async fn inv_e_what_a_node_knows_ends_where_another_one_writes() {
+    let database = Postgres::shared().database();
+    let (one, two) = (open(&database).await, open(&database).await);
+    let (s, t, guard) = (stream("s"), stream("t"), stream("guard"));
+    let guarded = |version, guard_version| Append {
+        guards: vec![(guard.clone(), guard_version)],
+        ..append(&s, version, 1)
+    };
+    let conflict = |stream: &StreamId, actual| AppendError::Conflict { stream: stream.clone(), actual };
+    one.append(append(&guard, 0, 1)).await.expect("writes");
+    for version in 0..3 {
+        one.append(guarded(version, 1)).await.expect("writes what it knows");
+    }
+    assert_eq!(one.append(guarded(2, 1)).await, Err(conflict(&s, 3)), "behind what it knows");
+    assert_eq!(one.append(guarded(4, 1)).await, Err(conflict(&s, 3)), "ahead of it");
+    assert_eq!(one.append(guarded(3, 2)).await, Err(conflict(&guard, 1)), "a guard ahead of it");
+    assert_eq!(one.append(guarded(3, 0)).await, Err(conflict(&guard, 1)), "a guard behind it");
+    one.append(guarded(3, 1)).await.expect("writes");
+
+    two.append(append(&t, 0, 1)).await.expect("writes something else");
+    one.append(guarded(4, 1)).await.expect("writes, having looked");
+    two.append(append(&s, 5, 1)).await.expect("writes the same stream");
+    assert_eq!(one.append(guarded(5, 1)).await, Err(conflict(&s, 6)), "another one wrote");
+    two.append(append(&guard, 1, 1)).await.expect("writes the guard");
+    assert_eq!(one.append(guarded(6, 1)).await, Err(conflict(&guard, 2)), "another one wrote the guard");
+    one.append(guarded(6, 2)).await.expect("writes");
+
+    // In one group: the second builds on the first, the third on neither.
+    let (first, second, third) =
+        tokio::join!(one.append(guarded(7, 2)), one.append(guarded(8, 2)), one.append(guarded(8, 2)));
+    assert!(first.is_ok() && second.is_ok());
+    assert_eq!(third, Err(conflict(&s, 9)));
+    let versions: Vec<u64> =
+        two.read_stream(&s, 0).await.expect("reads").iter().map(|event| event.version).collect();
+    assert_eq!(versions, (1..=9).collect::<Vec<_>>());
 }
