@@ -55,6 +55,10 @@ const QUESTION: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(250);
 /// How long a relay that lost a race lets the winner go first.
 const STAND_BACK: Duration = Duration::from_millis(250);
+/// A batch this small is followed by a short rest: under load the next is larger then, and each costs two round trips and
+/// the server a sync of its files.
+const SMALL_BATCH: u64 = 64;
+const REST: Duration = Duration::from_millis(5);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LONGEST_RETRY: Duration = Duration::from_secs(2);
 
@@ -300,7 +304,11 @@ impl Publisher {
                     metrics::histogram!("watchword_relay_publish_seconds").record(started.elapsed());
                     metrics::counter!("watchword_relay_published_total").increment(last - end);
                     *retry = FIRST_RETRY;
+                    let is_small = last - end < SMALL_BATCH;
                     end = last;
+                    if is_small {
+                        tokio::time::sleep(REST).await;
+                    }
                 }
                 Outcome::Refused(reason) => {
                     metrics::counter!("watchword_relay_conflicts_total").increment(1);

@@ -13,9 +13,11 @@ use tokio::sync::watch;
 use crate::feed::{Feed, MAX_BATCH};
 use crate::runner::ProjectionStatus;
 
-/// A batch this small is followed by a short rest: under load the next is larger then, and each costs a transaction.
+/// A batch this small is followed by a short rest: under load the next is larger then, and each costs a transaction, which
+/// on a database server is several round trips.
 const SMALL_BATCH: usize = 64;
 const REST: Duration = Duration::from_millis(4);
+const REST_ON_A_SERVER: Duration = Duration::from_millis(15);
 /// Looks at the journal although nothing was heard of it.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 const FIRST_RETRY: Duration = Duration::from_millis(500);
@@ -143,7 +145,8 @@ impl Lane {
                     self.measure(newest);
                     match applied {
                         0 => (LONGEST_SLEEP, true),
-                        1..SMALL_BATCH => (REST, false),
+                        1..SMALL_BATCH if held == Lease::UNSHARED => (REST, false),
+                        1..SMALL_BATCH => (REST_ON_A_SERVER, false),
                         _ => continue,
                     }
                 }

@@ -36,6 +36,19 @@ const POSTGRES_WRITERS: u32 = 8;
 /// A process that is stopped in the middle of a transaction would keep its locks, and its read model from everybody
 /// else, until it goes on.
 const LONGEST_PAUSE_IN_A_TRANSACTION: &str = "5s";
+/// What is written here is derived: after a crash the database may have forgotten its newest transactions, rows and
+/// checkpoints alike, and the projectors apply those events again. A lease that is forgotten so costs no more: whoever writes
+/// locks the checkpoint and goes on right behind it. And projectors look rows up by their keys: plans are made once, and
+/// must not count on tables being as small as they were then.
+const FOR_WRITERS: [(&str, &str); 7] = [
+    ("synchronous_commit", "off"),
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_bitmapscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("jit", "off"),
+];
 const LONGEST_WAIT_FOR_A_CONNECTION: Duration = Duration::from_secs(5);
 
 /// Why the read models were not opened.
@@ -315,7 +328,8 @@ async fn open_postgres(options: &PgConnectOptions) -> Result<Database, sqlx::Err
         ("idle_in_transaction_session_timeout", LONGEST_PAUSE_IN_A_TRANSACTION),
     ]);
     let pool = || PgPoolOptions::new().acquire_timeout(LONGEST_WAIT_FOR_A_CONNECTION);
-    let writers = pool().max_connections(POSTGRES_WRITERS).connect_with(options.clone()).await?;
+    let writers = options.clone().options(FOR_WRITERS);
+    let writers = pool().max_connections(POSTGRES_WRITERS).connect_with(writers).await?;
     let mut tx = writers.begin().await?;
     lock_ddl(&mut tx).await?;
     sqlx::raw_sql(include_str!("postgres.sql")).execute(&mut *tx).await?;
