@@ -121,14 +121,23 @@ impl Link {
 impl CommandService {
     /// The tokens of a link, if app, user and session still live. All of it is derived from the link, so asking again
     /// gives the same tokens. In cookie mode they are set as cookies, too.
+    ///
+    /// A decision of just now has looked at all three. They are asked for again only if it was `replayed`.
     pub(crate) async fn tokens_of(
         &self,
         app_id: &AppId,
         link: Link,
+        replayed: bool,
     ) -> Result<(SetCookies, TokensBody), Problem> {
-        let app = self.repository.load::<App>(app_id).await?;
-        let user = self.repository.load::<User>(&link.user_id).await?;
-        let session = self.repository.load::<Session>(&link.session_id).await?;
+        let reads = self.repository.reads();
+        let (app, user, session) = loop {
+            let app = reads.load::<App>(app_id).await?;
+            let user = reads.load::<User>(&link.user_id).await?;
+            let session = reads.load::<Session>(&link.session_id).await?;
+            if !replayed || reads.are_current().await? {
+                break (app, user, session);
+            }
+        };
         let now = self.clock.now();
         require_live(&app.state, &user.state, &session.state, app_id, now)?;
         let ttl = i64::from(app.state.settings.access_token_ttl);

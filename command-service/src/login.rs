@@ -225,7 +225,7 @@ impl CommandService {
     async fn logged_in<T>(&self, app_id: &AppId, done: &Committed<T>) -> Result<Response, Problem> {
         match Link::made_by(&done.events) {
             Some(link) => {
-                let (cookies, tokens) = self.tokens_of(app_id, link).await?;
+                let (cookies, tokens) = self.tokens_of(app_id, link, done.replayed).await?;
                 Ok((cookies, Done::ok(done.position, tokens)).into_response())
             }
             None => Err(Problem::new("invalid_credentials")),

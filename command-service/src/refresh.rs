@@ -54,14 +54,18 @@ pub(crate) async fn refresh(
     credentials: Credentials,
     OptionalBody { value: body, idempotency }: OptionalBody<RefreshBody>,
 ) -> Result<Response, Problem> {
-    let app = service.authenticator.existing_app(&app_id).await?;
+    // The app's existence does not change, and all else is looked at by the append.
+    service.authenticator.app_at_hand(&app_id).await?;
     let token = match body.and_then(|body| body.refresh_token) {
         Some(text) => service.session_of(&app_id, &text).await?,
-        None => match service.session_of_cookie(&app_id, &app.state, &credentials).await? {
-            Some(known) => known,
-            None if app.state.settings.cookies => return Err(Problem::new("invalid_refresh_token")),
-            None => return Err(Problem::malformed("a JSON body with refresh_token is needed")),
-        },
+        None => {
+            let app = service.authenticator.existing_app(&app_id).await?;
+            match service.session_of_cookie(&app_id, &app.state, &credentials).await? {
+                Some(known) => known,
+                None if app.state.settings.cookies => return Err(Problem::new("invalid_refresh_token")),
+                None => return Err(Problem::malformed("a JSON body with refresh_token is needed")),
+            }
+        }
     };
     let RefreshToken { session_id, generation } = token.token;
     let user_id = token.user_id;
@@ -97,11 +101,12 @@ pub(crate) struct KnownToken {
 }
 
 impl CommandService {
-    /// Whose refresh token this is, live or not; 401 for anything that is none of this app.
+    /// Whose refresh token this is, live or not; 401 for anything that is none of this app. That never changes, so what is
+    /// at hand tells it.
     pub(crate) async fn session_of(&self, app_id: &AppId, text: &str) -> Result<KnownToken, Problem> {
         let invalid = || Problem::new("invalid_refresh_token");
         let token = RefreshToken::decode(&self.tokens, text).ok_or_else(invalid)?;
-        let session = self.repository.load::<Session>(&token.session_id).await?;
+        let session = self.repository.load_at_hand::<Session>(&token.session_id).await?;
         let owner = session.state.owner.as_ref().filter(|owner| owner.app_id == *app_id);
         let user_id = owner.ok_or_else(invalid)?.user_id;
         Ok(KnownToken { token, user_id })
@@ -128,7 +133,7 @@ impl CommandService {
         // Within the grace there is no event: the chain is where the earlier request has brought it.
         let link = Link::made_by(&done.events).or(done.value.flatten());
         let link = link.ok_or_else(|| Problem::new("invalid_refresh_token"))?;
-        let (cookies, tokens) = self.tokens_of(app_id, link).await?;
+        let (cookies, tokens) = self.tokens_of(app_id, link, done.replayed).await?;
         Ok((cookies, Done::ok(done.position, tokens)).into_response())
     }
 }

@@ -183,7 +183,7 @@ impl CommandService {
     async fn registered<T>(&self, app_id: &AppId, done: &Committed<T>) -> Result<Response, Problem> {
         match Link::made_by(&done.events) {
             Some(link) => {
-                let (cookies, tokens) = self.tokens_of(app_id, link).await?;
+                let (cookies, tokens) = self.tokens_of(app_id, link, done.replayed).await?;
                 Ok((cookies, Done::created(done.position, tokens)).into_response())
             }
             None => Ok(Done::accepted(VerificationSent { status: "verification_sent" })),

@@ -122,6 +122,11 @@ impl Authenticator {
         }
     }
 
+    /// Like [`Authenticator::existing_app`], but as it is at hand: for a command, whose append looks whether it still is so.
+    pub async fn app_at_hand(&self, app_id: &AppId) -> Result<Arc<Loaded<App>>, Problem> {
+        existing_app(&self.repository.reads(), app_id).await
+    }
+
     /// The app: 404 if it is absent or the platform's own, 403 `app_disabled` if it is disabled.
     pub async fn app(&self, app_id: &AppId) -> Result<Arc<Loaded<App>>, Problem> {
         let reads = self.repository.reads();
