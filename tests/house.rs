@@ -32,6 +32,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("test-services", &[]),
     ("tests", &["test-services"]),
+    ("load-cluster", &["domain", "schemas", "event-store", "test-services", "tests"]),
 ];
 
 /// What the domain may use: nothing here does I/O, tells the time or makes random numbers.

@@ -22,6 +22,7 @@ mod bus;
 pub mod checker;
 mod client;
 pub mod collector;
+pub mod generator;
 pub mod workload;
 
 pub use bus::Bus;

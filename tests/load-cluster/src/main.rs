@@ -1,0 +1,127 @@
+//! How fast Watchword is on PostgreSQL and NATS, next to what the database itself can do, measured in the same run.
+//!
+//! ```text
+//! cargo run --release -p load-cluster [append | service] [-- --check]
+//! ```
+//!
+//! Starts a PostgreSQL server and a nats-server with durable settings, then measures
+//!
+//! 1. `append`: the journal's own append, in this process, next to a raw batched insert of the same rows;
+//! 2. `service`: a command node and a projection node of the real binary, NATS between them: refresh, me, register and
+//!    login as fast as they go, then how far the read models are behind what is acknowledged, at a steady rate.
+//!
+//! Everything shares the machine's cores. Prints a table to standard error and one JSON object to standard output. With
+//! `--check` it ends with 1 if a bar is missed. `LOAD_SECONDS` (5) is the length of each measurement, that of the lag
+//! four times as long; `LOAD_NODES` (1) the number of command nodes. It ends by itself, and all it started with it.
+
+use std::env;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use test_services::Postgres;
+use tests::generator::Failure;
+
+mod append;
+mod cluster;
+mod lag;
+mod service;
+
+// As the product has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The least share of the raw insert that the journal reaches.
+const LEAST_APPEND: f64 = 0.6;
+/// The longest lag of the read models, at the 99th percentile.
+const LONGEST_LAG_MS: f64 = 100.0;
+
+/// The longest that all of it may take, apart from building.
+const LIMIT: Duration = Duration::from_mins(10);
+
+#[tokio::main]
+async fn main() -> Result<ExitCode, Failure> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    if let Some(unknown) =
+        arguments.iter().find(|it| !matches!(it.as_str(), "append" | "service" | "--check"))
+    {
+        return Err(format!("{unknown} is none of append, service and --check").into());
+    }
+    let given = |name: &str| arguments.iter().any(|it| it == name);
+    let number =
+        |name: &str, default: u32| env::var(name).ok().and_then(|it| it.parse().ok()).unwrap_or(default);
+    let length = Duration::from_secs(number("LOAD_SECONDS", 5).into());
+    let nodes = number("LOAD_NODES", 1);
+    let (append, service) = (given("append"), given("service"));
+
+    let measure = async {
+        let postgres = Postgres::start();
+        let mut result = json!({"settings": {
+            "seconds": length.as_secs(), "command_nodes": nodes,
+            "cores": std::thread::available_parallelism()?.get(),
+        }});
+        if append || !service {
+            result["append"] = append::measure(&postgres, length).await?;
+        }
+        if service || !append {
+            result["service"] = service::measure(&postgres, nodes, length).await?;
+        }
+        Ok::<_, Failure>(result)
+    };
+    let result =
+        tokio::time::timeout(LIMIT, measure).await.map_err(|_| format!("not done within {LIMIT:?}"))??;
+    print_table(&result);
+    println!("{}", serde_json::to_string_pretty(&result)?);
+    let missed = missed(&result);
+    for bar in &missed {
+        eprintln!("missed: {bar}");
+    }
+    Ok(if given("--check") && !missed.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// The bars that a result does not reach. What was not measured misses none.
+fn missed(result: &Value) -> Vec<String> {
+    let mut missed = vec![];
+    if let Some(ratio) = result["append"]["ratio"].as_f64().filter(|ratio| *ratio < LEAST_APPEND) {
+        missed.push(format!("the journal appends {ratio} of the raw insert; {LEAST_APPEND} is the bar"));
+    }
+    let lag = &result["service"]["lag"];
+    if let Some(p99) =
+        lag["applied_after_acknowledged"]["p99_ms"].as_f64().filter(|p99| *p99 > LONGEST_LAG_MS)
+    {
+        missed.push(format!("the read models are {p99} ms behind at p99; {LONGEST_LAG_MS} ms is the bar"));
+    }
+    let rates = lag["per_second"].as_f64().zip(lag["wanted_per_second"].as_f64());
+    if let Some((rate, wanted)) = rates.filter(|(rate, wanted)| *rate < 0.99 * *wanted) {
+        missed.push(format!(
+            "{rate} refreshes/s were done where {wanted} were wanted: that lag is of another load"
+        ));
+    }
+    missed
+}
+
+fn print_table(result: &Value) {
+    let show = |name: &str, figure: &Value, unit: &str| {
+        if !figure.is_null() {
+            eprintln!("{name:<44} {:>12} {unit}", figure.to_string());
+        }
+    };
+    let append = &result["append"];
+    show("raw batched insert", &append["raw_rows_per_second"], "rows/s");
+    show("journal append", &append["events_per_second"], "events/s");
+    show("journal append, share of the raw insert", &append["ratio"], "");
+    let service = &result["service"];
+    for work in ["register", "login", "refresh", "me"] {
+        show(work, &service[work]["per_second"], "/s");
+    }
+    let lag = &service["lag"];
+    show("refreshes at the measurement of the lag", &lag["per_second"], "/s");
+    for (name, times) in [
+        ("  answered after its time", "answered_after_intended"),
+        ("  applied after the answer (projection lag)", "applied_after_acknowledged"),
+    ] {
+        for quantile in ["p50_ms", "p99_ms", "max_ms"] {
+            show(&format!("{name}, {}", quantile.trim_end_matches("_ms")), &lag[times][quantile], "ms");
+        }
+    }
+}
