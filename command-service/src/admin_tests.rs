@@ -588,11 +588,11 @@ async fn a_token_made_for_a_user_ends_when_they_become_an_admin() {
     let stage = Stage::set().await;
     let tester = stage.key("acme", &[Permission::TokensCreate]).await;
     let user = format!("{ACME}/admin/users/{}", stage.user);
-    let make = async |bearer: &str| {
+    let ask = async |bearer: &str| {
         let body = Some(json!({"duration_minutes": 60}));
         stage.world.call("POST", &format!("{user}/access-tokens"), Some(bearer), body).await
     };
-    let made = make(&tester).await;
+    let made = ask(&tester).await;
     assert_eq!(made.status, 201, "{}", made.body);
     let made = made.text("access_token");
     let role = async |name: &str| stage.platform("PUT", &format!("{user}/roles/{name}"), None).await.status;
@@ -604,8 +604,8 @@ async fn a_token_made_for_a_user_ends_when_they_become_an_admin() {
     assert_eq!(stage.world.events("SessionRevoked").await, 1);
 
     // An admin's token can be made by a full admin only, and no grant ends it that gives nothing new.
-    assert_eq!(make(&tester).await.status, 403);
-    let made = make(&stage.platform).await.text("access_token");
+    assert_eq!(ask(&tester).await.status, 403);
+    let made = ask(&stage.platform).await.text("access_token");
     assert_eq!(role("admin").await, 200);
     assert_eq!(stage.me(&made).await, 200);
 }

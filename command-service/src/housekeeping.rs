@@ -13,7 +13,7 @@ const IDEMPOTENCY: SignedDuration = SignedDuration::from_hours(24);
 /// Between two steps of a round, each of which looks at a thousand keys.
 const STEP: Duration = Duration::from_secs(1);
 /// Between two rounds.
-const ROUND: Duration = Duration::from_secs(3600);
+const ROUND: Duration = Duration::from_hours(1);
 
 /// Runs as long as the service is in use.
 pub(crate) fn start(service: &Arc<CommandService>) {

@@ -238,14 +238,6 @@ impl Instance {
         let mut services = OpenApiRouter::new();
         let mut commands = None;
         if role != Role::Projections {
-            let claims = JournalClaims::new(Arc::clone(&journal), Arc::clone(&stores.lookup));
-            let locate: Arc<dyn LocateUser> = match &stores.read_models {
-                Some(models) => {
-                    let (models, repository) = (Arc::clone(models), Arc::clone(&repository));
-                    Arc::new(LocateByModel { models, repository, claims })
-                }
-                None => Arc::new(claims),
-            };
             let passwords = PasswordHashing::start(&PasswordHashingSettings {
                 params: config.argon2.to_string(),
                 threads: config.hashing_threads.map(NonZeroUsize::get),
@@ -260,7 +252,7 @@ impl Instance {
                 access_tokens: Arc::clone(&access_tokens),
                 authenticator: Arc::clone(&authenticator),
                 limits: Arc::clone(&limits),
-                locate,
+                locate: locate(&stores, &repository),
                 passwords,
                 settings: command_service::Settings {
                     lockout: config.lockout,
@@ -431,6 +423,18 @@ async fn bootstrap(config: &Config, commands: &CommandService) -> anyhow::Result
         data_dir::write_secret(&path, &key)?;
     }
     Ok(())
+}
+
+/// By the read models, unless they are other processes'.
+fn locate(stores: &Stores, repository: &Arc<Repository>) -> Arc<dyn LocateUser> {
+    let claims = JournalClaims::new(Arc::clone(&stores.journal), Arc::clone(&stores.lookup));
+    match &stores.read_models {
+        Some(models) => {
+            let (models, repository) = (Arc::clone(models), Arc::clone(repository));
+            Arc::new(LocateByModel { models, repository, claims })
+        }
+        None => Arc::new(claims),
+    }
 }
 
 /// How long the read model may take. Its connections are those of the lists, too: a costly search must not hold up
