@@ -47,7 +47,7 @@ async fn append(journal: &dyn Journal, count: usize, size: usize) {
         let user = UserId(SystemClock.new_id());
         let event = |n: usize| NewEvent {
             id: SystemClock.new_id(),
-            name: "UserBanned",
+            name: "UserBanned".into(),
             schema_version: 1,
             data: format!(r#"{{"n":{n},"text":"{}"}}"#, "x".repeat(size)),
             person: Some(user),

@@ -34,7 +34,7 @@ pub fn event() -> NewEvent {
     let id = SystemClock.new_id();
     NewEvent {
         id,
-        name: "AppEnabled",
+        name: "AppEnabled".into(),
         schema_version: 1,
         data: r#"{"at":"2026-01-01T00:00:00Z"}"#.to_owned(),
         person: None,

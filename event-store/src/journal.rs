@@ -1,5 +1,7 @@
 //! What a journal is: the trait that every adapter implements, and the types that go in and out.
 
+use std::borrow::Cow;
+
 use async_trait::async_trait;
 use domain::{StreamId, Timestamp, UserId};
 use schemas::envelope::{Metadata, RecordedEvent};
@@ -21,7 +23,7 @@ pub struct NewEvent {
     /// Its id, which nothing else has.
     pub id: Uuid,
     /// Its name.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// The version of its shape.
     pub schema_version: u16,
     /// Its payload without the personal part: a canonical JSON object.

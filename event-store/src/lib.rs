@@ -14,10 +14,13 @@ pub mod cqrs;
 pub mod instance_key;
 pub mod journal;
 pub mod key_store;
+#[cfg(feature = "kurrentdb")]
+pub mod kurrentdb;
 pub mod location;
 pub mod lookup;
 pub mod master_key;
 pub mod measure;
+mod pauses;
 pub mod postgres;
 pub mod repository;
 pub mod sealing;
@@ -31,6 +34,8 @@ pub use journal::{
     StoredIdempotency, Write,
 };
 pub use key_store::KeyStore;
+#[cfg(feature = "kurrentdb")]
+pub use kurrentdb::{KurrentJournal, KurrentSettings, KurrentUrl};
 pub use location::Location;
 pub use lookup::LookupKey;
 pub use master_key::MasterKey;

@@ -22,6 +22,11 @@ pub enum InvalidLocation {
     /// It is empty.
     #[error("it is empty")]
     Empty,
+    /// It is a KurrentDB server, which keeps journals only.
+    #[error(
+        "only the journal can be in KurrentDB: give sqlite:<path>, or postgres://user:password@host:5432/database"
+    )]
+    Kurrent,
     /// It is a URL of something else.
     #[error("give sqlite:<path>, or postgres://user:password@host:5432/database")]
     Scheme,
@@ -54,12 +59,21 @@ impl FromStr for Location {
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
             return Ok(Self::Postgres(text.parse()?));
         }
+        if is_kurrent(text) {
+            return Err(InvalidLocation::Kurrent);
+        }
         let path = text.strip_prefix("sqlite://").or_else(|| text.strip_prefix("sqlite:")).unwrap_or(text);
         if path.contains("://") {
             return Err(InvalidLocation::Scheme);
         }
         if path.is_empty() { Err(InvalidLocation::Empty) } else { Ok(Self::File(path.into())) }
     }
+}
+
+/// Whether this is meant for a KurrentDB or EventStoreDB server.
+pub fn is_kurrent(text: &str) -> bool {
+    let scheme = text.trim().split_once("://").map(|(scheme, _)| scheme);
+    matches!(scheme, Some("esdb" | "esdb+discover" | "kurrentdb" | "kurrentdb+discover"))
 }
 
 impl fmt::Display for Location {
@@ -88,6 +102,11 @@ mod tests {
         assert!(!format!("{location:?}").contains("hunter2"));
         assert_eq!("".parse::<Location>().err(), Some(InvalidLocation::Empty));
         assert_eq!("mysql://host/db".parse::<Location>().err(), Some(InvalidLocation::Scheme));
+        for kurrent in ["esdb://ada:hunter2@host", "kurrentdb+discover://host:2113"] {
+            assert!(is_kurrent(kurrent));
+            assert_eq!(kurrent.parse::<Location>().err(), Some(InvalidLocation::Kurrent));
+        }
+        assert!(!is_kurrent("postgres://host/esdb://") && !is_kurrent("esdb.db"));
         assert!(matches!("postgres://host".parse::<Location>(), Err(InvalidLocation::Postgres(_))));
     }
 }

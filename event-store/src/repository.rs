@@ -230,7 +230,7 @@ impl Repository {
             (_, None) => None,
         };
         let codec::Encoded { name, schema_version, data, person, .. } = encoded;
-        Ok(NewEvent { id, name, schema_version, data, person, personal })
+        Ok(NewEvent { id, name: name.into(), schema_version, data, person, personal })
     }
 
     async fn read<A>(&self, stream: &StreamId) -> Result<Loaded<A>, StoreError>

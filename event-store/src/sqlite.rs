@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use domain::{StreamId, Timestamp, UserId};
 use schemas::envelope::RecordedEvent;
-use sqlx::sqlite::{SqlitePool, SqlitePoolOptions, SqliteRow};
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteRow};
 use sqlx::{Row, SqliteConnection};
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
@@ -24,6 +24,7 @@ use file::Kind;
 use writer::{Request, Writer};
 
 pub mod file;
+pub(crate) mod group;
 mod writer;
 
 const KIND: Kind = Kind {
@@ -34,7 +35,8 @@ const KIND: Kind = Kind {
     upgrades: &["ALTER TABLE events ADD COLUMN checksum BLOB"],
 };
 
-const SCHEMA: &str = "
+/// The tables of a journal.
+pub(crate) const SCHEMA: &str = "
 CREATE TABLE events (
     position INTEGER PRIMARY KEY,
     id BLOB NOT NULL,
@@ -122,16 +124,11 @@ impl SqliteJournal {
             file::create(&path, &KIND, "").await?;
             KIND.format
         };
-        let options = file::options(&path).statement_cache_capacity(writer::STATEMENTS);
+        let options = file::options(&path).statement_cache_capacity(group::STATEMENTS);
         let failed = |error: sqlx::Error| file::damaged_or_failed(&path, &error);
         let mut connection = file::open(&path, &options, &KIND, format).await?;
         let head = read_head(&mut connection).await.map_err(failed)?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .test_before_acquire(false)
-            .connect_with(options.clone().read_only(true))
-            .await
-            .map_err(failed)?;
+        let readers = readers(&options).await.map_err(failed)?;
         let (requests, queue) = mpsc::channel(QUEUE);
         let (head_sender, head) = watch::channel(head);
         tokio::spawn(Writer::new(options, connection, head_sender, lock).run(queue));
@@ -148,7 +145,19 @@ impl SqliteJournal {
         }
         let readers = file::look(&path).await?;
         let head = check_contents(&path, &readers).await?;
-        Ok(Self { requests: mpsc::channel(1).0, readers, head: watch::channel(head).1, path })
+        Ok(Self::reading(path, readers, watch::channel(head).1))
+    }
+
+    /// A journal that somebody else writes, or nobody: appends are refused.
+    pub(crate) fn reading(path: PathBuf, readers: SqlitePool, head: watch::Receiver<u64>) -> Self {
+        Self { requests: mpsc::channel(1).0, readers, head, path }
+    }
+
+    /// Ends what [`SqliteJournal::reading`] began, before the writer closes its connection: the last one of a file tidies
+    /// up beside it, which a reader may not.
+    #[cfg(feature = "kurrentdb")]
+    pub(crate) async fn close_readers(&self) {
+        self.readers.close().await;
     }
 
     /// Where it is.
@@ -163,8 +172,17 @@ impl SqliteJournal {
     }
 }
 
+/// Connections that read beside one that writes.
+pub(crate) async fn readers(options: &SqliteConnectOptions) -> Result<SqlitePool, sqlx::Error> {
+    SqlitePoolOptions::new()
+        .max_connections(READERS)
+        .test_before_acquire(false)
+        .connect_with(options.clone().read_only(true))
+        .await
+}
+
 /// The cheap checks that a journal is whole, as reading every page of a big file would take minutes.
-async fn check_contents(path: &Path, readers: &SqlitePool) -> Result<u64, OpenError> {
+pub(crate) async fn check_contents(path: &Path, readers: &SqlitePool) -> Result<u64, OpenError> {
     let failed = |error: sqlx::Error| file::damaged_or_failed(path, &error);
     let (first, head): (Option<i64>, i64) = sqlx::query_as(
         "SELECT (SELECT min(position) FROM events), (SELECT coalesce(max(position), 0) FROM events)",
@@ -194,7 +212,7 @@ async fn check_contents(path: &Path, readers: &SqlitePool) -> Result<u64, OpenEr
 }
 
 /// The last position; 0 where there is none.
-async fn read_head(connection: &mut SqliteConnection) -> Result<u64, sqlx::Error> {
+pub(crate) async fn read_head(connection: &mut SqliteConnection) -> Result<u64, sqlx::Error> {
     let head: i64 =
         sqlx::query_scalar("SELECT coalesce(max(position), 0) FROM events").fetch_one(connection).await?;
     Ok(head.cast_unsigned())

@@ -13,7 +13,7 @@ use std::time::Duration;
 use command_service::relay::{self, RelaySettings};
 use domain::lockout::LockoutPolicy;
 use event_store::PostgresSettings;
-use event_store::location::{InvalidLocation, Location};
+use event_store::location::{InvalidLocation, Location, is_kurrent};
 use http_kit::limits::{Rate, RateSettings};
 use ipnet::IpNet;
 use projection_service::SharingSettings;
@@ -21,7 +21,7 @@ use secrecy::SecretString;
 use url::Url;
 
 use crate::bus;
-use crate::databases::Databases;
+use crate::databases::{Databases, SharedJournal};
 use crate::traces::TraceSettings;
 
 /// A key of the configuration.
@@ -50,7 +50,8 @@ pub static KEYS: &[Key] = &[
     key(
         "journal_url",
         "sqlite:<data_dir>/journal.db",
-        "the event journal; several nodes can share postgres://user:password@host:5432/database?sslmode=verify-full",
+        "the event journal; several nodes can share postgres://user:password@host:5432/database?sslmode=verify-full, or, \
+         in a build with the feature kurrentdb, esdb://user:password@host:2113",
     ),
     key(
         "read_models_url",
@@ -266,7 +267,7 @@ impl Config {
             public_url: values.take("public_url", public_url)?,
             read_models: match (values.take("read_models_url", location)?, &databases) {
                 (Some(location), _) => location,
-                (None, Some(databases)) => Location::Postgres(databases.journal.clone()),
+                (None, Some(databases)) => Location::Postgres(databases.read_models()),
                 (None, None) => Location::File(data_dir.join("read-models.db")),
             },
             databases,
@@ -382,7 +383,28 @@ fn traces(values: &mut Values) -> Result<Option<TraceSettings>, ConfigError> {
     Ok(endpoint.map(|endpoint| TraceSettings { endpoint, sampling }))
 }
 
-/// Journal and key store are both files, or both in PostgreSQL: nodes that share one must share the other.
+/// Where the journal is: it can be in more places than other stores.
+enum JournalLocation {
+    Store(Location),
+    #[cfg(feature = "kurrentdb")]
+    Kurrent(event_store::KurrentUrl),
+}
+
+fn journal_location(text: &str) -> Result<JournalLocation, String> {
+    if is_kurrent(text) { kurrent(text) } else { location(text).map(JournalLocation::Store) }
+}
+
+#[cfg(feature = "kurrentdb")]
+fn kurrent(text: &str) -> Result<JournalLocation, String> {
+    text.trim().parse().map(JournalLocation::Kurrent).map_err(|error| format!("{error}"))
+}
+
+#[cfg(not(feature = "kurrentdb"))]
+fn kurrent(_: &str) -> Result<JournalLocation, String> {
+    Err("this program was built without KurrentDB: build it with `cargo build --release --features kurrentdb`".to_owned())
+}
+
+/// Journal and key store are both files, or both on servers: nodes that share one must share the other.
 fn journal_and_keys(
     values: &mut Values,
     data_dir: &Path,
@@ -400,39 +422,68 @@ fn journal_and_keys(
         poll: seconds(values, "postgres.poll", default.poll)?,
         ..default
     };
-    let journal = values.take("journal_url", location)?;
+    let journal = values.take("journal_url", journal_location)?;
     let key_store = values.take("key_store_url", location)?;
     let bad = |origin: &str, problem: &str| {
         Err(ConfigError::Bad { origin: origin.to_owned(), problem: problem.to_owned() })
     };
-    match (journal, key_store) {
-        (Some(Location::Postgres(_)), _) if !has_master_key => bad(
+    let (journal, beside) = match journal {
+        None => return in_files(None, key_store, data_dir),
+        Some(JournalLocation::Store(Location::File(journal))) => {
+            return in_files(Some(journal), key_store, data_dir);
+        }
+        Some(JournalLocation::Store(Location::Postgres(url))) => {
+            (SharedJournal::Postgres(url.clone()), Some(url))
+        }
+        #[cfg(feature = "kurrentdb")]
+        Some(JournalLocation::Kurrent(url)) => {
+            (SharedJournal::Kurrent { url, replica: data_dir.join(crate::databases::REPLICA) }, None)
+        }
+    };
+    if !has_master_key {
+        return bad(
             "master_key (WATCHWORD_MASTER_KEY)",
-            "with PostgreSQL it must be given, as all nodes need the same one. Make it once: openssl rand -base64 32",
-        ),
-        (Some(Location::Postgres(_)), Some(Location::File(_))) => bad(
-            "key_store_url",
-            "nodes that share a journal share its keys: give a PostgreSQL database, or leave it out for the journal's",
-        ),
-        (None | Some(Location::File(_)), Some(Location::Postgres(_))) => bad(
-            "key_store_url",
-            "a journal in a file has its keys in a file: leave it out, or give sqlite:<path>",
-        ),
-        (Some(Location::Postgres(journal)), key_store) => {
-            let key_store = match key_store {
-                Some(Location::Postgres(key_store)) => key_store,
-                _ => journal.clone(),
-            };
-            let databases = Databases { journal, key_store, settings };
-            Ok((Some(databases), data_dir.join("journal.db"), data_dir.join("keys.db")))
-        }
-        (journal, key_store) => {
-            let file = |location: Option<Location>, name: &str| {
-                location.as_ref().and_then(Location::file).map_or_else(|| data_dir.join(name), Path::to_owned)
-            };
-            Ok((None, file(journal, "journal.db"), file(key_store, "keys.db")))
-        }
+            "with a journal that nodes share it must be given, as all of them need the same one. Make it once: \
+             openssl rand -base64 32",
+        );
     }
+    let key_store = match (key_store, beside) {
+        (Some(Location::Postgres(key_store)), _) | (None, Some(key_store)) => key_store,
+        (Some(Location::File(_)), Some(_)) => {
+            return bad(
+                "key_store_url",
+                "nodes that share a journal share its keys: give a PostgreSQL database, or leave it out for the journal's",
+            );
+        }
+        (_, None) => {
+            return bad(
+                "key_store_url",
+                "nodes that share a journal share its keys, and KurrentDB keeps none: give a PostgreSQL database",
+            );
+        }
+    };
+    let databases = Databases { journal, key_store, settings };
+    Ok((Some(databases), data_dir.join("journal.db"), data_dir.join("keys.db")))
+}
+
+/// The files of one process.
+fn in_files(
+    journal: Option<PathBuf>,
+    key_store: Option<Location>,
+    data_dir: &Path,
+) -> Result<(Option<Databases>, PathBuf, PathBuf), ConfigError> {
+    let key_store = match key_store {
+        None => data_dir.join("keys.db"),
+        Some(Location::File(path)) => path,
+        Some(Location::Postgres(_)) => {
+            return Err(ConfigError::Bad {
+                origin: "key_store_url".to_owned(),
+                problem: "a journal in a file has its keys in a file: leave it out, or give sqlite:<path>"
+                    .to_owned(),
+            });
+        }
+    };
+    Ok((None, journal.unwrap_or_else(|| data_dir.join("journal.db")), key_store))
 }
 
 const POSITIVE: &str = "a whole number above 0";
@@ -846,6 +897,57 @@ mod tests {
         let mixed = with_all(&[journal, master, ("key_store_url", "sqlite:keys.db")]);
         assert!(mixed.expect_err("mixed").to_string().starts_with("key_store_url"));
         assert!(with_all(&[("key_store_url", "postgres://localhost/keys"), master]).is_err());
+    }
+
+    #[test]
+    fn only_the_journal_can_be_in_kurrentdb() {
+        for key in ["read_models_url", "key_store_url"] {
+            let error = with(key, "esdb://ada:hunter2@db.example").expect_err("is refused").to_string();
+            assert!(error.starts_with(key) && error.contains("only the journal"), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[cfg(not(feature = "kurrentdb"))]
+    #[test]
+    fn without_kurrentdb_it_is_told_how_to_build_with_it() {
+        let error = with("journal_url", "esdb://ada:hunter2@db.example").expect_err("is refused").to_string();
+        assert!(error.starts_with("journal_url") && error.contains("--features kurrentdb"), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+
+    #[cfg(feature = "kurrentdb")]
+    #[test]
+    fn a_journal_in_kurrentdb_has_its_keys_and_read_models_in_postgres() {
+        let with_all = |pairs: &[(&str, &str)]| {
+            let mut values = Values::default();
+            for (key, value) in pairs {
+                values.set(key, *key, *value);
+            }
+            Config::from_values(&mut values)
+        };
+        let journal = ("journal_url", "esdb://ada:hunter2@db.example?tls=false");
+        let master = ("master_key", "secret of all nodes");
+        let keys = ("key_store_url", "postgres://keys.example/keys");
+        let config = with_all(&[journal, master, keys, ("data_dir", "here")]).expect("valid");
+        let databases = config.databases.as_ref().expect("shared");
+        assert_eq!(databases.journal.to_string(), "esdb://db.example:2113");
+        let SharedJournal::Kurrent { replica, .. } = &databases.journal else { panic!("in KurrentDB") };
+        assert_eq!(replica, Path::new("here/replica.db"));
+        assert_eq!(databases.key_store.to_string(), "postgres://keys.example:5432/keys");
+        assert_eq!(config.read_models.to_string(), databases.key_store.to_string());
+        assert!(config.shares_stores() && !format!("{config:?}").contains("hunter2"));
+
+        let without = |left_out: &str| {
+            let pairs: Vec<_> =
+                [journal, master, keys].into_iter().filter(|(key, _)| *key != left_out).collect();
+            with_all(&pairs).expect_err(left_out).to_string()
+        };
+        assert!(without("key_store_url").starts_with("key_store_url"));
+        assert!(without("master_key").contains("WATCHWORD_MASTER_KEY"));
+        let error =
+            with_all(&[journal, master, ("key_store_url", "keys.db")]).expect_err("a file").to_string();
+        assert!(error.starts_with("key_store_url") && !error.contains("hunter2"), "{error}");
     }
 
     #[test]

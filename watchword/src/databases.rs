@@ -1,43 +1,70 @@
-//! Journal and key store in PostgreSQL, shared by the nodes of a cluster.
+//! Journal and key store on servers, shared by the nodes of a cluster.
 
+use std::fmt;
+use std::path::Path;
+#[cfg(feature = "kurrentdb")]
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::bail;
 use event_store::postgres::Migrated;
 use event_store::{Journal, KeyStore, MasterKey, PostgresJournal, PostgresSettings, PostgresUrl};
+#[cfg(feature = "kurrentdb")]
+use event_store::{KurrentJournal, KurrentSettings, KurrentUrl};
+
+#[cfg(feature = "kurrentdb")]
+use crate::data_dir;
+
+/// The file in which a node keeps what it knows of a journal in KurrentDB.
+#[cfg(feature = "kurrentdb")]
+pub const REPLICA: &str = "replica.db";
 
 /// Where they are, and how to wait for them.
 #[derive(Debug, Clone)]
 pub struct Databases {
-    pub journal: PostgresUrl,
+    pub journal: SharedJournal,
     pub key_store: PostgresUrl,
     pub settings: PostgresSettings,
+}
+
+/// A journal that several nodes append to. Shown without a password.
+#[derive(Debug, Clone)]
+#[cfg_attr(feature = "kurrentdb", expect(clippy::large_enum_variant, reason = "a process has one"))]
+pub enum SharedJournal {
+    Postgres(PostgresUrl),
+    /// With this node's replica.
+    #[cfg(feature = "kurrentdb")]
+    Kurrent {
+        url: KurrentUrl,
+        replica: PathBuf,
+    },
 }
 
 /// What is there before anything is opened.
 #[derive(Debug, Clone, Copy)]
 pub struct Found {
-    pub journal: Migrated,
+    /// KurrentDB needs no tables.
+    pub journal: Option<Migrated>,
     pub key_store: Migrated,
 }
 
 impl Databases {
     /// Looks, and changes nothing.
     pub async fn look(&self) -> anyhow::Result<Found> {
-        Ok(Found {
-            journal: PostgresJournal::look(&self.journal, &self.settings).await?,
-            key_store: KeyStore::look_postgres(&self.key_store, &self.settings).await?,
-        })
+        let journal = match &self.journal {
+            SharedJournal::Postgres(url) => Some(PostgresJournal::look(url, &self.settings).await?),
+            #[cfg(feature = "kurrentdb")]
+            SharedJournal::Kurrent { .. } => None,
+        };
+        let key_store = KeyStore::look_postgres(&self.key_store, &self.settings).await?;
+        Ok(Found { journal, key_store })
     }
 
     /// Opens both, after making their tables or bringing them up to date where the user may. Refuses a journal with
     /// events whose keys are gone, and another master key, before anything is made.
-    pub async fn open(
-        &self,
-        master_key: &MasterKey,
-    ) -> anyhow::Result<(Arc<PostgresJournal>, Arc<KeyStore>)> {
+    pub async fn open(&self, master_key: &MasterKey) -> anyhow::Result<(Arc<dyn Journal>, Arc<KeyStore>)> {
         let found = self.look().await?;
-        if found.journal.from > 0 && found.key_store.from == 0 {
+        if found.journal.is_none_or(|journal| journal.from > 0) && found.key_store.from == 0 {
             let journal = self.open_journal().await?;
             let head = journal.head().await;
             journal.close().await;
@@ -60,8 +87,70 @@ impl Databases {
         }
     }
 
-    async fn open_journal(&self) -> anyhow::Result<Arc<PostgresJournal>> {
-        Ok(Arc::new(PostgresJournal::open(&self.journal, self.settings.clone()).await?))
+    /// Where read models are unless they are elsewhere: beside the journal where that is a place for them.
+    pub fn read_models(&self) -> PostgresUrl {
+        self.journal.postgres().unwrap_or(&self.key_store).clone()
+    }
+
+    async fn open_journal(&self) -> anyhow::Result<Arc<dyn Journal>> {
+        Ok(match &self.journal {
+            SharedJournal::Postgres(url) => {
+                Arc::new(PostgresJournal::open(url, self.settings.clone()).await?)
+            }
+            #[cfg(feature = "kurrentdb")]
+            SharedJournal::Kurrent { url, replica } => {
+                data_dir::create(replica.parent().unwrap_or(Path::new(".")))?;
+                Arc::new(KurrentJournal::open(url, replica, KurrentSettings::default()).await?)
+            }
+        })
+    }
+
+    /// The same for somebody who only looks: what a node keeps for itself goes into this folder.
+    #[cfg(feature = "kurrentdb")]
+    pub fn to_look(&self, folder: &Path) -> Self {
+        let mut databases = self.clone();
+        if let SharedJournal::Kurrent { replica, .. } = &mut databases.journal {
+            *replica = folder.join(REPLICA);
+        }
+        databases
+    }
+
+    /// The same for somebody who only looks: a node keeps nothing for itself.
+    #[cfg(not(feature = "kurrentdb"))]
+    pub fn to_look(&self, _folder: &Path) -> Self {
+        self.clone()
+    }
+}
+
+impl SharedJournal {
+    /// The database, if it is PostgreSQL's.
+    #[cfg_attr(
+        not(feature = "kurrentdb"),
+        expect(clippy::unnecessary_wraps, reason = "with the feature kurrentdb there is another place")
+    )]
+    pub fn postgres(&self) -> Option<&PostgresUrl> {
+        match self {
+            Self::Postgres(url) => Some(url),
+            #[cfg(feature = "kurrentdb")]
+            Self::Kurrent { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for SharedJournal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Postgres(url) => url.fmt(f),
+            #[cfg(feature = "kurrentdb")]
+            Self::Kurrent { url, .. } => url.fmt(f),
+        }
+    }
+}
+
+impl Found {
+    /// What is done to the journal.
+    pub fn journal_will_be(&self) -> String {
+        self.journal.map_or_else(|| "a stream, which needs no tables".to_owned(), will_do)
     }
 }
 

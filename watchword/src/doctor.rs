@@ -269,10 +269,14 @@ async fn in_databases(
         }
     };
     let mut complete = true;
-    for (about, url, migrated) in
-        [("journal", &databases.journal, found.journal), ("key store", &databases.key_store, found.key_store)]
-    {
-        if migrated.from < migrated.to {
+    let stores = [
+        ("journal", databases.journal.to_string(), found.journal),
+        ("key store", databases.key_store.to_string(), Some(found.key_store)),
+    ];
+    for (about, url, migrated) in stores {
+        if let Some(migrated) = migrated
+            && migrated.from < migrated.to
+        {
             complete = false;
             let will = will_do(migrated);
             findings.warning(
@@ -285,7 +289,14 @@ async fn in_databases(
         return;
     }
     // Everything is there: opening changes nothing.
-    match databases.open(master_key).await {
+    let folder = match tempfile::tempdir() {
+        Ok(folder) => folder,
+        Err(error) => {
+            findings.fault("databases", format!("there is no place for temporary files: {error}"));
+            return;
+        }
+    };
+    match databases.to_look(folder.path()).open(master_key).await {
         Ok((journal, key_store)) => {
             let head = journal.head().await.unwrap_or_default();
             findings.fine("journal", format!("{}: {head} events", databases.journal));

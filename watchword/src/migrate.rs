@@ -59,13 +59,13 @@ async fn in_databases(config: &Config, databases: &Databases, as_json: bool) -> 
     let head = head?;
     let mut out = std::io::stdout();
     if as_json {
-        let created = before.journal.from == 0;
+        let created = before.journal.unwrap_or(before.key_store).from == 0;
         let stores =
             [databases.journal.to_string(), databases.key_store.to_string(), config.read_models.to_string()];
         writeln!(out, "{}", json!({ "created": created, "stores": stores, "head": head }))?;
         return Ok(ExitCode::SUCCESS);
     }
-    writeln!(out, "journal      {}: {} (head {head})", will_do(before.journal), databases.journal)?;
+    writeln!(out, "journal      {}: {} (head {head})", before.journal_will_be(), databases.journal)?;
     writeln!(out, "key store    {}: {}", will_do(before.key_store), databases.key_store)?;
     writeln!(out, "read models  up to date: {}", config.read_models)?;
     if config.admin_key_file().exists() {

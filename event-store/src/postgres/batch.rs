@@ -127,7 +127,7 @@ impl<'a> Batch<'a> {
                 self.event_id.push(event.id);
                 self.event_stream.push(write.stream.as_str());
                 self.event_version.push(super::bounded(version));
-                self.event_type.push(event.name);
+                self.event_type.push(&event.name);
                 self.event_schema_version.push(event.schema_version.into());
                 self.event_at.push(at);
                 self.event_app.push(append.metadata.app_id.as_str());

@@ -6,6 +6,8 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection};
 use tokio::time::{Instant, timeout};
 
+use crate::pauses::Pauses;
+
 /// The role that every connection of the service works as. It may read and append, and change no event.
 pub(crate) const ROLE: &str = "watchword_service";
 
@@ -116,28 +118,6 @@ impl PostgresSettings {
         };
         metrics::histogram!("watchword_postgres_read_seconds").record(begun.elapsed());
         done
-    }
-}
-
-/// Pauses between attempts: from 10 ms, doubled up to a second, until time is up.
-pub(crate) struct Pauses {
-    until: Instant,
-    pause: Duration,
-}
-
-impl Pauses {
-    pub(crate) fn new(patience: Duration) -> Self {
-        Self { until: Instant::now() + patience, pause: Duration::from_millis(10) }
-    }
-
-    /// Waits, unless time is up.
-    pub(crate) async fn next(&mut self) -> bool {
-        if Instant::now() + self.pause > self.until {
-            return false;
-        }
-        tokio::time::sleep(self.pause).await;
-        self.pause = (2 * self.pause).min(Duration::from_secs(1));
-        true
     }
 }
 

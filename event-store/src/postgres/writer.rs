@@ -9,9 +9,10 @@ use tokio::time::{Instant, timeout};
 
 use super::batch::{Answers, Batch};
 use super::known::Known;
-use super::session::{Pauses, PostgresSettings, is_connection, timed_out};
+use super::session::{PostgresSettings, is_connection, timed_out};
 use crate::journal::{Append, AppendError, Appended};
 use crate::measure;
+use crate::pauses::Pauses;
 
 /// How many appends are committed together at most: more would make the first of them wait too long, and other nodes
 /// for their turn.

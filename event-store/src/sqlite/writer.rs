@@ -1,41 +1,25 @@
 //! The one task that writes: takes what is queued, resolves it in memory, commits it together.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
-use std::sync::Arc;
 use std::time::Instant;
 
 use domain::{StreamId, Timestamp};
-use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions};
-use sqlx::{Arguments, AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot, watch};
-use uuid::Uuid;
 
-use super::file::hex;
-use super::{read_head, stored};
-use crate::checksum::checksum;
-use crate::journal::{
-    Append, AppendError, Appended, Claim, Idempotency, Snapshot, StoreError, StoredIdempotency,
-    idempotency_key,
-};
+use super::group::{Answer, Failure, Group, forget_idempotency, keep_snapshot};
+use super::read_head;
+use crate::journal::{Append, AppendError, Snapshot, StoreError};
 use crate::measure;
 
 /// How many requests are committed together at most: more would make the first of them wait too long.
 const GROUP: usize = 512;
 
-/// The most rows of one INSERT. Each number of rows is a statement of its own, prepared once and kept.
-const ROWS: usize = 128;
-
-/// How many prepared statements a writer's connection keeps: those of all numbers of rows, with and without claims.
-pub(super) const STATEMENTS: usize = 4 * ROWS;
-
-/// One row of values, in the order of the table.
-const ROW: &str = "(?,?,?,?,?,?,?,?,?,?,?,?,?)";
-
 /// What the writer is asked for.
 pub(super) enum Request {
     /// To append.
-    Append { append: Box<Append>, answer: oneshot::Sender<Result<Appended, AppendError>> },
+    Append { append: Box<Append>, answer: oneshot::Sender<Answer> },
     /// To keep a snapshot.
     Snapshot { stream: StreamId, snapshot: Snapshot, answer: oneshot::Sender<Result<(), StoreError>> },
     /// To forget old idempotency keys behind this one.
@@ -48,28 +32,12 @@ pub(super) enum Request {
     Close,
 }
 
-type Answer = Result<Appended, AppendError>;
-
 pub(super) struct Writer {
     // Dropped before `head`, at whose end somebody may wait to open the file again.
     _lock: File,
     options: SqliteConnectOptions,
     connection: Option<SqliteConnection>,
     head: watch::Sender<u64>,
-}
-
-/// How a group failed.
-enum Failure {
-    /// Before the commit: nothing of it is there.
-    Before(sqlx::Error),
-    /// At the commit: all of it may be there.
-    AtCommit(sqlx::Error),
-}
-
-impl From<sqlx::Error> for Failure {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Before(error)
-    }
 }
 
 impl Writer {
@@ -163,7 +131,7 @@ impl Writer {
         group.begin(&mut connection, appends).await?;
         let results: Vec<_> =
             appends.iter().enumerate().map(|(i, append)| group.resolve(i, append)).collect();
-        if group.accepted.is_empty() {
+        if group.is_empty() {
             sqlx::query("ROLLBACK").execute(&mut connection).await?;
         } else {
             group.commit(&mut connection, appends).await?;
@@ -192,7 +160,7 @@ impl Writer {
 
     async fn has_landed(&mut self, appends: &[Append], group: &Group) -> Result<bool, sqlx::Error> {
         let mut connection = self.connection().await?;
-        let ours = rows(appends, group).last().map(|row| row.event.id);
+        let ours = group.rows(appends).last().map(|row| row.event.id);
         let found: Option<Vec<u8>> = sqlx::query_scalar("SELECT id FROM events WHERE position = ?1")
             .bind(group.head.cast_signed())
             .fetch_optional(&mut connection)
@@ -207,376 +175,21 @@ impl Writer {
         Ok(landed)
     }
 
-    /// In the order of the keys, which is no order of time: so no index of times has to be kept up with each append.
     async fn forget(
         &mut self,
         after: Option<[u8; 32]>,
         before: Timestamp,
     ) -> Result<Option<[u8; 32]>, StoreError> {
         let mut connection = self.connection().await?;
-        let after = after.as_ref().map_or(&[][..], |key| key.as_slice());
-        let last: Option<Vec<u8>> = sqlx::query_scalar(
-            "SELECT max(key) FROM (SELECT key FROM idempotency WHERE key > ?1 ORDER BY key LIMIT ?2)",
-        )
-        .bind(after)
-        .bind(LOOKED_AT)
-        .fetch_one(&mut connection)
-        .await?;
-        if let Some(last) = &last {
-            sqlx::query("DELETE FROM idempotency WHERE key > ?1 AND key <= ?2 AND at < ?3")
-                .bind(after)
-                .bind(last.as_slice())
-                .bind(before.as_microsecond())
-                .execute(&mut connection)
-                .await?;
-        }
+        let last = forget_idempotency(&mut connection, after, before).await?;
         self.connection = Some(connection);
-        last.map(|key| idempotency_key(&key)).transpose()
+        Ok(last)
     }
 
     async fn keep(&mut self, stream: &StreamId, snapshot: &Snapshot) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
-        sqlx::query(
-            "INSERT INTO snapshots VALUES (?1, ?2, ?3) ON CONFLICT (stream) DO UPDATE
-             SET version = excluded.version, state = excluded.state WHERE excluded.version > version",
-        )
-        .bind(stream.as_str())
-        .bind(snapshot.version.cast_signed())
-        .bind(snapshot.state.as_slice())
-        .execute(&mut connection)
-        .await?;
+        keep_snapshot(&mut connection, stream, snapshot).await?;
         self.connection = Some(connection);
         Ok(())
-    }
-}
-
-/// How many idempotency keys are looked at together.
-const LOOKED_AT: i64 = 1000;
-
-/// What a group of appends is decided on: the state in the file, and over it what the group does itself.
-#[derive(Default)]
-struct Group {
-    head: u64,
-    versions: HashMap<StreamId, u64>,
-    claims: HashMap<Claim, Option<StreamId>>,
-    changed: BTreeSet<Claim>,
-    idempotency: HashMap<[u8; 32], StoredIdempotency>,
-    /// The appends that are written, by their place in the group, with their first position and, per write, the
-    /// version before it.
-    accepted: BTreeMap<usize, Accepted>,
-    refused: HashMap<usize, Answer>,
-}
-
-struct Accepted {
-    appended: Appended,
-    before: Vec<u64>,
-}
-
-impl Group {
-    /// Begins the transaction, and reads what the appends rest on: one query for all versions, one for all claims,
-    /// one for all idempotency keys.
-    async fn begin(&mut self, connection: &mut SqliteConnection, appends: &[Append]) -> Result<(), Failure> {
-        let streams: BTreeSet<&str> = appends
-            .iter()
-            .flat_map(|append| {
-                let written = append.writes.iter().map(|write| &write.stream);
-                written.chain(append.guards.iter().map(|(stream, _)| stream))
-            })
-            .map(StreamId::as_str)
-            .collect();
-        // A correlated look-up reads one index entry per stream, where a join with GROUP BY would read them all.
-        let rows: Vec<(String, i64)> = sqlx::query_as(
-            "BEGIN IMMEDIATE;
-             SELECT s.value, coalesce((SELECT e.version FROM events e WHERE e.stream = s.value
-                 ORDER BY e.version DESC LIMIT 1), 0) FROM json_each(?1) s",
-        )
-        .bind(serde_json::json!(streams).to_string())
-        .fetch_all(&mut *connection)
-        .await?;
-        let version =
-            |(stream, version): (String, i64)| (StreamId::from_stored(stream), version.cast_unsigned());
-        self.versions = rows.into_iter().map(version).collect();
-
-        let claims: BTreeSet<&Claim> = appends
-            .iter()
-            .flat_map(|append| append.taken.iter().map(|(claim, _)| claim).chain(&append.released))
-            .collect();
-        if !claims.is_empty() {
-            let keys: Vec<_> = claims.iter().map(|claim| [&claim.kind, &claim.key]).collect();
-            let rows: Vec<(String, String, String)> = sqlx::query_as(
-                "SELECT c.kind, c.key, c.owner FROM json_each(?1) j
-                 CROSS JOIN claims c ON c.kind = j.value ->> 0 AND c.key = j.value ->> 1",
-            )
-            .bind(serde_json::json!(keys).to_string())
-            .fetch_all(&mut *connection)
-            .await?;
-            let held = |(kind, key, owner)| (Claim { kind, key }, Some(StreamId::from_stored(owner)));
-            self.claims = rows.into_iter().map(held).collect();
-        }
-
-        let keys: Vec<String> = appends
-            .iter()
-            .filter_map(|append| append.idempotency.as_ref())
-            .map(|once| hex(&once.key))
-            .collect();
-        if !keys.is_empty() {
-            let rows: Vec<(Vec<u8>, Vec<u8>, i64, i64)> = sqlx::query_as(
-                "SELECT i.key, i.fingerprint, i.first, i.last FROM json_each(?1) j
-                 CROSS JOIN idempotency i ON i.key = unhex(j.value)",
-            )
-            .bind(serde_json::json!(keys).to_string())
-            .fetch_all(&mut *connection)
-            .await?;
-            for (key, fingerprint, first, last) in rows {
-                let damaged = |error: &str| sqlx::Error::Protocol(error.to_owned());
-                let key = key.try_into().map_err(|_| damaged("an idempotency key is not 32 bytes long"))?;
-                let stored =
-                    stored(&fingerprint, first, last).map_err(|error| damaged(&error.to_string()))?;
-                self.idempotency.insert(key, stored);
-            }
-        }
-        Ok(())
-    }
-
-    /// Decides one append on top of those before it. A refusal changes nothing.
-    fn resolve(&mut self, place: usize, append: &Append) -> Answer {
-        let answer = self.try_resolve(place, append);
-        if !self.accepted.contains_key(&place) {
-            self.refused.insert(place, answer.clone());
-        }
-        answer
-    }
-
-    fn try_resolve(&mut self, place: usize, append: &Append) -> Answer {
-        if let Some(Idempotency { key, fingerprint }) = &append.idempotency
-            && let Some(stored) = self.idempotency.get(key)
-        {
-            return if stored.fingerprint == *fingerprint {
-                Ok(Appended { first: stored.first, last: stored.last, replayed: true })
-            } else {
-                Err(AppendError::IdempotencyKeyReused)
-            };
-        }
-        let mut written: HashMap<&StreamId, u64> = HashMap::new();
-        let mut before = Vec::with_capacity(append.writes.len());
-        for write in &append.writes {
-            let actual = written.get(&write.stream).copied().unwrap_or_else(|| self.version(&write.stream));
-            if actual != write.expected {
-                return Err(AppendError::Conflict { stream: write.stream.clone(), actual });
-            }
-            before.push(actual);
-            written.insert(&write.stream, actual + write.events.len() as u64);
-        }
-        for (stream, expected) in &append.guards {
-            let actual = self.version(stream);
-            if actual != *expected {
-                return Err(AppendError::Conflict { stream: stream.clone(), actual });
-            }
-        }
-        let claims = self.claimed(append)?;
-
-        self.versions.extend(written.into_iter().map(|(stream, version)| (stream.clone(), version)));
-        self.changed.extend(claims.keys().cloned());
-        self.claims.extend(claims);
-        let (first, last) = (self.head + 1, self.head + append.len() as u64);
-        if let Some(Idempotency { key, fingerprint }) = append.idempotency {
-            self.idempotency.insert(key, StoredIdempotency { fingerprint, first, last });
-        }
-        self.head = last;
-        let appended = Appended { first, last, replayed: false };
-        self.accepted.insert(place, Accepted { appended, before });
-        Ok(appended)
-    }
-
-    fn version(&self, stream: &StreamId) -> u64 {
-        self.versions.get(stream).copied().unwrap_or(0)
-    }
-
-    /// Who holds the append's claims after it.
-    fn claimed(&self, append: &Append) -> Result<HashMap<Claim, Option<StreamId>>, AppendError> {
-        let mut claims: HashMap<Claim, Option<StreamId>> =
-            append.released.iter().map(|claim| (claim.clone(), None)).collect();
-        for (claim, new_owner) in &append.taken {
-            let owner = claims.get(claim).or_else(|| self.claims.get(claim)).cloned().flatten();
-            if let Some(owner) = owner.filter(|owner| owner != new_owner) {
-                return Err(AppendError::ClaimTaken { claim: claim.clone(), owner });
-            }
-            claims.insert(claim.clone(), Some(new_owner.clone()));
-        }
-        Ok(claims)
-    }
-
-    /// Writes what was accepted, and commits.
-    async fn commit(&self, connection: &mut SqliteConnection, appends: &[Append]) -> Result<(), Failure> {
-        let rows = rows(appends, self);
-        let (chunks, rest) = rows.as_chunks::<ROWS>();
-        for chunk in chunks {
-            let mut batch = Batch::default();
-            batch.insert(chunk)?;
-            batch.execute(connection).await?;
-        }
-        let mut batch = Batch::default();
-        batch.insert(rest)?;
-        self.change_claims(&mut batch)?;
-        self.keep_idempotency(&mut batch, appends)?;
-        fail::fail_point!("before-commit", |_| std::process::abort());
-        batch.sql.push_str("COMMIT");
-        batch.execute(connection).await.map_err(Failure::AtCommit)
-    }
-
-    fn change_claims(&self, batch: &mut Batch) -> Result<(), sqlx::Error> {
-        let mut taken = Vec::new();
-        let mut released = Vec::new();
-        for claim in &self.changed {
-            match self.claims.get(claim) {
-                Some(Some(owner)) => taken.push([&claim.kind, &claim.key, owner.as_str()]),
-                _ => released.push([&claim.kind, &claim.key]),
-            }
-        }
-        if !released.is_empty() {
-            batch.add(
-                "DELETE FROM claims WHERE (kind, key) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))",
-                &serde_json::json!(released),
-            )?;
-        }
-        if !taken.is_empty() {
-            batch.add(
-                "INSERT OR REPLACE INTO claims SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?)",
-                &serde_json::json!(taken),
-            )?;
-        }
-        Ok(())
-    }
-
-    fn keep_idempotency(&self, batch: &mut Batch, appends: &[Append]) -> Result<(), sqlx::Error> {
-        let row = |(place, accepted): (&usize, &Accepted)| {
-            let append = &appends[*place];
-            append.idempotency.map(|Idempotency { key, fingerprint }| {
-                let Appended { first, last, .. } = accepted.appended;
-                (hex(&key), hex(&fingerprint), first, last, append.at.as_microsecond())
-            })
-        };
-        let rows: Vec<_> = self.accepted.iter().filter_map(row).collect();
-        if rows.is_empty() {
-            return Ok(());
-        }
-        batch.add(
-            "INSERT INTO idempotency SELECT unhex(value ->> 0), unhex(value ->> 1), value ->> 2, value ->> 3,
-             value ->> 4 FROM json_each(?)",
-            &serde_json::json!(rows),
-        )
-    }
-
-    /// The answers again, for a group that turned out to be committed.
-    fn answers(&self, count: usize, error: &str) -> Vec<Answer> {
-        let lost = || Err(AppendError::Unavailable(error.to_owned()));
-        let answer = |place| match self.accepted.get(&place) {
-            Some(accepted) => Ok(accepted.appended),
-            None => self.refused.get(&place).cloned().unwrap_or_else(lost),
-        };
-        (0..count).map(answer).collect()
-    }
-}
-
-/// Statements that are executed in one go, and their arguments in order.
-#[derive(Default)]
-struct Batch {
-    sql: String,
-    arguments: SqliteArguments,
-}
-
-impl Batch {
-    fn insert(&mut self, rows: &[EventRow<'_>]) -> Result<(), sqlx::Error> {
-        for (i, row) in rows.iter().enumerate() {
-            self.sql.push_str(if i == 0 { "INSERT INTO events VALUES " } else { "," });
-            self.sql.push_str(ROW);
-            row.bind(&mut self.arguments)?;
-        }
-        if !rows.is_empty() {
-            self.sql.push(';');
-        }
-        Ok(())
-    }
-
-    fn add(&mut self, statement: &str, rows: &serde_json::Value) -> Result<(), sqlx::Error> {
-        self.sql.push_str(statement);
-        self.sql.push(';');
-        self.arguments.add(rows.to_string()).map_err(sqlx::Error::Encode)
-    }
-
-    async fn execute(self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-        // The statements are made of constants.
-        sqlx::query_with(AssertSqlSafe(self.sql), self.arguments).execute(connection).await?;
-        Ok(())
-    }
-}
-
-/// One row of the events table.
-struct EventRow<'a> {
-    position: u64,
-    version: u64,
-    stream: &'a StreamId,
-    append: &'a Append,
-    metadata: Arc<str>,
-    event: &'a crate::journal::NewEvent,
-}
-
-fn rows<'a>(appends: &'a [Append], group: &Group) -> Vec<EventRow<'a>> {
-    let mut rows = Vec::new();
-    for (place, accepted) in &group.accepted {
-        let append = &appends[*place];
-        let metadata: Arc<str> =
-            serde_json::to_string(&append.metadata).expect("metadata is a plain struct").into();
-        let mut position = accepted.appended.first;
-        for (write, before) in append.writes.iter().zip(&accepted.before) {
-            for (version, event) in (before + 1..).zip(&write.events) {
-                let (stream, metadata) = (&write.stream, Arc::clone(&metadata));
-                rows.push(EventRow { position, version, stream, append, metadata, event });
-                position += 1;
-            }
-        }
-    }
-    rows
-}
-
-impl EventRow<'_> {
-    fn bind(&self, arguments: &mut SqliteArguments) -> Result<(), sqlx::Error> {
-        let bytes = |id: Uuid| id.as_bytes().to_vec();
-        let event = self.event;
-        let mut bind = || {
-            arguments.add(self.position.cast_signed())?;
-            arguments.add(bytes(event.id))?;
-            arguments.add(self.stream.as_str().to_owned())?;
-            arguments.add(self.version.cast_signed())?;
-            arguments.add(event.name)?;
-            arguments.add(i64::from(event.schema_version))?;
-            arguments.add(self.append.at.as_microsecond())?;
-            arguments.add(self.append.metadata.app_id.as_str().to_owned())?;
-            arguments.add(self.metadata.to_string())?;
-            arguments.add(event.data.clone())?;
-            arguments.add(event.person.map(|person| bytes(person.0)))?;
-            arguments.add(event.personal.clone())?;
-            arguments.add(self.checksum().to_vec())
-        };
-        bind().map_err(sqlx::Error::Encode)
-    }
-
-    fn checksum(&self) -> [u8; 16] {
-        let event = self.event;
-        let numbers = [
-            self.position.cast_signed(),
-            self.version.cast_signed(),
-            i64::from(event.schema_version),
-            self.append.at.as_microsecond(),
-        ];
-        let parts = [
-            event.id.as_bytes().as_slice(),
-            self.stream.as_str().as_bytes(),
-            event.name.as_bytes(),
-            self.metadata.as_bytes(),
-            event.data.as_bytes(),
-        ];
-        let person = event.person.as_ref().map(|person| person.0.as_bytes().as_slice());
-        checksum(numbers, parts, [person, event.personal.as_deref()])
     }
 }

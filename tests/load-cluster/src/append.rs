@@ -118,7 +118,7 @@ fn append<const N: usize>(user: Uuid, streams: [(StreamId, u64); N]) -> Append {
         let data = data(&stream, expected, user);
         let event = NewEvent {
             id: SystemClock.new_id(),
-            name: "SessionRefreshed",
+            name: "SessionRefreshed".into(),
             schema_version: 1,
             data,
             person: Some(UserId(user)),

@@ -28,7 +28,7 @@ pub async fn servers(findings: &mut Findings, config: &Config, databases: &Datab
         Location::Postgres(url) => Some(url),
         Location::File(_) => None,
     };
-    for url in [Some(&databases.journal), Some(&databases.key_store), read_models].into_iter().flatten() {
+    for url in [databases.journal.postgres(), Some(&databases.key_store), read_models].into_iter().flatten() {
         if seen.insert(url.to_string()) {
             server(findings, databases, url).await;
         }
@@ -85,7 +85,9 @@ async fn server(findings: &mut Findings, databases: &Databases, url: &PostgresUr
 
 /// Who could change what has happened.
 pub async fn rights(findings: &mut Findings, databases: &Databases) {
-    match EventRights::look(&databases.journal, &databases.settings).await {
+    // KurrentDB's own users and what they may do are looked after there.
+    let Some(journal) = databases.journal.postgres() else { return };
+    match EventRights::look(journal, &databases.settings).await {
         Ok(EventRights { of_role, .. }) if !of_role.is_empty() => findings.fault(
             "rights",
             format!(

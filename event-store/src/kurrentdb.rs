@@ -1,0 +1,301 @@
+//! The journal in KurrentDB, which was called EventStoreDB. Several nodes share it.
+//!
+//! **One stream holds the whole journal**, each event at the revision `position - 1`. An append is decided on what its
+//! node knows up to some position, and is sent for exactly that position: the server takes all of its events or
+//! refuses all of them, because somebody else was there first. Then the node reads what is new and decides again. So one
+//! condition, which the server checks, stands for all that an append asks for: the versions of every stream it writes,
+//! its guards, its claims and its idempotency key hold exactly, at every position of the log.
+//!
+//! What the server cannot be asked (which version has a stream, who holds a claim), each node looks up in its
+//! **replica**: a `SQLite` file that it fills from the stream by deciding every append once more. The replica is no
+//! truth: it can be deleted, and is made anew from the stream. Before an answer is given from it, the stream's leader
+//! is asked for what came after.
+//!
+//! What is the same as in the other adapters: one order without gaps, all or nothing across streams, guards, claims,
+//! idempotency keys, acknowledged means durable (on a majority of the cluster). What differs:
+//!
+//! - Nodes compete for each position. One that lost reads and tries again, for [`KurrentSettings::patience`] at most, then
+//!   it gives up with [`AppendError::Unavailable`]: nothing is written then. One that won waits for two round trips before
+//!   its next group, if it knows that others write.
+//! - All appends of all nodes go through one stream, so there is one group of appends at a time, and one round trip each.
+//! - An append that is greater than the server's `MaxAppendSize` (1 MiB unless it is set) is refused.
+//! - Reads ask the leader. A leader that was cut off from its cluster may answer for some seconds before it notices;
+//!   what is appended in the meantime is not seen. An append is never fooled, as it needs the majority.
+//! - Snapshots are a node's own, and each node forgets idempotency keys by itself.
+//! - Who may change the server's settings of the stream can truncate or delete it, which KurrentDB cannot forbid its
+//!   administrators. A node that finds its replica ahead of the stream, or beside it, stops with an error.
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use domain::{StreamId, Timestamp};
+use eventstore::ClientSettings;
+use schemas::envelope::RecordedEvent;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::journal::{
+    Append, AppendError, Appended, Claim, Journal, OpenError, Snapshot, StoreError, StoredIdempotency,
+};
+use crate::sqlite::SqliteJournal;
+use log::Log;
+use replica::Replica;
+use writer::{Request, Writer};
+
+mod entry;
+mod log;
+mod replica;
+mod writer;
+
+/// How many requests can wait for the writer; more wait for a place.
+const QUEUE: usize = 1024;
+
+/// Where a KurrentDB server or cluster is, and how to log in: `esdb://user:password@host:2113?tls=true`,
+/// `esdb+discover://…` for a cluster, or the same with `kurrentdb`.
+///
+/// It is shown without user, password and parameters.
+#[derive(Clone)]
+pub struct KurrentUrl(ClientSettings);
+
+/// The text is no URL of a KurrentDB server.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is no URL of a KurrentDB server such as esdb://user:password@host:2113: {0}")]
+pub struct InvalidKurrentUrl(String);
+
+impl FromStr for KurrentUrl {
+    type Err = InvalidKurrentUrl;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if !crate::location::is_kurrent(text) {
+            return Err(InvalidKurrentUrl("it does not start with esdb:// or kurrentdb://".to_owned()));
+        }
+        let settings: ClientSettings =
+            text.parse().map_err(|error: eventstore::ClientSettingsParseError| {
+                // Where there is a second error, the first repeats the text, which may hold a password.
+                let reason = error.error().map_or_else(|| error.message().to_owned(), ToString::to_string);
+                InvalidKurrentUrl(reason)
+            })?;
+        if settings.hosts().iter().any(|host| host.host.is_empty()) {
+            return Err(InvalidKurrentUrl("it names no host".to_owned()));
+        }
+        Ok(Self(settings))
+    }
+}
+
+impl fmt::Display for KurrentUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_dns_discovery_enabled() { "esdb+discover://" } else { "esdb://" })?;
+        for (i, endpoint) in self.0.hosts().iter().enumerate() {
+            let separator = if i == 0 { "" } else { "," };
+            write!(f, "{separator}{}:{}", endpoint.host, endpoint.port)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for KurrentUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// How the journal in KurrentDB is used. The defaults suit a server nearby.
+#[derive(Clone, Debug)]
+pub struct KurrentSettings {
+    /// The stream that holds the journal. Nothing else may write to it.
+    pub stream: String,
+    /// How long the server may take for an answer.
+    pub answer_timeout: Duration,
+    /// How long an append is tried again, after the connection failed or another node was first, before that is an
+    /// error.
+    pub patience: Duration,
+    /// How often to look for what other nodes wrote, where nobody asks.
+    pub poll: Duration,
+}
+
+impl Default for KurrentSettings {
+    fn default() -> Self {
+        Self {
+            stream: "watchword".to_owned(),
+            answer_timeout: Duration::from_secs(10),
+            patience: Duration::from_secs(15),
+            poll: Duration::from_millis(100),
+        }
+    }
+}
+
+/// A journal in KurrentDB.
+pub struct KurrentJournal {
+    requests: mpsc::Sender<Request>,
+    /// All that is known of the journal on this node.
+    replica: SqliteJournal,
+}
+
+impl KurrentJournal {
+    /// Opens the journal on this server, with the replica at this path, which is made where there is none, and
+    /// brought up to date, which takes a while for a new one.
+    ///
+    /// A replica that another process has open, or that does not belong to the stream, is refused.
+    pub async fn open(
+        url: &KurrentUrl,
+        replica: &Path,
+        settings: KurrentSettings,
+    ) -> Result<Self, OpenError> {
+        let (replica, reading) = Replica::open(replica).await?;
+        let log = Log::new(url.0.clone(), &settings);
+        let mut writer = Writer::new(log, replica, settings);
+        if let Err(error) = writer.catch_up().await {
+            reading.close_readers().await;
+            return Err(match error {
+                StoreError::Damaged(what) => {
+                    OpenError::Damaged { path: reading.path().display().to_string(), what }
+                }
+                other => OpenError::Failed { path: url.to_string(), reason: other.to_string() },
+            });
+        }
+        let (requests, queue) = mpsc::channel(QUEUE);
+        tokio::spawn(writer.run(queue));
+        Ok(Self { requests, replica: reading })
+    }
+
+    /// Waits until the replica has all that was written before this was called.
+    async fn catch_up(&self) -> Result<(), StoreError> {
+        let stopped = || StoreError::Unavailable("the writer has stopped".to_owned());
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(Request::CatchUp { answer }).await.map_err(|_| stopped())?;
+        answered.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// As [`KurrentJournal::catch_up`], unless the replica has everything up to this position: nothing comes between
+    /// what is there.
+    async fn catch_up_to(&self, position: u64) -> Result<(), StoreError> {
+        if *self.replica.watch_head().borrow() >= position { Ok(()) } else { self.catch_up().await }
+    }
+}
+
+#[async_trait]
+impl Journal for KurrentJournal {
+    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        if append.is_empty() || append.writes.iter().any(|write| write.events.is_empty()) {
+            return Err(AppendError::Empty);
+        }
+        let stopped = |_| AppendError::Unavailable("the writer has stopped".to_owned());
+        let place = self.requests.reserve().await.map_err(stopped)?;
+        let (answer, answered) = oneshot::channel();
+        place.send(Request::Append { append: Box::new(append), answer });
+        answered.await.unwrap_or_else(|_| Err(AppendError::Unknown("the writer stopped".to_owned())))
+    }
+
+    async fn read_stream(
+        &self,
+        stream: &StreamId,
+        after_version: u64,
+    ) -> Result<Vec<RecordedEvent>, StoreError> {
+        self.catch_up().await?;
+        self.replica.read_stream(stream, after_version).await
+    }
+
+    async fn read_all(&self, after: u64, limit: usize) -> Result<Vec<RecordedEvent>, StoreError> {
+        self.catch_up_to(after.saturating_add(limit as u64)).await?;
+        self.replica.read_all(after, limit).await
+    }
+
+    async fn read_positions(&self, positions: &[u64]) -> Result<Vec<RecordedEvent>, StoreError> {
+        self.catch_up_to(positions.iter().copied().max().unwrap_or(0)).await?;
+        self.replica.read_positions(positions).await
+    }
+
+    async fn head(&self) -> Result<u64, StoreError> {
+        self.catch_up().await?;
+        self.replica.head().await
+    }
+
+    fn watch_head(&self) -> watch::Receiver<u64> {
+        self.replica.watch_head()
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    async fn versions(&self, streams: &[StreamId]) -> Result<Vec<u64>, StoreError> {
+        self.catch_up().await?;
+        self.replica.versions(streams).await
+    }
+
+    async fn claim_owner(&self, claim: &Claim) -> Result<Option<StreamId>, StoreError> {
+        self.catch_up().await?;
+        self.replica.claim_owner(claim).await
+    }
+
+    async fn claims(&self, kind: &str, prefix: &str) -> Result<Vec<(Claim, StreamId)>, StoreError> {
+        self.catch_up().await?;
+        self.replica.claims(kind, prefix).await
+    }
+
+    async fn idempotent(&self, key: &[u8; 32]) -> Result<Option<StoredIdempotency>, StoreError> {
+        self.catch_up().await?;
+        self.replica.idempotent(key).await
+    }
+
+    /// On this node: each one forgets by itself.
+    async fn forget_idempotency(
+        &self,
+        after: Option<[u8; 32]>,
+        before: Timestamp,
+    ) -> Result<Option<[u8; 32]>, StoreError> {
+        let stopped = || StoreError::Unavailable("the writer has stopped".to_owned());
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(Request::Forget { after, before, answer }).await.map_err(|_| stopped())?;
+        answered.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    async fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError> {
+        self.replica.load_snapshot(stream).await
+    }
+
+    async fn save_snapshot(&self, stream: &StreamId, snapshot: Snapshot) -> Result<(), StoreError> {
+        let stopped = || StoreError::Unavailable("the writer has stopped".to_owned());
+        let (answer, answered) = oneshot::channel();
+        let request = Request::Snapshot { stream: stream.clone(), snapshot, answer };
+        self.requests.send(request).await.map_err(|_| stopped())?;
+        answered.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    async fn close(&self) {
+        self.replica.close_readers().await;
+        // It fails when the writer has ended already, which is as well.
+        let _ = self.requests.send(Request::Close).await;
+        let mut head = self.replica.watch_head();
+        // The writer holds the other end: it is gone when there is nothing left to hear.
+        while head.changed().await.is_ok() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_checked_and_shown_without_their_secrets() {
+        for (text, shown) in [
+            ("esdb://ada:hunter2@db.example:2113?tls=false", "esdb://db.example:2113"),
+            ("kurrentdb://ada:hunter2@db.example", "esdb://db.example:2113"),
+            ("esdb+discover://ada:hunter2@cluster.example:2114", "esdb+discover://cluster.example:2114"),
+            ("esdb://ada:hunter2@a:1111,b:2222?tls=false", "esdb://a:1111,b:2222"),
+        ] {
+            let url: KurrentUrl = text.parse().expect(text);
+            assert_eq!(url.to_string(), shown);
+            assert!(!format!("{url:?}").contains("hunter2"));
+        }
+        for wrong in
+            ["", "postgres://host/db", "esdb://", "esdb://ada:hunter2@host:port", "esdb://host?tls=perhaps"]
+        {
+            let error = wrong.parse::<KurrentUrl>().expect_err(wrong).to_string();
+            assert!(error.contains("esdb://user:password@host:2113"), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+}

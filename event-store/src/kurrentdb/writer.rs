@@ -1,0 +1,427 @@
+//! The one task of a node that appends, and that fills its replica: it decides whatever is queued as one group, on the
+//! replica, and sends it for the position behind the replica's end.
+
+use std::time::Duration;
+
+use domain::{StreamId, Timestamp};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use uuid::Uuid;
+
+use super::KurrentSettings;
+use super::entry::{self, Decoder, Entry};
+use super::log::{Failure, Log, Sent};
+use super::replica::Replica;
+use crate::journal::{Append, AppendError, NewEvent, Snapshot, StoreError};
+use crate::measure;
+use crate::pauses::Pauses;
+use crate::sqlite::group::Answer;
+
+/// How many appends are sent together at most: more would make the first of them wait too long, and other nodes lose
+/// more of their work.
+const GROUP: usize = 512;
+
+/// How many bytes are sent together at most, about: half of what a server takes unless it is told otherwise. A greater
+/// append is sent alone.
+const GROUP_BYTES: usize = 512 * 1024;
+
+/// How many bytes an event has besides its data and its personal part, about.
+const EVENT_BYTES: usize = 1024;
+
+/// For how long a node minds that others write as well.
+const MINDFUL: Duration = Duration::from_secs(1);
+
+/// For how long a node leaves others their turn at most.
+const LONGEST_TURN: Duration = Duration::from_millis(100);
+
+/// How long nobody looks, when the last look failed.
+const CUT_OFF: Duration = Duration::from_secs(1);
+
+/// What the writer is asked for.
+pub(super) enum Request {
+    /// To append.
+    Append { append: Box<Append>, answer: oneshot::Sender<Answer> },
+    /// To have everything that is in the stream when this is asked.
+    CatchUp { answer: oneshot::Sender<Result<(), StoreError>> },
+    /// To keep a snapshot.
+    Snapshot { stream: StreamId, snapshot: Snapshot, answer: oneshot::Sender<Result<(), StoreError>> },
+    /// To forget old idempotency keys behind this one.
+    Forget {
+        after: Option<[u8; 32]>,
+        before: Timestamp,
+        answer: oneshot::Sender<Result<Option<[u8; 32]>, StoreError>>,
+    },
+    /// To end, behind what was asked before.
+    Close,
+}
+
+pub(super) struct Writer {
+    log: Log,
+    replica: Replica,
+    settings: KurrentSettings,
+    /// How often it was shown that the replica had everything in the stream.
+    sightings: u64,
+    /// When others wrote.
+    others: Option<Instant>,
+    /// How long the server took for the last group.
+    round_trip: Duration,
+    /// Whether the last look at the stream failed, which is said once.
+    is_cut_off: bool,
+    /// What is wrong with the stream. Nothing is appended to it any more, as only its length would be checked.
+    damage: Option<String>,
+}
+
+impl Writer {
+    pub(super) fn new(log: Log, replica: Replica, settings: KurrentSettings) -> Self {
+        let round_trip = Duration::ZERO;
+        Self {
+            log,
+            replica,
+            settings,
+            sightings: 0,
+            others: None,
+            round_trip,
+            is_cut_off: false,
+            damage: None,
+        }
+    }
+
+    /// Runs until it is asked to end, or nobody can ask any more.
+    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+        let mut looks = interval(self.settings.poll.max(Duration::from_millis(1)));
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut requests = Vec::new();
+        let mut closing = false;
+        while !closing {
+            tokio::select! {
+                biased;
+                count = queue.recv_many(&mut requests, GROUP) => {
+                    closing = count == 0 || self.answer(requests.drain(..)).await;
+                }
+                _ = looks.tick() => {
+                    self.look().await;
+                    if self.is_cut_off {
+                        looks.reset_after(CUT_OFF.max(self.settings.poll));
+                    }
+                }
+            }
+        }
+        self.replica.close().await;
+    }
+
+    /// Answers what is asked for. Whether the end is among it.
+    async fn answer(&mut self, requests: impl Iterator<Item = Request>) -> bool {
+        let (mut appends, mut writing) = (Vec::new(), Vec::new());
+        let (mut reading, mut snapshots, mut forgets) = (Vec::new(), Vec::new(), Vec::new());
+        let mut closing = false;
+        for request in requests {
+            match request {
+                Request::Append { append, answer } => {
+                    appends.push(*append);
+                    writing.push(answer);
+                }
+                Request::CatchUp { answer } => reading.push(answer),
+                Request::Snapshot { stream, snapshot, answer } => snapshots.push((stream, snapshot, answer)),
+                Request::Forget { after, before, answer } => forgets.push((after, before, answer)),
+                Request::Close => closing = true,
+            }
+        }
+        let sightings = self.sightings;
+        let mut writing = writing.into_iter();
+        for group in groups(&appends) {
+            let begun = Instant::now();
+            let answers = self.append(group).await;
+            measure::group(group.len(), begun.elapsed());
+            for (answer, writing) in answers.into_iter().zip(&mut writing) {
+                // Whoever went away can ask again under the same idempotency key.
+                let _ = writing.send(answer);
+            }
+        }
+        if !reading.is_empty() {
+            // An append that was accepted after a reader asked has shown as much as a look would.
+            let caught_up = if self.sightings == sightings { self.catch_up().await } else { Ok(()) };
+            for reading in reading {
+                let _ = reading.send(caught_up.clone());
+            }
+        }
+        // Whoever lost against this node has to read first: two round trips, in which this one would be ahead for ever.
+        if !appends.is_empty() && self.others.is_some_and(|others| others.elapsed() < MINDFUL) {
+            sleep((2 * self.round_trip).min(LONGEST_TURN)).await;
+        }
+        for (stream, snapshot, answer) in snapshots {
+            // Nobody waits: the snapshot is kept all the same.
+            let _ = answer.send(self.replica.keep(&stream, &snapshot).await);
+        }
+        for (after, before, answer) in forgets {
+            let _ = answer.send(self.replica.forget_idempotency(after, before).await);
+        }
+        closing
+    }
+
+    /// Decides and sends a group until there is an answer.
+    async fn append(&mut self, appends: &[Append]) -> Vec<Answer> {
+        let mut attempt = Attempt { pauses: Pauses::new(self.settings.patience), is_unknown: false };
+        let error = loop {
+            if let Some(damage) = &self.damage {
+                break attempt.error(damage);
+            }
+            match self.try_append(appends, &mut attempt).await {
+                Ok(Tried::Answered(answers)) => return answers,
+                Ok(Tried::Overtaken) if attempt.pauses.are_over() => {
+                    break attempt.error("other nodes were always first");
+                }
+                Ok(Tried::Overtaken) => {}
+                // One append that the server does not take must not fail its neighbours.
+                Ok(Tried::Refused(_)) if appends.len() > 1 && !attempt.is_unknown => {
+                    let mut answers = Vec::with_capacity(appends.len());
+                    for append in appends {
+                        answers.extend(Box::pin(self.append(std::slice::from_ref(append))).await);
+                    }
+                    return answers;
+                }
+                Ok(Tried::Refused(error)) => break attempt.error(error),
+                Err(error) => break error,
+            }
+        };
+        tracing::warn!(%error, "the journal could not append");
+        vec![Err(error); appends.len()]
+    }
+
+    /// Decides a group on what is known here, and sends what is accepted.
+    async fn try_append(&mut self, appends: &[Append], attempt: &mut Attempt) -> Result<Tried, AppendError> {
+        let decided = self.replica.decide(appends).await.map_err(|error| attempt.error(error))?;
+        let head = self.replica.head();
+        let answers = decided.answers.clone();
+        if decided.group.is_empty() {
+            self.replica.forget(decided).await.map_err(|error| attempt.error(error))?;
+            // What was written stays written. A refusal holds if nothing came before it that is not known here.
+            if answers.iter().any(Result::is_err) {
+                self.catch_up().await.map_err(|error| attempt.error(error))?;
+            }
+            return Ok(if self.replica.head() == head { Tried::Answered(answers) } else { Tried::Overtaken });
+        }
+        let entries = entry::encode(&decided.group.rows(appends));
+        let sent = Instant::now();
+        let refusal = match attempt.send(&mut self.log, head, &entries).await? {
+            Ok(Sent::Written) => {
+                self.round_trip = sent.elapsed();
+                match self.replica.commit(decided, appends).await {
+                    Ok(()) => self.sightings += 1,
+                    // It is in the stream all the same, and comes from there with the next look.
+                    Err(error) => tracing::error!(%error, "the replica cannot write"),
+                }
+                return Ok(Tried::Answered(answers));
+            }
+            Ok(Sent::Overtaken) => None,
+            Err(error) => Some(error),
+        };
+        self.replica.forget(decided).await.map_err(|error| attempt.error(error))?;
+        self.catch_up().await.map_err(|error| attempt.error(error))?;
+        if self.replica.head() > head {
+            // It may have been ourselves, when an attempt was carried out whose answer was lost.
+            let ours: Vec<Uuid> = entries.iter().map(|entry| entry.id).collect();
+            let there = self.replica.ids(head, ours.len()).await.map_err(|error| attempt.error(error))?;
+            if there == ours {
+                return Ok(Tried::Answered(answers));
+            }
+            // The place is taken: whatever was sent for it never comes.
+            attempt.is_unknown = false;
+            return Ok(Tried::Overtaken);
+        }
+        match refusal {
+            Some(error) => Ok(Tried::Refused(error)),
+            // The server knows of more than it shows. It will, soon.
+            None if attempt.pauses.next().await => Ok(Tried::Overtaken),
+            None => Err(attempt.error("the server does not show what is in the stream")),
+        }
+    }
+
+    /// Waits until the replica has everything that is in the stream now.
+    pub(super) async fn catch_up(&mut self) -> Result<(), StoreError> {
+        let mut pauses = Pauses::new(self.settings.answer_timeout);
+        loop {
+            match self.read_on().await {
+                Err(StoreError::Unavailable(error)) if pauses.next().await => {
+                    tracing::debug!(%error, "the stream is read again");
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Looks whether there is anything new, when nobody asks.
+    async fn look(&mut self) {
+        match self.read_on().await {
+            Ok(()) => self.is_cut_off = false,
+            Err(error) => {
+                if !std::mem::replace(&mut self.is_cut_off, true) {
+                    tracing::warn!(%error, "the journal cannot be followed");
+                }
+            }
+        }
+    }
+
+    /// Brings what is new in the stream into the replica. Once something was found that should not be there, this node
+    /// is of no use until somebody has looked at it.
+    async fn read_on(&mut self) -> Result<(), StoreError> {
+        if let Some(damage) = &self.damage {
+            return Err(StoreError::Damaged(damage.clone()));
+        }
+        let read = self.read_new().await;
+        if let Err(StoreError::Damaged(damage)) = &read {
+            self.damage = Some(damage.clone());
+        }
+        read
+    }
+
+    async fn read_new(&mut self) -> Result<(), StoreError> {
+        let head = self.replica.head();
+        let mut reading = self.log.read(head.saturating_sub(1)).await?;
+        // The last event that is known is read once more: it tells whether the replica belongs to this stream.
+        if let Some(last) = self.replica.last() {
+            let advice = || {
+                let path = self.replica.path().display();
+                format!("If the stream was restored from a backup on purpose, delete {path}: it is made anew")
+            };
+            match reading.next().await? {
+                Some((revision, entry)) if revision + 1 == head && entry.id == last => {}
+                // A leader that is new may know this for a moment.
+                None => {
+                    return Err(StoreError::Unavailable(format!(
+                        "the stream ends before event {head}, which this node has seen. {}",
+                        advice()
+                    )));
+                }
+                Some(_) => {
+                    return Err(StoreError::Damaged(format!(
+                        "event {head} of the stream is not the one that this node has seen. {}",
+                        advice()
+                    )));
+                }
+            }
+        }
+        let mut decoder = Decoder::after(head);
+        let mut appends = Vec::new();
+        while let Some((revision, entry)) = reading.next().await? {
+            appends.extend(decoder.push(revision, entry)?);
+            if appends.len() == GROUP {
+                self.replica.apply(&appends).await?;
+                appends.clear();
+            }
+        }
+        if !appends.is_empty() {
+            self.replica.apply(&appends).await?;
+        }
+        if self.replica.head() > head {
+            self.others = Some(Instant::now());
+        }
+        self.sightings += 1;
+        Ok(())
+    }
+}
+
+/// What became of a group.
+enum Tried {
+    /// Every append of it has its answer.
+    Answered(Vec<Answer>),
+    /// Others were first: it is to be decided anew.
+    Overtaken,
+    /// The server takes none of it, and says why.
+    Refused(String),
+}
+
+/// The attempt to have a group written.
+struct Attempt {
+    pauses: Pauses,
+    /// It was sent, and may be carried out yet.
+    is_unknown: bool,
+}
+
+impl Attempt {
+    /// Sends a group until there is an answer. To send it again does no harm, as it fits in one place only. Inside: that
+    /// the server refuses it.
+    async fn send(
+        &mut self,
+        log: &mut Log,
+        length: u64,
+        entries: &[Entry],
+    ) -> Result<Result<Sent, String>, AppendError> {
+        loop {
+            let error = match log.append(length, entries).await {
+                Ok(sent) => return Ok(Ok(sent)),
+                Err(Failure::Refused(error)) => return Ok(Err(error)),
+                Err(Failure::NotSent(error)) => error,
+                Err(Failure::Lost(error)) => {
+                    self.is_unknown = true;
+                    error
+                }
+            };
+            tracing::debug!(%error, "an append is sent again");
+            if !self.pauses.next().await {
+                return Err(self.error(error));
+            }
+        }
+    }
+
+    /// What to tell when it ends without an answer.
+    fn error(&self, error: impl ToString) -> AppendError {
+        let error = error.to_string();
+        if self.is_unknown { AppendError::Unknown(error) } else { AppendError::Unavailable(error) }
+    }
+}
+
+/// Parts that can be sent at once each.
+fn groups(appends: &[Append]) -> Vec<&[Append]> {
+    let mut groups = Vec::new();
+    let (mut first, mut bytes) = (0, 0);
+    for (place, append) in appends.iter().enumerate() {
+        let more = size(append);
+        if place > first && bytes + more > GROUP_BYTES {
+            groups.push(&appends[first..place]);
+            (first, bytes) = (place, 0);
+        }
+        bytes += more;
+    }
+    if first < appends.len() {
+        groups.push(&appends[first..]);
+    }
+    groups
+}
+
+/// How many bytes an append is about.
+fn size(append: &Append) -> usize {
+    let event = |event: &NewEvent| {
+        // Base64 makes four bytes of three.
+        EVENT_BYTES + event.data.len() + event.personal.as_ref().map_or(0, |personal| personal.len() / 3 * 4)
+    };
+    append.writes.iter().flat_map(|write| &write.events).map(event).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::{append, event, stream};
+
+    /// An append of one event with so much data.
+    fn heavy(kib: usize) -> Append {
+        let mut append = append(&stream("a"), 0, 1);
+        append.writes[0].events =
+            vec![NewEvent { data: format!(r#"{{"x":"{}"}}"#, "x".repeat(kib * 1024)), ..event() }];
+        append
+    }
+
+    #[test]
+    fn given_more_than_a_server_takes_when_it_is_split_then_nothing_is_lost_and_giants_go_alone() {
+        let lengths = |kib: &[usize]| {
+            let appends: Vec<Append> = kib.iter().copied().map(heavy).collect();
+            let groups = groups(&appends);
+            assert_eq!(groups.concat().len(), appends.len());
+            groups.iter().map(|group| group.len()).collect::<Vec<_>>()
+        };
+        assert_eq!(lengths(&[]), Vec::<usize>::new());
+        assert_eq!(lengths(&[1, 1, 1]), [3]);
+        assert_eq!(lengths(&[200, 200, 200, 200, 1]), [2, 3]);
+        assert_eq!(lengths(&[2000]), [1]);
+        assert_eq!(lengths(&[1, 2000, 1]), [1, 1, 1]);
+    }
+}

@@ -1,0 +1,338 @@
+//! A stand-in for a KurrentDB server: as much of its protocol as the journal needs (appending at a revision, reading
+//! forwards), in memory, and faults on request. It shows that the adapter does what it should on a server that does
+//! what the protocol says; it does not show that a real server does.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, HeaderValue, Request, Response};
+use prost::Message;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use super::protocol::{
+    AppendOptions, AppendReq, AppendResp, Empty, Proposed, ReadEvent, ReadReq, ReadResp, Recorded,
+    StreamIdentifier, StreamNotFound, Success, Uuid, WrongExpectedVersion,
+};
+
+/// What a server takes at most, unless it is told otherwise.
+const MAX_APPEND_SIZE: usize = 1024 * 1024;
+
+/// What happens to the next append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It is carried out, and the answer is lost.
+    LoseReply,
+    /// It is lost itself.
+    LoseRequest,
+    /// It is carried out long after the client has given up waiting, when the test says so.
+    Late,
+    /// It is refused for what it holds.
+    Refuse,
+}
+
+#[derive(Clone, Default)]
+struct Event {
+    id: u128,
+    metadata: HashMap<String, String>,
+    custom_metadata: Vec<u8>,
+    data: Vec<u8>,
+}
+
+#[derive(Default)]
+struct State {
+    streams: HashMap<String, Vec<Event>>,
+    faults: Vec<Fault>,
+    late: Vec<(AppendOptions, Vec<Event>)>,
+    is_down: bool,
+    appends: usize,
+    reads: usize,
+}
+
+/// A server on a port of this machine, until it is dropped.
+pub(crate) struct Server {
+    port: u16,
+    state: Arc<Mutex<State>>,
+    accepting: JoinHandle<()>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+impl Server {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
+        let port = listener.local_addr().expect("it is bound").port();
+        let state: Arc<Mutex<State>> = Arc::default();
+        let shared = Arc::clone(&state);
+        let accepting = tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                socket.set_nodelay(true).expect("is open");
+                let state = Arc::clone(&shared);
+                tokio::spawn(async move {
+                    // A client that goes away ends its connection, however it does.
+                    let Ok(mut connection) = h2::server::handshake(socket).await else { return };
+                    while let Some(Ok((request, respond))) = connection.accept().await {
+                        tokio::spawn(serve(Arc::clone(&state), request, respond));
+                    }
+                });
+            }
+        });
+        Self { port, state, accepting }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("esdb://127.0.0.1:{}?tls=false", self.port)
+    }
+
+    /// The next appends fail so, in this order.
+    pub(crate) fn fail(&self, faults: &[Fault]) {
+        lock(&self.state).faults.extend(faults.iter().rev());
+    }
+
+    /// What was held up arrives.
+    pub(crate) fn deliver(&self) {
+        let mut state = lock(&self.state);
+        for (options, events) in std::mem::take(&mut state.late) {
+            write(&mut state, &options, events);
+        }
+    }
+
+    /// Answers that it is unavailable, or no longer.
+    pub(crate) fn set_down(&self, is_down: bool) {
+        lock(&self.state).is_down = is_down;
+    }
+
+    /// How many appends and reads were asked for.
+    pub(crate) fn requests(&self) -> (usize, usize) {
+        let state = lock(&self.state);
+        (state.appends, state.reads)
+    }
+
+    /// Changes what is stored, as nobody should.
+    pub(crate) fn tamper(&self, stream: &str, change: impl FnOnce(&mut Vec<StoredEvent>)) {
+        let mut state = lock(&self.state);
+        let events = state.streams.entry(stream.to_owned()).or_default();
+        let mut stored = events.drain(..).map(StoredEvent).collect();
+        change(&mut stored);
+        events.extend(stored.into_iter().map(|event| event.0));
+    }
+}
+
+/// An event as the server has it.
+#[derive(Clone, Default)]
+pub(crate) struct StoredEvent(Event);
+
+impl StoredEvent {
+    pub(crate) fn data(&self) -> &[u8] {
+        &self.0.data
+    }
+
+    pub(crate) fn metadata(&self) -> &[u8] {
+        &self.0.custom_metadata
+    }
+
+    pub(crate) fn kind(&self) -> (&str, &str) {
+        let header = |name| self.0.metadata.get(name).map_or("", String::as_str);
+        (header("type"), header("content-type"))
+    }
+
+    pub(crate) fn set_data(&mut self, data: &[u8]) {
+        self.0.data = data.to_vec();
+    }
+}
+
+fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How a call ends, by its number in gRPC.
+const INVALID_ARGUMENT: &str = "3";
+const UNIMPLEMENTED: &str = "12";
+const UNAVAILABLE: &str = "14";
+
+async fn serve(state: Arc<Mutex<State>>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+    let (head, body) = request.into_parts();
+    let messages = messages(body).await;
+    if lock(&state).is_down {
+        return end(&mut respond, UNAVAILABLE);
+    }
+    match head.uri.path() {
+        "/event_store.client.streams.Streams/Append" => {
+            let (options, events) = proposal(&messages);
+            append(state, options, events, respond).await;
+        }
+        "/event_store.client.streams.Streams/Read" => {
+            let answers = read(&mut lock(&state), &messages[0]);
+            send(&mut respond, answers).await;
+        }
+        // As a server of an early version: the client asks what it can do.
+        _ => end(&mut respond, UNIMPLEMENTED),
+    }
+}
+
+async fn append(
+    state: Arc<Mutex<State>>,
+    options: AppendOptions,
+    events: Vec<Event>,
+    mut respond: SendResponse<Bytes>,
+) {
+    let fault = {
+        let mut state = lock(&state);
+        state.appends += 1;
+        state.faults.pop()
+    };
+    let size: usize = events.iter().map(|event| event.data.len() + event.custom_metadata.len()).sum();
+    if size > MAX_APPEND_SIZE || fault == Some(Fault::Refuse) {
+        return end(&mut respond, INVALID_ARGUMENT);
+    }
+    match fault {
+        Some(Fault::LoseRequest) => respond.send_reset(Reason::INTERNAL_ERROR),
+        Some(Fault::LoseReply) => {
+            write(&mut lock(&state), &options, events);
+            respond.send_reset(Reason::INTERNAL_ERROR);
+        }
+        Some(Fault::Late) => {
+            respond.send_reset(Reason::INTERNAL_ERROR);
+            lock(&state).late.push((options, events));
+        }
+        Some(Fault::Refuse) | None => {
+            let answer = write(&mut lock(&state), &options, events);
+            send(&mut respond, vec![answer.encode_to_vec()]).await;
+        }
+    }
+}
+
+/// Appends at the expected revision. What is there already, event for event, is answered as if it were written now.
+fn write(state: &mut State, options: &AppendOptions, events: Vec<Event>) -> AppendResp {
+    let stream = state.streams.entry(name(options.stream.as_ref())).or_default();
+    let length = options.revision.map_or(0, |revision| index(revision) + 1);
+    let is_there = |stream: &[Event]| {
+        stream
+            .get(length..length + events.len())
+            .is_some_and(|found| found.iter().zip(&events).all(|(found, event)| found.id == event.id))
+    };
+    if length == stream.len() {
+        stream.extend(events);
+    } else if !is_there(stream) {
+        return AppendResp { success: None, wrong: Some(wrong(stream.len(), options)) };
+    }
+    let success = Success { revision: Some(stream.len() as u64 - 1), no_position: Some(Empty {}) };
+    AppendResp { success: Some(success), wrong: None }
+}
+
+fn wrong(length: usize, options: &AppendOptions) -> WrongExpectedVersion {
+    WrongExpectedVersion {
+        revision: length.checked_sub(1).map(|last| last as u64),
+        no_stream: (length == 0).then_some(Empty {}),
+        expected_revision: options.revision,
+        expected_no_stream: options.no_stream,
+    }
+}
+
+fn read(state: &mut State, request: &[u8]) -> Vec<Vec<u8>> {
+    state.reads += 1;
+    let request = ReadReq::decode(request).expect("is a request");
+    let options = request.options.and_then(|options| options.stream).expect("reads a stream");
+    let stream_name = name(options.stream.as_ref());
+    let Some(events) = state.streams.get(&stream_name) else {
+        let stream_not_found = Some(StreamNotFound { stream: options.stream });
+        return vec![ReadResp { stream_not_found, ..ReadResp::default() }.encode_to_vec()];
+    };
+    let first = index(options.revision.unwrap_or(0));
+    let answer = |(revision, event): (usize, &Event)| {
+        let recorded = Recorded {
+            id: Some(Uuid { structured: None, text: Some(uuid::Uuid::from_u128(event.id).to_string()) }),
+            stream: options.stream.clone(),
+            revision: revision as u64,
+            metadata: event.metadata.clone(),
+            custom_metadata: event.custom_metadata.clone(),
+            data: event.data.clone(),
+        };
+        let event = ReadEvent { event: Some(recorded), no_position: Some(Empty {}) };
+        ReadResp { event: Some(event), stream_not_found: None }.encode_to_vec()
+    };
+    events.iter().enumerate().skip(first).map(answer).collect()
+}
+
+fn index(revision: u64) -> usize {
+    usize::try_from(revision).expect("a revision of a small stream")
+}
+
+fn name(stream: Option<&StreamIdentifier>) -> String {
+    let name = stream.expect("names a stream").name.clone();
+    String::from_utf8(name).expect("is text")
+}
+
+/// The options come first, then the events.
+fn proposal(messages: &[Bytes]) -> (AppendOptions, Vec<Event>) {
+    let mut requests =
+        messages.iter().map(|message| AppendReq::decode(message.clone()).expect("is a request"));
+    let options = requests.next().and_then(|request| request.options).expect("begins with its options");
+    let event = |request: AppendReq| {
+        let Proposed { id, metadata, custom_metadata, data } = request.proposed.expect("is an event");
+        let id = id.and_then(|id| id.structured).expect("has an id");
+        let id = u128::from(id.most.cast_unsigned()) << 64 | u128::from(id.least.cast_unsigned());
+        Event { id, metadata, custom_metadata, data }
+    };
+    (options, requests.map(event).collect())
+}
+
+/// The messages of a request: each has a byte that says whether it is compressed, and its length, before it.
+async fn messages(mut body: RecvStream) -> Vec<Bytes> {
+    let mut bytes = BytesMut::new();
+    while let Some(Ok(data)) = body.data().await {
+        let _ = body.flow_control().release_capacity(data.len());
+        bytes.extend_from_slice(&data);
+    }
+    let mut messages = Vec::new();
+    while bytes.remaining() >= 5 {
+        assert_eq!(bytes.get_u8(), 0, "is not compressed");
+        let length = usize::try_from(bytes.get_u32()).expect("fits");
+        messages.push(bytes.split_to(length).freeze());
+    }
+    messages
+}
+
+/// Answers with these messages, and that all went well. A client that went away hears nothing of it.
+async fn send(respond: &mut SendResponse<Bytes>, messages: Vec<Vec<u8>>) {
+    let Ok(mut stream) = respond.send_response(head(), false) else { return };
+    for message in messages {
+        let mut frame = BytesMut::with_capacity(5 + message.len());
+        frame.put_u8(0);
+        frame.put_u32(u32::try_from(message.len()).expect("is small"));
+        frame.put_slice(&message);
+        if send_all(&mut stream, frame.freeze()).await.is_none() {
+            return;
+        }
+    }
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    let _ = stream.send_trailers(trailers);
+}
+
+/// As fast as the client takes it.
+async fn send_all(stream: &mut SendStream<Bytes>, mut bytes: Bytes) -> Option<()> {
+    while !bytes.is_empty() {
+        stream.reserve_capacity(bytes.len());
+        let capacity = std::future::poll_fn(|context| stream.poll_capacity(context)).await?.ok()?;
+        stream.send_data(bytes.split_to(capacity.min(bytes.len())), false).ok()?;
+    }
+    Some(())
+}
+
+fn end(respond: &mut SendResponse<Bytes>, status: &'static str) {
+    let mut response = head();
+    response.headers_mut().insert("grpc-status", HeaderValue::from_static(status));
+    let _ = respond.send_response(response, true);
+}
+
+fn head() -> Response<()> {
+    Response::builder().header("content-type", "application/grpc").body(()).expect("is a response")
+}
