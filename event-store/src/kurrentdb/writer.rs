@@ -163,7 +163,7 @@ impl Writer {
         let mut attempt = Attempt { pauses: Pauses::new(self.settings.patience), is_unknown: false };
         let error = loop {
             if let Some(damage) = &self.damage {
-                break attempt.error(damage);
+                break attempt.error(damage.as_str());
             }
             match self.try_append(appends, &mut attempt).await {
                 Ok(Tried::Answered(answers)) => return answers,
@@ -179,7 +179,7 @@ impl Writer {
                     }
                     return answers;
                 }
-                Ok(Tried::Refused(error)) => break attempt.error(error),
+                Ok(Tried::Refused(error)) => break attempt.error(&error),
                 Err(error) => break error,
             }
         };
@@ -189,14 +189,14 @@ impl Writer {
 
     /// Decides a group on what is known here, and sends what is accepted.
     async fn try_append(&mut self, appends: &[Append], attempt: &mut Attempt) -> Result<Tried, AppendError> {
-        let decided = self.replica.decide(appends).await.map_err(|error| attempt.error(error))?;
+        let decided = self.replica.decide(appends).await.map_err(|error| attempt.error(&error))?;
         let head = self.replica.head();
         let answers = decided.answers.clone();
         if decided.group.is_empty() {
-            self.replica.forget(decided).await.map_err(|error| attempt.error(error))?;
+            self.replica.forget(decided).await.map_err(|error| attempt.error(&error))?;
             // What was written stays written. A refusal holds if nothing came before it that is not known here.
             if answers.iter().any(Result::is_err) {
-                self.catch_up().await.map_err(|error| attempt.error(error))?;
+                self.catch_up().await.map_err(|error| attempt.error(&error))?;
             }
             return Ok(if self.replica.head() == head { Tried::Answered(answers) } else { Tried::Overtaken });
         }
@@ -215,12 +215,12 @@ impl Writer {
             Ok(Sent::Overtaken) => None,
             Err(error) => Some(error),
         };
-        self.replica.forget(decided).await.map_err(|error| attempt.error(error))?;
-        self.catch_up().await.map_err(|error| attempt.error(error))?;
+        self.replica.forget(decided).await.map_err(|error| attempt.error(&error))?;
+        self.catch_up().await.map_err(|error| attempt.error(&error))?;
         if self.replica.head() > head {
             // It may have been ourselves, when an attempt was carried out whose answer was lost.
             let ours: Vec<Uuid> = entries.iter().map(|entry| entry.id).collect();
-            let there = self.replica.ids(head, ours.len()).await.map_err(|error| attempt.error(error))?;
+            let there = self.replica.ids(head, ours.len()).await.map_err(|error| attempt.error(&error))?;
             if there == ours {
                 return Ok(Tried::Answered(answers));
             }
@@ -358,13 +358,13 @@ impl Attempt {
             };
             tracing::debug!(%error, "an append is sent again");
             if !self.pauses.next().await {
-                return Err(self.error(error));
+                return Err(self.error(&error));
             }
         }
     }
 
     /// What to tell when it ends without an answer.
-    fn error(&self, error: impl ToString) -> AppendError {
+    fn error(&self, error: &(impl ToString + ?Sized)) -> AppendError {
         let error = error.to_string();
         if self.is_unknown { AppendError::Unknown(error) } else { AppendError::Unavailable(error) }
     }
