@@ -56,15 +56,14 @@ pub(crate) async fn refresh(
 ) -> Result<Response, Problem> {
     // The app's existence does not change, and all else is looked at by the append.
     service.authenticator.app_at_hand(&app_id).await?;
-    let token = match body.and_then(|body| body.refresh_token) {
-        Some(text) => service.session_of(&app_id, &text).await?,
-        None => {
-            let app = service.authenticator.existing_app(&app_id).await?;
-            match service.session_of_cookie(&app_id, &app.state, &credentials).await? {
-                Some(known) => known,
-                None if app.state.settings.cookies => return Err(Problem::new("invalid_refresh_token")),
-                None => return Err(Problem::malformed("a JSON body with refresh_token is needed")),
-            }
+    let token = if let Some(text) = body.and_then(|body| body.refresh_token) {
+        service.session_of(&app_id, &text).await?
+    } else {
+        let app = service.authenticator.existing_app(&app_id).await?;
+        match service.session_of_cookie(&app_id, &app.state, &credentials).await? {
+            Some(known) => known,
+            None if app.state.settings.cookies => return Err(Problem::new("invalid_refresh_token")),
+            None => return Err(Problem::malformed("a JSON body with refresh_token is needed")),
         }
     };
     let RefreshToken { session_id, generation } = token.token;

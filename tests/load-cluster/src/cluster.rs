@@ -64,7 +64,7 @@ impl Cluster {
 
     /// Bytes of the files of JetStream.
     pub fn stream_bytes(&self) -> u64 {
-        bytes_below(&self.nats.store())
+        bytes_below(self.nats.store())
     }
 }
 
