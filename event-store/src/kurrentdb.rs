@@ -34,11 +34,12 @@ use async_trait::async_trait;
 use domain::{StreamId, Timestamp};
 use eventstore::ClientSettings;
 use schemas::envelope::RecordedEvent;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 use crate::journal::{
     Append, AppendError, Appended, Claim, Journal, OpenError, Snapshot, StoreError, StoredIdempotency,
 };
+use crate::requests;
 use crate::sqlite::SqliteJournal;
 use log::Log;
 use replica::Replica;
@@ -162,10 +163,7 @@ impl KurrentJournal {
 
     /// Waits until the replica has all that was written before this was called.
     async fn catch_up(&self) -> Result<(), StoreError> {
-        let stopped = || StoreError::Unavailable("the writer has stopped".to_owned());
-        let (answer, answered) = oneshot::channel();
-        self.requests.send(Request::CatchUp { answer }).await.map_err(|_| stopped())?;
-        answered.await.unwrap_or_else(|_| Err(stopped()))
+        requests::ask(&self.requests, |answer| Request::CatchUp { answer }).await
     }
 
     /// As [`KurrentJournal::catch_up`], unless the replica has everything up to this position: nothing comes between
@@ -178,14 +176,7 @@ impl KurrentJournal {
 #[async_trait]
 impl Journal for KurrentJournal {
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        if append.is_empty() || append.writes.iter().any(|write| write.events.is_empty()) {
-            return Err(AppendError::Empty);
-        }
-        let stopped = |_| AppendError::Unavailable("the writer has stopped".to_owned());
-        let place = self.requests.reserve().await.map_err(stopped)?;
-        let (answer, answered) = oneshot::channel();
-        place.send(Request::Append { append: Box::new(append), answer });
-        answered.await.unwrap_or_else(|_| Err(AppendError::Unknown("the writer stopped".to_owned())))
+        requests::append(&self.requests, append, |append, answer| Request::Append { append, answer }).await
     }
 
     async fn read_stream(
@@ -246,10 +237,7 @@ impl Journal for KurrentJournal {
         after: Option<[u8; 32]>,
         before: Timestamp,
     ) -> Result<Option<[u8; 32]>, StoreError> {
-        let stopped = || StoreError::Unavailable("the writer has stopped".to_owned());
-        let (answer, answered) = oneshot::channel();
-        self.requests.send(Request::Forget { after, before, answer }).await.map_err(|_| stopped())?;
-        answered.await.unwrap_or_else(|_| Err(stopped()))
+        requests::ask(&self.requests, |answer| Request::Forget { after, before, answer }).await
     }
 
     async fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError> {
@@ -257,11 +245,8 @@ impl Journal for KurrentJournal {
     }
 
     async fn save_snapshot(&self, stream: &StreamId, snapshot: Snapshot) -> Result<(), StoreError> {
-        let stopped = || StoreError::Unavailable("the writer has stopped".to_owned());
-        let (answer, answered) = oneshot::channel();
-        let request = Request::Snapshot { stream: stream.clone(), snapshot, answer };
-        self.requests.send(request).await.map_err(|_| stopped())?;
-        answered.await.unwrap_or_else(|_| Err(stopped()))
+        let stream = stream.clone();
+        requests::ask(&self.requests, |answer| Request::Snapshot { stream, snapshot, answer }).await
     }
 
     async fn close(&self) {

@@ -23,6 +23,7 @@ pub mod measure;
 mod pauses;
 pub mod postgres;
 pub mod repository;
+mod requests;
 pub mod sealing;
 pub mod sqlite;
 

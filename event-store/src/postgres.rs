@@ -13,7 +13,7 @@ use domain::{StreamId, Timestamp, UserId};
 use schemas::envelope::RecordedEvent;
 use sqlx::postgres::{PgConnectOptions, PgExecutor, PgPool, PgRow};
 use sqlx::{ConnectOptions, Row};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use uuid::Uuid;
 
@@ -23,6 +23,7 @@ use crate::journal::{
     before_damage, idempotency_key,
 };
 use crate::measure;
+use crate::requests;
 use schema::Schema;
 use writer::{Connected, Request, Writer};
 
@@ -186,14 +187,7 @@ async fn unsafe_settings<'e>(executor: impl PgExecutor<'e>) -> Result<Vec<String
 #[async_trait]
 impl Journal for PostgresJournal {
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        if append.is_empty() || append.writes.iter().any(|write| write.events.is_empty()) {
-            return Err(AppendError::Empty);
-        }
-        let stopped = |_| AppendError::Unavailable("the writer has stopped".to_owned());
-        let place = self.requests.reserve().await.map_err(stopped)?;
-        let (answer, answered) = oneshot::channel();
-        place.send(Request::Append { append: Box::new(append), answer });
-        answered.await.unwrap_or_else(|_| Err(AppendError::Unknown("the writer stopped".to_owned())))
+        requests::append(&self.requests, append, |append, answer| Request::Append { append, answer }).await
     }
 
     fn measure(&self) {

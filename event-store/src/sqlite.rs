@@ -11,7 +11,7 @@ use domain::{StreamId, Timestamp, UserId};
 use schemas::envelope::RecordedEvent;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteRow};
 use sqlx::{Row, SqliteConnection};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use crate::checksum::checksum;
@@ -20,6 +20,7 @@ use crate::journal::{
     before_damage,
 };
 use crate::measure;
+use crate::requests;
 use file::Kind;
 use writer::{Request, Writer};
 
@@ -164,12 +165,6 @@ impl SqliteJournal {
     pub fn path(&self) -> &Path {
         &self.path
     }
-
-    async fn ask(&self, request: impl FnOnce() -> Request + Send) -> Result<(), AppendError> {
-        let stopped = || AppendError::Unavailable("the writer has stopped".to_owned());
-        self.requests.reserve().await.map_err(|_| stopped())?.send(request());
-        Ok(())
-    }
 }
 
 /// Connections that read beside one that writes.
@@ -221,12 +216,7 @@ pub(crate) async fn read_head(connection: &mut SqliteConnection) -> Result<u64, 
 #[async_trait]
 impl Journal for SqliteJournal {
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        if append.is_empty() || append.writes.iter().any(|write| write.events.is_empty()) {
-            return Err(AppendError::Empty);
-        }
-        let (answer, answered) = oneshot::channel();
-        self.ask(|| Request::Append { append: Box::new(append), answer }).await?;
-        answered.await.unwrap_or_else(|_| Err(AppendError::Unknown("the writer stopped".to_owned())))
+        requests::append(&self.requests, append, |append, answer| Request::Append { append, answer }).await
     }
 
     async fn read_stream(
@@ -324,10 +314,7 @@ impl Journal for SqliteJournal {
         after: Option<[u8; 32]>,
         before: Timestamp,
     ) -> Result<Option<[u8; 32]>, StoreError> {
-        let (answer, answered) = oneshot::channel();
-        let stopped = || StoreError::Unavailable("the writer has stopped".to_owned());
-        self.ask(|| Request::Forget { after, before, answer }).await.map_err(|_| stopped())?;
-        answered.await.unwrap_or_else(|_| Err(stopped()))
+        requests::ask(&self.requests, |answer| Request::Forget { after, before, answer }).await
     }
 
     async fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError> {
@@ -355,11 +342,8 @@ impl Journal for SqliteJournal {
     }
 
     async fn save_snapshot(&self, stream: &StreamId, snapshot: Snapshot) -> Result<(), StoreError> {
-        let (answer, answered) = oneshot::channel();
         let stream = stream.clone();
-        let stopped = || StoreError::Unavailable("the writer has stopped".to_owned());
-        self.ask(|| Request::Snapshot { stream, snapshot, answer }).await.map_err(|_| stopped())?;
-        answered.await.unwrap_or_else(|_| Err(stopped()))
+        requests::ask(&self.requests, |answer| Request::Snapshot { stream, snapshot, answer }).await
     }
 }
 
