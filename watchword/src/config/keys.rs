@@ -1,0 +1,121 @@
+//! Every key of the configuration, and the environment variable that overrides it.
+
+/// A key of the configuration.
+pub struct Key {
+    /// As `watchword.toml` spells it; a dot separates section and key.
+    pub name: &'static str,
+    /// What holds without it.
+    pub default: &'static str,
+    /// What it is.
+    pub meaning: &'static str,
+}
+
+const fn key(name: &'static str, default: &'static str, meaning: &'static str) -> Key {
+    Key { name, default, meaning }
+}
+
+/// Every key there is.
+pub static KEYS: &[Key] = &[
+    key("listen", "127.0.0.1:8080", "address and port to listen on"),
+    key(
+        "public_url",
+        "http://<listen>",
+        "the address clients reach the service at; the issuer of every token",
+    ),
+    key("data_dir", "./data", "the folder of the stores and the keys"),
+    key(
+        "journal_url",
+        "sqlite:<data_dir>/journal.db",
+        "the event journal; several nodes can share postgres://user:password@host:5432/database?sslmode=verify-full, or, \
+         in a build with the feature kurrentdb, esdb://user:password@host:2113",
+    ),
+    key(
+        "read_models_url",
+        "sqlite:<data_dir>/read-models.db",
+        "the read models; in postgres://…, which several nodes share, they are in the schema watchword_read \
+         [with a journal in PostgreSQL: the same database]",
+    ),
+    key(
+        "key_store_url",
+        "sqlite:<data_dir>/keys.db",
+        "the key store [with a journal in PostgreSQL: the same database]",
+    ),
+    key("postgres.connections", "8", "connections to PostgreSQL that read at the same time"),
+    key("postgres.statement_timeout", "10", "seconds a statement of PostgreSQL may take"),
+    key(
+        "postgres.poll",
+        "1",
+        "seconds between looks for new events, should PostgreSQL's notifications not come",
+    ),
+    key(
+        "nats_url",
+        "",
+        "NATS servers that get every event, separated by commas: nats://[user:password@]host:port, or tls://",
+    ),
+    key("mail_url", "", "where mails go; not in this version"),
+    key(
+        "otlp_endpoint",
+        "",
+        "an OpenTelemetry collector that gets traces, by OTLP over HTTP: http://collector:4318",
+    ),
+    key("master_key", "", "32 bytes, base64 [default: <data_dir>/master.key, made at the first start]"),
+    key(
+        "log",
+        "info",
+        "what is logged: a level from error to trace, or tracing directives such as info,command_service=debug",
+    ),
+    key("log_format", "text", "text or json"),
+    key("trusted_proxies", "", "networks whose X-Forwarded-For is believed, separated by commas"),
+    key("argon2", "m=19456,t=2,p=1", "cost of password hashing: memory in KiB, passes, lanes"),
+    key("rate_limits", "on", "on; off for load tests only"),
+    key("shutdown_timeout", "10", "seconds that requests have to end after SIGTERM"),
+    key("limits.credentials", "60/60", "requests per seconds of one address to login, register and the like"),
+    key("limits.general", "1200/60", "requests per seconds of one address to all other routes"),
+    key("limits.in_flight", "4096", "requests answered at the same time; more are told 503"),
+    key("limits.event_streams", "256", "live streams of events open at the same time; more are told 503"),
+    key("limits.sessions", "1000", "sessions a user can have at a time; a login more ends the oldest"),
+    key("nats.credentials", "", "a credentials file for NATS"),
+    key("nats.replicas", "1", "servers of a NATS cluster that keep the stream"),
+    key("nats.storage", "file", "file or memory: where NATS keeps the stream"),
+    key("nats.max_age", "0", "seconds that the stream keeps events; 0 keeps all"),
+    key("nats.max_bytes", "0", "bytes of the newest events that the stream keeps; 0 keeps all"),
+    key("nats.duplicate_window", "120", "seconds that NATS remembers the ids of events"),
+    key("nats.batch", "500", "events published together, 1000 at most"),
+    key("nats.check_interval", "30", "seconds between two looks whether the stream's end is the journal's"),
+    key(
+        "projections.node",
+        "",
+        "the name of this node, where several share the projectors; no two may have the same [default: the host's name \
+         and a random part]",
+    ),
+    key(
+        "projections.lease",
+        "4",
+        "seconds after which another node takes over the projectors of one that is not heard of",
+    ),
+    key(
+        "otlp.sampling",
+        "1",
+        "which part of the requests is traced, 0 to 1, where a request does not say itself (traceparent)",
+    ),
+    key("lockout.failures", "10", "wrong passwords within the window that lock an account"),
+    key("lockout.window", "900", "seconds in which wrong passwords add up"),
+    key(
+        "lockout.first_lock",
+        "60",
+        "seconds of an account's first lock; each further one lasts twice as long",
+    ),
+    key("lockout.longest_lock", "900", "seconds of an account's longest lock"),
+    key("cache.aggregates", "100000", "apps, users and sessions kept in memory"),
+    key("password_hashing.threads", "", "password hashes computed at a time [default: one for each core]"),
+    key(
+        "password_hashing.queue",
+        "",
+        "requests that may wait for a hash, more are told 503 [default: 64 for each thread]",
+    ),
+];
+
+/// The environment variable that overrides a key.
+pub fn variable(key: &str) -> String {
+    format!("WATCHWORD_{}", key.replace('.', "_").to_uppercase())
+}

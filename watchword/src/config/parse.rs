@@ -1,0 +1,162 @@
+//! What values look like, and what is said of others.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+
+use command_service::relay;
+use event_store::location::{InvalidLocation, Location};
+use http_kit::limits::Rate;
+use ipnet::IpNet;
+use url::Url;
+
+use super::{Argon2Cost, LogFormat};
+
+pub(super) const POSITIVE: &str = "a whole number above 0";
+
+pub(super) const fn positive(number: usize) -> NonZeroUsize {
+    NonZeroUsize::new(number).expect("a positive number")
+}
+
+pub(super) fn parsed<T: std::str::FromStr>(what: &'static str) -> impl FnOnce(&str) -> Result<T, String> {
+    move |text| text.trim().parse().map_err(|_| format!("{text:?} is not {what}"))
+}
+
+pub(super) fn non_empty(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() { Err("it is empty".to_owned()) } else { Ok(text.trim().to_owned()) }
+}
+
+pub(super) fn not_yet(text: &str, instead: &str) -> Result<(), String> {
+    if text.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("this version cannot use it ({instead}); leave it out"))
+    }
+}
+
+pub(super) fn location(text: &str) -> Result<Location, String> {
+    text.parse().map_err(|error: InvalidLocation| error.to_string())
+}
+
+pub(super) fn public_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|e| format!("{text:?} is not a URL: {e}"))?;
+    let plain = url.query().is_none()
+        && url.fragment().is_none()
+        && url.username().is_empty()
+        && url.password().is_none()
+        && url.path() == "/";
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() || !plain {
+        return Err("give scheme, host and port only, such as https://login.example.com".to_owned());
+    }
+    Ok(url)
+}
+
+pub(super) fn collector(text: &str) -> Result<Option<Url>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    // It is not quoted: somebody may have put a password into it.
+    let wrong = || {
+        "give http:// or https://, host and port such as http://127.0.0.1:4318; what the collector wants to see besides, \
+         such as a key, goes into the environment variable OTEL_EXPORTER_OTLP_HEADERS"
+            .to_owned()
+    };
+    let url = Url::parse(text).map_err(|_| wrong())?;
+    let plain = url.query().is_none()
+        && url.fragment().is_none()
+        && url.username().is_empty()
+        && url.password().is_none();
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() || !plain {
+        return Err(wrong());
+    }
+    Ok(Some(url))
+}
+
+pub(super) fn share(text: &str) -> Result<f64, String> {
+    match parsed::<f64>("a number from 0 to 1, such as 0.1")(text)? {
+        share if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err(format!("{text:?} is not from 0 to 1")),
+    }
+}
+
+pub(super) fn log_directives(text: &str) -> Result<String, String> {
+    tracing_subscriber::EnvFilter::try_new(text)
+        .map(|_| text.to_owned())
+        .map_err(|e| format!("give a level (error, warn, info, debug, trace) or tracing directives: {e}"))
+}
+
+pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(format!("{text:?} is neither text nor json")),
+    }
+}
+
+/// Whether NATS keeps the stream in memory.
+pub(super) fn storage(text: &str) -> Result<bool, String> {
+    match text {
+        "file" => Ok(false),
+        "memory" => Ok(true),
+        _ => Err(format!("{text:?} is neither file nor memory")),
+    }
+}
+
+pub(super) fn batch(text: &str) -> Result<usize, String> {
+    match parsed::<usize>(POSITIVE)(text)? {
+        events @ 1..=relay::MAX_BATCH => Ok(events),
+        _ => Err(format!("it must be between 1 and {}", relay::MAX_BATCH)),
+    }
+}
+
+pub(super) fn on_or_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("{text:?} is neither on nor off")),
+    }
+}
+
+pub(super) fn rate(text: &str) -> Result<Rate, String> {
+    let wrong = || format!("{text:?} is not of the form 60/60 (requests/seconds)");
+    let (requests, seconds) = text.split_once('/').ok_or_else(wrong)?;
+    let number = |text: &str| text.trim().parse().map_err(|_| wrong());
+    Ok(Rate { requests: number(requests)?, seconds: number(seconds)? })
+}
+
+pub(super) fn networks(text: &str) -> Result<Vec<IpNet>, String> {
+    text.split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+        .map(|part| {
+            part.parse()
+                .or_else(|_| part.parse().map(|address: std::net::IpAddr| IpNet::from(address)))
+                .map_err(|_| format!("{part:?} is neither a network such as 10.0.0.0/8 nor an address"))
+        })
+        .collect()
+}
+
+pub(super) fn argon2_cost(text: &str) -> Result<Argon2Cost, String> {
+    let wrong = || format!("{text:?} is not of the form m=19456,t=2,p=1 (memory in KiB, passes, lanes)");
+    let mut numbers = BTreeMap::new();
+    for part in text.split(',') {
+        let (name, number) = part.trim().split_once('=').ok_or_else(wrong)?;
+        let number: u32 = number.parse().map_err(|_| wrong())?;
+        if !matches!(name, "m" | "t" | "p") || numbers.insert(name, number).is_some() {
+            return Err(wrong());
+        }
+    }
+    let number = |name| numbers.get(name).copied().ok_or_else(wrong);
+    let cost = Argon2Cost { memory_kib: number("m")?, passes: number("t")?, lanes: number("p")? };
+    let range = |name, value: u32, least, most| {
+        if (least..=most).contains(&value) {
+            Ok(())
+        } else {
+            Err(format!("{name} must be between {least} and {most}"))
+        }
+    };
+    range("p", cost.lanes, 1, 16)?;
+    // RFC 9106, section 3.1: at least 8 KiB a lane.
+    range("m", cost.memory_kib, 8 * cost.lanes, 4 * 1024 * 1024)?;
+    range("t", cost.passes, 1, 64)?;
+    Ok(cost)
+}

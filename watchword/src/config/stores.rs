@@ -1,0 +1,115 @@
+//! Where journal and keys are.
+
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use event_store::PostgresSettings;
+use event_store::location::{Location, is_kurrent};
+
+use super::parse::{POSITIVE, location, parsed};
+use super::values::{ConfigError, Values};
+use crate::databases::{Databases, SharedJournal};
+
+/// Where the journal is: it can be in more places than other stores.
+enum JournalLocation {
+    Store(Location),
+    #[cfg(feature = "kurrentdb")]
+    Kurrent(event_store::KurrentUrl),
+}
+
+fn journal_location(text: &str) -> Result<JournalLocation, String> {
+    if is_kurrent(text) { kurrent(text) } else { location(text).map(JournalLocation::Store) }
+}
+
+#[cfg(feature = "kurrentdb")]
+fn kurrent(text: &str) -> Result<JournalLocation, String> {
+    text.trim().parse().map(JournalLocation::Kurrent).map_err(|error| format!("{error}"))
+}
+
+#[cfg(not(feature = "kurrentdb"))]
+fn kurrent(_: &str) -> Result<JournalLocation, String> {
+    Err("this program was built without KurrentDB: build it with `cargo build --release --features kurrentdb`".to_owned())
+}
+
+/// Journal and key store are both files, or both on servers: nodes that share one must share the other.
+pub(super) fn journal_and_keys(
+    values: &mut Values,
+    data_dir: &Path,
+    has_master_key: bool,
+) -> Result<(Option<Databases>, PathBuf, PathBuf), ConfigError> {
+    let seconds = |values: &mut Values, key: &str, default: Duration| {
+        let seconds: Option<NonZeroU32> = values.take(key, parsed("a number of seconds"))?;
+        Ok::<_, ConfigError>(seconds.map_or(default, |seconds| Duration::from_secs(seconds.get().into())))
+    };
+    let default = PostgresSettings::default();
+    let connections: Option<NonZeroU32> = values.take("postgres.connections", parsed(POSITIVE))?;
+    let settings = PostgresSettings {
+        readers: connections.map_or(default.readers, NonZeroU32::get),
+        statement_timeout: seconds(values, "postgres.statement_timeout", default.statement_timeout)?,
+        poll: seconds(values, "postgres.poll", default.poll)?,
+        ..default
+    };
+    let journal = values.take("journal_url", journal_location)?;
+    let key_store = values.take("key_store_url", location)?;
+    let bad = |origin: &str, problem: &str| {
+        Err(ConfigError::Bad { origin: origin.to_owned(), problem: problem.to_owned() })
+    };
+    let (journal, beside) = match journal {
+        None => return in_files(None, key_store, data_dir),
+        Some(JournalLocation::Store(Location::File(journal))) => {
+            return in_files(Some(journal), key_store, data_dir);
+        }
+        Some(JournalLocation::Store(Location::Postgres(url))) => {
+            (SharedJournal::Postgres(url.clone()), Some(url))
+        }
+        #[cfg(feature = "kurrentdb")]
+        Some(JournalLocation::Kurrent(url)) => {
+            (SharedJournal::Kurrent { url, replica: data_dir.join(crate::databases::REPLICA) }, None)
+        }
+    };
+    if !has_master_key {
+        return bad(
+            "master_key (WATCHWORD_MASTER_KEY)",
+            "with a journal that nodes share it must be given, as all of them need the same one. Make it once: \
+             openssl rand -base64 32",
+        );
+    }
+    let key_store = match (key_store, beside) {
+        (Some(Location::Postgres(key_store)), _) | (None, Some(key_store)) => key_store,
+        (Some(Location::File(_)), Some(_)) => {
+            return bad(
+                "key_store_url",
+                "nodes that share a journal share its keys: give a PostgreSQL database, or leave it out for the journal's",
+            );
+        }
+        (_, None) => {
+            return bad(
+                "key_store_url",
+                "nodes that share a journal share its keys, and KurrentDB keeps none: give a PostgreSQL database",
+            );
+        }
+    };
+    let databases = Databases { journal, key_store, settings };
+    Ok((Some(databases), data_dir.join("journal.db"), data_dir.join("keys.db")))
+}
+
+/// The files of one process.
+fn in_files(
+    journal: Option<PathBuf>,
+    key_store: Option<Location>,
+    data_dir: &Path,
+) -> Result<(Option<Databases>, PathBuf, PathBuf), ConfigError> {
+    let key_store = match key_store {
+        None => data_dir.join("keys.db"),
+        Some(Location::File(path)) => path,
+        Some(Location::Postgres(_)) => {
+            return Err(ConfigError::Bad {
+                origin: "key_store_url".to_owned(),
+                problem: "a journal in a file has its keys in a file: leave it out, or give sqlite:<path>"
+                    .to_owned(),
+            });
+        }
+    };
+    Ok((None, journal.unwrap_or_else(|| data_dir.join("journal.db")), key_store))
+}

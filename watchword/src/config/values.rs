@@ -1,0 +1,172 @@
+//! Raw values, from the file and the environment, and what is wrong with them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::keys::{KEYS, variable};
+
+/// The first secret-bearing or wrong thing found in the configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read the configuration file {}: {source}. Make it readable, or name another with --config", path.display())]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("{} is not valid TOML: {message}", path.display())]
+    NotToml { path: PathBuf, message: String },
+    #[error("{origin} is no key of the configuration{}. `watchword doctor --keys` lists them", suggestion.as_ref().map(|s| format!("; did you mean {s}?")).unwrap_or_default())]
+    Unknown { origin: String, suggestion: Option<String> },
+    #[error("{origin} is not valid: {problem}")]
+    Bad { origin: String, problem: String },
+    #[error("{} holds a secret and other users of this machine can read it (mode {mode:04o}). Run: chmod 600 {}", path.display(), path.display())]
+    WorldReadable { path: PathBuf, mode: u32 },
+}
+
+/// Raw values by key, each with where it came from.
+#[derive(Default)]
+pub(super) struct Values(pub(super) BTreeMap<String, (String, String)>);
+
+impl Values {
+    pub(super) fn set(&mut self, key: &str, origin: impl Into<String>, value: impl Into<String>) {
+        self.0.insert(key.to_owned(), (origin.into(), value.into()));
+    }
+
+    pub(super) fn take<T>(
+        &mut self,
+        key: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, ConfigError> {
+        debug_assert!(KEYS.iter().any(|known| known.name == key), "{key} is in KEYS");
+        let Some((origin, value)) = self.0.remove(key) else { return Ok(None) };
+        parse(&value).map(Some).map_err(|problem| ConfigError::Bad { origin, problem })
+    }
+
+    pub(super) fn read_file(&mut self, path: &Path) -> Result<(), ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| ConfigError::NotToml {
+            path: path.to_owned(),
+            message: e.message().to_owned(),
+        })?;
+        self.add_table(path, "", &table)?;
+        let holds_password = |(key, (_, value)): (&String, &(String, String))| {
+            key == "master_key" || (key.ends_with("_url") && value.contains('@'))
+        };
+        if self.0.iter().any(holds_password) {
+            refuse_world_readable(path)?;
+        }
+        Ok(())
+    }
+
+    fn add_table(&mut self, path: &Path, prefix: &str, table: &toml::Table) -> Result<(), ConfigError> {
+        for (name, value) in table {
+            let key = format!("{prefix}{name}");
+            let origin = format!("{key} in {}", path.display());
+            let is_section = KEYS.iter().any(|known| known.name.starts_with(&format!("{key}.")));
+            if let toml::Value::Table(section) = value
+                && is_section
+            {
+                self.add_table(path, &format!("{key}."), section)?;
+                continue;
+            }
+            if !KEYS.iter().any(|known| known.name == key) {
+                let suggestion = nearest(&key, KEYS.iter().map(|known| known.name.to_owned()));
+                return Err(ConfigError::Unknown { origin, suggestion });
+            }
+            let Some(text) = as_text(value) else {
+                return Err(ConfigError::Bad {
+                    origin,
+                    problem: "give a text, a number or a list of texts".to_owned(),
+                });
+            };
+            self.set(&key, origin, text);
+        }
+        Ok(())
+    }
+
+    pub(super) fn read_environment(
+        &mut self,
+        variables: impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
+    ) -> Result<(), ConfigError> {
+        for (name, value) in variables {
+            let Some(name) = name.to_str().filter(|name| name.starts_with("WATCHWORD_")) else { continue };
+            let Some(known) = KEYS.iter().find(|known| variable(known.name) == name) else {
+                if made_by_kubernetes(name) {
+                    continue;
+                }
+                let suggestion = nearest(name, KEYS.iter().map(|known| variable(known.name)));
+                return Err(ConfigError::Unknown {
+                    origin: format!("the environment variable {name}"),
+                    suggestion,
+                });
+            };
+            let Ok(value) = value.into_string() else {
+                return Err(ConfigError::Bad {
+                    origin: name.to_owned(),
+                    problem: "it is not UTF-8".to_owned(),
+                });
+            };
+            // An empty variable is how shells and compose files say "not set".
+            if !value.is_empty() {
+                self.set(known.name, name, value);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Kubernetes sets these in every pod beside a service that is named `watchword`.
+fn made_by_kubernetes(name: &str) -> bool {
+    name == "WATCHWORD_PORT" || name.starts_with("WATCHWORD_PORT_") || name.starts_with("WATCHWORD_SERVICE_")
+}
+
+/// Refuses a file that everybody on the machine can read.
+pub fn refuse_world_readable(path: &Path) -> Result<(), ConfigError> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?
+            .permissions()
+            .mode();
+        if mode & 0o007 != 0 {
+            return Err(ConfigError::WorldReadable { path: path.to_owned(), mode: mode & 0o7777 });
+        }
+    }
+    Ok(())
+}
+
+fn as_text(value: &toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(text) => Some(text.clone()),
+        toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Float(number) => Some(number.to_string()),
+        toml::Value::Boolean(flag) => Some(if *flag { "on" } else { "off" }.to_owned()),
+        toml::Value::Array(items) => {
+            items.iter().map(as_text).collect::<Option<Vec<_>>>().map(|items| items.join(","))
+        }
+        toml::Value::Datetime(_) | toml::Value::Table(_) => None,
+    }
+}
+
+/// The candidate that is at most three edits away.
+fn nearest(text: &str, candidates: impl Iterator<Item = String>) -> Option<String> {
+    candidates
+        .map(|candidate| (edits(text, &candidate), candidate))
+        .filter(|(distance, _)| *distance <= 3)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// Levenshtein distance.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
