@@ -6,7 +6,10 @@ use std::sync::Arc;
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use domain::{ApiKeyId, AppId, SessionId};
+use domain::magic_link::MagicLinkEvent;
+use domain::one_time::UserToken;
+use domain::user::UserEvent;
+use domain::{ApiKeyId, AppId, Event, MagicLinkId, SessionId, UserId};
 use event_store::InstanceKey;
 use uuid::Uuid;
 
@@ -19,15 +22,41 @@ pub enum TokenPurpose {
     ApiKey,
     /// Shows that a page may read the cookies of a session.
     Csrf,
+    /// Redeems a magic link.
+    MagicLink,
+    /// Is changed for the tokens of a session by the app that a browser was sent to.
+    ExchangeCode,
+    /// Verifies an address.
+    EmailVerification,
+    /// Makes another address the account's.
+    EmailChange,
+    /// Allows to choose a new password.
+    PasswordReset,
 }
 
 impl TokenPurpose {
+    const ALL: [Self; 8] = [
+        Self::Refresh,
+        Self::ApiKey,
+        Self::Csrf,
+        Self::MagicLink,
+        Self::ExchangeCode,
+        Self::EmailVerification,
+        Self::EmailChange,
+        Self::PasswordReset,
+    ];
+
     /// What the token starts with, so that people and secret scanners can tell what they found.
     pub fn prefix(self) -> &'static str {
         match self {
             Self::Refresh => "wwr_",
             Self::ApiKey => "wwk_",
             Self::Csrf => "wwc_",
+            Self::MagicLink => "wwm_",
+            Self::ExchangeCode => "wwx_",
+            Self::EmailVerification => "wwv_",
+            Self::EmailChange => "wwe_",
+            Self::PasswordReset => "wwp_",
         }
     }
 
@@ -36,6 +65,11 @@ impl TokenPurpose {
             Self::Refresh => "refresh",
             Self::ApiKey => "api-key",
             Self::Csrf => "csrf",
+            Self::MagicLink => "magic-link",
+            Self::ExchangeCode => "exchange-code",
+            Self::EmailVerification => "email-verification",
+            Self::EmailChange => "email-change",
+            Self::PasswordReset => "password-reset",
         }
     }
 }
@@ -49,9 +83,8 @@ pub struct DerivedTokens(Arc<Keys>);
 
 struct Keys {
     id: [u8; ID],
-    refresh: hmac::Key,
-    api_key: hmac::Key,
-    csrf: hmac::Key,
+    /// In the order of [`TokenPurpose::ALL`], which is that of its variants.
+    keys: [hmac::Key; TokenPurpose::ALL.len()],
 }
 
 impl DerivedTokens {
@@ -61,12 +94,7 @@ impl DerivedTokens {
             let derived = instance.derive(&format!("watchword/v1/token/{}", purpose.name()));
             hmac::Key::new(hmac::HMAC_SHA256, &*derived)
         };
-        Self(Arc::new(Keys {
-            id: instance.id(),
-            refresh: key(TokenPurpose::Refresh),
-            api_key: key(TokenPurpose::ApiKey),
-            csrf: key(TokenPurpose::Csrf),
-        }))
+        Self(Arc::new(Keys { id: instance.id(), keys: TokenPurpose::ALL.map(key) }))
     }
 
     /// Makes the token of a payload: the same one every time.
@@ -92,11 +120,7 @@ impl DerivedTokens {
     }
 
     fn key(&self, purpose: TokenPurpose) -> &hmac::Key {
-        match purpose {
-            TokenPurpose::Refresh => &self.0.refresh,
-            TokenPurpose::ApiKey => &self.0.api_key,
-            TokenPurpose::Csrf => &self.0.csrf,
-        }
+        &self.0.keys[purpose as usize]
     }
 }
 
@@ -154,6 +178,75 @@ impl ApiKeyToken {
     }
 }
 
+/// What the token of a magic link says, and the exchange code that it is redeemed for: which link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MagicLinkToken(pub MagicLinkId);
+
+impl MagicLinkToken {
+    /// The token that a mail carries.
+    pub fn encode(self, tokens: &DerivedTokens) -> String {
+        tokens.seal(TokenPurpose::MagicLink, self.0.0.as_bytes())
+    }
+
+    /// Reads a token that was made here.
+    pub fn decode(tokens: &DerivedTokens, token: &str) -> Option<Self> {
+        Self::open(tokens, TokenPurpose::MagicLink, token)
+    }
+
+    /// The code that the browser carries to the app.
+    pub fn encode_code(self, tokens: &DerivedTokens) -> String {
+        tokens.seal(TokenPurpose::ExchangeCode, self.0.0.as_bytes())
+    }
+
+    /// Reads a code that was made here.
+    pub fn decode_code(tokens: &DerivedTokens, code: &str) -> Option<Self> {
+        Self::open(tokens, TokenPurpose::ExchangeCode, code)
+    }
+
+    fn open(tokens: &DerivedTokens, purpose: TokenPurpose, token: &str) -> Option<Self> {
+        let payload = tokens.open(purpose, token)?;
+        Some(Self(MagicLinkId(Uuid::from_bytes(payload.try_into().ok()?))))
+    }
+}
+
+impl DerivedTokens {
+    /// The one-time token of a user: for [`TokenPurpose::EmailVerification`], [`TokenPurpose::EmailChange`] or
+    /// [`TokenPurpose::PasswordReset`].
+    pub fn seal_one_time(&self, purpose: TokenPurpose, token: UserToken) -> String {
+        let payload = [&token.user_id.0.as_bytes()[..], &token.generation.to_be_bytes()].concat();
+        self.seal(purpose, &payload)
+    }
+
+    /// Reads a one-time token that was made here for this purpose.
+    pub fn open_one_time(&self, purpose: TokenPurpose, token: &str) -> Option<UserToken> {
+        let payload = self.open(purpose, token)?;
+        let (user, generation) = payload.split_first_chunk::<16>()?;
+        let generation = u32::from_be_bytes(generation.try_into().ok()?);
+        Some(UserToken { user_id: UserId(Uuid::from_bytes(*user)), generation })
+    }
+
+    /// The one-time token that an event made, if it made one: the same every time, so a mailer that begins again after a
+    /// restart sends the same.
+    pub fn of_event(&self, event: &Event) -> Option<String> {
+        let (purpose, user_id, generation) = match event {
+            Event::MagicLink(MagicLinkEvent::MagicLinkIssued(event)) => {
+                return Some(MagicLinkToken(event.link_id).encode(self));
+            }
+            Event::User(UserEvent::EmailVerificationRequested(event)) => {
+                (TokenPurpose::EmailVerification, event.user_id, event.generation)
+            }
+            Event::User(UserEvent::EmailChangeRequested(event)) => {
+                (TokenPurpose::EmailChange, event.user_id, event.generation)
+            }
+            Event::User(UserEvent::PasswordResetRequested(event)) => {
+                (TokenPurpose::PasswordReset, event.user_id, event.generation)
+            }
+            _ => return None,
+        };
+        Some(self.seal_one_time(purpose, UserToken { user_id, generation }))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,6 +266,39 @@ mod tests {
         let token = key.encode(&tokens);
         assert!(token.starts_with("wwk_"));
         assert_eq!(ApiKeyToken::decode(&tokens, &token), Some(key));
+    }
+
+    #[test]
+    fn each_purpose_has_a_key_and_a_prefix_of_its_own() {
+        let tokens = DerivedTokens::new(&InstanceKey::generate());
+        for (index, purpose) in TokenPurpose::ALL.into_iter().enumerate() {
+            assert_eq!(purpose as usize, index);
+            let token = tokens.seal(purpose, &[7; 20]);
+            for other in TokenPurpose::ALL.into_iter().filter(|&other| other != purpose) {
+                assert_ne!(other.prefix(), purpose.prefix());
+                let disguised = token.replacen(purpose.prefix(), other.prefix(), 1);
+                assert_eq!(tokens.open(other, &disguised), None, "{purpose:?} as {other:?}");
+                assert_eq!(tokens.open(other, &token), None);
+            }
+        }
+    }
+
+    #[test]
+    fn one_time_tokens_go_through_text() {
+        let tokens = DerivedTokens::new(&InstanceKey::generate());
+        let link = MagicLinkToken(MagicLinkId(Uuid::from_u128(5)));
+        let (token, code) = (link.encode(&tokens), link.encode_code(&tokens));
+        assert!(token.starts_with("wwm_") && code.starts_with("wwx_"), "{token} {code}");
+        assert_eq!(MagicLinkToken::decode(&tokens, &token), Some(link));
+        assert_eq!(MagicLinkToken::decode_code(&tokens, &code), Some(link));
+        assert_eq!(
+            (MagicLinkToken::decode(&tokens, &code), MagicLinkToken::decode_code(&tokens, &token)),
+            (None, None)
+        );
+        let of_user = UserToken { user_id: UserId(Uuid::from_u128(6)), generation: 9 };
+        let token = tokens.seal_one_time(TokenPurpose::PasswordReset, of_user);
+        assert_eq!(tokens.open_one_time(TokenPurpose::PasswordReset, &token), Some(of_user));
+        assert_eq!(tokens.open_one_time(TokenPurpose::EmailVerification, &token), None);
     }
 
     #[test]

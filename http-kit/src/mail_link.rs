@@ -1,0 +1,75 @@
+//! Where the link in a mail leads: to a page of Watchword, or to the app's own if it has one.
+//!
+//! The origin is the configured public URL, never a header of a request: whoever sets off a mail must not choose where its
+//! reader is sent.
+
+use domain::mail::MailKind;
+use domain::redirect_uri::RedirectUri;
+use domain::settings::Links;
+use url::Url;
+
+/// The link of a mail. `issuer` is the app's base URL as access tokens name it
+/// ([`AccessTokens::issuer`](crate::access_token::AccessTokens::issuer)), `links` are the app's own pages, and `token` is
+/// what [`DerivedTokens::of_event`](crate::token::DerivedTokens::of_event) made of the event. None for a mail without one.
+pub fn link_of(kind: MailKind, token: &str, issuer: &str, links: &Links) -> Option<String> {
+    let (page, own) = match kind {
+        MailKind::MagicLink => ("magic-link/verify", None),
+        MailKind::EmailVerification => ("email-verification", links.email_verification.as_ref()),
+        MailKind::EmailChange => ("email/change", links.email_change.as_ref()),
+        MailKind::PasswordReset | MailKind::AddressTaken => ("password-reset", links.password_reset.as_ref()),
+        MailKind::EmailChangeNotice => return None,
+    };
+    // A token is base64url, which needs no escaping in a query.
+    Some(own.map_or_else(
+        || format!("{issuer}/auth/{page}?token={token}"),
+        |page| with_query(page, &[("token", token)]),
+    ))
+}
+
+/// A URI of an app with something added to its query, whatever that had.
+pub fn with_query(uri: &RedirectUri, pairs: &[(&str, &str)]) -> String {
+    let mut url = Url::parse(uri.as_str()).expect("a redirect URI is a URL");
+    url.query_pairs_mut().extend_pairs(pairs);
+    url.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ISSUER: &str = "https://auth.example/v1/apps/acme";
+
+    fn uri(text: &str) -> RedirectUri {
+        RedirectUri::parse(text).expect("valid")
+    }
+
+    #[test]
+    fn links_lead_to_our_pages_or_to_those_of_the_app() {
+        let none = Links::default();
+        for (kind, path) in [
+            (MailKind::MagicLink, "magic-link/verify"),
+            (MailKind::EmailVerification, "email-verification"),
+            (MailKind::EmailChange, "email/change"),
+            (MailKind::PasswordReset, "password-reset"),
+            (MailKind::AddressTaken, "password-reset"),
+        ] {
+            let expected = format!("{ISSUER}/auth/{path}?token=wwx_1");
+            assert_eq!(link_of(kind, "wwx_1", ISSUER, &none), Some(expected));
+        }
+        assert_eq!(link_of(MailKind::EmailChangeNotice, "wwx_1", ISSUER, &none), None);
+        let own =
+            Links { password_reset: Some(uri("https://app.example/reset?from=mail")), ..Links::default() };
+        assert_eq!(
+            link_of(MailKind::PasswordReset, "wwp_1", ISSUER, &own).as_deref(),
+            Some("https://app.example/reset?from=mail&token=wwp_1")
+        );
+    }
+
+    #[test]
+    fn what_an_app_wants_to_hear_again_stays_one_value() {
+        let state = "a&code=evil#x y\u{e9}%";
+        let url = with_query(&uri("https://app.example/callback"), &[("code", "wwx_1"), ("state", state)]);
+        let pairs: Vec<_> = Url::parse(&url).expect("a URL").query_pairs().into_owned().collect();
+        assert_eq!(pairs, [("code".to_owned(), "wwx_1".to_owned()), ("state".to_owned(), state.to_owned())]);
+    }
+}
