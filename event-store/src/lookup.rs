@@ -31,12 +31,21 @@ impl LookupKey {
 
     /// The claim that keeps an address to one account of an app.
     pub fn email_claim(&self, app: &AppId, email: &Email) -> Claim {
+        self.claim_of_address("email", app, email)
+    }
+
+    /// The claim that the newest magic link to an address holds.
+    pub fn magic_link_claim(&self, app: &AppId, email: &Email) -> Claim {
+        self.claim_of_address("magic_link", app, email)
+    }
+
+    fn claim_of_address(&self, kind: &str, app: &AppId, email: &Email) -> Claim {
         use std::fmt::Write;
         let mut key = format!("{app}:");
         for byte in self.email(app, email) {
             write!(key, "{byte:02x}").expect("a String takes everything");
         }
-        Claim { kind: "email".to_owned(), key }
+        Claim { kind: kind.to_owned(), key }
     }
 
     fn hmac(&self, parts: &[&str]) -> [u8; 32] {

@@ -283,6 +283,18 @@ impl Authenticator {
         }
     }
 
+    /// The app's own server, if it is that who asks: see [`Authenticator::any_key`]. Whoever shows no API key is anybody.
+    pub async fn server(
+        &self,
+        app_id: &AppId,
+        credentials: &Credentials,
+    ) -> Result<Option<AdminCaller>, Problem> {
+        match credentials.bearer() {
+            Ok(token) if is_api_key(token) => self.any_key(app_id, credentials).await.map(Some),
+            _ => Ok(None),
+        }
+    }
+
     async fn any_key_on(
         &self,
         reads: &Reads<'_>,

@@ -1,4 +1,4 @@
-//! Rate limits by client address.
+//! Rate limits by client address, and of mails by the address they go to.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
+use domain::{AppId, Email};
 use futures::future::BoxFuture;
 use governor::clock::{Clock, DefaultClock};
 use governor::middleware::StateInformationMiddleware;
@@ -41,33 +43,51 @@ pub struct RateSettings {
     pub enabled: bool,
     /// For [`RateClass::Credentials`].
     pub credentials: Rate,
+    /// For [`RateClass::Mail`].
+    pub mail: Rate,
+    /// For [`RateClass::Mailbox`].
+    pub mailbox: Rate,
     /// For [`RateClass::General`].
     pub general: Rate,
 }
 
 impl Default for RateSettings {
     fn default() -> Self {
-        let rate = |requests| Rate {
+        let rate = |requests, seconds| Rate {
             requests: NonZeroU32::new(requests).expect("not zero"),
-            seconds: NonZeroU32::new(60).expect("not zero"),
+            seconds: NonZeroU32::new(seconds).expect("not zero"),
         };
-        Self { enabled: true, credentials: rate(60), general: rate(1200) }
+        Self {
+            enabled: true,
+            credentials: rate(60, 60),
+            mail: rate(20, 60),
+            mailbox: rate(5, 600),
+            general: rate(1200, 60),
+        }
     }
 }
 
 /// What is limited together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RateClass {
-    /// Routes where secrets can be guessed or mails be set off: login, register, resets.
+    /// Routes where secrets can be guessed: login, register, the use of mailed tokens.
     Credentials,
+    /// Requests of one client for mails. The app's own server, which asks for all of its people, is not limited by this.
+    Mail,
+    /// Requests for mails to one address of an app, whoever asks.
+    Mailbox,
     /// All others.
     General,
 }
 
 impl RateClass {
+    const ALL: [Self; 4] = [Self::Credentials, Self::Mail, Self::Mailbox, Self::General];
+
     fn name(self) -> &'static str {
         match self {
             Self::Credentials => "credentials",
+            Self::Mail => "mail",
+            Self::Mailbox => "mailbox",
             Self::General => "general",
         }
     }
@@ -78,9 +98,22 @@ pub struct RateLimits(Option<Limiters>);
 
 struct Limiters {
     credentials: Limiter,
+    mail: Limiter,
+    mailbox: Limiter,
     general: Limiter,
     clock: DefaultClock,
     checks: AtomicU32,
+}
+
+impl Limiters {
+    fn of(&self, class: RateClass) -> &Limiter {
+        match class {
+            RateClass::Credentials => &self.credentials,
+            RateClass::Mail => &self.mail,
+            RateClass::Mailbox => &self.mailbox,
+            RateClass::General => &self.general,
+        }
+    }
 }
 
 struct Limiter {
@@ -136,27 +169,41 @@ impl RateLimits {
     pub fn new(settings: &RateSettings) -> Self {
         Self(settings.enabled.then(|| Limiters {
             credentials: Limiter::new(settings.credentials),
+            mail: Limiter::new(settings.mail),
+            mailbox: Limiter::new(settings.mailbox),
             general: Limiter::new(settings.general),
             clock: DefaultClock::default(),
             checks: AtomicU32::new(0),
         }))
     }
 
-    /// Counts a request. `Ok(None)` when there are no limits.
+    /// Counts a request of a client. `Ok(None)` when there are no limits.
     pub fn check(&self, class: RateClass, address: Option<IpAddr>) -> Result<Option<Standing>, Standing> {
+        self.count(class, key(address))
+    }
+
+    /// Counts a request for a mail to this address, whether or not anybody has it.
+    pub fn check_mailbox(&self, app_id: &AppId, email: &Email) -> Result<Option<Standing>, Standing> {
+        // Neither can hold a NUL. Hashed so that no address stays in memory.
+        let text = [app_id.as_str(), "\0", email.as_str()].concat();
+        let hash = digest(&SHA256, text.as_bytes());
+        let mut key = [0; 16];
+        key.copy_from_slice(&hash.as_ref()[..16]);
+        self.count(RateClass::Mailbox, u128::from_be_bytes(key))
+    }
+
+    fn count(&self, class: RateClass, key: u128) -> Result<Option<Standing>, Standing> {
         let Some(limiters) = &self.0 else { return Ok(None) };
-        let limiter = match class {
-            RateClass::Credentials => &limiters.credentials,
-            RateClass::General => &limiters.general,
-        };
+        let limiter = limiters.of(class);
         // Counters of clients that went away are full again and can be forgotten.
         if limiters.checks.fetch_add(1, Ordering::Relaxed) % 8192 == 8191 {
-            limiters.credentials.states.retain_recent();
-            limiters.general.states.retain_recent();
+            for class in RateClass::ALL {
+                limiters.of(class).states.retain_recent();
+            }
         }
         let (name, requests, seconds) =
             (class.name(), limiter.rate.requests.get(), limiter.rate.seconds.get());
-        match limiter.states.check_key(&key(address)) {
+        match limiter.states.check_key(&key) {
             Ok(state) => {
                 let remaining = state.remaining_burst_capacity();
                 let spent = u64::from(requests.saturating_sub(remaining));
@@ -175,10 +222,8 @@ impl RateLimits {
     /// Tells metrics how many clients are being counted.
     pub fn measure(&self) {
         let Some(limiters) = &self.0 else { return };
-        for (class, limiter) in
-            [(RateClass::Credentials, &limiters.credentials), (RateClass::General, &limiters.general)]
-        {
-            let clients = u32::try_from(limiter.states.len()).unwrap_or(u32::MAX);
+        for class in RateClass::ALL {
+            let clients = u32::try_from(limiters.of(class).states.len()).unwrap_or(u32::MAX);
             metrics::gauge!("watchword_rate_limit_clients", "limit" => class.name()).set(clients);
         }
     }
@@ -291,6 +336,18 @@ mod tests {
         first.describe(&mut headers);
         assert_eq!(headers[RATELIMIT_POLICY], "\"credentials\";q=1;w=60");
         assert_eq!(headers[RATELIMIT], "\"credentials\";r=0;t=60");
+    }
+
+    #[test]
+    fn mails_are_limited_by_the_address_they_go_to() {
+        let limits = RateLimits::new(&RateSettings::default());
+        let mail = |app: &str, email: &str| {
+            let (app, email) = (AppId::parse(app).expect("valid"), Email::parse(email).expect("valid"));
+            limits.check_mailbox(&app, &email).is_ok()
+        };
+        assert!((0..5).all(|_| mail("acme", "ada@example.com")));
+        assert!(!mail("acme", "ADA@example.com"), "it is the same mailbox");
+        assert!(mail("acme", "bob@example.com") && mail("other", "ada@example.com"));
     }
 
     #[test]

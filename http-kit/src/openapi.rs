@@ -34,7 +34,13 @@ const WITH_VALUES: &[u16] = &[422];
 const APP: &str = "/v1/apps/{app_id}";
 
 /// Routes of an app that have a second name: the path, the other path, and the id of its operation.
-const SECOND_NAMES: &[(&str, &str, &str)] = &[("/auth/register", "/auth/signup", "signup")];
+const SECOND_NAMES: &[(&str, &str, &str)] = &[
+    ("/auth/register", "/auth/signup", "signup"),
+    ("/auth/password-reset/request", "/auth/forgot-password", "forgot_password"),
+    ("/auth/password-reset/confirm", "/auth/reset-password", "reset_password"),
+    ("/auth/email-verification/request", "/auth/email-verification/resend", "resend_email_verification"),
+    ("/auth/email-verification/confirm", "/auth/verify-email", "verify_email"),
+];
 
 fn description(status: u16) -> &'static str {
     match status {

@@ -295,8 +295,12 @@ async fn guarded(request: Request, refusal: Option<Problem>, next: Next) -> Resp
         return Problem::internal("a handler panicked").into_response();
     };
     let status = response.status();
-    let is_problem = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == PROBLEM_JSON);
-    if !(status.is_client_error() || status.is_server_error()) || is_problem || head {
+    // A page can tell of a refusal, too; no library makes one by itself.
+    let is_told = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind == PROBLEM_JSON || kind.as_bytes().starts_with(b"text/html"));
+    if !(status.is_client_error() || status.is_server_error()) || is_told || head {
         return response;
     }
     let mut problem = Problem::for_status(status).into_response();

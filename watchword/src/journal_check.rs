@@ -15,7 +15,7 @@ const PAGE: u64 = 1000;
 const FAULTS: usize = 10;
 
 /// The kinds of claims, whose owners must be there.
-const CLAIMS: [&str; 3] = ["app", "email", "session"];
+const CLAIMS: [&str; 4] = ["app", "email", "magic_link", "session"];
 
 /// What was found.
 #[derive(Debug, Default)]

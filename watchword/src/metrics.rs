@@ -53,7 +53,7 @@ impl Metric {
 }
 
 const CACHES: &[&str] = &["aggregates", "data_keys", "access_tokens", "signing_keys"];
-const LIMITS: &[&str] = &["credentials", "general"];
+const LIMITS: &[&str] = &["credentials", "mail", "mailbox", "general"];
 const POOLS: &[&str] = &["journal", "key_store", "read_models", "projectors"];
 const OUTCOMES: &[&str] = &[
     "done",
@@ -76,13 +76,14 @@ static METRICS: &[Metric] = &[
     gauge("watchword_http_connections", "Open connections"),
     gauge("watchword_event_streams", "Readers of server-sent events"),
     counter("watchword_refusals_total", "Answers that are problems, by their code").by("problem", &[]),
-    counter("watchword_rate_limited_total", "Requests over a limit by address").by("limit", LIMITS),
-    gauge("watchword_rate_limit_clients", "Addresses whose requests are being counted").by("limit", LIMITS),
+    counter("watchword_rate_limited_total", "Requests over a limit").by("limit", LIMITS),
+    gauge("watchword_rate_limit_clients", "Clients, or mailboxes, whose requests are being counted").by("limit", LIMITS),
     // Passwords.
     gauge("watchword_password_hashing_waiting", "Passwords that wait for a thread"),
     histogram("watchword_password_hashing_wait_seconds", "How long they waited"),
     histogram("watchword_password_hashing_seconds", "How long hashing took then"),
     counter("watchword_password_hashing_refused_total", "Passwords that found the queue full: 503"),
+    counter("watchword_breach_checks_failed_total", "New passwords that were not looked up in the list of breached ones: it was away"),
     // Decisions and the journal.
     counter("watchword_appends_total", "Appends, by what became of them").by("outcome", OUTCOMES),
     histogram("watchword_append_seconds", "Time of an append, with its wait for the writer"),
