@@ -109,11 +109,8 @@ async fn create(
     }
     let password_hash = match &body.password {
         Some(password) => {
-            let password = fields::new_password(
-                password.expose_secret(),
-                app.state.settings.password_min_length,
-                "/password",
-            )?;
+            let min_length = app.state.settings.password_min_length;
+            let password = service.new_password(password.expose_secret(), min_length, "/password").await?;
             Some(service.passwords.hash(&password).await?)
         }
         None => None,
@@ -588,15 +585,15 @@ fn require_token_may_be_made(app: &App, user: &User, full_admin: bool) -> Result
 }
 
 /// The user that a request is about, found for somebody who may touch them.
-struct Target<'a> {
+pub(crate) struct Target<'a> {
     service: &'a Arc<CommandService>,
-    caller: AdminCaller,
-    app_id: AppId,
-    user_id: UserId,
+    pub caller: AdminCaller,
+    pub app_id: AppId,
+    pub user_id: UserId,
 }
 
 #[derive(Deserialize)]
-struct UserSegments {
+pub(crate) struct UserSegments {
     app_id: AppId,
     user_id: Uuid,
 }
@@ -617,7 +614,7 @@ struct SessionSegments {
 }
 
 impl<'a> Target<'a> {
-    async fn new(
+    pub async fn new(
         service: &'a Arc<CommandService>,
         credentials: &Credentials,
         segments: UserSegments,
@@ -633,12 +630,12 @@ impl<'a> Target<'a> {
         Ok(Self { service, caller, app_id, user_id })
     }
 
-    fn context(&self, request: &RequestContext, idempotency: Option<Idempotency>) -> Context {
+    pub fn context(&self, request: &RequestContext, idempotency: Option<Idempotency>) -> Context {
         self.service.context(request, &self.app_id, self.caller.actor.clone(), idempotency)
     }
 
     /// Runs a decision over the user and some sessions.
-    async fn run<T: Send + 'static>(
+    pub async fn run<T: Send + 'static>(
         &self,
         context: Context,
         sessions: &[SessionId],

@@ -1,13 +1,14 @@
-//! Passwords that attackers try first, shipped in the binary.
+//! Passwords that attackers try first, shipped in the binary: packed by `build.rs`, and searched without being unpacked.
 
-use std::collections::HashSet;
 use std::sync::LazyLock;
 
-/// One a line, in lower case. See its first lines for source and licence.
-const LIST: &str = include_str!("../assets/common-passwords.txt");
+use fst::Set;
 
-static COMMON: LazyLock<HashSet<&'static str>> =
-    LazyLock::new(|| LIST.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect());
+/// Those of `assets/common-passwords.txt`, in lower case. See its first lines for source and licence.
+static COMMON: LazyLock<Set<&'static [u8]>> = LazyLock::new(|| {
+    let bytes: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/common-passwords.fst"));
+    Set::new(bytes).expect("the build has made it")
+});
 
 /// Whether the password, given in lower case, is on the list.
 pub(crate) fn is_common(lower_case: &str) -> bool {
@@ -16,13 +17,28 @@ pub(crate) fn is_common(lower_case: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use fst::Streamer;
+
     use super::{COMMON, is_common};
 
     #[test]
     fn knows_the_usual_ones() {
-        assert!(is_common("password") && is_common("12345678") && is_common("qwertyuiop"));
-        assert!(!is_common("correct horse battery staple"));
-        assert!(COMMON.len() > 5000);
-        assert!(COMMON.iter().all(|word| word.to_lowercase() == **word));
+        for common in ["password", "12345678", "qwertyuiop", "trustno1", "iloveyou"] {
+            assert!(is_common(common), "{common}");
+        }
+        for other in ["", "passwor", "password\0", "correct horse battery staple"] {
+            assert!(!is_common(other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn is_large_enough_and_small_enough() {
+        assert!(COMMON.len() >= 10_000, "{}", COMMON.len());
+        assert!(COMMON.as_fst().size() < 90_000, "{} bytes", COMMON.as_fst().size());
+        let mut words = COMMON.stream();
+        while let Some(word) = words.next() {
+            let word = std::str::from_utf8(word).expect("UTF-8");
+            assert_eq!(word.to_lowercase(), word);
+        }
     }
 }

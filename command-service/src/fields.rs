@@ -7,6 +7,7 @@ use http_kit::problem::Problem;
 use serde::{Deserialize, Deserializer};
 use url::Url;
 
+use crate::CommandService;
 use crate::common_passwords::is_common;
 
 const MAX_NAME: usize = 200;
@@ -15,17 +16,33 @@ const MAX_URL: usize = 2048;
 
 /// An address that an account can have.
 pub(crate) fn email(text: &str) -> Result<Email, Problem> {
-    let code = "invalid_email";
-    Email::parse(text).map_err(|error| Problem::new(code).field("/email", code, error.to_string()))
+    named_email(text, "/email")
 }
 
-/// A password that somebody chooses.
-pub(crate) fn new_password(text: &str, min_length: u32, pointer: &str) -> Result<Password, Problem> {
-    let password = Password::new(text);
-    let code = "weak_password";
-    match password.check(min_length, is_common) {
-        Ok(()) => Ok(password),
-        Err(weak) => Err(Problem::new(code).detail(weak.to_string()).field(pointer, code, weak.to_string())),
+/// The same in another member.
+pub(crate) fn named_email(text: &str, pointer: &str) -> Result<Email, Problem> {
+    let code = "invalid_email";
+    Email::parse(text).map_err(|error| Problem::new(code).field(pointer, code, error.to_string()))
+}
+
+impl CommandService {
+    /// A password that somebody chooses. `min_length` counts characters.
+    pub(crate) async fn new_password(
+        &self,
+        text: &str,
+        min_length: u32,
+        pointer: &str,
+    ) -> Result<Password, Problem> {
+        let weak = |why: String| {
+            let code = "weak_password";
+            Problem::new(code).detail(why.clone()).field(pointer, code, why)
+        };
+        let password = Password::new(text);
+        password.check(min_length, is_common).map_err(|error| weak(error.to_string()))?;
+        if self.breaches.know(&password).await {
+            return Err(weak("the password is known from a breach of another service".to_owned()));
+        }
+        Ok(password)
     }
 }
 

@@ -4,14 +4,19 @@
 //! that loads, decides, appends and tries again. It answers from what was committed, so that a repeated request
 //! with the same `Idempotency-Key` gets the same answer.
 
+mod admin_password_reset;
 mod admin_users;
 mod answers;
 mod api_keys;
 mod apps;
 pub mod bootstrap;
+mod breached_passwords;
 mod common_passwords;
 pub mod dispatch;
+mod email_change;
+mod email_verification;
 mod entitled;
+mod exchange;
 mod fields;
 mod housekeeping;
 mod introspection;
@@ -19,9 +24,17 @@ mod jwks;
 pub mod locate;
 mod login;
 mod logout;
+mod magic_link;
+mod magic_link_verify;
+mod mailed;
 mod me;
+mod page;
+mod page_texts;
 mod pages;
+mod password_change;
 pub mod password_hashing;
+mod password_reset;
+mod proven;
 mod refresh;
 mod register;
 pub mod relay;
@@ -41,8 +54,10 @@ use http_kit::limits::{RateClass, RateLimits};
 use http_kit::request::RequestContext;
 use http_kit::token::DerivedTokens;
 use schemas::envelope::Actor;
+use url::Url;
 use utoipa_axum::router::OpenApiRouter;
 
+use crate::breached_passwords::BreachedPasswords;
 use crate::dispatch::{Context, Dispatcher};
 use crate::locate::LocateUser;
 use crate::login::UnknownEmails;
@@ -82,6 +97,8 @@ pub struct Settings {
     pub lockout: LockoutPolicy,
     /// How many sessions a user may have at a time. With one more the oldest ends.
     pub sessions: NonZeroUsize,
+    /// Where a list of breached passwords is asked: `<this>/<5 hexadecimal digits>`. None: it is not asked.
+    pub breached_passwords: Option<Url>,
 }
 
 /// The service: its parts, and what is made from them.
@@ -114,6 +131,8 @@ pub struct CommandService {
     pub settings: Settings,
     /// Counts failed logins at addresses that nobody has.
     pub(crate) unknown_emails: UnknownEmails,
+    /// Passwords that other services have lost.
+    pub(crate) breaches: BreachedPasswords,
 }
 
 impl CommandService {
@@ -136,6 +155,7 @@ impl CommandService {
             dispatcher: Dispatcher::new(repository.clone(), clock.clone()),
             signing: Signing::new(key_store.clone(), access_tokens.clone()),
             unknown_emails: UnknownEmails::default(),
+            breaches: BreachedPasswords::new(settings.breached_passwords.clone()),
             repository,
             clock,
             key_store,
@@ -170,9 +190,20 @@ impl CommandService {
 
     /// All routes of the service, ready to be merged with those of others.
     pub fn router(self: Arc<Self>) -> OpenApiRouter<()> {
-        let guessable = OpenApiRouter::new().merge(register::routes()).merge(login::routes());
+        let guessable = OpenApiRouter::new()
+            .merge(register::routes())
+            .merge(login::routes())
+            .merge(password_change::routes())
+            .merge(exchange::routes());
         guessable
             .layer(self.limits.layer(RateClass::Credentials))
+            // Those that mails answer are limited by address and mailbox, see `mailed.rs`.
+            .merge(magic_link::routes())
+            .merge(magic_link_verify::routes())
+            .merge(email_verification::routes())
+            .merge(email_change::routes())
+            .merge(password_reset::routes())
+            .merge(page::routes())
             .merge(refresh::routes())
             .merge(logout::routes())
             .merge(me::routes())
@@ -181,6 +212,7 @@ impl CommandService {
             .merge(jwks::routes())
             .merge(apps::routes())
             .merge(admin_users::routes())
+            .merge(admin_password_reset::routes())
             .merge(api_keys::routes())
             .merge(signing_keys::routes())
             .with_state(self)

@@ -134,11 +134,11 @@ impl CommandService {
         let policy = self.settings.lockout;
         for _ in 0..MAX_CHECKS {
             let lockout = self.repository.load::<Lockout>(&attempt.user_id).await?;
-            lockout.state.require_open(context.at).map_err(|locked| too_many(policy, locked, context.at))?;
+            locked_out(&lockout.state, policy, context.at)?;
             let user = self.repository.load::<User>(&attempt.user_id).await?;
             let hash = user.state.password_hash.clone();
             if !self.passwords.verify(attempt.password, hash.as_ref()).await? {
-                return Err(self.record_failure(attempt, context).await);
+                return Err(self.record_failure(attempt.user_id, context).await);
             }
             let Some(old) = hash else { return Err(Problem::internal("a password matched no hash")) };
             let new = if self.passwords.is_outdated(&old) {
@@ -175,8 +175,7 @@ impl CommandService {
         let reads =
             vec![StreamRef::App(app_id.clone()), StreamRef::User(user_id), StreamRef::Lockout(user_id)];
         let decide = move |work: &mut Work| {
-            let lockout = work.get::<Lockout>(&user_id);
-            lockout.require_open(at).map_err(|locked| NotIn::Refused(too_many(policy, locked, at)))?;
+            locked_out(work.get::<Lockout>(&user_id), policy, at).map_err(NotIn::Refused)?;
             let user = work.get::<User>(&user_id);
             if !user.is_of(&app_id) || user.password_hash.as_ref() != Some(&old) {
                 return Err(NotIn::HashChanged);
@@ -208,9 +207,9 @@ impl CommandService {
 
     /// The failure is in the log before anybody hears of it, and under no idempotency key: a guess at an address that
     /// nobody has leaves nothing under its key, and a second request with the same key would tell the two apart.
-    async fn record_failure(&self, attempt: &Attempt<'_>, context: Context) -> Problem {
+    pub(crate) async fn record_failure(&self, user_id: UserId, context: Context) -> Problem {
         let context = Context { idempotency: None, ..context };
-        let (user_id, policy, at) = (attempt.user_id, self.settings.lockout, context.at);
+        let (policy, at) = (self.settings.lockout, context.at);
         let decide = move |work: &mut Work| {
             let command = LockoutCommand::RecordFailure { user_id, policy, at };
             work.execute::<Lockout>(&user_id, command).map_err(|locked| too_many(policy, locked, at))
@@ -251,8 +250,13 @@ impl CommandService {
     }
 }
 
+/// 429 while an account is locked.
+pub(crate) fn locked_out(lockout: &Lockout, policy: LockoutPolicy, at: Timestamp) -> Result<(), Problem> {
+    lockout.require_open(at).map_err(|locked| too_many(policy, locked, at))
+}
+
 /// The settings of the app, if it lets this person in.
-fn may_enter(app: &App, user: &User) -> Result<domain::AppSettings, Problem> {
+pub(crate) fn may_enter(app: &App, user: &User) -> Result<domain::AppSettings, Problem> {
     require_active(app)?;
     if user.banned {
         return Err(Problem::new("user_banned"));

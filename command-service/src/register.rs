@@ -1,4 +1,5 @@
-//! Registration: an account, the claim on its address, and the first session in one append.
+//! Registration: an account, the claim on its address, and the first session or the mail that verifies the address, in one
+//! append.
 
 use std::sync::Arc;
 
@@ -7,11 +8,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use domain::app::App;
 use domain::session::{LoginMethod, Session, SessionCommand};
-use domain::settings::Registration;
-use domain::user::{RegistrationMethod, User, UserCommand};
+use domain::settings::{AppSettings, Delivery, Registration};
+use domain::user::{MailboxCommand, RegistrationMethod, ResetReason, User, UserCommand};
 use domain::{AppId, Email, SessionId, StreamId, UserId};
 use event_store::lookup::session_claim;
 use http_kit::extract::{AppScope, Body};
+use http_kit::limits::RateClass;
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
 use schemas::envelope::Actor;
@@ -24,9 +26,10 @@ use utoipa_axum::routes;
 
 use crate::CommandService;
 use crate::answers::{Done, Link, TokensBody, require_active};
-use crate::dispatch::{Committed, DispatchError, StreamRef};
+use crate::dispatch::{Committed, Context, DispatchError, StreamRef, Work};
 use crate::fields;
 use crate::login::even_out;
+use crate::mailed::of_this_body;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new()
@@ -67,7 +70,9 @@ pub(crate) struct VerificationSent {
 
 /// Make an account and log in to it.
 ///
-/// Apps with `require_verified_email` answer 202 whether or not the address was taken, and log nobody in.
+/// Apps with `require_verified_email` answer 202 whether or not the address was taken, and log nobody in. A mail goes to the
+/// address: to verify it, or to tell its owner that somebody tried to register. Apps with `delivery: "app"` ask for the token
+/// with `POST …/auth/email-verification/request`.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/register", tag = "auth", operation_id = "register",
     params(("app_id" = String, Path, description = "The app")), request_body = NewAccount,
     responses((status = 201, description = "The account's first tokens", body = TokensBody),
@@ -85,9 +90,9 @@ pub(crate) async fn register(
     let started = Instant::now();
     let app = service.authenticator.app(&app_id).await?;
     let settings = &app.state.settings;
-    // What is kept under a key tells a second request with another body that the address was free. Where that must not
-    // be known there is nothing to keep: the answer is the same every time.
-    let idempotency = idempotency.filter(|_| !settings.require_verified_email);
+    // What is kept under a key would tell a second request with another body that the address was free.
+    let idempotency =
+        if settings.require_verified_email { idempotency.map(of_this_body) } else { idempotency };
     let context = service.context(&request, &app_id, Actor::anonymous(), idempotency);
     if let Some(done) = service.dispatcher.replayed::<(), Problem>(&context).await? {
         return service.registered(&app_id, &done).await;
@@ -96,9 +101,13 @@ pub(crate) async fn register(
         return Err(Problem::new("registration_closed"));
     }
     let email = fields::email(&body.email)?;
-    let password =
-        fields::new_password(body.password.expose_secret(), settings.password_min_length, "/password")?;
+    let password = body.password.expose_secret();
+    let password = service.new_password(password, settings.password_min_length, "/password").await?;
     let profile = fields::profile(body.name, body.phone, body.avatar_url)?;
+    if settings.require_verified_email {
+        service.limits.check(RateClass::Mail, request.address).map_err(Problem::rate_limited)?;
+        service.limits.check_mailbox(&app_id, &email).map_err(Problem::rate_limited)?;
+    }
     // Spent whether or not the address is taken, so that the time tells nothing.
     let password_hash = service.passwords.hash(&password).await?;
     if service.is_taken(&app_id, &email).await? {
@@ -106,14 +115,15 @@ pub(crate) async fn register(
         if let Some(done) = service.dispatcher.replayed::<(), Problem>(&context).await? {
             return service.registered(&app_id, &done).await;
         }
-        return taken(settings.require_verified_email, started).await;
+        return service.taken(&app_id, settings, email, context, &request, started).await;
     }
 
     let user_id = UserId(service.clock.new_id());
     let session_id = SessionId(service.clock.new_id());
     let claim = service.lookup.email_claim(&app_id, &email);
     let (at, id, client) = (context.at, app_id.clone(), request.client.clone());
-    let decide = move |work: &mut crate::dispatch::Work| {
+    let (after, address) = (context.clone(), email.clone());
+    let decide = move |work: &mut Work| {
         let app = work.get::<App>(&id);
         require_active(app)?;
         let settings = app.settings.clone();
@@ -134,6 +144,12 @@ pub(crate) async fn register(
         work.execute::<User>(&user_id, register).map_err(Problem::internal)?;
         work.take(claim.clone(), &StreamId::user(user_id));
         if settings.require_verified_email {
+            let (delivery, ttl) = (settings.delivery, settings.email_verification_ttl);
+            // Where the app sends its mails it has to ask for the token: it is in no answer to this.
+            if delivery == Delivery::Platform {
+                let verify = MailboxCommand::RequestEmailVerification { delivery, ttl, at };
+                work.execute::<User>(&user_id, verify.into()).map_err(Problem::internal)?;
+            }
             return Ok(());
         }
         let start = SessionCommand::Start {
@@ -158,22 +174,48 @@ pub(crate) async fn register(
             }
             service.registered(&app_id, &done).await
         }
-        Err(DispatchError::ClaimTaken { .. }) => taken(settings.require_verified_email, started).await,
+        Err(DispatchError::ClaimTaken { .. }) => {
+            service.taken(&app_id, settings, address, after, &request, started).await
+        }
         Err(error) => Err(error.into()),
     }
 }
 
-async fn taken(uniform: bool, started: Instant) -> Result<Response, Problem> {
-    if uniform {
+impl CommandService {
+    /// Tells whoever has the address by mail, where nobody else may know.
+    async fn taken(
+        &self,
+        app_id: &AppId,
+        settings: &AppSettings,
+        email: Email,
+        context: Context,
+        request: &RequestContext,
+        started: Instant,
+    ) -> Result<Response, Problem> {
+        if !settings.require_verified_email {
+            let problem = Problem::new("email_taken");
+            return Err(problem.field("/email", "email_taken", "this address belongs to another account"));
+        }
+        if settings.delivery == Delivery::Platform
+            && let Some(user_id) = self.locate.locate(app_id, &email).await?
+        {
+            let (app_id, client, at) = (app_id.clone(), request.client.clone(), context.at);
+            let (delivery, ttl) = (settings.delivery, settings.password_reset_ttl);
+            let decide = move |work: &mut Work| {
+                let user = work.get::<User>(&user_id);
+                if !user.is_of(&app_id) || user.banned || user.email.as_ref() != Some(&email) {
+                    return Ok(());
+                }
+                let (reason, client) = (ResetReason::AddressTaken, client.clone());
+                let tell = MailboxCommand::RequestPasswordReset { reason, delivery, ttl, client, at };
+                work.execute::<User>(&user_id, tell.into()).map_err(Problem::internal)
+            };
+            self.dispatcher.run(context, vec![StreamRef::User(user_id)], decide).await?;
+        }
         even_out(started).await;
         Ok(Done::accepted(VerificationSent { status: "verification_sent" }))
-    } else {
-        let problem = Problem::new("email_taken");
-        Err(problem.field("/email", "email_taken", "this address belongs to another account"))
     }
-}
 
-impl CommandService {
     /// A look ahead that saves making a data key for nobody. The claim itself is taken in the append.
     async fn is_taken(&self, app_id: &AppId, email: &Email) -> Result<bool, Problem> {
         let claim = self.lookup.email_claim(app_id, email);

@@ -34,6 +34,12 @@ use crate::{CommandService, Parts, Settings};
 mod admin;
 #[path = "cookies_tests.rs"]
 mod cookies;
+#[path = "magic_link_tests.rs"]
+mod magic_link;
+#[path = "mailbox_tests.rs"]
+mod mailbox;
+#[path = "page_tests.rs"]
+mod page;
 
 const PASSWORD: &str = "correct horse battery";
 
@@ -53,6 +59,8 @@ struct Answer {
     status: StatusCode,
     headers: http::HeaderMap,
     body: Value,
+    /// The body as it came.
+    page: String,
 }
 
 impl Answer {
@@ -71,6 +79,10 @@ impl World {
     }
 
     async fn with_params(params: &str) -> Self {
+        Self::with(params, RateSettings { enabled: false, ..RateSettings::default() }).await
+    }
+
+    async fn with(params: &str, limits: RateSettings) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let clock = Arc::new(FixedClock::new(Timestamp::from_second(1_800_000_000).expect("in range")));
         let journal = SqliteJournal::open(&dir.path().join("journal.db")).await.expect("opens");
@@ -97,10 +109,14 @@ impl World {
             tokens,
             access_tokens,
             authenticator,
-            limits: Arc::new(RateLimits::new(&RateSettings { enabled: false, ..RateSettings::default() })),
+            limits: Arc::new(RateLimits::new(&limits)),
             locate: Arc::new(JournalClaims::new(journal.clone(), lookup)),
             passwords: PasswordHashing::start(&hashing).expect("valid"),
-            settings: Settings { lockout: LockoutPolicy::default(), sessions: SESSIONS },
+            settings: Settings {
+                lockout: LockoutPolicy::default(),
+                sessions: SESSIONS,
+                breached_passwords: None,
+            },
         });
         let key = service.bootstrap().await.expect("bootstraps").expect("a first key");
         let edge = Edge::new(repository, clock.clone(), keys.instance_key(), vec![]);
@@ -114,7 +130,8 @@ impl World {
         let (parts, body) = response.into_parts();
         let bytes = axum::body::to_bytes(body, 1 << 20).await.expect("a body");
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Answer { status: parts.status, headers: parts.headers, body }
+        let page = String::from_utf8(bytes.to_vec()).expect("UTF-8");
+        Answer { status: parts.status, headers: parts.headers, body, page }
     }
 
     async fn call(&self, method: &str, path: &str, bearer: Option<&str>, body: Option<Value>) -> Answer {
@@ -165,6 +182,44 @@ impl World {
     async fn events(&self, name: &str) -> usize {
         let all = self.journal.read_all(0, 100_000).await.expect("reads");
         all.iter().filter(|event| event.name == name).count()
+    }
+
+    /// The token that the newest event of this name has made: what a mail would carry.
+    async fn token(&self, name: &str) -> String {
+        let all = self.journal.read_all(0, 100_000).await.expect("reads");
+        let newest = all.iter().rfind(|event| event.name == name).unwrap_or_else(|| panic!("no {name}"));
+        let event = self.service.repository.decode(newest).await.expect("decodes");
+        self.service.tokens.of_event(&event).expect("it makes a token")
+    }
+
+    /// A form as a browser sends it.
+    async fn form(&self, route: &str, body: &str) -> Answer {
+        let request = Request::post(format!("/v1/apps/default/auth/{route}"))
+            .header("content-type", "application/x-www-form-urlencoded")
+            .header("accept", "text/html,application/xhtml+xml,*/*;q=0.8")
+            .body(Body::from(body.to_owned()));
+        self.send(request.expect("a request")).await
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.call("GET", &format!("/v1/apps/default/auth/{path}"), None, None).await
+    }
+
+    /// With the platform's key.
+    async fn by_platform(&self, method: &str, path: &str, body: Option<Value>) -> Answer {
+        self.call(method, path, Some(self.key.expose_secret()), body).await
+    }
+
+    /// An API key of the default app.
+    async fn api_key(&self, permissions: &[&str]) -> String {
+        let body = json!({"name": "server", "permissions": permissions});
+        let made = self.by_platform("POST", "/v1/apps/default/admin/api-keys", Some(body)).await;
+        assert_eq!(made.status, 201, "{}", made.body);
+        made.text("key")
+    }
+
+    async fn all_events(&self) -> usize {
+        self.journal.read_all(0, 100_000).await.expect("reads").len()
     }
 
     async fn set(&self, settings: Value) {

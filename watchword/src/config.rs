@@ -25,8 +25,8 @@ use url::Url;
 
 pub use self::keys::{KEYS, variable};
 use self::parse::{
-    POSITIVE, argon2_cost, batch, collector, location, log_directives, log_format, networks, non_empty,
-    not_yet, on_or_off, parsed, positive, public_url, rate, share, storage,
+    POSITIVE, argon2_cost, batch, collector, list_url, location, log_directives, log_format, networks,
+    non_empty, not_yet, on_or_off, parsed, positive, public_url, rate, share, storage,
 };
 use self::stores::journal_and_keys;
 use self::values::Values;
@@ -74,6 +74,8 @@ pub struct Config {
     pub shutdown_timeout: Duration,
     pub limits: RateSettings,
     pub lockout: LockoutPolicy,
+    /// None: no such list is asked.
+    pub breached_passwords: Option<Url>,
     /// None: there is no bus.
     pub nats: Option<Nats>,
     /// None: there are no traces.
@@ -128,6 +130,8 @@ impl Config {
         let limits = RateSettings {
             enabled: values.take("rate_limits", on_or_off)?.unwrap_or(limits.enabled),
             credentials: values.take("limits.credentials", rate)?.unwrap_or(limits.credentials),
+            mail: values.take("limits.mail", rate)?.unwrap_or(limits.mail),
+            mailbox: values.take("limits.mailbox", rate)?.unwrap_or(limits.mailbox),
             general: values.take("limits.general", rate)?.unwrap_or(limits.general),
         };
         let lockout = LockoutPolicy::default();
@@ -174,6 +178,7 @@ impl Config {
             ),
             limits,
             lockout,
+            breached_passwords: values.take("breached_passwords_url", list_url)?.flatten(),
             nats: nats(values)?,
             traces: traces(values)?,
             requests_in_flight: values

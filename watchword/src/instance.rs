@@ -257,6 +257,7 @@ impl Instance {
                 settings: command_service::Settings {
                     lockout: config.lockout,
                     sessions: config.sessions_of_a_user,
+                    breached_passwords: config.breached_passwords.clone(),
                 },
             });
             bootstrap(config, &service).await?;

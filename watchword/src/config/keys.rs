@@ -70,6 +70,12 @@ pub static KEYS: &[Key] = &[
     key("rate_limits", "on", "on; off for load tests only"),
     key("shutdown_timeout", "10", "seconds that requests have to end after SIGTERM"),
     key("limits.credentials", "60/60", "requests per seconds of one address to login, register and the like"),
+    key(
+        "limits.mail",
+        "20/60",
+        "requests per seconds of one address for mails; an app's own server, with its API key, has no such limit",
+    ),
+    key("limits.mailbox", "5/600", "requests per seconds for mails to one mailbox, whoever asks"),
     key("limits.general", "1200/60", "requests per seconds of one address to all other routes"),
     key("limits.in_flight", "4096", "requests answered at the same time; more are told 503"),
     key("limits.event_streams", "256", "live streams of events open at the same time; more are told 503"),
@@ -107,6 +113,12 @@ pub static KEYS: &[Key] = &[
     ),
     key("lockout.longest_lock", "900", "seconds of an account's longest lock"),
     key("cache.aggregates", "100000", "apps, users and sessions kept in memory"),
+    key(
+        "breached_passwords_url",
+        "",
+        "a list of passwords known from breaches, asked for new ones by the first 5 digits of their SHA-1 hash, such as \
+         https://api.pwnedpasswords.com/range/",
+    ),
     key("password_hashing.threads", "", "password hashes computed at a time [default: one for each core]"),
     key(
         "password_hashing.queue",

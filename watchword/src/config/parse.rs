@@ -71,6 +71,20 @@ pub(super) fn collector(text: &str) -> Result<Option<Url>, String> {
     Ok(Some(url))
 }
 
+/// Empty: there is none.
+pub(super) fn list_url(text: &str) -> Result<Option<Url>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let url = Url::parse(text).map_err(|e| format!("{text:?} is not a URL: {e}"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.query().is_some() || url.fragment().is_some() {
+        return Err(
+            "give an http or https URL without a query, such as https://list.example.com/range/".to_owned()
+        );
+    }
+    Ok(Some(url))
+}
+
 pub(super) fn share(text: &str) -> Result<f64, String> {
     match parsed::<f64>("a number from 0 to 1, such as 0.1")(text)? {
         share if (0.0..=1.0).contains(&share) => Ok(share),

@@ -1,0 +1,181 @@
+//! Showing that an address is one's own: whoever reads its mail confirms it.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::{get, post};
+use domain::AppId;
+use domain::app::App;
+use domain::user::{MailboxCommand, User};
+use event_store::Idempotency;
+use http_kit::answers::UserBody;
+use http_kit::cookies::Credentials;
+use http_kit::extract::{AppScope, FormOrJson, Params};
+use http_kit::problem::Problem;
+use http_kit::request::RequestContext;
+use http_kit::token::TokenPurpose;
+use schemas::envelope::Actor;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::CommandService;
+use crate::answers::{Done, require_active};
+use crate::dispatch::{StreamRef, Work};
+use crate::fields;
+use crate::mailed::{MailRequest, MailRequested, Mailbox};
+use crate::page::{AsPage, LinkToken, Purpose};
+use crate::proven::token_problem;
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    let mut router = OpenApiRouter::new()
+        .routes(routes!(page))
+        .routes(routes!(request))
+        .routes(routes!(confirm))
+        .route("/auth/email-verification", get(page));
+    for scope in ["/v1/apps/{app_id}/auth", "/auth"] {
+        router = router
+            .route(&format!("{scope}/email-verification/resend"), post(request))
+            .route(&format!("{scope}/verify-email"), post(confirm));
+    }
+    router
+        .route("/auth/email-verification/request", post(request))
+        .route("/auth/email-verification/confirm", post(confirm))
+}
+
+/// A token from a mail.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MailedToken {
+    /// What the mail's link carries.
+    #[schema(example = "wwv_…")]
+    pub token: String,
+}
+
+/// The account as it is now.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Confirmed {
+    pub user: UserBody,
+}
+
+/// Ask for a mail to verify an address with.
+///
+/// The answer is the same whether or not anybody has the address, and whether or not it is verified already.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/email-verification/request", tag = "email",
+    operation_id = "request_email_verification",
+    params(("app_id" = String, Path, description = "The app")),
+    request_body(content((Mailbox = "application/json"), (Mailbox = "application/x-www-form-urlencoded"))),
+    security((), ("api_key" = [])),
+    responses((status = 202, description = "A mail is sent if somebody has the address and has yet to verify it",
+            body = MailRequested),
+        (status = 422, description = "`invalid_email`")))]
+pub(crate) async fn request(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    request: RequestContext,
+    credentials: Credentials,
+    as_page: AsPage,
+    FormOrJson { value: body, idempotency }: FormOrJson<Mailbox>,
+) -> Result<Response, Problem> {
+    let asked = service.request_email_verification(&app_id, &request, &credentials, &body, idempotency).await;
+    service.after_request(&app_id, as_page, Purpose::EmailVerification, asked).await
+}
+
+/// The page to verify an address on.
+#[utoipa::path(get, path = "/v1/apps/{app_id}/auth/email-verification", tag = "pages",
+    operation_id = "email_verification_page",
+    params(("app_id" = String, Path, description = "The app"), LinkToken),
+    responses((status = 200, description = "A button", body = String, content_type = "text/html"),
+        (status = 400, description = "A page saying that the link is good for nothing", body = String, content_type = "text/html")))]
+pub(crate) async fn page(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    Params(LinkToken { token }): Params<LinkToken>,
+) -> Result<Response, Problem> {
+    let app = service.authenticator.app(&app_id).await?;
+    let pages = service.pages(&app.state);
+    let at = service.clock.now();
+    Ok(match service.one_time_token(&app_id, TokenPurpose::EmailVerification, &token).await {
+        Ok((known, user)) if user.state.verification.get(known.generation, at).is_some() => {
+            pages.ask(Purpose::EmailVerification, &token, None)
+        }
+        Ok(_) => pages.dead(Purpose::EmailVerification, &token),
+        Err(problem) => pages.refused(Purpose::EmailVerification, &token, problem),
+    })
+}
+
+/// Verify an address.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/email-verification/confirm", tag = "email",
+    operation_id = "confirm_email_verification",
+    params(("app_id" = String, Path, description = "The app")),
+    request_body(content((MailedToken = "application/json"), (MailedToken = "application/x-www-form-urlencoded"))),
+    responses((status = 200, description = "The account; a browser's form is answered by a page", body = Confirmed),
+        (status = 400, description = "`invalid_or_expired_token`"),
+        (status = 403, description = "`user_banned`, `app_disabled`"),
+        (status = 422, description = "`idempotency_key_reused`")))]
+pub(crate) async fn confirm(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    request: RequestContext,
+    as_page: AsPage,
+    FormOrJson { value: body, idempotency }: FormOrJson<MailedToken>,
+) -> Result<Response, Problem> {
+    let done = service.verify_email(&app_id, &request, &body.token, idempotency).await;
+    service.after_use(&app_id, as_page, Purpose::EmailVerification, &body.token, done).await
+}
+
+impl CommandService {
+    async fn request_email_verification(
+        &self,
+        app_id: &AppId,
+        request: &RequestContext,
+        credentials: &Credentials,
+        body: &Mailbox,
+        idempotency: Option<Idempotency>,
+    ) -> Result<MailRequested, Problem> {
+        let asked = MailRequest::new(self, app_id, request, credentials, idempotency).await?;
+        let email = fields::email(&body.email)?;
+        let known = asked.locate(&email).await?;
+        let recipient = known.map(|user_id| (user_id, asked.recipient(user_id, &email)));
+        let (app_id, at) = (app_id.clone(), asked.context().at);
+        let mut reads = vec![StreamRef::App(app_id.clone())];
+        reads.extend(known.map(StreamRef::User));
+        let decide = move |work: &mut Work| {
+            let app = work.get::<App>(&app_id);
+            require_active(app)?;
+            let (delivery, ttl) = (app.settings.delivery, app.settings.email_verification_ttl);
+            let Some((user_id, recipient)) = &recipient else { return Ok(()) };
+            if !recipient.is_there(work)? {
+                return Ok(());
+            }
+            let command = MailboxCommand::RequestEmailVerification { delivery, ttl, at };
+            work.execute::<User>(user_id, command.into()).map_err(Problem::internal)
+        };
+        asked.run(reads, decide).await
+    }
+
+    async fn verify_email(
+        &self,
+        app_id: &AppId,
+        request: &RequestContext,
+        token: &str,
+        idempotency: Option<Idempotency>,
+    ) -> Result<Response, Problem> {
+        self.authenticator.app(app_id).await?;
+        let (token, _) = self.one_time_token(app_id, TokenPurpose::EmailVerification, token).await?;
+        let (user_id, generation) = (token.user_id, token.generation);
+        let context = self.context(request, app_id, Actor::user(user_id), idempotency);
+        let (app_id, at) = (app_id.clone(), context.at);
+        let reads = vec![StreamRef::App(app_id.clone()), StreamRef::User(user_id)];
+        let decide = move |work: &mut Work| {
+            require_active(work.get::<App>(&app_id))?;
+            let command = MailboxCommand::VerifyEmail { generation, at };
+            work.execute::<User>(&user_id, command.into()).map_err(token_problem)
+        };
+        let done = self.dispatcher.run(context, reads, decide).await?;
+        let user = self.repository.load::<User>(&user_id).await?;
+        Ok(Done::ok(done.position, Confirmed { user: UserBody::of(&user.state) }))
+    }
+}

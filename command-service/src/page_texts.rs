@@ -1,0 +1,176 @@
+//! What the pages say, in each language.
+
+use domain::branding::Locale;
+
+use crate::page::Purpose;
+
+/// The texts of a language. `{product}` and `{n}` are filled in.
+pub(crate) struct Texts {
+    magic_link: PurposeTexts,
+    email_verification: PurposeTexts,
+    email_change: PurposeTexts,
+    password_reset: PurposeTexts,
+    pub dead_title: &'static str,
+    pub dead: &'static str,
+    pub send_again: &'static str,
+    pub sent_title: &'static str,
+    pub sent: &'static str,
+    pub refused_title: &'static str,
+    pub password_label: &'static str,
+    pub password_hint: &'static str,
+    pub weak_password: &'static str,
+    pub email_label: &'static str,
+    pub email_hint: &'static str,
+    rate_limited: &'static str,
+    registration_closed: &'static str,
+    user_banned: &'static str,
+    email_taken: &'static str,
+    invalid_email: &'static str,
+    otherwise: &'static str,
+}
+
+/// What is said on the pages of one purpose.
+pub(crate) struct PurposeTexts {
+    pub title: &'static str,
+    pub ask: &'static str,
+    pub button: &'static str,
+    pub done_title: &'static str,
+    pub done: &'static str,
+    pub again: &'static str,
+}
+
+/// The texts of a language.
+pub(crate) fn texts(locale: Locale) -> &'static Texts {
+    match locale {
+        Locale::En => &ENGLISH,
+        Locale::De => &GERMAN,
+    }
+}
+
+impl Texts {
+    pub fn of(&self, purpose: Purpose) -> &PurposeTexts {
+        match purpose {
+            Purpose::MagicLink => &self.magic_link,
+            Purpose::EmailVerification => &self.email_verification,
+            Purpose::EmailChange => &self.email_change,
+            Purpose::PasswordReset => &self.password_reset,
+        }
+    }
+
+    /// What a person can make of a refusal.
+    pub fn refusal(&self, code: &str) -> &'static str {
+        match code {
+            "rate_limited" | "overloaded" => self.rate_limited,
+            "registration_closed" => self.registration_closed,
+            "user_banned" | "app_disabled" => self.user_banned,
+            "email_taken" => self.email_taken,
+            "invalid_email" => self.invalid_email,
+            _ => self.otherwise,
+        }
+    }
+}
+
+static ENGLISH: Texts = Texts {
+    magic_link: PurposeTexts {
+        title: "Log in",
+        ask: "Press the button to log in to {product}.",
+        button: "Log in",
+        done_title: "You are logged in",
+        done: "You can go back to {product}.",
+        again: "You can have a new one sent to the same address.",
+    },
+    email_verification: PurposeTexts {
+        title: "Confirm your email address",
+        ask: "Press the button to confirm that this email address is yours, and that you made an account at {product}.",
+        button: "Confirm the address",
+        done_title: "Your email address is confirmed",
+        done: "You can go back to {product}.",
+        again: "Enter your email address to be sent a new one.",
+    },
+    email_change: PurposeTexts {
+        title: "Confirm your new email address",
+        ask: "Press the button to use this email address for your account at {product} from now on.",
+        button: "Use this address",
+        done_title: "Your email address was changed",
+        done: "Use it from now on to log in to {product}. On other devices you have to log in again.",
+        again: "Log in and ask for the change once more.",
+    },
+    password_reset: PurposeTexts {
+        title: "Choose a new password",
+        ask: "This is for your account at {product}. You will be logged out everywhere.",
+        button: "Save the password",
+        done_title: "Your password was changed",
+        done: "Log in to {product} with it.",
+        again: "Enter your email address to be sent a new one.",
+    },
+    dead_title: "This link is not valid any more",
+    dead: "It has expired, or it was used already.",
+    send_again: "Send a new link",
+    sent_title: "Look at your mail",
+    sent: "If there is something to send to this address, it is on its way. Look into the spam folder, too.",
+    refused_title: "That did not work",
+    password_label: "New password",
+    password_hint: "At least {n} characters. A few words in a row make a good password.",
+    weak_password: "This password is too short or too well known. Choose another one.",
+    email_label: "Email address",
+    email_hint: "The one of your account.",
+    rate_limited: "There were too many tries. Wait a few minutes and try again.",
+    registration_closed: "There is no account of this email address, and no new accounts can be made.",
+    user_banned: "This account cannot be used. Ask the people who run it.",
+    email_taken: "This email address belongs to another account.",
+    invalid_email: "This is not an email address. Go back and enter it again.",
+    otherwise: "Go back and try again.",
+};
+
+static GERMAN: Texts = Texts {
+    magic_link: PurposeTexts {
+        title: "Anmelden",
+        ask: "Drücken Sie den Knopf, um sich bei {product} anzumelden.",
+        button: "Anmelden",
+        done_title: "Sie sind angemeldet",
+        done: "Sie können zu {product} zurückkehren.",
+        again: "Sie können sich einen neuen an dieselbe Adresse schicken lassen.",
+    },
+    email_verification: PurposeTexts {
+        title: "E-Mail-Adresse bestätigen",
+        ask: "Drücken Sie den Knopf, um zu bestätigen, dass diese E-Mail-Adresse Ihnen gehört und dass Sie ein Konto bei \
+              {product} angelegt haben.",
+        button: "Adresse bestätigen",
+        done_title: "Ihre E-Mail-Adresse ist bestätigt",
+        done: "Sie können zu {product} zurückkehren.",
+        again: "Geben Sie Ihre E-Mail-Adresse ein, um einen neuen zu erhalten.",
+    },
+    email_change: PurposeTexts {
+        title: "Neue E-Mail-Adresse bestätigen",
+        ask: "Drücken Sie den Knopf, um diese E-Mail-Adresse von nun an für Ihr Konto bei {product} zu verwenden.",
+        button: "Diese Adresse verwenden",
+        done_title: "Ihre E-Mail-Adresse wurde geändert",
+        done: "Melden Sie sich von nun an damit bei {product} an. Auf anderen Geräten müssen Sie sich neu anmelden.",
+        again: "Melden Sie sich an und beantragen Sie die Änderung noch einmal.",
+    },
+    password_reset: PurposeTexts {
+        title: "Neues Passwort wählen",
+        ask: "Es gilt für Ihr Konto bei {product}. Sie werden überall abgemeldet.",
+        button: "Passwort speichern",
+        done_title: "Ihr Passwort wurde geändert",
+        done: "Melden Sie sich damit bei {product} an.",
+        again: "Geben Sie Ihre E-Mail-Adresse ein, um einen neuen zu erhalten.",
+    },
+    dead_title: "Dieser Link ist nicht mehr gültig",
+    dead: "Er ist abgelaufen oder wurde schon benutzt.",
+    send_again: "Neuen Link schicken",
+    sent_title: "Sehen Sie in Ihre E-Mails",
+    sent: "Wenn es an diese Adresse etwas zu schicken gibt, ist es unterwegs. Sehen Sie auch im Spam-Ordner nach.",
+    refused_title: "Das hat nicht geklappt",
+    password_label: "Neues Passwort",
+    password_hint: "Mindestens {n} Zeichen. Ein paar Wörter hintereinander sind ein gutes Passwort.",
+    weak_password: "Dieses Passwort ist zu kurz oder zu bekannt. Wählen Sie ein anderes.",
+    email_label: "E-Mail-Adresse",
+    email_hint: "Die Ihres Kontos.",
+    rate_limited: "Das waren zu viele Versuche. Warten Sie ein paar Minuten und versuchen Sie es noch einmal.",
+    registration_closed: "Zu dieser E-Mail-Adresse gibt es kein Konto, und neue können nicht angelegt werden.",
+    user_banned: "Dieses Konto kann nicht benutzt werden. Fragen Sie die Betreiber.",
+    email_taken: "Diese E-Mail-Adresse gehört zu einem anderen Konto.",
+    invalid_email: "Das ist keine E-Mail-Adresse. Gehen Sie zurück und geben Sie sie noch einmal ein.",
+    otherwise: "Gehen Sie zurück und versuchen Sie es noch einmal.",
+};

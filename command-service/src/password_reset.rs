@@ -1,0 +1,214 @@
+//! A new password for somebody who has forgotten theirs: whoever reads the account's mail may choose one.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::{get, post};
+use domain::app::App;
+use domain::lockout::{Lockout, LockoutCommand};
+use domain::session::RevocationReason;
+use domain::user::{MailboxCommand, ResetReason, User};
+use domain::{AppId, Email, UserId};
+use event_store::Idempotency;
+use http_kit::cookies::Credentials;
+use http_kit::extract::{AppScope, FormOrJson, Params};
+use http_kit::problem::Problem;
+use http_kit::request::RequestContext;
+use http_kit::token::TokenPurpose;
+use schemas::envelope::Actor;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::CommandService;
+use crate::answers::{Done, require_active};
+use crate::dispatch::{StreamRef, Work};
+use crate::fields;
+use crate::mailed::{MailRequest, MailRequested, Mailbox};
+use crate::page::{AsPage, LinkToken, Purpose};
+use crate::proven::{dead_token, token_problem};
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    let mut router = OpenApiRouter::new()
+        .routes(routes!(page))
+        .routes(routes!(request))
+        .routes(routes!(confirm))
+        .route("/auth/password-reset", get(page));
+    for scope in ["/v1/apps/{app_id}/auth", "/auth"] {
+        router = router
+            .route(&format!("{scope}/forgot-password"), post(request))
+            .route(&format!("{scope}/reset-password"), post(confirm));
+    }
+    router
+        .route("/auth/password-reset/request", post(request))
+        .route("/auth/password-reset/confirm", post(confirm))
+}
+
+/// A token from a mail, and the password to have from now on.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewPassword {
+    /// What the mail's link carries.
+    #[schema(example = "wwp_…")]
+    token: String,
+    /// The new password.
+    #[schema(value_type = String, format = Password, min_length = 8, max_length = 1024)]
+    new_password: SecretString,
+}
+
+/// Ask for a mail to choose a new password with.
+///
+/// The answer is the same whether or not anybody has the address.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/password-reset/request", tag = "passwords",
+    operation_id = "request_password_reset",
+    params(("app_id" = String, Path, description = "The app")),
+    request_body(content((Mailbox = "application/json"), (Mailbox = "application/x-www-form-urlencoded"))),
+    security((), ("api_key" = [])),
+    responses((status = 202, description = "A mail is sent if somebody has the address", body = MailRequested),
+        (status = 422, description = "`invalid_email`")))]
+pub(crate) async fn request(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    request: RequestContext,
+    credentials: Credentials,
+    as_page: AsPage,
+    FormOrJson { value: body, idempotency }: FormOrJson<Mailbox>,
+) -> Result<Response, Problem> {
+    let asked = service.request_password_reset(&app_id, &request, &credentials, &body, idempotency).await;
+    service.after_request(&app_id, as_page, Purpose::PasswordReset, asked).await
+}
+
+/// The page to choose a new password on.
+#[utoipa::path(get, path = "/v1/apps/{app_id}/auth/password-reset", tag = "pages", operation_id = "password_reset_page",
+    params(("app_id" = String, Path, description = "The app"), LinkToken),
+    responses((status = 200, description = "A form", body = String, content_type = "text/html"),
+        (status = 400, description = "A page saying that the link is good for nothing", body = String, content_type = "text/html")))]
+pub(crate) async fn page(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    Params(LinkToken { token }): Params<LinkToken>,
+) -> Result<Response, Problem> {
+    let app = service.authenticator.app(&app_id).await?;
+    let pages = service.pages(&app.state);
+    let at = service.clock.now();
+    let known = service.one_time_token(&app_id, TokenPurpose::PasswordReset, &token).await;
+    match known {
+        Ok((known, user)) if user.state.password_reset.get(known.generation, at).is_some() => {
+            Ok(pages.ask(Purpose::PasswordReset, &token, None))
+        }
+        Ok(_) => Ok(pages.dead(Purpose::PasswordReset, &token)),
+        Err(problem) => Ok(pages.refused(Purpose::PasswordReset, &token, problem)),
+    }
+}
+
+/// Choose a new password.
+///
+/// All sessions end, and so does every other token for a new password.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/password-reset/confirm", tag = "passwords",
+    operation_id = "confirm_password_reset",
+    params(("app_id" = String, Path, description = "The app")),
+    request_body(content((NewPassword = "application/json"), (NewPassword = "application/x-www-form-urlencoded"))),
+    responses((status = 204, description = "The password is changed; a browser's form is answered by a page with status 200"),
+        (status = 400, description = "`invalid_or_expired_token`"),
+        (status = 403, description = "`user_banned`, `app_disabled`"),
+        (status = 422, description = "`weak_password`, `idempotency_key_reused`")))]
+pub(crate) async fn confirm(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    request: RequestContext,
+    as_page: AsPage,
+    FormOrJson { value: body, idempotency }: FormOrJson<NewPassword>,
+) -> Result<Response, Problem> {
+    let done = service.reset_password(&app_id, &request, &body, idempotency).await;
+    service.after_use(&app_id, as_page, Purpose::PasswordReset, &body.token, done).await
+}
+
+impl CommandService {
+    async fn request_password_reset(
+        &self,
+        app_id: &AppId,
+        request: &RequestContext,
+        credentials: &Credentials,
+        body: &Mailbox,
+        idempotency: Option<Idempotency>,
+    ) -> Result<MailRequested, Problem> {
+        let asked = MailRequest::new(self, app_id, request, credentials, idempotency).await?;
+        let email = fields::email(&body.email)?;
+        let known = asked.locate(&email).await?;
+        self.send_password_reset(asked, request, known, &email, ResetReason::Forgotten).await
+    }
+
+    /// A token for a new password to whoever has the address, if somebody does.
+    pub(crate) async fn send_password_reset(
+        &self,
+        asked: MailRequest<'_>,
+        request: &RequestContext,
+        known: Option<UserId>,
+        email: &Email,
+        reason: ResetReason,
+    ) -> Result<MailRequested, Problem> {
+        let recipient = known.map(|user_id| (user_id, asked.recipient(user_id, email)));
+        let (app_id, client, at) = (asked.app_id().clone(), request.client.clone(), asked.context().at);
+        let mut reads = vec![StreamRef::App(app_id.clone())];
+        reads.extend(known.map(StreamRef::User));
+        let decide = move |work: &mut Work| {
+            let app = work.get::<App>(&app_id);
+            require_active(app)?;
+            let (delivery, ttl) = (app.settings.delivery, app.settings.password_reset_ttl);
+            let Some((user_id, recipient)) = &recipient else { return Ok(()) };
+            if !recipient.is_there(work)? {
+                return Ok(());
+            }
+            let command =
+                MailboxCommand::RequestPasswordReset { reason, delivery, ttl, client: client.clone(), at };
+            work.execute::<User>(user_id, command.into()).map_err(Problem::internal)
+        };
+        asked.run(reads, decide).await
+    }
+
+    async fn reset_password(
+        &self,
+        app_id: &AppId,
+        request: &RequestContext,
+        body: &NewPassword,
+        idempotency: Option<Idempotency>,
+    ) -> Result<Response, Problem> {
+        let app = self.authenticator.app(app_id).await?;
+        let (token, user) = self.one_time_token(app_id, TokenPurpose::PasswordReset, &body.token).await?;
+        let (user_id, generation) = (token.user_id, token.generation);
+        let context = self.context(request, app_id, Actor::user(user_id), idempotency);
+        if let Some(done) = self.dispatcher.replayed::<(), Problem>(&context).await? {
+            return Ok(Done::no_content(done.position));
+        }
+        // Before a hash is paid for; the decision asks again.
+        if user.state.password_reset.get(generation, context.at).is_none() {
+            return Err(dead_token());
+        }
+        let min_length = app.state.settings.password_min_length;
+        let password = body.new_password.expose_secret();
+        let password = self.new_password(password, min_length, "/new_password").await?;
+        let password_hash = self.passwords.hash(&password).await?;
+        let (app_id, client, at) = (app_id.clone(), request.client.clone(), context.at);
+        let reads =
+            vec![StreamRef::App(app_id.clone()), StreamRef::User(user_id), StreamRef::Lockout(user_id)];
+        let decide = move |work: &mut Work| {
+            require_active(work.get::<App>(&app_id))?;
+            let command = MailboxCommand::ResetPassword {
+                generation,
+                password_hash: password_hash.clone(),
+                client: client.clone(),
+                at,
+            };
+            work.execute::<User>(&user_id, command.into()).map_err(token_problem)?;
+            // What was guessed at is not the password any more.
+            work.execute::<Lockout>(&user_id, LockoutCommand::Unlock { user_id, at })
+                .map_err(Problem::internal)
+        };
+        let reason = RevocationReason::PasswordReset;
+        let done = self.run_ending_sessions(user_id, reason, context, reads, decide).await?;
+        Ok(Done::no_content(done.position))
+    }
+}
