@@ -24,6 +24,10 @@ enum Access {
 }
 use Access::{Admin, OfApp, Platform, Public, User};
 
+const MAILBOX: &str = r#"{"email":"nobody@example.org"}"#;
+const MAGIC_LINK: &str = r#"{"email":"nobody@example.org","redirect_uri":"https://client.example/"}"#;
+const NEW_PASSWORD: &str = r#"{"token":"x","new_password":"x"}"#;
+
 /// Method, path, who may, and a body that fits.
 const ROUTES: &[(&str, &str, Access, &str)] = &[
     ("POST", "/v1/apps", Platform, r#"{"app_id":"x-1","name":"X"}"#),
@@ -36,6 +40,27 @@ const ROUTES: &[(&str, &str, Access, &str)] = &[
     ("POST", "/v1/apps/{app_id}/auth/signup", Public, ""),
     ("POST", "/v1/apps/{app_id}/auth/login", Public, ""),
     ("POST", "/v1/apps/{app_id}/auth/refresh", Public, ""),
+    ("POST", "/v1/apps/{app_id}/auth/magic-link", Public, MAGIC_LINK),
+    ("POST", "/v1/apps/{app_id}/auth/magic-link/resend", Public, MAGIC_LINK),
+    ("GET", "/v1/apps/{app_id}/auth/magic-link/verify", Public, ""),
+    ("POST", "/v1/apps/{app_id}/auth/magic-link/verify", Public, "token=x"),
+    ("POST", "/v1/apps/{app_id}/auth/magic-link/verify/again", Public, "token=x"),
+    ("POST", "/v1/apps/{app_id}/auth/exchange", Public, r#"{"code":"x"}"#),
+    ("GET", "/v1/apps/{app_id}/auth/email-verification", Public, ""),
+    ("POST", "/v1/apps/{app_id}/auth/email-verification/request", Public, MAILBOX),
+    ("POST", "/v1/apps/{app_id}/auth/email-verification/resend", Public, MAILBOX),
+    ("POST", "/v1/apps/{app_id}/auth/email-verification/confirm", Public, "token=x"),
+    ("POST", "/v1/apps/{app_id}/auth/verify-email", Public, "token=x"),
+    ("GET", "/v1/apps/{app_id}/auth/email/change", Public, ""),
+    ("POST", "/v1/apps/{app_id}/auth/email/change", User, r#"{"new_email":"x@example.org","password":"x"}"#),
+    ("POST", "/v1/apps/{app_id}/auth/email/change/confirm", Public, "token=x"),
+    ("GET", "/v1/apps/{app_id}/auth/password-reset", Public, ""),
+    ("POST", "/v1/apps/{app_id}/auth/password-reset/request", Public, MAILBOX),
+    ("POST", "/v1/apps/{app_id}/auth/forgot-password", Public, MAILBOX),
+    ("POST", "/v1/apps/{app_id}/auth/password-reset/confirm", Public, NEW_PASSWORD),
+    ("POST", "/v1/apps/{app_id}/auth/reset-password", Public, NEW_PASSWORD),
+    ("POST", "/v1/apps/{app_id}/auth/password/change", User, r#"{"old_password":"x","new_password":"x"}"#),
+    ("GET", "/v1/apps/{app_id}/auth/page.css", Public, ""),
     ("POST", "/v1/apps/{app_id}/auth/logout", User, ""),
     ("GET", "/v1/apps/{app_id}/auth/me", User, ""),
     ("PATCH", "/v1/apps/{app_id}/auth/me", User, r#"{"name":"X"}"#),
@@ -59,6 +84,7 @@ const ROUTES: &[(&str, &str, Access, &str)] = &[
     ("DELETE", "/v1/apps/{app_id}/admin/users/{user_id}/sessions/{session_id}", Admin, ""),
     ("POST", "/v1/apps/{app_id}/admin/users/{user_id}/sessions/revoke-all", Admin, ""),
     ("POST", "/v1/apps/{app_id}/admin/users/{user_id}/access-tokens", Admin, r#"{"duration_minutes":1}"#),
+    ("POST", "/v1/apps/{app_id}/admin/users/{user_id}/password-reset", Admin, ""),
     ("GET", "/v1/apps/{app_id}/admin/stats", Admin, ""),
     ("GET", "/v1/apps/{app_id}/admin/api-keys", Admin, ""),
     ("POST", "/v1/apps/{app_id}/admin/api-keys", Admin, r#"{"name":"x","permissions":["users:read"]}"#),

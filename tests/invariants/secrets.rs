@@ -82,6 +82,7 @@ async fn inv_n_no_secret_and_no_personal_data_in_any_stored_byte_log_line_or_tra
         let xenia = comes_and_goes(&app, &mut secrets).await;
         is_administered(&app, &xenia, &mut secrets).await;
         cannot_be_read(&app, &xenia).await;
+        gets_mail(&server, &mut secrets).await;
         keeps_cookies(&server.create_app(json!({"cookies": true})).await, &mut secrets).await;
         for event in server.events().await {
             assert_eq!(secrets.found_in(event.to_string().as_bytes()), None, "in {event}");
@@ -227,4 +228,36 @@ async fn keeps_cookies(app: &App<'_>, secrets: &mut Secrets) {
     let me: Value =
         browsing(app.get("auth/me")).header("cookie", &cookies.join("; ")).await.expect(200).json();
     assert_eq!(me["email"], ADDRESS);
+}
+
+/// Everything that a mail is for.
+async fn gets_mail(server: &Server, secrets: &mut Secrets) {
+    let settings = json!({"delivery": "app", "redirect_uris": ["https://client.example/back"]});
+    let app = server.create_app(settings).await;
+    let (_, key) = app.api_key(&["users:write"]).await;
+    secrets.add(&key);
+    let magic =
+        json!({"email": ADDRESS, "redirect_uri": "https://client.example/back", "state": "quixotic state"});
+    let token = app.mailed_token(&key, "magic-link", &magic).await;
+    secrets.add(&token);
+    browsing(app.get(&format!("auth/magic-link/verify?token={token}"))).await.expect(200);
+    let form = [("token", token.as_str())];
+    let pressed =
+        browsing(app.post("auth/magic-link/verify")).header("accept", "text/html").form(&form).await;
+    let location = pressed.expect(303).header("location").expect("a redirect says where to").to_owned();
+    let code = location.split("code=").nth(1).unwrap().split('&').next().unwrap();
+    secrets.add(code);
+    let login = browsing(app.post("auth/exchange")).json(&json!({ "code": code })).await.expect(200);
+    secrets.tokens(&login);
+    let mailbox = json!({ "email": ADDRESS });
+    let token = app.mailed_token(&key, "password-reset/request", &mailbox).await;
+    secrets.add(&token);
+    browsing(app.get(&format!("auth/password-reset?token={token}"))).await.expect(200);
+    let reset = json!({"token": token, "new_password": PASSWORD});
+    browsing(app.post("auth/password-reset/confirm")).json(&reset).await.expect(204);
+    let back = secrets.tokens(&browsing(app.login(ADDRESS, PASSWORD)).await.expect(200));
+    let change = json!({"old_password": PASSWORD, "new_password": WRONG});
+    browsing(app.post("auth/password/change")).bearer(&back.access).json(&change).await.expect(204);
+    let change = json!({"new_email": "third.quixote@privacy-example.org", "password": WRONG});
+    browsing(app.post("auth/email/change")).bearer(&back.access).json(&change).await.expect(202);
 }

@@ -73,7 +73,7 @@ impl Call {
         let headers = response.headers().clone();
         let text = response.text().await?;
         let answer = Answer { status, headers, text };
-        if status >= 400 {
+        if status >= 400 && !answer.is_page() {
             answer.check_problem();
         }
         Ok(answer)
@@ -117,6 +117,11 @@ impl Answer {
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", self.text);
         self
+    }
+
+    /// Whether it is a page for people.
+    pub fn is_page(&self) -> bool {
+        self.header("content-type").is_some_and(|kind| kind.starts_with("text/html"))
     }
 
     /// The body as JSON.
@@ -309,6 +314,13 @@ impl<'a> App<'a> {
             .await
             .expect_success();
         self.login(email, PASSWORD).await.expect(200).tokens()
+    }
+
+    /// Asks for a mail as the server of an app that sends its own: the token that is in it.
+    pub async fn mailed_token(&self, server_key: &str, route: &str, body: &Value) -> String {
+        let answer =
+            self.post(&format!("auth/{route}")).bearer(server_key).json(body).await.expect(202).json();
+        answer["token"].as_str().unwrap_or_else(|| panic!("no token: {answer}")).to_owned()
     }
 
     /// Bans somebody.
