@@ -94,18 +94,14 @@ pub(crate) async fn request(
     let claim = service.lookup.email_claim(&app_id, &new_email);
     let owner = service.repository.journal().claim_owner(&claim).await?;
     let is_taken = owner.is_some_and(|owner| owner != StreamId::user(user_id));
-    if is_taken && !caller.app.state.settings.require_verified_email {
-        return Err(taken("/new_email"));
-    }
+    // Where nobody may be told, whoever has the address gets the mail, and its token is refused.
+    let is_told = is_taken && !caller.app.state.settings.require_verified_email;
     let (live, client, policy) = (LiveCaller::of(&caller), request.client.clone(), service.settings.lockout);
     let mut reads = live_reads(&caller);
     reads.push(StreamRef::Lockout(user_id));
     let decide = move |work: &mut Work| {
         live.require(work, at)?;
         locked_out(work.get::<Lockout>(&user_id), policy, at)?;
-        if is_taken {
-            return Ok(());
-        }
         let ttl = work.get::<App>(&app_id).settings.email_verification_ttl;
         let command = MailboxCommand::RequestEmailChange {
             new_email: new_email.clone(),
@@ -119,7 +115,9 @@ pub(crate) async fn request(
         work.execute::<User>(&user_id, command.into()).map_err(|error| match error {
             UserError::OtherPassword => Problem::new("invalid_credentials"),
             other => Problem::internal(other),
-        })
+        })?;
+        // Only now: a guess of the password that came too late must not be told from a wrong one.
+        if is_told { Err(taken("/new_email")) } else { Ok(()) }
     };
     service.dispatcher.run(context, reads, decide).await?;
     even_out(started).await;

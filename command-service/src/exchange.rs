@@ -123,6 +123,7 @@ impl CommandService {
             let command = MagicLinkCommand::RedeemCode {
                 presented: presented.clone(),
                 epoch: user.epoch,
+                admin_since: user.admin_since,
                 session_id,
                 client: client.clone(),
                 at,

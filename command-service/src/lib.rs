@@ -193,13 +193,13 @@ impl CommandService {
         let guessable = OpenApiRouter::new()
             .merge(register::routes())
             .merge(login::routes())
-            .merge(password_change::routes())
-            .merge(exchange::routes());
+            .merge(password_change::routes());
         guessable
             .layer(self.limits.layer(RateClass::Credentials))
             // Those that mails answer are limited by address and mailbox, see `mailed.rs`.
             .merge(magic_link::routes())
             .merge(magic_link_verify::routes())
+            .merge(exchange::routes())
             .merge(email_verification::routes())
             .merge(email_change::routes())
             .merge(password_reset::routes())

@@ -207,7 +207,8 @@ impl CommandService {
                     Err(UserError::Banned) => return Err(Problem::new("user_banned")),
                     Err(other) => return Err(Problem::internal(other)),
                 }
-                Account::Existing { user_id, epoch: work.get::<User>(&user_id).epoch }
+                let user = work.get::<User>(&user_id);
+                Account::Existing { user_id, epoch: user.epoch, admin_since: user.admin_since }
             } else {
                 let register = UserCommand::Register {
                     user_id,

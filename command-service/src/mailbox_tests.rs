@@ -241,11 +241,12 @@ async fn with_verified_addresses_a_change_tells_nothing_of_others() {
     assert_eq!(world.auth("email-verification/confirm", json!({ "token": token })).await.status, 200);
     world.set(json!({"require_verified_email": true})).await;
     let body = |email: &str| json!({"new_email": email, "password": PASSWORD});
-    let taken = world.authed("email/change", &access, body("bob@example.com")).await;
-    assert_eq!(world.events("EmailChangeRequested").await, 0);
+    let anothers = world.authed("email/change", &access, body("bob@example.com")).await;
+    let token = world.token("EmailChangeRequested").await;
+    refused(&world.auth("email/change/confirm", json!({ "token": token })).await, 409, "email_taken");
     let free = world.authed("email/change", &access, body("new@example.com")).await;
-    assert_eq!((taken.status, &taken.body), (free.status, &free.body));
-    assert_eq!(world.events("EmailChangeRequested").await, 1);
+    assert_eq!((anothers.status, &anothers.body), (free.status, &free.body));
+    assert_eq!(world.events("EmailChangeRequested").await, 2, "both leave the same in the log");
 }
 
 #[tokio::test]
@@ -288,8 +289,11 @@ async fn inv_p_guesses_through_a_session_count_as_failed_logins() {
     assert!(statuses.iter().all(|status| [401, 429].contains(status)), "{statuses:?}");
     let body = json!({"old_password": PASSWORD, "new_password": NEW});
     refused(&world.authed("password/change", &access, body).await, 429, "rate_limited");
-    let body = json!({"new_email": "new@example.com", "password": PASSWORD});
-    refused(&world.authed("email/change", &access, body).await, 429, "rate_limited");
+    world.register("taken@example.com").await;
+    for new_email in ["new@example.com", "taken@example.com"] {
+        let body = json!({"new_email": new_email, "password": PASSWORD});
+        refused(&world.authed("email/change", &access, body).await, 429, "rate_limited");
+    }
 }
 
 #[tokio::test]
@@ -338,6 +342,38 @@ async fn an_app_that_sends_its_own_mails_gets_the_tokens_and_nobody_else_does() 
     let asked =
         world.authed("password-reset/request", world.key.expose_secret(), json!({"email": ADA})).await;
     assert_eq!((asked.status.as_u16(), &asked.body), (202, &json!({"status": "accepted"})));
+}
+
+#[tokio::test]
+async fn inv_r_what_was_made_for_a_user_opens_no_admins_account() {
+    let world = World::start().await;
+    let callback = "https://app.example/";
+    world.set(json!({"delivery": "app", "redirect_uris": [callback]})).await;
+    let user = user_id(&world.register(ADA).await);
+    let server = world.api_key(&["users:write"]).await;
+    let ask = json!({"email": ADA, "redirect_uri": callback});
+    let link = async || {
+        let asked = world.call("POST", "/auth/magic-link", Some(&server), Some(ask.clone())).await;
+        asked.text("token")
+    };
+    let redeem = async |token: &str| world.auth("magic-link/verify", json!({ "token": token })).await;
+    let (early, redeemed) = (link().await, redeem(&link().await).await);
+    let location = redeemed.headers["location"].to_str().expect("ASCII").to_owned();
+    let code = location.split_once("?code=").expect("a code").1;
+    let asked = json!({ "email": ADA });
+    let mailed = world.call("POST", "/auth/password-reset/request", Some(&server), Some(asked)).await;
+    let path = format!("/v1/apps/default/admin/users/{user}/password-reset");
+    let made = world.call("POST", &path, Some(&server), None).await;
+
+    let grant = format!("/v1/apps/default/admin/users/{user}/roles/admin");
+    assert_eq!(world.by_platform("PUT", &grant, None).await.status, 200);
+    refused(&redeem(&early).await, 400, "invalid_or_expired_token");
+    refused(&world.auth("exchange", json!({ "code": code })).await, 400, "invalid_or_expired_code");
+    for reset in [mailed, made] {
+        refused(&world.reset(&reset.text("token"), NEW).await, 400, "invalid_or_expired_token");
+    }
+    let asked = world.call("POST", "/auth/magic-link", Some(&server), Some(ask.clone())).await;
+    refused(&asked, 403, "forbidden");
 }
 
 #[tokio::test]

@@ -85,15 +85,12 @@ impl<'a> MailRequest<'a> {
         let started = Instant::now();
         let app = service.authenticator.app(app_id).await?;
         let server = service.authenticator.server(app_id, credentials).await?;
-        let actor = match &server {
-            Some(server) => {
-                server.require(Permission::UsersWrite)?;
-                server.actor.clone()
-            }
-            None => {
-                service.limits.check(RateClass::Mail, request.address).map_err(Problem::rate_limited)?;
-                Actor::anonymous()
-            }
+        let actor = if let Some(server) = &server {
+            server.require(Permission::UsersWrite)?;
+            server.actor.clone()
+        } else {
+            service.limits.check(RateClass::Mail, request.address).map_err(Problem::rate_limited)?;
+            Actor::anonymous()
         };
         let context = service.context(request, app_id, actor, idempotency.map(of_this_body));
         Ok(Self { service, app_id: app_id.clone(), app, server, context, started })
@@ -114,9 +111,12 @@ impl<'a> MailRequest<'a> {
         &self.context
     }
 
-    /// Who has the address, as far as is known. Counts against the limit of the mailbox, whether or not it is anybody's.
+    /// Who has the address, as far as is known. Counts against the limit of the mailbox, whether or not it is anybody's, if
+    /// anything can come of the request.
     pub async fn locate(&self, email: &Email) -> Result<Option<UserId>, Problem> {
-        self.service.limits.check_mailbox(&self.app_id, email).map_err(Problem::rate_limited)?;
+        if self.server.is_some() || self.settings().delivery == Delivery::Platform {
+            self.service.limits.check_mailbox(&self.app_id, email).map_err(Problem::rate_limited)?;
+        }
         Ok(self.service.locate.locate(&self.app_id, email).await?)
     }
 

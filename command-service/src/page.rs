@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use domain::app::App;
 use domain::branding::{Colour, LogoUrl, ProductName};
 use domain::redirect_uri::RedirectUri;
+use domain::settings::Delivery;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use http_kit::extract::AppScope;
@@ -162,7 +163,11 @@ impl Pages<'_> {
     /// The page of a token that is good for nothing, with a way to another.
     pub fn dead(&self, purpose: Purpose, token: &str) -> Response {
         let text = format!("{} {}", self.texts.dead, self.texts.of(purpose).again);
+        // Only the app's own server gets new tokens there.
+        let asks_itself = self.app.settings.delivery == Delivery::Platform;
+        let text = if asks_itself { &text } else { self.texts.dead };
         let form = match purpose {
+            _ if !asks_itself => None,
             // The old link says where a new one goes, if it was made here at all.
             Purpose::MagicLink if token.is_empty() => None,
             Purpose::MagicLink => Some(("magic-link/verify/again", Some(token), None)),
@@ -177,7 +182,7 @@ impl Pages<'_> {
             let action = self.path(action);
             Form { action, button: self.texts.send_again, token, field }
         });
-        let content = Content { title: self.texts.dead_title, text: &text, form, ..Content::default() };
+        let content = Content { title: self.texts.dead_title, text, form, ..Content::default() };
         self.render(StatusCode::BAD_REQUEST, content)
     }
 
@@ -292,7 +297,8 @@ fn policy(logo: Option<&LogoUrl>, leads_to: Option<&RedirectUri>) -> HeaderValue
     let forms = match leads_to.map(RedirectUri::as_str) {
         None => "'self'",
         Some(uri) if uri.starts_with("https:") => "'self' https:",
-        Some(_) => "'self' https: http://localhost:* http://127.0.0.1:* http://[::1]:*",
+        // This machine's, under whatever name: no source of a policy is an IPv6 address.
+        Some(_) => "'self' https: http:",
     };
     let policy = format!(
         "default-src 'none'; style-src 'self'; img-src {images}; form-action {forms}; base-uri 'none'; frame-ancestors 'none'"
@@ -358,6 +364,6 @@ mod tests {
         );
         assert!(text(Some(&logo), None).contains("img-src https://cdn.example;"));
         assert!(text(None, Some(&uri)).contains("form-action 'self' https:;"));
-        assert!(text(None, Some(&local)).contains("http://localhost:*"));
+        assert!(text(None, Some(&local)).contains("form-action 'self' https: http:;"));
     }
 }

@@ -78,7 +78,7 @@ async fn each_link_has_a_page_that_changes_nothing() {
         let head = world.call("HEAD", &format!("/auth/{page}?token={token}"), None, None).await;
         assert_eq!((head.status.as_u16(), head.page.as_str()), (200, ""));
         assert_eq!(world.all_events().await, before);
-        for dead in [format!("{page}?token={}x", token), page.to_owned(), format!("{page}?token=")] {
+        for dead in [format!("{page}?token={token}x"), page.to_owned(), format!("{page}?token=")] {
             is_page(&world.get(&dead).await, 400);
         }
     }
@@ -177,4 +177,18 @@ async fn an_app_gives_its_name_colour_logo_and_language_and_nothing_else() {
     );
     assert!(style.page.starts_with(":root{--accent:#ffd400;--on-accent:#000000}"), "{}", style.page);
     assert!(style.page.contains("prefers-color-scheme:dark"));
+}
+
+#[tokio::test]
+async fn a_page_promises_no_mail_that_nobody_sends() {
+    let world = world().await;
+    for page in ["password-reset", "email-verification"] {
+        assert!(world.get(&format!("{page}?token=old")).await.page.contains("<form"));
+    }
+    world.set(json!({"delivery": "app"})).await;
+    for page in ["password-reset", "email-verification"] {
+        let shown = world.get(&format!("{page}?token=old")).await;
+        is_page(&shown, 400);
+        assert!(!shown.page.contains("<form"), "{}", shown.page);
+    }
 }

@@ -94,8 +94,11 @@ pub(crate) async fn register(
     let idempotency =
         if settings.require_verified_email { idempotency.map(of_this_body) } else { idempotency };
     let context = service.context(&request, &app_id, Actor::anonymous(), idempotency);
-    if let Some(done) = service.dispatcher.replayed::<(), Problem>(&context).await? {
-        return service.registered(&app_id, &done).await;
+    // Where nobody may be told whether an address was free, a repeated request takes as long as any other.
+    if !settings.require_verified_email
+        && let Some(done) = service.dispatcher.replayed::<(), Problem>(&context).await?
+    {
+        return service.registered(&app_id, &done, started).await;
     }
     if settings.registration != Registration::Open {
         return Err(Problem::new("registration_closed"));
@@ -113,7 +116,7 @@ pub(crate) async fn register(
     if service.is_taken(&app_id, &email).await? {
         // Perhaps by a request with the same idempotency key, while this one was hashing.
         if let Some(done) = service.dispatcher.replayed::<(), Problem>(&context).await? {
-            return service.registered(&app_id, &done).await;
+            return service.registered(&app_id, &done, started).await;
         }
         return service.taken(&app_id, settings, email, context, &request, started).await;
     }
@@ -168,12 +171,7 @@ pub(crate) async fn register(
         Ok(())
     };
     match service.dispatcher.run(context, vec![StreamRef::App(app_id.clone())], decide).await {
-        Ok(done) => {
-            if Link::made_by(&done.events).is_none() {
-                even_out(started).await;
-            }
-            service.registered(&app_id, &done).await
-        }
+        Ok(done) => service.registered(&app_id, &done, started).await,
         Err(DispatchError::ClaimTaken { .. }) => {
             service.taken(&app_id, settings, address, after, &request, started).await
         }
@@ -212,8 +210,7 @@ impl CommandService {
             };
             self.dispatcher.run(context, vec![StreamRef::User(user_id)], decide).await?;
         }
-        even_out(started).await;
-        Ok(Done::accepted(VerificationSent { status: "verification_sent" }))
+        Ok(verification_sent(started).await)
     }
 
     /// A look ahead that saves making a data key for nobody. The claim itself is taken in the append.
@@ -222,13 +219,23 @@ impl CommandService {
         Ok(self.repository.journal().claim_owner(&claim).await?.is_some())
     }
 
-    async fn registered<T>(&self, app_id: &AppId, done: &Committed<T>) -> Result<Response, Problem> {
+    async fn registered<T>(
+        &self,
+        app_id: &AppId,
+        done: &Committed<T>,
+        started: Instant,
+    ) -> Result<Response, Problem> {
         match Link::made_by(&done.events) {
             Some(link) => {
                 let (cookies, tokens) = self.tokens_of(app_id, link, done.replayed).await?;
                 Ok((cookies, Done::created(done.position, tokens)).into_response())
             }
-            None => Ok(Done::accepted(VerificationSent { status: "verification_sent" })),
+            None => Ok(verification_sent(started).await),
         }
     }
+}
+
+async fn verification_sent(started: Instant) -> Response {
+    even_out(started).await;
+    Done::accepted(VerificationSent { status: "verification_sent" })
 }

@@ -73,6 +73,8 @@ pub enum MagicLinkCommand {
         presented: Option<CodeChallenge>,
         /// The user's epoch by now.
         epoch: u32,
+        /// Since when they are an admin, if they are one by now.
+        admin_since: Option<Timestamp>,
         /// The session that begins.
         session_id: SessionId,
         /// Where from.
@@ -91,6 +93,8 @@ pub enum Account {
         user_id: UserId,
         /// Their epoch, after that.
         epoch: u32,
+        /// Since when they are an admin, if they are one.
+        admin_since: Option<Timestamp>,
     },
     /// Nobody. The same append registers the user whose id the link has, and takes the claim on the address.
     New,
@@ -108,8 +112,8 @@ pub enum MagicLinkError {
     /// The app does not let browsers be sent there.
     #[error("the app has no such redirect URI")]
     RedirectNotAllowed,
-    /// Another took its place.
-    #[error("a newer magic link took its place")]
+    /// Another took its place, or its user has become an admin since.
+    #[error("the magic link is no longer good")]
     Superseded,
     /// Its time is over.
     #[error("the magic link has expired")]
@@ -145,6 +149,16 @@ pub struct Issued {
     pub code_challenge: Option<CodeChallenge>,
     /// When it ends unless it is redeemed.
     pub expires_at: Timestamp,
+    /// When it was made.
+    pub at: Timestamp,
+}
+
+impl Issued {
+    /// Whether it was made before its user became an admin: an app's server that got it may not have been entitled to a
+    /// session of one.
+    fn is_older_than_role(&self, admin_since: Option<Timestamp>) -> bool {
+        admin_since.is_some_and(|since| self.at <= since)
+    }
 }
 
 /// How far a link has come.
@@ -219,9 +233,7 @@ impl MagicLink {
             MagicLinkCommand::Redeem { account, settings, client, at } => {
                 self.redeem(account, &settings, client, at)
             }
-            MagicLinkCommand::RedeemCode { presented, epoch, session_id, client, at } => {
-                self.redeem_code(presented.as_ref(), epoch, session_id, client, at)
-            }
+            MagicLinkCommand::RedeemCode { .. } => self.redeem_code(command),
         }
     }
 
@@ -277,7 +289,10 @@ impl MagicLink {
             return Err(MagicLinkError::RedirectNotAllowed);
         }
         let (user_id, epoch, registered) = match account {
-            Account::Existing { user_id, epoch } => (user_id, epoch, false),
+            Account::Existing { admin_since, .. } if issued.is_older_than_role(admin_since) => {
+                return Err(MagicLinkError::Superseded);
+            }
+            Account::Existing { user_id, epoch, .. } => (user_id, epoch, false),
             Account::New if settings.registration == Registration::Open => (issued.user_id, 0, true),
             Account::New => return Err(MagicLinkError::RegistrationClosed),
         };
@@ -294,25 +309,24 @@ impl MagicLink {
 
     /// A wrong verifier is refused and uses nothing up, or else whoever saw the code on its way could spoil it. A code that
     /// was used ends its session whoever shows it: they had it, and only one of the two can have been meant to.
-    fn redeem_code(
-        &self,
-        presented: Option<&CodeChallenge>,
-        epoch: u32,
-        session_id: SessionId,
-        client: Client,
-        at: Timestamp,
-    ) -> Result<Vec<MagicLinkEvent>, MagicLinkError> {
+    fn redeem_code(&self, command: MagicLinkCommand) -> Result<Vec<MagicLinkEvent>, MagicLinkError> {
+        let MagicLinkCommand::RedeemCode { presented, epoch, admin_since, session_id, client, at } = command
+        else {
+            unreachable!("called for RedeemCode only");
+        };
         let issued = self.issued.as_ref().ok_or(MagicLinkError::InvalidCode)?;
         let link_id = issued.link_id;
         match self.stage {
             Stage::Redeemed { user_id, epoch: then, code_expires_at } => {
-                let proven = match (&issued.code_challenge, presented) {
+                let proven = match (&issued.code_challenge, &presented) {
                     (Some(expected), Some(presented)) => expected.matches(presented),
                     (None, None) => true,
                     // A verifier for a code without a challenge: somebody took the challenge away (RFC 9700 section 4.8.2).
                     (Some(_), None) | (None, Some(_)) => false,
                 };
-                if at >= code_expires_at || epoch != then || !proven {
+                let is_over =
+                    at >= code_expires_at || epoch != then || issued.is_older_than_role(admin_since);
+                if is_over || !proven {
                     return Err(MagicLinkError::InvalidCode);
                 }
                 let redeemed = ExchangeCodeRedeemed { link_id, user_id, session_id, at };
@@ -364,7 +378,7 @@ impl Aggregate for MagicLink {
             MagicLinkEvent::MagicLinkIssued(event) => {
                 let MagicLinkIssued { link_id, user_id, app_id, redirect_uri, code_challenge, .. } = event;
                 let Personal { email, state, .. } = event.personal;
-                let expires_at = event.expires_at;
+                let (expires_at, at) = (event.expires_at, event.at);
                 let issued = Issued {
                     link_id,
                     user_id,
@@ -374,6 +388,7 @@ impl Aggregate for MagicLink {
                     state,
                     code_challenge,
                     expires_at,
+                    at,
                 };
                 self.issued = Some(issued);
             }

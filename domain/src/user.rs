@@ -81,6 +81,9 @@ pub struct User {
     pub avatar_url: Option<String>,
     /// Their roles.
     pub roles: BTreeSet<Role>,
+    /// Since when they have the role `admin`, if they have it.
+    #[serde(default)]
+    pub admin_since: Option<Timestamp>,
     /// Whether they are shut out.
     pub banned: bool,
     /// How often all sessions were ended at once. Those of an earlier epoch are over, but for [`User::kept_session`].
@@ -280,10 +283,18 @@ impl Aggregate for User {
                 self.apply_password_set(event.personal.password_hash, Some(event.session_id), event.at);
             }
             UserEvent::RoleGranted(RoleGranted { role, at, .. }) => {
+                if role == Role::admin() {
+                    self.admin_since = Some(at);
+                    // Who had them made may not have been entitled to those of an admin.
+                    self.password_reset.end();
+                }
                 self.roles.insert(role);
                 self.updated_at = at;
             }
             UserEvent::RoleRevoked(RoleRevoked { role, at, .. }) => {
+                if role == Role::admin() {
+                    self.admin_since = None;
+                }
                 self.roles.remove(&role);
                 self.updated_at = at;
             }

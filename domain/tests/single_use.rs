@@ -230,7 +230,7 @@ impl World {
             if !was_verified {
                 self.put_out_all_but(None);
             }
-            Account::Existing { user_id, epoch }
+            Account::Existing { user_id, epoch, admin_since: None }
         } else {
             let proof = Some(MailboxProof::MagicLink);
             self.register(issued.user_id, RegistrationMethod::MagicLink, proof, None);
@@ -265,7 +265,8 @@ impl World {
         let session_id = SessionId(self.id());
         let epoch = self.user.as_ref().expect("a code is for somebody").epoch;
         let client = Client::default();
-        let redeem = MagicLinkCommand::RedeemCode { presented, epoch, session_id, client, at };
+        let redeem =
+            MagicLinkCommand::RedeemCode { presented, epoch, admin_since: None, session_id, client, at };
         match run(&mut self.links[index], redeem).as_deref() {
             Ok([MagicLinkEvent::ExchangeCodeRedeemed(event)]) => {
                 assert!(right_verifier, "a wrong verifier got in");

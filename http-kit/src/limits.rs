@@ -70,7 +70,7 @@ impl Default for RateSettings {
 /// What is limited together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RateClass {
-    /// Routes where secrets can be guessed: login, register, the use of mailed tokens.
+    /// Routes where passwords can be guessed, and those that hash them: login, register, the change of a password.
     Credentials,
     /// Requests of one client for mails. The app's own server, which asks for all of its people, is not limited by this.
     Mail,
@@ -184,8 +184,11 @@ impl RateLimits {
 
     /// Counts a request for a mail to this address, whether or not anybody has it.
     pub fn check_mailbox(&self, app_id: &AppId, email: &Email) -> Result<Option<Standing>, Standing> {
-        // Neither can hold a NUL. Hashed so that no address stays in memory.
-        let text = [app_id.as_str(), "\0", email.as_str()].concat();
+        // Most servers put `ada+shop` and `ada+news` into the mailbox of `ada` (RFC 5233).
+        let (local, domain) = email.as_str().rsplit_once('@').unwrap_or_default();
+        let user = local.split('+').next().unwrap_or_default();
+        // None can hold a NUL. Hashed so that no address stays in memory.
+        let text = [app_id.as_str(), user, domain].join("\0");
         let hash = digest(&SHA256, text.as_bytes());
         let mut key = [0; 16];
         key.copy_from_slice(&hash.as_ref()[..16]);
@@ -347,6 +350,7 @@ mod tests {
         };
         assert!((0..5).all(|_| mail("acme", "ada@example.com")));
         assert!(!mail("acme", "ADA@example.com"), "it is the same mailbox");
+        assert!(!mail("acme", "ada+shop@example.com"), "and so is this");
         assert!(mail("acme", "bob@example.com") && mail("other", "ada@example.com"));
     }
 

@@ -76,9 +76,11 @@ async fn inv_q_an_account_that_was_made_before_its_owner_came_is_theirs_alone() 
     app.me(&squatter.access).await.problem(401, "unauthenticated");
     app.refresh(&squatter.refresh).await.problem(401, "session_revoked");
     app.login(&address, PASSWORD).await.problem(401, "invalid_credentials");
-    let owner = app.post("auth/exchange").json(&json!({ "code": code })).await.expect(200).tokens();
+    let exchanged = app.post("auth/exchange").json(&json!({ "code": code })).await.expect(200);
+    let owner = exchanged.tokens();
     assert_eq!(owner.user_id, squatter.user_id);
-    let sessions = app.get("auth/sessions").bearer(&owner.access).await.expect(200).json();
+    let sessions = app.get("auth/sessions").header("consistency-token", exchanged.consistency());
+    let sessions = sessions.bearer(&owner.access).await.expect(200).json();
     assert_eq!(sessions["total"], 1, "{sessions}");
 }
 

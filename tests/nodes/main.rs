@@ -9,6 +9,7 @@ use tests::{PASSWORD, Server, assert_gapless, email, of_type};
 
 mod doctor;
 mod histories;
+mod mailed_tokens;
 mod roles;
 
 const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";

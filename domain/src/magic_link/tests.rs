@@ -116,12 +116,12 @@ fn redeem_with(account: Account, settings: Box<AppSettings>, second: i64) -> Mag
 }
 
 fn redeem(second: i64) -> MagicLinkCommand {
-    redeem_with(Account::Existing { user_id: user_id(7), epoch: 0 }, settings(), second)
+    redeem_with(Account::Existing { user_id: user_id(7), epoch: 0, admin_since: None }, settings(), second)
 }
 
 fn exchange_with(presented: Option<CodeChallenge>, epoch: u32, second: i64) -> MagicLinkCommand {
     let (session_id, client) = (session_id(2), Client::default());
-    MagicLinkCommand::RedeemCode { presented, epoch, session_id, client, at: at(second) }
+    MagicLinkCommand::RedeemCode { presented, epoch, admin_since: None, session_id, client, at: at(second) }
 }
 
 fn exchange(second: i64) -> MagicLinkCommand {
@@ -161,7 +161,7 @@ async fn a_link_is_redeemed_once_and_in_time() {
 #[tokio::test]
 async fn the_list_of_addresses_is_asked_again_when_the_link_is_redeemed() {
     let gone = Box::new(AppSettings { redirect_uris: vec![uri("https://app.example/other")], ..*settings() });
-    let account = Account::Existing { user_id: user_id(7), epoch: 0 };
+    let account = Account::Existing { user_id: user_id(7), epoch: 0, admin_since: None };
     then_refused(vec![issued()], redeem_with(account, gone, 5), MagicLinkError::RedirectNotAllowed).await;
 }
 
@@ -172,14 +172,14 @@ async fn an_unknown_address_is_registered_if_registration_is_open_by_then() {
         let closed = Box::new(AppSettings { registration, ..*settings() });
         let when = redeem_with(Account::New, closed.clone(), 5);
         then_refused(vec![issued()], when, MagicLinkError::RegistrationClosed).await;
-        let known = Account::Existing { user_id: user_id(7), epoch: 0 };
+        let known = Account::Existing { user_id: user_id(7), epoch: 0, admin_since: None };
         then(vec![issued()], redeem_with(known, closed, 5), vec![redeemed(7, false, 0, 5)]).await;
     }
 }
 
 #[tokio::test]
 async fn the_link_is_for_who_has_the_address_by_now() {
-    let registered_meanwhile = Account::Existing { user_id: user_id(9), epoch: 3 };
+    let registered_meanwhile = Account::Existing { user_id: user_id(9), epoch: 3, admin_since: None };
     let when = redeem_with(registered_meanwhile, settings(), 5);
     then(vec![issued()], when, vec![redeemed(9, false, 3, 5)]).await;
 }
