@@ -96,7 +96,11 @@ async fn only_the_exact_redirect_uri_passes() {
         "https://client.example/callback#",
         "https://client.example/callback/../evil",
         "https://client.example/%63allback",
+        "https://client.example/%2e%2e/callback",
+        "https://client.example/Callback",
         "https://client.example/callback%00",
+        "https://client.example/callback\t",
+        " https://client.example/callback",
         "https://CLIENT.example/callback",
         "https://client.example./callback",
         "https://client.example:443/callback",
@@ -108,8 +112,11 @@ async fn only_the_exact_redirect_uri_passes() {
         "https://client\u{ff0e}example/callback",
         "https://client.example/callback\r\nSet-Cookie: a=b",
         "https://2130706433/callback",
+        "https://0x7f.1/callback",
+        "https://[::ffff:7f00:1]/callback",
         "http://client.example/callback",
         "javascript://client.example/callback",
+        "data:text/html,callback",
         "//client.example/callback",
     ] {
         let body = json!({"email": email("ada"), "redirect_uri": trick});

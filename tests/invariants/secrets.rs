@@ -1,10 +1,13 @@
 //! n: no raw secret and no unsealed personal data in any stored byte, in any line of the log, or in a trace.
 
 use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use test_services::{Nats, Postgres};
 use tests::collector::Collector;
-use tests::{Answer, App, Server, Tokens};
+use tests::{Answer, App, Server, Tokens, files_under};
 
 const ADDRESS: &str = "xenia.quixote@privacy-example.org";
 const PASSWORD: &str = "Zanzibar-ferry-4711";
@@ -12,6 +15,7 @@ const WRONG: &str = "Zanzibar-guess-0815";
 const AGENT: &str = "Quixotic-Browser/77.3";
 /// What the proxy says: an address of the range for documentation (RFC 5737).
 const IP: &str = "203.0.113.77";
+const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const NAME: &str = "Xenia Quixote";
 const PHONE: &str = "+49 555 123 4567";
 const AVATAR: &str = "https://privacy-example.org/xenia.png";
@@ -68,14 +72,34 @@ fn browsing(call: tests::Call) -> tests::Call {
 
 #[tokio::test]
 async fn inv_n_no_secret_and_no_personal_data_in_any_stored_byte_log_line_or_trace() {
+    let nats = Nats::start();
+    let files = after_all_flows(&[("WATCHWORD_NATS_URL", &nats.url())], nats.store()).await;
+    // While it runs, the write-ahead logs hold what the files do not yet; after a kill they stay.
+    assert!(files.iter().any(|(path, bytes)| path.ends_with("journal.db-wal") && !bytes.is_empty()));
+}
+
+#[tokio::test]
+async fn inv_n_neither_in_any_byte_that_postgresql_stores() {
+    let postgres = Postgres::start();
+    let settings =
+        [("WATCHWORD_JOURNAL_URL", postgres.database()), ("WATCHWORD_MASTER_KEY", MASTER_KEY.to_owned())];
+    let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let files = after_all_flows(&settings, &postgres.data()).await;
+    assert!(files.iter().any(|(path, _)| path.to_string_lossy().contains("/pg_wal/")));
+}
+
+/// Does all that people and admins do, and searches the server's files, those of the store or bus in the folder beside it,
+/// its log, its traces and its exports. Gives the files as they were before the server was killed.
+async fn after_all_flows(settings: &[(&str, &str)], beside: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     // As much as can be logged, by the server and by every library in it.
     let collector = Collector::start().await;
-    let mut server = Server::start_with(&[
+    let endpoint = collector.endpoint();
+    let verbose = [
         ("WATCHWORD_LOG", "trace"),
         ("WATCHWORD_TRUSTED_PROXIES", "127.0.0.0/8"),
-        ("WATCHWORD_OTLP_ENDPOINT", &collector.endpoint()),
-    ])
-    .await;
+        ("WATCHWORD_OTLP_ENDPOINT", &endpoint),
+    ];
+    let mut server = Server::start_with(&[&verbose[..], settings].concat()).await;
     let mut secrets = Secrets::new();
     {
         let app = server.create_app(json!({"redirect_uris": ["https://client.example/back"]})).await;
@@ -84,22 +108,25 @@ async fn inv_n_no_secret_and_no_personal_data_in_any_stored_byte_log_line_or_tra
         cannot_be_read(&app, &xenia).await;
         gets_mail(&server, &mut secrets).await;
         keeps_cookies(&server.create_app(json!({"cookies": true})).await, &mut secrets).await;
-        for event in server.events().await {
+        let events = server.events().await;
+        for event in &events {
             assert_eq!(secrets.found_in(event.to_string().as_bytes()), None, "in {event}");
         }
         let metrics = server.get("/metrics").await.expect(200).text;
         assert_eq!(secrets.found_in(metrics.as_bytes()), None, "in the metrics");
+        if settings.iter().any(|(name, _)| *name == "WATCHWORD_NATS_URL") {
+            until_relayed(beside, events.last().expect("there are events")).await;
+        }
     }
     assert!(server.log().contains(r#""level":"DEBUG""#), "the log is verbose");
     collector.until(100, |_| true).await;
-    // While it runs, the write-ahead logs hold what the files do not yet; after a kill they stay.
-    let mut stored = server.stored_bytes();
-    assert!(stored.iter().any(|(path, bytes)| path.ends_with("journal.db-wal") && !bytes.is_empty()));
+    let while_it_ran = [server.stored_bytes(), files_under(beside)].concat();
     server.kill();
-    stored.extend(server.stored_bytes());
+    let mut stored = server.stored_bytes();
     server.up().await;
     server.terminate().await;
     stored.extend(server.stored_bytes());
+    stored.extend(files_under(beside));
     for command in [&["doctor", "--json"][..], &["export"], &["export", "--format", "csv"]] {
         let output = server.command(command).output().unwrap();
         assert!(output.status.success(), "{command:?}: {output:?}");
@@ -108,22 +135,34 @@ async fn inv_n_no_secret_and_no_personal_data_in_any_stored_byte_log_line_or_tra
     }
     stored.extend(collector.bodies().into_iter().map(|body| ("a trace".into(), body.to_vec())));
     let (platform_key, master_key) = (server.platform_key(), master_key(&server));
-    for (path, bytes) in stored {
-        assert_eq!(secrets.found_in(&bytes), None, "in {}", path.display());
-        let text = String::from_utf8_lossy(&bytes);
+    for (path, bytes) in while_it_ran.iter().chain(&stored) {
+        assert_eq!(secrets.found_in(bytes), None, "in {}", path.display());
+        let text = String::from_utf8_lossy(bytes);
         for (key, own_file) in [(&platform_key, "admin.key"), (&master_key, "master.key")] {
             assert!(path.ends_with(own_file) || !text.contains(key), "{own_file} in {}", path.display());
         }
     }
     for name in ["admin.key", "master.key"] {
         use std::os::unix::fs::PermissionsExt as _;
-        let mode = fs::metadata(server.data().join(name)).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600, "{name}");
+        let Ok(file) = fs::metadata(server.data().join(name)) else { continue };
+        assert_eq!(file.permissions().mode() & 0o777, 0o600, "{name}");
+    }
+    while_it_ran
+}
+
+/// Waits until the bus has stored this event.
+async fn until_relayed(store: &Path, event: &Value) {
+    let id = event["id"].as_str().expect("an event has an id");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !files_under(store).iter().any(|(_, bytes)| String::from_utf8_lossy(bytes).contains(id)) {
+        assert!(Instant::now() < deadline, "event {id} is not in {}", store.display());
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
 fn master_key(server: &Server) -> String {
-    fs::read_to_string(server.data().join("master.key")).unwrap().trim().to_owned()
+    let own = fs::read_to_string(server.data().join("master.key"));
+    own.map_or_else(|_| MASTER_KEY.to_owned(), |key| key.trim().to_owned())
 }
 
 /// Everything that a person does, and some of it wrong.

@@ -313,19 +313,7 @@ impl Server {
 
     /// Every file that the server has written: its data directory and its log.
     pub fn stored_bytes(&self) -> Vec<(PathBuf, Vec<u8>)> {
-        fn collect(directory: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) {
-            for entry in fs::read_dir(directory).expect("the directory can be listed") {
-                let path = entry.expect("the directory can be listed").path();
-                if path.is_dir() {
-                    collect(&path, files);
-                } else if let Ok(bytes) = fs::read(&path) {
-                    files.push((path, bytes));
-                }
-            }
-        }
-        let mut files = Vec::new();
-        collect(self.root.path(), &mut files);
-        files
+        files_under(self.root.path())
     }
 
     /// The platform's first API key.
@@ -473,4 +461,18 @@ pub fn assert_gapless(events: &[Value]) {
 /// The events of a type.
 pub fn of_type<'a>(events: &'a [Value], name: &str) -> Vec<&'a Value> {
     events.iter().filter(|event| event["type"] == name).collect()
+}
+
+/// Every file in a folder and those below it, with what it holds. What goes away meanwhile is left out.
+pub fn files_under(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            files.extend(files_under(&path));
+        } else if let Ok(bytes) = fs::read(&path) {
+            files.push((path, bytes));
+        }
+    }
+    files
 }
