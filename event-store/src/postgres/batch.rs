@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use domain::StreamId;
-use sqlx::PgConnection;
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{FromRow, Row};
 use uuid::Uuid;
 
 use super::known::Known;
@@ -69,7 +70,6 @@ pub(super) struct Batch<'a> {
 }
 
 /// What the function answers: see its description.
-#[derive(sqlx::FromRow)]
 pub(super) struct Answers {
     pub(super) head: i64,
     /// Absent, as those below, where all was written.
@@ -77,6 +77,19 @@ pub(super) struct Answers {
     one: Option<Vec<i64>>,
     two: Option<Vec<i64>>,
     holder: Option<Vec<String>>,
+}
+
+// By hand: what derives it would be built with all of the drivers, SQLite's and the cryptography's C with them, once more.
+impl FromRow<'_, PgRow> for Answers {
+    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            head: row.try_get("head")?,
+            outcome: row.try_get("outcome")?,
+            one: row.try_get("one")?,
+            two: row.try_get("two")?,
+            holder: row.try_get("holder")?,
+        })
+    }
 }
 
 impl<'a> Batch<'a> {
