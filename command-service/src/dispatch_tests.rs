@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use domain::lockout::{LockoutCommand, LockoutPolicy};
 use event_store::contract::Nodes;
 use event_store::{
-    Journal, KeyStore, MasterKey, Sealer, Snapshot, SqliteJournal, StoredIdempotency, SystemClock,
+    Cursor, Journal, KeyStore, MasterKey, Sealer, Snapshot, SqliteJournal, StoredIdempotency, SystemClock,
 };
 use schemas::envelope::{Actor, RecordedEvent};
 use tempfile::TempDir;
@@ -98,6 +98,23 @@ impl Journal for Faulty {
 
     async fn save_snapshot(&self, stream: &StreamId, snapshot: Snapshot) -> Result<(), StoreError> {
         self.inner.save_snapshot(stream, snapshot).await
+    }
+
+    async fn hold_cursor(
+        &self,
+        effect: &str,
+        holder: &str,
+        lasts: Duration,
+    ) -> Result<Option<Cursor>, StoreError> {
+        self.inner.hold_cursor(effect, holder, lasts).await
+    }
+
+    async fn move_cursor(&self, effect: &str, cursor: Cursor) -> Result<bool, StoreError> {
+        self.inner.move_cursor(effect, cursor).await
+    }
+
+    async fn release_cursor(&self, effect: &str, cursor: Cursor) -> Result<(), StoreError> {
+        self.inner.release_cursor(effect, cursor).await
     }
 
     async fn close(&self) {

@@ -3,6 +3,7 @@
 //! The functions panic where the adapter is wrong, as tests do.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::{AppId, StreamId, Timestamp};
 use futures::future::join_all;
@@ -12,7 +13,8 @@ use uuid::Uuid;
 
 use crate::clock::{Clock, SystemClock};
 use crate::journal::{
-    Append, AppendError, Appended, Claim, Idempotency, Journal, NewEvent, Snapshot, StoredIdempotency, Write,
+    Append, AppendError, Appended, Claim, Cursor, Idempotency, Journal, NewEvent, Snapshot,
+    StoredIdempotency, Write,
 };
 
 mod nodes;
@@ -404,4 +406,21 @@ pub async fn keeps_snapshots(journal: Arc<dyn Journal>) {
         journal.save_snapshot(&a, snapshot(saved)).await.expect("saves");
         assert_eq!(journal.load_snapshot(&a).await.expect("reads"), Some(snapshot(kept)));
     }
+}
+
+/// The cursor of an effect starts at the newest event, stays where it was moved, and is one for each effect.
+pub async fn keeps_cursors_of_effects(journal: Arc<dyn Journal>) {
+    let lasts = Duration::from_mins(1);
+    let hold = async |effect| journal.hold_cursor(effect, "a", lasts).await.expect("works").expect("is free");
+    journal.append(append(&stream("a"), 0, 3)).await.expect("appends");
+    let mail = hold("mail").await;
+    assert_eq!(mail.position, 3, "what was there before does not concern it");
+    journal.append(append(&stream("a"), 3, 2)).await.expect("appends");
+    assert_eq!(hold("mail").await, mail, "its holder goes on");
+    assert_eq!(hold("other").await.position, 5);
+    assert!(journal.move_cursor("mail", Cursor { position: 4, ..mail }).await.expect("moves"));
+    assert_eq!(hold("mail").await.position, 4);
+    assert_eq!(hold("other").await.position, 5);
+    journal.release_cursor("mail", mail).await.expect("releases");
+    assert_eq!(hold("mail").await.position, 4);
 }

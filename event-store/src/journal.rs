@@ -1,6 +1,7 @@
 //! What a journal is: the trait that every adapter implements, and the types that go in and out.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::{StreamId, Timestamp, UserId};
@@ -236,6 +237,18 @@ pub struct Snapshot {
     pub state: Vec<u8>,
 }
 
+/// How far an effect has come, and the right to go on with it.
+///
+/// An effect does something outside, such as sending mail, once for each event, and never again when events are read
+/// again. So where it stands is kept beside the journal, and starts at the newest event; and one node at a time does it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// The position of the last event that it is done with.
+    pub position: u64,
+    /// Counts its holders so far.
+    pub epoch: u64,
+}
+
 /// The log of all events, in one order.
 #[async_trait]
 pub trait Journal: Send + Sync + 'static {
@@ -296,6 +309,22 @@ pub trait Journal: Send + Sync + 'static {
 
     /// Tells metrics of its connections, and of what waits for them.
     fn measure(&self) {}
+
+    /// Takes the cursor of an effect, or goes on holding it, for as long as `lasts`. An effect that has none yet gets one at
+    /// the newest event. None: another holder has it, and was heard of in time. Where one process alone has the journal
+    /// open, nobody else can hold it.
+    async fn hold_cursor(
+        &self,
+        effect: &str,
+        holder: &str,
+        lasts: Duration,
+    ) -> Result<Option<Cursor>, StoreError>;
+
+    /// Moves a cursor to where its holder has come. False if somebody else has taken it since.
+    async fn move_cursor(&self, effect: &str, cursor: Cursor) -> Result<bool, StoreError>;
+
+    /// Lets another holder have a cursor at once.
+    async fn release_cursor(&self, effect: &str, cursor: Cursor) -> Result<(), StoreError>;
 
     /// Waits until all that was sent is written, and closes it, so that it can be opened again and nothing is left beside a
     /// file. What is asked afterwards fails.

@@ -19,6 +19,8 @@
 //!   its next group, if it knows that others write.
 //! - All appends of all nodes go through one stream, so there is one group of appends at a time, and one round trip each.
 //! - An append that is greater than the server's `MaxAppendSize` (1 MiB unless it is set) is refused.
+//! - Which node does an effect, such as the sending of mail, and how far it has come, is kept in a stream beside the
+//!   journal's, `<stream>-effect-<effect>`, which every node asks.
 //! - Reads ask the leader. A leader that was cut off from its cluster may answer for some seconds before it notices;
 //!   what is appended in the meantime is not seen. An append is never fooled, as it needs the majority.
 //! - Snapshots are a node's own, and each node forgets idempotency keys by itself.
@@ -37,14 +39,16 @@ use schemas::envelope::RecordedEvent;
 use tokio::sync::{mpsc, watch};
 
 use crate::journal::{
-    Append, AppendError, Appended, Claim, Journal, OpenError, Snapshot, StoreError, StoredIdempotency,
+    Append, AppendError, Appended, Claim, Cursor, Journal, OpenError, Snapshot, StoreError, StoredIdempotency,
 };
 use crate::requests;
 use crate::sqlite::SqliteJournal;
+use cursors::Cursors;
 use log::Log;
 use replica::Replica;
 use writer::{Request, Writer};
 
+mod cursors;
 mod entry;
 mod log;
 mod replica;
@@ -132,6 +136,7 @@ pub struct KurrentJournal {
     requests: mpsc::Sender<Request>,
     /// All that is known of the journal on this node.
     replica: SqliteJournal,
+    cursors: Cursors,
 }
 
 impl KurrentJournal {
@@ -146,6 +151,7 @@ impl KurrentJournal {
     ) -> Result<Self, OpenError> {
         let (replica, reading) = Replica::open(replica).await?;
         let log = Log::new(url.0.clone(), &settings);
+        let cursors = Cursors::new(url.0.clone(), settings.clone());
         let mut writer = Writer::new(log, replica, settings);
         if let Err(error) = writer.catch_up().await {
             reading.close_readers().await;
@@ -158,7 +164,7 @@ impl KurrentJournal {
         }
         let (requests, queue) = mpsc::channel(QUEUE);
         tokio::spawn(writer.run(queue));
-        Ok(Self { requests, replica: reading })
+        Ok(Self { requests, replica: reading, cursors })
     }
 
     /// Waits until the replica has all that was written before this was called.
@@ -247,6 +253,23 @@ impl Journal for KurrentJournal {
     async fn save_snapshot(&self, stream: &StreamId, snapshot: Snapshot) -> Result<(), StoreError> {
         let stream = stream.clone();
         requests::ask(&self.requests, |answer| Request::Snapshot { stream, snapshot, answer }).await
+    }
+
+    async fn hold_cursor(
+        &self,
+        effect: &str,
+        holder: &str,
+        lasts: Duration,
+    ) -> Result<Option<Cursor>, StoreError> {
+        self.cursors.hold(effect, holder, lasts, self.head()).await
+    }
+
+    async fn move_cursor(&self, effect: &str, cursor: Cursor) -> Result<bool, StoreError> {
+        self.cursors.shift(effect, cursor).await
+    }
+
+    async fn release_cursor(&self, effect: &str, cursor: Cursor) -> Result<(), StoreError> {
+        self.cursors.release(effect, cursor).await
     }
 
     async fn close(&self) {

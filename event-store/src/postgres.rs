@@ -7,6 +7,7 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::{StreamId, Timestamp, UserId};
@@ -19,8 +20,8 @@ use uuid::Uuid;
 
 use crate::checksum::checksum;
 use crate::journal::{
-    Append, AppendError, Appended, Claim, Journal, OpenError, Snapshot, StoreError, StoredIdempotency,
-    before_damage, idempotency_key,
+    Append, AppendError, Appended, Claim, Cursor, Journal, OpenError, Snapshot, StoreError,
+    StoredIdempotency, before_damage, idempotency_key,
 };
 use crate::measure;
 use crate::requests;
@@ -42,7 +43,11 @@ pub use session::PostgresSettings;
 const SCHEMA: Schema = Schema {
     what: "Watchword journal",
     name: "watchword",
-    migrations: &[include_str!("postgres/journal_1.sql"), include_str!("postgres/journal_2.sql")],
+    migrations: &[
+        include_str!("postgres/journal_1.sql"),
+        include_str!("postgres/journal_2.sql"),
+        include_str!("postgres/journal_3.sql"),
+    ],
 };
 
 /// How many idempotency keys are looked at together, to forget old ones.
@@ -359,6 +364,61 @@ impl Journal for PostgresJournal {
             .bind(snapshot.version.cast_signed())
             .bind(&snapshot.state)
             .execute(&self.readers)
+        })
+        .await?;
+        Ok(())
+    }
+
+    async fn hold_cursor(
+        &self,
+        effect: &str,
+        holder: &str,
+        lasts: Duration,
+    ) -> Result<Option<Cursor>, StoreError> {
+        let lasts = i64::try_from(lasts.as_millis()).unwrap_or(i64::MAX);
+        let held: Option<(i64, i64)> = self
+            .read(|| {
+                sqlx::query_as(
+                    "INSERT INTO watchword.effects AS e
+                     VALUES ($1, coalesce((SELECT max(position) FROM watchword.events), 0), 1, $2,
+                         clock_timestamp() + $3 * interval '1 millisecond')
+                     ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until = excluded.until,
+                         epoch = e.epoch + CASE WHEN e.holder = excluded.holder THEN 0 ELSE 1 END
+                     WHERE e.holder IS NULL OR e.holder = excluded.holder OR e.until < clock_timestamp()
+                     RETURNING e.position, e.epoch",
+                )
+                .bind(effect)
+                .bind(holder)
+                .bind(lasts)
+                .fetch_optional(&self.readers)
+            })
+            .await?;
+        let cursor = |(position, epoch): (i64, i64)| Cursor {
+            position: position.cast_unsigned(),
+            epoch: epoch.cast_unsigned(),
+        };
+        Ok(held.map(cursor))
+    }
+
+    async fn move_cursor(&self, effect: &str, cursor: Cursor) -> Result<bool, StoreError> {
+        let moved = self
+            .read(|| {
+                sqlx::query("UPDATE watchword.effects SET position = $3 WHERE name = $1 AND epoch = $2")
+                    .bind(effect)
+                    .bind(cursor.epoch.cast_signed())
+                    .bind(cursor.position.cast_signed())
+                    .execute(&self.readers)
+            })
+            .await?;
+        Ok(moved.rows_affected() > 0)
+    }
+
+    async fn release_cursor(&self, effect: &str, cursor: Cursor) -> Result<(), StoreError> {
+        self.read(|| {
+            sqlx::query("UPDATE watchword.effects SET holder = NULL WHERE name = $1 AND epoch = $2")
+                .bind(effect)
+                .bind(cursor.epoch.cast_signed())
+                .execute(&self.readers)
         })
         .await?;
         Ok(())

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::{StreamId, Timestamp, UserId};
@@ -16,8 +17,8 @@ use uuid::Uuid;
 
 use crate::checksum::checksum;
 use crate::journal::{
-    Append, AppendError, Appended, Claim, Journal, OpenError, Snapshot, StoreError, StoredIdempotency,
-    before_damage,
+    Append, AppendError, Appended, Claim, Cursor, Journal, OpenError, Snapshot, StoreError,
+    StoredIdempotency, before_damage,
 };
 use crate::measure;
 use crate::requests;
@@ -31,9 +32,9 @@ mod writer;
 const KIND: Kind = Kind {
     what: "Watchword journal",
     application_id: 0x5741_4a31,
-    format: 2,
+    format: 3,
     schema: SCHEMA,
-    upgrades: &["ALTER TABLE events ADD COLUMN checksum BLOB"],
+    upgrades: &["ALTER TABLE events ADD COLUMN checksum BLOB", EFFECTS],
 };
 
 /// The tables of a journal.
@@ -70,7 +71,12 @@ CREATE TABLE idempotency (
 CREATE TABLE snapshots (stream TEXT PRIMARY KEY, version INTEGER NOT NULL, state BLOB NOT NULL) STRICT;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 INSERT INTO meta VALUES ('recoveries', 0);
+CREATE TABLE effects (name TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 ";
+
+/// Came with format 3.
+const EFFECTS: &str =
+    "CREATE TABLE effects (name TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT, WITHOUT ROWID";
 
 /// How many appends can wait for the writer; more wait for a place.
 const QUEUE: usize = 1024;
@@ -332,6 +338,27 @@ impl Journal for SqliteJournal {
         measure::queue(self.requests.max_capacity() - self.requests.capacity());
     }
 
+    async fn hold_cursor(&self, effect: &str, _: &str, _: Duration) -> Result<Option<Cursor>, StoreError> {
+        let known: Option<i64> = sqlx::query_scalar("SELECT position FROM effects WHERE name = ?1")
+            .bind(effect)
+            .fetch_optional(&self.readers)
+            .await?;
+        let position = match known {
+            Some(position) => position.cast_unsigned(),
+            None => self.keep_cursor(effect, None).await?,
+        };
+        Ok(Some(Cursor { position, epoch: 0 }))
+    }
+
+    async fn move_cursor(&self, effect: &str, cursor: Cursor) -> Result<bool, StoreError> {
+        self.keep_cursor(effect, Some(cursor.position)).await?;
+        Ok(true)
+    }
+
+    async fn release_cursor(&self, _: &str, _: Cursor) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn close(&self) {
         self.readers.close().await;
         // It fails when the writer has ended already, which is as well.
@@ -344,6 +371,14 @@ impl Journal for SqliteJournal {
     async fn save_snapshot(&self, stream: &StreamId, snapshot: Snapshot) -> Result<(), StoreError> {
         let stream = stream.clone();
         requests::ask(&self.requests, |answer| Request::Snapshot { stream, snapshot, answer }).await
+    }
+}
+
+impl SqliteJournal {
+    /// Where an effect stands, after moving it if a position is given.
+    async fn keep_cursor(&self, effect: &str, position: Option<u64>) -> Result<u64, StoreError> {
+        let effect = effect.to_owned();
+        requests::ask(&self.requests, |answer| Request::Cursor { effect, position, answer }).await
     }
 }
 

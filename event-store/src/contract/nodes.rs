@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::{StreamId, Timestamp};
@@ -9,7 +10,7 @@ use schemas::envelope::RecordedEvent;
 use tokio::sync::watch;
 
 use crate::journal::{
-    Append, AppendError, Appended, Claim, Journal, Snapshot, StoreError, StoredIdempotency,
+    Append, AppendError, Appended, Claim, Cursor, Journal, Snapshot, StoreError, StoredIdempotency,
 };
 
 /// One journal through several nodes, which are asked in turn. It says that it is shared, and counts how often it is
@@ -106,6 +107,23 @@ impl Journal for Nodes {
 
     async fn save_snapshot(&self, stream: &StreamId, snapshot: Snapshot) -> Result<(), StoreError> {
         self.next().save_snapshot(stream, snapshot).await
+    }
+
+    async fn hold_cursor(
+        &self,
+        effect: &str,
+        holder: &str,
+        lasts: Duration,
+    ) -> Result<Option<Cursor>, StoreError> {
+        self.next().hold_cursor(effect, holder, lasts).await
+    }
+
+    async fn move_cursor(&self, effect: &str, cursor: Cursor) -> Result<bool, StoreError> {
+        self.next().move_cursor(effect, cursor).await
+    }
+
+    async fn release_cursor(&self, effect: &str, cursor: Cursor) -> Result<(), StoreError> {
+        self.next().release_cursor(effect, cursor).await
     }
 
     async fn close(&self) {

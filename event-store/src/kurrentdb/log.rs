@@ -84,8 +84,24 @@ impl Log {
 
     /// The events of the stream from this revision on, to its present end.
     pub(super) async fn read(&mut self, revision: u64) -> Result<Reading<'_>, StoreError> {
-        let options =
-            ReadStreamOptions::default().position(StreamPosition::Position(revision)).requires_leader(true);
+        self.begin(ReadStreamOptions::default().position(StreamPosition::Position(revision))).await
+    }
+
+    /// The last event of the stream, with its revision; nothing where there is no stream.
+    pub(super) async fn last(&mut self) -> Result<Option<(u64, Entry)>, StoreError> {
+        let mut reading = self
+            .begin(ReadStreamOptions::default().backwards().position(StreamPosition::End).max_count(1))
+            .await?;
+        let last = reading.next().await?;
+        if last.is_some() {
+            // Nothing comes before it, as no more was asked for.
+            reading.next().await?;
+        }
+        Ok(last)
+    }
+
+    async fn begin(&mut self, options: ReadStreamOptions) -> Result<Reading<'_>, StoreError> {
+        let options = options.requires_leader(true);
         let client = self.client().map_err(StoreError::Unavailable)?;
         let begun = timeout(self.answer_timeout, client.read_stream(self.stream.as_str(), &options));
         let events = match begun.await {

@@ -28,6 +28,8 @@ pub(super) enum Request {
         before: Timestamp,
         answer: oneshot::Sender<Result<Option<[u8; 32]>, StoreError>>,
     },
+    /// To move the cursor of an effect, or to make it, and tell where it is.
+    Cursor { effect: String, position: Option<u64>, answer: oneshot::Sender<Result<u64, StoreError>> },
     /// To end, behind what was asked before.
     Close,
 }
@@ -57,6 +59,7 @@ impl Writer {
             let mut appends = Vec::new();
             let mut snapshots = Vec::new();
             let mut forgets = Vec::new();
+            let mut cursors = Vec::new();
             let mut next = Some(first);
             while let Some(request) = next {
                 match request {
@@ -65,9 +68,10 @@ impl Writer {
                         snapshots.push((stream, snapshot, answer));
                     }
                     Request::Forget { after, before, answer } => forgets.push((after, before, answer)),
+                    Request::Cursor { effect, position, answer } => cursors.push((effect, position, answer)),
                     Request::Close => closing = true,
                 }
-                next = if !closing && appends.len() + snapshots.len() < GROUP {
+                next = if !closing && appends.len() + snapshots.len() + cursors.len() < GROUP {
                     queue.try_recv().ok()
                 } else {
                     None
@@ -84,6 +88,9 @@ impl Writer {
             }
             for (after, before, answer) in forgets {
                 let _ = answer.send(self.forget(after, before).await);
+            }
+            for (effect, position, answer) in cursors {
+                let _ = answer.send(self.keep_cursor(&effect, position).await);
             }
         }
         if let Some(connection) = self.connection.take()
@@ -191,5 +198,20 @@ impl Writer {
         keep_snapshot(&mut connection, stream, snapshot).await?;
         self.connection = Some(connection);
         Ok(())
+    }
+
+    /// Where an effect stands, after moving it if a position is given.
+    async fn keep_cursor(&mut self, effect: &str, position: Option<u64>) -> Result<u64, StoreError> {
+        let mut connection = self.connection().await?;
+        let position: i64 = sqlx::query_scalar(
+            "INSERT INTO effects VALUES (?1, coalesce(?2, (SELECT max(position) FROM events), 0))
+             ON CONFLICT (name) DO UPDATE SET position = coalesce(?2, position) RETURNING position",
+        )
+        .bind(effect)
+        .bind(position.map(u64::cast_signed))
+        .fetch_one(&mut connection)
+        .await?;
+        self.connection = Some(connection);
+        Ok(position.cast_unsigned())
     }
 }

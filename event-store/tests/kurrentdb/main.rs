@@ -126,6 +126,7 @@ contract! {
     shows_no_gap_to_a_reader_that_follows
     a_refusal_spares_its_neighbours
     keeps_snapshots
+    keeps_cursors_of_effects
 }
 
 // Snapshots are a node's own, and each node forgets idempotency keys by itself.
@@ -140,6 +141,7 @@ contract! {
     survives_racing_writers
     shows_no_gap_to_a_reader_that_follows
     a_refusal_spares_its_neighbours
+    keeps_cursors_of_effects
 }
 
 /// On one thread all appends are queued before the writer runs once: one group.

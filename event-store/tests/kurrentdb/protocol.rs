@@ -98,6 +98,11 @@ pub(crate) struct ReadReq {
 pub(crate) struct ReadOptions {
     #[prost(message, optional, tag = "1")]
     pub(crate) stream: Option<StreamOptions>,
+    /// 1: backwards.
+    #[prost(int32, tag = "3")]
+    pub(crate) direction: i32,
+    #[prost(uint64, tag = "5")]
+    pub(crate) count: u64,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use event_store::contract::{append, claim, stream};
 use event_store::{
-    Append, AppendError, Clock, Idempotency, Journal, KurrentSettings, OpenError, Snapshot, SqliteJournal,
-    StoredIdempotency, SystemClock,
+    Append, AppendError, Clock, Cursor, Idempotency, Journal, KurrentSettings, OpenError, Snapshot,
+    SqliteJournal, StoredIdempotency, SystemClock,
 };
 
 use futures::future::join_all;
@@ -176,4 +176,49 @@ async fn given_a_key_that_one_node_forgot_when_it_is_used_again_then_all_nodes_f
     assert_eq!(two.idempotent(&[1; 32]).await, Ok(Some(stored)));
     // One that begins anew meets both.
     assert_eq!(world.open("three").await.idempotent(&[1; 32]).await, Ok(Some(stored)));
+}
+
+/// One node at a time does what an effect does: another takes over when the first is not heard of, or gives it back.
+#[tokio::test]
+async fn the_cursor_of_an_effect_has_one_holder() {
+    let world = World::new().await;
+    let (one, two) = (world.open("one").await, world.open("two").await);
+    one.append(append(&stream("a"), 0, 5)).await.expect("appends");
+    let (short, long) = (Duration::from_millis(200), Duration::from_hours(1));
+    let first = one.hold_cursor("mail", "one", long).await.expect("works").expect("is free");
+    assert_eq!((first.position, first.epoch), (5, 1));
+    assert_eq!(two.hold_cursor("mail", "two", long).await, Ok(None));
+    let again = one.hold_cursor("mail", "one", short).await.expect("works");
+    assert_eq!(again, Some(first), "its holder goes on, for less long now");
+    assert_eq!(two.hold_cursor("mail", "two", long).await, Ok(None), "it was heard of just now");
+    tokio::time::sleep(2 * short).await;
+    let second = two.hold_cursor("mail", "two", long).await.expect("works").expect("nobody was heard of");
+    assert_eq!((second.position, second.epoch), (5, 2));
+    assert_eq!(one.move_cursor("mail", Cursor { position: 1, ..first }).await, Ok(false), "it slept");
+    one.release_cursor("mail", first).await.expect("has no effect");
+    assert_eq!(one.hold_cursor("mail", "one", long).await, Ok(None));
+    assert_eq!(two.move_cursor("mail", Cursor { position: 2, ..second }).await, Ok(true));
+    two.release_cursor("mail", second).await.expect("releases");
+    let third = one.hold_cursor("mail", "one", long).await.expect("works").expect("is free");
+    assert_eq!((third.position, third.epoch), (2, 3));
+    // It is no node's own.
+    two.close().await;
+    std::fs::remove_file(world.replica("two")).expect("is there");
+    let two = world.open("two").await;
+    assert_eq!(two.hold_cursor("mail", "two", long).await, Ok(None));
+    assert_eq!(two.hold_cursor("mail", "one", long).await, Ok(Some(third)));
+}
+
+/// Of nodes that ask at the same moment, one gets it.
+#[tokio::test]
+async fn a_cursor_that_all_want_goes_to_one() {
+    let world = World::new().await;
+    let mut nodes = Vec::new();
+    for name in ["a", "b", "c", "d"] {
+        nodes.push((name, world.open(name).await));
+    }
+    let asked = nodes.iter().map(|(name, node)| node.hold_cursor("mail", name, Duration::from_hours(1)));
+    let answers = join_all(asked).await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    assert_eq!(answers.iter().flatten().flatten().count(), 1, "{answers:?}");
 }

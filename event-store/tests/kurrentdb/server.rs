@@ -1,5 +1,5 @@
 //! A stand-in for a KurrentDB server: as much of its protocol as the journal needs (appending at a revision, reading
-//! forwards), in memory, and faults on request. It shows that the adapter does what it should on a server that does
+//! forwards, and the last event), in memory, and faults on request. It shows that the adapter does what it should on a server that does
 //! what the protocol says; it does not show that a real server does.
 
 use std::collections::HashMap;
@@ -14,8 +14,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::protocol::{
-    AppendOptions, AppendReq, AppendResp, Empty, Proposed, ReadEvent, ReadReq, ReadResp, Recorded,
-    StreamIdentifier, StreamNotFound, Success, Uuid, WrongExpectedVersion,
+    AppendOptions, AppendReq, AppendResp, Empty, Proposed, ReadEvent, ReadOptions, ReadReq, ReadResp,
+    Recorded, StreamIdentifier, StreamNotFound, Success, Uuid, WrongExpectedVersion,
 };
 
 /// What a server takes at most, unless it is told otherwise.
@@ -239,13 +239,16 @@ fn wrong(length: usize, options: &AppendOptions) -> WrongExpectedVersion {
 fn read(state: &mut State, request: &[u8]) -> Vec<Vec<u8>> {
     state.reads += 1;
     let request = ReadReq::decode(request).expect("is a request");
-    let options = request.options.and_then(|options| options.stream).expect("reads a stream");
+    let ReadOptions { stream, direction, count } = request.options.expect("has options");
+    let options = stream.expect("reads a stream");
     let stream_name = name(options.stream.as_ref());
     let Some(events) = state.streams.get(&stream_name) else {
         let stream_not_found = Some(StreamNotFound { stream: options.stream });
         return vec![ReadResp { stream_not_found, ..ReadResp::default() }.encode_to_vec()];
     };
-    let first = index(options.revision.unwrap_or(0));
+    // Backwards, only the last one is ever asked for.
+    assert!(direction == 0 || (options.revision, count) == (None, 1));
+    let first = if direction == 0 { index(options.revision.unwrap_or(0)) } else { events.len() - 1 };
     let answer = |(revision, event): (usize, &Event)| {
         let recorded = Recorded {
             id: Some(Uuid { structured: None, text: Some(uuid::Uuid::from_u128(event.id).to_string()) }),

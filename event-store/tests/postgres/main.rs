@@ -62,6 +62,7 @@ contract! {
     shows_no_gap_to_a_reader_that_follows
     a_refusal_spares_its_neighbours
     keeps_snapshots
+    keeps_cursors_of_effects
 }
 
 /// On one thread all appends are queued before the writer runs once: one group.

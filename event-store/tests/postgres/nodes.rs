@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use domain::StreamId;
 use event_store::contract::{append, claim, stream};
-use event_store::{Append, AppendError, Journal};
+use event_store::{Append, AppendError, Cursor, Journal};
 use futures::future::join_all;
 use test_services::Postgres;
 use tokio::time::timeout;
@@ -191,4 +191,28 @@ async fn inv_e_what_a_node_knows_ends_where_another_one_writes() {
     let versions: Vec<u64> =
         two.read_stream(&s, 0).await.expect("reads").iter().map(|event| event.version).collect();
     assert_eq!(versions, (1..=9).collect::<Vec<_>>());
+}
+
+/// One node at a time does what an effect does: another takes over when the first is not heard of, or gives it back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_cursor_of_an_effect_has_one_holder() {
+    let database = Postgres::shared().database();
+    let journal = open(&database).await;
+    journal.append(append(&stream("a"), 0, 5)).await.expect("appends");
+    let (short, long) = (Duration::from_millis(100), Duration::from_hours(1));
+    let hold = async |holder, lasts| journal.hold_cursor("mail", holder, lasts).await.expect("works");
+    let first = hold("a", long).await.expect("is free");
+    assert_eq!(hold("b", long).await, None);
+    assert_eq!(hold("a", short).await, Some(first), "its holder goes on, for less long now");
+    tokio::time::sleep(2 * short).await;
+    let second = hold("b", long).await.expect("nobody was heard of");
+    assert_eq!((second.position, second.epoch), (first.position, first.epoch + 1));
+    assert_eq!(hold("a", long).await, None);
+    assert_eq!(journal.move_cursor("mail", Cursor { position: 1, ..first }).await, Ok(false), "it slept");
+    journal.release_cursor("mail", first).await.expect("has no effect");
+    assert_eq!(hold("a", long).await, None);
+    assert_eq!(journal.move_cursor("mail", Cursor { position: 2, ..second }).await, Ok(true));
+    journal.release_cursor("mail", second).await.expect("releases");
+    let third = hold("a", long).await.expect("is free");
+    assert_eq!((third.position, third.epoch), (2, second.epoch + 1));
 }

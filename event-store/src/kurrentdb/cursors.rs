@@ -1,0 +1,175 @@
+//! Where effects stand, and which node does them: a stream of the server for each effect, whose last event says it.
+//!
+//! As in the journal itself, whoever writes says behind which event, and the server lets one of those win who say the same.
+//! Nobody's clock is compared with another's: a node takes over when it has not seen that event replaced for as long as its
+//! writer had said, by its own watch.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use eventstore::ClientSettings;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::KurrentSettings;
+use super::entry::Entry;
+use super::log::{Failure, Log, Sent};
+use crate::clock::{Clock, SystemClock};
+use crate::journal::{Cursor, StoreError};
+
+/// How many events the server keeps of such a stream: the last would do, the others are for people.
+const KEPT: u64 = 100;
+
+/// The cursors of all effects.
+pub(super) struct Cursors {
+    url: ClientSettings,
+    settings: KurrentSettings,
+    effects: Mutex<HashMap<String, Effect>>,
+}
+
+struct Effect {
+    log: Log,
+    /// How many events its stream has had.
+    length: u64,
+    /// When this node first saw the last of them.
+    seen: Instant,
+}
+
+/// An event of such a stream.
+#[derive(Clone, Serialize, Deserialize)]
+struct Stored {
+    position: u64,
+    epoch: u64,
+    /// None: it was given back.
+    holder: Option<String>,
+    /// Milliseconds that the holder may not be heard of.
+    lasts: u64,
+}
+
+impl Stored {
+    fn cursor(&self) -> Cursor {
+        Cursor { position: self.position, epoch: self.epoch }
+    }
+}
+
+impl Cursors {
+    pub(super) fn new(url: ClientSettings, settings: KurrentSettings) -> Self {
+        Self { url, settings, effects: Mutex::default() }
+    }
+
+    /// See [`Journal::hold_cursor`](crate::Journal::hold_cursor). `newest` tells the position of the newest event, if it is
+    /// asked.
+    pub(super) async fn hold(
+        &self,
+        name: &str,
+        holder: &str,
+        lasts: Duration,
+        newest: impl Future<Output = Result<u64, StoreError>> + Send,
+    ) -> Result<Option<Cursor>, StoreError> {
+        let mut effects = self.effects.lock().await;
+        let effect = self.effect(&mut effects, name);
+        let (position, epoch) = match effect.last().await? {
+            None => {
+                self.bound(name).await?;
+                (newest.await?, 1)
+            }
+            Some(last) if last.holder.as_deref() == Some(holder) => (last.position, last.epoch),
+            Some(last)
+                if last.holder.is_none() || effect.seen.elapsed() > Duration::from_millis(last.lasts) =>
+            {
+                (last.position, last.epoch + 1)
+            }
+            Some(_) => return Ok(None),
+        };
+        let lasts = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX);
+        let held = Stored { position, epoch, holder: Some(holder.to_owned()), lasts };
+        Ok(effect.write(&held).await?.then(|| held.cursor()))
+    }
+
+    /// See [`Journal::move_cursor`](crate::Journal::move_cursor).
+    pub(super) async fn shift(&self, name: &str, cursor: Cursor) -> Result<bool, StoreError> {
+        self.change(name, cursor.epoch, |last| last.position = cursor.position).await
+    }
+
+    /// See [`Journal::release_cursor`](crate::Journal::release_cursor).
+    pub(super) async fn release(&self, name: &str, cursor: Cursor) -> Result<(), StoreError> {
+        self.change(name, cursor.epoch, |last| last.holder = None).await.map(|_| ())
+    }
+
+    /// False if somebody else has taken it since.
+    async fn change(
+        &self,
+        name: &str,
+        epoch: u64,
+        change: impl FnOnce(&mut Stored) + Send,
+    ) -> Result<bool, StoreError> {
+        let mut effects = self.effects.lock().await;
+        let effect = self.effect(&mut effects, name);
+        match effect.last().await? {
+            Some(mut last) if last.epoch == epoch => {
+                change(&mut last);
+                effect.write(&last).await
+            }
+            _ => Ok(false),
+        }
+    }
+
+    fn effect<'a>(&self, effects: &'a mut HashMap<String, Effect>, name: &str) -> &'a mut Effect {
+        effects.entry(name.to_owned()).or_insert_with(|| Effect {
+            log: self.log(&self.stream(name)),
+            length: 0,
+            seen: Instant::now(),
+        })
+    }
+
+    fn stream(&self, name: &str) -> String {
+        format!("{}-effect-{name}", self.settings.stream)
+    }
+
+    fn log(&self, stream: &str) -> Log {
+        let settings = KurrentSettings { stream: stream.to_owned(), ..self.settings.clone() };
+        Log::new(self.url.clone(), &settings)
+    }
+
+    /// Has the server forget old events of a stream that is to be made. What it is told already stays.
+    async fn bound(&self, name: &str) -> Result<(), StoreError> {
+        let settings = entry("$metadata", serde_json::json!({ "$maxCount": KEPT }).to_string());
+        // The server's name for what it knows of a stream.
+        let mut log = self.log(&format!("$${}", self.stream(name)));
+        log.append(0, &[settings]).await.map(|_| ()).map_err(unavailable)
+    }
+}
+
+impl Effect {
+    async fn last(&mut self) -> Result<Option<Stored>, StoreError> {
+        let Some((revision, entry)) = self.log.last().await? else { return Ok(None) };
+        let length = revision + 1;
+        if self.length != length {
+            (self.length, self.seen) = (length, Instant::now());
+        }
+        let damaged = |error| StoreError::Damaged(format!("the cursor of an effect makes no sense: {error}"));
+        serde_json::from_str(&entry.data).map(Some).map_err(damaged)
+    }
+
+    /// Writes behind what was read last; false if somebody else has.
+    async fn write(&mut self, stored: &Stored) -> Result<bool, StoreError> {
+        let data = serde_json::to_string(stored).expect("a plain struct");
+        match self.log.append(self.length, &[entry("EffectCursor", data)]).await.map_err(unavailable)? {
+            Sent::Written => {
+                (self.length, self.seen) = (self.length + 1, Instant::now());
+                Ok(true)
+            }
+            Sent::Overtaken => Ok(false),
+        }
+    }
+}
+
+fn entry(name: &str, data: String) -> Entry {
+    Entry { id: SystemClock.new_id(), name: name.to_owned(), data, metadata: b"{}".to_vec() }
+}
+
+fn unavailable(failure: Failure) -> StoreError {
+    let (Failure::NotSent(error) | Failure::Refused(error) | Failure::Lost(error)) = failure;
+    StoreError::Unavailable(error)
+}
