@@ -93,16 +93,31 @@ pub fn mails_of(event: &Event) -> Vec<Mail> {
     mails.into_iter().flatten().collect()
 }
 
+/// Whether events of this name may ask for a mail: the others need not be opened.
+pub fn asks_for_mail(name: &str) -> bool {
+    matches!(
+        name,
+        "MagicLinkIssued" | "EmailVerificationRequested" | "EmailChangeRequested" | "PasswordResetRequested"
+    )
+}
+
 fn mail(kind: MailKind, user_id: UserId, to: Option<&Email>, expires_at: Option<Timestamp>) -> Option<Mail> {
     to.map(|to| Mail { kind, user_id, to: to.clone(), expires_at })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::app_id::AppId;
+    use crate::delivery::FailureReason;
+    use crate::ids::MagicLinkId;
     use crate::ids::SessionId;
+    use crate::magic_link::MagicLinkIssued;
     use crate::personal::Personal;
-    use crate::user::PasswordResetRequested;
+    use crate::redirect_uri::RedirectUri;
+    use crate::user::{EmailVerificationRequested, PasswordResetRequested};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + second).expect("in range")
@@ -162,6 +177,62 @@ mod tests {
         assert_eq!(kinds(ResetReason::Forgotten), [MailKind::PasswordReset]);
         assert_eq!(kinds(ResetReason::AddressTaken), [MailKind::AddressTaken]);
         assert_eq!(kinds(ResetReason::Admin), []);
+    }
+
+    #[test]
+    fn whatever_asks_for_a_mail_is_known_by_its_name() {
+        let personal = Personal {
+            email: Some(email("new@example.com")),
+            previous_email: Some(email("ada@example.com")),
+            ..Personal::default()
+        };
+        let user_id = UserId(uuid::Uuid::from_u128(7));
+        let (expires_at, at, delivery) = (at(60), at(0), Delivery::Platform);
+        let verification = EmailVerificationRequested {
+            user_id,
+            generation: 1,
+            delivery,
+            expires_at,
+            at,
+            personal: personal.clone(),
+        };
+        let link = MagicLinkIssued {
+            link_id: MagicLinkId(uuid::Uuid::from_u128(9)),
+            user_id,
+            app_id: AppId::default_app(),
+            redirect_uri: RedirectUri::parse("https://app.example/").expect("valid"),
+            code_challenge: None,
+            delivery,
+            expires_at,
+            at,
+            personal: personal.clone(),
+        };
+        let mut kinds = BTreeSet::new();
+        for event in [
+            Event::User(UserEvent::EmailVerificationRequested(verification)),
+            Event::MagicLink(MagicLinkEvent::MagicLinkIssued(link)),
+            change(Delivery::Platform, personal),
+            reset(ResetReason::Forgotten),
+            reset(ResetReason::AddressTaken),
+        ] {
+            assert!(asks_for_mail(event.name()), "{}", event.name());
+            kinds.extend(mails_of(&event).iter().map(|mail| mail.kind));
+        }
+        assert_eq!(kinds.len(), 6, "each kind of mail has an event here: {kinds:?}");
+        assert!(!asks_for_mail("UserRegistered"));
+    }
+
+    #[test]
+    fn reasons_are_stored_under_their_names() {
+        for reason in [
+            FailureReason::Unreachable,
+            FailureReason::Deferred,
+            FailureReason::Rejected,
+            FailureReason::NotMade,
+            FailureReason::Expired,
+        ] {
+            assert_eq!(serde_json::to_value(reason).expect("JSON"), reason.as_str());
+        }
     }
 
     #[test]

@@ -19,16 +19,29 @@ pub enum FailureReason {
     Deferred,
     /// The mail server will not take it (a 5xx reply).
     Rejected,
-    /// The mail could not be made.
+    /// The mail could not be made: the person was erased, say, or the address cannot stand in a mail.
     NotMade,
+    /// What is in the mail had expired before it could be sent.
+    Expired,
 }
 
 impl FailureReason {
     /// Whether trying again is in vain.
     pub fn is_final(self) -> bool {
         match self {
-            Self::Rejected | Self::NotMade => true,
+            Self::Rejected | Self::NotMade | Self::Expired => true,
             Self::Unreachable | Self::Deferred => false,
+        }
+    }
+
+    /// The name it is stored under.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Deferred => "deferred",
+            Self::Rejected => "rejected",
+            Self::NotMade => "not_made",
+            Self::Expired => "expired",
         }
     }
 }
