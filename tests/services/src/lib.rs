@@ -1,4 +1,4 @@
-//! PostgreSQL and nats-server as processes of a test, on loopback and with folders of their own. `deploy/dev-services`
+//! PostgreSQL, nats-server and a mail server as processes of a test, on loopback and with folders of their own. `deploy/dev-services`
 //! finds or gets the programs. What is started ends with its value, or with the test's process, however that ends.
 //!
 //! The functions panic where something does not work, as tests do.
@@ -14,11 +14,13 @@ mod nats;
 mod postgres;
 mod process;
 mod proxy;
+mod smtp;
 
 pub use disk::Disk;
 pub use nats::Nats;
 pub use postgres::Postgres;
 pub use proxy::{Fault, Proxy};
+pub use smtp::{Smtp, SmtpTls};
 
 /// How long a service may take to start. It takes a fraction of a second; a loaded machine gets patience.
 const START: Duration = Duration::from_mins(1);
