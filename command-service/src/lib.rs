@@ -26,7 +26,9 @@ mod login;
 mod logout;
 mod magic_link;
 mod magic_link_verify;
+mod mail_failures;
 mod mailed;
+pub mod mailer;
 mod me;
 mod page;
 mod page_texts;
@@ -212,6 +214,7 @@ impl CommandService {
             .merge(jwks::routes())
             .merge(apps::routes())
             .merge(admin_users::routes())
+            .merge(mail_failures::routes())
             .merge(admin_password_reset::routes())
             .merge(api_keys::routes())
             .merge(signing_keys::routes())

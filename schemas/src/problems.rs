@@ -140,6 +140,20 @@ pub static REGISTRY: &[ProblemType] = &[
          first, or delete the organization.",
     ),
     problem(
+        "mail_expired",
+        409,
+        "What is in the mail has expired",
+        "The link in this mail is good for nothing any more, so the mail is not sent again. Whoever needs it has to ask for \
+         a new one: a magic link, a verification, a change of address or a new password.",
+    ),
+    problem(
+        "mail_sent",
+        409,
+        "The mail was sent",
+        "The mail server has taken this mail, so there is nothing to try again. If it did not arrive, look at the mail \
+         server's log; the link in it can be asked for anew.",
+    ),
+    problem(
         "malformed_request",
         400,
         "The request cannot be read",

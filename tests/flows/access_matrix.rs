@@ -85,6 +85,8 @@ const ROUTES: &[(&str, &str, Access, &str)] = &[
     ("POST", "/v1/apps/{app_id}/admin/users/{user_id}/sessions/revoke-all", Admin, ""),
     ("POST", "/v1/apps/{app_id}/admin/users/{user_id}/access-tokens", Admin, r#"{"duration_minutes":1}"#),
     ("POST", "/v1/apps/{app_id}/admin/users/{user_id}/password-reset", Admin, ""),
+    ("GET", "/v1/apps/{app_id}/admin/mail/failures", Admin, ""),
+    ("POST", "/v1/apps/{app_id}/admin/mail/failures/{mail_id}/retry", Admin, ""),
     ("GET", "/v1/apps/{app_id}/admin/stats", Admin, ""),
     ("GET", "/v1/apps/{app_id}/admin/api-keys", Admin, ""),
     ("POST", "/v1/apps/{app_id}/admin/api-keys", Admin, r#"{"name":"x","permissions":["users:read"]}"#),
@@ -111,6 +113,7 @@ fn call(server: &Server, route: &(&str, &str, Access, &'static str), ids: &Ids) 
         .replace("{user_id}", ids.user)
         .replace("{session_id}", ids.session)
         .replace("{key_id}", ids.key)
+        .replace("{mail_id}", "1-magic_link")
         .replace("{role}", "editor");
     let call = server.call(route.0.parse().unwrap(), path);
     match route.3 {
@@ -173,7 +176,7 @@ async fn each_route_lets_in_whom_it_is_for() {
             // Whoever may not call it is not told what is wrong with the body.
             let path = route.1.replace("{app_id}", ids.app).replace("{user_id}", ids.user);
             let path = path.replace("{session_id}", ids.session).replace("{key_id}", ids.key);
-            let path = path.replace("{role}", "editor");
+            let path = path.replace("{role}", "editor").replace("{mail_id}", "1-magic_link");
             let nonsense = server.call(route.0.parse().unwrap(), path).body("application/json", "[");
             let logout = route.1.ends_with("/logout");
             assert_eq!(nonsense.await.status, if logout { 400 } else { 401 }, "{name} with nonsense");

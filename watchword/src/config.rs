@@ -14,7 +14,9 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use command_service::mailer::{DeliveryPolicy, InvalidMailUrl, MailUrl};
 use command_service::relay::RelaySettings;
+use domain::Email;
 use domain::lockout::LockoutPolicy;
 use event_store::location::Location;
 use http_kit::limits::RateSettings;
@@ -26,7 +28,7 @@ use url::Url;
 pub use self::keys::{KEYS, variable};
 use self::parse::{
     POSITIVE, argon2_cost, batch, collector, list_url, location, log_directives, log_format, networks,
-    non_empty, not_yet, on_or_off, parsed, positive, public_url, rate, share, storage,
+    non_empty, on_or_off, parsed, positive, public_url, rate, share, storage,
 };
 use self::stores::journal_and_keys;
 use self::values::Values;
@@ -84,9 +86,31 @@ pub struct Config {
     pub requests_in_flight: NonZeroUsize,
     pub event_streams: NonZeroUsize,
     pub sessions_of_a_user: NonZeroUsize,
+    /// None: mails wait for a process that sends them.
+    pub mail: Option<Mail>,
     pub cached_aggregates: NonZeroUsize,
     pub hashing_threads: Option<NonZeroUsize>,
     pub hashing_queue: Option<NonZeroUsize>,
+}
+
+/// The sending of mails.
+#[derive(Debug, Clone)]
+pub struct Mail {
+    /// Where they go.
+    pub url: MailUrl,
+    /// None: made from the public URL.
+    sender: Option<Email>,
+    pub policy: DeliveryPolicy,
+}
+
+impl Mail {
+    /// Whom mails come from where an app has not said.
+    pub fn sender(&self, public_url: &Url) -> Email {
+        let of_host = || Email::parse(&format!("no-reply@{}", public_url.host_str()?)).ok();
+        // RFC 2606 section 2: nobody's domain.
+        let nobody = || Email::parse("no-reply@watchword.invalid").expect("an address");
+        self.sender.clone().or_else(of_host).unwrap_or_else(nobody)
+    }
 }
 
 /// The bus.
@@ -125,7 +149,6 @@ impl Config {
             PathBuf::from(values.take("data_dir", non_empty)?.unwrap_or_else(|| "./data".to_owned()));
         let master_key = values.take("master_key", |text| non_empty(text).map(SecretString::from))?;
         let (databases, journal, key_store) = journal_and_keys(values, &data_dir, master_key.is_some())?;
-        values.take("mail_url", |text| not_yet(text, "no flow sends mail yet"))?;
         let limits = RateSettings::default();
         let limits = RateSettings {
             enabled: values.take("rate_limits", on_or_off)?.unwrap_or(limits.enabled),
@@ -190,6 +213,7 @@ impl Config {
             sessions_of_a_user: values
                 .take("limits.sessions", parsed(POSITIVE))?
                 .unwrap_or(const { positive(1000) }),
+            mail: Some(mail(values, &data_dir)?),
             cached_aggregates: values
                 .take("cache.aggregates", parsed(POSITIVE))?
                 .unwrap_or(positive(100_000)),
@@ -267,6 +291,26 @@ fn traces(values: &mut Values) -> Result<Option<TraceSettings>, ConfigError> {
     let endpoint = values.take("otlp_endpoint", collector)?.flatten();
     let sampling = values.take("otlp.sampling", share)?.unwrap_or(1.0);
     Ok(endpoint.map(|endpoint| TraceSettings { endpoint, sampling }))
+}
+
+fn mail(values: &mut Values, data_dir: &Path) -> Result<Mail, ConfigError> {
+    let url =
+        values.take("mail_url", |text| text.parse().map_err(|error: InvalidMailUrl| error.to_string()))?;
+    let default = DeliveryPolicy::default();
+    let number = |values: &mut Values, key: &str, default: u32| {
+        Ok::<_, ConfigError>(values.take(key, parsed(POSITIVE))?.map_or(default, NonZeroU32::get))
+    };
+    Ok(Mail {
+        url: url.unwrap_or_else(|| MailUrl::Files(data_dir.join("outbox"))),
+        sender: values.take("mail.sender", |text| {
+            Email::parse(text).map_err(|_| "it is no address such as no-reply@example.com".to_owned())
+        })?,
+        policy: DeliveryPolicy {
+            attempts: number(values, "mail.attempts", default.attempts)?,
+            first_pause: number(values, "mail.first_pause", default.first_pause)?,
+            longest_pause: number(values, "mail.longest_pause", default.longest_pause)?,
+        },
+    })
 }
 
 impl fmt::Display for Argon2Cost {

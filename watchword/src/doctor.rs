@@ -21,6 +21,7 @@ use crate::progress::{self, Progress};
 use crate::rotate_master_key;
 
 mod cluster;
+mod mail;
 mod running;
 
 use running::{port, running};
@@ -159,6 +160,7 @@ fn configuration(findings: &mut Findings, config: &Config) {
             "off: passwords can be guessed fast. Leave rate_limits out unless this is a load test",
         );
     }
+    mail::address(findings, config);
     match &config.public_url {
         Some(url) => {
             let local = url.host_str().is_some_and(|host| matches!(host, "localhost" | "127.0.0.1" | "[::1]"));
@@ -219,6 +221,7 @@ async fn stores(findings: &mut Findings, config: &Config, master_key: MasterKey)
     findings.fine("journal", format!("{}: {head} events", config.journal.display()));
     pages(findings, "journal", &config.journal, RESTORE).await;
     read_models(findings, config, &*journal).await;
+    mail::failures(findings, &*journal).await;
     if let Err(error) = data_dir::require_key_store(config, head) {
         findings.fault("key store", error.to_string());
         return;
@@ -306,6 +309,7 @@ async fn in_databases(
             if let Some(nats) = &config.nats {
                 cluster::stream(findings, nats, journal.clone()).await;
             }
+            mail::failures(findings, &*journal).await;
             events(findings, journal.clone(), key_store.clone(), head).await;
             journal.close().await;
             key_store.close().await;

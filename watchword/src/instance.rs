@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use axum::Router;
 use command_service::CommandService;
 use command_service::locate::{JournalClaims, LocateUser};
+use command_service::mailer::{self, MailUrl, Mailer, MailerParts, MailerSettings, MailerStatus, Post};
 use command_service::password_hashing::{PasswordHashing, PasswordHashingSettings};
 use command_service::relay::{Relay, RelayStatus};
 use domain::app::App;
@@ -30,6 +31,7 @@ use read_models::ReadModels;
 use schemas::ActorKind;
 use secrecy::SecretString;
 use serde_json::{Value, json};
+use url::Url;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -177,16 +179,17 @@ pub struct Instance {
     tokens: DerivedTokens,
     projections: Option<Arc<ProjectionService>>,
     relay: Option<Arc<Relay>>,
+    mailer: Option<Arc<Mailer>>,
     router: Router,
     api: OpenApi,
 }
 
 impl Instance {
     /// Opens the stores and starts the services on them for a short while, to be reached at `address`. What they write
-    /// is published to NATS by the next server.
+    /// is published to NATS by the next server, which also sends the mails.
     pub async fn open(config: &Config, address: SocketAddr) -> anyhow::Result<Self> {
         let stores = Stores::open(config).await?;
-        let config = Config { nats: None, ..config.clone() };
+        let config = Config { nats: None, mail: None, ..config.clone() };
         Self::start(&config, stores, address, Role::All).await
     }
 
@@ -214,7 +217,8 @@ impl Instance {
         role: Role,
     ) -> anyhow::Result<Self> {
         crate::metrics::start();
-        let public_url = config.public_url(address).as_str().trim_end_matches('/').to_owned();
+        let public_url = config.public_url(address);
+        let base_url = public_url.as_str().trim_end_matches('/');
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let journal = Arc::clone(&stores.journal);
         let repository = Arc::new(Repository::new(
@@ -223,7 +227,7 @@ impl Instance {
             config.cached_aggregates.get(),
         ));
         let tokens = DerivedTokens::new(stores.key_store.instance_key());
-        let access_tokens = Arc::new(AccessTokens::new(&public_url));
+        let access_tokens = Arc::new(AccessTokens::new(base_url));
         let authenticator = Arc::new(Authenticator::new(
             Arc::clone(&repository),
             Arc::clone(&access_tokens),
@@ -235,14 +239,11 @@ impl Instance {
             Some(nats) => Some((bus::connect(nats).await?, nats.relay.clone())),
             None => None,
         };
+        let node = config.projections_node.clone().unwrap_or_else(|| node_name(&*clock));
         let mut services = OpenApiRouter::new();
         let mut commands = None;
+        let mut mailer = None;
         if role != Role::Projections {
-            let passwords = PasswordHashing::start(&PasswordHashingSettings {
-                params: config.argon2.to_string(),
-                threads: config.hashing_threads.map(NonZeroUsize::get),
-                queue: config.hashing_queue.map(NonZeroUsize::get),
-            })?;
             let service = CommandService::start(command_service::Parts {
                 repository: Arc::clone(&repository),
                 clock: Arc::clone(&clock),
@@ -253,7 +254,7 @@ impl Instance {
                 authenticator: Arc::clone(&authenticator),
                 limits: Arc::clone(&limits),
                 locate: locate(&stores, &repository),
-                passwords,
+                passwords: start_hashing(config)?,
                 settings: command_service::Settings {
                     lockout: config.lockout,
                     sessions: config.sessions_of_a_user,
@@ -261,6 +262,7 @@ impl Instance {
                 },
             });
             bootstrap(config, &service).await?;
+            mailer = start_mailer(config, &service, &public_url, &node).await?;
             services = services.merge(Arc::clone(&service).router());
             commands = Some(service);
         }
@@ -274,10 +276,7 @@ impl Instance {
                 authenticator,
                 clock: Arc::clone(&clock),
                 bus: bus.map(|(nats, _)| Bus { nats, consumer: bus::consumer_name(address) }),
-                sharing: SharingSettings {
-                    node: config.projections_node.clone().unwrap_or_else(|| node_name(&*clock)),
-                    lease: config.projections_lease,
-                },
+                sharing: SharingSettings { node, lease: config.projections_lease },
                 event_streams: config.event_streams,
             })
             .await?;
@@ -297,6 +296,7 @@ impl Instance {
             read_models: stores.read_models.clone(),
             projections: projections.clone(),
             relay: relay.clone(),
+            mailer: mailer.clone(),
         });
         // Routes of credentials have a narrower limit of their own inside this one; probes at the root have none.
         let services = services.layer(limits.layer(RateClass::General));
@@ -309,7 +309,7 @@ impl Instance {
         )
         .limited_to(config.requests_in_flight);
         let router = http_kit::around(router, Arc::new(edge));
-        Ok(Self { address, stores, repository, clock, tokens, projections, relay, router, api })
+        Ok(Self { address, stores, repository, clock, tokens, projections, relay, mailer, router, api })
     }
 
     /// Where it is reached.
@@ -390,8 +390,11 @@ impl Instance {
         }
     }
 
-    /// Ends the relay and the projectors, and closes the stores.
+    /// Ends the mailer, the relay and the projectors, and closes the stores.
     pub async fn close(self) {
+        if let Some(mailer) = &self.mailer {
+            mailer.shutdown().await;
+        }
         if let Some(relay) = &self.relay {
             relay.shutdown().await;
         }
@@ -424,6 +427,43 @@ async fn bootstrap(config: &Config, commands: &CommandService) -> anyhow::Result
         data_dir::write_secret(&path, &key)?;
     }
     Ok(())
+}
+
+fn start_hashing(config: &Config) -> anyhow::Result<PasswordHashing> {
+    Ok(PasswordHashing::start(&PasswordHashingSettings {
+        params: config.argon2.to_string(),
+        threads: config.hashing_threads.map(NonZeroUsize::get),
+        queue: config.hashing_queue.map(NonZeroUsize::get),
+    })?)
+}
+
+/// Sends what the commands of this process and others ask for; or sees to it that the next server does.
+async fn start_mailer(
+    config: &Config,
+    commands: &CommandService,
+    public_url: &Url,
+    node: &str,
+) -> anyhow::Result<Option<Arc<Mailer>>> {
+    mailer::begin(&**commands.repository.journal()).await?;
+    let Some(mail) = &config.mail else { return Ok(None) };
+    if let MailUrl::Files(folder) = &mail.url {
+        let folder = folder.display();
+        tracing::warn!("no mail is sent: each is written to {folder} until mail_url names a mail server");
+    }
+    Ok(Some(Arc::new(Mailer::start(MailerParts {
+        repository: Arc::clone(&commands.repository),
+        dispatcher: commands.dispatcher.clone(),
+        clock: Arc::clone(&commands.clock),
+        tokens: commands.tokens.clone(),
+        access_tokens: Arc::clone(&commands.access_tokens),
+        post: Post::new(mail.url.clone(), public_url.host_str().unwrap_or("localhost")),
+        settings: MailerSettings {
+            node: node.to_owned(),
+            lease: MailerSettings::LEASE,
+            policy: mail.policy,
+            sender: mail.sender(public_url),
+        },
+    }))))
 }
 
 /// By the read models, unless they are other processes'.
@@ -479,6 +519,7 @@ pub struct Health {
     read_models: Option<Arc<ReadModels>>,
     projections: Option<Arc<ProjectionService>>,
     relay: Option<Arc<Relay>>,
+    mailer: Option<Arc<Mailer>>,
 }
 
 impl Health {
@@ -517,6 +558,9 @@ impl Health {
         // Events that are not published yet keep nobody from logging in: it is told, and the service stays ready.
         if let Some(relay) = &self.relay {
             checks["relay"] = relay_check(&relay.status());
+        }
+        if let Some(mailer) = &self.mailer {
+            checks["mailer"] = mailer_check(&mailer.status());
         }
         (ready, checks)
     }
@@ -573,6 +617,18 @@ fn relay_check(status: &RelayStatus) -> Value {
     let mut check = json!({ "ok": error.is_none(), "state": state, "position": position, "lag": lag });
     if error.is_some() {
         check["detail"] = "events are not published for now; the log says why".into();
+    }
+    check
+}
+
+/// Mails that wait or were given up keep nobody from logging in with a password.
+fn mailer_check(status: &MailerStatus) -> Value {
+    let MailerStatus { state, position, waiting, failed, error } = status;
+    let mut check = json!({
+        "ok": error.is_none(), "state": state, "position": position, "waiting": waiting, "failed": failed,
+    });
+    if error.is_some() {
+        check["detail"] = "no mail is sent for now; the log says why".into();
     }
     check
 }

@@ -15,7 +15,7 @@ const PAGE: u64 = 1000;
 const FAULTS: usize = 10;
 
 /// The kinds of claims, whose owners must be there.
-const CLAIMS: [&str; 4] = ["app", "email", "magic_link", "session"];
+const CLAIMS: [&str; 6] = ["app", "email", "magic_link", "mail_failed", "mail_waiting", "session"];
 
 /// What was found.
 #[derive(Debug, Default)]

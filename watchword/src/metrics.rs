@@ -55,6 +55,15 @@ impl Metric {
 const CACHES: &[&str] = &["aggregates", "data_keys", "access_tokens", "signing_keys"];
 const LIMITS: &[&str] = &["credentials", "mail", "mailbox", "general"];
 const POOLS: &[&str] = &["journal", "key_store", "read_models", "projectors"];
+const MAIL_KINDS: &[&str] = &[
+    "magic_link",
+    "email_verification",
+    "email_change",
+    "email_change_notice",
+    "password_reset",
+    "address_taken",
+];
+const MAIL_REASONS: &[&str] = &["unreachable", "deferred", "rejected", "not_made", "expired"];
 const OUTCOMES: &[&str] = &[
     "done",
     "replayed",
@@ -129,6 +138,16 @@ static METRICS: &[Metric] = &[
     counter("watchword_relay_conflicts_total", "Batches that the stream refused, mostly as another relay was first"),
     counter("watchword_relay_errors_total", "Times that publishing broke off"),
     counter("watchword_relay_repairs_total", "Times that the stream had lost events and was filled again"),
+    // The mailer.
+    gauge("watchword_mail_position", "Position of the last event whose mails were tried"),
+    gauge("watchword_mail_lag", "Events that were not looked at yet"),
+    gauge("watchword_mail_waiting", "Mails that wait for another try"),
+    gauge("watchword_mail_failed", "Mails that were given up and that nobody has asked to try again"),
+    counter("watchword_mail_sent_total", "Mails that the mail server took, by what they are for").by("mail", MAIL_KINDS),
+    counter("watchword_mail_failures_total", "Tries that failed, by why").by("reason", MAIL_REASONS),
+    counter("watchword_mail_given_up_total", "Mails that were given up, by what they are for").by("mail", MAIL_KINDS),
+    counter("watchword_mail_unreadable_total", "Events that ask for a mail and cannot be read"),
+    histogram("watchword_mail_send_seconds", "Time of a try"),
     // Traces.
     counter("watchword_trace_spans_total", "Spans for the collector, by what became of them").by("outcome", &["sent", "failed", "dropped"]),
     gauge("watchword_trace_waiting_spans", "Spans that wait to be sent"),

@@ -52,7 +52,12 @@ pub static KEYS: &[Key] = &[
         "",
         "NATS servers that get every event, separated by commas: nats://[user:password@]host:port, or tls://",
     ),
-    key("mail_url", "", "where mails go; not in this version"),
+    key(
+        "mail_url",
+        "file://<data_dir>/outbox",
+        "where mails go: smtps://user:password@host; smtp://user:password@host?tls=required, with STARTTLS; or \
+         file://<folder>, one .eml a mail",
+    ),
     key(
         "otlp_endpoint",
         "",
@@ -104,6 +109,18 @@ pub static KEYS: &[Key] = &[
         "1",
         "which part of the requests is traced, 0 to 1, where a request does not say itself (traceparent)",
     ),
+    key(
+        "mail.sender",
+        "no-reply@<host of public_url>",
+        "the address that mails come from where an app has no other",
+    ),
+    key("mail.attempts", "8", "how often a mail is tried before it is given up"),
+    key(
+        "mail.first_pause",
+        "5",
+        "seconds before a mail's second try; each further pause is four times as long",
+    ),
+    key("mail.longest_pause", "3600", "seconds of the longest pause between two tries of a mail"),
     key("lockout.failures", "10", "wrong passwords within the window that lock an account"),
     key("lockout.window", "900", "seconds in which wrong passwords add up"),
     key(

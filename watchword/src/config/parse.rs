@@ -25,14 +25,6 @@ pub(super) fn non_empty(text: &str) -> Result<String, String> {
     if text.trim().is_empty() { Err("it is empty".to_owned()) } else { Ok(text.trim().to_owned()) }
 }
 
-pub(super) fn not_yet(text: &str, instead: &str) -> Result<(), String> {
-    if text.is_empty() {
-        Ok(())
-    } else {
-        Err(format!("this version cannot use it ({instead}); leave it out"))
-    }
-}
-
 pub(super) fn location(text: &str) -> Result<Location, String> {
     text.parse().map_err(|error: InvalidLocation| error.to_string())
 }

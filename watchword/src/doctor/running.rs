@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use axum::http::Method;
 
-use super::Findings;
+use super::{Findings, mail};
 use crate::channel::HttpClient;
 
 /// Asks the server that holds the data folder.
@@ -47,6 +47,23 @@ pub async fn running(findings: &mut Findings, listen: SocketAddr) {
                 .warning("relay", format!("{lag} events behind, and tries again. The server's log says why")),
             _ => findings.fine("relay", format!("at event {}, {lag} behind", relay["position"])),
         }
+    }
+    if let Some(mailer) = answer.json["checks"].get("mailer") {
+        match mailer["state"].as_str() {
+            Some("interrupted") => findings.warning(
+                "mail",
+                "none is sent for now, as the journal cannot be read or written; the server's log says more",
+            ),
+            Some("standby") => findings.fine("mail", "another node sends them"),
+            _ => findings.fine(
+                "mail",
+                format!(
+                    "done up to event {}, {} wait for another try",
+                    mailer["position"], mailer["waiting"]
+                ),
+            ),
+        }
+        mail::given_up(findings, mailer["failed"].as_u64().unwrap_or_default());
     }
     for projector in answer.json["checks"]["projectors"].as_array().into_iter().flatten() {
         let name = projector["name"].as_str().unwrap_or("?");

@@ -1,0 +1,202 @@
+//! Makes the mail that an event asks for. Everything in it follows from the event and the app's settings, so that the same
+//! mail once more is the same mail: the same token, date, `Message-ID` and boundary.
+
+use std::time::SystemTime;
+
+use askama::Template;
+use domain::app::App;
+use domain::branding::LogoUrl;
+use domain::mail::{Mail, MailKind};
+use domain::settings::AppSettings;
+use domain::{AppId, Email, Event};
+use http_kit::access_token::AccessTokens;
+use http_kit::mail_link::link_of;
+use http_kit::token::DerivedTokens;
+use lettre::message::header::{ContentType, Header, HeaderName, HeaderValue};
+use lettre::message::{Mailbox, MultiPart, SinglePart};
+use lettre::{Address, Message};
+use schemas::RecordedEvent;
+
+use super::post::Unsent;
+use super::words::{Words, words};
+
+/// Of buttons, where the app has not chosen a colour.
+const COLOUR: &str = "#1f4fd1";
+
+/// A mail, ready to be sent.
+pub(super) struct Letter {
+    pub message: Message,
+    id: String,
+}
+
+impl Letter {
+    /// The name of its file.
+    pub fn name(&self) -> String {
+        format!("{}.eml", self.id)
+    }
+}
+
+/// Makes mails.
+pub(super) struct Composer {
+    pub tokens: DerivedTokens,
+    pub access_tokens: std::sync::Arc<AccessTokens>,
+    pub sender: Email,
+}
+
+impl Composer {
+    pub fn compose(
+        &self,
+        recorded: &RecordedEvent,
+        event: &Event,
+        mail: &Mail,
+        app: &App,
+    ) -> Result<Letter, Unsent> {
+        let app_id = &recorded.metadata.app_id;
+        if app.id.is_none() {
+            return Err(Unsent::not_made("there is no such app"));
+        }
+        let AppSettings { branding, locale, links, .. } = &app.settings;
+        let link = self.link(app_id, event, mail.kind, links);
+        if link.is_none() && mail.kind != MailKind::EmailChangeNotice {
+            return Err(Unsent::not_made("it has no link"));
+        }
+        let product = product(app, app_id);
+        let lasts = mail.expires_at.map(|end| end.duration_since(recorded.at));
+        let words = words(mail.kind, *locale, &product, lasts);
+        let colour = branding.colour.as_ref().map_or(COLOUR, |colour| colour.as_str());
+        let page = Page {
+            lang: locale.tag(),
+            product: &product,
+            logo: branding.logo.as_ref().map(LogoUrl::as_str),
+            colour,
+            on_colour: readable_on(colour),
+            words: &words,
+            link: link.as_deref(),
+        };
+        let not_made = |error: &dyn std::error::Error| Unsent::not_made(error.to_string());
+        let html = page.render().map_err(|error| not_made(&error))?;
+        let text = Text { page: &page }.render().map_err(|error| not_made(&error))?;
+
+        let sender = branding.sender.as_ref().unwrap_or(&self.sender);
+        let id = format!("{}.{}", recorded.id, mail.kind.as_str());
+        let domain = sender.as_str().rsplit('@').next().unwrap_or("localhost");
+        let mut message = Message::builder()
+            .message_id(Some(format!("<{id}@{domain}>")))
+            .date(SystemTime::from(recorded.at))
+            .from(Mailbox::new(Some(product.clone()), address(sender)?))
+            .to(Mailbox::new(None, address(&mail.to)?))
+            .subject(words.subject.as_str())
+            .header(AutoSubmitted);
+        if let Some(reply_to) = &branding.reply_to {
+            message = message.reply_to(Mailbox::new(None, address(reply_to)?));
+        }
+        let part = |content_type, body| SinglePart::builder().header(content_type).body::<String>(body);
+        let parts = MultiPart::alternative()
+            .boundary(format!("watchword-{}", recorded.id.simple()))
+            .singlepart(part(ContentType::TEXT_PLAIN, text))
+            .singlepart(part(ContentType::TEXT_HTML, html));
+        let message = message.multipart(parts).map_err(|error| not_made(&error))?;
+        Ok(Letter { message, id })
+    }
+
+    fn link(
+        &self,
+        app_id: &AppId,
+        event: &Event,
+        kind: MailKind,
+        links: &domain::settings::Links,
+    ) -> Option<String> {
+        let token = self.tokens.of_event(event)?;
+        link_of(kind, &token, &self.access_tokens.issuer(app_id), links)
+    }
+}
+
+/// What people call the app. It stands in headers, where a line break would begin another one.
+fn product(app: &App, app_id: &AppId) -> String {
+    if let Some(name) = &app.settings.branding.name {
+        return name.as_str().to_owned();
+    }
+    let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    let name = app.name.replace(breaks, " ");
+    let name = name.trim();
+    if name.is_empty() { app_id.to_string() } else { name.to_owned() }
+}
+
+fn address(email: &Email) -> Result<Address, Unsent> {
+    // What is wrong with it would quote it.
+    email.as_str().parse().map_err(|_| Unsent::not_made("the address cannot stand in a mail"))
+}
+
+/// Black or white, whichever stands out more from the colour (WCAG 2.2, relative luminance).
+fn readable_on(colour: &str) -> &'static str {
+    let channel = |at: usize| {
+        let value = colour.get(at..at + 2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        let value = f64::from(value.unwrap_or_default()) / 255.0;
+        if value <= 0.04045 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
+    };
+    let luminance = 0.2126 * channel(1) + 0.7152 * channel(3) + 0.0722 * channel(5);
+    // Where the contrasts with black and with white are the same: (L + 0.05)² = 1.05 · 0.05.
+    if luminance > 0.179 { "#000000" } else { "#ffffff" }
+}
+
+/// Tells programs that answer mail by themselves not to answer this one (RFC 3834 section 5).
+#[derive(Clone)]
+struct AutoSubmitted;
+
+impl Header for AutoSubmitted {
+    fn name() -> HeaderName {
+        HeaderName::new_from_ascii_str("Auto-Submitted")
+    }
+
+    fn parse(_: &str) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(Self)
+    }
+
+    fn display(&self) -> HeaderValue {
+        HeaderValue::new(Self::name(), "auto-generated".to_owned())
+    }
+}
+
+#[derive(Template)]
+#[template(path = "mail.html")]
+struct Page<'a> {
+    lang: &'a str,
+    product: &'a str,
+    logo: Option<&'a str>,
+    colour: &'a str,
+    on_colour: &'a str,
+    words: &'a Words,
+    link: Option<&'a str>,
+}
+
+#[derive(Template)]
+#[template(path = "mail.txt")]
+struct Text<'a> {
+    page: &'a Page<'a>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_of_a_button_can_be_read() {
+        for (colour, expected) in [
+            ("#000000", "#ffffff"),
+            ("#ffffff", "#000000"),
+            (COLOUR, "#ffffff"),
+            ("#ffd400", "#000000"),
+            ("#0a66c2", "#ffffff"),
+        ] {
+            assert_eq!(readable_on(colour), expected, "{colour}");
+        }
+    }
+
+    #[test]
+    fn a_name_stays_on_its_line() {
+        let app_id = AppId::default_app();
+        let named = |name: &str| product(&App { name: name.to_owned(), ..App::default() }, &app_id);
+        assert_eq!(named("Acme\r\nBcc: eve@example.com"), "Acme  Bcc: eve@example.com");
+        assert_eq!(named(" \n"), "default");
+    }
+}

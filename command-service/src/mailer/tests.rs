@@ -1,0 +1,523 @@
+//! The mailer against a real mail server, which refuses, hangs and is gone; and against files.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use domain::app::{AppCreated, AppEvent};
+use domain::delivery::{MailFailed, MailSent};
+use domain::magic_link::{MagicLink, MagicLinkEvent, MagicLinkIssued};
+use domain::personal::Personal;
+use domain::redirect_uri::RedirectUri;
+use domain::settings::{AppSettings, Delivery as SentBy};
+use domain::user::{EmailChangeRequested, UserEvent};
+use domain::{MagicLinkId, SessionId, StreamId};
+use event_store::contract::Nodes;
+use event_store::{Append, KeyStore, MasterKey, PostgresJournal, Sealer, SqliteJournal, SystemClock, Write};
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use test_services::{Postgres, Smtp};
+
+use super::*;
+
+/// Retries for the impatient.
+const POLICY: DeliveryPolicy = DeliveryPolicy { attempts: 3, first_pause: 1, longest_pause: 1 };
+
+struct World {
+    folder: TempDir,
+    journal: Arc<dyn Journal>,
+    keys: Arc<KeyStore>,
+    repository: Arc<Repository>,
+    app_id: AppId,
+}
+
+impl World {
+    async fn new(settings: Value) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let journal = SqliteJournal::open(&folder.path().join("journal.db")).await.expect("opens");
+        Self::on(folder, Arc::new(journal), settings).await
+    }
+
+    async fn on(folder: TempDir, journal: Arc<dyn Journal>, settings: Value) -> Self {
+        let keys =
+            KeyStore::open(&folder.path().join("keys.db"), &MasterKey::generate()).await.expect("opens");
+        let keys = Arc::new(keys);
+        let repository = repository(&journal, &keys);
+        let app_id = AppId::parse("acme").expect("valid");
+        let world = Self { folder, journal, keys, repository, app_id };
+        let Value::Object(settings) = settings else { panic!("settings are an object") };
+        let settings = AppSettings::default().patched(&settings).expect("valid");
+        let created = AppCreated {
+            app_id: world.app_id.clone(),
+            name: "Acme".to_owned(),
+            settings,
+            at: SystemClock.now(),
+        };
+        world.append(StreamId::app(&world.app_id), AppEvent::AppCreated(created)).await;
+        world
+    }
+
+    async fn append(&self, stream: StreamId, event: impl Into<Event>) -> EventId {
+        let id = SystemClock.new_id();
+        let event = self.repository.encode(&event.into(), id).await.expect("encodes");
+        let metadata = Metadata {
+            app_id: self.app_id.clone(),
+            actor: Actor::anonymous(),
+            correlation_id: id,
+            causation_id: None,
+            request_id: None,
+            traceparent: None,
+        };
+        let append = Append {
+            writes: vec![Write { stream, expected: 0, events: vec![event] }],
+            guards: vec![],
+            taken: vec![],
+            released: vec![],
+            idempotency: None,
+            metadata,
+            at: SystemClock.now(),
+        };
+        self.journal.append(append).await.expect("appends");
+        EventId(id)
+    }
+
+    /// Asks for a magic link that lasts for so long.
+    async fn ask(&self, to: &str, lasts: SignedDuration) -> EventId {
+        let link_id = MagicLinkId(SystemClock.new_id());
+        let at = SystemClock.now();
+        let issued = MagicLinkIssued {
+            link_id,
+            user_id: UserId(SystemClock.new_id()),
+            app_id: self.app_id.clone(),
+            redirect_uri: RedirectUri::parse("https://app.example/in").expect("valid"),
+            code_challenge: None,
+            delivery: SentBy::Platform,
+            expires_at: at + lasts,
+            at,
+            personal: Personal { email: Some(email(to)), ..Personal::default() },
+        };
+        self.append(MagicLink::stream(&link_id), MagicLinkEvent::MagicLinkIssued(issued)).await
+    }
+
+    async fn ask_for(&self, to: &str) -> EventId {
+        self.ask(to, SignedDuration::from_mins(10)).await
+    }
+
+    fn mailer(&self, url: &str) -> Mailer {
+        mailer(repository(&self.journal, &self.keys), &self.keys, "a", url, MailerSettings::LEASE)
+    }
+
+    fn outbox(&self) -> PathBuf {
+        self.folder.path().join("outbox")
+    }
+
+    /// What became of the mails, by event, in order.
+    async fn outcomes(&self, id: EventId) -> Vec<DeliveryEvent> {
+        let recorded = self.journal.read_stream(&Delivery::stream(&id), 0).await.expect("reads");
+        let mut outcomes = Vec::new();
+        for event in recorded {
+            match self.repository.decode(&event).await.expect("decodes") {
+                Event::Delivery(event) => outcomes.push(event),
+                other => panic!("{other:?} is no outcome"),
+            }
+        }
+        outcomes
+    }
+
+    /// Waits until what became of the mails of an event is what is asked for.
+    async fn until(&self, id: EventId, is_it: impl Fn(&[DeliveryEvent]) -> bool) -> Vec<DeliveryEvent> {
+        for _ in 0..6000 {
+            let outcomes = self.outcomes(id).await;
+            if is_it(&outcomes) {
+                return outcomes;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("it stays {:?}", self.outcomes(id).await);
+    }
+
+    async fn until_sent(&self, id: EventId) -> Vec<DeliveryEvent> {
+        self.until(id, |outcomes| matches!(outcomes.last(), Some(DeliveryEvent::MailSent(_)))).await
+    }
+
+    async fn listed(&self, list: &str) -> usize {
+        self.journal.claims(list, "").await.expect("reads").len()
+    }
+}
+
+fn repository(journal: &Arc<dyn Journal>, keys: &Arc<KeyStore>) -> Arc<Repository> {
+    Arc::new(Repository::new(Arc::clone(journal), Arc::new(Sealer::new(Arc::clone(keys))), 1000))
+}
+
+fn mailer(
+    repository: Arc<Repository>,
+    keys: &Arc<KeyStore>,
+    node: &str,
+    url: &str,
+    lease: Duration,
+) -> Mailer {
+    let clock = Arc::new(SystemClock);
+    let url: MailUrl = url.parse().expect("valid");
+    Mailer::start(MailerParts {
+        dispatcher: Dispatcher::new(Arc::clone(&repository), clock.clone()),
+        repository,
+        clock,
+        tokens: DerivedTokens::new(keys.instance_key()),
+        access_tokens: Arc::new(AccessTokens::new("https://auth.example")),
+        post: Post::with_patience(url, "auth.example", Duration::from_secs(2)),
+        settings: MailerSettings {
+            node: node.to_owned(),
+            lease,
+            policy: POLICY,
+            sender: email("no-reply@auth.example"),
+        },
+    })
+}
+
+fn email(text: &str) -> Email {
+    Email::parse(text).expect("valid")
+}
+
+/// Waits until it has begun, so that what is asked for now concerns it.
+async fn begun(mailer: &Mailer) {
+    let mut status = mailer.status.clone();
+    status.wait_for(|status| status.state == "running").await.expect("lives");
+}
+
+/// Ends it as a crash would, wherever it is.
+fn crash(mailer: &Mailer) {
+    mailer.task.lock().expect("not poisoned").take().expect("runs").abort();
+}
+
+/// The mails that a server has, by `Message-ID`.
+fn by_id(smtp: &Smtp) -> BTreeMap<String, Vec<Value>> {
+    let mut mails: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for line in smtp.mails() {
+        let mail: Value = serde_json::from_str(&line).expect("JSON");
+        let id = mail["headers"]["message-id"].as_str().expect("has an id").to_owned();
+        mails.entry(id).or_default().push(mail);
+    }
+    mails
+}
+
+/// The token in the text of a mail.
+fn token(mail: &Value) -> String {
+    let text = mail["text"].as_str().expect("a text");
+    let (_, rest) = text.split_once("?token=").unwrap_or_else(|| panic!("a link in {text}"));
+    rest.split_whitespace().next().expect("a token").to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_mail_goes_out_once_though_the_mailer_dies_in_the_middle() {
+    const MAILS: usize = 500;
+    let (world, smtp) = (World::new(json!({})).await, Smtp::start());
+    let first = world.mailer(&smtp.url());
+    begun(&first).await;
+    let mut asked = Vec::new();
+    for number in 0..MAILS {
+        asked.push(world.ask_for(&format!("user{number}@example.com")).await);
+    }
+    while smtp.mails().len() < MAILS / 3 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    crash(&first);
+    let second = world.mailer(&smtp.url());
+    for id in &asked {
+        let outcomes = world.until_sent(*id).await;
+        assert_eq!(outcomes.len(), 1, "it is recorded once: {outcomes:?}");
+    }
+    second.shutdown().await;
+    let mails = by_id(&smtp);
+    assert_eq!(mails.len(), MAILS);
+    let repeated: Vec<_> = mails.values().filter(|mails| mails.len() > 1).collect();
+    assert!(repeated.len() <= 1, "one crash repeats one mail at most, not {}", repeated.len());
+    for mails in repeated {
+        assert_eq!(mails.len(), 2);
+        assert_eq!(token(&mails[0]), token(&mails[1]));
+        assert_eq!(mails[0]["headers"], mails[1]["headers"]);
+    }
+    let tokens: BTreeSet<String> = mails.values().map(|mails| token(&mails[0])).collect();
+    assert_eq!(tokens.len(), MAILS);
+
+    // Whoever comes after them finds nothing left, also if the cursor were lost and everything read again.
+    let cursor =
+        world.journal.hold_cursor(EFFECT, "test", Duration::ZERO).await.expect("works").expect("is free");
+    world.journal.move_cursor(EFFECT, Cursor { position: 0, ..cursor }).await.expect("moves");
+    let head = world.journal.head().await.expect("reads");
+    let third = world.mailer(&smtp.url());
+    let mut status = third.status.clone();
+    status.wait_for(|status| status.position >= head).await.expect("lives");
+    third.shutdown().await;
+    assert_eq!(
+        by_id(&smtp).values().map(Vec::len).sum::<usize>(),
+        mails.values().map(Vec::len).sum::<usize>()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_happened_before_it_first_ran_sends_nothing() {
+    let world = World::new(json!({})).await;
+    let before = world.ask_for("before@example.com").await;
+    let outbox = format!("file://{}", world.outbox().display());
+    let mailer = world.mailer(&outbox);
+    begun(&mailer).await;
+    let after = world.ask_for("after@example.com").await;
+    world.until_sent(after).await;
+    mailer.shutdown().await;
+    // What comes while it is away is sent when it is back.
+    let meanwhile = world.ask_for("meanwhile@example.com").await;
+    let mailer = world.mailer(&outbox);
+    world.until_sent(meanwhile).await;
+    mailer.shutdown().await;
+    assert!(world.outcomes(before).await.is_empty());
+    let files: BTreeSet<String> = std::fs::read_dir(world.outbox())
+        .expect("the folder is there")
+        .map(|entry| entry.expect("reads").file_name().into_string().expect("text"))
+        .collect();
+    let expected = [after, meanwhile].map(|id| format!("{id}.magic_link.eml"));
+    assert_eq!(files, BTreeSet::from(expected.clone()));
+    let file = world.outbox().join(&expected[0]);
+    let text = std::fs::read_to_string(&file).expect("reads");
+    assert!(
+        text.contains("To: after@example.com\r\n") && text.contains("From: Acme <no-reply@auth.example>\r\n"),
+        "{text}"
+    );
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = |path| std::fs::metadata(path).expect("is there").permissions().mode() & 0o777;
+        assert_eq!((mode(file), mode(world.outbox())), (0o600, 0o700));
+    }
+}
+
+/// As when a journal was restored and its cursors, kept beside it, were not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cursor_ahead_of_the_journal_begins_at_its_end() {
+    let world = World::new(json!({})).await;
+    let before = world.ask_for("before@example.com").await;
+    let hold = world.journal.hold_cursor(EFFECT, "test", Duration::ZERO).await.expect("works");
+    let ahead = Cursor { position: 1000, ..hold.expect("is free") };
+    world.journal.move_cursor(EFFECT, ahead).await.expect("moves");
+    let mailer = world.mailer(&format!("file://{}", world.outbox().display()));
+    begun(&mailer).await;
+    let after = world.ask_for("after@example.com").await;
+    world.until_sent(after).await;
+    mailer.shutdown().await;
+    assert!(world.outcomes(before).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_mail_that_fails_keeps_no_other_waiting() {
+    let (world, smtp) = (World::new(json!({})).await, Smtp::start());
+    // The mailer and the API of one process have one cache.
+    let repository = repository(&world.journal, &world.keys);
+    let mailer = mailer(Arc::clone(&repository), &world.keys, "a", &smtp.url(), MailerSettings::LEASE);
+    begun(&mailer).await;
+    let rejected = world.ask_for("reject.me@example.com").await;
+    let deferred = world.ask_for("defer.me@example.com").await;
+    let hanging = world.ask_for("hang.me@example.com").await;
+    let fine = world.ask_for("ada@example.com").await;
+    world.until_sent(fine).await;
+
+    let outcomes = world.outcomes(rejected).await;
+    let [DeliveryEvent::MailFailed(failed)] = &outcomes[..] else { panic!("{outcomes:?}") };
+    let MailFailed {
+        attempt: 1, reason: FailureReason::Rejected, smtp_code: Some(550), retry_at: None, ..
+    } = failed
+    else {
+        panic!("a refusal for good ends it at once: {failed:?}")
+    };
+    for (id, reason, code) in
+        [(deferred, FailureReason::Deferred, Some(451)), (hanging, FailureReason::Unreachable, None)]
+    {
+        let given_up = |outcomes: &[DeliveryEvent]| {
+            matches!(outcomes.last(), Some(DeliveryEvent::MailFailed(MailFailed { retry_at: None, .. })))
+        };
+        let outcomes = world.until(id, given_up).await;
+        assert_eq!(outcomes.len(), 3, "as often as the policy says: {outcomes:?}");
+        for (outcome, number) in outcomes.iter().zip(1..) {
+            let DeliveryEvent::MailFailed(failed) = outcome else { panic!("{outcome:?}") };
+            assert_eq!((failed.attempt, failed.reason, failed.smtp_code), (number, reason, code));
+        }
+    }
+    let mut status = mailer.status.clone();
+    status.wait_for(|status| status.failed == 3 && status.waiting == 0).await.expect("lives");
+    assert_eq!((world.listed(FAILED).await, world.listed(WAITING).await), (3, 0));
+    let listed = given_up(&*world.journal, &world.app_id).await.expect("reads");
+    assert_eq!(listed.len(), 3);
+
+    // Another try, which the same mailer hears of.
+    let (id, mail_ref, app_id) = (rejected, listed[0], world.app_id.clone());
+    let dispatcher = Dispatcher::new(repository, Arc::new(SystemClock));
+    let at = SystemClock.now();
+    let recorded = world.journal.read_positions(&[mail_ref.position]).await.expect("reads");
+    let context = Context { metadata: because_of(&recorded[0]), at, idempotency: None };
+    let again = move |work: &mut Work| {
+        work.execute::<Delivery>(
+            &id,
+            DeliveryCommand::Retry { mail: mail_ref.kind, useless_after: None, at },
+        )?;
+        mail_ref.list(work, &app_id, id);
+        Ok::<_, DeliveryError>(())
+    };
+    dispatcher.run(context, vec![StreamRef::Delivery(id)], again).await.expect("it may be tried again");
+    let outcomes = world.until(rejected, |outcomes| outcomes.len() == 3).await;
+    let DeliveryEvent::MailFailed(last) = &outcomes[2] else { panic!("{outcomes:?}") };
+    assert_eq!((last.attempt, last.retry_at, last.asked_again), (2, None, false));
+    mailer.shutdown().await;
+    assert_eq!(world.listed(FAILED).await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mail_server_that_is_gone_is_waited_for() {
+    let (world, mut smtp) = (World::new(json!({})).await, Smtp::start());
+    smtp.kill();
+    let mailer = world.mailer(&smtp.url());
+    begun(&mailer).await;
+    let first = world.ask_for("ada@example.com").await;
+    let useless = world.ask("late@example.com", SignedDuration::from_millis(500)).await;
+    world.until(first, |outcomes| !outcomes.is_empty()).await;
+    assert_eq!(world.listed(WAITING).await, 1);
+    // The mailer that comes next knows of the mail that waits.
+    mailer.shutdown().await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    smtp.up();
+    let mailer = world.mailer(&smtp.url());
+    let outcomes = world.until_sent(first).await;
+    let [DeliveryEvent::MailFailed(failed), .., DeliveryEvent::MailSent(MailSent { attempt, .. })] =
+        &outcomes[..]
+    else {
+        panic!("{outcomes:?}")
+    };
+    assert_eq!((failed.reason, failed.smtp_code), (FailureReason::Unreachable, None));
+    assert_eq!(usize::try_from(*attempt).expect("small"), outcomes.len());
+    assert_eq!(world.listed(WAITING).await, 0);
+
+    let outcomes = world.until(useless, |outcomes| !outcomes.is_empty()).await;
+    let [DeliveryEvent::MailFailed(failed)] = &outcomes[..] else { panic!("{outcomes:?}") };
+    assert_eq!((failed.reason, failed.retry_at), (FailureReason::Expired, None), "nobody gets a dead link");
+
+    // One that is stopped answers nothing. Then it goes on.
+    smtp.signal("STOP");
+    let stopped = world.ask_for("eve@example.com").await;
+    world.until(stopped, |outcomes| !outcomes.is_empty()).await;
+    smtp.signal("CONT");
+    world.until_sent(stopped).await;
+    mailer.shutdown().await;
+    let recipients: BTreeSet<String> =
+        by_id(&smtp).values().map(|mails| mails[0]["to"][0].as_str().expect("text").to_owned()).collect();
+    assert_eq!(recipients, BTreeSet::from(["ada@example.com", "eve@example.com"].map(str::to_owned)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mail_looks_as_the_app_chose() {
+    let smtp = Smtp::start();
+    let world = World::new(json!({
+        "locale": "de",
+        "branding": {
+            "name": "Müller & Söhne <script>alert(1)</script>", "colour": "#ffd400",
+            "logo": "https://cdn.example/logo.png", "sender": "konto@mueller.example", "reply_to": "hilfe@mueller.example",
+        },
+        "links": { "email_change": "https://app.example/change?lang=de" },
+    }))
+    .await;
+    let mailer = world.mailer(&smtp.url());
+    begun(&mailer).await;
+    let user_id = UserId(SystemClock.new_id());
+    let at = SystemClock.now();
+    let requested = EmailChangeRequested {
+        user_id,
+        generation: 3,
+        session_id: SessionId(SystemClock.new_id()),
+        delivery: SentBy::Platform,
+        expires_at: at + SignedDuration::from_hours(24),
+        at,
+        personal: Personal {
+            email: Some(email("new@example.com")),
+            previous_email: Some(email("old@example.com")),
+            ..Personal::default()
+        },
+    };
+    let id = world.append(StreamId::user(user_id), UserEvent::EmailChangeRequested(requested)).await;
+    world.until(id, |outcomes| outcomes.len() == 2).await;
+    mailer.shutdown().await;
+    let mails = by_id(&smtp);
+    let change = &mails[&format!("<{id}.email_change@mueller.example>")][0];
+    let notice = &mails[&format!("<{id}.email_change_notice@mueller.example>")][0];
+    assert_eq!((&change["to"], &notice["to"]), (&json!(["new@example.com"]), &json!(["old@example.com"])));
+    assert_eq!(
+        (&change["from"], &change["hello"]),
+        (&json!("konto@mueller.example"), &json!("auth.example"))
+    );
+    let headers = &change["headers"];
+    assert_eq!(
+        headers["subject"],
+        "Bestätigen Sie Ihre neue E-Mail-Adresse für Müller & Söhne <script>alert(1)</script>"
+    );
+    assert_eq!(headers["auto-submitted"], "auto-generated");
+    assert_eq!(headers["reply-to"], "hilfe@mueller.example");
+    assert!(
+        headers["from"].as_str().is_some_and(|from| from.contains("Müller") && from.contains("<konto@")),
+        "{headers}"
+    );
+    let (text, html) = (change["text"].as_str().expect("text"), change["html"].as_str().expect("text"));
+    let link = format!("https://app.example/change?lang=de&token={}", token_after(text, "&token="));
+    assert!(text.contains(&link) && text.contains("24 Stunden"), "{text}");
+    assert!(html.contains(&link.replace('&', "&#38;")) && html.contains("lang=\"de\""), "{html}");
+    assert!(
+        !html.contains("<script>") && html.contains("M\u{fc}ller &#38; S\u{f6}hne &#60;script&#62;"),
+        "{html}"
+    );
+    assert!(html.contains("background-color: #ffd400") && html.contains("color: #000000"), "{html}");
+    assert!(html.contains("src=\"https://cdn.example/logo.png\""), "{html}");
+    assert!(text.contains("Müller & Söhne <script>"), "a text needs no escapes: {text}");
+    let notice = notice.to_string();
+    assert!(!notice.contains("token=") && !notice.contains("new@example.com"), "{notice}");
+    for mail in mails.values() {
+        assert_eq!(mail[0]["defects"], json!([]), "it is well-formed");
+    }
+}
+
+fn token_after<'t>(text: &'t str, before: &str) -> &'t str {
+    let (_, rest) = text.split_once(before).expect("a token");
+    rest.split_whitespace().next().expect("a token")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_nodes_one_sends_and_the_other_takes_over() {
+    const MAILS: usize = 60;
+    let database = Postgres::shared().database();
+    let open = async || {
+        let settings = event_store::PostgresSettings::default();
+        PostgresJournal::open(&database.parse().expect("a URL"), settings).await.expect("opens")
+    };
+    let smtp = Smtp::start();
+    let (a, b): (Arc<dyn Journal>, Arc<dyn Journal>) = (Arc::new(open().await), Arc::new(open().await));
+    let both = Arc::new(Nodes::new(vec![Arc::clone(&a), Arc::clone(&b)]));
+    let world = World::on(tempfile::tempdir().expect("a folder"), both, json!({})).await;
+    let lease = Duration::from_secs(3);
+    let first = mailer(repository(&a, &world.keys), &world.keys, "a", &smtp.url(), lease);
+    begun(&first).await;
+    let second = mailer(repository(&b, &world.keys), &world.keys, "b", &smtp.url(), lease);
+    let mut status = second.status.clone();
+    status.wait_for(|status| status.state == "standby").await.expect("lives");
+    let mut asked = Vec::new();
+    for number in 0..MAILS {
+        asked.push(world.ask_for(&format!("user{number}@example.com")).await);
+        if number == MAILS / 2 {
+            while smtp.mails().len() < 3 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            crash(&first);
+        }
+    }
+    for id in asked {
+        assert_eq!(world.until_sent(id).await.len(), 1);
+    }
+    assert_eq!(second.status().state, "running");
+    second.shutdown().await;
+    let mails = by_id(&smtp);
+    assert_eq!(mails.len(), MAILS);
+    let sent: usize = mails.values().map(Vec::len).sum();
+    assert!(sent <= MAILS + 1, "one crash repeats one mail at most, not {}", sent - MAILS);
+}
