@@ -26,7 +26,8 @@
 //! | poison event | `projection-service/src/tests/running.rs`, and for several nodes `sharing.rs` beside it |
 //! | rebuild during writes | `rebuild` |
 //! | old data directory | `old_data`; older formats of single files: `event-store/tests`, `read-models/src/tests/rows.rs` |
-//! | mail server hanging | there is no mail yet |
+//! | the sender of mails killed, dead around a mail, replaced by another node | `mail`; `command-service/src/mailer/tests.rs` |
+//! | mail server hanging, away, deferring | `mail`; `command-service/src/mailer/tests.rs` |
 
 use std::collections::hash_map::RandomState;
 use std::env;
@@ -41,6 +42,7 @@ mod clock;
 mod disk_full;
 mod flipped_byte;
 mod kill_9;
+mod mail;
 mod nats_absent;
 mod nats_data_cut;
 mod nats_killed;

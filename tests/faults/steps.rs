@@ -20,7 +20,7 @@ const STEPS: [(&str, u32); 6] = [
     ("mid-projection", 60),
 ];
 /// SIGABRT: a process that aborts does no more than one that is killed.
-const ABORTED: i32 = 6;
+pub const ABORTED: i32 = 6;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_service_dies_at_each_step() {

@@ -18,6 +18,7 @@ mod jwks_and_discovery;
 mod login;
 mod logout;
 mod magic_link;
+mod mail;
 mod malformed_requests;
 mod me;
 mod overload;

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use test_services::{Nats, Postgres};
+use test_services::{Nats, Postgres, Smtp};
 use tests::collector::Collector;
-use tests::{Answer, App, Server, Tokens, files_under};
+use tests::{Answer, App, Server, Tokens, files_under, of_type};
 
 const ADDRESS: &str = "xenia.quixote@privacy-example.org";
 const PASSWORD: &str = "Zanzibar-ferry-4711";
@@ -92,12 +92,13 @@ async fn inv_n_neither_in_any_byte_that_postgresql_stores() {
 /// its log, its traces and its exports. Gives the files as they were before the server was killed.
 async fn after_all_flows(settings: &[(&str, &str)], beside: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     // As much as can be logged, by the server and by every library in it.
-    let collector = Collector::start().await;
-    let endpoint = collector.endpoint();
+    let (collector, smtp) = (Collector::start().await, Smtp::start());
+    let (endpoint, mail) = (collector.endpoint(), smtp.url());
     let verbose = [
         ("WATCHWORD_LOG", "trace"),
         ("WATCHWORD_TRUSTED_PROXIES", "127.0.0.0/8"),
         ("WATCHWORD_OTLP_ENDPOINT", &endpoint),
+        ("WATCHWORD_MAIL_URL", &mail),
     ];
     let mut server = Server::start_with(&[&verbose[..], settings].concat()).await;
     let mut secrets = Secrets::new();
@@ -107,6 +108,7 @@ async fn after_all_flows(settings: &[(&str, &str)], beside: &Path) -> Vec<(PathB
         is_administered(&app, &xenia, &mut secrets).await;
         cannot_be_read(&app, &xenia).await;
         gets_mail(&server, &mut secrets).await;
+        is_mailed(&server, &smtp, &mut secrets).await;
         keeps_cookies(&server.create_app(json!({"cookies": true})).await, &mut secrets).await;
         let events = server.events().await;
         for event in &events {
@@ -299,4 +301,31 @@ async fn gets_mail(server: &Server, secrets: &mut Secrets) {
     browsing(app.post("auth/password/change")).bearer(&back.access).json(&change).await.expect(204);
     let change = json!({"new_email": "third.quixote@privacy-example.org", "password": WRONG});
     browsing(app.post("auth/email/change")).bearer(&back.access).json(&change).await.expect(202);
+}
+
+/// What the server mails itself; to a mail server that quotes the address where it refuses.
+async fn is_mailed(server: &Server, smtp: &Smtp, secrets: &mut Secrets) {
+    let app = server.create_app(json!({"redirect_uris": ["https://client.example/back"]})).await;
+    for address in [ADDRESS, "reject.quixote@privacy-example.org", "defer.quixote@privacy-example.org"] {
+        let body = json!({"email": address, "redirect_uri": "https://client.example/back"});
+        browsing(app.post("auth/magic-link")).json(&body).await.expect(202);
+    }
+    let mut outcomes = 0;
+    for _ in 0..1000 {
+        let events = server.events().await;
+        outcomes = of_type(&events, "MailSent").len() + of_type(&events, "MailFailed").len();
+        if outcomes >= 3 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(outcomes >= 3, "one is sent, two are refused");
+    let mails = smtp.mails();
+    let mail: Value = serde_json::from_str(mails.last().expect("one was taken")).expect("JSON");
+    assert_eq!(mail["to"], json!([ADDRESS]));
+    let text = mail["text"].as_str().expect("text");
+    let token = text.split_whitespace().find_map(|word| word.split("token=").nth(1)).expect("a link");
+    secrets.add(token);
+    let form = [("token", token)];
+    browsing(app.post("auth/magic-link/verify")).form(&form).await.expect(303);
 }
