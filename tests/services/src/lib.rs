@@ -1,5 +1,6 @@
-//! PostgreSQL, nats-server and a mail server as processes of a test, on loopback and with folders of their own. `deploy/dev-services`
-//! finds or gets the programs. What is started ends with its value, or with the test's process, however that ends.
+//! PostgreSQL, nats-server, a mail server and a browser as processes of a test, on loopback and with folders of their own.
+//! `deploy/dev-services` finds or gets the programs. What is started ends with its value, or with the test's process, however
+//! that ends.
 //!
 //! The functions panic where something does not work, as tests do.
 #![deny(missing_docs)]
@@ -9,6 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+mod browser;
 mod disk;
 mod nats;
 mod postgres;
@@ -16,6 +18,7 @@ mod process;
 mod proxy;
 mod smtp;
 
+pub use browser::{Browser, Scripts, Shown};
 pub use disk::Disk;
 pub use nats::Nats;
 pub use postgres::Postgres;

@@ -1,6 +1,6 @@
 //! The services run, come again with what they had, and leave nothing behind.
 
-use test_services::{Nats, Postgres};
+use test_services::{Browser, Nats, Postgres, Scripts};
 
 #[test]
 fn postgres_comes_again_after_a_crash() {
@@ -29,4 +29,37 @@ fn nats_comes_again_after_a_kill() {
     assert!(folder.exists());
     drop(server);
     assert!(!folder.exists());
+}
+
+#[test]
+fn a_browser_tells_what_is_wrong_with_a_page() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut browser = Browser::start(Scripts::On, &[]);
+    browser.show(
+        r#"<!doctype html><h1>One</h1><h1>Two</h1><p style="color: #888; width: 2000px">Grey</p>
+        <input><img src="http://127.0.0.1:9/"><script>undefined()</script>"#,
+    );
+    let faults = browser.faults(folder.path(), "bad");
+    for (part, expected) in [
+        ("script: TypeError", 1),
+        ("asks http://127.0.0.1:9/", 1),
+        // On each of two screens, in light and in dark.
+        ("no language", 4),
+        ("no title", 4),
+        ("not one h1", 4),
+        ("no viewport", 4),
+        ("wider than the screen", 4),
+        ("a picture without words", 4),
+        ("no name for the input", 4),
+        ("too low for a finger", 4),
+        ("contrast 3.54: <p", 4),
+    ] {
+        let found = faults.iter().filter(|fault| fault.contains(part)).count();
+        assert_eq!(found, expected, "{part} in {faults:#?}");
+    }
+    browser.show(
+        r#"<html lang="en"><meta name="viewport" content="width=device-width"><title>A</title><h1>B</h1>"#,
+    );
+    browser.inspect(folder.path(), "good");
+    assert!(folder.path().join("good-phone-dark.png").exists());
 }

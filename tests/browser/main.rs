@@ -1,0 +1,34 @@
+//! The links of mails, as people follow them: the real binary sends a mail, and a person opens its link in a browser.
+//!
+//! Each page on the way is looked at on a phone and on a desktop, in light and in dark. The pictures are in
+//! `target/screenshots`.
+
+use std::path::PathBuf;
+
+use test_services::{Browser, Shown};
+use tests::workspace;
+
+mod email_verification;
+mod magic_link;
+mod mails;
+mod password_reset;
+mod site;
+
+/// Where the pictures go.
+fn screenshots() -> PathBuf {
+    workspace().join("target/screenshots")
+}
+
+/// Looks at a page of ours, whose address or form holds a token: nobody may keep it or be told of it.
+#[track_caller]
+fn inspect(browser: &mut Browser, name: &str, status: u64) -> Shown {
+    browser.inspect(&screenshots(), name);
+    let shown = browser.shown();
+    assert_eq!(shown.status, status, "{}", shown.text);
+    for (header, expected) in [("cache-control", "no-store"), ("referrer-policy", "no-referrer")] {
+        assert_eq!(shown.headers[header], expected, "{name}");
+    }
+    let policy = &shown.headers["content-security-policy"];
+    assert!(policy.starts_with("default-src 'none';") && !policy.contains("unsafe"), "{policy}");
+    shown
+}
