@@ -28,8 +28,8 @@ use crate::CommandService;
 use crate::page_texts::{Texts, texts};
 
 const STYLE: &str = include_str!("../assets/page.css");
-/// Of apps that have none: it goes with white text.
-const COLOUR: &str = "#1d4ed8";
+/// Of pages and mails of apps that have none: it goes with white text.
+pub(crate) const COLOUR: &str = "#1d4ed8";
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(style)).route("/auth/page.css", axum::routing::get(style))
@@ -323,7 +323,7 @@ pub(crate) async fn style(
 }
 
 /// Black or white, whichever can be read better on a colour (WCAG 2.2, relative luminance): never below 4.5 to 1.
-fn text_on(colour: &str) -> &'static str {
+pub(crate) fn text_on(colour: &str) -> &'static str {
     let channel = |range: std::ops::Range<usize>| {
         let value =
             colour.get(range).and_then(|digits| u8::from_str_radix(digits, 16).ok()).unwrap_or_default();

@@ -19,9 +19,7 @@ use schemas::RecordedEvent;
 
 use super::post::Unsent;
 use super::words::{Words, words};
-
-/// Of buttons, where the app has not chosen a colour.
-const COLOUR: &str = "#1f4fd1";
+use crate::page::{COLOUR, text_on};
 
 /// A mail, ready to be sent.
 pub(super) struct Letter {
@@ -69,7 +67,7 @@ impl Composer {
             product: &product,
             logo: branding.logo.as_ref().map(LogoUrl::as_str),
             colour,
-            on_colour: readable_on(colour),
+            on_colour: text_on(colour),
             words: &words,
             link: link.as_deref(),
         };
@@ -127,18 +125,6 @@ fn address(email: &Email) -> Result<Address, Unsent> {
     email.as_str().parse().map_err(|_| Unsent::not_made("the address cannot stand in a mail"))
 }
 
-/// Black or white, whichever stands out more from the colour (WCAG 2.2, relative luminance).
-fn readable_on(colour: &str) -> &'static str {
-    let channel = |at: usize| {
-        let value = colour.get(at..at + 2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        let value = f64::from(value.unwrap_or_default()) / 255.0;
-        if value <= 0.04045 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
-    };
-    let luminance = 0.2126 * channel(1) + 0.7152 * channel(3) + 0.0722 * channel(5);
-    // Where the contrasts with black and with white are the same: (L + 0.05)² = 1.05 · 0.05.
-    if luminance > 0.179 { "#000000" } else { "#ffffff" }
-}
-
 /// Tells programs that answer mail by themselves not to answer this one (RFC 3834 section 5).
 #[derive(Clone)]
 struct AutoSubmitted;
@@ -178,19 +164,6 @@ struct Text<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_text_of_a_button_can_be_read() {
-        for (colour, expected) in [
-            ("#000000", "#ffffff"),
-            ("#ffffff", "#000000"),
-            (COLOUR, "#ffffff"),
-            ("#ffd400", "#000000"),
-            ("#0a66c2", "#ffffff"),
-        ] {
-            assert_eq!(readable_on(colour), expected, "{colour}");
-        }
-    }
 
     #[test]
     fn a_name_stays_on_its_line() {
