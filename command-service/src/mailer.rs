@@ -12,6 +12,7 @@
 //! grow, in which no mail uses up its tries. There is no jitter in all that: one sender, with one mail at a time, is no herd.
 
 mod compose;
+mod lists;
 mod post;
 mod words;
 
@@ -22,14 +23,12 @@ use std::time::Duration;
 use domain::app::App;
 use domain::delivery::{Delivery, DeliveryCommand, DeliveryError, DeliveryEvent, FailureReason, Outcome};
 use domain::mail::{Mail, MailKind, asks_for_mail, mails_of};
-use domain::{AppId, Email, Event, EventId, Stream, Timestamp, UserId};
-use event_store::{Claim, Clock, Cursor, Journal, Repository, StoreError};
+use domain::{Email, Event, EventId, Timestamp, UserId};
+use event_store::{Clock, Cursor, Journal, Repository, StoreError};
 use http_kit::AccessTokens;
 use http_kit::token::DerivedTokens;
 use schemas::RecordedEvent;
 use schemas::envelope::{Actor, Metadata};
-use serde::Deserialize;
-use serde::de::value::{Error as ValueError, StrDeserializer};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -37,15 +36,15 @@ use tokio::time::Instant;
 pub use domain::delivery::DeliveryPolicy;
 
 use self::compose::Composer;
+use self::lists::WAITING;
+pub use self::lists::count_given_up;
+pub(crate) use self::lists::{MailRef, given_up, kind};
 use self::post::Unsent;
 pub use self::post::{InvalidMailUrl, MailUrl, Post};
 use crate::dispatch::{Context, DispatchError, Dispatcher, StreamRef, Work};
 
 /// The name of its cursor, for ever.
 const EFFECT: &str = "mail";
-/// The kinds of the claims that list mails: those that are tried again by themselves, and those that were given up.
-const WAITING: &str = "mail_waiting";
-const FAILED: &str = "mail_failed";
 /// How many events are read at once.
 const BATCH: usize = 200;
 /// How long events may gather before they are looked at: a mail is no faster for less.
@@ -158,65 +157,6 @@ impl Mailer {
             }
         }
     }
-}
-
-/// A mail in the lists of those that wait or were given up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct MailRef {
-    /// The position of the event that asked for it.
-    pub position: u64,
-    /// Which of its mails.
-    pub kind: MailKind,
-}
-
-impl MailRef {
-    /// The claim that has it in a list of an app.
-    fn claim(self, list: &str, app_id: &AppId) -> Claim {
-        // With leading zeros, so that the order of the keys is that of the positions.
-        let key = format!("{app_id}/{:020}/{}", self.position, self.kind.as_str());
-        Claim { kind: list.to_owned(), key }
-    }
-
-    fn of(claim: &Claim) -> Option<Self> {
-        let mut parts = claim.key.split('/').skip(1);
-        Some(Self { position: parts.next()?.parse().ok()?, kind: kind(parts.next()?)? })
-    }
-
-    /// Puts the mail into the list where it belongs by what was decided, and takes it out of the other.
-    pub(crate) fn list(self, work: &mut Work, app_id: &AppId, id: EventId) {
-        let (waiting, failed) = (self.claim(WAITING, app_id), self.claim(FAILED, app_id));
-        let owner = Delivery::stream(&id);
-        match work.get::<Delivery>(&id).mails.get(&self.kind).map(|tried| tried.outcome) {
-            Some(Outcome::Waits(_)) => {
-                work.release(failed);
-                work.take(waiting, &owner);
-            }
-            Some(Outcome::GivenUp) => {
-                work.release(waiting);
-                work.take(failed, &owner);
-            }
-            Some(Outcome::Sent) | None => {
-                work.release(waiting);
-                work.release(failed);
-            }
-        }
-    }
-}
-
-/// The kind of mail of this name.
-pub(crate) fn kind(name: &str) -> Option<MailKind> {
-    MailKind::deserialize(StrDeserializer::<ValueError>::new(name)).ok()
-}
-
-/// The mails of an app that were given up, oldest first.
-pub(crate) async fn given_up(journal: &dyn Journal, app_id: &AppId) -> Result<Vec<MailRef>, StoreError> {
-    let claims = journal.claims(FAILED, &format!("{app_id}/")).await?;
-    Ok(claims.iter().filter_map(|(claim, _)| MailRef::of(claim)).collect())
-}
-
-/// How many mails of all apps were given up.
-pub async fn count_given_up(journal: &dyn Journal) -> Result<usize, StoreError> {
-    Ok(journal.claims(FAILED, "").await?.len())
 }
 
 /// Makes the cursor where there is none yet. What is asked for from then on is sent, be it by another process that comes later.

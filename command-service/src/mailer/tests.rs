@@ -10,7 +10,7 @@ use domain::personal::Personal;
 use domain::redirect_uri::RedirectUri;
 use domain::settings::{AppSettings, Delivery as SentBy};
 use domain::user::{EmailChangeRequested, UserEvent};
-use domain::{MagicLinkId, SessionId, StreamId};
+use domain::{AppId, MagicLinkId, SessionId, Stream, StreamId};
 use event_store::contract::Nodes;
 use event_store::{Append, KeyStore, MasterKey, PostgresJournal, Sealer, SqliteJournal, SystemClock, Write};
 use jiff::SignedDuration;
@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use test_services::{Postgres, Smtp};
 
+use super::lists::FAILED;
 use super::*;
 
 /// Retries for the impatient.

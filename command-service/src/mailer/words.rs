@@ -33,7 +33,7 @@ fn english(kind: MailKind, product: &str, lasts: Option<SignedDuration>) -> Word
     let (subject, lead, button, otherwise) = match kind {
         MailKind::MagicLink => (
             format!("Log in to {product}"),
-            format!("Press the button to log in to {product}."),
+            format!("With this link you log in to {product}."),
             Some("Log in"),
             "Was it not you who asked for this mail? Then you need do nothing: nobody gets in without it.",
         ),
@@ -43,7 +43,7 @@ fn english(kind: MailKind, product: &str, lasts: Option<SignedDuration>) -> Word
                 "Somebody has registered with {product} and gave this address. If it was you, please confirm it."
             ),
             Some("Confirm address"),
-            "If it was not you, do not press the button, and the address stays unconfirmed.",
+            "If it was not you, you need do nothing: the address stays unconfirmed.",
         ),
         MailKind::EmailChange => (
             format!("Confirm your new email address for {product}"),
@@ -51,7 +51,7 @@ fn english(kind: MailKind, product: &str, lasts: Option<SignedDuration>) -> Word
                 "Somebody wants to use this address for their account with {product}. If it was you, please confirm it."
             ),
             Some("Confirm new address"),
-            "If it was not you, do not press the button, and nothing changes.",
+            "If it was not you, you need do nothing: nothing changes.",
         ),
         MailKind::EmailChangeNotice => (
             format!("Your email address for {product} is about to change"),
@@ -64,7 +64,7 @@ fn english(kind: MailKind, product: &str, lasts: Option<SignedDuration>) -> Word
         ),
         MailKind::PasswordReset => (
             format!("Choose a new password for {product}"),
-            format!("Press the button to choose a new password for your account with {product}."),
+            format!("With this link you choose a new password for your account with {product}."),
             Some("Choose a new password"),
             "Was it not you who asked for this mail? Then you need do nothing: your password stays as it is.",
         ),
@@ -97,7 +97,7 @@ fn german(kind: MailKind, product: &str, lasts: Option<SignedDuration>) -> Words
     let (subject, lead, button, otherwise) = match kind {
         MailKind::MagicLink => (
             format!("Anmelden bei {product}"),
-            format!("Mit dem Knopf melden Sie sich bei {product} an."),
+            format!("Mit diesem Link melden Sie sich bei {product} an."),
             Some("Anmelden"),
             "Sie haben diese Mail nicht angefordert? Dann brauchen Sie nichts zu tun: Ohne sie kommt niemand hinein.",
         ),
@@ -107,7 +107,7 @@ fn german(kind: MailKind, product: &str, lasts: Option<SignedDuration>) -> Words
                 "Jemand hat sich bei {product} mit dieser Adresse registriert. Waren Sie das, bestätigen Sie sie bitte."
             ),
             Some("Adresse bestätigen"),
-            "Waren Sie es nicht, dann drücken Sie den Knopf nicht, und die Adresse bleibt unbestätigt.",
+            "Waren Sie es nicht, brauchen Sie nichts zu tun: Die Adresse bleibt unbestätigt.",
         ),
         MailKind::EmailChange => (
             format!("Bestätigen Sie Ihre neue E-Mail-Adresse für {product}"),
@@ -115,7 +115,7 @@ fn german(kind: MailKind, product: &str, lasts: Option<SignedDuration>) -> Words
                 "Jemand möchte diese Adresse für ein Konto bei {product} verwenden. Waren Sie das, bestätigen Sie sie bitte."
             ),
             Some("Neue Adresse bestätigen"),
-            "Waren Sie es nicht, dann drücken Sie den Knopf nicht, und es ändert sich nichts.",
+            "Waren Sie es nicht, brauchen Sie nichts zu tun: Es ändert sich nichts.",
         ),
         MailKind::EmailChangeNotice => (
             format!("Ihre E-Mail-Adresse bei {product} soll sich ändern"),
@@ -128,7 +128,7 @@ fn german(kind: MailKind, product: &str, lasts: Option<SignedDuration>) -> Words
         ),
         MailKind::PasswordReset => (
             format!("Neues Passwort für {product}"),
-            format!("Mit dem Knopf wählen Sie ein neues Passwort für Ihr Konto bei {product}."),
+            format!("Mit diesem Link wählen Sie ein neues Passwort für Ihr Konto bei {product}."),
             Some("Neues Passwort wählen"),
             "Sie haben diese Mail nicht angefordert? Dann brauchen Sie nichts zu tun: Ihr Passwort bleibt, wie es ist.",
         ),
