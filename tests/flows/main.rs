@@ -5,6 +5,7 @@ mod admin_users;
 mod api_keys;
 mod apps;
 mod audit;
+mod breached_passwords;
 mod command_line;
 mod cookies;
 mod default_app;
