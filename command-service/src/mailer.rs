@@ -17,6 +17,7 @@ mod post;
 mod words;
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -40,7 +41,7 @@ use self::lists::WAITING;
 pub use self::lists::count_given_up;
 pub(crate) use self::lists::{MailRef, given_up, kind};
 use self::post::Unsent;
-pub use self::post::{InvalidMailUrl, MailUrl, Post};
+pub use self::post::{InvalidMailUrl, MailUrl, Patience, Post};
 use crate::dispatch::{Context, DispatchError, Dispatcher, StreamRef, Work};
 
 /// The name of its cursor, for ever.
@@ -288,12 +289,18 @@ impl Runner {
             self.renew(held).await?;
             let newest = *journal_head.borrow_and_update();
             let events = if newest > held.cursor.position {
-                self.journal.read_all(held.cursor.position, BATCH).await?
+                let after = held.cursor.position;
+                let read = self.journal.read_all(after, BATCH).await.map_err(Stop::from);
+                let Some(events) = unless_damaged(after + 1, read)? else {
+                    held.cursor.position += 1;
+                    continue;
+                };
+                events
             } else {
                 vec![]
             };
             for recorded in &events {
-                self.handle(held, recorded).await?;
+                unless_damaged(recorded.position, self.handle(held, recorded).await)?;
                 held.cursor.position = recorded.position;
                 // In turns: neither new mails nor old ones wait for all of the others.
                 self.try_again(held).await?;
@@ -331,8 +338,8 @@ impl Runner {
     /// Sends the mails that an event asks for.
     async fn handle(&mut self, held: &mut Held, recorded: &RecordedEvent) -> Result<(), Stop> {
         if recorded.name == "MailFailed" {
-            if let Ok(Event::Delivery(DeliveryEvent::MailFailed(failed))) =
-                self.repository.decode(recorded).await
+            if let Event::Delivery(DeliveryEvent::MailFailed(failed)) =
+                self.repository.decode(recorded).await?
                 && failed.asked_again
             {
                 self.load_lists(held).await?;
@@ -342,7 +349,7 @@ impl Runner {
         if !asks_for_mail(&recorded.name) {
             return Ok(());
         }
-        let Some(event) = self.decode(recorded).await? else { return Ok(()) };
+        let event = self.repository.decode(recorded).await?;
         for mail in mails_of(&event) {
             self.attempt(held, recorded, &event, &mail).await?;
         }
@@ -356,9 +363,14 @@ impl Runner {
             return Ok(false);
         }
         let Some((_, mail_ref)) = held.waiting.pop_first() else { return Ok(false) };
+        unless_damaged(mail_ref.position, self.attempt_again(held, mail_ref).await)?;
+        Ok(true)
+    }
+
+    async fn attempt_again(&mut self, held: &mut Held, mail_ref: MailRef) -> Result<(), Stop> {
         let events = self.journal.read_positions(&[mail_ref.position]).await?;
-        let Some(recorded) = events.first() else { return Ok(true) };
-        let Some(event) = self.decode(recorded).await? else { return Ok(true) };
+        let Some(recorded) = events.first() else { return Ok(()) };
+        let event = self.repository.decode(recorded).await?;
         if let Some(mail) = mails_of(&event).iter().find(|mail| mail.kind == mail_ref.kind) {
             self.attempt(held, recorded, &event, mail).await?;
         } else if let Some(user_id) = event.person() {
@@ -366,24 +378,7 @@ impl Runner {
             let mail = Failed { user_id, kind: mail_ref.kind, useless_after: None };
             self.record(held, recorded, &mail, Err(Unsent::not_made("nobody is there to get it"))).await?;
         }
-        Ok(true)
-    }
-
-    /// An event that cannot be read is passed over: the mails behind it must not wait for somebody to mend a journal.
-    async fn decode(&self, recorded: &RecordedEvent) -> Result<Option<Event>, Stop> {
-        match self.repository.decode(recorded).await {
-            Ok(event) => Ok(Some(event)),
-            Err(StoreError::Damaged(what)) => {
-                tracing::error!(
-                    position = recorded.position,
-                    what,
-                    "an event that asks for a mail cannot be read"
-                );
-                metrics::counter!("watchword_mail_unreadable_total").increment(1);
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
-        }
+        Ok(())
     }
 
     /// Sends a mail, unless it was sent or its time has not come.
@@ -398,6 +393,10 @@ impl Runner {
         let delivery = self.repository.load::<Delivery>(&EventId(recorded.id)).await?;
         let now = self.clock.now();
         if !delivery.state.is_due(mail.kind, now) {
+            // Its time was put off meanwhile: by another node, or by a clock that was set back.
+            if let Some(Outcome::Waits(until)) = delivery.state.outcome(mail.kind) {
+                held.waiting.insert((until, MailRef { position: recorded.position, kind: mail.kind }));
+            }
             return Ok(());
         }
         let outcome = if mail.expires_at.is_some_and(|end| now >= end) {
@@ -407,7 +406,7 @@ impl Runner {
             match self.composer.compose(recorded, event, mail, &app.state) {
                 Ok(letter) => {
                     fail::fail_point!("before-mail", |_| std::process::abort());
-                    let sent = self.send(mail.kind, &letter).await;
+                    let sent = self.send(held, mail.kind, &letter).await?;
                     fail::fail_point!("after-mail", |_| std::process::abort());
                     sent
                 }
@@ -430,9 +429,24 @@ impl Runner {
         self.renew(held).await
     }
 
-    async fn send(&mut self, kind: MailKind, letter: &compose::Letter) -> Result<(), Unsent> {
+    /// Sends, and makes sure that nobody else does meanwhile, however long the mail server takes.
+    async fn send(
+        &mut self,
+        held: &mut Held,
+        kind: MailKind,
+        letter: &compose::Letter,
+    ) -> Result<Result<(), Unsent>, Stop> {
         let started = Instant::now();
-        let sent = self.post.send(letter).await;
+        self.renew(held).await?;
+        let sent = {
+            let mut sending = pin!(self.post.send(letter));
+            loop {
+                tokio::select! {
+                    sent = &mut sending => break sent,
+                    () = tokio::time::sleep(self.settings.lease / 6) => self.renew(held).await?,
+                }
+            }
+        };
         metrics::histogram!("watchword_mail_send_seconds").record(started.elapsed().as_secs_f64());
         match &sent {
             Ok(()) => {
@@ -446,7 +460,7 @@ impl Runner {
             // The server is there.
             Err(_) => self.pause = FIRST_PAUSE,
         }
-        sent
+        Ok(sent)
     }
 
     /// Writes down what became of a mail. Nothing else is done before: what was sent and is not known to have been would be
@@ -479,9 +493,7 @@ impl Runner {
             let decide = move |work: &mut Work| {
                 work.execute::<Delivery>(&id, command.clone())?;
                 mail_ref.list(work, &app, id);
-                Ok::<_, DeliveryError>(
-                    work.get::<Delivery>(&id).mails.get(&mail_ref.kind).map(|it| it.outcome),
-                )
+                Ok::<_, DeliveryError>(work.get::<Delivery>(&id).outcome(mail_ref.kind))
             };
             let context = Context { metadata: because_of(recorded), at, idempotency: None };
             match self.dispatcher.run(context, vec![StreamRef::Delivery(id)], decide).await {
@@ -517,9 +529,9 @@ impl Runner {
         held.waiting.clear();
         for (claim, owner) in self.journal.claims(WAITING, "").await? {
             let (Some(mail_ref), Some(id)) = (MailRef::of(&claim), owner.uuid()) else { continue };
-            let delivery = self.repository.load::<Delivery>(&EventId(id)).await?;
-            if let Some(Outcome::Waits(until)) = delivery.state.mails.get(&mail_ref.kind).map(|it| it.outcome)
-            {
+            let delivery = self.repository.load::<Delivery>(&EventId(id)).await.map_err(Stop::from);
+            let Some(delivery) = unless_damaged(mail_ref.position, delivery)? else { continue };
+            if let Some(Outcome::Waits(until)) = delivery.state.outcome(mail_ref.kind) {
                 held.waiting.insert((until, mail_ref));
             }
         }
@@ -576,6 +588,23 @@ impl Runner {
         metrics::gauge!("watchword_mail_failed").set(failed as f64);
         let status = MailerStatus { state: "running", position, waiting, failed, error: None };
         self.status.send_if_modified(|before| std::mem::replace(before, status.clone()) != status);
+    }
+}
+
+/// What cannot be read is passed over, counted and logged: the mails behind it must not wait until somebody mends the journal.
+fn unless_damaged<T>(position: u64, outcome: Result<T, Stop>) -> Result<Option<T>, Stop> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(Stop::Store(StoreError::Damaged(what))) => {
+            tracing::error!(
+                position,
+                what,
+                "what an event asks for, or its mails, cannot be read: no mail is sent"
+            );
+            metrics::counter!("watchword_mail_unreadable_total").increment(1);
+            Ok(None)
+        }
+        Err(stop) => Err(stop),
     }
 }
 

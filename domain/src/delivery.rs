@@ -128,9 +128,14 @@ pub struct Delivery {
 }
 
 impl Delivery {
+    /// What became of a mail so far; nothing if it was never tried.
+    pub fn outcome(&self, mail: MailKind) -> Option<Outcome> {
+        self.mails.get(&mail).map(|tried| tried.outcome)
+    }
+
     /// Whether a mail is to be tried at this time: it never was, or its pause is over.
     pub fn is_due(&self, mail: MailKind, at: Timestamp) -> bool {
-        match self.mails.get(&mail).map(|tried| tried.outcome) {
+        match self.outcome(mail) {
             None => true,
             Some(Outcome::Waits(until)) => at >= until,
             Some(Outcome::Sent | Outcome::GivenUp) => false,
@@ -208,7 +213,7 @@ impl Delivery {
     }
 
     fn is_sent(&self, mail: MailKind) -> bool {
-        self.mails.get(&mail).is_some_and(|tried| tried.outcome == Outcome::Sent)
+        self.outcome(mail) == Some(Outcome::Sent)
     }
 
     fn attempts(&self, mail: MailKind) -> u32 {

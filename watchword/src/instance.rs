@@ -12,7 +12,9 @@ use async_trait::async_trait;
 use axum::Router;
 use command_service::CommandService;
 use command_service::locate::{JournalClaims, LocateUser};
-use command_service::mailer::{self, MailUrl, Mailer, MailerParts, MailerSettings, MailerStatus, Post};
+use command_service::mailer::{
+    self, MailUrl, Mailer, MailerParts, MailerSettings, MailerStatus, Patience, Post,
+};
 use command_service::password_hashing::{PasswordHashing, PasswordHashingSettings};
 use command_service::relay::{Relay, RelayStatus};
 use domain::app::App;
@@ -456,7 +458,7 @@ async fn start_mailer(
         clock: Arc::clone(&commands.clock),
         tokens: commands.tokens.clone(),
         access_tokens: Arc::clone(&commands.access_tokens),
-        post: Post::new(mail.url.clone(), public_url.host_str().unwrap_or("localhost")),
+        post: Post::new(mail.url.clone(), public_url.host_str().unwrap_or("localhost"), Patience::default()),
         settings: MailerSettings {
             node: node.to_owned(),
             lease: MailerSettings::LEASE,

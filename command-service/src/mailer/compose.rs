@@ -53,6 +53,9 @@ impl Composer {
         if app.id.is_none() {
             return Err(Unsent::not_made("there is no such app"));
         }
+        if app.disabled {
+            return Err(Unsent::not_made("the app is disabled"));
+        }
         let AppSettings { branding, locale, links, .. } = &app.settings;
         let link = self.link(app_id, event, mail.kind, links);
         if link.is_none() && mail.kind != MailKind::EmailChangeNotice {

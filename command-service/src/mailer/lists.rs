@@ -40,7 +40,7 @@ impl MailRef {
     pub(crate) fn list(self, work: &mut Work, app_id: &AppId, id: EventId) {
         let (waiting, failed) = (self.claim(WAITING, app_id), self.claim(FAILED, app_id));
         let owner = Delivery::stream(&id);
-        match work.get::<Delivery>(&id).mails.get(&self.kind).map(|tried| tried.outcome) {
+        match work.get::<Delivery>(&id).outcome(self.kind) {
             Some(Outcome::Waits(_)) => {
                 work.release(failed);
                 work.take(waiting, &owner);

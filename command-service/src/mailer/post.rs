@@ -9,21 +9,36 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use domain::delivery::FailureReason;
+use lettre::transport::smtp::Error as SmtpError;
+use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
 use lettre::transport::smtp::extension::ClientId;
-use lettre::transport::smtp::{Error as SmtpError, PoolConfig};
-use lettre::{AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
+use percent_encoding::percent_decode_str;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
 use url::Url;
 
 use super::compose::Letter;
 
-type Smtp = AsyncSmtpTransport<Tokio1Executor>;
-
-/// How long a mail may take, from the connection to the server's last word.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a connection waits for the next mail.
 const IDLE: Duration = Duration::from_secs(30);
+
+/// How long a mail server may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Until it is ready for a mail: for the connection, TLS and the login.
+    pub ready: Duration,
+    /// From there to its last word on the mail. Long, as some look through a mail before they take it: whoever gives up
+    /// before them sends it twice (RFC 5321 section 4.5.3.2.6, RFC 1047).
+    pub last_word: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { ready: Duration::from_secs(20), last_word: Duration::from_mins(5) }
+    }
+}
 
 /// Where mails go. It is shown without user and password.
 #[derive(Clone)]
@@ -45,10 +60,25 @@ pub enum MailUrl {
 /// A port after the host is taken instead. A path is the name the client says it has.
 #[derive(Clone)]
 pub struct SmtpUrl {
-    text: SecretString,
+    host: String,
+    port: u16,
+    encryption: Encryption,
+    login: Option<(String, SecretString)>,
+    /// The name the client says it has, where the operator chose one.
+    hello: Option<String>,
     /// Without user and password.
     shown: String,
-    is_private: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Encryption {
+    None,
+    /// STARTTLS where the server has it.
+    Opportunistic,
+    /// STARTTLS.
+    Required,
+    /// From the first byte.
+    Wrapped,
 }
 
 /// The text says nowhere to send mail to.
@@ -75,25 +105,35 @@ impl FromStr for MailUrl {
         if url.username().is_empty() != url.password().is_none() {
             return Err(wrong("user and password go together"));
         }
-        if let Some((key, _)) = url.query_pairs().find(|(key, _)| key != "tls") {
-            return Err(wrong(&format!("it has no parameter {key}")));
-        }
-        // What it says of an error names no part with a secret.
-        Smtp::from_url(text).map_err(|error| wrong(&error.to_string()))?;
-        // The host of such a URL is taken as it stands, a number among them.
-        let is_loopback = match url.host() {
-            None | Some(url::Host::Domain("")) => return Err(wrong("it names no host")),
-            Some(url::Host::Domain(name)) => {
-                name == "localhost" || name.parse().is_ok_and(|address: IpAddr| address.is_loopback())
-            }
-            Some(url::Host::Ipv4(address)) => address.is_loopback(),
-            Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        let parameters: Vec<_> = url.query_pairs().into_owned().collect();
+        let tls = match &parameters[..] {
+            [] => None,
+            [(key, value)] if key == "tls" => Some(value.as_str()),
+            _ => return Err(wrong("tls is the one parameter it has, once")),
         };
-        let is_private =
-            is_loopback || url.scheme() == "smtps" || url.query_pairs().any(|(_, tls)| tls == "required");
+        let (encryption, port) = match (url.scheme(), tls) {
+            ("smtps", None) => (Encryption::Wrapped, 465),
+            ("smtp", Some("required")) => (Encryption::Required, 587),
+            ("smtp", Some("opportunistic")) => (Encryption::Opportunistic, 587),
+            ("smtp", None) => (Encryption::None, 25),
+            _ => return Err(wrong("tls is required or opportunistic, with smtp only")),
+        };
+        let host = match url.host() {
+            None | Some(url::Host::Domain("")) => return Err(wrong("it names no host")),
+            Some(url::Host::Domain(name)) => name.to_owned(),
+            Some(url::Host::Ipv4(address)) => address.to_string(),
+            // Without the brackets that stand around it in a URL.
+            Some(url::Host::Ipv6(address)) => address.to_string(),
+        };
+        let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        let login =
+            url.password().map(|password| (decoded(url.username()), SecretString::from(decoded(password))));
+        let hello = Some(decoded(url.path().trim_matches('/'))).filter(|name| !name.is_empty());
+        let port = url.port().unwrap_or(port);
         let _ = url.set_username("");
         let _ = url.set_password(None);
-        Ok(Self::Smtp(SmtpUrl { text: SecretString::from(text), shown: url.to_string(), is_private }))
+        let shown = url.to_string();
+        Ok(Self::Smtp(SmtpUrl { host, port, encryption, login, hello, shown }))
     }
 }
 
@@ -102,7 +142,11 @@ impl MailUrl {
     pub fn is_private(&self) -> bool {
         match self {
             Self::Files(_) => true,
-            Self::Smtp(smtp) => smtp.is_private,
+            Self::Smtp(smtp) => {
+                matches!(smtp.encryption, Encryption::Required | Encryption::Wrapped)
+                    || smtp.host == "localhost"
+                    || smtp.host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+            }
         }
     }
 }
@@ -157,8 +201,8 @@ impl Unsent {
     fn of_mail(error: &SmtpError) -> Self {
         let code = error.status().map(u16::from);
         let reason = match code {
-            // The server wants a login (RFC 4954 section 6), which is no fault of the mail.
-            Some(530 | 534 | 535 | 538) => FailureReason::Unreachable,
+            // The server goes away (RFC 5321 section 3.8), or wants a login (RFC 4954 section 6): no fault of the mail.
+            Some(421 | 530 | 534 | 535 | 538) => FailureReason::Unreachable,
             Some(_) if error.is_permanent() => FailureReason::Rejected,
             Some(_) => FailureReason::Deferred,
             // The address needs what this server does not have (RFC 6531).
@@ -172,6 +216,8 @@ impl Unsent {
 fn describe(error: &SmtpError) -> String {
     match error.status() {
         Some(code) => format!("the mail server replied {code}"),
+        // What is wrong with a reply is told by quoting it.
+        None if error.is_response() => "what the mail server replied is no SMTP".to_owned(),
         None => error.to_string(),
     }
 }
@@ -181,21 +227,17 @@ pub struct Post(Kind);
 
 enum Kind {
     Files(PathBuf),
-    Smtp { url: SmtpUrl, hello: String, patience: Duration, transport: Mutex<Option<Smtp>> },
+    Smtp(Box<Server>),
 }
 
 impl Post {
     /// Opens nothing yet. `hello` is the name the client says it has to a mail server.
-    pub fn new(url: MailUrl, hello: &str) -> Self {
-        Self::with_patience(url, hello, PATIENCE)
-    }
-
-    /// As [`Post::new`], with another time that a mail may take.
-    pub fn with_patience(url: MailUrl, hello: &str, patience: Duration) -> Self {
+    pub fn new(url: MailUrl, hello: &str, patience: Patience) -> Self {
         Self(match url {
             MailUrl::Files(folder) => Kind::Files(folder),
             MailUrl::Smtp(url) => {
-                Kind::Smtp { url, hello: hello.to_owned(), patience, transport: Mutex::default() }
+                let hello = ClientId::Domain(url.hello.clone().unwrap_or_else(|| hello.to_owned()));
+                Kind::Smtp(Box::new(Server { url, hello, patience, open: Mutex::default() }))
             }
         })
     }
@@ -208,46 +250,70 @@ impl Post {
                 let failed = |error: &dyn fmt::Display| Unsent::unreachable(error.to_string());
                 written.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
             }
-            Kind::Smtp { url, hello, patience, transport } => {
-                let mut transport = transport.lock().await;
-                let sent = tokio::time::timeout(*patience, send(&mut transport, url, hello, letter)).await;
-                sent.unwrap_or_else(|_| {
-                    // The connection may be in the middle of a mail: nothing more may be said on it.
-                    *transport = None;
-                    Err(Unsent::unreachable("the mail server did not answer in time"))
-                })
-            }
+            Kind::Smtp(server) => server.send(letter).await,
         }
     }
 }
 
-async fn send(
-    transport: &mut Option<Smtp>,
-    url: &SmtpUrl,
-    hello: &str,
-    letter: &Letter,
-) -> Result<(), Unsent> {
-    let transport = match transport {
-        Some(transport) => transport,
-        None => transport.insert(connect(url, hello).map_err(|error| Unsent::of_connection(&error))?),
-    };
-    // What goes wrong before the mail is the server's matter, even if it replies 5xx: a wrong password of ours must not make
-    // every mail a hopeless one.
-    match transport.test_connection().await {
-        Ok(true) => {}
-        Ok(false) => return Err(Unsent::unreachable("the mail server does not answer")),
-        Err(error) => return Err(Unsent::of_connection(&error)),
-    }
-    transport.send(letter.message.clone()).await.map(|_| ()).map_err(|error| Unsent::of_mail(&error))
+/// A mail server.
+struct Server {
+    url: SmtpUrl,
+    hello: ClientId,
+    patience: Patience,
+    open: Mutex<Option<Open>>,
 }
 
-fn connect(url: &SmtpUrl, hello: &str) -> Result<Smtp, SmtpError> {
-    let mut builder = Smtp::from_url(url.text.expose_secret())?;
-    if Url::parse(&url.shown).is_ok_and(|url| url.path().len() <= 1) {
-        builder = builder.hello_name(ClientId::Domain(hello.to_owned()));
+/// A connection that waits for the next mail.
+struct Open {
+    connection: AsyncSmtpConnection,
+    since: Instant,
+}
+
+impl Server {
+    async fn send(&self, letter: &Letter) -> Result<(), Unsent> {
+        let late = |_| Unsent::unreachable("the mail server did not answer in time");
+        let mut open = self.open.lock().await;
+        // Taken out until the mail is through: in the middle of one, no other can be sent.
+        let ready = self.ready(open.take());
+        // What goes wrong before the mail is the server's matter, even if it replies 5xx: a wrong password of ours must not
+        // make every mail a hopeless one.
+        let ready = timeout(self.patience.ready, ready).await.map_err(late)?;
+        let mut connection = ready.map_err(|error| Unsent::of_connection(&error))?;
+        let (envelope, bytes) = (letter.message.envelope(), letter.message.formatted());
+        let sent = timeout(self.patience.last_word, connection.send(envelope, &bytes)).await.map_err(late)?;
+        sent.map_err(|error| Unsent::of_mail(&error))?;
+        *open = Some(Open { connection, since: Instant::now() });
+        Ok(())
     }
-    let pool = PoolConfig::new().max_size(1).idle_timeout(IDLE);
-    Ok(builder.timeout(Some(PATIENCE / 2)).pool_config(pool).build())
+
+    /// The connection that is open, if it still is; or a new one.
+    async fn ready(&self, open: Option<Open>) -> Result<AsyncSmtpConnection, SmtpError> {
+        if let Some(Open { mut connection, since }) = open
+            && since.elapsed() < IDLE
+            && connection.test_connected().await
+        {
+            return Ok(connection);
+        }
+        let SmtpUrl { host, port, encryption, login, .. } = &self.url;
+        let tls = || TlsParameters::new(host.clone());
+        let wrapped = (*encryption == Encryption::Wrapped).then(tls).transpose()?;
+        let server = (host.as_str(), *port);
+        let mut connection =
+            AsyncSmtpConnection::connect_tokio1(server, None, &self.hello, wrapped, None).await?;
+        let upgrades = match encryption {
+            Encryption::Required => true,
+            Encryption::Opportunistic => connection.can_starttls(),
+            Encryption::None | Encryption::Wrapped => false,
+        };
+        if upgrades {
+            connection.starttls(tls()?, &self.hello).await?;
+        }
+        if let Some((user, password)) = login {
+            let credentials = Credentials::new(user.clone(), password.expose_secret().to_owned());
+            connection.auth(DEFAULT_MECHANISMS, &credentials).await?;
+        }
+        Ok(connection)
+    }
 }
 
 /// Writes a mail that is there whole or not at all, and that nobody else can read. The same mail once more takes the place of
@@ -261,8 +327,10 @@ fn write(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
         builder.create(folder)?;
     }
     let unfinished = folder.join(format!(".{name}.new"));
+    // What a crash has left; and nobody's link is followed.
+    let _ = fs::remove_file(&unfinished);
     let mut options = File::options();
-    options.create(true).truncate(true).write(true);
+    options.create_new(true).write(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(&unfinished)?;
@@ -306,6 +374,9 @@ mod tests {
             "smtp://",
             "smtp://u@mail.example",
             "smtps://h?x=1",
+            "smtps://h?tls=opportunistic",
+            "smtp://h?tls=maybe",
+            "smtp://h?tls=opportunistic&tls=required",
             "file://",
             "file:///",
         ] {

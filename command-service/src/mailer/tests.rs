@@ -24,6 +24,8 @@ use super::*;
 /// Retries for the impatient.
 const POLICY: DeliveryPolicy = DeliveryPolicy { attempts: 3, first_pause: 1, longest_pause: 1 };
 
+const PATIENCE: Patience = Patience { ready: Duration::from_secs(2), last_word: Duration::from_secs(2) };
+
 struct World {
     folder: TempDir,
     journal: Arc<dyn Journal>,
@@ -165,7 +167,7 @@ fn mailer(
         clock,
         tokens: DerivedTokens::new(keys.instance_key()),
         access_tokens: Arc::new(AccessTokens::new("https://auth.example")),
-        post: Post::with_patience(url, "auth.example", Duration::from_secs(2)),
+        post: Post::new(url, "auth.example", PATIENCE),
         settings: MailerSettings {
             node: node.to_owned(),
             lease,
@@ -367,6 +369,57 @@ async fn one_mail_that_fails_keeps_no_other_waiting() {
     assert_eq!((last.attempt, last.retry_at, last.asked_again), (2, None, false));
     mailer.shutdown().await;
     assert_eq!(world.listed(FAILED).await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mails_share_a_connection_until_one_is_refused() {
+    let (world, smtp) = (World::new(json!({})).await, Smtp::start());
+    let mailer = world.mailer(&smtp.url());
+    begun(&mailer).await;
+    for addresses in [&["ada", "bob", "reject.me"][..], &["eve", "fay"]] {
+        for address in addresses {
+            let id = world.ask_for(&format!("{address}@example.com")).await;
+            world.until(id, |outcomes| !outcomes.is_empty()).await;
+        }
+    }
+    mailer.shutdown().await;
+    let mails = smtp.mails();
+    let connections: Vec<u64> = mails
+        .iter()
+        .map(|mail| {
+            serde_json::from_str::<Value>(mail).expect("JSON")["connection"].as_u64().expect("a port")
+        })
+        .collect();
+    let [ada, bob, eve, fay] = connections[..] else { panic!("{connections:?}") };
+    assert!(ada == bob && eve == fay && bob != eve, "{connections:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_cannot_be_read_keeps_no_mail_waiting() {
+    let mut world = World::new(json!({})).await;
+    begin(&*world.journal).await.expect("makes the cursor");
+    for address in ["ada@example.com", "bob@example.com"] {
+        world.ask_for(address).await;
+    }
+    let head = world.journal.head().await.expect("reads");
+    let asked = world.journal.read_positions(&[head - 1]).await.expect("reads");
+    let (_, stored) = asked[0].data.split_once("\"user_id\":").expect("it says for whom");
+    world.journal.close().await;
+    let path = world.folder.path().join("journal.db");
+    let mut bytes = std::fs::read(&path).expect("a file");
+    let is_there = |at: &usize| bytes[*at..].starts_with(stored.as_bytes());
+    let places: Vec<usize> = (0..bytes.len()).filter(is_there).collect();
+    let [place] = places[..] else { panic!("it is there {} times", places.len()) };
+    bytes[place + 1] ^= 1;
+    std::fs::write(&path, bytes).expect("a file");
+    world.journal = Arc::new(SqliteJournal::open(&path).await.expect("opens"));
+    world.repository = repository(&world.journal, &world.keys);
+
+    let mailer = world.mailer(&format!("file://{}", world.outbox().display()));
+    let last = world.ask_for("eve@example.com").await;
+    world.until_sent(last).await;
+    mailer.shutdown().await;
+    assert_eq!(std::fs::read_dir(world.outbox()).expect("a folder").count(), 2, "all but the first");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -38,6 +38,7 @@ class Handler:
             "to": envelope.rcpt_tos,
             "senders": len(message["from"].addresses),
             "hello": session.host_name,
+            "connection": session.peer[1],
             "tls": server.transport.get_extra_info("ssl_object") is not None,
             "headers": {name.lower(): str(value) for name, value in message.items()},
             "text": text.get_content(),
