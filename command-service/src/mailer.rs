@@ -443,7 +443,12 @@ impl Runner {
             loop {
                 tokio::select! {
                     sent = &mut sending => break sent,
-                    () = tokio::time::sleep(self.settings.lease / 6) => self.renew(held).await?,
+                    () = tokio::time::sleep(self.settings.lease / 6) => {
+                        // A journal that is away for a moment is no reason to leave a mail half said.
+                        if let Err(stop @ (Stop::Lost | Stop::Ending)) = self.renew(held).await {
+                            return Err(stop);
+                        }
+                    }
                 }
             }
         };
