@@ -1,24 +1,160 @@
-//! The data directory of an older version, as its process left it when it was killed, with what there was to be seen:
-//! this version opens it, and everything is still there.
+//! The data of older versions, as their processes left them when they were killed, with what there was to be seen: this
+//! version opens it, and nobody is locked out by that or let in. `old_data/make.py` makes the archives.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use test_services::Postgres;
 use tests::workload::History;
 use tests::{Bus, PASSWORD, Server, checker, workspace};
 
 use crate::SETTINGS;
 
+/// How long after an archive was made it is opened, as far as the server knows: locks are over, nothing else is.
+const LATER: Duration = Duration::from_secs(120);
+
+fn unpack(name: &str, folder: &Path) {
+    let archive = workspace().join("tests/faults/old_data").join(name);
+    let unpacked = Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(folder).status();
+    assert!(unpacked.expect("tar runs").success());
+}
+
+fn expected(folder: &Path) -> Value {
+    let text = fs::read_to_string(folder.join("expected.json")).expect("it is in the archive");
+    serde_json::from_str(&text).expect("it is JSON")
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn the_data_directory_of_november_2026() {
+async fn a_folder_of_version_0_1() {
+    let mut server = Server::new(&SETTINGS);
+    let folder = server.data().parent().expect("it is in a folder").to_owned();
+    unpack("2026-11-28.sqlite.tar.gz", &folder);
+    opens(&mut server, &expected(&folder)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_of_version_0_1() {
+    let postgres = Postgres::shared();
+    let database = postgres.database();
+    let mut server = Server::new(&[&SETTINGS[..], &[("WATCHWORD_JOURNAL_URL", database.as_str())]].concat());
+    let folder = server.data().parent().expect("it is in a folder").to_owned();
+    unpack("2026-11-28.postgres.tar.gz", &folder);
+    let expected = expected(&folder);
+    postgres.psql(
+        &database,
+        "DO $$ BEGIN CREATE ROLE watchword_service; EXCEPTION WHEN duplicate_object OR unique_violation THEN END $$",
+    );
+    postgres.restore(&database, &folder.join("dump.sql"));
+    server.set_environment("WATCHWORD_MASTER_KEY", text(&expected["master_key"]));
+    fs::create_dir_all(server.data()).expect("it can be made");
+    // The key is written for nodes of a new journal only.
+    let key = server.data().join("admin.key");
+    fs::write(&key, text(&expected["platform_key"])).expect("it can be written");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("it is ours");
+    let migrated = server.command(&["migrate"]).output().expect("the binary runs");
+    assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
+    opens(&mut server, &expected).await;
+}
+
+/// Starts the server on what an older version left, at the time of then, and looks at all that must still hold.
+async fn opens(server: &mut Server, expected: &Value) {
+    let then = Duration::from_secs(expected["made_at"].as_u64().expect("seconds")) + LATER;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than 1970");
+    let off = i128::from(then.as_secs()) - i128::from(now.as_secs());
+    server.set_environment("FAILPOINTS", &format!("clock=return({off}s)"));
+    server.up().await;
+    let key = server.platform_key();
+    assert_eq!(key, text(&expected["platform_key"]));
+
+    let events = server.events().await;
+    for (event, then) in events.iter().zip(list(&expected["events"])) {
+        for (name, value) in then.as_object().expect("an event") {
+            assert_eq!(&event[name], value, "{name} of {event}");
+        }
+    }
+    assert!(events.len() >= list(&expected["events"]).len(), "the log as it was");
+
+    for (id, settings) in expected["settings"].as_object().expect("settings by app") {
+        let app = server.get(format!("/v1/apps/{id}")).bearer(&key).await.expect(200).json();
+        for (name, value) in settings.as_object().expect("settings") {
+            assert_eq!(&app["settings"][name], value, "{name} of {id}");
+        }
+    }
+    let jwks = server.get("/v1/apps/acme/.well-known/jwks.json").await.expect(200).json();
+    for id in list(&expected["key_ids"]) {
+        assert!(list(&jwks["keys"]).iter().any(|key| key["kid"] == *id), "{id} is not among {jwks}");
+    }
+    for api_key in list(&expected["api_keys"]) {
+        let status = u16::try_from(api_key["status"].as_u64().expect("a status")).expect("a status");
+        server.get("/v1/apps/acme/admin/users").bearer(text(&api_key["key"])).await.expect(status);
+    }
+
+    let app = server.default_app();
+    for token in list(&expected["ended"]) {
+        app.refresh(text(token)).await.expect_refusal();
+    }
+    for token in list(&expected["live"]) {
+        let next = app.refresh(text(token)).await.expect(200).tokens();
+        app.me(&next.access).await.expect(200);
+    }
+    for user in list(&expected["users"]) {
+        let app = server.app(text(&user["app"]));
+        let answer = app.login(text(&user["email"]), PASSWORD).await;
+        if let Some(code) = user["code"].as_str() {
+            let status = u16::try_from(user["login"].as_u64().expect("a status")).expect("a status");
+            answer.problem(status, code);
+            continue;
+        }
+        let tokens = answer.expect(200).tokens();
+        let me = app.me(&tokens.access).await.expect(200).json();
+        for (name, value) in user["of_user"].as_object().expect("members") {
+            assert_eq!(&me[name], value, "{name} of {me}");
+        }
+        let again = json!({"email": user["email"], "password": PASSWORD});
+        app.post("auth/register").json(&again).await.problem(409, "email_taken");
+    }
+
+    // What was mailed before is good after, once.
+    let mailed = |what: &str| text(&expected["mailed"][what]).to_owned();
+    let (reset, link, verification) =
+        (mailed("password_reset"), mailed("magic_link"), mailed("email_verification"));
+    for status in [204, 400] {
+        let body = json!({"token": reset, "new_password": "amber-Lantern-41-meadow"});
+        app.post("auth/password-reset/confirm").json(&body).await.expect(status);
+    }
+    app.post("auth/email-verification/confirm").json(&json!({"token": verification})).await.expect(200);
+    for status in [303, 400] {
+        app.post("auth/magic-link/verify").json(&json!({"token": link})).await.expect(status);
+    }
+
+    // By the machine's clock, which is the database's, too.
+    let doctor = server.command(&["doctor"]).env_remove("FAILPOINTS").output().expect("the binary runs");
+    assert!(doctor.status.success(), "{}", String::from_utf8_lossy(&doctor.stdout));
+    // And once more, now that all is of this version.
+    assert!(server.terminate().await.success());
+    server.up().await;
+    assert!(server.events().await.len() > events.len());
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("{value} is no text"))
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().unwrap_or_else(|| panic!("{value} is no list"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_of_before_version_0_1() {
     let bus = Bus::start();
     let url = bus.url();
     let mut server = Server::new(&[&SETTINGS[..], &[("WATCHWORD_NATS_URL", url.as_str())]].concat());
     let folder = server.data().parent().expect("it is in a folder").to_owned();
-    let archive = workspace().join("tests/faults/old_data/2026-11.tar.gz");
-    let unpacked = Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(&folder).status();
-    assert!(unpacked.expect("tar runs").success());
+    unpack("2026-11.tar.gz", &folder);
     let read = |name: &str| fs::read_to_string(folder.join(name)).expect("it is in the archive");
     let then: Vec<Value> = serde_json::from_str(&read("events.json")).expect("it is a list");
 
@@ -30,7 +166,7 @@ async fn the_data_directory_of_november_2026() {
     assert_eq!((&me["name"], &me["roles"][0]), (&"Ada Lovelace".into(), &"admin".into()));
     app.login("eve@example.org", PASSWORD).await.problem(403, "user_banned");
     app.refresh(&read("ended")).await.expect_refusal();
-    let body = serde_json::json!({"email": "grace@example.org", "password": PASSWORD});
+    let body = json!({"email": "grace@example.org", "password": PASSWORD});
     app.post("auth/register").json(&body).await.problem(409, "email_taken");
 
     let mut history = History::new(&server).await;

@@ -132,6 +132,17 @@ impl Postgres {
         String::from_utf8(output.stdout).expect("it prints text")
     }
 
+    /// Runs a file of SQL with psql, such as `pg_dump` writes.
+    pub fn restore(&self, url: &str, dump: &Path) {
+        let output = Command::new(self.programs.join("psql"))
+            .args(["-X", "-q", "-o", "/dev/null", "-v", "ON_ERROR_STOP=1", "-d", url, "-f"])
+            .arg(dump)
+            .stdin(Stdio::null())
+            .output()
+            .expect("psql runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
     /// Where the cluster is.
     pub fn data(&self) -> PathBuf {
         self.home.path().join("data")
