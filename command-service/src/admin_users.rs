@@ -10,6 +10,7 @@ use cqrs_es::Aggregate;
 use domain::app::App;
 use domain::lockout::{Lockout, LockoutCommand};
 use domain::session::{LoginMethod, RevocationReason, Session, SessionCommand, SessionEvent, SessionStarted};
+use domain::text::Lines;
 use domain::user::{Client, RegistrationMethod, User, UserCommand, UserError};
 use domain::{AppId, Event, Permission, Role, SessionId, Stream, Timestamp, UserId};
 use event_store::Idempotency;
@@ -234,10 +235,8 @@ async fn ban(
     let OptionalBody { value: body, idempotency } = body?;
     let context = target.context(&request, idempotency);
     let Ban { reason } = body.unwrap_or_default();
-    if reason.as_ref().is_some_and(|reason| reason.chars().count() > MAX_REASON) {
-        let detail = format!("at most {MAX_REASON} characters");
-        return Err(Problem::invalid("/reason", "invalid", detail));
-    }
+    let reason = reason.as_deref().map(|reason| fields::text("/reason", reason, MAX_REASON, Lines::Several));
+    let reason = reason.transpose()?;
     let (user_id, at) = (target.user_id, context.at);
     let after = Context { idempotency: None, ..context.clone() };
     // The ban by itself, so that nothing about the sessions can hold it up: it ends them all in what it means. What they

@@ -8,6 +8,7 @@ use cqrs_es::Aggregate;
 use domain::app::{App, AppCommand, AppError};
 use domain::settings::{InvalidSetting, WhatIsWrong};
 use domain::signing_key::PublicJwk;
+use domain::text::{Lines, readable};
 use domain::{AppId, AppSettings, Event, Permission, StreamId, Timestamp};
 use event_store::Claim;
 use http_kit::cookies::Credentials;
@@ -26,7 +27,7 @@ use crate::dispatch::{DispatchError, StreamRef};
 use crate::pages::{Page, PageParams};
 
 /// The claim that makes apps listable: the journal is the list, no projection needed.
-pub(crate) const CLAIM: &str = "app";
+pub const CLAIM: &str = "app";
 
 const MAX_NAME: usize = 100;
 /// How often a change is looked at anew because the app changed meanwhile.
@@ -132,6 +133,7 @@ async fn create(
     }
     let name = check_name(&body.name)?;
     let settings = AppSettings::default().patched(&body.settings).map_err(invalid_setting)?;
+    service.settings.senders.check(&AppSettings::default(), &settings)?;
     let context = service.context(&request, &app_id, caller.actor.clone(), idempotency);
     let at = context.at;
     let keys = service.signing.generate_pair(&app_id, settings.token_algorithm).await?;
@@ -212,6 +214,7 @@ async fn change(
     for _ in 0..MAX_LOOKS {
         let app = service.authenticator.existing_app(&app_id).await?;
         let wanted = app.state.settings.patched(&body.settings).map_err(invalid_setting)?;
+        service.settings.senders.check(&app.state.settings, &wanted)?;
         let keys = if app.state.needs_keys_for(wanted.token_algorithm) {
             Some(service.signing.generate_pair(&app_id, wanted.token_algorithm).await?)
         } else {
@@ -330,11 +333,8 @@ fn folded(events: &[Event]) -> App {
 
 /// A name for something that is no person.
 pub(crate) fn check_name(name: &str) -> Result<String, Problem> {
-    let name = name.trim();
-    if name.is_empty() || name.chars().count() > MAX_NAME || name.chars().any(char::is_control) {
-        let detail = format!("1 to {MAX_NAME} characters, none of them a control character");
-        return Err(Problem::invalid("/name", "invalid", detail));
-    }
+    let name = readable(name, MAX_NAME, Lines::One);
+    let name = name.map_err(|error| Problem::invalid("/name", "invalid", error.to_string()))?;
     Ok(name.to_owned())
 }
 

@@ -2,7 +2,9 @@
 
 use domain::Email;
 use domain::password::Password;
+use domain::text::{Lines, readable};
 use domain::user::{Profile, ProfilePatch};
+use domain::web_url::names_a_host;
 use http_kit::problem::Problem;
 use serde::{Deserialize, Deserializer};
 use url::Url;
@@ -77,7 +79,7 @@ pub(crate) fn profile(
 ) -> Result<Profile, Problem> {
     let (name_ref, phone_ref) = (name.as_deref(), phone.as_deref());
     check_profile(&Received { name: name_ref, phone: phone_ref, avatar_url: avatar_url.as_deref() })?;
-    Ok(Profile { name, phone, avatar_url })
+    Ok(Profile { name: name.map(trimmed), phone: phone.map(trimmed), avatar_url })
 }
 
 /// A checked change of a profile.
@@ -92,7 +94,13 @@ pub(crate) fn profile_patch(
         phone: phone.as_ref().and_then(Option::as_deref),
         avatar_url: avatar_url.as_ref().and_then(Option::as_deref),
     })?;
+    let (name, phone) = (name.map(|name| name.map(trimmed)), phone.map(|phone| phone.map(trimmed)));
     Ok(ProfilePatch { name, phone, avatar_url })
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "what `map` gives")]
+fn trimmed(text: String) -> String {
+    text.trim().to_owned()
 }
 
 /// Tells a member that is `null` from one that is absent. Use with `#[serde(default, deserialize_with = …)]`.
@@ -105,24 +113,27 @@ where
     Option::deserialize(deserializer).map(Some)
 }
 
+/// A text that somebody typed for others to read, without the blanks at its ends.
+pub(crate) fn text(pointer: &str, text: &str, max: usize, lines: Lines) -> Result<String, Problem> {
+    let text = readable(text, max, lines);
+    Ok(text.map_err(|error| Problem::invalid(pointer, "invalid", error.to_string()))?.to_owned())
+}
+
 fn check_text(pointer: &'static str, text: &str, max: usize) -> Option<(&'static str, String)> {
-    let length = text.chars().count();
-    let good = (1..=max).contains(&length) && !text.chars().any(is_unprintable);
-    (!good).then(|| (pointer, format!("1 to {max} characters, none of them a control character")))
+    readable(text, max, Lines::One).err().map(|error| (pointer, error.to_string()))
 }
 
 fn check_url(text: &str) -> Option<(&'static str, String)> {
-    let is_web = |url: Url| matches!(url.scheme(), "http" | "https") && url.host().is_some();
-    // The parser drops blanks and line breaks silently: what is stored must be what was checked.
-    let clean = !text.chars().any(|c| is_unprintable(c) || c.is_whitespace());
+    // The parser drops blanks and line breaks silently, and turns backslashes: what is stored must be what was checked.
+    let clean = text.chars().all(|c| c.is_ascii_graphic() && c != '\\');
+    let is_web = |url: Url| matches!(url.scheme(), "http" | "https") && names_a_host(&url);
     let good = text.len() <= MAX_URL && clean && Url::parse(text).is_ok_and(is_web);
-    (!good).then(|| ("/avatar_url", format!("an http or https URL of at most {MAX_URL} characters")))
-}
-
-/// Control characters, and the marks that turn the direction of text around what follows (Unicode UAX 9): they make a
-/// name look like another.
-fn is_unprintable(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    (!good).then(|| {
+        let detail = format!(
+            "an http or https URL of at most {MAX_URL} ASCII characters, whose host is a DNS name or an IP address"
+        );
+        ("/avatar_url", detail)
+    })
 }
 
 #[cfg(test)]
@@ -134,12 +145,36 @@ mod tests {
         assert!(
             profile(Some("Ada".into()), Some("+44 1".into()), Some("https://a.example/x.png".into())).is_ok()
         );
-        for name in ["", "a\nb", "a\0", "\u{202e}nimda", &"x".repeat(201)] {
+        let hidden = [
+            "\u{200b}Ada",
+            "\u{200e}Ada",
+            "\u{200f}Ada",
+            "\u{61c}Ada",
+            "\u{2060}Ada",
+            "\u{feff}Ada",
+            "\u{3164}",
+        ];
+        let names = ["", " ", "\u{3000}", "a\nb", "a\0", "\u{202e}nimda", "ad\u{2063}min", &"x".repeat(201)];
+        for name in names.into_iter().chain(hidden) {
             assert!(profile(Some(name.into()), None, None).is_err(), "{name:?}");
+            assert!(profile(None, Some(name.into()), None).is_err(), "{name:?}");
+            assert!(profile_patch(Some(Some(name.into())), None, None).is_err(), "{name:?}");
         }
-        for url in
-            ["javascript:alert(1)", "/x", "ftp://a.example/", "https://a.example/ x", "data:text/html,x"]
-        {
+        let trimmed = profile(Some(" Ada ".into()), Some("+44 1\t".into()), None).expect("valid");
+        assert_eq!((trimmed.name.as_deref(), trimmed.phone.as_deref()), (Some("Ada"), Some("+44 1")));
+        for url in [
+            "javascript:alert(1)",
+            "/x",
+            "ftp://a.example/",
+            "https://a.example/ x",
+            "data:text/html,x",
+            "https://*.example/x.png",
+            "https://a..b/x",
+            "http://$(id).example/",
+            "https://a.example\\x",
+            "https://a_b.example/x",
+            "https://\u{e9}.example/",
+        ] {
             assert!(profile(None, None, Some(url.into())).is_err(), "{url:?}");
         }
         assert!(profile(None, Some("1".repeat(41)), None).is_err());

@@ -40,6 +40,7 @@ mod proven;
 mod refresh;
 mod register;
 pub mod relay;
+pub mod sender_domains;
 mod sessions;
 pub mod signing;
 mod signing_keys;
@@ -59,6 +60,7 @@ use schemas::envelope::Actor;
 use url::Url;
 use utoipa_axum::router::OpenApiRouter;
 
+pub use crate::apps::CLAIM as APPS;
 use crate::breached_passwords::BreachedPasswords;
 use crate::dispatch::{Context, Dispatcher};
 use crate::locate::LocateUser;
@@ -101,6 +103,8 @@ pub struct Settings {
     pub sessions: NonZeroUsize,
     /// Where a list of breached passwords is asked: `<this>/<5 hexadecimal digits>`. None: it is not asked.
     pub breached_passwords: Option<Url>,
+    /// Whom mails may come from.
+    pub senders: sender_domains::Senders,
 }
 
 /// The service: its parts, and what is made from them.

@@ -12,6 +12,7 @@
 //! grow, in which no mail uses up its tries. There is no jitter in all that: one sender, with one mail at a time, is no herd.
 
 mod compose;
+mod headers;
 mod lists;
 mod post;
 mod words;
@@ -24,7 +25,7 @@ use std::time::Duration;
 use domain::app::App;
 use domain::delivery::{Delivery, DeliveryCommand, DeliveryError, DeliveryEvent, FailureReason, Outcome};
 use domain::mail::{Mail, MailKind, asks_for_mail, mails_of};
-use domain::{Email, Event, EventId, Timestamp, UserId};
+use domain::{Event, EventId, Timestamp, UserId};
 use event_store::{Clock, Cursor, Journal, Repository, StoreError};
 use http_kit::AccessTokens;
 use http_kit::token::DerivedTokens;
@@ -43,6 +44,7 @@ pub(crate) use self::lists::{MailRef, given_up, kind};
 use self::post::Unsent;
 pub use self::post::{InvalidMailUrl, MailUrl, Patience, Post};
 use crate::dispatch::{Context, DispatchError, Dispatcher, StreamRef, Work};
+use crate::sender_domains::Senders;
 
 /// The name of its cursor, for ever.
 const EFFECT: &str = "mail";
@@ -68,8 +70,8 @@ pub struct MailerSettings {
     pub lease: Duration,
     /// How often a mail is tried, and how long to wait between.
     pub policy: DeliveryPolicy,
-    /// Whom mails come from where an app has not said.
-    pub sender: Email,
+    /// Whom mails may come from.
+    pub senders: Senders,
 }
 
 impl MailerSettings {
@@ -126,7 +128,12 @@ impl Mailer {
         let ending = watch::Sender::new(false);
         let runner = Runner {
             journal: Arc::clone(repository.journal()),
-            composer: Composer { tokens, access_tokens, sender: settings.sender.clone() },
+            composer: Composer {
+                tokens,
+                access_tokens,
+                senders: settings.senders.clone(),
+                told: Mutex::default(),
+            },
             repository,
             dispatcher,
             clock,

@@ -11,8 +11,8 @@ use askama::Template;
 use axum::extract::{FromRequestParts, State};
 use axum::response::{IntoResponse, Response};
 use domain::app::App;
-use domain::branding::{Colour, LogoUrl, ProductName};
-use domain::redirect_uri::RedirectUri;
+use domain::branding::{Colour, LogoUrl};
+use domain::redirect_uri::{Origin, RedirectUri};
 use domain::settings::Delivery;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode, header};
@@ -88,6 +88,7 @@ pub(crate) struct Pages<'a> {
     app: &'a App,
     /// The path of the app's routes, as clients reach it.
     base: String,
+    product: String,
     texts: &'static Texts,
 }
 
@@ -136,7 +137,7 @@ impl CommandService {
         let issuer = app.id.as_ref().map(|id| self.access_tokens.issuer(id)).unwrap_or_default();
         // The path alone, so that the page works under whatever name the service was reached.
         let base = Url::parse(&issuer).map_or_else(|_| String::new(), |url| url.path().to_owned());
-        Pages { app, base, texts: texts(app.settings.locale) }
+        Pages { app, base, product: app.product(), texts: texts(app.settings.locale) }
     }
 }
 
@@ -251,7 +252,7 @@ impl Pages<'_> {
     }
 
     fn product(&self) -> &str {
-        self.app.settings.branding.name.as_ref().map_or(&self.app.name, ProductName::as_str)
+        &self.product
     }
 
     fn named(&self, text: &str) -> String {
@@ -289,9 +290,8 @@ impl Pages<'_> {
 /// No script, nothing inline, and nothing from elsewhere but the logo (CSP Level 3).
 fn policy(logo: Option<&LogoUrl>, leads_to: Option<&RedirectUri>) -> HeaderValue {
     // The origin alone, as a source of a policy can have no query.
-    let logo =
-        logo.and_then(|logo| Url::parse(logo.as_str()).ok()).map(|url| url.origin().ascii_serialization());
-    let images = logo.as_deref().unwrap_or("'none'");
+    let logo = logo.map(LogoUrl::origin);
+    let images = logo.as_ref().map_or("'none'", Origin::as_str);
     // Some browsers hold the redirect after a form against this, and every redirect that the app's own page answers with,
     // whose hosts nobody here knows.
     let forms = match leads_to.map(RedirectUri::as_str) {

@@ -40,6 +40,8 @@ mod magic_link;
 mod mailbox;
 #[path = "page_tests.rs"]
 mod page;
+#[path = "values_tests.rs"]
+mod values;
 
 const PASSWORD: &str = "correct horse battery";
 
@@ -116,6 +118,10 @@ impl World {
                 lockout: LockoutPolicy::default(),
                 sessions: SESSIONS,
                 breached_passwords: None,
+                senders: crate::sender_domains::Senders {
+                    own: Email::parse("no-reply@auth.example").expect("valid"),
+                    domains: crate::sender_domains::SenderDomains::default(),
+                },
             },
         });
         let key = service.bootstrap().await.expect("bootstraps").expect("a first key");

@@ -292,6 +292,16 @@ impl App {
         self.id.is_some() && !self.disabled
     }
 
+    /// What people call it in mails and on pages: the product's name, its own, or else its id. One line that can be read,
+    /// whatever was taken as a name before [`crate::text::readable`] was asked.
+    pub fn product(&self) -> String {
+        if let Some(name) = &self.settings.branding.name {
+            return name.as_str().to_owned();
+        }
+        let name = crate::text::cleaned(&self.name);
+        if name.is_empty() { self.id.as_ref().map(ToString::to_string).unwrap_or_default() } else { name }
+    }
+
     /// The key that signs.
     pub fn current_key(&self) -> Option<&PublicJwk> {
         self.keys_in(KeyStatus::Current).next()

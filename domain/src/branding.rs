@@ -4,7 +4,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::email::Email;
-use crate::redirect_uri::parse_web_url;
+use crate::redirect_uri::Origin;
+use crate::text::{Lines, readable};
+use crate::web_url::parse_web_url;
 
 /// A language of mails and pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -74,7 +76,10 @@ pub struct LogoUrl(String);
 
 /// The text is not the URL of a picture.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a logo is an absolute https URL in normal form, without user information, `;`, `,` and quotes")]
+#[error(
+    "a logo is an absolute https URL in normal form, without user information, `;`, `,` and quotes; its host is a DNS name or \
+     an IP address, without wildcards"
+)]
 pub struct InvalidLogoUrl;
 
 impl LogoUrl {
@@ -95,6 +100,11 @@ impl LogoUrl {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Where it is loaded from: what a Content-Security-Policy allows.
+    pub fn origin(&self) -> Origin {
+        Origin::of(&parse_web_url(&self.0).expect("it was parsed before"))
+    }
 }
 
 impl TryFrom<String> for LogoUrl {
@@ -110,25 +120,26 @@ impl From<LogoUrl> for String {
     }
 }
 
-/// The name of a product as mails show it, also in the header `From`: 1 to 100 characters, none of them a control character,
-/// and no blank at either end.
+/// The name of a product as mails show it, also in the header `From`: 1 to 100 characters that people can read
+/// ([`crate::text`]), and no blank at either end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct ProductName(#[schemars(length(min = 1, max = 100))] String);
 
 /// The text is not a name that could stand in a mail.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a name is 1 to 100 characters, without control characters or blanks at its ends")]
+#[error(
+    "a name is 1 to 100 characters, one of them visible at least, without blanks at its ends, control characters, and \
+     invisible or bidirectional marks"
+)]
 pub struct InvalidProductName;
 
 impl ProductName {
     /// Parses a name.
     pub fn parse(text: impl Into<String>) -> Result<Self, InvalidProductName> {
         let text = text.into();
-        // Line and paragraph separators are no control characters, yet some programs break lines there.
-        let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
-        let fits = (1..=100).contains(&text.chars().count()) && text.trim() == text;
-        if fits && !text.contains(breaks) { Ok(Self(text)) } else { Err(InvalidProductName) }
+        let fits = readable(&text, 100, Lines::One).is_ok_and(|readable| readable == text);
+        if fits { Ok(Self(text)) } else { Err(InvalidProductName) }
     }
 
     /// The name as text.
@@ -207,7 +218,18 @@ mod tests {
     fn a_name_cannot_add_a_header() {
         assert!(ProductName::parse("Łódź & Söhne <beta>").is_ok());
         let long = "a".repeat(101);
-        for text in ["", " ", "Acme ", "Acme\r\nBcc: eve@example.com", "Acme\0", "A\u{2028}B", &long] {
+        for text in [
+            "",
+            " ",
+            "Acme ",
+            "Acme\r\nBcc: eve@example.com",
+            "Acme\0",
+            "A\u{2028}B",
+            "\u{200b}",
+            "\u{202e}emcA",
+            "Ac\u{2060}me",
+            &long,
+        ] {
             assert!(ProductName::parse(text).is_err(), "{text:?}");
         }
     }

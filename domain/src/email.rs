@@ -23,9 +23,11 @@ const MAX_TOTAL: usize = 254;
 
 impl Email {
     /// Parses and normalizes an address (dot-atom form of RFC 5322 only: no comments, no quoted local parts, no
-    /// lists). Refuses an address whose normalization would lead to another mailbox's domain, such as one written
-    /// with full-width letters or a dot look-alike.
+    /// lists). Blanks around it, as a clipboard or a phone's keyboard leaves them, are no part of it. Refuses an address
+    /// whose normalization would lead to another mailbox's domain, such as one written with full-width letters or a dot
+    /// look-alike.
     pub fn parse(text: &str) -> Result<Self, InvalidEmail> {
+        let text = text.trim();
         if text.len() > 4 * MAX_TOTAL || !is_nfkc(text) {
             return Err(InvalidEmail);
         }
@@ -104,6 +106,9 @@ mod tests {
             ("ada@bücher.example", "ada@xn--bcher-kva.example"),
             ("o'neil@sub.example.org", "o'neil@sub.example.org"),
             ("jörg@example.com", "jörg@example.com"),
+            (" ada@example.com", "ada@example.com"),
+            ("\tAda@example.com \r\n", "ada@example.com"),
+            ("\u{a0}ada@example.com\u{3000}", "ada@example.com"),
         ] {
             assert_eq!(Email::parse(text).expect(text).as_str(), normal);
         }
@@ -122,6 +127,10 @@ mod tests {
             "ada@[127.0.0.1]",
             "ada@example.com.",
             "ada@exa mple.com",
+            "ada @example.com",
+            "ada@ example.com",
+            "a da@example.com",
+            "\u{200b}ada@example.com",
             "ada@example.com\r\nBcc: eve@example.com",
             "ada@example.com,eve@example.com",
             "\"ada eve\"@example.com",

@@ -26,7 +26,10 @@ pub mod role;
 pub mod session;
 pub mod settings;
 pub mod signing_key;
+pub mod stored;
+pub mod text;
 pub mod user;
+pub mod web_url;
 
 pub use app_id::AppId;
 pub use email::Email;

@@ -1,10 +1,10 @@
 //! Where a browser may be sent with a code, and which web origins may call.
 
-use std::net::IpAddr;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use url::{Host, Url};
+use url::Url;
+
+use crate::web_url::parse_web_url;
 
 /// An absolute URI that is matched as an exact string (RFC 9700 section 2.1): no wildcards, no normalization. `https`, or
 /// `http` to `localhost`, `127.0.0.1` or `[::1]`; without fragment, user information or odd characters.
@@ -21,13 +21,17 @@ pub struct Origin(String);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a redirect URI is an absolute https URL, or http to localhost, 127.0.0.1 or [::1], in normal form and without \
-     fragment or user information"
+     fragment or user information; its host is a DNS name (A-labels where it is of another script) or an IP address, \
+     without wildcards"
 )]
 pub struct InvalidRedirectUri;
 
 /// The text is not a web origin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("an origin is https://host[:port], or http for localhost, 127.0.0.1 or [::1], and nothing behind it")]
+#[error(
+    "an origin is https://host[:port], or http for localhost, 127.0.0.1 or [::1], and nothing behind it; the host is a DNS \
+     name or an IP address, without wildcards"
+)]
 pub struct InvalidOrigin;
 
 impl RedirectUri {
@@ -47,6 +51,11 @@ impl RedirectUri {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Where it is.
+    pub fn origin(&self) -> Origin {
+        Origin::of(&Url::parse(&self.0).expect("it was parsed before"))
+    }
 }
 
 impl Origin {
@@ -54,30 +63,19 @@ impl Origin {
     pub fn parse(text: impl Into<String>) -> Result<Self, InvalidOrigin> {
         let text = text.into();
         let url = parse_web_url(&text).ok_or(InvalidOrigin)?;
-        if url.origin().ascii_serialization() == text { Ok(Self(text)) } else { Err(InvalidOrigin) }
+        let origin = Self::of(&url);
+        if origin.0 == text { Ok(origin) } else { Err(InvalidOrigin) }
+    }
+
+    /// Where a URL is that [`parse_web_url`] took.
+    pub(crate) fn of(url: &Url) -> Self {
+        Self(url.origin().ascii_serialization())
     }
 
     /// The origin as a browser sends it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
-}
-
-/// An https URL, or an http URL to this machine, that names no user.
-pub(crate) fn parse_web_url(text: &str) -> Option<Url> {
-    if text.contains(|c: char| !c.is_ascii_graphic() || c == '\\') {
-        return None;
-    }
-    let url = Url::parse(text).ok()?;
-    let anonymous = url.username().is_empty() && url.password().is_none();
-    let local = match url.host()? {
-        Host::Domain(name) => name == "localhost",
-        Host::Ipv4(ip) => IpAddr::from(ip) == IpAddr::from([127, 0, 0, 1]),
-        Host::Ipv6(ip) => ip.is_loopback(),
-    };
-    let trailing_dot = url.host_str()?.ends_with('.');
-    let allowed = url.scheme() == "https" || url.scheme() == "http" && local;
-    (anonymous && !trailing_dot && allowed).then_some(url)
 }
 
 impl TryFrom<String> for RedirectUri {

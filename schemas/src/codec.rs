@@ -135,7 +135,10 @@ pub fn decode(
         "delivery" => tagged::<DeliveryEvent>(name, data).map(Event::Delivery),
         _ => return Err(CodecError::UnknownAggregate(stream.clone())),
     };
-    let mut event = event.map_err(unreadable)?;
+    let mut event = match event {
+        Ok(event) => event,
+        Err(error) => refused_by_now(name, data).ok_or_else(|| unreadable(error))?,
+    };
     let known = version(&event);
     if schema_version > known {
         return Err(CodecError::NewerVersion { name: name.to_owned(), stored: schema_version, known });
@@ -187,6 +190,23 @@ fn upcast(
         }
     });
     Ok(Some(canonical_json(&event.payload)))
+}
+
+/// An event with values that were taken when it was stored and that today's rules refuse ([`domain::stored`]): it is read
+/// without them, as a journal must not become unreadable by a rule. Its stored bytes stay as they are.
+fn refused_by_now(name: &str, data: &str) -> Option<Event> {
+    let mut data: Value = serde_json::from_str(data).ok()?;
+    match name {
+        "AppCreated" | "AppSettingsChanged" => {
+            domain::stored::leave_out_refused(data.get_mut("settings")?);
+            tagged::<AppEvent>(name, &data.to_string()).ok().map(Event::App)
+        }
+        "MagicLinkIssued" => {
+            domain::stored::replace_refused(data.get_mut("redirect_uri")?);
+            tagged::<MagicLinkEvent>(name, &data.to_string()).ok().map(Event::MagicLink)
+        }
+        _ => None,
+    }
 }
 
 /// The payload within the `{"type": …, "data": …}` that event enums serialize to.
@@ -251,10 +271,11 @@ fn personal_mut(event: &mut Event) -> Option<&mut Personal> {
 #[cfg(test)]
 mod tests {
     use cqrs_es::persist::{EventUpcaster, SemanticVersionEventUpcaster};
-    use domain::{StreamId, UserId};
-    use serde_json::Value;
+    use domain::app::AppEvent;
+    use domain::{AppId, Event, StreamId, UserId};
+    use serde_json::{Value, json};
 
-    use super::upcast;
+    use super::{decode, upcast};
 
     fn renames(from: &'static str, to: &'static str, version: &str) -> Box<dyn EventUpcaster> {
         let rename = move |mut data: Value| {
@@ -266,6 +287,41 @@ mod tests {
             data
         };
         Box::new(SemanticVersionEventUpcaster::new("Moved", version, Box::new(rename)))
+    }
+
+    /// What versions took whose rule for hosts and names was another.
+    #[test]
+    fn what_is_refused_by_now_is_left_out_and_the_rest_is_read() {
+        let at = "2026-01-01T00:00:00Z";
+        let settings = json!({
+            "redirect_uris": ["https://*.example/cb", "https://app.example/cb", "https://a..b/", "https://a_b.example/"],
+            "origins": ["https://*", "https://app.example", "https://$(id).example"],
+            "links": {"password_reset": "https://*.example/reset", "invitation": "https://app.example/join"},
+            "branding": {"logo": "https://*/x.png", "name": "\u{200b}", "colour": "#0a66c2", "sender": "a@acme.example"},
+            "access_token_ttl": 60,
+        });
+        let app = StreamId::app(&AppId::parse("acme").expect("valid"));
+        for (name, data) in [
+            ("AppCreated", json!({"app_id": "acme", "name": "Acme", "settings": settings, "at": at})),
+            ("AppSettingsChanged", json!({"name": "Acme", "settings": settings, "at": at})),
+        ] {
+            let event = decode(&app, name, 1, &data.to_string(), None).expect("it is read");
+            let settings = match event {
+                Event::App(AppEvent::AppCreated(event)) => event.settings,
+                Event::App(AppEvent::AppSettingsChanged(event)) => event.settings,
+                other => panic!("{other:?}"),
+            };
+            let left = serde_json::to_value(&settings).expect("an object");
+            assert_eq!(left["redirect_uris"], json!(["https://app.example/cb"]));
+            assert_eq!(left["origins"], json!(["https://app.example"]));
+            assert_eq!(left["links"], json!({"invitation": "https://app.example/join"}));
+            assert_eq!(left["branding"], json!({"colour": "#0a66c2", "sender": "a@acme.example"}));
+            assert_eq!(left["access_token_ttl"], 60);
+            // What never was valid stays unreadable.
+            let wrong =
+                json!({"name": "Acme", "settings": {"access_token_ttl": "x"}, "at": at, "app_id": "acme"});
+            assert!(decode(&app, name, 1, &wrong.to_string(), None).is_err());
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use command_service::mailer::{DeliveryPolicy, InvalidMailUrl, MailUrl};
 use command_service::relay::RelaySettings;
+use command_service::sender_domains::{InvalidSenderDomain, SenderDomains, Senders};
 use domain::Email;
 use domain::lockout::LockoutPolicy;
 use event_store::location::Location;
@@ -88,6 +89,9 @@ pub struct Config {
     pub sessions_of_a_user: NonZeroUsize,
     /// None: mails wait for a process that sends them.
     pub mail: Option<Mail>,
+    /// Whom mails come from. None: made from the public URL.
+    pub mail_sender: Option<Email>,
+    pub sender_domains: SenderDomains,
     pub cached_aggregates: NonZeroUsize,
     pub hashing_threads: Option<NonZeroUsize>,
     pub hashing_queue: Option<NonZeroUsize>,
@@ -98,19 +102,7 @@ pub struct Config {
 pub struct Mail {
     /// Where they go.
     pub url: MailUrl,
-    /// None: made from the public URL.
-    sender: Option<Email>,
     pub policy: DeliveryPolicy,
-}
-
-impl Mail {
-    /// Whom mails come from where an app has not said.
-    pub fn sender(&self, public_url: &Url) -> Email {
-        let of_host = || Email::parse(&format!("no-reply@{}", public_url.host_str()?)).ok();
-        // RFC 2606 section 2: nobody's domain.
-        let nobody = || Email::parse("no-reply@watchword.invalid").expect("an address");
-        self.sender.clone().or_else(of_host).unwrap_or_else(nobody)
-    }
 }
 
 /// The bus.
@@ -213,6 +205,14 @@ impl Config {
             sessions_of_a_user: values
                 .take("limits.sessions", parsed(POSITIVE))?
                 .unwrap_or(const { positive(1000) }),
+            mail_sender: values.take("mail.sender", |text| {
+                Email::parse(text).map_err(|_| "it is no address such as no-reply@example.com".to_owned())
+            })?,
+            sender_domains: values
+                .take("mail.sender_domains", |text| {
+                    text.parse().map_err(|error: InvalidSenderDomain| error.to_string())
+                })?
+                .unwrap_or_default(),
             mail: Some(mail(values, &data_dir)?),
             cached_aggregates: values
                 .take("cache.aggregates", parsed(POSITIVE))?
@@ -221,6 +221,15 @@ impl Config {
             hashing_queue: values.take("password_hashing.queue", parsed(POSITIVE))?,
             data_dir,
         })
+    }
+
+    /// Whom mails may come from.
+    pub fn senders(&self, public_url: &Url) -> Senders {
+        let of_host = || Email::parse(&format!("no-reply@{}", public_url.host_str()?)).ok();
+        // RFC 2606 section 2: nobody's domain.
+        let nobody = || Email::parse("no-reply@watchword.invalid").expect("an address");
+        let own = self.mail_sender.clone().or_else(of_host).unwrap_or_else(nobody);
+        Senders { own, domains: self.sender_domains.clone() }
     }
 
     /// Whether several processes can open the stores at the same time.
@@ -302,9 +311,6 @@ fn mail(values: &mut Values, data_dir: &Path) -> Result<Mail, ConfigError> {
     };
     Ok(Mail {
         url: url.unwrap_or_else(|| MailUrl::Files(data_dir.join("outbox"))),
-        sender: values.take("mail.sender", |text| {
-            Email::parse(text).map_err(|_| "it is no address such as no-reply@example.com".to_owned())
-        })?,
         policy: DeliveryPolicy {
             attempts: number(values, "mail.attempts", default.attempts)?,
             first_pause: number(values, "mail.first_pause", default.first_pause)?,

@@ -222,6 +222,7 @@ async fn stores(findings: &mut Findings, config: &Config, master_key: MasterKey)
     pages(findings, "journal", &config.journal, RESTORE).await;
     read_models(findings, config, &*journal).await;
     mail::failures(findings, &*journal).await;
+    mail::senders(findings, config, &*journal).await;
     if let Err(error) = data_dir::require_key_store(config, head) {
         findings.fault("key store", error.to_string());
         return;
@@ -310,6 +311,7 @@ async fn in_databases(
                 cluster::stream(findings, nats, journal.clone()).await;
             }
             mail::failures(findings, &*journal).await;
+            mail::senders(findings, config, &*journal).await;
             events(findings, journal.clone(), key_store.clone(), head).await;
             journal.close().await;
             key_store.close().await;

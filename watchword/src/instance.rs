@@ -261,6 +261,7 @@ impl Instance {
                     lockout: config.lockout,
                     sessions: config.sessions_of_a_user,
                     breached_passwords: config.breached_passwords.clone(),
+                    senders: config.senders(&public_url),
                 },
             });
             bootstrap(config, &service).await?;
@@ -463,7 +464,7 @@ async fn start_mailer(
             node: node.to_owned(),
             lease: MailerSettings::LEASE,
             policy: mail.policy,
-            sender: mail.sender(public_url),
+            senders: config.senders(public_url),
         },
     }))))
 }

@@ -1,6 +1,8 @@
 //! Makes the mail that an event asks for. Everything in it follows from the event and the app's settings, so that the same
 //! mail once more is the same mail: the same token, date, `Message-ID` and boundary.
 
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use askama::Template;
@@ -17,9 +19,11 @@ use lettre::message::{Mailbox, MultiPart, SinglePart};
 use lettre::{Address, Message};
 use schemas::RecordedEvent;
 
+use super::headers::{From, Subject};
 use super::post::Unsent;
 use super::words::{Words, words};
 use crate::page::{COLOUR, text_on};
+use crate::sender_domains::Senders;
 
 /// A mail, ready to be sent.
 pub(super) struct Letter {
@@ -38,7 +42,9 @@ impl Letter {
 pub(super) struct Composer {
     pub tokens: DerivedTokens,
     pub access_tokens: std::sync::Arc<AccessTokens>,
-    pub sender: Email,
+    pub senders: Senders,
+    /// The apps of whose senders the log has been told.
+    pub told: Mutex<HashSet<AppId>>,
 }
 
 impl Composer {
@@ -61,7 +67,7 @@ impl Composer {
         if link.is_none() && mail.kind != MailKind::EmailChangeNotice {
             return Err(Unsent::not_made("it has no link"));
         }
-        let product = product(app, app_id);
+        let product = app.product();
         let lasts = mail.expires_at.map(|end| end.duration_since(recorded.at));
         let words = words(mail.kind, *locale, &product, lasts);
         let colour = branding.colour.as_ref().map_or(COLOUR, |colour| colour.as_str());
@@ -78,17 +84,24 @@ impl Composer {
         let html = page.render().map_err(|error| not_made(&error))?;
         let text = Text { page: &page }.render().map_err(|error| not_made(&error))?;
 
-        let sender = branding.sender.as_ref().unwrap_or(&self.sender);
+        let own_sender = branding.sender.as_ref().filter(|sender| self.senders.allow(sender));
+        let sender = own_sender.unwrap_or(&self.senders.own);
+        if own_sender.is_none() && branding.sender.is_some() {
+            self.tell(app_id);
+        }
+        // A sender that the operator's list does not have, set before it was shorter, still gets the answers.
+        let reply_to =
+            branding.reply_to.as_ref().or(branding.sender.as_ref().filter(|_| own_sender.is_none()));
         let id = format!("{}.{}", recorded.id, mail.kind.as_str());
         let domain = sender.as_str().rsplit('@').next().unwrap_or("localhost");
         let mut message = Message::builder()
             .message_id(Some(format!("<{id}@{domain}>")))
             .date(SystemTime::from(recorded.at))
-            .from(Mailbox::new(Some(product.clone()), address(sender)?))
+            .header(From { name: product.clone(), address: address(sender)? })
             .to(Mailbox::new(None, address(&mail.to)?))
-            .subject(words.subject.as_str())
+            .header(Subject(words.subject.clone()))
             .header(AutoSubmitted);
-        if let Some(reply_to) = &branding.reply_to {
+        if let Some(reply_to) = reply_to {
             message = message.reply_to(Mailbox::new(None, address(reply_to)?));
         }
         let part = |content_type, body| SinglePart::builder().header(content_type).body::<String>(body);
@@ -98,6 +111,14 @@ impl Composer {
             .singlepart(part(ContentType::TEXT_HTML, html));
         let message = message.multipart(parts).map_err(|error| not_made(&error))?;
         Ok(Letter { message, id })
+    }
+
+    /// Once for each app: its mails do not come from where it says.
+    fn tell(&self, app_id: &AppId) {
+        if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(app_id.clone()) {
+            let own = self.senders.own.as_str();
+            tracing::warn!(%app_id, "mails come from {own}: the domain of the app's sender is not in mail.sender_domains");
+        }
     }
 
     fn link(
@@ -110,17 +131,6 @@ impl Composer {
         let token = self.tokens.of_event(event)?;
         link_of(kind, &token, &self.access_tokens.issuer(app_id), links)
     }
-}
-
-/// What people call the app. It stands in headers, where a line break would begin another one.
-fn product(app: &App, app_id: &AppId) -> String {
-    if let Some(name) = &app.settings.branding.name {
-        return name.as_str().to_owned();
-    }
-    let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
-    let name = app.name.replace(breaks, " ");
-    let name = name.trim();
-    if name.is_empty() { app_id.to_string() } else { name.to_owned() }
 }
 
 fn address(email: &Email) -> Result<Address, Unsent> {
@@ -162,17 +172,4 @@ struct Page<'a> {
 #[template(path = "mail.txt")]
 struct Text<'a> {
     page: &'a Page<'a>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_stays_on_its_line() {
-        let app_id = AppId::default_app();
-        let named = |name: &str| product(&App { name: name.to_owned(), ..App::default() }, &app_id);
-        assert_eq!(named("Acme\r\nBcc: eve@example.com"), "Acme  Bcc: eve@example.com");
-        assert_eq!(named(" \n"), "default");
-    }
 }

@@ -236,7 +236,7 @@ impl Post {
         Self(match url {
             MailUrl::Files(folder) => Kind::Files(folder),
             MailUrl::Smtp(url) => {
-                let hello = ClientId::Domain(url.hello.clone().unwrap_or_else(|| hello.to_owned()));
+                let hello = client_id(url.hello.as_deref().unwrap_or(hello));
                 Kind::Smtp(Box::new(Server { url, hello, patience, open: Mutex::default() }))
             }
         })
@@ -252,6 +252,18 @@ impl Post {
             }
             Kind::Smtp(server) => server.send(letter).await,
         }
+    }
+}
+
+/// How a client names itself: by its domain, or by an address literal (RFC 5321 section 4.1.3). A bare address is neither, and
+/// servers that look refuse it.
+fn client_id(name: &str) -> ClientId {
+    let bare = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
+    let tagged = bare.get(..5).filter(|tag| tag.eq_ignore_ascii_case("IPv6:")).map(|tag| &bare[tag.len()..]);
+    match tagged.unwrap_or(bare).parse() {
+        Ok(IpAddr::V4(address)) => ClientId::Ipv4(address),
+        Ok(IpAddr::V6(address)) => ClientId::Ipv6(address),
+        Err(_) => ClientId::Domain(name.to_owned()),
     }
 }
 
@@ -362,6 +374,32 @@ mod tests {
         {
             let error = parse(text).expect_err(text).to_string();
             assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_told_as_a_literal() {
+        for (name, told) in [
+            ("auth.example", "auth.example"),
+            ("localhost", "localhost"),
+            ("127.0.0.1", "[127.0.0.1]"),
+            ("[127.0.0.1]", "[127.0.0.1]"),
+            ("::1", "[IPv6:::1]"),
+            ("[::1]", "[IPv6:::1]"),
+            ("[IPv6:::1]", "[IPv6:::1]"),
+            ("[ipv6:2001:DB8::1]", "[IPv6:2001:db8::1]"),
+            ("2001:db8:0:0:0:0:0:1", "[IPv6:2001:db8::1]"),
+            ("1.2.3", "1.2.3"),
+        ] {
+            assert_eq!(client_id(name).to_string(), told, "{name}");
+        }
+        for (url, told) in [
+            ("http://127.0.0.1:8080", "[127.0.0.1]"),
+            ("http://[::1]:8080", "[IPv6:::1]"),
+            ("https://auth.example", "auth.example"),
+        ] {
+            let url = Url::parse(url).expect("a URL");
+            assert_eq!(client_id(url.host_str().expect("a host")).to_string(), told, "{url}");
         }
     }
 

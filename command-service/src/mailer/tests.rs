@@ -10,7 +10,7 @@ use domain::personal::Personal;
 use domain::redirect_uri::RedirectUri;
 use domain::settings::{AppSettings, Delivery as SentBy};
 use domain::user::{EmailChangeRequested, UserEvent};
-use domain::{AppId, MagicLinkId, SessionId, Stream, StreamId};
+use domain::{AppId, Email, MagicLinkId, SessionId, Stream, StreamId};
 use event_store::contract::Nodes;
 use event_store::{Append, KeyStore, MasterKey, PostgresJournal, Sealer, SqliteJournal, SystemClock, Write};
 use jiff::SignedDuration;
@@ -172,7 +172,10 @@ fn mailer(
             node: node.to_owned(),
             lease,
             policy: POLICY,
-            sender: email("no-reply@auth.example"),
+            senders: Senders {
+                own: email("no-reply@auth.example"),
+                domains: "mueller.example".parse().expect("a domain"),
+            },
         },
     })
 }
@@ -461,6 +464,35 @@ async fn a_mail_server_that_is_gone_is_waited_for() {
     let recipients: BTreeSet<String> =
         by_id(&smtp).values().map(|mails| mails[0]["to"][0].as_str().expect("text").to_owned()).collect();
     assert_eq!(recipients, BTreeSet::from(["ada@example.com", "eve@example.com"].map(str::to_owned)));
+}
+
+/// What an app set while the operator's list was longer, or before there was one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sender_that_is_not_listed_writes_in_nobodys_name_and_gets_the_answers() {
+    let smtp = Smtp::start();
+    for (branding, reply_to) in [
+        (json!({"name": "=?utf-8?q?Bank?=", "sender": "service@bank.example"}), "service@bank.example"),
+        (
+            json!({"name": "=?utf-8?q?Bank?=", "sender": "service@bank.example", "reply_to": "help@acme.example"}),
+            "help@acme.example",
+        ),
+    ] {
+        let world = World::new(json!({ "branding": branding })).await;
+        let mailer = world.mailer(&smtp.url());
+        begun(&mailer).await;
+        let id = world.ask_for("ada@example.com").await;
+        world.until_sent(id).await;
+        mailer.shutdown().await;
+        let mails = by_id(&smtp);
+        let mail = &mails[&format!("<{id}.magic_link@auth.example>")][0];
+        assert_eq!(mail["from"], "no-reply@auth.example");
+        let headers = &mail["headers"];
+        assert_eq!(headers["reply-to"], reply_to);
+        let from = headers["from"].as_str().expect("text");
+        // As it was typed: a reader that decodes what is in the header sees no other name.
+        assert!(from.contains("<no-reply@auth.example>") && from.contains("=?utf-8?q?Bank?="), "{from}");
+        assert_eq!(headers["subject"], "Log in to =?utf-8?q?Bank?=");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

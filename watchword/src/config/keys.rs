@@ -114,6 +114,11 @@ pub static KEYS: &[Key] = &[
         "no-reply@<host of public_url>",
         "the address that mails come from where an app has no other",
     ),
+    key(
+        "mail.sender_domains",
+        "",
+        "domains beside that of mail.sender that apps may let their mails come from, separated by commas; * for any",
+    ),
     key("mail.attempts", "8", "how often a mail is tried before it is given up"),
     key(
         "mail.first_pause",

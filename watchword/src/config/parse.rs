@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
 use command_service::relay;
+use domain::web_url::names_a_host;
 use event_store::location::{InvalidLocation, Location};
 use http_kit::limits::Rate;
 use ipnet::IpNet;
@@ -36,8 +37,9 @@ pub(super) fn public_url(text: &str) -> Result<Url, String> {
         && url.username().is_empty()
         && url.password().is_none()
         && url.path() == "/";
-    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() || !plain {
-        return Err("give scheme, host and port only, such as https://login.example.com".to_owned());
+    if !matches!(url.scheme(), "http" | "https") || !names_a_host(&url) || !plain {
+        return Err("give scheme, host (a DNS name or an IP address) and port only, such as https://login.example.com"
+            .to_owned());
     }
     Ok(url)
 }

@@ -1,7 +1,12 @@
 //! Where mails go, and which were given up.
 
+use command_service::APPS;
 use command_service::mailer::{MailUrl, count_given_up};
-use event_store::Journal;
+use command_service::sender_domains::Senders;
+use domain::Event;
+use domain::app::AppEvent;
+use event_store::{Journal, StoreError};
+use schemas::codec;
 
 use super::Findings;
 use crate::config::Config;
@@ -25,11 +30,50 @@ pub fn address(findings: &mut Findings, config: &Config) {
             ),
         ),
     }
-    let sender = mail.sender(&config.public_url(config.listen));
+    let sender = config.senders(&config.public_url(config.listen)).own;
     if matches!(url, MailUrl::Smtp(_)) && sender.as_str().ends_with(".invalid") {
         findings
             .warning("mail", "mails come from nobody's address, which mail servers refuse. Set mail.sender");
     }
+}
+
+/// Tells of apps whose mails may not come from where they say: what was set while `mail.sender_domains` was another.
+pub async fn senders(findings: &mut Findings, config: &Config, journal: &dyn Journal) {
+    let senders = config.senders(&config.public_url(config.listen));
+    match apps_elsewhere(journal, &senders).await {
+        Ok(apps) if apps.is_empty() => {}
+        Ok(apps) => findings.warning(
+            "mail",
+            format!(
+                "the mails of {} come from {} instead of the sender that is set, whose domain is not in mail.sender_domains. \
+                 List it there, or take the app's branding.sender away",
+                apps.join(", "),
+                senders.own.as_str()
+            ),
+        ),
+        Err(error) => findings.fault("mail", format!("the senders of apps cannot be read: {error}")),
+    }
+}
+
+async fn apps_elsewhere(journal: &dyn Journal, senders: &Senders) -> Result<Vec<String>, StoreError> {
+    let mut apps = Vec::new();
+    for (claim, stream) in journal.claims(APPS, "").await? {
+        let mut sender = None;
+        for event in journal.read_stream(&stream, 0).await? {
+            // What cannot be read is told of by the look at all events.
+            match codec::decode(&stream, &event.name, event.schema_version, &event.data, None) {
+                Ok(Event::App(AppEvent::AppCreated(event))) => sender = event.settings.branding.sender,
+                Ok(Event::App(AppEvent::AppSettingsChanged(event))) => {
+                    sender = event.settings.branding.sender;
+                }
+                _ => {}
+            }
+        }
+        if sender.is_some_and(|sender| !senders.allow(&sender)) {
+            apps.push(claim.key);
+        }
+    }
+    Ok(apps)
 }
 
 /// Tells of mails that were given up.

@@ -1,0 +1,128 @@
+//! Which addresses an app may let its mails come from.
+//!
+//! The mail server sends in the operator's name, and signs for every domain that is set up there: an app that could name any
+//! address would write as anybody. So the operator lists the domains. Without a list only the domain of the instance's own
+//! sender is allowed.
+
+use std::str::FromStr;
+
+use domain::{AppSettings, Email};
+use http_kit::problem::Problem;
+
+/// Domains that the operator lets apps send from, beside that of the instance's own sender.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SenderDomains {
+    domains: Vec<String>,
+    any: bool,
+}
+
+/// The text lists no domains.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no domain such as example.com, nor * for any")]
+pub struct InvalidSenderDomain(String);
+
+impl FromStr for SenderDomains {
+    type Err = InvalidSenderDomain;
+
+    /// Domains, separated by commas; `*` for any.
+    fn from_str(text: &str) -> Result<Self, InvalidSenderDomain> {
+        let mut list = Self::default();
+        for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+            if entry == "*" {
+                list.any = true;
+            } else {
+                // In the form that addresses have.
+                let address = Email::parse(&format!("nobody@{entry}"));
+                let address = address.ok().filter(|_| !entry.contains('@'));
+                let address = address.ok_or_else(|| InvalidSenderDomain(entry.to_owned()))?;
+                list.domains.push(domain_of(&address).to_owned());
+            }
+        }
+        Ok(list)
+    }
+}
+
+/// What of an address is behind the `@`.
+fn domain_of(email: &Email) -> &str {
+    email.as_str().rsplit('@').next().unwrap_or_default()
+}
+
+/// Whom mails may come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Senders {
+    /// The instance's own: whom mails come from where an app has not said.
+    pub own: Email,
+    /// Where apps may have theirs.
+    pub domains: SenderDomains,
+}
+
+impl Senders {
+    /// Whether an app's mails may come from there.
+    pub fn allow(&self, sender: &Email) -> bool {
+        let domain = domain_of(sender);
+        let listed = self.domains.domains.iter().any(|listed| listed == domain);
+        self.domains.any || listed || domain == domain_of(&self.own)
+    }
+
+    /// Refuses settings with a sender that may not be one. What was set under another list stays until it is changed: its
+    /// mails come from the instance's own sender, and answers go to it.
+    pub(crate) fn check(&self, before: &AppSettings, after: &AppSettings) -> Result<(), Problem> {
+        match &after.branding.sender {
+            Some(sender) if before.branding.sender.as_ref() != Some(sender) && !self.allow(sender) => {
+                let detail = "mails may not come from this domain: whoever runs this instance lists it in \
+                              mail.sender_domains first";
+                Err(Problem::invalid("/settings/branding/sender", "invalid", detail))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn email(text: &str) -> Email {
+        Email::parse(text).expect("valid")
+    }
+
+    fn allow(list: &str, sender: &str) -> bool {
+        let domains = list.parse().expect("a list");
+        Senders { own: email("no-reply@auth.example"), domains }.allow(&email(sender))
+    }
+
+    #[test]
+    fn without_a_list_only_the_own_domain_sends() {
+        assert!(allow("", "acme@auth.example") && allow(" , ", "acme@auth.example"));
+        for foreign in [
+            "a@bank.example",
+            "a@mail.auth.example",
+            "a@example",
+            "a@xauth.example",
+            "a@auth.example.evil.example",
+        ] {
+            if let Ok(sender) = Email::parse(foreign) {
+                assert!(!allow("", sender.as_str()), "{foreign}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_operator_lists_domains() {
+        let list = " Acme.example,b\u{fc}cher.example ";
+        for sender in ["a@acme.example", "a@ACME.example", "a@xn--bcher-kva.example", "a@auth.example"] {
+            assert!(allow(list, sender), "{sender}");
+        }
+        for sender in
+            ["a@mail.acme.example", "a@bank.example", "a@acme.example.evil.example", "a@xacme.example"]
+        {
+            assert!(!allow(list, sender), "{sender}");
+        }
+        assert!(allow("*", "a@bank.example"));
+        for text in
+            ["acme", "a@acme.example", "*.acme.example", "https://acme.example", "a b.example", "-.example"]
+        {
+            assert!(text.parse::<SenderDomains>().is_err(), "{text}");
+        }
+    }
+}
