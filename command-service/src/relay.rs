@@ -24,6 +24,7 @@ use async_nats::jetstream::stream::{
 };
 use async_nats::jetstream::{self, ErrorCode};
 use async_nats::{Client, HeaderMap, HeaderName, HeaderValue, Request};
+use domain::LogOrigin;
 use event_store::{Journal, StoreError};
 use http_kit::trace::{self, Step};
 use schemas::RecordedEvent;
@@ -192,14 +193,19 @@ enum State {
 
 impl Relay {
     /// Starts publishing, as soon as NATS can be reached. The client should reconnect by itself, for ever.
-    pub fn start(nats: Client, journal: Arc<dyn Journal>, settings: RelaySettings) -> Self {
+    pub fn start(
+        nats: Client,
+        journal: Arc<dyn Journal>,
+        origin: LogOrigin,
+        settings: RelaySettings,
+    ) -> Self {
         let (standing, seen) = watch::channel(Standing { position: 0, state: State::Starting });
         let ending = watch::Sender::new(false);
         let head = journal.watch_head();
         let mut jetstream = jetstream::new(nats.clone());
         jetstream.set_timeout(QUESTION);
         let publisher = Publisher { nats, jetstream, journal, settings, standing };
-        let task = tokio::spawn(publisher.run(ending.subscribe()));
+        let task = tokio::spawn(publisher.run(origin, ending.subscribe()));
         Self { standing: seen, head, ending, task: Mutex::new(Some(task)) }
     }
 
@@ -246,12 +252,12 @@ enum Outcome {
 }
 
 impl Publisher {
-    async fn run(self, mut ending: watch::Receiver<bool>) {
+    async fn run(self, origin: LogOrigin, mut ending: watch::Receiver<bool>) {
         let mut retry = FIRST_RETRY;
         loop {
             // Whatever is cut off here is a batch without its last message, of which JetStream keeps nothing.
             let error = tokio::select! {
-                Err(error) = self.follow(&mut retry) => error,
+                Err(error) = self.follow(&origin, &mut retry) => error,
                 _ = ending.wait_for(|ending| *ending) => return,
             };
             let wait = if error.needs_somebody() { self.settings.check_interval } else { retry };
@@ -265,7 +271,7 @@ impl Publisher {
     }
 
     /// Publishes what the stream does not have, until something is not as it should be.
-    async fn follow(&self, retry: &mut Duration) -> Result<Infallible, RelayError> {
+    async fn follow(&self, origin: &LogOrigin, retry: &mut Duration) -> Result<Infallible, RelayError> {
         let mut head = self.journal.watch_head();
         let stopped = || StoreError::Unavailable("the journal was closed".to_owned());
         head.wait_for(|head| *head > 0).await.map_err(|_| stopped())?;
@@ -297,7 +303,7 @@ impl Publisher {
             }
             let events = self.journal.read_all(end, self.settings.batch).await?;
             let (begun, started) = (trace::begin(), Instant::now());
-            match self.publish(end, &events).await? {
+            match self.publish(origin, end, &events).await? {
                 Outcome::Published(last) => {
                     let published = events.partition_point(|event| event.position <= last);
                     begun.end(Step::Publish, events[..published].iter());
@@ -468,8 +474,13 @@ impl Publisher {
     }
 
     /// Publishes events as one atomic batch: all of them right behind `end`, or none.
-    async fn publish(&self, end: u64, events: &[RecordedEvent]) -> Result<Outcome, RelayError> {
-        let messages = self.messages(end, events)?;
+    async fn publish(
+        &self,
+        origin: &LogOrigin,
+        end: u64,
+        events: &[RecordedEvent],
+    ) -> Result<Outcome, RelayError> {
+        let messages = self.messages(origin, end, events)?;
         // What is sent without a connection is kept and sent much later. It would do no harm, and no good.
         if self.nats.connection_state() != Connection::Connected {
             return Err(RelayError::Unreachable("the connection is lost".to_owned()));
@@ -505,7 +516,12 @@ impl Publisher {
     }
 
     /// The messages of a batch, as many of the events as go into one.
-    fn messages(&self, end: u64, events: &[RecordedEvent]) -> Result<Vec<Message>, RelayError> {
+    fn messages(
+        &self,
+        origin: &LogOrigin,
+        end: u64,
+        events: &[RecordedEvent],
+    ) -> Result<Vec<Message>, RelayError> {
         let limit = self.nats.max_payload();
         let mut messages: Vec<Message> = Vec::with_capacity(events.len());
         let (batch, mut bytes) = (batch_id(), 0);
@@ -513,7 +529,7 @@ impl Publisher {
             if event.position != expected {
                 return Err(RelayError::Gap { expected, found: event.position });
             }
-            let message = Message::new(event, &batch, messages.len() + 1);
+            let message = Message::new(event, origin, &batch, messages.len() + 1);
             let size = message.size();
             bytes += size;
             // All before it goes out first, so that the one event at fault is the one that is reported.
@@ -586,7 +602,7 @@ struct Message {
 }
 
 impl Message {
-    fn new(event: &RecordedEvent, batch: &str, sequence: usize) -> Self {
+    fn new(event: &RecordedEvent, origin: &LogOrigin, batch: &str, sequence: usize) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert(bus::MESSAGE_ID, event.id.to_string());
         headers.insert(bus::POSITION, event.position.to_string());
@@ -598,7 +614,7 @@ impl Message {
         }
         headers.insert("Nats-Batch-Id", batch);
         headers.insert("Nats-Batch-Sequence", sequence.to_string());
-        Self { subject: event.subject(), headers, body: event.to_canonical_json() }
+        Self { subject: event.subject(), headers, body: event.to_canonical_json(origin) }
     }
 
     /// What the server counts: headers as they are sent, with room for the two that only some messages get, and body.

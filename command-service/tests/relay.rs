@@ -9,7 +9,7 @@ use async_nats::jetstream::stream::{Info, State};
 use async_nats::jetstream::{self, Context};
 use async_nats::{Client, ConnectOptions, HeaderMap};
 use command_service::relay::{Relay, RelaySettings, RelayStatus};
-use domain::{AppId, StreamId, UserId};
+use domain::{AppId, LogOrigin, StreamId, UserId};
 use event_store::{Append, Clock, Journal, NewEvent, SqliteJournal, SystemClock, Write};
 use futures::StreamExt;
 use schemas::{Actor, Metadata, bus};
@@ -25,6 +25,10 @@ struct World {
 }
 
 /// Settings for the impatient.
+fn origin() -> LogOrigin {
+    LogOrigin::parse("https://login.example.com").expect("valid")
+}
+
 fn settings() -> RelaySettings {
     RelaySettings { check_interval: Duration::from_millis(500), ..RelaySettings::default() }
 }
@@ -90,7 +94,7 @@ impl World {
     }
 
     fn relay_with(&self, settings: RelaySettings) -> Relay {
-        Relay::start(self.client.clone(), self.journal.clone(), settings)
+        Relay::start(self.client.clone(), self.journal.clone(), origin(), settings)
     }
 
     fn jetstream(&self) -> Context {
@@ -134,7 +138,7 @@ impl World {
             let sequence = message.info().expect("of JetStream").stream_sequence;
             assert_eq!(sequence, event.position);
             assert_eq!(message.subject.as_str(), event.subject());
-            assert_eq!(message.payload, event.to_canonical_json().as_bytes());
+            assert_eq!(message.payload, event.to_canonical_json(&origin()).as_bytes());
             let headers = message.headers.as_ref().expect("headers");
             let header = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
             assert_eq!(header("Nats-Msg-Id"), Some(event.id.to_string()));
@@ -219,7 +223,7 @@ async fn inv_m_the_stream_is_the_journal_in_order_with_positions_as_sequences() 
 #[tokio::test(flavor = "multi_thread")]
 async fn inv_m_relays_that_compete_publish_each_event_once() {
     let world = World::new().await;
-    let second = Relay::start(client(&world.nats).await, world.journal.clone(), settings());
+    let second = Relay::start(client(&world.nats).await, world.journal.clone(), origin(), settings());
     let first = world.relay();
     for _ in 0..100 {
         world.append(20).await;

@@ -1,5 +1,8 @@
 //! The queries: projectors that follow the journal, and the routes that answer from what they wrote.
 //!
+//! Its routes change nothing. But what somebody who manages an app reads of other people is written down before it is answered
+//! ([`http_kit::access_log`]), in a process that serves queries alone, too.
+//!
 //! A query that must not be stale decides from aggregates ([`event_store::Repository`]) and takes from a read model
 //! only what to look at. All others wait, if the caller sends a `Consistency-Token`, until their read model is there.
 #![deny(missing_docs)]
@@ -22,8 +25,9 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::LogOrigin;
 use event_store::{Clock, Journal, Repository, StoreError};
-use http_kit::{AfterToken, Authenticator, Problem};
+use http_kit::{AccessLog, AfterToken, Authenticator, Problem};
 use read_models::{Projector, ReadModels};
 use tokio::sync::{Semaphore, watch};
 use utoipa_axum::router::OpenApiRouter;
@@ -46,8 +50,12 @@ pub struct Parts {
     pub models: Arc<ReadModels>,
     /// Who is calling.
     pub authenticator: Arc<Authenticator>,
+    /// Writes down who reads other people's data.
+    pub access_log: Arc<AccessLog>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Where the journal's events come from.
+    pub origin: LogOrigin,
     /// What brings the newest events. Without it they are read from the journal.
     pub bus: Option<Bus>,
     /// This node's part where several share the projectors.
@@ -61,7 +69,9 @@ pub struct ProjectionService {
     pub(crate) repository: Arc<Repository>,
     pub(crate) models: Arc<ReadModels>,
     pub(crate) authenticator: Arc<Authenticator>,
+    pub(crate) access_log: Arc<AccessLog>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) origin: LogOrigin,
     runner: Runner,
     /// Places for live streams of events.
     pub(crate) streams: Arc<Semaphore>,
@@ -79,11 +89,21 @@ impl ProjectionService {
         parts: Parts,
         projectors: Vec<Arc<dyn Projector>>,
     ) -> Result<Arc<Self>, StoreError> {
-        let Parts { repository, models, authenticator, clock, bus, sharing, event_streams } = parts;
+        let Parts {
+            repository,
+            models,
+            authenticator,
+            access_log,
+            clock,
+            origin,
+            bus,
+            sharing,
+            event_streams,
+        } = parts;
         let feed = Arc::new(Feed::start(repository.clone(), bus));
         let runner = Runner::start(repository.clone(), feed, models.clone(), projectors, sharing).await?;
         let streams = Arc::new(Semaphore::new(event_streams.get().min(Semaphore::MAX_PERMITS)));
-        Ok(Arc::new(Self { repository, models, authenticator, clock, runner, streams }))
+        Ok(Arc::new(Self { repository, models, authenticator, access_log, clock, origin, runner, streams }))
     }
 
     /// All routes of the service, ready to be merged with those of others.

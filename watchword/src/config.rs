@@ -17,8 +17,9 @@ use std::time::Duration;
 use command_service::mailer::{DeliveryPolicy, InvalidMailUrl, MailUrl};
 use command_service::relay::RelaySettings;
 use command_service::sender_domains::{InvalidSenderDomain, SenderDomains, Senders};
-use domain::Email;
+use domain::journal::InvalidOrigin;
 use domain::lockout::LockoutPolicy;
+use domain::{Email, LogOrigin};
 use event_store::location::Location;
 use http_kit::limits::RateSettings;
 use ipnet::IpNet;
@@ -60,6 +61,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// None: made from the address listened on.
     pub public_url: Option<Url>,
+    /// None: the public URL at the first start.
+    pub log_origin: Option<LogOrigin>,
     pub data_dir: PathBuf,
     /// In PostgreSQL; None: in the files named here.
     pub databases: Option<Databases>,
@@ -165,6 +168,8 @@ impl Config {
                 .take("listen", parsed("an address and a port such as 127.0.0.1:8080"))?
                 .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
             public_url: values.take("public_url", public_url)?,
+            log_origin: values
+                .take("log_origin", |text| LogOrigin::parse(text).map_err(|error| error.to_string()))?,
             read_models: match (values.take("read_models_url", location)?, &databases) {
                 (Some(location), _) => location,
                 (None, Some(databases)) => Location::Postgres(databases.read_models()),
@@ -262,6 +267,16 @@ impl Config {
             };
             Url::parse(&format!("http://{host}")).expect("an address and a port make a URL")
         })
+    }
+}
+
+impl Config {
+    /// What a journal that has no origin yet gets as its own. One that has keeps it, whatever this is.
+    pub fn log_origin(&self, listening: SocketAddr) -> Result<LogOrigin, InvalidOrigin> {
+        match &self.log_origin {
+            Some(origin) => Ok(origin.clone()),
+            None => LogOrigin::parse(self.public_url(listening).as_str()),
+        }
     }
 }
 

@@ -26,7 +26,7 @@ use event_store::{
 };
 use http_kit::request::Edge;
 use http_kit::token::{ApiKeyToken, DerivedTokens};
-use http_kit::{AccessTokens, Authenticator, RateClass, RateLimits};
+use http_kit::{AccessLog, AccessTokens, Authenticator, RateClass, RateLimits};
 use projection_service::bus::Bus;
 use projection_service::{ProjectionService, ProjectionStatus, SharingSettings};
 use read_models::ReadModels;
@@ -120,6 +120,11 @@ impl Stores {
 
     pub fn journal(&self) -> &dyn Journal {
         &*self.journal
+    }
+
+    /// Aggregates, loaded from the journal.
+    pub fn repository(&self, capacity: usize) -> Repository {
+        Repository::new(Arc::clone(&self.journal), Arc::clone(&self.sealer), capacity)
     }
 
     /// Tidies up: only the stores themselves stay in the folder, nothing beside them. What is acknowledged is durable
@@ -223,6 +228,8 @@ impl Instance {
         let base_url = public_url.as_str().trim_end_matches('/');
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let journal = Arc::clone(&stores.journal);
+        // Before anything else is written: it is the first event of a journal.
+        let origin = event_store::origin::establish(&*journal, &*clock, &config.log_origin(address)?).await?;
         let repository = Arc::new(Repository::new(
             Arc::clone(&journal),
             Arc::clone(&stores.sealer),
@@ -277,7 +284,9 @@ impl Instance {
                 repository: Arc::clone(&repository),
                 models: Arc::clone(models),
                 authenticator,
+                access_log: Arc::new(AccessLog::new(Arc::clone(&repository), Arc::clone(&clock))),
                 clock: Arc::clone(&clock),
+                origin: origin.clone(),
                 bus: bus.map(|(nats, _)| Bus { nats, consumer: bus::consumer_name(address) }),
                 sharing: SharingSettings { node, lease: config.projections_lease },
                 event_streams: config.event_streams,
@@ -286,9 +295,9 @@ impl Instance {
             services = services.merge(Arc::clone(&service).router());
             projections = Some(service);
         }
-        let relay = nats
-            .filter(|_| role != Role::Projections)
-            .map(|(nats, settings)| Arc::new(Relay::start(nats, Arc::clone(&journal), settings)));
+        let relay = nats.filter(|_| role != Role::Projections).map(|(nats, settings)| {
+            Arc::new(Relay::start(nats, Arc::clone(&journal), origin.clone(), settings))
+        });
         let health = Arc::new(Health {
             journal,
             repository: Arc::clone(&repository),
@@ -303,7 +312,7 @@ impl Instance {
         });
         // Routes of credentials have a narrower limit of their own inside this one; probes at the root have none.
         let services = services.layer(limits.layer(RateClass::General));
-        let (router, api) = root::router(Arc::clone(&health), services);
+        let (router, api) = root::router(Arc::clone(&health), services, origin);
         let edge = Edge::new(
             Arc::clone(&repository),
             Arc::clone(&clock),

@@ -172,7 +172,9 @@ impl Scan {
             | Event::User(_)
             | Event::Lockout(_)
             | Event::MagicLink(_)
-            | Event::Delivery(_) => {}
+            | Event::Delivery(_)
+            | Event::Journal(_)
+            | Event::Access(_) => {}
         }
     }
 

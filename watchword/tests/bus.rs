@@ -11,12 +11,12 @@ use async_nats::jetstream::{self, consumer::Info};
 use async_nats::{Client, ConnectOptions, HeaderMap};
 use command_service::relay::{Relay, RelaySettings};
 use domain::user::{RegistrationMethod, UserEvent, UserRegistered};
-use domain::{AppId, Email, Event, Personal, StreamId, UserId};
+use domain::{AppId, Email, Event, LogOrigin, Personal, StreamId, UserId};
 use event_store::{
     Append, Clock, KeyStore, Location, LookupKey, MasterKey, Repository, Sealer, SqliteJournal, SystemClock,
     Write,
 };
-use http_kit::{AccessTokens, Authenticator, DerivedTokens};
+use http_kit::{AccessLog, AccessTokens, Authenticator, DerivedTokens};
 use projection_service::bus::Bus;
 use projection_service::feed::Feed;
 use projection_service::{Parts, ProjectionService, SharingSettings};
@@ -25,6 +25,10 @@ use schemas::{Actor, Metadata, bus};
 use test_services::Nats;
 
 const CONSUMER: &str = "projections-test";
+
+fn origin() -> LogOrigin {
+    LogOrigin::parse("https://login.example.com").expect("valid")
+}
 
 struct World {
     folder: tempfile::TempDir,
@@ -99,7 +103,7 @@ impl World {
     fn relay(&self) -> Relay {
         let settings =
             RelaySettings { check_interval: Duration::from_millis(500), ..RelaySettings::default() };
-        Relay::start(self.client.clone(), self.repository.journal().clone(), settings)
+        Relay::start(self.client.clone(), self.repository.journal().clone(), origin(), settings)
     }
 
     fn bus(&self) -> Bus {
@@ -126,8 +130,19 @@ impl World {
         ));
         let sharing = SharingSettings { node: "only".to_owned(), lease: SharingSettings::LEASE };
         let repository = self.repository.clone();
+        let access_log = Arc::new(AccessLog::new(repository.clone(), clock.clone()));
         let event_streams = NonZeroUsize::MIN;
-        let parts = Parts { repository, models, authenticator, clock, bus, sharing, event_streams };
+        let parts = Parts {
+            repository,
+            models,
+            authenticator,
+            access_log,
+            clock,
+            origin: origin(),
+            bus,
+            sharing,
+            event_streams,
+        };
         ProjectionService::start(parts).await.expect("starts")
     }
 
@@ -281,7 +296,7 @@ async fn a_feed_believes_no_message_that_is_not_the_journals() {
     headers.insert(bus::POSITION, "6");
     headers.insert(bus::PREVIOUS_POSITION, "5");
     let sent = jetstream::new(world.client.clone())
-        .publish_with_headers(stale.subject(), headers, stale.to_canonical_json().into())
+        .publish_with_headers(stale.subject(), headers, stale.to_canonical_json(&origin()).into())
         .await
         .expect("sent");
     assert_eq!(sent.await.expect("stored").sequence, 6);

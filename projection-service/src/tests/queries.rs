@@ -85,13 +85,17 @@ async fn the_audit_log_opens_what_its_reader_may_see_and_never_a_hash() {
         list["items"][0]["personal"],
         json!({ "email": "ada@example.com", "name": "=cmd|' /C calc'!A0" })
     );
-    assert_eq!(list["items"][0]["actor"], json!({ "kind": "system", "id": null }));
+    assert_eq!(list["items"][0]["actor"], json!({ "kind": "system", "id": null, "name": null }));
     let (_, list) = world.get(AUDITOR, path, Some(position)).await;
     assert_eq!(list["items"][0]["personal"], json!(null));
 
     let lines = text(world.send(FULL, path, "application/x-ndjson", Some(position)).await).await;
     let recorded = world.journal.read_positions(&[position]).await.expect("reads");
-    assert_eq!(lines, format!("{}\n", recorded[0].to_canonical_json()), "the bytes of every way out");
+    assert_eq!(
+        lines,
+        format!("{}\n", recorded[0].to_canonical_json(&origin())),
+        "the bytes of every way out"
+    );
 
     let table = text(world.send(FULL, path, "text/csv", Some(position)).await).await;
     let rows: Vec<&str> = table.trim_end().split("\r\n").collect();
@@ -143,7 +147,7 @@ async fn a_stream_goes_on_live_resumes_and_ends_with_the_process() {
     let event = frame().await.expect("an event");
     assert!(event.contains(&format!("id: {first}\n")), "{event}");
     let recorded = world.journal.read_positions(&[first]).await.expect("reads");
-    assert!(event.contains(&format!("data: {}\n", recorded[0].to_canonical_json())), "{event}");
+    assert!(event.contains(&format!("data: {}\n", recorded[0].to_canonical_json(&origin()))), "{event}");
     world.log_in(1, 1).await;
     let second = world.register(2, "grace@example.com", "Grace").await;
     let event = frame().await.expect("an event");

@@ -149,7 +149,7 @@ impl Tour {
                 event["position"],
                 text("type"),
                 short_stream(&text("subject")),
-                event["actor"]["kind"].as_str().unwrap_or("?").replace('_', " ")
+                event["actorkind"].as_str().unwrap_or("?").replace('_', " ")
             );
             self.shown = event["position"].as_u64().context("an event has no position")?;
         }
