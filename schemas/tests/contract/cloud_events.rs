@@ -60,18 +60,27 @@ fn fault(line: &str) -> Option<String> {
     (rest(&sent) != rest(&read)).then(|| format!("it was read as {read}"))
 }
 
-/// What an event must not look like, and did once: the SDKs are as strict as we think.
-fn bad() -> Vec<String> {
-    let good: Value = serde_json::from_str(&envelopes()[0]).expect("JSON");
-    let with = |name: &str, value: Value| {
-        let mut event = good.clone();
-        event[name] = value;
-        event.to_string()
-    };
-    vec![
-        with("dataschema", json!("/schemas/events/user/UserBanned.v1.json")),
-        with("actor", json!({ "kind": "anonymous" })),
-    ]
+/// An event that is good but for this attribute.
+fn bad(name: &str, value: Value) -> String {
+    let mut event: Value = serde_json::from_str(&envelopes()[0]).expect("JSON");
+    event[name] = value;
+    event.to_string()
+}
+
+/// What events looked like once: the SDKs are as strict as we think.
+fn relative() -> String {
+    bad("dataschema", json!("/schemas/events/user/UserBanned.v1.json"))
+}
+
+#[test]
+fn attributes_are_scalars_with_names_of_lower_case_letters() {
+    for line in envelopes() {
+        let event: Value = serde_json::from_str(&line).expect("JSON");
+        for (name, value) in event.as_object().expect("an object") {
+            assert!(name.bytes().all(|c| c.is_ascii_lowercase()) && name.len() <= 20, "{name}");
+            assert!(name == "data" || !value.is_object() && !value.is_array() && !value.is_null(), "{name}");
+        }
+    }
 }
 
 #[test]
@@ -80,7 +89,8 @@ fn the_npm_package_reads_every_golden() {
     for (line, fault) in lines.iter().zip(faults_of_cloud_events(&lines)) {
         assert_eq!(fault, "", "{line}");
     }
-    for (line, fault) in bad().iter().zip(faults_of_cloud_events(&bad())) {
+    let bad = [relative(), bad("actorKind", json!("user")), bad("actor_kind", json!("user"))];
+    for (line, fault) in bad.iter().zip(faults_of_cloud_events(&bad)) {
         assert_ne!(fault, "", "{line}");
     }
 }
@@ -90,7 +100,7 @@ fn the_crate_reads_every_golden() {
     for line in envelopes() {
         assert_eq!(fault(&line), None, "{line}");
     }
-    for line in bad() {
+    for line in [relative(), bad("actor", json!({ "kind": "user" })), bad("Actorkind", json!("user"))] {
         assert!(fault(&line).is_some(), "{line}");
     }
 }
