@@ -224,7 +224,8 @@ impl Scan {
         }
         for stream in self.versions.keys().filter(|stream| stream.aggregate() == "journal") {
             if missing("journal", stream) {
-                self.report.fault(format!("no claim keeps the origin that {stream} gives to events: it can change"));
+                self.report
+                    .fault(format!("no claim keeps the origin that {stream} gives to events: it can change"));
             }
         }
         Ok(())
