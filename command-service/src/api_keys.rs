@@ -179,15 +179,22 @@ fn check(
     if permissions.is_empty() {
         return Err(invalid("/permissions", "at least one permission"));
     }
-    let platform = BTreeSet::from([Permission::Platform]);
-    if app_id.is_platform() && *permissions != platform {
-        return Err(invalid("/permissions", "a key of the platform has the one permission `platform`"));
+    let of_the_platform = [Permission::Platform, Permission::MetricsRead].map(|one| BTreeSet::from([one]));
+    if app_id.is_platform() && !of_the_platform.contains(permissions) {
+        return Err(invalid(
+            "/permissions",
+            "a key of the platform has the one permission `platform`, or `metrics:read` alone",
+        ));
     }
     if !app_id.is_platform() && permissions.contains(&Permission::Platform) {
         return Err(invalid("/permissions", "only keys of the platform have the permission `platform`"));
     }
     if expires_at.is_some_and(|end| end <= at) {
         return Err(invalid("/expires_at", "a time to come"));
+    }
+    if permissions.contains(&Permission::MetricsRead) && !caller.is_platform() {
+        return Err(Problem::forbidden()
+            .detail("metrics tell of every app: only a key of the platform can give `metrics:read`"));
     }
     if !caller.full_admin && !permissions.is_subset(&caller.permissions) {
         return Err(Problem::forbidden().detail("a key cannot be given more than its maker may do"));

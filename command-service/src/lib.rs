@@ -186,8 +186,7 @@ impl CommandService {
         actor: Actor,
         idempotency: Option<Idempotency>,
     ) -> Context {
-        let (metadata, client) = (request.metadata(app_id.clone(), actor), request.client.clone());
-        Context { metadata, client, at: self.clock.now(), idempotency }
+        Context { metadata: request.metadata(app_id.clone(), actor), at: self.clock.now(), idempotency }
     }
 
     /// Tells metrics what is at hand.

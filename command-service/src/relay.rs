@@ -7,9 +7,10 @@
 //!
 //! Nothing that JetStream says is taken for "that is fine": an error, a duplicate, a sequence that is not the
 //! expected one, a new connection, and the timer all lead to the same look at the stream's last message, which must
-//! be the journal's event of that position. A stream that is shorter than the journal (it lost its tail with a power
-//! loss, or is gone) is filled again. One that has other events, or more than the journal, is left alone, and the
-//! relay stands still and says so: somebody has to decide which of the two is right.
+//! be the journal's event of that position, with the mark of this instance ([`MessageKey`]). A stream that is shorter
+//! than the journal (it lost its tail with a power loss, or is gone) is filled again. One that has other events, or more
+//! than the journal, is left alone, and the relay stands still and says so: somebody has to decide which of the two is
+//! right. Only where the message cannot be this instance's may the operator leave that to the relay.
 
 use std::convert::Infallible;
 use std::sync::atomic::Ordering;
@@ -17,6 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_nats::connection::State as Connection;
+use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::{
@@ -24,8 +26,7 @@ use async_nats::jetstream::stream::{
 };
 use async_nats::jetstream::{self, ErrorCode};
 use async_nats::{Client, HeaderMap, HeaderName, HeaderValue, Request};
-use domain::LogOrigin;
-use event_store::{Journal, StoreError};
+use event_store::{Journal, Mark, Marked, MessageKey, StoreError};
 use http_kit::trace::{self, Step};
 use schemas::RecordedEvent;
 use schemas::bus;
@@ -35,10 +36,13 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 mod look;
+mod rebuild;
 
 pub use look::{StreamStanding, look};
+pub use rebuild::{RebuildError, delete_stream, fill};
 
 /// The most messages that JetStream takes in one atomic batch.
 pub const MAX_BATCH: usize = 1000;
@@ -80,6 +84,9 @@ pub struct RelaySettings {
     pub batch: usize,
     /// How often an idle relay compares the stream's end with the journal.
     pub check_interval: Duration,
+    /// How much time must lie between two times that the relay makes anew, by itself, a stream whose end is not of this
+    /// instance. None: never, somebody has to.
+    pub rebuild_interval: Option<Duration>,
 }
 
 impl Default for RelaySettings {
@@ -92,6 +99,7 @@ impl Default for RelaySettings {
             duplicate_window: Duration::from_mins(2),
             batch: 500,
             check_interval: Duration::from_secs(30),
+            rebuild_interval: None,
         }
     }
 }
@@ -121,23 +129,30 @@ enum RelayError {
     #[error("nats-server {0} has no atomic batches: 2.12 or later is needed")]
     TooOld(String),
     #[error(
-        "the stream {name} belongs to another journal. Use another NATS account, or delete the stream: it is then \
-         filled from this journal",
+        "the stream {name} belongs to another journal. Use another NATS account, or run `watchword relay --rebuild`: it \
+         is then filled from this journal",
         name = bus::STREAM
     )]
     Foreign,
     #[error(
         "message {position} of the stream {name} is {found}, but event {position} of the journal is {expected}. If the \
-         journal was restored from a backup, delete the stream: it is then filled from this journal",
+         journal was restored from a backup, run `watchword relay --rebuild`: the stream is then filled from this journal",
         name = bus::STREAM
     )]
     Diverged { position: u64, found: String, expected: String },
     #[error(
         "the stream {name} ends at {stream}, but the journal at {journal}: it has lost events. If it was restored from \
-         a backup on purpose, delete the stream: it is then filled from this journal",
+         a backup on purpose, run `watchword relay --rebuild`: the stream is then filled from this journal",
         name = bus::STREAM
     )]
     Ahead { stream: u64, journal: u64 },
+    #[error(
+        "message {position} of the stream {name}, which ends at {stream}, but the journal at {journal}, is {found}, which \
+         this instance did not publish there: {why}. Find out who can write to the stream and stop them, then run \
+         `watchword relay --rebuild`: it is then filled from the journal",
+        name = bus::STREAM
+    )]
+    Forged { position: u64, stream: u64, journal: u64, found: String, why: &'static str },
     #[error(
         "event {position} makes a message of {size} bytes, but the server takes {limit}: raise max_payload there"
     )]
@@ -157,6 +172,7 @@ impl RelayError {
             | Self::Foreign
             | Self::Diverged { .. }
             | Self::Ahead { .. }
+            | Self::Forged { .. }
             | Self::Oversized { .. }
             | Self::Gap { .. } => true,
         }
@@ -193,19 +209,12 @@ enum State {
 
 impl Relay {
     /// Starts publishing, as soon as NATS can be reached. The client should reconnect by itself, for ever.
-    pub fn start(
-        nats: Client,
-        journal: Arc<dyn Journal>,
-        origin: LogOrigin,
-        settings: RelaySettings,
-    ) -> Self {
+    pub fn start(nats: Client, journal: Arc<dyn Journal>, key: MessageKey, settings: RelaySettings) -> Self {
         let (standing, seen) = watch::channel(Standing { position: 0, state: State::Starting });
         let ending = watch::Sender::new(false);
         let head = journal.watch_head();
-        let mut jetstream = jetstream::new(nats.clone());
-        jetstream.set_timeout(QUESTION);
-        let publisher = Publisher { nats, jetstream, journal, settings, standing };
-        let task = tokio::spawn(publisher.run(origin, ending.subscribe()));
+        let publisher = Publisher::new(nats, journal, key, settings, standing);
+        let task = tokio::spawn(publisher.run(ending.subscribe()));
         Self { standing: seen, head, ending, task: Mutex::new(Some(task)) }
     }
 
@@ -239,8 +248,11 @@ struct Publisher {
     nats: Client,
     jetstream: jetstream::Context,
     journal: Arc<dyn Journal>,
+    key: MessageKey,
     settings: RelaySettings,
     standing: watch::Sender<Standing>,
+    /// When this relay last made the stream anew by itself.
+    rebuilt: Mutex<Option<Instant>>,
 }
 
 /// How a batch went.
@@ -252,12 +264,24 @@ enum Outcome {
 }
 
 impl Publisher {
-    async fn run(self, origin: LogOrigin, mut ending: watch::Receiver<bool>) {
+    fn new(
+        nats: Client,
+        journal: Arc<dyn Journal>,
+        key: MessageKey,
+        settings: RelaySettings,
+        standing: watch::Sender<Standing>,
+    ) -> Self {
+        let mut jetstream = jetstream::new(nats.clone());
+        jetstream.set_timeout(QUESTION);
+        Self { nats, jetstream, journal, key, settings, standing, rebuilt: Mutex::default() }
+    }
+
+    async fn run(self, mut ending: watch::Receiver<bool>) {
         let mut retry = FIRST_RETRY;
         loop {
             // Whatever is cut off here is a batch without its last message, of which JetStream keeps nothing.
             let error = tokio::select! {
-                Err(error) = self.follow(&origin, &mut retry) => error,
+                Err(error) = self.follow(&mut retry) => error,
                 _ = ending.wait_for(|ending| *ending) => return,
             };
             let wait = if error.needs_somebody() { self.settings.check_interval } else { retry };
@@ -271,7 +295,7 @@ impl Publisher {
     }
 
     /// Publishes what the stream does not have, until something is not as it should be.
-    async fn follow(&self, origin: &LogOrigin, retry: &mut Duration) -> Result<Infallible, RelayError> {
+    async fn follow(&self, retry: &mut Duration) -> Result<Infallible, RelayError> {
         let mut head = self.journal.watch_head();
         let stopped = || StoreError::Unavailable("the journal was closed".to_owned());
         head.wait_for(|head| *head > 0).await.map_err(|_| stopped())?;
@@ -279,6 +303,8 @@ impl Publisher {
         let (mut connection, mut looked) = (self.connection(), Instant::now());
         // Whether another relay publishes. Then this one lets it go first, so that the two do not send everything twice.
         let mut rival = false;
+        // The id of the last event in the stream, if this relay has just published it.
+        let mut behind = None;
         loop {
             let newest = *head.borrow_and_update();
             self.stand_at(end, newest);
@@ -302,10 +328,15 @@ impl Publisher {
                 continue;
             }
             let events = self.journal.read_all(end, self.settings.batch).await?;
+            let previous = match behind.take() {
+                Some((position, id)) if position == end => id,
+                _ => self.id_at(end).await?,
+            };
             let (begun, started) = (trace::begin(), Instant::now());
-            match self.publish(origin, end, &events).await? {
+            match self.publish(end, previous, &events).await? {
                 Outcome::Published(last) => {
                     let published = events.partition_point(|event| event.position <= last);
+                    behind = events[..published].last().map(|event| (event.position, event.id));
                     begun.end(Step::Publish, events[..published].iter());
                     metrics::histogram!("watchword_relay_publish_seconds").record(started.elapsed());
                     metrics::counter!("watchword_relay_published_total").increment(last - end);
@@ -357,7 +388,15 @@ impl Publisher {
         if info.config.metadata.get(FIRST_EVENT).is_some_and(|found| *found != first_id) {
             return Err(RelayError::Foreign);
         }
-        self.compare(&info).await?;
+        if let Err(error) = self.compare(&info).await {
+            if !self.may_rebuild(&error) {
+                return Err(error);
+            }
+            tracing::error!(%error, "making the stream anew, as nats.rebuild_interval says; consumers must be made again");
+            metrics::counter!("watchword_relay_rebuilds_total").increment(1);
+            self.ask::<Value>("STREAM.DELETE", &json!({})).await?;
+            return self.create(first).await;
+        }
         if self.has_lost(&info.state, first.position) {
             tracing::warn!(
                 messages = info.state.messages,
@@ -372,31 +411,74 @@ impl Publisher {
         Ok(info.state.last_sequence)
     }
 
+    /// Whether the operator leaves it to the relay to make the stream anew. Only what cannot be of this instance is thrown
+    /// away like this: of a stream that has more than its own journal, somebody may still want the rest. And not again
+    /// and again: whoever can write to the stream would keep the relay filling it.
+    fn may_rebuild(&self, error: &RelayError) -> bool {
+        let (RelayError::Forged { .. }, Some(interval)) = (error, self.settings.rebuild_interval) else {
+            return false;
+        };
+        let mut rebuilt = self.rebuilt.lock().expect("no holder panics");
+        let may = rebuilt.is_none_or(|last| last.elapsed() >= interval);
+        if may {
+            *rebuilt = Some(Instant::now());
+        }
+        may
+    }
+
     /// Makes sure that the stream's last message is the journal's event, and that the journal is as long.
     async fn compare(&self, info: &Info) -> Result<(), RelayError> {
-        let end = info.state.last_sequence;
-        let journal = self.journal.head().await?;
-        if end > journal {
-            return Err(RelayError::Ahead { stream: end, journal });
-        }
         let stream = self.jetstream.get_stream_no_info(bus::STREAM).await;
         let stream = stream.map_err(|error| RelayError::JetStream(error.to_string()))?;
-        let message = match stream.get_last_raw_message_by_subject(bus::SUBJECTS).await {
-            Ok(message) => message,
-            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => return Ok(()),
+        let last = match stream.get_last_raw_message_by_subject(bus::SUBJECTS).await {
+            Ok(message) => Some(message),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => None,
             Err(error) => return Err(RelayError::JetStream(error.to_string())),
         };
-        let position = message.sequence;
-        let recorded = self.journal.read_positions(&[position]).await?;
-        let Some(event) = recorded.first() else {
-            return Err(RelayError::Ahead { stream: position, journal });
+        let end =
+            last.as_ref().map_or(info.state.last_sequence, |it| it.sequence.max(info.state.last_sequence));
+        let journal = self.journal.head().await?;
+        let Some(message) = last else {
+            return if end > journal { Err(RelayError::Ahead { stream: end, journal }) } else { Ok(()) };
         };
-        let expected = event.id.to_string();
-        let found = message.headers.get(bus::MESSAGE_ID).map_or("a message without id", |id| id.as_str());
-        if found == expected {
-            return Ok(());
+        let recorded = self.journal.read_positions(&[message.sequence]).await?;
+        self.judge(&message, end, journal, recorded.first())?;
+        if end > journal { Err(RelayError::Ahead { stream: end, journal }) } else { Ok(()) }
+    }
+
+    /// What to think of the stream's last message beside the event that the journal has there.
+    fn judge(
+        &self,
+        message: &StreamMessage,
+        stream: u64,
+        journal: u64,
+        event: Option<&RecordedEvent>,
+    ) -> Result<(), RelayError> {
+        let position = message.sequence;
+        let header = |name: &str| message.headers.get(name).map(HeaderValue::as_str);
+        let found = header(bus::MESSAGE_ID).unwrap_or("a message without id").to_owned();
+        let forged = |why| Err(RelayError::Forged { position, stream, journal, found: found.clone(), why });
+        match (self.key.read(position, &message.subject, header, &message.payload), event) {
+            (Mark::Genuine { id, .. }, Some(event)) if id == event.id => Ok(()),
+            // It was published from this instance's journal, which must have been another one then.
+            (Mark::Genuine { .. }, Some(event)) => {
+                Err(RelayError::Diverged { position, found, expected: event.id.to_string() })
+            }
+            (Mark::Genuine { .. }, None) => Err(RelayError::Ahead { stream, journal }),
+            (Mark::Absent, Some(event)) if says_the_same(message, event) => Ok(()),
+            (Mark::Absent, _) => forged("it has no mark (ww-mac), and is not the journal's event"),
+            (Mark::Wrong, _) => forged("its mark (ww-mac) is wrong"),
         }
-        Err(RelayError::Diverged { position, found: found.to_owned(), expected })
+    }
+
+    /// The id of an event of the journal; nil before the first.
+    async fn id_at(&self, position: u64) -> Result<Uuid, RelayError> {
+        if position == 0 {
+            return Ok(Uuid::nil());
+        }
+        let recorded = self.journal.read_positions(&[position]).await?;
+        let missing = || StoreError::Damaged(format!("it has no event {position}"));
+        Ok(recorded.first().ok_or_else(missing)?.id)
     }
 
     /// Whether messages are missing that no limit took away: those only leave at the front. It happens when a file is
@@ -476,11 +558,11 @@ impl Publisher {
     /// Publishes events as one atomic batch: all of them right behind `end`, or none.
     async fn publish(
         &self,
-        origin: &LogOrigin,
         end: u64,
+        previous: Uuid,
         events: &[RecordedEvent],
     ) -> Result<Outcome, RelayError> {
-        let messages = self.messages(origin, end, events)?;
+        let messages = self.messages(end, previous, events)?;
         // What is sent without a connection is kept and sent much later. It would do no harm, and no good.
         if self.nats.connection_state() != Connection::Connected {
             return Err(RelayError::Unreachable("the connection is lost".to_owned()));
@@ -518,8 +600,8 @@ impl Publisher {
     /// The messages of a batch, as many of the events as go into one.
     fn messages(
         &self,
-        origin: &LogOrigin,
         end: u64,
+        mut previous: Uuid,
         events: &[RecordedEvent],
     ) -> Result<Vec<Message>, RelayError> {
         let limit = self.nats.max_payload();
@@ -529,7 +611,8 @@ impl Publisher {
             if event.position != expected {
                 return Err(RelayError::Gap { expected, found: event.position });
             }
-            let message = Message::new(event, origin, &batch, messages.len() + 1);
+            let message = Message::new(event, previous, &self.key, &batch, messages.len() + 1);
+            previous = event.id;
             let size = message.size();
             bytes += size;
             // All before it goes out first, so that the one event at fault is the one that is reported.
@@ -589,6 +672,28 @@ fn measure(position: u64, newest: u64, stopped: bool) {
     metrics::gauge!("watchword_relay_stopped").set(f64::from(u8::from(stopped)));
 }
 
+/// Whether a message without a mark, of a version before there were any, says what the journal's event says. It need not
+/// be the same bytes: versions differ in how they write what is around it.
+fn says_the_same(message: &StreamMessage, event: &RecordedEvent) -> bool {
+    const MEMBERS: [&str; 10] = [
+        "id",
+        "type",
+        "time",
+        "subject",
+        "position",
+        "prevposition",
+        "streamversion",
+        "appid",
+        "data",
+        "personal",
+    ];
+    let Ok(found) = serde_json::from_slice::<Value>(&message.payload) else { return false };
+    let expected = event.to_cloud_event();
+    message.subject.as_str() == event.subject()
+        && message.headers.get(bus::MESSAGE_ID).is_some_and(|id| id.as_str() == event.id.to_string())
+        && MEMBERS.iter().all(|member| found.get(*member) == expected.get(*member))
+}
+
 /// A name that no other batch has, of any relay.
 fn batch_id() -> String {
     uuid::Builder::from_random_bytes(event_store::clock::random()).into_uuid().simple().to_string()
@@ -602,8 +707,18 @@ struct Message {
 }
 
 impl Message {
-    fn new(event: &RecordedEvent, origin: &LogOrigin, batch: &str, sequence: usize) -> Self {
+    fn new(event: &RecordedEvent, previous: Uuid, key: &MessageKey, batch: &str, sequence: usize) -> Self {
+        let (subject, body) = (event.subject(), event.to_canonical_json());
+        let mark = key.mark(&Marked {
+            position: event.position,
+            id: event.id,
+            previous,
+            subject: &subject,
+            body: body.as_bytes(),
+        });
         let mut headers = HeaderMap::new();
+        headers.insert(bus::PREVIOUS_ID, previous.to_string());
+        headers.insert(bus::MARK, mark);
         headers.insert(bus::MESSAGE_ID, event.id.to_string());
         headers.insert(bus::POSITION, event.position.to_string());
         headers.insert(bus::PREVIOUS_POSITION, event.position.saturating_sub(1).to_string());
@@ -614,7 +729,7 @@ impl Message {
         }
         headers.insert("Nats-Batch-Id", batch);
         headers.insert("Nats-Batch-Sequence", sequence.to_string());
-        Self { subject: event.subject(), headers, body: event.to_canonical_json(origin) }
+        Self { subject, headers, body }
     }
 
     /// What the server counts: headers as they are sent, with room for the two that only some messages get, and body.

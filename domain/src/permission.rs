@@ -33,10 +33,13 @@ pub enum Permission {
     /// Create access tokens for a user.
     #[serde(rename = "tokens:create")]
     TokensCreate,
+    /// Read the metrics, which tell of the whole instance. Only the platform gives it to a key.
+    #[serde(rename = "metrics:read")]
+    MetricsRead,
 }
 
 impl Permission {
-    /// Every permission that a key of an app can have.
+    /// Every permission within an app: what its admins may do, and give to its keys.
     pub const OF_AN_APP: [Self; 8] = [
         Self::UsersRead,
         Self::UsersWrite,

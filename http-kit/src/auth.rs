@@ -94,6 +94,11 @@ impl AdminCaller {
         if self.may(permission) { Ok(()) } else { Err(Problem::forbidden()) }
     }
 
+    /// Whether it is a key of the platform that may do everything.
+    pub fn is_platform(&self) -> bool {
+        self.full_admin && matches!(self.caller, Caller::ApiKey { .. })
+    }
+
     /// 403 unless [`AdminCaller::full_admin`].
     pub fn require_full(&self) -> Result<(), Problem> {
         if self.full_admin { Ok(()) } else { Err(Problem::forbidden()) }
@@ -344,6 +349,33 @@ impl Authenticator {
     async fn platform_on(&self, reads: &Reads<'_>, token: &str) -> Result<AdminCaller, Problem> {
         let admin = self.api_key(reads, token).await?;
         admin.require_full()?;
+        Ok(admin)
+    }
+
+    /// The holder of a key that may read the metrics: one of the platform, or one with `metrics:read`. Other good API keys
+    /// → 403, all else → 401.
+    pub async fn metrics(&self, credentials: &Credentials) -> Result<AdminCaller, Problem> {
+        let token = credentials.bearer()?;
+        if !is_api_key(token) {
+            return Err(Problem::unauthenticated());
+        }
+        let reads = self.repository.reads();
+        loop {
+            let decided = self.metrics_on(&reads, token).await;
+            if reads.are_current().await? {
+                return decided;
+            }
+        }
+    }
+
+    async fn metrics_on(&self, reads: &Reads<'_>, token: &str) -> Result<AdminCaller, Problem> {
+        let admin = self.api_key(reads, token).await?;
+        admin.require(Permission::MetricsRead)?;
+        if let Caller::ApiKey { app_id, .. } = &admin.caller
+            && reads.load::<App>(app_id).await?.state.disabled
+        {
+            return Err(Problem::new("app_disabled"));
+        }
         Ok(admin)
     }
 

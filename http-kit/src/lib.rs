@@ -2,7 +2,6 @@
 //! layer around every request.
 #![deny(missing_docs)]
 
-pub mod access_log;
 pub mod access_token;
 pub mod answers;
 pub mod auth;
@@ -20,7 +19,6 @@ pub mod trace;
 #[cfg(test)]
 mod testing;
 
-pub use access_log::{AccessLog, Looking};
 pub use access_token::{AccessClaims, AccessTokens};
 pub use answers::{UserBody, uncached};
 pub use auth::{AdminCaller, Authenticator, UserCaller};

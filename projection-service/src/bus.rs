@@ -1,23 +1,25 @@
 //! Events from NATS JetStream: a durable pull consumer of the stream that the relay fills.
 //!
-//! The bus is a quicker and cheaper way to the newest events, never another truth. An event is taken from it only if
-//! it comes right behind the one before, by its sequence and its `prevposition`; the first of a run must be the
-//! journal's event of that position; what was announced already is dropped. Whatever does not come in time is read
-//! from the journal. How far a projector is stands with its rows, so the consumer's own position is a hint: losing
-//! it, or the whole stream, costs nothing but reading.
+//! The bus is a quicker and cheaper way to the newest events, never another truth. A message is believed only if it has
+//! the mark of this instance ([`event_store::MessageKey`]) for the place where it is. The messages of a run name each
+//! other, and its last must be the journal's event of that position: so all of them are. What was announced already is
+//! dropped; what is not believed is a gap, counted and told, and whatever does not come in time is read from the journal.
+//! How far a projector is stands with its rows, so the consumer's own position is a hint: losing it, or the whole stream,
+//! costs nothing but reading.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_nats::Client;
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, PullConsumer, pull};
 use async_nats::jetstream::stream::Stream;
 use async_nats::jetstream::{self, Message};
-use event_store::StoreError;
+use event_store::{Mark, MessageKey, StoreError};
 use futures::StreamExt;
 use schemas::{RecordedEvent, bus};
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use crate::feed::{MAX_BATCH, Source, WINDOW};
 
@@ -39,6 +41,81 @@ pub struct Bus {
     pub nats: Client,
     /// The name of the durable consumer. Each process needs one of its own, the same after a restart.
     pub consumer: String,
+    /// What tells the messages of this instance from others.
+    pub key: MessageKey,
+}
+
+/// What the bus brought since the process began.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BusStatus {
+    /// Messages with a mark that is not this instance's, or not for where they were, or of an event that the journal does
+    /// not have there.
+    pub forged: u64,
+    /// Messages without a mark: earlier versions published them, or somebody else.
+    pub unmarked: u64,
+    /// Messages of this instance that this version cannot read.
+    pub unreadable: u64,
+    /// The sequence of the last message that was not believed.
+    pub last_refused: Option<u64>,
+    /// Why nothing comes from the bus at present.
+    pub error: Option<String>,
+}
+
+/// Why a message is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    Unmarked,
+    WrongMark,
+    NotInJournal,
+    Unreadable,
+}
+
+impl Refusal {
+    /// As metrics name it.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Unmarked => "no_mark",
+            Self::WrongMark => "wrong_mark",
+            Self::NotInJournal => "not_in_journal",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
+/// Keeps count of what was not believed.
+#[derive(Debug, Default)]
+pub(crate) struct Doubts(Mutex<BusStatus>);
+
+impl Doubts {
+    pub(crate) fn status(&self) -> BusStatus {
+        self.0.lock().expect("no holder panics").clone()
+    }
+
+    fn refuse(&self, sequence: u64, refusal: Refusal) {
+        metrics::counter!("watchword_feed_refused_total", "reason" => refusal.as_str()).increment(1);
+        let mut status = self.0.lock().expect("no holder panics");
+        status.last_refused = Some(sequence);
+        let count = match refusal {
+            Refusal::WrongMark | Refusal::NotInJournal => &mut status.forged,
+            Refusal::Unmarked => &mut status.unmarked,
+            Refusal::Unreadable => &mut status.unreadable,
+        };
+        *count += 1;
+        // Whoever writes many of them must not fill the log.
+        if count.is_power_of_two() {
+            let (count, reason) = (*count, refusal.as_str());
+            tracing::warn!(
+                sequence,
+                reason,
+                count,
+                "a message of the stream is not believed; its event is read from the journal"
+            );
+        }
+    }
+
+    fn set_error(&self, error: Option<String>) {
+        self.0.lock().expect("no holder panics").error = error;
+    }
 }
 
 /// Why nothing comes from the bus for now.
@@ -48,8 +125,6 @@ enum BusError {
     JetStream(#[source] async_nats::Error),
     #[error("the journal cannot be read")]
     Journal(#[from] StoreError),
-    #[error("message {0} of the stream is not the journal's event of that position")]
-    Foreign(u64),
     #[error("the consumer ended")]
     Ended,
 }
@@ -111,9 +186,8 @@ async fn receive(bus: &Bus, source: &Source, brought: &watch::Sender<u64>, head:
         if *brought.borrow() > before {
             (retry, told) = (FIRST_RETRY, String::new());
         }
-        // Foreign events are a matter for somebody; the journal serves as well meanwhile.
-        let wait = if matches!(error, BusError::Foreign(_)) { LONGEST_RETRY } else { retry };
         let text = error.to_string();
+        source.doubts().set_error(Some(text.clone()));
         if text != told {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
@@ -122,7 +196,7 @@ async fn receive(bus: &Bus, source: &Source, brought: &watch::Sender<u64>, head:
             told = text;
         }
         metrics::counter!("watchword_feed_errors_total").increment(1);
-        tokio::time::sleep(wait).await;
+        tokio::time::sleep(retry).await;
         retry = (retry * 2).min(LONGEST_RETRY);
     }
 }
@@ -143,22 +217,20 @@ async fn session(
         .messages()
         .await
         .map_err(BusError::jetstream)?;
+    source.doubts().set_error(None);
     let mut messages = messages.ready_chunks(MAX_BATCH);
-    // Behind which event the next one belongs; None: it must be looked up.
-    let mut last = None;
     while let Some(chunk) = messages.next().await {
         let chunk = chunk.into_iter().collect::<Result<Vec<Message>, _>>().map_err(BusError::jetstream)?;
         let here = *brought.borrow();
-        for run in runs(&chunk, here) {
-            let first = &run[0];
-            if last != Some(first.position - 1) {
-                let recorded = source.repository().journal().read_positions(&[first.position]).await?;
-                if recorded.first().is_none_or(|event| event.id != first.id) {
-                    return Err(BusError::Foreign(first.position));
-                }
+        for run in runs(&chunk, here, &bus.key, source.doubts()) {
+            let Some(last) = run.last() else { continue };
+            let (end, id) = (last.position, last.id);
+            let recorded = source.repository().journal().read_positions(&[end]).await?;
+            if recorded.first().is_none_or(|event| event.id != id) {
+                // A journal that was restored from a backup leaves a stream behind that continues another history.
+                source.doubts().refuse(end, Refusal::NotInJournal);
+                continue;
             }
-            let end = first.position + run.len() as u64 - 1;
-            last = Some(end);
             // What was announced was or is being read from the journal.
             let announced = *head.borrow();
             if end > announced {
@@ -175,15 +247,25 @@ async fn session(
     Err(BusError::Ended)
 }
 
-/// The events of some messages in runs without gaps, leaving out those up to a position. What is no event of ours, or
-/// not where it belongs, is left out too: that is a gap like any other.
-fn runs(messages: &[Message], after: u64) -> Vec<Vec<RecordedEvent>> {
+/// The events of some messages in runs, in which each names the one before, leaving out those up to a position. What is
+/// not believed is left out, too: that is a gap like any other.
+fn runs(messages: &[Message], after: u64, key: &MessageKey, doubts: &Doubts) -> Vec<Vec<RecordedEvent>> {
     let mut runs: Vec<Vec<RecordedEvent>> = Vec::new();
-    let mut last = after;
+    let mut last = (after, Uuid::nil());
     for message in messages {
-        let Some(event) = event(message).filter(|event| event.position > last) else { continue };
-        let follows = event.position == last + 1;
-        last = event.position;
+        let Ok(sequence) = message.info().map(|info| info.stream_sequence) else { continue };
+        if sequence <= last.0 {
+            continue;
+        }
+        let (event, previous) = match believed(message, sequence, key) {
+            Ok(believed) => believed,
+            Err(refusal) => {
+                doubts.refuse(sequence, refusal);
+                continue;
+            }
+        };
+        let follows = (event.position - 1, previous) == last;
+        last = (event.position, event.id);
         match runs.last_mut().filter(|_| follows) {
             Some(run) => run.push(event),
             None => runs.push(vec![event]),
@@ -192,18 +274,20 @@ fn runs(messages: &[Message], after: u64) -> Vec<Vec<RecordedEvent>> {
     runs
 }
 
-/// The event of a message whose sequence, headers and body agree on where it belongs.
-fn event(message: &Message) -> Option<RecordedEvent> {
-    let sequence = message.info().ok()?.stream_sequence;
-    let headers = message.headers.as_ref()?;
-    let number = |name| headers.get(name).and_then(|value| value.as_str().parse::<u64>().ok());
-    let (position, previous) = (number(bus::POSITION)?, number(bus::PREVIOUS_POSITION)?);
-    let event = RecordedEvent::from_canonical_json(&message.payload)
-        .inspect_err(|error| tracing::debug!(%error, sequence, "a message is no event that can be read"))
-        .ok()?;
-    let agree =
-        event.position == sequence && position == sequence && previous.checked_add(1) == Some(sequence);
-    agree.then_some(event)
+/// The event of a message that this instance published at this place of the stream, and the id of the event before it.
+fn believed(message: &Message, sequence: u64, key: &MessageKey) -> Result<(RecordedEvent, Uuid), Refusal> {
+    let header = |name: &str| Some(message.headers.as_ref()?.get(name)?.as_str());
+    let (id, previous) = match key.read(sequence, &message.subject, header, &message.payload) {
+        Mark::Genuine { id, previous } => (id, previous),
+        Mark::Absent => return Err(Refusal::Unmarked),
+        Mark::Wrong => return Err(Refusal::WrongMark),
+    };
+    let event = RecordedEvent::from_canonical_json(&message.payload);
+    let event = event.inspect_err(|error| tracing::debug!(%error, sequence, "a message cannot be read"));
+    match event {
+        Ok(event) if event.position == sequence && event.id == id => Ok((event, previous)),
+        Ok(_) | Err(_) => Err(Refusal::Unreadable),
+    }
 }
 
 /// This process's consumer. One that is much behind is made anew: the journal is the quicker way to catch up.

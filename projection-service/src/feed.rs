@@ -16,7 +16,7 @@ use schemas::RecordedEvent;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
-use crate::bus::{self, Bus};
+use crate::bus::{self, Bus, BusStatus, Doubts};
 
 /// The most events that are read at once.
 pub const MAX_BATCH: usize = 1000;
@@ -37,7 +37,15 @@ pub(crate) struct Source {
     repository: Arc<Repository>,
     /// Decoded batches, oldest first. Reading happens under the lock on purpose: whoever wants the same events waits
     /// for them instead of reading them again.
-    window: Mutex<VecDeque<Arc<Vec<ProjectedEvent>>>>,
+    window: Mutex<VecDeque<Fetched>>,
+    doubts: Doubts,
+}
+
+/// Decoded events that came together.
+#[derive(Clone)]
+struct Fetched {
+    events: Arc<Vec<ProjectedEvent>>,
+    by_bus: bool,
 }
 
 /// Consecutive events.
@@ -45,6 +53,14 @@ pub struct Batch {
     events: Arc<Vec<ProjectedEvent>>,
     start: usize,
     end: usize,
+    by_bus: bool,
+}
+
+impl Batch {
+    /// Whether the bus brought all of them. Where there is one, others fill a gap of it.
+    pub(crate) fn is_by_bus(&self) -> bool {
+        self.by_bus
+    }
 }
 
 impl Deref for Batch {
@@ -59,11 +75,20 @@ impl Feed {
     /// A feed of the repository's journal, brought by the bus if there is one.
     pub fn start(repository: Arc<Repository>, bus: Option<Bus>) -> Self {
         let head = repository.journal().watch_head();
-        let source = Arc::new(Source { repository, window: Mutex::default() });
+        let source = Arc::new(Source { repository, window: Mutex::default(), doubts: Doubts::default() });
         let Some(bus) = bus else { return Self { source, head, following: None } };
         let (sender, head) = watch::channel(0);
         let following = Some(tokio::spawn(bus::follow(bus, source.clone(), sender)));
         Self { source, head, following }
+    }
+
+    pub(crate) fn has_bus(&self) -> bool {
+        self.following.is_some()
+    }
+
+    /// What the bus brought that was not believed; nothing if there is no bus.
+    pub fn bus_status(&self) -> Option<BusStatus> {
+        self.following.as_ref().map(|_| self.source.doubts.status())
     }
 
     /// How far there are events to get: changes when it is worth asking again.
@@ -80,9 +105,9 @@ impl Feed {
         let recorded = self.source.repository.journal().read_all(position, MAX_BATCH).await?;
         metrics::counter!("watchword_feed_events_total", "from" => "journal")
             .increment(recorded.len() as u64);
-        let events = self.source.decode(recorded).await;
-        keep(&mut window, events.clone());
-        Ok(cut(events, position, limit))
+        let fetched = Fetched { events: self.source.decode(recorded).await, by_bus: false };
+        keep(&mut window, fetched.clone());
+        Ok(cut(fetched, position, limit))
     }
 }
 
@@ -99,10 +124,14 @@ impl Source {
         &self.repository
     }
 
+    pub(crate) fn doubts(&self) -> &Doubts {
+        &self.doubts
+    }
+
     /// Takes consecutive events that the bus brought.
     pub(crate) async fn take(&self, recorded: Vec<RecordedEvent>) {
-        let events = self.decode(recorded).await;
-        keep(&mut *self.window.lock().await, events);
+        let fetched = Fetched { events: self.decode(recorded).await, by_bus: true };
+        keep(&mut *self.window.lock().await, fetched);
     }
 
     async fn decode(&self, recorded: Vec<RecordedEvent>) -> Arc<Vec<ProjectedEvent>> {
@@ -115,44 +144,49 @@ impl Source {
 }
 
 /// Keeps events for those who come later, and lets go of the oldest.
-fn keep(window: &mut VecDeque<Arc<Vec<ProjectedEvent>>>, events: Arc<Vec<ProjectedEvent>>) {
+fn keep(window: &mut VecDeque<Fetched>, fetched: Fetched) {
     // What could not be decoded may be decodable later, when the key store answers again: it is not kept.
-    if events.is_empty() || events.iter().any(|event| event.decoded.is_err()) {
+    if fetched.events.is_empty() || fetched.events.iter().any(|event| event.decoded.is_err()) {
         return;
     }
-    window.push_back(events);
-    while window.iter().map(|events| events.len()).sum::<usize>() > WINDOW {
+    window.push_back(fetched);
+    while window.iter().map(|fetched| fetched.events.len()).sum::<usize>() > WINDOW {
         window.pop_front();
     }
 }
 
-fn from_window(window: &VecDeque<Arc<Vec<ProjectedEvent>>>, position: u64, limit: usize) -> Option<Batch> {
-    let newest = window.iter().rposition(|events| holds(events, position + 1))?;
+fn from_window(window: &VecDeque<Fetched>, position: u64, limit: usize) -> Option<Batch> {
+    let newest = window.iter().rposition(|fetched| fetched.holds(position + 1))?;
     let batch = cut(window[newest].clone(), position, limit);
     let mut last = position + batch.len() as u64;
-    if batch.len() == limit || !window.iter().any(|events| holds(events, last + 1)) {
+    if batch.len() == limit || !window.iter().any(|fetched| fetched.holds(last + 1)) {
         return Some(batch);
     }
     // The bus brings few events at a time. Whoever is behind gets many of them at once: each batch is a transaction.
+    let mut by_bus = batch.by_bus;
     let mut events = batch.to_vec();
     while events.len() < limit
-        && let Some(next) = window.iter().rfind(|events| holds(events, last + 1))
+        && let Some(next) = window.iter().rfind(|fetched| fetched.holds(last + 1))
     {
         let more = cut(next.clone(), last, limit - events.len());
         last += more.len() as u64;
+        by_bus &= more.by_bus;
         events.extend_from_slice(&more);
     }
     let end = events.len();
-    Some(Batch { events: Arc::new(events), start: 0, end })
+    Some(Batch { events: Arc::new(events), start: 0, end, by_bus })
 }
 
-fn holds(events: &[ProjectedEvent], position: u64) -> bool {
-    let ends = events.first().zip(events.last());
-    ends.is_some_and(|(first, last)| (first.position()..=last.position()).contains(&position))
+impl Fetched {
+    fn holds(&self, position: u64) -> bool {
+        let ends = self.events.first().zip(self.events.last());
+        ends.is_some_and(|(first, last)| (first.position()..=last.position()).contains(&position))
+    }
 }
 
-fn cut(events: Arc<Vec<ProjectedEvent>>, position: u64, limit: usize) -> Batch {
+fn cut(fetched: Fetched, position: u64, limit: usize) -> Batch {
+    let Fetched { events, by_bus } = fetched;
     let start = events.partition_point(|event| event.position() <= position);
     let end = events.len().min(start + limit);
-    Batch { events, start, end }
+    Batch { events, start, end, by_bus }
 }

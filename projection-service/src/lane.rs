@@ -156,6 +156,7 @@ impl Lane {
                 }
                 // Somebody else wrote the tables, or made them anew: the tables know best where they are.
                 Err(StepError::Apply { source: ApplyError::Gap { .. }, .. }) if self.is_elsewhere().await => {
+                    adopted = false;
                     continue;
                 }
                 Err(error) => {
@@ -197,6 +198,10 @@ impl Lane {
         let batch = self.feed.after(after, size).await.map_err(StepError::Feed)?;
         if batch.is_empty() {
             return Ok(0);
+        }
+        if self.feed.has_bus() && !batch.is_by_bus() {
+            // What was applied before a gap of the bus must be how the journal goes on behind it.
+            self.models.check_journal(&*self.projector, &*self.journal).await?;
         }
         let (started, begun) = (Instant::now(), trace::begin());
         let applied = self.models.apply(&*self.projector, &batch, lease).await;

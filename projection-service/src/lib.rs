@@ -1,8 +1,5 @@
 //! The queries: projectors that follow the journal, and the routes that answer from what they wrote.
 //!
-//! Its routes change nothing. But what somebody who manages an app reads of other people is written down before it is answered
-//! ([`http_kit::access_log`]), in a process that serves queries alone, too.
-//!
 //! A query that must not be stale decides from aggregates ([`event_store::Repository`]) and takes from a read model
 //! only what to look at. All others wait, if the caller sends a `Consistency-Token`, until their read model is there.
 #![deny(missing_docs)]
@@ -25,13 +22,13 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::LogOrigin;
 use event_store::{Clock, Journal, Repository, StoreError};
-use http_kit::{AccessLog, AfterToken, Authenticator, Problem};
+use http_kit::{AfterToken, Authenticator, Problem};
 use read_models::{Projector, ReadModels};
 use tokio::sync::{Semaphore, watch};
 use utoipa_axum::router::OpenApiRouter;
 
+pub use bus::BusStatus;
 pub use read_models::ProjectorState;
 pub use runner::{ProjectionStatus, SharingSettings};
 
@@ -50,12 +47,8 @@ pub struct Parts {
     pub models: Arc<ReadModels>,
     /// Who is calling.
     pub authenticator: Arc<Authenticator>,
-    /// Writes down who reads other people's data.
-    pub access_log: Arc<AccessLog>,
     /// The time.
     pub clock: Arc<dyn Clock>,
-    /// Where the journal's events come from.
-    pub origin: LogOrigin,
     /// What brings the newest events. Without it they are read from the journal.
     pub bus: Option<Bus>,
     /// This node's part where several share the projectors.
@@ -69,10 +62,9 @@ pub struct ProjectionService {
     pub(crate) repository: Arc<Repository>,
     pub(crate) models: Arc<ReadModels>,
     pub(crate) authenticator: Arc<Authenticator>,
-    pub(crate) access_log: Arc<AccessLog>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) origin: LogOrigin,
     runner: Runner,
+    feed: Arc<Feed>,
     /// Places for live streams of events.
     pub(crate) streams: Arc<Semaphore>,
 }
@@ -89,21 +81,12 @@ impl ProjectionService {
         parts: Parts,
         projectors: Vec<Arc<dyn Projector>>,
     ) -> Result<Arc<Self>, StoreError> {
-        let Parts {
-            repository,
-            models,
-            authenticator,
-            access_log,
-            clock,
-            origin,
-            bus,
-            sharing,
-            event_streams,
-        } = parts;
+        let Parts { repository, models, authenticator, clock, bus, sharing, event_streams } = parts;
         let feed = Arc::new(Feed::start(repository.clone(), bus));
-        let runner = Runner::start(repository.clone(), feed, models.clone(), projectors, sharing).await?;
+        let runner =
+            Runner::start(repository.clone(), feed.clone(), models.clone(), projectors, sharing).await?;
         let streams = Arc::new(Semaphore::new(event_streams.get().min(Semaphore::MAX_PERMITS)));
-        Ok(Arc::new(Self { repository, models, authenticator, access_log, clock, origin, runner, streams }))
+        Ok(Arc::new(Self { repository, models, authenticator, clock, runner, feed, streams }))
     }
 
     /// All routes of the service, ready to be merged with those of others.
@@ -121,6 +104,11 @@ impl ProjectionService {
     /// Where each projector stands.
     pub fn status(&self) -> Vec<ProjectionStatus> {
         self.runner.status()
+    }
+
+    /// What the bus brought that was not believed; nothing if there is no bus.
+    pub fn bus_status(&self) -> Option<BusStatus> {
+        self.feed.bus_status()
     }
 
     /// Waits until a read model has the event at this position: 2 seconds at most, then 503 `projection_behind`.

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::bus::{
-    CLOUD_EVENT_JSON, CONTENT_TYPE, MESSAGE_ID, POSITION, PREVIOUS_POSITION, STREAM, TRACE_PARENT,
+    CLOUD_EVENT_JSON, CONTENT_TYPE, MARK, MESSAGE_ID, POSITION, PREVIOUS_ID, PREVIOUS_POSITION, STREAM,
+    TRACE_PARENT,
 };
 use crate::envelope::ActorKind;
 use crate::event_schemas;
@@ -29,8 +30,11 @@ pub fn document(version: &str) -> Value {
     let mut channels = Map::new();
     let mut operations = Map::new();
     let mut messages = Map::new();
-    let mut schemas =
-        Map::from_iter([("Envelope".to_owned(), envelope()), ("Headers".to_owned(), headers())]);
+    let mut schemas = Map::from_iter([
+        ("Envelope".to_owned(), envelope()),
+        ("Actor".to_owned(), actor()),
+        ("Headers".to_owned(), headers()),
+    ]);
     for (event, versions) in catalogue() {
         let Event { aggregate, name } = &event;
         let mut of_channel = Map::new();
@@ -161,7 +165,7 @@ fn message(event: &Event, name: &str, path: &str, summary: &Value) -> Value {
             reference("components/schemas/Envelope"),
             { "type": "object", "properties": {
                 "type": { "const": event.name },
-                "dataschema": { "pattern": format!("/schemas/{}$", path.replace('.', "\\.")) },
+                "dataschema": { "const": format!("/schemas/{path}") },
                 "data": reference(&format!("components/schemas/{name}")),
             } },
         ] },
@@ -207,7 +211,6 @@ fn point_to_components(value: &mut Value) {
 fn envelope() -> Value {
     let text = |description: &str| json!({ "type": "string", "description": description });
     let uuid = |description: &str| json!({ "type": "string", "format": "uuid", "description": description });
-    let kinds = [ActorKind::User, ActorKind::ApiKey, ActorKind::System, ActorKind::Anonymous];
     let count = |description: &str, least: u8| json!({ "type": "integer", "minimum": least, "description": description });
     json!({
         "description": "A CloudEvent 1.0 in structured mode, as canonical JSON (RFC 8785).",
@@ -219,23 +222,13 @@ fn envelope() -> Value {
             "type": text("The event's name."),
             "time": { "type": "string", "format": "date-time", "description": "When it was appended, in UTC." },
             "subject": text("The stream it is in: `<aggregate>-<id>`."),
-            "dataschema": {
-                "type": "string",
-                "format": "uri",
-                "description": "The schema of `data`: `<origin>/schemas/events/<aggregate>/<type>.v<version>.json`. The origin \
-                    is fixed by the journal's first event, `JournalCreated`, and never changes.",
-            },
+            "dataschema": text("The schema of `data`, as a path on this service. It ends in the version of its shape."),
             "datacontenttype": { "const": "application/json", "description": "The type of `data`." },
             "position": count("Its place among all events of the instance.", 1),
             "prevposition": count("The position before it; 0 before the first.", 0),
             "streamversion": count("Its place in its stream: 1, 2, 3 … without gaps.", 1),
             "appid": text("The app it belongs to."),
-            "actorkind": {
-                "type": "string",
-                "enum": kinds.map(ActorKind::as_str),
-                "description": "What kind of caller made it happen.",
-            },
-            "actorid": text("Which one: the id of the user or of the API key; absent for the others."),
+            "actor": reference("components/schemas/Actor"),
             "correlationid": uuid("The same for everything that follows from one request."),
             "causationid": uuid("The event it answers, if any."),
             "traceparent": text("The W3C trace context of the request, if it had one."),
@@ -248,8 +241,21 @@ fn envelope() -> Value {
         },
         "required": [
             "specversion", "id", "source", "type", "time", "subject", "dataschema", "datacontenttype", "position",
-            "prevposition", "streamversion", "appid", "actorkind", "correlationid", "data",
+            "prevposition", "streamversion", "appid", "actor", "correlationid", "data",
         ],
+    })
+}
+
+fn actor() -> Value {
+    let kinds = [ActorKind::User, ActorKind::ApiKey, ActorKind::System, ActorKind::Anonymous];
+    json!({
+        "description": "Who made it happen.",
+        "type": "object",
+        "properties": {
+            "kind": { "type": "string", "enum": kinds.map(ActorKind::as_str) },
+            "id": { "type": "string", "description": "The id of the user or of the API key; absent for the others." },
+        },
+        "required": ["kind"],
     })
 }
 
@@ -262,6 +268,17 @@ fn headers() -> Value {
             MESSAGE_ID: { "type": "string", "format": "uuid", "description": "The event's id." },
             POSITION: position("The member `position`, to be read without parsing the body."),
             PREVIOUS_POSITION: position("The member `prevposition`."),
+            PREVIOUS_ID: {
+                "type": "string",
+                "format": "uuid",
+                "description": "The id of the event before it; nil before the first. Absent in messages of earlier versions.",
+            },
+            MARK: {
+                "type": "string",
+                "pattern": "^[A-Za-z0-9_-]{43}$",
+                "description": "A MAC over the message and its position, by which Watchword's own nodes know what they \
+                    published. Only they can check it. Absent in messages of earlier versions.",
+            },
             TRACE_PARENT: { "type": "string", "description": "The W3C trace context of the request, if it had one." },
             CONTENT_TYPE: { "const": CLOUD_EVENT_JSON },
         },

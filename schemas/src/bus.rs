@@ -13,6 +13,11 @@ pub const MESSAGE_ID: &str = "Nats-Msg-Id";
 pub const POSITION: &str = "ce-position";
 /// The header with the position of the event before it.
 pub const PREVIOUS_POSITION: &str = "ce-prevposition";
+/// The header with the id of the event before it; nil before the first.
+pub const PREVIOUS_ID: &str = "ww-previd";
+/// The header with the mark by which nodes of the instance know that it published the message at this position: an HMAC
+/// over position, both ids, subject and body, which nobody else can make or check.
+pub const MARK: &str = "ww-mac";
 /// The header with the W3C trace context of the request that made the event, if it had one.
 pub const TRACE_PARENT: &str = "traceparent";
 /// The header with the media type of the body.

@@ -10,6 +10,7 @@
 //! | NATS absent at start | `nats_absent` |
 //! | NATS killed and stopped under load, started again | `nats_killed` |
 //! | the stream's newest file cut | `nats_data_cut`; `command-service/tests/relay.rs` |
+//! | messages forged on the bus | `forged`; `watchword/tests/bus.rs`; `command-service/tests/relay.rs` |
 //! | the stream deleted | `stream_deleted` |
 //! | duplicates beyond the dedupe window | the window of every test here is a second; `command-service/tests/relay.rs` |
 //! | PostgreSQL stopped, crashed, its sessions ended | `postgres`; `event-store/tests/postgres/faults.rs` |
@@ -41,6 +42,7 @@ use tests::Server;
 mod clock;
 mod disk_full;
 mod flipped_byte;
+mod forged;
 mod kill_9;
 mod mail;
 mod nats_absent;
@@ -77,7 +79,7 @@ async fn server_of(nats: &Nats, settings: &[(&str, &str)]) -> Server {
 
 /// What readiness says of the relay.
 async fn relay(server: &Server) -> Value {
-    server.get("/readyz").await.expect(200).json()["checks"]["relay"].clone()
+    server.readiness().await.expect(200).json()["checks"]["relay"].clone()
 }
 
 /// Waits until something holds.

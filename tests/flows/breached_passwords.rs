@@ -49,6 +49,6 @@ async fn a_list_that_is_silent_keeps_nobody_out() {
     let app = server.default_app();
     let body = json!({"email": email("ada"), "password": BREACHED});
     app.post("auth/register").json(&body).await.expect(201);
-    let metrics = server.get("/metrics").await.expect(200).text;
+    let metrics = server.metrics().await;
     assert!(metrics.contains("watchword_breach_checks_failed_total 1"), "{metrics}");
 }

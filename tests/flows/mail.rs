@@ -297,7 +297,7 @@ async fn what_was_given_up_is_seen_and_tried_again() {
         told.iter().any(|(verdict, what)| verdict == "warning" && what.starts_with("2 given up")),
         "{told:?}"
     );
-    let metrics = server.get("/metrics").await.expect(200).text;
+    let metrics = server.metrics().await;
     assert!(metrics.contains("watchword_mail_failed 2\n"), "{metrics}");
 
     let retry = |app: &App<'_>, failed: &Value, key: &str| {

@@ -40,7 +40,7 @@ async fn more_requests_than_there_is_room_for_are_put_off() {
     assert_eq!(refused.header("retry-after"), Some("1"));
     // Probes need no place: a busy process is not to be restarted.
     for probe in ["/healthz", "/readyz", "/metrics"] {
-        server.get(probe).await.expect(200);
+        server.get(probe).bearer(&server.platform_key()).await.expect(200);
     }
     drop(held);
     for _ in 0..200 {

@@ -9,7 +9,7 @@ async fn health_metrics_docs_and_problem_pages_are_there() {
     let app = server.create_app(json!({})).await;
     app.register(&email("ada")).await;
     app.get("auth/me").await.problem(401, "unauthenticated");
-    let metrics = server.get("/metrics").await.expect(200).text;
+    let metrics = server.metrics().await;
     assert!(metrics.contains("# TYPE"), "{metrics}");
     let docs = server.get("/docs/").await.expect(200);
     assert!(docs.text.contains("swagger"));

@@ -103,7 +103,7 @@ async fn nobody_waits_for_a_collector_that_is_away() {
     server.default_app().me(&tokens.access).await.expect(200);
     let mut failed = String::new();
     for _ in 0..1000 {
-        let metrics = server.get("/metrics").await.expect(200).text;
+        let metrics = server.metrics().await;
         if let Some(line) =
             metrics.lines().find(|it| it.starts_with("watchword_trace_spans_total{outcome=\"failed\"}"))
         {

@@ -114,7 +114,7 @@ async fn after_all_flows(settings: &[(&str, &str)], beside: &Path) -> Vec<(PathB
         for event in &events {
             assert_eq!(secrets.found_in(event.to_string().as_bytes()), None, "in {event}");
         }
-        let metrics = server.get("/metrics").await.expect(200).text;
+        let metrics = server.metrics().await;
         assert_eq!(secrets.found_in(metrics.as_bytes()), None, "in the metrics");
         if settings.iter().any(|(name, _)| *name == "WATCHWORD_NATS_URL") {
             until_relayed(beside, events.last().expect("there are events")).await;

@@ -85,15 +85,15 @@ pub async fn check_running(server: &Server, bus: Option<&Bus>, history: &History
         bus.consumer_saw(&events).await;
     }
     for node in [server, server.projections()] {
-        nothing_lags(node, bus.is_some()).await;
+        nothing_lags(node, &server.platform_key(), bus.is_some()).await;
     }
 }
 
 /// t: waits until the process is ready and says that nothing of it is behind, its relay neither if there is a bus.
-async fn nothing_lags(server: &Server, has_bus: bool) {
+async fn nothing_lags(server: &Server, key: &str, has_bus: bool) {
     let deadline = Instant::now() + HEALING;
     loop {
-        let answer = server.get("/readyz").await;
+        let answer = server.get("/readyz").bearer(key).await;
         let told = answer.json();
         let projectors = told["checks"]["projectors"].as_array().map_or(&[][..], Vec::as_slice);
         let relay = told["checks"].get("relay").filter(|_| has_bus);

@@ -322,6 +322,16 @@ impl Server {
         fs::read_to_string(&path).expect("the first start writes admin.key").trim().to_owned()
     }
 
+    /// What readiness tells the platform.
+    pub fn readiness(&self) -> Call {
+        self.get("/readyz").bearer(&self.platform_key())
+    }
+
+    /// The metrics.
+    pub async fn metrics(&self) -> String {
+        self.get("/metrics").bearer(&self.platform_key()).await.expect(200).text
+    }
+
     /// A GET.
     pub fn get(&self, path: impl AsRef<str>) -> Call {
         self.call(reqwest::Method::GET, path)
@@ -434,7 +444,7 @@ fn tail(text: &str, lines: usize) -> String {
 
 /// A port that nothing listens on, below the range that the kernel gives to outgoing connections, which tests make many
 /// of.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = 10_000 + u16::try_from(std::process::id() % 200).expect("less than 200") * 100;
     (0..20_000)

@@ -73,6 +73,10 @@ pub enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Compare the stream on NATS with the journal, or make it anew
+    ///
+    /// Without --rebuild nothing is changed; exit code 1 if the stream's end is not the journal's.
+    Relay(RelayCommand),
     /// Replace the master key by a new one
     ///
     /// Everything the instance has stays as it is, as the master key only wraps the key that all else comes from. Of
@@ -114,6 +118,18 @@ pub enum ServeRole {
     Commands,
     /// Only the read models and their routes
     Projections,
+}
+
+#[derive(Debug, Args)]
+pub struct RelayCommand {
+    /// Delete the stream, whatever is in it, and fill it from the journal
+    ///
+    /// Its consumers go with it: they must be made again, behind the position they have handled. Servers may run
+    /// meanwhile; one that holds an SQLite journal fills the stream itself.
+    #[arg(long)]
+    pub rebuild: bool,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 #[derive(Debug, Args)]
@@ -267,10 +283,10 @@ fn role(text: &str) -> Result<Role, domain::role::InvalidRole> {
 }
 
 fn permission(text: &str) -> Result<Permission, String> {
-    Permission::OF_AN_APP
-        .into_iter()
+    let all = || Permission::OF_AN_APP.into_iter().chain([Permission::MetricsRead]);
+    all()
         .find(|permission| permission_name(*permission) == text)
-        .ok_or_else(|| format!("give one of {}", Permission::OF_AN_APP.map(permission_name).join(", ")))
+        .ok_or_else(|| format!("give one of {}", all().map(permission_name).collect::<Vec<_>>().join(", ")))
 }
 
 /// A permission as the API spells it.

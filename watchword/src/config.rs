@@ -17,9 +17,8 @@ use std::time::Duration;
 use command_service::mailer::{DeliveryPolicy, InvalidMailUrl, MailUrl};
 use command_service::relay::RelaySettings;
 use command_service::sender_domains::{InvalidSenderDomain, SenderDomains, Senders};
-use domain::journal::InvalidOrigin;
+use domain::Email;
 use domain::lockout::LockoutPolicy;
-use domain::{Email, LogOrigin};
 use event_store::location::Location;
 use http_kit::limits::RateSettings;
 use ipnet::IpNet;
@@ -59,10 +58,10 @@ pub struct Config {
     /// The file it was read from, if there was one.
     pub file: Option<PathBuf>,
     pub listen: SocketAddr,
+    /// For metrics and readiness without a key; none unless it is given.
+    pub internal_listen: Option<SocketAddr>,
     /// None: made from the address listened on.
     pub public_url: Option<Url>,
-    /// None: the public URL at the first start.
-    pub log_origin: Option<LogOrigin>,
     pub data_dir: PathBuf,
     /// In PostgreSQL; None: in the files named here.
     pub databases: Option<Databases>,
@@ -167,9 +166,9 @@ impl Config {
             listen: values
                 .take("listen", parsed("an address and a port such as 127.0.0.1:8080"))?
                 .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
+            internal_listen: values
+                .take("internal_listen", parsed("an address and a port such as 127.0.0.1:9090"))?,
             public_url: values.take("public_url", public_url)?,
-            log_origin: values
-                .take("log_origin", |text| LogOrigin::parse(text).map_err(|error| error.to_string()))?,
             read_models: match (values.take("read_models_url", location)?, &databases) {
                 (Some(location), _) => location,
                 (None, Some(databases)) => Location::Postgres(databases.read_models()),
@@ -270,16 +269,6 @@ impl Config {
     }
 }
 
-impl Config {
-    /// What a journal that has no origin yet gets as its own. One that has keeps it, whatever this is.
-    pub fn log_origin(&self, listening: SocketAddr) -> Result<LogOrigin, InvalidOrigin> {
-        match &self.log_origin {
-            Some(origin) => Ok(origin.clone()),
-            None => LogOrigin::parse(self.public_url(listening).as_str()),
-        }
-    }
-}
-
 /// The section `nats` is checked even where no server is given.
 fn nats(values: &mut Values) -> Result<Option<Nats>, ConfigError> {
     let url = values.take("nats_url", |text| {
@@ -306,6 +295,7 @@ fn nats(values: &mut Values) -> Result<Option<Nats>, ConfigError> {
         duplicate_window: seconds(values, "nats.duplicate_window", default.duplicate_window)?,
         batch: values.take("nats.batch", batch)?.unwrap_or(default.batch),
         check_interval: seconds(values, "nats.check_interval", default.check_interval)?,
+        rebuild_interval: number(values, "nats.rebuild_interval")?.map(Duration::from_secs),
     };
     Ok(url.flatten().map(|url| Nats { url, credentials, relay }))
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use event_store::sqlite::file::integrity_faults;
 use event_store::{
-    Clock, Journal, JournalLock, KeyStore, MasterKey, OpenError, Repository, Sealer, SqliteJournal,
-    SystemClock,
+    Clock, Journal, JournalLock, KeyStore, MasterKey, MessageKey, OpenError, Repository, Sealer,
+    SqliteJournal, SystemClock,
 };
 use read_models::{Checkpoint, JournalError, ReadModels};
 use serde_json::{Value, json};
@@ -195,7 +195,7 @@ async fn stores(findings: &mut Findings, config: &Config, master_key: MasterKey)
         Ok(lock) => lock,
         Err(OpenError::InUse(_)) => {
             findings.fine("journal", format!("{} is in use by a running server", config.journal.display()));
-            running(findings, config.listen).await;
+            running(findings, config).await;
             return;
         }
         Err(error) => {
@@ -247,6 +247,10 @@ async fn stores(findings: &mut Findings, config: &Config, master_key: MasterKey)
         Ok(key_store) => {
             findings.fine("key store", format!("{}: opens with the master key", config.key_store.display()));
             pages(findings, "key store", &config.key_store, RESTORE).await;
+            if let Some(nats) = &config.nats {
+                let key = MessageKey::new(key_store.instance_key());
+                cluster::stream(findings, nats, Arc::clone(&journal), key).await;
+            }
             events(findings, journal, Arc::new(key_store), head).await;
         }
         Err(error) => findings.fault("key store", error.to_string()),
@@ -262,7 +266,7 @@ async fn in_databases(
 ) {
     match std::net::TcpListener::bind(config.listen) {
         Ok(_) => findings.fine("listen", format!("{} is free", config.listen)),
-        Err(_) => running(findings, config.listen).await,
+        Err(_) => running(findings, config).await,
     }
     cluster::servers(findings, config, databases).await;
     let found = match databases.look().await {
@@ -308,7 +312,8 @@ async fn in_databases(
             cluster::rights(findings, databases).await;
             read_models(findings, config, &*journal).await;
             if let Some(nats) = &config.nats {
-                cluster::stream(findings, nats, journal.clone()).await;
+                let key = MessageKey::new(key_store.instance_key());
+                cluster::stream(findings, nats, journal.clone(), key).await;
             }
             mail::failures(findings, &*journal).await;
             mail::senders(findings, config, &*journal).await;

@@ -1,13 +1,11 @@
 //! `openapi`, `asyncapi` and `schemas`: the generated documents.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use schemas::event_schemas::Document;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use utoipa::openapi::{InfoBuilder, LicenseBuilder, OpenApi};
 
 use crate::config::Config;
@@ -15,7 +13,7 @@ use crate::instance::Instance;
 
 /// Prints the API's document. It is what the routes say, so an instance in a temporary folder is asked for it.
 pub async fn openapi() -> anyhow::Result<ExitCode> {
-    writeln!(std::io::stdout(), "{}", openapi_document().await?)?;
+    writeln!(std::io::stdout(), "{}", Box::pin(openapi_document()).await?)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -59,8 +57,7 @@ pub fn complete(mut api: OpenApi) -> OpenApi {
 pub fn schemas(folder: Option<&Path>) -> anyhow::Result<ExitCode> {
     let all = schemas::event_schemas::all();
     let Some(folder) = folder else {
-        let all: BTreeMap<&String, Document<'_>> =
-            all.iter().map(|(path, schema)| (path, Document::new(schema, None))).collect();
+        let all: Map<String, Value> = all.into_iter().collect();
         writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&all)?)?;
         return Ok(ExitCode::SUCCESS);
     };
@@ -69,7 +66,7 @@ pub fn schemas(folder: Option<&Path>) -> anyhow::Result<ExitCode> {
         let parent = path.parent().unwrap_or(folder);
         std::fs::create_dir_all(parent)
             .with_context(|| format!("cannot create the folder {}", parent.display()))?;
-        std::fs::write(&path, format!("{}\n", serde_json::to_string_pretty(&Document::new(schema, None))?))
+        std::fs::write(&path, format!("{}\n", serde_json::to_string_pretty(schema)?))
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     writeln!(std::io::stderr(), "wrote {} schemas to {}", all.len(), folder.display())?;
@@ -83,7 +80,7 @@ mod tests {
     /// `UPDATE=1` writes it.
     #[tokio::test]
     async fn the_committed_openapi_document_is_the_generated_one() {
-        let generated = super::openapi_document().await.expect("a document") + "\n";
+        let generated = Box::pin(super::openapi_document()).await.expect("a document") + "\n";
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas/openapi.json");
         if std::env::var_os("UPDATE").is_some_and(|value| value == "1") {
             std::fs::write(&file, generated).expect("writable");

@@ -21,14 +21,14 @@ use domain::app::App;
 use domain::user::User;
 use domain::{AppId, Email, Permission, UserId};
 use event_store::{
-    Clock, Journal, JournalLock, KeyStore, LookupKey, MasterKey, Repository, Sealer, SqliteJournal,
-    StoreError, SystemClock,
+    Clock, Journal, JournalLock, KeyStore, LookupKey, MasterKey, MessageKey, Repository, Sealer,
+    SqliteJournal, StoreError, SystemClock,
 };
 use http_kit::request::Edge;
 use http_kit::token::{ApiKeyToken, DerivedTokens};
-use http_kit::{AccessLog, AccessTokens, Authenticator, RateClass, RateLimits};
+use http_kit::{AccessTokens, Authenticator, RateClass, RateLimits};
 use projection_service::bus::Bus;
-use projection_service::{ProjectionService, ProjectionStatus, SharingSettings};
+use projection_service::{BusStatus, ProjectionService, ProjectionStatus, SharingSettings};
 use read_models::ReadModels;
 use schemas::ActorKind;
 use secrecy::SecretString;
@@ -122,9 +122,18 @@ impl Stores {
         &*self.journal
     }
 
-    /// Aggregates, loaded from the journal.
-    pub fn repository(&self, capacity: usize) -> Repository {
-        Repository::new(Arc::clone(&self.journal), Arc::clone(&self.sealer), capacity)
+    pub fn shared_journal(&self) -> &Arc<dyn Journal> {
+        &self.journal
+    }
+
+    /// What marks the messages of this instance on the bus.
+    pub fn message_key(&self) -> MessageKey {
+        MessageKey::new(self.key_store.instance_key())
+    }
+
+    /// The way that events come to a node of projections at this address.
+    fn bus(&self, nats: &async_nats::Client, address: SocketAddr) -> Bus {
+        Bus { nats: nats.clone(), consumer: bus::consumer_name(address), key: self.message_key() }
     }
 
     /// Tidies up: only the stores themselves stay in the folder, nothing beside them. What is acknowledged is durable
@@ -187,8 +196,7 @@ pub struct Instance {
     projections: Option<Arc<ProjectionService>>,
     relay: Option<Arc<Relay>>,
     mailer: Option<Arc<Mailer>>,
-    router: Router,
-    api: OpenApi,
+    routers: Routers,
 }
 
 impl Instance {
@@ -228,8 +236,6 @@ impl Instance {
         let base_url = public_url.as_str().trim_end_matches('/');
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let journal = Arc::clone(&stores.journal);
-        // Before anything else is written: it is the first event of a journal.
-        let origin = event_store::origin::establish(&*journal, &*clock, &config.log_origin(address)?).await?;
         let repository = Arc::new(Repository::new(
             Arc::clone(&journal),
             Arc::clone(&stores.sealer),
@@ -279,15 +285,13 @@ impl Instance {
         let mut projections = None;
         if let Some(models) = &stores.read_models {
             // In one process the journal itself is the nearest feed.
-            let bus = nats.clone().filter(|_| role == Role::Projections);
+            let nats = nats.as_ref().filter(|_| role == Role::Projections);
             let service = ProjectionService::start(projection_service::Parts {
                 repository: Arc::clone(&repository),
                 models: Arc::clone(models),
-                authenticator,
-                access_log: Arc::new(AccessLog::new(Arc::clone(&repository), Arc::clone(&clock))),
+                authenticator: Arc::clone(&authenticator),
                 clock: Arc::clone(&clock),
-                origin: origin.clone(),
-                bus: bus.map(|(nats, _)| Bus { nats, consumer: bus::consumer_name(address) }),
+                bus: nats.map(|(nats, _)| stores.bus(nats, address)),
                 sharing: SharingSettings { node, lease: config.projections_lease },
                 event_streams: config.event_streams,
             })
@@ -296,9 +300,16 @@ impl Instance {
             projections = Some(service);
         }
         let relay = nats.filter(|_| role != Role::Projections).map(|(nats, settings)| {
-            Arc::new(Relay::start(nats, Arc::clone(&journal), origin.clone(), settings))
+            Arc::new(Relay::start(nats, Arc::clone(&journal), stores.message_key(), settings))
         });
-        let health = Arc::new(Health {
+        let edge = Edge::new(
+            Arc::clone(&repository),
+            Arc::clone(&clock),
+            stores.key_store.instance_key(),
+            config.trusted_proxies.clone(),
+        );
+        let health = Health {
+            authenticator,
             journal,
             repository: Arc::clone(&repository),
             access_tokens,
@@ -309,19 +320,11 @@ impl Instance {
             projections: projections.clone(),
             relay: relay.clone(),
             mailer: mailer.clone(),
-        });
+        };
         // Routes of credentials have a narrower limit of their own inside this one; probes at the root have none.
         let services = services.layer(limits.layer(RateClass::General));
-        let (router, api) = root::router(Arc::clone(&health), services, origin);
-        let edge = Edge::new(
-            Arc::clone(&repository),
-            Arc::clone(&clock),
-            stores.key_store.instance_key(),
-            config.trusted_proxies.clone(),
-        )
-        .limited_to(config.requests_in_flight);
-        let router = http_kit::around(router, Arc::new(edge));
-        Ok(Self { address, stores, repository, clock, tokens, projections, relay, mailer, router, api })
+        let routers = Routers::new(health, services, edge.limited_to(config.requests_in_flight));
+        Ok(Self { address, stores, repository, clock, tokens, projections, relay, mailer, routers })
     }
 
     /// Where it is reached.
@@ -331,12 +334,17 @@ impl Instance {
 
     /// All routes, with the layer around requests.
     pub fn router(&self) -> Router {
-        self.router.clone()
+        self.routers.public.clone()
+    }
+
+    /// The routes of the internal address, with the same layer.
+    pub fn internal_router(&self) -> Router {
+        self.routers.internal.clone()
     }
 
     /// The API's document of all routes.
     pub fn api(&self) -> &OpenApi {
-        &self.api
+        &self.routers.api
     }
 
     /// The position of the newest event.
@@ -414,6 +422,22 @@ impl Instance {
             projections.shutdown().await;
         }
         self.stores.close().await;
+    }
+}
+
+/// The routes of both addresses, with the layer around requests.
+struct Routers {
+    public: Router,
+    internal: Router,
+    api: OpenApi,
+}
+
+impl Routers {
+    fn new(health: Health, services: OpenApiRouter, edge: Edge) -> Self {
+        let (health, edge) = (Arc::new(health), Arc::new(edge));
+        let (public, api) = root::router(Arc::clone(&health), services);
+        let public = http_kit::around(public, Arc::clone(&edge));
+        Self { public, internal: http_kit::around(root::internal(health), edge), api }
     }
 }
 
@@ -522,6 +546,7 @@ impl LocateUser for LocateByModel {
 
 /// What readiness rests on, and what metrics tell of.
 pub struct Health {
+    pub authenticator: Arc<Authenticator>,
     journal: Arc<dyn Journal>,
     repository: Arc<Repository>,
     access_tokens: Arc<AccessTokens>,
@@ -535,7 +560,7 @@ pub struct Health {
 }
 
 impl Health {
-    /// Whether the service can do its work, and each check. Anybody may ask, so it names no cause: the log does.
+    /// Whether the service can do its work, and each check with how far it has come.
     pub async fn check(&self) -> (bool, Value) {
         let read_models = async {
             match &self.read_models {
@@ -566,6 +591,9 @@ impl Health {
             let projectors: Vec<Value> = projections.status().iter().map(projector).collect();
             ready &= projectors.iter().all(|projector| projector["ok"] == true);
             checks["projectors"] = projectors.into();
+        }
+        if let Some(bus) = self.projections.as_ref().and_then(|projections| projections.bus_status()) {
+            checks["bus"] = bus_check(&bus);
         }
         // Events that are not published yet keep nobody from logging in: it is told, and the service stays ready.
         if let Some(relay) = &self.relay {
@@ -623,12 +651,31 @@ fn projector(status: &ProjectionStatus) -> Value {
     check
 }
 
+/// What is not believed is read from the journal: it keeps nobody from anything, but somebody should know.
+fn bus_check(status: &BusStatus) -> Value {
+    let BusStatus { forged, unmarked, unreadable, last_refused, error } = status;
+    let mut check = json!({
+        "ok": *forged == 0 && error.is_none(),
+        "state": if error.is_none() { "following" } else { "away" },
+        "forged": forged, "unmarked": unmarked, "unreadable": unreadable, "last_refused": last_refused,
+    });
+    if *forged > 0 {
+        check["detail"] =
+            "messages of the stream are not this instance's, and were not believed: find out who can write \
+            to it, see «When the stream is wrong» in deploy/README.md"
+                .into();
+    } else if error.is_some() {
+        check["detail"] = "events come from the journal, not from NATS; the log says why".into();
+    }
+    check
+}
+
 /// One that stands still keeps nobody from logging in.
 fn relay_check(status: &RelayStatus) -> Value {
     let RelayStatus { state, position, lag, error } = status;
     let mut check = json!({ "ok": error.is_none(), "state": state, "position": position, "lag": lag });
-    if error.is_some() {
-        check["detail"] = "events are not published for now; the log says why".into();
+    if let Some(error) = error {
+        check["detail"] = format!("events are not published for now: {error}").into();
     }
     check
 }

@@ -19,6 +19,7 @@ mod migrate;
 mod operator;
 mod problem_pages;
 mod progress;
+mod relay;
 mod root;
 mod rotate_master_key;
 mod serve;
@@ -80,6 +81,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::RotateMasterKey { new_key_file, output } => {
             runtime.block_on(rotate_master_key::run(&config, new_key_file.as_deref(), output.json))
         }
+        Command::Relay(relay) => runtime.block_on(relay::run(&config, &relay)),
         Command::EndSessions { all: _, output } => runtime.block_on(end_sessions::run(config, output.json)),
         Command::Openapi
         | Command::Asyncapi

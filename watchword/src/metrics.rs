@@ -128,6 +128,7 @@ static METRICS: &[Metric] = &[
     gauge("watchword_projection_nodes", "Nodes that share the projectors"),
     counter("watchword_feed_events_total", "Events that projectors were given, by where they came from").by("from", &["journal", "bus"]),
     counter("watchword_feed_errors_total", "Times that following the stream broke off"),
+    counter("watchword_feed_refused_total", "Messages of the stream that were not believed, by why: their events were read from the journal").by("reason", &["no_mark", "wrong_mark", "not_in_journal", "unreadable"]),
     // The relay.
     gauge("watchword_nats_connected", "1 while NATS is connected"),
     gauge("watchword_relay_position", "Position of the last event that is in the stream"),
@@ -138,6 +139,7 @@ static METRICS: &[Metric] = &[
     counter("watchword_relay_conflicts_total", "Batches that the stream refused, mostly as another relay was first"),
     counter("watchword_relay_errors_total", "Times that publishing broke off"),
     counter("watchword_relay_repairs_total", "Times that the stream had lost events and was filled again"),
+    counter("watchword_relay_rebuilds_total", "Times that this node made a stream anew by itself whose end was not of this instance"),
     // The mailer.
     gauge("watchword_mail_position", "Position of the last event whose mails were tried"),
     gauge("watchword_mail_lag", "Events that were not looked at yet"),

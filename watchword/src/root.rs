@@ -8,11 +8,10 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router, middleware};
-use domain::LogOrigin;
 use http_kit::Problem;
+use http_kit::cookies::Credentials;
 use http_kit::problem::ProblemBody;
-use schemas::event_schemas::Document;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -32,7 +31,7 @@ static OPENAPI: LazyLock<Value> = LazyLock::new(|| {
 });
 
 /// All routes of the instance, without the layer around requests.
-pub fn router(health: Arc<Health>, services: OpenApiRouter, origin: LogOrigin) -> (Router, OpenApi) {
+pub fn router(health: Arc<Health>, services: OpenApiRouter) -> (Router, OpenApi) {
     let described = OpenApiRouter::new()
         .routes(routes!(healthz))
         .routes(routes!(readyz))
@@ -55,13 +54,18 @@ pub fn router(health: Arc<Health>, services: OpenApiRouter, origin: LogOrigin) -
         .route("/problems/style.css", get(problem_pages::style))
         .route("/problems/{code}", get(problem_pages::one))
         .route("/asyncapi.json", get(asyncapi))
-        .merge(
-            Router::new()
-                .route("/schemas", get(schema_list))
-                .route("/schemas/{*path}", get(schema))
-                .with_state(Arc::new(origin)),
-        );
+        .route("/schemas", get(schema_list))
+        .route("/schemas/{*path}", get(schema));
     (router, api)
+}
+
+/// The routes of the internal address: whoever reaches it may see everything.
+pub fn internal(health: Arc<Health>) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(async |State(health): State<Arc<Health>>| readiness(&health, true).await))
+        .route("/metrics", get(async |State(health): State<Arc<Health>>| measured(&health)))
+        .with_state(health)
 }
 
 /// Whether the process answers.
@@ -72,22 +76,63 @@ async fn healthz() -> Json<Value> {
 }
 
 /// Whether the service can do its work: the journal, and what this process runs of projectors and relay.
-#[utoipa::path(get, path = "/readyz", tag = "root", operation_id = "readiness",
+///
+/// Anybody is told how each part is. How far each has come is told to the platform alone: whoever sees that the journal
+/// grows learns from it which requests did something.
+#[utoipa::path(get, path = "/readyz", tag = "root", operation_id = "readiness", security((), ("api_key" = [])),
     responses((status = 200, description = "It can", body = Object),
         (status = 503, description = "It cannot; `checks` says why", body = ProblemBody,
             content_type = "application/problem+json")))]
-async fn readyz(State(health): State<Arc<Health>>) -> Response {
+async fn readyz(State(health): State<Arc<Health>>, credentials: Credentials) -> Response {
+    // A probe whose key is not good any more learns how the service is, like anybody: that is what it is for.
+    let detailed = credentials.bearer().is_ok() && health.authenticator.platform(&credentials).await.is_ok();
+    readiness(&health, detailed).await
+}
+
+async fn readiness(health: &Health, detailed: bool) -> Response {
     let (ready, checks) = health.check().await;
+    let checks = if detailed { checks } else { without_details(checks) };
     if ready {
         return Json(json!({ "status": "ready", "checks": checks })).into_response();
     }
     Problem::new("not_ready").member("checks", checks).into_response()
 }
 
+/// How each part is, and no more.
+fn without_details(checks: Value) -> Value {
+    const WHERE: &str = "the log says why, and so does this route with a key of the platform";
+    let one = |check: &Value| {
+        let told = ["name", "ok", "state"].into_iter();
+        let mut told: Map<String, Value> =
+            told.filter_map(|member| Some((member.to_owned(), check.get(member)?.clone()))).collect();
+        if check.get("detail").is_some() {
+            told.insert("detail".to_owned(), WHERE.into());
+        }
+        Value::from(told)
+    };
+    let Value::Object(checks) = checks else { return Value::Null };
+    let checks = checks.into_iter().map(|(name, check)| match check {
+        Value::Array(parts) => (name, parts.iter().map(one).collect()),
+        check => (name, one(&check)),
+    });
+    Value::Object(checks.collect())
+}
+
 /// Metrics in the Prometheus text format.
-#[utoipa::path(get, path = "/metrics", tag = "root", operation_id = "metrics",
+///
+/// For a key of the platform, or one with `metrics:read`: what is counted tells who has an account. On the internal
+/// address no key is asked for.
+#[utoipa::path(get, path = "/metrics", tag = "root", operation_id = "metrics", security(("api_key" = [])),
     responses((status = 200, description = "The metrics", body = String, content_type = "text/plain")))]
-async fn metrics_page(State(health): State<Arc<Health>>) -> Response {
+async fn metrics_page(
+    State(health): State<Arc<Health>>,
+    credentials: Credentials,
+) -> Result<Response, Problem> {
+    health.authenticator.metrics(&credentials).await?;
+    Ok(measured(&health))
+}
+
+fn measured(health: &Health) -> Response {
     health.measure();
     let text = metrics::render();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
@@ -105,11 +150,11 @@ async fn schema_list() -> Json<Value> {
     Json(json!({ "items": SCHEMAS.keys().map(|path| format!("/schemas/{path}")).collect::<Vec<_>>() }))
 }
 
-/// Its `$id` is what events name as their `dataschema`, wherever it is asked for.
-async fn schema(State(origin): State<Arc<LogOrigin>>, Path(path): Path<String>) -> Response {
-    match SCHEMAS.get(&path).map(|schema| serde_json::to_string(&Document::new(schema, Some(&origin)))) {
-        Some(Ok(schema)) => ([(header::CONTENT_TYPE, "application/schema+json")], schema).into_response(),
-        Some(Err(error)) => Problem::internal(error).into_response(),
+async fn schema(Path(path): Path<String>) -> Response {
+    match SCHEMAS.get(&path) {
+        Some(schema) => {
+            ([(header::CONTENT_TYPE, "application/schema+json")], schema.to_string()).into_response()
+        }
         None => Problem::not_found().into_response(),
     }
 }

@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tower::ServiceExt;
 
 use crate::args::{Serve, ServeRole};
-use crate::config::Config;
+use crate::config::{Config, variable};
 use crate::instance::{Instance, Role, Stores};
 use crate::traces::Traces;
 
@@ -49,7 +49,16 @@ pub async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCo
         Role::Commands => Stores::open_truth(&config).await?,
         Role::All | Role::Projections => Stores::open(&config).await?,
     };
-    let (listener, address) = match listen(config.listen).await {
+    let listening = async {
+        let (listener, address) = listen(config.listen, "listen").await?;
+        let internal = match config.internal_listen {
+            // Which cannot be the same: the first listens there already.
+            Some(internal) => Some(listen(internal, "internal_listen").await?),
+            None => None,
+        };
+        anyhow::Ok((listener, address, internal))
+    };
+    let (listener, address, internal) = match listening.await {
         Ok(listening) => listening,
         Err(error) => {
             stores.close().await;
@@ -59,9 +68,13 @@ pub async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCo
     let instance = Instance::start(&config, stores, address, role).await?;
     // Caught from before anybody can know of the process: a signal right after the announcement drains, too.
     let stop_signal = stop_signal()?;
-    announce(&config, &instance)?;
+    announce(&config, &instance, internal.as_ref().map(|(_, address)| *address))?;
 
     let (stopping, stopped) = tokio::sync::watch::channel(false);
+    if let Some((listener, _)) = internal {
+        // Until the process ends: how it drains is what its probes ask.
+        tokio::spawn(serve(listener, instance.internal_router(), std::future::pending()));
+    }
     let timeout = config.shutdown_timeout;
     let end_streams = instance.stream_end();
     let server = serve(listener, instance.router(), async move {
@@ -90,11 +103,10 @@ pub async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
-async fn listen(address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
+async fn listen(address: SocketAddr, key: &str) -> anyhow::Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind(address).await.with_context(|| {
-        format!(
-            "cannot listen on {address}. Stop what listens there, or set listen (WATCHWORD_LISTEN) to another address"
-        )
+        let variable = variable(key);
+        format!("cannot listen on {address}. Stop what listens there, or set {key} ({variable}) to another address")
     })?;
     let address = listener.local_addr()?;
     Ok((listener, address))
@@ -141,7 +153,7 @@ async fn serve_with(
     connections.shutdown().await;
 }
 
-fn announce(config: &Config, instance: &Instance) -> anyhow::Result<()> {
+fn announce(config: &Config, instance: &Instance, internal: Option<SocketAddr>) -> anyhow::Result<()> {
     if !config.limits.enabled {
         tracing::warn!("rate limits are off: for load tests only");
     }
@@ -154,6 +166,9 @@ fn announce(config: &Config, instance: &Instance) -> anyhow::Result<()> {
         writeln!(out, "platform key: in {}", key.display())?;
     } else {
         writeln!(out, "platform key: not in {} any more; use the copy you keep", key.display())?;
+    }
+    if let Some(internal) = internal {
+        writeln!(out, "metrics and readiness: http://{internal}, without a key")?;
     }
     Ok(out.flush()?)
 }

@@ -7,28 +7,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::{self, consumer::Info};
+use async_nats::jetstream;
+use async_nats::jetstream::consumer::{AckPolicy, Info, pull};
 use async_nats::{Client, ConnectOptions, HeaderMap};
 use command_service::relay::{Relay, RelaySettings};
 use domain::user::{RegistrationMethod, UserEvent, UserRegistered};
-use domain::{AppId, Email, Event, LogOrigin, Personal, StreamId, UserId};
+use domain::{AppId, Email, Event, Personal, StreamId, UserId};
 use event_store::{
-    Append, Clock, KeyStore, Location, LookupKey, MasterKey, Repository, Sealer, SqliteJournal, SystemClock,
-    Write,
+    Append, Clock, InstanceKey, KeyStore, Location, LookupKey, Marked, MasterKey, MessageKey, Repository,
+    Sealer, SqliteJournal, SystemClock, Write,
 };
-use http_kit::{AccessLog, AccessTokens, Authenticator, DerivedTokens};
+use http_kit::{AccessTokens, Authenticator, DerivedTokens};
 use projection_service::bus::Bus;
 use projection_service::feed::Feed;
 use projection_service::{Parts, ProjectionService, SharingSettings};
 use read_models::ReadModels;
-use schemas::{Actor, Metadata, bus};
+use schemas::{Actor, Metadata, RecordedEvent, bus};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Connection};
 use test_services::Nats;
 
 const CONSUMER: &str = "projections-test";
-
-fn origin() -> LogOrigin {
-    LogOrigin::parse("https://login.example.com").expect("valid")
-}
 
 struct World {
     folder: tempfile::TempDir,
@@ -103,11 +102,11 @@ impl World {
     fn relay(&self) -> Relay {
         let settings =
             RelaySettings { check_interval: Duration::from_millis(500), ..RelaySettings::default() };
-        Relay::start(self.client.clone(), self.repository.journal().clone(), origin(), settings)
+        Relay::start(self.client.clone(), self.repository.journal().clone(), self.key(), settings)
     }
 
     fn bus(&self) -> Bus {
-        Bus { nats: self.client.clone(), consumer: CONSUMER.to_owned() }
+        Bus { nats: self.client.clone(), consumer: CONSUMER.to_owned(), key: self.key() }
     }
 
     async fn head(&self) -> u64 {
@@ -130,19 +129,8 @@ impl World {
         ));
         let sharing = SharingSettings { node: "only".to_owned(), lease: SharingSettings::LEASE };
         let repository = self.repository.clone();
-        let access_log = Arc::new(AccessLog::new(repository.clone(), clock.clone()));
         let event_streams = NonZeroUsize::MIN;
-        let parts = Parts {
-            repository,
-            models,
-            authenticator,
-            access_log,
-            clock,
-            origin: origin(),
-            bus,
-            sharing,
-            event_streams,
-        };
+        let parts = Parts { repository, models, authenticator, clock, bus, sharing, event_streams };
         ProjectionService::start(parts).await.expect("starts")
     }
 
@@ -279,35 +267,255 @@ async fn inv_m_a_feed_brings_every_event_once_and_in_order() {
     world.until_brought(1501).await;
 }
 
+/// A message for a position, as somebody who can read and write the stream may make it.
+struct Forgery {
+    event: RecordedEvent,
+    /// The event before it, as the message says.
+    previous: uuid::Uuid,
+    mark: Option<String>,
+    /// The bytes that are published, if they are not the event's.
+    body: Option<String>,
+}
+
+impl World {
+    fn key(&self) -> MessageKey {
+        MessageKey::new(self.sealer.keys().instance_key())
+    }
+
+    async fn event(&self, position: u64) -> RecordedEvent {
+        self.repository.journal().read_positions(&[position]).await.expect("reads").remove(0)
+    }
+
+    async fn publish(&self, forgery: &Forgery) -> u64 {
+        let Forgery { event, previous, mark, body } = forgery;
+        let mut headers = HeaderMap::new();
+        headers.insert(bus::MESSAGE_ID, event.id.to_string());
+        headers.insert(bus::POSITION, event.position.to_string());
+        headers.insert(bus::PREVIOUS_POSITION, (event.position - 1).to_string());
+        headers.insert(bus::PREVIOUS_ID, previous.to_string());
+        if let Some(mark) = mark {
+            headers.insert(bus::MARK, mark.as_str());
+        }
+        let sent = jetstream::new(self.client.clone())
+            .publish_with_headers(
+                event.subject(),
+                headers,
+                body.clone().unwrap_or_else(|| event.to_canonical_json()).into(),
+            )
+            .await
+            .expect("sent");
+        sent.await.expect("stored").sequence
+    }
+
+    /// Ends the relay when it has published all there is.
+    async fn publish_all(&self) {
+        let (relay, head) = (self.relay(), self.head().await);
+        until("the relay is done", async || relay.status().lag == 0 && relay.status().position == head).await;
+        relay.shutdown().await;
+    }
+
+    /// What the projection node believes and shows of events that were appended after a forgery of the first of them.
+    async fn shows_the_journal(&self, feed: &Feed) {
+        let head = self.head().await;
+        let events = read(feed, head).await;
+        let recorded = self.repository.journal().read_all(0, usize::MAX).await.expect("reads");
+        assert_eq!(events, recorded.iter().map(|event| (event.position, event.id)).collect::<Vec<_>>());
+    }
+}
+
+/// The mark of a message that says this, by whoever has the key.
+fn mark(key: &MessageKey, event: &RecordedEvent, previous: uuid::Uuid) -> String {
+    let (subject, body) = (event.subject(), event.to_canonical_json());
+    let (position, id) = (event.position, event.id);
+    key.mark(&Marked { position, id, previous, subject: &subject, body: body.as_bytes() })
+}
+
+/// The event as it would be in a journal that somebody else has written.
+fn grant(position: u64, of: &RecordedEvent) -> RecordedEvent {
+    let person = of.person.expect("a person");
+    let data = format!(r#"{{"at":"{}","role":"admin","user_id":"{person}"}}"#, of.at);
+    let name = "RoleGranted".to_owned();
+    RecordedEvent { position, id: SystemClock.new_id(), version: 2, name, data, personal: None, ..of.clone() }
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_feed_believes_no_message_that_is_not_the_journals() {
+async fn a_feed_believes_no_message_that_this_instance_did_not_publish_there() {
+    let other = MessageKey::new(&InstanceKey::generate());
+    for kind in [
+        "none",
+        "empty",
+        "garbage",
+        "cut",
+        "another message",
+        "another position",
+        "another instance",
+        "another body",
+    ] {
+        let world = World::new().await;
+        append(&world.repository, 5).await;
+        world.publish_all().await;
+        let feed = Feed::start(world.repository.clone(), Some(world.bus()));
+        until("there is a consumer", async || world.consumer().await.is_some()).await;
+        let last = world.event(5).await;
+        let forged = match kind {
+            // The server would drop what has an id that it has seen.
+            "another position" => RecordedEvent { position: 6, id: SystemClock.new_id(), ..last.clone() },
+            _ => grant(6, &last),
+        };
+        let of_last = mark(&world.key(), &last, world.event(4).await.id);
+        let mark = match kind {
+            "none" => None,
+            "empty" => Some(String::new()),
+            "garbage" => Some("not base64 at all!".to_owned()),
+            "cut" => Some(mark(&world.key(), &forged, last.id)[..22].to_owned()),
+            "another message" | "another position" => Some(of_last),
+            "another instance" => Some(mark(&other, &forged, last.id)),
+            _ => {
+                Some(mark(&world.key(), &RecordedEvent { data: "{}".to_owned(), ..forged.clone() }, last.id))
+            }
+        };
+        let body = (kind == "another position").then(|| last.to_canonical_json());
+        let forgery = Forgery { event: forged.clone(), previous: last.id, mark, body };
+        assert_eq!(world.publish(&forgery).await, 6);
+        until("it is refused", async || {
+            let status = feed.bus_status().expect("there is a bus");
+            status.last_refused == Some(6) && status.forged + status.unmarked == 1
+        })
+        .await;
+        assert_eq!(feed.bus_status().expect("a bus").unmarked, u64::from(kind == "none"), "{kind}");
+        assert_eq!(*feed.head().borrow(), 5, "{kind}: nothing more is announced");
+        append(&world.repository, 2).await;
+        world.shows_the_journal(&feed).await;
+        // After a restart, with the same durable consumer and without it.
+        drop(feed);
+        let feed = Feed::start(world.repository.clone(), Some(world.bus()));
+        world.shows_the_journal(&feed).await;
+        drop(feed);
+        let fresh = Bus { consumer: "projections-fresh".to_owned(), ..world.bus() };
+        world.shows_the_journal(&Feed::start(world.repository.clone(), Some(fresh))).await;
+    }
+}
+
+/// What is forged in the middle of a run costs this message and no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_believes_what_is_around_a_forgery_in_the_middle_of_a_run() {
     let world = World::new().await;
     append(&world.repository, 5).await;
-    let relay = world.relay();
-    until("the relay is done", async || relay.status().lag == 0 && relay.status().position == 5).await;
-    relay.shutdown().await;
+    world.publish_all().await;
+    let config = jetstream::new(world.client.clone()).get_stream(bus::STREAM).await.expect("is there");
+    let config = config.cached_info().config.clone();
+    append(&world.repository, 20).await;
+    // Somebody makes the stream again: event 12 is a grant, 15 has no mark, 18 is 17 once more, all others are genuine.
+    let jetstream = jetstream::new(world.client.clone());
+    jetstream.delete_stream(bus::STREAM).await.expect("is deleted");
+    jetstream.create_stream(config).await.expect("is made");
+    let mut previous = uuid::Uuid::nil();
+    for position in 1..=25 {
+        let genuine = world.event(position).await;
+        let mut forgery = Forgery {
+            event: genuine.clone(),
+            previous,
+            mark: Some(mark(&world.key(), &genuine, previous)),
+            body: None,
+        };
+        match position {
+            12 => forgery.event = grant(12, &genuine),
+            15 => forgery.mark = None,
+            18 => {
+                let before = world.event(17).await;
+                forgery.mark = Some(mark(&world.key(), &before, world.event(16).await.id));
+                forgery.event = RecordedEvent { position: 18, ..before };
+            }
+            _ => {}
+        }
+        previous = genuine.id;
+        // The server drops what has an id that it has seen.
+        if position == 18 {
+            forgery.event.id = SystemClock.new_id();
+        }
+        assert_eq!(world.publish(&forgery).await, position);
+    }
+    let jetstream = jetstream.get_stream(bus::STREAM).await.expect("is there");
+    let config = pull::Config {
+        durable_name: Some(CONSUMER.to_owned()),
+        ack_policy: AckPolicy::All,
+        ..pull::Config::default()
+    };
+    jetstream.create_consumer(config).await.expect("a consumer that begins at the first");
     let feed = Feed::start(world.repository.clone(), Some(world.bus()));
-    until("there is a consumer", async || world.consumer().await.is_some()).await;
-    // An event that the journal never had, made from one that it has: what a journal that was restored leaves behind.
-    let recorded = world.repository.journal().read_all(4, 1).await.expect("reads").remove(0);
-    let stale = schemas::RecordedEvent { position: 6, id: SystemClock.new_id(), ..recorded };
-    let mut headers = HeaderMap::new();
-    headers.insert(bus::MESSAGE_ID, stale.id.to_string());
-    headers.insert(bus::POSITION, "6");
-    headers.insert(bus::PREVIOUS_POSITION, "5");
-    let sent = jetstream::new(world.client.clone())
-        .publish_with_headers(stale.subject(), headers, stale.to_canonical_json(&origin()).into())
+    world.until_brought(25).await;
+    let status = feed.bus_status().expect("there is a bus");
+    assert_eq!((status.forged, status.unmarked, status.unreadable), (2, 1, 0));
+    assert_eq!(status.last_refused, Some(18));
+    world.shows_the_journal(&feed).await;
+}
+
+/// A journal that was restored from a backup leaves a stream that continues another history, with marks of the instance.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_believes_no_message_of_a_history_that_the_journal_does_not_have() {
+    let world = World::new().await;
+    append(&world.repository, 10).await;
+    world.publish_all().await;
+    // The consumer stands before the place where the two part.
+    let stream = jetstream::new(world.client.clone()).get_stream(bus::STREAM).await.expect("is there");
+    let config = pull::Config {
+        durable_name: Some(CONSUMER.to_owned()),
+        ack_policy: AckPolicy::All,
+        ..pull::Config::default()
+    };
+    stream.create_consumer(config).await.expect("a consumer");
+    let (mut previous, last) = (world.event(10).await.id, world.event(10).await);
+    for position in 11..=15 {
+        let event = grant(position, &last);
+        let forgery =
+            Forgery { mark: Some(mark(&world.key(), &event, previous)), previous, event, body: None };
+        previous = forgery.event.id;
+        assert_eq!(world.publish(&forgery).await, position);
+    }
+    let feed = Feed::start(world.repository.clone(), Some(world.bus()));
+    until("they are refused", async || feed.bus_status().is_some_and(|status| status.forged > 0)).await;
+    assert!(*feed.head().borrow() <= 10);
+    // The new history is as long, and longer.
+    append(&world.repository, 7).await;
+    world.shows_the_journal(&feed).await;
+    drop(feed);
+    world.shows_the_journal(&Feed::start(world.repository.clone(), Some(world.bus()))).await;
+}
+
+/// A read model that has applied what never happened stands still at the first gap of the bus, and after a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn inv_l_a_checkpoint_that_is_not_the_journals_is_told_at_a_gap_of_the_bus_and_at_a_start() {
+    let world = World::new().await;
+    append(&world.repository, 5).await;
+    world.publish_all().await;
+    let models = world.models("live.db").await;
+    let service = world.projections(models, Some(world.bus())).await;
+    caught_up(&service, 5).await;
+    // As if the last event that was applied had been another one.
+    let file = world.folder.path().join("live.db");
+    let mut connection = SqliteConnectOptions::new().filename(file).connect().await.expect("opens");
+    sqlx::query("UPDATE checkpoints SET event = x'0123456789abcdef0123456789abcdef'")
+        .execute(&mut connection)
         .await
-        .expect("sent");
-    assert_eq!(sent.await.expect("stored").sequence, 6);
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    assert_eq!(read(&feed, 5).await.len(), 5);
-    assert_eq!(*feed.head().borrow(), 5, "nothing more is announced");
+        .expect("changes");
+    connection.close().await.expect("closes");
+    // No relay publishes it: the bus has a gap.
     append(&world.repository, 1).await;
-    let events = read(&feed, 6).await;
-    let recorded = world.repository.journal().read_all(5, 1).await.expect("reads").remove(0);
-    assert_eq!(events[5], (6, recorded.id));
-    assert_ne!(recorded.id, stale.id);
+    let stands_still = async |service: &ProjectionService| {
+        until("every projector says so", async || {
+            service.status().iter().all(|status| {
+                status.state == "failed"
+                    && status.position == 5
+                    && status.error.as_ref().is_some_and(|error| error.contains("another journal"))
+            })
+        })
+        .await;
+    };
+    stands_still(&service).await;
+    service.shutdown().await;
+    let service = world.projections(world.models("live.db").await, None).await;
+    stands_still(&service).await;
+    service.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -341,7 +549,7 @@ async fn a_consumer_goes_on_where_it_was_and_one_far_behind_is_made_anew() {
 struct Server {
     child: Child,
     url: String,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Server {
@@ -363,11 +571,18 @@ impl Server {
         // It ends when nobody reads what it says.
         let rest = lines.map_while(Result::ok).take(2).count();
         assert_eq!(rest, 2, "it says where its documentation and its key are");
-        Self { child, url, _folder: folder }
+        Self { child, url, folder }
+    }
+
+    /// Asks as the platform.
+    async fn get(&self, path: &str) -> reqwest::Response {
+        let key = std::fs::read_to_string(self.folder.path().join("data/admin.key")).expect("it is there");
+        let request = reqwest::Client::new().get(format!("{}{path}", self.url)).bearer_auth(key.trim());
+        request.send().await.expect("answers")
     }
 
     async fn relay(&self) -> serde_json::Value {
-        let answer = reqwest::get(format!("{}/readyz", self.url)).await.expect("answers");
+        let answer = self.get("/readyz").await;
         assert_eq!(answer.status(), 200, "whatever NATS does, requests are served");
         let body: serde_json::Value = answer.json().await.expect("JSON");
         body["checks"]["relay"].clone()
@@ -400,8 +615,7 @@ async fn inv_t_a_server_serves_without_nats_and_publishes_when_it_is_there() {
     let position = server.relay().await["position"].as_u64().expect("a number");
     let state = &stream.cached_info().state;
     assert_eq!((state.first_sequence, state.last_sequence, state.messages), (1, position, position));
-    let metrics = reqwest::get(format!("{}/metrics", server.url)).await.expect("answers");
-    let metrics = metrics.text().await.expect("text");
+    let metrics = server.get("/metrics").await.text().await.expect("text");
     assert!(metrics.contains("watchword_relay_lag 0"), "{metrics}");
     assert!(metrics.contains(&format!("watchword_relay_position {position}")), "{metrics}");
 }

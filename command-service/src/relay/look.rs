@@ -3,14 +3,12 @@
 use std::sync::Arc;
 
 use async_nats::Client;
-use async_nats::jetstream::{self, stream::Info};
-use event_store::{Journal, StoreError};
+use async_nats::jetstream::stream::Info;
+use event_store::{Journal, MessageKey, StoreError};
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::{
-    FIRST_EVENT, OLDEST_SERVER, PATIENCE, Publisher, QUESTION, RelayError, RelaySettings, Standing, State,
-};
+use super::{FIRST_EVENT, OLDEST_SERVER, PATIENCE, Publisher, RelayError, RelaySettings, Standing, State};
 
 /// The stream as a relay that starts now would find it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,16 +33,15 @@ pub struct StreamStanding {
 pub async fn look(
     nats: Client,
     journal: Arc<dyn Journal>,
+    key: MessageKey,
     settings: RelaySettings,
 ) -> Result<StreamStanding, String> {
     let connected = tokio::time::timeout(PATIENCE, nats.flush()).await;
     if !matches!(connected, Ok(Ok(()))) {
         return Err("NATS does not answer".to_owned());
     }
-    let mut jetstream = jetstream::new(nats.clone());
-    jetstream.set_timeout(QUESTION);
     let (standing, _) = watch::channel(Standing { position: 0, state: State::Starting });
-    let publisher = Publisher { nats, jetstream, journal, settings, standing };
+    let publisher = Publisher::new(nats, journal, key, settings, standing);
     publisher.standing().await.map_err(|error| error.to_string())
 }
 

@@ -18,15 +18,15 @@ const fn key(name: &'static str, default: &'static str, meaning: &'static str) -
 pub static KEYS: &[Key] = &[
     key("listen", "127.0.0.1:8080", "address and port to listen on"),
     key(
+        "internal_listen",
+        "",
+        "a second address and port, for /metrics, /readyz with all details and /healthz, which ask for no key there: only \
+         the monitoring may reach it",
+    ),
+    key(
         "public_url",
         "http://<listen>",
         "the address clients reach the service at; the issuer of every token",
-    ),
-    key(
-        "log_origin",
-        "<public_url>",
-        "where events come from: their dataschema is a URL below it. The first start writes it into the journal; later it \
-         changes nothing",
     ),
     key("data_dir", "./data", "the folder of the stores and the keys"),
     key(
@@ -99,6 +99,12 @@ pub static KEYS: &[Key] = &[
     key("nats.duplicate_window", "120", "seconds that NATS remembers the ids of events"),
     key("nats.batch", "500", "events published together, 1000 at most"),
     key("nats.check_interval", "30", "seconds between two looks whether the stream's end is the journal's"),
+    key(
+        "nats.rebuild_interval",
+        "0",
+        "seconds that must lie between two times that the relay, by itself, deletes and fills again a stream whose end \
+         this instance did not publish; 0: it stands still, and `watchword relay --rebuild` does it",
+    ),
     key(
         "projections.node",
         "",

@@ -33,6 +33,7 @@ fn every_key_is_read() {
 fn refuses_bad_values_by_name() {
     for (key, value) in [
         ("listen", "8080"),
+        ("internal_listen", "9090"),
         ("public_url", "https://example.com/path"),
         ("public_url", "example.com"),
         ("nats_url", "http://localhost"),
@@ -46,6 +47,7 @@ fn refuses_bad_values_by_name() {
         ("nats.replicas", "0"),
         ("nats.storage", "disk"),
         ("nats.max_age", "1d"),
+        ("nats.rebuild_interval", "on"),
         ("journal_url", "mysql://localhost/journal"),
         ("journal_url", "postgres://localhost"),
         ("key_store_url", "postgres://localhost/keys"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use command_service::relay::{self, StreamStanding};
 use event_store::postgres::{EventRights, PostgresServer};
-use event_store::{Journal, Location, PostgresUrl};
+use event_store::{Journal, Location, MessageKey, PostgresUrl};
 use read_models::{Node, ProjectorState, ReadModels, Standing};
 
 use super::Findings;
@@ -166,7 +166,7 @@ fn projector(findings: &mut Findings, standing: &Standing, head: u64, has_nodes:
 }
 
 /// The stream, beside the journal it is made from.
-pub async fn stream(findings: &mut Findings, nats: &Nats, journal: Arc<dyn Journal>) {
+pub async fn stream(findings: &mut Findings, nats: &Nats, journal: Arc<dyn Journal>, key: MessageKey) {
     let client = match bus::connect(nats).await {
         Ok(client) => client,
         Err(error) => {
@@ -174,7 +174,7 @@ pub async fn stream(findings: &mut Findings, nats: &Nats, journal: Arc<dyn Journ
             return;
         }
     };
-    let standing = match relay::look(client, journal, nats.relay.clone()).await {
+    let standing = match relay::look(client, journal, key, nats.relay.clone()).await {
         Ok(standing) => standing,
         Err(error) => {
             findings.warning(

@@ -3,12 +3,20 @@
 use std::net::SocketAddr;
 
 use axum::http::Method;
+use secrecy::SecretString;
+use serde_json::Value;
 
 use super::{Findings, mail};
 use crate::channel::HttpClient;
+use crate::config::Config;
 
 /// Asks the server that holds the data folder.
-pub async fn running(findings: &mut Findings, listen: SocketAddr) {
+///
+/// How far each part has come is told on the internal address, or with the platform's key.
+pub async fn running(findings: &mut Findings, config: &Config) {
+    let listen = config.internal_listen.unwrap_or(config.listen);
+    let key = std::fs::read_to_string(config.admin_key_file());
+    let key = key.ok().map(|key| SecretString::from(key.trim()));
     let host = if listen.ip().is_unspecified() {
         format!("127.0.0.1:{}", listen.port())
     } else {
@@ -17,7 +25,9 @@ pub async fn running(findings: &mut Findings, listen: SocketAddr) {
     let url = format!("http://{host}");
     let asked = async {
         let client = HttpClient::new(url.parse()?)?;
-        client.send(Method::GET, "/readyz", None, &[], None).await
+        // The key goes nowhere but to this machine.
+        let key = key.as_ref().filter(|_| listen.ip().is_loopback() || listen.ip().is_unspecified());
+        client.send(Method::GET, "/readyz", key, &[], None).await
     };
     let Ok(answer) = asked.await else {
         findings.warning(
@@ -37,15 +47,41 @@ pub async fn running(findings: &mut Findings, listen: SocketAddr) {
         }
     }
     if let Some(relay) = answer.json["checks"].get("relay") {
-        let lag = &relay["lag"];
+        let (at, why) = (place(relay), relay["detail"].as_str().unwrap_or("the server's log says why"));
         match relay["state"].as_str() {
-            Some("stopped") => findings.fault(
-                "relay",
-                format!("stands still, {lag} events behind. The server's log says why, and what to do"),
-            ),
-            Some("interrupted") => findings
-                .warning("relay", format!("{lag} events behind, and tries again. The server's log says why")),
-            _ => findings.fine("relay", format!("at event {}, {lag} behind", relay["position"])),
+            Some("stopped") => findings.fault("relay", format!("stands still{at}: {why}")),
+            Some("interrupted") => findings.warning("relay", format!("tries again{at}: {why}")),
+            _ => findings.fine("relay", format!("publishes{at}")),
+        }
+    }
+    if let Some(bus) = answer.json["checks"].get("bus") {
+        let refused = |member: &str| bus[member].as_u64().unwrap_or_default();
+        if bus["ok"] == true && refused("unmarked") == 0 {
+            findings.fine("bus", "events come from NATS, and every message is this instance's");
+        } else if refused("forged") > 0 {
+            findings.fault(
+                "bus",
+                format!(
+                    "{} messages of the stream were not published by this instance there, the last at {}. None was \
+                     believed: their events were read from the journal. Find out who can write to the stream, then run \
+                     `watchword relay --rebuild`",
+                    refused("forged"),
+                    bus["last_refused"]
+                ),
+            );
+        } else if refused("unmarked") > 0 {
+            findings.warning(
+                "bus",
+                format!(
+                    "{} messages have no mark, the last at {}: an earlier version published them, or somebody else. Their \
+                     events were read from the journal. `watchword relay --rebuild` makes the stream anew",
+                    refused("unmarked"),
+                    bus["last_refused"]
+                ),
+            );
+        } else {
+            let why = bus["detail"].as_str().unwrap_or("the server's log says why");
+            findings.warning("bus", format!("not everything that it brings is used: {why}"));
         }
     }
     if let Some(mailer) = answer.json["checks"].get("mailer") {
@@ -57,10 +93,12 @@ pub async fn running(findings: &mut Findings, listen: SocketAddr) {
             Some("standby") => findings.fine("mail", "another node sends them"),
             _ => findings.fine(
                 "mail",
-                format!(
-                    "done up to event {}, {} wait for another try",
-                    mailer["position"], mailer["waiting"]
-                ),
+                match (mailer["position"].as_u64(), mailer["waiting"].as_u64()) {
+                    (Some(position), Some(waiting)) => {
+                        format!("done up to event {position}, {waiting} wait for another try")
+                    }
+                    _ => "a node sends them".to_owned(),
+                },
             ),
         }
         mail::given_up(findings, mailer["failed"].as_u64().unwrap_or_default());
@@ -68,13 +106,20 @@ pub async fn running(findings: &mut Findings, listen: SocketAddr) {
     for projector in answer.json["checks"]["projectors"].as_array().into_iter().flatten() {
         let name = projector["name"].as_str().unwrap_or("?");
         let state = projector["state"].as_str().unwrap_or("?");
-        let text =
-            format!("{name}: {state}, at event {}, {} behind", projector["position"], projector["lag"]);
+        let text = format!("{name}: {state}{}", place(projector));
         if state == "failed" {
             findings.fault("projector", format!("{text}. The server's log and GET /v1/projections say why; stop the server and run this again"));
         } else {
             findings.fine("projector", text);
         }
+    }
+}
+
+/// How far a part has come, if that was told.
+fn place(part: &Value) -> String {
+    match (part["position"].as_u64(), part["lag"].as_u64()) {
+        (Some(position), Some(lag)) => format!(", at event {position}, {lag} behind"),
+        _ => String::new(),
     }
 }
 
