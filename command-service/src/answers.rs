@@ -17,6 +17,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::CommandService;
+use crate::known_client::device_of;
 use crate::signing::Grant;
 
 /// Answers that succeeded. None is ever stored by a cache; those to commands tell a reader what to wait for.
@@ -120,7 +121,7 @@ impl Link {
 
 impl CommandService {
     /// The tokens of a link, if app, user and session still live. All of it is derived from the link, so asking again
-    /// gives the same tokens. In cookie mode they are set as cookies, too.
+    /// gives the same tokens. In cookie mode they are set as cookies, too. With them goes the device token.
     ///
     /// A decision of just now has looked at all three. They are asked for again only if it was `replayed`.
     pub(crate) async fn tokens_of(
@@ -158,6 +159,8 @@ impl CommandService {
         let access = Lasting { token: &access_token, seconds: expires_in.into() };
         let refresh = Lasting { token: &refresh_token, seconds: ends.duration_since(now).as_secs() };
         let cookies = SetCookies::of(&app.state, &self.tokens, link.session_id, access, refresh);
+        let device = device_of(link.session_id);
+        let cookies = self.with_device(cookies, &app.state, &user.state, device, link.at);
         let body = TokensBody {
             access_token,
             token_type: "Bearer",

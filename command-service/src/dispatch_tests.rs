@@ -181,7 +181,7 @@ async fn fail(dispatcher: &Dispatcher, context: Context) -> Result<Committed<()>
     let at = context.at;
     let policy = LockoutPolicy { failures: 1_000, ..LockoutPolicy::default() };
     let decide = move |work: &mut Work| {
-        let command = LockoutCommand::RecordFailure { user_id: USER, policy, at };
+        let command = LockoutCommand::RecordFailure { user_id: USER, device: None, policy, at };
         work.execute::<Lockout>(&USER, command).map_err(Problem::internal)
     };
     dispatcher.run(context, vec![StreamRef::Lockout(USER)], decide).await

@@ -19,7 +19,7 @@ use event_store::Idempotency;
 use http_kit::answers::UserBody;
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, Body, FormOrJson, Params};
-use http_kit::limits::RateClass;
+use http_kit::limits::{Asker, MailPurpose, RateClass};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
 use http_kit::token::TokenPurpose;
@@ -36,8 +36,9 @@ use crate::answers::{Done, require_active};
 use crate::dispatch::{DispatchError, StreamRef, Work};
 use crate::email_verification::{Confirmed, MailedToken};
 use crate::fields;
+use crate::known_client::device_of;
 use crate::login::{even_out, locked_out};
-use crate::mailed::MailRequested;
+use crate::mailed::{MailRequested, asks_for_a_mail};
 use crate::me::{LiveCaller, live_reads};
 use crate::page::{AsPage, LinkToken, Purpose};
 use crate::proven::{dead_token, token_problem};
@@ -86,7 +87,10 @@ pub(crate) async fn request(
     service.limits.check(RateClass::Mail, request.address).map_err(Problem::rate_limited)?;
     let context = service.context(&request, &app_id, caller.actor(), idempotency);
     let new_email = fields::named_email(&body.new_email, "/new_email")?;
-    service.limits.check_mailbox(&app_id, &new_email).map_err(Problem::rate_limited)?;
+    let (purpose, asker) = (MailPurpose::EmailChange, Asker::User(caller.user_id));
+    let counted = service.limits.check_mailbox(&app_id, &new_email, purpose, asker);
+    counted.map_err(Problem::rate_limited)?;
+    service.require_deliverable(&new_email, "/new_email").await?;
     let password = Password::new(body.password.expose_secret());
     let checked = service.check_own_password(&caller, &password, &context).await?;
 
@@ -99,9 +103,12 @@ pub(crate) async fn request(
     let (live, client, policy) = (LiveCaller::of(&caller), request.client.clone(), service.settings.lockout);
     let mut reads = live_reads(&caller);
     reads.push(StreamRef::Lockout(user_id));
+    // It goes out whoever has the address, so that it tells nothing when too many have.
+    let spent =
+        service.limits.spend_mail(&app_id, &new_email, purpose, true).map_err(Problem::rate_limited)?;
     let decide = move |work: &mut Work| {
         live.require(work, at)?;
-        locked_out(work.get::<Lockout>(&user_id), policy, at)?;
+        locked_out(work.get::<Lockout>(&user_id), device_of(session_id), policy, at)?;
         let ttl = work.get::<App>(&app_id).settings.email_verification_ttl;
         let command = MailboxCommand::RequestEmailChange {
             new_email: new_email.clone(),
@@ -119,7 +126,11 @@ pub(crate) async fn request(
         // Only now: a guess of the password that came too late must not be told from a wrong one.
         if is_told { Err(taken("/new_email")) } else { Ok(()) }
     };
-    service.dispatcher.run(context, reads, decide).await?;
+    let done = service.dispatcher.run(context, reads, decide).await;
+    if !done.as_ref().is_ok_and(asks_for_a_mail) {
+        service.limits.not_sent(spent);
+    }
+    done?;
     even_out(started).await;
     Ok(Done::accepted(MailRequested::accepted()))
 }

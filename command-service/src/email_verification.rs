@@ -12,6 +12,7 @@ use event_store::Idempotency;
 use http_kit::answers::UserBody;
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, FormOrJson, Params};
+use http_kit::limits::MailPurpose;
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
 use http_kit::token::TokenPurpose;
@@ -135,7 +136,8 @@ impl CommandService {
         body: &Mailbox,
         idempotency: Option<Idempotency>,
     ) -> Result<MailRequested, Problem> {
-        let asked = MailRequest::new(self, app_id, request, credentials, idempotency).await?;
+        let purpose = MailPurpose::EmailVerification;
+        let mut asked = MailRequest::new(self, app_id, request, credentials, idempotency, purpose).await?;
         let email = fields::email(&body.email)?;
         let known = asked.locate(&email).await?;
         let recipient = known.map(|user_id| (user_id, asked.recipient(user_id, &email)));

@@ -12,15 +12,18 @@ mod apps;
 pub mod bootstrap;
 mod breached_passwords;
 mod common_passwords;
+mod credentials_limit;
 pub mod dispatch;
 mod email_change;
 mod email_verification;
 mod entitled;
 mod exchange;
+mod fair_queue;
 mod fields;
 mod housekeeping;
 mod introspection;
 mod jwks;
+mod known_client;
 pub mod locate;
 mod login;
 mod logout;
@@ -44,16 +47,18 @@ pub mod sender_domains;
 mod sessions;
 pub mod signing;
 mod signing_keys;
+mod strangers;
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use axum::middleware::from_fn_with_state;
 use domain::AppId;
 use domain::lockout::LockoutPolicy;
 use event_store::{Clock, Idempotency, KeyStore, LookupKey, Repository};
 use http_kit::access_token::AccessTokens;
 use http_kit::auth::Authenticator;
-use http_kit::limits::{RateClass, RateLimits};
+use http_kit::limits::RateLimits;
 use http_kit::request::RequestContext;
 use http_kit::token::DerivedTokens;
 use schemas::envelope::Actor;
@@ -64,9 +69,10 @@ pub use crate::apps::CLAIM as APPS;
 use crate::breached_passwords::BreachedPasswords;
 use crate::dispatch::{Context, Dispatcher};
 use crate::locate::LocateUser;
-use crate::login::UnknownEmails;
+use crate::mailer::MailServer;
 use crate::password_hashing::PasswordHashing;
 use crate::signing::Signing;
+use crate::strangers::Strangers;
 
 /// What the service is built of.
 pub struct Parts {
@@ -99,6 +105,8 @@ pub struct Parts {
 pub struct Settings {
     /// How many guesses an account gets.
     pub lockout: LockoutPolicy,
+    /// For how many seconds a device that was in an account is counted apart from strangers.
+    pub device_ttl: u32,
     /// How many sessions a user may have at a time. With one more the oldest ends.
     pub sessions: NonZeroUsize,
     /// Where a list of breached passwords is asked: `<this>/<5 hexadecimal digits>`. None: it is not asked.
@@ -135,8 +143,10 @@ pub struct CommandService {
     pub signing: Signing,
     /// What the operator chose.
     pub settings: Settings,
-    /// Counts failed logins at addresses that nobody has.
-    pub(crate) unknown_emails: UnknownEmails,
+    /// Counts failed logins of strangers, by address.
+    pub(crate) strangers: Strangers,
+    /// What the mail server says of itself, where mails are sent by this process.
+    pub mail_server: OnceLock<MailServer>,
     /// Passwords that other services have lost.
     pub(crate) breaches: BreachedPasswords,
 }
@@ -160,7 +170,8 @@ impl CommandService {
         let service = Arc::new(Self {
             dispatcher: Dispatcher::new(repository.clone(), clock.clone()),
             signing: Signing::new(key_store.clone(), access_tokens.clone()),
-            unknown_emails: UnknownEmails::default(),
+            strangers: Strangers::default(),
+            mail_server: OnceLock::new(),
             breaches: BreachedPasswords::new(settings.breached_passwords.clone()),
             repository,
             clock,
@@ -201,7 +212,7 @@ impl CommandService {
             .merge(login::routes())
             .merge(password_change::routes());
         guessable
-            .layer(self.limits.layer(RateClass::Credentials))
+            .layer(from_fn_with_state(Arc::clone(&self), credentials_limit::limit))
             // Those that mails answer are limited by address and mailbox, see `mailed.rs`.
             .merge(magic_link::routes())
             .merge(magic_link_verify::routes())

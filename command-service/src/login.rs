@@ -3,29 +3,27 @@
 //! What anyone learns from a guess is decided by the account's lockout, in the log: a wrong guess is told only after
 //! its failure is appended, and a right one only after the session is started under a guard on that same stream. So
 //! however many guesses are hashed at once, no more are answered than the policy allows. Addresses that nobody has
-//! go through the same steps, with a lockout kept in memory and a hash of nothing.
+//! go through the same steps, with a hash of nothing; what strangers are told of locks is the same for both, see
+//! `strangers.rs`. Who has been in the account before is no stranger, see `known_client.rs`.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use cqrs_es::Aggregate;
-use cqrs_es::event_sink::EventSink;
 use domain::app::App;
 use domain::lockout::{AccountIsLocked, Lockout, LockoutCommand, LockoutPolicy};
 use domain::password::{Password, PasswordHash};
 use domain::session::{LoginMethod, Session, SessionCommand};
 use domain::user::{Client, User, UserCommand};
-use domain::{AppId, Email, SessionId, StreamId, Timestamp, UserId};
+use domain::{AppId, DeviceId, Email, SessionId, StreamId, Timestamp, UserId};
 use event_store::lookup::session_claim;
-use futures::FutureExt;
+use http_kit::cookies::Credentials as Shown;
 use http_kit::extract::{AppScope, Body};
 use http_kit::limits::Standing;
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
-use quick_cache::sync::Cache;
 use schemas::envelope::Actor;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -36,13 +34,13 @@ use utoipa_axum::routes;
 
 use crate::CommandService;
 use crate::answers::{Done, Link, TokensBody, require_active};
+use crate::credentials_limit::Counted;
 use crate::dispatch::{Committed, Context, DispatchError, StreamRef, Work};
+use crate::strangers::StrangersAt;
 
 /// Answers that must not tell whether an address is known are given at a multiple of this time after the request: the
 /// write that a known address costs disappears in it.
 const STEP: Duration = Duration::from_millis(100);
-/// How many unknown addresses are remembered.
-const UNKNOWN: usize = 100_000;
 /// How often a login is checked again because the password was changed meanwhile.
 const MAX_CHECKS: usize = 4;
 
@@ -64,18 +62,26 @@ pub(crate) struct Credentials {
 
 /// Log in with a password.
 ///
-/// The answer to an unknown address, a wrong password, a banned account and one without a password is the same.
+/// The answer to an unknown address, a wrong password, a banned account and one without a password is the same. The answer
+/// to a good login carries a device token, in the header `Device-Token` or, in cookie mode, in a cookie: send it with later
+/// logins, and wrong passwords of strangers lock this device out of nothing.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/login", tag = "auth", operation_id = "login",
-    params(("app_id" = String, Path, description = "The app")), request_body = Credentials,
-    responses((status = 200, description = "Tokens of a new session", body = TokensBody),
+    params(("app_id" = String, Path, description = "The app"),
+        ("Device-Token" = Option<String>, Header, description = "The device token of an earlier login")),
+    request_body = Credentials,
+    responses((status = 200, description = "Tokens of a new session", body = TokensBody,
+            headers(("Device-Token" = String, description = "Shows that this device has been in the account"))),
         (status = 401, description = "`invalid_credentials`; for a repeated request whose session is over \
          `session_revoked` or `session_expired`"),
         (status = 403, description = "After a right password: `email_not_verified`, `user_banned`; or `app_disabled`"),
-        (status = 429, description = "`rate_limited`: too many requests, or too many wrong passwords for this address")))]
+        (status = 429, description = "`rate_limited`: too many requests, or too many wrong passwords for this address; \
+         an app's own server, which shows an API key with `users:write`, is limited by key and person")))]
 pub(crate) async fn login(
     State(service): State<Arc<CommandService>>,
     AppScope(app_id): AppScope,
     request: RequestContext,
+    shown: Shown,
+    counted: Counted,
     Body { value: body, idempotency }: Body<Credentials>,
 ) -> Result<Response, Problem> {
     let started = Instant::now();
@@ -91,17 +97,24 @@ pub(crate) async fn login(
         Some(email) => service.locate.locate(&app_id, email).await?,
         None => None,
     };
+    let name = email.as_ref().map_or(body.email.as_str(), Email::as_str);
+    service.count_login(counted, &app_id, name)?;
+    let strangers = service.strangers.at(&app_id, name);
     let result = if let Some(user_id) = user_id {
-        let attempt = Attempt { app_id: &app_id, user_id, password: &password, client: &request.client };
+        let device = service.known_client(&app_id, user_id, &shown, context.at).await?;
+        let guesser = Guesser { device, strangers: &strangers };
+        let attempt =
+            Attempt { app_id: &app_id, user_id, password: &password, client: &request.client, guesser };
         service.check(&attempt, context).await
     } else {
-        let name = email.as_ref().map_or(body.email.as_str(), Email::as_str);
-        Err(service.check_nobody(&app_id, name, &password).await)
+        Err(service.check_nobody(&strangers, &password).await)
     };
-    if let Err(problem) = &result
-        && matches!(problem.code(), "invalid_credentials" | "rate_limited")
-    {
-        even_out(started).await;
+    match &result {
+        Ok(_) => email.iter().for_each(|email| service.count_good_login(counted, &app_id, email)),
+        Err(problem) if matches!(problem.code(), "invalid_credentials" | "rate_limited") => {
+            even_out(started).await;
+        }
+        Err(_) => {}
     }
     result
 }
@@ -119,26 +132,47 @@ struct Attempt<'a> {
     user_id: UserId,
     password: &'a Password,
     client: &'a Client,
+    guesser: Guesser<'a>,
+}
+
+/// As whom a guess counts.
+#[derive(Clone, Copy)]
+struct Guesser<'a> {
+    /// As a device that has been in the account before.
+    device: Option<DeviceId>,
+    /// Else as a stranger.
+    strangers: &'a StrangersAt,
 }
 
 /// Why a login with a right password did not go through.
 enum NotIn {
     /// The hash that was checked is not the account's any more.
     HashChanged,
+    /// Too many logins have failed.
+    Locked,
     /// A refusal.
     Refused(Problem),
 }
 
 impl CommandService {
     async fn check(&self, attempt: &Attempt<'_>, context: Context) -> Result<Response, Problem> {
-        let policy = self.settings.lockout;
+        let (policy, at, user_id) = (self.settings.lockout, context.at, attempt.user_id);
+        let Guesser { device, strangers } = attempt.guesser;
         for _ in 0..MAX_CHECKS {
-            let lockout = self.repository.load::<Lockout>(&attempt.user_id).await?;
-            locked_out(&lockout.state, policy, context.at)?;
-            let user = self.repository.load::<User>(&attempt.user_id).await?;
+            let lockout = self.repository.load::<Lockout>(&user_id).await?;
+            let is_open = lockout.state.require_open(device, policy, at).is_ok();
+            if device.is_none() {
+                strangers.forget_before(lockout.state.cleared_at());
+                strangers.require_open(policy, at).map_err(|locked| too_many(policy, &locked, at))?;
+            } else if !is_open {
+                return Err(self.record_failure(user_id, device, context).await);
+            }
+            let user = self.repository.load::<User>(&user_id).await?;
             let hash = user.state.password_hash.clone();
-            if !self.passwords.verify(attempt.password, hash.as_ref()).await? {
-                return Err(self.record_failure(attempt.user_id, context).await);
+            // A stranger who is locked out, but not by what this node remembers, is told the same as for a wrong password,
+            // and waits as long.
+            if !self.passwords.verify(attempt.password, hash.as_ref()).await? || !is_open {
+                return Err(self.failed(attempt, context).await);
             }
             let Some(old) = hash else { return Err(Problem::internal("a password matched no hash")) };
             let new = if self.passwords.is_outdated(&old) {
@@ -149,16 +183,31 @@ impl CommandService {
             match self.start_session(attempt, context.clone(), old, new).await {
                 Ok(done) => {
                     if !done.replayed {
-                        self.end_oldest_sessions(attempt.user_id, context).await;
+                        self.end_oldest_sessions(user_id, context).await;
                     }
                     return self.logged_in(attempt.app_id, &done).await;
                 }
                 Err(DispatchError::Refused(NotIn::Refused(problem))) => return Err(problem),
+                Err(DispatchError::Refused(NotIn::Locked)) => {
+                    return Err(self.failed(attempt, context).await);
+                }
                 Err(DispatchError::Refused(NotIn::HashChanged)) => {}
                 Err(error) => return Err(error.map_refusal(|_| Problem::unauthenticated()).into()),
             }
         }
         Err(Problem::overloaded("a password was changed again and again during a login"))
+    }
+
+    /// What a guess is told that was wrong, or came too late. A device knows the account: it is told of its lock in the log.
+    /// A stranger hears what is remembered of the address, which is the same for one that nobody has.
+    async fn failed(&self, attempt: &Attempt<'_>, context: Context) -> Problem {
+        let Guesser { device, strangers } = attempt.guesser;
+        let (policy, at) = (self.settings.lockout, context.at);
+        let told = self.record_failure(attempt.user_id, device, context).await;
+        if device.is_some() || !matches!(told.code(), "invalid_credentials" | "rate_limited") {
+            return told;
+        }
+        told_to_strangers(strangers, policy, at)
     }
 
     async fn start_session(
@@ -168,14 +217,14 @@ impl CommandService {
         old: PasswordHash,
         new: Option<PasswordHash>,
     ) -> Result<Committed<()>, DispatchError<NotIn>> {
-        let Attempt { app_id, user_id, client, .. } = *attempt;
+        let Attempt { app_id, user_id, client, guesser: Guesser { device, .. }, .. } = *attempt;
         let (app_id, client, at) = (app_id.clone(), client.clone(), context.at);
         let policy = self.settings.lockout;
         let session_id = SessionId(self.clock.new_id());
         let reads =
             vec![StreamRef::App(app_id.clone()), StreamRef::User(user_id), StreamRef::Lockout(user_id)];
         let decide = move |work: &mut Work| {
-            locked_out(work.get::<Lockout>(&user_id), policy, at).map_err(NotIn::Refused)?;
+            work.get::<Lockout>(&user_id).require_open(device, policy, at).map_err(|_| NotIn::Locked)?;
             let user = work.get::<User>(&user_id);
             if !user.is_of(&app_id) || user.password_hash.as_ref() != Some(&old) {
                 return Err(NotIn::HashChanged);
@@ -207,12 +256,17 @@ impl CommandService {
 
     /// The failure is in the log before anybody hears of it, and under no idempotency key: a guess at an address that
     /// nobody has leaves nothing under its key, and a second request with the same key would tell the two apart.
-    pub(crate) async fn record_failure(&self, user_id: UserId, context: Context) -> Problem {
+    pub(crate) async fn record_failure(
+        &self,
+        user_id: UserId,
+        device: Option<DeviceId>,
+        context: Context,
+    ) -> Problem {
         let context = Context { idempotency: None, ..context };
         let (policy, at) = (self.settings.lockout, context.at);
         let decide = move |work: &mut Work| {
-            let command = LockoutCommand::RecordFailure { user_id, policy, at };
-            work.execute::<Lockout>(&user_id, command).map_err(|locked| too_many(policy, locked, at))
+            let command = LockoutCommand::RecordFailure { user_id, device, policy, at };
+            work.execute::<Lockout>(&user_id, command).map_err(|locked| too_many(policy, &locked, at))
         };
         match self.dispatcher.run(context, vec![StreamRef::Lockout(user_id)], decide).await {
             Ok(_) => Problem::new("invalid_credentials"),
@@ -232,27 +286,33 @@ impl CommandService {
     }
 
     /// A guess at an address that nobody has.
-    async fn check_nobody(&self, app_id: &AppId, name: &str, password: &Password) -> Problem {
+    async fn check_nobody(&self, strangers: &StrangersAt, password: &Password) -> Problem {
         let (at, policy) = (self.clock.now(), self.settings.lockout);
-        let lockout = self.unknown_emails.of(app_id, name);
-        if let Err(locked) =
-            lockout.lock().unwrap_or_else(std::sync::PoisonError::into_inner).require_open(at)
-        {
-            return too_many(policy, locked, at);
+        if let Err(locked) = strangers.require_open(policy, at) {
+            return too_many(policy, &locked, at);
         }
         if let Err(error) = self.passwords.verify(password, None).await {
             return error.into();
         }
-        match record_in_memory(&lockout, policy, at) {
-            Ok(()) => Problem::new("invalid_credentials"),
-            Err(locked) => too_many(policy, locked, at),
-        }
+        told_to_strangers(strangers, policy, at)
     }
 }
 
-/// 429 while an account is locked.
-pub(crate) fn locked_out(lockout: &Lockout, policy: LockoutPolicy, at: Timestamp) -> Result<(), Problem> {
-    lockout.require_open(at).map_err(|locked| too_many(policy, locked, at))
+/// 429 while this device is locked out.
+pub(crate) fn locked_out(
+    lockout: &Lockout,
+    device: DeviceId,
+    policy: LockoutPolicy,
+    at: Timestamp,
+) -> Result<(), Problem> {
+    lockout.require_open(Some(device), policy, at).map_err(|locked| too_many(policy, &locked, at))
+}
+
+fn told_to_strangers(strangers: &StrangersAt, policy: LockoutPolicy, at: Timestamp) -> Problem {
+    match strangers.fail(policy, at) {
+        Ok(()) => Problem::new("invalid_credentials"),
+        Err(locked) => too_many(policy, &locked, at),
+    }
 }
 
 /// The settings of the app, if it lets this person in.
@@ -268,42 +328,9 @@ pub(crate) fn may_enter(app: &App, user: &User) -> Result<domain::AppSettings, P
 }
 
 /// 429 until the lock ends.
-#[expect(clippy::needless_pass_by_value, reason = "it is handed to `map_err`")]
-fn too_many(policy: LockoutPolicy, locked: AccountIsLocked, at: Timestamp) -> Problem {
+fn too_many(policy: LockoutPolicy, locked: &AccountIsLocked, at: Timestamp) -> Problem {
     let left = locked.until.duration_since(at);
     let seconds = u64::try_from(left.as_secs()).unwrap_or_default() + u64::from(left.subsec_nanos() > 0);
     let LockoutPolicy { failures, window, .. } = policy;
     Problem::rate_limited(Standing::exhausted("failed-logins", failures, window, seconds.max(1)))
-}
-
-/// The failed logins at addresses that nobody has. They are forgotten at a restart, and when there are very many.
-pub(crate) struct UnknownEmails(Cache<[u8; 32], Arc<Mutex<Lockout>>>);
-
-impl Default for UnknownEmails {
-    fn default() -> Self {
-        Self(Cache::new(UNKNOWN))
-    }
-}
-
-impl UnknownEmails {
-    fn of(&self, app_id: &AppId, name: &str) -> Arc<Mutex<Lockout>> {
-        // Hashed so that no address stays in memory, and so that a long one takes no more room.
-        let text = [app_id.as_str().as_bytes(), &[0], name.as_bytes()].concat();
-        let mut key = [0; 32];
-        key.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &text).as_ref());
-        let made = self.0.get_or_insert_with(&key, || Ok::<_, std::convert::Infallible>(Arc::default()));
-        made.unwrap_or_else(|never| match never {})
-    }
-}
-
-fn record_in_memory(
-    lockout: &Mutex<Lockout>,
-    policy: LockoutPolicy,
-    at: Timestamp,
-) -> Result<(), AccountIsLocked> {
-    let mut lockout = lockout.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let user_id = UserId(uuid::Uuid::nil());
-    let command = LockoutCommand::RecordFailure { user_id, policy, at };
-    let decided = Aggregate::handle(&mut *lockout, command, &(), &EventSink::default()).now_or_never();
-    decided.expect("decisions are pure: they wait for nothing")
 }

@@ -15,6 +15,7 @@ use domain::settings::Registration;
 use domain::{AppId, Email, MagicLinkId, Stream, UserId};
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, Body};
+use http_kit::limits::MailPurpose;
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
 use serde::Deserialize;
@@ -108,7 +109,8 @@ pub(crate) async fn request(
 
 /// Ask for a link once more.
 ///
-/// The newest link that the address got before is good for nothing from then on.
+/// The newest link that the address got before is good for nothing from then on, if whoever asks has been in the account:
+/// they show a device token of it, or are logged in. Else both are good, as somebody else must not spoil the first.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/magic-link/resend", tag = "magic links",
     operation_id = "resend_magic_link",
     params(("app_id" = String, Path, description = "The app")), request_body = NewMagicLink,
@@ -130,8 +132,10 @@ pub(crate) async fn resend(
 enum Earlier {
     /// It is as good as the new one.
     Stays,
-    /// It is good for nothing.
+    /// It is good for nothing, if whoever asks has been in the account.
     Superseded,
+    /// It is good for nothing, or else this one is, which whoever asks got by mail.
+    SupersededLike(MagicLinkId),
 }
 
 impl CommandService {
@@ -144,35 +148,32 @@ impl CommandService {
         earlier: Earlier,
     ) -> Result<MailRequested, Problem> {
         let Body { value: body, idempotency } = body;
-        let asked = MailRequest::new(self, app_id, request, credentials, idempotency).await?;
+        let purpose = MailPurpose::MagicLink;
+        let asked = MailRequest::new(self, app_id, request, credentials, idempotency, purpose).await?;
         let email = fields::email(&body.email)?;
         let target = body.target()?;
         if !asked.settings().allows_redirect_to(&target.redirect_uri) {
             return Err(not_allowed());
         }
-        let superseded = match earlier {
-            Earlier::Stays => None,
-            Earlier::Superseded => self.newest_magic_link(app_id, &email).await?,
-        };
-        self.issue_magic_link(asked, app_id, request, email, target, superseded).await
+        self.issue_magic_link(asked, request, email, target, earlier).await
     }
 
     /// Another link in the place of one that is used up or too old, to the same address and for the same purpose.
     pub(crate) async fn issue_magic_link_again(
         &self,
-        asked: MailRequest<'_>,
+        mut asked: MailRequest<'_>,
         request: &RequestContext,
         old: Issued,
     ) -> Result<MailRequested, Problem> {
-        let Issued { link_id, app_id, email, redirect_uri, state, code_challenge, .. } = old;
+        asked.by_reader();
+        let Issued { link_id, email, redirect_uri, state, code_challenge, .. } = old;
         // The person was erased: nobody is written to.
         let email = email.ok_or_else(|| Problem::new("invalid_or_expired_token"))?;
         let target = Target { redirect_uri, state, code_challenge };
         if !asked.settings().allows_redirect_to(&target.redirect_uri) {
             return Err(not_allowed());
         }
-        let newest = self.newest_magic_link(&app_id, &email).await?;
-        self.issue_magic_link(asked, &app_id, request, email, target, newest.or(Some(link_id))).await
+        self.issue_magic_link(asked, request, email, target, Earlier::SupersededLike(link_id)).await
     }
 
     async fn newest_magic_link(&self, app_id: &AppId, email: &Email) -> Result<Option<MagicLinkId>, Problem> {
@@ -183,19 +184,28 @@ impl CommandService {
 
     async fn issue_magic_link(
         &self,
-        asked: MailRequest<'_>,
-        app_id: &AppId,
+        mut asked: MailRequest<'_>,
         request: &RequestContext,
         email: Email,
         target: Target,
-        superseded: Option<MagicLinkId>,
+        earlier: Earlier,
     ) -> Result<MailRequested, Problem> {
         let known = asked.locate(&email).await?;
+        let app_id = asked.app_id().clone();
+        let superseded = match earlier {
+            // Somebody else who asks spoils nobody's link.
+            Earlier::Superseded if !asked.is_known() => None,
+            Earlier::Stays => None,
+            Earlier::Superseded => self.newest_magic_link(&app_id, &email).await?,
+            Earlier::SupersededLike(link_id) => {
+                self.newest_magic_link(&app_id, &email).await?.or(Some(link_id))
+            }
+        };
         let user_id = known.unwrap_or_else(|| UserId(self.clock.new_id()));
         let link_id = MagicLinkId(self.clock.new_id());
-        let claim = self.lookup.magic_link_claim(app_id, &email);
+        let claim = self.lookup.magic_link_claim(&app_id, &email);
         let recipient = asked.recipient(user_id, &email);
-        let (app_id, client, at) = (app_id.clone(), request.client.clone(), asked.context().at);
+        let (client, at) = (request.client.clone(), asked.context().at);
         let mut reads = vec![StreamRef::App(app_id.clone())];
         reads.extend(known.map(StreamRef::User));
         reads.extend(superseded.map(StreamRef::MagicLink));

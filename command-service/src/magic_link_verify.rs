@@ -20,6 +20,7 @@ use event_store::{Idempotency, Loaded};
 use http::{StatusCode, header};
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, FormOrJson, Params};
+use http_kit::limits::MailPurpose;
 use http_kit::mail_link::with_query;
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
@@ -148,7 +149,8 @@ impl CommandService {
         token: &str,
         idempotency: Option<Idempotency>,
     ) -> Result<MailRequested, Problem> {
-        let asked = MailRequest::new(self, app_id, request, credentials, idempotency).await?;
+        let purpose = MailPurpose::MagicLink;
+        let asked = MailRequest::new(self, app_id, request, credentials, idempotency, purpose).await?;
         let (_, link) = self.magic_link_of(app_id, token).await?;
         let old = link.state.issued.clone().ok_or_else(dead_token)?;
         self.issue_magic_link_again(asked, request, old).await

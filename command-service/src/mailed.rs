@@ -1,21 +1,29 @@
 //! Requests that are answered by a mail: who may ask how often, and an answer that tells nothing about the address.
 //!
+//! Whoever asks spends what is their own: requests of their client for this mailbox. What the mailbox may get is spent by the
+//! mails that go out, of each purpose apart; where that is used up, nothing is sent and the answer stays the same, as it would
+//! tell otherwise that something was sent before. Its owner has the mails that used it up, whose links are all good; and what
+//! is kept for clients that have been in the account.
+//!
 //! What is told, and when, is the same for every address: nothing of what was decided goes into the answer, and it is given
 //! at a multiple of a step of time that is longer than an append takes. Only the app's own server is told more, in apps
 //! that send their mails themselves: it gets the token instead of a mail.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::response::{IntoResponse, Response};
 use domain::app::App;
+use domain::mail::mails_of;
 use domain::settings::{AppSettings, Delivery};
 use domain::user::User;
 use domain::{AppId, Email, Permission, UserId};
 use event_store::{Idempotency, Loaded};
-use http_kit::auth::AdminCaller;
+use http::header;
+use http_kit::auth::{AdminCaller, Caller};
 use http_kit::cookies::Credentials;
-use http_kit::limits::RateClass;
+use http_kit::limits::{Asker, MailPurpose, RateClass};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
 use schemas::envelope::Actor;
@@ -25,7 +33,7 @@ use utoipa::ToSchema;
 
 use crate::CommandService;
 use crate::answers::Done;
-use crate::dispatch::{Context, StreamRef, Work};
+use crate::dispatch::{Committed, Context, StreamRef, Work};
 use crate::login::even_out;
 use crate::page::{AsPage, Purpose};
 
@@ -71,6 +79,13 @@ pub(crate) struct MailRequest<'a> {
     server: Option<AdminCaller>,
     context: Context,
     started: Instant,
+    purpose: MailPurpose,
+    credentials: Credentials,
+    address: Option<IpAddr>,
+    /// Where the mail goes, once that is known.
+    email: Option<Email>,
+    /// Whether whoever asks has been in the account, or reads its mail.
+    is_known: bool,
 }
 
 impl<'a> MailRequest<'a> {
@@ -81,6 +96,7 @@ impl<'a> MailRequest<'a> {
         request: &RequestContext,
         credentials: &Credentials,
         idempotency: Option<Idempotency>,
+        purpose: MailPurpose,
     ) -> Result<Self, Problem> {
         let started = Instant::now();
         let app = service.authenticator.app(app_id).await?;
@@ -93,7 +109,19 @@ impl<'a> MailRequest<'a> {
             Actor::anonymous()
         };
         let context = service.context(request, app_id, actor, idempotency.map(of_this_body));
-        Ok(Self { service, app_id: app_id.clone(), app, server, context, started })
+        Ok(Self {
+            service,
+            app_id: app_id.clone(),
+            app,
+            server,
+            context,
+            started,
+            purpose,
+            credentials: credentials.clone(),
+            address: request.address,
+            email: None,
+            is_known: false,
+        })
     }
 
     /// What the app chose.
@@ -111,13 +139,49 @@ impl<'a> MailRequest<'a> {
         &self.context
     }
 
-    /// Who has the address, as far as is known. Counts against the limit of the mailbox, whether or not it is anybody's, if
-    /// anything can come of the request.
-    pub async fn locate(&self, email: &Email) -> Result<Option<UserId>, Problem> {
-        if self.server.is_some() || self.settings().delivery == Delivery::Platform {
-            self.service.limits.check_mailbox(&self.app_id, email).map_err(Problem::rate_limited)?;
+    /// For somebody who has shown a link of an earlier mail: they read the mailbox.
+    pub fn by_reader(&mut self) {
+        self.is_known = true;
+    }
+
+    /// Whether whoever asks has been in the account, or reads its mail.
+    pub fn is_known(&self) -> bool {
+        self.is_known
+    }
+
+    /// Who has the address, as far as is known. Counts against what the client may ask of the mailbox, whether or not it is
+    /// anybody's, if anything can come of the request.
+    pub async fn locate(&mut self, email: &Email) -> Result<Option<UserId>, Problem> {
+        let service = self.service;
+        if self.sends() {
+            service.require_deliverable(email, "/email").await?;
         }
-        Ok(self.service.locate.locate(&self.app_id, email).await?)
+        let known = service.locate.locate(&self.app_id, email).await?;
+        let device = match known {
+            Some(user_id) => {
+                service.known_client(&self.app_id, user_id, &self.credentials, self.context.at).await?
+            }
+            None => None,
+        };
+        if self.server.is_some() || self.sends() {
+            let asker = match (device, &self.server) {
+                (Some(device), _) => Asker::Device(device),
+                (None, Some(AdminCaller { caller: Caller::ApiKey { key_id, .. }, .. })) => {
+                    Asker::Server(*key_id)
+                }
+                (None, _) => Asker::Address(self.address),
+            };
+            let counted = service.limits.check_mailbox(&self.app_id, email, self.purpose, asker);
+            counted.map_err(Problem::rate_limited)?;
+        }
+        self.is_known |= device.is_some();
+        self.email = Some(email.clone());
+        Ok(known)
+    }
+
+    /// Whether the platform sends the app's mails.
+    fn sends(&self) -> bool {
+        self.settings().delivery == Delivery::Platform
     }
 
     /// Who may be sent something at this address.
@@ -132,14 +196,29 @@ impl<'a> MailRequest<'a> {
         reads: Vec<StreamRef>,
         decide: impl FnMut(&mut Work) -> Result<(), Problem> + Send + 'static,
     ) -> Result<MailRequested, Problem> {
-        let Self { service, app, server, context, started, .. } = self;
-        let by_app = app.state.settings.delivery == Delivery::App;
+        let sends = self.sends();
+        let Self { service, app_id, server, context, started, purpose, email, is_known, .. } = self;
+        let by_app = !sends;
+        let mut spent = None;
+        if let Some(email) = email.filter(|_| sends) {
+            spent = service.limits.spend_mail(&app_id, &email, purpose, is_known).ok();
+            if spent.is_none() {
+                metrics::counter!("watchword_mails_withheld_total").increment(1);
+                even_out(started).await;
+                return Ok(MailRequested::accepted());
+            }
+        }
         let done = match &server {
-            Some(server) => Some(service.run_as(server, context, reads, decide).await?),
+            Some(server) => service.run_as(server, context, reads, decide).await.map(Some),
             // Nobody would ever get the token.
-            None if by_app => None,
-            None => Some(service.dispatcher.run(context, reads, decide).await?),
+            None if by_app => Ok(None),
+            None => service.dispatcher.run(context, reads, decide).await.map(Some),
         };
+        let is_sent = matches!(&done, Ok(Some(done)) if asks_for_a_mail(done));
+        if let Some(spent) = spent.filter(|_| !is_sent) {
+            service.limits.not_sent(spent);
+        }
+        let done = done?;
         let events = done.filter(|_| by_app && server.is_some()).map(|done| done.events).unwrap_or_default();
         let token = events.iter().find_map(|event| service.tokens.of_event(event));
         even_out(started).await;
@@ -168,6 +247,11 @@ impl Recipient {
     }
 }
 
+/// Whether this has just asked for a mail.
+pub(crate) fn asks_for_a_mail<T>(done: &Committed<T>) -> bool {
+    !done.replayed && done.events.iter().any(|event| !mails_of(event).is_empty())
+}
+
 /// A key that names this very body: the same key with another body is another request, not a refused one. A refusal would
 /// tell that the first request has left something under its key, and so that its address is somebody's.
 pub(crate) fn of_this_body(Idempotency { key, fingerprint }: Idempotency) -> Idempotency {
@@ -177,6 +261,22 @@ pub(crate) fn of_this_body(Idempotency { key, fingerprint }: Idempotency) -> Ide
 }
 
 impl CommandService {
+    /// 422 for an address that the mail server cannot send to: of letters outside ASCII it takes none before the `@` unless it
+    /// says so (SMTPUTF8, RFC 6531). The same for every address, whoever has it.
+    pub(crate) async fn require_deliverable(&self, email: &Email, pointer: &str) -> Result<(), Problem> {
+        if email.as_str().is_ascii() {
+            return Ok(());
+        }
+        let Some(server) = self.mail_server.get() else { return Ok(()) };
+        if server.takes_utf8().await != Some(false) {
+            return Ok(());
+        }
+        let code = "invalid_email";
+        let why = "the mail server takes only ASCII characters before the @ (it does not announce SMTPUTF8): \
+                   use another address";
+        Err(Problem::new(code).detail(why).field(pointer, code, why))
+    }
+
     /// What a request for a mail is answered with: a page, if a page asked.
     pub(crate) async fn after_request(
         &self,
@@ -212,7 +312,13 @@ impl CommandService {
         let pages = self.pages(&app.state);
         Ok(match done {
             Ok(response) if response.status().is_redirection() => response,
-            Ok(_) => pages.done(purpose),
+            Ok(response) => {
+                let mut page = pages.done(purpose);
+                for cookie in response.headers().get_all(header::SET_COOKIE) {
+                    page.headers_mut().append(header::SET_COOKIE, cookie.clone());
+                }
+                page
+            }
             Err(problem) => pages.refused(purpose, token, problem),
         })
     }

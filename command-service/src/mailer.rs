@@ -42,7 +42,7 @@ use self::lists::WAITING;
 pub use self::lists::count_given_up;
 pub(crate) use self::lists::{MailRef, given_up, kind};
 use self::post::Unsent;
-pub use self::post::{InvalidMailUrl, MailUrl, Patience, Post};
+pub use self::post::{InvalidMailUrl, MailServer, MailUrl, Patience, Post};
 use crate::dispatch::{Context, DispatchError, Dispatcher, StreamRef, Work};
 use crate::sender_domains::Senders;
 

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use domain::lockout::Lockout;
 use domain::password::{Password, PasswordHash};
 use domain::session::RevocationReason;
-use domain::user::{MailboxCommand, User, UserError};
+use domain::user::{MailboxCommand, User, UserError, UserEvent};
+use domain::{Event, Timestamp};
 use http_kit::auth::UserCaller;
-use http_kit::cookies::Credentials;
+use http_kit::cookies::{Credentials, SetCookies};
 use http_kit::extract::{AppScope, Body};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
@@ -22,7 +23,8 @@ use utoipa_axum::routes;
 
 use crate::CommandService;
 use crate::answers::Done;
-use crate::dispatch::{Context, StreamRef, Work};
+use crate::dispatch::{Committed, Context, StreamRef, Work};
+use crate::known_client::device_of;
 use crate::login::locked_out;
 use crate::me::{LiveCaller, live_reads};
 
@@ -44,7 +46,8 @@ pub(crate) struct PasswordChange {
 
 /// Change one's password.
 ///
-/// All other sessions end. Wrong passwords count as failed logins, as whoever has found a session must not guess on.
+/// All other sessions end. Wrong passwords count as failed logins of this device, as whoever has found a session must not
+/// guess on.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/password/change", tag = "passwords", operation_id = "change_password",
     security(("user" = [])),
     params(("app_id" = String, Path, description = "The app")), request_body = PasswordChange,
@@ -63,7 +66,7 @@ pub(crate) async fn change(
     let Body { value: body, idempotency } = body?;
     let context = service.context(&request, &app_id, caller.actor(), idempotency);
     if let Some(done) = service.dispatcher.replayed::<(), Problem>(&context).await? {
-        return Ok(Done::no_content(done.position));
+        return service.changed(&caller, &done).await;
     }
     let min_length = caller.app.state.settings.password_min_length;
     let new = service.new_password(body.new_password.expose_secret(), min_length, "/new_password").await?;
@@ -77,7 +80,7 @@ pub(crate) async fn change(
     reads.push(StreamRef::Lockout(user_id));
     let decide = move |work: &mut Work| {
         live.require(work, at)?;
-        locked_out(work.get::<Lockout>(&user_id), policy, at)?;
+        locked_out(work.get::<Lockout>(&user_id), device_of(session_id), policy, at)?;
         let (checked, new) = (checked.clone(), new.clone());
         let command = MailboxCommand::ChangePassword { checked, new, session_id, at };
         work.execute::<User>(&user_id, command.into()).map_err(|error| match error {
@@ -87,10 +90,19 @@ pub(crate) async fn change(
     };
     let reason = RevocationReason::PasswordChanged;
     let done = service.run_ending_sessions(user_id, reason, context, reads, decide).await?;
-    Ok(Done::no_content(done.position))
+    service.changed(&caller, &done).await
 }
 
 impl CommandService {
+    /// The device token of before ended with the other sessions: there is a new one.
+    async fn changed(&self, caller: &UserCaller, done: &Committed<()>) -> Result<Response, Problem> {
+        let user = self.repository.load::<User>(&caller.user_id).await?;
+        let (device, at) = (device_of(caller.session_id), password_set_at(&done.events));
+        let set =
+            at.map(|at| self.with_device(SetCookies::default(), &caller.app.state, &user.state, device, at));
+        Ok((set.unwrap_or_default(), Done::no_content(done.position)).into_response())
+    }
+
     /// The hash of the caller's password, if this is it. A wrong one counts as a failed login: 401 `invalid_credentials`, and
     /// 429 where there were too many. What is decided on a right one must be guarded by [`locked_out`].
     pub(crate) async fn check_own_password(
@@ -99,13 +111,24 @@ impl CommandService {
         password: &Password,
         context: &Context,
     ) -> Result<PasswordHash, Problem> {
-        let user_id = caller.user_id;
+        let (user_id, device) = (caller.user_id, device_of(caller.session_id));
         let lockout = self.repository.load::<Lockout>(&user_id).await?;
-        locked_out(&lockout.state, self.settings.lockout, context.at)?;
+        if lockout.state.require_open(Some(device), self.settings.lockout, context.at).is_err() {
+            return Err(self.record_failure(user_id, Some(device), context.clone()).await);
+        }
         let hash = caller.user.state.password_hash.as_ref();
         match (self.passwords.verify(password, hash).await?, hash) {
             (true, Some(hash)) => Ok(hash.clone()),
-            _ => Err(self.record_failure(user_id, context.clone()).await),
+            _ => Err(self.record_failure(user_id, Some(device), context.clone()).await),
         }
     }
+}
+
+/// When the password was set by these events.
+pub(crate) fn password_set_at(events: &[Event]) -> Option<Timestamp> {
+    events.iter().find_map(|event| match event {
+        Event::User(UserEvent::PasswordChanged(event)) => Some(event.at),
+        Event::User(UserEvent::PasswordReset(event)) => Some(event.at),
+        _ => None,
+    })
 }

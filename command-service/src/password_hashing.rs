@@ -1,8 +1,7 @@
 //! argon2id (RFC 9106) on threads of its own: hashing neither blocks the server's threads nor fills the memory, and
 //! when more is asked than can be done, the answer is an honest 503 and not a long queue.
 
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
@@ -13,9 +12,12 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use domain::password::{Password, PasswordHash};
 use event_store::clock::random;
 use http_kit::problem::Problem;
+use http_kit::request::Requester;
 use http_kit::trace::Span;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
+
+use crate::fair_queue::FairQueue;
 
 const SALT: usize = 16;
 const OUTPUT: usize = 32;
@@ -31,7 +33,7 @@ pub struct PasswordHashingSettings {
     pub params: String,
     /// How many threads hash; as many as there are cores if absent.
     pub threads: Option<usize>,
-    /// How many requests may wait; 64 per thread if absent.
+    /// How many requests may wait; 64 per thread if absent. When so many do, whoever has most of them makes room.
     pub queue: Option<usize>,
 }
 
@@ -67,15 +69,12 @@ pub enum HashingError {
     /// The password is longer than any account's.
     #[error("the password is too long")]
     TooLong,
-    /// The threads are gone.
-    #[error("passwords are not hashed any more, as the service is stopping")]
-    Stopped,
 }
 
 impl From<HashingError> for Problem {
     fn from(error: HashingError) -> Self {
         match error {
-            HashingError::Overloaded | HashingError::Stopped => Self::overloaded(error),
+            HashingError::Overloaded => Self::overloaded(error),
             HashingError::Damaged | HashingError::TooLong => Self::internal(error),
         }
     }
@@ -86,9 +85,18 @@ type Job = Box<dyn FnOnce(&mut Vec<Block>) + Send>;
 /// Hashes and verifies. Cheap to clone.
 #[derive(Clone)]
 pub struct PasswordHashing {
-    jobs: SyncSender<Job>,
+    jobs: Arc<Jobs>,
     params: Params,
     dummy: Arc<PasswordHash>,
+}
+
+/// The queue; without anybody to fill it the threads end.
+struct Jobs(Arc<FairQueue<Job>>);
+
+impl Drop for Jobs {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 impl PasswordHashing {
@@ -98,8 +106,8 @@ impl PasswordHashing {
             .ok_or_else(|| InvalidHashingSettings::Params(settings.params.clone()))?;
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let threads = settings.threads.unwrap_or(cores).max(1);
-        let (jobs, queue) = sync_channel::<Job>(settings.queue.unwrap_or(QUEUE_PER_THREAD * threads).max(1));
-        let queue = Arc::new(Mutex::new(queue));
+        let queue = Arc::new(FairQueue::new(settings.queue.unwrap_or(QUEUE_PER_THREAD * threads)));
+        let jobs = Arc::new(Jobs(Arc::clone(&queue)));
         for number in 0..threads {
             let queue = queue.clone();
             thread::Builder::new()
@@ -175,17 +183,18 @@ impl PasswordHashing {
                 let _ = answer.send(done);
             }
         });
-        match self.jobs.try_send(job) {
-            Ok(()) => {
-                let span = Span::part("hash password");
-                span.around(answered).await.map_err(|_| HashingError::Stopped)?
-            }
-            Err(TrySendError::Full(_)) => {
-                metrics::counter!("watchword_password_hashing_refused_total").increment(1);
-                Err(HashingError::Overloaded)
-            }
-            Err(TrySendError::Disconnected(_)) => Err(HashingError::Stopped),
+        let refused = || metrics::counter!("watchword_password_hashing_refused_total").increment(1);
+        let Ok(spared) = self.jobs.0.push(&Requester::current(), job) else {
+            refused();
+            return Err(HashingError::Overloaded);
+        };
+        if spared.is_some() {
+            refused();
         }
+        // Whoever waits for it is told by this.
+        drop(spared);
+        let span = Span::part("hash password");
+        span.around(answered).await.map_err(|_| HashingError::Overloaded)?
     }
 }
 
@@ -206,15 +215,11 @@ impl Drop for Place {
 }
 
 /// Ends when every [`PasswordHashing`] is dropped.
-fn work(queue: &Mutex<Receiver<Job>>) {
+fn work(queue: &FairQueue<Job>) {
     // Kept from job to job: to fetch 19 MiB from the system each time costs as much as part of the hashing.
     let mut memory = Vec::new();
-    loop {
-        let job = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).recv();
-        match job {
-            Ok(job) => job(&mut memory),
-            Err(_) => return,
-        }
+    while let Some(job) = queue.pop() {
+        job(&mut memory);
     }
 }
 

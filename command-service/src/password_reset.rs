@@ -2,17 +2,20 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use domain::app::App;
 use domain::lockout::{Lockout, LockoutCommand};
+use domain::one_time::UserToken;
 use domain::session::RevocationReason;
 use domain::user::{MailboxCommand, ResetReason, User};
-use domain::{AppId, Email, UserId};
+use domain::{AppId, DeviceId, Email, UserId};
 use event_store::Idempotency;
-use http_kit::cookies::Credentials;
+use http_kit::cookies::{Credentials, SetCookies};
 use http_kit::extract::{AppScope, FormOrJson, Params};
+use http_kit::limits::MailPurpose;
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
 use http_kit::token::TokenPurpose;
@@ -25,10 +28,11 @@ use utoipa_axum::routes;
 
 use crate::CommandService;
 use crate::answers::{Done, require_active};
-use crate::dispatch::{StreamRef, Work};
+use crate::dispatch::{Committed, StreamRef, Work};
 use crate::fields;
 use crate::mailed::{MailRequest, MailRequested, Mailbox};
 use crate::page::{AsPage, LinkToken, Purpose};
+use crate::password_change::password_set_at;
 use crate::proven::{dead_token, token_problem};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
@@ -135,7 +139,8 @@ impl CommandService {
         body: &Mailbox,
         idempotency: Option<Idempotency>,
     ) -> Result<MailRequested, Problem> {
-        let asked = MailRequest::new(self, app_id, request, credentials, idempotency).await?;
+        let purpose = MailPurpose::PasswordReset;
+        let mut asked = MailRequest::new(self, app_id, request, credentials, idempotency, purpose).await?;
         let email = fields::email(&body.email)?;
         let known = asked.locate(&email).await?;
         self.send_password_reset(asked, request, known, &email, ResetReason::Forgotten).await
@@ -181,7 +186,7 @@ impl CommandService {
         let (user_id, generation) = (token.user_id, token.generation);
         let context = self.context(request, app_id, Actor::user(user_id), idempotency);
         if let Some(done) = self.dispatcher.replayed::<(), Problem>(&context).await? {
-            return Ok(Done::no_content(done.position));
+            return self.was_reset(&app.state, token, &done).await;
         }
         // Before a hash is paid for; the decision asks again.
         if user.state.password_reset.get(generation, context.at).is_none() {
@@ -209,6 +214,24 @@ impl CommandService {
         };
         let reason = RevocationReason::PasswordReset;
         let done = self.run_ending_sessions(user_id, reason, context, reads, decide).await?;
-        Ok(Done::no_content(done.position))
+        self.was_reset(&app.state, token, &done).await
+    }
+
+    /// Whoever has chosen the password is no stranger: those who guess on do not lock this device out.
+    async fn was_reset(
+        &self,
+        app: &App,
+        token: UserToken,
+        done: &Committed<()>,
+    ) -> Result<Response, Problem> {
+        let user = self.repository.load::<User>(&token.user_id).await?;
+        let digest =
+            digest(&SHA256, &[token.user_id.0.as_bytes(), &token.generation.to_be_bytes()[..]].concat());
+        let mut id = [0; 16];
+        id.copy_from_slice(&digest.as_ref()[..16]);
+        let device = DeviceId(uuid::Uuid::from_bytes(id));
+        let at = password_set_at(&done.events);
+        let set = at.map(|at| self.with_device(SetCookies::default(), app, &user.state, device, at));
+        Ok((set.unwrap_or_default(), Done::no_content(done.position)).into_response())
     }
 }

@@ -13,7 +13,7 @@ use domain::user::{MailboxCommand, RegistrationMethod, ResetReason, User, UserCo
 use domain::{AppId, Email, SessionId, StreamId, UserId};
 use event_store::lookup::session_claim;
 use http_kit::extract::{AppScope, Body};
-use http_kit::limits::RateClass;
+use http_kit::limits::{Asker, MailPurpose, RateClass};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
 use schemas::envelope::Actor;
@@ -26,10 +26,11 @@ use utoipa_axum::routes;
 
 use crate::CommandService;
 use crate::answers::{Done, Link, TokensBody, require_active};
+use crate::credentials_limit::Counted;
 use crate::dispatch::{Committed, Context, DispatchError, StreamRef, Work};
 use crate::fields;
 use crate::login::even_out;
-use crate::mailed::of_this_body;
+use crate::mailed::{asks_for_a_mail, of_this_body};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new()
@@ -85,6 +86,7 @@ pub(crate) async fn register(
     State(service): State<Arc<CommandService>>,
     AppScope(app_id): AppScope,
     request: RequestContext,
+    Counted(asker): Counted,
     Body { value: body, idempotency }: Body<NewAccount>,
 ) -> Result<Response, Problem> {
     let started = Instant::now();
@@ -108,8 +110,14 @@ pub(crate) async fn register(
     let password = service.new_password(password, settings.password_min_length, "/password").await?;
     let profile = fields::profile(body.name, body.phone, body.avatar_url)?;
     if settings.require_verified_email {
-        service.limits.check(RateClass::Mail, request.address).map_err(Problem::rate_limited)?;
-        service.limits.check_mailbox(&app_id, &email).map_err(Problem::rate_limited)?;
+        if let Asker::Address(address) = asker {
+            service.limits.check(RateClass::Mail, address).map_err(Problem::rate_limited)?;
+        }
+        let counted = service.limits.check_mailbox(&app_id, &email, MailPurpose::Registration, asker);
+        counted.map_err(Problem::rate_limited)?;
+        if settings.delivery == Delivery::Platform {
+            service.require_deliverable(&email, "/email").await?;
+        }
     }
     // Spent whether or not the address is taken, so that the time tells nothing.
     let password_hash = service.passwords.hash(&password).await?;
@@ -126,6 +134,9 @@ pub(crate) async fn register(
     let claim = service.lookup.email_claim(&app_id, &email);
     let (at, id, client) = (context.at, app_id.clone(), request.client.clone());
     let (after, address) = (context.clone(), email.clone());
+    // Where too many mails have gone there, it is asked for again later.
+    let spent = service.limits.spend_mail(&app_id, &email, MailPurpose::Registration, false).ok();
+    let may_send = spent.is_some();
     let decide = move |work: &mut Work| {
         let app = work.get::<App>(&id);
         require_active(app)?;
@@ -149,7 +160,7 @@ pub(crate) async fn register(
         if settings.require_verified_email {
             let (delivery, ttl) = (settings.delivery, settings.email_verification_ttl);
             // Where the app sends its mails it has to ask for the token: it is in no answer to this.
-            if delivery == Delivery::Platform {
+            if delivery == Delivery::Platform && may_send {
                 let verify = MailboxCommand::RequestEmailVerification { delivery, ttl, at };
                 work.execute::<User>(&user_id, verify.into()).map_err(Problem::internal)?;
             }
@@ -170,7 +181,11 @@ pub(crate) async fn register(
         work.take(session_claim(user_id, session_id), &StreamId::session(session_id));
         Ok(())
     };
-    match service.dispatcher.run(context, vec![StreamRef::App(app_id.clone())], decide).await {
+    let done = service.dispatcher.run(context, vec![StreamRef::App(app_id.clone())], decide).await;
+    if let Some(spent) = spent.filter(|_| !done.as_ref().is_ok_and(asks_for_a_mail)) {
+        service.limits.not_sent(spent);
+    }
+    match done {
         Ok(done) => service.registered(&app_id, &done, started).await,
         Err(DispatchError::ClaimTaken { .. }) => {
             service.taken(&app_id, settings, address, after, &request, started).await
@@ -196,6 +211,7 @@ impl CommandService {
         }
         if settings.delivery == Delivery::Platform
             && let Some(user_id) = self.locate.locate(app_id, &email).await?
+            && let Ok(spent) = self.limits.spend_mail(app_id, &email, MailPurpose::Registration, false)
         {
             let (app_id, client, at) = (app_id.clone(), request.client.clone(), context.at);
             let (delivery, ttl) = (settings.delivery, settings.password_reset_ttl);
@@ -208,7 +224,11 @@ impl CommandService {
                 let tell = MailboxCommand::RequestPasswordReset { reason, delivery, ttl, client, at };
                 work.execute::<User>(&user_id, tell.into()).map_err(Problem::internal)
             };
-            self.dispatcher.run(context, vec![StreamRef::User(user_id)], decide).await?;
+            let done = self.dispatcher.run(context, vec![StreamRef::User(user_id)], decide).await;
+            if !done.as_ref().is_ok_and(asks_for_a_mail) {
+                self.limits.not_sent(spent);
+            }
+            done?;
         }
         Ok(verification_sent(started).await)
     }

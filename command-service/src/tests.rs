@@ -40,6 +40,8 @@ mod magic_link;
 mod mailbox;
 #[path = "page_tests.rs"]
 mod page;
+#[path = "strangers_tests.rs"]
+mod strangers;
 #[path = "values_tests.rs"]
 mod values;
 
@@ -49,12 +51,58 @@ const PASSWORD: &str = "correct horse battery";
 const SESSIONS: NonZeroUsize = NonZeroUsize::new(50).expect("not zero");
 
 struct World {
-    _dir: TempDir,
+    _dir: Option<TempDir>,
     journal: Arc<dyn Journal>,
     clock: Arc<FixedClock>,
     service: Arc<CommandService>,
     router: Router,
     key: SecretString,
+}
+
+/// A service, with the layer around requests.
+fn node(
+    journal: Arc<dyn Journal>,
+    keys: &Arc<KeyStore>,
+    clock: Arc<FixedClock>,
+    params: &str,
+    limits: &RateSettings,
+) -> (Arc<CommandService>, Router) {
+    let repository = Arc::new(Repository::new(journal.clone(), Arc::new(Sealer::new(keys.clone())), 1000));
+    let access_tokens = Arc::new(AccessTokens::new("https://auth.example"));
+    let tokens = DerivedTokens::new(keys.instance_key());
+    let authenticator = Arc::new(Authenticator::new(
+        repository.clone(),
+        access_tokens.clone(),
+        tokens.clone(),
+        clock.clone(),
+    ));
+    let lookup = Arc::new(LookupKey::new(keys.instance_key()));
+    let hashing = PasswordHashingSettings { params: params.to_owned(), threads: Some(2), queue: None };
+    let service = CommandService::start(Parts {
+        repository: repository.clone(),
+        clock: clock.clone(),
+        key_store: keys.clone(),
+        lookup: lookup.clone(),
+        tokens,
+        access_tokens,
+        authenticator,
+        limits: Arc::new(RateLimits::new(limits)),
+        locate: Arc::new(JournalClaims::new(journal, lookup)),
+        passwords: PasswordHashing::start(&hashing).expect("valid"),
+        settings: Settings {
+            lockout: LockoutPolicy::default(),
+            device_ttl: 1_000_000,
+            sessions: SESSIONS,
+            breached_passwords: None,
+            senders: crate::sender_domains::Senders {
+                own: Email::parse("no-reply@auth.example").expect("valid"),
+                domains: crate::sender_domains::SenderDomains::default(),
+            },
+        },
+    });
+    let edge = Edge::new(repository, clock, keys.instance_key(), vec![]);
+    let (router, _) = service.clone().router().split_for_parts();
+    (service, around(router, Arc::new(edge)))
 }
 
 struct Answer {
@@ -88,47 +136,20 @@ impl World {
         let dir = tempfile::tempdir().expect("a directory");
         let clock = Arc::new(FixedClock::new(Timestamp::from_second(1_800_000_000).expect("in range")));
         let journal = SqliteJournal::open(&dir.path().join("journal.db")).await.expect("opens");
-        let journal: Arc<dyn Journal> = Arc::new(journal);
         let keys = KeyStore::open(&dir.path().join("keys.db"), &MasterKey::generate()).await.expect("opens");
-        let keys = Arc::new(keys);
-        let repository =
-            Arc::new(Repository::new(journal.clone(), Arc::new(Sealer::new(keys.clone())), 1000));
-        let access_tokens = Arc::new(AccessTokens::new("https://auth.example"));
-        let tokens = DerivedTokens::new(keys.instance_key());
-        let authenticator = Arc::new(Authenticator::new(
-            repository.clone(),
-            access_tokens.clone(),
-            tokens.clone(),
-            clock.clone(),
-        ));
-        let lookup = Arc::new(LookupKey::new(keys.instance_key()));
-        let hashing = PasswordHashingSettings { params: params.to_owned(), threads: Some(2), queue: None };
-        let service = CommandService::start(Parts {
-            repository: repository.clone(),
-            clock: clock.clone(),
-            key_store: keys.clone(),
-            lookup: lookup.clone(),
-            tokens,
-            access_tokens,
-            authenticator,
-            limits: Arc::new(RateLimits::new(&limits)),
-            locate: Arc::new(JournalClaims::new(journal.clone(), lookup)),
-            passwords: PasswordHashing::start(&hashing).expect("valid"),
-            settings: Settings {
-                lockout: LockoutPolicy::default(),
-                sessions: SESSIONS,
-                breached_passwords: None,
-                senders: crate::sender_domains::Senders {
-                    own: Email::parse("no-reply@auth.example").expect("valid"),
-                    domains: crate::sender_domains::SenderDomains::default(),
-                },
-            },
-        });
+        let (service, router) = node(Arc::new(journal), &Arc::new(keys), clock.clone(), params, &limits);
         let key = service.bootstrap().await.expect("bootstraps").expect("a first key");
-        let edge = Edge::new(repository, clock.clone(), keys.instance_key(), vec![]);
-        let (router, _) = service.clone().router().split_for_parts();
-        let router = around(router, Arc::new(edge));
-        Self { _dir: dir, journal, clock, service, router, key }
+        let journal = service.repository.journal().clone();
+        Self { _dir: Some(dir), journal, clock, service, router, key }
+    }
+
+    /// Another node on the same journal, which remembers nothing.
+    fn another_node(&self) -> Self {
+        let (journal, keys) = (self.journal.clone(), self.service.key_store.clone());
+        let limits = RateSettings { enabled: false, ..RateSettings::default() };
+        let (service, router) = node(journal.clone(), &keys, self.clock.clone(), "m=64,t=1,p=1", &limits);
+        let key = self.key.clone();
+        Self { _dir: None, journal, clock: self.clock.clone(), service, router, key }
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {

@@ -30,6 +30,10 @@ id!(
     SessionId
 );
 id!(
+    /// A device that somebody has logged in with: what its token names. It is made from the login, and says nothing else.
+    DeviceId
+);
+id!(
     /// An API key. The id is public; the key itself is derived and stored nowhere.
     ApiKeyId
 );

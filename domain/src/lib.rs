@@ -34,7 +34,7 @@ pub mod web_url;
 pub use app_id::AppId;
 pub use email::Email;
 pub use event::{Event, EventInfo, Stream, StreamId};
-pub use ids::{ApiKeyId, EventId, MagicLinkId, SessionId, UserId};
+pub use ids::{ApiKeyId, DeviceId, EventId, MagicLinkId, SessionId, UserId};
 pub use jiff::Timestamp;
 pub use permission::Permission;
 pub use personal::Personal;

@@ -3,6 +3,11 @@
 //! A guess's outcome is told only after its failure is in the log (or, for a right password, after the session
 //! is started under a guard on this stream). So the number of guesses that anyone learns something from is decided
 //! here, not by how many hashes ran in parallel.
+//!
+//! Those who have been in the account before are counted apart, device by device: a stranger who guesses, or who only wants
+//! to lock the owner out, locks out strangers. The number of devices that are counted is bounded, and so is that of guesses.
+
+use std::collections::BTreeMap;
 
 use cqrs_es::event_sink::EventSink;
 use cqrs_es::{Aggregate, DomainEvent};
@@ -11,7 +16,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{EventInfo, Stream, StreamId};
-use crate::ids::UserId;
+use crate::ids::{DeviceId, UserId};
+
+/// How many devices are counted apart. One more counts as a stranger.
+pub const MAX_DEVICES: usize = 16;
+
+/// A device that has been quiet for so long is forgotten, and a lock of so long ago makes the next no longer.
+const A_DAY: SignedDuration = SignedDuration::from_hours(24);
 
 /// How many guesses, and how long a lock. Each further lock within a day of the last lasts twice as long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +51,8 @@ pub enum LockoutCommand {
     RecordFailure {
         /// Whose account.
         user_id: UserId,
+        /// From which device, if it has been in the account before.
+        device: Option<DeviceId>,
         /// What counts.
         policy: LockoutPolicy,
         /// The time.
@@ -67,17 +80,23 @@ pub struct AccountIsLocked {
 pub struct LoginFailed {
     /// Whose account.
     pub user_id: UserId,
-    /// Failures in this window, with this one.
+    /// Failures in this window, with this one: of this device, or of all strangers together.
     pub failures: u32,
+    /// The device, if it has been in the account before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_id: Option<DeviceId>,
     /// When.
     pub at: Timestamp,
 }
 
-/// Too many logins failed: none is tried before `until`.
+/// Too many logins failed: none is tried before `until`, be it of strangers or of one device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AccountLocked {
     /// Whose account.
     pub user_id: UserId,
+    /// Which device is locked out; absent: strangers are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_id: Option<DeviceId>,
     /// The end of the lock.
     pub until: Timestamp,
     /// When.
@@ -137,51 +156,152 @@ impl DomainEvent for LockoutEvent {
 /// The failed logins of one account.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Lockout {
+    /// Of all who have not been in the account before.
+    #[serde(flatten)]
+    strangers: Guesses,
+    /// Of each device that has.
+    #[serde(default)]
+    devices: BTreeMap<DeviceId, Guesses>,
+    /// When all of it was forgotten last.
+    #[serde(default)]
+    cleared_at: Option<Timestamp>,
+}
+
+/// The failed logins of those who are counted together.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Guesses {
     failures: u32,
     window_start: Timestamp,
     locked_until: Option<Timestamp>,
     locks: u32,
 }
 
-impl Lockout {
-    /// Refuses while the account is locked.
-    pub fn require_open(&self, at: Timestamp) -> Result<(), AccountIsLocked> {
+impl Guesses {
+    /// A lock that ends later than any can from now on was made while a clock was ahead. It lasts as long as the longest:
+    /// the next guess writes that down.
+    fn require_open(&self, at: Timestamp, policy: LockoutPolicy) -> Result<(), AccountIsLocked> {
         match self.locked_until {
-            Some(until) if at < until => Err(AccountIsLocked { until }),
+            Some(until) if at < until => {
+                let latest = at + SignedDuration::from_secs(policy.longest_lock.into());
+                Err(AccountIsLocked { until: until.min(latest) })
+            }
             _ => Ok(()),
         }
     }
 
+    fn failures_at(&self, at: Timestamp, policy: LockoutPolicy) -> u32 {
+        let window = SignedDuration::from_secs(policy.window.into());
+        // A window that begins in the future was begun by a clock that was ahead.
+        if self.failures > 0 && at.duration_since(self.window_start).abs() <= window {
+            self.failures
+        } else {
+            0
+        }
+    }
+
+    fn lock_duration(&self, at: Timestamp, policy: LockoutPolicy) -> SignedDuration {
+        let doublings = if self.was_locked_lately(at) { self.locks.min(20) } else { 0 };
+        let seconds = (u64::from(policy.first_lock) << doublings).min(policy.longest_lock.into());
+        SignedDuration::from_secs(seconds.cast_signed())
+    }
+
+    fn was_locked_lately(&self, at: Timestamp) -> bool {
+        self.locked_until.is_some_and(|end| at.duration_since(end).abs() < A_DAY)
+    }
+
+    /// Whether it makes a difference to the next guess.
+    fn counts(&self, at: Timestamp) -> bool {
+        let lately = |then: Timestamp| at.duration_since(then).abs() < A_DAY;
+        lately(self.window_start) || self.locked_until.is_some_and(|end| at < end || lately(end))
+    }
+
+    fn fail(&mut self, failures: u32, at: Timestamp) {
+        if failures == 1 {
+            self.window_start = at;
+        }
+        self.failures = failures;
+    }
+
+    fn lock(&mut self, until: Timestamp, at: Timestamp) {
+        self.locks = if self.was_locked_lately(at) { self.locks + 1 } else { 1 };
+        self.locked_until = Some(until);
+        self.failures = 0;
+    }
+}
+
+impl Lockout {
+    /// Refuses while this device is locked out, or strangers are if it is none that is known.
+    ///
+    /// # Errors
+    ///
+    /// When it may try again.
+    pub fn require_open(
+        &self,
+        device: Option<DeviceId>,
+        policy: LockoutPolicy,
+        at: Timestamp,
+    ) -> Result<(), AccountIsLocked> {
+        match self.counted(device, at) {
+            Some(device) => {
+                self.devices.get(&device).map_or(Ok(()), |guesses| guesses.require_open(at, policy))
+            }
+            None => self.strangers.require_open(at, policy),
+        }
+    }
+
+    /// When an admin or the owner ended all locks last.
+    pub fn cleared_at(&self) -> Option<Timestamp> {
+        self.cleared_at
+    }
+
+    /// As what a device counts: as itself, or as a stranger where too many others are counted.
+    fn counted(&self, device: Option<DeviceId>, at: Timestamp) -> Option<DeviceId> {
+        let others = || self.devices.iter().filter(|(other, it)| Some(**other) != device && it.counts(at));
+        device.filter(|device| self.devices.contains_key(device) || others().count() < MAX_DEVICES)
+    }
+
     fn decide(&self, command: &LockoutCommand) -> Result<Vec<LockoutEvent>, AccountIsLocked> {
         match *command {
-            LockoutCommand::RecordFailure { user_id, policy, at } => {
-                self.require_open(at)?;
-                let failures = self.failures_at(at, policy) + 1;
-                let mut events = vec![LockoutEvent::LoginFailed(LoginFailed { user_id, failures, at })];
+            LockoutCommand::RecordFailure { user_id, device, policy, at } => {
+                let device_id = self.counted(device, at);
+                let none = Guesses::default();
+                let guesses = match device_id {
+                    Some(device) => self.devices.get(&device).unwrap_or(&none),
+                    None => &self.strangers,
+                };
+                let lock =
+                    |until| LockoutEvent::AccountLocked(AccountLocked { user_id, device_id, until, at });
+                match (guesses.require_open(at, policy), guesses.locked_until) {
+                    (Err(AccountIsLocked { until }), Some(written)) if until < written => {
+                        return Ok(vec![lock(until)]);
+                    }
+                    (Err(locked), _) => return Err(locked),
+                    (Ok(()), _) => {}
+                }
+                let failures = guesses.failures_at(at, policy) + 1;
+                let failed = LoginFailed { user_id, failures, device_id, at };
+                let mut events = vec![LockoutEvent::LoginFailed(failed)];
                 if failures >= policy.failures {
-                    let until = at + self.lock_duration(at, policy);
-                    events.push(LockoutEvent::AccountLocked(AccountLocked { user_id, until, at }));
+                    events.push(lock(at + guesses.lock_duration(at, policy)));
                 }
                 Ok(events)
             }
-            LockoutCommand::Unlock { user_id, at } if self.failures > 0 || self.locked_until.is_some() => {
+            LockoutCommand::Unlock { user_id, at } if self.is_anything_counted() => {
                 Ok(vec![LockoutEvent::AccountUnlocked(AccountUnlocked { user_id, at })])
             }
             LockoutCommand::Unlock { .. } => Ok(vec![]),
         }
     }
 
-    fn failures_at(&self, at: Timestamp, policy: LockoutPolicy) -> u32 {
-        let window = SignedDuration::from_secs(policy.window.into());
-        if self.failures > 0 && at.duration_since(self.window_start) <= window { self.failures } else { 0 }
+    fn is_anything_counted(&self) -> bool {
+        let Guesses { failures, locked_until, .. } = &self.strangers;
+        *failures > 0 || locked_until.is_some() || !self.devices.is_empty()
     }
 
-    fn lock_duration(&self, at: Timestamp, policy: LockoutPolicy) -> SignedDuration {
-        const A_DAY: SignedDuration = SignedDuration::from_hours(24);
-        let recent = self.locked_until.is_some_and(|end| at.duration_since(end) < A_DAY);
-        let doublings = if recent { self.locks.min(20) } else { 0 };
-        let seconds = (u64::from(policy.first_lock) << doublings).min(policy.longest_lock.into());
-        SignedDuration::from_secs(seconds.cast_signed())
+    fn guesses(&mut self, device: Option<DeviceId>, at: Timestamp) -> &mut Guesses {
+        let Some(device) = device else { return &mut self.strangers };
+        self.devices.retain(|other, guesses| *other == device || guesses.counts(at));
+        self.devices.entry(device).or_default()
     }
 }
 
@@ -214,101 +334,18 @@ impl Aggregate for Lockout {
 
     fn apply(&mut self, event: LockoutEvent) {
         match event {
-            LockoutEvent::LoginFailed(LoginFailed { failures, at, .. }) => {
-                if failures == 1 {
-                    self.window_start = at;
-                }
-                self.failures = failures;
+            LockoutEvent::LoginFailed(LoginFailed { failures, device_id, at, .. }) => {
+                self.guesses(device_id, at).fail(failures, at);
             }
-            LockoutEvent::AccountLocked(AccountLocked { until, at, .. }) => {
-                let recent = self
-                    .locked_until
-                    .is_some_and(|end| at.duration_since(end) < SignedDuration::from_hours(24));
-                self.locks = if recent { self.locks + 1 } else { 1 };
-                self.locked_until = Some(until);
-                self.failures = 0;
+            LockoutEvent::AccountLocked(AccountLocked { device_id, until, at, .. }) => {
+                self.guesses(device_id, at).lock(until, at);
             }
-            LockoutEvent::AccountUnlocked(_) => *self = Self::default(),
+            LockoutEvent::AccountUnlocked(AccountUnlocked { at, .. }) => {
+                *self = Self { cleared_at: Some(at), ..Self::default() };
+            }
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use cqrs_es::test::TestFramework;
-
-    use super::*;
-
-    type LockoutTest = TestFramework<Lockout>;
-
-    fn user_id() -> UserId {
-        UserId(uuid::Uuid::from_u128(7))
-    }
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(1_800_000_000 + second).expect("in range")
-    }
-
-    fn failed(failures: u32, second: i64) -> LockoutEvent {
-        LockoutEvent::LoginFailed(LoginFailed { user_id: user_id(), failures, at: at(second) })
-    }
-
-    fn locked(second: i64, seconds: i64) -> LockoutEvent {
-        let until = at(second + seconds);
-        LockoutEvent::AccountLocked(AccountLocked { user_id: user_id(), until, at: at(second) })
-    }
-
-    fn fail(second: i64) -> LockoutCommand {
-        let policy = LockoutPolicy { failures: 3, ..LockoutPolicy::default() };
-        LockoutCommand::RecordFailure { user_id: user_id(), policy, at: at(second) }
-    }
-
-    #[tokio::test]
-    async fn failures_add_up_to_a_lock() {
-        LockoutTest::with(())
-            .given(vec![failed(1, 0), failed(2, 1)])
-            .when_async(fail(2))
-            .await
-            .then_expect_events(vec![failed(3, 2), locked(2, 60)]);
-    }
-
-    #[tokio::test]
-    async fn a_quiet_window_starts_the_count_again() {
-        LockoutTest::with(())
-            .given(vec![failed(1, 0), failed(2, 1)])
-            .when_async(fail(901))
-            .await
-            .then_expect_events(vec![failed(1, 901)]);
-    }
-
-    #[tokio::test]
-    async fn a_locked_account_writes_nothing() {
-        LockoutTest::with(())
-            .given(vec![failed(3, 0), locked(0, 60)])
-            .when_async(fail(59))
-            .await
-            .then_expect_error(AccountIsLocked { until: at(60) });
-    }
-
-    #[tokio::test]
-    async fn the_next_lock_lasts_twice_as_long() {
-        LockoutTest::with(())
-            .given(vec![failed(3, 0), locked(0, 60), failed(1, 61), failed(2, 62)])
-            .when_async(fail(63))
-            .await
-            .then_expect_events(vec![failed(3, 63), locked(63, 120)]);
-    }
-
-    #[tokio::test]
-    async fn an_admin_unlocks() {
-        let command = LockoutCommand::Unlock { user_id: user_id(), at: at(5) };
-        LockoutTest::with(())
-            .given(vec![failed(3, 0), locked(0, 60)])
-            .when_async(command)
-            .await
-            .then_expect_events(vec![LockoutEvent::AccountUnlocked(AccountUnlocked {
-                user_id: user_id(),
-                at: at(5),
-            })]);
-    }
-}
+mod tests;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::UserId;
 
-/// How many tokens of one purpose can be good at a time. Whoever asks for one more ends the oldest.
+/// How many tokens of one purpose and kind can be good at a time. Whoever asks for one more gets the newest once more.
 pub const MAX_LIVE: usize = 5;
 
 /// What the token of a user says about itself: whose it is, and which of its purpose. The purpose is part of the key that it
@@ -21,8 +21,8 @@ pub struct UserToken {
     pub generation: u32,
 }
 
-/// The tokens of one purpose: each is good until its time, or until one of them is used. A later one does not end those
-/// before it, or else anybody could make somebody's mails useless by asking for more of them.
+/// The tokens of one purpose: each is good until its time, or until one of them is used. No later one ends those before it,
+/// or else anybody could make somebody's mails useless by asking for more of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OneTimeTokens<T> {
     last: u32,
@@ -47,19 +47,44 @@ impl<T> OneTimeTokens<T> {
         self.last + 1
     }
 
+    /// Which token is sent to somebody who asks for one that lasts until `expires_at`, and when that one ends: a new one, or
+    /// the newest of the same kind where [`MAX_LIVE`] of them are good.
+    pub(crate) fn offer(
+        &self,
+        expires_at: Timestamp,
+        at: Timestamp,
+        is_of_kind: impl Fn(&T) -> bool,
+    ) -> (u32, Timestamp) {
+        let live = self.live.iter().filter(|(_, token)| at < token.expires_at && is_of_kind(&token.what));
+        match live.clone().next_back() {
+            Some((generation, newest)) if live.count() >= MAX_LIVE => (*generation, newest.expires_at),
+            _ => (self.next(), expires_at),
+        }
+    }
+
     /// What the token of this number is for, if it is good at this time.
     pub fn get(&self, generation: u32, at: Timestamp) -> Option<&T> {
         let token = self.live.get(&generation)?;
         (at < token.expires_at).then_some(&token.what)
     }
 
-    /// Keeps a new one.
-    pub(crate) fn issue(&mut self, generation: u32, expires_at: Timestamp, what: T, at: Timestamp) {
-        self.last = generation;
+    /// Keeps one that was offered. Events of before made a new one for everybody who asked, and each ended the oldest.
+    pub(crate) fn issue(
+        &mut self,
+        generation: u32,
+        expires_at: Timestamp,
+        what: T,
+        at: Timestamp,
+        is_of_kind: impl Fn(&T) -> bool,
+    ) {
+        self.last = self.last.max(generation);
         self.live.retain(|_, token| at < token.expires_at);
-        self.live.insert(generation, Live { expires_at, what });
-        while self.live.len() > MAX_LIVE {
-            self.live.pop_first();
+        self.live.entry(generation).or_insert(Live { expires_at, what });
+        let of_kind = self.live.iter().filter(|(_, token)| is_of_kind(&token.what));
+        let too_many = of_kind.clone().count().saturating_sub(MAX_LIVE);
+        let oldest: Vec<u32> = of_kind.map(|(generation, _)| *generation).take(too_many).collect();
+        for generation in oldest {
+            self.live.remove(&generation);
         }
     }
 
@@ -81,8 +106,8 @@ mod tests {
     fn several_are_good_until_their_time_or_until_all_end() {
         let mut tokens = OneTimeTokens::default();
         assert_eq!(tokens.next(), 1);
-        tokens.issue(1, at(10), "first", at(0));
-        tokens.issue(2, at(15), "second", at(5));
+        tokens.issue(1, at(10), "first", at(0), |_| true);
+        tokens.issue(2, at(15), "second", at(5), |_| true);
         assert_eq!((tokens.get(1, at(9)), tokens.get(2, at(9))), (Some(&"first"), Some(&"second")));
         assert_eq!((tokens.get(1, at(10)), tokens.get(2, at(10))), (None, Some(&"second")));
         assert_eq!((tokens.get(0, at(0)), tokens.get(3, at(0))), (None, None));
@@ -92,10 +117,30 @@ mod tests {
     }
 
     #[test]
-    fn their_number_is_bounded() {
+    fn their_number_is_bounded_and_none_is_ended_by_another() {
+        let mut tokens = OneTimeTokens::default();
+        let live = |tokens: &OneTimeTokens<bool>, second| {
+            (0..30).filter(|&generation| tokens.get(generation, at(second)).is_some()).collect::<Vec<u32>>()
+        };
+        for second in 0..20 {
+            let (generation, expires_at) = tokens.offer(at(100 + second), at(second), |kind| *kind);
+            tokens.issue(generation, expires_at, true, at(second), |kind| *kind);
+        }
+        assert_eq!(live(&tokens, 20), [1, 2, 3, 4, 5]);
+        assert_eq!(tokens.offer(at(120), at(20), |kind| *kind), (5, at(104)), "the newest once more");
+        // Another kind is counted apart.
+        assert_eq!(tokens.offer(at(120), at(20), |kind| !*kind), (6, at(120)));
+        tokens.issue(6, at(120), false, at(20), |kind| !*kind);
+        assert_eq!(live(&tokens, 20), [1, 2, 3, 4, 5, 6]);
+        // One place is free.
+        assert_eq!(tokens.offer(at(200), at(100), |kind| *kind), (7, at(200)));
+    }
+
+    #[test]
+    fn what_was_issued_before_is_bounded_as_it_was() {
         let mut tokens = OneTimeTokens::default();
         for generation in 1..=20 {
-            tokens.issue(generation, at(100), (), at(0));
+            tokens.issue(generation, at(100), (), at(0), |()| true);
         }
         let live: Vec<u32> = (0..30).filter(|&generation| tokens.get(generation, at(1)).is_some()).collect();
         assert_eq!(live, [16, 17, 18, 19, 20]);

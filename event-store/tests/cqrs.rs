@@ -33,7 +33,7 @@ async fn the_framework_runs_on_the_journal() {
     let user_id = UserId(Uuid::from_u128(7));
     let id = user_id.to_string();
     let policy = LockoutPolicy { failures: 2, ..LockoutPolicy::default() };
-    let fail = || LockoutCommand::RecordFailure { user_id, policy, at };
+    let fail = || LockoutCommand::RecordFailure { user_id, device: None, policy, at };
 
     framework.execute(&id, fail()).await.expect("counts");
     framework.execute(&id, fail()).await.expect("counts and locks");
@@ -51,7 +51,7 @@ async fn the_framework_runs_on_the_journal() {
     // Each event is applied once: the library's own stores apply them twice.
     let loaded = repository.load::<Lockout>(&user_id).await.expect("loads");
     assert_eq!(loaded.version, 3);
-    assert!(loaded.state.require_open(at).is_err());
+    assert!(loaded.state.require_open(None, policy, at).is_err());
 
     // Two commands decided on the same state: the second is a conflict.
     let context = || async { EventStore::<Lockout>::load_aggregate(&store(), &id).await.expect("loads") };

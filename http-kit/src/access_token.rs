@@ -22,6 +22,9 @@ const MAX_TOKEN: usize = 8 * 1024;
 /// How many verified tokens are remembered: checking an RS256 or ES256 signature costs more than a hash.
 const REMEMBERED: usize = 10_000;
 
+/// How many seconds another node's clock may be ahead, unless the operator says otherwise.
+pub const LEEWAY: i64 = 60;
+
 /// What an access token says. The minting side writes the same type.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccessClaims {
@@ -73,6 +76,8 @@ pub enum InvalidToken {
 /// Verifies access tokens.
 pub struct AccessTokens {
     base: String,
+    /// How many seconds another node's clock may be ahead.
+    leeway: i64,
     keys: Cache<String, Arc<DecodingKey>>,
     verified: Cache<[u8; 32], Arc<Verified>>,
 }
@@ -95,7 +100,13 @@ impl AccessTokens {
     /// For a service that is reached at this URL (with or without a slash at its end).
     pub fn new(public_url: &str) -> Self {
         let base = public_url.trim_end_matches('/').to_owned();
-        Self { base, keys: Cache::new(1_000), verified: Cache::new(REMEMBERED) }
+        Self { base, leeway: LEEWAY, keys: Cache::new(1_000), verified: Cache::new(REMEMBERED) }
+    }
+
+    /// Takes tokens that say they were made up to so many seconds from now: by a node whose clock is ahead.
+    #[must_use]
+    pub fn with_leeway(self, seconds: u32) -> Self {
+        Self { leeway: seconds.into(), ..self }
     }
 
     /// Tells metrics how many tokens need not be verified again.
@@ -119,7 +130,7 @@ impl AccessTokens {
         let hash = remembered_under(app_id, token);
         if let Some(known) = self.verified.get(&hash) {
             app.verification_key(&known.kid).ok_or(InvalidToken::Key)?;
-            check_times(&known.claims, at)?;
+            self.check_times(&known.claims, at)?;
             return Ok(Arc::clone(&known.claims));
         }
         let header = header_of(token)?;
@@ -128,7 +139,7 @@ impl AccessTokens {
             return Err(InvalidToken::Key);
         }
         let claims = self.check(app_id, jwk, token)?;
-        check_times(&claims, at)?;
+        self.check_times(&claims, at)?;
         let claims = Arc::new(claims);
         let verified = Verified { kid: header.kid, claims: Arc::clone(&claims) };
         self.verified.insert(hash, Arc::new(verified));
@@ -155,6 +166,16 @@ impl AccessTokens {
             return Err(InvalidToken::Refused);
         }
         Ok(claims)
+    }
+
+    /// No leeway at their end: the tokens are made by the clocks that check them.
+    fn check_times(&self, claims: &AccessClaims, at: Timestamp) -> Result<(), InvalidToken> {
+        let now = at.as_second();
+        let is_over = now >= claims.exp || claims.exp <= claims.iat;
+        // One of the future was made by a clock that was ahead: nobody meant it to be good for so long.
+        let is_early =
+            claims.iat > now.saturating_add(self.leeway) || claims.nbf.is_some_and(|from| now < from);
+        if is_over || is_early { Err(InvalidToken::Time) } else { Ok(()) }
     }
 
     /// A `kid` is the thumbprint of its key (RFC 7638), so the same kid is the same key in every app.
@@ -190,15 +211,6 @@ fn header_of(token: &str) -> Result<Header, InvalidToken> {
         return Err(InvalidToken::Kind);
     }
     Ok(header)
-}
-
-/// No leeway: the tokens are made by the clock that checks them.
-fn check_times(claims: &AccessClaims, at: Timestamp) -> Result<(), InvalidToken> {
-    let now = at.as_second();
-    if now >= claims.exp || claims.nbf.is_some_and(|from| now < from) || claims.exp <= claims.iat {
-        return Err(InvalidToken::Time);
-    }
-    Ok(())
 }
 
 fn remembered_under(app_id: &AppId, token: &str) -> [u8; 32] {

@@ -60,6 +60,36 @@ fn takes_what_the_app_signed() {
 }
 
 #[test]
+fn a_token_of_the_future_is_refused_beyond_the_leeway() {
+    let signer = Signer::new(TokenAlgorithm::EdDsa, "one");
+    let app = app("acme", &[&signer]);
+    let made_at = |iat: i64| signer.sign(&with(&claims(), json!({"iat": iat, "exp": iat + 1_800})));
+    let ahead = 400 * 86_400;
+    for (leeway, iat, is_good) in [
+        (60, NOW + 60, true),
+        (60, NOW + 61, false),
+        (60, NOW + ahead, false),
+        (0, NOW, true),
+        (0, NOW + 1, false),
+        (60, i64::MAX - 2_000, false),
+    ] {
+        let tokens = AccessTokens::new(BASE).with_leeway(leeway);
+        let token = made_at(iat);
+        let verified = tokens.verify(&app, &token, at(NOW));
+        assert_eq!(
+            verified.map(drop),
+            if is_good { Ok(()) } else { Err(InvalidToken::Time) },
+            "{leeway} {iat}"
+        );
+        // Also one that is remembered, by a clock that was set back since.
+        if iat < NOW + 2 * ahead {
+            tokens.verify(&app, &token, at(iat)).expect("in its time");
+            assert_eq!(tokens.verify(&app, &token, at(NOW)).is_ok(), is_good, "{leeway} {iat}");
+        }
+    }
+}
+
+#[test]
 fn every_truncation_and_bit_flip_is_refused() {
     for alg in [TokenAlgorithm::Es256, TokenAlgorithm::EdDsa] {
         let signer = Signer::new(alg, "one");

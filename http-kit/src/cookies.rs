@@ -19,6 +19,8 @@ use crate::problem::Problem;
 use crate::token::{DerivedTokens, TokenPurpose};
 
 const X_CSRF_TOKEN: HeaderName = HeaderName::from_static("x-csrf-token");
+/// Shows, without cookies, that a device has been in the account before: it comes with tokens, and goes with a login.
+const DEVICE_TOKEN: HeaderName = HeaderName::from_static("device-token");
 
 /// The cookies of an app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,10 +31,13 @@ pub enum TokenCookie {
     Refresh,
     /// What scripts read and send back in `X-CSRF-Token`.
     Csrf,
+    /// The device token. It stays when somebody logs out.
+    Device,
 }
 
 impl TokenCookie {
-    const ALL: [Self; 3] = [Self::Access, Self::Refresh, Self::Csrf];
+    /// Those of a session.
+    const OF_A_SESSION: [Self; 3] = [Self::Access, Self::Refresh, Self::Csrf];
 
     /// Its name. All apps share one host, so it carries the app.
     pub fn name(self, app_id: &AppId) -> String {
@@ -40,6 +45,7 @@ impl TokenCookie {
             Self::Access => "access",
             Self::Refresh => "refresh",
             Self::Csrf => "csrf",
+            Self::Device => "device",
         };
         format!("__Host-ww-{app_id}-{kind}")
     }
@@ -64,9 +70,12 @@ pub struct Lasting<'a> {
     pub seconds: i64,
 }
 
-/// Cookies to set with an answer: none unless the app is in cookie mode.
+/// What is set with an answer besides its body: cookies in cookie mode, and else no more than the device token, in a header.
 #[derive(Default)]
-pub struct SetCookies(Vec<HeaderValue>);
+pub struct SetCookies {
+    cookies: Vec<HeaderValue>,
+    device: Option<HeaderValue>,
+}
 
 impl SetCookies {
     /// The tokens of a session.
@@ -79,17 +88,32 @@ impl SetCookies {
     ) -> Self {
         let Some(app_id) = in_cookie_mode(app) else { return Self::default() };
         let csrf = csrf_token(keys, session_id);
-        Self(vec![
+        let cookies = vec![
             TokenCookie::Access.set(app_id, access.token, access.seconds),
             TokenCookie::Refresh.set(app_id, refresh.token, refresh.seconds),
             TokenCookie::Csrf.set(app_id, &csrf, refresh.seconds),
-        ])
+        ];
+        Self { cookies, device: None }
+    }
+
+    /// And a device token.
+    #[must_use]
+    pub fn with_device(mut self, app: &App, device: Lasting<'_>) -> Self {
+        if let Some(app_id) = in_cookie_mode(app) {
+            self.cookies.push(TokenCookie::Device.set(app_id, device.token, device.seconds));
+        } else {
+            let mut token = HeaderValue::try_from(device.token).expect("tokens are visible ASCII");
+            token.set_sensitive(true);
+            self.device = Some(token);
+        }
+        self
     }
 
     /// Makes the browser forget them.
     pub fn cleared(app: &App) -> Self {
         let Some(app_id) = in_cookie_mode(app) else { return Self::default() };
-        Self(TokenCookie::ALL.iter().map(|cookie| cookie.set(app_id, "", 0)).collect())
+        let cookies = TokenCookie::OF_A_SESSION.iter().map(|cookie| cookie.set(app_id, "", 0)).collect();
+        Self { cookies, device: None }
     }
 }
 
@@ -97,8 +121,11 @@ impl IntoResponseParts for SetCookies {
     type Error = Infallible;
 
     fn into_response_parts(self, mut parts: ResponseParts) -> Result<ResponseParts, Infallible> {
-        for cookie in self.0 {
+        for cookie in self.cookies {
             parts.headers_mut().append(header::SET_COOKIE, cookie);
+        }
+        if let Some(device) = self.device {
+            parts.headers_mut().insert(DEVICE_TOKEN, device);
         }
         Ok(parts)
     }
@@ -150,6 +177,14 @@ impl Credentials {
             return None;
         }
         cookie_value(&self.headers, &cookie.name(in_cookie_mode(app)?))
+    }
+
+    /// The device token: of the header, or of its cookie in cookie mode.
+    pub fn device(&self, app: &App) -> Option<&str> {
+        if self.headers.contains_key(DEVICE_TOKEN) {
+            return only(&self.headers, &DEVICE_TOKEN)?.to_str().ok();
+        }
+        cookie_value(&self.headers, &TokenCookie::Device.name(in_cookie_mode(app)?))
     }
 
     pub(crate) fn shown(&self, app: &App) -> Result<Shown<'_>, Problem> {

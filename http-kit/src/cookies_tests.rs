@@ -23,7 +23,7 @@ fn headers(pairs: &[(HeaderName, &str)]) -> HeaderMap {
 
 fn lines(cookies: &SetCookies) -> String {
     let text = |value: &HeaderValue| value.to_str().expect("ASCII").to_owned();
-    cookies.0.iter().map(text).collect::<Vec<_>>().join("\n")
+    cookies.cookies.iter().map(text).collect::<Vec<_>>().join("\n")
 }
 
 #[test]

@@ -1,26 +1,28 @@
-//! Rate limits by client address, and of mails by the address they go to.
+//! Rate limits: of requests by who asks, and of mails by the mailbox they go to.
+//!
+//! A client spends what is its own: its address, or the app's server its API key. What a mailbox may get is spent by mails
+//! that are sent, so that nobody who asks for what sends none can spend it; and a part of it is kept for those who have been in
+//! the account before.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use domain::{AppId, Email};
+use domain::{ApiKeyId, AppId, DeviceId, Email, UserId};
 use futures::future::BoxFuture;
-use governor::clock::{Clock, DefaultClock};
-use governor::middleware::StateInformationMiddleware;
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use tower::{Layer, Service};
 
+use crate::cookies::Credentials;
+use crate::gcra::Gcra;
 use crate::problem::Problem;
 use crate::request::RequestContext;
+use crate::token::{ApiKeyToken, DerivedTokens};
 
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -47,6 +49,14 @@ pub struct RateSettings {
     pub mail: Rate,
     /// For [`RateClass::Mailbox`].
     pub mailbox: Rate,
+    /// For [`RateClass::Mails`].
+    pub mails: Rate,
+    /// For [`RateClass::KnownMails`].
+    pub known_mails: Rate,
+    /// For [`RateClass::Server`].
+    pub server: Rate,
+    /// For [`RateClass::Person`].
+    pub person: Rate,
     /// For [`RateClass::General`].
     pub general: Rate,
 }
@@ -62,6 +72,10 @@ impl Default for RateSettings {
             credentials: rate(60, 60),
             mail: rate(20, 60),
             mailbox: rate(5, 600),
+            mails: rate(8, 600),
+            known_mails: rate(3, 600),
+            server: rate(6000, 60),
+            person: rate(30, 60),
             general: rate(1200, 60),
         }
     }
@@ -74,61 +88,86 @@ pub enum RateClass {
     Credentials,
     /// Requests of one client for mails. The app's own server, which asks for all of its people, is not limited by this.
     Mail,
-    /// Requests for mails to one address of an app, whoever asks.
+    /// Requests of one client for mails of one purpose to one address of an app.
     Mailbox,
+    /// Mails of one purpose that are sent to one address of an app, whoever asks.
+    Mails,
+    /// Mails besides those, for clients that have been in the account before.
+    KnownMails,
+    /// All requests with one API key.
+    Server,
+    /// Logins of one person: through one API key, or good ones from one address.
+    Person,
     /// All others.
     General,
 }
 
 impl RateClass {
-    const ALL: [Self; 4] = [Self::Credentials, Self::Mail, Self::Mailbox, Self::General];
+    const ALL: [Self; 8] = [
+        Self::Credentials,
+        Self::Mail,
+        Self::Mailbox,
+        Self::Mails,
+        Self::KnownMails,
+        Self::Server,
+        Self::Person,
+        Self::General,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::Credentials => "credentials",
             Self::Mail => "mail",
             Self::Mailbox => "mailbox",
+            Self::Mails => "mails",
+            Self::KnownMails => "known-mails",
+            Self::Server => "server",
+            Self::Person => "person",
             Self::General => "general",
         }
     }
 }
 
+/// Who asks for a mail: whose requests for it are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// Anybody, by the address they come from.
+    Address(Option<IpAddr>),
+    /// An app's own server.
+    Server(ApiKeyId),
+    /// A device that has been in the account before.
+    Device(DeviceId),
+    /// Somebody who is logged in.
+    User(UserId),
+}
+
+/// What mails are counted apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MailPurpose {
+    /// What a registration sends: the link that verifies the address, or word to its owner.
+    Registration,
+    /// The link that verifies the address, asked for again.
+    EmailVerification,
+    /// The link that a new password is chosen with.
+    PasswordReset,
+    /// The link that makes another address the account's.
+    EmailChange,
+    /// The link that logs in.
+    MagicLink,
+}
+
 /// The counters. One set serves all routes.
-pub struct RateLimits(Option<Limiters>);
-
-struct Limiters {
-    credentials: Limiter,
-    mail: Limiter,
-    mailbox: Limiter,
-    general: Limiter,
-    clock: DefaultClock,
-    checks: AtomicU32,
-}
-
-impl Limiters {
-    fn of(&self, class: RateClass) -> &Limiter {
-        match class {
-            RateClass::Credentials => &self.credentials,
-            RateClass::Mail => &self.mail,
-            RateClass::Mailbox => &self.mailbox,
-            RateClass::General => &self.general,
-        }
-    }
-}
+pub struct RateLimits(Option<[Limiter; RateClass::ALL.len()]>);
 
 struct Limiter {
     rate: Rate,
-    states: DefaultKeyedRateLimiter<u128, StateInformationMiddleware>,
+    states: Gcra,
 }
 
-impl Limiter {
-    fn new(rate: Rate) -> Self {
-        let period = Duration::from_secs(rate.seconds.get().into()) / rate.requests.get();
-        let quota = Quota::with_period(period.max(Duration::from_nanos(1))).expect("the period is not zero");
-        let quota = quota.allow_burst(rate.requests);
-        Self { rate, states: RateLimiter::keyed(quota).with_middleware() }
-    }
-}
+/// A mail that counts as sent.
+#[derive(Debug)]
+#[must_use = "a mail that is not sent is given back"]
+pub struct Spent(Option<(RateClass, u128)>);
 
 /// What is left of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,55 +206,100 @@ impl Standing {
 impl RateLimits {
     /// Fresh counters.
     pub fn new(settings: &RateSettings) -> Self {
-        Self(settings.enabled.then(|| Limiters {
-            credentials: Limiter::new(settings.credentials),
-            mail: Limiter::new(settings.mail),
-            mailbox: Limiter::new(settings.mailbox),
-            general: Limiter::new(settings.general),
-            clock: DefaultClock::default(),
-            checks: AtomicU32::new(0),
-        }))
+        let rate = |class| match class {
+            RateClass::Credentials => settings.credentials,
+            RateClass::Mail => settings.mail,
+            RateClass::Mailbox => settings.mailbox,
+            RateClass::Mails => settings.mails,
+            RateClass::KnownMails => settings.known_mails,
+            RateClass::Server => settings.server,
+            RateClass::Person => settings.person,
+            RateClass::General => settings.general,
+        };
+        let limiter = |class| Limiter { rate: rate(class), states: Gcra::new(rate(class)) };
+        Self(settings.enabled.then(|| RateClass::ALL.map(limiter)))
     }
 
     /// Counts a request of a client. `Ok(None)` when there are no limits.
     pub fn check(&self, class: RateClass, address: Option<IpAddr>) -> Result<Option<Standing>, Standing> {
-        self.count(class, key(address))
+        self.count(class, address_key(address))
     }
 
-    /// Counts a request for a mail to this address, whether or not anybody has it.
-    pub fn check_mailbox(&self, app_id: &AppId, email: &Email) -> Result<Option<Standing>, Standing> {
-        // Most servers put `ada+shop` and `ada+news` into the mailbox of `ada` (RFC 5233).
-        let (local, domain) = email.as_str().rsplit_once('@').unwrap_or_default();
-        let user = local.split('+').next().unwrap_or_default();
-        // None can hold a NUL. Hashed so that no address stays in memory.
-        let text = [app_id.as_str(), user, domain].join("\0");
-        let hash = digest(&SHA256, text.as_bytes());
-        let mut key = [0; 16];
-        key.copy_from_slice(&hash.as_ref()[..16]);
-        self.count(RateClass::Mailbox, u128::from_be_bytes(key))
+    /// Takes back what [`RateLimits::check`] has counted.
+    pub fn give_back(&self, class: RateClass, address: Option<IpAddr>) {
+        if let Some(limiters) = &self.0 {
+            limiters[class as usize].states.give_back(address_key(address));
+        }
+    }
+
+    /// Counts a request with an API key.
+    pub fn check_server(&self, key: ApiKeyId) -> Result<Option<Standing>, Standing> {
+        self.count(RateClass::Server, key.0.as_u128())
+    }
+
+    /// Counts a login of a person, by what they say their address is: whether or not anybody has it.
+    pub fn check_person(
+        &self,
+        asker: Asker,
+        app_id: &AppId,
+        name: &str,
+    ) -> Result<Option<Standing>, Standing> {
+        let person = [&asker_key(asker)[..], app_id.as_str().as_bytes(), &[0], name.as_bytes()].concat();
+        self.count(RateClass::Person, hashed(&person))
+    }
+
+    /// Counts a request for a mail, whether or not anything is sent to anybody.
+    pub fn check_mailbox(
+        &self,
+        app_id: &AppId,
+        email: &Email,
+        purpose: MailPurpose,
+        asker: Asker,
+    ) -> Result<Option<Standing>, Standing> {
+        let key = [&asker_key(asker)[..], &mailbox(app_id, email, purpose)].concat();
+        self.count(RateClass::Mailbox, hashed(&key))
+    }
+
+    /// Counts a mail that is about to be sent. Refused if there were too many: it must not be. `is_known` of whoever asks: they
+    /// have been in the account before.
+    pub fn spend_mail(
+        &self,
+        app_id: &AppId,
+        email: &Email,
+        purpose: MailPurpose,
+        is_known: bool,
+    ) -> Result<Spent, Standing> {
+        if self.0.is_none() {
+            return Ok(Spent(None));
+        }
+        let key = hashed(&mailbox(app_id, email, purpose));
+        let spend = |class| self.count(class, key).map(|_| Spent(Some((class, key))));
+        match spend(RateClass::Mails) {
+            Err(_) if is_known => spend(RateClass::KnownMails),
+            counted => counted,
+        }
+    }
+
+    /// Takes back what [`RateLimits::spend_mail`] has counted, as no mail was sent.
+    pub fn not_sent(&self, spent: Spent) {
+        if let (Spent(Some((class, key))), Some(limiters)) = (spent, &self.0) {
+            limiters[class as usize].states.give_back(key);
+        }
     }
 
     fn count(&self, class: RateClass, key: u128) -> Result<Option<Standing>, Standing> {
         let Some(limiters) = &self.0 else { return Ok(None) };
-        let limiter = limiters.of(class);
-        // Counters of clients that went away are full again and can be forgotten.
-        if limiters.checks.fetch_add(1, Ordering::Relaxed) % 8192 == 8191 {
-            for class in RateClass::ALL {
-                limiters.of(class).states.retain_recent();
-            }
-        }
+        let limiter = &limiters[class as usize];
         let (name, requests, seconds) =
             (class.name(), limiter.rate.requests.get(), limiter.rate.seconds.get());
-        match limiter.states.check_key(&key) {
-            Ok(state) => {
-                let remaining = state.remaining_burst_capacity();
+        match limiter.states.check(key) {
+            Ok(remaining) => {
                 let spent = u64::from(requests.saturating_sub(remaining));
                 let reset = (spent * u64::from(seconds)).div_ceil(requests.into());
                 Ok(Some(Standing { name, requests, seconds, remaining, reset }))
             }
-            Err(until) => {
+            Err(wait) => {
                 metrics::counter!("watchword_rate_limited_total", "limit" => name).increment(1);
-                let wait = until.wait_time_from(limiters.clock.now());
                 let reset = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
                 Err(Standing::exhausted(name, requests, seconds, reset.max(1)))
             }
@@ -226,19 +310,49 @@ impl RateLimits {
     pub fn measure(&self) {
         let Some(limiters) = &self.0 else { return };
         for class in RateClass::ALL {
-            let clients = u32::try_from(limiters.of(class).states.len()).unwrap_or(u32::MAX);
+            let clients = u32::try_from(limiters[class as usize].states.len()).unwrap_or(u32::MAX);
             metrics::gauge!("watchword_rate_limit_clients", "limit" => class.name()).set(clients);
         }
     }
 
     /// The limit of a class as a layer for routes inside [`crate::request::around`].
     pub fn layer(self: &Arc<Self>, class: RateClass) -> RateLimitLayer {
-        RateLimitLayer { limits: Arc::clone(self), class }
+        RateLimitLayer { limits: Arc::clone(self), class, keys: None }
     }
 }
 
+/// A mailbox of an app, hashed so that no address stays in memory.
+fn mailbox(app_id: &AppId, email: &Email, purpose: MailPurpose) -> [u8; 17] {
+    // Most servers put `ada+shop` and `ada+news` into the mailbox of `ada` (RFC 5233).
+    let (local, domain) = email.as_str().rsplit_once('@').unwrap_or_default();
+    let user = local.split('+').next().unwrap_or_default();
+    // None can hold a NUL.
+    let text = [app_id.as_str(), user, domain].join("\0");
+    let mut mailbox = [purpose as u8; 17];
+    mailbox[1..].copy_from_slice(&hashed(text.as_bytes()).to_be_bytes());
+    mailbox
+}
+
+fn asker_key(asker: Asker) -> [u8; 17] {
+    let (kind, id) = match asker {
+        Asker::Address(address) => (0, address_key(address)),
+        Asker::Server(key) => (1, key.0.as_u128()),
+        Asker::Device(device) => (2, device.0.as_u128()),
+        Asker::User(user) => (3, user.0.as_u128()),
+    };
+    let mut key = [kind; 17];
+    key[1..].copy_from_slice(&id.to_be_bytes());
+    key
+}
+
+fn hashed(bytes: &[u8]) -> u128 {
+    let mut key = [0; 16];
+    key.copy_from_slice(&digest(&SHA256, bytes).as_ref()[..16]);
+    u128::from_be_bytes(key)
+}
+
 /// One home is one client: IPv4 by address, IPv6 by /64, as everybody has 2⁶⁴ addresses there.
-fn key(address: Option<IpAddr>) -> u128 {
+pub(crate) fn address_key(address: Option<IpAddr>) -> u128 {
     match address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.to_canonical()) {
         IpAddr::V4(address) => Ipv6Addr::to_bits(address.to_ipv6_mapped()),
         IpAddr::V6(address) => address.to_bits() & !u128::from(u64::MAX),
@@ -250,6 +364,29 @@ fn key(address: Option<IpAddr>) -> u128 {
 pub struct RateLimitLayer {
     limits: Arc<RateLimits>,
     class: RateClass,
+    keys: Option<DerivedTokens>,
+}
+
+impl RateLimitLayer {
+    /// Counts requests with an API key that was made here by that key, in [`RateClass::Server`], and not by address: one
+    /// server asks for all people of an app. Whether the key still lives is not asked here: with one that does not, a
+    /// request comes to nothing.
+    #[must_use]
+    pub fn by_key(self, keys: DerivedTokens) -> Self {
+        Self { keys: Some(keys), ..self }
+    }
+
+    fn check(&self, request: &Request) -> Result<Option<Standing>, Standing> {
+        let key = self.keys.as_ref().and_then(|keys| {
+            let credentials = Credentials::new(request.method(), request.headers());
+            ApiKeyToken::decode(keys, credentials.bearer().ok()?)
+        });
+        if let Some(key) = key {
+            return self.limits.check_server(key.key_id);
+        }
+        let address = RequestContext::of(request.extensions()).ok().and_then(|context| context.address);
+        self.limits.check(self.class, address)
+    }
 }
 
 impl<S> Layer<S> for RateLimitLayer {
@@ -282,8 +419,7 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let address = RequestContext::of(request.extensions()).ok().and_then(|context| context.address);
-        match self.layer.limits.check(self.layer.class, address) {
+        match self.layer.check(&request) {
             Ok(standing) => {
                 let answering = self.inner.call(request);
                 Box::pin(async move {
@@ -341,17 +477,61 @@ mod tests {
         assert_eq!(headers[RATELIMIT], "\"credentials\";r=0;t=60");
     }
 
+    fn mailbox_of(app: &str, email: &str) -> (AppId, Email) {
+        (AppId::parse(app).expect("valid"), Email::parse(email).expect("valid"))
+    }
+
     #[test]
-    fn mails_are_limited_by_the_address_they_go_to() {
+    fn requests_for_mails_are_limited_by_who_asks_for_which_mailbox_and_what_for() {
         let limits = RateLimits::new(&RateSettings::default());
-        let mail = |app: &str, email: &str| {
-            let (app, email) = (AppId::parse(app).expect("valid"), Email::parse(email).expect("valid"));
-            limits.check_mailbox(&app, &email).is_ok()
+        let ask = |app: &str, email: &str, purpose, asker| {
+            let (app, email) = mailbox_of(app, email);
+            limits.check_mailbox(&app, &email, purpose, asker).is_ok()
         };
-        assert!((0..5).all(|_| mail("acme", "ada@example.com")));
-        assert!(!mail("acme", "ADA@example.com"), "it is the same mailbox");
-        assert!(!mail("acme", "ada+shop@example.com"), "and so is this");
-        assert!(mail("acme", "bob@example.com") && mail("other", "ada@example.com"));
+        let reset = MailPurpose::PasswordReset;
+        let client = |text: &str| Asker::Address(Some(text.parse().expect("an address")));
+        let stranger = client("192.0.2.1");
+        assert!((0..5).all(|_| ask("acme", "ada@example.com", reset, stranger)));
+        assert!(!ask("acme", "ADA@example.com", reset, stranger), "it is the same mailbox");
+        assert!(!ask("acme", "ada+shop@example.com", reset, stranger), "and so is this");
+        assert!(
+            ask("acme", "bob@example.com", reset, stranger)
+                && ask("other", "ada@example.com", reset, stranger)
+        );
+        assert!(ask("acme", "ada@example.com", MailPurpose::MagicLink, stranger), "another purpose");
+        let id = uuid::Uuid::from_u128(7);
+        let others = [client("192.0.2.2"), Asker::Device(DeviceId(id)), Asker::Server(ApiKeyId(id))];
+        for other in others {
+            assert!((0..5).all(|_| ask("acme", "ada@example.com", reset, other)), "{other:?}");
+            assert!(!ask("acme", "ada@example.com", reset, other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn inv_w_a_mailbox_is_spent_by_mails_and_has_a_reserve_for_its_owner() {
+        let limits = RateLimits::new(&RateSettings::default());
+        let (app, email) = mailbox_of("acme", "ada@example.com");
+        let send = |purpose, is_known| limits.spend_mail(&app, &email, purpose, is_known);
+        let verify = MailPurpose::EmailVerification;
+        for _ in 0..100 {
+            let spent = send(verify, false).expect("nothing was sent so far");
+            limits.not_sent(spent);
+        }
+        assert!((0..8).all(|_| send(verify, false).is_ok()));
+        assert!(send(verify, false).is_err());
+        assert!((0..3).all(|_| send(verify, true).is_ok()), "the reserve");
+        assert!(send(verify, true).is_err());
+        assert!(send(MailPurpose::PasswordReset, false).is_ok(), "another purpose");
+    }
+
+    #[test]
+    fn a_person_is_limited_by_the_server_that_logs_them_in() {
+        let limits = RateLimits::new(&RateSettings::default());
+        let (app, _) = mailbox_of("acme", "ada@example.com");
+        let server = Asker::Server(ApiKeyId(uuid::Uuid::from_u128(1)));
+        let login = |name: &str| limits.check_person(server, &app, name).is_ok();
+        assert!((0..30).all(|_| login("ada@example.com")));
+        assert!(!login("ada@example.com") && login("bob@example.com"));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::limits::Standing;
+use crate::request::Requester;
 
 /// The media type of every refusal.
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -28,6 +29,8 @@ pub(crate) struct Answered {
     pub request_id: String,
     /// Whether it has written something.
     pub has_written: Cell<bool>,
+    /// Who asks, and of which app.
+    pub requester: Requester,
 }
 
 /// Says that the request that this task answers has written something. If its answer then cannot be made, because what

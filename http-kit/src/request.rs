@@ -3,7 +3,6 @@
 
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroUsize;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,12 +21,13 @@ use http::request::Parts;
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use ipnet::IpNet;
 use schemas::envelope::{Actor, Metadata};
-use tokio::sync::Semaphore;
 use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::consistency::{CONSISTENCY_TOKEN, ConsistencyToken, ConsistencyTokens};
 use crate::extract::NO_LAYER;
+use crate::limits::address_key;
+use crate::places::{Applicant, Places, Shares};
 use crate::problem::{ANSWERED, Answered, PROBLEM_JSON, Problem, Refusal};
 use crate::trace::{self, Span};
 
@@ -79,6 +79,22 @@ impl<S: Sync> FromRequestParts<S> for RequestContext {
     }
 }
 
+/// Whose request a task answers, as far as that is known before anything is looked up: for shares of what is scarce.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Requester {
+    /// The app of the path.
+    pub app_id: Option<AppId>,
+    /// A number for each client address.
+    pub address: u128,
+}
+
+impl Requester {
+    /// That of the request that this task answers; nobody's outside of requests.
+    pub fn current() -> Self {
+        ANSWERED.try_with(|answered| answered.requester.clone()).unwrap_or_default()
+    }
+}
+
 /// Hashes what makes a request the same request.
 #[derive(Clone)]
 pub(crate) struct IdempotencyKeys(Arc<hmac::Key>);
@@ -106,7 +122,7 @@ pub struct Edge {
     trusted_proxies: Vec<IpNet>,
     idempotency: IdempotencyKeys,
     consistency: ConsistencyTokens,
-    in_flight: Semaphore,
+    in_flight: Places,
 }
 
 impl Edge {
@@ -119,16 +135,21 @@ impl Edge {
     ) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &*instance.derive("watchword/v1/idempotency"));
         let (idempotency, consistency) = (IdempotencyKeys(Arc::new(key)), ConsistencyTokens::new(instance));
-        let in_flight = Semaphore::new(Semaphore::MAX_PERMITS);
+        let unbounded = usize::MAX;
+        let in_flight = Places::new(Shares {
+            total: unbounded,
+            of_an_app: unbounded,
+            of_a_caller: unbounded,
+            reserve: 0,
+        });
         Self { repository, clock, trusted_proxies, idempotency, consistency, in_flight }
     }
 
     /// At most so many requests at a time; more are told 503 `overloaded`. One counts until its answer begins: streams
-    /// that go on behind that are bounded where they are made.
+    /// that go on behind that are bounded where they are made. A caller is an address here.
     #[must_use]
-    pub fn limited_to(self, requests: NonZeroUsize) -> Self {
-        let in_flight = Semaphore::new(requests.get().min(Semaphore::MAX_PERMITS));
-        Self { in_flight, ..self }
+    pub fn limited_to(self, shares: Shares) -> Self {
+        Self { in_flight: Places::new(shares), ..self }
     }
 
     /// The context, and a refusal if a header that must not be guessed at is wrong.
@@ -163,19 +184,22 @@ impl Edge {
 
     /// The app whose origins may call a path, if it is a path of an app.
     async fn cross_origin(&self, path: &str, origin: &str) -> Option<CrossOrigin> {
-        let app_id = match path.strip_prefix("/v1/apps/") {
-            Some(rest) => AppId::parse(rest.split('/').next().unwrap_or_default()).ok()?,
-            None if path.starts_with("/auth/") || path.starts_with("/.well-known/") => AppId::default_app(),
-            None => return None,
-        };
-        if app_id.is_platform() {
-            return None;
-        }
+        let app_id = app_of(path)?;
         let app = self.repository.load::<App>(&app_id).await.ok()?;
         let settings = &app.state.settings;
         let allowed = app.state.id.is_some() && settings.origins.iter().any(|known| known.as_str() == origin);
         allowed.then_some(CrossOrigin { credentials: settings.cookies })
     }
+}
+
+/// The app of a path, if it is a path of an app.
+fn app_of(path: &str) -> Option<AppId> {
+    let app_id = match path.strip_prefix("/v1/apps/") {
+        Some(rest) => AppId::parse(rest.split('/').next().unwrap_or_default()).ok()?,
+        None if path.starts_with("/auth/") || path.starts_with("/.well-known/") => AppId::default_app(),
+        None => return None,
+    };
+    (!app_id.is_platform()).then_some(app_id)
 }
 
 struct CrossOrigin {
@@ -200,9 +224,14 @@ async fn handle(State(edge): State<Arc<Edge>>, mut request: Request, next: Next)
     context.traceparent = traced.traceparent().or(context.traceparent);
     let route = matched.unwrap_or_else(|| "unmatched".to_owned());
     // Probes are answered in any case: whoever is busy is not ill.
-    let place = edge.in_flight.try_acquire().ok();
-    if place.is_none() && !PROBES.contains(&route.as_str()) {
-        refusal = Some(Problem::new("overloaded").retry_after(1));
+    let requester = Requester { app_id: app_of(request.uri().path()), address: address_key(context.address) };
+    let applicant =
+        Applicant { app_id: requester.app_id.clone(), caller: Some(requester.address), is_platform: false };
+    let place = edge.in_flight.take(applicant);
+    if let Err(no_place) = &place
+        && !PROBES.contains(&route.as_str())
+    {
+        refusal = Some(Problem::new("overloaded").detail(no_place.to_string()).retry_after(1));
     }
     let context = Arc::new(context);
     request.extensions_mut().insert(Arc::clone(&context));
@@ -211,7 +240,7 @@ async fn handle(State(edge): State<Arc<Edge>>, mut request: Request, next: Next)
     let request_id = context.request_id.clone();
     let span = tracing::info_span!("request", request_id = %request_id, method, route = %route);
     let answering = answer(&edge, request, refusal, next);
-    let answered = Answered { request_id: request_id.clone(), has_written: Cell::new(false) };
+    let answered = Answered { request_id: request_id.clone(), has_written: Cell::new(false), requester };
     let answering = ANSWERED.scope(answered, answering).instrument(span);
     let mut response = traced.around(answering).await;
 
@@ -260,7 +289,7 @@ async fn answer(edge: &Edge, request: Request, refusal: Option<Problem>, next: N
         set(header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, PUT, PATCH, DELETE");
         set(
             header::ACCESS_CONTROL_ALLOW_HEADERS,
-            "authorization, content-type, idempotency-key, consistency-token, x-request-id, x-csrf-token, traceparent",
+            "authorization, content-type, idempotency-key, consistency-token, x-request-id, x-csrf-token, traceparent, device-token",
         );
         set(header::ACCESS_CONTROL_MAX_AGE, "600");
         response
@@ -274,7 +303,7 @@ async fn answer(edge: &Edge, request: Request, refusal: Option<Problem>, next: N
         headers.insert(
             header::ACCESS_CONTROL_EXPOSE_HEADERS,
             HeaderValue::from_static(
-                "consistency-token, x-request-id, retry-after, ratelimit, ratelimit-policy, www-authenticate",
+                "consistency-token, x-request-id, retry-after, ratelimit, ratelimit-policy, www-authenticate, device-token",
             ),
         );
         if allowed.credentials {

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use domain::magic_link::MagicLinkEvent;
 use domain::one_time::UserToken;
 use domain::user::UserEvent;
-use domain::{ApiKeyId, AppId, Event, MagicLinkId, SessionId, UserId};
+use domain::{ApiKeyId, AppId, DeviceId, Event, MagicLinkId, SessionId, Timestamp, UserId};
 use event_store::InstanceKey;
 use uuid::Uuid;
 
@@ -32,10 +32,12 @@ pub enum TokenPurpose {
     EmailChange,
     /// Allows to choose a new password.
     PasswordReset,
+    /// Shows that a device has been in an account before.
+    Device,
 }
 
 impl TokenPurpose {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Refresh,
         Self::ApiKey,
         Self::Csrf,
@@ -44,6 +46,7 @@ impl TokenPurpose {
         Self::EmailVerification,
         Self::EmailChange,
         Self::PasswordReset,
+        Self::Device,
     ];
 
     /// What the token starts with, so that people and secret scanners can tell what they found.
@@ -57,6 +60,7 @@ impl TokenPurpose {
             Self::EmailVerification => "wwv_",
             Self::EmailChange => "wwe_",
             Self::PasswordReset => "wwp_",
+            Self::Device => "wwd_",
         }
     }
 
@@ -70,6 +74,7 @@ impl TokenPurpose {
             Self::EmailVerification => "email-verification",
             Self::EmailChange => "email-change",
             Self::PasswordReset => "password-reset",
+            Self::Device => "device",
         }
     }
 }
@@ -150,6 +155,43 @@ impl RefreshToken {
         let (session, generation) = payload.split_first_chunk::<16>()?;
         let generation = u32::from_be_bytes(generation.try_into().ok()?);
         Some(Self { session_id: SessionId(Uuid::from_bytes(*session)), generation })
+    }
+}
+
+/// What a device token says: who has logged in there, until when that counts, and since which end of all sessions. It lets
+/// nobody in: whoever shows it is counted apart from strangers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceToken {
+    /// Whose account. A user is of one app.
+    pub user_id: UserId,
+    /// As what the device is counted.
+    pub device_id: DeviceId,
+    /// The user's epoch: what ends all sessions makes strangers of all devices.
+    pub epoch: u32,
+    /// Its end.
+    pub expires_at: Timestamp,
+}
+
+impl DeviceToken {
+    /// The token.
+    pub fn encode(&self, tokens: &DerivedTokens) -> String {
+        let end = self.expires_at.as_second().to_be_bytes();
+        let (user, device) = (self.user_id.0.as_bytes(), self.device_id.0.as_bytes());
+        tokens.seal(TokenPurpose::Device, &[&user[..], device, &self.epoch.to_be_bytes(), &end].concat())
+    }
+
+    /// Reads a token that was made here.
+    pub fn decode(tokens: &DerivedTokens, token: &str) -> Option<Self> {
+        let payload = tokens.open(TokenPurpose::Device, token)?;
+        let (user, rest) = payload.split_first_chunk::<16>()?;
+        let (device, rest) = rest.split_first_chunk::<16>()?;
+        let (epoch, end) = rest.split_first_chunk::<4>()?;
+        Some(Self {
+            user_id: UserId(Uuid::from_bytes(*user)),
+            device_id: DeviceId(Uuid::from_bytes(*device)),
+            epoch: u32::from_be_bytes(*epoch),
+            expires_at: Timestamp::from_second(i64::from_be_bytes(end.try_into().ok()?)).ok()?,
+        })
     }
 }
 
@@ -266,6 +308,25 @@ mod tests {
         let token = key.encode(&tokens);
         assert!(token.starts_with("wwk_"));
         assert_eq!(ApiKeyToken::decode(&tokens, &token), Some(key));
+    }
+
+    #[test]
+    fn device_tokens_go_through_text() {
+        let tokens = DerivedTokens::new(&InstanceKey::generate());
+        let device = DeviceToken {
+            user_id: UserId(Uuid::from_u128(1)),
+            device_id: DeviceId(Uuid::from_u128(2)),
+            epoch: 3,
+            expires_at: Timestamp::from_second(1_800_000_000).expect("in range"),
+        };
+        let token = device.encode(&tokens);
+        assert!(token.starts_with("wwd_"), "{token}");
+        assert_eq!(DeviceToken::decode(&tokens, &token), Some(device));
+        assert_eq!(DeviceToken::decode(&DerivedTokens::new(&InstanceKey::generate()), &token), None);
+        assert_eq!(RefreshToken::decode(&tokens, &token), None);
+        for end in 0..token.len() {
+            assert_eq!(DeviceToken::decode(&tokens, &token[..end]), None, "cut at {end}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use futures::stream;
 use http::HeaderValue;
 use http::header::{ACCEPT, CONTENT_DISPOSITION, CONTENT_TYPE, VARY};
 use http_kit::cookies::Credentials;
+use http_kit::places::Place;
 use http_kit::{AfterToken, AppScope, Params, Problem, uncached};
 use read_models::audit_log::AuditFilter;
 use schemas::envelope::RecordedEvent;
@@ -25,6 +26,7 @@ use uuid::Uuid;
 use crate::ProjectionService;
 use crate::answers::{List, answer, paging, position_after, position_cursor, refused};
 use crate::csv::push_row;
+use crate::events::{applicant, no_place};
 
 /// How many events an export reads at a time.
 const EXPORT_BATCH: u32 = 500;
@@ -164,7 +166,8 @@ async fn list(
     service.wait_for_token("audit_log", token).await?;
     let form = form(&headers);
     if form != Form::Json {
-        return Ok(export(service, filter, after, form, open));
+        let place = service.exports.take(applicant(&caller)).map_err(no_place)?;
+        return Ok(export(service, filter, after, form, open, place));
     }
     let (recorded, total, next_cursor) = page(&service, &filter, after, paging.offset, paging.limit).await?;
     let mut items = Vec::with_capacity(recorded.len());
@@ -260,6 +263,8 @@ struct Export {
     last: u64,
     ready: VecDeque<String>,
     done: bool,
+    /// Given back when the export ends.
+    _place: Place,
 }
 
 fn export(
@@ -268,6 +273,7 @@ fn export(
     after: u64,
     form: Form,
     open: bool,
+    place: Place,
 ) -> Response {
     let last = *service.journal().watch_head().borrow();
     let mut ready = VecDeque::new();
@@ -295,7 +301,7 @@ fn export(
         }
         Form::Json | Form::Ndjson => ("application/x-ndjson", "attachment; filename=\"audit.ndjson\""),
     };
-    let export = Export { service, filter, form, open, after, last, ready, done: false };
+    let export = Export { service, filter, form, open, after, last, ready, done: false, _place: place };
     let lines = stream::unfold(export, async |mut export| {
         let text = export.next().await?;
         Some((text, export))

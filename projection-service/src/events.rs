@@ -13,13 +13,15 @@ use domain::{AppId, Permission};
 use futures::stream;
 use http::HeaderValue;
 use http::header::{ACCEPT, VARY};
+use http_kit::auth::{AdminCaller, Caller};
 use http_kit::cookies::Credentials;
+use http_kit::places::{Applicant, NoPlace, Place};
 use http_kit::{AfterToken, AppScope, Params, Problem, uncached};
 use read_models::audit_log::AuditFilter;
 use schemas::envelope::RecordedEvent;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -33,7 +35,7 @@ const STREAM_BATCH: usize = 500;
 const RECHECK: Duration = Duration::from_secs(15);
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Seconds after which a reader that found no place may look again.
-const STREAM_RETRY: u64 = 5;
+const PLACE_RETRY: u64 = 5;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
     OpenApiRouter::new().routes(routes!(of_all)).routes(routes!(of_app))
@@ -90,11 +92,15 @@ enum Reader {
 }
 
 impl Reader {
-    async fn check(&self, service: &ProjectionService, credentials: &Credentials) -> Result<(), Problem> {
+    async fn check(
+        &self,
+        service: &ProjectionService,
+        credentials: &Credentials,
+    ) -> Result<AdminCaller, Problem> {
         match self {
-            Self::Platform => service.authenticator.platform(credentials).await.map(drop),
+            Self::Platform => service.authenticator.platform(credentials).await,
             Self::App(app_id) => {
-                service.authenticator.admin(app_id, credentials, Permission::EventsRead).await.map(drop)
+                service.authenticator.admin(app_id, credentials, Permission::EventsRead).await
             }
         }
     }
@@ -145,14 +151,13 @@ async fn read(
     token: AfterToken,
     params: AppEvents,
 ) -> Result<Response, Problem> {
-    reader.check(&service, &credentials).await?;
+    let caller = reader.check(&service, &credentials).await?;
     let paging = paging(params.limit, params.offset, params.cursor)?;
     let after = position_after(params.after)?;
     let after = position_cursor(paging.cursor.as_deref())?.unwrap_or(after);
     if wants_stream(&headers) {
         let after = last_event_id(&headers)?.unwrap_or(after);
-        let place = Arc::clone(&service.streams).try_acquire_owned();
-        let place = place.map_err(|_| Problem::new("overloaded").retry_after(STREAM_RETRY))?;
+        let place = service.streams.take(applicant(&caller)).map_err(no_place)?;
         return Ok(live(Feed::new(service, credentials, reader, app_id, params.kind, after, place)));
     }
     let filter = AuditFilter { app_id, kind: params.kind, ..AuditFilter::default() };
@@ -167,6 +172,27 @@ async fn read(
     let mut response = answer(List { items, total, next_cursor });
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
     Ok(response)
+}
+
+/// Whose share of the places a caller takes.
+pub(crate) fn applicant(caller: &AdminCaller) -> Applicant {
+    match &caller.caller {
+        Caller::ApiKey { key_id, app_id } => Applicant {
+            app_id: Some(app_id.clone()),
+            caller: Some(key_id.0.as_u128()),
+            is_platform: app_id.is_platform(),
+        },
+        Caller::User(user) => Applicant {
+            app_id: Some(user.app_id.clone()),
+            caller: Some(user.user_id.0.as_u128()),
+            is_platform: false,
+        },
+    }
+}
+
+/// 503 for who finds no place.
+pub(crate) fn no_place(why: NoPlace) -> Problem {
+    Problem::new("overloaded").detail(why.to_string()).retry_after(PLACE_RETRY)
 }
 
 async fn whole_journal(
@@ -207,7 +233,7 @@ struct Feed {
     ending: watch::Receiver<bool>,
     ready: VecDeque<Event>,
     /// Given back when the stream ends.
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Feed {
@@ -218,7 +244,7 @@ impl Feed {
         app_id: Option<AppId>,
         kind: Option<String>,
         after: u64,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) -> Self {
         let (head, ending) = (service.journal().watch_head(), service.ending());
         metrics::gauge!("watchword_event_streams").increment(1);

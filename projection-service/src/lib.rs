@@ -18,14 +18,14 @@ mod sharing;
 mod stats;
 mod users;
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use event_store::{Clock, Journal, Repository, StoreError};
+use http_kit::places::{Places, Shares};
 use http_kit::{AfterToken, Authenticator, Problem};
 use read_models::{Projector, ReadModels};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use bus::BusStatus;
@@ -53,8 +53,10 @@ pub struct Parts {
     pub bus: Option<Bus>,
     /// This node's part where several share the projectors.
     pub sharing: SharingSettings,
-    /// How many live streams of events may be open at a time; more are told 503 `overloaded`.
-    pub event_streams: NonZeroUsize,
+    /// How many live streams of events may be open at a time, and whose; more are told 503 `overloaded`.
+    pub event_streams: Shares,
+    /// The same of exports.
+    pub exports: Shares,
 }
 
 /// The service.
@@ -66,7 +68,9 @@ pub struct ProjectionService {
     runner: Runner,
     feed: Arc<Feed>,
     /// Places for live streams of events.
-    pub(crate) streams: Arc<Semaphore>,
+    pub(crate) streams: Places,
+    /// Places for exports.
+    pub(crate) exports: Places,
 }
 
 impl ProjectionService {
@@ -81,12 +85,12 @@ impl ProjectionService {
         parts: Parts,
         projectors: Vec<Arc<dyn Projector>>,
     ) -> Result<Arc<Self>, StoreError> {
-        let Parts { repository, models, authenticator, clock, bus, sharing, event_streams } = parts;
+        let Parts { repository, models, authenticator, clock, bus, sharing, event_streams, exports } = parts;
         let feed = Arc::new(Feed::start(repository.clone(), bus));
         let runner =
             Runner::start(repository.clone(), feed.clone(), models.clone(), projectors, sharing).await?;
-        let streams = Arc::new(Semaphore::new(event_streams.get().min(Semaphore::MAX_PERMITS)));
-        Ok(Arc::new(Self { repository, models, authenticator, clock, runner, feed, streams }))
+        let (streams, exports) = (Places::new(event_streams), Places::new(exports));
+        Ok(Arc::new(Self { repository, models, authenticator, clock, runner, feed, streams, exports }))
     }
 
     /// All routes of the service, ready to be merged with those of others.

@@ -146,7 +146,9 @@ async fn rate_limits_say_when_to_come_back() {
     limited.problem(429, "rate_limited");
     assert!(limited.header("ratelimit").is_some() && limited.header("ratelimit-policy").is_some());
     let other = server.get("/v1/apps").bearer(&server.platform_key()).await.expect(200);
-    assert!(other.header("ratelimit").is_some_and(|it| it.starts_with("\"general\";r=")));
+    assert!(other.header("ratelimit").is_some_and(|it| it.starts_with("\"server\";r=")));
+    let by_address = app.get(".well-known/jwks.json").await.expect(200);
+    assert!(by_address.header("ratelimit").is_some_and(|it| it.starts_with("\"general\";r=")));
 }
 
 /// A flood of logins finds a full queue: each is let in or told to come back, and it leaves no trace.

@@ -32,4 +32,5 @@ mod rotate_master_key;
 mod sessions;
 mod signing_keys;
 mod stats;
+mod strangers;
 mod traces;

@@ -21,6 +21,7 @@ use domain::Email;
 use domain::lockout::LockoutPolicy;
 use event_store::location::Location;
 use http_kit::limits::RateSettings;
+use http_kit::places::Shares;
 use ipnet::IpNet;
 use projection_service::SharingSettings;
 use secrecy::SecretString;
@@ -79,15 +80,20 @@ pub struct Config {
     pub shutdown_timeout: Duration,
     pub limits: RateSettings,
     pub lockout: LockoutPolicy,
+    /// Seconds that a device which was in an account is counted apart from strangers.
+    pub device_ttl: u32,
+    /// Seconds that another node's clock may be ahead.
+    pub clock_leeway: u32,
     /// None: no such list is asked.
     pub breached_passwords: Option<Url>,
     /// None: there is no bus.
     pub nats: Option<Nats>,
     /// None: there are no traces.
     pub traces: Option<TraceSettings>,
-    /// At a time; more are told 503.
-    pub requests_in_flight: NonZeroUsize,
-    pub event_streams: NonZeroUsize,
+    /// At a time; more are told 503. A caller is an address here.
+    pub requests_in_flight: Shares,
+    pub event_streams: Shares,
+    pub exports: Shares,
     pub sessions_of_a_user: NonZeroUsize,
     /// None: mails wait for a process that sends them.
     pub mail: Option<Mail>,
@@ -149,6 +155,10 @@ impl Config {
             credentials: values.take("limits.credentials", rate)?.unwrap_or(limits.credentials),
             mail: values.take("limits.mail", rate)?.unwrap_or(limits.mail),
             mailbox: values.take("limits.mailbox", rate)?.unwrap_or(limits.mailbox),
+            mails: values.take("limits.mails", rate)?.unwrap_or(limits.mails),
+            known_mails: values.take("limits.known_mails", rate)?.unwrap_or(limits.known_mails),
+            server: values.take("limits.server", rate)?.unwrap_or(limits.server),
+            person: values.take("limits.person", rate)?.unwrap_or(limits.person),
             general: values.take("limits.general", rate)?.unwrap_or(limits.general),
         };
         let lockout = LockoutPolicy::default();
@@ -161,6 +171,8 @@ impl Config {
             first_lock: number(values, "lockout.first_lock", lockout.first_lock)?,
             longest_lock: number(values, "lockout.longest_lock", lockout.longest_lock)?,
         };
+        let device_ttl = number(values, "lockout.device_ttl", 180 * 86_400)?;
+        let clock_leeway = values.take("clock_leeway", parsed("a number of seconds"))?;
         Ok(Self {
             file: None,
             listen: values
@@ -197,15 +209,18 @@ impl Config {
             ),
             limits,
             lockout,
+            device_ttl,
+            clock_leeway: clock_leeway.unwrap_or(60),
             breached_passwords: values.take("breached_passwords_url", list_url)?.flatten(),
             nats: nats(values)?,
             traces: traces(values)?,
-            requests_in_flight: values
-                .take("limits.in_flight", parsed(POSITIVE))?
-                .unwrap_or(const { positive(4096) }),
-            event_streams: values
-                .take("limits.event_streams", parsed(POSITIVE))?
-                .unwrap_or(const { positive(256) }),
+            requests_in_flight: shares(values, "limits.in_flight", 4096, "of_an_address", |total| Shares {
+                of_an_app: (total / 4 * 3).max(1),
+                of_a_caller: (total / 4).max(1),
+                ..Shares::of(total)
+            })?,
+            event_streams: shares(values, "limits.event_streams", 256, "of_a_caller", Shares::of)?,
+            exports: shares(values, "limits.exports", 32, "of_a_caller", Shares::of)?,
             sessions_of_a_user: values
                 .take("limits.sessions", parsed(POSITIVE))?
                 .unwrap_or(const { positive(1000) }),
@@ -267,6 +282,28 @@ impl Config {
             Url::parse(&format!("http://{host}")).expect("an address and a port make a URL")
         })
     }
+}
+
+/// How many there may be at a time (`total`, unless the operator says otherwise), and whose share is how large.
+fn shares(
+    values: &mut Values,
+    key: &str,
+    total: usize,
+    of_a_caller: &str,
+    default: impl Fn(usize) -> Shares,
+) -> Result<Shares, ConfigError> {
+    let number = |values: &mut Values, key: &str, default: usize| {
+        Ok::<_, ConfigError>(values.take(key, parsed(POSITIVE))?.map_or(default, NonZeroUsize::get))
+    };
+    let total = number(values, key, total)?;
+    let default = default(total);
+    let reserve = values.take(&format!("{key}_reserve"), parsed("a whole number"))?;
+    Ok(Shares {
+        total,
+        of_an_app: number(values, &format!("{key}_of_an_app"), default.of_an_app)?,
+        of_a_caller: number(values, &format!("{key}_{of_a_caller}"), default.of_a_caller)?,
+        reserve: reserve.unwrap_or(default.reserve),
+    })
 }
 
 /// The section `nats` is checked even where no server is given.

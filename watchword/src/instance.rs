@@ -242,7 +242,7 @@ impl Instance {
             config.cached_aggregates.get(),
         ));
         let tokens = DerivedTokens::new(stores.key_store.instance_key());
-        let access_tokens = Arc::new(AccessTokens::new(base_url));
+        let access_tokens = Arc::new(AccessTokens::new(base_url).with_leeway(config.clock_leeway));
         let authenticator = Arc::new(Authenticator::new(
             Arc::clone(&repository),
             Arc::clone(&access_tokens),
@@ -272,6 +272,7 @@ impl Instance {
                 passwords: start_hashing(config)?,
                 settings: command_service::Settings {
                     lockout: config.lockout,
+                    device_ttl: config.device_ttl,
                     sessions: config.sessions_of_a_user,
                     breached_passwords: config.breached_passwords.clone(),
                     senders: config.senders(&public_url),
@@ -294,6 +295,7 @@ impl Instance {
                 bus: nats.map(|(nats, _)| stores.bus(nats, address)),
                 sharing: SharingSettings { node, lease: config.projections_lease },
                 event_streams: config.event_streams,
+                exports: config.exports,
             })
             .await?;
             services = services.merge(Arc::clone(&service).router());
@@ -322,7 +324,7 @@ impl Instance {
             mailer: mailer.clone(),
         };
         // Routes of credentials have a narrower limit of their own inside this one; probes at the root have none.
-        let services = services.layer(limits.layer(RateClass::General));
+        let services = services.layer(limits.layer(RateClass::General).by_key(tokens.clone()));
         let routers = Routers::new(health, services, edge.limited_to(config.requests_in_flight));
         Ok(Self { address, stores, repository, clock, tokens, projections, relay, mailer, routers })
     }
@@ -486,13 +488,17 @@ async fn start_mailer(
         let folder = folder.display();
         tracing::warn!("no mail is sent: each is written to {folder} until mail_url names a mail server");
     }
+    let post = Post::new(mail.url.clone(), public_url.host_str().unwrap_or("localhost"), Patience::default());
+    if let Some(server) = post.server() {
+        let _ = commands.mail_server.set(server);
+    }
     Ok(Some(Arc::new(Mailer::start(MailerParts {
         repository: Arc::clone(&commands.repository),
         dispatcher: commands.dispatcher.clone(),
         clock: Arc::clone(&commands.clock),
         tokens: commands.tokens.clone(),
         access_tokens: Arc::clone(&commands.access_tokens),
-        post: Post::new(mail.url.clone(), public_url.host_str().unwrap_or("localhost"), Patience::default()),
+        post,
         settings: MailerSettings {
             node: node.to_owned(),
             lease: MailerSettings::LEASE,

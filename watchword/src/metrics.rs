@@ -53,7 +53,8 @@ impl Metric {
 }
 
 const CACHES: &[&str] = &["aggregates", "data_keys", "access_tokens", "signing_keys"];
-const LIMITS: &[&str] = &["credentials", "mail", "mailbox", "general"];
+const LIMITS: &[&str] =
+    &["credentials", "mail", "mailbox", "mails", "known-mails", "server", "person", "general"];
 const POOLS: &[&str] = &["journal", "key_store", "read_models", "projectors"];
 const MAIL_KINDS: &[&str] = &[
     "magic_link",
@@ -85,6 +86,7 @@ static METRICS: &[Metric] = &[
     gauge("watchword_http_connections", "Open connections"),
     gauge("watchword_event_streams", "Readers of server-sent events"),
     counter("watchword_refusals_total", "Answers that are problems, by their code").by("problem", &[]),
+    counter("watchword_mails_withheld_total", "Mails that were asked for and not sent, as their mailbox had too many"),
     counter("watchword_rate_limited_total", "Requests over a limit").by("limit", LIMITS),
     gauge("watchword_rate_limit_clients", "Clients, or mailboxes, whose requests are being counted").by("limit", LIMITS),
     // Passwords.

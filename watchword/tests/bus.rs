@@ -1,7 +1,6 @@
 //! From the journal through the relay and a real nats-server to the projectors, with the bus broken in every way.
 
 use std::io::{BufRead, BufReader};
-use std::num::NonZeroUsize;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +16,7 @@ use event_store::{
     Append, Clock, InstanceKey, KeyStore, Location, LookupKey, Marked, MasterKey, MessageKey, Repository,
     Sealer, SqliteJournal, SystemClock, Write,
 };
+use http_kit::places::Shares;
 use http_kit::{AccessTokens, Authenticator, DerivedTokens};
 use projection_service::bus::Bus;
 use projection_service::feed::Feed;
@@ -129,8 +129,17 @@ impl World {
         ));
         let sharing = SharingSettings { node: "only".to_owned(), lease: SharingSettings::LEASE };
         let repository = self.repository.clone();
-        let event_streams = NonZeroUsize::MIN;
-        let parts = Parts { repository, models, authenticator, clock, bus, sharing, event_streams };
+        let shares = Shares::of(1);
+        let parts = Parts {
+            repository,
+            models,
+            authenticator,
+            clock,
+            bus,
+            sharing,
+            event_streams: shares,
+            exports: shares,
+        };
         ProjectionService::start(parts).await.expect("starts")
     }
 

@@ -6,13 +6,14 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use domain::delivery::FailureReason;
 use lettre::transport::smtp::Error as SmtpError;
 use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
-use lettre::transport::smtp::extension::ClientId;
+use lettre::transport::smtp::extension::{ClientId, Extension};
 use percent_encoding::percent_decode_str;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Mutex;
@@ -23,6 +24,9 @@ use super::compose::Letter;
 
 /// How long a connection waits for the next mail.
 const IDLE: Duration = Duration::from_secs(30);
+/// After how long the server is asked again what it takes, and how long its answer may take.
+const ASK_AGAIN: Duration = Duration::from_mins(1);
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// How long a mail server may take.
 #[derive(Clone, Copy, Debug)]
@@ -222,6 +226,62 @@ fn describe(error: &SmtpError) -> String {
     }
 }
 
+/// What the mail server says of itself. Cheap to clone.
+#[derive(Clone)]
+pub struct MailServer(Arc<Announced>);
+
+struct Announced {
+    url: SmtpUrl,
+    hello: ClientId,
+    /// Whether it takes addresses with characters outside ASCII (SMTPUTF8, RFC 6531), as it said last, and when it was asked.
+    utf8: Mutex<Option<(Instant, Option<bool>)>>,
+}
+
+impl MailServer {
+    /// Whether it takes addresses with characters outside ASCII before the `@`. None if it never said so, and cannot be asked.
+    pub(crate) async fn takes_utf8(&self) -> Option<bool> {
+        // One asks for all: strangers are not to open connections at will.
+        let mut utf8 = self.0.utf8.lock().await;
+        match *utf8 {
+            Some((asked, said)) if asked.elapsed() < ASK_AGAIN => return said,
+            _ => {}
+        }
+        let said = match timeout(ANSWER, self.connect()).await {
+            Ok(Ok(mut connection)) => {
+                let said = says_utf8(&connection);
+                let _ = timeout(ANSWER, connection.quit()).await;
+                Some(said)
+            }
+            // What it said before is the best that is known.
+            Ok(Err(_)) | Err(_) => utf8.and_then(|(_, said)| said),
+        };
+        *utf8 = Some((Instant::now(), said));
+        said
+    }
+
+    /// A connection that is ready for a login.
+    async fn connect(&self) -> Result<AsyncSmtpConnection, SmtpError> {
+        let Announced { url: SmtpUrl { host, port, encryption, .. }, hello, .. } = &*self.0;
+        let tls = || TlsParameters::new(host.clone());
+        let wrapped = (*encryption == Encryption::Wrapped).then(tls).transpose()?;
+        let server = (host.as_str(), *port);
+        let mut connection = AsyncSmtpConnection::connect_tokio1(server, None, hello, wrapped, None).await?;
+        let upgrades = match encryption {
+            Encryption::Required => true,
+            Encryption::Opportunistic => connection.can_starttls(),
+            Encryption::None | Encryption::Wrapped => false,
+        };
+        if upgrades {
+            connection.starttls(tls()?, hello).await?;
+        }
+        Ok(connection)
+    }
+}
+
+fn says_utf8(connection: &AsyncSmtpConnection) -> bool {
+    connection.server_info().supports_feature(Extension::SmtpUtfEight)
+}
+
 /// Takes mails, one at a time.
 pub struct Post(Kind);
 
@@ -237,9 +297,19 @@ impl Post {
             MailUrl::Files(folder) => Kind::Files(folder),
             MailUrl::Smtp(url) => {
                 let hello = client_id(url.hello.as_deref().unwrap_or(hello));
-                Kind::Smtp(Box::new(Server { url, hello, patience, open: Mutex::default() }))
+                let login = url.login.clone();
+                let server = MailServer(Arc::new(Announced { url, hello, utf8: Mutex::default() }));
+                Kind::Smtp(Box::new(Server { announced: server, login, patience, open: Mutex::default() }))
             }
         })
+    }
+
+    /// The mail server, if they go to one.
+    pub fn server(&self) -> Option<MailServer> {
+        match &self.0 {
+            Kind::Files(_) => None,
+            Kind::Smtp(server) => Some(server.announced.clone()),
+        }
     }
 
     pub(super) async fn send(&self, letter: &Letter) -> Result<(), Unsent> {
@@ -269,8 +339,8 @@ fn client_id(name: &str) -> ClientId {
 
 /// A mail server.
 struct Server {
-    url: SmtpUrl,
-    hello: ClientId,
+    announced: MailServer,
+    login: Option<(String, SecretString)>,
     patience: Patience,
     open: Mutex<Option<Open>>,
 }
@@ -306,21 +376,12 @@ impl Server {
         {
             return Ok(connection);
         }
-        let SmtpUrl { host, port, encryption, login, .. } = &self.url;
-        let tls = || TlsParameters::new(host.clone());
-        let wrapped = (*encryption == Encryption::Wrapped).then(tls).transpose()?;
-        let server = (host.as_str(), *port);
-        let mut connection =
-            AsyncSmtpConnection::connect_tokio1(server, None, &self.hello, wrapped, None).await?;
-        let upgrades = match encryption {
-            Encryption::Required => true,
-            Encryption::Opportunistic => connection.can_starttls(),
-            Encryption::None | Encryption::Wrapped => false,
-        };
-        if upgrades {
-            connection.starttls(tls()?, &self.hello).await?;
+        let mut connection = self.announced.connect().await?;
+        // Somebody who asks for it just now finds it out anyway.
+        if let Ok(mut utf8) = self.announced.0.utf8.try_lock() {
+            *utf8 = Some((Instant::now(), Some(says_utf8(&connection))));
         }
-        if let Some((user, password)) = login {
+        if let Some((user, password)) = &self.login {
             let credentials = Credentials::new(user.clone(), password.expose_secret().to_owned());
             connection.auth(DEFAULT_MECHANISMS, &credentials).await?;
         }

@@ -148,7 +148,8 @@ pub struct UserUnbanned {
     pub at: Timestamp,
 }
 
-/// A token was made that proves, when it is used, that the person reads the mail of their address.
+/// A token is sent that proves, when it is used, that the person reads the mail of their address. The same one comes again
+/// where as many are good as can be.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EmailVerificationRequested {
     /// Whose address.
@@ -219,7 +220,7 @@ pub struct EmailChanged {
     pub personal: Personal,
 }
 
-/// A token was made that a new password can be chosen with.
+/// A token is sent that a new password can be chosen with. The same one comes again where as many are good as can be.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PasswordResetRequested {
     /// Whose password.

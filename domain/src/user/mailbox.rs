@@ -78,7 +78,7 @@ impl User {
                     return Ok(vec![]);
                 }
                 let personal = Personal { email: Some(email.clone()), ..Personal::default() };
-                let (generation, expires_at) = (self.verification.next(), end_of(ttl, at));
+                let (generation, expires_at) = self.verification.offer(end_of(ttl, at), at, |()| true);
                 let requested =
                     EmailVerificationRequested { user_id, generation, delivery, expires_at, at, personal };
                 Ok(vec![UserEvent::EmailVerificationRequested(requested)])
@@ -139,7 +139,9 @@ impl User {
                 let personal = Personal { email: Some(email.clone()), ..Personal::of(client) };
                 // What an admin asks for is theirs to hand on.
                 let delivery = if reason == ResetReason::Admin { Delivery::App } else { delivery };
-                let (generation, expires_at) = (self.password_reset.next(), end_of(ttl, at));
+                let token = ResetToken { reason };
+                let is_of_kind = |other: &ResetToken| other.proves_mailbox() == token.proves_mailbox();
+                let (generation, expires_at) = self.password_reset.offer(end_of(ttl, at), at, is_of_kind);
                 Ok(vec![UserEvent::PasswordResetRequested(PasswordResetRequested {
                     user_id,
                     generation,
@@ -173,7 +175,7 @@ impl User {
     }
 
     pub(super) fn apply_email_verification_requested(&mut self, event: &EmailVerificationRequested) {
-        self.verification.issue(event.generation, event.expires_at, (), event.at);
+        self.verification.issue(event.generation, event.expires_at, (), event.at, |()| true);
     }
 
     pub(super) fn apply_email_verified(&mut self, event: &EmailVerified) {
@@ -190,7 +192,7 @@ impl User {
         let EmailChangeRequested { generation, session_id, expires_at, at, personal, .. } = event;
         let change = EmailChange { email: personal.email, session_id };
         self.email_change.end();
-        self.email_change.issue(generation, expires_at, change, at);
+        self.email_change.issue(generation, expires_at, change, at, |_| true);
     }
 
     pub(super) fn apply_email_changed(&mut self, event: EmailChanged) {
@@ -203,7 +205,9 @@ impl User {
 
     pub(super) fn apply_password_reset_requested(&mut self, event: &PasswordResetRequested) {
         let PasswordResetRequested { generation, reason, expires_at, at, .. } = *event;
-        self.password_reset.issue(generation, expires_at, ResetToken { reason }, at);
+        let token = ResetToken { reason };
+        let is_of_kind = |other: &ResetToken| other.proves_mailbox() == token.proves_mailbox();
+        self.password_reset.issue(generation, expires_at, token, at, is_of_kind);
     }
 
     pub(super) fn apply_password_set(

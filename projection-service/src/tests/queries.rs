@@ -102,6 +102,33 @@ async fn the_audit_log_opens_what_its_reader_may_see_and_never_a_hash() {
 }
 
 #[tokio::test]
+async fn exports_that_nobody_reads_on_take_no_more_than_their_places() {
+    let world = World::new().await;
+    let position = world.register(1, "ada@example.com", "Ada").await;
+    let path = "/v1/apps/acme/audit/events";
+    let export = || world.send(FULL, path, "application/x-ndjson", Some(position));
+    let mut held = vec![];
+    for _ in 0..4 {
+        let response = export().await;
+        assert_eq!(response.status(), 200);
+        held.push(response);
+    }
+    let refused = export().await;
+    assert_eq!(refused.status(), 503);
+    assert_eq!(refused.headers()["retry-after"], "5");
+    assert!(text(refused).await.contains("share is 4"));
+    assert_eq!(
+        world.send(AUDITOR, path, "text/csv", Some(position)).await.status(),
+        503,
+        "the app has its share"
+    );
+    let (status, _) = world.get(AUDITOR, path, Some(position)).await;
+    assert_eq!(status, 200, "a page needs no place");
+    drop(held.pop());
+    assert_eq!(export().await.status(), 200);
+}
+
+#[tokio::test]
 async fn an_export_has_every_event_once() {
     let world = World::new().await;
     let mut position = 0;

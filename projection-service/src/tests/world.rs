@@ -1,7 +1,6 @@
 //! Stores in a temporary directory, an app with two API keys, and the platform with one.
 
 use std::collections::BTreeSet;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use axum::Router;
@@ -17,6 +16,7 @@ use event_store::{
     SqliteJournal, Write,
 };
 use http::{Request, Response};
+use http_kit::places::Shares;
 use http_kit::{
     AccessTokens, ApiKeyToken, Authenticator, ConsistencyToken, ConsistencyTokens, DerivedTokens,
 };
@@ -60,7 +60,7 @@ pub(super) fn acme() -> AppId {
 }
 
 /// The keys: of the platform, of acme with everything, of acme for the audit log only, of another app.
-const EVENT_STREAMS: NonZeroUsize = NonZeroUsize::new(4).expect("not zero");
+const EVENT_STREAMS: Shares = Shares { total: 4, of_an_app: 4, of_a_caller: 4, reserve: 0 };
 pub(super) const PLATFORM: u128 = 1;
 pub(super) const FULL: u128 = 2;
 pub(super) const AUDITOR: u128 = 3;
@@ -100,6 +100,7 @@ impl World {
             bus: None,
             sharing: SharingSettings { node: "only".to_owned(), lease: SharingSettings::LEASE },
             event_streams: EVENT_STREAMS,
+            exports: EVENT_STREAMS,
         };
         let projectors = projectors(&models);
         let service = ProjectionService::start_with(parts, projectors).await.expect("starts");
@@ -132,6 +133,7 @@ impl World {
             bus: None,
             sharing,
             event_streams: EVENT_STREAMS,
+            exports: EVENT_STREAMS,
         }
     }
 

@@ -79,7 +79,12 @@ fn history(steps: &[Step]) -> Vec<Event> {
             }
             12 => password_reset(n, seconds),
             13 => password_changed(n, id, seconds),
-            _ => Event::Lockout(LockoutEvent::LoginFailed(LoginFailed { user_id, failures: 1, at })),
+            _ => Event::Lockout(LockoutEvent::LoginFailed(LoginFailed {
+                user_id,
+                failures: 1,
+                device_id: None,
+                at,
+            })),
         });
     }
     events

@@ -40,9 +40,15 @@ async fn small_world(on: On) -> World {
         user_event(UserEvent::RoleGranted(RoleGranted { user_id: user(1), role, at: at(55) })),
         revoked(2, 1, 60),
         user_event(UserEvent::UserBanned(UserBanned { user_id: user(2), reason: None, at: at(70) })),
-        Event::Lockout(LockoutEvent::LoginFailed(LoginFailed { user_id: user(1), failures: 1, at: at(80) })),
+        Event::Lockout(LockoutEvent::LoginFailed(LoginFailed {
+            user_id: user(1),
+            failures: 1,
+            device_id: None,
+            at: at(80),
+        })),
         Event::Lockout(LockoutEvent::AccountLocked(AccountLocked {
             user_id: user(1),
+            device_id: None,
             until: at(140),
             at: at(80),
         })),

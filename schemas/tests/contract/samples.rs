@@ -179,8 +179,8 @@ fn lockout() -> Vec<LockoutEvent> {
     let (user_id, at) = (user_id(), at());
     let until = "2026-03-01T12:01:00.123456Z".parse().expect("valid");
     vec![
-        LockoutEvent::LoginFailed(LoginFailed { user_id, failures: 10, at }),
-        LockoutEvent::AccountLocked(AccountLocked { user_id, until, at }),
+        LockoutEvent::LoginFailed(LoginFailed { user_id, failures: 10, device_id: None, at }),
+        LockoutEvent::AccountLocked(AccountLocked { user_id, device_id: None, until, at }),
         LockoutEvent::AccountUnlocked(AccountUnlocked { user_id, at }),
     ]
 }

@@ -1,9 +1,9 @@
 """A mail server for tests: takes every mail, and writes it to a file, one a line.
 
-Usage: smtp.py <port> <file> [<certificate and key> wrapped|starttls] [login]
+Usage: smtp.py <port> <file> [<certificate and key> wrapped|starttls] [login] [utf8]
 
 What stands before the @ of the recipient decides what happens to a mail: reject… is refused for good, defer… for now, hang…
-gets no answer. `login` lets only the user `mailer` with the password `secret of the mailer` send.
+gets no answer. `login` lets only the user `mailer` with the password `secret of the mailer` send; `utf8` announces SMTPUTF8.
 """
 
 import asyncio
@@ -58,6 +58,9 @@ def authenticate(server, session, envelope, mechanism, data):
 async def main(port, path, *rest):
     rest, context, wrapped = list(rest), None, False
     options = {"hostname": "mail.test"}
+    if "utf8" in rest:
+        rest.remove("utf8")
+        options["enable_SMTPUTF8"] = True
     if "login" in rest:
         rest.remove("login")
         options |= {"authenticator": authenticate, "auth_required": True, "auth_require_tls": False}

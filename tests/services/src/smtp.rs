@@ -36,6 +36,11 @@ impl Smtp {
         Self::start_with(None)
     }
 
+    /// Starts one that takes addresses with characters outside ASCII (SMTPUTF8).
+    pub fn start_with_utf8() -> Self {
+        Self::start_options(None, &["utf8"])
+    }
+
     /// Starts one with TLS, to be reached as `localhost` by whoever trusts [`Smtp::certificate`], that wants a login: user
     /// `mailer`, password `secret of the mailer`.
     pub fn start_with_tls(tls: SmtpTls) -> Self {
@@ -43,6 +48,10 @@ impl Smtp {
     }
 
     fn start_with(tls: Option<SmtpTls>) -> Self {
+        Self::start_options(tls, &[])
+    }
+
+    fn start_options(tls: Option<SmtpTls>, more: &[&str]) -> Self {
         let program = value(&paths("smtp"), "SMTP_PYTHON");
         let home = Home::new("smtp-test-");
         let mut options = Vec::new();
@@ -51,6 +60,7 @@ impl Smtp {
             let kind = if tls == SmtpTls::Wrapped { "wrapped" } else { "starttls" };
             options = ["server.pem", kind, "login"].map(str::to_owned).to_vec();
         }
+        options.extend(more.iter().map(|option| (*option).to_owned()));
         let mut server = Self { program, port: free_port(), options, child: None, home };
         server.up();
         server

@@ -1,0 +1,87 @@
+//! Clients that have been in an account before. What strangers spend and lock is not theirs (OWASP, "Slow Down Online Guessing
+//! Attacks with Device Cookies").
+//!
+//! A client shows it by the device token that came with earlier tokens of the account, in a header or in cookie mode by
+//! cookie, or by a live session. Neither lets it in: it is counted apart, and that is all.
+
+use domain::app::App;
+use domain::session::Session;
+use domain::user::User;
+use domain::{AppId, DeviceId, SessionId, Timestamp, UserId};
+use http_kit::cookies::{Credentials, Lasting, SetCookies, TokenCookie};
+use http_kit::problem::Problem;
+use http_kit::token::{DeviceToken, RefreshToken};
+use jiff::SignedDuration;
+
+use crate::CommandService;
+
+/// A session is a device: the tokens of both are counted together.
+pub(crate) fn device_of(session_id: SessionId) -> DeviceId {
+    DeviceId(session_id.0)
+}
+
+impl CommandService {
+    /// Which device of this account asks, if it is one.
+    pub(crate) async fn known_client(
+        &self,
+        app_id: &AppId,
+        user_id: UserId,
+        credentials: &Credentials,
+        at: Timestamp,
+    ) -> Result<Option<DeviceId>, Problem> {
+        let app = self.repository.load_at_hand::<App>(app_id).await?;
+        let user = self.repository.load::<User>(&user_id).await?;
+        if !user.state.is_of(app_id) {
+            return Ok(None);
+        }
+        let shown = credentials.device(&app.state);
+        if let Some(token) = shown.and_then(|text| DeviceToken::decode(&self.tokens, text))
+            && token.user_id == user_id
+            && token.epoch == user.state.epoch
+            && at < token.expires_at
+        {
+            return Ok(Some(token.device_id));
+        }
+        let session = match self.authenticator.user(app_id, credentials).await {
+            Ok(caller) => Some(caller.session_id).filter(|_| caller.user_id == user_id),
+            Err(problem) if problem.status().is_server_error() => return Err(problem),
+            Err(_) => self.session_of_refresh_cookie(&app.state, &user.state, credentials, at).await?,
+        };
+        Ok(session.map(device_of))
+    }
+
+    /// The session of the refresh cookie, if that can be used. Access cookies end before.
+    async fn session_of_refresh_cookie(
+        &self,
+        app: &App,
+        user: &User,
+        credentials: &Credentials,
+        at: Timestamp,
+    ) -> Result<Option<SessionId>, Problem> {
+        let shown = credentials.cookie(app, TokenCookie::Refresh);
+        let Some(token) = shown.and_then(|text| RefreshToken::decode(&self.tokens, text)) else {
+            return Ok(None);
+        };
+        let session = self.repository.load::<Session>(&token.session_id).await?.state.clone();
+        let is_theirs = session.require_live(at).is_ok_and(|owner| Some(owner.user_id) == user.id);
+        let is_good = is_theirs && session.generation == token.generation && user.keeps(&session);
+        Ok(is_good.then_some(token.session_id))
+    }
+
+    /// What shows from now on that this device has been in the account.
+    pub(crate) fn with_device(
+        &self,
+        set: SetCookies,
+        app: &App,
+        user: &User,
+        device_id: DeviceId,
+        since: Timestamp,
+    ) -> SetCookies {
+        let Some(user_id) = user.id else { return set };
+        let ttl = i64::from(self.settings.device_ttl);
+        let expires_at = since + SignedDuration::from_secs(ttl);
+        let token = DeviceToken { user_id, device_id, epoch: user.epoch, expires_at }.encode(&self.tokens);
+        let left = expires_at.duration_since(self.clock.now()).as_secs();
+        set.with_device(app, Lasting { token: &token, seconds: left.clamp(0, ttl) })
+    }
+}

@@ -1,0 +1,191 @@
+//! Places for what is bounded over all: requests being answered, live streams, exports. Nobody gets all of them: an app and
+//! a caller have a share each, and some are kept for the platform.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use domain::AppId;
+
+/// How many places there are, and who gets how many of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shares {
+    /// All of them.
+    pub total: usize,
+    /// Those that one app can take.
+    pub of_an_app: usize,
+    /// Those that one caller can take: an address, an API key, a user.
+    pub of_a_caller: usize,
+    /// Those that no app can take.
+    pub reserve: usize,
+}
+
+impl Shares {
+    /// An app gets a quarter, a caller a sixteenth, and a sixteenth is kept for the platform.
+    pub const fn of(total: usize) -> Self {
+        Self {
+            total,
+            of_an_app: at_least_one(total / 4),
+            of_a_caller: at_least_one(total / 16),
+            reserve: total / 16,
+        }
+    }
+}
+
+const fn at_least_one(number: usize) -> usize {
+    if number == 0 { 1 } else { number }
+}
+
+/// Who wants a place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applicant {
+    /// For which app; None: for none of them.
+    pub app_id: Option<AppId>,
+    /// Who: a number for each.
+    pub caller: Option<u128>,
+    /// Whether they speak for the platform, which has no share but all.
+    pub is_platform: bool,
+}
+
+/// There is none for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoPlace {
+    /// All are taken.
+    #[error("too many at the same time: try again later")]
+    Total,
+    /// The app has its share.
+    #[error("too many of this app at the same time: its share is {0}")]
+    App(usize),
+    /// The caller has theirs.
+    #[error("too many of this caller at the same time: its share is {0}")]
+    Caller(usize),
+}
+
+/// The places. Cheap to clone.
+#[derive(Clone)]
+pub struct Places(Arc<Inner>);
+
+struct Inner {
+    shares: Shares,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Default)]
+struct Taken {
+    all: usize,
+    by: HashMap<Owner, usize>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Owner {
+    App(AppId),
+    Caller(u128),
+}
+
+impl Places {
+    /// All free.
+    pub fn new(shares: Shares) -> Self {
+        Self(Arc::new(Inner { shares, taken: Mutex::default() }))
+    }
+
+    /// Takes a place, until it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// Whose share is used up.
+    pub fn take(&self, applicant: Applicant) -> Result<Place, NoPlace> {
+        let Applicant { app_id, caller, is_platform } = applicant;
+        let Shares { total, of_an_app, of_a_caller, reserve } = self.0.shares;
+        let mut taken = self.0.taken();
+        let has = |owner: &Owner| taken.by.get(owner).copied().unwrap_or_default();
+        let (app, caller) = (app_id.map(Owner::App), caller.map(Owner::Caller));
+        if !is_platform {
+            // Their own share first: it says more.
+            if caller.as_ref().is_some_and(|caller| has(caller) >= of_a_caller) {
+                return Err(NoPlace::Caller(of_a_caller));
+            }
+            if app.as_ref().is_some_and(|app| has(app) >= of_an_app) {
+                return Err(NoPlace::App(of_an_app));
+            }
+        }
+        let open = if is_platform || app.is_none() { total } else { total.saturating_sub(reserve) };
+        if taken.all >= open {
+            return Err(NoPlace::Total);
+        }
+        let owners: Vec<Owner> =
+            if is_platform { vec![] } else { [app, caller].into_iter().flatten().collect() };
+        taken.all += 1;
+        for owner in &owners {
+            *taken.by.entry(owner.clone()).or_default() += 1;
+        }
+        Ok(Place { inner: Arc::clone(&self.0), owners })
+    }
+}
+
+impl Inner {
+    fn taken(&self) -> std::sync::MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place, for as long as it is held.
+pub struct Place {
+    inner: Arc<Inner>,
+    owners: Vec<Owner>,
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Place")
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.inner.taken();
+        taken.all -= 1;
+        for owner in &self.owners {
+            if let Some(count) = taken.by.get_mut(owner) {
+                *count -= 1;
+                if *count == 0 {
+                    taken.by.remove(owner);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(app: &str, caller: u128) -> Applicant {
+        Applicant { app_id: AppId::parse(app).ok(), caller: Some(caller), is_platform: false }
+    }
+
+    const PLATFORM: Applicant = Applicant { app_id: None, caller: Some(0), is_platform: true };
+
+    #[test]
+    fn nobody_takes_all() {
+        let places = Places::new(Shares { total: 10, of_an_app: 4, of_a_caller: 2, reserve: 2 });
+        let mut held = vec![];
+        let mut take = |applicant| places.take(applicant).map(|place| held.push(place));
+        assert_eq!([1, 1, 1].map(|n| take(of("a", n))), [Ok(()), Ok(()), Err(NoPlace::Caller(2))]);
+        assert_eq!([2, 2, 3].map(|n| take(of("a", n))), [Ok(()), Ok(()), Err(NoPlace::App(4))]);
+        assert_eq!([4, 4, 5, 5, 6].map(|n| take(of("b", n))).iter().filter(|it| it.is_ok()).count(), 4);
+        assert_eq!(take(of("c", 7)), Err(NoPlace::Total), "the rest is the platform's");
+        assert_eq!([PLATFORM; 3].map(&mut take), [Ok(()), Ok(()), Err(NoPlace::Total)]);
+        held.clear();
+        assert!(places.0.taken().by.is_empty() && places.0.taken().all == 0);
+        assert!(places.take(of("c", 7)).is_ok());
+    }
+
+    #[test]
+    fn few_places_have_shares_as_well() {
+        for total in 1..40 {
+            let Shares { of_an_app, of_a_caller, reserve, .. } = Shares::of(total);
+            assert!(of_an_app >= 1 && of_a_caller >= 1 && reserve < total, "{total}");
+            assert!(Places::new(Shares::of(total)).take(of("a", 1)).is_ok(), "{total}");
+        }
+    }
+}
