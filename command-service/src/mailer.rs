@@ -11,6 +11,7 @@
 //! append as the outcome does, and no read model has to have caught up. A mail server that cannot be reached gets pauses that
 //! grow, in which no mail uses up its tries. There is no jitter in all that: one sender, with one mail at a time, is no herd.
 
+mod backlog;
 mod compose;
 mod headers;
 mod lists;
@@ -37,6 +38,7 @@ use tokio::time::Instant;
 
 pub use domain::delivery::DeliveryPolicy;
 
+use self::backlog::Backlog;
 use self::compose::Composer;
 use self::lists::WAITING;
 pub use self::lists::count_given_up;
@@ -206,7 +208,9 @@ impl From<StoreError> for Stop {
 
 /// What is known while the cursor is held.
 struct Held {
+    /// Everything up to it is done. Of what is behind it, some may be.
     cursor: Cursor,
+    backlog: Backlog,
     renewed: Instant,
     /// The position that is stored, and when that was.
     kept: (u64, Instant),
@@ -279,7 +283,8 @@ impl Runner {
                 cursor.position = newest;
             }
             let kept = (cursor.position, renewed);
-            let mut held = Held { cursor, renewed, kept, waiting: BTreeSet::new(), failed: 0 };
+            let backlog = Backlog::after(cursor.position);
+            let mut held = Held { cursor, backlog, renewed, kept, waiting: BTreeSet::new(), failed: 0 };
             self.load_lists(&mut held).await?;
             tracing::info!(
                 position = cursor.position,
@@ -295,27 +300,18 @@ impl Runner {
         loop {
             self.renew(held).await?;
             let newest = *journal_head.borrow_and_update();
-            let events = if newest > held.cursor.position {
-                let after = held.cursor.position;
-                let read = self.journal.read_all(after, BATCH).await.map_err(Stop::from);
-                let Some(events) = unless_damaged(after + 1, read)? else {
-                    held.cursor.position += 1;
-                    continue;
-                };
-                events
-            } else {
-                vec![]
-            };
-            for recorded in &events {
-                unless_damaged(recorded.position, self.handle(held, recorded).await)?;
-                held.cursor.position = recorded.position;
-                // In turns: neither new mails nor old ones wait for all of the others.
-                self.try_again(held).await?;
+            let has_looked = self.look_ahead(held, newest).await?;
+            let next = held.backlog.next();
+            if let Some(position) = next {
+                unless_damaged(position, self.handle(held, position).await)?;
+                held.backlog.done(position);
             }
+            held.cursor.position = held.backlog.position();
+            // In turns: neither new mails nor old ones wait for all of the others.
             let tried = self.try_again(held).await?;
             self.keep(held).await?;
             self.report(held, newest);
-            if events.is_empty() && !tried {
+            if !has_looked && next.is_none() && !tried {
                 let next = self.next_look(held);
                 tokio::select! {
                     changed = journal_head.changed() => {
@@ -342,20 +338,42 @@ impl Runner {
         next
     }
 
-    /// Sends the mails that an event asks for.
-    async fn handle(&mut self, held: &mut Held, recorded: &RecordedEvent) -> Result<(), Stop> {
-        if recorded.name == "MailFailed" {
-            if let Event::Delivery(DeliveryEvent::MailFailed(failed)) =
-                self.repository.decode(recorded).await?
-                && failed.asked_again
-            {
-                self.load_lists(held).await?;
+    /// Finds more events that ask for mails: whether there were more events.
+    async fn look_ahead(&mut self, held: &mut Held, newest: u64) -> Result<bool, Stop> {
+        let after = held.backlog.looked_at();
+        if newest <= after || !held.backlog.has_room() {
+            return Ok(false);
+        }
+        let read = self.journal.read_all(after, BATCH).await.map_err(Stop::from);
+        let Some(events) = unless_damaged(after + 1, read)? else {
+            held.backlog.look(after + 1, None);
+            return Ok(true);
+        };
+        for recorded in &events {
+            if recorded.name == "MailFailed" {
+                let heard = self.hear(held, recorded).await;
+                unless_damaged(recorded.position, heard)?;
             }
-            return Ok(());
+            let asks = asks_for_mail(&recorded.name).then_some(&recorded.metadata.app_id);
+            held.backlog.look(recorded.position, asks);
         }
-        if !asks_for_mail(&recorded.name) {
-            return Ok(());
+        Ok(!events.is_empty())
+    }
+
+    /// Somebody may have asked for a mail to be tried again.
+    async fn hear(&mut self, held: &mut Held, recorded: &RecordedEvent) -> Result<(), Stop> {
+        if let Event::Delivery(DeliveryEvent::MailFailed(failed)) = self.repository.decode(recorded).await?
+            && failed.asked_again
+        {
+            self.load_lists(held).await?;
         }
+        Ok(())
+    }
+
+    /// Sends the mails that an event asks for.
+    async fn handle(&mut self, held: &mut Held, position: u64) -> Result<(), Stop> {
+        let events = self.journal.read_positions(&[position]).await?;
+        let Some(recorded) = events.first() else { return Ok(()) };
         let event = self.repository.decode(recorded).await?;
         for mail in mails_of(&event) {
             self.attempt(held, recorded, &event, &mail).await?;
