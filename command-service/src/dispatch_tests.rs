@@ -100,6 +100,10 @@ impl Journal for Faulty {
         self.inner.save_snapshot(stream, snapshot).await
     }
 
+    async fn snapshots(&self) -> Result<Vec<StreamId>, StoreError> {
+        self.inner.snapshots().await
+    }
+
     async fn hold_cursor(
         &self,
         effect: &str,

@@ -401,11 +401,16 @@ pub async fn a_refusal_spares_its_neighbours(journal: Arc<dyn Journal>) {
 pub async fn keeps_snapshots(journal: Arc<dyn Journal>) {
     let a = stream("a");
     assert_eq!(journal.load_snapshot(&a).await.expect("reads"), None);
+    journal.append(append(&a, 0, 9)).await.expect("appends");
+    assert_eq!(journal.snapshots().await, Ok(vec![]));
     let snapshot = |version| Snapshot { version, state: vec![u8::try_from(version).expect("small"), 0, 255] };
     for (saved, kept) in [(5, 5), (3, 5), (9, 9)] {
         journal.save_snapshot(&a, snapshot(saved)).await.expect("saves");
         assert_eq!(journal.load_snapshot(&a).await.expect("reads"), Some(snapshot(kept)));
     }
+    journal.append(append(&stream("b"), 0, 1)).await.expect("appends");
+    journal.save_snapshot(&stream("b"), snapshot(1)).await.expect("saves");
+    assert_eq!(journal.snapshots().await, Ok(vec![a, stream("b")]));
 }
 
 /// The cursor of an effect starts at the newest event, stays where it was moved, and is one for each effect.

@@ -7,6 +7,18 @@ use zeroize::Zeroizing;
 
 use crate::clock::random;
 
+/// What keys are derived for. Each is used for one thing; a new one gets a name that no other has.
+pub mod purpose {
+    /// The MACs of events.
+    pub(crate) const EVENTS: &str = "watchword/v1/mac/events";
+    /// The MACs of what an append does besides its events.
+    pub(crate) const APPENDS: &str = "watchword/v1/mac/appends";
+    /// The MACs of rows of idempotency keys.
+    pub(crate) const IDEMPOTENCY: &str = "watchword/v1/mac/idempotency";
+    /// The MACs of snapshots.
+    pub(crate) const SNAPSHOTS: &str = "watchword/v1/mac/snapshots";
+}
+
 /// 32 random bytes, made once for an instance and kept in its key store, wrapped by the master key. It never changes, so
 /// that a new master key changes no token, claim or sealed part.
 pub struct InstanceKey(Zeroizing<[u8; 32]>);

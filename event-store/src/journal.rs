@@ -307,6 +307,9 @@ pub trait Journal: Send + Sync + 'static {
     /// Keeps a snapshot, unless there is a newer one.
     async fn save_snapshot(&self, stream: &StreamId, snapshot: Snapshot) -> Result<(), StoreError>;
 
+    /// The streams that have a snapshot, in order.
+    async fn snapshots(&self) -> Result<Vec<StreamId>, StoreError>;
+
     /// Tells metrics of its connections, and of what waits for them.
     fn measure(&self) {}
 

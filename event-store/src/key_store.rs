@@ -19,6 +19,7 @@ use crate::cipher::Cipher;
 use crate::clock::random;
 use crate::instance_key::InstanceKey;
 use crate::journal::{OpenError, StoreError};
+use crate::mac::Macs;
 use crate::master_key::MasterKey;
 use crate::measure;
 use crate::postgres::{Migrated, PostgresSettings, PostgresUrl};
@@ -101,6 +102,7 @@ impl First {
 pub struct KeyStore {
     instance: InstanceKey,
     kek: Cipher,
+    macs: Macs,
     keys: Box<dyn WrappedKeys>,
     cached: Cache<UserId, (Arc<DataKey>, Instant)>,
     is_shared: bool,
@@ -166,7 +168,8 @@ impl KeyStore {
             return Ok(None);
         };
         let kek = key_encryption_key(&instance);
-        let store = Self { instance, kek, keys: Box::new(keys), cached: Cache::new(CACHED), is_shared };
+        let macs = Macs::new(&instance);
+        let store = Self { instance, kek, macs, keys: Box::new(keys), cached: Cache::new(CACHED), is_shared };
         if store.knows_its_key().await? {
             return Ok(Some(store));
         }
@@ -189,6 +192,11 @@ impl KeyStore {
     /// The key that all others of the instance come from.
     pub fn instance_key(&self) -> &InstanceKey {
         &self.instance
+    }
+
+    /// What proves that this instance wrote something.
+    pub fn macs(&self) -> &Macs {
+        &self.macs
     }
 
     /// Wraps the instance key by another master key, durably: from then on the store opens with that one, and not with

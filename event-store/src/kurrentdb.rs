@@ -255,6 +255,10 @@ impl Journal for KurrentJournal {
         requests::ask(&self.requests, |answer| Request::Snapshot { stream, snapshot, answer }).await
     }
 
+    async fn snapshots(&self) -> Result<Vec<StreamId>, StoreError> {
+        self.replica.snapshots().await
+    }
+
     async fn hold_cursor(
         &self,
         effect: &str,

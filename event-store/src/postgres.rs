@@ -47,6 +47,7 @@ const SCHEMA: Schema = Schema {
         include_str!("postgres/journal_1.sql"),
         include_str!("postgres/journal_2.sql"),
         include_str!("postgres/journal_3.sql"),
+        include_str!("postgres/journal_4.sql"),
     ],
 };
 
@@ -356,17 +357,24 @@ impl Journal for PostgresJournal {
 
     async fn save_snapshot(&self, stream: &StreamId, snapshot: Snapshot) -> Result<(), StoreError> {
         self.read(|| {
-            sqlx::query(
-                "INSERT INTO watchword.snapshots AS s VALUES ($1, $2, $3) ON CONFLICT (stream) DO UPDATE
-                 SET version = excluded.version, state = excluded.state WHERE excluded.version > s.version",
-            )
-            .bind(stream.as_str())
-            .bind(snapshot.version.cast_signed())
-            .bind(&snapshot.state)
-            .execute(&self.readers)
+            sqlx::query("SELECT watchword.keep_snapshot($1, $2, $3)")
+                .bind(stream.as_str())
+                .bind(snapshot.version.cast_signed())
+                .bind(&snapshot.state)
+                .execute(&self.readers)
         })
         .await?;
         Ok(())
+    }
+
+    async fn snapshots(&self) -> Result<Vec<StreamId>, StoreError> {
+        let streams: Vec<String> = self
+            .read(|| {
+                sqlx::query_scalar("SELECT stream FROM watchword.snapshots ORDER BY stream")
+                    .fetch_all(&self.readers)
+            })
+            .await?;
+        Ok(streams.into_iter().map(StreamId::from_stored).collect())
     }
 
     async fn hold_cursor(

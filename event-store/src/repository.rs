@@ -19,8 +19,8 @@ use crate::sealing::Sealer;
 const SNAPSHOT_EVERY: u64 = 100;
 
 /// The form of snapshots this code writes. Raise it when an aggregate's state changes its meaning: older ones are
-/// then passed over.
-const SNAPSHOT_FORM: u8 = 2;
+/// then passed over. Those up to 2 carried no MAC.
+const SNAPSHOT_FORM: u8 = 3;
 
 /// An aggregate as it is at a version of its stream.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +44,47 @@ pub struct Repository {
     behind: Cache<StreamId, Cached>,
     // Looking at the version at hand and replacing it must not be torn apart.
     puts: [Mutex<()>; 16],
+}
+
+/// A snapshot that this instance wrote.
+struct Proven<A> {
+    loaded: Loaded<A>,
+    /// The id of the event it was taken at.
+    last: Uuid,
+}
+
+/// Why there is no snapshot to start from.
+#[derive(Clone, Copy)]
+enum PassedOver {
+    /// There is none.
+    None,
+    /// It is of a form that this code does not read.
+    OldForm,
+    /// It is not this instance's, or of another stream or version.
+    Unproven,
+    /// It cannot be opened or understood, as when the person was erased.
+    Unreadable,
+}
+
+impl PassedOver {
+    /// As metrics know it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::OldForm => "old_form",
+            Self::Unproven => "unproven",
+            Self::Unreadable => "unreadable",
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::None => "there is none",
+            Self::OldForm => "it is of an older form",
+            Self::Unproven => "its MAC is false: this instance did not write it, or not for this stream and version",
+            Self::Unreadable => "it cannot be opened",
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -239,49 +280,127 @@ impl Repository {
         A::Event: EventInfo + TryFrom<Event>,
     {
         let behind = self.behind.remove(stream).and_then(|(_, old)| old.loaded.downcast::<Loaded<A>>().ok());
-        let mut loaded = match behind {
-            Some(old) => Loaded::clone(&old),
-            None => self.read_snapshot::<A>(stream).await?.unwrap_or_default(),
+        let (loaded, after) = match behind {
+            Some(old) => (Loaded::clone(&old), None),
+            None => match self.read_snapshot::<A>(stream).await? {
+                Ok(Proven { loaded, last }) => (loaded, Some(last)),
+                Err(_) => (Loaded::default(), None),
+            },
         };
         let started = loaded.version;
-        for recorded in self.journal.read_stream(stream, started).await? {
-            let foreign = || StoreError::Damaged(format!("{} does not belong into {stream}", recorded.name));
-            let event = A::Event::try_from(self.decode(&recorded).await?).map_err(|_| foreign())?;
-            loaded.state.apply(event);
-            loaded.version = recorded.version;
-        }
+        // The event that a snapshot was taken at is read with those after it. The snapshot proves that there was one: a
+        // journal without it has lost its end, and nothing is to be decided on what is left.
+        let events = self.journal.read_stream(stream, started.saturating_sub(after.is_some().into())).await?;
+        let new = match (after, events.as_slice()) {
+            (None, events) => events,
+            (Some(last), [first, new @ ..]) if first.version == started && first.id == last => new,
+            (Some(_), _) => {
+                return Err(StoreError::Damaged(format!(
+                    "version {started} of {stream}, which a snapshot of this instance was taken at, is not in the journal"
+                )));
+            }
+        };
+        let loaded = self.fold(stream, loaded, new).await?;
         if loaded.version - started >= SNAPSHOT_EVERY {
             self.snapshot_in_background(stream, &loaded);
         }
         Ok(loaded)
     }
 
+    /// A state with the events that follow it.
+    async fn fold<A>(
+        &self,
+        stream: &StreamId,
+        mut loaded: Loaded<A>,
+        events: &[RecordedEvent],
+    ) -> Result<Loaded<A>, StoreError>
+    where
+        A: Stream,
+        A::Event: EventInfo + TryFrom<Event>,
+    {
+        for recorded in events {
+            let expected = loaded.version + 1;
+            if recorded.version != expected {
+                return Err(StoreError::Damaged(format!("version {expected} of {stream} is missing")));
+            }
+            let foreign = || StoreError::Damaged(format!("{} does not belong into {stream}", recorded.name));
+            let event = A::Event::try_from(self.decode(recorded).await?).map_err(|_| foreign())?;
+            loaded.state.apply(event);
+            loaded.version = expected;
+        }
+        Ok(loaded)
+    }
+
+    /// Compares the snapshot of a stream with what its events say: what is wrong with it, if anything. Nothing rests on one
+    /// that is passed over, as everything is in the journal.
+    pub async fn check_snapshot<A>(&self, stream: &StreamId) -> Result<Option<String>, StoreError>
+    where
+        A: Stream,
+        A::Event: EventInfo + TryFrom<Event>,
+    {
+        let Proven { loaded, last } = match self.read_snapshot::<A>(stream).await? {
+            Ok(proven) => proven,
+            // A version before this one wrote it, or the person was erased.
+            Err(PassedOver::None | PassedOver::OldForm | PassedOver::Unreadable) => return Ok(None),
+            Err(reason) => return Ok(Some(format!("{}. No decision rests on it", reason.text()))),
+        };
+        let mut events = self.journal.read_stream(stream, 0).await?;
+        events.retain(|event| event.version <= loaded.version);
+        if events.last().map(|event| (event.version, event.id)) != Some((loaded.version, last)) {
+            return Ok(Some(format!("it was taken at version {}, which is not in the journal", loaded.version)));
+        }
+        let folded = self.fold(stream, Loaded::<A>::default(), &events).await?;
+        let value = |state: &A| serde_json::to_value(state).ok();
+        let same = value(&folded.state) == value(&loaded.state);
+        Ok((!same).then(|| format!("it says something else than the events up to version {}", loaded.version)))
+    }
+
     /// A snapshot that cannot be used is no harm: everything is in the journal.
-    async fn read_snapshot<A>(&self, stream: &StreamId) -> Result<Option<Loaded<A>>, StoreError>
+    async fn read_snapshot<A>(&self, stream: &StreamId) -> Result<Result<Proven<A>, PassedOver>, StoreError>
     where
         A: Stream,
         A::Event: EventInfo,
     {
-        let Some(Snapshot { version, state }) = self.journal.load_snapshot(stream).await? else {
-            return Ok(None);
+        let Some(snapshot) = self.journal.load_snapshot(stream).await? else {
+            return Ok(Err(PassedOver::None));
         };
-        let state = match state.as_slice() {
-            [SNAPSHOT_FORM, 0, plain @ ..] => Some(plain.to_vec()),
-            [SNAPSHOT_FORM, 1, sealed @ ..] => match sealed.split_first_chunk::<16>() {
+        let read = self.open_snapshot(stream, &snapshot).await;
+        if let Err(reason) = &read {
+            metrics::counter!("watchword_snapshots_passed_over_total", "reason" => reason.name()).increment(1);
+            tracing::info!(aggregate = stream.aggregate(), reason = reason.name(), "a snapshot was passed over");
+        }
+        Ok(read)
+    }
+
+    async fn open_snapshot<A>(&self, stream: &StreamId, snapshot: &Snapshot) -> Result<Proven<A>, PassedOver>
+    where
+        A: Stream,
+        A::Event: EventInfo,
+    {
+        let Snapshot { version, state } = snapshot;
+        let proven = state.split_first().ok_or(PassedOver::OldForm)?;
+        let (&SNAPSHOT_FORM, proven) = proven else { return Err(PassedOver::OldForm) };
+        let (mac, proven) = proven.split_first_chunk::<32>().ok_or(PassedOver::Unproven)?;
+        let (last, state) = proven.split_first_chunk::<16>().ok_or(PassedOver::Unproven)?;
+        let last = Uuid::from_bytes(*last);
+        if *version == 0 || !self.sealer.keys().macs().is_snapshot(stream, *version, last, state, mac) {
+            return Err(PassedOver::Unproven);
+        }
+        let state = match state {
+            [0, plain @ ..] => Some(plain.to_vec()),
+            [1, sealed @ ..] => match sealed.split_first_chunk::<16>() {
                 Some((person, sealed)) => {
                     let person = UserId(Uuid::from_bytes(*person));
-                    let aad = snapshot_aad(stream, version);
+                    let aad = snapshot_aad(stream, *version);
                     self.sealer.open(person, &aad, sealed).await.unwrap_or_default()
                 }
                 None => None,
             },
             _ => None,
         };
-        let state = state.and_then(|state| serde_json::from_slice(&state).ok());
-        if state.is_none() {
-            tracing::info!(aggregate = stream.aggregate(), "a snapshot was passed over");
-        }
-        Ok(state.map(|state| Loaded { version, state }))
+        let state = state.map(zeroize::Zeroizing::new);
+        let state = state.and_then(|state| serde_json::from_slice(&state).ok()).ok_or(PassedOver::Unreadable)?;
+        Ok(Proven { loaded: Loaded { version: *version, state }, last })
     }
 
     fn snapshot_in_background<A>(&self, stream: &StreamId, loaded: &Loaded<A>)
@@ -296,13 +415,17 @@ impl Repository {
             let saved = async {
                 // Whose the stream is, its events say.
                 let last = journal.read_stream(&stream, version - 1).await?;
-                let state = match last.first().and_then(|event| event.person) {
+                let gone = || StoreError::Damaged(format!("version {version} of {stream} is missing"));
+                let last = last.first().filter(|last| last.version == version).ok_or_else(gone)?;
+                let state = match last.person {
                     Some(person) => {
                         let state = sealer.seal(person, &snapshot_aad(&stream, version), &state).await?;
-                        [&[SNAPSHOT_FORM, 1], person.0.as_bytes().as_slice(), &state].concat()
+                        [&[1], person.0.as_bytes().as_slice(), &state].concat()
                     }
-                    None => [&[SNAPSHOT_FORM, 0], state.as_slice()].concat(),
+                    None => [&[0], state.as_slice()].concat(),
                 };
+                let mac = sealer.keys().macs().snapshot(&stream, version, last.id, &state);
+                let state = [&[SNAPSHOT_FORM], mac.as_slice(), last.id.as_bytes(), &state].concat();
                 journal.save_snapshot(&stream, Snapshot { version, state }).await
             };
             if let Err(error) = saved.await {

@@ -372,6 +372,12 @@ impl Journal for SqliteJournal {
         let stream = stream.clone();
         requests::ask(&self.requests, |answer| Request::Snapshot { stream, snapshot, answer }).await
     }
+
+    async fn snapshots(&self) -> Result<Vec<StreamId>, StoreError> {
+        let streams: Vec<String> =
+            sqlx::query_scalar("SELECT stream FROM snapshots ORDER BY stream").fetch_all(&self.readers).await?;
+        Ok(streams.into_iter().map(StreamId::from_stored).collect())
+    }
 }
 
 impl SqliteJournal {

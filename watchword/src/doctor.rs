@@ -361,8 +361,8 @@ async fn events(findings: &mut Findings, journal: Arc<dyn Journal>, key_store: A
                     "events",
                     format!(
                         "{} in {} streams: no gap, every one can be read, its sealed part opened (persons erased: {}), \
-                         and the claims are theirs",
-                        report.events, report.streams, report.erased
+                         and the claims and {} snapshots are theirs",
+                        report.events, report.streams, report.erased, report.snapshots
                     ),
                 );
             }

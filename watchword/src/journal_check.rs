@@ -2,8 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use domain::session::SessionEvent;
-use domain::user::UserEvent;
+use domain::app::App;
+use domain::delivery::Delivery;
+use domain::lockout::Lockout;
+use domain::magic_link::MagicLink;
+use domain::session::{Session, SessionEvent};
+use domain::user::{User, UserEvent};
 use domain::{Event, StreamId, Timestamp, UserId};
 use event_store::{Repository, StoreError};
 use schemas::RecordedEvent;
@@ -24,6 +28,8 @@ pub struct Report {
     pub events: u64,
     /// How many streams they are in.
     pub streams: usize,
+    /// How many snapshots were compared with their events.
+    pub snapshots: usize,
     /// Of how many persons the key was erased.
     pub erased: usize,
     /// The first few things that are not as they should be.
@@ -80,9 +86,10 @@ pub async fn check(
         after = head.min(after + PAGE);
         at(after, after);
     }
-    // What was not read cannot be compared with the claims: that would only tell the same fault again.
+    // What was not read cannot be compared with claims and snapshots: that would only tell the same fault again.
     if scan.report.faults.is_empty() {
         scan.claims(repository, now).await?;
+        scan.snapshots(repository).await?;
     }
     scan.report.streams = scan.versions.len();
     scan.report.erased = scan.erased.len();
@@ -174,6 +181,30 @@ impl Scan {
             | Event::MagicLink(_)
             | Event::Delivery(_) => {}
         }
+    }
+
+    /// A snapshot must say what the events say.
+    async fn snapshots(&mut self, repository: &Repository) -> Result<(), StoreError> {
+        for stream in repository.journal().snapshots().await? {
+            let fault = match stream.aggregate() {
+                "app" => repository.check_snapshot::<App>(&stream).await,
+                "user" => repository.check_snapshot::<User>(&stream).await,
+                "lockout" => repository.check_snapshot::<Lockout>(&stream).await,
+                "session" => repository.check_snapshot::<Session>(&stream).await,
+                "magic_link" => repository.check_snapshot::<MagicLink>(&stream).await,
+                "delivery" => repository.check_snapshot::<Delivery>(&stream).await,
+                _ => Ok(Some("it is of no aggregate that this program knows".to_owned())),
+            };
+            match fault {
+                Ok(None) => self.report.snapshots += 1,
+                Ok(Some(fault)) => self.report.fault(format!("the snapshot of {stream}: {fault}")),
+                Err(StoreError::Damaged(fault)) => {
+                    self.report.fault(format!("the snapshot of {stream} cannot be compared: {fault}"));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Claims are written with the events they come from, so each must fit the other.

@@ -101,6 +101,7 @@ static METRICS: &[Metric] = &[
     counter("watchword_dispatch_conflicts_total", "Decisions made again, as somebody else wrote first"),
     counter("watchword_dispatch_contended_total", "Decisions given up, as others kept writing first: 503"),
     counter("watchword_idempotent_replays_total", "Requests answered from what was done under their key before"),
+    counter("watchword_snapshots_passed_over_total", "Snapshots that were not used: all events of the stream were read").by("reason", &["old_form", "unproven", "unreadable"]),
     gauge("journal_head", "Position of the newest event, as this node knows it"),
     gauge("watchword_journal_waiting_appends", "Appends that wait for the writer"),
     histogram("watchword_journal_group_appends", "Appends that were committed together"),

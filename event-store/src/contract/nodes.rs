@@ -109,6 +109,10 @@ impl Journal for Nodes {
         self.next().save_snapshot(stream, snapshot).await
     }
 
+    async fn snapshots(&self) -> Result<Vec<StreamId>, StoreError> {
+        self.next().snapshots().await
+    }
+
     async fn hold_cursor(
         &self,
         effect: &str,
