@@ -551,6 +551,7 @@ impl Inner {
                     Outcome::Failed(DispatchError::ClaimTaken { claim, owner })
                 }
                 AppendError::IdempotencyKeyReused => Outcome::Failed(DispatchError::IdempotencyKeyReused),
+                AppendError::Damaged(what) => Outcome::Failed(StoreError::Damaged(what).into()),
                 AppendError::Empty | AppendError::Unknown(_) | AppendError::Unavailable(_) => {
                     Outcome::Failed(StoreError::Unavailable(error.to_string()).into())
                 }
@@ -626,6 +627,7 @@ fn tell(span: &Span, append: &Append, appended: &Result<Appended, AppendError>) 
         Err(AppendError::ClaimTaken { .. }) => "claim_taken",
         Err(AppendError::IdempotencyKeyReused) => "idempotency_key_reused",
         Err(AppendError::Empty) => "empty",
+        Err(AppendError::Damaged(_)) => "damaged",
         Err(AppendError::Unknown(_)) => "unknown",
         Err(AppendError::Unavailable(_)) => "unavailable",
     };

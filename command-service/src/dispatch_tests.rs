@@ -138,8 +138,8 @@ const USER: UserId = UserId(Uuid::from_u128(7));
 impl World {
     async fn start(faults: &[Fault]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let inner = SqliteJournal::open(&dir.path().join("journal.db")).await.expect("opens");
         let keys = KeyStore::open(&dir.path().join("keys.db"), &MasterKey::generate()).await.expect("opens");
+        let inner = SqliteJournal::open(&dir.path().join("journal.db"), &keys.macs()).await.expect("opens");
         let sealer = Arc::new(Sealer::new(Arc::new(keys)));
         let faults = StdMutex::new(faults.iter().copied().collect());
         let journal = Arc::new(Faulty { inner, faults, blind: AtomicBool::new(false) });

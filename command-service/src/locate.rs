@@ -3,8 +3,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use domain::{AppId, Email, UserId};
-use event_store::{Journal, LookupKey, StoreError};
+use domain::user::User;
+use domain::{AppId, Email, StreamId, UserId};
+use event_store::{LookupKey, Repository, StoreError};
+
+/// How often to look again where a claim and its owner do not fit.
+const LOOKS: usize = 3;
 
 /// Finds the user of an address.
 #[async_trait]
@@ -15,22 +19,39 @@ pub trait LocateUser: Send + Sync + 'static {
 
 /// Asks the journal who holds the claim on the address: always right, at the price of one look-up.
 pub struct JournalClaims {
-    journal: Arc<dyn Journal>,
+    repository: Arc<Repository>,
     lookup: Arc<LookupKey>,
 }
 
 impl JournalClaims {
-    /// Looks up in this journal.
-    pub fn new(journal: Arc<dyn Journal>, lookup: Arc<LookupKey>) -> Self {
-        Self { journal, lookup }
+    /// Looks up in the journal of this repository.
+    pub fn new(repository: Arc<Repository>, lookup: Arc<LookupKey>) -> Self {
+        Self { repository, lookup }
     }
 }
 
 #[async_trait]
 impl LocateUser for JournalClaims {
+    /// A claim is a row like any other, and could point at anybody: it counts if the events of its owner say that they have
+    /// the address.
     async fn locate(&self, app_id: &AppId, email: &Email) -> Result<Option<UserId>, StoreError> {
         let claim = self.lookup.email_claim(app_id, email);
-        let owner = self.journal.claim_owner(&claim).await?;
-        Ok(owner.and_then(|stream| stream.uuid()).map(UserId))
+        for _ in 0..LOOKS {
+            let Some(owner) = self.repository.journal().claim_owner(&claim).await? else { return Ok(None) };
+            if let Some(user_id) = owner.uuid().map(UserId)
+                && owner == StreamId::user(user_id)
+            {
+                let user = self.repository.load::<User>(&user_id).await?;
+                // The address of an erased person cannot be read any more; nobody logs in as them.
+                if user.state.is_of(app_id) && user.state.email.as_ref().is_none_or(|theirs| theirs == email)
+                {
+                    return Ok(Some(user_id));
+                }
+            }
+            // It may have changed hands between the two looks.
+        }
+        Err(StoreError::Damaged(
+            "the claim on an address is held by somebody who has another address".to_owned(),
+        ))
     }
 }

@@ -188,7 +188,11 @@ impl CommandService {
         // What the journal says, not a read model that may lag behind: nobody is registered twice.
         let claim = self.lookup.email_claim(app_id, &redemption.email);
         let owner = self.repository.journal().claim_owner(&claim).await?;
-        let owner = owner.and_then(|stream| stream.uuid()).map(UserId);
+        let owner = match owner.and_then(|stream| stream.uuid()).map(UserId) {
+            // Somebody who can write to the store could have taken the claim away. A read model may still know the account.
+            None => self.locate.locate(app_id, &redemption.email).await?,
+            owner => owner,
+        };
         let user_id = owner.unwrap_or(redemption.issued.user_id);
         let (app_id, at) = (app_id.clone(), context.at);
         let link_id = redemption.link_id;

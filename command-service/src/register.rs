@@ -236,7 +236,11 @@ impl CommandService {
     /// A look ahead that saves making a data key for nobody. The claim itself is taken in the append.
     async fn is_taken(&self, app_id: &AppId, email: &Email) -> Result<bool, Problem> {
         let claim = self.lookup.email_claim(app_id, email);
-        Ok(self.repository.journal().claim_owner(&claim).await?.is_some())
+        if self.repository.journal().claim_owner(&claim).await?.is_some() {
+            return Ok(true);
+        }
+        // Somebody who can write to the store could have taken the claim away. A read model may still know the account.
+        Ok(self.locate.locate(app_id, email).await?.is_some())
     }
 
     async fn registered<T>(

@@ -67,7 +67,7 @@ fn node(
     params: &str,
     limits: &RateSettings,
 ) -> (Arc<CommandService>, Router) {
-    let repository = Arc::new(Repository::new(journal.clone(), Arc::new(Sealer::new(keys.clone())), 1000));
+    let repository = Arc::new(Repository::new(journal, Arc::new(Sealer::new(keys.clone())), 1000));
     let access_tokens = Arc::new(AccessTokens::new("https://auth.example"));
     let tokens = DerivedTokens::new(keys.instance_key());
     let authenticator = Arc::new(Authenticator::new(
@@ -87,7 +87,7 @@ fn node(
         access_tokens,
         authenticator,
         limits: Arc::new(RateLimits::new(limits)),
-        locate: Arc::new(JournalClaims::new(journal, lookup)),
+        locate: Arc::new(JournalClaims::new(repository.clone(), lookup)),
         passwords: PasswordHashing::start(&hashing).expect("valid"),
         settings: Settings {
             lockout: LockoutPolicy::default(),
@@ -135,8 +135,8 @@ impl World {
     async fn with(params: &str, limits: RateSettings) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let clock = Arc::new(FixedClock::new(Timestamp::from_second(1_800_000_000).expect("in range")));
-        let journal = SqliteJournal::open(&dir.path().join("journal.db")).await.expect("opens");
         let keys = KeyStore::open(&dir.path().join("keys.db"), &MasterKey::generate()).await.expect("opens");
+        let journal = SqliteJournal::open(&dir.path().join("journal.db"), &keys.macs()).await.expect("opens");
         let (service, router) = node(Arc::new(journal), &Arc::new(keys), clock.clone(), params, &limits);
         let key = service.bootstrap().await.expect("bootstraps").expect("a first key");
         let journal = service.repository.journal().clone();

@@ -42,7 +42,7 @@ async fn client(nats: &Nats) -> Client {
 }
 
 async fn open(path: &Path) -> Arc<SqliteJournal> {
-    Arc::new(SqliteJournal::open(path).await.expect("the journal opens"))
+    Arc::new(SqliteJournal::open(path, &event_store::contract::macs()).await.expect("the journal opens"))
 }
 
 /// Appends `count` events, a few at a time, with data of about `size` bytes.

@@ -19,7 +19,12 @@ const TIME: Duration = Duration::from_secs(4);
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let server = Postgres::start();
     let database = server.database();
-    let journal = PostgresJournal::open(&database.parse()?, PostgresSettings::default()).await?;
+    let journal = PostgresJournal::open(
+        &database.parse()?,
+        PostgresSettings::default(),
+        &event_store::contract::macs(),
+    )
+    .await?;
     let journal = Arc::new(journal);
     // In turns, so that whatever else the machine does hits both.
     for round in 1..=3 {

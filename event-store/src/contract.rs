@@ -12,14 +12,44 @@ use schemas::envelope::{Actor, Metadata, RecordedEvent};
 use uuid::Uuid;
 
 use crate::clock::{Clock, SystemClock};
+use crate::instance_key::InstanceKey;
 use crate::journal::{
     Append, AppendError, Appended, Claim, Cursor, Idempotency, Journal, NewEvent, Snapshot,
     StoredIdempotency, Write,
 };
+use crate::mac::{Macs, Row};
 
 mod nodes;
 
 pub use nodes::Nodes;
+
+/// The MACs of tests, the same each time: what one test's journal says, it says after it was opened again.
+pub fn macs() -> Macs {
+    Macs::new(&InstanceKey::from_bytes([7; 32]))
+}
+
+/// The same for a journal that was written before there were MACs.
+pub fn macs_of_before() -> Macs {
+    macs().believing_checksums()
+}
+
+/// The MAC of an event that holds these texts, for measuring.
+pub fn event_mac(macs: &Macs, position: i64, metadata: &str, data: &str) -> [u8; 16] {
+    let row = Row {
+        id: &[7; 16],
+        stream: "user-01a1ff8f-e438-7fbe-be7e-728b372351ba",
+        version: 3,
+        name: "SessionRefreshed",
+        schema_version: 1,
+        at: 1_800_000_000_000_000,
+        app_id: "default",
+        metadata,
+        data,
+        person: Some(&[9; 16]),
+        personal: None,
+    };
+    macs.event(position, &row)
+}
 
 /// A stream of this name.
 pub fn stream(name: &str) -> StreamId {

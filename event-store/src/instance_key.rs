@@ -12,6 +12,7 @@ pub mod purpose {
     /// The MACs of events.
     pub(crate) const EVENTS: &str = "watchword/v1/mac/events";
     /// The MACs of what an append does besides its events.
+    #[cfg(feature = "kurrentdb")]
     pub(crate) const APPENDS: &str = "watchword/v1/mac/appends";
     /// The MACs of rows of idempotency keys.
     pub(crate) const IDEMPOTENCY: &str = "watchword/v1/mac/idempotency";

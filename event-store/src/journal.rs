@@ -128,6 +128,9 @@ pub enum AppendError {
     /// It was not written, and something is out of order.
     #[error("the journal cannot write: {0}")]
     Unavailable(String),
+    /// It was not written, as what it rests on is not as this instance wrote it.
+    #[error("stored data is damaged: {0}")]
+    Damaged(String),
 }
 
 /// Why nothing could be read or kept.
@@ -198,6 +201,16 @@ pub enum OpenError {
         found: u32,
         /// The format this program works with.
         known: u32,
+    },
+    /// Its events are of before they carried MACs, and the key store says that they carry them.
+    #[error(
+        "{path} has format {found}, in which events carry no MAC, but the key store says that this instance's events carry them: somebody set the format back, or journal and key store are of different backups. Restore both from a backup of the same moment"
+    )]
+    WithoutMacs {
+        /// Which file or database.
+        path: String,
+        /// Its format.
+        found: u32,
     },
     /// The master key is not the one that the key store was made with.
     #[error("{0} was made with another master key: set the master key that it was made with")]

@@ -6,7 +6,7 @@
 //! the journal.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,7 +20,7 @@ use crate::clock::random;
 use crate::instance_key::InstanceKey;
 use crate::journal::{OpenError, StoreError};
 use crate::mac::Macs;
-use crate::master_key::MasterKey;
+use crate::master_key::{JournalMark, MasterKey};
 use crate::measure;
 use crate::postgres::{Migrated, PostgresSettings, PostgresUrl};
 use crate::sqlite::file;
@@ -93,7 +93,8 @@ impl First {
         let instance = InstanceKey::generate();
         Self {
             check: key_encryption_key(&instance).seal(CHECK_NAME, CHECK),
-            instance_key: master.wrap(&instance),
+            // Its journal begins with MACs, and never was without.
+            instance_key: master.wrap(&instance, Some(&JournalMark::default())),
         }
     }
 }
@@ -103,6 +104,7 @@ pub struct KeyStore {
     instance: InstanceKey,
     kek: Cipher,
     macs: Macs,
+    mark: OnceLock<JournalMark>,
     keys: Box<dyn WrappedKeys>,
     cached: Cache<UserId, (Arc<DataKey>, Instant)>,
     is_shared: bool,
@@ -161,15 +163,17 @@ impl KeyStore {
     ) -> Result<Option<Self>, sqlx::Error> {
         let instance = match keys.instance_key().await? {
             Some(wrapped) => master.unwrap(&wrapped),
-            None => Some(master.as_instance_key()),
+            None => Some((master.as_instance_key(), None)),
         };
-        let Some(instance) = instance else {
+        let Some((instance, mark)) = instance else {
             keys.close().await;
             return Ok(None);
         };
         let kek = key_encryption_key(&instance);
         let macs = Macs::new(&instance);
-        let store = Self { instance, kek, macs, keys: Box::new(keys), cached: Cache::new(CACHED), is_shared };
+        let mark = mark.map_or_else(OnceLock::new, OnceLock::from);
+        let cached = Cache::new(CACHED);
+        let store = Self { instance, kek, macs, mark, keys: Box::new(keys), cached, is_shared };
         if store.knows_its_key().await? {
             return Ok(Some(store));
         }
@@ -180,7 +184,7 @@ impl KeyStore {
     /// A store that was opened for writing: the instance key of one of format 1 is kept in it.
     async fn adopted(store: Option<Self>, master: &MasterKey, place: String) -> Result<Self, OpenError> {
         let Some(store) = store else { return Err(OpenError::WrongMasterKey(place)) };
-        match store.keys.keep_instance_key(master.wrap(&store.instance)).await {
+        match store.keys.keep_instance_key(master.wrap(&store.instance, store.mark.get())).await {
             Ok(()) => Ok(store),
             Err(error) => {
                 store.close().await;
@@ -194,9 +198,39 @@ impl KeyStore {
         &self.instance
     }
 
-    /// What proves that this instance wrote something.
-    pub fn macs(&self) -> &Macs {
-        &self.macs
+    /// What proves that this instance wrote something. Those of a store without a mark believe the checksums of a journal of
+    /// before, until it was brought up to date.
+    pub fn macs(&self) -> Macs {
+        let macs = self.macs.clone();
+        if self.is_marked() { macs } else { macs.believing_checksums() }
+    }
+
+    /// What it says of the journal's events, if it says that they carry MACs.
+    pub fn marked(&self) -> Option<&JournalMark> {
+        self.mark.get()
+    }
+
+    /// Whether it says that every event of the journal carries a MAC.
+    pub fn is_marked(&self) -> bool {
+        self.mark.get().is_some()
+    }
+
+    /// Says so from now on, durably, once a journal of before was brought up to date: from then on nothing without a MAC is
+    /// believed, whatever its format says. In PostgreSQL only the owner of the tables can.
+    pub async fn mark(&self, master: &MasterKey, new: &JournalMark) -> Result<(), StoreError> {
+        let other =
+            || StoreError::Damaged("its instance key is not what it was when it was opened".to_owned());
+        loop {
+            let wrapped = self.keys.instance_key().await?.ok_or_else(other)?;
+            let (_, mark) = master.unwrap(&wrapped).ok_or_else(other)?;
+            // Another node may have been first.
+            if let Some(mark) = mark {
+                let _ = self.mark.set(mark);
+                return Ok(());
+            }
+            let marked = master.wrap(&self.instance, Some(new));
+            self.keys.replace_instance_key(wrapped, marked).await?;
+        }
     }
 
     /// Wraps the instance key by another master key, durably: from then on the store opens with that one, and not with
@@ -206,8 +240,9 @@ impl KeyStore {
         let other =
             || StoreError::Damaged("its master key was changed by somebody else meanwhile".to_owned());
         let wrapped = self.keys.instance_key().await?.ok_or_else(other)?;
-        old.unwrap(&wrapped).ok_or_else(other)?;
-        let replaced = self.keys.replace_instance_key(wrapped, new.wrap(&self.instance)).await?;
+        let (_, mark) = old.unwrap(&wrapped).ok_or_else(other)?;
+        let wrapped_anew = new.wrap(&self.instance, mark.as_ref());
+        let replaced = self.keys.replace_instance_key(wrapped, wrapped_anew).await?;
         if replaced { Ok(()) } else { Err(other()) }
     }
 

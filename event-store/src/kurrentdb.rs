@@ -41,6 +41,8 @@ use tokio::sync::{mpsc, watch};
 use crate::journal::{
     Append, AppendError, Appended, Claim, Cursor, Journal, OpenError, Snapshot, StoreError, StoredIdempotency,
 };
+use crate::mac::Macs;
+use crate::master_key::JournalMark;
 use crate::requests;
 use crate::sqlite::SqliteJournal;
 use cursors::Cursors;
@@ -137,6 +139,7 @@ pub struct KurrentJournal {
     /// All that is known of the journal on this node.
     replica: SqliteJournal,
     cursors: Cursors,
+    mark: JournalMark,
 }
 
 impl KurrentJournal {
@@ -144,15 +147,21 @@ impl KurrentJournal {
     /// brought up to date, which takes a while for a new one.
     ///
     /// A replica that another process has open, or that does not belong to the stream, is refused.
+    ///
+    /// Nothing in the stream is ever written anew, so events of before keep their checksums. `mark` says which of them are
+    /// believed, by their digest; without one all are that are there now, and [`KurrentJournal::mark`] tells which.
     pub async fn open(
         url: &KurrentUrl,
         replica: &Path,
         settings: KurrentSettings,
+        macs: &Macs,
+        mark: Option<JournalMark>,
     ) -> Result<Self, OpenError> {
-        let (replica, reading) = Replica::open(replica).await?;
+        let whole = mark.as_ref().map_or(u64::MAX, |mark| mark.unkeyed);
+        let (replica, reading) = Replica::open(replica, macs, whole).await?;
         let log = Log::new(url.0.clone(), &settings);
         let cursors = Cursors::new(url.0.clone(), settings.clone());
-        let mut writer = Writer::new(log, replica, settings);
+        let mut writer = Writer::new(log, replica, settings, macs.believing_nothing_else(), mark);
         if let Err(error) = writer.catch_up().await {
             reading.close_readers().await;
             return Err(match error {
@@ -163,8 +172,14 @@ impl KurrentJournal {
             });
         }
         let (requests, queue) = mpsc::channel(QUEUE);
+        let mark = writer.mark();
         tokio::spawn(writer.run(queue));
-        Ok(Self { requests, replica: reading, cursors })
+        Ok(Self { requests, replica: reading, cursors, mark })
+    }
+
+    /// Which events of the stream carry no MAC: for the key store, see [`KeyStore::mark`](crate::KeyStore::mark).
+    pub fn mark(&self) -> &JournalMark {
+        &self.mark
     }
 
     /// Waits until the replica has all that was written before this was called.

@@ -33,6 +33,7 @@ pub struct Macs {
 
 struct Keys {
     events: hmac::Key,
+    #[cfg(feature = "kurrentdb")]
     appends: hmac::Key,
     idempotency: hmac::Key,
     snapshots: hmac::Key,
@@ -73,6 +74,51 @@ impl Row<'_> {
     }
 }
 
+/// An event that nobody with the instance's key wrote, as it is stored: none of it is true.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unproven {
+    /// Where it stands.
+    pub position: u64,
+    /// The stream it says it is in.
+    pub stream: String,
+    /// The version it says it has.
+    pub version: i64,
+    /// What it says happened.
+    pub name: String,
+    /// Its app.
+    pub app_id: String,
+    /// When it says that was, in microseconds since 1970.
+    pub at: i64,
+    /// Its payload.
+    pub data: String,
+    /// Who it says did it and why.
+    pub metadata: String,
+}
+
+impl Unproven {
+    pub(crate) fn new(position: i64, row: &Row<'_>) -> Self {
+        Self {
+            position: position.cast_unsigned(),
+            stream: row.stream.to_owned(),
+            version: row.version,
+            name: row.name.to_owned(),
+            app_id: row.app_id.to_owned(),
+            at: row.at,
+            data: row.data.to_owned(),
+            metadata: row.metadata.to_owned(),
+        }
+    }
+}
+
+/// The end of a journal that nobody with the instance's key wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForgedTail {
+    /// The position of the last event that is proven.
+    pub proven: u64,
+    /// What stands behind it, newest first.
+    pub events: Vec<Unproven>,
+}
+
 /// What a row that was written before there were MACs is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
@@ -90,6 +136,7 @@ impl Macs {
         let key = |purpose| hmac::Key::new(hmac::HMAC_SHA256, &*instance.derive(purpose));
         let keys = Keys {
             events: key(purpose::EVENTS),
+            #[cfg(feature = "kurrentdb")]
             appends: key(purpose::APPENDS),
             idempotency: key(purpose::IDEMPOTENCY),
             snapshots: key(purpose::SNAPSHOTS),
@@ -165,7 +212,9 @@ impl Macs {
         self.remember(position.cast_unsigned(), wrong);
         match wrong {
             None => Ok(()),
-            Some(wrong) => Err(StoreError::Damaged(format!("event {position} is not as it was written: {wrong}"))),
+            Some(wrong) => {
+                Err(StoreError::Damaged(format!("event {position} is not as it was written: {wrong}")))
+            }
         }
     }
 
@@ -187,6 +236,15 @@ impl Macs {
         }
     }
 
+    /// An event of which a column cannot even be read, remembered as well.
+    pub(crate) fn unreadable(&self, position: i64, error: &sqlx::Error) -> StoreError {
+        if !matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) {
+            return StoreError::Unavailable(error.to_string());
+        }
+        self.remember(position.cast_unsigned(), Some("a column of it cannot be read"));
+        StoreError::Damaged(format!("event {position} is not as it was written: {error}"))
+    }
+
     fn remember(&self, position: u64, wrong: Option<&'static str>) {
         // Nearly always nothing is wrong, and no lock is taken.
         if wrong.is_none() && !self.keys.has_damage.load(Ordering::Relaxed) {
@@ -203,7 +261,8 @@ impl Macs {
             None => drop(damage.remove(&position)),
         }
         self.keys.has_damage.store(!damage.is_empty(), Ordering::Relaxed);
-        metrics::gauge!("watchword_journal_damaged_events").set(u32::try_from(damage.len()).unwrap_or(u32::MAX));
+        metrics::gauge!("watchword_journal_damaged_events")
+            .set(u32::try_from(damage.len()).unwrap_or(u32::MAX));
     }
 
     /// The MAC of what an append does besides its events, bound to the MAC of the first of them. Only KurrentDB keeps it with

@@ -22,6 +22,9 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 /// What a wrapped instance key is bound to.
 const NAME: &[u8] = b"instance key";
 
+/// The same for an instance whose journal carries MACs.
+const MARKED_NAME: &[u8] = b"instance key, journal with MACs";
+
 /// 32 random bytes.
 pub struct MasterKey(Zeroizing<[u8; 32]>);
 
@@ -32,6 +35,17 @@ impl PartialEq for MasterKey {
 }
 
 impl Eq for MasterKey {}
+
+/// That every event of an instance's journal carries a MAC. It is sealed together with the instance key, so that nobody can
+/// take it back who has not the master key: an instance that was made with it has no other form of its key anywhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JournalMark {
+    /// The position up to which events carry none, because nothing is ever written anew where they are: only KurrentDB has
+    /// such.
+    pub unkeyed: u64,
+    /// The digest of those.
+    pub digest: [u8; 32],
+}
 
 /// The text is not a master key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -56,15 +70,26 @@ impl MasterKey {
         SecretString::from(LENIENT.encode(*self.0))
     }
 
-    /// An instance key, sealed for the key store.
-    pub(crate) fn wrap(&self, instance: &InstanceKey) -> Vec<u8> {
-        self.wrapping_key().seal(NAME, instance.bytes())
+    /// An instance key, sealed for the key store, with what its journal is.
+    pub(crate) fn wrap(&self, instance: &InstanceKey, mark: Option<&JournalMark>) -> Vec<u8> {
+        let Some(JournalMark { unkeyed, digest }) = mark else {
+            return self.wrapping_key().seal(NAME, instance.bytes());
+        };
+        let bytes = [instance.bytes().as_slice(), &unkeyed.to_be_bytes(), digest].concat();
+        self.wrapping_key().seal(MARKED_NAME, &Zeroizing::new(bytes))
     }
 
     /// What [`MasterKey::wrap`] sealed; nothing if another key did.
-    pub(crate) fn unwrap(&self, wrapped: &[u8]) -> Option<InstanceKey> {
-        let bytes = Zeroizing::new(self.wrapping_key().open(NAME, wrapped)?);
-        Some(InstanceKey::from_bytes(bytes.as_slice().try_into().ok()?))
+    pub(crate) fn unwrap(&self, wrapped: &[u8]) -> Option<(InstanceKey, Option<JournalMark>)> {
+        let key = self.wrapping_key();
+        if let Some(bytes) = key.open(NAME, wrapped).map(Zeroizing::new) {
+            return Some((InstanceKey::from_bytes(bytes.as_slice().try_into().ok()?), None));
+        }
+        let bytes = Zeroizing::new(key.open(MARKED_NAME, wrapped)?);
+        let (instance, rest) = bytes.split_first_chunk::<32>()?;
+        let (unkeyed, digest) = rest.split_first_chunk::<8>()?;
+        let mark = JournalMark { unkeyed: u64::from_be_bytes(*unkeyed), digest: digest.try_into().ok()? };
+        Some((InstanceKey::from_bytes(*instance), Some(mark)))
     }
 
     /// What instances had for an instance key whose key store is of format 1: all their keys stay what they are.
@@ -102,10 +127,13 @@ mod tests {
     #[test]
     fn unwraps_what_it_wrapped() {
         let (key, instance) = (MasterKey::generate(), InstanceKey::generate());
-        let wrapped = key.wrap(&instance);
-        assert_eq!(key.unwrap(&wrapped).map(|key| *key.bytes()), Some(*instance.bytes()));
-        assert!(MasterKey::generate().unwrap(&wrapped).is_none());
-        assert!(key.unwrap(&wrapped[1..]).is_none());
+        for mark in [None, Some(JournalMark::default()), Some(JournalMark { unkeyed: 7, digest: [9; 32] })] {
+            let wrapped = key.wrap(&instance, mark.as_ref());
+            let (unwrapped, found) = key.unwrap(&wrapped).expect("unwraps");
+            assert_eq!((unwrapped.bytes(), found), (instance.bytes(), mark));
+            assert!(MasterKey::generate().unwrap(&wrapped).is_none());
+            assert!(key.unwrap(&wrapped[1..]).is_none());
+        }
     }
 
     #[test]

@@ -18,11 +18,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use uuid::Uuid;
 
-use crate::checksum::checksum;
 use crate::journal::{
     Append, AppendError, Appended, Claim, Cursor, Journal, OpenError, Snapshot, StoreError,
     StoredIdempotency, before_damage, idempotency_key,
 };
+use crate::mac::{Macs, Row as EventRow};
 use crate::measure;
 use crate::requests;
 use schema::Schema;
@@ -34,6 +34,8 @@ mod known;
 pub(crate) mod schema;
 mod server;
 pub(crate) mod session;
+mod tail;
+mod upgrade;
 mod writer;
 
 pub use schema::Migrated;
@@ -48,8 +50,12 @@ const SCHEMA: Schema = Schema {
         include_str!("postgres/journal_2.sql"),
         include_str!("postgres/journal_3.sql"),
         include_str!("postgres/journal_4.sql"),
+        include_str!("postgres/journal_5.sql"),
     ],
 };
+
+/// The format since which events carry MACs.
+const FORMAT_WITH_MACS: u32 = 5;
 
 /// How many idempotency keys are looked at together, to forget old ones.
 const LOOKED_AT: i32 = 1000;
@@ -113,6 +119,7 @@ pub struct PostgresJournal {
     readers: PgPool,
     settings: PostgresSettings,
     head: watch::Receiver<u64>,
+    macs: Macs,
     follower: AbortHandle,
 }
 
@@ -131,11 +138,31 @@ impl PostgresJournal {
     ///
     /// Something else's tables, a newer journal, and an older one that this user may not bring up to date are refused
     /// and left as they are. From here on, all connections work as the role `watchword_service`.
-    pub async fn open(url: &PostgresUrl, settings: PostgresSettings) -> Result<Self, OpenError> {
+    ///
+    /// The events of a journal of before get their MACs, by the owner of its tables alone, and only where `macs` are those of
+    /// a key store that does not say yet that this was done: see [`KeyStore::mark`](crate::KeyStore::mark). It may be cut
+    /// short at any moment, and goes on at the next opening.
+    pub async fn open(url: &PostgresUrl, settings: PostgresSettings, macs: &Macs) -> Result<Self, OpenError> {
         let place = url.to_string();
         let failed =
             |error: sqlx::Error| OpenError::Failed { path: place.clone(), reason: error.to_string() };
+        let found = Self::look(url, &settings).await?.from;
+        if !macs.believes_checksums() && found > 0 && found < FORMAT_WITH_MACS {
+            return Err(OpenError::WithoutMacs { path: place, found });
+        }
         Self::migrate(url, &settings).await?;
+        if macs.believes_checksums() {
+            upgrade::prove(&url.0, macs).await.map_err(|failure| match failure {
+                upgrade::Failure::Failed(error) => failed(error),
+                upgrade::Failure::Forbidden => OpenError::Failed {
+                    path: place.clone(),
+                    reason:
+                        "its events carry no MACs yet, and its user may not give them any. Run `watchword \
+                             migrate` as the owner of the database"
+                            .to_owned(),
+                },
+            })?;
+        }
         let connection = settings.connect(&url.0).await.map_err(failed)?;
         let readers = settings.pool(&url.0);
         warn_of_unsafe_settings(&readers).await.map_err(failed)?;
@@ -147,10 +174,12 @@ impl PostgresJournal {
             settings: settings.clone(),
             connection: Some(Connected::new(connection)),
             head: Arc::clone(&head_sender),
+            macs: macs.believing_nothing_else(),
         };
         tokio::spawn(writer.run(queue));
         let follower = tokio::spawn(head::follow(readers.clone(), settings.clone(), head_sender));
-        Ok(Self { requests, readers, settings, head, follower: follower.abort_handle() })
+        let macs = macs.believing_nothing_else();
+        Ok(Self { requests, readers, settings, head, macs, follower: follower.abort_handle() })
     }
 
     async fn read<T, F>(&self, run: impl Fn() -> F + Send) -> Result<T, StoreError>
@@ -225,7 +254,7 @@ impl Journal for PostgresJournal {
                 .fetch_all(&self.readers)
             })
             .await?;
-        rows.iter().map(recorded).collect()
+        rows.iter().map(|row| self.recorded(row)).collect()
     }
 
     async fn read_all(&self, after: u64, limit: usize) -> Result<Vec<RecordedEvent>, StoreError> {
@@ -237,7 +266,7 @@ impl Journal for PostgresJournal {
                     .fetch_all(&self.readers)
             })
             .await?;
-        before_damage(rows.iter().map(recorded))
+        before_damage(rows.iter().map(|row| self.recorded(row)))
     }
 
     async fn read_positions(&self, positions: &[u64]) -> Result<Vec<RecordedEvent>, StoreError> {
@@ -249,7 +278,7 @@ impl Journal for PostgresJournal {
                     .fetch_all(&self.readers)
             })
             .await?;
-        rows.iter().map(recorded).collect()
+        rows.iter().map(|row| self.recorded(row)).collect()
     }
 
     async fn head(&self) -> Result<u64, StoreError> {
@@ -312,18 +341,23 @@ impl Journal for PostgresJournal {
     }
 
     async fn idempotent(&self, key: &[u8; 32]) -> Result<Option<StoredIdempotency>, StoreError> {
-        let row: Option<(Vec<u8>, i64, i64)> = self
+        let row: Option<(Vec<u8>, i64, i64, Option<Vec<u8>>)> = self
             .read(|| {
-                sqlx::query_as("SELECT fingerprint, first, last FROM watchword.idempotency WHERE key = $1")
-                    .bind(key.as_slice())
-                    .fetch_optional(&self.readers)
+                sqlx::query_as(
+                    "SELECT fingerprint, first, last, mac FROM watchword.idempotency WHERE key = $1",
+                )
+                .bind(key.as_slice())
+                .fetch_optional(&self.readers)
             })
             .await?;
-        let Some((fingerprint, first, last)) = row else { return Ok(None) };
+        let Some((fingerprint, first, last, mac)) = row else { return Ok(None) };
         let fingerprint = fingerprint
             .try_into()
             .map_err(|_| StoreError::Damaged("a fingerprint is not 32 bytes long".to_owned()))?;
-        Ok(Some(StoredIdempotency { fingerprint, first: first.cast_unsigned(), last: last.cast_unsigned() }))
+        let (first, last) = (first.cast_unsigned(), last.cast_unsigned());
+        let stored = StoredIdempotency { fingerprint, first, last };
+        self.macs.check_idempotency(key, &stored, mac.as_deref()).map_err(StoreError::Damaged)?;
+        Ok(Some(stored))
     }
 
     async fn forget_idempotency(
@@ -438,40 +472,79 @@ fn bounded(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn recorded(row: &PgRow) -> Result<RecordedEvent, StoreError> {
-    let position: i64 = row.try_get("position")?;
-    let damaged = |what: &str| StoreError::Damaged(format!("the {what} of event {position} cannot be read"));
-    let id: Uuid = row.try_get("id")?;
-    let stream: String = row.try_get("stream")?;
-    let version: i64 = row.try_get("version")?;
-    let name: String = row.try_get("type")?;
-    let schema_version: i32 = row.try_get("schema_version")?;
-    let at: i64 = row.try_get("at")?;
-    let metadata: &str = row.try_get("metadata")?;
-    let data: String = row.try_get("data")?;
-    let person: Option<Uuid> = row.try_get("person")?;
-    let personal: Option<Vec<u8>> = row.try_get("personal")?;
-    let found = checksum(
-        [0, version, schema_version.into(), at],
-        [id.as_bytes(), stream.as_bytes(), name.as_bytes(), metadata.as_bytes(), data.as_bytes()],
-        [person.as_ref().map(|person| person.as_bytes().as_slice()), personal.as_deref()],
-    );
-    if row.try_get::<&[u8], _>("checksum")? != found {
-        return Err(StoreError::Damaged(format!(
-            "event {position} is not as it was written: its checksum differs"
-        )));
+/// A row of events, as it is stored.
+struct Columns<'r> {
+    position: i64,
+    id: Uuid,
+    stream: &'r str,
+    version: i64,
+    name: &'r str,
+    schema_version: i32,
+    at: i64,
+    app_id: &'r str,
+    metadata: &'r str,
+    data: &'r str,
+    person: Option<Uuid>,
+    personal: Option<&'r [u8]>,
+    mac: Option<&'r [u8]>,
+}
+
+impl Columns<'_> {
+    /// All but its position.
+    fn event(&self) -> EventRow<'_> {
+        EventRow {
+            id: self.id.as_bytes(),
+            stream: self.stream,
+            version: self.version,
+            name: self.name,
+            schema_version: self.schema_version.into(),
+            at: self.at,
+            app_id: self.app_id,
+            metadata: self.metadata,
+            data: self.data,
+            person: self.person.as_ref().map(|person| person.as_bytes().as_slice()),
+            personal: self.personal,
+        }
     }
-    Ok(RecordedEvent {
-        position: position.cast_unsigned(),
-        id,
-        stream: StreamId::from_stored(stream),
-        version: version.cast_unsigned(),
-        name,
-        schema_version: u16::try_from(schema_version).map_err(|_| damaged("schema version"))?,
-        at: Timestamp::from_microsecond(at).map_err(|_| damaged("time"))?,
-        metadata: serde_json::from_str(metadata).map_err(|_| damaged("metadata"))?,
-        data,
-        person: person.map(UserId),
-        personal,
+}
+
+fn columns(row: &PgRow) -> Result<Columns<'_>, sqlx::Error> {
+    Ok(Columns {
+        position: row.try_get("position")?,
+        id: row.try_get("id")?,
+        stream: row.try_get("stream")?,
+        version: row.try_get("version")?,
+        name: row.try_get("type")?,
+        schema_version: row.try_get("schema_version")?,
+        at: row.try_get("at")?,
+        app_id: row.try_get("app_id")?,
+        metadata: row.try_get("metadata")?,
+        data: row.try_get("data")?,
+        person: row.try_get("person")?,
+        personal: row.try_get("personal")?,
+        mac: row.try_get("mac")?,
     })
+}
+
+impl PostgresJournal {
+    fn recorded(&self, row: &PgRow) -> Result<RecordedEvent, StoreError> {
+        let position: i64 = row.try_get("position")?;
+        let damaged =
+            |what: &str| StoreError::Damaged(format!("the {what} of event {position} cannot be read"));
+        let columns = columns(row).map_err(|error| self.macs.unreadable(position, &error))?;
+        self.macs.check_event(position, 0, &columns.event(), columns.mac)?;
+        Ok(RecordedEvent {
+            position: position.cast_unsigned(),
+            id: columns.id,
+            stream: StreamId::from_stored(columns.stream.to_owned()),
+            version: columns.version.cast_unsigned(),
+            name: columns.name.to_owned(),
+            schema_version: u16::try_from(columns.schema_version).map_err(|_| damaged("schema version"))?,
+            at: Timestamp::from_microsecond(columns.at).map_err(|_| damaged("time"))?,
+            metadata: serde_json::from_str(columns.metadata).map_err(|_| damaged("metadata"))?,
+            data: columns.data.to_owned(),
+            person: columns.person.map(UserId),
+            personal: columns.personal.map(<[u8]>::to_vec),
+        })
+    }
 }

@@ -81,7 +81,9 @@ impl PassedOver {
         match self {
             Self::None => "there is none",
             Self::OldForm => "it is of an older form",
-            Self::Unproven => "its MAC is false: this instance did not write it, or not for this stream and version",
+            Self::Unproven => {
+                "its MAC is false: this instance did not write it, or not for this stream and version"
+            }
             Self::Unreadable => "it cannot be opened",
         }
     }
@@ -347,12 +349,16 @@ impl Repository {
         let mut events = self.journal.read_stream(stream, 0).await?;
         events.retain(|event| event.version <= loaded.version);
         if events.last().map(|event| (event.version, event.id)) != Some((loaded.version, last)) {
-            return Ok(Some(format!("it was taken at version {}, which is not in the journal", loaded.version)));
+            return Ok(Some(format!(
+                "it was taken at version {}, which is not in the journal",
+                loaded.version
+            )));
         }
         let folded = self.fold(stream, Loaded::<A>::default(), &events).await?;
         let value = |state: &A| serde_json::to_value(state).ok();
         let same = value(&folded.state) == value(&loaded.state);
-        Ok((!same).then(|| format!("it says something else than the events up to version {}", loaded.version)))
+        Ok((!same)
+            .then(|| format!("it says something else than the events up to version {}", loaded.version)))
     }
 
     /// A snapshot that cannot be used is no harm: everything is in the journal.
@@ -366,8 +372,13 @@ impl Repository {
         };
         let read = self.open_snapshot(stream, &snapshot).await;
         if let Err(reason) = &read {
-            metrics::counter!("watchword_snapshots_passed_over_total", "reason" => reason.name()).increment(1);
-            tracing::info!(aggregate = stream.aggregate(), reason = reason.name(), "a snapshot was passed over");
+            metrics::counter!("watchword_snapshots_passed_over_total", "reason" => reason.name())
+                .increment(1);
+            tracing::info!(
+                aggregate = stream.aggregate(),
+                reason = reason.name(),
+                "a snapshot was passed over"
+            );
         }
         Ok(read)
     }
@@ -399,7 +410,8 @@ impl Repository {
             _ => None,
         };
         let state = state.map(zeroize::Zeroizing::new);
-        let state = state.and_then(|state| serde_json::from_slice(&state).ok()).ok_or(PassedOver::Unreadable)?;
+        let state =
+            state.and_then(|state| serde_json::from_slice(&state).ok()).ok_or(PassedOver::Unreadable)?;
         Ok(Proven { loaded: Loaded { version: *version, state }, last })
     }
 

@@ -15,11 +15,11 @@ use sqlx::{Row, SqliteConnection};
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
-use crate::checksum::checksum;
 use crate::journal::{
     Append, AppendError, Appended, Claim, Cursor, Journal, OpenError, Snapshot, StoreError,
     StoredIdempotency, before_damage,
 };
+use crate::mac::{Macs, Row as EventRow};
 use crate::measure;
 use crate::requests;
 use file::Kind;
@@ -27,15 +27,20 @@ use writer::{Request, Writer};
 
 pub mod file;
 pub(crate) mod group;
+mod tail;
+mod upgrade;
 mod writer;
 
 const KIND: Kind = Kind {
     what: "Watchword journal",
     application_id: 0x5741_4a31,
-    format: 3,
+    format: 4,
     schema: SCHEMA,
-    upgrades: &["ALTER TABLE events ADD COLUMN checksum BLOB", EFFECTS],
+    upgrades: &["ALTER TABLE events ADD COLUMN checksum BLOB", EFFECTS, MACS],
 };
+
+/// The format since which events carry MACs.
+const FORMAT_WITH_MACS: u32 = 4;
 
 /// The tables of a journal.
 pub(crate) const SCHEMA: &str = "
@@ -52,7 +57,7 @@ CREATE TABLE events (
     data TEXT NOT NULL,
     person BLOB,
     personal BLOB,
-    checksum BLOB, -- absent from events of format 1
+    mac BLOB, -- of all of this, by a key that is not here
     UNIQUE (stream, version)
 ) STRICT;
 CREATE TRIGGER events_are_never_changed BEFORE UPDATE ON events
@@ -66,7 +71,7 @@ CREATE TABLE claims (kind TEXT NOT NULL, key TEXT NOT NULL, owner TEXT NOT NULL,
     STRICT, WITHOUT ROWID;
 CREATE TABLE idempotency (
     key BLOB PRIMARY KEY, fingerprint BLOB NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
-    at INTEGER NOT NULL
+    at INTEGER NOT NULL, mac BLOB
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE snapshots (stream TEXT PRIMARY KEY, version INTEGER NOT NULL, state BLOB NOT NULL) STRICT;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
@@ -77,6 +82,10 @@ CREATE TABLE effects (name TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT, 
 /// Came with format 3.
 const EFFECTS: &str =
     "CREATE TABLE effects (name TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT, WITHOUT ROWID";
+
+/// Came with format 4. What is in the columns is made when the file is opened, as that needs a key.
+const MACS: &str =
+    "ALTER TABLE events RENAME COLUMN checksum TO mac; ALTER TABLE idempotency ADD COLUMN mac BLOB";
 
 /// How many appends can wait for the writer; more wait for a place.
 const QUEUE: usize = 1024;
@@ -89,6 +98,7 @@ pub struct SqliteJournal {
     requests: mpsc::Sender<Request>,
     readers: SqlitePool,
     head: watch::Receiver<u64>,
+    macs: Macs,
     path: PathBuf,
 }
 
@@ -105,6 +115,29 @@ impl JournalLock {
     pub fn take(path: &Path) -> Result<Self, OpenError> {
         Ok(Self { path: path.to_owned(), file: file::lock_existing(path)? })
     }
+
+    /// The position of the newest event of the journal, without looking whether it is one of this instance; nothing where
+    /// there is no journal. Refuses what [`SqliteJournal::open`] refuses, and changes nothing.
+    pub async fn head(&self) -> Result<Option<u64>, OpenError> {
+        if file::check(&self.path, &KIND)?.is_none() {
+            return Ok(None);
+        }
+        let readers = file::look(&self.path).await?;
+        let head = check_contents(&self.path, &readers).await;
+        readers.close().await;
+        head.map(Some)
+    }
+
+    /// Makes an empty journal where there is none.
+    pub async fn make(mut self) -> Result<Self, OpenError> {
+        if self.file.is_none() {
+            self.file = Some(file::lock(&self.path)?);
+        }
+        if file::check(&self.path, &KIND)?.is_none() {
+            file::create(&self.path, &KIND, "").await?;
+        }
+        Ok(self)
+    }
 }
 
 impl SqliteJournal {
@@ -112,20 +145,26 @@ impl SqliteJournal {
     ///
     /// A file that is no journal, is damaged, was written by a newer version or is open in another process is
     /// refused, and nothing is changed, neither in it nor beside it.
-    pub async fn open(path: &Path) -> Result<Self, OpenError> {
-        Self::open_locked(JournalLock::take(path)?).await
+    ///
+    /// A journal of before is brought up to date, which may be cut short at any moment and goes on at the next opening. Its
+    /// events get their MACs only where `macs` are those of a key store that does not say yet that this was done: see
+    /// [`KeyStore::mark`](crate::KeyStore::mark).
+    pub async fn open(path: &Path, macs: &Macs) -> Result<Self, OpenError> {
+        Self::open_locked(JournalLock::take(path)?, macs).await
     }
 
     /// As [`SqliteJournal::open`], when other things were looked at under the lock before.
-    pub async fn open_locked(lock: JournalLock) -> Result<Self, OpenError> {
+    pub async fn open_locked(lock: JournalLock, macs: &Macs) -> Result<Self, OpenError> {
         let JournalLock { path, file } = lock;
-        if file::check(&path, &KIND)?.is_some() {
+        if let Some(format) = file::check(&path, &KIND)? {
+            require_macs(&path, format, macs)?;
             check_contents(&path, &file::look(&path).await?).await?;
         }
         // Nothing was touched so far.
         let lock = file.map_or_else(|| file::lock(&path), Ok)?;
         // Looked at once more: before the lock somebody else could have made it, and a new file would take its place.
         let format = if let Some(format) = file::check(&path, &KIND)? {
+            require_macs(&path, format, macs)?;
             format
         } else {
             file::create(&path, &KIND, "").await?;
@@ -134,30 +173,40 @@ impl SqliteJournal {
         let options = file::options(&path).statement_cache_capacity(group::STATEMENTS);
         let failed = |error: sqlx::Error| file::damaged_or_failed(&path, &error);
         let mut connection = file::open(&path, &options, &KIND, format).await?;
+        if macs.believes_checksums() {
+            upgrade::prove(&mut connection, macs).await.map_err(failed)?;
+        }
+        let macs = macs.believing_nothing_else();
         let head = read_head(&mut connection).await.map_err(failed)?;
         let readers = readers(&options).await.map_err(failed)?;
         let (requests, queue) = mpsc::channel(QUEUE);
         let (head_sender, head) = watch::channel(head);
-        tokio::spawn(Writer::new(options, connection, head_sender, lock).run(queue));
-        Ok(Self { requests, readers, head, path })
+        tokio::spawn(Writer::new(options, connection, head_sender, macs.clone(), lock).run(queue));
+        Ok(Self { requests, readers, head, macs, path })
     }
 
     /// Opens the journal for reading, and changes nothing, neither in it nor beside it, even where its last writer
     /// was killed. Appends are refused. The lock must live as long as the answer.
-    pub async fn look(lock: &JournalLock) -> Result<Self, OpenError> {
+    pub async fn look(lock: &JournalLock, macs: &Macs) -> Result<Self, OpenError> {
         let path = lock.path.clone();
-        if file::check(&path, &KIND)?.is_none() {
+        let Some(format) = file::check(&path, &KIND)? else {
             let path = path.display().to_string();
             return Err(OpenError::Failed { path, reason: "it is not there".to_owned() });
-        }
+        };
+        require_macs(&path, format, macs)?;
         let readers = file::look(&path).await?;
         let head = check_contents(&path, &readers).await?;
-        Ok(Self::reading(path, readers, watch::channel(head).1))
+        Ok(Self::reading(path, readers, watch::channel(head).1, macs.clone()))
     }
 
     /// A journal that somebody else writes, or nobody: appends are refused.
-    pub(crate) fn reading(path: PathBuf, readers: SqlitePool, head: watch::Receiver<u64>) -> Self {
-        Self { requests: mpsc::channel(1).0, readers, head, path }
+    pub(crate) fn reading(
+        path: PathBuf,
+        readers: SqlitePool,
+        head: watch::Receiver<u64>,
+        macs: Macs,
+    ) -> Self {
+        Self { requests: mpsc::channel(1).0, readers, head, macs, path }
     }
 
     /// Ends what [`SqliteJournal::reading`] began, before the writer closes its connection: the last one of a file tidies
@@ -197,12 +246,13 @@ pub(crate) async fn check_contents(path: &Path, readers: &SqlitePool) -> Result<
     }
     let head = u64::try_from(head).map_err(|_| damaged("its last position is negative"))?;
     if head > 0 {
+        // Whether it is proven tells whoever reads it: one false event keeps nobody from all others.
         let row = sqlx::query("SELECT * FROM events WHERE position = ?1")
             .bind(head.cast_signed())
             .fetch_one(readers)
             .await
             .map_err(failed)?;
-        recorded(&row).map_err(|error| damaged(&format!("its last event cannot be read: {error}")))?;
+        columns(&row).map_err(|error| damaged(&format!("its last event cannot be read: {error}")))?;
     }
     // One row each: what counts is that the tables are there.
     sqlx::query("SELECT 1 FROM claims, idempotency, snapshots, meta LIMIT 1")
@@ -210,6 +260,14 @@ pub(crate) async fn check_contents(path: &Path, readers: &SqlitePool) -> Result<
         .await
         .map_err(failed)?;
     Ok(head)
+}
+
+/// Refuses a file of before MACs where the key store says that its events carry them: somebody set its format back.
+fn require_macs(path: &Path, format: u32, macs: &Macs) -> Result<(), OpenError> {
+    if format >= FORMAT_WITH_MACS || macs.believes_checksums() {
+        return Ok(());
+    }
+    Err(OpenError::WithoutMacs { path: path.display().to_string(), found: format })
 }
 
 /// The last position; 0 where there is none.
@@ -235,7 +293,7 @@ impl Journal for SqliteJournal {
             .bind(bounded(after_version))
             .fetch_all(&self.readers)
             .await?;
-        rows.iter().map(recorded).collect()
+        rows.iter().map(|row| self.recorded(row)).collect()
     }
 
     async fn read_all(&self, after: u64, limit: usize) -> Result<Vec<RecordedEvent>, StoreError> {
@@ -244,7 +302,7 @@ impl Journal for SqliteJournal {
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
             .fetch_all(&self.readers)
             .await?;
-        before_damage(rows.iter().map(recorded))
+        before_damage(rows.iter().map(|row| self.recorded(row)))
     }
 
     async fn read_positions(&self, positions: &[u64]) -> Result<Vec<RecordedEvent>, StoreError> {
@@ -254,7 +312,7 @@ impl Journal for SqliteJournal {
         .bind(serde_json::json!(positions).to_string())
         .fetch_all(&self.readers)
         .await?;
-        rows.iter().map(recorded).collect()
+        rows.iter().map(|row| self.recorded(row)).collect()
     }
 
     async fn head(&self) -> Result<u64, StoreError> {
@@ -306,13 +364,15 @@ impl Journal for SqliteJournal {
     }
 
     async fn idempotent(&self, key: &[u8; 32]) -> Result<Option<StoredIdempotency>, StoreError> {
-        let row: Option<(Vec<u8>, i64, i64)> =
-            sqlx::query_as("SELECT fingerprint, first, last FROM idempotency WHERE key = ?1")
+        let row: Option<(Vec<u8>, i64, i64, Option<Vec<u8>>)> =
+            sqlx::query_as("SELECT fingerprint, first, last, mac FROM idempotency WHERE key = ?1")
                 .bind(key.as_slice())
                 .fetch_optional(&self.readers)
                 .await?;
-        let stored = |(fingerprint, first, last): (Vec<u8>, i64, i64)| stored(&fingerprint, first, last);
-        row.map(stored).transpose()
+        let Some((fingerprint, first, last, mac)) = row else { return Ok(None) };
+        let stored = stored(&fingerprint, first, last)?;
+        self.macs.check_idempotency(key, &stored, mac.as_deref()).map_err(StoreError::Damaged)?;
+        Ok(Some(stored))
     }
 
     async fn forget_idempotency(
@@ -374,8 +434,9 @@ impl Journal for SqliteJournal {
     }
 
     async fn snapshots(&self) -> Result<Vec<StreamId>, StoreError> {
-        let streams: Vec<String> =
-            sqlx::query_scalar("SELECT stream FROM snapshots ORDER BY stream").fetch_all(&self.readers).await?;
+        let streams: Vec<String> = sqlx::query_scalar("SELECT stream FROM snapshots ORDER BY stream")
+            .fetch_all(&self.readers)
+            .await?;
         Ok(streams.into_iter().map(StreamId::from_stored).collect())
     }
 }
@@ -400,46 +461,59 @@ fn stored(fingerprint: &[u8], first: i64, last: i64) -> Result<StoredIdempotency
     Ok(StoredIdempotency { fingerprint, first: first.cast_unsigned(), last: last.cast_unsigned() })
 }
 
-fn recorded(row: &SqliteRow) -> Result<RecordedEvent, StoreError> {
-    let position: i64 = row.try_get("position")?;
-    let damaged = |what: &str| StoreError::Damaged(format!("the {what} of event {position} cannot be read"));
-    let uuid = |bytes: &[u8], what: &str| Uuid::from_slice(bytes).map_err(|_| damaged(what));
-    let id: &[u8] = row.try_get("id")?;
-    let stream: String = row.try_get("stream")?;
-    let version: i64 = row.try_get("version")?;
-    let name: String = row.try_get("type")?;
-    let schema_version: i64 = row.try_get("schema_version")?;
-    let at: i64 = row.try_get("at")?;
-    let metadata: &str = row.try_get("metadata")?;
-    let data: String = row.try_get("data")?;
-    let person: Option<&[u8]> = row.try_get("person")?;
-    let personal: Option<Vec<u8>> = row.try_get("personal")?;
-    let expected: Option<&[u8]> = match row.try_get("checksum") {
-        // A file of format 1 that is only looked at.
-        Err(sqlx::Error::ColumnNotFound(_)) => None,
+/// A row of events, as it is stored.
+struct Columns<'r> {
+    position: i64,
+    event: EventRow<'r>,
+    mac: Option<&'r [u8]>,
+}
+
+fn columns(row: &SqliteRow) -> Result<Columns<'_>, sqlx::Error> {
+    let event = EventRow {
+        id: row.try_get("id")?,
+        stream: row.try_get("stream")?,
+        version: row.try_get("version")?,
+        name: row.try_get("type")?,
+        schema_version: row.try_get("schema_version")?,
+        at: row.try_get("at")?,
+        app_id: row.try_get("app_id")?,
+        metadata: row.try_get("metadata")?,
+        data: row.try_get("data")?,
+        person: row.try_get("person")?,
+        personal: row.try_get("personal")?,
+    };
+    // A file of an earlier format that is only looked at has another column in its place, or none.
+    let mac = match row.try_get("mac") {
+        Err(sqlx::Error::ColumnNotFound(_)) => match row.try_get("checksum") {
+            Err(sqlx::Error::ColumnNotFound(_)) => None,
+            found => found?,
+        },
         found => found?,
     };
-    let found = checksum(
-        [position, version, schema_version, at],
-        [id, stream.as_bytes(), name.as_bytes(), metadata.as_bytes(), data.as_bytes()],
-        [person, personal.as_deref()],
-    );
-    if expected.is_some_and(|expected| expected != found) {
-        return Err(StoreError::Damaged(format!(
-            "event {position} is not as it was written: its checksum differs"
-        )));
+    Ok(Columns { position: row.try_get("position")?, event, mac })
+}
+
+impl SqliteJournal {
+    fn recorded(&self, row: &SqliteRow) -> Result<RecordedEvent, StoreError> {
+        let position: i64 = row.try_get("position")?;
+        let damaged =
+            |what: &str| StoreError::Damaged(format!("the {what} of event {position} cannot be read"));
+        let Columns { event, mac, .. } =
+            columns(row).map_err(|error| self.macs.unreadable(position, &error))?;
+        self.macs.check_event(position, position, &event, mac)?;
+        let uuid = |bytes: &[u8], what: &str| Uuid::from_slice(bytes).map_err(|_| damaged(what));
+        Ok(RecordedEvent {
+            position: position.cast_unsigned(),
+            id: uuid(event.id, "id")?,
+            stream: StreamId::from_stored(event.stream.to_owned()),
+            version: event.version.cast_unsigned(),
+            name: event.name.to_owned(),
+            schema_version: u16::try_from(event.schema_version).map_err(|_| damaged("schema version"))?,
+            at: Timestamp::from_microsecond(event.at).map_err(|_| damaged("time"))?,
+            metadata: serde_json::from_str(event.metadata).map_err(|_| damaged("metadata"))?,
+            data: event.data.to_owned(),
+            person: event.person.map(|bytes| uuid(bytes, "person").map(UserId)).transpose()?,
+            personal: event.personal.map(<[u8]>::to_vec),
+        })
     }
-    Ok(RecordedEvent {
-        position: position.cast_unsigned(),
-        id: uuid(id, "id")?,
-        stream: StreamId::from_stored(stream),
-        version: version.cast_unsigned(),
-        name,
-        schema_version: u16::try_from(schema_version).map_err(|_| damaged("schema version"))?,
-        at: Timestamp::from_microsecond(at).map_err(|_| damaged("time"))?,
-        metadata: serde_json::from_str(metadata).map_err(|_| damaged("metadata"))?,
-        data,
-        person: person.map(|bytes| uuid(bytes, "person").map(UserId)).transpose()?,
-        personal,
-    })
 }

@@ -14,7 +14,9 @@ use uuid::Uuid;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_framework_runs_on_the_journal() {
     let directory = TempDir::new().expect("makes a directory");
-    let journal = SqliteJournal::open(&directory.path().join("journal.db")).await.expect("opens");
+    let journal = SqliteJournal::open(&directory.path().join("journal.db"), &event_store::contract::macs())
+        .await
+        .expect("opens");
     let keys =
         KeyStore::open(&directory.path().join("keys.db"), &MasterKey::generate()).await.expect("opens");
     let repository = Arc::new(Repository::new(Arc::new(journal), Arc::new(Sealer::new(Arc::new(keys))), 10));

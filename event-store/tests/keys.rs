@@ -48,7 +48,9 @@ impl Fixture {
 }
 
 async fn repository(directory: &TempDir, master: &MasterKey) -> Repository {
-    let journal = SqliteJournal::open(&directory.path().join("journal.db")).await.expect("opens");
+    let journal = SqliteJournal::open(&directory.path().join("journal.db"), &event_store::contract::macs())
+        .await
+        .expect("opens");
     let keys = KeyStore::open(&directory.path().join("keys.db"), master).await.expect("opens");
     Repository::new(Arc::new(journal), Arc::new(Sealer::new(Arc::new(keys))), 100)
 }

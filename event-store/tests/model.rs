@@ -131,7 +131,7 @@ proptest! {
         // One thread: the appends of a group are queued in order before the writer takes them.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("builds");
         runtime.block_on(async {
-            let journal = SqliteJournal::open(&directory.path().join("journal.db")).await.expect("opens");
+            let journal = SqliteJournal::open(&directory.path().join("journal.db"), &event_store::contract::macs()).await.expect("opens");
             let mut model = Model::default();
             for group in groups {
                 let appends: Vec<_> = group.iter().map(|plan| plan.append(&model)).collect();

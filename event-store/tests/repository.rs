@@ -22,7 +22,10 @@ struct Fixture {
 impl Fixture {
     async fn new() -> Self {
         let directory = TempDir::new().expect("makes a directory");
-        let journal = SqliteJournal::open(&directory.path().join("journal.db")).await.expect("opens");
+        let journal =
+            SqliteJournal::open(&directory.path().join("journal.db"), &event_store::contract::macs())
+                .await
+                .expect("opens");
         let journal: Arc<dyn Journal> = Arc::new(journal);
         let keys = KeyStore::open(&directory.path().join("keys.db"), &MasterKey::generate()).await;
         let sealer = Arc::new(Sealer::new(Arc::new(keys.expect("opens"))));

@@ -1,15 +1,17 @@
 //! A snapshot decides nothing unless this instance wrote it, for this stream and version, and the journal still has the
 //! event that it was taken at.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use domain::app::{App, AppCreated, AppDisabled, AppEnabled, AppEvent};
+use domain::settings::AppSettings;
 use domain::user::{Client, Profile, RegistrationMethod, User, UserCommand};
 use domain::{AppId, Email, Event, Stream, StreamId, UserId};
 use event_store::contract::{Nodes, nothing};
 use event_store::{
-    Append, Clock, Journal, KeyStore, MasterKey, PostgresJournal, PostgresSettings, Repository, Sealer, Snapshot,
-    SqliteJournal, StoreError, SystemClock, Write,
+    Append, Clock, Journal, KeyStore, MasterKey, PostgresJournal, PostgresSettings, Repository, Sealer,
+    Snapshot, SqliteJournal, StoreError, SystemClock, Write,
 };
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
 use tempfile::TempDir;
@@ -34,11 +36,19 @@ impl World {
         let sealer = Arc::new(Sealer::new(Arc::new(keys.expect("opens"))));
         let journal: Arc<dyn Journal> = match &database {
             Some(url) => Arc::new(
-                PostgresJournal::open(&url.parse().expect("a URL"), PostgresSettings::default())
+                PostgresJournal::open(
+                    &url.parse().expect("a URL"),
+                    PostgresSettings::default(),
+                    &event_store::contract::macs(),
+                )
+                .await
+                .expect("opens"),
+            ),
+            None => Arc::new(
+                SqliteJournal::open(&directory.path().join("journal.db"), &event_store::contract::macs())
                     .await
                     .expect("opens"),
             ),
-            None => Arc::new(SqliteJournal::open(&directory.path().join("journal.db")).await.expect("opens")),
         };
         Self { directory, database, sealer, journal }
     }
@@ -68,7 +78,8 @@ impl World {
         let app_id = AppId::parse(id).expect("an id");
         let stream = App::stream(&app_id);
         let at = SystemClock.now();
-        let created = AppCreated { app_id: app_id.clone(), name: id.to_owned(), settings: Default::default(), at };
+        let created =
+            AppCreated { app_id: app_id.clone(), name: id.to_owned(), settings: AppSettings::default(), at };
         let mut events = vec![Event::from(AppEvent::AppCreated(created))];
         for number in 1..LONG {
             events.push(Event::from(if number % 2 == 0 {
@@ -102,7 +113,9 @@ impl World {
         while (events.len() as u64) < LONG {
             let name = Some(Some(format!("Name {}", events.len())));
             let patch = domain::user::ProfilePatch { name, ..Default::default() };
-            events.extend(decided(&mut state, UserCommand::UpdateProfile { patch, at: SystemClock.now() }).await);
+            events.extend(
+                decided(&mut state, UserCommand::UpdateProfile { patch, at: SystemClock.now() }).await,
+            );
         }
         let stream = User::stream(&user_id);
         self.write(stream.clone(), 0, events).await;
@@ -128,13 +141,17 @@ impl World {
             return;
         }
         let path = self.directory.path().join("journal.db");
-        let mut file = sqlx::sqlite::SqliteConnectOptions::new().filename(path).connect().await.expect("opens");
+        let mut file =
+            sqlx::sqlite::SqliteConnectOptions::new().filename(path).connect().await.expect("opens");
         file.execute(AssertSqlSafe(sqlite.to_owned())).await.expect("changes");
         file.close().await.expect("closes");
     }
 
     async fn put(&self, stream: &StreamId, Snapshot { version, state }: &Snapshot) {
-        let hex: String = state.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut hex = String::new();
+        for byte in state {
+            write!(hex, "{byte:02x}").expect("a String takes everything");
+        }
         self.alter(
             &format!("INSERT OR REPLACE INTO snapshots VALUES ('{stream}', {version}, x'{hex}')"),
             &format!(
@@ -170,10 +187,17 @@ async fn a_snapshot_of_somebody_elses_making_decides_nothing() {
         let (stream, other) = (world.long_app("victim").await, world.long_app("other").await);
         let genuine = world.kept(&stream).await;
         assert_eq!(genuine.version, LONG);
-        assert_eq!(world.load_app(&stream).await, (1, LONG, true), "the snapshot saves reading all but its event");
+        assert_eq!(
+            world.load_app(&stream).await,
+            (1, LONG, true),
+            "the snapshot saves reading all but its event"
+        );
 
         // An app that says it was never disabled.
-        let forged = App { disabled: false, ..world.fresh().0.load_stream::<App>(&stream).await.expect("loads").state.clone() };
+        let forged = App {
+            disabled: false,
+            ..world.fresh().0.load_stream::<App>(&stream).await.expect("loads").state.clone()
+        };
         let of_other = world.kept(&other).await.state;
         let with = |change: &dyn Fn(&mut Vec<u8>)| {
             let mut state = genuine.state.clone();
@@ -205,7 +229,7 @@ async fn a_snapshot_of_somebody_elses_making_decides_nothing() {
             let (read, loaded, disabled) = world.load_app(&stream).await;
             assert_eq!((loaded, disabled), (LONG, true), "{what}");
             // The new snapshot reads one more.
-            assert!(read >= LONG as usize, "{what}: all events are read, not {read}");
+            assert!(read as u64 >= LONG, "{what}: all events are read, not {read}");
             while version < LONG && world.kept(&stream).await.version < LONG {
                 tokio::time::sleep(std::time::Duration::from_millis(10)).await;
             }
@@ -215,7 +239,13 @@ async fn a_snapshot_of_somebody_elses_making_decides_nothing() {
         assert_eq!(world.fresh().0.check_snapshot::<App>(&stream).await, Ok(None));
 
         // A genuine one of before is a start as good as any: what came later is read.
-        world.write(stream.clone(), LONG, vec![AppEvent::AppEnabled(AppEnabled { at: SystemClock.now() }).into()]).await;
+        world
+            .write(
+                stream.clone(),
+                LONG,
+                vec![AppEvent::AppEnabled(AppEnabled { at: SystemClock.now() }).into()],
+            )
+            .await;
         assert_eq!(world.load_app(&stream).await, (2, LONG + 1, false));
     }
 }
@@ -231,7 +261,7 @@ async fn the_snapshot_of_a_person_is_bound_to_them_too() {
         for (stream, number) in [(&ada, 1), (&eve, 2)] {
             let (repository, nodes) = world.fresh();
             let loaded = repository.load_stream::<User>(stream).await.expect("loads");
-            assert!(nodes.events_read() >= LONG as usize);
+            assert!(nodes.events_read() as u64 >= LONG);
             assert_eq!(loaded.state.id, Some(UserId(Uuid::from_u128(number))));
             assert!(repository.check_snapshot::<User>(stream).await.expect("checks").is_some());
         }

@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
 use tempfile::TempDir;
 
 async fn open(directory: &TempDir) -> SqliteJournal {
-    SqliteJournal::open(&directory.path().join("journal.db")).await.expect("opens")
+    SqliteJournal::open(&directory.path().join("journal.db"), &contract::macs()).await.expect("opens")
 }
 
 async fn plain_connection(path: &Path) -> SqliteConnection {
@@ -99,7 +99,7 @@ async fn a_second_one_on_the_same_file_is_refused() {
     let directory = TempDir::new().expect("makes a directory");
     let path = directory.path().join("journal.db");
     let _journal = open(&directory).await;
-    let refusal = SqliteJournal::open(&path).await.err().expect("is refused");
+    let refusal = SqliteJournal::open(&path, &contract::macs()).await.err().expect("is refused");
     assert!(matches!(refusal, OpenError::InUse(_)), "{refusal}");
     assert!(refusal.to_string().contains("another process"), "{refusal}");
 }
@@ -136,7 +136,10 @@ fn contents(directory: &TempDir) -> BTreeMap<String, Vec<u8>> {
 /// Whatever is refused stays as it is, and nothing appears beside it.
 async fn refused(directory: &TempDir) -> OpenError {
     let before = contents(directory);
-    let refusal = SqliteJournal::open(&directory.path().join("journal.db")).await.err().expect("is refused");
+    let refusal = SqliteJournal::open(&directory.path().join("journal.db"), &contract::macs())
+        .await
+        .err()
+        .expect("is refused");
     assert!(contents(directory) == before, "{refusal}, but something was touched");
     refusal
 }
@@ -163,7 +166,7 @@ async fn is_read_after_a_kill_without_a_trace() {
         }
         let before = contents(&directory);
         let lock = JournalLock::take(&directory.path().join("journal.db")).expect("takes");
-        let journal = SqliteJournal::look(&lock).await.expect("looks");
+        let journal = SqliteJournal::look(&lock, &contract::macs()).await.expect("looks");
         assert_eq!(journal.head().await, Ok(20));
         assert_eq!(journal.read_all(0, 100).await.expect("reads").len(), 20);
         let refusal = journal.append(append(&stream("b"), 0, 1)).await;
@@ -221,7 +224,7 @@ async fn a_changed_event_is_found() {
         connection.close().await.expect("closes");
         let journal = open(&directory).await;
         let error = journal.read_positions(&[2]).await.expect_err(change).to_string();
-        assert!(error.contains("event 2") && error.contains("checksum"), "{error}");
+        assert!(error.contains("event 2") && error.contains("its MAC is false"), "{error}");
         assert_eq!(journal.read_positions(&[1, 3]).await.expect("the others").len(), 2);
         // It does not hide what comes before it, and nobody gets past it unawares.
         assert_eq!(journal.read_all(0, 9).await.expect("those before").len(), 1);
@@ -237,19 +240,30 @@ async fn format_1_is_brought_up_to_date() {
     journal.append(append(&stream("a"), 0, 3)).await.expect("appends");
     journal.close().await;
     let mut connection = plain_connection(&path).await;
-    sqlx::raw_sql("ALTER TABLE events DROP COLUMN checksum; DROP TABLE effects; PRAGMA user_version = 1")
-        .execute(&mut connection)
-        .await
-        .expect("goes back");
+    sqlx::raw_sql(
+        "ALTER TABLE events DROP COLUMN mac; ALTER TABLE idempotency DROP COLUMN mac; DROP TABLE effects;
+         PRAGMA user_version = 1",
+    )
+    .execute(&mut connection)
+    .await
+    .expect("goes back");
     connection.close().await.expect("closes");
+    let old = contract::macs_of_before();
     let lock = JournalLock::take(&path).expect("takes");
-    assert_eq!(SqliteJournal::look(&lock).await.expect("looks").head().await, Ok(3));
+    assert_eq!(
+        SqliteJournal::look(&lock, &old).await.expect("looks").read_all(0, 9).await.map(|all| all.len()),
+        Ok(3)
+    );
     drop(lock);
+    // Where the key store says that events carry MACs, this can only be a format that was set back.
+    let refusal = refused(&directory).await;
+    assert!(matches!(refusal, OpenError::WithoutMacs { found: 1, .. }), "{refusal}");
+    SqliteJournal::open(&path, &old).await.expect("opens").close().await;
     let journal = open(&directory).await;
     journal.append(append(&stream("a"), 3, 1)).await.expect("appends");
     assert_eq!(journal.read_all(0, 10).await.expect("reads").len(), 4);
     journal.close().await;
-    assert_eq!(fs::read(&path).expect("reads")[60..64], 3_u32.to_be_bytes());
+    assert_eq!(fs::read(&path).expect("reads")[60..64], 4_u32.to_be_bytes());
 }
 
 #[tokio::test]
@@ -287,7 +301,7 @@ async fn refuses_newer_and_cut_off_files() {
     newer[60..64].copy_from_slice(&99_u32.to_be_bytes());
     fs::write(&path, &newer).expect("writes");
     let refusal = refused(&directory).await;
-    assert!(matches!(refusal, OpenError::Newer { found: 99, known: 3, .. }), "{refusal}");
+    assert!(matches!(refusal, OpenError::Newer { found: 99, known: 4, .. }), "{refusal}");
 
     fs::write(&path, &whole).expect("writes");
     assert_eq!(open(&directory).await.head().await, Ok(400));

@@ -145,6 +145,12 @@ impl Problem {
         Self::new(INTERNAL)
     }
 
+    /// What is stored is not as this instance wrote it: nothing is decided on it. The log has the cause.
+    pub fn damaged(cause: impl Display) -> Self {
+        tracing::error!(%cause, "request refused: what it rests on is damaged");
+        Self::new("journal_damaged")
+    }
+
     /// Nothing can be done right now: try again in a second.
     pub fn overloaded(cause: impl Display) -> Self {
         tracing::warn!(%cause, "request put off");
@@ -261,7 +267,7 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Unavailable(_) => Self::overloaded(error),
-            StoreError::Damaged(_) => Self::internal(error),
+            StoreError::Damaged(_) => Self::damaged(error),
             StoreError::Erased(_) => Self::not_found(),
         }
     }
@@ -271,6 +277,7 @@ impl From<AppendError> for Problem {
     fn from(error: AppendError) -> Self {
         match error {
             AppendError::IdempotencyKeyReused => Self::new("idempotency_key_reused"),
+            AppendError::Damaged(_) => Self::damaged(error),
             // A claim that a flow knows about is that flow's own answer; here it is one nobody thought of.
             AppendError::Empty | AppendError::ClaimTaken { .. } => Self::internal(error),
             AppendError::Unknown(_) => {

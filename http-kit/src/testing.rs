@@ -112,11 +112,12 @@ impl World {
     /// Nothing in it yet.
     pub async fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let journal = SqliteJournal::open(&directory.path().join("journal.db")).await.expect("a journal");
         let keys = KeyStore::open(&directory.path().join("keys.db"), &MasterKey::generate())
             .await
             .expect("a key store");
         let keys = Arc::new(keys);
+        let path = directory.path().join("journal.db");
+        let journal = SqliteJournal::open(&path, &keys.macs()).await.expect("a journal");
         let sealer = Arc::new(Sealer::new(Arc::clone(&keys)));
         let journal: Arc<dyn Journal> = Arc::new(journal);
         let repository = Arc::new(Repository::new(journal, sealer, 100));

@@ -127,6 +127,15 @@ pub static REGISTRY: &[ProblemType] = &[
          stolen. Log in again.",
     ),
     problem(
+        "journal_damaged",
+        503,
+        "What is stored is not as it was written",
+        "Something that the request rests on was changed in the store, or was never written by this instance: it carries no \
+         valid proof of it, and nothing is decided on it. Everything that does not rest on it works. Repeating the request \
+         does not help until whoever runs the service has mended the store: its log, `/readyz` and `watchword doctor` say \
+         what it is.",
+    ),
+    problem(
         "last_login_method",
         409,
         "This is the last way to log in",

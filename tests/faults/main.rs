@@ -24,8 +24,10 @@
 //! | disk full: journal, read models, NATS | `disk_full` |
 //! | clock an hour off | `clock` |
 //! | flipped byte in a stored event, which is poison for projectors | `flipped_byte`; `event-store/tests/sqlite.rs` |
+//! | events, claims and keys that somebody without the master key has put into the stores | `forged_stores`; `event-store/tests/proofs.rs`, `snapshots.rs` |
 //! | poison event | `projection-service/src/tests/running.rs`, and for several nodes `sharing.rs` beside it |
 //! | rebuild during writes | `rebuild` |
+//! | the upgrade that gives events their MACs killed | `upgrade_killed` |
 //! | old data directory | `old_data`; older formats of single files: `event-store/tests`, `read-models/src/tests/rows.rs` |
 //! | the sender of mails killed, dead around a mail, replaced by another node | `mail`; `command-service/src/mailer/tests.rs` |
 //! | mail server hanging, away, deferring | `mail`; `command-service/src/mailer/tests.rs` |
@@ -43,6 +45,7 @@ mod clock;
 mod disk_full;
 mod flipped_byte;
 mod forged;
+mod forged_stores;
 mod kill_9;
 mod mail;
 mod nats_absent;
@@ -56,6 +59,7 @@ mod roles;
 mod steps;
 mod stream_deleted;
 mod terminated;
+mod upgrade_killed;
 
 /// Cheap hashes, so that the load is on the journal, a look at the stream's end each second, and a bus that forgets the
 /// ids of messages before any process is up again.

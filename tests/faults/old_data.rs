@@ -17,13 +17,13 @@ use crate::SETTINGS;
 /// How long after an archive was made it is opened, as far as the server knows: locks are over, nothing else is.
 const LATER: Duration = Duration::from_secs(120);
 
-fn unpack(name: &str, folder: &Path) {
+pub fn unpack(name: &str, folder: &Path) {
     let archive = workspace().join("tests/faults/old_data").join(name);
     let unpacked = Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(folder).status();
     assert!(unpacked.expect("tar runs").success());
 }
 
-fn expected(folder: &Path) -> Value {
+pub fn expected(folder: &Path) -> Value {
     let text = fs::read_to_string(folder.join("expected.json")).expect("it is in the archive");
     serde_json::from_str(&text).expect("it is JSON")
 }
@@ -36,25 +36,31 @@ async fn a_folder_of_version_0_1() {
     opens(&mut server, &expected(&folder)).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_database_of_version_0_1() {
+/// Puts the database of version 0.1 into this one, and what a node of it needs into its folder.
+pub fn restore(server: &mut Server, database: &str, folder: &Path) -> Value {
     let postgres = Postgres::shared();
-    let database = postgres.database();
-    let mut server = Server::new(&[&SETTINGS[..], &[("WATCHWORD_JOURNAL_URL", database.as_str())]].concat());
-    let folder = server.data().parent().expect("it is in a folder").to_owned();
-    unpack("2026-11-28.postgres.tar.gz", &folder);
-    let expected = expected(&folder);
+    unpack("2026-11-28.postgres.tar.gz", folder);
+    let expected = expected(folder);
     postgres.psql(
-        &database,
+        database,
         "DO $$ BEGIN CREATE ROLE watchword_service; EXCEPTION WHEN duplicate_object OR unique_violation THEN END $$",
     );
-    postgres.restore(&database, &folder.join("dump.sql"));
+    postgres.restore(database, &folder.join("dump.sql"));
     server.set_environment("WATCHWORD_MASTER_KEY", text(&expected["master_key"]));
     fs::create_dir_all(server.data()).expect("it can be made");
     // The key is written for nodes of a new journal only.
     let key = server.data().join("admin.key");
     fs::write(&key, text(&expected["platform_key"])).expect("it can be written");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("it is ours");
+    expected
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_of_version_0_1() {
+    let database = Postgres::shared().database();
+    let mut server = Server::new(&[&SETTINGS[..], &[("WATCHWORD_JOURNAL_URL", database.as_str())]].concat());
+    let folder = server.data().parent().expect("it is in a folder").to_owned();
+    let expected = restore(&mut server, &database, &folder);
     let migrated = server.command(&["migrate"]).output().expect("the binary runs");
     assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
     opens(&mut server, &expected).await;

@@ -91,6 +91,19 @@ pub enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Cut off the end of the journal that nobody with the key of this instance wrote
+    ///
+    /// For after somebody has appended forged events to the store, which no node believes. Without --yes it lists them and
+    /// changes nothing; exit code 1 says that there are some. What it cuts it prints: keep it. The server must be stopped;
+    /// with PostgreSQL, every node, and it needs the owner of the database. A forged event with genuine ones behind it cannot
+    /// be cut out: restore the journal from a backup then.
+    CutForgedTail {
+        /// Yes, cut it off
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Print the OpenAPI document
     Openapi,
     /// Print the AsyncAPI document of the events on NATS

@@ -6,9 +6,12 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use event_store::postgres::Migrated;
-use event_store::{Journal, KeyStore, MasterKey, PostgresJournal, PostgresSettings, PostgresUrl};
+use event_store::{
+    InstanceKey, Journal, JournalMark, KeyStore, Macs, MasterKey, OpenError, PostgresJournal,
+    PostgresSettings, PostgresUrl,
+};
 #[cfg(feature = "kurrentdb")]
 use event_store::{KurrentJournal, KurrentSettings, KurrentUrl};
 
@@ -65,10 +68,19 @@ impl Databases {
     pub async fn open(&self, master_key: &MasterKey) -> anyhow::Result<(Arc<dyn Journal>, Arc<KeyStore>)> {
         let found = self.look().await?;
         if found.journal.is_none_or(|journal| journal.from > 0) && found.key_store.from == 0 {
-            let journal = self.open_journal().await?;
-            let head = journal.head().await;
-            journal.close().await;
-            if head? > 0 {
+            // Its events are not looked at, so any MACs will do.
+            let macs = Macs::new(&InstanceKey::generate());
+            let head = match self.open_journal(&macs, Some(&JournalMark::default())).await {
+                Ok((journal, _)) => {
+                    let head = journal.head().await;
+                    journal.close().await;
+                    head?
+                }
+                // A node on KurrentDB reads all of it, and there is something.
+                Err(error) if matches!(error.downcast_ref(), Some(OpenError::Damaged { .. })) => 1,
+                Err(error) => return Err(error),
+            };
+            if head > 0 {
                 bail!(
                     "there is a journal at {} but no key store at {}. Restore it from the backup of the same moment: \
                      without it the journal's sealed data cannot be read, so no new one is made",
@@ -78,13 +90,29 @@ impl Databases {
             }
         }
         let key_store = KeyStore::open_postgres(&self.key_store, self.settings.clone(), master_key).await?;
-        match self.open_journal().await {
-            Ok(journal) => Ok((journal, Arc::new(key_store))),
+        let (journal, mark) = match self.open_journal(&key_store.macs(), key_store.marked()).await {
+            Ok(opened) => opened,
             Err(refusal) => {
                 key_store.close().await;
-                Err(refusal)
+                return Err(refusal);
             }
+        };
+        fail::fail_point!("before-mark", |_| std::process::abort());
+        // Every event has its MAC now.
+        if let Err(refusal) = key_store.mark(master_key, &mark).await {
+            journal.close().await;
+            key_store.close().await;
+            return Err(refusal).context("the key store cannot say that the journal's events carry MACs");
         }
+        Ok((journal, Arc::new(key_store)))
+    }
+
+    /// Whether the key store says that the journal's events carry MACs; the tables must be up to date.
+    pub async fn is_marked(&self, master_key: &MasterKey) -> anyhow::Result<bool> {
+        let key_store = KeyStore::open_postgres(&self.key_store, self.settings.clone(), master_key).await?;
+        let is_marked = key_store.is_marked();
+        key_store.close().await;
+        Ok(is_marked)
     }
 
     /// Where read models are unless they are elsewhere: beside the journal where that is a place for them.
@@ -92,15 +120,28 @@ impl Databases {
         self.journal.postgres().unwrap_or(&self.key_store).clone()
     }
 
-    async fn open_journal(&self) -> anyhow::Result<Arc<dyn Journal>> {
+    /// And which of its events carry no MAC.
+    #[cfg_attr(
+        not(feature = "kurrentdb"),
+        expect(unused_variables, reason = "in PostgreSQL all of them carry one")
+    )]
+    async fn open_journal(
+        &self,
+        macs: &Macs,
+        mark: Option<&JournalMark>,
+    ) -> anyhow::Result<(Arc<dyn Journal>, JournalMark)> {
         Ok(match &self.journal {
             SharedJournal::Postgres(url) => {
-                Arc::new(PostgresJournal::open(url, self.settings.clone()).await?)
+                let journal = PostgresJournal::open(url, self.settings.clone(), macs).await?;
+                (Arc::new(journal), JournalMark::default())
             }
             #[cfg(feature = "kurrentdb")]
             SharedJournal::Kurrent { url, replica } => {
                 data_dir::create(replica.parent().unwrap_or(Path::new(".")))?;
-                Arc::new(KurrentJournal::open(url, replica, KurrentSettings::default()).await?)
+                let settings = KurrentSettings::default();
+                let journal = KurrentJournal::open(url, replica, settings, macs, mark.cloned()).await?;
+                let mark = journal.mark().clone();
+                (Arc::new(journal), mark)
             }
         })
     }

@@ -204,25 +204,19 @@ async fn stores(findings: &mut Findings, config: &Config, master_key: MasterKey)
         }
     };
     port(findings, config.listen);
-    let journal: Arc<dyn Journal> = match SqliteJournal::look(&lock).await {
-        Ok(journal) => Arc::new(journal),
+    let head = match lock.head().await {
+        Ok(Some(head)) => head,
+        Ok(None) => {
+            findings.fault("journal", format!("{} is not there. {RESTORE}", config.journal.display()));
+            return;
+        }
         Err(error) => {
             findings.fault("journal", error.to_string());
             return;
         }
     };
-    let head = match journal.head().await {
-        Ok(head) => head,
-        Err(error) => {
-            findings.fault("journal", format!("{error}. {RESTORE}"));
-            return;
-        }
-    };
     findings.fine("journal", format!("{}: {head} events", config.journal.display()));
     pages(findings, "journal", &config.journal, RESTORE).await;
-    read_models(findings, config, &*journal).await;
-    mail::failures(findings, &*journal).await;
-    mail::senders(findings, config, &*journal).await;
     if let Err(error) = data_dir::require_key_store(config, head) {
         findings.fault("key store", error.to_string());
         return;
@@ -243,18 +237,36 @@ async fn stores(findings: &mut Findings, config: &Config, master_key: MasterKey)
             return;
         }
     };
-    match KeyStore::look(&config.key_store, &master_key).await {
-        Ok(key_store) => {
-            findings.fine("key store", format!("{}: opens with the master key", config.key_store.display()));
-            pages(findings, "key store", &config.key_store, RESTORE).await;
-            if let Some(nats) = &config.nats {
-                let key = MessageKey::new(key_store.instance_key());
-                cluster::stream(findings, nats, Arc::clone(&journal), key).await;
-            }
-            events(findings, journal, Arc::new(key_store), head).await;
+    let key_store = match KeyStore::look(&config.key_store, &master_key).await {
+        Ok(key_store) => Arc::new(key_store),
+        Err(error) => {
+            findings.fault("key store", error.to_string());
+            return;
         }
-        Err(error) => findings.fault("key store", error.to_string()),
+    };
+    findings.fine("key store", format!("{}: opens with the master key", config.key_store.display()));
+    pages(findings, "key store", &config.key_store, RESTORE).await;
+    if !key_store.is_marked() {
+        findings.warning(
+            "journal",
+            "its events carry checksums, which prove nothing; the next start gives them MACs",
+        );
     }
+    let journal: Arc<dyn Journal> = match SqliteJournal::look(&lock, &key_store.macs()).await {
+        Ok(journal) => Arc::new(journal),
+        Err(error) => {
+            findings.fault("journal", error.to_string());
+            return;
+        }
+    };
+    read_models(findings, config, &*journal).await;
+    mail::failures(findings, &*journal).await;
+    mail::senders(findings, config, &*journal).await;
+    if let Some(nats) = &config.nats {
+        let key = MessageKey::new(key_store.instance_key());
+        cluster::stream(findings, nats, Arc::clone(&journal), key).await;
+    }
+    events(findings, journal, key_store, head).await;
 }
 
 /// Looks at stores that other nodes may be using meanwhile.
@@ -295,6 +307,24 @@ async fn in_databases(
     }
     if !complete {
         return;
+    }
+    match databases.is_marked(master_key).await {
+        Ok(true) => {}
+        Ok(false) => {
+            findings.warning(
+                "journal",
+                format!(
+                    "{}: its events carry checksums, which prove nothing. `watchword migrate` gives them MACs; until then \
+                     no node opens it",
+                    databases.journal
+                ),
+            );
+            return;
+        }
+        Err(error) => {
+            findings.fault("key store", format!("{error:#}"));
+            return;
+        }
     }
     // Everything is there: opening changes nothing.
     let folder = match tempfile::tempdir() {

@@ -21,7 +21,7 @@ use domain::app::App;
 use domain::user::User;
 use domain::{AppId, Email, Permission, UserId};
 use event_store::{
-    Clock, Journal, JournalLock, KeyStore, LookupKey, MasterKey, MessageKey, Repository, Sealer,
+    Clock, Journal, JournalLock, JournalMark, KeyStore, LookupKey, MasterKey, MessageKey, Repository, Sealer,
     SqliteJournal, StoreError, SystemClock,
 };
 use http_kit::request::Edge;
@@ -82,14 +82,23 @@ impl Stores {
         if rotated {
             rotate_master_key::finish(config)?;
         }
-        let journal = Arc::new(SqliteJournal::open_locked(lock).await?);
-        match KeyStore::open(&config.key_store, &master_key).await {
-            Ok(key_store) => Ok(Self::new(journal, Arc::new(key_store))),
+        let lock = lock.make().await?;
+        let key_store = KeyStore::open(&config.key_store, &master_key).await?;
+        let journal = match SqliteJournal::open_locked(lock, &key_store.macs()).await {
+            Ok(journal) => Arc::new(journal),
             Err(refusal) => {
-                journal.close().await;
-                Err(refusal.into())
+                key_store.close().await;
+                return Err(refusal.into());
             }
+        };
+        fail::fail_point!("before-mark", |_| std::process::abort());
+        // Every event has its MAC now.
+        if let Err(refusal) = key_store.mark(&master_key, &JournalMark::default()).await {
+            journal.close().await;
+            key_store.close().await;
+            return Err(refusal).context("the key store cannot say that the journal's events carry MACs");
         }
+        Ok(Self::new(journal, Arc::new(key_store)))
     }
 
     /// Opens the read models as well.
@@ -149,14 +158,15 @@ impl Stores {
 
 /// Looks at all that is there, and changes nothing.
 async fn look(config: &Config, lock: &JournalLock, master_key: &MasterKey) -> anyhow::Result<()> {
-    if config.journal.exists() {
-        let journal = SqliteJournal::look(lock).await?;
-        let head = journal.head().await?;
-        journal.close().await;
-        data_dir::require_key_store(config, head)?;
-    }
+    let head = lock.head().await?;
+    data_dir::require_key_store(config, head.unwrap_or_default())?;
     if config.key_store.exists() {
-        KeyStore::look(&config.key_store, master_key).await?.close().await;
+        let key_store = KeyStore::look(&config.key_store, master_key).await?;
+        let macs = key_store.macs();
+        key_store.close().await;
+        if head.is_some() {
+            SqliteJournal::look(lock, &macs).await?.close().await;
+        }
     }
     if config.read_models.file().is_none_or(Path::exists) {
         ReadModels::look(&config.read_models).await?;
@@ -510,7 +520,7 @@ async fn start_mailer(
 
 /// By the read models, unless they are other processes'.
 fn locate(stores: &Stores, repository: &Arc<Repository>) -> Arc<dyn LocateUser> {
-    let claims = JournalClaims::new(Arc::clone(&stores.journal), Arc::clone(&stores.lookup));
+    let claims = JournalClaims::new(Arc::clone(repository), Arc::clone(&stores.lookup));
     match &stores.read_models {
         Some(models) => {
             let (models, repository) = (Arc::clone(models), Arc::clone(repository));
@@ -586,10 +596,20 @@ impl Health {
             }
         };
         let ok = |()| json!({ "ok": true });
+        let damaged = self.key_store.macs().damage();
+        let is_whole = damaged.is_empty();
         let mut checks = json!({
-            "journal": judge("journal", journal.map(|head| json!({ "ok": true, "head": head }))),
+            "journal": judge("journal", journal.map(|head| json!({ "ok": is_whole, "head": head }))),
             "key_store": judge("key store", key_store.map(ok)),
         });
+        // What rests on these events is refused, and everything else goes on.
+        if !is_whole {
+            let positions: Vec<u64> = damaged.iter().map(|(position, _)| *position).collect();
+            checks["journal"]["damaged"] = positions.into();
+            checks["journal"]["detail"] =
+                "these events are not as this instance wrote them; the log and `watchword doctor` say why"
+                    .into();
+        }
         if let Some(read_models) = read_models {
             checks["read_models"] = judge("read models", read_models.map(ok));
         }
@@ -631,10 +651,15 @@ impl Health {
     /// Reads the newest event, and answers with its position.
     async fn read_journal(&self) -> Result<u64, StoreError> {
         let head = self.journal.head().await?;
-        if head > 0 && self.journal.read_positions(&[head]).await?.is_empty() {
-            return Err(StoreError::Damaged("the newest event is missing".to_owned()));
+        match self.journal.read_positions(&[head]).await {
+            Ok(events) if head > 0 && events.is_empty() => {
+                Err(StoreError::Damaged("the newest event is missing".to_owned()))
+            }
+            // It is told apart from a journal that cannot be read.
+            Err(StoreError::Damaged(_)) if !self.key_store.macs().damage().is_empty() => Ok(head),
+            Err(error) => Err(error),
+            Ok(_) => Ok(head),
         }
-        Ok(head)
     }
 }
 

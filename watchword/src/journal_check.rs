@@ -8,8 +8,8 @@ use domain::lockout::Lockout;
 use domain::magic_link::MagicLink;
 use domain::session::{Session, SessionEvent};
 use domain::user::{User, UserEvent};
-use domain::{Event, StreamId, Timestamp, UserId};
-use event_store::{Repository, StoreError};
+use domain::{AppId, Event, StreamId, Timestamp, UserId};
+use event_store::{LookupKey, Repository, StoreError};
 use schemas::RecordedEvent;
 
 /// How many events are read at once.
@@ -49,20 +49,20 @@ impl Report {
 }
 
 /// What the events so far say.
-#[derive(Default)]
 struct Scan {
+    lookup: LookupKey,
     report: Report,
     versions: HashMap<StreamId, u64>,
     /// How many events could not be read, and were not missed in a stream yet.
     unread: u64,
-    /// Those with an address that can be read.
-    users: HashSet<UserId>,
+    /// Those with an address that can be read: their app, and the key of the claim that keeps it to them.
+    users: HashMap<UserId, (AppId, String)>,
     /// Those that were not revoked, and when they end: however often they are refreshed, and unless they are.
     sessions: HashMap<StreamId, (Timestamp, Timestamp)>,
     erased: HashSet<UserId>,
 }
 
-/// Checks positions, versions, the checksum and shape of every event, that every sealed part can be opened or its
+/// Checks positions, versions, the MAC and shape of every event, that every sealed part can be opened or its
 /// person was erased, and that the claims are those of the events. `at` hears how far it has come: how many events,
 /// and the position.
 pub async fn check(
@@ -70,7 +70,15 @@ pub async fn check(
     now: Timestamp,
     mut at: impl FnMut(u64, u64),
 ) -> Result<Report, StoreError> {
-    let mut scan = Scan::default();
+    let mut scan = Scan {
+        lookup: LookupKey::new(repository.sealer().keys().instance_key()),
+        report: Report::default(),
+        versions: HashMap::new(),
+        unread: 0,
+        users: HashMap::new(),
+        sessions: HashMap::new(),
+        erased: HashSet::new(),
+    };
     let head = repository.journal().head().await?;
     let mut after = 0;
     while after < head {
@@ -160,8 +168,18 @@ impl Scan {
 
     fn remember(&mut self, recorded: &RecordedEvent, event: Event) {
         match event {
-            Event::User(UserEvent::UserRegistered(event)) if event.personal.email.is_some() => {
-                self.users.insert(event.user_id);
+            Event::User(UserEvent::UserRegistered(event)) => {
+                if let Some(email) = &event.personal.email {
+                    let key = self.lookup.email_claim(&event.app_id, email).key;
+                    self.users.insert(event.user_id, (event.app_id, key));
+                }
+            }
+            Event::User(UserEvent::EmailChanged(event)) => {
+                if let (Some(email), Some((app_id, key))) =
+                    (&event.personal.email, self.users.get_mut(&event.user_id))
+                {
+                    *key = self.lookup.email_claim(app_id, email).key;
+                }
             }
             Event::Session(SessionEvent::SessionStarted(event)) => {
                 self.sessions.insert(recorded.stream.clone(), (event.expires_at, event.idle_expires_at));
@@ -210,6 +228,7 @@ impl Scan {
     /// Claims are written with the events they come from, so each must fit the other.
     async fn claims(&mut self, repository: &Repository, now: Timestamp) -> Result<(), StoreError> {
         let mut owners = HashMap::new();
+        let mut addresses = HashMap::new();
         for kind in CLAIMS {
             let claims = repository.journal().claims(kind, "").await?;
             for (claim, owner) in &claims {
@@ -229,13 +248,32 @@ impl Scan {
                     ));
                 }
             }
+            if kind == "email" {
+                let held = claims.iter().map(|(claim, owner)| (claim.key.clone(), owner.clone()));
+                addresses.extend(held);
+            }
             owners.insert(kind, claims.into_iter().map(|(_, owner)| owner).collect::<HashSet<_>>());
         }
         let missing = |kind: &str, stream: &StreamId| !owners[kind].contains(stream);
-        for user in &self.users {
-            if missing("email", &StreamId::user(*user)) {
-                self.report.fault(format!(
+        for (user, (_, key)) in &self.users {
+            match addresses.get(key) {
+                Some(owner) if *owner == StreamId::user(*user) => {}
+                Some(owner) => self.report.fault(format!(
+                    "the email claim {key} is held by {owner}, but the address is that of user {user}: neither is found by it"
+                )),
+                None => self.report.fault(format!(
                     "no claim keeps the address of user {user} to them: it can be registered again"
+                )),
+            }
+        }
+        let by_address: HashMap<&str, UserId> =
+            self.users.iter().map(|(user, (_, key))| (key.as_str(), *user)).collect();
+        for (key, owner) in &addresses {
+            // One that nobody has any more is that of an erased person, whose address cannot be read.
+            let reads = owner.uuid().map(UserId).is_some_and(|user| self.users.contains_key(&user));
+            if reads && !by_address.contains_key(key.as_str()) {
+                self.report.fault(format!(
+                    "the email claim {key} is held by {owner}, whose address is another: nobody else can register it"
                 ));
             }
         }

@@ -4,6 +4,7 @@ mod args;
 mod bus;
 mod channel;
 mod config;
+mod cut_forged_tail;
 mod data_dir;
 mod databases;
 mod demo;
@@ -82,6 +83,9 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             runtime.block_on(rotate_master_key::run(&config, new_key_file.as_deref(), output.json))
         }
         Command::Relay(relay) => runtime.block_on(relay::run(&config, &relay)),
+        Command::CutForgedTail { yes, output } => {
+            runtime.block_on(cut_forged_tail::run(&config, yes, output.json))
+        }
         Command::EndSessions { all: _, output } => runtime.block_on(end_sessions::run(config, output.json)),
         Command::Openapi
         | Command::Asyncapi

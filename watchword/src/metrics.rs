@@ -72,6 +72,7 @@ const OUTCOMES: &[&str] = &[
     "claim_taken",
     "idempotency_key_reused",
     "empty",
+    "damaged",
     "unknown",
     "unavailable",
 ];
@@ -101,6 +102,8 @@ static METRICS: &[Metric] = &[
     counter("watchword_dispatch_conflicts_total", "Decisions made again, as somebody else wrote first"),
     counter("watchword_dispatch_contended_total", "Decisions given up, as others kept writing first: 503"),
     counter("watchword_idempotent_replays_total", "Requests answered from what was done under their key before"),
+    gauge("watchword_journal_damaged_events", "Events that were read and are not as this instance wrote them: nothing is decided on them"),
+    counter("watchword_journal_unproven_reads_total", "Reads of such events, and of rows of idempotency keys without a valid MAC"),
     counter("watchword_snapshots_passed_over_total", "Snapshots that were not used: all events of the stream were read").by("reason", &["old_form", "unproven", "unreadable"]),
     gauge("journal_head", "Position of the newest event, as this node knows it"),
     gauge("watchword_journal_waiting_appends", "Appends that wait for the writer"),

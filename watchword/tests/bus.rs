@@ -88,8 +88,9 @@ impl World {
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name: &str| folder.path().join(name);
         let keys = KeyStore::open(&path("keys.db"), &MasterKey::generate()).await.expect("opens");
+        let macs = keys.macs();
         let sealer = Arc::new(Sealer::new(Arc::new(keys)));
-        let journal = Arc::new(SqliteJournal::open(&path("journal.db")).await.expect("opens"));
+        let journal = Arc::new(SqliteJournal::open(&path("journal.db"), &macs).await.expect("opens"));
         let repository = Arc::new(Repository::new(journal, sealer.clone(), 100));
         let nats = Nats::start();
         let options = ConnectOptions::new()

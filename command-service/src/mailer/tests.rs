@@ -11,7 +11,7 @@ use domain::redirect_uri::RedirectUri;
 use domain::settings::{AppSettings, Delivery as SentBy};
 use domain::user::{EmailChangeRequested, UserEvent};
 use domain::{AppId, Email, MagicLinkId, SessionId, Stream, StreamId};
-use event_store::contract::Nodes;
+use event_store::contract::{Nodes, macs};
 use event_store::{Append, KeyStore, MasterKey, PostgresJournal, Sealer, SqliteJournal, SystemClock, Write};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
@@ -37,7 +37,7 @@ struct World {
 impl World {
     async fn new(settings: Value) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let journal = SqliteJournal::open(&folder.path().join("journal.db")).await.expect("opens");
+        let journal = SqliteJournal::open(&folder.path().join("journal.db"), &macs()).await.expect("opens");
         Self::on(folder, Arc::new(journal), settings).await
     }
 
@@ -415,7 +415,7 @@ async fn an_event_that_cannot_be_read_keeps_no_mail_waiting() {
     let [place] = places[..] else { panic!("it is there {} times", places.len()) };
     bytes[place + 1] ^= 1;
     std::fs::write(&path, bytes).expect("a file");
-    world.journal = Arc::new(SqliteJournal::open(&path).await.expect("opens"));
+    world.journal = Arc::new(SqliteJournal::open(&path, &macs()).await.expect("opens"));
     world.repository = repository(&world.journal, &world.keys);
 
     let mailer = world.mailer(&format!("file://{}", world.outbox().display()));
@@ -575,7 +575,7 @@ async fn of_two_nodes_one_sends_and_the_other_takes_over() {
     let database = Postgres::shared().database();
     let open = async || {
         let settings = event_store::PostgresSettings::default();
-        PostgresJournal::open(&database.parse().expect("a URL"), settings).await.expect("opens")
+        PostgresJournal::open(&database.parse().expect("a URL"), settings, &macs()).await.expect("opens")
     };
     let smtp = Smtp::start();
     let (a, b): (Arc<dyn Journal>, Arc<dyn Journal>) = (Arc::new(open().await), Arc::new(open().await));

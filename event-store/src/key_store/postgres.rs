@@ -18,7 +18,11 @@ use crate::postgres::{Migrated, PostgresSettings, PostgresUrl};
 const SCHEMA: Schema = Schema {
     what: "Watchword key store",
     name: "watchword_keys",
-    migrations: &[include_str!("../postgres/keys_1.sql"), include_str!("../postgres/keys_2.sql")],
+    migrations: &[
+        include_str!("../postgres/keys_1.sql"),
+        include_str!("../postgres/keys_2.sql"),
+        include_str!("../postgres/keys_3.sql"),
+    ],
 };
 
 pub(super) struct PostgresKeys {

@@ -16,14 +16,18 @@ use crate::sqlite::file::{self, Kind};
 const KIND: Kind = Kind {
     what: "Watchword key store",
     application_id: 0x5741_4b31,
-    format: 2,
+    format: 3,
     schema: SCHEMA,
-    upgrades: &[FORMAT_2],
+    upgrades: &[FORMAT_2, FORMAT_3],
 };
 
 // Nothing in the tables: the instance key is put into `meta` when the file is opened. Earlier programs would take a new
 // master key for a wrong one.
 const FORMAT_2: &str = "SELECT 1";
+
+// Nor here: with the instance key may be sealed that the journal carries MACs. Earlier programs would take that for a key of
+// another master key.
+const FORMAT_3: &str = "SELECT 1";
 
 // An erased person's row stays, with nothing in it: no new key must ever be made for them.
 const SCHEMA: &str = "

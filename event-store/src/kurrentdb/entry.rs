@@ -9,10 +9,12 @@ use base64::engine::general_purpose::STANDARD;
 use domain::{StreamId, Timestamp, UserId};
 use schemas::envelope::Metadata;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::checksum::checksum;
 use crate::journal::{Append, Claim, Idempotency, NewEvent, StoreError, Write};
+use crate::mac::{Macs, Row, Standing};
+use crate::master_key::JournalMark;
 use crate::sqlite::group::EventRow;
 
 /// An event of the server's stream.
@@ -38,8 +40,13 @@ struct About {
     person: Option<Uuid>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     personal: Option<String>,
-    metadata: Metadata,
-    checksum: String,
+    /// As it was written, byte for byte: the MAC is of it.
+    metadata: Box<RawValue>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mac: Option<String>,
+    /// In events of before, in the place of the MAC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    checksum: Option<String>,
     /// Where it begins an append.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     append: Option<Beginning>,
@@ -48,6 +55,9 @@ struct About {
 /// What an append is besides its events. Its guards held when it was decided, and are not kept.
 #[derive(Serialize, Deserialize)]
 struct Beginning {
+    /// Of all else that is in here, and of the MAC of the event it is with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mac: Option<String>,
     events: usize,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     released: Vec<(String, String)>,
@@ -64,13 +74,15 @@ struct Once {
 }
 
 /// The events of a group, as they are sent.
-pub(super) fn encode(rows: &[EventRow<'_>]) -> Vec<Entry> {
+pub(super) fn encode(rows: &[EventRow<'_>], macs: &Macs) -> Vec<Entry> {
     let mut before: Option<&Append> = None;
     let mut entries = Vec::with_capacity(rows.len());
     for row in rows {
         let begins = before.is_none_or(|before| !std::ptr::eq(before, row.append));
         before = Some(row.append);
         let event = row.event;
+        let mac = row.mac(macs);
+        let metadata = serde_json::value::to_raw_value(&row.append.metadata);
         let about = About {
             stream: row.stream.clone(),
             version: row.version,
@@ -78,9 +90,13 @@ pub(super) fn encode(rows: &[EventRow<'_>]) -> Vec<Entry> {
             at: row.append.at,
             person: event.person.map(|person| person.0),
             personal: event.personal.as_ref().map(|personal| STANDARD.encode(personal)),
-            metadata: row.append.metadata.clone(),
-            checksum: STANDARD.encode(row.checksum()),
-            append: begins.then(|| Beginning::of(row.append)),
+            metadata: metadata.expect("metadata is a plain struct"),
+            mac: Some(STANDARD.encode(mac)),
+            checksum: None,
+            append: begins.then(|| {
+                let beginning = Beginning::of(row.append);
+                Beginning { mac: Some(beginning.mac(&mac, macs)), ..beginning }
+            }),
         };
         entries.push(Entry {
             id: event.id,
@@ -102,11 +118,20 @@ impl Beginning {
             fingerprint: STANDARD.encode(once.fingerprint),
         };
         Self {
+            mac: None,
             events: append.len(),
             released: released.collect(),
             taken: taken.collect(),
             idempotency: append.idempotency.map(once),
         }
+    }
+
+    /// The MAC of all of it, beside that of its event.
+    fn mac(&self, event: &[u8; 16], macs: &Macs) -> String {
+        let Self { mac: _, events, released, taken, idempotency } = self;
+        let once = idempotency.as_ref().map(|once| (&once.key, &once.fingerprint));
+        let bytes = serde_json::to_vec(&(events, released, taken, once)).expect("it is a plain struct");
+        STANDARD.encode(macs.append(event, &bytes))
     }
 
     /// The append, without its events so far.
@@ -134,17 +159,58 @@ fn decode(text: &str) -> Option<[u8; 32]> {
 }
 
 /// Puts appends together from the events of the stream, which come in order.
-pub(super) struct Decoder {
+pub(super) struct Decoder<'m> {
+    macs: &'m Macs,
+    /// Up to where events need no MAC, and the digest of those so far.
+    unkeyed: &'m mut Unkeyed,
     /// The position of the last event.
     position: u64,
     /// What has begun, and how many events are still to come.
     open: Option<(Append, usize)>,
 }
 
-impl Decoder {
+/// The events that were written before there were MACs. Nothing in a stream of KurrentDB is ever written anew, so they never
+/// get any; what makes them believed is their digest, which the key store has sealed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Unkeyed {
+    /// What is known of them; nothing yet where the key store does not say that the journal carries MACs.
+    known: Option<JournalMark>,
+    /// The position of the last one that was read, and the digest of all up to it.
+    read: u64,
+    digest: [u8; 32],
+}
+
+impl Unkeyed {
+    pub(super) fn new(known: Option<JournalMark>) -> Self {
+        Self { known, ..Self::default() }
+    }
+
+    /// Up to where they were read and found, if the key store did not know before.
+    pub(super) fn found(&self) -> JournalMark {
+        self.known.clone().unwrap_or(JournalMark { unkeyed: self.read, digest: self.digest })
+    }
+
+    /// Takes the next event that carries no MAC. Whether it is believed so far.
+    fn push(&mut self, position: u64, mac: &[u8; 16], beginning: Option<&Beginning>, macs: &Macs) -> bool {
+        if position != self.read + 1 || self.known.as_ref().is_some_and(|known| position > known.unkeyed) {
+            return false;
+        }
+        let beginning = beginning.map_or_else(String::new, |beginning| beginning.mac(mac, macs));
+        let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+        for part in [&self.digest[..], mac, beginning.as_bytes()] {
+            context.update(part);
+        }
+        self.digest.copy_from_slice(context.finish().as_ref());
+        self.read = position;
+        let known = self.known.as_ref().filter(|known| known.unkeyed == position);
+        known.is_none_or(|known| known.digest == self.digest)
+    }
+}
+
+impl<'m> Decoder<'m> {
     /// What comes first has the position after this one.
-    pub(super) fn after(position: u64) -> Self {
-        Self { position, open: None }
+    pub(super) fn after(position: u64, macs: &'m Macs, unkeyed: &'m mut Unkeyed) -> Self {
+        Self { macs, unkeyed, position, open: None }
     }
 
     /// Takes the next event, and the revision that the server says it has. The answer is the append that it completes.
@@ -156,12 +222,14 @@ impl Decoder {
         let damaged = |what: &str| StoreError::Damaged(format!("event {position} of the stream {what}"));
         let about: About = serde_json::from_slice(&entry.metadata)
             .map_err(|error| damaged(&format!("is no event of a journal: {error}")))?;
-        let event = new_event(position, entry, &about)
-            .ok_or_else(|| damaged("is not as it was written: its checksum differs"))?;
+        let metadata: Metadata = serde_json::from_str(about.metadata.get())
+            .map_err(|error| damaged(&format!("is no event of a journal: {error}")))?;
+        let event = new_event(position, entry, &about, &metadata, self.macs, self.unkeyed)
+            .map_err(|wrong| damaged(&format!("is not as it was written: {wrong}")))?;
         let (mut append, missing) = match (self.open.take(), about.append) {
             (None, Some(beginning)) => {
                 let events = beginning.events;
-                let append = beginning.append(about.metadata, about.at);
+                let append = beginning.append(metadata, about.at);
                 (append.ok_or_else(|| damaged("has an idempotency key that is none"))?, events)
             }
             (Some(open), None) => open,
@@ -194,26 +262,46 @@ impl Decoder {
     }
 }
 
-/// The event, if it is as it was written.
-fn new_event(position: u64, entry: Entry, about: &About) -> Option<NewEvent> {
-    let personal = match &about.personal {
-        Some(text) => Some(STANDARD.decode(text).ok()?),
-        None => None,
+/// The event, if it is as it was written; else what is wrong.
+fn new_event(
+    position: u64,
+    entry: Entry,
+    about: &About,
+    metadata: &Metadata,
+    macs: &Macs,
+    unkeyed: &mut Unkeyed,
+) -> Result<NewEvent, &'static str> {
+    let bytes = |text: &String| STANDARD.decode(text).map_err(|_| "it holds something that is no Base64");
+    let personal = about.personal.as_ref().map(bytes).transpose()?;
+    let found = about.mac.as_ref().or(about.checksum.as_ref()).map(bytes).transpose()?;
+    let row = Row {
+        id: entry.id.as_bytes(),
+        stream: about.stream.as_str(),
+        version: about.version.cast_signed(),
+        name: &entry.name,
+        schema_version: about.schema_version.into(),
+        at: about.at.as_microsecond(),
+        app_id: metadata.app_id.as_str(),
+        metadata: about.metadata.get(),
+        data: &entry.data,
+        person: about.person.as_ref().map(|person| person.as_bytes().as_slice()),
+        personal: personal.as_deref(),
     };
-    let metadata = serde_json::to_string(&about.metadata).ok()?;
-    let numbers = [position, about.version].map(u64::cast_signed);
-    let found = checksum(
-        [numbers[0], numbers[1], about.schema_version.into(), about.at.as_microsecond()],
-        [
-            entry.id.as_bytes(),
-            about.stream.as_str().as_bytes(),
-            entry.name.as_bytes(),
-            metadata.as_bytes(),
-            entry.data.as_bytes(),
-        ],
-        [about.person.as_ref().map(|person| person.as_bytes().as_slice()), personal.as_deref()],
-    );
-    (STANDARD.encode(found) == about.checksum).then_some(NewEvent {
+    let place = position.cast_signed();
+    let mac = macs.event(place, &row);
+    match macs.standing(place, place, &row, found.as_deref()) {
+        Standing::Proven => {
+            if let Some(beginning) = &about.append
+                && beginning.mac.as_deref() != Some(beginning.mac(&mac, macs).as_str())
+            {
+                return Err("the MAC of its claims and its idempotency key is false");
+            }
+        }
+        Standing::Old if found.is_some() && unkeyed.push(position, &mac, about.append.as_ref(), macs) => {}
+        Standing::Old => return Err("it carries no MAC, or is not among those that were there before MACs"),
+        Standing::False => return Err("its MAC is false"),
+    }
+    Ok(NewEvent {
         id: entry.id,
         name: entry.name.into(),
         schema_version: about.schema_version,
@@ -226,7 +314,7 @@ fn new_event(position: u64, entry: Entry, about: &About) -> Option<NewEvent> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contract::{append, claim, event, nothing, stream};
+    use crate::contract::{append, claim, event, macs, nothing, stream};
     use crate::sqlite::group::Group;
 
     /// Three events in two streams, with everything that an append can hold besides guards.
@@ -243,15 +331,16 @@ mod tests {
 
     /// What these appends look like in an empty stream.
     fn entries(appends: &[Append]) -> Vec<Entry> {
-        let mut group = Group::default();
+        let mut group = Group::new(&macs());
         for (place, append) in appends.iter().enumerate() {
             group.resolve(place, append).expect("is accepted");
         }
-        encode(&group.rows(appends))
+        encode(&group.rows(appends), &macs())
     }
 
     fn read(entries: &[Entry]) -> Result<Vec<Append>, StoreError> {
-        let mut decoder = Decoder::after(0);
+        let (macs, mut unkeyed) = (macs(), Unkeyed::new(Some(JournalMark::default())));
+        let mut decoder = Decoder::after(0, &macs, &mut unkeyed);
         let pushed = entries.iter().zip(0..).map(|(entry, revision)| decoder.push(revision, entry.clone()));
         Ok(pushed.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
     }
@@ -302,16 +391,17 @@ mod tests {
         assert!(
             damage(&|entries| entries[1].data.push(' ')).contains("event 2 of the stream is not as it was")
         );
-        assert!(damage(&|entries| entries[0].name.push('X')).contains("its checksum differs"));
+        assert!(damage(&|entries| entries[0].name.push('X')).contains("its MAC is false"));
         assert!(damage(&|entries| entries[3].id = Uuid::from_u128(1)).contains("event 4"));
         assert!(damage(&|entries| entries[0].metadata = b"{}".to_vec()).contains("is no event of a journal"));
         // Each event knows its position.
         assert!(damage(&|entries| entries.swap(0, 3)).contains("event 1"));
         assert!(damage(&|entries| drop(entries.remove(1))).contains("event 2"));
-        let mut decoder = Decoder::after(0);
+        let (macs, mut unkeyed) = (macs(), Unkeyed::new(Some(JournalMark::default())));
+        let mut decoder = Decoder::after(0, &macs, &mut unkeyed);
         let gap = decoder.push(1, whole[0].clone());
         assert_eq!(gap.err(), Some(StoreError::Damaged("event 1 is missing from the stream".to_owned())));
-        let mut decoder = Decoder::after(1);
+        let mut decoder = Decoder::after(1, &macs, &mut unkeyed);
         let inside = decoder.push(1, whole[1].clone()).expect_err("is refused").to_string();
         assert!(inside.contains("continues an append that did not begin"), "{inside}");
     }

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::journal::{Append, Appended, OpenError, Snapshot, StoreError};
+use crate::mac::Macs;
 use crate::sqlite::file::{self, Kind};
 use crate::sqlite::group::{Answer, Group, STATEMENTS, forget_idempotency, keep_snapshot};
 use crate::sqlite::{SCHEMA, SqliteJournal, check_contents, read_head, readers};
@@ -18,7 +19,7 @@ use crate::sqlite::{SCHEMA, SqliteJournal, check_contents, read_head, readers};
 const KIND: Kind = Kind {
     what: "replica of a Watchword journal",
     application_id: 0x5741_5231,
-    format: 1,
+    format: 2,
     schema: SCHEMA,
     upgrades: &[],
 };
@@ -32,6 +33,7 @@ pub(super) struct Replica {
     /// The position of the newest event, and its id.
     end: (u64, Option<Uuid>),
     head: watch::Sender<u64>,
+    macs: Macs,
 }
 
 /// Appends that are decided, and not written yet.
@@ -42,9 +44,20 @@ pub(super) struct Decided {
 }
 
 impl Replica {
-    /// Opens the file, and makes it where there is none; and what reads it.
-    pub(super) async fn open(path: &Path) -> Result<(Self, SqliteJournal), OpenError> {
+    /// Opens the file, and makes it where there is none; and what reads it. One of before, or one that has only a part of the
+    /// first `whole` events, is made anew.
+    pub(super) async fn open(
+        path: &Path,
+        macs: &Macs,
+        whole: u64,
+    ) -> Result<(Self, SqliteJournal), OpenError> {
         let lock = file::lock(path)?;
+        if let Some(format) = file::check(path, &KIND)?
+            && (format < KIND.format || has_part(path, whole).await?)
+        {
+            file::remove(path)?;
+        }
+        let macs = macs.believing_nothing_else();
         let failed = |error: sqlx::Error| file::damaged_or_failed(path, &error);
         let format = if let Some(format) = file::check(path, &KIND)? {
             format
@@ -60,9 +73,9 @@ impl Replica {
         let readers = readers(&options).await.map_err(failed)?;
         check_contents(path, &readers).await?;
         let (head, watch) = watch::channel(end.0);
-        let reading = SqliteJournal::reading(path.to_owned(), readers, watch);
+        let reading = SqliteJournal::reading(path.to_owned(), readers, watch, macs.clone());
         let path = path.to_owned();
-        Ok((Self { _lock: lock, path, options, connection: Some(connection), end, head }, reading))
+        Ok((Self { _lock: lock, path, options, connection: Some(connection), end, head, macs }, reading))
     }
 
     /// The position of the newest event.
@@ -91,7 +104,7 @@ impl Replica {
         appends: &[Append],
     ) -> Result<Decided, sqlx::Error> {
         let mut connection = self.connection().await?;
-        let mut group = Group::default();
+        let mut group = Group::new(&self.macs);
         group.begin(&mut connection, appends).await?;
         group.head = self.end.0;
         let answers =
@@ -194,6 +207,15 @@ impl Replica {
         self.head.send_if_modified(|known| std::mem::replace(known, self.end.0) != self.end.0);
         Ok(connection)
     }
+}
+
+/// Whether a replica has some of the first `whole` events, and not all of them: those are believed together or not at all.
+async fn has_part(path: &Path, whole: u64) -> Result<bool, OpenError> {
+    let readers = file::look(path).await?;
+    let head = check_contents(path, &readers).await;
+    readers.close().await;
+    let head = head?;
+    Ok(head > 0 && head < whole)
 }
 
 async fn read_end(connection: &mut SqliteConnection) -> Result<(u64, Option<Uuid>), sqlx::Error> {

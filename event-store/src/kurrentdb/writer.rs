@@ -9,10 +9,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use uuid::Uuid;
 
 use super::KurrentSettings;
-use super::entry::{self, Decoder, Entry};
+use super::entry::{self, Decoder, Entry, Unkeyed};
 use super::log::{Failure, Log, Sent};
 use super::replica::Replica;
 use crate::journal::{Append, AppendError, NewEvent, Snapshot, StoreError};
+use crate::mac::Macs;
+use crate::master_key::JournalMark;
 use crate::measure;
 use crate::pauses::Pauses;
 use crate::sqlite::group::Answer;
@@ -59,6 +61,8 @@ pub(super) struct Writer {
     log: Log,
     replica: Replica,
     settings: KurrentSettings,
+    macs: Macs,
+    unkeyed: Unkeyed,
     /// How often it was shown that the replica had everything in the stream.
     sightings: u64,
     /// When others wrote.
@@ -72,12 +76,20 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(log: Log, replica: Replica, settings: KurrentSettings) -> Self {
+    pub(super) fn new(
+        log: Log,
+        replica: Replica,
+        settings: KurrentSettings,
+        macs: Macs,
+        mark: Option<JournalMark>,
+    ) -> Self {
         let round_trip = Duration::ZERO;
         Self {
             log,
             replica,
             settings,
+            macs,
+            unkeyed: Unkeyed::new(mark),
             sightings: 0,
             others: None,
             round_trip,
@@ -86,8 +98,14 @@ impl Writer {
         }
     }
 
-    /// Runs until it is asked to end, or nobody can ask any more.
+    /// The events without MACs, once everything was read.
+    pub(super) fn mark(&self) -> JournalMark {
+        self.unkeyed.found()
+    }
+
+    /// Believes no more events without MACs than it has seen. Runs until it is asked to end, or nobody can ask any more.
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+        self.unkeyed = Unkeyed::new(Some(self.mark()));
         let mut looks = interval(self.settings.poll.max(Duration::from_millis(1)));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut requests = Vec::new();
@@ -200,7 +218,7 @@ impl Writer {
             }
             return Ok(if self.replica.head() == head { Tried::Answered(answers) } else { Tried::Overtaken });
         }
-        let entries = entry::encode(&decided.group.rows(appends));
+        let entries = entry::encode(&decided.group.rows(appends), &self.macs);
         let sent = Instant::now();
         let refusal = match attempt.send(&mut self.log, head, &entries).await? {
             Ok(Sent::Written) => {
@@ -300,7 +318,7 @@ impl Writer {
                 }
             }
         }
-        let mut decoder = Decoder::after(head);
+        let mut decoder = Decoder::after(head, &self.macs, &mut self.unkeyed);
         let mut appends = Vec::new();
         while let Some((revision, entry)) = reading.next().await? {
             appends.extend(decoder.push(revision, entry)?);

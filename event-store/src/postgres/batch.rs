@@ -8,8 +8,8 @@ use sqlx::{FromRow, Row};
 use uuid::Uuid;
 
 use super::known::Known;
-use crate::checksum::checksum;
 use crate::journal::{Append, AppendError, Appended, Claim};
+use crate::mac::{Macs, Row as EventRow};
 
 /// Places from 1, as SQL counts.
 #[derive(Default)]
@@ -39,6 +39,7 @@ pub(super) struct Batch<'a> {
     event_ends: Vec<i32>,
     key_of: Vec<i32>,
     fingerprints: Vec<Option<&'a [u8]>>,
+    key_mac_key: Vec<Option<[u8; 32]>>,
     ats: Vec<i64>,
     streams: Places<&'a str>,
     /// If no append is refused: for each stream the version it has before the group, and the one behind the appends so far.
@@ -66,7 +67,7 @@ pub(super) struct Batch<'a> {
     event_data: Vec<&'a str>,
     event_person: Vec<Option<Uuid>>,
     event_personal: Vec<Option<&'a [u8]>>,
-    event_checksum: Vec<[u8; 16]>,
+    event_mac_key: Vec<[u8; 32]>,
 }
 
 /// What the function answers: see its description.
@@ -93,15 +94,15 @@ impl FromRow<'_, PgRow> for Answers {
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn new(appends: &'a [Append]) -> Self {
+    pub(super) fn new(appends: &'a [Append], macs: &Macs) -> Self {
         let mut batch = Self::default();
         for append in appends {
-            batch.add(append);
+            batch.add(append, macs);
         }
         batch
     }
 
-    fn add(&mut self, append: &'a Append) {
+    fn add(&mut self, append: &'a Append, macs: &Macs) {
         let mut written: HashMap<&str, i64> = HashMap::new();
         for write in &append.writes {
             let before = written.entry(write.stream.as_str()).or_default();
@@ -126,17 +127,21 @@ impl<'a> Batch<'a> {
         let metadata = serde_json::to_string(&append.metadata).expect("metadata is a plain struct");
         for write in &append.writes {
             for (event, version) in write.events.iter().zip(write.expected + 1..) {
-                // The database alone knows the position, and has no two of them.
-                let numbers = [0, super::bounded(version), event.schema_version.into(), at];
-                let parts: [&[u8]; 5] = [
-                    event.id.as_bytes(),
-                    write.stream.as_str().as_bytes(),
-                    event.name.as_bytes(),
-                    metadata.as_bytes(),
-                    event.data.as_bytes(),
-                ];
-                let person = event.person.as_ref().map(|person| person.0.as_bytes().as_slice());
-                self.event_checksum.push(checksum(numbers, parts, [person, event.personal.as_deref()]));
+                let row = EventRow {
+                    id: event.id.as_bytes(),
+                    stream: write.stream.as_str(),
+                    version: super::bounded(version),
+                    name: &event.name,
+                    schema_version: event.schema_version.into(),
+                    at,
+                    app_id: append.metadata.app_id.as_str(),
+                    metadata: &metadata,
+                    data: &event.data,
+                    person: event.person.as_ref().map(|person| person.0.as_bytes().as_slice()),
+                    personal: event.personal.as_deref(),
+                };
+                // The database alone knows the position, and makes the MAC of it and of this.
+                self.event_mac_key.push(macs.event_key(&row));
                 self.event_id.push(event.id);
                 self.event_stream.push(write.stream.as_str());
                 self.event_version.push(super::bounded(version));
@@ -154,6 +159,7 @@ impl<'a> Batch<'a> {
         let once = append.idempotency.as_ref();
         self.key_of.push(once.map_or(0, |once| self.keys.of(&once.key)));
         self.fingerprints.push(once.map(|once| once.fingerprint.as_slice()));
+        self.key_mac_key.push(once.map(|once| macs.idempotency_key(once)));
         self.ats.push(at);
         self.touch_ends.push(place(self.touch_stream.len()));
         self.op_ends.push(place(self.op_claim.len()));
@@ -241,13 +247,14 @@ impl<'a> Batch<'a> {
         let (kinds, claim_keys): (Vec<&str>, Vec<&str>) = self.claims.0.iter().copied().unzip();
         let mut rows: Vec<Answers> = sqlx::query_as(
             "SELECT * FROM watchword.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
-                 $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33)",
+                 $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34)",
         )
         .bind(&self.touch_ends)
         .bind(&self.op_ends)
         .bind(&self.event_ends)
         .bind(&self.key_of)
         .bind(&self.fingerprints)
+        .bind(&self.key_mac_key)
         .bind(&self.ats)
         .bind(&self.streams.0)
         .bind(asked.before)
@@ -275,7 +282,7 @@ impl<'a> Batch<'a> {
         .bind(&self.event_data)
         .bind(&self.event_person)
         .bind(&self.event_personal)
-        .bind(&self.event_checksum)
+        .bind(&self.event_mac_key)
         .fetch_all(connection)
         .await?;
         rows.pop().ok_or_else(|| sqlx::Error::Protocol("append answered nothing".to_owned()))

@@ -10,7 +10,8 @@ use tokio::time::{Instant, timeout};
 use super::batch::{Answers, Batch};
 use super::known::Known;
 use super::session::{PostgresSettings, is_connection, timed_out};
-use crate::journal::{Append, AppendError, Appended};
+use crate::journal::{Append, AppendError, Appended, StoredIdempotency};
+use crate::mac::Macs;
 use crate::measure;
 use crate::pauses::Pauses;
 
@@ -33,6 +34,7 @@ pub(super) struct Writer {
     pub(super) settings: PostgresSettings,
     pub(super) connection: Option<Connected>,
     pub(super) head: Arc<watch::Sender<u64>>,
+    pub(super) macs: Macs,
 }
 
 /// A connection, and what it knows.
@@ -91,7 +93,7 @@ impl Writer {
 
     /// Sends a group until there is an answer. Sending it again does no harm: the database knows the events by their ids.
     async fn append_all(&mut self, appends: &[Append]) -> Vec<Answer> {
-        let batch = Batch::new(appends);
+        let batch = Batch::new(appends, &self.macs);
         let mut pauses = Pauses::new(self.settings.patience);
         let mut is_unknown = false;
         loop {
@@ -99,7 +101,9 @@ impl Writer {
                 Ok(answers) => {
                     let head = answers.head.cast_unsigned();
                     self.head.send_if_modified(|known| std::mem::replace(known, head.max(*known)) < head);
-                    return batch.read(&answers);
+                    let mut answers = batch.read(&answers);
+                    self.check_replays(appends, &mut answers).await;
+                    return answers;
                 }
                 Err(Failure::NotSent(error)) => (error, true),
                 Err(Failure::Lost(error)) => {
@@ -125,6 +129,42 @@ impl Writer {
                 return vec![Err(error); appends.len()];
             }
         }
+    }
+
+    /// What the database says was written before, under an idempotency key, it has to prove: else it would have a request
+    /// answered with somebody else's events.
+    async fn check_replays(&mut self, appends: &[Append], answers: &mut [Answer]) {
+        for (append, answer) in appends.iter().zip(answers) {
+            let (Some(once), Ok(Appended { first, last, replayed: true })) = (&append.idempotency, &*answer)
+            else {
+                continue;
+            };
+            let stored = StoredIdempotency { fingerprint: once.fingerprint, first: *first, last: *last };
+            let found = match self.mac_of_key(&once.key).await {
+                Ok(found) => found,
+                Err(error) => {
+                    *answer = Err(AppendError::Unavailable(error.to_string()));
+                    continue;
+                }
+            };
+            if let Err(wrong) = self.macs.check_idempotency(&once.key, &stored, found.as_deref()) {
+                *answer = Err(AppendError::Damaged(wrong));
+            }
+        }
+    }
+
+    async fn mac_of_key(&mut self, key: &[u8; 32]) -> Result<Option<Vec<u8>>, sqlx::Error> {
+        let mut connected = match self.connection.take() {
+            Some(connected) => connected,
+            None => Connected::new(self.settings.connect(&self.options).await?),
+        };
+        let asked = sqlx::query_scalar("SELECT mac FROM watchword.idempotency WHERE key = $1")
+            .bind(key.as_slice())
+            .fetch_optional(&mut connected.connection);
+        let found = timeout(self.settings.answer_timeout(), asked).await;
+        let found: Option<Option<Vec<u8>>> = found.unwrap_or_else(|_| Err(timed_out("no answer")))?;
+        self.connection = Some(connected);
+        Ok(found.flatten())
     }
 
     async fn append_each(&mut self, appends: &[Append]) -> Vec<Answer> {

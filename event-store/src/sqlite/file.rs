@@ -218,6 +218,19 @@ pub(crate) async fn create(path: &Path, kind: &Kind, first: &str) -> Result<(), 
         .map_err(|error| failed(directory, &error))
 }
 
+/// Removes a file and what is beside it, of a store that can be made anew.
+#[cfg(feature = "kurrentdb")]
+pub(crate) fn remove(path: &Path) -> Result<(), OpenError> {
+    for suffix in ["-wal", "-shm", ""] {
+        let path = with_suffix(path, suffix);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(&path, &error)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Bytes for a statement, as `x'…'` or for `unhex`.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(2 * bytes.len());

@@ -10,11 +10,11 @@ use uuid::Uuid;
 
 use super::file::hex;
 use super::stored;
-use crate::checksum::checksum;
 use crate::journal::{
     Append, AppendError, Appended, Claim, Idempotency, NewEvent, Snapshot, StoreError, StoredIdempotency,
     idempotency_key,
 };
+use crate::mac::{MAC, Macs, Row};
 
 /// The most rows of one INSERT. Each number of rows is a statement of its own, prepared once and kept.
 const ROWS: usize = 128;
@@ -27,6 +27,9 @@ const LOOKED_AT: i64 = 1000;
 
 /// One row of values, in the order of the table.
 const ROW: &str = "(?,?,?,?,?,?,?,?,?,?,?,?,?)";
+
+/// The row of an idempotency key: key, fingerprint, first and last position, MAC.
+type KeyRow = (Vec<u8>, Vec<u8>, i64, i64, Option<Vec<u8>>);
 
 /// What becomes of an append.
 pub(crate) type Answer = Result<Appended, AppendError>;
@@ -54,14 +57,15 @@ impl From<Failure> for sqlx::Error {
 }
 
 /// What a group of appends is decided on: the state in the file, and over it what the group does itself.
-#[derive(Default)]
 pub(crate) struct Group {
+    macs: Macs,
     /// The position of the newest event, those of the group among them.
     pub(crate) head: u64,
     versions: HashMap<StreamId, u64>,
     claims: HashMap<Claim, Option<StreamId>>,
     changed: BTreeSet<Claim>,
-    idempotency: HashMap<[u8; 32], StoredIdempotency>,
+    /// Or what is wrong with the row.
+    idempotency: HashMap<[u8; 32], Result<StoredIdempotency, String>>,
     /// The appends that are written, by their place in the group, with their first position and, per write, the
     /// version before it.
     accepted: BTreeMap<usize, Accepted>,
@@ -74,6 +78,20 @@ struct Accepted {
 }
 
 impl Group {
+    /// An empty one.
+    pub(crate) fn new(macs: &Macs) -> Self {
+        Self {
+            macs: macs.clone(),
+            head: 0,
+            versions: HashMap::new(),
+            claims: HashMap::new(),
+            changed: BTreeSet::new(),
+            idempotency: HashMap::new(),
+            accepted: BTreeMap::new(),
+            refused: HashMap::new(),
+        }
+    }
+
     /// Begins the transaction, and reads what the appends rest on: one query for all versions, one for all claims,
     /// one for all idempotency keys.
     pub(crate) async fn begin(
@@ -125,18 +143,21 @@ impl Group {
             .map(|once| hex(&once.key))
             .collect();
         if !keys.is_empty() {
-            let rows: Vec<(Vec<u8>, Vec<u8>, i64, i64)> = sqlx::query_as(
-                "SELECT i.key, i.fingerprint, i.first, i.last FROM json_each(?1) j
+            let rows: Vec<KeyRow> = sqlx::query_as(
+                "SELECT i.key, i.fingerprint, i.first, i.last, i.mac FROM json_each(?1) j
                  CROSS JOIN idempotency i ON i.key = unhex(j.value)",
             )
             .bind(serde_json::json!(keys).to_string())
             .fetch_all(&mut *connection)
             .await?;
-            for (key, fingerprint, first, last) in rows {
+            for (key, fingerprint, first, last, mac) in rows {
                 let damaged = |error: &str| sqlx::Error::Protocol(error.to_owned());
                 let key = key.try_into().map_err(|_| damaged("an idempotency key is not 32 bytes long"))?;
-                let stored =
-                    stored(&fingerprint, first, last).map_err(|error| damaged(&error.to_string()))?;
+                // A false one must not fail the neighbours of its request.
+                let stored = stored(&fingerprint, first, last).map_err(|error| error.to_string());
+                let stored = stored.and_then(|stored| {
+                    self.macs.check_idempotency(&key, &stored, mac.as_deref()).map(|()| stored)
+                });
                 self.idempotency.insert(key, stored);
             }
         }
@@ -161,7 +182,10 @@ impl Group {
     /// The answer to what was written before, under the same idempotency key.
     fn replayed(&self, append: &Append) -> Option<Answer> {
         let Idempotency { key, fingerprint } = append.idempotency.as_ref()?;
-        let stored = self.idempotency.get(key)?;
+        let stored = match self.idempotency.get(key)? {
+            Ok(stored) => stored,
+            Err(wrong) => return Some(Err(AppendError::Damaged(wrong.clone()))),
+        };
         Some(if stored.fingerprint == *fingerprint {
             Ok(Appended { first: stored.first, last: stored.last, replayed: true })
         } else {
@@ -193,7 +217,7 @@ impl Group {
         self.claims.extend(claims);
         let (first, last) = (self.head + 1, self.head + append.len() as u64);
         if let Some(Idempotency { key, fingerprint }) = append.idempotency {
-            self.idempotency.insert(key, StoredIdempotency { fingerprint, first, last });
+            self.idempotency.insert(key, Ok(StoredIdempotency { fingerprint, first, last }));
         }
         self.head = last;
         let appended = Appended { first, last, replayed: false };
@@ -229,11 +253,11 @@ impl Group {
         let (chunks, rest) = rows.as_chunks::<ROWS>();
         for chunk in chunks {
             let mut batch = Batch::default();
-            batch.insert(chunk)?;
+            batch.insert(chunk, &self.macs)?;
             batch.execute(connection).await?;
         }
         let mut batch = Batch::default();
-        batch.insert(rest)?;
+        batch.insert(rest, &self.macs)?;
         self.change_claims(&mut batch)?;
         self.keep_idempotency(&mut batch, appends)?;
         fail::fail_point!("before-commit", |_| std::process::abort());
@@ -270,7 +294,8 @@ impl Group {
             let append = &appends[*place];
             append.idempotency.map(|Idempotency { key, fingerprint }| {
                 let Appended { first, last, .. } = accepted.appended;
-                (hex(&key), hex(&fingerprint), first, last, append.at.as_microsecond())
+                let mac = self.macs.idempotency(&key, &StoredIdempotency { fingerprint, first, last });
+                (hex(&key), hex(&fingerprint), first, last, append.at.as_microsecond(), hex(&mac))
             })
         };
         let rows: Vec<_> = self.accepted.iter().filter_map(row).collect();
@@ -279,7 +304,7 @@ impl Group {
         }
         batch.add(
             "INSERT OR REPLACE INTO idempotency SELECT unhex(value ->> 0), unhex(value ->> 1), value ->> 2, value ->> 3,
-             value ->> 4 FROM json_each(?)",
+             value ->> 4, unhex(value ->> 5) FROM json_each(?)",
             &serde_json::json!(rows),
         )
     }
@@ -327,11 +352,11 @@ struct Batch {
 }
 
 impl Batch {
-    fn insert(&mut self, rows: &[EventRow<'_>]) -> Result<(), sqlx::Error> {
+    fn insert(&mut self, rows: &[EventRow<'_>], macs: &Macs) -> Result<(), sqlx::Error> {
         for (i, row) in rows.iter().enumerate() {
             self.sql.push_str(if i == 0 { "INSERT INTO events VALUES " } else { "," });
             self.sql.push_str(ROW);
-            row.bind(&mut self.arguments)?;
+            row.bind(&mut self.arguments, macs)?;
         }
         if !rows.is_empty() {
             self.sql.push(';');
@@ -363,7 +388,7 @@ pub(crate) struct EventRow<'a> {
 }
 
 impl EventRow<'_> {
-    fn bind(&self, arguments: &mut SqliteArguments) -> Result<(), sqlx::Error> {
+    fn bind(&self, arguments: &mut SqliteArguments, macs: &Macs) -> Result<(), sqlx::Error> {
         let bytes = |id: Uuid| id.as_bytes().to_vec();
         let event = self.event;
         let mut bind = || {
@@ -379,28 +404,28 @@ impl EventRow<'_> {
             arguments.add(event.data.clone())?;
             arguments.add(event.person.map(|person| bytes(person.0)))?;
             arguments.add(event.personal.clone())?;
-            arguments.add(self.checksum().to_vec())
+            arguments.add(self.mac(macs).to_vec())
         };
         bind().map_err(sqlx::Error::Encode)
     }
 
-    pub(crate) fn checksum(&self) -> [u8; 16] {
+    /// What proves that this instance wrote it.
+    pub(crate) fn mac(&self, macs: &Macs) -> [u8; MAC] {
         let event = self.event;
-        let numbers = [
-            self.position.cast_signed(),
-            self.version.cast_signed(),
-            i64::from(event.schema_version),
-            self.append.at.as_microsecond(),
-        ];
-        let parts = [
-            event.id.as_bytes().as_slice(),
-            self.stream.as_str().as_bytes(),
-            event.name.as_bytes(),
-            self.metadata.as_bytes(),
-            event.data.as_bytes(),
-        ];
-        let person = event.person.as_ref().map(|person| person.0.as_bytes().as_slice());
-        checksum(numbers, parts, [person, event.personal.as_deref()])
+        let row = Row {
+            id: event.id.as_bytes(),
+            stream: self.stream.as_str(),
+            version: self.version.cast_signed(),
+            name: &event.name,
+            schema_version: event.schema_version.into(),
+            at: self.append.at.as_microsecond(),
+            app_id: self.append.metadata.app_id.as_str(),
+            metadata: &self.metadata,
+            data: &event.data,
+            person: event.person.as_ref().map(|person| person.0.as_bytes().as_slice()),
+            personal: event.personal.as_deref(),
+        };
+        macs.event(self.position.cast_signed(), &row)
     }
 }
 

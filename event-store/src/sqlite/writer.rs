@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::group::{Answer, Failure, Group, forget_idempotency, keep_snapshot};
 use super::read_head;
 use crate::journal::{Append, AppendError, Snapshot, StoreError};
+use crate::mac::Macs;
 use crate::measure;
 
 /// How many requests are committed together at most: more would make the first of them wait too long.
@@ -40,6 +41,7 @@ pub(super) struct Writer {
     options: SqliteConnectOptions,
     connection: Option<SqliteConnection>,
     head: watch::Sender<u64>,
+    macs: Macs,
 }
 
 impl Writer {
@@ -47,9 +49,10 @@ impl Writer {
         options: SqliteConnectOptions,
         connection: SqliteConnection,
         head: watch::Sender<u64>,
+        macs: Macs,
         lock: File,
     ) -> Self {
-        Self { _lock: lock, options, connection: Some(connection), head }
+        Self { _lock: lock, options, connection: Some(connection), head, macs }
     }
 
     /// Runs until it is asked to end, or nobody can ask any more.
@@ -102,7 +105,7 @@ impl Writer {
 
     async fn append_all(&mut self, requests: Vec<(Append, oneshot::Sender<Answer>)>) {
         let (appends, answers): (Vec<_>, Vec<_>) = requests.into_iter().unzip();
-        let mut group = Group::default();
+        let mut group = Group::new(&self.macs);
         let outcome = self.commit(&appends, &mut group).await;
         let results = match outcome {
             Ok(results) => results,

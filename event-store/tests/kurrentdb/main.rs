@@ -79,7 +79,15 @@ impl World {
     }
 
     async fn try_open(&self, node: &str, settings: KurrentSettings) -> Result<KurrentJournal, OpenError> {
-        KurrentJournal::open(&self.url, &self.replica(node), settings).await
+        let macs = event_store::contract::macs();
+        KurrentJournal::open(
+            &self.url,
+            &self.replica(node),
+            settings,
+            &macs,
+            Some(event_store::JournalMark::default()),
+        )
+        .await
     }
 
     async fn open(&self, node: &str) -> KurrentJournal {

@@ -59,10 +59,16 @@ async fn after_it_is_closed_only_the_replica_and_its_lock_are_left() {
     let in_use = world.try_open("one", world.settings()).await.err().expect("is refused");
     assert!(matches!(in_use, OpenError::InUse(_)), "{in_use}");
     // No journal: whoever wrote to it would be alone with that.
-    let foreign = SqliteJournal::open(&world.replica("one")).await.err().expect("is refused");
+    let foreign = SqliteJournal::open(&world.replica("one"), &event_store::contract::macs())
+        .await
+        .err()
+        .expect("is refused");
     assert!(matches!(foreign, OpenError::InUse(_)), "{foreign}");
     journal.close().await;
-    let foreign = SqliteJournal::open(&world.replica("one")).await.err().expect("is refused");
+    let foreign = SqliteJournal::open(&world.replica("one"), &event_store::contract::macs())
+        .await
+        .err()
+        .expect("is refused");
     assert!(matches!(foreign, OpenError::Foreign { .. }), "{foreign}");
     assert!(matches!(journal.append(append(&stream("a"), 1, 1)).await, Err(AppendError::Unavailable(_))));
     assert!(journal.head().await.is_err());

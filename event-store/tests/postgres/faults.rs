@@ -28,7 +28,10 @@ async fn through(
     let server = Postgres::shared();
     let database = server.database();
     let proxy = Proxy::start(server.port()).await;
-    let journal = PostgresJournal::open(&url(&proxy.url(&database)), settings).await.expect("opens");
+    let journal =
+        PostgresJournal::open(&url(&proxy.url(&database)), settings, &event_store::contract::macs())
+            .await
+            .expect("opens");
     journal.append(append(&stream("a"), 0, 1)).await.expect("appends");
     proxy.break_next(fault).await;
     let sent = [
@@ -104,7 +107,10 @@ async fn inv_b_what_cannot_be_settled_is_unknown_and_converges() {
         connect_timeout: Duration::from_millis(300),
         ..settings()
     };
-    let journal = PostgresJournal::open(&url(&proxy.url(&database)), impatient).await.expect("opens");
+    let journal =
+        PostgresJournal::open(&url(&proxy.url(&database)), impatient, &event_store::contract::macs())
+            .await
+            .expect("opens");
     journal.append(append(&stream("a"), 0, 1)).await.expect("appends");
     proxy.break_next(Fault::Late(Duration::from_hours(1))).await;
     let sent = append(&stream("a"), 1, 1);
@@ -129,7 +135,9 @@ async fn inv_b_what_cannot_be_settled_is_unknown_and_converges() {
 /// A node that waits for its database on a busy machine, too.
 async fn patient(database: &str) -> Arc<PostgresJournal> {
     let patient = PostgresSettings { patience: Duration::from_mins(1), ..settings() };
-    Arc::new(PostgresJournal::open(&url(database), patient).await.expect("opens"))
+    Arc::new(
+        PostgresJournal::open(&url(database), patient, &event_store::contract::macs()).await.expect("opens"),
+    )
 }
 
 /// Loads both nodes for as long as something else goes on.
@@ -234,7 +242,8 @@ async fn a_value_that_cannot_be_stored_spares_its_neighbours() {
 async fn a_lock_that_is_not_given_back_is_an_error_in_time() {
     let database = Postgres::shared().database();
     let hasty = PostgresSettings { statement_timeout: Duration::from_millis(300), ..settings() };
-    let journal = PostgresJournal::open(&url(&database), hasty).await.expect("opens");
+    let journal =
+        PostgresJournal::open(&url(&database), hasty, &event_store::contract::macs()).await.expect("opens");
     let options: PgConnectOptions = database.parse().expect("a URL");
     let mut holder = options.connect().await.expect("connects");
     holder.execute("BEGIN").await.expect("begins");

@@ -21,7 +21,7 @@ fn url(text: &str) -> PostgresUrl {
 }
 
 async fn open(database: &str) -> PostgresJournal {
-    PostgresJournal::open(&url(database), settings()).await.expect("opens")
+    PostgresJournal::open(&url(database), settings(), &contract::macs()).await.expect("opens")
 }
 
 async fn two_nodes(database: &str) -> Nodes {

@@ -131,7 +131,10 @@ async fn inv_a_h_processes_that_race_write_one_log() {
 async fn a_node_follows_what_others_write() {
     let database = Postgres::shared().database();
     let patient = event_store::PostgresSettings { poll: Duration::from_hours(1), ..super::settings() };
-    let listening = event_store::PostgresJournal::open(&super::url(&database), patient).await.expect("opens");
+    let listening =
+        event_store::PostgresJournal::open(&super::url(&database), patient, &event_store::contract::macs())
+            .await
+            .expect("opens");
     let looking = open(&database).await;
     let writing = open(&database).await;
     let (mut heard, mut seen) = (listening.watch_head(), looking.watch_head());

@@ -78,9 +78,10 @@ impl World {
         let tokens = DerivedTokens::new(keys.instance_key());
         let positions = ConsistencyTokens::new(keys.instance_key());
         let lookup = Arc::new(LookupKey::new(keys.instance_key()));
+        let macs = keys.macs();
         let sealer = Arc::new(Sealer::new(Arc::new(keys)));
         let journal: Arc<dyn Journal> =
-            Arc::new(SqliteJournal::open(&path("journal.db")).await.expect("opens"));
+            Arc::new(SqliteJournal::open(&path("journal.db"), &macs).await.expect("opens"));
         let location = Location::File(path("read-models.db"));
         let models = ReadModels::open(&location, sealer.clone(), lookup.clone()).await.expect("opens");
         let models = Arc::new(models);

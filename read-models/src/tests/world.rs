@@ -184,9 +184,10 @@ impl World {
         let path = |name: &str| directory.path().join(name);
         let keys = KeyStore::open(&path("keys.db"), &MasterKey::generate()).await.expect("opens");
         let lookup = Arc::new(LookupKey::new(keys.instance_key()));
+        let macs = keys.macs();
         let sealer = Arc::new(Sealer::new(Arc::new(keys)));
         let journal: Arc<dyn Journal> =
-            Arc::new(SqliteJournal::open(&path("journal.db")).await.expect("opens"));
+            Arc::new(SqliteJournal::open(&path("journal.db"), &macs).await.expect("opens"));
         let location = location(on, path("read-models.db"));
         let models = ReadModels::open(&location, sealer.clone(), lookup.clone()).await;
         Self {

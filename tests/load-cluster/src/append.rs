@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use domain::{AppId, SessionId, StreamId, UserId};
-use event_store::{Append, Clock, Journal, NewEvent, PostgresJournal, PostgresSettings, SystemClock, Write};
+use event_store::{
+    Append, Clock, InstanceKey, Journal, Macs, NewEvent, PostgresJournal, PostgresSettings, SystemClock,
+    Write,
+};
 use schemas::envelope::{Actor, Metadata};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
@@ -19,8 +22,9 @@ const CONCURRENCY: usize = 256;
 /// Measures the raw insert before and after the journal, as a machine's speed drifts.
 pub async fn measure(postgres: &Postgres, length: Duration) -> Result<Value, Failure> {
     let database = postgres.database();
+    let macs = Macs::new(&InstanceKey::generate());
     let journal: Arc<dyn Journal> =
-        Arc::new(PostgresJournal::open(&database.parse()?, PostgresSettings::default()).await?);
+        Arc::new(PostgresJournal::open(&database.parse()?, PostgresSettings::default(), &macs).await?);
     let mut connection = PgConnection::connect(&database).await?;
     let mut sessions = begin(&*journal).await?;
 

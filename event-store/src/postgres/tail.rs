@@ -1,0 +1,83 @@
+//! The end of a journal that no key has signed: found, and cut off by the owner of its tables.
+
+use sqlx::{ConnectOptions, Connection, PgConnection};
+
+use super::{PostgresJournal, PostgresUrl, columns};
+use crate::journal::OpenError;
+use crate::mac::{ForgedTail, Macs, Standing, Unproven};
+
+/// How many rows are looked at together.
+const PAGE: i64 = 1000;
+
+impl PostgresJournal {
+    /// What stands behind the last event of the journal that is proven. Changes nothing.
+    pub async fn forged_tail(url: &PostgresUrl, macs: &Macs) -> Result<ForgedTail, OpenError> {
+        let failed =
+            |error: sqlx::Error| OpenError::Failed { path: url.to_string(), reason: error.to_string() };
+        let mut connection = url.0.connect().await.map_err(failed)?;
+        let tail = forged_tail(&mut connection, macs).await.map_err(failed);
+        let _ = connection.close().await;
+        tail
+    }
+
+    /// Cuts off what stands behind the last event that is proven, durably, and answers with it. Nothing is cut where nothing
+    /// at all is proven: then it is the key that does not fit. Only while no node runs.
+    pub async fn cut_forged_tail(url: &PostgresUrl, macs: &Macs) -> Result<ForgedTail, OpenError> {
+        let failed =
+            |error: sqlx::Error| OpenError::Failed { path: url.to_string(), reason: error.to_string() };
+        let mut connection = url.0.connect().await.map_err(failed)?;
+        let mut transaction = connection.begin().await.map_err(failed)?;
+        // Whoever appends waits for the same row.
+        sqlx::query("SELECT 1 FROM watchword.turn FOR UPDATE")
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed)?;
+        let tail = forged_tail(&mut transaction, macs).await.map_err(failed)?;
+        if tail.proven > 0 && !tail.events.is_empty() {
+            cut(&mut transaction, tail.proven).await.map_err(failed)?;
+            transaction.commit().await.map_err(failed)?;
+        }
+        Ok(tail)
+    }
+}
+
+async fn forged_tail(connection: &mut PgConnection, macs: &Macs) -> Result<ForgedTail, sqlx::Error> {
+    let mut events = Vec::new();
+    let mut before = i64::MAX;
+    loop {
+        let rows =
+            sqlx::query("SELECT * FROM watchword.events WHERE position < $1 ORDER BY position DESC LIMIT $2")
+                .bind(before)
+                .bind(PAGE)
+                .fetch_all(&mut *connection)
+                .await?;
+        if rows.is_empty() {
+            return Ok(ForgedTail { proven: 0, events });
+        }
+        for row in &rows {
+            let row = columns(row)?;
+            if macs.standing(row.position, 0, &row.event(), row.mac) == Standing::Proven {
+                return Ok(ForgedTail { proven: row.position.cast_unsigned(), events });
+            }
+            events.push(Unproven::new(row.position, &row.event()));
+            before = row.position;
+        }
+    }
+}
+
+async fn cut(connection: &mut PgConnection, proven: u64) -> Result<(), sqlx::Error> {
+    sqlx::query("ALTER TABLE watchword.events DISABLE TRIGGER events_are_never_changed")
+        .execute(&mut *connection)
+        .await?;
+    for statement in [
+        "DELETE FROM watchword.events WHERE position > $1",
+        "DELETE FROM watchword.idempotency WHERE last > $1",
+        "UPDATE watchword.effects SET position = $1 WHERE position > $1",
+    ] {
+        sqlx::query(statement).bind(proven.cast_signed()).execute(&mut *connection).await?;
+    }
+    sqlx::query("ALTER TABLE watchword.events ENABLE TRIGGER events_are_never_changed")
+        .execute(connection)
+        .await?;
+    Ok(())
+}

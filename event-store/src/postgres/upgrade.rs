@@ -1,0 +1,153 @@
+//! MACs for the events and idempotency keys of a journal that was written before there were any, by the owner of its tables.
+//!
+//! As on SQLite: batch by batch, each a transaction, in order; what has its MAC already is passed by.
+
+use std::time::{Duration, Instant};
+
+use sqlx::error::DatabaseError;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, Connection, PgConnection};
+
+use super::columns;
+use crate::journal::{StoredIdempotency, idempotency_key};
+use crate::mac::{MAC, Macs, Standing};
+
+/// How many rows are brought up to date together.
+const BATCH: i64 = 2000;
+
+/// How often it is told how far it has come.
+const TELL: Duration = Duration::from_secs(5);
+
+/// One at a time.
+const LOCK: i64 = 0x5741_5443_4d41;
+
+/// Why it was not done.
+pub(super) enum Failure {
+    /// This user does not own the tables.
+    Forbidden,
+    Failed(sqlx::Error),
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        // insufficient_privilege
+        let code = error.as_database_error().and_then(DatabaseError::code);
+        if code.is_some_and(|code| code == "42501") { Self::Forbidden } else { Self::Failed(error) }
+    }
+}
+
+pub(super) async fn prove(options: &PgConnectOptions, macs: &Macs) -> Result<(), Failure> {
+    let mut connection = options.connect().await?;
+    let is_owner: bool = sqlx::query_scalar(
+        "SELECT pg_has_role(current_user, relowner, 'MEMBER') FROM pg_class WHERE oid = 'watchword.events'::regclass",
+    )
+    .fetch_one(&mut connection)
+    .await?;
+    if !is_owner {
+        return Err(Failure::Forbidden);
+    }
+    sqlx::query("SELECT pg_advisory_lock($1)").bind(LOCK).execute(&mut connection).await?;
+    prove_events(&mut connection, macs).await?;
+    prove_idempotency(&mut connection, macs).await?;
+    connection.close().await?;
+    Ok(())
+}
+
+async fn prove_events(connection: &mut PgConnection, macs: &Macs) -> Result<(), sqlx::Error> {
+    let head: Option<i64> =
+        sqlx::query_scalar("SELECT max(position) FROM watchword.events").fetch_one(&mut *connection).await?;
+    let head = head.unwrap_or(0);
+    let (mut after, mut proven, mut told) = (0_i64, 0, Instant::now());
+    while after < head {
+        let rows =
+            sqlx::query("SELECT * FROM watchword.events WHERE position > $1 ORDER BY position LIMIT $2")
+                .bind(after)
+                .bind(BATCH)
+                .fetch_all(&mut *connection)
+                .await?;
+        let (mut positions, mut new): (Vec<i64>, Vec<[u8; MAC]>) = (Vec::new(), Vec::new());
+        for row in &rows {
+            let row = columns(row)?;
+            after = row.position;
+            match macs.standing(after, 0, &row.event(), row.mac) {
+                Standing::Proven => {}
+                Standing::Old => {
+                    positions.push(after);
+                    new.push(macs.event(after, &row.event()));
+                }
+                // It stays as it is, and is refused whenever it is read.
+                Standing::False => tracing::error!(
+                    position = after,
+                    "an event is not as it was written: its checksum differs, and it gets no MAC"
+                ),
+            }
+        }
+        if rows.is_empty() {
+            break;
+        }
+        if !positions.is_empty() {
+            proven += positions.len();
+            let mut transaction = connection.begin().await?;
+            // Events are never changed, but for this once.
+            sqlx::query("ALTER TABLE watchword.events DISABLE TRIGGER events_are_never_changed")
+                .execute(&mut *transaction)
+                .await?;
+            sqlx::query(
+                "UPDATE watchword.events e SET mac = n.mac FROM unnest($1::bigint[], $2::bytea[]) n (position, mac)
+                 WHERE e.position = n.position",
+            )
+            .bind(&positions)
+            .bind(&new)
+            .execute(&mut *transaction)
+            .await?;
+            sqlx::query("ALTER TABLE watchword.events ENABLE TRIGGER events_are_never_changed")
+                .execute(&mut *transaction)
+                .await?;
+            fail::fail_point!("before-upgrade-commit", |_| std::process::abort());
+            transaction.commit().await?;
+        }
+        if told.elapsed() > TELL {
+            told = Instant::now();
+            tracing::info!("the journal is brought up to date: event {after} of {head} has its MAC");
+        }
+    }
+    if proven > 0 {
+        tracing::info!(events = proven, "the journal was brought up to date: its events have their MACs");
+    }
+    Ok(())
+}
+
+async fn prove_idempotency(connection: &mut PgConnection, macs: &Macs) -> Result<(), sqlx::Error> {
+    loop {
+        let rows: Vec<(Vec<u8>, Vec<u8>, i64, i64)> = sqlx::query_as(
+            "SELECT key, fingerprint, first, last FROM watchword.idempotency WHERE mac IS NULL LIMIT $1",
+        )
+        .bind(BATCH)
+        .fetch_all(&mut *connection)
+        .await?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let (mut keys, mut new): (Vec<Vec<u8>>, Vec<Vec<u8>>) = (Vec::new(), Vec::new());
+        for (key, fingerprint, first, last) in rows {
+            let mac = match (idempotency_key(&key), fingerprint.try_into()) {
+                (Ok(key), Ok(fingerprint)) => {
+                    let (first, last) = (first.cast_unsigned(), last.cast_unsigned());
+                    macs.idempotency(&key, &StoredIdempotency { fingerprint, first, last }).to_vec()
+                }
+                // It is none, and gets none that is believed.
+                _ => vec![],
+            };
+            keys.push(key);
+            new.push(mac);
+        }
+        sqlx::query(
+            "UPDATE watchword.idempotency i SET mac = n.mac FROM unnest($1::bytea[], $2::bytea[]) n (key, mac)
+             WHERE i.key = n.key",
+        )
+        .bind(&keys)
+        .bind(&new)
+        .execute(&mut *connection)
+        .await?;
+    }
+}
