@@ -79,7 +79,7 @@ impl World {
     }
 
     async fn try_open(&self, node: &str, settings: KurrentSettings) -> Result<KurrentJournal, OpenError> {
-        let macs = event_store::contract::macs();
+        let macs = contract::macs();
         KurrentJournal::open(
             &self.url,
             &self.replica(node),
