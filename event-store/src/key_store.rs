@@ -32,6 +32,9 @@ mod sqlite;
 
 const CACHED: usize = 100_000;
 
+/// What a person's key takes in the cache, with its place there.
+const KEY_BYTES: u64 = 192;
+
 /// How long a key is used from memory where other nodes may erase it meanwhile.
 const SHARED_TRUST: Duration = Duration::from_secs(5);
 
@@ -193,6 +196,11 @@ impl KeyStore {
         }
     }
 
+    /// Keeps persons' keys in memory of so many bytes at most.
+    pub fn limit_cache(&self, bytes: u64) {
+        self.cached.set_capacity((bytes / KEY_BYTES).max(1));
+    }
+
     /// The key that all others of the instance come from.
     pub fn instance_key(&self) -> &InstanceKey {
         &self.instance
@@ -270,7 +278,14 @@ impl KeyStore {
 
     /// Tells metrics of its cache and its connections.
     pub fn measure(&self) {
-        measure::cache("data_keys", self.cached.len(), self.cached.hits(), self.cached.misses());
+        let cached = &self.cached;
+        measure::cache(
+            "data_keys",
+            cached.len(),
+            cached.len() as u64 * KEY_BYTES,
+            cached.hits(),
+            cached.misses(),
+        );
         self.keys.measure();
     }
 

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-/// Tells of a cache: how much is in it, and how often something was looked for and was there, or was not.
-pub fn cache(name: &'static str, entries: usize, hits: u64, misses: u64) {
+/// Tells of a cache: how much is in it, what that takes, and how often something was looked for and was there, or was not.
+pub fn cache(name: &'static str, entries: usize, bytes: u64, hits: u64, misses: u64) {
     metrics::gauge!("watchword_cache_entries", "cache" => name).set(gauge(entries));
+    metrics::gauge!("watchword_cache_bytes", "cache" => name)
+        .set(gauge(usize::try_from(bytes).unwrap_or(usize::MAX)));
     metrics::counter!("watchword_cache_hits_total", "cache" => name).absolute(hits);
     metrics::counter!("watchword_cache_misses_total", "cache" => name).absolute(misses);
 }

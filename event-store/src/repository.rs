@@ -6,9 +6,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use domain::{Event, EventInfo, Stream, StreamId, UserId};
+use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use schemas::codec;
 use schemas::envelope::RecordedEvent;
+use serde::Serialize;
 use uuid::Uuid;
 
 use crate::journal::{Journal, NewEvent, Snapshot, StoreError};
@@ -34,14 +36,19 @@ pub struct Loaded<A> {
 /// How many states that turned out to be old are kept to read on from.
 const BEHIND: usize = 1000;
 
+/// What an aggregate takes that is kept at hand and of whose size nothing is said.
+const USUAL_BYTES: u64 = 4096;
+/// What keeping one takes beside its name and itself: its place in the cache, and the allocations.
+const PLACE_BYTES: usize = 160;
+
 /// Loads aggregates. Where one process alone writes, what it has at hand is always current: each append is
 /// followed by [`Repository::put`] or [`Repository::evict`]. Where others write, too, the journal is asked for versions.
 pub struct Repository {
     journal: Arc<dyn Journal>,
     sealer: Arc<Sealer>,
-    cached: Cache<StreamId, Cached>,
+    cached: Cache<StreamId, Cached, Bytes>,
     /// What turned out to be old: only what came after it has to be read.
-    behind: Cache<StreamId, Cached>,
+    behind: Cache<StreamId, Cached, Bytes>,
     // Looking at the version at hand and replacing it must not be torn apart.
     puts: [Mutex<()>; 16],
 }
@@ -92,17 +99,66 @@ impl PassedOver {
 #[derive(Clone)]
 struct Cached {
     version: u64,
+    bytes: u64,
     loaded: Arc<dyn Any + Send + Sync>,
 }
 
+impl Cached {
+    fn new<A>(stream: &StreamId, loaded: Arc<Loaded<A>>) -> Self
+    where
+        A: Serialize + Send + Sync + 'static,
+    {
+        // As text it has the names of its members besides: rather too much than too little. What cannot be written has
+        // no size that could be told.
+        let mut text = Counted(0);
+        let written = serde_json::to_writer(&mut text, &loaded.state);
+        let own = size_of::<Loaded<A>>() + 2 * stream.as_str().len() + PLACE_BYTES + text.0;
+        let bytes = written.map_or(USUAL_BYTES, |()| own as u64);
+        Self { version: loaded.version, bytes, loaded }
+    }
+}
+
+/// Counts what is written.
+struct Counted(usize);
+
+impl std::io::Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Weighs what is cached by what it takes, at least so much: that bounds how many there are, too.
+#[derive(Clone)]
+struct Bytes {
+    at_least: u64,
+}
+
+impl Weighter<StreamId, Cached> for Bytes {
+    fn weight(&self, _: &StreamId, cached: &Cached) -> u64 {
+        cached.bytes.max(self.at_least)
+    }
+}
+
 impl Repository {
-    /// A repository that keeps up to `capacity` aggregates at hand.
+    /// A repository that keeps up to `capacity` aggregates of usual size at hand.
     pub fn new(journal: Arc<dyn Journal>, sealer: Arc<Sealer>, capacity: usize) -> Self {
+        Self::bounded(journal, sealer, capacity, capacity as u64 * USUAL_BYTES)
+    }
+
+    /// A repository that keeps aggregates at hand, of at most so many bytes together, and at most so many.
+    pub fn bounded(journal: Arc<dyn Journal>, sealer: Arc<Sealer>, capacity: usize, bytes: u64) -> Self {
+        let capacity = capacity.max(1);
+        let weights = Bytes { at_least: (bytes / capacity as u64).max(1) };
         Self {
             journal,
             sealer,
-            cached: Cache::new(capacity),
-            behind: Cache::new(BEHIND),
+            cached: Cache::with_weighter(capacity, bytes, weights.clone()),
+            behind: Cache::with_weighter(BEHIND.min(capacity), bytes / 16, weights),
             puts: Default::default(),
         }
     }
@@ -163,8 +219,7 @@ impl Repository {
             Err(place) => {
                 let loaded = Arc::new(self.read::<A>(stream).await?);
                 if loaded.version > 0 {
-                    let cached = Cached { version: loaded.version, loaded: Arc::<Loaded<A>>::clone(&loaded) };
-                    let _ = place.insert(cached);
+                    let _ = place.insert(Cached::new(stream, Arc::clone(&loaded)));
                 }
                 Ok(loaded)
             }
@@ -185,7 +240,7 @@ impl Repository {
         }
         let passed = before > 0 && before / SNAPSHOT_EVERY != version / SNAPSHOT_EVERY;
         let to_snapshot = passed.then(|| Arc::clone(&loaded));
-        self.cached.insert(stream.clone(), Cached { version, loaded });
+        self.cached.insert(stream.clone(), Cached::new(stream, loaded));
         drop(guard);
         if let Some(loaded) = to_snapshot {
             self.snapshot_in_background(stream, &loaded);
@@ -235,7 +290,8 @@ impl Repository {
 
     /// Tells metrics what is at hand.
     pub fn measure(&self) {
-        measure::cache("aggregates", self.cached.len(), self.cached.hits(), self.cached.misses());
+        let cached = &self.cached;
+        measure::cache("aggregates", cached.len(), cached.weight(), cached.hits(), cached.misses());
     }
 
     fn lock(&self, stream: &StreamId) -> MutexGuard<'_, ()> {
@@ -524,4 +580,46 @@ fn event_aad(id: Uuid, name: &str, person: UserId) -> Vec<u8> {
 
 fn snapshot_aad(stream: &StreamId, version: u64) -> Vec<u8> {
     [b"snapshot\0", stream.as_str().as_bytes(), b"\0", &version.to_be_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::user::User;
+    use domain::{Role, UserId};
+
+    use super::*;
+
+    fn cache(capacity: usize, bytes: u64) -> Cache<StreamId, Cached, Bytes> {
+        Cache::with_weighter(capacity, bytes, Bytes { at_least: (bytes / capacity as u64).max(1) })
+    }
+
+    fn user(roles: usize) -> (StreamId, Cached) {
+        let id = UserId(Uuid::from_bytes(crate::clock::random()));
+        let roles = (0..roles).map(|n| Role::parse(&format!("role-number-{n}")).expect("valid")).collect();
+        let state = User { id: Some(id), name: Some("Ada Lovelace".to_owned()), roles, ..User::default() };
+        let stream = StreamId::user(id);
+        let cached = Cached::new(&stream, Arc::new(Loaded { version: 1, state }));
+        (stream, cached)
+    }
+
+    #[test]
+    fn what_is_at_hand_is_bounded_by_what_it_takes_and_by_how_much_it_is() {
+        const MIB: u64 = 1 << 20;
+        let (small, big) = (user(0).1.bytes, user(50).1.bytes);
+        assert!(small > size_of::<User>() as u64 && small < 4096, "{small}");
+        assert!(big > small + 50 * 14, "{big}");
+        for roles in [0, 50] {
+            let by_bytes = cache(100_000, MIB);
+            let by_number = cache(500, 100 * MIB);
+            for _ in 0..5_000 {
+                let (stream, cached) = user(roles);
+                by_bytes.insert(stream.clone(), cached.clone());
+                by_number.insert(stream, cached);
+            }
+            let taken: u64 = by_bytes.iter().map(|(_, cached)| cached.bytes).sum();
+            assert!(taken <= MIB, "{taken}");
+            assert!(taken > MIB / 2, "what there is room for is kept: {taken}");
+            assert!(by_number.len() <= 500, "{}", by_number.len());
+        }
+    }
 }

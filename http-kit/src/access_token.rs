@@ -10,6 +10,7 @@ use domain::signing_key::{PublicJwk, TokenAlgorithm};
 use domain::{AppId, Role, SessionId, Timestamp, UserId};
 use event_store::measure;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -21,6 +22,10 @@ const MAX_TOKEN: usize = 8 * 1024;
 
 /// How many verified tokens are remembered: checking an RS256 or ES256 signature costs more than a hash.
 const REMEMBERED: usize = 10_000;
+/// What they take at most, unless it is said otherwise.
+const REMEMBERED_BYTES: u64 = 8 << 20;
+/// What one takes beside the text of its claims: its members, its place in the cache, and the allocations.
+const VERIFIED_BYTES: usize = 600;
 
 /// How many seconds another node's clock may be ahead, unless the operator says otherwise.
 pub const LEEWAY: i64 = 60;
@@ -79,12 +84,23 @@ pub struct AccessTokens {
     /// How many seconds another node's clock may be ahead.
     leeway: i64,
     keys: Cache<String, Arc<DecodingKey>>,
-    verified: Cache<[u8; 32], Arc<Verified>>,
+    verified: Cache<[u8; 32], Arc<Verified>, Bytes>,
 }
 
 struct Verified {
     kid: String,
     claims: Arc<AccessClaims>,
+    bytes: u64,
+}
+
+/// Weighs a verified token by what it takes.
+#[derive(Clone)]
+struct Bytes;
+
+impl Weighter<[u8; 32], Arc<Verified>> for Bytes {
+    fn weight(&self, _: &[u8; 32], verified: &Arc<Verified>) -> u64 {
+        verified.bytes
+    }
 }
 
 /// The members of the header that count. `jku`, `jwk`, `x5u` and the like are not looked at: keys come from the app.
@@ -100,7 +116,8 @@ impl AccessTokens {
     /// For a service that is reached at this URL (with or without a slash at its end).
     pub fn new(public_url: &str) -> Self {
         let base = public_url.trim_end_matches('/').to_owned();
-        Self { base, leeway: LEEWAY, keys: Cache::new(1_000), verified: Cache::new(REMEMBERED) }
+        let verified = Cache::with_weighter(REMEMBERED, REMEMBERED_BYTES, Bytes);
+        Self { base, leeway: LEEWAY, keys: Cache::new(1_000), verified }
     }
 
     /// Takes tokens that say they were made up to so many seconds from now: by a node whose clock is ahead.
@@ -109,10 +126,15 @@ impl AccessTokens {
         Self { leeway: seconds.into(), ..self }
     }
 
+    /// Remembers verified tokens in memory of so many bytes at most.
+    pub fn limit_cache(&self, bytes: u64) {
+        self.verified.set_capacity(bytes);
+    }
+
     /// Tells metrics how many tokens need not be verified again.
     pub fn measure(&self) {
         let cache = &self.verified;
-        measure::cache("access_tokens", cache.len(), cache.hits(), cache.misses());
+        measure::cache("access_tokens", cache.len(), cache.weight(), cache.hits(), cache.misses());
     }
 
     /// The `iss` of an app's tokens: `<public_url>/v1/apps/<app_id>`.
@@ -141,7 +163,9 @@ impl AccessTokens {
         let claims = self.check(app_id, jwk, token)?;
         self.check_times(&claims, at)?;
         let claims = Arc::new(claims);
-        let verified = Verified { kid: header.kid, claims: Arc::clone(&claims) };
+        // What it says is less than the token is long, in members of their own.
+        let bytes = (token.len() + VERIFIED_BYTES) as u64;
+        let verified = Verified { kid: header.kid, claims: Arc::clone(&claims), bytes };
         self.verified.insert(hash, Arc::new(verified));
         Ok(claims)
     }

@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use event_store::{Repository, StoreError};
 use futures::StreamExt;
@@ -22,8 +23,13 @@ use crate::bus::{self, Bus, BusStatus, Doubts};
 pub const MAX_BATCH: usize = 1000;
 /// How many decoded events are kept for projectors that come a little later.
 pub(crate) const WINDOW: usize = 8 * MAX_BATCH;
+/// What they take at most, unless it is said otherwise.
+const WINDOW_BYTES: usize = 16 << 20;
 /// How many events are opened at a time: their keys may have to be fetched.
 const DECODING: usize = 32;
+
+/// What the names, ids and traces of an event take.
+const NAMES_BYTES: usize = 400;
 
 /// Brings the journal's events to several projectors.
 pub struct Feed {
@@ -38,6 +44,7 @@ pub(crate) struct Source {
     /// Decoded batches, oldest first. Reading happens under the lock on purpose: whoever wants the same events waits
     /// for them instead of reading them again.
     window: Mutex<VecDeque<Fetched>>,
+    window_bytes: AtomicUsize,
     doubts: Doubts,
 }
 
@@ -46,6 +53,8 @@ pub(crate) struct Source {
 struct Fetched {
     events: Arc<Vec<ProjectedEvent>>,
     by_bus: bool,
+    /// About what they take.
+    bytes: usize,
 }
 
 /// Consecutive events.
@@ -75,11 +84,21 @@ impl Feed {
     /// A feed of the repository's journal, brought by the bus if there is one.
     pub fn start(repository: Arc<Repository>, bus: Option<Bus>) -> Self {
         let head = repository.journal().watch_head();
-        let source = Arc::new(Source { repository, window: Mutex::default(), doubts: Doubts::default() });
+        let source = Arc::new(Source {
+            repository,
+            window: Mutex::default(),
+            window_bytes: AtomicUsize::new(WINDOW_BYTES),
+            doubts: Doubts::default(),
+        });
         let Some(bus) = bus else { return Self { source, head, following: None } };
         let (sender, head) = watch::channel(0);
         let following = Some(tokio::spawn(bus::follow(bus, source.clone(), sender)));
         Self { source, head, following }
+    }
+
+    /// Keeps decoded events in memory of so many bytes at most, but always the newest batch.
+    pub fn limit_window(&self, bytes: usize) {
+        self.source.window_bytes.store(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn has_bus(&self) -> bool {
@@ -105,8 +124,8 @@ impl Feed {
         let recorded = self.source.repository.journal().read_all(position, MAX_BATCH).await?;
         metrics::counter!("watchword_feed_events_total", "from" => "journal")
             .increment(recorded.len() as u64);
-        let fetched = Fetched { events: self.source.decode(recorded).await, by_bus: false };
-        keep(&mut window, fetched.clone());
+        let fetched = Fetched::new(self.source.decode(recorded).await, false);
+        self.source.keep(&mut window, fetched.clone());
         Ok(cut(fetched, position, limit))
     }
 }
@@ -130,8 +149,27 @@ impl Source {
 
     /// Takes consecutive events that the bus brought.
     pub(crate) async fn take(&self, recorded: Vec<RecordedEvent>) {
-        let fetched = Fetched { events: self.decode(recorded).await, by_bus: true };
-        keep(&mut *self.window.lock().await, fetched);
+        let fetched = Fetched::new(self.decode(recorded).await, true);
+        self.keep(&mut *self.window.lock().await, fetched);
+    }
+
+    /// Keeps events for those who come later, and lets go of the oldest.
+    fn keep(&self, window: &mut VecDeque<Fetched>, fetched: Fetched) {
+        // What could not be decoded may be decodable later, when the key store answers again: it is not kept.
+        if fetched.events.is_empty() || fetched.events.iter().any(|event| event.decoded.is_err()) {
+            return;
+        }
+        window.push_back(fetched);
+        let most = self.window_bytes.load(Ordering::Relaxed);
+        let is_too_much = |window: &VecDeque<Fetched>| {
+            let (events, bytes) = window.iter().fold((0, 0), |(events, bytes), fetched| {
+                (events + fetched.events.len(), bytes + fetched.bytes)
+            });
+            events > WINDOW || bytes > most
+        };
+        while window.len() > 1 && is_too_much(window) {
+            window.pop_front();
+        }
     }
 
     async fn decode(&self, recorded: Vec<RecordedEvent>) -> Arc<Vec<ProjectedEvent>> {
@@ -140,18 +178,6 @@ impl Source {
             ProjectedEvent { recorded: Arc::new(recorded), decoded }
         });
         Arc::new(futures::stream::iter(decoding).buffered(DECODING).collect().await)
-    }
-}
-
-/// Keeps events for those who come later, and lets go of the oldest.
-fn keep(window: &mut VecDeque<Fetched>, fetched: Fetched) {
-    // What could not be decoded may be decodable later, when the key store answers again: it is not kept.
-    if fetched.events.is_empty() || fetched.events.iter().any(|event| event.decoded.is_err()) {
-        return;
-    }
-    window.push_back(fetched);
-    while window.iter().map(|fetched| fetched.events.len()).sum::<usize>() > WINDOW {
-        window.pop_front();
     }
 }
 
@@ -178,6 +204,16 @@ fn from_window(window: &VecDeque<Fetched>, position: u64, limit: usize) -> Optio
 }
 
 impl Fetched {
+    fn new(events: Arc<Vec<ProjectedEvent>>, by_bus: bool) -> Self {
+        let bytes = |event: &ProjectedEvent| {
+            // What it says is there twice, as it was read and decoded.
+            let said = event.recorded.data.len() + event.recorded.personal.as_ref().map_or(0, Vec::len);
+            size_of::<ProjectedEvent>() + size_of::<RecordedEvent>() + 2 * said + NAMES_BYTES
+        };
+        let bytes = events.iter().map(bytes).sum();
+        Self { events, by_bus, bytes }
+    }
+
     fn holds(&self, position: u64) -> bool {
         let ends = self.events.first().zip(self.events.last());
         ends.is_some_and(|(first, last)| (first.position()..=last.position()).contains(&position))
@@ -185,7 +221,7 @@ impl Fetched {
 }
 
 fn cut(fetched: Fetched, position: u64, limit: usize) -> Batch {
-    let Fetched { events, by_bus } = fetched;
+    let Fetched { events, by_bus, .. } = fetched;
     let start = events.partition_point(|event| event.position() <= position);
     let end = events.len().min(start + limit);
     Batch { events, start, end, by_bus }

@@ -57,6 +57,8 @@ pub struct Parts {
     pub event_streams: Shares,
     /// The same of exports.
     pub exports: Shares,
+    /// How many bytes of decoded events are kept for projectors that come a little later.
+    pub window_bytes: usize,
 }
 
 /// The service.
@@ -85,8 +87,19 @@ impl ProjectionService {
         parts: Parts,
         projectors: Vec<Arc<dyn Projector>>,
     ) -> Result<Arc<Self>, StoreError> {
-        let Parts { repository, models, authenticator, clock, bus, sharing, event_streams, exports } = parts;
+        let Parts {
+            repository,
+            models,
+            authenticator,
+            clock,
+            bus,
+            sharing,
+            event_streams,
+            exports,
+            window_bytes,
+        } = parts;
         let feed = Arc::new(Feed::start(repository.clone(), bus));
+        feed.limit_window(window_bytes);
         let runner =
             Runner::start(repository.clone(), feed.clone(), models.clone(), projectors, sharing).await?;
         let (streams, exports) = (Places::new(event_streams), Places::new(exports));

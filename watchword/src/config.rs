@@ -100,9 +100,21 @@ pub struct Config {
     /// Whom mails come from. None: made from the public URL.
     pub mail_sender: Option<Email>,
     pub sender_domains: SenderDomains,
-    pub cached_aggregates: NonZeroUsize,
+    pub caches: Caches,
     pub hashing_threads: Option<NonZeroUsize>,
     pub hashing_queue: Option<NonZeroUsize>,
+}
+
+/// What is kept in memory, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Caches {
+    /// How many aggregates, whatever they take.
+    pub most_aggregates: NonZeroUsize,
+    pub aggregates: u64,
+    pub data_keys: u64,
+    pub access_tokens: u64,
+    /// Decoded events, for projectors that come a little later.
+    pub events: u64,
 }
 
 /// The sending of mails.
@@ -233,9 +245,7 @@ impl Config {
                 })?
                 .unwrap_or_default(),
             mail: Some(mail(values, &data_dir)?),
-            cached_aggregates: values
-                .take("cache.aggregates", parsed(POSITIVE))?
-                .unwrap_or(positive(100_000)),
+            caches: caches(values)?,
             hashing_threads: values.take("password_hashing.threads", parsed(POSITIVE))?,
             hashing_queue: values.take("password_hashing.queue", parsed(POSITIVE))?,
             data_dir,
@@ -303,6 +313,20 @@ fn shares(
         of_an_app: number(values, &format!("{key}_of_an_app"), default.of_an_app)?,
         of_a_caller: number(values, &format!("{key}_{of_a_caller}"), default.of_a_caller)?,
         reserve: reserve.unwrap_or(default.reserve),
+    })
+}
+
+fn caches(values: &mut Values) -> Result<Caches, ConfigError> {
+    let mib = |values: &mut Values, key: &str, default: u32| {
+        let mib: Option<NonZeroU32> = values.take(key, parsed(POSITIVE))?;
+        Ok::<_, ConfigError>(u64::from(mib.map_or(default, NonZeroU32::get)) << 20)
+    };
+    Ok(Caches {
+        most_aggregates: values.take("cache.aggregates", parsed(POSITIVE))?.unwrap_or(positive(100_000)),
+        aggregates: mib(values, "cache.aggregates_mib", 32)?,
+        data_keys: mib(values, "cache.data_keys_mib", 8)?,
+        access_tokens: mib(values, "cache.access_tokens_mib", 8)?,
+        events: mib(values, "cache.events_mib", 8)?,
     })
 }
 

@@ -140,6 +140,17 @@ impl Stores {
         MessageKey::new(self.key_store.instance_key())
     }
 
+    /// What loads aggregates, within the memory that the configuration gives to it and to the keys of persons.
+    fn repository(&self, config: &Config) -> Arc<Repository> {
+        self.key_store.limit_cache(config.caches.data_keys);
+        Arc::new(Repository::bounded(
+            Arc::clone(&self.journal),
+            Arc::clone(&self.sealer),
+            config.caches.most_aggregates.get(),
+            config.caches.aggregates,
+        ))
+    }
+
     /// The way that events come to a node of projections at this address.
     fn bus(&self, nats: &async_nats::Client, address: SocketAddr) -> Bus {
         Bus { nats: nats.clone(), consumer: bus::consumer_name(address), key: self.message_key() }
@@ -246,13 +257,10 @@ impl Instance {
         let base_url = public_url.as_str().trim_end_matches('/');
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let journal = Arc::clone(&stores.journal);
-        let repository = Arc::new(Repository::new(
-            Arc::clone(&journal),
-            Arc::clone(&stores.sealer),
-            config.cached_aggregates.get(),
-        ));
+        let repository = stores.repository(config);
         let tokens = DerivedTokens::new(stores.key_store.instance_key());
         let access_tokens = Arc::new(AccessTokens::new(base_url).with_leeway(config.clock_leeway));
+        access_tokens.limit_cache(config.caches.access_tokens);
         let authenticator = Arc::new(Authenticator::new(
             Arc::clone(&repository),
             Arc::clone(&access_tokens),
@@ -306,6 +314,7 @@ impl Instance {
                 sharing: SharingSettings { node, lease: config.projections_lease },
                 event_streams: config.event_streams,
                 exports: config.exports,
+                window_bytes: usize::try_from(config.caches.events).unwrap_or(usize::MAX),
             })
             .await?;
             services = services.merge(Arc::clone(&service).router());

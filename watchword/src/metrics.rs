@@ -118,6 +118,7 @@ static METRICS: &[Metric] = &[
     histogram("watchword_postgres_read_seconds", "Time of a read there, with the wait for a connection and all attempts"),
     histogram("watchword_read_models_query_seconds", "Time of a query of the read models, with the wait for a connection"),
     gauge("watchword_cache_entries", "What a cache holds").by("cache", CACHES),
+    gauge("watchword_cache_bytes", "What that takes in memory, about").by("cache", CACHES),
     counter("watchword_cache_hits_total", "Times that what was looked for was there").by("cache", CACHES),
     counter("watchword_cache_misses_total", "Times that it was not").by("cache", CACHES),
     // Projectors.

@@ -140,6 +140,7 @@ impl World {
             sharing,
             event_streams: shares,
             exports: shares,
+            window_bytes: 1 << 20,
         };
         ProjectionService::start(parts).await.expect("starts")
     }

@@ -102,6 +102,7 @@ impl World {
             sharing: SharingSettings { node: "only".to_owned(), lease: SharingSettings::LEASE },
             event_streams: EVENT_STREAMS,
             exports: EVENT_STREAMS,
+            window_bytes: 1 << 20,
         };
         let projectors = projectors(&models);
         let service = ProjectionService::start_with(parts, projectors).await.expect("starts");
@@ -135,6 +136,7 @@ impl World {
             sharing,
             event_streams: EVENT_STREAMS,
             exports: EVENT_STREAMS,
+            window_bytes: 1 << 20,
         }
     }
 

@@ -190,7 +190,11 @@ pub static KEYS: &[Key] = &[
         "seconds of an account's first lock; each further one lasts twice as long",
     ),
     key("lockout.longest_lock", "900", "seconds of an account's longest lock"),
-    key("cache.aggregates", "100000", "apps, users and sessions kept in memory"),
+    key("cache.aggregates", "100000", "apps, users and sessions kept in memory at most"),
+    key("cache.aggregates_mib", "32", "MiB that they may take"),
+    key("cache.data_keys_mib", "8", "MiB of the keys of persons kept in memory"),
+    key("cache.access_tokens_mib", "8", "MiB of access tokens that need not be verified again"),
+    key("cache.events_mib", "8", "MiB of events kept in memory for projectors that come a little later"),
     key(
         "breached_passwords_url",
         "",

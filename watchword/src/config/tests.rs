@@ -71,6 +71,8 @@ fn refuses_bad_values_by_name() {
         ("lockout.failures", "0"),
         ("shutdown_timeout", "0"),
         ("cache.aggregates", "-1"),
+        ("cache.aggregates_mib", "0"),
+        ("cache.events_mib", "1 GiB"),
     ] {
         let error = with(key, value).expect_err(value).to_string();
         assert!(error.starts_with(key), "{error}");
