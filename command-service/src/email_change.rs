@@ -143,16 +143,17 @@ pub(crate) async fn request(
 pub(crate) async fn page(
     State(service): State<Arc<CommandService>>,
     AppScope(app_id): AppScope,
+    reader: AsPage,
     Params(LinkToken { token }): Params<LinkToken>,
 ) -> Result<Response, Problem> {
     let app = service.authenticator.app(&app_id).await?;
-    let pages = service.pages(&app.state);
+    let pages = service.pages(&app.state).read_by(reader);
     let at = service.clock.now();
     Ok(match service.one_time_token(&app_id, TokenPurpose::EmailChange, &token).await {
-        Ok((known, user)) if user.state.email_change.get(known.generation, at).is_some() => {
-            pages.ask(Purpose::EmailChange, &token, None)
-        }
-        Ok(_) => pages.dead(Purpose::EmailChange, &token),
+        Ok((known, user)) => match user.state.email_change.get(known.generation, at) {
+            Some(change) => pages.about(change.email.as_ref()).ask(Purpose::EmailChange, &token, None),
+            None => pages.dead(Purpose::EmailChange, &token),
+        },
         Err(problem) => pages.refused(Purpose::EmailChange, &token, problem),
     })
 }

@@ -93,15 +93,17 @@ pub(crate) async fn request(
 pub(crate) async fn page(
     State(service): State<Arc<CommandService>>,
     AppScope(app_id): AppScope,
+    reader: AsPage,
     Params(LinkToken { token }): Params<LinkToken>,
 ) -> Result<Response, Problem> {
     let app = service.authenticator.app(&app_id).await?;
-    let pages = service.pages(&app.state);
+    let pages = service.pages(&app.state).read_by(reader);
     let at = service.clock.now();
     Ok(match service.one_time_token(&app_id, TokenPurpose::EmailVerification, &token).await {
         Ok((known, user)) if user.state.verification.get(known.generation, at).is_some() => {
-            pages.ask(Purpose::EmailVerification, &token, None)
+            pages.about(user.state.email.as_ref()).ask(Purpose::EmailVerification, &token, None)
         }
+        Ok((_, user)) if user.state.email_verified => pages.already_verified(),
         Ok(_) => pages.dead(Purpose::EmailVerification, &token),
         Err(problem) => pages.refused(Purpose::EmailVerification, &token, problem),
     })
@@ -128,6 +130,12 @@ pub(crate) async fn confirm(
 }
 
 impl CommandService {
+    /// Whether a token was one to verify an address with that is verified by now.
+    pub(crate) async fn was_verified(&self, app_id: &AppId, token: &str) -> bool {
+        let known = self.one_time_token(app_id, TokenPurpose::EmailVerification, token).await;
+        known.is_ok_and(|(_, user)| user.state.email_verified)
+    }
+
     async fn request_email_verification(
         &self,
         app_id: &AppId,

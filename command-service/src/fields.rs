@@ -1,7 +1,7 @@
 //! What people write about themselves, checked.
 
 use domain::Email;
-use domain::password::Password;
+use domain::password::{Password, WeakPassword};
 use domain::text::{Lines, readable};
 use domain::user::{Profile, ProfilePatch};
 use domain::web_url::names_a_host;
@@ -15,6 +15,13 @@ use crate::common_passwords::is_common;
 const MAX_NAME: usize = 200;
 const MAX_PHONE: usize = 40;
 const MAX_URL: usize = 2048;
+
+/// The member of a refused password that says why, for programs and pages.
+pub(crate) const REASON: &str = "reason";
+pub(crate) const TOO_SHORT: &str = "too_short";
+pub(crate) const TOO_LONG: &str = "too_long";
+pub(crate) const TOO_COMMON: &str = "too_common";
+pub(crate) const BREACHED: &str = "breached";
 
 /// An address that an account can have.
 pub(crate) fn email(text: &str) -> Result<Email, Problem> {
@@ -35,14 +42,21 @@ impl CommandService {
         min_length: u32,
         pointer: &str,
     ) -> Result<Password, Problem> {
-        let weak = |why: String| {
+        let weak = |reason: &str, why: String| {
             let code = "weak_password";
-            Problem::new(code).detail(why.clone()).field(pointer, code, why)
+            Problem::new(code).detail(why.clone()).field(pointer, code, why).member(REASON, reason.into())
         };
         let password = Password::new(text);
-        password.check(min_length, is_common).map_err(|error| weak(error.to_string()))?;
+        password.check(min_length, is_common).map_err(|error| {
+            let reason = match error {
+                WeakPassword::TooShort(_) => TOO_SHORT,
+                WeakPassword::TooLong => TOO_LONG,
+                WeakPassword::TooCommon => TOO_COMMON,
+            };
+            weak(reason, error.to_string())
+        })?;
         if self.breaches.know(&password).await {
-            return Err(weak("the password is known from a breach of another service".to_owned()));
+            return Err(weak(BREACHED, "the password is known from a breach of another service".to_owned()));
         }
         Ok(password)
     }

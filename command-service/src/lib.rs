@@ -11,6 +11,7 @@ mod api_keys;
 mod apps;
 pub mod bootstrap;
 mod breached_passwords;
+mod change_password_url;
 mod common_passwords;
 mod credentials_limit;
 pub mod dispatch;
@@ -34,6 +35,8 @@ mod mailed;
 pub mod mailer;
 mod me;
 mod page;
+mod page_language;
+mod page_script;
 mod page_texts;
 mod pages;
 mod password_change;
@@ -221,6 +224,7 @@ impl CommandService {
             .merge(email_change::routes())
             .merge(password_reset::routes())
             .merge(page::routes())
+            .merge(change_password_url::routes())
             .merge(refresh::routes())
             .merge(logout::routes())
             .merge(me::routes())

@@ -176,6 +176,19 @@ impl CommandService {
         self.issue_magic_link(asked, request, email, target, Earlier::SupersededLike(link_id)).await
     }
 
+    /// A link to where the app takes people by default, for somebody whose link cannot be read.
+    pub(crate) async fn issue_first_magic_link(
+        &self,
+        asked: MailRequest<'_>,
+        request: &RequestContext,
+        email: &str,
+    ) -> Result<MailRequested, Problem> {
+        let email = fields::email(email)?;
+        let redirect_uri = asked.settings().redirect_uris.first().cloned().ok_or_else(not_allowed)?;
+        let target = Target { redirect_uri, state: None, code_challenge: None };
+        self.issue_magic_link(asked, request, email, target, Earlier::Stays).await
+    }
+
     async fn newest_magic_link(&self, app_id: &AppId, email: &Email) -> Result<Option<MagicLinkId>, Problem> {
         let claim = self.lookup.magic_link_claim(app_id, email);
         let owner = self.repository.journal().claim_owner(&claim).await?;

@@ -26,6 +26,8 @@ use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
 use http_kit::token::MagicLinkToken;
 use schemas::envelope::Actor;
+use serde::Deserialize;
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -59,14 +61,18 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
 pub(crate) async fn page(
     State(service): State<Arc<CommandService>>,
     AppScope(app_id): AppScope,
+    reader: AsPage,
     Params(LinkToken { token }): Params<LinkToken>,
 ) -> Result<Response, Problem> {
     let app = service.authenticator.app(&app_id).await?;
-    let pages = service.pages(&app.state);
+    let pages = service.pages(&app.state).read_by(reader);
     let at = service.clock.now();
     Ok(match service.magic_link_of(&app_id, &token).await {
         Ok((_, link)) => match link.state.require_live(at) {
-            Ok(issued) => pages.ask(Purpose::MagicLink, &token, Some(&issued.redirect_uri)),
+            Ok(issued) => {
+                let pages = pages.about(issued.email.as_ref());
+                pages.ask(Purpose::MagicLink, &token, Some(&issued.redirect_uri))
+            }
             Err(_) => pages.dead(Purpose::MagicLink, &token),
         },
         Err(problem) if problem.code() == dead_token().code() => pages.dead(Purpose::MagicLink, ""),
@@ -100,11 +106,12 @@ pub(crate) async fn verify(
 
 /// Ask for another link with an old one.
 ///
-/// It goes to the same address and leads to the same place. This is for the page of a link that has expired.
+/// It goes to the same address and leads to the same place. With an address instead of a link, as somebody has whose mail
+/// program broke the link, it leads to the first of the app's `redirect_uris`. This is for the page of a link that has expired.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/magic-link/verify/again", tag = "magic links",
     operation_id = "request_magic_link_again",
     params(("app_id" = String, Path, description = "The app")),
-    request_body(content((MailedToken = "application/json"), (MailedToken = "application/x-www-form-urlencoded"))),
+    request_body(content((OldLink = "application/json"), (OldLink = "application/x-www-form-urlencoded"))),
     responses((status = 202, description = "A mail is sent if the address may have one", body = MailRequested),
         (status = 400, description = "`invalid_or_expired_token`: this was never a link of the app"),
         (status = 422, description = "`redirect_uri_not_allowed`: the app has taken it off its list")))]
@@ -114,10 +121,23 @@ pub(crate) async fn again(
     request: RequestContext,
     credentials: Credentials,
     as_page: AsPage,
-    FormOrJson { value: body, idempotency }: FormOrJson<MailedToken>,
+    FormOrJson { value: body, idempotency }: FormOrJson<OldLink>,
 ) -> Result<Response, Problem> {
-    let asked = service.ask_again(&app_id, &request, &credentials, &body.token, idempotency).await;
+    let asked = service.ask_again(&app_id, &request, &credentials, &body, idempotency).await;
     service.after_request(&app_id, as_page, Purpose::MagicLink, asked).await
+}
+
+/// A link that is of no use any more, or the address that it was sent to.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OldLink {
+    /// What the old link carries.
+    #[serde(default)]
+    #[schema(example = "wwm_…")]
+    token: Option<String>,
+    /// The address, if there is no such link.
+    #[serde(default)]
+    email: Option<String>,
 }
 
 /// What a redemption is decided with.
@@ -146,11 +166,16 @@ impl CommandService {
         app_id: &AppId,
         request: &RequestContext,
         credentials: &Credentials,
-        token: &str,
+        old: &OldLink,
         idempotency: Option<Idempotency>,
     ) -> Result<MailRequested, Problem> {
         let purpose = MailPurpose::MagicLink;
         let asked = MailRequest::new(self, app_id, request, credentials, idempotency, purpose).await?;
+        let token = match (&old.token, &old.email) {
+            (Some(token), None) => token,
+            (None, Some(email)) => return self.issue_first_magic_link(asked, request, email).await,
+            _ => return Err(Problem::malformed("give either `token` or `email`")),
+        };
         let (_, link) = self.magic_link_of(app_id, token).await?;
         let old = link.state.issued.clone().ok_or_else(dead_token)?;
         self.issue_magic_link_again(asked, request, old).await

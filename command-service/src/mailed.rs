@@ -26,6 +26,7 @@ use http_kit::cookies::Credentials;
 use http_kit::limits::{Asker, MailPurpose, RateClass};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
+use http_kit::token::TokenPurpose;
 use schemas::envelope::Actor;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -285,11 +286,11 @@ impl CommandService {
         purpose: Purpose,
         asked: Result<MailRequested, Problem>,
     ) -> Result<Response, Problem> {
-        if !as_page.0 {
+        if !as_page.is_form {
             return asked.map(IntoResponse::into_response);
         }
         let app = self.authenticator.existing_app(app_id).await?;
-        let pages = self.pages(&app.state);
+        let pages = self.pages(&app.state).read_by(as_page);
         Ok(match asked {
             Ok(_) => pages.sent(),
             Err(problem) => pages.refused(purpose, "", problem),
@@ -305,11 +306,11 @@ impl CommandService {
         token: &str,
         done: Result<Response, Problem>,
     ) -> Result<Response, Problem> {
-        if !as_page.0 {
+        if !as_page.is_form {
             return done;
         }
         let app = self.authenticator.existing_app(app_id).await?;
-        let pages = self.pages(&app.state);
+        let pages = self.pages(&app.state).read_by(as_page);
         Ok(match done {
             Ok(response) if response.status().is_redirection() => response,
             Ok(response) => {
@@ -319,7 +320,25 @@ impl CommandService {
                 }
                 page
             }
-            Err(problem) => pages.refused(purpose, token, problem),
+            Err(problem) => match (purpose, problem.code()) {
+                (Purpose::EmailVerification, "invalid_or_expired_token")
+                    if self.was_verified(app_id, token).await =>
+                {
+                    pages.already_verified()
+                }
+                // It says nothing about whose it was.
+                (Purpose::MagicLink, "invalid_or_expired_token")
+                    if self.magic_link_of(app_id, token).await.is_err() =>
+                {
+                    pages.dead(purpose, "")
+                }
+                (Purpose::PasswordReset, "weak_password") => {
+                    let known = self.one_time_token(app_id, TokenPurpose::PasswordReset, token).await;
+                    let email = known.ok().and_then(|(_, user)| user.state.email.clone());
+                    pages.about(email.as_ref()).refused(purpose, token, problem)
+                }
+                _ => pages.refused(purpose, token, problem),
+            },
         })
     }
 }

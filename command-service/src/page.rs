@@ -1,6 +1,7 @@
 //! The pages that mails link to, so that a link works before an app has pages of its own.
 //!
-//! They need no script, and nothing on them may be run or loaded but their own style sheet and the app's logo. Looking at
+//! They need no script, and nothing on them may be run or loaded but their own style sheet, one script of theirs that shows a
+//! password as it is typed, and the app's logo. Looking at
 //! one changes nothing: mail scanners open links, and so only the form on it does something. The token is in the address, so
 //! no other site is told the address, and no cache keeps the page.
 
@@ -10,8 +11,9 @@ use std::sync::Arc;
 use askama::Template;
 use axum::extract::{FromRequestParts, State};
 use axum::response::{IntoResponse, Response};
+use domain::Email;
 use domain::app::App;
-use domain::branding::{Colour, LogoUrl};
+use domain::branding::{Colour, Locale, LogoUrl};
 use domain::redirect_uri::{Origin, RedirectUri};
 use domain::settings::Delivery;
 use http::request::Parts;
@@ -19,12 +21,16 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use http_kit::extract::AppScope;
 use http_kit::problem::Problem;
 use serde::Deserialize;
+use serde_json::Value;
 use url::Url;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::CommandService;
+use crate::fields;
+use crate::page_language::preferred;
+use crate::page_script::{SCRIPT, SOURCE};
 use crate::page_texts::{Texts, texts};
 
 const STYLE: &str = include_str!("../assets/page.css");
@@ -66,9 +72,12 @@ impl Purpose {
     }
 }
 
-/// Whether a form was sent by a person's browser, which wants a page in return.
+/// Whether a form was sent by a person's browser, which wants a page in return, and which language they like best.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct AsPage(pub bool);
+pub(crate) struct AsPage {
+    pub is_form: bool,
+    language: Locale,
+}
 
 impl<S: Sync> FromRequestParts<S> for AsPage {
     type Rejection = Infallible;
@@ -79,7 +88,8 @@ impl<S: Sync> FromRequestParts<S> for AsPage {
             values.any(|value| value.to_ascii_lowercase().contains(text))
         };
         let is_form = has(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
-        Ok(Self(is_form && has(header::ACCEPT, "text/html")))
+        let is_form = is_form && has(header::ACCEPT, "text/html");
+        Ok(Self { is_form, language: preferred(&parts.headers) })
     }
 }
 
@@ -89,6 +99,9 @@ pub(crate) struct Pages<'a> {
     /// The path of the app's routes, as clients reach it.
     base: String,
     product: String,
+    /// Of the account that a page is about.
+    account: Option<String>,
+    locale: Locale,
     texts: &'static Texts,
 }
 
@@ -102,7 +115,17 @@ struct PageTemplate<'a> {
     title: &'a str,
     error: Option<&'a str>,
     text: &'a str,
+    account: Option<&'a str>,
+    /// The same for password managers, which read it from the form.
+    username: Option<&'a str>,
     form: Option<Form<'a>>,
+    back: Option<Back>,
+}
+
+/// The way back to the app.
+struct Back {
+    href: String,
+    text: String,
 }
 
 struct Form<'a> {
@@ -119,6 +142,13 @@ struct Field {
     autocomplete: &'static str,
     hint: String,
     min_length: Option<u32>,
+    /// The button that shows what is typed, and the script behind it.
+    show: Option<Show>,
+}
+
+struct Show {
+    label: &'static str,
+    script: &'static str,
 }
 
 /// What stands on a page.
@@ -127,6 +157,7 @@ struct Content<'a> {
     title: &'a str,
     text: &'a str,
     error: Option<&'a str>,
+    account: Option<String>,
     form: Option<Form<'a>>,
     /// Where the form's answer may send the browser.
     leads_to: Option<&'a RedirectUri>,
@@ -137,11 +168,25 @@ impl CommandService {
         let issuer = app.id.as_ref().map(|id| self.access_tokens.issuer(id)).unwrap_or_default();
         // The path alone, so that the page works under whatever name the service was reached.
         let base = Url::parse(&issuer).map_or_else(|_| String::new(), |url| url.path().to_owned());
-        Pages { app, base, product: app.product(), texts: texts(app.settings.locale) }
+        let locale = app.settings.locale.fixed().unwrap_or_default();
+        Pages { app, base, product: app.product(), account: None, locale, texts: texts(locale) }
     }
 }
 
 impl Pages<'_> {
+    /// In the language of whoever reads it, unless the app has chosen one.
+    pub fn read_by(mut self, reader: AsPage) -> Self {
+        self.locale = self.app.settings.locale.fixed().unwrap_or(reader.language);
+        self.texts = texts(self.locale);
+        self
+    }
+
+    /// About the account of an address, for whoever has shown that they read its mail.
+    pub fn about(mut self, email: Option<&Email>) -> Self {
+        self.account = email.map(|email| email.as_str().to_owned());
+        self
+    }
+
     /// The page with the button that uses a token. `leads_to` is where a magic link sends the browser.
     pub fn ask(&self, purpose: Purpose, token: &str, leads_to: Option<&RedirectUri>) -> Response {
         let text = self.named(self.texts.of(purpose).ask);
@@ -155,6 +200,30 @@ impl Pages<'_> {
         self.render(StatusCode::OK, Content { title: texts.done_title, text: &text, ..Content::default() })
     }
 
+    /// The page of a link that was followed once more, after it did what it was for.
+    pub fn already_verified(&self) -> Response {
+        let text = self.named(self.texts.already);
+        self.render(
+            StatusCode::OK,
+            Content { title: self.texts.already_title, text: &text, ..Content::default() },
+        )
+    }
+
+    /// The page to ask for a mail on: the way to a new password for somebody without a link.
+    pub fn request(&self, purpose: Purpose) -> Response {
+        let text = self.named(self.texts.request);
+        let action = self.path("password-reset/request");
+        let form =
+            Form { action, button: self.texts.request_button, token: None, field: Some(self.email_field()) };
+        let title = self.texts.of(purpose).title;
+        self.render(StatusCode::OK, Content { title, text: &text, form: Some(form), ..Content::default() })
+    }
+
+    /// Whether a mail that is asked for on a page is sent.
+    pub fn sends_mail(&self) -> bool {
+        self.app.settings.delivery == Delivery::Platform
+    }
+
     /// The page after a mail was asked for.
     pub fn sent(&self) -> Response {
         let content = Content { title: self.texts.sent_title, text: self.texts.sent, ..Content::default() };
@@ -163,14 +232,24 @@ impl Pages<'_> {
 
     /// The page of a token that is good for nothing, with a way to another.
     pub fn dead(&self, purpose: Purpose, token: &str) -> Response {
-        let text = format!("{} {}", self.texts.dead, self.texts.of(purpose).again);
-        // Only the app's own server gets new tokens there.
-        let asks_itself = self.app.settings.delivery == Delivery::Platform;
-        let text = if asks_itself { &text } else { self.texts.dead };
+        // Only the app's own server gets new tokens where it sends the mails.
+        let asks_itself = self.sends_mail();
+        let is_unknown = token.is_empty();
+        let again = match purpose {
+            // A link that was not copied in full does not say whose it was, nor where it led.
+            Purpose::MagicLink if is_unknown && self.app.settings.redirect_uris.is_empty() => "",
+            Purpose::MagicLink if is_unknown => self.texts.of(Purpose::PasswordReset).again,
+            _ => self.texts.of(purpose).again,
+        };
+        let text =
+            if asks_itself { format!("{} {again}", self.texts.dead) } else { self.texts.dead.to_owned() };
         let form = match purpose {
             _ if !asks_itself => None,
-            // The old link says where a new one goes, if it was made here at all.
-            Purpose::MagicLink if token.is_empty() => None,
+            Purpose::MagicLink if is_unknown => {
+                let leads_somewhere = !self.app.settings.redirect_uris.is_empty();
+                leads_somewhere.then(|| ("magic-link/verify/again", None, Some(self.email_field())))
+            }
+            // The old link says where a new one goes.
             Purpose::MagicLink => Some(("magic-link/verify/again", Some(token), None)),
             Purpose::EmailVerification => {
                 Some(("email-verification/request", None, Some(self.email_field())))
@@ -183,7 +262,8 @@ impl Pages<'_> {
             let action = self.path(action);
             Form { action, button: self.texts.send_again, token, field }
         });
-        let content = Content { title: self.texts.dead_title, text, form, ..Content::default() };
+        let content =
+            Content { title: self.texts.dead_title, text: text.trim_end(), form, ..Content::default() };
         self.render(StatusCode::BAD_REQUEST, content)
     }
 
@@ -194,7 +274,10 @@ impl Pages<'_> {
             "invalid_or_expired_token" => self.dead(purpose, token),
             "weak_password" => {
                 let text = self.named(self.texts.of(purpose).ask);
-                let error = Some(self.texts.weak_password);
+                let n = self.app.settings.password_min_length.to_string();
+                let reason = problem.told(fields::REASON).and_then(Value::as_str).unwrap_or_default();
+                let error = self.texts.weak_password(reason).replace("{n}", &n);
+                let error = Some(error.as_str());
                 self.render(status, Content { text: &text, error, ..self.asking(purpose, token) })
             }
             code => {
@@ -216,12 +299,14 @@ impl Pages<'_> {
         page
     }
 
-    fn asking<'a>(&self, purpose: Purpose, token: &'a str) -> Content<'a> {
+    fn asking<'a>(&'a self, purpose: Purpose, token: &'a str) -> Content<'a> {
         let texts = self.texts.of(purpose);
         let field = (purpose == Purpose::PasswordReset).then(|| self.password_field());
         let form =
             Form { action: self.path(purpose.action()), button: texts.button, token: Some(token), field };
-        Content { title: texts.title, form: Some(form), ..Content::default() }
+        let label = if purpose == Purpose::EmailChange { self.texts.address } else { self.texts.account };
+        let account = self.account.as_deref().map(|account| label.replace("{email}", account));
+        Content { title: texts.title, account, form: Some(form), ..Content::default() }
     }
 
     fn password_field(&self) -> Field {
@@ -233,6 +318,7 @@ impl Pages<'_> {
             autocomplete: "new-password",
             hint: self.texts.password_hint.replace("{n}", &min_length.to_string()),
             min_length: Some(min_length),
+            show: Some(Show { label: self.texts.show_password, script: SCRIPT }),
         }
     }
 
@@ -244,10 +330,12 @@ impl Pages<'_> {
             autocomplete: "email",
             hint: self.texts.email_hint.to_owned(),
             min_length: None,
+            show: None,
         }
     }
 
-    fn path(&self, action: &str) -> String {
+    /// A path below the app's `/auth/`.
+    pub fn path(&self, action: &str) -> String {
         format!("{}/auth/{action}", self.base)
     }
 
@@ -259,17 +347,32 @@ impl Pages<'_> {
         text.replace("{product}", self.product())
     }
 
+    /// Where the app is, as far as its settings tell: at the first of its web origins, or where it takes people back to.
+    fn back(&self) -> Option<Back> {
+        let settings = &self.app.settings;
+        let home = settings.origins.first().cloned();
+        let home = home.or_else(|| settings.redirect_uris.first().map(RedirectUri::origin))?;
+        Some(Back { href: format!("{}/", home.as_str()), text: self.named(self.texts.back) })
+    }
+
     fn render(&self, status: StatusCode, content: Content<'_>) -> Response {
-        let Content { title, text, error, form, leads_to } = content;
+        let Content { title, text, error, account, form, leads_to } = content;
         let logo = self.app.settings.branding.logo.as_ref();
+        let runs_script =
+            form.as_ref().and_then(|form| form.field.as_ref()).is_some_and(|field| field.show.is_some());
+        let asks = status == StatusCode::OK && form.is_some();
         let page = PageTemplate {
-            lang: self.app.settings.locale.tag(),
+            lang: self.locale.tag(),
             product: self.product(),
             logo: logo.map(LogoUrl::as_str),
             style: self.path("page.css"),
             title,
             error,
             text,
+            account: account.as_deref(),
+            username: self.account.as_deref(),
+            // Whoever is asked something answers first.
+            back: if asks { None } else { self.back() },
             form,
         };
         let html = match page.render() {
@@ -281,14 +384,15 @@ impl Pages<'_> {
             (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
             (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
             (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
-            (header::CONTENT_SECURITY_POLICY, policy(logo, leads_to)),
+            (header::CONTENT_SECURITY_POLICY, policy(logo, leads_to, runs_script)),
         ];
         (status, headers, html).into_response()
     }
 }
 
-/// No script, nothing inline, and nothing from elsewhere but the logo (CSP Level 3).
-fn policy(logo: Option<&LogoUrl>, leads_to: Option<&RedirectUri>) -> HeaderValue {
+/// No script but the one of the pages, nothing inline besides, and nothing from elsewhere but the logo (CSP Level 3).
+fn policy(logo: Option<&LogoUrl>, leads_to: Option<&RedirectUri>, runs_script: bool) -> HeaderValue {
+    let scripts = if runs_script { format!(" script-src {};", *SOURCE) } else { String::new() };
     // The origin alone, as a source of a policy can have no query.
     let logo = logo.map(LogoUrl::origin);
     let images = logo.as_ref().map_or("'none'", Origin::as_str);
@@ -301,7 +405,7 @@ fn policy(logo: Option<&LogoUrl>, leads_to: Option<&RedirectUri>) -> HeaderValue
         Some(_) => "'self' https: http:",
     };
     let policy = format!(
-        "default-src 'none'; style-src 'self'; img-src {images}; form-action {forms}; base-uri 'none'; frame-ancestors 'none'"
+        "default-src 'none';{scripts} style-src 'self'; img-src {images}; form-action {forms}; base-uri 'none'; frame-ancestors 'none'"
     );
     HeaderValue::try_from(policy).expect("origins are visible ASCII")
 }
@@ -357,7 +461,7 @@ mod tests {
         let logo = LogoUrl::parse("https://cdn.example/a/logo.png?v=2").expect("valid");
         let uri = RedirectUri::parse("https://app.example/callback").expect("valid");
         let local = RedirectUri::parse("http://localhost:5173/callback").expect("valid");
-        let text = |logo, uri| policy(logo, uri).to_str().expect("ASCII").to_owned();
+        let text = |logo, uri| policy(logo, uri, false).to_str().expect("ASCII").to_owned();
         assert_eq!(
             text(None, None),
             "default-src 'none'; style-src 'self'; img-src 'none'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"

@@ -1,6 +1,7 @@
 //! The pages that mails link to.
 
 use super::*;
+use crate::page_script::{SCRIPT, SOURCE};
 
 const ADA: &str = "ada@example.com";
 const CALLBACK: &str = "https://app.example/callback";
@@ -46,8 +47,15 @@ fn is_page(answer: &Answer, status: u16) {
     ] {
         assert!(policy.contains(part), "{policy}");
     }
-    assert!(!policy.contains("script") && !policy.contains("unsafe"), "{policy}");
-    for forbidden in ["<script", "style=", "<style", "onclick", "javascript:"] {
+    assert!(!policy.contains("unsafe"), "{policy}");
+    // One script, word for word, where a password is typed; and none elsewhere.
+    let has_password = answer.page.contains("type=\"password\"");
+    let script = format!("<script>{SCRIPT}</script>");
+    assert_eq!(answer.page.matches("<script").count(), usize::from(has_password), "{}", answer.page);
+    assert_eq!(answer.page.contains(&script), has_password, "{}", answer.page);
+    assert_eq!(policy.contains(&format!("script-src {};", *SOURCE)), has_password, "{policy}");
+    assert_eq!(policy.matches("script").count(), usize::from(has_password), "{policy}");
+    for forbidden in ["style=", "<style", "onclick", "javascript:"] {
         assert!(!answer.page.contains(forbidden), "{forbidden} in {}", answer.page);
     }
     assert!(answer.page.contains("<h1>") && answer.page.contains("<html lang="), "{}", answer.page);
@@ -78,8 +86,10 @@ async fn each_link_has_a_page_that_changes_nothing() {
         let head = world.call("HEAD", &format!("/auth/{page}?token={token}"), None, None).await;
         assert_eq!((head.status.as_u16(), head.page.as_str()), (200, ""));
         assert_eq!(world.all_events().await, before);
-        for dead in [format!("{page}?token={token}x"), page.to_owned(), format!("{page}?token=")] {
-            is_page(&world.get(&dead).await, 400);
+        is_page(&world.get(&format!("{page}?token={token}x")).await, 400);
+        for bare in [page.to_owned(), format!("{page}?token=")] {
+            // Without a link, a new password can still be asked for.
+            is_page(&world.get(&bare).await, if page == "password-reset" { 200 } else { 400 });
         }
     }
 }
@@ -191,4 +201,200 @@ async fn a_page_promises_no_mail_that_nobody_sends() {
         is_page(&shown, 400);
         assert!(!shown.page.contains("<form"), "{}", shown.page);
     }
+}
+
+impl World {
+    async fn get_in(&self, path: &str, languages: &str) -> Answer {
+        let request =
+            Request::get(format!("/v1/apps/default/auth/{path}")).header("accept-language", languages);
+        self.send(request.body(Body::empty()).expect("a request")).await
+    }
+}
+
+#[tokio::test]
+async fn a_password_form_says_whose_it_is_and_shows_what_is_typed() {
+    let world = world().await;
+    let token = world.issued("password-reset/request", "PasswordResetRequested").await;
+    let shown = world.get(&format!("password-reset?token={token}")).await;
+    let short = world.form("password-reset/confirm", &format!("token={token}&new_password=short")).await;
+    let common = world.form("password-reset/confirm", &format!("token={token}&new_password=password1")).await;
+    for (page, status) in [(&shown, 200), (&short, 422), (&common, 422)] {
+        is_page(page, status);
+        for part in [
+            "autocomplete=\"username\" value=\"ada@example.com\" readonly hidden",
+            "autocomplete=\"new-password\"",
+            "Account: ada@example.com",
+            "<button type=\"button\" class=\"show\" id=\"show\" aria-controls=\"field\" aria-pressed=\"false\" hidden>",
+        ] {
+            assert!(page.page.contains(part), "{part} in {}", page.page);
+        }
+        // It has no name, so that it is not sent.
+        assert!(!page.page.contains("name=\"username\""));
+    }
+    assert!(
+        short.page.contains("too short. It needs at least 8 characters")
+            && !short.page.contains("too common")
+    );
+    assert!(common.page.contains("too common") && !common.page.contains("too short"));
+    let long = format!("token={token}&new_password={}", "x".repeat(1025));
+    assert!(world.form("password-reset/confirm", &long).await.page.contains("too long"));
+    let answer = world.auth("password-reset/confirm", json!({"token": token, "new_password": "short"})).await;
+    assert_eq!((answer.code(), &answer.body["reason"]), ("weak_password", &json!("too_short")));
+}
+
+#[tokio::test]
+async fn an_account_is_named_to_whoever_has_its_link_and_to_nobody_else() {
+    let world = world().await;
+    for (route, name, page) in [
+        ("magic-link", "MagicLinkIssued", "magic-link/verify"),
+        ("password-reset/request", "PasswordResetRequested", "password-reset"),
+        ("email-verification/request", "EmailVerificationRequested", "email-verification"),
+    ] {
+        let token = world.issued(route, name).await;
+        let shown = world.get(&format!("{page}?token={token}")).await;
+        assert!(shown.page.contains("Account: ada@example.com"), "{}", shown.page);
+        let mut forged = token.clone();
+        forged.replace_range(token.len() - 1.., if token.ends_with('A') { "B" } else { "A" });
+        for none in [forged.as_str(), "", "x", "%00", &token[..token.len() / 2]] {
+            let shown = world.get(&format!("{page}?token={none}")).await;
+            assert!(!shown.page.contains("ada@"), "{none}: {}", shown.page);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_second_click_says_that_the_address_is_verified_already() {
+    let world = world().await;
+    let token = world.issued("email-verification/request", "EmailVerificationRequested").await;
+    let other = world.issued("email-verification/request", "EmailVerificationRequested").await;
+    is_page(&world.form("email-verification/confirm", &format!("token={token}")).await, 200);
+    let before = world.all_events().await;
+    for used in [&token, &other] {
+        for shown in [
+            world.get(&format!("email-verification?token={used}")).await,
+            world.form("email-verification/confirm", &format!("token={used}")).await,
+        ] {
+            is_page(&shown, 200);
+            assert!(shown.page.contains("Your email address is confirmed"), "{}", shown.page);
+            assert!(!shown.page.contains("<form") && !shown.page.contains("ada@"), "{}", shown.page);
+        }
+    }
+    let shown = world.get(&format!("email-verification?token={token}")).await;
+    assert!(shown.page.contains("confirmed already"), "{}", shown.page);
+    assert_eq!(world.all_events().await, before);
+    // Of a token that is none, nothing is said.
+    is_page(&world.get("email-verification?token=wwv_x").await, 400);
+}
+
+#[tokio::test]
+async fn whoever_has_half_a_link_finds_the_way_to_a_whole_one() {
+    let world = world().await;
+    for (page, action) in [
+        ("magic-link/verify", "magic-link/verify/again"),
+        ("password-reset", "password-reset/request"),
+        ("email-verification", "email-verification/request"),
+    ] {
+        for garbage in ["x", "wwm_AAAA", "%F0%9F%92%A9", "wwp_", "%20"] {
+            let asked = world.get(&format!("{page}?token={garbage}")).await;
+            let used = match page {
+                "password-reset" => format!("token={garbage}&new_password=another+horse+battery"),
+                _ => format!("token={garbage}"),
+            };
+            let confirm =
+                if page == "magic-link/verify" { page.to_owned() } else { format!("{page}/confirm") };
+            for shown in [asked, world.form(&confirm, &used).await] {
+                is_page(&shown, 400);
+                let form = format!("action=\"/v1/apps/default/auth/{action}\"");
+                assert!(
+                    shown.page.contains(&form) && shown.page.contains("name=\"email\""),
+                    "{}",
+                    shown.page
+                );
+                assert!(
+                    shown.page.contains("<a href=\"https://app.example/\">Back to Default</a>"),
+                    "{}",
+                    shown.page
+                );
+            }
+        }
+    }
+    is_page(&world.form("magic-link/verify/again", "email=ada%40example.com").await, 202);
+    let token = world.token("MagicLinkIssued").await;
+    let pressed = world.form("magic-link/verify", &format!("token={token}")).await;
+    assert!(pressed.headers["location"].to_str().expect("ASCII").starts_with(CALLBACK));
+    for wrong in ["", "token=x&email=ada%40example.com"] {
+        assert_eq!(world.form("magic-link/verify/again", wrong).await.status, 400, "{wrong}");
+    }
+    is_page(&world.form("magic-link/verify/again", "email=nobody").await, 422);
+    // Where there is nothing to lead to, nothing is promised.
+    world.set(json!({"redirect_uris": []})).await;
+    let shown = world.get("magic-link/verify?token=x").await;
+    assert!(!shown.page.contains("<form") && !shown.page.contains("class=\"back\""), "{}", shown.page);
+}
+
+#[tokio::test]
+async fn a_page_speaks_the_language_of_its_reader_unless_the_app_has_one() {
+    let world = world().await;
+    let token = world.issued("password-reset/request", "PasswordResetRequested").await;
+    let page = format!("password-reset?token={token}");
+    for (languages, lang) in
+        [("de-AT,de;q=0.9,en;q=0.5", "de"), ("en,de;q=0.9", "en"), ("fr,de;q=0.3", "de"), ("fr", "en")]
+    {
+        let shown = world.get_in(&page, languages).await;
+        is_page(&shown, 200);
+        assert!(shown.page.contains(&format!("<html lang=\"{lang}\">")), "{languages}: {}", shown.page);
+    }
+    assert!(world.get(&page).await.page.contains("<html lang=\"en\">"));
+    for lang in ["de", "en"] {
+        world.set(json!({ "locale": lang })).await;
+        for languages in ["de", "en", "fr"] {
+            let shown = world.get_in(&page, languages).await;
+            assert!(shown.page.contains(&format!("<html lang=\"{lang}\">")), "{languages}");
+        }
+    }
+    world.set(json!({"locale": null})).await;
+    assert!(world.get_in(&page, "de").await.page.contains("<html lang=\"de\">"));
+}
+
+#[tokio::test]
+async fn password_managers_find_where_a_password_is_changed() {
+    let world = world().await;
+    let wanted = "/v1/apps/default/auth/password-reset";
+    for path in [
+        "/.well-known/change-password",
+        "/auth/.well-known/change-password",
+        "/v1/apps/default/.well-known/change-password",
+    ] {
+        let found = world.call("GET", path, None, None).await;
+        assert_eq!(
+            (found.status.as_u16(), found.headers["location"].to_str().expect("ASCII")),
+            (302, wanted),
+            "{path}"
+        );
+    }
+    let page = world.call("GET", wanted, None, None).await;
+    is_page(&page, 200);
+    assert!(
+        page.page.contains("autocomplete=\"email\"") && page.page.contains("password-reset/request"),
+        "{}",
+        page.page
+    );
+    let sent = world.form("password-reset/request", "email=ada%40example.com").await;
+    is_page(&sent, 202);
+    // What is not there must say so, or password managers do not believe the other (section 3 of the specification).
+    let absent = "/.well-known/resource-that-should-not-exist-whose-status-code-should-not-be-200";
+    assert_eq!(world.call("GET", absent, None, None).await.status, 404);
+    assert_eq!(
+        world.call("GET", "/v1/apps/nobody/.well-known/change-password", None, None).await.status,
+        404
+    );
+    // Of an app that sends its mails itself, it is the app's page, if there is one.
+    world.set(json!({"delivery": "app"})).await;
+    assert_eq!(world.call("GET", "/.well-known/change-password", None, None).await.status, 404);
+    world.set(json!({"links": {"password_reset": "https://app.example/reset"}})).await;
+    let own = world.call("GET", "/.well-known/change-password", None, None).await;
+    assert_eq!(
+        (own.status.as_u16(), &own.headers["location"]),
+        (302, &http::HeaderValue::from_static("https://app.example/reset"))
+    );
 }

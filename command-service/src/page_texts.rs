@@ -2,6 +2,7 @@
 
 use domain::branding::Locale;
 
+use crate::fields;
 use crate::page::Purpose;
 
 /// The texts of a language. `{product}` and `{n}` are filled in.
@@ -18,7 +19,18 @@ pub(crate) struct Texts {
     pub refused_title: &'static str,
     pub password_label: &'static str,
     pub password_hint: &'static str,
-    pub weak_password: &'static str,
+    pub show_password: &'static str,
+    too_short: &'static str,
+    too_long: &'static str,
+    too_common: &'static str,
+    breached: &'static str,
+    pub account: &'static str,
+    pub address: &'static str,
+    pub back: &'static str,
+    pub already_title: &'static str,
+    pub already: &'static str,
+    pub request: &'static str,
+    pub request_button: &'static str,
     pub email_label: &'static str,
     pub email_hint: &'static str,
     rate_limited: &'static str,
@@ -54,6 +66,16 @@ impl Texts {
             Purpose::EmailVerification => &self.email_verification,
             Purpose::EmailChange => &self.email_change,
             Purpose::PasswordReset => &self.password_reset,
+        }
+    }
+
+    /// Why a password cannot be chosen.
+    pub fn weak_password(&self, reason: &str) -> &'static str {
+        match reason {
+            fields::TOO_SHORT => self.too_short,
+            fields::TOO_LONG => self.too_long,
+            fields::BREACHED => self.breached,
+            _ => self.too_common,
         }
     }
 
@@ -104,14 +126,25 @@ static ENGLISH: Texts = Texts {
         again: "Enter your email address to be sent a new one.",
     },
     dead_title: "This link is not valid any more",
-    dead: "It has expired, or it was used already.",
+    dead: "It has expired, was used already, or was not copied in full.",
     send_again: "Send a new link",
     sent_title: "Look at your mail",
     sent: "If there is something to send to this address, it is on its way. Look into the spam folder, too.",
     refused_title: "That did not work",
     password_label: "New password",
     password_hint: "At least {n} characters. A few words in a row make a good password.",
-    weak_password: "This password is too short or too well known. Choose another one.",
+    show_password: "Show password",
+    too_short: "This password is too short. It needs at least {n} characters.",
+    too_long: "This password is too long. It can have 1024 bytes at most.",
+    too_common: "This password is too common: attackers try it first. Choose another one.",
+    breached: "This password is known from a breach of another service. Choose another one.",
+    account: "Account: {email}",
+    address: "New address: {email}",
+    back: "Back to {product}",
+    already_title: "Your email address is confirmed already",
+    already: "This link has done what it is for: there is nothing left to do. You can go back to {product} and log in.",
+    request: "Enter the email address of your account at {product}. You will be sent a link to choose a new password with.",
+    request_button: "Send a link",
     email_label: "Email address",
     email_hint: "The one of your account.",
     rate_limited: "There were too many tries. Wait a few minutes and try again.",
@@ -157,14 +190,25 @@ static GERMAN: Texts = Texts {
         again: "Geben Sie Ihre E-Mail-Adresse ein, um einen neuen zu erhalten.",
     },
     dead_title: "Dieser Link ist nicht mehr gültig",
-    dead: "Er ist abgelaufen oder wurde schon benutzt.",
+    dead: "Er ist abgelaufen, wurde schon benutzt oder nicht vollständig kopiert.",
     send_again: "Neuen Link schicken",
     sent_title: "Sehen Sie in Ihre E-Mails",
     sent: "Wenn es an diese Adresse etwas zu schicken gibt, ist es unterwegs. Sehen Sie auch im Spam-Ordner nach.",
     refused_title: "Das hat nicht geklappt",
     password_label: "Neues Passwort",
     password_hint: "Mindestens {n} Zeichen. Ein paar Wörter hintereinander sind ein gutes Passwort.",
-    weak_password: "Dieses Passwort ist zu kurz oder zu bekannt. Wählen Sie ein anderes.",
+    show_password: "Passwort anzeigen",
+    too_short: "Dieses Passwort ist zu kurz. Es braucht mindestens {n} Zeichen.",
+    too_long: "Dieses Passwort ist zu lang. Es darf höchstens 1024 Bytes haben.",
+    too_common: "Dieses Passwort ist zu bekannt: Angreifer probieren es als Erstes. Wählen Sie ein anderes.",
+    breached: "Dieses Passwort ist bei einem anderen Dienst gestohlen worden. Wählen Sie ein anderes.",
+    account: "Konto: {email}",
+    address: "Neue Adresse: {email}",
+    back: "Zurück zu {product}",
+    already_title: "Ihre E-Mail-Adresse ist schon bestätigt",
+    already: "Dieser Link hat seinen Zweck erfüllt, und es ist nichts mehr zu tun. Sie können zu {product} zurückkehren und sich anmelden.",
+    request: "Geben Sie die E-Mail-Adresse Ihres Kontos bei {product} ein. Sie erhalten einen Link, mit dem Sie ein neues Passwort wählen.",
+    request_button: "Link schicken",
     email_label: "E-Mail-Adresse",
     email_hint: "Die Ihres Kontos.",
     rate_limited: "Das waren zu viele Versuche. Warten Sie ein paar Minuten und versuchen Sie es noch einmal.",

@@ -93,15 +93,20 @@ pub(crate) async fn request(
 pub(crate) async fn page(
     State(service): State<Arc<CommandService>>,
     AppScope(app_id): AppScope,
+    reader: AsPage,
     Params(LinkToken { token }): Params<LinkToken>,
 ) -> Result<Response, Problem> {
     let app = service.authenticator.app(&app_id).await?;
-    let pages = service.pages(&app.state);
+    let pages = service.pages(&app.state).read_by(reader);
+    // Somebody who wants to change their password, and has no mail yet.
+    if token.is_empty() && pages.sends_mail() {
+        return Ok(pages.request(Purpose::PasswordReset));
+    }
     let at = service.clock.now();
     let known = service.one_time_token(&app_id, TokenPurpose::PasswordReset, &token).await;
     match known {
         Ok((known, user)) if user.state.password_reset.get(known.generation, at).is_some() => {
-            Ok(pages.ask(Purpose::PasswordReset, &token, None))
+            Ok(pages.about(user.state.email.as_ref()).ask(Purpose::PasswordReset, &token, None))
         }
         Ok(_) => Ok(pages.dead(Purpose::PasswordReset, &token)),
         Err(problem) => Ok(pages.refused(Purpose::PasswordReset, &token, problem)),

@@ -29,6 +29,30 @@ impl Locale {
     }
 }
 
+/// The language that an app chose for its mails and pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Language {
+    /// None: a page is in the language its reader's browser asks for, a mail in English.
+    #[default]
+    Auto,
+    /// English.
+    En,
+    /// German.
+    De,
+}
+
+impl Language {
+    /// The one language it is, if it is one.
+    pub fn fixed(self) -> Option<Locale> {
+        match self {
+            Self::Auto => None,
+            Self::En => Some(Locale::En),
+            Self::De => Some(Locale::De),
+        }
+    }
+}
+
 /// A colour as `#rrggbb`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]

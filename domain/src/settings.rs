@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::branding::{Branding, Locale};
+use crate::branding::{Branding, Language};
 use crate::redirect_uri::{Origin, RedirectUri};
 use crate::signing_key::TokenAlgorithm;
 
@@ -101,7 +101,7 @@ pub struct AppSettings {
     /// Pages of the app that mails link to.
     pub links: Links,
     /// The language of mails and pages.
-    pub locale: Locale,
+    pub locale: Language,
     /// What mails and pages look like, and whom mails come from.
     pub branding: Branding,
 }
@@ -127,7 +127,7 @@ impl Default for AppSettings {
             delivery: Delivery::default(),
             registration: Registration::default(),
             links: Links::default(),
-            locale: Locale::default(),
+            locale: Language::default(),
             branding: Branding::default(),
         }
     }
@@ -252,7 +252,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::{AppSettings, WhatIsWrong};
-    use crate::branding::{Colour, ProductName};
+    use crate::branding::{Colour, Locale, ProductName};
     use crate::redirect_uri::RedirectUri;
 
     fn patch(value: &Value) -> Result<AppSettings, (WhatIsWrong, String)> {
@@ -299,7 +299,8 @@ mod tests {
             .expect("valid");
         assert_eq!(settings.branding.name.as_ref().map(ProductName::as_str), Some("Acme"));
         assert_eq!(settings.branding.colour.as_ref().map(Colour::as_str), Some("#0a66c2"));
-        assert_eq!(settings.locale.tag(), "de");
+        assert_eq!(settings.locale.fixed().map(Locale::tag), Some("de"));
+        assert_eq!(AppSettings::default().locale.fixed(), None, "the reader chooses");
     }
 
     /// What an attacker writes in the hope that it passes for `https://app.example/callback`.

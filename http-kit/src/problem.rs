@@ -170,6 +170,11 @@ impl Problem {
         self
     }
 
+    /// What it tells under a name of its own ([`Problem::member`]).
+    pub fn told(&self, name: &str) -> Option<&Value> {
+        self.members.get(name)
+    }
+
     /// Says what it is this time.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {

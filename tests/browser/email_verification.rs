@@ -30,4 +30,9 @@ async fn an_address_is_verified_in_the_language_and_the_colour_of_the_app() {
     browser.see("Ihre E-Mail-Adresse ist bestätigt");
     inspect(&mut browser, "email-verification-done", 200);
     assert_eq!(app.login(&address, PASSWORD).await.expect(200).tokens().user["email_verified"], true);
+
+    // And who opens the mail once more finds that there is nothing left to do.
+    browser.open(mail.link());
+    browser.see("Ihre E-Mail-Adresse ist schon bestätigt");
+    inspect(&mut browser, "email-verification-again", 200);
 }

@@ -11,7 +11,7 @@ async fn a_new_password_is_chosen_by_keyboard() {
     // Given somebody who has forgotten their password.
     let smtp = Smtp::start();
     let server = Server::start_with(&[("WATCHWORD_MAIL_URL", &smtp.url())]).await;
-    let app = server.create_app(json!({})).await;
+    let app = server.create_app(json!({"origins": ["https://acme.example"]})).await;
     let address = email("ada");
     app.register(&address).await;
     app.post("auth/forgot-password").json(&json!({ "email": address })).await.expect(202);
@@ -24,14 +24,18 @@ async fn a_new_password_is_chosen_by_keyboard() {
     browser.reach("Choose a new password");
     browser.press("Enter");
     browser.see("Choose a new password");
-    inspect(&mut browser, "password-reset", 200);
+    let page = inspect(&mut browser, "password-reset", 200);
+    assert!(page.text.contains(&format!("Account: {address}")), "{page:?}");
     browser.reach("New password");
     browser.type_in("password1");
     browser.press("Enter");
-    browser.see("This password is too short or too well known. Choose another one.");
+    browser.see("This password is too common: attackers try it first. Choose another one.");
     inspect(&mut browser, "password-reset-weak", 422);
-    browser.reach("New password");
+    browser.reach("Show password");
+    browser.press("Enter");
+    // The focus is where the password is typed again, which can be read now.
     browser.type_in(NEW);
+    inspect(&mut browser, "password-reset-shown", 422);
     browser.reach("Save the password");
     browser.press("Enter");
 
@@ -42,5 +46,21 @@ async fn a_new_password_is_chosen_by_keyboard() {
     assert_eq!(app.login(&address, NEW).await.expect(200).tokens().user["email"], address.as_str());
     browser.open(mail.link());
     browser.see("This link is not valid any more");
-    inspect(&mut browser, "password-reset-used", 400);
+    let used = inspect(&mut browser, "password-reset-used", 400);
+    assert!(used.text.contains("Back to"), "{used:?}");
+
+    // From half a link, and from where a password manager leads, there is a way to a whole one.
+    for (from, heading, status) in [
+        (&mail.link()[..mail.link().len() - 9], "This link is not valid any more", 400),
+        (&server.url(&app.path(".well-known/change-password")), "Choose a new password", 200),
+    ] {
+        browser.open(from);
+        browser.see(heading);
+        inspect(&mut browser, &format!("password-reset-way-{status}"), status);
+        browser.reach("Email address");
+        browser.type_in(&format!(" {address} "));
+        browser.press("Enter");
+        browser.see("Look at your mail");
+    }
+    assert_eq!(mails::taken(&smtp, &address, 3).await.link().split("?token=").count(), 2);
 }

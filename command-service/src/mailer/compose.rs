@@ -69,7 +69,8 @@ impl Composer {
         }
         let product = app.product();
         let lasts = mail.expires_at.map(|end| end.duration_since(recorded.at));
-        let words = words(mail.kind, *locale, &product, lasts);
+        let locale = locale.fixed().unwrap_or_default();
+        let words = words(mail.kind, locale, &product, lasts);
         let colour = branding.colour.as_ref().map_or(COLOUR, |colour| colour.as_str());
         let page = Page {
             lang: locale.tag(),

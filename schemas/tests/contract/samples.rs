@@ -6,7 +6,7 @@ use domain::app::{
     ApiKeyIssued, ApiKeyRevoked, AppCreated, AppDisabled, AppEnabled, AppEvent, AppSettingsChanged,
     SigningKeyActivated, SigningKeyCreated, SigningKeyRetired,
 };
-use domain::branding::{Branding, Colour, Locale, LogoUrl, ProductName};
+use domain::branding::{Branding, Colour, Language, LogoUrl, ProductName};
 use domain::delivery::{DeliveryEvent, FailureReason, MailFailed, MailSent};
 use domain::lockout::{AccountLocked, AccountUnlocked, LockoutEvent, LoginFailed};
 use domain::magic_link::{
@@ -88,7 +88,7 @@ fn settings() -> AppSettings {
             password_reset: Some(RedirectUri::parse("https://app.example/reset").expect("valid")),
             ..Links::default()
         },
-        locale: Locale::De,
+        locale: Language::De,
         branding: Branding {
             name: Some(ProductName::parse("Acme Notes").expect("valid")),
             colour: Some(Colour::parse("#0a66c2").expect("valid")),

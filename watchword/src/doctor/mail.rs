@@ -51,6 +51,8 @@ pub async fn senders(findings: &mut Findings, config: &Config, journal: &dyn Jou
                 senders.own.as_str()
             ),
         ),
+        // Damage is told of by the look at all events.
+        Err(StoreError::Damaged(_)) => {}
         Err(error) => findings.fault("mail", format!("the senders of apps cannot be read: {error}")),
     }
 }

@@ -1,0 +1,52 @@
+//! Where a password is changed, at the address that password managers ask for
+//! ([A well-known URL for changing passwords](https://w3c.github.io/webappsec-change-password-url/)).
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use domain::redirect_uri::RedirectUri;
+use domain::settings::Delivery;
+use http::{StatusCode, header};
+use http_kit::extract::AppScope;
+use http_kit::problem::Problem;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::CommandService;
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    OpenApiRouter::new()
+        .routes(routes!(change_password))
+        .route("/.well-known/change-password", get(change_password))
+        .route("/auth/.well-known/change-password", get(change_password))
+}
+
+/// The page to change a password on.
+///
+/// It sends a mail with a link. An app on a domain of its own redirects its `/.well-known/change-password` here, or to a page of
+/// its own.
+#[utoipa::path(get, path = "/v1/apps/{app_id}/.well-known/change-password", tag = "pages",
+    operation_id = "change_password_url",
+    params(("app_id" = String, Path, description = "The app")),
+    responses((status = 302, description = "To the page, or to the app's own if it sends its mails itself",
+            headers(("Location" = String, description = "Where to"))),
+        (status = 404, description = "`not_found`: no such app, or one that sends its mails itself and has no page")))]
+async fn change_password(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+) -> Result<Response, Problem> {
+    let app = service.authenticator.app(&app_id).await?;
+    let settings = &app.state.settings;
+    let page = match settings.delivery {
+        Delivery::Platform => service.pages(&app.state).path("password-reset"),
+        // Nobody would send the mail that our page promises.
+        Delivery::App => {
+            let own = settings.links.password_reset.as_ref().ok_or_else(Problem::not_found)?;
+            RedirectUri::as_str(own).to_owned()
+        }
+    };
+    let headers = [(header::LOCATION, page), (header::CACHE_CONTROL, "no-cache".to_owned())];
+    Ok((StatusCode::FOUND, headers).into_response())
+}
