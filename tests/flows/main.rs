@@ -25,6 +25,7 @@ mod me;
 mod overload;
 mod password_reset;
 mod readiness;
+mod readme;
 mod refresh;
 mod register;
 mod root;
