@@ -67,7 +67,11 @@ function barriers() {
   for (const image of document.images) must(image.alt, "a picture without words");
 
   /** @type {NodeListOf<HTMLInputElement | HTMLButtonElement>} */
-  const controls = document.querySelectorAll("button, input:not([type=hidden])");
+  const controls = document.querySelectorAll("button:not([hidden]), input:not([type=hidden], [hidden])");
+  // What is for programs alone, such as the user name in a password form, is seen by nobody.
+  for (const element of document.querySelectorAll("[hidden]")) {
+    must(element.getBoundingClientRect().height === 0, "something hidden is shown");
+  }
   for (const control of controls) {
     const name = control instanceof HTMLInputElement ? control.labels?.[0]?.innerText : control.innerText;
     must(name?.trim(), `no name for the ${control.localName}`);
@@ -79,7 +83,7 @@ function barriers() {
   }
 
   /** @type {Set<Element>} */
-  const written = new Set(document.querySelectorAll("input:not([type=hidden])"));
+  const written = new Set(document.querySelectorAll("input:not([type=hidden], [hidden])"));
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (texts.nextNode()) {
     const { parentElement, textContent } = texts.currentNode;
