@@ -156,23 +156,20 @@ impl SqliteJournal {
     /// As [`SqliteJournal::open`], when other things were looked at under the lock before.
     pub async fn open_locked(lock: JournalLock, macs: &Macs) -> Result<Self, OpenError> {
         let JournalLock { path, file } = lock;
-        if let Some(format) = file::check(&path, &KIND)? {
-            require_macs(&path, format, macs)?;
-            check_contents(&path, &file::look(&path).await?).await?;
+        if file::check(&path, &KIND)?.is_some() {
+            let readers = file::look(&path).await?;
+            check_contents(&path, &readers).await?;
+            require_macs(&path, file::format(&path, &KIND, &readers).await?, macs)?;
         }
         // Nothing was touched so far.
         let lock = file.map_or_else(|| file::lock(&path), Ok)?;
         // Looked at once more: before the lock somebody else could have made it, and a new file would take its place.
-        let format = if let Some(format) = file::check(&path, &KIND)? {
-            require_macs(&path, format, macs)?;
-            format
-        } else {
+        if file::check(&path, &KIND)?.is_none() {
             file::create(&path, &KIND, "").await?;
-            KIND.format
-        };
+        }
         let options = file::options(&path).statement_cache_capacity(group::STATEMENTS);
         let failed = |error: sqlx::Error| file::damaged_or_failed(&path, &error);
-        let mut connection = file::open(&path, &options, &KIND, format).await?;
+        let mut connection = file::open(&path, &options, &KIND).await?;
         if macs.believes_checksums() {
             upgrade::prove(&mut connection, macs).await.map_err(failed)?;
         }
@@ -189,13 +186,13 @@ impl SqliteJournal {
     /// was killed. Appends are refused. The lock must live as long as the answer.
     pub async fn look(lock: &JournalLock, macs: &Macs) -> Result<Self, OpenError> {
         let path = lock.path.clone();
-        let Some(format) = file::check(&path, &KIND)? else {
+        if file::check(&path, &KIND)?.is_none() {
             let path = path.display().to_string();
             return Err(OpenError::Failed { path, reason: "it is not there".to_owned() });
-        };
-        require_macs(&path, format, macs)?;
+        }
         let readers = file::look(&path).await?;
         let head = check_contents(&path, &readers).await?;
+        require_macs(&path, file::format(&path, &KIND, &readers).await?, macs)?;
         Ok(Self::reading(path, readers, watch::channel(head).1, macs.clone()))
     }
 

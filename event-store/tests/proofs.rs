@@ -355,6 +355,10 @@ proptest! {
                     changed[bit / 8] ^= 1 << (bit % 8);
                 }
                 let update = |bytes: &[u8]| AssertSqlSafe(format!("UPDATE events SET {column} = {} WHERE position = {position}", set(bytes)));
+                if *column == "version" && file.execute(update(&changed)).await.is_err() {
+                    // The store itself has another event at that version.
+                    continue;
+                }
                 file.execute(update(&changed)).await.expect("changes");
                 let error = journal.read_positions(&[position]).await.expect_err(column);
                 prop_assert!(error.to_string().contains(&format!("event {position}")), "{column}, bit {bit}: {error}");

@@ -266,6 +266,39 @@ async fn format_1_is_brought_up_to_date() {
     assert_eq!(fs::read(&path).expect("reads")[60..64], 4_u32.to_be_bytes());
 }
 
+/// The header of the file says the old format for as long as the new one is in the log beside it only.
+#[tokio::test]
+async fn an_upgrade_whose_process_was_killed_is_found_in_the_log() {
+    let (directory, left) =
+        (TempDir::new().expect("makes a directory"), TempDir::new().expect("makes a directory"));
+    let path = directory.path().join("journal.db");
+    let journal = open(&directory).await;
+    journal.append(append(&stream("a"), 0, 3)).await.expect("appends");
+    journal.close().await;
+    let mut connection = plain_connection(&path).await;
+    let back = "ALTER TABLE events RENAME COLUMN mac TO checksum; ALTER TABLE idempotency DROP COLUMN mac;
+        PRAGMA user_version = 3";
+    sqlx::raw_sql(back).execute(&mut connection).await.expect("goes back");
+    connection.close().await.expect("closes");
+    let journal =
+        SqliteJournal::open(&path, &contract::macs_of_before()).await.expect("is brought up to date");
+    for (name, bytes) in contents(&directory) {
+        fs::write(left.path().join(name), bytes).expect("writes");
+    }
+    drop(journal);
+    let header = fs::read(left.path().join("journal.db")).expect("reads");
+    assert_eq!(header[60..64], 3_u32.to_be_bytes());
+    // Whether the mark was set before or not.
+    for macs in [contract::macs(), contract::macs_of_before()] {
+        let copy = TempDir::new().expect("makes a directory");
+        for (name, bytes) in contents(&left) {
+            fs::write(copy.path().join(name), bytes).expect("writes");
+        }
+        let journal = SqliteJournal::open(&copy.path().join("journal.db"), &macs).await.expect("opens");
+        assert_eq!(journal.read_all(0, 9).await.expect("reads").len(), 3);
+    }
+}
+
 #[tokio::test]
 async fn refuses_what_is_no_journal() {
     let directory = TempDir::new().expect("makes a directory");

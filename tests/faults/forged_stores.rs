@@ -18,10 +18,11 @@ struct Stores {
 }
 
 impl Stores {
-    async fn both(bus: &Bus) -> [Self; 2] {
+    /// One in files and one in a database, each with its bus.
+    async fn both([one, other]: [&Bus; 2]) -> [Self; 2] {
         let database = Postgres::shared().database();
-        let server = node(&database, bus).await;
-        [Self { server: server_with(bus).await, database: None }, Self { server, database: Some(database) }]
+        let server = node(&database, other).await;
+        [Self { server: server_with(one).await, database: None }, Self { server, database: Some(database) }]
     }
 
     /// Changes the journal, or the key store: in the words of both databases.
@@ -57,8 +58,8 @@ impl Stores {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_grant_that_no_node_wrote_makes_nobody_an_admin() {
-    let bus = Bus::start();
-    for mut stores in Stores::both(&bus).await {
+    let (one, other) = (Bus::start(), Bus::start());
+    for mut stores in Stores::both([&one, &other]).await {
         let server = &stores.server;
         let (ada, eve, other) = (email("ada"), email("eve"), email("other"));
         let app = server.default_app();
@@ -105,7 +106,7 @@ async fn a_grant_that_no_node_wrote_makes_nobody_an_admin() {
         }
         app.me(&of_other.access).await.expect(200);
         until("the projectors stop before it", async || {
-            let ready = server.get("/readyz").await.json();
+            let ready = server.get("/readyz").bearer(&server.platform_key()).await.json();
             let projectors = ready["checks"]["projectors"].as_array().cloned().unwrap_or_default();
             projectors.iter().all(|it| it["failed_position"] == head + 1)
                 && ready["checks"]["journal"]["damaged"]
@@ -136,8 +137,8 @@ async fn a_grant_that_no_node_wrote_makes_nobody_an_admin() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_and_claims_that_changed_places_let_nobody_in_as_somebody_else() {
-    let bus = Bus::start();
-    for mut stores in Stores::both(&bus).await {
+    let (one, other) = (Bus::start(), Bus::start());
+    for mut stores in Stores::both([&one, &other]).await {
         let (ada, eve) = (email("ada"), email("eve"));
         let app = stores.server.default_app();
         let (of_ada, of_eve) = (app.register(&ada).await, app.register(&eve).await);

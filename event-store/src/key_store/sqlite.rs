@@ -81,17 +81,14 @@ impl SqliteKeys {
 
     /// Opens the file, and makes it where there is none.
     pub(super) async fn open(path: &Path, first: &First) -> Result<Self, OpenError> {
-        let format = if let Some(format) = file::check(path, &KIND)? {
-            format
-        } else {
+        if file::check(path, &KIND)?.is_none() {
             let (check, instance_key) = (file::hex(&first.check), file::hex(&first.instance_key));
             let first =
                 format!("INSERT INTO meta VALUES ('check', x'{check}'), ('instance', x'{instance_key}');");
             file::create(path, &KIND, &first).await?;
-            KIND.format
-        };
+        }
         let options = file::options(path).pragma("secure_delete", "ON");
-        let connection = file::open(path, &options, &KIND, format).await?;
+        let connection = file::open(path, &options, &KIND).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(2)
             .test_before_acquire(false)

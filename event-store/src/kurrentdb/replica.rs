@@ -59,16 +59,13 @@ impl Replica {
         }
         let macs = macs.believing_nothing_else();
         let failed = |error: sqlx::Error| file::damaged_or_failed(path, &error);
-        let format = if let Some(format) = file::check(path, &KIND)? {
-            format
-        } else {
+        if file::check(path, &KIND)?.is_none() {
             file::create(path, &KIND, "").await?;
-            KIND.format
-        };
+        }
         // What a power loss takes from the end is read from the stream again.
         let options =
             file::options(path).synchronous(SqliteSynchronous::Normal).statement_cache_capacity(STATEMENTS);
-        let mut connection = file::open(path, &options, &KIND, format).await?;
+        let mut connection = file::open(path, &options, &KIND).await?;
         let end = read_end(&mut connection).await.map_err(failed)?;
         let readers = readers(&options).await.map_err(failed)?;
         check_contents(path, &readers).await?;

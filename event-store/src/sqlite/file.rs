@@ -114,15 +114,27 @@ pub(crate) fn check(path: &Path, kind: &Kind) -> Result<Option<u32>, OpenError> 
     }
 }
 
+/// The format of a file that was looked at and found whole, as it is in the log beside it, if there is one: an upgrade whose
+/// process was killed is there only, and not in the header that [`check`] reads.
+pub(crate) async fn format(path: &Path, kind: &Kind, looking: &SqlitePool) -> Result<u32, OpenError> {
+    let format: Result<u32, _> = sqlx::query_scalar("PRAGMA user_version").fetch_one(looking).await;
+    let found = format.map_err(|error| damaged_or_failed(path, &error))?;
+    if found > kind.format {
+        return Err(OpenError::Newer { path: path.display().to_string(), found, known: kind.format });
+    }
+    Ok(found)
+}
+
 /// Opens a file that was checked for writing, and brings it to the present format.
 pub(crate) async fn open(
     path: &Path,
     options: &SqliteConnectOptions,
     kind: &Kind,
-    format: u32,
 ) -> Result<SqliteConnection, OpenError> {
     let opened = async {
         let mut connection = options.connect().await?;
+        // Not what its header says: after a kill the present format may be in the log only.
+        let format: u32 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut connection).await?;
         for (format, upgrade) in (1..).zip(kind.upgrades).skip_while(|(from, _)| *from < format) {
             let statements =
                 format!("BEGIN IMMEDIATE; {upgrade}; PRAGMA user_version = {}; COMMIT;", format + 1);

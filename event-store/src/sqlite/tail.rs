@@ -2,8 +2,8 @@
 
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
-use super::{JournalLock, KIND, columns, file, require_macs};
-use crate::journal::OpenError;
+use super::{JournalLock, SqliteJournal, columns, file};
+use crate::journal::{Journal, OpenError};
 use crate::mac::{ForgedTail, Macs, Standing, Unproven};
 
 /// How many rows are looked at together.
@@ -13,8 +13,7 @@ impl JournalLock {
     /// What stands behind the last event of the journal that is proven. Changes nothing.
     pub async fn forged_tail(&self, macs: &Macs) -> Result<ForgedTail, OpenError> {
         let failed = |error: sqlx::Error| file::damaged_or_failed(&self.path, &error);
-        let format = file::check(&self.path, &KIND)?.unwrap_or(KIND.format);
-        require_macs(&self.path, format, macs)?;
+        SqliteJournal::look(self, macs).await?.close().await;
         let mut connection = file::looking(&self.path).connect().await.map_err(failed)?;
         let tail = forged_tail(&mut connection, macs).await.map_err(failed);
         let _ = connection.close().await;
