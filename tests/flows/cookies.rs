@@ -1,11 +1,16 @@
 use serde_json::json;
 use tests::{Answer, App, Call, PASSWORD, Server, email};
 
-/// The values of the three cookies that an answer sets.
+/// The values of the three cookies of a session that an answer sets. One that ends it leaves the fourth, which says that the
+/// device is known.
 fn set(app: &App<'_>, answer: &Answer) -> [String; 3] {
     let all: Vec<_> =
         answer.headers.get_all("set-cookie").iter().map(|it| it.to_str().expect("ASCII")).collect();
-    assert_eq!(all.len(), 3, "{all:?}");
+    let device = format!("__Host-ww-{}-device=wwd_", app.id);
+    let device = all.iter().find_map(|it| it.strip_prefix(device.as_str()));
+    assert!(device.is_none_or(|it| it.ends_with("; Path=/; Secure; HttpOnly; SameSite=Lax")), "{all:?}");
+    let is_over = all.iter().all(|it| it.contains("Max-Age=0;"));
+    assert_eq!((all.len(), device.is_some()), if is_over { (3, false) } else { (4, true) }, "{all:?}");
     ["access", "refresh", "csrf"].map(|kind| {
         let start = format!("__Host-ww-{}-{kind}=", app.id);
         let cookie = all.iter().find_map(|it| it.strip_prefix(start.as_str())).expect("one of each");
