@@ -210,7 +210,7 @@ async fn change(
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Ban {
-    /// For the audit log: at most 500 characters, without personal data.
+    /// For the audit log, where it is sealed: at most 500 characters.
     #[schema(example = "spam")]
     reason: Option<String>,
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use domain::app::{App, AppCommand, AppError};
 use domain::signing_key::TokenAlgorithm;
+use domain::user::Client;
 use domain::{ApiKeyId, AppId, AppSettings, Permission, StreamId};
 use http_kit::token::ApiKeyToken;
 use schemas::envelope::{Actor, Metadata};
@@ -103,7 +104,7 @@ impl CommandService {
             request_id: None,
             traceparent: None,
         };
-        Context { metadata, at: self.clock.now(), idempotency: None }
+        Context { metadata, client: Client::default(), at: self.clock.now(), idempotency: None }
     }
 }
 

@@ -15,15 +15,16 @@ use domain::delivery::Delivery;
 use domain::lockout::Lockout;
 use domain::magic_link::MagicLink;
 use domain::session::Session;
-use domain::user::User;
+use domain::user::{Client, User};
 use domain::{AppId, Event, EventId, EventInfo, MagicLinkId, SessionId, Stream, StreamId, Timestamp, UserId};
 use event_store::{
-    Append, AppendError, Appended, Claim, Clock, Idempotency, Loaded, NewEvent, Repository, StoreError, Write,
+    Append, AppendError, Appended, Claim, Clock, Idempotency, Loaded, NewEvent, Repository, Requested,
+    StoreError, Write,
 };
 use futures::FutureExt;
 use http_kit::problem::{self, Problem};
 use http_kit::trace::Span;
-use schemas::envelope::Metadata;
+use schemas::envelope::{Actor, Metadata};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tracing::Instrument;
 
@@ -39,6 +40,8 @@ const STRIPES: usize = 256;
 pub struct Context {
     /// For whom, by whom and why.
     pub metadata: Metadata,
+    /// Where the request came from: every event about a person says so, sealed. Empty where there is no request.
+    pub client: Client,
     /// The time of the events.
     pub at: Timestamp,
     /// What makes the append happen once, if the caller sent a key.
@@ -172,6 +175,7 @@ pub struct Work {
     entries: Vec<Entry>,
     taken: Vec<(Claim, StreamId)>,
     released: Vec<Claim>,
+    actor: Option<Actor>,
 }
 
 impl Work {
@@ -228,6 +232,11 @@ impl Work {
     /// Gives a claim back, in the same append.
     pub fn release(&mut self, claim: Claim) {
         self.released.push(claim);
+    }
+
+    /// Says by whom this is done, where only the decision shows that it is not whom the context names.
+    pub fn is_done_by(&mut self, actor: Actor) {
+        self.actor = Some(actor);
     }
 
     /// What was decided so far.
@@ -485,12 +494,17 @@ impl Inner {
             let stream = reference.stream();
             entries.push(Entry { reference: reference.clone(), stream, state, pending: Vec::new() });
         }
-        Ok(Work { entries, taken: Vec::new(), released: Vec::new() })
+        Ok(Work { entries, taken: Vec::new(), released: Vec::new(), actor: None })
     }
 
     async fn to_append(&self, context: &Context, work: &Work) -> Result<Append, StoreError> {
         let mut writes = Vec::new();
         let mut guards = Vec::new();
+        let mut metadata = context.metadata.clone();
+        if let Some(actor) = &work.actor {
+            metadata.actor = actor.clone();
+        }
+        let requested = Requested { client: &context.client, actor: &metadata.actor };
         for entry in &work.entries {
             let version = entry.state.0.version();
             if entry.pending.is_empty() {
@@ -499,7 +513,7 @@ impl Inner {
             }
             let mut events: Vec<NewEvent> = Vec::with_capacity(entry.pending.len());
             for event in &entry.pending {
-                events.push(self.repository.encode(event, self.clock.new_id()).await?);
+                events.push(self.repository.encode_for(event, self.clock.new_id(), &requested).await?);
             }
             writes.push(Write { stream: entry.stream.clone(), expected: version, events });
         }
@@ -509,7 +523,7 @@ impl Inner {
             taken: work.taken.clone(),
             released: work.released.clone(),
             idempotency: context.idempotency,
-            metadata: context.metadata.clone(),
+            metadata,
             at: context.at,
         })
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use domain::lockout::{LockoutCommand, LockoutPolicy};
+use domain::user::Client;
 use event_store::contract::Nodes;
 use event_store::{
     Cursor, Journal, KeyStore, MasterKey, Sealer, Snapshot, SqliteJournal, StoredIdempotency, SystemClock,
@@ -178,7 +179,8 @@ fn context(key: Option<u8>) -> Context {
         traceparent: None,
     };
     let idempotency = key.map(|key| Idempotency { key: [key; 32], fingerprint: [key; 32] });
-    Context { metadata, at: Timestamp::from_second(1_800_000_000).expect("in range"), idempotency }
+    let at = Timestamp::from_second(1_800_000_000).expect("in range");
+    Context { metadata, client: Client::default(), at, idempotency }
 }
 
 async fn fail(dispatcher: &Dispatcher, context: Context) -> Result<Committed<()>, DispatchError<Problem>> {

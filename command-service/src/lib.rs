@@ -200,7 +200,8 @@ impl CommandService {
         actor: Actor,
         idempotency: Option<Idempotency>,
     ) -> Context {
-        Context { metadata: request.metadata(app_id.clone(), actor), at: self.clock.now(), idempotency }
+        let (metadata, client) = (request.metadata(app_id.clone(), actor), request.client.clone());
+        Context { metadata, client, at: self.clock.now(), idempotency }
     }
 
     /// Tells metrics what is at hand.

@@ -26,6 +26,7 @@ use std::time::Duration;
 use domain::app::App;
 use domain::delivery::{Delivery, DeliveryCommand, DeliveryError, DeliveryEvent, FailureReason, Outcome};
 use domain::mail::{Mail, MailKind, asks_for_mail, mails_of};
+use domain::user::Client;
 use domain::{Event, EventId, Timestamp, UserId};
 use event_store::{Clock, Cursor, Journal, Repository, StoreError};
 use http_kit::AccessTokens;
@@ -525,7 +526,8 @@ impl Runner {
                 mail_ref.list(work, &app, id);
                 Ok::<_, DeliveryError>(work.get::<Delivery>(&id).outcome(mail_ref.kind))
             };
-            let context = Context { metadata: because_of(recorded), at, idempotency: None };
+            let context =
+                Context { metadata: because_of(recorded), client: Client::default(), at, idempotency: None };
             match self.dispatcher.run(context, vec![StreamRef::Delivery(id)], decide).await {
                 Ok(committed) => {
                     match committed.value.flatten() {

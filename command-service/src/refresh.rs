@@ -69,7 +69,7 @@ pub(crate) async fn refresh(
     let RefreshToken { session_id, generation } = token.token;
     let user_id = token.user_id;
     let context = service.context(&request, &app_id, Actor::user(user_id), idempotency);
-    let (at, id) = (context.at, app_id.clone());
+    let (at, id, client) = (context.at, app_id.clone(), request.client.clone());
     let reads =
         vec![StreamRef::App(app_id.clone()), StreamRef::User(user_id), StreamRef::Session(session_id)];
     let decide = move |work: &mut Work| {
@@ -79,12 +79,15 @@ pub(crate) async fn refresh(
             generation,
             grace: app.settings.refresh_grace,
             idle_ttl: app.settings.refresh_idle_ttl,
+            client: client.clone(),
             at,
         };
         work.execute::<Session>(&session_id, command).map_err(session_problem)?;
         let session = work.get::<Session>(&session_id);
         let link = Link::of(session);
         if session.revoked {
+            // Whoever holds a token that was used before may be anybody.
+            work.is_done_by(Actor::anonymous());
             work.release(session_claim(user_id, session_id));
         }
         Ok::<_, Problem>(link)

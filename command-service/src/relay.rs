@@ -26,6 +26,7 @@ use async_nats::jetstream::stream::{
 };
 use async_nats::jetstream::{self, ErrorCode};
 use async_nats::{Client, HeaderMap, HeaderName, HeaderValue, Request};
+use domain::LogOrigin;
 use event_store::{Journal, Mark, Marked, MessageKey, StoreError};
 use http_kit::trace::{self, Step};
 use schemas::RecordedEvent;
@@ -209,12 +210,18 @@ enum State {
 
 impl Relay {
     /// Starts publishing, as soon as NATS can be reached. The client should reconnect by itself, for ever.
-    pub fn start(nats: Client, journal: Arc<dyn Journal>, key: MessageKey, settings: RelaySettings) -> Self {
+    pub fn start(
+        nats: Client,
+        journal: Arc<dyn Journal>,
+        origin: LogOrigin,
+        key: MessageKey,
+        settings: RelaySettings,
+    ) -> Self {
         let (standing, seen) = watch::channel(Standing { position: 0, state: State::Starting });
         let ending = watch::Sender::new(false);
         let head = journal.watch_head();
         let publisher = Publisher::new(nats, journal, key, settings, standing);
-        let task = tokio::spawn(publisher.run(ending.subscribe()));
+        let task = tokio::spawn(publisher.run(origin, ending.subscribe()));
         Self { standing: seen, head, ending, task: Mutex::new(Some(task)) }
     }
 
@@ -276,12 +283,12 @@ impl Publisher {
         Self { nats, jetstream, journal, key, settings, standing, rebuilt: Mutex::default() }
     }
 
-    async fn run(self, mut ending: watch::Receiver<bool>) {
+    async fn run(self, origin: LogOrigin, mut ending: watch::Receiver<bool>) {
         let mut retry = FIRST_RETRY;
         loop {
             // Whatever is cut off here is a batch without its last message, of which JetStream keeps nothing.
             let error = tokio::select! {
-                Err(error) = self.follow(&mut retry) => error,
+                Err(error) = self.follow(&origin, &mut retry) => error,
                 _ = ending.wait_for(|ending| *ending) => return,
             };
             let wait = if error.needs_somebody() { self.settings.check_interval } else { retry };
@@ -295,7 +302,7 @@ impl Publisher {
     }
 
     /// Publishes what the stream does not have, until something is not as it should be.
-    async fn follow(&self, retry: &mut Duration) -> Result<Infallible, RelayError> {
+    async fn follow(&self, origin: &LogOrigin, retry: &mut Duration) -> Result<Infallible, RelayError> {
         let mut head = self.journal.watch_head();
         let stopped = || StoreError::Unavailable("the journal was closed".to_owned());
         head.wait_for(|head| *head > 0).await.map_err(|_| stopped())?;
@@ -333,7 +340,7 @@ impl Publisher {
                 _ => self.id_at(end).await?,
             };
             let (begun, started) = (trace::begin(), Instant::now());
-            match self.publish(end, previous, &events).await? {
+            match self.publish(origin, end, previous, &events).await? {
                 Outcome::Published(last) => {
                     let published = events.partition_point(|event| event.position <= last);
                     behind = events[..published].last().map(|event| (event.position, event.id));
@@ -558,11 +565,12 @@ impl Publisher {
     /// Publishes events as one atomic batch: all of them right behind `end`, or none.
     async fn publish(
         &self,
+        origin: &LogOrigin,
         end: u64,
         previous: Uuid,
         events: &[RecordedEvent],
     ) -> Result<Outcome, RelayError> {
-        let messages = self.messages(end, previous, events)?;
+        let messages = self.messages(origin, end, previous, events)?;
         // What is sent without a connection is kept and sent much later. It would do no harm, and no good.
         if self.nats.connection_state() != Connection::Connected {
             return Err(RelayError::Unreachable("the connection is lost".to_owned()));
@@ -600,6 +608,7 @@ impl Publisher {
     /// The messages of a batch, as many of the events as go into one.
     fn messages(
         &self,
+        origin: &LogOrigin,
         end: u64,
         mut previous: Uuid,
         events: &[RecordedEvent],
@@ -611,7 +620,7 @@ impl Publisher {
             if event.position != expected {
                 return Err(RelayError::Gap { expected, found: event.position });
             }
-            let message = Message::new(event, previous, &self.key, &batch, messages.len() + 1);
+            let message = Message::new(event, previous, origin, &self.key, &batch, messages.len() + 1);
             previous = event.id;
             let size = message.size();
             bytes += size;
@@ -688,7 +697,7 @@ fn says_the_same(message: &StreamMessage, event: &RecordedEvent) -> bool {
         "personal",
     ];
     let Ok(found) = serde_json::from_slice::<Value>(&message.payload) else { return false };
-    let expected = event.to_cloud_event();
+    let expected = event.members();
     message.subject.as_str() == event.subject()
         && message.headers.get(bus::MESSAGE_ID).is_some_and(|id| id.as_str() == event.id.to_string())
         && MEMBERS.iter().all(|member| found.get(*member) == expected.get(*member))
@@ -707,8 +716,15 @@ struct Message {
 }
 
 impl Message {
-    fn new(event: &RecordedEvent, previous: Uuid, key: &MessageKey, batch: &str, sequence: usize) -> Self {
-        let (subject, body) = (event.subject(), event.to_canonical_json());
+    fn new(
+        event: &RecordedEvent,
+        previous: Uuid,
+        origin: &LogOrigin,
+        key: &MessageKey,
+        batch: &str,
+        sequence: usize,
+    ) -> Self {
+        let (subject, body) = (event.subject(), event.to_canonical_json(origin));
         let mark = key.mark(&Marked {
             position: event.position,
             id: event.id,

@@ -8,8 +8,8 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use domain::lockout::LockoutPolicy;
 use domain::session::SessionEvent;
-use domain::user::{User, UserCommand};
-use domain::{AppId, Email, Event, Timestamp, UserId};
+use domain::user::{Client, User, UserCommand};
+use domain::{AppId, Email, Event, LogOrigin, Timestamp, UserId};
 use event_store::{
     Clock, FixedClock, Journal, KeyStore, LookupKey, MasterKey, Repository, Sealer, SqliteJournal,
 };
@@ -267,6 +267,7 @@ impl World {
                 request_id: None,
                 traceparent: None,
             },
+            client: Client::default(),
             at: self.clock.now(),
             idempotency: None,
         };
@@ -696,6 +697,7 @@ async fn a_login_renews_an_outdated_hash() {
             request_id: None,
             traceparent: None,
         },
+        client: Client::default(),
         at,
         idempotency: None,
     };
@@ -725,7 +727,7 @@ async fn inv_n_nothing_personal_lies_open_in_the_journal() {
     let tokens = world.register("ada.lovelace@example.com").await;
     world.login("ada.lovelace@example.com", "a wrong guess").await;
     for event in world.journal.read_all(0, 1000).await.expect("reads") {
-        let text = event.to_canonical_json();
+        let text = event.to_canonical_json(&LogOrigin::parse("http://localhost").expect("valid"));
         for secret in ["lovelace", PASSWORD, "a wrong guess", "argon2", &tokens.text("refresh_token")] {
             assert!(!text.contains(secret), "{secret} in {text}");
         }

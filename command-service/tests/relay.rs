@@ -9,7 +9,7 @@ use async_nats::jetstream::stream::{Info, State};
 use async_nats::jetstream::{self, Context};
 use async_nats::{Client, ConnectOptions, HeaderMap, HeaderValue};
 use command_service::relay::{Relay, RelaySettings, RelayStatus, delete_stream, fill};
-use domain::{AppId, StreamId, UserId};
+use domain::{AppId, LogOrigin, StreamId, UserId};
 use event_store::{
     Append, Clock, InstanceKey, Journal, Mark, Marked, MessageKey, NewEvent, SqliteJournal, SystemClock,
     Write,
@@ -30,6 +30,10 @@ struct World {
 }
 
 /// Settings for the impatient.
+fn origin() -> LogOrigin {
+    LogOrigin::parse("https://login.example.com").expect("valid")
+}
+
 fn settings() -> RelaySettings {
     RelaySettings { check_interval: Duration::from_millis(500), ..RelaySettings::default() }
 }
@@ -95,7 +99,7 @@ impl World {
     }
 
     fn relay_with(&self, settings: RelaySettings) -> Relay {
-        Relay::start(self.client.clone(), self.journal.clone(), self.key.clone(), settings)
+        Relay::start(self.client.clone(), self.journal.clone(), origin(), self.key.clone(), settings)
     }
 
     fn jetstream(&self) -> Context {
@@ -140,7 +144,7 @@ impl World {
             let sequence = message.info().expect("of JetStream").stream_sequence;
             assert_eq!(sequence, event.position);
             assert_eq!(message.subject.as_str(), event.subject());
-            assert_eq!(message.payload, event.to_canonical_json().as_bytes());
+            assert_eq!(message.payload, event.to_canonical_json(&origin()).as_bytes());
             let headers = message.headers.as_ref().expect("headers");
             let header = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
             assert_eq!(header("Nats-Msg-Id"), Some(event.id.to_string()));
@@ -229,8 +233,8 @@ async fn inv_m_the_stream_is_the_journal_in_order_with_positions_as_sequences() 
 #[tokio::test(flavor = "multi_thread")]
 async fn inv_m_relays_that_compete_publish_each_event_once() {
     let world = World::new().await;
-    let second =
-        Relay::start(client(&world.nats).await, world.journal.clone(), world.key.clone(), settings());
+    let (journal, key) = (world.journal.clone(), world.key.clone());
+    let second = Relay::start(client(&world.nats).await, journal, origin(), key, settings());
     let first = world.relay();
     for _ in 0..100 {
         world.append(20).await;
@@ -504,7 +508,7 @@ impl Forgery {
         headers.insert(bus::MESSAGE_ID, event.id.to_string());
         headers.insert(bus::POSITION, event.position.to_string());
         headers.insert(bus::PREVIOUS_POSITION, (event.position - 1).to_string());
-        Self { subject: event.subject(), headers, body: event.to_canonical_json() }
+        Self { subject: event.subject(), headers, body: event.to_canonical_json(&origin()) }
     }
 
     fn marked(mut self, mark: &str, previous: Uuid) -> Self {
@@ -543,7 +547,7 @@ async fn a_message_of_somebody_else_stops_the_relay_wherever_its_mark_comes_from
         world.assert_complete(&relay).await;
         let last = world.event(10).await;
         let next = RecordedEvent { position: 11, id: SystemClock.new_id(), ..last.clone() };
-        let (subject, body) = (next.subject(), next.to_canonical_json());
+        let (subject, body) = (next.subject(), next.to_canonical_json(&origin()));
         let (position, id, previous) = (next.position, next.id, last.id);
         let marked = Marked { position, id, previous, subject: &subject, body: body.as_bytes() };
         let genuine = world.mark_of(10).await;
@@ -557,7 +561,7 @@ async fn a_message_of_somebody_else_stops_the_relay_wherever_its_mark_comes_from
             }
             "garbage" => forgery.marked("garbage", previous),
             "another position" => {
-                Forgery { body: last.to_canonical_json(), ..forgery }.marked(&genuine, previous)
+                Forgery { body: last.to_canonical_json(&origin()), ..forgery }.marked(&genuine, previous)
             }
             "another instance" => forgery.marked(&other.mark(&marked), previous),
             "cut" => forgery.marked(&world.key.mark(&marked)[..40], previous),
@@ -584,6 +588,7 @@ async fn a_message_of_somebody_else_stops_the_relay_wherever_its_mark_comes_from
         let filled = fill(
             world.client.clone(),
             world.journal.clone(),
+            origin(),
             world.key.clone(),
             settings(),
             |position, head| assert!(position <= head),
@@ -635,7 +640,8 @@ async fn a_relay_that_may_makes_a_forged_stream_anew_but_not_again_and_again() {
     world.assert_complete(&relay).await;
     relay.shutdown().await;
     let next = RecordedEvent { position: 11, id: SystemClock.new_id(), ..world.event(10).await };
-    let (subject, body, previous) = (next.subject(), next.to_canonical_json(), world.event(10).await.id);
+    let (subject, body, previous) =
+        (next.subject(), next.to_canonical_json(&origin()), world.event(10).await.id);
     let marked = Marked { position: 11, id: next.id, previous, subject: &subject, body: body.as_bytes() };
     world.forge(Forgery::of(&next).marked(&world.key.mark(&marked), previous)).await;
     let relay = world.relay_with(impatient);

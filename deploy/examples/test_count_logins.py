@@ -32,9 +32,9 @@ def event(position: int, app: str, name: str, method: str | None) -> dict:
     return {
         "specversion": "1.0", "id": session, "source": f"/v1/apps/{app}", "type": name,
         "time": "2026-03-01T12:00:00.123456Z", "subject": f"session-{session}",
-        "dataschema": f"/schemas/events/session/{name}.v1.json", "datacontenttype": "application/json",
+        "dataschema": f"https://login.example.com/schemas/events/session/{name}.v1.json", "datacontenttype": "application/json",
         "position": position, "prevposition": position - 1, "streamversion": 1, "appid": app,
-        "actor": {"kind": "anonymous"}, "correlationid": session,
+        "actorkind": "anonymous", "correlationid": session,
         "data": data | ({"method": method} if method else {}),
     }
 

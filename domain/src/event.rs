@@ -6,10 +6,12 @@ use cqrs_es::{Aggregate, DomainEvent};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::access::AccessEvent;
 use crate::app::AppEvent;
 use crate::app_id::AppId;
 use crate::delivery::DeliveryEvent;
-use crate::ids::{EventId, MagicLinkId, SessionId, UserId};
+use crate::ids::{AccessId, EventId, JournalId, MagicLinkId, SessionId, UserId};
+use crate::journal::JournalEvent;
 use crate::lockout::LockoutEvent;
 use crate::magic_link::MagicLinkEvent;
 use crate::personal::Personal;
@@ -50,6 +52,16 @@ impl StreamId {
     /// The stream of what became of the mails of an event.
     pub fn delivery(id: EventId) -> Self {
         Self(format!("delivery-{id}"))
+    }
+
+    /// The stream of the journal's own events.
+    pub fn journal(id: JournalId) -> Self {
+        Self(format!("journal-{id}"))
+    }
+
+    /// The stream of somebody's look at somebody's data.
+    pub fn access(id: AccessId) -> Self {
+        Self(format!("access-{id}"))
     }
 
     /// A name read back from a store, not checked.
@@ -121,6 +133,10 @@ pub enum Event {
     MagicLink(MagicLinkEvent),
     /// A mail went out, or did not.
     Delivery(DeliveryEvent),
+    /// The journal itself began.
+    Journal(JournalEvent),
+    /// Somebody read or exported other people's data.
+    Access(AccessEvent),
 }
 
 impl Event {
@@ -133,6 +149,8 @@ impl Event {
             Self::Session(event) => event.name(),
             Self::MagicLink(event) => event.name(),
             Self::Delivery(event) => event.name(),
+            Self::Journal(event) => event.name(),
+            Self::Access(event) => event.name(),
         }
     }
 
@@ -145,13 +163,15 @@ impl Event {
             Self::Session(event) => event.person(),
             Self::MagicLink(event) => event.person(),
             Self::Delivery(event) => event.person(),
+            Self::Journal(event) => event.person(),
+            Self::Access(event) => event.person(),
         }
     }
 
     /// Its personal part, if it has one.
     pub fn personal(&self) -> Option<&Personal> {
         match self {
-            Self::App(_) | Self::Lockout(_) | Self::Delivery(_) => None,
+            Self::App(_) | Self::Lockout(_) | Self::Delivery(_) | Self::Journal(_) | Self::Access(_) => None,
             Self::User(event) => event.personal(),
             Self::Session(event) => event.personal(),
             Self::MagicLink(event) => event.personal(),
@@ -192,6 +212,18 @@ impl From<MagicLinkEvent> for Event {
 impl From<DeliveryEvent> for Event {
     fn from(event: DeliveryEvent) -> Self {
         Self::Delivery(event)
+    }
+}
+
+impl From<JournalEvent> for Event {
+    fn from(event: JournalEvent) -> Self {
+        Self::Journal(event)
+    }
+}
+
+impl From<AccessEvent> for Event {
+    fn from(event: AccessEvent) -> Self {
+        Self::Access(event)
     }
 }
 

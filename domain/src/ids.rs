@@ -45,3 +45,11 @@ id!(
     /// An event, as the cause of something.
     EventId
 );
+id!(
+    /// A journal: the log of one instance.
+    JournalId
+);
+id!(
+    /// Somebody's look at somebody's data within an hour.
+    AccessId
+);

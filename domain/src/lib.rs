@@ -6,6 +6,7 @@
 //! no randomness in this crate.
 #![deny(missing_docs)]
 
+pub mod access;
 pub mod app;
 pub mod app_id;
 pub mod branding;
@@ -13,6 +14,7 @@ pub mod delivery;
 pub mod email;
 pub mod event;
 pub mod ids;
+pub mod journal;
 pub mod lockout;
 pub mod magic_link;
 pub mod mail;
@@ -34,8 +36,9 @@ pub mod web_url;
 pub use app_id::AppId;
 pub use email::Email;
 pub use event::{Event, EventInfo, Stream, StreamId};
-pub use ids::{ApiKeyId, DeviceId, EventId, MagicLinkId, SessionId, UserId};
+pub use ids::{AccessId, ApiKeyId, DeviceId, EventId, JournalId, MagicLinkId, SessionId, UserId};
 pub use jiff::Timestamp;
+pub use journal::LogOrigin;
 pub use permission::Permission;
 pub use personal::Personal;
 pub use role::Role;

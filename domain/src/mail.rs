@@ -88,7 +88,9 @@ pub fn mails_of(event: &Event) -> Vec<Mail> {
         | Event::App(_)
         | Event::Lockout(_)
         | Event::Session(_)
-        | Event::Delivery(_) => [None, None],
+        | Event::Delivery(_)
+        | Event::Journal(_)
+        | Event::Access(_) => [None, None],
     };
     mails.into_iter().flatten().collect()
 }

@@ -33,6 +33,13 @@ pub struct Personal {
     /// The browser or program a request came from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_agent: Option<String>,
+    /// Where a request came from that another user of the app made about this person, sealed once more with that user's own
+    /// key: both of them can be forgotten.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acting: Option<String>,
+    /// Why somebody did it, in their own words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// What an app wants to hear again when a login that it began comes back to it: its own text, which may say anything.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,

@@ -86,6 +86,8 @@ pub enum SessionCommand {
         grace: u32,
         /// How long it lasts without a refresh, in seconds.
         idle_ttl: u32,
+        /// Where from.
+        client: Client,
         /// The time.
         at: Timestamp,
     },
@@ -154,6 +156,9 @@ pub struct SessionRefreshed {
     pub idle_expires_at: Timestamp,
     /// When.
     pub at: Timestamp,
+    /// Where from, if that is not where the session was used last.
+    #[serde(default, skip_serializing_if = "Personal::is_empty")]
+    pub personal: Personal,
 }
 
 /// A refresh token was used a second time.
@@ -188,7 +193,6 @@ pub struct SessionRevoked {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", content = "data")]
 #[expect(missing_docs, reason = "each variant's payload is documented")]
-#[expect(clippy::large_enum_variant, reason = "an event lives briefly: a box would cost more than the bytes")]
 pub enum SessionEvent {
     #[serde(rename = "SessionStarted")]
     SessionStarted(SessionStarted),
@@ -205,7 +209,8 @@ impl SessionEvent {
     pub fn personal(&self) -> Option<&Personal> {
         match self {
             Self::SessionStarted(event) => Some(&event.personal),
-            Self::SessionRefreshed(_) | Self::RefreshTokenReused(_) | Self::SessionRevoked(_) => None,
+            Self::SessionRefreshed(event) => Some(&event.personal),
+            Self::RefreshTokenReused(_) | Self::SessionRevoked(_) => None,
         }
     }
 }
@@ -274,6 +279,9 @@ pub struct Session {
     /// ([`User::keeps`](crate::user::User::keeps)).
     #[serde(default)]
     pub epoch: u32,
+    /// Where it was used last: a refresh tells it only where that changes.
+    #[serde(default)]
+    pub client: Client,
 }
 
 impl Session {
@@ -318,8 +326,8 @@ impl Session {
                     personal: Personal::of(client),
                 })])
             }
-            SessionCommand::Refresh { generation, grace, idle_ttl, at } => {
-                self.refresh(generation, grace, idle_ttl, at)
+            SessionCommand::Refresh { generation, grace, idle_ttl, client, at } => {
+                self.refresh(generation, grace, idle_ttl, client, at)
             }
             SessionCommand::Revoke { reason, at } => {
                 let owner = self.owner.as_ref().ok_or(SessionError::Absent)?;
@@ -335,6 +343,7 @@ impl Session {
         generation: u32,
         grace: u32,
         idle_ttl: u32,
+        client: Client,
         at: Timestamp,
     ) -> Result<Vec<SessionEvent>, SessionError> {
         let owner = self.require_live(at)?;
@@ -343,12 +352,14 @@ impl Session {
         if generation == current {
             let idle_expires_at = self.expires_at.min(at + seconds(idle_ttl));
             let generation = current + 1;
+            let personal = if client == self.client { Personal::default() } else { Personal::of(client) };
             return Ok(vec![SessionEvent::SessionRefreshed(SessionRefreshed {
                 session_id,
                 user_id,
                 generation,
                 idle_expires_at,
                 at,
+                personal,
             })]);
         }
         if generation > current {
@@ -420,8 +431,9 @@ impl Aggregate for Session {
                     expires_at,
                     idle_expires_at,
                     at,
-                    ..
+                    personal,
                 } = event;
+                self.client = Client { ip: personal.ip, user_agent: personal.user_agent };
                 self.owner = Some(Owner { session_id, user_id, app_id, method });
                 self.epoch = epoch;
                 self.started_at = at;
@@ -429,7 +441,11 @@ impl Aggregate for Session {
                 self.expires_at = expires_at;
                 self.idle_expires_at = idle_expires_at;
             }
-            SessionEvent::SessionRefreshed(SessionRefreshed { generation, idle_expires_at, at, .. }) => {
+            SessionEvent::SessionRefreshed(event) => {
+                let SessionRefreshed { generation, idle_expires_at, at, personal, .. } = event;
+                if !personal.is_empty() {
+                    self.client = Client { ip: personal.ip, user_agent: personal.user_agent };
+                }
                 self.generation = generation;
                 self.idle_expires_at = idle_expires_at;
                 self.refreshed_at = at;

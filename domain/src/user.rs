@@ -162,7 +162,8 @@ impl User {
                 vec![UserEvent::RoleRevoked(RoleRevoked { user_id, role, at })]
             }
             UserCommand::Ban { reason, at } if !self.banned => {
-                vec![UserEvent::UserBanned(UserBanned { user_id, reason, at })]
+                let personal = Personal { reason, ..Personal::default() };
+                vec![UserEvent::UserBanned(UserBanned { user_id, at, personal })]
             }
             UserCommand::Unban { at } if self.banned => {
                 vec![UserEvent::UserUnbanned(UserUnbanned { user_id, at })]

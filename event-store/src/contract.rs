@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{AppId, StreamId, Timestamp};
+use domain::{AppId, LogOrigin, StreamId, Timestamp};
 use futures::future::join_all;
 use jiff::SignedDuration;
 use schemas::envelope::{Actor, Metadata, RecordedEvent};
@@ -18,6 +18,7 @@ use crate::journal::{
     StoredIdempotency, Write,
 };
 use crate::mac::{Macs, Row};
+use crate::origin;
 
 mod nodes;
 
@@ -458,4 +459,29 @@ pub async fn keeps_cursors_of_effects(journal: Arc<dyn Journal>) {
     assert_eq!(hold("other").await.position, 5);
     journal.release_cursor("mail", mail).await.expect("releases");
     assert_eq!(hold("mail").await.position, 4);
+}
+
+/// Whoever starts first gives a journal its origin, once, however many start at the same time and whatever each proposes; and a
+/// journal that has events already gets it behind them.
+pub async fn gets_one_origin(journal: Arc<dyn Journal>) {
+    journal.append(append(&stream("before"), 0, 1)).await.expect("appends");
+    assert_eq!(origin::read(&*journal).await, Ok(None), "nobody has said so yet");
+    let starting = (0..8).map(|n| {
+        let journal = Arc::clone(&journal);
+        let proposed = LogOrigin::parse(&format!("https://node{n}.example")).expect("an origin");
+        tokio::spawn(async move { origin::establish(&*journal, &SystemClock, &proposed).await })
+    });
+    let mut origins = Vec::new();
+    for started in join_all(starting).await {
+        origins.push(started.expect("no panic").expect("an origin"));
+    }
+    let first = origins[0].clone();
+    assert!(origins.iter().all(|origin| *origin == first), "all nodes write the same bytes: {origins:?}");
+    let later = LogOrigin::parse("https://elsewhere.example").expect("an origin");
+    assert_eq!(origin::establish(&*journal, &SystemClock, &later).await, Ok(first.clone()));
+    assert_eq!(origin::read(&*journal).await, Ok(Some(first)));
+    let events = everything(&*journal).await;
+    let created: Vec<_> = events.iter().filter(|event| event.name == "JournalCreated").collect();
+    assert_eq!(created.len(), 1);
+    assert_eq!((created[0].position, created[0].stream.aggregate()), (2, "journal"));
 }

@@ -1,5 +1,7 @@
 //! Look-ups by personal data without storing it: keyed HMACs, which nobody can compute or guess at without the key.
 
+use std::net::IpAddr;
+
 use aws_lc_rs::hmac;
 use domain::{AppId, Email, SessionId, UserId};
 
@@ -19,6 +21,11 @@ impl LookupKey {
     pub fn email(&self, app: &AppId, email: &Email) -> [u8; 32] {
         // Neither an app id nor an address can hold a NUL, so no two inputs are the same bytes.
         self.hmac(&["email", app.as_str(), email.as_str()])
+    }
+
+    /// Stands for a network address within an app.
+    pub fn ip(&self, app: &AppId, ip: IpAddr) -> [u8; 32] {
+        self.hmac(&["ip", app.as_str(), &ip.to_canonical().to_string()])
     }
 
     /// Stands for a search word in a blind index. Short on purpose: it finds rows, it proves nothing.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use domain::{Event, EventInfo, Stream, StreamId, UserId};
+use domain::{Event, EventInfo, Personal, Stream, StreamId, UserId};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use schemas::codec;
@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::journal::{Journal, NewEvent, Snapshot, StoreError};
 use crate::measure;
+use crate::personal::{self, Requested};
 use crate::sealing::Sealer;
 
 /// A snapshot is kept each time a stream passes a multiple of this.
@@ -303,13 +304,7 @@ impl Repository {
 
     /// The event, with its personal part opened. Where the person was erased, that part reads as absent.
     pub async fn decode(&self, recorded: &RecordedEvent) -> Result<Event, StoreError> {
-        let personal = match (recorded.person, &recorded.personal) {
-            (Some(person), Some(sealed)) => {
-                let aad = event_aad(recorded.id, &recorded.name, person);
-                self.sealer.open(person, &aad, sealed).await?
-            }
-            _ => None,
-        };
+        let personal = personal::open_bytes(&self.sealer, recorded).await?;
         let RecordedEvent { stream, name, schema_version, data, .. } = recorded;
         codec::decode(stream, name, *schema_version, data, personal.as_deref())
             .map_err(|error| StoreError::Damaged(format!("event {}: {error}", recorded.position)))
@@ -317,19 +312,22 @@ impl Repository {
 
     /// What to append for an event, with its personal part sealed.
     pub async fn encode(&self, event: &Event, id: Uuid) -> Result<NewEvent, StoreError> {
-        let encoded = codec::encode(event);
-        let personal = match (encoded.person, encoded.personal) {
-            (Some(person), Some(plaintext)) => {
-                let aad = event_aad(id, encoded.name, person);
-                Some(self.sealer.seal(person, &aad, &plaintext).await?)
-            }
-            (None, Some(_)) => {
-                return Err(StoreError::Damaged(format!("{} has a personal part of nobody", encoded.name)));
-            }
-            (_, None) => None,
-        };
-        let codec::Encoded { name, schema_version, data, person, .. } = encoded;
-        Ok(NewEvent { id, name: name.into(), schema_version, data, person, personal })
+        personal::encode(&self.sealer, event, id).await
+    }
+
+    /// As [`Repository::encode`], for an event that a request made: where that came from goes into the sealed part.
+    pub async fn encode_for(
+        &self,
+        event: &Event,
+        id: Uuid,
+        requested: &Requested<'_>,
+    ) -> Result<NewEvent, StoreError> {
+        personal::encode_for(&self.sealer, event, id, requested).await
+    }
+
+    /// The personal part of an event, opened: see [`personal::open`].
+    pub async fn personal(&self, recorded: &RecordedEvent) -> Result<Option<Personal>, StoreError> {
+        personal::open(&self.sealer, recorded).await
     }
 
     async fn read<A>(&self, stream: &StreamId) -> Result<Loaded<A>, StoreError>
@@ -571,11 +569,6 @@ fn downcast<A: Send + Sync + 'static>(
 ) -> Result<Arc<Loaded<A>>, StoreError> {
     let mistaken = |_| StoreError::Damaged(format!("{stream} was loaded as an aggregate of another type"));
     cached.loaded.downcast::<Loaded<A>>().map_err(mistaken)
-}
-
-/// Binds a sealed part to its event: id ‖ type ‖ person.
-fn event_aad(id: Uuid, name: &str, person: UserId) -> Vec<u8> {
-    [id.as_bytes(), name.as_bytes(), person.0.as_bytes()].concat()
 }
 
 fn snapshot_aad(stream: &StreamId, version: u64) -> Vec<u8> {

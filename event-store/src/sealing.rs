@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use domain::UserId;
 
+use crate::cipher::Cipher;
 use crate::journal::StoreError;
 use crate::key_store::KeyStore;
 
@@ -15,12 +16,15 @@ const FORM: u8 = 1;
 #[derive(Clone)]
 pub struct Sealer {
     keys: Arc<KeyStore>,
+    /// For what is sealed and nobody's.
+    of_nobody: Arc<Cipher>,
 }
 
 impl Sealer {
     /// Seals with the keys of this store.
     pub fn new(keys: Arc<KeyStore>) -> Self {
-        Self { keys }
+        let of_nobody = Cipher::new(&keys.instance_key().derive("watchword/v1/personal-of-nobody"));
+        Self { keys, of_nobody: Arc::new(of_nobody) }
     }
 
     /// The keys.
@@ -34,6 +38,23 @@ impl Sealer {
         let mut sealed = key.cipher().seal(aad, plaintext);
         sealed.insert(0, FORM);
         Ok(sealed)
+    }
+
+    /// Seals what identifies somebody where there is no person whose key could: the holder of an API key. Nothing erases it
+    /// but the loss of the instance's key.
+    pub fn seal_of_nobody(&self, aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
+        let mut sealed = self.of_nobody.seal(aad, plaintext);
+        sealed.insert(0, FORM);
+        sealed
+    }
+
+    /// What [`Sealer::seal_of_nobody`] sealed. An error if it was changed, or sealed for another place.
+    pub fn open_of_nobody(&self, aad: &[u8], sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
+        let opened = match sealed.split_first() {
+            Some((&FORM, sealed)) => self.of_nobody.open(aad, sealed),
+            _ => None,
+        };
+        opened.ok_or_else(|| StoreError::Damaged("sealed data of nobody cannot be opened".to_owned()))
     }
 
     /// What was sealed; nothing if the person was erased. An error if it was changed, or sealed for another place.

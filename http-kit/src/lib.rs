@@ -2,6 +2,7 @@
 //! layer around every request.
 #![deny(missing_docs)]
 
+pub mod access_log;
 pub mod access_token;
 pub mod answers;
 pub mod auth;
@@ -21,6 +22,7 @@ pub mod trace;
 #[cfg(test)]
 mod testing;
 
+pub use access_log::{AccessLog, Looking};
 pub use access_token::{AccessClaims, AccessTokens};
 pub use answers::{UserBody, uncached};
 pub use auth::{AdminCaller, Authenticator, UserCaller};

@@ -251,7 +251,8 @@ impl World {
     }
 
     pub async fn ban(&self, user_id: UserId) {
-        let event = UserEvent::UserBanned(UserBanned { user_id, reason: None, at: self.now() });
+        let event =
+            UserEvent::UserBanned(UserBanned { user_id, at: self.now(), personal: Personal::default() });
         self.write(StreamId::user(user_id), vec![event.into()]).await;
     }
 

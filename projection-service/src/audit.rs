@@ -1,21 +1,26 @@
 //! An app's audit log: who did what, and when.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use domain::{Permission, Timestamp, UserId};
+use domain::access::{ExportForm, PersonalDataSource};
+use domain::app::AppEvent;
+use domain::{ApiKeyId, AppId, Email, Event, Permission, SessionId, Timestamp, UserId};
 use futures::stream;
 use http::HeaderValue;
 use http::header::{ACCEPT, CONTENT_DISPOSITION, CONTENT_TYPE, VARY};
+use http_kit::auth::{AdminCaller, Caller};
 use http_kit::cookies::Credentials;
 use http_kit::places::Place;
-use http_kit::{AfterToken, AppScope, Params, Problem, uncached};
+use http_kit::{AfterToken, AppScope, Looking, Params, Problem, RequestContext, uncached};
 use read_models::audit_log::AuditFilter;
-use schemas::envelope::RecordedEvent;
+use schemas::envelope::{ActorKind, RecordedEvent};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -43,9 +48,18 @@ struct AuditParams {
     user_id: Option<Uuid>,
     /// Events by this actor: the id of a user or an API key, or `user`, `api_key`, `system`, `anonymous`.
     actor: Option<String>,
-    /// Events of this type.
+    /// Events of this type, or of one of several, separated by commas.
     #[serde(rename = "type")]
+    #[param(example = "LoginFailed,AccountLocked")]
     kind: Option<String>,
+    /// Events about this session.
+    session_id: Option<Uuid>,
+    /// Events that a request from this address made: for callers with `users:read`.
+    #[param(example = "192.0.2.7")]
+    ip: Option<String>,
+    /// Events about whoever has this email address, or had it: for callers with `users:read`.
+    #[param(example = "ada@example.com")]
+    email: Option<String>,
     /// Events at this time or later.
     #[param(value_type = Option<String>, format = DateTime)]
     since: Option<Timestamp>,
@@ -107,6 +121,8 @@ struct ActorBody {
     kind: &'static str,
     /// The id of the user or the API key.
     id: Option<String>,
+    /// The name of the API key. Those of the platform's keys are told to the platform alone.
+    name: Option<String>,
 }
 
 /// What identifies the person. A password's hash is never among it.
@@ -125,6 +141,9 @@ struct PersonalBody {
     ip: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     user_agent: Option<String>,
+    /// Why somebody did it, in their own words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -134,8 +153,42 @@ enum Form {
     Csv,
 }
 
+/// The types that a query names, separated by commas.
+pub(crate) fn kinds(text: Option<&str>) -> Vec<String> {
+    let kinds = text.into_iter().flat_map(|text| text.split(',')).map(str::trim);
+    kinds.filter(|kind| !kind.is_empty()).map(str::to_owned).collect()
+}
+
+impl AuditParams {
+    /// Which events these are. Whether an address occurs is personal data itself: whoever may not read it may not ask either.
+    fn filter(&self, app_id: AppId, open: bool) -> Result<AuditFilter, Problem> {
+        if !open && (self.ip.is_some() || self.email.is_some()) {
+            return Err(
+                Problem::forbidden().detail("the filters ip and email need the permission users:read")
+            );
+        }
+        let ip = self.ip.as_deref().map(|ip| ip.trim().parse::<IpAddr>()).transpose();
+        let ip = ip.map_err(|_| Problem::invalid("/ip", "invalid", "an IPv4 or IPv6 address"))?;
+        let email = self.email.as_deref().map(Email::parse).transpose();
+        let email = email.map_err(|_| Problem::invalid("/email", "invalid_email", "an email address"))?;
+        Ok(AuditFilter {
+            app_id: Some(app_id),
+            person: self.user_id.map(UserId),
+            actor: self.actor.clone(),
+            kinds: kinds(self.kind.as_deref()),
+            session: self.session_id.map(SessionId),
+            ip,
+            email,
+            since: self.since,
+            until: self.until,
+        })
+    }
+}
+
 /// Read the audit log. With `Accept: application/x-ndjson` all matching events are exported as canonical `CloudEvents`,
 /// personal parts sealed, one a line; with `text/csv` as a table.
+///
+/// Reading personal data and exporting are events themselves: once for each caller, person and hour.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/audit/events", tag = "audit", operation_id = "list_audit_events",
     security(("user" = []), ("api_key" = [])),
     params(("app_id" = String, Path, description = "The app"), AfterToken, AuditParams),
@@ -144,6 +197,7 @@ enum Form {
         (status = 422, description = "`validation_failed`")))]
 async fn list(
     State(service): State<Arc<ProjectionService>>,
+    request: RequestContext,
     credentials: Credentials,
     headers: HeaderMap,
     AppScope(app_id): AppScope,
@@ -152,28 +206,36 @@ async fn list(
 ) -> Result<Response, Problem> {
     let caller = service.authenticator.admin(&app_id, &credentials, Permission::AuditRead).await?;
     let open = caller.may(Permission::UsersRead);
+    let filter = params.filter(app_id.clone(), open)?;
     let paging = paging(params.limit, params.offset, params.cursor)?;
     let after = position_after(params.after)?;
     let after = position_cursor(paging.cursor.as_deref())?.unwrap_or(after);
-    let filter = AuditFilter {
-        app_id: Some(app_id),
-        person: params.user_id.map(UserId),
-        actor: params.actor,
-        kind: params.kind,
-        since: params.since,
-        until: params.until,
-    };
+    let looking = Looking::new(&request, &app_id, &caller.actor);
     service.wait_for_token("audit_log", token).await?;
     let form = form(&headers);
-    if form != Form::Json {
+    let exported = match form {
+        Form::Json => None,
+        // The same bytes for everybody: what is personal in them is sealed.
+        Form::Ndjson => Some((ExportForm::Ndjson, false)),
+        Form::Csv => Some((ExportForm::Csv, open)),
+    };
+    if let Some((exported, opened)) = exported {
         let place = service.exports.take(applicant(&caller)).map_err(no_place)?;
-        return Ok(export(service, filter, after, form, open, place));
+        let last = *service.journal().watch_head().borrow();
+        service.access_log.exported(&looking, Some(&app_id), exported, filter.person, opened).await?;
+        let names = KeyNames::of(&caller, &app_id);
+        return Ok(export(service, filter, after..=last, form, open, (names, place)));
     }
     let (recorded, total, next_cursor) = page(&service, &filter, after, paging.offset, paging.limit).await?;
+    let mut names = KeyNames::of(&caller, &app_id);
+    names.learn(&service, &recorded).await?;
     let mut items = Vec::with_capacity(recorded.len());
     for event in recorded {
-        items.push(body(&service, event, open).await);
+        items.push(body(&service, event, open, &names).await);
     }
+    let shown = items.iter().filter(|item| item.personal.is_some());
+    let people: BTreeSet<UserId> = shown.filter_map(|item| item.user_id.map(UserId)).collect();
+    service.access_log.read(&looking, PersonalDataSource::Audit, people).await?;
     let mut response = answer(List { items, total, next_cursor });
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
     Ok(response)
@@ -211,8 +273,56 @@ fn form(headers: &HeaderMap) -> Form {
     Form::Json
 }
 
-async fn body(service: &ProjectionService, event: RecordedEvent, open: bool) -> AuditBody {
+/// The names of the API keys in a part of the log. They never change, and their events are there before those that they made.
+struct KeyNames {
+    /// Whose keys may be told; of any, where there is none.
+    only: Option<AppId>,
+    /// None: it was looked for.
+    known: BTreeMap<ApiKeyId, Option<String>>,
+}
+
+impl KeyNames {
+    /// What keys of the platform are called is nothing that an app's admins need to know.
+    fn of(caller: &AdminCaller, app_id: &AppId) -> Self {
+        let of_platform = matches!(&caller.caller, Caller::ApiKey { app_id, .. } if app_id.is_platform());
+        Self { only: Some(app_id.clone()).filter(|_| !of_platform), known: BTreeMap::new() }
+    }
+
+    fn get(&self, event: &RecordedEvent) -> Option<String> {
+        self.known.get(&key_of(event)?).cloned().flatten()
+    }
+
+    /// Looks for those of these events.
+    async fn learn(&mut self, service: &ProjectionService, events: &[RecordedEvent]) -> Result<(), Problem> {
+        let unknown: BTreeSet<ApiKeyId> =
+            events.iter().filter_map(key_of).filter(|key| !self.known.contains_key(key)).collect();
+        let unknown = Vec::from_iter(unknown);
+        let made = service.models.audit_log().keys_made(&unknown).await.map_err(refused)?;
+        self.known.extend(unknown.into_iter().map(|key| (key, None)));
+        let mut positions: Vec<u64> = made.iter().map(|(_, position)| *position).collect();
+        positions.sort_unstable();
+        for event in service.journal().read_positions(&positions).await? {
+            if self.only.as_ref().is_some_and(|app_id| *app_id != event.metadata.app_id) {
+                continue;
+            }
+            if let Ok(Event::App(AppEvent::ApiKeyIssued(issued))) = service.repository.decode(&event).await {
+                self.known.insert(issued.key_id, Some(issued.name));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The API key that made an event.
+fn key_of(event: &RecordedEvent) -> Option<ApiKeyId> {
+    let actor = &event.metadata.actor;
+    let id = actor.id.as_ref().filter(|_| actor.kind == ActorKind::ApiKey)?;
+    id.parse().ok().map(ApiKeyId)
+}
+
+async fn body(service: &ProjectionService, event: RecordedEvent, open: bool, names: &KeyNames) -> AuditBody {
     let personal = if open { personal(service, &event).await } else { None };
+    let name = names.get(&event);
     let actor = event.metadata.actor;
     AuditBody {
         position: event.position,
@@ -222,7 +332,7 @@ async fn body(service: &ProjectionService, event: RecordedEvent, open: bool) -> 
         app_id: event.metadata.app_id.to_string(),
         subject: event.stream.as_str().to_owned(),
         user_id: event.person.map(|person| person.0),
-        actor: ActorBody { kind: actor.kind.as_str(), id: actor.id },
+        actor: ActorBody { kind: actor.kind.as_str(), id: actor.id, name },
         correlation_id: event.metadata.correlation_id,
         request_id: event.metadata.request_id,
         // An auditor sees a damaged row as it is.
@@ -233,14 +343,16 @@ async fn body(service: &ProjectionService, event: RecordedEvent, open: bool) -> 
 
 /// The personal part, opened. An event that cannot be read is shown without it: the log must not end there.
 async fn personal(service: &ProjectionService, event: &RecordedEvent) -> Option<PersonalBody> {
-    event.personal.as_ref()?;
-    let decoded = service.repository.decode(event).await;
-    let decoded = decoded
-        .inspect_err(
-            |error| tracing::warn!(position = event.position, %error, "shown without its personal part"),
-        )
-        .ok()?;
-    let personal = decoded.personal()?.clone();
+    let opened = service.repository.personal(event).await;
+    let opened = opened.inspect_err(
+        |error| tracing::warn!(position = event.position, %error, "shown without its personal part"),
+    );
+    let mut personal = opened.ok()?.unwrap_or_default();
+    if personal.reason.is_none() && event.name == "UserBanned" {
+        // Its first version had the reason in the open.
+        let decoded = service.repository.decode(event).await.ok();
+        personal.reason = decoded.and_then(|it| it.personal().and_then(|personal| personal.reason.clone()));
+    }
     let body = PersonalBody {
         email: personal.email.map(String::from),
         name: personal.name,
@@ -248,6 +360,7 @@ async fn personal(service: &ProjectionService, event: &RecordedEvent) -> Option<
         avatar_url: personal.avatar_url,
         ip: personal.ip,
         user_agent: personal.user_agent,
+        reason: personal.reason,
     };
     (body != PersonalBody::default()).then_some(body)
 }
@@ -258,6 +371,7 @@ struct Export {
     filter: AuditFilter,
     form: Form,
     open: bool,
+    names: KeyNames,
     after: u64,
     /// Events after the start of the export are not part of it: it ends.
     last: u64,
@@ -270,12 +384,12 @@ struct Export {
 fn export(
     service: Arc<ProjectionService>,
     filter: AuditFilter,
-    after: u64,
+    range: RangeInclusive<u64>,
     form: Form,
     open: bool,
-    place: Place,
+    (names, place): (KeyNames, Place),
 ) -> Response {
-    let last = *service.journal().watch_head().borrow();
+    let (after, last) = range.into_inner();
     let mut ready = VecDeque::new();
     let (media, name) = match form {
         Form::Csv => {
@@ -294,6 +408,9 @@ fn export(
                     "email",
                     "ip",
                     "data",
+                    "actor_name",
+                    "user_agent",
+                    "reason",
                 ],
             );
             ready.push_back(row);
@@ -301,7 +418,8 @@ fn export(
         }
         Form::Json | Form::Ndjson => ("application/x-ndjson", "attachment; filename=\"audit.ndjson\""),
     };
-    let export = Export { service, filter, form, open, after, last, ready, done: false, _place: place };
+    let export =
+        Export { service, filter, form, open, names, after, last, ready, done: false, _place: place };
     let lines = stream::unfold(export, async |mut export| {
         let text = export.next().await?;
         Some((text, export))
@@ -341,12 +459,16 @@ impl Export {
             positions.into_iter().take_while(|position| *position <= self.last).collect();
         self.done = positions.len() < EXPORT_BATCH as usize;
         let mut text = String::new();
-        for event in self.service.journal().read_positions(&positions).await? {
+        let events = self.service.journal().read_positions(&positions).await?;
+        if self.form == Form::Csv {
+            self.names.learn(&self.service, &events).await?;
+        }
+        for event in events {
             self.after = event.position;
             if self.form == Form::Csv {
                 self.push_table_row(&mut text, &event).await;
             } else {
-                text.push_str(&event.to_canonical_json());
+                text.push_str(&event.to_canonical_json(&self.service.origin));
                 text.push('\n');
             }
         }
@@ -370,6 +492,9 @@ impl Export {
                 personal.email.as_deref().unwrap_or_default(),
                 personal.ip.as_deref().unwrap_or_default(),
                 &event.data,
+                &self.names.get(event).unwrap_or_default(),
+                personal.user_agent.as_deref().unwrap_or_default(),
+                personal.reason.as_deref().unwrap_or_default(),
             ],
         );
     }

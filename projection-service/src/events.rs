@@ -48,7 +48,7 @@ struct AppEvents {
     /// Events behind this position. `Last-Event-ID` goes before it.
     #[param(minimum = 0)]
     after: Option<i64>,
-    /// Events of this type.
+    /// Events of this type, or of one of several, separated by commas.
     #[serde(rename = "type")]
     kind: Option<String>,
     /// How many at most: 1 to 200, 20 by default. A stream has no limit.
@@ -68,7 +68,7 @@ struct AllEvents {
     /// Events behind this position. `Last-Event-ID` goes before it.
     #[param(minimum = 0)]
     after: Option<i64>,
-    /// Events of this type.
+    /// Events of this type, or of one of several, separated by commas.
     #[serde(rename = "type")]
     kind: Option<String>,
     /// Events of this app.
@@ -155,12 +155,13 @@ async fn read(
     let paging = paging(params.limit, params.offset, params.cursor)?;
     let after = position_after(params.after)?;
     let after = position_cursor(paging.cursor.as_deref())?.unwrap_or(after);
+    let kinds = audit::kinds(params.kind.as_deref());
     if wants_stream(&headers) {
         let after = last_event_id(&headers)?.unwrap_or(after);
         let place = service.streams.take(applicant(&caller)).map_err(no_place)?;
-        return Ok(live(Feed::new(service, credentials, reader, app_id, params.kind, after, place)));
+        return Ok(live(Feed::new(service, credentials, reader, app_id, kinds, after, place)));
     }
-    let filter = AuditFilter { app_id, kind: params.kind, ..AuditFilter::default() };
+    let filter = AuditFilter { app_id, kinds, ..AuditFilter::default() };
     let (recorded, total, next_cursor) = if filter == AuditFilter::default() {
         service.wait_for_journal(token).await?;
         whole_journal(&service, after.saturating_add(paging.offset.into()), paging.limit).await?
@@ -168,7 +169,7 @@ async fn read(
         service.wait_for_token("audit_log", token).await?;
         audit::page(&service, &filter, after, paging.offset, paging.limit).await?
     };
-    let items: Vec<Value> = recorded.iter().map(RecordedEvent::to_cloud_event).collect();
+    let items: Vec<Value> = recorded.iter().map(|event| event.to_cloud_event(&service.origin)).collect();
     let mut response = answer(List { items, total, next_cursor });
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
     Ok(response)
@@ -227,7 +228,7 @@ struct Feed {
     credentials: Credentials,
     reader: Reader,
     app_id: Option<AppId>,
-    kind: Option<String>,
+    kinds: Vec<String>,
     after: u64,
     head: watch::Receiver<u64>,
     ending: watch::Receiver<bool>,
@@ -242,14 +243,14 @@ impl Feed {
         credentials: Credentials,
         reader: Reader,
         app_id: Option<AppId>,
-        kind: Option<String>,
+        kinds: Vec<String>,
         after: u64,
         place: Place,
     ) -> Self {
         let (head, ending) = (service.journal().watch_head(), service.ending());
         metrics::gauge!("watchword_event_streams").increment(1);
         let ready = VecDeque::new();
-        Self { service, credentials, reader, app_id, kind, after, head, ending, ready, _place: place }
+        Self { service, credentials, reader, app_id, kinds, after, head, ending, ready, _place: place }
     }
 
     /// The next event. None ends the stream: the process ends, the reader may read no more, or the journal cannot be
@@ -278,7 +279,7 @@ impl Feed {
             for event in recorded {
                 self.after = event.position;
                 if self.shows(&event) {
-                    let data = event.to_canonical_json();
+                    let data = event.to_canonical_json(&self.service.origin);
                     self.ready.push_back(Event::default().id(event.position.to_string()).data(data));
                 }
             }
@@ -287,7 +288,7 @@ impl Feed {
 
     fn shows(&self, event: &RecordedEvent) -> bool {
         self.app_id.as_ref().is_none_or(|app_id| event.metadata.app_id == *app_id)
-            && self.kind.as_ref().is_none_or(|kind| event.name == *kind)
+            && (self.kinds.is_empty() || self.kinds.contains(&event.name))
     }
 }
 

@@ -1,5 +1,8 @@
 //! The queries: projectors that follow the journal, and the routes that answer from what they wrote.
 //!
+//! Its routes change nothing. But what somebody who manages an app reads of other people is written down before it is answered
+//! ([`http_kit::access_log`]), in a process that serves queries alone, too.
+//!
 //! A query that must not be stale decides from aggregates ([`event_store::Repository`]) and takes from a read model
 //! only what to look at. All others wait, if the caller sends a `Consistency-Token`, until their read model is there.
 #![deny(missing_docs)]
@@ -21,9 +24,10 @@ mod users;
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::LogOrigin;
 use event_store::{Clock, Journal, Repository, StoreError};
 use http_kit::places::{Places, Shares};
-use http_kit::{AfterToken, Authenticator, Problem};
+use http_kit::{AccessLog, AfterToken, Authenticator, Problem};
 use read_models::{Projector, ReadModels};
 use tokio::sync::watch;
 use utoipa_axum::router::OpenApiRouter;
@@ -47,8 +51,12 @@ pub struct Parts {
     pub models: Arc<ReadModels>,
     /// Who is calling.
     pub authenticator: Arc<Authenticator>,
+    /// Writes down who reads other people's data.
+    pub access_log: Arc<AccessLog>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Where the journal's events come from.
+    pub origin: LogOrigin,
     /// What brings the newest events. Without it they are read from the journal.
     pub bus: Option<Bus>,
     /// This node's part where several share the projectors.
@@ -66,7 +74,9 @@ pub struct ProjectionService {
     pub(crate) repository: Arc<Repository>,
     pub(crate) models: Arc<ReadModels>,
     pub(crate) authenticator: Arc<Authenticator>,
+    pub(crate) access_log: Arc<AccessLog>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) origin: LogOrigin,
     runner: Runner,
     feed: Arc<Feed>,
     /// Places for live streams of events.
@@ -91,7 +101,9 @@ impl ProjectionService {
             repository,
             models,
             authenticator,
+            access_log,
             clock,
+            origin,
             bus,
             sharing,
             event_streams,
@@ -103,7 +115,18 @@ impl ProjectionService {
         let runner =
             Runner::start(repository.clone(), feed.clone(), models.clone(), projectors, sharing).await?;
         let (streams, exports) = (Places::new(event_streams), Places::new(exports));
-        Ok(Arc::new(Self { repository, models, authenticator, clock, runner, feed, streams, exports }))
+        Ok(Arc::new(Self {
+            repository,
+            models,
+            authenticator,
+            access_log,
+            clock,
+            origin,
+            runner,
+            feed,
+            streams,
+            exports,
+        }))
     }
 
     /// All routes of the service, ready to be merged with those of others.

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
+use domain::access::PersonalDataSource;
 use domain::session::Session;
 use domain::user::User;
 use domain::{AppId, Permission, SessionId, Timestamp, UserId};
 use http_kit::cookies::Credentials;
-use http_kit::{AfterToken, AppScope, Params, Problem, Segments};
+use http_kit::{AfterToken, AppScope, Looking, Params, Problem, RequestContext, Segments};
 use read_models::Paging;
 use read_models::sessions::SessionRow;
 use serde::{Deserialize, Serialize};
@@ -92,18 +93,22 @@ async fn own(
     responses((status = 200, description = "A page of sessions, newest first", body = List<SessionBody>)))]
 async fn of_user(
     State(service): State<Arc<ProjectionService>>,
+    request: RequestContext,
     credentials: Credentials,
     AppScope(app_id): AppScope,
     Segments(path): Segments<OneUser>,
     token: AfterToken,
     Params(params): Params<ListSessions>,
 ) -> Result<Response, Problem> {
-    service.authenticator.admin(&app_id, &credentials, Permission::UsersRead).await?;
+    let caller = service.authenticator.admin(&app_id, &credentials, Permission::UsersRead).await?;
     let paging = paging(params.limit, params.offset, params.cursor)?;
     let user_id = path.user_id;
     existing_user(&service, &app_id, user_id).await?;
     service.wait_for_token("sessions", token).await?;
-    live(&service, &app_id, user_id, None, &paging).await.map(answer)
+    let sessions = live(&service, &app_id, user_id, None, &paging).await?;
+    let looking = Looking::new(&request, &app_id, &caller.actor);
+    service.access_log.read(&looking, PersonalDataSource::Sessions, [user_id]).await?;
+    Ok(answer(sessions))
 }
 
 /// The read model says which sessions there are; whether each is live is decided from its aggregate, so that one

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
+use domain::access::PersonalDataSource;
 use domain::user::User;
 use domain::{AppId, Permission, Role, UserId};
 use http_kit::cookies::Credentials;
-use http_kit::{AfterToken, AppScope, Params, Problem, Segments, UserBody};
+use http_kit::{AfterToken, AppScope, Looking, Params, Problem, RequestContext, Segments, UserBody};
 use read_models::users::{UserFilter, UserSort, UserStatus};
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -115,16 +116,20 @@ impl ListUsers {
         (status = 422, description = "`validation_failed`")))]
 async fn list(
     State(service): State<Arc<ProjectionService>>,
+    request: RequestContext,
     credentials: Credentials,
     AppScope(app_id): AppScope,
     token: AfterToken,
     Params(params): Params<ListUsers>,
 ) -> Result<Response, Problem> {
-    service.authenticator.admin(&app_id, &credentials, Permission::UsersRead).await?;
+    let caller = service.authenticator.admin(&app_id, &credentials, Permission::UsersRead).await?;
     let filter = params.filter()?;
     let paging = paging(params.limit, params.offset, params.cursor)?;
     service.wait_for_token("users", token).await?;
     let page = service.models.users().list(&app_id, &filter, &paging).await.map_err(refused)?;
+    let looking = Looking::new(&request, &app_id, &caller.actor);
+    let people = page.items.iter().map(|user| user.id);
+    service.access_log.read(&looking, PersonalDataSource::UserList, people).await?;
     Ok(answer(List::from(page.map(user_body))))
 }
 
@@ -136,15 +141,18 @@ async fn list(
     responses((status = 200, description = "The user", body = UserBody)))]
 async fn get_one(
     State(service): State<Arc<ProjectionService>>,
+    request: RequestContext,
     credentials: Credentials,
     AppScope(app_id): AppScope,
     Segments(path): Segments<OneUser>,
     token: AfterToken,
     Params(Nothing {}): Params<Nothing>,
 ) -> Result<Response, Problem> {
-    service.authenticator.admin(&app_id, &credentials, Permission::UsersRead).await?;
+    let caller = service.authenticator.admin(&app_id, &credentials, Permission::UsersRead).await?;
     service.wait_for_journal(token).await?;
     let user = existing_user(&service, &app_id, path.user_id).await?;
+    let looking = Looking::new(&request, &app_id, &caller.actor);
+    service.access_log.read(&looking, PersonalDataSource::User, [path.user_id]).await?;
     Ok(answer(UserBody::of(&user)))
 }
 

@@ -76,7 +76,7 @@ impl ReadModels {
             Arc::new(UsersProjector::new(self.sealer.clone(), self.lookup.clone())),
             Arc::new(SessionsProjector::new(self.sealer.clone())),
             Arc::new(StatsProjector),
-            Arc::new(AuditLogProjector),
+            Arc::new(AuditLogProjector::new(self.sealer.clone(), self.lookup.clone())),
         ]
     }
 
@@ -102,7 +102,7 @@ impl ReadModels {
 
     /// Who did what, and when.
     pub fn audit_log(&self) -> AuditLog<'_> {
-        AuditLog::new(&self.database)
+        AuditLog::new(&self.database, &self.lookup)
     }
 
     /// Which node runs which projector; absent in a file, which one process has for itself.

@@ -30,11 +30,8 @@ pub fn document(version: &str) -> Value {
     let mut channels = Map::new();
     let mut operations = Map::new();
     let mut messages = Map::new();
-    let mut schemas = Map::from_iter([
-        ("Envelope".to_owned(), envelope()),
-        ("Actor".to_owned(), actor()),
-        ("Headers".to_owned(), headers()),
-    ]);
+    let mut schemas =
+        Map::from_iter([("Envelope".to_owned(), envelope()), ("Headers".to_owned(), headers())]);
     for (event, versions) in catalogue() {
         let Event { aggregate, name } = &event;
         let mut of_channel = Map::new();
@@ -165,7 +162,7 @@ fn message(event: &Event, name: &str, path: &str, summary: &Value) -> Value {
             reference("components/schemas/Envelope"),
             { "type": "object", "properties": {
                 "type": { "const": event.name },
-                "dataschema": { "const": format!("/schemas/{path}") },
+                "dataschema": { "pattern": format!("/schemas/{}$", path.replace('.', "\\.")) },
                 "data": reference(&format!("components/schemas/{name}")),
             } },
         ] },
@@ -211,6 +208,7 @@ fn point_to_components(value: &mut Value) {
 fn envelope() -> Value {
     let text = |description: &str| json!({ "type": "string", "description": description });
     let uuid = |description: &str| json!({ "type": "string", "format": "uuid", "description": description });
+    let kinds = [ActorKind::User, ActorKind::ApiKey, ActorKind::System, ActorKind::Anonymous];
     let count = |description: &str, least: u8| json!({ "type": "integer", "minimum": least, "description": description });
     json!({
         "description": "A CloudEvent 1.0 in structured mode, as canonical JSON (RFC 8785).",
@@ -222,13 +220,23 @@ fn envelope() -> Value {
             "type": text("The event's name."),
             "time": { "type": "string", "format": "date-time", "description": "When it was appended, in UTC." },
             "subject": text("The stream it is in: `<aggregate>-<id>`."),
-            "dataschema": text("The schema of `data`, as a path on this service. It ends in the version of its shape."),
+            "dataschema": {
+                "type": "string",
+                "format": "uri",
+                "description": "The schema of `data`: `<origin>/schemas/events/<aggregate>/<type>.v<version>.json`. The origin \
+                    is fixed by the journal's first event, `JournalCreated`, and never changes.",
+            },
             "datacontenttype": { "const": "application/json", "description": "The type of `data`." },
             "position": count("Its place among all events of the instance.", 1),
             "prevposition": count("The position before it; 0 before the first.", 0),
             "streamversion": count("Its place in its stream: 1, 2, 3 … without gaps.", 1),
             "appid": text("The app it belongs to."),
-            "actor": reference("components/schemas/Actor"),
+            "actorkind": {
+                "type": "string",
+                "enum": kinds.map(ActorKind::as_str),
+                "description": "What kind of caller made it happen.",
+            },
+            "actorid": text("Which one: the id of the user or of the API key; absent for the others."),
             "correlationid": uuid("The same for everything that follows from one request."),
             "causationid": uuid("The event it answers, if any."),
             "traceparent": text("The W3C trace context of the request, if it had one."),
@@ -241,21 +249,8 @@ fn envelope() -> Value {
         },
         "required": [
             "specversion", "id", "source", "type", "time", "subject", "dataschema", "datacontenttype", "position",
-            "prevposition", "streamversion", "appid", "actor", "correlationid", "data",
+            "prevposition", "streamversion", "appid", "actorkind", "correlationid", "data",
         ],
-    })
-}
-
-fn actor() -> Value {
-    let kinds = [ActorKind::User, ActorKind::ApiKey, ActorKind::System, ActorKind::Anonymous];
-    json!({
-        "description": "Who made it happen.",
-        "type": "object",
-        "properties": {
-            "kind": { "type": "string", "enum": kinds.map(ActorKind::as_str) },
-            "id": { "type": "string", "description": "The id of the user or of the API key; absent for the others." },
-        },
-        "required": ["kind"],
     })
 }
 

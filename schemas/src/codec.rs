@@ -2,9 +2,11 @@
 
 use std::sync::LazyLock;
 
-use cqrs_es::persist::{EventUpcaster, SerializedEvent};
+use cqrs_es::persist::{EventUpcaster, SemanticVersionEventUpcaster, SerializedEvent};
+use domain::access::AccessEvent;
 use domain::app::AppEvent;
 use domain::delivery::DeliveryEvent;
+use domain::journal::JournalEvent;
 use domain::lockout::LockoutEvent;
 use domain::magic_link::MagicLinkEvent;
 use domain::session::SessionEvent;
@@ -90,6 +92,11 @@ pub enum CodecError {
 
 /// The stored form of an event.
 pub fn encode(event: &Event) -> Encoded {
+    encode_with(event, event.personal().unwrap_or(&Personal::default()))
+}
+
+/// The stored form of an event, with this personal part instead of its own.
+pub fn encode_with(event: &Event, personal: &Personal) -> Encoded {
     let mut data = match event {
         Event::App(event) => payload(event),
         Event::User(event) => payload(event),
@@ -97,11 +104,13 @@ pub fn encode(event: &Event) -> Encoded {
         Event::Session(event) => payload(event),
         Event::MagicLink(event) => payload(event),
         Event::Delivery(event) => payload(event),
+        Event::Journal(event) => payload(event),
+        Event::Access(event) => payload(event),
     };
     if let Value::Object(members) = &mut data {
         members.remove(PERSONAL);
     }
-    let personal = event.personal().filter(|personal| !personal.is_empty()).map(|personal| {
+    let personal = (!personal.is_empty()).then(|| {
         let value = serde_json::to_value(personal).expect("personal parts are plain structs");
         canonical_json(&value).into_bytes()
     });
@@ -111,6 +120,20 @@ pub fn encode(event: &Event) -> Encoded {
         data: canonical_json(&data),
         person: event.person(),
         personal,
+    }
+}
+
+/// Whether an event that a request made tells where that came from, sealed. All do, but refreshes, which say it themselves
+/// where it has changed, and what no request made.
+pub fn tells_where_from(event: &Event) -> bool {
+    match event {
+        Event::Session(SessionEvent::SessionRefreshed(_)) | Event::Delivery(_) | Event::Journal(_) => false,
+        Event::App(_)
+        | Event::User(_)
+        | Event::Lockout(_)
+        | Event::Session(_)
+        | Event::MagicLink(_)
+        | Event::Access(_) => true,
     }
 }
 
@@ -125,6 +148,9 @@ pub fn decode(
     let unreadable =
         |source| CodecError::Data { stream: stream.clone(), name: name.to_owned(), schema_version, source };
     let upcasted = upcast(&UPCASTERS, stream, name, schema_version, data).map_err(unreadable)?;
+    // What a former version had in the open and the present one seals.
+    let (upcasted, unsealed) =
+        upcasted.map_or((None, Personal::default()), |it| (Some(it.data), it.personal));
     let data = upcasted.as_deref().unwrap_or(data);
     let event = match stream.aggregate() {
         "app" => tagged::<AppEvent>(name, data).map(Event::App),
@@ -133,6 +159,8 @@ pub fn decode(
         "session" => tagged::<SessionEvent>(name, data).map(Event::Session),
         "magic_link" => tagged::<MagicLinkEvent>(name, data).map(Event::MagicLink),
         "delivery" => tagged::<DeliveryEvent>(name, data).map(Event::Delivery),
+        "journal" => tagged::<JournalEvent>(name, data).map(Event::Journal),
+        "access" => tagged::<AccessEvent>(name, data).map(Event::Access),
         _ => return Err(CodecError::UnknownAggregate(stream.clone())),
     };
     let mut event = match event {
@@ -145,13 +173,15 @@ pub fn decode(
     }
     if let Some(slot) = personal_mut(&mut event) {
         // Whatever stood in the data is not the sealed part, and must not pass for it.
-        *slot = Personal::default();
+        *slot = unsealed;
         if let Some(personal) = personal {
-            *slot = serde_json::from_slice(personal).map_err(|_| CodecError::Personal {
+            let sealed: Personal = serde_json::from_slice(personal).map_err(|_| CodecError::Personal {
                 stream: stream.clone(),
                 name: name.to_owned(),
                 schema_version,
             })?;
+            let reason = slot.reason.take();
+            *slot = Personal { reason: sealed.reason.or(reason), ..sealed };
         }
     }
     Ok(event)
@@ -159,7 +189,27 @@ pub fn decode(
 
 /// Changes of shape since the first version of an event, oldest first. Each brings one event from one version to the
 /// next; a golden file per version proves that it is still read.
-static UPCASTERS: LazyLock<Vec<Box<dyn EventUpcaster>>> = LazyLock::new(Vec::new);
+static UPCASTERS: LazyLock<Vec<Box<dyn EventUpcaster>>> =
+    LazyLock::new(|| vec![seal_reason("UserBanned", "2")]);
+
+/// Moves a reason, which the version before had in the open, to the personal part.
+fn seal_reason(name: &str, version: &str) -> Box<dyn EventUpcaster> {
+    let change = |mut data: Value| {
+        if let Some(members) = data.as_object_mut() {
+            let reason = members.remove("reason").unwrap_or_default();
+            members.insert(PERSONAL.to_owned(), serde_json::json!({ "reason": reason }));
+        }
+        data
+    };
+    Box::new(SemanticVersionEventUpcaster::new(name, version, Box::new(change)))
+}
+
+/// Data in the present shape.
+struct Upcasted {
+    data: String,
+    /// What upcasters found in the open: never what merely stood there under this name.
+    personal: Personal,
+}
 
 /// The data in the present shape, or `None` where it already is.
 fn upcast(
@@ -168,10 +218,14 @@ fn upcast(
     name: &str,
     schema_version: u16,
     data: &str,
-) -> Result<Option<String>, serde_json::Error> {
+) -> Result<Option<Upcasted>, serde_json::Error> {
     let stored = schema_version.to_string();
     if !upcasters.iter().any(|upcaster| upcaster.can_upcast(name, &stored)) {
         return Ok(None);
+    }
+    let mut payload: Value = serde_json::from_str(data)?;
+    if let Value::Object(members) = &mut payload {
+        members.remove(PERSONAL);
     }
     let event = SerializedEvent {
         aggregate_id: stream.as_str().to_owned(),
@@ -179,17 +233,19 @@ fn upcast(
         aggregate_type: stream.aggregate().to_owned(),
         event_type: name.to_owned(),
         event_version: stored,
-        payload: serde_json::from_str(data)?,
+        payload,
         metadata: Value::Null,
     };
-    let event = upcasters.iter().fold(event, |event, upcaster| {
+    let mut event = upcasters.iter().fold(event, |event, upcaster| {
         if upcaster.can_upcast(&event.event_type, &event.event_version) {
             upcaster.upcast(event)
         } else {
             event
         }
     });
-    Ok(Some(canonical_json(&event.payload)))
+    let personal = event.payload.as_object_mut().and_then(|members| members.remove(PERSONAL));
+    let personal = personal.map(serde_json::from_value).transpose()?.unwrap_or_default();
+    Ok(Some(Upcasted { data: canonical_json(&event.payload), personal }))
 }
 
 /// An event with values that were taken when it was stored and that today's rules refuse ([`domain::stored`]): it is read
@@ -231,12 +287,14 @@ fn version(event: &Event) -> u16 {
         Event::Session(event) => event.version(),
         Event::MagicLink(event) => event.version(),
         Event::Delivery(event) => event.version(),
+        Event::Journal(event) => event.version(),
+        Event::Access(event) => event.version(),
     }
 }
 
 fn personal_mut(event: &mut Event) -> Option<&mut Personal> {
     match event {
-        Event::App(_) | Event::Lockout(_) | Event::Delivery(_) => None,
+        Event::App(_) | Event::Lockout(_) | Event::Delivery(_) | Event::Journal(_) | Event::Access(_) => None,
         Event::User(event) => match event {
             UserEvent::UserRegistered(event) => Some(&mut event.personal),
             UserEvent::EmailVerificationRequested(event) => Some(&mut event.personal),
@@ -248,16 +306,13 @@ fn personal_mut(event: &mut Event) -> Option<&mut Personal> {
             UserEvent::PasswordChanged(event) => Some(&mut event.personal),
             UserEvent::ProfileUpdated(event) => Some(&mut event.personal),
             UserEvent::PasswordRehashed(event) => Some(&mut event.personal),
-            UserEvent::RoleGranted(_)
-            | UserEvent::RoleRevoked(_)
-            | UserEvent::UserBanned(_)
-            | UserEvent::UserUnbanned(_) => None,
+            UserEvent::UserBanned(event) => Some(&mut event.personal),
+            UserEvent::RoleGranted(_) | UserEvent::RoleRevoked(_) | UserEvent::UserUnbanned(_) => None,
         },
         Event::Session(event) => match event {
             SessionEvent::SessionStarted(event) => Some(&mut event.personal),
-            SessionEvent::SessionRefreshed(_)
-            | SessionEvent::RefreshTokenReused(_)
-            | SessionEvent::SessionRevoked(_) => None,
+            SessionEvent::SessionRefreshed(event) => Some(&mut event.personal),
+            SessionEvent::RefreshTokenReused(_) | SessionEvent::SessionRevoked(_) => None,
         },
         Event::MagicLink(event) => match event {
             MagicLinkEvent::MagicLinkIssued(event) => Some(&mut event.personal),
@@ -328,7 +383,9 @@ mod tests {
     fn upcasters_run_one_after_the_other_from_the_stored_version_on() {
         let upcasters = [renames("a", "b", "2"), renames("b", "c", "3")];
         let stream = StreamId::user(UserId(uuid::Uuid::nil()));
-        let run = |name, version, data| upcast(&upcasters, &stream, name, version, data).expect("JSON");
+        let run = |name, version, data| {
+            upcast(&upcasters, &stream, name, version, data).expect("JSON").map(|upcasted| upcasted.data)
+        };
         assert_eq!(run("Moved", 1, r#"{"a":1}"#).as_deref(), Some(r#"{"c":1}"#));
         assert_eq!(run("Moved", 2, r#"{"b":1}"#).as_deref(), Some(r#"{"c":1}"#));
         assert_eq!(run("Moved", 3, r#"{"c":1}"#), None);

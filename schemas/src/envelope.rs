@@ -2,9 +2,9 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use domain::{AppId, StreamId, Timestamp, UserId};
+use domain::{AppId, LogOrigin, StreamId, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::{codec, event_schemas};
@@ -115,13 +115,22 @@ pub struct RecordedEvent {
 }
 
 impl RecordedEvent {
-    /// Where the schema of its payload is, as a path on this service.
-    pub fn data_schema(&self) -> String {
-        format!("/schemas/{}", event_schemas::path(self.stream.aggregate(), &self.name, self.schema_version))
+    /// Where the schema of its payload is, as an absolute URI: the origin of a journal never changes.
+    pub fn data_schema(&self, origin: &LogOrigin) -> String {
+        let path = event_schemas::path(self.stream.aggregate(), &self.name, self.schema_version);
+        format!("{origin}/schemas/{path}")
     }
 
-    /// The envelope as a `CloudEvent`.
-    pub fn to_cloud_event(&self) -> Value {
+    /// The envelope as a `CloudEvent`. Every attribute is one that `CloudEvents` 1.0 allows: its extensions are scalars, and
+    /// their names lower-case letters.
+    pub fn to_cloud_event(&self, origin: &LogOrigin) -> Value {
+        let mut event = self.members();
+        event.insert("dataschema".to_owned(), self.data_schema(origin).into());
+        Value::Object(event)
+    }
+
+    /// The envelope but for what its origin is part of.
+    pub fn members(&self) -> Map<String, Value> {
         let Metadata { app_id, actor, correlation_id, causation_id, traceparent, request_id: _ } =
             &self.metadata;
         // Data that is no JSON can only come from a damaged journal. It is shown as it is: a reader that checks the
@@ -135,19 +144,15 @@ impl RecordedEvent {
         put("type", self.name.as_str().into());
         put("time", self.at.to_string().into());
         put("subject", self.stream.as_str().into());
-        put("dataschema", self.data_schema().into());
         put("datacontenttype", "application/json".into());
         put("position", self.position.into());
         put("prevposition", self.position.saturating_sub(1).into());
         put("streamversion", self.version.into());
         put("appid", app_id.as_str().into());
-        put(
-            "actor",
-            match &actor.id {
-                Some(id) => json!({ "kind": actor.kind.as_str(), "id": id }),
-                None => json!({ "kind": actor.kind.as_str() }),
-            },
-        );
+        put("actorkind", actor.kind.as_str().into());
+        if let Some(id) = &actor.id {
+            put("actorid", id.as_str().into());
+        }
         put("correlationid", correlation_id.to_string().into());
         if let Some(causation_id) = causation_id {
             put("causationid", causation_id.to_string().into());
@@ -159,12 +164,12 @@ impl RecordedEvent {
         if let Some(personal) = &self.personal {
             put("personal", URL_SAFE_NO_PAD.encode(personal).into());
         }
-        Value::Object(event)
+        event
     }
 
     /// The envelope as canonical JSON (RFC 8785): the same bytes on every way out of the service.
-    pub fn to_canonical_json(&self) -> String {
-        canonical_json(&self.to_cloud_event())
+    pub fn to_canonical_json(&self, origin: &LogOrigin) -> String {
+        canonical_json(&self.to_cloud_event(origin))
     }
 }
 
@@ -194,7 +199,8 @@ struct CloudEvent {
     position: u64,
     streamversion: u64,
     appid: AppId,
-    actor: Actor,
+    actorkind: ActorKind,
+    actorid: Option<String>,
     correlationid: Uuid,
     causationid: Option<Uuid>,
     traceparent: Option<String>,
@@ -224,7 +230,7 @@ impl RecordedEvent {
             at: event.time,
             metadata: Metadata {
                 app_id: event.appid,
-                actor: event.actor,
+                actor: Actor { kind: event.actorkind, id: event.actorid },
                 correlation_id: event.correlationid,
                 causation_id: event.causationid,
                 request_id: None,

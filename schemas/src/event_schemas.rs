@@ -5,11 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use domain::LogOrigin;
+use domain::access::{HistoryExported, PersonalDataRead};
 use domain::app::{
     ApiKeyIssued, ApiKeyRevoked, AppCreated, AppDisabled, AppEnabled, AppSettingsChanged,
     SigningKeyActivated, SigningKeyCreated, SigningKeyRetired,
 };
 use domain::delivery::{MailFailed, MailSent};
+use domain::journal::JournalCreated;
 use domain::lockout::{AccountLocked, AccountUnlocked, LoginFailed};
 use domain::magic_link::{
     ExchangeCodeRedeemed, ExchangeCodeReplayed, MagicLinkIssued, MagicLinkRedeemed, MagicLinkSuperseded,
@@ -22,16 +25,20 @@ use domain::user::{
 };
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
-use serde_json::{Value, json};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::{Map, Value, json};
 
 /// Schemas of former versions as they were committed, `(path, text)`: the types they came from are gone, but events
 /// of those versions are in the journal for ever.
-const FORMER: &[(&str, &str)] = &[];
+const FORMER: &[(&str, &str)] =
+    &[("events/user/UserBanned.v1.json", include_str!("../events/user/UserBanned.v1.json"))];
 
 /// Every schema by its path, such as `events/user/UserRegistered.v1.json`.
 pub fn all() -> BTreeMap<String, Value> {
     let former = FORMER.iter().map(|(path, text)| {
-        ((*path).to_owned(), serde_json::from_str(text).expect("a committed schema is JSON"))
+        let mut schema = serde_json::from_str(text).expect("a committed schema is JSON");
+        inline_definitions(&mut schema);
+        ((*path).to_owned(), schema)
     });
     let present = [
         schema::<AppCreated>("app", "AppCreated", 1),
@@ -55,7 +62,7 @@ pub fn all() -> BTreeMap<String, Value> {
         schema::<PasswordRehashed>("user", "PasswordRehashed", 1),
         schema::<RoleGranted>("user", "RoleGranted", 1),
         schema::<RoleRevoked>("user", "RoleRevoked", 1),
-        schema::<UserBanned>("user", "UserBanned", 1),
+        schema::<UserBanned>("user", "UserBanned", 2),
         schema::<UserUnbanned>("user", "UserUnbanned", 1),
         schema::<LoginFailed>("lockout", "LoginFailed", 1),
         schema::<AccountLocked>("lockout", "AccountLocked", 1),
@@ -71,12 +78,48 @@ pub fn all() -> BTreeMap<String, Value> {
         schema::<ExchangeCodeReplayed>("magic_link", "ExchangeCodeReplayed", 1),
         schema::<MailSent>("delivery", "MailSent", 1),
         schema::<MailFailed>("delivery", "MailFailed", 1),
+        schema::<JournalCreated>("journal", "JournalCreated", 1),
+        schema::<PersonalDataRead>("access", "PersonalDataRead", 1),
+        schema::<HistoryExported>("access", "HistoryExported", 1),
     ];
     former.chain(present).collect()
 }
 
-/// Where the schema of an event's payload is: its key in [`all`]. With a leading `/schemas/` it is the envelope's
-/// `dataschema`.
+/// A schema as a document: `$schema` and then `$id` come first, as strict readers want it. Its `$id` is absolute where an
+/// origin is given, which is how it is served and what events name; without one it is the path on a service.
+pub struct Document<'a> {
+    schema: &'a Value,
+    origin: Option<&'a LogOrigin>,
+}
+
+impl<'a> Document<'a> {
+    /// Of a schema from [`all`].
+    pub fn new(schema: &'a Value, origin: Option<&'a LogOrigin>) -> Self {
+        Self { schema, origin }
+    }
+}
+
+impl Serialize for Document<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let none = Map::new();
+        let members = self.schema.as_object().unwrap_or(&none);
+        let mut document = serializer.serialize_map(Some(members.len()))?;
+        if let Some(dialect) = members.get("$schema") {
+            document.serialize_entry("$schema", dialect)?;
+        }
+        if let Some(id) = members.get("$id").and_then(Value::as_str) {
+            let origin = self.origin.map_or("", LogOrigin::as_str);
+            document.serialize_entry("$id", &format!("{origin}{id}"))?;
+        }
+        for (name, value) in members.iter().filter(|(name, _)| !matches!(name.as_str(), "$schema" | "$id")) {
+            document.serialize_entry(name, value)?;
+        }
+        document.end()
+    }
+}
+
+/// Where the schema of an event's payload is: its key in [`all`]. With the origin and `/schemas/` before it, it is the
+/// envelope's `dataschema`.
 pub fn path(aggregate: &str, name: &str, schema_version: u16) -> String {
     format!("events/{aggregate}/{name}.v{schema_version}.json")
 }
@@ -91,9 +134,38 @@ fn schema<T: JsonSchema>(aggregate: &str, name: &str, schema_version: u16) -> (S
     if let Some(properties) = schema["properties"].as_object_mut() {
         properties.remove("personal");
     }
+    inline_definitions(&mut schema);
     drop_unused_definitions(&mut schema);
     tolerate_unknown_members(&mut schema);
     (path, schema)
+}
+
+/// Puts definitions that others refer to in their place: some readers do not resolve a reference inside a definition.
+fn inline_definitions(schema: &mut Value) {
+    fn inline(value: &mut Value, definitions: &Map<String, Value>, depth: usize) {
+        assert!(depth < 64, "a definition refers to itself");
+        let target = reference(value).and_then(|target| target.strip_prefix("#/$defs/"));
+        if let Some(target) = target {
+            let mut whole = definitions.get(target).cloned().unwrap_or_default();
+            // What stands beside a reference, such as a better description, holds.
+            if let (Some(whole), Some(beside)) = (whole.as_object_mut(), value.as_object()) {
+                let beside = beside.iter().filter(|(name, _)| *name != "$ref");
+                whole.extend(beside.map(|(name, value)| (name.clone(), value.clone())));
+            }
+            *value = whole;
+        }
+        match value {
+            Value::Object(members) => {
+                members.values_mut().for_each(|value| inline(value, definitions, depth + 1));
+            }
+            Value::Array(values) => values.iter_mut().for_each(|value| inline(value, definitions, depth + 1)),
+            _ => {}
+        }
+    }
+    let Some(definitions) = schema.get("$defs").and_then(Value::as_object).cloned() else { return };
+    for definition in schema["$defs"].as_object_mut().into_iter().flat_map(Map::values_mut) {
+        inline(definition, &definitions, 0);
+    }
 }
 
 fn drop_unused_definitions(schema: &mut Value) {
@@ -108,7 +180,7 @@ fn drop_unused_definitions(schema: &mut Value) {
         }
     }
     let kept = definitions.as_object().into_iter().flatten().filter(|(name, _)| used.contains(*name));
-    let kept = kept.map(|(name, value)| (name.clone(), value.clone())).collect::<serde_json::Map<_, _>>();
+    let kept = kept.map(|(name, value)| (name.clone(), value.clone())).collect::<Map<_, _>>();
     if !kept.is_empty() {
         schema["$defs"] = Value::Object(kept);
     }

@@ -28,6 +28,18 @@ pub fn expected(folder: &Path) -> Value {
     serde_json::from_str(&text).expect("it is JSON")
 }
 
+fn in_present_envelope(mut event: Value, origin: &str) -> Value {
+    let members = event.as_object_mut().expect("an object");
+    let actor = members.remove("actor").expect("it had one");
+    members.insert("actorkind".to_owned(), actor["kind"].clone());
+    if actor["id"].is_string() {
+        members.insert("actorid".to_owned(), actor["id"].clone());
+    }
+    let schema = format!("{origin}{}", members["dataschema"].as_str().expect("text"));
+    members.insert("dataschema".to_owned(), schema.into());
+    event
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_of_version_0_1() {
     let mut server = Server::new(&SETTINGS);
@@ -165,7 +177,13 @@ async fn a_folder_of_before_version_0_1() {
     let then: Vec<Value> = serde_json::from_str(&read("events.json")).expect("it is a list");
 
     server.up().await;
+    // The envelope was another then: a relative address of the schema, and an actor of two parts.
+    let then: Vec<Value> = then.into_iter().map(|event| in_present_envelope(event, &server.base())).collect();
     assert_eq!(server.events().await[..then.len()], then, "the log as it was");
+    let created = server.events().await;
+    let created: Vec<&Value> = tests::of_type(&created, "JournalCreated");
+    assert_eq!(created.len(), 1, "the first start by a version that knows of it wrote it");
+    assert_eq!(created[0]["position"], then.len() + 1);
     let app = server.default_app();
     let ada = app.login("ada@example.org", PASSWORD).await.expect(200).tokens();
     let me = app.me(&ada.access).await.expect(200).json();

@@ -110,5 +110,7 @@ async fn the_history_is_exported() {
         .lines()
         .map(|it| serde_json::from_str(it).unwrap())
         .collect();
-    assert_eq!(exported, events);
+    assert_eq!(exported[..events.len()], events);
+    let types: Vec<_> = exported[events.len()..].iter().map(|it| it["type"].as_str().unwrap()).collect();
+    assert_eq!(types, ["HistoryExported"], "whoever has it is told of, too");
 }

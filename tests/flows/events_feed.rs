@@ -42,9 +42,13 @@ async fn pages_are_the_log() {
     assert_eq!(registered["subject"], format!("user-{}", tokens.user_id));
     assert_eq!(registered["appid"], *app.id);
     assert_eq!(registered["source"], format!("/v1/apps/{}", app.id));
-    assert_eq!(registered["dataschema"], "/schemas/events/user/UserRegistered.v1.json");
-    assert!(registered["personal"].is_string() && registered["actor"]["kind"].is_string());
-    server.get(registered["dataschema"].as_str().unwrap()).await.expect(200);
+    assert!(registered["personal"].is_string() && registered["actorkind"].is_string());
+    // The schema is where the event says, and calls itself so.
+    let schema = registered["dataschema"].as_str().unwrap();
+    let path = schema.strip_prefix(&server.url("")).expect("below the address of the first start");
+    assert_eq!(path, "/schemas/events/user/UserRegistered.v1.json");
+    let document = server.get(path).await.expect(200).json();
+    assert_eq!(document["$id"], schema);
 
     // What is filtered comes from a read model, which may be a moment behind.
     let filtered = server
@@ -54,6 +58,56 @@ async fn pages_are_the_log() {
         .await
         .json();
     assert_eq!(filtered["items"].as_array().unwrap().len(), 1);
+}
+
+/// What events are made of does not change with the configuration.
+#[tokio::test]
+async fn a_later_address_changes_no_byte() {
+    let mut server = Server::new(&[]);
+    server.set_environment("WATCHWORD_LOG_ORIGIN", "https://events.example.com/auth/");
+    server.up().await;
+    let address = email("ada");
+    server.default_app().register(&address).await;
+    let login = server.default_app().login(&address, PASSWORD).await.expect(200);
+    let token = login.consistency().to_owned();
+    let bytes = async |server: &Server| {
+        let export = server
+            .default_app()
+            .get("audit/events?type=UserRegistered,SessionStarted")
+            .bearer(&server.platform_key())
+            .header("consistency-token", &token)
+            .header("accept", "application/x-ndjson");
+        (server.events().await, export.await.expect(200).text)
+    };
+    let (mut then, exported) = bytes(&server).await;
+    let first = &then[0];
+    assert_eq!((&first["type"], &first["position"]), (&json!("JournalCreated"), &json!(1)));
+    assert_eq!(first["data"]["origin"], "https://events.example.com/auth");
+    for event in &then {
+        let schema = event["dataschema"].as_str().unwrap();
+        let path = schema.strip_prefix("https://events.example.com/auth").expect(schema);
+        assert_eq!(server.get(path).await.expect(200).json()["$id"], schema);
+    }
+    assert!(
+        exported.lines().count() == 3
+            && exported.contains("\"dataschema\":\"https://events.example.com/auth/")
+    );
+
+    for (name, value) in [
+        ("WATCHWORD_LOG_ORIGIN", "https://elsewhere.example"),
+        ("WATCHWORD_PUBLIC_URL", "https://login.example.com"),
+        ("WATCHWORD_LOG_ORIGIN", "another.example"),
+    ] {
+        server.terminate().await;
+        server.set_environment(name, value);
+        server.up().await;
+        let (now, exported_now) = bytes(&server).await;
+        // The first export was written down behind what was there.
+        assert_eq!(now[..then.len()], then, "{name}");
+        assert_eq!(exported_now, exported);
+        assert_eq!(tests::of_type(&now, "JournalCreated").len(), 1);
+        then = now;
+    }
 }
 
 #[tokio::test]

@@ -215,5 +215,5 @@ async fn inv_r_a_role_in_a_token_was_granted_by_someone_entitled() {
     let events = server.events().await;
     let grants = of_type(&events, "RoleGranted");
     assert_eq!(grants.len(), 2);
-    assert_eq!(grants[1]["actor"], json!({"kind": "user", "id": admin.user_id}));
+    assert_eq!((&grants[1]["actorkind"], &grants[1]["actorid"]), (&json!("user"), &json!(admin.user_id)));
 }

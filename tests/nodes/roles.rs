@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use test_services::{Nats, Postgres};
 use tests::collector::Collector;
-use tests::{PASSWORD, Server, assert_gapless, email};
+use tests::{PASSWORD, Server, assert_gapless, email, of_type};
 
 use crate::MASTER_KEY;
 
@@ -77,6 +77,19 @@ async fn queries_follow_commands_whoever_of_the_others_is_gone() {
         }
         newest = token;
     }
+    // A node that answers queries alone writes down who looked; two that do it at the same time, once.
+    let token = newest.clone();
+    let [one, two] = &cluster.projections;
+    tokio::join!(cluster.users(one, &token), cluster.users(two, &token));
+    let events = one.get("/v1/events?limit=200").bearer(&cluster.platform_key).await.expect(200).json();
+    let events = events["items"].as_array().expect("a list");
+    let mut seen: Vec<String> =
+        of_type(events, "PersonalDataRead").iter().map(|event| id_of(&event["data"]["user_id"])).collect();
+    seen.sort();
+    assert_eq!(seen, registered);
+    // Whichever node started first.
+    assert_eq!(events[0]["type"], "JournalCreated");
+    assert_eq!(of_type(events, "JournalCreated").len(), 1);
     let stats = cluster.projections[1].default_app().get("admin/stats").bearer(&cluster.platform_key);
     let stats = stats.header("Consistency-Token", &newest).await.expect(200).json();
     let registrations = stats["items"].as_array().expect("a list").iter().map(|day| &day["registrations"]);

@@ -17,8 +17,9 @@ use std::time::Duration;
 use command_service::mailer::{DeliveryPolicy, InvalidMailUrl, MailUrl};
 use command_service::relay::RelaySettings;
 use command_service::sender_domains::{InvalidSenderDomain, SenderDomains, Senders};
-use domain::Email;
+use domain::journal::InvalidOrigin;
 use domain::lockout::LockoutPolicy;
+use domain::{Email, LogOrigin};
 use event_store::location::Location;
 use http_kit::limits::RateSettings;
 use http_kit::places::Shares;
@@ -63,6 +64,8 @@ pub struct Config {
     pub internal_listen: Option<SocketAddr>,
     /// None: made from the address listened on.
     pub public_url: Option<Url>,
+    /// None: the public URL at the first start.
+    pub log_origin: Option<LogOrigin>,
     pub data_dir: PathBuf,
     /// In PostgreSQL; None: in the files named here.
     pub databases: Option<Databases>,
@@ -193,6 +196,8 @@ impl Config {
             internal_listen: values
                 .take("internal_listen", parsed("an address and a port such as 127.0.0.1:9090"))?,
             public_url: values.take("public_url", public_url)?,
+            log_origin: values
+                .take("log_origin", |text| LogOrigin::parse(text).map_err(|error| error.to_string()))?,
             read_models: match (values.take("read_models_url", location)?, &databases) {
                 (Some(location), _) => location,
                 (None, Some(databases)) => Location::Postgres(databases.read_models()),
@@ -328,6 +333,16 @@ fn caches(values: &mut Values) -> Result<Caches, ConfigError> {
         access_tokens: mib(values, "cache.access_tokens_mib", 8)?,
         events: mib(values, "cache.events_mib", 8)?,
     })
+}
+
+impl Config {
+    /// What a journal that has no origin yet gets as its own. One that has keeps it, whatever this is.
+    pub fn log_origin(&self, listening: SocketAddr) -> Result<LogOrigin, InvalidOrigin> {
+        match &self.log_origin {
+            Some(origin) => Ok(origin.clone()),
+            None => LogOrigin::parse(self.public_url(listening).as_str()),
+        }
+    }
 }
 
 /// The section `nats` is checked even where no server is given.

@@ -119,6 +119,8 @@ async fn register(tour: &mut Tour) -> anyhow::Result<String> {
     let shown = tour.query(&format!("{ADMIN}/users/{user}")).await?;
     tour.models(&user).await?;
     tour.check(shown["email"] == EMAIL && shown["banned"] == false, "the read models show her");
+    tour.say("That the operator has looked at her data is in the log, too, once within an hour:");
+    tour.expect_events(&["PersonalDataRead"]).await?;
     Ok(user)
 }
 

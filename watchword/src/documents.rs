@@ -1,11 +1,13 @@
 //! `openapi`, `asyncapi` and `schemas`: the generated documents.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use serde_json::{Map, Value};
+use schemas::event_schemas::Document;
+use serde_json::Value;
 use utoipa::openapi::{InfoBuilder, LicenseBuilder, OpenApi};
 
 use crate::config::Config;
@@ -57,7 +59,8 @@ pub fn complete(mut api: OpenApi) -> OpenApi {
 pub fn schemas(folder: Option<&Path>) -> anyhow::Result<ExitCode> {
     let all = schemas::event_schemas::all();
     let Some(folder) = folder else {
-        let all: Map<String, Value> = all.into_iter().collect();
+        let all: BTreeMap<&String, Document<'_>> =
+            all.iter().map(|(path, schema)| (path, Document::new(schema, None))).collect();
         writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&all)?)?;
         return Ok(ExitCode::SUCCESS);
     };
@@ -66,7 +69,7 @@ pub fn schemas(folder: Option<&Path>) -> anyhow::Result<ExitCode> {
         let parent = path.parent().unwrap_or(folder);
         std::fs::create_dir_all(parent)
             .with_context(|| format!("cannot create the folder {}", parent.display()))?;
-        std::fs::write(&path, format!("{}\n", serde_json::to_string_pretty(schema)?))
+        std::fs::write(&path, format!("{}\n", serde_json::to_string_pretty(&Document::new(schema, None))?))
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     writeln!(std::io::stderr(), "wrote {} schemas to {}", all.len(), folder.display())?;

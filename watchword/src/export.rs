@@ -2,10 +2,16 @@
 
 use std::io::{BufWriter, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
+use domain::access::ExportForm;
+use domain::user::Client;
+use domain::{AppId, LogOrigin};
+use event_store::{Clock, SystemClock};
+use http_kit::{AccessLog, Looking, RequestContext};
 use projection_service::csv::push_row;
-use schemas::RecordedEvent;
+use schemas::{Actor, RecordedEvent};
 
 use crate::args::{Export, ExportFormat};
 use crate::config::Config;
@@ -27,6 +33,10 @@ pub async fn run(config: &Config, export: &Export) -> anyhow::Result<ExitCode> {
             config.listen
         )
     })?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let origin = config.log_origin(config.listen)?;
+    let origin = event_store::origin::establish(stores.journal(), &*clock, &origin).await?;
+    note(config, &stores, &clock, export).await?;
     let journal = stores.journal();
     let head = journal.head().await?;
     let mut out = BufWriter::new(std::io::stdout().lock());
@@ -45,8 +55,8 @@ pub async fn run(config: &Config, export: &Export) -> anyhow::Result<ExitCode> {
                 continue;
             }
             match export.format {
-                ExportFormat::Ndjson => writeln!(out, "{}", event.to_canonical_json())?,
-                ExportFormat::Csv => out.write_all(csv_row(event).as_bytes())?,
+                ExportFormat::Ndjson => writeln!(out, "{}", event.to_canonical_json(&origin))?,
+                ExportFormat::Csv => out.write_all(csv_row(event, &origin).as_bytes())?,
             }
             written += 1;
         }
@@ -59,8 +69,36 @@ pub async fn run(config: &Config, export: &Export) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn csv_row(event: &RecordedEvent) -> String {
-    let envelope = event.to_cloud_event();
+/// Writes into the history that it was taken along: whoever asks later who has it is told.
+async fn note(
+    config: &Config,
+    stores: &Stores,
+    clock: &Arc<dyn Clock>,
+    export: &Export,
+) -> anyhow::Result<()> {
+    let correlation_id = clock.new_id();
+    let request = RequestContext {
+        request_id: correlation_id.to_string(),
+        correlation_id,
+        traceparent: None,
+        client: Client::default(),
+        address: None,
+        idempotency_key: None,
+    };
+    let app_id = export.app.clone().unwrap_or_else(AppId::platform);
+    let looking = Looking::new(&request, &app_id, &Actor::system());
+    let form = match export.format {
+        ExportFormat::Ndjson => ExportForm::Ndjson,
+        ExportFormat::Csv => ExportForm::Csv,
+    };
+    let log = AccessLog::new(stores.repository(config), Arc::clone(clock));
+    log.exported(&looking, export.app.as_ref(), form, None, false).await.map_err(|problem| {
+        anyhow!("that the history is exported cannot be written into it ({}), so it is not", problem.code())
+    })
+}
+
+fn csv_row(event: &RecordedEvent, origin: &LogOrigin) -> String {
+    let envelope = event.to_cloud_event(origin);
     let text = |value: &serde_json::Value| value.as_str().map(str::to_owned).unwrap_or_default();
     let cells = [
         event.position.to_string(),
@@ -70,8 +108,8 @@ fn csv_row(event: &RecordedEvent) -> String {
         event.stream.to_string(),
         event.version.to_string(),
         event.metadata.app_id.to_string(),
-        text(&envelope["actor"]["kind"]),
-        text(&envelope["actor"]["id"]),
+        text(&envelope["actorkind"]),
+        text(&envelope["actorid"]),
         event.metadata.correlation_id.to_string(),
         event.data.clone(),
         text(&envelope["personal"]),

@@ -19,14 +19,14 @@ use command_service::password_hashing::{PasswordHashing, PasswordHashingSettings
 use command_service::relay::{Relay, RelayStatus};
 use domain::app::App;
 use domain::user::User;
-use domain::{AppId, Email, Permission, UserId};
+use domain::{AppId, Email, LogOrigin, Permission, UserId};
 use event_store::{
     Clock, Journal, JournalLock, JournalMark, KeyStore, LookupKey, MasterKey, MessageKey, Repository, Sealer,
     SqliteJournal, StoreError, SystemClock,
 };
 use http_kit::request::Edge;
 use http_kit::token::{ApiKeyToken, DerivedTokens};
-use http_kit::{AccessTokens, Authenticator, RateClass, RateLimits};
+use http_kit::{AccessLog, AccessTokens, Authenticator, RateClass, RateLimits};
 use projection_service::bus::Bus;
 use projection_service::{BusStatus, ProjectionService, ProjectionStatus, SharingSettings};
 use read_models::ReadModels;
@@ -141,7 +141,7 @@ impl Stores {
     }
 
     /// What loads aggregates, within the memory that the configuration gives to it and to the keys of persons.
-    fn repository(&self, config: &Config) -> Arc<Repository> {
+    pub fn repository(&self, config: &Config) -> Arc<Repository> {
         self.key_store.limit_cache(config.caches.data_keys);
         Arc::new(Repository::bounded(
             Arc::clone(&self.journal),
@@ -257,6 +257,8 @@ impl Instance {
         let base_url = public_url.as_str().trim_end_matches('/');
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let journal = Arc::clone(&stores.journal);
+        // Before anything else is written: it is the first event of a journal.
+        let origin = event_store::origin::establish(&*journal, &*clock, &config.log_origin(address)?).await?;
         let repository = stores.repository(config);
         let tokens = DerivedTokens::new(stores.key_store.instance_key());
         let access_tokens = Arc::new(AccessTokens::new(base_url).with_leeway(config.clock_leeway));
@@ -309,7 +311,9 @@ impl Instance {
                 repository: Arc::clone(&repository),
                 models: Arc::clone(models),
                 authenticator: Arc::clone(&authenticator),
+                access_log: Arc::new(AccessLog::new(Arc::clone(&repository), Arc::clone(&clock))),
                 clock: Arc::clone(&clock),
+                origin: origin.clone(),
                 bus: nats.map(|(nats, _)| stores.bus(nats, address)),
                 sharing: SharingSettings { node, lease: config.projections_lease },
                 event_streams: config.event_streams,
@@ -321,7 +325,8 @@ impl Instance {
             projections = Some(service);
         }
         let relay = nats.filter(|_| role != Role::Projections).map(|(nats, settings)| {
-            Arc::new(Relay::start(nats, Arc::clone(&journal), stores.message_key(), settings))
+            let key = stores.message_key();
+            Arc::new(Relay::start(nats, Arc::clone(&journal), origin.clone(), key, settings))
         });
         let edge = Edge::new(
             Arc::clone(&repository),
@@ -344,7 +349,7 @@ impl Instance {
         };
         // Routes of credentials have a narrower limit of their own inside this one; probes at the root have none.
         let services = services.layer(limits.layer(RateClass::General).by_key(tokens.clone()));
-        let routers = Routers::new(health, services, edge.limited_to(config.requests_in_flight));
+        let routers = Routers::new(health, services, origin, edge.limited_to(config.requests_in_flight));
         Ok(Self { address, stores, repository, clock, tokens, projections, relay, mailer, routers })
     }
 
@@ -454,9 +459,9 @@ struct Routers {
 }
 
 impl Routers {
-    fn new(health: Health, services: OpenApiRouter, edge: Edge) -> Self {
+    fn new(health: Health, services: OpenApiRouter, origin: LogOrigin, edge: Edge) -> Self {
         let (health, edge) = (Arc::new(health), Arc::new(edge));
-        let (public, api) = root::router(Arc::clone(&health), services);
+        let (public, api) = root::router(Arc::clone(&health), services, origin);
         let public = http_kit::around(public, Arc::clone(&edge));
         Self { public, internal: http_kit::around(root::internal(health), edge), api }
     }

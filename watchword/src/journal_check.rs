@@ -19,7 +19,7 @@ const PAGE: u64 = 1000;
 const FAULTS: usize = 10;
 
 /// The kinds of claims, whose owners must be there.
-const CLAIMS: [&str; 6] = ["app", "email", "magic_link", "mail_failed", "mail_waiting", "session"];
+const CLAIMS: [&str; 7] = ["app", "email", "journal", "magic_link", "mail_failed", "mail_waiting", "session"];
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -197,7 +197,9 @@ impl Scan {
             | Event::User(_)
             | Event::Lockout(_)
             | Event::MagicLink(_)
-            | Event::Delivery(_) => {}
+            | Event::Delivery(_)
+            | Event::Journal(_)
+            | Event::Access(_) => {}
         }
     }
 
@@ -287,6 +289,12 @@ impl Scan {
         for stream in self.versions.keys().filter(|stream| stream.aggregate() == "app") {
             if missing("app", stream) {
                 self.report.fault(format!("no claim keeps the id of {stream}: it can be taken again"));
+            }
+        }
+        for stream in self.versions.keys().filter(|stream| stream.aggregate() == "journal") {
+            if missing("journal", stream) {
+                self.report
+                    .fault(format!("no claim keeps the origin that {stream} gives to events: it can change"));
             }
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use command_service::relay::{self, RebuildError, StreamStanding};
-use event_store::OpenError;
+use event_store::{OpenError, SystemClock};
 use serde_json::json;
 
 use crate::args::RelayCommand;
@@ -72,7 +72,7 @@ async fn rebuild(config: &Config, nats: &Nats, as_json: bool) -> anyhow::Result<
         Err(error) if matches!(error.downcast_ref(), Some(OpenError::InUse(_))) => None,
         Err(error) => return Err(error),
     };
-    let rebuilt = rebuild_with(nats, stores.as_ref()).await;
+    let rebuilt = rebuild_with(config, nats, stores.as_ref()).await;
     if let Some(stores) = stores {
         stores.close().await;
     }
@@ -96,15 +96,23 @@ async fn rebuild(config: &Config, nats: &Nats, as_json: bool) -> anyhow::Result<
 }
 
 /// Whether there was a stream, and how far the new one is filled, unless a running server does that.
-async fn rebuild_with(nats: &Nats, stores: Option<&Stores>) -> anyhow::Result<(bool, Option<u64>)> {
+async fn rebuild_with(
+    config: &Config,
+    nats: &Nats,
+    stores: Option<&Stores>,
+) -> anyhow::Result<(bool, Option<u64>)> {
+    let origin = config.log_origin(config.listen)?;
     let client = bus::connect(nats).await?;
     let was_there = relay::delete_stream(&client).await?;
     let Some(stores) = stores else { return Ok((was_there, None)) };
+    let origin = event_store::origin::establish(stores.journal(), &SystemClock, &origin).await?;
     let progress = Progress::start(stores.journal().head().await?);
     let (journal, key) = (Arc::clone(stores.shared_journal()), stores.message_key());
     let filled: Result<u64, RebuildError> =
-        relay::fill(client, journal, key, nats.relay.clone(), |position, _| progress.at(position, position))
-            .await;
+        relay::fill(client, journal, origin, key, nats.relay.clone(), |position, _| {
+            progress.at(position, position);
+        })
+        .await;
     progress.end();
     Ok((was_there, Some(filled?)))
 }

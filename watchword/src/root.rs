@@ -8,9 +8,11 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router, middleware};
+use domain::LogOrigin;
 use http_kit::Problem;
 use http_kit::cookies::Credentials;
 use http_kit::problem::ProblemBody;
+use schemas::event_schemas::Document;
 use serde_json::{Map, Value, json};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -31,7 +33,7 @@ static OPENAPI: LazyLock<Value> = LazyLock::new(|| {
 });
 
 /// All routes of the instance, without the layer around requests.
-pub fn router(health: Arc<Health>, services: OpenApiRouter) -> (Router, OpenApi) {
+pub fn router(health: Arc<Health>, services: OpenApiRouter, origin: LogOrigin) -> (Router, OpenApi) {
     let described = OpenApiRouter::new()
         .routes(routes!(healthz))
         .routes(routes!(readyz))
@@ -54,8 +56,12 @@ pub fn router(health: Arc<Health>, services: OpenApiRouter) -> (Router, OpenApi)
         .route("/problems/style.css", get(problem_pages::style))
         .route("/problems/{code}", get(problem_pages::one))
         .route("/asyncapi.json", get(asyncapi))
-        .route("/schemas", get(schema_list))
-        .route("/schemas/{*path}", get(schema));
+        .merge(
+            Router::new()
+                .route("/schemas", get(schema_list))
+                .route("/schemas/{*path}", get(schema))
+                .with_state(Arc::new(origin)),
+        );
     (router, api)
 }
 
@@ -150,11 +156,11 @@ async fn schema_list() -> Json<Value> {
     Json(json!({ "items": SCHEMAS.keys().map(|path| format!("/schemas/{path}")).collect::<Vec<_>>() }))
 }
 
-async fn schema(Path(path): Path<String>) -> Response {
-    match SCHEMAS.get(&path) {
-        Some(schema) => {
-            ([(header::CONTENT_TYPE, "application/schema+json")], schema.to_string()).into_response()
-        }
+/// Its `$id` is what events name as their `dataschema`, wherever it is asked for.
+async fn schema(State(origin): State<Arc<LogOrigin>>, Path(path): Path<String>) -> Response {
+    match SCHEMAS.get(&path).map(|schema| serde_json::to_string(&Document::new(schema, Some(&origin)))) {
+        Some(Ok(schema)) => ([(header::CONTENT_TYPE, "application/schema+json")], schema).into_response(),
+        Some(Err(error)) => Problem::internal(error).into_response(),
         None => Problem::not_found().into_response(),
     }
 }

@@ -11,13 +11,13 @@ use async_nats::jetstream::consumer::{AckPolicy, Info, pull};
 use async_nats::{Client, ConnectOptions, HeaderMap};
 use command_service::relay::{Relay, RelaySettings};
 use domain::user::{RegistrationMethod, UserEvent, UserRegistered};
-use domain::{AppId, Email, Event, Personal, StreamId, UserId};
+use domain::{AppId, Email, Event, LogOrigin, Personal, StreamId, UserId};
 use event_store::{
     Append, Clock, InstanceKey, KeyStore, Location, LookupKey, Marked, MasterKey, MessageKey, Repository,
     Sealer, SqliteJournal, SystemClock, Write,
 };
 use http_kit::places::Shares;
-use http_kit::{AccessTokens, Authenticator, DerivedTokens};
+use http_kit::{AccessLog, AccessTokens, Authenticator, DerivedTokens};
 use projection_service::bus::Bus;
 use projection_service::feed::Feed;
 use projection_service::{Parts, ProjectionService, SharingSettings};
@@ -28,6 +28,10 @@ use sqlx::{ConnectOptions as _, Connection};
 use test_services::Nats;
 
 const CONSUMER: &str = "projections-test";
+
+fn origin() -> LogOrigin {
+    LogOrigin::parse("https://login.example.com").expect("valid")
+}
 
 struct World {
     folder: tempfile::TempDir,
@@ -103,7 +107,8 @@ impl World {
     fn relay(&self) -> Relay {
         let settings =
             RelaySettings { check_interval: Duration::from_millis(500), ..RelaySettings::default() };
-        Relay::start(self.client.clone(), self.repository.journal().clone(), self.key(), settings)
+        let journal = self.repository.journal().clone();
+        Relay::start(self.client.clone(), journal, origin(), self.key(), settings)
     }
 
     fn bus(&self) -> Bus {
@@ -130,12 +135,15 @@ impl World {
         ));
         let sharing = SharingSettings { node: "only".to_owned(), lease: SharingSettings::LEASE };
         let repository = self.repository.clone();
+        let access_log = Arc::new(AccessLog::new(repository.clone(), clock.clone()));
         let shares = Shares::of(1);
         let parts = Parts {
             repository,
             models,
             authenticator,
+            access_log,
             clock,
+            origin: origin(),
             bus,
             sharing,
             event_streams: shares,
@@ -311,7 +319,7 @@ impl World {
             .publish_with_headers(
                 event.subject(),
                 headers,
-                body.clone().unwrap_or_else(|| event.to_canonical_json()).into(),
+                body.clone().unwrap_or_else(|| event.to_canonical_json(&origin())).into(),
             )
             .await
             .expect("sent");
@@ -336,7 +344,7 @@ impl World {
 
 /// The mark of a message that says this, by whoever has the key.
 fn mark(key: &MessageKey, event: &RecordedEvent, previous: uuid::Uuid) -> String {
-    let (subject, body) = (event.subject(), event.to_canonical_json());
+    let (subject, body) = (event.subject(), event.to_canonical_json(&origin()));
     let (position, id) = (event.position, event.id);
     key.mark(&Marked { position, id, previous, subject: &subject, body: body.as_bytes() })
 }
@@ -385,7 +393,7 @@ async fn a_feed_believes_no_message_that_this_instance_did_not_publish_there() {
                 Some(mark(&world.key(), &RecordedEvent { data: "{}".to_owned(), ..forged.clone() }, last.id))
             }
         };
-        let body = (kind == "another position").then(|| last.to_canonical_json());
+        let body = (kind == "another position").then(|| last.to_canonical_json(&origin()));
         let forgery = Forgery { event: forged.clone(), previous: last.id, mark, body };
         assert_eq!(world.publish(&forgery).await, 6);
         until("it is refused", async || {

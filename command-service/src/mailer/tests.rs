@@ -9,7 +9,7 @@ use domain::magic_link::{MagicLink, MagicLinkEvent, MagicLinkIssued};
 use domain::personal::Personal;
 use domain::redirect_uri::RedirectUri;
 use domain::settings::{AppSettings, Delivery as SentBy};
-use domain::user::{EmailChangeRequested, UserEvent};
+use domain::user::{Client, EmailChangeRequested, UserEvent};
 use domain::{AppId, Email, MagicLinkId, SessionId, Stream, StreamId};
 use event_store::contract::{Nodes, macs};
 use event_store::{Append, KeyStore, MasterKey, PostgresJournal, Sealer, SqliteJournal, SystemClock, Write};
@@ -357,7 +357,8 @@ async fn one_mail_that_fails_keeps_no_other_waiting() {
     let dispatcher = Dispatcher::new(repository, Arc::new(SystemClock));
     let at = SystemClock.now();
     let recorded = world.journal.read_positions(&[mail_ref.position]).await.expect("reads");
-    let context = Context { metadata: because_of(&recorded[0]), at, idempotency: None };
+    let context =
+        Context { metadata: because_of(&recorded[0]), client: Client::default(), at, idempotency: None };
     let again = move |work: &mut Work| {
         work.execute::<Delivery>(
             &id,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_nats::Client;
 use async_nats::jetstream::{self, ErrorCode};
+use domain::LogOrigin;
 use event_store::{Journal, MessageKey, StoreError};
 use schemas::bus;
 
@@ -54,6 +55,7 @@ pub async fn delete_stream(nats: &Client) -> Result<bool, RebuildError> {
 pub async fn fill(
     nats: Client,
     journal: Arc<dyn Journal>,
+    origin: LogOrigin,
     key: MessageKey,
     settings: RelaySettings,
     at: impl Fn(u64, u64),
@@ -62,7 +64,7 @@ pub async fn fill(
     if head == 0 {
         return Ok(0);
     }
-    let relay = Relay::start(nats, journal, key, settings);
+    let relay = Relay::start(nats, journal, origin, key, settings);
     let filled = loop {
         let status = relay.status();
         at(status.position.min(head), head);

@@ -21,6 +21,10 @@ fn at(second: u32) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + i64::from(second)).expect("in range")
 }
 
+fn client() -> Client {
+    Client { ip: Some("192.0.2.7".to_owned()), user_agent: Some("Analytical Engine/1.0".to_owned()) }
+}
+
 fn started() -> SessionEvent {
     SessionEvent::SessionStarted(SessionStarted {
         session_id: session_id(),
@@ -31,7 +35,7 @@ fn started() -> SessionEvent {
         expires_at: at(TTL),
         idle_expires_at: at(IDLE_TTL),
         at: at(0),
-        personal: Personal::default(),
+        personal: Personal::of(client()),
     })
 }
 
@@ -42,6 +46,7 @@ fn refreshed(generation: u32, second: u32) -> SessionEvent {
         generation,
         idle_expires_at: at(second + IDLE_TTL),
         at: at(second),
+        personal: Personal::default(),
     })
 }
 
@@ -55,7 +60,7 @@ fn reused(generation: u32, current: u32, second: u32) -> Vec<SessionEvent> {
 }
 
 fn refresh(generation: u32, second: u32) -> SessionCommand {
-    SessionCommand::Refresh { generation, grace: GRACE, idle_ttl: IDLE_TTL, at: at(second) }
+    SessionCommand::Refresh { generation, grace: GRACE, idle_ttl: IDLE_TTL, client: client(), at: at(second) }
 }
 
 #[tokio::test]
@@ -65,6 +70,41 @@ async fn a_refresh_moves_the_chain_on() {
         .when_async(refresh(0, 5))
         .await
         .then_expect_events(vec![refreshed(1, 5)]);
+}
+
+#[tokio::test]
+async fn a_refresh_tells_where_from_only_where_that_changes() {
+    let elsewhere = Client { ip: Some("198.51.100.4".to_owned()), ..client() };
+    let other_program = Client { user_agent: Some("Difference Engine/2".to_owned()), ..client() };
+    for moved in [elsewhere, other_program, Client::default()] {
+        let from = |generation, client: &Client, second| {
+            let (client, idle_ttl, at) = (client.clone(), IDLE_TTL, at(second));
+            SessionCommand::Refresh { generation, grace: GRACE, idle_ttl, client, at }
+        };
+        let SessionEvent::SessionRefreshed(plain) = refreshed(1, 5) else { unreachable!() };
+        let told = SessionRefreshed { personal: Personal::of(moved.clone()), ..plain };
+        let told = SessionEvent::SessionRefreshed(told);
+        let given = vec![started()];
+        SessionTest::with(())
+            .given(given.clone())
+            .when_async(from(0, &moved, 5))
+            .await
+            .then_expect_events(vec![told.clone()]);
+        if moved == Client::default() {
+            // Where nothing is known of the request, there is nothing to tell.
+            continue;
+        }
+        // From there on it is the last known place.
+        let given = vec![started(), told];
+        let same = SessionTest::with(()).given(given.clone());
+        same.when_async(from(1, &moved, 6)).await.then_expect_events(vec![refreshed(2, 6)]);
+        let SessionEvent::SessionRefreshed(plain) = refreshed(2, 6) else { unreachable!() };
+        let back = SessionRefreshed { personal: Personal::of(client()), ..plain };
+        let test = SessionTest::with(()).given(given);
+        test.when_async(from(1, &client(), 6))
+            .await
+            .then_expect_events(vec![SessionEvent::SessionRefreshed(back)]);
+    }
 }
 
 #[tokio::test]
@@ -81,7 +121,8 @@ async fn reuse_past_the_grace_ends_the_session() {
 
 #[tokio::test]
 async fn without_a_grace_a_racing_reuse_ends_the_session() {
-    let racing = SessionCommand::Refresh { generation: 0, grace: 0, idle_ttl: IDLE_TTL, at: at(4) };
+    let (generation, grace, idle_ttl) = (0, 0, IDLE_TTL);
+    let racing = SessionCommand::Refresh { generation, grace, idle_ttl, client: client(), at: at(4) };
     let given = vec![started(), refreshed(1, 5)];
     SessionTest::with(()).given(given).when_async(racing).await.then_expect_events(reused(0, 1, 4));
 }
@@ -139,13 +180,8 @@ proptest! {
         for (generation, step) in tries {
             now += step;
             let live = (0..10).filter(|&generation| {
-                let SessionCommand::Refresh { generation, grace, idle_ttl, at } = refresh(generation, now) else {
-                    unreachable!()
-                };
-                matches!(
-                    session.refresh(generation, grace, idle_ttl, at).as_deref(),
-                    Ok([SessionEvent::SessionRefreshed(_)])
-                )
+                let decided = session.decide(refresh(generation, now));
+                matches!(decided.as_deref(), Ok([SessionEvent::SessionRefreshed(_)]))
             });
             prop_assert!(live.count() <= usize::from(!session.revoked));
             if let Ok(events) = session.decide(refresh(generation, now)) {

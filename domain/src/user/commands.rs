@@ -1,6 +1,7 @@
 //! What can be asked of a user.
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::events::{MailboxProof, RegistrationMethod, ResetReason};
 use crate::app_id::AppId;
@@ -33,11 +34,13 @@ pub struct ProfilePatch {
 }
 
 /// Where a request came from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Client {
     /// The address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip: Option<String>,
     /// The browser or program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_agent: Option<String>,
 }
 

@@ -132,11 +132,11 @@ pub struct RoleRevoked {
 pub struct UserBanned {
     /// Who.
     pub user_id: UserId,
-    /// Why.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
     /// When.
     pub at: Timestamp,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Personal::is_empty")]
+    pub personal: Personal,
 }
 
 /// A person may come in again.
@@ -315,7 +315,8 @@ impl UserEvent {
             Self::PasswordChanged(event) => Some(&event.personal),
             Self::ProfileUpdated(event) => Some(&event.personal),
             Self::PasswordRehashed(event) => Some(&event.personal),
-            Self::RoleGranted(_) | Self::RoleRevoked(_) | Self::UserBanned(_) | Self::UserUnbanned(_) => None,
+            Self::UserBanned(event) => Some(&event.personal),
+            Self::RoleGranted(_) | Self::RoleRevoked(_) | Self::UserUnbanned(_) => None,
         }
     }
 
@@ -357,6 +358,13 @@ impl EventInfo for UserEvent {
             Self::RoleRevoked(_) => "RoleRevoked",
             Self::UserBanned(_) => "UserBanned",
             Self::UserUnbanned(_) => "UserUnbanned",
+        }
+    }
+
+    fn version(&self) -> u16 {
+        match self {
+            Self::UserBanned(_) => 2,
+            _ => 1,
         }
     }
 

@@ -33,7 +33,7 @@ fn registered() -> UserEvent {
 }
 
 fn banned() -> UserEvent {
-    UserEvent::UserBanned(UserBanned { user_id: user_id(), reason: None, at: at() })
+    UserEvent::UserBanned(UserBanned { user_id: user_id(), at: at(), personal: Personal::default() })
 }
 
 fn granted(role: &str) -> UserEvent {

@@ -131,6 +131,7 @@ contract! {
     forgets_old_idempotency_keys
     writes_all_or_nothing
     survives_racing_writers
+    gets_one_origin
     shows_no_gap_to_a_reader_that_follows
     a_refusal_spares_its_neighbours
     keeps_snapshots
@@ -147,6 +148,7 @@ contract! {
     is_idempotent
     writes_all_or_nothing
     survives_racing_writers
+    gets_one_origin
     shows_no_gap_to_a_reader_that_follows
     a_refusal_spares_its_neighbours
     keeps_cursors_of_effects

@@ -7,9 +7,10 @@ use axum::Router;
 use axum::body::Body;
 use domain::app::{ApiKeyIssued, AppCreated, AppEvent};
 use domain::session::{LoginMethod, RevocationReason, SessionEvent, SessionRevoked, SessionStarted};
-use domain::user::{RegistrationMethod, UserEvent, UserRegistered};
+use domain::user::{Client, RegistrationMethod, UserEvent, UserRegistered};
 use domain::{
-    ApiKeyId, AppId, AppSettings, Email, Event, Permission, Personal, SessionId, StreamId, Timestamp, UserId,
+    ApiKeyId, AppId, AppSettings, Email, Event, LogOrigin, Permission, Personal, SessionId, StreamId,
+    Timestamp, UserId,
 };
 use event_store::{
     Append, Clock, FixedClock, Journal, KeyStore, Location, LookupKey, MasterKey, Repository, Sealer,
@@ -18,7 +19,8 @@ use event_store::{
 use http::{Request, Response};
 use http_kit::places::Shares;
 use http_kit::{
-    AccessTokens, ApiKeyToken, Authenticator, ConsistencyToken, ConsistencyTokens, DerivedTokens,
+    AccessLog, AccessTokens, ApiKeyToken, Authenticator, ConsistencyToken, ConsistencyTokens, DerivedTokens,
+    RequestContext,
 };
 use read_models::{Projector, ReadModels};
 use schemas::envelope::{Actor, Metadata};
@@ -35,6 +37,7 @@ pub(super) struct World {
     pub sealer: Arc<Sealer>,
     pub lookup: Arc<LookupKey>,
     authenticator: Arc<Authenticator>,
+    access_log: Arc<AccessLog>,
     pub models: Arc<ReadModels>,
     pub clock: Arc<FixedClock>,
     pub service: Arc<ProjectionService>,
@@ -45,6 +48,22 @@ pub(super) struct World {
 
 pub(super) fn at() -> Timestamp {
     Timestamp::from_second(1_800_000_000).expect("in range")
+}
+
+pub(super) fn origin() -> LogOrigin {
+    LogOrigin::parse("https://login.example.com").expect("valid")
+}
+
+/// What the layer around all requests finds out about each.
+fn from_somewhere() -> RequestContext {
+    RequestContext {
+        request_id: "request-1".to_owned(),
+        correlation_id: Uuid::from_u128(1),
+        traceparent: None,
+        client: Client { ip: Some("192.0.2.7".to_owned()), user_agent: None },
+        address: None,
+        idempotency_key: None,
+    }
 }
 
 pub(super) fn user(n: u128) -> UserId {
@@ -93,11 +112,14 @@ impl World {
             tokens.clone(),
             clock.clone() as Arc<dyn Clock>,
         ));
+        let access_log = Arc::new(AccessLog::new(repository.clone(), clock.clone()));
         let parts = Parts {
             repository: repository.clone(),
             models: models.clone(),
             authenticator: authenticator.clone(),
+            access_log: access_log.clone(),
             clock: clock.clone(),
+            origin: origin(),
             bus: None,
             sharing: SharingSettings { node: "only".to_owned(), lease: SharingSettings::LEASE },
             event_streams: EVENT_STREAMS,
@@ -114,6 +136,7 @@ impl World {
             sealer,
             lookup,
             authenticator,
+            access_log,
             models,
             clock,
             service,
@@ -131,7 +154,9 @@ impl World {
             repository: self.repository.clone(),
             models,
             authenticator: self.authenticator.clone(),
+            access_log: self.access_log.clone(),
             clock: self.clock.clone(),
+            origin: origin(),
             bus: None,
             sharing,
             event_streams: EVENT_STREAMS,
@@ -253,7 +278,8 @@ impl World {
     pub async fn send(&self, key: u128, path: &str, accept: &str, after: Option<u64>) -> Response<Body> {
         let mut request = Request::get(path)
             .header("authorization", format!("Bearer {}", self.key(key)))
-            .header("accept", accept);
+            .header("accept", accept)
+            .extension(Arc::new(from_somewhere()));
         if let Some(position) = after {
             let text = self.positions.seal(ConsistencyToken(position));
             request = request.header("consistency-token", text).extension(self.positions.clone());

@@ -1,13 +1,50 @@
 //! Fills `audit_log`.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
+use domain::Personal;
+use event_store::{LookupKey, Sealer, StoreError, personal};
+use schemas::envelope::RecordedEvent;
+use serde::Deserialize;
+use uuid::Uuid;
 
 use crate::projector::{ProjectError, ProjectedEvent, Projector};
-use crate::sql::{Rows, Transaction};
+use crate::sql::{Query, Rows, Transaction};
 
-/// Writes `audit_log`. It needs the envelope only, so that an event that no other projector can read is still there
+/// The event after which nothing of a person can be found by what identified them.
+const ERASED: &str = "UserErased";
+
+/// Writes `audit_log`. It needs no more than the envelope, so that an event that no other projector can read is still there
 /// for auditors.
-pub struct AuditLogProjector;
+pub struct AuditLogProjector {
+    sealer: Arc<Sealer>,
+    lookup: Arc<LookupKey>,
+}
+
+impl AuditLogProjector {
+    /// A projector that opens with this sealer, and hashes with this key.
+    pub fn new(sealer: Arc<Sealer>, lookup: Arc<LookupKey>) -> Self {
+        Self { sealer, lookup }
+    }
+
+    /// What identifies somebody in an event. What is damaged is found by nothing, and still there.
+    async fn personal(&self, event: &RecordedEvent) -> Result<Personal, StoreError> {
+        match personal::open(&self.sealer, event).await {
+            Ok(personal) => Ok(personal.unwrap_or_default()),
+            Err(StoreError::Damaged(_)) => Ok(Personal::default()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The things besides a person that an event is about, by the names that all events have for them.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Things {
+    session_id: Option<Uuid>,
+    key_id: Option<Uuid>,
+}
 
 #[async_trait]
 impl Projector for AuditLogProjector {
@@ -16,11 +53,11 @@ impl Projector for AuditLogProjector {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn tables(&self) -> &'static [&'static str] {
-        &["audit_log_v1"]
+        &["audit_log_v2"]
     }
 
     fn ddl(&self) -> &'static str {
@@ -28,21 +65,53 @@ impl Projector for AuditLogProjector {
     }
 
     async fn project(&self, tx: &mut Transaction, batch: &[ProjectedEvent]) -> Result<(), ProjectError> {
-        let mut rows = Rows::new(["position", "at", "app_id", "type", "person", "actor_kind", "actor_id"]);
+        let mut rows = Rows::new([
+            "position",
+            "at",
+            "app_id",
+            "type",
+            "person",
+            "actor_kind",
+            "actor_id",
+            "session",
+            "key_id",
+            "ip",
+            "email",
+        ]);
+        let mut erased = Vec::new();
         for event in batch {
             let event = &*event.recorded;
             let actor = &event.metadata.actor;
+            let app_id = &event.metadata.app_id;
+            let personal = self.personal(event).await?;
+            let ip = personal.ip.and_then(|ip| ip.parse().ok()).map(|ip| self.lookup.ip(app_id, ip));
+            let email = personal.email.map(|email| self.lookup.email(app_id, &email));
+            let Things { session_id, key_id } = serde_json::from_str(&event.data).unwrap_or_default();
+            if event.name == ERASED {
+                erased.extend(event.person);
+            }
             rows.push([
                 event.position.into(),
                 event.at.into(),
-                event.metadata.app_id.as_str().into(),
+                app_id.as_str().into(),
                 event.name.as_str().into(),
                 event.person.map(|person| person.0).into(),
                 actor.kind.as_str().into(),
                 actor.id.as_deref().into(),
+                session_id.into(),
+                key_id.into(),
+                ip.map(Vec::from).into(),
+                email.map(Vec::from).into(),
             ]);
         }
-        tx.run_for(&rows, "INSERT INTO audit_log_v1 ({columns}) SELECT * FROM {rows}").await?;
+        tx.run_for(&rows, "INSERT INTO audit_log_v2 ({columns}) SELECT * FROM {rows}").await?;
+        // A model that is built anew finds nothing to hash; this one must not know more.
+        for person in erased {
+            let forget = "UPDATE audit_log_v2 SET ip = NULL, email = NULL WHERE person = ";
+            let mut query = Query::new(forget);
+            query.push_bind(person.0);
+            tx.run(query).await?;
+        }
         Ok(())
     }
 }

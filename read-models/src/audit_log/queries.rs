@@ -1,8 +1,13 @@
 //! Asks `audit_log`.
 
-use domain::{AppId, Timestamp, UserId};
+use std::net::IpAddr;
+
+use domain::{ApiKeyId, AppId, Email, SessionId, Timestamp, UserId};
+use event_store::LookupKey;
+use uuid::Uuid;
 
 use crate::database::Database;
+use crate::rows;
 use crate::sql::Query;
 use crate::store::ReadError;
 
@@ -15,8 +20,14 @@ pub struct AuditFilter {
     pub person: Option<UserId>,
     /// By this actor: the id of a user or an API key, or a kind (`system`, `anonymous` …).
     pub actor: Option<String>,
-    /// Of this type.
-    pub kind: Option<String>,
+    /// Of one of these types; of any, where there are none.
+    pub kinds: Vec<String>,
+    /// About this session.
+    pub session: Option<SessionId>,
+    /// By a request from this address. Only with [`AuditFilter::app_id`]: there is no such thing across apps.
+    pub ip: Option<IpAddr>,
+    /// About whoever has this address, or had it. Only with [`AuditFilter::app_id`], too.
+    pub email: Option<Email>,
     /// At this time or later.
     pub since: Option<Timestamp>,
     /// Before this time.
@@ -26,11 +37,12 @@ pub struct AuditFilter {
 /// Queries of `audit_log`.
 pub struct AuditLog<'a> {
     database: &'a Database,
+    lookup: &'a LookupKey,
 }
 
 impl<'a> AuditLog<'a> {
-    pub(crate) fn new(database: &'a Database) -> Self {
-        Self { database }
+    pub(crate) fn new(database: &'a Database, lookup: &'a LookupKey) -> Self {
+        Self { database, lookup }
     }
 
     /// The positions of matching events behind `after`, ascending. `offset` leaves some out first.
@@ -41,7 +53,7 @@ impl<'a> AuditLog<'a> {
         offset: u32,
         limit: u32,
     ) -> Result<Vec<u64>, ReadError> {
-        let mut query = select("position", filter);
+        let mut query = self.select("position", filter);
         query.push(" AND position > ").push_bind(after).push(" ORDER BY position LIMIT ");
         query.push_bind(limit).push(" OFFSET ").push_bind(offset);
         let found = self.database.read(query).await?;
@@ -50,33 +62,78 @@ impl<'a> AuditLog<'a> {
 
     /// How many events match.
     pub async fn count(&self, filter: &AuditFilter) -> Result<u64, ReadError> {
-        Ok(self.database.read_number(select("count(*)", filter)).await?.cast_unsigned())
+        Ok(self.database.read_number(self.select("count(*)", filter)).await?.cast_unsigned())
+    }
+
+    /// Where these API keys were made: keys that are unknown, or not known yet, are left out.
+    pub async fn keys_made(&self, keys: &[ApiKeyId]) -> Result<Vec<(ApiKeyId, u64)>, ReadError> {
+        if keys.is_empty() {
+            return Ok(vec![]);
+        }
+        let mut query = Query::new("SELECT key_id, position FROM audit_log_v2 WHERE type = 'ApiKeyIssued'");
+        one_of(&mut query, "key_id", keys.iter().map(|key| key.0));
+        let mut made = Vec::new();
+        for row in self.database.read(query).await? {
+            let key: Uuid = rows::id(&row.get::<Vec<u8>>(0)?)?;
+            made.push((ApiKeyId(key), row.get::<i64>(1)?.cast_unsigned()));
+        }
+        Ok(made)
+    }
+
+    fn select(&self, what: &'static str, filter: &AuditFilter) -> Query {
+        let AuditFilter { app_id, person, actor, kinds, session, ip, email, since, until } = filter;
+        let mut query = Query::new(format!("SELECT {what} FROM audit_log_v2 WHERE true"));
+        if let Some(app_id) = app_id {
+            query.push(" AND app_id = ").push_bind(app_id.as_str());
+        }
+        if let Some(person) = person {
+            query.push(" AND person = ").push_bind(person.0);
+        }
+        if let Some(actor) = actor {
+            let column = if is_kind(actor) { "actor_kind" } else { "actor_id" };
+            query.push(&format!(" AND {column} = ")).push_bind(actor.as_str());
+        }
+        if !kinds.is_empty() {
+            one_of(&mut query, "type", kinds.iter().map(String::as_str));
+        }
+        if let Some(session) = session {
+            query.push(" AND session = ").push_bind(session.0);
+        }
+        if let Some(ip) = ip {
+            let hash = app_id.as_ref().map(|app_id| self.lookup.ip(app_id, *ip).to_vec());
+            query.push(" AND ip = ").push_bind(hash);
+        }
+        if let Some(email) = email {
+            // Not only events with the address in them: a failed login names nobody's.
+            let hash = app_id.as_ref().map(|app_id| self.lookup.email(app_id, email).to_vec());
+            query
+                .push(" AND person IN (SELECT person FROM audit_log_v2 WHERE email = ")
+                .push_bind(hash)
+                .push(")");
+        }
+        if let Some(since) = since {
+            query.push(" AND at >= ").push_bind(*since);
+        }
+        if let Some(until) = until {
+            query.push(" AND at < ").push_bind(*until);
+        }
+        query
     }
 }
 
-fn select(what: &'static str, filter: &AuditFilter) -> Query {
-    let AuditFilter { app_id, person, actor, kind, since, until } = filter;
-    let mut query = Query::new(format!("SELECT {what} FROM audit_log_v1 WHERE true"));
-    if let Some(app_id) = app_id {
-        query.push(" AND app_id = ").push_bind(app_id.as_str());
+fn one_of<V: Into<crate::sql::Value>>(
+    query: &mut Query,
+    column: &'static str,
+    values: impl Iterator<Item = V>,
+) {
+    query.push(&format!(" AND {column} IN ("));
+    for (n, value) in values.enumerate() {
+        if n > 0 {
+            query.push(", ");
+        }
+        query.push_bind(value);
     }
-    if let Some(person) = person {
-        query.push(" AND person = ").push_bind(person.0);
-    }
-    if let Some(actor) = actor {
-        let column = if is_kind(actor) { "actor_kind" } else { "actor_id" };
-        query.push(&format!(" AND {column} = ")).push_bind(actor.as_str());
-    }
-    if let Some(kind) = kind {
-        query.push(" AND type = ").push_bind(kind.as_str());
-    }
-    if let Some(since) = since {
-        query.push(" AND at >= ").push_bind(*since);
-    }
-    if let Some(until) = until {
-        query.push(" AND at < ").push_bind(*until);
-    }
-    query
+    query.push(")");
 }
 
 fn is_kind(actor: &str) -> bool {

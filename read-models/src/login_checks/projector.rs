@@ -79,7 +79,9 @@ impl Projector for LoginChecksProjector {
                 | Event::Lockout(_)
                 | Event::Session(_)
                 | Event::MagicLink(_)
-                | Event::Delivery(_) => {}
+                | Event::Delivery(_)
+                | Event::Journal(_)
+                | Event::Access(_) => {}
             }
         }
         // First, as somebody else may have the address that a person has left.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use domain::session::{RevocationReason, SessionEvent, SessionStarted};
+use domain::session::{LoginMethod, RevocationReason, SessionEvent, SessionStarted};
 use domain::user::UserEvent;
 use domain::{Event, Personal, SessionId, Timestamp, UserId};
 use event_store::Sealer;
@@ -119,7 +119,9 @@ impl Projector for SessionsProjector {
                 | Event::App(_)
                 | Event::Lockout(_)
                 | Event::MagicLink(_)
-                | Event::Delivery(_) => {}
+                | Event::Delivery(_)
+                | Event::Journal(_)
+                | Event::Access(_) => {}
             }
         }
         // Before the sessions that began in this batch are there.
@@ -175,9 +177,11 @@ impl SessionsProjector {
     }
 
     async fn new_row(&self, event: &SessionStarted) -> Result<[Value; 9], ProjectError> {
+        // One that an admin made came from the admin, which says nothing about where its user is.
+        let client = Some(&event.personal).filter(|_| event.method != LoginMethod::Admin);
         let personal = Personal {
-            ip: event.personal.ip.clone(),
-            user_agent: event.personal.user_agent.clone(),
+            ip: client.and_then(|client| client.ip.clone()),
+            user_agent: client.and_then(|client| client.user_agent.clone()),
             ..Personal::default()
         };
         let sealed = seal(&self.sealer, "sessions_v1", event.session_id.0, event.user_id, &personal).await?;

@@ -131,7 +131,9 @@ fn counted(event: &Event) -> Option<(&'static str, &'static str)> {
         )
         | Event::App(_)
         | Event::MagicLink(_)
-        | Event::Delivery(_) => return None,
+        | Event::Delivery(_)
+        | Event::Journal(_)
+        | Event::Access(_) => return None,
     })
 }
 

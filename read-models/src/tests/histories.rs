@@ -53,7 +53,9 @@ fn history(steps: &[Step]) -> Vec<Event> {
                 }
             },
             2 if sessions.contains_key(&id) => revoked(id, n, seconds),
-            2 | 3 => Event::User(UserEvent::UserBanned(UserBanned { user_id, reason: None, at })),
+            2 | 3 => {
+                Event::User(UserEvent::UserBanned(UserBanned { user_id, at, personal: Personal::default() }))
+            }
             4 => Event::User(UserEvent::UserUnbanned(UserUnbanned { user_id, at })),
             5 => Event::User(UserEvent::RoleGranted(RoleGranted { user_id, role, at })),
             6 => Event::User(UserEvent::RoleRevoked(RoleRevoked { user_id, role, at })),

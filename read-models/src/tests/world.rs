@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use domain::journal::JournalEvent;
 use domain::session::{
     LoginMethod, RevocationReason, SessionEvent, SessionRefreshed, SessionRevoked, SessionStarted,
 };
@@ -10,7 +11,7 @@ use domain::user::{
     EmailChanged, EmailVerified, MailboxProof, PasswordChanged, PasswordReset, RegistrationMethod, UserEvent,
     UserRegistered,
 };
-use domain::{AppId, Email, Event, Personal, SessionId, StreamId, Timestamp, UserId};
+use domain::{AccessId, AppId, Email, Event, Personal, SessionId, StreamId, Timestamp, UserId};
 use event_store::{
     Append, Journal, KeyStore, Location, LookupKey, MasterKey, Repository, Sealer, SqliteJournal, Write,
 };
@@ -95,6 +96,7 @@ pub(super) fn refreshed(n: u128, owner: u128, generation: u32, seconds: i64) -> 
         generation,
         idle_expires_at: at(seconds + 3600),
         at: at(seconds),
+        personal: Personal::default(),
     }))
 }
 
@@ -175,6 +177,8 @@ fn stream_of(event: &Event) -> StreamId {
         Event::Session(SessionEvent::SessionRevoked(event)) => StreamId::session(event.session_id),
         Event::MagicLink(event) => StreamId::magic_link(event.link_id()),
         Event::Delivery(event) => StreamId::delivery(event.event_id()),
+        Event::Journal(JournalEvent::JournalCreated(event)) => StreamId::journal(event.journal_id),
+        Event::Access(_) => StreamId::access(AccessId(Uuid::nil())),
     }
 }
 

@@ -67,7 +67,9 @@ impl Projector for UsersProjector {
                 | Event::Lockout(_)
                 | Event::Session(_)
                 | Event::MagicLink(_)
-                | Event::Delivery(_) => {}
+                | Event::Delivery(_)
+                | Event::Journal(_)
+                | Event::Access(_) => {}
                 Event::User(user) => events.push(user),
             }
         }

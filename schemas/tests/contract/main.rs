@@ -1,6 +1,7 @@
 //! The contract with consumers of events and with our own past.
 
 mod asyncapi;
+mod cloud_events;
 mod codec;
 mod envelope;
 mod event_schemas;

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use domain::access::{AccessEvent, ExportForm, HistoryExported, PersonalDataRead, PersonalDataSource};
 use domain::app::{
     ApiKeyIssued, ApiKeyRevoked, AppCreated, AppDisabled, AppEnabled, AppEvent, AppSettingsChanged,
     SigningKeyActivated, SigningKeyCreated, SigningKeyRetired,
 };
 use domain::branding::{Branding, Colour, Language, LogoUrl, ProductName};
 use domain::delivery::{DeliveryEvent, FailureReason, MailFailed, MailSent};
+use domain::journal::{JournalCreated, JournalEvent};
 use domain::lockout::{AccountLocked, AccountUnlocked, LockoutEvent, LoginFailed};
 use domain::magic_link::{
     ExchangeCodeRedeemed, ExchangeCodeReplayed, MagicLinkEvent, MagicLinkIssued, MagicLinkRedeemed,
@@ -30,8 +32,8 @@ use domain::user::{
     UserUnbanned,
 };
 use domain::{
-    ApiKeyId, AppId, AppSettings, Email, Event, EventId, MagicLinkId, Permission, Personal, Role, SessionId,
-    StreamId, Timestamp, UserId,
+    AccessId, ApiKeyId, AppId, AppSettings, Email, Event, EventId, JournalId, LogOrigin, MagicLinkId,
+    Permission, Personal, Role, SessionId, StreamId, Timestamp, UserId,
 };
 use uuid::Uuid;
 
@@ -59,6 +61,18 @@ fn event_id() -> EventId {
     EventId(Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0005))
 }
 
+fn journal_id() -> JournalId {
+    JournalId(Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0006))
+}
+
+fn access_id() -> AccessId {
+    AccessId(Uuid::from_u128(0x0190_0000_0000_8000_8000_0000_0000_0007))
+}
+
+pub fn origin() -> LogOrigin {
+    LogOrigin::parse("https://login.example.com").expect("valid")
+}
+
 pub fn at() -> Timestamp {
     "2026-03-01T12:00:00.123456Z".parse().expect("valid")
 }
@@ -73,6 +87,8 @@ pub fn personal() -> Personal {
         avatar_url: Some("https://example.com/ada.png".to_owned()),
         ip: Some("192.0.2.7".to_owned()),
         user_agent: Some("Analytical Engine/1.0".to_owned()),
+        acting: Some("01900000-0000-7000-8000-000000000008.AQID".to_owned()),
+        reason: Some("sold the same ticket twice".to_owned()),
         state: Some("cart=4711;for=ada".to_owned()),
         password_hash: Some(PasswordHash(
             "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$aGFzaGhhc2g".to_owned(),
@@ -131,6 +147,8 @@ pub fn all() -> Vec<(StreamId, Event)> {
         of(&StreamId::user(user_id()), mailbox().into_iter().map(Event::User).collect()),
         of(&StreamId::magic_link(link_id()), magic_link().into_iter().map(Event::MagicLink).collect()),
         of(&StreamId::delivery(event_id()), delivery().into_iter().map(Event::Delivery).collect()),
+        of(&StreamId::journal(journal_id()), journal().into_iter().map(Event::Journal).collect()),
+        of(&StreamId::access(access_id()), access().into_iter().map(Event::Access).collect()),
     ]
     .concat()
 }
@@ -163,14 +181,15 @@ fn user() -> Vec<UserEvent> {
     let rehashed = Personal { password_hash: full.password_hash.clone(), ..Personal::default() };
     let renamed = Personal { name: full.name.clone(), ..Personal::default() };
     let (app_id, method, role) = (app_id(), RegistrationMethod::Password, Role::admin());
-    let (cleared, reason) = (BTreeSet::from([ProfileField::Phone]), Some("spam".to_owned()));
+    let cleared = BTreeSet::from([ProfileField::Phone]);
+    let banned = Personal { reason: full.reason.clone(), ..Personal::default() };
     vec![
         UserEvent::UserRegistered(UserRegistered { user_id, app_id, method, at, personal: full }),
         UserEvent::ProfileUpdated(ProfileUpdated { user_id, cleared, at, personal: renamed }),
         UserEvent::PasswordRehashed(PasswordRehashed { user_id, at, personal: rehashed }),
         UserEvent::RoleGranted(RoleGranted { user_id, role: role.clone(), at }),
         UserEvent::RoleRevoked(RoleRevoked { user_id, role, at }),
-        UserEvent::UserBanned(UserBanned { user_id, reason, at }),
+        UserEvent::UserBanned(UserBanned { user_id, at, personal: banned }),
         UserEvent::UserUnbanned(UserUnbanned { user_id, at }),
     ]
 }
@@ -209,6 +228,7 @@ fn session() -> Vec<SessionEvent> {
             generation: 1,
             idle_expires_at,
             at,
+            personal: client(),
         }),
         SessionEvent::RefreshTokenReused(RefreshTokenReused {
             session_id,
@@ -323,6 +343,30 @@ fn magic_link() -> Vec<MagicLinkEvent> {
             session_id,
             at,
             personal: client(),
+        }),
+    ]
+}
+
+fn journal() -> Vec<JournalEvent> {
+    let (journal_id, origin, at) = (journal_id(), origin(), at());
+    vec![JournalEvent::JournalCreated(JournalCreated { journal_id, origin, at })]
+}
+
+fn access() -> Vec<AccessEvent> {
+    let (user_id, app_id, at) = (user_id(), app_id(), at());
+    vec![
+        AccessEvent::PersonalDataRead(PersonalDataRead {
+            user_id,
+            app_id: app_id.clone(),
+            source: PersonalDataSource::User,
+            at,
+        }),
+        AccessEvent::HistoryExported(HistoryExported {
+            app_id: Some(app_id),
+            user_id: Some(user_id),
+            form: ExportForm::Csv,
+            opened: true,
+            at,
         }),
     ]
 }

@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 mod browser;
+mod cloud_events;
 mod disk;
 mod nats;
 mod postgres;
@@ -19,6 +20,7 @@ mod proxy;
 mod smtp;
 
 pub use browser::{Browser, Scripts, Shown};
+pub use cloud_events::faults_of_cloud_events;
 pub use disk::Disk;
 pub use nats::Nats;
 pub use postgres::Postgres;

@@ -28,6 +28,12 @@ pub static KEYS: &[Key] = &[
         "http://<listen>",
         "the address clients reach the service at; the issuer of every token",
     ),
+    key(
+        "log_origin",
+        "<public_url>",
+        "where events come from: their dataschema is a URL below it. The first start writes it into the journal; later it \
+         changes nothing",
+    ),
     key("data_dir", "./data", "the folder of the stores and the keys"),
     key(
         "journal_url",

@@ -149,7 +149,7 @@ impl Tour {
                 event["position"],
                 text("type"),
                 short_stream(&text("subject")),
-                event["actor"]["kind"].as_str().unwrap_or("?").replace('_', " ")
+                event["actorkind"].as_str().unwrap_or("?").replace('_', " ")
             );
             self.shown = event["position"].as_u64().context("an event has no position")?;
         }
@@ -161,12 +161,14 @@ impl Tour {
         let before = self.shown;
         let events = self.new_events().await?;
         let mut written: Vec<&str> = events.iter().filter_map(|event| event["type"].as_str()).collect();
+        // The tour looks at Ada again and again, and now and then an hour ends meanwhile.
+        written.retain(|name| *name != "PersonalDataRead" || names.contains(name));
         let mut expected = names.to_vec();
         written.sort_unstable();
         expected.sort_unstable();
         let gapless = events.iter().zip(before + 1..).all(|(event, position)| event["position"] == position);
         if names.is_empty() {
-            self.check(events.is_empty(), "no event was written");
+            self.check(written.is_empty(), "no event was written");
         } else {
             let what = format!("the log has {} more, numbered without a gap", names.len());
             self.check(written == expected && gapless, &what);

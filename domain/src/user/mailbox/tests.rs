@@ -380,7 +380,8 @@ async fn somebody_without_a_password_cannot_change_it() {
 
 #[tokio::test]
 async fn mails_do_nothing_for_who_is_banned_or_erased() {
-    let banned = UserEvent::UserBanned(UserBanned { user_id: user_id(), reason: None, at: at(2) });
+    let banned =
+        UserEvent::UserBanned(UserBanned { user_id: user_id(), at: at(2), personal: Personal::default() });
     let given = vec![registered(), reset_requested(1, ResetReason::Forgotten, 1), banned];
     then_refused(given.clone(), request_reset(ResetReason::Forgotten, 3), UserError::Banned).await;
     then_refused(given.clone(), reset_password(1, 3), UserError::Banned).await;

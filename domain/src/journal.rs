@@ -1,0 +1,161 @@
+//! The journal's own events: what holds for every event in it, whatever the configuration says later.
+
+use std::fmt;
+use std::str::FromStr;
+
+use cqrs_es::DomainEvent;
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::event::EventInfo;
+use crate::ids::{JournalId, UserId};
+
+/// The longest text of an origin: every event carries it.
+const MAX_LENGTH: usize = 255;
+
+/// Where the events of a journal come from: an absolute URL without a slash at its end, such as
+/// `https://login.example.com`. Below it are the schemas that events name, so it is part of the bytes of every event and
+/// never changes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct LogOrigin(String);
+
+/// A text is no origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("give https:// or http://, a host and nothing else but a path, such as https://login.example.com")]
+pub struct InvalidOrigin;
+
+impl LogOrigin {
+    /// Reads an `http` or `https` URL with a host, and with neither user, query nor fragment. A host alone is taken for
+    /// `https://<host>`.
+    pub fn parse(text: &str) -> Result<Self, InvalidOrigin> {
+        // Parsers of URLs are lenient about slashes.
+        if text.starts_with('/') {
+            return Err(InvalidOrigin);
+        }
+        let with_scheme = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
+        let url = Url::parse(&with_scheme).map_err(|_| InvalidOrigin)?;
+        let plain = url.query().is_none()
+            && url.fragment().is_none()
+            && url.username().is_empty()
+            && url.password().is_none();
+        let is_web = matches!(url.scheme(), "http" | "https") && url.host_str().is_some();
+        let text = url.as_str().trim_end_matches('/');
+        if is_web && plain && text.len() <= MAX_LENGTH {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidOrigin)
+        }
+    }
+
+    /// The URL, without a slash at its end.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for LogOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for LogOrigin {
+    type Err = InvalidOrigin;
+
+    fn from_str(text: &str) -> Result<Self, InvalidOrigin> {
+        Self::parse(text)
+    }
+}
+
+impl TryFrom<String> for LogOrigin {
+    type Error = InvalidOrigin;
+
+    fn try_from(text: String) -> Result<Self, InvalidOrigin> {
+        Self::parse(&text)
+    }
+}
+
+impl From<LogOrigin> for String {
+    fn from(origin: LogOrigin) -> Self {
+        origin.0
+    }
+}
+
+/// The journal began. It is the first event of a journal; one of before this event existed gets it at its next start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JournalCreated {
+    /// Its id.
+    pub journal_id: JournalId,
+    /// Where its events come from. A later change of the configuration changes nothing about it.
+    pub origin: LogOrigin,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// The events of the journal itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", content = "data")]
+#[expect(missing_docs, reason = "each variant's payload is documented")]
+pub enum JournalEvent {
+    #[serde(rename = "JournalCreated")]
+    JournalCreated(JournalCreated),
+}
+
+impl EventInfo for JournalEvent {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::JournalCreated(_) => "JournalCreated",
+        }
+    }
+
+    fn person(&self) -> Option<UserId> {
+        None
+    }
+}
+
+impl DomainEvent for JournalEvent {
+    fn event_type(&self) -> String {
+        self.name().to_owned()
+    }
+
+    fn event_version(&self) -> String {
+        self.version().to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_an_absolute_url_without_anything_else() {
+        for (text, origin) in [
+            ("https://login.example.com", "https://login.example.com"),
+            ("https://login.example.com/", "https://login.example.com"),
+            ("https://Login.Example.com:443/auth/", "https://login.example.com/auth"),
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("http://[::1]:8080/", "http://[::1]:8080"),
+            ("login.example.com", "https://login.example.com"),
+        ] {
+            assert_eq!(LogOrigin::parse(text).map(String::from), Ok(origin.to_owned()), "{text}");
+        }
+        let long = format!("https://{}.example", "a.".repeat(130));
+        for text in [
+            "",
+            "/schemas",
+            "ftp://login.example.com",
+            "https://",
+            "https://user@login.example.com",
+            "https://login.example.com?x",
+            "https://login.example.com#x",
+            "two words",
+            &long,
+        ] {
+            assert_eq!(LogOrigin::parse(text), Err(InvalidOrigin), "{text}");
+        }
+    }
+}

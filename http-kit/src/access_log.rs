@@ -1,0 +1,215 @@
+//! Who looked: what somebody who manages an app reads of other people, and what they take with them, is an event before it
+//! is answered. What cannot be written down is not shown.
+//!
+//! It lies here and not in one of the services, as both show such data, and decides nothing: whoever serves only queries
+//! appends these events as well.
+
+use std::fmt::Display;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use domain::access::{AccessEvent, ExportForm, HistoryExported, PersonalDataRead, PersonalDataSource};
+use domain::user::Client;
+use domain::{AccessId, AppId, Event, StreamId, Timestamp, UserId};
+use event_store::{Append, AppendError, Clock, NewEvent, Repository, Requested, StoreError, Write};
+use quick_cache::sync::Cache;
+use schemas::envelope::{Actor, ActorKind, Metadata};
+use tokio::sync::Mutex;
+
+use crate::problem::Problem;
+use crate::request::RequestContext;
+
+/// How many looks of this hour are remembered, so that the journal need not be asked about them again.
+const REMEMBERED: usize = 100_000;
+/// How many callers can write at the same time.
+const TURNS: usize = 64;
+/// How often others may write the same looks first.
+const TRIES: usize = 8;
+const HOUR: i64 = 3600;
+
+/// Writes down who looked at what.
+pub struct AccessLog {
+    repository: Arc<Repository>,
+    clock: Arc<dyn Clock>,
+    written: Cache<AccessId, ()>,
+    /// Requests of one caller at the same time show much the same: they take turns instead of getting into each other's way.
+    turns: [Mutex<()>; TURNS],
+}
+
+/// One look: its event is the only one of its stream.
+struct Look {
+    id: AccessId,
+    event: Event,
+}
+
+/// Who looks, in which app, and by which request.
+pub struct Looking<'a> {
+    metadata: Metadata,
+    client: &'a Client,
+}
+
+impl<'a> Looking<'a> {
+    /// Somebody who manages this app, or the platform.
+    pub fn new(request: &'a RequestContext, app_id: &AppId, actor: &Actor) -> Self {
+        Self { metadata: request.metadata(app_id.clone(), actor.clone()), client: &request.client }
+    }
+
+    fn is(&self, person: UserId) -> bool {
+        let Actor { kind, id } = &self.metadata.actor;
+        *kind == ActorKind::User && id.as_ref().is_some_and(|id| *id == person.to_string())
+    }
+
+    /// The same for the same look within an hour, on every node: so it is written once.
+    fn id(&self, at: Timestamp, what: &[&dyn Display]) -> AccessId {
+        use std::fmt::Write;
+        let Metadata { app_id, actor, .. } = &self.metadata;
+        let hour = at.as_second().div_euclid(HOUR);
+        let mut text =
+            format!("{app_id}|{}|{}|{hour}", actor.kind.as_str(), actor.id.as_deref().unwrap_or_default());
+        for part in what {
+            write!(text, "|{part}").expect("a String takes everything");
+        }
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest(&SHA256, text.as_bytes()).as_ref()[..16]);
+        // Version 8: made in a way of our own (RFC 9562 section 5.8).
+        AccessId(uuid::Builder::from_custom_bytes(bytes).into_uuid())
+    }
+}
+
+impl AccessLog {
+    /// Writes to the repository's journal.
+    pub fn new(repository: Arc<Repository>, clock: Arc<dyn Clock>) -> Self {
+        let turns = std::array::from_fn(|_| Mutex::default());
+        Self { repository, clock, written: Cache::new(REMEMBERED), turns }
+    }
+
+    /// Writes down that the data of these people is about to be shown: once for each caller, person and hour. Who reads what
+    /// is their own is not written down.
+    pub async fn read(
+        &self,
+        looking: &Looking<'_>,
+        source: PersonalDataSource,
+        people: impl IntoIterator<Item = UserId>,
+    ) -> Result<(), Problem> {
+        let at = self.clock.now();
+        let app_id = &looking.metadata.app_id;
+        let look = |user_id: UserId| Look {
+            id: looking.id(at, &[&"read", &user_id]),
+            event: AccessEvent::PersonalDataRead(PersonalDataRead {
+                user_id,
+                app_id: app_id.clone(),
+                source,
+                at,
+            })
+            .into(),
+        };
+        let mut looks: Vec<Look> =
+            people.into_iter().filter(|person| !looking.is(*person)).map(look).collect();
+        looks.sort_by_key(|look| look.id);
+        looks.dedup_by_key(|look| look.id);
+        self.write(looking, at, looks).await
+    }
+
+    /// Writes down that the history of an app or of all, or what there is of it about one person, is about to be exported: once for each caller,
+    /// person, form and hour. `opened`: personal data is in it in the clear.
+    pub async fn exported(
+        &self,
+        looking: &Looking<'_>,
+        app_id: Option<&AppId>,
+        form: ExportForm,
+        person: Option<UserId>,
+        opened: bool,
+    ) -> Result<(), Problem> {
+        let at = self.clock.now();
+        let whose = person.map(|person| person.to_string()).unwrap_or_default();
+        let of = app_id.map(ToString::to_string).unwrap_or_default();
+        let id = looking.id(at, &[&"export", &of, &format!("{form:?}"), &whose, &opened]);
+        let app_id = app_id.cloned();
+        let event =
+            AccessEvent::HistoryExported(HistoryExported { app_id, user_id: person, form, opened, at });
+        self.write(looking, at, vec![Look { id, event: event.into() }]).await
+    }
+
+    async fn write(&self, looking: &Looking<'_>, at: Timestamp, mut looks: Vec<Look>) -> Result<(), Problem> {
+        looks.retain(|look| self.written.get(&look.id).is_none());
+        if looks.is_empty() {
+            return Ok(());
+        }
+        let _turn = self.turn(&looking.metadata.actor).lock().await;
+        looks.retain(|look| self.written.get(&look.id).is_none());
+        for _ in 0..TRIES {
+            // Those that are there already: another node's, or ours of before a restart.
+            let streams: Vec<StreamId> = looks.iter().map(|look| StreamId::access(look.id)).collect();
+            if streams.is_empty() {
+                return Ok(());
+            }
+            let versions = self.repository.journal().versions(&streams).await?;
+            let mut versions = versions.into_iter();
+            looks.retain(|look| {
+                let is_there = versions.next().is_some_and(|version| version > 0);
+                if is_there {
+                    self.written.insert(look.id, ());
+                }
+                !is_there
+            });
+            if looks.is_empty() {
+                return Ok(());
+            }
+            let append = self.append(looking, at, &looks).await?;
+            match self.repository.journal().append(append).await {
+                Ok(_) => {
+                    for look in &looks {
+                        self.written.insert(look.id, ());
+                    }
+                    return Ok(());
+                }
+                // Looking again tells what became of it.
+                Err(AppendError::Conflict { .. } | AppendError::Unknown(_)) => {}
+                Err(error) => return Err(StoreError::Unavailable(error.to_string()).into()),
+            }
+        }
+        Err(Problem::overloaded("that somebody read personal data could not be written down"))
+    }
+
+    fn turn(&self, actor: &Actor) -> &Mutex<()> {
+        let mut hasher = DefaultHasher::new();
+        actor.hash(&mut hasher);
+        &self.turns[usize::try_from(hasher.finish() % TURNS as u64).unwrap_or_default()]
+    }
+
+    async fn append(
+        &self,
+        looking: &Looking<'_>,
+        at: Timestamp,
+        looks: &[Look],
+    ) -> Result<Append, StoreError> {
+        let mut writes = Vec::with_capacity(looks.len());
+        for look in looks {
+            let event = self.encode(looking, &look.event).await?;
+            writes.push(Write { stream: StreamId::access(look.id), expected: 0, events: vec![event] });
+        }
+        Ok(Append {
+            writes,
+            guards: vec![],
+            taken: vec![],
+            released: vec![],
+            idempotency: None,
+            metadata: looking.metadata.clone(),
+            at,
+        })
+    }
+
+    /// For a person who was erased meanwhile nothing can be sealed any more: the event is written without where from.
+    async fn encode(&self, looking: &Looking<'_>, event: &Event) -> Result<NewEvent, StoreError> {
+        let requested = Requested { client: looking.client, actor: &looking.metadata.actor };
+        match self.repository.encode_for(event, self.clock.new_id(), &requested).await {
+            Err(StoreError::Erased(_)) => self.repository.encode(event, self.clock.new_id()).await,
+            encoded => encoded,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "access_log_tests.rs"]
+mod tests;
