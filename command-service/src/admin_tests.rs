@@ -28,7 +28,8 @@ impl Stage {
             assert_eq!(made.status, 201, "{}", made.body);
         }
         let (user, user_token) = register(&world, "acme", "ada@example.com").await;
-        let (admin, admin_token) = register(&world, "acme", "admin@example.com").await;
+        let (admin, _) = register(&world, "acme", "admin@example.com").await;
+        let admin_token = world.make_admin("acme", &admin, "admin@example.com").await;
         let (stranger, _) = register(&world, "other", "ada@example.com").await;
         let mut stage = Self {
             world,
@@ -41,8 +42,6 @@ impl Stage {
             foreign_key: String::new(),
         };
         stage.foreign_key = stage.key("other", &Permission::OF_AN_APP).await;
-        let path = format!("{ACME}/admin/users/{}/roles/admin", stage.admin);
-        assert_eq!(stage.platform("PUT", &path, None).await.status, 200);
         stage
     }
 
@@ -265,14 +264,14 @@ async fn apps_are_made_changed_listed_and_stopped() {
 async fn users_are_made_and_changed() {
     let stage = Stage::set().await;
     let path = format!("{ACME}/admin/users");
-    let body = json!({"email": "New@example.com", "name": "N", "phone": "1", "roles": ["editor", "admin"]});
+    let body = json!({"email": "New@example.com", "name": "N", "phone": "1", "roles": ["editor", "author"]});
     let send =
         |body: Value| stage.world.call_with("POST", &path, Some(&stage.platform), Some(body), Some("once"));
     let made = send(body.clone()).await;
     assert_eq!(made.status, 201, "{}", made.body);
     assert_eq!(made.body["email"], "new@example.com");
     assert_eq!(made.body["email_verified"], false);
-    assert_eq!(made.body["roles"], json!(["admin", "editor"]));
+    assert_eq!(made.body["roles"], json!(["author", "editor"]));
     let user = format!("{path}/{}", made.text("id"));
     let patched = stage.platform("PATCH", &user, Some(json!({"name": null, "phone": "2"}))).await;
     assert_eq!(patched.body["name"], Value::Null);
@@ -286,6 +285,7 @@ async fn users_are_made_and_changed() {
         (json!({"email": "new"}), 422, "invalid_email"),
         (json!({"email": "b@example.com", "password": "short"}), 422, "weak_password"),
         (json!({"email": "b@example.com", "roles": ["Admin"]}), 422, "validation_failed"),
+        (json!({"email": "b@example.com", "roles": ["admin"]}), 409, "email_not_verified"),
         (json!({"email": "b@example.com", "avatar_url": "javascript:1"}), 422, "validation_failed"),
         (json!({"email": "b@example.com", "banned": true}), 400, "malformed_request"),
     ] {
@@ -312,9 +312,10 @@ async fn users_are_made_and_changed() {
 async fn inv_d_a_ban_ends_every_session_and_they_stay_ended() {
     let stage = Stage::set().await;
     let tokens = [stage.login().await, stage.login().await].map(|login| login.text("access_token"));
+    let before = stage.world.events("SessionRevoked").await;
     let banned = stage.post("ban", json!({"reason": "spam"})).await;
     assert_eq!((banned.status.as_u16(), &banned.body["banned"]), (200, &json!(true)), "{}", banned.body);
-    assert_eq!(stage.world.events("SessionRevoked").await, 3);
+    assert_eq!(stage.world.events("SessionRevoked").await, before + 3);
     for token in &tokens {
         assert_eq!(stage.me(token).await, 401);
     }
@@ -375,10 +376,11 @@ async fn sessions_of_a_user_are_ended() {
     let foreign = format!("{ACME}/admin/users/{}/sessions/{}", stage.admin, end.text("session_id"));
     assert_eq!(stage.platform("DELETE", &foreign, None).await.status, 404, "of another user");
     assert_eq!(stage.me(&end.text("access_token")).await, 200);
+    let before = stage.world.events("SessionRevoked").await;
     for _ in 0..2 {
         assert_eq!(stage.platform("DELETE", &path, None).await.status, 204);
     }
-    assert_eq!(stage.world.events("SessionRevoked").await, 1);
+    assert_eq!(stage.world.events("SessionRevoked").await, before + 1);
     assert_eq!(stage.me(&end.text("access_token")).await, 401);
 
     let path = format!("{ACME}/admin/users/{}/sessions/revoke-all", stage.user);
@@ -418,10 +420,15 @@ async fn inv_r_only_full_admins_touch_admins() {
     assert_eq!(stage.world.events("RoleGranted").await, granted);
     assert_eq!(call("DELETE", of(&stage.user, "roles/editor"), None).await.body["roles"], json!([]));
     let path = of(&stage.user, "roles/admin");
+    let unproven = stage.world.call("PUT", &path, Some(&stage.admin_token), None).await;
+    assert_eq!((unproven.status.as_u16(), unproven.code()), (409, "email_not_verified"));
+    stage.world.verify("acme", "ada@example.com").await;
     assert_eq!(stage.world.call("PUT", &path, Some(&stage.admin_token), None).await.status, 200);
-    assert_eq!(stage.world.call("GET", ACME, Some(&stage.user_token), None).await.status, 200);
+    assert_eq!(stage.me(&stage.user_token).await, 401, "a session of before");
+    let token = stage.login().await.text("access_token");
+    assert_eq!(stage.world.call("GET", ACME, Some(&token), None).await.status, 200);
     assert_eq!(stage.world.call("DELETE", &path, Some(&stage.admin_token), None).await.status, 200);
-    assert_eq!(stage.world.call("GET", ACME, Some(&stage.user_token), None).await.status, 403);
+    assert_eq!(stage.world.call("GET", ACME, Some(&token), None).await.status, 403);
 }
 
 /// A password takes a while to hash: whoever loses the right to make users meanwhile makes none.
@@ -429,9 +436,9 @@ async fn inv_r_only_full_admins_touch_admins() {
 async fn inv_r_a_right_that_was_lost_on_the_way_counts_no_more() {
     let world = Arc::new(World::with_params("m=65536,t=8,p=1").await);
     let platform = world.key.expose_secret().to_owned();
-    let (admin, token) = register(&world, "default", "admin@example.com").await;
+    let (admin, _) = register(&world, "default", "admin@example.com").await;
     let role = format!("/v1/apps/default/admin/users/{admin}/roles/admin");
-    assert_eq!(world.call("PUT", &role, Some(&platform), None).await.status, 200);
+    let token = world.make_admin("default", &admin, "admin@example.com").await;
     let keys = "/v1/apps/default/admin/api-keys";
     let body = json!({"name": "k", "permissions": ["users:write"]});
     let key = world.call("POST", keys, Some(&platform), Some(body)).await;
@@ -483,8 +490,7 @@ async fn access_tokens_are_made_for_a_while() {
     let key = stage.key("acme", &[Permission::TokensCreate]).await;
     let by_key = || stage.world.call_with("POST", &path, Some(&key), Some(body.clone()), Some("k2"));
     assert_eq!(by_key().await.status, 201);
-    let role = format!("{ACME}/admin/users/{}/roles/admin", stage.user);
-    assert_eq!(stage.platform("PUT", &role, None).await.status, 200);
+    stage.world.make_admin("acme", &stage.user, "ada@example.com").await;
     assert_eq!(by_key().await.status, 403);
 }
 
@@ -530,7 +536,7 @@ async fn api_keys_are_shown_once_and_end() {
         (json!([]), 422),
         (json!(["nonsense"]), 422),
     ] {
-        let body = json!({"name": "x", "permissions": permissions});
+        let body = json!({"name": "x", "permissions": permissions, "expires_at": end});
         let answer = stage.world.call("POST", &path, Some(&key), Some(body)).await;
         assert_eq!(answer.status.as_u16(), status, "{permissions}: {}", answer.body);
     }
@@ -598,10 +604,12 @@ async fn a_token_made_for_a_user_ends_when_they_become_an_admin() {
     let role = async |name: &str| stage.platform("PUT", &format!("{user}/roles/{name}"), None).await.status;
     assert_eq!(role("editor").await, 200);
     assert_eq!(stage.me(&made).await, 200, "another role changes nothing");
-    assert_eq!(role("admin").await, 200);
+    let before = stage.world.events("SessionRevoked").await;
+    let own = stage.world.make_admin("acme", &stage.user, "ada@example.com").await;
     assert_eq!(stage.me(&made).await, 401);
-    assert_eq!(stage.me(&stage.user_token).await, 200, "their own login goes on");
-    assert_eq!(stage.world.events("SessionRevoked").await, 1);
+    assert_eq!(stage.me(&stage.user_token).await, 401, "whose it was, nobody knows");
+    assert_eq!(stage.me(&own).await, 200);
+    assert_eq!(stage.world.events("SessionRevoked").await, before + 2);
 
     // An admin's token can be made by a full admin only, and no grant ends it that gives nothing new.
     assert_eq!(ask(&tester).await.status, 403);

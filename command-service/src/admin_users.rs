@@ -32,8 +32,10 @@ use crate::CommandService;
 use crate::answers::Done;
 use crate::apps::Look;
 use crate::dispatch::{Committed, Context, DispatchError, StreamRef, Work};
+use crate::entitled::{require_may_act_on, require_target};
 use crate::fields;
-use crate::sessions::end_all_in;
+use crate::login::too_many;
+use crate::sessions::{EndAccess, end_all_in};
 use crate::signing::Grant;
 
 const MAX_REASON: usize = 500;
@@ -74,7 +76,7 @@ pub(crate) struct NewUser {
     /// Where the person's picture is.
     #[serde(default)]
     avatar_url: Option<String>,
-    /// Roles from the start.
+    /// Roles from the start; not `admin`, which needs a verified address.
     #[serde(default)]
     roles: BTreeSet<String>,
 }
@@ -84,7 +86,7 @@ pub(crate) struct NewUser {
     params(("app_id" = String, Path, description = "The app")), request_body = NewUser,
     security(("api_key" = []), ("user" = [])),
     responses((status = 201, description = "The user", body = UserBody),
-        (status = 409, description = "`email_taken`"),
+        (status = 409, description = "`email_taken`; `email_not_verified` for the role `admin`"),
         (status = 422, description = "`invalid_email`, `weak_password` or `validation_failed`")))]
 async fn create(
     State(service): State<Arc<CommandService>>,
@@ -294,10 +296,14 @@ async fn unban(
 }
 
 /// Forget a user's failed logins, and end the lock that they led to.
+///
+/// The platform and the app's own admins can do so at any time. An API key ends a lock only when the time in which failures
+/// add up has passed without one: it must not give anybody more guesses.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/admin/users/{user_id}/unlock", tag = "admin", operation_id = "unlock_user",
     params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user")),
     security(("api_key" = []), ("user" = [])),
-    responses((status = 200, description = "The user", body = UserBody)))]
+    responses((status = 200, description = "The user", body = UserBody),
+        (status = 429, description = "`rate_limited`: a key has to wait, a full admin has not")))]
 async fn unlock(
     State(service): State<Arc<CommandService>>,
     request: RequestContext,
@@ -309,12 +315,21 @@ async fn unlock(
     let NoBody { idempotency } = body?;
     let context = target.context(&request, idempotency);
     let (user_id, at, app_id) = (target.user_id, context.at, target.app_id.clone());
+    let policy = service.settings.lockout;
     let reads = vec![StreamRef::User(user_id), StreamRef::Lockout(user_id)];
+    let caller = target.caller.clone();
     let committed = service
         .run_as(&target.caller, context, reads, move |work| {
-            require_of(work, user_id, &app_id)?;
-            work.execute::<Lockout>(&user_id, LockoutCommand::Unlock { user_id, at })
-                .map_err(Problem::internal)
+            require_target(work, &caller, user_id, &app_id)?;
+            let unlock = if caller.full_admin {
+                LockoutCommand::Unlock { user_id, at }
+            } else {
+                LockoutCommand::UnlockWithCare { user_id, policy, at }
+            };
+            work.execute::<Lockout>(&user_id, unlock).map_err(|locked| {
+                let detail = "a full admin can unlock the account at once";
+                too_many(policy, &locked, at).detail(detail)
+            })
         })
         .await
         .map_err(Problem::from)?;
@@ -323,14 +338,15 @@ async fn unlock(
 
 /// Give a user a role.
 ///
-/// Only the platform and the app's own admins can give the role `admin`. Access tokens that were made for the user by
-/// `POST …/access-tokens` end with that.
+/// Only the platform and the app's own admins can give the role `admin`, and only to a user whose address is verified. It
+/// ends whatever the account had before: sessions, links, codes, tokens, a change of address that is under way, and a
+/// password that was set by anybody but the person, who then chooses another one by a reset.
 #[utoipa::path(put, path = "/v1/apps/{app_id}/admin/users/{user_id}/roles/{role}", tag = "admin", operation_id = "grant_role",
     params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user"),
         ("role" = String, Path, description = "The role", min_length = 1, max_length = 40, pattern = "^[a-z][a-z0-9_-]*$")),
     security(("api_key" = []), ("user" = [])),
     responses((status = 200, description = "The user as they are now", body = UserBody),
-        (status = 409, description = "`too_many_roles`"),
+        (status = 409, description = "`too_many_roles`; `email_not_verified` for the role `admin`"),
         (status = 422, description = "`validation_failed`")))]
 async fn grant_role(
     State(service): State<Arc<CommandService>>,
@@ -429,6 +445,9 @@ pub(crate) struct Revoked {
 }
 
 /// End all sessions of a user.
+///
+/// Links, codes and tokens that would bring the user back in end with them, and so does a change of address that is under
+/// way.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/admin/users/{user_id}/sessions/revoke-all", tag = "admin",
     operation_id = "revoke_all_user_sessions",
     params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user")),
@@ -445,15 +464,11 @@ async fn revoke_all_sessions(
     let target = Target::new(&service, &credentials, segments, Permission::UsersWrite).await?;
     let OptionalBody { value: body, idempotency } = body?;
     let context = target.context(&request, idempotency);
-    let (user_id, at) = (target.user_id, context.at);
-    let mut sessions = service.claimed_sessions(user_id).await?;
     let RevokeAllOfUser { exclude } = body.unwrap_or_default();
-    sessions.retain(|session| Some(session.0) != exclude);
-    let committed = target
-        .run(context, &sessions.clone(), move |work| {
-            end_all_in(work, user_id, &sessions, RevocationReason::Admin, at)
-        })
-        .await?;
+    let exclude = exclude.map(SessionId);
+    let reads = exclude.map(StreamRef::Session).into_iter().collect();
+    let end = EndAccess { user_id: target.user_id, exclude, reason: RevocationReason::Admin, at: context.at };
+    let committed = target.run_ending(context, reads, end.reason, move |work| end.run(work)).await?;
     let ended = |event: &&Event| matches!(event, Event::Session(SessionEvent::SessionRevoked(_)));
     let revoked = committed.events.iter().filter(ended).count();
     Ok(Done::ok(committed.position, Revoked { revoked }))
@@ -511,13 +526,13 @@ async fn create_access_token(
             Problem::invalid("/duration_minutes", "out_of_range", detail)
         })?;
     let (app_id, user_id, at) = (target.app_id.clone(), target.user_id, context.at);
-    let full_admin = target.caller.full_admin;
+    let (caller, full_admin) = (target.caller.clone(), target.caller.full_admin);
     let session_id = SessionId(service.clock.new_id());
     let reads =
         vec![StreamRef::App(app_id.clone()), StreamRef::User(user_id), StreamRef::Session(session_id)];
     let committed = service
         .run_as(&target.caller, context, reads, move |work| {
-            require_of(work, user_id, &app_id)?;
+            require_target(work, &caller, user_id, &app_id)?;
             let user = work.get::<User>(&user_id);
             require_token_may_be_made(work.get::<App>(&app_id), user, full_admin)?;
             let start = SessionCommand::Start {
@@ -623,9 +638,8 @@ impl<'a> Target<'a> {
         let user_id = UserId(segments.user_id);
         let caller = service.authenticator.admin(&app_id, credentials, permission).await?;
         let user = service.repository.load::<User>(&user_id).await?;
-        if !user.state.is_of(&app_id) {
-            return Err(Problem::not_found());
-        }
+        // Here, too: a repetition under the same key is answered without a decision.
+        require_may_act_on(&caller, &user.state, &app_id)?;
         Ok(Self { service, caller, app_id, user_id })
     }
 
@@ -642,53 +656,40 @@ impl<'a> Target<'a> {
     ) -> Result<Committed<T>, Problem> {
         let mut reads = vec![StreamRef::User(self.user_id)];
         reads.extend(sessions.iter().copied().map(StreamRef::Session));
-        let (user_id, app_id) = (self.user_id, self.app_id.clone());
+        let (user_id, app_id, caller) = (self.user_id, self.app_id.clone(), self.caller.clone());
         let decide = move |work: &mut Work| {
-            require_of(work, user_id, &app_id)?;
+            require_target(work, &caller, user_id, &app_id)?;
             decide(work)
         };
         self.service.run_as(&self.caller, context, reads, decide).await.map_err(Problem::from)
     }
 
-    /// Gives the role `admin`. Access tokens that were made for the user end with it: who made them may not have been
-    /// entitled to one of an admin.
-    async fn promote(&self, context: Context, command: UserCommand) -> Result<Response, Problem> {
-        let (user_id, at) = (self.user_id, context.at);
-        let after = context.clone();
-        let made = self.made_sessions().await?;
-        let committed = self
-            .run(context, &made.clone(), move |work| {
-                if work.get::<User>(&user_id).is_admin() {
-                    return Ok(false);
-                }
-                work.execute::<User>(&user_id, command.clone()).map_err(refused)?;
-                end_all_in(work, user_id, &made, RevocationReason::Admin, at)?;
-                Ok(true)
-            })
-            .await?;
-        let mut position = committed.position;
-        // One that was made after we looked and before the role was given. From then on only full admins make any.
-        if committed.value == Some(true) {
-            let late = self.made_sessions().await?;
-            let mut reads = vec![StreamRef::User(user_id)];
-            reads.extend(late.iter().copied().map(StreamRef::Session));
-            // Part of what was decided above, so that it is done even if the caller is no admin any more.
-            let sweep = move |work: &mut Work| end_all_in(work, user_id, &late, RevocationReason::Admin, at);
-            position = position.max(self.service.dispatcher.run(after, reads, sweep).await?.position);
-        }
-        self.answer(position).await
+    /// Runs a decision over the user that may end all of their sessions, and revokes those that it has ended.
+    async fn run_ending<T: Send + 'static>(
+        &self,
+        context: Context,
+        mut reads: Vec<StreamRef>,
+        reason: RevocationReason,
+        mut decide: impl FnMut(&mut Work) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<Committed<T>, Problem> {
+        reads.push(StreamRef::User(self.user_id));
+        let (user_id, app_id, caller) = (self.user_id, self.app_id.clone(), self.caller.clone());
+        let decide = move |work: &mut Work| {
+            require_target(work, &caller, user_id, &app_id)?;
+            decide(work)
+        };
+        let caller = Some(&self.caller);
+        let done = self.service.run_ending_sessions_as(caller, user_id, reason, context, reads, decide);
+        done.await.map_err(Problem::from)
     }
 
-    /// The user's sessions that [`create_access_token`] made.
-    async fn made_sessions(&self) -> Result<Vec<SessionId>, Problem> {
-        let mut made = Vec::new();
-        for session_id in self.service.claimed_sessions(self.user_id).await? {
-            let session = self.service.repository.load::<Session>(&session_id).await?;
-            if session.state.owner.as_ref().is_some_and(|owner| owner.method == LoginMethod::Admin) {
-                made.push(session_id);
-            }
-        }
-        Ok(made)
+    /// Gives the role `admin`, which ends whatever the account had before: who had it may not have been entitled to that of
+    /// an admin.
+    async fn promote(&self, context: Context, command: UserCommand) -> Result<Response, Problem> {
+        let user_id = self.user_id;
+        let decide = move |work: &mut Work| work.execute::<User>(&user_id, command.clone()).map_err(refused);
+        let committed = self.run_ending(context, vec![], RevocationReason::Admin, decide).await?;
+        self.answer(committed.position).await
     }
 
     async fn run_on_user(&self, context: Context, command: UserCommand) -> Result<Response, Problem> {
@@ -703,10 +704,6 @@ impl<'a> Target<'a> {
         let user = self.service.repository.load::<User>(&self.user_id).await?;
         Ok(Done::ok(position, UserBody::of(&user.state)))
     }
-}
-
-fn require_of(work: &Work, user_id: UserId, app_id: &AppId) -> Result<(), Problem> {
-    if work.get::<User>(&user_id).is_of(app_id) { Ok(()) } else { Err(Problem::not_found()) }
 }
 
 fn parse_role(text: &str, pointer: &str) -> Result<Role, Problem> {
@@ -725,9 +722,15 @@ fn refused(error: UserError) -> Problem {
         UserError::Absent => Problem::not_found(),
         UserError::TooManyRoles => Problem::new("too_many_roles").detail(error.to_string()),
         UserError::Banned => Problem::new("user_banned"),
-        // Refusals of commands that no route for admins gives.
-        UserError::Exists | UserError::InvalidToken | UserError::OtherPassword | UserError::OtherEmail => {
-            Problem::internal(error)
+        UserError::EmailNotVerified => {
+            let detail = "the role admin is for users who have verified their address";
+            Problem::new("email_not_verified").conflict().detail(detail)
         }
+        // Refusals of commands that no route for admins gives.
+        UserError::Exists
+        | UserError::InvalidToken
+        | UserError::OtherPassword
+        | UserError::OtherEmail
+        | UserError::AlreadyVerified => Problem::internal(error),
     }
 }

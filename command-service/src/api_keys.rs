@@ -25,6 +25,7 @@ use crate::CommandService;
 use crate::answers::Done;
 use crate::apps::{check_name, refused};
 use crate::dispatch::StreamRef;
+use crate::entitled::end_of_own_key;
 use crate::pages::{Page, PageParams};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
@@ -41,7 +42,7 @@ pub(crate) struct NewApiKey {
     /// What it may do.
     #[schema(example = json!(["users:read"]), min_items = 1)]
     permissions: BTreeSet<String>,
-    /// When it ends by itself; never, if absent.
+    /// When it ends by itself; never, if absent. A key that ends makes none that ends later.
     #[serde(default)]
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Timestamp>,
@@ -109,7 +110,7 @@ impl ApiKeyBody {
 /// Make an API key.
 ///
 /// The answer shows the key's text, which no later request does (but for a repetition under the same
-/// `Idempotency-Key`). A key can only be given what the caller may do.
+/// `Idempotency-Key`). A key can only be given what the caller may do, and ends no later than the key that made it.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/admin/api-keys", tag = "keys", operation_id = "issue_api_key",
     params(("app_id" = String, Path, description = "The app")), request_body = NewApiKey,
     security(("api_key" = []), ("user" = [])),
@@ -136,6 +137,7 @@ async fn issue(
         .run_as(&maker, context, vec![StreamRef::App(app_id.clone())], move |work| {
             // In here, since an end that lay ahead the first time may be past when the request is repeated.
             check(&id, &caller, &permissions, expires_at, at)?;
+            require_shorter_life(expires_at, end_of_own_key(&caller, work))?;
             let (name, permissions) = (name.clone(), permissions.clone());
             let command = AppCommand::IssueApiKey { key_id, name, permissions, expires_at, at };
             work.execute::<App>(&id, command).map_err(refused)
@@ -202,7 +204,20 @@ fn check(
     Ok(())
 }
 
+/// Nobody is to go on with a key of their own making when the one that they were given is over.
+fn require_shorter_life(expires_at: Option<Timestamp>, own_end: Option<Timestamp>) -> Result<(), Problem> {
+    match own_end {
+        Some(own_end) if expires_at.is_none_or(|end| end > own_end) => {
+            let detail = format!("a key cannot outlive its maker: give an expires_at up to {own_end}");
+            Err(Problem::forbidden().detail(detail))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// End an API key.
+///
+/// A key can end those that may do no more than itself.
 #[utoipa::path(delete, path = "/v1/apps/{app_id}/admin/api-keys/{key_id}", tag = "keys", operation_id = "revoke_api_key",
     params(("app_id" = String, Path, description = "The app"), ("key_id" = Uuid, Path, description = "The key's id")),
     security(("api_key" = []), ("user" = [])),
@@ -218,8 +233,15 @@ async fn revoke(
     let context = service.context(&request, &app_id, caller.actor.clone(), None);
     let (at, id) = (context.at, app_id.clone());
     let key_id = ApiKeyId(segments.key_id);
+    let maker = caller.clone();
     let committed = service
-        .run_as(&caller, context, vec![StreamRef::App(app_id)], move |work| {
+        .run_as(&maker, context, vec![StreamRef::App(app_id)], move |work| {
+            let wider = |key: &ApiKey| !key.permissions.is_subset(&caller.permissions);
+            if !caller.full_admin && work.get::<App>(&id).api_keys.get(&key_id).is_some_and(wider) {
+                return Err(
+                    Problem::forbidden().detail("a key ends only those that may do no more than itself")
+                );
+            }
             work.execute::<App>(&id, AppCommand::RevokeApiKey { key_id, at }).map_err(refused)
         })
         .await

@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::response::Response;
 use cqrs_es::Aggregate;
 use domain::app::{App, AppCommand, AppError};
+use domain::setting_kinds::strong_changes;
 use domain::settings::{InvalidSetting, WhatIsWrong};
 use domain::signing_key::PublicJwk;
 use domain::text::{Lines, readable};
@@ -195,11 +196,16 @@ async fn read(
 
 /// Change an app's name or settings: for the platform, API keys of the app with `settings:write`, and its admins.
 ///
-/// A new `token_algorithm` makes two new signing keys at once; tokens signed so far stay valid.
+/// Settings that decide where secrets go or who gets in need the platform or an admin: all but the lives of tokens and links
+/// (`…_ttl`, `refresh_grace`), `password_min_length`, `locale`, and the name, colour and logo of `branding`.
+///
+/// A new `token_algorithm` makes two new signing keys at once; tokens signed so far stay valid, unless it changes more than
+/// three times within a day.
 #[utoipa::path(patch, path = "/v1/apps/{app_id}", tag = "apps", operation_id = "change_app", request_body = AppPatch,
     params(("app_id" = String, Path, description = "The app")),
     security(("api_key" = []), ("user" = [])),
     responses((status = 200, description = "The app as it is now", body = AppBody),
+        (status = 403, description = "`forbidden`, also for settings that `settings:write` is not enough for; `app_disabled`"),
         (status = 422, description = "`validation_failed`")))]
 async fn change(
     State(service): State<Arc<CommandService>>,
@@ -214,6 +220,10 @@ async fn change(
     for _ in 0..MAX_LOOKS {
         let app = service.authenticator.existing_app(&app_id).await?;
         let wanted = app.state.settings.patched(&body.settings).map_err(invalid_setting)?;
+        // Before anything is made for it; the decision asks again.
+        if !caller.full_admin {
+            require_weak(&app.state.settings, &wanted)?;
+        }
         service.settings.senders.check(&app.state.settings, &wanted)?;
         let keys = if app.state.needs_keys_for(wanted.token_algorithm) {
             Some(service.signing.generate_pair(&app_id, wanted.token_algorithm).await?)
@@ -223,11 +233,15 @@ async fn change(
         let context = service.context(&request, &app_id, caller.actor.clone(), None);
         let at = context.at;
         let (id, name, patch) = (app_id.clone(), name.clone(), body.settings.clone());
+        let full_admin = caller.full_admin;
         let committed = service
             .run_as(&caller, context, vec![StreamRef::App(app_id.clone())], move |work| {
                 let app = work.get::<App>(&id);
                 // Patched anew at each try: what another request changed meanwhile stays.
                 let settings = app.settings.patched(&patch).map_err(invalid_setting)?;
+                if !full_admin {
+                    require_weak(&app.settings, &settings)?;
+                }
                 let Some(keys) = keys_for(app, &settings, keys.as_deref()) else { return Ok(Look::Again) };
                 let (name, settings) = (name.clone(), Box::new(settings));
                 let command = AppCommand::Change { name, settings, keys, at };
@@ -241,6 +255,16 @@ async fn change(
         }
     }
     Err(Problem::overloaded("an app's algorithm kept changing"))
+}
+
+/// 403 if anything changes that decides where secrets go or who gets in.
+fn require_weak(before: &AppSettings, after: &AppSettings) -> Result<(), Problem> {
+    let strong = strong_changes(before, after);
+    if strong.is_empty() {
+        return Ok(());
+    }
+    let detail = format!("only the platform and admins change {}", strong.join(", "));
+    Err(Problem::forbidden().detail(detail))
 }
 
 /// Whether what was looked up before a decision still held at it.

@@ -7,7 +7,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use domain::AppId;
 use domain::app::App;
-use domain::user::{MailboxCommand, User};
+use domain::user::{MailboxCommand, User, UserError};
 use event_store::Idempotency;
 use http_kit::answers::UserBody;
 use http_kit::cookies::Credentials;
@@ -61,6 +61,17 @@ pub(crate) struct Confirmed {
     pub user: UserBody,
 }
 
+/// The account whose address was verified. Of one that was verified before, nothing is shown: the token was used, or could
+/// have been, and may have been seen since.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Verified {
+    /// The account as it is now; null if its address was verified already.
+    user: Option<UserBody>,
+    /// Whether there was nothing left to do. Absent if there was.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    already_verified: bool,
+}
+
 /// Ask for a mail to verify an address with.
 ///
 /// The answer is the same whether or not anybody has the address, and whether or not it is verified already.
@@ -101,20 +112,22 @@ pub(crate) async fn page(
     let at = service.clock.now();
     Ok(match service.one_time_token(&app_id, TokenPurpose::EmailVerification, &token).await {
         Ok((known, user)) if user.state.verification.get(known.generation, at).is_some() => {
-            pages.about(user.state.email.as_ref()).ask(Purpose::EmailVerification, &token, None)
+            pages.about(user.state.email.as_ref()).ask_of(Purpose::EmailVerification, &token, &user.state)
         }
-        Ok((_, user)) if user.state.email_verified => pages.already_verified(),
+        Ok((known, user)) if user.state.was_verified_by(known.generation) => pages.already_verified(),
         Ok(_) => pages.dead(Purpose::EmailVerification, &token),
         Err(problem) => pages.refused(Purpose::EmailVerification, &token, problem),
     })
 }
 
 /// Verify an address.
+///
+/// A token that was used already, or another one for the same address, tells that there is nothing left to do.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/email-verification/confirm", tag = "email",
     operation_id = "confirm_email_verification",
     params(("app_id" = String, Path, description = "The app")),
     request_body(content((MailedToken = "application/json"), (MailedToken = "application/x-www-form-urlencoded"))),
-    responses((status = 200, description = "The account; a browser's form is answered by a page", body = Confirmed),
+    responses((status = 200, description = "The account; a browser's form is answered by a page", body = Verified),
         (status = 400, description = "`invalid_or_expired_token`"),
         (status = 403, description = "`user_banned`, `app_disabled`"),
         (status = 422, description = "`idempotency_key_reused`")))]
@@ -126,16 +139,21 @@ pub(crate) async fn confirm(
     FormOrJson { value: body, idempotency }: FormOrJson<MailedToken>,
 ) -> Result<Response, Problem> {
     let done = service.verify_email(&app_id, &request, &body.token, idempotency).await;
+    if as_page.is_form && matches!(done, Ok((Outcome::Already, _))) {
+        let app = service.authenticator.existing_app(&app_id).await?;
+        return Ok(service.pages(&app.state).read_by(as_page).already_verified());
+    }
+    let done = done.map(|(_, response)| response);
     service.after_use(&app_id, as_page, Purpose::EmailVerification, &body.token, done).await
 }
 
-impl CommandService {
-    /// Whether a token was one to verify an address with that is verified by now.
-    pub(crate) async fn was_verified(&self, app_id: &AppId, token: &str) -> bool {
-        let known = self.one_time_token(app_id, TokenPurpose::EmailVerification, token).await;
-        known.is_ok_and(|(_, user)| user.state.email_verified)
-    }
+/// What the use of a token came to.
+enum Outcome {
+    Verified,
+    Already,
+}
 
+impl CommandService {
     async fn request_email_verification(
         &self,
         app_id: &AppId,
@@ -149,7 +167,7 @@ impl CommandService {
         let email = fields::email(&body.email)?;
         let known = asked.locate(&email).await?;
         let recipient = known.map(|user_id| (user_id, asked.recipient(user_id, &email)));
-        let (app_id, at) = (app_id.clone(), asked.context().at);
+        let (app_id, at, full_admin) = (app_id.clone(), asked.context().at, asked.full_admin());
         let mut reads = vec![StreamRef::App(app_id.clone())];
         reads.extend(known.map(StreamRef::User));
         let decide = move |work: &mut Work| {
@@ -160,7 +178,7 @@ impl CommandService {
             if !recipient.is_there(work)? {
                 return Ok(());
             }
-            let command = MailboxCommand::RequestEmailVerification { delivery, ttl, at };
+            let command = MailboxCommand::RequestEmailVerification { delivery, full_admin, ttl, at };
             work.execute::<User>(user_id, command.into()).map_err(Problem::internal)
         };
         asked.run(reads, decide).await
@@ -172,7 +190,7 @@ impl CommandService {
         request: &RequestContext,
         token: &str,
         idempotency: Option<Idempotency>,
-    ) -> Result<Response, Problem> {
+    ) -> Result<(Outcome, Response), Problem> {
         self.authenticator.app(app_id).await?;
         let (token, _) = self.one_time_token(app_id, TokenPurpose::EmailVerification, token).await?;
         let (user_id, generation) = (token.user_id, token.generation);
@@ -182,10 +200,19 @@ impl CommandService {
         let decide = move |work: &mut Work| {
             require_active(work.get::<App>(&app_id))?;
             let command = MailboxCommand::VerifyEmail { generation, at };
-            work.execute::<User>(&user_id, command.into()).map_err(token_problem)
+            match work.execute::<User>(&user_id, command.into()) {
+                Ok(()) => Ok(Outcome::Verified),
+                Err(UserError::AlreadyVerified) => Ok(Outcome::Already),
+                Err(error) => Err(token_problem(error)),
+            }
         };
         let done = self.dispatcher.run(context, reads, decide).await?;
+        if matches!(done.value, Some(Outcome::Already)) {
+            let nothing_left = Verified { user: None, already_verified: true };
+            return Ok((Outcome::Already, Done::ok(done.position, nothing_left)));
+        }
         let user = self.repository.load::<User>(&user_id).await?;
-        Ok(Done::ok(done.position, Confirmed { user: UserBody::of(&user.state) }))
+        let user = Some(UserBody::of(&user.state));
+        Ok((Outcome::Verified, Done::ok(done.position, Verified { user, already_verified: false })))
     }
 }

@@ -3,9 +3,9 @@
 //! A caller is checked when the request comes in, and hashing a password or waiting for a turn takes a while: by then the
 //! role or the key may be gone. So what entitles the caller is read again with each decision, and guarded by its append.
 
-use domain::Timestamp;
 use domain::app::App;
 use domain::user::User;
+use domain::{AppId, Timestamp, UserId};
 use http_kit::auth::{AdminCaller, Caller};
 use http_kit::problem::Problem;
 
@@ -32,6 +32,36 @@ impl CommandService {
             decide(work)
         };
         self.dispatcher.run(context, reads, decide).await
+    }
+}
+
+/// 404 unless the user is one of the app; 403 if they are an admin and the caller may not do everything in the app. Power
+/// would grow by a detour, if a key could let an admin in, put one out, or become what an admin trusts.
+pub(crate) fn require_may_act_on(caller: &AdminCaller, user: &User, app_id: &AppId) -> Result<(), Problem> {
+    if !user.is_of(app_id) {
+        return Err(Problem::not_found());
+    }
+    if user.is_admin() && !caller.full_admin {
+        return Err(Problem::forbidden().detail("only a full admin acts on a user with the role admin"));
+    }
+    Ok(())
+}
+
+/// [`require_may_act_on`] as a decision sees the user.
+pub(crate) fn require_target(
+    work: &Work,
+    caller: &AdminCaller,
+    user_id: UserId,
+    app_id: &AppId,
+) -> Result<(), Problem> {
+    require_may_act_on(caller, work.get::<User>(&user_id), app_id)
+}
+
+/// When the caller's own key ends, if it is a key and does.
+pub(crate) fn end_of_own_key(caller: &AdminCaller, work: &Work) -> Option<Timestamp> {
+    match &caller.caller {
+        Caller::User(_) => None,
+        Caller::ApiKey { key_id, app_id } => work.get::<App>(app_id).api_keys.get(key_id)?.expires_at,
     }
 }
 

@@ -20,6 +20,11 @@ pub(crate) fn start(service: &Arc<CommandService>) {
     let service = Arc::downgrade(service);
     tokio::spawn(async move {
         loop {
+            if let Some(service) = service.upgrade()
+                && let Err(error) = service.finish_erasures().await
+            {
+                tracing::warn!(%error, "the keys of erased persons could not be ended");
+            }
             tokio::time::sleep(ROUND).await;
             match forget_idempotency(&service).await {
                 Ok(true) => {}

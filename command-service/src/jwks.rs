@@ -65,7 +65,8 @@ async fn jwks(
     AppScope(app_id): AppScope,
 ) -> Result<Response, Problem> {
     let app = service.authenticator.existing_app(&app_id).await?;
-    Ok(cacheable(JwkSet { keys: app.state.published_keys().cloned().collect() }))
+    let keys = app.state.published_keys(service.clock.now()).map(|key| key.public.clone()).collect();
+    Ok(cacheable(JwkSet { keys }))
 }
 
 /// Where the endpoints of an app are.
@@ -78,7 +79,8 @@ async fn openid_configuration(
 ) -> Result<Response, Problem> {
     let app = service.authenticator.existing_app(&app_id).await?;
     let issuer = service.signing.issuer(&app_id);
-    let mut algorithms = app.state.published_keys().map(|key| algorithm_name(key.alg)).collect::<Vec<_>>();
+    let keys = app.state.published_keys(service.clock.now());
+    let mut algorithms = keys.map(|key| algorithm_name(key.public.alg)).collect::<Vec<_>>();
     algorithms.sort_unstable();
     algorithms.dedup();
     Ok(cacheable(OpenIdConfiguration {

@@ -14,6 +14,7 @@ mod breached_passwords;
 mod change_password_url;
 mod common_passwords;
 mod credentials_limit;
+mod disown;
 pub mod dispatch;
 mod email_change;
 mod email_verification;
@@ -222,6 +223,7 @@ impl CommandService {
             .merge(magic_link_verify::routes())
             .merge(exchange::routes())
             .merge(email_verification::routes())
+            .merge(disown::routes())
             .merge(email_change::routes())
             .merge(password_reset::routes())
             .merge(page::routes())

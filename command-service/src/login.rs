@@ -328,7 +328,7 @@ pub(crate) fn may_enter(app: &App, user: &User) -> Result<domain::AppSettings, P
 }
 
 /// 429 until the lock ends.
-fn too_many(policy: LockoutPolicy, locked: &AccountIsLocked, at: Timestamp) -> Problem {
+pub(crate) fn too_many(policy: LockoutPolicy, locked: &AccountIsLocked, at: Timestamp) -> Problem {
     let left = locked.until.duration_since(at);
     let seconds = u64::try_from(left.as_secs()).unwrap_or_default() + u64::from(left.subsec_nanos() > 0);
     let LockoutPolicy { failures, window, .. } = policy;

@@ -12,6 +12,7 @@ use domain::magic_link::{Issued, MagicLink, MagicLinkCommand, MagicLinkError};
 use domain::pkce::CodeChallenge;
 use domain::redirect_uri::RedirectUri;
 use domain::settings::Registration;
+use domain::user::User;
 use domain::{AppId, Email, MagicLinkId, Stream, UserId};
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, Body};
@@ -233,6 +234,7 @@ impl CommandService {
             if !wanted {
                 return Ok(());
             }
+            let epoch = known.map(|user_id| work.get::<User>(&user_id).epoch);
             if let Some(superseded) = superseded {
                 let supersede = MagicLinkCommand::Supersede { at };
                 work.execute::<MagicLink>(&superseded, supersede).map_err(Problem::internal)?;
@@ -241,6 +243,7 @@ impl CommandService {
             let issue = MagicLinkCommand::Issue {
                 link_id,
                 user_id,
+                epoch,
                 app_id: app_id.clone(),
                 settings: Box::new(settings),
                 email: email.clone(),

@@ -296,7 +296,7 @@ async fn a_banned_person_stays_out() {
     let code = world.code("ada@example.com").await;
     world.ban(user).await;
     refused(&world.redeem(&token).await, 403, "user_banned");
-    refused(&world.exchange(&code).await, 403, "user_banned");
+    refused(&world.exchange(&code).await, 400, "invalid_or_expired_code");
     let before = world.all_events().await;
     assert_eq!(world.auth("magic-link", ask("ada@example.com")).await.status, 202);
     assert_eq!(world.all_events().await, before, "no mail to those who may not come in");

@@ -231,6 +231,7 @@ impl CommandService {
             work.get::<MagicLink>(&link_id).require_live(at).map_err(link_problem)?;
             let email = redemption.email.clone();
             let account = if owner.is_some() {
+                let before = work.get::<User>(&user_id).access();
                 let prove = MailboxCommand::ProveEmail { email, proof: MailboxProof::MagicLink, at };
                 match work.execute::<User>(&user_id, prove.into()) {
                     Ok(()) => {}
@@ -239,7 +240,7 @@ impl CommandService {
                     Err(other) => return Err(Problem::internal(other)),
                 }
                 let user = work.get::<User>(&user_id);
-                Account::Existing { user_id, epoch: user.epoch, admin_since: user.admin_since }
+                Account::Existing { user_id, epoch: user.epoch, before, admin_since: user.admin_since }
             } else {
                 let register = UserCommand::Register {
                     user_id,

@@ -130,6 +130,11 @@ impl<'a> MailRequest<'a> {
         &self.app.state.settings
     }
 
+    /// Whether it comes from a server that may do everything in the app.
+    pub fn full_admin(&self) -> bool {
+        self.server.as_ref().is_some_and(|server| server.full_admin)
+    }
+
     /// Of which app.
     pub fn app_id(&self) -> &AppId {
         &self.app_id
@@ -321,11 +326,6 @@ impl CommandService {
                 page
             }
             Err(problem) => match (purpose, problem.code()) {
-                (Purpose::EmailVerification, "invalid_or_expired_token")
-                    if self.was_verified(app_id, token).await =>
-                {
-                    pages.already_verified()
-                }
                 // It says nothing about whose it was.
                 (Purpose::MagicLink, "invalid_or_expired_token")
                     if self.magic_link_of(app_id, token).await.is_err() =>

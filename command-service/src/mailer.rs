@@ -26,7 +26,7 @@ use std::time::Duration;
 use domain::app::App;
 use domain::delivery::{Delivery, DeliveryCommand, DeliveryError, DeliveryEvent, FailureReason, Outcome};
 use domain::mail::{Mail, MailKind, asks_for_mail, mails_of};
-use domain::user::Client;
+use domain::user::{Client, User};
 use domain::{Event, EventId, Timestamp, UserId};
 use event_store::{Clock, Cursor, Journal, Repository, StoreError};
 use http_kit::AccessTokens;
@@ -429,7 +429,8 @@ impl Runner {
             Err(Unsent::expired())
         } else {
             let app = self.repository.load::<App>(&recorded.metadata.app_id).await?;
-            match self.composer.compose(recorded, event, mail, &app.state) {
+            let user = self.repository.load::<User>(&mail.user_id).await?;
+            match self.composer.compose(recorded, event, mail, &app.state, &user.state) {
                 Ok(letter) => {
                     fail::fail_point!("before-mail", |_| std::process::abort());
                     let sent = self.send(held, mail.kind, &letter).await?;

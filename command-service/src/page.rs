@@ -16,6 +16,7 @@ use domain::app::App;
 use domain::branding::{Colour, Locale, LogoUrl};
 use domain::redirect_uri::{Origin, RedirectUri};
 use domain::settings::Delivery;
+use domain::user::User;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use http_kit::extract::AppScope;
@@ -56,6 +57,7 @@ pub(crate) struct LinkToken {
 pub(crate) enum Purpose {
     MagicLink,
     EmailVerification,
+    Disown,
     EmailChange,
     PasswordReset,
 }
@@ -66,6 +68,7 @@ impl Purpose {
         match self {
             Self::MagicLink => "magic-link/verify",
             Self::EmailVerification => "email-verification/confirm",
+            Self::Disown => "email-verification/disown",
             Self::EmailChange => "email/change/confirm",
             Self::PasswordReset => "password-reset/confirm",
         }
@@ -118,7 +121,11 @@ struct PageTemplate<'a> {
     account: Option<&'a str>,
     /// The same for password managers, which read it from the form.
     username: Option<&'a str>,
+    /// What the person should know before they choose.
+    note: Option<&'a str>,
     form: Option<Form<'a>>,
+    /// Another choice.
+    other: Option<Form<'a>>,
     back: Option<Back>,
 }
 
@@ -158,7 +165,9 @@ struct Content<'a> {
     text: &'a str,
     error: Option<&'a str>,
     account: Option<String>,
+    note: Option<&'a str>,
     form: Option<Form<'a>>,
+    other: Option<Form<'a>>,
     /// Where the form's answer may send the browser.
     leads_to: Option<&'a RedirectUri>,
 }
@@ -191,6 +200,19 @@ impl Pages<'_> {
     pub fn ask(&self, purpose: Purpose, token: &str, leads_to: Option<&RedirectUri>) -> Response {
         let text = self.named(self.texts.of(purpose).ask);
         self.render(StatusCode::OK, Content { text: &text, leads_to, ..self.asking(purpose, token) })
+    }
+
+    /// The same for what a user is asked of whom nobody knows whether they made the account: when and from where it was
+    /// made, and the way to be rid of it.
+    pub fn ask_of(&self, purpose: Purpose, token: &str, user: &User) -> Response {
+        let text = self.named(self.texts.of(purpose).ask);
+        let note = self.texts.made(user.created_at, user.made_from.as_deref());
+        let texts = self.texts.of(Purpose::Disown);
+        let (action, token_of_it) = (self.path(Purpose::Disown.action()), Some(token));
+        let disown = Form { action, button: texts.title, token: token_of_it, field: None };
+        let other = (purpose != Purpose::Disown).then_some(disown);
+        let content = Content { text: &text, note: Some(&note), other, ..self.asking(purpose, token) };
+        self.render(StatusCode::OK, content)
     }
 
     /// The page after a token was used.
@@ -255,8 +277,8 @@ impl Pages<'_> {
                 Some(("email-verification/request", None, Some(self.email_field())))
             }
             Purpose::PasswordReset => Some(("password-reset/request", None, Some(self.email_field()))),
-            // Only whoever is logged in can ask for it.
-            Purpose::EmailChange => None,
+            // Only whoever is logged in can ask for it; and who has no account needs none.
+            Purpose::EmailChange | Purpose::Disown => None,
         };
         let form = form.map(|(action, token, field)| {
             let action = self.path(action);
@@ -356,7 +378,7 @@ impl Pages<'_> {
     }
 
     fn render(&self, status: StatusCode, content: Content<'_>) -> Response {
-        let Content { title, text, error, account, form, leads_to } = content;
+        let Content { title, text, error, account, note, form, other, leads_to } = content;
         let logo = self.app.settings.branding.logo.as_ref();
         let runs_script =
             form.as_ref().and_then(|form| form.field.as_ref()).is_some_and(|field| field.show.is_some());
@@ -373,7 +395,9 @@ impl Pages<'_> {
             username: self.account.as_deref(),
             // Whoever is asked something answers first.
             back: if asks { None } else { self.back() },
+            note,
             form,
+            other,
         };
         let html = match page.render() {
             Ok(html) => html,

@@ -1,5 +1,6 @@
 //! What the pages say, in each language.
 
+use domain::Timestamp;
 use domain::branding::Locale;
 
 use crate::fields;
@@ -9,8 +10,11 @@ use crate::page::Purpose;
 pub(crate) struct Texts {
     magic_link: PurposeTexts,
     email_verification: PurposeTexts,
+    disown: PurposeTexts,
     email_change: PurposeTexts,
     password_reset: PurposeTexts,
+    made: &'static str,
+    made_from: &'static str,
     pub dead_title: &'static str,
     pub dead: &'static str,
     pub send_again: &'static str,
@@ -64,6 +68,7 @@ impl Texts {
         match purpose {
             Purpose::MagicLink => &self.magic_link,
             Purpose::EmailVerification => &self.email_verification,
+            Purpose::Disown => &self.disown,
             Purpose::EmailChange => &self.email_change,
             Purpose::PasswordReset => &self.password_reset,
         }
@@ -77,6 +82,18 @@ impl Texts {
             fields::BREACHED => self.breached,
             _ => self.too_common,
         }
+    }
+
+    /// How somebody says that they did not make an account.
+    pub fn disown_button(&self) -> &'static str {
+        self.disown.title
+    }
+
+    /// When an account was made, and from where if that is known.
+    pub fn made(&self, at: Timestamp, from: Option<&str>) -> String {
+        let text = if from.is_some() { self.made_from } else { self.made };
+        let at = at.strftime("%Y-%m-%d %H:%M").to_string();
+        text.replace("{at}", &at).replace("{from}", from.unwrap_or_default())
     }
 
     /// What a person can make of a refusal.
@@ -109,6 +126,15 @@ static ENGLISH: Texts = Texts {
         done: "You can go back to {product}.",
         again: "Enter your email address to be sent a new one.",
     },
+    disown: PurposeTexts {
+        title: "This wasn't me",
+        ask: "If you did not make an account at {product}, press the button. The account is deleted with everything in it, \
+              and nobody can use it any more.",
+        button: "Delete the account",
+        done_title: "The account is deleted",
+        done: "Nobody can use it any more. Your email address is not registered with {product}.",
+        again: "If the account is still there, ask for a new mail with the page to confirm the address.",
+    },
     email_change: PurposeTexts {
         title: "Confirm your new email address",
         ask: "Press the button to use this email address for your account at {product} from now on.",
@@ -125,6 +151,8 @@ static ENGLISH: Texts = Texts {
         done: "Log in to {product} with it.",
         again: "Enter your email address to be sent a new one.",
     },
+    made: "The account was made on {at} UTC.",
+    made_from: "The account was made on {at} UTC, from the address {from}.",
     dead_title: "This link is not valid any more",
     dead: "It has expired, was used already, or was not copied in full.",
     send_again: "Send a new link",
@@ -173,6 +201,15 @@ static GERMAN: Texts = Texts {
         done: "Sie können zu {product} zurückkehren.",
         again: "Geben Sie Ihre E-Mail-Adresse ein, um einen neuen zu erhalten.",
     },
+    disown: PurposeTexts {
+        title: "Das war ich nicht",
+        ask: "Wenn Sie kein Konto bei {product} angelegt haben, drücken Sie den Knopf. Das Konto wird mit allem darin \
+              gelöscht, und niemand kann es mehr benutzen.",
+        button: "Konto löschen",
+        done_title: "Das Konto ist gelöscht",
+        done: "Niemand kann es mehr benutzen. Ihre E-Mail-Adresse ist bei {product} nicht registriert.",
+        again: "Gibt es das Konto noch, fordern Sie auf der Seite zum Bestätigen der Adresse eine neue E-Mail an.",
+    },
     email_change: PurposeTexts {
         title: "Neue E-Mail-Adresse bestätigen",
         ask: "Drücken Sie den Knopf, um diese E-Mail-Adresse von nun an für Ihr Konto bei {product} zu verwenden.",
@@ -189,6 +226,8 @@ static GERMAN: Texts = Texts {
         done: "Melden Sie sich damit bei {product} an.",
         again: "Geben Sie Ihre E-Mail-Adresse ein, um einen neuen zu erhalten.",
     },
+    made: "Das Konto wurde am {at} UTC angelegt.",
+    made_from: "Das Konto wurde am {at} UTC von der Adresse {from} aus angelegt.",
     dead_title: "Dieser Link ist nicht mehr gültig",
     dead: "Er ist abgelaufen, wurde schon benutzt oder nicht vollständig kopiert.",
     send_again: "Neuen Link schicken",

@@ -162,6 +162,7 @@ impl CommandService {
     ) -> Result<MailRequested, Problem> {
         let recipient = known.map(|user_id| (user_id, asked.recipient(user_id, email)));
         let (app_id, client, at) = (asked.app_id().clone(), request.client.clone(), asked.context().at);
+        let full_admin = asked.full_admin();
         let mut reads = vec![StreamRef::App(app_id.clone())];
         reads.extend(known.map(StreamRef::User));
         let decide = move |work: &mut Work| {
@@ -172,8 +173,9 @@ impl CommandService {
             if !recipient.is_there(work)? {
                 return Ok(());
             }
+            let client = client.clone();
             let command =
-                MailboxCommand::RequestPasswordReset { reason, delivery, ttl, client: client.clone(), at };
+                MailboxCommand::RequestPasswordReset { reason, delivery, full_admin, ttl, client, at };
             work.execute::<User>(user_id, command.into()).map_err(Problem::internal)
         };
         asked.run(reads, decide).await

@@ -7,6 +7,7 @@ use domain::session::{RevocationReason, Session};
 use domain::user::{User, UserError};
 use domain::{AppId, SessionId, Timestamp, UserId};
 use event_store::Loaded;
+use http_kit::auth::AdminCaller;
 use http_kit::problem::Problem;
 use http_kit::token::TokenPurpose;
 
@@ -24,6 +25,8 @@ pub(crate) fn token_problem(error: UserError) -> Problem {
     match error {
         UserError::InvalidToken | UserError::Absent => dead_token(),
         UserError::Banned => Problem::new("user_banned"),
+        // Only who asks to verify it cares, and looks for it.
+        UserError::AlreadyVerified => dead_token(),
         other => Problem::internal(other),
     }
 }
@@ -51,6 +54,20 @@ impl CommandService {
         user_id: UserId,
         reason: RevocationReason,
         context: Context,
+        reads: Vec<StreamRef>,
+        decide: impl FnMut(&mut Work) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<Committed<T>, DispatchError<Problem>> {
+        self.run_ending_sessions_as(None, user_id, reason, context, reads, decide).await
+    }
+
+    /// As [`CommandService::run_ending_sessions`], for an admin who must still be entitled to it. What the decision has cut
+    /// off is revoked even if they are none any more by then.
+    pub(crate) async fn run_ending_sessions_as<T: Send + 'static>(
+        &self,
+        caller: Option<&AdminCaller>,
+        user_id: UserId,
+        reason: RevocationReason,
+        context: Context,
         mut reads: Vec<StreamRef>,
         mut decide: impl FnMut(&mut Work) -> Result<T, Problem> + Send + 'static,
     ) -> Result<Committed<T>, DispatchError<Problem>> {
@@ -62,7 +79,10 @@ impl CommandService {
             end_those_not_kept(work, user_id, &sessions, reason, at)?;
             Ok(value)
         };
-        let done = self.dispatcher.run(context, reads, decide).await?;
+        let done = match caller {
+            Some(caller) => self.run_as(caller, context, reads, decide).await?,
+            None => self.dispatcher.run(context, reads, decide).await?,
+        };
         if !done.replayed
             && let Err(problem) = self.sweep(user_id, reason, after).await
         {

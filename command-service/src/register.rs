@@ -161,7 +161,8 @@ pub(crate) async fn register(
             let (delivery, ttl) = (settings.delivery, settings.email_verification_ttl);
             // Where the app sends its mails it has to ask for the token: it is in no answer to this.
             if delivery == Delivery::Platform && may_send {
-                let verify = MailboxCommand::RequestEmailVerification { delivery, ttl, at };
+                let verify =
+                    MailboxCommand::RequestEmailVerification { delivery, full_admin: false, ttl, at };
                 work.execute::<User>(&user_id, verify.into()).map_err(Problem::internal)?;
             }
             return Ok(());
@@ -221,7 +222,14 @@ impl CommandService {
                     return Ok(());
                 }
                 let (reason, client) = (ResetReason::AddressTaken, client.clone());
-                let tell = MailboxCommand::RequestPasswordReset { reason, delivery, ttl, client, at };
+                let tell = MailboxCommand::RequestPasswordReset {
+                    reason,
+                    delivery,
+                    full_admin: false,
+                    ttl,
+                    client,
+                    at,
+                };
                 work.execute::<User>(&user_id, tell.into()).map_err(Problem::internal)
             };
             let done = self.dispatcher.run(context, vec![StreamRef::User(user_id)], decide).await;

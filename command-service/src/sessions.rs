@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{delete, post};
 use domain::session::{RevocationReason, Session, SessionCommand, SessionEvent};
-use domain::user::User;
+use domain::user::{User, UserCommand};
 use domain::{Event, SessionId, StreamId, Timestamp, UserId};
 use event_store::lookup::{session_claim, sessions_of};
 use http_kit::cookies::Credentials;
@@ -89,6 +89,9 @@ pub(crate) async fn revoke(
 }
 
 /// End all of one's own sessions.
+///
+/// Links, codes and tokens that would bring somebody back in end with them, and so does a change of address that is under
+/// way.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/sessions/revoke-all", tag = "sessions",
     operation_id = "revoke_own_sessions", security(("user" = [])), request_body = Option<RevokeAll>,
     params(("app_id" = String, Path, description = "The app")),
@@ -104,21 +107,42 @@ pub(crate) async fn revoke_all(
     let OptionalBody { value: body, idempotency } = body?;
     let exclude_current = body.unwrap_or_default().exclude_current;
     let context = service.context(&request, &app_id, caller.actor(), idempotency);
-    let (at, user_id, current) = (context.at, caller.user_id, caller.session_id);
-    let sessions = service.claimed_sessions(user_id).await?;
+    let (at, user_id, reason) = (context.at, caller.user_id, RevocationReason::User);
     let live = LiveCaller::of(&caller);
-    let mut reads = live_reads(&caller);
-    reads.extend(sessions.iter().copied().map(StreamRef::Session));
+    let end = EndAccess { user_id, exclude: exclude_current.then_some(caller.session_id), reason, at };
     let decide = move |work: &mut Work| {
         live.require(work, at)?;
-        for &session_id in sessions.iter().filter(|id| !exclude_current || **id != current) {
-            end_in(work, session_id, user_id, RevocationReason::User, at)?;
-        }
-        Ok::<_, Problem>(())
+        end.run(work)
     };
-    let done = service.dispatcher.run(context, reads, decide).await?;
+    let done = service.run_ending_sessions(user_id, reason, context, live_reads(&caller), decide).await?;
     let is_end = |event: &&Event| matches!(event, Event::Session(SessionEvent::SessionRevoked(_)));
     Ok(Done::ok(done.position, Revoked { revoked: done.events.iter().filter(is_end).count() }))
+}
+
+/// The end of all that a user can come in with, but for one session.
+#[derive(Clone, Copy)]
+pub(crate) struct EndAccess {
+    pub user_id: UserId,
+    /// A session to leave as it is; it must be among the reads.
+    pub exclude: Option<SessionId>,
+    pub reason: RevocationReason,
+    pub at: Timestamp,
+}
+
+impl EndAccess {
+    /// Decides it. The sessions themselves are revoked by whoever runs the decision.
+    pub fn run(self, work: &mut Work) -> Result<(), Problem> {
+        let Self { user_id, exclude, reason, at } = self;
+        // One that is over by now must not come back to life as the one that is left.
+        let goes_on = |id: &SessionId| {
+            let session = work.get::<Session>(id);
+            session.require_live(at).is_ok_and(|owner| owner.user_id == user_id)
+                && work.get::<User>(&user_id).keeps(session)
+        };
+        let kept_session = exclude.filter(goes_on);
+        let end = UserCommand::EndAccess { kept_session, reason, at };
+        work.execute::<User>(&user_id, end).map_err(Problem::internal)
+    }
 }
 
 /// Ends a session as part of a larger decision. One that has expired only gives its claim back.

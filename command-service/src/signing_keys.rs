@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use domain::Permission;
 use domain::app::{App, AppCommand};
 use domain::signing_key::{KeyStatus, TokenAlgorithm};
+use domain::{Permission, Timestamp};
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, NoBody, Params};
 use http_kit::problem::Problem;
@@ -55,7 +55,7 @@ async fn list(
 ) -> Result<Response, Problem> {
     service.authenticator.admin(&app_id, &credentials, Permission::KeysWrite).await?;
     let app = service.authenticator.existing_app(&app_id).await?;
-    Ok(Done::read(page.of(published(&app.state))?))
+    Ok(Done::read(page.of(published(&app.state, service.clock.now()))?))
 }
 
 /// Rotate the keys.
@@ -94,15 +94,14 @@ async fn rotate(
             .map_err(Problem::from)?;
         if !matches!(committed.value, Some(Look::Again)) {
             let app = service.authenticator.existing_app(&app_id).await?;
-            return Ok(Done::ok(committed.position, Page::whole(published(&app.state))));
+            return Ok(Done::ok(committed.position, Page::whole(published(&app.state, service.clock.now()))));
         }
     }
     Err(Problem::overloaded("an app's algorithm kept changing"))
 }
 
-fn published(app: &App) -> Vec<SigningKeyBody> {
-    app.signing_keys
-        .iter()
+fn published(app: &App, at: Timestamp) -> Vec<SigningKeyBody> {
+    app.published_keys(at)
         .map(|key| SigningKeyBody { kid: key.public.kid.clone(), alg: key.public.alg, status: key.status })
         .collect()
 }

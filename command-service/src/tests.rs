@@ -40,6 +40,8 @@ mod magic_link;
 mod mailbox;
 #[path = "page_tests.rs"]
 mod page;
+#[path = "rights_tests.rs"]
+mod rights;
 #[path = "strangers_tests.rs"]
 mod strangers;
 #[path = "values_tests.rs"]
@@ -245,6 +247,29 @@ impl World {
         made.text("key")
     }
 
+    /// Whoever reads the mail of the address confirms it.
+    async fn verify(&self, app: &str, email: &str) {
+        let auth = format!("/v1/apps/{app}/auth/email-verification");
+        let asked = self.by_platform("POST", &format!("{auth}/request"), Some(json!({"email": email}))).await;
+        assert_eq!(asked.status, 202, "{}", asked.body);
+        let token = self.token("EmailVerificationRequested").await;
+        let body = json!({ "token": token });
+        let verified = self.call("POST", &format!("{auth}/confirm"), None, Some(body)).await;
+        assert_eq!(verified.status, 200, "{}", verified.body);
+    }
+
+    /// Somebody who has registered with [`PASSWORD`] becomes an admin: their token after a login.
+    async fn make_admin(&self, app: &str, user: &str, email: &str) -> String {
+        self.verify(app, email).await;
+        let role = format!("/v1/apps/{app}/admin/users/{user}/roles/admin");
+        let granted = self.by_platform("PUT", &role, None).await;
+        assert_eq!(granted.status, 200, "{}", granted.body);
+        let body = json!({"email": email, "password": PASSWORD});
+        let login = self.call("POST", &format!("/v1/apps/{app}/auth/login"), None, Some(body)).await;
+        assert_eq!(login.status, 200, "{}", login.body);
+        login.text("access_token")
+    }
+
     async fn all_events(&self) -> usize {
         self.journal.read_all(0, 100_000).await.expect("reads").len()
     }
@@ -256,9 +281,8 @@ impl World {
         assert_eq!(answer.status, 200, "{}", answer.body);
     }
 
-    /// What the admin route does, without its route: another file's.
-    async fn ban(&self, user_id: UserId) {
-        let context = Context {
+    fn context_of_system(&self) -> Context {
+        Context {
             metadata: schemas::envelope::Metadata {
                 app_id: AppId::default_app(),
                 actor: Actor::system(),
@@ -270,7 +294,12 @@ impl World {
             client: Client::default(),
             at: self.clock.now(),
             idempotency: None,
-        };
+        }
+    }
+
+    /// What the admin route does, without its route: another file's.
+    async fn ban(&self, user_id: UserId) {
+        let context = self.context_of_system();
         let at = context.at;
         let ban = self.service.dispatcher.run(context, vec![StreamRef::User(user_id)], move |work| {
             work.execute::<User>(&user_id, UserCommand::Ban { reason: None, at })

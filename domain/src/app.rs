@@ -13,7 +13,7 @@ use crate::event::{EventInfo, Stream, StreamId};
 use crate::ids::{ApiKeyId, UserId};
 use crate::permission::Permission;
 use crate::settings::AppSettings;
-use crate::signing_key::{KeyStatus, PublicJwk, SigningKey, TokenAlgorithm};
+use crate::signing_key::{KeyStatus, MAX_PREVIOUS, PublicJwk, SigningKey, TokenAlgorithm};
 
 /// The most API keys an app can have that are neither revoked nor expired.
 pub const MAX_API_KEYS: usize = 1000;
@@ -149,11 +149,14 @@ pub struct SigningKeyCreated {
     pub public: PublicJwk,
 }
 
-/// A signing key signs from now on.
+/// A signing key signs from now on, and that before it no more.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SigningKeyActivated {
     /// Which.
     pub kid: String,
+    /// When.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
 }
 
 /// A signing key verifies nothing any more.
@@ -309,12 +312,12 @@ impl App {
 
     /// The public key of this id, unless it is retired.
     pub fn verification_key(&self, kid: &str) -> Option<&PublicJwk> {
-        self.published_keys().find(|key| key.kid == kid)
+        self.signing_keys.iter().map(|key| &key.public).find(|key| key.kid == kid)
     }
 
-    /// What the JWKS shows: next, current and previous keys.
-    pub fn published_keys(&self) -> impl Iterator<Item = &PublicJwk> {
-        self.signing_keys.iter().map(|key| &key.public)
+    /// What the JWKS shows at this time: next, current and previous keys, without those whose tokens are all over.
+    pub fn published_keys(&self, at: Timestamp) -> impl Iterator<Item = &SigningKey> {
+        self.signing_keys.iter().filter(move |key| !key.is_spent(at))
     }
 
     /// Whether it ever had an API key.
@@ -337,7 +340,7 @@ impl App {
             return Ok(vec![
                 AppEvent::AppCreated(created),
                 AppEvent::SigningKeyCreated(SigningKeyCreated { public: first }),
-                AppEvent::SigningKeyActivated(SigningKeyActivated { kid }),
+                activated(kid, at),
                 AppEvent::SigningKeyCreated(SigningKeyCreated { public: next }),
             ]);
         }
@@ -350,7 +353,7 @@ impl App {
             AppCommand::Disable { at } if !self.disabled => vec![AppEvent::AppDisabled(AppDisabled { at })],
             AppCommand::Enable { at } if self.disabled => vec![AppEvent::AppEnabled(AppEnabled { at })],
             AppCommand::Disable { .. } | AppCommand::Enable { .. } => vec![],
-            AppCommand::RotateKeys { next, .. } => self.rotate(*next),
+            AppCommand::RotateKeys { next, at } => self.rotate(*next, at),
             AppCommand::IssueApiKey { key_id, name, permissions, expires_at, at } => {
                 self.check_new_key(&permissions, at)?;
                 vec![AppEvent::ApiKeyIssued(ApiKeyIssued { key_id, name, permissions, expires_at, at })]
@@ -383,21 +386,29 @@ impl App {
             let [current, next] = *keys;
             // The prepared next key is of the old algorithm: it never signed, so nobody misses it.
             events.extend(self.keys_in(KeyStatus::Next).map(|key| retired(&key.kid)));
+            events.extend(self.to_retire(at).map(|key| retired(&key.kid)));
             let kid = current.kid.clone();
             events.push(AppEvent::SigningKeyCreated(SigningKeyCreated { public: current }));
-            events.push(AppEvent::SigningKeyActivated(SigningKeyActivated { kid }));
+            events.push(activated(kid, at));
             events.push(AppEvent::SigningKeyCreated(SigningKeyCreated { public: next }));
         }
         events
     }
 
-    fn rotate(&self, next: PublicJwk) -> Vec<AppEvent> {
+    /// The keys that make room when the current one becomes a previous one: those whose tokens are all over, and the oldest
+    /// where there are too many.
+    fn to_retire(&self, at: Timestamp) -> impl Iterator<Item = &PublicJwk> {
+        let previous = || self.signing_keys.iter().filter(|key| key.status == KeyStatus::Previous);
+        let lasting = previous().filter(|key| !key.is_spent(at)).count();
+        let too_many = (lasting + 1).saturating_sub(MAX_PREVIOUS);
+        let oldest = previous().filter(move |key| !key.is_spent(at)).take(too_many);
+        previous().filter(move |key| key.is_spent(at)).chain(oldest).map(|key| &key.public)
+    }
+
+    fn rotate(&self, next: PublicJwk, at: Timestamp) -> Vec<AppEvent> {
         let mut events = Vec::new();
         events.extend(self.keys_in(KeyStatus::Previous).map(|key| retired(&key.kid)));
-        events.extend(
-            self.keys_in(KeyStatus::Next)
-                .map(|key| AppEvent::SigningKeyActivated(SigningKeyActivated { kid: key.kid.clone() })),
-        );
+        events.extend(self.keys_in(KeyStatus::Next).map(|key| activated(key.kid.clone(), at)));
         events.push(AppEvent::SigningKeyCreated(SigningKeyCreated { public: next }));
         events
     }
@@ -417,6 +428,10 @@ impl App {
     pub fn needs_keys_for(&self, algorithm: TokenAlgorithm) -> bool {
         self.current_key().is_some_and(|key| key.alg != algorithm)
     }
+}
+
+fn activated(kid: String, at: Timestamp) -> AppEvent {
+    AppEvent::SigningKeyActivated(SigningKeyActivated { kid, at: Some(at) })
 }
 
 fn retired(kid: &str) -> AppEvent {
@@ -468,14 +483,16 @@ impl Aggregate for App {
                 self.updated_at = at;
             }
             AppEvent::SigningKeyCreated(SigningKeyCreated { public }) => {
-                self.signing_keys.push(SigningKey { public, status: KeyStatus::Next });
+                let key = SigningKey { public, status: KeyStatus::Next, superseded_at: None };
+                self.signing_keys.push(key);
             }
-            AppEvent::SigningKeyActivated(SigningKeyActivated { kid }) => {
+            AppEvent::SigningKeyActivated(SigningKeyActivated { kid, at }) => {
                 for key in &mut self.signing_keys {
                     if key.public.kid == kid {
                         key.status = KeyStatus::Current;
                     } else if key.status == KeyStatus::Current {
                         key.status = KeyStatus::Previous;
+                        key.superseded_at = at;
                     }
                 }
             }

@@ -26,6 +26,7 @@ pub mod pkce;
 pub mod redirect_uri;
 pub mod role;
 pub mod session;
+pub mod setting_kinds;
 pub mod settings;
 pub mod signing_key;
 pub mod stored;

@@ -23,7 +23,7 @@ use crate::personal::Personal;
 use crate::pkce::CodeChallenge;
 use crate::redirect_uri::RedirectUri;
 use crate::settings::{AppSettings, Registration};
-use crate::user::Client;
+use crate::user::{Access, Client};
 
 /// What can be asked of a magic link.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub enum MagicLinkCommand {
         link_id: MagicLinkId,
         /// Who has the address; a new id where nobody has, which they get if they redeem the link.
         user_id: UserId,
+        /// The user's epoch; absent where nobody has the address.
+        epoch: Option<u32>,
         /// Of which app.
         app_id: AppId,
         /// What the app chose.
@@ -93,6 +95,8 @@ pub enum Account {
         user_id: UserId,
         /// Their epoch, after that.
         epoch: u32,
+        /// When their access was last ended, before that.
+        before: Access,
         /// Since when they are an admin, if they are one.
         admin_since: Option<Timestamp>,
     },
@@ -112,7 +116,7 @@ pub enum MagicLinkError {
     /// The app does not let browsers be sent there.
     #[error("the app has no such redirect URI")]
     RedirectNotAllowed,
-    /// Another took its place, or its user has become an admin since.
+    /// Another took its place, or all that its user could come in with was ended since.
     #[error("the magic link is no longer good")]
     Superseded,
     /// Its time is over.
@@ -151,9 +155,21 @@ pub struct Issued {
     pub expires_at: Timestamp,
     /// When it was made.
     pub at: Timestamp,
+    /// The epoch of who had the address.
+    #[serde(default)]
+    pub epoch: Option<u32>,
 }
 
 impl Issued {
+    /// Whether all that this user could come in with was ended since. It is told by the epoch where the link knows one of
+    /// theirs, and by the time where it was made for somebody else, or for nobody, who had the address.
+    fn is_older_than(&self, user_id: UserId, access: Access) -> bool {
+        match self.epoch.filter(|_| self.user_id == user_id) {
+            Some(epoch) => epoch != access.epoch,
+            None => access.ended_at.is_some_and(|ended| self.at <= ended),
+        }
+    }
+
     /// Whether it was made before its user became an admin: an app's server that got it may not have been entitled to a
     /// session of one.
     fn is_older_than_role(&self, admin_since: Option<Timestamp>) -> bool {
@@ -241,6 +257,7 @@ impl MagicLink {
         let MagicLinkCommand::Issue {
             link_id,
             user_id,
+            epoch,
             app_id,
             settings,
             email,
@@ -263,6 +280,7 @@ impl MagicLink {
             link_id,
             user_id,
             app_id,
+            epoch,
             redirect_uri,
             code_challenge,
             delivery: settings.delivery,
@@ -289,7 +307,9 @@ impl MagicLink {
             return Err(MagicLinkError::RedirectNotAllowed);
         }
         let (user_id, epoch, registered) = match account {
-            Account::Existing { admin_since, .. } if issued.is_older_than_role(admin_since) => {
+            Account::Existing { user_id, before, admin_since, .. }
+                if issued.is_older_than(user_id, before) || issued.is_older_than_role(admin_since) =>
+            {
                 return Err(MagicLinkError::Superseded);
             }
             Account::Existing { user_id, epoch, .. } => (user_id, epoch, false),
@@ -376,7 +396,8 @@ impl Aggregate for MagicLink {
     fn apply(&mut self, event: MagicLinkEvent) {
         match event {
             MagicLinkEvent::MagicLinkIssued(event) => {
-                let MagicLinkIssued { link_id, user_id, app_id, redirect_uri, code_challenge, .. } = event;
+                let MagicLinkIssued { link_id, user_id, app_id, epoch, redirect_uri, code_challenge, .. } =
+                    event;
                 let Personal { email, state, .. } = event.personal;
                 let (expires_at, at) = (event.expires_at, event.at);
                 let issued = Issued {
@@ -389,6 +410,7 @@ impl Aggregate for MagicLink {
                     code_challenge,
                     expires_at,
                     at,
+                    epoch,
                 };
                 self.issued = Some(issued);
             }

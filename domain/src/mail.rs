@@ -148,6 +148,7 @@ mod tests {
             reason,
             delivery: Delivery::Platform,
             expires_at: at(60),
+            full_admin: false,
             at: at(0),
             personal: Personal { email: Some(email("ada@example.com")), ..Personal::default() },
         }))
@@ -195,6 +196,7 @@ mod tests {
             generation: 1,
             delivery,
             expires_at,
+            full_admin: false,
             at,
             personal: personal.clone(),
         };
@@ -202,6 +204,7 @@ mod tests {
             link_id: MagicLinkId(uuid::Uuid::from_u128(9)),
             user_id,
             app_id: AppId::default_app(),
+            epoch: None,
             redirect_uri: RedirectUri::parse("https://app.example/").expect("valid"),
             code_challenge: None,
             delivery,

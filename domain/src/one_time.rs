@@ -88,6 +88,16 @@ impl<T> OneTimeTokens<T> {
         }
     }
 
+    /// The number of the newest, 0 if there was none.
+    pub(crate) fn last(&self) -> u32 {
+        self.last
+    }
+
+    /// Those that are good at this time.
+    pub(crate) fn live(&self, at: Timestamp) -> impl Iterator<Item = &T> {
+        self.live.values().filter(move |token| at < token.expires_at).map(|token| &token.what)
+    }
+
     /// Ends all of them.
     pub(crate) fn end(&mut self) {
         self.live.clear();

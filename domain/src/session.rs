@@ -52,6 +52,8 @@ pub enum RevocationReason {
     EmailChanged,
     /// Somebody proved that the address is theirs, which whoever had begun the session had not.
     EmailVerified,
+    /// The user was erased.
+    Erased,
 }
 
 /// What can be asked of a session.

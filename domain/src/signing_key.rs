@@ -1,5 +1,6 @@
 //! The keys that sign an app's access tokens: their public halves and their place in the rotation.
 
+use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -66,4 +67,22 @@ pub struct SigningKey {
     pub public: PublicJwk,
     /// Its place in the rotation.
     pub status: KeyStatus,
+    /// When it stopped to sign, if that is known and it did.
+    #[serde(default)]
+    pub superseded_at: Option<Timestamp>,
+}
+
+/// The longest an access token can last, whatever an app chose, in seconds.
+pub const LONGEST_TOKEN: u32 = 86_400;
+
+/// The most keys an app has that sign no more: with one more the oldest is retired, as it is by a rotation.
+pub const MAX_PREVIOUS: usize = 3;
+
+impl SigningKey {
+    /// Whether every token that it signed is over.
+    pub fn is_spent(&self, at: Timestamp) -> bool {
+        let longest = SignedDuration::from_secs(LONGEST_TOKEN.into());
+        self.status == KeyStatus::Previous
+            && self.superseded_at.is_some_and(|since| at.duration_since(since) > longest)
+    }
 }

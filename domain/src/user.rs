@@ -15,11 +15,12 @@ use serde::{Deserialize, Serialize};
 
 pub use self::commands::{Client, MailboxCommand, Profile, ProfilePatch, UserCommand};
 pub use self::events::{
-    EmailChangeRequested, EmailChanged, EmailVerificationRequested, EmailVerified, MailboxProof,
-    PasswordChanged, PasswordRehashed, PasswordReset, PasswordResetRequested, ProfileField, ProfileUpdated,
-    RegistrationMethod, ResetReason, RoleGranted, RoleRevoked, UserBanned, UserEvent, UserRegistered,
-    UserUnbanned,
+    AccessEnded, EmailChangeRequested, EmailChanged, EmailVerificationRequested, EmailVerified,
+    ErasureReason, MailboxProof, PasswordChanged, PasswordRehashed, PasswordReset, PasswordResetRequested,
+    ProfileField, ProfileUpdated, RegistrationMethod, ResetReason, RoleGranted, RoleRevoked, UserBanned,
+    UserErased, UserEvent, UserRegistered, UserUnbanned,
 };
+use self::mailbox::Ended;
 pub use self::mailbox::{EmailChange, ResetToken};
 use crate::app_id::AppId;
 use crate::email::Email;
@@ -55,6 +56,12 @@ pub enum UserError {
     /// The address is not theirs, or not any more.
     #[error("the user has another address")]
     OtherEmail,
+    /// Nobody has shown that they read the mail of the account's address.
+    #[error("the user's address is not verified")]
+    EmailNotVerified,
+    /// The token was one of those of an address that is verified by now.
+    #[error("the address is verified already")]
+    AlreadyVerified,
 }
 
 /// The most roles a user can have: all of them are in every access token.
@@ -62,6 +69,7 @@ pub const MAX_ROLES: usize = 50;
 
 /// A user.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact by itself")]
 pub struct User {
     /// Its id; absent before [`UserRegistered`].
     pub id: Option<UserId>,
@@ -92,6 +100,24 @@ pub struct User {
     /// The session that was left alive when the others were ended last.
     #[serde(default)]
     pub kept_session: Option<SessionId>,
+    /// When all sessions were last ended at once.
+    #[serde(default)]
+    pub access_ended_at: Option<Timestamp>,
+    /// Whether nobody but the person can have set the password: see `user/mailbox.rs`.
+    #[serde(default)]
+    pub password_is_own: bool,
+    /// Who made the account, in what way.
+    #[serde(default)]
+    pub made_by: Option<RegistrationMethod>,
+    /// The address that the account was made from; forgotten when the person has shown that it is theirs.
+    #[serde(default)]
+    pub made_from: Option<String>,
+    /// Whether they were erased.
+    #[serde(default)]
+    pub erased: bool,
+    /// The number of the last token that could have verified the address that is verified.
+    #[serde(default)]
+    pub verified_up_to: u32,
     /// Tokens that verify the address.
     #[serde(default)]
     pub verification: OneTimeTokens<()>,
@@ -108,18 +134,23 @@ pub struct User {
 }
 
 impl User {
-    /// Whether this is a user of that app.
+    /// Whether this is a user of that app. One who was erased is nobody's.
     pub fn is_of(&self, app_id: &AppId) -> bool {
-        self.app_id.as_ref() == Some(app_id)
+        self.app_id.as_ref() == Some(app_id) && !self.erased
     }
 
     /// Whether the person may act.
     pub fn is_active(&self) -> bool {
-        self.id.is_some() && !self.banned
+        self.id.is_some() && !self.banned && !self.erased
     }
 
-    /// Whether a session of theirs goes on as far as they are concerned: no password change, reset, change of address or
-    /// proof of the mailbox has ended it. It holds from the acknowledgement of those on, also for a session that began at the
+    /// How often, and when last, all that they could come in with was ended at once.
+    pub fn access(&self) -> Access {
+        Access { epoch: self.epoch, ended_at: self.access_ended_at }
+    }
+
+    /// Whether a session of theirs goes on as far as they are concerned: no ban, password change, reset, change of address,
+    /// proof of the mailbox or end of all sessions has ended it. It holds from the acknowledgement of those on, also for a session that began at the
     /// same moment and was not listed when the others were revoked.
     pub fn keeps(&self, session: &Session) -> bool {
         let kept = || session.owner.as_ref().is_some_and(|owner| Some(owner.session_id) == self.kept_session);
@@ -135,7 +166,7 @@ impl User {
         if let UserCommand::Register { .. } = command {
             return if self.id.is_none() { Ok(registered(command)) } else { Err(UserError::Exists) };
         }
-        let user_id = self.id.ok_or(UserError::Absent)?;
+        let user_id = self.id.filter(|_| !self.erased).ok_or(UserError::Absent)?;
         Ok(match command {
             UserCommand::Register { .. } => unreachable!("handled above"),
             UserCommand::UpdateProfile { patch, at } => self.update_profile(user_id, patch, at),
@@ -153,7 +184,11 @@ impl User {
                 if self.roles.len() >= MAX_ROLES {
                     return Err(UserError::TooManyRoles);
                 }
-                vec![UserEvent::RoleGranted(RoleGranted { user_id, role, at })]
+                let access_ended = role == Role::admin();
+                if access_ended && !self.email_verified {
+                    return Err(UserError::EmailNotVerified);
+                }
+                vec![UserEvent::RoleGranted(RoleGranted { user_id, role, access_ended, at })]
             }
             UserCommand::RevokeRole { role, at } => {
                 if !self.roles.contains(&role) {
@@ -163,14 +198,24 @@ impl User {
             }
             UserCommand::Ban { reason, at } if !self.banned => {
                 let personal = Personal { reason, ..Personal::default() };
-                vec![UserEvent::UserBanned(UserBanned { user_id, at, personal })]
+                vec![UserEvent::UserBanned(UserBanned { user_id, access_ended: true, at, personal })]
             }
             UserCommand::Unban { at } if self.banned => {
                 vec![UserEvent::UserUnbanned(UserUnbanned { user_id, at })]
             }
             UserCommand::Ban { .. } | UserCommand::Unban { .. } => vec![],
+            UserCommand::EndAccess { kept_session, reason, at } => {
+                vec![UserEvent::AccessEnded(AccessEnded { user_id, kept_session, reason, at })]
+            }
             UserCommand::Mailbox(command) => self.decide_on_mailbox(user_id, command)?,
         })
+    }
+
+    /// All that is left is that there was somebody: their id must never be anybody else's.
+    fn apply_erased(&mut self, at: Timestamp) {
+        let Self { id, app_id, epoch, created_at, .. } = std::mem::take(self);
+        *self = Self { id, app_id, epoch, created_at, updated_at: at, erased: true, ..Self::default() };
+        self.end_access(None, at);
     }
 
     fn update_profile(&self, user_id: UserId, patch: ProfilePatch, at: Timestamp) -> Vec<UserEvent> {
@@ -203,7 +248,7 @@ fn registered(command: UserCommand) -> Vec<UserEvent> {
     else {
         unreachable!("called for Register only");
     };
-    let proven = proof.map(|proof| mailbox::verified(user_id, &email, proof, false, at));
+    let proven = proof.map(|proof| mailbox::verified(user_id, &email, proof, Ended::default(), at));
     let personal = Personal {
         email: Some(email),
         name: profile.name,
@@ -214,6 +259,15 @@ fn registered(command: UserCommand) -> Vec<UserEvent> {
     };
     let registered = UserRegistered { user_id, app_id, method, at, personal };
     [UserEvent::UserRegistered(registered)].into_iter().chain(proven).collect()
+}
+
+/// How often, and when last, all that a person could come in with was ended at once. What was made for them before is dead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// [`User::epoch`].
+    pub epoch: u32,
+    /// [`User::access_ended_at`].
+    pub ended_at: Option<Timestamp>,
 }
 
 impl Stream for User {
@@ -245,9 +299,12 @@ impl Aggregate for User {
 
     fn apply(&mut self, event: UserEvent) {
         match event {
-            UserEvent::UserRegistered(UserRegistered { user_id, app_id, at, personal, .. }) => {
+            UserEvent::UserRegistered(UserRegistered { user_id, app_id, method, at, personal }) => {
                 self.id = Some(user_id);
                 self.app_id = Some(app_id);
+                self.made_by = Some(method);
+                self.made_from = personal.ip;
+                self.password_is_own = method == RegistrationMethod::Password;
                 self.email = personal.email;
                 self.password_hash = personal.password_hash;
                 self.name = personal.name;
@@ -277,17 +334,19 @@ impl Aggregate for User {
             UserEvent::EmailChangeRequested(event) => self.apply_email_change_requested(event),
             UserEvent::EmailChanged(event) => self.apply_email_changed(event),
             UserEvent::PasswordResetRequested(event) => self.apply_password_reset_requested(&event),
-            UserEvent::PasswordReset(event) => {
-                self.apply_password_set(event.personal.password_hash, None, event.at);
-            }
+            UserEvent::PasswordReset(event) => self.apply_password_reset(event),
             UserEvent::PasswordChanged(event) => {
                 self.apply_password_set(event.personal.password_hash, Some(event.session_id), event.at);
             }
-            UserEvent::RoleGranted(RoleGranted { role, at, .. }) => {
+            UserEvent::RoleGranted(RoleGranted { role, access_ended, at, .. }) => {
                 if role == Role::admin() {
                     self.admin_since = Some(at);
                     // Who had them made may not have been entitled to those of an admin.
                     self.password_reset.end();
+                }
+                if access_ended {
+                    self.end_access(None, at);
+                    self.drop_foreign_password();
                 }
                 self.roles.insert(role);
                 self.updated_at = at;
@@ -299,17 +358,24 @@ impl Aggregate for User {
                 self.roles.remove(&role);
                 self.updated_at = at;
             }
-            UserEvent::UserBanned(UserBanned { at, .. }) => {
+            UserEvent::UserBanned(UserBanned { access_ended, at, .. }) => {
                 self.banned = true;
+                if access_ended {
+                    self.end_access(None, at);
+                }
                 self.updated_at = at;
             }
             UserEvent::UserUnbanned(UserUnbanned { at, .. }) => {
                 self.banned = false;
                 self.updated_at = at;
             }
+            UserEvent::AccessEnded(AccessEnded { kept_session, at, .. }) => self.end_access(kept_session, at),
+            UserEvent::UserErased(UserErased { at, .. }) => self.apply_erased(at),
         }
     }
 }
 
+#[cfg(test)]
+mod rights_tests;
 #[cfg(test)]
 mod tests;

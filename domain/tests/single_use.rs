@@ -191,13 +191,14 @@ impl World {
     }
 
     fn issue(&mut self, with_challenge: bool) {
-        let user_id = match &self.user {
-            Some(user) => user.id.expect("it is registered"),
-            None => UserId(self.id()),
+        let (user_id, epoch) = match &self.user {
+            Some(user) => (user.id.expect("it is registered"), Some(user.epoch)),
+            None => (UserId(self.id()), None),
         };
         let issue = MagicLinkCommand::Issue {
             link_id: MagicLinkId(self.id()),
             user_id,
+            epoch,
             app_id: AppId::default_app(),
             settings: Box::new(self.settings.clone()),
             email: email(),
@@ -222,7 +223,7 @@ impl World {
         let (at, settings) = (self.at(), Box::new(self.settings.clone()));
         let Ok(issued) = self.links[index].require_live(at).cloned() else { return };
         let account = if let Some(user) = &mut self.user {
-            let was_verified = user.email_verified;
+            let (was_verified, access) = (user.email_verified, user.access());
             let proof = MailboxProof::MagicLink;
             let prove = MailboxCommand::ProveEmail { email: email(), proof, at };
             run(user, prove.into()).expect("it is their address");
@@ -230,26 +231,35 @@ impl World {
             if !was_verified {
                 self.put_out_all_but(None);
             }
-            Account::Existing { user_id, epoch, admin_since: None }
+            Account::Existing { user_id, epoch, before: access, admin_since: None }
         } else {
             let proof = Some(MailboxProof::MagicLink);
             self.register(issued.user_id, RegistrationMethod::MagicLink, proof, None);
             Account::New
         };
         let redeem = MagicLinkCommand::Redeem { account, settings, client: Client::default(), at };
+        // Those that were made for nobody are dead as of the time that access was ended.
+        let ended = before.user.as_ref().is_some_and(|user| {
+            let access = user.access();
+            match issued.epoch {
+                Some(epoch) => epoch != access.epoch,
+                None => access.ended_at.is_some_and(|ended| issued.at <= ended),
+            }
+        });
         let unlisted = before.settings.redirect_uris.is_empty();
         let closed = before.user.is_none() && before.settings.registration != Registration::Open;
         if let Err(error) = run(&mut self.links[index], redeem) {
             let reasons = [
                 (MagicLinkError::RedirectNotAllowed, unlisted),
                 (MagicLinkError::RegistrationClosed, closed),
+                (MagicLinkError::Superseded, ended),
             ];
             assert!(reasons.contains(&(error, true)), "{error}");
             // A refusal of one is a refusal of all.
             *self = before;
             return;
         }
-        assert!(!unlisted && !closed, "link {index} should have been refused");
+        assert!(!unlisted && !closed && !ended, "link {index} should have been refused");
         assert!(self.redeemed.insert(index), "inv_g: link {index} was redeemed twice");
     }
 
@@ -298,6 +308,7 @@ impl World {
         let request = MailboxCommand::RequestPasswordReset {
             reason: ResetReason::Forgotten,
             delivery: Delivery::Platform,
+            full_admin: false,
             ttl: self.settings.password_reset_ttl,
             client: Client::default(),
             at,

@@ -79,7 +79,7 @@ fn failed() -> Event {
 
 fn banned() -> Event {
     let personal = Personal { reason: Some("spam".to_owned()), ..Personal::default() };
-    UserEvent::UserBanned(UserBanned { user_id: user(1), at: at(), personal }).into()
+    UserEvent::UserBanned(UserBanned { user_id: user(1), access_ended: true, at: at(), personal }).into()
 }
 
 #[tokio::test]

@@ -13,8 +13,12 @@ fn at(second: i64) -> Timestamp {
 const NOW: i64 = 1_800_000_000;
 
 fn app(id: &str, signers: &[&Signer]) -> App {
-    let keys =
-        signers.iter().map(|signer| SigningKey { public: signer.public.clone(), status: KeyStatus::Current });
+    let key = |signer: &&Signer| SigningKey {
+        public: signer.public.clone(),
+        status: KeyStatus::Current,
+        superseded_at: None,
+    };
+    let keys = signers.iter().map(key);
     App { id: AppId::parse(id).ok(), signing_keys: keys.collect(), ..App::default() }
 }
 

@@ -26,6 +26,11 @@ pub fn link_of(kind: MailKind, token: &str, issuer: &str, links: &Links) -> Opti
     ))
 }
 
+/// The page on which the reader of a mail says that they have not made the account: always one of Watchword's.
+pub fn disown_link(token: &str, issuer: &str) -> String {
+    format!("{issuer}/auth/email-verification/disown?token={token}")
+}
+
 /// A URI of an app with something added to its query, whatever that had.
 pub fn with_query(uri: &RedirectUri, pairs: &[(&str, &str)]) -> String {
     let mut url = Url::parse(uri.as_str()).expect("a redirect URI is a URL");

@@ -50,6 +50,7 @@ pub struct Problem {
     /// In a box, as few problems have one, and every `Result` is as large as a problem.
     standing: Option<Box<Standing>>,
     members: Map<String, Value>,
+    is_conflict: bool,
 }
 
 /// What is wrong with one member of a request.
@@ -110,6 +111,7 @@ impl Problem {
             retry_after: None,
             standing: None,
             members: Map::new(),
+            is_conflict: false,
         }
     }
 
@@ -163,6 +165,12 @@ impl Problem {
         Self { standing: Some(Box::new(standing)), ..problem }
     }
 
+    /// Gives it the status 409: what is refused is not the caller, but something that is as it is.
+    #[must_use]
+    pub fn conflict(self) -> Self {
+        Self { is_conflict: true, ..self }
+    }
+
     /// Tells something more, under a name that no other member has.
     #[must_use]
     pub fn member(mut self, name: &str, value: Value) -> Self {
@@ -208,6 +216,9 @@ impl Problem {
 
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
+        if self.is_conflict {
+            return StatusCode::CONFLICT;
+        }
         StatusCode::from_u16(self.kind.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 

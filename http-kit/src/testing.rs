@@ -187,7 +187,7 @@ impl World {
         let events = [
             AppEvent::AppCreated(created),
             AppEvent::SigningKeyCreated(SigningKeyCreated { public: signer.public.clone() }),
-            AppEvent::SigningKeyActivated(SigningKeyActivated { kid }),
+            AppEvent::SigningKeyActivated(SigningKeyActivated { kid, at: None }),
         ];
         self.write(StreamId::app(id), events.into_iter().map(Event::from).collect()).await;
     }
@@ -246,13 +246,22 @@ impl World {
     }
 
     pub async fn make_admin(&self, user_id: UserId) {
-        let event = UserEvent::RoleGranted(RoleGranted { user_id, role: Role::admin(), at: self.now() });
+        let event = UserEvent::RoleGranted(RoleGranted {
+            user_id,
+            role: Role::admin(),
+            access_ended: false,
+            at: self.now(),
+        });
         self.write(StreamId::user(user_id), vec![event.into()]).await;
     }
 
     pub async fn ban(&self, user_id: UserId) {
-        let event =
-            UserEvent::UserBanned(UserBanned { user_id, at: self.now(), personal: Personal::default() });
+        let event = UserEvent::UserBanned(UserBanned {
+            user_id,
+            access_ended: true,
+            at: self.now(),
+            personal: Personal::default(),
+        });
         self.write(StreamId::user(user_id), vec![event.into()]).await;
     }
 

@@ -307,7 +307,11 @@ fn personal_mut(event: &mut Event) -> Option<&mut Personal> {
             UserEvent::ProfileUpdated(event) => Some(&mut event.personal),
             UserEvent::PasswordRehashed(event) => Some(&mut event.personal),
             UserEvent::UserBanned(event) => Some(&mut event.personal),
-            UserEvent::RoleGranted(_) | UserEvent::RoleRevoked(_) | UserEvent::UserUnbanned(_) => None,
+            UserEvent::RoleGranted(_)
+            | UserEvent::RoleRevoked(_)
+            | UserEvent::UserUnbanned(_)
+            | UserEvent::AccessEnded(_)
+            | UserEvent::UserErased(_) => None,
         },
         Event::Session(event) => match event {
             SessionEvent::SessionStarted(event) => Some(&mut event.personal),

@@ -19,9 +19,9 @@ use domain::magic_link::{
 };
 use domain::session::{RefreshTokenReused, SessionRefreshed, SessionRevoked, SessionStarted};
 use domain::user::{
-    EmailChangeRequested, EmailChanged, EmailVerificationRequested, EmailVerified, PasswordChanged,
-    PasswordRehashed, PasswordReset, PasswordResetRequested, ProfileUpdated, RoleGranted, RoleRevoked,
-    UserBanned, UserRegistered, UserUnbanned,
+    AccessEnded, EmailChangeRequested, EmailChanged, EmailVerificationRequested, EmailVerified,
+    PasswordChanged, PasswordRehashed, PasswordReset, PasswordResetRequested, ProfileUpdated, RoleGranted,
+    RoleRevoked, UserBanned, UserErased, UserRegistered, UserUnbanned,
 };
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
@@ -64,6 +64,8 @@ pub fn all() -> BTreeMap<String, Value> {
         schema::<RoleRevoked>("user", "RoleRevoked", 1),
         schema::<UserBanned>("user", "UserBanned", 2),
         schema::<UserUnbanned>("user", "UserUnbanned", 1),
+        schema::<AccessEnded>("user", "AccessEnded", 1),
+        schema::<UserErased>("user", "UserErased", 1),
         schema::<LoginFailed>("lockout", "LoginFailed", 1),
         schema::<AccountLocked>("lockout", "AccountLocked", 1),
         schema::<AccountUnlocked>("lockout", "AccountUnlocked", 1),

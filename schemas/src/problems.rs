@@ -57,7 +57,8 @@ pub static REGISTRY: &[ProblemType] = &[
         403,
         "The email address is not verified",
         "The password was right, but this app lets people in only after they have verified their email address. Follow \
-         the link in the verification mail, or ask for a new one with POST …/auth/email-verification/request.",
+         the link in the verification mail, or ask for a new one with POST …/auth/email-verification/request. With status \
+         409: nobody becomes an admin before they have verified their address, as anybody could have made the account.",
     ),
     problem(
         "email_taken",

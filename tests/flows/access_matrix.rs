@@ -51,6 +51,8 @@ const ROUTES: &[(&str, &str, Access, &str)] = &[
     ("POST", "/v1/apps/{app_id}/auth/email-verification/resend", Public, MAILBOX),
     ("POST", "/v1/apps/{app_id}/auth/email-verification/confirm", Public, "token=x"),
     ("POST", "/v1/apps/{app_id}/auth/verify-email", Public, "token=x"),
+    ("GET", "/v1/apps/{app_id}/auth/email-verification/disown", Public, ""),
+    ("POST", "/v1/apps/{app_id}/auth/email-verification/disown", Public, "token=x"),
     ("GET", "/v1/apps/{app_id}/auth/email/change", Public, ""),
     ("POST", "/v1/apps/{app_id}/auth/email/change", User, r#"{"new_email":"x@example.org","password":"x"}"#),
     ("POST", "/v1/apps/{app_id}/auth/email/change/confirm", Public, "token=x"),

@@ -19,7 +19,8 @@ const PAGE: u64 = 1000;
 const FAULTS: usize = 10;
 
 /// The kinds of claims, whose owners must be there.
-const CLAIMS: [&str; 7] = ["app", "email", "journal", "magic_link", "mail_failed", "mail_waiting", "session"];
+const CLAIMS: [&str; 8] =
+    ["app", "email", "erased", "journal", "magic_link", "mail_failed", "mail_waiting", "session"];
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -60,6 +61,8 @@ struct Scan {
     /// Those that were not revoked, and when they end: however often they are refreshed, and unless they are.
     sessions: HashMap<StreamId, (Timestamp, Timestamp)>,
     erased: HashSet<UserId>,
+    /// Those whose erasure is in the log.
+    to_be_erased: HashSet<UserId>,
 }
 
 /// Checks positions, versions, the MAC and shape of every event, that every sealed part can be opened or its
@@ -78,6 +81,7 @@ pub async fn check(
         users: HashMap::new(),
         sessions: HashMap::new(),
         erased: HashSet::new(),
+        to_be_erased: HashSet::new(),
     };
     let head = repository.journal().head().await?;
     let mut after = 0;
@@ -99,6 +103,7 @@ pub async fn check(
         scan.claims(repository, now).await?;
         scan.snapshots(repository).await?;
     }
+    scan.erasures(repository).await?;
     scan.report.streams = scan.versions.len();
     scan.report.erased = scan.erased.len();
     Ok(scan.report)
@@ -166,6 +171,19 @@ impl Scan {
         Err(format!("the key of {person} is missing from the key store, and was never erased"))
     }
 
+    /// Whoever was erased has no key any more.
+    async fn erasures(&mut self, repository: &Repository) -> Result<(), StoreError> {
+        for person in std::mem::take(&mut self.to_be_erased) {
+            // One that was never made was ended with the first of its events.
+            if repository.sealer().keys().data_key(person).await?.is_some() {
+                self.report.fault(format!(
+                    "user {person} was erased, but their key is still there: start the service, which ends it"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     fn remember(&mut self, recorded: &RecordedEvent, event: Event) {
         match event {
             Event::User(UserEvent::UserRegistered(event)) => {
@@ -180,6 +198,10 @@ impl Scan {
                 {
                     *key = self.lookup.email_claim(app_id, email).key;
                 }
+            }
+            Event::User(UserEvent::UserErased(event)) => {
+                self.users.remove(&event.user_id);
+                self.to_be_erased.insert(event.user_id);
             }
             Event::Session(SessionEvent::SessionStarted(event)) => {
                 self.sessions.insert(recorded.stream.clone(), (event.expires_at, event.idle_expires_at));

@@ -10,9 +10,10 @@ use domain::app::App;
 use domain::branding::LogoUrl;
 use domain::mail::{Mail, MailKind};
 use domain::settings::AppSettings;
+use domain::user::User;
 use domain::{AppId, Email, Event};
 use http_kit::access_token::AccessTokens;
-use http_kit::mail_link::link_of;
+use http_kit::mail_link::{disown_link, link_of};
 use http_kit::token::DerivedTokens;
 use lettre::message::header::{ContentType, Header, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart, SinglePart};
@@ -23,6 +24,7 @@ use super::headers::{From, Subject};
 use super::post::Unsent;
 use super::words::{Words, words};
 use crate::page::{COLOUR, text_on};
+use crate::page_texts::texts;
 use crate::sender_domains::Senders;
 
 /// A mail, ready to be sent.
@@ -54,6 +56,7 @@ impl Composer {
         event: &Event,
         mail: &Mail,
         app: &App,
+        user: &User,
     ) -> Result<Letter, Unsent> {
         let app_id = &recorded.metadata.app_id;
         if app.id.is_none() {
@@ -61,6 +64,9 @@ impl Composer {
         }
         if app.disabled {
             return Err(Unsent::not_made("the app is disabled"));
+        }
+        if user.erased {
+            return Err(Unsent::not_made("nobody is there to get it"));
         }
         let AppSettings { branding, locale, links, .. } = &app.settings;
         let link = self.link(app_id, event, mail.kind, links);
@@ -71,6 +77,13 @@ impl Composer {
         let lasts = mail.expires_at.map(|end| end.duration_since(recorded.at));
         let locale = locale.fixed().unwrap_or_default();
         let words = words(mail.kind, locale, &product, lasts);
+        let disown = (mail.kind == MailKind::EmailVerification).then_some(()).and_then(|()| {
+            let link = disown_link(&self.tokens.of_event(event)?, &self.access_tokens.issuer(app_id));
+            let texts = texts(locale);
+            let (made, button) =
+                (texts.made(user.created_at, user.made_from.as_deref()), texts.disown_button());
+            Some(Disown { made, button, link })
+        });
         let colour = branding.colour.as_ref().map_or(COLOUR, |colour| colour.as_str());
         let page = Page {
             lang: locale.tag(),
@@ -80,6 +93,7 @@ impl Composer {
             on_colour: text_on(colour),
             words: &words,
             link: link.as_deref(),
+            disown: disown.as_ref(),
         };
         let not_made = |error: &dyn std::error::Error| Unsent::not_made(error.to_string());
         let html = page.render().map_err(|error| not_made(&error))?;
@@ -167,6 +181,14 @@ struct Page<'a> {
     on_colour: &'a str,
     words: &'a Words,
     link: Option<&'a str>,
+    disown: Option<&'a Disown>,
+}
+
+/// When and from where the account was made, and the way to be rid of it.
+struct Disown {
+    made: String,
+    button: &'static str,
+    link: String,
 }
 
 #[derive(Template)]

@@ -92,6 +92,7 @@ impl World {
             link_id,
             user_id: UserId(SystemClock.new_id()),
             app_id: self.app_id.clone(),
+            epoch: None,
             redirect_uri: RedirectUri::parse("https://app.example/in").expect("valid"),
             code_challenge: None,
             delivery: SentBy::Platform,

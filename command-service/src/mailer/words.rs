@@ -43,7 +43,7 @@ fn english(kind: MailKind, product: &str, lasts: Option<SignedDuration>) -> Word
                 "Somebody has registered with {product} and gave this address. If it was you, please confirm it."
             ),
             Some("Confirm address"),
-            "If it was not you, you need do nothing: the address stays unconfirmed.",
+            "If it was not you, have the account deleted:",
         ),
         MailKind::EmailChange => (
             format!("Confirm your new email address for {product}"),
@@ -107,7 +107,7 @@ fn german(kind: MailKind, product: &str, lasts: Option<SignedDuration>) -> Words
                 "Jemand hat sich bei {product} mit dieser Adresse registriert. Waren Sie das, bestätigen Sie sie bitte."
             ),
             Some("Adresse bestätigen"),
-            "Waren Sie es nicht, brauchen Sie nichts zu tun: Die Adresse bleibt unbestätigt.",
+            "Waren Sie es nicht, lassen Sie das Konto löschen:",
         ),
         MailKind::EmailChange => (
             format!("Bestätigen Sie Ihre neue E-Mail-Adresse für {product}"),

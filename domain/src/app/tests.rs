@@ -38,7 +38,7 @@ fn key_created(kid: &str) -> AppEvent {
 }
 
 fn key_activated(kid: &str) -> AppEvent {
-    AppEvent::SigningKeyActivated(SigningKeyActivated { kid: kid.to_owned() })
+    AppEvent::SigningKeyActivated(SigningKeyActivated { kid: kid.to_owned(), at: Some(at()) })
 }
 
 fn key_retired(kid: &str) -> AppEvent {
@@ -107,6 +107,59 @@ async fn a_change_of_algorithm_brings_its_keys() {
     ]);
 }
 
+/// However often the algorithm changes, and whether or not anybody rotates.
+#[test]
+fn keys_that_sign_no_more_are_bounded_and_leave_when_their_tokens_are_over() {
+    let mut app = App::default();
+    for event in created() {
+        app.apply(event);
+    }
+    let later = |seconds: i64| at() + jiff::SignedDuration::from_secs(seconds);
+    let change = |app: &mut App, n: i64, at: Timestamp| {
+        let settings =
+            AppSettings { access_token_ttl: u32::try_from(n).expect("small"), ..app.settings.clone() };
+        let keys = Some(Box::new([key(&format!("{n}a")), key(&format!("{n}b"))]));
+        for event in app.change(None, settings, keys, at) {
+            app.apply(event);
+        }
+    };
+    for n in 1..=40 {
+        change(&mut app, n, later(n));
+        assert!(app.signing_keys.len() <= 2 + MAX_PREVIOUS, "{}", app.signing_keys.len());
+        assert_eq!(app.current_key().expect("one signs").kid, format!("{n}a"));
+    }
+    let kids = |app: &App, at| app.published_keys(at).map(|key| key.public.kid.clone()).collect::<Vec<_>>();
+    assert_eq!(kids(&app, later(40)), ["37a", "38a", "39a", "40a", "40b"], "the oldest made room");
+    // 37a signed until 38, and a token of then lasts a day at most.
+    let longest = i64::from(crate::signing_key::LONGEST_TOKEN);
+    assert_eq!(kids(&app, later(38 + longest)), ["37a", "38a", "39a", "40a", "40b"]);
+    assert_eq!(kids(&app, later(39 + longest)), ["38a", "39a", "40a", "40b"]);
+    assert_eq!(kids(&app, later(50 + longest)), ["40a", "40b"]);
+    change(&mut app, 41, later(50 + longest));
+    let held: Vec<_> = app.signing_keys.iter().map(|key| key.public.kid.as_str()).collect();
+    assert_eq!(held, ["40a", "41a", "41b"], "and they are forgotten");
+}
+
+/// Keys of before it was written down when they stopped.
+#[test]
+fn old_keys_are_retired_by_their_number() {
+    let mut app = App::default();
+    for event in created() {
+        app.apply(event);
+    }
+    for n in 0..30 {
+        app.apply(key_created(&format!("{n}")));
+        let kid = format!("{n}");
+        app.apply(AppEvent::SigningKeyActivated(SigningKeyActivated { kid, at: None }));
+    }
+    assert!(app.signing_keys.len() > 30);
+    let settings = AppSettings { access_token_ttl: 60, ..app.settings.clone() };
+    for event in app.change(None, settings, Some(Box::new([key("x"), key("y")])), at()) {
+        app.apply(event);
+    }
+    assert_eq!(app.signing_keys.len(), 2 + MAX_PREVIOUS);
+}
+
 #[tokio::test]
 async fn disabling_twice_is_one_event() {
     let disable = AppCommand::Disable { at: at() };
@@ -166,7 +219,7 @@ fn an_app_does_not_grow_with_the_keys_it_had() {
         }
         let key_id = *app.api_keys.keys().next().expect("the one just issued");
         app.apply(AppEvent::ApiKeyRevoked(ApiKeyRevoked { key_id, at: at() }));
-        for event in app.rotate(key(&n.to_string())) {
+        for event in app.rotate(key(&n.to_string()), at()) {
             app.apply(event);
         }
     }

@@ -228,3 +228,50 @@ proptest! {
         }
     }
 }
+
+/// Whatever is done between the guesses, no more are answered within a window than without it.
+#[test]
+fn inv_p_unlocking_with_care_gives_no_more_guesses() {
+    for device in [None, Some(device(1))] {
+        for every in 1..=5 {
+            let (mut lockout, mut evaluated) = (Lockout::default(), 0);
+            let run = |lockout: &mut Lockout, command: &LockoutCommand| {
+                let decided = lockout.decide(command);
+                for event in decided.iter().flatten() {
+                    lockout.apply(event.clone());
+                }
+                decided.is_ok()
+            };
+            for second in 0..200 {
+                evaluated += u32::from(run(&mut lockout, &fail_by(device, second / 4)));
+                if second % every == 0 {
+                    let (user_id, policy, at) = (user_id(), POLICY, at(second / 4));
+                    run(&mut lockout, &LockoutCommand::UnlockWithCare { user_id, policy, at });
+                }
+            }
+            assert_eq!(evaluated, POLICY.failures, "with an unlock after every {every} tries");
+        }
+    }
+}
+
+#[tokio::test]
+async fn unlocking_with_care_waits_for_a_quiet_window() {
+    let policy = LockoutPolicy { longest_lock: 5000, ..POLICY };
+    let unlock = |second| LockoutCommand::UnlockWithCare { user_id: user_id(), policy, at: at(second) };
+    // A lock that lasts longer than the window.
+    let given = vec![failed(3, 0), locked(0, 5000)];
+    LockoutTest::with(())
+        .given(given.clone())
+        .when_async(unlock(899))
+        .await
+        .then_expect_error(AccountIsLocked { until: at(900) });
+    let unlocked = AccountUnlocked { user_id: user_id(), at: at(900) };
+    LockoutTest::with(())
+        .given(given)
+        .when_async(unlock(900))
+        .await
+        .then_expect_events(vec![LockoutEvent::AccountUnlocked(unlocked)]);
+    for (given, second) in [(vec![], 0), (vec![failed(2, 0)], 1), (vec![failed(3, 0), locked(0, 60)], 60)] {
+        LockoutTest::with(()).given(given).when_async(unlock(second)).await.then_expect_events(vec![]);
+    }
+}

@@ -22,6 +22,10 @@ pub struct MagicLinkIssued {
     pub user_id: UserId,
     /// Of which app.
     pub app_id: AppId,
+    /// How often all that the user could come in with had been ended at once. If that happens again, the link is dead. Absent
+    /// where nobody had the address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u32>,
     /// Where the browser is sent with the code.
     pub redirect_uri: RedirectUri,
     /// What the app has to show the secret of when it exchanges the code (PKCE, RFC 7636, method S256), if it said so.

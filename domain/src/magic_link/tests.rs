@@ -50,6 +50,7 @@ fn issue(redirect_uri: RedirectUri) -> MagicLinkCommand {
     MagicLinkCommand::Issue {
         link_id: link_id(),
         user_id: user_id(7),
+        epoch: None,
         app_id: AppId::default_app(),
         settings: settings(),
         email: email(),
@@ -66,6 +67,7 @@ fn issued_with(code_challenge: Option<CodeChallenge>) -> MagicLinkEvent {
         link_id: link_id(),
         user_id: user_id(7),
         app_id: AppId::default_app(),
+        epoch: None,
         redirect_uri: own(),
         code_challenge,
         delivery: Delivery::Platform,
@@ -116,7 +118,18 @@ fn redeem_with(account: Account, settings: Box<AppSettings>, second: i64) -> Mag
 }
 
 fn redeem(second: i64) -> MagicLinkCommand {
-    redeem_with(Account::Existing { user_id: user_id(7), epoch: 0, admin_since: None }, settings(), second)
+    redeem_with(existing(7, 0, None), settings(), second)
+}
+
+/// Whose access was ended as often as the epoch says, at that second last.
+fn existing(user: u128, epoch: u32, ended: Option<i64>) -> Account {
+    let before = Access { epoch, ended_at: ended.map(at) };
+    Account::Existing { user_id: user_id(user), epoch, before, admin_since: None }
+}
+
+fn issued_in(epoch: Option<u32>) -> MagicLinkEvent {
+    let MagicLinkEvent::MagicLinkIssued(event) = issued() else { unreachable!() };
+    MagicLinkEvent::MagicLinkIssued(MagicLinkIssued { epoch, ..event })
 }
 
 fn exchange_with(presented: Option<CodeChallenge>, epoch: u32, second: i64) -> MagicLinkCommand {
@@ -161,7 +174,7 @@ async fn a_link_is_redeemed_once_and_in_time() {
 #[tokio::test]
 async fn the_list_of_addresses_is_asked_again_when_the_link_is_redeemed() {
     let gone = Box::new(AppSettings { redirect_uris: vec![uri("https://app.example/other")], ..*settings() });
-    let account = Account::Existing { user_id: user_id(7), epoch: 0, admin_since: None };
+    let account = existing(7, 0, None);
     then_refused(vec![issued()], redeem_with(account, gone, 5), MagicLinkError::RedirectNotAllowed).await;
 }
 
@@ -172,14 +185,14 @@ async fn an_unknown_address_is_registered_if_registration_is_open_by_then() {
         let closed = Box::new(AppSettings { registration, ..*settings() });
         let when = redeem_with(Account::New, closed.clone(), 5);
         then_refused(vec![issued()], when, MagicLinkError::RegistrationClosed).await;
-        let known = Account::Existing { user_id: user_id(7), epoch: 0, admin_since: None };
+        let known = existing(7, 0, None);
         then(vec![issued()], redeem_with(known, closed, 5), vec![redeemed(7, false, 0, 5)]).await;
     }
 }
 
 #[tokio::test]
 async fn the_link_is_for_who_has_the_address_by_now() {
-    let registered_meanwhile = Account::Existing { user_id: user_id(9), epoch: 3, admin_since: None };
+    let registered_meanwhile = existing(9, 3, None);
     let when = redeem_with(registered_meanwhile, settings(), 5);
     then(vec![issued()], when, vec![redeemed(9, false, 3, 5)]).await;
 }
@@ -202,6 +215,29 @@ async fn a_code_is_exchanged_once_and_in_time() {
     then_refused(vec![issued()], exchange(6), MagicLinkError::InvalidCode).await;
     then_refused(vec![issued(), superseded(5)], exchange(6), MagicLinkError::InvalidCode).await;
     then_refused(vec![], exchange(6), MagicLinkError::InvalidCode).await;
+}
+
+#[tokio::test]
+async fn inv_d_a_link_ends_with_the_access_of_its_user() {
+    let redeem = |account| redeem_with(account, settings(), 5);
+    // Made for this user, whose access was ended as often as is said.
+    let own = issued_in(Some(2));
+    then(vec![own.clone()], redeem(existing(7, 2, Some(-9))), vec![redeemed(7, false, 2, 5)]).await;
+    for (epoch, ended) in [(3, Some(1)), (3, Some(-1)), (1, None)] {
+        let account = existing(7, epoch, ended);
+        then_refused(vec![own.clone()], redeem(account), MagicLinkError::Superseded).await;
+    }
+    // Made for nobody, or for somebody else who had the address, or before links knew epochs: the time tells.
+    for (link, user) in [(issued_in(None), 7), (issued_in(None), 9), (issued_in(Some(3)), 9)] {
+        for ended in [None, Some(-1)] {
+            let account = existing(user, 3, ended);
+            then(vec![link.clone()], redeem(account), vec![redeemed(user, false, 3, 5)]).await;
+        }
+        for ended in [0, 1, 5] {
+            let account = existing(user, 3, Some(ended));
+            then_refused(vec![link.clone()], redeem(account), MagicLinkError::Superseded).await;
+        }
+    }
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use crate::email::Email;
 use crate::ids::{SessionId, UserId};
 use crate::password::PasswordHash;
 use crate::role::Role;
+use crate::session::RevocationReason;
 use crate::settings::Delivery;
 
 /// What a person says about themselves.
@@ -110,6 +111,15 @@ pub enum UserCommand {
         /// The time.
         at: Timestamp,
     },
+    /// End all that the person could come in with: sessions, codes, links, tokens, a change of address that is under way.
+    EndAccess {
+        /// A session of theirs that goes on.
+        kept_session: Option<SessionId>,
+        /// Why.
+        reason: RevocationReason,
+        /// The time.
+        at: Timestamp,
+    },
     /// Anything that a mail is for, or that ends what mails are for.
     Mailbox(MailboxCommand),
 }
@@ -127,6 +137,8 @@ pub enum MailboxCommand {
     RequestEmailVerification {
         /// Who sends the mail.
         delivery: Delivery,
+        /// Whether it is somebody who may do everything in the app that a token without a mail goes to.
+        full_admin: bool,
         /// Life of the token, in seconds.
         ttl: u32,
         /// The time.
@@ -134,6 +146,14 @@ pub enum MailboxCommand {
     },
     /// Use such a token.
     VerifyEmail {
+        /// Its number.
+        generation: u32,
+        /// The time.
+        at: Timestamp,
+    },
+    /// Say with such a token that one has not made the account, which erases it. The caller gives back the claim on the
+    /// address in the same append.
+    Disown {
         /// Its number.
         generation: u32,
         /// The time.
@@ -178,6 +198,8 @@ pub enum MailboxCommand {
         reason: ResetReason,
         /// Who sends the mail.
         delivery: Delivery,
+        /// Whether it is somebody who may do everything in the app that a token without a mail goes to.
+        full_admin: bool,
         /// Life of the token, in seconds.
         ttl: u32,
         /// Where from.

@@ -12,6 +12,7 @@ use crate::event::EventInfo;
 use crate::ids::{SessionId, UserId};
 use crate::personal::Personal;
 use crate::role::Role;
+use crate::session::RevocationReason;
 use crate::settings::Delivery;
 
 /// How an account came to be.
@@ -112,6 +113,10 @@ pub struct RoleGranted {
     pub user_id: UserId,
     /// Which.
     pub role: Role,
+    /// Whether this ended what the account had before: sessions, codes, links, tokens, a change of address that was under
+    /// way, and a password that somebody else may have set. So it is where the role gives what its maker had not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub access_ended: bool,
     /// When.
     pub at: Timestamp,
 }
@@ -132,11 +137,50 @@ pub struct RoleRevoked {
 pub struct UserBanned {
     /// Who.
     pub user_id: UserId,
+    /// Whether this ended for good what could bring the person back in: sessions, codes, links and tokens of before stay
+    /// dead when the ban is undone. Bans of the first days say nothing of it, and only ended sessions.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub access_ended: bool,
     /// When.
     pub at: Timestamp,
     /// Why.
     #[serde(default, skip_serializing_if = "Personal::is_empty")]
     pub personal: Personal,
+}
+
+/// Everything that the person could come in with was ended at once: sessions, codes, links, tokens, and a change of address
+/// that was under way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AccessEnded {
+    /// Whose.
+    pub user_id: UserId,
+    /// The session that goes on, if one was to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_session: Option<SessionId>,
+    /// Why.
+    pub reason: RevocationReason,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A person was erased: their key is gone, so that what is sealed for them cannot be read any more. Nobody logs in to the
+/// account again, and the address is free.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct UserErased {
+    /// Who.
+    pub user_id: UserId,
+    /// Why.
+    pub reason: ErasureReason,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Why a person was erased.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ErasureReason {
+    /// Whoever reads the mail of the address said that they did not make the account.
+    Disowned,
 }
 
 /// A person may come in again.
@@ -160,6 +204,10 @@ pub struct EmailVerificationRequested {
     pub delivery: Delivery,
     /// When the token ends unless it is used.
     pub expires_at: Timestamp,
+    /// Whether the token of an app that sends its mails itself went to somebody who may do everything in the app. It went
+    /// to a holder of a key that may do less, if not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub full_admin: bool,
     /// When.
     pub at: Timestamp,
     /// The address.
@@ -179,6 +227,9 @@ pub struct EmailVerified {
     /// mail.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub earlier_access_ended: bool,
+    /// Whether this cleared the profile, which somebody who had shown nothing may have written.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub profile_cleared: bool,
     /// When.
     pub at: Timestamp,
     /// The address.
@@ -233,6 +284,10 @@ pub struct PasswordResetRequested {
     pub delivery: Delivery,
     /// When the token ends unless it is used.
     pub expires_at: Timestamp,
+    /// As in [`EmailVerificationRequested`]: whether a token that no mail carries went to somebody who may do everything in
+    /// the app.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub full_admin: bool,
     /// When.
     pub at: Timestamp,
     /// The address, where from.
@@ -299,6 +354,10 @@ pub enum UserEvent {
     UserBanned(UserBanned),
     #[serde(rename = "UserUnbanned")]
     UserUnbanned(UserUnbanned),
+    #[serde(rename = "AccessEnded")]
+    AccessEnded(AccessEnded),
+    #[serde(rename = "UserErased")]
+    UserErased(UserErased),
 }
 
 impl UserEvent {
@@ -316,7 +375,11 @@ impl UserEvent {
             Self::ProfileUpdated(event) => Some(&event.personal),
             Self::PasswordRehashed(event) => Some(&event.personal),
             Self::UserBanned(event) => Some(&event.personal),
-            Self::RoleGranted(_) | Self::RoleRevoked(_) | Self::UserUnbanned(_) => None,
+            Self::RoleGranted(_)
+            | Self::RoleRevoked(_)
+            | Self::UserUnbanned(_)
+            | Self::AccessEnded(_)
+            | Self::UserErased(_) => None,
         }
     }
 
@@ -337,6 +400,8 @@ impl UserEvent {
             Self::RoleRevoked(event) => event.user_id,
             Self::UserBanned(event) => event.user_id,
             Self::UserUnbanned(event) => event.user_id,
+            Self::AccessEnded(event) => event.user_id,
+            Self::UserErased(event) => event.user_id,
         }
     }
 }
@@ -358,6 +423,8 @@ impl EventInfo for UserEvent {
             Self::RoleRevoked(_) => "RoleRevoked",
             Self::UserBanned(_) => "UserBanned",
             Self::UserUnbanned(_) => "UserUnbanned",
+            Self::AccessEnded(_) => "AccessEnded",
+            Self::UserErased(_) => "UserErased",
         }
     }
 

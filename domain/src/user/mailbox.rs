@@ -1,17 +1,20 @@
 //! What a token from a mail can do to an account: verify its address, give it another, or choose a new password; and what
 //! ends when somebody proves that they read the mail.
 //!
-//! Two rules hold throughout. Whatever ends sessions also ends what could undo it: tokens for a new password, and a change
-//! of address that is under way. And an account whose address nobody has proven may have been made by anybody: the one who
-//! proves it, other than by confirming that registration, gets it without the password and the sessions of before.
+//! Three rules hold throughout. Whatever ends all sessions also ends what would bring them back: links and codes, tokens for
+//! a new password or to verify the address, and a change of address that is under way ([`User::end_access`] is the one place).
+//! An account whose address nobody has proven may have been made by anybody: the one who proves it, other than by confirming
+//! that registration, gets it without the password, the sessions and the profile of before, and may have it erased instead.
+//! And a password is the person's own only if no admin set it and no holder of a key that may do less than everything had the
+//! token that set it, or that verified the address of its registration: the role `admin` drops any other.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    EmailChangeRequested, EmailChanged, EmailVerificationRequested, EmailVerified, MailboxCommand,
-    MailboxProof, PasswordChanged, PasswordReset, PasswordResetRequested, ResetReason, User, UserError,
-    UserEvent,
+    EmailChangeRequested, EmailChanged, EmailVerificationRequested, EmailVerified, ErasureReason,
+    MailboxCommand, MailboxProof, PasswordChanged, PasswordReset, PasswordResetRequested, RegistrationMethod,
+    ResetReason, User, UserErased, UserError, UserEvent,
 };
 use crate::email::Email;
 use crate::ids::{SessionId, UserId};
@@ -33,9 +36,36 @@ pub struct EmailChange {
 pub struct ResetToken {
     /// Why it was made.
     pub reason: ResetReason,
+    /// Whether it went to the holder of a key that may do less than everything in the app. Unless it is known that it did
+    /// not, it did.
+    #[serde(default = "handed_out")]
+    pub handed_out: bool,
+}
+
+fn handed_out() -> bool {
+    true
+}
+
+/// What a proof ends of what was set up before by somebody who had shown nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ended {
+    /// Password, sessions, links and the like.
+    pub access: bool,
+    /// Name, telephone number and picture.
+    pub profile: bool,
 }
 
 impl ResetToken {
+    fn new(reason: ResetReason, delivery: Delivery, full_admin: bool) -> Self {
+        let is_mailed = delivery == Delivery::Platform && reason != ResetReason::Admin;
+        Self { reason, handed_out: !is_mailed && !full_admin }
+    }
+
+    /// Whether one can be sent in place of the other: it proves as much, and no key gets what a mail carries.
+    fn is_like(&self, other: Self) -> bool {
+        self.proves_mailbox() == other.proves_mailbox() && self.handed_out == other.handed_out
+    }
+
     /// Whether whoever has it reads the mail of the account's address.
     pub fn proves_mailbox(self) -> bool {
         match self.reason {
@@ -50,11 +80,19 @@ pub(super) fn verified(
     user_id: UserId,
     email: &Email,
     proof: MailboxProof,
-    earlier_access_ended: bool,
+    ended: Ended,
     at: Timestamp,
 ) -> UserEvent {
     let personal = Personal { email: Some(email.clone()), ..Personal::default() };
-    UserEvent::EmailVerified(EmailVerified { user_id, proof, earlier_access_ended, at, personal })
+    let Ended { access: earlier_access_ended, profile: profile_cleared } = ended;
+    UserEvent::EmailVerified(EmailVerified {
+        user_id,
+        proof,
+        earlier_access_ended,
+        profile_cleared,
+        at,
+        personal,
+    })
 }
 
 fn end_of(ttl: u32, at: Timestamp) -> Timestamp {
@@ -73,27 +111,27 @@ impl User {
         // Without an address they are erased.
         let email = self.email.as_ref().ok_or(UserError::Absent)?;
         match command {
-            MailboxCommand::RequestEmailVerification { delivery, ttl, at } => {
-                if self.email_verified {
-                    return Ok(vec![]);
-                }
-                let personal = Personal { email: Some(email.clone()), ..Personal::default() };
-                let (generation, expires_at) = self.verification.offer(end_of(ttl, at), at, |()| true);
-                let requested =
-                    EmailVerificationRequested { user_id, generation, delivery, expires_at, at, personal };
-                Ok(vec![UserEvent::EmailVerificationRequested(requested)])
+            MailboxCommand::RequestEmailVerification { delivery, full_admin, ttl, at } => {
+                let offered = self.verification.offer(end_of(ttl, at), at, |()| true);
+                Ok(self.request_verification(user_id, email, delivery, full_admin, offered, at))
             }
             MailboxCommand::VerifyEmail { generation, at } => {
+                if self.was_verified_by(generation) {
+                    return Err(UserError::AlreadyVerified);
+                }
                 self.verification.get(generation, at).ok_or(UserError::InvalidToken)?;
-                Ok(vec![verified(user_id, email, MailboxProof::Verification, false, at)])
+                Ok(vec![verified(user_id, email, MailboxProof::Verification, Ended::default(), at)])
             }
+            MailboxCommand::Disown { generation, at } => self.disown(user_id, generation, at),
             MailboxCommand::ProveEmail { email: proven, .. } if proven != *email => {
                 Err(UserError::OtherEmail)
             }
             MailboxCommand::ProveEmail { .. } if self.email_verified => Ok(vec![]),
             // Confirming a registration is the one proof that says that its password is one's own.
             MailboxCommand::ProveEmail { proof, at, .. } => {
-                Ok(vec![verified(user_id, email, proof, proof != MailboxProof::Verification, at)])
+                let is_takeover = proof != MailboxProof::Verification;
+                let profile = is_takeover && self.has_doubtful_profile();
+                Ok(vec![verified(user_id, email, proof, Ended { access: is_takeover, profile }, at)])
             }
             MailboxCommand::RequestEmailChange {
                 new_email,
@@ -135,12 +173,12 @@ impl User {
                 let session_id = change.session_id;
                 Ok(vec![UserEvent::EmailChanged(EmailChanged { user_id, session_id, at, personal })])
             }
-            MailboxCommand::RequestPasswordReset { reason, delivery, ttl, client, at } => {
+            MailboxCommand::RequestPasswordReset { reason, delivery, full_admin, ttl, client, at } => {
                 let personal = Personal { email: Some(email.clone()), ..Personal::of(client) };
                 // What an admin asks for is theirs to hand on.
                 let delivery = if reason == ResetReason::Admin { Delivery::App } else { delivery };
-                let token = ResetToken { reason };
-                let is_of_kind = |other: &ResetToken| other.proves_mailbox() == token.proves_mailbox();
+                let token = ResetToken::new(reason, delivery, full_admin);
+                let is_of_kind = |other: &ResetToken| other.is_like(token);
                 let (generation, expires_at) = self.password_reset.offer(end_of(ttl, at), at, is_of_kind);
                 Ok(vec![UserEvent::PasswordResetRequested(PasswordResetRequested {
                     user_id,
@@ -148,6 +186,7 @@ impl User {
                     reason,
                     delivery,
                     expires_at,
+                    full_admin: full_admin && delivery == Delivery::App,
                     at,
                     personal,
                 })])
@@ -156,9 +195,8 @@ impl User {
                 let token = self.password_reset.get(generation, at).ok_or(UserError::InvalidToken)?;
                 let personal = Personal { password_hash: Some(password_hash), ..Personal::of(client) };
                 let reset = UserEvent::PasswordReset(PasswordReset { user_id, at, personal });
-                // The reset has ended everything of before by itself.
-                let proven = token.proves_mailbox() && !self.email_verified;
-                let proven = proven.then(|| verified(user_id, email, MailboxProof::PasswordReset, false, at));
+                let proven =
+                    token.proves_mailbox().then(|| self.proven_by_reset(user_id, email, at)).flatten();
                 Ok([reset].into_iter().chain(proven).collect())
             }
             MailboxCommand::ChangePassword { checked, new, session_id, at } => {
@@ -170,20 +208,81 @@ impl User {
         }
     }
 
+    fn request_verification(
+        &self,
+        user_id: UserId,
+        email: &Email,
+        delivery: Delivery,
+        full_admin: bool,
+        (generation, expires_at): (u32, Timestamp),
+        at: Timestamp,
+    ) -> Vec<UserEvent> {
+        if self.email_verified {
+            return vec![];
+        }
+        vec![UserEvent::EmailVerificationRequested(EmailVerificationRequested {
+            user_id,
+            generation,
+            delivery,
+            expires_at,
+            full_admin: full_admin && delivery == Delivery::App,
+            at,
+            personal: Personal { email: Some(email.clone()), ..Personal::default() },
+        })]
+    }
+
+    fn disown(&self, user_id: UserId, generation: u32, at: Timestamp) -> Result<Vec<UserEvent>, UserError> {
+        self.verification.get(generation, at).ok_or(UserError::InvalidToken)?;
+        // From before the role needed a proof: who gave it knew whom to.
+        if self.email_verified || self.is_admin() {
+            return Err(UserError::InvalidToken);
+        }
+        let reason = ErasureReason::Disowned;
+        Ok(vec![UserEvent::UserErased(UserErased { user_id, reason, at })])
+    }
+
+    /// The reset has ended everything of before by itself, but for the profile.
+    fn proven_by_reset(&self, user_id: UserId, email: &Email, at: Timestamp) -> Option<UserEvent> {
+        let ended = Ended { access: false, profile: self.has_doubtful_profile() };
+        let proof = MailboxProof::PasswordReset;
+        (!self.email_verified).then(|| verified(user_id, email, proof, ended, at))
+    }
+
     fn require_password(&self, checked: &PasswordHash) -> Result<(), UserError> {
         if self.password_hash.as_ref() == Some(checked) { Ok(()) } else { Err(UserError::OtherPassword) }
     }
 
+    /// Whether the token of this number was one that the address could have been verified with which is verified: it is of no
+    /// use any more, but there is nothing left to do either.
+    pub fn was_verified_by(&self, generation: u32) -> bool {
+        self.email_verified && (1..=self.verified_up_to).contains(&generation)
+    }
+
+    /// Whether somebody who has shown nothing may have written the profile. What an admin wrote stays.
+    fn has_doubtful_profile(&self) -> bool {
+        let has_profile = self.name.is_some() || self.phone.is_some() || self.avatar_url.is_some();
+        has_profile && !self.email_verified && self.made_by != Some(RegistrationMethod::Admin)
+    }
+
     pub(super) fn apply_email_verification_requested(&mut self, event: &EmailVerificationRequested) {
+        if event.delivery == Delivery::App && !event.full_admin {
+            // Whoever got it can make any registration pass for the person's.
+            self.password_is_own = false;
+        }
         self.verification.issue(event.generation, event.expires_at, (), event.at, |()| true);
     }
 
     pub(super) fn apply_email_verified(&mut self, event: &EmailVerified) {
         self.email_verified = true;
+        self.verified_up_to = self.verification.last();
+        self.made_from = None;
         self.verification.end();
         if event.earlier_access_ended {
             self.password_hash = None;
-            self.end_sessions(None);
+            self.end_access(None, event.at);
+        }
+        if event.profile_cleared {
+            (self.name, self.phone, self.avatar_url) = (None, None, None);
         }
         self.updated_at = event.at;
     }
@@ -198,16 +297,30 @@ impl User {
     pub(super) fn apply_email_changed(&mut self, event: EmailChanged) {
         self.email = event.personal.email;
         self.email_verified = true;
-        self.verification.end();
-        self.end_sessions(Some(event.session_id));
+        // Those were for another address.
+        self.verified_up_to = 0;
+        self.made_from = None;
+        self.end_access(Some(event.session_id), event.at);
         self.updated_at = event.at;
     }
 
     pub(super) fn apply_password_reset_requested(&mut self, event: &PasswordResetRequested) {
-        let PasswordResetRequested { generation, reason, expires_at, at, .. } = *event;
-        let token = ResetToken { reason };
-        let is_of_kind = |other: &ResetToken| other.proves_mailbox() == token.proves_mailbox();
-        self.password_reset.issue(generation, expires_at, token, at, is_of_kind);
+        let PasswordResetRequested { generation, reason, delivery, full_admin, expires_at, at, .. } = *event;
+        let token = ResetToken::new(reason, delivery, full_admin);
+        self.password_reset.issue(generation, expires_at, token, at, |other| other.is_like(token));
+    }
+
+    /// Which of the tokens was used is not told, so one that was handed out casts its doubt on all that were good.
+    pub(super) fn apply_password_reset(&mut self, event: PasswordReset) {
+        self.password_is_own = !self.password_reset.live(event.at).any(|token| token.handed_out);
+        self.apply_password_set(event.personal.password_hash, None, event.at);
+    }
+
+    /// Somebody else may know it, or it was never the person's.
+    pub(super) fn drop_foreign_password(&mut self) {
+        if !self.password_is_own {
+            self.password_hash = None;
+        }
     }
 
     pub(super) fn apply_password_set(
@@ -217,16 +330,19 @@ impl User {
         at: Timestamp,
     ) {
         self.password_hash = hash;
-        self.end_sessions(kept);
+        self.end_access(kept, at);
         self.updated_at = at;
     }
 
-    /// Every session but one is over, and with them what could undo that.
-    fn end_sessions(&mut self, kept: Option<SessionId>) {
+    /// Every session but one is over, and with them all that would bring them back. Links and codes know the epoch that they
+    /// are of; the tokens are kept here.
+    pub(super) fn end_access(&mut self, kept: Option<SessionId>, at: Timestamp) {
         self.epoch += 1;
         self.kept_session = kept;
+        self.access_ended_at = Some(at);
         self.password_reset.end();
         self.email_change.end();
+        self.verification.end();
     }
 }
 

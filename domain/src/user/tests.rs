@@ -4,19 +4,19 @@ use super::*;
 
 type UserTest = TestFramework<User>;
 
-fn user_id() -> UserId {
+pub(super) fn user_id() -> UserId {
     UserId(uuid::Uuid::from_u128(7))
 }
 
-fn at() -> Timestamp {
+pub(super) fn at() -> Timestamp {
     Timestamp::from_second(1_800_000_000).expect("in range")
 }
 
-fn hash(text: &str) -> PasswordHash {
+pub(super) fn hash(text: &str) -> PasswordHash {
     PasswordHash(text.to_owned())
 }
 
-fn registered() -> UserEvent {
+pub(super) fn registered() -> UserEvent {
     let personal = Personal {
         email: Some(Email::parse("ada@example.com").expect("valid")),
         name: Some("Ada".to_owned()),
@@ -32,14 +32,20 @@ fn registered() -> UserEvent {
     })
 }
 
-fn banned() -> UserEvent {
-    UserEvent::UserBanned(UserBanned { user_id: user_id(), at: at(), personal: Personal::default() })
+pub(super) fn banned() -> UserEvent {
+    UserEvent::UserBanned(UserBanned {
+        user_id: user_id(),
+        access_ended: true,
+        at: at(),
+        personal: Personal::default(),
+    })
 }
 
-fn granted(role: &str) -> UserEvent {
+pub(super) fn granted(role: &str) -> UserEvent {
     UserEvent::RoleGranted(RoleGranted {
         user_id: user_id(),
         role: Role::parse(role).expect("valid"),
+        access_ended: role == "admin",
         at: at(),
     })
 }

@@ -61,6 +61,10 @@ impl Projector for LoginChecksProjector {
                         holders.insert((app_id.as_str(), self.lookup.email(app_id, email)), changed.user_id);
                     }
                 }
+                Event::User(UserEvent::UserErased(erased)) => {
+                    holders.retain(|_, user_id| *user_id != erased.user_id);
+                    moved.insert(erased.user_id);
+                }
                 Event::User(
                     UserEvent::EmailVerificationRequested(_)
                     | UserEvent::EmailVerified(_)
@@ -73,7 +77,8 @@ impl Projector for LoginChecksProjector {
                     | UserEvent::RoleGranted(_)
                     | UserEvent::RoleRevoked(_)
                     | UserEvent::UserBanned(_)
-                    | UserEvent::UserUnbanned(_),
+                    | UserEvent::UserUnbanned(_)
+                    | UserEvent::AccessEnded(_),
                 )
                 | Event::App(_)
                 | Event::Lockout(_)

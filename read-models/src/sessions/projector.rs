@@ -48,6 +48,14 @@ fn end_of(event: &UserEvent) -> Option<End> {
         UserEvent::PasswordChanged(event) => {
             (event.user_id, Some(event.session_id), event.at, RevocationReason::PasswordChanged)
         }
+        UserEvent::UserBanned(event) if event.access_ended => {
+            (event.user_id, None, event.at, RevocationReason::Ban)
+        }
+        UserEvent::RoleGranted(event) if event.access_ended => {
+            (event.user_id, None, event.at, RevocationReason::Admin)
+        }
+        UserEvent::AccessEnded(event) => (event.user_id, event.kept_session, event.at, event.reason),
+        UserEvent::UserErased(event) => (event.user_id, None, event.at, RevocationReason::Erased),
         UserEvent::UserRegistered(_)
         | UserEvent::EmailVerificationRequested(_)
         | UserEvent::EmailVerified(_)

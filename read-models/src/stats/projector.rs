@@ -108,6 +108,7 @@ fn counted(event: &Event) -> Option<(&'static str, &'static str)> {
                 RevocationReason::PasswordReset => "password_reset",
                 RevocationReason::EmailChanged => "email_changed",
                 RevocationReason::EmailVerified => "email_verified",
+                RevocationReason::Erased => "erased",
             },
         ),
         Event::Lockout(LockoutEvent::LoginFailed(_)) => ("failures", "password"),
@@ -127,7 +128,9 @@ fn counted(event: &Event) -> Option<(&'static str, &'static str)> {
             | UserEvent::RoleGranted(_)
             | UserEvent::RoleRevoked(_)
             | UserEvent::UserBanned(_)
-            | UserEvent::UserUnbanned(_),
+            | UserEvent::UserUnbanned(_)
+            | UserEvent::AccessEnded(_)
+            | UserEvent::UserErased(_),
         )
         | Event::App(_)
         | Event::MagicLink(_)

@@ -53,11 +53,14 @@ fn history(steps: &[Step]) -> Vec<Event> {
                 }
             },
             2 if sessions.contains_key(&id) => revoked(id, n, seconds),
-            2 | 3 => {
-                Event::User(UserEvent::UserBanned(UserBanned { user_id, at, personal: Personal::default() }))
-            }
+            2 | 3 => Event::User(UserEvent::UserBanned(UserBanned {
+                user_id,
+                access_ended: true,
+                at,
+                personal: Personal::default(),
+            })),
             4 => Event::User(UserEvent::UserUnbanned(UserUnbanned { user_id, at })),
-            5 => Event::User(UserEvent::RoleGranted(RoleGranted { user_id, role, at })),
+            5 => Event::User(UserEvent::RoleGranted(RoleGranted { user_id, role, access_ended: false, at })),
             6 => Event::User(UserEvent::RoleRevoked(RoleRevoked { user_id, role, at })),
             7 => Event::User(UserEvent::ProfileUpdated(ProfileUpdated {
                 user_id,

@@ -38,10 +38,16 @@ async fn small_world(on: On) -> World {
         started(2, 1, 30),
         refreshed(1, 1, 1, 40),
         user_event(UserEvent::ProfileUpdated(renamed)),
-        user_event(UserEvent::RoleGranted(RoleGranted { user_id: user(1), role, at: at(55) })),
+        user_event(UserEvent::RoleGranted(RoleGranted {
+            user_id: user(1),
+            role,
+            access_ended: false,
+            at: at(55),
+        })),
         revoked(2, 1, 60),
         user_event(UserEvent::UserBanned(UserBanned {
             user_id: user(2),
+            access_ended: false,
             at: at(70),
             personal: Personal::default(),
         })),

@@ -114,6 +114,7 @@ pub(super) fn verified(n: u128, email: &str, earlier_access_ended: bool, seconds
         user_id: user(n),
         proof: MailboxProof::MagicLink,
         earlier_access_ended,
+        profile_cleared: false,
         at: at(seconds),
         personal: Personal { email: Some(Email::parse(email).expect("valid")), ..Personal::default() },
     }))

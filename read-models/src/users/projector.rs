@@ -32,6 +32,8 @@ struct Draft {
     sealed: Option<Vec<u8>>,
     /// Whether the personal part differs from what is sealed.
     personal_changed: bool,
+    /// Whether nothing of it is to be left.
+    erased: bool,
 }
 
 #[async_trait]
@@ -61,7 +63,8 @@ impl Projector for UsersProjector {
                     UserEvent::PasswordRehashed(_)
                     | UserEvent::EmailVerificationRequested(_)
                     | UserEvent::EmailChangeRequested(_)
-                    | UserEvent::PasswordResetRequested(_),
+                    | UserEvent::PasswordResetRequested(_)
+                    | UserEvent::AccessEnded(_),
                 )
                 | Event::App(_)
                 | Event::Lockout(_)
@@ -121,6 +124,7 @@ impl UsersProjector {
                 personal: open(&self.sealer, TABLE, user_id.0, user_id, sealed.as_deref()).await?,
                 sealed,
                 personal_changed: false,
+                erased: false,
             };
             drafts.insert(user_id, draft);
         }
@@ -140,10 +144,17 @@ impl UsersProjector {
             | UserEvent::PasswordRehashed(_)
             | UserEvent::EmailVerificationRequested(_)
             | UserEvent::EmailChangeRequested(_)
-            | UserEvent::PasswordResetRequested(_) => {}
+            | UserEvent::PasswordResetRequested(_)
+            | UserEvent::AccessEnded(_) => {}
+            UserEvent::UserErased(_) => draft.erased = true,
             UserEvent::EmailVerified(event) => {
                 touch(event.at);
                 draft.email_verified = true;
+                if event.profile_cleared {
+                    let personal = &mut draft.personal;
+                    (personal.name, personal.phone, personal.avatar_url) = (None, None, None);
+                    draft.personal_changed = true;
+                }
             }
             UserEvent::EmailChanged(event) => {
                 touch(event.at);
@@ -197,6 +208,7 @@ impl UsersProjector {
             personal: Personal { ip: None, user_agent: None, password_hash: None, ..personal.clone() },
             sealed: None,
             personal_changed: true,
+            erased: false,
         }
     }
 
@@ -214,7 +226,12 @@ impl UsersProjector {
         ]);
         let mut reworded = Rows::new(["id"]);
         let mut words = Rows::new(["word", "user_id"]);
+        let mut erased = Rows::new(["id"]);
         for (user_id, draft) in drafts {
+            if draft.erased {
+                erased.push([user_id.0.into()]);
+                continue;
+            }
             let mut sealed = draft.sealed;
             if draft.personal_changed {
                 sealed = seal(&self.sealer, TABLE, user_id.0, user_id, &draft.personal).await?;
@@ -245,6 +262,8 @@ impl UsersProjector {
         .await?;
         tx.run_for(&reworded, "DELETE FROM user_words_v1 WHERE user_id IN (SELECT id FROM {rows})").await?;
         tx.run_for(&words, "INSERT INTO user_words_v1 ({columns}) SELECT * FROM {rows}").await?;
+        tx.run_for(&erased, "DELETE FROM user_words_v1 WHERE user_id IN (SELECT id FROM {rows})").await?;
+        tx.run_for(&erased, "DELETE FROM users_v1 WHERE user_id IN (SELECT id FROM {rows})").await?;
         Ok(())
     }
 }

@@ -26,10 +26,10 @@ use domain::session::{
 use domain::settings::{Delivery, Links};
 use domain::signing_key::{PublicJwk, TokenAlgorithm};
 use domain::user::{
-    EmailChangeRequested, EmailChanged, EmailVerificationRequested, EmailVerified, MailboxProof,
-    PasswordChanged, PasswordRehashed, PasswordReset, PasswordResetRequested, ProfileField, ProfileUpdated,
-    RegistrationMethod, ResetReason, RoleGranted, RoleRevoked, UserBanned, UserEvent, UserRegistered,
-    UserUnbanned,
+    AccessEnded, EmailChangeRequested, EmailChanged, EmailVerificationRequested, EmailVerified,
+    ErasureReason, MailboxProof, PasswordChanged, PasswordRehashed, PasswordReset, PasswordResetRequested,
+    ProfileField, ProfileUpdated, RegistrationMethod, ResetReason, RoleGranted, RoleRevoked, UserBanned,
+    UserErased, UserEvent, UserRegistered, UserUnbanned,
 };
 use domain::{
     AccessId, ApiKeyId, AppId, AppSettings, Email, Event, EventId, JournalId, LogOrigin, MagicLinkId,
@@ -162,7 +162,7 @@ fn app() -> Vec<AppEvent> {
         AppEvent::AppDisabled(AppDisabled { at }),
         AppEvent::AppEnabled(AppEnabled { at }),
         AppEvent::SigningKeyCreated(SigningKeyCreated { public: jwk() }),
-        AppEvent::SigningKeyActivated(SigningKeyActivated { kid: kid.clone() }),
+        AppEvent::SigningKeyActivated(SigningKeyActivated { kid: kid.clone(), at: Some(at) }),
         AppEvent::SigningKeyRetired(SigningKeyRetired { kid }),
         AppEvent::ApiKeyIssued(ApiKeyIssued {
             key_id,
@@ -187,10 +187,17 @@ fn user() -> Vec<UserEvent> {
         UserEvent::UserRegistered(UserRegistered { user_id, app_id, method, at, personal: full }),
         UserEvent::ProfileUpdated(ProfileUpdated { user_id, cleared, at, personal: renamed }),
         UserEvent::PasswordRehashed(PasswordRehashed { user_id, at, personal: rehashed }),
-        UserEvent::RoleGranted(RoleGranted { user_id, role: role.clone(), at }),
+        UserEvent::RoleGranted(RoleGranted { user_id, role: role.clone(), access_ended: true, at }),
         UserEvent::RoleRevoked(RoleRevoked { user_id, role, at }),
-        UserEvent::UserBanned(UserBanned { user_id, at, personal: banned }),
+        UserEvent::UserBanned(UserBanned { user_id, access_ended: true, at, personal: banned }),
         UserEvent::UserUnbanned(UserUnbanned { user_id, at }),
+        UserEvent::AccessEnded(AccessEnded {
+            user_id,
+            kept_session: Some(session_id()),
+            reason: RevocationReason::User,
+            at,
+        }),
+        UserEvent::UserErased(UserErased { user_id, reason: ErasureReason::Disowned, at }),
     ]
 }
 
@@ -267,6 +274,7 @@ fn mailbox() -> Vec<UserEvent> {
             generation,
             delivery,
             expires_at,
+            full_admin: false,
             at,
             personal: address.clone(),
         }),
@@ -274,6 +282,7 @@ fn mailbox() -> Vec<UserEvent> {
             user_id,
             proof: MailboxProof::MagicLink,
             earlier_access_ended: true,
+            profile_cleared: true,
             at,
             personal: address.clone(),
         }),
@@ -297,6 +306,7 @@ fn mailbox() -> Vec<UserEvent> {
             reason: ResetReason::Forgotten,
             delivery,
             expires_at,
+            full_admin: false,
             at,
             personal: Personal { email: address.email, ..client() },
         }),
@@ -319,6 +329,7 @@ fn magic_link() -> Vec<MagicLinkEvent> {
             link_id,
             user_id,
             app_id: app_id(),
+            epoch: Some(1),
             redirect_uri: RedirectUri::parse("https://app.example/callback").expect("valid"),
             code_challenge: Some(challenge),
             delivery: Delivery::Platform,

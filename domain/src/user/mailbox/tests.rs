@@ -50,7 +50,8 @@ fn registered() -> UserEvent {
 }
 
 fn proven(proof: MailboxProof, earlier_access_ended: bool, second: i64) -> UserEvent {
-    verified(user_id(), &ada(), proof, earlier_access_ended, at(second))
+    let ended = Ended { access: earlier_access_ended, profile: false };
+    verified(user_id(), &ada(), proof, ended, at(second))
 }
 
 fn verification_requested(generation: u32, second: i64) -> UserEvent {
@@ -59,6 +60,7 @@ fn verification_requested(generation: u32, second: i64) -> UserEvent {
         generation,
         delivery: Delivery::Platform,
         expires_at: at(second + i64::from(TTL)),
+        full_admin: false,
         at: at(second),
         personal: Personal { email: Some(ada()), ..Personal::default() },
     })
@@ -90,6 +92,7 @@ fn reset_requested(generation: u32, reason: ResetReason, second: i64) -> UserEve
         reason,
         delivery,
         expires_at: at(second + i64::from(TTL)),
+        full_admin: false,
         at: at(second),
         personal: Personal { email: Some(ada()), ..Personal::of(client()) },
     })
@@ -108,7 +111,7 @@ fn password_changed(second: i64) -> UserEvent {
 
 fn request_verification(second: i64) -> UserCommand {
     let delivery = Delivery::Platform;
-    MailboxCommand::RequestEmailVerification { delivery, ttl: TTL, at: at(second) }.into()
+    MailboxCommand::RequestEmailVerification { delivery, full_admin: false, ttl: TTL, at: at(second) }.into()
 }
 
 fn verify(generation: u32, second: i64) -> UserCommand {
@@ -138,8 +141,9 @@ fn confirm_change(generation: u32, second: i64) -> UserCommand {
 }
 
 fn request_reset(reason: ResetReason, second: i64) -> UserCommand {
-    let (delivery, client) = (Delivery::Platform, client());
-    MailboxCommand::RequestPasswordReset { reason, delivery, ttl: TTL, client, at: at(second) }.into()
+    let (delivery, client, full_admin) = (Delivery::Platform, client(), false);
+    let at = at(second);
+    MailboxCommand::RequestPasswordReset { reason, delivery, full_admin, ttl: TTL, client, at }.into()
 }
 
 fn reset_password(generation: u32, second: i64) -> UserCommand {
@@ -194,7 +198,8 @@ async fn a_verification_proves_the_address_once() {
     then_refused(given.clone(), verify(1, 101), UserError::InvalidToken).await;
     then_refused(given.clone(), verify(2, 5), UserError::InvalidToken).await;
     let given = [given, vec![proof]].concat();
-    then_refused(given.clone(), verify(1, 6), UserError::InvalidToken).await;
+    then_refused(given.clone(), verify(1, 6), UserError::AlreadyVerified).await;
+    then_refused(given.clone(), verify(2, 6), UserError::InvalidToken).await;
     then(given, request_verification(7), vec![]).await;
 }
 
@@ -380,8 +385,12 @@ async fn somebody_without_a_password_cannot_change_it() {
 
 #[tokio::test]
 async fn mails_do_nothing_for_who_is_banned_or_erased() {
-    let banned =
-        UserEvent::UserBanned(UserBanned { user_id: user_id(), at: at(2), personal: Personal::default() });
+    let banned = UserEvent::UserBanned(UserBanned {
+        user_id: user_id(),
+        access_ended: true,
+        at: at(2),
+        personal: Personal::default(),
+    });
     let given = vec![registered(), reset_requested(1, ResetReason::Forgotten, 1), banned];
     then_refused(given.clone(), request_reset(ResetReason::Forgotten, 3), UserError::Banned).await;
     then_refused(given.clone(), reset_password(1, 3), UserError::Banned).await;
