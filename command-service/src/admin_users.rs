@@ -16,7 +16,7 @@ use domain::{AppId, Event, Permission, Role, SessionId, Stream, Timestamp, UserI
 use event_store::Idempotency;
 use event_store::lookup::session_claim;
 use http_kit::answers::UserBody;
-use http_kit::auth::AdminCaller;
+use http_kit::auth::{AdminCaller, Caller};
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, Body, NoBody, OptionalBody, Segments};
 use http_kit::problem::Problem;
@@ -527,6 +527,7 @@ async fn create_access_token(
         })?;
     let (app_id, user_id, at) = (target.app_id.clone(), target.user_id, context.at);
     let (caller, full_admin) = (target.caller.clone(), target.caller.full_admin);
+    let by_user = matches!(target.caller.caller, Caller::User(_));
     let session_id = SessionId(service.clock.new_id());
     let reads =
         vec![StreamRef::App(app_id.clone()), StreamRef::User(user_id), StreamRef::Session(session_id)];
@@ -534,7 +535,7 @@ async fn create_access_token(
         .run_as(&target.caller, context, reads, move |work| {
             require_target(work, &caller, user_id, &app_id)?;
             let user = work.get::<User>(&user_id);
-            require_token_may_be_made(work.get::<App>(&app_id), user, full_admin)?;
+            require_token_may_be_made(work.get::<App>(&app_id), user, full_admin, by_user)?;
             let start = SessionCommand::Start {
                 session_id,
                 user_id,
@@ -555,7 +556,7 @@ async fn create_access_token(
     let app = service.authenticator.existing_app(&target.app_id).await?;
     let user = service.repository.load::<User>(&user_id).await?;
     // Once more: a repetition under the same key can come after the user was banned or became an admin.
-    require_token_may_be_made(&app.state, &user.state, full_admin)?;
+    require_token_may_be_made(&app.state, &user.state, full_admin, by_user)?;
     let Some(started) = committed.events.iter().find_map(started_in) else {
         return Err(Problem::internal("a started session is not among its events"));
     };
@@ -585,7 +586,7 @@ fn started_in(event: &Event) -> Option<&SessionStarted> {
     }
 }
 
-fn require_token_may_be_made(app: &App, user: &User, full_admin: bool) -> Result<(), Problem> {
+fn require_token_may_be_made(app: &App, user: &User, full_admin: bool, by_user: bool) -> Result<(), Problem> {
     if app.disabled {
         return Err(Problem::new("app_disabled"));
     }
@@ -594,6 +595,10 @@ fn require_token_may_be_made(app: &App, user: &User, full_admin: bool) -> Result
     }
     if user.is_admin() && !full_admin {
         return Err(Problem::forbidden().detail("only a full admin can make a token for an admin"));
+    }
+    // A script in an admin's page must get at no token.
+    if app.settings.cookies && by_user {
+        return Err(Problem::forbidden().detail("in cookie mode only an API key is given a token"));
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use domain::{AppId, Event, SessionId, Timestamp, UserId};
 use http::StatusCode;
 use http_kit::answers::{UserBody, uncached};
 use http_kit::consistency::ConsistencyToken;
-use http_kit::cookies::{Lasting, SetCookies};
+use http_kit::cookies::{Lasting, SetCookies, csrf_token};
 use http_kit::problem::Problem;
 use http_kit::token::RefreshToken;
 use serde::Serialize;
@@ -59,15 +59,19 @@ impl Done {
 #[derive(Clone, Serialize, ToSchema)]
 #[schema(as = Tokens)]
 pub(crate) struct TokensBody {
-    /// A JWT (RFC 9068).
-    pub access_token: String,
+    /// A JWT (RFC 9068). In cookie mode it is in a cookie alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
+    pub access_token: Option<String>,
     /// Always `Bearer`.
     #[schema(example = "Bearer")]
     pub token_type: &'static str,
     /// Seconds that the access token lasts from now on.
     pub expires_in: u32,
-    /// Use it once, for the next pair.
-    pub refresh_token: String,
+    /// Use it once, for the next pair. In cookie mode it is in a cookie alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
+    pub refresh_token: Option<String>,
     /// The session they belong to.
     pub session_id: Uuid,
     /// Whose they are.
@@ -121,7 +125,8 @@ impl Link {
 
 impl CommandService {
     /// The tokens of a link, if app, user and session still live. All of it is derived from the link, so asking again
-    /// gives the same tokens. In cookie mode they are set as cookies, too. With them goes the device token.
+    /// gives the same tokens. In cookie mode they are set as cookies and are not in the body, where a script could read them.
+    /// With them goes the device token.
     ///
     /// A decision of just now has looked at all three. They are asked for again only if it was `replayed`.
     pub(crate) async fn tokens_of(
@@ -158,14 +163,17 @@ impl CommandService {
         let ends = session.state.expires_at.min(session.state.idle_expires_at);
         let access = Lasting { token: &access_token, seconds: expires_in.into() };
         let refresh = Lasting { token: &refresh_token, seconds: ends.duration_since(now).as_secs() };
-        let cookies = SetCookies::of(&app.state, &self.tokens, link.session_id, access, refresh);
+        let csrf = csrf_token(&self.tokens, link.session_id);
+        let cookies = SetCookies::of(&app.state, self.access_tokens.public_url(), &csrf, access, refresh);
+        let hidden = cookies.hold_the_tokens();
+        let in_body = |token: String| (!hidden).then_some(token);
         let device = device_of(link.session_id);
         let cookies = self.with_device(cookies, &app.state, &user.state, device, link.at);
         let body = TokensBody {
-            access_token,
+            access_token: in_body(access_token),
             token_type: "Bearer",
             expires_in,
-            refresh_token,
+            refresh_token: in_body(refresh_token),
             session_id: link.session_id.0,
             user: UserBody::of(&user.state),
         };

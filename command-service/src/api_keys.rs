@@ -40,7 +40,7 @@ pub(crate) struct NewApiKey {
     #[schema(example = "backend", min_length = 1, max_length = 100)]
     name: String,
     /// What it may do.
-    #[schema(example = json!(["users:read"]), min_items = 1)]
+    #[schema(schema_with = http_kit::openapi::permissions)]
     permissions: BTreeSet<String>,
     /// When it ends by itself; never, if absent. A key that ends makes none that ends later.
     #[serde(default)]
@@ -57,7 +57,7 @@ pub(crate) struct ApiKeyBody {
     /// What it is for.
     name: String,
     /// What it may do.
-    #[schema(value_type = Vec<String>)]
+    #[schema(schema_with = http_kit::openapi::permissions)]
     permissions: BTreeSet<Permission>,
     /// When it was made.
     #[schema(value_type = String, format = DateTime)]

@@ -14,6 +14,7 @@ use domain::{AppId, AppSettings, Event, Permission, StreamId, Timestamp};
 use event_store::Claim;
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, Body, NoBody, Params};
+use http_kit::openapi::{app_settings, app_settings_patch};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
 use serde::{Deserialize, Serialize};
@@ -59,7 +60,7 @@ pub(crate) struct NewApp {
     name: String,
     /// What differs from the defaults.
     #[serde(default)]
-    #[schema(value_type = Object, required = false)]
+    #[schema(schema_with = app_settings_patch, required = false)]
     settings: Map<String, Value>,
 }
 
@@ -73,7 +74,7 @@ pub(crate) struct AppPatch {
     name: Option<String>,
     /// Settings to change (RFC 7396): `null` brings back a default, what is not named stays.
     #[serde(default)]
-    #[schema(value_type = Object, required = false)]
+    #[schema(schema_with = app_settings_patch, required = false)]
     settings: Map<String, Value>,
 }
 
@@ -86,7 +87,7 @@ pub(crate) struct AppBody {
     /// What people call it.
     name: String,
     /// All of its settings.
-    #[schema(value_type = Object)]
+    #[schema(schema_with = app_settings)]
     settings: AppSettings,
     /// Whether it is stopped.
     disabled: bool,

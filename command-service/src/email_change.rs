@@ -136,7 +136,7 @@ pub(crate) async fn request(
 }
 
 /// The page to confirm another address on.
-#[utoipa::path(get, path = "/v1/apps/{app_id}/auth/email/change", tag = "pages", operation_id = "email_change_page",
+#[utoipa::path(get, path = "/v1/apps/{app_id}/auth/email/change", tag = "pages", operation_id = "get_email_change_page",
     params(("app_id" = String, Path, description = "The app"), LinkToken),
     responses((status = 200, description = "A button", body = String, content_type = "text/html"),
         (status = 400, description = "A page saying that the link is good for nothing", body = String, content_type = "text/html")))]

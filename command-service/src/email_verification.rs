@@ -97,7 +97,7 @@ pub(crate) async fn request(
 
 /// The page to verify an address on.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/auth/email-verification", tag = "pages",
-    operation_id = "email_verification_page",
+    operation_id = "get_email_verification_page",
     params(("app_id" = String, Path, description = "The app"), LinkToken),
     responses((status = 200, description = "A button", body = String, content_type = "text/html"),
         (status = 400, description = "A page saying that the link is good for nothing", body = String, content_type = "text/html")))]

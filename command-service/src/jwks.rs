@@ -17,41 +17,48 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::CommandService;
-use crate::signing::algorithm_name;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new()
         .routes(routes!(jwks))
         .routes(routes!(openid_configuration))
         .route("/.well-known/jwks.json", get(jwks))
-        .route("/.well-known/openid-configuration", get(openid_configuration))
         .route("/auth/.well-known/jwks.json", get(jwks))
-        .route("/auth/.well-known/openid-configuration", get(openid_configuration))
 }
 
 /// A JWK set (RFC 7517 section 5).
 #[derive(Serialize, ToSchema)]
 struct JwkSet {
     /// Next, current and previous keys of the app.
-    #[schema(value_type = Vec<Object>)]
+    #[schema(schema_with = http_kit::openapi::jwks)]
     keys: Vec<PublicJwk>,
 }
 
-/// Where the endpoints of an app are.
+/// What clients and resource servers can find out by themselves (RFC 8414): what there is today, and nothing else. No member is
+/// empty.
 #[derive(Serialize, ToSchema)]
 struct OpenIdConfiguration {
+    /// The `iss` of the app's access tokens. This document is below it and nowhere else (section 3.3).
+    #[schema(format = "uri")]
     issuer: String,
+    /// The keys that verify them.
+    #[schema(format = "uri")]
     jwks_uri: String,
-    token_endpoint: String,
-    userinfo_endpoint: String,
+    /// RFC 7662.
+    #[schema(format = "uri")]
     introspection_endpoint: String,
+    /// An API key, as a bearer token.
+    #[schema(value_type = Vec<String>, example = json!(["Bearer"]))]
+    introspection_endpoint_auth_methods_supported: [&'static str; 1],
+    /// RFC 7009.
+    #[schema(format = "uri")]
     revocation_endpoint: String,
-    grant_types_supported: [&'static str; 2],
-    response_types_supported: [&'static str; 0],
-    subject_types_supported: [&'static str; 1],
-    id_token_signing_alg_values_supported: Vec<&'static str>,
-    access_token_signing_alg_values_supported: Vec<&'static str>,
-    claims_supported: [&'static str; 10],
+    /// Whoever has a token may revoke it.
+    #[schema(value_type = Vec<String>, example = json!(["none"]))]
+    revocation_endpoint_auth_methods_supported: [&'static str; 1],
+    /// For people.
+    #[schema(format = "uri")]
+    service_documentation: String,
 }
 
 /// The public keys of an app.
@@ -77,36 +84,16 @@ async fn openid_configuration(
     State(service): State<Arc<CommandService>>,
     AppScope(app_id): AppScope,
 ) -> Result<Response, Problem> {
-    let app = service.authenticator.existing_app(&app_id).await?;
+    service.authenticator.existing_app(&app_id).await?;
     let issuer = service.signing.issuer(&app_id);
-    let keys = app.state.published_keys(service.clock.now());
-    let mut algorithms = keys.map(|key| algorithm_name(key.public.alg)).collect::<Vec<_>>();
-    algorithms.sort_unstable();
-    algorithms.dedup();
     Ok(cacheable(OpenIdConfiguration {
         jwks_uri: format!("{issuer}/.well-known/jwks.json"),
-        token_endpoint: format!("{issuer}/auth/login"),
-        userinfo_endpoint: format!("{issuer}/auth/me"),
         introspection_endpoint: format!("{issuer}/auth/introspect"),
+        introspection_endpoint_auth_methods_supported: ["Bearer"],
         revocation_endpoint: format!("{issuer}/auth/revoke"),
+        revocation_endpoint_auth_methods_supported: ["none"],
+        service_documentation: format!("{}/docs", service.access_tokens.public_url().as_str()),
         issuer,
-        grant_types_supported: ["password", "refresh_token"],
-        response_types_supported: [],
-        subject_types_supported: ["public"],
-        id_token_signing_alg_values_supported: algorithms.clone(),
-        access_token_signing_alg_values_supported: algorithms,
-        claims_supported: [
-            "iss",
-            "sub",
-            "aud",
-            "client_id",
-            "iat",
-            "exp",
-            "jti",
-            "sid",
-            "roles",
-            "email_verified",
-        ],
     }))
 }
 

@@ -34,7 +34,7 @@ impl CommandService {
         if !user.state.is_of(app_id) {
             return Ok(None);
         }
-        let shown = credentials.device(&app.state);
+        let shown = credentials.device(&app.state, self.access_tokens.public_url());
         if let Some(token) = shown.and_then(|text| DeviceToken::decode(&self.tokens, text))
             && token.user_id == user_id
             && token.epoch == user.state.epoch
@@ -58,7 +58,7 @@ impl CommandService {
         credentials: &Credentials,
         at: Timestamp,
     ) -> Result<Option<SessionId>, Problem> {
-        let shown = credentials.cookie(app, TokenCookie::Refresh);
+        let shown = credentials.cookie(app, self.access_tokens.public_url(), TokenCookie::Refresh);
         let Some(token) = shown.and_then(|text| RefreshToken::decode(&self.tokens, text)) else {
             return Ok(None);
         };
@@ -82,6 +82,10 @@ impl CommandService {
         let expires_at = since + SignedDuration::from_secs(ttl);
         let token = DeviceToken { user_id, device_id, epoch: user.epoch, expires_at }.encode(&self.tokens);
         let left = expires_at.duration_since(self.clock.now()).as_secs();
-        set.with_device(app, Lasting { token: &token, seconds: left.clamp(0, ttl) })
+        set.with_device(
+            app,
+            self.access_tokens.public_url(),
+            Lasting { token: &token, seconds: left.clamp(0, ttl) },
+        )
     }
 }

@@ -64,7 +64,8 @@ pub(crate) async fn logout(
     let context = service.context(&request, &app_id, Actor::user(user_id), idempotency);
     let position =
         service.end_session(&app_id, session_id, user_id, RevocationReason::Logout, context).await?;
-    Ok((SetCookies::cleared(&app.state), Done::no_content(position)).into_response())
+    Ok((SetCookies::cleared(&app.state, service.access_tokens.public_url()), Done::no_content(position))
+        .into_response())
 }
 
 impl CommandService {

@@ -54,7 +54,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
 /// The page with the button.
 ///
 /// It changes nothing, however often it is opened.
-#[utoipa::path(get, path = "/v1/apps/{app_id}/auth/magic-link/verify", tag = "pages", operation_id = "magic_link_page",
+#[utoipa::path(get, path = "/v1/apps/{app_id}/auth/magic-link/verify", tag = "pages", operation_id = "get_magic_link_page",
     params(("app_id" = String, Path, description = "The app"), LinkToken),
     responses((status = 200, description = "A button", body = String, content_type = "text/html"),
         (status = 400, description = "A page saying that the link is good for nothing", body = String, content_type = "text/html")))]

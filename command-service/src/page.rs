@@ -19,6 +19,7 @@ use domain::settings::Delivery;
 use domain::user::User;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode, header};
+use http_kit::accept;
 use http_kit::extract::AppScope;
 use http_kit::problem::Problem;
 use serde::Deserialize;
@@ -86,13 +87,12 @@ impl<S: Sync> FromRequestParts<S> for AsPage {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        let has = |name: HeaderName, text: &str| {
-            let mut values = parts.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-            values.any(|value| value.to_ascii_lowercase().contains(text))
-        };
-        let is_form = has(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
-        let is_form = is_form && has(header::ACCEPT, "text/html");
-        Ok(Self { is_form, language: preferred(&parts.headers) })
+        let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
+        let is_form = kind.eq_ignore_ascii_case("application/x-www-form-urlencoded");
+        // Whoever takes neither is told in JSON: what the form asks for is done in any case.
+        let page = accept::preferred(&parts.headers, &[("application/json", false), ("text/html", true)]);
+        Ok(Self { is_form: is_form && page.unwrap_or(false), language: preferred(&parts.headers) })
     }
 }
 
@@ -435,7 +435,7 @@ fn policy(logo: Option<&LogoUrl>, leads_to: Option<&RedirectUri>, runs_script: b
 }
 
 /// The style sheet of an app's pages, with the app's colour.
-#[utoipa::path(get, path = "/v1/apps/{app_id}/auth/page.css", tag = "pages", operation_id = "page_style",
+#[utoipa::path(get, path = "/v1/apps/{app_id}/auth/page.css", tag = "pages", operation_id = "get_page_style",
     params(("app_id" = String, Path, description = "The app")),
     responses((status = 200, description = "A style sheet", body = String, content_type = "text/css")))]
 pub(crate) async fn style(

@@ -86,7 +86,7 @@ pub(crate) async fn request(
 }
 
 /// The page to choose a new password on.
-#[utoipa::path(get, path = "/v1/apps/{app_id}/auth/password-reset", tag = "pages", operation_id = "password_reset_page",
+#[utoipa::path(get, path = "/v1/apps/{app_id}/auth/password-reset", tag = "pages", operation_id = "get_password_reset_page",
     params(("app_id" = String, Path, description = "The app"), LinkToken),
     responses((status = 200, description = "A form", body = String, content_type = "text/html"),
         (status = 400, description = "A page saying that the link is good for nothing", body = String, content_type = "text/html")))]

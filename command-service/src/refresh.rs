@@ -121,7 +121,8 @@ impl CommandService {
         app: &App,
         credentials: &Credentials,
     ) -> Result<Option<KnownToken>, Problem> {
-        let Some(text) = credentials.cookie(app, TokenCookie::Refresh) else { return Ok(None) };
+        let public_url = self.access_tokens.public_url();
+        let Some(text) = credentials.cookie(app, public_url, TokenCookie::Refresh) else { return Ok(None) };
         let known = self.session_of(app_id, text).await?;
         self.authenticator.require_csrf(app, known.token.session_id, credentials)?;
         Ok(Some(known))

@@ -35,10 +35,10 @@ pub(crate) struct SigningKeyBody {
     /// Its RFC 7638 thumbprint, the `kid` of the tokens it signed.
     kid: String,
     /// What it signs with.
-    #[schema(value_type = String, example = "ES256")]
+    #[schema(schema_with = http_kit::openapi::token_algorithm)]
     alg: TokenAlgorithm,
-    /// `next`, `current` or `previous`.
-    #[schema(value_type = String, example = "current")]
+    /// Its place in the rotation.
+    #[schema(schema_with = http_kit::openapi::key_status)]
     status: KeyStatus,
 }
 

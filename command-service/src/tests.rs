@@ -70,7 +70,8 @@ fn node(
     limits: &RateSettings,
 ) -> (Arc<CommandService>, Router) {
     let repository = Arc::new(Repository::new(journal, Arc::new(Sealer::new(keys.clone())), 1000));
-    let access_tokens = Arc::new(AccessTokens::new("https://auth.example"));
+    let access_tokens =
+        Arc::new(AccessTokens::new(http_kit::PublicUrl::parse("https://auth.example").expect("valid")));
     let tokens = DerivedTokens::new(keys.instance_key());
     let authenticator = Arc::new(Authenticator::new(
         repository.clone(),

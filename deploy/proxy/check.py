@@ -28,7 +28,8 @@ def main() -> None:
     for service, expected in (("projection-service", True), ("command-service", False)):
         all_routes = routes(service)
         assert all_routes, f"no routes found in {service}"
-        for method, path in sorted(all_routes):
+        below = [(method, prefix + path) for method, path in all_routes for prefix in ("", "/auth", "/id/v2")]
+        for method, path in sorted(below):
             by_nginx = any(rule.search(f"{method} {path}") for rule in nginx)
             by_caddy = method in ("GET", "HEAD") and bool(caddy.search(path))
             if (by_nginx, by_caddy) != (expected, expected):

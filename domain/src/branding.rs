@@ -192,7 +192,7 @@ pub struct Branding {
     /// What the product is called.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<ProductName>,
-    /// Of buttons and links.
+    /// Of buttons and links, as `#rrggbb`. It is taken as `color`, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub colour: Option<Colour>,
     /// A picture to stand above the text.

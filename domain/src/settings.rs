@@ -1,5 +1,7 @@
 //! What an app can choose.
 
+use std::borrow::Cow;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -92,7 +94,7 @@ pub struct AppSettings {
     /// Life of an exchange code.
     #[schemars(range(min = 1, max = 600))]
     pub exchange_code_ttl: u32,
-    /// Whether tokens are set as cookies, too.
+    /// Whether tokens come and go in cookies, and in no body.
     pub cookies: bool,
     /// Who sends the mails.
     pub delivery: Delivery,
@@ -189,7 +191,8 @@ impl AppSettings {
                 let detail = "there is no such setting".to_owned();
                 return Err(InvalidSetting { what: WhatIsWrong::Shape, pointer: format!("/{name}"), detail });
             }
-            merge(&mut members, name, value);
+            let value = in_one_spelling(name, value)?;
+            merge(&mut members, name, &value);
             settings = serde_json::from_value(Value::Object(members))
                 .map_err(|error| InvalidSetting::parsed(name, &error))?;
         }
@@ -223,6 +226,20 @@ impl AppSettings {
         }
         Ok(())
     }
+}
+
+/// `color` is taken for `colour`, which is what settings are shown with.
+fn in_one_spelling<'a>(name: &str, value: &'a Value) -> Result<Cow<'a, Value>, InvalidSetting> {
+    let other = value.get("color").filter(|_| name == "branding");
+    let (Some(colour), Value::Object(members)) = (other, value) else { return Ok(Cow::Borrowed(value)) };
+    if members.contains_key("colour") {
+        let detail = "colour and color are one setting: give one of them".to_owned();
+        return Err(InvalidSetting { what: WhatIsWrong::Shape, pointer: "/branding".to_owned(), detail });
+    }
+    let mut members = members.clone();
+    members.remove("color");
+    members.insert("colour".to_owned(), colour.clone());
+    Ok(Cow::Owned(Value::Object(members)))
 }
 
 /// RFC 7396 section 2: objects are merged member by member, everything else is replaced.
@@ -301,6 +318,18 @@ mod tests {
         assert_eq!(settings.branding.colour.as_ref().map(Colour::as_str), Some("#0a66c2"));
         assert_eq!(settings.locale.fixed().map(Locale::tag), Some("de"));
         assert_eq!(AppSettings::default().locale.fixed(), None, "the reader chooses");
+    }
+
+    #[test]
+    fn color_is_taken_for_colour() {
+        let settings = patch(&json!({"branding": {"color": "#0a66c2", "name": "Acme"}})).expect("valid");
+        let shown = serde_json::to_value(&settings.branding).expect("JSON");
+        assert_eq!(shown, json!({"colour": "#0a66c2", "name": "Acme"}), "it is shown with one spelling");
+        let change = |patch: Value| settings.patched(patch.as_object().expect("an object")).expect("valid");
+        assert_eq!(change(json!({"branding": {"color": null}})).branding.colour, None);
+        let other = change(json!({"branding": {"color": "#000000"}})).branding;
+        assert_eq!(other.colour.as_ref().map(Colour::as_str), Some("#000000"));
+        assert!(patch(&json!({"branding": {"color": "red"}})).is_err());
     }
 
     /// What an attacker writes in the hope that it passes for `https://app.example/callback`.
@@ -407,7 +436,10 @@ mod tests {
             (json!({"origins": "https://app.example"}), "/origins"),
             (json!({"redirect_uris": [7]}), "/redirect_uris"),
             (json!({"links": {"other": "https://app.example/"}}), "/links"),
-            (json!({"branding": {"color": "#000000"}}), "/branding"),
+            (json!({"branding": {"couleur": "#000000"}}), "/branding"),
+            (json!({"branding": {"color": "#000000", "colour": "#000000"}}), "/branding"),
+            (json!({"color": "#000000"}), "/color"),
+            (json!({"links": {"color": "#000000"}}), "/links"),
             (json!({"branding": "Acme"}), "/branding"),
         ] {
             assert_eq!(patch(&wrong), Err((WhatIsWrong::Shape, pointer.to_owned())), "{wrong}");

@@ -12,10 +12,12 @@ use event_store::measure;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::extract::parse_json;
+use crate::public_url::PublicUrl;
 
 /// Far longer than any token that is made here: 50 roles of 40 characters are about 3 000.
 const MAX_TOKEN: usize = 8 * 1024;
@@ -31,11 +33,11 @@ const VERIFIED_BYTES: usize = 600;
 pub const LEEWAY: i64 = 60;
 
 /// What an access token says. The minting side writes the same type.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AccessClaims {
-    /// Who made it: [`AccessTokens::issuer`].
+    /// Who made it: `<public_url>/v1/apps/<app_id>`.
     pub iss: String,
-    /// For whom.
+    /// The user's id.
     pub sub: UserId,
     /// For which resource servers: the app's id.
     pub aud: String,
@@ -43,9 +45,9 @@ pub struct AccessClaims {
     pub client_id: String,
     /// When it ends, in seconds since 1970.
     pub exp: i64,
-    /// When it was made.
+    /// When it was made, in seconds since 1970.
     pub iat: i64,
-    /// Before when it is not valid, if it says so.
+    /// Before when it is not valid. Tokens that are made here do not say so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nbf: Option<i64>,
     /// Its own id.
@@ -80,7 +82,7 @@ pub enum InvalidToken {
 
 /// Verifies access tokens.
 pub struct AccessTokens {
-    base: String,
+    public_url: PublicUrl,
     /// How many seconds another node's clock may be ahead.
     leeway: i64,
     keys: Cache<String, Arc<DecodingKey>>,
@@ -113,11 +115,10 @@ struct Header {
 }
 
 impl AccessTokens {
-    /// For a service that is reached at this URL (with or without a slash at its end).
-    pub fn new(public_url: &str) -> Self {
-        let base = public_url.trim_end_matches('/').to_owned();
+    /// For a service that is reached at this URL.
+    pub fn new(public_url: PublicUrl) -> Self {
         let verified = Cache::with_weighter(REMEMBERED, REMEMBERED_BYTES, Bytes);
-        Self { base, leeway: LEEWAY, keys: Cache::new(1_000), verified }
+        Self { public_url, leeway: LEEWAY, keys: Cache::new(1_000), verified }
     }
 
     /// Takes tokens that say they were made up to so many seconds from now: by a node whose clock is ahead.
@@ -139,7 +140,12 @@ impl AccessTokens {
 
     /// The `iss` of an app's tokens: `<public_url>/v1/apps/<app_id>`.
     pub fn issuer(&self, app: &AppId) -> String {
-        format!("{}/v1/apps/{app}", self.base)
+        self.public_url.of_app(app)
+    }
+
+    /// Where the service is reached.
+    pub fn public_url(&self) -> &PublicUrl {
+        &self.public_url
     }
 
     /// Checks type, key, signature, issuer, audience and times. Whether the session still lives is

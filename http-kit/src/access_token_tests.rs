@@ -48,7 +48,10 @@ fn with(object: &Value, changes: Value) -> Value {
 fn takes_what_the_app_signed() {
     for alg in [TokenAlgorithm::Es256, TokenAlgorithm::EdDsa] {
         let signer = Signer::new(alg, "one");
-        let (tokens, app) = (AccessTokens::new("https://auth.example/"), app("acme", &[&signer]));
+        let (tokens, app) = (
+            AccessTokens::new(PublicUrl::parse("https://auth.example/").expect("valid")),
+            app("acme", &[&signer]),
+        );
         for typ in ["at+jwt", "AT+JWT", "application/at+jwt", "Application/At+Jwt"] {
             let token = signer.sign_as(&with(&signer.header(), json!({ "typ": typ })), &claims());
             let first = tokens.verify(&app, &token, at(NOW)).expect(typ);
@@ -77,7 +80,7 @@ fn a_token_of_the_future_is_refused_beyond_the_leeway() {
         (0, NOW + 1, false),
         (60, i64::MAX - 2_000, false),
     ] {
-        let tokens = AccessTokens::new(BASE).with_leeway(leeway);
+        let tokens = AccessTokens::new(PublicUrl::parse(BASE).expect("valid")).with_leeway(leeway);
         let token = made_at(iat);
         let verified = tokens.verify(&app, &token, at(NOW));
         assert_eq!(
@@ -97,7 +100,8 @@ fn a_token_of_the_future_is_refused_beyond_the_leeway() {
 fn every_truncation_and_bit_flip_is_refused() {
     for alg in [TokenAlgorithm::Es256, TokenAlgorithm::EdDsa] {
         let signer = Signer::new(alg, "one");
-        let (tokens, app) = (AccessTokens::new(BASE), app("acme", &[&signer]));
+        let (tokens, app) =
+            (AccessTokens::new(PublicUrl::parse(BASE).expect("valid")), app("acme", &[&signer]));
         let token = signer.sign(&claims());
         // The genuine token is remembered, so that a look-up that is too generous would be seen.
         tokens.verify(&app, &token, at(NOW)).expect("genuine");
@@ -121,7 +125,7 @@ fn every_truncation_and_bit_flip_is_refused() {
 fn forged_headers_are_refused() {
     let signer = Signer::new(TokenAlgorithm::Es256, "one");
     let thief = Signer::new(TokenAlgorithm::Es256, "one");
-    let (tokens, app) = (AccessTokens::new(BASE), app("acme", &[&signer]));
+    let (tokens, app) = (AccessTokens::new(PublicUrl::parse(BASE).expect("valid")), app("acme", &[&signer]));
     let header = signer.header();
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     for alg in ["none", "None", "NONE", "nOnE", "", "HS256", "HS384", "ES384", "RS256", "PS256", "EdDSA"] {
@@ -172,7 +176,7 @@ fn forged_headers_are_refused() {
 #[test]
 fn wrong_claims_are_refused() {
     let signer = Signer::new(TokenAlgorithm::EdDsa, "one");
-    let (tokens, app) = (AccessTokens::new(BASE), app("acme", &[&signer]));
+    let (tokens, app) = (AccessTokens::new(PublicUrl::parse(BASE).expect("valid")), app("acme", &[&signer]));
     for changes in [
         json!({ "iss": format!("{BASE}/v1/apps/other") }),
         json!({ "iss": format!("{BASE}/v1/apps/acme/") }),
@@ -219,7 +223,7 @@ fn wrong_claims_are_refused() {
 fn keys_of_other_apps_and_retired_keys_are_refused() {
     let (mine, theirs) =
         (Signer::new(TokenAlgorithm::Es256, "one"), Signer::new(TokenAlgorithm::Es256, "two"));
-    let tokens = AccessTokens::new(BASE);
+    let tokens = AccessTokens::new(PublicUrl::parse(BASE).expect("valid"));
     let mut acme = app("acme", &[&mine]);
     let other = app("other", &[&theirs]);
     assert_eq!(tokens.verify(&acme, &theirs.sign(&claims()), at(NOW)), Err(InvalidToken::Key));
@@ -241,6 +245,10 @@ fn keys_of_other_apps_and_retired_keys_are_refused() {
 fn a_huge_token_is_not_looked_at() {
     let signer = Signer::new(TokenAlgorithm::EdDsa, "one");
     let token = signer.sign(&with(&claims(), json!({ "jti": "x".repeat(10_000) })));
-    let verified = AccessTokens::new(BASE).verify(&app("acme", &[&signer]), &token, at(NOW));
+    let verified = AccessTokens::new(PublicUrl::parse(BASE).expect("valid")).verify(
+        &app("acme", &[&signer]),
+        &token,
+        at(NOW),
+    );
     assert_eq!(verified, Err(InvalidToken::Malformed));
 }

@@ -162,7 +162,7 @@ impl Authenticator {
         credentials: &Credentials,
     ) -> Result<UserCaller, Problem> {
         let app = enabled_app(reads, app_id).await?;
-        let shown = credentials.shown(&app.state)?;
+        let shown = credentials.shown(&app.state, self.access_tokens.public_url())?;
         self.user_shown(reads, app_id, app, shown, credentials).await
     }
 
@@ -174,7 +174,7 @@ impl Authenticator {
         session_id: SessionId,
         credentials: &Credentials,
     ) -> Result<(), Problem> {
-        credentials.require_csrf(app, &self.tokens, session_id)
+        credentials.require_csrf(app, self.access_tokens.public_url(), &self.tokens, session_id)
     }
 
     async fn user_shown(
@@ -256,7 +256,7 @@ impl Authenticator {
         credentials: &Credentials,
     ) -> Result<AdminCaller, Problem> {
         let app = existing_app(reads, app_id).await?;
-        let shown = credentials.shown(&app.state)?;
+        let shown = credentials.shown(&app.state, self.access_tokens.public_url())?;
         if let Shown::Bearer(token) = shown
             && is_api_key(token)
         {

@@ -1,11 +1,16 @@
 //! Cookie mode, for the web pages of apps with the setting `cookies`.
 //!
-//! The tokens come and go in `__Host-` cookies that no script can read. A browser adds them to requests that other
+//! The tokens come and go in `__Host-` cookies that no script can read, and in no body. A browser adds them to requests that other
 //! sites make, too, so a request that changes something must also show, in `X-CSRF-Token`, what a script of the
 //! app's own site can read from a third cookie. That value is made here for one session: a pair of cookie and header
 //! that agree is not enough, as a sibling domain may have planted the cookie.
+//!
+//! Where the service is mounted below a path, the cookies still have `Path=/`: `__Host-` demands it (RFC 6265bis section
+//! 4.1.3.2), it is what keeps a sibling domain from planting them, and the pages of the app, which are not below that path,
+//! must be able to read the one for `X-CSRF-Token`.
 
 use std::convert::Infallible;
+use std::sync::Once;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use axum::extract::FromRequestParts;
@@ -16,7 +21,11 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use crate::problem::Problem;
+use crate::public_url::PublicUrl;
 use crate::token::{DerivedTokens, TokenPurpose};
+
+/// Keeps everybody but this very host from setting a cookie.
+const HOST: &str = "__Host-";
 
 const X_CSRF_TOKEN: HeaderName = HeaderName::from_static("x-csrf-token");
 /// Shows, without cookies, that a device has been in the account before: it comes with tokens, and goes with a login.
@@ -39,22 +48,28 @@ impl TokenCookie {
     /// Those of a session.
     const OF_A_SESSION: [Self; 3] = [Self::Access, Self::Refresh, Self::Csrf];
 
-    /// Its name. All apps share one host, so it carries the app.
-    pub fn name(self, app_id: &AppId) -> String {
+    /// Its name. All apps share one host, so it carries the app. Browsers keep no `__Host-` cookie that came over `http`, so on
+    /// a developer's machine it has another name.
+    pub fn name(self, app_id: &AppId, public_url: &PublicUrl) -> String {
+        self.named(app_id, if public_url.is_local() { "" } else { HOST })
+    }
+
+    fn named(self, app_id: &AppId, prefix: &str) -> String {
         let kind = match self {
             Self::Access => "access",
             Self::Refresh => "refresh",
             Self::Csrf => "csrf",
             Self::Device => "device",
         };
-        format!("__Host-ww-{app_id}-{kind}")
+        format!("{prefix}ww-{app_id}-{kind}")
     }
 
     /// A whole `Set-Cookie`. Tokens and app ids have no character that would need quoting.
-    fn set(self, app_id: &AppId, value: &str, max_age: i64) -> HeaderValue {
+    fn set(self, app_id: &AppId, public_url: &PublicUrl, value: &str, max_age: i64) -> HeaderValue {
         let hidden = if self == Self::Csrf { "" } else { "; HttpOnly" };
-        let (name, max_age) = (self.name(app_id), max_age.max(0));
-        let text = format!("{name}={value}; Max-Age={max_age}; Path=/; Secure{hidden}; SameSite=Lax");
+        let secure = if public_url.is_local() { "" } else { "; Secure" };
+        let (name, max_age) = (self.name(app_id, public_url), max_age.max(0));
+        let text = format!("{name}={value}; Max-Age={max_age}; Path=/{secure}{hidden}; SameSite=Lax");
         let mut value = HeaderValue::try_from(text).expect("tokens and app ids are visible ASCII");
         value.set_sensitive(true);
         value
@@ -81,26 +96,33 @@ impl SetCookies {
     /// The tokens of a session.
     pub fn of(
         app: &App,
-        keys: &DerivedTokens,
-        session_id: SessionId,
+        public_url: &PublicUrl,
+        csrf: &str,
         access: Lasting<'_>,
         refresh: Lasting<'_>,
     ) -> Self {
+        static TOLD: Once = Once::new();
         let Some(app_id) = in_cookie_mode(app) else { return Self::default() };
-        let csrf = csrf_token(keys, session_id);
+        if public_url.is_local() {
+            TOLD.call_once(|| {
+                tracing::warn!(
+                    "public_url is http on this machine, so cookies have neither `__Host-` nor `Secure`: for development alone"
+                );
+            });
+        }
         let cookies = vec![
-            TokenCookie::Access.set(app_id, access.token, access.seconds),
-            TokenCookie::Refresh.set(app_id, refresh.token, refresh.seconds),
-            TokenCookie::Csrf.set(app_id, &csrf, refresh.seconds),
+            TokenCookie::Access.set(app_id, public_url, access.token, access.seconds),
+            TokenCookie::Refresh.set(app_id, public_url, refresh.token, refresh.seconds),
+            TokenCookie::Csrf.set(app_id, public_url, csrf, refresh.seconds),
         ];
         Self { cookies, device: None }
     }
 
     /// And a device token.
     #[must_use]
-    pub fn with_device(mut self, app: &App, device: Lasting<'_>) -> Self {
+    pub fn with_device(mut self, app: &App, public_url: &PublicUrl, device: Lasting<'_>) -> Self {
         if let Some(app_id) = in_cookie_mode(app) {
-            self.cookies.push(TokenCookie::Device.set(app_id, device.token, device.seconds));
+            self.cookies.push(TokenCookie::Device.set(app_id, public_url, device.token, device.seconds));
         } else {
             let mut token = HeaderValue::try_from(device.token).expect("tokens are visible ASCII");
             token.set_sensitive(true);
@@ -110,10 +132,16 @@ impl SetCookies {
     }
 
     /// Makes the browser forget them.
-    pub fn cleared(app: &App) -> Self {
+    pub fn cleared(app: &App, public_url: &PublicUrl) -> Self {
         let Some(app_id) = in_cookie_mode(app) else { return Self::default() };
-        let cookies = TokenCookie::OF_A_SESSION.iter().map(|cookie| cookie.set(app_id, "", 0)).collect();
+        let cookies =
+            TokenCookie::OF_A_SESSION.iter().map(|cookie| cookie.set(app_id, public_url, "", 0)).collect();
         Self { cookies, device: None }
+    }
+
+    /// Whether the tokens are in these, and so in no body.
+    pub fn hold_the_tokens(&self) -> bool {
+        !self.cookies.is_empty()
     }
 }
 
@@ -172,23 +200,23 @@ impl Credentials {
     }
 
     /// A cookie of the app, if cookies count.
-    pub fn cookie(&self, app: &App, cookie: TokenCookie) -> Option<&str> {
+    pub fn cookie(&self, app: &App, public_url: &PublicUrl, cookie: TokenCookie) -> Option<&str> {
         if self.headers.contains_key(header::AUTHORIZATION) {
             return None;
         }
-        cookie_value(&self.headers, &cookie.name(in_cookie_mode(app)?))
+        cookie_value(&self.headers, &cookie.name(in_cookie_mode(app)?, public_url))
     }
 
     /// The device token: of the header, or of its cookie in cookie mode.
-    pub fn device(&self, app: &App) -> Option<&str> {
+    pub fn device(&self, app: &App, public_url: &PublicUrl) -> Option<&str> {
         if self.headers.contains_key(DEVICE_TOKEN) {
             return only(&self.headers, &DEVICE_TOKEN)?.to_str().ok();
         }
-        cookie_value(&self.headers, &TokenCookie::Device.name(in_cookie_mode(app)?))
+        cookie_value(&self.headers, &TokenCookie::Device.name(in_cookie_mode(app)?, public_url))
     }
 
-    pub(crate) fn shown(&self, app: &App) -> Result<Shown<'_>, Problem> {
-        match self.cookie(app, TokenCookie::Access) {
+    pub(crate) fn shown(&self, app: &App, public_url: &PublicUrl) -> Result<Shown<'_>, Problem> {
+        match self.cookie(app, public_url, TokenCookie::Access) {
             Some(token) => Ok(Shown::Cookie(token)),
             None => self.bearer().map(Shown::Bearer),
         }
@@ -199,6 +227,7 @@ impl Credentials {
     pub(crate) fn require_csrf(
         &self,
         app: &App,
+        public_url: &PublicUrl,
         keys: &DerivedTokens,
         session_id: SessionId,
     ) -> Result<(), Problem> {
@@ -207,7 +236,7 @@ impl Credentials {
             shown.is_some_and(|shown| verify_slices_are_equal(shown, expected.as_bytes()).is_ok())
         };
         let sent = only(&self.headers, &X_CSRF_TOKEN).map(HeaderValue::as_bytes);
-        let kept = self.cookie(app, TokenCookie::Csrf).map(str::as_bytes);
+        let kept = self.cookie(app, public_url, TokenCookie::Csrf).map(str::as_bytes);
         if !self.mutating || (same(sent) && same(kept)) {
             Ok(())
         } else {
@@ -228,7 +257,10 @@ impl<S: Sync> FromRequestParts<S> for Credentials {
 /// the cookies that a login has set must not make its repetition somebody else's.
 pub(crate) fn caller(headers: &HeaderMap, app_id: &AppId) -> Option<Vec<u8>> {
     headers.get(X_CSRF_TOKEN)?;
-    let value = |cookie: TokenCookie| cookie_value(headers, &cookie.name(app_id));
+    // Nothing is believed here, so both names will do.
+    let value = |cookie: TokenCookie| {
+        [HOST, ""].iter().find_map(|prefix| cookie_value(headers, &cookie.named(app_id, prefix)))
+    };
     match (value(TokenCookie::Access), value(TokenCookie::Refresh)) {
         (None, None) => None,
         (access, refresh) => {
@@ -241,8 +273,8 @@ fn in_cookie_mode(app: &App) -> Option<&AppId> {
     app.id.as_ref().filter(|_| app.settings.cookies)
 }
 
-/// The same for a session every time, so nothing is stored.
-fn csrf_token(keys: &DerivedTokens, session_id: SessionId) -> String {
+/// What scripts send back in `X-CSRF-Token`: the same for a session every time, so nothing is stored.
+pub fn csrf_token(keys: &DerivedTokens, session_id: SessionId) -> String {
     keys.seal(TokenPurpose::Csrf, session_id.0.as_bytes())
 }
 

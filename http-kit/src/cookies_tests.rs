@@ -31,22 +31,37 @@ fn cookies_are_set_with_these_flags() {
     let keys = DerivedTokens::new(&InstanceKey::generate());
     let session = SessionId(Uuid::from_u128(7));
     let csrf = csrf_token(&keys, session);
+    let public = PublicUrl::parse("https://auth.example/auth").expect("valid");
     let access = Lasting { token: "a.b.c", seconds: 1800 };
     let refresh = Lasting { token: "wwr_x", seconds: 1_209_600 };
     let on = app("acme", true);
-    assert_snapshot!(lines(&SetCookies::of(&on, &keys, session, access, refresh)).replace(&csrf, "<token>"), @"
+    assert_snapshot!(lines(&SetCookies::of(&on, &public, &csrf, access, refresh)).replace(&csrf, "<token>"), @"
     __Host-ww-acme-access=a.b.c; Max-Age=1800; Path=/; Secure; HttpOnly; SameSite=Lax
     __Host-ww-acme-refresh=wwr_x; Max-Age=1209600; Path=/; Secure; HttpOnly; SameSite=Lax
     __Host-ww-acme-csrf=<token>; Max-Age=1209600; Path=/; Secure; SameSite=Lax
     ");
-    assert_snapshot!(lines(&SetCookies::cleared(&on)), @"
+    assert_snapshot!(lines(&SetCookies::cleared(&on, &public)), @"
     __Host-ww-acme-access=; Max-Age=0; Path=/; Secure; HttpOnly; SameSite=Lax
     __Host-ww-acme-refresh=; Max-Age=0; Path=/; Secure; HttpOnly; SameSite=Lax
     __Host-ww-acme-csrf=; Max-Age=0; Path=/; Secure; SameSite=Lax
     ");
     let off = app("acme", false);
-    assert_eq!(lines(&SetCookies::of(&off, &keys, session, access, refresh)), "");
-    assert_eq!(lines(&SetCookies::cleared(&off)), "");
+    let none = SetCookies::of(&off, &public, &csrf, access, refresh);
+    assert_eq!((lines(&none), none.hold_the_tokens()), (String::new(), false));
+    assert_eq!(lines(&SetCookies::cleared(&off, &public)), "");
+    let local = PublicUrl::parse("http://localhost:8080").expect("valid");
+    let cookies = SetCookies::of(&on, &local, &csrf, access, refresh);
+    assert!(cookies.hold_the_tokens());
+    assert_snapshot!(lines(&cookies).replace(&csrf, "<token>"), @"
+    ww-acme-access=a.b.c; Max-Age=1800; Path=/; HttpOnly; SameSite=Lax
+    ww-acme-refresh=wwr_x; Max-Age=1209600; Path=/; HttpOnly; SameSite=Lax
+    ww-acme-csrf=<token>; Max-Age=1209600; Path=/; SameSite=Lax
+    ");
+    // Only this machine is a developer's.
+    let elsewhere = PublicUrl::parse("http://auth.example").expect("valid");
+    assert!(
+        lines(&SetCookies::of(&on, &elsewhere, &csrf, access, refresh)).starts_with("__Host-ww-acme-access")
+    );
 }
 
 #[test]
@@ -81,6 +96,7 @@ fn repeated_requests_are_told_apart_by_the_cookies_that_authenticate_them() {
     };
     assert_eq!(of("__Host-ww-acme-access=a; __Host-ww-acme-refresh=r").as_deref(), Some("cookies:a;r"));
     assert_eq!(of("__Host-ww-acme-refresh=r").as_deref(), Some("cookies:;r"));
+    assert_eq!(of("ww-acme-access=a; ww-acme-refresh=r").as_deref(), Some("cookies:a;r"));
     assert_eq!(of("__Host-ww-other-access=a"), None);
     assert_eq!(caller(&headers(&[(header::COOKIE, "__Host-ww-acme-access=a")]), &id), None);
 }

@@ -26,9 +26,6 @@ use crate::request::{IdempotencyKeys, RequestContext};
 /// The longest body, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
 
-/// How much of a body that is too large is read and thrown away, in bytes.
-const MAX_DISCARDED: usize = 2 * 1024 * 1024;
-
 /// How long a client may take to send its body.
 const BODY_TIME: Duration = Duration::from_secs(20);
 
@@ -43,7 +40,7 @@ pub struct Body<T> {
     pub idempotency: Option<Idempotency>,
 }
 
-/// Like [`Body`], but there may be none at all (no content type is needed then).
+/// Like [`Body`], but there may be none at all, whatever content type is named.
 pub struct OptionalBody<T> {
     /// What was sent.
     pub value: Option<T>,
@@ -91,32 +88,32 @@ enum Media {
     Absent,
 }
 
-/// All of a body of at most [`MAX_BODY`]. A larger one is refused, but read on for a while and thrown away: a client
-/// that is still writing when the connection ends would not hear why.
+/// All of a body of at most [`MAX_BODY`]. What is left of a larger one is the business of the layer around requests.
 async fn collect(body: axum::body::Body) -> Result<Vec<u8>, Problem> {
     let mut bytes = Vec::new();
-    let mut length = 0;
     let mut chunks = body.into_data_stream();
     while let Some(chunk) = chunks.next().await {
         // The connection broke off: nobody hears the answer.
         let chunk = chunk.map_err(|_| Problem::malformed("the body did not arrive whole"))?;
-        length += chunk.len();
-        if length <= MAX_BODY {
-            bytes.extend_from_slice(&chunk);
-        } else if length > MAX_DISCARDED {
-            break;
+        if bytes.len() + chunk.len() > MAX_BODY {
+            return Err(too_large());
         }
+        bytes.extend_from_slice(&chunk);
     }
-    if length > MAX_BODY { Err(Problem::new("payload_too_large")) } else { Ok(bytes) }
+    Ok(bytes)
+}
+
+fn too_large() -> Problem {
+    Problem::new("payload_too_large").detail(format!("the body has more than {MAX_BODY} bytes"))
 }
 
 async fn read(request: Request) -> Result<Raw, Problem> {
     let (mut parts, body) = request.into_parts();
     let media = media_of(&parts.headers);
     let announced = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    if announced.and_then(|length| length.parse::<usize>().ok()).is_some_and(|length| length > MAX_DISCARDED)
+    if announced.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > MAX_BODY as u64)
     {
-        return Err(Problem::new("payload_too_large"));
+        return Err(too_large());
     }
     let bytes = match tokio::time::timeout(BODY_TIME, collect(body)).await {
         Ok(bytes) => Bytes::from(bytes?),
@@ -273,13 +270,14 @@ impl Raw {
     fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         match self.media {
             Media::Json => parse_json(&self.bytes),
-            Media::Absent if self.bytes.is_empty() => Err(Problem::malformed("a JSON body is needed")),
+            // Without content its type says nothing: some clients name one all the same.
+            _ if self.bytes.is_empty() => Err(Problem::malformed("a JSON body is needed")),
             _ => Err(Problem::new("unsupported_media_type").detail("the body must be application/json")),
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.bytes.is_empty() && matches!(self.media, Media::Absent | Media::Json)
+        self.bytes.is_empty()
     }
 }
 
@@ -324,11 +322,9 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for FormOrJson<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let raw = read(request).await?;
         let value = match raw.media {
+            _ if raw.bytes.is_empty() => return Err(Problem::malformed("a form or a JSON body is needed")),
             Media::Form => parse_form(raw.bytes).await?,
             Media::Json => parse_json(&raw.bytes)?,
-            Media::Absent if raw.bytes.is_empty() => {
-                return Err(Problem::malformed("a form or a JSON body is needed"));
-            }
             Media::Other | Media::Absent => {
                 return Err(Problem::new("unsupported_media_type")
                     .detail("the body must be application/x-www-form-urlencoded or application/json"));

@@ -2,6 +2,7 @@
 //! layer around every request.
 #![deny(missing_docs)]
 
+pub mod accept;
 pub mod access_log;
 pub mod access_token;
 pub mod answers;
@@ -15,9 +16,11 @@ pub mod mail_link;
 pub mod openapi;
 pub mod places;
 pub mod problem;
+pub mod public_url;
 pub mod request;
 pub mod token;
 pub mod trace;
+mod unread;
 
 #[cfg(test)]
 mod testing;
@@ -32,5 +35,6 @@ pub use extract::{AppScope, Body, FormOrJson, NoBody, OptionalBody, Params, Segm
 pub use limits::{RateClass, RateLimits, RateSettings};
 pub use mail_link::link_of;
 pub use problem::Problem;
-pub use request::{Edge, RequestContext, around};
+pub use public_url::PublicUrl;
+pub use request::{Edge, RequestContext, around, mounted};
 pub use token::{ApiKeyToken, DerivedTokens, DeviceToken, MagicLinkToken, RefreshToken, TokenPurpose};

@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use schemas::problems::{ProblemType, problem_type};
+use serde_json::{Value, json};
+use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::header::{Header, HeaderBuilder};
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
-use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Schema, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
     Components, Content, OpenApi, PathItem, Ref, RefOr, Required, Response, ResponseBuilder,
 };
@@ -22,24 +26,44 @@ pub const API_KEY: &str = "api_key";
 
 const USER_TOKEN: &str = "An access token of a user of the app. Apps with the setting `cookies` also take it from \
     the cookie `__Host-ww-<app>-access`; then requests that change something need the header `X-CSRF-Token` with the \
-    value of the cookie `__Host-ww-<app>-csrf`.";
+    value of the cookie `__Host-ww-<app>-csrf`, and answers have the tokens in cookies alone. A deployment on `http` and loopback \
+    leaves out `__Host-`.";
 
 const ALWAYS: &[u16] = &[400, 403, 404, 429, 500, 503];
 const WITH_CREDENTIALS: &[u16] = &[401];
 const WITH_BODY: &[u16] = &[413, 415];
+/// Several representations.
+const WITH_CHOICE: &[u16] = &[406];
 /// Parameters and members can make no sense, and an idempotency key can have been used.
 const WITH_VALUES: &[u16] = &[422];
 
-/// The paths of an app. What follows answers for the default app without this, too.
+/// The paths of an app. What follows answers for the default app without this, too; that is told once, in the description.
 const APP: &str = "/v1/apps/{app_id}";
 
 /// Routes of an app that have a second name: the path, the other path, and the id of its operation.
 const SECOND_NAMES: &[(&str, &str, &str)] = &[
-    ("/auth/register", "/auth/signup", "signup"),
+    ("/auth/register", "/auth/signup", "sign_up"),
     ("/auth/password-reset/request", "/auth/forgot-password", "forgot_password"),
     ("/auth/password-reset/confirm", "/auth/reset-password", "reset_password"),
     ("/auth/email-verification/request", "/auth/email-verification/resend", "resend_email_verification"),
     ("/auth/email-verification/confirm", "/auth/verify-email", "verify_email"),
+];
+
+/// Every tag, in the order in which people meet them.
+const TAGS: &[(&str, &str)] = &[
+    ("auth", "Registration, login, tokens, one's own account."),
+    ("magic links", "Login by a mailed link."),
+    ("passwords", "Forgotten and changed passwords."),
+    ("email", "Proof and change of an address."),
+    ("sessions", "One's own sessions."),
+    ("pages", "The pages that mails link to."),
+    ("admin", "An app's users, and what happened to them, for its admins and servers."),
+    ("keys", "API keys, and the keys that sign access tokens."),
+    ("audit", "Who did what, and when."),
+    ("events", "The events of the log as they come."),
+    ("apps", "The apps of a deployment, for its operator."),
+    ("platform", "What the operator of a deployment looks at."),
+    ("root", "Health and metrics."),
 ];
 
 fn description(status: u16) -> &'static str {
@@ -48,6 +72,7 @@ fn description(status: u16) -> &'static str {
         401 => "No credentials, or bad ones",
         403 => "Not allowed, or the app is disabled",
         404 => "Absent, or somebody else's",
+        406 => "`Accept` leaves nothing of what there is",
         409 => "In conflict with what is there",
         413 => "The body is too large",
         415 => "The body has another content type",
@@ -58,23 +83,109 @@ fn description(status: u16) -> &'static str {
     }
 }
 
-/// Adds the other names of routes, the problem schema, the security schemes, the problems every operation can answer with (where the operation
-/// does not describe that status itself), the `Idempotency-Key` of POSTs, and the headers of answers.
+/// The codes of a refusal that nobody has named.
+fn codes_of(status: u16) -> &'static [&'static str] {
+    match status {
+        400 => &["malformed_request"],
+        401 => &["unauthenticated"],
+        403 => &["forbidden", "app_disabled"],
+        404 => &["not_found"],
+        406 => &["not_acceptable"],
+        413 => &["payload_too_large"],
+        415 => &["unsupported_media_type"],
+        422 => &["validation_failed", "idempotency_key_reused"],
+        429 => &["rate_limited"],
+        500 => &["internal"],
+        503 => &["overloaded"],
+        _ => &[],
+    }
+}
+
+/// Adds the other names of routes, the tags, the problem schema, the security schemes, the problems every operation can
+/// answer with (where the operation does not describe that status itself) and an example of each, the `Idempotency-Key` of
+/// POSTs, and the headers of answers.
 pub fn complete(api: &mut OpenApi) {
-    add_other_names(api);
+    add_second_names(api);
+    let tag = |(name, text): &(&str, &str)| TagBuilder::new().name(*name).description(Some(*text)).build();
+    api.tags = Some(TAGS.iter().map(tag).collect());
     let components = api.components.get_or_insert_with(Components::default);
     add_components(components);
     for (path, item) in &mut api.paths.paths {
+        for operation in operations(item) {
+            operation.operation_id = operation.operation_id.take().map(|id| camel_case(&id));
+            // Whoever reads `security` finds an answer for each: none is needed.
+            operation.security.get_or_insert_default();
+        }
         // Pages and probes at the root answer in their own ways.
-        if path.starts_with("/v1/") || path.starts_with("/auth/") || path.starts_with("/.well-known/") {
+        if path.starts_with("/v1/") {
             complete_item(item);
         }
     }
 }
 
-/// Describes what answers under two paths a second time: routes with a second name, and those of the default app
-/// without its id.
-fn add_other_names(api: &mut OpenApi) {
+/// `create_user` as generators want it.
+fn camel_case(id: &str) -> String {
+    let mut words = id.split('_');
+    let mut camel = words.next().unwrap_or_default().to_owned();
+    for word in words {
+        let mut letters = word.chars();
+        camel.extend(letters.next().map(|first| first.to_ascii_uppercase()));
+        camel.push_str(letters.as_str());
+    }
+    camel
+}
+
+/// A reference to a component that is made elsewhere.
+fn component_named(name: &str) -> RefOr<Schema> {
+    RefOr::Ref(Ref::from_schema_name(name))
+}
+
+fn list_of(name: &str) -> RefOr<Schema> {
+    RefOr::T(Schema::Array(ArrayBuilder::new().items(component_named(name)).build()))
+}
+
+/// `AppSettings`: all of them.
+pub fn app_settings() -> RefOr<Schema> {
+    component_named("AppSettings")
+}
+
+/// `AppSettingsPatch`: some of them.
+pub fn app_settings_patch() -> RefOr<Schema> {
+    component_named("AppSettingsPatch")
+}
+
+/// A list of `Permission`.
+pub fn permissions() -> RefOr<Schema> {
+    list_of("Permission")
+}
+
+/// A list of `Jwk`.
+pub fn jwks() -> RefOr<Schema> {
+    list_of("Jwk")
+}
+
+/// `TokenAlgorithm`.
+pub fn token_algorithm() -> RefOr<Schema> {
+    component_named("TokenAlgorithm")
+}
+
+/// `KeyStatus`.
+pub fn key_status() -> RefOr<Schema> {
+    component_named("KeyStatus")
+}
+
+/// A list of `CloudEvent`.
+pub fn cloud_events() -> RefOr<Schema> {
+    list_of("CloudEvent")
+}
+
+/// `ProblemCode`: one of the registry.
+pub fn problem_code() -> RefOr<Schema> {
+    component_named("ProblemCode")
+}
+
+/// Describes what answers under two paths a second time.
+fn add_second_names(api: &mut OpenApi) {
     let paths = &mut api.paths.paths;
     for (path, name, operation_id) in SECOND_NAMES {
         if let Some(mut item) = paths.get(&format!("{APP}{path}")).cloned() {
@@ -84,21 +195,6 @@ fn add_other_names(api: &mut OpenApi) {
             }
             paths.insert(format!("{APP}{name}"), item);
         }
-    }
-    let of_default: Vec<_> = paths
-        .iter()
-        .filter_map(|(path, item)| Some((path.strip_prefix(APP)?.to_owned(), item.clone())))
-        .filter(|(path, _)| path.starts_with("/auth/") || path.starts_with("/.well-known/"))
-        .collect();
-    for (path, mut item) in of_default {
-        for operation in operations(&mut item) {
-            if let Some(parameters) = &mut operation.parameters {
-                parameters.retain(|parameter| !matches!(parameter, RefOr::T(it) if it.name == "app_id"));
-            }
-            operation.operation_id = operation.operation_id.take().map(|id| id + "_of_default_app");
-            say_same(operation, &format!("/v1/apps/default{path}"));
-        }
-        paths.insert(path, item);
     }
 }
 
@@ -126,8 +222,9 @@ fn add_components(components: &mut Components) {
     for (name, scheme) in schemes {
         components.security_schemes.insert(name.to_owned(), scheme.into());
     }
-    for status in [ALWAYS, WITH_CREDENTIALS, WITH_BODY, WITH_VALUES].concat() {
+    for status in [ALWAYS, WITH_CREDENTIALS, WITH_BODY, WITH_VALUES, WITH_CHOICE].concat() {
         let mut response = problem_response(status);
+        add_examples(status, &mut response);
         describe_headers(&status.to_string(), &mut response);
         components.responses.insert(component(status), RefOr::T(response));
     }
@@ -202,6 +299,11 @@ fn complete_operation(operation: &mut Operation) {
     if operation.request_body.is_some() {
         add(responses, WITH_BODY);
     }
+    let choice =
+        |response: &RefOr<Response>| matches!(response, RefOr::T(response) if response.content.len() > 1);
+    if responses.get("200").is_some_and(choice) {
+        add(responses, WITH_CHOICE);
+    }
     let sent = |parameter: &RefOr<Parameter>| !matches!(parameter, RefOr::T(it) if it.parameter_in == ParameterIn::Path);
     let parameters = operation.parameters.as_deref().unwrap_or_default();
     if operation.request_body.is_some() || parameters.iter().any(sent) {
@@ -217,7 +319,40 @@ fn complete_operation(operation: &mut Operation) {
             response.content.insert(PROBLEM_JSON.to_owned(), content.into());
             describe_headers(status, response);
         }
+        if let (RefOr::T(response), Ok(status)) = (response, status.parse()) {
+            add_examples(status, response);
+        }
     }
+}
+
+/// An example for each code that the description names, or for those that this status has everywhere.
+fn add_examples(status: u16, response: &mut Response) {
+    let named = response.description.split('`').skip(1).step_by(2);
+    let mut kinds: Vec<_> = named.filter_map(problem_type).filter(|kind| kind.status == status).collect();
+    if kinds.is_empty() {
+        kinds = codes_of(status).iter().filter_map(|code| problem_type(code)).collect();
+    }
+    let Some(RefOr::T(content)) = response.content.get_mut(PROBLEM_JSON) else { return };
+    for kind in kinds {
+        let example = ExampleBuilder::new().summary(kind.title).value(Some(example_of(kind))).build();
+        content.examples.insert(kind.code.to_owned(), example.into());
+    }
+}
+
+fn example_of(kind: &ProblemType) -> Value {
+    let mut example = json!({
+        "type": kind.type_uri(),
+        "title": kind.title,
+        "status": kind.status,
+        "detail": kind.summary(),
+        "code": kind.code,
+        "request_id": "018f4e5c-2d3a-7c1b-9f0e-6b7a8c9d0e1f",
+    });
+    if matches!(kind.code, "validation_failed" | "invalid_email" | "weak_password") {
+        let pointer = if kind.code == "weak_password" { "/password" } else { "/email" };
+        example["errors"] = json!([{ "pointer": pointer, "code": kind.code, "detail": kind.title }]);
+    }
+    example
 }
 
 fn add(responses: &mut BTreeMap<String, RefOr<Response>>, statuses: &[u16]) {
@@ -253,7 +388,7 @@ mod tests {
     use super::complete;
 
     #[utoipa::path(post, path = "/v1/things", request_body = String, security(("user" = [])),
-        responses((status = 204, description = "Done"), (status = 409, description = "Taken")))]
+        responses((status = 204, description = "Done"), (status = 409, description = "`email_taken`")))]
     #[expect(dead_code, reason = "only its description is used")]
     fn make() {}
 
@@ -291,20 +426,41 @@ mod tests {
     }
 
     #[test]
-    fn other_names_of_a_route_are_described_too() {
+    fn second_names_are_described_and_the_default_app_is_not() {
         let mut api = Api::openapi();
         complete(&mut api);
         let json = serde_json::to_value(&api).expect("a document is JSON");
-        for (path, id, parameters) in [
-            ("/v1/apps/{app_id}/auth/register", "register", 2),
-            ("/v1/apps/{app_id}/auth/signup", "signup", 2),
-            ("/auth/register", "register_of_default_app", 1),
-            ("/auth/signup", "signup_of_default_app", 1),
-        ] {
-            let operation = &json["paths"][path]["post"];
+        for (path, id) in [("register", "register"), ("signup", "signUp")] {
+            let operation = &json["paths"][format!("/v1/apps/{{app_id}}/auth/{path}")]["post"];
             assert_eq!(operation["operationId"], id, "{path}");
-            assert_eq!(operation["parameters"].as_array().map(Vec::len), Some(parameters), "{path}");
+            assert_eq!(operation["security"], serde_json::json!([]), "anybody may");
         }
-        assert!(json["paths"]["/v1/things"]["post"].is_object() && json["paths"]["/things"].is_null());
+        assert_eq!(json["paths"]["/v1/things"]["post"]["security"][0]["user"], serde_json::json!([]));
+        assert_eq!(json["paths"].as_object().map(serde_json::Map::len), Some(3));
+    }
+
+    #[test]
+    fn each_refusal_has_an_example_of_its_own() {
+        let mut api = Api::openapi();
+        complete(&mut api);
+        let json = serde_json::to_value(&api).expect("a document is JSON");
+        for (status, response) in json["components"]["responses"].as_object().expect("responses") {
+            let examples = response["content"]["application/problem+json"]["examples"].as_object();
+            for example in examples.expect(status).values() {
+                assert!(status.ends_with(&example["value"]["status"].to_string()), "{status}: {example}");
+            }
+        }
+        let named = &json["paths"]["/v1/things"]["post"]["responses"]["409"]["content"];
+        let named = named["application/problem+json"]["examples"].as_object().expect("examples");
+        assert_eq!(named.keys().collect::<Vec<_>>(), ["email_taken"]);
+    }
+
+    #[test]
+    fn ids_are_camel_case() {
+        for (id, camel) in
+            [("login", "login"), ("create_user", "createUser"), ("revoke_own_sessions", "revokeOwnSessions")]
+        {
+            assert_eq!(super::camel_case(id), camel);
+        }
     }
 }

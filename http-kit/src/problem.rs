@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt::Display;
+use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
 use event_store::{AppendError, StoreError};
@@ -27,6 +28,8 @@ tokio::task_local! {
 pub(crate) struct Answered {
     /// Its id.
     pub request_id: String,
+    /// The path that everything is below, as clients see it: empty, or `/…` without a slash at its end.
+    pub prefix: Arc<str>,
     /// Whether it has written something.
     pub has_written: Cell<bool>,
     /// Who asks, and of which app.
@@ -72,7 +75,6 @@ pub struct FieldProblem {
 pub struct ProblemBody {
     /// `/problems/<code>`: a page that explains it.
     #[serde(rename = "type")]
-    #[schema(example = "/problems/not_found")]
     pub kind: String,
     /// What it is, in a few words.
     pub title: String,
@@ -80,12 +82,13 @@ pub struct ProblemBody {
     #[schema(minimum = 400, maximum = 599)]
     pub status: u16,
     /// What it is this time.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub detail: Option<String>,
+    #[schema(min_length = 1)]
+    pub detail: String,
     /// What it is, for programs.
-    #[schema(example = "not_found")]
+    #[schema(schema_with = crate::openapi::problem_code)]
     pub code: String,
     /// The `X-Request-Id` of the request, to be found in the log.
+    #[schema(min_length = 1)]
     pub request_id: String,
     /// What is wrong, member by member (status 422).
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
@@ -209,6 +212,18 @@ impl Problem {
         self
     }
 
+    /// What it is this time; what the registry says of its kind where nobody has said more.
+    fn text(&self) -> String {
+        match &self.detail {
+            Some(detail) if !detail.trim().is_empty() => detail.to_string(),
+            _ if self.errors.is_empty() => self.kind.summary().to_owned(),
+            _ => {
+                let of = |error: &FieldProblem| format!("{}: {}", error.pointer, error.detail);
+                self.errors.iter().map(of).collect::<Vec<_>>().join("; ")
+            }
+        }
+    }
+
     /// What it is, for programs.
     pub fn code(&self) -> &'static str {
         self.kind.code
@@ -227,6 +242,7 @@ impl Problem {
         Self::new(match status {
             StatusCode::NOT_FOUND => "not_found",
             StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",
+            StatusCode::NOT_ACCEPTABLE => "not_acceptable",
             StatusCode::PAYLOAD_TOO_LARGE => "payload_too_large",
             StatusCode::UNSUPPORTED_MEDIA_TYPE => "unsupported_media_type",
             StatusCode::UNAUTHORIZED => "unauthenticated",
@@ -251,13 +267,16 @@ impl IntoResponse for Problem {
             return Self::new("outcome_unknown").retry_after(1).into_response();
         }
         let status = self.status();
+        let (request_id, prefix) = ANSWERED
+            .try_with(|it| (it.request_id.clone(), Arc::clone(&it.prefix)))
+            .unwrap_or_else(|_| ("none".to_owned(), Arc::default()));
         let body = ProblemBody {
-            kind: format!("/problems/{}", self.kind.code),
+            kind: format!("{prefix}{}", self.kind.type_uri()),
             title: self.kind.title.to_owned(),
             status: status.as_u16(),
-            detail: self.detail.map(Cow::into_owned),
+            detail: self.text(),
             code: self.kind.code.to_owned(),
-            request_id: ANSWERED.try_with(|it| it.request_id.clone()).unwrap_or_default(),
+            request_id,
             errors: self.errors,
             members: self.members,
         };

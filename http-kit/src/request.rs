@@ -18,9 +18,10 @@ use domain::user::Client;
 use event_store::{Clock, InstanceKey, Repository};
 use futures::FutureExt;
 use http::request::Parts;
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use ipnet::IpNet;
 use schemas::envelope::{Actor, Metadata};
+use tower::ServiceExt;
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -30,6 +31,7 @@ use crate::limits::address_key;
 use crate::places::{Applicant, Places, Shares};
 use crate::problem::{ANSWERED, Answered, PROBLEM_JSON, Problem, Refusal};
 use crate::trace::{self, Span};
+use crate::unread::Unread;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -123,6 +125,7 @@ pub struct Edge {
     idempotency: IdempotencyKeys,
     consistency: ConsistencyTokens,
     in_flight: Places,
+    prefix: Arc<str>,
 }
 
 impl Edge {
@@ -142,7 +145,21 @@ impl Edge {
             of_a_caller: unbounded,
             reserve: 0,
         });
-        Self { repository, clock, trusted_proxies, idempotency, consistency, in_flight }
+        Self {
+            repository,
+            clock,
+            trusted_proxies,
+            idempotency,
+            consistency,
+            in_flight,
+            prefix: Arc::default(),
+        }
+    }
+
+    /// Clients see everything below this path ([`crate::PublicUrl::prefix`]): what the answers of this layer name is there.
+    #[must_use]
+    pub fn below(self, prefix: &str) -> Self {
+        Self { prefix: prefix.into(), ..self }
     }
 
     /// At most so many requests at a time; more are told 503 `overloaded`. One counts until its answer begins: streams
@@ -215,8 +232,37 @@ pub fn around(router: Router, edge: Arc<Edge>) -> Router {
         .layer(from_fn_with_state(edge, handle))
 }
 
-async fn handle(State(edge): State<Arc<Edge>>, mut request: Request, next: Next) -> Response {
+/// A router of [`around`] below a path ([`crate::PublicUrl::prefix`]). Nothing is beside that path but the probes, which ask the
+/// process itself.
+pub fn mounted(router: Router, prefix: &str) -> Router {
+    if prefix.is_empty() {
+        return router;
+    }
+    let prefix = prefix.to_owned();
+    // A layer of the router itself would see a request only after its route was chosen.
+    let below = tower::service_fn(move |mut request: Request| {
+        *request.uri_mut() = below(&prefix, request.uri());
+        router.clone().oneshot(request)
+    });
+    Router::new().fallback_service(below)
+}
+
+/// What a path is to the routes, which know of no prefix. One that is not below it becomes a path that no route has.
+fn below(prefix: &str, uri: &Uri) -> Uri {
+    let path = match uri.path().strip_prefix(prefix) {
+        Some("") => "/",
+        Some(rest) if rest.starts_with('/') => rest,
+        _ if PROBES.contains(&uri.path()) => uri.path(),
+        _ => "//",
+    };
+    let path_and_query = uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+    // It was one before, and what was cut off ends at a slash.
+    path_and_query.parse().unwrap_or_else(|_| Uri::from_static("//"))
+}
+
+async fn handle(State(edge): State<Arc<Edge>>, request: Request, next: Next) -> Response {
     let started = Instant::now();
+    let (mut request, unread) = Unread::watch(request);
     let method = known_method(request.method());
     let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let (mut context, mut refusal) = edge.context(&request);
@@ -240,7 +286,12 @@ async fn handle(State(edge): State<Arc<Edge>>, mut request: Request, next: Next)
     let request_id = context.request_id.clone();
     let span = tracing::info_span!("request", request_id = %request_id, method, route = %route);
     let answering = answer(&edge, request, refusal, next);
-    let answered = Answered { request_id: request_id.clone(), has_written: Cell::new(false), requester };
+    let answered = Answered {
+        request_id: request_id.clone(),
+        prefix: Arc::clone(&edge.prefix),
+        has_written: Cell::new(false),
+        requester,
+    };
     let answering = ANSWERED.scope(answered, answering).instrument(span);
     let mut response = traced.around(answering).await;
 
@@ -261,6 +312,11 @@ async fn handle(State(edge): State<Arc<Edge>>, mut request: Request, next: Next)
     metrics::counter!("http_requests_total", &labels).increment(1);
     metrics::histogram!("http_request_duration_seconds", &labels[..2]).record(elapsed.as_secs_f64());
 
+    if let Some(unread) = unread
+        && !unread.discard().await
+    {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     let consistency = response.extensions_mut().remove::<ConsistencyToken>();
     let headers = response.headers_mut();
     if let Some(token) = consistency {
@@ -289,7 +345,8 @@ async fn answer(edge: &Edge, request: Request, refusal: Option<Problem>, next: N
         set(header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, PUT, PATCH, DELETE");
         set(
             header::ACCESS_CONTROL_ALLOW_HEADERS,
-            "authorization, content-type, idempotency-key, consistency-token, x-request-id, x-csrf-token, traceparent, device-token",
+            "authorization, content-type, idempotency-key, consistency-token, last-event-id, x-request-id, x-csrf-token, \
+             traceparent, device-token",
         );
         set(header::ACCESS_CONTROL_MAX_AGE, "600");
         response

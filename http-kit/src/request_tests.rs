@@ -80,6 +80,9 @@ impl Answer {
         assert_eq!(json["status"], self.status);
         assert_eq!(json["request_id"], self.headers["x-request-id"].to_str().expect("ASCII"));
         assert_eq!(self.headers.contains_key(header::WWW_AUTHENTICATE), self.status == 401);
+        for member in ["type", "title", "detail", "code", "request_id"] {
+            assert!(json[member].as_str().is_some_and(|text| !text.trim().is_empty()), "{member}: {json}");
+        }
         (self.status, json["code"].as_str().expect("a code").to_owned())
     }
 }
@@ -444,6 +447,18 @@ async fn only_an_apps_origins_may_call() {
     let preflight = call("OPTIONS", THINGS, "https://app.example").await;
     assert_eq!((preflight.status, allowed(&preflight).as_deref()), (204, Some("https://app.example")));
     assert!(!preflight.headers.contains_key(header::ACCESS_CONTROL_ALLOW_CREDENTIALS));
+    let may_be_sent = preflight.headers[header::ACCESS_CONTROL_ALLOW_HEADERS].to_str().expect("ASCII");
+    let may_be_sent: Vec<_> = may_be_sent.split(',').map(str::trim).collect();
+    for name in [
+        "authorization",
+        "content-type",
+        "idempotency-key",
+        "consistency-token",
+        "last-event-id",
+        "x-csrf-token",
+    ] {
+        assert!(may_be_sent.contains(&name), "{name}: a stream could not be resumed from a browser");
+    }
     let answer = call("GET", THINGS, "https://app.example").await;
     assert_eq!((answer.status, allowed(&answer).as_deref()), (200, Some("https://app.example")));
     assert_eq!(answer.headers[header::VARY], "Origin");
@@ -469,4 +484,117 @@ async fn only_an_apps_origins_may_call() {
 async fn without_the_layer_it_fails_closed() {
     let answer = send(&routes(), post_to(THINGS), r#"{"name":"a"}"#).await;
     assert_eq!(answer.status, 500);
+}
+
+#[tokio::test]
+async fn a_body_without_content_may_have_any_type() {
+    let (_world, router) = router().await;
+    for kind in [
+        "application/x-www-form-urlencoded",
+        "text/plain",
+        "text/plain;charset=UTF-8",
+        "application/octet-stream",
+        "multipart/form-data",
+        "application/json; charset=latin1",
+        "nonsense",
+        "",
+    ] {
+        let to = |path: &str| Request::post(path).header("content-type", kind);
+        assert_eq!(send(&router, to("/nobody"), "").await.status, 204, "{kind:?}");
+        assert_eq!(send(&router, to("/optional"), "").await.body, b"null", "{kind:?}");
+        for path in [THINGS, "/form"] {
+            let answer = send(&router, to(path), "").await;
+            assert_eq!(answer.problem(), (400, "malformed_request".to_owned()), "{kind:?} {path}");
+        }
+    }
+    for path in ["/nobody", "/optional", THINGS] {
+        let answer = send(&router, Request::post(path).header("content-type", "text/plain"), "{}").await;
+        assert_eq!(answer.problem(), (415, "unsupported_media_type".to_owned()), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn every_problem_has_all_that_a_problem_has() {
+    let _world = World::new().await;
+    for kind in schemas::problems::REGISTRY {
+        let router = Router::new().route("/", get(async || Problem::new(kind.code)));
+        let answer = send(&around(router, _world.edge(&[])), Request::get("/"), "").await;
+        assert_eq!(answer.problem(), (kind.status, kind.code.to_owned()));
+        assert!(kind.explanation.starts_with(answer.json()["detail"].as_str().expect("text")));
+    }
+    let empty = || Problem::malformed(" ");
+    let field = || Problem::invalid("/name", "too_long", "at most 3").field("/x", "odd", "no");
+    let router =
+        Router::new().route("/empty", get(async move || empty())).route("/field", get(async move || field()));
+    let router = around(router, _world.edge(&[]));
+    assert_eq!(send(&router, Request::get("/empty"), "").await.problem().0, 400);
+    assert_eq!(send(&router, Request::get("/field"), "").await.json()["detail"], "/name: at most 3; /x: no");
+}
+
+#[tokio::test]
+async fn a_router_below_a_path_answers_there_and_nowhere_else() {
+    let world = World::new().await;
+    let edge = Arc::into_inner(world.edge(&[])).expect("not shared").below("/auth");
+    let routes =
+        routes().route("/healthz", get(async || "ok")).route("/auth/login", get(async || "an alias"));
+    let router = mounted(around(routes, Arc::new(edge)), "/auth");
+    for (path, status) in [
+        ("/auth/number/7", 200),
+        ("/auth/query?name=a%20b", 200),
+        ("/auth/auth/login", 200),
+        ("/auth/login", 404),
+        ("/number/7", 404),
+        ("/authnumber/7", 404),
+        ("/auth", 404),
+        ("/auth/", 404),
+        ("/AUTH/number/7", 404),
+        ("/other/number/7", 404),
+        ("/healthz", 200),
+        ("/auth/healthz", 200),
+        ("/healthz/x", 404),
+    ] {
+        let answer = send(&router, Request::get(path), "").await;
+        assert_eq!(answer.status, status, "{path}");
+        if status == 404 {
+            assert_eq!(answer.problem(), (404, "not_found".to_owned()), "{path}");
+            assert_eq!(answer.json()["type"], "/auth/problems/not_found");
+        }
+    }
+    let query = send(&router, Request::get("/auth/query?name=a%20b"), "").await;
+    assert_eq!(query.body, b"a b");
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_wait_for_the_body_says_so() {
+    let (_world, router) = router().await;
+    let stream = |chunks: usize| {
+        let chunk = Ok::<_, std::io::Error>(vec![b' '; 64 * 1024]);
+        HttpBody::from_stream(futures::stream::iter(
+            std::iter::repeat_with(move || chunk.as_ref().map(Clone::clone).map_err(|_| unreachable!()))
+                .take(chunks),
+        ))
+    };
+    for (method, path) in
+        [("POST", "/absent"), ("PUT", THINGS), ("POST", THINGS), ("POST", "/axum"), ("GET", "/query")]
+    {
+        for (chunks, closes) in [(0, false), (1, false), (31, false), (64, true)] {
+            let request = Request::builder().method(method).uri(path).header("content-type", "text/plain");
+            let answer = send(&router, request, stream(chunks)).await;
+            assert!(answer.status >= 400, "{path}");
+            assert_eq!(answer.headers.contains_key("connection"), closes, "{method} {path} {chunks}");
+        }
+    }
+    // Whoever waits to be asked for the body is not asked, and hears that nobody will.
+    let request = Request::post("/absent").header("expect", "100-continue");
+    assert_eq!(send(&router, request, "x").await.headers["connection"], "close");
+    let request = post_to(THINGS).header("expect", "100-continue");
+    let read = send(&router, request, r#"{"name":"a"}"#).await;
+    assert_eq!((read.status, read.headers.contains_key("connection")), (200, false));
+    // Its length alone says that it is too much.
+    let request = post_to(THINGS).header("content-length", "99999999");
+    let answer = send(&router, request, vec![b' '; 3 * 1024 * 1024]).await;
+    assert_eq!(
+        (answer.problem().0, &answer.headers["connection"]),
+        (413, &HeaderValue::from_static("close"))
+    );
 }

@@ -122,7 +122,7 @@ impl World {
         let journal: Arc<dyn Journal> = Arc::new(journal);
         let repository = Arc::new(Repository::new(journal, sealer, 100));
         let clock = Arc::new(FixedClock::new(Timestamp::from_second(1_800_000_000).expect("in range")));
-        let access_tokens = Arc::new(AccessTokens::new(BASE));
+        let access_tokens = Arc::new(AccessTokens::new(crate::PublicUrl::parse(BASE).expect("valid")));
         let tokens = DerivedTokens::new(keys.instance_key());
         let authenticator = Arc::new(Authenticator::new(
             Arc::clone(&repository),

@@ -14,7 +14,8 @@ use domain::app::AppEvent;
 use domain::{ApiKeyId, AppId, Email, Event, Permission, SessionId, Timestamp, UserId};
 use futures::stream;
 use http::HeaderValue;
-use http::header::{ACCEPT, CONTENT_DISPOSITION, CONTENT_TYPE, VARY};
+use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, VARY};
+use http_kit::accept::preferred;
 use http_kit::auth::{AdminCaller, Caller};
 use http_kit::cookies::Credentials;
 use http_kit::places::Place;
@@ -30,7 +31,7 @@ use uuid::Uuid;
 
 use crate::ProjectionService;
 use crate::answers::{List, answer, paging, position_after, position_cursor, refused};
-use crate::csv::push_row;
+use crate::csv::{BOM, push_row};
 use crate::events::{applicant, no_place};
 
 /// How many events an export reads at a time.
@@ -77,6 +78,8 @@ struct AuditParams {
     offset: Option<i64>,
     /// `next_cursor` of the page before.
     cursor: Option<String>,
+    /// Whether a table begins with a byte order mark, by which spreadsheets know that it is UTF-8.
+    bom: Option<bool>,
 }
 
 /// An entry of the audit log.
@@ -185,6 +188,9 @@ impl AuditParams {
     }
 }
 
+const FORMS: &[(&str, Form)] =
+    &[("application/json", Form::Json), ("application/x-ndjson", Form::Ndjson), ("text/csv", Form::Csv)];
+
 /// Read the audit log. With `Accept: application/x-ndjson` all matching events are exported as canonical `CloudEvents`,
 /// personal parts sealed, one a line; with `text/csv` as a table.
 ///
@@ -206,13 +212,13 @@ async fn list(
 ) -> Result<Response, Problem> {
     let caller = service.authenticator.admin(&app_id, &credentials, Permission::AuditRead).await?;
     let open = caller.may(Permission::UsersRead);
+    let form = preferred(&headers, FORMS)?;
     let filter = params.filter(app_id.clone(), open)?;
     let paging = paging(params.limit, params.offset, params.cursor)?;
     let after = position_after(params.after)?;
     let after = position_cursor(paging.cursor.as_deref())?.unwrap_or(after);
     let looking = Looking::new(&request, &app_id, &caller.actor);
     service.wait_for_token("audit_log", token).await?;
-    let form = form(&headers);
     let exported = match form {
         Form::Json => None,
         // The same bytes for everybody: what is personal in them is sealed.
@@ -223,8 +229,8 @@ async fn list(
         let place = service.exports.take(applicant(&caller)).map_err(no_place)?;
         let last = *service.journal().watch_head().borrow();
         service.access_log.exported(&looking, Some(&app_id), exported, filter.person, opened).await?;
-        let names = KeyNames::of(&caller, &app_id);
-        return Ok(export(service, filter, after..=last, form, open, (names, place)));
+        let table = Table { open, bom: params.bom == Some(true), names: KeyNames::of(&caller, &app_id) };
+        return Ok(export(service, filter, after..=last, form, table, place));
     }
     let (recorded, total, next_cursor) = page(&service, &filter, after, paging.offset, paging.limit).await?;
     let mut names = KeyNames::of(&caller, &app_id);
@@ -257,20 +263,6 @@ pub(crate) async fn page(
     let next_cursor = positions.last().filter(|_| more).map(u64::to_string);
     let recorded = service.journal().read_positions(&positions).await?;
     Ok((recorded, total, next_cursor))
-}
-
-fn form(headers: &HeaderMap) -> Form {
-    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-    let media = accept.split(',').map(|range| range.split(';').next().unwrap_or_default().trim());
-    for media in media {
-        match media.to_ascii_lowercase().as_str() {
-            "application/x-ndjson" => return Form::Ndjson,
-            "text/csv" => return Form::Csv,
-            "application/json" | "application/*" | "*/*" => return Form::Json,
-            _ => {}
-        }
-    }
-    Form::Json
 }
 
 /// The names of the API keys in a part of the log. They never change, and their events are there before those that they made.
@@ -365,13 +357,21 @@ async fn personal(service: &ProjectionService, event: &RecordedEvent) -> Option<
     (body != PersonalBody::default()).then_some(body)
 }
 
+/// What a table of events has that lines of events have not.
+struct Table {
+    /// Whether personal parts are opened.
+    open: bool,
+    /// Whether it begins with a mark by which spreadsheets know its encoding.
+    bom: bool,
+    names: KeyNames,
+}
+
 /// Where an export stands.
 struct Export {
     service: Arc<ProjectionService>,
     filter: AuditFilter,
     form: Form,
-    open: bool,
-    names: KeyNames,
+    table: Table,
     after: u64,
     /// Events after the start of the export are not part of it: it ends.
     last: u64,
@@ -386,14 +386,14 @@ fn export(
     filter: AuditFilter,
     range: RangeInclusive<u64>,
     form: Form,
-    open: bool,
-    (names, place): (KeyNames, Place),
+    table: Table,
+    place: Place,
 ) -> Response {
     let (after, last) = range.into_inner();
     let mut ready = VecDeque::new();
     let (media, name) = match form {
         Form::Csv => {
-            let mut row = String::new();
+            let mut row = if table.bom { BOM.to_owned() } else { String::new() };
             push_row(
                 &mut row,
                 &[
@@ -418,8 +418,7 @@ fn export(
         }
         Form::Json | Form::Ndjson => ("application/x-ndjson", "attachment; filename=\"audit.ndjson\""),
     };
-    let export =
-        Export { service, filter, form, open, names, after, last, ready, done: false, _place: place };
+    let export = Export { service, filter, form, table, after, last, ready, done: false, _place: place };
     let lines = stream::unfold(export, async |mut export| {
         let text = export.next().await?;
         Some((text, export))
@@ -461,7 +460,7 @@ impl Export {
         let mut text = String::new();
         let events = self.service.journal().read_positions(&positions).await?;
         if self.form == Form::Csv {
-            self.names.learn(&self.service, &events).await?;
+            self.table.names.learn(&self.service, &events).await?;
         }
         for event in events {
             self.after = event.position;
@@ -477,7 +476,7 @@ impl Export {
 
     async fn push_table_row(&self, text: &mut String, event: &RecordedEvent) {
         let personal =
-            if self.open { personal(&self.service, event).await } else { None }.unwrap_or_default();
+            if self.table.open { personal(&self.service, event).await } else { None }.unwrap_or_default();
         push_row(
             text,
             &[
@@ -492,7 +491,7 @@ impl Export {
                 personal.email.as_deref().unwrap_or_default(),
                 personal.ip.as_deref().unwrap_or_default(),
                 &event.data,
-                &self.names.get(event).unwrap_or_default(),
+                &self.table.names.get(event).unwrap_or_default(),
                 personal.user_agent.as_deref().unwrap_or_default(),
                 personal.reason.as_deref().unwrap_or_default(),
             ],

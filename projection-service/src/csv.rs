@@ -1,5 +1,9 @@
 //! Tables as CSV (RFC 4180) that spreadsheets show and never run.
 
+/// What some spreadsheets need to see at the very start, or they take the text for that of an older encoding. RFC 4180 knows no such
+/// thing, so a table has it only on request.
+pub const BOM: &str = "\u{feff}";
+
 /// Adds one row, with its CRLF.
 pub fn push_row(text: &mut String, cells: &[&str]) {
     for (n, cell) in cells.iter().enumerate() {

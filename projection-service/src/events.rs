@@ -12,21 +12,22 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use domain::{AppId, Permission};
 use futures::stream;
 use http::HeaderValue;
-use http::header::{ACCEPT, VARY};
+use http::header::VARY;
+use http_kit::accept::preferred;
 use http_kit::auth::{AdminCaller, Caller};
 use http_kit::cookies::Credentials;
 use http_kit::places::{Applicant, NoPlace, Place};
 use http_kit::{AfterToken, AppScope, Params, Problem, uncached};
 use read_models::audit_log::AuditFilter;
 use schemas::envelope::RecordedEvent;
-use serde::Deserialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::ProjectionService;
-use crate::answers::{List, answer, paging, position_after, position_cursor};
+use crate::answers::{answer, paging, position_after, position_cursor};
 use crate::audit;
 
 /// How many events a stream reads at a time.
@@ -39,6 +40,34 @@ const PLACE_RETRY: u64 = 5;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
     OpenApiRouter::new().routes(routes!(of_all)).routes(routes!(of_app))
+}
+
+/// A page of events.
+#[derive(Serialize, utoipa::ToSchema)]
+struct EventPage {
+    /// The events, oldest first.
+    #[schema(schema_with = http_kit::openapi::cloud_events)]
+    items: Vec<Value>,
+    /// How many there are on all pages.
+    total: u64,
+    /// Send it as `cursor` for the next page; null on the last.
+    next_cursor: Option<String>,
+}
+
+/// What a page and a stream are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Page,
+    Stream,
+}
+
+const FORMS: &[(&str, Form)] = &[("application/json", Form::Page), ("text/event-stream", Form::Stream)];
+
+/// How a stream shows that it is alive, besides by comments: libraries keep those to themselves.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum Heartbeat {
+    Event,
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -59,6 +88,10 @@ struct AppEvents {
     offset: Option<i64>,
     /// `next_cursor` of the page before.
     cursor: Option<String>,
+    /// `event`: a stream has an event `heartbeat` at its start and then every 15 seconds, beside the comment that keeps proxies
+    /// from closing it.
+    #[param(inline)]
+    heartbeat: Option<Heartbeat>,
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -82,6 +115,10 @@ struct AllEvents {
     offset: Option<i64>,
     /// `next_cursor` of the page before.
     cursor: Option<String>,
+    /// `event`: a stream has an event `heartbeat` at its start and then every 15 seconds, beside the comment that keeps proxies
+    /// from closing it.
+    #[param(inline)]
+    heartbeat: Option<Heartbeat>,
 }
 
 /// Who reads: asked again while a stream runs, so that a revoked key ends it.
@@ -110,7 +147,7 @@ impl Reader {
 #[utoipa::path(get, path = "/v1/events", tag = "events", operation_id = "list_events",
     security(("api_key" = [])), params(AfterToken, AllEvents),
     responses((status = 200, description = "A page of CloudEvents, oldest first", content(
-        (List<Object> = "application/json"), (String = "text/event-stream"))),
+        (EventPage = "application/json"), (String = "text/event-stream"))),
         (status = 422, description = "`validation_failed`")))]
 async fn of_all(
     State(service): State<Arc<ProjectionService>>,
@@ -119,8 +156,8 @@ async fn of_all(
     token: AfterToken,
     Params(params): Params<AllEvents>,
 ) -> Result<Response, Problem> {
-    let AllEvents { after, kind, app_id, limit, offset, cursor } = params;
-    let request = AppEvents { after, kind, limit, offset, cursor };
+    let AllEvents { after, kind, app_id, limit, offset, cursor, heartbeat } = params;
+    let request = AppEvents { after, kind, limit, offset, cursor, heartbeat };
     read(service, credentials, headers, Reader::Platform, app_id, token, request).await
 }
 
@@ -129,7 +166,7 @@ async fn of_all(
     security(("user" = []), ("api_key" = [])),
     params(("app_id" = String, Path, description = "The app"), AfterToken, AppEvents),
     responses((status = 200, description = "A page of CloudEvents, oldest first", content(
-        (List<Object> = "application/json"), (String = "text/event-stream"))),
+        (EventPage = "application/json"), (String = "text/event-stream"))),
         (status = 422, description = "`validation_failed`")))]
 async fn of_app(
     State(service): State<Arc<ProjectionService>>,
@@ -152,14 +189,16 @@ async fn read(
     params: AppEvents,
 ) -> Result<Response, Problem> {
     let caller = reader.check(&service, &credentials).await?;
+    let form = preferred(&headers, FORMS)?;
     let paging = paging(params.limit, params.offset, params.cursor)?;
     let after = position_after(params.after)?;
     let after = position_cursor(paging.cursor.as_deref())?.unwrap_or(after);
     let kinds = audit::kinds(params.kind.as_deref());
-    if wants_stream(&headers) {
+    if form == Form::Stream {
         let after = last_event_id(&headers)?.unwrap_or(after);
         let place = service.streams.take(applicant(&caller)).map_err(no_place)?;
-        return Ok(live(Feed::new(service, credentials, reader, app_id, kinds, after, place)));
+        let feed = Feed::new(service, credentials, reader, app_id, kinds, after, place);
+        return Ok(live(feed, params.heartbeat));
     }
     let filter = AuditFilter { app_id, kinds, ..AuditFilter::default() };
     let (recorded, total, next_cursor) = if filter == AuditFilter::default() {
@@ -170,7 +209,7 @@ async fn read(
         audit::page(&service, &filter, after, paging.offset, paging.limit).await?
     };
     let items: Vec<Value> = recorded.iter().map(|event| event.to_cloud_event(&service.origin)).collect();
-    let mut response = answer(List { items, total, next_cursor });
+    let mut response = answer(EventPage { items, total, next_cursor });
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
     Ok(response)
 }
@@ -205,14 +244,6 @@ async fn whole_journal(
     let recorded = service.journal().read_all(after, limit as usize).await?;
     let last = recorded.last().map(|event| event.position);
     Ok((recorded, total, last.filter(|last| *last < total).map(|last| last.to_string())))
-}
-
-fn wants_stream(headers: &HeaderMap) -> bool {
-    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-    accept
-        .split(',')
-        .map(|range| range.split(';').next().unwrap_or_default().trim())
-        .any(|media| media.eq_ignore_ascii_case("text/event-stream"))
 }
 
 fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
@@ -298,12 +329,19 @@ impl Drop for Feed {
     }
 }
 
-fn live(feed: Feed) -> Response {
+fn live(mut feed: Feed, heartbeat: Option<Heartbeat>) -> Response {
+    let mut keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
+    if heartbeat.is_some() {
+        // Without an id, so that a reader comes back to where its last event was; with data, or it would be no event.
+        let beat = || Event::default().event("heartbeat").data(json!({}).to_string());
+        feed.ready.push_back(beat());
+        keep_alive = keep_alive.event(beat().comment(""));
+    }
     let events = stream::unfold(feed, async |mut feed| {
         let event = feed.next().await?;
         Some((Ok::<_, Infallible>(event), feed))
     });
-    let mut response = uncached(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)));
+    let mut response = uncached(Sse::new(events).keep_alive(keep_alive));
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
     // Proxies that buffer answers would hold events back.
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));

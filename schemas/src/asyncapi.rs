@@ -205,7 +205,8 @@ fn point_to_components(value: &mut Value) {
     }
 }
 
-fn envelope() -> Value {
+/// The schema of an event as it is shown everywhere.
+pub fn envelope() -> Value {
     let text = |description: &str| json!({ "type": "string", "description": description });
     let uuid = |description: &str| json!({ "type": "string", "format": "uuid", "description": description });
     let kinds = [ActorKind::User, ActorKind::ApiKey, ActorKind::System, ActorKind::Anonymous];

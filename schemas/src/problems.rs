@@ -15,6 +15,12 @@ pub struct ProblemType {
 }
 
 impl ProblemType {
+    /// The first sentence of the explanation: what happened, where nobody can say it better.
+    pub fn summary(&self) -> &'static str {
+        let end = self.explanation.find(". ").map_or(self.explanation.len(), |end| end + 1);
+        &self.explanation[..end]
+    }
+
     /// The member `type`: the path of the page that explains the problem.
     pub fn type_uri(&self) -> String {
         format!("/problems/{}", self.code)
@@ -175,6 +181,13 @@ pub static REGISTRY: &[ProblemType] = &[
         405,
         "The method is not allowed here",
         "There is a resource at this path, but not for this HTTP method. The `Allow` header lists the methods it has.",
+    ),
+    problem(
+        "not_acceptable",
+        406,
+        "No acceptable representation",
+        "The header `Accept` leaves nothing of what the route can answer with: `detail` lists it. A media range with `q=0` \
+         excludes what is in it. Leave the header out, or add one of those media types.",
     ),
     problem(
         "not_found",

@@ -96,14 +96,12 @@ CONFIG
 }
 
 # What stops an app or ends the asking session comes last, or nothing but refusals would be seen behind it.
-ends='^(disable_app|(logout|revoke_own_sessions?|revoke_token)(_of_default_app)?)$'
+ends='^(disableApp|logout|revokeOwnSessions?|revokeToken)$'
 pass "the platform" fuzz api_key "$platform" --exclude-operation-id-regex "$ends"
-pass "an API key of the app" fuzz api_key "$scratch/key" --exclude-operation-id-regex "$ends|_of_default_app$"
-pass "a user" fuzz user "$scratch/user" --exclude-operation-id-regex "$ends|_of_default_app$"
-pass "a user of the default app" default user "$scratch/default-user" --include-operation-id-regex '_of_default_app$' \
-  --exclude-operation-id-regex "$ends"
+pass "an API key of the app" fuzz api_key "$scratch/key" --exclude-operation-id-regex "$ends"
+pass "a user" fuzz user "$scratch/user" --exclude-operation-id-regex "$ends"
 pass "a user who leaves" default user "$scratch/default-user" --include-operation-id-regex "$ends"
-pass "the platform, stopping an app" fuzz api_key "$platform" --include-operation-id disable_app
+pass "the platform, stopping an app" fuzz api_key "$platform" --include-operation-id disableApp
 
 if grep 'panicked at' "$scratch/log"; then failed=$((failed + 1)); fi
 printf '\nschemathesis %s, seed %s: %d cases in %d passes, %d of them failed, %d s\n' \

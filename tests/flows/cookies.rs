@@ -1,5 +1,8 @@
-use serde_json::json;
+use serde_json::{Value, json};
 use tests::{Answer, App, Call, PASSWORD, Server, email};
+
+/// Seen over https, as in production: `http` on this machine has cookies of its own.
+const SECURE: &[(&str, &str)] = &[("WATCHWORD_PUBLIC_URL", "https://auth.example")];
 
 /// The values of the three cookies of a session that an answer sets. One that ends it leaves the fourth, which says that the
 /// device is known.
@@ -34,7 +37,7 @@ fn with(call: Call, app: &App<'_>, [access, refresh, csrf]: &[String; 3]) -> Cal
 
 #[tokio::test]
 async fn a_page_needs_no_more_than_its_cookies() {
-    let server = Server::start().await;
+    let server = Server::start_with(SECURE).await;
     let app = server.create_app(json!({"cookies": true, "refresh_grace": 0})).await;
     let address = email("ada");
     let body = json!({"email": address, "password": PASSWORD});
@@ -70,7 +73,7 @@ fn uuid_of(cookies: &[String; 3]) -> String {
 
 #[tokio::test]
 async fn cookies_count_in_their_own_app_only() {
-    let server = Server::start().await;
+    let server = Server::start_with(SECURE).await;
     let app = server.create_app(json!({"cookies": true})).await;
     let other = server.create_app(json!({"cookies": true})).await;
     let off = server.create_app(json!({})).await;
@@ -93,4 +96,108 @@ async fn cookies_count_in_their_own_app_only() {
         .json(&json!({"name": "A"}))
         .await
         .expect(200);
+}
+
+/// Members, at any depth, that are a token: an access token has three parts, a refresh token a prefix.
+fn tokens_in(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(members) => members.values().for_each(|value| tokens_in(value, found)),
+        Value::Array(items) => items.iter().for_each(|value| tokens_in(value, found)),
+        Value::String(text) if text.starts_with("wwr_") || text.starts_with("eyJ") => {
+            found.push(text.clone())
+        }
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn no_body_holds_a_token() {
+    let server = Server::start_with(SECURE).await;
+    let callback = "https://client.example/callback";
+    let app = server.create_app(json!({"delivery": "app", "redirect_uris": [callback]})).await;
+    let admin = email("admin");
+    let admin_id = app.register_admin(&admin).await.user_id;
+    let patch = json!({"settings": {"cookies": true}});
+    let path = format!("/v1/apps/{}", app.id);
+    server.patch(path).bearer(&server.platform_key()).json(&patch).await.expect(200);
+    let (_, key) = app.api_key(&["users:write", "tokens:create"]).await;
+    let address = email("ada");
+    let body = json!({"email": address, "password": PASSWORD});
+    let mut answers = Vec::new();
+    for again in ["k", "k", "l"] {
+        let login = app.post("auth/login").json(&body).header("idempotency-key", again);
+        let register = app.post("auth/register").json(&body).header("idempotency-key", "register");
+        answers.push(register.await.expect(201));
+        answers.push(login.await.expect(200));
+    }
+    let signup = json!({"email": email("grace"), "password": PASSWORD});
+    answers.push(app.post("auth/signup").json(&signup).await.expect(201));
+    let mut mine = set(&app, &answers[0]);
+    for again in ["a", "a", "b"] {
+        let call = with(app.post("auth/refresh"), &app, &mine).header("x-csrf-token", &mine[2]);
+        let answer = call.header("idempotency-key", again).await.expect(200);
+        if again == "b" {
+            mine = set(&app, &answer);
+        }
+        answers.push(answer);
+    }
+    // Somebody whose client keeps the refresh token itself is given the next one as a cookie, too.
+    answers.push(app.post("auth/refresh").json(&json!({"refresh_token": mine[1]})).await.expect(200));
+    let ask = json!({"email": address, "redirect_uri": callback});
+    let token = app.mailed_token(&key, "magic-link", &ask).await;
+    let pressed = app.post("auth/magic-link/verify").json(&json!({ "token": token })).await.expect(303);
+    let code = pressed.header("location").expect("there").split("code=").nth(1).expect("a code").to_owned();
+    for _ in 0..2 {
+        let exchange =
+            app.post("auth/exchange").json(&json!({ "code": code })).header("idempotency-key", "e");
+        answers.push(exchange.await.expect(200));
+    }
+    for answer in &answers {
+        let body = answer.json();
+        let mut found = Vec::new();
+        tokens_in(&body, &mut found);
+        assert!(found.is_empty(), "{body}");
+        assert!(body.get("access_token").is_none() && body.get("refresh_token").is_none(), "{body}");
+        assert!(
+            body["session_id"].is_string() && body["expires_in"].is_u64() && body["user"]["id"].is_string()
+        );
+        set(&app, answer);
+    }
+
+    // An admin's page gets at no token of anybody, their server does.
+    let cookies = set(&app, &app.login(&admin, PASSWORD).await.expect(200));
+    let path = format!("admin/users/{admin_id}/access-tokens");
+    let by_page = with(app.post(&path), &app, &cookies).header("x-csrf-token", &cookies[2]);
+    by_page.json(&json!({"duration_minutes": 1})).await.problem(403, "forbidden");
+    let path =
+        format!("admin/users/{}/access-tokens", answers[0].json()["user"]["id"].as_str().expect("an id"));
+    app.post(&path).bearer(&key).json(&json!({"duration_minutes": 1})).await.expect(201);
+}
+
+#[tokio::test]
+async fn on_this_machine_browsers_keep_the_cookies_and_the_log_says_what_they_lack() {
+    let server = Server::start().await;
+    let app = server.create_app(json!({"cookies": true})).await;
+    assert!(!server.log().contains("for development alone"));
+    let body = json!({"email": email("ada"), "password": PASSWORD});
+    let answer = app.post("auth/register").json(&body).await.expect(201);
+    let cookies: Vec<_> =
+        answer.headers.get_all("set-cookie").iter().map(|it| it.to_str().expect("ASCII")).collect();
+    assert_eq!(cookies.len(), 3);
+    for (cookie, kind) in cookies.iter().zip(["access", "refresh", "csrf"]) {
+        assert!(cookie.starts_with(&format!("ww-{}-{kind}=", app.id)), "{cookie}");
+        assert!(!cookie.contains("Secure") && cookie.ends_with("SameSite=Lax"), "{cookie}");
+        assert_eq!(cookie.contains("HttpOnly"), kind != "csrf");
+    }
+    let jar = cookies.iter().map(|it| it.split(';').next().expect("one")).collect::<Vec<_>>().join("; ");
+    app.get("auth/me").header("cookie", &jar).await.expect(200);
+    app.post("auth/refresh").header("cookie", &jar).await.problem(403, "forbidden");
+    let csrf = cookies[2].split_once('=').expect("a value").1.split(';').next().expect("one");
+    app.post("auth/refresh").header("cookie", &jar).header("x-csrf-token", csrf).await.expect(200);
+    // The names of production do not count here, nor these there.
+    app.get("auth/me")
+        .header("cookie", &jar.replace("ww-", "__Host-ww-"))
+        .await
+        .problem(401, "unauthenticated");
+    assert!(server.log().contains("for development alone"));
 }

@@ -38,11 +38,11 @@ async fn every_route_of_an_apps_users_answers_without_its_id_too() {
     let mut seen = 0;
     for (path, short) in paths.keys().filter_map(|path| Some((path, path.strip_prefix("/v1/apps/{app_id}")?)))
     {
-        if !short.starts_with("/auth/") && !short.starts_with("/.well-known/") {
+        let is_short = short.starts_with("/auth/") || short == "/.well-known/jwks.json";
+        assert!(!paths.contains_key(short), "{short} is told once, in the description of the whole");
+        if !is_short {
             continue;
         }
-        assert!(paths.contains_key(short), "{short} is not in the document");
-        assert_eq!(routes(path), routes(short));
         for method in routes(path) {
             let method: reqwest::Method = method.to_uppercase().parse().unwrap();
             let fill = |path: &str| {

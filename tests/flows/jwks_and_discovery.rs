@@ -36,6 +36,17 @@ async fn discovery_names_routes_that_are_there() {
     let document = app.get(".well-known/openid-configuration").await.expect(200).json();
     assert_eq!(document["issuer"], server.url(&format!("/v1/apps/{}", app.id)));
     assert_eq!(document["jwks_uri"], server.url(&app.path(".well-known/jwks.json")));
+    let names: Vec<_> = document.as_object().unwrap().keys().map(String::as_str).collect();
+    for absent in ["token_endpoint", "userinfo_endpoint", "grant_types_supported", "response_types_supported"]
+    {
+        assert!(!names.contains(&absent), "{absent} is not there yet");
+    }
+    let is_empty = |value: &Value| value.is_null() || value == &json!([]) || value == "";
+    assert!(!document.as_object().unwrap().values().any(is_empty), "{document}");
+    // It is below the issuer that it names, and nowhere else.
+    for elsewhere in ["/.well-known/openid-configuration", "/auth/.well-known/openid-configuration"] {
+        server.get(elsewhere).await.problem(404, "not_found");
+    }
     for (name, value) in document.as_object().unwrap() {
         if let Some(path) = value.as_str().and_then(|it| it.strip_prefix(&server.base())) {
             if name == "issuer" {

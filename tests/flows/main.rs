@@ -1,5 +1,6 @@
 //! One file per flow, each against the real binary.
 
+mod accept;
 mod access_matrix;
 mod admin_users;
 mod api_keys;
@@ -10,6 +11,7 @@ mod command_line;
 mod cookies;
 mod default_app;
 mod doctor;
+mod early_answers;
 mod email_verification;
 mod end_sessions;
 mod events_feed;
@@ -22,6 +24,7 @@ mod magic_link;
 mod mail;
 mod malformed_requests;
 mod me;
+mod mounted;
 mod overload;
 mod password_reset;
 mod readiness;

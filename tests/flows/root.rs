@@ -12,7 +12,22 @@ async fn health_metrics_docs_and_problem_pages_are_there() {
     let metrics = server.metrics().await;
     assert!(metrics.contains("# TYPE"), "{metrics}");
     let docs = server.get("/docs/").await.expect(200);
-    assert!(docs.text.contains("swagger"));
+    assert!(docs.text.contains("swagger") && docs.text.contains("<title>Watchword</title>"));
+    for file in [
+        "swagger-ui.css",
+        "swagger-ui-bundle.js",
+        "swagger-ui-standalone-preset.js",
+        "swagger-initializer.js",
+    ] {
+        assert!(docs.text.contains(file), "{file}");
+        server.get(format!("/docs/{file}")).await.expect(200);
+    }
+    let settings = server.get("/docs/swagger-initializer.js").await.text;
+    assert!(
+        settings.contains(r#""docExpansion": "none""#) && settings.contains("../openapi.json"),
+        "{settings}"
+    );
+    server.get("/docs/absent.js").await.problem(404, "not_found");
     assert_eq!(server.get("/openapi.json").await.expect(200).json()["info"]["title"], "Watchword");
     for code in ["unauthenticated", "email_taken", "rate_limited", "not_found", "malformed_request"] {
         server.get(format!("/problems/{code}")).await.expect(200);

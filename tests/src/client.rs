@@ -164,7 +164,10 @@ impl Answer {
             problem["type"].as_str().is_some_and(|it| it.ends_with(&format!("/problems/{code}"))),
             "{problem}"
         );
-        assert!(problem["title"].is_string() && problem["request_id"].is_string(), "{problem}");
+        for member in ["type", "title", "detail", "request_id"] {
+            let is_told = problem[member].as_str().is_some_and(|text| !text.trim().is_empty());
+            assert!(is_told, "{member} is missing: {problem}");
+        }
         assert_eq!(self.header("x-request-id"), problem["request_id"].as_str(), "{problem}");
         if status == 401 {
             assert!(self.header("www-authenticate").is_some_and(|it| it.starts_with("Bearer")), "{problem}");

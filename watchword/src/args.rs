@@ -108,6 +108,8 @@ pub enum Command {
     Openapi,
     /// Print the AsyncAPI document of the events on NATS
     Asyncapi,
+    /// Print a page with every setting, permission, event, problem and claim
+    Reference,
     /// Print the JSON Schemas of all events, or write them to a folder
     Schemas {
         /// The folder to write the schemas to, one file each

@@ -79,9 +79,14 @@ impl HttpClient {
         Ok(Self { base, client })
     }
 
+    /// The address of a path. The server may be mounted below one.
+    fn at(&self, path: &str) -> anyhow::Result<Url> {
+        Ok(format!("{}{path}", self.base.as_str().trim_end_matches('/')).parse()?)
+    }
+
     /// The same server with its connections, for a request whose answer is read as it comes.
     pub fn get(&self, path: &str) -> anyhow::Result<reqwest::RequestBuilder> {
-        Ok(self.client.get(self.base.join(path)?))
+        Ok(self.client.get(self.at(path)?))
     }
 
     pub async fn send(
@@ -92,7 +97,7 @@ impl HttpClient {
         headers: &[(&'static str, String)],
         body: Option<&Value>,
     ) -> anyhow::Result<Answer> {
-        let mut request = self.client.request(method, self.base.join(path)?);
+        let mut request = self.client.request(method, self.at(path)?);
         if let Some(bearer) = bearer {
             request = request.bearer_auth(bearer.expose_secret());
         }

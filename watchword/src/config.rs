@@ -21,6 +21,7 @@ use domain::journal::InvalidOrigin;
 use domain::lockout::LockoutPolicy;
 use domain::{Email, LogOrigin};
 use event_store::location::Location;
+use http_kit::PublicUrl;
 use http_kit::limits::RateSettings;
 use http_kit::places::Shares;
 use ipnet::IpNet;
@@ -63,7 +64,7 @@ pub struct Config {
     /// For metrics and readiness without a key; none unless it is given.
     pub internal_listen: Option<SocketAddr>,
     /// None: made from the address listened on.
-    pub public_url: Option<Url>,
+    pub public_url: Option<PublicUrl>,
     /// None: the public URL at the first start.
     pub log_origin: Option<LogOrigin>,
     pub data_dir: PathBuf,
@@ -258,8 +259,8 @@ impl Config {
     }
 
     /// Whom mails may come from.
-    pub fn senders(&self, public_url: &Url) -> Senders {
-        let of_host = || Email::parse(&format!("no-reply@{}", public_url.host_str()?)).ok();
+    pub fn senders(&self, public_url: &PublicUrl) -> Senders {
+        let of_host = || Email::parse(&format!("no-reply@{}", public_url.host_str())).ok();
         // RFC 2606 section 2: nobody's domain.
         let nobody = || Email::parse("no-reply@watchword.invalid").expect("an address");
         let own = self.mail_sender.clone().or_else(of_host).unwrap_or_else(nobody);
@@ -287,14 +288,14 @@ impl Config {
     }
 
     /// Where clients reach the service when it listens on `listening`.
-    pub fn public_url(&self, listening: SocketAddr) -> Url {
+    pub fn public_url(&self, listening: SocketAddr) -> PublicUrl {
         self.public_url.clone().unwrap_or_else(|| {
             let host = if listening.ip().is_unspecified() {
                 format!("localhost:{}", listening.port())
             } else {
                 listening.to_string()
             };
-            Url::parse(&format!("http://{host}")).expect("an address and a port make a URL")
+            PublicUrl::parse(&format!("http://{host}")).expect("an address and a port make a URL")
         })
     }
 }

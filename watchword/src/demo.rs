@@ -37,7 +37,7 @@ pub async fn run() -> anyhow::Result<ExitCode> {
     let config = Config::in_folder(&data_dir);
     let instance = Instance::open(&config, address).await?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let server = tokio::spawn(serve::serve(listener, instance.router(), async {
+    let server = tokio::spawn(serve::serve(listener, instance.mounted(), async {
         let _ = stopped.await;
     }));
 

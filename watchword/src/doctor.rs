@@ -163,8 +163,7 @@ fn configuration(findings: &mut Findings, config: &Config) {
     mail::address(findings, config);
     match &config.public_url {
         Some(url) => {
-            let local = url.host_str().is_some_and(|host| matches!(host, "localhost" | "127.0.0.1" | "[::1]"));
-            if url.scheme() == "http" && !local {
+            if url.scheme() == "http" && !url.is_local() {
                 findings.warning("public_url", format!("{url} is not https: tokens travel readable. Put a TLS proxy in front and name its address"));
             }
         }

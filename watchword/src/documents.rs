@@ -8,10 +8,14 @@ use std::process::ExitCode;
 use anyhow::Context;
 use schemas::event_schemas::Document;
 use serde_json::Value;
-use utoipa::openapi::{InfoBuilder, LicenseBuilder, OpenApi};
+use utoipa::openapi::{InfoBuilder, LicenseBuilder, OpenApi, ServerBuilder};
 
 use crate::config::Config;
 use crate::instance::Instance;
+use crate::openapi;
+
+/// An SPDX expression.
+const LICENSE: &str = "Apache-2.0 OR MIT";
 
 /// Prints the API's document. It is what the routes say, so an instance in a temporary folder is asked for it.
 pub async fn openapi() -> anyhow::Result<ExitCode> {
@@ -24,9 +28,11 @@ async fn openapi_document() -> anyhow::Result<String> {
         .context("cannot make a temporary folder. Set TMPDIR to one that can be written")?;
     let config = Config::in_folder(&folder.path().join("data"));
     let instance = Instance::open(&config, config.listen).await?;
-    let document = instance.api().to_pretty_json().context("the document cannot be written as JSON")?;
+    let document = serde_json::to_value(instance.api()).context("the document cannot be written as JSON");
     instance.close().await;
-    Ok(document)
+    let mut document = document?;
+    openapi::add_types(&mut document);
+    Ok(serde_json::to_string_pretty(&document)?)
 }
 
 /// Prints the document of the events on the bus.
@@ -47,10 +53,15 @@ pub fn complete(mut api: OpenApi) -> OpenApi {
         .version(env!("CARGO_PKG_VERSION"))
         .description(Some(
             "Logins, sessions and users as events in a log that is never changed. Refusals are \
-             `application/problem+json`; each `type` has a page that explains it.",
+             `application/problem+json`; each `type` has a page that explains it.\n\n\
+             On a deployment with an app `default`, what is below `/v1/apps/{app_id}/auth/` answers for it below `/auth/`, too, \
+             and its keys are at `/.well-known/jwks.json`.",
         ))
-        .license(Some(LicenseBuilder::new().name("Apache-2.0 OR MIT").build()))
+        .license(Some(LicenseBuilder::new().name(LICENSE).identifier(Some(LICENSE)).build()))
         .build();
+    let server =
+        ServerBuilder::new().url("http://127.0.0.1:8080").description(Some("A deployment on this machine"));
+    api.servers = Some(vec![server.build()]);
     http_kit::openapi::complete(&mut api);
     api
 }

@@ -26,14 +26,13 @@ use event_store::{
 };
 use http_kit::request::Edge;
 use http_kit::token::{ApiKeyToken, DerivedTokens};
-use http_kit::{AccessLog, AccessTokens, Authenticator, RateClass, RateLimits};
+use http_kit::{AccessLog, AccessTokens, Authenticator, PublicUrl, RateClass, RateLimits};
 use projection_service::bus::Bus;
 use projection_service::{BusStatus, ProjectionService, ProjectionStatus, SharingSettings};
 use read_models::ReadModels;
 use schemas::ActorKind;
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use url::Url;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -218,6 +217,8 @@ pub struct Instance {
     relay: Option<Arc<Relay>>,
     mailer: Option<Arc<Mailer>>,
     routers: Routers,
+    /// The path of the public URL.
+    prefix: String,
 }
 
 impl Instance {
@@ -254,14 +255,13 @@ impl Instance {
     ) -> anyhow::Result<Self> {
         crate::metrics::start();
         let public_url = config.public_url(address);
-        let base_url = public_url.as_str().trim_end_matches('/');
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let journal = Arc::clone(&stores.journal);
         // Before anything else is written: it is the first event of a journal.
         let origin = event_store::origin::establish(&*journal, &*clock, &config.log_origin(address)?).await?;
         let repository = stores.repository(config);
         let tokens = DerivedTokens::new(stores.key_store.instance_key());
-        let access_tokens = Arc::new(AccessTokens::new(base_url).with_leeway(config.clock_leeway));
+        let access_tokens = Arc::new(AccessTokens::new(public_url.clone()).with_leeway(config.clock_leeway));
         access_tokens.limit_cache(config.caches.access_tokens);
         let authenticator = Arc::new(Authenticator::new(
             Arc::clone(&repository),
@@ -349,8 +349,10 @@ impl Instance {
         };
         // Routes of credentials have a narrower limit of their own inside this one; probes at the root have none.
         let services = services.layer(limits.layer(RateClass::General).by_key(tokens.clone()));
-        let routers = Routers::new(health, services, origin, edge.limited_to(config.requests_in_flight));
-        Ok(Self { address, stores, repository, clock, tokens, projections, relay, mailer, routers })
+        let edge = edge.limited_to(config.requests_in_flight).below(public_url.prefix());
+        let routers = Routers::new(health, services, edge, origin, &public_url);
+        let prefix = public_url.prefix().to_owned();
+        Ok(Self { address, stores, repository, clock, tokens, projections, relay, mailer, routers, prefix })
     }
 
     /// Where it is reached.
@@ -366,6 +368,11 @@ impl Instance {
     /// The routes of the internal address, with the same layer.
     pub fn internal_router(&self) -> Router {
         self.routers.internal.clone()
+    }
+
+    /// The same below the path of the public URL, as clients see it.
+    pub fn mounted(&self) -> Router {
+        http_kit::mounted(self.router(), &self.prefix)
     }
 
     /// The API's document of all routes.
@@ -459,9 +466,15 @@ struct Routers {
 }
 
 impl Routers {
-    fn new(health: Health, services: OpenApiRouter, origin: LogOrigin, edge: Edge) -> Self {
+    fn new(
+        health: Health,
+        services: OpenApiRouter,
+        edge: Edge,
+        origin: LogOrigin,
+        public_url: &PublicUrl,
+    ) -> Self {
         let (health, edge) = (Arc::new(health), Arc::new(edge));
-        let (public, api) = root::router(Arc::clone(&health), services, origin);
+        let (public, api) = root::router(Arc::clone(&health), services, origin, public_url);
         let public = http_kit::around(public, Arc::clone(&edge));
         Self { public, internal: http_kit::around(root::internal(health), edge), api }
     }
@@ -503,7 +516,7 @@ fn start_hashing(config: &Config) -> anyhow::Result<PasswordHashing> {
 async fn start_mailer(
     config: &Config,
     commands: &CommandService,
-    public_url: &Url,
+    public_url: &PublicUrl,
     node: &str,
 ) -> anyhow::Result<Option<Arc<Mailer>>> {
     mailer::begin(&**commands.repository.journal()).await?;
@@ -512,7 +525,7 @@ async fn start_mailer(
         let folder = folder.display();
         tracing::warn!("no mail is sent: each is written to {folder} until mail_url names a mail server");
     }
-    let post = Post::new(mail.url.clone(), public_url.host_str().unwrap_or("localhost"), Patience::default());
+    let post = Post::new(mail.url.clone(), public_url.host_str(), Patience::default());
     if let Some(server) = post.server() {
         let _ = commands.mail_server.set(server);
     }

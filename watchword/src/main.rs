@@ -8,18 +8,22 @@ mod cut_forged_tail;
 mod data_dir;
 mod databases;
 mod demo;
+mod docs;
 mod doctor;
 mod documents;
 mod end_sessions;
 mod export;
 mod instance;
 mod journal_check;
+mod linger;
 mod logging;
 mod metrics;
 mod migrate;
+mod openapi;
 mod operator;
 mod problem_pages;
 mod progress;
+mod reference;
 mod relay;
 mod root;
 mod rotate_master_key;
@@ -59,6 +63,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Openapi => return runtime()?.block_on(documents::openapi()),
         Command::Asyncapi => return documents::asyncapi(),
+        Command::Reference => return reference::run(),
         Command::Schemas { out } => return documents::schemas(out.as_deref()),
         Command::Doctor(doctor) if doctor.keys => return doctor::list_keys(doctor.output.json),
         Command::Demo => return runtime()?.block_on(demo::run()),
@@ -89,6 +94,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::EndSessions { all: _, output } => runtime.block_on(end_sessions::run(config, output.json)),
         Command::Openapi
         | Command::Asyncapi
+        | Command::Reference
         | Command::Schemas { .. }
         | Command::Doctor(_)
         | Command::Demo => {

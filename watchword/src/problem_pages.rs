@@ -39,12 +39,12 @@ pub async fn index() -> Response {
         let ProblemType { code, status, title, .. } = problem;
         let _ = write!(
             list,
-            r#"<li><a href="/problems/{code}"><code>{code}</code></a> ({status}): {}</li>"#,
+            r#"<li><a href="problems/{code}"><code>{code}</code></a> ({status}): {}</li>"#,
             escape(title)
         );
     }
     list.push_str("</ul>");
-    page("Problems", &list)
+    page("Problems", &list, "problems/style.css")
 }
 
 /// `/problems/{code}`
@@ -56,20 +56,21 @@ pub async fn one(Path(code): Path<String>) -> Response {
                 "<dl><dt>Code</dt><dd><code>{code}</code></dd><dt>HTTP status</dt><dd>{status}</dd></dl><p>{}</p>{ALL}",
                 escape(explanation)
             );
-            page(title, &body)
+            page(title, &body, "style.css")
         }
         None => Problem::not_found().into_response(),
     }
 }
 
-const ALL: &str = r#"<p><a href="/problems">All problems</a></p>"#;
+const ALL: &str = r#"<p><a href="../problems">All problems</a></p>"#;
 
-fn page(title: &str, body: &str) -> Response {
+/// Addresses are relative, so that the pages work below any path.
+fn page(title: &str, body: &str, style: &str) -> Response {
     let title = escape(title);
     let html = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <title>{title} · Watchword</title><link rel=\"stylesheet\" href=\"/problems/style.css\"></head>\
+         <title>{title} · Watchword</title><link rel=\"stylesheet\" href=\"{style}\"></head>\
          <body><main><h1>{title}</h1>{body}</main></body></html>\n"
     );
     let headers = [

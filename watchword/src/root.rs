@@ -4,27 +4,23 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use axum::extract::{Path, State};
-use axum::http::{HeaderValue, header};
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router, middleware};
+use axum::{Json, Router};
 use domain::LogOrigin;
-use http_kit::Problem;
 use http_kit::cookies::Credentials;
 use http_kit::problem::ProblemBody;
+use http_kit::{Problem, PublicUrl};
 use schemas::event_schemas::Document;
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use utoipa_swagger_ui::{Config as SwaggerConfig, SwaggerUi};
 
 use crate::instance::Health;
-use crate::{metrics, problem_pages};
-
-/// Swagger UI is all files of its own but for `style` attributes.
-const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
-    img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+use crate::{docs, metrics, problem_pages};
 
 /// The document of all routes. Processes of one role serve it whole, too: their clients see one service. A test holds it
 /// equal to what the routes say.
@@ -32,8 +28,20 @@ static OPENAPI: LazyLock<Value> = LazyLock::new(|| {
     serde_json::from_str(include_str!("../../schemas/openapi.json")).expect("the committed document is JSON")
 });
 
+/// The document as this deployment's clients need it.
+fn served_at(public_url: &PublicUrl) -> Value {
+    let mut document = OPENAPI.clone();
+    document["servers"] = json!([{ "url": public_url.as_str(), "description": "This deployment" }]);
+    document
+}
+
 /// All routes of the instance, without the layer around requests.
-pub fn router(health: Arc<Health>, services: OpenApiRouter, origin: LogOrigin) -> (Router, OpenApi) {
+pub fn router(
+    health: Arc<Health>,
+    services: OpenApiRouter,
+    origin: LogOrigin,
+    public_url: &PublicUrl,
+) -> (Router, OpenApi) {
     let described = OpenApiRouter::new()
         .routes(routes!(healthz))
         .routes(routes!(readyz))
@@ -41,24 +49,18 @@ pub fn router(health: Arc<Health>, services: OpenApiRouter, origin: LogOrigin) -
         .with_state(health);
     let (router, api) = services.merge(described).split_for_parts();
     let api = crate::documents::complete(api);
-    let docs = SwaggerUi::new("/docs")
-        .config(SwaggerConfig::default().try_it_out_enabled(true).display_request_duration(true))
-        .external_url_unchecked("/openapi.json", OPENAPI.clone());
-    let docs = Router::from(docs).layer(middleware::map_response(async |mut response: Response| {
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(DOCS_POLICY));
-        headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-        response
-    }));
+    let document = served_at(public_url).to_string();
+    let schema_list = list_of_schemas(public_url.prefix());
     let router = router
-        .merge(docs)
+        .merge(docs::routes())
+        .route("/openapi.json", get(async || ([(header::CONTENT_TYPE, "application/json")], document)))
         .route("/problems", get(problem_pages::index))
         .route("/problems/style.css", get(problem_pages::style))
         .route("/problems/{code}", get(problem_pages::one))
         .route("/asyncapi.json", get(asyncapi))
         .merge(
             Router::new()
-                .route("/schemas", get(schema_list))
+                .route("/schemas", get(async || Json(schema_list)))
                 .route("/schemas/{*path}", get(schema))
                 .with_state(Arc::new(origin)),
         );
@@ -74,9 +76,31 @@ pub fn internal(health: Arc<Health>) -> Router {
         .with_state(health)
 }
 
+/// The process answers.
+#[derive(ToSchema)]
+#[schema(as = Health)]
+#[expect(dead_code, reason = "a description")]
+struct Health200 {
+    /// Always `ok`.
+    #[schema(example = "ok")]
+    status: String,
+}
+
+/// The service can do its work.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "a description")]
+struct Ready {
+    /// Always `ready`.
+    #[schema(example = "ready")]
+    status: String,
+    /// What it rests on, and what it does.
+    #[schema(value_type = Object)]
+    checks: Value,
+}
+
 /// Whether the process answers.
-#[utoipa::path(get, path = "/healthz", tag = "root", operation_id = "health",
-    responses((status = 200, description = "It does", body = Object)))]
+#[utoipa::path(get, path = "/healthz", tag = "root", operation_id = "get_health",
+    responses((status = 200, description = "It does", body = Health200)))]
 async fn healthz() -> Json<Value> {
     Json(json!({ "status": "ok" }))
 }
@@ -85,8 +109,8 @@ async fn healthz() -> Json<Value> {
 ///
 /// Anybody is told how each part is. How far each has come is told to the platform alone: whoever sees that the journal
 /// grows learns from it which requests did something.
-#[utoipa::path(get, path = "/readyz", tag = "root", operation_id = "readiness", security((), ("api_key" = [])),
-    responses((status = 200, description = "It can", body = Object),
+#[utoipa::path(get, path = "/readyz", tag = "root", operation_id = "get_readiness", security((), ("api_key" = [])),
+    responses((status = 200, description = "It can", body = Ready),
         (status = 503, description = "It cannot; `checks` says why", body = ProblemBody,
             content_type = "application/problem+json")))]
 async fn readyz(State(health): State<Arc<Health>>, credentials: Credentials) -> Response {
@@ -128,7 +152,7 @@ fn without_details(checks: Value) -> Value {
 ///
 /// For a key of the platform, or one with `metrics:read`: what is counted tells who has an account. On the internal
 /// address no key is asked for.
-#[utoipa::path(get, path = "/metrics", tag = "root", operation_id = "metrics", security(("api_key" = [])),
+#[utoipa::path(get, path = "/metrics", tag = "root", operation_id = "get_metrics", security(("api_key" = [])),
     responses((status = 200, description = "The metrics", body = String, content_type = "text/plain")))]
 async fn metrics_page(
     State(health): State<Arc<Health>>,
@@ -152,8 +176,8 @@ async fn asyncapi() -> Response {
 
 static SCHEMAS: LazyLock<BTreeMap<String, Value>> = LazyLock::new(schemas::event_schemas::all);
 
-async fn schema_list() -> Json<Value> {
-    Json(json!({ "items": SCHEMAS.keys().map(|path| format!("/schemas/{path}")).collect::<Vec<_>>() }))
+fn list_of_schemas(prefix: &str) -> Value {
+    json!({ "items": SCHEMAS.keys().map(|path| format!("{prefix}/schemas/{path}")).collect::<Vec<_>>() })
 }
 
 /// Its `$id` is what events name as their `dataschema`, wherever it is asked for.

@@ -5,6 +5,8 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -12,6 +14,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::Request;
+use axum::http::header::CONNECTION;
 use axum::serve::Listener;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -24,6 +27,7 @@ use tower::ServiceExt;
 use crate::args::{Serve, ServeRole};
 use crate::config::{Config, variable};
 use crate::instance::{Instance, Role, Stores};
+use crate::linger::Lingering;
 use crate::traces::Traces;
 
 /// How long a client may take for the head of its next request. One that sends it byte by byte, or nothing at all, would
@@ -77,7 +81,7 @@ pub async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCo
     }
     let timeout = config.shutdown_timeout;
     let end_streams = instance.stream_end();
-    let server = serve(listener, instance.router(), async move {
+    let server = serve(listener, instance.mounted(), async move {
         stop_signal.await;
         tracing::info!("stopping: no new requests; those begun have {timeout:?}");
         end_streams();
@@ -136,12 +140,23 @@ async fn serve_with(
         // Small answers go out at once instead of waiting for more to send.
         let _ = stream.set_nodelay(true);
         let router = router.clone();
+        let linger = Arc::new(AtomicBool::new(false));
+        let closes = Arc::clone(&linger);
         let answer = service_fn(move |request: Request<Incoming>| {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(ConnectInfo(peer));
-            router.clone().oneshot(request)
+            let (answering, closes) = (router.clone().oneshot(request), Arc::clone(&closes));
+            async move {
+                let response = answering.await;
+                // Only an answer that did not wait for all of its request says so.
+                if response.as_ref().is_ok_and(|response| response.headers().contains_key(CONNECTION)) {
+                    closes.store(true, Ordering::Relaxed);
+                }
+                response
+            }
         });
-        let connection = connections.watch(http.serve_connection(TokioIo::new(stream), answer));
+        let connection =
+            connections.watch(http.serve_connection(TokioIo::new(Lingering::new(stream, linger)), answer));
         tokio::spawn(async move {
             metrics::gauge!("watchword_http_connections").increment(1);
             // It can only fail by what the client did, and nobody is there to hear of it.
@@ -160,7 +175,7 @@ fn announce(config: &Config, instance: &Instance, internal: Option<SocketAddr>) 
     let address = instance.address();
     let mut out = std::io::stdout();
     writeln!(out, "watchword {} listens on http://{address}", env!("CARGO_PKG_VERSION"))?;
-    writeln!(out, "documentation: {}docs", config.public_url(address))?;
+    writeln!(out, "documentation: {}/docs", config.public_url(address))?;
     let key = config.admin_key_file();
     if key.exists() {
         writeln!(out, "platform key: in {}", key.display())?;

@@ -129,7 +129,7 @@ impl World {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let authenticator = Arc::new(Authenticator::new(
             self.repository.clone(),
-            Arc::new(AccessTokens::new("http://localhost")),
+            Arc::new(AccessTokens::new(http_kit::PublicUrl::parse("http://localhost").expect("valid"))),
             DerivedTokens::new(self.sealer.keys().instance_key()),
             clock.clone(),
         ));

@@ -167,7 +167,9 @@ fn mailer(
         repository,
         clock,
         tokens: DerivedTokens::new(keys.instance_key()),
-        access_tokens: Arc::new(AccessTokens::new("https://auth.example")),
+        access_tokens: Arc::new(AccessTokens::new(
+            http_kit::PublicUrl::parse("https://auth.example").expect("valid"),
+        )),
         post: Post::new(url, "auth.example", PATIENCE),
         settings: MailerSettings {
             node: node.to_owned(),

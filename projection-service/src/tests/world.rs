@@ -108,7 +108,7 @@ impl World {
         let clock = Arc::new(FixedClock::new(at()));
         let authenticator = Arc::new(Authenticator::new(
             repository.clone(),
-            Arc::new(AccessTokens::new("http://localhost")),
+            Arc::new(AccessTokens::new(http_kit::PublicUrl::parse("http://localhost").expect("valid"))),
             tokens.clone(),
             clock.clone() as Arc<dyn Clock>,
         ));

@@ -26,7 +26,8 @@ pub static KEYS: &[Key] = &[
     key(
         "public_url",
         "http://<listen>",
-        "the address clients reach the service at; the issuer of every token",
+        "the address clients reach the service at; the issuer of every token. With a path, such as https://example.com/auth, \
+         everything is below it: a proxy passes paths on as they come",
     ),
     key(
         "log_origin",

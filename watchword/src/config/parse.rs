@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
 use command_service::relay;
-use domain::web_url::names_a_host;
 use event_store::location::{InvalidLocation, Location};
+use http_kit::PublicUrl;
 use http_kit::limits::Rate;
 use ipnet::IpNet;
 use url::Url;
@@ -30,18 +30,9 @@ pub(super) fn location(text: &str) -> Result<Location, String> {
     text.parse().map_err(|error: InvalidLocation| error.to_string())
 }
 
-pub(super) fn public_url(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|e| format!("{text:?} is not a URL: {e}"))?;
-    let plain = url.query().is_none()
-        && url.fragment().is_none()
-        && url.username().is_empty()
-        && url.password().is_none()
-        && url.path() == "/";
-    if !matches!(url.scheme(), "http" | "https") || !names_a_host(&url) || !plain {
-        return Err("give scheme, host (a DNS name or an IP address) and port only, such as https://login.example.com"
-            .to_owned());
-    }
-    Ok(url)
+pub(super) fn public_url(text: &str) -> Result<PublicUrl, String> {
+    // It is not quoted: somebody may have put a password into it.
+    PublicUrl::parse(text.trim()).map_err(|error| error.to_string())
 }
 
 pub(super) fn collector(text: &str) -> Result<Option<Url>, String> {

@@ -34,7 +34,8 @@ fn refuses_bad_values_by_name() {
     for (key, value) in [
         ("listen", "8080"),
         ("internal_listen", "9090"),
-        ("public_url", "https://example.com/path"),
+        ("public_url", "https://example.com/a//b"),
+        ("public_url", "https://example.com/path?query"),
         ("public_url", "example.com"),
         ("nats_url", "http://localhost"),
         ("mail_url", "http://localhost"),

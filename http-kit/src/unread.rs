@@ -1,0 +1,124 @@
+//! What is left of a request's body when its answer is ready.
+//!
+//! An answer need not wait for the body: a limit was reached, there is no such route, the caller has no credentials. But
+//! hyper closes a connection on which something is left to be read, and a client that is still writing then may lose the
+//! answer. So what is left is read and thrown away, within bounds; where those do not suffice, the answer says
+//! `Connection: close`.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use futures::StreamExt;
+use http::header;
+use http_body::{Body as _, Frame, SizeHint};
+
+/// How much is read and thrown away, in bytes.
+const MAX_DISCARDED: u64 = 2 * 1024 * 1024;
+
+/// For how long.
+const TIME: Duration = Duration::from_secs(5);
+
+/// The body of a request that is being answered.
+pub(crate) struct Unread {
+    left: Arc<Mutex<Left>>,
+    /// The client sends nothing before it is told to go on, and it is told so by the first read.
+    waits_to_be_asked: bool,
+}
+
+#[derive(Default)]
+struct Left {
+    /// What nobody wanted.
+    body: Option<Body>,
+    begun: bool,
+    ended: bool,
+}
+
+impl Unread {
+    /// Keeps an eye on the body, if the request has one.
+    pub fn watch(request: Request) -> (Request, Option<Self>) {
+        if request.body().is_end_stream() {
+            return (request, None);
+        }
+        let waits_to_be_asked = request.headers().contains_key(header::EXPECT);
+        let left = Arc::new(Mutex::new(Left::default()));
+        let request = request.map(|body| Body::new(Watched { inner: Some(body), left: Arc::clone(&left) }));
+        (request, Some(Self { left, waits_to_be_asked }))
+    }
+
+    /// Reads what is left. False if that is too much, or takes too long, or was not asked for.
+    pub async fn discard(self) -> bool {
+        let left = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
+        if left.ended {
+            return true;
+        }
+        let Some(body) = left.body else { return false };
+        if (self.waits_to_be_asked && !left.begun) || body.size_hint().lower() > MAX_DISCARDED {
+            return false;
+        }
+        let reading = async {
+            let (mut chunks, mut length) = (body.into_data_stream(), 0);
+            while let Some(chunk) = chunks.next().await {
+                let Ok(chunk) = chunk else { return false };
+                length += chunk.len() as u64;
+                if length > MAX_DISCARDED {
+                    return false;
+                }
+            }
+            true
+        };
+        tokio::time::timeout(TIME, reading).await.unwrap_or(false)
+    }
+}
+
+struct Watched {
+    /// There until it is dropped.
+    inner: Option<Body>,
+    left: Arc<Mutex<Left>>,
+}
+
+impl Watched {
+    fn note(&self, change: impl FnOnce(&mut Left)) {
+        change(&mut self.left.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl http_body::Body for Watched {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
+        let polled = Pin::new(inner).poll_frame(cx);
+        match &polled {
+            Poll::Ready(None) => self.note(|left| left.ended = true),
+            _ => self.note(|left| left.begun = true),
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.as_ref().map(Body::size_hint).unwrap_or_default()
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let Some(body) = self.inner.take() else { return };
+        let ended = body.is_end_stream();
+        self.note(|left| {
+            left.ended |= ended;
+            left.body = Some(body);
+        });
+    }
+}

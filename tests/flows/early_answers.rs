@@ -1,0 +1,160 @@
+//! Answers that are given before the request's body was read reach their sender all the same: a client that writes head and
+//! body apart, as most do, and goes on using the connection.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use serde_json::json;
+use tests::{PASSWORD, Server, email};
+
+/// One connection, as a pool of a client has it.
+struct Connection(TcpStream);
+
+struct Raw {
+    status: u16,
+    head: String,
+    closes: bool,
+}
+
+impl Connection {
+    fn open(server: &Server) -> Self {
+        let address = server.base();
+        let stream =
+            TcpStream::connect(address.strip_prefix("http://").expect("an address")).expect("connects");
+        stream.set_nodelay(true).expect("an option");
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("an option");
+        Self(stream)
+    }
+
+    /// Sends head and body apart, and reads the whole answer. A broken connection is a failure of the test.
+    fn ask(&mut self, head: &str, body: &[u8], pause: Duration) -> Raw {
+        let head = format!("{head}Host: localhost\r\nContent-Length: {}\r\n\r\n", body.len());
+        self.0.write_all(head.as_bytes()).expect("the head is sent");
+        std::thread::sleep(pause);
+        for piece in body.chunks(16 * 1024) {
+            match self.0.write_all(piece) {
+                Ok(()) => {}
+                // The answer must be there nevertheless.
+                Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                    break;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        let mut text = Vec::new();
+        let mut buffer = [0; 4096];
+        loop {
+            if let Some(end) = find(&text, b"\r\n\r\n") {
+                let head = String::from_utf8_lossy(&text[..end]).to_lowercase();
+                let length = header(&head, "content-length").map_or(0, |it| it.parse().expect("a number"));
+                if text.len() >= end + 4 + length {
+                    let status = head.split(' ').nth(1).expect("a status").parse().expect("a number");
+                    let closes = header(&head, "connection").is_some_and(|it| it == "close");
+                    return Raw { status, head, closes };
+                }
+            }
+            let read = self.0.read(&mut buffer).expect("the answer arrives");
+            assert!(read > 0, "disconnected without an answer: {}", String::from_utf8_lossy(&text));
+            text.extend_from_slice(&buffer[..read]);
+        }
+    }
+}
+
+fn find(text: &[u8], what: &[u8]) -> Option<usize> {
+    text.windows(what.len()).position(|window| window == what)
+}
+
+fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+}
+
+const JSON: &str = "Content-Type: application/json\r\n";
+
+/// Asks many times on as few connections as the server allows.
+fn many(server: &Server, head: &str, body: &[u8], status: u16, times: usize) {
+    let mut connection = Connection::open(server);
+    for n in 0..times {
+        let pause = Duration::from_micros([0, 100, 2_000][n % 3]);
+        let answer = connection.ask(head, body, pause);
+        assert_eq!(answer.status, status, "{head}: {}", answer.head);
+        if answer.closes {
+            connection = Connection::open(server);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_refusal_reaches_a_client_that_is_still_writing() {
+    let server = Server::start().await;
+    let login = json!({"email": email("ada"), "password": PASSWORD}).to_string();
+    let path = "/v1/apps/default";
+    let small = login.as_bytes();
+    let large = vec![b' '; 300_000];
+    for (line, kind, body, status) in [
+        (format!("POST {path}/nothing/here"), JSON, small, 404),
+        (format!("PUT {path}/auth/login"), JSON, small, 405),
+        (format!("DELETE {path}/auth/login"), JSON, small, 405),
+        (format!("POST {path}/auth/login"), "Content-Type: text/plain\r\n", small, 415),
+        (format!("POST {path}/auth/login"), JSON, &large, 413),
+        (format!("POST {path}/auth/logout"), JSON, &large, 413),
+        (format!("GET {path}/auth/me"), JSON, small, 401),
+        (format!("DELETE {path}/auth/sessions/018f0000-0000-7000-8000-000000000000"), JSON, small, 401),
+        (format!("GET {path}/admin/users"), JSON, &large, 401),
+        (
+            format!("POST {path}/auth/refresh"),
+            "Content-Type: application/json\r\nIdempotency-Key: a b\r\n",
+            small,
+            400,
+        ),
+    ] {
+        many(&server, &format!("{line} HTTP/1.1\r\n{kind}"), body, status, 60);
+    }
+    // A success need not have read a body either.
+    many(&server, &format!("GET /healthz HTTP/1.1\r\n{JSON}"), small, 200, 60);
+    // More than anybody reads: the answer says that the connection ends, and is not lost to the end.
+    let huge = vec![b' '; 8 * 1024 * 1024];
+    for head in [format!("POST {path}/auth/login"), "POST /absent".to_owned()] {
+        for _ in 0..5 {
+            let answer =
+                Connection::open(&server).ask(&format!("{head} HTTP/1.1\r\n{JSON}"), &huge, Duration::ZERO);
+            assert!(matches!(answer.status, 413 | 404) && answer.closes, "{}", answer.head);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_reaches_a_client_that_is_still_writing() {
+    let server = Server::start_with(&[
+        ("WATCHWORD_RATE_LIMITS", "on"),
+        ("WATCHWORD_LIMITS_CREDENTIALS", "1/3600"),
+        ("WATCHWORD_LIMITS_GENERAL", "3/3600"),
+    ])
+    .await;
+    let login = json!({"email": email("ada"), "password": PASSWORD}).to_string();
+    let ask = |path: &str| format!("POST /v1/apps/default/{path} HTTP/1.1\r\n{JSON}");
+    for _ in 0..3 {
+        Connection::open(&server).ask(&ask("auth/login"), login.as_bytes(), Duration::ZERO);
+    }
+    many(&server, &ask("auth/login"), login.as_bytes(), 429, 300);
+    many(&server, &ask("auth/logout"), login.as_bytes(), 429, 300);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn overload_reaches_a_client_that_is_still_writing() {
+    let server = Server::start_with(&[("WATCHWORD_LIMITS_IN_FLIGHT", "1")]).await;
+    let login = json!({"email": email("ada"), "password": PASSWORD}).to_string();
+    let head = format!("POST /v1/apps/default/auth/login HTTP/1.1\r\n{JSON}");
+    // A request whose body never comes has the one place.
+    let mut held = Connection::open(&server);
+    held.0
+        .write_all(format!("{head}Host: localhost\r\nContent-Length: 9\r\n\r\n").as_bytes())
+        .expect("writes");
+    for _ in 0..200 {
+        if Connection::open(&server).ask(&head, login.as_bytes(), Duration::ZERO).status == 503 {
+            break;
+        }
+    }
+    many(&server, &head, login.as_bytes(), 503, 300);
+    drop(held);
+}

@@ -1,0 +1,291 @@
+//! What the document of the API says of types that are not described where they are used: the settings of apps, permissions, keys,
+//! events and the codes of problems. They are made from the types themselves, as the schemas of events are.
+
+use domain::signing_key::{KeyStatus, PublicJwk, TokenAlgorithm};
+use domain::{AppSettings, Permission};
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use schemas::problems::REGISTRY;
+use serde_json::{Map, Value, json};
+
+/// Adds them to a document.
+pub fn add_types(document: &mut Value) {
+    let Some(components) = document["components"]["schemas"].as_object_mut() else { return };
+    add(components, "AppSettings", schema::<AppSettings>(Direction::Out));
+    add(components, "AppSettingsPatch", schema::<AppSettings>(Direction::In));
+    add(components, "Permission", schema::<Permission>(Direction::Out));
+    add(components, "Jwk", schema::<PublicJwk>(Direction::Out));
+    add(components, "TokenAlgorithm", schema::<TokenAlgorithm>(Direction::Out));
+    add(components, "KeyStatus", schema::<KeyStatus>(Direction::Out));
+    let codes: Vec<_> = REGISTRY.iter().map(|kind| kind.code).collect();
+    let text = "What a problem is, for programs. There is a page on each: `/problems/<code>`.";
+    components
+        .insert("ProblemCode".to_owned(), json!({ "type": "string", "enum": codes, "description": text }));
+    components.insert("CloudEvent".to_owned(), schemas::asyncapi::envelope());
+    let known = components.clone();
+    components.values_mut().for_each(|component| name_items(component, &known));
+}
+
+/// Lists repeat what they are lists of; generators make a type of its own of each repetition.
+fn name_items(schema: &mut Value, known: &Map<String, Value>) {
+    let Some(Value::Object(members)) = schema.get_mut("properties") else { return };
+    for items in members.values_mut().filter_map(|member| member.get_mut("items")) {
+        if items["properties"].is_object()
+            && let Some((name, _)) = known.iter().find(|(_, component)| *component == items)
+        {
+            *items = json!({ "$ref": format!("#/components/schemas/{name}") });
+        }
+    }
+}
+
+/// Whether something is sent to the service, where defaults stand in for what is missing, or comes from it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    In,
+    Out,
+}
+
+/// A schema, and the parts that it refers to.
+pub fn schema_with_parts<T: JsonSchema>(direction: Direction) -> (Value, Value) {
+    let mut parts = Map::new();
+    add(&mut parts, "", schema::<T>(direction));
+    let own = parts.remove("").unwrap_or_default();
+    (own, Value::Object(parts))
+}
+
+fn schema<T: JsonSchema>(direction: Direction) -> Value {
+    let settings = SchemaSettings::draft2020_12();
+    let settings = match direction {
+        Direction::In => settings.for_deserialize(),
+        Direction::Out => settings.for_serialize(),
+    };
+    settings.into_generator().into_root_schema_for::<T>().to_value()
+}
+
+/// Adds a schema, and beside it what it is made of.
+fn add(components: &mut Map<String, Value>, name: &str, mut schema: Value) {
+    let Some(members) = schema.as_object_mut() else { return };
+    members.remove("$schema");
+    members.remove("title");
+    let parts = members.remove("$defs");
+    for (part, mut schema) in parts.as_ref().and_then(Value::as_object).cloned().unwrap_or_default() {
+        simplify(&mut schema);
+        // Both directions are made of the same parts: their members may all be left out.
+        let known = components.insert(part.clone(), schema.clone());
+        assert!(known.is_none_or(|known| known == schema), "two schemas are called {part}");
+    }
+    simplify(&mut schema);
+    components.insert(name.to_owned(), schema);
+}
+
+/// Says the same in the words that typed generators know.
+fn simplify(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            members.values_mut().for_each(simplify);
+            if let Some(Value::String(target)) = members.get_mut("$ref") {
+                *target = target.replace("#/$defs/", "#/components/schemas/");
+            }
+            // Formats of Rust's, of which generators make types of their own.
+            if members.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint"))
+            {
+                members.insert("format".to_owned(), "int64".into());
+            }
+            tell_default(members);
+            name_values(members);
+            leave_out_null(members);
+        }
+        Value::Array(items) => items.iter_mut().for_each(simplify),
+        _ => {}
+    }
+}
+
+/// In words, as generators take a member with a default for one that is always there, also in requests.
+fn tell_default(members: &mut Map<String, Value>) {
+    let Some(default) =
+        members.remove("default").filter(|default| !default.is_null() && !default.is_object())
+    else {
+        return;
+    };
+    let own = members.get("description").and_then(Value::as_str).unwrap_or_default();
+    members.insert("description".to_owned(), format!("{own} Default: `{default}`.").trim().into());
+}
+
+/// Named constants become one enumeration, their descriptions a list in its own.
+fn name_values(members: &mut Map<String, Value>) {
+    let Some(Value::Array(choices)) = members.get("oneOf") else { return };
+    let (mut values, mut lines) = (Vec::new(), Vec::new());
+    for choice in choices {
+        match (choice.get("const"), choice.get("enum")) {
+            (Some(value), _) => {
+                values.push(value.clone());
+                if let (Some(text), Some(value)) = (choice["description"].as_str(), value.as_str()) {
+                    lines.push(format!("- `{value}`: {text}"));
+                }
+            }
+            (None, Some(Value::Array(several))) => values.extend(several.iter().cloned()),
+            _ => return,
+        }
+    }
+    members.remove("oneOf");
+    members.insert("type".to_owned(), "string".into());
+    members.insert("enum".to_owned(), values.into());
+    if !lines.is_empty() {
+        let own = members.get("description").and_then(Value::as_str).unwrap_or_default();
+        members.insert("description".to_owned(), format!("{own}\n\n{}", lines.join("\n")).into());
+    }
+}
+
+/// `null` for a member that may be left out is the same as leaving it out: only what is always there can be null.
+fn leave_out_null(members: &mut Map<String, Value>) {
+    let required = members.get("required").cloned().unwrap_or_default();
+    let is_required = |name: &str| required.as_array().is_some_and(|names| names.iter().any(|it| it == name));
+    let Some(Value::Object(properties)) = members.get_mut("properties") else { return };
+    for (_, property) in properties.iter_mut().filter(|(name, _)| !is_required(name)) {
+        let Some(property) = property.as_object_mut() else { continue };
+        if let Some(Value::Array(kinds)) = property.get_mut("type") {
+            kinds.retain(|kind| kind != "null");
+            if let [kind] = kinds.as_slice() {
+                let kind = kind.clone();
+                property.insert("type".to_owned(), kind);
+            }
+        }
+        if let Some(Value::Array(choices)) = property.get_mut("anyOf") {
+            choices.retain(|choice| choice["type"] != "null");
+            if let [Value::Object(choice)] = choices.as_slice() {
+                let choice = choice.clone();
+                property.remove("anyOf");
+                property.extend(choice);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn document() -> Value {
+        serde_json::from_str(include_str!("../../schemas/openapi.json"))
+            .expect("the committed document is JSON")
+    }
+
+    fn references<'a>(value: &'a Value, found: &mut BTreeSet<&'a str>) {
+        match value {
+            Value::Object(members) => {
+                found.extend(members.get("$ref").and_then(Value::as_str));
+                members.values().for_each(|value| references(value, found));
+            }
+            Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        let document = document();
+        let mut found = BTreeSet::new();
+        references(&document, &mut found);
+        assert!(found.len() > 50);
+        for reference in found {
+            let pointer = reference.strip_prefix('#').expect("all are in here");
+            assert!(document.pointer(pointer).is_some(), "{reference}");
+        }
+    }
+
+    #[test]
+    fn every_operation_has_what_generators_and_readers_need() {
+        let document = document();
+        let tags: BTreeSet<_> =
+            document["tags"].as_array().expect("tags").iter().map(|tag| tag["name"].as_str()).collect();
+        assert_eq!(document["tags"][0]["name"], "auth", "what people look for first");
+        let mut ids = BTreeSet::new();
+        for (path, item) in document["paths"].as_object().expect("paths") {
+            assert!(
+                path.starts_with("/v1/") || !path.starts_with("/auth/"),
+                "{path}: the default app's is told in words"
+            );
+            for (method, operation) in item.as_object().expect("an item") {
+                let id = operation["operationId"].as_str().expect("an id");
+                assert!(ids.insert(id) && id.bytes().all(|b| b.is_ascii_alphanumeric()), "{id}");
+                assert!(id.starts_with(|c: char| c.is_ascii_lowercase()), "{id}");
+                assert!(operation["security"].is_array(), "{method} {path}");
+                assert!(operation["summary"].is_string(), "{method} {path}");
+                assert!(
+                    tags.contains(&operation["tags"][0].as_str()),
+                    "{method} {path}: a tag without a description"
+                );
+                for (status, response) in operation["responses"].as_object().expect("responses") {
+                    let examples = &response["content"]["application/problem+json"]["examples"];
+                    for example in examples.as_object().into_iter().flatten().map(|(_, example)| example) {
+                        assert_eq!(example["value"]["status"].to_string(), *status, "{method} {path}");
+                    }
+                }
+            }
+        }
+        assert!(
+            document["servers"][0]["url"].is_string()
+                && document["info"]["license"]["identifier"].is_string()
+        );
+    }
+
+    #[test]
+    fn what_was_any_object_has_a_type() {
+        let document = document();
+        let schema = |name: &str| &document["components"]["schemas"][name];
+        let all = schema("AppSettings");
+        let names: BTreeSet<_> =
+            all["properties"].as_object().expect("members").keys().map(String::as_str).collect();
+        let required = all["required"].as_array().expect("a list").iter().filter_map(Value::as_str);
+        assert_eq!(required.collect::<BTreeSet<_>>(), names, "an answer shows all of them");
+        let defaults = serde_json::to_value(AppSettings::default()).expect("JSON");
+        assert!(defaults.as_object().expect("an object").keys().all(|name| names.contains(name.as_str())));
+        let patch = schema("AppSettingsPatch");
+        assert!(
+            patch["required"].is_null() && patch["properties"]["redirect_uris"]["items"]["$ref"].is_string()
+        );
+        assert_eq!(
+            schema("AppPatch")["properties"]["settings"]["$ref"],
+            "#/components/schemas/AppSettingsPatch"
+        );
+        assert_eq!(schema("AppBody")["properties"]["settings"]["$ref"], "#/components/schemas/AppSettings");
+        let permissions = schema("Permission")["enum"].as_array().expect("values").len();
+        assert_eq!(permissions, Permission::OF_AN_APP.len() + 1);
+        assert_eq!(schema("ProblemCode")["enum"].as_array().map(Vec::len), Some(REGISTRY.len()));
+        assert_eq!(schema("Problem")["properties"]["code"]["$ref"], "#/components/schemas/ProblemCode");
+        assert_eq!(
+            schema("EventPage")["properties"]["items"]["items"]["$ref"],
+            "#/components/schemas/CloudEvent"
+        );
+        assert_eq!(schema("JwkSet")["properties"]["keys"]["items"]["$ref"], "#/components/schemas/Jwk");
+        let detail = schema("Problem")["required"].as_array().expect("a list");
+        assert!(detail.iter().any(|name| name == "detail") && detail.iter().any(|name| name == "request_id"));
+    }
+
+    #[test]
+    fn a_default_is_told_and_null_is_left_out() {
+        let mut schema = json!({
+            "properties": {
+                "a": { "type": ["string", "null"], "default": null },
+                "b": { "anyOf": [{ "$ref": "#/$defs/B" }, { "type": "null" }], "description": "It." },
+                "c": { "type": "integer", "format": "uint32", "default": 7, "description": "How many." },
+                "d": { "type": ["string", "null"] },
+                "e": { "oneOf": [{ "const": "x", "description": "One." }, { "enum": ["y", "z"] }], "description": "Which." },
+            },
+            "required": ["d"],
+        });
+        simplify(&mut schema);
+        assert_eq!(
+            schema["properties"],
+            json!({
+                "a": { "type": "string" },
+                "b": { "$ref": "#/components/schemas/B", "description": "It." },
+                "c": { "type": "integer", "format": "int64", "description": "How many. Default: `7`." },
+                "d": { "type": ["string", "null"] },
+                "e": { "type": "string", "enum": ["x", "y", "z"], "description": "Which.\n\n- `x`: One." },
+            })
+        );
+    }
+}

@@ -1,0 +1,213 @@
+//! `reference`: one page with every setting, permission, event, problem and claim, made from the code that knows them.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use domain::{AppSettings, Permission};
+use http_kit::AccessClaims;
+use schemas::problems::REGISTRY;
+use serde_json::Value;
+
+use crate::config::{KEYS, variable};
+use crate::openapi::{Direction, schema_with_parts};
+
+/// Prints the page.
+pub fn run() -> anyhow::Result<ExitCode> {
+    write!(std::io::stdout(), "{}", page())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn page() -> String {
+    let mut page = "# Reference\n\nWhat there is, from the code itself: `watchword reference` prints this page. Do not edit it.\n".to_owned();
+    settings(&mut page);
+    configuration(&mut page);
+    permissions(&mut page);
+    events(&mut page);
+    problems(&mut page);
+    claims(&mut page);
+    page
+}
+
+fn heading(page: &mut String, title: &str, text: &str, columns: &[&str]) {
+    let rule = "|---".repeat(columns.len());
+    let _ = write!(page, "\n## {title}\n\n{text}\n\n| {} |\n{rule}|\n", columns.join(" | "));
+}
+
+/// A row of a table. A cell is one line, and a bar in it would end it.
+fn row(page: &mut String, cells: &[&str]) {
+    let cells: Vec<_> = cells.iter().map(|cell| cell.replace('|', "\\|").replace('\n', " ")).collect();
+    let _ = writeln!(page, "| {} |", cells.join(" | "));
+}
+
+fn settings(page: &mut String) {
+    heading(
+        page,
+        "Settings of an app",
+        "Members of `settings` in `POST /v1/apps` and `PATCH /v1/apps/{app_id}`. `null` brings back a default.",
+        &["setting", "default", "values", "what it is"],
+    );
+    let (schema, parts) = schema_with_parts::<AppSettings>(Direction::Out);
+    let defaults = serde_json::to_value(AppSettings::default()).unwrap_or_default();
+    rows_of(page, "", &schema, &parts, &defaults);
+}
+
+/// A row for each member, those of an object in the place of the object.
+fn rows_of(page: &mut String, prefix: &str, schema: &Value, parts: &Value, defaults: &Value) {
+    for (name, member) in schema["properties"].as_object().into_iter().flatten() {
+        let part = part_of(member, parts);
+        let default = defaults.get(name).unwrap_or(&Value::Null);
+        if part["type"] == "object" {
+            rows_of(page, &format!("{prefix}{name}."), part, parts, default);
+            continue;
+        }
+        let default = if default.is_null() { "none".to_owned() } else { format!("`{default}`") };
+        let text = member["description"].as_str().or(part["description"].as_str()).unwrap_or_default();
+        row(page, &[&format!("`{prefix}{name}`"), &default, &values_of(member, part, parts), text]);
+    }
+}
+
+/// What a schema refers to; itself if it refers to nothing.
+fn part_of<'a>(schema: &'a Value, parts: &'a Value) -> &'a Value {
+    let target = schema["$ref"].as_str().and_then(|target| target.rsplit('/').next());
+    target.map_or(schema, |name| &parts[name])
+}
+
+fn values_of(member: &Value, part: &Value, parts: &Value) -> String {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    if let Some(values) = part["enum"].as_array() {
+        return values.iter().map(|value| format!("`{}`", text(value))).collect::<Vec<_>>().join(", ");
+    }
+    let kind = match &part["type"] {
+        Value::Array(kinds) => kinds.iter().map(text).collect::<Vec<_>>().join(" or "),
+        kind => text(kind),
+    };
+    match (member.get("minimum"), member.get("maximum")) {
+        (Some(least), Some(most)) => format!("{least} to {most}"),
+        _ if kind == "array" => {
+            let of = part_of(&part["items"], parts);
+            of["description"].as_str().map_or("a list".to_owned(), |text| format!("a list: {text}"))
+        }
+        _ => kind,
+    }
+}
+
+fn configuration(page: &mut String) {
+    heading(
+        page,
+        "Configuration of a deployment",
+        "Keys of `watchword.toml`; the environment variable goes before the file.",
+        &["key", "variable", "default", "what it is"],
+    );
+    for key in KEYS {
+        let default = if key.default.is_empty() { "none".to_owned() } else { format!("`{}`", key.default) };
+        row(page, &[&format!("`{}`", key.name), &format!("`{}`", variable(key.name)), &default, key.meaning]);
+    }
+}
+
+fn permissions(page: &mut String) {
+    heading(
+        page,
+        "Permissions of an API key",
+        "A key of an app has some of these; a key of the platform has `platform` alone.",
+        &["permission", "what it allows"],
+    );
+    let (schema, _) = schema_with_parts::<Permission>(Direction::Out);
+    let lines = schema["description"].as_str().unwrap_or_default().lines();
+    for (name, text) in lines.filter_map(|line| line.strip_prefix("- `")?.split_once("`: ")) {
+        row(page, &[&format!("`{name}`"), text]);
+    }
+}
+
+fn events(page: &mut String) {
+    heading(
+        page,
+        "Events",
+        "Each is a CloudEvent; these are the members of its `data`. What identifies a person is in `personal`, sealed.",
+        &["event", "stream", "members", "what happened"],
+    );
+    for (path, schema) in schemas::event_schemas::all() {
+        let name = path.rsplit('/').next().unwrap_or_default().trim_end_matches(".json");
+        let stream = path.split('/').nth(1).unwrap_or_default();
+        let members = schema["properties"].as_object().into_iter().flatten();
+        let members = members.map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        let text = schema["description"].as_str().unwrap_or_default();
+        row(page, &[&format!("[`{name}`](../schemas/{path})"), &format!("`{stream}`"), &members, text]);
+    }
+}
+
+fn problems(page: &mut String) {
+    heading(
+        page,
+        "Problems",
+        "The `code` of a refusal (RFC 9457), always with the same status. `/problems/<code>` is a page on each.",
+        &["code", "status", "title", "what to do"],
+    );
+    for kind in REGISTRY {
+        row(page, &[&format!("`{}`", kind.code), &kind.status.to_string(), kind.title, kind.explanation]);
+    }
+}
+
+fn claims(page: &mut String) {
+    heading(
+        page,
+        "Claims of an access token",
+        "A JWT of the type `at+jwt` (RFC 9068). Its header names `alg` and `kid`; the key is in the app's JWKS.",
+        &["claim", "always there", "what it says"],
+    );
+    let (schema, parts) = schema_with_parts::<AccessClaims>(Direction::Out);
+    for (name, member) in schema["properties"].as_object().into_iter().flatten() {
+        let is_required =
+            schema["required"].as_array().is_some_and(|names| names.iter().any(|it| it == name));
+        let text = member["description"].as_str().or(part_of(member, &parts)["description"].as_str());
+        row(page, &[&format!("`{name}`"), if is_required { "yes" } else { "no" }, text.unwrap_or_default()]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// `UPDATE=1` writes it.
+    #[test]
+    fn the_committed_reference_is_the_generated_one() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference.md");
+        if std::env::var_os("UPDATE").is_some_and(|value| value == "1") {
+            std::fs::create_dir_all(file.parent().expect("a folder")).expect("writable");
+            std::fs::write(&file, page()).expect("writable");
+        } else {
+            let committed = std::fs::read_to_string(&file).unwrap_or_default();
+            assert!(
+                committed == page(),
+                "docs/reference.md is out of date: run the tests with UPDATE=1 and commit it"
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_is_missing_and_no_cell_is_empty() {
+        let page = page();
+        for permission in Permission::OF_AN_APP {
+            let name = serde_json::to_value(permission).expect("JSON");
+            assert!(page.contains(&format!("| `{}` |", name.as_str().expect("text"))), "{name}");
+        }
+        let defaults = serde_json::to_value(AppSettings::default()).expect("JSON");
+        for name in defaults.as_object().expect("an object").keys() {
+            assert!(
+                page.contains(&format!("| `{name}` |")) || page.contains(&format!("| `{name}.")),
+                "{name}"
+            );
+        }
+        for key in KEYS {
+            assert!(page.contains(&format!("| `{}` |", key.name)), "{}", key.name);
+        }
+        for claim in ["iss", "sub", "aud", "exp", "sid", "roles"] {
+            assert!(page.contains(&format!("| `{claim}` |")), "{claim}");
+        }
+        for line in page.lines().filter(|line| line.starts_with('|')) {
+            assert!(!line.contains("|  |"), "{line}");
+        }
+    }
+}
