@@ -95,6 +95,22 @@ impl CommandService {
         Ok(done.value.unwrap_or(key_id))
     }
 
+    /// Makes another key of the platform, for an operator who has no other any more: whoever can open the stores with the
+    /// master key is entitled to it. It is in the journal as the system's act.
+    pub async fn make_platform_key(&self, name: &str) -> Result<SecretString, DispatchError<AppError>> {
+        let app_id = AppId::platform();
+        let key_id = ApiKeyId(self.clock.new_id());
+        let context = self.system_context(&app_id);
+        let (at, id, name) = (context.at, app_id.clone(), name.to_owned());
+        let decide = move |work: &mut crate::dispatch::Work| {
+            let (name, permissions) = (name.clone(), BTreeSet::from([Permission::Platform]));
+            let command = AppCommand::IssueApiKey { key_id, name, permissions, expires_at: None, at };
+            work.execute::<App>(&id, command)
+        };
+        self.dispatcher.run(context, vec![StreamRef::App(app_id.clone())], decide).await?;
+        Ok(SecretString::from(ApiKeyToken { app_id, key_id }.encode(&self.tokens)))
+    }
+
     fn system_context(&self, app_id: &AppId) -> Context {
         let metadata = Metadata {
             app_id: app_id.clone(),

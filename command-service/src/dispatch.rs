@@ -32,6 +32,8 @@ use tracing::Instrument;
 const MAX_ATTEMPTS: usize = 64;
 /// How often an append whose outcome is unknown is sent again.
 const MAX_RESENDS: u32 = 6;
+/// How long that goes on: nobody waits for an answer for longer.
+const LONGEST_DOUBT: Duration = Duration::from_secs(5);
 /// Locks for streams that are fought over.
 const STRIPES: usize = 256;
 
@@ -532,7 +534,7 @@ impl Inner {
     /// and when somebody is in the way, the journal is asked whether that is ourselves.
     async fn append<E>(&self, append: Append) -> Outcome<E> {
         let journal = self.repository.journal();
-        let mut unknown = None;
+        let (mut unknown, started) = (None, Instant::now());
         fail::fail_point!("before-append", |_| std::process::abort());
         for resend in 0..=MAX_RESENDS {
             let span = Span::part("append");
@@ -546,6 +548,9 @@ impl Inner {
                 Err(AppendError::Unknown(reason)) => {
                     tracing::warn!(%reason, resend, "the outcome of an append is unknown: sending it again");
                     unknown = Some(reason);
+                    if started.elapsed() >= LONGEST_DOUBT {
+                        break;
+                    }
                     tokio::time::sleep(Duration::from_millis(10 << resend)).await;
                     continue;
                 }

@@ -99,7 +99,7 @@ impl Texts {
     /// What a person can make of a refusal.
     pub fn refusal(&self, code: &str) -> &'static str {
         match code {
-            "rate_limited" | "overloaded" => self.rate_limited,
+            "rate_limited" | "overloaded" | "unavailable" => self.rate_limited,
             "registration_closed" => self.registration_closed,
             "user_banned" | "app_disabled" => self.user_banned,
             "email_taken" => self.email_taken,

@@ -65,6 +65,8 @@ const STAND_BACK: Duration = Duration::from_millis(250);
 /// the server a sync of its files.
 const SMALL_BATCH: u64 = 64;
 const REST: Duration = Duration::from_millis(5);
+/// How long a connection may take at first before anybody is told that there is none.
+const TIME_TO_CONNECT: Duration = Duration::from_secs(2);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LONGEST_RETRY: Duration = Duration::from_secs(2);
 
@@ -306,6 +308,7 @@ impl Publisher {
         let mut head = self.journal.watch_head();
         let stopped = || StoreError::Unavailable("the journal was closed".to_owned());
         head.wait_for(|head| *head > 0).await.map_err(|_| stopped())?;
+        self.give_time_to_connect().await;
         let mut end = self.look().await?;
         let (mut connection, mut looked) = (self.connection(), Instant::now());
         // Whether another relay publishes. Then this one lets it go first, so that the two do not send everything twice.
@@ -364,6 +367,14 @@ impl Publisher {
                     end = seen;
                 }
             }
+        }
+    }
+
+    /// A connection that was just begun is there in a moment: nobody need be told that it is not yet.
+    async fn give_time_to_connect(&self) {
+        let begun = Instant::now();
+        while self.connection() == 0 && begun.elapsed() < TIME_TO_CONNECT {
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 

@@ -6,6 +6,7 @@ use aws_lc_rs::hkdf;
 use zeroize::Zeroizing;
 
 use crate::clock::random;
+use crate::sqlite::file::hex;
 
 /// What keys are derived for. Each is used for one thing; a new one gets a name that no other has.
 pub mod purpose {
@@ -43,6 +44,11 @@ impl InstanceKey {
     pub fn id(&self) -> [u8; 4] {
         let derived = self.derive("watchword/v1/key-id");
         [derived[0], derived[1], derived[2], derived[3]]
+    }
+
+    /// Names the instance for people and programs that compare two; it tells nothing about the key.
+    pub fn public_id(&self) -> String {
+        hex(&self.derive("watchword/v1/instance-id")[..16])
     }
 
     /// A key for one purpose: HKDF-SHA-256 (RFC 5869) with the purpose as `info`.

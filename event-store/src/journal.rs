@@ -191,7 +191,7 @@ pub enum OpenError {
         known: u32,
     },
     /// An earlier version of Watchword made it, or nobody yet, and this user may not change that.
-    #[error("{path} holds {} of the {what}, but this program needs format {known} and its user may not make it. Run `watchword migrate` as the owner of the database", if *found == 0 { "nothing".to_owned() } else { format!("format {found}") })]
+    #[error("{path} holds {} of the {what}, but this program needs format {known} and its user may not make it ({because}). Run `watchword migrate` as the owner of the database", if *found == 0 { "nothing".to_owned() } else { format!("format {found}") })]
     Outdated {
         /// Which database.
         path: String,
@@ -201,6 +201,8 @@ pub enum OpenError {
         found: u32,
         /// The format this program works with.
         known: u32,
+        /// What the database said, and what would help.
+        because: String,
     },
     /// Its events are of before they carried MACs, and the key store says that they carry them.
     #[error(

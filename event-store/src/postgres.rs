@@ -5,6 +5,7 @@
 //! the order of the commits, however many nodes write.
 
 use std::fmt;
+use std::pin::pin;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use sqlx::postgres::{PgConnectOptions, PgExecutor, PgPool, PgRow};
 use sqlx::{ConnectOptions, Row};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::journal::{
@@ -26,18 +28,23 @@ use crate::mac::{Macs, Row as EventRow};
 use crate::measure;
 use crate::requests;
 use schema::Schema;
+use ticket::Ticket;
 use writer::{Connected, Request, Writer};
 
 mod batch;
 mod head;
 mod known;
+mod reach;
+pub mod role;
 pub(crate) mod schema;
 mod server;
 pub(crate) mod session;
 mod tail;
+mod ticket;
 mod upgrade;
 mod writer;
 
+pub use reach::Reach;
 pub use schema::Migrated;
 pub use server::{EventRights, PostgresServer};
 pub use session::PostgresSettings;
@@ -117,7 +124,8 @@ impl fmt::Debug for PostgresUrl {
 pub struct PostgresJournal {
     requests: mpsc::Sender<Request>,
     readers: PgPool,
-    settings: PostgresSettings,
+    reach: Arc<Reach>,
+    answer: Duration,
     head: watch::Receiver<u64>,
     macs: Macs,
     follower: AbortHandle,
@@ -126,7 +134,7 @@ pub struct PostgresJournal {
 impl PostgresJournal {
     /// Makes the journal's tables, or brings them up to date. Only a user who may change the database can.
     pub async fn migrate(url: &PostgresUrl, settings: &PostgresSettings) -> Result<Migrated, OpenError> {
-        SCHEMA.prepare(&url.0, settings, &url.to_string()).await
+        SCHEMA.prepare(&url.0, settings, &url.to_string()).await.map(|prepared| prepared.migrated)
     }
 
     /// What [`PostgresJournal::migrate`] would do. Changes nothing.
@@ -137,7 +145,8 @@ impl PostgresJournal {
     /// Opens the journal in this database, after [`PostgresJournal::migrate`].
     ///
     /// Something else's tables, a newer journal, and an older one that this user may not bring up to date are refused
-    /// and left as they are. From here on, all connections work as the role `watchword_service`.
+    /// and left as they are. From here on, all connections work as the role `watchword_service`; as
+    /// the user itself where that owns the tables and there is no such role for it.
     ///
     /// The events of a journal of before get their MACs, by the owner of its tables alone, and only where `macs` are those of
     /// a key store that does not say yet that this was done: see [`KeyStore::mark`](crate::KeyStore::mark). It may be cut
@@ -150,7 +159,8 @@ impl PostgresJournal {
         if !macs.believes_checksums() && found > 0 && found < FORMAT_WITH_MACS {
             return Err(OpenError::WithoutMacs { path: place, found });
         }
-        Self::migrate(url, &settings).await?;
+        let prepared = SCHEMA.prepare(&url.0, &settings, &place).await?;
+        let settings = PostgresSettings { role: prepared.has_role, ..settings };
         if macs.believes_checksums() {
             upgrade::prove(&url.0, macs).await.map_err(|failure| match failure {
                 upgrade::Failure::Failed(error) => failed(error),
@@ -177,16 +187,19 @@ impl PostgresJournal {
             macs: macs.believing_nothing_else(),
         };
         tokio::spawn(writer.run(queue));
-        let follower = tokio::spawn(head::follow(readers.clone(), settings.clone(), head_sender));
+        let reach = Arc::new(Reach::new(&url.0, &settings));
+        let answer = settings.answer;
+        let follower = head::follow(readers.clone(), settings, Arc::clone(&reach), head_sender);
+        let follower = tokio::spawn(follower);
         let macs = macs.believing_nothing_else();
-        Ok(Self { requests, readers, settings, head, macs, follower: follower.abort_handle() })
+        Ok(Self { requests, readers, reach, answer, head, macs, follower: follower.abort_handle() })
     }
 
     async fn read<T, F>(&self, run: impl Fn() -> F + Send) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, sqlx::Error>> + Send,
     {
-        Ok(self.settings.retried(run).await?)
+        Ok(self.reach.retried(run).await?)
     }
 }
 
@@ -222,7 +235,33 @@ async fn unsafe_settings<'e>(executor: impl PgExecutor<'e>) -> Result<Vec<String
 #[async_trait]
 impl Journal for PostgresJournal {
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        requests::append(&self.requests, append, |append, answer| Request::Append { append, answer }).await
+        let ticket = Arc::new(Ticket::default());
+        let append = requests::append(&self.requests, append, |append, answer| Request::Append {
+            append,
+            answer,
+            ticket: Arc::clone(&ticket),
+        });
+        let mut append = pin!(timeout(self.answer, append));
+        let appended = tokio::select! {
+            biased;
+            appended = &mut append => appended,
+            // The writer may be busy with what it had sent before: nothing that waits behind that need wait longer.
+            refusal = self.reach.refusal() => {
+                if ticket.withdraw() {
+                    return Err(AppendError::Unavailable(refusal.to_string()));
+                }
+                append.await
+            }
+        };
+        appended.unwrap_or_else(|_| {
+            let silent = "the database does not answer".to_owned();
+            // What was taken may come about all the same: the writer sends it until it knows.
+            Err(if ticket.withdraw() {
+                AppendError::Unavailable(silent)
+            } else {
+                AppendError::Unknown(silent)
+            })
+        })
     }
 
     fn measure(&self) {

@@ -27,6 +27,7 @@ use writer::{Request, Writer};
 
 pub mod file;
 pub(crate) mod group;
+pub mod private;
 mod tail;
 mod upgrade;
 mod writer;

@@ -78,7 +78,7 @@ fn description(status: u16) -> &'static str {
         415 => "The body has another content type",
         422 => "A member makes no sense, or the Idempotency-Key was used for another request",
         429 => "Too many requests",
-        503 => "Overloaded: try again",
+        503 => "Overloaded, or a store is away: try again",
         _ => "A fault on the service's side",
     }
 }

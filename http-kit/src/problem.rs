@@ -162,6 +162,12 @@ impl Problem {
         Self::new("overloaded").retry_after(1)
     }
 
+    /// What this rests on does not answer: try again in a second. The cause goes to the log.
+    pub fn unavailable(cause: impl Display) -> Self {
+        tracing::warn!(%cause, "request put off");
+        Self::new("unavailable").retry_after(1)
+    }
+
     /// Too many requests, or guesses: which limit it was, and when to try again.
     pub fn rate_limited(standing: Standing) -> Self {
         let problem = Self::new("rate_limited").retry_after(standing.reset());
@@ -263,7 +269,9 @@ pub(crate) struct Refusal(pub &'static str);
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        if self.kind.code == "overloaded" && ANSWERED.try_with(|it| it.has_written.take()).unwrap_or(false) {
+        if matches!(self.kind.code, "overloaded" | "unavailable")
+            && ANSWERED.try_with(|it| it.has_written.take()).unwrap_or(false)
+        {
             return Self::new("outcome_unknown").retry_after(1).into_response();
         }
         let status = self.status();
@@ -301,7 +309,7 @@ impl IntoResponse for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable(_) => Self::overloaded(error),
+            StoreError::Unavailable(_) => Self::unavailable(error),
             StoreError::Damaged(_) => Self::damaged(error),
             StoreError::Erased(_) => Self::not_found(),
         }
@@ -319,7 +327,8 @@ impl From<AppendError> for Problem {
                 tracing::error!(%error, "the outcome of an append is unknown");
                 Self::new("outcome_unknown").retry_after(1)
             }
-            AppendError::Conflict { .. } | AppendError::Unavailable(_) => Self::overloaded(error),
+            AppendError::Unavailable(_) => Self::unavailable(error),
+            AppendError::Conflict { .. } => Self::overloaded(error),
         }
     }
 }

@@ -28,7 +28,7 @@ use utoipa_axum::routes;
 
 use crate::ProjectionService;
 use crate::answers::{answer, paging, position_after, position_cursor};
-use crate::audit;
+use crate::{audit, filters};
 
 /// How many events a stream reads at a time.
 const STREAM_BATCH: usize = 500;
@@ -190,6 +190,12 @@ async fn read(
 ) -> Result<Response, Problem> {
     let caller = reader.check(&service, &credentials).await?;
     let form = preferred(&headers, FORMS)?;
+    for kind in audit::kinds(params.kind.as_deref()) {
+        filters::known_type(&kind)?;
+    }
+    if let (Reader::Platform, Some(app_id)) = (&reader, &app_id) {
+        filters::known_app(&service.repository, app_id).await?;
+    }
     let paging = paging(params.limit, params.offset, params.cursor)?;
     let after = position_after(params.after)?;
     let after = position_cursor(paging.cursor.as_deref())?.unwrap_or(after);

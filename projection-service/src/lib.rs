@@ -13,6 +13,7 @@ pub mod bus;
 pub mod csv;
 mod events;
 pub mod feed;
+mod filters;
 mod lane;
 mod projections;
 pub mod runner;

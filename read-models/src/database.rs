@@ -1,15 +1,19 @@
 //! The database that holds the read models: a file, or a schema of a PostgreSQL database.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use event_store::postgres::Reach;
+use event_store::postgres::role::MAY_SET;
 use event_store::sqlite::file::looking;
-use event_store::{Location, measure};
+use event_store::sqlite::private;
+use event_store::{Location, PostgresSettings, measure};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{ConnectOptions, Connection, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
 
 use crate::checkpoint::Checkpoint;
 use crate::leases::{self, Node, Standing};
@@ -104,6 +108,7 @@ pub(crate) enum Database {
     Postgres {
         writers: PgPool,
         readers: PgPool,
+        reach: Arc<Reach>,
     },
 }
 
@@ -128,7 +133,7 @@ impl Database {
                 // The last connection moves the log into the file, and leaves nothing beside it.
                 writer.close().await;
             }
-            Self::Postgres { writers, readers } => {
+            Self::Postgres { writers, readers, .. } => {
                 readers.close().await;
                 writers.close().await;
             }
@@ -140,7 +145,7 @@ impl Database {
         let begun = Instant::now();
         let rows = match self {
             Self::Sqlite { readers, .. } => on_sqlite(readers, &query).await,
-            Self::Postgres { readers, .. } => on_postgres(readers, &query).await,
+            Self::Postgres { readers, reach, .. } => reach.bounded(on_postgres(readers, &query)).await,
         };
         metrics::histogram!("watchword_read_models_query_seconds").record(begun.elapsed());
         rows
@@ -163,7 +168,7 @@ impl Database {
                     writer.options().get_max_connections(),
                 );
             }
-            Self::Postgres { writers, readers } => {
+            Self::Postgres { writers, readers, .. } => {
                 measure::pool(
                     READERS,
                     readers.size(),
@@ -189,7 +194,7 @@ impl Database {
     pub async fn write(&self, query: Query) -> Result<Vec<Row>, sqlx::Error> {
         match self {
             Self::Sqlite { writer, .. } => on_sqlite(writer, &query).await,
-            Self::Postgres { writers, .. } => on_postgres(writers, &query).await,
+            Self::Postgres { writers, reach, .. } => reach.unless_refused(on_postgres(writers, &query)).await,
         }
     }
 
@@ -197,7 +202,9 @@ impl Database {
     pub async fn begin(&self) -> Result<Transaction, sqlx::Error> {
         Ok(Transaction(match self {
             Self::Sqlite { writer, .. } => Kind::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
-            Self::Postgres { writers, .. } => Kind::Postgres(writers.begin().await?),
+            Self::Postgres { writers, reach, .. } => {
+                Kind::Postgres(reach.unless_refused(writers.begin()).await?)
+            }
         }))
     }
 
@@ -292,6 +299,7 @@ fn file(path: &Path) -> SqliteConnectOptions {
 }
 
 async fn open_file(path: &Path) -> Result<Database, sqlx::Error> {
+    private::ensure(path)?;
     let writer = file(path)
         .create_if_missing(true)
         .pragma("application_id", APPLICATION_ID.to_string())
@@ -320,6 +328,7 @@ async fn open_file(path: &Path) -> Result<Database, sqlx::Error> {
 
 async fn open_postgres(options: &PgConnectOptions) -> Result<Database, sqlx::Error> {
     let owner = make_schema(options).await?;
+    let reach = Arc::new(Reach::new(options, &PostgresSettings::default()));
     let options = options.clone().application_name("watchword read models").options([
         ("search_path", SCHEMA),
         ("role", owner.as_str()),
@@ -336,7 +345,18 @@ async fn open_postgres(options: &PgConnectOptions) -> Result<Database, sqlx::Err
     tx.commit().await?;
     let read_only = options.options([("default_transaction_read_only", "on")]);
     let readers = pool().max_connections(POSTGRES_READERS).connect_with(read_only).await?;
-    Ok(Database::Postgres { writers, readers })
+    Ok(Database::Postgres { writers, readers, reach })
+}
+
+/// Connections would work as the schema's owner, and may not.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "its schema watchword_read belongs to {owner}, and the user may not work as that. Have a superuser, or whoever may grant that \
+     role, run: GRANT {owner} TO {user}; or drop the schema as {owner}: it holds derived data only"
+)]
+struct NotItsOwner {
+    owner: String,
+    user: String,
 }
 
 /// Makes the schema if it is not there, and tells whose it is. All connections work as that role: a projector's tables
@@ -350,23 +370,28 @@ async fn make_schema(options: &PgConnectOptions) -> Result<String, sqlx::Error> 
         let mut tx = connection.begin().await?;
         lock_ddl(&mut tx).await?;
         // The role that the journal in the same database made for the service, if it is there.
-        sqlx::raw_sql(
+        let make = format!(
             "DO $$ BEGIN
-               IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'watchword_service'
-                   AND pg_has_role(current_user, oid, 'MEMBER')) THEN
+               IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'watchword_service' AND {MAY_SET}) THEN
                  CREATE SCHEMA IF NOT EXISTS watchword_read AUTHORIZATION watchword_service;
                ELSE
                  CREATE SCHEMA IF NOT EXISTS watchword_read;
                END IF;
-             END $$",
-        )
-        .execute(&mut *tx)
-        .await?;
+             END $$"
+        );
+        // It is made of constants.
+        sqlx::raw_sql(AssertSqlSafe(make)).execute(&mut *tx).await?;
         tx.commit().await?;
         owner = Some(sqlx::query_scalar(OWNER).bind(SCHEMA).fetch_one(&mut connection).await?);
     }
+    let owner = owner.ok_or(sqlx::Error::RowNotFound)?;
+    let query = format!(
+        "SELECT coalesce((SELECT {MAY_SET} FROM pg_roles WHERE rolname = $1), false), quote_ident(current_user)"
+    );
+    let (may, user): (bool, String) =
+        sqlx::query_as(AssertSqlSafe(query)).bind(&owner).fetch_one(&mut connection).await?;
     connection.close().await?;
-    owner.ok_or(sqlx::Error::RowNotFound)
+    if may { Ok(owner) } else { Err(sqlx::Error::Configuration(NotItsOwner { owner, user }.into())) }
 }
 
 async fn lock_ddl(tx: &mut sqlx::Transaction<'_, sqlx::Postgres>) -> Result<(), sqlx::Error> {

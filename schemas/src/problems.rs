@@ -214,8 +214,8 @@ pub static REGISTRY: &[ProblemType] = &[
         "overloaded",
         503,
         "The service is overloaded",
-        "There is more work than the service can do at the moment, or something it needs does not answer. Nothing was \
-         changed. Try again after the seconds in `Retry-After`.",
+        "There is more work than the service can do at the moment. Nothing was changed. Try again after the seconds in \
+         `Retry-After`.",
     ),
     problem(
         "payload_too_large",
@@ -289,6 +289,13 @@ pub static REGISTRY: &[ProblemType] = &[
         "Credentials are missing or not valid",
         "The route needs `Authorization: Bearer …` with an access token of this very app, or an API key. The token is \
          missing, malformed, expired, revoked or of another app. Refresh the token or log in again.",
+    ),
+    problem(
+        "unavailable",
+        503,
+        "Something that the service rests on does not answer",
+        "A store cannot be reached, or does not answer in time; the service's log says which and why. Nothing was changed. \
+         Try again after the seconds in `Retry-After`.",
     ),
     problem(
         "unsupported_media_type",

@@ -49,3 +49,35 @@ async fn one_of_two_nodes_is_an_hour_ahead() {
     let fresh = fresh_node(&database, &bus, &right).await;
     checker::check_nodes(&[&right], &fresh, Some(&bus), &history).await;
 }
+
+/// Doctor runs by the right clock, behind a server that ran by another.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_clock_that_was_ahead_has_left_is_named() {
+    let bus = Bus::start();
+    let mut server = server_with(&bus).await;
+    let doctor = |server: &Server| {
+        let output = server.command(&["doctor"]).output().expect("runs");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    server.default_app().register(&tests::email("now")).await;
+    assert!(server.terminate().await.success());
+    assert!(!doctor(&server).contains("of the future"), "{}", doctor(&server));
+
+    server.set_environment("FAILPOINTS", "clock=return(100h)");
+    server.up().await;
+    let app = server.default_app();
+    let address = tests::email("later");
+    app.register(&address).await;
+    for _ in 0..30 {
+        app.login(&address, "no password of theirs").await;
+    }
+    assert!(server.terminate().await.success());
+    let ahead = doctor(&server);
+    assert!(!ahead.contains("of the future"), "by its own clock: {ahead}");
+    server.set_environment("FAILPOINTS", "clock=return(0s)");
+    let found = doctor(&server);
+    assert!(found.contains("events are of the future, the first at position"), "{found}");
+    assert!(found.contains("1 SessionStarted"), "{found}");
+    assert!(found.contains("has a lock until") && found.contains("user unlock"), "{found}");
+}

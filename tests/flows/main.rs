@@ -15,6 +15,7 @@ mod early_answers;
 mod email_verification;
 mod end_sessions;
 mod events_feed;
+mod filters;
 mod idempotency;
 mod introspection;
 mod jwks_and_discovery;

@@ -6,7 +6,7 @@ use serde_json::Value;
 use test_services::{Nats, Postgres};
 use tests::{Server, email};
 
-use crate::MASTER_KEY;
+use crate::{MASTER_KEY, node};
 
 /// What was found: verdict, check and detail, a line each.
 fn doctor(server: &Server) -> (bool, Vec<String>) {
@@ -92,4 +92,23 @@ async fn doctor_tells_of_servers_rights_nodes_projectors_and_the_stream() {
         "{lines:#?}"
     );
     line(&lines, "warning NATS: NATS does not answer. Nothing is lost");
+}
+
+/// Whoever listens at the configured address may be another instance: its state is not this one's.
+#[tokio::test]
+async fn doctor_reports_the_state_of_its_own_instance_alone() {
+    let (first, second) = (Postgres::shared().database(), Postgres::shared().database());
+    let (one, two) = tokio::join!(node(&first), node(&second));
+    let ask = |server: &Server, of: &Server| {
+        let address = of.base().trim_start_matches("http://").to_owned();
+        let mut command = server.command(&["doctor", "--json"]);
+        let output = command.env("WATCHWORD_LISTEN", address).output().expect("runs");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    for (ours, other) in [(&one, &two), (&two, &one)] {
+        let own = ask(ours, ours);
+        assert!(own.contains("ready at") && own.contains("\"projector\""), "{own}");
+        let told = ask(ours, other);
+        assert!(told.contains("another instance") && !told.contains("ready at"), "{told}");
+    }
 }

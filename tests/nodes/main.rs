@@ -11,6 +11,7 @@ mod doctor;
 mod histories;
 mod mailed_tokens;
 mod roles;
+mod unavailable;
 
 const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 

@@ -172,7 +172,7 @@ impl Answer {
         if status == 401 {
             assert!(self.header("www-authenticate").is_some_and(|it| it.starts_with("Bearer")), "{problem}");
         }
-        if status == 429 || code == "overloaded" {
+        if status == 429 || code == "overloaded" || code == "unavailable" {
             assert!(self.header("retry-after").is_some_and(|it| it.parse::<u32>().is_ok()), "{problem}");
         }
         if code == "validation_failed" {

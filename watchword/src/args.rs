@@ -1,10 +1,14 @@
 //! The command line. What each part means is told by its help, which is generated from the comments here.
 #![expect(clippy::doc_markdown, reason = "clap prints these comments as they are, back-ticks and all")]
 
+use std::convert::Infallible;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use domain::{AppId, Permission, Role};
 use uuid::Uuid;
 
@@ -51,7 +55,8 @@ pub enum Command {
     Doctor(Doctor),
     /// Write the history to stdout, oldest event first
     ///
-    /// Personal data stays sealed. The server must be stopped; from a running one read GET /v1/events instead.
+    /// Personal data stays sealed. With a journal in SQLite the server must be stopped; from a running one read
+    /// GET /v1/events instead. With PostgreSQL or KurrentDB nodes go on meanwhile.
     Export(Export),
     /// Apps: the tenants, each with its own users, keys and settings
     #[command(subcommand)]
@@ -64,8 +69,9 @@ pub enum Command {
     User(UserCommand),
     /// End every session of everybody
     ///
-    /// For after an older state of the journal was restored: it has forgotten which sessions were revoked since. The
-    /// server must be stopped. Everybody has to log in again.
+    /// For after an older state of the journal was restored: it has forgotten which sessions were revoked since. With a
+    /// journal in SQLite the server must be stopped; with PostgreSQL or KurrentDB it need not be, but after a restoration no
+    /// node should run before this is done. Everybody has to log in again.
     EndSessions {
         /// Yes, all of them
         #[arg(long, required = true)]
@@ -187,8 +193,8 @@ pub enum ExportFormat {
 /// Where a command is sent.
 #[derive(Debug, Args)]
 pub struct Target {
-    /// A running server, such as `http://127.0.0.1:8080`. Without it the data folder is opened directly, which
-    /// needs the server to be stopped
+    /// A running server, such as `http://127.0.0.1:8080`. Without it the stores are opened directly: with SQLite the
+    /// server must be stopped for that, with PostgreSQL or KurrentDB nodes go on meanwhile
     #[arg(long, value_name = "URL")]
     pub url: Option<url::Url>,
     /// The file with the platform key to use with --url [default: admin.key in the data folder]
@@ -211,27 +217,44 @@ pub enum AppCommand {
         #[command(flatten)]
         target: Target,
     },
+    /// List the apps
+    List(Target),
 }
 
 #[derive(Debug, Subcommand)]
 pub enum ApiKeyCommand {
     /// Create an API key and print it, the only time it is shown
+    ///
+    /// For the app `platform` it makes another platform key, which may do everything. Without --url that needs no other
+    /// key: it is the way back when admin.key is lost or every platform key is revoked, for whoever can open the stores
+    /// with the master key.
     Create {
-        /// The app it is for
+        /// The app it is for; `platform` for a platform key
         #[arg(value_parser = app_id)]
         app: AppId,
         /// What it is used for
         #[arg(long)]
         name: String,
-        /// What it may do; give it several times or separated by commas
-        #[arg(long = "permission", value_name = "PERMISSION", required = true, value_delimiter = ',', value_parser = permission)]
+        /// What it may do; give it several times or separated by commas. A platform key needs none
+        #[arg(long = "permission", value_name = "PERMISSION", value_delimiter = ',', value_parser = permission)]
         permissions: Vec<Permission>,
+        /// Write the key to this file, which must not be there yet and which only its owner can read, instead of printing it
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// List the API keys of an app that can be used, without their texts
+    List {
+        /// The app; `platform` for the platform's own keys
+        #[arg(value_parser = app_id)]
+        app: AppId,
         #[command(flatten)]
         target: Target,
     },
     /// Revoke an API key; it is refused from then on
     Revoke {
-        /// The app it is for
+        /// The app it is for; `platform` for a platform key
         #[arg(value_parser = app_id)]
         app: AppId,
         /// The key's id, as the list of keys shows it
@@ -241,14 +264,59 @@ pub enum ApiKeyCommand {
     },
 }
 
+impl ApiKeyCommand {
+    /// Ends the process as wrong usage does if the permissions do not fit the app.
+    pub fn check(&self) {
+        let Self::Create { app, permissions, .. } = self else { return };
+        let problem = match (app.is_platform(), permissions.as_slice()) {
+            (true, [] | [Permission::Platform | Permission::MetricsRead]) => return,
+            (true, _) => {
+                "a key of the platform may do everything: leave --permission out, or give metrics:read alone"
+            }
+            (false, []) => "an API key of an app needs at least one --permission",
+            (false, permissions) if permissions.contains(&Permission::Platform) => {
+                "only keys of the app `platform` have the permission `platform`"
+            }
+            (false, _) => return,
+        };
+        Arguments::command().error(ErrorKind::ValueValidation, problem).exit();
+    }
+}
+
+/// A user, as people name them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Who {
+    Id(Uuid),
+    /// Checked when it is looked up.
+    Address(String),
+}
+
+impl FromStr for Who {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(text.parse().map_or_else(|_| Self::Address(text.to_owned()), Self::Id))
+    }
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => id.fmt(f),
+            Self::Address(address) => f.write_str(address),
+        }
+    }
+}
+
 /// Which user.
 #[derive(Debug, Args)]
 pub struct UserTarget {
     /// The app
     #[arg(value_parser = app_id)]
     pub app: AppId,
-    /// The user's id
-    pub user: Uuid,
+    /// The user's id, or their address
+    #[arg(value_name = "ID|ADDRESS")]
+    pub user: Who,
     #[command(flatten)]
     pub target: Target,
 }
@@ -298,7 +366,7 @@ fn role(text: &str) -> Result<Role, domain::role::InvalidRole> {
 }
 
 fn permission(text: &str) -> Result<Permission, String> {
-    let all = || Permission::OF_AN_APP.into_iter().chain([Permission::MetricsRead]);
+    let all = || Permission::OF_AN_APP.into_iter().chain([Permission::MetricsRead, Permission::Platform]);
     all()
         .find(|permission| permission_name(*permission) == text)
         .ok_or_else(|| format!("give one of {}", all().map(permission_name).collect::<Vec<_>>().join(", ")))

@@ -15,6 +15,18 @@ const LONGEST_RETRY: Duration = Duration::from_secs(1);
 /// A connection that comes whenever NATS is there: this waits for nothing, and fails only if the configuration cannot
 /// be used.
 pub async fn connect(nats: &Nats) -> anyhow::Result<Client> {
+    let servers = servers(nats.url.expose_secret()).map_err(anyhow::Error::msg)?;
+    let options = options(nats, &servers).await?;
+    metrics::gauge!("watchword_nats_connected").set(0);
+    options.connect(servers).await.context("the NATS client cannot be started")
+}
+
+/// Fails if the configuration cannot be used.
+pub async fn check(nats: &Nats) -> anyhow::Result<()> {
+    options(nats, &servers(nats.url.expose_secret()).map_err(anyhow::Error::msg)?).await.map(drop)
+}
+
+async fn options(nats: &Nats, servers: &[ServerAddr]) -> anyhow::Result<ConnectOptions> {
     let mut options = ConnectOptions::new()
         .name(concat!("watchword ", env!("CARGO_PKG_VERSION")))
         .retry_on_initial_connect()
@@ -37,12 +49,10 @@ pub async fn connect(nats: &Nats) -> anyhow::Result<Client> {
         let problem = || format!("the NATS credentials {} cannot be used", path.display());
         options = options.credentials_file(path).await.with_context(problem)?;
     }
-    let servers = servers(nats.url.expose_secret()).map_err(anyhow::Error::msg)?;
     if let Some((user, password)) = servers.iter().find_map(user_and_password) {
         options = options.user_and_password(user, password);
     }
-    metrics::gauge!("watchword_nats_connected").set(0);
-    options.connect(servers).await.context("the NATS client cannot be started")
+    Ok(options)
 }
 
 /// The user and the password in an address. The client itself does not take them from there, and the servers of a

@@ -123,6 +123,25 @@ pub enum Channel {
 }
 
 impl Channel {
+    /// The items of all pages of a list.
+    pub async fn all(&self, path: &str) -> anyhow::Result<Vec<Value>> {
+        let begins = if path.contains('?') { '&' } else { '?' };
+        let (mut items, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = format!("{path}{begins}limit=200{cursor}");
+            let mut answer = self.send(Method::GET, &page, None).await?;
+            if !answer.is_success() {
+                bail!("refused: {}", answer.refusal());
+            }
+            if let Some(page) = answer.json["items"].as_array_mut() {
+                items.append(page);
+            }
+            let Some(next) = answer.json["next_cursor"].as_str() else { return Ok(items) };
+            let next: String = url::form_urlencoded::byte_serialize(next.as_bytes()).collect();
+            cursor = format!("&cursor={next}");
+        }
+    }
+
     pub async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Answer> {
         match self {
             Self::Server { client, key } => client.send(method, path, Some(key), &[], body).await,

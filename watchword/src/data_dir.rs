@@ -7,6 +7,7 @@ use event_store::MasterKey;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::{Config, ConfigError, refuse_world_readable};
+use crate::serving;
 
 /// Why the data folder cannot be used. Nothing in it was touched.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +92,16 @@ fn present(config: &Config) -> Result<State, DataDirError> {
     Ok(State::Present)
 }
 
+/// Refuses files with secrets that other users of the machine can read, before anything is opened.
+pub fn require_own_secrets(config: &Config) -> Result<(), DataDirError> {
+    for path in [config.master_key_file(), config.admin_key_file(), config.next_master_key_file()] {
+        if path.exists() {
+            refuse_world_readable(&path)?;
+        }
+    }
+    Ok(())
+}
+
 /// Refuses a journal with events whose keys are gone.
 pub fn require_key_store(config: &Config, head: u64) -> Result<(), DataDirError> {
     if head > 0 && !config.key_store.exists() { Err(incomplete(config, &config.key_store)) } else { Ok(()) }
@@ -110,7 +121,13 @@ fn is_ours(config: &Config, path: &Path, name: &str) -> bool {
     of_a_store
         || matches!(
             name,
-            "master.key" | "master.key.new" | "admin.key" | "watchword.toml" | "outbox" | "lost+found"
+            "master.key"
+                | "master.key.new"
+                | "admin.key"
+                | "watchword.toml"
+                | "outbox"
+                | "lost+found"
+                | serving::FILE
         )
         || name.starts_with('.')
         || config.file.as_deref().is_some_and(|file| file == path)

@@ -19,10 +19,15 @@ use crate::databases::{Databases, will_do};
 use crate::journal_check;
 use crate::progress::{self, Progress};
 use crate::rotate_master_key;
+use crate::serving::Serving;
 
 mod cluster;
+mod elsewhere;
+mod folder;
+pub mod future;
 mod mail;
 mod running;
+mod whose;
 
 use running::{port, running};
 
@@ -118,7 +123,9 @@ pub async fn run(config: Result<Config, ConfigError>, as_json: bool) -> anyhow::
 }
 
 async fn examine(findings: &mut Findings, config: &Config) {
-    configuration(findings, config);
+    configuration(findings, config).await;
+    elsewhere::examine(findings, config).await;
+    folder::examine(findings, config);
     let state = match data_dir::inspect(config) {
         Ok(State::Fresh) => {
             findings.fine(
@@ -126,6 +133,9 @@ async fn examine(findings: &mut Findings, config: &Config) {
                 format!("{}: no stores yet; the first start makes them", config.data_dir.display()),
             );
             port(findings, config.listen);
+            if let Some(nats) = &config.nats {
+                elsewhere::bus(findings, nats).await;
+            }
             return;
         }
         Ok(State::Present) => data_dir::master_key(config),
@@ -148,7 +158,7 @@ async fn examine(findings: &mut Findings, config: &Config) {
     }
 }
 
-fn configuration(findings: &mut Findings, config: &Config) {
+async fn configuration(findings: &mut Findings, config: &Config) {
     let from = match &config.file {
         Some(file) => format!("{} and the environment", file.display()),
         None => "the environment and defaults; no watchword.toml here".to_owned(),
@@ -160,7 +170,7 @@ fn configuration(findings: &mut Findings, config: &Config) {
             "off: passwords can be guessed fast. Leave rate_limits out unless this is a load test",
         );
     }
-    mail::address(findings, config);
+    mail::address(findings, config).await;
     match &config.public_url {
         Some(url) => {
             if url.scheme() == "http" && !url.is_local() {
@@ -194,7 +204,10 @@ async fn stores(findings: &mut Findings, config: &Config, master_key: MasterKey)
         Ok(lock) => lock,
         Err(OpenError::InUse(_)) => {
             findings.fine("journal", format!("{} is in use by a running server", config.journal.display()));
-            running(findings, config).await;
+            let serving = Serving::read(&config.data_dir);
+            let address = serving.as_ref().map(|serving| serving.address);
+            let instance = serving.as_ref().map(|serving| serving.instance.as_str());
+            running(findings, config, address, instance).await;
             return;
         }
         Err(error) => {
@@ -261,11 +274,15 @@ async fn stores(findings: &mut Findings, config: &Config, master_key: MasterKey)
     read_models(findings, config, &*journal).await;
     mail::failures(findings, &*journal).await;
     mail::senders(findings, config, &*journal).await;
-    if let Some(nats) = &config.nats {
-        let key = MessageKey::new(key_store.instance_key());
-        cluster::stream(findings, nats, Arc::clone(&journal), key).await;
+    match &config.nats {
+        Some(nats) if head > 0 => {
+            let key = MessageKey::new(key_store.instance_key());
+            cluster::stream(findings, nats, Arc::clone(&journal), key).await;
+        }
+        Some(nats) => elsewhere::bus(findings, nats).await,
+        None => {}
     }
-    events(findings, journal, key_store, head).await;
+    events(findings, config, journal, key_store, head).await;
 }
 
 /// Looks at stores that other nodes may be using meanwhile.
@@ -275,9 +292,9 @@ async fn in_databases(
     databases: &Databases,
     master_key: &MasterKey,
 ) {
-    match std::net::TcpListener::bind(config.listen) {
-        Ok(_) => findings.fine("listen", format!("{} is free", config.listen)),
-        Err(_) => running(findings, config).await,
+    let is_free = std::net::TcpListener::bind(config.listen).is_ok();
+    if is_free {
+        findings.fine("listen", format!("{} is free", config.listen));
     }
     cluster::servers(findings, config, databases).await;
     let found = match databases.look().await {
@@ -335,7 +352,17 @@ async fn in_databases(
     };
     match databases.to_look(folder.path()).open(master_key).await {
         Ok((journal, key_store)) => {
-            let head = journal.head().await.unwrap_or_default();
+            if !is_free {
+                let instance = key_store.instance_key().public_id();
+                running(findings, config, None, Some(&instance)).await;
+            }
+            let head = match journal.head().await {
+                Ok(head) => head,
+                Err(error) => {
+                    findings.fault("journal", format!("{}: {error}", databases.journal));
+                    return;
+                }
+            };
             findings.fine("journal", format!("{}: {head} events", databases.journal));
             findings.fine("key store", format!("{}: opens with the master key", databases.key_store));
             cluster::rights(findings, databases).await;
@@ -346,7 +373,7 @@ async fn in_databases(
             }
             mail::failures(findings, &*journal).await;
             mail::senders(findings, config, &*journal).await;
-            events(findings, journal.clone(), key_store.clone(), head).await;
+            events(findings, config, journal.clone(), key_store.clone(), head).await;
             journal.close().await;
             key_store.close().await;
         }
@@ -370,7 +397,13 @@ async fn pages(findings: &mut Findings, about: &'static str, path: &Path, remedy
 }
 
 /// Reads every event.
-async fn events(findings: &mut Findings, journal: Arc<dyn Journal>, key_store: Arc<KeyStore>, head: u64) {
+async fn events(
+    findings: &mut Findings,
+    config: &Config,
+    journal: Arc<dyn Journal>,
+    key_store: Arc<KeyStore>,
+    head: u64,
+) {
     let repository = Repository::new(journal, Arc::new(Sealer::new(key_store)), 1);
     let progress = Progress::start(head);
     let report =
@@ -379,6 +412,7 @@ async fn events(findings: &mut Findings, journal: Arc<dyn Journal>, key_store: A
     progress.end();
     match report {
         Ok(report) => {
+            report.future.tell(findings, config.lockout.longest_lock);
             for fault in &report.faults {
                 findings.fault("events", format!("{fault}. {RESTORE}"));
             }
@@ -423,7 +457,13 @@ async fn read_models(findings: &mut Findings, config: &Config, journal: &dyn Jou
     if let Some(path) = file {
         pages(findings, "read models", path, &remedy).await;
     }
-    let head = journal.head().await.unwrap_or_default();
+    let head = match journal.head().await {
+        Ok(head) => head,
+        Err(error) => {
+            findings.fault("journal", format!("{error}. {RESTORE}"));
+            return;
+        }
+    };
     match (file, checkpoints.is_empty()) {
         (None, true) => findings.fine("read models", "not there; the first projection node builds them"),
         (None, false) => cluster::projectors(findings, config, head).await,

@@ -4,11 +4,11 @@ use std::io::{BufWriter, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use domain::access::ExportForm;
 use domain::user::Client;
 use domain::{AppId, LogOrigin};
-use event_store::{Clock, SystemClock};
+use event_store::{Claim, Clock, SystemClock};
 use http_kit::{AccessLog, Looking, RequestContext};
 use projection_service::csv::push_row;
 use schemas::{Actor, RecordedEvent};
@@ -36,8 +36,15 @@ pub async fn run(config: &Config, export: &Export) -> anyhow::Result<ExitCode> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let origin = config.log_origin(config.listen)?;
     let origin = event_store::origin::establish(stores.journal(), &*clock, &origin).await?;
-    note(config, &stores, &clock, export).await?;
     let journal = stores.journal();
+    if let Some(app) = &export.app {
+        let claim = Claim { kind: "app".to_owned(), key: app.to_string() };
+        if journal.claim_owner(&claim).await?.is_none() {
+            stores.close().await;
+            bail!("there is no app {app}. `watchword app list` lists them");
+        }
+    }
+    note(config, &stores, &clock, export).await?;
     let head = journal.head().await?;
     let mut out = BufWriter::new(std::io::stdout().lock());
     if export.format == ExportFormat::Csv {

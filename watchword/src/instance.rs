@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use async_trait::async_trait;
 use axum::Router;
 use command_service::CommandService;
+use command_service::dispatch::DispatchError;
 use command_service::locate::{JournalClaims, LocateUser};
 use command_service::mailer::{
     self, MailUrl, Mailer, MailerParts, MailerSettings, MailerStatus, Patience, Post,
@@ -56,6 +57,7 @@ impl Stores {
     /// Opens the journal and the keys: what a role needs that has no projectors.
     pub async fn open_truth(config: &Config) -> anyhow::Result<Self> {
         let state = data_dir::inspect(config)?;
+        data_dir::require_own_secrets(config)?;
         let found = data_dir::master_key(config)?;
         if let Some(databases) = &config.databases {
             let master_key = found.context("the configuration has a master key")?;
@@ -214,6 +216,7 @@ pub struct Instance {
     clock: Arc<dyn Clock>,
     tokens: DerivedTokens,
     projections: Option<Arc<ProjectionService>>,
+    commands: Option<Arc<CommandService>>,
     relay: Option<Arc<Relay>>,
     mailer: Option<Arc<Mailer>>,
     routers: Routers,
@@ -225,9 +228,9 @@ impl Instance {
     /// Opens the stores and starts the services on them for a short while, to be reached at `address`. What they write
     /// is published to NATS by the next server, which also sends the mails.
     pub async fn open(config: &Config, address: SocketAddr) -> anyhow::Result<Self> {
-        let stores = Stores::open(config).await?;
+        let stores = Box::pin(Stores::open(config)).await?;
         let config = Config { nats: None, mail: None, ..config.clone() };
-        Self::start(&config, stores, address, Role::All).await
+        Box::pin(Self::start(&config, stores, address, Role::All)).await
     }
 
     /// Starts the services of a role. A journal without events gets its first apps, and the platform's first key.
@@ -290,13 +293,7 @@ impl Instance {
                 limits: Arc::clone(&limits),
                 locate: locate(&stores, &repository),
                 passwords: start_hashing(config)?,
-                settings: command_service::Settings {
-                    lockout: config.lockout,
-                    device_ttl: config.device_ttl,
-                    sessions: config.sessions_of_a_user,
-                    breached_passwords: config.breached_passwords.clone(),
-                    senders: config.senders(&public_url),
-                },
+                settings: settings(config, &public_url),
             });
             bootstrap(config, &service).await?;
             mailer = start_mailer(config, &service, &public_url, &node).await?;
@@ -340,7 +337,7 @@ impl Instance {
             repository: Arc::clone(&repository),
             access_tokens,
             limits: Arc::clone(&limits),
-            commands,
+            commands: commands.clone(),
             key_store: Arc::clone(&stores.key_store),
             read_models: stores.read_models.clone(),
             projections: projections.clone(),
@@ -352,7 +349,19 @@ impl Instance {
         let edge = edge.limited_to(config.requests_in_flight).below(public_url.prefix());
         let routers = Routers::new(health, services, edge, origin, &public_url);
         let prefix = public_url.prefix().to_owned();
-        Ok(Self { address, stores, repository, clock, tokens, projections, relay, mailer, routers, prefix })
+        Ok(Self {
+            address,
+            stores,
+            repository,
+            clock,
+            tokens,
+            projections,
+            commands,
+            relay,
+            mailer,
+            routers,
+            prefix,
+        })
     }
 
     /// Where it is reached.
@@ -380,6 +389,26 @@ impl Instance {
         &self.routers.api
     }
 
+    /// As `/readyz` names the instance.
+    pub fn public_id(&self) -> String {
+        self.stores.key_store.instance_key().public_id()
+    }
+
+    /// Makes another key of the platform, whatever became of those before.
+    pub async fn make_platform_key(&self, name: &str) -> anyhow::Result<SecretString> {
+        let commands = self.commands.as_ref().context("this process takes no commands")?;
+        commands.make_platform_key(name).await.map_err(|error| match error {
+            DispatchError::Refused(refusal) => refusal.into(),
+            other => other.into(),
+        })
+    }
+
+    /// Who has this address in the app, by the journal's claim.
+    pub async fn locate(&self, app_id: &AppId, email: &Email) -> Result<Option<UserId>, StoreError> {
+        let claims = JournalClaims::new(Arc::clone(&self.repository), Arc::clone(&self.stores.lookup));
+        claims.locate(app_id, email).await
+    }
+
     /// The position of the newest event.
     pub async fn head(&self) -> Result<u64, StoreError> {
         self.stores.journal.head().await
@@ -395,7 +424,9 @@ impl Instance {
             .api_keys
             .iter()
             .find(|(_, key)| key.is_live(now) && key.permissions.contains(&Permission::Platform));
-        let (key_id, _) = key.context("every platform key is revoked, so nothing can be changed any more")?;
+        let (key_id, _) = key.context(
+            "every platform key is revoked. Make one: watchword api-key create platform --name <name>",
+        )?;
         let key_id = *key_id;
         Ok(SecretString::from(ApiKeyToken { app_id, key_id }.encode(&self.tokens)))
     }
@@ -504,6 +535,17 @@ async fn bootstrap(config: &Config, commands: &CommandService) -> anyhow::Result
     Ok(())
 }
 
+/// What of the configuration commands go by.
+fn settings(config: &Config, public_url: &PublicUrl) -> command_service::Settings {
+    command_service::Settings {
+        lockout: config.lockout,
+        device_ttl: config.device_ttl,
+        sessions: config.sessions_of_a_user,
+        breached_passwords: config.breached_passwords.clone(),
+        senders: config.senders(public_url),
+    }
+}
+
 fn start_hashing(config: &Config) -> anyhow::Result<PasswordHashing> {
     Ok(PasswordHashing::start(&PasswordHashingSettings {
         params: config.argon2.to_string(),
@@ -603,6 +645,11 @@ pub struct Health {
 }
 
 impl Health {
+    /// Names the instance, so that two can be told apart.
+    pub fn instance(&self) -> String {
+        self.key_store.instance_key().public_id()
+    }
+
     /// Whether the service can do its work, and each check with how far it has come.
     pub async fn check(&self) -> (bool, Value) {
         let read_models = async {

@@ -12,6 +12,8 @@ use domain::{AppId, Event, StreamId, Timestamp, UserId};
 use event_store::{LookupKey, Repository, StoreError};
 use schemas::RecordedEvent;
 
+use crate::doctor::future::Future;
+
 /// How many events are read at once.
 const PAGE: u64 = 1000;
 
@@ -37,6 +39,8 @@ pub struct Report {
     pub faults: Vec<String>,
     /// How many there are besides.
     pub more: usize,
+    /// What lies ahead of now.
+    pub future: Future,
 }
 
 impl Report {
@@ -83,6 +87,7 @@ pub async fn check(
         erased: HashSet::new(),
         to_be_erased: HashSet::new(),
     };
+    scan.report.future = Future::from(now);
     let head = repository.journal().head().await?;
     let mut after = 0;
     while after < head {
@@ -151,7 +156,10 @@ impl Scan {
             self.report.fault(format!("event {position}: {problem}"));
         }
         match repository.decode(event).await {
-            Ok(decoded) => self.remember(event, decoded),
+            Ok(decoded) => {
+                self.report.future.see(event, &decoded);
+                self.remember(event, decoded);
+            }
             Err(StoreError::Damaged(problem)) => self.report.fault(format!("event {position}: {problem}")),
             Err(error) => self.report.fault(format!("event {position}: {error}")),
         }

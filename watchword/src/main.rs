@@ -28,6 +28,7 @@ mod relay;
 mod root;
 mod rotate_master_key;
 mod serve;
+mod serving;
 mod traces;
 
 use std::io::Write;
@@ -68,6 +69,9 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Doctor(doctor) if doctor.keys => return doctor::list_keys(doctor.output.json),
         Command::Demo => return runtime()?.block_on(demo::run()),
         _ => {}
+    }
+    if let Command::ApiKey(command) = &arguments.command {
+        command.check();
     }
     let config = Config::load(arguments.config.as_deref());
     if let Command::Doctor(doctor) = arguments.command {

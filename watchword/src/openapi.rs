@@ -252,7 +252,8 @@ mod tests {
         );
         assert_eq!(schema("AppBody")["properties"]["settings"]["$ref"], "#/components/schemas/AppSettings");
         let permissions = schema("Permission")["enum"].as_array().expect("values").len();
-        assert_eq!(permissions, Permission::OF_AN_APP.len() + 1);
+        // Those of the platform alone besides: everything, and metrics.
+        assert_eq!(permissions, Permission::OF_AN_APP.len() + 2);
         assert_eq!(schema("ProblemCode")["enum"].as_array().map(Vec::len), Some(REGISTRY.len()));
         assert_eq!(schema("Problem")["properties"]["code"]["$ref"], "#/components/schemas/ProblemCode");
         assert_eq!(

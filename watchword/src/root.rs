@@ -122,10 +122,12 @@ async fn readyz(State(health): State<Arc<Health>>, credentials: Credentials) -> 
 async fn readiness(health: &Health, detailed: bool) -> Response {
     let (ready, checks) = health.check().await;
     let checks = if detailed { checks } else { without_details(checks) };
+    let instance = health.instance();
     if ready {
-        return Json(json!({ "status": "ready", "checks": checks })).into_response();
+        return Json(json!({ "status": "ready", "instance": instance, "checks": checks })).into_response();
     }
-    Problem::new("not_ready").member("checks", checks).into_response()
+    let instance = Value::from(instance);
+    Problem::new("not_ready").member("instance", instance).member("checks", checks).into_response()
 }
 
 /// How each part is, and no more.

@@ -21,13 +21,15 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tower::ServiceExt;
 
 use crate::args::{Serve, ServeRole};
+use crate::bus;
 use crate::config::{Config, variable};
 use crate::instance::{Instance, Role, Stores};
 use crate::linger::Lingering;
+use crate::serving::Serving;
 use crate::traces::Traces;
 
 /// How long a client may take for the head of its next request. One that sends it byte by byte, or nothing at all, would
@@ -48,28 +50,46 @@ pub async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCo
     if let Some(listen) = arguments.listen {
         config.listen = listen;
     }
+    // Before anything is made: a start that is refused for one of these leaves nothing behind. Connections are taken when
+    // there is somebody to answer.
+    let (socket, address) = bind(config.listen, "listen")?;
+    let internal = config.internal_listen.map(|internal| bind(internal, "internal_listen")).transpose()?;
+    if let Some((_, internal)) = &internal
+        && *internal == address
+    {
+        bail!(taken(*internal, "internal_listen"));
+    }
+    if let Some(nats) = &config.nats {
+        bus::check(nats).await?;
+    }
     let traces = config.traces.as_ref().map(|traces| Traces::start(traces, role)).transpose()?;
     let stores = match role {
         Role::Commands => Stores::open_truth(&config).await?,
         Role::All | Role::Projections => Stores::open(&config).await?,
     };
-    let listening = async {
-        let (listener, address) = listen(config.listen, "listen").await?;
-        let internal = match config.internal_listen {
-            // Which cannot be the same: the first listens there already.
-            Some(internal) => Some(listen(internal, "internal_listen").await?),
-            None => None,
-        };
-        anyhow::Ok((listener, address, internal))
+    let instance = Instance::start(&config, stores, address, role).await?;
+    let listening = || {
+        let listener = socket.listen(BACKLOG).with_context(|| taken(address, "listen"))?;
+        let internal = internal.map(|(socket, address)| {
+            let listener = socket.listen(BACKLOG).with_context(|| taken(address, "internal_listen"))?;
+            anyhow::Ok((listener, address))
+        });
+        anyhow::Ok((listener, internal.transpose()?))
     };
-    let (listener, address, internal) = match listening.await {
+    let (listener, internal) = match listening() {
         Ok(listening) => listening,
         Err(error) => {
-            stores.close().await;
+            instance.close().await;
             return Err(error);
         }
     };
-    let instance = Instance::start(&config, stores, address, role).await?;
+    if !config.shares_stores() {
+        let address = internal.as_ref().map_or(address, |(_, internal)| *internal);
+        let serving = Serving { instance: instance.public_id(), address };
+        if let Err(error) = serving.leave(&config.data_dir) {
+            tracing::warn!(%error, "`watchword doctor` cannot tell this server by its folder");
+        }
+    }
     // Caught from before anybody can know of the process: a signal right after the announcement drains, too.
     let stop_signal = stop_signal()?;
     announce(&config, &instance, internal.as_ref().map(|(_, address)| *address))?;
@@ -101,19 +121,37 @@ pub async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCo
     if tokio::time::timeout(Duration::from_secs(5), instance.close()).await.is_err() {
         tracing::warn!("the stores took too long to close; nothing is lost");
     }
+    if !config.shares_stores() {
+        Serving::take_away(&config.data_dir);
+    }
     if let Some(traces) = traces {
         traces.close().await;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn listen(address: SocketAddr, key: &str) -> anyhow::Result<(TcpListener, SocketAddr)> {
-    let listener = TcpListener::bind(address).await.with_context(|| {
-        let variable = variable(key);
-        format!("cannot listen on {address}. Stop what listens there, or set {key} ({variable}) to another address")
-    })?;
-    let address = listener.local_addr()?;
-    Ok((listener, address))
+/// How many connections wait to be taken.
+const BACKLOG: u32 = 1024;
+
+/// Takes the address, and no connections yet.
+fn bind(address: SocketAddr, key: &str) -> anyhow::Result<(TcpSocket, SocketAddr)> {
+    let bound = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // A server that just ended there is no obstacle; one that listens is.
+        #[cfg(unix)]
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let address = socket.local_addr()?;
+        Ok::<_, std::io::Error>((socket, address))
+    };
+    bound().with_context(|| taken(address, key))
+}
+
+fn taken(address: SocketAddr, key: &str) -> String {
+    let variable = variable(key);
+    format!(
+        "cannot listen on {address}. Stop what listens there, or set {key} ({variable}) to another address"
+    )
 }
 
 /// Answers requests until `stop`, then ends those begun.

@@ -8,6 +8,10 @@ use std::process::{Child, Command, Output, Stdio};
 
 use tempfile::TempDir;
 
+#[cfg(unix)]
+#[path = "command_line/operators.rs"]
+mod operators;
+
 /// A folder to run in, without a `WATCHWORD_` variable of the tester's.
 struct World {
     folder: TempDir,
@@ -43,12 +47,7 @@ impl World {
 
     /// Starts a server and returns it with its address.
     fn serve(&self) -> Server {
-        let mut child = self.command(&["serve"]).stdout(Stdio::piped()).spawn().expect("the binary runs");
-        let mut lines = BufReader::new(child.stdout.take().expect("stdout is a pipe")).lines();
-        let first = lines.next().expect("it says where it listens").expect("text");
-        let url = first.split("listens on ").nth(1).expect("an address").to_owned();
-        let rest = lines.map_while(Result::ok).take(2).collect();
-        Server { child, url, rest }
+        Server::start(&mut self.command(&["serve"]))
     }
 }
 
@@ -56,6 +55,17 @@ struct Server {
     child: Child,
     url: String,
     rest: Vec<String>,
+}
+
+impl Server {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the binary runs");
+        let mut lines = BufReader::new(child.stdout.take().expect("stdout is a pipe")).lines();
+        let first = lines.next().expect("it says where it listens").expect("text");
+        let url = first.split("listens on ").nth(1).expect("an address").to_owned();
+        let rest = lines.map_while(Result::ok).take(2).collect();
+        Self { child, url, rest }
+    }
 }
 
 impl Drop for Server {
@@ -115,8 +125,10 @@ fn every_command_has_help() {
         &["export"],
         &["app"],
         &["app", "create"],
+        &["app", "list"],
         &["api-key"],
         &["api-key", "create"],
+        &["api-key", "list"],
         &["api-key", "revoke"],
         &["user"],
         &["user", "show"],

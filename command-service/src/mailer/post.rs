@@ -312,6 +312,22 @@ impl Post {
         }
     }
 
+    /// Whether a mail could be handed over now: greets the mail server, with TLS and login as they are configured, and says
+    /// good-bye; of a folder, whether it can be written. Says what was found, or why not; sends and writes nothing.
+    pub async fn greet(&self) -> Result<String, String> {
+        match &self.0 {
+            Kind::Files(folder) => {
+                let existing = folder.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
+                if existing.is_dir() {
+                    Ok(format!("written to {}", folder.display()))
+                } else {
+                    Err(format!("{} is no folder", existing.display()))
+                }
+            }
+            Kind::Smtp(server) => server.greet().await,
+        }
+    }
+
     pub(super) async fn send(&self, letter: &Letter) -> Result<(), Unsent> {
         match &self.0 {
             Kind::Files(folder) => {
@@ -366,6 +382,17 @@ impl Server {
         sent.map_err(|error| Unsent::of_mail(&error))?;
         *open = Some(Open { connection, since: Instant::now() });
         Ok(())
+    }
+
+    async fn greet(&self) -> Result<String, String> {
+        let ready = timeout(self.patience.ready, self.ready(None)).await;
+        let ready = ready.map_err(|_| "it does not answer in time".to_owned())?;
+        let mut connection = ready.map_err(|error| Unsent::of_connection(&error).detail)?;
+        let said = if connection.is_encrypted() { ", with TLS" } else { "" };
+        let login = if self.login.is_some() { " and login" } else { "" };
+        // It has said what was asked; how it says good-bye makes no difference.
+        let _ = timeout(self.patience.ready, connection.quit()).await;
+        Ok(format!("it answers{said}{login}"))
     }
 
     /// The connection that is open, if it still is; or a new one.

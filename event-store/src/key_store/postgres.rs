@@ -11,8 +11,8 @@ use sqlx::postgres::{PgConnectOptions, PgPool};
 use super::{First, WrappedKeys};
 use crate::journal::{OpenError, StoreError};
 use crate::measure;
-use crate::postgres::schema::Schema;
-use crate::postgres::{Migrated, PostgresSettings, PostgresUrl};
+use crate::postgres::schema::{Prepared, Schema};
+use crate::postgres::{Migrated, PostgresSettings, PostgresUrl, Reach};
 
 /// Apart from the journal's, so that the keys can live in another database, with backups of their own.
 const SCHEMA: Schema = Schema {
@@ -29,7 +29,7 @@ pub(super) struct PostgresKeys {
     pool: PgPool,
     /// For what only the owner of the tables may do.
     as_owner: PgConnectOptions,
-    settings: PostgresSettings,
+    reach: Reach,
 }
 
 impl PostgresKeys {
@@ -37,6 +37,10 @@ impl PostgresKeys {
         url: &PostgresUrl,
         settings: &PostgresSettings,
     ) -> Result<Migrated, OpenError> {
+        Self::prepare(url, settings).await.map(|prepared| prepared.migrated)
+    }
+
+    async fn prepare(url: &PostgresUrl, settings: &PostgresSettings) -> Result<Prepared, OpenError> {
         SCHEMA.prepare(url.options(), settings, &url.to_string()).await
     }
 
@@ -50,9 +54,11 @@ impl PostgresKeys {
         settings: PostgresSettings,
         first: &First,
     ) -> Result<Self, OpenError> {
-        Self::migrate(url, &settings).await?;
+        let prepared = Self::prepare(url, &settings).await?;
+        let settings = PostgresSettings { role: prepared.has_role, ..settings };
         let pool = settings.pool(url.options());
-        let kept = settings.retried(|| {
+        let reach = Reach::new(url.options(), &settings);
+        let kept = reach.retried(|| {
             // One of format 1 has its check, and gets no other instance key than its own.
             sqlx::query(
                 "INSERT INTO watchword_keys.meta
@@ -67,7 +73,7 @@ impl PostgresKeys {
         let failed =
             |error: sqlx::Error| OpenError::Failed { path: url.to_string(), reason: error.to_string() };
         kept.await.map_err(failed)?;
-        Ok(Self { pool, as_owner: url.options().clone(), settings })
+        Ok(Self { pool, as_owner: url.options().clone(), reach })
     }
 
     /// Not as the service: whoever can speak as a node must not be able to lock out all others.
@@ -89,7 +95,7 @@ impl PostgresKeys {
     where
         F: Future<Output = Result<T, sqlx::Error>> + Send,
     {
-        self.settings.retried(run).await
+        self.reach.retried(run).await
     }
 }
 

@@ -8,34 +8,41 @@ use sqlx::postgres::{PgListener, PgPool};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::reach::Reach;
 use super::session::PostgresSettings;
 
 /// What `append` notifies of, with the new head.
 const CHANNEL: &str = "watchword_head";
 
 /// Runs until it is dropped.
-pub(super) async fn follow(pool: PgPool, settings: PostgresSettings, head: Arc<watch::Sender<u64>>) {
+pub(super) async fn follow(
+    pool: PgPool,
+    settings: PostgresSettings,
+    reach: Arc<Reach>,
+    head: Arc<watch::Sender<u64>>,
+) {
     let mut looks = interval(settings.poll);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        if let Err(error) = listen(&pool, &head, &mut looks).await {
+        if let Err(error) = listen(&pool, &reach, &head, &mut looks).await {
             tracing::warn!(%error, "no notifications of new events: looking for them every {:?}", settings.poll);
             metrics::counter!("watchword_postgres_failures_total", "of" => "listen").increment(1);
         }
         looks.tick().await;
-        look(&pool, &head).await;
+        look(&pool, &reach, &head).await;
     }
 }
 
 async fn listen(
     pool: &PgPool,
+    reach: &Reach,
     head: &watch::Sender<u64>,
     looks: &mut tokio::time::Interval,
 ) -> Result<(), sqlx::Error> {
-    let mut listener = PgListener::connect_with(pool).await?;
+    let mut listener = reach.bounded(PgListener::connect_with(pool)).await?;
     listener.listen(CHANNEL).await?;
     // What was committed before we listened notifies nobody.
-    look(pool, head).await;
+    look(pool, reach, head).await;
     let mut notifications = pin!(listener.into_stream());
     loop {
         tokio::select! {
@@ -47,13 +54,13 @@ async fn listen(
                 }
                 None => return Ok(()),
             },
-            _ = looks.tick() => look(pool, head).await,
+            _ = looks.tick() => look(pool, reach, head).await,
         }
     }
 }
 
-async fn look(pool: &PgPool, head: &watch::Sender<u64>) {
-    match super::read_head(pool).boxed().await {
+async fn look(pool: &PgPool, reach: &Reach, head: &watch::Sender<u64>) {
+    match reach.bounded(super::read_head(pool).boxed()).await {
         Ok(position) => raise(head, position),
         Err(error) => tracing::warn!(%error, "the journal's head cannot be read"),
     }

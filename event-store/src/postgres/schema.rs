@@ -1,11 +1,11 @@
 //! A schema of ours in a PostgreSQL database: made, brought up to date, or refused.
 
-use sqlx::error::DatabaseError;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection};
 use tokio::time::timeout;
 
-use super::session::{PostgresSettings, ROLE, timed_out};
+use super::role::{self, ROLE, is_forbidden};
+use super::session::{PostgresSettings, timed_out};
 use crate::journal::OpenError;
 
 /// A schema and how it came to be.
@@ -16,6 +16,13 @@ pub(crate) struct Schema {
     pub(crate) name: &'static str,
     /// Its migrations, in order: the first makes format 1. What is published here never changes.
     pub(crate) migrations: &'static [&'static str],
+}
+
+/// What a store was found to be, and how to work with it.
+pub(crate) struct Prepared {
+    pub(crate) migrated: Migrated,
+    /// Whether connections work as the role.
+    pub(crate) has_role: bool,
 }
 
 /// What was done to a store before it was opened, or would be.
@@ -43,27 +50,94 @@ impl Schema {
         options: &PgConnectOptions,
         settings: &PostgresSettings,
         place: &str,
-    ) -> Result<Migrated, OpenError> {
+    ) -> Result<Prepared, OpenError> {
         let mut connection = connect(options, settings, place).await?;
         let mut migrated = self.read_format(&mut connection, place).await?;
         if migrated.from < migrated.to {
             migrated = match self.migrate(&mut connection, place).await {
-                Err(Refusal::Forbidden) => {
+                Err(Refusal::Forbidden(because)) => {
+                    let grant = self.missing_right(&mut connection, migrated).await;
                     return Err(OpenError::Outdated {
                         path: place.to_owned(),
                         what: self.what,
                         found: migrated.from,
                         known: migrated.to,
+                        because: format!("{because}{}", grant.unwrap_or_default()),
                     });
                 }
                 Err(Refusal::Other(error)) => return Err(error),
                 Ok(migrated) => migrated,
             };
         }
-        check_role(&mut connection, place).await?;
+        let has_role = self.choose_role(&mut connection, place).await?;
         // The connection has done its work; whether it hears our farewell makes no difference.
         let _ = connection.close().await;
-        Ok(migrated)
+        Ok(Prepared { migrated, has_role })
+    }
+
+    /// Whether later connections work as the role: better to say now that they cannot. Where they cannot, the owner of the
+    /// tables works as itself.
+    async fn choose_role(&self, connection: &mut PgConnection, place: &str) -> Result<bool, OpenError> {
+        let failed = |error: sqlx::Error| failed(place, &error);
+        let is_owner = self.is_owner(connection).await.map_err(failed)?;
+        if role::may_set(&mut *connection).await.map_err(failed)? {
+            // The tables may have been made while there was no role yet.
+            if is_owner {
+                self.grant(connection).await.map_err(failed)?;
+            }
+            return Ok(true);
+        }
+        let statement = role::statement(&mut *connection).await.map_err(failed)?;
+        if !is_owner {
+            return Err(role::missing(place, &statement));
+        }
+        tracing::warn!(
+            store = self.what,
+            "the service works as the owner of its tables, as its user may neither make nor use the role {ROLE}: whoever has \
+             that user's password can change what has happened. Have a superuser run, then start again: {statement}"
+        );
+        Ok(false)
+    }
+
+    async fn is_owner(&self, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+        sqlx::query_scalar(
+            "SELECT pg_has_role(current_user, c.relowner, 'USAGE') FROM pg_class c JOIN pg_namespace n
+                 ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = 'format'",
+        )
+        .bind(self.name)
+        .fetch_one(connection)
+        .await
+    }
+
+    /// Gives the role what the migrations give it, unless it has something.
+    async fn grant(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let has_rights: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, aclexplode(c.relacl) a
+                 WHERE n.nspname = $1 AND a.grantee = (SELECT oid FROM pg_roles WHERE rolname = $2))",
+        )
+        .bind(self.name)
+        .bind(ROLE)
+        .fetch_one(&mut *connection)
+        .await?;
+        if has_rights {
+            return Ok(());
+        }
+        let rights: String = self.migrations.iter().flat_map(|migration| rights_in(migration)).collect();
+        let statements = format!("BEGIN; SET LOCAL search_path = {}; {rights} COMMIT;", self.name);
+        connection.execute(sqlx::raw_sql(AssertSqlSafe(statements))).await.map(drop)
+    }
+
+    /// What would let the user make the schema, for people.
+    async fn missing_right(&self, connection: &mut PgConnection, migrated: Migrated) -> Option<String> {
+        if migrated.from > 0 {
+            return None;
+        }
+        let (user, database): (String, String) =
+            sqlx::query_as("SELECT quote_ident(current_user), quote_ident(current_database())")
+                .fetch_one(connection)
+                .await
+                .ok()?;
+        Some(format!("; GRANT CREATE ON DATABASE {database} TO {user} lets it"))
     }
 
     /// The schema's format and the newest one. Changes nothing, and refuses what is not ours or newer.
@@ -123,16 +197,20 @@ impl Schema {
         // Another node may have done it while this one waited.
         let before = self.read_format(&mut transaction, place).await.map_err(Refusal::Other)?;
         if before.from == 0 {
-            transaction.execute(MAKE_ROLE).await.map_err(sql)?;
+            role::make(&mut transaction).await.map_err(sql)?;
             transaction.execute(AssertSqlSafe(self.make())).await.map_err(sql)?;
         }
         transaction
             .execute(AssertSqlSafe(format!("SET LOCAL search_path = {}", self.name)))
             .await
             .map_err(sql)?;
+        // Where the role cannot be used, it may be somebody else's: it gets nothing.
+        let grantee =
+            if role::may_set(&mut *transaction).await.map_err(sql)? { ROLE } else { "CURRENT_USER" };
         let done = usize::try_from(before.from).expect("a handful");
         for migration in &self.migrations[done..] {
-            transaction.execute(sqlx::raw_sql(*migration)).await.map_err(sql)?;
+            let migration = migration.replace(ROLE, grantee);
+            transaction.execute(sqlx::raw_sql(AssertSqlSafe(migration))).await.map_err(sql)?;
         }
         let to = i32::try_from(before.to).expect("a handful");
         sqlx::query("UPDATE format SET version = $1")
@@ -157,49 +235,28 @@ impl Schema {
     }
 }
 
-/// Roles belong to the whole server: another database of it may have made this one, even at the same moment.
-const MAKE_ROLE: &str = "DO $$
-BEGIN
-    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'watchword_service') THEN
-        CREATE ROLE watchword_service NOLOGIN;
-    END IF;
-EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
-END $$;
-DO $$
-BEGIN
-    IF NOT pg_has_role(current_user, 'watchword_service', 'MEMBER') THEN
-        EXECUTE format('GRANT watchword_service TO %I', current_user);
-    END IF;
-END $$;";
+/// The statements of a migration that say what the role may do.
+fn rights_in(migration: &str) -> impl Iterator<Item = &str> {
+    let begins = |at: &usize| {
+        let starts_line = *at == 0 || migration.as_bytes()[at - 1] == b'\n';
+        starts_line && ["GRANT ", "REVOKE "].iter().any(|word| migration[*at..].starts_with(word))
+    };
+    let starts = migration.char_indices().map(|(at, _)| at).filter(begins).collect::<Vec<_>>();
+    let statement = |at: usize| migration[at..].split_inclusive(';').next();
+    starts.into_iter().filter_map(statement).filter(|statement| statement.contains(ROLE))
+}
 
 enum Refusal {
-    /// The user may not do this.
-    Forbidden,
+    /// The user may not do this; the database says why.
+    Forbidden(String),
     Other(OpenError),
 }
 
 fn refusal(place: &str, error: &sqlx::Error) -> Refusal {
-    // insufficient_privilege
-    let forbidden =
-        error.as_database_error().and_then(DatabaseError::code).is_some_and(|code| code == "42501");
-    if forbidden { Refusal::Forbidden } else { Refusal::Other(failed(place, error)) }
-}
-
-/// Every later connection works as the role: better to say now that it cannot.
-async fn check_role(connection: &mut PgConnection, place: &str) -> Result<(), OpenError> {
-    let may: Option<bool> = sqlx::query_scalar(
-        "SELECT pg_has_role(current_user, oid, 'MEMBER') FROM pg_roles WHERE rolname = $1",
-    )
-    .bind(ROLE)
-    .fetch_optional(connection)
-    .await
-    .map_err(|error| failed(place, &error))?;
-    if may == Some(true) {
-        return Ok(());
+    match error.as_database_error() {
+        Some(said) if is_forbidden(error) => Refusal::Forbidden(said.message().to_owned()),
+        _ => Refusal::Other(failed(place, error)),
     }
-    let reason =
-        format!("its user may not work as the role {ROLE}. Run as its owner: GRANT {ROLE} TO <user>");
-    Err(OpenError::Failed { path: place.to_owned(), reason })
 }
 
 async fn connect(

@@ -7,7 +7,8 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::time::timeout;
 
 use super::PostgresUrl;
-use super::session::{PostgresSettings, ROLE, timed_out};
+use super::role::ROLE;
+use super::session::{PostgresSettings, timed_out};
 use crate::clock::{Clock, SystemClock};
 use crate::journal::{OpenError, StoreError};
 
@@ -110,7 +111,7 @@ impl EventRights {
     async fn ask(connection: &mut PgConnection) -> Result<Self, sqlx::Error> {
         let of_role: Vec<String> = sqlx::query_scalar(
             "SELECT may FROM unnest(ARRAY['UPDATE', 'DELETE', 'TRUNCATE']) may
-             WHERE has_table_privilege($1, 'watchword.events', may)",
+             WHERE (SELECT has_table_privilege(oid, 'watchword.events', may) FROM pg_roles WHERE rolname = $1)",
         )
         .bind(ROLE)
         .fetch_all(&mut *connection)

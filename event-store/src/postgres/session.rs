@@ -4,12 +4,9 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
-use crate::pauses::Pauses;
-
-/// The role that every connection of the service works as. It may read and append, and change no event.
-pub(crate) const ROLE: &str = "watchword_service";
+use super::role::ROLE;
 
 /// How a store on PostgreSQL waits. The defaults suit a database nearby.
 #[derive(Clone, Debug)]
@@ -20,8 +17,15 @@ pub struct PostgresSettings {
     pub connect_timeout: Duration,
     /// How long a statement may take, its wait for locks included.
     pub statement_timeout: Duration,
-    /// How long a lost connection is made anew, and what was lost with it sent again, before that is an error.
+    /// How long a lost connection is made anew, and what was lost with it sent again, until it is known what became of it.
     pub patience: Duration,
+    /// How long anybody waits for an answer, whatever goes on behind it.
+    pub answer: Duration,
+    /// How long a server that refuses connections is tried again. None by default: whoever asks hears of it at once.
+    pub grace: Duration,
+    /// Whether connections work as the role `watchword_service`, rather than as the user that owns the tables. Found out when
+    /// a store is opened.
+    pub role: bool,
     /// How often to look for new events where no notification came.
     pub poll: Duration,
 }
@@ -33,6 +37,9 @@ impl Default for PostgresSettings {
             connect_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(10),
             patience: Duration::from_secs(15),
+            answer: Duration::from_secs(5),
+            grace: Duration::ZERO,
+            role: true,
             poll: Duration::from_secs(1),
         }
     }
@@ -46,8 +53,9 @@ impl PostgresSettings {
 
     fn session(&self) -> String {
         let milliseconds = self.statement_timeout.as_millis();
+        let role = if self.role { ROLE } else { "NONE" };
         format!(
-            "SET ROLE {ROLE};
+            "SET ROLE {role};
              SET statement_timeout = {milliseconds};
              SET idle_in_transaction_session_timeout = {milliseconds};
              SET default_transaction_isolation = 'read committed';
@@ -94,30 +102,6 @@ impl PostgresSettings {
                 Box::pin(async move { settings.prepare(connection).await })
             })
             .connect_lazy_with(options.clone())
-    }
-
-    /// Runs what changes nothing, or the same however often it is run: again, as long as the connection is what failed.
-    pub(crate) async fn retried<T, F>(&self, run: impl Fn() -> F + Send) -> Result<T, sqlx::Error>
-    where
-        F: Future<Output = Result<T, sqlx::Error>> + Send,
-    {
-        let begun = Instant::now();
-        let mut pauses = Pauses::new(self.connect_timeout);
-        let done = loop {
-            let attempt = timeout(self.answer_timeout(), run()).await;
-            match attempt.unwrap_or_else(|_| Err(timed_out("no answer"))) {
-                Err(error) if is_connection(&error) => {
-                    metrics::counter!("watchword_postgres_failures_total", "of" => "read").increment(1);
-                    if !pauses.next().await {
-                        break Err(error);
-                    }
-                    tracing::debug!(%error, "the database is asked again");
-                }
-                done => break done,
-            }
-        };
-        metrics::histogram!("watchword_postgres_read_seconds").record(begun.elapsed());
-        done
     }
 }
 

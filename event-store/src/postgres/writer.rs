@@ -1,6 +1,7 @@
 //! The one task of a node that appends: it sends whatever is queued as one group, in one round trip.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
@@ -9,7 +10,9 @@ use tokio::time::{Instant, timeout};
 
 use super::batch::{Answers, Batch};
 use super::known::Known;
+use super::reach::is_refusal;
 use super::session::{PostgresSettings, is_connection, timed_out};
+use super::ticket::Ticket;
 use crate::journal::{Append, AppendError, Appended, StoredIdempotency};
 use crate::mac::Macs;
 use crate::measure;
@@ -24,7 +27,7 @@ type Answer = Result<Appended, AppendError>;
 /// What the writer is asked for.
 pub(super) enum Request {
     /// To append.
-    Append { append: Box<Append>, answer: oneshot::Sender<Answer> },
+    Append { append: Box<Append>, answer: oneshot::Sender<Answer>, ticket: Arc<Ticket> },
     /// To end.
     Close,
 }
@@ -41,11 +44,22 @@ pub(super) struct Writer {
 pub(super) struct Connected {
     connection: PgConnection,
     known: Known,
+    used: Instant,
 }
+
+/// A connection that was not used for longer may be gone: it is asked before anything is sent on it, of which nobody would know
+/// what became of it.
+const FRESH: Duration = Duration::from_secs(1);
 
 impl Connected {
     pub(super) fn new(connection: PgConnection) -> Self {
-        Self { connection, known: Known::default() }
+        Self { connection, known: Known::default(), used: Instant::now() }
+    }
+
+    /// Whether it is there still.
+    async fn lives(&mut self, settings: &PostgresSettings) -> bool {
+        self.used.elapsed() < FRESH
+            || timeout(settings.answer, self.connection.ping()).await.is_ok_and(|asked| asked.is_ok())
     }
 }
 
@@ -68,7 +82,10 @@ impl Writer {
             let (mut appends, mut waiting) = (Vec::new(), Vec::new());
             for request in group.drain(..) {
                 match request {
-                    Request::Append { append, answer } => {
+                    Request::Append { append, answer, ticket } => {
+                        if !ticket.take() {
+                            continue;
+                        }
                         appends.push(*append);
                         waiting.push(answer);
                     }
@@ -93,7 +110,7 @@ impl Writer {
 
     /// Sends a group until there is an answer. Sending it again does no harm: the database knows the events by their ids.
     async fn append_all(&mut self, appends: &[Append]) -> Vec<Answer> {
-        let batch = Batch::new(appends, &self.macs);
+        let (batch, begun) = (Batch::new(appends, &self.macs), Instant::now());
         let mut pauses = Pauses::new(self.settings.patience);
         let mut is_unknown = false;
         loop {
@@ -105,7 +122,12 @@ impl Writer {
                     self.check_replays(appends, &mut answers).await;
                     return answers;
                 }
-                Err(Failure::NotSent(error)) => (error, true),
+                // Nothing of it is anywhere: that can be told at once.
+                Err(Failure::NotSent(error)) => {
+                    let limit = if is_refusal(&error) { self.settings.grace } else { self.settings.answer };
+                    let again = is_unknown || begun.elapsed() < limit;
+                    (error, again)
+                }
                 Err(Failure::Lost(error)) => {
                     is_unknown = true;
                     (error, true)
@@ -177,7 +199,13 @@ impl Writer {
 
     /// The connection is put back only when all went well, so that a broken one is never used again.
     async fn send(&mut self, batch: &Batch<'_>) -> Result<Answers, Failure> {
-        let mut connected = match self.connection.take() {
+        let mut open = self.connection.take();
+        if let Some(connected) = &mut open
+            && !connected.lives(&self.settings).await
+        {
+            open = None;
+        }
+        let mut connected = match open {
             Some(connected) => connected,
             None => Connected::new(self.settings.connect(&self.options).await.map_err(Failure::NotSent)?),
         };
@@ -186,6 +214,7 @@ impl Writer {
         match sent.unwrap_or_else(|_| Err(timed_out("no answer"))) {
             Ok(answers) => {
                 connected.known.learn(batch, &answers);
+                connected.used = Instant::now();
                 self.connection = Some(connected);
                 Ok(answers)
             }

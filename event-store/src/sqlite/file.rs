@@ -12,6 +12,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
 
+use super::private;
 use crate::journal::OpenError;
 
 /// What a file of ours is. The two numbers are in its header (`SQLite` file format, section 1.3).
@@ -83,7 +84,8 @@ pub async fn integrity_faults(path: &Path) -> Result<Vec<String>, sqlx::Error> {
 /// however it ends.
 pub(crate) fn lock(path: &Path) -> Result<File, OpenError> {
     let beside = with_suffix(path, ".lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&beside);
+    let mut options = File::options();
+    let file = private::owners_only(options.create(true).truncate(false).write(true)).open(&beside);
     hold(path, file.map_err(|error| failed(&beside, &error))?)
 }
 
@@ -125,12 +127,13 @@ pub(crate) async fn format(path: &Path, kind: &Kind, looking: &SqlitePool) -> Re
     Ok(found)
 }
 
-/// Opens a file that was checked for writing, and brings it to the present format.
+/// Opens a file that was checked for writing, for its owner only from now on, and brings it to the present format.
 pub(crate) async fn open(
     path: &Path,
     options: &SqliteConnectOptions,
     kind: &Kind,
 ) -> Result<SqliteConnection, OpenError> {
+    private::narrow(path);
     let opened = async {
         let mut connection = options.connect().await?;
         // Not what its header says: after a kill the present format may be in the log only.
@@ -209,6 +212,7 @@ pub(crate) async fn create(path: &Path, kind: &Kind, first: &str) -> Result<(), 
         }
         _ => {}
     }
+    private::make(&unfinished).map_err(|error| failed(&unfinished, &error))?;
     let options =
         options(&unfinished).create_if_missing(true).journal_mode(SqliteJournalMode::Delete).page_size(4096);
     let statements = format!(

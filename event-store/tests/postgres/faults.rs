@@ -134,7 +134,8 @@ async fn inv_b_what_cannot_be_settled_is_unknown_and_converges() {
 
 /// A node that waits for its database on a busy machine, too.
 async fn patient(database: &str) -> Arc<PostgresJournal> {
-    let patient = PostgresSettings { patience: Duration::from_mins(1), ..settings() };
+    let minute = Duration::from_mins(1);
+    let patient = PostgresSettings { patience: minute, answer: minute, grace: minute, ..settings() };
     Arc::new(
         PostgresJournal::open(&url(database), patient, &event_store::contract::macs()).await.expect("opens"),
     )

@@ -7,9 +7,11 @@ use event_store::contract::{self, Nodes};
 use event_store::{PostgresJournal, PostgresSettings, PostgresUrl};
 use test_services::Postgres;
 
+mod away;
 mod faults;
 mod nodes;
 mod opening;
+mod roles;
 
 /// Waits that are short enough for a test, and long enough for a busy machine.
 fn settings() -> PostgresSettings {

@@ -100,7 +100,7 @@ fn the_crate_reads_every_golden() {
     for line in envelopes() {
         assert_eq!(fault(&line), None, "{line}");
     }
-    for line in [relative(), bad("actor", json!({ "kind": "user" })), bad("Actorkind", json!("user"))] {
+    for line in [relative(), bad("actor", json!({ "kind": "user" }))] {
         assert!(fault(&line).is_some(), "{line}");
     }
 }

@@ -15,6 +15,8 @@ const PASSWORD: &str = "only-on-loopback";
 /// A PostgreSQL server with a cluster of its own, in production settings: what is committed is on the disk.
 pub struct Postgres {
     programs: PathBuf,
+    /// The programs of clients, which may be of another version.
+    tools: PathBuf,
     /// Who runs it, and in which group; empty where we may run it ourselves.
     user: String,
     group: String,
@@ -34,9 +36,21 @@ impl Postgres {
 
     /// A server of one's own, to be stopped and started.
     pub fn start() -> Self {
+        Self::start_from(None)
+    }
+
+    /// A server of one's own, of this version: 17 or 18.
+    pub fn start_version(major: u32) -> Self {
+        let found = paths(&format!("postgres-{major}"));
+        Self::start_from(Some(value(&found, "POSTGRES_BIN").into()))
+    }
+
+    fn start_from(programs: Option<PathBuf>) -> Self {
         let found = paths("postgres");
+        let tools: PathBuf = value(&found, "POSTGRES_BIN").into();
         let mut server = Self {
-            programs: value(&found, "POSTGRES_BIN").into(),
+            programs: programs.unwrap_or_else(|| tools.clone()),
+            tools,
             user: value(&found, "POSTGRES_USER"),
             group: value(&found, "POSTGRES_GROUP"),
             port: free_port(),
@@ -82,7 +96,7 @@ impl Postgres {
         wait_until("PostgreSQL", || {
             let ended = child.try_wait().expect("it can be waited for");
             assert!(ended.is_none(), "PostgreSQL ended: {}", self.log());
-            let mut ready = self.program("pg_isready");
+            let mut ready = Command::new(self.tools.join("pg_isready"));
             ready.args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()]);
             ready.stdin(Stdio::null()).status().expect("pg_isready runs").success()
         });
@@ -123,7 +137,7 @@ impl Postgres {
 
     /// Runs SQL with psql, and returns what it prints: one line for each row.
     pub fn psql(&self, url: &str, sql: &str) -> String {
-        let output = Command::new(self.programs.join("psql"))
+        let output = Command::new(self.tools.join("psql"))
             .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", url, "-c", sql])
             .stdin(Stdio::null())
             .output()

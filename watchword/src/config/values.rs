@@ -44,7 +44,7 @@ impl Values {
             .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
         let table: toml::Table = text.parse().map_err(|e: toml::de::Error| ConfigError::NotToml {
             path: path.to_owned(),
-            message: e.message().to_owned(),
+            message: place(&text, &e),
         })?;
         self.add_table(path, "", &table)?;
         let holds_password = |(key, (_, value)): (&String, &(String, String))| {
@@ -132,6 +132,17 @@ pub fn refuse_world_readable(path: &Path) -> Result<(), ConfigError> {
         }
     }
     Ok(())
+}
+
+/// What is wrong, and where.
+fn place(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message();
+    let Some(before) = error.span().and_then(|span| text.get(..span.start)) else {
+        return message.to_owned();
+    };
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!("{message} at line {line}, column {column}")
 }
 
 fn as_text(value: &toml::Value) -> Option<String> {

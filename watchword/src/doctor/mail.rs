@@ -1,7 +1,9 @@
 //! Where mails go, and which were given up.
 
+use std::time::Duration;
+
 use command_service::APPS;
-use command_service::mailer::{MailUrl, count_given_up};
+use command_service::mailer::{MailUrl, Patience, Post, count_given_up};
 use command_service::sender_domains::Senders;
 use domain::Event;
 use domain::app::AppEvent;
@@ -11,17 +13,36 @@ use schemas::codec;
 use super::Findings;
 use crate::config::Config;
 
-/// Whether mails go where they should, as the configuration says.
-pub fn address(findings: &mut Findings, config: &Config) {
+/// How long the mail server may take to let us in.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Whether mails go where they should, as the configuration says, and whether they are taken there.
+pub async fn address(findings: &mut Findings, config: &Config) {
     let Some(mail) = &config.mail else { return };
     let url = &mail.url;
+    let public_url = config.public_url(config.listen);
+    let hello = public_url.host_str();
+    let post = Post::new(url.clone(), hello, Patience { ready: PATIENCE, ..Patience::default() });
+    let answer = match post.greet().await {
+        Ok(answer) => answer,
+        Err(problem) => {
+            findings.fault(
+                "mail",
+                format!(
+                    "{url}: {problem}. No mail is sent until that is mended: check mail_url (WATCHWORD_MAIL_URL), and the mail \
+                     server's log"
+                ),
+            );
+            return;
+        }
+    };
     match url {
         MailUrl::Files(folder) if config.public_url.is_some() => findings.warning(
             "mail",
             format!("none is sent: they are written to {}. Set mail_url to a mail server", folder.display()),
         ),
         MailUrl::Files(folder) => findings.fine("mail", format!("written to {}", folder.display())),
-        MailUrl::Smtp(_) if url.is_private() => findings.fine("mail", format!("sent to {url}")),
+        MailUrl::Smtp(_) if url.is_private() => findings.fine("mail", format!("sent to {url}: {answer}")),
         MailUrl::Smtp(_) => findings.warning(
             "mail",
             format!(
@@ -30,7 +51,7 @@ pub fn address(findings: &mut Findings, config: &Config) {
             ),
         ),
     }
-    let sender = config.senders(&config.public_url(config.listen)).own;
+    let sender = config.senders(&public_url).own;
     if matches!(url, MailUrl::Smtp(_)) && sender.as_str().ends_with(".invalid") {
         findings
             .warning("mail", "mails come from nobody's address, which mail servers refuse. Set mail.sender");
@@ -51,7 +72,7 @@ pub async fn senders(findings: &mut Findings, config: &Config, journal: &dyn Jou
                 senders.own.as_str()
             ),
         ),
-        // Damage is told of by the look at all events.
+        // It is told once, where every event is read.
         Err(StoreError::Damaged(_)) => {}
         Err(error) => findings.fault("mail", format!("the senders of apps cannot be read: {error}")),
     }

@@ -6,15 +6,20 @@ use axum::http::Method;
 use secrecy::SecretString;
 use serde_json::Value;
 
-use super::{Findings, mail};
+use super::{Findings, mail, whose};
 use crate::channel::HttpClient;
 use crate::config::Config;
 
-/// Asks the server that holds the data folder.
+/// Asks the server of this instance, and no other, at this address or the configured one.
 ///
-/// How far each part has come is told on the internal address, or with the platform's key.
-pub async fn running(findings: &mut Findings, config: &Config) {
-    let listen = config.internal_listen.unwrap_or(config.listen);
+/// How far each part has come is told on the internal address, or with the platform's key, which goes to nobody else.
+pub async fn running(
+    findings: &mut Findings,
+    config: &Config,
+    address: Option<SocketAddr>,
+    instance: Option<&str>,
+) {
+    let listen = address.or(config.internal_listen).unwrap_or(config.listen);
     let key = std::fs::read_to_string(config.admin_key_file());
     let key = key.ok().map(|key| SecretString::from(key.trim()));
     let host = if listen.ip().is_unspecified() {
@@ -23,19 +28,23 @@ pub async fn running(findings: &mut Findings, config: &Config) {
         listen.to_string()
     };
     let url = format!("http://{host}");
-    let asked = async {
+    let ask = async |key: Option<&SecretString>| {
         let client = HttpClient::new(url.parse()?)?;
-        // The key goes nowhere but to this machine.
-        let key = key.as_ref().filter(|_| listen.ip().is_loopback() || listen.ip().is_unspecified());
         client.send(Method::GET, "/readyz", key, &[], None).await
     };
-    let Ok(answer) = asked.await else {
+    let Ok(answer) = ask(None).await else {
         findings.warning(
                 "server",
                 format!("does not answer at {url}. If it listens elsewhere, run this with the same configuration (WATCHWORD_LISTEN)"),
             );
         return;
     };
+    if !whose::is_ours(findings, &url, &answer, instance) {
+        return;
+    }
+    // The key goes nowhere but to this machine, and there to its own server.
+    let key = key.as_ref().filter(|_| listen.ip().is_loopback() || listen.ip().is_unspecified());
+    let answer = if key.is_some() { ask(key).await.unwrap_or(answer) } else { answer };
     if answer.is_success() {
         findings.fine("server", format!("ready at {url}"));
     } else {

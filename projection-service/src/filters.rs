@@ -1,0 +1,36 @@
+//! Filters that name what there is not: an empty page would say that it never happened.
+
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+
+use domain::AppId;
+use domain::app::App;
+use event_store::Repository;
+use http_kit::Problem;
+
+/// The types of events, of all versions.
+static TYPES: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
+    let name = |path: String| Some(path.rsplit('/').next()?.split('.').next()?.to_owned());
+    schemas::event_schemas::all()
+        .into_keys()
+        .filter(|path| path.starts_with("events/"))
+        .filter_map(name)
+        .collect()
+});
+
+/// 422 unless events can have this type.
+pub(crate) fn known_type(kind: &str) -> Result<(), Problem> {
+    if TYPES.contains(kind) {
+        return Ok(());
+    }
+    let detail = "no event has this type, which is compared exactly; GET /schemas lists the types";
+    Err(Problem::invalid("/type", "unknown_type", detail))
+}
+
+/// 422 unless there is this app.
+pub(crate) async fn known_app(repository: &Repository, app_id: &AppId) -> Result<(), Problem> {
+    if repository.load::<App>(app_id).await?.state.id.is_some() {
+        return Ok(());
+    }
+    Err(Problem::invalid("/app_id", "unknown_app", "there is no such app; GET /v1/apps lists them"))
+}

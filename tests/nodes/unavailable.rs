@@ -1,0 +1,73 @@
+//! A database that is away: every route says so, soon, with a code of its own; the log says why.
+
+use std::time::{Duration, Instant};
+
+use test_services::Postgres;
+use tests::{PASSWORD, email};
+
+use crate::node;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_away_is_unavailable_at_once_and_in_the_log() {
+    let mut postgres = Postgres::start();
+    let server = node(&postgres.database()).await;
+    let app = server.default_app();
+    let address = email("ada");
+    let tokens = app.register(&address).await;
+    let platform = server.platform_key();
+    app.me(&tokens.access).await.expect(200);
+
+    let ask = async |longest: Duration| {
+        for round in 0..2 {
+            let begun = Instant::now();
+            let answers = tokio::join!(
+                app.me(&tokens.access),
+                app.login(&address, PASSWORD),
+                app.refresh(&tokens.refresh),
+                app.post("auth/register")
+                    .json(&serde_json::json!({"email": email("eve"), "password": PASSWORD})),
+                app.get("admin/users").bearer(&platform),
+                app.get("admin/api-keys").bearer(&platform),
+            );
+            let took = begun.elapsed();
+            for answer in [answers.0, answers.1, answers.2, answers.3, answers.4, answers.5] {
+                let code = answer.json()["code"].as_str().unwrap_or_default().to_owned();
+                // What was under way when it went away may have happened.
+                let is_told = code == "unavailable" || (code == "outcome_unknown" && round == 0);
+                assert!(answer.status == 503 && is_told, "{}", answer.text);
+                assert!(answer.header("retry-after").is_some(), "{}", answer.text);
+            }
+            assert!(took < longest, "{took:?}");
+            let begun = Instant::now();
+            server.get("/readyz").await.problem(503, "not_ready");
+            assert!(begun.elapsed() < longest);
+        }
+    };
+    // What is sent on a connection that was used just now is lost with it, and nobody knows what became of it.
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    postgres.stop();
+    ask(Duration::from_secs(3)).await;
+    assert!(server.log().contains("refuse"), "the log says why");
+    assert!(!server.log().contains("pool timed out"), "{}", server.log());
+
+    postgres.up();
+    let begun = Instant::now();
+    while app.me(&tokens.access).await.status != 200 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it is found again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    app.login(&address, PASSWORD).await.expect(200);
+
+    let halt = |signal: &str| {
+        let all = format!("kill -{signal} {0} $(pgrep -P {0})", postgres.pid());
+        assert!(std::process::Command::new("sh").args(["-c", &all]).status().expect("runs").success());
+    };
+    halt("STOP");
+    let begun = Instant::now();
+    let (me, login) = tokio::join!(app.me(&tokens.access), app.login(&address, PASSWORD));
+    let took = begun.elapsed();
+    halt("CONT");
+    me.problem(503, "unavailable");
+    assert_eq!(login.status, 503, "{}", login.text);
+    assert!(took < Duration::from_secs(7), "{took:?}");
+}

@@ -1,0 +1,46 @@
+//! Which server holds a data folder, and where it is reached. It leaves that in the folder for `doctor`, which could only ask
+//! whoever listens at the configured address otherwise.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use secrecy::SecretString;
+use serde_json::{Value, json};
+
+use crate::data_dir;
+
+/// The name of the file.
+pub const FILE: &str = "serving.json";
+
+/// A server that holds the folder, or held it until it was killed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Serving {
+    /// As `/readyz` names the instance.
+    pub instance: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl Serving {
+    /// Leaves it in the folder.
+    pub fn leave(&self, folder: &Path) -> Result<(), data_dir::DataDirError> {
+        let path = folder.join(FILE);
+        let _ = std::fs::remove_file(&path);
+        let text = json!({ "instance": self.instance, "address": self.address }).to_string();
+        data_dir::write_secret(&path, &SecretString::from(text))
+    }
+
+    /// What the last one has left, if it can be read.
+    pub fn read(folder: &Path) -> Option<Self> {
+        let found: Value = serde_json::from_str(&std::fs::read_to_string(folder.join(FILE)).ok()?).ok()?;
+        Some(Self {
+            instance: found["instance"].as_str()?.to_owned(),
+            address: found["address"].as_str()?.parse().ok()?,
+        })
+    }
+
+    /// Takes it away at an orderly end.
+    pub fn take_away(folder: &Path) {
+        let _ = std::fs::remove_file(folder.join(FILE));
+    }
+}
