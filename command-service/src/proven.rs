@@ -23,10 +23,9 @@ pub(crate) fn dead_token() -> Problem {
 /// What the holder of a one-time token is told.
 pub(crate) fn token_problem(error: UserError) -> Problem {
     match error {
-        UserError::InvalidToken | UserError::Absent => dead_token(),
+        // Only who asks to verify it cares that it is verified already, and looks for it.
+        UserError::InvalidToken | UserError::Absent | UserError::AlreadyVerified => dead_token(),
         UserError::Banned => Problem::new("user_banned"),
-        // Only who asks to verify it cares, and looks for it.
-        UserError::AlreadyVerified => dead_token(),
         other => Problem::internal(other),
     }
 }

@@ -588,7 +588,7 @@ mod tests {
 
     fn user(roles: usize) -> (StreamId, Cached) {
         let id = UserId(Uuid::from_bytes(crate::clock::random()));
-        let roles = (0..roles).map(|n| Role::parse(&format!("role-number-{n}")).expect("valid")).collect();
+        let roles = (0..roles).map(|n| Role::parse(format!("role-number-{n}")).expect("valid")).collect();
         let state = User { id: Some(id), name: Some("Ada Lovelace".to_owned()), roles, ..User::default() };
         let stream = StreamId::user(id);
         let cached = Cached::new(&stream, Arc::new(Loaded { version: 1, state }));

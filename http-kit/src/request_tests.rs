@@ -515,10 +515,10 @@ async fn a_body_without_content_may_have_any_type() {
 
 #[tokio::test]
 async fn every_problem_has_all_that_a_problem_has() {
-    let _world = World::new().await;
+    let world = World::new().await;
     for kind in schemas::problems::REGISTRY {
         let router = Router::new().route("/", get(async || Problem::new(kind.code)));
-        let answer = send(&around(router, _world.edge(&[])), Request::get("/"), "").await;
+        let answer = send(&around(router, world.edge(&[])), Request::get("/"), "").await;
         assert_eq!(answer.problem(), (kind.status, kind.code.to_owned()));
         assert!(kind.explanation.starts_with(answer.json()["detail"].as_str().expect("text")));
     }
@@ -526,7 +526,7 @@ async fn every_problem_has_all_that_a_problem_has() {
     let field = || Problem::invalid("/name", "too_long", "at most 3").field("/x", "odd", "no");
     let router =
         Router::new().route("/empty", get(async move || empty())).route("/field", get(async move || field()));
-    let router = around(router, _world.edge(&[]));
+    let router = around(router, world.edge(&[]));
     assert_eq!(send(&router, Request::get("/empty"), "").await.problem().0, 400);
     assert_eq!(send(&router, Request::get("/field"), "").await.json()["detail"], "/name: at most 3; /x: no");
 }
@@ -537,7 +537,7 @@ async fn a_router_below_a_path_answers_there_and_nowhere_else() {
     let edge = Arc::into_inner(world.edge(&[])).expect("not shared").below("/auth");
     let routes =
         routes().route("/healthz", get(async || "ok")).route("/auth/login", get(async || "an alias"));
-    let router = mounted(around(routes, Arc::new(edge)), "/auth");
+    let service = mounted(around(routes, Arc::new(edge)), "/auth");
     for (path, status) in [
         ("/auth/number/7", 200),
         ("/auth/query?name=a%20b", 200),
@@ -553,14 +553,14 @@ async fn a_router_below_a_path_answers_there_and_nowhere_else() {
         ("/auth/healthz", 200),
         ("/healthz/x", 404),
     ] {
-        let answer = send(&router, Request::get(path), "").await;
+        let answer = send(&service, Request::get(path), "").await;
         assert_eq!(answer.status, status, "{path}");
         if status == 404 {
             assert_eq!(answer.problem(), (404, "not_found".to_owned()), "{path}");
             assert_eq!(answer.json()["type"], "/auth/problems/not_found");
         }
     }
-    let query = send(&router, Request::get("/auth/query?name=a%20b"), "").await;
+    let query = send(&service, Request::get("/auth/query?name=a%20b"), "").await;
     assert_eq!(query.body, b"a b");
 }
 

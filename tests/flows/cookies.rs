@@ -104,7 +104,7 @@ fn tokens_in(value: &Value, found: &mut Vec<String>) {
         Value::Object(members) => members.values().for_each(|value| tokens_in(value, found)),
         Value::Array(items) => items.iter().for_each(|value| tokens_in(value, found)),
         Value::String(text) if text.starts_with("wwr_") || text.starts_with("eyJ") => {
-            found.push(text.clone())
+            found.push(text.clone());
         }
         _ => {}
     }
@@ -118,8 +118,12 @@ async fn no_body_holds_a_token() {
     let admin = email("admin");
     let admin_id = app.register_admin(&admin).await.user_id;
     let patch = json!({"settings": {"cookies": true}});
-    let path = format!("/v1/apps/{}", app.id);
-    server.patch(path).bearer(&server.platform_key()).json(&patch).await.expect(200);
+    server
+        .patch(format!("/v1/apps/{}", app.id))
+        .bearer(&server.platform_key())
+        .json(&patch)
+        .await
+        .expect(200);
     let (_, key) = app.api_key(&["users:write", "tokens:create"]).await;
     let address = email("ada");
     let body = json!({"email": address, "password": PASSWORD});
@@ -166,12 +170,12 @@ async fn no_body_holds_a_token() {
 
     // An admin's page gets at no token of anybody, their server does.
     let cookies = set(&app, &app.login(&admin, PASSWORD).await.expect(200));
-    let path = format!("admin/users/{admin_id}/access-tokens");
-    let by_page = with(app.post(&path), &app, &cookies).header("x-csrf-token", &cookies[2]);
+    let test_token = |user: &str| app.post(&format!("admin/users/{user}/access-tokens"));
+    let by_page = with(test_token(&admin_id), &app, &cookies).header("x-csrf-token", &cookies[2]);
     by_page.json(&json!({"duration_minutes": 1})).await.problem(403, "forbidden");
-    let path =
-        format!("admin/users/{}/access-tokens", answers[0].json()["user"]["id"].as_str().expect("an id"));
-    app.post(&path).bearer(&key).json(&json!({"duration_minutes": 1})).await.expect(201);
+    let answer = answers[0].json();
+    let user = answer["user"]["id"].as_str().expect("an id");
+    test_token(user).bearer(&key).json(&json!({"duration_minutes": 1})).await.expect(201);
 }
 
 #[tokio::test]

@@ -146,8 +146,9 @@ async fn overload_reaches_a_client_that_is_still_writing() {
     let login = json!({"email": email("ada"), "password": PASSWORD}).to_string();
     let head = format!("POST /v1/apps/default/auth/login HTTP/1.1\r\n{JSON}");
     // A request whose body never comes has the one place.
-    let mut held = Connection::open(&server);
-    held.0
+    let mut first = Connection::open(&server);
+    first
+        .0
         .write_all(format!("{head}Host: localhost\r\nContent-Length: 9\r\n\r\n").as_bytes())
         .expect("writes");
     for _ in 0..200 {
@@ -156,5 +157,5 @@ async fn overload_reaches_a_client_that_is_still_writing() {
         }
     }
     many(&server, &head, login.as_bytes(), 503, 300);
-    drop(held);
+    drop(first);
 }

@@ -172,16 +172,12 @@ async fn configuration(findings: &mut Findings, config: &Config) {
     }
     mail::address(findings, config).await;
     match &config.public_url {
-        Some(url) => {
-            if url.scheme() == "http" && !url.is_local() {
-                findings.warning("public_url", format!("{url} is not https: tokens travel readable. Put a TLS proxy in front and name its address"));
-            }
-        }
+        Some(url) if url.scheme() == "http" && !url.is_local() => findings.warning("public_url", format!("{url} is not https: tokens travel readable. Put a TLS proxy in front and name its address")),
         None if !config.listen.ip().is_loopback() => findings.warning(
             "public_url",
             "not set, though the service listens for other machines: tokens will name an issuer they cannot reach. Set public_url",
         ),
-        None => {}
+        Some(_) | None => {}
     }
 }
 

@@ -17,7 +17,7 @@ use command_service::mailer::{
     self, MailUrl, Mailer, MailerParts, MailerSettings, MailerStatus, Patience, Post,
 };
 use command_service::password_hashing::{PasswordHashing, PasswordHashingSettings};
-use command_service::relay::{Relay, RelayStatus};
+use command_service::relay::{Relay, RelaySettings, RelayStatus};
 use domain::app::App;
 use domain::user::User;
 use domain::{AppId, Email, LogOrigin, Permission, UserId};
@@ -139,6 +139,11 @@ impl Stores {
     /// What marks the messages of this instance on the bus.
     pub fn message_key(&self) -> MessageKey {
         MessageKey::new(self.key_store.instance_key())
+    }
+
+    /// Begins to publish the journal.
+    fn relay(&self, nats: async_nats::Client, origin: &LogOrigin, settings: RelaySettings) -> Arc<Relay> {
+        Arc::new(Relay::start(nats, Arc::clone(&self.journal), origin.clone(), self.message_key(), settings))
     }
 
     /// What loads aggregates, within the memory that the configuration gives to it and to the keys of persons.
@@ -321,16 +326,9 @@ impl Instance {
             services = services.merge(Arc::clone(&service).router());
             projections = Some(service);
         }
-        let relay = nats.filter(|_| role != Role::Projections).map(|(nats, settings)| {
-            let key = stores.message_key();
-            Arc::new(Relay::start(nats, Arc::clone(&journal), origin.clone(), key, settings))
-        });
-        let edge = Edge::new(
-            Arc::clone(&repository),
-            Arc::clone(&clock),
-            stores.key_store.instance_key(),
-            config.trusted_proxies.clone(),
-        );
+        let publishes = nats.filter(|_| role != Role::Projections);
+        let relay = publishes.map(|(nats, settings)| stores.relay(nats, &origin, settings));
+        let edge = edge(config, &stores, &repository, &clock).below(public_url.prefix());
         let health = Health {
             authenticator,
             journal,
@@ -346,7 +344,6 @@ impl Instance {
         };
         // Routes of credentials have a narrower limit of their own inside this one; probes at the root have none.
         let services = services.layer(limits.layer(RateClass::General).by_key(tokens.clone()));
-        let edge = edge.limited_to(config.requests_in_flight).below(public_url.prefix());
         let routers = Routers::new(health, services, edge, origin, &public_url);
         let prefix = public_url.prefix().to_owned();
         Ok(Self {
@@ -533,6 +530,13 @@ async fn bootstrap(config: &Config, commands: &CommandService) -> anyhow::Result
         data_dir::write_secret(&path, &key)?;
     }
     Ok(())
+}
+
+/// The layer around requests.
+fn edge(config: &Config, stores: &Stores, repository: &Arc<Repository>, clock: &Arc<dyn Clock>) -> Edge {
+    let proxies = config.trusted_proxies.clone();
+    Edge::new(Arc::clone(repository), Arc::clone(clock), stores.key_store.instance_key(), proxies)
+        .limited_to(config.requests_in_flight)
 }
 
 /// What of the configuration commands go by.

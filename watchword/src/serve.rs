@@ -67,7 +67,7 @@ pub async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCo
         Role::Commands => Stores::open_truth(&config).await?,
         Role::All | Role::Projections => Stores::open(&config).await?,
     };
-    let instance = Instance::start(&config, stores, address, role).await?;
+    let instance = Box::pin(Instance::start(&config, stores, address, role)).await?;
     let listening = || {
         let listener = socket.listen(BACKLOG).with_context(|| taken(address, "listen"))?;
         let internal = internal.map(|(socket, address)| {

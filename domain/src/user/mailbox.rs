@@ -62,7 +62,7 @@ impl ResetToken {
     }
 
     /// Whether one can be sent in place of the other: it proves as much, and no key gets what a mail carries.
-    fn is_like(&self, other: Self) -> bool {
+    fn is_like(self, other: Self) -> bool {
         self.proves_mailbox() == other.proves_mailbox() && self.handed_out == other.handed_out
     }
 

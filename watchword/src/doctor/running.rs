@@ -63,35 +63,8 @@ pub async fn running(
             _ => findings.fine("relay", format!("publishes{at}")),
         }
     }
-    if let Some(bus) = answer.json["checks"].get("bus") {
-        let refused = |member: &str| bus[member].as_u64().unwrap_or_default();
-        if bus["ok"] == true && refused("unmarked") == 0 {
-            findings.fine("bus", "events come from NATS, and every message is this instance's");
-        } else if refused("forged") > 0 {
-            findings.fault(
-                "bus",
-                format!(
-                    "{} messages of the stream were not published by this instance there, the last at {}. None was \
-                     believed: their events were read from the journal. Find out who can write to the stream, then run \
-                     `watchword relay --rebuild`",
-                    refused("forged"),
-                    bus["last_refused"]
-                ),
-            );
-        } else if refused("unmarked") > 0 {
-            findings.warning(
-                "bus",
-                format!(
-                    "{} messages have no mark, the last at {}: an earlier version published them, or somebody else. Their \
-                     events were read from the journal. `watchword relay --rebuild` makes the stream anew",
-                    refused("unmarked"),
-                    bus["last_refused"]
-                ),
-            );
-        } else {
-            let why = bus["detail"].as_str().unwrap_or("the server's log says why");
-            findings.warning("bus", format!("not everything that it brings is used: {why}"));
-        }
+    if let Some(brought) = answer.json["checks"].get("bus") {
+        bus(findings, brought);
     }
     if let Some(mailer) = answer.json["checks"].get("mailer") {
         match mailer["state"].as_str() {
@@ -121,6 +94,38 @@ pub async fn running(
         } else {
             findings.fine("projector", text);
         }
+    }
+}
+
+/// What NATS brings.
+fn bus(findings: &mut Findings, bus: &Value) {
+    let refused = |member: &str| bus[member].as_u64().unwrap_or_default();
+    if bus["ok"] == true && refused("unmarked") == 0 {
+        findings.fine("bus", "events come from NATS, and every message is this instance's");
+    } else if refused("forged") > 0 {
+        findings.fault(
+            "bus",
+            format!(
+                "{} messages of the stream were not published by this instance there, the last at {}. None was \
+                 believed: their events were read from the journal. Find out who can write to the stream, then run \
+                 `watchword relay --rebuild`",
+                refused("forged"),
+                bus["last_refused"]
+            ),
+        );
+    } else if refused("unmarked") > 0 {
+        findings.warning(
+            "bus",
+            format!(
+                "{} messages have no mark, the last at {}: an earlier version published them, or somebody else. Their \
+                 events were read from the journal. `watchword relay --rebuild` makes the stream anew",
+                refused("unmarked"),
+                bus["last_refused"]
+            ),
+        );
+    } else {
+        let why = bus["detail"].as_str().unwrap_or("the server's log says why");
+        findings.warning("bus", format!("not everything that it brings is used: {why}"));
     }
 }
 
