@@ -157,10 +157,13 @@ enum Form {
     Csv,
 }
 
-/// The types that a query names, separated by commas.
-pub(crate) fn kinds(text: Option<&str>) -> Vec<String> {
+/// The types that a query names, separated by commas; 422 for one that no event has.
+pub(crate) fn kinds(text: Option<&str>) -> Result<Vec<String>, Problem> {
     let kinds = text.into_iter().flat_map(|text| text.split(',')).map(str::trim);
-    kinds.filter(|kind| !kind.is_empty()).map(str::to_owned).collect()
+    kinds
+        .filter(|kind| !kind.is_empty())
+        .map(|kind| filters::known_type(kind).map(|()| kind.to_owned()))
+        .collect()
 }
 
 impl AuditParams {
@@ -179,7 +182,7 @@ impl AuditParams {
             app_id: Some(app_id),
             person: self.user_id.map(UserId),
             actor: self.actor.clone(),
-            kinds: kinds(self.kind.as_deref()),
+            kinds: kinds(self.kind.as_deref())?,
             session: self.session_id.map(SessionId),
             ip,
             email,
@@ -213,9 +216,6 @@ async fn list(
     Params(params): Params<AuditParams>,
 ) -> Result<Response, Problem> {
     let caller = authorize(&service, &app_id, &credentials).await?;
-    if let Some(kind) = &params.kind {
-        filters::known_type(kind)?;
-    }
     let open = caller.may(Permission::UsersRead);
     let form = preferred(&headers, FORMS)?;
     let filter = params.filter(app_id.clone(), open)?;

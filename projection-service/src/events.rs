@@ -190,16 +190,13 @@ async fn read(
 ) -> Result<Response, Problem> {
     let caller = reader.check(&service, &credentials).await?;
     let form = preferred(&headers, FORMS)?;
-    for kind in audit::kinds(params.kind.as_deref()) {
-        filters::known_type(&kind)?;
-    }
+    let kinds = audit::kinds(params.kind.as_deref())?;
     if let (Reader::Platform, Some(app_id)) = (&reader, &app_id) {
         filters::known_app(&service.repository, app_id).await?;
     }
     let paging = paging(params.limit, params.offset, params.cursor)?;
     let after = position_after(params.after)?;
     let after = position_cursor(paging.cursor.as_deref())?.unwrap_or(after);
-    let kinds = audit::kinds(params.kind.as_deref());
     if form == Form::Stream {
         let after = last_event_id(&headers)?.unwrap_or(after);
         let place = service.streams.take(applicant(&caller)).map_err(no_place)?;
