@@ -58,14 +58,15 @@ pub(crate) struct Disowned {
 pub(crate) async fn page(
     State(service): State<Arc<CommandService>>,
     AppScope(app_id): AppScope,
+    reader: AsPage,
     Params(LinkToken { token }): Params<LinkToken>,
 ) -> Result<Response, Problem> {
     let app = service.authenticator.app(&app_id).await?;
-    let pages = service.pages(&app.state);
+    let pages = service.pages(&app.state).read_by(reader);
     let at = service.clock.now();
     Ok(match service.one_time_token(&app_id, TokenPurpose::EmailVerification, &token).await {
         Ok((known, user)) if user.state.verification.get(known.generation, at).is_some() => {
-            pages.ask_of(Purpose::Disown, &token, &user.state)
+            pages.about(user.state.email.as_ref()).ask_of(Purpose::Disown, &token, &user.state)
         }
         Ok(_) => pages.dead(Purpose::Disown, &token),
         Err(problem) => pages.refused(Purpose::Disown, &token, problem),

@@ -19,10 +19,17 @@ pub struct Mail {
 impl Mail {
     /// The link in its text.
     pub fn link(&self) -> &str {
-        let mut links = self.text.split_whitespace().filter(|word| word.starts_with("http"));
-        let link = links.next().unwrap_or_else(|| panic!("no link: {}", self.text));
-        assert!(links.next().is_none() && self.html.contains(link), "{}\n{}", self.text, self.html);
+        let [link] = self.links()[..] else { panic!("not one link: {}", self.text) };
         link
+    }
+
+    /// All links in its text, which its HTML has as well.
+    pub fn links(&self) -> Vec<&str> {
+        let links: Vec<_> = self.text.split_whitespace().filter(|word| word.starts_with("http")).collect();
+        for link in &links {
+            assert!(self.html.contains(link), "{}\n{}", self.text, self.html);
+        }
+        links
     }
 }
 
