@@ -3,7 +3,7 @@
 use tests::workload::History;
 use tests::{Bus, checker};
 
-use crate::{relay, server_with};
+use crate::{relay, server_with, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nats_comes_after_the_service() {
@@ -12,7 +12,7 @@ async fn nats_comes_after_the_service() {
     let mut server = server_with(&bus).await;
     let mut history = History::new(&server).await;
     history.during(&[&server], async |load| load.done(60).await).await;
-    assert_eq!(relay(&server).await["ok"], false, "readiness tells that nothing is published");
+    until("readiness tells that nothing is published", async || relay(&server).await["ok"] == false).await;
     // The read models do not wait for the bus: they read the journal.
     checker::check_running(&server, None, &history).await;
     history

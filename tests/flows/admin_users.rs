@@ -127,7 +127,9 @@ async fn only_full_admins_make_admins() {
     let server = Server::start().await;
     let app = server.create_app(json!({})).await;
     let admin = app.register_admin(&email("admin")).await;
-    let user = app.register(&email("user")).await;
+    let address = email("user");
+    let user = app.register(&address).await;
+    app.verify(&address).await;
     let (_, key) = app.api_key(&["users:write", "tokens:create"]).await;
     let grant =
         |role: &str, who: &str| app.put(&format!("admin/users/{}/roles/{role}", user.user_id)).bearer(who);

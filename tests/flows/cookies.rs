@@ -187,8 +187,8 @@ async fn on_this_machine_browsers_keep_the_cookies_and_the_log_says_what_they_la
     let answer = app.post("auth/register").json(&body).await.expect(201);
     let cookies: Vec<_> =
         answer.headers.get_all("set-cookie").iter().map(|it| it.to_str().expect("ASCII")).collect();
-    assert_eq!(cookies.len(), 3);
-    for (cookie, kind) in cookies.iter().zip(["access", "refresh", "csrf"]) {
+    assert_eq!(cookies.len(), 4);
+    for (cookie, kind) in cookies.iter().zip(["access", "refresh", "csrf", "device"]) {
         assert!(cookie.starts_with(&format!("ww-{}-{kind}=", app.id)), "{cookie}");
         assert!(!cookie.contains("Secure") && cookie.ends_with("SameSite=Lax"), "{cookie}");
         assert_eq!(cookie.contains("HttpOnly"), kind != "csrf");

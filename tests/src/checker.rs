@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
@@ -13,10 +13,12 @@ use sqlx::{Connection, Executor, PgConnection};
 
 use crate::bus::STREAM;
 use crate::workload::{Action, History, Outcome};
-use crate::{Bus, Server, Tokens, assert_gapless, of_type};
+use crate::{Bus, Server, Tokens, assert_gapless, claims_of, of_type};
 
 /// How long bus and read models may take to have everything, from when the fault is healed.
 pub(crate) const HEALING: Duration = Duration::from_secs(30);
+/// How far the clocks of two nodes may be apart.
+const LEEWAY: Duration = Duration::from_mins(1);
 /// How many credentials of each kind are tried: the newest, which the fault was closest to.
 const SAMPLE: usize = 30;
 /// How many calls the checker makes at a time: the load is over.
@@ -81,6 +83,8 @@ pub async fn check_running(server: &Server, bus: Option<&Bus>, history: &History
     caught_up(server, events.len() as u64).await;
     read_models_are_the_logs(server, &events, history).await;
     if let Some(bus) = bus {
+        // What was just read of persons is in the log by now, too.
+        let events = server.events().await;
         bus_is_the_logs(&bus.url(), &events).await;
         bus.consumer_saw(&events).await;
     }
@@ -197,6 +201,11 @@ impl<'a> Told<'a> {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "servers have the clock of the machine unless a test sets it")]
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than 1970")
+}
+
 /// Makes calls, a few at a time.
 async fn all<F: Future<Output = ()>>(calls: impl Iterator<Item = F>) {
     stream::iter(calls).buffer_unordered(AT_ONCE).for_each(|()| async {}).await;
@@ -216,7 +225,17 @@ async fn credentials_hold(server: &Server, history: &History) {
     }))
     .await;
     let live = newest_first().filter(|it| !told.has_ended(it) && !told.may_have_ended(it)).take(SAMPLE);
-    all(live.map(|tokens| async { drop(app.me(&tokens.access).await.expect(200)) })).await;
+    let latest = now() + LEEWAY;
+    all(live.map(|tokens| async {
+        let answer = app.me(&tokens.access).await;
+        // A node whose clock is ahead gives out tokens of the future.
+        if claims_of(&tokens.access)["iat"].as_u64().expect("a time") > latest.as_secs() {
+            answer.expect_refusal();
+        } else {
+            answer.expect(200);
+        }
+    }))
+    .await;
 }
 
 /// A name of events, how many of them the log has, and which calls make them.
@@ -377,7 +396,8 @@ async fn read_models_are_the_logs(server: &Server, events: &[Value], history: &H
         let (session, user) =
             (data["session_id"].as_str().expect("an id"), data["user_id"].as_str().expect("an id"));
         let sessions = live.entry(user).or_default();
-        if !revoked.contains(session) {
+        // A ban ends them all, whatever comes between it and the events that end each.
+        if !revoked.contains(session) && !banned.contains(user) {
             sessions.insert(session);
         }
     }

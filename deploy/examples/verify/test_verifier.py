@@ -72,7 +72,7 @@ def main(server: str, command: list[str]) -> None:
             until_up(f"{base}/healthz", processes[0])
             issuer = f"{base}/v1/apps/acme"
             arguments = [*command, str(own)] if command[-1] == "--port" else command
-            environment = os.environ | {"WATCHWORD_ISSUER": issuer, "PORT": str(own)}
+            environment = os.environ | {"ISSUER": issuer, "PORT": str(own)}
             processes.append(subprocess.Popen(arguments, env=environment))
             until_up(f"http://127.0.0.1:{own}/hello", processes[1])
             check(base, f"http://127.0.0.1:{own}/hello", pathlib.Path(folder, "data/admin.key").read_text().strip(), processes)

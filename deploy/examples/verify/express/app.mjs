@@ -1,11 +1,11 @@
 // An Express service that lets in whoever has an access token of a Watchword app.
 //
-//     WATCHWORD_ISSUER=https://auth.example.com/v1/apps/acme PORT=3000 node app.mjs
+//     ISSUER=https://auth.example.com/v1/apps/acme PORT=3000 node app.mjs
 
 import express from "express";
 import { createRemoteJWKSet, errors, jwtVerify } from "jose";
 
-const issuer = process.env.WATCHWORD_ISSUER; // <public_url>/v1/apps/<app_id>
+const issuer = process.env.ISSUER; // <public_url>/v1/apps/<app_id>
 const audience = issuer.split("/").at(-1);
 // Keys are kept for five minutes, and asked for at once when a token names one that is not there.
 const keys = createRemoteJWKSet(new URL(`${issuer}/.well-known/jwks.json`), {

@@ -1,6 +1,6 @@
 """A FastAPI service that lets in whoever has an access token of a Watchword app.
 
-    WATCHWORD_ISSUER=https://auth.example.com/v1/apps/acme uvicorn app:app
+    ISSUER=https://auth.example.com/v1/apps/acme uvicorn app:app
 """
 
 import os
@@ -10,7 +10,7 @@ import jwt
 from fastapi import Depends, FastAPI, HTTPException
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-ISSUER = os.environ["WATCHWORD_ISSUER"]  # <public_url>/v1/apps/<app_id>
+ISSUER = os.environ["ISSUER"]  # <public_url>/v1/apps/<app_id>
 APP_ID = ISSUER.rsplit("/", 1)[-1]
 # Keys are kept for five minutes, and asked for at once when a token names one that is not there.
 KEYS = jwt.PyJWKClient(f"{ISSUER}/.well-known/jwks.json", lifespan=300, cooldown_duration=5, timeout=5)

@@ -1,6 +1,6 @@
 //! An axum service that lets in whoever has an access token of a Watchword app.
 //!
-//! `WATCHWORD_ISSUER=https://auth.example.com/v1/apps/acme PORT=3000 cargo run`
+//! `ISSUER=https://auth.example.com/v1/apps/acme PORT=3000 cargo run`
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -130,7 +130,7 @@ async fn hello(State(_): State<Verifier>, caller: Caller) -> Json<serde_json::Va
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let verifier = Verifier::new(&std::env::var("WATCHWORD_ISSUER")?)?;
+    let verifier = Verifier::new(&std::env::var("ISSUER")?)?;
     let port = std::env::var("PORT").unwrap_or_else(|_| "3000".to_owned());
     let listener = tokio::net::TcpListener::bind(format!("127.0.0.1:{port}")).await?;
     let app = Router::new().route("/hello", get(hello)).with_state(verifier);
