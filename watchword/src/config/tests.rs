@@ -141,7 +141,9 @@ fn a_journal_in_kurrentdb_has_its_keys_and_read_models_in_postgres() {
     let config = with_all(&[journal, master, keys, ("data_dir", "here")]).expect("valid");
     let databases = config.databases.as_ref().expect("shared");
     assert_eq!(databases.journal.to_string(), "esdb://db.example:2113");
-    let SharedJournal::Kurrent { replica, .. } = &databases.journal else { panic!("in KurrentDB") };
+    let crate::databases::SharedJournal::Kurrent { replica, .. } = &databases.journal else {
+        panic!("in KurrentDB")
+    };
     assert_eq!(replica, Path::new("here/replica.db"));
     assert_eq!(databases.key_store.to_string(), "postgres://keys.example:5432/keys");
     assert_eq!(config.read_models.to_string(), databases.key_store.to_string());
