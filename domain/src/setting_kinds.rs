@@ -16,7 +16,7 @@ use crate::settings::AppSettings;
 /// - `refresh_grace` answers a token that was just used with the very successor that its holder got before.
 /// - `password_min_length` never falls below the 8 characters that the platform demands, whoever sets it.
 /// - Locale, the product's name, its colour and its logo are what people see. None can hold a link that somebody follows:
-///   the logo is a picture, fetched without a referrer.
+///   the logo is a picture, fetched without a referrer. A name that programs for mail would show as a link is strong.
 ///
 /// Strong, though they might be taken for weak: `require_verified_email` lets people in who have shown nothing;
 /// `token_algorithm` replaces the signing keys, which is the permission `keys:write`; `branding.sender` and
@@ -64,8 +64,26 @@ fn strong_differences(before: &Map<String, Value>, after: &Map<String, Value>) -
             strong.push(format!("/{name}"));
         }
     }
-    strong.retain(|pointer| !WEAK.contains(&pointer.as_str()));
+    let name = after.get("branding").and_then(|branding| branding.get("name")?.as_str());
+    let is_weak = |pointer: &str| {
+        WEAK.contains(&pointer) && (pointer != "/branding/name" || !name.is_some_and(has_a_link))
+    };
+    strong.retain(|pointer| !is_weak(pointer));
     strong
+}
+
+/// Whether a program for mail may make a link of a word of this text: it does so with what begins like a URL, and with what
+/// looks like a host or an address. The name stands in every mail, and in those with the token of a victim above all.
+fn has_a_link(text: &str) -> bool {
+    text.split_whitespace().any(|word| {
+        let is_inside = |dot: usize| {
+            let (before, behind) = (word[..dot].chars().next_back(), word[dot + 1..].chars().next());
+            before.is_some_and(char::is_alphanumeric) && behind.is_some_and(char::is_alphanumeric)
+        };
+        word.contains(['/', '@', '\\'])
+            || word.contains(':')
+            || word.match_indices('.').any(|(dot, _)| is_inside(dot))
+    })
 }
 
 fn differing(before: &Map<String, Value>, after: &Map<String, Value>) -> Vec<String> {
@@ -118,6 +136,25 @@ mod tests {
             json!({"branding": {"name": "Acme", "colour": "#0a66c2", "logo": "https://cdn.example/a.png"}}),
         ] {
             assert_eq!(changed(&patch), [""; 0], "{patch}");
+        }
+    }
+
+    #[test]
+    fn inv_v_a_name_that_mails_would_show_as_a_link_is_strong() {
+        for name in [
+            "https://evil.example/login",
+            "Your account is locked: https://evil.example",
+            "Acme (evil.example/login)",
+            "see evil.example",
+            "EVIL.EXAMPLE",
+            "www.evil",
+            "support@evil",
+            "tel:+155501",
+        ] {
+            assert_eq!(changed(&json!({"branding": {"name": name}})), ["/branding/name"], "{name}");
+        }
+        for name in ["Acme", "Acme Inc.", "St. John & Co.", "Müller GmbH", "A.", "..."] {
+            assert_eq!(changed(&json!({"branding": {"name": name}})), [""; 0], "{name}");
         }
     }
 
