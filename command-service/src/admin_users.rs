@@ -7,6 +7,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use cqrs_es::Aggregate;
+use domain::access::PersonalDataSource;
 use domain::app::App;
 use domain::lockout::{Lockout, LockoutCommand};
 use domain::session::{LoginMethod, RevocationReason, Session, SessionCommand, SessionEvent, SessionStarted};
@@ -15,6 +16,7 @@ use domain::user::{Client, RegistrationMethod, User, UserCommand, UserError};
 use domain::{AppId, Event, Permission, Role, SessionId, Stream, Timestamp, UserId};
 use event_store::Idempotency;
 use event_store::lookup::session_claim;
+use http_kit::access_log::Looking;
 use http_kit::answers::UserBody;
 use http_kit::auth::{AdminCaller, Caller};
 use http_kit::cookies::Credentials;
@@ -205,7 +207,7 @@ async fn change(
     let patch = fields::profile_patch(body.name, body.phone, body.avatar_url)?;
     let at = context.at;
     let command = UserCommand::UpdateProfile { patch, at };
-    target.run_on_user(context, command).await
+    target.run_on_user(&request, context, command).await
 }
 
 /// Why somebody is banned.
@@ -249,7 +251,7 @@ async fn ban(
         })
         .await?;
     let swept = service.end_sessions_of_banned(user_id, after).await?;
-    target.answer(committed.position.max(swept)).await
+    target.answer(&request, &committed, committed.position.max(swept)).await
 }
 
 /// Undo a ban.
@@ -289,7 +291,7 @@ async fn unban(
             })
             .await?;
         if !matches!(committed.value, Some(Look::Again)) {
-            return target.answer(committed.position).await;
+            return target.answer(&request, &committed, committed.position).await;
         }
     }
     Err(Problem::overloaded("a user kept changing"))
@@ -333,7 +335,7 @@ async fn unlock(
         })
         .await
         .map_err(Problem::from)?;
-    target.answer(committed.position).await
+    target.answer(&request, &committed, committed.position).await
 }
 
 /// Give a user a role.
@@ -393,9 +395,9 @@ async fn change_role(
     let command = command(role, context.at);
     match &command {
         UserCommand::GrantRole { role, .. } if *role == Role::admin() => {
-            target.promote(context, command).await
+            target.promote(request, context, command).await
         }
-        _ => target.run_on_user(context, command).await,
+        _ => target.run_on_user(request, context, command).await,
     }
 }
 
@@ -690,22 +692,42 @@ impl<'a> Target<'a> {
 
     /// Gives the role `admin`, which ends whatever the account had before: who had it may not have been entitled to that of
     /// an admin.
-    async fn promote(&self, context: Context, command: UserCommand) -> Result<Response, Problem> {
+    async fn promote(
+        &self,
+        request: &RequestContext,
+        context: Context,
+        command: UserCommand,
+    ) -> Result<Response, Problem> {
         let user_id = self.user_id;
         let decide = move |work: &mut Work| work.execute::<User>(&user_id, command.clone()).map_err(refused);
         let committed = self.run_ending(context, vec![], RevocationReason::Admin, decide).await?;
-        self.answer(committed.position).await
+        self.answer(request, &committed, committed.position).await
     }
 
-    async fn run_on_user(&self, context: Context, command: UserCommand) -> Result<Response, Problem> {
+    async fn run_on_user(
+        &self,
+        request: &RequestContext,
+        context: Context,
+        command: UserCommand,
+    ) -> Result<Response, Problem> {
         let user_id = self.user_id;
         let decide = move |work: &mut Work| work.execute::<User>(&user_id, command.clone()).map_err(refused);
         let committed = self.run(context, &[], decide).await?;
-        self.answer(committed.position).await
+        self.answer(request, &committed, committed.position).await
     }
 
-    /// The user as they are now.
-    async fn answer(&self, position: u64) -> Result<Response, Problem> {
+    /// The user as they are now. A command that wrote nothing about them just now has only read them: a change of nothing, or
+    /// a repetition under the same key.
+    async fn answer<T>(
+        &self,
+        request: &RequestContext,
+        committed: &Committed<T>,
+        position: u64,
+    ) -> Result<Response, Problem> {
+        if committed.replayed || committed.events.is_empty() {
+            let looking = Looking::new(request, &self.app_id, &self.caller.actor);
+            self.service.access_log.read(&looking, PersonalDataSource::User, [self.user_id]).await?;
+        }
         let user = self.service.repository.load::<User>(&self.user_id).await?;
         Ok(Done::ok(position, UserBody::of(&user.state)))
     }

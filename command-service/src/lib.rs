@@ -60,6 +60,7 @@ use axum::middleware::from_fn_with_state;
 use domain::AppId;
 use domain::lockout::LockoutPolicy;
 use event_store::{Clock, Idempotency, KeyStore, LookupKey, Repository};
+use http_kit::access_log::AccessLog;
 use http_kit::access_token::AccessTokens;
 use http_kit::auth::Authenticator;
 use http_kit::limits::RateLimits;
@@ -153,6 +154,8 @@ pub struct CommandService {
     pub mail_server: OnceLock<MailServer>,
     /// Passwords that other services have lost.
     pub(crate) breaches: BreachedPasswords,
+    /// Who looked at whom.
+    pub(crate) access_log: AccessLog,
 }
 
 impl CommandService {
@@ -177,6 +180,7 @@ impl CommandService {
             strangers: Strangers::default(),
             mail_server: OnceLock::new(),
             breaches: BreachedPasswords::new(settings.breached_passwords.clone()),
+            access_log: AccessLog::new(repository.clone(), clock.clone()),
             repository,
             clock,
             key_store,

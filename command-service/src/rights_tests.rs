@@ -862,3 +862,42 @@ async fn inv_v_a_right_never_grows_by_a_detour() {
         chain.expect("INV_V_SEED above repeats it");
     }
 }
+
+/// Commands answer with the person: one that changes nothing is a way to read them, and leaves as much behind.
+#[tokio::test]
+async fn a_command_that_changes_nothing_is_written_down_as_a_look() {
+    for (method, route, body, idempotent) in [
+        ("PATCH", "", Some(json!({})), false),
+        ("POST", "/unban", None, false),
+        ("POST", "/unlock", None, false),
+        ("DELETE", "/roles/editor", None, false),
+        ("POST", "/ban", None, true),
+    ] {
+        let world = World::start().await;
+        let ada = user_id(&world.register(ADA).await);
+        let key = world.key_of(&[Permission::UsersWrite]).await;
+        let looks = async || {
+            let events = world.journal.read_all(0, 100_000).await.expect("reads");
+            events
+                .iter()
+                .filter(|event| event.name == "PersonalDataRead" && event.person == Some(ada))
+                .count()
+        };
+        for call in 1..=3 {
+            let mut request = Request::builder().method(method).uri(of(ada, route));
+            request = request.header("authorization", format!("Bearer {key}"));
+            if idempotent {
+                request = request.header("idempotency-key", "once");
+            }
+            let content = body.as_ref().map(Value::to_string);
+            if content.is_some() {
+                request = request.header("content-type", "application/json");
+            }
+            let request = request.body(content.map_or_else(Body::empty, Body::from)).expect("a request");
+            let answer = world.send(request).await;
+            assert_eq!(answer.body["email"], ADA, "{method} {route}: {}", answer.body);
+            // Once in an hour. What has an event of its own needs no other.
+            assert_eq!(looks().await, usize::from(!idempotent || call > 1), "{method} {route}: call {call}");
+        }
+    }
+}
