@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::response::Response;
 use cqrs_es::Aggregate;
 use domain::app::{App, AppCommand, AppError};
-use domain::setting_kinds::strong_changes;
+use domain::setting_kinds::{has_a_link, strong_changes};
 use domain::settings::{InvalidSetting, WhatIsWrong};
 use domain::signing_key::PublicJwk;
 use domain::text::{Lines, readable};
@@ -224,6 +224,7 @@ async fn change(
         // Before anything is made for it; the decision asks again.
         if !caller.full_admin {
             require_weak(&app.state.settings, &wanted)?;
+            require_no_link(&app.state.name, name.as_deref())?;
         }
         service.settings.senders.check(&app.state.settings, &wanted)?;
         let keys = if app.state.needs_keys_for(wanted.token_algorithm) {
@@ -242,6 +243,7 @@ async fn change(
                 let settings = app.settings.patched(&patch).map_err(invalid_setting)?;
                 if !full_admin {
                     require_weak(&app.settings, &settings)?;
+                    require_no_link(&app.name, name.as_deref())?;
                 }
                 let Some(keys) = keys_for(app, &settings, keys.as_deref()) else { return Ok(Look::Again) };
                 let (name, settings) = (name.clone(), Box::new(settings));
@@ -266,6 +268,15 @@ fn require_weak(before: &AppSettings, after: &AppSettings) -> Result<(), Problem
     }
     let detail = format!("only the platform and admins change {}", strong.join(", "));
     Err(Problem::forbidden().detail(detail))
+}
+
+/// 403 for another name that mails would show as a link: without a branding, the app's name stands in each of them.
+fn require_no_link(before: &str, name: Option<&str>) -> Result<(), Problem> {
+    if name.is_some_and(|name| name != before && has_a_link(name)) {
+        let detail = "only the platform and admins give a name with something that mails show as a link";
+        return Err(Problem::forbidden().detail(detail));
+    }
+    Ok(())
 }
 
 /// Whether what was looked up before a decision still held at it.

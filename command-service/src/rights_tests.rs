@@ -901,3 +901,27 @@ async fn a_command_that_changes_nothing_is_written_down_as_a_look() {
         }
     }
 }
+
+/// The name of the product, or else that of the app, stands in each mail next to the token, and mails show links in plain text.
+#[tokio::test]
+async fn inv_v_a_limited_key_puts_no_link_into_mails() {
+    let world = World::start().await;
+    let key = world.key_of(&[Permission::SettingsWrite]).await;
+    let set = async |key: &str, body: Value| world.call("PATCH", DEFAULT, Some(key), Some(body)).await.status;
+    for name in
+        ["https://evil.example/reset", "Locked: see evil.example/reset", "www.evil.example", "a@evil.example"]
+    {
+        assert_eq!(set(&key, json!({ "name": name })).await, 403, "{name}");
+        assert_eq!(set(&key, json!({"settings": {"branding": {"name": name}}})).await, 403, "{name}");
+    }
+    for body in [json!({"name": "Acme Inc."}), json!({"settings": {"branding": {"name": "Acme Inc."}}})] {
+        assert_eq!(set(&key, body.clone()).await, 200, "{body}");
+    }
+    // A name that the platform gave stays.
+    let platform = world.key.expose_secret();
+    let named = json!({"name": "Acme.com", "settings": {"branding": {"name": "Acme.com"}}});
+    assert_eq!(set(platform, named.clone()).await, 200);
+    let mut again = named;
+    again["settings"]["locale"] = json!("de");
+    assert_eq!(set(&key, again).await, 200);
+}

@@ -74,7 +74,7 @@ fn strong_differences(before: &Map<String, Value>, after: &Map<String, Value>) -
 
 /// Whether a program for mail may make a link of a word of this text: it does so with what begins like a URL, and with what
 /// looks like a host or an address. The name stands in every mail, and in those with the token of a victim above all.
-fn has_a_link(text: &str) -> bool {
+pub fn has_a_link(text: &str) -> bool {
     text.split_whitespace().any(|word| {
         let is_inside = |dot: usize| {
             let (before, behind) = (word[..dot].chars().next_back(), word[dot + 1..].chars().next());
