@@ -277,6 +277,8 @@ impl User {
         self.verified_up_to = self.verification.last();
         self.made_from = None;
         self.verification.end();
+        // Whoever asked for it before had shown nothing: it would take the account away from its owner again.
+        self.email_change.end();
         if event.earlier_access_ended {
             self.password_hash = None;
             self.end_access(None, event.at);

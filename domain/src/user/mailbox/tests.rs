@@ -221,6 +221,14 @@ async fn whoever_confirms_a_registration_keeps_its_password_and_sessions() {
 }
 
 #[tokio::test]
+async fn a_proof_ends_the_change_of_address_that_a_squatter_has_asked_for() {
+    for proof in [MailboxProof::Verification, MailboxProof::MagicLink, MailboxProof::PasswordReset] {
+        let given = vec![registered(), change_requested(1, "eve@evil.example", 1), proven(proof, false, 2)];
+        then_refused(given, confirm_change(1, 3), UserError::InvalidToken).await;
+    }
+}
+
+#[tokio::test]
 async fn inv_q_somebody_who_proves_the_mailbox_gets_it_without_what_was_set_up_before() {
     let given = vec![
         registered(),
