@@ -59,7 +59,11 @@ async fn a_database_that_is_away_is_unavailable_at_once_and_in_the_log() {
     app.login(&address, PASSWORD).await.expect(200);
 
     let halt = |signal: &str| {
-        let all = format!("kill -{signal} {0} $(pgrep -P {0})", postgres.pid());
+        // A session that ends in between is none that could answer.
+        let all = format!(
+            "kill -{signal} {0} && for it in $(cat /proc/{0}/task/{0}/children); do kill -{signal} $it || true; done",
+            postgres.pid()
+        );
         assert!(std::process::Command::new("sh").args(["-c", &all]).status().expect("runs").success());
     };
     halt("STOP");
