@@ -155,7 +155,9 @@ fn without_details(checks: Value) -> Value {
 /// For a key of the platform, or one with `metrics:read`: what is counted tells who has an account. On the internal
 /// address no key is asked for.
 #[utoipa::path(get, path = "/metrics", tag = "root", operation_id = "get_metrics", security(("api_key" = [])),
-    responses((status = 200, description = "The metrics", body = String, content_type = "text/plain")))]
+    responses((status = 200, description = "The metrics", body = String, content_type = "text/plain"),
+        (status = 401, description = "`unauthenticated`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "`forbidden`", body = ProblemBody, content_type = "application/problem+json")))]
 async fn metrics_page(
     State(health): State<Arc<Health>>,
     credentials: Credentials,
