@@ -290,6 +290,7 @@ async fn events_that_are_missing_are_noticed_when_their_stream_is_loaded() {
         // Without the snapshot nobody knows of the last one; of one in between everybody does.
         world.alter("DELETE FROM snapshots", "DELETE FROM watchword.snapshots").await;
         assert_eq!(world.load_app(&stream).await.1, LONG - 1);
+        world.kept(&stream).await;
         world.alter("DELETE FROM snapshots", "DELETE FROM watchword.snapshots").await;
         let (sqlite, postgres) = without("version = 7");
         world.alter(&sqlite, &postgres).await;
