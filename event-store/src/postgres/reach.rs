@@ -17,7 +17,7 @@ use crate::pauses::Pauses;
 
 /// After how long a wait is longer than usual.
 const USUAL: Duration = Duration::from_millis(100);
-/// However many wait, the server is not asked more often.
+/// However many wait, a server that takes connections, or is silent, is not asked more often.
 const BETWEEN_KNOCKS: Duration = Duration::from_millis(500);
 /// How long a knock may take.
 const KNOCK: Duration = Duration::from_secs(1);
@@ -26,7 +26,7 @@ const KNOCK: Duration = Duration::from_secs(1);
 pub struct Reach {
     options: PgConnectOptions,
     settings: PostgresSettings,
-    /// When it was last asked, and why it refused.
+    /// When it was last asked, and why it refused. Who wants to know waits for who is asking.
     last: Mutex<Option<(Instant, Option<io::ErrorKind>)>>,
 }
 
@@ -93,7 +93,7 @@ impl Reach {
         };
         loop {
             sleep(wait).await;
-            if let Some(kind) = self.knock().await {
+            if let Some(kind) = self.knock(Instant::now()).await {
                 return io::Error::new(
                     kind,
                     "the database's server refuses connections: it does not run, or not there",
@@ -103,20 +103,22 @@ impl Reach {
         }
     }
 
-    /// Why the server refuses connections, if it does.
-    async fn knock(&self) -> Option<io::ErrorKind> {
+    /// Why the server refuses connections, if it does. A refusal of before that time says nothing of now: the server may be
+    /// back, and who asks it first is to be answered.
+    async fn knock(&self, since: Instant) -> Option<io::ErrorKind> {
         let mut last = self.last.lock().await;
         if let Some((at, found)) = *last
-            && at.elapsed() < BETWEEN_KNOCKS
+            && (at >= since || found.is_none() && at.elapsed() < BETWEEN_KNOCKS)
         {
             return found;
         }
+        let asked = Instant::now();
         let found = match timeout(KNOCK, self.connect()).await {
             Ok(Err(error)) if is_refused(error.kind()) => Some(error.kind()),
             // Silence is no refusal, and what else is wrong is told by the connection itself.
             _ => None,
         };
-        *last = Some((Instant::now(), found));
+        *last = Some((asked, found));
         found
     }
 
