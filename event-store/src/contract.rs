@@ -34,6 +34,25 @@ pub fn macs_of_before() -> Macs {
     macs().believing_checksums()
 }
 
+/// What an event of before MACs has in the place of its MAC: anybody can compute it.
+pub fn checksum_of_before(event: &RecordedEvent, metadata: &str) -> [u8; 16] {
+    let position = event.position.cast_signed();
+    let row = Row {
+        id: event.id.as_bytes(),
+        stream: event.stream.as_str(),
+        version: event.version.cast_signed(),
+        name: &event.name,
+        schema_version: event.schema_version.into(),
+        at: event.at.as_microsecond(),
+        app_id: event.metadata.app_id.as_str(),
+        metadata,
+        data: &event.data,
+        person: event.person.as_ref().map(|person| person.0.as_bytes().as_slice()),
+        personal: event.personal.as_deref(),
+    };
+    row.checksum(position)
+}
+
 /// The MAC of an event that holds these texts, for measuring.
 pub fn event_mac(macs: &Macs, position: i64, metadata: &str, data: &str) -> [u8; 16] {
     let row = Row {

@@ -217,6 +217,14 @@ pub enum OpenError {
     /// The master key is not the one that the key store was made with.
     #[error("{0} was made with another master key: set the master key that it was made with")]
     WrongMasterKey(String),
+    /// It lets nobody in like this, which waiting does not mend.
+    #[error("{path} cannot be opened: {reason}")]
+    Denied {
+        /// Which server.
+        path: String,
+        /// What to change.
+        reason: String,
+    },
     /// It cannot be read or made.
     #[error("{path} cannot be opened: {reason}")]
     Failed {

@@ -14,6 +14,8 @@
 //! What is the same as in the other adapters: one order without gaps, all or nothing across streams, guards, claims,
 //! idempotency keys, acknowledged means durable (on a majority of the cluster). What differs:
 //!
+//! - A stream that holds an event which is not as a node of this instance wrote it decides nothing, and others go on. The
+//!   event is set apart in the replica, so that whoever reads it finds that it is false.
 //! - Nodes compete for each position. One that lost reads and tries again, for [`KurrentSettings::patience`] at most, then
 //!   it gives up with [`AppendError::Unavailable`]: nothing is written then. One that won waits for two round trips before
 //!   its next group, if it knows that others write.
@@ -24,12 +26,13 @@
 //! - Reads ask the leader. A leader that was cut off from its cluster may answer for some seconds before it notices;
 //!   what is appended in the meantime is not seen. An append is never fooled, as it needs the majority.
 //! - Snapshots are a node's own, and each node forgets idempotency keys by itself.
-//! - Who may change the server's settings of the stream can truncate or delete it, which KurrentDB cannot forbid its
-//!   administrators. A node that finds its replica ahead of the stream, or beside it, stops with an error.
+//! - The streams' `$acl` is set when they are made: the node's account may read them and append to them, and nobody else.
+//!   Administrators of the server can truncate or delete them, which KurrentDB cannot forbid them. A node that finds its replica ahead of the stream, or beside it, stops with an error.
 
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -37,6 +40,7 @@ use domain::{StreamId, Timestamp};
 use eventstore::ClientSettings;
 use schemas::envelope::RecordedEvent;
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 
 use crate::journal::{
     Append, AppendError, Appended, Claim, Cursor, Journal, OpenError, Snapshot, StoreError, StoredIdempotency,
@@ -46,25 +50,41 @@ use crate::master_key::JournalMark;
 use crate::requests;
 use crate::sqlite::SqliteJournal;
 use cursors::Cursors;
-use log::Log;
+use link::Target;
+use log::{Failure, Log};
 use replica::Replica;
+pub use rights::KurrentRights;
 use writer::{Request, Writer};
 
 mod cursors;
 mod entry;
+mod link;
 mod log;
+mod protocol;
 mod replica;
+mod rights;
 mod writer;
 
 /// How many requests can wait for the writer; more wait for a place.
 const QUEUE: usize = 1024;
 
 /// Where a KurrentDB server or cluster is, and how to log in: `esdb://user:password@host:2113?tls=true`,
-/// `esdb+discover://…` for a cluster, or the same with `kurrentdb`.
+/// `esdb+discover://…` for a cluster, or the same with `kurrentdb`. With `tlsCaFile=<path>`, an authority of one's own is
+/// believed, and no other.
 ///
 /// It is shown without user, password and parameters.
 #[derive(Clone)]
-pub struct KurrentUrl(ClientSettings);
+pub struct KurrentUrl {
+    settings: ClientSettings,
+    access: Option<Access>,
+}
+
+/// A name and a password.
+#[derive(Clone)]
+struct Access {
+    user: String,
+    password: String,
+}
 
 /// The text is no URL of a KurrentDB server.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -87,14 +107,52 @@ impl FromStr for KurrentUrl {
         if settings.hosts().iter().any(|host| host.host.is_empty()) {
             return Err(InvalidKurrentUrl("it names no host".to_owned()));
         }
-        Ok(Self(settings))
+        if !settings.is_tls_certificate_verification_enabled() {
+            return Err(InvalidKurrentUrl(
+                "with tlsVerifyCert=false the password would go to whoever answers. Name the file of the authority's \
+                 certificate instead: tlsCaFile=/etc/watchword/ca.crt"
+                    .to_owned(),
+            ));
+        }
+        Ok(Self { settings, access: access(text) })
+    }
+}
+
+/// The name and the password of a URL, which stand before the last `@` of what names the hosts.
+fn access(text: &str) -> Option<Access> {
+    let (_, rest) = text.trim().split_once("://")?;
+    let hosts = rest.split(['/', '?', '#']).next()?;
+    let (access, _) = hosts.rsplit_once('@')?;
+    let (user, password) = access.split_once(':').unwrap_or((access, ""));
+    let access = Access { user: percent_decoded(user), password: percent_decoded(password) };
+    Some(access).filter(|access| !access.user.is_empty())
+}
+
+/// A text in which `%2F` stands for `/`.
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, behind)) = rest.split_first() {
+        let escaped = behind.get(..2).filter(|_| *first == b'%');
+        let escaped =
+            escaped.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        bytes.push(escaped.unwrap_or(*first));
+        rest = if escaped.is_some() { &behind[2..] } else { behind };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+impl KurrentUrl {
+    /// Host and port, of a cluster the first that is named.
+    pub fn address(&self) -> String {
+        self.settings.hosts().first().map_or_else(String::new, |host| format!("{}:{}", host.host, host.port))
     }
 }
 
 impl fmt::Display for KurrentUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_dns_discovery_enabled() { "esdb+discover://" } else { "esdb://" })?;
-        for (i, endpoint) in self.0.hosts().iter().enumerate() {
+        f.write_str(if self.settings.is_dns_discovery_enabled() { "esdb+discover://" } else { "esdb://" })?;
+        for (i, endpoint) in self.settings.hosts().iter().enumerate() {
             let separator = if i == 0 { "" } else { "," };
             write!(f, "{separator}{}:{}", endpoint.host, endpoint.port)?;
         }
@@ -115,9 +173,11 @@ pub struct KurrentSettings {
     pub stream: String,
     /// How long the server may take for an answer.
     pub answer_timeout: Duration,
-    /// How long an append is tried again, after the connection failed or another node was first, before that is an
+    /// How long something is tried again, after the connection failed or another node was first, before that is an
     /// error.
     pub patience: Duration,
+    /// How long anybody waits for an answer, whatever goes on behind it.
+    pub answer: Duration,
     /// How often to look for what other nodes wrote, where nobody asks.
     pub poll: Duration,
 }
@@ -126,8 +186,9 @@ impl Default for KurrentSettings {
     fn default() -> Self {
         Self {
             stream: "watchword".to_owned(),
-            answer_timeout: Duration::from_secs(10),
-            patience: Duration::from_secs(15),
+            answer_timeout: Duration::from_secs(3),
+            patience: Duration::from_secs(4),
+            answer: Duration::from_secs(5),
             poll: Duration::from_millis(100),
         }
     }
@@ -140,6 +201,7 @@ pub struct KurrentJournal {
     replica: SqliteJournal,
     cursors: Cursors,
     mark: JournalMark,
+    answer: Duration,
 }
 
 impl KurrentJournal {
@@ -158,23 +220,27 @@ impl KurrentJournal {
         mark: Option<JournalMark>,
     ) -> Result<Self, OpenError> {
         let whole = mark.as_ref().map_or(u64::MAX, |mark| mark.unkeyed);
+        let denied = |reason| OpenError::Denied { path: url.to_string(), reason };
+        let target = Arc::new(Target::new(url, None).map_err(denied)?);
         let (replica, reading) = Replica::open(replica, macs, whole).await?;
-        let log = Log::new(url.0.clone(), &settings);
-        let cursors = Cursors::new(url.0.clone(), settings.clone());
+        let log = Log::new(&target, &settings.stream, settings.answer_timeout);
+        let cursors = Cursors::new(&target, settings.clone());
+        let answer = settings.answer;
         let mut writer = Writer::new(log, replica, settings, macs.believing_nothing_else(), mark);
-        if let Err(error) = writer.catch_up().await {
+        if let Err(failure) = writer.begin(&target).await {
             reading.close_readers().await;
-            return Err(match error {
-                StoreError::Damaged(what) => {
+            return Err(match failure {
+                Failure::Damaged(what) => {
                     OpenError::Damaged { path: reading.path().display().to_string(), what }
                 }
-                other => OpenError::Failed { path: url.to_string(), reason: other.to_string() },
+                Failure::Denied(reason) => denied(reason),
+                other => OpenError::Failed { path: url.to_string(), reason: other.text().to_owned() },
             });
         }
         let (requests, queue) = mpsc::channel(QUEUE);
         let mark = writer.mark();
         tokio::spawn(writer.run(queue));
-        Ok(Self { requests, replica: reading, cursors, mark })
+        Ok(Self { requests, replica: reading, cursors, mark, answer })
     }
 
     /// Which events of the stream carry no MAC: for the key store, see [`KeyStore::mark`](crate::KeyStore::mark).
@@ -184,7 +250,14 @@ impl KurrentJournal {
 
     /// Waits until the replica has all that was written before this was called.
     async fn catch_up(&self) -> Result<(), StoreError> {
-        requests::ask(&self.requests, |answer| Request::CatchUp { answer }).await
+        let asked = requests::ask(&self.requests, |answer| Request::CatchUp { answer });
+        self.answered(asked).await
+    }
+
+    /// For no longer than anybody waits for an answer.
+    async fn answered<T>(&self, asked: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let silent = || StoreError::Unavailable("the server does not answer".to_owned());
+        timeout(self.answer, asked).await.unwrap_or_else(|_| Err(silent()))
     }
 
     /// As [`KurrentJournal::catch_up`], unless the replica has everything up to this position: nothing comes between
@@ -197,7 +270,10 @@ impl KurrentJournal {
 #[async_trait]
 impl Journal for KurrentJournal {
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        requests::append(&self.requests, append, |append, answer| Request::Append { append, answer }).await
+        let sent =
+            requests::append(&self.requests, append, |append, answer| Request::Append { append, answer });
+        let silent = || AppendError::Unknown("the server does not answer".to_owned());
+        timeout(self.answer, sent).await.unwrap_or_else(|_| Err(silent()))
     }
 
     async fn read_stream(
@@ -280,15 +356,15 @@ impl Journal for KurrentJournal {
         holder: &str,
         lasts: Duration,
     ) -> Result<Option<Cursor>, StoreError> {
-        self.cursors.hold(effect, holder, lasts, self.head()).await
+        self.answered(self.cursors.hold(effect, holder, lasts, self.head())).await
     }
 
     async fn move_cursor(&self, effect: &str, cursor: Cursor) -> Result<bool, StoreError> {
-        self.cursors.shift(effect, cursor).await
+        self.answered(self.cursors.shift(effect, cursor)).await
     }
 
     async fn release_cursor(&self, effect: &str, cursor: Cursor) -> Result<(), StoreError> {
-        self.cursors.release(effect, cursor).await
+        self.answered(self.cursors.release(effect, cursor)).await
     }
 
     async fn close(&self) {
@@ -324,5 +400,27 @@ mod tests {
             assert!(error.contains("esdb://user:password@host:2113"), "{error}");
             assert!(!error.contains("hunter2"), "{error}");
         }
+    }
+
+    #[test]
+    fn whoever_answers_is_who_it_says_or_hears_no_password() {
+        let error = "esdb://ada:hunter2@db.example?tlsVerifyCert=false"
+            .parse::<KurrentUrl>()
+            .expect_err("is refused");
+        assert!(error.to_string().contains("tlsCaFile="), "{error}");
+    }
+
+    #[test]
+    fn a_name_and_a_password_may_have_any_character() {
+        for (text, user, password) in [
+            ("esdb://ada:hunter2@host", "ada", "hunter2"),
+            ("esdb://ada:p%40ss%3Aw%2Frd%25@host:2113?tls=false", "ada", "p@ss:w/rd%"),
+            ("esdb+discover://a%20b:c%zz@one,two", "a b", "c%zz"),
+            ("kurrentdb://ada@host", "ada", ""),
+        ] {
+            let access = text.parse::<KurrentUrl>().expect(text).access.expect("names somebody");
+            assert_eq!((access.user.as_str(), access.password.as_str()), (user, password));
+        }
+        assert!("esdb://host?tls=false".parse::<KurrentUrl>().expect("a URL").access.is_none());
     }
 }

@@ -40,7 +40,7 @@ pub use journal::{
 };
 pub use key_store::KeyStore;
 #[cfg(feature = "kurrentdb")]
-pub use kurrentdb::{KurrentJournal, KurrentSettings, KurrentUrl};
+pub use kurrentdb::{KurrentJournal, KurrentRights, KurrentSettings, KurrentUrl};
 pub use location::Location;
 pub use lookup::LookupKey;
 pub use mac::{ForgedTail, Macs, Unproven};

@@ -25,6 +25,8 @@ mod cluster;
 mod elsewhere;
 mod folder;
 pub mod future;
+#[cfg(feature = "kurrentdb")]
+mod kurrentdb;
 mod mail;
 mod running;
 mod whose;

@@ -5,16 +5,18 @@
 //! writer had said, by its own watch.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use eventstore::ClientSettings;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::KurrentSettings;
 use super::entry::Entry;
-use super::log::{Failure, Log, Sent};
+use super::link::Target;
+use super::log::{Log, Sent};
+use super::rights::{effect_stream, protect};
 use crate::clock::{Clock, SystemClock};
 use crate::journal::{Cursor, StoreError};
 
@@ -23,7 +25,7 @@ const KEPT: u64 = 100;
 
 /// The cursors of all effects.
 pub(super) struct Cursors {
-    url: ClientSettings,
+    target: Arc<Target>,
     settings: KurrentSettings,
     effects: Mutex<HashMap<String, Effect>>,
 }
@@ -54,8 +56,8 @@ impl Stored {
 }
 
 impl Cursors {
-    pub(super) fn new(url: ClientSettings, settings: KurrentSettings) -> Self {
-        Self { url, settings, effects: Mutex::default() }
+    pub(super) fn new(target: &Arc<Target>, settings: KurrentSettings) -> Self {
+        Self { target: Arc::clone(target), settings, effects: Mutex::default() }
     }
 
     /// See [`Journal::hold_cursor`](crate::Journal::hold_cursor). `newest` tells the position of the newest event, if it is
@@ -117,27 +119,22 @@ impl Cursors {
 
     fn effect<'a>(&self, effects: &'a mut HashMap<String, Effect>, name: &str) -> &'a mut Effect {
         effects.entry(name.to_owned()).or_insert_with(|| Effect {
-            log: self.log(&self.stream(name)),
+            log: Log::new(&self.target, &self.stream(name), self.settings.answer_timeout),
             length: 0,
             seen: Instant::now(),
         })
     }
 
     fn stream(&self, name: &str) -> String {
-        format!("{}-effect-{name}", self.settings.stream)
+        effect_stream(&self.settings.stream, name)
     }
 
-    fn log(&self, stream: &str) -> Log {
-        let settings = KurrentSettings { stream: stream.to_owned(), ..self.settings.clone() };
-        Log::new(self.url.clone(), &settings)
-    }
-
-    /// Has the server forget old events of a stream that is to be made. What it is told already stays.
+    /// Has the server forget old events of a stream that is to be made, and keep it from others. What it is told already
+    /// stays.
     async fn bound(&self, name: &str) -> Result<(), StoreError> {
-        let settings = entry("$metadata", serde_json::json!({ "$maxCount": KEPT }).to_string());
-        // The server's name for what it knows of a stream.
-        let mut log = self.log(&format!("$${}", self.stream(name)));
-        log.append(0, &[settings]).await.map(|_| ()).map_err(unavailable)
+        let more = serde_json::json!({ "$maxCount": KEPT });
+        protect(&self.target, &self.stream(name), more, self.settings.answer_timeout).await?;
+        Ok(())
     }
 }
 
@@ -155,7 +152,7 @@ impl Effect {
     /// Writes behind what was read last; false if somebody else has.
     async fn write(&mut self, stored: &Stored) -> Result<bool, StoreError> {
         let data = serde_json::to_string(stored).expect("a plain struct");
-        match self.log.append(self.length, &[entry("EffectCursor", data)]).await.map_err(unavailable)? {
+        match self.log.append(self.length, &[entry("EffectCursor", data)]).await? {
             Sent::Written => {
                 (self.length, self.seen) = (self.length + 1, Instant::now());
                 Ok(true)
@@ -167,9 +164,4 @@ impl Effect {
 
 fn entry(name: &str, data: String) -> Entry {
     Entry { id: SystemClock.new_id(), name: name.to_owned(), data, metadata: b"{}".to_vec() }
-}
-
-fn unavailable(failure: Failure) -> StoreError {
-    let (Failure::NotSent(error) | Failure::Refused(error) | Failure::Lost(error)) = failure;
-    StoreError::Unavailable(error)
 }

@@ -1,26 +1,31 @@
 //! The server's stream: appending at a revision, and reading from one.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use eventstore::{
-    AppendToStreamOptions, Client, ClientSettings, Error, EventData, ReadStream, ReadStreamOptions,
-    StreamPosition, StreamState,
-};
+use eventstore::Endpoint;
+use prost::Message;
 use serde_json::value::RawValue;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use super::KurrentSettings;
 use super::entry::Entry;
+use super::link::{Answers, Link, Target, Trouble, code};
+use super::protocol::{
+    self, AppendOptions, AppendReq, AppendResp, ControlOption, Empty, Proposed, ReadOptions, ReadReq,
+    ReadResp, StreamIdentifier, StreamOptions, UuidOption,
+};
 use crate::journal::StoreError;
 
 /// A stream of a server.
 pub(super) struct Log {
-    settings: ClientSettings,
+    target: Arc<Target>,
     stream: String,
     answer_timeout: Duration,
-    /// None before the first use, and after a failure: the client keeps to a node that is gone, and does not come back
-    /// from a connection that could not be made.
-    client: Option<Client>,
+    /// None before the first use, and after a failure.
+    link: Option<Link>,
+    /// Who leads, if a node has said so.
+    leader: Option<Endpoint>,
 }
 
 /// What became of an append that the server answered.
@@ -32,66 +37,116 @@ pub(super) enum Sent {
     Overtaken,
 }
 
-/// Why an append has no answer.
-#[derive(Debug)]
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
+    /// Nobody is there. Nothing was sent.
+    Away(String),
+    /// There is something that waiting does not mend. Nothing was done.
+    Denied(String),
     /// It was not sent.
     NotSent(String),
     /// The server wants none of it, and never will.
     Refused(String),
-    /// It was sent, and no answer came: it may be written, now or later.
+    /// It was sent, and no answer came: an append may be written, now or later.
     Lost(String),
+    /// The stream is not what it was.
+    Damaged(String),
+}
+
+impl Failure {
+    /// Whether to try again can help.
+    pub(super) fn may_pass(&self) -> bool {
+        matches!(self, Self::NotSent(_) | Self::Lost(_))
+    }
+
+    pub(super) fn text(&self) -> &str {
+        let (Self::Away(text)
+        | Self::Denied(text)
+        | Self::NotSent(text)
+        | Self::Refused(text)
+        | Self::Lost(text)
+        | Self::Damaged(text)) = self;
+        text
+    }
+}
+
+/// Of the replica.
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Damaged(what) => Self::Damaged(what),
+            other => Self::NotSent(other.to_string()),
+        }
+    }
+}
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Damaged(what) => Self::Damaged(what),
+            other => Self::Unavailable(other.text().to_owned()),
+        }
+    }
 }
 
 impl Log {
-    pub(super) fn new(settings: ClientSettings, journal: &KurrentSettings) -> Self {
-        let KurrentSettings { stream, answer_timeout, .. } = journal;
-        Self { settings, stream: stream.clone(), answer_timeout: *answer_timeout, client: None }
+    pub(super) fn new(target: &Arc<Target>, stream: &str, answer_timeout: Duration) -> Self {
+        let (target, stream) = (Arc::clone(target), stream.to_owned());
+        Self { target, stream, answer_timeout, link: None, leader: None }
     }
 
     /// Writes these events behind the first `length` of the stream, or nothing. To send the same again does no harm.
     pub(super) async fn append(&mut self, length: u64, entries: &[Entry]) -> Result<Sent, Failure> {
-        let events: Vec<EventData> = entries
-            .iter()
-            .map(event_data)
-            .collect::<Result<_, _>>()
-            .map_err(|error| Failure::Refused(format!("an event is no JSON: {error}")))?;
-        let state = length.checked_sub(1).map_or(StreamState::NoStream, StreamState::StreamRevision);
-        let options = AppendToStreamOptions::default()
-            .stream_state(state)
-            .requires_leader(true)
-            .deadline(self.answer_timeout);
-        let client = self.client().map_err(Failure::NotSent)?;
-        let sent =
-            timeout(self.answer_timeout, client.append_to_stream(self.stream.as_str(), &options, events));
-        let answer = match sent.await {
-            Ok(Ok(_)) => Ok(Sent::Written),
-            Ok(Err(Error::WrongExpectedVersion { .. })) => Ok(Sent::Overtaken),
-            Ok(Err(error)) => {
-                // The client has heard who leads now.
-                if matches!(error, Error::NotLeaderException(_)) {
-                    self.client = Some(client.clone());
-                }
-                Err(failure(&error))
-            }
-            Err(_) => Err(Failure::Lost("the server does not answer".to_owned())),
-        };
-        if matches!(answer, Ok(_) | Err(Failure::Refused(_))) {
-            self.client = Some(client);
+        let revision = length.checked_sub(1);
+        let no_stream = revision.is_none().then_some(Empty {});
+        let options = AppendOptions { stream: Some(self.identifier()), revision, no_stream };
+        let mut messages = vec![AppendReq { options: Some(options), proposed: None }];
+        for entry in entries {
+            let proposed =
+                proposed(entry).map_err(|error| Failure::Refused(format!("an event is no JSON: {error}")))?;
+            messages.push(AppendReq { options: None, proposed: Some(proposed) });
         }
-        answer
+        let messages = messages.into_iter().map(|message| message.encode_to_vec());
+        let begun = Instant::now();
+        let mut link = self.link().await?;
+        let asking = async {
+            let mut answers = link.call(protocol::APPEND, messages).await?;
+            let answer = answers.next().await?;
+            while answers.next().await?.is_some() {}
+            answer.ok_or_else(|| Trouble::Lost("the server answers nothing".to_owned()))
+        };
+        let asked = timeout(self.answer_timeout.saturating_sub(begun.elapsed()), asking).await;
+        let answer = match asked {
+            Ok(Ok(answer)) => AppendResp::decode(answer),
+            Ok(Err(trouble)) => {
+                let failure = self.failure(trouble, "write to");
+                if matches!(failure, Failure::Refused(_) | Failure::Denied(_)) {
+                    self.link = Some(link);
+                }
+                return Err(failure);
+            }
+            Err(_) => return Err(Failure::Lost("the server does not answer".to_owned())),
+        };
+        let sent = match answer {
+            Ok(AppendResp { success: Some(_), .. }) => Sent::Written,
+            Ok(AppendResp { wrong_expected_version: Some(_), .. }) => Sent::Overtaken,
+            _ => return Err(Failure::Lost("the server's answer makes no sense".to_owned())),
+        };
+        self.link = Some(link);
+        Ok(sent)
     }
 
     /// The events of the stream from this revision on, to its present end.
-    pub(super) async fn read(&mut self, revision: u64) -> Result<Reading<'_>, StoreError> {
-        self.begin(ReadStreamOptions::default().position(StreamPosition::Position(revision))).await
+    pub(super) async fn read(&mut self, revision: u64) -> Result<Reading<'_>, Failure> {
+        let stream = StreamOptions { stream: Some(self.identifier()), revision: Some(revision), end: None };
+        self.begin(stream, 0, u64::MAX).await
     }
 
     /// The last event of the stream, with its revision; nothing where there is no stream.
-    pub(super) async fn last(&mut self) -> Result<Option<(u64, Entry)>, StoreError> {
-        let mut reading = self
-            .begin(ReadStreamOptions::default().backwards().position(StreamPosition::End).max_count(1))
-            .await?;
+    pub(super) async fn last(&mut self) -> Result<Option<(u64, Entry)>, Failure> {
+        let stream = StreamOptions { stream: Some(self.identifier()), revision: None, end: Some(Empty {}) };
+        let mut reading = self.begin(stream, 1, 1).await?;
         let last = reading.next().await?;
         if last.is_some() {
             // Nothing comes before it, as no more was asked for.
@@ -100,29 +155,79 @@ impl Log {
         Ok(last)
     }
 
-    async fn begin(&mut self, options: ReadStreamOptions) -> Result<Reading<'_>, StoreError> {
-        let options = options.requires_leader(true);
-        let client = self.client().map_err(StoreError::Unavailable)?;
-        let begun = timeout(self.answer_timeout, client.read_stream(self.stream.as_str(), &options));
-        let events = match begun.await {
-            Ok(Ok(events)) => events,
-            Ok(Err(error)) => {
-                // The client has heard who leads now.
-                if matches!(error, Error::NotLeaderException(_)) {
-                    self.client = Some(client);
-                }
-                return Err(unreadable(&error));
-            }
-            Err(_) => return Err(StoreError::Unavailable("the server does not answer".to_owned())),
+    async fn begin(
+        &mut self,
+        stream: StreamOptions,
+        direction: i32,
+        count: u64,
+    ) -> Result<Reading<'_>, Failure> {
+        let options = ReadOptions {
+            stream: Some(stream),
+            direction,
+            resolve_links: false,
+            count: Some(count),
+            no_filter: Some(Empty {}),
+            uuids: Some(UuidOption { as_text: Some(Empty {}) }),
+            control: Some(ControlOption { compatibility: 1 }),
         };
-        Ok(Reading { log: self, client: Some(client), events })
+        let message = ReadReq { options: Some(options) }.encode_to_vec();
+        let begun = Instant::now();
+        let mut link = self.link().await?;
+        let asking = link.call(protocol::READ, [message].into_iter());
+        let answers = match timeout(self.answer_timeout.saturating_sub(begun.elapsed()), asking).await {
+            Ok(Ok(answers)) => answers,
+            Ok(Err(trouble)) => return Err(self.failure(trouble, "read")),
+            Err(_) => return Err(Failure::NotSent("the server does not answer".to_owned())),
+        };
+        Ok(Reading { log: self, link: Some(link), answers })
+    }
+
+    fn identifier(&self) -> StreamIdentifier {
+        StreamIdentifier { name: self.stream.clone().into_bytes() }
     }
 
     /// Taken away until it is known to have worked.
-    fn client(&mut self) -> Result<Client, String> {
-        match self.client.take() {
-            Some(client) => Ok(client),
-            None => Client::new(self.settings.clone()).map_err(|error| error.to_string()),
+    async fn link(&mut self) -> Result<Link, Failure> {
+        if let Some(link) = self.link.take() {
+            return Ok(link);
+        }
+        // Whoever was said to lead may be gone, or not lead any more.
+        let leader = self.leader.take();
+        let connected = timeout(self.answer_timeout, Link::connect(&self.target, leader.as_ref())).await;
+        connected.unwrap_or_else(|_| Err(Trouble::NotSent("the server does not answer".to_owned()))).map_err(
+            |trouble| match trouble {
+                Trouble::Away(text) => Failure::Away(text),
+                Trouble::Denied(text) => Failure::Denied(text),
+                Trouble::NotSent(text) | Trouble::Lost(text) => Failure::NotSent(text),
+                Trouble::Status(status) => Failure::NotSent(status.text),
+            },
+        )
+    }
+
+    fn failure(&mut self, trouble: Trouble, what: &str) -> Failure {
+        let status = match trouble {
+            Trouble::Away(text) => return Failure::Away(text),
+            Trouble::Denied(text) => return Failure::Denied(text),
+            Trouble::NotSent(text) => return Failure::NotSent(text),
+            Trouble::Lost(text) => return Failure::Lost(text),
+            Trouble::Status(status) => status,
+        };
+        match (status.exception.as_deref(), status.code) {
+            (Some("not-leader"), _) => {
+                self.leader = status.leader;
+                Failure::NotSent("it leads the cluster no longer".to_owned())
+            }
+            (Some("stream-deleted"), _) => Failure::Damaged("the stream was deleted".to_owned()),
+            (_, code::PERMISSION_DENIED) => Failure::Denied(format!(
+                "{} may not {what} the stream {}: have an administrator of the server allow it in the stream's $acl, or log \
+                 in as the user that made it",
+                self.target.user(),
+                self.stream
+            )),
+            (_, code::INVALID_ARGUMENT | code::FAILED_PRECONDITION | code::UNIMPLEMENTED) => {
+                Failure::Refused(status.text)
+            }
+            _ => Failure::Lost(status.text),
         }
     }
 }
@@ -130,58 +235,58 @@ impl Log {
 /// Events that are being read.
 pub(super) struct Reading<'a> {
     log: &'a mut Log,
-    client: Option<Client>,
-    events: ReadStream,
+    link: Option<Link>,
+    answers: Answers,
 }
 
 impl Reading<'_> {
     /// The next one, with its revision; nothing at the end of the stream, or where there is no stream.
-    pub(super) async fn next(&mut self) -> Result<Option<(u64, Entry)>, StoreError> {
-        let next = timeout(self.log.answer_timeout, self.events.next()).await;
-        let event = match next {
-            Ok(Ok(Some(event))) => event,
-            Ok(Ok(None) | Err(Error::ResourceNotFound)) => {
-                // All went well: the connection is used again.
-                self.log.client = self.client.take();
-                return Ok(None);
-            }
-            Ok(Err(error)) => return Err(unreadable(&error)),
-            Err(_) => return Err(StoreError::Unavailable("the server does not answer".to_owned())),
-        };
-        let event =
-            event.event.ok_or_else(|| StoreError::Damaged("the stream holds a dead link".to_owned()))?;
-        let revision = event.revision;
-        let data = String::from_utf8(event.data.into())
-            .map_err(|_| StoreError::Damaged(format!("the event at revision {revision} is no text")))?;
-        let entry =
-            Entry { id: event.id, name: event.event_type, data, metadata: event.custom_metadata.into() };
-        Ok(Some((revision, entry)))
+    pub(super) async fn next(&mut self) -> Result<Option<(u64, Entry)>, Failure> {
+        loop {
+            let next = timeout(self.log.answer_timeout, self.answers.next()).await;
+            let message = match next {
+                Ok(Ok(Some(message))) => message,
+                Ok(Ok(None)) => return Ok(self.end()),
+                Ok(Err(Trouble::Status(status)))
+                    if status.code == code::NOT_FOUND && status.exception.is_none() =>
+                {
+                    return Ok(self.end());
+                }
+                Ok(Err(trouble)) => return Err(self.log.failure(trouble, "read")),
+                Err(_) => return Err(Failure::Lost("the server does not answer".to_owned())),
+            };
+            let nonsense = || Failure::Lost("the server's answer makes no sense".to_owned());
+            let answer = ReadResp::decode(message).map_err(|_| nonsense())?;
+            // What is neither is about the stream as a whole, and nothing that is needed.
+            let Some(event) = answer.event else { continue };
+            let event =
+                event.event.ok_or_else(|| Failure::Damaged("the stream holds a dead link".to_owned()))?;
+            let id = event.id.and_then(|id| id.read()).ok_or_else(nonsense)?;
+            let name = event.metadata.get("type").cloned().unwrap_or_default();
+            // What is no text is no event of a journal: its MAC is false then.
+            let data = String::from_utf8_lossy(&event.data).into_owned();
+            return Ok(Some((event.revision, Entry { id, name, data, metadata: event.custom_metadata })));
+        }
+    }
+
+    /// All went well: the connection is used again.
+    fn end(&mut self) -> Option<(u64, Entry)> {
+        self.log.link = self.link.take();
+        None
     }
 }
 
 /// The data goes as it is, byte for byte, and the server knows it as JSON.
-fn event_data(entry: &Entry) -> Result<EventData, serde_json::Error> {
-    let data: &RawValue = serde_json::from_str(&entry.data)?;
-    Ok(EventData::json(&entry.name, &data)?.id(entry.id).metadata(entry.metadata.clone().into()))
-}
-
-fn failure(error: &Error) -> Failure {
-    let text = error.to_string();
-    match error {
-        Error::ConnectionClosed
-        | Error::GrpcConnectionError(_)
-        | Error::InitializationError(_)
-        | Error::NotLeaderException(_) => Failure::NotSent(text),
-        Error::AccessDenied | Error::ResourceDeleted | Error::UnsupportedFeature => Failure::Refused(text),
-        // Among them: the append is too great. 3 and 9 are the numbers of these codes in gRPC.
-        Error::Grpc { code, .. } if matches!(i32::from(*code), 3 | 9) => Failure::Refused(text),
-        _ => Failure::Lost(text),
-    }
-}
-
-fn unreadable(error: &Error) -> StoreError {
-    match error {
-        Error::ResourceDeleted => StoreError::Damaged("the stream was deleted".to_owned()),
-        other => StoreError::Unavailable(other.to_string()),
-    }
+fn proposed(entry: &Entry) -> Result<Proposed, serde_json::Error> {
+    let _: &RawValue = serde_json::from_str(&entry.data)?;
+    let metadata = [("type", entry.name.as_str()), ("content-type", "application/json")];
+    Ok(Proposed {
+        id: Some(protocol::Uuid::new(entry.id)),
+        metadata: metadata
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into_iter()
+            .collect::<HashMap<_, _>>(),
+        custom_metadata: entry.metadata.clone(),
+        data: entry.data.clone().into_bytes(),
+    })
 }

@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 
 use domain::{StreamId, Timestamp};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::journal::{Append, Appended, OpenError, Snapshot, StoreError};
-use crate::mac::Macs;
+use super::entry::{Decoded, Unproven};
+use crate::journal::{
+    Append, Appended, Claim, Idempotency, OpenError, Snapshot, StoreError, StoredIdempotency,
+};
+use crate::mac::{Macs, Row, Standing};
 use crate::sqlite::file::{self, Kind};
 use crate::sqlite::group::{Answer, Group, STATEMENTS, forget_idempotency, keep_snapshot};
 use crate::sqlite::{SCHEMA, SqliteJournal, check_contents, read_head, readers};
@@ -32,6 +35,8 @@ pub(super) struct Replica {
     connection: Option<SqliteConnection>,
     /// The position of the newest event, and its id.
     end: (u64, Option<Uuid>),
+    /// Whether events are among it that are not as they were written.
+    is_damaged: bool,
     head: watch::Sender<u64>,
     macs: Macs,
 }
@@ -67,12 +72,14 @@ impl Replica {
             file::options(path).synchronous(SqliteSynchronous::Normal).statement_cache_capacity(STATEMENTS);
         let mut connection = file::open(path, &options, &KIND).await?;
         let end = read_end(&mut connection).await.map_err(failed)?;
+        let is_damaged = is_damaged(&mut connection).await.map_err(failed)?;
         let readers = readers(&options).await.map_err(failed)?;
         check_contents(path, &readers).await?;
         let (head, watch) = watch::channel(end.0);
         let reading = SqliteJournal::reading(path.to_owned(), readers, watch, macs.clone());
         let path = path.to_owned();
-        Ok((Self { _lock: lock, path, options, connection: Some(connection), end, head, macs }, reading))
+        let connection = Some(connection);
+        Ok((Self { _lock: lock, path, options, connection, end, is_damaged, head, macs }, reading))
     }
 
     /// The position of the newest event.
@@ -83,6 +90,11 @@ impl Replica {
     /// The id of the newest event.
     pub(super) fn last(&self) -> Option<Uuid> {
         self.end.1
+    }
+
+    /// Whether events are among its own that are not as they were written.
+    pub(super) fn is_damaged(&self) -> bool {
+        self.is_damaged
     }
 
     /// Where it is, for messages.
@@ -130,26 +142,177 @@ impl Replica {
         Ok(())
     }
 
-    /// Writes appends that come from the stream, whoever sent them: they must be just what this node would have
-    /// accepted.
-    pub(super) async fn apply(&mut self, appends: &[Append]) -> Result<(), StoreError> {
+    /// Writes what comes from the stream, whoever sent it.
+    pub(super) async fn apply(&mut self, decoded: Vec<Decoded>) -> Result<(), StoreError> {
+        let mut whole = Vec::new();
+        for decoded in decoded {
+            if let Decoded::Whole(append) = decoded {
+                whole.push(append);
+                continue;
+            }
+            self.apply_whole(std::mem::take(&mut whole)).await?;
+            match decoded {
+                Decoded::Part(append, events) => self.place(&append, events).await?,
+                Decoded::Unproven(event) => self.set_apart(&event).await?,
+                Decoded::Whole(_) => {}
+            }
+        }
+        self.apply_whole(whole).await
+    }
+
+    /// Appends of the stream must be just what this node would have accepted, unless something is missing that they were
+    /// decided on: events that are not as they were written, and what came with them.
+    async fn apply_whole(&mut self, appends: Vec<Append>) -> Result<(), StoreError> {
+        if appends.is_empty() {
+            return Ok(());
+        }
+        if !self.is_damaged {
+            return self.repeat(&appends).await;
+        }
+        for append in &appends {
+            match self.repeat(std::slice::from_ref(append)).await {
+                Err(StoreError::Damaged(_)) => self.place(append, append.len()).await?,
+                done => done?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn repeat(&mut self, appends: &[Append]) -> Result<(), StoreError> {
         let mut first = self.end.0 + 1;
         // Each node forgets idempotency keys at its own time, so one that is known here may have been used anew elsewhere.
         let decided = self.decide_by(Group::resolve_again, appends).await?;
+        let mut damage = None;
         for (append, answer) in appends.iter().zip(&decided.answers) {
             let last = first + append.len() as u64 - 1;
             match answer {
                 Ok(answer) if *answer == (Appended { first, last, replayed: false }) => {}
-                Ok(_) => return Err(StoreError::Damaged(format!("event {first} has another position here"))),
-                Err(error) => {
-                    return Err(StoreError::Damaged(format!(
-                        "event {first} should not be in the stream: {error}"
-                    )));
-                }
+                Ok(_) => damage = Some(format!("event {first} has another position here")),
+                Err(error) => damage = Some(format!("event {first} should not be in the stream: {error}")),
+            }
+            if damage.is_some() {
+                break;
             }
             first = last + 1;
         }
+        if let Some(damage) = damage {
+            self.forget(decided).await?;
+            return Err(StoreError::Damaged(damage));
+        }
         self.commit(decided, appends).await?;
+        Ok(())
+    }
+
+    /// Writes proven events as they are, of an append of so many, and what came with them.
+    async fn place(&mut self, append: &Append, events: usize) -> Result<(), StoreError> {
+        let (connection, first) = (self.connection().await?, self.end.0 + 1);
+        let mut placed = Vec::with_capacity(append.len());
+        let metadata = serde_json::to_string(&append.metadata).expect("metadata is a plain struct");
+        for write in &append.writes {
+            for (version, event) in (write.expected + 1..).zip(&write.events) {
+                let row = Row {
+                    id: event.id.as_bytes(),
+                    stream: write.stream.as_str(),
+                    version: version.cast_signed(),
+                    name: &event.name,
+                    schema_version: event.schema_version.into(),
+                    at: append.at.as_microsecond(),
+                    app_id: append.metadata.app_id.as_str(),
+                    metadata: &metadata,
+                    data: &event.data,
+                    person: event.person.as_ref().map(|person| person.0.as_bytes().as_slice()),
+                    personal: event.personal.as_deref(),
+                };
+                let position = first + placed.len() as u64;
+                placed.push((position, row, Some(self.macs.event(position.cast_signed(), &row).to_vec())));
+            }
+        }
+        let claims = append.released.iter().map(|claim| (claim, None));
+        let taken = append.taken.iter().map(|(claim, owner)| (claim, Some(owner)));
+        let claims: Vec<_> = claims.chain(taken).collect();
+        let once = append.idempotency.map(|Idempotency { key, fingerprint }| {
+            let stored = StoredIdempotency { fingerprint, first, last: first + events as u64 - 1 };
+            (key, stored, append.at.as_microsecond())
+        });
+        self.write(connection, placed, &claims, once, Standing::Proven).await
+    }
+
+    /// Writes an event that nobody with the instance's key wrote: so that whoever reads it, or its stream, finds that it is
+    /// false, and nobody is fooled. It has a version of its own, as it may claim one that another event has.
+    async fn set_apart(&mut self, event: &Unproven) -> Result<(), StoreError> {
+        let (connection, position) = (self.connection().await?, self.end.0 + 1);
+        let row = Row {
+            id: event.id.as_bytes(),
+            stream: event.stream.as_str(),
+            version: i64::MAX - position.cast_signed(),
+            name: &event.name,
+            schema_version: event.schema_version.into(),
+            at: event.at,
+            app_id: &event.app_id,
+            metadata: &event.metadata,
+            data: &event.data,
+            person: event.person.as_ref().map(|person| person.as_bytes().as_slice()),
+            personal: event.personal.as_deref(),
+        };
+        tracing::error!(position, stream = %event.stream, "an event of the stream is not as it was written");
+        let claims: Vec<_> = event.taken.iter().map(|claim| (claim, Some(&event.stream))).collect();
+        let once = event.idempotency.map(|Idempotency { key, fingerprint }| {
+            (key, StoredIdempotency { fingerprint, first: position, last: position }, event.at)
+        });
+        let placed = vec![(position, row, event.mac.clone())];
+        self.write(connection, placed, &claims, once, Standing::False).await
+    }
+
+    /// Writes events, and what comes with them. What comes with a false one takes the place of nothing, and holds nothing: a
+    /// claim that is free belongs to a stream then that decides nothing, and an idempotency key answers nobody.
+    async fn write(
+        &mut self,
+        mut connection: SqliteConnection,
+        placed: Vec<(u64, Row<'_>, Option<Vec<u8>>)>,
+        claims: &[(&Claim, Option<&StreamId>)],
+        once: Option<([u8; 32], StoredIdempotency, i64)>,
+        standing: Standing,
+    ) -> Result<(), StoreError> {
+        let head = self.end.0 + placed.len() as u64;
+        let last = placed.last().and_then(|(_, row, _)| Uuid::from_slice(row.id).ok());
+        let instead = if standing == Standing::Proven { "REPLACE" } else { "IGNORE" };
+        let mut transaction = connection.begin().await?;
+        for (position, row, mac) in placed {
+            insert(&mut transaction, position, &row, mac.as_deref()).await?;
+        }
+        for (claim, owner) in claims {
+            let statement = match owner {
+                Some(_) => format!("INSERT OR {instead} INTO claims VALUES (?1, ?2, ?3)"),
+                None => "DELETE FROM claims WHERE kind = ?1 AND key = ?2".to_owned(),
+            };
+            let statement = sqlx::query(AssertSqlSafe(statement)).bind(&claim.kind).bind(&claim.key);
+            let statement = match owner {
+                Some(owner) => statement.bind(owner.as_str()),
+                None => statement,
+            };
+            statement.execute(&mut *transaction).await?;
+        }
+        if let Some((key, stored, at)) = once {
+            let mac = match standing {
+                Standing::Proven => self.macs.idempotency(&key, &stored).to_vec(),
+                Standing::Old | Standing::False => vec![],
+            };
+            let statement = format!("INSERT OR {instead} INTO idempotency VALUES (?1, ?2, ?3, ?4, ?5, ?6)");
+            sqlx::query(AssertSqlSafe(statement))
+                .bind(key.as_slice())
+                .bind(stored.fingerprint.as_slice())
+                .bind(stored.first.cast_signed())
+                .bind(stored.last.cast_signed())
+                .bind(at)
+                .bind(mac)
+                .execute(&mut *transaction)
+                .await?;
+        }
+        sqlx::query("INSERT OR REPLACE INTO meta VALUES ('damaged', 1)").execute(&mut *transaction).await?;
+        transaction.commit().await?;
+        (self.end, self.is_damaged) = ((head, last), true);
+        self.connection = Some(connection);
+        self.head.send_replace(head);
         Ok(())
     }
 
@@ -213,6 +376,38 @@ async fn has_part(path: &Path, whole: u64) -> Result<bool, OpenError> {
     readers.close().await;
     let head = head?;
     Ok(head > 0 && head < whole)
+}
+
+async fn insert(
+    connection: &mut SqliteConnection,
+    position: u64,
+    row: &Row<'_>,
+    mac: Option<&[u8]>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)")
+        .bind(position.cast_signed())
+        .bind(row.id)
+        .bind(row.stream)
+        .bind(row.version)
+        .bind(row.name)
+        .bind(row.schema_version)
+        .bind(row.at)
+        .bind(row.app_id)
+        .bind(row.metadata)
+        .bind(row.data)
+        .bind(row.person)
+        .bind(row.personal)
+        .bind(mac)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Whether events were ever set apart.
+async fn is_damaged(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    let found: Option<i64> =
+        sqlx::query_scalar("SELECT value FROM meta WHERE key = 'damaged'").fetch_optional(connection).await?;
+    Ok(found.is_some())
 }
 
 async fn read_end(connection: &mut SqliteConnection) -> Result<(u64, Option<Uuid>), sqlx::Error> {

@@ -1,17 +1,20 @@
 //! The one task of a node that appends, and that fills its replica: it decides whatever is queued as one group, on the
 //! replica, and sends it for the position behind the replica's end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use domain::{StreamId, Timestamp};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use uuid::Uuid;
 
 use super::KurrentSettings;
 use super::entry::{self, Decoder, Entry, Unkeyed};
+use super::link::Target;
 use super::log::{Failure, Log, Sent};
 use super::replica::Replica;
+use super::rights::protect;
 use crate::journal::{Append, AppendError, NewEvent, Snapshot, StoreError};
 use crate::mac::Macs;
 use crate::master_key::JournalMark;
@@ -106,7 +109,9 @@ impl Writer {
     /// Believes no more events without MACs than it has seen. Runs until it is asked to end, or nobody can ask any more.
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         self.unkeyed = Unkeyed::new(Some(self.mark()));
-        let mut looks = interval(self.settings.poll.max(Duration::from_millis(1)));
+        let poll = self.settings.poll.max(Duration::from_millis(1));
+        // All was read just now.
+        let mut looks = interval_at(Instant::now() + poll, poll);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut requests = Vec::new();
         let mut closing = false;
@@ -159,7 +164,7 @@ impl Writer {
             // An append that was accepted after a reader asked has shown as much as a look would.
             let caught_up = if self.sightings == sightings { self.catch_up().await } else { Ok(()) };
             for reading in reading {
-                let _ = reading.send(caught_up.clone());
+                let _ = reading.send(caught_up.clone().map_err(StoreError::from));
             }
         }
         // Whoever lost against this node has to read first: two round trips, in which this one would be ahead for ever.
@@ -214,7 +219,7 @@ impl Writer {
             self.replica.forget(decided).await.map_err(|error| attempt.error(&error))?;
             // What was written stays written. A refusal holds if nothing came before it that is not known here.
             if answers.iter().any(Result::is_err) {
-                self.catch_up().await.map_err(|error| attempt.error(&error))?;
+                self.catch_up().await.map_err(|failure| attempt.error(failure.text()))?;
             }
             return Ok(if self.replica.head() == head { Tried::Answered(answers) } else { Tried::Overtaken });
         }
@@ -234,7 +239,7 @@ impl Writer {
             Err(error) => Some(error),
         };
         self.replica.forget(decided).await.map_err(|error| attempt.error(&error))?;
-        self.catch_up().await.map_err(|error| attempt.error(&error))?;
+        self.catch_up().await.map_err(|failure| attempt.error(failure.text()))?;
         if self.replica.head() > head {
             // It may have been ourselves, when an attempt was carried out whose answer was lost.
             let ours: Vec<Uuid> = entries.iter().map(|entry| entry.id).collect();
@@ -254,13 +259,20 @@ impl Writer {
         }
     }
 
+    /// Reads what is there, and keeps it from others, before the first use.
+    pub(super) async fn begin(&mut self, target: &Arc<Target>) -> Result<(), Failure> {
+        self.catch_up().await?;
+        let KurrentSettings { stream, answer_timeout, .. } = &self.settings;
+        protect(target, stream, serde_json::json!({}), *answer_timeout).await
+    }
+
     /// Waits until the replica has everything that is in the stream now.
-    pub(super) async fn catch_up(&mut self) -> Result<(), StoreError> {
-        let mut pauses = Pauses::new(self.settings.answer_timeout);
+    pub(super) async fn catch_up(&mut self) -> Result<(), Failure> {
+        let mut pauses = Pauses::new(self.settings.patience);
         loop {
             match self.read_on().await {
-                Err(StoreError::Unavailable(error)) if pauses.next().await => {
-                    tracing::debug!(%error, "the stream is read again");
+                Err(failure) if failure.may_pass() && pauses.next().await => {
+                    tracing::debug!(error = failure.text(), "the stream is read again");
                 }
                 done => return done,
             }
@@ -271,9 +283,9 @@ impl Writer {
     async fn look(&mut self) {
         match self.read_on().await {
             Ok(()) => self.is_cut_off = false,
-            Err(error) => {
+            Err(failure) => {
                 if !std::mem::replace(&mut self.is_cut_off, true) {
-                    tracing::warn!(%error, "the journal cannot be followed");
+                    tracing::warn!(error = failure.text(), "the journal cannot be followed");
                 }
             }
         }
@@ -281,18 +293,18 @@ impl Writer {
 
     /// Brings what is new in the stream into the replica. Once something was found that should not be there, this node
     /// is of no use until somebody has looked at it.
-    async fn read_on(&mut self) -> Result<(), StoreError> {
+    async fn read_on(&mut self) -> Result<(), Failure> {
         if let Some(damage) = &self.damage {
-            return Err(StoreError::Damaged(damage.clone()));
+            return Err(Failure::Damaged(damage.clone()));
         }
         let read = self.read_new().await;
-        if let Err(StoreError::Damaged(damage)) = &read {
+        if let Err(Failure::Damaged(damage)) = &read {
             self.damage = Some(damage.clone());
         }
         read
     }
 
-    async fn read_new(&mut self) -> Result<(), StoreError> {
+    async fn read_new(&mut self) -> Result<(), Failure> {
         let head = self.replica.head();
         let mut reading = self.log.read(head.saturating_sub(1)).await?;
         // The last event that is known is read once more: it tells whether the replica belongs to this stream.
@@ -305,31 +317,29 @@ impl Writer {
                 Some((revision, entry)) if revision + 1 == head && entry.id == last => {}
                 // A leader that is new may know this for a moment.
                 None => {
-                    return Err(StoreError::Unavailable(format!(
+                    return Err(Failure::NotSent(format!(
                         "the stream ends before event {head}, which this node has seen. {}",
                         advice()
                     )));
                 }
                 Some(_) => {
-                    return Err(StoreError::Damaged(format!(
+                    return Err(Failure::Damaged(format!(
                         "event {head} of the stream is not the one that this node has seen. {}",
                         advice()
                     )));
                 }
             }
         }
-        let mut decoder = Decoder::after(head, &self.macs, &mut self.unkeyed);
-        let mut appends = Vec::new();
+        let mut decoder = Decoder::after(head, self.replica.is_damaged(), &self.macs, &mut self.unkeyed);
+        let mut complete = Vec::new();
         while let Some((revision, entry)) = reading.next().await? {
-            appends.extend(decoder.push(revision, entry)?);
-            if appends.len() == GROUP {
-                self.replica.apply(&appends).await?;
-                appends.clear();
+            decoder.push(revision, entry, &mut complete)?;
+            if complete.len() >= GROUP {
+                self.replica.apply(std::mem::take(&mut complete)).await?;
             }
         }
-        if !appends.is_empty() {
-            self.replica.apply(&appends).await?;
-        }
+        self.replica.apply(complete).await?;
+        self.unkeyed.check(self.replica.head(), true)?;
         if self.replica.head() > head {
             self.others = Some(Instant::now());
         }
@@ -368,6 +378,9 @@ impl Attempt {
             let error = match log.append(length, entries).await {
                 Ok(sent) => return Ok(Ok(sent)),
                 Err(Failure::Refused(error)) => return Ok(Err(error)),
+                Err(failure @ (Failure::Away(_) | Failure::Denied(_) | Failure::Damaged(_))) => {
+                    return Err(self.error(failure.text()));
+                }
                 Err(Failure::NotSent(error)) => error,
                 Err(Failure::Lost(error)) => {
                     self.is_unknown = true;

@@ -10,10 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use event_store::contract::{self, Nodes};
-use event_store::{Clock, KurrentJournal, KurrentSettings, KurrentUrl, OpenError, SystemClock};
+use event_store::{
+    Clock, JournalMark, KurrentJournal, KurrentSettings, KurrentUrl, Macs, OpenError, SystemClock,
+};
 use tempfile::TempDir;
 
+mod access;
 mod faults;
+mod forged;
 mod protocol;
 mod replicas;
 mod server;
@@ -61,6 +65,8 @@ impl World {
         KurrentSettings {
             stream: self.stream.clone(),
             answer_timeout: Duration::from_secs(10),
+            patience: Duration::from_secs(15),
+            answer: Duration::from_secs(20),
             ..KurrentSettings::default()
         }
     }
@@ -79,15 +85,18 @@ impl World {
     }
 
     async fn try_open(&self, node: &str, settings: KurrentSettings) -> Result<KurrentJournal, OpenError> {
-        let macs = contract::macs();
-        KurrentJournal::open(
-            &self.url,
-            &self.replica(node),
-            settings,
-            &macs,
-            Some(event_store::JournalMark::default()),
-        )
-        .await
+        let (macs, mark) = (contract::macs(), Some(JournalMark::default()));
+        KurrentJournal::open(&self.url, &self.replica(node), settings, &macs, mark).await
+    }
+
+    /// A node of another instance, or of one whose events are of before there were MACs.
+    async fn open_as(
+        &self,
+        node: &str,
+        macs: &Macs,
+        mark: Option<JournalMark>,
+    ) -> Result<KurrentJournal, OpenError> {
+        KurrentJournal::open(&self.url, &self.replica(node), self.settings(), macs, mark).await
     }
 
     async fn open(&self, node: &str) -> KurrentJournal {

@@ -1,17 +1,21 @@
 //! A stand-in for a KurrentDB server: as much of its protocol as the journal needs (appending at a revision, reading
-//! forwards, and the last event), in memory, and faults on request. It shows that the adapter does what it should on a server that does
+//! forwards, and the last event; accounts, what a stream's `$acl` lets them do, and TLS), in memory, and faults on request. It shows that the adapter does what it should on a server that does
 //! what the protocol says; it does not show that a real server does.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use prost::Message;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 use super::protocol::{
     AppendOptions, AppendReq, AppendResp, Empty, Proposed, ReadEvent, ReadOptions, ReadReq, ReadResp,
@@ -44,6 +48,8 @@ struct Event {
 
 #[derive(Default)]
 struct State {
+    /// By name, with the password; none where it asks for none. `admin` and `ops` are administrators.
+    accounts: HashMap<String, String>,
     streams: HashMap<String, Vec<Event>>,
     faults: Vec<Fault>,
     late: Vec<(AppendOptions, Vec<Event>)>,
@@ -55,6 +61,7 @@ struct State {
 /// A server on a port of this machine, until it is dropped.
 pub(crate) struct Server {
     port: u16,
+    is_secured: bool,
     state: Arc<Mutex<State>>,
     accepting: JoinHandle<()>,
 }
@@ -67,28 +74,62 @@ impl Drop for Server {
 
 impl Server {
     pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
+        Self::start_at("127.0.0.1:0", &[], None).await
+    }
+
+    /// With accounts, each with its password.
+    pub(crate) async fn start_with(accounts: &[(&str, &str)]) -> Self {
+        Self::start_at("127.0.0.1:0", accounts, None).await
+    }
+
+    pub(crate) async fn start_at(address: &str, accounts: &[(&str, &str)], tls: Option<TlsAcceptor>) -> Self {
+        let listener = TcpListener::bind(address).await.expect("the port is free");
         let port = listener.local_addr().expect("it is bound").port();
-        let state: Arc<Mutex<State>> = Arc::default();
-        let shared = Arc::clone(&state);
+        let accounts = accounts.iter().map(|(name, password)| ((*name).to_owned(), (*password).to_owned()));
+        let state = Arc::new(Mutex::new(State { accounts: accounts.collect(), ..State::default() }));
+        let (shared, is_secured) = (Arc::clone(&state), tls.is_some());
         let accepting = tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 socket.set_nodelay(true).expect("is open");
-                let state = Arc::clone(&shared);
+                let (state, tls) = (Arc::clone(&shared), tls.clone());
                 tokio::spawn(async move {
-                    // A client that goes away ends its connection, however it does.
-                    let Ok(mut connection) = h2::server::handshake(socket).await else { return };
-                    while let Some(Ok((request, respond))) = connection.accept().await {
-                        tokio::spawn(serve(Arc::clone(&state), request, respond));
+                    match tls {
+                        None => speak(state, socket).await,
+                        // Whoever does not believe the certificate hangs up.
+                        Some(tls) => {
+                            if let Ok(socket) = tls.accept(socket).await {
+                                speak(state, socket).await;
+                            }
+                        }
                     }
                 });
             }
         });
-        Self { port, state, accepting }
+        Self { port, is_secured, state, accepting }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("esdb://127.0.0.1:{}?tls=false", self.port)
+        self.url_of("")
+    }
+
+    /// For an account: `name:password@`.
+    pub(crate) fn url_of(&self, account: &str) -> String {
+        // The name that is in its certificate.
+        let host = if self.is_secured { "localhost" } else { "127.0.0.1" };
+        format!("esdb://{account}{host}:{}?tls={}", self.port, self.is_secured)
+    }
+
+    pub(crate) fn set_password(&self, account: &str, password: &str) {
+        lock(&self.state).accounts.insert(account.to_owned(), password.to_owned());
+    }
+
+    /// What it knows of a stream, as JSON.
+    pub(crate) fn about(&self, stream: &str) -> Option<serde_json::Value> {
+        lock(&self.state).about(stream)
     }
 
     /// The next appends fail so, in this order.
@@ -146,16 +187,83 @@ impl StoredEvent {
     pub(crate) fn set_data(&mut self, data: &[u8]) {
         self.0.data = data.to_vec();
     }
+
+    pub(crate) fn set_metadata(&mut self, metadata: &[u8]) {
+        self.0.custom_metadata = metadata.to_vec();
+    }
+
+    pub(crate) fn id(&self) -> u128 {
+        self.0.id
+    }
+
+    pub(crate) fn set_id(&mut self, id: u128) {
+        self.0.id = id;
+    }
+
+    pub(crate) fn set_kind(&mut self, kind: &str) {
+        self.0.metadata.insert("type".to_owned(), kind.to_owned());
+    }
 }
 
 fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl State {
+    /// As whom a request comes: `None` if it is let in as nobody.
+    fn account(&self, headers: &HeaderMap) -> Option<String> {
+        if self.accounts.is_empty() {
+            return Some(ADMINISTRATOR.to_owned());
+        }
+        let header = headers.get("authorization")?.to_str().ok()?.strip_prefix("Basic ")?;
+        let text = String::from_utf8(STANDARD.decode(header).ok()?).ok()?;
+        let (name, password) = text.split_once(':')?;
+        let known = self.accounts.get(name)?;
+        (known == password).then(|| name.to_owned())
+    }
+
+    fn about(&self, stream: &str) -> Option<serde_json::Value> {
+        let last = self.streams.get(&format!("$${stream}"))?.last()?;
+        serde_json::from_slice(&last.data).ok()
+    }
+
+    /// Whether an account may do this with a stream: as its `$acl` says, and without one as every server does at first.
+    fn may(&self, account: &str, right: &str, stream: &str) -> bool {
+        if [ADMINISTRATOR, "ops"].contains(&account) {
+            return true;
+        }
+        let (right, stream) = match stream.strip_prefix("$$") {
+            Some(stream) => (format!("$m{right}"), stream),
+            None => (format!("${right}"), stream),
+        };
+        if stream.starts_with('$') {
+            return false;
+        }
+        let allowed = match self.about(stream).map(|about| about["$acl"][&right].clone()) {
+            None | Some(serde_json::Value::Null) => return true,
+            Some(allowed) => allowed,
+        };
+        let names = allowed.as_array().cloned().unwrap_or_else(|| vec![allowed]);
+        names.iter().any(|name| name == account || name == "$all")
+    }
+}
+
+const ADMINISTRATOR: &str = "admin";
+
+async fn speak(state: Arc<Mutex<State>>, socket: impl AsyncRead + AsyncWrite + Unpin) {
+    // A client that goes away ends its connection, however it does.
+    let Ok(mut connection) = h2::server::handshake(socket).await else { return };
+    while let Some(Ok((request, respond))) = connection.accept().await {
+        tokio::spawn(serve(Arc::clone(&state), request, respond));
+    }
+}
+
 /// How a call ends, by its number in gRPC.
 const INVALID_ARGUMENT: &str = "3";
+const PERMISSION_DENIED: &str = "7";
 const UNIMPLEMENTED: &str = "12";
 const UNAVAILABLE: &str = "14";
+const UNAUTHENTICATED: &str = "16";
 
 async fn serve(state: Arc<Mutex<State>>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
     let (head, body) = request.into_parts();
@@ -163,15 +271,26 @@ async fn serve(state: Arc<Mutex<State>>, request: Request<RecvStream>, mut respo
     if lock(&state).is_down {
         return end(&mut respond, UNAVAILABLE);
     }
+    let account = lock(&state).account(&head.headers);
+    let may = |right: &str, stream: &str| {
+        let Some(account) = &account else { return Err(UNAUTHENTICATED) };
+        if lock(&state).may(account, right, stream) { Ok(()) } else { Err(PERMISSION_DENIED) }
+    };
     match head.uri.path() {
         "/event_store.client.streams.Streams/Append" => {
             let (options, events) = proposal(&messages);
-            append(state, options, events, respond).await;
+            match may("w", &name(options.stream.as_ref())) {
+                Ok(()) => append(state, options, events, respond).await,
+                Err(refusal) => end(&mut respond, refusal),
+            }
         }
-        "/event_store.client.streams.Streams/Read" => {
-            let answers = read(&mut lock(&state), &messages[0]);
-            send(&mut respond, answers).await;
-        }
+        "/event_store.client.streams.Streams/Read" => match may("r", &stream_to_read(&messages[0])) {
+            Ok(()) => {
+                let answers = read(&mut lock(&state), &messages[0]);
+                send(&mut respond, answers).await;
+            }
+            Err(refusal) => end(&mut respond, refusal),
+        },
         // As a server of an early version: the client asks what it can do.
         _ => end(&mut respond, UNIMPLEMENTED),
     }
@@ -236,13 +355,19 @@ fn wrong(length: usize, options: &AppendOptions) -> WrongExpectedVersion {
     }
 }
 
+fn stream_to_read(request: &[u8]) -> String {
+    let request = ReadReq::decode(request).expect("is a request");
+    let stream = request.options.and_then(|options| options.stream).expect("reads a stream");
+    name(stream.stream.as_ref())
+}
+
 fn read(state: &mut State, request: &[u8]) -> Vec<Vec<u8>> {
     state.reads += 1;
     let request = ReadReq::decode(request).expect("is a request");
     let ReadOptions { stream, direction, count } = request.options.expect("has options");
     let options = stream.expect("reads a stream");
     let stream_name = name(options.stream.as_ref());
-    let Some(events) = state.streams.get(&stream_name) else {
+    let Some(events) = state.streams.get(&stream_name).filter(|events| !events.is_empty()) else {
         let stream_not_found = Some(StreamNotFound { stream: options.stream });
         return vec![ReadResp { stream_not_found, ..ReadResp::default() }.encode_to_vec()];
     };

@@ -13,6 +13,8 @@ use super::Findings;
 use crate::bus;
 use crate::config::{Config, Nats};
 use crate::databases::Databases;
+#[cfg(feature = "kurrentdb")]
+use crate::databases::SharedJournal;
 
 /// The oldest version that this program is tested with.
 const OLDEST_POSTGRES: u32 = 13;
@@ -85,7 +87,10 @@ async fn server(findings: &mut Findings, databases: &Databases, url: &PostgresUr
 
 /// Who could change what has happened.
 pub async fn rights(findings: &mut Findings, databases: &Databases) {
-    // KurrentDB's own users and what they may do are looked after there.
+    #[cfg(feature = "kurrentdb")]
+    if let SharedJournal::Kurrent { url, .. } = &databases.journal {
+        super::kurrentdb::rights(findings, url).await;
+    }
     let Some(journal) = databases.journal.postgres() else { return };
     match EventRights::look(journal, &databases.settings).await {
         Ok(EventRights { of_role, .. }) if !of_role.is_empty() => findings.fault(

@@ -1,0 +1,503 @@
+//! A connection to a server, and calls on it: gRPC as a journal needs it.
+//!
+//! The official client (1.2) makes each call wait for 40 ms: it leaves Nagle's algorithm on and sends a request in two parts, and
+//! takes no connector from outside. Nor does it tell why a connection could not be made. So the URL is read by it, and the
+//! calls are made here.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use eventstore::{ClientSettings, Endpoint};
+use h2::client::SendRequest;
+use h2::{RecvStream, SendStream};
+use http::{HeaderMap, HeaderValue, Request, Response};
+use prost::Message;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{self, CertificateError, ClientConfig, RootCertStore};
+
+use super::protocol::{self, ClusterInfo, Member};
+use super::{Access, KurrentUrl};
+
+/// How long a server may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(2);
+/// How often a connection is tried when nothing else goes over it, and how long the answer may take.
+const ALIVE: Duration = Duration::from_secs(10);
+/// How many bytes may be under way, as whole journals are read.
+const WINDOW: u32 = 4 * 1024 * 1024;
+/// The greatest message that is taken: no server takes an event as great as that.
+const GREATEST: usize = 64 * 1024 * 1024;
+
+/// Why a call has no answer.
+#[derive(Clone, Debug)]
+pub(super) enum Trouble {
+    /// Nobody is there. Nothing was sent.
+    Away(String),
+    /// There is something that waiting does not mend. Nothing was done.
+    Denied(String),
+    /// It was not sent.
+    NotSent(String),
+    /// It was sent, and something went wrong then.
+    Lost(String),
+    /// The server says so.
+    Status(Status),
+}
+
+/// How a call ended, if not well.
+#[derive(Clone, Debug)]
+pub(super) struct Status {
+    /// Its number in gRPC.
+    pub(super) code: i32,
+    pub(super) text: String,
+    /// What KurrentDB calls it.
+    pub(super) exception: Option<String>,
+    /// Who leads the cluster, where the one that was asked does not.
+    pub(super) leader: Option<Endpoint>,
+}
+
+/// Codes of gRPC.
+pub(super) mod code {
+    pub(in super::super) const INVALID_ARGUMENT: i32 = 3;
+    pub(in super::super) const NOT_FOUND: i32 = 5;
+    pub(in super::super) const PERMISSION_DENIED: i32 = 7;
+    pub(in super::super) const FAILED_PRECONDITION: i32 = 9;
+    pub(in super::super) const UNIMPLEMENTED: i32 = 12;
+    pub(in super::super) const UNAVAILABLE: i32 = 14;
+    pub(in super::super) const UNAUTHENTICATED: i32 = 16;
+}
+
+/// Where to connect to, and as whom.
+pub(super) struct Target {
+    settings: ClientSettings,
+    authorization: Option<HeaderValue>,
+    user: Option<String>,
+    tls: Option<TlsConnector>,
+}
+
+impl Target {
+    /// The server of a URL. What is wrong with the files that it names is told.
+    pub(super) fn new(url: &KurrentUrl, access: Option<&Access>) -> Result<Self, String> {
+        let access = access.or(url.access.as_ref());
+        let authorization = match access {
+            Some(Access { user, password }) => {
+                let text = format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
+                let mut value = HeaderValue::from_str(&text).map_err(|error| error.to_string())?;
+                value.set_sensitive(true);
+                Some(value)
+            }
+            None => None,
+        };
+        let settings = url.settings.clone();
+        let tls = if settings.is_secure_mode_enabled() { Some(tls(&settings)?) } else { None };
+        Ok(Self { settings, authorization, user: access.map(|access| access.user.clone()), tls })
+    }
+
+    /// Why the server lets nobody in with this name and this password.
+    pub(super) fn not_let_in(&self) -> String {
+        match &self.user {
+            Some(user) => format!(
+                "the server does not let {user} in: it knows no such user, or another password. Set user and password in \
+                 the URL as they are at the server"
+            ),
+            None => "the server lets nobody in without a name: give user and password in the URL".to_owned(),
+        }
+    }
+
+    /// The account that it logs in with.
+    pub(super) fn account(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
+    /// As whom it is asked, for messages.
+    pub(super) fn user(&self) -> &str {
+        self.user.as_deref().unwrap_or("nobody")
+    }
+}
+
+fn tls(settings: &ClientSettings) -> Result<TlsConnector, String> {
+    let certificates = |path: &str, name: &str| {
+        let read = || CertificateDer::pem_file_iter(path)?.collect::<Result<Vec<_>, _>>();
+        match read() {
+            Ok(found) if !found.is_empty() => Ok(found),
+            Ok(_) => Err(format!("{name}: {path} holds no certificate in PEM")),
+            Err(error) => Err(format!("{name}: {path} cannot be read: {error}")),
+        }
+    };
+    let mut roots = RootCertStore::empty();
+    if let Some(path) = settings.tls_ca_file() {
+        for certificate in certificates(path, "tlsCaFile")? {
+            roots.add(certificate).map_err(|error| format!("tlsCaFile: {path}: {error}"))?;
+        }
+    } else {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots);
+    let mut config = match settings.user_certificate() {
+        Some((certificate, key)) => {
+            let chain = certificates(certificate, "userCertFile")?;
+            let read = PrivateKeyDer::from_pem_file(key);
+            let key = read.map_err(|error| format!("userKeyFile: {key} cannot be read: {error}"))?;
+            builder.with_client_auth_cert(chain, key).map_err(|error| format!("userCertFile: {error}"))?
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// A connection.
+pub(super) struct Link {
+    target: Arc<Target>,
+    authority: String,
+    sender: SendRequest<Bytes>,
+}
+
+impl Link {
+    /// Connects to a node that was said to lead, or to the server; of a cluster to whoever its members say leads it.
+    pub(super) async fn connect(target: &Arc<Target>, leader: Option<&Endpoint>) -> Result<Self, Trouble> {
+        if let Some(leader) = leader {
+            return Self::to(target, leader).await;
+        }
+        let hosts = target.settings.hosts();
+        if hosts.len() == 1 && !target.settings.is_dns_discovery_enabled() {
+            return Self::to(target, &hosts[0]).await;
+        }
+        let mut last = Trouble::NotSent("the URL names no host".to_owned());
+        for host in hosts {
+            match Self::leader(target, host).await {
+                Ok(link) => return Ok(link),
+                Err(trouble) => last = trouble,
+            }
+        }
+        Err(last)
+    }
+
+    /// The leader, as this member of the cluster knows it.
+    async fn leader(target: &Arc<Target>, member: &Endpoint) -> Result<Self, Trouble> {
+        let asking = async {
+            let mut link = Self::to(target, member).await?;
+            let mut answers = link.call(protocol::GOSSIP, [Vec::new()].into_iter()).await?;
+            let answer = answers.next().await?.unwrap_or_default();
+            let unreadable = |error| Trouble::NotSent(format!("{} makes no sense: {error}", link.authority));
+            let info = ClusterInfo::decode(answer).map_err(unreadable)?;
+            let leads = |member: &Member| member.is_alive && member.state == Member::LEADER;
+            let leader = info.members.into_iter().find(leads).and_then(|member| member.endpoint);
+            Ok::<_, Trouble>((link, leader))
+        };
+        let asked = timeout(2 * CONNECT, asking).await;
+        let silent = |_| Trouble::NotSent(format!("{}:{} does not answer", member.host, member.port));
+        match asked.map_err(silent)?? {
+            (link, None) => {
+                Err(Trouble::NotSent(format!("the cluster has no leader now, says {}", link.authority)))
+            }
+            (link, Some(leader)) if (&leader.address, leader.port) == (&member.host, member.port) => Ok(link),
+            (_, Some(leader)) => {
+                Self::to(target, &Endpoint { host: leader.address, port: leader.port }).await
+            }
+        }
+    }
+
+    async fn to(target: &Arc<Target>, endpoint: &Endpoint) -> Result<Self, Trouble> {
+        let Endpoint { host, port } = endpoint;
+        let authority = format!("{host}:{port}");
+        let silent = || Trouble::NotSent(format!("{authority} does not answer"));
+        let port = u16::try_from(*port).map_err(|_| Trouble::Denied(format!("{port} is no port")))?;
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let connected = timeout(CONNECT, TcpStream::connect((bare, port))).await.map_err(|_| silent())?;
+        let socket = connected.map_err(|error| match error.kind() {
+            io::ErrorKind::ConnectionRefused => Trouble::Away(format!(
+                "{authority} refuses connections: the server does not run, or not there"
+            )),
+            _ => Trouble::NotSent(format!("{authority} cannot be reached: {error}")),
+        })?;
+        // A request goes out at once, and not when the answer to the part before it has come.
+        socket.set_nodelay(true).map_err(|error| Trouble::NotSent(error.to_string()))?;
+        let sender = match &target.tls {
+            None => handshake(socket, &authority, false).await?,
+            Some(tls) => {
+                let name = ServerName::try_from(bare.to_owned())
+                    .map_err(|_| Trouble::Denied(format!("{host} is no name of a server")))?;
+                let secured = timeout(CONNECT, tls.connect(name, socket)).await.map_err(|_| silent())?;
+                let secured = secured.map_err(|error| insecure(&authority, &error))?;
+                handshake(secured, &authority, true).await?
+            }
+        };
+        Ok(Self { target: Arc::clone(target), authority, sender })
+    }
+
+    /// Sends these messages, and tells what is answered.
+    pub(super) async fn call(
+        &mut self,
+        path: &'static str,
+        messages: impl Iterator<Item = Vec<u8>>,
+    ) -> Result<Answers, Trouble> {
+        let mut body = BytesMut::new();
+        for message in messages {
+            body.put_u8(0);
+            body.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+            body.put_slice(&message);
+        }
+        let request = self.request(path).map_err(|error| Trouble::NotSent(error.to_string()))?;
+        let hint = hint(self.target.tls.is_some());
+        let not_sent = |error: h2::Error| Trouble::NotSent(format!("{}: {error}{hint}", self.authority));
+        let mut sender = self.sender.clone().ready().await.map_err(not_sent)?;
+        let (response, stream) = sender.send_request(request, false).map_err(not_sent)?;
+        let lost = |error: h2::Error| Trouble::Lost(format!("{}: {error}{hint}", self.authority));
+        let (mut response, mut sending) = (Box::pin(response), Box::pin(send(stream, body.freeze())));
+        // A server may answer before it has heard all, and not want the rest.
+        let response = tokio::select! {
+            biased;
+            response = &mut response => response,
+            _ = &mut sending => response.await,
+        };
+        let (head, body) = response.map_err(lost)?.into_parts();
+        if let Some(status) = http_status(&Response::from_parts(head.clone(), ())) {
+            return Err(self.trouble(status));
+        }
+        let body = match grpc_status(&head.headers) {
+            None => Some(body),
+            Some(Ok(())) => None,
+            Some(Err(status)) => return Err(self.trouble(status)),
+        };
+        let (authority, target) = (self.authority.clone(), Arc::clone(&self.target));
+        Ok(Answers { authority, target, body, bytes: BytesMut::new() })
+    }
+
+    fn request(&self, path: &str) -> Result<Request<()>, http::Error> {
+        let scheme = if self.target.tls.is_some() { "https" } else { "http" };
+        let mut request = Request::post(format!("{scheme}://{}{path}", self.authority))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("requires-leader", "true");
+        if let Some(authorization) = &self.target.authorization {
+            request = request.header("authorization", authorization);
+        }
+        request.body(())
+    }
+
+    fn trouble(&self, status: Status) -> Trouble {
+        trouble(status, &self.target)
+    }
+}
+
+/// One that waiting does not mend is told from others.
+fn trouble(status: Status, target: &Target) -> Trouble {
+    match status.code {
+        code::UNAUTHENTICATED => Trouble::Denied(target.not_let_in()),
+        _ => Trouble::Status(status),
+    }
+}
+
+async fn handshake(
+    socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    authority: &str,
+    is_secured: bool,
+) -> Result<SendRequest<Bytes>, Trouble> {
+    let hint = hint(is_secured);
+    let failed = |error: &dyn std::fmt::Display| Trouble::NotSent(format!("{authority}: {error}{hint}"));
+    let mut builder = h2::client::Builder::new();
+    builder.initial_window_size(WINDOW).initial_connection_window_size(2 * WINDOW).enable_push(false);
+    let shaken = timeout(CONNECT, builder.handshake::<_, Bytes>(socket)).await;
+    let (sender, mut connection) =
+        shaken.map_err(|_| failed(&"it does not answer"))?.map_err(|error| failed(&error))?;
+    let ping = connection.ping_pong();
+    tokio::spawn(async move {
+        let gone = async move {
+            let Some(mut ping) = ping else { return std::future::pending().await };
+            loop {
+                sleep(ALIVE).await;
+                if !matches!(timeout(ALIVE, ping.ping(h2::Ping::opaque())).await, Ok(Ok(_))) {
+                    return;
+                }
+            }
+        };
+        // Whoever waits on it hears that it has ended.
+        tokio::select! {
+            _ = connection => {}
+            () = gone => {}
+        }
+    });
+    Ok(sender)
+}
+
+/// What may be the cause where a connection breaks.
+fn hint(is_secured: bool) -> &'static str {
+    if is_secured { "" } else { ". If it speaks TLS alone, leave tls=false out of the URL" }
+}
+
+/// Why there is no connection that can be trusted.
+fn insecure(authority: &str, error: &io::Error) -> Trouble {
+    let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
+        return Trouble::NotSent(format!(
+            "{authority}: {error}. If it speaks no TLS, set tls=false in the URL"
+        ));
+    };
+    let text = match error {
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "its certificate is signed by an authority that is not known here. If it is one of your own, name the file of \
+             the authority's certificate in the URL: tlsCaFile=/etc/watchword/ca.crt"
+                .to_owned()
+        }
+        rustls::Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => "its certificate is for another name: name the server in the URL as its certificate does".to_owned(),
+        rustls::Error::InvalidCertificate(
+            CertificateError::Expired | CertificateError::ExpiredContext { .. },
+        ) => "its certificate has expired: renew it".to_owned(),
+        rustls::Error::InvalidCertificate(wrong) => format!("its certificate is not accepted: {wrong}"),
+        rustls::Error::InvalidMessage(_) => "it does not speak TLS. If that is meant, set tls=false in the URL".to_owned(),
+        other => format!("no TLS connection can be made: {other}"),
+    };
+    Trouble::Denied(format!("{authority}: {text}"))
+}
+
+/// As fast as the server takes it. Fails when it wants no more.
+async fn send(mut stream: SendStream<Bytes>, mut bytes: Bytes) -> Option<()> {
+    while bytes.has_remaining() {
+        stream.reserve_capacity(bytes.len());
+        let capacity = std::future::poll_fn(|context| stream.poll_capacity(context)).await?.ok()?;
+        let part = bytes.split_to(capacity.min(bytes.len()));
+        let is_last = bytes.is_empty();
+        stream.send_data(part, is_last).ok()?;
+    }
+    Some(())
+}
+
+/// What a server answers.
+pub(super) struct Answers {
+    authority: String,
+    target: Arc<Target>,
+    /// None: there is nothing, and all went well.
+    body: Option<RecvStream>,
+    bytes: BytesMut,
+}
+
+impl Answers {
+    /// The next message; nothing after the last of them, if all went well.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Trouble> {
+        let lost = |error: &dyn std::fmt::Display| Trouble::Lost(format!("{}: {error}", self.authority));
+        loop {
+            if let Some(message) = message(&mut self.bytes).map_err(|error| lost(&error))? {
+                return Ok(Some(message));
+            }
+            let Some(body) = &mut self.body else { return Ok(None) };
+            match body.data().await {
+                Some(Ok(data)) => {
+                    let _ = body.flow_control().release_capacity(data.len());
+                    self.bytes.extend_from_slice(&data);
+                }
+                Some(Err(error)) => return Err(lost(&error)),
+                None => {
+                    let trailers = body.trailers().await.map_err(|error| lost(&error))?;
+                    return match trailers.as_ref().and_then(grpc_status) {
+                        Some(Ok(())) => Ok(None),
+                        Some(Err(status)) => Err(trouble(status, &self.target)),
+                        None => Err(lost(&"the answer is not complete")),
+                    };
+                }
+            }
+        }
+    }
+}
+
+/// The first message of these bytes, if they hold it whole.
+fn message(bytes: &mut BytesMut) -> Result<Option<Bytes>, &'static str> {
+    let Some(([is_compressed, length @ ..], rest)) = bytes.split_first_chunk::<5>() else { return Ok(None) };
+    let length = u32::from_be_bytes(*length) as usize;
+    if *is_compressed != 0 || length > GREATEST {
+        return Err("the answer is compressed, or greater than any event");
+    }
+    if rest.len() < length {
+        return Ok(None);
+    }
+    bytes.advance(5);
+    Ok(Some(bytes.split_to(length).freeze()))
+}
+
+/// How a call ended, where this says so.
+fn grpc_status(headers: &HeaderMap) -> Option<Result<(), Status>> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let code = text("grpc-status")?.parse().unwrap_or(2);
+    if code == 0 {
+        return Some(Ok(()));
+    }
+    let exception = text("exception");
+    let leader = text("leader-endpoint-host").zip(text("leader-endpoint-port"));
+    let leader = leader.and_then(|(host, port)| Some(Endpoint { host, port: port.parse().ok()? }));
+    let message = text("grpc-message").map(|message| super::percent_decoded(&message)).unwrap_or_default();
+    let text = match &exception {
+        _ if !message.is_empty() => message,
+        Some(exception) => format!("the server says {exception}"),
+        None => format!("the server ended the call with the code {code} of gRPC"),
+    };
+    Some(Err(Status { code, text, exception, leader }))
+}
+
+/// What a server, or what stands before it, says in HTTP's own words.
+fn http_status(response: &Response<()>) -> Option<Status> {
+    let status = response.status();
+    if status.is_success() {
+        return None;
+    }
+    let code = match status.as_u16() {
+        400 => code::INVALID_ARGUMENT,
+        401 => code::UNAUTHENTICATED,
+        403 => code::PERMISSION_DENIED,
+        404 => code::UNIMPLEMENTED,
+        _ => code::UNAVAILABLE,
+    };
+    let text = format!("the server answers {status}, which is not what KurrentDB says");
+    Some(Status { code, text, exception: None, leader: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_come_in_parts() {
+        let mut bytes = BytesMut::from(&[0, 0, 0, 0, 2, 7][..]);
+        assert_eq!(message(&mut bytes), Ok(None));
+        bytes.extend_from_slice(&[8, 0, 0, 0, 0, 0, 9]);
+        assert_eq!(message(&mut bytes), Ok(Some(Bytes::from_static(&[7, 8]))));
+        assert_eq!(message(&mut bytes), Ok(Some(Bytes::new())));
+        assert_eq!(message(&mut bytes), Ok(None));
+        for wrong in [[1, 0, 0, 0, 0], [0, 255, 0, 0, 0]] {
+            assert!(message(&mut BytesMut::from(&wrong[..])).is_err());
+        }
+    }
+
+    #[test]
+    fn a_status_says_what_the_server_said() {
+        let headers = |pairs: &[(&'static str, &'static str)]| {
+            pairs
+                .iter()
+                .map(|(name, value)| ((*name).parse().expect("a name"), HeaderValue::from_static(value)))
+                .collect()
+        };
+        assert!(grpc_status(&headers(&[])).is_none());
+        assert!(grpc_status(&headers(&[("grpc-status", "0")])).expect("ended").is_ok());
+        let ended = grpc_status(&headers(&[
+            ("grpc-status", "5"),
+            ("exception", "not-leader"),
+            ("leader-endpoint-host", "a"),
+            ("leader-endpoint-port", "2113"),
+            ("grpc-message", "Leader%20info"),
+        ]));
+        let status = ended.expect("ended").expect_err("ended badly");
+        let leader = Some(Endpoint { host: "a".to_owned(), port: 2113 });
+        assert_eq!((status.code, status.text.as_str(), status.leader), (5, "Leader info", leader));
+    }
+}
