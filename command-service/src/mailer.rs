@@ -61,6 +61,8 @@ const KEEP: Duration = Duration::from_secs(5);
 /// The pauses after the mail server could not be reached, and after the journal could not.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The longest that a store which was away goes unasked.
+const LONGEST_ABSENCE: Duration = Duration::from_secs(2);
 /// How long the last mail may take when the mailer is to end.
 const LAST_MAIL: Duration = Duration::from_secs(3);
 
@@ -234,7 +236,13 @@ impl Runner {
                     pause = FIRST_PAUSE;
                 }
                 Stop::Store(error) => {
-                    tracing::error!(%error, "the mailer is interrupted");
+                    // A store that is away is asked for often, so that mails go out when it is back, and told of once.
+                    let is_away = matches!(error, StoreError::Unavailable(_));
+                    if is_away && self.status.borrow().state == "interrupted" {
+                        tracing::debug!(%error, "the mailer is still interrupted");
+                    } else {
+                        tracing::error!(%error, "the mailer is interrupted");
+                    }
                     self.status.send_modify(|status| {
                         status.state = "interrupted";
                         status.error = Some(error.to_string());
@@ -242,7 +250,7 @@ impl Runner {
                     if self.sleep(Instant::now() + pause).await.is_err() {
                         return;
                     }
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    pause = (pause * 2).min(if is_away { LONGEST_ABSENCE } else { LONGEST_PAUSE });
                 }
             }
         }

@@ -129,10 +129,20 @@ pub async fn run(
     length: Duration,
     work: impl Fn(usize) -> Work,
 ) -> Result<Value, Failure> {
+    run_with(CONCURRENCY, addresses, length, work).await
+}
+
+/// As [`run`], with so many connections.
+pub async fn run_with(
+    connections: usize,
+    addresses: &[Arc<str>],
+    length: Duration,
+    work: impl Fn(usize) -> Work,
+) -> Result<Value, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     let start = Instant::now();
     let mut workers = vec![];
-    for index in 0..CONCURRENCY {
+    for index in 0..connections {
         let address = Arc::clone(&addresses[index % addresses.len()]);
         let (stop, mut work) = (stop.clone(), work(index));
         workers.push(tokio::spawn(async move {

@@ -32,7 +32,6 @@ pub struct Databases {
 
 /// A journal that several nodes append to. Shown without a password.
 #[derive(Debug, Clone)]
-#[cfg_attr(feature = "kurrentdb", expect(clippy::large_enum_variant, reason = "a process has one"))]
 pub enum SharedJournal {
     Postgres(PostgresUrl),
     /// With this node's replica.

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use event_store::contract::{append, claim, stream};
 use event_store::{
-    Append, AppendError, Appended, Idempotency, Journal, KurrentJournal, KurrentSettings, StoreError,
+    Append, AppendError, Appended, Idempotency, Journal, KurrentJournal, KurrentSettings, OpenError,
+    StoreError,
 };
 use futures::future::join_all;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::World;
-use super::server::Fault;
+use super::relay::Fault;
+use super::server::Refusal;
 
 async fn ids(journal: &KurrentJournal) -> Vec<uuid::Uuid> {
     let events = journal.read_all(0, usize::MAX).await.expect("reads");
@@ -19,47 +21,55 @@ async fn ids(journal: &KurrentJournal) -> Vec<uuid::Uuid> {
     events.into_iter().map(|event| event.id).collect()
 }
 
+/// Nothing is asked but what the test asks.
+fn quiet(world: &World) -> KurrentSettings {
+    KurrentSettings { poll: Duration::from_hours(1), ..world.settings() }
+}
+
 #[tokio::test]
 async fn given_a_lost_request_or_reply_when_an_append_is_sent_again_then_it_is_written_once() {
     for fault in [Fault::LoseRequest, Fault::LoseReply] {
-        let world = World::stand_in().await;
-        let journal = world.open("one").await;
+        let world = World::relayed().await;
+        let journal = world.try_open("one", quiet(&world)).await.expect("opens");
         journal.append(append(&stream("a"), 0, 1)).await.expect("appends");
-        world.server().fail(&[fault, fault]);
+        let before = world.relay().calls();
+        world.relay().fail(&[fault, fault]);
         let sent = Append { taken: vec![(claim("x"), stream("a"))], ..append(&stream("a"), 1, 2) };
         let answer = journal.append(sent).await;
         assert_eq!(answer, Ok(Appended { first: 2, last: 3, replayed: false }), "{fault:?}");
+        assert_eq!(world.relay().calls() - before, 3, "{fault:?}");
         assert_eq!(ids(&journal).await.len(), 3, "{fault:?}");
-        assert_eq!(world.server().requests().0, 1 + 3, "{fault:?}");
     }
 }
 
 #[tokio::test]
 async fn given_a_reply_lost_and_another_node_behind_it_when_it_is_sent_again_then_it_is_known_as_written() {
-    let world = World::stand_in().await;
-    let (one, two) = (world.open("one").await, world.open("two").await);
-    // The second attempt comes when the other node's events are there already: the answer is that the place is taken.
-    world.server().fail(&[Fault::LoseReply]);
+    let world = World::relayed().await;
+    let (one, two) = (world.try_open("one", quiet(&world)), world.try_open("two", quiet(&world)));
+    let (one, two) = (one.await.expect("opens"), two.await.expect("opens"));
+    // The second attempt may come when the other node's events are there already: the answer is that the place is taken.
+    let before = world.relay().calls();
+    world.relay().fail(&[Fault::LoseReply]);
     let sent = append(&stream("a"), 0, 1);
     let id = sent.writes[0].events[0].id;
     let (first, second) = tokio::join!(one.append(sent), async {
-        while world.server().requests().0 == 0 {
+        while world.relay().calls() == before {
             tokio::task::yield_now().await;
         }
         two.append(append(&stream("b"), 0, 1)).await
     });
-    assert_eq!(first, Ok(Appended { first: 1, last: 1, replayed: false }));
-    assert_eq!(second, Ok(Appended { first: 2, last: 2, replayed: false }));
-    assert_eq!(ids(&one).await[0], id);
+    let (first, second) = (first.expect("is written"), second.expect("is written"));
+    assert_eq!((first.replayed, first.first + second.first), (false, 3));
+    assert_eq!(ids(&one).await.iter().filter(|it| **it == id).count(), 1);
     assert_eq!(ids(&one).await, ids(&two).await);
 }
 
 #[tokio::test]
 async fn given_an_append_that_arrives_late_when_it_is_asked_for_again_then_there_is_one() {
-    let world = World::stand_in().await;
-    let hasty = KurrentSettings { patience: Duration::from_millis(1), ..world.settings() };
+    let world = World::relayed().await;
+    let hasty = KurrentSettings { patience: Duration::from_millis(1), ..quiet(&world) };
     let journal = world.try_open("one", hasty).await.expect("opens");
-    world.server().fail(&[Fault::Late]);
+    world.relay().fail(&[Fault::Late]);
     let sent = || Append {
         idempotency: Some(Idempotency { key: [1; 32], fingerprint: [1; 32] }),
         ..append(&stream("a"), 0, 2)
@@ -67,7 +77,7 @@ async fn given_an_append_that_arrives_late_when_it_is_asked_for_again_then_there
     let unknown = journal.append(sent()).await;
     assert!(matches!(unknown, Err(AppendError::Unknown(_))), "{unknown:?}");
     assert_eq!(ids(&journal).await.len(), 0, "it is not there yet");
-    world.server().deliver();
+    world.relay().deliver().await;
     assert_eq!(ids(&journal).await.len(), 2, "it is there now");
     let again = journal.append(sent()).await;
     assert_eq!(again, Ok(Appended { first: 1, last: 2, replayed: true }));
@@ -75,36 +85,92 @@ async fn given_an_append_that_arrives_late_when_it_is_asked_for_again_then_there
 
 #[tokio::test]
 async fn given_an_append_that_arrives_late_when_its_place_is_taken_then_it_is_never_written() {
-    let world = World::stand_in().await;
-    let hasty = KurrentSettings { patience: Duration::from_millis(1), ..world.settings() };
+    let world = World::relayed().await;
+    let hasty = KurrentSettings { patience: Duration::from_millis(1), ..quiet(&world) };
     let journal = world.try_open("one", hasty).await.expect("opens");
-    world.server().fail(&[Fault::Late]);
+    world.relay().fail(&[Fault::Late]);
     let late = append(&stream("a"), 0, 2);
     assert!(matches!(journal.append(late.clone()).await, Err(AppendError::Unknown(_))));
     journal.append(append(&stream("b"), 0, 1)).await.expect("appends");
-    world.server().deliver();
+    world.relay().deliver().await;
     assert_eq!(ids(&journal).await.len(), 1);
     assert_eq!(journal.append(late).await, Ok(Appended { first: 2, last: 3, replayed: false }));
 }
 
+/// Everybody has an answer within the time that anybody waits, however many ask, and none that is old.
+#[tokio::test]
+async fn given_a_server_that_is_silent_when_it_is_asked_then_nobody_waits_for_long() {
+    let world = World::relayed().await;
+    let patient = KurrentSettings {
+        answer_timeout: Duration::from_hours(1),
+        patience: Duration::from_hours(1),
+        answer: Duration::from_millis(500),
+        ..world.settings()
+    };
+    let journal = world.try_open("one", patient).await.expect("opens");
+    journal.append(append(&stream("a"), 0, 1)).await.expect("appends");
+    world.relay().set_silent(true);
+    let begun = Instant::now();
+    for round in 0..2 {
+        let name = stream(&format!("b{round}"));
+        let (written, head, versions, held) = tokio::join!(
+            journal.append(append(&name, 0, 1)),
+            journal.head(),
+            journal.versions(std::slice::from_ref(&name)),
+            journal.hold_cursor("mail", "one", Duration::from_hours(1)),
+        );
+        assert!(matches!(written, Err(AppendError::Unknown(_) | AppendError::Unavailable(_))), "{written:?}");
+        for error in [head.err(), versions.err(), held.err()] {
+            assert!(matches!(error, Some(StoreError::Unavailable(_))), "{error:?}");
+        }
+    }
+    assert!(begun.elapsed() < Duration::from_mins(1), "and not hours");
+}
+
+/// As long as others write, or a server is chosen, is waited for; a server that takes no connections is known to be away.
+#[tokio::test]
+async fn given_nobody_there_when_a_node_asks_then_it_hears_at_once() {
+    let world = World::stand_in().await;
+    let patient = KurrentSettings {
+        answer_timeout: Duration::from_hours(1),
+        patience: Duration::from_hours(1),
+        answer: Duration::from_hours(1),
+        ..world.settings()
+    };
+    let journal = world.try_open("one", patient.clone()).await.expect("opens");
+    let World { stand_in, folder, stream: name, .. } = world;
+    let url = stand_in.as_ref().expect("it is the stand-in").url();
+    stand_in.expect("it is the stand-in").stop().await;
+    let begun = Instant::now();
+    // The connection that there was ends, and there is no other.
+    let refused = journal.append(append(&stream("a"), 0, 1)).await.expect_err("is refused");
+    assert!(refused.to_string().contains("the server does not run"), "{refused}");
+    let error = journal.head().await.expect_err("is refused");
+    assert!(error.to_string().contains("the server does not run"), "{error}");
+    let gone = World { stream: name, folder, ..World::on(None, &url) };
+    let error = gone.try_open("two", patient).await.err().expect("is refused");
+    assert!(matches!(&error, OpenError::Failed { reason, .. } if reason.contains("does not run")), "{error}");
+    assert!(begun.elapsed() < Duration::from_mins(1), "and not hours");
+}
+
 #[tokio::test]
 async fn given_a_server_that_is_down_when_it_comes_back_then_a_node_goes_on() {
-    let world = World::stand_in().await;
+    let world = World::relayed().await;
     let journal = world.try_open("one", world.hasty()).await.expect("opens");
     journal.append(append(&stream("a"), 0, 1)).await.expect("appends");
-    world.server().set_down(true);
+    world.relay().set_down(true);
     let refused = journal.append(append(&stream("a"), 1, 1)).await;
     assert!(matches!(refused, Err(AppendError::Unavailable(_) | AppendError::Unknown(_))), "{refused:?}");
     assert!(matches!(journal.head().await, Err(StoreError::Unavailable(_))), "nothing old is shown as new");
     assert!(journal.versions(&[stream("a")]).await.is_err());
-    world.server().set_down(false);
+    world.relay().set_down(false);
     assert_eq!(journal.head().await, Ok(1));
     journal.append(append(&stream("a"), 1, 1)).await.expect("appends");
 }
 
 #[tokio::test]
 async fn given_an_append_that_the_server_refuses_when_it_is_in_a_group_then_its_neighbours_are_written() {
-    let world = World::stand_in().await;
+    let world = World::new().await;
     let journal = world.open("one").await;
     let giant = {
         let mut giant = append(&stream("giant"), 0, 1);
@@ -115,28 +181,45 @@ async fn given_an_append_that_the_server_refuses_when_it_is_in_a_group_then_its_
     let answers = join_all(appends.map(|append| journal.append(append))).await;
     assert!(answers[0].is_ok() && answers[2].is_ok(), "{answers:?}");
     assert!(matches!(answers[1], Err(AppendError::Unavailable(_))), "{answers:?}");
-    // Whatever a server may have against a group, each of it gets its own answer.
-    world.server().fail(&[Fault::Refuse]);
+    assert_eq!(ids(&journal).await.len(), 2);
+}
+
+/// Whatever a server may have against a group, each of it gets its own answer.
+#[tokio::test]
+async fn given_a_group_that_the_server_refuses_when_its_appends_are_sent_alone_then_they_are_written() {
+    let world = World::stand_in().await;
+    let journal = world.open("one").await;
+    world.server().fail(&[Refusal::Group]);
     let names = ["c", "d", "e"];
     let answers = join_all(names.map(|name| journal.append(append(&stream(name), 0, 1)))).await;
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
-    assert_eq!(ids(&journal).await.len(), 5);
+    assert_eq!(ids(&journal).await.len(), 3);
+}
+
+/// A server that answers that it is not there, as one does that starts, or looks for who leads.
+#[tokio::test]
+async fn given_a_server_that_is_not_ready_when_it_is_then_a_node_goes_on() {
+    let world = World::stand_in().await;
+    let journal = world.try_open("one", world.hasty()).await.expect("opens");
+    world.server().set_down(true);
+    assert!(matches!(journal.head().await, Err(StoreError::Unavailable(_))), "nothing old is shown as new");
+    let refused = journal.append(append(&stream("a"), 0, 1)).await;
+    assert!(matches!(refused, Err(AppendError::Unavailable(_) | AppendError::Unknown(_))), "{refused:?}");
+    world.server().set_down(false);
+    journal.append(append(&stream("a"), 0, 1)).await.expect("appends");
 }
 
 /// Readers do not ask the server where an append has shown already that nothing is new.
 #[tokio::test]
 async fn an_append_spares_its_readers_a_look() {
-    let world = World::stand_in().await;
-    let quiet = KurrentSettings { poll: Duration::from_hours(1), ..world.settings() };
-    let journal = world.try_open("one", quiet).await.expect("opens");
-    sleep(Duration::from_millis(100)).await;
-    let before = world.server().requests();
+    let world = World::relayed().await;
+    let journal = world.try_open("one", quiet(&world)).await.expect("opens");
+    let before = world.relay().calls();
     let of = [stream("a")];
     let sent = append(&of[0], 0, 1);
     let (written, head, versions) = tokio::join!(journal.append(sent), journal.head(), journal.versions(&of));
     assert_eq!((written.map(|it| it.last), head, versions), (Ok(1), Ok(1), Ok(vec![1])));
-    let after = world.server().requests();
-    assert_eq!((after.0 - before.0, after.1 - before.1), (1, 0));
+    assert_eq!(world.relay().calls() - before, 1);
 }
 
 #[tokio::test]

@@ -1,10 +1,12 @@
 //! The KurrentDB journal: the contract, alone and with several nodes; and what breaks between a node and its server.
 //!
-//! With `WATCHWORD_TEST_ESDB_URL` (`esdb://admin:changeit@localhost:2113?tls=false`) the contract is held against that
-//! server: each test has a stream of its own there, which it leaves behind. Without it, a server in this process stands
-//! in, which knows the protocol and nothing else; each test then says so, as that shows less. What is done about
-//! faults is always shown on the stand-in, which makes them.
+//! With `WATCHWORD_TEST_ESDB_URL` (`esdb://admin:changeit@localhost:2113?tls=false`) that is held against that server: each test
+//! has a stream of its own there, which it leaves behind. Without it, a server in this process stands in, which knows the
+//! protocol and nothing else. Each test says on which of them it ran. What breaks, breaks in a relay before the server, so that
+//! it breaks before either; what only a server could do itself, such as to change what is stored, the stand-in does.
 
+use std::ffi::OsStr;
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,14 +16,17 @@ use event_store::{
     Clock, JournalMark, KurrentJournal, KurrentSettings, KurrentUrl, Macs, OpenError, SystemClock,
 };
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 
 mod access;
 mod faults;
 mod forged;
 mod protocol;
+mod relay;
 mod replicas;
 mod server;
 
+use relay::Relay;
 use server::Server;
 
 const VARIABLE: &str = "WATCHWORD_TEST_ESDB_URL";
@@ -29,6 +34,10 @@ const VARIABLE: &str = "WATCHWORD_TEST_ESDB_URL";
 /// A journal of its own on a server, and a folder for its nodes' replicas.
 struct World {
     stand_in: Option<Server>,
+    relay: Option<Relay>,
+    /// Of the server.
+    text: String,
+    /// Of the server, or the relay before it.
     url: KurrentUrl,
     stream: String,
     folder: TempDir,
@@ -37,15 +46,32 @@ struct World {
 impl World {
     /// On the server that the variable names, or the stand-in.
     async fn new() -> Self {
-        if let Ok(url) = std::env::var(VARIABLE) {
-            return Self::on(None, &url);
+        match server_url(std::env::vars_os().map(|(name, value)| (lossy(&name), lossy(&value)))) {
+            Some(url) => {
+                let world = Self::on(None, &url);
+                let there = TcpStream::connect(world.url.address()).await;
+                there.unwrap_or_else(|error| panic!("{VARIABLE}: nobody answers at {}: {error}", world.url));
+                say(&format!("the server at {}", world.url));
+                world
+            }
+            None => Self::stand_in().await,
         }
-        println!("no {VARIABLE}: this ran on a stand-in, and has not been shown on a KurrentDB server");
-        Self::stand_in().await
+    }
+
+    /// As [`World::new`], behind a relay, in which the connection breaks.
+    async fn relayed() -> Self {
+        let world = Self::new().await;
+        let address = world.url.address();
+        let relay = Relay::start(address.clone()).await;
+        let through = world.text.replacen(&address, &format!("127.0.0.1:{}", relay.port()), 1);
+        assert_ne!(through, world.text, "{VARIABLE} names host and port");
+        assert!(through.contains("tls=false"), "{VARIABLE}: what breaks, breaks in the clear: tls=false");
+        Self { url: through.parse().expect("a URL"), relay: Some(relay), ..world }
     }
 
     async fn stand_in() -> Self {
         let server = Server::start().await;
+        say("a stand-in, which shows less than a server");
         let url = server.url();
         Self::on(Some(server), &url)
     }
@@ -53,7 +79,12 @@ impl World {
     fn on(stand_in: Option<Server>, url: &str) -> Self {
         let stream = format!("watchword-test-{}", SystemClock.new_id());
         let folder = tempfile::tempdir().expect("a folder");
-        Self { stand_in, url: url.parse().expect("a URL"), stream, folder }
+        let (text, url) = (url.to_owned(), url.parse().expect("a URL"));
+        Self { stand_in, relay: None, text, url, stream, folder }
+    }
+
+    fn relay(&self) -> &Relay {
+        self.relay.as_ref().expect("there is one")
     }
 
     fn server(&self) -> &Server {
@@ -106,6 +137,53 @@ impl World {
     async fn two_nodes(&self) -> Nodes {
         Nodes::new(vec![Arc::new(self.open("one").await), Arc::new(self.open("two").await)])
     }
+}
+
+/// Says on what a test ran: also where it passes, and nobody sees what it prints.
+fn say(on: &str) {
+    let thread = std::thread::current();
+    let _ = writeln!(std::io::stderr(), "{}: on {on}", thread.name().unwrap_or("a test"));
+}
+
+fn lossy(text: &OsStr) -> String {
+    text.to_string_lossy().into_owned()
+}
+
+/// The server to test on. A variable that looks as if it should name one, and does not, is a mistake that must be seen.
+fn server_url(variables: impl Iterator<Item = (String, String)>) -> Option<String> {
+    let mut url = None;
+    for (name, value) in variables {
+        let upper = name.to_uppercase();
+        let is_like = ["ESDB", "KURRENT", "EVENTSTORE"].iter().any(|it| upper.contains(it));
+        if name == VARIABLE {
+            assert!(!value.trim().is_empty(), "{VARIABLE} is empty: leave it out for the stand-in");
+            url = Some(value);
+        } else if upper.starts_with("WATCHWORD_TEST") || (is_like && upper.contains("TEST")) {
+            panic!("{name} is not known to these tests: the server is named by {VARIABLE}");
+        }
+    }
+    url
+}
+
+#[test]
+fn a_mistyped_variable_is_no_silent_stand_in() {
+    let read = |pairs: &[(&str, &str)]| {
+        let pairs: Vec<_> =
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        std::panic::catch_unwind(|| server_url(pairs.into_iter())).ok()
+    };
+    assert_eq!(read(&[("PATH", "/bin"), ("WATCHWORD_LOG", "warn")]), Some(None));
+    let url = "esdb://localhost:2113?tls=false";
+    assert_eq!(read(&[(VARIABLE, url)]), Some(Some(url.to_owned())));
+    for mistyped in [
+        "WATCHWORD_TEST_ESBD_URL",
+        "WATCHWORD_TEST_KURRENTDB_URL",
+        "watchword_test_esdb_url",
+        "TEST_ESDB_URL",
+    ] {
+        assert_eq!(read(&[(mistyped, url)]), None, "{mistyped}");
+    }
+    assert_eq!(read(&[(VARIABLE, " ")]), None);
 }
 
 macro_rules! contract {

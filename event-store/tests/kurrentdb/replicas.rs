@@ -124,21 +124,23 @@ async fn given_a_stream_that_goes_back_behind_what_a_node_saw_when_it_is_read_th
     }
 }
 
-/// What KurrentDB's own tools see of a journal.
+/// What KurrentDB's own tools see of a journal: here its official client.
 #[tokio::test]
 async fn events_are_json_under_their_own_names() {
-    let world = World::stand_in().await;
+    let world = World::new().await;
     let journal = world.open("one").await;
     let sent = append(&stream("a"), 0, 1);
     let data = sent.writes[0].events[0].data.clone();
     journal.append(sent).await.expect("appends");
-    world.server().tamper(&world.stream, |events| {
-        assert_eq!(events[0].kind(), ("AppEnabled", "application/json"));
-        assert_eq!(events[0].data(), data.as_bytes());
-        let about: serde_json::Value = serde_json::from_slice(events[0].metadata()).expect("is JSON");
-        assert_eq!((&about["stream"], &about["version"]), (&"app-a".into(), &1.into()));
-        assert_eq!(about["append"]["events"], 1);
-    });
+    let client = eventstore::Client::new(world.text.parse().expect("a URL")).expect("is made");
+    let all = eventstore::ReadStreamOptions::default();
+    let mut events = client.read_stream(world.stream.as_str(), &all).await.expect("reads");
+    let event = events.next().await.expect("reads").expect("there is one").event.expect("is no link");
+    assert_eq!((event.event_type.as_str(), event.is_json, event.revision), ("AppEnabled", true, 0));
+    assert_eq!(event.data, data.as_bytes());
+    let about: serde_json::Value = serde_json::from_slice(&event.custom_metadata).expect("is JSON");
+    assert_eq!((&about["stream"], &about["version"]), (&"app-a".into(), &1.into()));
+    assert_eq!(about["append"]["events"], 1);
 }
 
 #[tokio::test]

@@ -9,12 +9,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use h2::server::SendResponse;
-use h2::{Reason, RecvStream, SendStream};
+use h2::{RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 use super::protocol::{
@@ -25,17 +25,11 @@ use super::protocol::{
 /// What a server takes at most, unless it is told otherwise.
 const MAX_APPEND_SIZE: usize = 1024 * 1024;
 
-/// What happens to the next append.
+/// What is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// It is carried out, and the answer is lost.
-    LoseReply,
-    /// It is lost itself.
-    LoseRequest,
-    /// It is carried out long after the client has given up waiting, when the test says so.
-    Late,
-    /// It is refused for what it holds.
-    Refuse,
+pub(crate) enum Refusal {
+    /// The next append, for what it holds.
+    Group,
 }
 
 #[derive(Clone, Default)]
@@ -51,11 +45,8 @@ struct State {
     /// By name, with the password; none where it asks for none. `admin` and `ops` are administrators.
     accounts: HashMap<String, String>,
     streams: HashMap<String, Vec<Event>>,
-    faults: Vec<Fault>,
-    late: Vec<(AppendOptions, Vec<Event>)>,
+    refusals: Vec<Refusal>,
     is_down: bool,
-    appends: usize,
-    reads: usize,
 }
 
 /// A server on a port of this machine, until it is dropped.
@@ -89,10 +80,12 @@ impl Server {
         let state = Arc::new(Mutex::new(State { accounts: accounts.collect(), ..State::default() }));
         let (shared, is_secured) = (Arc::clone(&state), tls.is_some());
         let accepting = tokio::spawn(async move {
+            // They end with it.
+            let mut connections = JoinSet::new();
             while let Ok((socket, _)) = listener.accept().await {
                 socket.set_nodelay(true).expect("is open");
                 let (state, tls) = (Arc::clone(&shared), tls.clone());
-                tokio::spawn(async move {
+                connections.spawn(async move {
                     match tls {
                         None => speak(state, socket).await,
                         // Whoever does not believe the certificate hangs up.
@@ -132,28 +125,20 @@ impl Server {
         lock(&self.state).about(stream)
     }
 
-    /// The next appends fail so, in this order.
-    pub(crate) fn fail(&self, faults: &[Fault]) {
-        lock(&self.state).faults.extend(faults.iter().rev());
+    pub(crate) fn fail(&self, refusals: &[Refusal]) {
+        lock(&self.state).refusals.extend(refusals);
     }
 
-    /// What was held up arrives.
-    pub(crate) fn deliver(&self) {
-        let mut state = lock(&self.state);
-        for (options, events) in std::mem::take(&mut state.late) {
-            write(&mut state, &options, events);
-        }
+    /// Ends, with all its connections.
+    pub(crate) async fn stop(mut self) {
+        self.accepting.abort();
+        // It owns the port until it is gone.
+        let _ = (&mut self.accepting).await;
     }
 
     /// Answers that it is unavailable, or no longer.
     pub(crate) fn set_down(&self, is_down: bool) {
         lock(&self.state).is_down = is_down;
-    }
-
-    /// How many appends and reads were asked for.
-    pub(crate) fn requests(&self) -> (usize, usize) {
-        let state = lock(&self.state);
-        (state.appends, state.reads)
     }
 
     /// Changes what is stored, as nobody should.
@@ -286,7 +271,7 @@ async fn serve(state: Arc<Mutex<State>>, request: Request<RecvStream>, mut respo
         }
         "/event_store.client.streams.Streams/Read" => match may("r", &stream_to_read(&messages[0])) {
             Ok(()) => {
-                let answers = read(&mut lock(&state), &messages[0]);
+                let answers = read(&lock(&state), &messages[0]);
                 send(&mut respond, answers).await;
             }
             Err(refusal) => end(&mut respond, refusal),
@@ -302,30 +287,13 @@ async fn append(
     events: Vec<Event>,
     mut respond: SendResponse<Bytes>,
 ) {
-    let fault = {
-        let mut state = lock(&state);
-        state.appends += 1;
-        state.faults.pop()
-    };
+    let refusal = lock(&state).refusals.pop();
     let size: usize = events.iter().map(|event| event.data.len() + event.custom_metadata.len()).sum();
-    if size > MAX_APPEND_SIZE || fault == Some(Fault::Refuse) {
+    if size > MAX_APPEND_SIZE || refusal.is_some() {
         return end(&mut respond, INVALID_ARGUMENT);
     }
-    match fault {
-        Some(Fault::LoseRequest) => respond.send_reset(Reason::INTERNAL_ERROR),
-        Some(Fault::LoseReply) => {
-            write(&mut lock(&state), &options, events);
-            respond.send_reset(Reason::INTERNAL_ERROR);
-        }
-        Some(Fault::Late) => {
-            respond.send_reset(Reason::INTERNAL_ERROR);
-            lock(&state).late.push((options, events));
-        }
-        Some(Fault::Refuse) | None => {
-            let answer = write(&mut lock(&state), &options, events);
-            send(&mut respond, vec![answer.encode_to_vec()]).await;
-        }
-    }
+    let answer = write(&mut lock(&state), &options, events);
+    send(&mut respond, vec![answer.encode_to_vec()]).await;
 }
 
 /// Appends at the expected revision. What is there already, event for event, is answered as if it were written now.
@@ -361,8 +329,7 @@ fn stream_to_read(request: &[u8]) -> String {
     name(stream.stream.as_ref())
 }
 
-fn read(state: &mut State, request: &[u8]) -> Vec<Vec<u8>> {
-    state.reads += 1;
+fn read(state: &State, request: &[u8]) -> Vec<Vec<u8>> {
     let request = ReadReq::decode(request).expect("is a request");
     let ReadOptions { stream, direction, count } = request.options.expect("has options");
     let options = stream.expect("reads a stream");

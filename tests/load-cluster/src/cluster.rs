@@ -21,10 +21,16 @@ pub struct Cluster {
 
 impl Cluster {
     pub async fn start(postgres: &Postgres, command_nodes: u32) -> Self {
+        Self::start_on(postgres, None, command_nodes).await
+    }
+
+    /// With a journal elsewhere than in the database.
+    pub async fn start_on(postgres: &Postgres, journal: Option<&str>, command_nodes: u32) -> Self {
         let (database, nats) = (postgres.database(), Nats::start());
         let (url, cost) = (nats.url(), argon2_cost());
         let environment = [
-            ("WATCHWORD_JOURNAL_URL", database.as_str()),
+            ("WATCHWORD_JOURNAL_URL", journal.unwrap_or(&database)),
+            ("WATCHWORD_KEY_STORE_URL", &database),
             ("WATCHWORD_READ_MODELS_URL", &database),
             ("WATCHWORD_NATS_URL", &url),
             ("WATCHWORD_MASTER_KEY", MASTER_KEY),

@@ -1,7 +1,7 @@
 //! How fast Watchword is on PostgreSQL and NATS, next to what the database itself can do, measured in the same run.
 //!
 //! ```text
-//! cargo run --release -p load-cluster [append | service] [-- --check]
+//! cargo run --release -p load-cluster [append | service | journals] [-- --check]
 //! ```
 //!
 //! Starts a PostgreSQL server and a nats-server with durable settings, then measures
@@ -9,6 +9,15 @@
 //! 1. `append`: the journal's own append, in this process, next to a raw batched insert of the same rows;
 //! 2. `service`: a command node and a projection node of the real binary, NATS between them: refresh, me, register and
 //!    login as fast as they go, then how far the read models are behind what is acknowledged, at a steady rate.
+//!
+//! `journals` compares the same cluster on PostgreSQL and on a KurrentDB server, `LOAD_KURRENTDB_URL`: the stand-in of the tests,
+//! if nothing else is at hand. Both binaries need the feature:
+//!
+//! ```text
+//! cargo build --release -p watchword --features kurrentdb
+//! cargo run --release -p event-store --features kurrentdb-tests --example kurrentdb-stand-in -- 127.0.0.1:2113 &
+//! TEST_BINARY=target/release/watchword LOAD_KURRENTDB_URL='esdb://127.0.0.1:2113?tls=false' cargo run --release -p load-cluster journals
+//! ```
 //!
 //! Everything shares the machine's cores. Prints a table to standard error and one JSON object to standard output. With
 //! `--check` it ends with 1 if a bar is missed. `LOAD_SECONDS` (5) is the length of each measurement, that of the lag
@@ -24,6 +33,7 @@ use tests::generator::Failure;
 
 mod append;
 mod cluster;
+mod journals;
 mod lag;
 mod service;
 
@@ -36,6 +46,12 @@ const LEAST_APPEND: f64 = 0.6;
 /// The longest lag of the read models, at the 99th percentile.
 const LONGEST_LAG_MS: f64 = 100.0;
 
+/// Of a journal in KurrentDB: how long one refresh takes at most, how many there are as a share of PostgreSQL's, and with two
+/// nodes as a share of one's.
+const LONGEST_REFRESH_MS: f64 = 6.0;
+const LEAST_OF_POSTGRES: f64 = 0.5;
+const LEAST_OF_ONE_NODE: f64 = 0.9;
+
 /// The longest that all of it may take, apart from building.
 const LIMIT: Duration = Duration::from_mins(10);
 
@@ -43,16 +59,17 @@ const LIMIT: Duration = Duration::from_mins(10);
 async fn main() -> Result<ExitCode, Failure> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     if let Some(unknown) =
-        arguments.iter().find(|it| !matches!(it.as_str(), "append" | "service" | "--check"))
+        arguments.iter().find(|it| !matches!(it.as_str(), "append" | "service" | "journals" | "--check"))
     {
-        return Err(format!("{unknown} is none of append, service and --check").into());
+        return Err(format!("{unknown} is none of append, service, journals and --check").into());
     }
     let given = |name: &str| arguments.iter().any(|it| it == name);
     let number =
         |name: &str, default: u32| env::var(name).ok().and_then(|it| it.parse().ok()).unwrap_or(default);
     let length = Duration::from_secs(number("LOAD_SECONDS", 5).into());
     let nodes = number("LOAD_NODES", 1);
-    let (append, service) = (given("append"), given("service"));
+    let (append, service, journals) = (given("append"), given("service"), given("journals"));
+    let all = !append && !service && !journals;
 
     let measure = async {
         let postgres = Postgres::start();
@@ -60,11 +77,15 @@ async fn main() -> Result<ExitCode, Failure> {
             "seconds": length.as_secs(), "command_nodes": nodes,
             "cores": std::thread::available_parallelism()?.get(),
         }});
-        if append || !service {
+        if append || all {
             result["append"] = append::measure(&postgres, length).await?;
         }
-        if service || !append {
+        if service || all {
             result["service"] = service::measure(&postgres, nodes, length).await?;
+        }
+        if journals {
+            let url = env::var("LOAD_KURRENTDB_URL").map_err(|_| "LOAD_KURRENTDB_URL names no server")?;
+            result["journals"] = journals::measure(&postgres, &url, length).await?;
         }
         Ok::<_, Failure>(result)
     };
@@ -91,6 +112,18 @@ fn missed(result: &Value) -> Vec<String> {
     {
         missed.push(format!("the read models are {p99} ms behind at p99; {LONGEST_LAG_MS} ms is the bar"));
     }
+    let journals = &result["journals"];
+    let alone = &journals["kurrentdb"]["one_at_a_time"]["p50_ms"];
+    if let Some(p50) = alone.as_f64().filter(|p50| *p50 > LONGEST_REFRESH_MS) {
+        missed.push(format!("on KurrentDB one refresh takes {p50} ms; {LONGEST_REFRESH_MS} ms is the bar"));
+    }
+    for (name, least) in
+        [("kurrentdb_to_postgres", LEAST_OF_POSTGRES), ("two_nodes_to_one", LEAST_OF_ONE_NODE)]
+    {
+        if let Some(ratio) = journals["ratios"][name].as_f64().filter(|ratio| *ratio < least) {
+            missed.push(format!("{name} is {ratio}; {least} is the bar"));
+        }
+    }
     let rates = lag["per_second"].as_f64().zip(lag["wanted_per_second"].as_f64());
     if let Some((rate, wanted)) = rates.filter(|(rate, wanted)| *rate < 0.99 * *wanted) {
         missed.push(format!(
@@ -113,6 +146,13 @@ fn print_table(result: &Value) {
     let service = &result["service"];
     for work in ["register", "login", "refresh", "me"] {
         show(work, &service[work]["per_second"], "/s");
+    }
+    for journal in ["postgres", "kurrentdb"] {
+        for what in ["one_at_a_time", "one_node", "two_nodes"] {
+            let figure = &result["journals"][journal][what];
+            show(&format!("{journal}, refresh, {what}"), &figure["per_second"], "/s");
+            show(&format!("{journal}, refresh, {what}, p50"), &figure["p50_ms"], "ms");
+        }
     }
     let lag = &service["lag"];
     show("refreshes at the measurement of the lag", &lag["per_second"], "/s");

@@ -66,11 +66,15 @@ pub async fn running(
     if let Some(brought) = answer.json["checks"].get("bus") {
         bus(findings, brought);
     }
-    if let Some(mailer) = answer.json["checks"].get("mailer") {
+    // Where the journal cannot be read, that is the fault, and was told.
+    let mailer =
+        answer.json["checks"].get("mailer").filter(|_| answer.json["checks"]["journal"]["ok"] != false);
+    if let Some(mailer) = mailer {
         match mailer["state"].as_str() {
             Some("interrupted") => findings.warning(
                 "mail",
-                "none is sent for now, as the journal cannot be read or written; the server's log says more",
+                "the mailer could not use the journal just now, which can be read by now. It goes on by itself, within 30 \
+                 seconds at most; if this stays, the server's log says why",
             ),
             Some("standby") => findings.fine("mail", "another node sends them"),
             _ => findings.fine(
