@@ -94,6 +94,12 @@ class Names(socketserver.BaseRequestHandler):
 
     known: dict[str, list[str]] = {}
 
+    @staticmethod
+    def known_as(name: str) -> list[str] | None:
+        return Names.known.get(name)
+
+    tells = known_as
+
     def handle(self) -> None:
         data, channel = self.request
         labels, at = [], 12
@@ -101,7 +107,7 @@ class Names(socketserver.BaseRequestHandler):
             labels.append(data[at + 1 : at + 1 + data[at]].decode())
             at += 1 + data[at]
         name, kind = ".".join(labels), struct.unpack(">H", data[at + 1 : at + 3])[0]
-        addresses = self.known.get(name)
+        addresses = self.tells(name)
         found = addresses if addresses and kind == 1 else []
         head = data[:2] + struct.pack(">HHHHH", 0x8180 if addresses else 0x8183, 1, len(found), 0, 0)
         # Ten minutes, as Docker's server says.
@@ -418,6 +424,49 @@ class Checks:
                 longest = max(longest, answer.seconds)
         print(f"    a machine that is gone costs {longest:.2f} s at most")
 
+    def waits_for_the_one_that_is_gone(self) -> bool:
+        """Whether the proxy is trying to connect to it."""
+        address = socket.inet_aton(GONE)[::-1].hex().upper()
+        lines = pathlib.Path(f"/proc/{self.pid}/net/tcp").read_text().splitlines()[1:]
+        return any(line.split()[2].startswith(address) and line.split()[3] == "02" for line in lines)
+
+    def does_without_a_machine_whose_name_goes(self) -> None:
+        """The proxy learns that it is gone for good just when a request waits for it."""
+        for _ in range(3):
+            Names.known["commands"] = [GONE, COMMANDS[0]]
+            self.answers_from({COMMANDS[0]})
+            answers, learned = [], threading.Event()
+
+            def told(name: str) -> list[str] | None:
+                while name == "commands" and not learned.is_set():
+                    if self.waits_for_the_one_that_is_gone():
+                        Names.known["commands"] = [COMMANDS[0]]
+                        learned.set()
+                    time.sleep(0.01)
+                return Names.known.get(name)
+
+            def go_on(method: str) -> None:
+                end = time.monotonic() + PATIENCE
+                last = False
+                while not last and time.monotonic() < end:
+                    last = learned.is_set()
+                    answers.append(ask(method, "/v1/x", body=b"{}" if method == "POST" else None))
+
+            threads = [threading.Thread(target=go_on, args=(method,)) for method in ("GET", "POST", "GET", "POST")]
+            for thread in threads:
+                thread.start()
+            try:
+                until("the one that is gone is asked", self.waits_for_the_one_that_is_gone)
+                Names.tells = staticmethod(told)
+                assert learned.wait(PATIENCE), "no name was asked for while a request waited"
+            finally:
+                learned.set()
+                for thread in threads:
+                    thread.join()
+                Names.tells = staticmethod(Names.known_as)
+            wrong = [(a.status, a.seconds, a.body) for a in answers if a.status != 200 or a.seconds > LIMIT]
+            assert answers and not wrong, wrong
+
     def uses_new_nodes_and_forgets_old_ones(self) -> None:
         Names.known["commands"] = COMMANDS[:1]
         self.answers_from({COMMANDS[0]})
@@ -488,6 +537,8 @@ class Checks:
                 self.tells_problems_of_its_own,
                 self.does_without_a_node_that_was_stopped,
                 self.does_without_a_machine_that_is_gone,
+                # Caddy asks for names while it has a request, and never beside one that waits.
+                *([self.does_without_a_machine_whose_name_goes] if self.name == "nginx" else []),
                 self.uses_new_nodes_and_forgets_old_ones,
                 self.says_what_may_have_been_done,
                 self.says_that_no_node_answers,
