@@ -23,6 +23,8 @@ mod exchange;
 mod fair_queue;
 mod fields;
 mod housekeeping;
+#[cfg(target_os = "linux")]
+pub mod huge_pages;
 mod introspection;
 mod jwks;
 mod known_client;

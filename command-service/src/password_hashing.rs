@@ -232,7 +232,11 @@ fn argon2id(
 ) -> Result<(), HashingError> {
     let blocks = params.block_count();
     if memory.len() < blocks {
-        memory.resize(blocks, Block::new());
+        let make = || memory.resize(blocks, Block::new());
+        #[cfg(target_os = "linux")]
+        crate::huge_pages::with(make);
+        #[cfg(not(target_os = "linux"))]
+        make();
     }
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone());
     argon2

@@ -296,6 +296,7 @@ fn file(path: &Path) -> SqliteConnectOptions {
         .busy_timeout(Duration::from_secs(5))
         // What a statement needs for a while is nobody's business outside this folder.
         .pragma("temp_store", "MEMORY")
+        .pragma("cache_size", "-512")
 }
 
 async fn open_file(path: &Path) -> Result<Database, sqlx::Error> {
@@ -305,7 +306,8 @@ async fn open_file(path: &Path) -> Result<Database, sqlx::Error> {
         .pragma("application_id", APPLICATION_ID.to_string())
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Normal)
-        .pragma("cache_size", "-16384");
+        // All connections of a process share the sum of these.
+        .pragma("cache_size", "-8192");
     let pool = SqlitePoolOptions::new()
         .test_before_acquire(false)
         .idle_timeout(None)

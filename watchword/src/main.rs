@@ -80,6 +80,8 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let config = config?;
     let quiet = !matches!(arguments.command, Command::Serve(_));
     logging::start(&config, quiet);
+    #[cfg(target_os = "linux")]
+    command_service::huge_pages::only_for_hashes();
     let runtime = runtime()?;
     match arguments.command {
         Command::Serve(serve) => runtime.block_on(serve::run(config, &serve)),

@@ -32,6 +32,11 @@ pub(crate) struct Kind {
 /// Without locks, which a file that is only looked at needs none of.
 const VFS_WITHOUT_LOCKS: &str = if cfg!(windows) { "win32-none" } else { "unix-none" };
 
+/// What each connection adds to the pages that are kept in memory. `SQLite` is built so that the connections of a process
+/// share theirs: the sum is the bound, and whichever file needs them has them. What is not among them is read from the
+/// system's cache, which costs a call.
+const PAGES: &str = "-1024";
+
 /// How every connection opens a file: what is committed is on the disk.
 pub(crate) fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
@@ -41,6 +46,7 @@ pub(crate) fn options(path: &Path) -> SqliteConnectOptions {
         .busy_timeout(Duration::from_secs(5))
         // What a statement needs for a while is nobody's business outside this folder.
         .pragma("temp_store", "MEMORY")
+        .pragma("cache_size", PAGES)
         .pragma("trusted_schema", "OFF")
         .disable_statement_logging()
 }
