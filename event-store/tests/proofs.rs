@@ -1,6 +1,7 @@
 //! Nobody without the instance's key can make an event, on any store that its administrator can write to: whatever they do
 //! is refused wherever it is read, and the others are not.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -12,8 +13,9 @@ use event_store::{
     PostgresJournal, PostgresSettings, PostgresUrl, SqliteJournal, StoreError, Write,
 };
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 use test_services::Postgres;
 use uuid::Uuid;
@@ -306,69 +308,302 @@ async fn genuine_events_stay_where_they_were_written() {
     }
 }
 
-/// A row of the file, column by column.
-const COLUMNS: [(&str, bool); 12] = [
-    ("id", true),
-    ("stream", false),
-    ("version", false),
-    ("type", false),
-    ("schema_version", false),
-    ("at", false),
-    ("app_id", false),
-    ("metadata", false),
-    ("data", false),
-    ("person", true),
-    ("personal", true),
-    ("mac", true),
+/// What a column of an event holds.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Id,
+    Bytes,
+    Text,
+    /// With so many bits that can be changed: not the one of the sign.
+    Number(usize),
+}
+
+/// Everything in a row but its position.
+const COLUMNS: [(&str, Kind); 12] = [
+    ("id", Kind::Id),
+    ("stream", Kind::Text),
+    ("version", Kind::Number(63)),
+    ("type", Kind::Text),
+    ("schema_version", Kind::Number(31)),
+    ("at", Kind::Number(63)),
+    ("app_id", Kind::Text),
+    ("metadata", Kind::Text),
+    ("data", Kind::Text),
+    ("person", Kind::Id),
+    ("personal", Kind::Bytes),
+    ("mac", Kind::Bytes),
 ];
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+/// Somebody who can write to a store, while a node has it open.
+enum Administrator {
+    OfFile(SqliteConnection),
+    OfDatabase(PgConnection),
+}
 
-    #[test]
-    fn any_bit_of_any_column_is_missed(bits in prop::collection::vec(any::<prop::sample::Index>(), 12), position in 1_u64..=5) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("builds");
-        runtime.block_on(async {
-            let store = Store::file();
-            let journal = store.open().await;
-            history(&*journal).await;
-            let Store::File(directory) = &store else { unreachable!() };
-            let mut file = SqliteConnectOptions::new().filename(Store::path(directory)).connect().await.expect("opens");
-            file.execute("DROP TRIGGER events_are_never_changed").await.expect("drops");
-            for ((column, is_blob), bit) in COLUMNS.iter().zip(&bits) {
-                // The bytes of a number are those of its text.
-                let read = format!("SELECT CAST(CAST({column} AS TEXT) AS BLOB), CAST({column} AS BLOB) FROM events WHERE position = {position}");
-                let (text, blob): (Vec<u8>, Vec<u8>) = sqlx::query_as(AssertSqlSafe(read)).fetch_one(&mut file).await.expect("reads");
-                let whole = if *is_blob { blob } else { text };
-                let is_number = ["version", "schema_version", "at"].contains(column);
-                let bit = bit.index(if is_number { 63 } else { whole.len() * 8 });
-                let set = |bytes: &[u8]| match (is_blob, is_number) {
-                    (true, _) => format!("x'{}'", hex(bytes)),
-                    (false, false) => format!("CAST(x'{}' AS TEXT)", hex(bytes)),
-                    (false, true) => String::from_utf8(bytes.to_vec()).expect("digits"),
-                };
-                let mut changed = whole.clone();
-                if is_number {
-                    let number: i64 = String::from_utf8(whole.clone()).expect("digits").parse().expect("a number");
-                    changed = (number ^ (1 << bit)).to_string().into_bytes();
-                } else {
-                    changed[bit / 8] ^= 1 << (bit % 8);
+/// The cells of a row, without its position. Numbers are their digits.
+type Cells = Vec<Option<Vec<u8>>>;
+
+/// Rows by their positions.
+type Placed = Vec<(u64, Cells)>;
+
+/// The row at a position of the history.
+fn row_at(rows: &[Cells], position: u64) -> Option<&Cells> {
+    rows.get(usize::try_from(position).expect("few") - 1)
+}
+
+fn copy_of(rows: &[Cells], position: u64) -> Cells {
+    row_at(rows, position).expect("it is in the history").clone()
+}
+
+impl Administrator {
+    async fn of(store: &Store) -> Self {
+        match store {
+            Store::File(directory) => {
+                let mut file = SqliteConnectOptions::new()
+                    .filename(Store::path(directory))
+                    .connect()
+                    .await
+                    .expect("opens");
+                for trigger in ["are_never_changed", "are_never_deleted", "have_no_gaps"] {
+                    let drop = format!("DROP TRIGGER IF EXISTS events_{trigger}");
+                    file.execute(AssertSqlSafe(drop)).await.expect("drops");
                 }
-                let update = |bytes: &[u8]| AssertSqlSafe(format!("UPDATE events SET {column} = {} WHERE position = {position}", set(bytes)));
-                if *column == "version" && file.execute(update(&changed)).await.is_err() {
-                    // The store itself has another event at that version.
-                    continue;
-                }
-                file.execute(update(&changed)).await.expect("changes");
-                let error = journal.read_positions(&[position]).await.expect_err(column);
-                prop_assert!(error.to_string().contains(&format!("event {position}")), "{column}, bit {bit}: {error}");
-                file.execute(update(&whole)).await.expect("changes back");
-                prop_assert!(journal.read_positions(&[position]).await.is_ok(), "{column}");
+                Self::OfFile(file)
             }
-            file.close().await.expect("closes");
-            Ok(())
-        })?;
+            Store::Database(url) => {
+                let options: sqlx::postgres::PgConnectOptions = url.parse().expect("a URL");
+                let mut connection = options.connect().await.expect("connects");
+                for statement in [
+                    "SET search_path = watchword",
+                    "ALTER TABLE events DISABLE TRIGGER USER",
+                    "ALTER TABLE events ALTER COLUMN mac DROP NOT NULL",
+                ] {
+                    connection.execute(statement).await.expect("may");
+                }
+                Self::OfDatabase(connection)
+            }
+        }
     }
+
+    async fn row(&mut self, position: u64) -> Cells {
+        let mut cells = Vec::new();
+        for (column, kind) in COLUMNS {
+            let is_file = matches!(self, Self::OfFile(_));
+            let read = match kind {
+                Kind::Number(_) if is_file => format!("CAST(CAST({column} AS TEXT) AS BLOB)"),
+                _ if is_file => format!("CAST({column} AS BLOB)"),
+                Kind::Number(_) => format!("convert_to({column}::text, 'UTF8')"),
+                Kind::Text => format!("convert_to({column}, 'UTF8')"),
+                Kind::Id => format!("uuid_send({column})"),
+                Kind::Bytes => column.to_owned(),
+            };
+            let query = AssertSqlSafe(format!("SELECT {read} FROM events WHERE position = {position}"));
+            cells.push(match self {
+                Self::OfFile(file) => sqlx::query_scalar(query).fetch_one(file).await.expect("reads"),
+                Self::OfDatabase(connection) => {
+                    sqlx::query_scalar(query).fetch_one(connection).await.expect("reads")
+                }
+            });
+        }
+        cells
+    }
+
+    /// Puts rows in the place of those at these positions. False if the store itself takes no such rows.
+    async fn put(&mut self, away: &[u64], rows: &[(u64, &Cells)]) -> bool {
+        let is_file = matches!(self, Self::OfFile(_));
+        let mut statements = "BEGIN;".to_owned();
+        for position in away {
+            writeln!(statements, "DELETE FROM events WHERE position = {position};")
+                .expect("takes everything");
+        }
+        let columns = COLUMNS.map(|(column, _)| column).join(", ");
+        for (position, cells) in rows {
+            let literal = |((_, kind), cell): (&(&str, Kind), &Option<Vec<u8>>)| {
+                let Some(cell) = cell else { return "NULL".to_owned() };
+                match kind {
+                    Kind::Number(_) => String::from_utf8(cell.clone()).expect("digits"),
+                    Kind::Text if is_file => format!("CAST(x'{}' AS TEXT)", hex(cell)),
+                    Kind::Text => format!("convert_from('\\x{}', 'UTF8')", hex(cell)),
+                    Kind::Id | Kind::Bytes if is_file => format!("x'{}'", hex(cell)),
+                    Kind::Id => format!("'{}'", hex(cell)),
+                    Kind::Bytes => format!("'\\x{}'", hex(cell)),
+                }
+            };
+            let cells: Vec<String> = COLUMNS.iter().zip(cells.iter()).map(literal).collect();
+            let cells = cells.join(", ");
+            writeln!(statements, "INSERT INTO events (position, {columns}) VALUES ({position}, {cells});")
+                .expect("takes everything");
+        }
+        statements.push_str("COMMIT");
+        let statements = AssertSqlSafe(statements);
+        match self {
+            Self::OfFile(file) => {
+                let done = sqlx::raw_sql(statements).execute(&mut *file).await.is_ok();
+                if !done {
+                    file.execute("ROLLBACK").await.expect("goes back");
+                }
+                done
+            }
+            Self::OfDatabase(connection) => {
+                let done = sqlx::raw_sql(statements).execute(&mut *connection).await.is_ok();
+                if !done {
+                    connection.execute("ROLLBACK").await.expect("goes back");
+                }
+                done
+            }
+        }
+    }
+}
+
+/// A journal that is open, who else writes to its store, and the rows as they were written.
+type TamperedStore = (Arc<dyn Journal>, RefCell<Administrator>, Vec<Cells>);
+
+/// Both stores with the same history, open, and somebody else who writes to them: for as many cases as there are.
+struct Tampered {
+    runtime: tokio::runtime::Runtime,
+    stores: Vec<TamperedStore>,
+    _places: [Store; 2],
+}
+
+impl Tampered {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("builds");
+        let places = Store::both();
+        let stores = runtime.block_on(async {
+            let mut stores = Vec::new();
+            for store in &places {
+                let journal = store.open().await;
+                history(&*journal).await;
+                let mut administrator = Administrator::of(store).await;
+                let mut rows = Vec::new();
+                for position in 1..=5 {
+                    rows.push(administrator.row(position).await);
+                }
+                stores.push((journal, RefCell::new(administrator), rows));
+            }
+            stores
+        });
+        Self { runtime, stores, _places: places }
+    }
+
+    /// Puts what `change` makes of the rows, by position, in their place: each of those is missed, and no other.
+    fn missed(
+        &self,
+        what: &str,
+        change: &dyn Fn(&[Cells]) -> Placed,
+        away: &[u64],
+    ) -> Result<(), TestCaseError> {
+        for (journal, administrator, rows) in &self.stores {
+            let changed = change(rows);
+            let is_same = |(position, cells): &(u64, Cells)| row_at(rows, *position) == Some(cells);
+            if changed.iter().all(is_same) {
+                continue;
+            }
+            let mut administrator = administrator.borrow_mut();
+            self.runtime.block_on(async {
+                let put: Vec<_> = changed.iter().map(|(position, cells)| (*position, cells)).collect();
+                if administrator.put(away, &put).await {
+                    for row in &changed {
+                        let position = row.0;
+                        let read = journal.read_positions(&[position]).await;
+                        if is_same(row) {
+                            prop_assert!(read.is_ok(), "{what}: event {position}");
+                            continue;
+                        }
+                        let error = read.expect_err(what).to_string();
+                        prop_assert!(error.contains(&format!("event {position} ")), "{what}: {error}");
+                    }
+                    let new: Vec<u64> = changed.iter().map(|(position, _)| *position).collect();
+                    let back: Vec<_> = away
+                        .iter()
+                        .filter_map(|&position| Some((position, row_at(rows, position)?)))
+                        .collect();
+                    prop_assert!(administrator.put(&new, &back).await, "{what}: it goes back");
+                }
+                let whole = journal.read_all(0, 9).await.map(|events| events.len());
+                prop_assert_eq!(whole, Ok(5), "{}", what);
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn cases<S: Strategy>(strategy: &S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
+    let mut runner = TestRunner::new(ProptestConfig { cases: 64, ..ProptestConfig::default() });
+    if let Err(error) = runner.run(strategy, test) {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn any_bit_of_any_column_is_missed() {
+    let tampered = Tampered::new();
+    let bits = prop::collection::vec(any::<prop::sample::Index>(), COLUMNS.len());
+    cases(&(bits, 1_u64..=5), |(bits, position)| {
+        for (number, (column, kind)) in COLUMNS.iter().enumerate() {
+            let flip = |rows: &[Cells]| {
+                let mut cells = copy_of(rows, position);
+                let cell = cells[number].as_mut().expect("nothing is absent");
+                if let Kind::Number(width) = kind {
+                    let whole: i64 = std::str::from_utf8(cell).expect("digits").parse().expect("a number");
+                    *cell = (whole ^ (1 << bits[number].index(*width))).to_string().into_bytes();
+                } else {
+                    let bit = bits[number].index(cell.len() * 8);
+                    cell[bit / 8] ^= 1 << (bit % 8);
+                }
+                vec![(position, cells)]
+            };
+            tampered.missed(column, &flip, &[position])?;
+            let take_away = |rows: &[Cells]| {
+                let mut cells = copy_of(rows, position);
+                cells[number] = None;
+                vec![(position, cells)]
+            };
+            tampered.missed(column, &take_away, &[position])?;
+        }
+        Ok(())
+    });
+}
+
+/// Any of their columns, or all: then the rows have changed places.
+#[test]
+fn events_that_change_places_are_missed() {
+    let tampered = Tampered::new();
+    let columns =
+        prop_oneof![prop::collection::vec(any::<bool>(), COLUMNS.len()), Just(vec![true; COLUMNS.len()]),];
+    cases(&(columns, 1_u64..=5, 1_u64..=5), |(columns, one, other)| {
+        prop_assume!(one != other);
+        let swap = |rows: &[Cells]| {
+            let [mut first, mut second] = [one, other].map(|position| copy_of(rows, position));
+            for (number, _) in columns.iter().enumerate().filter(|(_, swapped)| **swapped) {
+                std::mem::swap(&mut first[number], &mut second[number]);
+            }
+            vec![(one, first), (other, second)]
+        };
+        tampered.missed("swapped", &swap, &[one, other])
+    });
+}
+
+/// To any other position, or copied there, with any version.
+#[test]
+fn an_event_that_is_moved_is_missed() {
+    let tampered = Tampered::new();
+    cases(&(1_u64..=5, 6_u64..1000, 1_i64..1000, any::<bool>()), |(from, to, version, is_renumbered)| {
+        let moved = |rows: &[Cells]| {
+            let mut cells = copy_of(rows, from);
+            if is_renumbered {
+                cells[2] = Some(version.to_string().into_bytes());
+            }
+            vec![(to, cells)]
+        };
+        tampered.missed("moved", &moved, &[from])?;
+        tampered.missed("copied", &moved, &[])
+    });
 }
 
 /// Turns a journal into one of before: checksums, and none of the later columns.
