@@ -105,6 +105,10 @@ impl Journal for Faulty {
         self.inner.snapshots().await
     }
 
+    async fn cursor_position(&self, effect: &str) -> Result<Option<u64>, StoreError> {
+        self.inner.cursor_position(effect).await
+    }
+
     async fn hold_cursor(
         &self,
         effect: &str,

@@ -42,7 +42,7 @@ pub use domain::delivery::DeliveryPolicy;
 use self::backlog::Backlog;
 use self::compose::Composer;
 use self::lists::WAITING;
-pub use self::lists::count_given_up;
+pub use self::lists::{LISTS, count_given_up, list_key};
 pub(crate) use self::lists::{MailRef, given_up, kind};
 use self::post::Unsent;
 pub use self::post::{InvalidMailUrl, MailServer, MailUrl, Patience, Post};
@@ -175,6 +175,11 @@ impl Mailer {
 /// Makes the cursor where there is none yet. What is asked for from then on is sent, be it by another process that comes later.
 pub async fn begin(journal: &dyn Journal) -> Result<(), StoreError> {
     journal.hold_cursor(EFFECT, "nobody", Duration::ZERO).await.map(|_| ())
+}
+
+/// The position of the last event that the mailer was done with when it last wrote that down, whichever node that was.
+pub async fn position(journal: &dyn Journal) -> Result<Option<u64>, StoreError> {
+    journal.cursor_position(EFFECT).await
 }
 
 struct Runner {

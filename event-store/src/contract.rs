@@ -468,13 +468,17 @@ pub async fn keeps_cursors_of_effects(journal: Arc<dyn Journal>) {
     let lasts = Duration::from_mins(1);
     let hold = async |effect| journal.hold_cursor(effect, "a", lasts).await.expect("works").expect("is free");
     journal.append(append(&stream("a"), 0, 3)).await.expect("appends");
+    let position = async || journal.cursor_position("mail").await.expect("reads");
+    assert_eq!(position().await, None, "looking makes none");
     let mail = hold("mail").await;
+    assert_eq!(position().await, Some(3));
     assert_eq!(mail.position, 3, "what was there before does not concern it");
     journal.append(append(&stream("a"), 3, 2)).await.expect("appends");
     assert_eq!(hold("mail").await, mail, "its holder goes on");
     assert_eq!(hold("other").await.position, 5);
     assert!(journal.move_cursor("mail", Cursor { position: 4, ..mail }).await.expect("moves"));
     assert_eq!(hold("mail").await.position, 4);
+    assert_eq!(position().await, Some(4));
     assert_eq!(hold("other").await.position, 5);
     journal.release_cursor("mail", mail).await.expect("releases");
     assert_eq!(hold("mail").await.position, 4);

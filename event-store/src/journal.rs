@@ -336,6 +336,9 @@ pub trait Journal: Send + Sync + 'static {
     /// Tells metrics of its connections, and of what waits for them.
     fn measure(&self) {}
 
+    /// Where the cursor of an effect is, whoever holds it; nothing if it has none yet. Changes nothing.
+    async fn cursor_position(&self, effect: &str) -> Result<Option<u64>, StoreError>;
+
     /// Takes the cursor of an effect, or goes on holding it, for as long as `lasts`. An effect that has none yet gets one at
     /// the newest event. None: another holder has it, and was heard of in time. Where one process alone has the journal
     /// open, nobody else can hold it.

@@ -350,6 +350,10 @@ impl Journal for KurrentJournal {
         self.replica.snapshots().await
     }
 
+    async fn cursor_position(&self, effect: &str) -> Result<Option<u64>, StoreError> {
+        self.cursors.position(effect).await
+    }
+
     async fn hold_cursor(
         &self,
         effect: &str,

@@ -450,6 +450,17 @@ impl Journal for PostgresJournal {
         Ok(streams.into_iter().map(StreamId::from_stored).collect())
     }
 
+    async fn cursor_position(&self, effect: &str) -> Result<Option<u64>, StoreError> {
+        let known: Option<i64> = self
+            .read(|| {
+                sqlx::query_scalar("SELECT position FROM watchword.effects WHERE name = $1")
+                    .bind(effect)
+                    .fetch_optional(&self.readers)
+            })
+            .await?;
+        Ok(known.map(i64::cast_unsigned))
+    }
+
     async fn hold_cursor(
         &self,
         effect: &str,

@@ -396,13 +396,17 @@ impl Journal for SqliteJournal {
         measure::queue(self.requests.max_capacity() - self.requests.capacity());
     }
 
-    async fn hold_cursor(&self, effect: &str, _: &str, _: Duration) -> Result<Option<Cursor>, StoreError> {
+    async fn cursor_position(&self, effect: &str) -> Result<Option<u64>, StoreError> {
         let known: Option<i64> = sqlx::query_scalar("SELECT position FROM effects WHERE name = ?1")
             .bind(effect)
             .fetch_optional(&self.readers)
             .await?;
-        let position = match known {
-            Some(position) => position.cast_unsigned(),
+        Ok(known.map(i64::cast_unsigned))
+    }
+
+    async fn hold_cursor(&self, effect: &str, _: &str, _: Duration) -> Result<Option<Cursor>, StoreError> {
+        let position = match self.cursor_position(effect).await? {
+            Some(position) => position,
             None => self.keep_cursor(effect, None).await?,
         };
         Ok(Some(Cursor { position, epoch: 0 }))

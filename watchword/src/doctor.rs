@@ -414,6 +414,7 @@ async fn events(
             for fault in &report.faults {
                 findings.fault("events", format!("{fault}. {RESTORE}"));
             }
+            mail::passed_over(findings, &report.unsent_mails);
             if report.more > 0 {
                 findings.fault("events", format!("{} faults more of this sort", report.more));
             }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use command_service::mailer;
 use domain::app::App;
 use domain::delivery::Delivery;
 use domain::lockout::Lockout;
@@ -13,6 +14,10 @@ use event_store::{LookupKey, Repository, StoreError};
 use schemas::RecordedEvent;
 
 use crate::doctor::future::Future;
+
+mod mails;
+
+use mails::Mails;
 
 /// How many events are read at once.
 const PAGE: u64 = 1000;
@@ -39,6 +44,8 @@ pub struct Report {
     pub faults: Vec<String>,
     /// How many there are besides.
     pub more: usize,
+    /// The positions of events that asked for a mail which was neither sent nor given up, though the mailer is past them.
+    pub unsent_mails: Vec<u64>,
     /// What lies ahead of now.
     pub future: Future,
 }
@@ -67,6 +74,7 @@ struct Scan {
     erased: HashSet<UserId>,
     /// Those whose erasure is in the log.
     to_be_erased: HashSet<UserId>,
+    mails: Mails,
 }
 
 /// Checks positions, versions, the MAC and shape of every event, that every sealed part can be opened or its
@@ -86,8 +94,11 @@ pub async fn check(
         sessions: HashMap::new(),
         erased: HashSet::new(),
         to_be_erased: HashSet::new(),
+        mails: Mails::default(),
     };
     scan.report.future = Future::from(now);
+    // Before the end of the journal, so that what became of every mail up to there is read.
+    let mailed = mailer::position(&**repository.journal()).await?;
     let head = repository.journal().head().await?;
     let mut after = 0;
     while after < head {
@@ -107,6 +118,7 @@ pub async fn check(
     if scan.report.faults.is_empty() {
         scan.claims(repository, now).await?;
         scan.snapshots(repository).await?;
+        std::mem::take(&mut scan.mails).compare(&**repository.journal(), mailed, &mut scan.report).await?;
     }
     scan.erasures(repository).await?;
     scan.report.streams = scan.versions.len();
@@ -158,6 +170,7 @@ impl Scan {
         match repository.decode(event).await {
             Ok(decoded) => {
                 self.report.future.see(event, &decoded);
+                self.mails.see(event, &decoded);
                 self.remember(event, decoded);
             }
             Err(StoreError::Damaged(problem)) => self.report.fault(format!("event {position}: {problem}")),
@@ -267,6 +280,20 @@ impl Scan {
                 if !self.versions.contains_key(owner) {
                     self.report.fault(format!(
                         "the {kind} claim {} is held by {owner}, which has no event",
+                        claim.key
+                    ));
+                }
+                if kind == "erased"
+                    && !owner.uuid().is_some_and(|person| self.to_be_erased.contains(&UserId(person)))
+                {
+                    self.report.fault(format!(
+                        "the erased claim {} is held by {owner}, but no event says so",
+                        claim.key
+                    ));
+                }
+                if kind == "app" && owner.as_str() != format!("app-{}", claim.key) {
+                    self.report.fault(format!(
+                        "the app claim {} is held by {owner}, which is not that app",
                         claim.key
                     ));
                 }

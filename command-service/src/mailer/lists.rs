@@ -14,6 +14,15 @@ use crate::dispatch::Work;
 pub(super) const WAITING: &str = "mail_waiting";
 pub(super) const FAILED: &str = "mail_failed";
 
+/// Both.
+pub const LISTS: [&str; 2] = [WAITING, FAILED];
+
+/// The key of the claim that has a mail of an app in a list, by the position of the event that asked for it.
+pub fn list_key(app_id: &AppId, position: u64, kind: MailKind) -> String {
+    // With leading zeros, so that the order of the keys is that of the positions.
+    format!("{app_id}/{position:020}/{}", kind.as_str())
+}
+
 /// A mail in the lists of those that wait or were given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct MailRef {
@@ -26,9 +35,7 @@ pub(crate) struct MailRef {
 impl MailRef {
     /// The claim that has it in a list of an app.
     fn claim(self, list: &str, app_id: &AppId) -> Claim {
-        // With leading zeros, so that the order of the keys is that of the positions.
-        let key = format!("{app_id}/{:020}/{}", self.position, self.kind.as_str());
-        Claim { kind: list.to_owned(), key }
+        Claim { kind: list.to_owned(), key: list_key(app_id, self.position, self.kind) }
     }
 
     pub(super) fn of(claim: &Claim) -> Option<Self> {

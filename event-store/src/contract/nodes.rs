@@ -14,19 +14,20 @@ use crate::journal::{
 };
 
 /// One journal through several nodes, which are asked in turn. It says that it is shared, and counts how often it is
-/// asked for versions and how many events it gives of streams.
+/// asked for versions, how many events it gives of streams and how many snapshots it has kept.
 pub struct Nodes {
     list: Vec<Arc<dyn Journal>>,
     turn: AtomicUsize,
     versions_asked: AtomicUsize,
     events_read: AtomicUsize,
+    snapshots_kept: AtomicUsize,
 }
 
 impl Nodes {
     /// These nodes, of one journal.
     pub fn new(list: Vec<Arc<dyn Journal>>) -> Self {
         let zero = AtomicUsize::default;
-        Self { list, turn: zero(), versions_asked: zero(), events_read: zero() }
+        Self { list, turn: zero(), versions_asked: zero(), events_read: zero(), snapshots_kept: zero() }
     }
 
     /// How often [`Journal::versions`] was called since this was asked before.
@@ -37,6 +38,11 @@ impl Nodes {
     /// How many events [`Journal::read_stream`] gave since this was asked before.
     pub fn events_read(&self) -> usize {
         self.events_read.swap(0, Ordering::Relaxed)
+    }
+
+    /// How many snapshots [`Journal::save_snapshot`] was asked to keep, and has: a repository does so in the background.
+    pub fn snapshots_kept(&self) -> usize {
+        self.snapshots_kept.load(Ordering::Relaxed)
     }
 
     fn next(&self) -> &Arc<dyn Journal> {
@@ -106,11 +112,17 @@ impl Journal for Nodes {
     }
 
     async fn save_snapshot(&self, stream: &StreamId, snapshot: Snapshot) -> Result<(), StoreError> {
-        self.next().save_snapshot(stream, snapshot).await
+        self.next().save_snapshot(stream, snapshot).await?;
+        self.snapshots_kept.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn snapshots(&self) -> Result<Vec<StreamId>, StoreError> {
         self.next().snapshots().await
+    }
+
+    async fn cursor_position(&self, effect: &str) -> Result<Option<u64>, StoreError> {
+        self.next().cursor_position(effect).await
     }
 
     async fn hold_cursor(

@@ -60,6 +60,12 @@ impl Cursors {
         Self { target: Arc::clone(target), settings, effects: Mutex::default() }
     }
 
+    /// See [`Journal::cursor_position`](crate::Journal::cursor_position).
+    pub(super) async fn position(&self, name: &str) -> Result<Option<u64>, StoreError> {
+        let mut effects = self.effects.lock().await;
+        Ok(self.effect(&mut effects, name).last().await?.map(|last| last.position))
+    }
+
     /// See [`Journal::hold_cursor`](crate::Journal::hold_cursor). `newest` tells the position of the newest event, if it is
     /// asked.
     pub(super) async fn hold(

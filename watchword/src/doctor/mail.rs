@@ -99,6 +99,20 @@ async fn apps_elsewhere(journal: &dyn Journal, senders: &Senders) -> Result<Vec<
     Ok(apps)
 }
 
+/// Tells of mails that nobody has tried to send, and nobody will: by the positions of the events that asked for them.
+pub fn passed_over(findings: &mut Findings, positions: &[u64]) {
+    let [first, ..] = positions else { return };
+    findings.warning(
+        "mail",
+        format!(
+            "{} were passed over, the first that event {first} asked for: neither sent nor given up, though the mailer is past \
+             them. Somebody moved or deleted its cursor, or the events could not be read then. Who needs one has to ask for it \
+             again",
+            positions.len()
+        ),
+    );
+}
+
 /// Tells of mails that were given up.
 pub async fn failures(findings: &mut Findings, journal: &dyn Journal) {
     match count_given_up(journal).await {
