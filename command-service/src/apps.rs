@@ -175,7 +175,10 @@ async fn list(
     let mut items = Vec::with_capacity(page.items.len());
     for id in &page.items {
         let app = service.repository.load::<App>(id).await?;
-        items.push(AppBody::of(id, &app.state));
+        // A claim alone makes no app: whoever can write to the store can make one.
+        if app.state.id.is_some() {
+            items.push(AppBody::of(id, &app.state));
+        }
     }
     Ok(Done::read(page.with(items)))
 }

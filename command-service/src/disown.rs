@@ -129,11 +129,24 @@ impl CommandService {
     }
 
     /// Ends the keys of those whose erasure was cut short.
+    ///
+    /// A claim is a row like any other, and a key that is ended never comes back: it counts if the events of its owner say
+    /// that they were erased.
     pub(crate) async fn finish_erasures(&self) -> Result<(), StoreError> {
         for (_, stream) in self.repository.journal().claims(ERASED, "").await? {
             let Some(user_id) = stream.uuid().map(UserId) else { continue };
-            if !self.key_store.is_erased(user_id).await? {
-                self.key_store.erase_data_key(user_id).await?;
+            if self.key_store.is_erased(user_id).await? {
+                continue;
+            }
+            match self.repository.load::<User>(&user_id).await {
+                Ok(user) if user.state.erased => self.key_store.erase_data_key(user_id).await?,
+                Ok(_) => {
+                    tracing::error!(%user_id, "a claim says that a user was erased, but no event does: nothing is done");
+                }
+                Err(StoreError::Damaged(what)) => {
+                    tracing::error!(%user_id, what, "whether a user was erased cannot be told");
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(())

@@ -3,8 +3,8 @@
 use domain::event::Event;
 use domain::journal::{JournalCreated, JournalEvent};
 use domain::{AppId, JournalId, LogOrigin, StreamId};
-use schemas::codec;
 use schemas::envelope::{Actor, Metadata};
+use schemas::{RecordedEvent, codec};
 
 use crate::clock::Clock;
 use crate::journal::{Append, AppendError, Claim, Journal, NewEvent, StoreError, Write};
@@ -18,18 +18,39 @@ fn claim() -> Claim {
 }
 
 /// The origin of this journal; nothing before [`establish`].
+///
+/// Nearly every journal begins with it. Only where a version that knew of none wrote the first events, a claim says where it
+/// is; somebody who can write to the store could take that away, or point it elsewhere.
 pub async fn read(journal: &dyn Journal) -> Result<Option<LogOrigin>, StoreError> {
+    let first = journal.read_positions(&[1]).await.unwrap_or_default();
+    if let Some(first) = first.first()
+        && let Ok(Some(origin)) = named_by(first)
+    {
+        return Ok(Some(origin));
+    }
     let Some(stream) = journal.claim_owner(&claim()).await? else { return Ok(None) };
-    let damaged = |what: String| StoreError::Damaged(format!("the origin of the journal: {what}"));
     for event in journal.read_stream(&stream, 0).await? {
-        let decoded = codec::decode(&event.stream, &event.name, event.schema_version, &event.data, None);
-        if let Event::Journal(JournalEvent::JournalCreated(created)) =
-            decoded.map_err(|error| damaged(error.to_string()))?
-        {
-            return Ok(Some(created.origin));
+        if let Some(origin) = named_by(&event)? {
+            return Ok(Some(origin));
         }
     }
-    Err(damaged(format!("{stream} does not begin with JournalCreated")))
+    Err(damaged(&format!("{stream} does not begin with JournalCreated")))
+}
+
+fn damaged(what: &str) -> StoreError {
+    StoreError::Damaged(format!("the origin of the journal: {what}"))
+}
+
+/// The origin that an event gives the journal, if it gives one.
+fn named_by(event: &RecordedEvent) -> Result<Option<LogOrigin>, StoreError> {
+    if event.stream.aggregate() != "journal" {
+        return Ok(None);
+    }
+    let decoded = codec::decode(&event.stream, &event.name, event.schema_version, &event.data, None);
+    match decoded.map_err(|error| damaged(&error.to_string()))? {
+        Event::Journal(JournalEvent::JournalCreated(created)) => Ok(Some(created.origin)),
+        _ => Ok(None),
+    }
 }
 
 /// The origin of this journal. One that has none yet, because it is new or was written by a version that knew of none, gets

@@ -127,7 +127,9 @@ async fn live(
     let mut ended = 0;
     for row in page.items {
         let session = service.repository.load::<Session>(&row.session_id).await?;
-        if session.state.require_live(now).is_ok() && user.state.keeps(&session.state) {
+        // Nor is one shown that is somebody else's, whatever the row says.
+        let is_live = session.state.require_live(now).is_ok_and(|owner| owner.user_id == user_id);
+        if is_live && user.state.keeps(&session.state) {
             items.push(body(row, &session.state, current));
         } else {
             ended += 1;

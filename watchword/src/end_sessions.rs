@@ -45,7 +45,10 @@ pub async fn run(mut config: Config, as_json: bool) -> anyhow::Result<ExitCode> 
 /// One request for each user, so that each is written to the log as an operator's act. What is interrupted can be
 /// run again.
 async fn end_all(instance: &Instance) -> anyhow::Result<Ended> {
-    let users = instance.users_with_sessions().await?;
+    let reading = Progress::start(instance.head().await?);
+    let users = instance.users_with_sessions(|position| reading.at(position, position)).await;
+    reading.end();
+    let users = users?;
     let channel = Channel::Embedded { router: instance.router(), key: instance.platform_key().await? };
     let progress = Progress::start(users.len() as u64);
     let mut ended = Ended { users: 0, sessions: 0 };

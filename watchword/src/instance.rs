@@ -1,6 +1,6 @@
 //! An instance: the stores opened, and both services built on them, in one process.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -19,8 +19,9 @@ use command_service::mailer::{
 use command_service::password_hashing::{PasswordHashing, PasswordHashingSettings};
 use command_service::relay::{Relay, RelaySettings, RelayStatus};
 use domain::app::App;
+use domain::session::SessionEvent;
 use domain::user::User;
-use domain::{AppId, Email, LogOrigin, Permission, UserId};
+use domain::{AppId, Email, Event, LogOrigin, Permission, UserId};
 use event_store::{
     Clock, Journal, JournalLock, JournalMark, KeyStore, LookupKey, MasterKey, MessageKey, Repository, Sealer,
     SqliteJournal, StoreError, SystemClock,
@@ -31,7 +32,7 @@ use http_kit::{AccessLog, AccessTokens, Authenticator, PublicUrl, RateClass, Rat
 use projection_service::bus::Bus;
 use projection_service::{BusStatus, ProjectionService, ProjectionStatus, SharingSettings};
 use read_models::ReadModels;
-use schemas::ActorKind;
+use schemas::{ActorKind, RecordedEvent, codec};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use utoipa::openapi::OpenApi;
@@ -449,14 +450,35 @@ impl Instance {
         journal_check::check(&self.repository, self.clock.now(), |_, _| {}).await
     }
 
-    /// Everybody who has a session. The claims are part of the journal: no read model has to have caught up.
-    pub async fn users_with_sessions(&self) -> anyhow::Result<BTreeSet<(AppId, UserId)>> {
+    /// Everybody who may have a session: who began one that was not revoked, as the events say. A claim for each is kept, too,
+    /// but whoever can write to the store can take one away. `at` hears how far it has come.
+    pub async fn users_with_sessions(
+        &self,
+        mut at: impl FnMut(u64),
+    ) -> anyhow::Result<BTreeSet<(AppId, UserId)>> {
+        let mut sessions = HashMap::new();
+        let mut after = 0;
+        loop {
+            let events = self.stores.journal.read_all(after, 1000).await?;
+            let Some(last) = events.last() else { break };
+            after = last.position;
+            for recorded in events.iter().filter(|it| it.stream.aggregate() == "session") {
+                let RecordedEvent { stream, name, schema_version, data, .. } = recorded;
+                match codec::decode(stream, name, *schema_version, data, None)? {
+                    Event::Session(SessionEvent::SessionStarted(event)) => {
+                        sessions.insert(stream.clone(), (event.app_id, event.user_id));
+                    }
+                    Event::Session(SessionEvent::SessionRevoked(_)) => drop(sessions.remove(stream)),
+                    _ => {}
+                }
+            }
+            at(after);
+        }
         let mut users = BTreeSet::new();
-        for (claim, _) in self.stores.journal.claims("session", "").await? {
-            let user = claim.key.split_once('/').and_then(|(user, _)| user.parse().ok().map(UserId));
-            let user = user.with_context(|| format!("{} is no claim of a session", claim.key))?;
-            let app = self.repository.load::<User>(&user).await?.state.app_id.clone();
-            users.insert((app.with_context(|| format!("the user {user} is in no app"))?, user));
+        for (app_id, user_id) in sessions.into_values() {
+            if !self.repository.load::<User>(&user_id).await?.state.erased {
+                users.insert((app_id, user_id));
+            }
         }
         Ok(users)
     }
