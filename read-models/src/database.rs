@@ -22,7 +22,7 @@ use crate::sql::{Kind, Query, Row, Transaction, on_postgres, on_sqlite};
 /// "WWRM": Watchword read models.
 const APPLICATION_ID: i64 = 0x5757_524d;
 /// The schema in PostgreSQL. The journal has another, so both may live in one database.
-const SCHEMA: &str = "watchword_read";
+pub(crate) const SCHEMA: &str = "watchword_read";
 /// Whoever makes tables in that schema holds this advisory lock: `CREATE … IF NOT EXISTS` fails when two race.
 const DDL_LOCK: i64 = APPLICATION_ID;
 

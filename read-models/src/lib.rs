@@ -14,6 +14,7 @@
 
 pub mod audit_log;
 mod checkpoint;
+mod compare;
 mod database;
 pub mod leases;
 pub mod login_checks;
@@ -30,6 +31,7 @@ pub mod users;
 mod tests;
 
 pub use checkpoint::{Checkpoint, JournalError};
+pub use compare::{CompareError, Comparison, compare};
 pub use database::OpenError;
 pub use leases::{Lease, Leases, Node, ProjectorState, Standing};
 pub use page::{Page, Paging};

@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, Column, ColumnIndex, Decode, Postgres, Row as _, Sqlit
 use uuid::Uuid;
 
 /// What a cell holds, or that it holds none of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Value {
     Int(Option<i64>),
     Text(Option<String>),

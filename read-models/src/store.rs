@@ -17,6 +17,9 @@ use crate::sql::{Kind, Query, Row, Transaction, Value, hex};
 use crate::stats::{Stats, StatsProjector};
 use crate::users::{Users, UsersProjector};
 
+/// Asks for all checkpoints.
+pub(crate) const CHECKPOINTS: &str = "SELECT projector, position, event FROM checkpoints ORDER BY projector";
+
 /// Why a query has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -39,7 +42,7 @@ impl From<sqlx::Error> for ReadError {
 
 /// All read models, in one database.
 pub struct ReadModels {
-    database: Arc<Database>,
+    pub(crate) database: Arc<Database>,
     sealer: Arc<Sealer>,
     lookup: Arc<LookupKey>,
 }
@@ -129,8 +132,12 @@ impl ReadModels {
 
     /// Where all projectors stand.
     pub async fn checkpoints(&self) -> Result<Vec<Checkpoint>, StoreError> {
-        let query = Query::new("SELECT projector, position, event FROM checkpoints ORDER BY projector");
-        self.database.read(query).await?.iter().map(|row| Ok(Checkpoint::read(row)?)).collect()
+        self.database
+            .read(Query::new(CHECKPOINTS))
+            .await?
+            .iter()
+            .map(|row| Ok(Checkpoint::read(row)?))
+            .collect()
     }
 
     /// Whether what a projector has applied is how this journal begins.

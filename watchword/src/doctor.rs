@@ -22,6 +22,7 @@ use crate::rotate_master_key;
 use crate::serving::Serving;
 
 mod cluster;
+mod compared;
 mod elsewhere;
 mod folder;
 pub mod future;
@@ -280,7 +281,8 @@ async fn stores(findings: &mut Findings, config: &Config, master_key: MasterKey)
         Some(nats) => elsewhere::bus(findings, nats).await,
         None => {}
     }
-    events(findings, config, journal, key_store, head).await;
+    events(findings, config, Arc::clone(&journal), Arc::clone(&key_store), head).await;
+    compared::read_models(findings, config, journal, key_store, head).await;
 }
 
 /// Looks at stores that other nodes may be using meanwhile.
@@ -372,6 +374,7 @@ async fn in_databases(
             mail::failures(findings, &*journal).await;
             mail::senders(findings, config, &*journal).await;
             events(findings, config, journal.clone(), key_store.clone(), head).await;
+            compared::read_models(findings, config, journal.clone(), key_store.clone(), head).await;
             journal.close().await;
             key_store.close().await;
         }

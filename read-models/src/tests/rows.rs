@@ -21,7 +21,7 @@ use crate::users::{UserFilter, UserSort, UserStatus};
 use crate::{ApplyError, JournalError, Lease, OpenError, Paging, ReadError, ReadModels};
 
 /// Two users; the first logs in twice, refreshes, logs out once, changes her name; the second is banned.
-async fn small_world(on: On) -> World {
+pub(super) async fn small_world(on: On) -> World {
     let world = World::new(on).await;
     let user_event = |event| Event::User(event);
     let renamed = ProfileUpdated {

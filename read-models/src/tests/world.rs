@@ -255,6 +255,16 @@ impl World {
         events
     }
 
+    /// Applies all of a long journal.
+    pub async fn catch_up_pages(&self, models: &ReadModels) {
+        let head = self.journal.head().await.expect("reads");
+        let mut after = 0;
+        while after < head {
+            self.catch_up(models, 1000).await;
+            after += 1000;
+        }
+    }
+
     /// Applies what each projector has not applied yet, in batches of this size.
     pub async fn catch_up(&self, models: &ReadModels, size: usize) {
         for projector in models.projectors() {

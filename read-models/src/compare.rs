@@ -1,0 +1,439 @@
+//! Compares read models with ones that are built anew from the journal, row by row: whoever can write to their tables could
+//! show what never happened.
+//!
+//! Neither the models that are compared nor the journal are changed, and other nodes may go on writing meanwhile. Both sides
+//! are read in pages, in the order of their keys, so that it takes no more memory however many rows there are.
+
+use std::collections::{HashSet, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
+
+use domain::{Personal, UserId};
+use event_store::sqlite::file::looking;
+use event_store::{Location, LookupKey, Repository, StoreError};
+use sqlx::{ConnectOptions, Connection, Executor, PgConnection, SqliteConnection};
+use uuid::Uuid;
+
+use crate::checkpoint::{Checkpoint, JournalError};
+use crate::database::{Database, SCHEMA};
+use crate::leases::Lease;
+use crate::projector::{ApplyError, ProjectedEvent, Projector, key};
+use crate::rows;
+use crate::sql::{Query, Row, Value, hex, on_postgres, on_sqlite};
+use crate::store::{CHECKPOINTS, ReadModels};
+
+/// How many events are applied at once.
+const BATCH: usize = 500;
+/// How many rows are read at once.
+const PAGE: usize = 500;
+/// How many differences of a read model are told one by one: where there are more, they have one cause.
+const TOLD: usize = 3;
+/// The tables of which a row is nothing but a trace of somebody's personal data.
+const TRACES: [&str; 2] = ["login_checks_v1", "user_words_v1"];
+/// The columns of other tables that are.
+const PERSONAL: [&str; 3] = ["sealed", "email", "ip"];
+
+/// How one read model compares with the journal.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Comparison {
+    /// The read model and the version of its tables.
+    pub projector: String,
+    /// Up to which event.
+    pub position: u64,
+    /// How many rows it should have.
+    pub rows: u64,
+    /// The first few rows that the events do not make so.
+    pub differences: Vec<String>,
+    /// How many there are besides.
+    pub more: u64,
+}
+
+/// Why read models could not be compared.
+#[derive(Debug, thiserror::Error)]
+pub enum CompareError {
+    /// There is no place to build them anew, or they cannot be opened.
+    #[error(transparent)]
+    Open(#[from] crate::OpenError),
+    /// Their tables cannot be read.
+    #[error("their tables cannot be read: {0}")]
+    Tables(#[from] sqlx::Error),
+    /// The journal cannot be read.
+    #[error("the journal cannot be read: {0}")]
+    Journal(#[from] StoreError),
+    /// An event could not be applied.
+    #[error("they cannot be built anew: {0}")]
+    Build(#[from] ApplyError),
+}
+
+/// Builds read models anew in a folder, up to where those at `location` have come, and compares them: those that say that they
+/// are of this journal ([`Checkpoint::check_journal`]). `at` hears how far the
+/// building has come: how many events, and the position.
+pub async fn compare(
+    location: &Location,
+    folder: &Path,
+    repository: &Repository,
+    mut at: impl FnMut(u64, u64),
+) -> Result<Vec<Comparison>, CompareError> {
+    let lookup = Arc::new(LookupKey::new(repository.sealer().keys().instance_key()));
+    let place = Location::File(folder.join("read-models.db"));
+    let models = ReadModels::open(&place, Arc::clone(repository.sealer()), lookup).await?;
+    // Most of the work is done before the tables are held as they are, for which PostgreSQL keeps what is deleted meanwhile.
+    let mut builder = Builder::new(&models, repository);
+    let mut begun = Vec::new();
+    for checkpoint in ReadModels::look(location).await? {
+        match checkpoint.check_journal(&**repository.journal()).await {
+            Ok(()) => begun.push(checkpoint),
+            // Of another journal: then nothing in it is as in this one.
+            Err(JournalError::Other { .. }) => {}
+            Err(JournalError::Journal(error)) => return Err(error.into()),
+        }
+    }
+    builder.build(&begun, &mut at).await?;
+    let mut live = Live::begin(location).await?;
+    let mut checkpoints = live.checkpoints().await?.unwrap_or_else(|| begun.clone());
+    checkpoints.retain(|checkpoint| begun.iter().any(|it| it.projector == checkpoint.projector));
+    builder.build(&checkpoints, &mut at).await?;
+    let mut comparisons = Vec::new();
+    for (projector, position) in builder.standing {
+        let Some(checkpoint) = checkpoints.iter().find(|it| it.projector == key(&*projector)) else {
+            continue;
+        };
+        let mut comparison =
+            Comparison { projector: checkpoint.projector.clone(), position, ..Comparison::default() };
+        if checkpoint.position < position {
+            // Somebody has just made it start again.
+            comparison.differences.push("it was reset meanwhile: run this again".to_owned());
+        } else {
+            let mut sides = Sides { models: &models, live: &mut live, repository, pending: None, position };
+            for table in projector.tables() {
+                sides.compare(table, &mut comparison).await?;
+            }
+        }
+        comparisons.push(comparison);
+    }
+    live.close().await?;
+    models.close().await;
+    Ok(comparisons)
+}
+
+/// Read models that are being built.
+struct Builder<'a> {
+    models: &'a ReadModels,
+    repository: &'a Repository,
+    /// How far each has come.
+    standing: Vec<(Arc<dyn Projector>, u64)>,
+}
+
+impl<'a> Builder<'a> {
+    fn new(models: &'a ReadModels, repository: &'a Repository) -> Self {
+        let standing = models.projectors().into_iter().map(|projector| (projector, 0)).collect();
+        Self { models, repository, standing }
+    }
+
+    /// Goes on to where these checkpoints are.
+    async fn build(
+        &mut self,
+        checkpoints: &[Checkpoint],
+        at: &mut impl FnMut(u64, u64),
+    ) -> Result<(), CompareError> {
+        let target = |projector: &dyn Projector| {
+            let found = checkpoints.iter().find(|checkpoint| checkpoint.projector == key(projector));
+            found.map_or(0, |checkpoint| checkpoint.position)
+        };
+        let behind = |(projector, position): &&(Arc<dyn Projector>, u64)| *position < target(&**projector);
+        while let Some(after) = self.standing.iter().filter(behind).map(|(_, position)| *position).min() {
+            let mut events = Vec::with_capacity(BATCH);
+            for recorded in self.repository.journal().read_all(after, BATCH).await? {
+                let decoded = self.repository.decode(&recorded).await;
+                events.push(ProjectedEvent { recorded: Arc::new(recorded), decoded });
+            }
+            let Some(last) = events.last().map(ProjectedEvent::position) else {
+                return Err(StoreError::Damaged(format!("event {} is missing", after + 1)).into());
+            };
+            for (projector, position) in &mut self.standing {
+                let to = target(&**projector).min(last);
+                if *position == after && to > after {
+                    let count = usize::try_from(to - after).unwrap_or(usize::MAX);
+                    let batch = events.get(..count).unwrap_or(&events);
+                    *position = self.models.apply(&**projector, batch, Lease::UNSHARED).await?;
+                }
+            }
+            at(last, last);
+        }
+        Ok(())
+    }
+}
+
+/// The tables that are compared, as they are at one moment.
+enum Live {
+    Sqlite(SqliteConnection),
+    Postgres(PgConnection),
+}
+
+impl Live {
+    async fn begin(location: &Location) -> Result<Self, sqlx::Error> {
+        Ok(match location {
+            // Nobody writes a file that is looked at.
+            Location::File(path) => Self::Sqlite(looking(path).connect().await?),
+            Location::Postgres(url) => {
+                let options = url.options().clone().options([("search_path", SCHEMA)]);
+                let mut connection = options.connect().await?;
+                connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+                Self::Postgres(connection)
+            }
+        })
+    }
+
+    async fn read(&mut self, query: &Query) -> Result<Vec<Row>, sqlx::Error> {
+        match self {
+            Self::Sqlite(connection) => on_sqlite(connection, query).await,
+            Self::Postgres(connection) => on_postgres(connection, query).await,
+        }
+    }
+
+    /// Where they stand by now; nothing at a file, where that cannot change.
+    async fn checkpoints(&mut self) -> Result<Option<Vec<Checkpoint>>, sqlx::Error> {
+        if let Self::Sqlite(_) = self {
+            return Ok(None);
+        }
+        self.read(&Query::new(CHECKPOINTS))
+            .await?
+            .iter()
+            .map(Checkpoint::read)
+            .collect::<Result<_, _>>()
+            .map(Some)
+    }
+
+    async fn close(self) -> Result<(), sqlx::Error> {
+        match self {
+            Self::Sqlite(connection) => connection.close().await,
+            Self::Postgres(connection) => connection.close().await,
+        }
+    }
+}
+
+/// Both sides of a comparison.
+struct Sides<'a> {
+    models: &'a ReadModels,
+    live: &'a mut Live,
+    repository: &'a Repository,
+    position: u64,
+    /// Whose erasure the read model has not come to yet. Read when it is first needed.
+    pending: Option<HashSet<Uuid>>,
+}
+
+impl Sides<'_> {
+    async fn compare(&mut self, table: &'static str, to: &mut Comparison) -> Result<(), CompareError> {
+        let mut ours = Pages::of(table, &self.models.database).await?;
+        let mut theirs = Pages { rows: VecDeque::new(), after: None, read: 0, ..ours.clone() };
+        loop {
+            if ours.rows.is_empty() {
+                let query = ours.next();
+                ours.take(&self.models.database.read(query).await?)?;
+            }
+            if theirs.rows.is_empty() {
+                let query = theirs.next();
+                theirs.take(&self.live.read(&query).await?)?;
+            }
+            let (should, is) = (ours.rows.front(), theirs.rows.front());
+            let order = match (should, is) {
+                (None, None) => break,
+                (Some(should), Some(is)) => ours.key(should).cmp(ours.key(is)),
+                (Some(_), None) => std::cmp::Ordering::Less,
+                (None, Some(_)) => std::cmp::Ordering::Greater,
+            };
+            let should = if order.is_le() { ours.rows.pop_front() } else { None };
+            let is = if order.is_ge() { theirs.rows.pop_front() } else { None };
+            to.rows += u64::from(should.is_some());
+            if let Some(what) = self.difference(&ours, should.as_deref(), is.as_deref()).await? {
+                if to.differences.len() < TOLD {
+                    to.differences.push(what);
+                } else {
+                    to.more += 1;
+                }
+            }
+        }
+        // Somebody may have taken away what makes keys differ: then a page that begins behind a key passes over its twins.
+        let count = Query::new(format!("SELECT count(*) FROM {table}"));
+        let all: i64 = self.live.read(&count).await?.first().ok_or(sqlx::Error::RowNotFound)?.get(0)?;
+        if all.cast_unsigned() != theirs.read {
+            to.differences.push(format!("{table} has rows with the same key, or without one"));
+        }
+        Ok(())
+    }
+
+    async fn difference(
+        &mut self,
+        columns: &Pages,
+        should: Option<&[Value]>,
+        is: Option<&[Value]>,
+    ) -> Result<Option<String>, CompareError> {
+        let table = columns.table;
+        let Some(row) = should.or(is) else { return Ok(None) };
+        let owner = columns.owner(row);
+        let which = columns.tell_key(row);
+        let position = self.position;
+        let (Some(should), Some(is)) = (should, is) else {
+            if TRACES.contains(&table) && self.is_being_erased(owner).await? {
+                return Ok(None);
+            }
+            return Ok(Some(if should.is_some() {
+                format!("{table} has no row with {which}, which the events up to {position} make")
+            } else {
+                format!("{table} has a row with {which}, which no event up to {position} makes")
+            }));
+        };
+        for (number, name) in columns.names.iter().enumerate() {
+            let (should, is) = (&should[number], &is[number]);
+            if should == is || (name == "sealed" && self.opens_alike(columns, row, should, is).await?) {
+                continue;
+            }
+            if PERSONAL.contains(&name.as_str()) && self.is_being_erased(owner).await? {
+                continue;
+            }
+            let which = format!("{table}, row with {which}: {name}");
+            return Ok(Some(if PERSONAL.contains(&name.as_str()) {
+                format!("{which} is another than the events up to {position} make it")
+            } else {
+                let (should, is) = (should.tell(), is.tell());
+                format!("{which} is {is}, but the events up to {position} make it {should}")
+            }));
+        }
+        Ok(None)
+    }
+
+    /// Whether two sealed members of a row say the same: sealing is random.
+    async fn opens_alike(
+        &self,
+        columns: &Pages,
+        row: &[Value],
+        should: &Value,
+        is: &Value,
+    ) -> Result<bool, CompareError> {
+        let (Value::Bytes(should), Value::Bytes(is)) = (should, is) else { return Ok(false) };
+        let (Some(Value::Bytes(Some(id))), Some(owner)) = (row.first(), columns.owner(row)) else {
+            return Ok(false);
+        };
+        let id = rows::id(id)?;
+        let mut opened: [Personal; 2] = Default::default();
+        for (opened, sealed) in opened.iter_mut().zip([should, is]) {
+            let sealer = self.repository.sealer();
+            *opened = match rows::open(sealer, columns.table, id, UserId(owner), sealed.as_deref()).await {
+                Ok(personal) => personal,
+                Err(StoreError::Damaged(_)) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            };
+        }
+        Ok(opened[0] == opened[1])
+    }
+
+    /// Whether the person's key is gone already, but not what a read model made with it: their erasure lies behind its
+    /// checkpoint.
+    async fn is_being_erased(&mut self, owner: Option<Uuid>) -> Result<bool, CompareError> {
+        let Some(owner) = owner else { return Ok(false) };
+        let pending = match &mut self.pending {
+            Some(pending) => pending,
+            pending => {
+                let mut found = HashSet::new();
+                let journal = self.repository.journal();
+                let mut after = self.position;
+                loop {
+                    let events = journal.read_all(after, BATCH).await?;
+                    let Some(last) = events.last() else { break };
+                    after = last.position;
+                    let erasures = events.iter().filter(|event| event.name == "UserErased");
+                    found.extend(erasures.filter_map(|event| event.stream.uuid()));
+                }
+                pending.insert(found)
+            }
+        };
+        Ok(pending.contains(&owner))
+    }
+}
+
+/// The rows of a table in the order of their keys.
+#[derive(Clone)]
+struct Pages {
+    table: &'static str,
+    /// All columns, those of the key first.
+    names: Vec<String>,
+    /// How many those are.
+    keys: usize,
+    rows: VecDeque<Vec<Value>>,
+    /// The key of the last row that was read.
+    after: Option<Vec<Value>>,
+    /// How many were.
+    read: u64,
+}
+
+impl Pages {
+    /// Of a table, whose columns are those that this program makes.
+    async fn of(table: &'static str, database: &Database) -> Result<Self, sqlx::Error> {
+        let query = format!("SELECT name, pk FROM pragma_table_info('{table}') ORDER BY pk = 0, pk, cid");
+        let (mut names, mut keys) = (Vec::new(), 0);
+        for row in database.read(Query::new(query)).await? {
+            names.push(row.get("name")?);
+            keys += usize::from(row.get::<i64>("pk")? > 0);
+        }
+        Ok(Self { table, names, keys, rows: VecDeque::new(), after: None, read: 0 })
+    }
+
+    /// Asks for the next rows.
+    fn next(&self) -> Query {
+        let key = self.names[..self.keys].join(", ");
+        let mut query = Query::new(format!("SELECT {} FROM {}", self.names.join(", "), self.table));
+        if let Some(after) = &self.after {
+            query.push(&format!(" WHERE ({key}) > ("));
+            for (number, value) in after.iter().enumerate() {
+                query.push(if number == 0 { "" } else { ", " }).push_bind(value.clone());
+            }
+            query.push(")");
+        }
+        query.push(&format!(" ORDER BY {key} LIMIT {PAGE}"));
+        query
+    }
+
+    fn take(&mut self, found: &[Row]) -> Result<(), sqlx::Error> {
+        for row in found {
+            self.rows.push_back(row.cells()?.into_iter().map(|(_, value)| value).collect());
+        }
+        self.read += found.len() as u64;
+        if let Some(last) = self.rows.back() {
+            self.after = Some(self.key(last).to_vec());
+        }
+        Ok(())
+    }
+
+    fn key<'r>(&self, row: &'r [Value]) -> &'r [Value] {
+        &row[..self.keys]
+    }
+
+    fn tell_key(&self, row: &[Value]) -> String {
+        let cells =
+            self.names.iter().zip(self.key(row)).map(|(name, value)| format!("{name} {}", value.tell()));
+        cells.collect::<Vec<_>>().join(", ")
+    }
+
+    /// Whose row it is.
+    fn owner(&self, row: &[Value]) -> Option<Uuid> {
+        let number = self.names.iter().position(|name| name == "user_id" || name == "person")?;
+        match row.get(number)? {
+            Value::Bytes(Some(id)) => Uuid::from_slice(id).ok(),
+            _ => None,
+        }
+    }
+}
+
+impl Value {
+    /// For people. Ids are what they are elsewhere.
+    fn tell(&self) -> String {
+        match self {
+            Self::Int(Some(number)) => number.to_string(),
+            Self::Text(Some(text)) => text.clone(),
+            Self::Bytes(Some(bytes)) => {
+                Uuid::from_slice(bytes).map_or_else(|_| hex(bytes), |id| id.to_string())
+            }
+            Self::Int(None) | Self::Text(None) | Self::Bytes(None) => "nothing".to_owned(),
+        }
+    }
+}
