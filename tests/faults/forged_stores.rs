@@ -12,31 +12,44 @@ use crate::postgres::node;
 use crate::{server_with, until};
 
 /// A stopped server, whose stores somebody else writes to.
-struct Stores {
-    server: Server,
-    database: Option<String>,
+pub struct Stores {
+    pub server: Server,
+    pub database: Option<String>,
 }
 
 impl Stores {
     /// One in files and one in a database, each with its bus.
-    async fn both([one, other]: [&Bus; 2]) -> [Self; 2] {
+    pub async fn both([one, other]: [&Bus; 2]) -> [Self; 2] {
         let database = Postgres::shared().database();
         let server = node(&database, other).await;
         [Self { server: server_with(one).await, database: None }, Self { server, database: Some(database) }]
     }
 
-    /// Changes the journal, or the key store: in the words of both databases.
-    async fn alter(&self, store: &str, statements: &str) {
+    /// These bytes, in the words of the database.
+    pub fn bytes(&self, hex: &str) -> String {
+        if self.database.is_some() { format!("'\\x{hex}'::bytea") } else { format!("x'{hex}'") }
+    }
+
+    /// Changes the journal, the key store or the read models: in the words of both databases.
+    pub async fn alter(&self, store: &str, statements: &str) {
         if let Some(database) = &self.database {
-            let schema = if store == "journal" { "watchword" } else { "watchword_keys" };
-            let rights = if store == "journal" { "ALTER TABLE events DISABLE TRIGGER USER;" } else { "" };
+            let schema = match store {
+                "journal" => "watchword",
+                "keys" => "watchword_keys",
+                _ => "watchword_read",
+            };
+            let rights = if store == "journal" {
+                "ALTER TABLE events DISABLE TRIGGER USER; ALTER TABLE events ALTER COLUMN mac DROP NOT NULL;"
+            } else {
+                ""
+            };
             Postgres::shared().psql(database, &format!("SET search_path = {schema}; {rights} {statements}"));
             return;
         }
         let path = self.server.data().join(format!("{store}.db"));
         let mut file =
             sqlx::sqlite::SqliteConnectOptions::new().filename(path).connect().await.expect("it opens");
-        for trigger in ["events_are_never_changed", "events_have_no_gaps"] {
+        for trigger in ["events_are_never_changed", "events_are_never_deleted", "events_have_no_gaps"] {
             let drop = format!("DROP TRIGGER IF EXISTS {trigger}");
             file.execute(AssertSqlSafe(drop)).await.expect("it can be dropped");
         }
@@ -44,11 +57,11 @@ impl Stores {
         file.close().await.expect("it closes");
     }
 
-    async fn stop(&mut self) {
+    pub async fn stop(&mut self) {
         assert!(self.server.terminate().await.success());
     }
 
-    fn run(&self, arguments: &[&str]) -> (bool, Value, String) {
+    pub fn run(&self, arguments: &[&str]) -> (bool, Value, String) {
         let output = Command::output(&mut self.server.command(arguments)).expect("it runs");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let errors = String::from_utf8_lossy(&output.stderr);

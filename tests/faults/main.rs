@@ -24,7 +24,8 @@
 //! | disk full: journal, read models, NATS | `disk_full` |
 //! | clock an hour off | `clock` |
 //! | flipped byte in a stored event, which is poison for projectors | `flipped_byte`; `event-store/tests/sqlite.rs` |
-//! | events, claims and keys that somebody without the master key has put into the stores | `forged_stores`; `event-store/tests/proofs.rs`, `snapshots.rs` |
+//! | events, claims and keys that somebody without the master key has put into the stores | `forged_stores`, `forged_rows`, `forged_claims`; `event-store/tests/proofs.rs`, `snapshots.rs` |
+//! | rows of read models that somebody has changed | `forged_read_models`; `read-models/src/tests/compared.rs` |
 //! | poison event | `projection-service/src/tests/running.rs`, and for several nodes `sharing.rs` beside it |
 //! | rebuild during writes | `rebuild` |
 //! | the upgrade that gives events their MACs killed | `upgrade_killed` |
@@ -45,6 +46,9 @@ mod clock;
 mod disk_full;
 mod flipped_byte;
 mod forged;
+mod forged_claims;
+mod forged_read_models;
+mod forged_rows;
 mod forged_stores;
 mod kill_9;
 mod mail;
