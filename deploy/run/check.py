@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Runs what this folder deploys: the image and compose.yaml in Docker, the units in systemd as process 1.
+"""Runs what this folder deploys: the image and compose.yaml in Docker, the units in systemd as process 1;
+or a package.
 
     check.py FOLDER BINARY [docker] [systemd]    FOLDER is what `prepare` made; BINARY goes into image and units
+    check.py FOLDER PACKAGE package              a .deb that `dist` made, in a Debian that knows nothing of it
 
 Everything runs in namespaces of its own, without a way out: networks, mounts, processes and rules for packets end with
 it. Needs root. Exit code 1 if something is not as it should be.
@@ -17,6 +19,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from docker import Docker
 from machine import connect_clients, run
+from package import Package
 from units import Units
 
 CGROUP = f"watchword-check-{os.getpid()}"
@@ -26,7 +29,7 @@ def inside(folder: pathlib.Path, binary: pathlib.Path, cgroup: str, wanted: list
     run("mount", "--make-rprivate", "/")
     clients = connect_clients()
     passed = failed = 0
-    for name, kind in {"docker": Docker, "systemd": Units}.items():
+    for name, kind in {"docker": Docker, "systemd": Units, "package": Package}.items():
         if name not in wanted:
             continue
         engine = kind(folder, binary, clients, cgroup)

@@ -118,7 +118,7 @@ class Machine:
         until("the machine is there", lambda: "sleep" in pathlib.Path(f"/proc/{self.holder.pid}/cmdline").read_text())
 
     def command(self, *command: str) -> list[str]:
-        enter = ["nsenter", "--target", str(self.holder.pid), "--mount", "--root", "--wd=/", "--"]
+        enter = ["nsenter", "--target", str(self.holder.pid), "--mount", "--root", "--wdns=/", "--"]
         return [*enter, "/usr/bin/env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", *command]
 
     def run(self, *command: str, **more: object) -> subprocess.CompletedProcess:

@@ -1,84 +1,35 @@
-"""The units, in a Debian with systemd as process 1."""
+"""The units, as the manual says to install them."""
 
 import base64
-import os
 import pathlib
 import secrets
 import signal
 import subprocess
 import time
 
-from machine import PUBLISHED, Machine, Network, block_of, free_of, listening, run, until
+from booted import Booted
+from machine import PUBLISHED, Machine, Network, block_of, free_of, listening, until
 
-MACHINE = PUBLISHED
 
-
-class Units:
+class Units(Booted):
     def __init__(self, folder: pathlib.Path, binary: pathlib.Path, clients: Network, cgroup: str) -> None:
-        self.folder, self.clients = folder, clients
-        self.outside = Machine(folder / "engine", binary, within=folder / "host")
+        super().__init__(folder, binary, clients, cgroup)
         self.stores = Machine(folder / "services", binary)
         self.postgres = None
-        # Nothing is written to the file system that prepare made: what is changed is in memory.
-        command = self.outside.command(
-            "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1", "systemd-nspawn", "--register=no", "--keep-unit", "--volatile=overlay",
-            "--bind-ro=/run/source", "--bind-ro=/run/binary", "--directory=/run/within", "--console=pipe", "--boot",
-        )  # fmt: skip
-        self.log = open(folder / "systemd.log", "wb")
-        self.container = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, preexec_fn=lambda: enter_group(f"{cgroup}-systemd")
-        )
-        self.leader = until("systemd starts", self.find_leader)
-        until("systemd is up", lambda: self.tried("systemctl", "is-system-running", "--wait").stdout.strip() in ("running", "degraded"))
         self.run("install", "-m", "755", "/run/binary/watchword", "/usr/local/bin/watchword")
         for unit in ("watchword.service", "watchword@.service"):
             self.run("install", "-m", "644", f"/run/source/deploy/{unit}", "/etc/systemd/system/")
         self.run("systemctl", "daemon-reload")
 
-    def find_leader(self) -> int | None:
-        children = pathlib.Path(f"/proc/{self.container.pid}/task/{self.container.pid}/children").read_text().split()
-        for child in children:
-            if "systemd" in pathlib.Path(f"/proc/{child}/comm").read_text():
-                return int(child)
-        return None
-
     def close(self) -> None:
         if self.postgres:
             free_of(self.postgres, signal.SIGINT)
-        # The machine's process 1 takes this for "power off".
-        with_powers = signal.SIGRTMIN + 4
-        if self.container.poll() is None:
-            os.kill(self.leader, with_powers)
-            try:
-                self.container.wait(60)
-            except subprocess.TimeoutExpired:
-                self.container.kill()
-                self.container.wait()
-
-    def explain(self) -> None:
-        print(self.tried("journalctl", "--no-pager", "-n", "60", "-u", "watchword*", "-u", "run-*").stdout[-6000:], flush=True)
-
-    def command(self, *command: str) -> list[str]:
-        enter = ["nsenter", "--target", str(self.leader), "--all", "--root", "--wd=/", "--"]
-        return [*enter, "/usr/bin/env", "-i", "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", *command]
-
-    def run(self, *command: str) -> str:
-        return run(*self.command(*command)).stdout.strip()
-
-    def tried(self, *command: str) -> subprocess.CompletedProcess:
-        return subprocess.run(self.command(*command), capture_output=True, text=True, check=False)
-
-    def write(self, path: str, text: str) -> None:
-        done = subprocess.run(self.command("sh", "-c", f"umask 077; mkdir -p $(dirname {path}); cat >{path}"), input=text, text=True, check=False)
-        assert done.returncode == 0, path
-
-    def state(self, unit: str, what: str) -> str:
-        return self.run("systemctl", "show", "--value", "-p", what, unit)
+        super().close()
 
     # --- one process ------------------------------------------------------------------------------------------------------
 
     def one_process(self) -> None:
-        self.write("/etc/watchword/environment", f"WATCHWORD_LISTEN={MACHINE}:8081\nWATCHWORD_PUBLIC_URL=https://login.example.com\n")
+        self.write("/etc/watchword/environment", f"WATCHWORD_LISTEN={PUBLISHED}:8081\nWATCHWORD_PUBLIC_URL=https://login.example.com\n")
         self.run("systemctl", "enable", "--now", "watchword")
         self.answers(8081)
         assert self.run("cat", "/var/lib/watchword/admin.key").startswith("wwk_")
@@ -103,12 +54,6 @@ class Units:
         self.answers(8081)
         self.run("systemctl", "disable", "--now", "watchword")
 
-    def pid(self, unit: str) -> int:
-        return int(self.state(unit, "MainPID"))
-
-    def answers(self, port: int, path: str = "healthz") -> None:
-        until(f"{path} answers at port {port}", lambda: self.clients.answers(f"http://{MACHINE}:{port}/{path}"))
-
     # --- a cluster --------------------------------------------------------------------------------------------------------
 
     def start_postgres(self) -> None:
@@ -126,8 +71,8 @@ class Units:
         key = f"WATCHWORD_MASTER_KEY={base64.b64encode(secrets.token_bytes(32)).decode()}\n"
         self.write("/etc/watchword/cluster", f"WATCHWORD_PUBLIC_URL=https://login.example.com\n{key}{stores}")
         self.write("/etc/watchword/owner", stores)
-        self.write("/etc/watchword/commands", f"WATCHWORD_LISTEN={MACHINE}:8082\n")
-        self.write("/etc/watchword/projections", f"WATCHWORD_LISTEN={MACHINE}:8083\n")
+        self.write("/etc/watchword/commands", f"WATCHWORD_LISTEN={PUBLISHED}:8082\n")
+        self.write("/etc/watchword/projections", f"WATCHWORD_LISTEN={PUBLISHED}:8083\n")
         self.run("sh", "-ec", block_of("deploy/README.md", "### With systemd"))
         for port in (8082, 8083):
             self.answers(port, "readyz")
@@ -155,12 +100,3 @@ class Units:
         yield self.started_however_often_it_ends
         yield self.cluster_as_the_manual_says
         yield self.stores_come_late
-
-
-def enter_group(name: str) -> None:
-    """Moves this process into a control group of its own, so that what it makes can be found and removed."""
-    top = pathlib.Path("/sys/fs/cgroup")
-    for hierarchy in (top, top / "unified", top / "systemd"):
-        if (hierarchy / "cgroup.procs").exists():
-            (hierarchy / name).mkdir(exist_ok=True)
-            (hierarchy / name / "cgroup.procs").write_text(str(os.getpid()))
