@@ -122,6 +122,13 @@ pub enum Command {
         #[arg(long, value_name = "FOLDER")]
         out: Option<PathBuf>,
     },
+    /// Write pages for `man` and completions for shells to a folder
+    #[command(hide = true)]
+    Manual {
+        /// The folder
+        #[arg(long, value_name = "FOLDER")]
+        out: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]

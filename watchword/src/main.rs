@@ -17,6 +17,7 @@ mod instance;
 mod journal_check;
 mod linger;
 mod logging;
+mod manual;
 mod metrics;
 mod migrate;
 mod openapi;
@@ -66,6 +67,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Asyncapi => return documents::asyncapi(),
         Command::Reference => return reference::run(),
         Command::Schemas { out } => return documents::schemas(out.as_deref()),
+        Command::Manual { out } => return manual::run(&out),
         Command::Doctor(doctor) if doctor.keys => return doctor::list_keys(doctor.output.json),
         Command::Demo => return runtime()?.block_on(demo::run()),
         _ => {}
@@ -102,6 +104,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         | Command::Asyncapi
         | Command::Reference
         | Command::Schemas { .. }
+        | Command::Manual { .. }
         | Command::Doctor(_)
         | Command::Demo => {
             unreachable!("answered above")
