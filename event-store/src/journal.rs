@@ -225,6 +225,14 @@ pub enum OpenError {
         /// What to change.
         reason: String,
     },
+    /// The server that it is on cannot be reached, or takes nothing for now: later it may.
+    #[error("{path} cannot be reached: {reason}")]
+    Away {
+        /// Which database.
+        path: String,
+        /// What the system or the server said.
+        reason: String,
+    },
     /// It cannot be read or made.
     #[error("{path} cannot be opened: {reason}")]
     Failed {
@@ -233,6 +241,14 @@ pub enum OpenError {
         /// What the system said.
         reason: String,
     },
+}
+
+impl OpenError {
+    /// Whether to wait and to try again may help, as somebody or something else can mend it meanwhile: the server is away, or the
+    /// tables are to be made by its owner.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Away { .. } | Self::Outdated { .. })
+    }
 }
 
 /// A stored idempotency key.

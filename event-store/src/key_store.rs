@@ -22,6 +22,7 @@ use crate::journal::{OpenError, StoreError};
 use crate::mac::Macs;
 use crate::master_key::{JournalMark, MasterKey};
 use crate::measure;
+use crate::postgres::session::not_opened;
 use crate::postgres::{Migrated, PostgresSettings, PostgresUrl};
 use crate::sqlite::file;
 use postgres::PostgresKeys;
@@ -134,8 +135,7 @@ impl KeyStore {
         settings: PostgresSettings,
         master: &MasterKey,
     ) -> Result<Self, OpenError> {
-        let failed =
-            |error: sqlx::Error| OpenError::Failed { path: url.to_string(), reason: error.to_string() };
+        let failed = |error: sqlx::Error| not_opened(url, &error);
         let keys = PostgresKeys::open(url, settings, &First::new(master)).await?;
         let store = Self::new(keys, master, true).await.map_err(failed)?;
         Self::adopted(store, master, url.to_string()).await
@@ -191,7 +191,11 @@ impl KeyStore {
             Ok(()) => Ok(store),
             Err(error) => {
                 store.close().await;
-                Err(OpenError::Failed { path: place, reason: error.to_string() })
+                let reason = error.to_string();
+                Err(match error {
+                    StoreError::Unavailable(_) if store.is_shared => OpenError::Away { path: place, reason },
+                    _ => OpenError::Failed { path: place, reason },
+                })
             }
         }
     }

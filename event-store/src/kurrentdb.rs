@@ -234,7 +234,7 @@ impl KurrentJournal {
                     OpenError::Damaged { path: reading.path().display().to_string(), what }
                 }
                 Failure::Denied(reason) => denied(reason),
-                other => OpenError::Failed { path: url.to_string(), reason: other.text().to_owned() },
+                other => OpenError::Away { path: url.to_string(), reason: other.text().to_owned() },
             });
         }
         let (requests, queue) = mpsc::channel(QUEUE);

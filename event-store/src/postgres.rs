@@ -47,7 +47,7 @@ mod writer;
 pub use reach::Reach;
 pub use schema::Migrated;
 pub use server::{EventRights, PostgresServer};
-pub use session::PostgresSettings;
+pub use session::{PostgresSettings, is_away};
 
 const SCHEMA: Schema = Schema {
     what: "Watchword journal",
@@ -153,8 +153,7 @@ impl PostgresJournal {
     /// short at any moment, and goes on at the next opening.
     pub async fn open(url: &PostgresUrl, settings: PostgresSettings, macs: &Macs) -> Result<Self, OpenError> {
         let place = url.to_string();
-        let failed =
-            |error: sqlx::Error| OpenError::Failed { path: place.clone(), reason: error.to_string() };
+        let failed = |error: sqlx::Error| session::not_opened(&place, &error);
         let found = Self::look(url, &settings).await?.from;
         if !macs.believes_checksums() && found > 0 && found < FORMAT_WITH_MACS {
             return Err(OpenError::WithoutMacs { path: place, found });

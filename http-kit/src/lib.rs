@@ -21,6 +21,7 @@ pub mod request;
 pub mod token;
 pub mod trace;
 mod unread;
+pub mod waiting;
 
 #[cfg(test)]
 mod testing;
@@ -38,3 +39,4 @@ pub use problem::Problem;
 pub use public_url::PublicUrl;
 pub use request::{Edge, RequestContext, around, mounted};
 pub use token::{ApiKeyToken, DerivedTokens, DeviceToken, MagicLinkToken, RefreshToken, TokenPurpose};
+pub use waiting::waiting;

@@ -33,7 +33,7 @@ use crate::problem::{ANSWERED, Answered, PROBLEM_JSON, Problem, Refusal};
 use crate::trace::{self, Span};
 use crate::unread::Unread;
 
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -173,9 +173,7 @@ impl Edge {
     fn context(&self, request: &Request) -> (RequestContext, Option<Problem>) {
         let headers = request.headers();
         let correlation_id = self.clock.new_id();
-        let request_id = single(headers, &X_REQUEST_ID)
-            .filter(|id| is_request_id(id))
-            .map_or_else(|| correlation_id.to_string(), str::to_owned);
+        let request_id = request_id(headers).unwrap_or_else(|| correlation_id.to_string());
         let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
         let address = peer.map(|peer| client_address(peer, headers, &self.trusted_proxies));
         let user_agent = headers.get(header::USER_AGENT).map(|value| {
@@ -420,6 +418,11 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
         return None;
     }
     value.to_str().ok()
+}
+
+/// The id that a request brings, if it is one.
+pub(crate) fn request_id(headers: &HeaderMap) -> Option<String> {
+    single(headers, &X_REQUEST_ID).filter(|id| is_request_id(id)).map(str::to_owned)
 }
 
 fn is_request_id(text: &str) -> bool {

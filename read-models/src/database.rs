@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use event_store::postgres::Reach;
 use event_store::postgres::role::MAY_SET;
+use event_store::postgres::{Reach, is_away};
 use event_store::sqlite::file::looking;
 use event_store::sqlite::private;
 use event_store::{Location, PostgresSettings, measure};
@@ -13,7 +13,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, SqliteConnection};
 
 use crate::checkpoint::Checkpoint;
 use crate::leases::{self, Node, Standing};
@@ -86,6 +86,11 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// Whether to wait and to try again may help: the database's server is away, or takes nothing for now.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Unreachable { source, .. } if is_away(source))
+    }
+
     /// The database at this place failed.
     pub(crate) fn failed(location: &Location, source: sqlx::Error) -> Self {
         match location {
@@ -250,8 +255,17 @@ async fn look_at_file(path: &Path) -> Result<Option<Vec<Checkpoint>>, sqlx::Erro
     Ok(Some(checkpoints))
 }
 
+/// A server that says nothing at all must not be waited for any longer than one that refuses.
+async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
+    let connected = tokio::time::timeout(LONGEST_WAIT_FOR_A_CONNECTION, options.connect()).await;
+    connected.unwrap_or_else(|_| {
+        let silent = std::io::Error::new(std::io::ErrorKind::TimedOut, "the database does not answer");
+        Err(sqlx::Error::Io(silent))
+    })
+}
+
 async fn look_at_postgres(options: &PgConnectOptions) -> Result<Vec<Checkpoint>, sqlx::Error> {
-    let mut connection = options.connect().await?;
+    let mut connection = connect(options).await?;
     let is_there: bool = sqlx::query_scalar("SELECT to_regclass('watchword_read.checkpoints') IS NOT NULL")
         .fetch_one(&mut connection)
         .await?;
@@ -271,7 +285,7 @@ pub(crate) async fn look_at_nodes(
 ) -> Result<Option<(Vec<Standing>, Vec<Node>)>, OpenError> {
     let Location::Postgres(url) = location else { return Ok(None) };
     let failed = |source| OpenError::failed(location, source);
-    let mut connection = url.options().connect().await.map_err(failed)?;
+    let mut connection = connect(url.options()).await.map_err(failed)?;
     let found = leases::look(&mut connection).await.map_err(failed)?;
     connection.close().await.map_err(failed)?;
     Ok(Some(found))
@@ -365,7 +379,7 @@ struct NotItsOwner {
 /// are made and dropped by whichever node has its lease, whatever user that node logs in as.
 async fn make_schema(options: &PgConnectOptions) -> Result<String, sqlx::Error> {
     const OWNER: &str = "SELECT pg_get_userbyid(nspowner)::text FROM pg_namespace WHERE nspname = $1";
-    let mut connection = options.connect().await?;
+    let mut connection = connect(options).await?;
     let mut owner: Option<String> =
         sqlx::query_scalar(OWNER).bind(SCHEMA).fetch_optional(&mut connection).await?;
     if owner.is_none() {

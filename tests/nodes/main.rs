@@ -9,6 +9,7 @@ use tests::{PASSWORD, Server, assert_gapless, email, of_type};
 
 mod doctor;
 mod histories;
+mod late;
 mod mailed_tokens;
 mod roles;
 mod unavailable;

@@ -103,9 +103,15 @@ impl Server {
 
     /// Starts a process of one role, `commands` or `projections`.
     pub async fn start_role(role: &str, environment: &[(&str, &str)]) -> Self {
+        let mut server = Self::new_role(role, environment);
+        server.up().await;
+        server
+    }
+
+    /// A process of one role that does not run yet.
+    pub fn new_role(role: &str, environment: &[(&str, &str)]) -> Self {
         let mut server = Self::new(environment);
         server.role = Some(role.to_owned());
-        server.up().await;
         server
     }
 

@@ -41,6 +41,9 @@ use crate::bus;
 use crate::databases::Databases;
 use crate::traces::TraceSettings;
 
+/// The configuration file, unless another one is named.
+const DEFAULT_FILE: &str = "watchword.toml";
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     Text,
@@ -142,7 +145,7 @@ impl Config {
     /// Reads the file (by default `watchword.toml`, if there is one) and the environment.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
         let mut values = Values::default();
-        let default_file = Path::new("watchword.toml");
+        let default_file = Path::new(DEFAULT_FILE);
         let file = file.or_else(|| default_file.exists().then_some(default_file));
         if let Some(path) = file {
             values.read_file(path)?;
@@ -151,6 +154,17 @@ impl Config {
         let mut config = Self::from_values(&mut values)?;
         config.file = file.map(Path::to_owned);
         Ok(config)
+    }
+
+    /// The form of the log that is asked for, even where the rest of the configuration cannot be read.
+    pub fn log_format_asked(file: Option<&Path>) -> LogFormat {
+        let by_variable = std::env::var(variable("log_format")).ok().filter(|value| !value.is_empty());
+        let by_file = || {
+            let text = std::fs::read_to_string(file.unwrap_or(Path::new(DEFAULT_FILE))).ok()?;
+            Some(text.parse::<toml::Table>().ok()?.get("log_format")?.as_str()?.to_owned())
+        };
+        let asked = by_variable.or_else(by_file);
+        asked.and_then(|value| log_format(&value).ok()).unwrap_or(LogFormat::Text)
     }
 
     /// The defaults, with everything in one folder.

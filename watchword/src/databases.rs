@@ -17,6 +17,7 @@ use event_store::{KurrentJournal, KurrentSettings, KurrentUrl};
 
 #[cfg(feature = "kurrentdb")]
 use crate::data_dir;
+use crate::waiting::Store;
 
 /// The file in which a node keeps what it knows of a journal in KurrentDB.
 #[cfg(feature = "kurrentdb")]
@@ -54,11 +55,14 @@ impl Databases {
     /// Looks, and changes nothing.
     pub async fn look(&self) -> anyhow::Result<Found> {
         let journal = match &self.journal {
-            SharedJournal::Postgres(url) => Some(PostgresJournal::look(url, &self.settings).await?),
+            SharedJournal::Postgres(url) => {
+                Some(PostgresJournal::look(url, &self.settings).await.context(Store::Journal)?)
+            }
             #[cfg(feature = "kurrentdb")]
             SharedJournal::Kurrent { .. } => None,
         };
-        let key_store = KeyStore::look_postgres(&self.key_store, &self.settings).await?;
+        let key_store =
+            KeyStore::look_postgres(&self.key_store, &self.settings).await.context(Store::KeyStore)?;
         Ok(Found { journal, key_store })
     }
 
@@ -88,7 +92,9 @@ impl Databases {
                 );
             }
         }
-        let key_store = KeyStore::open_postgres(&self.key_store, self.settings.clone(), master_key).await?;
+        let key_store = KeyStore::open_postgres(&self.key_store, self.settings.clone(), master_key)
+            .await
+            .context(Store::KeyStore)?;
         let (journal, mark) = match self.open_journal(&key_store.macs(), key_store.marked()).await {
             Ok(opened) => opened,
             Err(refusal) => {
@@ -131,14 +137,17 @@ impl Databases {
     ) -> anyhow::Result<(Arc<dyn Journal>, JournalMark)> {
         Ok(match &self.journal {
             SharedJournal::Postgres(url) => {
-                let journal = PostgresJournal::open(url, self.settings.clone(), macs).await?;
+                let journal =
+                    PostgresJournal::open(url, self.settings.clone(), macs).await.context(Store::Journal)?;
                 (Arc::new(journal), JournalMark::default())
             }
             #[cfg(feature = "kurrentdb")]
             SharedJournal::Kurrent { url, replica } => {
                 data_dir::create(replica.parent().unwrap_or(Path::new(".")))?;
                 let settings = KurrentSettings::default();
-                let journal = KurrentJournal::open(url, replica, settings, macs, mark.cloned()).await?;
+                let journal = KurrentJournal::open(url, replica, settings, macs, mark.cloned())
+                    .await
+                    .context(Store::Journal)?;
                 let mark = journal.mark().clone();
                 (Arc::new(journal), mark)
             }

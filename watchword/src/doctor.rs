@@ -20,6 +20,7 @@ use crate::journal_check;
 use crate::progress::{self, Progress};
 use crate::rotate_master_key;
 use crate::serving::Serving;
+use crate::told::{told, told_of};
 
 mod cluster;
 mod compared;
@@ -300,7 +301,7 @@ async fn in_databases(
     let found = match databases.look().await {
         Ok(found) => found,
         Err(error) => {
-            findings.fault("databases", format!("{error:#}"));
+            findings.fault("databases", told(&error));
             return;
         }
     };
@@ -338,7 +339,7 @@ async fn in_databases(
             return;
         }
         Err(error) => {
-            findings.fault("key store", format!("{error:#}"));
+            findings.fault("key store", told(&error));
             return;
         }
     }
@@ -378,7 +379,7 @@ async fn in_databases(
             journal.close().await;
             key_store.close().await;
         }
-        Err(error) => findings.fault("databases", format!("{error:#}")),
+        Err(error) => findings.fault("databases", told(&error)),
     }
 }
 
@@ -452,7 +453,7 @@ async fn read_models(findings: &mut Findings, config: &Config, journal: &dyn Jou
     let checkpoints = match ReadModels::look(&config.read_models).await {
         Ok(checkpoints) => checkpoints,
         Err(error) => {
-            findings.fault("read models", error.to_string());
+            findings.fault("read models", told_of(&error));
             return;
         }
     };

@@ -41,6 +41,7 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::bus;
 use crate::config::Config;
 use crate::data_dir::{self, State};
+use crate::waiting::Store;
 use crate::{journal_check, root, rotate_master_key};
 
 /// The opened stores. Opening refuses what is foreign, damaged, in use or of another master key, and then touches
@@ -114,7 +115,7 @@ impl Stores {
             }
             Err(refusal) => {
                 stores.close().await;
-                Err(refusal.into())
+                Err(anyhow::Error::new(refusal).context(Store::ReadModels))
             }
         }
     }
@@ -187,7 +188,7 @@ async fn look(config: &Config, lock: &JournalLock, master_key: &MasterKey) -> an
         }
     }
     if config.read_models.file().is_none_or(Path::exists) {
-        ReadModels::look(&config.read_models).await?;
+        ReadModels::look(&config.read_models).await.context(Store::ReadModels)?;
     }
     Ok(())
 }
@@ -286,7 +287,6 @@ impl Instance {
         let node = config.projections_node.clone().unwrap_or_else(|| node_name(&*clock));
         let mut services = OpenApiRouter::new();
         let mut commands = None;
-        let mut mailer = None;
         if role != Role::Projections {
             let service = CommandService::start(command_service::Parts {
                 repository: Arc::clone(&repository),
@@ -302,7 +302,7 @@ impl Instance {
                 settings: settings(config, &public_url),
             });
             bootstrap(config, &service).await?;
-            mailer = start_mailer(config, &service, &public_url, &node).await?;
+            mailer::begin(&**service.repository.journal()).await?;
             services = services.merge(Arc::clone(&service).router());
             commands = Some(service);
         }
@@ -318,7 +318,7 @@ impl Instance {
                 clock: Arc::clone(&clock),
                 origin: origin.clone(),
                 bus: nats.map(|(nats, _)| stores.bus(nats, address)),
-                sharing: SharingSettings { node, lease: config.projections_lease },
+                sharing: SharingSettings { node: node.clone(), lease: config.projections_lease },
                 event_streams: config.event_streams,
                 exports: config.exports,
                 window_bytes: usize::try_from(config.caches.events).unwrap_or(usize::MAX),
@@ -327,6 +327,8 @@ impl Instance {
             services = services.merge(Arc::clone(&service).router());
             projections = Some(service);
         }
+        // Nothing from here on can fail, and leave behind what has begun.
+        let mailer = commands.as_ref().and_then(|service| start_mailer(config, service, &public_url, &node));
         let publishes = nats.filter(|_| role != Role::Projections);
         let relay = publishes.map(|(nats, settings)| stores.relay(nats, &origin, settings));
         let edge = edge(config, &stores, &repository, &clock).below(public_url.prefix());
@@ -580,15 +582,14 @@ fn start_hashing(config: &Config) -> anyhow::Result<PasswordHashing> {
     })?)
 }
 
-/// Sends what the commands of this process and others ask for; or sees to it that the next server does.
-async fn start_mailer(
+/// Sends what the commands of this process and others ask for, behind where [`mailer::begin`] saw to it that somebody does.
+fn start_mailer(
     config: &Config,
     commands: &CommandService,
     public_url: &PublicUrl,
     node: &str,
-) -> anyhow::Result<Option<Arc<Mailer>>> {
-    mailer::begin(&**commands.repository.journal()).await?;
-    let Some(mail) = &config.mail else { return Ok(None) };
+) -> Option<Arc<Mailer>> {
+    let mail = config.mail.as_ref()?;
     if let MailUrl::Files(folder) = &mail.url {
         let folder = folder.display();
         tracing::warn!("no mail is sent: each is written to {folder} until mail_url names a mail server");
@@ -597,7 +598,7 @@ async fn start_mailer(
     if let Some(server) = post.server() {
         let _ = commands.mail_server.set(server);
     }
-    Ok(Some(Arc::new(Mailer::start(MailerParts {
+    Some(Arc::new(Mailer::start(MailerParts {
         repository: Arc::clone(&commands.repository),
         dispatcher: commands.dispatcher.clone(),
         clock: Arc::clone(&commands.clock),
@@ -610,7 +611,7 @@ async fn start_mailer(
             policy: mail.policy,
             senders: config.senders(public_url),
         },
-    }))))
+    })))
 }
 
 /// By the read models, unless they are other processes'.

@@ -30,9 +30,10 @@ mod root;
 mod rotate_master_key;
 mod serve;
 mod serving;
+mod told;
 mod traces;
+mod waiting;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -40,6 +41,7 @@ use clap::Parser;
 
 use args::{Arguments, Command};
 use config::Config;
+use told::told;
 
 /// A request is some hundred small allocations on one thread that end on another; the system's allocator spends a fifth
 /// of the time on them.
@@ -50,12 +52,14 @@ fn main() -> ExitCode {
     #[cfg(feature = "fail-points")]
     let _armed = fail::FailScenario::setup();
     let arguments = Arguments::parse();
+    let format = Config::log_format_asked(arguments.config.as_deref());
+    logging::catch_panics(format);
     match run(arguments) {
         Ok(code) => code,
         // The reader of our output has gone, as `watchword export | head` does. That is no fault.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "watchword: {error:#}");
+            logging::say_failure(format, &told(&error));
             ExitCode::FAILURE
         }
     }

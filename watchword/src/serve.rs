@@ -1,12 +1,11 @@
 //! `serve`: the service until it is told to stop.
 
 use std::future::Future;
-use std::io::Write;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -16,12 +15,15 @@ use axum::extract::ConnectInfo;
 use axum::http::Request;
 use axum::http::header::CONNECTION;
 use axum::serve::Listener;
+use http_kit::mounted;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tower::ServiceExt;
 
 use crate::args::{Serve, ServeRole};
@@ -29,8 +31,10 @@ use crate::bus;
 use crate::config::{Config, variable};
 use crate::instance::{Instance, Role, Stores};
 use crate::linger::Lingering;
+use crate::logging;
 use crate::serving::Serving;
 use crate::traces::Traces;
+use crate::waiting::{self, Waiting};
 
 /// How long a client may take for the head of its next request. One that sends it byte by byte, or nothing at all, would
 /// hold its connection for ever.
@@ -50,8 +54,10 @@ pub async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCo
     if let Some(listen) = arguments.listen {
         config.listen = listen;
     }
-    // Before anything is made: a start that is refused for one of these leaves nothing behind. Connections are taken when
-    // there is somebody to answer.
+    // Caught from before anything is begun: a signal while a store is waited for ends it cleanly, and one right after the
+    // announcement drains.
+    let mut stop_signal = pin!(stop_signal()?);
+    // Before anything is made: a start that is refused for one of these leaves nothing behind.
     let (socket, address) = bind(config.listen, "listen")?;
     let internal = config.internal_listen.map(|internal| bind(internal, "internal_listen")).transpose()?;
     if let Some((_, internal)) = &internal
@@ -63,59 +69,62 @@ pub async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCo
         bus::check(nats).await?;
     }
     let traces = config.traces.as_ref().map(|traces| Traces::start(traces, role)).transpose()?;
-    let stores = match role {
-        Role::Commands => Stores::open_truth(&config).await?,
-        Role::All | Role::Projections => Stores::open(&config).await?,
+    crate::metrics::start();
+    let waiting = Waiting::new();
+    let public_url = config.public_url(address);
+    let meanwhile = |details| Stage::from(mounted(waiting.router(&public_url, details), public_url.prefix()));
+    let mut doors = Doors {
+        public: Door::new(socket, address, "listen", meanwhile(false)),
+        internal: internal
+            .map(|(socket, address)| Door::new(socket, address, "internal_listen", meanwhile(true))),
     };
-    let instance = Box::pin(Instance::start(&config, stores, address, role)).await?;
-    let listening = || {
-        let listener = socket.listen(BACKLOG).with_context(|| taken(address, "listen"))?;
-        let internal = internal.map(|(socket, address)| {
-            let listener = socket.listen(BACKLOG).with_context(|| taken(address, "internal_listen"))?;
-            anyhow::Ok((listener, address))
-        });
-        anyhow::Ok((listener, internal.transpose()?))
-    };
-    let (listener, internal) = match listening() {
-        Ok(listening) => listening,
-        Err(error) => {
-            instance.close().await;
-            return Err(error);
+    // Stores on servers may be away: whoever asks is answered at once. A start on files answers when it has them, or ends.
+    if waiting::has_servers(&config) {
+        doors.open()?;
+    }
+    let opening = async {
+        if waiting::has_servers(&config) {
+            waiting.until_there(async || Box::pin(open(&config, address, role)).await).await
+        } else {
+            Box::pin(open(&config, address, role)).await
         }
     };
+    let instance = tokio::select! {
+        biased;
+        () = &mut stop_signal => {
+            tracing::info!("stopping: the stores were not opened yet");
+            doors.close().await;
+            if let Some(traces) = traces {
+                traces.close().await;
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        opened = opening => opened?,
+    };
+    doors.public.stage.set(instance.mounted());
+    if let Some(internal) = &doors.internal {
+        internal.stage.set(instance.internal_router());
+    }
+    if let Err(error) = doors.open() {
+        instance.close().await;
+        return Err(error);
+    }
+    let internal_address = doors.internal.as_ref().map(|door| door.address);
     if !config.shares_stores() {
-        let address = internal.as_ref().map_or(address, |(_, internal)| *internal);
-        let serving = Serving { instance: instance.public_id(), address };
+        let serving =
+            Serving { instance: instance.public_id(), address: internal_address.unwrap_or(address) };
         if let Err(error) = serving.leave(&config.data_dir) {
             tracing::warn!(%error, "`watchword doctor` cannot tell this server by its folder");
         }
     }
-    // Caught from before anybody can know of the process: a signal right after the announcement drains, too.
-    let stop_signal = stop_signal()?;
-    announce(&config, &instance, internal.as_ref().map(|(_, address)| *address))?;
+    announce(&config, &instance, internal_address)?;
 
-    let (stopping, stopped) = tokio::sync::watch::channel(false);
-    if let Some((listener, _)) = internal {
-        // Until the process ends: how it drains is what its probes ask.
-        tokio::spawn(serve(listener, instance.internal_router(), std::future::pending()));
-    }
+    stop_signal.await;
     let timeout = config.shutdown_timeout;
-    let end_streams = instance.stream_end();
-    let server = serve(listener, instance.mounted(), async move {
-        stop_signal.await;
-        tracing::info!("stopping: no new requests; those begun have {timeout:?}");
-        end_streams();
-        let _ = stopping.send(true);
-    });
-    let late = async {
-        let mut stopped = stopped;
-        // The sender is dropped only with the server, which then has ended first.
-        let _ = stopped.wait_for(|stopping| *stopping).await;
-        tokio::time::sleep(timeout).await;
-    };
-    tokio::select! {
-        () = server => {}
-        () = late => tracing::warn!("some requests did not end within {timeout:?} and were cut off"),
+    tracing::info!("stopping: no new requests; those begun have {timeout:?}");
+    instance.stream_end()();
+    if tokio::time::timeout(timeout, doors.close()).await.is_err() {
+        tracing::warn!("some requests did not end within {timeout:?} and were cut off");
     }
     // What is acknowledged is durable by now; closing only tidies up, and must not hold up the exit for long.
     if tokio::time::timeout(Duration::from_secs(5), instance.close()).await.is_err() {
@@ -128,6 +137,92 @@ pub async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCo
         traces.close().await;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Opens the stores of a role, and starts its services on them.
+async fn open(config: &Config, address: SocketAddr, role: Role) -> anyhow::Result<Instance> {
+    let stores = match role {
+        Role::Commands => Stores::open_truth(config).await?,
+        Role::All | Role::Projections => Stores::open(config).await?,
+    };
+    Instance::start(config, stores, address, role).await
+}
+
+/// The addresses that requests come to.
+struct Doors {
+    public: Door,
+    /// It stays open until the process ends: how it drains is what its probes ask.
+    internal: Option<Door>,
+}
+
+impl Doors {
+    /// Takes connections, unless that is done already.
+    fn open(&mut self) -> anyhow::Result<()> {
+        self.public.open()?;
+        self.internal.as_mut().map_or(Ok(()), Door::open)
+    }
+
+    /// Takes no more connections on the public address, and waits until those that are there have their answers.
+    async fn close(&mut self) {
+        self.public.close().await;
+    }
+}
+
+/// An address that requests come to, and what answers there.
+struct Door {
+    /// Until it is opened.
+    socket: Option<TcpSocket>,
+    address: SocketAddr,
+    key: &'static str,
+    stage: Stage,
+    stopping: watch::Sender<bool>,
+    server: Option<JoinHandle<()>>,
+}
+
+impl Door {
+    fn new(socket: TcpSocket, address: SocketAddr, key: &'static str, stage: Stage) -> Self {
+        let stopping = watch::Sender::new(false);
+        Self { socket: Some(socket), address, key, stage, stopping, server: None }
+    }
+
+    fn open(&mut self) -> anyhow::Result<()> {
+        let Some(socket) = self.socket.take() else { return Ok(()) };
+        let listener = socket.listen(BACKLOG).with_context(|| taken(self.address, self.key))?;
+        let mut stopping = self.stopping.subscribe();
+        let stop = async move {
+            // The sender lives as long as the process.
+            let _ = stopping.wait_for(|stopping| *stopping).await;
+        };
+        self.server = Some(tokio::spawn(serve(listener, self.stage.clone(), stop)));
+        Ok(())
+    }
+
+    async fn close(&mut self) {
+        self.stopping.send_replace(true);
+        if let Some(server) = &mut self.server {
+            let _ = server.await;
+        }
+    }
+}
+
+/// What answers requests at this moment.
+#[derive(Clone)]
+pub struct Stage(Arc<RwLock<Router>>);
+
+impl From<Router> for Stage {
+    fn from(router: Router) -> Self {
+        Self(Arc::new(RwLock::new(router)))
+    }
+}
+
+impl Stage {
+    fn set(&self, router: Router) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = router;
+    }
+
+    fn router(&self) -> Router {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// How many connections wait to be taken.
@@ -155,13 +250,17 @@ fn taken(address: SocketAddr, key: &str) -> String {
 }
 
 /// Answers requests until `stop`, then ends those begun.
-pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()> + Send + 'static) {
-    serve_with(listener, router, stop, HEAD_TIME).await;
+pub async fn serve(
+    listener: TcpListener,
+    stage: impl Into<Stage>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) {
+    serve_with(listener, stage.into(), stop, HEAD_TIME).await;
 }
 
 async fn serve_with(
     mut listener: TcpListener,
-    router: Router,
+    stage: Stage,
     stop: impl Future<Output = ()> + Send + 'static,
     head_time: Duration,
 ) {
@@ -177,13 +276,13 @@ async fn serve_with(
         };
         // Small answers go out at once instead of waiting for more to send.
         let _ = stream.set_nodelay(true);
-        let router = router.clone();
+        let stage = stage.clone();
         let linger = Arc::new(AtomicBool::new(false));
         let closes = Arc::clone(&linger);
         let answer = service_fn(move |request: Request<Incoming>| {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(ConnectInfo(peer));
-            let (answering, closes) = (router.clone().oneshot(request), Arc::clone(&closes));
+            let (answering, closes) = (stage.router().oneshot(request), Arc::clone(&closes));
             async move {
                 let response = answering.await;
                 // Only an answer that did not wait for all of its request says so.
@@ -207,23 +306,34 @@ async fn serve_with(
 }
 
 fn announce(config: &Config, instance: &Instance, internal: Option<SocketAddr>) -> anyhow::Result<()> {
+    let address = instance.address();
+    let public_url = config.public_url(address);
     if !config.limits.enabled {
         tracing::warn!("rate limits are off: for load tests only");
     }
-    let address = instance.address();
-    let mut out = std::io::stdout();
-    writeln!(out, "watchword {} listens on http://{address}", env!("CARGO_PKG_VERSION"))?;
-    writeln!(out, "documentation: {}/docs", config.public_url(address))?;
+    if config.public_url.is_none() {
+        let what = "public_url (WATCHWORD_PUBLIC_URL) is not set: tokens, links and events name";
+        if address.ip().is_loopback() {
+            tracing::info!("{what} {public_url}, which works on this machine alone");
+        } else {
+            tracing::warn!(
+                "{what} {public_url}, which others cannot reach. Set it to the address that clients see"
+            );
+        }
+    }
+    let say = |line: String| logging::say(config.log_format, &line);
+    say(format!("watchword {} listens on http://{address}", env!("CARGO_PKG_VERSION")))?;
+    say(format!("documentation: {public_url}/docs"))?;
     let key = config.admin_key_file();
     if key.exists() {
-        writeln!(out, "platform key: in {}", key.display())?;
+        say(format!("platform key: in {}", key.display()))?;
     } else {
-        writeln!(out, "platform key: not in {} any more; use the copy you keep", key.display())?;
+        say(format!("platform key: not in {} any more; use the copy you keep", key.display()))?;
     }
     if let Some(internal) = internal {
-        writeln!(out, "metrics and readiness: http://{internal}, without a key")?;
+        say(format!("metrics and readiness: http://{internal}, without a key"))?;
     }
-    Ok(out.flush()?)
+    Ok(())
 }
 
 /// Catches SIGTERM and SIGINT from now on; the answer ends with the first.
@@ -265,7 +375,7 @@ mod tests {
         let stopped = async {
             let _ = stopped.await;
         };
-        let server = tokio::spawn(serve_with(listener, router, stopped, Duration::from_millis(200)));
+        let server = tokio::spawn(serve_with(listener, router.into(), stopped, Duration::from_millis(200)));
         for head in ["", "GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "] {
             let mut slow = TcpStream::connect(address).await.expect("connects");
             slow.write_all(head.as_bytes()).await.expect("writes");

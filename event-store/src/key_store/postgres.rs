@@ -12,6 +12,7 @@ use super::{First, WrappedKeys};
 use crate::journal::{OpenError, StoreError};
 use crate::measure;
 use crate::postgres::schema::{Prepared, Schema};
+use crate::postgres::session::not_opened;
 use crate::postgres::{Migrated, PostgresSettings, PostgresUrl, Reach};
 
 /// Apart from the journal's, so that the keys can live in another database, with backups of their own.
@@ -70,9 +71,7 @@ impl PostgresKeys {
             .bind(&first.instance_key)
             .execute(&pool)
         });
-        let failed =
-            |error: sqlx::Error| OpenError::Failed { path: url.to_string(), reason: error.to_string() };
-        kept.await.map_err(failed)?;
+        kept.await.map_err(|error| not_opened(url, &error))?;
         Ok(Self { pool, as_owner: url.options().clone(), reach })
     }
 

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection};
 use tokio::time::timeout;
 
 use super::role::{self, ROLE, is_forbidden};
-use super::session::{PostgresSettings, timed_out};
+use super::session::{PostgresSettings, not_opened, timed_out};
 use crate::journal::OpenError;
 
 /// A schema and how it came to be.
@@ -271,5 +271,5 @@ async fn connect(
 }
 
 fn failed(place: &str, error: &sqlx::Error) -> OpenError {
-    OpenError::Failed { path: place.to_owned(), reason: error.to_string() }
+    not_opened(place, error)
 }

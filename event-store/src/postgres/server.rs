@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::PostgresUrl;
 use super::role::ROLE;
-use super::session::{PostgresSettings, timed_out};
+use super::session::{PostgresSettings, not_opened, timed_out};
 use crate::clock::{Clock, SystemClock};
 use crate::journal::{OpenError, StoreError};
 
@@ -45,8 +45,7 @@ pub struct EventRights {
 impl PostgresServer {
     /// Asks the server of this database.
     pub async fn look(url: &PostgresUrl, settings: &PostgresSettings) -> Result<Self, OpenError> {
-        let failed =
-            |error: sqlx::Error| OpenError::Failed { path: url.to_string(), reason: error.to_string() };
+        let failed = |error: sqlx::Error| not_opened(url, &error);
         let looked = timeout(settings.connect_timeout, async {
             let mut connection = url.0.connect().await?;
             let server = Self::ask(&mut connection).await?;

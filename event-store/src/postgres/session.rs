@@ -7,6 +7,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection};
 use tokio::time::timeout;
 
 use super::role::ROLE;
+use crate::journal::OpenError;
 
 /// How a store on PostgreSQL waits. The defaults suit a database nearby.
 #[derive(Clone, Debug)]
@@ -119,6 +120,37 @@ pub(crate) fn is_connection(error: &sqlx::Error) -> bool {
             .is_some_and(|code| code.starts_with("08") || code.starts_with("57P") || code == "25006"),
         _ => false,
     }
+}
+
+/// Whether an error says that the server is away, goes down, comes up, follows another one or has too much to do: what waiting
+/// can mend. A wrong password, a database that is not there and a certificate that is not believed are none of these.
+pub fn is_away(error: &sqlx::Error) -> bool {
+    match error {
+        // What is said there is no answer of a server, or none that TLS takes.
+        sqlx::Error::Io(error) => !matches!(
+            error.kind(),
+            std::io::ErrorKind::InvalidData
+                | std::io::ErrorKind::InvalidInput
+                | std::io::ErrorKind::PermissionDenied
+        ),
+        sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => true,
+        // Class 53: too many connections and the like; 58: what the server's system refuses; 57014: a statement took too long;
+        // 55P03, 40001 and 40P01: somebody else was in the way.
+        sqlx::Error::Database(said) => {
+            said.code().is_some_and(|code| {
+                code.starts_with("53")
+                    || code.starts_with("58")
+                    || matches!(&*code, "57014" | "55P03" | "40001" | "40P01")
+            }) || is_connection(error)
+        }
+        _ => false,
+    }
+}
+
+/// Why a store at this place was not opened.
+pub(crate) fn not_opened(place: &(impl ToString + ?Sized), error: &sqlx::Error) -> OpenError {
+    let (path, reason) = (place.to_string(), error.to_string());
+    if is_away(error) { OpenError::Away { path, reason } } else { OpenError::Failed { path, reason } }
 }
 
 /// What an expired wait is called.

@@ -2,6 +2,7 @@
 
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
+use super::session::not_opened;
 use super::{PostgresJournal, PostgresUrl, columns};
 use crate::journal::OpenError;
 use crate::mac::{ForgedTail, Macs, Standing, Unproven};
@@ -12,8 +13,7 @@ const PAGE: i64 = 1000;
 impl PostgresJournal {
     /// What stands behind the last event of the journal that is proven. Changes nothing.
     pub async fn forged_tail(url: &PostgresUrl, macs: &Macs) -> Result<ForgedTail, OpenError> {
-        let failed =
-            |error: sqlx::Error| OpenError::Failed { path: url.to_string(), reason: error.to_string() };
+        let failed = |error: sqlx::Error| not_opened(url, &error);
         let mut connection = url.0.connect().await.map_err(failed)?;
         let tail = forged_tail(&mut connection, macs).await.map_err(failed);
         let _ = connection.close().await;
@@ -23,8 +23,7 @@ impl PostgresJournal {
     /// Cuts off what stands behind the last event that is proven, durably, and answers with it. Nothing is cut where nothing
     /// at all is proven: then it is the key that does not fit. Only while no node runs.
     pub async fn cut_forged_tail(url: &PostgresUrl, macs: &Macs) -> Result<ForgedTail, OpenError> {
-        let failed =
-            |error: sqlx::Error| OpenError::Failed { path: url.to_string(), reason: error.to_string() };
+        let failed = |error: sqlx::Error| not_opened(url, &error);
         let mut connection = url.0.connect().await.map_err(failed)?;
         let mut transaction = connection.begin().await.map_err(failed)?;
         // Whoever appends waits for the same row.

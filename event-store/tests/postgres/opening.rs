@@ -150,13 +150,49 @@ async fn refuses_what_is_foreign_or_newer() {
 async fn nobody_there_is_an_error_without_the_password() {
     let nowhere = "postgres://somebody:hunter2@127.0.0.1:9/none?sslmode=disable";
     let refused = refusal(nowhere).await;
-    assert!(matches!(refused, OpenError::Failed { .. }), "{refused}");
+    assert!(matches!(refused, OpenError::Away { .. }) && refused.may_pass(), "{refused}");
     let text = format!("{refused} {refused:?} {} {:?}", url(nowhere), url(nowhere));
     assert!(text.contains("postgres://127.0.0.1:9/none") && !text.contains("hunter2"), "{text}");
     for wrong in ["", "sqlite:a.db", "postgres://", "postgres://host", "postgres://host:x/db"] {
         let error = wrong.parse::<PostgresUrl>().expect_err(wrong).to_string();
         assert!(error.contains("postgres://user:password@host:5432/database"), "{error}");
     }
+}
+
+/// What waiting mends is told from what it does not.
+#[tokio::test]
+async fn what_may_pass_is_told_from_what_stays() {
+    let server = Postgres::shared();
+    let database = server.database();
+    let (_, rest) = database.split_once('@').expect("a user");
+    let (host, name) = rest.rsplit_once('/').expect("a name");
+    for stays in [
+        format!("postgres://postgres:wrong@{rest}"),
+        format!("postgres://nobody_there:x@{rest}"),
+        format!("{}/no_such_database", database.rsplit_once('/').expect("a name").0),
+        format!("{database}?sslmode=require"),
+    ] {
+        let refused = refusal(&stays).await;
+        assert!(matches!(refused, OpenError::Failed { .. }) && !refused.may_pass(), "{stays}: {refused}");
+    }
+    // No address of a server, one that nobody has, and one that says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let silent = silent.local_addr().expect("an address");
+    for passes in [
+        "postgres://a:b@127.0.0.1:9/x".to_owned(),
+        "postgres://a:b@no-such-host.invalid/x".to_owned(),
+        format!("postgres://a:b@{silent}/x"),
+    ] {
+        let refused = refusal(&passes).await;
+        assert!(refused.may_pass(), "{passes}: {refused}");
+    }
+    // As many connections as it may have, and none left.
+    server.psql(
+        &database,
+        &format!("CREATE ROLE narrow LOGIN PASSWORD 'x'; ALTER ROLE narrow CONNECTION LIMIT 0"),
+    );
+    let refused = refusal(&format!("postgres://narrow:x@{host}/{name}")).await;
+    assert!(refused.may_pass(), "{refused}");
 }
 
 /// Whoever takes the trigger away and changes an event is found out.

@@ -15,6 +15,7 @@ use crate::config::{Config, Nats};
 use crate::databases::Databases;
 #[cfg(feature = "kurrentdb")]
 use crate::databases::SharedJournal;
+use crate::told::{told, told_of};
 
 /// The oldest version that this program is tested with.
 const OLDEST_POSTGRES: u32 = 13;
@@ -118,7 +119,7 @@ pub async fn projectors(findings: &mut Findings, config: &Config, head: u64) {
         Ok(Some(found)) => found,
         Ok(None) => return,
         Err(error) => {
-            findings.fault("nodes", error.to_string());
+            findings.fault("nodes", told_of(&error));
             return;
         }
     };
@@ -175,7 +176,7 @@ pub async fn stream(findings: &mut Findings, nats: &Nats, journal: Arc<dyn Journ
     let client = match bus::connect(nats).await {
         Ok(client) => client,
         Err(error) => {
-            findings.fault("NATS", format!("{error:#}"));
+            findings.fault("NATS", told(&error));
             return;
         }
     };

@@ -9,6 +9,7 @@ use url::Url;
 use super::Findings;
 use crate::bus;
 use crate::config::{Config, Nats};
+use crate::told::told;
 
 /// How long it may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -33,7 +34,7 @@ pub async fn examine(findings: &mut Findings, config: &Config) {
 /// Whether NATS lets us in, where there is no journal yet that its stream could be compared with.
 pub async fn bus(findings: &mut Findings, nats: &Nats) {
     let asked = async {
-        let client = bus::connect(nats).await.map_err(|error| format!("{error:#}"))?;
+        let client = bus::connect(nats).await.map_err(|error| told(&error))?;
         let answered = timeout(PATIENCE, client.flush()).await;
         answered
             .map_err(|_| "it does not answer, or does not let us in".to_owned())?

@@ -1,0 +1,52 @@
+//! The layer around the few routes of a process that waits for its stores. It knows of no app, no key and no caller yet.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use event_store::Clock;
+use http::{HeaderValue, header};
+
+use crate::problem::{ANSWERED, Answered, Problem};
+use crate::request::{Requester, X_REQUEST_ID, request_id};
+use crate::unread::Unread;
+
+struct Waiting {
+    clock: Arc<dyn Clock>,
+    prefix: Arc<str>,
+}
+
+/// Wraps the routes that a process has while it waits for its stores: whatever they do not answer is told 503 `unavailable`,
+/// with an id of its own, as everything is later. Answers name what is below this path ([`crate::PublicUrl::prefix`]).
+pub fn waiting(router: Router, clock: Arc<dyn Clock>, prefix: &str) -> Router {
+    let state = Arc::new(Waiting { clock, prefix: prefix.into() });
+    router
+        .fallback(async || Problem::new("unavailable").retry_after(1))
+        .method_not_allowed_fallback(async || Problem::new("method_not_allowed"))
+        .layer(from_fn_with_state(state, handle))
+}
+
+async fn handle(State(state): State<Arc<Waiting>>, request: Request, next: Next) -> Response {
+    let (request, unread) = Unread::watch(request);
+    let request_id = request_id(request.headers()).unwrap_or_else(|| state.clock.new_id().to_string());
+    let answered = Answered {
+        request_id: request_id.clone(),
+        prefix: Arc::clone(&state.prefix),
+        has_written: Cell::new(false),
+        requester: Requester::default(),
+    };
+    let mut response = ANSWERED.scope(answered, next.run(request)).await;
+    if let Some(unread) = unread
+        && !unread.discard().await
+    {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    let headers = response.headers_mut();
+    headers.insert(X_REQUEST_ID, HeaderValue::try_from(request_id).expect("request ids are visible ASCII"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

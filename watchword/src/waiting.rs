@@ -1,0 +1,264 @@
+//! A start whose stores are away: what is answered meanwhile, and when it is tried again.
+//!
+//! A node that gave up would have to be started by somebody: after a power loss, say, when the database comes back a minute
+//! later than the nodes. So it waits, for as long as it takes. What waiting cannot mend (a wrong password or master key, no such
+//! database, another format) ends it at once.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::routing::get;
+use axum::{Json, Router};
+use command_service::bootstrap::BootstrapError;
+use command_service::dispatch::DispatchError;
+use event_store::{AppendError, Clock, Location, OpenError, StoreError, SystemClock};
+use http_kit::{Problem, PublicUrl};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::config::Config;
+use crate::metrics;
+use crate::told::told;
+
+/// The first pause before another try; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// However long it takes, the stores are found soon after they are back.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The same reason is logged again after so long.
+const REMINDER: Duration = Duration::from_mins(1);
+
+/// Which store an error is of: a context of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    Journal,
+    KeyStore,
+    ReadModels,
+}
+
+impl Store {
+    /// As `/readyz` calls it.
+    fn check(self) -> &'static str {
+        match self {
+            Self::Journal => "journal",
+            Self::KeyStore => "key_store",
+            Self::ReadModels => "read_models",
+        }
+    }
+}
+
+impl fmt::Display for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Journal => "the journal",
+            Self::KeyStore => "the key store",
+            Self::ReadModels => "the read models",
+        })
+    }
+}
+
+/// What a start waits for.
+#[derive(Clone, Debug)]
+struct Waited {
+    /// Which store, where that is known.
+    store: Store,
+    /// Nothing before the first try has come to its end.
+    reason: Option<String>,
+}
+
+/// A start that may have to wait.
+pub struct Waiting {
+    waited: watch::Sender<Waited>,
+}
+
+/// Whether a store is on a server, which may be away.
+pub fn has_servers(config: &Config) -> bool {
+    config.databases.is_some() || matches!(config.read_models, Location::Postgres(_))
+}
+
+impl Waiting {
+    pub fn new() -> Self {
+        Self { waited: watch::Sender::new(Waited { store: Store::Journal, reason: None }) }
+    }
+
+    /// What is answered meanwhile. On the internal address, `details` are told, and metrics.
+    pub fn router(&self, public_url: &PublicUrl, details: bool) -> Router {
+        let waited = self.waited.subscribe();
+        let readyz = async move || readiness(&waited.borrow(), details);
+        let mut router = Router::new()
+            .route("/healthz", get(async || Json(json!({ "status": "ok" }))))
+            .route("/readyz", get(readyz));
+        if details {
+            router = router.route("/metrics", get(async || metrics::render()));
+        }
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        http_kit::waiting(router, clock, public_url.prefix())
+    }
+
+    /// Tries until it works, or until it is known that it never will.
+    pub async fn until_there<T>(
+        &self,
+        mut attempt: impl AsyncFnMut() -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let (begun, mut pause) = (Instant::now(), FIRST_PAUSE);
+        let mut told_last: Option<(String, Instant)> = None;
+        loop {
+            let error = match attempt().await {
+                Ok(opened) => {
+                    if told_last.is_some() {
+                        tracing::info!("the stores are there, after {:.1} s", begun.elapsed().as_secs_f64());
+                    }
+                    return Ok(opened);
+                }
+                Err(error) if may_pass(&error) => error,
+                Err(error) => return Err(error),
+            };
+            let store = error.downcast_ref().copied().unwrap_or(Store::Journal);
+            let reason = told(&error);
+            let is_new =
+                told_last.as_ref().is_none_or(|(last, at)| *last != reason || at.elapsed() >= REMINDER);
+            if is_new {
+                tracing::warn!(store = store.check(), "waiting: {reason}. It is tried again until it works");
+                told_last = Some((reason.clone(), Instant::now()));
+            }
+            self.waited.send_replace(Waited { store, reason: Some(reason) });
+            tokio::time::sleep(jittered(pause, SystemClock.new_id().as_u128())).await;
+            pause = (2 * pause).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+/// Between a half and all of it, so that nodes that wait for the same server do not come all at once.
+fn jittered(pause: Duration, random: u128) -> Duration {
+    let share = u32::try_from(random & 0xFFFF).expect("16 bits");
+    pause / 2 + pause / 2 * share / 0xFFFF
+}
+
+fn readiness(waited: &Waited, details: bool) -> Problem {
+    const WHERE: &str = "it is waited for; the log says why";
+    let detail = match &waited.reason {
+        Some(reason) if details => reason.clone(),
+        _ => WHERE.to_owned(),
+    };
+    let mut checks = json!({});
+    checks[waited.store.check()] = json!({ "ok": false, "state": "waiting", "detail": detail });
+    Problem::new("not_ready")
+        .detail(format!("The service starts, and waits for {}", waited.store))
+        .member("checks", checks)
+        .retry_after(1)
+}
+
+/// Whether to wait may help.
+fn may_pass(error: &anyhow::Error) -> bool {
+    let mut known = error.chain().filter_map(may_pass_alone);
+    // What says more comes first.
+    known.next().unwrap_or(false)
+}
+
+/// What a cause says of that; nothing where it does not know.
+fn may_pass_alone(cause: &(dyn Error + 'static)) -> Option<bool> {
+    let of_store = |error: &StoreError| matches!(error, StoreError::Unavailable(_));
+    let of_dispatch = |error: &DispatchError<_>| match error {
+        DispatchError::Store(error) => of_store(error),
+        DispatchError::Unknown(_) | DispatchError::Contended => true,
+        _ => false,
+    };
+    if let Some(error) = cause.downcast_ref::<OpenError>() {
+        return Some(error.may_pass());
+    }
+    if let Some(error) = cause.downcast_ref::<read_models::OpenError>() {
+        return Some(error.may_pass());
+    }
+    if let Some(error) = cause.downcast_ref::<StoreError>() {
+        return Some(of_store(error));
+    }
+    if let Some(error) = cause.downcast_ref::<AppendError>() {
+        return Some(matches!(error, AppendError::Unavailable(_) | AppendError::Unknown(_)));
+    }
+    match cause.downcast_ref::<BootstrapError>() {
+        Some(BootstrapError::Store(error)) => Some(of_store(error)),
+        Some(BootstrapError::Dispatch(error)) => Some(of_dispatch(error)),
+        Some(BootstrapError::Signing(_)) | None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use anyhow::{Context, anyhow};
+
+    use super::*;
+
+    fn away() -> anyhow::Error {
+        let error = OpenError::Away { path: "postgres://db/x".to_owned(), reason: "refused".to_owned() };
+        anyhow::Error::new(error).context(Store::KeyStore)
+    }
+
+    #[test]
+    fn what_may_pass_is_waited_for_and_nothing_else() {
+        let sql = |kind: std::io::ErrorKind| sqlx::Error::Io(kind.into());
+        let read_models = |source| read_models::OpenError::Unreachable { database: "x".to_owned(), source };
+        let unavailable = || StoreError::Unavailable("x".to_owned());
+        for passes in [
+            away(),
+            anyhow::Error::new(read_models(sql(std::io::ErrorKind::ConnectionRefused)))
+                .context(Store::ReadModels),
+            anyhow::Error::new(read_models(sqlx::Error::PoolTimedOut)),
+            anyhow::Error::new(unavailable()),
+            anyhow::Error::new(BootstrapError::Store(unavailable())).context("the first apps"),
+            anyhow::Error::new(BootstrapError::Dispatch(DispatchError::Store(unavailable()))),
+            anyhow::Error::new(AppendError::Unknown("x".to_owned())),
+        ] {
+            assert!(may_pass(&passes), "{passes:?}");
+        }
+        for stays in [
+            anyhow!("the master key is missing"),
+            anyhow::Error::new(OpenError::WrongMasterKey("x".to_owned())).context(Store::KeyStore),
+            OpenError::Newer { path: "x".to_owned(), found: 9, known: 5 }.into(),
+            OpenError::Failed { path: "x".to_owned(), reason: "password authentication failed".to_owned() }
+                .into(),
+            read_models(sql(std::io::ErrorKind::InvalidData)).into(),
+            read_models(sqlx::Error::Tls("unknown issuer".into())).into(),
+            StoreError::Damaged("x".to_owned()).into(),
+        ] {
+            assert!(!may_pass(&stays), "{stays:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_tried_again_soon_and_not_too_often() {
+        let (waiting, tries, begun) = (Waiting::new(), AtomicU32::new(0), Instant::now());
+        let opened = waiting.until_there(async || {
+            tries.fetch_add(1, Ordering::Relaxed);
+            if begun.elapsed() < Duration::from_mins(10) { Err(away()) } else { Ok(()) }
+        });
+        opened.await.expect("it is there");
+        assert!(begun.elapsed() <= Duration::from_mins(10) + LONGEST_PAUSE);
+        let tries = tries.load(Ordering::Relaxed);
+        assert!((120..=260).contains(&tries), "{tries}");
+        assert_eq!(waiting.waited.borrow().store, Store::KeyStore);
+    }
+
+    #[tokio::test]
+    async fn what_never_will_be_ends_it_at_once() {
+        let refused = Waiting::new()
+            .until_there(async || {
+                Err::<(), _>(OpenError::WrongMasterKey("x".to_owned())).context(Store::KeyStore)
+            })
+            .await
+            .expect_err("is refused");
+        assert!(told(&refused).contains("another master key"), "{refused:?}");
+    }
+
+    #[test]
+    fn pauses_differ_within_bounds() {
+        let pause = Duration::from_secs(4);
+        assert_eq!(jittered(pause, 0), pause / 2);
+        assert_eq!(jittered(pause, u128::MAX), pause);
+        let some = jittered(pause, 0x7FFF);
+        assert!(some > pause / 2 && some < pause);
+    }
+}
