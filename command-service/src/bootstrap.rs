@@ -32,10 +32,16 @@ impl CommandService {
     /// Makes the apps `platform` and `default` where they are missing. When the platform has never had a key, makes
     /// one and returns it: the caller writes it where its owner finds it. A key is derived, so this returns the same
     /// one again until another is made or it is revoked: a start that was cut short loses nothing.
+    ///
+    /// A key that the configuration brings comes first: it is admitted, and no other is made.
     pub async fn bootstrap(&self) -> Result<Option<SecretString>, BootstrapError> {
         self.create_app(AppId::platform(), "Platform").await?;
         self.create_app(AppId::default_app(), "Default").await?;
         let platform = AppId::platform();
+        if let Some(key_id) = self.tokens.brought_platform_key() {
+            self.admit_brought_key(key_id).await?;
+            return Ok(None);
+        }
         let app = self.repository.load::<App>(&platform).await?;
         let mut keys = app.state.api_keys.iter();
         let key_id = match (keys.next(), keys.next()) {
@@ -72,6 +78,38 @@ impl CommandService {
         }
     }
 
+    /// Writes down that this key is one of the platform, so that it can be listed and revoked. One that was revoked stays so.
+    async fn admit_brought_key(&self, key_id: ApiKeyId) -> Result<(), BootstrapError> {
+        let app_id = AppId::platform();
+        let context = self.system_context(&app_id);
+        let (at, id) = (context.at, app_id.clone());
+        let decide = move |work: &mut crate::dispatch::Work| {
+            // A start of before, or of another node at the same moment, may have been first.
+            let app = work.get::<App>(&id);
+            if app.revoked_keys.contains(&key_id) || app.api_keys.contains_key(&key_id) {
+                return Ok(());
+            }
+            let (name, permissions) = (BROUGHT_KEY.to_owned(), BTreeSet::from([Permission::Platform]));
+            let command = AppCommand::IssueApiKey { key_id, name, permissions, expires_at: None, at };
+            work.execute::<App>(&id, command)
+        };
+        match self.dispatcher.run(context, vec![StreamRef::App(app_id.clone())], decide).await {
+            Ok(_) => {}
+            // The platform has other keys then, with which some can be revoked: no reason not to start.
+            Err(DispatchError::Refused(refusal)) => {
+                tracing::error!(error = %refusal, "the platform key of the configuration (admin_key) was not admitted");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let app = self.repository.load::<App>(&app_id).await?;
+        if app.state.revoked_keys.contains(&key_id) {
+            tracing::warn!(
+                "the platform key of the configuration (admin_key) was revoked: it opens nothing. Bring another one"
+            );
+        }
+        Ok(())
+    }
+
     async fn issue_first_key(&self) -> Result<ApiKeyId, BootstrapError> {
         let app_id = AppId::platform();
         let key_id = ApiKeyId(self.clock.new_id());
@@ -98,8 +136,13 @@ impl CommandService {
     /// Makes another key of the platform, for an operator who has no other any more: whoever can open the stores with the
     /// master key is entitled to it. It is in the journal as the system's act.
     pub async fn make_platform_key(&self, name: &str) -> Result<SecretString, DispatchError<AppError>> {
+        let (app_id, key_id) = (AppId::platform(), ApiKeyId(self.clock.new_id()));
+        self.issue(key_id, name).await?;
+        Ok(SecretString::from(ApiKeyToken { app_id, key_id }.encode(&self.tokens)))
+    }
+
+    async fn issue(&self, key_id: ApiKeyId, name: &str) -> Result<(), DispatchError<AppError>> {
         let app_id = AppId::platform();
-        let key_id = ApiKeyId(self.clock.new_id());
         let context = self.system_context(&app_id);
         let (at, id, name) = (context.at, app_id.clone(), name.to_owned());
         let decide = move |work: &mut crate::dispatch::Work| {
@@ -107,8 +150,7 @@ impl CommandService {
             let command = AppCommand::IssueApiKey { key_id, name, permissions, expires_at: None, at };
             work.execute::<App>(&id, command)
         };
-        self.dispatcher.run(context, vec![StreamRef::App(app_id.clone())], decide).await?;
-        Ok(SecretString::from(ApiKeyToken { app_id, key_id }.encode(&self.tokens)))
+        self.dispatcher.run(context, vec![StreamRef::App(app_id)], decide).await.map(drop)
     }
 
     fn system_context(&self, app_id: &AppId) -> Context {
@@ -126,3 +168,5 @@ impl CommandService {
 
 /// The name of the key that a fresh start makes.
 const FIRST_KEY: &str = "first platform key";
+/// The name of the one that the configuration brings.
+const BROUGHT_KEY: &str = "platform key of the configuration";

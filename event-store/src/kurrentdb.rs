@@ -234,6 +234,7 @@ impl KurrentJournal {
                     OpenError::Damaged { path: reading.path().display().to_string(), what }
                 }
                 Failure::Denied(reason) => denied(reason),
+                Failure::Refused(reason) => OpenError::Failed { path: url.to_string(), reason },
                 other => OpenError::Away { path: url.to_string(), reason: other.text().to_owned() },
             });
         }

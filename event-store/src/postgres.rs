@@ -27,6 +27,7 @@ use crate::journal::{
 use crate::mac::{Macs, Row as EventRow};
 use crate::measure;
 use crate::requests;
+use role::RoleName;
 use schema::Schema;
 use ticket::Ticket;
 use writer::{Connected, Request, Writer};
@@ -74,7 +75,7 @@ const QUEUE: usize = 1024;
 ///
 /// It is shown without user, password and parameters.
 #[derive(Clone)]
-pub struct PostgresUrl(PgConnectOptions);
+pub struct PostgresUrl(PgConnectOptions, RoleName);
 
 /// The text is no URL of a PostgreSQL database.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -93,11 +94,22 @@ impl FromStr for PostgresUrl {
         if options.get_database().is_none() {
             return Err(InvalidPostgresUrl("it names no database".to_owned()));
         }
-        Ok(Self(options.application_name("watchword").disable_statement_logging()))
+        Ok(Self(options.application_name("watchword").disable_statement_logging(), RoleName::default()))
     }
 }
 
 impl PostgresUrl {
+    /// The role that connections are to work as, whoever logs in.
+    pub fn role(&self) -> &RoleName {
+        &self.1
+    }
+
+    /// The same database, with another role.
+    #[must_use]
+    pub fn with_role(self, role: RoleName) -> Self {
+        Self(self.0, role)
+    }
+
     /// What sqlx connects with.
     pub fn options(&self) -> &PgConnectOptions {
         &self.0
@@ -134,7 +146,7 @@ pub struct PostgresJournal {
 impl PostgresJournal {
     /// Makes the journal's tables, or brings them up to date. Only a user who may change the database can.
     pub async fn migrate(url: &PostgresUrl, settings: &PostgresSettings) -> Result<Migrated, OpenError> {
-        SCHEMA.prepare(&url.0, settings, &url.to_string()).await.map(|prepared| prepared.migrated)
+        SCHEMA.prepare(url, settings, &url.to_string()).await.map(|prepared| prepared.migrated)
     }
 
     /// What [`PostgresJournal::migrate`] would do. Changes nothing.
@@ -145,7 +157,7 @@ impl PostgresJournal {
     /// Opens the journal in this database, after [`PostgresJournal::migrate`].
     ///
     /// Something else's tables, a newer journal, and an older one that this user may not bring up to date are refused
-    /// and left as they are. From here on, all connections work as the role `watchword_service`; as
+    /// and left as they are. From here on, all connections work as the role of the URL, `watchword_service` by default; as
     /// the user itself where that owns the tables and there is no such role for it.
     ///
     /// The events of a journal of before get their MACs, by the owner of its tables alone, and only where `macs` are those of
@@ -158,8 +170,8 @@ impl PostgresJournal {
         if !macs.believes_checksums() && found > 0 && found < FORMAT_WITH_MACS {
             return Err(OpenError::WithoutMacs { path: place, found });
         }
-        let prepared = SCHEMA.prepare(&url.0, &settings, &place).await?;
-        let settings = PostgresSettings { role: prepared.has_role, ..settings };
+        let prepared = SCHEMA.prepare(url, &settings, &place).await?;
+        let settings = PostgresSettings { role: prepared.role, ..settings };
         if macs.believes_checksums() {
             upgrade::prove(&url.0, macs).await.map_err(|failure| match failure {
                 upgrade::Failure::Failed(error) => failed(error),

@@ -258,7 +258,7 @@ impl Authenticator {
         let app = existing_app(reads, app_id).await?;
         let shown = credentials.shown(&app.state, self.access_tokens.public_url())?;
         if let Shown::Bearer(token) = shown
-            && is_api_key(token)
+            && self.is_api_key(token)
         {
             return self.key_for(reads, app_id, &app.state, token).await;
         }
@@ -295,7 +295,7 @@ impl Authenticator {
         credentials: &Credentials,
     ) -> Result<Option<AdminCaller>, Problem> {
         match credentials.bearer() {
-            Ok(token) if is_api_key(token) => self.any_key(app_id, credentials).await.map(Some),
+            Ok(token) if self.is_api_key(token) => self.any_key(app_id, credentials).await.map(Some),
             _ => Ok(None),
         }
     }
@@ -308,7 +308,7 @@ impl Authenticator {
     ) -> Result<AdminCaller, Problem> {
         let app = existing_app(reads, app_id).await?;
         let token = credentials.bearer()?;
-        if !is_api_key(token) {
+        if !self.is_api_key(token) {
             return Err(Problem::unauthenticated());
         }
         self.key_for(reads, app_id, &app.state, token).await
@@ -334,7 +334,7 @@ impl Authenticator {
     /// The holder of a platform key. Other good API keys → 403, all else → 401.
     pub async fn platform(&self, credentials: &Credentials) -> Result<AdminCaller, Problem> {
         let token = credentials.bearer()?;
-        if !is_api_key(token) {
+        if !self.is_api_key(token) {
             return Err(Problem::unauthenticated());
         }
         let reads = self.repository.reads();
@@ -356,7 +356,7 @@ impl Authenticator {
     /// → 403, all else → 401.
     pub async fn metrics(&self, credentials: &Credentials) -> Result<AdminCaller, Problem> {
         let token = credentials.bearer()?;
-        if !is_api_key(token) {
+        if !self.is_api_key(token) {
             return Err(Problem::unauthenticated());
         }
         let reads = self.repository.reads();
@@ -377,6 +377,11 @@ impl Authenticator {
             return Err(Problem::new("app_disabled"));
         }
         Ok(admin)
+    }
+
+    /// Whether it is an API key rather than an access token: by its form, or as it is the one that the configuration brings.
+    fn is_api_key(&self, token: &str) -> bool {
+        token.starts_with("wwk_") || self.tokens.is_brought(token).is_some()
     }
 
     /// The holder of any live API key.
@@ -410,10 +415,6 @@ async fn existing_app(reads: &Reads<'_>, app_id: &AppId) -> Result<Arc<Loaded<Ap
 async fn enabled_app(reads: &Reads<'_>, app_id: &AppId) -> Result<Arc<Loaded<App>>, Problem> {
     let app = existing_app(reads, app_id).await?;
     if app.state.disabled { Err(Problem::new("app_disabled")) } else { Ok(app) }
-}
-
-fn is_api_key(token: &str) -> bool {
-    token.starts_with("wwk_")
 }
 
 #[cfg(test)]

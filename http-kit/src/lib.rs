@@ -10,6 +10,7 @@ pub mod auth;
 pub mod consistency;
 pub mod cookies;
 pub mod extract;
+mod forwarded;
 mod gcra;
 pub mod limits;
 pub mod mail_link;

@@ -27,6 +27,7 @@ use uuid::Uuid;
 
 use crate::consistency::{CONSISTENCY_TOKEN, ConsistencyToken, ConsistencyTokens};
 use crate::extract::NO_LAYER;
+use crate::forwarded::Forwarded;
 use crate::limits::address_key;
 use crate::places::{Applicant, Places, Shares};
 use crate::problem::{ANSWERED, Answered, PROBLEM_JSON, Problem, Refusal};
@@ -126,6 +127,7 @@ pub struct Edge {
     consistency: ConsistencyTokens,
     in_flight: Places,
     prefix: Arc<str>,
+    forwarded: Forwarded,
 }
 
 impl Edge {
@@ -153,6 +155,7 @@ impl Edge {
             consistency,
             in_flight,
             prefix: Arc::default(),
+            forwarded: Forwarded::default(),
         }
     }
 
@@ -176,6 +179,17 @@ impl Edge {
         let request_id = request_id(headers).unwrap_or_else(|| correlation_id.to_string());
         let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
         let address = peer.map(|peer| client_address(peer, headers, &self.trusted_proxies));
+        if let Some(peer) = peer
+            && !is_trusted(peer.to_canonical(), &self.trusted_proxies)
+            && !PROBES.contains(&request.uri().path())
+            && self.forwarded.notices(peer, headers)
+        {
+            tracing::warn!(
+                "all requests so far came from one address, or a few, and say that they are passed on for others, which is not \
+                 believed: all clients share one rate limit, and sessions and the audit log show that address. If it is your \
+                 proxy, set trusted_proxies (WATCHWORD_TRUSTED_PROXIES) to its network"
+            );
+        }
         let user_agent = headers.get(header::USER_AGENT).map(|value| {
             // Header bytes need not be text, and nobody needs more of them than this.
             String::from_utf8_lossy(value.as_bytes()).chars().filter(|c| !c.is_control()).take(256).collect()
@@ -434,11 +448,14 @@ fn is_idempotency_key(text: &str) -> bool {
     (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
+fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
+    trusted.iter().any(|net| net.contains(&address))
+}
+
 /// The right-most hop that is not one of our proxies: everything left of it is what somebody claims.
 fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
-    let is_trusted = |address: IpAddr| trusted.iter().any(|net| net.contains(&address));
     let mut client = peer.to_canonical();
-    if !is_trusted(client) {
+    if !is_trusted(client, trusted) {
         return client;
     }
     let hops = headers.get_all(X_FORWARDED_FOR).iter().map(|value| value.to_str().unwrap_or_default());
@@ -447,7 +464,7 @@ fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAdd
         // A hop that is no address cannot be stepped over: who stands behind it is anybody's guess.
         let Some(address) = parse_hop(hop) else { break };
         client = address;
-        if !is_trusted(client) {
+        if !is_trusted(client, trusted) {
             break;
         }
     }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::hmac;
+use aws_lc_rs::{constant_time, hmac};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use domain::magic_link::MagicLinkEvent;
@@ -84,10 +84,13 @@ const TAG: usize = 32;
 
 /// Makes and opens tokens: `<prefix>` + base64url(key id ‖ payload ‖ HMAC-SHA-256(derived key, purpose ‖ 0 ‖ payload)).
 #[derive(Clone)]
-pub struct DerivedTokens(Arc<Keys>);
+pub struct DerivedTokens(Arc<Parts>);
 
-struct Keys {
+#[derive(Clone)]
+struct Parts {
     id: [u8; ID],
+    /// What the configuration brings as a key of the platform: its tag and its id. The text itself is not kept.
+    brought: Option<([u8; TAG], ApiKeyId)>,
     /// In the order of [`TokenPurpose::ALL`], which is that of its variants.
     keys: [hmac::Key; TokenPurpose::ALL.len()],
 }
@@ -99,7 +102,38 @@ impl DerivedTokens {
             let derived = instance.derive(&format!("watchword/v1/token/{}", purpose.name()));
             hmac::Key::new(hmac::HMAC_SHA256, &*derived)
         };
-        Self(Arc::new(Keys { id: instance.id(), keys: TokenPurpose::ALL.map(key) }))
+        Self(Arc::new(Parts { id: instance.id(), brought: None, keys: TokenPurpose::ALL.map(key) }))
+    }
+
+    /// Takes this text for a key of the platform, too: one that was made elsewhere and that a secret brings. Its id follows from
+    /// it, so that all nodes that have it know it as the same, and another text is another key.
+    #[must_use]
+    pub fn with_platform_key(self, brought: &str) -> Self {
+        let tag = self.tag_of_brought(brought);
+        let mut id = [0; 16];
+        id.copy_from_slice(
+            &hmac::sign(self.key(TokenPurpose::ApiKey), &[b"brought-id\0", &tag[..]].concat()).as_ref()[..16],
+        );
+        let id = ApiKeyId(uuid::Builder::from_custom_bytes(id).into_uuid());
+        Self(Arc::new(Parts { brought: Some((tag, id)), ..(*self.0).clone() }))
+    }
+
+    /// The id of the platform's key that the configuration brings.
+    pub fn brought_platform_key(&self) -> Option<ApiKeyId> {
+        self.0.brought.map(|(_, id)| id)
+    }
+
+    fn tag_of_brought(&self, text: &str) -> [u8; TAG] {
+        let tag = hmac::sign(self.key(TokenPurpose::ApiKey), &[b"brought\0", text.as_bytes()].concat());
+        let mut bytes = [0; TAG];
+        bytes.copy_from_slice(tag.as_ref());
+        bytes
+    }
+
+    /// Compares tags, which tell nothing of the text, in constant time.
+    pub(crate) fn is_brought(&self, token: &str) -> Option<ApiKeyId> {
+        let (tag, id) = self.0.brought.as_ref().filter(|_| token.len() <= 512)?;
+        constant_time::verify_slices_are_equal(tag, &self.tag_of_brought(token)).ok().map(|()| *id)
     }
 
     /// Makes the token of a payload: the same one every time.
@@ -211,8 +245,11 @@ impl ApiKeyToken {
         tokens.seal(TokenPurpose::ApiKey, &payload)
     }
 
-    /// Reads a key that was made here.
+    /// Reads a key that was made here, or that the configuration brings.
     pub fn decode(tokens: &DerivedTokens, token: &str) -> Option<Self> {
+        if let Some(key_id) = tokens.is_brought(token) {
+            return Some(Self { app_id: AppId::platform(), key_id });
+        }
         let payload = tokens.open(TokenPurpose::ApiKey, token)?;
         let (key, app) = payload.split_first_chunk::<16>()?;
         let app_id = AppId::parse(std::str::from_utf8(app).ok()?).ok()?;
@@ -307,7 +344,21 @@ mod tests {
         let key = ApiKeyToken { app_id: AppId::default_app(), key_id: ApiKeyId(Uuid::from_u128(9)) };
         let token = key.encode(&tokens);
         assert!(token.starts_with("wwk_"));
-        assert_eq!(ApiKeyToken::decode(&tokens, &token), Some(key));
+        assert_eq!(ApiKeyToken::decode(&tokens, &token), Some(key.clone()));
+
+        // One that a secret brings: the same on every node that has it, and nothing but that text.
+        let text = "a-secret-of-the-operator-with-32-characters=";
+        let (one, other) = (tokens.clone().with_platform_key(text), tokens.clone().with_platform_key(text));
+        let brought = ApiKeyToken::decode(&one, text).expect("it is known");
+        assert!(brought.app_id.is_platform() && one.brought_platform_key() == Some(brought.key_id));
+        assert_eq!(ApiKeyToken::decode(&other, text), Some(brought.clone()));
+        assert_eq!(ApiKeyToken::decode(&one, &token), Some(key));
+        for wrong in ["", "a", &text[1..], &format!("{text}="), &text.to_uppercase()] {
+            assert_eq!(ApiKeyToken::decode(&one, wrong), None, "{wrong}");
+        }
+        assert_eq!(ApiKeyToken::decode(&tokens, text), None, "a node without it");
+        let another = tokens.with_platform_key("another-secret-of-the-operator-of-32-chars");
+        assert_ne!(another.brought_platform_key(), Some(brought.key_id));
     }
 
     #[test]

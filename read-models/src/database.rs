@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use event_store::postgres::role::MAY_SET;
+use event_store::postgres::role::{MAY_SET, RoleName};
 use event_store::postgres::{Reach, is_away};
 use event_store::sqlite::file::looking;
 use event_store::sqlite::private;
-use event_store::{Location, PostgresSettings, measure};
+use event_store::{Location, PostgresSettings, PostgresUrl, measure};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
@@ -126,7 +126,7 @@ impl Database {
                 }
                 open_file(path).await
             }
-            Location::Postgres(url) => open_postgres(url.options()).await,
+            Location::Postgres(url) => open_postgres(url).await,
         };
         opened.map_err(|source| OpenError::failed(location, source))
     }
@@ -342,8 +342,9 @@ async fn open_file(path: &Path) -> Result<Database, sqlx::Error> {
     Ok(Database::Sqlite { writer, readers })
 }
 
-async fn open_postgres(options: &PgConnectOptions) -> Result<Database, sqlx::Error> {
-    let owner = make_schema(options).await?;
+async fn open_postgres(url: &PostgresUrl) -> Result<Database, sqlx::Error> {
+    let options = url.options();
+    let owner = make_schema(options, url.role()).await?;
     let reach = Arc::new(Reach::new(options, &PostgresSettings::default()));
     let options = options.clone().application_name("watchword read models").options([
         ("search_path", SCHEMA),
@@ -377,7 +378,7 @@ struct NotItsOwner {
 
 /// Makes the schema if it is not there, and tells whose it is. All connections work as that role: a projector's tables
 /// are made and dropped by whichever node has its lease, whatever user that node logs in as.
-async fn make_schema(options: &PgConnectOptions) -> Result<String, sqlx::Error> {
+async fn make_schema(options: &PgConnectOptions, role: &RoleName) -> Result<String, sqlx::Error> {
     const OWNER: &str = "SELECT pg_get_userbyid(nspowner)::text FROM pg_namespace WHERE nspname = $1";
     let mut connection = connect(options).await?;
     let mut owner: Option<String> =
@@ -388,16 +389,21 @@ async fn make_schema(options: &PgConnectOptions) -> Result<String, sqlx::Error> 
         // The role that the journal in the same database made for the service, if it is there.
         let make = format!(
             "DO $$ BEGIN
-               IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'watchword_service' AND {MAY_SET}) THEN
-                 CREATE SCHEMA IF NOT EXISTS watchword_read AUTHORIZATION watchword_service;
+               IF EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}' AND {MAY_SET}) THEN
+                 CREATE SCHEMA IF NOT EXISTS watchword_read AUTHORIZATION {role};
                ELSE
                  CREATE SCHEMA IF NOT EXISTS watchword_read;
                END IF;
              END $$"
         );
-        // It is made of constants.
+        // It is made of constants, and a name that needs no quotes.
         sqlx::raw_sql(AssertSqlSafe(make)).execute(&mut *tx).await?;
         tx.commit().await?;
+        owner = Some(sqlx::query_scalar(OWNER).bind(SCHEMA).fetch_one(&mut connection).await?);
+    }
+    let shared = RoleName::default();
+    if !role.is_default() && owner.as_deref() == Some(shared.as_str()) {
+        give_to(&mut connection, &shared, role).await?;
         owner = Some(sqlx::query_scalar(OWNER).bind(SCHEMA).fetch_one(&mut connection).await?);
     }
     let owner = owner.ok_or(sqlx::Error::RowNotFound)?;
@@ -408,6 +414,34 @@ async fn make_schema(options: &PgConnectOptions) -> Result<String, sqlx::Error> 
         sqlx::query_as(AssertSqlSafe(query)).bind(&owner).fetch_one(&mut connection).await?;
     connection.close().await?;
     if may { Ok(owner) } else { Err(sqlx::Error::Configuration(NotItsOwner { owner, user }.into())) }
+}
+
+/// Gives the schema and all that is in it from the role that all instances share to this one's own, if the user may work as both: the
+/// owner of the database, that is. Anybody else goes on as before.
+async fn give_to(connection: &mut PgConnection, from: &RoleName, to: &RoleName) -> Result<(), sqlx::Error> {
+    let mut tx = connection.begin().await?;
+    lock_ddl(&mut tx).await?;
+    let give = format!(
+        "DO $$ DECLARE statement text; BEGIN
+           IF (SELECT count(*) < 2 FROM pg_roles WHERE rolname IN ('{from}', '{to}') AND {MAY_SET})
+             OR NOT has_database_privilege(current_user, current_database(), 'CREATE') THEN
+             RETURN;
+           END IF;
+           ALTER SCHEMA {SCHEMA} OWNER TO {to};
+           FOR statement IN
+             SELECT format('ALTER TABLE %s OWNER TO {to}', c.oid::regclass) FROM pg_class c
+               WHERE c.relnamespace = '{SCHEMA}'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm')
+             UNION ALL
+             SELECT format('ALTER ROUTINE %s OWNER TO {to}', p.oid::regprocedure) FROM pg_proc p
+               WHERE p.pronamespace = '{SCHEMA}'::regnamespace
+           LOOP
+             EXECUTE statement;
+           END LOOP;
+         END $$"
+    );
+    // It is made of constants, and names that need no quotes.
+    sqlx::raw_sql(AssertSqlSafe(give)).execute(&mut *tx).await?;
+    tx.commit().await
 }
 
 async fn lock_ddl(tx: &mut sqlx::Transaction<'_, sqlx::Postgres>) -> Result<(), sqlx::Error> {

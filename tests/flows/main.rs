@@ -28,6 +28,7 @@ mod me;
 mod mounted;
 mod overload;
 mod password_reset;
+mod proxies;
 mod readiness;
 mod readme;
 mod refresh;

@@ -243,3 +243,46 @@ async fn tables_that_the_owner_makes_late_are_waited_for() {
     until(&node, 200).await;
     assert!(node.terminate().await.success());
 }
+
+/// On Kubernetes the data folder is a pod's, and gone with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_with_an_empty_folder_has_its_platform_key_from_a_secret_or_makes_another() {
+    const BROUGHT: &str = "an-operators-own-secret-of-44-characters-xyz=";
+    let postgres = Postgres::start();
+    let database = postgres.database();
+    let secret = [("WATCHWORD_ADMIN_KEY", BROUGHT)];
+    // The migration comes first, in a pod of its own, and says where the key is.
+    let job = Server::new(&environment(&database, &secret));
+    let migrated = job.command(&["migrate"]).output().expect("runs");
+    let text =
+        String::from_utf8_lossy(&migrated.stdout).into_owned() + &String::from_utf8_lossy(&migrated.stderr);
+    assert!(
+        migrated.status.success() && text.contains("platform key the one of the configuration"),
+        "{text}"
+    );
+    let first = Server::start_role("commands", &environment(&database, &secret)).await;
+    first.get("/v1/apps").bearer(BROUGHT).await.expect(200);
+    drop(first);
+    // Another pod, in another folder; and one of projections, which admits no keys.
+    let second = Server::start_role("commands", &environment(&database, &secret)).await;
+    let reader = Server::start_role("projections", &environment(&database, &secret)).await;
+    assert!(!second.data().join("admin.key").exists());
+    second.get("/v1/apps").bearer(BROUGHT).await.expect(200);
+    reader.get("/v1/projections").bearer(BROUGHT).await.expect(200);
+    let told = second.command(&["doctor"]).env("TMPDIR", "/nonexistent").output().expect("runs");
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.contains("ready at") && told.contains("No faults"), "{told}");
+    // A pod without the secret, and the way back in it, beside the running nodes.
+    let pod = Server::new(&environment(&database, &[]));
+    let made = pod.command(&["api-key", "create", "platform", "--name", "ops"]).output().expect("runs");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let key = String::from_utf8(made.stdout).expect("text").trim().to_owned();
+    second.get("/v1/apps").bearer(&key).await.expect(200);
+    let listed = pod.command(&["api-key", "list", "platform", "--json"]).output().expect("runs");
+    let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).expect("JSON");
+    assert_eq!(listed["items"].as_array().expect("a list").len(), 2, "{listed}");
+    // Nothing tells the secret.
+    assert!(!second.log().contains(BROUGHT) && !text.contains(BROUGHT));
+    assert!(!postgres.psql(&database, "SELECT metadata || data FROM watchword.events").contains(BROUGHT));
+    assert!(!postgres.log().contains(BROUGHT));
+}

@@ -18,7 +18,8 @@ use uuid::Uuid;
 ///
 /// Configuration is read from watchword.toml in the current folder (or the file given with --config), and each key
 /// can be overridden by an environment variable: `listen` by WATCHWORD_LISTEN, `lockout.failures` by
-/// WATCHWORD_LOCKOUT_FAILURES. `watchword doctor --keys` lists every key with its default.
+/// WATCHWORD_LOCKOUT_FAILURES. `watchword doctor --keys` lists every key with its default. A secret, or an address that
+/// holds one, can come from a file: WATCHWORD_MASTER_KEY_FILE names the file with the master key.
 ///
 /// Exit codes: 0 done, 1 refused or found wrong, 2 wrong usage.
 #[derive(Debug, Parser)]
@@ -27,6 +28,10 @@ pub struct Arguments {
     /// The configuration file [default: watchword.toml, if there is one]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
+
+    /// The data folder, instead of the configured one [default: ./data]
+    #[arg(long, global = true, value_name = "FOLDER")]
+    pub data: Option<PathBuf>,
 
     #[command(subcommand)]
     pub command: Command,

@@ -9,6 +9,7 @@ use percent_encoding::percent_decode_str;
 use secrecy::ExposeSecret;
 
 use crate::config::{Nats, refuse_world_readable};
+use crate::init::hostname;
 
 const LONGEST_RETRY: Duration = Duration::from_secs(1);
 
@@ -77,11 +78,7 @@ pub fn servers(text: &str) -> Result<Vec<ServerAddr>, String> {
 
 /// The name of this process's consumer: the same after a restart, and another than that of any other process.
 pub fn consumer_name(address: SocketAddr) -> String {
-    // The second is for services that see nothing of /proc but processes.
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .or_else(|_| std::fs::read_to_string("/etc/hostname"))
-        .unwrap_or_else(|_| address.ip().to_string());
-    let name = format!("projections-{}-{}", host.trim(), address.port());
+    let name = format!("projections-{}-{}", hostname(), address.port());
     name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
 }
 
@@ -124,6 +121,9 @@ mod tests {
     fn a_consumer_has_a_name_that_nats_takes() {
         let name = consumer_name("127.0.0.1:8080".parse().expect("an address"));
         assert!(name.starts_with("projections-") && name.ends_with("-8080"));
+        // By the system itself: a unit with ProcSubset=pid sees no /proc/sys.
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").expect("this test sees it");
+        assert_eq!(hostname(), host.trim());
         assert!(!name.contains(['.', '*', '>', ' ', '\n']));
     }
 }

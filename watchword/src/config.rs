@@ -29,12 +29,12 @@ use projection_service::SharingSettings;
 use secrecy::SecretString;
 use url::Url;
 
-pub use self::keys::{KEYS, variable};
+pub use self::keys::{FROM_FILES, KEYS, variable};
 use self::parse::{
-    POSITIVE, argon2_cost, batch, collector, list_url, location, log_directives, log_format, networks,
-    non_empty, on_or_off, parsed, positive, public_url, rate, share, storage,
+    POSITIVE, admin_key, argon2_cost, batch, collector, list_url, location, log_directives, log_format,
+    networks, non_empty, on_or_off, parsed, positive, public_url, rate, share, storage,
 };
-use self::stores::journal_and_keys;
+use self::stores::{journal_and_keys, role, with_role};
 use self::values::Values;
 pub use self::values::{ConfigError, refuse_world_readable};
 use crate::bus;
@@ -71,6 +71,8 @@ pub struct Config {
     /// None: the public URL at the first start.
     pub log_origin: Option<LogOrigin>,
     pub data_dir: PathBuf,
+    /// Whether somebody named it, or it is the one that holds where nobody did.
+    pub names_data_dir: bool,
     /// In PostgreSQL; None: in the files named here.
     pub databases: Option<Databases>,
     pub journal: PathBuf,
@@ -80,6 +82,8 @@ pub struct Config {
     pub projections_lease: Duration,
     pub key_store: PathBuf,
     pub master_key: Option<SecretString>,
+    /// A platform key that was made elsewhere. None: the first start makes one.
+    pub admin_key: Option<SecretString>,
     pub log: String,
     pub log_format: LogFormat,
     pub trusted_proxies: Vec<IpNet>,
@@ -143,7 +147,9 @@ pub struct Nats {
 
 impl Config {
     /// Reads the file (by default `watchword.toml`, if there is one) and the environment.
-    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+    ///
+    /// `data_dir` is the folder that the command line names.
+    pub fn load(file: Option<&Path>, data_dir: Option<&Path>) -> Result<Self, ConfigError> {
         let mut values = Values::default();
         let default_file = Path::new(DEFAULT_FILE);
         let file = file.or_else(|| default_file.exists().then_some(default_file));
@@ -151,7 +157,12 @@ impl Config {
             values.read_file(path)?;
         }
         values.read_environment(std::env::vars_os())?;
+        if let Some(folder) = data_dir {
+            values.set("data_dir", "--data", folder.display().to_string());
+        }
+        let names_data_dir = values.has("data_dir");
         let mut config = Self::from_values(&mut values)?;
+        config.names_data_dir = names_data_dir;
         config.file = file.map(Path::to_owned);
         Ok(config)
     }
@@ -178,6 +189,7 @@ impl Config {
         let data_dir =
             PathBuf::from(values.take("data_dir", non_empty)?.unwrap_or_else(|| "./data".to_owned()));
         let master_key = values.take("master_key", |text| non_empty(text).map(SecretString::from))?;
+        let admin_key = values.take("admin_key", admin_key)?;
         let (databases, journal, key_store) = journal_and_keys(values, &data_dir, master_key.is_some())?;
         let limits = RateSettings::default();
         let limits = RateSettings {
@@ -214,7 +226,7 @@ impl Config {
             log_origin: values
                 .take("log_origin", |text| LogOrigin::parse(text).map_err(|error| error.to_string()))?,
             read_models: match (values.take("read_models_url", location)?, &databases) {
-                (Some(location), _) => location,
+                (Some(location), _) => with_role(location, &role(values)?),
                 (None, Some(databases)) => Location::Postgres(databases.read_models()),
                 (None, None) => Location::File(data_dir.join("read-models.db")),
             },
@@ -226,6 +238,7 @@ impl Config {
                 .map_or(SharingSettings::LEASE, |n: NonZeroU32| Duration::from_secs(n.get().into())),
             key_store,
             master_key,
+            admin_key,
             log: values.take("log", log_directives)?.unwrap_or_else(|| "info".to_owned()),
             log_format: values.take("log_format", log_format)?.unwrap_or(LogFormat::Text),
             trusted_proxies: values.take("trusted_proxies", networks)?.unwrap_or_default(),
@@ -269,6 +282,7 @@ impl Config {
             hashing_threads: values.take("password_hashing.threads", parsed(POSITIVE))?,
             hashing_queue: values.take("password_hashing.queue", parsed(POSITIVE))?,
             data_dir,
+            names_data_dir: true,
         })
     }
 
@@ -299,6 +313,21 @@ impl Config {
     /// The file with the first platform key.
     pub fn admin_key_file(&self) -> PathBuf {
         self.data_dir.join("admin.key")
+    }
+
+    /// Where the platform key is, for people.
+    pub fn where_admin_key_is(&self) -> String {
+        let file = self.admin_key_file();
+        if self.admin_key.is_some() {
+            "the one of the configuration (admin_key, WATCHWORD_ADMIN_KEY)".to_owned()
+        } else if file.exists() {
+            format!("in {}", file.display())
+        } else {
+            format!(
+                "not in {} any more; use the copy you keep, or make another: watchword api-key create platform --name <name>",
+                file.display()
+            )
+        }
     }
 
     /// Where clients reach the service when it listens on `listening`.

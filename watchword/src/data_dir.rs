@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use event_store::MasterKey;
+use event_store::sqlite::private;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::{Config, ConfigError, refuse_world_readable};
@@ -169,7 +170,15 @@ pub fn create(path: &Path) -> Result<(), DataDirError> {
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path).map_err(|source| DataDirError::NotCreated { path: path.to_owned(), source })
+    let is_new = !path.exists();
+    let create = || {
+        builder.create(path)?;
+        if is_new {
+            private::adopt(&std::fs::File::open(path)?, path);
+        }
+        Ok(())
+    };
+    create().map_err(|source| DataDirError::NotCreated { path: path.to_owned(), source })
 }
 
 /// Writes a file with a secret that only its owner can read, durably, never over another file.
@@ -180,6 +189,7 @@ pub fn write_secret(path: &Path, secret: &SecretString) -> Result<(), DataDirErr
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut file = options.open(path)?;
+        private::adopt(&file, path);
         writeln!(file, "{}", secret.expose_secret())?;
         file.sync_all()?;
         sync_folder_of(path)
@@ -187,9 +197,14 @@ pub fn write_secret(path: &Path, secret: &SecretString) -> Result<(), DataDirErr
     write().map_err(|source| DataDirError::NotWritten { path: path.to_owned(), source })
 }
 
-/// Gives a file the name of another one, which is gone then: durably, and at no moment is there none of that name.
+/// Gives a file the name of another one, which is gone then: durably, and at no moment is there none of that name. It gets that
+/// one's owner, group and mode, as whoever runs this may be root, and the service is not.
 pub fn replace(path: &Path, with: &Path) -> Result<(), DataDirError> {
-    std::fs::rename(with, path)
+    let liken = || {
+        if path.exists() { private::liken(&std::fs::File::open(with)?, with, path) } else { Ok(()) }
+    };
+    liken()
+        .and_then(|()| std::fs::rename(with, path))
         .and_then(|()| sync_folder_of(path))
         .map_err(|source| DataDirError::NotWritten { path: path.to_owned(), source })
 }

@@ -17,7 +17,7 @@ use event_store::{KurrentJournal, KurrentSettings, KurrentUrl};
 
 #[cfg(feature = "kurrentdb")]
 use crate::data_dir;
-use crate::waiting::Store;
+use crate::waiting::Part;
 
 /// The file in which a node keeps what it knows of a journal in KurrentDB.
 #[cfg(feature = "kurrentdb")]
@@ -56,13 +56,13 @@ impl Databases {
     pub async fn look(&self) -> anyhow::Result<Found> {
         let journal = match &self.journal {
             SharedJournal::Postgres(url) => {
-                Some(PostgresJournal::look(url, &self.settings).await.context(Store::Journal)?)
+                Some(PostgresJournal::look(url, &self.settings).await.context(Part::Journal)?)
             }
             #[cfg(feature = "kurrentdb")]
             SharedJournal::Kurrent { .. } => None,
         };
         let key_store =
-            KeyStore::look_postgres(&self.key_store, &self.settings).await.context(Store::KeyStore)?;
+            KeyStore::look_postgres(&self.key_store, &self.settings).await.context(Part::KeyStore)?;
         Ok(Found { journal, key_store })
     }
 
@@ -94,7 +94,7 @@ impl Databases {
         }
         let key_store = KeyStore::open_postgres(&self.key_store, self.settings.clone(), master_key)
             .await
-            .context(Store::KeyStore)?;
+            .context(Part::KeyStore)?;
         let (journal, mark) = match self.open_journal(&key_store.macs(), key_store.marked()).await {
             Ok(opened) => opened,
             Err(refusal) => {
@@ -138,7 +138,7 @@ impl Databases {
         Ok(match &self.journal {
             SharedJournal::Postgres(url) => {
                 let journal =
-                    PostgresJournal::open(url, self.settings.clone(), macs).await.context(Store::Journal)?;
+                    PostgresJournal::open(url, self.settings.clone(), macs).await.context(Part::Journal)?;
                 (Arc::new(journal), JournalMark::default())
             }
             #[cfg(feature = "kurrentdb")]
@@ -147,11 +147,16 @@ impl Databases {
                 let settings = KurrentSettings::default();
                 let journal = KurrentJournal::open(url, replica, settings, macs, mark.cloned())
                     .await
-                    .context(Store::Journal)?;
+                    .context(Part::Journal)?;
                 let mark = journal.mark().clone();
                 (Arc::new(journal), mark)
             }
         })
+    }
+
+    /// Whether a node keeps something for itself.
+    pub fn keeps_a_replica(&self) -> bool {
+        self.journal.postgres().is_none()
     }
 
     /// The same for somebody who only looks: what a node keeps for itself goes into this folder.

@@ -59,6 +59,10 @@ impl Findings {
         self.0.push((Verdict::Fault, about, text.into()));
     }
 
+    fn tell_of(&self, about: &str) -> bool {
+        self.0.iter().any(|(_, of, _)| *of == about)
+    }
+
     fn print(&self, as_json: bool) -> anyhow::Result<ExitCode> {
         let faults = self.0.iter().filter(|(verdict, ..)| *verdict == Verdict::Fault).count();
         let mut out = std::io::stdout();
@@ -120,7 +124,15 @@ pub fn list_keys(as_json: bool) -> anyhow::Result<ExitCode> {
 pub async fn run(config: Result<Config, ConfigError>, as_json: bool) -> anyhow::Result<ExitCode> {
     let mut findings = Findings::default();
     match config {
-        Ok(config) => examine(&mut findings, &config).await,
+        Ok(config) => {
+            examine(&mut findings, &config).await;
+            // Whatever kept the stores from being looked at is no reason not to look there.
+            if let Some(nats) = &config.nats
+                && !findings.tell_of("NATS")
+            {
+                elsewhere::bus(&mut findings, nats).await;
+            }
+        }
         Err(error) => findings.fault("configuration", error.to_string()),
     }
     findings.print(as_json)
@@ -132,14 +144,8 @@ async fn examine(findings: &mut Findings, config: &Config) {
     folder::examine(findings, config);
     let state = match data_dir::inspect(config) {
         Ok(State::Fresh) => {
-            findings.fine(
-                "data folder",
-                format!("{}: no stores yet; the first start makes them", config.data_dir.display()),
-            );
+            no_stores(findings, config);
             port(findings, config.listen);
-            if let Some(nats) = &config.nats {
-                elsewhere::bus(findings, nats).await;
-            }
             return;
         }
         Ok(State::Present) => data_dir::master_key(config),
@@ -160,6 +166,41 @@ async fn examine(findings: &mut Findings, config: &Config) {
         Err(data_dir::DataDirError::Config(_)) => {}
         Err(error) => findings.fault("master key", error.to_string()),
     }
+}
+
+/// Where packages and units of ours put the data folder.
+const USUAL_FOLDERS: [&str; 4] = [
+    "/var/lib/watchword",
+    "/var/lib/private/watchword",
+    "/var/lib/watchword-commands",
+    "/var/lib/watchword-projections",
+];
+
+/// There are none in the folder that was looked at, which may be the wrong one: an operator's own, beside a service's.
+fn no_stores(findings: &mut Findings, config: &Config) {
+    let folder = std::path::absolute(&config.data_dir).unwrap_or_else(|_| config.data_dir.clone());
+    let shown = folder.display();
+    if config.names_data_dir {
+        findings.fine("data folder", format!("{shown}: no stores yet; the first start makes them"));
+        return;
+    }
+    // As far as this user may see.
+    let service = USUAL_FOLDERS.map(Path::new).into_iter().find(|usual| usual.is_dir() && *usual != folder);
+    let other = match service {
+        Some(usual) => format!(
+            "{} is there: to look at that one, run `watchword doctor --data {}` as root or as the service's user, with the service's \
+             other settings (--config, or its environment)",
+            usual.display(),
+            usual.display()
+        ),
+        None => "If a service runs here, name its folder (--data, WATCHWORD_DATA_DIR or data_dir) and give this command its other \
+                 settings (--config, or its environment)"
+            .to_owned(),
+    };
+    findings.warning(
+        "data folder",
+        format!("{shown}, below the current folder as nobody named another: no stores yet; the first start makes them. {other}"),
+    );
 }
 
 async fn configuration(findings: &mut Findings, config: &Config) {
@@ -279,8 +320,7 @@ async fn stores(findings: &mut Findings, config: &Config, master_key: MasterKey)
             let key = MessageKey::new(key_store.instance_key());
             cluster::stream(findings, nats, Arc::clone(&journal), key).await;
         }
-        Some(nats) => elsewhere::bus(findings, nats).await,
-        None => {}
+        Some(_) | None => {}
     }
     events(findings, config, Arc::clone(&journal), Arc::clone(&key_store), head).await;
     compared::read_models(findings, config, journal, key_store, head).await;
@@ -344,14 +384,15 @@ async fn in_databases(
         }
     }
     // Everything is there: opening changes nothing.
-    let folder = match tempfile::tempdir() {
+    let folder = match temporary_folder(config, databases) {
         Ok(folder) => folder,
-        Err(error) => {
-            findings.fault("databases", format!("there is no place for temporary files: {error}"));
+        Err(fault) => {
+            findings.fault("databases", fault);
             return;
         }
     };
-    match databases.to_look(folder.path()).open(master_key).await {
+    let place = folder.as_ref().map_or(config.data_dir.as_path(), tempfile::TempDir::path);
+    match databases.to_look(place).open(master_key).await {
         Ok((journal, key_store)) => {
             if !is_free {
                 let instance = key_store.instance_key().public_id();
@@ -381,6 +422,18 @@ async fn in_databases(
         }
         Err(error) => findings.fault("databases", told(&error)),
     }
+}
+
+/// Where somebody who only looks keeps what a node keeps for itself: below the data folder, as there may be no other place that can
+/// be written. Nothing, where nothing is kept.
+fn temporary_folder(config: &Config, databases: &Databases) -> Result<Option<tempfile::TempDir>, String> {
+    if !databases.keeps_a_replica() {
+        return Ok(None);
+    }
+    data_dir::create(&config.data_dir).map_err(|error| error.to_string())?;
+    let made = tempfile::Builder::new().prefix(".doctor-").tempdir_in(&config.data_dir);
+    made.map(Some)
+        .map_err(|error| format!("{} is no place for temporary files: {error}", config.data_dir.display()))
 }
 
 const RESTORE: &str = "Stop the server, keep a copy of the data folder, and restore journal.db and keys.db from a \

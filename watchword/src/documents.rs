@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use event_store::sqlite::private;
 use schemas::event_schemas::Document;
 use serde_json::Value;
 use utoipa::openapi::{InfoBuilder, LicenseBuilder, OpenApi, ServerBuilder};
@@ -78,10 +79,14 @@ pub fn schemas(folder: Option<&Path>) -> anyhow::Result<ExitCode> {
     for (path, schema) in &all {
         let path = folder.join(path);
         let parent = path.parent().unwrap_or(folder);
+        let was_there = [parent.exists(), path.exists()];
         std::fs::create_dir_all(parent)
             .with_context(|| format!("cannot create the folder {}", parent.display()))?;
         std::fs::write(&path, format!("{}\n", serde_json::to_string_pretty(&Document::new(schema, None))?))
             .with_context(|| format!("cannot write {}", path.display()))?;
+        for made in [parent, &path].into_iter().zip(was_there).filter(|(_, was_there)| !was_there) {
+            private::adopt(&std::fs::File::open(made.0)?, made.0);
+        }
     }
     writeln!(std::io::stderr(), "wrote {} schemas to {}", all.len(), folder.display())?;
     Ok(ExitCode::SUCCESS)

@@ -23,8 +23,8 @@ use domain::session::SessionEvent;
 use domain::user::User;
 use domain::{AppId, Email, Event, LogOrigin, Permission, UserId};
 use event_store::{
-    Clock, Journal, JournalLock, JournalMark, KeyStore, LookupKey, MasterKey, MessageKey, Repository, Sealer,
-    SqliteJournal, StoreError, SystemClock,
+    Clock, InstanceKey, Journal, JournalLock, JournalMark, KeyStore, LookupKey, MasterKey, MessageKey,
+    Repository, Sealer, SqliteJournal, StoreError, SystemClock,
 };
 use http_kit::request::Edge;
 use http_kit::token::{ApiKeyToken, DerivedTokens};
@@ -33,7 +33,7 @@ use projection_service::bus::Bus;
 use projection_service::{BusStatus, ProjectionService, ProjectionStatus, SharingSettings};
 use read_models::ReadModels;
 use schemas::{ActorKind, RecordedEvent, codec};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -41,7 +41,8 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::bus;
 use crate::config::Config;
 use crate::data_dir::{self, State};
-use crate::waiting::Store;
+use crate::init::hostname;
+use crate::waiting::Part;
 use crate::{journal_check, root, rotate_master_key};
 
 /// The opened stores. Opening refuses what is foreign, damaged, in use or of another master key, and then touches
@@ -115,7 +116,7 @@ impl Stores {
             }
             Err(refusal) => {
                 stores.close().await;
-                Err(anyhow::Error::new(refusal).context(Store::ReadModels))
+                Err(anyhow::Error::new(refusal).context(Part::ReadModels))
             }
         }
     }
@@ -188,7 +189,7 @@ async fn look(config: &Config, lock: &JournalLock, master_key: &MasterKey) -> an
         }
     }
     if config.read_models.file().is_none_or(Path::exists) {
-        ReadModels::look(&config.read_models).await.context(Store::ReadModels)?;
+        ReadModels::look(&config.read_models).await.context(Part::ReadModels)?;
     }
     Ok(())
 }
@@ -270,7 +271,7 @@ impl Instance {
         // Before anything else is written: it is the first event of a journal.
         let origin = event_store::origin::establish(&*journal, &*clock, &config.log_origin(address)?).await?;
         let repository = stores.repository(config);
-        let tokens = DerivedTokens::new(stores.key_store.instance_key());
+        let tokens = tokens(config, stores.key_store.instance_key())?;
         let access_tokens = Arc::new(AccessTokens::new(public_url.clone()).with_leeway(config.clock_leeway));
         access_tokens.limit_cache(config.caches.access_tokens);
         let authenticator = Arc::new(Authenticator::new(
@@ -532,11 +533,31 @@ impl Routers {
     }
 }
 
+/// What tokens are made and read with, a platform key of the configuration included. That may be one that this instance made, as
+/// it lay in `admin.key`.
+fn tokens(config: &Config, instance: &InstanceKey) -> anyhow::Result<DerivedTokens> {
+    let tokens = DerivedTokens::new(instance);
+    let Some(key) = &config.admin_key else { return Ok(tokens) };
+    let text = key.expose_secret();
+    if ApiKeyToken::decode(&tokens, text).is_some_and(|key| key.app_id.is_platform()) {
+        return Ok(tokens);
+    }
+    if text.starts_with(API_KEY) {
+        bail!(
+            "admin_key (WATCHWORD_ADMIN_KEY) is an API key of another instance or of an app. Bring a platform key of this one, or a \
+             secret of your own: openssl rand -base64 32"
+        );
+    }
+    Ok(tokens.with_platform_key(text))
+}
+
+/// What API keys that were made by an instance begin with.
+const API_KEY: &str = "wwk_";
+
 /// The host, which tells people where to look, and a random part, as two processes of a host are two nodes.
 fn node_name(clock: &dyn Clock) -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "node".to_owned());
     let id = clock.new_id().simple().to_string();
-    format!("{}-{}", host.trim(), &id[id.len() - 8..])
+    format!("{}-{}", hostname(), &id[id.len() - 8..])
 }
 
 /// Makes the first apps and the first platform key, and writes that key where its owner finds it. A file that is gone
@@ -546,7 +567,8 @@ async fn bootstrap(config: &Config, commands: &CommandService) -> anyhow::Result
         return Ok(());
     };
     let path = config.admin_key_file();
-    if path.exists() {
+    // Whoever brings the key knows where it is.
+    if path.exists() || config.admin_key.is_some() {
         return Ok(());
     }
     let first = commands.repository.journal().read_all(0, 50).await?;

@@ -13,6 +13,7 @@ mod doctor;
 mod documents;
 mod end_sessions;
 mod export;
+mod init;
 mod instance;
 mod journal_check;
 mod linger;
@@ -79,7 +80,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if let Command::ApiKey(command) = &arguments.command {
         command.check();
     }
-    let config = Config::load(arguments.config.as_deref());
+    let config = Config::load(arguments.config.as_deref(), arguments.data.as_deref());
     if let Command::Doctor(doctor) = arguments.command {
         return runtime()?.block_on(doctor::run(config, doctor.output.json));
     }

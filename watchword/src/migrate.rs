@@ -31,21 +31,23 @@ pub async fn run(config: &Config, as_json: bool) -> anyhow::Result<ExitCode> {
             config.key_store.display().to_string(),
             config.read_models.to_string(),
         ];
-        writeln!(out, "{}", json!({ "created": created, "stores": stores, "head": head }))?;
+        writeln!(
+            out,
+            "{}",
+            json!({ "created": created, "stores": stores, "head": head, "platform_key": config.where_admin_key_is() })
+        )?;
         return Ok(ExitCode::SUCCESS);
     }
     writeln!(out, "journal      {did}: {} (head {head})", config.journal.display())?;
     writeln!(out, "key store    {did}: {}", config.key_store.display())?;
     writeln!(out, "read models  {did}: {}", config.read_models)?;
-    if created {
-        writeln!(out, "platform key in {}", config.admin_key_file().display())?;
-        if config.master_key.is_none() {
-            writeln!(
-                out,
-                "master key   in {}: keep a copy apart from the stores",
-                config.master_key_file().display()
-            )?;
-        }
+    writeln!(out, "platform key {}", config.where_admin_key_is())?;
+    if created && config.master_key.is_none() {
+        writeln!(
+            out,
+            "master key   in {}: keep a copy apart from the stores",
+            config.master_key_file().display()
+        )?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -62,14 +64,16 @@ async fn in_databases(config: &Config, databases: &Databases, as_json: bool) -> 
         let created = before.journal.unwrap_or(before.key_store).from == 0;
         let stores =
             [databases.journal.to_string(), databases.key_store.to_string(), config.read_models.to_string()];
-        writeln!(out, "{}", json!({ "created": created, "stores": stores, "head": head }))?;
+        writeln!(
+            out,
+            "{}",
+            json!({ "created": created, "stores": stores, "head": head, "platform_key": config.where_admin_key_is() })
+        )?;
         return Ok(ExitCode::SUCCESS);
     }
     writeln!(out, "journal      {}: {} (head {head})", before.journal_will_be(), databases.journal)?;
     writeln!(out, "key store    {}: {}", will_do(before.key_store), databases.key_store)?;
     writeln!(out, "read models  up to date: {}", config.read_models)?;
-    if config.admin_key_file().exists() {
-        writeln!(out, "platform key in {}", config.admin_key_file().display())?;
-    }
+    writeln!(out, "platform key {}", config.where_admin_key_is())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -298,10 +298,11 @@ fn print(
 async fn open(config: Config, target: &Target) -> anyhow::Result<(Channel, Option<Instance>)> {
     if let Some(url) = &target.url {
         let path = target.admin_key_file.clone().unwrap_or_else(|| config.admin_key_file());
-        if !path.exists() {
-            bail!("there is no platform key at {}. Name its file with --admin-key-file", path.display());
-        }
-        let key = data_dir::read_secret(&path)?;
+        let key = match &config.admin_key {
+            Some(key) if target.admin_key_file.is_none() => key.clone(),
+            _ if path.exists() => data_dir::read_secret(&path)?,
+            _ => bail!("there is no platform key at {}. Name its file with --admin-key-file", path.display()),
+        };
         return Ok((Channel::Server { client: HttpClient::new(url.clone())?, key }, None));
     }
     let instance = open_stores(&config).await?;

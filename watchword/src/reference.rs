@@ -9,7 +9,7 @@ use http_kit::AccessClaims;
 use schemas::problems::REGISTRY;
 use serde_json::Value;
 
-use crate::config::{KEYS, variable};
+use crate::config::{FROM_FILES, KEYS, variable};
 use crate::openapi::{Direction, schema_with_parts};
 
 /// Prints the page.
@@ -96,7 +96,12 @@ fn configuration(page: &mut String) {
     heading(
         page,
         "Configuration of a deployment",
-        "Keys of `watchword.toml`; the environment variable goes before the file.",
+        &format!(
+            "Keys of `watchword.toml`; the environment variable goes before the file. Each of {} can come from a file of its own: \
+             the variable with `_FILE` at its end, or the key with `_file`, names it. Only its owner, or its owner and a group, \
+             may be able to read that file.",
+            FROM_FILES.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
+        ),
         &["key", "variable", "default", "what it is"],
     );
     for key in KEYS {

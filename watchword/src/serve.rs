@@ -29,6 +29,7 @@ use tower::ServiceExt;
 use crate::args::{Serve, ServeRole};
 use crate::bus;
 use crate::config::{Config, variable};
+use crate::init;
 use crate::instance::{Instance, Role, Stores};
 use crate::linger::Lingering;
 use crate::logging;
@@ -54,6 +55,7 @@ pub async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCo
     if let Some(listen) = arguments.listen {
         config.listen = listen;
     }
+    init::reap_orphans_as_first_process()?;
     // Caught from before anything is begun: a signal while a store is waited for ends it cleanly, and one right after the
     // announcement drains.
     let mut stop_signal = pin!(stop_signal()?);
@@ -145,7 +147,7 @@ async fn open(config: &Config, address: SocketAddr, role: Role) -> anyhow::Resul
         Role::Commands => Stores::open_truth(config).await?,
         Role::All | Role::Projections => Stores::open(config).await?,
     };
-    Instance::start(config, stores, address, role).await
+    Box::pin(Instance::start(config, stores, address, role)).await
 }
 
 /// The addresses that requests come to.
@@ -324,12 +326,7 @@ fn announce(config: &Config, instance: &Instance, internal: Option<SocketAddr>) 
     let say = |line: String| logging::say(config.log_format, &line);
     say(format!("watchword {} listens on http://{address}", env!("CARGO_PKG_VERSION")))?;
     say(format!("documentation: {public_url}/docs"))?;
-    let key = config.admin_key_file();
-    if key.exists() {
-        say(format!("platform key: in {}", key.display()))?;
-    } else {
-        say(format!("platform key: not in {} any more; use the copy you keep", key.display()))?;
-    }
+    say(format!("platform key: {}", config.where_admin_key_is()))?;
     if let Some(internal) = internal {
         say(format!("metrics and readiness: http://{internal}, without a key"))?;
     }

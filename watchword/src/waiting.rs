@@ -32,13 +32,13 @@ const REMINDER: Duration = Duration::from_mins(1);
 
 /// Which store an error is of: a context of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Store {
+pub enum Part {
     Journal,
     KeyStore,
     ReadModels,
 }
 
-impl Store {
+impl Part {
     /// As `/readyz` calls it.
     fn check(self) -> &'static str {
         match self {
@@ -49,7 +49,7 @@ impl Store {
     }
 }
 
-impl fmt::Display for Store {
+impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Journal => "the journal",
@@ -63,7 +63,7 @@ impl fmt::Display for Store {
 #[derive(Clone, Debug)]
 struct Waited {
     /// Which store, where that is known.
-    store: Store,
+    store: Part,
     /// Nothing before the first try has come to its end.
     reason: Option<String>,
 }
@@ -80,7 +80,7 @@ pub fn has_servers(config: &Config) -> bool {
 
 impl Waiting {
     pub fn new() -> Self {
-        Self { waited: watch::Sender::new(Waited { store: Store::Journal, reason: None }) }
+        Self { waited: watch::Sender::new(Waited { store: Part::Journal, reason: None }) }
     }
 
     /// What is answered meanwhile. On the internal address, `details` are told, and metrics.
@@ -115,7 +115,7 @@ impl Waiting {
                 Err(error) if may_pass(&error) => error,
                 Err(error) => return Err(error),
             };
-            let store = error.downcast_ref().copied().unwrap_or(Store::Journal);
+            let store = error.downcast_ref().copied().unwrap_or(Part::Journal);
             let reason = told(&error);
             let is_new =
                 told_last.as_ref().is_none_or(|(last, at)| *last != reason || at.elapsed() >= REMINDER);
@@ -194,7 +194,7 @@ mod tests {
 
     fn away() -> anyhow::Error {
         let error = OpenError::Away { path: "postgres://db/x".to_owned(), reason: "refused".to_owned() };
-        anyhow::Error::new(error).context(Store::KeyStore)
+        anyhow::Error::new(error).context(Part::KeyStore)
     }
 
     #[test]
@@ -205,7 +205,7 @@ mod tests {
         for passes in [
             away(),
             anyhow::Error::new(read_models(sql(std::io::ErrorKind::ConnectionRefused)))
-                .context(Store::ReadModels),
+                .context(Part::ReadModels),
             anyhow::Error::new(read_models(sqlx::Error::PoolTimedOut)),
             anyhow::Error::new(unavailable()),
             anyhow::Error::new(BootstrapError::Store(unavailable())).context("the first apps"),
@@ -216,7 +216,7 @@ mod tests {
         }
         for stays in [
             anyhow!("the master key is missing"),
-            anyhow::Error::new(OpenError::WrongMasterKey("x".to_owned())).context(Store::KeyStore),
+            anyhow::Error::new(OpenError::WrongMasterKey("x".to_owned())).context(Part::KeyStore),
             OpenError::Newer { path: "x".to_owned(), found: 9, known: 5 }.into(),
             OpenError::Failed { path: "x".to_owned(), reason: "password authentication failed".to_owned() }
                 .into(),
@@ -239,14 +239,14 @@ mod tests {
         assert!(begun.elapsed() <= Duration::from_mins(10) + LONGEST_PAUSE);
         let tries = tries.load(Ordering::Relaxed);
         assert!((120..=260).contains(&tries), "{tries}");
-        assert_eq!(waiting.waited.borrow().store, Store::KeyStore);
+        assert_eq!(waiting.waited.borrow().store, Part::KeyStore);
     }
 
     #[tokio::test]
     async fn what_never_will_be_ends_it_at_once() {
         let refused = Waiting::new()
             .until_there(async || {
-                Err::<(), _>(OpenError::WrongMasterKey("x".to_owned())).context(Store::KeyStore)
+                Err::<(), _>(OpenError::WrongMasterKey("x".to_owned())).context(Part::KeyStore)
             })
             .await
             .expect_err("is refused");

@@ -9,6 +9,9 @@ use std::process::{Child, Command, Output, Stdio};
 use tempfile::TempDir;
 
 #[cfg(unix)]
+#[path = "command_line/beside_a_service.rs"]
+mod beside_a_service;
+#[cfg(unix)]
 #[path = "command_line/operators.rs"]
 mod operators;
 

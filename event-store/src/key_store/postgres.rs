@@ -42,7 +42,7 @@ impl PostgresKeys {
     }
 
     async fn prepare(url: &PostgresUrl, settings: &PostgresSettings) -> Result<Prepared, OpenError> {
-        SCHEMA.prepare(url.options(), settings, &url.to_string()).await
+        SCHEMA.prepare(url, settings, &url.to_string()).await
     }
 
     pub(super) async fn look(url: &PostgresUrl, settings: &PostgresSettings) -> Result<Migrated, OpenError> {
@@ -56,7 +56,7 @@ impl PostgresKeys {
         first: &First,
     ) -> Result<Self, OpenError> {
         let prepared = Self::prepare(url, &settings).await?;
-        let settings = PostgresSettings { role: prepared.has_role, ..settings };
+        let settings = PostgresSettings { role: prepared.role, ..settings };
         let pool = settings.pool(url.options());
         let reach = Reach::new(url.options(), &settings);
         let kept = reach.retried(|| {

@@ -4,7 +4,8 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection};
 use tokio::time::timeout;
 
-use super::role::{self, ROLE, is_forbidden};
+use super::PostgresUrl;
+use super::role::{self, ROLE, RoleName, is_forbidden};
 use super::session::{PostgresSettings, not_opened, timed_out};
 use crate::journal::OpenError;
 
@@ -21,8 +22,8 @@ pub(crate) struct Schema {
 /// What a store was found to be, and how to work with it.
 pub(crate) struct Prepared {
     pub(crate) migrated: Migrated,
-    /// Whether connections work as the role.
-    pub(crate) has_role: bool,
+    /// The role that connections work as; none where they work as the owner of the tables.
+    pub(crate) role: Option<RoleName>,
 }
 
 /// What was done to a store before it was opened, or would be.
@@ -47,14 +48,15 @@ impl Schema {
     /// it, one that is older or absent. `place` is what messages call the database.
     pub(crate) async fn prepare(
         &self,
-        options: &PgConnectOptions,
+        url: &PostgresUrl,
         settings: &PostgresSettings,
         place: &str,
     ) -> Result<Prepared, OpenError> {
-        let mut connection = connect(options, settings, place).await?;
+        let role = url.role();
+        let mut connection = connect(url.options(), settings, place).await?;
         let mut migrated = self.read_format(&mut connection, place).await?;
         if migrated.from < migrated.to {
-            migrated = match self.migrate(&mut connection, place).await {
+            migrated = match self.migrate(&mut connection, place, role).await {
                 Err(Refusal::Forbidden(because)) => {
                     let grant = self.missing_right(&mut connection, migrated).await;
                     return Err(OpenError::Outdated {
@@ -69,31 +71,46 @@ impl Schema {
                 Ok(migrated) => migrated,
             };
         }
-        let has_role = self.choose_role(&mut connection, place).await?;
+        let has_role = self.choose_role(&mut connection, place, role).await?;
         // The connection has done its work; whether it hears our farewell makes no difference.
         let _ = connection.close().await;
-        Ok(Prepared { migrated, has_role })
+        Ok(Prepared { migrated, role: has_role.then(|| role.clone()) })
     }
 
     /// Whether later connections work as the role: better to say now that they cannot. Where they cannot, the owner of the
     /// tables works as itself.
-    async fn choose_role(&self, connection: &mut PgConnection, place: &str) -> Result<bool, OpenError> {
+    async fn choose_role(
+        &self,
+        connection: &mut PgConnection,
+        place: &str,
+        role: &RoleName,
+    ) -> Result<bool, OpenError> {
         let failed = |error: sqlx::Error| failed(place, &error);
         let is_owner = self.is_owner(connection).await.map_err(failed)?;
-        if role::may_set(&mut *connection).await.map_err(failed)? {
-            // The tables may have been made while there was no role yet.
+        if is_owner && !role.is_default() {
+            role::make(connection, role).await.map_err(failed)?;
+        }
+        if role::may_set(&mut *connection, role).await.map_err(failed)? {
+            // The user of a node cannot mend it, and would be told of each table that it may not read.
+            if !is_owner && !self.has_rights(connection, role.as_str()).await.map_err(failed)? {
+                return Err(role::without_rights(place, role));
+            }
+            // The tables may have been made while there was no role yet, or for the one that all instances share.
             if is_owner {
-                self.grant(connection).await.map_err(failed)?;
+                self.grant(connection, role).await.map_err(failed)?;
+                if !role.is_default() {
+                    self.part_from_shared_role(connection, role).await.map_err(failed)?;
+                }
             }
             return Ok(true);
         }
-        let statement = role::statement(&mut *connection).await.map_err(failed)?;
+        let statement = role::statement(&mut *connection, role).await.map_err(failed)?;
         if !is_owner {
-            return Err(role::missing(place, &statement));
+            return Err(role::missing(place, role, &statement));
         }
         tracing::warn!(
             store = self.what,
-            "the service works as the owner of its tables, as its user may neither make nor use the role {ROLE}: whoever has \
+            "the service works as the owner of its tables, as its user may neither make nor use the role {role}: whoever has \
              that user's password can change what has happened. Have a superuser run, then start again: {statement}"
         );
         Ok(false)
@@ -110,21 +127,47 @@ impl Schema {
     }
 
     /// Gives the role what the migrations give it, unless it has something.
-    async fn grant(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-        let has_rights: bool = sqlx::query_scalar(
+    async fn grant(&self, connection: &mut PgConnection, role: &RoleName) -> Result<(), sqlx::Error> {
+        if self.has_rights(connection, role.as_str()).await? {
+            return Ok(());
+        }
+        let rights: String = self.migrations.iter().flat_map(|migration| rights_in(migration)).collect();
+        let rights = rights.replace(ROLE, role.as_str());
+        let statements = format!("BEGIN; SET LOCAL search_path = {}; {rights} COMMIT;", self.name);
+        connection.execute(sqlx::raw_sql(AssertSqlSafe(statements))).await.map(drop)
+    }
+
+    async fn has_rights(&self, connection: &mut PgConnection, role: &str) -> Result<bool, sqlx::Error> {
+        sqlx::query_scalar(
             "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, aclexplode(c.relacl) a
                  WHERE n.nspname = $1 AND a.grantee = (SELECT oid FROM pg_roles WHERE rolname = $2))",
         )
         .bind(self.name)
-        .bind(ROLE)
-        .fetch_one(&mut *connection)
-        .await?;
-        if has_rights {
+        .bind(role)
+        .fetch_one(connection)
+        .await
+    }
+
+    /// Takes from the role that all instances share what it had in this schema, now that there is one of its own.
+    async fn part_from_shared_role(
+        &self,
+        connection: &mut PgConnection,
+        role: &RoleName,
+    ) -> Result<(), sqlx::Error> {
+        if !self.has_rights(connection, ROLE).await? {
             return Ok(());
         }
-        let rights: String = self.migrations.iter().flat_map(|migration| rights_in(migration)).collect();
-        let statements = format!("BEGIN; SET LOCAL search_path = {}; {rights} COMMIT;", self.name);
-        connection.execute(sqlx::raw_sql(AssertSqlSafe(statements))).await.map(drop)
+        let name = self.name;
+        let statements = format!(
+            "BEGIN; REVOKE ALL ON ALL TABLES IN SCHEMA {name} FROM {ROLE}; REVOKE ALL ON ALL FUNCTIONS IN SCHEMA {name} FROM {ROLE};
+             COMMIT;"
+        );
+        connection.execute(sqlx::raw_sql(AssertSqlSafe(statements))).await?;
+        tracing::warn!(
+            store = self.what,
+            "the role {ROLE} has no rights here any more: nodes log in as users that were granted {role}"
+        );
+        Ok(())
     }
 
     /// What would let the user make the schema, for people.
@@ -186,7 +229,12 @@ impl Schema {
         Ok(Migrated { from: found, to })
     }
 
-    async fn migrate(&self, connection: &mut PgConnection, place: &str) -> Result<Migrated, Refusal> {
+    async fn migrate(
+        &self,
+        connection: &mut PgConnection,
+        place: &str,
+        role: &RoleName,
+    ) -> Result<Migrated, Refusal> {
         let mut transaction = connection.begin().await.map_err(|error| refusal(place, &error))?;
         let sql = |error: sqlx::Error| refusal(place, &error);
         sqlx::query("SELECT pg_advisory_xact_lock($1)")
@@ -197,7 +245,7 @@ impl Schema {
         // Another node may have done it while this one waited.
         let before = self.read_format(&mut transaction, place).await.map_err(Refusal::Other)?;
         if before.from == 0 {
-            role::make(&mut transaction).await.map_err(sql)?;
+            role::make(&mut transaction, role).await.map_err(sql)?;
             transaction.execute(AssertSqlSafe(self.make())).await.map_err(sql)?;
         }
         transaction
@@ -205,8 +253,8 @@ impl Schema {
             .await
             .map_err(sql)?;
         // Where the role cannot be used, it may be somebody else's: it gets nothing.
-        let grantee =
-            if role::may_set(&mut *transaction).await.map_err(sql)? { ROLE } else { "CURRENT_USER" };
+        let may_set = role::may_set(&mut *transaction, role).await.map_err(sql)?;
+        let grantee = if may_set { role.as_str() } else { "CURRENT_USER" };
         let done = usize::try_from(before.from).expect("a handful");
         for migration in &self.migrations[done..] {
             let migration = migration.replace(ROLE, grantee);

@@ -7,7 +7,6 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::time::timeout;
 
 use super::PostgresUrl;
-use super::role::ROLE;
 use super::session::{PostgresSettings, not_opened, timed_out};
 use crate::clock::{Clock, SystemClock};
 use crate::journal::{OpenError, StoreError};
@@ -38,6 +37,9 @@ pub struct PostgresServer {
 pub struct EventRights {
     /// Of UPDATE, DELETE and TRUNCATE, those that the service's role has. It should have none.
     pub of_role: Vec<String>,
+    /// Other databases of the server in which that role has rights, too, and to which whoever works as it here may connect, or
+    /// from which others may come here: each of two instances can reach what is the other's.
+    pub shared_with: Vec<String>,
     /// Whether the user that the node logs in as owns the events, or is a superuser: it may do whatever it likes.
     pub user_is_owner: bool,
 }
@@ -100,19 +102,33 @@ impl EventRights {
     pub async fn look(url: &PostgresUrl, settings: &PostgresSettings) -> Result<Self, StoreError> {
         let looked = timeout(settings.connect_timeout, async {
             let mut connection = url.0.connect().await?;
-            let rights = Self::ask(&mut connection).await?;
+            let rights = Self::ask(&mut connection, url.role().as_str()).await?;
             connection.close().await?;
             Ok(rights)
         });
         Ok(looked.await.unwrap_or_else(|_| Err(timed_out("the database does not answer")))?)
     }
 
-    async fn ask(connection: &mut PgConnection) -> Result<Self, sqlx::Error> {
+    async fn ask(connection: &mut PgConnection, role: &str) -> Result<Self, sqlx::Error> {
+        // What a role has in other databases is known to the whole server. A superuser may connect anywhere by nature.
+        let shared_with: Vec<String> = sqlx::query_scalar(
+            "SELECT DISTINCT d.datname::text FROM pg_shdepend s JOIN pg_database d ON d.oid = s.dbid
+                 JOIN pg_database here ON here.datname = current_database()
+             WHERE s.refclassid = 'pg_authid'::regclass AND s.deptype IN ('a', 'o') AND d.oid <> here.oid
+                 AND s.refobjid = (SELECT oid FROM pg_roles WHERE rolname = $1)
+                 AND (has_database_privilege('public', d.oid, 'CONNECT') OR has_database_privilege('public', here.oid, 'CONNECT')
+                     OR (has_database_privilege(current_user, d.oid, 'CONNECT')
+                         AND NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)))
+             ORDER BY 1",
+        )
+        .bind(role)
+        .fetch_all(&mut *connection)
+        .await?;
         let of_role: Vec<String> = sqlx::query_scalar(
             "SELECT may FROM unnest(ARRAY['UPDATE', 'DELETE', 'TRUNCATE']) may
              WHERE (SELECT has_table_privilege(oid, 'watchword.events', may) FROM pg_roles WHERE rolname = $1)",
         )
-        .bind(ROLE)
+        .bind(role)
         .fetch_all(&mut *connection)
         .await?;
         let user_is_owner: bool = sqlx::query_scalar(
@@ -121,6 +137,6 @@ impl EventRights {
         )
         .fetch_one(connection)
         .await?;
-        Ok(Self { of_role, user_is_owner })
+        Ok(Self { of_role, shared_with, user_is_owner })
     }
 }

@@ -6,7 +6,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection};
 use tokio::time::timeout;
 
-use super::role::ROLE;
+use super::role::RoleName;
 use crate::journal::OpenError;
 
 /// How a store on PostgreSQL waits. The defaults suit a database nearby.
@@ -24,9 +24,9 @@ pub struct PostgresSettings {
     pub answer: Duration,
     /// How long a server that refuses connections is tried again. None by default: whoever asks hears of it at once.
     pub grace: Duration,
-    /// Whether connections work as the role `watchword_service`, rather than as the user that owns the tables. Found out when
-    /// a store is opened.
-    pub role: bool,
+    /// The role that connections work as, such as `watchword_service`; none where they work as the user that owns the tables.
+    /// Found out when a store is opened.
+    pub role: Option<RoleName>,
     /// How often to look for new events where no notification came.
     pub poll: Duration,
 }
@@ -40,7 +40,7 @@ impl Default for PostgresSettings {
             patience: Duration::from_secs(15),
             answer: Duration::from_secs(5),
             grace: Duration::ZERO,
-            role: true,
+            role: Some(RoleName::default()),
             poll: Duration::from_secs(1),
         }
     }
@@ -54,7 +54,7 @@ impl PostgresSettings {
 
     fn session(&self) -> String {
         let milliseconds = self.statement_timeout.as_millis();
-        let role = if self.role { ROLE } else { "NONE" };
+        let role = self.role.as_ref().map_or("NONE", RoleName::as_str);
         format!(
             "SET ROLE {role};
              SET statement_timeout = {milliseconds};
@@ -74,7 +74,7 @@ impl PostgresSettings {
     }
 
     async fn prepare(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-        // It is made of constants and a number.
+        // It is made of constants, a number, and a name that needs no quotes.
         connection.execute(sqlx::raw_sql(AssertSqlSafe(self.session()))).await?;
         metrics::counter!("watchword_postgres_connects_total").increment(1);
         Ok(())

@@ -61,6 +61,8 @@ pub fn looking(path: &Path) -> SqliteConnectOptions {
     let options = SqliteConnectOptions::new()
         .filename(path)
         .read_only(true)
+        // There may be no place for temporary files.
+        .pragma("temp_store", "MEMORY")
         .pragma("trusted_schema", "OFF")
         .disable_statement_logging();
     if has_log(path) {
@@ -92,7 +94,9 @@ pub(crate) fn lock(path: &Path) -> Result<File, OpenError> {
     let beside = with_suffix(path, ".lock");
     let mut options = File::options();
     let file = private::owners_only(options.create(true).truncate(false).write(true)).open(&beside);
-    hold(path, file.map_err(|error| failed(&beside, &error))?)
+    let file = file.map_err(|error| failed(&beside, &error))?;
+    private::adopt(&file, &beside);
+    hold(path, file)
 }
 
 /// As [`lock`], but makes no file: where there is none, nobody has it locked.

@@ -14,7 +14,50 @@ pub const BESIDE: [&str; 4] = ["-wal", "-shm", "-journal", ".lock"];
 
 /// Makes the file, empty and for its owner only. Refused where there is one.
 pub(crate) fn make(path: &Path) -> io::Result<()> {
-    owners_only(File::options().create_new(true).write(true)).open(path).map(drop)
+    let file = owners_only(File::options().create_new(true).write(true)).open(path)?;
+    adopt(&file, path);
+    Ok(())
+}
+
+/// Gives a file that was just made to whom its folder belongs: made by root, beside a service that runs as somebody else, it
+/// would be one that the service cannot read. Nobody but root can give files away.
+pub fn adopt(file: &File, path: &Path) {
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    #[cfg(unix)]
+    if let (Ok(made), Ok(folder)) = (file.metadata(), fs::metadata(folder)) {
+        use std::os::unix::fs::MetadataExt;
+        if made.uid() == 0 {
+            give(file, path, &made, &folder);
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = (file, folder);
+}
+
+/// Gives a file what the one has that it is to replace: owner, group and mode.
+pub fn liken(file: &File, path: &Path, replaced: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let (made, old) = (file.metadata()?, fs::metadata(replaced)?);
+        give(file, path, &made, &old);
+        file.set_permissions(fs::Permissions::from_mode(old.permissions().mode() & 0o777))?;
+    }
+    #[cfg(not(unix))]
+    let _ = (file, path, replaced);
+    Ok(())
+}
+
+#[cfg(unix)]
+fn give(file: &File, path: &Path, made: &fs::Metadata, like: &fs::Metadata) {
+    use std::os::unix::fs::MetadataExt;
+    if (made.uid(), made.gid()) == (like.uid(), like.gid()) {
+        return;
+    }
+    if let Err(error) = std::os::unix::fs::fchown(file, Some(like.uid()), Some(like.gid())) {
+        let (file, owner, group) = (path.display(), like.uid(), like.gid());
+        tracing::warn!(%file, owner, group, %error, "this file should have another owner or group: give it to the user that runs watchword");
+    }
 }
 
 /// Files that are made with these options are their owner's only.

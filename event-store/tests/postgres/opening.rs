@@ -187,10 +187,7 @@ async fn what_may_pass_is_told_from_what_stays() {
         assert!(refused.may_pass(), "{passes}: {refused}");
     }
     // As many connections as it may have, and none left.
-    server.psql(
-        &database,
-        &format!("CREATE ROLE narrow LOGIN PASSWORD 'x'; ALTER ROLE narrow CONNECTION LIMIT 0"),
-    );
+    server.psql(&database, "CREATE ROLE narrow LOGIN PASSWORD 'x'; ALTER ROLE narrow CONNECTION LIMIT 0");
     let refused = refusal(&format!("postgres://narrow:x@{host}/{name}")).await;
     assert!(refused.may_pass(), "{refused}");
 }

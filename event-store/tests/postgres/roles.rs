@@ -2,9 +2,11 @@
 //! in version 16.
 
 use event_store::contract::{append, stream};
+use event_store::postgres::EventRights;
+use event_store::postgres::role::RoleName;
 use event_store::{Journal, KeyStore, MasterKey, OpenError, PostgresJournal, PostgresUrl};
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, Executor};
+use sqlx::{AssertSqlSafe, ConnectOptions, Executor};
 use test_services::Postgres;
 
 use super::{settings, url};
@@ -114,6 +116,117 @@ async fn on(server: &Postgres) {
         told.contains("permission denied for database") && told.contains("GRANT CREATE ON DATABASE"),
         "{told}"
     );
+}
+
+/// Two instances on one server, each with a role of its own from the first or from later on.
+async fn apart_on(server: &Postgres) {
+    let open = async |url: &PostgresUrl| {
+        let key = MasterKey::from_base64(KEY).expect("a key");
+        KeyStore::open_postgres(url, settings(), &key).await?.close().await;
+        PostgresJournal::open(url, settings(), &event_store::contract::macs()).await
+    };
+    let named = |url: PostgresUrl, role: &str| url.with_role(RoleName::parse(role).expect("a name"));
+    let (one, two) = (Tenant::new(server, "one", "CREATEROLE"), Tenant::new(server, "two", "CREATEROLE"));
+    for tenant in [&one, &two] {
+        tenant.psql(&format!("CREATE ROLE node_of_{} LOGIN PASSWORD 'secret'", tenant.name));
+    }
+    // As before: the owner of the first makes the role of all, and its node was granted that.
+    let journal = open(&one.url()).await.expect("opens");
+    journal.append(append(&stream("a"), 0, 1)).await.expect("appends");
+    journal.close().await;
+    one.psql("GRANT watchword_service TO node_of_one");
+    one.works("node_of_one", 1).await;
+    // The second has its own from the first.
+    let second = named(two.url(), "watchword_two");
+    open(&second).await.expect("opens").close().await;
+    two.psql("GRANT watchword_two TO node_of_two");
+    open(&named(two.url_of("node_of_two"), "watchword_two")).await.expect("opens").close().await;
+    let rights = EventRights::look(&second, &settings()).await.expect("looks");
+    assert_eq!((rights.shared_with, rights.of_role), (vec![], vec![]));
+
+    // Neither node reaches what is the other's.
+    for (tenant, node) in [(&one, "node_of_two"), (&two, "node_of_one")] {
+        let mut connection = tenant.url_of(node).options().connect().await.expect("connects");
+        for role in ["watchword_service", "watchword_two", node] {
+            let _ = connection.execute(AssertSqlSafe(format!("RESET ROLE; SET ROLE {role}"))).await;
+            let refused = connection.execute("SELECT count(*) FROM watchword.events").await;
+            assert!(refused.is_err(), "{node} as {role}");
+        }
+    }
+
+    // The first gets its own later: the role of all has nothing there any more.
+    let first = named(one.url(), "watchword_one");
+    open(&first).await.expect("opens").close().await;
+    assert!(!one.role_may_read());
+    let refused = one.open("node_of_one").await.err().expect("its node goes on with the other role");
+    assert!(refused.to_string().contains("Set postgres.role"), "{refused}");
+    let node = named(one.url_of("node_of_one"), "watchword_one");
+    let refused = open(&node).await.err().expect("its node was not granted that yet");
+    assert!(refused.to_string().contains("GRANT watchword_one TO node_of_one"), "{refused}");
+    one.psql("GRANT watchword_one TO node_of_one");
+    let journal = open(&node).await.expect("opens");
+    journal.append(append(&stream("a"), 2, 1)).await.expect("appends");
+    assert_eq!(journal.read_all(0, 9).await.expect("reads").len(), 3);
+    journal.close().await;
+    let mut connection = node.options().connect().await.expect("connects");
+    connection.execute("SET ROLE watchword_one").await.expect("may work as it");
+    connection.execute("DELETE FROM watchword.events").await.expect_err("which may delete nothing");
+}
+
+/// Whoever shares a role without shutting the doors is told.
+async fn sharing_is_told_on(server: &Postgres) {
+    let (one, two) = (Tenant::new(server, "east", ""), Tenant::new(server, "west", ""));
+    one.psql("CREATE ROLE watchword_service NOLOGIN; GRANT watchword_service TO east, west");
+    for tenant in [&one, &two] {
+        tenant.works(tenant.name, 0).await;
+    }
+    let name = |tenant: &Tenant<'_>| tenant.admin.rsplit('/').next().expect("a name").to_owned();
+    let shared = async |tenant: &Tenant<'_>| {
+        EventRights::look(&tenant.url(), &settings()).await.expect("looks").shared_with
+    };
+    assert_eq!(shared(&one).await, [name(&two)]);
+    assert_eq!(shared(&two).await, [name(&one)]);
+    for tenant in [&one, &two] {
+        tenant.psql(&format!("REVOKE CONNECT ON DATABASE {} FROM PUBLIC", name(tenant)));
+    }
+    assert_eq!(shared(&one).await, [""; 0]);
+    assert_eq!(shared(&two).await, [""; 0]);
+    // One user for both.
+    one.psql(&format!("GRANT CONNECT ON DATABASE {} TO west", name(&one)));
+    assert_eq!(shared(&two).await, [name(&one)]);
+}
+
+async fn apart(server: &Postgres) {
+    apart_on(server).await;
+    server.psql(&server.url("postgres"), "ALTER ROLE watchword_service RENAME TO of_before");
+    sharing_is_told_on(server).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn instances_apart_on_the_version_of_the_system() {
+    apart(&Postgres::start()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn instances_apart_on_version_17() {
+    apart(&Postgres::start_version(17)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn instances_apart_on_version_18() {
+    apart(&Postgres::start_version(18)).await;
+}
+
+#[test]
+fn a_role_has_a_name_that_needs_no_quotes() {
+    for name in ["watchword_service", "_", "a1", &"a".repeat(63)] {
+        assert!(RoleName::parse(name).is_some(), "{name}");
+    }
+    for name in
+        ["", "A", "1a", "a b", "a-b", "a;b", "a'", "pg_monitor", "none", "public", &"a".repeat(64), "é"]
+    {
+        assert!(RoleName::parse(name).is_none(), "{name}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

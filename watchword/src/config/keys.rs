@@ -53,6 +53,12 @@ pub static KEYS: &[Key] = &[
         "sqlite:<data_dir>/keys.db",
         "the key store [with a journal in PostgreSQL: the same database]",
     ),
+    key(
+        "postgres.role",
+        "watchword_service",
+        "the role that nodes work as in PostgreSQL. It belongs to the whole server: give each of several instances with databases on \
+         one server its own. `watchword migrate` makes it, and takes from watchword_service what that had in this database",
+    ),
     key("postgres.connections", "8", "connections to PostgreSQL that read at the same time"),
     key("postgres.statement_timeout", "10", "seconds a statement of PostgreSQL may take"),
     key(
@@ -77,6 +83,12 @@ pub static KEYS: &[Key] = &[
         "an OpenTelemetry collector that gets traces, by OTLP over HTTP: http://collector:4318",
     ),
     key("master_key", "", "32 bytes, base64 [default: <data_dir>/master.key, made at the first start]"),
+    key(
+        "admin_key",
+        "",
+        "a platform key that you have made: openssl rand -base64 32. The next start admits it, and makes none by itself \
+         [default: <data_dir>/admin.key, made at the first start]",
+    ),
     key(
         "log",
         "info",
@@ -219,4 +231,15 @@ pub static KEYS: &[Key] = &[
 /// The environment variable that overrides a key.
 pub fn variable(key: &str) -> String {
     format!("WATCHWORD_{}", key.replace('.', "_").to_uppercase())
+}
+
+/// Keys whose value may be a secret, or hold one. Each can be read from a file instead, which only its owner, or its owner and a
+/// group, can read: `WATCHWORD_MASTER_KEY_FILE=/run/secrets/master-key`, or `master_key_file` in `watchword.toml`.
+pub static FROM_FILES: &[&str] =
+    &["master_key", "admin_key", "journal_url", "read_models_url", "key_store_url", "nats_url", "mail_url"];
+
+/// The key that this name of a file is for: `master_key_file` is for `master_key`.
+pub fn of_file(name: &str) -> Option<&'static str> {
+    let key = name.strip_suffix("_file")?;
+    FROM_FILES.iter().copied().find(|known| *known == key)
 }

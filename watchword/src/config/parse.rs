@@ -8,6 +8,7 @@ use event_store::location::{InvalidLocation, Location};
 use http_kit::PublicUrl;
 use http_kit::limits::Rate;
 use ipnet::IpNet;
+use secrecy::SecretString;
 use url::Url;
 
 use super::{Argon2Cost, LogFormat};
@@ -158,4 +159,15 @@ pub(super) fn argon2_cost(text: &str) -> Result<Argon2Cost, String> {
     range("m", cost.memory_kib, 8 * cost.lanes, 4 * 1024 * 1024)?;
     range("t", cost.passes, 1, 64)?;
     Ok(cost)
+}
+
+/// A platform key that was made elsewhere: what a header can carry (RFC 6750 section 2.1), and nobody guesses.
+pub(super) fn admin_key(text: &str) -> Result<SecretString, String> {
+    let text = text.trim();
+    let fits = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~+/=".contains(&b));
+    if (32..=256).contains(&text.len()) && fits {
+        return Ok(SecretString::from(text));
+    }
+    // It is not quoted.
+    Err("give 32 to 256 letters, digits and characters of -._~+/= that nobody can guess: openssl rand -base64 32".to_owned())
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use event_store::PostgresSettings;
 use event_store::location::{Location, is_kurrent};
+use event_store::postgres::role::RoleName;
 
 use super::parse::{POSITIVE, location, parsed};
 use super::values::{ConfigError, Values};
@@ -32,6 +33,34 @@ fn kurrent(_: &str) -> Result<JournalLocation, String> {
     Err("this program was built without KurrentDB: build it with `cargo build --release --features kurrentdb`".to_owned())
 }
 
+impl JournalLocation {
+    fn with_role(self, role: &RoleName) -> Self {
+        match self {
+            Self::Store(location) => Self::Store(with_role(location, role)),
+            #[cfg(feature = "kurrentdb")]
+            kurrent @ Self::Kurrent(_) => kurrent,
+        }
+    }
+}
+
+/// A database is worked with as this role.
+pub(super) fn with_role(location: Location, role: &RoleName) -> Location {
+    match location {
+        Location::Postgres(url) => Location::Postgres(url.with_role(role.clone())),
+        file @ Location::File(_) => file,
+    }
+}
+
+/// The role of the configuration. It is looked at more than once.
+pub(super) fn role(values: &mut Values) -> Result<RoleName, ConfigError> {
+    let parse = |text: &str| {
+        RoleName::parse(text).ok_or_else(|| {
+            "give lower-case letters, digits and _, 63 at most, such as watchword_acme".to_owned()
+        })
+    };
+    Ok(values.peek("postgres.role", parse)?.unwrap_or_default())
+}
+
 /// Journal and key store are both files, or both on servers: nodes that share one must share the other.
 pub(super) fn journal_and_keys(
     values: &mut Values,
@@ -50,8 +79,9 @@ pub(super) fn journal_and_keys(
         poll: seconds(values, "postgres.poll", default.poll)?,
         ..default
     };
-    let journal = values.take("journal_url", journal_location)?;
-    let key_store = values.take("key_store_url", location)?;
+    let role = role(values)?;
+    let journal = values.take("journal_url", journal_location)?.map(|journal| journal.with_role(&role));
+    let key_store = values.take("key_store_url", location)?.map(|location| with_role(location, &role));
     let bad = |origin: &str, problem: &str| {
         Err(ConfigError::Bad { origin: origin.to_owned(), problem: problem.to_owned() })
     };

@@ -53,6 +53,9 @@ fn refuses_bad_values_by_name() {
         ("journal_url", "postgres://localhost"),
         ("key_store_url", "postgres://localhost/keys"),
         ("postgres.connections", "0"),
+        ("postgres.role", "pg_monitor"),
+        ("postgres.role", "a; DROP TABLE events"),
+        ("admin_key", "too short"),
         ("postgres.poll", "often"),
         ("log_format", "xml"),
         ("otlp_endpoint", "collector:4318"),
@@ -97,6 +100,15 @@ fn journal_and_keys_are_both_files_or_both_in_postgres() {
     assert_eq!(databases.key_store.to_string(), databases.journal.to_string());
     assert_eq!(config.read_models.to_string(), databases.journal.to_string());
     assert!(!format!("{config:?}").contains("hunter2"));
+    let named = with_all(&[journal, master, ("postgres.role", "watchword_acme")]).expect("valid");
+    let databases = named.databases.as_ref().expect("in PostgreSQL");
+    let read_models = match &named.read_models {
+        Location::Postgres(url) => url.clone(),
+        Location::File(_) => panic!("in PostgreSQL"),
+    };
+    for url in [databases.journal.postgres().expect("in PostgreSQL"), &databases.key_store, &read_models] {
+        assert_eq!(url.role().as_str(), "watchword_acme", "{url}");
+    }
     let apart = with_all(&[journal, master, ("key_store_url", "postgres://keys.example/keys")]);
     let apart = apart.expect("valid").databases.expect("in PostgreSQL");
     assert_eq!(apart.key_store.to_string(), "postgres://keys.example:5432/keys");

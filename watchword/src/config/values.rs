@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::keys::{KEYS, variable};
+use super::keys::{KEYS, of_file, variable};
 
 /// The first secret-bearing or wrong thing found in the configuration.
 #[derive(Debug, thiserror::Error)]
@@ -16,9 +16,14 @@ pub enum ConfigError {
     Unknown { origin: String, suggestion: Option<String> },
     #[error("{origin} is not valid: {problem}")]
     Bad { origin: String, problem: String },
+    #[error("{origin} names {}, which cannot be read: {source}. Make it readable, or name another file", path.display())]
+    UnreadableSecret { origin: String, path: PathBuf, source: std::io::Error },
     #[error("{} holds a secret and other users of this machine can read it (mode {mode:04o}). Run: chmod 600 {}", path.display(), path.display())]
     WorldReadable { path: PathBuf, mode: u32 },
 }
+
+/// How the origin of a value begins that has a file of its own.
+const OWN_FILE: &str = "the file ";
 
 /// Raw values by key, each with where it came from.
 #[derive(Default)]
@@ -27,6 +32,37 @@ pub(super) struct Values(pub(super) BTreeMap<String, (String, String)>);
 impl Values {
     pub(super) fn set(&mut self, key: &str, origin: impl Into<String>, value: impl Into<String>) {
         self.0.insert(key.to_owned(), (origin.into(), value.into()));
+    }
+
+    /// As [`Values::take`], for what is looked at again.
+    pub(super) fn peek<T>(
+        &mut self,
+        key: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, ConfigError> {
+        let kept = self.0.get(key).cloned();
+        let taken = self.take(key, parse);
+        if let Some(kept) = kept {
+            self.0.insert(key.to_owned(), kept);
+        }
+        taken
+    }
+
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.0.contains_key(key)
+    }
+
+    /// Takes the value of a key from a file.
+    fn set_from_file(&mut self, key: &str, origin: &str, path: &Path) -> Result<(), ConfigError> {
+        let unreadable = |source| ConfigError::UnreadableSecret {
+            origin: origin.to_owned(),
+            path: path.to_owned(),
+            source,
+        };
+        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        refuse_world_readable(path)?;
+        self.set(key, format!("{OWN_FILE}{} of {origin}", path.display()), text.trim());
+        Ok(())
     }
 
     pub(super) fn take<T>(
@@ -47,8 +83,11 @@ impl Values {
             message: place(&text, &e),
         })?;
         self.add_table(path, "", &table)?;
-        let holds_password = |(key, (_, value)): (&String, &(String, String))| {
-            key == "master_key" || (key.ends_with("_url") && value.contains('@'))
+        // What has a file of its own was looked at there.
+        let holds_password = |(key, (origin, value)): (&String, &(String, String))| {
+            !origin.starts_with(OWN_FILE)
+                && (matches!(key.as_str(), "master_key" | "admin_key")
+                    || (key.ends_with("_url") && value.contains('@')))
         };
         if self.0.iter().any(holds_password) {
             refuse_world_readable(path)?;
@@ -65,6 +104,10 @@ impl Values {
                 && is_section
             {
                 self.add_table(path, &format!("{key}."), section)?;
+                continue;
+            }
+            if let (Some(of), Some(file)) = (of_file(&key), value.as_str()) {
+                self.set_from_file(of, &origin, Path::new(file))?;
                 continue;
             }
             if !KEYS.iter().any(|known| known.name == key) {
@@ -86,8 +129,17 @@ impl Values {
         &mut self,
         variables: impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
     ) -> Result<(), ConfigError> {
+        let mut by_files = Vec::new();
+        let mut by_variables = std::collections::BTreeSet::new();
         for (name, value) in variables {
             let Some(name) = name.to_str().filter(|name| name.starts_with("WATCHWORD_")) else { continue };
+            let lower = name["WATCHWORD_".len()..].to_lowercase();
+            if let Some(of) = of_file(&lower) {
+                if !value.is_empty() {
+                    by_files.push((of, name.to_owned(), PathBuf::from(value)));
+                }
+                continue;
+            }
             let Some(known) = KEYS.iter().find(|known| variable(known.name) == name) else {
                 if made_by_kubernetes(name) {
                     continue;
@@ -106,8 +158,16 @@ impl Values {
             };
             // An empty variable is how shells and compose files say "not set".
             if !value.is_empty() {
+                by_variables.insert(known.name);
                 self.set(known.name, name, value);
             }
+        }
+        for (key, origin, path) in by_files {
+            if by_variables.contains(key) {
+                let problem = format!("{} is set as well: leave out one of the two", variable(key));
+                return Err(ConfigError::Bad { origin, problem });
+            }
+            self.set_from_file(key, &origin, &path)?;
         }
         Ok(())
     }

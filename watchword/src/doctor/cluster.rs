@@ -93,20 +93,38 @@ pub async fn rights(findings: &mut Findings, databases: &Databases) {
         super::kurrentdb::rights(findings, url).await;
     }
     let Some(journal) = databases.journal.postgres() else { return };
-    match EventRights::look(journal, &databases.settings).await {
+    let role = journal.role();
+    let rights = EventRights::look(journal, &databases.settings).await;
+    if let Ok(EventRights { shared_with, .. }) = &rights
+        && !shared_with.is_empty()
+    {
+        findings.warning(
+            "rights",
+            format!(
+                "the role {role} has rights in other databases of this server, too ({}): a node's user of one instance can reach \
+                 what is another's. Give each instance a role of its own (postgres.role, then `watchword migrate` as the owner), or \
+                 keep them apart at the door of each database: REVOKE CONNECT ON DATABASE <database> FROM PUBLIC; GRANT CONNECT ON \
+                 DATABASE <database> TO <owner>, <node>",
+                shared_with.join(", ")
+            ),
+        );
+    }
+    match rights {
         Ok(EventRights { of_role, .. }) if !of_role.is_empty() => findings.fault(
             "rights",
             format!(
-                "the role watchword_service may {} events. Run as the owner: REVOKE {} ON watchword.events FROM \
-                 watchword_service, and from every role that it is a member of",
+                "the role {role} may {} events. Run as the owner: REVOKE {} ON watchword.events FROM {role}, and from every role \
+                 that it is a member of",
                 of_role.join(", "),
                 of_role.join(", ")
             ),
         ),
         Ok(EventRights { user_is_owner: true, .. }) => findings.warning(
             "rights",
-            "this user owns the events, or is a superuser: whoever has its password could change them. Keep it for \
-             `watchword migrate`, and have nodes log in as a user that was only granted watchword_service",
+            format!(
+                "this user owns the events, or is a superuser: whoever has its password could change them. Keep it for \
+                 `watchword migrate`, and have nodes log in as a user that was only granted {role}"
+            ),
         ),
         Ok(_) => findings.fine("rights", "the service can read and append events, and neither change nor delete them"),
         Err(error) => findings.fault("rights", format!("they cannot be read: {error}")),

@@ -31,7 +31,7 @@ pub async fn examine(findings: &mut Findings, config: &Config) {
     }
 }
 
-/// Whether NATS lets us in, where there is no journal yet that its stream could be compared with.
+/// Whether NATS lets us in, where there is no journal at hand that its stream could be compared with.
 pub async fn bus(findings: &mut Findings, nats: &Nats) {
     let asked = async {
         let client = bus::connect(nats).await.map_err(|error| told(&error))?;

@@ -20,8 +20,8 @@ pub async fn running(
     instance: Option<&str>,
 ) {
     let listen = address.or(config.internal_listen).unwrap_or(config.listen);
-    let key = std::fs::read_to_string(config.admin_key_file());
-    let key = key.ok().map(|key| SecretString::from(key.trim()));
+    let in_file = || std::fs::read_to_string(config.admin_key_file()).ok();
+    let key = config.admin_key.clone().or_else(|| in_file().map(|key| SecretString::from(key.trim())));
     let host = if listen.ip().is_unspecified() {
         format!("127.0.0.1:{}", listen.port())
     } else {

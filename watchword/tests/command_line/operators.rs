@@ -17,7 +17,7 @@ fn text(output: &Output) -> String {
 }
 
 /// What doctor found: verdict, check and detail, a line each.
-fn doctor(command: &mut Command) -> Vec<String> {
+pub(super) fn doctor(command: &mut Command) -> Vec<String> {
     let output = command.output().expect("runs");
     let found: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
     let word = |value: &Value| value.as_str().expect("text").to_owned();
@@ -31,7 +31,7 @@ fn doctor(command: &mut Command) -> Vec<String> {
 }
 
 #[track_caller]
-fn line<'l>(lines: &'l [String], start: &str) -> &'l str {
+pub(super) fn line<'l>(lines: &'l [String], start: &str) -> &'l str {
     lines.iter().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("no {start} in {lines:#?}"))
 }
 
@@ -129,7 +129,7 @@ fn a_refused_start_leaves_no_journal_behind() {
 }
 
 /// The same as somebody who may write nothing of it.
-fn as_stranger(world: &World, arguments: &[&str]) -> Command {
+pub(super) fn as_stranger(world: &World, arguments: &[&str]) -> Command {
     set_mode(world.folder.path(), 0o755);
     let mut command = world.command(arguments);
     // Root may write everything.

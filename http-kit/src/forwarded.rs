@@ -1,0 +1,93 @@
+//! Whether this node stands behind a proxy that it was not told of: then every client has the proxy's address.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+
+use http::{HeaderMap, HeaderName, header};
+
+/// So many requests say enough.
+const ENOUGH: u32 = 20;
+/// A proxy may have several addresses, as there may be several of it.
+const MOST_PROXIES: usize = 4;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// What the first requests say of that.
+#[derive(Default)]
+pub(crate) struct Forwarded(Mutex<Seen>);
+
+#[derive(Default)]
+struct Seen {
+    peers: BTreeSet<IpAddr>,
+    requests: u32,
+    /// It is known, one way or the other.
+    is_over: bool,
+}
+
+impl Forwarded {
+    /// Takes note of a request of somebody who is no trusted proxy. True once at most: when it is known that all that came until
+    /// then came from few addresses, each saying that it asks for others.
+    pub(crate) fn notices(&self, peer: IpAddr, headers: &HeaderMap) -> bool {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.is_over {
+            return false;
+        }
+        let passes_on =
+            [X_FORWARDED_FOR, header::FORWARDED, X_REAL_IP].iter().any(|name| headers.contains_key(name));
+        if !passes_on {
+            // Somebody on this machine is no client, nor is a probe; anybody else is one that comes by itself.
+            seen.is_over = !peer.to_canonical().is_loopback();
+            return false;
+        }
+        seen.peers.insert(peer);
+        seen.requests += 1;
+        seen.is_over = seen.peers.len() > MOST_PROXIES || seen.requests >= ENOUGH;
+        seen.is_over && seen.peers.len() <= MOST_PROXIES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn headers(name: Option<&str>) -> HeaderMap {
+        let name = name.map(|name| HeaderName::try_from(name).expect("a name"));
+        name.into_iter().map(|name| (name, HeaderValue::from_static("192.0.2.7"))).collect()
+    }
+
+    fn notices(requests: impl IntoIterator<Item = (&'static str, Option<&'static str>)>) -> Vec<usize> {
+        let forwarded = Forwarded::default();
+        let told = requests
+            .into_iter()
+            .map(|(peer, name)| forwarded.notices(peer.parse().expect("an address"), &headers(name)));
+        told.enumerate().filter(|(_, told)| *told).map(|(place, _)| place + 1).collect()
+    }
+
+    #[test]
+    fn a_proxy_that_is_not_trusted_is_noticed_once() {
+        for name in ["x-forwarded-for", "forwarded", "x-real-ip"] {
+            assert_eq!(notices((0..90).map(|_| ("10.0.0.7", Some(name)))), [20], "{name}");
+        }
+        // Two of it, one on this machine, and an operator beside it.
+        let two = ["10.0.0.7", "10.0.0.8"].into_iter().cycle().take(60);
+        assert_eq!(notices(two.map(|peer| (peer, Some("x-forwarded-for")))), [20]);
+        assert_eq!(notices((0..60).map(|_| ("::ffff:127.0.0.1", Some("x-forwarded-for")))), [20]);
+        let beside = (0..60).map(|place| ("127.0.0.1", (place % 2 == 0).then_some("x-forwarded-for")));
+        assert_eq!(notices(beside), [39]);
+    }
+
+    #[test]
+    fn clients_that_come_by_themselves_are_no_proxy() {
+        let once = (0..90).map(|place| ("192.0.2.1", (place != 5).then_some("x-forwarded-for")));
+        assert_eq!(notices(once), [0; 0]);
+        let many =
+            ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.5"].into_iter().cycle().take(90);
+        assert_eq!(notices(many.map(|peer| (peer, Some("x-forwarded-for")))), [0; 0]);
+        assert_eq!(notices((0..90).map(|_| ("10.0.0.7", None))), [0; 0]);
+        assert_eq!(notices((0..19).map(|_| ("10.0.0.7", Some("x-forwarded-for")))), [0; 0]);
+    }
+}
