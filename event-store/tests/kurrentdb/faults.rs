@@ -149,7 +149,7 @@ async fn given_nobody_there_when_a_node_asks_then_it_hears_at_once() {
     assert!(error.to_string().contains("the server does not run"), "{error}");
     let gone = World { stream: name, folder, ..World::on(None, &url) };
     let error = gone.try_open("two", patient).await.err().expect("is refused");
-    assert!(matches!(&error, OpenError::Failed { reason, .. } if reason.contains("does not run")), "{error}");
+    assert!(matches!(&error, OpenError::Away { reason, .. } if reason.contains("does not run")), "{error}");
     assert!(begun.elapsed() < Duration::from_mins(1), "and not hours");
 }
 

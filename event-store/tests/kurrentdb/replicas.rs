@@ -89,7 +89,7 @@ async fn given_a_replica_of_another_stream_when_its_node_starts_then_it_is_refus
     journal.close().await;
     let elsewhere = || KurrentSettings { stream: format!("{}-2", world.stream), ..world.hasty() };
     let refused = world.try_open("one", elsewhere()).await.err().expect("is refused");
-    assert!(matches!(&refused, OpenError::Failed { .. }), "{refused}");
+    assert!(matches!(&refused, OpenError::Away { .. }), "{refused}");
     assert!(refused.to_string().contains("ends before event 2"), "{refused}");
     // As well when there is something else at that place.
     let other = world.try_open("two", elsewhere()).await.expect("opens");
@@ -160,7 +160,7 @@ async fn nobody_there_is_an_error_without_the_password() {
     let world = World::on(None, "esdb://ada:hunter2@127.0.0.1:9?tls=false");
     let hasty = KurrentSettings { answer_timeout: Duration::from_millis(200), ..world.settings() };
     let refused = world.try_open("one", hasty).await.err().expect("is refused");
-    assert!(matches!(refused, OpenError::Failed { .. }), "{refused}");
+    assert!(matches!(refused, OpenError::Away { .. }), "{refused}");
     let text = format!("{refused} {refused:?}");
     assert!(text.contains("esdb://127.0.0.1:9") && !text.contains("hunter2"), "{text}");
 }
