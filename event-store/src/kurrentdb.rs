@@ -352,7 +352,7 @@ impl Journal for KurrentJournal {
     }
 
     async fn cursor_position(&self, effect: &str) -> Result<Option<u64>, StoreError> {
-        self.cursors.position(effect).await
+        self.answered(self.cursors.position(effect)).await
     }
 
     async fn hold_cursor(
