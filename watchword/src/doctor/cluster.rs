@@ -99,7 +99,7 @@ pub async fn rights(findings: &mut Findings, databases: &Databases) {
         && !shared_with.is_empty()
     {
         findings.warning(
-            "rights",
+            "role",
             format!(
                 "the role {role} has rights in other databases of this server, too ({}): a node's user of one instance can reach \
                  what is another's. Give each instance a role of its own (postgres.role, then `watchword migrate` as the owner), or \
