@@ -34,8 +34,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         run(folder.path()).expect("it writes");
         let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).expect("it is there");
-        let completions =
-            ["watchword.bash", "_watchword", "watchword.fish"].map(|name| read(&format!("completions/{name}")));
+        let completions = ["watchword.bash", "_watchword", "watchword.fish"]
+            .map(|name| read(&format!("completions/{name}")));
         assert!(read("man/watchword.1").contains("events in a log"));
         let command = Arguments::command();
         let shown = command.get_subcommands().filter(|it| !it.is_hide_set()).map(clap::Command::get_name);
