@@ -207,12 +207,12 @@ mod in_a_file {
 
     #[tokio::test]
     async fn forged_rows_are_told() {
-        super::forged_rows_are_told(Sqlite).await;
+        Box::pin(super::forged_rows_are_told(Sqlite)).await;
     }
 
     #[tokio::test]
     async fn an_erasure_that_is_still_to_come_is_no_difference() {
-        super::an_erasure_that_is_still_to_come_is_no_difference(Sqlite).await;
+        Box::pin(super::an_erasure_that_is_still_to_come_is_no_difference(Sqlite)).await;
     }
 
     #[tokio::test]
@@ -226,12 +226,12 @@ mod in_postgres {
 
     #[tokio::test]
     async fn forged_rows_are_told() {
-        super::forged_rows_are_told(Postgres).await;
+        Box::pin(super::forged_rows_are_told(Postgres)).await;
     }
 
     #[tokio::test]
     async fn an_erasure_that_is_still_to_come_is_no_difference() {
-        super::an_erasure_that_is_still_to_come_is_no_difference(Postgres).await;
+        Box::pin(super::an_erasure_that_is_still_to_come_is_no_difference(Postgres)).await;
     }
 
     #[tokio::test]
