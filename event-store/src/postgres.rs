@@ -154,6 +154,17 @@ impl PostgresJournal {
         SCHEMA.look(&url.0, settings, &url.to_string()).await
     }
 
+    /// Refuses what says to be of a time before MACs, for an instance whose key store says that its events carry them.
+    pub fn check_has_macs(
+        url: &PostgresUrl,
+        Migrated { from: found, .. }: Migrated,
+    ) -> Result<(), OpenError> {
+        if (1..FORMAT_WITH_MACS).contains(&found) {
+            return Err(OpenError::WithoutMacs { path: url.to_string(), found });
+        }
+        Ok(())
+    }
+
     /// Opens the journal in this database, after [`PostgresJournal::migrate`].
     ///
     /// Something else's tables, a newer journal, and an older one that this user may not bring up to date are refused
@@ -166,9 +177,9 @@ impl PostgresJournal {
     pub async fn open(url: &PostgresUrl, settings: PostgresSettings, macs: &Macs) -> Result<Self, OpenError> {
         let place = url.to_string();
         let failed = |error: sqlx::Error| session::not_opened(&place, &error);
-        let found = Self::look(url, &settings).await?.from;
-        if !macs.believes_checksums() && found > 0 && found < FORMAT_WITH_MACS {
-            return Err(OpenError::WithoutMacs { path: place, found });
+        let found = Self::look(url, &settings).await?;
+        if !macs.believes_checksums() {
+            Self::check_has_macs(url, found)?;
         }
         let prepared = SCHEMA.prepare(url, &settings, &place).await?;
         let settings = PostgresSettings { role: prepared.role, ..settings };

@@ -120,6 +120,20 @@ impl Databases {
         Ok(is_marked)
     }
 
+    /// Refuses a journal whose format was set back to one without MACs.
+    pub async fn check_has_macs(&self, found: &Found, master_key: &MasterKey) -> anyhow::Result<()> {
+        let is_new = |it: Migrated| it.from == it.to;
+        // A key store of before says nothing of the journal.
+        if let (Some(journal), Some(url)) = (found.journal, self.journal.postgres())
+            && !is_new(journal)
+            && is_new(found.key_store)
+            && self.is_marked(master_key).await?
+        {
+            PostgresJournal::check_has_macs(url, journal)?;
+        }
+        Ok(())
+    }
+
     /// Where read models are unless they are elsewhere: beside the journal where that is a place for them.
     pub fn read_models(&self) -> PostgresUrl {
         self.journal.postgres().unwrap_or(&self.key_store).clone()

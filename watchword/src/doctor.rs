@@ -345,6 +345,10 @@ async fn in_databases(
             return;
         }
     };
+    if let Err(error) = databases.check_has_macs(&found, master_key).await {
+        findings.fault("journal", told(&error));
+        return;
+    }
     let mut complete = true;
     let stores = [
         ("journal", databases.journal.to_string(), found.journal),
