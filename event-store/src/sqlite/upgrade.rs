@@ -14,6 +14,12 @@ use crate::mac::{Macs, Standing};
 /// How many rows are brought up to date together.
 const BATCH: i64 = 2000;
 
+/// So many, unless a test wants to see more batches of a short journal.
+fn batch_size() -> i64 {
+    fail::fail_point!("upgrade-batch", |size| size.and_then(|size| size.parse().ok()).unwrap_or(BATCH));
+    BATCH
+}
+
 /// How often it is told how far it has come.
 const TELL: Duration = Duration::from_secs(5);
 
@@ -29,7 +35,7 @@ pub(super) async fn prove(connection: &mut SqliteConnection, macs: &Macs) -> Res
     while after < head {
         let rows = sqlx::query("SELECT * FROM events WHERE position > ?1 ORDER BY position LIMIT ?2")
             .bind(after)
-            .bind(BATCH)
+            .bind(batch_size())
             .fetch_all(&mut *connection)
             .await?;
         let mut batch = Vec::new();
@@ -79,7 +85,7 @@ async fn prove_idempotency(connection: &mut SqliteConnection, macs: &Macs) -> Re
         let rows: Vec<(Vec<u8>, Vec<u8>, i64, i64)> = sqlx::query_as(
             "SELECT key, fingerprint, first, last FROM idempotency WHERE mac IS NULL LIMIT ?1",
         )
-        .bind(BATCH)
+        .bind(batch_size())
         .fetch_all(&mut *connection)
         .await?;
         if rows.is_empty() {

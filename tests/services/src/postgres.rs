@@ -125,6 +125,14 @@ impl Postgres {
         self.url(&name)
     }
 
+    /// A new database with what another has, to which nobody may be connected: its URL, for the superuser.
+    pub fn copy(&self, database: &str) -> String {
+        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        let (_, old) = database.rsplit_once('/').expect("a URL has a path");
+        self.psql(&self.url("postgres"), &format!("CREATE DATABASE {name} TEMPLATE {old}"));
+        self.url(&name)
+    }
+
     /// The URL of a database, for the superuser.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://postgres:{PASSWORD}@127.0.0.1:{}/{database}", self.port)
