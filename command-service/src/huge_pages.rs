@@ -11,7 +11,7 @@ use rustix::thread::{disable_transparent_huge_pages as disable, transparent_huge
 /// Whether this process turned the switch. If somebody else did, it stays as it is.
 static IS_OURS: Mutex<bool> = Mutex::new(false);
 
-/// From now on memory has small pages, but for what [`with`] makes.
+/// From now on memory has small pages, but for that in which passwords are hashed.
 pub fn only_for_hashes() {
     let mut is_ours = IS_OURS.lock().unwrap_or_else(PoisonError::into_inner);
     if matches!(transparent_huge_pages_are_disabled(), Ok(false)) {
