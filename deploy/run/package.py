@@ -84,7 +84,7 @@ class Package(Booted):
         assert not self.is_there("/etc/watchword/environment")
         self.dpkg("-i", "/run/binary/next.deb")
         self.runs_again()
-        self.run("WATCHWORD_PURGE_DATA=yes", "dpkg", "-P", "watchword")
+        self.run("PURGE_DATA=yes", "dpkg", "-P", "watchword")
         assert not self.is_there(DATA) and not self.is_there("/var/lib/watchword")
 
     def runs_again(self) -> None:
