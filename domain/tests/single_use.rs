@@ -13,6 +13,7 @@ use domain::session::{LoginMethod, RevocationReason, Session, SessionCommand};
 use domain::settings::{AppSettings, Delivery, Registration};
 use domain::user::{
     Client, MailboxCommand, MailboxProof, Profile, RegistrationMethod, ResetReason, User, UserCommand,
+    UserEvent,
 };
 use domain::{AppId, Email, MagicLinkId, SessionId, Timestamp, UserId};
 use proptest::prelude::*;
@@ -313,8 +314,12 @@ impl World {
             client: Client::default(),
             at,
         };
-        self.resets.push(user.password_reset.next());
-        run(user, request.into()).expect("they are active");
+        // Which token it is, the event says: where many are good, it is the newest of them once more.
+        let requested = run(user, request.into()).expect("they are active");
+        let [UserEvent::PasswordResetRequested(requested)] = requested.as_slice() else {
+            panic!("{requested:?}");
+        };
+        self.resets.push(requested.generation);
     }
 
     fn reset(&mut self, index: usize) {
