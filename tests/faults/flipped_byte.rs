@@ -42,7 +42,7 @@ async fn a_bit_of_a_stored_event_flips() {
         (*text.as_bytes().last().expect("it has an end"), server.data().join("journal.db"));
     checker::forget_read_models(&mut server).await;
     flip(&journal, &text, digit);
-    server.up_alive().await;
+    server.up_open().await;
 
     // The projectors stop right before it, and say so.
     let key = server.platform_key();

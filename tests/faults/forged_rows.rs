@@ -152,7 +152,7 @@ async fn each_forged_row_is_named_and_lets_nobody_in() {
             assert!(named, "{statement}: event {position} is not named: {faults:?}");
         }
 
-        stores.server.up_alive().await;
+        stores.server.up_open().await;
         let app = stores.server.default_app();
         for (number, person) in persons[..8].iter().enumerate() {
             for password in [PASSWORD, OTHER_PASSWORD] {
@@ -193,7 +193,7 @@ async fn an_event_that_is_taken_out_is_missed() {
             .await;
         let (fine, _, text) = stores.run(&["doctor", "--json"]);
         assert!(!fine && text.contains(&format!("event {revocation} ")), "the first that was moved: {text}");
-        stores.server.up_alive().await;
+        stores.server.up_open().await;
         let app = stores.server.default_app();
         for person in [&victim, &whole] {
             app.login(&person.email, PASSWORD).await.problem(503, "journal_damaged");

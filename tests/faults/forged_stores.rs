@@ -109,7 +109,7 @@ async fn a_grant_that_no_node_wrote_makes_nobody_an_admin() {
         let (fine, listed, text) = stores.run(&["cut-forged-tail", "--json"]);
         assert!(!fine && listed["cut"] == false && listed["last_proven"] == head, "{text}");
 
-        stores.server.up_alive().await;
+        stores.server.up_open().await;
         let server = &stores.server;
         let app = server.default_app();
         for (who, tokens) in [(&ada, &of_ada), (&eve, &of_eve)] {
@@ -192,7 +192,7 @@ async fn keys_and_claims_that_changed_places_let_nobody_in_as_somebody_else() {
         stores.alter("keys", swap).await;
         let (fine, _, text) = stores.run(&["doctor", "--json"]);
         assert!(!fine && text.contains("cannot be unwrapped"), "{text}");
-        stores.server.up_alive().await;
+        stores.server.up_open().await;
         let app = stores.server.default_app();
         for who in [&ada, &eve] {
             app.login(who, PASSWORD).await.problem(503, "journal_damaged");

@@ -209,7 +209,7 @@ async fn a_row_of_another_history_locates_nobody() {
     for (name, bytes) in truth.iter().zip(&backup) {
         std::fs::write(server.data().join(name), bytes).unwrap();
     }
-    server.up_alive().await;
+    server.up_open().await;
     let app = server.default_app();
     let again = app.register(&address).await;
     assert_ne!(again.user_id, before.user_id);

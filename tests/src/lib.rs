@@ -160,6 +160,16 @@ impl Server {
         self.up_until("/healthz").await;
     }
 
+    /// Starts the server, and waits until its stores are open, whatever is wrong with what is in them.
+    pub async fn up_open(&mut self) {
+        self.up_alive().await;
+        let deadline = Instant::now() + START;
+        while self.get("/readyz").await.text.contains(r#""state":"waiting""#) {
+            assert!(Instant::now() < deadline, "the stores are not open; the server's log:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     async fn up_until(&mut self, probe: &str) {
         assert!(self.child.is_none(), "the server runs already");
         // Built before the clock runs: on a loaded machine that takes longer than any start.
