@@ -49,7 +49,7 @@ class Units(Booted):
         """However often it ends in a row, it is started again."""
         for _ in range(7):
             pid = until("it runs", lambda: self.pid("watchword"))
-            self.run("kill", "-9", str(pid))
+            self.run("systemctl", "kill", "--signal=KILL", "--kill-whom=main", "watchword")
             until("it is gone", lambda pid=pid: self.pid("watchword") != pid)
         self.answers(8081)
         self.run("systemctl", "disable", "--now", "watchword")
