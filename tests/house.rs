@@ -246,7 +246,8 @@ fn deploy_sets_only_variables_that_there_are() {
         .as_array()
         .expect("a list")
         .iter()
-        .map(|key| key["variable"].as_str().expect("a variable").to_owned())
+        .flat_map(|key| [&key["variable"], &key["file_variable"]])
+        .filter_map(|name| name.as_str().map(str::to_owned))
         .collect();
     let mut found = 0;
     for (path, text) in files(&workspace().join("deploy"), "") {

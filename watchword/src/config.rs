@@ -29,7 +29,7 @@ use projection_service::SharingSettings;
 use secrecy::SecretString;
 use url::Url;
 
-pub use self::keys::{FROM_FILES, KEYS, variable};
+pub use self::keys::{FROM_FILES, KEYS, file_variable, variable};
 use self::parse::{
     POSITIVE, admin_key, argon2_cost, batch, collector, list_url, location, log_directives, log_format,
     networks, non_empty, on_or_off, parsed, positive, public_url, rate, share, storage,

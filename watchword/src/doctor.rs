@@ -13,7 +13,7 @@ use event_store::{
 use read_models::{Checkpoint, JournalError, ReadModels};
 use serde_json::{Value, json};
 
-use crate::config::{Config, ConfigError, KEYS, refuse_world_readable, variable};
+use crate::config::{Config, ConfigError, KEYS, file_variable, refuse_world_readable, variable};
 use crate::data_dir::{self, State};
 use crate::databases::{Databases, will_do};
 use crate::journal_check;
@@ -106,14 +106,22 @@ pub fn list_keys(as_json: bool) -> anyhow::Result<ExitCode> {
         let keys: Vec<Value> = KEYS
             .iter()
             .map(|key| {
-                json!({ "key": key.name, "variable": variable(key.name), "default": key.default, "meaning": key.meaning })
+                json!({
+                    "key": key.name,
+                    "variable": variable(key.name),
+                    "file_variable": file_variable(key.name),
+                    "default": key.default,
+                    "meaning": key.meaning,
+                })
             })
             .collect();
         writeln!(out, "{}", Value::from(keys))?;
         return Ok(ExitCode::SUCCESS);
     }
     for key in KEYS {
-        writeln!(out, "{}  ({})", key.name, variable(key.name))?;
+        let file =
+            file_variable(key.name).map(|file| format!(", or from a file: {file}")).unwrap_or_default();
+        writeln!(out, "{}  ({}{file})", key.name, variable(key.name))?;
         let default =
             if key.default.is_empty() { String::new() } else { format!(" [default: {}]", key.default) };
         writeln!(out, "    {}{default}", key.meaning)?;

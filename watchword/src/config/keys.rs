@@ -238,6 +238,11 @@ pub fn variable(key: &str) -> String {
 pub static FROM_FILES: &[&str] =
     &["master_key", "admin_key", "journal_url", "read_models_url", "key_store_url", "nats_url", "mail_url"];
 
+/// The environment variable that names a file with the key's value, for those in [`FROM_FILES`].
+pub fn file_variable(key: &str) -> Option<String> {
+    FROM_FILES.contains(&key).then(|| variable(key) + "_FILE")
+}
+
 /// The key that this name of a file is for: `master_key_file` is for `master_key`.
 pub fn of_file(name: &str) -> Option<&'static str> {
     let key = name.strip_suffix("_file")?;
