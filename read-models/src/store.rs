@@ -1,6 +1,7 @@
 //! All read models, and what their projectors have applied.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::UserId;
 use event_store::{Journal, Location, LookupKey, Sealer, StoreError};
@@ -191,6 +192,7 @@ impl ReadModels {
         let Some(last) = batch.last() else { return Ok(checkpoint) };
         projector.project(&mut tx, batch).await?;
         fail::fail_point!("mid-projection", |_| std::process::abort());
+        fall_asleep().await;
         move_checkpoint(&mut tx, projector, last, lease).await?;
         tx.commit().await?;
         Ok(checkpoint)
@@ -273,6 +275,18 @@ async fn lock_checkpoint(
         return Err(ApplyError::LeaseLost);
     }
     Ok(row.get::<i64>("position")?.cast_unsigned())
+}
+
+/// For as many milliseconds as a fail point says. Its own `sleep` would hold the thread, and with it the requests that the
+/// runtime has given to that thread.
+async fn fall_asleep() {
+    let asked = || -> Option<u64> {
+        fail::fail_point!("asleep-in-projection", |time| time.and_then(|time| time.parse().ok()));
+        None
+    };
+    if let Some(time) = asked() {
+        tokio::time::sleep(Duration::from_millis(time)).await;
+    }
 }
 
 /// What writes also renews its lease.

@@ -114,7 +114,7 @@ async fn a_session_sleeps_in_its_transaction() {
     let (postgres, bus) = (Postgres::start(), Bus::start());
     let (database, url) = (postgres.database(), bus.url());
     // One of them, for seven seconds.
-    let own = [("FAILPOINTS", "mid-projection=40*off->1*sleep(7000)")];
+    let own = [("FAILPOINTS", "asleep-in-projection=40*off->1*return(7000)")];
     let mut server = Server::start_with(&[&SETTINGS[..], &cluster(&database, &url), &own].concat()).await;
     let mut history = History::new(&server).await;
     history

@@ -101,9 +101,15 @@ impl History {
         Self { app, records: Vec::new() }
     }
 
-    /// Whether every call got an answer, and none that the server could not do it.
+    /// Whether every call got an answer, and none that the server could not do it. Prints those that did not.
     pub fn all_were_answered(&self) -> bool {
-        self.records.iter().all(|it| !matches!(it.outcome, Outcome::Unknown | Outcome::Refused(500..)))
+        let failed = |it: &&Record| matches!(it.outcome, Outcome::Unknown | Outcome::Refused(500..));
+        let unanswered: Vec<_> = self.records.iter().filter(failed).collect();
+        for record in &unanswered {
+            let Record { action, outcome, .. } = record;
+            eprintln!("{action:?}, after {:?}: {outcome:?}", record.ended - record.began);
+        }
+        unanswered.is_empty()
     }
 
     /// Runs the load while `fault` runs, on all of these servers, and records it.
