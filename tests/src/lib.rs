@@ -47,7 +47,8 @@ pub fn binary() -> &'static Path {
         }
         let mut arguments = vec!["build", "-p", "watchword", "--bin", "watchword", "--message-format=json"];
         if cfg!(debug_assertions) {
-            arguments.extend(["--features", "fail-points"]);
+            let features = if cfg!(feature = "kurrentdb") { "fail-points,kurrentdb" } else { "fail-points" };
+            arguments.extend(["--features", features]);
         } else {
             // What is measured has no marks in it.
             arguments.push("--release");

@@ -46,6 +46,9 @@ pub(crate) struct AppendOptions {
     pub(crate) revision: Option<u64>,
     #[prost(message, optional, tag = "3")]
     pub(crate) no_stream: Option<Empty>,
+    /// Whatever is there.
+    #[prost(message, optional, tag = "4")]
+    pub(crate) any: Option<Empty>,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]

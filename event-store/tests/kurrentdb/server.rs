@@ -305,7 +305,7 @@ fn write(state: &mut State, options: &AppendOptions, events: Vec<Event>) -> Appe
             .get(length..length + events.len())
             .is_some_and(|found| found.iter().zip(&events).all(|(found, event)| found.id == event.id))
     };
-    if length == stream.len() {
+    if options.any.is_some() || length == stream.len() {
         stream.extend(events);
     } else if !is_there(stream) {
         return AppendResp { success: None, wrong: Some(wrong(stream.len(), options)) };
