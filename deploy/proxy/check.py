@@ -599,10 +599,10 @@ def main() -> None:
         return
     programs = {name: shlex.split(program) for name, _, program in (it.partition("=") for it in arguments[1:])}
     assert programs and set(programs) <= {"nginx", "caddy"}, __doc__
-    if os.environ.get("WATCHWORD_CHECK_INSIDE") != "yes":
+    if os.environ.get("CHECK_INSIDE") != "yes":
         check_routes()
         as_root = [] if os.geteuid() == 0 else ["--map-root-user"]
-        os.environ["WATCHWORD_CHECK_INSIDE"] = "yes"
+        os.environ["CHECK_INSIDE"] = "yes"
         os.execvp("unshare", ["unshare", *as_root, "--mount", "--net", sys.executable, __file__, *arguments])
     run_checks(programs)
 
