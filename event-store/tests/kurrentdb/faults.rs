@@ -113,14 +113,14 @@ async fn given_a_server_that_is_silent_when_it_is_asked_then_nobody_waits_for_lo
     let begun = Instant::now();
     for round in 0..2 {
         let name = stream(&format!("b{round}"));
-        let (written, head, versions, held) = tokio::join!(
+        let (written, head, versions, cursor) = tokio::join!(
             journal.append(append(&name, 0, 1)),
             journal.head(),
             journal.versions(std::slice::from_ref(&name)),
             journal.hold_cursor("mail", "one", Duration::from_hours(1)),
         );
         assert!(matches!(written, Err(AppendError::Unknown(_) | AppendError::Unavailable(_))), "{written:?}");
-        for error in [head.err(), versions.err(), held.err()] {
+        for error in [head.err(), versions.err(), cursor.err()] {
             assert!(matches!(error, Some(StoreError::Unavailable(_))), "{error:?}");
         }
     }
