@@ -64,7 +64,9 @@ class Docker:
     # --- images ---------------------------------------------------------------------------------------------------------
 
     def import_image(self, machine: str, name: str) -> None:
-        tar = subprocess.Popen(["tar", "-C", str(self.folder / machine), "-c", "."], stdout=subprocess.PIPE)
+        # A database of an earlier run has another password.
+        command = ["tar", "-C", str(self.folder / machine), "--exclude=./var/lib/postgresql/data/*", "-c", "."]
+        tar = subprocess.Popen(command, stdout=subprocess.PIPE)
         self.docker("import", "-", name, stdin=tar.stdout)
         assert tar.wait() == 0, f"tar of {machine} failed"
 

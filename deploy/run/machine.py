@@ -20,13 +20,15 @@ SOURCES = DEPLOY.parent
 PUBLISHED, CLIENT, OUTER = "10.88.0.1", "10.88.0.2", "10.88.0.3"
 # For what comes by itself: far more than it takes on a machine that has other work.
 PATIENCE = 180.0
+# For one program, however much it does.
+LONGEST = 900.0
 CLONE_NEWNET = 0x40000000
 libc = ctypes.CDLL(None, use_errno=True)
 
 
 def run(*command: str, **more: object) -> subprocess.CompletedProcess:
     """Runs a program; what it says is shown if it fails."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, **more)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=LONGEST, **more)
     assert done.returncode == 0, f"{shlex.join(command)[:300]} ended with {done.returncode}:\n{done.stdout[-4000:]}"
     return done
 
