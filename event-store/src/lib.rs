@@ -30,6 +30,7 @@ pub mod repository;
 mod requests;
 pub mod sealing;
 pub mod sqlite;
+mod upgrade;
 
 pub use cipher::Cipher;
 pub use clock::{Clock, FixedClock, SystemClock};

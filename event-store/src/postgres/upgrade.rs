@@ -2,7 +2,7 @@
 //!
 //! As on SQLite: batch by batch, each a transaction, in order; what has its MAC already is passed by.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use sqlx::error::DatabaseError;
 use sqlx::postgres::PgConnectOptions;
@@ -11,18 +11,7 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 use super::columns;
 use crate::journal::{StoredIdempotency, idempotency_key};
 use crate::mac::{MAC, Macs, Standing};
-
-/// How many rows are brought up to date together.
-const BATCH: i64 = 2000;
-
-/// So many, unless a test wants to see more batches of a short journal.
-fn batch_size() -> i64 {
-    fail::fail_point!("upgrade-batch", |size| size.and_then(|size| size.parse().ok()).unwrap_or(BATCH));
-    BATCH
-}
-
-/// How often it is told how far it has come.
-const TELL: Duration = Duration::from_secs(5);
+use crate::upgrade::{TELL, batch_size};
 
 /// One at a time.
 const LOCK: i64 = 0x5741_5443_4d41;

@@ -3,25 +3,14 @@
 //! What has its checksum is believed once more, and gets its MAC. It is done in batches, each a transaction, in order; after
 //! it was cut short, what has its MAC already is passed by.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use sqlx::SqliteConnection;
 
 use super::file::hex;
 use super::{columns, read_head, stored};
 use crate::mac::{Macs, Standing};
-
-/// How many rows are brought up to date together.
-const BATCH: i64 = 2000;
-
-/// So many, unless a test wants to see more batches of a short journal.
-fn batch_size() -> i64 {
-    fail::fail_point!("upgrade-batch", |size| size.and_then(|size| size.parse().ok()).unwrap_or(BATCH));
-    BATCH
-}
-
-/// How often it is told how far it has come.
-const TELL: Duration = Duration::from_secs(5);
+use crate::upgrade::{TELL, batch_size};
 
 /// Events are never changed, but for this once.
 const CHANGE: &str = "BEGIN IMMEDIATE; DROP TRIGGER IF EXISTS events_are_never_changed;";
