@@ -84,8 +84,9 @@ impl Reach {
         }
     }
 
-    /// Comes when the server refuses connections, and never while it takes them or is silent.
+    /// Comes when the server refuses connections, once the grace for that is over, and never while it takes them or is silent.
     pub(super) async fn refusal(&self) -> io::Error {
+        let begun = Instant::now();
         let mut wait = match *self.last.lock().await {
             // It was down a moment ago: whether it still is, is asked at once.
             Some((_, Some(_))) => Duration::ZERO,
@@ -93,7 +94,9 @@ impl Reach {
         };
         loop {
             sleep(wait).await;
-            if let Some(kind) = self.knock(Instant::now()).await {
+            if let Some(kind) = self.knock(Instant::now()).await
+                && begun.elapsed() >= self.settings.grace
+            {
                 return io::Error::new(
                     kind,
                     "the database's server refuses connections: it does not run, or not there",
