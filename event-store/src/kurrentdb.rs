@@ -58,6 +58,7 @@ use writer::{Request, Writer};
 
 mod cursors;
 mod entry;
+mod follower;
 mod link;
 mod log;
 mod protocol;

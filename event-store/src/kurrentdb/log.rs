@@ -28,6 +28,13 @@ pub(super) struct Log {
     leader: Option<Endpoint>,
 }
 
+/// Where reading begins.
+enum Place {
+    Start,
+    From(u64),
+    End,
+}
+
 /// What became of an append that the server answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
@@ -96,6 +103,11 @@ impl Log {
         Self { target, stream, answer_timeout, link: None, leader: None }
     }
 
+    /// The same stream, on a connection of its own.
+    pub(super) fn beside(&self) -> Self {
+        Self::new(&self.target, &self.stream, self.answer_timeout)
+    }
+
     /// Writes these events behind the first `length` of the stream, or nothing. To send the same again does no harm.
     pub(super) async fn append(&mut self, length: u64, entries: &[Entry]) -> Result<Sent, Failure> {
         let revision = length.checked_sub(1);
@@ -139,14 +151,18 @@ impl Log {
 
     /// The events of the stream from this revision on, to its present end.
     pub(super) async fn read(&mut self, revision: u64) -> Result<Reading<'_>, Failure> {
-        let stream = StreamOptions { stream: Some(self.identifier()), revision: Some(revision), end: None };
-        self.begin(stream, 0, u64::MAX).await
+        self.begin(Place::From(revision), Some(u64::MAX)).await
+    }
+
+    /// The events of the stream behind this revision, and those that are yet to come.
+    pub(super) async fn follow(&mut self, after: Option<u64>) -> Result<Reading<'_>, Failure> {
+        // A subscription begins behind the revision that it names.
+        self.begin(after.map_or(Place::Start, Place::From), None).await
     }
 
     /// The last event of the stream, with its revision; nothing where there is no stream.
     pub(super) async fn last(&mut self) -> Result<Option<(u64, Entry)>, Failure> {
-        let stream = StreamOptions { stream: Some(self.identifier()), revision: None, end: Some(Empty {}) };
-        let mut reading = self.begin(stream, 1, 1).await?;
+        let mut reading = self.begin(Place::End, Some(1)).await?;
         let last = reading.next().await?;
         if last.is_some() {
             // Nothing comes before it, as no more was asked for.
@@ -155,17 +171,21 @@ impl Log {
         Ok(last)
     }
 
-    async fn begin(
-        &mut self,
-        stream: StreamOptions,
-        direction: i32,
-        count: u64,
-    ) -> Result<Reading<'_>, Failure> {
+    /// So many, or as a subscription. From the end it is read backwards.
+    async fn begin(&mut self, place: Place, count: Option<u64>) -> Result<Reading<'_>, Failure> {
+        let stream = Some(self.identifier());
+        let (mut revision, mut start, mut end) = (None, None, None);
+        match place {
+            Place::Start => start = Some(Empty {}),
+            Place::From(number) => revision = Some(number),
+            Place::End => end = Some(Empty {}),
+        }
         let options = ReadOptions {
-            stream: Some(stream),
-            direction,
+            stream: Some(StreamOptions { stream, revision, start, end }),
+            direction: i32::from(end.is_some()),
             resolve_links: false,
-            count: Some(count),
+            count,
+            subscription: count.is_none().then_some(Empty {}),
             no_filter: Some(Empty {}),
             uuids: Some(UuidOption { as_text: Some(Empty {}) }),
             control: Some(ControlOption { compatibility: 1 }),
@@ -242,18 +262,23 @@ pub(super) struct Reading<'a> {
 impl Reading<'_> {
     /// The next one, with its revision; nothing at the end of the stream, or where there is no stream.
     pub(super) async fn next(&mut self) -> Result<Option<(u64, Entry)>, Failure> {
+        let answer_timeout = self.log.answer_timeout;
+        let next = timeout(answer_timeout, self.next_whenever()).await;
+        next.unwrap_or_else(|_| Err(Failure::Lost("the server does not answer".to_owned())))
+    }
+
+    /// The same, for however long it takes.
+    pub(super) async fn next_whenever(&mut self) -> Result<Option<(u64, Entry)>, Failure> {
         loop {
-            let next = timeout(self.log.answer_timeout, self.answers.next()).await;
-            let message = match next {
-                Ok(Ok(Some(message))) => message,
-                Ok(Ok(None)) => return Ok(self.end()),
-                Ok(Err(Trouble::Status(status)))
+            let message = match self.answers.next().await {
+                Ok(Some(message)) => message,
+                Ok(None) => return Ok(self.end()),
+                Err(Trouble::Status(status))
                     if status.code == code::NOT_FOUND && status.exception.is_none() =>
                 {
                     return Ok(self.end());
                 }
-                Ok(Err(trouble)) => return Err(self.log.failure(trouble, "read")),
-                Err(_) => return Err(Failure::Lost("the server does not answer".to_owned())),
+                Err(trouble) => return Err(self.log.failure(trouble, "read")),
             };
             let nonsense = || Failure::Lost("the server's answer makes no sense".to_owned());
             let answer = ReadResp::decode(message).map_err(|_| nonsense())?;

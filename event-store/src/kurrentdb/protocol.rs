@@ -114,6 +114,9 @@ pub(super) struct ReadOptions {
     pub(super) resolve_links: bool,
     #[prost(uint64, optional, tag = "5")]
     pub(super) count: Option<u64>,
+    /// Instead of a number: what is there, and then whatever comes.
+    #[prost(message, optional, tag = "6")]
+    pub(super) subscription: Option<Empty>,
     #[prost(message, optional, tag = "8")]
     pub(super) no_filter: Option<Empty>,
     #[prost(message, optional, tag = "9")]
@@ -128,6 +131,8 @@ pub(super) struct StreamOptions {
     pub(super) stream: Option<StreamIdentifier>,
     #[prost(uint64, optional, tag = "2")]
     pub(super) revision: Option<u64>,
+    #[prost(message, optional, tag = "3")]
+    pub(super) start: Option<Empty>,
     #[prost(message, optional, tag = "4")]
     pub(super) end: Option<Empty>,
 }

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use domain::{StreamId, Timestamp};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout_at};
 use uuid::Uuid;
 
 use super::KurrentSettings;
 use super::entry::{self, Decoder, Entry, Unkeyed};
+use super::follower::Follower;
 use super::link::Target;
 use super::log::{Failure, Log, Sent};
 use super::replica::Replica;
@@ -35,6 +36,9 @@ const EVENT_BYTES: usize = 1024;
 
 /// For how long a node minds that others write as well.
 const MINDFUL: Duration = Duration::from_secs(1);
+
+/// For how long others' silence is no reason to end the subscription to what they write.
+const WORTHWHILE: Duration = Duration::from_mins(1);
 
 /// For how long a node leaves others their turn at most.
 const LONGEST_TURN: Duration = Duration::from_millis(100);
@@ -70,6 +74,8 @@ pub(super) struct Writer {
     sightings: u64,
     /// When others wrote.
     others: Option<Instant>,
+    /// Pushes what they write, while they do.
+    follower: Option<Follower>,
     /// How long the server took for the last group.
     round_trip: Duration,
     /// Whether the last look at the stream failed, which is said once.
@@ -95,6 +101,7 @@ impl Writer {
             unkeyed: Unkeyed::new(mark),
             sightings: 0,
             others: None,
+            follower: None,
             round_trip,
             is_cut_off: false,
             damage: None,
@@ -121,6 +128,7 @@ impl Writer {
                 count = queue.recv_many(&mut requests, GROUP) => {
                     closing = count == 0 || self.answer(requests.drain(..)).await;
                 }
+                () = Follower::more(&mut self.follower) => self.absorb().await,
                 _ = looks.tick() => {
                     self.look().await;
                     if self.is_cut_off {
@@ -167,9 +175,8 @@ impl Writer {
                 let _ = reading.send(caught_up.clone().map_err(StoreError::from));
             }
         }
-        // Whoever lost against this node has to read first: two round trips, in which this one would be ahead for ever.
         if !appends.is_empty() && self.others.is_some_and(|others| others.elapsed() < MINDFUL) {
-            sleep((2 * self.round_trip).min(LONGEST_TURN)).await;
+            self.leave_a_turn().await;
         }
         for (stream, snapshot, answer) in snapshots {
             // Nobody waits: the snapshot is kept all the same.
@@ -179,6 +186,19 @@ impl Writer {
             let _ = answer.send(self.replica.forget_idempotency(after, before).await);
         }
         closing
+    }
+
+    /// Lets others append once: who was just told of this node's events is behind, and would be so for ever. What is asked for
+    /// meanwhile goes together afterwards.
+    async fn leave_a_turn(&mut self) {
+        let head = self.replica.head();
+        // It may be that nobody wants it, or that nothing is pushed.
+        let until = Instant::now() + (2 * self.round_trip).min(LONGEST_TURN);
+        while self.replica.head() == head
+            && timeout_at(until, Follower::more(&mut self.follower)).await.is_ok()
+        {
+            self.absorb().await;
+        }
     }
 
     /// Decides and sends a group until there is an answer.
@@ -239,6 +259,13 @@ impl Writer {
             Err(error) => Some(error),
         };
         self.replica.forget(decided).await.map_err(|error| attempt.error(&error))?;
+        // What was there before this was pushed already, most of the time. Where an answer was lost, all has to be known.
+        if !attempt.is_unknown {
+            self.absorb().await;
+        }
+        if self.replica.head() > head && !attempt.is_unknown {
+            return Ok(Tried::Overtaken);
+        }
         self.catch_up().await.map_err(|failure| attempt.error(failure.text()))?;
         if self.replica.head() > head {
             // It may have been ourselves, when an attempt was carried out whose answer was lost.
@@ -304,6 +331,25 @@ impl Writer {
         read
     }
 
+    /// Brings what was pushed into the replica. What is wrong with it, the next read finds as well.
+    async fn absorb(&mut self) {
+        let (Some(follower), None) = (&mut self.follower, &self.damage) else { return };
+        let head = self.replica.head();
+        let mut decoder = Decoder::after(head, self.replica.is_damaged(), &self.macs, &mut self.unkeyed);
+        let mut complete = Vec::new();
+        for (revision, entry) in follower.behind(head, self.replica.last()) {
+            if decoder.push(*revision, entry.clone(), &mut complete).is_err() {
+                break;
+            }
+        }
+        if let Err(error) = self.replica.apply(complete).await {
+            tracing::debug!(%error, "what was pushed is left to the next read");
+        }
+        if self.replica.head() > head {
+            self.others = Some(Instant::now());
+        }
+    }
+
     async fn read_new(&mut self) -> Result<(), Failure> {
         let head = self.replica.head();
         let mut reading = self.log.read(head.saturating_sub(1)).await?;
@@ -342,6 +388,9 @@ impl Writer {
         self.unkeyed.check(self.replica.head(), true)?;
         if self.replica.head() > head {
             self.others = Some(Instant::now());
+            self.follower.get_or_insert_with(|| Follower::start(self.log.beside(), self.replica.head()));
+        } else if self.others.is_none_or(|others| others.elapsed() > WORTHWHILE) {
+            self.follower = None;
         }
         self.sightings += 1;
         Ok(())

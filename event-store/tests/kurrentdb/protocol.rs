@@ -104,8 +104,10 @@ pub(crate) struct ReadOptions {
     /// 1: backwards.
     #[prost(int32, tag = "3")]
     pub(crate) direction: i32,
-    #[prost(uint64, tag = "5")]
-    pub(crate) count: u64,
+    #[prost(uint64, optional, tag = "5")]
+    pub(crate) count: Option<u64>,
+    #[prost(message, optional, tag = "6")]
+    pub(crate) subscription: Option<Empty>,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]

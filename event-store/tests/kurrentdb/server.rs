@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
@@ -47,6 +48,8 @@ struct State {
     streams: HashMap<String, Vec<Event>>,
     refusals: Vec<Refusal>,
     is_down: bool,
+    /// Tells subscriptions that something was written.
+    written: watch::Sender<()>,
 }
 
 /// A server on a port of this machine, until it is dropped.
@@ -271,8 +274,14 @@ async fn serve(state: Arc<Mutex<State>>, request: Request<RecvStream>, mut respo
         }
         "/event_store.client.streams.Streams/Read" => match may("r", &stream_to_read(&messages[0])) {
             Ok(()) => {
-                let answers = read(&lock(&state), &messages[0]);
-                send(&mut respond, answers).await;
+                let request = ReadReq::decode(messages[0].clone()).expect("is a request");
+                let options = request.options.expect("has options");
+                if options.subscription.is_some() {
+                    subscribe(&state, options, respond).await;
+                } else {
+                    let answers = read(&lock(&state), &options);
+                    send(&mut respond, answers).await;
+                }
             }
             Err(refusal) => end(&mut respond, refusal),
         },
@@ -307,6 +316,7 @@ fn write(state: &mut State, options: &AppendOptions, events: Vec<Event>) -> Appe
     };
     if options.any.is_some() || length == stream.len() {
         stream.extend(events);
+        state.written.send_replace(());
     } else if !is_there(stream) {
         return AppendResp { success: None, wrong: Some(wrong(stream.len(), options)) };
     }
@@ -329,9 +339,38 @@ fn stream_to_read(request: &[u8]) -> String {
     name(stream.stream.as_ref())
 }
 
-fn read(state: &State, request: &[u8]) -> Vec<Vec<u8>> {
-    let request = ReadReq::decode(request).expect("is a request");
-    let ReadOptions { stream, direction, count } = request.options.expect("has options");
+/// What is behind a revision, and then whatever is written, for as long as anybody listens.
+async fn subscribe(state: &Mutex<State>, mut options: ReadOptions, mut respond: SendResponse<Bytes>) {
+    let Ok(mut stream) = respond.send_response(head(), false) else { return };
+    let mut written = lock(state).written.subscribe();
+    let from = options.stream.as_mut().expect("reads a stream");
+    let mut next = from.revision.map_or(0, |after| after + 1);
+    loop {
+        written.mark_unchanged();
+        options.stream.as_mut().expect("reads a stream").revision = Some(next);
+        let pushed = {
+            let state = lock(state);
+            let name = name(options.stream.as_ref().and_then(|stream| stream.stream.as_ref()));
+            let is_there =
+                !state.is_down && state.streams.get(&name).is_some_and(|stream| !stream.is_empty());
+            if is_there { read(&state, &options) } else { vec![] }
+        };
+        next += pushed.len() as u64;
+        for message in pushed {
+            if send_all(&mut stream, framed(&message)).await.is_none() {
+                return;
+            }
+        }
+        let gone = std::future::poll_fn(|context| stream.poll_reset(context));
+        tokio::select! {
+            changed = written.changed() => if changed.is_err() { return },
+            _ = gone => return,
+        }
+    }
+}
+
+fn read(state: &State, options: &ReadOptions) -> Vec<Vec<u8>> {
+    let ReadOptions { stream, direction, count, .. } = options.clone();
     let options = stream.expect("reads a stream");
     let stream_name = name(options.stream.as_ref());
     let Some(events) = state.streams.get(&stream_name).filter(|events| !events.is_empty()) else {
@@ -339,7 +378,7 @@ fn read(state: &State, request: &[u8]) -> Vec<Vec<u8>> {
         return vec![ReadResp { stream_not_found, ..ReadResp::default() }.encode_to_vec()];
     };
     // Backwards, only the last one is ever asked for.
-    assert!(direction == 0 || (options.revision, count) == (None, 1));
+    assert!(direction == 0 || (options.revision, count) == (None, Some(1)));
     let first = if direction == 0 { index(options.revision.unwrap_or(0)) } else { events.len() - 1 };
     let answer = |(revision, event): (usize, &Event)| {
         let recorded = Recorded {
@@ -399,17 +438,21 @@ async fn messages(mut body: RecvStream) -> Vec<Bytes> {
 async fn send(respond: &mut SendResponse<Bytes>, messages: Vec<Vec<u8>>) {
     let Ok(mut stream) = respond.send_response(head(), false) else { return };
     for message in messages {
-        let mut frame = BytesMut::with_capacity(5 + message.len());
-        frame.put_u8(0);
-        frame.put_u32(u32::try_from(message.len()).expect("is small"));
-        frame.put_slice(&message);
-        if send_all(&mut stream, frame.freeze()).await.is_none() {
+        if send_all(&mut stream, framed(&message)).await.is_none() {
             return;
         }
     }
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
     let _ = stream.send_trailers(trailers);
+}
+
+fn framed(message: &[u8]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(5 + message.len());
+    frame.put_u8(0);
+    frame.put_u32(u32::try_from(message.len()).expect("is small"));
+    frame.put_slice(message);
+    frame.freeze()
 }
 
 /// As fast as the client takes it.

@@ -1,0 +1,153 @@
+//! What other nodes write, pushed by the server as soon as it is written.
+//!
+//! It saves reads and tells whose turn it is, and nothing depends on it: whoever has to know that nothing is missing reads.
+
+use std::collections::VecDeque;
+use std::future::pending;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use uuid::Uuid;
+
+use super::entry::Entry;
+use super::log::{Failure, Log};
+
+/// How many events are kept that nobody has taken yet. The server waits with the rest.
+const AHEAD: usize = 4096;
+
+/// How long to wait before a subscription that broke is made anew.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// An event, with its revision.
+type Pushed = (u64, Entry);
+
+/// A subscription to the stream, which lasts until it is dropped.
+pub(super) struct Follower {
+    events: mpsc::Receiver<Pushed>,
+    /// What was pushed without a gap, and not taken yet; and what came before it.
+    pushed: VecDeque<Pushed>,
+}
+
+impl Follower {
+    /// Follows the stream behind its first `length` events.
+    pub(super) fn start(log: Log, length: u64) -> Self {
+        let (sender, events) = mpsc::channel(AHEAD);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = sender.closed() => {}
+                () = follow(log, length, &sender) => {}
+            }
+        });
+        Self { events, pushed: VecDeque::new() }
+    }
+
+    /// Waits until something is pushed. For ever if there is no subscription.
+    pub(super) async fn more(follower: &mut Option<Self>) {
+        if let Some(follower) = follower
+            && let Some(event) = follower.events.recv().await
+        {
+            return follower.keep(event);
+        }
+        pending().await
+    }
+
+    /// What was pushed behind the first `length` events, the last of which has this id.
+    ///
+    /// The event before it has to have been pushed as well, and be the one that is known: a stream that was restored from a
+    /// backup may go on differently. Where that does not show, a read does.
+    pub(super) fn behind(&mut self, length: u64, last: Option<Uuid>) -> impl Iterator<Item = &Pushed> {
+        while let Ok(event) = self.events.try_recv() {
+            self.keep(event);
+        }
+        while self.pushed.front().is_some_and(|(revision, _)| revision + 1 < length) {
+            self.pushed.pop_front();
+        }
+        let first = match (self.pushed.front(), last) {
+            (Some((0, _)), None) => 0,
+            (Some((revision, entry)), Some(last)) if revision + 1 == length && entry.id == last => 1,
+            _ => self.pushed.len(),
+        };
+        self.pushed.range(first..)
+    }
+
+    /// A new subscription begins with something that was pushed before.
+    fn keep(&mut self, event: Pushed) {
+        let follows = self.pushed.back().is_none_or(|(last, _)| last + 1 == event.0);
+        if !follows || self.pushed.len() >= AHEAD {
+            self.pushed.clear();
+        }
+        self.pushed.push_back(event);
+    }
+}
+
+/// The last event that is known comes once more: it shows whether it is still there.
+async fn follow(mut log: Log, mut length: u64, sender: &mpsc::Sender<Pushed>) {
+    loop {
+        let pushed = push(&mut log, &mut length, sender).await;
+        tracing::debug!(?pushed, "the subscription to the journal ended and is made anew");
+        sleep(AGAIN).await;
+    }
+}
+
+async fn push(log: &mut Log, length: &mut u64, sender: &mpsc::Sender<Pushed>) -> Result<(), Failure> {
+    let mut reading = log.follow(length.checked_sub(2)).await?;
+    while let Some((revision, entry)) = reading.next_whenever().await? {
+        *length = revision + 1;
+        // Nobody listens any more: this is ended then.
+        let _ = sender.send((revision, entry)).await;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn follower() -> (mpsc::Sender<Pushed>, Follower) {
+        let (sender, events) = mpsc::channel(AHEAD);
+        (sender, Follower { events, pushed: VecDeque::new() })
+    }
+
+    fn id(revision: u64) -> Uuid {
+        Uuid::from_u128(u128::from(revision) + 1)
+    }
+
+    /// Pushes these revisions, and tells which of them are behind a length.
+    fn behind(revisions: &[u64], length: u64, last: Option<Uuid>) -> Vec<u64> {
+        let (sender, mut follower) = follower();
+        for revision in revisions {
+            let (id, name) = (id(*revision), "UserBanned".to_owned());
+            let entry = Entry { id, name, data: String::new(), metadata: vec![] };
+            sender.try_send((*revision, entry)).expect("there is room");
+        }
+        follower.behind(length, last).map(|(revision, _)| *revision).collect()
+    }
+
+    #[test]
+    fn what_is_pushed_goes_on_where_the_replica_ends() {
+        assert_eq!(behind(&[0, 1], 0, None), [0, 1]);
+        assert_eq!(behind(&[0, 1, 2, 3], 2, Some(id(1))), [2, 3]);
+        assert_eq!(behind(&[1, 2, 3], 4, Some(id(3))), [] as [u64; 0]);
+    }
+
+    #[test]
+    fn nothing_is_believed_behind_a_gap_or_an_event_that_is_not_known() {
+        assert_eq!(behind(&[1, 2], 0, None), [] as [u64; 0], "the first is missing");
+        assert_eq!(behind(&[2, 3], 2, Some(id(1))), [] as [u64; 0], "the last one known was not pushed");
+        assert_eq!(behind(&[1, 2], 2, Some(id(7))), [] as [u64; 0], "another stands in its place");
+        assert_eq!(behind(&[1, 2, 5, 6], 2, Some(id(1))), [] as [u64; 0], "there is a gap");
+    }
+
+    #[test]
+    fn a_new_subscription_goes_on_where_the_last_one_broke() {
+        assert_eq!(behind(&[1, 2, 3, 3, 4], 4, Some(id(3))), [4]);
+        assert_eq!(behind(&[1, 2, 3, 2, 3, 4], 3, Some(id(2))), [3, 4]);
+    }
+
+    #[tokio::test]
+    async fn whoever_has_no_subscription_waits_for_nothing() {
+        let waits = tokio::time::timeout(Duration::from_millis(10), Follower::more(&mut None)).await;
+        assert!(waits.is_err());
+    }
+}
