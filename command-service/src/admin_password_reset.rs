@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
+use domain::Event;
 use domain::Permission;
 use domain::Timestamp;
 use domain::app::App;
-use domain::event::Event;
 use domain::settings::Delivery;
 use domain::user::{Client, MailboxCommand, PasswordResetRequested, ResetReason, User, UserEvent};
 use http_kit::cookies::Credentials;

@@ -16,7 +16,7 @@ use domain::lockout::Lockout;
 use domain::magic_link::MagicLink;
 use domain::session::Session;
 use domain::user::{Client, User};
-use domain::{AppId, Event, EventId, EventInfo, MagicLinkId, SessionId, Stream, StreamId, Timestamp, UserId};
+use domain::{AppId, Event, EventId, MagicLinkId, Recorded, SessionId, Stream, StreamId, Timestamp, UserId};
 use event_store::{
     Append, AppendError, Appended, Claim, Clock, Idempotency, Loaded, NewEvent, Repository, Requested,
     StoreError, Write,
@@ -126,7 +126,7 @@ impl State {
 }
 
 /// An aggregate that a [`Work`] can hold.
-pub trait Member: Stream<Event: EventInfo + Into<Event>, Command: Send> {
+pub trait Member: Recorded<Command: Send> {
     #[doc(hidden)]
     fn reference(id: &Self::Id) -> StreamRef;
     #[doc(hidden)]

@@ -2,14 +2,13 @@
 //! event is the only one of its stream, whose name says for whom, for what and for which hour it stands. So the log grows by
 //! one event for each caller, person and hour at most, however often somebody looks.
 
-use cqrs_es::DomainEvent;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::app_id::AppId;
-use crate::event::EventInfo;
-use crate::ids::UserId;
+use crate::event::{EventInfo as _, StreamId, events};
+use crate::ids::{AccessId, UserId};
 
 /// Where personal data was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -65,39 +64,16 @@ pub struct HistoryExported {
     pub at: Timestamp,
 }
 
-/// Who looked at what.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", content = "data")]
-#[expect(missing_docs, reason = "each variant's payload is documented")]
-pub enum AccessEvent {
-    #[serde(rename = "PersonalDataRead")]
-    PersonalDataRead(PersonalDataRead),
-    #[serde(rename = "HistoryExported")]
-    HistoryExported(HistoryExported),
+events! {
+    /// Who looked at what.
+    pub enum AccessEvent of "access", whose |event| event.user_id.into();
+    PersonalDataRead: open,
+    HistoryExported: open,
 }
 
-impl EventInfo for AccessEvent {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::PersonalDataRead(_) => "PersonalDataRead",
-            Self::HistoryExported(_) => "HistoryExported",
-        }
-    }
-
-    fn person(&self) -> Option<UserId> {
-        match self {
-            Self::PersonalDataRead(event) => Some(event.user_id),
-            Self::HistoryExported(event) => event.user_id,
-        }
-    }
-}
-
-impl DomainEvent for AccessEvent {
-    fn event_type(&self) -> String {
-        self.name().to_owned()
-    }
-
-    fn event_version(&self) -> String {
-        self.version().to_string()
+impl StreamId {
+    /// The stream of somebody's look at somebody's data.
+    pub fn access(id: AccessId) -> Self {
+        Self::new(AccessEvent::AGGREGATE, id)
     }
 }

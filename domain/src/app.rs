@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use cqrs_es::Aggregate;
 use cqrs_es::event_sink::EventSink;
-use cqrs_es::{Aggregate, DomainEvent};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::app_id::AppId;
-use crate::event::{EventInfo, Stream, StreamId};
-use crate::ids::{ApiKeyId, UserId};
+use crate::event::{EventInfo as _, Stream, StreamId, events};
+use crate::ids::ApiKeyId;
 use crate::permission::Permission;
 use crate::settings::AppSettings;
 use crate::signing_key::{KeyStatus, MAX_PREVIOUS, PublicJwk, SigningKey, TokenAlgorithm};
@@ -191,59 +191,18 @@ pub struct ApiKeyRevoked {
     pub at: Timestamp,
 }
 
-/// The events of an app.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", content = "data")]
-#[expect(missing_docs, reason = "each variant's payload is documented")]
-pub enum AppEvent {
-    #[serde(rename = "AppCreated")]
-    AppCreated(AppCreated),
-    #[serde(rename = "AppSettingsChanged")]
-    AppSettingsChanged(AppSettingsChanged),
-    #[serde(rename = "AppDisabled")]
-    AppDisabled(AppDisabled),
-    #[serde(rename = "AppEnabled")]
-    AppEnabled(AppEnabled),
-    #[serde(rename = "SigningKeyCreated")]
-    SigningKeyCreated(SigningKeyCreated),
-    #[serde(rename = "SigningKeyActivated")]
-    SigningKeyActivated(SigningKeyActivated),
-    #[serde(rename = "SigningKeyRetired")]
-    SigningKeyRetired(SigningKeyRetired),
-    #[serde(rename = "ApiKeyIssued")]
-    ApiKeyIssued(ApiKeyIssued),
-    #[serde(rename = "ApiKeyRevoked")]
-    ApiKeyRevoked(ApiKeyRevoked),
-}
-
-impl EventInfo for AppEvent {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::AppCreated(_) => "AppCreated",
-            Self::AppSettingsChanged(_) => "AppSettingsChanged",
-            Self::AppDisabled(_) => "AppDisabled",
-            Self::AppEnabled(_) => "AppEnabled",
-            Self::SigningKeyCreated(_) => "SigningKeyCreated",
-            Self::SigningKeyActivated(_) => "SigningKeyActivated",
-            Self::SigningKeyRetired(_) => "SigningKeyRetired",
-            Self::ApiKeyIssued(_) => "ApiKeyIssued",
-            Self::ApiKeyRevoked(_) => "ApiKeyRevoked",
-        }
-    }
-
-    fn person(&self) -> Option<UserId> {
-        None
-    }
-}
-
-impl DomainEvent for AppEvent {
-    fn event_type(&self) -> String {
-        self.name().to_owned()
-    }
-
-    fn event_version(&self) -> String {
-        self.version().to_string()
-    }
+events! {
+    /// The events of an app.
+    pub enum AppEvent of "app", whose |_| None;
+    AppCreated: open,
+    AppSettingsChanged: open,
+    AppDisabled: open,
+    AppEnabled: open,
+    SigningKeyCreated: open,
+    SigningKeyActivated: open,
+    SigningKeyRetired: open,
+    ApiKeyIssued: open,
+    ApiKeyRevoked: open,
 }
 
 /// An API key as its app knows it.
@@ -436,6 +395,13 @@ fn activated(kid: String, at: Timestamp) -> AppEvent {
 
 fn retired(kid: &str) -> AppEvent {
     AppEvent::SigningKeyRetired(SigningKeyRetired { kid: kid.to_owned() })
+}
+
+impl StreamId {
+    /// The stream of an app.
+    pub fn app(id: &AppId) -> Self {
+        Self::new(AppEvent::AGGREGATE, id)
+    }
 }
 
 impl Stream for App {

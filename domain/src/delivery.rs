@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 pub use self::events::{DeliveryEvent, FailureReason, MailFailed, MailSent};
-use crate::event::{Stream, StreamId};
+use crate::event::{EventInfo as _, Stream, StreamId};
 use crate::ids::{EventId, UserId};
 use crate::mail::MailKind;
 
@@ -226,6 +226,13 @@ fn pause(policy: DeliveryPolicy, attempt: u32) -> SignedDuration {
     let factor = 4_u64.saturating_pow(attempt.saturating_sub(1));
     let seconds = u64::from(policy.first_pause).saturating_mul(factor).min(policy.longest_pause.into());
     SignedDuration::from_secs(seconds.cast_signed())
+}
+
+impl StreamId {
+    /// The stream of what became of the mails of an event.
+    pub fn delivery(id: EventId) -> Self {
+        Self::new(DeliveryEvent::AGGREGATE, id)
+    }
 }
 
 impl Stream for Delivery {

@@ -1,22 +1,14 @@
-//! What all aggregates and their events have in common: streams, names, and the one enum of every event.
+//! What all aggregates and their events have in common. Which ones there are stands in [`crate::events`].
 
 use std::fmt;
 
 use cqrs_es::{Aggregate, DomainEvent};
+use schemars::{Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::access::AccessEvent;
-use crate::app::AppEvent;
-use crate::app_id::AppId;
-use crate::delivery::DeliveryEvent;
-use crate::ids::{AccessId, EventId, JournalId, MagicLinkId, SessionId, UserId};
-use crate::journal::JournalEvent;
-use crate::lockout::LockoutEvent;
-use crate::magic_link::MagicLinkEvent;
+use crate::ids::UserId;
 use crate::personal::Personal;
-use crate::session::SessionEvent;
-use crate::user::UserEvent;
 
 /// The name of a stream, `<aggregate>-<id>`: all events of one aggregate, versions 1, 2, 3 …
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -24,44 +16,9 @@ use crate::user::UserEvent;
 pub struct StreamId(String);
 
 impl StreamId {
-    /// The stream of an app.
-    pub fn app(id: &AppId) -> Self {
-        Self(format!("app-{id}"))
-    }
-
-    /// The stream of a user.
-    pub fn user(id: UserId) -> Self {
-        Self(format!("user-{id}"))
-    }
-
-    /// The stream of a user's failed logins.
-    pub fn lockout(id: UserId) -> Self {
-        Self(format!("lockout-{id}"))
-    }
-
-    /// The stream of a session.
-    pub fn session(id: SessionId) -> Self {
-        Self(format!("session-{id}"))
-    }
-
-    /// The stream of a magic link.
-    pub fn magic_link(id: MagicLinkId) -> Self {
-        Self(format!("magic_link-{id}"))
-    }
-
-    /// The stream of what became of the mails of an event.
-    pub fn delivery(id: EventId) -> Self {
-        Self(format!("delivery-{id}"))
-    }
-
-    /// The stream of the journal's own events.
-    pub fn journal(id: JournalId) -> Self {
-        Self(format!("journal-{id}"))
-    }
-
-    /// The stream of somebody's look at somebody's data.
-    pub fn access(id: AccessId) -> Self {
-        Self(format!("access-{id}"))
+    /// The stream of the aggregate of this type with this id.
+    pub(crate) fn new(aggregate: &str, id: impl fmt::Display) -> Self {
+        Self(format!("{aggregate}-{id}"))
     }
 
     /// A name read back from a store, not checked.
@@ -92,10 +49,7 @@ impl fmt::Display for StreamId {
 }
 
 /// An aggregate with a stream of its own.
-pub trait Stream: Aggregate<Services = ()> + Clone + fmt::Debug + 'static
-where
-    Self::Event: EventInfo,
-{
+pub trait Stream: Aggregate<Services = (), Event: EventInfo> + Clone + fmt::Debug + 'static {
     /// What names one of these aggregates.
     type Id: fmt::Debug;
 
@@ -103,197 +57,126 @@ where
     fn stream(id: &Self::Id) -> StreamId;
 }
 
-/// What the envelope needs to know about an event.
-pub trait EventInfo: DomainEvent + Into<Event> {
+/// The events of one aggregate, as the envelope sees them. [`events!`] writes it.
+pub trait EventInfo: DomainEvent {
+    /// The aggregate: what the names of its streams begin with.
+    const AGGREGATE: &'static str;
+
+    /// The events there are, each in the version of its shape that this code writes.
+    const KINDS: &'static [EventKind];
+
     /// The name it is stored under, for ever.
     fn name(&self) -> &'static str;
 
     /// The version of its shape that this code writes.
-    fn version(&self) -> u16 {
-        1
-    }
+    fn version(&self) -> u16;
 
     /// Whose event it is: the person whose key seals its personal part.
     fn person(&self) -> Option<UserId>;
-}
-
-/// Every event there is. Whoever handles events matches on it without a wildcard, so that the compiler lists the
-/// places a new event must be thought about.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Event {
-    /// An app was made or changed.
-    App(AppEvent),
-    /// A user came, changed or went.
-    User(UserEvent),
-    /// A login failed, or an account was locked for a while.
-    Lockout(LockoutEvent),
-    /// A session began, went on or ended.
-    Session(SessionEvent),
-    /// A magic link was sent, replaced or used.
-    MagicLink(MagicLinkEvent),
-    /// A mail went out, or did not.
-    Delivery(DeliveryEvent),
-    /// The journal itself began.
-    Journal(JournalEvent),
-    /// Somebody read or exported other people's data.
-    Access(AccessEvent),
-}
-
-impl Event {
-    /// The name it is stored under.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::App(event) => event.name(),
-            Self::User(event) => event.name(),
-            Self::Lockout(event) => event.name(),
-            Self::Session(event) => event.name(),
-            Self::MagicLink(event) => event.name(),
-            Self::Delivery(event) => event.name(),
-            Self::Journal(event) => event.name(),
-            Self::Access(event) => event.name(),
-        }
-    }
-
-    /// Whose event it is.
-    pub fn person(&self) -> Option<UserId> {
-        match self {
-            Self::App(event) => event.person(),
-            Self::User(event) => event.person(),
-            Self::Lockout(event) => event.person(),
-            Self::Session(event) => event.person(),
-            Self::MagicLink(event) => event.person(),
-            Self::Delivery(event) => event.person(),
-            Self::Journal(event) => event.person(),
-            Self::Access(event) => event.person(),
-        }
-    }
 
     /// Its personal part, if it has one.
-    pub fn personal(&self) -> Option<&Personal> {
-        match self {
-            Self::App(_) | Self::Lockout(_) | Self::Delivery(_) | Self::Journal(_) | Self::Access(_) => None,
-            Self::User(event) => event.personal(),
-            Self::Session(event) => event.personal(),
-            Self::MagicLink(event) => event.personal(),
+    fn personal(&self) -> Option<&Personal>;
+
+    /// The place of its personal part, if it has one.
+    fn personal_mut(&mut self) -> Option<&mut Personal>;
+}
+
+/// A kind of event.
+#[derive(Clone, Copy, Debug)]
+pub struct EventKind {
+    /// The name its events are stored under, for ever.
+    pub name: &'static str,
+    /// The version of its shape that this code writes.
+    pub version: u16,
+    /// The JSON Schema of its payload, the personal part included.
+    pub schema: fn(SchemaGenerator) -> Schema,
+}
+
+/// Declares the events of an aggregate, each once: its payload's type, whose name is the event's; whether that has a
+/// personal part (`sealed`) or not (`open`); and the version of its shape, where that is not the first. `whose` says whose
+/// an event is.
+///
+/// ```text
+/// events! {
+///     /// The events of a user.
+///     pub enum UserEvent of "user", whose |event| Some(event.user_id);
+///     UserRegistered: sealed,
+///     RoleGranted: open,
+///     UserBanned: sealed 2,
+/// }
+/// ```
+macro_rules! events {
+    (
+        $(#[$doc:meta])*
+        pub enum $Events:ident of $aggregate:literal, whose |$event:pat_param| $person:expr;
+        $($Event:ident: $kind:ident $($version:literal)?),+ $(,)?
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+        #[serde(tag = "type", content = "data")]
+        #[expect(missing_docs, reason = "each variant's payload is documented")]
+        pub enum $Events {
+            $($Event($Event)),+
         }
-    }
-}
 
-impl From<AppEvent> for Event {
-    fn from(event: AppEvent) -> Self {
-        Self::App(event)
-    }
-}
+        impl $crate::event::EventInfo for $Events {
+            const AGGREGATE: &'static str = $aggregate;
 
-impl From<UserEvent> for Event {
-    fn from(event: UserEvent) -> Self {
-        Self::User(event)
-    }
-}
+            const KINDS: &'static [$crate::event::EventKind] = &[$(
+                $crate::event::EventKind {
+                    name: stringify!($Event),
+                    version: $crate::event::events!(@version $($version)?),
+                    schema: |generator| generator.into_root_schema_for::<$Event>(),
+                }
+            ),+];
 
-impl From<LockoutEvent> for Event {
-    fn from(event: LockoutEvent) -> Self {
-        Self::Lockout(event)
-    }
-}
+            fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$Event(_) => stringify!($Event)),+
+                }
+            }
 
-impl From<SessionEvent> for Event {
-    fn from(event: SessionEvent) -> Self {
-        Self::Session(event)
-    }
-}
+            fn version(&self) -> u16 {
+                match self {
+                    $(Self::$Event(_) => $crate::event::events!(@version $($version)?)),+
+                }
+            }
 
-impl From<MagicLinkEvent> for Event {
-    fn from(event: MagicLinkEvent) -> Self {
-        Self::MagicLink(event)
-    }
-}
+            fn person(&self) -> Option<$crate::UserId> {
+                match self {
+                    $(Self::$Event($event) => $person),+
+                }
+            }
 
-impl From<DeliveryEvent> for Event {
-    fn from(event: DeliveryEvent) -> Self {
-        Self::Delivery(event)
-    }
-}
+            fn personal(&self) -> Option<&$crate::Personal> {
+                match self {
+                    $($crate::event::events!(@$kind Self::$Event, event) => $crate::event::events!(@$kind &event)),+
+                }
+            }
 
-impl From<JournalEvent> for Event {
-    fn from(event: JournalEvent) -> Self {
-        Self::Journal(event)
-    }
-}
-
-impl From<AccessEvent> for Event {
-    fn from(event: AccessEvent) -> Self {
-        Self::Access(event)
-    }
-}
-
-/// An event was taken for one of another aggregate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is no event of this aggregate")]
-pub struct OtherAggregate(pub &'static str);
-
-impl TryFrom<Event> for AppEvent {
-    type Error = OtherAggregate;
-
-    fn try_from(event: Event) -> Result<Self, OtherAggregate> {
-        match event {
-            Event::App(event) => Ok(event),
-            other => Err(OtherAggregate(other.name())),
+            fn personal_mut(&mut self) -> Option<&mut $crate::Personal> {
+                match self {
+                    $($crate::event::events!(@$kind Self::$Event, event) => $crate::event::events!(@$kind &mut event)),+
+                }
+            }
         }
-    }
-}
 
-impl TryFrom<Event> for UserEvent {
-    type Error = OtherAggregate;
+        impl cqrs_es::DomainEvent for $Events {
+            fn event_type(&self) -> String {
+                $crate::event::EventInfo::name(self).to_owned()
+            }
 
-    fn try_from(event: Event) -> Result<Self, OtherAggregate> {
-        match event {
-            Event::User(event) => Ok(event),
-            other => Err(OtherAggregate(other.name())),
+            fn event_version(&self) -> String {
+                $crate::event::EventInfo::version(self).to_string()
+            }
         }
-    }
+    };
+    (@version) => { 1 };
+    (@version $version:literal) => { $version };
+    (@sealed $Event:path, $event:ident) => { $Event($event) };
+    (@open $Event:path, $event:ident) => { $Event(_) };
+    (@sealed &$event:ident) => { Some(&$event.personal) };
+    (@sealed &mut $event:ident) => { Some(&mut $event.personal) };
+    (@open $($event:tt)*) => { None };
 }
-
-impl TryFrom<Event> for LockoutEvent {
-    type Error = OtherAggregate;
-
-    fn try_from(event: Event) -> Result<Self, OtherAggregate> {
-        match event {
-            Event::Lockout(event) => Ok(event),
-            other => Err(OtherAggregate(other.name())),
-        }
-    }
-}
-
-impl TryFrom<Event> for SessionEvent {
-    type Error = OtherAggregate;
-
-    fn try_from(event: Event) -> Result<Self, OtherAggregate> {
-        match event {
-            Event::Session(event) => Ok(event),
-            other => Err(OtherAggregate(other.name())),
-        }
-    }
-}
-
-impl TryFrom<Event> for MagicLinkEvent {
-    type Error = OtherAggregate;
-
-    fn try_from(event: Event) -> Result<Self, OtherAggregate> {
-        match event {
-            Event::MagicLink(event) => Ok(event),
-            other => Err(OtherAggregate(other.name())),
-        }
-    }
-}
-
-impl TryFrom<Event> for DeliveryEvent {
-    type Error = OtherAggregate;
-
-    fn try_from(event: Event) -> Result<Self, OtherAggregate> {
-        match event {
-            Event::Delivery(event) => Ok(event),
-            other => Err(OtherAggregate(other.name())),
-        }
-    }
-}
+pub(crate) use events;

@@ -3,14 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
-use cqrs_es::DomainEvent;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::event::EventInfo;
-use crate::ids::{JournalId, UserId};
+use crate::event::{EventInfo as _, StreamId, events};
+use crate::ids::JournalId;
 
 /// The longest text of an origin: every event carries it.
 const MAX_LENGTH: usize = 255;
@@ -96,34 +95,16 @@ pub struct JournalCreated {
     pub at: Timestamp,
 }
 
-/// The events of the journal itself.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", content = "data")]
-#[expect(missing_docs, reason = "each variant's payload is documented")]
-pub enum JournalEvent {
-    #[serde(rename = "JournalCreated")]
-    JournalCreated(JournalCreated),
+events! {
+    /// The events of the journal itself.
+    pub enum JournalEvent of "journal", whose |_| None;
+    JournalCreated: open,
 }
 
-impl EventInfo for JournalEvent {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::JournalCreated(_) => "JournalCreated",
-        }
-    }
-
-    fn person(&self) -> Option<UserId> {
-        None
-    }
-}
-
-impl DomainEvent for JournalEvent {
-    fn event_type(&self) -> String {
-        self.name().to_owned()
-    }
-
-    fn event_version(&self) -> String {
-        self.version().to_string()
+impl StreamId {
+    /// The stream of the journal's own events.
+    pub fn journal(id: JournalId) -> Self {
+        Self::new(JournalEvent::AGGREGATE, id)
     }
 }
 

@@ -13,6 +13,7 @@ pub mod branding;
 pub mod delivery;
 pub mod email;
 pub mod event;
+pub mod events;
 pub mod ids;
 pub mod journal;
 pub mod lockout;
@@ -36,7 +37,8 @@ pub mod web_url;
 
 pub use app_id::AppId;
 pub use email::Email;
-pub use event::{Event, EventInfo, Stream, StreamId};
+pub use event::{EventInfo, Stream, StreamId};
+pub use events::{Event, Recorded};
 pub use ids::{AccessId, ApiKeyId, DeviceId, EventId, JournalId, MagicLinkId, SessionId, UserId};
 pub use jiff::Timestamp;
 pub use journal::LogOrigin;

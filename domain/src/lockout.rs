@@ -9,13 +9,13 @@
 
 use std::collections::BTreeMap;
 
+use cqrs_es::Aggregate;
 use cqrs_es::event_sink::EventSink;
-use cqrs_es::{Aggregate, DomainEvent};
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::event::{EventInfo, Stream, StreamId};
+use crate::event::{EventInfo as _, Stream, StreamId, events};
 use crate::ids::{DeviceId, UserId};
 
 /// How many devices are counted apart. One more counts as a stranger.
@@ -122,45 +122,12 @@ pub struct AccountUnlocked {
     pub at: Timestamp,
 }
 
-/// The events of a lockout.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", content = "data")]
-#[expect(missing_docs, reason = "each variant's payload is documented")]
-pub enum LockoutEvent {
-    #[serde(rename = "LoginFailed")]
-    LoginFailed(LoginFailed),
-    #[serde(rename = "AccountLocked")]
-    AccountLocked(AccountLocked),
-    #[serde(rename = "AccountUnlocked")]
-    AccountUnlocked(AccountUnlocked),
-}
-
-impl EventInfo for LockoutEvent {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::LoginFailed(_) => "LoginFailed",
-            Self::AccountLocked(_) => "AccountLocked",
-            Self::AccountUnlocked(_) => "AccountUnlocked",
-        }
-    }
-
-    fn person(&self) -> Option<UserId> {
-        Some(match self {
-            Self::LoginFailed(event) => event.user_id,
-            Self::AccountLocked(event) => event.user_id,
-            Self::AccountUnlocked(event) => event.user_id,
-        })
-    }
-}
-
-impl DomainEvent for LockoutEvent {
-    fn event_type(&self) -> String {
-        self.name().to_owned()
-    }
-
-    fn event_version(&self) -> String {
-        self.version().to_string()
-    }
+events! {
+    /// The events of a lockout.
+    pub enum LockoutEvent of "lockout", whose |event| Some(event.user_id);
+    LoginFailed: open,
+    AccountLocked: open,
+    AccountUnlocked: open,
 }
 
 /// The failed logins of one account.
@@ -328,6 +295,13 @@ impl Lockout {
         let Some(device) = device else { return &mut self.strangers };
         self.devices.retain(|other, guesses| *other == device || guesses.counts(at));
         self.devices.entry(device).or_default()
+    }
+}
+
+impl StreamId {
+    /// The stream of a user's failed logins.
+    pub fn lockout(id: UserId) -> Self {
+        Self::new(LockoutEvent::AGGREGATE, id)
     }
 }
 

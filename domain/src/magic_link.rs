@@ -17,7 +17,7 @@ pub use self::events::{
 };
 use crate::app_id::AppId;
 use crate::email::Email;
-use crate::event::{Stream, StreamId};
+use crate::event::{EventInfo as _, Stream, StreamId};
 use crate::ids::{MagicLinkId, SessionId, UserId};
 use crate::personal::Personal;
 use crate::pkce::CodeChallenge;
@@ -364,6 +364,13 @@ impl MagicLink {
 
 fn seconds(n: u32) -> SignedDuration {
     SignedDuration::from_secs(n.into())
+}
+
+impl StreamId {
+    /// The stream of a magic link.
+    pub fn magic_link(id: MagicLinkId) -> Self {
+        Self::new(MagicLinkEvent::AGGREGATE, id)
+    }
 }
 
 impl Stream for MagicLink {

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::email::Email;
-use crate::event::Event;
+use crate::events::Event;
 use crate::ids::UserId;
 use crate::magic_link::MagicLinkEvent;
 use crate::settings::Delivery;

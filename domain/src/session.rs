@@ -1,13 +1,13 @@
 //! A session: one login on one device, and its chain of refresh tokens (RFC 9700 section 4.14).
 
+use cqrs_es::Aggregate;
 use cqrs_es::event_sink::EventSink;
-use cqrs_es::{Aggregate, DomainEvent};
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::app_id::AppId;
-use crate::event::{EventInfo, Stream, StreamId};
+use crate::event::{EventInfo as _, Stream, StreamId, events};
 use crate::ids::{SessionId, UserId};
 use crate::personal::Personal;
 use crate::user::Client;
@@ -191,60 +191,13 @@ pub struct SessionRevoked {
     pub at: Timestamp,
 }
 
-/// The events of a session.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", content = "data")]
-#[expect(missing_docs, reason = "each variant's payload is documented")]
-pub enum SessionEvent {
-    #[serde(rename = "SessionStarted")]
-    SessionStarted(SessionStarted),
-    #[serde(rename = "SessionRefreshed")]
-    SessionRefreshed(SessionRefreshed),
-    #[serde(rename = "RefreshTokenReused")]
-    RefreshTokenReused(RefreshTokenReused),
-    #[serde(rename = "SessionRevoked")]
-    SessionRevoked(SessionRevoked),
-}
-
-impl SessionEvent {
-    /// Its personal part.
-    pub fn personal(&self) -> Option<&Personal> {
-        match self {
-            Self::SessionStarted(event) => Some(&event.personal),
-            Self::SessionRefreshed(event) => Some(&event.personal),
-            Self::RefreshTokenReused(_) | Self::SessionRevoked(_) => None,
-        }
-    }
-}
-
-impl EventInfo for SessionEvent {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::SessionStarted(_) => "SessionStarted",
-            Self::SessionRefreshed(_) => "SessionRefreshed",
-            Self::RefreshTokenReused(_) => "RefreshTokenReused",
-            Self::SessionRevoked(_) => "SessionRevoked",
-        }
-    }
-
-    fn person(&self) -> Option<UserId> {
-        Some(match self {
-            Self::SessionStarted(event) => event.user_id,
-            Self::SessionRefreshed(event) => event.user_id,
-            Self::RefreshTokenReused(event) => event.user_id,
-            Self::SessionRevoked(event) => event.user_id,
-        })
-    }
-}
-
-impl DomainEvent for SessionEvent {
-    fn event_type(&self) -> String {
-        self.name().to_owned()
-    }
-
-    fn event_version(&self) -> String {
-        self.version().to_string()
-    }
+events! {
+    /// The events of a session.
+    pub enum SessionEvent of "session", whose |event| Some(event.user_id);
+    SessionStarted: sealed,
+    SessionRefreshed: sealed,
+    RefreshTokenReused: open,
+    SessionRevoked: open,
 }
 
 /// Who a session belongs to: there from its first event on.
@@ -392,6 +345,13 @@ fn seconds(n: u32) -> SignedDuration {
 fn revoked(owner: &Owner, reason: RevocationReason, at: Timestamp) -> SessionEvent {
     let Owner { session_id, user_id, .. } = *owner;
     SessionEvent::SessionRevoked(SessionRevoked { session_id, user_id, reason, at })
+}
+
+impl StreamId {
+    /// The stream of a session.
+    pub fn session(id: SessionId) -> Self {
+        Self::new(SessionEvent::AGGREGATE, id)
+    }
 }
 
 impl Stream for Session {

@@ -24,7 +24,7 @@ use self::mailbox::Ended;
 pub use self::mailbox::{EmailChange, ResetToken};
 use crate::app_id::AppId;
 use crate::email::Email;
-use crate::event::{Stream, StreamId};
+use crate::event::{EventInfo as _, Stream, StreamId};
 use crate::ids::{SessionId, UserId};
 use crate::one_time::OneTimeTokens;
 use crate::password::PasswordHash;
@@ -268,6 +268,13 @@ pub struct Access {
     pub epoch: u32,
     /// [`User::access_ended_at`].
     pub ended_at: Option<Timestamp>,
+}
+
+impl StreamId {
+    /// The stream of a user.
+    pub fn user(id: UserId) -> Self {
+        Self::new(UserEvent::AGGREGATE, id)
+    }
 }
 
 impl Stream for User {

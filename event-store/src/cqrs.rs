@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use cqrs_es::{AggregateContext, AggregateError, EventEnvelope, EventStore};
-use domain::{Event, EventInfo, Stream, StreamId};
+use domain::{Event, Recorded, Stream, StreamId};
 use schemas::envelope::Metadata;
 
 use crate::clock::Clock;
@@ -32,11 +32,7 @@ impl CqrsStore {
     }
 }
 
-impl<A> AggregateContext<A> for CqrsContext<A>
-where
-    A: Stream,
-    A::Event: EventInfo,
-{
+impl<A: Stream> AggregateContext<A> for CqrsContext<A> {
     fn aggregate(&mut self) -> &mut A {
         &mut self.loaded.state
     }
@@ -65,8 +61,7 @@ fn append_error<E: std::error::Error>(error: AppendError) -> AggregateError<E> {
 
 impl<A> EventStore<A> for CqrsStore
 where
-    A: Stream,
-    A::Event: EventInfo + TryFrom<Event>,
+    A: Recorded,
     A::Error: Send,
 {
     type AC = CqrsContext<A>;

@@ -1,6 +1,6 @@
 //! The origin of a journal's events, which its first event fixes.
 
-use domain::event::Event;
+use domain::Event;
 use domain::journal::{JournalCreated, JournalEvent};
 use domain::{AppId, JournalId, LogOrigin, StreamId};
 use schemas::envelope::{Actor, Metadata};

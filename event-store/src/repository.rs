@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use domain::{Event, EventInfo, Personal, Stream, StreamId, UserId};
+use domain::{Event, Personal, Recorded, Stream, StreamId, UserId};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use schemas::codec;
@@ -176,20 +176,12 @@ impl Repository {
 
     /// The aggregate of this id, as of now or later; its default at version 0 where there is none. On a journal that
     /// others write to, too, this is a round trip: [`Repository::reads`] makes one for several.
-    pub async fn load<A>(&self, id: &A::Id) -> Result<Arc<Loaded<A>>, StoreError>
-    where
-        A: Stream,
-        A::Event: EventInfo + TryFrom<Event>,
-    {
+    pub async fn load<A: Recorded>(&self, id: &A::Id) -> Result<Arc<Loaded<A>>, StoreError> {
         self.load_stream(&A::stream(id)).await
     }
 
     /// As [`Repository::load`], by the name of the stream.
-    pub async fn load_stream<A>(&self, stream: &StreamId) -> Result<Arc<Loaded<A>>, StoreError>
-    where
-        A: Stream,
-        A::Event: EventInfo + TryFrom<Event>,
-    {
+    pub async fn load_stream<A: Recorded>(&self, stream: &StreamId) -> Result<Arc<Loaded<A>>, StoreError> {
         if self.journal.is_shared()
             && let Some(cached) = self.cached.peek(stream)
         {
@@ -200,19 +192,14 @@ impl Repository {
 
     /// As [`Repository::load`], but what is at hand is taken as it is, although others may have written meanwhile. Whoever
     /// decides on it finds out by the append, or by [`Repository::moved`], before they tell anybody.
-    pub async fn load_at_hand<A>(&self, id: &A::Id) -> Result<Arc<Loaded<A>>, StoreError>
-    where
-        A: Stream,
-        A::Event: EventInfo + TryFrom<Event>,
-    {
+    pub async fn load_at_hand<A: Recorded>(&self, id: &A::Id) -> Result<Arc<Loaded<A>>, StoreError> {
         self.load_stream_at_hand(&A::stream(id)).await
     }
 
-    async fn load_stream_at_hand<A>(&self, stream: &StreamId) -> Result<Arc<Loaded<A>>, StoreError>
-    where
-        A: Stream,
-        A::Event: EventInfo + TryFrom<Event>,
-    {
+    async fn load_stream_at_hand<A: Recorded>(
+        &self,
+        stream: &StreamId,
+    ) -> Result<Arc<Loaded<A>>, StoreError> {
         // One caller reads, the others wait for it. A `put` meanwhile takes the place away from the reader, whose
         // older state is then not kept.
         match self.cached.get_value_or_guard_async(stream).await {
@@ -228,11 +215,7 @@ impl Repository {
     }
 
     /// Keeps a state at hand, unless there is a newer one.
-    pub fn put<A>(&self, stream: &StreamId, loaded: Arc<Loaded<A>>)
-    where
-        A: Stream,
-        A::Event: EventInfo,
-    {
+    pub fn put<A: Stream>(&self, stream: &StreamId, loaded: Arc<Loaded<A>>) {
         let version = loaded.version;
         let guard = self.lock(stream);
         let before = self.cached.peek(stream).map_or(0, |cached| cached.version);
@@ -330,11 +313,7 @@ impl Repository {
         personal::open(&self.sealer, recorded).await
     }
 
-    async fn read<A>(&self, stream: &StreamId) -> Result<Loaded<A>, StoreError>
-    where
-        A: Stream,
-        A::Event: EventInfo + TryFrom<Event>,
-    {
+    async fn read<A: Recorded>(&self, stream: &StreamId) -> Result<Loaded<A>, StoreError> {
         let behind = self.behind.remove(stream).and_then(|(_, old)| old.loaded.downcast::<Loaded<A>>().ok());
         let (loaded, after) = match behind {
             Some(old) => (Loaded::clone(&old), None),
@@ -364,16 +343,12 @@ impl Repository {
     }
 
     /// A state with the events that follow it.
-    async fn fold<A>(
+    async fn fold<A: Recorded>(
         &self,
         stream: &StreamId,
         mut loaded: Loaded<A>,
         events: &[RecordedEvent],
-    ) -> Result<Loaded<A>, StoreError>
-    where
-        A: Stream,
-        A::Event: EventInfo + TryFrom<Event>,
-    {
+    ) -> Result<Loaded<A>, StoreError> {
         for recorded in events {
             let expected = loaded.version + 1;
             if recorded.version != expected {
@@ -389,11 +364,7 @@ impl Repository {
 
     /// Compares the snapshot of a stream with what its events say: what is wrong with it, if anything. Nothing rests on one
     /// that is passed over, as everything is in the journal.
-    pub async fn check_snapshot<A>(&self, stream: &StreamId) -> Result<Option<String>, StoreError>
-    where
-        A: Stream,
-        A::Event: EventInfo + TryFrom<Event>,
-    {
+    pub async fn check_snapshot<A: Recorded>(&self, stream: &StreamId) -> Result<Option<String>, StoreError> {
         let Proven { loaded, last } = match self.read_snapshot::<A>(stream).await? {
             Ok(proven) => proven,
             // A version before this one wrote it, or the person was erased.
@@ -416,11 +387,10 @@ impl Repository {
     }
 
     /// A snapshot that cannot be used is no harm: everything is in the journal.
-    async fn read_snapshot<A>(&self, stream: &StreamId) -> Result<Result<Proven<A>, PassedOver>, StoreError>
-    where
-        A: Stream,
-        A::Event: EventInfo,
-    {
+    async fn read_snapshot<A: Stream>(
+        &self,
+        stream: &StreamId,
+    ) -> Result<Result<Proven<A>, PassedOver>, StoreError> {
         let Some(snapshot) = self.journal.load_snapshot(stream).await? else {
             return Ok(Err(PassedOver::None));
         };
@@ -437,11 +407,11 @@ impl Repository {
         Ok(read)
     }
 
-    async fn open_snapshot<A>(&self, stream: &StreamId, snapshot: &Snapshot) -> Result<Proven<A>, PassedOver>
-    where
-        A: Stream,
-        A::Event: EventInfo,
-    {
+    async fn open_snapshot<A: Stream>(
+        &self,
+        stream: &StreamId,
+        snapshot: &Snapshot,
+    ) -> Result<Proven<A>, PassedOver> {
         let Snapshot { version, state } = snapshot;
         let proven = state.split_first().ok_or(PassedOver::OldForm)?;
         let (&SNAPSHOT_FORM, proven) = proven else { return Err(PassedOver::OldForm) };
@@ -469,11 +439,7 @@ impl Repository {
         Ok(Proven { loaded: Loaded { version: *version, state }, last })
     }
 
-    fn snapshot_in_background<A>(&self, stream: &StreamId, loaded: &Loaded<A>)
-    where
-        A: Stream,
-        A::Event: EventInfo,
-    {
+    fn snapshot_in_background<A: Stream>(&self, stream: &StreamId, loaded: &Loaded<A>) {
         let Ok(state) = serde_json::to_vec(&loaded.state).map(zeroize::Zeroizing::new) else { return };
         let (journal, sealer) = (Arc::clone(&self.journal), Arc::clone(&self.sealer));
         let (stream, version) = (stream.clone(), loaded.version);
@@ -526,11 +492,7 @@ struct Seen {
 
 impl Reads<'_> {
     /// As [`Repository::load_at_hand`].
-    pub async fn load<A>(&self, id: &A::Id) -> Result<Arc<Loaded<A>>, StoreError>
-    where
-        A: Stream,
-        A::Event: EventInfo + TryFrom<Event>,
-    {
+    pub async fn load<A: Recorded>(&self, id: &A::Id) -> Result<Arc<Loaded<A>>, StoreError> {
         let loaded = self.repository.load_at_hand::<A>(id).await?;
         if self.repository.journal.is_shared() {
             let version = loaded.version;

@@ -3,17 +3,8 @@
 use std::sync::LazyLock;
 
 use cqrs_es::persist::{EventUpcaster, SemanticVersionEventUpcaster, SerializedEvent};
-use domain::access::AccessEvent;
-use domain::app::AppEvent;
-use domain::delivery::DeliveryEvent;
-use domain::journal::JournalEvent;
-use domain::lockout::LockoutEvent;
-use domain::magic_link::MagicLinkEvent;
 use domain::session::SessionEvent;
-use domain::user::UserEvent;
-use domain::{Event, EventInfo, Personal, StreamId, UserId};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use domain::{Event, Personal, StreamId, UserId};
 use serde_json::Value;
 
 use crate::envelope::canonical_json;
@@ -97,16 +88,7 @@ pub fn encode(event: &Event) -> Encoded {
 
 /// The stored form of an event, with this personal part instead of its own.
 pub fn encode_with(event: &Event, personal: &Personal) -> Encoded {
-    let mut data = match event {
-        Event::App(event) => payload(event),
-        Event::User(event) => payload(event),
-        Event::Lockout(event) => payload(event),
-        Event::Session(event) => payload(event),
-        Event::MagicLink(event) => payload(event),
-        Event::Delivery(event) => payload(event),
-        Event::Journal(event) => payload(event),
-        Event::Access(event) => payload(event),
-    };
+    let mut data = payload(event);
     if let Value::Object(members) = &mut data {
         members.remove(PERSONAL);
     }
@@ -116,7 +98,7 @@ pub fn encode_with(event: &Event, personal: &Personal) -> Encoded {
     });
     Encoded {
         name: event.name(),
-        schema_version: version(event),
+        schema_version: event.version(),
         data: canonical_json(&data),
         person: event.person(),
         personal,
@@ -126,15 +108,10 @@ pub fn encode_with(event: &Event, personal: &Personal) -> Encoded {
 /// Whether an event that a request made tells where that came from, sealed. All do, but refreshes, which say it themselves
 /// where it has changed, and what no request made.
 pub fn tells_where_from(event: &Event) -> bool {
-    match event {
-        Event::Session(SessionEvent::SessionRefreshed(_)) | Event::Delivery(_) | Event::Journal(_) => false,
-        Event::App(_)
-        | Event::User(_)
-        | Event::Lockout(_)
-        | Event::Session(_)
-        | Event::MagicLink(_)
-        | Event::Access(_) => true,
-    }
+    !matches!(
+        event,
+        Event::Session(SessionEvent::SessionRefreshed(_)) | Event::Delivery(_) | Event::Journal(_)
+    )
 }
 
 /// The event of a stored form. Without its personal part (the person was erased) the members of it read as absent.
@@ -152,26 +129,17 @@ pub fn decode(
     let (upcasted, unsealed) =
         upcasted.map_or((None, Personal::default()), |it| (Some(it.data), it.personal));
     let data = upcasted.as_deref().unwrap_or(data);
-    let event = match stream.aggregate() {
-        "app" => tagged::<AppEvent>(name, data).map(Event::App),
-        "user" => tagged::<UserEvent>(name, data).map(Event::User),
-        "lockout" => tagged::<LockoutEvent>(name, data).map(Event::Lockout),
-        "session" => tagged::<SessionEvent>(name, data).map(Event::Session),
-        "magic_link" => tagged::<MagicLinkEvent>(name, data).map(Event::MagicLink),
-        "delivery" => tagged::<DeliveryEvent>(name, data).map(Event::Delivery),
-        "journal" => tagged::<JournalEvent>(name, data).map(Event::Journal),
-        "access" => tagged::<AccessEvent>(name, data).map(Event::Access),
-        _ => return Err(CodecError::UnknownAggregate(stream.clone())),
-    };
-    let mut event = match event {
+    let read =
+        |data: &str| tagged(stream, name, data).ok_or_else(|| CodecError::UnknownAggregate(stream.clone()));
+    let mut event = match read(data)? {
         Ok(event) => event,
-        Err(error) => refused_by_now(name, data).ok_or_else(|| unreadable(error))?,
+        Err(error) => refused_by_now(stream, name, data).ok_or_else(|| unreadable(error))?,
     };
-    let known = version(&event);
+    let known = event.version();
     if schema_version > known {
         return Err(CodecError::NewerVersion { name: name.to_owned(), stored: schema_version, known });
     }
-    if let Some(slot) = personal_mut(&mut event) {
+    if let Some(slot) = event.personal_mut() {
         // Whatever stood in the data is not the sealed part, and must not pass for it.
         *slot = unsealed;
         if let Some(personal) = personal {
@@ -250,81 +218,33 @@ fn upcast(
 
 /// An event with values that were taken when it was stored and that today's rules refuse ([`domain::stored`]): it is read
 /// without them, as a journal must not become unreadable by a rule. Its stored bytes stay as they are.
-fn refused_by_now(name: &str, data: &str) -> Option<Event> {
+fn refused_by_now(stream: &StreamId, name: &str, data: &str) -> Option<Event> {
     let mut data: Value = serde_json::from_str(data).ok()?;
     match name {
         "AppCreated" | "AppSettingsChanged" => {
             domain::stored::leave_out_refused(data.get_mut("settings")?);
-            tagged::<AppEvent>(name, &data.to_string()).ok().map(Event::App)
         }
-        "MagicLinkIssued" => {
-            domain::stored::replace_refused(data.get_mut("redirect_uri")?);
-            tagged::<MagicLinkEvent>(name, &data.to_string()).ok().map(Event::MagicLink)
-        }
-        _ => None,
+        "MagicLinkIssued" => domain::stored::replace_refused(data.get_mut("redirect_uri")?),
+        _ => return None,
     }
+    tagged(stream, name, &data.to_string())?.ok()
 }
 
-/// The payload within the `{"type": …, "data": …}` that event enums serialize to.
-fn payload(event: &impl Serialize) -> Value {
+/// The payload within the `{"type": …, "data": …}` that events serialize to.
+fn payload(event: &Event) -> Value {
     match serde_json::to_value(event).expect("events are plain structs") {
         Value::Object(mut members) => members.remove("data").unwrap_or_default(),
-        _ => unreachable!("event enums are adjacently tagged"),
+        _ => unreachable!("events are adjacently tagged"),
     }
 }
 
-/// Reads the tagged form. The tag comes first, so that serde reads the data straight into the payload's type.
-fn tagged<E: DeserializeOwned>(name: &str, data: &str) -> Result<E, serde_json::Error> {
-    let name = Value::from(name);
-    serde_json::from_str(&format!(r#"{{"type":{name},"data":{data}}}"#))
-}
-
-fn version(event: &Event) -> u16 {
-    match event {
-        Event::App(event) => event.version(),
-        Event::User(event) => event.version(),
-        Event::Lockout(event) => event.version(),
-        Event::Session(event) => event.version(),
-        Event::MagicLink(event) => event.version(),
-        Event::Delivery(event) => event.version(),
-        Event::Journal(event) => event.version(),
-        Event::Access(event) => event.version(),
-    }
-}
-
-fn personal_mut(event: &mut Event) -> Option<&mut Personal> {
-    match event {
-        Event::App(_) | Event::Lockout(_) | Event::Delivery(_) | Event::Journal(_) | Event::Access(_) => None,
-        Event::User(event) => match event {
-            UserEvent::UserRegistered(event) => Some(&mut event.personal),
-            UserEvent::EmailVerificationRequested(event) => Some(&mut event.personal),
-            UserEvent::EmailVerified(event) => Some(&mut event.personal),
-            UserEvent::EmailChangeRequested(event) => Some(&mut event.personal),
-            UserEvent::EmailChanged(event) => Some(&mut event.personal),
-            UserEvent::PasswordResetRequested(event) => Some(&mut event.personal),
-            UserEvent::PasswordReset(event) => Some(&mut event.personal),
-            UserEvent::PasswordChanged(event) => Some(&mut event.personal),
-            UserEvent::ProfileUpdated(event) => Some(&mut event.personal),
-            UserEvent::PasswordRehashed(event) => Some(&mut event.personal),
-            UserEvent::UserBanned(event) => Some(&mut event.personal),
-            UserEvent::RoleGranted(_)
-            | UserEvent::RoleRevoked(_)
-            | UserEvent::UserUnbanned(_)
-            | UserEvent::AccessEnded(_)
-            | UserEvent::UserErased(_) => None,
-        },
-        Event::Session(event) => match event {
-            SessionEvent::SessionStarted(event) => Some(&mut event.personal),
-            SessionEvent::SessionRefreshed(event) => Some(&mut event.personal),
-            SessionEvent::RefreshTokenReused(_) | SessionEvent::SessionRevoked(_) => None,
-        },
-        Event::MagicLink(event) => match event {
-            MagicLinkEvent::MagicLinkIssued(event) => Some(&mut event.personal),
-            MagicLinkEvent::MagicLinkRedeemed(event) => Some(&mut event.personal),
-            MagicLinkEvent::ExchangeCodeReplayed(event) => Some(&mut event.personal),
-            MagicLinkEvent::MagicLinkSuperseded(_) | MagicLinkEvent::ExchangeCodeRedeemed(_) => None,
-        },
-    }
+/// Reads the tagged form, if the stream is of a known aggregate. The tag comes first, so that serde reads the data straight
+/// into the payload's type.
+fn tagged(stream: &StreamId, name: &str, data: &str) -> Option<Result<Event, serde_json::Error>> {
+    let text = format!(r#"{{"type":{},"data":{data}}}"#, Value::from(name));
+    let mut deserializer = serde_json::Deserializer::from_str(&text);
+    let event = Event::deserialize(stream.aggregate(), &mut deserializer)?;
+    Some(event.and_then(|event| deserializer.end().map(|()| event)))
 }
 
 #[cfg(test)]

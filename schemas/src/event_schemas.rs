@@ -5,25 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use domain::LogOrigin;
-use domain::access::{HistoryExported, PersonalDataRead};
-use domain::app::{
-    ApiKeyIssued, ApiKeyRevoked, AppCreated, AppDisabled, AppEnabled, AppSettingsChanged,
-    SigningKeyActivated, SigningKeyCreated, SigningKeyRetired,
-};
-use domain::delivery::{MailFailed, MailSent};
-use domain::journal::JournalCreated;
-use domain::lockout::{AccountLocked, AccountUnlocked, LoginFailed};
-use domain::magic_link::{
-    ExchangeCodeRedeemed, ExchangeCodeReplayed, MagicLinkIssued, MagicLinkRedeemed, MagicLinkSuperseded,
-};
-use domain::session::{RefreshTokenReused, SessionRefreshed, SessionRevoked, SessionStarted};
-use domain::user::{
-    AccessEnded, EmailChangeRequested, EmailChanged, EmailVerificationRequested, EmailVerified,
-    PasswordChanged, PasswordRehashed, PasswordReset, PasswordResetRequested, ProfileUpdated, RoleGranted,
-    RoleRevoked, UserBanned, UserErased, UserRegistered, UserUnbanned,
-};
-use schemars::JsonSchema;
+use domain::event::EventKind;
+use domain::{Event, LogOrigin};
 use schemars::generate::SchemaSettings;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value, json};
@@ -40,50 +23,8 @@ pub fn all() -> BTreeMap<String, Value> {
         inline_definitions(&mut schema);
         ((*path).to_owned(), schema)
     });
-    let present = [
-        schema::<AppCreated>("app", "AppCreated", 1),
-        schema::<AppSettingsChanged>("app", "AppSettingsChanged", 1),
-        schema::<AppDisabled>("app", "AppDisabled", 1),
-        schema::<AppEnabled>("app", "AppEnabled", 1),
-        schema::<SigningKeyCreated>("app", "SigningKeyCreated", 1),
-        schema::<SigningKeyActivated>("app", "SigningKeyActivated", 1),
-        schema::<SigningKeyRetired>("app", "SigningKeyRetired", 1),
-        schema::<ApiKeyIssued>("app", "ApiKeyIssued", 1),
-        schema::<ApiKeyRevoked>("app", "ApiKeyRevoked", 1),
-        schema::<UserRegistered>("user", "UserRegistered", 1),
-        schema::<EmailVerificationRequested>("user", "EmailVerificationRequested", 1),
-        schema::<EmailVerified>("user", "EmailVerified", 1),
-        schema::<EmailChangeRequested>("user", "EmailChangeRequested", 1),
-        schema::<EmailChanged>("user", "EmailChanged", 1),
-        schema::<PasswordResetRequested>("user", "PasswordResetRequested", 1),
-        schema::<PasswordReset>("user", "PasswordReset", 1),
-        schema::<PasswordChanged>("user", "PasswordChanged", 1),
-        schema::<ProfileUpdated>("user", "ProfileUpdated", 1),
-        schema::<PasswordRehashed>("user", "PasswordRehashed", 1),
-        schema::<RoleGranted>("user", "RoleGranted", 1),
-        schema::<RoleRevoked>("user", "RoleRevoked", 1),
-        schema::<UserBanned>("user", "UserBanned", 2),
-        schema::<UserUnbanned>("user", "UserUnbanned", 1),
-        schema::<AccessEnded>("user", "AccessEnded", 1),
-        schema::<UserErased>("user", "UserErased", 1),
-        schema::<LoginFailed>("lockout", "LoginFailed", 1),
-        schema::<AccountLocked>("lockout", "AccountLocked", 1),
-        schema::<AccountUnlocked>("lockout", "AccountUnlocked", 1),
-        schema::<SessionStarted>("session", "SessionStarted", 1),
-        schema::<SessionRefreshed>("session", "SessionRefreshed", 1),
-        schema::<RefreshTokenReused>("session", "RefreshTokenReused", 1),
-        schema::<SessionRevoked>("session", "SessionRevoked", 1),
-        schema::<MagicLinkIssued>("magic_link", "MagicLinkIssued", 1),
-        schema::<MagicLinkSuperseded>("magic_link", "MagicLinkSuperseded", 1),
-        schema::<MagicLinkRedeemed>("magic_link", "MagicLinkRedeemed", 1),
-        schema::<ExchangeCodeRedeemed>("magic_link", "ExchangeCodeRedeemed", 1),
-        schema::<ExchangeCodeReplayed>("magic_link", "ExchangeCodeReplayed", 1),
-        schema::<MailSent>("delivery", "MailSent", 1),
-        schema::<MailFailed>("delivery", "MailFailed", 1),
-        schema::<JournalCreated>("journal", "JournalCreated", 1),
-        schema::<PersonalDataRead>("access", "PersonalDataRead", 1),
-        schema::<HistoryExported>("access", "HistoryExported", 1),
-    ];
+    let present =
+        Event::KINDS.iter().flat_map(|(aggregate, kinds)| kinds.iter().map(|kind| schema(aggregate, kind)));
     former.chain(present).collect()
 }
 
@@ -126,12 +67,11 @@ pub fn path(aggregate: &str, name: &str, schema_version: u16) -> String {
     format!("events/{aggregate}/{name}.v{schema_version}.json")
 }
 
-fn schema<T: JsonSchema>(aggregate: &str, name: &str, schema_version: u16) -> (String, Value) {
-    let path = path(aggregate, name, schema_version);
-    let generator = SchemaSettings::draft2020_12().into_generator();
-    let mut schema = generator.into_root_schema_for::<T>().to_value();
+fn schema(aggregate: &str, kind: &EventKind) -> (String, Value) {
+    let path = path(aggregate, kind.name, kind.version);
+    let mut schema = (kind.schema)(SchemaSettings::draft2020_12().into_generator()).to_value();
     schema["$id"] = format!("/schemas/{path}").into();
-    schema["title"] = name.into();
+    schema["title"] = kind.name.into();
     // The personal part is in the envelope, sealed: nobody finds it in the data.
     if let Some(properties) = schema["properties"].as_object_mut() {
         properties.remove("personal");

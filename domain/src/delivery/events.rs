@@ -1,11 +1,10 @@
 //! What happens to the mails of an event.
 
-use cqrs_es::DomainEvent;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::event::EventInfo;
+use crate::event::events;
 use crate::ids::{EventId, UserId};
 use crate::mail::MailKind;
 
@@ -87,15 +86,11 @@ pub struct MailFailed {
     pub at: Timestamp,
 }
 
-/// The events of a delivery.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", content = "data")]
-#[expect(missing_docs, reason = "each variant's payload is documented")]
-pub enum DeliveryEvent {
-    #[serde(rename = "MailSent")]
-    MailSent(MailSent),
-    #[serde(rename = "MailFailed")]
-    MailFailed(MailFailed),
+events! {
+    /// The events of a delivery.
+    pub enum DeliveryEvent of "delivery", whose |event| Some(event.user_id);
+    MailSent: open,
+    MailFailed: open,
 }
 
 impl DeliveryEvent {
@@ -105,31 +100,5 @@ impl DeliveryEvent {
             Self::MailSent(event) => event.event_id,
             Self::MailFailed(event) => event.event_id,
         }
-    }
-}
-
-impl EventInfo for DeliveryEvent {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::MailSent(_) => "MailSent",
-            Self::MailFailed(_) => "MailFailed",
-        }
-    }
-
-    fn person(&self) -> Option<UserId> {
-        Some(match self {
-            Self::MailSent(event) => event.user_id,
-            Self::MailFailed(event) => event.user_id,
-        })
-    }
-}
-
-impl DomainEvent for DeliveryEvent {
-    fn event_type(&self) -> String {
-        self.name().to_owned()
-    }
-
-    fn event_version(&self) -> String {
-        self.version().to_string()
     }
 }

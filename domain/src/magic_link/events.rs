@@ -1,12 +1,11 @@
 //! What happens to a magic link.
 
-use cqrs_es::DomainEvent;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::app_id::AppId;
-use crate::event::EventInfo;
+use crate::event::events;
 use crate::ids::{MagicLinkId, SessionId, UserId};
 use crate::personal::Personal;
 use crate::pkce::CodeChallenge;
@@ -102,34 +101,17 @@ pub struct ExchangeCodeReplayed {
     pub personal: Personal,
 }
 
-/// The events of a magic link.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", content = "data")]
-#[expect(missing_docs, reason = "each variant's payload is documented")]
-pub enum MagicLinkEvent {
-    #[serde(rename = "MagicLinkIssued")]
-    MagicLinkIssued(MagicLinkIssued),
-    #[serde(rename = "MagicLinkSuperseded")]
-    MagicLinkSuperseded(MagicLinkSuperseded),
-    #[serde(rename = "MagicLinkRedeemed")]
-    MagicLinkRedeemed(MagicLinkRedeemed),
-    #[serde(rename = "ExchangeCodeRedeemed")]
-    ExchangeCodeRedeemed(ExchangeCodeRedeemed),
-    #[serde(rename = "ExchangeCodeReplayed")]
-    ExchangeCodeReplayed(ExchangeCodeReplayed),
+events! {
+    /// The events of a magic link.
+    pub enum MagicLinkEvent of "magic_link", whose |event| Some(event.user_id);
+    MagicLinkIssued: sealed,
+    MagicLinkSuperseded: open,
+    MagicLinkRedeemed: sealed,
+    ExchangeCodeRedeemed: open,
+    ExchangeCodeReplayed: sealed,
 }
 
 impl MagicLinkEvent {
-    /// Its personal part.
-    pub fn personal(&self) -> Option<&Personal> {
-        match self {
-            Self::MagicLinkIssued(event) => Some(&event.personal),
-            Self::MagicLinkRedeemed(event) => Some(&event.personal),
-            Self::ExchangeCodeReplayed(event) => Some(&event.personal),
-            Self::MagicLinkSuperseded(_) | Self::ExchangeCodeRedeemed(_) => None,
-        }
-    }
-
     /// Which link's event it is.
     pub fn link_id(&self) -> MagicLinkId {
         match self {
@@ -139,37 +121,5 @@ impl MagicLinkEvent {
             Self::ExchangeCodeRedeemed(event) => event.link_id,
             Self::ExchangeCodeReplayed(event) => event.link_id,
         }
-    }
-}
-
-impl EventInfo for MagicLinkEvent {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::MagicLinkIssued(_) => "MagicLinkIssued",
-            Self::MagicLinkSuperseded(_) => "MagicLinkSuperseded",
-            Self::MagicLinkRedeemed(_) => "MagicLinkRedeemed",
-            Self::ExchangeCodeRedeemed(_) => "ExchangeCodeRedeemed",
-            Self::ExchangeCodeReplayed(_) => "ExchangeCodeReplayed",
-        }
-    }
-
-    fn person(&self) -> Option<UserId> {
-        Some(match self {
-            Self::MagicLinkIssued(event) => event.user_id,
-            Self::MagicLinkSuperseded(event) => event.user_id,
-            Self::MagicLinkRedeemed(event) => event.user_id,
-            Self::ExchangeCodeRedeemed(event) => event.user_id,
-            Self::ExchangeCodeReplayed(event) => event.user_id,
-        })
-    }
-}
-
-impl DomainEvent for MagicLinkEvent {
-    fn event_type(&self) -> String {
-        self.name().to_owned()
-    }
-
-    fn event_version(&self) -> String {
-        self.version().to_string()
     }
 }

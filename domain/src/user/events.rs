@@ -2,13 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use cqrs_es::DomainEvent;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::app_id::AppId;
-use crate::event::EventInfo;
+use crate::event::events;
 use crate::ids::{SessionId, UserId};
 use crate::personal::Personal;
 use crate::role::Role;
@@ -321,68 +320,28 @@ pub struct PasswordChanged {
     pub personal: Personal,
 }
 
-/// The events of a user.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", content = "data")]
-#[expect(missing_docs, reason = "each variant's payload is documented")]
-pub enum UserEvent {
-    #[serde(rename = "UserRegistered")]
-    UserRegistered(UserRegistered),
-    #[serde(rename = "EmailVerificationRequested")]
-    EmailVerificationRequested(EmailVerificationRequested),
-    #[serde(rename = "EmailVerified")]
-    EmailVerified(EmailVerified),
-    #[serde(rename = "EmailChangeRequested")]
-    EmailChangeRequested(EmailChangeRequested),
-    #[serde(rename = "EmailChanged")]
-    EmailChanged(EmailChanged),
-    #[serde(rename = "PasswordResetRequested")]
-    PasswordResetRequested(PasswordResetRequested),
-    #[serde(rename = "PasswordReset")]
-    PasswordReset(PasswordReset),
-    #[serde(rename = "PasswordChanged")]
-    PasswordChanged(PasswordChanged),
-    #[serde(rename = "ProfileUpdated")]
-    ProfileUpdated(ProfileUpdated),
-    #[serde(rename = "PasswordRehashed")]
-    PasswordRehashed(PasswordRehashed),
-    #[serde(rename = "RoleGranted")]
-    RoleGranted(RoleGranted),
-    #[serde(rename = "RoleRevoked")]
-    RoleRevoked(RoleRevoked),
-    #[serde(rename = "UserBanned")]
-    UserBanned(UserBanned),
-    #[serde(rename = "UserUnbanned")]
-    UserUnbanned(UserUnbanned),
-    #[serde(rename = "AccessEnded")]
-    AccessEnded(AccessEnded),
-    #[serde(rename = "UserErased")]
-    UserErased(UserErased),
+events! {
+    /// The events of a user.
+    pub enum UserEvent of "user", whose |event| Some(event.user_id);
+    UserRegistered: sealed,
+    EmailVerificationRequested: sealed,
+    EmailVerified: sealed,
+    EmailChangeRequested: sealed,
+    EmailChanged: sealed,
+    PasswordResetRequested: sealed,
+    PasswordReset: sealed,
+    PasswordChanged: sealed,
+    ProfileUpdated: sealed,
+    PasswordRehashed: sealed,
+    RoleGranted: open,
+    RoleRevoked: open,
+    UserBanned: sealed 2,
+    UserUnbanned: open,
+    AccessEnded: open,
+    UserErased: open,
 }
 
 impl UserEvent {
-    /// Its personal part.
-    pub fn personal(&self) -> Option<&Personal> {
-        match self {
-            Self::UserRegistered(event) => Some(&event.personal),
-            Self::EmailVerificationRequested(event) => Some(&event.personal),
-            Self::EmailVerified(event) => Some(&event.personal),
-            Self::EmailChangeRequested(event) => Some(&event.personal),
-            Self::EmailChanged(event) => Some(&event.personal),
-            Self::PasswordResetRequested(event) => Some(&event.personal),
-            Self::PasswordReset(event) => Some(&event.personal),
-            Self::PasswordChanged(event) => Some(&event.personal),
-            Self::ProfileUpdated(event) => Some(&event.personal),
-            Self::PasswordRehashed(event) => Some(&event.personal),
-            Self::UserBanned(event) => Some(&event.personal),
-            Self::RoleGranted(_)
-            | Self::RoleRevoked(_)
-            | Self::UserUnbanned(_)
-            | Self::AccessEnded(_)
-            | Self::UserErased(_) => None,
-        }
-    }
-
     /// Whose event it is.
     pub fn user_id(&self) -> UserId {
         match self {
@@ -403,49 +362,5 @@ impl UserEvent {
             Self::AccessEnded(event) => event.user_id,
             Self::UserErased(event) => event.user_id,
         }
-    }
-}
-
-impl EventInfo for UserEvent {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::UserRegistered(_) => "UserRegistered",
-            Self::EmailVerificationRequested(_) => "EmailVerificationRequested",
-            Self::EmailVerified(_) => "EmailVerified",
-            Self::EmailChangeRequested(_) => "EmailChangeRequested",
-            Self::EmailChanged(_) => "EmailChanged",
-            Self::PasswordResetRequested(_) => "PasswordResetRequested",
-            Self::PasswordReset(_) => "PasswordReset",
-            Self::PasswordChanged(_) => "PasswordChanged",
-            Self::ProfileUpdated(_) => "ProfileUpdated",
-            Self::PasswordRehashed(_) => "PasswordRehashed",
-            Self::RoleGranted(_) => "RoleGranted",
-            Self::RoleRevoked(_) => "RoleRevoked",
-            Self::UserBanned(_) => "UserBanned",
-            Self::UserUnbanned(_) => "UserUnbanned",
-            Self::AccessEnded(_) => "AccessEnded",
-            Self::UserErased(_) => "UserErased",
-        }
-    }
-
-    fn version(&self) -> u16 {
-        match self {
-            Self::UserBanned(_) => 2,
-            _ => 1,
-        }
-    }
-
-    fn person(&self) -> Option<UserId> {
-        Some(self.user_id())
-    }
-}
-
-impl DomainEvent for UserEvent {
-    fn event_type(&self) -> String {
-        self.name().to_owned()
-    }
-
-    fn event_version(&self) -> String {
-        self.version().to_string()
     }
 }
