@@ -33,7 +33,7 @@ use uuid::Uuid;
 use crate::CommandService;
 use crate::answers::Done;
 use crate::apps::Look;
-use crate::dispatch::{Committed, Context, DispatchError, StreamRef, Work};
+use crate::dispatch::{Committed, Context, DispatchError, Read, Work};
 use crate::entitled::{require_may_act_on, require_target};
 use crate::fields;
 use crate::login::too_many;
@@ -124,7 +124,7 @@ async fn create(
     let claim = service.lookup.email_claim(&app_id, &email);
     let (at, id) = (context.at, app_id.clone());
     let committed = service
-        .run_as(&caller, context, vec![StreamRef::App(app_id), StreamRef::User(user_id)], move |work| {
+        .run_as(&caller, context, vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id)], move |work| {
             let register = UserCommand::Register {
                 user_id,
                 app_id: id.clone(),
@@ -318,7 +318,7 @@ async fn unlock(
     let context = target.context(&request, idempotency);
     let (user_id, at, app_id) = (target.user_id, context.at, target.app_id.clone());
     let policy = service.settings.lockout;
-    let reads = vec![StreamRef::User(user_id), StreamRef::Lockout(user_id)];
+    let reads = vec![Read::of::<User>(&user_id), Read::of::<Lockout>(&user_id)];
     let caller = target.caller.clone();
     let committed = service
         .run_as(&target.caller, context, reads, move |work| {
@@ -468,7 +468,7 @@ async fn revoke_all_sessions(
     let context = target.context(&request, idempotency);
     let RevokeAllOfUser { exclude } = body.unwrap_or_default();
     let exclude = exclude.map(SessionId);
-    let reads = exclude.map(StreamRef::Session).into_iter().collect();
+    let reads = exclude.map(|id| Read::of::<Session>(&id)).into_iter().collect();
     let end = EndAccess { user_id: target.user_id, exclude, reason: RevocationReason::Admin, at: context.at };
     let committed = target.run_ending(context, reads, end.reason, move |work| end.run(work)).await?;
     let ended = |event: &&Event| matches!(event, Event::Session(SessionEvent::SessionRevoked(_)));
@@ -531,8 +531,7 @@ async fn create_access_token(
     let (caller, full_admin) = (target.caller.clone(), target.caller.full_admin);
     let by_user = matches!(target.caller.caller, Caller::User(_));
     let session_id = SessionId(service.clock.new_id());
-    let reads =
-        vec![StreamRef::App(app_id.clone()), StreamRef::User(user_id), StreamRef::Session(session_id)];
+    let reads = vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id), Read::of::<Session>(&session_id)];
     let committed = service
         .run_as(&target.caller, context, reads, move |work| {
             require_target(work, &caller, user_id, &app_id)?;
@@ -661,8 +660,8 @@ impl<'a> Target<'a> {
         sessions: &[SessionId],
         mut decide: impl FnMut(&mut Work) -> Result<T, Problem> + Send + 'static,
     ) -> Result<Committed<T>, Problem> {
-        let mut reads = vec![StreamRef::User(self.user_id)];
-        reads.extend(sessions.iter().copied().map(StreamRef::Session));
+        let mut reads = vec![Read::of::<User>(&self.user_id)];
+        reads.extend(sessions.iter().copied().map(|id| Read::of::<Session>(&id)));
         let (user_id, app_id, caller) = (self.user_id, self.app_id.clone(), self.caller.clone());
         let decide = move |work: &mut Work| {
             require_target(work, &caller, user_id, &app_id)?;
@@ -675,11 +674,11 @@ impl<'a> Target<'a> {
     async fn run_ending<T: Send + 'static>(
         &self,
         context: Context,
-        mut reads: Vec<StreamRef>,
+        mut reads: Vec<Read>,
         reason: RevocationReason,
         mut decide: impl FnMut(&mut Work) -> Result<T, Problem> + Send + 'static,
     ) -> Result<Committed<T>, Problem> {
-        reads.push(StreamRef::User(self.user_id));
+        reads.push(Read::of::<User>(&self.user_id));
         let (user_id, app_id, caller) = (self.user_id, self.app_id.clone(), self.caller.clone());
         let decide = move |work: &mut Work| {
             require_target(work, &caller, user_id, &app_id)?;

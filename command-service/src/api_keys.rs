@@ -24,7 +24,7 @@ use uuid::Uuid;
 use crate::CommandService;
 use crate::answers::Done;
 use crate::apps::{check_name, refused};
-use crate::dispatch::StreamRef;
+use crate::dispatch::Read;
 use crate::entitled::end_of_own_key;
 use crate::pages::{Page, PageParams};
 
@@ -134,7 +134,7 @@ async fn issue(
     let key_id = ApiKeyId(service.clock.new_id());
     let maker = caller.clone();
     let committed = service
-        .run_as(&maker, context, vec![StreamRef::App(app_id.clone())], move |work| {
+        .run_as(&maker, context, vec![Read::of::<App>(&app_id)], move |work| {
             // In here, since an end that lay ahead the first time may be past when the request is repeated.
             check(&id, &caller, &permissions, expires_at, at)?;
             require_shorter_life(expires_at, end_of_own_key(&caller, work))?;
@@ -235,7 +235,7 @@ async fn revoke(
     let key_id = ApiKeyId(segments.key_id);
     let maker = caller.clone();
     let committed = service
-        .run_as(&maker, context, vec![StreamRef::App(app_id)], move |work| {
+        .run_as(&maker, context, vec![Read::of::<App>(&app_id)], move |work| {
             let wider = |key: &ApiKey| !key.permissions.is_subset(&caller.permissions);
             if !caller.full_admin && work.get::<App>(&id).api_keys.get(&key_id).is_some_and(wider) {
                 return Err(

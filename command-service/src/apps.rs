@@ -25,7 +25,7 @@ use utoipa_axum::routes;
 
 use crate::CommandService;
 use crate::answers::Done;
-use crate::dispatch::{DispatchError, StreamRef};
+use crate::dispatch::{DispatchError, Read};
 use crate::pages::{Page, PageParams};
 
 /// The claim that makes apps listable: the journal is the list, no projection needed.
@@ -141,7 +141,7 @@ async fn create(
     let keys = service.signing.generate_pair(&app_id, settings.token_algorithm).await?;
     let id = app_id.clone();
     let committed = service
-        .run_as(&caller, context, vec![StreamRef::App(app_id.clone())], move |work| {
+        .run_as(&caller, context, vec![Read::of::<App>(&app_id)], move |work| {
             let (settings, keys) = (Box::new(settings.clone()), keys.clone());
             let command = AppCommand::Create { app_id: id.clone(), name: name.clone(), settings, keys, at };
             work.execute::<App>(&id, command).map_err(refused)?;
@@ -240,7 +240,7 @@ async fn change(
         let (id, name, patch) = (app_id.clone(), name.clone(), body.settings.clone());
         let full_admin = caller.full_admin;
         let committed = service
-            .run_as(&caller, context, vec![StreamRef::App(app_id.clone())], move |work| {
+            .run_as(&caller, context, vec![Read::of::<App>(&app_id)], move |work| {
                 let app = work.get::<App>(&id);
                 // Patched anew at each try: what another request changed meanwhile stays.
                 let settings = app.settings.patched(&patch).map_err(invalid_setting)?;
@@ -346,7 +346,7 @@ async fn switch(
     let context = service.context(request, &app_id, caller.actor.clone(), idempotency);
     let (at, id) = (context.at, app_id.clone());
     let committed = service
-        .run_as(&caller, context, vec![StreamRef::App(app_id.clone())], move |work| {
+        .run_as(&caller, context, vec![Read::of::<App>(&app_id)], move |work| {
             work.execute::<App>(&id, command(at)).map_err(refused)
         })
         .await

@@ -11,7 +11,7 @@ use schemas::envelope::{Actor, Metadata};
 use secrecy::SecretString;
 
 use crate::CommandService;
-use crate::dispatch::{Context, DispatchError, StreamRef};
+use crate::dispatch::{Context, DispatchError, Read};
 use crate::signing::SigningError;
 
 /// What a fresh start cannot do without went wrong.
@@ -72,7 +72,7 @@ impl CommandService {
             work.take(crate::apps::claim(&id), &StreamId::app(&id));
             Ok(())
         };
-        match self.dispatcher.run(context, vec![StreamRef::App(app_id)], decide).await {
+        match self.dispatcher.run(context, vec![Read::of::<App>(&app_id)], decide).await {
             Ok(_) | Err(DispatchError::Refused(AppError::Exists)) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -93,7 +93,7 @@ impl CommandService {
             let command = AppCommand::IssueApiKey { key_id, name, permissions, expires_at: None, at };
             work.execute::<App>(&id, command)
         };
-        match self.dispatcher.run(context, vec![StreamRef::App(app_id.clone())], decide).await {
+        match self.dispatcher.run(context, vec![Read::of::<App>(&app_id)], decide).await {
             Ok(_) => {}
             // The platform has other keys then, with which some can be revoked: no reason not to start.
             Err(DispatchError::Refused(refusal)) => {
@@ -129,7 +129,7 @@ impl CommandService {
             };
             work.execute::<App>(&id, command).map(|()| key_id)
         };
-        let done = self.dispatcher.run(context, vec![StreamRef::App(app_id)], decide).await?;
+        let done = self.dispatcher.run(context, vec![Read::of::<App>(&app_id)], decide).await?;
         Ok(done.value.unwrap_or(key_id))
     }
 
@@ -150,7 +150,7 @@ impl CommandService {
             let command = AppCommand::IssueApiKey { key_id, name, permissions, expires_at: None, at };
             work.execute::<App>(&id, command)
         };
-        self.dispatcher.run(context, vec![StreamRef::App(app_id)], decide).await.map(drop)
+        self.dispatcher.run(context, vec![Read::of::<App>(&app_id)], decide).await.map(drop)
     }
 
     fn system_context(&self, app_id: &AppId) -> Context {

@@ -26,7 +26,7 @@ use utoipa_axum::routes;
 
 use crate::CommandService;
 use crate::answers::{Done, require_active};
-use crate::dispatch::{StreamRef, Work};
+use crate::dispatch::{Read, Work};
 use crate::email_verification::MailedToken;
 use crate::page::{AsPage, LinkToken, Purpose};
 use crate::proven::{dead_token, token_problem};
@@ -111,7 +111,7 @@ impl CommandService {
         // Whoever reads the mail, who is just not the user.
         let context = self.context(request, app_id, Actor::anonymous(), idempotency);
         let (app_id, at, lookup) = (app_id.clone(), context.at, Arc::clone(&self.lookup));
-        let reads = vec![StreamRef::App(app_id.clone()), StreamRef::User(user_id)];
+        let reads = vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id)];
         let decide = move |work: &mut Work| {
             require_active(work.get::<App>(&app_id))?;
             let user = work.get::<User>(&user_id);

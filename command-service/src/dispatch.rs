@@ -4,24 +4,21 @@
 //! is made before and captured. Whatever it read but did not write becomes a guard of the append: a ban that
 //! commits first makes a login that was decided before it decide again.
 
+use std::any::Any;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cqrs_es::Aggregate;
 use cqrs_es::event_sink::EventSink;
-use domain::app::App;
-use domain::delivery::Delivery;
-use domain::lockout::Lockout;
-use domain::magic_link::MagicLink;
-use domain::session::Session;
-use domain::user::{Client, User};
-use domain::{AppId, Event, EventId, MagicLinkId, Recorded, SessionId, Stream, StreamId, Timestamp, UserId};
+use domain::user::Client;
+use domain::{Event, Recorded, StreamId, Timestamp};
 use event_store::{
     Append, AppendError, Appended, Claim, Clock, Idempotency, Loaded, NewEvent, Repository, Requested,
     StoreError, Write,
 };
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use http_kit::problem::{self, Problem};
 use http_kit::trace::Span;
 use schemas::envelope::{Actor, Metadata};
@@ -51,124 +48,60 @@ pub struct Context {
 }
 
 /// An aggregate to load.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum StreamRef {
-    /// An app.
-    App(AppId),
-    /// A user.
-    User(UserId),
-    /// A user's failed logins.
-    Lockout(UserId),
-    /// A session.
-    Session(SessionId),
-    /// A magic link.
-    MagicLink(MagicLinkId),
-    /// What became of the mails of an event.
-    Delivery(EventId),
+#[derive(Clone)]
+pub struct Read {
+    stream: StreamId,
+    load: for<'a> fn(&'a Repository, &'a StreamId) -> BoxFuture<'a, Result<Arc<dyn Held>, StoreError>>,
 }
 
-impl StreamRef {
-    fn stream(&self) -> StreamId {
-        match self {
-            Self::App(id) => App::stream(id),
-            Self::User(id) => User::stream(id),
-            Self::Lockout(id) => Lockout::stream(id),
-            Self::Session(id) => Session::stream(id),
-            Self::MagicLink(id) => MagicLink::stream(id),
-            Self::Delivery(id) => Delivery::stream(id),
-        }
-    }
-
-    async fn load(&self, repository: &Repository) -> Result<State, StoreError> {
-        Ok(match self {
-            Self::App(id) => State::App(repository.load_at_hand::<App>(id).await?),
-            Self::User(id) => State::User(repository.load_at_hand::<User>(id).await?),
-            Self::Lockout(id) => State::Lockout(repository.load_at_hand::<Lockout>(id).await?),
-            Self::Session(id) => State::Session(repository.load_at_hand::<Session>(id).await?),
-            Self::MagicLink(id) => State::MagicLink(repository.load_at_hand::<MagicLink>(id).await?),
-            Self::Delivery(id) => State::Delivery(repository.load_at_hand::<Delivery>(id).await?),
-        })
-    }
-}
-
-/// A loaded aggregate of any kind.
-enum State {
-    App(Arc<Loaded<App>>),
-    User(Arc<Loaded<User>>),
-    Lockout(Arc<Loaded<Lockout>>),
-    Session(Arc<Loaded<Session>>),
-    MagicLink(Arc<Loaded<MagicLink>>),
-    Delivery(Arc<Loaded<Delivery>>),
-}
-
-impl State {
-    fn version(&self) -> u64 {
-        match self {
-            Self::App(loaded) => loaded.version,
-            Self::User(loaded) => loaded.version,
-            Self::Lockout(loaded) => loaded.version,
-            Self::Session(loaded) => loaded.version,
-            Self::MagicLink(loaded) => loaded.version,
-            Self::Delivery(loaded) => loaded.version,
-        }
-    }
-
-    fn put(self, repository: &Repository, stream: &StreamId) {
-        match self {
-            Self::App(loaded) => repository.put(stream, loaded),
-            Self::User(loaded) => repository.put(stream, loaded),
-            Self::Lockout(loaded) => repository.put(stream, loaded),
-            Self::Session(loaded) => repository.put(stream, loaded),
-            Self::MagicLink(loaded) => repository.put(stream, loaded),
-            Self::Delivery(loaded) => repository.put(stream, loaded),
+impl Read {
+    /// The aggregate of this type with this id.
+    pub fn of<A: Member>(id: &A::Id) -> Self {
+        Self {
+            stream: A::stream(id),
+            load: |repository, stream| {
+                let loading = repository.load_stream_at_hand::<A>(stream);
+                Box::pin(async move { Ok(loading.await? as Arc<dyn Held>) })
+            },
         }
     }
 }
 
 /// An aggregate that a [`Work`] can hold.
-pub trait Member: Recorded<Command: Send> {
-    #[doc(hidden)]
-    fn reference(id: &Self::Id) -> StreamRef;
-    #[doc(hidden)]
-    fn unwrap(state: &Held) -> &Arc<Loaded<Self>>;
-    #[doc(hidden)]
-    fn wrap(loaded: Arc<Loaded<Self>>) -> Held;
+pub trait Member: Recorded<Command: Send> + Send + Sync {}
+
+impl<A: Recorded<Command: Send> + Send + Sync> Member for A {}
+
+/// A loaded aggregate of any type.
+trait Held: Any + Send + Sync {
+    fn version(&self) -> u64;
+
+    /// Puts it into the cache, so many events later than it was loaded.
+    fn keep(self: Arc<Self>, events: u64, repository: &Repository, stream: &StreamId);
 }
 
-/// A loaded aggregate, hidden from users of [`Work`].
-pub struct Held(State);
+impl<A: Member> Held for Loaded<A> {
+    fn version(&self) -> u64 {
+        self.version
+    }
 
-macro_rules! member {
-    ($aggregate:ident) => {
-        impl Member for $aggregate {
-            fn reference(id: &Self::Id) -> StreamRef {
-                StreamRef::$aggregate(id.clone())
-            }
-
-            fn unwrap(state: &Held) -> &Arc<Loaded<Self>> {
-                match &state.0 {
-                    State::$aggregate(loaded) => loaded,
-                    _ => unreachable!("a stream's name tells its aggregate"),
-                }
-            }
-
-            fn wrap(loaded: Arc<Loaded<Self>>) -> Held {
-                Held(State::$aggregate(loaded))
-            }
-        }
-    };
+    fn keep(self: Arc<Self>, events: u64, repository: &Repository, stream: &StreamId) {
+        let version = self.version + events;
+        let state = Arc::try_unwrap(self).map_or_else(|shared| shared.state.clone(), |owned| owned.state);
+        repository.put(stream, Arc::new(Loaded { version, state }));
+    }
 }
-member!(App);
-member!(User);
-member!(Lockout);
-member!(Session);
-member!(MagicLink);
-member!(Delivery);
+
+impl dyn Held {
+    fn of<A: Member>(&self) -> &Loaded<A> {
+        let any: &dyn Any = self;
+        any.downcast_ref().expect("a stream's name tells its aggregate")
+    }
+}
 
 struct Entry {
-    reference: StreamRef,
-    stream: StreamId,
-    state: Held,
+    read: Read,
+    state: Arc<dyn Held>,
     pending: Vec<Event>,
 }
 
@@ -197,13 +130,13 @@ impl Work {
         self.held::<A>(id).version
     }
 
-    fn held<A: Member>(&self, id: &A::Id) -> &Arc<Loaded<A>> {
-        let index = self.position(&A::reference(id)).expect("what a decision looks at is among its reads");
-        A::unwrap(&self.entries[index].state)
+    fn held<A: Member>(&self, id: &A::Id) -> &Loaded<A> {
+        let index = self.position(&A::stream(id)).expect("what a decision looks at is among its reads");
+        self.entries[index].state.of()
     }
 
-    fn position(&self, reference: &StreamRef) -> Option<usize> {
-        self.entries.iter().position(|entry| entry.reference == *reference)
+    fn position(&self, stream: &StreamId) -> Option<usize> {
+        self.entries.iter().position(|entry| entry.read.stream == *stream)
     }
 
     /// Lets an aggregate decide. Its events are kept for the append, and seen by whatever follows. A refusal leaves
@@ -212,7 +145,7 @@ impl Work {
     pub fn execute<A: Member>(&mut self, id: &A::Id, command: A::Command) -> Result<(), A::Error> {
         let index = self.index::<A>(id);
         let entry = &mut self.entries[index];
-        let loaded = A::unwrap(&entry.state);
+        let loaded = entry.state.of::<A>();
         let version = loaded.version;
         // A refused command may leave an aggregate half changed, so it works on a copy.
         let mut state = loaded.state.clone();
@@ -222,7 +155,7 @@ impl Work {
             .expect("decisions are pure: they wait for nothing")?;
         let events = sink.collect().now_or_never().expect("the sink has no other user");
         entry.pending.extend(events.into_iter().map(Into::into));
-        entry.state = A::wrap(Arc::new(Loaded { version, state }));
+        entry.state = Arc::new(Loaded { version, state });
         Ok(())
     }
 
@@ -247,12 +180,12 @@ impl Work {
     }
 
     fn index<A: Member>(&mut self, id: &A::Id) -> usize {
-        let reference = A::reference(id);
-        if let Some(index) = self.position(&reference) {
+        let read = Read::of::<A>(id);
+        if let Some(index) = self.position(&read.stream) {
             return index;
         }
-        let state = A::wrap(Arc::new(Loaded { version: 0, state: A::default() }));
-        self.entries.push(Entry { stream: reference.stream(), reference, state, pending: Vec::new() });
+        let state = Arc::new(Loaded { version: 0, state: A::default() });
+        self.entries.push(Entry { read, state, pending: Vec::new() });
         self.entries.len() - 1
     }
 }
@@ -363,7 +296,7 @@ impl Dispatcher {
     pub async fn run<T, E, D>(
         &self,
         context: Context,
-        reads: Vec<StreamRef>,
+        reads: Vec<Read>,
         decide: D,
     ) -> Result<Committed<T>, DispatchError<E>>
     where
@@ -400,7 +333,7 @@ impl Inner {
     async fn run<T, E, D>(
         &self,
         context: Context,
-        mut reads: Vec<StreamRef>,
+        mut reads: Vec<Read>,
         mut decide: D,
     ) -> Result<Committed<T>, DispatchError<E>>
     where
@@ -440,10 +373,8 @@ impl Inner {
                 }
                 Outcome::Conflict { stream, actual } => {
                     metrics::counter!("watchword_dispatch_conflicts_total").increment(1);
-                    let lost = work.entries.into_iter().find(|entry| entry.stream == stream);
-                    if let Some(lost) = lost.filter(|lost| !reads.contains(&lost.reference)) {
-                        reads.push(lost.reference);
-                    }
+                    let lost = work.entries.into_iter().find(|entry| entry.read.stream == stream);
+                    reads.extend(lost.map(|lost| lost.read));
                     // Let go of the old turn first: nobody waits for one lock while holding another.
                     drop(turn.take());
                     turn = Some(self.stripe(&stream).lock_owned().await);
@@ -460,15 +391,12 @@ impl Inner {
     }
 
     /// Whether another node has written to what was decided on. What was taken for new and is not is loaded next time.
-    async fn has_moved(&self, work: &Work, reads: &mut Vec<StreamRef>) -> Result<bool, StoreError> {
+    async fn has_moved(&self, work: &Work, reads: &mut Vec<Read>) -> Result<bool, StoreError> {
         let seen: Vec<(StreamId, u64)> =
-            work.entries.iter().map(|entry| (entry.stream.clone(), entry.state.0.version())).collect();
+            work.entries.iter().map(|entry| (entry.read.stream.clone(), entry.state.version())).collect();
         let moved = self.repository.moved(&seen).await?;
-        for entry in work.entries.iter().filter(|entry| moved.contains(&entry.stream)) {
-            if !reads.contains(&entry.reference) {
-                reads.push(entry.reference.clone());
-            }
-        }
+        let lost = work.entries.iter().filter(|entry| moved.contains(&entry.read.stream));
+        reads.extend(lost.map(|entry| entry.read.clone()));
         Ok(!moved.is_empty())
     }
 
@@ -486,17 +414,17 @@ impl Inner {
         self.stripes[hash].clone()
     }
 
-    async fn load(&self, reads: &[StreamRef]) -> Result<Work, StoreError> {
-        let mut entries: Vec<Entry> = Vec::with_capacity(reads.len() + 1);
-        for reference in reads {
-            if entries.iter().any(|entry| entry.reference == *reference) {
-                continue;
+    /// Each once, however often it is asked for.
+    async fn load(&self, reads: &[Read]) -> Result<Work, StoreError> {
+        let entries = Vec::with_capacity(reads.len() + 1);
+        let mut work = Work { entries, taken: Vec::new(), released: Vec::new(), actor: None };
+        for read in reads {
+            if work.position(&read.stream).is_none() {
+                let state = (read.load)(&self.repository, &read.stream).await?;
+                work.entries.push(Entry { read: read.clone(), state, pending: Vec::new() });
             }
-            let state = Held(reference.load(&self.repository).await?);
-            let stream = reference.stream();
-            entries.push(Entry { reference: reference.clone(), stream, state, pending: Vec::new() });
         }
-        Ok(Work { entries, taken: Vec::new(), released: Vec::new(), actor: None })
+        Ok(work)
     }
 
     async fn to_append(&self, context: &Context, work: &Work) -> Result<Append, StoreError> {
@@ -508,16 +436,16 @@ impl Inner {
         }
         let requested = Requested { client: &context.client, actor: &metadata.actor };
         for entry in &work.entries {
-            let version = entry.state.0.version();
+            let version = entry.state.version();
             if entry.pending.is_empty() {
-                guards.push((entry.stream.clone(), version));
+                guards.push((entry.read.stream.clone(), version));
                 continue;
             }
             let mut events: Vec<NewEvent> = Vec::with_capacity(entry.pending.len());
             for event in &entry.pending {
                 events.push(self.repository.encode_for(event, self.clock.new_id(), &requested).await?);
             }
-            writes.push(Write { stream: entry.stream.clone(), expected: version, events });
+            writes.push(Write { stream: entry.read.stream.clone(), expected: version, events });
         }
         Ok(Append {
             writes,
@@ -598,11 +526,11 @@ impl Inner {
     /// Puts what was written into the cache, before anybody is told that it was.
     fn keep(&self, work: Work) -> Vec<Event> {
         let mut events = Vec::new();
-        for Entry { stream, state, pending, .. } in work.entries {
+        for Entry { read, state, pending } in work.entries {
             if pending.is_empty() {
                 continue;
             }
-            state.0.advanced_by(pending.len() as u64).put(&self.repository, &stream);
+            state.keep(pending.len() as u64, &self.repository, &read.stream);
             events.extend(pending);
         }
         events
@@ -657,25 +585,6 @@ fn tell(span: &Span, append: &Append, appended: &Result<Appended, AppendError>) 
         Ok(appended) => span.set("watchword.append.position", appended.last.cast_signed()),
         Err(AppendError::Unknown(_) | AppendError::Unavailable(_)) => span.fail(outcome),
         Err(_) => {}
-    }
-}
-
-impl State {
-    fn advanced_by(self, events: u64) -> Self {
-        fn advance<A: Clone>(loaded: Arc<Loaded<A>>, events: u64) -> Arc<Loaded<A>> {
-            let version = loaded.version + events;
-            let state =
-                Arc::try_unwrap(loaded).map_or_else(|shared| shared.state.clone(), |owned| owned.state);
-            Arc::new(Loaded { version, state })
-        }
-        match self {
-            Self::App(loaded) => Self::App(advance(loaded, events)),
-            Self::User(loaded) => Self::User(advance(loaded, events)),
-            Self::Lockout(loaded) => Self::Lockout(advance(loaded, events)),
-            Self::Session(loaded) => Self::Session(advance(loaded, events)),
-            Self::MagicLink(loaded) => Self::MagicLink(advance(loaded, events)),
-            Self::Delivery(loaded) => Self::Delivery(advance(loaded, events)),
-        }
     }
 }
 

@@ -5,8 +5,10 @@ use std::sync::Mutex as StdMutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use domain::lockout::{LockoutCommand, LockoutPolicy};
+use domain::lockout::{Lockout, LockoutCommand, LockoutPolicy};
+use domain::session::Session;
 use domain::user::Client;
+use domain::{AppId, SessionId, UserId};
 use event_store::contract::Nodes;
 use event_store::{
     Cursor, Journal, KeyStore, MasterKey, Sealer, Snapshot, SqliteJournal, StoredIdempotency, SystemClock,
@@ -194,7 +196,7 @@ async fn fail(dispatcher: &Dispatcher, context: Context) -> Result<Committed<()>
         let command = LockoutCommand::RecordFailure { user_id: USER, device: None, policy, at };
         work.execute::<Lockout>(&USER, command).map_err(Problem::internal)
     };
-    dispatcher.run(context, vec![StreamRef::Lockout(USER)], decide).await
+    dispatcher.run(context, vec![Read::of::<Lockout>(&USER)], decide).await
 }
 
 #[tokio::test]
@@ -304,7 +306,7 @@ async fn what_is_read_and_not_written_is_guarded() {
         };
         work.execute::<Session>(&session, start).map_err(Problem::internal)
     };
-    first.run(context(None), vec![StreamRef::Lockout(USER)], decide).await.expect("decided again");
+    first.run(context(None), vec![Read::of::<Lockout>(&USER)], decide).await.expect("decided again");
     while let Some(version) = tries.recv().await {
         seen.push(version);
     }
@@ -340,7 +342,7 @@ async fn inv_d_what_is_not_written_is_decided_on_what_all_nodes_wrote() {
             if version == newest && !refuses { Ok(()) } else { Err(Problem::forbidden()) }
         };
         journal.versions_asked();
-        let done = node.run(context(None), vec![StreamRef::Lockout(USER)], decide).await;
+        let done = node.run(context(None), vec![Read::of::<Lockout>(&USER)], decide).await;
         assert_eq!(done.is_err(), refuses);
         let mut seen = Vec::new();
         while let Some(version) = tries.recv().await {

@@ -33,7 +33,7 @@ use utoipa_axum::routes;
 
 use crate::CommandService;
 use crate::answers::{Done, require_active};
-use crate::dispatch::{DispatchError, StreamRef, Work};
+use crate::dispatch::{DispatchError, Read, Work};
 use crate::email_verification::{Confirmed, MailedToken};
 use crate::fields;
 use crate::known_client::device_of;
@@ -102,7 +102,7 @@ pub(crate) async fn request(
     let is_told = is_taken && !caller.app.state.settings.require_verified_email;
     let (live, client, policy) = (LiveCaller::of(&caller), request.client.clone(), service.settings.lockout);
     let mut reads = live_reads(&caller);
-    reads.push(StreamRef::Lockout(user_id));
+    reads.push(Read::of::<Lockout>(&user_id));
     // It goes out whoever has the address, so that it tells nothing when too many have.
     let spent =
         service.limits.spend_mail(&app_id, &new_email, purpose, true).map_err(Problem::rate_limited)?;
@@ -194,7 +194,7 @@ impl CommandService {
         let (user_id, generation) = (token.user_id, token.generation);
         let context = self.context(request, app_id, Actor::user(user_id), idempotency);
         let (app_id, at, lookup) = (app_id.clone(), context.at, Arc::clone(&self.lookup));
-        let reads = vec![StreamRef::App(app_id.clone()), StreamRef::User(user_id)];
+        let reads = vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id)];
         let decide = move |work: &mut Work| {
             require_active(work.get::<App>(&app_id))?;
             let old = work.get::<User>(&user_id).email.clone().ok_or_else(dead_token)?;

@@ -24,7 +24,7 @@ use utoipa_axum::routes;
 
 use crate::CommandService;
 use crate::answers::{Done, require_active};
-use crate::dispatch::{StreamRef, Work};
+use crate::dispatch::{Read, Work};
 use crate::fields;
 use crate::mailed::{MailRequest, MailRequested, Mailbox};
 use crate::page::{AsPage, LinkToken, Purpose};
@@ -168,8 +168,8 @@ impl CommandService {
         let known = asked.locate(&email).await?;
         let recipient = known.map(|user_id| (user_id, asked.recipient(user_id, &email)));
         let (app_id, at, full_admin) = (app_id.clone(), asked.context().at, asked.full_admin());
-        let mut reads = vec![StreamRef::App(app_id.clone())];
-        reads.extend(known.map(StreamRef::User));
+        let mut reads = vec![Read::of::<App>(&app_id)];
+        reads.extend(known.map(|id| Read::of::<User>(&id)));
         let decide = move |work: &mut Work| {
             let app = work.get::<App>(&app_id);
             require_active(app)?;
@@ -196,7 +196,7 @@ impl CommandService {
         let (user_id, generation) = (token.user_id, token.generation);
         let context = self.context(request, app_id, Actor::user(user_id), idempotency);
         let (app_id, at) = (app_id.clone(), context.at);
-        let reads = vec![StreamRef::App(app_id.clone()), StreamRef::User(user_id)];
+        let reads = vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id)];
         let decide = move |work: &mut Work| {
             require_active(work.get::<App>(&app_id))?;
             let command = MailboxCommand::VerifyEmail { generation, at };

@@ -10,7 +10,7 @@ use http_kit::auth::{AdminCaller, Caller};
 use http_kit::problem::Problem;
 
 use crate::CommandService;
-use crate::dispatch::{Committed, Context, DispatchError, StreamRef, Work};
+use crate::dispatch::{Committed, Context, DispatchError, Read, Work};
 use crate::me::{LiveCaller, live_reads};
 
 impl CommandService {
@@ -19,13 +19,13 @@ impl CommandService {
         &self,
         caller: &AdminCaller,
         context: Context,
-        mut reads: Vec<StreamRef>,
+        mut reads: Vec<Read>,
         mut decide: impl FnMut(&mut Work) -> Result<T, Problem> + Send + 'static,
     ) -> Result<Committed<T>, DispatchError<Problem>> {
         let (caller, at) = (caller.clone(), context.at);
         match &caller.caller {
             Caller::User(user) => reads.extend(live_reads(user)),
-            Caller::ApiKey { app_id, .. } => reads.push(StreamRef::App(app_id.clone())),
+            Caller::ApiKey { app_id, .. } => reads.push(Read::of::<App>(&app_id)),
         }
         let decide = move |work: &mut Work| {
             require_entitled(&caller, work, at)?;

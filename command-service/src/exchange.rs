@@ -29,7 +29,7 @@ use utoipa_axum::routes;
 use crate::CommandService;
 use crate::answers::{Done, Link, TokensBody};
 use crate::apps::Look;
-use crate::dispatch::{Committed, Context, StreamRef, Work};
+use crate::dispatch::{Committed, Context, Read, Work};
 use crate::login::may_enter;
 use crate::sessions::end_in;
 
@@ -113,8 +113,8 @@ impl CommandService {
         let (app_id, at) = (app_id.clone(), context.at);
         let session_id = SessionId(self.clock.new_id());
         let mut reads =
-            vec![StreamRef::App(app_id.clone()), StreamRef::User(user_id), StreamRef::MagicLink(link_id)];
-        reads.extend(begun.map(StreamRef::Session));
+            vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id), Read::of::<MagicLink>(&link_id)];
+        reads.extend(begun.map(|id| Read::of::<Session>(&id)));
         let decide = move |work: &mut Work| -> Result<Look, Problem> {
             if work.get::<MagicLink>(&link_id).holder() != Some((user_id, begun)) {
                 return Ok(Look::Again);

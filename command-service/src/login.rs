@@ -35,7 +35,7 @@ use utoipa_axum::routes;
 use crate::CommandService;
 use crate::answers::{Done, Link, TokensBody, require_active};
 use crate::credentials_limit::Counted;
-use crate::dispatch::{Committed, Context, DispatchError, StreamRef, Work};
+use crate::dispatch::{Committed, Context, DispatchError, Read, Work};
 use crate::strangers::StrangersAt;
 
 /// Answers that must not tell whether an address is known are given at a multiple of this time after the request: the
@@ -221,8 +221,7 @@ impl CommandService {
         let (app_id, client, at) = (app_id.clone(), client.clone(), context.at);
         let policy = self.settings.lockout;
         let session_id = SessionId(self.clock.new_id());
-        let reads =
-            vec![StreamRef::App(app_id.clone()), StreamRef::User(user_id), StreamRef::Lockout(user_id)];
+        let reads = vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id), Read::of::<Lockout>(&user_id)];
         let decide = move |work: &mut Work| {
             work.get::<Lockout>(&user_id).require_open(device, policy, at).map_err(|_| NotIn::Locked)?;
             let user = work.get::<User>(&user_id);
@@ -268,7 +267,7 @@ impl CommandService {
             let command = LockoutCommand::RecordFailure { user_id, device, policy, at };
             work.execute::<Lockout>(&user_id, command).map_err(|locked| too_many(policy, &locked, at))
         };
-        match self.dispatcher.run(context, vec![StreamRef::Lockout(user_id)], decide).await {
+        match self.dispatcher.run(context, vec![Read::of::<Lockout>(&user_id)], decide).await {
             Ok(_) => Problem::new("invalid_credentials"),
             Err(error) => error.into(),
         }

@@ -20,7 +20,7 @@ use utoipa_axum::routes;
 
 use crate::CommandService;
 use crate::answers::Done;
-use crate::dispatch::{Context, StreamRef, Work};
+use crate::dispatch::{Context, Read, Work};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(logout)).route("/auth/logout", post(logout))
@@ -89,7 +89,7 @@ impl CommandService {
             work.release(session_claim(user_id, session_id));
             Ok(())
         };
-        let done = self.dispatcher.run(context, vec![StreamRef::Session(session_id)], decide).await?;
+        let done = self.dispatcher.run(context, vec![Read::of::<Session>(&session_id)], decide).await?;
         Ok(done.position)
     }
 }

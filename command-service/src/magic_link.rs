@@ -26,7 +26,7 @@ use utoipa_axum::routes;
 
 use crate::CommandService;
 use crate::answers::require_active;
-use crate::dispatch::{StreamRef, Work};
+use crate::dispatch::{Read, Work};
 use crate::fields;
 use crate::mailed::{MailRequest, MailRequested};
 
@@ -220,9 +220,9 @@ impl CommandService {
         let claim = self.lookup.magic_link_claim(&app_id, &email);
         let recipient = asked.recipient(user_id, &email);
         let (client, at) = (request.client.clone(), asked.context().at);
-        let mut reads = vec![StreamRef::App(app_id.clone())];
-        reads.extend(known.map(StreamRef::User));
-        reads.extend(superseded.map(StreamRef::MagicLink));
+        let mut reads = vec![Read::of::<App>(&app_id)];
+        reads.extend(known.map(|id| Read::of::<User>(&id)));
+        reads.extend(superseded.map(|id| Read::of::<MagicLink>(&id)));
         let decide = move |work: &mut Work| {
             let app = work.get::<App>(&app_id);
             require_active(app)?;

@@ -34,7 +34,7 @@ use utoipa_axum::routes;
 use crate::CommandService;
 use crate::answers::require_active;
 use crate::apps::Look;
-use crate::dispatch::{Context, DispatchError, StreamRef, Work};
+use crate::dispatch::{Context, DispatchError, Read, Work};
 use crate::email_verification::MailedToken;
 use crate::mailed::{MailRequest, MailRequested};
 use crate::page::{AsPage, LinkToken, Purpose};
@@ -222,7 +222,7 @@ impl CommandService {
         let (app_id, at) = (app_id.clone(), context.at);
         let link_id = redemption.link_id;
         let reads =
-            vec![StreamRef::App(app_id.clone()), StreamRef::User(user_id), StreamRef::MagicLink(link_id)];
+            vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id), Read::of::<MagicLink>(&link_id)];
         let decide = move |work: &mut Work| {
             let app = work.get::<App>(&app_id);
             require_active(app)?;

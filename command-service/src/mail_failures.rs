@@ -18,7 +18,7 @@ use utoipa_axum::routes;
 
 use crate::CommandService;
 use crate::answers::Done;
-use crate::dispatch::{StreamRef, Work};
+use crate::dispatch::{Read, Work};
 use crate::mailer::{MailRef, given_up};
 use crate::pages::{Page, PageParams};
 
@@ -153,7 +153,7 @@ async fn retry(
     let context = service.context(&request, &app_id, caller.actor.clone(), idempotency);
     let at = context.at;
     let committed = service
-        .run_as(&caller, context, vec![StreamRef::Delivery(id)], move |work: &mut Work| {
+        .run_as(&caller, context, vec![Read::of::<Delivery>(&id)], move |work: &mut Work| {
             let again = DeliveryCommand::Retry { mail: mail.kind, useless_after, at };
             work.execute::<Delivery>(&id, again).map_err(refused)?;
             mail.list(work, &app_id, id);

@@ -34,7 +34,7 @@ use utoipa::ToSchema;
 
 use crate::CommandService;
 use crate::answers::Done;
-use crate::dispatch::{Committed, Context, StreamRef, Work};
+use crate::dispatch::{Committed, Context, Read, Work};
 use crate::login::even_out;
 use crate::page::{AsPage, Purpose};
 
@@ -199,7 +199,7 @@ impl<'a> MailRequest<'a> {
     /// Runs the decision that asks for the mail.
     pub async fn run(
         self,
-        reads: Vec<StreamRef>,
+        reads: Vec<Read>,
         decide: impl FnMut(&mut Work) -> Result<(), Problem> + Send + 'static,
     ) -> Result<MailRequested, Problem> {
         let sends = self.sends();

@@ -46,7 +46,7 @@ pub use self::lists::{LISTS, count_given_up, list_key};
 pub(crate) use self::lists::{MailRef, given_up, kind};
 use self::post::Unsent;
 pub use self::post::{InvalidMailUrl, MailServer, MailUrl, Patience, Post};
-use crate::dispatch::{Context, DispatchError, Dispatcher, StreamRef, Work};
+use crate::dispatch::{Context, DispatchError, Dispatcher, Read, Work};
 use crate::sender_domains::Senders;
 
 /// The name of its cursor, for ever.
@@ -542,7 +542,7 @@ impl Runner {
             };
             let context =
                 Context { metadata: because_of(recorded), client: Client::default(), at, idempotency: None };
-            match self.dispatcher.run(context, vec![StreamRef::Delivery(id)], decide).await {
+            match self.dispatcher.run(context, vec![Read::of::<Delivery>(&id)], decide).await {
                 Ok(committed) => {
                     match committed.value.flatten() {
                         Some(Outcome::Waits(until)) => {

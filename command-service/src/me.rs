@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::CommandService;
 use crate::answers::{Done, require_live};
-use crate::dispatch::{StreamRef, Work};
+use crate::dispatch::{Read, Work};
 use crate::fields::{self, nullable};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
@@ -136,10 +136,10 @@ impl LiveCaller {
 }
 
 /// The streams that [`LiveCaller::require`] looks at.
-pub(crate) fn live_reads(caller: &UserCaller) -> Vec<StreamRef> {
+pub(crate) fn live_reads(caller: &UserCaller) -> Vec<Read> {
     vec![
-        StreamRef::App(caller.app_id.clone()),
-        StreamRef::User(caller.user_id),
-        StreamRef::Session(caller.session_id),
+        Read::of::<App>(&caller.app_id),
+        Read::of::<User>(&caller.user_id),
+        Read::of::<Session>(&caller.session_id),
     ]
 }

@@ -23,7 +23,7 @@ use utoipa_axum::routes;
 
 use crate::CommandService;
 use crate::answers::Done;
-use crate::dispatch::{Committed, Context, StreamRef, Work};
+use crate::dispatch::{Committed, Context, Read, Work};
 use crate::known_client::device_of;
 use crate::login::locked_out;
 use crate::me::{LiveCaller, live_reads};
@@ -77,7 +77,7 @@ pub(crate) async fn change(
     let (user_id, session_id, at) = (caller.user_id, caller.session_id, context.at);
     let (live, policy) = (LiveCaller::of(&caller), service.settings.lockout);
     let mut reads = live_reads(&caller);
-    reads.push(StreamRef::Lockout(user_id));
+    reads.push(Read::of::<Lockout>(&user_id));
     let decide = move |work: &mut Work| {
         live.require(work, at)?;
         locked_out(work.get::<Lockout>(&user_id), device_of(session_id), policy, at)?;

@@ -28,7 +28,7 @@ use utoipa_axum::routes;
 
 use crate::CommandService;
 use crate::answers::{Done, require_active};
-use crate::dispatch::{Committed, StreamRef, Work};
+use crate::dispatch::{Committed, Read, Work};
 use crate::fields;
 use crate::mailed::{MailRequest, MailRequested, Mailbox};
 use crate::page::{AsPage, LinkToken, Purpose};
@@ -163,8 +163,8 @@ impl CommandService {
         let recipient = known.map(|user_id| (user_id, asked.recipient(user_id, email)));
         let (app_id, client, at) = (asked.app_id().clone(), request.client.clone(), asked.context().at);
         let full_admin = asked.full_admin();
-        let mut reads = vec![StreamRef::App(app_id.clone())];
-        reads.extend(known.map(StreamRef::User));
+        let mut reads = vec![Read::of::<App>(&app_id)];
+        reads.extend(known.map(|id| Read::of::<User>(&id)));
         let decide = move |work: &mut Work| {
             let app = work.get::<App>(&app_id);
             require_active(app)?;
@@ -204,8 +204,7 @@ impl CommandService {
         let password = self.new_password(password, min_length, "/new_password").await?;
         let password_hash = self.passwords.hash(&password).await?;
         let (app_id, client, at) = (app_id.clone(), request.client.clone(), context.at);
-        let reads =
-            vec![StreamRef::App(app_id.clone()), StreamRef::User(user_id), StreamRef::Lockout(user_id)];
+        let reads = vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id), Read::of::<Lockout>(&user_id)];
         let decide = move |work: &mut Work| {
             require_active(work.get::<App>(&app_id))?;
             let command = MailboxCommand::ResetPassword {

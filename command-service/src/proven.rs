@@ -12,7 +12,7 @@ use http_kit::problem::Problem;
 use http_kit::token::TokenPurpose;
 
 use crate::CommandService;
-use crate::dispatch::{Committed, Context, DispatchError, StreamRef, Work};
+use crate::dispatch::{Committed, Context, DispatchError, Read, Work};
 use crate::sessions::end_in;
 
 /// 400: one answer for a token that was never made, is too old or used, or belongs elsewhere.
@@ -53,7 +53,7 @@ impl CommandService {
         user_id: UserId,
         reason: RevocationReason,
         context: Context,
-        reads: Vec<StreamRef>,
+        reads: Vec<Read>,
         decide: impl FnMut(&mut Work) -> Result<T, Problem> + Send + 'static,
     ) -> Result<Committed<T>, DispatchError<Problem>> {
         self.run_ending_sessions_as(None, user_id, reason, context, reads, decide).await
@@ -67,11 +67,11 @@ impl CommandService {
         user_id: UserId,
         reason: RevocationReason,
         context: Context,
-        mut reads: Vec<StreamRef>,
+        mut reads: Vec<Read>,
         mut decide: impl FnMut(&mut Work) -> Result<T, Problem> + Send + 'static,
     ) -> Result<Committed<T>, DispatchError<Problem>> {
         let sessions = self.claimed_sessions(user_id).await.map_err(DispatchError::Refused)?;
-        reads.extend(sessions.iter().copied().map(StreamRef::Session));
+        reads.extend(sessions.iter().copied().map(|id| Read::of::<Session>(&id)));
         let (at, after) = (context.at, Context { idempotency: None, ..context.clone() });
         let decide = move |work: &mut Work| {
             let value = decide(work)?;
@@ -97,8 +97,8 @@ impl CommandService {
         context: Context,
     ) -> Result<(), Problem> {
         let (sessions, at) = (self.claimed_sessions(user_id).await?, context.at);
-        let mut reads = vec![StreamRef::User(user_id)];
-        reads.extend(sessions.iter().copied().map(StreamRef::Session));
+        let mut reads = vec![Read::of::<User>(&user_id)];
+        reads.extend(sessions.iter().copied().map(|id| Read::of::<Session>(&id)));
         let decide = move |work: &mut Work| end_those_not_kept(work, user_id, &sessions, reason, at);
         self.dispatcher.run(context, reads, decide).await?;
         Ok(())

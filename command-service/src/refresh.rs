@@ -23,7 +23,7 @@ use utoipa_axum::routes;
 
 use crate::CommandService;
 use crate::answers::{Done, Link, TokensBody, require_live, session_problem};
-use crate::dispatch::{Committed, StreamRef, Work};
+use crate::dispatch::{Committed, Read, Work};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(refresh)).route("/auth/refresh", post(refresh))
@@ -70,8 +70,7 @@ pub(crate) async fn refresh(
     let user_id = token.user_id;
     let context = service.context(&request, &app_id, Actor::user(user_id), idempotency);
     let (at, id, client) = (context.at, app_id.clone(), request.client.clone());
-    let reads =
-        vec![StreamRef::App(app_id.clone()), StreamRef::User(user_id), StreamRef::Session(session_id)];
+    let reads = vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id), Read::of::<Session>(&session_id)];
     let decide = move |work: &mut Work| {
         let app = work.get::<App>(&id);
         require_live(app, work.get::<User>(&user_id), work.get::<Session>(&session_id), &id, at)?;

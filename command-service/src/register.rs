@@ -27,7 +27,7 @@ use utoipa_axum::routes;
 use crate::CommandService;
 use crate::answers::{Done, Link, TokensBody, require_active};
 use crate::credentials_limit::Counted;
-use crate::dispatch::{Committed, Context, DispatchError, StreamRef, Work};
+use crate::dispatch::{Committed, Context, DispatchError, Read, Work};
 use crate::fields;
 use crate::login::even_out;
 use crate::mailed::{asks_for_a_mail, of_this_body};
@@ -182,7 +182,7 @@ pub(crate) async fn register(
         work.take(session_claim(user_id, session_id), &StreamId::session(session_id));
         Ok(())
     };
-    let done = service.dispatcher.run(context, vec![StreamRef::App(app_id.clone())], decide).await;
+    let done = service.dispatcher.run(context, vec![Read::of::<App>(&app_id)], decide).await;
     if let Some(spent) = spent.filter(|_| !done.as_ref().is_ok_and(asks_for_a_mail)) {
         service.limits.not_sent(spent);
     }
@@ -232,7 +232,7 @@ impl CommandService {
                 };
                 work.execute::<User>(&user_id, tell.into()).map_err(Problem::internal)
             };
-            let done = self.dispatcher.run(context, vec![StreamRef::User(user_id)], decide).await;
+            let done = self.dispatcher.run(context, vec![Read::of::<User>(&user_id)], decide).await;
             if !done.as_ref().is_ok_and(asks_for_a_mail) {
                 self.limits.not_sent(spent);
             }

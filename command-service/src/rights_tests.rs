@@ -7,7 +7,7 @@ use std::hash::BuildHasher;
 use domain::Permission;
 use domain::app::App;
 use domain::setting_kinds::strong_changes;
-use domain::user::MailboxCommand;
+use domain::user::{MailboxCommand, User};
 
 use super::*;
 
@@ -413,7 +413,7 @@ async fn an_erasure_that_was_cut_short_is_finished() {
     world.auth("email-verification/request", json!({"email": ADA})).await;
     let context = Context { idempotency: None, ..world.context_of_system() };
     let at = context.at;
-    let disown = world.service.dispatcher.run(context, vec![StreamRef::User(ada)], move |work| {
+    let disown = world.service.dispatcher.run(context, vec![Read::of::<User>(&ada)], move |work| {
         work.take(crate::disown::erased(ada), &domain::StreamId::user(ada));
         work.execute::<User>(&ada, MailboxCommand::Disown { generation: 1, at }.into())
     });

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::CommandService;
 use crate::answers::Done;
-use crate::dispatch::{Context, StreamRef, Work};
+use crate::dispatch::{Context, Read, Work};
 use crate::me::{LiveCaller, live_reads};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
@@ -71,7 +71,7 @@ pub(crate) async fn revoke(
     let (at, user_id, session_id) = (context.at, caller.user_id, SessionId(session_id));
     let live = LiveCaller::of(&caller);
     let mut reads = live_reads(&caller);
-    reads.push(StreamRef::Session(session_id));
+    reads.push(Read::of::<Session>(&session_id));
     let decide = move |work: &mut Work| {
         live.require(work, at)?;
         let session = work.get::<Session>(&session_id);
@@ -193,8 +193,8 @@ impl CommandService {
         // None can start any more, so one look finds all of them.
         for sessions in self.claimed_sessions(user_id).await?.chunks(TOGETHER) {
             let sessions = sessions.to_vec();
-            let mut reads = vec![StreamRef::User(user_id)];
-            reads.extend(sessions.iter().copied().map(StreamRef::Session));
+            let mut reads = vec![Read::of::<User>(&user_id)];
+            reads.extend(sessions.iter().copied().map(|id| Read::of::<Session>(&id)));
             let decide = move |work: &mut Work| {
                 if !work.get::<User>(&user_id).banned {
                     return Ok(());
@@ -222,7 +222,7 @@ impl CommandService {
         sessions.truncate(sessions.len().saturating_sub(self.settings.sessions.get()));
         for sessions in sessions.chunks(TOGETHER) {
             let sessions = sessions.to_vec();
-            let reads = sessions.iter().copied().map(StreamRef::Session).collect();
+            let reads = sessions.iter().copied().map(|id| Read::of::<Session>(&id)).collect();
             let decide =
                 move |work: &mut Work| end_all_in(work, user_id, &sessions, RevocationReason::Limit, at);
             let context = Context { idempotency: None, ..context.clone() };

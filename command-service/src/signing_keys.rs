@@ -19,7 +19,7 @@ use utoipa_axum::routes;
 use crate::CommandService;
 use crate::answers::Done;
 use crate::apps::{Look, refused};
-use crate::dispatch::StreamRef;
+use crate::dispatch::Read;
 use crate::pages::{Page, PageParams};
 
 /// How often a rotation is looked at anew because the app's algorithm changed meanwhile.
@@ -82,7 +82,7 @@ async fn rotate(
         let at = context.at;
         let id = app_id.clone();
         let committed = service
-            .run_as(&caller, context, vec![StreamRef::App(app_id.clone())], move |work| {
+            .run_as(&caller, context, vec![Read::of::<App>(&app_id)], move |work| {
                 if work.get::<App>(&id).settings.token_algorithm != next.alg {
                     return Ok(Look::Again);
                 }

@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt;
 
-use crate::dispatch::{Context, StreamRef};
+use crate::dispatch::{Context, Read};
 use crate::locate::JournalClaims;
 use crate::password_hashing::{PasswordHashing, PasswordHashingSettings};
 use crate::{CommandService, Parts, Settings};
@@ -302,7 +302,7 @@ impl World {
     async fn ban(&self, user_id: UserId) {
         let context = self.context_of_system();
         let at = context.at;
-        let ban = self.service.dispatcher.run(context, vec![StreamRef::User(user_id)], move |work| {
+        let ban = self.service.dispatcher.run(context, vec![Read::of::<User>(&user_id)], move |work| {
             work.execute::<User>(&user_id, UserCommand::Ban { reason: None, at })
         });
         ban.await.expect("bans");
@@ -731,7 +731,7 @@ async fn a_login_renews_an_outdated_hash() {
         at,
         idempotency: None,
     };
-    let replace = world.service.dispatcher.run(context, vec![StreamRef::User(user)], move |work| {
+    let replace = world.service.dispatcher.run(context, vec![Read::of::<User>(&user)], move |work| {
         work.execute::<User>(&user, UserCommand::Rehash { old: current.clone(), new: old.clone(), at })
     });
     replace.await.expect("replaces");

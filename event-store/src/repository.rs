@@ -196,7 +196,8 @@ impl Repository {
         self.load_stream_at_hand(&A::stream(id)).await
     }
 
-    async fn load_stream_at_hand<A: Recorded>(
+    /// As [`Self::load_at_hand`], of the aggregate whose stream this is.
+    pub async fn load_stream_at_hand<A: Recorded>(
         &self,
         stream: &StreamId,
     ) -> Result<Arc<Loaded<A>>, StoreError> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use domain::app::{AppCreated, AppEvent};
-use domain::delivery::{MailFailed, MailSent};
+use domain::delivery::{Delivery, MailFailed, MailSent};
 use domain::magic_link::{MagicLink, MagicLinkEvent, MagicLinkIssued};
 use domain::personal::Personal;
 use domain::redirect_uri::RedirectUri;
@@ -370,7 +370,7 @@ async fn one_mail_that_fails_keeps_no_other_waiting() {
         mail_ref.list(work, &app_id, id);
         Ok::<_, DeliveryError>(())
     };
-    dispatcher.run(context, vec![StreamRef::Delivery(id)], again).await.expect("it may be tried again");
+    dispatcher.run(context, vec![Read::of::<Delivery>(&id)], again).await.expect("it may be tried again");
     let outcomes = world.until(rejected, |outcomes| outcomes.len() == 3).await;
     let DeliveryEvent::MailFailed(last) = &outcomes[2] else { panic!("{outcomes:?}") };
     assert_eq!((last.attempt, last.retry_at, last.asked_again), (2, None, false));
