@@ -22,11 +22,11 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::CommandService;
-use crate::answers::Done;
+use crate::api::answers::Done;
+use crate::api::pagination::{Page, PageParams};
 use crate::apps::{check_name, refused};
+use crate::callers::admin::end_of_own_key;
 use crate::dispatch::Read;
-use crate::entitled::end_of_own_key;
-use crate::pages::{Page, PageParams};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(list, issue)).routes(routes!(revoke))

@@ -24,9 +24,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::CommandService;
-use crate::answers::Done;
+use crate::api::answers::Done;
+use crate::api::pagination::{Page, PageParams};
 use crate::dispatch::{DispatchError, Read};
-use crate::pages::{Page, PageParams};
 
 /// The claim that makes apps listable: the journal is the list, no projection needed.
 pub const CLAIM: &str = "app";

@@ -4,56 +4,26 @@
 //! that loads, decides, appends and tries again. It answers from what was committed, so that a repeated request
 //! with the same `Idempotency-Key` gets the same answer.
 
-mod admin_password_reset;
-mod admin_users;
-mod answers;
+mod accounts;
+mod admin;
+mod api;
 mod api_keys;
 mod apps;
 pub mod bootstrap;
-mod breached_passwords;
-mod change_password_url;
-mod common_passwords;
-mod credentials_limit;
-mod disown;
+mod callers;
 pub mod dispatch;
-mod email_change;
-mod email_verification;
-mod entitled;
-mod exchange;
-mod fair_queue;
-mod fields;
 mod housekeeping;
-#[cfg(target_os = "linux")]
-pub mod huge_pages;
-mod introspection;
-mod jwks;
-mod known_client;
+mod keys;
 pub mod locate;
-mod login;
-mod logout;
 mod magic_link;
-mod magic_link_verify;
-mod mail_failures;
-mod mailed;
+mod mailed_tokens;
 pub mod mailer;
-mod me;
-mod page;
-mod page_language;
-mod page_script;
-mod page_texts;
 mod pages;
-mod password_change;
-pub mod password_hashing;
-mod password_reset;
-mod proven;
-mod refresh;
-mod register;
+pub mod passwords;
 pub mod relay;
 pub mod sender_domains;
 mod sessions;
 pub mod signing;
-mod signing_keys;
-mod strangers;
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock};
@@ -73,13 +43,13 @@ use url::Url;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use crate::apps::CLAIM as APPS;
-use crate::breached_passwords::BreachedPasswords;
 use crate::dispatch::{Context, Dispatcher};
 use crate::locate::LocateUser;
 use crate::mailer::MailServer;
-use crate::password_hashing::PasswordHashing;
+use crate::passwords::breached::BreachedPasswords;
+use crate::passwords::hashing::PasswordHashing;
+use crate::passwords::strangers::Strangers;
 use crate::signing::Signing;
-use crate::strangers::Strangers;
 
 /// What the service is built of.
 pub struct Parts {
@@ -219,33 +189,33 @@ impl CommandService {
     /// All routes of the service, ready to be merged with those of others.
     pub fn router(self: Arc<Self>) -> OpenApiRouter<()> {
         let guessable = OpenApiRouter::new()
-            .merge(register::routes())
-            .merge(login::routes())
-            .merge(password_change::routes());
+            .merge(accounts::register::routes())
+            .merge(sessions::login::routes())
+            .merge(accounts::password_change::routes());
         guessable
-            .layer(from_fn_with_state(Arc::clone(&self), credentials_limit::limit))
-            // Those that mails answer are limited by address and mailbox, see `mailed.rs`.
-            .merge(magic_link::routes())
-            .merge(magic_link_verify::routes())
-            .merge(exchange::routes())
-            .merge(email_verification::routes())
-            .merge(disown::routes())
-            .merge(email_change::routes())
-            .merge(password_reset::routes())
-            .merge(page::routes())
-            .merge(change_password_url::routes())
-            .merge(refresh::routes())
-            .merge(logout::routes())
-            .merge(me::routes())
-            .merge(sessions::routes())
-            .merge(introspection::routes())
-            .merge(jwks::routes())
+            .layer(from_fn_with_state(Arc::clone(&self), callers::credentials_limit::limit))
+            // Those that mails answer are limited by address and mailbox, see `mailed_tokens/request.rs`.
+            .merge(magic_link::request::routes())
+            .merge(magic_link::verify::routes())
+            .merge(magic_link::exchange::routes())
+            .merge(accounts::email_verification::routes())
+            .merge(accounts::disown::routes())
+            .merge(accounts::email_change::routes())
+            .merge(accounts::password_reset::routes())
+            .merge(pages::page::routes())
+            .merge(pages::change_password_url::routes())
+            .merge(sessions::refresh::routes())
+            .merge(sessions::logout::routes())
+            .merge(accounts::me::routes())
+            .merge(sessions::end::routes())
+            .merge(sessions::introspection::routes())
+            .merge(keys::jwks::routes())
             .merge(apps::routes())
-            .merge(admin_users::routes())
-            .merge(mail_failures::routes())
-            .merge(admin_password_reset::routes())
+            .merge(admin::users::routes())
+            .merge(admin::mail_failures::routes())
+            .merge(admin::password_reset::routes())
             .merge(api_keys::routes())
-            .merge(signing_keys::routes())
+            .merge(keys::rotation::routes())
             .with_state(self)
     }
 }

@@ -27,24 +27,16 @@ use tower::ServiceExt;
 
 use crate::dispatch::{Context, Read};
 use crate::locate::JournalClaims;
-use crate::password_hashing::{PasswordHashing, PasswordHashingSettings};
+use crate::passwords::hashing::{PasswordHashing, PasswordHashingSettings};
 use crate::{CommandService, Parts, Settings};
 
-#[path = "admin_tests.rs"]
 mod admin;
-#[path = "cookies_tests.rs"]
 mod cookies;
-#[path = "magic_link_tests.rs"]
 mod magic_link;
-#[path = "mailbox_tests.rs"]
 mod mailbox;
-#[path = "page_tests.rs"]
 mod page;
-#[path = "rights_tests.rs"]
 mod rights;
-#[path = "strangers_tests.rs"]
 mod strangers;
-#[path = "values_tests.rs"]
 mod values;
 
 const PASSWORD: &str = "correct horse battery";

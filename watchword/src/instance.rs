@@ -16,7 +16,7 @@ use command_service::locate::{JournalClaims, LocateUser};
 use command_service::mailer::{
     self, MailUrl, Mailer, MailerParts, MailerSettings, MailerStatus, Patience, Post,
 };
-use command_service::password_hashing::{PasswordHashing, PasswordHashingSettings};
+use command_service::passwords::hashing::{PasswordHashing, PasswordHashingSettings};
 use command_service::relay::{Relay, RelaySettings, RelayStatus};
 use domain::app::App;
 use domain::session::SessionEvent;

@@ -88,7 +88,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let quiet = !matches!(arguments.command, Command::Serve(_));
     logging::start(&config, quiet);
     #[cfg(target_os = "linux")]
-    command_service::huge_pages::only_for_hashes();
+    command_service::passwords::huge_pages::only_for_hashes();
     let runtime = runtime()?;
     match arguments.command {
         Command::Serve(serve) => runtime.block_on(serve::run(config, &serve)),

@@ -23,8 +23,8 @@ use schemas::RecordedEvent;
 use super::headers::{From, Subject};
 use super::post::Unsent;
 use super::words::{Words, words};
-use crate::page::{COLOUR, text_on};
-use crate::page_texts::texts;
+use crate::pages::page::{COLOUR, text_on};
+use crate::pages::texts::texts;
 use crate::sender_domains::Senders;
 
 /// A mail, ready to be sent.

@@ -1,0 +1,158 @@
+//! "This wasn't me": whoever reads the mail of an address that somebody else registered has that account erased.
+//!
+//! Anybody can make an account for anybody's address. Its owner gets a mail to verify it, which says when and from where the
+//! account was made. Confirming it would make the account theirs with the password and the sessions of whoever made it; with
+//! this they end it instead, and the address is free again.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::{get, post};
+use domain::app::App;
+use domain::session::RevocationReason;
+use domain::user::{MailboxCommand, User};
+use domain::{AppId, StreamId, UserId};
+use event_store::{Claim, Idempotency, StoreError};
+use http_kit::extract::{AppScope, FormOrJson, Params};
+use http_kit::problem::Problem;
+use http_kit::request::RequestContext;
+use http_kit::token::TokenPurpose;
+use schemas::envelope::Actor;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::CommandService;
+use crate::accounts::email_verification::MailedToken;
+use crate::api::answers::{Done, require_active};
+use crate::dispatch::{Read, Work};
+use crate::mailed_tokens::redeem::{dead_token, token_problem};
+use crate::pages::page::{AsPage, LinkToken, Purpose};
+
+/// The kind of the claims that list who was erased, so that no crash between the event and the end of their key leaves it.
+const ERASED: &str = "erased";
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    OpenApiRouter::new()
+        .routes(routes!(page, disown))
+        .route("/auth/email-verification/disown", get(page))
+        .route("/auth/email-verification/disown", post(disown))
+}
+
+/// The account is gone.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Disowned {
+    /// Always true.
+    deleted: bool,
+    /// The position of the event that says so.
+    position: u64,
+}
+
+/// The page to say on that one has not made an account.
+#[utoipa::path(get, path = "/v1/apps/{app_id}/auth/email-verification/disown", tag = "pages", operation_id = "disown_page",
+    params(("app_id" = String, Path, description = "The app"), LinkToken),
+    responses((status = 200, description = "A button", body = String, content_type = "text/html"),
+        (status = 400, description = "A page saying that the link is good for nothing", body = String, content_type = "text/html")))]
+pub(crate) async fn page(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    reader: AsPage,
+    Params(LinkToken { token }): Params<LinkToken>,
+) -> Result<Response, Problem> {
+    let app = service.authenticator.app(&app_id).await?;
+    let pages = service.pages(&app.state).read_by(reader);
+    let at = service.clock.now();
+    Ok(match service.one_time_token(&app_id, TokenPurpose::EmailVerification, &token).await {
+        Ok((known, user)) if user.state.verification.get(known.generation, at).is_some() => {
+            pages.about(user.state.email.as_ref()).ask_of(Purpose::Disown, &token, &user.state)
+        }
+        Ok(_) => pages.dead(Purpose::Disown, &token),
+        Err(problem) => pages.refused(Purpose::Disown, &token, problem),
+    })
+}
+
+/// Say that one has not made an account.
+///
+/// With the token of a mail that asks to verify the address: the account, which nobody has proven to be theirs, is erased with
+/// everything in it, and the address is free.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/email-verification/disown", tag = "email",
+    operation_id = "disown_account",
+    params(("app_id" = String, Path, description = "The app")),
+    request_body(content((MailedToken = "application/json"), (MailedToken = "application/x-www-form-urlencoded"))),
+    responses((status = 200, description = "It is gone; a browser's form is answered by a page", body = Disowned),
+        (status = 400, description = "`invalid_or_expired_token`, also where the address is verified by now"),
+        (status = 403, description = "`user_banned`, `app_disabled`"),
+        (status = 422, description = "`idempotency_key_reused`")))]
+pub(crate) async fn disown(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    request: RequestContext,
+    as_page: AsPage,
+    FormOrJson { value: body, idempotency }: FormOrJson<MailedToken>,
+) -> Result<Response, Problem> {
+    let done = service.disown(&app_id, &request, &body.token, idempotency).await;
+    service.after_use(&app_id, as_page, Purpose::Disown, &body.token, done).await
+}
+
+impl CommandService {
+    async fn disown(
+        &self,
+        app_id: &AppId,
+        request: &RequestContext,
+        token: &str,
+        idempotency: Option<Idempotency>,
+    ) -> Result<Response, Problem> {
+        self.authenticator.app(app_id).await?;
+        let token =
+            self.tokens.open_one_time(TokenPurpose::EmailVerification, token).ok_or_else(dead_token)?;
+        let (user_id, generation) = (token.user_id, token.generation);
+        // Whoever reads the mail, who is just not the user.
+        let context = self.context(request, app_id, Actor::anonymous(), idempotency);
+        let (app_id, at, lookup) = (app_id.clone(), context.at, Arc::clone(&self.lookup));
+        let reads = vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id)];
+        let decide = move |work: &mut Work| {
+            require_active(work.get::<App>(&app_id))?;
+            let user = work.get::<User>(&user_id);
+            let email = user.email.clone().filter(|_| user.is_of(&app_id)).ok_or_else(dead_token)?;
+            work.execute::<User>(&user_id, MailboxCommand::Disown { generation, at }.into())
+                .map_err(token_problem)?;
+            work.release(lookup.email_claim(&app_id, &email));
+            work.take(erased(user_id), &StreamId::user(user_id));
+            Ok(())
+        };
+        let done =
+            self.run_ending_sessions(user_id, RevocationReason::Erased, context, reads, decide).await?;
+        self.key_store.erase_data_key(user_id).await?;
+        Ok(Done::ok(done.position, Disowned { deleted: true, position: done.position }))
+    }
+
+    /// Ends the keys of those whose erasure was cut short.
+    ///
+    /// A claim is a row like any other, and a key that is ended never comes back: it counts if the events of its owner say
+    /// that they were erased.
+    pub(crate) async fn finish_erasures(&self) -> Result<(), StoreError> {
+        for (_, stream) in self.repository.journal().claims(ERASED, "").await? {
+            let Some(user_id) = stream.uuid().map(UserId) else { continue };
+            if self.key_store.is_erased(user_id).await? {
+                continue;
+            }
+            match self.repository.load::<User>(&user_id).await {
+                Ok(user) if user.state.erased => self.key_store.erase_data_key(user_id).await?,
+                Ok(_) => {
+                    tracing::error!(%user_id, "a claim says that a user was erased, but no event does: nothing is done");
+                }
+                Err(StoreError::Damaged(what)) => {
+                    tracing::error!(%user_id, what, "whether a user was erased cannot be told");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn erased(user_id: UserId) -> Claim {
+    Claim { kind: ERASED.to_owned(), key: user_id.to_string() }
+}

@@ -1,0 +1,222 @@
+//! Another address for an account: asked for with the password, told to both addresses, and done when the new one confirms.
+//!
+//! The mails are always Watchword's: the app's own server does not ask for this, the person does, and must not be handed the
+//! token that shows that the new address is theirs.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::{get, post};
+use domain::app::App;
+use domain::lockout::Lockout;
+use domain::password::Password;
+use domain::session::RevocationReason;
+use domain::settings::Delivery;
+use domain::user::{MailboxCommand, User, UserError};
+use domain::{AppId, StreamId};
+use event_store::Idempotency;
+use http_kit::answers::UserBody;
+use http_kit::cookies::Credentials;
+use http_kit::extract::{AppScope, Body, FormOrJson, Params};
+use http_kit::limits::{Asker, MailPurpose, RateClass};
+use http_kit::problem::Problem;
+use http_kit::request::RequestContext;
+use http_kit::token::TokenPurpose;
+use schemas::envelope::Actor;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use tokio::time::Instant;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::CommandService;
+use crate::accounts::email_verification::{Confirmed, MailedToken};
+use crate::accounts::me::{LiveCaller, live_reads};
+use crate::api::answers::{Done, require_active};
+use crate::api::fields;
+use crate::callers::known_client::device_of;
+use crate::dispatch::{DispatchError, Read, Work};
+use crate::mailed_tokens::redeem::{dead_token, token_problem};
+use crate::mailed_tokens::request::{MailRequested, asks_for_a_mail};
+use crate::pages::page::{AsPage, LinkToken, Purpose};
+use crate::sessions::login::{even_out, locked_out};
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    OpenApiRouter::new()
+        .routes(routes!(page, request))
+        .routes(routes!(confirm))
+        .route("/auth/email/change", get(page).post(request))
+        .route("/auth/email/change/confirm", post(confirm))
+}
+
+/// The address to have, and the password as proof that it is oneself who asks.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewEmail {
+    /// The new address.
+    #[schema(example = "ada.lovelace@example.com")]
+    new_email: String,
+    /// The account's password.
+    #[schema(value_type = String, format = Password)]
+    password: SecretString,
+}
+
+/// Ask for another address.
+///
+/// A mail with a link goes to the new address, and a notice to the present one, which stays until the link is used. In apps
+/// with `require_verified_email` the answer does not tell whether somebody has the new address.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/email/change", tag = "email", operation_id = "request_email_change",
+    security(("user" = [])),
+    params(("app_id" = String, Path, description = "The app")), request_body = NewEmail,
+    responses((status = 202, description = "Both addresses get a mail", body = MailRequested),
+        (status = 401, description = "`unauthenticated`, or `invalid_credentials` for a wrong password"),
+        (status = 409, description = "`email_taken`"),
+        (status = 422, description = "`invalid_email`, `idempotency_key_reused`")))]
+pub(crate) async fn request(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    request: RequestContext,
+    credentials: Credentials,
+    body: Result<Body<NewEmail>, Problem>,
+) -> Result<Response, Problem> {
+    let started = Instant::now();
+    let caller = service.authenticator.user(&app_id, &credentials).await?;
+    let Body { value: body, idempotency } = body?;
+    service.limits.check(RateClass::Mail, request.address).map_err(Problem::rate_limited)?;
+    let context = service.context(&request, &app_id, caller.actor(), idempotency);
+    let new_email = fields::named_email(&body.new_email, "/new_email")?;
+    let (purpose, asker) = (MailPurpose::EmailChange, Asker::User(caller.user_id));
+    let counted = service.limits.check_mailbox(&app_id, &new_email, purpose, asker);
+    counted.map_err(Problem::rate_limited)?;
+    service.require_deliverable(&new_email, "/new_email").await?;
+    let password = Password::new(body.password.expose_secret());
+    let checked = service.check_own_password(&caller, &password, &context).await?;
+
+    let (user_id, session_id, at) = (caller.user_id, caller.session_id, context.at);
+    let claim = service.lookup.email_claim(&app_id, &new_email);
+    let owner = service.repository.journal().claim_owner(&claim).await?;
+    let is_taken = owner.is_some_and(|owner| owner != StreamId::user(user_id));
+    // Where nobody may be told, whoever has the address gets the mail, and its token is refused.
+    let is_told = is_taken && !caller.app.state.settings.require_verified_email;
+    let (live, client, policy) = (LiveCaller::of(&caller), request.client.clone(), service.settings.lockout);
+    let mut reads = live_reads(&caller);
+    reads.push(Read::of::<Lockout>(&user_id));
+    // It goes out whoever has the address, so that it tells nothing when too many have.
+    let spent =
+        service.limits.spend_mail(&app_id, &new_email, purpose, true).map_err(Problem::rate_limited)?;
+    let decide = move |work: &mut Work| {
+        live.require(work, at)?;
+        locked_out(work.get::<Lockout>(&user_id), device_of(session_id), policy, at)?;
+        let ttl = work.get::<App>(&app_id).settings.email_verification_ttl;
+        let command = MailboxCommand::RequestEmailChange {
+            new_email: new_email.clone(),
+            checked: checked.clone(),
+            session_id,
+            delivery: Delivery::Platform,
+            ttl,
+            client: client.clone(),
+            at,
+        };
+        work.execute::<User>(&user_id, command.into()).map_err(|error| match error {
+            UserError::OtherPassword => Problem::new("invalid_credentials"),
+            other => Problem::internal(other),
+        })?;
+        // Only now: a guess of the password that came too late must not be told from a wrong one.
+        if is_told { Err(taken("/new_email")) } else { Ok(()) }
+    };
+    let done = service.dispatcher.run(context, reads, decide).await;
+    if !done.as_ref().is_ok_and(asks_for_a_mail) {
+        service.limits.not_sent(spent);
+    }
+    done?;
+    even_out(started).await;
+    Ok(Done::accepted(MailRequested::accepted()))
+}
+
+/// The page to confirm another address on.
+#[utoipa::path(get, path = "/v1/apps/{app_id}/auth/email/change", tag = "pages", operation_id = "get_email_change_page",
+    params(("app_id" = String, Path, description = "The app"), LinkToken),
+    responses((status = 200, description = "A button", body = String, content_type = "text/html"),
+        (status = 400, description = "A page saying that the link is good for nothing", body = String, content_type = "text/html")))]
+pub(crate) async fn page(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    reader: AsPage,
+    Params(LinkToken { token }): Params<LinkToken>,
+) -> Result<Response, Problem> {
+    let app = service.authenticator.app(&app_id).await?;
+    let pages = service.pages(&app.state).read_by(reader);
+    let at = service.clock.now();
+    Ok(match service.one_time_token(&app_id, TokenPurpose::EmailChange, &token).await {
+        Ok((known, user)) => match user.state.email_change.get(known.generation, at) {
+            Some(change) => pages.about(change.email.as_ref()).ask(Purpose::EmailChange, &token, None),
+            None => pages.dead(Purpose::EmailChange, &token),
+        },
+        Err(problem) => pages.refused(Purpose::EmailChange, &token, problem),
+    })
+}
+
+/// Confirm another address.
+///
+/// It is the account's from then on, and verified. All sessions but the one that asked for it end.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/email/change/confirm", tag = "email",
+    operation_id = "confirm_email_change",
+    params(("app_id" = String, Path, description = "The app")),
+    request_body(content((MailedToken = "application/json"), (MailedToken = "application/x-www-form-urlencoded"))),
+    responses((status = 200, description = "The account; a browser's form is answered by a page", body = Confirmed),
+        (status = 400, description = "`invalid_or_expired_token`"),
+        (status = 403, description = "`user_banned`, `app_disabled`"),
+        (status = 409, description = "`email_taken`: somebody else was faster"),
+        (status = 422, description = "`idempotency_key_reused`")))]
+pub(crate) async fn confirm(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    request: RequestContext,
+    as_page: AsPage,
+    FormOrJson { value: body, idempotency }: FormOrJson<MailedToken>,
+) -> Result<Response, Problem> {
+    let done = service.change_email(&app_id, &request, &body.token, idempotency).await;
+    service.after_use(&app_id, as_page, Purpose::EmailChange, &body.token, done).await
+}
+
+impl CommandService {
+    async fn change_email(
+        &self,
+        app_id: &AppId,
+        request: &RequestContext,
+        token: &str,
+        idempotency: Option<Idempotency>,
+    ) -> Result<Response, Problem> {
+        self.authenticator.app(app_id).await?;
+        let (token, _) = self.one_time_token(app_id, TokenPurpose::EmailChange, token).await?;
+        let (user_id, generation) = (token.user_id, token.generation);
+        let context = self.context(request, app_id, Actor::user(user_id), idempotency);
+        let (app_id, at, lookup) = (app_id.clone(), context.at, Arc::clone(&self.lookup));
+        let reads = vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id)];
+        let decide = move |work: &mut Work| {
+            require_active(work.get::<App>(&app_id))?;
+            let old = work.get::<User>(&user_id).email.clone().ok_or_else(dead_token)?;
+            let command = MailboxCommand::ConfirmEmailChange { generation, at };
+            work.execute::<User>(&user_id, command.into()).map_err(token_problem)?;
+            let new = work.get::<User>(&user_id).email.clone().ok_or_else(dead_token)?;
+            work.release(lookup.email_claim(&app_id, &old));
+            work.take(lookup.email_claim(&app_id, &new), &StreamId::user(user_id));
+            Ok(())
+        };
+        let reason = RevocationReason::EmailChanged;
+        let done = self.run_ending_sessions(user_id, reason, context, reads, decide).await;
+        let done = done.map_err(|error| match error {
+            DispatchError::ClaimTaken { .. } => taken("/token"),
+            other => other.into(),
+        })?;
+        let user = self.repository.load::<User>(&user_id).await?;
+        Ok(Done::ok(done.position, Confirmed { user: UserBody::of(&user.state) }))
+    }
+}
+
+fn taken(pointer: &str) -> Problem {
+    let code = "email_taken";
+    Problem::new(code).field(pointer, code, "this address belongs to another account")
+}

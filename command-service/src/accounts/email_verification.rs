@@ -1,0 +1,218 @@
+//! Showing that an address is one's own: whoever reads its mail confirms it.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::{get, post};
+use domain::AppId;
+use domain::app::App;
+use domain::user::{MailboxCommand, User, UserError};
+use event_store::Idempotency;
+use http_kit::answers::UserBody;
+use http_kit::cookies::Credentials;
+use http_kit::extract::{AppScope, FormOrJson, Params};
+use http_kit::limits::MailPurpose;
+use http_kit::problem::Problem;
+use http_kit::request::RequestContext;
+use http_kit::token::TokenPurpose;
+use schemas::envelope::Actor;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::CommandService;
+use crate::api::answers::{Done, require_active};
+use crate::api::fields;
+use crate::dispatch::{Read, Work};
+use crate::mailed_tokens::redeem::token_problem;
+use crate::mailed_tokens::request::{MailRequest, MailRequested, Mailbox};
+use crate::pages::page::{AsPage, LinkToken, Purpose};
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    let mut router = OpenApiRouter::new()
+        .routes(routes!(page))
+        .routes(routes!(request))
+        .routes(routes!(confirm))
+        .route("/auth/email-verification", get(page));
+    for scope in ["/v1/apps/{app_id}/auth", "/auth"] {
+        router = router
+            .route(&format!("{scope}/email-verification/resend"), post(request))
+            .route(&format!("{scope}/verify-email"), post(confirm));
+    }
+    router
+        .route("/auth/email-verification/request", post(request))
+        .route("/auth/email-verification/confirm", post(confirm))
+}
+
+/// A token from a mail.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MailedToken {
+    /// What the mail's link carries.
+    #[schema(example = "wwv_…")]
+    pub token: String,
+}
+
+/// The account as it is now.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Confirmed {
+    pub user: UserBody,
+}
+
+/// The account whose address was verified. Of one that was verified before, nothing is shown: the token was used, or could
+/// have been, and may have been seen since.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Verified {
+    /// The account as it is now; null if its address was verified already.
+    user: Option<UserBody>,
+    /// Whether there was nothing left to do. Absent if there was.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    already_verified: bool,
+}
+
+/// Ask for a mail to verify an address with.
+///
+/// The answer is the same whether or not anybody has the address, and whether or not it is verified already.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/email-verification/request", tag = "email",
+    operation_id = "request_email_verification",
+    params(("app_id" = String, Path, description = "The app")),
+    request_body(content((Mailbox = "application/json"), (Mailbox = "application/x-www-form-urlencoded"))),
+    security((), ("api_key" = [])),
+    responses((status = 202, description = "A mail is sent if somebody has the address and has yet to verify it",
+            body = MailRequested),
+        (status = 422, description = "`invalid_email`")))]
+pub(crate) async fn request(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    request: RequestContext,
+    credentials: Credentials,
+    as_page: AsPage,
+    FormOrJson { value: body, idempotency }: FormOrJson<Mailbox>,
+) -> Result<Response, Problem> {
+    let asked = service.request_email_verification(&app_id, &request, &credentials, &body, idempotency).await;
+    service.after_request(&app_id, as_page, Purpose::EmailVerification, asked).await
+}
+
+/// The page to verify an address on.
+#[utoipa::path(get, path = "/v1/apps/{app_id}/auth/email-verification", tag = "pages",
+    operation_id = "get_email_verification_page",
+    params(("app_id" = String, Path, description = "The app"), LinkToken),
+    responses((status = 200, description = "A button", body = String, content_type = "text/html"),
+        (status = 400, description = "A page saying that the link is good for nothing", body = String, content_type = "text/html")))]
+pub(crate) async fn page(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    reader: AsPage,
+    Params(LinkToken { token }): Params<LinkToken>,
+) -> Result<Response, Problem> {
+    let app = service.authenticator.app(&app_id).await?;
+    let pages = service.pages(&app.state).read_by(reader);
+    let at = service.clock.now();
+    Ok(match service.one_time_token(&app_id, TokenPurpose::EmailVerification, &token).await {
+        Ok((known, user)) if user.state.verification.get(known.generation, at).is_some() => {
+            pages.about(user.state.email.as_ref()).ask_of(Purpose::EmailVerification, &token, &user.state)
+        }
+        Ok((known, user)) if user.state.was_verified_by(known.generation) => pages.already_verified(),
+        Ok(_) => pages.dead(Purpose::EmailVerification, &token),
+        Err(problem) => pages.refused(Purpose::EmailVerification, &token, problem),
+    })
+}
+
+/// Verify an address.
+///
+/// A token that was used already, or another one for the same address, tells that there is nothing left to do.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/email-verification/confirm", tag = "email",
+    operation_id = "confirm_email_verification",
+    params(("app_id" = String, Path, description = "The app")),
+    request_body(content((MailedToken = "application/json"), (MailedToken = "application/x-www-form-urlencoded"))),
+    responses((status = 200, description = "The account; a browser's form is answered by a page", body = Verified),
+        (status = 400, description = "`invalid_or_expired_token`"),
+        (status = 403, description = "`user_banned`, `app_disabled`"),
+        (status = 422, description = "`idempotency_key_reused`")))]
+pub(crate) async fn confirm(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    request: RequestContext,
+    as_page: AsPage,
+    FormOrJson { value: body, idempotency }: FormOrJson<MailedToken>,
+) -> Result<Response, Problem> {
+    let done = service.verify_email(&app_id, &request, &body.token, idempotency).await;
+    if as_page.is_form && matches!(done, Ok((Outcome::Already, _))) {
+        let app = service.authenticator.existing_app(&app_id).await?;
+        return Ok(service.pages(&app.state).read_by(as_page).already_verified());
+    }
+    let done = done.map(|(_, response)| response);
+    service.after_use(&app_id, as_page, Purpose::EmailVerification, &body.token, done).await
+}
+
+/// What the use of a token came to.
+enum Outcome {
+    Verified,
+    Already,
+}
+
+impl CommandService {
+    async fn request_email_verification(
+        &self,
+        app_id: &AppId,
+        request: &RequestContext,
+        credentials: &Credentials,
+        body: &Mailbox,
+        idempotency: Option<Idempotency>,
+    ) -> Result<MailRequested, Problem> {
+        let purpose = MailPurpose::EmailVerification;
+        let mut asked = MailRequest::new(self, app_id, request, credentials, idempotency, purpose).await?;
+        let email = fields::email(&body.email)?;
+        let known = asked.locate(&email).await?;
+        let recipient = known.map(|user_id| (user_id, asked.recipient(user_id, &email)));
+        let (app_id, at, full_admin) = (app_id.clone(), asked.context().at, asked.full_admin());
+        let mut reads = vec![Read::of::<App>(&app_id)];
+        reads.extend(known.map(|id| Read::of::<User>(&id)));
+        let decide = move |work: &mut Work| {
+            let app = work.get::<App>(&app_id);
+            require_active(app)?;
+            let (delivery, ttl) = (app.settings.delivery, app.settings.email_verification_ttl);
+            let Some((user_id, recipient)) = &recipient else { return Ok(()) };
+            if !recipient.is_there(work)? {
+                return Ok(());
+            }
+            let command = MailboxCommand::RequestEmailVerification { delivery, full_admin, ttl, at };
+            work.execute::<User>(user_id, command.into()).map_err(Problem::internal)
+        };
+        asked.run(reads, decide).await
+    }
+
+    async fn verify_email(
+        &self,
+        app_id: &AppId,
+        request: &RequestContext,
+        token: &str,
+        idempotency: Option<Idempotency>,
+    ) -> Result<(Outcome, Response), Problem> {
+        self.authenticator.app(app_id).await?;
+        let (token, _) = self.one_time_token(app_id, TokenPurpose::EmailVerification, token).await?;
+        let (user_id, generation) = (token.user_id, token.generation);
+        let context = self.context(request, app_id, Actor::user(user_id), idempotency);
+        let (app_id, at) = (app_id.clone(), context.at);
+        let reads = vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id)];
+        let decide = move |work: &mut Work| {
+            require_active(work.get::<App>(&app_id))?;
+            let command = MailboxCommand::VerifyEmail { generation, at };
+            match work.execute::<User>(&user_id, command.into()) {
+                Ok(()) => Ok(Outcome::Verified),
+                Err(UserError::AlreadyVerified) => Ok(Outcome::Already),
+                Err(error) => Err(token_problem(error)),
+            }
+        };
+        let done = self.dispatcher.run(context, reads, decide).await?;
+        if matches!(done.value, Some(Outcome::Already)) {
+            let nothing_left = Verified { user: None, already_verified: true };
+            return Ok((Outcome::Already, Done::ok(done.position, nothing_left)));
+        }
+        let user = self.repository.load::<User>(&user_id).await?;
+        let user = Some(UserBody::of(&user.state));
+        Ok((Outcome::Verified, Done::ok(done.position, Verified { user, already_verified: false })))
+    }
+}

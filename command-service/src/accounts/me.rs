@@ -1,0 +1,145 @@
+//! One's own account.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::get;
+use domain::app::App;
+use domain::session::Session;
+use domain::user::{User, UserCommand};
+use http_kit::answers::UserBody;
+use http_kit::auth::UserCaller;
+use http_kit::cookies::Credentials;
+use http_kit::extract::{AppScope, Body};
+use http_kit::problem::Problem;
+use http_kit::request::RequestContext;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::CommandService;
+use crate::api::answers::{Done, require_live};
+use crate::api::fields::{self, nullable};
+use crate::dispatch::{Read, Work};
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    OpenApiRouter::new().routes(routes!(read, change)).route("/auth/me", get(read).patch(change))
+}
+
+/// One's own account.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Me {
+    #[serde(flatten)]
+    user: UserBody,
+    /// The session that asks.
+    session_id: Uuid,
+    /// The organizations one is a member of.
+    #[schema(value_type = Vec<Object>)]
+    orgs: [(); 0],
+}
+
+/// What to change. A member that is `null` is cleared, one that is absent stays.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(clippy::option_option, reason = "absent, null and a value are three things")]
+pub(crate) struct MePatch {
+    /// The name the person goes by.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 200)]
+    name: Option<Option<String>>,
+    /// Where the person's picture is: an http or https URL.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<String>, max_length = 2048)]
+    avatar_url: Option<Option<String>>,
+    /// A telephone number.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 40)]
+    phone: Option<Option<String>>,
+}
+
+impl Me {
+    fn of(user: &User, caller: &UserCaller) -> Self {
+        Self { user: UserBody::of(user), session_id: caller.session_id.0, orgs: [] }
+    }
+}
+
+/// One's own account.
+#[utoipa::path(get, path = "/v1/apps/{app_id}/auth/me", tag = "auth", operation_id = "get_me",
+    params(("app_id" = String, Path, description = "The app")), security(("user" = [])),
+    responses((status = 200, description = "The account", body = Me)))]
+pub(crate) async fn read(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    credentials: Credentials,
+) -> Result<Response, Problem> {
+    let caller = service.authenticator.user(&app_id, &credentials).await?;
+    Ok(Done::read(Me::of(&caller.user.state, &caller)))
+}
+
+/// Change one's own profile.
+#[utoipa::path(patch, path = "/v1/apps/{app_id}/auth/me", tag = "auth", operation_id = "change_me",
+    params(("app_id" = String, Path, description = "The app")), security(("user" = [])), request_body = MePatch,
+    responses((status = 200, description = "The account as it is now", body = Me),
+        (status = 422, description = "`validation_failed`")))]
+pub(crate) async fn change(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    request: RequestContext,
+    credentials: Credentials,
+    body: Result<Body<MePatch>, Problem>,
+) -> Result<Response, Problem> {
+    let caller = service.authenticator.user(&app_id, &credentials).await?;
+    let Body { value: body, idempotency } = body?;
+    let patch = fields::profile_patch(body.name, body.phone, body.avatar_url)?;
+    let context = service.context(&request, &app_id, caller.actor(), idempotency);
+    let at = context.at;
+    let live = LiveCaller::of(&caller);
+    let user_id = caller.user_id;
+    let decide = move |work: &mut Work| {
+        live.require(work, at)?;
+        let command = UserCommand::UpdateProfile { patch: patch.clone(), at };
+        work.execute::<User>(&user_id, command).map_err(Problem::internal)?;
+        Ok::<_, Problem>(work.get::<User>(&user_id).clone())
+    };
+    let done = service.dispatcher.run(context, live_reads(&caller), decide).await?;
+    let user = match done.value {
+        Some(user) => user,
+        None => service.repository.load::<User>(&user_id).await?.state.clone(),
+    };
+    Ok(Done::ok(done.position, Me::of(&user, &caller)))
+}
+
+/// A caller whose session must still live when the decision is made, not only when the request came in.
+#[derive(Clone)]
+#[expect(clippy::struct_field_names, reason = "these are the names everywhere")]
+pub(crate) struct LiveCaller {
+    app_id: domain::AppId,
+    user_id: domain::UserId,
+    session_id: domain::SessionId,
+}
+
+impl LiveCaller {
+    pub fn of(caller: &UserCaller) -> Self {
+        Self { app_id: caller.app_id.clone(), user_id: caller.user_id, session_id: caller.session_id }
+    }
+
+    /// 401 if session, user or app are over by now.
+    pub fn require(&self, work: &Work, at: domain::Timestamp) -> Result<(), Problem> {
+        let app = work.get::<App>(&self.app_id);
+        let user = work.get::<User>(&self.user_id);
+        let session = work.get::<Session>(&self.session_id);
+        require_live(app, user, session, &self.app_id, at).map_err(|_| Problem::unauthenticated())
+    }
+}
+
+/// The streams that [`LiveCaller::require`] looks at.
+pub(crate) fn live_reads(caller: &UserCaller) -> Vec<Read> {
+    vec![
+        Read::of::<App>(&caller.app_id),
+        Read::of::<User>(&caller.user_id),
+        Read::of::<Session>(&caller.session_id),
+    ]
+}

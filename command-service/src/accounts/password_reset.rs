@@ -1,0 +1,243 @@
+//! A new password for somebody who has forgotten theirs: whoever reads the account's mail may choose one.
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use domain::app::App;
+use domain::lockout::{Lockout, LockoutCommand};
+use domain::one_time::UserToken;
+use domain::session::RevocationReason;
+use domain::user::{MailboxCommand, ResetReason, User};
+use domain::{AppId, DeviceId, Email, UserId};
+use event_store::Idempotency;
+use http_kit::cookies::{Credentials, SetCookies};
+use http_kit::extract::{AppScope, FormOrJson, Params};
+use http_kit::limits::MailPurpose;
+use http_kit::problem::Problem;
+use http_kit::request::RequestContext;
+use http_kit::token::TokenPurpose;
+use schemas::envelope::Actor;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::CommandService;
+use crate::accounts::password_change::password_set_at;
+use crate::api::answers::{Done, require_active};
+use crate::api::fields;
+use crate::dispatch::{Committed, Read, Work};
+use crate::mailed_tokens::redeem::{dead_token, token_problem};
+use crate::mailed_tokens::request::{MailRequest, MailRequested, Mailbox};
+use crate::pages::page::{AsPage, LinkToken, Purpose};
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    let mut router = OpenApiRouter::new()
+        .routes(routes!(page))
+        .routes(routes!(request))
+        .routes(routes!(confirm))
+        .route("/auth/password-reset", get(page));
+    for scope in ["/v1/apps/{app_id}/auth", "/auth"] {
+        router = router
+            .route(&format!("{scope}/forgot-password"), post(request))
+            .route(&format!("{scope}/reset-password"), post(confirm));
+    }
+    router
+        .route("/auth/password-reset/request", post(request))
+        .route("/auth/password-reset/confirm", post(confirm))
+}
+
+/// A token from a mail, and the password to have from now on.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewPassword {
+    /// What the mail's link carries.
+    #[schema(example = "wwp_…")]
+    token: String,
+    /// The new password.
+    #[schema(value_type = String, format = Password, min_length = 8, max_length = 1024)]
+    new_password: SecretString,
+}
+
+/// Ask for a mail to choose a new password with.
+///
+/// The answer is the same whether or not anybody has the address.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/password-reset/request", tag = "passwords",
+    operation_id = "request_password_reset",
+    params(("app_id" = String, Path, description = "The app")),
+    request_body(content((Mailbox = "application/json"), (Mailbox = "application/x-www-form-urlencoded"))),
+    security((), ("api_key" = [])),
+    responses((status = 202, description = "A mail is sent if somebody has the address", body = MailRequested),
+        (status = 422, description = "`invalid_email`")))]
+pub(crate) async fn request(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    request: RequestContext,
+    credentials: Credentials,
+    as_page: AsPage,
+    FormOrJson { value: body, idempotency }: FormOrJson<Mailbox>,
+) -> Result<Response, Problem> {
+    let asked = service.request_password_reset(&app_id, &request, &credentials, &body, idempotency).await;
+    service.after_request(&app_id, as_page, Purpose::PasswordReset, asked).await
+}
+
+/// The page to choose a new password on.
+#[utoipa::path(get, path = "/v1/apps/{app_id}/auth/password-reset", tag = "pages", operation_id = "get_password_reset_page",
+    params(("app_id" = String, Path, description = "The app"), LinkToken),
+    responses((status = 200, description = "A form", body = String, content_type = "text/html"),
+        (status = 400, description = "A page saying that the link is good for nothing", body = String, content_type = "text/html")))]
+pub(crate) async fn page(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    reader: AsPage,
+    Params(LinkToken { token }): Params<LinkToken>,
+) -> Result<Response, Problem> {
+    let app = service.authenticator.app(&app_id).await?;
+    let pages = service.pages(&app.state).read_by(reader);
+    // Somebody who wants to change their password, and has no mail yet.
+    if token.is_empty() && pages.sends_mail() {
+        return Ok(pages.request(Purpose::PasswordReset));
+    }
+    let at = service.clock.now();
+    let known = service.one_time_token(&app_id, TokenPurpose::PasswordReset, &token).await;
+    match known {
+        Ok((known, user)) if user.state.password_reset.get(known.generation, at).is_some() => {
+            Ok(pages.about(user.state.email.as_ref()).ask(Purpose::PasswordReset, &token, None))
+        }
+        Ok(_) => Ok(pages.dead(Purpose::PasswordReset, &token)),
+        Err(problem) => Ok(pages.refused(Purpose::PasswordReset, &token, problem)),
+    }
+}
+
+/// Choose a new password.
+///
+/// All sessions end, and so does every other token for a new password.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/password-reset/confirm", tag = "passwords",
+    operation_id = "confirm_password_reset",
+    params(("app_id" = String, Path, description = "The app")),
+    request_body(content((NewPassword = "application/json"), (NewPassword = "application/x-www-form-urlencoded"))),
+    responses((status = 204, description = "The password is changed; a browser's form is answered by a page with status 200"),
+        (status = 400, description = "`invalid_or_expired_token`"),
+        (status = 403, description = "`user_banned`, `app_disabled`"),
+        (status = 422, description = "`weak_password`, `idempotency_key_reused`")))]
+pub(crate) async fn confirm(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    request: RequestContext,
+    as_page: AsPage,
+    FormOrJson { value: body, idempotency }: FormOrJson<NewPassword>,
+) -> Result<Response, Problem> {
+    let done = service.reset_password(&app_id, &request, &body, idempotency).await;
+    service.after_use(&app_id, as_page, Purpose::PasswordReset, &body.token, done).await
+}
+
+impl CommandService {
+    async fn request_password_reset(
+        &self,
+        app_id: &AppId,
+        request: &RequestContext,
+        credentials: &Credentials,
+        body: &Mailbox,
+        idempotency: Option<Idempotency>,
+    ) -> Result<MailRequested, Problem> {
+        let purpose = MailPurpose::PasswordReset;
+        let mut asked = MailRequest::new(self, app_id, request, credentials, idempotency, purpose).await?;
+        let email = fields::email(&body.email)?;
+        let known = asked.locate(&email).await?;
+        self.send_password_reset(asked, request, known, &email, ResetReason::Forgotten).await
+    }
+
+    /// A token for a new password to whoever has the address, if somebody does.
+    pub(crate) async fn send_password_reset(
+        &self,
+        asked: MailRequest<'_>,
+        request: &RequestContext,
+        known: Option<UserId>,
+        email: &Email,
+        reason: ResetReason,
+    ) -> Result<MailRequested, Problem> {
+        let recipient = known.map(|user_id| (user_id, asked.recipient(user_id, email)));
+        let (app_id, client, at) = (asked.app_id().clone(), request.client.clone(), asked.context().at);
+        let full_admin = asked.full_admin();
+        let mut reads = vec![Read::of::<App>(&app_id)];
+        reads.extend(known.map(|id| Read::of::<User>(&id)));
+        let decide = move |work: &mut Work| {
+            let app = work.get::<App>(&app_id);
+            require_active(app)?;
+            let (delivery, ttl) = (app.settings.delivery, app.settings.password_reset_ttl);
+            let Some((user_id, recipient)) = &recipient else { return Ok(()) };
+            if !recipient.is_there(work)? {
+                return Ok(());
+            }
+            let client = client.clone();
+            let command =
+                MailboxCommand::RequestPasswordReset { reason, delivery, full_admin, ttl, client, at };
+            work.execute::<User>(user_id, command.into()).map_err(Problem::internal)
+        };
+        asked.run(reads, decide).await
+    }
+
+    async fn reset_password(
+        &self,
+        app_id: &AppId,
+        request: &RequestContext,
+        body: &NewPassword,
+        idempotency: Option<Idempotency>,
+    ) -> Result<Response, Problem> {
+        let app = self.authenticator.app(app_id).await?;
+        let (token, user) = self.one_time_token(app_id, TokenPurpose::PasswordReset, &body.token).await?;
+        let (user_id, generation) = (token.user_id, token.generation);
+        let context = self.context(request, app_id, Actor::user(user_id), idempotency);
+        if let Some(done) = self.dispatcher.replayed::<(), Problem>(&context).await? {
+            return self.was_reset(&app.state, token, &done).await;
+        }
+        // Before a hash is paid for; the decision asks again.
+        if user.state.password_reset.get(generation, context.at).is_none() {
+            return Err(dead_token());
+        }
+        let min_length = app.state.settings.password_min_length;
+        let password = body.new_password.expose_secret();
+        let password = self.new_password(password, min_length, "/new_password").await?;
+        let password_hash = self.passwords.hash(&password).await?;
+        let (app_id, client, at) = (app_id.clone(), request.client.clone(), context.at);
+        let reads = vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id), Read::of::<Lockout>(&user_id)];
+        let decide = move |work: &mut Work| {
+            require_active(work.get::<App>(&app_id))?;
+            let command = MailboxCommand::ResetPassword {
+                generation,
+                password_hash: password_hash.clone(),
+                client: client.clone(),
+                at,
+            };
+            work.execute::<User>(&user_id, command.into()).map_err(token_problem)?;
+            // What was guessed at is not the password any more.
+            work.execute::<Lockout>(&user_id, LockoutCommand::Unlock { user_id, at })
+                .map_err(Problem::internal)
+        };
+        let reason = RevocationReason::PasswordReset;
+        let done = self.run_ending_sessions(user_id, reason, context, reads, decide).await?;
+        self.was_reset(&app.state, token, &done).await
+    }
+
+    /// Whoever has chosen the password is no stranger: those who guess on do not lock this device out.
+    async fn was_reset(
+        &self,
+        app: &App,
+        token: UserToken,
+        done: &Committed<()>,
+    ) -> Result<Response, Problem> {
+        let user = self.repository.load::<User>(&token.user_id).await?;
+        let digest =
+            digest(&SHA256, &[token.user_id.0.as_bytes(), &token.generation.to_be_bytes()[..]].concat());
+        let mut id = [0; 16];
+        id.copy_from_slice(&digest.as_ref()[..16]);
+        let device = DeviceId(uuid::Uuid::from_bytes(id));
+        let at = password_set_at(&done.events);
+        let set = at.map(|at| self.with_device(SetCookies::default(), app, &user.state, device, at));
+        Ok((set.unwrap_or_default(), Done::no_content(done.position)).into_response())
+    }
+}

@@ -1,0 +1,273 @@
+//! Registration: an account, the claim on its address, and the first session or the mail that verifies the address, in one
+//! append.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use domain::app::App;
+use domain::session::{LoginMethod, Session, SessionCommand};
+use domain::settings::{AppSettings, Delivery, Registration};
+use domain::user::{MailboxCommand, RegistrationMethod, ResetReason, User, UserCommand};
+use domain::{AppId, Email, SessionId, StreamId, UserId};
+use event_store::lookup::session_claim;
+use http_kit::extract::{AppScope, Body};
+use http_kit::limits::{Asker, MailPurpose, RateClass};
+use http_kit::problem::Problem;
+use http_kit::request::RequestContext;
+use schemas::envelope::Actor;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::CommandService;
+use crate::api::answers::{Done, Link, TokensBody, require_active};
+use crate::api::fields;
+use crate::callers::credentials_limit::Counted;
+use crate::dispatch::{Committed, Context, DispatchError, Read, Work};
+use crate::mailed_tokens::request::{asks_for_a_mail, of_this_body};
+use crate::sessions::login::even_out;
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    OpenApiRouter::new()
+        .routes(routes!(register))
+        .route("/v1/apps/{app_id}/auth/signup", post(register))
+        .route("/auth/register", post(register))
+        .route("/auth/signup", post(register))
+}
+
+/// A new account.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewAccount {
+    /// The address. Within an app it is one account's.
+    #[schema(example = "ada@example.com")]
+    email: String,
+    /// The password. It is compared exactly as it comes, after Unicode NFC.
+    #[schema(value_type = String, format = Password, min_length = 8, max_length = 1024, example = "correct horse battery")]
+    password: SecretString,
+    /// The name the person goes by.
+    #[schema(min_length = 1, max_length = 200)]
+    name: Option<String>,
+    /// Where the person's picture is: an http or https URL.
+    #[schema(max_length = 2048)]
+    avatar_url: Option<String>,
+    /// A telephone number.
+    #[schema(min_length = 1, max_length = 40)]
+    phone: Option<String>,
+}
+
+/// What is told to everybody when addresses must be verified.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct VerificationSent {
+    /// Always `verification_sent`.
+    #[schema(example = "verification_sent")]
+    status: &'static str,
+}
+
+/// Make an account and log in to it.
+///
+/// Apps with `require_verified_email` answer 202 whether or not the address was taken, and log nobody in. A mail goes to the
+/// address: to verify it, or to tell its owner that somebody tried to register. Apps with `delivery: "app"` ask for the token
+/// with `POST …/auth/email-verification/request`.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/register", tag = "auth", operation_id = "register",
+    params(("app_id" = String, Path, description = "The app")), request_body = NewAccount,
+    responses((status = 201, description = "The account's first tokens", body = TokensBody),
+        (status = 202, description = "A mail was sent, to whom it may concern", body = VerificationSent),
+        (status = 401, description = "`session_revoked`, `session_expired`: a repeated request whose session is over"),
+        (status = 403, description = "`registration_closed`, `app_disabled`"),
+        (status = 409, description = "`email_taken`"),
+        (status = 422, description = "`weak_password`, `invalid_email`, `validation_failed`, `idempotency_key_reused`")))]
+pub(crate) async fn register(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    request: RequestContext,
+    Counted(asker): Counted,
+    Body { value: body, idempotency }: Body<NewAccount>,
+) -> Result<Response, Problem> {
+    let started = Instant::now();
+    let app = service.authenticator.app(&app_id).await?;
+    let settings = &app.state.settings;
+    // What is kept under a key would tell a second request with another body that the address was free.
+    let idempotency =
+        if settings.require_verified_email { idempotency.map(of_this_body) } else { idempotency };
+    let context = service.context(&request, &app_id, Actor::anonymous(), idempotency);
+    // Where nobody may be told whether an address was free, a repeated request takes as long as any other.
+    if !settings.require_verified_email
+        && let Some(done) = service.dispatcher.replayed::<(), Problem>(&context).await?
+    {
+        return service.registered(&app_id, &done, started).await;
+    }
+    if settings.registration != Registration::Open {
+        return Err(Problem::new("registration_closed"));
+    }
+    let email = fields::email(&body.email)?;
+    let password = body.password.expose_secret();
+    let password = service.new_password(password, settings.password_min_length, "/password").await?;
+    let profile = fields::profile(body.name, body.phone, body.avatar_url)?;
+    if settings.require_verified_email {
+        if let Asker::Address(address) = asker {
+            service.limits.check(RateClass::Mail, address).map_err(Problem::rate_limited)?;
+        }
+        let counted = service.limits.check_mailbox(&app_id, &email, MailPurpose::Registration, asker);
+        counted.map_err(Problem::rate_limited)?;
+        if settings.delivery == Delivery::Platform {
+            service.require_deliverable(&email, "/email").await?;
+        }
+    }
+    // Spent whether or not the address is taken, so that the time tells nothing.
+    let password_hash = service.passwords.hash(&password).await?;
+    if service.is_taken(&app_id, &email).await? {
+        // Perhaps by a request with the same idempotency key, while this one was hashing.
+        if let Some(done) = service.dispatcher.replayed::<(), Problem>(&context).await? {
+            return service.registered(&app_id, &done, started).await;
+        }
+        return service.taken(&app_id, settings, email, context, &request, started).await;
+    }
+
+    let user_id = UserId(service.clock.new_id());
+    let session_id = SessionId(service.clock.new_id());
+    let claim = service.lookup.email_claim(&app_id, &email);
+    let (at, id, client) = (context.at, app_id.clone(), request.client.clone());
+    let (after, address) = (context.clone(), email.clone());
+    // Where too many mails have gone there, it is asked for again later.
+    let spent = service.limits.spend_mail(&app_id, &email, MailPurpose::Registration, false).ok();
+    let may_send = spent.is_some();
+    let decide = move |work: &mut Work| {
+        let app = work.get::<App>(&id);
+        require_active(app)?;
+        let settings = app.settings.clone();
+        if settings.registration != Registration::Open {
+            return Err(Problem::new("registration_closed"));
+        }
+        let register = UserCommand::Register {
+            user_id,
+            app_id: id.clone(),
+            method: RegistrationMethod::Password,
+            email: email.clone(),
+            proof: None,
+            password_hash: Some(password_hash.clone()),
+            profile: profile.clone(),
+            client: client.clone(),
+            at,
+        };
+        work.execute::<User>(&user_id, register).map_err(Problem::internal)?;
+        work.take(claim.clone(), &StreamId::user(user_id));
+        if settings.require_verified_email {
+            let (delivery, ttl) = (settings.delivery, settings.email_verification_ttl);
+            // Where the app sends its mails it has to ask for the token: it is in no answer to this.
+            if delivery == Delivery::Platform && may_send {
+                let verify =
+                    MailboxCommand::RequestEmailVerification { delivery, full_admin: false, ttl, at };
+                work.execute::<User>(&user_id, verify.into()).map_err(Problem::internal)?;
+            }
+            return Ok(());
+        }
+        let start = SessionCommand::Start {
+            session_id,
+            user_id,
+            app_id: id.clone(),
+            method: LoginMethod::Registration,
+            epoch: 0,
+            ttl: settings.refresh_token_ttl,
+            idle_ttl: settings.refresh_idle_ttl,
+            client: client.clone(),
+            at,
+        };
+        work.execute::<Session>(&session_id, start).map_err(Problem::internal)?;
+        work.take(session_claim(user_id, session_id), &StreamId::session(session_id));
+        Ok(())
+    };
+    let done = service.dispatcher.run(context, vec![Read::of::<App>(&app_id)], decide).await;
+    if let Some(spent) = spent.filter(|_| !done.as_ref().is_ok_and(asks_for_a_mail)) {
+        service.limits.not_sent(spent);
+    }
+    match done {
+        Ok(done) => service.registered(&app_id, &done, started).await,
+        Err(DispatchError::ClaimTaken { .. }) => {
+            service.taken(&app_id, settings, address, after, &request, started).await
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl CommandService {
+    /// Tells whoever has the address by mail, where nobody else may know.
+    async fn taken(
+        &self,
+        app_id: &AppId,
+        settings: &AppSettings,
+        email: Email,
+        context: Context,
+        request: &RequestContext,
+        started: Instant,
+    ) -> Result<Response, Problem> {
+        if !settings.require_verified_email {
+            let problem = Problem::new("email_taken");
+            return Err(problem.field("/email", "email_taken", "this address belongs to another account"));
+        }
+        if settings.delivery == Delivery::Platform
+            && let Some(user_id) = self.locate.locate(app_id, &email).await?
+            && let Ok(spent) = self.limits.spend_mail(app_id, &email, MailPurpose::Registration, false)
+        {
+            let (app_id, client, at) = (app_id.clone(), request.client.clone(), context.at);
+            let (delivery, ttl) = (settings.delivery, settings.password_reset_ttl);
+            let decide = move |work: &mut Work| {
+                let user = work.get::<User>(&user_id);
+                if !user.is_of(&app_id) || user.banned || user.email.as_ref() != Some(&email) {
+                    return Ok(());
+                }
+                let (reason, client) = (ResetReason::AddressTaken, client.clone());
+                let tell = MailboxCommand::RequestPasswordReset {
+                    reason,
+                    delivery,
+                    full_admin: false,
+                    ttl,
+                    client,
+                    at,
+                };
+                work.execute::<User>(&user_id, tell.into()).map_err(Problem::internal)
+            };
+            let done = self.dispatcher.run(context, vec![Read::of::<User>(&user_id)], decide).await;
+            if !done.as_ref().is_ok_and(asks_for_a_mail) {
+                self.limits.not_sent(spent);
+            }
+            done?;
+        }
+        Ok(verification_sent(started).await)
+    }
+
+    /// A look ahead that saves making a data key for nobody. The claim itself is taken in the append.
+    async fn is_taken(&self, app_id: &AppId, email: &Email) -> Result<bool, Problem> {
+        let claim = self.lookup.email_claim(app_id, email);
+        if self.repository.journal().claim_owner(&claim).await?.is_some() {
+            return Ok(true);
+        }
+        // Somebody who can write to the store could have taken the claim away. A read model may still know the account.
+        Ok(self.locate.locate(app_id, email).await?.is_some())
+    }
+
+    async fn registered<T>(
+        &self,
+        app_id: &AppId,
+        done: &Committed<T>,
+        started: Instant,
+    ) -> Result<Response, Problem> {
+        match Link::made_by(&done.events) {
+            Some(link) => {
+                let (cookies, tokens) = self.tokens_of(app_id, link, done.replayed).await?;
+                Ok((cookies, Done::created(done.position, tokens)).into_response())
+            }
+            None => Ok(verification_sent(started).await),
+        }
+    }
+}
+
+async fn verification_sent(started: Instant) -> Response {
+    even_out(started).await;
+    Done::accepted(VerificationSent { status: "verification_sent" })
+}

@@ -1,0 +1,82 @@
+//! A token for a new password that an admin hands on in their own way.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use domain::Event;
+use domain::Permission;
+use domain::Timestamp;
+use domain::app::App;
+use domain::settings::Delivery;
+use domain::user::{Client, MailboxCommand, PasswordResetRequested, ResetReason, User, UserEvent};
+use http_kit::cookies::Credentials;
+use http_kit::extract::{NoBody, Segments};
+use http_kit::problem::Problem;
+use http_kit::request::RequestContext;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::CommandService;
+use crate::admin::users::{Target, UserSegments};
+use crate::api::answers::Done;
+use crate::mailed_tokens::redeem::token_problem;
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    OpenApiRouter::new().routes(routes!(create))
+}
+
+/// A token for a new password.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ResetToken {
+    /// For `POST …/auth/password-reset/confirm`, or as `?token=` for the page `…/auth/password-reset`.
+    #[schema(example = "wwp_…")]
+    token: String,
+    /// When it ends unless it is used.
+    #[schema(value_type = String, format = DateTime)]
+    expires_at: Timestamp,
+}
+
+/// Make a token that a user can choose a new password with.
+///
+/// No mail is sent. As it may reach the user in any way, its use proves nothing about their address. Only the platform and
+/// the app's own admins can make one for an admin.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/admin/users/{user_id}/password-reset", tag = "admin",
+    operation_id = "create_password_reset",
+    params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user")),
+    security(("api_key" = []), ("user" = [])),
+    responses((status = 201, description = "The token", body = ResetToken),
+        (status = 403, description = "`forbidden`, `user_banned` or `app_disabled`")))]
+async fn create(
+    State(service): State<Arc<CommandService>>,
+    request: RequestContext,
+    credentials: Credentials,
+    Segments(segments): Segments<UserSegments>,
+    body: Result<NoBody, Problem>,
+) -> Result<Response, Problem> {
+    let target = Target::new(&service, &credentials, segments, Permission::UsersWrite).await?;
+    let NoBody { idempotency } = body?;
+    let context = target.context(&request, idempotency);
+    let (user_id, at, full_admin) = (target.user_id, context.at, target.caller.full_admin);
+    let app = service.repository.load::<App>(&target.app_id).await?;
+    let ttl = app.state.settings.password_reset_ttl;
+    let committed = target
+        .run(context, &[], move |work| {
+            // Where from says nothing about this person.
+            let (reason, delivery, client) = (ResetReason::Admin, Delivery::App, Client::default());
+            let command =
+                MailboxCommand::RequestPasswordReset { reason, delivery, full_admin, ttl, client, at };
+            work.execute::<User>(&user_id, command.into()).map_err(token_problem)
+        })
+        .await?;
+    let made = committed.events.iter().find_map(|event| match event {
+        Event::User(UserEvent::PasswordResetRequested(PasswordResetRequested { expires_at, .. })) => {
+            service.tokens.of_event(event).map(|token| ResetToken { token, expires_at: *expires_at })
+        }
+        _ => None,
+    });
+    let made = made.ok_or_else(|| Problem::internal("a token that was made is not among its events"))?;
+    Ok(Done::created(committed.position, made))
+}

@@ -1,0 +1,107 @@
+//! The keys that sign an app's access tokens: their list and their rotation.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use domain::app::{App, AppCommand};
+use domain::signing_key::{KeyStatus, TokenAlgorithm};
+use domain::{Permission, Timestamp};
+use http_kit::cookies::Credentials;
+use http_kit::extract::{AppScope, NoBody, Params};
+use http_kit::problem::Problem;
+use http_kit::request::RequestContext;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::CommandService;
+use crate::api::answers::Done;
+use crate::api::pagination::{Page, PageParams};
+use crate::apps::{Look, refused};
+use crate::dispatch::Read;
+
+/// How often a rotation is looked at anew because the app's algorithm changed meanwhile.
+const MAX_LOOKS: usize = 8;
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(rotate))
+}
+
+/// A signing key. Its public half is in the JWKS.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct SigningKeyBody {
+    /// Its RFC 7638 thumbprint, the `kid` of the tokens it signed.
+    kid: String,
+    /// What it signs with.
+    #[schema(schema_with = http_kit::openapi::token_algorithm)]
+    alg: TokenAlgorithm,
+    /// Its place in the rotation.
+    #[schema(schema_with = http_kit::openapi::key_status)]
+    status: KeyStatus,
+}
+
+/// The published keys.
+#[utoipa::path(get, path = "/v1/apps/{app_id}/admin/keys", tag = "keys", operation_id = "list_signing_keys",
+    params(("app_id" = String, Path, description = "The app"), PageParams),
+    security(("api_key" = []), ("user" = [])),
+    responses((status = 200, description = "Next, current and previous keys, oldest first", body = Page<SigningKeyBody>)))]
+async fn list(
+    State(service): State<Arc<CommandService>>,
+    credentials: Credentials,
+    AppScope(app_id): AppScope,
+    Params(page): Params<PageParams>,
+) -> Result<Response, Problem> {
+    service.authenticator.admin(&app_id, &credentials, Permission::KeysWrite).await?;
+    let app = service.authenticator.existing_app(&app_id).await?;
+    Ok(Done::read(page.of(published(&app.state, service.clock.now()))?))
+}
+
+/// Rotate the keys.
+///
+/// The next key signs from now on, the current one becomes the previous one, the previous one is retired, and a new
+/// next key is published.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/admin/keys/rotate", tag = "keys", operation_id = "rotate_signing_keys",
+    params(("app_id" = String, Path, description = "The app")),
+    security(("api_key" = []), ("user" = [])),
+    responses((status = 200, description = "The published keys as they are now", body = Page<SigningKeyBody>)))]
+async fn rotate(
+    State(service): State<Arc<CommandService>>,
+    request: RequestContext,
+    credentials: Credentials,
+    AppScope(app_id): AppScope,
+    body: Result<NoBody, Problem>,
+) -> Result<Response, Problem> {
+    let caller = service.authenticator.admin(&app_id, &credentials, Permission::KeysWrite).await?;
+    let NoBody { idempotency } = body?;
+    for _ in 0..MAX_LOOKS {
+        let app = service.authenticator.existing_app(&app_id).await?;
+        let next = service.signing.generate(&app_id, app.state.settings.token_algorithm).await?;
+        let context = service.context(&request, &app_id, caller.actor.clone(), idempotency);
+        let at = context.at;
+        let id = app_id.clone();
+        let committed = service
+            .run_as(&caller, context, vec![Read::of::<App>(&app_id)], move |work| {
+                if work.get::<App>(&id).settings.token_algorithm != next.alg {
+                    return Ok(Look::Again);
+                }
+                let rotate = AppCommand::RotateKeys { next: Box::new(next.clone()), at };
+                work.execute::<App>(&id, rotate).map_err(refused)?;
+                Ok(Look::Done)
+            })
+            .await
+            .map_err(Problem::from)?;
+        if !matches!(committed.value, Some(Look::Again)) {
+            let app = service.authenticator.existing_app(&app_id).await?;
+            return Ok(Done::ok(committed.position, Page::whole(published(&app.state, service.clock.now()))));
+        }
+    }
+    Err(Problem::overloaded("an app's algorithm kept changing"))
+}
+
+fn published(app: &App, at: Timestamp) -> Vec<SigningKeyBody> {
+    app.published_keys(at)
+        .map(|key| SigningKeyBody { kid: key.public.kid.clone(), alg: key.public.alg, status: key.status })
+        .collect()
+}

@@ -1,0 +1,179 @@
+//! Changing the code that a browser has brought for the tokens of a session (RFC 6749 section 4.1, RFC 7636).
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use domain::app::App;
+use domain::magic_link::{MagicLink, MagicLinkCommand};
+use domain::pkce::{CodeChallenge, CodeVerifier};
+use domain::session::{LoginMethod, RevocationReason, Session, SessionCommand};
+use domain::user::{Client, User};
+use domain::{AppId, MagicLinkId, SessionId, StreamId};
+use event_store::lookup::session_claim;
+use http_kit::extract::{AppScope, Body};
+use http_kit::problem::Problem;
+use http_kit::request::RequestContext;
+use http_kit::token::MagicLinkToken;
+use schemas::envelope::Actor;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::CommandService;
+use crate::api::answers::{Done, Link, TokensBody};
+use crate::apps::Look;
+use crate::dispatch::{Committed, Context, Read, Work};
+use crate::sessions::end::end_in;
+use crate::sessions::login::may_enter;
+
+/// How often a code is looked at anew because it was exchanged meanwhile.
+const MAX_LOOKS: usize = 4;
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    OpenApiRouter::new().routes(routes!(exchange)).route("/auth/exchange", post(exchange))
+}
+
+/// What came to the `redirect_uri`.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Exchange {
+    /// The `code` of its query.
+    #[schema(example = "wwx_…")]
+    code: String,
+    /// The secret whose hash was the `code_challenge`, if there was one.
+    #[schema(value_type = Option<String>, min_length = 43, max_length = 128)]
+    code_verifier: Option<SecretString>,
+}
+
+/// Change a code for tokens.
+///
+/// A code is good once. If it comes again, the session that it began ends: one of the two who had it was not meant to.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/exchange", tag = "magic links", operation_id = "exchange_code",
+    params(("app_id" = String, Path, description = "The app")), request_body = Exchange,
+    responses((status = 200, description = "Tokens of a new session", body = TokensBody),
+        (status = 400, description = "`invalid_or_expired_code`"),
+        (status = 401, description = "`session_revoked`, `session_expired`: a repeated request whose session is over"),
+        (status = 403, description = "`user_banned`, `app_disabled`"),
+        (status = 422, description = "`idempotency_key_reused`")))]
+pub(crate) async fn exchange(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    request: RequestContext,
+    Body { value: body, idempotency }: Body<Exchange>,
+) -> Result<Response, Problem> {
+    service.authenticator.app(&app_id).await?;
+    let MagicLinkToken(link_id) =
+        MagicLinkToken::decode_code(&service.tokens, &body.code).ok_or_else(invalid_code)?;
+    let presented = body.code_verifier.as_ref().map(|verifier| challenge_of(verifier.expose_secret()));
+    let presented = presented.transpose()?;
+    let context = service.context(&request, &app_id, Actor::anonymous(), idempotency);
+    for _ in 0..MAX_LOOKS {
+        let code = Code { link_id, presented: presented.clone(), client: request.client.clone() };
+        let done = service.exchange_code(&app_id, code, context.clone()).await?;
+        if let Some(done) = done {
+            let link = Link::made_by(&done.events).ok_or_else(invalid_code)?;
+            if !done.replayed {
+                service.end_oldest_sessions(link.user_id, context).await;
+            }
+            let (cookies, tokens) = service.tokens_of(&app_id, link, done.replayed).await?;
+            return Ok((cookies, Done::ok(done.position, tokens)).into_response());
+        }
+    }
+    Err(Problem::overloaded("a code was exchanged again and again"))
+}
+
+/// A code that came, and what came with it.
+struct Code {
+    link_id: MagicLinkId,
+    presented: Option<CodeChallenge>,
+    client: Client,
+}
+
+impl CommandService {
+    /// Begins a session, or ends the one that the code has begun before. Nothing if that was not there yet when we looked.
+    async fn exchange_code(
+        &self,
+        app_id: &AppId,
+        code: Code,
+        context: Context,
+    ) -> Result<Option<Committed<Look>>, Problem> {
+        let Code { link_id, presented, client } = code;
+        let link = self.repository.load::<MagicLink>(&link_id).await?;
+        if link.state.issued.as_ref().is_none_or(|issued| issued.app_id != *app_id) {
+            return Err(invalid_code());
+        }
+        let (user_id, begun) = link.state.holder().ok_or_else(invalid_code)?;
+        let (app_id, at) = (app_id.clone(), context.at);
+        let session_id = SessionId(self.clock.new_id());
+        let mut reads =
+            vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id), Read::of::<MagicLink>(&link_id)];
+        reads.extend(begun.map(|id| Read::of::<Session>(&id)));
+        let decide = move |work: &mut Work| -> Result<Look, Problem> {
+            if work.get::<MagicLink>(&link_id).holder() != Some((user_id, begun)) {
+                return Ok(Look::Again);
+            }
+            let user = work.get::<User>(&user_id).clone();
+            let command = MagicLinkCommand::RedeemCode {
+                presented: presented.clone(),
+                epoch: user.epoch,
+                admin_since: user.admin_since,
+                session_id,
+                client: client.clone(),
+                at,
+            };
+            work.execute::<MagicLink>(&link_id, command).map_err(|_| invalid_code())?;
+            if let Some(begun) = begun {
+                end_in(work, begun, user_id, RevocationReason::ExchangeCodeReplayed, at)?;
+                return Ok(Look::Done);
+            }
+            let settings = may_enter(work.get::<App>(&app_id), &user)?;
+            let start = SessionCommand::Start {
+                session_id,
+                user_id,
+                app_id: app_id.clone(),
+                method: LoginMethod::MagicLink,
+                epoch: user.epoch,
+                ttl: settings.refresh_token_ttl,
+                idle_ttl: settings.refresh_idle_ttl,
+                client: client.clone(),
+                at,
+            };
+            work.execute::<Session>(&session_id, start).map_err(Problem::internal)?;
+            work.take(session_claim(user_id, session_id), &StreamId::session(session_id));
+            Ok(Look::Done)
+        };
+        let done = self.dispatcher.run(context, reads, decide).await?;
+        Ok(Some(done).filter(|done| !matches!(done.value, Some(Look::Again))))
+    }
+}
+
+/// What a verifier hashes to (RFC 7636 section 4.6). One of a wrong form belongs to no challenge.
+fn challenge_of(verifier: &str) -> Result<CodeChallenge, Problem> {
+    let verifier = CodeVerifier::parse(verifier).map_err(|_| invalid_code())?;
+    let hash = digest(&SHA256, verifier.bytes());
+    CodeChallenge::parse(URL_SAFE_NO_PAD.encode(hash)).map_err(Problem::internal)
+}
+
+fn invalid_code() -> Problem {
+    Problem::new("invalid_or_expired_code")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_as_the_rfc_does() {
+        // RFC 7636 appendix B.
+        let challenge = challenge_of("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk").expect("valid");
+        assert_eq!(challenge.as_str(), "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
+        assert!(challenge_of("short").is_err());
+    }
+}

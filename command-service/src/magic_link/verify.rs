@@ -1,0 +1,302 @@
+//! Following a magic link: a page with one button, and what happens when it is pressed.
+//!
+//! Mail scanners open links, and some of them again and again, so opening one changes nothing. Pressing the button proves
+//! that somebody reads the mail of the address: it registers them if nobody has the address, or else takes note of the proof,
+//! which ends what anybody had set up there without one. The browser goes on to the app with a code, never with tokens.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use domain::app::App;
+use domain::magic_link::{Account, Issued, MagicLink, MagicLinkCommand, MagicLinkError};
+use domain::session::RevocationReason;
+use domain::user::{
+    Client, MailboxCommand, MailboxProof, Profile, RegistrationMethod, User, UserCommand, UserError,
+};
+use domain::{AppId, Email, MagicLinkId, StreamId, UserId};
+use event_store::{Idempotency, Loaded};
+use http::{StatusCode, header};
+use http_kit::cookies::Credentials;
+use http_kit::extract::{AppScope, FormOrJson, Params};
+use http_kit::limits::MailPurpose;
+use http_kit::mail_link::with_query;
+use http_kit::problem::Problem;
+use http_kit::request::RequestContext;
+use http_kit::token::MagicLinkToken;
+use schemas::envelope::Actor;
+use serde::Deserialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::CommandService;
+use crate::accounts::email_verification::MailedToken;
+use crate::api::answers::require_active;
+use crate::apps::Look;
+use crate::dispatch::{Context, DispatchError, Read, Work};
+use crate::mailed_tokens::redeem::dead_token;
+use crate::mailed_tokens::request::{MailRequest, MailRequested};
+use crate::pages::page::{AsPage, LinkToken, Purpose};
+
+/// How often the owner of the address is looked up anew because it changed hands meanwhile.
+const MAX_LOOKS: usize = 4;
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    OpenApiRouter::new()
+        .routes(routes!(page, verify))
+        .routes(routes!(again))
+        .route("/auth/magic-link/verify", get(page).post(verify))
+        .route("/auth/magic-link/verify/again", post(again))
+}
+
+/// The page with the button.
+///
+/// It changes nothing, however often it is opened.
+#[utoipa::path(get, path = "/v1/apps/{app_id}/auth/magic-link/verify", tag = "pages", operation_id = "get_magic_link_page",
+    params(("app_id" = String, Path, description = "The app"), LinkToken),
+    responses((status = 200, description = "A button", body = String, content_type = "text/html"),
+        (status = 400, description = "A page saying that the link is good for nothing", body = String, content_type = "text/html")))]
+pub(crate) async fn page(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    reader: AsPage,
+    Params(LinkToken { token }): Params<LinkToken>,
+) -> Result<Response, Problem> {
+    let app = service.authenticator.app(&app_id).await?;
+    let pages = service.pages(&app.state).read_by(reader);
+    let at = service.clock.now();
+    Ok(match service.magic_link_of(&app_id, &token).await {
+        Ok((_, link)) => match link.state.require_live(at) {
+            Ok(issued) => {
+                let pages = pages.about(issued.email.as_ref());
+                pages.ask(Purpose::MagicLink, &token, Some(&issued.redirect_uri))
+            }
+            Err(_) => pages.dead(Purpose::MagicLink, &token),
+        },
+        Err(problem) if problem.code() == dead_token().code() => pages.dead(Purpose::MagicLink, ""),
+        Err(problem) => pages.refused(Purpose::MagicLink, "", problem),
+    })
+}
+
+/// Redeem a magic link.
+///
+/// It is good once. An address that nobody has is registered; where somebody has it, the password and sessions of an account
+/// whose address was never proven before end.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/magic-link/verify", tag = "magic links",
+    operation_id = "redeem_magic_link",
+    params(("app_id" = String, Path, description = "The app")),
+    request_body(content((MailedToken = "application/json"), (MailedToken = "application/x-www-form-urlencoded"))),
+    responses((status = 303, description = "To the `redirect_uri` with `code` and `state` added to its query",
+            headers(("Location" = String, description = "Where to"))),
+        (status = 400, description = "`invalid_or_expired_token`"),
+        (status = 403, description = "`user_banned`, `registration_closed`, `app_disabled`"),
+        (status = 422, description = "`redirect_uri_not_allowed`: the app has taken it off its list; `idempotency_key_reused`")))]
+pub(crate) async fn verify(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    request: RequestContext,
+    as_page: AsPage,
+    FormOrJson { value: body, idempotency }: FormOrJson<MailedToken>,
+) -> Result<Response, Problem> {
+    let done = service.redeem_magic_link(&app_id, &request, &body.token, idempotency).await;
+    service.after_use(&app_id, as_page, Purpose::MagicLink, &body.token, done).await
+}
+
+/// Ask for another link with an old one.
+///
+/// It goes to the same address and leads to the same place. With an address instead of a link, as somebody has whose mail
+/// program broke the link, it leads to the first of the app's `redirect_uris`. This is for the page of a link that has expired.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/magic-link/verify/again", tag = "magic links",
+    operation_id = "request_magic_link_again",
+    params(("app_id" = String, Path, description = "The app")),
+    request_body(content((OldLink = "application/json"), (OldLink = "application/x-www-form-urlencoded"))),
+    responses((status = 202, description = "A mail is sent if the address may have one", body = MailRequested),
+        (status = 400, description = "`invalid_or_expired_token`: this was never a link of the app"),
+        (status = 422, description = "`redirect_uri_not_allowed`: the app has taken it off its list")))]
+pub(crate) async fn again(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    request: RequestContext,
+    credentials: Credentials,
+    as_page: AsPage,
+    FormOrJson { value: body, idempotency }: FormOrJson<OldLink>,
+) -> Result<Response, Problem> {
+    let asked = service.ask_again(&app_id, &request, &credentials, &body, idempotency).await;
+    service.after_request(&app_id, as_page, Purpose::MagicLink, asked).await
+}
+
+/// A link that is of no use any more, or the address that it was sent to.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OldLink {
+    /// What the old link carries.
+    #[serde(default)]
+    #[schema(example = "wwm_…")]
+    token: Option<String>,
+    /// The address, if there is no such link.
+    #[serde(default)]
+    email: Option<String>,
+}
+
+/// What a redemption is decided with.
+struct Redemption {
+    link_id: MagicLinkId,
+    issued: Issued,
+    email: Email,
+    client: Client,
+}
+
+impl CommandService {
+    /// The link of a token; 400 for anything that is none of this app. Whether it is good is for the link to decide.
+    pub(crate) async fn magic_link_of(
+        &self,
+        app_id: &AppId,
+        token: &str,
+    ) -> Result<(MagicLinkId, Arc<Loaded<MagicLink>>), Problem> {
+        let MagicLinkToken(link_id) = MagicLinkToken::decode(&self.tokens, token).ok_or_else(dead_token)?;
+        let link = self.repository.load::<MagicLink>(&link_id).await?;
+        let is_ours = link.state.issued.as_ref().is_some_and(|issued| issued.app_id == *app_id);
+        if is_ours { Ok((link_id, link)) } else { Err(dead_token()) }
+    }
+
+    async fn ask_again(
+        &self,
+        app_id: &AppId,
+        request: &RequestContext,
+        credentials: &Credentials,
+        old: &OldLink,
+        idempotency: Option<Idempotency>,
+    ) -> Result<MailRequested, Problem> {
+        let purpose = MailPurpose::MagicLink;
+        let asked = MailRequest::new(self, app_id, request, credentials, idempotency, purpose).await?;
+        let token = match (&old.token, &old.email) {
+            (Some(token), None) => token,
+            (None, Some(email)) => return self.issue_first_magic_link(asked, request, email).await,
+            _ => return Err(Problem::malformed("give either `token` or `email`")),
+        };
+        let (_, link) = self.magic_link_of(app_id, token).await?;
+        let old = link.state.issued.clone().ok_or_else(dead_token)?;
+        self.issue_magic_link_again(asked, request, old).await
+    }
+
+    async fn redeem_magic_link(
+        &self,
+        app_id: &AppId,
+        request: &RequestContext,
+        token: &str,
+        idempotency: Option<Idempotency>,
+    ) -> Result<Response, Problem> {
+        self.authenticator.app(app_id).await?;
+        let (link_id, link) = self.magic_link_of(app_id, token).await?;
+        let issued = link.state.issued.clone().ok_or_else(dead_token)?;
+        // Absent once the person is erased: nobody comes back under their address by an old mail.
+        let email = issued.email.clone().ok_or_else(dead_token)?;
+        let redemption = Arc::new(Redemption { link_id, issued, email, client: request.client.clone() });
+        let context = self.context(request, app_id, Actor::anonymous(), idempotency);
+        for _ in 0..MAX_LOOKS {
+            if self.redeem(app_id, Arc::clone(&redemption), context.clone()).await? {
+                return Ok(self.to_the_app(&redemption));
+            }
+        }
+        Err(Problem::overloaded("an address kept changing hands"))
+    }
+
+    /// Whether it is redeemed; if not, the address is not whose it was when we looked.
+    async fn redeem(
+        &self,
+        app_id: &AppId,
+        redemption: Arc<Redemption>,
+        context: Context,
+    ) -> Result<bool, Problem> {
+        // What the journal says, not a read model that may lag behind: nobody is registered twice.
+        let claim = self.lookup.email_claim(app_id, &redemption.email);
+        let owner = self.repository.journal().claim_owner(&claim).await?;
+        let owner = match owner.and_then(|stream| stream.uuid()).map(UserId) {
+            // Somebody who can write to the store could have taken the claim away. A read model may still know the account.
+            None => self.locate.locate(app_id, &redemption.email).await?,
+            owner => owner,
+        };
+        let user_id = owner.unwrap_or(redemption.issued.user_id);
+        let (app_id, at) = (app_id.clone(), context.at);
+        let link_id = redemption.link_id;
+        let reads =
+            vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id), Read::of::<MagicLink>(&link_id)];
+        let decide = move |work: &mut Work| {
+            let app = work.get::<App>(&app_id);
+            require_active(app)?;
+            let settings = Box::new(app.settings.clone());
+            // First, so that a link that is used up says so, whatever became of the account.
+            work.get::<MagicLink>(&link_id).require_live(at).map_err(link_problem)?;
+            let email = redemption.email.clone();
+            let account = if owner.is_some() {
+                let before = work.get::<User>(&user_id).access();
+                let prove = MailboxCommand::ProveEmail { email, proof: MailboxProof::MagicLink, at };
+                match work.execute::<User>(&user_id, prove.into()) {
+                    Ok(()) => {}
+                    Err(UserError::OtherEmail | UserError::Absent) => return Ok(Look::Again),
+                    Err(UserError::Banned) => return Err(Problem::new("user_banned")),
+                    Err(other) => return Err(Problem::internal(other)),
+                }
+                let user = work.get::<User>(&user_id);
+                Account::Existing { user_id, epoch: user.epoch, before, admin_since: user.admin_since }
+            } else {
+                let register = UserCommand::Register {
+                    user_id,
+                    app_id: app_id.clone(),
+                    method: RegistrationMethod::MagicLink,
+                    email,
+                    proof: Some(MailboxProof::MagicLink),
+                    password_hash: None,
+                    profile: Profile::default(),
+                    client: redemption.client.clone(),
+                    at,
+                };
+                match work.execute::<User>(&user_id, register) {
+                    Ok(()) => {}
+                    // Registered by this link's twin, and has another address by now.
+                    Err(UserError::Exists) => return Err(dead_token()),
+                    Err(other) => return Err(Problem::internal(other)),
+                }
+                work.take(claim.clone(), &StreamId::user(user_id));
+                Account::New
+            };
+            let redeem =
+                MagicLinkCommand::Redeem { account, settings, client: redemption.client.clone(), at };
+            work.execute::<MagicLink>(&link_id, redeem).map_err(link_problem)?;
+            Ok(Look::Done)
+        };
+        let reason = RevocationReason::EmailVerified;
+        match self.run_ending_sessions(user_id, reason, context, reads, decide).await {
+            Ok(done) => Ok(!matches!(done.value, Some(Look::Again))),
+            Err(DispatchError::ClaimTaken { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn to_the_app(&self, redemption: &Redemption) -> Response {
+        let Issued { redirect_uri, state, .. } = &redemption.issued;
+        let code = MagicLinkToken(redemption.link_id).encode_code(&self.tokens);
+        let mut query = vec![("code", code.as_str())];
+        query.extend(state.as_deref().map(|state| ("state", state)));
+        let headers = [
+            (header::LOCATION, with_query(redirect_uri, &query)),
+            (header::CACHE_CONTROL, "no-store".to_owned()),
+            (header::REFERRER_POLICY, "no-referrer".to_owned()),
+        ];
+        (StatusCode::SEE_OTHER, headers).into_response()
+    }
+}
+
+fn link_problem(error: MagicLinkError) -> Problem {
+    match error {
+        MagicLinkError::Absent
+        | MagicLinkError::Superseded
+        | MagicLinkError::Expired
+        | MagicLinkError::Used => dead_token(),
+        MagicLinkError::RedirectNotAllowed => Problem::new("redirect_uri_not_allowed"),
+        MagicLinkError::RegistrationClosed => Problem::new("registration_closed"),
+        MagicLinkError::Exists | MagicLinkError::InvalidCode => Problem::internal(error),
+    }
+}

@@ -1,0 +1,344 @@
+//! Requests that are answered by a mail: who may ask how often, and an answer that tells nothing about the address.
+//!
+//! Whoever asks spends what is their own: requests of their client for this mailbox. What the mailbox may get is spent by the
+//! mails that go out, of each purpose apart; where that is used up, nothing is sent and the answer stays the same, as it would
+//! tell otherwise that something was sent before. Its owner has the mails that used it up, whose links are all good; and what
+//! is kept for clients that have been in the account.
+//!
+//! What is told, and when, is the same for every address: nothing of what was decided goes into the answer, and it is given
+//! at a multiple of a step of time that is longer than an append takes. Only the app's own server is told more, in apps
+//! that send their mails themselves: it gets the token instead of a mail.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use axum::response::{IntoResponse, Response};
+use domain::app::App;
+use domain::mail::mails_of;
+use domain::settings::{AppSettings, Delivery};
+use domain::user::User;
+use domain::{AppId, Email, Permission, UserId};
+use event_store::{Idempotency, Loaded};
+use http::header;
+use http_kit::auth::{AdminCaller, Caller};
+use http_kit::cookies::Credentials;
+use http_kit::limits::{Asker, MailPurpose, RateClass};
+use http_kit::problem::Problem;
+use http_kit::request::RequestContext;
+use http_kit::token::TokenPurpose;
+use schemas::envelope::Actor;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use utoipa::ToSchema;
+
+use crate::CommandService;
+use crate::api::answers::Done;
+use crate::dispatch::{Committed, Context, Read, Work};
+use crate::pages::page::{AsPage, Purpose};
+use crate::sessions::login::even_out;
+
+/// An address to send a mail to.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Mailbox {
+    /// The address.
+    #[schema(example = "ada@example.com")]
+    pub email: String,
+}
+
+/// What everybody is told who asks for a mail.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct MailRequested {
+    /// Always `accepted`: a mail is sent if it is of use to anybody.
+    #[schema(example = "accepted")]
+    status: &'static str,
+    /// What the mail would carry. Only the server of an app with `delivery: "app"` gets it, which shows an API key with
+    /// `users:write`; absent where there is nothing to send.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
+}
+
+impl MailRequested {
+    /// What is told to all but an app's own server.
+    pub fn accepted() -> Self {
+        Self { status: "accepted", token: None }
+    }
+}
+
+impl IntoResponse for MailRequested {
+    fn into_response(self) -> Response {
+        Done::accepted(self)
+    }
+}
+
+/// A request for a mail that may be asked for, in so far as that does not depend on the address.
+pub(crate) struct MailRequest<'a> {
+    service: &'a CommandService,
+    app_id: AppId,
+    app: Arc<Loaded<App>>,
+    server: Option<AdminCaller>,
+    context: Context,
+    started: Instant,
+    purpose: MailPurpose,
+    credentials: Credentials,
+    address: Option<IpAddr>,
+    /// Where the mail goes, once that is known.
+    email: Option<Email>,
+    /// Whether whoever asks has been in the account, or reads its mail.
+    is_known: bool,
+}
+
+impl<'a> MailRequest<'a> {
+    /// Counts the request against its client's limit, unless it comes from the app's own server.
+    pub async fn new(
+        service: &'a CommandService,
+        app_id: &AppId,
+        request: &RequestContext,
+        credentials: &Credentials,
+        idempotency: Option<Idempotency>,
+        purpose: MailPurpose,
+    ) -> Result<Self, Problem> {
+        let started = Instant::now();
+        let app = service.authenticator.app(app_id).await?;
+        let server = service.authenticator.server(app_id, credentials).await?;
+        let actor = if let Some(server) = &server {
+            server.require(Permission::UsersWrite)?;
+            server.actor.clone()
+        } else {
+            service.limits.check(RateClass::Mail, request.address).map_err(Problem::rate_limited)?;
+            Actor::anonymous()
+        };
+        let context = service.context(request, app_id, actor, idempotency.map(of_this_body));
+        Ok(Self {
+            service,
+            app_id: app_id.clone(),
+            app,
+            server,
+            context,
+            started,
+            purpose,
+            credentials: credentials.clone(),
+            address: request.address,
+            email: None,
+            is_known: false,
+        })
+    }
+
+    /// What the app chose.
+    pub fn settings(&self) -> &AppSettings {
+        &self.app.state.settings
+    }
+
+    /// Whether it comes from a server that may do everything in the app.
+    pub fn full_admin(&self) -> bool {
+        self.server.as_ref().is_some_and(|server| server.full_admin)
+    }
+
+    /// Of which app.
+    pub fn app_id(&self) -> &AppId {
+        &self.app_id
+    }
+
+    /// When and by whom it was asked.
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// For somebody who has shown a link of an earlier mail: they read the mailbox.
+    pub fn by_reader(&mut self) {
+        self.is_known = true;
+    }
+
+    /// Whether whoever asks has been in the account, or reads its mail.
+    pub fn is_known(&self) -> bool {
+        self.is_known
+    }
+
+    /// Who has the address, as far as is known. Counts against what the client may ask of the mailbox, whether or not it is
+    /// anybody's, if anything can come of the request.
+    pub async fn locate(&mut self, email: &Email) -> Result<Option<UserId>, Problem> {
+        let service = self.service;
+        if self.sends() {
+            service.require_deliverable(email, "/email").await?;
+        }
+        let known = service.locate.locate(&self.app_id, email).await?;
+        let device = match known {
+            Some(user_id) => {
+                service.known_client(&self.app_id, user_id, &self.credentials, self.context.at).await?
+            }
+            None => None,
+        };
+        if self.server.is_some() || self.sends() {
+            let asker = match (device, &self.server) {
+                (Some(device), _) => Asker::Device(device),
+                (None, Some(AdminCaller { caller: Caller::ApiKey { key_id, .. }, .. })) => {
+                    Asker::Server(*key_id)
+                }
+                (None, _) => Asker::Address(self.address),
+            };
+            let counted = service.limits.check_mailbox(&self.app_id, email, self.purpose, asker);
+            counted.map_err(Problem::rate_limited)?;
+        }
+        self.is_known |= device.is_some();
+        self.email = Some(email.clone());
+        Ok(known)
+    }
+
+    /// Whether the platform sends the app's mails.
+    fn sends(&self) -> bool {
+        self.settings().delivery == Delivery::Platform
+    }
+
+    /// Who may be sent something at this address.
+    pub fn recipient(&self, user_id: UserId, email: &Email) -> Recipient {
+        let server_is_limited = self.server.as_ref().is_some_and(|server| !server.full_admin);
+        Recipient { app_id: self.app_id.clone(), user_id, email: email.clone(), server_is_limited }
+    }
+
+    /// Runs the decision that asks for the mail.
+    pub async fn run(
+        self,
+        reads: Vec<Read>,
+        decide: impl FnMut(&mut Work) -> Result<(), Problem> + Send + 'static,
+    ) -> Result<MailRequested, Problem> {
+        let sends = self.sends();
+        let Self { service, app_id, server, context, started, purpose, email, is_known, .. } = self;
+        let by_app = !sends;
+        let mut spent = None;
+        if let Some(email) = email.filter(|_| sends) {
+            spent = service.limits.spend_mail(&app_id, &email, purpose, is_known).ok();
+            if spent.is_none() {
+                metrics::counter!("watchword_mails_withheld_total").increment(1);
+                even_out(started).await;
+                return Ok(MailRequested::accepted());
+            }
+        }
+        let done = match &server {
+            Some(server) => service.run_as(server, context, reads, decide).await.map(Some),
+            // Nobody would ever get the token.
+            None if by_app => Ok(None),
+            None => service.dispatcher.run(context, reads, decide).await.map(Some),
+        };
+        let is_sent = matches!(&done, Ok(Some(done)) if asks_for_a_mail(done));
+        if let Some(spent) = spent.filter(|_| !is_sent) {
+            service.limits.not_sent(spent);
+        }
+        let done = done?;
+        let events = done.filter(|_| by_app && server.is_some()).map(|done| done.events).unwrap_or_default();
+        let token = events.iter().find_map(|event| service.tokens.of_event(event));
+        even_out(started).await;
+        Ok(MailRequested { token, ..MailRequested::accepted() })
+    }
+}
+
+/// Who is to be sent something, looked at again when it is decided.
+#[derive(Clone)]
+pub(crate) struct Recipient {
+    app_id: AppId,
+    user_id: UserId,
+    email: Email,
+    server_is_limited: bool,
+}
+
+impl Recipient {
+    /// Whether the user still has the address, and may come in at all. 403 for an app's server that would get the token of
+    /// an admin, but may not act as one.
+    pub fn is_there(&self, work: &mut Work) -> Result<bool, Problem> {
+        let user = work.get::<User>(&self.user_id);
+        if self.server_is_limited && user.is_admin() {
+            return Err(Problem::forbidden().detail("only a full admin can ask for the token of an admin"));
+        }
+        Ok(user.is_of(&self.app_id) && !user.banned && user.email.as_ref() == Some(&self.email))
+    }
+}
+
+/// Whether this has just asked for a mail.
+pub(crate) fn asks_for_a_mail<T>(done: &Committed<T>) -> bool {
+    !done.replayed && done.events.iter().any(|event| !mails_of(event).is_empty())
+}
+
+/// A key that names this very body: the same key with another body is another request, not a refused one. A refusal would
+/// tell that the first request has left something under its key, and so that its address is somebody's.
+pub(crate) fn of_this_body(Idempotency { key, fingerprint }: Idempotency) -> Idempotency {
+    let mut of_body = [0; 32];
+    of_body.copy_from_slice(digest(&SHA256, &[key, fingerprint].concat()).as_ref());
+    Idempotency { key: of_body, fingerprint }
+}
+
+impl CommandService {
+    /// 422 for an address that the mail server cannot send to: of letters outside ASCII it takes none before the `@` unless it
+    /// says so (SMTPUTF8, RFC 6531). The same for every address, whoever has it.
+    pub(crate) async fn require_deliverable(&self, email: &Email, pointer: &str) -> Result<(), Problem> {
+        if email.as_str().is_ascii() {
+            return Ok(());
+        }
+        let Some(server) = self.mail_server.get() else { return Ok(()) };
+        if server.takes_utf8().await != Some(false) {
+            return Ok(());
+        }
+        let code = "invalid_email";
+        let why = "the mail server takes only ASCII characters before the @ (it does not announce SMTPUTF8): \
+                   use another address";
+        Err(Problem::new(code).detail(why).field(pointer, code, why))
+    }
+
+    /// What a request for a mail is answered with: a page, if a page asked.
+    pub(crate) async fn after_request(
+        &self,
+        app_id: &AppId,
+        as_page: AsPage,
+        purpose: Purpose,
+        asked: Result<MailRequested, Problem>,
+    ) -> Result<Response, Problem> {
+        if !as_page.is_form {
+            return asked.map(IntoResponse::into_response);
+        }
+        let app = self.authenticator.existing_app(app_id).await?;
+        let pages = self.pages(&app.state).read_by(as_page);
+        Ok(match asked {
+            Ok(_) => pages.sent(),
+            Err(problem) => pages.refused(purpose, "", problem),
+        })
+    }
+
+    /// What the use of a token is answered with: a page, if a page asked. A redirect stays one.
+    pub(crate) async fn after_use(
+        &self,
+        app_id: &AppId,
+        as_page: AsPage,
+        purpose: Purpose,
+        token: &str,
+        done: Result<Response, Problem>,
+    ) -> Result<Response, Problem> {
+        if !as_page.is_form {
+            return done;
+        }
+        let app = self.authenticator.existing_app(app_id).await?;
+        let pages = self.pages(&app.state).read_by(as_page);
+        Ok(match done {
+            Ok(response) if response.status().is_redirection() => response,
+            Ok(response) => {
+                let mut page = pages.done(purpose);
+                for cookie in response.headers().get_all(header::SET_COOKIE) {
+                    page.headers_mut().append(header::SET_COOKIE, cookie.clone());
+                }
+                page
+            }
+            Err(problem) => match (purpose, problem.code()) {
+                // It says nothing about whose it was.
+                (Purpose::MagicLink, "invalid_or_expired_token")
+                    if self.magic_link_of(app_id, token).await.is_err() =>
+                {
+                    pages.dead(purpose, "")
+                }
+                (Purpose::PasswordReset, "weak_password") => {
+                    let known = self.one_time_token(app_id, TokenPurpose::PasswordReset, token).await;
+                    let email = known.ok().and_then(|(_, user)| user.state.email.clone());
+                    pages.about(email.as_ref()).refused(purpose, token, problem)
+                }
+                _ => pages.refused(purpose, token, problem),
+            },
+        })
+    }
+}

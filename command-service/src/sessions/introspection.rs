@@ -1,0 +1,180 @@
+//! For resource servers and clients that speak OAuth: introspection (RFC 7662) and revocation (RFC 7009).
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::post;
+use domain::AppId;
+use domain::app::App;
+use domain::session::{RevocationReason, Session};
+use domain::user::User;
+use http::StatusCode;
+use http_kit::cookies::Credentials;
+use http_kit::extract::{AppScope, FormOrJson};
+use http_kit::problem::Problem;
+use http_kit::request::RequestContext;
+use schemas::envelope::Actor;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::CommandService;
+use crate::api::answers::{Done, require_live};
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    OpenApiRouter::new()
+        .routes(routes!(introspect))
+        .routes(routes!(revoke))
+        .route("/auth/introspect", post(introspect))
+        .route("/auth/revoke", post(revoke))
+}
+
+/// A token of either kind.
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct TokenBody {
+    /// An access token or a refresh token.
+    token: String,
+    /// `access_token` or `refresh_token`. It is not needed: a token tells what it is.
+    #[serde(default)]
+    #[expect(dead_code, reason = "the RFCs have it, and a hint may be ignored")]
+    token_type_hint: Option<String>,
+}
+
+/// What there is to know about a token. Of one that is not active nothing else is told.
+#[derive(Default, Serialize, ToSchema)]
+pub(crate) struct Introspection {
+    /// Whether it can be used right now.
+    active: bool,
+    /// `Bearer` for an access token, `refresh_token` for a refresh token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_type: Option<&'static str>,
+    /// Who made it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iss: Option<String>,
+    /// The user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sub: Option<String>,
+    /// The app.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aud: Option<String>,
+    /// The app.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_id: Option<String>,
+    /// When it ends, in seconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exp: Option<i64>,
+    /// When it was made, in seconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iat: Option<i64>,
+    /// Its own id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jti: Option<String>,
+    /// The session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sid: Option<String>,
+    /// The user's roles as they are now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    roles: Option<Vec<String>>,
+}
+
+/// Ask whether a token is active (RFC 7662).
+///
+/// Needs an API key of the app, whatever it may do, or of the platform. Unlike a check of the signature it sees at once that a session was revoked.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/introspect", tag = "auth", operation_id = "introspect",
+    params(("app_id" = String, Path, description = "The app")), security(("api_key" = [])),
+    request_body(content((TokenBody = "application/x-www-form-urlencoded"), (TokenBody = "application/json"))),
+    responses((status = 200, description = "What there is to know", body = Introspection)))]
+pub(crate) async fn introspect(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    credentials: Credentials,
+    body: Result<FormOrJson<TokenBody>, Problem>,
+) -> Result<Response, Problem> {
+    service.authenticator.any_key(&app_id, &credentials).await?;
+    let FormOrJson { value: body, .. } = body?;
+    Ok(Done::read(service.look_at(&app_id, &body.token).await?.unwrap_or_default()))
+}
+
+/// Revoke a token (RFC 7009): the session it belongs to is over.
+///
+/// Whoever has the token may do this. The answer to a token that is none is the same.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/revoke", tag = "auth", operation_id = "revoke_token",
+    params(("app_id" = String, Path, description = "The app")),
+    request_body(content((TokenBody = "application/x-www-form-urlencoded"), (TokenBody = "application/json"))),
+    responses((status = 200, description = "The token cannot be used (any more)")))]
+pub(crate) async fn revoke(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    request: RequestContext,
+    FormOrJson { value: body, idempotency }: FormOrJson<TokenBody>,
+) -> Result<Response, Problem> {
+    let app = service.authenticator.existing_app(&app_id).await?;
+    let of_refresh = service.session_of(&app_id, &body.token).await;
+    let found = match of_refresh {
+        Ok(known) => Some((known.token.session_id, known.user_id)),
+        Err(problem) if problem.status() != StatusCode::UNAUTHORIZED => return Err(problem),
+        Err(_) => {
+            let claims = service.access_tokens.verify(&app.state, &body.token, service.clock.now()).ok();
+            claims.map(|claims| (claims.sid, claims.sub))
+        }
+    };
+    let position = if let Some((session_id, user_id)) = found {
+        let context = service.context(&request, &app_id, Actor::user(user_id), idempotency);
+        service.end_session(&app_id, session_id, user_id, RevocationReason::Logout, context).await?
+    } else {
+        service.repository.journal().head().await?
+    };
+    Ok(Done::empty(position))
+}
+
+impl CommandService {
+    async fn look_at(&self, app_id: &AppId, token: &str) -> Result<Option<Introspection>, Problem> {
+        let app = self.repository.load::<App>(app_id).await?;
+        let now = self.clock.now();
+        let (mut found, session_id, user_id, generation) =
+            if let Ok(claims) = self.access_tokens.verify(&app.state, token, now) {
+                let found = Introspection {
+                    token_type: Some("Bearer"),
+                    exp: Some(claims.exp),
+                    iat: Some(claims.iat),
+                    jti: Some(claims.jti.clone()),
+                    ..Introspection::default()
+                };
+                (found, claims.sid, claims.sub, None)
+            } else {
+                match self.session_of(app_id, token).await {
+                    Ok(known) => {
+                        let token_type = Some("refresh_token");
+                        let found = Introspection { token_type, ..Introspection::default() };
+                        (found, known.token.session_id, known.user_id, Some(known.token.generation))
+                    }
+                    Err(problem) if problem.status() == StatusCode::UNAUTHORIZED => return Ok(None),
+                    Err(problem) => return Err(problem),
+                }
+            };
+        let user = self.repository.load::<User>(&user_id).await?;
+        let session = self.repository.load::<Session>(&session_id).await?;
+        if require_live(&app.state, &user.state, &session.state, app_id, now).is_err() {
+            return Ok(None);
+        }
+        if let Some(generation) = generation {
+            if generation != session.state.generation {
+                return Ok(None);
+            }
+            found.exp = Some(session.state.expires_at.min(session.state.idle_expires_at).as_second());
+            found.iat = Some(session.state.refreshed_at.as_second());
+        }
+        Ok(Some(Introspection {
+            active: true,
+            iss: Some(self.signing.issuer(app_id)),
+            sub: Some(user_id.to_string()),
+            aud: Some(app_id.to_string()),
+            client_id: Some(app_id.to_string()),
+            sid: Some(session_id.to_string()),
+            roles: Some(user.state.roles.iter().map(ToString::to_string).collect()),
+            ..found
+        }))
+    }
+}

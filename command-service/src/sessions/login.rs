@@ -1,0 +1,335 @@
+//! Login with a password.
+//!
+//! What anyone learns from a guess is decided by the account's lockout, in the log: a wrong guess is told only after
+//! its failure is appended, and a right one only after the session is started under a guard on that same stream. So
+//! however many guesses are hashed at once, no more are answered than the policy allows. Addresses that nobody has
+//! go through the same steps, with a hash of nothing; what strangers are told of locks is the same for both, see
+//! `passwords/strangers.rs`. Who has been in the account before is no stranger, see `callers/known_client.rs`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use domain::app::App;
+use domain::lockout::{AccountIsLocked, Lockout, LockoutCommand, LockoutPolicy};
+use domain::password::{Password, PasswordHash};
+use domain::session::{LoginMethod, Session, SessionCommand};
+use domain::user::{Client, User, UserCommand};
+use domain::{AppId, DeviceId, Email, SessionId, StreamId, Timestamp, UserId};
+use event_store::lookup::session_claim;
+use http_kit::cookies::Credentials as Shown;
+use http_kit::extract::{AppScope, Body};
+use http_kit::limits::Standing;
+use http_kit::problem::Problem;
+use http_kit::request::RequestContext;
+use schemas::envelope::Actor;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use tokio::time::Instant;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::CommandService;
+use crate::api::answers::{Done, Link, TokensBody, require_active};
+use crate::callers::credentials_limit::Counted;
+use crate::dispatch::{Committed, Context, DispatchError, Read, Work};
+use crate::passwords::strangers::StrangersAt;
+
+/// Answers that must not tell whether an address is known are given at a multiple of this time after the request: the
+/// write that a known address costs disappears in it.
+const STEP: Duration = Duration::from_millis(100);
+/// How often a login is checked again because the password was changed meanwhile.
+const MAX_CHECKS: usize = 4;
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    OpenApiRouter::new().routes(routes!(login)).route("/auth/login", post(login))
+}
+
+/// An address and a password.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Credentials {
+    /// The address.
+    #[schema(example = "ada@example.com")]
+    email: String,
+    /// The password.
+    #[schema(value_type = String, format = Password, example = "correct horse battery")]
+    password: SecretString,
+}
+
+/// Log in with a password.
+///
+/// The answer to an unknown address, a wrong password, a banned account and one without a password is the same. The answer
+/// to a good login carries a device token, in the header `Device-Token` or, in cookie mode, in a cookie: send it with later
+/// logins, and wrong passwords of strangers lock this device out of nothing.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/login", tag = "auth", operation_id = "login",
+    params(("app_id" = String, Path, description = "The app"),
+        ("Device-Token" = Option<String>, Header, description = "The device token of an earlier login")),
+    request_body = Credentials,
+    responses((status = 200, description = "Tokens of a new session", body = TokensBody,
+            headers(("Device-Token" = String, description = "Shows that this device has been in the account"))),
+        (status = 401, description = "`invalid_credentials`; for a repeated request whose session is over \
+         `session_revoked` or `session_expired`"),
+        (status = 403, description = "After a right password: `email_not_verified`, `user_banned`; or `app_disabled`"),
+        (status = 429, description = "`rate_limited`: too many requests, or too many wrong passwords for this address; \
+         an app's own server, which shows an API key with `users:write`, is limited by key and person")))]
+pub(crate) async fn login(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    request: RequestContext,
+    shown: Shown,
+    counted: Counted,
+    Body { value: body, idempotency }: Body<Credentials>,
+) -> Result<Response, Problem> {
+    let started = Instant::now();
+    service.authenticator.app(&app_id).await?;
+    let context = service.context(&request, &app_id, Actor::anonymous(), idempotency);
+    if let Some(done) = service.dispatcher.replayed::<(), Problem>(&context).await? {
+        return service.logged_in(&app_id, &done).await;
+    }
+    let password = Password::new(body.password.expose_secret());
+    // Every account's address is in normal form, so text that has none belongs to nobody.
+    let email = Email::parse(&body.email).ok();
+    let user_id = match &email {
+        Some(email) => service.locate.locate(&app_id, email).await?,
+        None => None,
+    };
+    let name = email.as_ref().map_or(body.email.as_str(), Email::as_str);
+    service.count_login(counted, &app_id, name)?;
+    let strangers = service.strangers.at(&app_id, name);
+    let result = if let Some(user_id) = user_id {
+        let device = service.known_client(&app_id, user_id, &shown, context.at).await?;
+        let guesser = Guesser { device, strangers: &strangers };
+        let attempt =
+            Attempt { app_id: &app_id, user_id, password: &password, client: &request.client, guesser };
+        service.check(&attempt, context).await
+    } else {
+        Err(service.check_nobody(&strangers, &password).await)
+    };
+    match &result {
+        Ok(_) => email.iter().for_each(|email| service.count_good_login(counted, &app_id, email)),
+        Err(problem) if matches!(problem.code(), "invalid_credentials" | "rate_limited") => {
+            even_out(started).await;
+        }
+        Err(_) => {}
+    }
+    result
+}
+
+/// Waits until the time since `started` is a multiple of [`STEP`].
+pub(crate) async fn even_out(started: Instant) {
+    let steps = started.elapsed().as_millis() / STEP.as_millis() + 1;
+    let until = started + STEP * u32::try_from(steps).unwrap_or(u32::MAX);
+    tokio::time::sleep_until(until).await;
+}
+
+/// One guess at one account.
+struct Attempt<'a> {
+    app_id: &'a AppId,
+    user_id: UserId,
+    password: &'a Password,
+    client: &'a Client,
+    guesser: Guesser<'a>,
+}
+
+/// As whom a guess counts.
+#[derive(Clone, Copy)]
+struct Guesser<'a> {
+    /// As a device that has been in the account before.
+    device: Option<DeviceId>,
+    /// Else as a stranger.
+    strangers: &'a StrangersAt,
+}
+
+/// Why a login with a right password did not go through.
+enum NotIn {
+    /// The hash that was checked is not the account's any more.
+    HashChanged,
+    /// Too many logins have failed.
+    Locked,
+    /// A refusal.
+    Refused(Problem),
+}
+
+impl CommandService {
+    async fn check(&self, attempt: &Attempt<'_>, context: Context) -> Result<Response, Problem> {
+        let (policy, at, user_id) = (self.settings.lockout, context.at, attempt.user_id);
+        let Guesser { device, strangers } = attempt.guesser;
+        for _ in 0..MAX_CHECKS {
+            let lockout = self.repository.load::<Lockout>(&user_id).await?;
+            let is_open = lockout.state.require_open(device, policy, at).is_ok();
+            if device.is_none() {
+                strangers.forget_before(lockout.state.cleared_at());
+                strangers.require_open(policy, at).map_err(|locked| too_many(policy, &locked, at))?;
+            } else if !is_open {
+                return Err(self.record_failure(user_id, device, context).await);
+            }
+            let user = self.repository.load::<User>(&user_id).await?;
+            let hash = user.state.password_hash.clone();
+            // A stranger who is locked out, but not by what this node remembers, is told the same as for a wrong password,
+            // and waits as long.
+            if !self.passwords.verify(attempt.password, hash.as_ref()).await? || !is_open {
+                return Err(self.failed(attempt, context).await);
+            }
+            let Some(old) = hash else { return Err(Problem::internal("a password matched no hash")) };
+            let new = if self.passwords.is_outdated(&old) {
+                Some(self.passwords.hash(attempt.password).await?)
+            } else {
+                None
+            };
+            match self.start_session(attempt, context.clone(), old, new).await {
+                Ok(done) => {
+                    if !done.replayed {
+                        self.end_oldest_sessions(user_id, context).await;
+                    }
+                    return self.logged_in(attempt.app_id, &done).await;
+                }
+                Err(DispatchError::Refused(NotIn::Refused(problem))) => return Err(problem),
+                Err(DispatchError::Refused(NotIn::Locked)) => {
+                    return Err(self.failed(attempt, context).await);
+                }
+                Err(DispatchError::Refused(NotIn::HashChanged)) => {}
+                Err(error) => return Err(error.map_refusal(|_| Problem::unauthenticated()).into()),
+            }
+        }
+        Err(Problem::overloaded("a password was changed again and again during a login"))
+    }
+
+    /// What a guess is told that was wrong, or came too late. A device knows the account: it is told of its lock in the log.
+    /// A stranger hears what is remembered of the address, which is the same for one that nobody has.
+    async fn failed(&self, attempt: &Attempt<'_>, context: Context) -> Problem {
+        let Guesser { device, strangers } = attempt.guesser;
+        let (policy, at) = (self.settings.lockout, context.at);
+        let told = self.record_failure(attempt.user_id, device, context).await;
+        if device.is_some() || !matches!(told.code(), "invalid_credentials" | "rate_limited") {
+            return told;
+        }
+        told_to_strangers(strangers, policy, at)
+    }
+
+    async fn start_session(
+        &self,
+        attempt: &Attempt<'_>,
+        context: Context,
+        old: PasswordHash,
+        new: Option<PasswordHash>,
+    ) -> Result<Committed<()>, DispatchError<NotIn>> {
+        let Attempt { app_id, user_id, client, guesser: Guesser { device, .. }, .. } = *attempt;
+        let (app_id, client, at) = (app_id.clone(), client.clone(), context.at);
+        let policy = self.settings.lockout;
+        let session_id = SessionId(self.clock.new_id());
+        let reads = vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id), Read::of::<Lockout>(&user_id)];
+        let decide = move |work: &mut Work| {
+            work.get::<Lockout>(&user_id).require_open(device, policy, at).map_err(|_| NotIn::Locked)?;
+            let user = work.get::<User>(&user_id);
+            if !user.is_of(&app_id) || user.password_hash.as_ref() != Some(&old) {
+                return Err(NotIn::HashChanged);
+            }
+            let epoch = user.epoch;
+            let settings = may_enter(work.get::<App>(&app_id), user).map_err(NotIn::Refused)?;
+            let internal = |error| NotIn::Refused(Problem::internal(error));
+            if let Some(new) = new.clone() {
+                let rehash = UserCommand::Rehash { old: old.clone(), new, at };
+                work.execute::<User>(&user_id, rehash).map_err(|error| internal(error.to_string()))?;
+            }
+            let start = SessionCommand::Start {
+                session_id,
+                user_id,
+                app_id: app_id.clone(),
+                method: LoginMethod::Password,
+                epoch,
+                ttl: settings.refresh_token_ttl,
+                idle_ttl: settings.refresh_idle_ttl,
+                client: client.clone(),
+                at,
+            };
+            work.execute::<Session>(&session_id, start).map_err(|error| internal(error.to_string()))?;
+            work.take(session_claim(user_id, session_id), &StreamId::session(session_id));
+            Ok(())
+        };
+        self.dispatcher.run(context, reads, decide).await
+    }
+
+    /// The failure is in the log before anybody hears of it, and under no idempotency key: a guess at an address that
+    /// nobody has leaves nothing under its key, and a second request with the same key would tell the two apart.
+    pub(crate) async fn record_failure(
+        &self,
+        user_id: UserId,
+        device: Option<DeviceId>,
+        context: Context,
+    ) -> Problem {
+        let context = Context { idempotency: None, ..context };
+        let (policy, at) = (self.settings.lockout, context.at);
+        let decide = move |work: &mut Work| {
+            let command = LockoutCommand::RecordFailure { user_id, device, policy, at };
+            work.execute::<Lockout>(&user_id, command).map_err(|locked| too_many(policy, &locked, at))
+        };
+        match self.dispatcher.run(context, vec![Read::of::<Lockout>(&user_id)], decide).await {
+            Ok(_) => Problem::new("invalid_credentials"),
+            Err(error) => error.into(),
+        }
+    }
+
+    /// What the committed events say: a session, or (under a key of before failures were kept under none) a failure.
+    async fn logged_in<T>(&self, app_id: &AppId, done: &Committed<T>) -> Result<Response, Problem> {
+        match Link::made_by(&done.events) {
+            Some(link) => {
+                let (cookies, tokens) = self.tokens_of(app_id, link, done.replayed).await?;
+                Ok((cookies, Done::ok(done.position, tokens)).into_response())
+            }
+            None => Err(Problem::new("invalid_credentials")),
+        }
+    }
+
+    /// A guess at an address that nobody has.
+    async fn check_nobody(&self, strangers: &StrangersAt, password: &Password) -> Problem {
+        let (at, policy) = (self.clock.now(), self.settings.lockout);
+        if let Err(locked) = strangers.require_open(policy, at) {
+            return too_many(policy, &locked, at);
+        }
+        if let Err(error) = self.passwords.verify(password, None).await {
+            return error.into();
+        }
+        told_to_strangers(strangers, policy, at)
+    }
+}
+
+/// 429 while this device is locked out.
+pub(crate) fn locked_out(
+    lockout: &Lockout,
+    device: DeviceId,
+    policy: LockoutPolicy,
+    at: Timestamp,
+) -> Result<(), Problem> {
+    lockout.require_open(Some(device), policy, at).map_err(|locked| too_many(policy, &locked, at))
+}
+
+fn told_to_strangers(strangers: &StrangersAt, policy: LockoutPolicy, at: Timestamp) -> Problem {
+    match strangers.fail(policy, at) {
+        Ok(()) => Problem::new("invalid_credentials"),
+        Err(locked) => too_many(policy, &locked, at),
+    }
+}
+
+/// The settings of the app, if it lets this person in.
+pub(crate) fn may_enter(app: &App, user: &User) -> Result<domain::AppSettings, Problem> {
+    require_active(app)?;
+    if user.banned {
+        return Err(Problem::new("user_banned"));
+    }
+    if app.settings.require_verified_email && !user.email_verified {
+        return Err(Problem::new("email_not_verified"));
+    }
+    Ok(app.settings.clone())
+}
+
+/// 429 until the lock ends.
+pub(crate) fn too_many(policy: LockoutPolicy, locked: &AccountIsLocked, at: Timestamp) -> Problem {
+    let left = locked.until.duration_since(at);
+    let seconds = u64::try_from(left.as_secs()).unwrap_or_default() + u64::from(left.subsec_nanos() > 0);
+    let LockoutPolicy { failures, window, .. } = policy;
+    Problem::rate_limited(Standing::exhausted("failed-logins", failures, window, seconds.max(1)))
+}

@@ -1,0 +1,95 @@
+//! Logout: the end of one session.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use domain::session::{RevocationReason, Session, SessionCommand};
+use domain::{AppId, SessionId, UserId};
+use event_store::lookup::session_claim;
+use http_kit::cookies::{Credentials, SetCookies};
+use http_kit::extract::{AppScope, OptionalBody};
+use http_kit::problem::Problem;
+use http_kit::request::RequestContext;
+use schemas::envelope::Actor;
+use serde::Deserialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::CommandService;
+use crate::api::answers::Done;
+use crate::dispatch::{Context, Read, Work};
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    OpenApiRouter::new().routes(routes!(logout)).route("/auth/logout", post(logout))
+}
+
+/// A refresh token of the session, or nothing when an access token or a cookie came with the request.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LogoutBody {
+    /// Any refresh token of the session.
+    #[schema(example = "wwr_…")]
+    refresh_token: Option<String>,
+}
+
+/// End a session, named by one of its refresh tokens (in cookie mode the cookie will do) or by an access token. Doing it again changes nothing.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/logout", tag = "auth", operation_id = "logout",
+    params(("app_id" = String, Path, description = "The app")), request_body = Option<LogoutBody>,
+    security((), ("user" = [])),
+    responses((status = 204, description = "The session is over"),
+        (status = 401, description = "`invalid_refresh_token`, `unauthenticated`"),
+        (status = 403, description = "`forbidden`: the token came as a cookie without its `X-CSRF-Token`")))]
+pub(crate) async fn logout(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    request: RequestContext,
+    credentials: Credentials,
+    OptionalBody { value: body, idempotency }: OptionalBody<LogoutBody>,
+) -> Result<Response, Problem> {
+    let app = service.authenticator.existing_app(&app_id).await?;
+    let (session_id, user_id) = if let Some(text) = body.and_then(|body| body.refresh_token) {
+        let known = service.session_of(&app_id, &text).await?;
+        (known.token.session_id, known.user_id)
+    } else if let Some(known) = service.session_of_cookie(&app_id, &app.state, &credentials).await? {
+        (known.token.session_id, known.user_id)
+    } else {
+        // A session that is over already is no error here, so only the token itself is checked.
+        let claims = service.access_tokens.verify(&app.state, credentials.bearer()?, service.clock.now());
+        let claims = claims.map_err(|_| Problem::unauthenticated())?;
+        (claims.sid, claims.sub)
+    };
+    let context = service.context(&request, &app_id, Actor::user(user_id), idempotency);
+    let position =
+        service.end_session(&app_id, session_id, user_id, RevocationReason::Logout, context).await?;
+    Ok((SetCookies::cleared(&app.state, service.access_tokens.public_url()), Done::no_content(position))
+        .into_response())
+}
+
+impl CommandService {
+    /// Ends a session, whatever state it is in. The answer is where the log is then.
+    pub(crate) async fn end_session(
+        &self,
+        app_id: &AppId,
+        session_id: SessionId,
+        user_id: UserId,
+        reason: RevocationReason,
+        context: Context,
+    ) -> Result<u64, Problem> {
+        let (at, app_id) = (context.at, app_id.clone());
+        let decide = move |work: &mut Work| {
+            let owner = work.get::<Session>(&session_id).owner.as_ref();
+            if !owner.is_some_and(|owner| owner.user_id == user_id && owner.app_id == app_id) {
+                return Err(Problem::unauthenticated());
+            }
+            let revoke = SessionCommand::Revoke { reason, at };
+            work.execute::<Session>(&session_id, revoke).map_err(Problem::internal)?;
+            work.release(session_claim(user_id, session_id));
+            Ok(())
+        };
+        let done = self.dispatcher.run(context, vec![Read::of::<Session>(&session_id)], decide).await?;
+        Ok(done.position)
+    }
+}

@@ -1,0 +1,141 @@
+//! The next tokens of a session: one chain, at most one live end (RFC 9700 section 4.14).
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use domain::app::App;
+use domain::session::{Session, SessionCommand, SessionEvent};
+use domain::user::User;
+use domain::{AppId, Event};
+use event_store::lookup::session_claim;
+use http_kit::cookies::{Credentials, TokenCookie};
+use http_kit::extract::{AppScope, OptionalBody};
+use http_kit::problem::Problem;
+use http_kit::request::RequestContext;
+use http_kit::token::RefreshToken;
+use schemas::envelope::Actor;
+use serde::Deserialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::CommandService;
+use crate::api::answers::{Done, Link, TokensBody, require_live, session_problem};
+use crate::dispatch::{Committed, Read, Work};
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    OpenApiRouter::new().routes(routes!(refresh)).route("/auth/refresh", post(refresh))
+}
+
+/// A refresh token, or nothing when it comes as a cookie.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RefreshBody {
+    /// The newest refresh token of the session.
+    #[schema(example = "wwr_…")]
+    refresh_token: Option<String>,
+}
+
+/// Change a refresh token for new tokens.
+///
+/// The token before the newest is answered with the same successor for a few seconds (`refresh_grace`), for clients
+/// that lost the reply. Any older one ends the session.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/refresh", tag = "auth", operation_id = "refresh",
+    params(("app_id" = String, Path, description = "The app")), request_body = Option<RefreshBody>,
+    responses((status = 200, description = "The next tokens", body = TokensBody),
+        (status = 401, description = "`invalid_refresh_token`, `session_revoked`, `session_expired`"),
+        (status = 403, description = "`forbidden`: the token came as a cookie without its `X-CSRF-Token`")))]
+pub(crate) async fn refresh(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    request: RequestContext,
+    credentials: Credentials,
+    OptionalBody { value: body, idempotency }: OptionalBody<RefreshBody>,
+) -> Result<Response, Problem> {
+    // The app's existence does not change, and all else is looked at by the append.
+    service.authenticator.app_at_hand(&app_id).await?;
+    let token = if let Some(text) = body.and_then(|body| body.refresh_token) {
+        service.session_of(&app_id, &text).await?
+    } else {
+        let app = service.authenticator.existing_app(&app_id).await?;
+        match service.session_of_cookie(&app_id, &app.state, &credentials).await? {
+            Some(known) => known,
+            None if app.state.settings.cookies => return Err(Problem::new("invalid_refresh_token")),
+            None => return Err(Problem::malformed("a JSON body with refresh_token is needed")),
+        }
+    };
+    let RefreshToken { session_id, generation } = token.token;
+    let user_id = token.user_id;
+    let context = service.context(&request, &app_id, Actor::user(user_id), idempotency);
+    let (at, id, client) = (context.at, app_id.clone(), request.client.clone());
+    let reads = vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id), Read::of::<Session>(&session_id)];
+    let decide = move |work: &mut Work| {
+        let app = work.get::<App>(&id);
+        require_live(app, work.get::<User>(&user_id), work.get::<Session>(&session_id), &id, at)?;
+        let command = SessionCommand::Refresh {
+            generation,
+            grace: app.settings.refresh_grace,
+            idle_ttl: app.settings.refresh_idle_ttl,
+            client: client.clone(),
+            at,
+        };
+        work.execute::<Session>(&session_id, command).map_err(session_problem)?;
+        let session = work.get::<Session>(&session_id);
+        let link = Link::of(session);
+        if session.revoked {
+            // Whoever holds a token that was used before may be anybody.
+            work.is_done_by(Actor::anonymous());
+            work.release(session_claim(user_id, session_id));
+        }
+        Ok::<_, Problem>(link)
+    };
+    let done = service.dispatcher.run(context, reads, decide).await?;
+    service.refreshed(&app_id, &done).await
+}
+
+/// A refresh token that was made here, and whose it is.
+pub(crate) struct KnownToken {
+    pub token: RefreshToken,
+    pub user_id: domain::UserId,
+}
+
+impl CommandService {
+    /// Whose refresh token this is, live or not; 401 for anything that is none of this app. That never changes, so what is
+    /// at hand tells it.
+    pub(crate) async fn session_of(&self, app_id: &AppId, text: &str) -> Result<KnownToken, Problem> {
+        let invalid = || Problem::new("invalid_refresh_token");
+        let token = RefreshToken::decode(&self.tokens, text).ok_or_else(invalid)?;
+        let session = self.repository.load_at_hand::<Session>(&token.session_id).await?;
+        let owner = session.state.owner.as_ref().filter(|owner| owner.app_id == *app_id);
+        let user_id = owner.ok_or_else(invalid)?.user_id;
+        Ok(KnownToken { token, user_id })
+    }
+
+    /// Whose refresh token came as a cookie, if one did; 403 if another site may have made the browser send it.
+    pub(crate) async fn session_of_cookie(
+        &self,
+        app_id: &AppId,
+        app: &App,
+        credentials: &Credentials,
+    ) -> Result<Option<KnownToken>, Problem> {
+        let public_url = self.access_tokens.public_url();
+        let Some(text) = credentials.cookie(app, public_url, TokenCookie::Refresh) else { return Ok(None) };
+        let known = self.session_of(app_id, text).await?;
+        self.authenticator.require_csrf(app, known.token.session_id, credentials)?;
+        Ok(Some(known))
+    }
+
+    async fn refreshed(&self, app_id: &AppId, done: &Committed<Option<Link>>) -> Result<Response, Problem> {
+        let reused = |event: &Event| matches!(event, Event::Session(SessionEvent::RefreshTokenReused(_)));
+        if done.events.iter().any(reused) {
+            return Err(Problem::new("invalid_refresh_token"));
+        }
+        // Within the grace there is no event: the chain is where the earlier request has brought it.
+        let link = Link::made_by(&done.events).or(done.value.flatten());
+        let link = link.ok_or_else(|| Problem::new("invalid_refresh_token"))?;
+        let (cookies, tokens) = self.tokens_of(app_id, link, done.replayed).await?;
+        Ok((cookies, Done::ok(done.position, tokens)).into_response())
+    }
+}
