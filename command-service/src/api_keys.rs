@@ -12,10 +12,10 @@ use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, Body, Params, Segments};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
-use http_kit::token::ApiKeyToken;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error as NoPermission, StrDeserializer};
 use serde::{Deserialize, Serialize};
+use tokens::ApiKeyToken;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -26,7 +26,7 @@ use crate::api::answers::Done;
 use crate::api::pagination::{Page, PageParams};
 use crate::apps::{check_name, refused};
 use crate::callers::admin::end_of_own_key;
-use crate::dispatch::Read;
+use dispatcher::Read;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(list, issue)).routes(routes!(revoke))

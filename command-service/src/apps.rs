@@ -11,6 +11,7 @@ use domain::settings::{InvalidSetting, WhatIsWrong};
 use domain::signing_key::PublicJwk;
 use domain::text::{Lines, readable};
 use domain::{AppId, AppSettings, Event, Permission, StreamId, Timestamp};
+use effects::senders::Senders;
 use event_store::Claim;
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, Body, NoBody, Params};
@@ -26,7 +27,7 @@ use utoipa_axum::routes;
 use crate::CommandService;
 use crate::api::answers::Done;
 use crate::api::pagination::{Page, PageParams};
-use crate::dispatch::{DispatchError, Read};
+use dispatcher::{DispatchError, Read};
 
 /// The claim that makes apps listable: the journal is the list, no projection needed.
 pub const CLAIM: &str = "app";
@@ -135,7 +136,7 @@ async fn create(
     }
     let name = check_name(&body.name)?;
     let settings = AppSettings::default().patched(&body.settings).map_err(invalid_setting)?;
-    service.settings.senders.check(&AppSettings::default(), &settings)?;
+    check_sender(&service.settings.senders, &AppSettings::default(), &settings)?;
     let context = service.context(&request, &app_id, caller.actor.clone(), idempotency);
     let at = context.at;
     let keys = service.signing.generate_pair(&app_id, settings.token_algorithm).await?;
@@ -229,7 +230,7 @@ async fn change(
             require_weak(&app.state.settings, &wanted)?;
             require_no_link(&app.state.name, name.as_deref())?;
         }
-        service.settings.senders.check(&app.state.settings, &wanted)?;
+        check_sender(&service.settings.senders, &app.state.settings, &wanted)?;
         let keys = if app.state.needs_keys_for(wanted.token_algorithm) {
             Some(service.signing.generate_pair(&app_id, wanted.token_algorithm).await?)
         } else {
@@ -392,5 +393,18 @@ pub(crate) fn refused(error: AppError) -> Problem {
         AppError::Absent | AppError::NoSuchKey => Problem::not_found(),
         AppError::Permissions => Problem::invalid("/permissions", "invalid", error.to_string()),
         AppError::TooManyKeys => Problem::new("too_many_api_keys"),
+    }
+}
+
+/// Refuses settings with a sender that may not be one. What was set under another list stays until it is changed: its mails
+/// come from the instance's own sender, and answers go to it.
+fn check_sender(senders: &Senders, before: &AppSettings, after: &AppSettings) -> Result<(), Problem> {
+    match &after.branding.sender {
+        Some(sender) if before.branding.sender.as_ref() != Some(sender) && !senders.allow(sender) => {
+            let detail = "mails may not come from this domain: whoever runs this instance lists it in \
+                          mail.sender_domains first";
+            Err(Problem::invalid("/settings/branding/sender", "invalid", detail))
+        }
+        _ => Ok(()),
     }
 }

@@ -6,13 +6,13 @@ use domain::app::{App, AppCommand, AppError};
 use domain::signing_key::TokenAlgorithm;
 use domain::user::Client;
 use domain::{ApiKeyId, AppId, AppSettings, Permission, StreamId};
-use http_kit::token::ApiKeyToken;
 use schemas::envelope::{Actor, Metadata};
 use secrecy::SecretString;
+use tokens::ApiKeyToken;
 
 use crate::CommandService;
-use crate::dispatch::{Context, DispatchError, Read};
-use crate::signing::SigningError;
+use dispatcher::{Context, DispatchError, Read};
+use tokens::SigningError;
 
 /// What a fresh start cannot do without went wrong.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +66,7 @@ impl CommandService {
         let keys = self.signing.generate_pair(&app_id, TokenAlgorithm::default()).await?;
         let context = self.system_context(&app_id);
         let (at, id, name) = (context.at, app_id.clone(), name.to_owned());
-        let decide = move |work: &mut crate::dispatch::Work| {
+        let decide = move |work: &mut dispatcher::Work| {
             let (name, settings, keys) = (name.clone(), Box::<AppSettings>::default(), keys.clone());
             work.execute::<App>(&id, AppCommand::Create { app_id: id.clone(), name, settings, keys, at })?;
             work.take(crate::apps::claim(&id), &StreamId::app(&id));
@@ -83,7 +83,7 @@ impl CommandService {
         let app_id = AppId::platform();
         let context = self.system_context(&app_id);
         let (at, id) = (context.at, app_id.clone());
-        let decide = move |work: &mut crate::dispatch::Work| {
+        let decide = move |work: &mut dispatcher::Work| {
             // A start of before, or of another node at the same moment, may have been first.
             let app = work.get::<App>(&id);
             if app.revoked_keys.contains(&key_id) || app.api_keys.contains_key(&key_id) {
@@ -115,7 +115,7 @@ impl CommandService {
         let key_id = ApiKeyId(self.clock.new_id());
         let context = self.system_context(&app_id);
         let (at, id) = (context.at, app_id.clone());
-        let decide = move |work: &mut crate::dispatch::Work| {
+        let decide = move |work: &mut dispatcher::Work| {
             // Another node that starts at the same time may have been first.
             if let Some(key_id) = work.get::<App>(&id).api_keys.keys().next() {
                 return Ok(*key_id);
@@ -145,7 +145,7 @@ impl CommandService {
         let app_id = AppId::platform();
         let context = self.system_context(&app_id);
         let (at, id, name) = (context.at, app_id.clone(), name.to_owned());
-        let decide = move |work: &mut crate::dispatch::Work| {
+        let decide = move |work: &mut dispatcher::Work| {
             let (name, permissions) = (name.clone(), BTreeSet::from([Permission::Platform]));
             let command = AppCommand::IssueApiKey { key_id, name, permissions, expires_at: None, at };
             work.execute::<App>(&id, command)

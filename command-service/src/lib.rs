@@ -11,19 +11,14 @@ mod api_keys;
 mod apps;
 pub mod bootstrap;
 mod callers;
-pub mod dispatch;
 mod housekeeping;
 mod keys;
 pub mod locate;
 mod magic_link;
 mod mailed_tokens;
-pub mod mailer;
 mod pages;
 pub mod passwords;
-pub mod relay;
-pub mod sender_domains;
 mod sessions;
-pub mod signing;
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock};
@@ -33,23 +28,22 @@ use domain::AppId;
 use domain::lockout::LockoutPolicy;
 use event_store::{Clock, Idempotency, KeyStore, LookupKey, Repository};
 use http_kit::access_log::AccessLog;
-use http_kit::access_token::AccessTokens;
 use http_kit::auth::Authenticator;
 use http_kit::limits::RateLimits;
 use http_kit::request::RequestContext;
-use http_kit::token::DerivedTokens;
 use schemas::envelope::Actor;
+use tokens::{AccessTokens, DerivedTokens};
 use url::Url;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use crate::apps::CLAIM as APPS;
-use crate::dispatch::{Context, Dispatcher};
 use crate::locate::LocateUser;
-use crate::mailer::MailServer;
 use crate::passwords::breached::BreachedPasswords;
 use crate::passwords::hashing::PasswordHashing;
 use crate::passwords::strangers::Strangers;
-use crate::signing::Signing;
+use dispatcher::{Context, Dispatcher};
+use effects::mailer::MailServer;
+use tokens::Signing;
 
 /// What the service is built of.
 pub struct Parts {
@@ -89,7 +83,7 @@ pub struct Settings {
     /// Where a list of breached passwords is asked: `<this>/<5 hexadecimal digits>`. None: it is not asked.
     pub breached_passwords: Option<Url>,
     /// Whom mails may come from.
-    pub senders: sender_domains::Senders,
+    pub senders: effects::senders::Senders,
 }
 
 /// The service: its parts, and what is made from them.

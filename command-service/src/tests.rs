@@ -13,22 +13,21 @@ use domain::{AppId, Email, Event, LogOrigin, Timestamp, UserId};
 use event_store::{
     Clock, FixedClock, Journal, KeyStore, LookupKey, MasterKey, Repository, Sealer, SqliteJournal,
 };
-use http_kit::access_token::AccessTokens;
 use http_kit::auth::Authenticator;
 use http_kit::limits::{RateLimits, RateSettings};
 use http_kit::request::{Edge, around};
-use http_kit::token::DerivedTokens;
 use jiff::SignedDuration;
 use schemas::envelope::Actor;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokens::{AccessTokens, DerivedTokens};
 use tower::ServiceExt;
 
-use crate::dispatch::{Context, Read};
 use crate::locate::JournalClaims;
 use crate::passwords::hashing::{PasswordHashing, PasswordHashingSettings};
 use crate::{CommandService, Parts, Settings};
+use dispatcher::{Context, Read};
 
 mod admin;
 mod cookies;
@@ -63,7 +62,7 @@ fn node(
 ) -> (Arc<CommandService>, Router) {
     let repository = Arc::new(Repository::new(journal, Arc::new(Sealer::new(keys.clone())), 1000));
     let access_tokens =
-        Arc::new(AccessTokens::new(http_kit::PublicUrl::parse("https://auth.example").expect("valid")));
+        Arc::new(AccessTokens::new(tokens::PublicUrl::parse("https://auth.example").expect("valid")));
     let tokens = DerivedTokens::new(keys.instance_key());
     let authenticator = Arc::new(Authenticator::new(
         repository.clone(),
@@ -89,9 +88,9 @@ fn node(
             device_ttl: 1_000_000,
             sessions: SESSIONS,
             breached_passwords: None,
-            senders: crate::sender_domains::Senders {
+            senders: effects::senders::Senders {
                 own: Email::parse("no-reply@auth.example").expect("valid"),
-                domains: crate::sender_domains::SenderDomains::default(),
+                domains: effects::senders::SenderDomains::default(),
             },
         },
     });

@@ -206,9 +206,45 @@ pub struct Branding {
     pub reply_to: Option<Email>,
 }
 
+/// The colour of apps that have chosen none: it goes with white text.
+const ACCENT: &str = "#1d4ed8";
+
+impl Branding {
+    /// The colour of buttons and links.
+    pub fn accent(&self) -> &str {
+        self.colour.as_ref().map_or(ACCENT, Colour::as_str)
+    }
+}
+
+/// Black or white, whichever can be read better on a colour (WCAG 2.2, relative luminance): never below 4.5 to 1.
+pub fn text_on(colour: &str) -> &'static str {
+    let channel = |range: std::ops::Range<usize>| {
+        let value =
+            colour.get(range).and_then(|digits| u8::from_str_radix(digits, 16).ok()).unwrap_or_default();
+        let value = f64::from(value) / 255.0;
+        if value <= 0.04045 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
+    };
+    let luminance = 0.2126 * channel(1..3) + 0.7152 * channel(3..5) + 0.0722 * channel(5..7);
+    // Where the contrasts to black and to white are equal: (l + 0.05)² = 1.05 · 0.05.
+    if luminance > 0.179 { "#000000" } else { "#ffffff" }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_can_be_read_on_every_colour() {
+        for (colour, text) in [
+            ("#000000", "#ffffff"),
+            ("#ffffff", "#000000"),
+            (ACCENT, "#ffffff"),
+            ("#ffd400", "#000000"),
+            ("#767676", "#000000"),
+        ] {
+            assert_eq!(text_on(colour), text, "{colour}");
+        }
+    }
 
     #[test]
     fn a_colour_is_six_digits() {

@@ -142,6 +142,7 @@ macro_rules! events {
                 }
             }
 
+            #[allow(clippy::useless_conversion, reason = "some events name a person, others perhaps one")]
             fn person(&self) -> Option<$crate::UserId> {
                 match self {
                     $(Self::$Event($event) => $person),+

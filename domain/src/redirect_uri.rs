@@ -56,6 +56,13 @@ impl RedirectUri {
     pub fn origin(&self) -> Origin {
         Origin::of(&Url::parse(&self.0).expect("it was parsed before"))
     }
+
+    /// The URI with something added to its query, whatever that had.
+    pub fn with_query(&self, pairs: &[(&str, &str)]) -> String {
+        let mut url = Url::parse(&self.0).expect("it was parsed before");
+        url.query_pairs_mut().extend_pairs(pairs);
+        url.into()
+    }
 }
 
 impl Origin {
@@ -106,6 +113,8 @@ impl From<Origin> for String {
 
 #[cfg(test)]
 mod tests {
+    use url::Url;
+
     use super::{Origin, RedirectUri};
 
     #[test]
@@ -160,5 +169,14 @@ mod tests {
         for text in ["https://app.example/", "null", "*", "http://app.example", "https://app.example/x"] {
             assert!(Origin::parse(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_an_app_wants_to_hear_again_stays_one_value() {
+        let state = "a&code=evil#x y\u{e9}%";
+        let uri = RedirectUri::parse("https://app.example/callback").expect("valid");
+        let url = uri.with_query(&[("code", "wwx_1"), ("state", state)]);
+        let pairs: Vec<_> = Url::parse(&url).expect("a URL").query_pairs().into_owned().collect();
+        assert_eq!(pairs, [("code".to_owned(), "wwx_1".to_owned()), ("state".to_owned(), state.to_owned())]);
     }
 }

@@ -13,10 +13,9 @@ use domain::{ApiKeyId, AppId, Permission, SessionId, UserId};
 use event_store::{Clock, Loaded, Reads, Repository};
 use schemas::envelope::Actor;
 
-use crate::access_token::AccessTokens;
 use crate::cookies::{Credentials, Shown};
 use crate::problem::Problem;
-use crate::token::{ApiKeyToken, DerivedTokens};
+use tokens::{AccessTokens, ApiKeyToken, DerivedTokens};
 
 /// Checks credentials.
 pub struct Authenticator {

@@ -4,7 +4,9 @@ use http::{HeaderMap, HeaderValue, Method, header};
 use jiff::SignedDuration;
 
 use super::*;
-use crate::testing::{Signer, World};
+use tokens::testing::Signer;
+
+use crate::testing::World;
 
 fn headers(token: &str) -> Credentials {
     let mut headers = HeaderMap::new();

@@ -21,8 +21,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use crate::problem::Problem;
-use crate::public_url::PublicUrl;
-use crate::token::{DerivedTokens, TokenPurpose};
+use tokens::{DerivedTokens, PublicUrl, TokenPurpose};
 
 /// Keeps everybody but this very host from setting a cookie.
 const HOST: &str = "__Host-";

@@ -5,7 +5,9 @@ use insta::assert_snapshot;
 use uuid::Uuid;
 
 use super::*;
-use crate::testing::{Signer, World};
+use tokens::testing::Signer;
+
+use crate::testing::World;
 
 fn app(id: &str, cookies: bool) -> App {
     let settings = AppSettings { cookies, ..AppSettings::default() };

@@ -1,7 +1,5 @@
 //! Extractors that take exactly what the contract says. Every refusal is a [`Problem`].
 
-use std::collections::HashSet;
-use std::fmt;
 use std::time::Duration;
 
 use axum::Form;
@@ -17,7 +15,8 @@ use futures::StreamExt;
 use http::request::Parts;
 use http::{Method, Uri, header};
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::DeserializeOwned;
+use tokens::strict_json;
 
 use crate::cookies;
 use crate::problem::Problem;
@@ -193,77 +192,7 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     if bytes.is_empty() {
         return Err(Problem::malformed("a JSON body is needed"));
     }
-    let malformed = |error: &serde_json::Error| Problem::malformed(error.to_string());
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    NoDuplicates
-        .deserialize(&mut deserializer)
-        .and_then(|()| deserializer.end())
-        .map_err(|error| malformed(&error))?;
-    // A derived struct would take its members from an array, too, by their order.
-    if bytes.trim_ascii_start().first() != Some(&b'{') {
-        return Err(Problem::malformed("the body must be a JSON object"));
-    }
-    serde_json::from_slice(bytes).map_err(|error| malformed(&error))
-}
-
-/// Walks any JSON and refuses an object that has a member twice. Derived code refuses that for members it knows only.
-#[derive(Clone, Copy)]
-struct NoDuplicates;
-
-impl<'de> DeserializeSeed<'de> for NoDuplicates {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for NoDuplicates {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element_seed(self)?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut seen = HashSet::new();
-        while let Some(key) = map.next_key::<String>()? {
-            map.next_value_seed(self)?;
-            if !seen.insert(key) {
-                return Err(A::Error::custom("an object has a member twice"));
-            }
-        }
-        Ok(())
-    }
+    strict_json::parse(bytes).map_err(|error| Problem::malformed(error.to_string()))
 }
 
 impl Raw {

@@ -22,7 +22,7 @@ use crate::cookies::Credentials;
 use crate::gcra::Gcra;
 use crate::problem::Problem;
 use crate::request::RequestContext;
-use crate::token::{ApiKeyToken, DerivedTokens};
+use tokens::{ApiKeyToken, DerivedTokens};
 
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");

@@ -11,6 +11,7 @@ use http::{HeaderValue, StatusCode, header};
 use schemas::problems::{ProblemType, problem_type};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use tokens::SigningError;
 use utoipa::ToSchema;
 
 use crate::limits::Standing;
@@ -312,6 +313,15 @@ impl From<StoreError> for Problem {
             StoreError::Unavailable(_) => Self::unavailable(error),
             StoreError::Damaged(_) => Self::damaged(error),
             StoreError::Erased(_) => Self::not_found(),
+        }
+    }
+}
+
+impl From<SigningError> for Problem {
+    fn from(error: SigningError) -> Self {
+        match error {
+            SigningError::Store(error) => error.into(),
+            SigningError::Key(what) => Self::internal(what),
         }
     }
 }

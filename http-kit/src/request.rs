@@ -159,7 +159,7 @@ impl Edge {
         }
     }
 
-    /// Clients see everything below this path ([`crate::PublicUrl::prefix`]): what the answers of this layer name is there.
+    /// Clients see everything below this path ([`tokens::PublicUrl::prefix`]): what the answers of this layer name is there.
     #[must_use]
     pub fn below(self, prefix: &str) -> Self {
         Self { prefix: prefix.into(), ..self }
@@ -244,7 +244,7 @@ pub fn around(router: Router, edge: Arc<Edge>) -> Router {
         .layer(from_fn_with_state(edge, handle))
 }
 
-/// A router of [`around`] below a path ([`crate::PublicUrl::prefix`]). Nothing is beside that path but the probes, which ask the
+/// A router of [`around`] below a path ([`tokens::PublicUrl::prefix`]). Nothing is beside that path but the probes, which ask the
 /// process itself.
 pub fn mounted(router: Router, prefix: &str) -> Router {
     if prefix.is_empty() {

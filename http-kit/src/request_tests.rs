@@ -12,7 +12,9 @@ use super::*;
 use crate::extract::{AppScope, Body, FormOrJson, NoBody, OptionalBody, Params, Segments};
 use crate::limits::{Rate, RateClass, RateLimits, RateSettings};
 use crate::problem::has_written;
-use crate::testing::{Signer, World};
+use tokens::testing::Signer;
+
+use crate::testing::World;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

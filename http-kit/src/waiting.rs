@@ -20,7 +20,7 @@ struct Waiting {
 }
 
 /// Wraps the routes that a process has while it waits for its stores: whatever they do not answer is told 503 `unavailable`,
-/// with an id of its own, as everything is later. Answers name what is below this path ([`crate::PublicUrl::prefix`]).
+/// with an id of its own, as everything is later. Answers name what is below this path ([`tokens::PublicUrl::prefix`]).
 pub fn waiting(router: Router, clock: Arc<dyn Clock>, prefix: &str) -> Router {
     let state = Arc::new(Waiting { clock, prefix: prefix.into() });
     router

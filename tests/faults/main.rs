@@ -9,10 +9,10 @@
 //! | death before and after an append, before a commit, around a publication, amid a projector's batch | `steps` |
 //! | NATS absent at start | `nats_absent` |
 //! | NATS killed and stopped under load, started again | `nats_killed` |
-//! | the stream's newest file cut | `nats_data_cut`; `command-service/tests/relay.rs` |
-//! | messages forged on the bus | `forged`; `watchword/tests/bus.rs`; `command-service/tests/relay.rs` |
+//! | the stream's newest file cut | `nats_data_cut`; `effects/tests/relay.rs` |
+//! | messages forged on the bus | `forged`; `watchword/tests/bus.rs`; `effects/tests/relay.rs` |
 //! | the stream deleted | `stream_deleted` |
-//! | duplicates beyond the dedupe window | the window of every test here is a second; `command-service/tests/relay.rs` |
+//! | duplicates beyond the dedupe window | the window of every test here is a second; `effects/tests/relay.rs` |
 //! | PostgreSQL stopped, crashed, its sessions ended | `postgres`; `event-store/tests/postgres/faults.rs` |
 //! | the reply to a commit lost, the request lost, or late | `postgres`; `event-store/tests/postgres/faults.rs` |
 //! | a session idle in a transaction | `postgres` |
@@ -30,8 +30,8 @@
 //! | rebuild during writes | `rebuild` |
 //! | the upgrade that gives events their MACs killed | `upgrade_killed` |
 //! | old data directory | `old_data`; older formats of single files: `event-store/tests`, `read-models/src/tests/rows.rs` |
-//! | the sender of mails killed, dead around a mail, replaced by another node | `mail`; `command-service/src/mailer/tests.rs` |
-//! | mail server hanging, away, deferring | `mail`; `command-service/src/mailer/tests.rs` |
+//! | the sender of mails killed, dead around a mail, replaced by another node | `mail`; `effects/src/mailer/tests.rs` |
+//! | mail server hanging, away, deferring | `mail`; `effects/src/mailer/tests.rs` |
 
 use std::collections::hash_map::RandomState;
 use std::env;

@@ -84,7 +84,7 @@ pub fn consumer_name(address: SocketAddr) -> String {
 
 #[cfg(test)]
 mod tests {
-    use command_service::relay::RelaySettings;
+    use effects::relay::RelaySettings;
     use test_services::Nats;
 
     use super::*;

@@ -14,19 +14,19 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use command_service::mailer::{DeliveryPolicy, InvalidMailUrl, MailUrl};
-use command_service::relay::RelaySettings;
-use command_service::sender_domains::{InvalidSenderDomain, SenderDomains, Senders};
 use domain::journal::InvalidOrigin;
 use domain::lockout::LockoutPolicy;
 use domain::{Email, LogOrigin};
+use effects::mailer::{DeliveryPolicy, InvalidMailUrl, MailUrl};
+use effects::relay::RelaySettings;
+use effects::senders::{InvalidSenderDomain, SenderDomains, Senders};
 use event_store::location::Location;
-use http_kit::PublicUrl;
 use http_kit::limits::RateSettings;
 use http_kit::places::Shares;
 use ipnet::IpNet;
 use projection_service::SharingSettings;
 use secrecy::SecretString;
+use tokens::PublicUrl;
 use url::Url;
 
 pub use self::keys::{FROM_FILES, KEYS, file_variable, variable};

@@ -11,30 +11,28 @@ use anyhow::{Context, bail};
 use async_trait::async_trait;
 use axum::Router;
 use command_service::CommandService;
-use command_service::dispatch::DispatchError;
 use command_service::locate::{JournalClaims, LocateUser};
-use command_service::mailer::{
-    self, MailUrl, Mailer, MailerParts, MailerSettings, MailerStatus, Patience, Post,
-};
 use command_service::passwords::hashing::{PasswordHashing, PasswordHashingSettings};
-use command_service::relay::{Relay, RelaySettings, RelayStatus};
+use dispatcher::DispatchError;
 use domain::app::App;
 use domain::session::SessionEvent;
 use domain::user::User;
 use domain::{AppId, Email, Event, LogOrigin, Permission, UserId};
+use effects::mailer::{self, MailUrl, Mailer, MailerParts, MailerSettings, MailerStatus, Patience, Post};
+use effects::relay::{Relay, RelaySettings, RelayStatus};
 use event_store::{
     Clock, InstanceKey, Journal, JournalLock, JournalMark, KeyStore, LookupKey, MasterKey, MessageKey,
     Repository, Sealer, SqliteJournal, StoreError, SystemClock,
 };
 use http_kit::request::Edge;
-use http_kit::token::{ApiKeyToken, DerivedTokens};
-use http_kit::{AccessLog, AccessTokens, Authenticator, PublicUrl, RateClass, RateLimits};
+use http_kit::{AccessLog, Authenticator, RateClass, RateLimits};
 use projection_service::bus::Bus;
 use projection_service::{BusStatus, ProjectionService, ProjectionStatus, SharingSettings};
 use read_models::ReadModels;
 use schemas::{ActorKind, RecordedEvent, codec};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
+use tokens::{AccessTokens, ApiKeyToken, DerivedTokens, PublicUrl};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 

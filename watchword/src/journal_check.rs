@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 
-use command_service::mailer;
 use domain::app::App;
 use domain::delivery::Delivery;
 use domain::lockout::Lockout;
@@ -10,6 +9,7 @@ use domain::magic_link::MagicLink;
 use domain::session::{Session, SessionEvent};
 use domain::user::{User, UserEvent};
 use domain::{AppId, Event, StreamId, Timestamp, UserId};
+use effects::mailer;
 use event_store::{LookupKey, Repository, StoreError};
 use schemas::RecordedEvent;
 

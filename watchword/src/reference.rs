@@ -5,9 +5,9 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use domain::{AppSettings, Permission};
-use http_kit::AccessClaims;
 use schemas::problems::REGISTRY;
 use serde_json::Value;
+use tokens::AccessClaims;
 
 use crate::config::{FROM_FILES, KEYS, variable};
 use crate::openapi::{Direction, schema_with_parts};

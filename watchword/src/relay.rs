@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use command_service::relay::{self, RebuildError, StreamStanding};
+use effects::relay::{self, RebuildError, StreamStanding};
 use event_store::{OpenError, SystemClock};
 use serde_json::json;
 

@@ -12,10 +12,11 @@ use std::time::Duration;
 use axum::routing::get;
 use axum::{Json, Router};
 use command_service::bootstrap::BootstrapError;
-use command_service::dispatch::DispatchError;
+use dispatcher::DispatchError;
 use event_store::{AppendError, Clock, Location, OpenError, StoreError, SystemClock};
-use http_kit::{Problem, PublicUrl};
+use http_kit::Problem;
 use serde_json::json;
+use tokens::PublicUrl;
 use tokio::sync::watch;
 use tokio::time::Instant;
 

@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::{AckPolicy, Info, pull};
 use async_nats::{Client, ConnectOptions, HeaderMap};
-use command_service::relay::{Relay, RelaySettings};
 use domain::user::{RegistrationMethod, UserEvent, UserRegistered};
 use domain::{AppId, Email, Event, LogOrigin, Personal, StreamId, UserId};
+use effects::relay::{Relay, RelaySettings};
 use event_store::{
     Append, Clock, InstanceKey, KeyStore, Location, LookupKey, Marked, MasterKey, MessageKey, Repository,
     Sealer, SqliteJournal, SystemClock, Write,
 };
 use http_kit::places::Shares;
-use http_kit::{AccessLog, AccessTokens, Authenticator, DerivedTokens};
+use http_kit::{AccessLog, Authenticator};
 use projection_service::bus::Bus;
 use projection_service::feed::Feed;
 use projection_service::{Parts, ProjectionService, SharingSettings};
@@ -26,6 +26,7 @@ use schemas::{Actor, Metadata, RecordedEvent, bus};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection};
 use test_services::Nats;
+use tokens::{AccessTokens, DerivedTokens};
 
 const CONSUMER: &str = "projections-test";
 
@@ -129,7 +130,7 @@ impl World {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let authenticator = Arc::new(Authenticator::new(
             self.repository.clone(),
-            Arc::new(AccessTokens::new(http_kit::PublicUrl::parse("http://localhost").expect("valid"))),
+            Arc::new(AccessTokens::new(tokens::PublicUrl::parse("http://localhost").expect("valid"))),
             DerivedTokens::new(self.sealer.keys().instance_key()),
             clock.clone(),
         ));

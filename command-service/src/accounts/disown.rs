@@ -17,9 +17,9 @@ use event_store::{Claim, Idempotency, StoreError};
 use http_kit::extract::{AppScope, FormOrJson, Params};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
-use http_kit::token::TokenPurpose;
 use schemas::envelope::Actor;
 use serde::Serialize;
+use tokens::TokenPurpose;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -27,9 +27,9 @@ use utoipa_axum::routes;
 use crate::CommandService;
 use crate::accounts::email_verification::MailedToken;
 use crate::api::answers::{Done, require_active};
-use crate::dispatch::{Read, Work};
 use crate::mailed_tokens::redeem::{dead_token, token_problem};
 use crate::pages::page::{AsPage, LinkToken, Purpose};
+use dispatcher::{Read, Work};
 
 /// The kind of the claims that list who was erased, so that no crash between the event and the end of their key leaves it.
 const ERASED: &str = "erased";

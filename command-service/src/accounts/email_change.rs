@@ -22,10 +22,10 @@ use http_kit::extract::{AppScope, Body, FormOrJson, Params};
 use http_kit::limits::{Asker, MailPurpose, RateClass};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
-use http_kit::token::TokenPurpose;
 use schemas::envelope::Actor;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+use tokens::TokenPurpose;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -37,11 +37,11 @@ use crate::accounts::me::{LiveCaller, live_reads};
 use crate::api::answers::{Done, require_active};
 use crate::api::fields;
 use crate::callers::known_client::device_of;
-use crate::dispatch::{DispatchError, Read, Work};
 use crate::mailed_tokens::redeem::{dead_token, token_problem};
 use crate::mailed_tokens::request::{MailRequested, asks_for_a_mail};
 use crate::pages::page::{AsPage, LinkToken, Purpose};
 use crate::sessions::login::{even_out, locked_out};
+use dispatcher::{DispatchError, Read, Work};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new()

@@ -15,9 +15,9 @@ use http_kit::extract::{AppScope, FormOrJson, Params};
 use http_kit::limits::MailPurpose;
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
-use http_kit::token::TokenPurpose;
 use schemas::envelope::Actor;
 use serde::{Deserialize, Serialize};
+use tokens::TokenPurpose;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -25,10 +25,10 @@ use utoipa_axum::routes;
 use crate::CommandService;
 use crate::api::answers::{Done, require_active};
 use crate::api::fields;
-use crate::dispatch::{Read, Work};
 use crate::mailed_tokens::redeem::token_problem;
 use crate::mailed_tokens::request::{MailRequest, MailRequested, Mailbox};
 use crate::pages::page::{AsPage, LinkToken, Purpose};
+use dispatcher::{Read, Work};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     let mut router = OpenApiRouter::new()

@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::CommandService;
 use crate::api::answers::{Done, require_live};
 use crate::api::fields::{self, nullable};
-use crate::dispatch::{Read, Work};
+use dispatcher::{Read, Work};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(read, change)).route("/auth/me", get(read).patch(change))

@@ -25,8 +25,8 @@ use crate::CommandService;
 use crate::accounts::me::{LiveCaller, live_reads};
 use crate::api::answers::Done;
 use crate::callers::known_client::device_of;
-use crate::dispatch::{Committed, Context, Read, Work};
 use crate::sessions::login::locked_out;
+use dispatcher::{Committed, Context, Read, Work};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(change)).route("/auth/password/change", post(change))

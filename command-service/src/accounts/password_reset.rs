@@ -18,10 +18,10 @@ use http_kit::extract::{AppScope, FormOrJson, Params};
 use http_kit::limits::MailPurpose;
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
-use http_kit::token::TokenPurpose;
 use schemas::envelope::Actor;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+use tokens::TokenPurpose;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -30,10 +30,10 @@ use crate::CommandService;
 use crate::accounts::password_change::password_set_at;
 use crate::api::answers::{Done, require_active};
 use crate::api::fields;
-use crate::dispatch::{Committed, Read, Work};
 use crate::mailed_tokens::redeem::{dead_token, token_problem};
 use crate::mailed_tokens::request::{MailRequest, MailRequested, Mailbox};
 use crate::pages::page::{AsPage, LinkToken, Purpose};
+use dispatcher::{Committed, Read, Work};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     let mut router = OpenApiRouter::new()

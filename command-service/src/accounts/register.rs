@@ -28,9 +28,9 @@ use crate::CommandService;
 use crate::api::answers::{Done, Link, TokensBody, require_active};
 use crate::api::fields;
 use crate::callers::credentials_limit::Counted;
-use crate::dispatch::{Committed, Context, DispatchError, Read, Work};
 use crate::mailed_tokens::request::{asks_for_a_mail, of_this_body};
 use crate::sessions::login::even_out;
+use dispatcher::{Committed, Context, DispatchError, Read, Work};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new()

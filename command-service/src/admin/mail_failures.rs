@@ -19,8 +19,8 @@ use utoipa_axum::routes;
 use crate::CommandService;
 use crate::api::answers::Done;
 use crate::api::pagination::{Page, PageParams};
-use crate::dispatch::{Read, Work};
-use crate::mailer::{MailRef, given_up};
+use dispatcher::{Read, Work};
+use effects::mailer::{MailRef, given_up};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(retry))
@@ -118,7 +118,7 @@ struct MailSegments {
 impl MailSegments {
     fn mail(&self) -> Option<MailRef> {
         let (position, kind) = self.mail_id.split_once('-')?;
-        Some(MailRef { position: position.parse().ok()?, kind: crate::mailer::kind(kind)? })
+        Some(MailRef { position: position.parse().ok()?, kind: effects::mailer::kind(kind)? })
     }
 }
 

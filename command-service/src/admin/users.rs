@@ -35,10 +35,10 @@ use crate::api::answers::Done;
 use crate::api::fields;
 use crate::apps::Look;
 use crate::callers::admin::{require_may_act_on, require_target};
-use crate::dispatch::{Committed, Context, DispatchError, Read, Work};
 use crate::sessions::end::{EndAccess, end_all_in};
 use crate::sessions::login::too_many;
-use crate::signing::Grant;
+use dispatcher::{Committed, Context, DispatchError, Read, Work};
+use tokens::Grant;
 
 const MAX_REASON: usize = 500;
 const LONGEST_TOKEN_MINUTES: u32 = 1440;

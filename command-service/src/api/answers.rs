@@ -11,14 +11,14 @@ use http_kit::answers::{UserBody, uncached};
 use http_kit::consistency::ConsistencyToken;
 use http_kit::cookies::{Lasting, SetCookies, csrf_token};
 use http_kit::problem::Problem;
-use http_kit::token::RefreshToken;
 use serde::Serialize;
+use tokens::RefreshToken;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::CommandService;
 use crate::callers::known_client::device_of;
-use crate::signing::Grant;
+use tokens::Grant;
 
 /// Answers that succeeded. None is ever stored by a cache; those to commands tell a reader what to wait for.
 pub(crate) struct Done;

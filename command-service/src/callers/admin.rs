@@ -11,7 +11,7 @@ use http_kit::problem::Problem;
 
 use crate::CommandService;
 use crate::accounts::me::{LiveCaller, live_reads};
-use crate::dispatch::{Committed, Context, DispatchError, Read, Work};
+use dispatcher::{Committed, Context, DispatchError, Read, Work};
 
 impl CommandService {
     /// Runs a decision of an admin. 401 or 403 if they are none any more when it is made.
@@ -25,7 +25,7 @@ impl CommandService {
         let (caller, at) = (caller.clone(), context.at);
         match &caller.caller {
             Caller::User(user) => reads.extend(live_reads(user)),
-            Caller::ApiKey { app_id, .. } => reads.push(Read::of::<App>(&app_id)),
+            Caller::ApiKey { app_id, .. } => reads.push(Read::of::<App>(app_id)),
         }
         let decide = move |work: &mut Work| {
             require_entitled(&caller, work, at)?;

@@ -10,8 +10,8 @@ use domain::user::User;
 use domain::{AppId, DeviceId, SessionId, Timestamp, UserId};
 use http_kit::cookies::{Credentials, Lasting, SetCookies, TokenCookie};
 use http_kit::problem::Problem;
-use http_kit::token::{DeviceToken, RefreshToken};
 use jiff::SignedDuration;
+use tokens::{DeviceToken, RefreshToken};
 
 use crate::CommandService;
 

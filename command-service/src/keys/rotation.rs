@@ -20,7 +20,7 @@ use crate::CommandService;
 use crate::api::answers::Done;
 use crate::api::pagination::{Page, PageParams};
 use crate::apps::{Look, refused};
-use crate::dispatch::Read;
+use dispatcher::Read;
 
 /// How often a rotation is looked at anew because the app's algorithm changed meanwhile.
 const MAX_LOOKS: usize = 8;

@@ -18,10 +18,10 @@ use event_store::lookup::session_claim;
 use http_kit::extract::{AppScope, Body};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
-use http_kit::token::MagicLinkToken;
 use schemas::envelope::Actor;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+use tokens::MagicLinkToken;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -29,9 +29,9 @@ use utoipa_axum::routes;
 use crate::CommandService;
 use crate::api::answers::{Done, Link, TokensBody};
 use crate::apps::Look;
-use crate::dispatch::{Committed, Context, Read, Work};
 use crate::sessions::end::end_in;
 use crate::sessions::login::may_enter;
+use dispatcher::{Committed, Context, Read, Work};
 
 /// How often a code is looked at anew because it was exchanged meanwhile.
 const MAX_LOOKS: usize = 4;

@@ -27,8 +27,8 @@ use utoipa_axum::routes;
 use crate::CommandService;
 use crate::api::answers::require_active;
 use crate::api::fields;
-use crate::dispatch::{Read, Work};
 use crate::mailed_tokens::request::{MailRequest, MailRequested};
+use dispatcher::{Read, Work};
 
 /// The longest `state`, in bytes: with the code it must fit into a URL.
 const MAX_STATE: usize = 1024;

@@ -21,12 +21,11 @@ use http::{StatusCode, header};
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, FormOrJson, Params};
 use http_kit::limits::MailPurpose;
-use http_kit::mail_link::with_query;
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
-use http_kit::token::MagicLinkToken;
 use schemas::envelope::Actor;
 use serde::Deserialize;
+use tokens::MagicLinkToken;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -35,10 +34,10 @@ use crate::CommandService;
 use crate::accounts::email_verification::MailedToken;
 use crate::api::answers::require_active;
 use crate::apps::Look;
-use crate::dispatch::{Context, DispatchError, Read, Work};
 use crate::mailed_tokens::redeem::dead_token;
 use crate::mailed_tokens::request::{MailRequest, MailRequested};
 use crate::pages::page::{AsPage, LinkToken, Purpose};
+use dispatcher::{Context, DispatchError, Read, Work};
 
 /// How often the owner of the address is looked up anew because it changed hands meanwhile.
 const MAX_LOOKS: usize = 4;
@@ -281,7 +280,7 @@ impl CommandService {
         let mut query = vec![("code", code.as_str())];
         query.extend(state.as_deref().map(|state| ("state", state)));
         let headers = [
-            (header::LOCATION, with_query(redirect_uri, &query)),
+            (header::LOCATION, redirect_uri.with_query(&query)),
             (header::CACHE_CONTROL, "no-store".to_owned()),
             (header::REFERRER_POLICY, "no-referrer".to_owned()),
         ];

@@ -9,11 +9,11 @@ use domain::{AppId, SessionId, Timestamp, UserId};
 use event_store::Loaded;
 use http_kit::auth::AdminCaller;
 use http_kit::problem::Problem;
-use http_kit::token::TokenPurpose;
+use tokens::TokenPurpose;
 
 use crate::CommandService;
-use crate::dispatch::{Committed, Context, DispatchError, Read, Work};
 use crate::sessions::end::end_in;
+use dispatcher::{Committed, Context, DispatchError, Read, Work};
 
 /// 400: one answer for a token that was never made, is too old or used, or belongs elsewhere.
 pub(crate) fn dead_token() -> Problem {

@@ -26,17 +26,17 @@ use http_kit::cookies::Credentials;
 use http_kit::limits::{Asker, MailPurpose, RateClass};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
-use http_kit::token::TokenPurpose;
 use schemas::envelope::Actor;
 use serde::{Deserialize, Serialize};
+use tokens::TokenPurpose;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use crate::CommandService;
 use crate::api::answers::Done;
-use crate::dispatch::{Committed, Context, Read, Work};
 use crate::pages::page::{AsPage, Purpose};
 use crate::sessions::login::even_out;
+use dispatcher::{Committed, Context, Read, Work};
 
 /// An address to send a mail to.
 #[derive(Deserialize, ToSchema)]

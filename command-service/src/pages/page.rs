@@ -13,10 +13,11 @@ use axum::extract::{FromRequestParts, State};
 use axum::response::{IntoResponse, Response};
 use domain::Email;
 use domain::app::App;
-use domain::branding::{Colour, Locale, LogoUrl};
+use domain::branding::{Locale, LogoUrl, text_on};
 use domain::redirect_uri::{Origin, RedirectUri};
 use domain::settings::Delivery;
 use domain::user::User;
+use effects::mailer::account_made;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use http_kit::accept;
@@ -36,8 +37,6 @@ use crate::pages::script::{SCRIPT, SOURCE};
 use crate::pages::texts::{Texts, texts};
 
 const STYLE: &str = include_str!("../../assets/page.css");
-/// Of pages and mails of apps that have none: it goes with white text.
-pub(crate) const COLOUR: &str = "#1d4ed8";
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(style)).route("/auth/page.css", axum::routing::get(style))
@@ -206,7 +205,7 @@ impl Pages<'_> {
     /// made, and the way to be rid of it.
     pub fn ask_of(&self, purpose: Purpose, token: &str, user: &User) -> Response {
         let text = self.named(self.texts.of(purpose).ask);
-        let note = self.texts.made(user.created_at, user.made_from.as_deref());
+        let note = account_made(self.locale, user.created_at, user.made_from.as_deref());
         let texts = self.texts.of(Purpose::Disown);
         let (action, token_of_it) = (self.path(Purpose::Disown.action()), Some(token));
         let disown = Form { action, button: texts.title, token: token_of_it, field: None };
@@ -443,42 +442,16 @@ pub(crate) async fn style(
     AppScope(app_id): AppScope,
 ) -> Result<Response, Problem> {
     let app = service.authenticator.existing_app(&app_id).await?;
-    let colour = app.state.settings.branding.colour.as_ref().map_or(COLOUR, Colour::as_str);
+    let colour = app.state.settings.branding.accent();
     let css = format!(":root{{--accent:{colour};--on-accent:{}}}\n{STYLE}", text_on(colour));
     let headers =
         [(header::CONTENT_TYPE, "text/css; charset=utf-8"), (header::CACHE_CONTROL, "public, max-age=300")];
     Ok((headers, css).into_response())
 }
 
-/// Black or white, whichever can be read better on a colour (WCAG 2.2, relative luminance): never below 4.5 to 1.
-pub(crate) fn text_on(colour: &str) -> &'static str {
-    let channel = |range: std::ops::Range<usize>| {
-        let value =
-            colour.get(range).and_then(|digits| u8::from_str_radix(digits, 16).ok()).unwrap_or_default();
-        let value = f64::from(value) / 255.0;
-        if value <= 0.04045 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
-    };
-    let luminance = 0.2126 * channel(1..3) + 0.7152 * channel(3..5) + 0.0722 * channel(5..7);
-    // Where the contrasts to black and to white are equal: (l + 0.05)² = 1.05 · 0.05.
-    if luminance > 0.179 { "#000000" } else { "#ffffff" }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn text_can_be_read_on_every_colour() {
-        for (colour, text) in [
-            ("#000000", "#ffffff"),
-            ("#ffffff", "#000000"),
-            (COLOUR, "#ffffff"),
-            ("#ffd400", "#000000"),
-            ("#767676", "#000000"),
-        ] {
-            assert_eq!(text_on(colour), text, "{colour}");
-        }
-    }
 
     #[test]
     fn a_policy_names_origins_and_nothing_else() {

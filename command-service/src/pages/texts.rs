@@ -1,7 +1,7 @@
 //! What the pages say, in each language.
 
-use domain::Timestamp;
 use domain::branding::Locale;
+use effects::mailer::disown_title;
 
 use crate::api::fields;
 use crate::pages::page::Purpose;
@@ -13,8 +13,6 @@ pub(crate) struct Texts {
     disown: PurposeTexts,
     email_change: PurposeTexts,
     password_reset: PurposeTexts,
-    made: &'static str,
-    made_from: &'static str,
     pub dead_title: &'static str,
     pub dead: &'static str,
     pub send_again: &'static str,
@@ -84,18 +82,6 @@ impl Texts {
         }
     }
 
-    /// How somebody says that they did not make an account.
-    pub fn disown_button(&self) -> &'static str {
-        self.disown.title
-    }
-
-    /// When an account was made, and from where if that is known.
-    pub fn made(&self, at: Timestamp, from: Option<&str>) -> String {
-        let text = if from.is_some() { self.made_from } else { self.made };
-        let at = at.strftime("%Y-%m-%d %H:%M").to_string();
-        text.replace("{at}", &at).replace("{from}", from.unwrap_or_default())
-    }
-
     /// What a person can make of a refusal.
     pub fn refusal(&self, code: &str) -> &'static str {
         match code {
@@ -127,7 +113,7 @@ static ENGLISH: Texts = Texts {
         again: "Enter your email address to be sent a new one.",
     },
     disown: PurposeTexts {
-        title: "This wasn't me",
+        title: disown_title(Locale::En),
         ask: "If you did not make an account at {product}, press the button. The account is deleted with everything in it, \
               and nobody can use it any more.",
         button: "Delete the account",
@@ -151,8 +137,6 @@ static ENGLISH: Texts = Texts {
         done: "Log in to {product} with it.",
         again: "Enter your email address to be sent a new one.",
     },
-    made: "The account was made on {at} UTC.",
-    made_from: "The account was made on {at} UTC, from the address {from}.",
     dead_title: "This link is not valid any more",
     dead: "It has expired, was used already, or was not copied in full.",
     send_again: "Send a new link",
@@ -202,7 +186,7 @@ static GERMAN: Texts = Texts {
         again: "Geben Sie Ihre E-Mail-Adresse ein, um einen neuen zu erhalten.",
     },
     disown: PurposeTexts {
-        title: "Das war ich nicht",
+        title: disown_title(Locale::De),
         ask: "Wenn Sie kein Konto bei {product} angelegt haben, drücken Sie den Knopf. Das Konto wird mit allem darin \
               gelöscht, und niemand kann es mehr benutzen.",
         button: "Konto löschen",
@@ -226,8 +210,6 @@ static GERMAN: Texts = Texts {
         done: "Melden Sie sich damit bei {product} an.",
         again: "Geben Sie Ihre E-Mail-Adresse ein, um einen neuen zu erhalten.",
     },
-    made: "Das Konto wurde am {at} UTC angelegt.",
-    made_from: "Das Konto wurde am {at} UTC von der Adresse {from} aus angelegt.",
     dead_title: "Dieser Link ist nicht mehr gültig",
     dead: "Er ist abgelaufen, wurde schon benutzt oder nicht vollständig kopiert.",
     send_again: "Neuen Link schicken",

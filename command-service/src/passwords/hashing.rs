@@ -17,7 +17,7 @@ use http_kit::trace::Span;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
-use crate::passwords::fair_queue::FairQueue;
+use http_kit::fair_queue::FairQueue;
 
 const SALT: usize = 16;
 const OUTPUT: usize = 32;

@@ -2,7 +2,6 @@
 
 pub(crate) mod breached;
 pub(crate) mod common;
-pub(crate) mod fair_queue;
 pub mod hashing;
 #[cfg(target_os = "linux")]
 pub mod huge_pages;

@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::CommandService;
 use crate::accounts::me::{LiveCaller, live_reads};
 use crate::api::answers::Done;
-use crate::dispatch::{Context, Read, Work};
+use dispatcher::{Context, Read, Work};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new()

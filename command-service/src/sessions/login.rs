@@ -35,8 +35,8 @@ use utoipa_axum::routes;
 use crate::CommandService;
 use crate::api::answers::{Done, Link, TokensBody, require_active};
 use crate::callers::credentials_limit::Counted;
-use crate::dispatch::{Committed, Context, DispatchError, Read, Work};
 use crate::passwords::strangers::StrangersAt;
+use dispatcher::{Committed, Context, DispatchError, Read, Work};
 
 /// Answers that must not tell whether an address is known are given at a multiple of this time after the request: the
 /// write that a known address costs disappears in it.

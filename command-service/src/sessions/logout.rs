@@ -20,7 +20,7 @@ use utoipa_axum::routes;
 
 use crate::CommandService;
 use crate::api::answers::Done;
-use crate::dispatch::{Context, Read, Work};
+use dispatcher::{Context, Read, Work};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(logout)).route("/auth/logout", post(logout))

@@ -14,16 +14,16 @@ use http_kit::cookies::{Credentials, TokenCookie};
 use http_kit::extract::{AppScope, OptionalBody};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
-use http_kit::token::RefreshToken;
 use schemas::envelope::Actor;
 use serde::Deserialize;
+use tokens::RefreshToken;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::CommandService;
 use crate::api::answers::{Done, Link, TokensBody, require_live, session_problem};
-use crate::dispatch::{Committed, Read, Work};
+use dispatcher::{Committed, Read, Work};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(refresh)).route("/auth/refresh", post(refresh))

@@ -18,13 +18,11 @@ use event_store::{
 };
 use http::{Request, Response};
 use http_kit::places::Shares;
-use http_kit::{
-    AccessLog, AccessTokens, ApiKeyToken, Authenticator, ConsistencyToken, ConsistencyTokens, DerivedTokens,
-    RequestContext,
-};
+use http_kit::{AccessLog, Authenticator, ConsistencyToken, ConsistencyTokens, RequestContext};
 use read_models::{Projector, ReadModels};
 use schemas::envelope::{Actor, Metadata};
 use serde_json::Value;
+use tokens::{AccessTokens, ApiKeyToken, DerivedTokens};
 use tower::ServiceExt;
 use uuid::Uuid;
 
@@ -108,7 +106,7 @@ impl World {
         let clock = Arc::new(FixedClock::new(at()));
         let authenticator = Arc::new(Authenticator::new(
             repository.clone(),
-            Arc::new(AccessTokens::new(http_kit::PublicUrl::parse("http://localhost").expect("valid"))),
+            Arc::new(AccessTokens::new(tokens::PublicUrl::parse("http://localhost").expect("valid"))),
             tokens.clone(),
             clock.clone() as Arc<dyn Clock>,
         ));

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
-use command_service::relay;
+use effects::relay;
 use event_store::location::{InvalidLocation, Location};
-use http_kit::PublicUrl;
 use http_kit::limits::Rate;
 use ipnet::IpNet;
 use secrecy::SecretString;
+use tokens::PublicUrl;
 use url::Url;
 
 use super::{Argon2Cost, LogFormat};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use command_service::relay::{self, StreamStanding};
+use effects::relay::{self, StreamStanding};
 use event_store::postgres::{EventRights, PostgresServer};
 use event_store::{Journal, Location, MessageKey, PostgresUrl};
 use read_models::{Node, ProjectorState, ReadModels, Standing};

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use command_service::APPS;
-use command_service::mailer::{MailUrl, Patience, Post, count_given_up};
-use command_service::sender_domains::Senders;
 use domain::Event;
 use domain::app::AppEvent;
+use effects::mailer::{MailUrl, Patience, Post, count_given_up};
+use effects::senders::Senders;
 use event_store::{Journal, StoreError};
 use schemas::codec;
 

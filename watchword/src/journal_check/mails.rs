@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use command_service::mailer;
 use domain::delivery::{DeliveryEvent, Outcome};
 use domain::mail::{MailKind, mails_of};
 use domain::{AppId, Event};
+use effects::mailer;
 use event_store::{Journal, StoreError};
 use schemas::RecordedEvent;
 use uuid::Uuid;

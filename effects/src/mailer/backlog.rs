@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use domain::AppId;
 
-use crate::passwords::fair_queue::{Items, Turns};
+use http_kit::fair_queue::{Items, Turns};
 
 /// How many are known ahead at most: of what is behind them, nothing is known.
 const MOST: usize = 100_000;

@@ -16,8 +16,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::extract::parse_json;
 use crate::public_url::PublicUrl;
+use crate::strict_json;
 
 /// Far longer than any token that is made here: 50 roles of 40 characters are about 3 000.
 const MAX_TOKEN: usize = 8 * 1024;
@@ -148,8 +148,7 @@ impl AccessTokens {
         &self.public_url
     }
 
-    /// Checks type, key, signature, issuer, audience and times. Whether the session still lives is
-    /// [`crate::auth::Authenticator`]'s to say.
+    /// Checks type, key, signature, issuer, audience and times. Whether the session still lives is in the log.
     pub fn verify(&self, app: &App, token: &str, at: Timestamp) -> Result<Arc<AccessClaims>, InvalidToken> {
         let app_id = app.id.as_ref().ok_or(InvalidToken::Key)?;
         if token.len() > MAX_TOKEN {
@@ -235,7 +234,7 @@ fn header_of(token: &str) -> Result<Header, InvalidToken> {
         return Err(InvalidToken::Malformed);
     };
     let bytes = URL_SAFE_NO_PAD.decode(header).map_err(|_| InvalidToken::Malformed)?;
-    let header: Header = parse_json(&bytes).map_err(|_| InvalidToken::Malformed)?;
+    let header: Header = strict_json::parse(&bytes).map_err(|_| InvalidToken::Malformed)?;
     let typ = header.typ.to_ascii_lowercase();
     if typ.strip_prefix("application/").unwrap_or(&typ) != "at+jwt" || header.crit.is_some() {
         return Err(InvalidToken::Kind);
@@ -252,5 +251,5 @@ fn remembered_under(app_id: &AppId, token: &str) -> [u8; 32] {
 }
 
 #[cfg(test)]
-#[path = "access_token_tests.rs"]
+#[path = "access_tests.rs"]
 mod tests;

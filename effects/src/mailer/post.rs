@@ -240,7 +240,7 @@ struct Announced {
 
 impl MailServer {
     /// Whether it takes addresses with characters outside ASCII before the `@`. None if it never said so, and cannot be asked.
-    pub(crate) async fn takes_utf8(&self) -> Option<bool> {
+    pub async fn takes_utf8(&self) -> Option<bool> {
         // One asks for all: strangers are not to open connections at will.
         let mut utf8 = self.0.utf8.lock().await;
         match *utf8 {

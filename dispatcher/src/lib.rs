@@ -47,11 +47,14 @@ pub struct Context {
     pub idempotency: Option<Idempotency>,
 }
 
+/// Loads an aggregate whose type it knows.
+type Load = for<'a> fn(&'a Repository, &'a StreamId) -> BoxFuture<'a, Result<Arc<dyn Held>, StoreError>>;
+
 /// An aggregate to load.
 #[derive(Clone)]
 pub struct Read {
     stream: StreamId,
-    load: for<'a> fn(&'a Repository, &'a StreamId) -> BoxFuture<'a, Result<Arc<dyn Held>, StoreError>>,
+    load: Load,
 }
 
 impl Read {
@@ -589,5 +592,4 @@ fn tell(span: &Span, append: &Append, appended: &Result<Appended, AppendError>) 
 }
 
 #[cfg(test)]
-#[path = "dispatch_tests.rs"]
 mod tests;

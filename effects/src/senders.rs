@@ -6,8 +6,7 @@
 
 use std::str::FromStr;
 
-use domain::{AppSettings, Email};
-use http_kit::problem::Problem;
+use domain::Email;
 
 /// Domains that the operator lets apps send from, beside that of the instance's own sender.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,19 +61,6 @@ impl Senders {
         let domain = domain_of(sender);
         let listed = self.domains.domains.iter().any(|listed| listed == domain);
         self.domains.any || listed || domain == domain_of(&self.own)
-    }
-
-    /// Refuses settings with a sender that may not be one. What was set under another list stays until it is changed: its
-    /// mails come from the instance's own sender, and answers go to it.
-    pub(crate) fn check(&self, before: &AppSettings, after: &AppSettings) -> Result<(), Problem> {
-        match &after.branding.sender {
-            Some(sender) if before.branding.sender.as_ref() != Some(sender) && !self.allow(sender) => {
-                let detail = "mails may not come from this domain: whoever runs this instance lists it in \
-                              mail.sender_domains first";
-                Err(Problem::invalid("/settings/branding/sender", "invalid", detail))
-            }
-            _ => Ok(()),
-        }
     }
 }
 

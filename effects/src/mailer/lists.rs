@@ -8,7 +8,7 @@ use event_store::{Claim, Journal, StoreError};
 use serde::Deserialize;
 use serde::de::value::{Error as ValueError, StrDeserializer};
 
-use crate::dispatch::Work;
+use dispatcher::Work;
 
 /// The kinds of the claims that list mails: those that are tried again by themselves, and those that were given up.
 pub(super) const WAITING: &str = "mail_waiting";
@@ -25,7 +25,7 @@ pub fn list_key(app_id: &AppId, position: u64, kind: MailKind) -> String {
 
 /// A mail in the lists of those that wait or were given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct MailRef {
+pub struct MailRef {
     /// The position of the event that asked for it.
     pub position: u64,
     /// Which of its mails.
@@ -44,7 +44,7 @@ impl MailRef {
     }
 
     /// Puts the mail into the list where it belongs by what was decided, and takes it out of the other.
-    pub(crate) fn list(self, work: &mut Work, app_id: &AppId, id: EventId) {
+    pub fn list(self, work: &mut Work, app_id: &AppId, id: EventId) {
         let (waiting, failed) = (self.claim(WAITING, app_id), self.claim(FAILED, app_id));
         let owner = Delivery::stream(&id);
         match work.get::<Delivery>(&id).outcome(self.kind) {
@@ -65,12 +65,12 @@ impl MailRef {
 }
 
 /// The kind of mail of this name.
-pub(crate) fn kind(name: &str) -> Option<MailKind> {
+pub fn kind(name: &str) -> Option<MailKind> {
     MailKind::deserialize(StrDeserializer::<ValueError>::new(name)).ok()
 }
 
 /// The mails of an app that were given up, oldest first.
-pub(crate) async fn given_up(journal: &dyn Journal, app_id: &AppId) -> Result<Vec<MailRef>, StoreError> {
+pub async fn given_up(journal: &dyn Journal, app_id: &AppId) -> Result<Vec<MailRef>, StoreError> {
     let claims = journal.claims(FAILED, &format!("{app_id}/")).await?;
     Ok(claims.iter().filter_map(|(claim, _)| MailRef::of(claim)).collect())
 }

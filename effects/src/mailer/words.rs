@@ -1,5 +1,6 @@
 //! What mails say, in each language.
 
+use domain::Timestamp;
 use domain::branding::Locale;
 use domain::mail::MailKind;
 use jiff::SignedDuration;
@@ -26,6 +27,27 @@ pub(super) fn words(kind: MailKind, locale: Locale, product: &str, lasts: Option
     match locale {
         Locale::En => english(kind, product, lasts),
         Locale::De => german(kind, product, lasts),
+    }
+}
+
+/// When an account was made, and from where if that is known: what its mails and the page behind them say.
+pub fn account_made(locale: Locale, at: Timestamp, from: Option<&str>) -> String {
+    let at = at.strftime("%Y-%m-%d %H:%M");
+    match (locale, from) {
+        (Locale::En, None) => format!("The account was made on {at} UTC."),
+        (Locale::En, Some(from)) => format!("The account was made on {at} UTC, from the address {from}."),
+        (Locale::De, None) => format!("Das Konto wurde am {at} UTC angelegt."),
+        (Locale::De, Some(from)) => {
+            format!("Das Konto wurde am {at} UTC von der Adresse {from} aus angelegt.")
+        }
+    }
+}
+
+/// How somebody says that they did not make an account: on the link in the mail, and above the page that it leads to.
+pub const fn disown_title(locale: Locale) -> &'static str {
+    match locale {
+        Locale::En => "This wasn't me",
+        Locale::De => "Das war ich nicht",
     }
 }
 

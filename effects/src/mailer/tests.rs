@@ -168,7 +168,7 @@ fn mailer(
         clock,
         tokens: DerivedTokens::new(keys.instance_key()),
         access_tokens: Arc::new(AccessTokens::new(
-            http_kit::PublicUrl::parse("https://auth.example").expect("valid"),
+            tokens::PublicUrl::parse("https://auth.example").expect("valid"),
         )),
         post: Post::new(url, "auth.example", PATIENCE),
         settings: MailerSettings {

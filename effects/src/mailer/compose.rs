@@ -7,25 +7,22 @@ use std::time::SystemTime;
 
 use askama::Template;
 use domain::app::App;
-use domain::branding::LogoUrl;
+use domain::branding::{LogoUrl, text_on};
 use domain::mail::{Mail, MailKind};
 use domain::settings::AppSettings;
 use domain::user::User;
 use domain::{AppId, Email, Event};
-use http_kit::access_token::AccessTokens;
-use http_kit::mail_link::{disown_link, link_of};
-use http_kit::token::DerivedTokens;
 use lettre::message::header::{ContentType, Header, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart, SinglePart};
 use lettre::{Address, Message};
 use schemas::RecordedEvent;
+use tokens::{AccessTokens, DerivedTokens};
 
 use super::headers::{From, Subject};
+use super::links::{disown_link, link_of};
 use super::post::Unsent;
-use super::words::{Words, words};
-use crate::pages::page::{COLOUR, text_on};
-use crate::pages::texts::texts;
-use crate::sender_domains::Senders;
+use super::words::{Words, account_made, disown_title, words};
+use crate::senders::Senders;
 
 /// A mail, ready to be sent.
 pub(super) struct Letter {
@@ -79,12 +76,10 @@ impl Composer {
         let words = words(mail.kind, locale, &product, lasts);
         let disown = (mail.kind == MailKind::EmailVerification).then_some(()).and_then(|()| {
             let link = disown_link(&self.tokens.of_event(event)?, &self.access_tokens.issuer(app_id));
-            let texts = texts(locale);
-            let (made, button) =
-                (texts.made(user.created_at, user.made_from.as_deref()), texts.disown_button());
-            Some(Disown { made, button, link })
+            let made = account_made(locale, user.created_at, user.made_from.as_deref());
+            Some(Disown { made, button: disown_title(locale), link })
         });
-        let colour = branding.colour.as_ref().map_or(COLOUR, |colour| colour.as_str());
+        let colour = branding.accent();
         let page = Page {
             lang: locale.tag(),
             product: &product,

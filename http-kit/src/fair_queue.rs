@@ -5,11 +5,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::request::Requester;
 use domain::AppId;
-use http_kit::request::Requester;
 
 /// The queue.
-pub(crate) struct FairQueue<T> {
+pub struct FairQueue<T> {
     room: usize,
     state: Mutex<State<T>>,
     more: Condvar,
@@ -21,7 +21,7 @@ struct State<T> {
 }
 
 /// Lists by name, of which one after the other has its turn.
-pub(crate) struct Turns<K, V> {
+pub struct Turns<K, V> {
     lists: BTreeMap<K, V>,
     /// The names of `lists`, the next one first.
     order: VecDeque<K>,
@@ -35,7 +35,7 @@ impl<K, V> Default for Turns<K, V> {
 }
 
 /// Something that has items.
-pub(crate) trait Items {
+pub trait Items {
     /// What it has.
     type Item;
 
@@ -117,7 +117,7 @@ impl<K: Ord + Clone, V: Items + Default> Items for Turns<K, V> {
 
 /// There is no room, and nobody has more in the queue than whoever asked.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Full;
+pub struct Full;
 
 impl<T> FairQueue<T> {
     /// Room for so many.

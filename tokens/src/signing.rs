@@ -17,12 +17,12 @@ use domain::signing_key::{PublicJwk, TokenAlgorithm};
 use domain::user::User;
 use domain::{AppId, SessionId, Timestamp};
 use event_store::{KeyStore, StoreError, measure};
-use http_kit::access_token::{AccessClaims, AccessTokens};
-use http_kit::problem::Problem;
 use quick_cache::sync::Cache;
 use serde::Serialize;
 use uuid::Uuid;
 use zeroize::Zeroizing;
+
+use crate::access::{AccessClaims, AccessTokens};
 
 /// How many parsed keys are kept: parsing one costs more than signing with it.
 const PARSED_KEYS: usize = 1000;
@@ -62,15 +62,6 @@ pub enum SigningError {
     /// The app, user or key is not there, or the key is broken.
     #[error("no access token could be signed: {0}")]
     Key(&'static str),
-}
-
-impl From<SigningError> for Problem {
-    fn from(error: SigningError) -> Self {
-        match error {
-            SigningError::Store(error) => error.into(),
-            SigningError::Key(what) => Self::internal(what),
-        }
-    }
 }
 
 #[derive(Serialize)]

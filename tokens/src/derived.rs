@@ -130,8 +130,8 @@ impl DerivedTokens {
         bytes
     }
 
-    /// Compares tags, which tell nothing of the text, in constant time.
-    pub(crate) fn is_brought(&self, token: &str) -> Option<ApiKeyId> {
+    /// The id of the platform's key that the configuration brings, if this is it. Compares tags, which tell nothing of the text, in constant time.
+    pub fn is_brought(&self, token: &str) -> Option<ApiKeyId> {
         let (tag, id) = self.0.brought.as_ref().filter(|_| token.len() <= 512)?;
         constant_time::verify_slices_are_equal(tag, &self.tag_of_brought(token)).ok().map(|()| *id)
     }

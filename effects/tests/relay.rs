@@ -8,8 +8,8 @@ use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::stream::{Info, State};
 use async_nats::jetstream::{self, Context};
 use async_nats::{Client, ConnectOptions, HeaderMap, HeaderValue};
-use command_service::relay::{Relay, RelaySettings, RelayStatus, delete_stream, fill};
 use domain::{AppId, LogOrigin, StreamId, UserId};
+use effects::relay::{Relay, RelaySettings, RelayStatus, delete_stream, fill};
 use event_store::{
     Append, Clock, InstanceKey, Journal, Mark, Marked, MessageKey, NewEvent, SqliteJournal, SystemClock,
     Write,

@@ -14,6 +14,7 @@
 mod backlog;
 mod compose;
 mod headers;
+mod links;
 mod lists;
 mod post;
 mod words;
@@ -29,10 +30,9 @@ use domain::mail::{Mail, MailKind, asks_for_mail, mails_of};
 use domain::user::{Client, User};
 use domain::{Event, EventId, Timestamp, UserId};
 use event_store::{Clock, Cursor, Journal, Repository, StoreError};
-use http_kit::AccessTokens;
-use http_kit::token::DerivedTokens;
 use schemas::RecordedEvent;
 use schemas::envelope::{Actor, Metadata};
+use tokens::{AccessTokens, DerivedTokens};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -43,11 +43,12 @@ use self::backlog::Backlog;
 use self::compose::Composer;
 use self::lists::WAITING;
 pub use self::lists::{LISTS, count_given_up, list_key};
-pub(crate) use self::lists::{MailRef, given_up, kind};
+pub use self::lists::{MailRef, given_up, kind};
 use self::post::Unsent;
 pub use self::post::{InvalidMailUrl, MailServer, MailUrl, Patience, Post};
-use crate::dispatch::{Context, DispatchError, Dispatcher, Read, Work};
-use crate::sender_domains::Senders;
+pub use self::words::{account_made, disown_title};
+use crate::senders::Senders;
+use dispatcher::{Context, DispatchError, Dispatcher, Read, Work};
 
 /// The name of its cursor, for ever.
 const EFFECT: &str = "mail";
