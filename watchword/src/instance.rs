@@ -37,11 +37,12 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::bus;
+use crate::commands::rotate_master_key;
 use crate::config::Config;
 use crate::data_dir::{self, State};
 use crate::init::hostname;
 use crate::waiting::Part;
-use crate::{journal_check, root, rotate_master_key};
+use crate::{journal_check, root};
 
 /// The opened stores. Opening refuses what is foreign, damaged, in use or of another master key, and then touches
 /// nothing.

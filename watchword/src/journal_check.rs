@@ -13,7 +13,7 @@ use effects::mailer;
 use event_store::{LookupKey, Repository, StoreError};
 use schemas::RecordedEvent;
 
-use crate::doctor::future::Future;
+use crate::commands::doctor::future::Future;
 
 mod mails;
 

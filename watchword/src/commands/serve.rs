@@ -1,5 +1,6 @@
 //! `serve`: the service until it is told to stop.
 
+use clap::{Args, ValueEnum};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -26,7 +27,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tower::ServiceExt;
 
-use crate::args::{Serve, ServeRole};
+use super::{Globals, Run};
 use crate::bus;
 use crate::config::{Config, variable};
 use crate::init;
@@ -41,7 +42,34 @@ use crate::waiting::{self, Waiting};
 /// hold its connection for ever.
 const HEAD_TIME: Duration = Duration::from_secs(30);
 
-pub async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCode> {
+/// Run the service: commands and projections in one process, or one role of several processes
+///
+/// Prints the listen address, the address of the API's documentation and where the first platform key lies.
+/// SIGTERM and SIGINT stop taking new requests, finish those begun and exit within `shutdown_timeout`.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// One role only. Needs a journal that several processes can open, which SQLite is not
+    role: Option<ServeRole>,
+    /// Where to listen, instead of the configured address
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ServeRole {
+    /// Only the routes that change something, and publishing to NATS
+    Commands,
+    /// Only the read models and their routes
+    Projections,
+}
+
+impl Run for Serve {
+    fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
+        globals.with_log(false, async |config| run(config, &self).await)
+    }
+}
+
+async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCode> {
     let role = match arguments.role {
         None => Role::All,
         Some(_) if !config.shares_stores() => bail!(

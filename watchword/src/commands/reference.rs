@@ -1,5 +1,6 @@
 //! `reference`: one page with every setting, permission, event, problem and claim, made from the code that knows them.
 
+use clap::Args;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -9,13 +10,19 @@ use schemas::problems::REGISTRY;
 use serde_json::Value;
 use tokens::AccessClaims;
 
+use super::{Globals, Run};
 use crate::config::{FROM_FILES, KEYS, variable};
 use crate::openapi::{Direction, schema_with_parts};
 
-/// Prints the page.
-pub fn run() -> anyhow::Result<ExitCode> {
-    write!(std::io::stdout(), "{}", page())?;
-    Ok(ExitCode::SUCCESS)
+/// Print a page with every setting, permission, event, problem and claim
+#[derive(Debug, Args)]
+pub struct Reference {}
+
+impl Run for Reference {
+    fn run(self, _: &Globals) -> anyhow::Result<ExitCode> {
+        write!(std::io::stdout(), "{}", page())?;
+        Ok(ExitCode::SUCCESS)
+    }
 }
 
 fn page() -> String {

@@ -1,5 +1,6 @@
 //! `relay`: the stream on NATS beside the journal it is made from, and the stream made anew.
 
+use clap::Args;
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,14 +10,35 @@ use effects::relay::{self, RebuildError, StreamStanding};
 use event_store::{OpenError, SystemClock};
 use serde_json::json;
 
-use crate::args::RelayCommand;
+use super::{Globals, Output, Run};
 use crate::bus;
 use crate::config::{Config, Nats};
 use crate::data_dir::{self, DataDirError, State};
 use crate::instance::Stores;
 use crate::progress::Progress;
 
-pub async fn run(config: &Config, arguments: &RelayCommand) -> anyhow::Result<ExitCode> {
+/// Compare the stream on NATS with the journal, or make it anew
+///
+/// Without --rebuild nothing is changed; exit code 1 if the stream's end is not the journal's.
+#[derive(Debug, Args)]
+pub struct Relay {
+    /// Delete the stream, whatever is in it, and fill it from the journal
+    ///
+    /// Its consumers go with it: they must be made again, behind the position they have handled. Servers may run
+    /// meanwhile; one that holds an SQLite journal fills the stream itself.
+    #[arg(long)]
+    rebuild: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+impl Run for Relay {
+    fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
+        globals.with_config(async |config| run(&config, &self).await)
+    }
+}
+
+async fn run(config: &Config, arguments: &Relay) -> anyhow::Result<ExitCode> {
     let Some(nats) = &config.nats else {
         bail!("there is no bus: set nats_url (WATCHWORD_NATS_URL) as the command nodes have it");
     };

@@ -3,18 +3,43 @@
 //! The new key is durably in its file before the key store opens with it, and the old one is gone only afterwards: so
 //! whenever this is cut short, one of the two opens the stores. The next start finds out which, or running this again.
 
+use clap::Args;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use event_store::{JournalLock, KeyStore, MasterKey, OpenError};
 use serde_json::json;
 
+use super::{Globals, Output, Run};
 use crate::config::Config;
 use crate::data_dir::{self, DataDirError, State};
 
-pub async fn run(config: &Config, new_key_file: Option<&Path>, as_json: bool) -> anyhow::Result<ExitCode> {
+/// Replace the master key by a new one
+///
+/// Everything the instance has stays as it is, as the master key only wraps the key that all else comes from. Of
+/// master.key in the data folder a new one is made in its place, while the server is stopped. A master key that is
+/// configured is replaced by the one in --new-key-file: put it into the configuration of every node before its next
+/// start; with PostgreSQL, nodes that run go on meanwhile. Needs the owner of the database there. Can be run again
+/// after it was cut short: the stores open with one of the two keys at every moment.
+#[derive(Debug, Args)]
+pub struct RotateMasterKey {
+    /// The file with the new master key, readable by its owner only; made if there is none
+    #[arg(long, value_name = "FILE")]
+    new_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
+}
+
+impl Run for RotateMasterKey {
+    fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
+        let Self { new_key_file, output } = self;
+        globals.with_config(async |config| run(&config, new_key_file.as_deref(), output.json).await)
+    }
+}
+
+async fn run(config: &Config, new_key_file: Option<&Path>, as_json: bool) -> anyhow::Result<ExitCode> {
     if data_dir::inspect(config)? == State::Fresh {
         return Err(DataDirError::Absent { path: config.data_dir.clone() }.into());
     }

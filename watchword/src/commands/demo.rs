@@ -2,6 +2,7 @@
 
 mod tour;
 
+use clap::Args;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -12,11 +13,11 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use super::{Globals, Run, runtime, serve};
 use crate::channel::HttpClient;
 use crate::config::Config;
 use crate::data_dir;
 use crate::instance::Instance;
-use crate::serve;
 use tour::{Expected, Tour};
 
 const EMAIL: &str = "ada@example.com";
@@ -24,7 +25,21 @@ const PASSWORD: &str = "correct horse battery staple";
 const AUTH: &str = "/v1/apps/default/auth";
 const ADMIN: &str = "/v1/apps/default/admin";
 
-pub async fn run() -> anyhow::Result<ExitCode> {
+/// Show what Watchword does, with real requests against an instance in a temporary folder
+///
+/// Registers a person, logs in, refreshes, replays a stolen token, bans the person while a read model stands
+/// still, and reads the stats, the audit log and the event feed. Prints each request, the events it caused and
+/// what the read models say. Nothing is left behind. Exit code 1 if any step is not as it should be.
+#[derive(Debug, Args)]
+pub struct Demo {}
+
+impl Run for Demo {
+    fn run(self, _: &Globals) -> anyhow::Result<ExitCode> {
+        runtime()?.block_on(run())
+    }
+}
+
+async fn run() -> anyhow::Result<ExitCode> {
     let folder = tempfile::Builder::new()
         .prefix("watchword-demo-")
         .tempdir()

@@ -1,5 +1,6 @@
 //! `doctor`: what is wrong, and what to do about it. Changes nothing.
 
+use clap::Args;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,12 +14,12 @@ use event_store::{
 use read_models::{Checkpoint, JournalError, ReadModels};
 use serde_json::{Value, json};
 
+use super::{Globals, Output, Run, rotate_master_key, runtime};
 use crate::config::{Config, ConfigError, KEYS, file_variable, refuse_world_readable, variable};
 use crate::data_dir::{self, State};
 use crate::databases::{Databases, will_do};
 use crate::journal_check;
 use crate::progress::{self, Progress};
-use crate::rotate_master_key;
 use crate::serving::Serving;
 use crate::told::{told, told_of};
 
@@ -34,6 +35,28 @@ mod running;
 mod whose;
 
 use running::{port, running};
+
+/// Check configuration, key files, stores and read models; say what to do about each fault
+///
+/// Works on a stopped data folder, and says so when a running server holds it. Changes nothing.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// List every configuration key with its default and meaning, and check nothing
+    #[arg(long)]
+    keys: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+impl Run for Doctor {
+    fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
+        if self.keys {
+            return list_keys(self.output.json);
+        }
+        // Without a log: what it finds is all that it prints.
+        runtime()?.block_on(run(globals.config(), self.output.json))
+    }
+}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Verdict {
@@ -100,7 +123,7 @@ impl Findings {
 }
 
 /// Lists every key of the configuration.
-pub fn list_keys(as_json: bool) -> anyhow::Result<ExitCode> {
+fn list_keys(as_json: bool) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout();
     if as_json {
         let keys: Vec<Value> = KEYS
@@ -129,7 +152,7 @@ pub fn list_keys(as_json: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-pub async fn run(config: Result<Config, ConfigError>, as_json: bool) -> anyhow::Result<ExitCode> {
+async fn run(config: Result<Config, ConfigError>, as_json: bool) -> anyhow::Result<ExitCode> {
     let mut findings = Findings::default();
     match config {
         Ok(config) => {

@@ -3,6 +3,7 @@
 //! Nothing repairs a journal silently. What stands between events that are proven cannot be taken out without a gap, and comes
 //! from a backup; a tail can be cut, and what was cut is told.
 
+use clap::Args;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -11,10 +12,32 @@ use domain::Timestamp;
 use event_store::{ForgedTail, JournalLock, KeyStore, Macs, PostgresJournal, Unproven};
 use serde_json::{Value, json};
 
+use super::{Globals, Output, Run};
 use crate::config::Config;
 use crate::data_dir::{self, DataDirError, State};
 
-pub async fn run(config: &Config, cut: bool, as_json: bool) -> anyhow::Result<ExitCode> {
+/// Cut off the end of the journal that nobody with the key of this instance wrote
+///
+/// For after somebody has appended forged events to the store, which no node believes. Without --yes it lists them and
+/// changes nothing; exit code 1 says that there are some. What it cuts it prints: keep it. The server must be stopped;
+/// with PostgreSQL, every node, and it needs the owner of the database. A forged event with genuine ones behind it cannot
+/// be cut out: restore the journal from a backup then.
+#[derive(Debug, Args)]
+pub struct CutForgedTail {
+    /// Yes, cut it off
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+impl Run for CutForgedTail {
+    fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
+        globals.with_config(async |config| run(&config, self.yes, self.output.json).await)
+    }
+}
+
+async fn run(config: &Config, cut: bool, as_json: bool) -> anyhow::Result<ExitCode> {
     if data_dir::inspect(config)? == State::Fresh {
         return Err(DataDirError::Absent { path: config.data_dir.clone() }.into());
     }

@@ -1,5 +1,6 @@
 //! `export`: the history to stdout.
 
+use clap::{Args, ValueEnum};
 use std::io::{BufWriter, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use http_kit::{AccessLog, Looking, RequestContext};
 use projection_service::csv::push_row;
 use schemas::{Actor, RecordedEvent};
 
-use crate::args::{Export, ExportFormat};
+use super::{Globals, Run, app_id};
 use crate::config::Config;
 use crate::data_dir::{self, DataDirError, State};
 use crate::instance::Stores;
@@ -23,7 +24,38 @@ const PAGE: usize = 1000;
 const COLUMNS: &str =
     "position,time,id,type,stream,version,app_id,actor_kind,actor_id,correlation_id,data,personal";
 
-pub async fn run(config: &Config, export: &Export) -> anyhow::Result<ExitCode> {
+/// Write the history to stdout, oldest event first
+///
+/// Personal data stays sealed. With a journal in SQLite the server must be stopped; from a running one read
+/// GET /v1/events instead. With PostgreSQL or KurrentDB nodes go on meanwhile.
+#[derive(Debug, Args)]
+pub struct Export {
+    /// Only the events of this app
+    #[arg(long, value_name = "APP", value_parser = app_id)]
+    app: Option<AppId>,
+    /// Only events after this position
+    #[arg(long, value_name = "POSITION", default_value_t = 0)]
+    after: u64,
+    /// One CloudEvent a line, or a table
+    #[arg(long, value_enum, default_value_t = ExportFormat::Ndjson)]
+    format: ExportFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ExportFormat {
+    /// One canonical CloudEvent a line: the bytes an auditor can hash
+    Ndjson,
+    /// A table for spreadsheets
+    Csv,
+}
+
+impl Run for Export {
+    fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
+        globals.with_config(async |config| run(&config, &self).await)
+    }
+}
+
+async fn run(config: &Config, export: &Export) -> anyhow::Result<ExitCode> {
     if data_dir::inspect(config)? == State::Fresh {
         return Err(DataDirError::Absent { path: config.data_dir.clone() }.into());
     }

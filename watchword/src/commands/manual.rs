@@ -1,17 +1,31 @@
 //! What a package of the program brings beside it: pages for `man`, and completions for shells. They are made from the
 //! same definitions as `--help`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::CommandFactory;
+use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
-use crate::args::Arguments;
+use super::{Arguments, Globals, Run};
+
+/// Write pages for `man` and completions for shells to a folder
+#[derive(Debug, Args)]
+pub struct Manual {
+    /// The folder
+    #[arg(long, value_name = "FOLDER")]
+    out: PathBuf,
+}
+
+impl Run for Manual {
+    fn run(self, _: &Globals) -> anyhow::Result<ExitCode> {
+        run(&self.out)
+    }
+}
 
 /// Writes `man/` and `completions/` to a folder.
-pub fn run(out: &Path) -> anyhow::Result<ExitCode> {
+fn run(out: &Path) -> anyhow::Result<ExitCode> {
     let (pages, completions) = (out.join("man"), out.join("completions"));
     for folder in [&pages, &completions] {
         std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;

@@ -1,16 +1,33 @@
 //! `migrate`: the stores, made or brought up to date.
 
+use clap::Args;
 use std::io::Write;
 use std::process::ExitCode;
 
 use serde_json::json;
 
+use super::{Globals, Output, Run};
 use crate::config::Config;
 use crate::data_dir::{self, State};
 use crate::databases::{Databases, will_do};
 use crate::instance::Instance;
 
-pub async fn run(config: &Config, as_json: bool) -> anyhow::Result<ExitCode> {
+/// Create or upgrade the stores named by the configuration
+///
+/// Can be run again at any time: what is done already is left as it is.
+#[derive(Debug, Args)]
+pub struct Migrate {
+    #[command(flatten)]
+    output: Output,
+}
+
+impl Run for Migrate {
+    fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
+        globals.with_config(async |config| run(&config, self.output.json).await)
+    }
+}
+
+async fn run(config: &Config, as_json: bool) -> anyhow::Result<ExitCode> {
     if let Some(databases) = &config.databases {
         return in_databases(config, databases, as_json).await;
     }

@@ -4,6 +4,7 @@
 //! the newest of its session. Nobody knows any more which sessions those are, so all of them end. Tokens of sessions
 //! that the journal does not know are refused anyway.
 
+use clap::Args;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -11,11 +12,33 @@ use anyhow::bail;
 use axum::http::Method;
 use serde_json::json;
 
+use super::{Globals, Output, Run};
 use crate::channel::Channel;
 use crate::config::Config;
 use crate::data_dir::{self, DataDirError, State};
 use crate::instance::Instance;
 use crate::progress::Progress;
+
+/// End every session of everybody
+///
+/// For after an older state of the journal was restored: it has forgotten which sessions were revoked since. With a
+/// journal in SQLite the server must be stopped; with PostgreSQL or KurrentDB it need not be, but after a restoration no
+/// node should run before this is done. Everybody has to log in again.
+#[derive(Debug, Args)]
+pub struct EndSessions {
+    /// Yes, all of them
+    #[arg(long, required = true)]
+    all: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+impl Run for EndSessions {
+    fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
+        let Self { all: _, output } = self;
+        globals.with_config(async |config| run(config, output.json).await)
+    }
+}
 
 /// What was done.
 struct Ended {
@@ -23,7 +46,7 @@ struct Ended {
     sessions: u64,
 }
 
-pub async fn run(mut config: Config, as_json: bool) -> anyhow::Result<ExitCode> {
+async fn run(mut config: Config, as_json: bool) -> anyhow::Result<ExitCode> {
     if data_dir::inspect(&config)? == State::Fresh {
         return Err(DataDirError::Absent { path: config.data_dir }.into());
     }

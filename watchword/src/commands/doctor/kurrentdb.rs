@@ -69,7 +69,7 @@ fn tell(findings: &mut Findings, url: &str, rights: &KurrentRights) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Verdict;
+    use crate::commands::doctor::Verdict;
 
     fn told(change: impl FnOnce(&mut KurrentRights)) -> Vec<(bool, String)> {
         let mut rights = KurrentRights {

@@ -1,0 +1,171 @@
+//! The command line: a file for each command, with its arguments and what it does.
+//!
+//! What each part means is told by its help, which is generated from the comments on it. A new command is a file with a type
+//! of its name, which is [`Run`], and a line in the list below.
+
+mod operator;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use domain::AppId;
+
+use crate::config::{Config, ConfigError};
+use crate::logging;
+
+/// What a command does.
+pub trait Run {
+    fn run(self, globals: &Globals) -> anyhow::Result<ExitCode>;
+}
+
+/// The commands, in the order in which the help shows them.
+macro_rules! commands {
+    ($($(#[$attribute:meta])* $file:ident::$Name:ident,)*) => {
+        #[derive(Debug, Subcommand)]
+        pub enum Command {
+            $($(#[$attribute])* $Name($file::$Name),)*
+        }
+
+        impl Run for Command {
+            fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
+                match self {
+                    $(Self::$Name(command) => command.run(globals),)*
+                }
+            }
+        }
+    };
+}
+
+// Beside the list, as `cargo fmt` looks for files outside of macros alone.
+mod api_key;
+mod app;
+mod asyncapi;
+mod cut_forged_tail;
+mod demo;
+pub mod doctor;
+mod end_sessions;
+mod export;
+mod manual;
+mod migrate;
+mod openapi;
+mod reference;
+mod relay;
+pub mod rotate_master_key;
+mod schemas;
+mod serve;
+mod user;
+
+commands! {
+    serve::Serve,
+    demo::Demo,
+    migrate::Migrate,
+    doctor::Doctor,
+    export::Export,
+    #[command(subcommand)]
+    app::App,
+    #[command(subcommand)]
+    api_key::ApiKey,
+    #[command(subcommand)]
+    user::User,
+    end_sessions::EndSessions,
+    relay::Relay,
+    rotate_master_key::RotateMasterKey,
+    cut_forged_tail::CutForgedTail,
+    openapi::Openapi,
+    asyncapi::Asyncapi,
+    reference::Reference,
+    schemas::Schemas,
+    #[command(hide = true)]
+    manual::Manual,
+}
+
+/// Watchword: logins, sessions and users as events in a log that nothing can change afterwards.
+///
+/// `watchword demo` shows the whole idea in a temporary folder; `watchword serve` runs it.
+///
+/// Configuration is read from watchword.toml in the current folder (or the file given with --config), and each key
+/// can be overridden by an environment variable: `listen` by WATCHWORD_LISTEN, `lockout.failures` by
+/// WATCHWORD_LOCKOUT_FAILURES. `watchword doctor --keys` lists every key with its default. A secret, or an address that
+/// holds one, can come from a file: WATCHWORD_MASTER_KEY_FILE names the file with the master key.
+///
+/// Exit codes: 0 done, 1 refused or found wrong, 2 wrong usage.
+#[derive(Debug, Parser)]
+#[command(name = "watchword", version, max_term_width = 110)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub globals: Globals,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+// Not for the help, where it would stand in the place of the above: what every command takes.
+#[derive(Debug, Args)]
+pub struct Globals {
+    /// The configuration file [default: watchword.toml, if there is one]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// The data folder, instead of the configured one [default: ./data]
+    #[arg(long, global = true, value_name = "FOLDER")]
+    data: Option<PathBuf>,
+}
+
+impl Globals {
+    /// The configuration that they name.
+    fn config(&self) -> Result<Config, ConfigError> {
+        Config::load(self.config.as_deref(), self.data.as_deref())
+    }
+
+    /// Runs a command that works on what is configured. Its log tells of warnings only.
+    fn with_config(
+        &self,
+        command: impl AsyncFnOnce(Config) -> anyhow::Result<ExitCode>,
+    ) -> anyhow::Result<ExitCode> {
+        self.with_log(true, command)
+    }
+
+    fn with_log(
+        &self,
+        quiet: bool,
+        command: impl AsyncFnOnce(Config) -> anyhow::Result<ExitCode>,
+    ) -> anyhow::Result<ExitCode> {
+        let config = self.config()?;
+        logging::start(&config, quiet);
+        #[cfg(target_os = "linux")]
+        command_service::passwords::huge_pages::only_for_hashes();
+        runtime()?.block_on(command(config))
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the system refuses to start threads")
+}
+
+#[derive(Debug, Args)]
+pub struct Output {
+    /// Print JSON, for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn app_id(text: &str) -> Result<AppId, domain::app_id::InvalidAppId> {
+    AppId::parse(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Arguments;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+}
