@@ -10,34 +10,30 @@ mod values;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use domain::journal::InvalidOrigin;
 use domain::lockout::LockoutPolicy;
 use domain::{Email, LogOrigin};
-use effects::mailer::{DeliveryPolicy, InvalidMailUrl, MailUrl};
+use effects::mailer::{DeliveryPolicy, MailUrl};
 use effects::relay::RelaySettings;
-use effects::senders::{InvalidSenderDomain, SenderDomains, Senders};
+use effects::senders::{SenderDomains, Senders};
 use event_store::location::Location;
 use http_kit::limits::RateSettings;
 use http_kit::places::Shares;
 use ipnet::IpNet;
-use projection_service::SharingSettings;
 use secrecy::SecretString;
 use tokens::PublicUrl;
 use url::Url;
 
-pub use self::keys::{FROM_FILES, KEYS, file_variable, variable};
-use self::parse::{
-    POSITIVE, admin_key, argon2_cost, batch, collector, list_url, location, log_directives, log_format,
-    networks, non_empty, on_or_off, parsed, positive, public_url, rate, share, storage,
-};
-use self::stores::{journal_and_keys, role, with_role};
+pub use self::keys::{KEYS, file_variable, from_files, variable};
+use self::keys::{Key, OptionalKey};
+use self::parse::log_format;
+use self::stores::{journal_and_keys, with_role};
 use self::values::Values;
 pub use self::values::{ConfigError, refuse_world_readable};
-use crate::bus;
 use crate::databases::Databases;
 use crate::traces::TraceSettings;
 
@@ -169,10 +165,11 @@ impl Config {
 
     /// The form of the log that is asked for, even where the rest of the configuration cannot be read.
     pub fn log_format_asked(file: Option<&Path>) -> LogFormat {
-        let by_variable = std::env::var(variable("log_format")).ok().filter(|value| !value.is_empty());
+        let by_variable =
+            std::env::var(variable(keys::LOG_FORMAT.name)).ok().filter(|value| !value.is_empty());
         let by_file = || {
             let text = std::fs::read_to_string(file.unwrap_or(Path::new(DEFAULT_FILE))).ok()?;
-            Some(text.parse::<toml::Table>().ok()?.get("log_format")?.as_str()?.to_owned())
+            Some(text.parse::<toml::Table>().ok()?.get(keys::LOG_FORMAT.name)?.as_str()?.to_owned())
         };
         let asked = by_variable.or_else(by_file);
         asked.and_then(|value| log_format(&value).ok()).unwrap_or(LogFormat::Text)
@@ -186,101 +183,85 @@ impl Config {
     }
 
     fn from_values(values: &mut Values) -> Result<Self, ConfigError> {
-        let data_dir =
-            PathBuf::from(values.take("data_dir", non_empty)?.unwrap_or_else(|| "./data".to_owned()));
-        let master_key = values.take("master_key", |text| non_empty(text).map(SecretString::from))?;
-        let admin_key = values.take("admin_key", admin_key)?;
-        let (databases, journal, key_store) = journal_and_keys(values, &data_dir, master_key.is_some())?;
-        let limits = RateSettings::default();
-        let limits = RateSettings {
-            enabled: values.take("rate_limits", on_or_off)?.unwrap_or(limits.enabled),
-            credentials: values.take("limits.credentials", rate)?.unwrap_or(limits.credentials),
-            mail: values.take("limits.mail", rate)?.unwrap_or(limits.mail),
-            mailbox: values.take("limits.mailbox", rate)?.unwrap_or(limits.mailbox),
-            mails: values.take("limits.mails", rate)?.unwrap_or(limits.mails),
-            known_mails: values.take("limits.known_mails", rate)?.unwrap_or(limits.known_mails),
-            server: values.take("limits.server", rate)?.unwrap_or(limits.server),
-            person: values.take("limits.person", rate)?.unwrap_or(limits.person),
-            general: values.take("limits.general", rate)?.unwrap_or(limits.general),
-        };
-        let lockout = LockoutPolicy::default();
-        let number = |values: &mut Values, key: &str, default: u32| {
-            Ok::<_, ConfigError>(values.take(key, parsed(POSITIVE))?.map_or(default, NonZeroU32::get))
-        };
-        let lockout = LockoutPolicy {
-            failures: number(values, "lockout.failures", lockout.failures)?,
-            window: number(values, "lockout.window", lockout.window)?,
-            first_lock: number(values, "lockout.first_lock", lockout.first_lock)?,
-            longest_lock: number(values, "lockout.longest_lock", lockout.longest_lock)?,
-        };
-        let device_ttl = number(values, "lockout.device_ttl", 180 * 86_400)?;
-        let clock_leeway = values.take("clock_leeway", parsed("a number of seconds"))?;
+        let data_dir = PathBuf::from(values.take(&keys::DATA_DIR)?);
+        let master_key = values.take_given(&keys::MASTER_KEY)?;
+        let admin_key = values.take_given(&keys::ADMIN_KEY)?;
+        let role = values.take(&keys::POSTGRES_ROLE)?;
+        let (databases, journal, key_store) =
+            journal_and_keys(values, &data_dir, &role, master_key.is_some())?;
         Ok(Self {
             file: None,
-            listen: values
-                .take("listen", parsed("an address and a port such as 127.0.0.1:8080"))?
-                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
-            internal_listen: values
-                .take("internal_listen", parsed("an address and a port such as 127.0.0.1:9090"))?,
-            public_url: values.take("public_url", public_url)?,
-            log_origin: values
-                .take("log_origin", |text| LogOrigin::parse(text).map_err(|error| error.to_string()))?,
-            read_models: match (values.take("read_models_url", location)?, &databases) {
-                (Some(location), _) => with_role(location, &role(values)?),
+            listen: values.take(&keys::LISTEN)?,
+            internal_listen: values.take_given(&keys::INTERNAL_LISTEN)?,
+            public_url: values.take_given(&keys::PUBLIC_URL)?,
+            log_origin: values.take_given(&keys::LOG_ORIGIN)?,
+            read_models: match (values.take_given(&keys::READ_MODELS_URL)?, &databases) {
+                (Some(location), _) => with_role(location, &role),
                 (None, Some(databases)) => Location::Postgres(databases.read_models()),
                 (None, None) => Location::File(data_dir.join("read-models.db")),
             },
             databases,
             journal,
-            projections_node: values.take("projections.node", non_empty)?,
-            projections_lease: values
-                .take("projections.lease", parsed("a number of seconds"))?
-                .map_or(SharingSettings::LEASE, |n: NonZeroU32| Duration::from_secs(n.get().into())),
+            projections_node: values.take_given(&keys::PROJECTIONS_NODE)?,
+            projections_lease: values.take(&keys::PROJECTIONS_LEASE)?,
             key_store,
             master_key,
             admin_key,
-            log: values.take("log", log_directives)?.unwrap_or_else(|| "info".to_owned()),
-            log_format: values.take("log_format", log_format)?.unwrap_or(LogFormat::Text),
-            trusted_proxies: values.take("trusted_proxies", networks)?.unwrap_or_default(),
-            argon2: values.take("argon2", argon2_cost)?.unwrap_or(Argon2Cost {
-                memory_kib: 19456,
-                passes: 2,
-                lanes: 1,
-            }),
-            shutdown_timeout: Duration::from_secs(
-                values
-                    .take("shutdown_timeout", parsed("a number of seconds"))?
-                    .map_or(10, |n: NonZeroU32| n.get().into()),
-            ),
-            limits,
-            lockout,
-            device_ttl,
-            clock_leeway: clock_leeway.unwrap_or(60),
-            breached_passwords: values.take("breached_passwords_url", list_url)?.flatten(),
+            log: values.take(&keys::LOG)?,
+            log_format: values.take(&keys::LOG_FORMAT)?,
+            trusted_proxies: values.take(&keys::TRUSTED_PROXIES)?,
+            argon2: values.take(&keys::ARGON2)?,
+            shutdown_timeout: values.take(&keys::SHUTDOWN_TIMEOUT)?,
+            limits: limits(values)?,
+            lockout: LockoutPolicy {
+                failures: values.take(&keys::LOCKOUT_FAILURES)?,
+                window: values.take(&keys::LOCKOUT_WINDOW)?,
+                first_lock: values.take(&keys::LOCKOUT_FIRST_LOCK)?,
+                longest_lock: values.take(&keys::LOCKOUT_LONGEST_LOCK)?,
+            },
+            device_ttl: values.take(&keys::LOCKOUT_DEVICE_TTL)?,
+            clock_leeway: values.take(&keys::CLOCK_LEEWAY)?,
+            breached_passwords: values.take_given(&keys::BREACHED_PASSWORDS_URL)?.flatten(),
             nats: nats(values)?,
             traces: traces(values)?,
-            requests_in_flight: shares(values, "limits.in_flight", 4096, "of_an_address", |total| Shares {
+            requests_in_flight: SharesOf {
+                total: &keys::LIMITS_IN_FLIGHT,
+                of_an_app: &keys::LIMITS_IN_FLIGHT_OF_AN_APP,
+                of_a_caller: &keys::LIMITS_IN_FLIGHT_OF_AN_ADDRESS,
+                reserve: &keys::LIMITS_IN_FLIGHT_RESERVE,
+            }
+            .take(values, |total| Shares {
                 of_an_app: (total / 4 * 3).max(1),
                 of_a_caller: (total / 4).max(1),
                 ..Shares::of(total)
             })?,
-            event_streams: shares(values, "limits.event_streams", 256, "of_a_caller", Shares::of)?,
-            exports: shares(values, "limits.exports", 32, "of_a_caller", Shares::of)?,
-            sessions_of_a_user: values
-                .take("limits.sessions", parsed(POSITIVE))?
-                .unwrap_or(const { positive(1000) }),
-            mail_sender: values.take("mail.sender", |text| {
-                Email::parse(text).map_err(|_| "it is no address such as no-reply@example.com".to_owned())
-            })?,
-            sender_domains: values
-                .take("mail.sender_domains", |text| {
-                    text.parse().map_err(|error: InvalidSenderDomain| error.to_string())
-                })?
-                .unwrap_or_default(),
+            event_streams: SharesOf {
+                total: &keys::LIMITS_EVENT_STREAMS,
+                of_an_app: &keys::LIMITS_EVENT_STREAMS_OF_AN_APP,
+                of_a_caller: &keys::LIMITS_EVENT_STREAMS_OF_A_CALLER,
+                reserve: &keys::LIMITS_EVENT_STREAMS_RESERVE,
+            }
+            .take(values, Shares::of)?,
+            exports: SharesOf {
+                total: &keys::LIMITS_EXPORTS,
+                of_an_app: &keys::LIMITS_EXPORTS_OF_AN_APP,
+                of_a_caller: &keys::LIMITS_EXPORTS_OF_A_CALLER,
+                reserve: &keys::LIMITS_EXPORTS_RESERVE,
+            }
+            .take(values, Shares::of)?,
+            sessions_of_a_user: values.take(&keys::LIMITS_SESSIONS)?,
+            mail_sender: values.take_given(&keys::MAIL_SENDER)?,
+            sender_domains: values.take(&keys::MAIL_SENDER_DOMAINS)?,
             mail: Some(mail(values, &data_dir)?),
-            caches: caches(values)?,
-            hashing_threads: values.take("password_hashing.threads", parsed(POSITIVE))?,
-            hashing_queue: values.take("password_hashing.queue", parsed(POSITIVE))?,
+            caches: Caches {
+                most_aggregates: values.take(&keys::CACHE_AGGREGATES)?,
+                aggregates: values.take(&keys::CACHE_AGGREGATES_MIB)?,
+                data_keys: values.take(&keys::CACHE_DATA_KEYS_MIB)?,
+                access_tokens: values.take(&keys::CACHE_ACCESS_TOKENS_MIB)?,
+                events: values.take(&keys::CACHE_EVENTS_MIB)?,
+            },
+            hashing_threads: values.take_given(&keys::PASSWORD_HASHING_THREADS)?,
+            hashing_queue: values.take_given(&keys::PASSWORD_HASHING_QUEUE)?,
             data_dir,
             names_data_dir: true,
         })
@@ -343,39 +324,39 @@ impl Config {
     }
 }
 
-/// How many there may be at a time (`total`, unless the operator says otherwise), and whose share is how large.
-fn shares(
-    values: &mut Values,
-    key: &str,
-    total: usize,
-    of_a_caller: &str,
-    default: impl Fn(usize) -> Shares,
-) -> Result<Shares, ConfigError> {
-    let number = |values: &mut Values, key: &str, default: usize| {
-        Ok::<_, ConfigError>(values.take(key, parsed(POSITIVE))?.map_or(default, NonZeroUsize::get))
-    };
-    let total = number(values, key, total)?;
-    let default = default(total);
-    let reserve = values.take(&format!("{key}_reserve"), parsed("a whole number"))?;
-    Ok(Shares {
-        total,
-        of_an_app: number(values, &format!("{key}_of_an_app"), default.of_an_app)?,
-        of_a_caller: number(values, &format!("{key}_{of_a_caller}"), default.of_a_caller)?,
-        reserve: reserve.unwrap_or(default.reserve),
-    })
+/// The keys of what is shared out.
+struct SharesOf {
+    total: &'static Key<NonZeroUsize>,
+    of_an_app: &'static OptionalKey<NonZeroUsize>,
+    of_a_caller: &'static OptionalKey<NonZeroUsize>,
+    reserve: &'static OptionalKey<usize>,
 }
 
-fn caches(values: &mut Values) -> Result<Caches, ConfigError> {
-    let mib = |values: &mut Values, key: &str, default: u32| {
-        let mib: Option<NonZeroU32> = values.take(key, parsed(POSITIVE))?;
-        Ok::<_, ConfigError>(u64::from(mib.map_or(default, NonZeroU32::get)) << 20)
-    };
-    Ok(Caches {
-        most_aggregates: values.take("cache.aggregates", parsed(POSITIVE))?.unwrap_or(positive(100_000)),
-        aggregates: mib(values, "cache.aggregates_mib", 32)?,
-        data_keys: mib(values, "cache.data_keys_mib", 8)?,
-        access_tokens: mib(values, "cache.access_tokens_mib", 8)?,
-        events: mib(values, "cache.events_mib", 8)?,
+impl SharesOf {
+    /// `default` says whose share is how large where the operator does not.
+    fn take(self, values: &mut Values, default: impl FnOnce(usize) -> Shares) -> Result<Shares, ConfigError> {
+        let total = values.take(self.total)?.get();
+        let default = default(total);
+        Ok(Shares {
+            total,
+            of_an_app: values.take_given(self.of_an_app)?.map_or(default.of_an_app, NonZeroUsize::get),
+            of_a_caller: values.take_given(self.of_a_caller)?.map_or(default.of_a_caller, NonZeroUsize::get),
+            reserve: values.take_given(self.reserve)?.unwrap_or(default.reserve),
+        })
+    }
+}
+
+fn limits(values: &mut Values) -> Result<RateSettings, ConfigError> {
+    Ok(RateSettings {
+        enabled: values.take(&keys::RATE_LIMITS)?,
+        credentials: values.take(&keys::LIMITS_CREDENTIALS)?,
+        mail: values.take(&keys::LIMITS_MAIL)?,
+        mailbox: values.take(&keys::LIMITS_MAILBOX)?,
+        mails: values.take(&keys::LIMITS_MAILS)?,
+        known_mails: values.take(&keys::LIMITS_KNOWN_MAILS)?,
+        server: values.take(&keys::LIMITS_SERVER)?,
+        person: values.take(&keys::LIMITS_PERSON)?,
+        general: values.take(&keys::LIMITS_GENERAL)?,
     })
 }
 
@@ -391,55 +372,36 @@ impl Config {
 
 /// The section `nats` is checked even where no server is given.
 fn nats(values: &mut Values) -> Result<Option<Nats>, ConfigError> {
-    let url = values.take("nats_url", |text| {
-        if text.is_empty() { Ok(None) } else { bus::servers(text).map(|_| Some(SecretString::from(text))) }
-    })?;
-    let credentials = values.take("nats.credentials", non_empty)?.map(PathBuf::from);
-    let default = RelaySettings::default();
-    let positive = |values: &mut Values, key: &str, default: usize| {
-        Ok::<_, ConfigError>(values.take(key, parsed(POSITIVE))?.map_or(default, NonZeroUsize::get))
-    };
-    let seconds = |values: &mut Values, key: &str, default: Duration| {
-        let seconds: Option<NonZeroU32> = values.take(key, parsed(POSITIVE))?;
-        Ok::<_, ConfigError>(seconds.map_or(default, |seconds| Duration::from_secs(seconds.get().into())))
-    };
-    let number = |values: &mut Values, key: &str| {
-        let number: Option<u64> = values.take(key, parsed("a whole number"))?;
-        Ok::<_, ConfigError>(number.filter(|number| *number > 0))
-    };
+    let url = values.take_given(&keys::NATS_URL)?.flatten();
+    let credentials = values.take_given(&keys::NATS_CREDENTIALS)?.map(PathBuf::from);
     let relay = RelaySettings {
-        replicas: positive(values, "nats.replicas", default.replicas)?,
-        in_memory: values.take("nats.storage", storage)?.unwrap_or(default.in_memory),
-        max_age: number(values, "nats.max_age")?.map(Duration::from_secs),
-        max_bytes: number(values, "nats.max_bytes")?,
-        duplicate_window: seconds(values, "nats.duplicate_window", default.duplicate_window)?,
-        batch: values.take("nats.batch", batch)?.unwrap_or(default.batch),
-        check_interval: seconds(values, "nats.check_interval", default.check_interval)?,
-        rebuild_interval: number(values, "nats.rebuild_interval")?.map(Duration::from_secs),
+        replicas: values.take(&keys::NATS_REPLICAS)?.get(),
+        in_memory: values.take(&keys::NATS_STORAGE)?,
+        max_age: values.take(&keys::NATS_MAX_AGE)?,
+        max_bytes: values.take(&keys::NATS_MAX_BYTES)?,
+        duplicate_window: values.take(&keys::NATS_DUPLICATE_WINDOW)?,
+        batch: values.take(&keys::NATS_BATCH)?,
+        check_interval: values.take(&keys::NATS_CHECK_INTERVAL)?,
+        rebuild_interval: values.take(&keys::NATS_REBUILD_INTERVAL)?,
     };
-    Ok(url.flatten().map(|url| Nats { url, credentials, relay }))
+    Ok(url.map(|url| Nats { url, credentials, relay }))
 }
 
 /// The section `otlp` is checked even where no collector is given.
 fn traces(values: &mut Values) -> Result<Option<TraceSettings>, ConfigError> {
-    let endpoint = values.take("otlp_endpoint", collector)?.flatten();
-    let sampling = values.take("otlp.sampling", share)?.unwrap_or(1.0);
+    let endpoint = values.take_given(&keys::OTLP_ENDPOINT)?.flatten();
+    let sampling = values.take(&keys::OTLP_SAMPLING)?;
     Ok(endpoint.map(|endpoint| TraceSettings { endpoint, sampling }))
 }
 
 fn mail(values: &mut Values, data_dir: &Path) -> Result<Mail, ConfigError> {
-    let url =
-        values.take("mail_url", |text| text.parse().map_err(|error: InvalidMailUrl| error.to_string()))?;
-    let default = DeliveryPolicy::default();
-    let number = |values: &mut Values, key: &str, default: u32| {
-        Ok::<_, ConfigError>(values.take(key, parsed(POSITIVE))?.map_or(default, NonZeroU32::get))
-    };
+    let url = values.take_given(&keys::MAIL_URL)?;
     Ok(Mail {
         url: url.unwrap_or_else(|| MailUrl::Files(data_dir.join("outbox"))),
         policy: DeliveryPolicy {
-            attempts: number(values, "mail.attempts", default.attempts)?,
-            first_pause: number(values, "mail.first_pause", default.first_pause)?,
-            longest_pause: number(values, "mail.longest_pause", default.longest_pause)?,
+            attempts: values.take(&keys::MAIL_ATTEMPTS)?,
+            first_pause: values.take(&keys::MAIL_FIRST_PAUSE)?,
+            longest_pause: values.take(&keys::MAIL_LONGEST_PAUSE)?,
         },
     })
 }

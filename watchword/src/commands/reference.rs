@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokens::AccessClaims;
 
 use super::{Globals, Run};
-use crate::config::{FROM_FILES, KEYS, variable};
+use crate::config::{KEYS, from_files, variable};
 use crate::openapi::{Direction, schema_with_parts};
 
 /// Print a page with every setting, permission, event, problem and claim
@@ -107,7 +107,7 @@ fn configuration(page: &mut String) {
             "Keys of `watchword.toml`; the environment variable goes before the file. Each of {} can come from a file of its own: \
              the variable with `_FILE` at its end, or the key with `_file`, names it. Only its owner, or its owner and a group, \
              may be able to read that file.",
-            FROM_FILES.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
+            from_files().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
         ),
         &["key", "variable", "default", "what it is"],
     );

@@ -1,250 +1,275 @@
-//! Every key of the configuration, and the environment variable that overrides it.
+//! Every key of the configuration: its name, what its values are, its default and what it is for. A key is said once, here;
+//! parsing, the environment variable, `doctor --keys` and the reference follow from it.
 
-/// A key of the configuration.
-pub struct Key {
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use domain::{Email, LogOrigin};
+use effects::mailer::MailUrl;
+use effects::senders::SenderDomains;
+use event_store::location::Location;
+use event_store::postgres::role::RoleName;
+use http_kit::limits::Rate;
+use ipnet::IpNet;
+use secrecy::SecretString;
+use tokens::PublicUrl;
+use url::Url;
+
+use super::parse::{
+    address, admin_key, any_seconds, argon2_cost, batch, collector, internal_address, list_url, location,
+    log_directives, log_format, log_origin, mail_url, mebibytes, nats_servers, networks, non_empty,
+    number_or_none, on_or_off, positive_number, positive_seconds, positive_size, public_url, rate, seconds,
+    seconds_or_none, secret, sender, sender_domains, share, storage, whole_number,
+};
+use super::stores::{JournalLocation, journal_location, role_name};
+use super::{Argon2Cost, LogFormat};
+
+/// What people are told of a key.
+pub struct Entry {
     /// As `watchword.toml` spells it; a dot separates section and key.
     pub name: &'static str,
     /// What holds without it.
     pub default: &'static str,
-    /// What it is.
     pub meaning: &'static str,
+    secrecy: Secrecy,
 }
 
-const fn key(name: &'static str, default: &'static str, meaning: &'static str) -> Key {
-    Key { name, default, meaning }
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Secrecy {
+    None,
+    /// It may hold a password.
+    MayHold,
+    /// It is a secret.
+    Is,
 }
 
-/// Every key there is.
-pub static KEYS: &[Key] = &[
-    key("listen", "127.0.0.1:8080", "address and port to listen on"),
-    key(
-        "internal_listen",
-        "",
+/// A key that always has a value: its default is written as an operator would write it.
+pub(super) struct Key<T> {
+    pub name: &'static str,
+    pub default: &'static str,
+    pub parse: fn(&str) -> Result<T, String>,
+}
+
+/// A key that may have none; what holds then is made of something else, or there is nothing.
+pub(super) struct OptionalKey<T> {
+    pub name: &'static str,
+    pub parse: fn(&str) -> Result<T, String>,
+}
+
+/// `NAME "name": Type = parser, default "value", "meaning"` declares a [`Key`], `otherwise "what holds then"` an
+/// [`OptionalKey`]. Behind the default stands `secret` for what is one, `from_file` for what may hold a password: both can be
+/// read from a file of their own.
+macro_rules! keys {
+    (@default $NAME:ident, $name:literal, $T:ty, $parse:expr, $default:literal) => {
+        pub(super) const $NAME: Key<$T> = Key { name: $name, default: $default, parse: $parse };
+    };
+    (@otherwise $NAME:ident, $name:literal, $T:ty, $parse:expr, $default:literal) => {
+        pub(super) const $NAME: OptionalKey<$T> = OptionalKey { name: $name, parse: $parse };
+    };
+    (@secrecy) => { Secrecy::None };
+    (@secrecy from_file) => { Secrecy::MayHold };
+    (@secrecy secret) => { Secrecy::Is };
+    ($(
+        $NAME:ident $name:literal: $T:ty = $parse:expr, $kind:ident $default:literal $($secrecy:ident)?, $meaning:literal;
+    )*) => {
+        $(keys!(@$kind $NAME, $name, $T, $parse, $default);)*
+
+        /// Every key there is.
+        pub static KEYS: &[Entry] = &[$(
+            Entry { name: $name, default: $default, meaning: $meaning, secrecy: keys!(@secrecy $($secrecy)?) }
+        ),*];
+    };
+}
+
+keys! {
+    LISTEN "listen": SocketAddr = address, default "127.0.0.1:8080",
+        "address and port to listen on";
+    INTERNAL_LISTEN "internal_listen": SocketAddr = internal_address, otherwise "",
         "a second address and port, for /metrics, /readyz with all details and /healthz, which ask for no key there: only \
-         the monitoring may reach it",
-    ),
-    key(
-        "public_url",
-        "http://<listen>",
+         the monitoring may reach it";
+    PUBLIC_URL "public_url": PublicUrl = public_url, otherwise "http://<listen>",
         "the address clients reach the service at; the issuer of every token. With a path, such as https://example.com/auth, \
-         everything is below it: a proxy passes paths on as they come",
-    ),
-    key(
-        "log_origin",
-        "<public_url>",
+         everything is below it: a proxy passes paths on as they come";
+    LOG_ORIGIN "log_origin": LogOrigin = log_origin, otherwise "<public_url>",
         "where events come from: their dataschema is a URL below it. The first start writes it into the journal; later it \
-         changes nothing",
-    ),
-    key("data_dir", "./data", "the folder of the stores and the keys"),
-    key(
-        "journal_url",
-        "sqlite:<data_dir>/journal.db",
+         changes nothing";
+    DATA_DIR "data_dir": String = non_empty, default "./data",
+        "the folder of the stores and the keys";
+    JOURNAL_URL "journal_url": JournalLocation = journal_location, otherwise "sqlite:<data_dir>/journal.db" from_file,
         "the event journal; several nodes can share postgres://user:password@host:5432/database?sslmode=verify-full, or, \
-         in a build with the feature kurrentdb, esdb://user:password@host:2113",
-    ),
-    key(
-        "read_models_url",
-        "sqlite:<data_dir>/read-models.db",
+         in a build with the feature kurrentdb, esdb://user:password@host:2113";
+    READ_MODELS_URL "read_models_url": Location = location, otherwise "sqlite:<data_dir>/read-models.db" from_file,
         "the read models; in postgres://…, which several nodes share, they are in the schema watchword_read \
-         [with a journal in PostgreSQL: the same database]",
-    ),
-    key(
-        "key_store_url",
-        "sqlite:<data_dir>/keys.db",
-        "the key store [with a journal in PostgreSQL: the same database]",
-    ),
-    key(
-        "postgres.role",
-        "watchword_service",
+         [with a journal in PostgreSQL: the same database]";
+    KEY_STORE_URL "key_store_url": Location = location, otherwise "sqlite:<data_dir>/keys.db" from_file,
+        "the key store [with a journal in PostgreSQL: the same database]";
+    POSTGRES_ROLE "postgres.role": RoleName = role_name, default "watchword_service",
         "the role that nodes work as in PostgreSQL. It belongs to the whole server: give each of several instances with databases on \
-         one server its own. `watchword migrate` makes it, and takes from watchword_service what that had in this database",
-    ),
-    key("postgres.connections", "8", "connections to PostgreSQL that read at the same time"),
-    key("postgres.statement_timeout", "10", "seconds a statement of PostgreSQL may take"),
-    key(
-        "postgres.poll",
-        "1",
-        "seconds between looks for new events, should PostgreSQL's notifications not come",
-    ),
-    key(
-        "nats_url",
-        "",
-        "NATS servers that get every event, separated by commas: nats://[user:password@]host:port, or tls://",
-    ),
-    key(
-        "mail_url",
-        "file://<data_dir>/outbox",
+         one server its own. `watchword migrate` makes it, and takes from watchword_service what that had in this database";
+    POSTGRES_CONNECTIONS "postgres.connections": u32 = positive_number, default "8",
+        "connections to PostgreSQL that read at the same time";
+    POSTGRES_STATEMENT_TIMEOUT "postgres.statement_timeout": Duration = seconds, default "10",
+        "seconds a statement of PostgreSQL may take";
+    POSTGRES_POLL "postgres.poll": Duration = seconds, default "1",
+        "seconds between looks for new events, should PostgreSQL's notifications not come";
+    NATS_URL "nats_url": Option<SecretString> = nats_servers, otherwise "" from_file,
+        "NATS servers that get every event, separated by commas: nats://[user:password@]host:port, or tls://";
+    MAIL_URL "mail_url": MailUrl = mail_url, otherwise "file://<data_dir>/outbox" from_file,
         "where mails go: smtps://user:password@host; smtp://user:password@host?tls=required, with STARTTLS; or \
-         file://<folder>, one .eml a mail",
-    ),
-    key(
-        "otlp_endpoint",
-        "",
-        "an OpenTelemetry collector that gets traces, by OTLP over HTTP: http://collector:4318",
-    ),
-    key("master_key", "", "32 bytes, base64 [default: <data_dir>/master.key, made at the first start]"),
-    key(
-        "admin_key",
-        "",
+         file://<folder>, one .eml a mail";
+    OTLP_ENDPOINT "otlp_endpoint": Option<Url> = collector, otherwise "",
+        "an OpenTelemetry collector that gets traces, by OTLP over HTTP: http://collector:4318";
+    MASTER_KEY "master_key": SecretString = secret, otherwise "" secret,
+        "32 bytes, base64 [default: <data_dir>/master.key, made at the first start]";
+    ADMIN_KEY "admin_key": SecretString = admin_key, otherwise "" secret,
         "a platform key that you have made: openssl rand -base64 32. The next start admits it, and makes none by itself \
-         [default: <data_dir>/admin.key, made at the first start]",
-    ),
-    key(
-        "log",
-        "info",
-        "what is logged: a level from error to trace, or tracing directives such as info,command_service=debug",
-    ),
-    key("log_format", "text", "text or json"),
-    key("trusted_proxies", "", "networks whose X-Forwarded-For is believed, separated by commas"),
-    key("argon2", "m=19456,t=2,p=1", "cost of password hashing: memory in KiB, passes, lanes"),
-    key("rate_limits", "on", "on; off for load tests only"),
-    key("shutdown_timeout", "10", "seconds that requests have to end after SIGTERM"),
-    key("limits.credentials", "60/60", "requests per seconds of one address to login, register and the like"),
-    key(
-        "limits.mail",
-        "20/60",
-        "requests per seconds of one address for mails; an app's own server, with its API key, has no such limit",
-    ),
-    key(
-        "limits.mailbox",
-        "5/600",
-        "requests per seconds of one client (address, device, API key) for mails of one purpose to one mailbox",
-    ),
-    key(
-        "limits.mails",
-        "8/600",
-        "mails per seconds of one purpose that are sent to one mailbox, whoever asks; more are left out silently",
-    ),
-    key(
-        "limits.known_mails",
-        "3/600",
-        "mails besides those, for clients that have been in the account before",
-    ),
-    key("limits.server", "6000/60", "requests per seconds with one API key, instead of limits by address"),
-    key(
-        "limits.person",
-        "30/60",
-        "logins per seconds of one person: through an app's own server, or good ones from one address",
-    ),
-    key("limits.general", "1200/60", "requests per seconds of one address to all other routes"),
-    key("limits.in_flight", "4096", "requests answered at the same time; more are told 503"),
-    key("limits.in_flight_of_an_app", "", "those of one app [default: three quarters]"),
-    key("limits.in_flight_of_an_address", "", "those of one client address [default: a quarter]"),
-    key("limits.in_flight_reserve", "", "those that no app can take [default: a sixteenth]"),
-    key("limits.event_streams", "256", "live streams of events open at the same time; more are told 503"),
-    key("limits.event_streams_of_an_app", "", "those of one app [default: a quarter]"),
-    key("limits.event_streams_of_a_caller", "", "those of one API key or user [default: a sixteenth]"),
-    key("limits.event_streams_reserve", "", "those kept for platform keys [default: a sixteenth]"),
-    key("limits.exports", "32", "exports of audit logs at the same time; more are told 503"),
-    key("limits.exports_of_an_app", "", "those of one app [default: a quarter]"),
-    key("limits.exports_of_a_caller", "", "those of one API key or user [default: a sixteenth]"),
-    key("limits.exports_reserve", "", "those kept for platform keys [default: a sixteenth]"),
-    key("limits.sessions", "1000", "sessions a user can have at a time; a login more ends the oldest"),
-    key("nats.credentials", "", "a credentials file for NATS"),
-    key("nats.replicas", "1", "servers of a NATS cluster that keep the stream"),
-    key("nats.storage", "file", "file or memory: where NATS keeps the stream"),
-    key("nats.max_age", "0", "seconds that the stream keeps events; 0 keeps all"),
-    key("nats.max_bytes", "0", "bytes of the newest events that the stream keeps; 0 keeps all"),
-    key("nats.duplicate_window", "120", "seconds that NATS remembers the ids of events"),
-    key("nats.batch", "500", "events published together, 1000 at most"),
-    key("nats.check_interval", "30", "seconds between two looks whether the stream's end is the journal's"),
-    key(
-        "nats.rebuild_interval",
-        "0",
+         [default: <data_dir>/admin.key, made at the first start]";
+    LOG "log": String = log_directives, default "info",
+        "what is logged: a level from error to trace, or tracing directives such as info,command_service=debug";
+    LOG_FORMAT "log_format": LogFormat = log_format, default "text",
+        "text or json";
+    TRUSTED_PROXIES "trusted_proxies": Vec<IpNet> = networks, default "",
+        "networks whose X-Forwarded-For is believed, separated by commas";
+    ARGON2 "argon2": Argon2Cost = argon2_cost, default "m=19456,t=2,p=1",
+        "cost of password hashing: memory in KiB, passes, lanes";
+    RATE_LIMITS "rate_limits": bool = on_or_off, default "on",
+        "on; off for load tests only";
+    SHUTDOWN_TIMEOUT "shutdown_timeout": Duration = seconds, default "10",
+        "seconds that requests have to end after SIGTERM";
+    LIMITS_CREDENTIALS "limits.credentials": Rate = rate, default "60/60",
+        "requests per seconds of one address to login, register and the like";
+    LIMITS_MAIL "limits.mail": Rate = rate, default "20/60",
+        "requests per seconds of one address for mails; an app's own server, with its API key, has no such limit";
+    LIMITS_MAILBOX "limits.mailbox": Rate = rate, default "5/600",
+        "requests per seconds of one client (address, device, API key) for mails of one purpose to one mailbox";
+    LIMITS_MAILS "limits.mails": Rate = rate, default "8/600",
+        "mails per seconds of one purpose that are sent to one mailbox, whoever asks; more are left out silently";
+    LIMITS_KNOWN_MAILS "limits.known_mails": Rate = rate, default "3/600",
+        "mails besides those, for clients that have been in the account before";
+    LIMITS_SERVER "limits.server": Rate = rate, default "6000/60",
+        "requests per seconds with one API key, instead of limits by address";
+    LIMITS_PERSON "limits.person": Rate = rate, default "30/60",
+        "logins per seconds of one person: through an app's own server, or good ones from one address";
+    LIMITS_GENERAL "limits.general": Rate = rate, default "1200/60",
+        "requests per seconds of one address to all other routes";
+    LIMITS_IN_FLIGHT "limits.in_flight": NonZeroUsize = positive_size, default "4096",
+        "requests answered at the same time; more are told 503";
+    LIMITS_IN_FLIGHT_OF_AN_APP "limits.in_flight_of_an_app": NonZeroUsize = positive_size, otherwise "",
+        "those of one app [default: three quarters]";
+    LIMITS_IN_FLIGHT_OF_AN_ADDRESS "limits.in_flight_of_an_address": NonZeroUsize = positive_size, otherwise "",
+        "those of one client address [default: a quarter]";
+    LIMITS_IN_FLIGHT_RESERVE "limits.in_flight_reserve": usize = whole_number, otherwise "",
+        "those that no app can take [default: a sixteenth]";
+    LIMITS_EVENT_STREAMS "limits.event_streams": NonZeroUsize = positive_size, default "256",
+        "live streams of events open at the same time; more are told 503";
+    LIMITS_EVENT_STREAMS_OF_AN_APP "limits.event_streams_of_an_app": NonZeroUsize = positive_size, otherwise "",
+        "those of one app [default: a quarter]";
+    LIMITS_EVENT_STREAMS_OF_A_CALLER "limits.event_streams_of_a_caller": NonZeroUsize = positive_size, otherwise "",
+        "those of one API key or user [default: a sixteenth]";
+    LIMITS_EVENT_STREAMS_RESERVE "limits.event_streams_reserve": usize = whole_number, otherwise "",
+        "those kept for platform keys [default: a sixteenth]";
+    LIMITS_EXPORTS "limits.exports": NonZeroUsize = positive_size, default "32",
+        "exports of audit logs at the same time; more are told 503";
+    LIMITS_EXPORTS_OF_AN_APP "limits.exports_of_an_app": NonZeroUsize = positive_size, otherwise "",
+        "those of one app [default: a quarter]";
+    LIMITS_EXPORTS_OF_A_CALLER "limits.exports_of_a_caller": NonZeroUsize = positive_size, otherwise "",
+        "those of one API key or user [default: a sixteenth]";
+    LIMITS_EXPORTS_RESERVE "limits.exports_reserve": usize = whole_number, otherwise "",
+        "those kept for platform keys [default: a sixteenth]";
+    LIMITS_SESSIONS "limits.sessions": NonZeroUsize = positive_size, default "1000",
+        "sessions a user can have at a time; a login more ends the oldest";
+    NATS_CREDENTIALS "nats.credentials": String = non_empty, otherwise "",
+        "a credentials file for NATS";
+    NATS_REPLICAS "nats.replicas": NonZeroUsize = positive_size, default "1",
+        "servers of a NATS cluster that keep the stream";
+    NATS_STORAGE "nats.storage": bool = storage, default "file",
+        "file or memory: where NATS keeps the stream";
+    NATS_MAX_AGE "nats.max_age": Option<Duration> = seconds_or_none, default "0",
+        "seconds that the stream keeps events; 0 keeps all";
+    NATS_MAX_BYTES "nats.max_bytes": Option<u64> = number_or_none, default "0",
+        "bytes of the newest events that the stream keeps; 0 keeps all";
+    NATS_DUPLICATE_WINDOW "nats.duplicate_window": Duration = positive_seconds, default "120",
+        "seconds that NATS remembers the ids of events";
+    NATS_BATCH "nats.batch": usize = batch, default "500",
+        "events published together, 1000 at most";
+    NATS_CHECK_INTERVAL "nats.check_interval": Duration = positive_seconds, default "30",
+        "seconds between two looks whether the stream's end is the journal's";
+    NATS_REBUILD_INTERVAL "nats.rebuild_interval": Option<Duration> = seconds_or_none, default "0",
         "seconds that must lie between two times that the relay, by itself, deletes and fills again a stream whose end \
-         this instance did not publish; 0: it stands still, and `watchword relay --rebuild` does it",
-    ),
-    key(
-        "projections.node",
-        "",
+         this instance did not publish; 0: it stands still, and `watchword relay --rebuild` does it";
+    PROJECTIONS_NODE "projections.node": String = non_empty, otherwise "",
         "the name of this node, where several share the projectors; no two may have the same [default: the host's name \
-         and a random part]",
-    ),
-    key(
-        "projections.lease",
-        "4",
-        "seconds after which another node takes over the projectors of one that is not heard of",
-    ),
-    key(
-        "otlp.sampling",
-        "1",
-        "which part of the requests is traced, 0 to 1, where a request does not say itself (traceparent)",
-    ),
-    key(
-        "mail.sender",
-        "no-reply@<host of public_url>",
-        "the address that mails come from where an app has no other",
-    ),
-    key(
-        "mail.sender_domains",
-        "",
-        "domains beside that of mail.sender that apps may let their mails come from, separated by commas; * for any",
-    ),
-    key("mail.attempts", "8", "how often a mail is tried before it is given up"),
-    key(
-        "mail.first_pause",
-        "5",
-        "seconds before a mail's second try; each further pause is four times as long",
-    ),
-    key("mail.longest_pause", "3600", "seconds of the longest pause between two tries of a mail"),
-    key(
-        "lockout.failures",
-        "10",
-        "wrong passwords within the window that lock an account for strangers, or one of its devices out of it",
-    ),
-    key(
-        "lockout.device_ttl",
-        "15552000",
-        "seconds that a device which was in an account is counted apart from strangers (header Device-Token)",
-    ),
-    key(
-        "clock_leeway",
-        "60",
-        "seconds that another node's clock may be ahead: access tokens that were made later than that are refused",
-    ),
-    key("lockout.window", "900", "seconds in which wrong passwords add up"),
-    key(
-        "lockout.first_lock",
-        "60",
-        "seconds of an account's first lock; each further one lasts twice as long",
-    ),
-    key("lockout.longest_lock", "900", "seconds of an account's longest lock"),
-    key("cache.aggregates", "100000", "apps, users and sessions kept in memory at most"),
-    key("cache.aggregates_mib", "32", "MiB that they may take"),
-    key("cache.data_keys_mib", "8", "MiB of the keys of persons kept in memory"),
-    key("cache.access_tokens_mib", "8", "MiB of access tokens that need not be verified again"),
-    key("cache.events_mib", "8", "MiB of events kept in memory for projectors that come a little later"),
-    key(
-        "breached_passwords_url",
-        "",
+         and a random part]";
+    PROJECTIONS_LEASE "projections.lease": Duration = seconds, default "4",
+        "seconds after which another node takes over the projectors of one that is not heard of";
+    OTLP_SAMPLING "otlp.sampling": f64 = share, default "1",
+        "which part of the requests is traced, 0 to 1, where a request does not say itself (traceparent)";
+    MAIL_SENDER "mail.sender": Email = sender, otherwise "no-reply@<host of public_url>",
+        "the address that mails come from where an app has no other";
+    MAIL_SENDER_DOMAINS "mail.sender_domains": SenderDomains = sender_domains, default "",
+        "domains beside that of mail.sender that apps may let their mails come from, separated by commas; * for any";
+    MAIL_ATTEMPTS "mail.attempts": u32 = positive_number, default "8",
+        "how often a mail is tried before it is given up";
+    MAIL_FIRST_PAUSE "mail.first_pause": u32 = positive_number, default "5",
+        "seconds before a mail's second try; each further pause is four times as long";
+    MAIL_LONGEST_PAUSE "mail.longest_pause": u32 = positive_number, default "3600",
+        "seconds of the longest pause between two tries of a mail";
+    LOCKOUT_FAILURES "lockout.failures": u32 = positive_number, default "10",
+        "wrong passwords within the window that lock an account for strangers, or one of its devices out of it";
+    LOCKOUT_DEVICE_TTL "lockout.device_ttl": u32 = positive_number, default "15552000",
+        "seconds that a device which was in an account is counted apart from strangers (header Device-Token)";
+    CLOCK_LEEWAY "clock_leeway": u32 = any_seconds, default "60",
+        "seconds that another node's clock may be ahead: access tokens that were made later than that are refused";
+    LOCKOUT_WINDOW "lockout.window": u32 = positive_number, default "900",
+        "seconds in which wrong passwords add up";
+    LOCKOUT_FIRST_LOCK "lockout.first_lock": u32 = positive_number, default "60",
+        "seconds of an account's first lock; each further one lasts twice as long";
+    LOCKOUT_LONGEST_LOCK "lockout.longest_lock": u32 = positive_number, default "900",
+        "seconds of an account's longest lock";
+    CACHE_AGGREGATES "cache.aggregates": NonZeroUsize = positive_size, default "100000",
+        "apps, users and sessions kept in memory at most";
+    CACHE_AGGREGATES_MIB "cache.aggregates_mib": u64 = mebibytes, default "32",
+        "MiB that they may take";
+    CACHE_DATA_KEYS_MIB "cache.data_keys_mib": u64 = mebibytes, default "8",
+        "MiB of the keys of persons kept in memory";
+    CACHE_ACCESS_TOKENS_MIB "cache.access_tokens_mib": u64 = mebibytes, default "8",
+        "MiB of access tokens that need not be verified again";
+    CACHE_EVENTS_MIB "cache.events_mib": u64 = mebibytes, default "8",
+        "MiB of events kept in memory for projectors that come a little later";
+    BREACHED_PASSWORDS_URL "breached_passwords_url": Option<Url> = list_url, otherwise "",
         "a list of passwords known from breaches, asked for new ones by the first 5 digits of their SHA-1 hash, such as \
-         https://api.pwnedpasswords.com/range/",
-    ),
-    key("password_hashing.threads", "", "password hashes computed at a time [default: one for each core]"),
-    key(
-        "password_hashing.queue",
-        "",
-        "requests that may wait for a hash, more are told 503 [default: 64 for each thread]",
-    ),
-];
+         https://api.pwnedpasswords.com/range/";
+    PASSWORD_HASHING_THREADS "password_hashing.threads": NonZeroUsize = positive_size, otherwise "",
+        "password hashes computed at a time [default: one for each core]";
+    PASSWORD_HASHING_QUEUE "password_hashing.queue": NonZeroUsize = positive_size, otherwise "",
+        "requests that may wait for a hash, more are told 503 [default: 64 for each thread]";
+}
 
 /// The environment variable that overrides a key.
 pub fn variable(key: &str) -> String {
     format!("WATCHWORD_{}", key.replace('.', "_").to_uppercase())
 }
 
-/// Keys whose value may be a secret, or hold one. Each can be read from a file instead, which only its owner, or its owner and a
+/// Keys whose value is a secret, or may hold one. Each can be read from a file instead, which only its owner, or its owner and a
 /// group, can read: `WATCHWORD_MASTER_KEY_FILE=/run/secrets/master-key`, or `master_key_file` in `watchword.toml`.
-pub static FROM_FILES: &[&str] =
-    &["master_key", "admin_key", "journal_url", "read_models_url", "key_store_url", "nats_url", "mail_url"];
+pub fn from_files() -> impl Iterator<Item = &'static str> {
+    let of = |secrecy| KEYS.iter().filter(move |key| key.secrecy == secrecy).map(|key| key.name);
+    of(Secrecy::Is).chain(of(Secrecy::MayHold))
+}
 
-/// The environment variable that names a file with the key's value, for those in [`FROM_FILES`].
+/// Whether the value of this key is a secret.
+pub(super) fn is_secret(name: &str) -> bool {
+    KEYS.iter().any(|key| key.name == name && key.secrecy == Secrecy::Is)
+}
+
+/// The environment variable that names a file with the key's value, for those [`from_files`].
 pub fn file_variable(key: &str) -> Option<String> {
-    FROM_FILES.contains(&key).then(|| variable(key) + "_FILE")
+    from_files().any(|name| name == key).then(|| variable(key) + "_FILE")
 }
 
 /// The key that this name of a file is for: `master_key_file` is for `master_key`.
 pub fn of_file(name: &str) -> Option<&'static str> {
     let key = name.strip_suffix("_file")?;
-    FROM_FILES.iter().copied().find(|known| *known == key)
+    from_files().find(|known| *known == key)
 }

@@ -1,10 +1,17 @@
 //! What values look like, and what is said of others.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::str::FromStr;
+use std::time::Duration;
 
+use domain::{Email, LogOrigin};
+use effects::mailer::MailUrl;
 use effects::relay;
-use event_store::location::{InvalidLocation, Location};
+use effects::senders::SenderDomains;
+use event_store::location::Location;
 use http_kit::limits::Rate;
 use ipnet::IpNet;
 use secrecy::SecretString;
@@ -12,15 +19,92 @@ use tokens::PublicUrl;
 use url::Url;
 
 use super::{Argon2Cost, LogFormat};
+use crate::bus;
 
-pub(super) const POSITIVE: &str = "a whole number above 0";
-
-pub(super) const fn positive(number: usize) -> NonZeroUsize {
-    NonZeroUsize::new(number).expect("a positive number")
+fn parsed<T: FromStr>(text: &str, what: &str) -> Result<T, String> {
+    text.trim().parse().map_err(|_| format!("{text:?} is not {what}"))
 }
 
-pub(super) fn parsed<T: std::str::FromStr>(what: &'static str) -> impl FnOnce(&str) -> Result<T, String> {
-    move |text| text.trim().parse().map_err(|_| format!("{text:?} is not {what}"))
+/// As the types say it that are made of text.
+fn of_type<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| error.to_string())
+}
+
+const POSITIVE: &str = "a whole number above 0";
+
+pub(super) fn positive_size(text: &str) -> Result<NonZeroUsize, String> {
+    parsed(text, POSITIVE)
+}
+
+pub(super) fn positive_number(text: &str) -> Result<u32, String> {
+    parsed(text, POSITIVE).map(NonZeroU32::get)
+}
+
+pub(super) fn positive_seconds(text: &str) -> Result<Duration, String> {
+    positive_number(text).map(|seconds| Duration::from_secs(seconds.into()))
+}
+
+/// In bytes.
+pub(super) fn mebibytes(text: &str) -> Result<u64, String> {
+    positive_number(text).map(|mib| u64::from(mib) << 20)
+}
+
+pub(super) fn whole_number(text: &str) -> Result<usize, String> {
+    parsed(text, "a whole number")
+}
+
+/// 0 is none.
+pub(super) fn number_or_none(text: &str) -> Result<Option<u64>, String> {
+    parsed(text, "a whole number").map(|number| Some(number).filter(|number| *number > 0))
+}
+
+/// 0 is none.
+pub(super) fn seconds_or_none(text: &str) -> Result<Option<Duration>, String> {
+    Ok(number_or_none(text)?.map(Duration::from_secs))
+}
+
+const SECONDS: &str = "a number of seconds";
+
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
+    parsed(text, SECONDS).map(|seconds: NonZeroU32| Duration::from_secs(seconds.get().into()))
+}
+
+/// 0 as well.
+pub(super) fn any_seconds(text: &str) -> Result<u32, String> {
+    parsed(text, SECONDS)
+}
+
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    parsed(text, "an address and a port such as 127.0.0.1:8080")
+}
+
+pub(super) fn internal_address(text: &str) -> Result<SocketAddr, String> {
+    parsed(text, "an address and a port such as 127.0.0.1:9090")
+}
+
+pub(super) fn secret(text: &str) -> Result<SecretString, String> {
+    non_empty(text).map(SecretString::from)
+}
+
+pub(super) fn log_origin(text: &str) -> Result<LogOrigin, String> {
+    LogOrigin::parse(text).map_err(|error| error.to_string())
+}
+
+/// Empty: there are none.
+pub(super) fn nats_servers(text: &str) -> Result<Option<SecretString>, String> {
+    if text.is_empty() { Ok(None) } else { bus::servers(text).map(|_| Some(SecretString::from(text))) }
+}
+
+pub(super) fn mail_url(text: &str) -> Result<MailUrl, String> {
+    of_type(text)
+}
+
+pub(super) fn sender(text: &str) -> Result<Email, String> {
+    Email::parse(text).map_err(|_| "it is no address such as no-reply@example.com".to_owned())
+}
+
+pub(super) fn sender_domains(text: &str) -> Result<SenderDomains, String> {
+    of_type(text)
 }
 
 pub(super) fn non_empty(text: &str) -> Result<String, String> {
@@ -28,7 +112,7 @@ pub(super) fn non_empty(text: &str) -> Result<String, String> {
 }
 
 pub(super) fn location(text: &str) -> Result<Location, String> {
-    text.parse().map_err(|error: InvalidLocation| error.to_string())
+    of_type(text)
 }
 
 pub(super) fn public_url(text: &str) -> Result<PublicUrl, String> {
@@ -72,7 +156,7 @@ pub(super) fn list_url(text: &str) -> Result<Option<Url>, String> {
 }
 
 pub(super) fn share(text: &str) -> Result<f64, String> {
-    match parsed::<f64>("a number from 0 to 1, such as 0.1")(text)? {
+    match parsed::<f64>(text, "a number from 0 to 1, such as 0.1")? {
         share if (0.0..=1.0).contains(&share) => Ok(share),
         _ => Err(format!("{text:?} is not from 0 to 1")),
     }
@@ -102,7 +186,7 @@ pub(super) fn storage(text: &str) -> Result<bool, String> {
 }
 
 pub(super) fn batch(text: &str) -> Result<usize, String> {
-    match parsed::<usize>(POSITIVE)(text)? {
+    match parsed::<usize>(text, POSITIVE)? {
         events @ 1..=relay::MAX_BATCH => Ok(events),
         _ => Err(format!("it must be between 1 and {}", relay::MAX_BATCH)),
     }

@@ -1,25 +1,24 @@
 //! Where journal and keys are.
 
-use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use event_store::PostgresSettings;
 use event_store::location::{Location, is_kurrent};
 use event_store::postgres::role::RoleName;
 
-use super::parse::{POSITIVE, location, parsed};
+use super::keys;
+use super::parse::location;
 use super::values::{ConfigError, Values};
 use crate::databases::{Databases, SharedJournal};
 
 /// Where the journal is: it can be in more places than other stores.
-enum JournalLocation {
+pub(super) enum JournalLocation {
     Store(Location),
     #[cfg(feature = "kurrentdb")]
     Kurrent(event_store::KurrentUrl),
 }
 
-fn journal_location(text: &str) -> Result<JournalLocation, String> {
+pub(super) fn journal_location(text: &str) -> Result<JournalLocation, String> {
     if is_kurrent(text) { kurrent(text) } else { location(text).map(JournalLocation::Store) }
 }
 
@@ -51,37 +50,26 @@ pub(super) fn with_role(location: Location, role: &RoleName) -> Location {
     }
 }
 
-/// The role of the configuration. It is looked at more than once.
-pub(super) fn role(values: &mut Values) -> Result<RoleName, ConfigError> {
-    let parse = |text: &str| {
-        RoleName::parse(text).ok_or_else(|| {
-            "give lower-case letters, digits and _, 63 at most, such as watchword_acme".to_owned()
-        })
-    };
-    Ok(values.peek("postgres.role", parse)?.unwrap_or_default())
+pub(super) fn role_name(text: &str) -> Result<RoleName, String> {
+    let wrong = || "give lower-case letters, digits and _, 63 at most, such as watchword_acme".to_owned();
+    RoleName::parse(text).ok_or_else(wrong)
 }
 
 /// Journal and key store are both files, or both on servers: nodes that share one must share the other.
 pub(super) fn journal_and_keys(
     values: &mut Values,
     data_dir: &Path,
+    role: &RoleName,
     has_master_key: bool,
 ) -> Result<(Option<Databases>, PathBuf, PathBuf), ConfigError> {
-    let seconds = |values: &mut Values, key: &str, default: Duration| {
-        let seconds: Option<NonZeroU32> = values.take(key, parsed("a number of seconds"))?;
-        Ok::<_, ConfigError>(seconds.map_or(default, |seconds| Duration::from_secs(seconds.get().into())))
-    };
-    let default = PostgresSettings::default();
-    let connections: Option<NonZeroU32> = values.take("postgres.connections", parsed(POSITIVE))?;
     let settings = PostgresSettings {
-        readers: connections.map_or(default.readers, NonZeroU32::get),
-        statement_timeout: seconds(values, "postgres.statement_timeout", default.statement_timeout)?,
-        poll: seconds(values, "postgres.poll", default.poll)?,
-        ..default
+        readers: values.take(&keys::POSTGRES_CONNECTIONS)?,
+        statement_timeout: values.take(&keys::POSTGRES_STATEMENT_TIMEOUT)?,
+        poll: values.take(&keys::POSTGRES_POLL)?,
+        ..PostgresSettings::default()
     };
-    let role = role(values)?;
-    let journal = values.take("journal_url", journal_location)?.map(|journal| journal.with_role(&role));
-    let key_store = values.take("key_store_url", location)?.map(|location| with_role(location, &role));
+    let journal = values.take_given(&keys::JOURNAL_URL)?.map(|journal| journal.with_role(role));
+    let key_store = values.take_given(&keys::KEY_STORE_URL)?.map(|location| with_role(location, role));
     let bad = |origin: &str, problem: &str| {
         Err(ConfigError::Bad { origin: origin.to_owned(), problem: problem.to_owned() })
     };

@@ -15,6 +15,36 @@ fn the_listed_defaults_are_the_defaults() {
     }
 }
 
+/// Tests of the parts run on their own defaults: they are those that operators get.
+#[test]
+fn the_parts_have_the_same_defaults() {
+    let config = Config::from_values(&mut Values::default()).expect("defaults");
+    assert_eq!(format!("{:?}", config.limits), format!("{:?}", RateSettings::default()));
+    assert_eq!(format!("{:?}", config.lockout), format!("{:?}", LockoutPolicy::default()));
+    let policy = config.mail.map(|mail| mail.policy);
+    assert_eq!(format!("{policy:?}"), format!("{:?}", Some(DeliveryPolicy::default())));
+    assert_eq!(config.projections_lease, projection_service::SharingSettings::LEASE);
+    let relay = with("nats_url", "nats://127.0.0.1").expect("valid").nats.map(|nats| nats.relay);
+    assert_eq!(format!("{relay:?}"), format!("{:?}", Some(RelaySettings::default())));
+    let mut values = Values::default();
+    values.set("journal_url", "journal_url", "postgres://db.example/auth");
+    values.set("master_key", "master_key", "secret of all nodes");
+    let databases = Config::from_values(&mut values).expect("valid").databases.expect("in PostgreSQL");
+    assert_eq!(
+        format!("{:?}", databases.settings),
+        format!("{:?}", event_store::PostgresSettings::default())
+    );
+}
+
+#[test]
+fn no_key_is_declared_twice_and_every_default_is_a_value() {
+    let names: std::collections::BTreeSet<_> = KEYS.iter().map(|key| key.name).collect();
+    let variables: std::collections::BTreeSet<_> = KEYS.iter().map(|key| variable(key.name)).collect();
+    assert_eq!((names.len(), variables.len()), (KEYS.len(), KEYS.len()));
+    // `take` rests on it.
+    Config::from_values(&mut Values::default()).expect("defaults");
+}
+
 #[test]
 fn every_key_is_read() {
     let mut values = Values::default();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::keys::{KEYS, of_file, variable};
+use super::keys::{KEYS, Key, OptionalKey, is_secret, of_file, variable};
 
 /// The first secret-bearing or wrong thing found in the configuration.
 #[derive(Debug, thiserror::Error)]
@@ -34,20 +34,6 @@ impl Values {
         self.0.insert(key.to_owned(), (origin.into(), value.into()));
     }
 
-    /// As [`Values::take`], for what is looked at again.
-    pub(super) fn peek<T>(
-        &mut self,
-        key: &str,
-        parse: impl FnOnce(&str) -> Result<T, String>,
-    ) -> Result<Option<T>, ConfigError> {
-        let kept = self.0.get(key).cloned();
-        let taken = self.take(key, parse);
-        if let Some(kept) = kept {
-            self.0.insert(key.to_owned(), kept);
-        }
-        taken
-    }
-
     pub(super) fn has(&self, key: &str) -> bool {
         self.0.contains_key(key)
     }
@@ -65,12 +51,22 @@ impl Values {
         Ok(())
     }
 
-    pub(super) fn take<T>(
+    /// The value of a key, or its default.
+    pub(super) fn take<T>(&mut self, key: &Key<T>) -> Result<T, ConfigError> {
+        let taken = self.parsed(key.name, key.parse)?;
+        Ok(taken.unwrap_or_else(|| (key.parse)(key.default).expect("a default is a value")))
+    }
+
+    /// The value of a key, if it is given.
+    pub(super) fn take_given<T>(&mut self, key: &OptionalKey<T>) -> Result<Option<T>, ConfigError> {
+        self.parsed(key.name, key.parse)
+    }
+
+    fn parsed<T>(
         &mut self,
         key: &str,
-        parse: impl FnOnce(&str) -> Result<T, String>,
+        parse: fn(&str) -> Result<T, String>,
     ) -> Result<Option<T>, ConfigError> {
-        debug_assert!(KEYS.iter().any(|known| known.name == key), "{key} is in KEYS");
         let Some((origin, value)) = self.0.remove(key) else { return Ok(None) };
         parse(&value).map(Some).map_err(|problem| ConfigError::Bad { origin, problem })
     }
@@ -86,8 +82,7 @@ impl Values {
         // What has a file of its own was looked at there.
         let holds_password = |(key, (origin, value)): (&String, &(String, String))| {
             !origin.starts_with(OWN_FILE)
-                && (matches!(key.as_str(), "master_key" | "admin_key")
-                    || (key.ends_with("_url") && value.contains('@')))
+                && (is_secret(key) || (key.ends_with("_url") && value.contains('@')))
         };
         if self.0.iter().any(holds_password) {
             refuse_world_readable(path)?;
