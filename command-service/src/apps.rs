@@ -6,13 +6,13 @@ use axum::extract::State;
 use axum::response::Response;
 use cqrs_es::Aggregate;
 use domain::app::{App, AppCommand, AppError};
+use domain::claims::ClaimKind;
 use domain::setting_kinds::{has_a_link, strong_changes};
 use domain::settings::{InvalidSetting, WhatIsWrong};
 use domain::signing_key::PublicJwk;
 use domain::text::{Lines, readable};
-use domain::{AppId, AppSettings, Event, Permission, StreamId, Timestamp};
+use domain::{AppId, AppSettings, Event, Permission, Timestamp};
 use effects::senders::Senders;
-use event_store::Claim;
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, Body, NoBody, Params};
 use http_kit::openapi::{app_settings, app_settings_patch};
@@ -29,8 +29,8 @@ use crate::api::answers::Done;
 use crate::api::pagination::{Page, PageParams};
 use dispatcher::{DispatchError, Read};
 
-/// The claim that makes apps listable: the journal is the list, no projection needed.
-pub const CLAIM: &str = "app";
+/// The claims that make apps listable: the journal is the list, no projection needed.
+pub const CLAIM: &str = ClaimKind::App.as_str();
 
 const MAX_NAME: usize = 100;
 /// How often a change is looked at anew because the app changed meanwhile.
@@ -42,11 +42,6 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
         .routes(routes!(read, change))
         .routes(routes!(disable))
         .routes(routes!(enable))
-}
-
-/// The claim on an app's id, taken when it is made.
-pub(crate) fn claim(app_id: &AppId) -> Claim {
-    Claim { kind: CLAIM.to_owned(), key: app_id.to_string() }
 }
 
 /// A new app.
@@ -146,7 +141,6 @@ async fn create(
             let (settings, keys) = (Box::new(settings.clone()), keys.clone());
             let command = AppCommand::Create { app_id: id.clone(), name: name.clone(), settings, keys, at };
             work.execute::<App>(&id, command).map_err(refused)?;
-            work.take(claim(&id), &StreamId::app(&id));
             Ok(())
         })
         .await

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use domain::app::{App, AppCommand, AppError};
 use domain::signing_key::TokenAlgorithm;
 use domain::user::Client;
-use domain::{ApiKeyId, AppId, AppSettings, Permission, StreamId};
+use domain::{ApiKeyId, AppId, AppSettings, Permission};
 use schemas::envelope::{Actor, Metadata};
 use secrecy::SecretString;
 use tokens::ApiKeyToken;
@@ -68,9 +68,7 @@ impl CommandService {
         let (at, id, name) = (context.at, app_id.clone(), name.to_owned());
         let decide = move |work: &mut dispatcher::Work| {
             let (name, settings, keys) = (name.clone(), Box::<AppSettings>::default(), keys.clone());
-            work.execute::<App>(&id, AppCommand::Create { app_id: id.clone(), name, settings, keys, at })?;
-            work.take(crate::apps::claim(&id), &StreamId::app(&id));
-            Ok(())
+            work.execute::<App>(&id, AppCommand::Create { app_id: id.clone(), name, settings, keys, at })
         };
         match self.dispatcher.run(context, vec![Read::of::<App>(&app_id)], decide).await {
             Ok(_) | Err(DispatchError::Refused(AppError::Exists)) => Ok(()),

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use cqrs_es::Aggregate;
 use cqrs_es::event_sink::EventSink;
+use domain::claims::{ClaimChange, Claimed};
 use domain::user::Client;
-use domain::{Event, Recorded, StreamId, Timestamp};
+use domain::{Event, EventId, Recorded, StreamId, Timestamp};
 use event_store::{
-    Append, AppendError, Appended, Claim, Clock, Idempotency, Loaded, NewEvent, Repository, Requested,
-    StoreError, Write,
+    Append, AppendError, Appended, Claim, Clock, Idempotency, Loaded, LookupKey, NewEvent, Repository,
+    Requested, StoreError, Write,
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -111,8 +112,10 @@ struct Entry {
 /// What a decision works on: the loaded aggregates, and what was decided so far.
 pub struct Work {
     entries: Vec<Entry>,
-    taken: Vec<(Claim, StreamId)>,
-    released: Vec<Claim>,
+    taken: Vec<(Claimed, StreamId)>,
+    released: Vec<Claimed>,
+    /// Where the event is that asked for the mails which this is about.
+    asked_at: Option<(EventId, u64)>,
     actor: Option<Actor>,
 }
 
@@ -142,14 +145,14 @@ impl Work {
         self.entries.iter().position(|entry| entry.read.stream == *stream)
     }
 
-    /// Lets an aggregate decide. Its events are kept for the append, and seen by whatever follows. A refusal leaves
-    /// the aggregate as it was. One that was not named among the reads is taken for new: if it is not, the append
+    /// Lets an aggregate decide. Its events are kept for the append, with what they do to claims, and seen by whatever
+    /// follows. A refusal leaves the aggregate as it was. One that was not named among the reads is taken for new: if it is not, the append
     /// conflicts, and it is loaded before the decision is made again.
     pub fn execute<A: Member>(&mut self, id: &A::Id, command: A::Command) -> Result<(), A::Error> {
         let index = self.index::<A>(id);
         let entry = &mut self.entries[index];
         let loaded = entry.state.of::<A>();
-        let version = loaded.version;
+        let (version, mut holding) = (loaded.version, loaded.state.held());
         // A refused command may leave an aggregate half changed, so it works on a copy.
         let mut state = loaded.state.clone();
         let sink = EventSink::default();
@@ -157,19 +160,32 @@ impl Work {
             .now_or_never()
             .expect("decisions are pure: they wait for nothing")?;
         let events = sink.collect().now_or_never().expect("the sink has no other user");
+        let changes: Vec<ClaimChange> = events.iter().flat_map(|event| holding.see(event)).collect();
         entry.pending.extend(events.into_iter().map(Into::into));
         entry.state = Arc::new(Loaded { version, state });
+        let owner = entry.read.stream.clone();
+        for change in changes {
+            match change {
+                ClaimChange::Take(claimed) | ClaimChange::TakeUntil(claimed, _) => {
+                    self.taken.push((claimed, owner.clone()));
+                }
+                ClaimChange::Release(claimed) => self.release(claimed),
+                ClaimChange::Extend(..) => {}
+            }
+        }
         Ok(())
     }
 
-    /// Takes a claim for a stream, in the same append.
-    pub fn take(&mut self, claim: Claim, owner: &StreamId) {
-        self.taken.push((claim, owner.clone()));
+    /// Gives a claim back, in the same append, that no event gives back: that of a session which has expired.
+    pub fn release(&mut self, claimed: Claimed) {
+        // Claims are given back before any is taken.
+        self.taken.retain(|(taken, _)| *taken != claimed);
+        self.released.push(claimed);
     }
 
-    /// Gives a claim back, in the same append.
-    pub fn release(&mut self, claim: Claim) {
-        self.released.push(claim);
+    /// Says where the event is that asked for the mails which this is about: their claims are named by it.
+    pub fn is_about_mails_of(&mut self, event: EventId, position: u64) {
+        self.asked_at = Some((event, position));
     }
 
     /// Says by whom this is done, where only the decision shows that it is not whom the context names.
@@ -275,6 +291,7 @@ pub struct Dispatcher {
 
 struct Inner {
     repository: Arc<Repository>,
+    lookup: LookupKey,
     clock: Arc<dyn Clock>,
     /// After a conflict a run holds the lock of the stream it lost, so that those who fight over one stream queue up
     /// instead of deciding in vain again and again.
@@ -286,7 +303,8 @@ impl Dispatcher {
     /// A dispatcher. One process has one, with one repository.
     pub fn new(repository: Arc<Repository>, clock: Arc<dyn Clock>) -> Self {
         let stripes = (0..STRIPES).map(|_| Arc::default()).collect();
-        Self { inner: Arc::new(Inner { repository, clock, stripes, hasher: RandomState::new() }) }
+        let lookup = LookupKey::new(repository.sealer().keys().instance_key());
+        Self { inner: Arc::new(Inner { repository, lookup, clock, stripes, hasher: RandomState::new() }) }
     }
 
     /// What was done under the same idempotency key before, if anything was.
@@ -420,7 +438,7 @@ impl Inner {
     /// Each once, however often it is asked for.
     async fn load(&self, reads: &[Read]) -> Result<Work, StoreError> {
         let entries = Vec::with_capacity(reads.len() + 1);
-        let mut work = Work { entries, taken: Vec::new(), released: Vec::new(), actor: None };
+        let mut work = Work { entries, taken: Vec::new(), released: Vec::new(), asked_at: None, actor: None };
         for read in reads {
             if work.position(&read.stream).is_none() {
                 let state = (read.load)(&self.repository, &read.stream).await?;
@@ -450,11 +468,20 @@ impl Inner {
             }
             writes.push(Write { stream: entry.read.stream.clone(), expected: version, events });
         }
+        let app_id = &metadata.app_id;
+        let asked = |event, _| {
+            work.asked_at.filter(|(asked, _)| *asked == event).map(|(_, position)| (app_id.clone(), position))
+        };
+        let name = |claimed: &Claimed| -> Claim {
+            self.lookup.claim(claimed, asked).expect("what a new event claims has a name")
+        };
+        let taken = work.taken.iter().map(|(claimed, owner)| (name(claimed), owner.clone())).collect();
+        let released = work.released.iter().map(name).collect();
         Ok(Append {
             writes,
             guards,
-            taken: work.taken.clone(),
-            released: work.released.clone(),
+            taken,
+            released,
             idempotency: context.idempotency,
             metadata,
             at: context.at,

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::app_id::AppId;
+use crate::claims::Claiming;
 use crate::event::{EventInfo as _, StreamId, events};
 use crate::ids::{AccessId, UserId};
 
@@ -70,6 +71,8 @@ events! {
     PersonalDataRead: open,
     HistoryExported: open,
 }
+
+impl Claiming for AccessEvent {}
 
 impl StreamId {
     /// The stream of somebody's look at somebody's data.

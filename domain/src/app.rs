@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::app_id::AppId;
+use crate::claims::{ClaimChange, Claimed, Claiming, Holding};
 use crate::event::{EventInfo as _, Stream, StreamId, events};
 use crate::ids::ApiKeyId;
 use crate::permission::Permission;
@@ -203,6 +204,22 @@ events! {
     SigningKeyRetired: open,
     ApiKeyIssued: open,
     ApiKeyRevoked: open,
+}
+
+impl Claiming for AppEvent {
+    fn claims(&self, _: &Holding) -> Vec<ClaimChange> {
+        match self {
+            Self::AppCreated(event) => vec![ClaimChange::Take(Claimed::App(event.app_id.clone()))],
+            Self::AppSettingsChanged(_)
+            | Self::AppDisabled(_)
+            | Self::AppEnabled(_)
+            | Self::SigningKeyCreated(_)
+            | Self::SigningKeyActivated(_)
+            | Self::SigningKeyRetired(_)
+            | Self::ApiKeyIssued(_)
+            | Self::ApiKeyRevoked(_) => vec![],
+        }
+    }
 }
 
 /// An API key as its app knows it.

@@ -7,6 +7,7 @@ use schemars::{Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::claims::Holding;
 use crate::ids::UserId;
 use crate::personal::Personal;
 
@@ -55,6 +56,11 @@ pub trait Stream: Aggregate<Services = (), Event: EventInfo> + Clone + fmt::Debu
 
     /// The stream of the aggregate with this id.
     fn stream(id: &Self::Id) -> StreamId;
+
+    /// The claims that it holds, as far as its events have to know them to say what they do to claims.
+    fn held(&self) -> Holding {
+        Holding::default()
+    }
 }
 
 /// The events of one aggregate, as the envelope sees them. [`events!`] writes it.

@@ -3,6 +3,7 @@
 use cqrs_es::Aggregate;
 use serde::{Deserialize as _, Deserializer, Serialize};
 
+use crate::claims::{ClaimChange, Claiming, Holding};
 use crate::event::{EventInfo, EventKind, Stream};
 use crate::ids::UserId;
 use crate::personal::Personal;
@@ -72,6 +73,14 @@ macro_rules! aggregates {
             }
         }
 
+        impl Claiming for Event {
+            fn claims(&self, held: &Holding) -> Vec<ClaimChange> {
+                match self {
+                    $(Self::$Aggregate(event) => event.claims(held)),+
+                }
+            }
+        }
+
         $(
             impl From<$Events> for Event {
                 fn from(event: $Events) -> Self {
@@ -113,9 +122,9 @@ aggregates! {
 }
 
 /// An aggregate of the list: its events are some of all.
-pub trait Recorded: Stream + Aggregate<Event: Into<Event> + TryFrom<Event>> {}
+pub trait Recorded: Stream + Aggregate<Event: Into<Event> + TryFrom<Event> + Claiming> {}
 
-impl<A: Stream + Aggregate<Event: Into<Event> + TryFrom<Event>>> Recorded for A {}
+impl<A: Stream + Aggregate<Event: Into<Event> + TryFrom<Event> + Claiming>> Recorded for A {}
 
 /// An event was taken for one of another aggregate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use crate::claims::{ClaimChange, Claimed, Claiming, Holding};
 use crate::event::{EventInfo as _, StreamId, events};
 use crate::ids::JournalId;
 
@@ -99,6 +100,15 @@ events! {
     /// The events of the journal itself.
     pub enum JournalEvent of "journal", whose |_| None;
     JournalCreated: open,
+}
+
+impl Claiming for JournalEvent {
+    fn claims(&self, _: &Holding) -> Vec<ClaimChange> {
+        match self {
+            // One stream alone can have it, so the event is there once.
+            Self::JournalCreated(_) => vec![ClaimChange::Take(Claimed::Origin)],
+        }
+    }
 }
 
 impl StreamId {

@@ -10,6 +10,7 @@ pub mod access;
 pub mod app;
 pub mod app_id;
 pub mod branding;
+pub mod claims;
 pub mod delivery;
 pub mod email;
 pub mod event;

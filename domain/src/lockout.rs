@@ -15,6 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::claims::Claiming;
 use crate::event::{EventInfo as _, Stream, StreamId, events};
 use crate::ids::{DeviceId, UserId};
 
@@ -129,6 +130,8 @@ events! {
     AccountLocked: open,
     AccountUnlocked: open,
 }
+
+impl Claiming for LockoutEvent {}
 
 /// The failed logins of one account.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

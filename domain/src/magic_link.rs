@@ -100,7 +100,7 @@ pub enum Account {
         /// Since when they are an admin, if they are one.
         admin_since: Option<Timestamp>,
     },
-    /// Nobody. The same append registers the user whose id the link has, and takes the claim on the address.
+    /// Nobody. The same append registers the user whose id the link has.
     New,
 }
 

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::app_id::AppId;
+use crate::claims::{ClaimChange, Claimed, Claiming, Holding};
 use crate::event::{EventInfo as _, Stream, StreamId, events};
 use crate::ids::{SessionId, UserId};
 use crate::personal::Personal;
@@ -198,6 +199,29 @@ events! {
     SessionRefreshed: sealed,
     RefreshTokenReused: open,
     SessionRevoked: open,
+}
+
+impl SessionEvent {
+    fn claimed(user_id: UserId, session_id: SessionId) -> Claimed {
+        Claimed::Session { user_id, session_id }
+    }
+}
+
+impl Claiming for SessionEvent {
+    fn claims(&self, _: &Holding) -> Vec<ClaimChange> {
+        match self {
+            Self::SessionStarted(SessionStarted { user_id, session_id, idle_expires_at, .. }) => {
+                vec![ClaimChange::TakeUntil(Self::claimed(*user_id, *session_id), *idle_expires_at)]
+            }
+            Self::SessionRefreshed(SessionRefreshed { user_id, session_id, idle_expires_at, .. }) => {
+                vec![ClaimChange::Extend(Self::claimed(*user_id, *session_id), *idle_expires_at)]
+            }
+            Self::SessionRevoked(SessionRevoked { user_id, session_id, .. }) => {
+                vec![ClaimChange::Release(Self::claimed(*user_id, *session_id))]
+            }
+            Self::RefreshTokenReused(_) => vec![],
+        }
+    }
 }
 
 /// Who a session belongs to: there from its first event on.

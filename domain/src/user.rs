@@ -23,6 +23,7 @@ pub use self::events::{
 use self::mailbox::Ended;
 pub use self::mailbox::{EmailChange, ResetToken};
 use crate::app_id::AppId;
+use crate::claims::{Claimed, Holding};
 use crate::email::Email;
 use crate::event::{EventInfo as _, Stream, StreamId};
 use crate::ids::{SessionId, UserId};
@@ -282,6 +283,13 @@ impl Stream for User {
 
     fn stream(id: &UserId) -> StreamId {
         StreamId::user(*id)
+    }
+
+    fn held(&self) -> Holding {
+        let Self { app_id, email, .. } = self;
+        // Who was erased has no address any more, and no event of theirs asks for the rest.
+        let email = app_id.clone().zip(email.clone());
+        email.map(|(app_id, email)| Claimed::Email { app_id, email: Some(email) }).into_iter().collect()
     }
 }
 

@@ -42,7 +42,7 @@ pub use domain::delivery::DeliveryPolicy;
 use self::backlog::Backlog;
 use self::compose::Composer;
 use self::lists::WAITING;
-pub use self::lists::{LISTS, count_given_up, list_key};
+pub use self::lists::count_given_up;
 pub use self::lists::{MailRef, given_up, kind};
 use self::post::Unsent;
 pub use self::post::{InvalidMailUrl, MailServer, MailUrl, Patience, Post};
@@ -519,7 +519,6 @@ impl Runner {
         outcome: Result<(), Unsent>,
     ) -> Result<(), Stop> {
         let id = EventId(recorded.id);
-        let app_id = recorded.metadata.app_id.clone();
         let mail_ref = MailRef { position: recorded.position, kind: mail.kind };
         let kind = mail.kind.as_str();
         match &outcome {
@@ -535,10 +534,9 @@ impl Runner {
         loop {
             let at = self.clock.now();
             let command = mail.command(id, &outcome, self.settings.policy, at);
-            let app = app_id.clone();
             let decide = move |work: &mut Work| {
                 work.execute::<Delivery>(&id, command.clone())?;
-                mail_ref.list(work, &app, id);
+                work.is_about_mails_of(id, mail_ref.position);
                 Ok::<_, DeliveryError>(work.get::<Delivery>(&id).outcome(mail_ref.kind))
             };
             let context =

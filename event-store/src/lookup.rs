@@ -1,9 +1,12 @@
-//! Look-ups by personal data without storing it: keyed HMACs, which nobody can compute or guess at without the key.
+//! Look-ups by personal data without storing it: keyed HMACs, which nobody can compute or guess at without the key. And the
+//! names under which a journal keeps claims.
 
 use std::net::IpAddr;
 
 use aws_lc_rs::hmac;
-use domain::{AppId, Email, SessionId, UserId};
+use domain::claims::{ClaimKind, Claimed};
+use domain::mail::MailKind;
+use domain::{AppId, Email, EventId, UserId};
 
 use crate::instance_key::InstanceKey;
 use crate::journal::Claim;
@@ -38,21 +41,43 @@ impl LookupKey {
 
     /// The claim that keeps an address to one account of an app.
     pub fn email_claim(&self, app: &AppId, email: &Email) -> Claim {
-        self.claim_of_address("email", app, email)
+        claim(ClaimKind::Email, self.address(app, email))
     }
 
     /// The claim that the newest magic link to an address holds.
     pub fn magic_link_claim(&self, app: &AppId, email: &Email) -> Claim {
-        self.claim_of_address("magic_link", app, email)
+        claim(ClaimKind::MagicLink, self.address(app, email))
     }
 
-    fn claim_of_address(&self, kind: &str, app: &AppId, email: &Email) -> Claim {
+    /// The name of what an event claims; none where the address in it cannot be read any more. Mails are named by the app and
+    /// the position of the event that asked for them, which `asked` knows.
+    pub fn claim(
+        &self,
+        claimed: &Claimed,
+        asked: impl Fn(EventId, MailKind) -> Option<(AppId, u64)>,
+    ) -> Option<Claim> {
+        match claimed {
+            Claimed::Email { app_id, email } => Some(self.email_claim(app_id, email.as_ref()?)),
+            Claimed::MagicLink { app_id, email } => Some(self.magic_link_claim(app_id, email.as_ref()?)),
+            Claimed::MailFailed(event, kind) | Claimed::MailWaiting(event, kind) => {
+                let (app_id, position) = asked(*event, *kind)?;
+                // With leading zeros, so that the order of the keys is that of the positions.
+                let key = format!("{}{position:020}/{}", mails_of(&app_id), kind.as_str());
+                Some(claim(claimed.kind(), key))
+            }
+            Claimed::App(_) | Claimed::Erased(_) | Claimed::Origin | Claimed::Session { .. } => {
+                plain(claimed)
+            }
+        }
+    }
+
+    fn address(&self, app: &AppId, email: &Email) -> String {
         use std::fmt::Write;
         let mut key = format!("{app}:");
         for byte in self.email(app, email) {
             write!(key, "{byte:02x}").expect("a String takes everything");
         }
-        Claim { kind: kind.to_owned(), key }
+        key
     }
 
     fn hmac(&self, parts: &[&str]) -> [u8; 32] {
@@ -67,15 +92,39 @@ impl LookupKey {
     }
 }
 
-/// The claim a session holds while it lives: together they are the list of a user's sessions, which needs no
-/// projection. All of a user's start with [`sessions_of`].
-pub fn session_claim(user: UserId, session: SessionId) -> Claim {
-    Claim { kind: "session".to_owned(), key: format!("{user}/{session}") }
+/// The name of a claim that is named by nothing but ids.
+pub(crate) fn plain(claimed: &Claimed) -> Option<Claim> {
+    let key = match claimed {
+        Claimed::App(app_id) => app_id.to_string(),
+        Claimed::Erased(user_id) => user_id.to_string(),
+        Claimed::Origin => "origin".to_owned(),
+        Claimed::Session { user_id, session_id } => format!("{}{session_id}", sessions_of(*user_id)),
+        Claimed::Email { .. }
+        | Claimed::MagicLink { .. }
+        | Claimed::MailFailed(..)
+        | Claimed::MailWaiting(..) => return None,
+    };
+    Some(claim(claimed.kind(), key))
 }
 
-/// The prefix of the keys of a user's session claims.
+fn claim(kind: ClaimKind, key: String) -> Claim {
+    Claim { kind: kind.as_str().to_owned(), key }
+}
+
+/// The claim on the id of an app.
+pub fn app_claim(app_id: &AppId) -> Claim {
+    claim(ClaimKind::App, app_id.to_string())
+}
+
+/// The prefix of the keys of a user's session claims: together they are the list of the user's sessions, which needs no
+/// projection.
 pub fn sessions_of(user: UserId) -> String {
     format!("{user}/")
+}
+
+/// The prefix of the keys of the claims that list an app's mails.
+pub fn mails_of(app_id: &AppId) -> String {
+    format!("{app_id}/")
 }
 
 #[cfg(test)]
@@ -94,5 +143,41 @@ mod tests {
         let claim = one.email_claim(&app, &email);
         let code = claim.key.strip_prefix("default:").expect("it begins with the app");
         assert!(code.len() == 64 && code.bytes().all(|byte| byte.is_ascii_hexdigit()), "{code}");
+    }
+
+    /// Claims are found again by these names, for ever.
+    #[test]
+    fn claims_have_the_names_they_always_had() {
+        use domain::SessionId;
+        use uuid::Uuid;
+        let key = LookupKey::new(&InstanceKey::generate());
+        let (user_id, session_id) = (UserId(Uuid::from_u128(1)), SessionId(Uuid::from_u128(2)));
+        let (app_id, event) = (AppId::default_app(), EventId(Uuid::from_u128(3)));
+        let email = Email::parse("ada@example.com").expect("valid");
+        let name = |claimed: &Claimed| {
+            let name = key.claim(claimed, |asked, _| (asked == event).then(|| (AppId::default_app(), 42)));
+            name.map(|claim| (claim.kind, claim.key))
+        };
+        let named = |kind: &str, key: &str| Some((kind.to_owned(), key.to_owned()));
+        let (user, session) =
+            ("00000000-0000-0000-0000-000000000001", "00000000-0000-0000-0000-000000000002");
+        assert_eq!(name(&Claimed::App(app_id.clone())), named("app", "default"));
+        assert_eq!(app_claim(&app_id).key, "default");
+        assert_eq!(name(&Claimed::Erased(user_id)), named("erased", user));
+        assert_eq!(name(&Claimed::Origin), named("journal", "origin"));
+        assert_eq!(
+            name(&Claimed::Session { user_id, session_id }),
+            named("session", &format!("{user}/{session}"))
+        );
+        let mail = "default/00000000000000000042/magic_link";
+        assert_eq!(name(&Claimed::MailWaiting(event, MailKind::MagicLink)), named("mail_waiting", mail));
+        assert_eq!(name(&Claimed::MailFailed(event, MailKind::MagicLink)), named("mail_failed", mail));
+        let known = Claimed::Email { app_id: app_id.clone(), email: Some(email.clone()) };
+        assert_eq!(name(&known), named("email", &key.email_claim(&app_id, &email).key));
+        let link = Claimed::MagicLink { app_id: app_id.clone(), email: Some(email.clone()) };
+        assert_eq!(name(&link), named("magic_link", &key.email_claim(&app_id, &email).key));
+        assert_eq!(name(&Claimed::Email { app_id, email: None }), None);
+        let other = EventId(Uuid::from_u128(4));
+        assert_eq!(name(&Claimed::MailFailed(other, MailKind::MagicLink)), None);
     }
 }

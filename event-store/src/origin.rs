@@ -1,6 +1,7 @@
 //! The origin of a journal's events, which its first event fixes.
 
 use domain::Event;
+use domain::claims::Claimed;
 use domain::journal::{JournalCreated, JournalEvent};
 use domain::{AppId, JournalId, LogOrigin, StreamId};
 use schemas::envelope::{Actor, Metadata};
@@ -8,13 +9,14 @@ use schemas::{RecordedEvent, codec};
 
 use crate::clock::Clock;
 use crate::journal::{Append, AppendError, Claim, Journal, NewEvent, StoreError, Write};
+use crate::lookup::plain;
 
 /// How often a node that loses to another one, or does not know what became of its append, looks again.
 const LOOKS: usize = 8;
 
 /// The claim that one stream alone can have: whoever writes the event, it is there once.
 fn claim() -> Claim {
-    Claim { kind: "journal".to_owned(), key: "origin".to_owned() }
+    plain(&Claimed::Origin).expect("it is named by nothing else")
 }
 
 /// The origin of this journal; nothing before [`establish`].

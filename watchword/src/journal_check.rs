@@ -6,17 +6,19 @@ use domain::app::App;
 use domain::delivery::Delivery;
 use domain::lockout::Lockout;
 use domain::magic_link::MagicLink;
-use domain::session::{Session, SessionEvent};
+use domain::session::Session;
 use domain::user::{User, UserEvent};
-use domain::{AppId, Event, StreamId, Timestamp, UserId};
+use domain::{Event, StreamId, Timestamp, UserId};
 use effects::mailer;
 use event_store::{LookupKey, Repository, StoreError};
 use schemas::RecordedEvent;
 
 use crate::commands::doctor::future::Future;
 
+mod claims;
 mod mails;
 
+use claims::Claims;
 use mails::Mails;
 
 /// How many events are read at once.
@@ -24,10 +26,6 @@ const PAGE: u64 = 1000;
 
 /// How many faults are told one by one: where there are more, they have one cause.
 const FAULTS: usize = 10;
-
-/// The kinds of claims, whose owners must be there.
-const CLAIMS: [&str; 8] =
-    ["app", "email", "erased", "journal", "magic_link", "mail_failed", "mail_waiting", "session"];
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -62,15 +60,11 @@ impl Report {
 
 /// What the events so far say.
 struct Scan {
-    lookup: LookupKey,
     report: Report,
     versions: HashMap<StreamId, u64>,
     /// How many events could not be read, and were not missed in a stream yet.
     unread: u64,
-    /// Those with an address that can be read: their app, and the key of the claim that keeps it to them.
-    users: HashMap<UserId, (AppId, String)>,
-    /// Those that were not revoked, and when they end: however often they are refreshed, and unless they are.
-    sessions: HashMap<StreamId, (Timestamp, Timestamp)>,
+    claims: Claims,
     erased: HashSet<UserId>,
     /// Those whose erasure is in the log.
     to_be_erased: HashSet<UserId>,
@@ -86,12 +80,10 @@ pub async fn check(
     mut at: impl FnMut(u64, u64),
 ) -> Result<Report, StoreError> {
     let mut scan = Scan {
-        lookup: LookupKey::new(repository.sealer().keys().instance_key()),
         report: Report::default(),
         versions: HashMap::new(),
         unread: 0,
-        users: HashMap::new(),
-        sessions: HashMap::new(),
+        claims: Claims::default(),
         erased: HashSet::new(),
         to_be_erased: HashSet::new(),
         mails: Mails::default(),
@@ -116,9 +108,11 @@ pub async fn check(
     }
     // What was not read cannot be compared with claims and snapshots: that would only tell the same fault again.
     if scan.report.faults.is_empty() {
-        scan.claims(repository, now).await?;
+        let lookup = LookupKey::new(repository.sealer().keys().instance_key());
+        let Scan { claims, mails, versions, report, .. } = &mut scan;
+        claims.compare(&**repository.journal(), &lookup, mails, versions, now, report).await?;
         scan.snapshots(repository).await?;
-        std::mem::take(&mut scan.mails).compare(&**repository.journal(), mailed, &mut scan.report).await?;
+        std::mem::take(&mut scan.mails).tell(mailed, &mut scan.report);
     }
     scan.erasures(repository).await?;
     scan.report.streams = scan.versions.len();
@@ -171,7 +165,10 @@ impl Scan {
             Ok(decoded) => {
                 self.report.future.see(event, &decoded);
                 self.mails.see(event, &decoded);
-                self.remember(event, decoded);
+                self.claims.see(event, &decoded);
+                if let Event::User(UserEvent::UserErased(erased)) = decoded {
+                    self.to_be_erased.insert(erased.user_id);
+                }
             }
             Err(StoreError::Damaged(problem)) => self.report.fault(format!("event {position}: {problem}")),
             Err(error) => self.report.fault(format!("event {position}: {error}")),
@@ -205,47 +202,6 @@ impl Scan {
         Ok(())
     }
 
-    fn remember(&mut self, recorded: &RecordedEvent, event: Event) {
-        match event {
-            Event::User(UserEvent::UserRegistered(event)) => {
-                if let Some(email) = &event.personal.email {
-                    let key = self.lookup.email_claim(&event.app_id, email).key;
-                    self.users.insert(event.user_id, (event.app_id, key));
-                }
-            }
-            Event::User(UserEvent::EmailChanged(event)) => {
-                if let (Some(email), Some((app_id, key))) =
-                    (&event.personal.email, self.users.get_mut(&event.user_id))
-                {
-                    *key = self.lookup.email_claim(app_id, email).key;
-                }
-            }
-            Event::User(UserEvent::UserErased(event)) => {
-                self.users.remove(&event.user_id);
-                self.to_be_erased.insert(event.user_id);
-            }
-            Event::Session(SessionEvent::SessionStarted(event)) => {
-                self.sessions.insert(recorded.stream.clone(), (event.expires_at, event.idle_expires_at));
-            }
-            Event::Session(SessionEvent::SessionRefreshed(event)) => {
-                if let Some((_, idle)) = self.sessions.get_mut(&recorded.stream) {
-                    *idle = event.idle_expires_at;
-                }
-            }
-            Event::Session(SessionEvent::SessionRevoked(_)) => {
-                self.sessions.remove(&recorded.stream);
-            }
-            Event::Session(SessionEvent::RefreshTokenReused(_))
-            | Event::App(_)
-            | Event::User(_)
-            | Event::Lockout(_)
-            | Event::MagicLink(_)
-            | Event::Delivery(_)
-            | Event::Journal(_)
-            | Event::Access(_) => {}
-        }
-    }
-
     /// A snapshot must say what the events say.
     async fn snapshots(&mut self, repository: &Repository) -> Result<(), StoreError> {
         for stream in repository.journal().snapshots().await? {
@@ -265,93 +221,6 @@ impl Scan {
                     self.report.fault(format!("the snapshot of {stream} cannot be compared: {fault}"));
                 }
                 Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    /// Claims are written with the events they come from, so each must fit the other.
-    async fn claims(&mut self, repository: &Repository, now: Timestamp) -> Result<(), StoreError> {
-        let mut owners = HashMap::new();
-        let mut addresses = HashMap::new();
-        for kind in CLAIMS {
-            let claims = repository.journal().claims(kind, "").await?;
-            for (claim, owner) in &claims {
-                if !self.versions.contains_key(owner) {
-                    self.report.fault(format!(
-                        "the {kind} claim {} is held by {owner}, which has no event",
-                        claim.key
-                    ));
-                }
-                if kind == "erased"
-                    && !owner.uuid().is_some_and(|person| self.to_be_erased.contains(&UserId(person)))
-                {
-                    self.report.fault(format!(
-                        "the erased claim {} is held by {owner}, but no event says so",
-                        claim.key
-                    ));
-                }
-                if kind == "app" && owner.as_str() != format!("app-{}", claim.key) {
-                    self.report.fault(format!(
-                        "the app claim {} is held by {owner}, which is not that app",
-                        claim.key
-                    ));
-                }
-                if kind == "session"
-                    && self.versions.contains_key(owner)
-                    && !self.sessions.contains_key(owner)
-                {
-                    self.report.fault(format!(
-                        "the session claim {} is still held, but the session was revoked",
-                        claim.key
-                    ));
-                }
-            }
-            if kind == "email" {
-                let held = claims.iter().map(|(claim, owner)| (claim.key.clone(), owner.clone()));
-                addresses.extend(held);
-            }
-            owners.insert(kind, claims.into_iter().map(|(_, owner)| owner).collect::<HashSet<_>>());
-        }
-        let missing = |kind: &str, stream: &StreamId| !owners[kind].contains(stream);
-        for (user, (_, key)) in &self.users {
-            match addresses.get(key) {
-                Some(owner) if *owner == StreamId::user(*user) => {}
-                Some(owner) => self.report.fault(format!(
-                    "the email claim {key} is held by {owner}, but the address is that of user {user}: neither is found by it"
-                )),
-                None => self.report.fault(format!(
-                    "no claim keeps the address of user {user} to them: it can be registered again"
-                )),
-            }
-        }
-        let by_address: HashMap<&str, UserId> =
-            self.users.iter().map(|(user, (_, key))| (key.as_str(), *user)).collect();
-        for (key, owner) in &addresses {
-            // One that nobody has any more is that of an erased person, whose address cannot be read.
-            let reads = owner.uuid().map(UserId).is_some_and(|user| self.users.contains_key(&user));
-            if reads && !by_address.contains_key(key.as_str()) {
-                self.report.fault(format!(
-                    "the email claim {key} is held by {owner}, whose address is another: nobody else can register it"
-                ));
-            }
-        }
-        for (stream, (end, idle_end)) in &self.sessions {
-            if now < *end && now < *idle_end && missing("session", stream) {
-                self.report.fault(format!(
-                    "no claim lists {stream}, so that revoking all sessions of its user would miss it"
-                ));
-            }
-        }
-        for stream in self.versions.keys().filter(|stream| stream.aggregate() == "app") {
-            if missing("app", stream) {
-                self.report.fault(format!("no claim keeps the id of {stream}: it can be taken again"));
-            }
-        }
-        for stream in self.versions.keys().filter(|stream| stream.aggregate() == "journal") {
-            if missing("journal", stream) {
-                self.report
-                    .fault(format!("no claim keeps the origin that {stream} gives to events: it can change"));
             }
         }
         Ok(())

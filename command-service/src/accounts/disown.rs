@@ -10,10 +10,11 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{get, post};
 use domain::app::App;
+use domain::claims::ClaimKind;
 use domain::session::RevocationReason;
 use domain::user::{MailboxCommand, User};
-use domain::{AppId, StreamId, UserId};
-use event_store::{Claim, Idempotency, StoreError};
+use domain::{AppId, UserId};
+use event_store::{Idempotency, StoreError};
 use http_kit::extract::{AppScope, FormOrJson, Params};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
@@ -30,9 +31,6 @@ use crate::api::answers::{Done, require_active};
 use crate::mailed_tokens::redeem::{dead_token, token_problem};
 use crate::pages::page::{AsPage, LinkToken, Purpose};
 use dispatcher::{Read, Work};
-
-/// The kind of the claims that list who was erased, so that no crash between the event and the end of their key leaves it.
-const ERASED: &str = "erased";
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new()
@@ -110,17 +108,14 @@ impl CommandService {
         let (user_id, generation) = (token.user_id, token.generation);
         // Whoever reads the mail, who is just not the user.
         let context = self.context(request, app_id, Actor::anonymous(), idempotency);
-        let (app_id, at, lookup) = (app_id.clone(), context.at, Arc::clone(&self.lookup));
+        let (app_id, at) = (app_id.clone(), context.at);
         let reads = vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id)];
         let decide = move |work: &mut Work| {
             require_active(work.get::<App>(&app_id))?;
             let user = work.get::<User>(&user_id);
-            let email = user.email.clone().filter(|_| user.is_of(&app_id)).ok_or_else(dead_token)?;
+            user.email.as_ref().filter(|_| user.is_of(&app_id)).ok_or_else(dead_token)?;
             work.execute::<User>(&user_id, MailboxCommand::Disown { generation, at }.into())
-                .map_err(token_problem)?;
-            work.release(lookup.email_claim(&app_id, &email));
-            work.take(erased(user_id), &StreamId::user(user_id));
-            Ok(())
+                .map_err(token_problem)
         };
         let done =
             self.run_ending_sessions(user_id, RevocationReason::Erased, context, reads, decide).await?;
@@ -133,7 +128,7 @@ impl CommandService {
     /// A claim is a row like any other, and a key that is ended never comes back: it counts if the events of its owner say
     /// that they were erased.
     pub(crate) async fn finish_erasures(&self) -> Result<(), StoreError> {
-        for (_, stream) in self.repository.journal().claims(ERASED, "").await? {
+        for (_, stream) in self.repository.journal().claims(ClaimKind::Erased.as_str(), "").await? {
             let Some(user_id) = stream.uuid().map(UserId) else { continue };
             if self.key_store.is_erased(user_id).await? {
                 continue;
@@ -151,8 +146,4 @@ impl CommandService {
         }
         Ok(())
     }
-}
-
-pub(crate) fn erased(user_id: UserId) -> Claim {
-    Claim { kind: ERASED.to_owned(), key: user_id.to_string() }
 }

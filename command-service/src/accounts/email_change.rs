@@ -193,17 +193,13 @@ impl CommandService {
         let (token, _) = self.one_time_token(app_id, TokenPurpose::EmailChange, token).await?;
         let (user_id, generation) = (token.user_id, token.generation);
         let context = self.context(request, app_id, Actor::user(user_id), idempotency);
-        let (app_id, at, lookup) = (app_id.clone(), context.at, Arc::clone(&self.lookup));
+        let (app_id, at) = (app_id.clone(), context.at);
         let reads = vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id)];
         let decide = move |work: &mut Work| {
             require_active(work.get::<App>(&app_id))?;
-            let old = work.get::<User>(&user_id).email.clone().ok_or_else(dead_token)?;
+            work.get::<User>(&user_id).email.as_ref().ok_or_else(dead_token)?;
             let command = MailboxCommand::ConfirmEmailChange { generation, at };
-            work.execute::<User>(&user_id, command.into()).map_err(token_problem)?;
-            let new = work.get::<User>(&user_id).email.clone().ok_or_else(dead_token)?;
-            work.release(lookup.email_claim(&app_id, &old));
-            work.take(lookup.email_claim(&app_id, &new), &StreamId::user(user_id));
-            Ok(())
+            work.execute::<User>(&user_id, command.into()).map_err(token_problem)
         };
         let reason = RevocationReason::EmailChanged;
         let done = self.run_ending_sessions(user_id, reason, context, reads, decide).await;

@@ -10,8 +10,7 @@ use domain::app::App;
 use domain::session::{LoginMethod, Session, SessionCommand};
 use domain::settings::{AppSettings, Delivery, Registration};
 use domain::user::{MailboxCommand, RegistrationMethod, ResetReason, User, UserCommand};
-use domain::{AppId, Email, SessionId, StreamId, UserId};
-use event_store::lookup::session_claim;
+use domain::{AppId, Email, SessionId, UserId};
 use http_kit::extract::{AppScope, Body};
 use http_kit::limits::{Asker, MailPurpose, RateClass};
 use http_kit::problem::Problem;
@@ -131,7 +130,6 @@ pub(crate) async fn register(
 
     let user_id = UserId(service.clock.new_id());
     let session_id = SessionId(service.clock.new_id());
-    let claim = service.lookup.email_claim(&app_id, &email);
     let (at, id, client) = (context.at, app_id.clone(), request.client.clone());
     let (after, address) = (context.clone(), email.clone());
     // Where too many mails have gone there, it is asked for again later.
@@ -156,7 +154,6 @@ pub(crate) async fn register(
             at,
         };
         work.execute::<User>(&user_id, register).map_err(Problem::internal)?;
-        work.take(claim.clone(), &StreamId::user(user_id));
         if settings.require_verified_email {
             let (delivery, ttl) = (settings.delivery, settings.email_verification_ttl);
             // Where the app sends its mails it has to ask for the token: it is in no answer to this.
@@ -179,7 +176,6 @@ pub(crate) async fn register(
             at,
         };
         work.execute::<Session>(&session_id, start).map_err(Problem::internal)?;
-        work.take(session_claim(user_id, session_id), &StreamId::session(session_id));
         Ok(())
     };
     let done = service.dispatcher.run(context, vec![Read::of::<App>(&app_id)], decide).await;

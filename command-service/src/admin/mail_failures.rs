@@ -155,9 +155,8 @@ async fn retry(
     let committed = service
         .run_as(&caller, context, vec![Read::of::<Delivery>(&id)], move |work: &mut Work| {
             let again = DeliveryCommand::Retry { mail: mail.kind, useless_after, at };
-            work.execute::<Delivery>(&id, again).map_err(refused)?;
-            mail.list(work, &app_id, id);
-            Ok(())
+            work.is_about_mails_of(id, mail.position);
+            work.execute::<Delivery>(&id, again).map_err(refused)
         })
         .await
         .map_err(Problem::from)?;

@@ -13,9 +13,8 @@ use domain::lockout::{Lockout, LockoutCommand};
 use domain::session::{LoginMethod, RevocationReason, Session, SessionCommand, SessionEvent, SessionStarted};
 use domain::text::Lines;
 use domain::user::{Client, RegistrationMethod, User, UserCommand, UserError};
-use domain::{AppId, Event, Permission, Role, SessionId, Stream, Timestamp, UserId};
+use domain::{AppId, Event, Permission, Role, SessionId, Timestamp, UserId};
 use event_store::Idempotency;
-use event_store::lookup::session_claim;
 use http_kit::access_log::Looking;
 use http_kit::answers::UserBody;
 use http_kit::auth::{AdminCaller, Caller};
@@ -121,7 +120,6 @@ async fn create(
         None => None,
     };
     let user_id = UserId(service.clock.new_id());
-    let claim = service.lookup.email_claim(&app_id, &email);
     let (at, id) = (context.at, app_id.clone());
     let committed = service
         .run_as(&caller, context, vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id)], move |work| {
@@ -142,7 +140,6 @@ async fn create(
                 let grant = UserCommand::GrantRole { role: role.clone(), at };
                 work.execute::<User>(&user_id, grant).map_err(refused)?;
             }
-            work.take(claim.clone(), &User::stream(&user_id));
             Ok(())
         })
         .await
@@ -549,7 +546,6 @@ async fn create_access_token(
                 at,
             };
             work.execute::<Session>(&session_id, start).map_err(Problem::internal)?;
-            work.take(session_claim(user_id, session_id), &Session::stream(&session_id));
             Ok(())
         })
         .await

@@ -13,8 +13,7 @@ use domain::magic_link::{MagicLink, MagicLinkCommand};
 use domain::pkce::{CodeChallenge, CodeVerifier};
 use domain::session::{LoginMethod, RevocationReason, Session, SessionCommand};
 use domain::user::{Client, User};
-use domain::{AppId, MagicLinkId, SessionId, StreamId};
-use event_store::lookup::session_claim;
+use domain::{AppId, MagicLinkId, SessionId};
 use http_kit::extract::{AppScope, Body};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
@@ -146,7 +145,6 @@ impl CommandService {
                 at,
             };
             work.execute::<Session>(&session_id, start).map_err(Problem::internal)?;
-            work.take(session_claim(user_id, session_id), &StreamId::session(session_id));
             Ok(Look::Done)
         };
         let done = self.dispatcher.run(context, reads, decide).await?;

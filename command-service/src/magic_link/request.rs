@@ -13,7 +13,7 @@ use domain::pkce::CodeChallenge;
 use domain::redirect_uri::RedirectUri;
 use domain::settings::Registration;
 use domain::user::User;
-use domain::{AppId, Email, MagicLinkId, Stream, UserId};
+use domain::{AppId, Email, MagicLinkId, UserId};
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, Body};
 use http_kit::limits::MailPurpose;
@@ -217,7 +217,6 @@ impl CommandService {
         };
         let user_id = known.unwrap_or_else(|| UserId(self.clock.new_id()));
         let link_id = MagicLinkId(self.clock.new_id());
-        let claim = self.lookup.magic_link_claim(&app_id, &email);
         let recipient = asked.recipient(user_id, &email);
         let (client, at) = (request.client.clone(), asked.context().at);
         let mut reads = vec![Read::of::<App>(&app_id)];
@@ -257,9 +256,6 @@ impl CommandService {
                 MagicLinkError::RedirectNotAllowed => not_allowed(),
                 other => Problem::internal(other),
             })?;
-            // It passes from the link before to this one.
-            work.release(claim.clone());
-            work.take(claim.clone(), &MagicLink::stream(&link_id));
             Ok(())
         };
         asked.run(reads, decide).await

@@ -15,7 +15,7 @@ use domain::session::RevocationReason;
 use domain::user::{
     Client, MailboxCommand, MailboxProof, Profile, RegistrationMethod, User, UserCommand, UserError,
 };
-use domain::{AppId, Email, MagicLinkId, StreamId, UserId};
+use domain::{AppId, Email, MagicLinkId, UserId};
 use event_store::{Idempotency, Loaded};
 use http::{StatusCode, header};
 use http_kit::cookies::Credentials;
@@ -258,7 +258,6 @@ impl CommandService {
                     Err(UserError::Exists) => return Err(dead_token()),
                     Err(other) => return Err(Problem::internal(other)),
                 }
-                work.take(claim.clone(), &StreamId::user(user_id));
                 Account::New
             };
             let redeem =

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{delete, post};
+use domain::claims::{ClaimKind, Claimed};
 use domain::session::{RevocationReason, Session, SessionCommand, SessionEvent};
 use domain::user::{User, UserCommand};
 use domain::{Event, SessionId, StreamId, Timestamp, UserId};
-use event_store::lookup::{session_claim, sessions_of};
+use event_store::lookup::sessions_of;
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, OptionalBody, Segments};
 use http_kit::problem::Problem;
@@ -80,9 +81,7 @@ pub(crate) async fn revoke(
             return Err(Problem::not_found());
         }
         let command = SessionCommand::Revoke { reason: RevocationReason::User, at };
-        work.execute::<Session>(&session_id, command).map_err(Problem::internal)?;
-        work.release(session_claim(user_id, session_id));
-        Ok(())
+        work.execute::<Session>(&session_id, command).map_err(Problem::internal)
     };
     let done = service.dispatcher.run(context, reads, decide).await?;
     Ok(Done::no_content(done.position))
@@ -155,9 +154,9 @@ pub(crate) fn end_in(
 ) -> Result<(), Problem> {
     if work.get::<Session>(&session_id).require_live(at).is_ok() {
         let command = SessionCommand::Revoke { reason, at };
-        work.execute::<Session>(&session_id, command).map_err(Problem::internal)?;
+        return work.execute::<Session>(&session_id, command).map_err(Problem::internal);
     }
-    work.release(session_claim(user_id, session_id));
+    work.release(Claimed::Session { user_id, session_id });
     Ok(())
 }
 
@@ -233,7 +232,8 @@ impl CommandService {
 
     /// All sessions of a user that were not revoked, from the journal itself.
     pub(crate) async fn claimed_sessions(&self, user_id: UserId) -> Result<Vec<SessionId>, Problem> {
-        let claims = self.repository.journal().claims("session", &sessions_of(user_id)).await?;
+        let claims =
+            self.repository.journal().claims(ClaimKind::Session.as_str(), &sessions_of(user_id)).await?;
         Ok(claims.iter().filter_map(|(_, stream): &(_, StreamId)| stream.uuid()).map(SessionId).collect())
     }
 }

@@ -17,8 +17,7 @@ use domain::lockout::{AccountIsLocked, Lockout, LockoutCommand, LockoutPolicy};
 use domain::password::{Password, PasswordHash};
 use domain::session::{LoginMethod, Session, SessionCommand};
 use domain::user::{Client, User, UserCommand};
-use domain::{AppId, DeviceId, Email, SessionId, StreamId, Timestamp, UserId};
-use event_store::lookup::session_claim;
+use domain::{AppId, DeviceId, Email, SessionId, Timestamp, UserId};
 use http_kit::cookies::Credentials as Shown;
 use http_kit::extract::{AppScope, Body};
 use http_kit::limits::Standing;
@@ -247,7 +246,6 @@ impl CommandService {
                 at,
             };
             work.execute::<Session>(&session_id, start).map_err(|error| internal(error.to_string()))?;
-            work.take(session_claim(user_id, session_id), &StreamId::session(session_id));
             Ok(())
         };
         self.dispatcher.run(context, reads, decide).await

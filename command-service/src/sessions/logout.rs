@@ -7,7 +7,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use domain::session::{RevocationReason, Session, SessionCommand};
 use domain::{AppId, SessionId, UserId};
-use event_store::lookup::session_claim;
 use http_kit::cookies::{Credentials, SetCookies};
 use http_kit::extract::{AppScope, OptionalBody};
 use http_kit::problem::Problem;
@@ -85,9 +84,7 @@ impl CommandService {
                 return Err(Problem::unauthenticated());
             }
             let revoke = SessionCommand::Revoke { reason, at };
-            work.execute::<Session>(&session_id, revoke).map_err(Problem::internal)?;
-            work.release(session_claim(user_id, session_id));
-            Ok(())
+            work.execute::<Session>(&session_id, revoke).map_err(Problem::internal)
         };
         let done = self.dispatcher.run(context, vec![Read::of::<Session>(&session_id)], decide).await?;
         Ok(done.position)

@@ -9,7 +9,6 @@ use domain::app::App;
 use domain::session::{Session, SessionCommand, SessionEvent};
 use domain::user::User;
 use domain::{AppId, Event};
-use event_store::lookup::session_claim;
 use http_kit::cookies::{Credentials, TokenCookie};
 use http_kit::extract::{AppScope, OptionalBody};
 use http_kit::problem::Problem;
@@ -87,7 +86,6 @@ pub(crate) async fn refresh(
         if session.revoked {
             // Whoever holds a token that was used before may be anybody.
             work.is_done_by(Actor::anonymous());
-            work.release(session_claim(user_id, session_id));
         }
         Ok::<_, Problem>(link)
     };

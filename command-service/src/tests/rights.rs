@@ -414,7 +414,6 @@ async fn an_erasure_that_was_cut_short_is_finished() {
     let context = Context { idempotency: None, ..world.context_of_system() };
     let at = context.at;
     let disown = world.service.dispatcher.run(context, vec![Read::of::<User>(&ada)], move |work| {
-        work.take(crate::accounts::disown::erased(ada), &domain::StreamId::user(ada));
         work.execute::<User>(&ada, MailboxCommand::Disown { generation: 1, at }.into())
     });
     disown.await.expect("disowns");

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::claims::{ClaimChange, Claimed, Claiming, Holding};
 use crate::event::events;
 use crate::ids::{EventId, UserId};
 use crate::mail::MailKind;
@@ -91,6 +92,24 @@ events! {
     pub enum DeliveryEvent of "delivery", whose |event| Some(event.user_id);
     MailSent: open,
     MailFailed: open,
+}
+
+impl Claiming for DeliveryEvent {
+    /// A mail is in one list at most.
+    fn claims(&self, _: &Holding) -> Vec<ClaimChange> {
+        match *self {
+            Self::MailSent(MailSent { event_id, mail, .. }) => vec![
+                ClaimChange::Release(Claimed::MailWaiting(event_id, mail)),
+                ClaimChange::Release(Claimed::MailFailed(event_id, mail)),
+            ],
+            Self::MailFailed(MailFailed { event_id, mail, retry_at, .. }) => {
+                let (waiting, failed) =
+                    (Claimed::MailWaiting(event_id, mail), Claimed::MailFailed(event_id, mail));
+                let (left, entered) = if retry_at.is_some() { (failed, waiting) } else { (waiting, failed) };
+                vec![ClaimChange::Release(left), ClaimChange::Take(entered)]
+            }
+        }
+    }
 }
 
 impl DeliveryEvent {

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::app_id::AppId;
+use crate::claims::{ClaimChange, Claimed, Claiming, Holding};
 use crate::event::events;
 use crate::ids::{MagicLinkId, SessionId, UserId};
 use crate::personal::Personal;
@@ -109,6 +110,22 @@ events! {
     MagicLinkRedeemed: sealed,
     ExchangeCodeRedeemed: open,
     ExchangeCodeReplayed: sealed,
+}
+
+impl Claiming for MagicLinkEvent {
+    fn claims(&self, _: &Holding) -> Vec<ClaimChange> {
+        match self {
+            // It passes from the link before to this one.
+            Self::MagicLinkIssued(MagicLinkIssued { app_id, personal, .. }) => {
+                let place = Claimed::MagicLink { app_id: app_id.clone(), email: personal.email.clone() };
+                vec![ClaimChange::Release(place.clone()), ClaimChange::Take(place)]
+            }
+            Self::MagicLinkSuperseded(_)
+            | Self::MagicLinkRedeemed(_)
+            | Self::ExchangeCodeRedeemed(_)
+            | Self::ExchangeCodeReplayed(_) => vec![],
+        }
+    }
 }
 
 impl MagicLinkEvent {

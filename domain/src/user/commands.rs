@@ -48,7 +48,7 @@ pub struct Client {
 /// What can be asked of a user.
 #[derive(Clone, Debug)]
 pub enum UserCommand {
-    /// Make the account. The caller takes the claim on the address in the same append.
+    /// Make the account.
     Register {
         /// Its id.
         user_id: UserId,
@@ -151,8 +151,7 @@ pub enum MailboxCommand {
         /// The time.
         at: Timestamp,
     },
-    /// Say with such a token that one has not made the account, which erases it. The caller gives back the claim on the
-    /// address in the same append.
+    /// Say with such a token that one has not made the account, which erases it.
     Disown {
         /// Its number.
         generation: u32,
@@ -185,7 +184,7 @@ pub enum MailboxCommand {
         /// The time.
         at: Timestamp,
     },
-    /// Use such a token. The caller takes the claim on the new address and gives back that on the old one in the same append.
+    /// Use such a token.
     ConfirmEmailChange {
         /// Its number.
         generation: u32,

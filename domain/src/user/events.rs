@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::app_id::AppId;
+use crate::claims::{ClaimChange, ClaimKind, Claimed, Claiming, Holding};
 use crate::event::events;
 use crate::ids::{SessionId, UserId};
 use crate::personal::Personal;
@@ -339,6 +340,44 @@ events! {
     UserUnbanned: open,
     AccessEnded: open,
     UserErased: open,
+}
+
+impl Claiming for UserEvent {
+    fn claims(&self, held: &Holding) -> Vec<ClaimChange> {
+        let left = held.of(ClaimKind::Email).cloned().map(ClaimChange::Release);
+        match self {
+            Self::UserRegistered(UserRegistered { app_id, personal, .. }) => {
+                let (app_id, email) = (app_id.clone(), personal.email.clone());
+                vec![ClaimChange::Take(Claimed::Email { app_id, email })]
+            }
+            Self::EmailChanged(event) => {
+                let taken = held.of(ClaimKind::Email).filter_map(|claimed| match claimed {
+                    Claimed::Email { app_id, .. } => {
+                        let (app_id, email) = (app_id.clone(), event.personal.email.clone());
+                        Some(ClaimChange::Take(Claimed::Email { app_id, email }))
+                    }
+                    _ => None,
+                });
+                left.chain(taken).collect()
+            }
+            Self::UserErased(event) => {
+                left.chain([ClaimChange::Take(Claimed::Erased(event.user_id))]).collect()
+            }
+            Self::EmailVerificationRequested(_)
+            | Self::EmailVerified(_)
+            | Self::EmailChangeRequested(_)
+            | Self::PasswordResetRequested(_)
+            | Self::PasswordReset(_)
+            | Self::PasswordChanged(_)
+            | Self::ProfileUpdated(_)
+            | Self::PasswordRehashed(_)
+            | Self::RoleGranted(_)
+            | Self::RoleRevoked(_)
+            | Self::UserBanned(_)
+            | Self::UserUnbanned(_)
+            | Self::AccessEnded(_) => vec![],
+        }
+    }
 }
 
 impl UserEvent {

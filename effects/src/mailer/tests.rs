@@ -356,7 +356,7 @@ async fn one_mail_that_fails_keeps_no_other_waiting() {
     assert_eq!(listed.len(), 3);
 
     // Another try, which the same mailer hears of.
-    let (id, mail_ref, app_id) = (rejected, listed[0], world.app_id.clone());
+    let (id, mail_ref) = (rejected, listed[0]);
     let dispatcher = Dispatcher::new(repository, Arc::new(SystemClock));
     let at = SystemClock.now();
     let recorded = world.journal.read_positions(&[mail_ref.position]).await.expect("reads");
@@ -367,7 +367,7 @@ async fn one_mail_that_fails_keeps_no_other_waiting() {
             &id,
             DeliveryCommand::Retry { mail: mail_ref.kind, useless_after: None, at },
         )?;
-        mail_ref.list(work, &app_id, id);
+        work.is_about_mails_of(id, mail_ref.position);
         Ok::<_, DeliveryError>(())
     };
     dispatcher.run(context, vec![Read::of::<Delivery>(&id)], again).await.expect("it may be tried again");

@@ -9,7 +9,8 @@ use anyhow::{Context, anyhow, bail};
 use domain::access::ExportForm;
 use domain::user::Client;
 use domain::{AppId, LogOrigin};
-use event_store::{Claim, Clock, SystemClock};
+use event_store::lookup::app_claim;
+use event_store::{Clock, SystemClock};
 use http_kit::{AccessLog, Looking, RequestContext};
 use projection_service::csv::push_row;
 use schemas::{Actor, RecordedEvent};
@@ -69,12 +70,11 @@ async fn run(config: &Config, export: &Export) -> anyhow::Result<ExitCode> {
     let origin = config.log_origin(config.listen)?;
     let origin = event_store::origin::establish(stores.journal(), &*clock, &origin).await?;
     let journal = stores.journal();
-    if let Some(app) = &export.app {
-        let claim = Claim { kind: "app".to_owned(), key: app.to_string() };
-        if journal.claim_owner(&claim).await?.is_none() {
-            stores.close().await;
-            bail!("there is no app {app}. `watchword app list` lists them");
-        }
+    if let Some(app) = &export.app
+        && journal.claim_owner(&app_claim(app)).await?.is_none()
+    {
+        stores.close().await;
+        bail!("there is no app {app}. `watchword app list` lists them");
     }
     note(config, &stores, &clock, export).await?;
     let head = journal.head().await?;

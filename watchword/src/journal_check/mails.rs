@@ -1,13 +1,11 @@
-//! The mails that events ask for, beside what became of them: the mailer's cursor and lists are rows that whoever can write to
-//! the store can change, so that a mail is passed over.
+//! The mails that events ask for, beside what became of them: the mailer's cursor is a row that whoever can write to the store
+//! can change, so that a mail is passed over.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
-use domain::delivery::{DeliveryEvent, Outcome};
+use domain::delivery::DeliveryEvent;
 use domain::mail::{MailKind, mails_of};
-use domain::{AppId, Event};
-use effects::mailer;
-use event_store::{Journal, StoreError};
+use domain::{AppId, Event, EventId};
 use schemas::RecordedEvent;
 use uuid::Uuid;
 
@@ -21,8 +19,8 @@ struct Unsent {
     /// Of the event that asked for it.
     position: u64,
     app_id: AppId,
-    /// How the last try ended, if there was one.
-    outcome: Option<Outcome>,
+    /// Whether there is an event that says what became of it.
+    is_tried: bool,
 }
 
 impl Mails {
@@ -33,54 +31,30 @@ impl Mails {
             }
             Event::Delivery(DeliveryEvent::MailFailed(failed)) => {
                 if let Some(mail) = self.0.get_mut(&(failed.event_id.0, failed.mail)) {
-                    mail.outcome = Some(failed.retry_at.map_or(Outcome::GivenUp, Outcome::Waits));
+                    mail.is_tried = true;
                 }
             }
             event => {
                 for mail in mails_of(event) {
                     let app_id = recorded.metadata.app_id.clone();
-                    let unsent = Unsent { position: recorded.position, app_id, outcome: None };
+                    let unsent = Unsent { position: recorded.position, app_id, is_tried: false };
                     self.0.insert((recorded.id, mail.kind), unsent);
                 }
             }
         }
     }
 
-    /// Compares them with the mailer's lists, and with where it stood before the events were read.
-    pub(super) async fn compare(
-        self,
-        journal: &dyn Journal,
-        cursor: Option<u64>,
-        report: &mut Report,
-    ) -> Result<(), StoreError> {
-        let mut lists = [BTreeSet::new(), BTreeSet::new()];
-        for (list, kind) in lists.iter_mut().zip(mailer::LISTS) {
-            list.extend(journal.claims(kind, "").await?.into_iter().map(|(claim, _)| claim.key));
-        }
-        let [waiting, given_up] = &mut lists;
-        let mut unsent: Vec<_> = self.0.into_iter().map(|((_, kind), mail)| (mail, kind)).collect();
-        unsent.sort_by_key(|(mail, kind)| (mail.position, *kind));
-        for (Unsent { position, app_id, outcome }, kind) in unsent {
-            let key = mailer::list_key(&app_id, position, kind);
-            let kind = kind.as_str();
-            match outcome {
-                None if cursor.is_some_and(|cursor| position <= cursor) => {
-                    report.unsent_mails.push(position);
-                }
-                Some(Outcome::Waits(_)) if !waiting.remove(&key) => report.fault(format!(
-                    "the mail {kind} that event {position} asked for is to be tried again, but no claim lists it: it is not"
-                )),
-                Some(Outcome::GivenUp) if !given_up.remove(&key) => report.fault(format!(
-                    "the mail {kind} that event {position} asked for was given up, but no claim lists it: nobody sees it"
-                )),
-                _ => {}
-            }
-        }
-        for (list, what) in [(waiting, "mail that waits"), (given_up, "mail that was given up")] {
-            for key in list.iter() {
-                report.fault(format!("a claim lists {key} as a {what}, and no event says so"));
-            }
-        }
-        Ok(())
+    /// The app of a mail that was not sent yet, and the position of the event that asked for it.
+    pub(super) fn asked(&self, event: EventId, kind: MailKind) -> Option<(AppId, u64)> {
+        self.0.get(&(event.0, kind)).map(|unsent| (unsent.app_id.clone(), unsent.position))
+    }
+
+    /// Reports those that the mailer has passed over, by where it stood before the events were read. Those that are tried again
+    /// or were given up are listed by claims.
+    pub(super) fn tell(self, cursor: Option<u64>, report: &mut Report) {
+        let passed_over = |position: u64| cursor.is_some_and(|cursor| position <= cursor);
+        let untried = self.0.into_values().filter(|unsent| !unsent.is_tried);
+        report.unsent_mails.extend(untried.map(|unsent| unsent.position).filter(|it| passed_over(*it)));
+        report.unsent_mails.sort_unstable();
     }
 }

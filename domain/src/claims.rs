@@ -1,0 +1,195 @@
+//! Claims: names that at most one stream holds at any position of the log, such as an address within an app.
+//!
+//! They follow from events. Each aggregate says what its events do to them ([`Claiming`]); whoever appends events takes and
+//! gives back what they say in the same append, and whoever reads the log computes the same again.
+
+use std::fmt;
+
+use jiff::Timestamp;
+
+use crate::app_id::AppId;
+use crate::email::Email;
+use crate::ids::{EventId, SessionId, UserId};
+use crate::mail::MailKind;
+
+/// What is claimed. The name under which a journal keeps it holds no personal data, so whoever has the keys makes it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Claimed {
+    /// The id of an app: together they are the list of all apps.
+    App(AppId),
+    /// An address within an app, which keeps it to one account.
+    Email {
+        /// The app.
+        app_id: AppId,
+        /// The address; absent once it cannot be read any more.
+        email: Option<Email>,
+    },
+    /// A place in the list of those who were erased, so that no crash between the event and the end of their key leaves it.
+    Erased(UserId),
+    /// The place of the newest magic link to an address.
+    MagicLink {
+        /// The app.
+        app_id: AppId,
+        /// The address; absent once it cannot be read any more.
+        email: Option<Email>,
+    },
+    /// A place in the list of mails that were given up.
+    MailFailed(EventId, MailKind),
+    /// A place in the list of mails that are tried again.
+    MailWaiting(EventId, MailKind),
+    /// The origin of the journal's events.
+    Origin,
+    /// A place in the list of a user's sessions.
+    Session {
+        /// Whose.
+        user_id: UserId,
+        /// Which.
+        session_id: SessionId,
+    },
+}
+
+impl Claimed {
+    /// Of which kind it is.
+    pub fn kind(&self) -> ClaimKind {
+        match self {
+            Self::App(_) => ClaimKind::App,
+            Self::Email { .. } => ClaimKind::Email,
+            Self::Erased(_) => ClaimKind::Erased,
+            Self::MagicLink { .. } => ClaimKind::MagicLink,
+            Self::MailFailed(..) => ClaimKind::MailFailed,
+            Self::MailWaiting(..) => ClaimKind::MailWaiting,
+            Self::Origin => ClaimKind::Journal,
+            Self::Session { .. } => ClaimKind::Session,
+        }
+    }
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $Kind:ident = $name:literal),+ $(,)?) => {
+        /// A kind of claim. Claims of two kinds never stand in each other's way.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum ClaimKind {
+            $($(#[$doc])* $Kind),+
+        }
+
+        impl ClaimKind {
+            /// Every kind there is.
+            pub const ALL: &'static [Self] = &[$(Self::$Kind),+];
+
+            /// The name it is stored under, for ever.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$Kind => $name),+
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// [`Claimed::App`].
+    App = "app",
+    /// [`Claimed::Email`].
+    Email = "email",
+    /// [`Claimed::Erased`].
+    Erased = "erased",
+    /// [`Claimed::Origin`].
+    Journal = "journal",
+    /// [`Claimed::MagicLink`].
+    MagicLink = "magic_link",
+    /// [`Claimed::MailFailed`].
+    MailFailed = "mail_failed",
+    /// [`Claimed::MailWaiting`].
+    MailWaiting = "mail_waiting",
+    /// [`Claimed::Session`].
+    Session = "session",
+}
+
+impl fmt::Display for ClaimKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What an event does to a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClaimChange {
+    /// The event's stream takes it. If another one holds it, the event cannot be appended.
+    Take(Claimed),
+    /// The event's stream takes it for a while: afterwards it may be given back without an event.
+    TakeUntil(Claimed, Timestamp),
+    /// The stream that holds it does so for longer.
+    Extend(Claimed, Timestamp),
+    /// Whichever stream holds it gives it back.
+    Release(Claimed),
+}
+
+/// Events that say what they do to claims. Those of an aggregate that holds none say nothing.
+pub trait Claiming {
+    /// What the event does to claims, in order. `held` is what its stream held before.
+    fn claims(&self, _held: &Holding) -> Vec<ClaimChange> {
+        vec![]
+    }
+}
+
+/// A claim that a stream holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Which.
+    pub claimed: Claimed,
+    /// When it may be given back without an event, if it ever may.
+    pub until: Option<Timestamp>,
+}
+
+/// The claims that one stream holds by its own events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holding(Vec<Held>);
+
+impl Holding {
+    /// The next event of the stream: says what that does to claims, its own and those of others.
+    pub fn see(&mut self, event: &impl Claiming) -> Vec<ClaimChange> {
+        let changes = event.claims(self);
+        for change in &changes {
+            match change {
+                ClaimChange::Take(claimed) => self.take(claimed, None),
+                ClaimChange::TakeUntil(claimed, until) => self.take(claimed, Some(*until)),
+                ClaimChange::Extend(claimed, until) => {
+                    if let Some(held) = self.0.iter_mut().find(|held| held.claimed == *claimed) {
+                        held.until = Some(*until);
+                    }
+                }
+                ClaimChange::Release(claimed) => self.0.retain(|held| held.claimed != *claimed),
+            }
+        }
+        changes
+    }
+
+    /// What is held.
+    pub fn iter(&self) -> impl Iterator<Item = &Held> {
+        self.0.iter()
+    }
+
+    /// What is held of a kind.
+    pub fn of(&self, kind: ClaimKind) -> impl Iterator<Item = &Claimed> {
+        self.0.iter().map(|held| &held.claimed).filter(move |claimed| claimed.kind() == kind)
+    }
+
+    /// Whether nothing is.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn take(&mut self, claimed: &Claimed, until: Option<Timestamp>) {
+        self.0.retain(|held| held.claimed != *claimed);
+        self.0.push(Held { claimed: claimed.clone(), until });
+    }
+}
+
+impl FromIterator<Claimed> for Holding {
+    fn from_iter<I: IntoIterator<Item = Claimed>>(claimed: I) -> Self {
+        Self(claimed.into_iter().map(|claimed| Held { claimed, until: None }).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,175 @@
+//! Claims are written with the events they follow from, so each must fit the other. What events do to claims, the domain
+//! says, as it does when they are appended.
+
+use std::collections::{HashMap, HashSet};
+
+use domain::claims::{ClaimChange, ClaimKind, Claimed, Holding};
+use domain::{Event, StreamId, Timestamp, UserId};
+use event_store::{Claim, Journal, LookupKey, StoreError};
+use schemas::RecordedEvent;
+
+use super::Report;
+use super::mails::Mails;
+
+/// What the events so far say about claims: what each stream that holds some holds, and since when it took the last one.
+#[derive(Default)]
+pub(super) struct Claims(HashMap<StreamId, (Holding, u64)>);
+
+/// A claim as the events have it.
+struct Expected<'a> {
+    owner: &'a StreamId,
+    claimed: &'a Claimed,
+    /// When its owner took a claim last.
+    since: u64,
+    until: Option<Timestamp>,
+}
+
+impl Claims {
+    pub(super) fn see(&mut self, recorded: &RecordedEvent, event: &Event) {
+        let (mut holding, mut since) = self.0.remove(&recorded.stream).unwrap_or_default();
+        let is_take =
+            |change: &ClaimChange| matches!(change, ClaimChange::Take(_) | ClaimChange::TakeUntil(..));
+        if holding.see(event).iter().any(is_take) {
+            since = recorded.position;
+        }
+        if !holding.is_empty() {
+            self.0.insert(recorded.stream.clone(), (holding, since));
+        }
+    }
+
+    /// Compares them with those of the journal, whose streams have these versions.
+    pub(super) async fn compare(
+        &self,
+        journal: &dyn Journal,
+        lookup: &LookupKey,
+        mails: &Mails,
+        versions: &HashMap<StreamId, u64>,
+        now: Timestamp,
+        report: &mut Report,
+    ) -> Result<(), StoreError> {
+        let mut expected: HashMap<Claim, Expected> = HashMap::new();
+        // Of persons who were erased: what was claimed for them cannot be told any more.
+        let mut unreadable: HashSet<(ClaimKind, &StreamId)> = HashSet::new();
+        for (owner, (holding, since)) in &self.0 {
+            for held in holding.iter() {
+                let Some(name) = lookup.claim(&held.claimed, |event, kind| mails.asked(event, kind)) else {
+                    unreadable.insert((held.claimed.kind(), owner));
+                    continue;
+                };
+                let this = Expected { owner, claimed: &held.claimed, since: *since, until: held.until };
+                // One that passed from stream to stream is the last one's.
+                match expected.entry(name) {
+                    std::collections::hash_map::Entry::Vacant(place) => drop(place.insert(this)),
+                    std::collections::hash_map::Entry::Occupied(mut place)
+                        if place.get().since < this.since =>
+                    {
+                        place.insert(this);
+                    }
+                    std::collections::hash_map::Entry::Occupied(_) => {}
+                }
+            }
+        }
+        for kind in ClaimKind::ALL {
+            for (claim, owner) in journal.claims(kind.as_str(), "").await? {
+                if !versions.contains_key(&owner) {
+                    report.fault(format!(
+                        "the {kind} claim {} is held by {owner}, which has no event",
+                        claim.key
+                    ));
+                }
+                let rightful = expected.remove(&claim);
+                if rightful.as_ref().is_some_and(|it| *it.owner == owner)
+                    || unreadable.contains(&(*kind, &owner))
+                {
+                    continue;
+                }
+                match rightful {
+                    Some(it) => report.fault(held_by_another(&claim, &owner, &it)),
+                    None if versions.contains_key(&owner) => {
+                        report.fault(held_for_nothing(*kind, &claim, &owner));
+                    }
+                    None => {}
+                }
+            }
+        }
+        let mut missing: Vec<_> = expected.into_iter().collect();
+        missing.sort_by_key(|(_, it)| it.since);
+        for (claim, it) in missing {
+            // Whatever is appended next may have given it back.
+            if it.until.is_none_or(|until| now < until)
+                && let Some(fault) = held_by_nobody(&claim, &it)
+            {
+                report.fault(fault);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn user(stream: &StreamId) -> String {
+    stream.uuid().map_or_else(|| stream.to_string(), |id| UserId(id).to_string())
+}
+
+fn held_by_another(claim: &Claim, owner: &StreamId, rightful: &Expected) -> String {
+    let (Claim { kind, key }, by_events) = (claim, rightful.owner);
+    if rightful.claimed.kind() == ClaimKind::Email {
+        let user = user(by_events);
+        return format!(
+            "the email claim {key} is held by {owner}, but the address is that of user {user}: neither is found by it"
+        );
+    }
+    format!("the {kind} claim {key} is held by {owner}, but the events say that {by_events} holds it")
+}
+
+fn held_for_nothing(kind: ClaimKind, claim: &Claim, owner: &StreamId) -> String {
+    let key = &claim.key;
+    let why = match kind {
+        ClaimKind::App => "which is not that app",
+        ClaimKind::Email => "whose address is another: nobody else can register it",
+        ClaimKind::Erased => "but no event says so",
+        ClaimKind::Journal => "which is not what gives events their origin",
+        ClaimKind::MagicLink => "which is no link to that address",
+        ClaimKind::Session => {
+            return format!("the session claim {key} is still held, but the session was revoked");
+        }
+        ClaimKind::MailFailed => {
+            return format!("a claim lists {key} as a mail that was given up, and no event says so");
+        }
+        ClaimKind::MailWaiting => {
+            return format!("a claim lists {key} as a mail that waits, and no event says so");
+        }
+    };
+    format!("the {kind} claim {key} is held by {owner}, {why}")
+}
+
+/// None where a version of before has not taken it.
+fn held_by_nobody(claim: &Claim, rightful: &Expected) -> Option<String> {
+    let owner = rightful.owner;
+    let position = || claim.key.split('/').nth(1).unwrap_or_default().trim_start_matches('0').to_owned();
+    Some(match rightful.claimed {
+        Claimed::App(_) => format!("no claim keeps the id of {owner}: it can be taken again"),
+        Claimed::Email { .. } => {
+            let user = user(owner);
+            format!("no claim keeps the address of user {user} to them: it can be registered again")
+        }
+        Claimed::Erased(_) => {
+            format!("no claim lists that {owner} was erased: a crash could leave their key")
+        }
+        // The first links took none.
+        Claimed::MagicLink { .. } => return None,
+        Claimed::MailFailed(_, kind) => format!(
+            "the mail {} that event {} asked for was given up, but no claim lists it: nobody sees it",
+            kind.as_str(),
+            position()
+        ),
+        Claimed::MailWaiting(_, kind) => format!(
+            "the mail {} that event {} asked for is to be tried again, but no claim lists it: it is not",
+            kind.as_str(),
+            position()
+        ),
+        Claimed::Origin => format!("no claim keeps the origin that {owner} gives to events: it can change"),
+        Claimed::Session { .. } => {
+            format!("no claim lists {owner}, so that revoking all sessions of its user would miss it")
+        }
+    })
+}
