@@ -2,17 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use dispatcher::{Context, DispatchError, Read};
 use domain::app::{App, AppCommand, AppError};
 use domain::signing_key::TokenAlgorithm;
 use domain::user::Client;
 use domain::{ApiKeyId, AppId, AppSettings, Permission};
 use schemas::envelope::{Actor, Metadata};
 use secrecy::SecretString;
-use tokens::ApiKeyToken;
+use tokens::{ApiKeyToken, SigningError};
 
 use crate::CommandService;
-use dispatcher::{Context, DispatchError, Read};
-use tokens::SigningError;
 
 /// What a fresh start cannot do without went wrong.
 #[derive(Debug, thiserror::Error)]

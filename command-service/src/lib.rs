@@ -1,6 +1,6 @@
 //! The commands over HTTP: everything that changes something, and the few reads that must not lag behind.
 //!
-//! A handler parses a request, looks up facts, and hands a decision to the [`dispatch::Dispatcher`], the only place
+//! A handler parses a request, looks up facts, and hands a decision to the [`Dispatcher`](dispatcher::Dispatcher), the only place
 //! that loads, decides, appends and tries again. It answers from what was committed, so that a repeated request
 //! with the same `Idempotency-Key` gets the same answer.
 
@@ -18,198 +18,39 @@ mod magic_link;
 mod mailed_tokens;
 mod pages;
 pub mod passwords;
+mod service;
 mod sessions;
 
-use std::num::NonZeroUsize;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use axum::middleware::from_fn_with_state;
-use domain::AppId;
-use domain::lockout::LockoutPolicy;
-use event_store::{Clock, Idempotency, KeyStore, LookupKey, Repository};
-use http_kit::access_log::AccessLog;
-use http_kit::auth::Authenticator;
-use http_kit::limits::RateLimits;
-use http_kit::request::RequestContext;
-use schemas::envelope::Actor;
-use tokens::{AccessTokens, DerivedTokens};
-use url::Url;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use crate::apps::CLAIM as APPS;
-use crate::locate::LocateUser;
-use crate::passwords::breached::BreachedPasswords;
-use crate::passwords::hashing::PasswordHashing;
-use crate::passwords::strangers::Strangers;
-use dispatcher::{Context, Dispatcher};
-use effects::mailer::MailServer;
-use tokens::Signing;
-
-/// What the service is built of.
-pub struct Parts {
-    /// Aggregates, loaded from the journal.
-    pub repository: Arc<Repository>,
-    /// The time and new ids.
-    pub clock: Arc<dyn Clock>,
-    /// Private signing keys.
-    pub key_store: Arc<KeyStore>,
-    /// The key of look-ups by personal data.
-    pub lookup: Arc<LookupKey>,
-    /// Refresh tokens and API keys.
-    pub tokens: DerivedTokens,
-    /// Access tokens.
-    pub access_tokens: Arc<AccessTokens>,
-    /// Who is calling.
-    pub authenticator: Arc<Authenticator>,
-    /// How often one address may call.
-    pub limits: Arc<RateLimits>,
-    /// Finds the user of an address. [`locate::JournalClaims`] always works.
-    pub locate: Arc<dyn LocateUser>,
-    /// The argon2 threads.
-    pub passwords: PasswordHashing,
-    /// What the operator chose.
-    pub settings: Settings,
-}
-
-/// What the operator chose.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// How many guesses an account gets.
-    pub lockout: LockoutPolicy,
-    /// For how many seconds a device that was in an account is counted apart from strangers.
-    pub device_ttl: u32,
-    /// How many sessions a user may have at a time. With one more the oldest ends.
-    pub sessions: NonZeroUsize,
-    /// Where a list of breached passwords is asked: `<this>/<5 hexadecimal digits>`. None: it is not asked.
-    pub breached_passwords: Option<Url>,
-    /// Whom mails may come from.
-    pub senders: effects::senders::Senders,
-}
-
-/// The service: its parts, and what is made from them.
-pub struct CommandService {
-    /// Aggregates, loaded from the journal.
-    pub repository: Arc<Repository>,
-    /// Runs decisions.
-    pub dispatcher: Dispatcher,
-    /// The time and new ids.
-    pub clock: Arc<dyn Clock>,
-    /// Private signing keys.
-    pub key_store: Arc<KeyStore>,
-    /// The key of look-ups by personal data.
-    pub lookup: Arc<LookupKey>,
-    /// Refresh tokens and API keys.
-    pub tokens: DerivedTokens,
-    /// Access tokens.
-    pub access_tokens: Arc<AccessTokens>,
-    /// Who is calling.
-    pub authenticator: Arc<Authenticator>,
-    /// How often one address may call.
-    pub limits: Arc<RateLimits>,
-    /// Finds the user of an address.
-    pub locate: Arc<dyn LocateUser>,
-    /// The argon2 threads.
-    pub passwords: PasswordHashing,
-    /// Makes signing keys and access tokens.
-    pub signing: Signing,
-    /// What the operator chose.
-    pub settings: Settings,
-    /// Counts failed logins of strangers, by address.
-    pub(crate) strangers: Strangers,
-    /// What the mail server says of itself, where mails are sent by this process.
-    pub mail_server: OnceLock<MailServer>,
-    /// Passwords that other services have lost.
-    pub(crate) breaches: BreachedPasswords,
-    /// Who looked at whom.
-    pub(crate) access_log: AccessLog,
-}
+pub use crate::service::{CommandService, Parts, Settings};
 
 impl CommandService {
-    /// Puts the parts together.
+    /// Puts the parts together, and begins what is done now and then.
     pub fn start(parts: Parts) -> Arc<Self> {
-        let Parts {
-            repository,
-            clock,
-            key_store,
-            lookup,
-            tokens,
-            access_tokens,
-            authenticator,
-            limits,
-            locate,
-            passwords,
-            settings,
-        } = parts;
-        let service = Arc::new(Self {
-            dispatcher: Dispatcher::new(repository.clone(), clock.clone()),
-            signing: Signing::new(key_store.clone(), access_tokens.clone()),
-            strangers: Strangers::default(),
-            mail_server: OnceLock::new(),
-            breaches: BreachedPasswords::new(settings.breached_passwords.clone()),
-            access_log: AccessLog::new(repository.clone(), clock.clone()),
-            repository,
-            clock,
-            key_store,
-            lookup,
-            tokens,
-            access_tokens,
-            authenticator,
-            limits,
-            locate,
-            passwords,
-            settings,
-        });
+        let service = Arc::new(Self::new(parts));
         housekeeping::start(&service);
         service
     }
 
-    /// The context of a command. `idempotency` is what the body extractor found.
-    pub(crate) fn context(
-        &self,
-        request: &RequestContext,
-        app_id: &AppId,
-        actor: Actor,
-        idempotency: Option<Idempotency>,
-    ) -> Context {
-        let (metadata, client) = (request.metadata(app_id.clone(), actor), request.client.clone());
-        Context { metadata, client, at: self.clock.now(), idempotency }
-    }
-
-    /// Tells metrics what is at hand.
-    pub fn measure(&self) {
-        self.signing.measure();
-    }
-
     /// All routes of the service, ready to be merged with those of others.
     pub fn router(self: Arc<Self>) -> OpenApiRouter<()> {
-        let guessable = OpenApiRouter::new()
-            .merge(accounts::register::routes())
-            .merge(sessions::login::routes())
-            .merge(accounts::password_change::routes());
+        // Those that mails answer are limited by address and mailbox, see `mailed_tokens/request.rs`.
+        let guessable = OpenApiRouter::new().merge(accounts::guessable()).merge(sessions::guessable());
         guessable
             .layer(from_fn_with_state(Arc::clone(&self), callers::credentials_limit::limit))
-            // Those that mails answer are limited by address and mailbox, see `mailed_tokens/request.rs`.
-            .merge(magic_link::request::routes())
-            .merge(magic_link::verify::routes())
-            .merge(magic_link::exchange::routes())
-            .merge(accounts::email_verification::routes())
-            .merge(accounts::disown::routes())
-            .merge(accounts::email_change::routes())
-            .merge(accounts::password_reset::routes())
-            .merge(pages::page::routes())
-            .merge(pages::change_password_url::routes())
-            .merge(sessions::refresh::routes())
-            .merge(sessions::logout::routes())
-            .merge(accounts::me::routes())
-            .merge(sessions::end::routes())
-            .merge(sessions::introspection::routes())
-            .merge(keys::jwks::routes())
-            .merge(apps::routes())
-            .merge(admin::users::routes())
-            .merge(admin::mail_failures::routes())
-            .merge(admin::password_reset::routes())
+            .merge(accounts::routes())
+            .merge(admin::routes())
             .merge(api_keys::routes())
-            .merge(keys::rotation::routes())
+            .merge(apps::routes())
+            .merge(keys::routes())
+            .merge(magic_link::routes())
+            .merge(pages::routes())
+            .merge(sessions::routes())
             .with_state(self)
     }
 }

@@ -209,6 +209,15 @@ impl Work {
     }
 }
 
+/// Whether what was looked up before a decision still held when it was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Premise {
+    /// It did, and the decision stands.
+    Held,
+    /// Something has changed: look it up and decide again.
+    Changed,
+}
+
 /// What was done.
 #[derive(Debug)]
 pub struct Committed<T> {

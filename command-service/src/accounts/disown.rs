@@ -9,6 +9,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{get, post};
+use dispatcher::{Read, Work};
 use domain::app::App;
 use domain::claims::ClaimKind;
 use domain::session::RevocationReason;
@@ -26,11 +27,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::CommandService;
-use crate::accounts::email_verification::MailedToken;
-use crate::api::answers::{Done, require_active};
-use crate::mailed_tokens::redeem::{dead_token, token_problem};
+use crate::api::answers::Done;
+use crate::apps::require_active;
+use crate::mailed_tokens::redeem::{MailedToken, dead_token, token_problem};
 use crate::pages::page::{AsPage, LinkToken, Purpose};
-use dispatcher::{Read, Work};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new()

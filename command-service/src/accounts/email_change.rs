@@ -8,6 +8,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{get, post};
+use dispatcher::{DispatchError, Read, Work};
 use domain::app::App;
 use domain::lockout::Lockout;
 use domain::password::Password;
@@ -32,16 +33,16 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::CommandService;
-use crate::accounts::email_verification::{Confirmed, MailedToken};
-use crate::accounts::me::{LiveCaller, live_reads};
-use crate::api::answers::{Done, require_active};
+use crate::api::answers::Done;
 use crate::api::fields;
+use crate::api::timing::even_out;
+use crate::apps::require_active;
 use crate::callers::known_client::device_of;
-use crate::mailed_tokens::redeem::{dead_token, token_problem};
+use crate::callers::live::{LiveCaller, live_reads};
+use crate::mailed_tokens::redeem::{Confirmed, MailedToken, dead_token, token_problem};
 use crate::mailed_tokens::request::{MailRequested, asks_for_a_mail};
 use crate::pages::page::{AsPage, LinkToken, Purpose};
-use crate::sessions::login::{even_out, locked_out};
-use dispatcher::{DispatchError, Read, Work};
+use crate::sessions::login::locked_out;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new()

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{get, post};
+use dispatcher::{Read, Work};
 use domain::AppId;
 use domain::app::App;
 use domain::user::{MailboxCommand, User, UserError};
@@ -16,19 +17,19 @@ use http_kit::limits::MailPurpose;
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
 use schemas::envelope::Actor;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokens::TokenPurpose;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::CommandService;
-use crate::api::answers::{Done, require_active};
+use crate::api::answers::Done;
 use crate::api::fields;
-use crate::mailed_tokens::redeem::token_problem;
+use crate::apps::require_active;
+use crate::mailed_tokens::redeem::{MailedToken, token_problem};
 use crate::mailed_tokens::request::{MailRequest, MailRequested, Mailbox};
 use crate::pages::page::{AsPage, LinkToken, Purpose};
-use dispatcher::{Read, Work};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     let mut router = OpenApiRouter::new()
@@ -44,21 +45,6 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     router
         .route("/auth/email-verification/request", post(request))
         .route("/auth/email-verification/confirm", post(confirm))
-}
-
-/// A token from a mail.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct MailedToken {
-    /// What the mail's link carries.
-    #[schema(example = "wwv_…")]
-    pub token: String,
-}
-
-/// The account as it is now.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct Confirmed {
-    pub user: UserBody,
 }
 
 /// The account whose address was verified. Of one that was verified before, nothing is shown: the token was used, or could

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
-use domain::app::App;
-use domain::session::Session;
+use dispatcher::Work;
 use domain::user::{User, UserCommand};
 use http_kit::answers::UserBody;
 use http_kit::auth::UserCaller;
@@ -21,9 +20,9 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::CommandService;
-use crate::api::answers::{Done, require_live};
+use crate::api::answers::Done;
 use crate::api::fields::{self, nullable};
-use dispatcher::{Read, Work};
+use crate::callers::live::{LiveCaller, live_reads};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(read, change)).route("/auth/me", get(read).patch(change))
@@ -110,36 +109,4 @@ pub(crate) async fn change(
         None => service.repository.load::<User>(&user_id).await?.state.clone(),
     };
     Ok(Done::ok(done.position, Me::of(&user, &caller)))
-}
-
-/// A caller whose session must still live when the decision is made, not only when the request came in.
-#[derive(Clone)]
-#[expect(clippy::struct_field_names, reason = "these are the names everywhere")]
-pub(crate) struct LiveCaller {
-    app_id: domain::AppId,
-    user_id: domain::UserId,
-    session_id: domain::SessionId,
-}
-
-impl LiveCaller {
-    pub fn of(caller: &UserCaller) -> Self {
-        Self { app_id: caller.app_id.clone(), user_id: caller.user_id, session_id: caller.session_id }
-    }
-
-    /// 401 if session, user or app are over by now.
-    pub fn require(&self, work: &Work, at: domain::Timestamp) -> Result<(), Problem> {
-        let app = work.get::<App>(&self.app_id);
-        let user = work.get::<User>(&self.user_id);
-        let session = work.get::<Session>(&self.session_id);
-        require_live(app, user, session, &self.app_id, at).map_err(|_| Problem::unauthenticated())
-    }
-}
-
-/// The streams that [`LiveCaller::require`] looks at.
-pub(crate) fn live_reads(caller: &UserCaller) -> Vec<Read> {
-    vec![
-        Read::of::<App>(&caller.app_id),
-        Read::of::<User>(&caller.user_id),
-        Read::of::<Session>(&caller.session_id),
-    ]
 }

@@ -7,3 +7,23 @@ pub(crate) mod me;
 pub(crate) mod password_change;
 pub(crate) mod password_reset;
 pub(crate) mod register;
+
+use std::sync::Arc;
+
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::CommandService;
+
+/// Where passwords can be guessed.
+pub(crate) fn guessable() -> OpenApiRouter<Arc<CommandService>> {
+    OpenApiRouter::new().merge(register::routes()).merge(password_change::routes())
+}
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    OpenApiRouter::new()
+        .merge(disown::routes())
+        .merge(email_change::routes())
+        .merge(email_verification::routes())
+        .merge(me::routes())
+        .merge(password_reset::routes())
+}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use dispatcher::{Committed, Context, Read, Work};
 use domain::lockout::Lockout;
 use domain::password::{Password, PasswordHash};
 use domain::session::RevocationReason;
@@ -22,11 +23,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::CommandService;
-use crate::accounts::me::{LiveCaller, live_reads};
 use crate::api::answers::Done;
 use crate::callers::known_client::device_of;
+use crate::callers::live::{LiveCaller, live_reads};
 use crate::sessions::login::locked_out;
-use dispatcher::{Committed, Context, Read, Work};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(change)).route("/auth/password/change", post(change))

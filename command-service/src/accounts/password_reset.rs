@@ -6,6 +6,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use dispatcher::{Committed, Read, Work};
 use domain::app::App;
 use domain::lockout::{Lockout, LockoutCommand};
 use domain::one_time::UserToken;
@@ -28,12 +29,12 @@ use utoipa_axum::routes;
 
 use crate::CommandService;
 use crate::accounts::password_change::password_set_at;
-use crate::api::answers::{Done, require_active};
+use crate::api::answers::Done;
 use crate::api::fields;
+use crate::apps::require_active;
 use crate::mailed_tokens::redeem::{dead_token, token_problem};
 use crate::mailed_tokens::request::{MailRequest, MailRequested, Mailbox};
 use crate::pages::page::{AsPage, LinkToken, Purpose};
-use dispatcher::{Committed, Read, Work};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     let mut router = OpenApiRouter::new()

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use dispatcher::{Committed, Context, DispatchError, Read, Work};
 use domain::app::App;
 use domain::session::{LoginMethod, Session, SessionCommand};
 use domain::settings::{AppSettings, Delivery, Registration};
@@ -24,12 +25,13 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::CommandService;
-use crate::api::answers::{Done, Link, TokensBody, require_active};
+use crate::api::answers::Done;
 use crate::api::fields;
+use crate::api::timing::even_out;
+use crate::apps::require_active;
 use crate::callers::credentials_limit::Counted;
 use crate::mailed_tokens::request::{asks_for_a_mail, of_this_body};
-use crate::sessions::login::even_out;
-use dispatcher::{Committed, Context, DispatchError, Read, Work};
+use crate::sessions::tokens::{ChainLink, TokensBody};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new()
@@ -253,7 +255,7 @@ impl CommandService {
         done: &Committed<T>,
         started: Instant,
     ) -> Result<Response, Problem> {
-        match Link::made_by(&done.events) {
+        match ChainLink::made_by(&done.events) {
             Some(link) => {
                 let (cookies, tokens) = self.tokens_of(app_id, link, done.replayed).await?;
                 Ok((cookies, Done::created(done.position, tokens)).into_response())

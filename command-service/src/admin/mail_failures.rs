@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
+use dispatcher::{Read, Work};
 use domain::delivery::{Delivery, DeliveryCommand, DeliveryError, DeliveryEvent, FailureReason, MailFailed};
 use domain::mail::{MailKind, mails_of};
 use domain::{AppId, Event, EventId, Permission, Stream, Timestamp, UserId};
+use effects::mailer::{MailRef, given_up};
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, NoBody, Params, Segments};
 use http_kit::problem::Problem;
@@ -19,8 +21,6 @@ use utoipa_axum::routes;
 use crate::CommandService;
 use crate::api::answers::Done;
 use crate::api::pagination::{Page, PageParams};
-use dispatcher::{Read, Work};
-use effects::mailer::{MailRef, given_up};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(retry))

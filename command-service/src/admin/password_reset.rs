@@ -4,12 +4,10 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use domain::Event;
-use domain::Permission;
-use domain::Timestamp;
 use domain::app::App;
 use domain::settings::Delivery;
 use domain::user::{Client, MailboxCommand, PasswordResetRequested, ResetReason, User, UserEvent};
+use domain::{Event, Permission, Timestamp};
 use http_kit::cookies::Credentials;
 use http_kit::extract::{NoBody, Segments};
 use http_kit::problem::Problem;
@@ -20,7 +18,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::CommandService;
-use crate::admin::users::{Target, UserSegments};
+use crate::admin::users::target::{TargetUser, UserSegments};
 use crate::api::answers::Done;
 use crate::mailed_tokens::redeem::token_problem;
 
@@ -56,7 +54,7 @@ async fn create(
     Segments(segments): Segments<UserSegments>,
     body: Result<NoBody, Problem>,
 ) -> Result<Response, Problem> {
-    let target = Target::new(&service, &credentials, segments, Permission::UsersWrite).await?;
+    let target = TargetUser::new(&service, &credentials, segments, Permission::UsersWrite).await?;
     let NoBody { idempotency } = body?;
     let context = target.context(&request, idempotency);
     let (user_id, at, full_admin) = (target.user_id, context.at, target.caller.full_admin);

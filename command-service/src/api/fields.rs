@@ -15,7 +15,6 @@ use crate::passwords::common::is_common;
 const MAX_NAME: usize = 200;
 const MAX_PHONE: usize = 40;
 const MAX_URL: usize = 2048;
-
 /// The member of a refused password that says why, for programs and pages.
 pub(crate) const REASON: &str = "reason";
 pub(crate) const TOO_SHORT: &str = "too_short";

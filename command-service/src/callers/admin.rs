@@ -3,6 +3,7 @@
 //! A caller is checked when the request comes in, and hashing a password or waiting for a turn takes a while: by then the
 //! role or the key may be gone. So what entitles the caller is read again with each decision, and guarded by its append.
 
+use dispatcher::{Committed, Context, DispatchError, Read, Work};
 use domain::app::App;
 use domain::user::User;
 use domain::{AppId, Timestamp, UserId};
@@ -10,8 +11,7 @@ use http_kit::auth::{AdminCaller, Caller};
 use http_kit::problem::Problem;
 
 use crate::CommandService;
-use crate::accounts::me::{LiveCaller, live_reads};
-use dispatcher::{Committed, Context, DispatchError, Read, Work};
+use crate::callers::live::{LiveCaller, live_reads};
 
 impl CommandService {
     /// Runs a decision of an admin. 401 or 403 if they are none any more when it is made.

@@ -3,3 +3,4 @@
 pub(crate) mod admin;
 pub(crate) mod credentials_limit;
 pub(crate) mod known_client;
+pub(crate) mod live;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
+use dispatcher::{Premise, Read};
 use domain::app::{App, AppCommand};
 use domain::signing_key::{KeyStatus, TokenAlgorithm};
 use domain::{Permission, Timestamp};
@@ -19,8 +20,7 @@ use utoipa_axum::routes;
 use crate::CommandService;
 use crate::api::answers::Done;
 use crate::api::pagination::{Page, PageParams};
-use crate::apps::{Look, refused};
-use dispatcher::Read;
+use crate::apps::refused;
 
 /// How often a rotation is looked at anew because the app's algorithm changed meanwhile.
 const MAX_LOOKS: usize = 8;
@@ -84,15 +84,15 @@ async fn rotate(
         let committed = service
             .run_as(&caller, context, vec![Read::of::<App>(&app_id)], move |work| {
                 if work.get::<App>(&id).settings.token_algorithm != next.alg {
-                    return Ok(Look::Again);
+                    return Ok(Premise::Changed);
                 }
                 let rotate = AppCommand::RotateKeys { next: Box::new(next.clone()), at };
                 work.execute::<App>(&id, rotate).map_err(refused)?;
-                Ok(Look::Done)
+                Ok(Premise::Held)
             })
             .await
             .map_err(Problem::from)?;
-        if !matches!(committed.value, Some(Look::Again)) {
+        if !matches!(committed.value, Some(Premise::Changed)) {
             let app = service.authenticator.existing_app(&app_id).await?;
             return Ok(Done::ok(committed.position, Page::whole(published(&app.state, service.clock.now()))));
         }

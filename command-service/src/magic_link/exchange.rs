@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use dispatcher::{Committed, Context, Premise, Read, Work};
 use domain::app::App;
 use domain::magic_link::{MagicLink, MagicLinkCommand};
 use domain::pkce::{CodeChallenge, CodeVerifier};
@@ -26,11 +27,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::CommandService;
-use crate::api::answers::{Done, Link, TokensBody};
-use crate::apps::Look;
+use crate::api::answers::Done;
 use crate::sessions::end::end_in;
 use crate::sessions::login::may_enter;
-use dispatcher::{Committed, Context, Read, Work};
+use crate::sessions::tokens::{ChainLink, TokensBody};
 
 /// How often a code is looked at anew because it was exchanged meanwhile.
 const MAX_LOOKS: usize = 4;
@@ -77,7 +77,7 @@ pub(crate) async fn exchange(
         let code = Code { link_id, presented: presented.clone(), client: request.client.clone() };
         let done = service.exchange_code(&app_id, code, context.clone()).await?;
         if let Some(done) = done {
-            let link = Link::made_by(&done.events).ok_or_else(invalid_code)?;
+            let link = ChainLink::made_by(&done.events).ok_or_else(invalid_code)?;
             if !done.replayed {
                 service.end_oldest_sessions(link.user_id, context).await;
             }
@@ -102,7 +102,7 @@ impl CommandService {
         app_id: &AppId,
         code: Code,
         context: Context,
-    ) -> Result<Option<Committed<Look>>, Problem> {
+    ) -> Result<Option<Committed<Premise>>, Problem> {
         let Code { link_id, presented, client } = code;
         let link = self.repository.load::<MagicLink>(&link_id).await?;
         if link.state.issued.as_ref().is_none_or(|issued| issued.app_id != *app_id) {
@@ -114,9 +114,9 @@ impl CommandService {
         let mut reads =
             vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id), Read::of::<MagicLink>(&link_id)];
         reads.extend(begun.map(|id| Read::of::<Session>(&id)));
-        let decide = move |work: &mut Work| -> Result<Look, Problem> {
+        let decide = move |work: &mut Work| -> Result<Premise, Problem> {
             if work.get::<MagicLink>(&link_id).holder() != Some((user_id, begun)) {
-                return Ok(Look::Again);
+                return Ok(Premise::Changed);
             }
             let user = work.get::<User>(&user_id).clone();
             let command = MagicLinkCommand::RedeemCode {
@@ -130,7 +130,7 @@ impl CommandService {
             work.execute::<MagicLink>(&link_id, command).map_err(|_| invalid_code())?;
             if let Some(begun) = begun {
                 end_in(work, begun, user_id, RevocationReason::ExchangeCodeReplayed, at)?;
-                return Ok(Look::Done);
+                return Ok(Premise::Held);
             }
             let settings = may_enter(work.get::<App>(&app_id), &user)?;
             let start = SessionCommand::Start {
@@ -145,10 +145,10 @@ impl CommandService {
                 at,
             };
             work.execute::<Session>(&session_id, start).map_err(Problem::internal)?;
-            Ok(Look::Done)
+            Ok(Premise::Held)
         };
         let done = self.dispatcher.run(context, reads, decide).await?;
-        Ok(Some(done).filter(|done| !matches!(done.value, Some(Look::Again))))
+        Ok(Some(done).filter(|done| !matches!(done.value, Some(Premise::Changed))))
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::routing::post;
+use dispatcher::{Read, Work};
 use domain::app::App;
 use domain::magic_link::{Issued, MagicLink, MagicLinkCommand, MagicLinkError};
 use domain::pkce::CodeChallenge;
@@ -25,10 +26,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::CommandService;
-use crate::api::answers::require_active;
 use crate::api::fields;
+use crate::apps::require_active;
 use crate::mailed_tokens::request::{MailRequest, MailRequested};
-use dispatcher::{Read, Work};
 
 /// The longest `state`, in bytes: with the code it must fit into a URL.
 const MAX_STATE: usize = 1024;

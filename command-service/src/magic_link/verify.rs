@@ -9,6 +9,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use dispatcher::{Context, DispatchError, Premise, Read, Work};
 use domain::app::App;
 use domain::magic_link::{Account, Issued, MagicLink, MagicLinkCommand, MagicLinkError};
 use domain::session::RevocationReason;
@@ -16,7 +17,7 @@ use domain::user::{
     Client, MailboxCommand, MailboxProof, Profile, RegistrationMethod, User, UserCommand, UserError,
 };
 use domain::{AppId, Email, MagicLinkId, UserId};
-use event_store::{Idempotency, Loaded};
+use event_store::Idempotency;
 use http::{StatusCode, header};
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, FormOrJson, Params};
@@ -31,13 +32,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::CommandService;
-use crate::accounts::email_verification::MailedToken;
-use crate::api::answers::require_active;
-use crate::apps::Look;
-use crate::mailed_tokens::redeem::dead_token;
+use crate::apps::require_active;
+use crate::mailed_tokens::redeem::{MailedToken, dead_token};
 use crate::mailed_tokens::request::{MailRequest, MailRequested};
 use crate::pages::page::{AsPage, LinkToken, Purpose};
-use dispatcher::{Context, DispatchError, Read, Work};
 
 /// How often the owner of the address is looked up anew because it changed hands meanwhile.
 const MAX_LOOKS: usize = 4;
@@ -148,18 +146,6 @@ struct Redemption {
 }
 
 impl CommandService {
-    /// The link of a token; 400 for anything that is none of this app. Whether it is good is for the link to decide.
-    pub(crate) async fn magic_link_of(
-        &self,
-        app_id: &AppId,
-        token: &str,
-    ) -> Result<(MagicLinkId, Arc<Loaded<MagicLink>>), Problem> {
-        let MagicLinkToken(link_id) = MagicLinkToken::decode(&self.tokens, token).ok_or_else(dead_token)?;
-        let link = self.repository.load::<MagicLink>(&link_id).await?;
-        let is_ours = link.state.issued.as_ref().is_some_and(|issued| issued.app_id == *app_id);
-        if is_ours { Ok((link_id, link)) } else { Err(dead_token()) }
-    }
-
     async fn ask_again(
         &self,
         app_id: &AppId,
@@ -234,7 +220,7 @@ impl CommandService {
                 let prove = MailboxCommand::ProveEmail { email, proof: MailboxProof::MagicLink, at };
                 match work.execute::<User>(&user_id, prove.into()) {
                     Ok(()) => {}
-                    Err(UserError::OtherEmail | UserError::Absent) => return Ok(Look::Again),
+                    Err(UserError::OtherEmail | UserError::Absent) => return Ok(Premise::Changed),
                     Err(UserError::Banned) => return Err(Problem::new("user_banned")),
                     Err(other) => return Err(Problem::internal(other)),
                 }
@@ -263,11 +249,11 @@ impl CommandService {
             let redeem =
                 MagicLinkCommand::Redeem { account, settings, client: redemption.client.clone(), at };
             work.execute::<MagicLink>(&link_id, redeem).map_err(link_problem)?;
-            Ok(Look::Done)
+            Ok(Premise::Held)
         };
         let reason = RevocationReason::EmailVerified;
         match self.run_ending_sessions(user_id, reason, context, reads, decide).await {
-            Ok(done) => Ok(!matches!(done.value, Some(Look::Again))),
+            Ok(done) => Ok(!matches!(done.value, Some(Premise::Changed))),
             Err(DispatchError::ClaimTaken { .. }) => Ok(false),
             Err(error) => Err(error.into()),
         }

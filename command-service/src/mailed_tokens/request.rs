@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::response::{IntoResponse, Response};
+use dispatcher::{Committed, Context, Read, Work};
 use domain::app::App;
 use domain::mail::mails_of;
 use domain::settings::{AppSettings, Delivery};
@@ -34,9 +35,8 @@ use utoipa::ToSchema;
 
 use crate::CommandService;
 use crate::api::answers::Done;
+use crate::api::timing::even_out;
 use crate::pages::page::{AsPage, Purpose};
-use crate::sessions::login::even_out;
-use dispatcher::{Committed, Context, Read, Work};
 
 /// An address to send a mail to.
 #[derive(Deserialize, ToSchema)]

@@ -11,13 +11,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use domain::password::{Password, PasswordHash};
 use event_store::clock::random;
+use http_kit::fair_queue::FairQueue;
 use http_kit::problem::Problem;
 use http_kit::request::Requester;
 use http_kit::trace::Span;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
-
-use http_kit::fair_queue::FairQueue;
 
 const SALT: usize = 16;
 const OUTPUT: usize = 32;

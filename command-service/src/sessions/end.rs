@@ -1,122 +1,15 @@
-//! Ending one's own sessions. The list of them is a read model's; which of them there are is in the journal's claims.
+//! The end of sessions, as part of whatever ends them.
 
-use std::sync::Arc;
-
-use axum::extract::State;
-use axum::response::Response;
-use axum::routing::{delete, post};
+use dispatcher::{Committed, Context, DispatchError, Read, Work};
 use domain::claims::{ClaimKind, Claimed};
-use domain::session::{RevocationReason, Session, SessionCommand, SessionEvent};
+use domain::session::{RevocationReason, Session, SessionCommand};
 use domain::user::{User, UserCommand};
-use domain::{Event, SessionId, StreamId, Timestamp, UserId};
+use domain::{SessionId, StreamId, Timestamp, UserId};
 use event_store::lookup::sessions_of;
-use http_kit::cookies::Credentials;
-use http_kit::extract::{AppScope, OptionalBody, Segments};
+use http_kit::auth::AdminCaller;
 use http_kit::problem::Problem;
-use http_kit::request::RequestContext;
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
-use uuid::Uuid;
 
 use crate::CommandService;
-use crate::accounts::me::{LiveCaller, live_reads};
-use crate::api::answers::Done;
-use dispatcher::{Context, Read, Work};
-
-pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
-    OpenApiRouter::new()
-        .routes(routes!(revoke))
-        .routes(routes!(revoke_all))
-        .route("/auth/sessions/{session_id}", delete(revoke))
-        .route("/auth/sessions/revoke-all", post(revoke_all))
-}
-
-#[derive(Deserialize)]
-pub(crate) struct SessionSegment {
-    session_id: Uuid,
-}
-
-/// Which sessions to keep.
-#[derive(Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct RevokeAll {
-    /// Whether the session that asks goes on.
-    #[serde(default)]
-    exclude_current: bool,
-}
-
-/// How many there were.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct Revoked {
-    /// How many sessions were ended.
-    revoked: usize,
-}
-
-/// End one of one's own sessions.
-#[utoipa::path(delete, path = "/v1/apps/{app_id}/auth/sessions/{session_id}", tag = "sessions",
-    operation_id = "revoke_own_session", security(("user" = [])),
-    params(("app_id" = String, Path, description = "The app"), ("session_id" = Uuid, Path, description = "The session")),
-    responses((status = 204, description = "It is over"),
-        (status = 404, description = "`not_found`: there is no live session of this id, or it is not one's own")))]
-pub(crate) async fn revoke(
-    State(service): State<Arc<CommandService>>,
-    AppScope(app_id): AppScope,
-    Segments(SessionSegment { session_id }): Segments<SessionSegment>,
-    request: RequestContext,
-    credentials: Credentials,
-) -> Result<Response, Problem> {
-    let caller = service.authenticator.user(&app_id, &credentials).await?;
-    let context = service.context(&request, &app_id, caller.actor(), None);
-    let (at, user_id, session_id) = (context.at, caller.user_id, SessionId(session_id));
-    let live = LiveCaller::of(&caller);
-    let mut reads = live_reads(&caller);
-    reads.push(Read::of::<Session>(&session_id));
-    let decide = move |work: &mut Work| {
-        live.require(work, at)?;
-        let session = work.get::<Session>(&session_id);
-        let owner = session.require_live(at).map_err(|_| Problem::not_found())?;
-        if owner.user_id != user_id || !work.get::<User>(&user_id).keeps(session) {
-            return Err(Problem::not_found());
-        }
-        let command = SessionCommand::Revoke { reason: RevocationReason::User, at };
-        work.execute::<Session>(&session_id, command).map_err(Problem::internal)
-    };
-    let done = service.dispatcher.run(context, reads, decide).await?;
-    Ok(Done::no_content(done.position))
-}
-
-/// End all of one's own sessions.
-///
-/// Links, codes and tokens that would bring somebody back in end with them, and so does a change of address that is under
-/// way.
-#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/sessions/revoke-all", tag = "sessions",
-    operation_id = "revoke_own_sessions", security(("user" = [])), request_body = Option<RevokeAll>,
-    params(("app_id" = String, Path, description = "The app")),
-    responses((status = 200, description = "They are over", body = Revoked)))]
-pub(crate) async fn revoke_all(
-    State(service): State<Arc<CommandService>>,
-    AppScope(app_id): AppScope,
-    request: RequestContext,
-    credentials: Credentials,
-    body: Result<OptionalBody<RevokeAll>, Problem>,
-) -> Result<Response, Problem> {
-    let caller = service.authenticator.user(&app_id, &credentials).await?;
-    let OptionalBody { value: body, idempotency } = body?;
-    let exclude_current = body.unwrap_or_default().exclude_current;
-    let context = service.context(&request, &app_id, caller.actor(), idempotency);
-    let (at, user_id, reason) = (context.at, caller.user_id, RevocationReason::User);
-    let live = LiveCaller::of(&caller);
-    let end = EndAccess { user_id, exclude: exclude_current.then_some(caller.session_id), reason, at };
-    let decide = move |work: &mut Work| {
-        live.require(work, at)?;
-        end.run(work)
-    };
-    let done = service.run_ending_sessions(user_id, reason, context, live_reads(&caller), decide).await?;
-    let is_end = |event: &&Event| matches!(event, Event::Session(SessionEvent::SessionRevoked(_)));
-    Ok(Done::ok(done.position, Revoked { revoked: done.events.iter().filter(is_end).count() }))
-}
 
 /// The end of all that a user can come in with, but for one session.
 #[derive(Clone, Copy)]
@@ -236,4 +129,80 @@ impl CommandService {
             self.repository.journal().claims(ClaimKind::Session.as_str(), &sessions_of(user_id)).await?;
         Ok(claims.iter().filter_map(|(_, stream): &(_, StreamId)| stream.uuid()).map(SessionId).collect())
     }
+
+    /// Runs a decision that may end sessions of a user, and with it revokes those that the user does not keep.
+    ///
+    /// They are over by the user's own word, from the acknowledgement on. Revoking them says so in each one's history, and in
+    /// lists. A login that committed after we looked and before the decision is found by a second look.
+    pub(crate) async fn run_ending_sessions<T: Send + 'static>(
+        &self,
+        user_id: UserId,
+        reason: RevocationReason,
+        context: Context,
+        reads: Vec<Read>,
+        decide: impl FnMut(&mut Work) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<Committed<T>, DispatchError<Problem>> {
+        self.run_ending_sessions_as(None, user_id, reason, context, reads, decide).await
+    }
+
+    /// As [`CommandService::run_ending_sessions`], for an admin who must still be entitled to it. What the decision has cut
+    /// off is revoked even if they are none any more by then.
+    pub(crate) async fn run_ending_sessions_as<T: Send + 'static>(
+        &self,
+        caller: Option<&AdminCaller>,
+        user_id: UserId,
+        reason: RevocationReason,
+        context: Context,
+        mut reads: Vec<Read>,
+        mut decide: impl FnMut(&mut Work) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<Committed<T>, DispatchError<Problem>> {
+        let sessions = self.claimed_sessions(user_id).await.map_err(DispatchError::Refused)?;
+        reads.extend(sessions.iter().copied().map(|id| Read::of::<Session>(&id)));
+        let (at, after) = (context.at, Context { idempotency: None, ..context.clone() });
+        let decide = move |work: &mut Work| {
+            let value = decide(work)?;
+            end_those_not_kept(work, user_id, &sessions, reason, at)?;
+            Ok(value)
+        };
+        let done = match caller {
+            Some(caller) => self.run_as(caller, context, reads, decide).await?,
+            None => self.dispatcher.run(context, reads, decide).await?,
+        };
+        if !done.replayed
+            && let Err(problem) = self.sweep(user_id, reason, after).await
+        {
+            tracing::warn!(code = problem.code(), "sessions that are over could not be revoked");
+        }
+        Ok(done)
+    }
+
+    async fn sweep(
+        &self,
+        user_id: UserId,
+        reason: RevocationReason,
+        context: Context,
+    ) -> Result<(), Problem> {
+        let (sessions, at) = (self.claimed_sessions(user_id).await?, context.at);
+        let mut reads = vec![Read::of::<User>(&user_id)];
+        reads.extend(sessions.iter().copied().map(|id| Read::of::<Session>(&id)));
+        let decide = move |work: &mut Work| end_those_not_kept(work, user_id, &sessions, reason, at);
+        self.dispatcher.run(context, reads, decide).await?;
+        Ok(())
+    }
+}
+
+fn end_those_not_kept(
+    work: &mut Work,
+    user_id: UserId,
+    sessions: &[SessionId],
+    reason: RevocationReason,
+    at: Timestamp,
+) -> Result<(), Problem> {
+    let user = work.get::<User>(&user_id).clone();
+    for session_id in sessions {
+        if !user.keeps(work.get::<Session>(session_id)) {
+            end_in(work, *session_id, user_id, reason, at)?;
+        }
+    }
+    Ok(())
 }

@@ -7,11 +7,11 @@
 //! `passwords/strangers.rs`. Who has been in the account before is no stranger, see `callers/known_client.rs`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use dispatcher::{Committed, Context, DispatchError, Read, Work};
 use domain::app::App;
 use domain::lockout::{AccountIsLocked, Lockout, LockoutCommand, LockoutPolicy};
 use domain::password::{Password, PasswordHash};
@@ -32,14 +32,13 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::CommandService;
-use crate::api::answers::{Done, Link, TokensBody, require_active};
+use crate::api::answers::Done;
+use crate::api::timing::even_out;
+use crate::apps::require_active;
 use crate::callers::credentials_limit::Counted;
 use crate::passwords::strangers::StrangersAt;
-use dispatcher::{Committed, Context, DispatchError, Read, Work};
+use crate::sessions::tokens::{ChainLink, TokensBody};
 
-/// Answers that must not tell whether an address is known are given at a multiple of this time after the request: the
-/// write that a known address costs disappears in it.
-const STEP: Duration = Duration::from_millis(100);
 /// How often a login is checked again because the password was changed meanwhile.
 const MAX_CHECKS: usize = 4;
 
@@ -116,13 +115,6 @@ pub(crate) async fn login(
         Err(_) => {}
     }
     result
-}
-
-/// Waits until the time since `started` is a multiple of [`STEP`].
-pub(crate) async fn even_out(started: Instant) {
-    let steps = started.elapsed().as_millis() / STEP.as_millis() + 1;
-    let until = started + STEP * u32::try_from(steps).unwrap_or(u32::MAX);
-    tokio::time::sleep_until(until).await;
 }
 
 /// One guess at one account.
@@ -273,7 +265,7 @@ impl CommandService {
 
     /// What the committed events say: a session, or (under a key of before failures were kept under none) a failure.
     async fn logged_in<T>(&self, app_id: &AppId, done: &Committed<T>) -> Result<Response, Problem> {
-        match Link::made_by(&done.events) {
+        match ChainLink::made_by(&done.events) {
             Some(link) => {
                 let (cookies, tokens) = self.tokens_of(app_id, link, done.replayed).await?;
                 Ok((cookies, Done::ok(done.position, tokens)).into_response())

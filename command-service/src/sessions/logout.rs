@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use dispatcher::{Context, Read, Work};
 use domain::session::{RevocationReason, Session, SessionCommand};
 use domain::{AppId, SessionId, UserId};
 use http_kit::cookies::{Credentials, SetCookies};
@@ -19,7 +20,6 @@ use utoipa_axum::routes;
 
 use crate::CommandService;
 use crate::api::answers::Done;
-use dispatcher::{Context, Read, Work};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(logout)).route("/auth/logout", post(logout))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use dispatcher::{Committed, Read, Work};
 use domain::app::App;
 use domain::session::{Session, SessionCommand, SessionEvent};
 use domain::user::User;
@@ -21,8 +22,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::CommandService;
-use crate::api::answers::{Done, Link, TokensBody, require_live, session_problem};
-use dispatcher::{Committed, Read, Work};
+use crate::api::answers::Done;
+use crate::callers::live::{require_live, session_problem};
+use crate::sessions::tokens::{ChainLink, TokensBody};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(refresh)).route("/auth/refresh", post(refresh))
@@ -82,7 +84,7 @@ pub(crate) async fn refresh(
         };
         work.execute::<Session>(&session_id, command).map_err(session_problem)?;
         let session = work.get::<Session>(&session_id);
-        let link = Link::of(session);
+        let link = ChainLink::of(session);
         if session.revoked {
             // Whoever holds a token that was used before may be anybody.
             work.is_done_by(Actor::anonymous());
@@ -125,13 +127,17 @@ impl CommandService {
         Ok(Some(known))
     }
 
-    async fn refreshed(&self, app_id: &AppId, done: &Committed<Option<Link>>) -> Result<Response, Problem> {
+    async fn refreshed(
+        &self,
+        app_id: &AppId,
+        done: &Committed<Option<ChainLink>>,
+    ) -> Result<Response, Problem> {
         let reused = |event: &Event| matches!(event, Event::Session(SessionEvent::RefreshTokenReused(_)));
         if done.events.iter().any(reused) {
             return Err(Problem::new("invalid_refresh_token"));
         }
         // Within the grace there is no event: the chain is where the earlier request has brought it.
-        let link = Link::made_by(&done.events).or(done.value.flatten());
+        let link = ChainLink::made_by(&done.events).or(done.value.flatten());
         let link = link.ok_or_else(|| Problem::new("invalid_refresh_token"))?;
         let (cookies, tokens) = self.tokens_of(app_id, link, done.replayed).await?;
         Ok((cookies, Done::ok(done.position, tokens)).into_response())

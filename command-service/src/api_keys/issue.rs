@@ -1,15 +1,16 @@
-//! API keys of an app: what they may do is in the log, their text is derived and stored nowhere.
+//! API keys, made: no wider and no longer-lived than what makes them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use domain::app::{ApiKey, ApiKeyIssued, App, AppCommand, AppEvent};
+use dispatcher::Read;
+use domain::app::{ApiKeyIssued, App, AppCommand, AppEvent};
 use domain::{ApiKeyId, AppId, Event, Permission, Timestamp};
 use http_kit::auth::AdminCaller;
 use http_kit::cookies::Credentials;
-use http_kit::extract::{AppScope, Body, Params, Segments};
+use http_kit::extract::{AppScope, Body};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
 use serde::de::IntoDeserializer;
@@ -19,17 +20,16 @@ use tokens::ApiKeyToken;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
 use crate::CommandService;
 use crate::api::answers::Done;
-use crate::api::pagination::{Page, PageParams};
+use crate::api_keys::authorize;
+use crate::api_keys::list::ApiKeyBody;
 use crate::apps::{check_name, refused};
 use crate::callers::admin::end_of_own_key;
-use dispatcher::Read;
 
-pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
-    OpenApiRouter::new().routes(routes!(list, issue)).routes(routes!(revoke))
+pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    OpenApiRouter::new().routes(routes!(issue))
 }
 
 /// A new API key.
@@ -48,25 +48,6 @@ pub(crate) struct NewApiKey {
     expires_at: Option<Timestamp>,
 }
 
-/// An API key, without its text.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct ApiKeyBody {
-    /// Its id, which is no secret.
-    #[schema(value_type = Uuid)]
-    id: ApiKeyId,
-    /// What it is for.
-    name: String,
-    /// What it may do.
-    #[schema(schema_with = http_kit::openapi::permissions)]
-    permissions: BTreeSet<Permission>,
-    /// When it was made.
-    #[schema(value_type = String, format = DateTime)]
-    created_at: Timestamp,
-    /// When it ends by itself.
-    #[schema(value_type = Option<String>, format = DateTime)]
-    expires_at: Option<Timestamp>,
-}
-
 /// An API key that was just made.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct IssuedApiKey {
@@ -75,36 +56,6 @@ pub(crate) struct IssuedApiKey {
     /// The key itself: shown this once.
     #[schema(example = "wwk_…")]
     key: String,
-}
-
-/// The API keys that can be used.
-#[utoipa::path(get, path = "/v1/apps/{app_id}/admin/api-keys", tag = "keys", operation_id = "list_api_keys",
-    params(("app_id" = String, Path, description = "The app"), PageParams),
-    security(("api_key" = []), ("user" = [])),
-    responses((status = 200, description = "The keys, oldest first, without their texts", body = Page<ApiKeyBody>)))]
-async fn list(
-    State(service): State<Arc<CommandService>>,
-    credentials: Credentials,
-    AppScope(app_id): AppScope,
-    Params(page): Params<PageParams>,
-) -> Result<Response, Problem> {
-    authorize(&service, &app_id, &credentials).await?;
-    let app = service.repository.load::<App>(&app_id).await?;
-    let now = service.clock.now();
-    let live = app.state.api_keys.iter().filter(|(_, key)| key.is_live(now));
-    Ok(Done::read(page.of(live.map(|(id, key)| ApiKeyBody::of(*id, key)).collect())?))
-}
-
-impl ApiKeyBody {
-    fn of(id: ApiKeyId, key: &ApiKey) -> Self {
-        Self {
-            id,
-            name: key.name.clone(),
-            permissions: key.permissions.clone(),
-            created_at: key.created_at,
-            expires_at: key.expires_at,
-        }
-    }
 }
 
 /// Make an API key.
@@ -212,60 +163,5 @@ fn require_shorter_life(expires_at: Option<Timestamp>, own_end: Option<Timestamp
             Err(Problem::forbidden().detail(detail))
         }
         _ => Ok(()),
-    }
-}
-
-/// End an API key.
-///
-/// A key can end those that may do no more than itself.
-#[utoipa::path(delete, path = "/v1/apps/{app_id}/admin/api-keys/{key_id}", tag = "keys", operation_id = "revoke_api_key",
-    params(("app_id" = String, Path, description = "The app"), ("key_id" = Uuid, Path, description = "The key's id")),
-    security(("api_key" = []), ("user" = [])),
-    responses((status = 204, description = "It cannot be used any more")))]
-async fn revoke(
-    State(service): State<Arc<CommandService>>,
-    request: RequestContext,
-    credentials: Credentials,
-    AppScope(app_id): AppScope,
-    Segments(segments): Segments<KeySegments>,
-) -> Result<Response, Problem> {
-    let caller = authorize(&service, &app_id, &credentials).await?;
-    let context = service.context(&request, &app_id, caller.actor.clone(), None);
-    let (at, id) = (context.at, app_id.clone());
-    let key_id = ApiKeyId(segments.key_id);
-    let maker = caller.clone();
-    let committed = service
-        .run_as(&maker, context, vec![Read::of::<App>(&app_id)], move |work| {
-            let wider = |key: &ApiKey| !key.permissions.is_subset(&caller.permissions);
-            if !caller.full_admin && work.get::<App>(&id).api_keys.get(&key_id).is_some_and(wider) {
-                return Err(
-                    Problem::forbidden().detail("a key ends only those that may do no more than itself")
-                );
-            }
-            work.execute::<App>(&id, AppCommand::RevokeApiKey { key_id, at }).map_err(refused)
-        })
-        .await
-        .map_err(Problem::from)?;
-    Ok(Done::no_content(committed.position))
-}
-
-#[derive(Deserialize)]
-struct KeySegments {
-    key_id: Uuid,
-}
-
-/// Somebody who may manage the keys of this app. The platform's own keys are managed here, too, by one another.
-async fn authorize(
-    service: &CommandService,
-    app_id: &AppId,
-    credentials: &Credentials,
-) -> Result<AdminCaller, Problem> {
-    if !app_id.is_platform() {
-        return service.authenticator.admin(app_id, credentials, Permission::KeysWrite).await;
-    }
-    match service.authenticator.platform(credentials).await {
-        // To everybody else the platform's app is not there.
-        Err(problem) if problem.code() == "forbidden" => Err(Problem::not_found()),
-        result => result,
     }
 }

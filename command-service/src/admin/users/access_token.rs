@@ -1,0 +1,160 @@
+//! Access tokens for tests and support.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use dispatcher::Read;
+use domain::app::App;
+use domain::session::{LoginMethod, Session, SessionCommand, SessionEvent, SessionStarted};
+use domain::user::{Client, User};
+use domain::{Event, Permission, SessionId};
+use http_kit::auth::Caller;
+use http_kit::cookies::Credentials;
+use http_kit::extract::{Body, Segments};
+use http_kit::problem::Problem;
+use http_kit::request::RequestContext;
+use serde::{Deserialize, Serialize};
+use tokens::Grant;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::CommandService;
+use crate::admin::users::target::{TargetUser, UserSegments};
+use crate::api::answers::Done;
+use crate::callers::admin::require_target;
+
+const LONGEST_TOKEN_MINUTES: u32 = 1440;
+
+pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    OpenApiRouter::new().routes(routes!(create_access_token))
+}
+
+/// How long a test token lasts.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewAccessToken {
+    /// 1 to 1440.
+    #[schema(minimum = 1, maximum = 1440)]
+    duration_minutes: i64,
+}
+
+/// An access token without a refresh token.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct AccessTokenBody {
+    /// A JWT (RFC 9068).
+    access_token: String,
+    /// Always `Bearer`.
+    token_type: &'static str,
+    /// Seconds that it lasts from now on.
+    expires_in: i64,
+    /// The session it belongs to: ending that ends the token.
+    session_id: Uuid,
+}
+
+/// Make an access token for a user, for tests and support.
+///
+/// It belongs to a session of its own, in sight of the user, and has no refresh token. Only the platform and the
+/// app's own admins can make one for an admin.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/admin/users/{user_id}/access-tokens", tag = "admin",
+    operation_id = "create_access_token",
+    params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user")),
+    request_body = NewAccessToken,
+    security(("api_key" = []), ("user" = [])),
+    responses((status = 201, description = "The token", body = AccessTokenBody),
+        (status = 403, description = "`forbidden`, `user_banned` or `app_disabled`"),
+        (status = 422, description = "`validation_failed`")))]
+async fn create_access_token(
+    State(service): State<Arc<CommandService>>,
+    request: RequestContext,
+    credentials: Credentials,
+    Segments(segments): Segments<UserSegments>,
+    body: Result<Body<NewAccessToken>, Problem>,
+) -> Result<Response, Problem> {
+    let target = TargetUser::new(&service, &credentials, segments, Permission::TokensCreate).await?;
+    let Body { value: body, idempotency } = body?;
+    let context = target.context(&request, idempotency);
+    let minutes =
+        u32::try_from(body.duration_minutes).ok().filter(|n| (1..=LONGEST_TOKEN_MINUTES).contains(n));
+    let ttl = 60
+        * minutes.ok_or_else(|| {
+            let detail = format!("from 1 to {LONGEST_TOKEN_MINUTES}");
+            Problem::invalid("/duration_minutes", "out_of_range", detail)
+        })?;
+    let (app_id, user_id, at) = (target.app_id.clone(), target.user_id, context.at);
+    let (caller, full_admin) = (target.caller.clone(), target.caller.full_admin);
+    let by_user = matches!(target.caller.caller, Caller::User(_));
+    let session_id = SessionId(service.clock.new_id());
+    let reads = vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id), Read::of::<Session>(&session_id)];
+    let committed = service
+        .run_as(&target.caller, context, reads, move |work| {
+            require_target(work, &caller, user_id, &app_id)?;
+            let user = work.get::<User>(&user_id);
+            require_token_may_be_made(work.get::<App>(&app_id), user, full_admin, by_user)?;
+            let start = SessionCommand::Start {
+                session_id,
+                user_id,
+                app_id: app_id.clone(),
+                method: LoginMethod::Admin,
+                epoch: user.epoch,
+                ttl,
+                idle_ttl: ttl,
+                client: Client::default(),
+                at,
+            };
+            work.execute::<Session>(&session_id, start).map_err(Problem::internal)?;
+            Ok(())
+        })
+        .await
+        .map_err(Problem::from)?;
+    let app = service.authenticator.existing_app(&target.app_id).await?;
+    let user = service.repository.load::<User>(&user_id).await?;
+    // Once more: a repetition under the same key can come after the user was banned or became an admin.
+    require_token_may_be_made(&app.state, &user.state, full_admin, by_user)?;
+    let Some(started) = committed.events.iter().find_map(started_in) else {
+        return Err(Problem::internal("a started session is not among its events"));
+    };
+    let ttl = started.expires_at.duration_since(started.at).as_secs();
+    let expires_in = (ttl - service.clock.now().duration_since(started.at).as_secs()).max(0);
+    let grant = Grant {
+        app: &app.state,
+        user: &user.state,
+        session_id: started.session_id,
+        generation: 0,
+        at: started.at,
+        ttl,
+    };
+    let answer = AccessTokenBody {
+        access_token: service.signing.access_token(&grant).await?,
+        token_type: "Bearer",
+        expires_in,
+        session_id: started.session_id.0,
+    };
+    Ok(Done::created(committed.position, answer))
+}
+
+fn started_in(event: &Event) -> Option<&SessionStarted> {
+    match event {
+        Event::Session(SessionEvent::SessionStarted(started)) => Some(started),
+        _ => None,
+    }
+}
+
+fn require_token_may_be_made(app: &App, user: &User, full_admin: bool, by_user: bool) -> Result<(), Problem> {
+    if app.disabled {
+        return Err(Problem::new("app_disabled"));
+    }
+    if user.banned {
+        return Err(Problem::new("user_banned"));
+    }
+    if user.is_admin() && !full_admin {
+        return Err(Problem::forbidden().detail("only a full admin can make a token for an admin"));
+    }
+    // A script in an admin's page must get at no token.
+    if app.settings.cookies && by_user {
+        return Err(Problem::forbidden().detail("in cookie mode only an API key is given a token"));
+    }
+    Ok(())
+}

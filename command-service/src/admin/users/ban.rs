@@ -1,0 +1,120 @@
+//! Bans: everything that a user came in with ends.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use dispatcher::{Context, Premise};
+use domain::Permission;
+use domain::session::RevocationReason;
+use domain::text::Lines;
+use domain::user::{User, UserCommand};
+use http_kit::answers::UserBody;
+use http_kit::cookies::Credentials;
+use http_kit::extract::{NoBody, OptionalBody, Segments};
+use http_kit::problem::Problem;
+use http_kit::request::RequestContext;
+use serde::Deserialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::CommandService;
+use crate::admin::users::target::{TargetUser, UserSegments, refused};
+use crate::api::fields;
+use crate::sessions::end::end_all_in;
+
+const MAX_REASON: usize = 500;
+/// How often a change is looked at anew because the user changed meanwhile.
+const MAX_LOOKS: usize = 16;
+
+pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    OpenApiRouter::new().routes(routes!(ban)).routes(routes!(unban))
+}
+
+/// Why somebody is banned.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Ban {
+    /// For the audit log, where it is sealed: at most 500 characters.
+    #[schema(example = "spam")]
+    reason: Option<String>,
+}
+
+/// Ban a user.
+///
+/// All sessions end at once: no token of theirs is good for anything here from the acknowledgement on.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/admin/users/{user_id}/ban", tag = "admin", operation_id = "ban_user",
+    params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user")),
+    request_body(content = Option<Ban>),
+    security(("api_key" = []), ("user" = [])),
+    responses((status = 200, description = "The user as they are now", body = UserBody),
+        (status = 422, description = "`validation_failed`")))]
+async fn ban(
+    State(service): State<Arc<CommandService>>,
+    request: RequestContext,
+    credentials: Credentials,
+    Segments(segments): Segments<UserSegments>,
+    body: Result<OptionalBody<Ban>, Problem>,
+) -> Result<Response, Problem> {
+    let target = TargetUser::new(&service, &credentials, segments, Permission::UsersWrite).await?;
+    let OptionalBody { value: body, idempotency } = body?;
+    let context = target.context(&request, idempotency);
+    let Ban { reason } = body.unwrap_or_default();
+    let reason = reason.as_deref().map(|reason| fields::text("/reason", reason, MAX_REASON, Lines::Several));
+    let reason = reason.transpose()?;
+    let (user_id, at) = (target.user_id, context.at);
+    let after = Context { idempotency: None, ..context.clone() };
+    // The ban by itself, so that nothing about the sessions can hold it up: it ends them all in what it means. What they
+    // leave is tidied up behind it, and again by whoever repeats the request, should this be cut short.
+    let committed = target
+        .run(context, &[], move |work| {
+            work.execute::<User>(&user_id, UserCommand::Ban { reason: reason.clone(), at }).map_err(refused)
+        })
+        .await?;
+    let swept = service.end_sessions_of_banned(user_id, after).await?;
+    target.answer(&request, &committed, committed.position.max(swept)).await
+}
+
+/// Undo a ban.
+///
+/// Sessions that the ban ended stay ended.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/admin/users/{user_id}/unban", tag = "admin", operation_id = "unban_user",
+    params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user")),
+    security(("api_key" = []), ("user" = [])),
+    responses((status = 200, description = "The user as they are now", body = UserBody)))]
+async fn unban(
+    State(service): State<Arc<CommandService>>,
+    request: RequestContext,
+    credentials: Credentials,
+    Segments(segments): Segments<UserSegments>,
+    body: Result<NoBody, Problem>,
+) -> Result<Response, Problem> {
+    let target = TargetUser::new(&service, &credentials, segments, Permission::UsersWrite).await?;
+    let NoBody { idempotency } = body?;
+    let context = target.context(&request, idempotency);
+    let (user_id, at) = (target.user_id, context.at);
+    service.end_sessions_of_banned(user_id, Context { idempotency: None, ..context.clone() }).await?;
+    for _ in 0..MAX_LOOKS {
+        // In this order: what is claimed by a user who was banned before we looked can only have become less.
+        let seen = service.repository.load::<User>(&user_id).await?.version;
+        let sessions = service.claimed_sessions(user_id).await?;
+        let committed = target
+            .run(context.clone(), &sessions.clone(), move |work| {
+                if work.version::<User>(&user_id) != seen {
+                    return Ok(Premise::Changed);
+                }
+                if work.get::<User>(&user_id).banned {
+                    // A ban that was cut off half-way may have left some: they must not come back to life.
+                    end_all_in(work, user_id, &sessions, RevocationReason::Ban, at)?;
+                    work.execute::<User>(&user_id, UserCommand::Unban { at }).map_err(refused)?;
+                }
+                Ok(Premise::Held)
+            })
+            .await?;
+        if !matches!(committed.value, Some(Premise::Changed)) {
+            return target.answer(&request, &committed, committed.position).await;
+        }
+    }
+    Err(Problem::overloaded("a user kept changing"))
+}

@@ -1,0 +1,140 @@
+//! Users, made by an admin.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use cqrs_es::Aggregate;
+use dispatcher::{Committed, DispatchError, Read};
+use domain::app::App;
+use domain::user::{Client, RegistrationMethod, User, UserCommand};
+use domain::{Event, Permission, UserId};
+use http_kit::answers::UserBody;
+use http_kit::cookies::Credentials;
+use http_kit::extract::{AppScope, Body};
+use http_kit::problem::Problem;
+use http_kit::request::RequestContext;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::CommandService;
+use crate::admin::users::roles::{parse_role, require_full_admin_for};
+use crate::admin::users::target::refused;
+use crate::api::answers::Done;
+use crate::api::fields;
+
+pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    OpenApiRouter::new().routes(routes!(create))
+}
+
+/// A new user, made by an admin.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewUser {
+    /// The address. It counts as not verified.
+    #[schema(example = "ada@example.com")]
+    email: String,
+    /// A password. Without one the user cannot log in with a password until one is set.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = Password, min_length = 8, max_length = 1024)]
+    password: Option<SecretString>,
+    /// The name the person goes by.
+    #[serde(default)]
+    name: Option<String>,
+    /// A telephone number.
+    #[serde(default)]
+    phone: Option<String>,
+    /// Where the person's picture is.
+    #[serde(default)]
+    avatar_url: Option<String>,
+    /// Roles from the start; not `admin`, which needs a verified address.
+    #[serde(default)]
+    roles: BTreeSet<String>,
+}
+
+/// Make a user.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/admin/users", tag = "admin", operation_id = "create_user",
+    params(("app_id" = String, Path, description = "The app")), request_body = NewUser,
+    security(("api_key" = []), ("user" = [])),
+    responses((status = 201, description = "The user", body = UserBody),
+        (status = 409, description = "`email_taken`; `email_not_verified` for the role `admin`"),
+        (status = 422, description = "`invalid_email`, `weak_password` or `validation_failed`")))]
+async fn create(
+    State(service): State<Arc<CommandService>>,
+    request: RequestContext,
+    credentials: Credentials,
+    AppScope(app_id): AppScope,
+    body: Result<Body<NewUser>, Problem>,
+) -> Result<Response, Problem> {
+    let caller = service.authenticator.admin(&app_id, &credentials, Permission::UsersWrite).await?;
+    let Body { value: body, idempotency } = body?;
+    let app = service.authenticator.existing_app(&app_id).await?;
+    let context = service.context(&request, &app_id, caller.actor.clone(), idempotency);
+    if let Some(done) = service.dispatcher.replayed::<(), Problem>(&context).await? {
+        return Ok(created(&done));
+    }
+    let email = fields::email(&body.email)?;
+    let profile = fields::profile(body.name, body.phone, body.avatar_url)?;
+    let mut roles = BTreeSet::new();
+    for role in &body.roles {
+        let role = parse_role(role, "/roles")?;
+        require_full_admin_for(&role, &caller)?;
+        roles.insert(role);
+    }
+    let password_hash = match &body.password {
+        Some(password) => {
+            let min_length = app.state.settings.password_min_length;
+            let password = service.new_password(password.expose_secret(), min_length, "/password").await?;
+            Some(service.passwords.hash(&password).await?)
+        }
+        None => None,
+    };
+    let user_id = UserId(service.clock.new_id());
+    let (at, id) = (context.at, app_id.clone());
+    let committed = service
+        .run_as(&caller, context, vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id)], move |work| {
+            let register = UserCommand::Register {
+                user_id,
+                app_id: id.clone(),
+                method: RegistrationMethod::Admin,
+                email: email.clone(),
+                proof: None,
+                password_hash: password_hash.clone(),
+                profile: profile.clone(),
+                // The request came from the admin: where from says nothing about this person.
+                client: Client::default(),
+                at,
+            };
+            work.execute::<User>(&user_id, register).map_err(refused)?;
+            for role in &roles {
+                let grant = UserCommand::GrantRole { role: role.clone(), at };
+                work.execute::<User>(&user_id, grant).map_err(refused)?;
+            }
+            Ok(())
+        })
+        .await
+        .map_err(|error: DispatchError<Problem>| match error {
+            DispatchError::ClaimTaken { .. } => Problem::new("email_taken").field(
+                "/email",
+                "email_taken",
+                "this address belongs to another account",
+            ),
+            other => other.into(),
+        })?;
+    Ok(created(&committed))
+}
+
+/// The user as these events made them, not as they are now: a repetition gets the answer of the first time.
+fn created(committed: &Committed<()>) -> Response {
+    let mut user = User::default();
+    for event in &committed.events {
+        if let Event::User(event) = event {
+            user.apply(event.clone());
+        }
+    }
+    Done::created(committed.position, UserBody::of(&user))
+}

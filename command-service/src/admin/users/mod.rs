@@ -1,0 +1,27 @@
+//! What an app's admins and API keys do to its users.
+
+mod access_token;
+mod ban;
+mod change;
+mod create;
+mod roles;
+mod sessions;
+pub(crate) mod target;
+mod unlock;
+
+use std::sync::Arc;
+
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::CommandService;
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    OpenApiRouter::new()
+        .merge(create::routes())
+        .merge(change::routes())
+        .merge(ban::routes())
+        .merge(unlock::routes())
+        .merge(roles::routes())
+        .merge(sessions::routes())
+        .merge(access_token::routes())
+}

@@ -1,0 +1,110 @@
+//! A user's sessions, ended by an admin.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use dispatcher::Read;
+use domain::session::{RevocationReason, Session, SessionEvent};
+use domain::{AppId, Event, Permission, SessionId};
+use http_kit::cookies::Credentials;
+use http_kit::extract::{OptionalBody, Segments};
+use http_kit::problem::Problem;
+use http_kit::request::RequestContext;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::CommandService;
+use crate::admin::users::target::{TargetUser, UserSegments};
+use crate::api::answers::Done;
+use crate::sessions::end::{EndAccess, end_all_in};
+
+pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    OpenApiRouter::new().routes(routes!(revoke_session)).routes(routes!(revoke_all_sessions))
+}
+
+/// End one session of a user.
+#[utoipa::path(delete, path = "/v1/apps/{app_id}/admin/users/{user_id}/sessions/{session_id}", tag = "admin",
+    operation_id = "revoke_user_session",
+    params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user"),
+        ("session_id" = Uuid, Path, description = "The session")),
+    security(("api_key" = []), ("user" = [])),
+    responses((status = 204, description = "It is ended")))]
+async fn revoke_session(
+    State(service): State<Arc<CommandService>>,
+    request: RequestContext,
+    credentials: Credentials,
+    Segments(segments): Segments<SessionSegments>,
+) -> Result<Response, Problem> {
+    let SessionSegments { app_id, user_id, session_id } = segments;
+    let segments = UserSegments { app_id, user_id };
+    let target = TargetUser::new(&service, &credentials, segments, Permission::UsersWrite).await?;
+    let context = target.context(&request, None);
+    let (user_id, at, session_id) = (target.user_id, context.at, SessionId(session_id));
+    let committed = target
+        .run(context, &[session_id], move |work| {
+            let owner = work.get::<Session>(&session_id).owner.as_ref();
+            if owner.is_none_or(|owner| owner.user_id != user_id) {
+                return Err(Problem::not_found());
+            }
+            end_all_in(work, user_id, &[session_id], RevocationReason::Admin, at)
+        })
+        .await?;
+    Ok(Done::no_content(committed.position))
+}
+
+/// Which session to leave.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RevokeAllOfUser {
+    /// A session to leave as it is.
+    exclude: Option<Uuid>,
+}
+
+/// How many sessions were ended.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Revoked {
+    /// The number.
+    revoked: usize,
+}
+
+/// End all sessions of a user.
+///
+/// Links, codes and tokens that would bring the user back in end with them, and so does a change of address that is under
+/// way.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/admin/users/{user_id}/sessions/revoke-all", tag = "admin",
+    operation_id = "revoke_all_user_sessions",
+    params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user")),
+    request_body(content = Option<RevokeAllOfUser>),
+    security(("api_key" = []), ("user" = [])),
+    responses((status = 200, description = "How many were ended", body = Revoked)))]
+async fn revoke_all_sessions(
+    State(service): State<Arc<CommandService>>,
+    request: RequestContext,
+    credentials: Credentials,
+    Segments(segments): Segments<UserSegments>,
+    body: Result<OptionalBody<RevokeAllOfUser>, Problem>,
+) -> Result<Response, Problem> {
+    let target = TargetUser::new(&service, &credentials, segments, Permission::UsersWrite).await?;
+    let OptionalBody { value: body, idempotency } = body?;
+    let context = target.context(&request, idempotency);
+    let RevokeAllOfUser { exclude } = body.unwrap_or_default();
+    let exclude = exclude.map(SessionId);
+    let reads = exclude.map(|id| Read::of::<Session>(&id)).into_iter().collect();
+    let end = EndAccess { user_id: target.user_id, exclude, reason: RevocationReason::Admin, at: context.at };
+    let committed = target.run_ending(context, reads, end.reason, move |work| end.run(work)).await?;
+    let ended = |event: &&Event| matches!(event, Event::Session(SessionEvent::SessionRevoked(_)));
+    let revoked = committed.events.iter().filter(ended).count();
+    Ok(Done::ok(committed.position, Revoked { revoked }))
+}
+
+#[derive(Deserialize)]
+#[expect(clippy::struct_field_names, reason = "they are the names in the path")]
+struct SessionSegments {
+    app_id: AppId,
+    user_id: Uuid,
+    session_id: Uuid,
+}

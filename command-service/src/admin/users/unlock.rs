@@ -1,0 +1,67 @@
+//! Locks that failed logins led to, ended early.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use dispatcher::Read;
+use domain::Permission;
+use domain::lockout::{Lockout, LockoutCommand};
+use domain::user::User;
+use http_kit::answers::UserBody;
+use http_kit::cookies::Credentials;
+use http_kit::extract::{NoBody, Segments};
+use http_kit::problem::Problem;
+use http_kit::request::RequestContext;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::CommandService;
+use crate::admin::users::target::{TargetUser, UserSegments};
+use crate::callers::admin::require_target;
+use crate::sessions::login::too_many;
+
+pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    OpenApiRouter::new().routes(routes!(unlock))
+}
+
+/// Forget a user's failed logins, and end the lock that they led to.
+///
+/// The platform and the app's own admins can do so at any time. An API key ends a lock only when the time in which failures
+/// add up has passed without one: it must not give anybody more guesses.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/admin/users/{user_id}/unlock", tag = "admin", operation_id = "unlock_user",
+    params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user")),
+    security(("api_key" = []), ("user" = [])),
+    responses((status = 200, description = "The user", body = UserBody),
+        (status = 429, description = "`rate_limited`: a key has to wait, a full admin has not")))]
+async fn unlock(
+    State(service): State<Arc<CommandService>>,
+    request: RequestContext,
+    credentials: Credentials,
+    Segments(segments): Segments<UserSegments>,
+    body: Result<NoBody, Problem>,
+) -> Result<Response, Problem> {
+    let target = TargetUser::new(&service, &credentials, segments, Permission::UsersWrite).await?;
+    let NoBody { idempotency } = body?;
+    let context = target.context(&request, idempotency);
+    let (user_id, at, app_id) = (target.user_id, context.at, target.app_id.clone());
+    let policy = service.settings.lockout;
+    let reads = vec![Read::of::<User>(&user_id), Read::of::<Lockout>(&user_id)];
+    let caller = target.caller.clone();
+    let committed = service
+        .run_as(&target.caller, context, reads, move |work| {
+            require_target(work, &caller, user_id, &app_id)?;
+            let unlock = if caller.full_admin {
+                LockoutCommand::Unlock { user_id, at }
+            } else {
+                LockoutCommand::UnlockWithCare { user_id, policy, at }
+            };
+            work.execute::<Lockout>(&user_id, unlock).map_err(|locked| {
+                let detail = "a full admin can unlock the account at once";
+                too_many(policy, &locked, at).detail(detail)
+            })
+        })
+        .await
+        .map_err(Problem::from)?;
+    target.answer(&request, &committed, committed.position).await
+}

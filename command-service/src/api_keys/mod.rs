@@ -1,0 +1,35 @@
+//! API keys of an app: what they may do is in the log, their text is derived and stored nowhere.
+
+mod issue;
+mod list;
+mod revoke;
+
+use std::sync::Arc;
+
+use domain::{AppId, Permission};
+use http_kit::auth::AdminCaller;
+use http_kit::cookies::Credentials;
+use http_kit::problem::Problem;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::CommandService;
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    OpenApiRouter::new().merge(list::routes()).merge(issue::routes()).merge(revoke::routes())
+}
+
+/// Somebody who may manage the keys of this app. The platform's own keys are managed here, too, by one another.
+async fn authorize(
+    service: &CommandService,
+    app_id: &AppId,
+    credentials: &Credentials,
+) -> Result<AdminCaller, Problem> {
+    if !app_id.is_platform() {
+        return service.authenticator.admin(app_id, credentials, Permission::KeysWrite).await;
+    }
+    match service.authenticator.platform(credentials).await {
+        // To everybody else the platform's app is not there.
+        Err(problem) if problem.code() == "forbidden" => Err(Problem::not_found()),
+        result => result,
+    }
+}

@@ -1,0 +1,127 @@
+//! An app's name and settings, changed.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use dispatcher::{Premise, Read};
+use domain::app::{App, AppCommand};
+use domain::signing_key::PublicJwk;
+use domain::{AppSettings, Permission};
+use http_kit::cookies::Credentials;
+use http_kit::extract::{AppScope, Body};
+use http_kit::openapi::app_settings_patch;
+use http_kit::problem::Problem;
+use http_kit::request::RequestContext;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::CommandService;
+use crate::apps::read::{AppBody, answer};
+use crate::apps::settings::{check_sender, invalid_setting, require_no_link, require_weak};
+use crate::apps::{check_name, refused};
+
+/// How often a change is looked at anew because the app changed meanwhile.
+const MAX_LOOKS: usize = 8;
+
+pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    OpenApiRouter::new().routes(routes!(change))
+}
+
+/// What to change of an app.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AppPatch {
+    /// A new name.
+    #[serde(default)]
+    #[schema(min_length = 1, max_length = 100)]
+    name: Option<String>,
+    /// Settings to change (RFC 7396): `null` brings back a default, what is not named stays.
+    #[serde(default)]
+    #[schema(schema_with = app_settings_patch, required = false)]
+    settings: Map<String, Value>,
+}
+
+/// Change an app's name or settings: for the platform, API keys of the app with `settings:write`, and its admins.
+///
+/// Settings that decide where secrets go or who gets in need the platform or an admin: all but the lives of tokens and links
+/// (`…_ttl`, `refresh_grace`), `password_min_length`, `locale`, and the name, colour and logo of `branding`.
+///
+/// A new `token_algorithm` makes two new signing keys at once; tokens signed so far stay valid, unless it changes more than
+/// three times within a day.
+#[utoipa::path(patch, path = "/v1/apps/{app_id}", tag = "apps", operation_id = "change_app", request_body = AppPatch,
+    params(("app_id" = String, Path, description = "The app")),
+    security(("api_key" = []), ("user" = [])),
+    responses((status = 200, description = "The app as it is now", body = AppBody),
+        (status = 403, description = "`forbidden`, also for settings that `settings:write` is not enough for; `app_disabled`"),
+        (status = 422, description = "`validation_failed`")))]
+async fn change(
+    State(service): State<Arc<CommandService>>,
+    request: RequestContext,
+    credentials: Credentials,
+    AppScope(app_id): AppScope,
+    body: Result<Body<AppPatch>, Problem>,
+) -> Result<Response, Problem> {
+    let caller = service.authenticator.admin(&app_id, &credentials, Permission::SettingsWrite).await?;
+    let Body { value: body, .. } = body?;
+    let name = body.name.as_deref().map(check_name).transpose()?;
+    for _ in 0..MAX_LOOKS {
+        let app = service.authenticator.existing_app(&app_id).await?;
+        let wanted = app.state.settings.patched(&body.settings).map_err(invalid_setting)?;
+        // Before anything is made for it; the decision asks again.
+        if !caller.full_admin {
+            require_weak(&app.state.settings, &wanted)?;
+            require_no_link(&app.state.name, name.as_deref())?;
+        }
+        check_sender(&service.settings.senders, &app.state.settings, &wanted)?;
+        let keys = if app.state.needs_keys_for(wanted.token_algorithm) {
+            Some(service.signing.generate_pair(&app_id, wanted.token_algorithm).await?)
+        } else {
+            None
+        };
+        let context = service.context(&request, &app_id, caller.actor.clone(), None);
+        let at = context.at;
+        let (id, name, patch) = (app_id.clone(), name.clone(), body.settings.clone());
+        let full_admin = caller.full_admin;
+        let committed = service
+            .run_as(&caller, context, vec![Read::of::<App>(&app_id)], move |work| {
+                let app = work.get::<App>(&id);
+                // Patched anew at each try: what another request changed meanwhile stays.
+                let settings = app.settings.patched(&patch).map_err(invalid_setting)?;
+                if !full_admin {
+                    require_weak(&app.settings, &settings)?;
+                    require_no_link(&app.name, name.as_deref())?;
+                }
+                let Some(keys) = keys_for(app, &settings, keys.as_deref()) else {
+                    return Ok(Premise::Changed);
+                };
+                let (name, settings) = (name.clone(), Box::new(settings));
+                let command = AppCommand::Change { name, settings, keys, at };
+                work.execute::<App>(&id, command).map_err(refused)?;
+                Ok(Premise::Held)
+            })
+            .await
+            .map_err(Problem::from)?;
+        if !matches!(committed.value, Some(Premise::Changed)) {
+            return answer(&service, &app_id, committed.position).await;
+        }
+    }
+    Err(Problem::overloaded("an app's algorithm kept changing"))
+}
+
+/// The keys that go with these settings, if any must. `None`: others than those that were made are needed, since
+/// somebody changed the algorithm meanwhile.
+#[expect(clippy::option_option, reason = "whether it can be told, and what it is")]
+fn keys_for(
+    app: &App,
+    settings: &AppSettings,
+    made: Option<&[PublicJwk; 2]>,
+) -> Option<Option<Box<[PublicJwk; 2]>>> {
+    if !app.needs_keys_for(settings.token_algorithm) {
+        return Some(None);
+    }
+    made.filter(|keys| keys[0].alg == settings.token_algorithm).map(|keys| Some(Box::new(keys.clone())))
+}

@@ -1,0 +1,101 @@
+//! Apps, made by the platform.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use cqrs_es::Aggregate;
+use dispatcher::{DispatchError, Read};
+use domain::app::{App, AppCommand};
+use domain::{AppId, AppSettings, Event};
+use http_kit::cookies::Credentials;
+use http_kit::extract::Body;
+use http_kit::openapi::app_settings_patch;
+use http_kit::problem::Problem;
+use http_kit::request::RequestContext;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::CommandService;
+use crate::api::answers::Done;
+use crate::apps::read::AppBody;
+use crate::apps::settings::{check_sender, invalid_setting};
+use crate::apps::{check_name, refused};
+
+pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    OpenApiRouter::new().routes(routes!(create))
+}
+
+/// A new app.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewApp {
+    /// `[a-z0-9](-?[a-z0-9])*`, 1 to 40 characters.
+    #[schema(example = "acme", min_length = 1, max_length = 40, pattern = "^[a-z0-9](-?[a-z0-9])*$")]
+    app_id: String,
+    /// What people call it.
+    #[schema(example = "Acme", min_length = 1, max_length = 100)]
+    name: String,
+    /// What differs from the defaults.
+    #[serde(default)]
+    #[schema(schema_with = app_settings_patch, required = false)]
+    settings: Map<String, Value>,
+}
+
+/// Make an app. For the platform only.
+///
+/// The app gets two signing keys: one that signs from now on, and the one after it.
+#[utoipa::path(post, path = "/v1/apps", tag = "apps", operation_id = "create_app", request_body = NewApp,
+    security(("api_key" = [])),
+    responses((status = 201, description = "The app", body = AppBody),
+        (status = 409, description = "`app_exists`: there is an app of this id"),
+        (status = 422, description = "`validation_failed`")))]
+async fn create(
+    State(service): State<Arc<CommandService>>,
+    request: RequestContext,
+    credentials: Credentials,
+    body: Result<Body<NewApp>, Problem>,
+) -> Result<Response, Problem> {
+    let caller = service.authenticator.platform(&credentials).await?;
+    let Body { value: body, idempotency } = body?;
+    let app_id = AppId::parse(body.app_id.as_str())
+        .map_err(|error| Problem::invalid("/app_id", "invalid", error.to_string()))?;
+    if app_id.is_platform() {
+        return Err(Problem::new("app_exists"));
+    }
+    let name = check_name(&body.name)?;
+    let settings = AppSettings::default().patched(&body.settings).map_err(invalid_setting)?;
+    check_sender(&service.settings.senders, &AppSettings::default(), &settings)?;
+    let context = service.context(&request, &app_id, caller.actor.clone(), idempotency);
+    let at = context.at;
+    let keys = service.signing.generate_pair(&app_id, settings.token_algorithm).await?;
+    let id = app_id.clone();
+    let committed = service
+        .run_as(&caller, context, vec![Read::of::<App>(&app_id)], move |work| {
+            let (settings, keys) = (Box::new(settings.clone()), keys.clone());
+            let command = AppCommand::Create { app_id: id.clone(), name: name.clone(), settings, keys, at };
+            work.execute::<App>(&id, command).map_err(refused)?;
+            Ok(())
+        })
+        .await
+        .map_err(|error| match error {
+            DispatchError::ClaimTaken { .. } => Problem::new("app_exists"),
+            other => other.into(),
+        })?;
+    let app = folded(&committed.events);
+    Ok(Done::created(committed.position, AppBody::of(&app_id, &app)))
+}
+
+/// The app that these events made: the same at every replay, whatever happened to it since.
+fn folded(events: &[Event]) -> App {
+    let mut app = App::default();
+    for event in events {
+        if let Event::App(event) = event {
+            app.apply(event.clone());
+        }
+    }
+    app
+}

@@ -1,0 +1,55 @@
+//! Apps: made, read, changed, stopped and started again.
+
+mod change;
+mod create;
+mod read;
+mod settings;
+mod switch;
+
+use std::sync::Arc;
+
+use domain::app::{App, AppError};
+use domain::claims::ClaimKind;
+use domain::text::{Lines, readable};
+use http_kit::problem::Problem;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::CommandService;
+
+/// The claims that make apps listable: the journal is the list, no projection needed.
+pub const CLAIM: &str = ClaimKind::App.as_str();
+const MAX_NAME: usize = 100;
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    OpenApiRouter::new()
+        .merge(create::routes())
+        .merge(read::routes())
+        .merge(change::routes())
+        .merge(switch::routes())
+}
+
+/// A name for something that is no person.
+pub(crate) fn check_name(name: &str) -> Result<String, Problem> {
+    let name = readable(name, MAX_NAME, Lines::One);
+    let name = name.map_err(|error| Problem::invalid("/name", "invalid", error.to_string()))?;
+    Ok(name.to_owned())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "what `map_err` gives")]
+pub(crate) fn refused(error: AppError) -> Problem {
+    match error {
+        AppError::Exists => Problem::new("app_exists"),
+        AppError::Absent | AppError::NoSuchKey => Problem::not_found(),
+        AppError::Permissions => Problem::invalid("/permissions", "invalid", error.to_string()),
+        AppError::TooManyKeys => Problem::new("too_many_api_keys"),
+    }
+}
+
+/// Refuses unless the app is there, is not the platform's own, and is not disabled.
+pub(crate) fn require_active(app: &App) -> Result<(), Problem> {
+    match &app.id {
+        Some(id) if !id.is_platform() && app.disabled => Err(Problem::new("app_disabled")),
+        Some(id) if !id.is_platform() => Ok(()),
+        _ => Err(Problem::not_found()),
+    }
+}

@@ -1,0 +1,51 @@
+//! Who may change which settings of an app.
+
+use domain::AppSettings;
+use domain::setting_kinds::{has_a_link, strong_changes};
+use domain::settings::{InvalidSetting, WhatIsWrong};
+use effects::senders::Senders;
+use http_kit::problem::Problem;
+
+/// 403 if anything changes that decides where secrets go or who gets in.
+pub(super) fn require_weak(before: &AppSettings, after: &AppSettings) -> Result<(), Problem> {
+    let strong = strong_changes(before, after);
+    if strong.is_empty() {
+        return Ok(());
+    }
+    let detail = format!("only the platform and admins change {}", strong.join(", "));
+    Err(Problem::forbidden().detail(detail))
+}
+
+/// 403 for another name that mails would show as a link: without a branding, the app's name stands in each of them.
+pub(super) fn require_no_link(before: &str, name: Option<&str>) -> Result<(), Problem> {
+    if name.is_some_and(|name| name != before && has_a_link(name)) {
+        let detail = "only the platform and admins give a name with something that mails show as a link";
+        return Err(Problem::forbidden().detail(detail));
+    }
+    Ok(())
+}
+
+pub(super) fn invalid_setting(error: InvalidSetting) -> Problem {
+    let InvalidSetting { what, pointer, detail } = error;
+    match what {
+        WhatIsWrong::Shape => Problem::malformed(format!("/settings{pointer}: {detail}")),
+        WhatIsWrong::Value => Problem::invalid(format!("/settings{pointer}"), "invalid", detail),
+    }
+}
+
+/// Refuses settings with a sender that may not be one. What was set under another list stays until it is changed: its mails
+/// come from the instance's own sender, and answers go to it.
+pub(super) fn check_sender(
+    senders: &Senders,
+    before: &AppSettings,
+    after: &AppSettings,
+) -> Result<(), Problem> {
+    match &after.branding.sender {
+        Some(sender) if before.branding.sender.as_ref() != Some(sender) && !senders.allow(sender) => {
+            let detail = "mails may not come from this domain: whoever runs this instance lists it in \
+                          mail.sender_domains first";
+            Err(Problem::invalid("/settings/branding/sender", "invalid", detail))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,118 @@
+//! Ending one's own sessions. The list of them is a read model's; which of them there are is in the journal's claims.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::{delete, post};
+use dispatcher::{Read, Work};
+use domain::session::{RevocationReason, Session, SessionCommand, SessionEvent};
+use domain::user::User;
+use domain::{Event, SessionId};
+use http_kit::cookies::Credentials;
+use http_kit::extract::{AppScope, OptionalBody, Segments};
+use http_kit::problem::Problem;
+use http_kit::request::RequestContext;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::CommandService;
+use crate::api::answers::Done;
+use crate::callers::live::{LiveCaller, live_reads};
+use crate::sessions::end::EndAccess;
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    OpenApiRouter::new()
+        .routes(routes!(revoke))
+        .routes(routes!(revoke_all))
+        .route("/auth/sessions/{session_id}", delete(revoke))
+        .route("/auth/sessions/revoke-all", post(revoke_all))
+}
+
+#[derive(Deserialize)]
+pub(crate) struct SessionSegment {
+    session_id: Uuid,
+}
+
+/// Which sessions to keep.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RevokeAll {
+    /// Whether the session that asks goes on.
+    #[serde(default)]
+    exclude_current: bool,
+}
+
+/// How many there were.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Revoked {
+    /// How many sessions were ended.
+    revoked: usize,
+}
+
+/// End one of one's own sessions.
+#[utoipa::path(delete, path = "/v1/apps/{app_id}/auth/sessions/{session_id}", tag = "sessions",
+    operation_id = "revoke_own_session", security(("user" = [])),
+    params(("app_id" = String, Path, description = "The app"), ("session_id" = Uuid, Path, description = "The session")),
+    responses((status = 204, description = "It is over"),
+        (status = 404, description = "`not_found`: there is no live session of this id, or it is not one's own")))]
+pub(crate) async fn revoke(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    Segments(SessionSegment { session_id }): Segments<SessionSegment>,
+    request: RequestContext,
+    credentials: Credentials,
+) -> Result<Response, Problem> {
+    let caller = service.authenticator.user(&app_id, &credentials).await?;
+    let context = service.context(&request, &app_id, caller.actor(), None);
+    let (at, user_id, session_id) = (context.at, caller.user_id, SessionId(session_id));
+    let live = LiveCaller::of(&caller);
+    let mut reads = live_reads(&caller);
+    reads.push(Read::of::<Session>(&session_id));
+    let decide = move |work: &mut Work| {
+        live.require(work, at)?;
+        let session = work.get::<Session>(&session_id);
+        let owner = session.require_live(at).map_err(|_| Problem::not_found())?;
+        if owner.user_id != user_id || !work.get::<User>(&user_id).keeps(session) {
+            return Err(Problem::not_found());
+        }
+        let command = SessionCommand::Revoke { reason: RevocationReason::User, at };
+        work.execute::<Session>(&session_id, command).map_err(Problem::internal)
+    };
+    let done = service.dispatcher.run(context, reads, decide).await?;
+    Ok(Done::no_content(done.position))
+}
+
+/// End all of one's own sessions.
+///
+/// Links, codes and tokens that would bring somebody back in end with them, and so does a change of address that is under
+/// way.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/sessions/revoke-all", tag = "sessions",
+    operation_id = "revoke_own_sessions", security(("user" = [])), request_body = Option<RevokeAll>,
+    params(("app_id" = String, Path, description = "The app")),
+    responses((status = 200, description = "They are over", body = Revoked)))]
+pub(crate) async fn revoke_all(
+    State(service): State<Arc<CommandService>>,
+    AppScope(app_id): AppScope,
+    request: RequestContext,
+    credentials: Credentials,
+    body: Result<OptionalBody<RevokeAll>, Problem>,
+) -> Result<Response, Problem> {
+    let caller = service.authenticator.user(&app_id, &credentials).await?;
+    let OptionalBody { value: body, idempotency } = body?;
+    let exclude_current = body.unwrap_or_default().exclude_current;
+    let context = service.context(&request, &app_id, caller.actor(), idempotency);
+    let (at, user_id, reason) = (context.at, caller.user_id, RevocationReason::User);
+    let live = LiveCaller::of(&caller);
+    let end = EndAccess { user_id, exclude: exclude_current.then_some(caller.session_id), reason, at };
+    let decide = move |work: &mut Work| {
+        live.require(work, at)?;
+        end.run(work)
+    };
+    let done = service.run_ending_sessions(user_id, reason, context, live_reads(&caller), decide).await?;
+    let is_end = |event: &&Event| matches!(event, Event::Session(SessionEvent::SessionRevoked(_)));
+    Ok(Done::ok(done.position, Revoked { revoked: done.events.iter().filter(is_end).count() }))
+}

@@ -1,0 +1,143 @@
+//! The tokens of a session: made from what is in the log, and the same at every replay.
+
+use domain::app::App;
+use domain::session::{Session, SessionEvent};
+use domain::user::User;
+use domain::{AppId, Event, SessionId, Timestamp, UserId};
+use http_kit::answers::UserBody;
+use http_kit::cookies::{Lasting, SetCookies, csrf_token};
+use http_kit::problem::Problem;
+use serde::Serialize;
+use tokens::{Grant, RefreshToken};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::CommandService;
+use crate::callers::known_client::device_of;
+use crate::callers::live::require_live;
+
+/// An access token, the refresh token that follows it, and whose they are.
+#[derive(Clone, Serialize, ToSchema)]
+#[schema(as = Tokens)]
+pub(crate) struct TokensBody {
+    /// A JWT (RFC 9068). In cookie mode it is in a cookie alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
+    pub access_token: Option<String>,
+    /// Always `Bearer`.
+    #[schema(example = "Bearer")]
+    pub token_type: &'static str,
+    /// Seconds that the access token lasts from now on.
+    pub expires_in: u32,
+    /// Use it once, for the next pair. In cookie mode it is in a cookie alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
+    pub refresh_token: Option<String>,
+    /// The session they belong to.
+    pub session_id: Uuid,
+    /// Whose they are.
+    pub user: UserBody,
+}
+
+/// One link of a session's chain of refresh tokens: what the tokens are made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ChainLink {
+    /// The session.
+    pub session_id: SessionId,
+    /// Whose.
+    pub user_id: UserId,
+    /// The generation of the refresh token that can be used next.
+    pub generation: u32,
+    /// When it was made.
+    pub at: Timestamp,
+}
+
+impl ChainLink {
+    /// The link that the committed events made, if they made one.
+    pub fn made_by(events: &[Event]) -> Option<Self> {
+        events.iter().rev().find_map(|event| match event {
+            Event::Session(SessionEvent::SessionStarted(event)) => Some(Self {
+                session_id: event.session_id,
+                user_id: event.user_id,
+                generation: 0,
+                at: event.at,
+            }),
+            Event::Session(SessionEvent::SessionRefreshed(event)) => Some(Self {
+                session_id: event.session_id,
+                user_id: event.user_id,
+                generation: event.generation,
+                at: event.at,
+            }),
+            _ => None,
+        })
+    }
+
+    /// The link that a session is at.
+    pub fn of(session: &Session) -> Option<Self> {
+        let owner = session.owner.as_ref()?;
+        Some(Self {
+            session_id: owner.session_id,
+            user_id: owner.user_id,
+            generation: session.generation,
+            at: session.refreshed_at,
+        })
+    }
+}
+
+impl CommandService {
+    /// The tokens of a link, if app, user and session still live. All of it is derived from the link, so asking again
+    /// gives the same tokens. In cookie mode they are set as cookies and are not in the body, where a script could read them.
+    /// With them goes the device token.
+    ///
+    /// A decision of just now has looked at all three. They are asked for again only if it was `replayed`.
+    pub(crate) async fn tokens_of(
+        &self,
+        app_id: &AppId,
+        link: ChainLink,
+        replayed: bool,
+    ) -> Result<(SetCookies, TokensBody), Problem> {
+        let reads = self.repository.reads();
+        let (app, user, session) = loop {
+            let app = reads.load::<App>(app_id).await?;
+            let user = reads.load::<User>(&link.user_id).await?;
+            let session = reads.load::<Session>(&link.session_id).await?;
+            if !replayed || reads.are_current().await? {
+                break (app, user, session);
+            }
+        };
+        let now = self.clock.now();
+        require_live(&app.state, &user.state, &session.state, app_id, now)?;
+        let ttl = i64::from(app.state.settings.access_token_ttl);
+        // What is left: a repeated request gets the token of the first time, which has aged meanwhile.
+        let expires_in = u32::try_from(ttl - now.duration_since(link.at).as_secs()).unwrap_or_default();
+        let grant = Grant {
+            app: &app.state,
+            user: &user.state,
+            session_id: link.session_id,
+            generation: link.generation,
+            at: link.at,
+            ttl,
+        };
+        let access_token = self.signing.access_token(&grant).await?;
+        let refresh = RefreshToken { session_id: link.session_id, generation: link.generation };
+        let refresh_token = refresh.encode(&self.tokens);
+        let ends = session.state.expires_at.min(session.state.idle_expires_at);
+        let access = Lasting { token: &access_token, seconds: expires_in.into() };
+        let refresh = Lasting { token: &refresh_token, seconds: ends.duration_since(now).as_secs() };
+        let csrf = csrf_token(&self.tokens, link.session_id);
+        let cookies = SetCookies::of(&app.state, self.access_tokens.public_url(), &csrf, access, refresh);
+        let hidden = cookies.hold_the_tokens();
+        let in_body = |token: String| (!hidden).then_some(token);
+        let device = device_of(link.session_id);
+        let cookies = self.with_device(cookies, &app.state, &user.state, device, link.at);
+        let body = TokensBody {
+            access_token: in_body(access_token),
+            token_type: "Bearer",
+            expires_in,
+            refresh_token: in_body(refresh_token),
+            session_id: link.session_id.0,
+            user: UserBody::of(&user.state),
+        };
+        Ok((cookies, body))
+    }
+}
