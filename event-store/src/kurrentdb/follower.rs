@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::future::pending;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use uuid::Uuid;
@@ -13,8 +14,14 @@ use uuid::Uuid;
 use super::entry::Entry;
 use super::log::{Failure, Log};
 
-/// How many events are kept that nobody has taken yet. The server waits with the rest.
+/// How many events are kept that nobody wants yet. Those that are dropped are read.
 const AHEAD: usize = 4096;
+
+/// How often something may be pushed before the server has to wait.
+const BATCHES: usize = 64;
+
+/// For how long what is pushed is gathered where nobody waits for it: to bring it into the replica costs by the piece.
+const GATHER: Duration = Duration::from_millis(10);
 
 /// How long to wait before a subscription that broke is made anew.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -24,32 +31,48 @@ type Pushed = (u64, Entry);
 
 /// A subscription to the stream, which lasts until it is dropped.
 pub(super) struct Follower {
-    events: mpsc::Receiver<Pushed>,
+    events: mpsc::Receiver<Vec<Pushed>>,
     /// What was pushed without a gap, and not taken yet; and what came before it.
     pushed: VecDeque<Pushed>,
+    /// Whether there is anything in it that was not looked at.
+    is_news: bool,
 }
 
 impl Follower {
     /// Follows the stream behind its first `length` events.
     pub(super) fn start(log: Log, length: u64) -> Self {
-        let (sender, events) = mpsc::channel(AHEAD);
+        let (sender, events) = mpsc::channel(BATCHES);
         tokio::spawn(async move {
             tokio::select! {
                 () = sender.closed() => {}
                 () = follow(log, length, &sender) => {}
             }
         });
-        Self { events, pushed: VecDeque::new() }
+        Self { events, pushed: VecDeque::new(), is_news: false }
     }
 
     /// Waits until something is pushed. For ever if there is no subscription.
     pub(super) async fn more(follower: &mut Option<Self>) {
         if let Some(follower) = follower
-            && let Some(event) = follower.events.recv().await
+            && (follower.is_news || follower.receive().await)
         {
-            return follower.keep(event);
+            return;
         }
         pending().await
+    }
+
+    /// Waits until something is pushed, and a little for what comes with it.
+    pub(super) async fn gathered(follower: &mut Option<Self>) {
+        Self::more(follower).await;
+        sleep(GATHER).await;
+    }
+
+    /// Whether there can be more.
+    async fn receive(&mut self) -> bool {
+        let received = self.events.recv().await;
+        let goes_on = received.is_some();
+        received.into_iter().flatten().for_each(|event| self.keep(event));
+        goes_on
     }
 
     /// What was pushed behind the first `length` events, the last of which has this id.
@@ -57,9 +80,10 @@ impl Follower {
     /// The event before it has to have been pushed as well, and be the one that is known: a stream that was restored from a
     /// backup may go on differently. Where that does not show, a read does.
     pub(super) fn behind(&mut self, length: u64, last: Option<Uuid>) -> impl Iterator<Item = &Pushed> {
-        while let Ok(event) = self.events.try_recv() {
-            self.keep(event);
+        while let Ok(events) = self.events.try_recv() {
+            events.into_iter().for_each(|event| self.keep(event));
         }
+        self.is_news = false;
         while self.pushed.front().is_some_and(|(revision, _)| revision + 1 < length) {
             self.pushed.pop_front();
         }
@@ -78,11 +102,12 @@ impl Follower {
             self.pushed.clear();
         }
         self.pushed.push_back(event);
+        self.is_news = true;
     }
 }
 
 /// The last event that is known comes once more: it shows whether it is still there.
-async fn follow(mut log: Log, mut length: u64, sender: &mpsc::Sender<Pushed>) {
+async fn follow(mut log: Log, mut length: u64, sender: &mpsc::Sender<Vec<Pushed>>) {
     loop {
         let pushed = push(&mut log, &mut length, sender).await;
         tracing::debug!(?pushed, "the subscription to the journal ended and is made anew");
@@ -90,12 +115,17 @@ async fn follow(mut log: Log, mut length: u64, sender: &mpsc::Sender<Pushed>) {
     }
 }
 
-async fn push(log: &mut Log, length: &mut u64, sender: &mpsc::Sender<Pushed>) -> Result<(), Failure> {
+async fn push(log: &mut Log, length: &mut u64, sender: &mpsc::Sender<Vec<Pushed>>) -> Result<(), Failure> {
     let mut reading = log.follow(length.checked_sub(2)).await?;
-    while let Some((revision, entry)) = reading.next_whenever().await? {
-        *length = revision + 1;
+    while let Some(first) = reading.next_whenever().await? {
+        let mut events = vec![first];
+        // What is here already goes with it. Whatever else is the case shows when more is waited for.
+        while let Some(Ok(Some(event))) = reading.next_whenever().now_or_never() {
+            events.push(event);
+        }
+        *length = events.last().map_or(*length, |(revision, _)| revision + 1);
         // Nobody listens any more: this is ended then.
-        let _ = sender.send((revision, entry)).await;
+        let _ = sender.send(events).await;
     }
     Ok(())
 }
@@ -104,9 +134,9 @@ async fn push(log: &mut Log, length: &mut u64, sender: &mpsc::Sender<Pushed>) ->
 mod tests {
     use super::*;
 
-    fn follower() -> (mpsc::Sender<Pushed>, Follower) {
+    fn follower() -> (mpsc::Sender<Vec<Pushed>>, Follower) {
         let (sender, events) = mpsc::channel(AHEAD);
-        (sender, Follower { events, pushed: VecDeque::new() })
+        (sender, Follower { events, pushed: VecDeque::new(), is_news: false })
     }
 
     fn id(revision: u64) -> Uuid {
@@ -119,7 +149,7 @@ mod tests {
         for revision in revisions {
             let (id, name) = (id(*revision), "UserBanned".to_owned());
             let entry = Entry { id, name, data: String::new(), metadata: vec![] };
-            sender.try_send((*revision, entry)).expect("there is room");
+            sender.try_send(vec![(*revision, entry)]).expect("there is room");
         }
         follower.behind(length, last).map(|(revision, _)| *revision).collect()
     }

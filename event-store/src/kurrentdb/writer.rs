@@ -128,7 +128,7 @@ impl Writer {
                 count = queue.recv_many(&mut requests, GROUP) => {
                     closing = count == 0 || self.answer(requests.drain(..)).await;
                 }
-                () = Follower::more(&mut self.follower) => self.absorb().await,
+                () = Follower::gathered(&mut self.follower) => self.absorb().await,
                 _ = looks.tick() => {
                     self.look().await;
                     if self.is_cut_off {
@@ -157,6 +157,7 @@ impl Writer {
                 Request::Close => closing = true,
             }
         }
+        self.absorb().await;
         let sightings = self.sightings;
         let mut writing = writing.into_iter();
         for group in groups(&appends) {
