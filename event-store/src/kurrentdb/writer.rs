@@ -116,6 +116,8 @@ impl Writer {
     /// Believes no more events without MACs than it has seen. Runs until it is asked to end, or nobody can ask any more.
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         self.unkeyed = Unkeyed::new(Some(self.mark()));
+        // What was read at the start does not tell that others write now.
+        (self.others, self.follower) = (None, None);
         let poll = self.settings.poll.max(Duration::from_millis(1));
         // All was read just now.
         let mut looks = interval_at(Instant::now() + poll, poll);

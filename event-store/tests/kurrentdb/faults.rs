@@ -97,6 +97,25 @@ async fn given_an_append_that_arrives_late_when_its_place_is_taken_then_it_is_ne
     assert_eq!(journal.append(late).await, Ok(Appended { first: 2, last: 3, replayed: false }));
 }
 
+/// Once a node has seen that others write it need not look: what they write comes by itself, over broken connections too.
+#[tokio::test]
+async fn given_a_node_that_others_write_beside_when_they_write_again_then_it_is_pushed() {
+    let world = World::relayed().await;
+    let (one, two) = (world.try_open("one", quiet(&world)), world.try_open("two", quiet(&world)));
+    let (one, two) = (one.await.expect("opens"), two.await.expect("opens"));
+    one.append(append(&stream("a"), 0, 1)).await.expect("appends");
+    assert_eq!(ids(&two).await.len(), 1);
+    for position in 2..=4 {
+        one.append(append(&stream("a"), position - 1, 1)).await.expect("appends");
+        let mut heads = two.watch_head();
+        let pushed = heads.wait_for(|head| *head == position);
+        tokio::time::timeout(Duration::from_secs(20), pushed).await.expect("in time").expect("lives");
+        world.relay().set_down(true);
+        world.relay().set_down(false);
+    }
+    assert_eq!(ids(&one).await, ids(&two).await);
+}
+
 /// Everybody has an answer within the time that anybody waits, however many ask, and none that is old.
 #[tokio::test]
 async fn given_a_server_that_is_silent_when_it_is_asked_then_nobody_waits_for_long() {
