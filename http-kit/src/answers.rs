@@ -25,14 +25,18 @@ pub struct UserBody {
     /// Its app.
     pub app_id: String,
     /// The person's address in normal form.
+    #[schema(required)]
     pub email: Option<String>,
     /// Whether they proved that it is theirs.
     pub email_verified: bool,
     /// The name they go by.
+    #[schema(required)]
     pub name: Option<String>,
     /// Where their picture is.
+    #[schema(required)]
     pub avatar_url: Option<String>,
     /// A telephone number.
+    #[schema(required)]
     pub phone: Option<String>,
     /// Whether they are shut out.
     pub banned: bool,

@@ -51,19 +51,17 @@ const SECOND_NAMES: &[(&str, &str, &str)] = &[
 
 /// Every tag, in the order in which people meet them.
 const TAGS: &[(&str, &str)] = &[
-    ("auth", "Registration, login, tokens, one's own account."),
+    (
+        "auth",
+        "Registration, login, tokens; proof of an address, and passwords that were forgotten. With the pages that mails link to.",
+    ),
     ("magic links", "Login by a mailed link."),
-    ("passwords", "Forgotten and changed passwords."),
-    ("email", "Proof and change of an address."),
+    ("me", "One's own account: its profile, password and address."),
     ("sessions", "One's own sessions."),
-    ("pages", "The pages that mails link to."),
-    ("admin", "An app's users, and what happened to them, for its admins and servers."),
+    ("admin", "An app's users, what happened in the app, and its mails, for its admins and servers."),
+    ("audit", "Who did what, and when; the events of the log as they come."),
     ("keys", "API keys, and the keys that sign access tokens."),
-    ("audit", "Who did what, and when."),
-    ("events", "The events of the log as they come."),
-    ("apps", "The apps of a deployment, for its operator."),
-    ("platform", "What the operator of a deployment looks at."),
-    ("root", "Health and metrics."),
+    ("platform", "Apps, projections, health and metrics, for the operator of a deployment."),
 ];
 
 fn description(status: u16) -> &'static str {
@@ -116,9 +114,11 @@ pub fn complete(api: &mut OpenApi) {
             // Whoever reads `security` finds an answer for each: none is needed.
             operation.security.get_or_insert_default();
         }
-        // Pages and probes at the root answer in their own ways.
+        // Pages and probes at the root answer in their own ways, but refuse like all others.
         if path.starts_with("/v1/") {
             complete_item(item);
+        } else {
+            operations(item).for_each(show_refusals);
         }
     }
 }
@@ -319,6 +319,12 @@ fn complete_operation(operation: &mut Operation) {
             response.content.insert(PROBLEM_JSON.to_owned(), content.into());
             describe_headers(status, response);
         }
+    }
+    show_refusals(operation);
+}
+
+fn show_refusals(operation: &mut Operation) {
+    for (status, response) in &mut operation.responses.responses {
         if let (RefOr::T(response), Ok(status)) = (response, status.parse()) {
             add_examples(status, response);
         }

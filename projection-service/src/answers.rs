@@ -2,31 +2,18 @@
 
 use axum::Json;
 use axum::response::Response;
-use http_kit::{Problem, UserBody, uncached};
+use http_kit::{Page, Problem, UserBody, uncached};
 use read_models::users::UserRow;
-use read_models::{Page, Paging, ReadError};
+use read_models::{Paging, ReadError};
 use serde::Serialize;
-use utoipa::ToSchema;
 
 const DEFAULT_LIMIT: i64 = 20;
 const MAX_LIMIT: i64 = 200;
 const MAX_OFFSET: i64 = 10_000;
 
-/// A page of a list.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub(crate) struct List<T> {
-    /// The items.
-    pub items: Vec<T>,
-    /// How many there are on all pages.
-    pub total: u64,
-    /// Send it as `cursor` for the next page; null on the last.
-    pub next_cursor: Option<String>,
-}
-
-impl<T> From<Page<T>> for List<T> {
-    fn from(page: Page<T>) -> Self {
-        Self { items: page.items, total: page.total, next_cursor: page.next_cursor }
-    }
+/// What is shown of a page of a read model.
+pub(crate) fn page_of<T>(page: read_models::Page<T>) -> Page<T> {
+    Page { items: page.items, total: page.total, next_cursor: page.next_cursor }
 }
 
 /// What is shown of a row.

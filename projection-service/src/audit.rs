@@ -19,7 +19,7 @@ use http_kit::accept::preferred;
 use http_kit::auth::{AdminCaller, Caller};
 use http_kit::cookies::Credentials;
 use http_kit::places::Place;
-use http_kit::{AfterToken, AppScope, Looking, Params, Problem, RequestContext, uncached};
+use http_kit::{AfterToken, AppScope, Looking, Page, Params, Problem, RequestContext, uncached};
 use read_models::audit_log::AuditFilter;
 use schemas::envelope::{ActorKind, RecordedEvent};
 use serde::{Deserialize, Serialize};
@@ -30,7 +30,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::ProjectionService;
-use crate::answers::{List, answer, paging, position_after, position_cursor, refused};
+use crate::answers::{answer, paging, position_after, position_cursor, refused};
 use crate::csv::{BOM, push_row};
 use crate::events::{applicant, no_place};
 use crate::filters;
@@ -103,17 +103,20 @@ struct AuditBody {
     /// To what: the name of the stream.
     subject: String,
     /// The user it is about.
+    #[schema(required)]
     user_id: Option<Uuid>,
     /// Who did it.
     actor: ActorBody,
     /// The same for all events that followed from one request.
     correlation_id: Uuid,
     /// The `X-Request-Id` of the request.
+    #[schema(required)]
     request_id: Option<String>,
     /// What happened, in detail.
     #[schema(value_type = Object)]
     data: Value,
     /// What identifies the person: for callers with `users:read`, until the person is erased.
+    #[schema(required)]
     personal: Option<PersonalBody>,
 }
 
@@ -124,8 +127,10 @@ struct ActorBody {
     /// `user`, `api_key`, `system` or `anonymous`.
     kind: &'static str,
     /// The id of the user or the API key.
+    #[schema(required)]
     id: Option<String>,
     /// The name of the API key. Those of the platform's keys are told to the platform alone.
+    #[schema(required)]
     name: Option<String>,
 }
 
@@ -189,19 +194,24 @@ impl AuditParams {
     }
 }
 
+type AuditEventPage = Page<AuditBody>;
+
 const FORMS: &[(&str, Form)] =
     &[("application/json", Form::Json), ("application/x-ndjson", Form::Ndjson), ("text/csv", Form::Csv)];
 
-/// Read the audit log; that of `platform` (its keys) with a platform key. With `Accept: application/x-ndjson` all matching
-/// events are exported as canonical `CloudEvents`,
-/// personal parts sealed, one a line; with `text/csv` as a table.
+/// Read the audit log of an app.
+///
+/// The app `platform` has the log of the platform's own keys, for a platform key alone.
+///
+/// With `Accept: application/x-ndjson` all matching events are exported as canonical `CloudEvents`, one a line, with their
+/// personal parts sealed; with `text/csv` they are exported as a table.
 ///
 /// Reading personal data and exporting are events themselves: once for each caller, person and hour.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/audit/events", tag = "audit", operation_id = "list_audit_events",
     security(("user" = []), ("api_key" = [])),
     params(("app_id" = String, Path, description = "The app"), AfterToken, AuditParams),
     responses((status = 200, description = "A page of events, oldest first", content(
-        (List<AuditBody> = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"))),
+        (AuditEventPage = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"))),
         (status = 422, description = "`validation_failed`")))]
 async fn list(
     State(service): State<Arc<ProjectionService>>,
@@ -244,7 +254,7 @@ async fn list(
     let shown = items.iter().filter(|item| item.personal.is_some());
     let people: BTreeSet<UserId> = shown.filter_map(|item| item.user_id.map(UserId)).collect();
     service.access_log.read(&looking, PersonalDataSource::Audit, people).await?;
-    let mut response = answer(List { items, total, next_cursor });
+    let mut response = answer(Page { items, total, next_cursor });
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
     Ok(response)
 }

@@ -51,6 +51,7 @@ struct EventPage {
     /// How many there are on all pages.
     total: u64,
     /// Send it as `cursor` for the next page; null on the last.
+    #[schema(required)]
     next_cursor: Option<String>,
 }
 
@@ -143,8 +144,11 @@ impl Reader {
     }
 }
 
-/// Read all events. With `Accept: text/event-stream` a live stream; `id:` is the position, `data:` the `CloudEvent`.
-#[utoipa::path(get, path = "/v1/events", tag = "events", operation_id = "list_events",
+/// Read the events of all apps.
+///
+/// With `Accept: text/event-stream` the answer is a live stream of server-sent events: `id:` is the position, `data:` the
+/// `CloudEvent`. A stream that broke off goes on behind `Last-Event-ID`, without a gap. Needs a platform key.
+#[utoipa::path(get, path = "/v1/events", tag = "audit", operation_id = "list_events",
     security(("api_key" = [])), params(AfterToken, AllEvents),
     responses((status = 200, description = "A page of CloudEvents, oldest first", content(
         (EventPage = "application/json"), (String = "text/event-stream"))),
@@ -161,8 +165,11 @@ async fn of_all(
     read(service, credentials, headers, Reader::Platform, app_id, token, request).await
 }
 
-/// Read an app's events. With `Accept: text/event-stream` a live stream; `id:` is the position, `data:` the `CloudEvent`.
-#[utoipa::path(get, path = "/v1/apps/{app_id}/events", tag = "events", operation_id = "list_app_events",
+/// Read the events of an app.
+///
+/// With `Accept: text/event-stream` the answer is a live stream of server-sent events: `id:` is the position, `data:` the
+/// `CloudEvent`. A stream that broke off goes on behind `Last-Event-ID`, without a gap. Needs the permission `events:read`.
+#[utoipa::path(get, path = "/v1/apps/{app_id}/events", tag = "audit", operation_id = "list_app_events",
     security(("user" = []), ("api_key" = [])),
     params(("app_id" = String, Path, description = "The app"), AfterToken, AppEvents),
     responses((status = 200, description = "A page of CloudEvents, oldest first", content(

@@ -5,18 +5,20 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use http_kit::cookies::Credentials;
-use http_kit::{Params, Problem};
+use http_kit::{Page, Params, Problem};
 use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::ProjectionService;
-use crate::answers::{List, answer, paging, position_cursor};
+use crate::answers::{answer, paging, position_cursor};
 use crate::runner::ProjectionStatus;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
     OpenApiRouter::new().routes(routes!(projections))
 }
+
+type ProjectionPage = Page<ProjectionStatus>;
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -32,10 +34,12 @@ struct ListProjections {
     cursor: Option<String>,
 }
 
-/// List the projections and where each stands.
+/// List the projections.
+///
+/// Each is shown with the last event that it has applied, and with how many it has still to apply. Needs a platform key.
 #[utoipa::path(get, path = "/v1/projections", tag = "platform", operation_id = "list_projections",
     security(("api_key" = [])), params(ListProjections),
-    responses((status = 200, description = "A page of projections", body = List<ProjectionStatus>),
+    responses((status = 200, description = "A page of projections", body = ProjectionPage),
         (status = 422, description = "`validation_failed`")))]
 async fn projections(
     State(service): State<Arc<ProjectionService>>,
@@ -51,5 +55,5 @@ async fn projections(
     let items: Vec<_> = all.into_iter().skip(start).take(paging.limit as usize).collect();
     let end = start.saturating_add(items.len());
     let next_cursor = (end < total).then(|| end.to_string());
-    Ok(answer(List { total: total as u64, items, next_cursor }))
+    Ok(answer(Page { total: total as u64, items, next_cursor }))
 }

@@ -16,6 +16,7 @@ use crate::sharing::Sharing;
 
 /// Where a projector stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Projection)]
 pub struct ProjectionStatus {
     /// The read model.
     #[schema(example = "users")]

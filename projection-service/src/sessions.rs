@@ -10,7 +10,7 @@ use domain::session::Session;
 use domain::user::User;
 use domain::{AppId, Permission, SessionId, Timestamp, UserId};
 use http_kit::cookies::Credentials;
-use http_kit::{AfterToken, AppScope, Looking, Params, Problem, RequestContext, Segments};
+use http_kit::{AfterToken, AppScope, Looking, Page, Params, Problem, RequestContext, Segments};
 use read_models::Paging;
 use read_models::sessions::SessionRow;
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::ProjectionService;
-use crate::answers::{List, answer, paging, refused};
+use crate::answers::{answer, paging, refused};
 use crate::users::{OneUser, existing_user};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
@@ -41,9 +41,11 @@ struct ListSessions {
     cursor: Option<String>,
 }
 
+type SessionPage = Page<SessionBody>;
+
 /// A live session.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-#[schema(as = SessionItem)]
+#[schema(as = Session)]
 struct SessionBody {
     /// Its id.
     id: Uuid,
@@ -52,8 +54,10 @@ struct SessionBody {
     /// How it began: `password`, `registration`, `magic_link`, `admin`.
     method: String,
     /// The address it came from.
+    #[schema(required)]
     ip: Option<String>,
     /// The program it came from.
+    #[schema(required)]
     user_agent: Option<String>,
     /// When it began.
     #[schema(value_type = String, format = DateTime)]
@@ -68,10 +72,12 @@ struct SessionBody {
     current: bool,
 }
 
-/// List the own live sessions.
-#[utoipa::path(get, path = "/v1/apps/{app_id}/auth/sessions", tag = "auth", operation_id = "list_own_sessions",
+/// List one's own live sessions.
+///
+/// Newest first. The session that asks is marked with `current`. A session that has just ended is not shown.
+#[utoipa::path(get, path = "/v1/apps/{app_id}/auth/sessions", tag = "sessions", operation_id = "list_own_sessions",
     security(("user" = [])), params(("app_id" = String, Path, description = "The app"), AfterToken, ListSessions),
-    responses((status = 200, description = "A page of sessions, newest first", body = List<SessionBody>)))]
+    responses((status = 200, description = "A page of sessions, newest first", body = SessionPage)))]
 async fn own(
     State(service): State<Arc<ProjectionService>>,
     credentials: Credentials,
@@ -86,11 +92,13 @@ async fn own(
 }
 
 /// List a user's live sessions.
+///
+/// Newest first. A session that has just ended is not shown. Needs the permission `users:read`. The audit log shows who looked.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/admin/users/{user_id}/sessions", tag = "admin",
     operation_id = "list_user_sessions", security(("user" = []), ("api_key" = [])),
     params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user"),
         AfterToken, ListSessions),
-    responses((status = 200, description = "A page of sessions, newest first", body = List<SessionBody>)))]
+    responses((status = 200, description = "A page of sessions, newest first", body = SessionPage)))]
 async fn of_user(
     State(service): State<Arc<ProjectionService>>,
     request: RequestContext,
@@ -119,7 +127,7 @@ async fn live(
     user_id: UserId,
     current: Option<SessionId>,
     paging: &Paging,
-) -> Result<List<SessionBody>, Problem> {
+) -> Result<SessionPage, Problem> {
     let now = service.clock.now();
     let page = service.models.sessions().live(app_id, user_id, now, paging).await.map_err(refused)?;
     let user = service.repository.load::<User>(&user_id).await?;
@@ -135,7 +143,7 @@ async fn live(
             ended += 1;
         }
     }
-    Ok(List { items, total: page.total.saturating_sub(ended), next_cursor: page.next_cursor })
+    Ok(Page { items, total: page.total.saturating_sub(ended), next_cursor: page.next_cursor })
 }
 
 fn body(row: SessionRow, session: &Session, current: Option<SessionId>) -> SessionBody {

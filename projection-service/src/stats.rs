@@ -26,6 +26,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
 }
 
 #[derive(Clone, Copy, Default, Deserialize, Serialize, ToSchema)]
+#[schema(as = StatsGranularity)]
 #[serde(rename_all = "snake_case")]
 enum Width {
     Hour,
@@ -84,6 +85,7 @@ struct BucketBody {
     /// Sessions ended, by reason.
     revocations: BTreeMap<String, u64>,
     /// How many different users logged in or refreshed; known by day only.
+    #[schema(required)]
     active_users: Option<u64>,
 }
 
@@ -104,7 +106,10 @@ impl From<Bucket> for BucketBody {
     }
 }
 
-/// Count what happened.
+/// Count what happened in an app.
+///
+/// Registrations, logins, failures, refreshes and ended sessions, by hour or by day of UTC: at most 10 000 of them in one answer.
+/// Needs the permission `users:read`.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/admin/stats", tag = "admin", operation_id = "get_stats",
     security(("user" = []), ("api_key" = [])),
     params(("app_id" = String, Path, description = "The app"), AfterToken, StatsParams),

@@ -8,7 +8,7 @@ use domain::access::PersonalDataSource;
 use domain::user::User;
 use domain::{AppId, Permission, Role, UserId};
 use http_kit::cookies::Credentials;
-use http_kit::{AfterToken, AppScope, Looking, Params, Problem, RequestContext, Segments, UserBody};
+use http_kit::{AfterToken, AppScope, Looking, Page, Params, Problem, RequestContext, Segments, UserBody};
 use read_models::users::{UserFilter, UserSort, UserStatus};
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -16,7 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::ProjectionService;
-use crate::answers::{List, answer, paging, refused, user_body};
+use crate::answers::{answer, page_of, paging, refused, user_body};
 
 const LONGEST_QUERY: usize = 320;
 
@@ -44,6 +44,8 @@ enum Sort {
     #[serde(rename = "-updated_at")]
     UpdatedAtDescending,
 }
+
+type UserPage = Page<UserBody>;
 
 /// The user in a path.
 #[derive(Deserialize)]
@@ -109,10 +111,13 @@ impl ListUsers {
 }
 
 /// List users.
+///
+/// Newest first unless `sort` says otherwise. Filters are combined: a user is listed if all of them hold. Needs the permission
+/// `users:read`. The audit log shows who looked.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/admin/users", tag = "admin", operation_id = "list_users",
     security(("user" = []), ("api_key" = [])),
     params(("app_id" = String, Path, description = "The app"), AfterToken, ListUsers),
-    responses((status = 200, description = "A page of users", body = List<UserBody>),
+    responses((status = 200, description = "A page of users", body = UserPage),
         (status = 422, description = "`validation_failed`")))]
 async fn list(
     State(service): State<Arc<ProjectionService>>,
@@ -130,10 +135,13 @@ async fn list(
     let looking = Looking::new(&request, &app_id, &caller.actor);
     let people = page.items.iter().map(|user| user.id);
     service.access_log.read(&looking, PersonalDataSource::UserList, people).await?;
-    Ok(answer(List::from(page.map(user_body))))
+    Ok(answer(page_of(page.map(user_body))))
 }
 
-/// Get a user. Never stale: it is read from the log.
+/// Get a user.
+///
+/// It is read from the log itself, and so is never out of date. Needs the permission `users:read`. The audit log shows who
+/// looked.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/admin/users/{user_id}", tag = "admin", operation_id = "get_user",
     security(("user" = []), ("api_key" = [])),
     params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user"),

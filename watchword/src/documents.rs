@@ -13,7 +13,7 @@ use utoipa::openapi::{InfoBuilder, LicenseBuilder, OpenApi, ServerBuilder};
 
 use crate::config::Config;
 use crate::instance::Instance;
-use crate::openapi;
+use crate::{openapi, openapi_examples};
 
 /// An SPDX expression.
 const LICENSE: &str = "Apache-2.0 OR MIT";
@@ -33,6 +33,7 @@ async fn openapi_document() -> anyhow::Result<String> {
     instance.close().await;
     let mut document = document?;
     openapi::add_types(&mut document);
+    openapi_examples::add(&mut document);
     Ok(serde_json::to_string_pretty(&document)?)
 }
 

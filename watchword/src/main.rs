@@ -16,6 +16,7 @@ mod linger;
 mod logging;
 mod metrics;
 mod openapi;
+mod openapi_examples;
 mod problem_pages;
 mod progress;
 mod root;

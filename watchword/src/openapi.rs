@@ -22,19 +22,38 @@ pub fn add_types(document: &mut Value) {
     components
         .insert("ProblemCode".to_owned(), json!({ "type": "string", "enum": codes, "description": text }));
     components.insert("CloudEvent".to_owned(), schemas::asyncapi::envelope());
-    let known = components.clone();
-    components.values_mut().for_each(|component| name_items(component, &known));
+    rename(document);
 }
 
-/// Lists repeat what they are lists of; generators make a type of its own of each repetition.
-fn name_items(schema: &mut Value, known: &Map<String, Value>) {
-    let Some(Value::Object(members)) = schema.get_mut("properties") else { return };
-    for items in members.values_mut().filter_map(|member| member.get_mut("items")) {
-        if items["properties"].is_object()
-            && let Some((name, _)) = known.iter().find(|(_, component)| *component == items)
-        {
-            *items = json!({ "$ref": format!("#/components/schemas/{name}") });
+/// Schemas whose types have names that say enough to us, and not to somebody who reads the document.
+const NAMES: &[(&str, &str)] =
+    &[("Registration", "RegistrationPolicy"), ("Delivery", "MailDelivery"), ("Links", "MailLinks")];
+
+fn rename(document: &mut Value) {
+    if let Some(components) = document["components"]["schemas"].as_object_mut() {
+        for (ours, theirs) in NAMES {
+            if let Some(schema) = components.remove(*ours) {
+                let known = components.insert((*theirs).to_owned(), schema);
+                assert!(known.is_none(), "two schemas are called {theirs}");
+            }
         }
+    }
+    rename_references(document);
+}
+
+fn rename_references(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            if let Some(Value::String(target)) = members.get_mut("$ref")
+                && let Some(name) = target.strip_prefix("#/components/schemas/")
+                && let Some((_, theirs)) = NAMES.iter().find(|(ours, _)| *ours == name)
+            {
+                *target = format!("#/components/schemas/{theirs}");
+            }
+            members.values_mut().for_each(rename_references);
+        }
+        Value::Array(items) => items.iter_mut().for_each(rename_references),
+        _ => {}
     }
 }
 
@@ -200,7 +219,12 @@ mod tests {
         let document = document();
         let tags: BTreeSet<_> =
             document["tags"].as_array().expect("tags").iter().map(|tag| tag["name"].as_str()).collect();
-        assert_eq!(document["tags"][0]["name"], "auth", "what people look for first");
+        let order = document["tags"].as_array().expect("tags").iter().filter_map(|tag| tag["name"].as_str());
+        assert_eq!(
+            order.collect::<Vec<_>>(),
+            ["auth", "magic links", "me", "sessions", "admin", "audit", "keys", "platform"],
+            "what people look for first comes first"
+        );
         let mut ids = BTreeSet::new();
         for (path, item) in document["paths"].as_object().expect("paths") {
             assert!(
@@ -212,7 +236,8 @@ mod tests {
                 assert!(ids.insert(id) && id.bytes().all(|b| b.is_ascii_alphanumeric()), "{id}");
                 assert!(id.starts_with(|c: char| c.is_ascii_lowercase()), "{id}");
                 assert!(operation["security"].is_array(), "{method} {path}");
-                assert!(operation["summary"].is_string(), "{method} {path}");
+                let has_text = |member: &str| operation[member].as_str().is_some_and(|text| !text.is_empty());
+                assert!(has_text("summary") && has_text("description"), "{method} {path}");
                 assert!(
                     tags.contains(&operation["tags"][0].as_str()),
                     "{method} {path}: a tag without a description"
@@ -229,6 +254,31 @@ mod tests {
             document["servers"][0]["url"].is_string()
                 && document["info"]["license"]["identifier"].is_string()
         );
+    }
+
+    #[test]
+    fn schemas_have_names_that_a_client_would_give_them() {
+        let document = document();
+        let schemas = document["components"]["schemas"].as_object().expect("schemas");
+        for (name, schema) in schemas {
+            assert!(name.bytes().all(|b| b.is_ascii_alphanumeric()), "{name}: no name of a type");
+            assert!(!name.ends_with("Body"), "{name}: what it is, and not where it is sent");
+            // Generators make up a name for what is written out in place: `UserPageItemsInner`.
+            let parts = schema["allOf"].as_array().into_iter().flatten().chain([schema]);
+            for (member, property) in parts.filter_map(|part| part["properties"].as_object()).flatten() {
+                let nested =
+                    property["items"]["properties"].is_object() || property["properties"].is_object();
+                assert!(!nested, "{name}.{member} needs a schema of its own");
+            }
+            if name.ends_with("Page") {
+                assert!(schema["properties"]["items"]["items"]["$ref"].is_string(), "{name}");
+            }
+        }
+        for name in
+            ["User", "UserPage", "App", "AppPage", "Session", "SessionPage", "ApiKeyPage", "AuditEventPage"]
+        {
+            assert!(schemas.contains_key(name), "{name}");
+        }
     }
 
     #[test]
@@ -250,7 +300,7 @@ mod tests {
             schema("AppPatch")["properties"]["settings"]["$ref"],
             "#/components/schemas/AppSettingsPatch"
         );
-        assert_eq!(schema("AppBody")["properties"]["settings"]["$ref"], "#/components/schemas/AppSettings");
+        assert_eq!(schema("App")["properties"]["settings"]["$ref"], "#/components/schemas/AppSettings");
         let permissions = schema("Permission")["enum"].as_array().expect("values").len();
         // Those of the platform alone besides: everything, and metrics.
         assert_eq!(permissions, Permission::OF_AN_APP.len() + 2);

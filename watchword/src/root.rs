@@ -99,20 +99,22 @@ struct Ready {
     checks: Value,
 }
 
-/// Whether the process answers.
-#[utoipa::path(get, path = "/healthz", tag = "root", operation_id = "get_health",
+/// Check whether the process answers.
+///
+/// Nothing else is looked at: `/readyz` says whether the service can do its work.
+#[utoipa::path(get, path = "/healthz", tag = "platform", operation_id = "get_health",
     responses((status = 200, description = "It does", body = Health200)))]
 async fn healthz() -> Json<Value> {
     Json(json!({ "status": "ok" }))
 }
 
-/// Whether the service can do its work: the journal, and what this process runs of projectors and relay.
+/// Check whether the service can do its work.
 ///
-/// Anybody is told how each part is. How far each has come is told to the platform alone: whoever sees that the journal
-/// grows learns from it which requests did something.
-#[utoipa::path(get, path = "/readyz", tag = "root", operation_id = "get_readiness", security((), ("api_key" = [])),
+/// That is the journal, and what this process runs of projectors and relay. Anybody sees how each part is. Only the platform
+/// sees how far each has come: a journal that grows shows which requests did something.
+#[utoipa::path(get, path = "/readyz", tag = "platform", operation_id = "get_readiness", security((), ("api_key" = [])),
     responses((status = 200, description = "It can", body = Ready),
-        (status = 503, description = "It cannot; `checks` says why", body = ProblemBody,
+        (status = 503, description = "`not_ready`: it cannot; `checks` says why", body = ProblemBody,
             content_type = "application/problem+json")))]
 async fn readyz(State(health): State<Arc<Health>>, credentials: Credentials) -> Response {
     // A probe whose key is not good any more learns how the service is, like anybody: that is what it is for.
@@ -151,11 +153,11 @@ fn without_details(checks: Value) -> Value {
     Value::Object(checks.collect())
 }
 
-/// Metrics in the Prometheus text format.
+/// Get metrics in the Prometheus text format.
 ///
-/// For a key of the platform, or one with `metrics:read`: what is counted tells who has an account. On the internal
-/// address no key is asked for.
-#[utoipa::path(get, path = "/metrics", tag = "root", operation_id = "get_metrics", security(("api_key" = [])),
+/// For a key of the platform, or one with `metrics:read`: counts show who has an account. On the internal address no key is
+/// needed.
+#[utoipa::path(get, path = "/metrics", tag = "platform", operation_id = "get_metrics", security(("api_key" = [])),
     responses((status = 200, description = "The metrics", body = String, content_type = "text/plain"),
         (status = 401, description = "`unauthenticated`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, description = "`forbidden`", body = ProblemBody, content_type = "application/problem+json")))]

@@ -41,6 +41,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
 
 /// The account is gone.
 #[derive(Serialize, ToSchema)]
+#[schema(as = DisownedAccount)]
 pub(crate) struct Disowned {
     /// Always true.
     deleted: bool,
@@ -48,8 +49,10 @@ pub(crate) struct Disowned {
     position: u64,
 }
 
-/// The page to say on that one has not made an account.
-#[utoipa::path(get, path = "/v1/apps/{app_id}/auth/email-verification/disown", tag = "pages", operation_id = "disown_page",
+/// The page to disown an account on.
+///
+/// HTML for a person who was asked to verify an address, and has not registered. Opening it changes nothing.
+#[utoipa::path(get, path = "/v1/apps/{app_id}/auth/email-verification/disown", tag = "auth", operation_id = "get_disown_page",
     params(("app_id" = String, Path, description = "The app"), LinkToken),
     responses((status = 200, description = "A button", body = String, content_type = "text/html"),
         (status = 400, description = "A page saying that the link is good for nothing", body = String, content_type = "text/html")))]
@@ -71,11 +74,11 @@ pub(crate) async fn page(
     })
 }
 
-/// Say that one has not made an account.
+/// Disown an account.
 ///
-/// With the token of a mail that asks to verify the address: the account, which nobody has proven to be theirs, is erased with
-/// everything in it, and the address is free.
-#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/email-verification/disown", tag = "email",
+/// With the token of a mail that asks to verify the address: the account, which nobody has proven to be theirs, is erased
+/// with everything in it, and the address is free.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/email-verification/disown", tag = "auth",
     operation_id = "disown_account",
     params(("app_id" = String, Path, description = "The app")),
     request_body(content((MailedToken = "application/json"), (MailedToken = "application/x-www-form-urlencoded"))),

@@ -54,6 +54,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
 
 /// The address to have, and the password as proof that it is oneself who asks.
 #[derive(Deserialize, ToSchema)]
+#[schema(as = EmailChangeRequest)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewEmail {
     /// The new address.
@@ -64,11 +65,11 @@ pub(crate) struct NewEmail {
     password: SecretString,
 }
 
-/// Ask for another address.
+/// Request another address.
 ///
 /// A mail with a link goes to the new address, and a notice to the present one, which stays until the link is used. In apps
 /// with `require_verified_email` the answer does not tell whether somebody has the new address.
-#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/email/change", tag = "email", operation_id = "request_email_change",
+#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/email/change", tag = "me", operation_id = "request_email_change",
     security(("user" = [])),
     params(("app_id" = String, Path, description = "The app")), request_body = NewEmail,
     responses((status = 202, description = "Both addresses get a mail", body = MailRequested),
@@ -137,7 +138,9 @@ pub(crate) async fn request(
 }
 
 /// The page to confirm another address on.
-#[utoipa::path(get, path = "/v1/apps/{app_id}/auth/email/change", tag = "pages", operation_id = "get_email_change_page",
+///
+/// HTML for the person who opens the link of the mail. Opening it changes nothing.
+#[utoipa::path(get, path = "/v1/apps/{app_id}/auth/email/change", tag = "me", operation_id = "get_email_change_page",
     params(("app_id" = String, Path, description = "The app"), LinkToken),
     responses((status = 200, description = "A button", body = String, content_type = "text/html"),
         (status = 400, description = "A page saying that the link is good for nothing", body = String, content_type = "text/html")))]
@@ -162,7 +165,7 @@ pub(crate) async fn page(
 /// Confirm another address.
 ///
 /// It is the account's from then on, and verified. All sessions but the one that asked for it end.
-#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/email/change/confirm", tag = "email",
+#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/email/change/confirm", tag = "me",
     operation_id = "confirm_email_change",
     params(("app_id" = String, Path, description = "The app")),
     request_body(content((MailedToken = "application/json"), (MailedToken = "application/x-www-form-urlencoded"))),

@@ -50,18 +50,20 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
 /// The account whose address was verified. Of one that was verified before, nothing is shown: the token was used, or could
 /// have been, and may have been seen since.
 #[derive(Serialize, ToSchema)]
+#[schema(as = EmailVerification)]
 pub(crate) struct Verified {
     /// The account as it is now; null if its address was verified already.
+    #[schema(required)]
     user: Option<UserBody>,
     /// Whether there was nothing left to do. Absent if there was.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     already_verified: bool,
 }
 
-/// Ask for a mail to verify an address with.
+/// Request a mail to verify an address with.
 ///
-/// The answer is the same whether or not anybody has the address, and whether or not it is verified already.
-#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/email-verification/request", tag = "email",
+/// The answer is the same whether or not there is an account with the address, and whether or not it is verified already.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/email-verification/request", tag = "auth",
     operation_id = "request_email_verification",
     params(("app_id" = String, Path, description = "The app")),
     request_body(content((Mailbox = "application/json"), (Mailbox = "application/x-www-form-urlencoded"))),
@@ -82,7 +84,9 @@ pub(crate) async fn request(
 }
 
 /// The page to verify an address on.
-#[utoipa::path(get, path = "/v1/apps/{app_id}/auth/email-verification", tag = "pages",
+///
+/// HTML for the person who opens the link of the mail. Opening it changes nothing.
+#[utoipa::path(get, path = "/v1/apps/{app_id}/auth/email-verification", tag = "auth",
     operation_id = "get_email_verification_page",
     params(("app_id" = String, Path, description = "The app"), LinkToken),
     responses((status = 200, description = "A button", body = String, content_type = "text/html"),
@@ -108,8 +112,8 @@ pub(crate) async fn page(
 
 /// Verify an address.
 ///
-/// A token that was used already, or another one for the same address, tells that there is nothing left to do.
-#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/email-verification/confirm", tag = "email",
+/// For a token that was used already, or another one for the same address, the answer is that nothing is left to do.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/email-verification/confirm", tag = "auth",
     operation_id = "confirm_email_verification",
     params(("app_id" = String, Path, description = "The app")),
     request_body(content((MailedToken = "application/json"), (MailedToken = "application/x-www-form-urlencoded"))),

@@ -65,8 +65,10 @@ impl Me {
     }
 }
 
-/// One's own account.
-#[utoipa::path(get, path = "/v1/apps/{app_id}/auth/me", tag = "auth", operation_id = "get_me",
+/// Get one's own account.
+///
+/// It is read from the log itself, and so is never out of date.
+#[utoipa::path(get, path = "/v1/apps/{app_id}/auth/me", tag = "me", operation_id = "get_me",
     params(("app_id" = String, Path, description = "The app")), security(("user" = [])),
     responses((status = 200, description = "The account", body = Me)))]
 pub(crate) async fn read(
@@ -79,7 +81,9 @@ pub(crate) async fn read(
 }
 
 /// Change one's own profile.
-#[utoipa::path(patch, path = "/v1/apps/{app_id}/auth/me", tag = "auth", operation_id = "change_me",
+///
+/// Name, picture and telephone number; what is not named stays. Another address is asked for with `POST …/auth/email/change`.
+#[utoipa::path(patch, path = "/v1/apps/{app_id}/auth/me", tag = "me", operation_id = "change_me",
     params(("app_id" = String, Path, description = "The app")), security(("user" = [])), request_body = MePatch,
     responses((status = 200, description = "The account as it is now", body = Me),
         (status = 422, description = "`validation_failed`")))]

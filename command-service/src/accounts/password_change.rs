@@ -34,6 +34,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
 
 /// The password, and the one to have from now on.
 #[derive(Deserialize, ToSchema)]
+#[schema(as = PasswordChangeRequest)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PasswordChange {
     /// The password as it is.
@@ -48,7 +49,7 @@ pub(crate) struct PasswordChange {
 ///
 /// All other sessions end. Wrong passwords count as failed logins of this device, as whoever has found a session must not
 /// guess on.
-#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/password/change", tag = "passwords", operation_id = "change_password",
+#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/password/change", tag = "me", operation_id = "change_password",
     security(("user" = [])),
     params(("app_id" = String, Path, description = "The app")), request_body = PasswordChange,
     responses((status = 204, description = "It is changed"),

@@ -54,6 +54,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
 
 /// A token from a mail, and the password to have from now on.
 #[derive(Deserialize, ToSchema)]
+#[schema(as = PasswordResetRequest)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewPassword {
     /// What the mail's link carries.
@@ -64,10 +65,10 @@ pub(crate) struct NewPassword {
     new_password: SecretString,
 }
 
-/// Ask for a mail to choose a new password with.
+/// Request a mail to choose a new password with.
 ///
-/// The answer is the same whether or not anybody has the address.
-#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/password-reset/request", tag = "passwords",
+/// The answer is the same whether or not there is an account with the address.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/password-reset/request", tag = "auth",
     operation_id = "request_password_reset",
     params(("app_id" = String, Path, description = "The app")),
     request_body(content((Mailbox = "application/json"), (Mailbox = "application/x-www-form-urlencoded"))),
@@ -87,7 +88,9 @@ pub(crate) async fn request(
 }
 
 /// The page to choose a new password on.
-#[utoipa::path(get, path = "/v1/apps/{app_id}/auth/password-reset", tag = "pages", operation_id = "get_password_reset_page",
+///
+/// HTML for the person who opens the link of the mail. Opening it changes nothing.
+#[utoipa::path(get, path = "/v1/apps/{app_id}/auth/password-reset", tag = "auth", operation_id = "get_password_reset_page",
     params(("app_id" = String, Path, description = "The app"), LinkToken),
     responses((status = 200, description = "A form", body = String, content_type = "text/html"),
         (status = 400, description = "A page saying that the link is good for nothing", body = String, content_type = "text/html")))]
@@ -117,7 +120,7 @@ pub(crate) async fn page(
 /// Choose a new password.
 ///
 /// All sessions end, and so does every other token for a new password.
-#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/password-reset/confirm", tag = "passwords",
+#[utoipa::path(post, path = "/v1/apps/{app_id}/auth/password-reset/confirm", tag = "auth",
     operation_id = "confirm_password_reset",
     params(("app_id" = String, Path, description = "The app")),
     request_body(content((NewPassword = "application/json"), (NewPassword = "application/x-www-form-urlencoded"))),

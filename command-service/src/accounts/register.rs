@@ -43,6 +43,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
 
 /// A new account.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = RegisterRequest)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewAccount {
     /// The address. Within an app it is one account's.
@@ -70,11 +71,11 @@ pub(crate) struct VerificationSent {
     status: &'static str,
 }
 
-/// Make an account and log in to it.
+/// Register an account.
 ///
-/// Apps with `require_verified_email` answer 202 whether or not the address was taken, and log nobody in. A mail goes to the
-/// address: to verify it, or to tell its owner that somebody tried to register. Apps with `delivery: "app"` ask for the token
-/// with `POST …/auth/email-verification/request`.
+/// It is logged in at once. Apps with `require_verified_email` answer 202 whether or not the address was taken, and log
+/// nobody in. A mail goes to the address: to verify it, or to tell its owner that somebody tried to register. Apps with
+/// `delivery: "app"` ask for the token with `POST …/auth/email-verification/request`.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/register", tag = "auth", operation_id = "register",
     params(("app_id" = String, Path, description = "The app")), request_body = NewAccount,
     responses((status = 201, description = "The account's first tokens", body = TokensBody),

@@ -9,6 +9,7 @@ use domain::delivery::{Delivery, DeliveryCommand, DeliveryError, DeliveryEvent, 
 use domain::mail::{MailKind, mails_of};
 use domain::{AppId, Event, EventId, Permission, Stream, Timestamp, UserId};
 use effects::mailer::{MailRef, given_up};
+use http_kit::Page;
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, NoBody, Params, Segments};
 use http_kit::problem::Problem;
@@ -20,11 +21,13 @@ use utoipa_axum::routes;
 
 use crate::CommandService;
 use crate::api::answers::Done;
-use crate::api::pagination::{Page, PageParams};
+use crate::api::pagination::PageParams;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(retry))
 }
+
+type MailFailurePage = Page<MailFailureBody>;
 
 /// A mail that was given up.
 #[derive(Debug, Serialize, ToSchema)]
@@ -48,19 +51,20 @@ pub(crate) struct MailFailureBody {
     #[schema(value_type = String, example = "rejected")]
     reason: FailureReason,
     /// What the mail server replied (RFC 5321 section 4.2); null where it did not.
+    #[schema(required)]
     smtp_code: Option<u16>,
     /// When that was.
     #[schema(value_type = String, format = DateTime)]
     failed_at: Timestamp,
 }
 
-/// The mails that were given up.
+/// List the mails that were given up.
 ///
 /// They were refused by the mail server, could not be sent for too long, or what is in them has expired.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/admin/mail/failures", tag = "admin", operation_id = "list_mail_failures",
     params(("app_id" = String, Path, description = "The app"), PageParams),
     security(("api_key" = []), ("user" = [])),
-    responses((status = 200, description = "The mails, oldest first", body = Page<MailFailureBody>)))]
+    responses((status = 200, description = "The mails, oldest first", body = MailFailurePage)))]
 async fn list(
     State(service): State<Arc<CommandService>>,
     credentials: Credentials,
@@ -122,7 +126,7 @@ impl MailSegments {
     }
 }
 
-/// Try a mail again.
+/// Retry a mail.
 ///
 /// It is tried at once, and as often as a new one. A mail whose link has expired is not sent any more: its reader has to ask
 /// for another one.

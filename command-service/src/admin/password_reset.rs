@@ -28,6 +28,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
 
 /// A token for a new password.
 #[derive(Serialize, ToSchema)]
+#[schema(as = PasswordResetToken)]
 pub(crate) struct ResetToken {
     /// For `POST …/auth/password-reset/confirm`, or as `?token=` for the page `…/auth/password-reset`.
     #[schema(example = "wwp_…")]
@@ -37,10 +38,10 @@ pub(crate) struct ResetToken {
     expires_at: Timestamp,
 }
 
-/// Make a token that a user can choose a new password with.
+/// Create a token for a new password.
 ///
-/// No mail is sent. As it may reach the user in any way, its use proves nothing about their address. Only the platform and
-/// the app's own admins can make one for an admin.
+/// No mail is sent: the caller passes the token on. As it may reach the user in any way, its use proves nothing about their
+/// address. Only the platform and the app's own admins can create one for an admin.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/admin/users/{user_id}/password-reset", tag = "admin",
     operation_id = "create_password_reset",
     params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user")),

@@ -1,8 +1,9 @@
 //! Lists that are short enough to be cut from an aggregate.
 
+use http_kit::Page;
 use http_kit::problem::Problem;
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 const DEFAULT_LIMIT: i64 = 20;
 const MAX_LIMIT: i64 = 200;
@@ -21,17 +22,6 @@ pub(crate) struct PageParams {
     offset: Option<i64>,
     /// The `next_cursor` of the page before, instead of an offset.
     cursor: Option<String>,
-}
-
-/// Part of a list.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Page<T> {
-    /// The items.
-    pub items: Vec<T>,
-    /// How many there are in all.
-    pub total: usize,
-    /// Where the next page begins; null on the last.
-    pub next_cursor: Option<String>,
 }
 
 impl PageParams {
@@ -60,19 +50,8 @@ impl PageParams {
         let items = all.into_iter().skip(offset).take(limit).collect::<Vec<_>>();
         let end = offset.saturating_add(items.len());
         let next_cursor = (end < total && !items.is_empty()).then(|| end.to_string());
+        let total = total as u64;
         Ok(Page { items, total, next_cursor })
-    }
-}
-
-impl<T> Page<T> {
-    /// All of a list.
-    pub fn whole(items: Vec<T>) -> Self {
-        Self { total: items.len(), items, next_cursor: None }
-    }
-
-    /// The same page with each item shown in another way.
-    pub fn with<U>(self, items: Vec<U>) -> Page<U> {
-        Page { items, total: self.total, next_cursor: self.next_cursor }
     }
 }
 

@@ -58,10 +58,10 @@ pub(crate) struct IssuedApiKey {
     key: String,
 }
 
-/// Make an API key.
+/// Create an API key.
 ///
-/// The answer shows the key's text, which no later request does (but for a repetition under the same
-/// `Idempotency-Key`). A key can only be given what the caller may do, and ends no later than the key that made it.
+/// The answer shows the key's text, which no later request does (but for a repetition under the same `Idempotency-Key`). A
+/// key can only be given what the caller may do, and ends no later than the key that made it.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/admin/api-keys", tag = "keys", operation_id = "issue_api_key",
     params(("app_id" = String, Path, description = "The app")), request_body = NewApiKey,
     security(("api_key" = []), ("user" = [])),

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::response::Response;
 use domain::app::{ApiKey, App};
 use domain::{ApiKeyId, Permission, Timestamp};
+use http_kit::Page;
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, Params};
 use http_kit::problem::Problem;
@@ -17,15 +18,18 @@ use utoipa_axum::routes;
 
 use crate::CommandService;
 use crate::api::answers::Done;
-use crate::api::pagination::{Page, PageParams};
+use crate::api::pagination::PageParams;
 use crate::api_keys::authorize;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(list))
 }
 
+type ApiKeyPage = Page<ApiKeyBody>;
+
 /// An API key, without its text.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ApiKey)]
 pub(crate) struct ApiKeyBody {
     /// Its id, which is no secret.
     #[schema(value_type = Uuid)]
@@ -39,15 +43,17 @@ pub(crate) struct ApiKeyBody {
     #[schema(value_type = String, format = DateTime)]
     pub(super) created_at: Timestamp,
     /// When it ends by itself.
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[schema(required, value_type = Option<String>, format = DateTime)]
     pub(super) expires_at: Option<Timestamp>,
 }
 
-/// The API keys that can be used.
+/// List the API keys of an app.
+///
+/// Those that can be used, oldest first, without their texts. Needs the permission `keys:write`.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/admin/api-keys", tag = "keys", operation_id = "list_api_keys",
     params(("app_id" = String, Path, description = "The app"), PageParams),
     security(("api_key" = []), ("user" = [])),
-    responses((status = 200, description = "The keys, oldest first, without their texts", body = Page<ApiKeyBody>)))]
+    responses((status = 200, description = "The keys, oldest first, without their texts", body = ApiKeyPage)))]
 async fn list(
     State(service): State<Arc<CommandService>>,
     credentials: Credentials,

@@ -25,9 +25,9 @@ pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(revoke))
 }
 
-/// End an API key.
+/// Revoke an API key.
 ///
-/// A key can end those that may do no more than itself.
+/// A key can revoke those that may do no more than itself.
 #[utoipa::path(delete, path = "/v1/apps/{app_id}/admin/api-keys/{key_id}", tag = "keys", operation_id = "revoke_api_key",
     params(("app_id" = String, Path, description = "The app"), ("key_id" = Uuid, Path, description = "The key's id")),
     security(("api_key" = []), ("user" = [])),

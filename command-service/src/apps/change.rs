@@ -45,14 +45,17 @@ pub(crate) struct AppPatch {
     settings: Map<String, Value>,
 }
 
-/// Change an app's name or settings: for the platform, API keys of the app with `settings:write`, and its admins.
+/// Change an app.
+///
+/// Its name, its settings or both; what is not named stays. For the platform, API keys of the app with `settings:write`, and
+/// the app's admins.
 ///
 /// Settings that decide where secrets go or who gets in need the platform or an admin: all but the lives of tokens and links
 /// (`…_ttl`, `refresh_grace`), `password_min_length`, `locale`, and the name, colour and logo of `branding`.
 ///
 /// A new `token_algorithm` makes two new signing keys at once; tokens signed so far stay valid, unless it changes more than
 /// three times within a day.
-#[utoipa::path(patch, path = "/v1/apps/{app_id}", tag = "apps", operation_id = "change_app", request_body = AppPatch,
+#[utoipa::path(patch, path = "/v1/apps/{app_id}", tag = "platform", operation_id = "change_app", request_body = AppPatch,
     params(("app_id" = String, Path, description = "The app")),
     security(("api_key" = []), ("user" = [])),
     responses((status = 200, description = "The app as it is now", body = AppBody),

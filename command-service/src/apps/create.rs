@@ -45,10 +45,10 @@ pub(crate) struct NewApp {
     settings: Map<String, Value>,
 }
 
-/// Make an app. For the platform only.
+/// Create an app.
 ///
-/// The app gets two signing keys: one that signs from now on, and the one after it.
-#[utoipa::path(post, path = "/v1/apps", tag = "apps", operation_id = "create_app", request_body = NewApp,
+/// The app gets two signing keys: one that signs from now on, and the one after it. Needs a platform key.
+#[utoipa::path(post, path = "/v1/apps", tag = "platform", operation_id = "create_app", request_body = NewApp,
     security(("api_key" = [])),
     responses((status = 201, description = "The app", body = AppBody),
         (status = 409, description = "`app_exists`: there is an app of this id"),

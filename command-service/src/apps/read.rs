@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::response::Response;
 use domain::app::App;
 use domain::{AppId, AppSettings, Timestamp};
+use http_kit::Page;
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, Params};
 use http_kit::openapi::app_settings;
@@ -17,15 +18,18 @@ use utoipa_axum::routes;
 
 use crate::CommandService;
 use crate::api::answers::Done;
-use crate::api::pagination::{Page, PageParams};
+use crate::api::pagination::PageParams;
 use crate::apps::CLAIM;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(read))
 }
 
+type AppPage = Page<AppBody>;
+
 /// An app.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = App)]
 pub(crate) struct AppBody {
     /// Its id.
     #[schema(value_type = String, example = "acme")]
@@ -58,10 +62,12 @@ impl AppBody {
     }
 }
 
-/// All apps. For the platform only.
-#[utoipa::path(get, path = "/v1/apps", tag = "apps", operation_id = "list_apps", params(PageParams),
+/// List the apps.
+///
+/// Ordered by their ids. Needs a platform key.
+#[utoipa::path(get, path = "/v1/apps", tag = "platform", operation_id = "list_apps", params(PageParams),
     security(("api_key" = [])),
-    responses((status = 200, description = "The apps, by their ids", body = Page<AppBody>)))]
+    responses((status = 200, description = "The apps, by their ids", body = AppPage)))]
 async fn list(
     State(service): State<Arc<CommandService>>,
     credentials: Credentials,
@@ -84,8 +90,11 @@ async fn list(
     Ok(Done::read(page.with(items)))
 }
 
-/// One app: for the platform, any API key of the app, and its admins.
-#[utoipa::path(get, path = "/v1/apps/{app_id}", tag = "apps", operation_id = "get_app",
+/// Get an app.
+///
+/// It is shown with all of its settings, whether or not they were ever changed. For the platform, any API key of the app, and
+/// the app's admins.
+#[utoipa::path(get, path = "/v1/apps/{app_id}", tag = "platform", operation_id = "get_app",
     params(("app_id" = String, Path, description = "The app")),
     security(("api_key" = []), ("user" = [])),
     responses((status = 200, description = "The app", body = AppBody)))]

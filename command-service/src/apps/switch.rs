@@ -22,8 +22,10 @@ pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(disable)).routes(routes!(enable))
 }
 
-/// Stop an app: its logins, tokens and API keys. For the platform only.
-#[utoipa::path(post, path = "/v1/apps/{app_id}/disable", tag = "apps", operation_id = "disable_app",
+/// Disable an app.
+///
+/// Its logins, tokens and API keys are refused until the app is enabled again. Needs a platform key.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/disable", tag = "platform", operation_id = "disable_app",
     params(("app_id" = String, Path, description = "The app")),
     security(("api_key" = [])),
     responses((status = 200, description = "The app as it is now", body = AppBody)))]
@@ -37,8 +39,10 @@ async fn disable(
     switch(&service, &request, &credentials, app_id, body, |at| AppCommand::Disable { at }).await
 }
 
-/// Start a stopped app again. For the platform only.
-#[utoipa::path(post, path = "/v1/apps/{app_id}/enable", tag = "apps", operation_id = "enable_app",
+/// Enable a disabled app.
+///
+/// Tokens and API keys that have not expired in the meantime are accepted again. Needs a platform key.
+#[utoipa::path(post, path = "/v1/apps/{app_id}/enable", tag = "platform", operation_id = "enable_app",
     params(("app_id" = String, Path, description = "The app")),
     security(("api_key" = [])),
     responses((status = 200, description = "The app as it is now", body = AppBody)))]

@@ -61,9 +61,10 @@ struct OpenIdConfiguration {
     service_documentation: String,
 }
 
-/// The public keys of an app.
+/// Get the public keys of an app.
 ///
-/// The next key is among them before it signs, so a verifier that reads this every few minutes misses none.
+/// A JWK set (RFC 7517), to verify access tokens with. The next key is in it before it signs, so a verifier that reads this
+/// every few minutes misses none.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/.well-known/jwks.json", tag = "keys", operation_id = "get_jwks",
     params(("app_id" = String, Path, description = "The app")),
     responses((status = 200, description = "The keys", body = JwkSet)))]
@@ -76,7 +77,9 @@ async fn jwks(
     Ok(cacheable(JwkSet { keys }))
 }
 
-/// Where the endpoints of an app are.
+/// Discover the endpoints of an app.
+///
+/// What resource servers and clients can find out by themselves (RFC 8414). It names what there is today, and nothing else.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/.well-known/openid-configuration", tag = "keys",
     operation_id = "get_openid_configuration", params(("app_id" = String, Path, description = "The app")),
     responses((status = 200, description = "The endpoints", body = OpenIdConfiguration)))]

@@ -8,6 +8,7 @@ use dispatcher::{Premise, Read};
 use domain::app::{App, AppCommand};
 use domain::signing_key::{KeyStatus, TokenAlgorithm};
 use domain::{Permission, Timestamp};
+use http_kit::Page;
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, NoBody, Params};
 use http_kit::problem::Problem;
@@ -19,7 +20,7 @@ use utoipa_axum::routes;
 
 use crate::CommandService;
 use crate::api::answers::Done;
-use crate::api::pagination::{Page, PageParams};
+use crate::api::pagination::PageParams;
 use crate::apps::refused;
 
 /// How often a rotation is looked at anew because the app's algorithm changed meanwhile.
@@ -29,8 +30,11 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(rotate))
 }
 
+type SigningKeyPage = Page<SigningKeyBody>;
+
 /// A signing key. Its public half is in the JWKS.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = SigningKey)]
 pub(crate) struct SigningKeyBody {
     /// Its RFC 7638 thumbprint, the `kid` of the tokens it signed.
     kid: String,
@@ -42,11 +46,14 @@ pub(crate) struct SigningKeyBody {
     status: KeyStatus,
 }
 
-/// The published keys.
+/// List the signing keys of an app.
+///
+/// Those that are published: the next, the current and the previous keys, oldest first. Only their public halves ever leave
+/// the service. Needs the permission `keys:write`.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/admin/keys", tag = "keys", operation_id = "list_signing_keys",
     params(("app_id" = String, Path, description = "The app"), PageParams),
     security(("api_key" = []), ("user" = [])),
-    responses((status = 200, description = "Next, current and previous keys, oldest first", body = Page<SigningKeyBody>)))]
+    responses((status = 200, description = "Next, current and previous keys, oldest first", body = SigningKeyPage)))]
 async fn list(
     State(service): State<Arc<CommandService>>,
     credentials: Credentials,
@@ -58,14 +65,14 @@ async fn list(
     Ok(Done::read(page.of(published(&app.state, service.clock.now()))?))
 }
 
-/// Rotate the keys.
+/// Rotate the signing keys of an app.
 ///
-/// The next key signs from now on, the current one becomes the previous one, the previous one is retired, and a new
-/// next key is published.
+/// The next key signs from now on, the current one becomes the previous one, the previous one is retired, and a new next key
+/// is published.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/admin/keys/rotate", tag = "keys", operation_id = "rotate_signing_keys",
     params(("app_id" = String, Path, description = "The app")),
     security(("api_key" = []), ("user" = [])),
-    responses((status = 200, description = "The published keys as they are now", body = Page<SigningKeyBody>)))]
+    responses((status = 200, description = "The published keys as they are now", body = SigningKeyPage)))]
 async fn rotate(
     State(service): State<Arc<CommandService>>,
     request: RequestContext,

@@ -41,6 +41,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
 
 /// What came to the `redirect_uri`.
 #[derive(Deserialize, ToSchema)]
+#[schema(as = ExchangeRequest)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Exchange {
     /// The `code` of its query.
@@ -51,9 +52,9 @@ pub(crate) struct Exchange {
     code_verifier: Option<SecretString>,
 }
 
-/// Change a code for tokens.
+/// Exchange a code for tokens.
 ///
-/// A code is good once. If it comes again, the session that it began ends: one of the two who had it was not meant to.
+/// A code works once. If it comes again, the session that it began ends: one of the two who had it was not meant to.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/exchange", tag = "magic links", operation_id = "exchange_code",
     params(("app_id" = String, Path, description = "The app")), request_body = Exchange,
     responses((status = 200, description = "Tokens of a new session", body = TokensBody),

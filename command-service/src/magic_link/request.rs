@@ -43,6 +43,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
 
 /// Where the link goes, and where it leads.
 #[derive(Deserialize, ToSchema)]
+#[schema(as = MagicLinkRequest)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewMagicLink {
     /// The address.
@@ -89,7 +90,7 @@ impl NewMagicLink {
     }
 }
 
-/// Ask for a link to log in with.
+/// Request a magic link.
 ///
 /// The mail goes to any address, known or not: an unknown one is registered when the link is redeemed, if the app's
 /// `registration` is `open`. The answer is the same for all.
@@ -108,10 +109,10 @@ pub(crate) async fn request(
     service.request_magic_link(&app_id, &request, &credentials, body, Earlier::Stays).await
 }
 
-/// Ask for a link once more.
+/// Request a magic link once more.
 ///
-/// The newest link that the address got before is good for nothing from then on, if whoever asks has been in the account:
-/// they show a device token of it, or are logged in. Else both are good, as somebody else must not spoil the first.
+/// The newest link that the address got before stops working if the caller is known to the account, by a device token of it
+/// or by being logged in. Otherwise both links work, as somebody else must not spoil the first.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/magic-link/resend", tag = "magic links",
     operation_id = "resend_magic_link",
     params(("app_id" = String, Path, description = "The app")), request_body = NewMagicLink,

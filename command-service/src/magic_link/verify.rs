@@ -48,10 +48,11 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
         .route("/auth/magic-link/verify/again", post(again))
 }
 
-/// The page with the button.
+/// The page of a magic link.
 ///
-/// It changes nothing, however often it is opened.
-#[utoipa::path(get, path = "/v1/apps/{app_id}/auth/magic-link/verify", tag = "pages", operation_id = "get_magic_link_page",
+/// HTML with one button, for the person who opens the link. Opening it changes nothing, however often that happens: programs
+/// that scan mails open links, too.
+#[utoipa::path(get, path = "/v1/apps/{app_id}/auth/magic-link/verify", tag = "magic links", operation_id = "get_magic_link_page",
     params(("app_id" = String, Path, description = "The app"), LinkToken),
     responses((status = 200, description = "A button", body = String, content_type = "text/html"),
         (status = 400, description = "A page saying that the link is good for nothing", body = String, content_type = "text/html")))]
@@ -79,8 +80,8 @@ pub(crate) async fn page(
 
 /// Redeem a magic link.
 ///
-/// It is good once. An address that nobody has is registered; where somebody has it, the password and sessions of an account
-/// whose address was never proven before end.
+/// A link works once. An address without an account is registered. If the address of an account was never verified before,
+/// the account's password and sessions end.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/magic-link/verify", tag = "magic links",
     operation_id = "redeem_magic_link",
     params(("app_id" = String, Path, description = "The app")),
@@ -101,10 +102,11 @@ pub(crate) async fn verify(
     service.after_use(&app_id, as_page, Purpose::MagicLink, &body.token, done).await
 }
 
-/// Ask for another link with an old one.
+/// Request another magic link with an old one.
 ///
 /// It goes to the same address and leads to the same place. With an address instead of a link, as somebody has whose mail
-/// program broke the link, it leads to the first of the app's `redirect_uris`. This is for the page of a link that has expired.
+/// program broke the link, it leads to the first of the app's `redirect_uris`. This is for the page of a link that has
+/// expired.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/magic-link/verify/again", tag = "magic links",
     operation_id = "request_magic_link_again",
     params(("app_id" = String, Path, description = "The app")),
@@ -126,6 +128,7 @@ pub(crate) async fn again(
 
 /// A link that is of no use any more, or the address that it was sent to.
 #[derive(Deserialize, ToSchema)]
+#[schema(as = MagicLinkAgainRequest)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OldLink {
     /// What the old link carries.

@@ -68,6 +68,8 @@ pub(crate) struct MailedToken {
 
 /// The account as it is now.
 #[derive(Serialize, ToSchema)]
+#[schema(as = EmailChangeConfirmation)]
 pub(crate) struct Confirmed {
+    /// The account.
     pub user: UserBody,
 }

@@ -40,6 +40,7 @@ use crate::pages::page::{AsPage, Purpose};
 
 /// An address to send a mail to.
 #[derive(Deserialize, ToSchema)]
+#[schema(as = MailRequest)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Mailbox {
     /// The address.

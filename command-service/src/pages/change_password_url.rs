@@ -27,8 +27,8 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
 ///
 /// It sends a mail with a link. An app on a domain of its own redirects its `/.well-known/change-password` here, or to a page of
 /// its own.
-#[utoipa::path(get, path = "/v1/apps/{app_id}/.well-known/change-password", tag = "pages",
-    operation_id = "change_password_url",
+#[utoipa::path(get, path = "/v1/apps/{app_id}/.well-known/change-password", tag = "auth",
+    operation_id = "get_change_password_page",
     params(("app_id" = String, Path, description = "The app")),
     responses((status = 302, description = "To the page, or to the app's own if it sends its mails itself",
             headers(("Location" = String, description = "Where to"))),

@@ -433,8 +433,10 @@ fn policy(logo: Option<&LogoUrl>, leads_to: Option<&RedirectUri>, runs_script: b
     HeaderValue::try_from(policy).expect("origins are visible ASCII")
 }
 
-/// The style sheet of an app's pages, with the app's colour.
-#[utoipa::path(get, path = "/v1/apps/{app_id}/auth/page.css", tag = "pages", operation_id = "get_page_style",
+/// The style sheet of an app's pages.
+///
+/// With the colour of the app's `branding`.
+#[utoipa::path(get, path = "/v1/apps/{app_id}/auth/page.css", tag = "auth", operation_id = "get_page_style",
     params(("app_id" = String, Path, description = "The app")),
     responses((status = 200, description = "A style sheet", body = String, content_type = "text/css")))]
 pub(crate) async fn style(

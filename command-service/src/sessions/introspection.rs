@@ -34,6 +34,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
 
 /// A token of either kind.
 #[derive(Deserialize, ToSchema)]
+#[schema(as = TokenRequest)]
 pub(crate) struct TokenBody {
     /// An access token or a refresh token.
     token: String,
@@ -80,9 +81,10 @@ pub(crate) struct Introspection {
     roles: Option<Vec<String>>,
 }
 
-/// Ask whether a token is active (RFC 7662).
+/// Introspect a token (RFC 7662).
 ///
-/// Needs an API key of the app, whatever it may do, or of the platform. Unlike a check of the signature it sees at once that a session was revoked.
+/// Needs an API key of the app, with any permissions, or of the platform. Unlike a check of the signature, it sees at once
+/// that a session was revoked.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/introspect", tag = "auth", operation_id = "introspect",
     params(("app_id" = String, Path, description = "The app")), security(("api_key" = [])),
     request_body(content((TokenBody = "application/x-www-form-urlencoded"), (TokenBody = "application/json"))),
@@ -98,9 +100,10 @@ pub(crate) async fn introspect(
     Ok(Done::read(service.look_at(&app_id, &body.token).await?.unwrap_or_default()))
 }
 
-/// Revoke a token (RFC 7009): the session it belongs to is over.
+/// Revoke a token (RFC 7009).
 ///
-/// Whoever has the token may do this. The answer to a token that is none is the same.
+/// Ends the session that the token belongs to. Whoever has the token may do this. The answer to a text that is no token is
+/// the same.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/revoke", tag = "auth", operation_id = "revoke_token",
     params(("app_id" = String, Path, description = "The app")),
     request_body(content((TokenBody = "application/x-www-form-urlencoded"), (TokenBody = "application/json"))),

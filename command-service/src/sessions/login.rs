@@ -48,6 +48,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
 
 /// An address and a password.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = LoginRequest)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Credentials {
     /// The address.

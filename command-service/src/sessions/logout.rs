@@ -27,6 +27,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
 
 /// A refresh token of the session, or nothing when an access token or a cookie came with the request.
 #[derive(Deserialize, ToSchema)]
+#[schema(as = LogoutRequest)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LogoutBody {
     /// Any refresh token of the session.
@@ -34,7 +35,10 @@ pub(crate) struct LogoutBody {
     refresh_token: Option<String>,
 }
 
-/// End a session, named by one of its refresh tokens (in cookie mode the cookie will do) or by an access token. Doing it again changes nothing.
+/// Log out.
+///
+/// Ends the session that one of its refresh tokens or an access token names; in cookie mode the cookie is enough. Doing it
+/// again changes nothing.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/logout", tag = "auth", operation_id = "logout",
     params(("app_id" = String, Path, description = "The app")), request_body = Option<LogoutBody>,
     security((), ("user" = [])),

@@ -32,6 +32,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
 
 /// A refresh token, or nothing when it comes as a cookie.
 #[derive(Deserialize, ToSchema)]
+#[schema(as = RefreshRequest)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RefreshBody {
     /// The newest refresh token of the session.
@@ -39,10 +40,10 @@ pub(crate) struct RefreshBody {
     refresh_token: Option<String>,
 }
 
-/// Change a refresh token for new tokens.
+/// Refresh the tokens.
 ///
-/// The token before the newest is answered with the same successor for a few seconds (`refresh_grace`), for clients
-/// that lost the reply. Any older one ends the session.
+/// Exchanges a refresh token for a new pair of tokens. The token before the newest is answered with the same successor for a
+/// few seconds (`refresh_grace`), for clients that lost the reply. Any older one ends the session.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/refresh", tag = "auth", operation_id = "refresh",
     params(("app_id" = String, Path, description = "The app")), request_body = Option<RefreshBody>,
     responses((status = 200, description = "The next tokens", body = TokensBody),

@@ -39,6 +39,7 @@ pub(crate) struct SessionSegment {
 
 /// Which sessions to keep.
 #[derive(Default, Deserialize, ToSchema)]
+#[schema(as = RevokeSessionsRequest)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RevokeAll {
     /// Whether the session that asks goes on.
@@ -48,12 +49,15 @@ pub(crate) struct RevokeAll {
 
 /// How many there were.
 #[derive(Serialize, ToSchema)]
+#[schema(as = RevokedSessions)]
 pub(crate) struct Revoked {
     /// How many sessions were ended.
     revoked: usize,
 }
 
 /// End one of one's own sessions.
+///
+/// Its tokens are refused from the answer on.
 #[utoipa::path(delete, path = "/v1/apps/{app_id}/auth/sessions/{session_id}", tag = "sessions",
     operation_id = "revoke_own_session", security(("user" = [])),
     params(("app_id" = String, Path, description = "The app"), ("session_id" = Uuid, Path, description = "The session")),

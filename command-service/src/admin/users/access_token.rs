@@ -43,6 +43,7 @@ pub(crate) struct NewAccessToken {
 
 /// An access token without a refresh token.
 #[derive(Serialize, ToSchema)]
+#[schema(as = AccessToken)]
 pub(crate) struct AccessTokenBody {
     /// A JWT (RFC 9068).
     access_token: String,
@@ -54,10 +55,10 @@ pub(crate) struct AccessTokenBody {
     session_id: Uuid,
 }
 
-/// Make an access token for a user, for tests and support.
+/// Create an access token for a user.
 ///
-/// It belongs to a session of its own, in sight of the user, and has no refresh token. Only the platform and the
-/// app's own admins can make one for an admin.
+/// For tests and support. It belongs to a session of its own, which the user sees, and has no refresh token. Only the
+/// platform and the app's own admins can create one for an admin.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/admin/users/{user_id}/access-tokens", tag = "admin",
     operation_id = "create_access_token",
     params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user")),

@@ -34,6 +34,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
 
 /// Why somebody is banned.
 #[derive(Default, Deserialize, ToSchema)]
+#[schema(as = BanRequest)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Ban {
     /// For the audit log, where it is sealed: at most 500 characters.
@@ -43,7 +44,7 @@ pub(crate) struct Ban {
 
 /// Ban a user.
 ///
-/// All sessions end at once: no token of theirs is good for anything here from the acknowledgement on.
+/// All sessions end at once: from the answer on, every token of theirs is refused.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/admin/users/{user_id}/ban", tag = "admin", operation_id = "ban_user",
     params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user")),
     request_body(content = Option<Ban>),
@@ -76,7 +77,7 @@ async fn ban(
     target.answer(&request, &committed, committed.position.max(swept)).await
 }
 
-/// Undo a ban.
+/// Lift a ban.
 ///
 /// Sessions that the ban ended stay ended.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/admin/users/{user_id}/unban", tag = "admin", operation_id = "unban_user",

@@ -44,6 +44,8 @@ pub(crate) struct UserPatch {
 }
 
 /// Change a user's profile.
+///
+/// What is not named stays. Needs the permission `users:write`.
 #[utoipa::path(patch, path = "/v1/apps/{app_id}/admin/users/{user_id}", tag = "admin", operation_id = "change_user",
     params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user")),
     request_body = UserPatch,

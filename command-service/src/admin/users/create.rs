@@ -56,7 +56,10 @@ pub(crate) struct NewUser {
     roles: BTreeSet<String>,
 }
 
-/// Make a user.
+/// Create a user.
+///
+/// The address counts as not verified, and no mail is sent. A user without a password logs in by a magic link, or chooses a
+/// password with a reset. Needs the permission `users:write`.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/admin/users", tag = "admin", operation_id = "create_user",
     params(("app_id" = String, Path, description = "The app")), request_body = NewUser,
     security(("api_key" = []), ("user" = [])),

@@ -24,9 +24,9 @@ pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(grant_role, revoke_role))
 }
 
-/// Give a user a role.
+/// Grant a role.
 ///
-/// Only the platform and the app's own admins can give the role `admin`, and only to a user whose address is verified. It
+/// Only the platform and the app's own admins can grant the role `admin`, and only to a user whose address is verified. It
 /// ends whatever the account had before: sessions, links, codes, tokens, a change of address that is under way, and a
 /// password that was set by anybody but the person, who then chooses another one by a reset.
 #[utoipa::path(put, path = "/v1/apps/{app_id}/admin/users/{user_id}/roles/{role}", tag = "admin", operation_id = "grant_role",
@@ -46,9 +46,9 @@ async fn grant_role(
         .await
 }
 
-/// Take a role from a user.
+/// Revoke a role.
 ///
-/// Only the platform and the app's own admins can take the role `admin`.
+/// Only the platform and the app's own admins can revoke the role `admin`.
 #[utoipa::path(delete, path = "/v1/apps/{app_id}/admin/users/{user_id}/roles/{role}", tag = "admin", operation_id = "revoke_role",
     params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user"),
         ("role" = String, Path, description = "The role", min_length = 1, max_length = 40, pattern = "^[a-z][a-z0-9_-]*$")),

@@ -26,7 +26,9 @@ pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(revoke_session)).routes(routes!(revoke_all_sessions))
 }
 
-/// End one session of a user.
+/// End a session of a user.
+///
+/// Its tokens are refused from the answer on. Needs the permission `users:write`.
 #[utoipa::path(delete, path = "/v1/apps/{app_id}/admin/users/{user_id}/sessions/{session_id}", tag = "admin",
     operation_id = "revoke_user_session",
     params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user"),
@@ -58,6 +60,7 @@ async fn revoke_session(
 
 /// Which session to leave.
 #[derive(Default, Deserialize, ToSchema)]
+#[schema(as = RevokeUserSessionsRequest)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RevokeAllOfUser {
     /// A session to leave as it is.
@@ -66,6 +69,7 @@ pub(crate) struct RevokeAllOfUser {
 
 /// How many sessions were ended.
 #[derive(Serialize, ToSchema)]
+#[schema(as = RevokedSessions)]
 pub(crate) struct Revoked {
     /// The number.
     revoked: usize,

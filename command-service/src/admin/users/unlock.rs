@@ -25,10 +25,11 @@ pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(unlock))
 }
 
-/// Forget a user's failed logins, and end the lock that they led to.
+/// Unlock a user.
 ///
-/// The platform and the app's own admins can do so at any time. An API key ends a lock only when the time in which failures
-/// add up has passed without one: it must not give anybody more guesses.
+/// Forgets the user's failed logins, and ends the lock that they led to. The platform and the app's own admins can do so at
+/// any time. An API key ends a lock only when the time in which failures add up has passed without one: it must not give
+/// anybody more guesses.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/admin/users/{user_id}/unlock", tag = "admin", operation_id = "unlock_user",
     params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user")),
     security(("api_key" = []), ("user" = [])),
