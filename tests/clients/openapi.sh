@@ -1,41 +1,109 @@
 #!/usr/bin/env bash
-# Reads schemas/openapi.json as others do: Redocly's linter finds no error in it, a TypeScript client that is generated from it
-# compiles with a program that uses its types (typescript/client.ts), and openapi-generator accepts it.
+# Reads schemas/openapi.json as others do, and logs in with what they make of it.
 #
 #   tests/clients/openapi.sh
+#   BINARY=target/release/watchword tests/clients/openapi.sh
 #
-# Needs node with npm; for openapi-generator python3 with venv and java, without which that step is skipped
-# (`REQUIRE_JAVA=1` makes that a failure). What it runs is installed under target/. About 20 seconds once it is there.
+# Redocly's linter and Spectral find nothing, warnings included, but what redocly.yaml and spectral.yaml leave out with a reason.
+# The clients that openapi-typescript, openapi-generator (`python`, `typescript-fetch`) and openapi-python-client make compile, and
+# each registers, logs in, refreshes and is refused on a server that is started for it. typescript/client.ts says what a
+# typed client can say, and what it is kept from saying.
+#
+# Needs python3 with venv, and node with npm, which it gets by deploy/dev-services where there is none. The generators are installed
+# under target/, each package named by its hash: 350 MB. About a minute once they are there, and as long again to get them.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-document=$PWD/schemas/openapi.json
-client=$PWD/target/typescript-client
-generator=7.26.0
+root=$PWD
+document=$root/schemas/openapi.json
+here=$root/tests/clients
+work=$root/target/openapi-clients
+step() { printf '\n==> %s\n' "$*"; }
 
-mkdir -p "$client"
-cp tests/clients/typescript/{package.json,tsconfig.json,client.ts} "$client/"
-cd "$client"
-if ! cmp --silent package.json installed; then
-  npm install --silent --no-audit --no-fund
-  cp package.json installed
-fi
+eval "$(deploy/dev-services paths node)"
+PATH=$(dirname "$NODE"):$PATH
+npm() { if [ -n "$NODE_NPM" ]; then "$NODE" "$NODE_NPM" "$@"; else command npm "$@"; fi; }
 
-printf '==> redocly\n'
-REDOCLY_TELEMETRY=off npx redocly lint --extends recommended --format=stylish "$document" 2>&1 | sed '/^ *[╔║╚]/d'
-printf '==> openapi-typescript\n'
-npx openapi-typescript "$document" --output schema.d.ts
-npx tsc --project tsconfig.json
+mkdir -p "$work"
+cd "$work"
+# Whatever was made for another version of the lists is made anew.
+have() { [ -e "$1/complete" ] && [ "$(cat "$1/complete")" = "$2" ]; }
+wanted=$(sha256sum < "$here/typescript/package-lock.json")
+if ! have typescript "$wanted"; then
+  step "npm: linters, openapi-typescript"
+  rm -rf typescript && mkdir typescript
+  cp "$here"/typescript/package{,-lock}.json typescript/
+  npm ci --prefix typescript --ignore-scripts --no-audit --no-fund --silent
+  echo "$wanted" > typescript/complete
+fi
+wanted=$(sha256sum < "$here/python/requirements.txt")
+if ! have python "$wanted"; then
+  step "pip: openapi-generator and its Java, openapi-python-client"
+  rm -rf python
+  python3 -m venv python
+  python/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement "$here/python/requirements.txt"
+  echo "$wanted" > python/complete
+fi
+tool() { local name=$1; shift; "$NODE" "typescript/node_modules/$name" "$@"; }
 
-printf '==> openapi-generator\n'
-if ! command -v java > /dev/null; then
-  if [ -n "${REQUIRE_JAVA:-}" ]; then echo 'there is no java' >&2; exit 1; fi
-  echo 'skipped: there is no java'
-  exit 0
+step "Redocly and Spectral"
+REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true tool @redocly/cli/bin/cli.js lint --config "$here/redocly.yaml" \
+  --format=json "$document" > redocly.json 2> redocly.log || { cat redocly.log redocly.json; exit 1; }
+python3 - redocly.json <<'PYTHON'
+import json, sys
+problems = json.load(open(sys.argv[1]))["problems"]
+for problem in problems:
+    print(problem["severity"], problem["ruleId"], problem["message"], [place.get("pointer") for place in problem["location"]])
+sys.exit(f"Redocly found {len(problems)} problems" if problems else 0)
+PYTHON
+tool @stoplight/spectral-cli/dist/index.js lint --ruleset "$here/spectral.yaml" --fail-severity hint "$document"
+
+step "openapi-typescript, and openapi-generator as typescript-fetch"
+cp "$here"/typescript/{tsconfig.json,*.ts} typescript/
+tool openapi-typescript/bin/cli.js "$document" --output typescript/schema.d.ts > /dev/null
+generate() {
+  rm -rf "$2"
+  python/bin/openapi-generator-cli generate --input-spec "$document" --generator-name "$1" --output "$2" "${@:3}" > "$1.log" 2>&1 ||
+    { cat "$1.log"; exit 1; }
+}
+generate typescript-fetch typescript/fetch --additional-properties=importFileExtension=.js
+tool typescript/bin/tsc --project typescript/tsconfig.json
+
+step "openapi-generator as python, and openapi-python-client"
+generate python generator --additional-properties=packageName=watchword_client
+rm -rf made && mkdir made
+PATH=$work/python/bin:$PATH python/bin/openapi-python-client generate --path "$document" --output-path made/watchword --meta none \
+  --fail-on-warning > made.log 2>&1 || { cat made.log; exit 1; }
+python/bin/python -m compileall -q generator/watchword_client made/watchword
+
+step "a server, and a login with each"
+if [ -z "${BINARY:-}" ]; then
+  (cd "$root" && cargo build --quiet --locked -p watchword)
+  BINARY=${CARGO_TARGET_DIR:-$root/target}/debug/watchword
 fi
-environment=../openapi-generator-venv
-if ! [ -x "$environment/bin/openapi-generator-cli" ]; then
-  python3 -m venv --clear "$environment"
-  "$environment/bin/python" -m pip install --quiet "openapi-generator-cli==$generator"
-fi
-"$environment/bin/openapi-generator-cli" validate --input-spec "$document"
+case $BINARY in /*) ;; *) BINARY=$root/$BINARY ;; esac
+umask 077
+scratch=$(mktemp -d)
+server=
+cleanup() {
+  if [ -n "$server" ]; then kill "$server" 2> /dev/null || true; wait "$server" 2> /dev/null || true; fi
+  rm -rf "$scratch"
+}
+trap cleanup EXIT
+port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+address=http://127.0.0.1:$port
+(cd "$scratch" && exec env WATCHWORD_LISTEN="127.0.0.1:$port" WATCHWORD_PUBLIC_URL="$address" WATCHWORD_DATA_DIR="$scratch/data" \
+  WATCHWORD_LOG=warn "$BINARY" serve) > "$scratch/log" 2>&1 &
+server=$!
+is_ready() { python3 -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=5)' "$address/readyz" 2> /dev/null; }
+for _ in $(seq 600); do
+  if is_ready; then break; fi
+  kill -0 "$server" 2> /dev/null || { cat "$scratch/log"; exit 1; }
+  sleep 0.1
+done
+
+"$NODE" typescript/out/openapi-fetch.js "$address" openapi-fetch
+"$NODE" typescript/out/typescript-fetch.js "$address" typescript-fetch
+PYTHONPATH=generator python/bin/python "$here/python/openapi_generator.py" "$address" openapi-generator
+PYTHONPATH=made python/bin/python "$here/python/openapi_python_client.py" "$address" openapi-python-client
+printf '\n%d s\n' "$SECONDS"

@@ -89,20 +89,17 @@ fn cloud_event() -> Value {
 /// Members, parameters and items of lists, by their names; `Schema.member` where the name alone is not enough.
 fn of_name(schema: &str, name: &str) -> Option<Value> {
     Some(match (schema, name) {
-        ("User" | "Me", "id") => USER_ID.into(),
-        ("Session", "id") => SESSION_ID.into(),
-        ("AuditActor", "id") => KEY_ID.into(),
         ("App" | "NewApp" | "AppPatch", "name") => "Acme".into(),
         ("ApiKey" | "NewApiKey" | "AuditActor", "name") => "backend".into(),
+        (_, "key_id") | ("AuditActor", "id") => KEY_ID.into(),
         ("AuditEvent", "type") => "UserBanned".into(),
         ("AuditEvent", "data") => json!({ "user_id": USER_ID, "at": TIME }),
         ("MailedToken", "token") => "wwv_…".into(),
         ("PasswordResetRequest" | "PasswordResetToken", "token") => "wwp_…".into(),
         ("Ready", "checks") => json!({ "journal": { "ok": true }, "key_store": { "ok": true } }),
-        ("Introspection", "token_type") => "Bearer".into(),
         (_, "app_id" | "aud" | "client_id") => "acme".into(),
-        (_, "user_id" | "sub") => USER_ID.into(),
-        (_, "session_id" | "sid" | "exclude") => SESSION_ID.into(),
+        ("User" | "Me", "id") | (_, "user_id" | "sub") => USER_ID.into(),
+        ("Session", "id") | (_, "session_id" | "sid" | "exclude") => SESSION_ID.into(),
         (_, "mail_id") => "1042-password_reset".into(),
         (_, "subject") => format!("user-{USER_ID}").into(),
         (_, "email") => "ada@example.com".into(),
