@@ -15,7 +15,7 @@ use event_store::{
 };
 use http_kit::auth::Authenticator;
 use http_kit::limits::{RateLimits, RateSettings};
-use http_kit::request::{Edge, around};
+use http_kit::request::{RequestLayer, around};
 use jiff::SignedDuration;
 use schemas::envelope::Actor;
 use secrecy::{ExposeSecret, SecretString};
@@ -94,7 +94,7 @@ fn node(
             },
         },
     });
-    let edge = Edge::new(repository, clock, keys.instance_key(), vec![]);
+    let edge = RequestLayer::new(repository, clock, keys.instance_key(), vec![]);
     let (router, _) = service.clone().router().split_for_parts();
     (service, around(router, Arc::new(edge)))
 }

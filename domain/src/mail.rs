@@ -8,7 +8,7 @@ use crate::email::Email;
 use crate::events::Event;
 use crate::ids::UserId;
 use crate::magic_link::MagicLinkEvent;
-use crate::settings::Delivery;
+use crate::settings::SentBy;
 use crate::user::{EmailChangeRequested, ResetReason, UserEvent};
 
 /// What a mail is for.
@@ -60,22 +60,22 @@ pub struct Mail {
 /// a function of the event alone, so that whoever tries again after a restart sends the same.
 pub fn mails_of(event: &Event) -> Vec<Mail> {
     let mails = match event {
-        Event::MagicLink(MagicLinkEvent::MagicLinkIssued(event)) if event.delivery == Delivery::Platform => {
+        Event::MagicLink(MagicLinkEvent::MagicLinkIssued(event)) if event.delivery == SentBy::Platform => {
             let end = Some(event.expires_at);
             [mail(MailKind::MagicLink, event.user_id, event.personal.email.as_ref(), end), None]
         }
-        Event::User(UserEvent::EmailVerificationRequested(event)) if event.delivery == Delivery::Platform => {
+        Event::User(UserEvent::EmailVerificationRequested(event)) if event.delivery == SentBy::Platform => {
             let end = Some(event.expires_at);
             [mail(MailKind::EmailVerification, event.user_id, event.personal.email.as_ref(), end), None]
         }
-        Event::User(UserEvent::EmailChangeRequested(event)) if event.delivery == Delivery::Platform => {
+        Event::User(UserEvent::EmailChangeRequested(event)) if event.delivery == SentBy::Platform => {
             let EmailChangeRequested { user_id, expires_at, personal, .. } = event;
             [
                 mail(MailKind::EmailChange, *user_id, personal.email.as_ref(), Some(*expires_at)),
                 mail(MailKind::EmailChangeNotice, *user_id, personal.previous_email.as_ref(), None),
             ]
         }
-        Event::User(UserEvent::PasswordResetRequested(event)) if event.delivery == Delivery::Platform => {
+        Event::User(UserEvent::PasswordResetRequested(event)) if event.delivery == SentBy::Platform => {
             let kind = match event.reason {
                 ResetReason::Forgotten => MailKind::PasswordReset,
                 ResetReason::AddressTaken => MailKind::AddressTaken,
@@ -129,7 +129,7 @@ mod tests {
         Email::parse(text).expect("valid")
     }
 
-    fn change(delivery: Delivery, personal: Personal) -> Event {
+    fn change(delivery: SentBy, personal: Personal) -> Event {
         Event::User(UserEvent::EmailChangeRequested(EmailChangeRequested {
             user_id: UserId(uuid::Uuid::from_u128(7)),
             generation: 1,
@@ -146,7 +146,7 @@ mod tests {
             user_id: UserId(uuid::Uuid::from_u128(7)),
             generation: 1,
             reason,
-            delivery: Delivery::Platform,
+            delivery: SentBy::Platform,
             expires_at: at(60),
             full_admin: false,
             at: at(0),
@@ -161,7 +161,7 @@ mod tests {
             previous_email: Some(email("ada@example.com")),
             ..Personal::default()
         };
-        let mails = mails_of(&change(Delivery::Platform, personal.clone()));
+        let mails = mails_of(&change(SentBy::Platform, personal.clone()));
         let told: Vec<_> = mails.iter().map(|mail| (mail.kind, mail.to.as_str(), mail.expires_at)).collect();
         assert_eq!(
             told,
@@ -170,8 +170,8 @@ mod tests {
                 (MailKind::EmailChangeNotice, "ada@example.com", None),
             ]
         );
-        assert_eq!(mails_of(&change(Delivery::App, personal)), []);
-        assert_eq!(mails_of(&change(Delivery::Platform, Personal::default())), [], "the person was erased");
+        assert_eq!(mails_of(&change(SentBy::App, personal)), []);
+        assert_eq!(mails_of(&change(SentBy::Platform, Personal::default())), [], "the person was erased");
     }
 
     #[test]
@@ -190,7 +190,7 @@ mod tests {
             ..Personal::default()
         };
         let user_id = UserId(uuid::Uuid::from_u128(7));
-        let (expires_at, at, delivery) = (at(60), at(0), Delivery::Platform);
+        let (expires_at, at, delivery) = (at(60), at(0), SentBy::Platform);
         let verification = EmailVerificationRequested {
             user_id,
             generation: 1,
@@ -216,7 +216,7 @@ mod tests {
         for event in [
             Event::User(UserEvent::EmailVerificationRequested(verification)),
             Event::MagicLink(MagicLinkEvent::MagicLinkIssued(link)),
-            change(Delivery::Platform, personal),
+            change(SentBy::Platform, personal),
             reset(ResetReason::Forgotten),
             reset(ResetReason::AddressTaken),
         ] {

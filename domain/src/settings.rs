@@ -26,7 +26,8 @@ pub enum Registration {
 /// Who sends the mails of an app.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Delivery {
+#[schemars(rename = "Delivery")]
+pub enum SentBy {
     /// Watchword.
     #[default]
     Platform,
@@ -97,7 +98,7 @@ pub struct AppSettings {
     /// Whether tokens come and go in cookies, and in no body.
     pub cookies: bool,
     /// Who sends the mails.
-    pub delivery: Delivery,
+    pub delivery: SentBy,
     /// Who may register.
     pub registration: Registration,
     /// Pages of the app that mails link to.
@@ -126,7 +127,7 @@ impl Default for AppSettings {
             invitation_ttl: 604_800,
             exchange_code_ttl: 60,
             cookies: false,
-            delivery: Delivery::default(),
+            delivery: SentBy::default(),
             registration: Registration::default(),
             links: Links::default(),
             locale: Language::default(),

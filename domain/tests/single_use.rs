@@ -10,7 +10,7 @@ use domain::password::PasswordHash;
 use domain::pkce::CodeChallenge;
 use domain::redirect_uri::RedirectUri;
 use domain::session::{LoginMethod, RevocationReason, Session, SessionCommand};
-use domain::settings::{AppSettings, Delivery, Registration};
+use domain::settings::{AppSettings, Registration, SentBy};
 use domain::user::{
     Client, MailboxCommand, MailboxProof, Profile, RegistrationMethod, ResetReason, User, UserCommand,
     UserEvent,
@@ -308,7 +308,7 @@ impl World {
         let Some(user) = &mut self.user else { return };
         let request = MailboxCommand::RequestPasswordReset {
             reason: ResetReason::Forgotten,
-            delivery: Delivery::Platform,
+            delivery: SentBy::Platform,
             full_admin: false,
             ttl: self.settings.password_reset_ttl,
             client: Client::default(),

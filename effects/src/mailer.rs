@@ -45,7 +45,7 @@ use self::lists::WAITING;
 pub use self::lists::count_given_up;
 pub use self::lists::{MailRef, given_up, kind};
 use self::post::Unsent;
-pub use self::post::{InvalidMailUrl, MailServer, MailUrl, Patience, Post};
+pub use self::post::{InvalidMailUrl, MailServer, MailTransport, MailUrl, Patience};
 pub use self::words::{account_made, disown_title};
 use crate::senders::Senders;
 use dispatcher::{Context, DispatchError, Dispatcher, Read, Work};
@@ -81,7 +81,7 @@ pub struct MailerSettings {
 }
 
 impl MailerSettings {
-    /// The lease of a node: longer than the [`Post`] waits for a mail server.
+    /// The lease of a node: longer than the [`MailTransport`] waits for a mail server.
     pub const LEASE: Duration = Duration::from_secs(30);
 }
 
@@ -98,7 +98,7 @@ pub struct MailerParts {
     /// Knows where links lead.
     pub access_tokens: Arc<AccessTokens>,
     /// Takes the mails.
-    pub post: Post,
+    pub post: MailTransport,
     /// What the operator chose.
     pub settings: MailerSettings,
 }
@@ -189,7 +189,7 @@ struct Runner {
     dispatcher: Dispatcher,
     clock: Arc<dyn Clock>,
     composer: Composer,
-    post: Post,
+    post: MailTransport,
     settings: MailerSettings,
     status: watch::Sender<MailerStatus>,
     ending: watch::Receiver<bool>,

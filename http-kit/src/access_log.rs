@@ -38,7 +38,7 @@ pub struct AccessLog {
 }
 
 /// One look: its event is the only one of its stream.
-struct Look {
+struct AccessRecord {
     id: AccessId,
     event: Event,
 }
@@ -94,7 +94,7 @@ impl AccessLog {
     ) -> Result<(), Problem> {
         let at = self.clock.now();
         let app_id = &looking.metadata.app_id;
-        let look = |user_id: UserId| Look {
+        let look = |user_id: UserId| AccessRecord {
             id: looking.id(at, &[&"read", &user_id]),
             event: AccessEvent::PersonalDataRead(PersonalDataRead {
                 user_id,
@@ -104,7 +104,7 @@ impl AccessLog {
             })
             .into(),
         };
-        let mut looks: Vec<Look> =
+        let mut looks: Vec<AccessRecord> =
             people.into_iter().filter(|person| !looking.is(*person)).map(look).collect();
         looks.sort_by_key(|look| look.id);
         looks.dedup_by_key(|look| look.id);
@@ -128,10 +128,15 @@ impl AccessLog {
         let app_id = app_id.cloned();
         let event =
             AccessEvent::HistoryExported(HistoryExported { app_id, user_id: person, form, opened, at });
-        self.write(looking, at, vec![Look { id, event: event.into() }]).await
+        self.write(looking, at, vec![AccessRecord { id, event: event.into() }]).await
     }
 
-    async fn write(&self, looking: &Looking<'_>, at: Timestamp, mut looks: Vec<Look>) -> Result<(), Problem> {
+    async fn write(
+        &self,
+        looking: &Looking<'_>,
+        at: Timestamp,
+        mut looks: Vec<AccessRecord>,
+    ) -> Result<(), Problem> {
         looks.retain(|look| self.written.get(&look.id).is_none());
         if looks.is_empty() {
             return Ok(());
@@ -182,7 +187,7 @@ impl AccessLog {
         &self,
         looking: &Looking<'_>,
         at: Timestamp,
-        looks: &[Look],
+        looks: &[AccessRecord],
     ) -> Result<Append, StoreError> {
         let mut writes = Vec::with_capacity(looks.len());
         for look in looks {

@@ -34,5 +34,5 @@ pub use extract::{AppScope, Body, FormOrJson, NoBody, OptionalBody, Params, Segm
 pub use limits::{RateClass, RateLimits, RateSettings};
 pub use page::Page;
 pub use problem::Problem;
-pub use request::{Edge, RequestContext, around, mounted};
+pub use request::{RequestContext, RequestLayer, around, mounted};
 pub use waiting::waiting;

@@ -119,7 +119,7 @@ impl IdempotencyKeys {
 const PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 /// What the layer needs.
-pub struct Edge {
+pub struct RequestLayer {
     repository: Arc<Repository>,
     clock: Arc<dyn Clock>,
     trusted_proxies: Vec<IpNet>,
@@ -130,7 +130,7 @@ pub struct Edge {
     forwarded: Forwarded,
 }
 
-impl Edge {
+impl RequestLayer {
     /// `X-Forwarded-For` is believed only when it comes from one of the trusted proxies.
     pub fn new(
         repository: Arc<Repository>,
@@ -237,7 +237,7 @@ struct CrossOrigin {
 
 /// Wraps a whole router: problems for unknown paths and methods, and the layer described in this module. Routes added
 /// afterwards are not covered.
-pub fn around(router: Router, edge: Arc<Edge>) -> Router {
+pub fn around(router: Router, edge: Arc<RequestLayer>) -> Router {
     router
         .fallback(async || Problem::not_found())
         .method_not_allowed_fallback(async || Problem::new("method_not_allowed"))
@@ -272,7 +272,7 @@ fn below(prefix: &str, uri: &Uri) -> Uri {
     path_and_query.parse().unwrap_or_else(|_| Uri::from_static("//"))
 }
 
-async fn handle(State(edge): State<Arc<Edge>>, request: Request, next: Next) -> Response {
+async fn handle(State(edge): State<Arc<RequestLayer>>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let (mut request, unread) = Unread::watch(request);
     let method = known_method(request.method());
@@ -341,7 +341,7 @@ async fn handle(State(edge): State<Arc<Edge>>, request: Request, next: Next) -> 
     response
 }
 
-async fn answer(edge: &Edge, request: Request, refusal: Option<Problem>, next: Next) -> Response {
+async fn answer(edge: &RequestLayer, request: Request, refusal: Option<Problem>, next: Next) -> Response {
     let origin = request.headers().get(header::ORIGIN).cloned();
     let Some(origin) = origin else { return guarded(request, refusal, next).await };
     let allowed = match origin.to_str() {

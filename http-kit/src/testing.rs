@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::auth::Authenticator;
-use crate::request::Edge;
+use crate::request::RequestLayer;
 use tokens::testing::{BASE, Signer};
 use tokens::{AccessTokens, ApiKeyToken, DerivedTokens, PublicUrl};
 
@@ -71,10 +71,10 @@ impl World {
         (Authenticator::new(repository, access_tokens, self.tokens.clone(), clock), journal)
     }
 
-    pub fn edge(&self, trusted: &[&str]) -> Arc<Edge> {
+    pub fn edge(&self, trusted: &[&str]) -> Arc<RequestLayer> {
         let trusted = trusted.iter().map(|net| net.parse().expect("a network")).collect();
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
-        Arc::new(Edge::new(Arc::clone(&self.repository), clock, self.keys.instance_key(), trusted))
+        Arc::new(RequestLayer::new(Arc::clone(&self.repository), clock, self.keys.instance_key(), trusted))
     }
 
     pub fn now(&self) -> Timestamp {

@@ -18,13 +18,15 @@ use domain::app::App;
 use domain::session::SessionEvent;
 use domain::user::User;
 use domain::{AppId, Email, Event, LogOrigin, Permission, UserId};
-use effects::mailer::{self, MailUrl, Mailer, MailerParts, MailerSettings, MailerStatus, Patience, Post};
+use effects::mailer::{
+    self, MailTransport, MailUrl, Mailer, MailerParts, MailerSettings, MailerStatus, Patience,
+};
 use effects::relay::{Relay, RelaySettings, RelayStatus};
 use event_store::{
     Clock, InstanceKey, Journal, JournalLock, JournalMark, KeyStore, LookupKey, MasterKey, MessageKey,
     Repository, Sealer, SqliteJournal, StoreError, SystemClock,
 };
-use http_kit::request::Edge;
+use http_kit::request::RequestLayer;
 use http_kit::{AccessLog, Authenticator, RateClass, RateLimits};
 use projection_service::bus::Bus;
 use projection_service::{BusStatus, ProjectionService, ProjectionStatus, SharingSettings};
@@ -521,7 +523,7 @@ impl Routers {
     fn new(
         health: Health,
         services: OpenApiRouter,
-        edge: Edge,
+        edge: RequestLayer,
         origin: LogOrigin,
         public_url: &PublicUrl,
     ) -> Self {
@@ -578,9 +580,14 @@ async fn bootstrap(config: &Config, commands: &CommandService) -> anyhow::Result
 }
 
 /// The layer around requests.
-fn edge(config: &Config, stores: &Stores, repository: &Arc<Repository>, clock: &Arc<dyn Clock>) -> Edge {
+fn edge(
+    config: &Config,
+    stores: &Stores,
+    repository: &Arc<Repository>,
+    clock: &Arc<dyn Clock>,
+) -> RequestLayer {
     let proxies = config.trusted_proxies.clone();
-    Edge::new(Arc::clone(repository), Arc::clone(clock), stores.key_store.instance_key(), proxies)
+    RequestLayer::new(Arc::clone(repository), Arc::clone(clock), stores.key_store.instance_key(), proxies)
         .limited_to(config.requests_in_flight)
 }
 
@@ -615,7 +622,7 @@ fn start_mailer(
         let folder = folder.display();
         tracing::warn!("no mail is sent: each is written to {folder} until mail_url names a mail server");
     }
-    let post = Post::new(mail.url.clone(), public_url.host_str(), Patience::default());
+    let post = MailTransport::new(mail.url.clone(), public_url.host_str(), Patience::default());
     if let Some(server) = post.server() {
         let _ = commands.mail_server.set(server);
     }

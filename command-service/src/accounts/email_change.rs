@@ -13,7 +13,7 @@ use domain::app::App;
 use domain::lockout::Lockout;
 use domain::password::Password;
 use domain::session::RevocationReason;
-use domain::settings::Delivery;
+use domain::settings::SentBy;
 use domain::user::{MailboxCommand, User, UserError};
 use domain::{AppId, StreamId};
 use event_store::Idempotency;
@@ -116,7 +116,7 @@ pub(crate) async fn request(
             new_email: new_email.clone(),
             checked: checked.clone(),
             session_id,
-            delivery: Delivery::Platform,
+            delivery: SentBy::Platform,
             ttl,
             client: client.clone(),
             at,

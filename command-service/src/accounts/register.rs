@@ -9,7 +9,7 @@ use axum::routing::post;
 use dispatcher::{Committed, Context, DispatchError, Read, Work};
 use domain::app::App;
 use domain::session::{LoginMethod, Session, SessionCommand};
-use domain::settings::{AppSettings, Delivery, Registration};
+use domain::settings::{AppSettings, Registration, SentBy};
 use domain::user::{MailboxCommand, RegistrationMethod, ResetReason, User, UserCommand};
 use domain::{AppId, Email, SessionId, UserId};
 use http_kit::extract::{AppScope, Body};
@@ -117,7 +117,7 @@ pub(crate) async fn register(
         }
         let counted = service.limits.check_mailbox(&app_id, &email, MailPurpose::Registration, asker);
         counted.map_err(Problem::rate_limited)?;
-        if settings.delivery == Delivery::Platform {
+        if settings.delivery == SentBy::Platform {
             service.require_deliverable(&email, "/email").await?;
         }
     }
@@ -160,7 +160,7 @@ pub(crate) async fn register(
         if settings.require_verified_email {
             let (delivery, ttl) = (settings.delivery, settings.email_verification_ttl);
             // Where the app sends its mails it has to ask for the token: it is in no answer to this.
-            if delivery == Delivery::Platform && may_send {
+            if delivery == SentBy::Platform && may_send {
                 let verify =
                     MailboxCommand::RequestEmailVerification { delivery, full_admin: false, ttl, at };
                 work.execute::<User>(&user_id, verify.into()).map_err(Problem::internal)?;
@@ -209,7 +209,7 @@ impl CommandService {
             let problem = Problem::new("email_taken");
             return Err(problem.field("/email", "email_taken", "this address belongs to another account"));
         }
-        if settings.delivery == Delivery::Platform
+        if settings.delivery == SentBy::Platform
             && let Some(user_id) = self.locate.locate(app_id, &email).await?
             && let Ok(spent) = self.limits.spend_mail(app_id, &email, MailPurpose::Registration, false)
         {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use domain::app::App;
-use domain::settings::Delivery;
+use domain::settings::SentBy;
 use domain::user::{Client, MailboxCommand, PasswordResetRequested, ResetReason, User, UserEvent};
 use domain::{Event, Permission, Timestamp};
 use http_kit::cookies::Credentials;
@@ -64,7 +64,7 @@ async fn create(
     let committed = target
         .run(context, &[], move |work| {
             // Where from says nothing about this person.
-            let (reason, delivery, client) = (ResetReason::Admin, Delivery::App, Client::default());
+            let (reason, delivery, client) = (ResetReason::Admin, SentBy::App, Client::default());
             let command =
                 MailboxCommand::RequestPasswordReset { reason, delivery, full_admin, ttl, client, at };
             work.execute::<User>(&user_id, command.into()).map_err(token_problem)

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 use url::Url;
 
 use crate::CommandService;
-use crate::passwords::common::is_common;
+use crate::passwords::dictionary::is_common;
 
 const MAX_NAME: usize = 200;
 const MAX_PHONE: usize = 40;

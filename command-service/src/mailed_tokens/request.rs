@@ -17,7 +17,7 @@ use axum::response::{IntoResponse, Response};
 use dispatcher::{Committed, Context, Read, Work};
 use domain::app::App;
 use domain::mail::mails_of;
-use domain::settings::{AppSettings, Delivery};
+use domain::settings::{AppSettings, SentBy};
 use domain::user::User;
 use domain::{AppId, Email, Permission, UserId};
 use event_store::{Idempotency, Loaded};
@@ -188,7 +188,7 @@ impl<'a> MailRequest<'a> {
 
     /// Whether the platform sends the app's mails.
     fn sends(&self) -> bool {
-        self.settings().delivery == Delivery::Platform
+        self.settings().delivery == SentBy::Platform
     }
 
     /// Who may be sent something at this address.

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use domain::redirect_uri::RedirectUri;
-use domain::settings::Delivery;
+use domain::settings::SentBy;
 use http::{StatusCode, header};
 use http_kit::extract::AppScope;
 use http_kit::problem::Problem;
@@ -40,9 +40,9 @@ async fn change_password(
     let app = service.authenticator.app(&app_id).await?;
     let settings = &app.state.settings;
     let page = match settings.delivery {
-        Delivery::Platform => service.pages(&app.state).path("password-reset"),
+        SentBy::Platform => service.pages(&app.state).path("password-reset"),
         // Nobody would send the mail that our page promises.
-        Delivery::App => {
+        SentBy::App => {
             let own = settings.links.password_reset.as_ref().ok_or_else(Problem::not_found)?;
             RedirectUri::as_str(own).to_owned()
         }

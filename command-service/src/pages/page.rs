@@ -15,7 +15,7 @@ use domain::Email;
 use domain::app::App;
 use domain::branding::{Locale, LogoUrl, text_on};
 use domain::redirect_uri::{Origin, RedirectUri};
-use domain::settings::Delivery;
+use domain::settings::SentBy;
 use domain::user::User;
 use effects::mailer::account_made;
 use http::request::Parts;
@@ -242,7 +242,7 @@ impl Pages<'_> {
 
     /// Whether a mail that is asked for on a page is sent.
     pub fn sends_mail(&self) -> bool {
-        self.app.settings.delivery == Delivery::Platform
+        self.app.settings.delivery == SentBy::Platform
     }
 
     /// The page after a mail was asked for.

@@ -137,7 +137,7 @@ struct Guesser<'a> {
 }
 
 /// Why a login with a right password did not go through.
-enum NotIn {
+enum LoginRefusal {
     /// The hash that was checked is not the account's any more.
     HashChanged,
     /// Too many logins have failed.
@@ -179,11 +179,11 @@ impl CommandService {
                     }
                     return self.logged_in(attempt.app_id, &done).await;
                 }
-                Err(DispatchError::Refused(NotIn::Refused(problem))) => return Err(problem),
-                Err(DispatchError::Refused(NotIn::Locked)) => {
+                Err(DispatchError::Refused(LoginRefusal::Refused(problem))) => return Err(problem),
+                Err(DispatchError::Refused(LoginRefusal::Locked)) => {
                     return Err(self.failed(attempt, context).await);
                 }
-                Err(DispatchError::Refused(NotIn::HashChanged)) => {}
+                Err(DispatchError::Refused(LoginRefusal::HashChanged)) => {}
                 Err(error) => return Err(error.map_refusal(|_| Problem::unauthenticated()).into()),
             }
         }
@@ -208,21 +208,23 @@ impl CommandService {
         context: Context,
         old: PasswordHash,
         new: Option<PasswordHash>,
-    ) -> Result<Committed<()>, DispatchError<NotIn>> {
+    ) -> Result<Committed<()>, DispatchError<LoginRefusal>> {
         let Attempt { app_id, user_id, client, guesser: Guesser { device, .. }, .. } = *attempt;
         let (app_id, client, at) = (app_id.clone(), client.clone(), context.at);
         let policy = self.settings.lockout;
         let session_id = SessionId(self.clock.new_id());
         let reads = vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id), Read::of::<Lockout>(&user_id)];
         let decide = move |work: &mut Work| {
-            work.get::<Lockout>(&user_id).require_open(device, policy, at).map_err(|_| NotIn::Locked)?;
+            work.get::<Lockout>(&user_id)
+                .require_open(device, policy, at)
+                .map_err(|_| LoginRefusal::Locked)?;
             let user = work.get::<User>(&user_id);
             if !user.is_of(&app_id) || user.password_hash.as_ref() != Some(&old) {
-                return Err(NotIn::HashChanged);
+                return Err(LoginRefusal::HashChanged);
             }
             let epoch = user.epoch;
-            let settings = may_enter(work.get::<App>(&app_id), user).map_err(NotIn::Refused)?;
-            let internal = |error| NotIn::Refused(Problem::internal(error));
+            let settings = may_enter(work.get::<App>(&app_id), user).map_err(LoginRefusal::Refused)?;
+            let internal = |error| LoginRefusal::Refused(Problem::internal(error));
             if let Some(new) = new.clone() {
                 let rehash = UserCommand::Rehash { old: old.clone(), new, at };
                 work.execute::<User>(&user_id, rehash).map_err(|error| internal(error.to_string()))?;

@@ -52,7 +52,7 @@ pub(crate) struct RevokeAll {
 #[schema(as = RevokedSessions)]
 pub(crate) struct Revoked {
     /// How many sessions were ended.
-    revoked: usize,
+    pub revoked: usize,
 }
 
 /// End one of one's own sessions.

@@ -7,7 +7,7 @@ use crate::personal::Personal;
 use crate::session::{
     LoginMethod, RevocationReason, SessionEvent, SessionRefreshed, SessionRevoked, SessionStarted,
 };
-use crate::settings::Delivery;
+use crate::settings::SentBy;
 use crate::user::{
     EmailChanged, ErasureReason, RegistrationMethod, User, UserBanned, UserErased, UserEvent, UserRegistered,
 };
@@ -151,7 +151,7 @@ fn the_newest_link_takes_the_place_of_the_one_before() {
         epoch: None,
         redirect_uri: redirect_uri::RedirectUri::parse("https://app.example/callback").expect("valid"),
         code_challenge: None,
-        delivery: Delivery::Platform,
+        delivery: SentBy::Platform,
         expires_at: at(100),
         at: at(1),
         personal: of("ada@example.com"),

@@ -11,7 +11,7 @@ use crate::ids::{MagicLinkId, SessionId, UserId};
 use crate::personal::Personal;
 use crate::pkce::CodeChallenge;
 use crate::redirect_uri::RedirectUri;
-use crate::settings::Delivery;
+use crate::settings::SentBy;
 
 /// A magic link was made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -32,7 +32,7 @@ pub struct MagicLinkIssued {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code_challenge: Option<CodeChallenge>,
     /// Who sends the mail.
-    pub delivery: Delivery,
+    pub delivery: SentBy,
     /// When it ends unless it is redeemed.
     pub expires_at: Timestamp,
     /// When.

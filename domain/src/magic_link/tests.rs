@@ -1,7 +1,7 @@
 use cqrs_es::test::TestFramework;
 
 use super::*;
-use crate::settings::Delivery;
+use crate::settings::SentBy;
 
 type LinkTest = TestFramework<MagicLink>;
 
@@ -70,7 +70,7 @@ fn issued_with(code_challenge: Option<CodeChallenge>) -> MagicLinkEvent {
         epoch: None,
         redirect_uri: own(),
         code_challenge,
-        delivery: Delivery::Platform,
+        delivery: SentBy::Platform,
         expires_at: at(600),
         at: at(0),
         personal: Personal { email: Some(email()), state: Some("cart".to_owned()), ..Personal::default() },

@@ -10,7 +10,7 @@ use crate::ids::{SessionId, UserId};
 use crate::password::PasswordHash;
 use crate::role::Role;
 use crate::session::RevocationReason;
-use crate::settings::Delivery;
+use crate::settings::SentBy;
 
 /// What a person says about themselves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -136,7 +136,7 @@ pub enum MailboxCommand {
     /// Send a token that proves that the person reads the mail of their address. Nothing happens if they did that already.
     RequestEmailVerification {
         /// Who sends the mail.
-        delivery: Delivery,
+        delivery: SentBy,
         /// Whether it is somebody who may do everything in the app that a token without a mail goes to.
         full_admin: bool,
         /// Life of the token, in seconds.
@@ -176,7 +176,7 @@ pub enum MailboxCommand {
         /// The session that asks: it goes on when the address has changed.
         session_id: SessionId,
         /// Who sends the mails.
-        delivery: Delivery,
+        delivery: SentBy,
         /// Life of the token, in seconds.
         ttl: u32,
         /// Where from.
@@ -196,7 +196,7 @@ pub enum MailboxCommand {
         /// Why.
         reason: ResetReason,
         /// Who sends the mail.
-        delivery: Delivery,
+        delivery: SentBy,
         /// Whether it is somebody who may do everything in the app that a token without a mail goes to.
         full_admin: bool,
         /// Life of the token, in seconds.

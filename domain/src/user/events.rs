@@ -13,7 +13,7 @@ use crate::ids::{SessionId, UserId};
 use crate::personal::Personal;
 use crate::role::Role;
 use crate::session::RevocationReason;
-use crate::settings::Delivery;
+use crate::settings::SentBy;
 
 /// How an account came to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -201,7 +201,7 @@ pub struct EmailVerificationRequested {
     /// The number of the token.
     pub generation: u32,
     /// Who sends the mail.
-    pub delivery: Delivery,
+    pub delivery: SentBy,
     /// When the token ends unless it is used.
     pub expires_at: Timestamp,
     /// Whether the token of an app that sends its mails itself went to somebody who may do everything in the app. It went
@@ -247,7 +247,7 @@ pub struct EmailChangeRequested {
     /// The session that asked.
     pub session_id: SessionId,
     /// Who sends the mails: the token to the new address, a notice to the present one.
-    pub delivery: Delivery,
+    pub delivery: SentBy,
     /// When the token ends unless it is used.
     pub expires_at: Timestamp,
     /// When.
@@ -281,7 +281,7 @@ pub struct PasswordResetRequested {
     /// Why.
     pub reason: ResetReason,
     /// Who sends the mail.
-    pub delivery: Delivery,
+    pub delivery: SentBy,
     /// When the token ends unless it is used.
     pub expires_at: Timestamp,
     /// As in [`EmailVerificationRequested`]: whether a token that no mail carries went to somebody who may do everything in

@@ -20,7 +20,7 @@ use crate::email::Email;
 use crate::ids::{SessionId, UserId};
 use crate::password::PasswordHash;
 use crate::personal::Personal;
-use crate::settings::Delivery;
+use crate::settings::SentBy;
 
 /// What a token that changes the address is for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,8 +56,8 @@ pub(super) struct Ended {
 }
 
 impl ResetToken {
-    fn new(reason: ResetReason, delivery: Delivery, full_admin: bool) -> Self {
-        let is_mailed = delivery == Delivery::Platform && reason != ResetReason::Admin;
+    fn new(reason: ResetReason, delivery: SentBy, full_admin: bool) -> Self {
+        let is_mailed = delivery == SentBy::Platform && reason != ResetReason::Admin;
         Self { reason, handed_out: !is_mailed && !full_admin }
     }
 
@@ -176,7 +176,7 @@ impl User {
             MailboxCommand::RequestPasswordReset { reason, delivery, full_admin, ttl, client, at } => {
                 let personal = Personal { email: Some(email.clone()), ..Personal::of(client) };
                 // What an admin asks for is theirs to hand on.
-                let delivery = if reason == ResetReason::Admin { Delivery::App } else { delivery };
+                let delivery = if reason == ResetReason::Admin { SentBy::App } else { delivery };
                 let token = ResetToken::new(reason, delivery, full_admin);
                 let is_of_kind = |other: &ResetToken| other.is_like(token);
                 let (generation, expires_at) = self.password_reset.offer(end_of(ttl, at), at, is_of_kind);
@@ -186,7 +186,7 @@ impl User {
                     reason,
                     delivery,
                     expires_at,
-                    full_admin: full_admin && delivery == Delivery::App,
+                    full_admin: full_admin && delivery == SentBy::App,
                     at,
                     personal,
                 })])
@@ -212,7 +212,7 @@ impl User {
         &self,
         user_id: UserId,
         email: &Email,
-        delivery: Delivery,
+        delivery: SentBy,
         full_admin: bool,
         (generation, expires_at): (u32, Timestamp),
         at: Timestamp,
@@ -225,7 +225,7 @@ impl User {
             generation,
             delivery,
             expires_at,
-            full_admin: full_admin && delivery == Delivery::App,
+            full_admin: full_admin && delivery == SentBy::App,
             at,
             personal: Personal { email: Some(email.clone()), ..Personal::default() },
         })]
@@ -265,7 +265,7 @@ impl User {
     }
 
     pub(super) fn apply_email_verification_requested(&mut self, event: &EmailVerificationRequested) {
-        if event.delivery == Delivery::App && !event.full_admin {
+        if event.delivery == SentBy::App && !event.full_admin {
             // Whoever got it can make any registration pass for the person's.
             self.password_is_own = false;
         }

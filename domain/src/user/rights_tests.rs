@@ -3,7 +3,7 @@
 use super::tests::{at, banned, granted, hash, registered, user_id};
 use super::*;
 use crate::session::RevocationReason;
-use crate::settings::Delivery;
+use crate::settings::SentBy;
 
 fn later(seconds: i64) -> Timestamp {
     at() + jiff::SignedDuration::from_secs(seconds)
@@ -25,11 +25,11 @@ fn run(user: &mut User, command: impl Into<UserCommand>) -> Result<Vec<UserEvent
     Ok(events)
 }
 
-fn verification(delivery: Delivery, full_admin: bool) -> MailboxCommand {
+fn verification(delivery: SentBy, full_admin: bool) -> MailboxCommand {
     MailboxCommand::RequestEmailVerification { delivery, full_admin, ttl: 100, at: at() }
 }
 
-fn reset(reason: ResetReason, delivery: Delivery, full_admin: bool) -> MailboxCommand {
+fn reset(reason: ResetReason, delivery: SentBy, full_admin: bool) -> MailboxCommand {
     let client = Client::default();
     MailboxCommand::RequestPasswordReset { reason, delivery, full_admin, ttl: 100, client, at: at() }
 }
@@ -50,7 +50,7 @@ fn verify() -> MailboxCommand {
 /// Registered by themselves, and verified by a mail.
 fn verified() -> User {
     let mut user = of([registered()]);
-    run(&mut user, verification(Delivery::Platform, false)).expect("asks");
+    run(&mut user, verification(SentBy::Platform, false)).expect("asks");
     run(&mut user, verify()).expect("verifies");
     user
 }
@@ -84,12 +84,12 @@ fn ends() -> Vec<(&'static str, UserCommand)> {
 fn what_ends_access_ends_what_would_bring_it_back() {
     for (what, end) in ends() {
         let mut user = verified();
-        run(&mut user, reset(ResetReason::Forgotten, Delivery::Platform, false)).expect("asks");
+        run(&mut user, reset(ResetReason::Forgotten, SentBy::Platform, false)).expect("asks");
         let change = MailboxCommand::RequestEmailChange {
             new_email: Email::parse("eve@example.com").expect("valid"),
             checked: hash("$argon2id$1"),
             session_id: SessionId(uuid::Uuid::from_u128(9)),
-            delivery: Delivery::Platform,
+            delivery: SentBy::Platform,
             ttl: 100,
             client: Client::default(),
             at: at(),
@@ -113,9 +113,9 @@ fn what_ends_access_ends_what_would_bring_it_back() {
 fn what_ends_access_ends_tokens_that_would_verify_the_address() {
     for (what, end) in ends() {
         let mut user = of([registered()]);
-        run(&mut user, verification(Delivery::Platform, false)).expect("asks");
+        run(&mut user, verification(SentBy::Platform, false)).expect("asks");
         // A token that proves nothing about the mailbox, so that the address stays unproven.
-        run(&mut user, reset(ResetReason::Admin, Delivery::App, true)).expect("asks");
+        run(&mut user, reset(ResetReason::Admin, SentBy::App, true)).expect("asks");
         match run(&mut user, end) {
             Err(UserError::EmailNotVerified) => continue,
             done => done.expect(what),
@@ -145,7 +145,7 @@ fn an_unproven_address_becomes_no_admin() {
     let mut user = of([registered()]);
     assert_eq!(run(&mut user, grant("admin")), Err(UserError::EmailNotVerified));
     assert!(run(&mut user, grant("editor")).is_ok());
-    run(&mut user, verification(Delivery::Platform, false)).expect("asks");
+    run(&mut user, verification(SentBy::Platform, false)).expect("asks");
     assert_eq!(run(&mut user, grant("admin")), Err(UserError::EmailNotVerified));
     run(&mut user, verify()).expect("verifies");
     assert!(run(&mut user, grant("admin")).is_ok() && user.is_admin());
@@ -157,29 +157,23 @@ fn an_admin_keeps_a_password_only_if_nobody_else_can_have_set_it() {
     let UserEvent::UserRegistered(made) = registered() else { unreachable!() };
     let by_admin =
         UserEvent::UserRegistered(UserRegistered { method: RegistrationMethod::Admin, ..made.clone() });
-    let by_mail = (ResetReason::Forgotten, Delivery::Platform, false);
-    let by_app = (ResetReason::Forgotten, Delivery::App, false);
-    let by_limited_admin = (ResetReason::Admin, Delivery::App, false);
-    let by_full_admin = (ResetReason::Admin, Delivery::App, true);
+    let by_mail = (ResetReason::Forgotten, SentBy::Platform, false);
+    let by_app = (ResetReason::Forgotten, SentBy::App, false);
+    let by_limited_admin = (ResetReason::Admin, SentBy::App, false);
+    let by_full_admin = (ResetReason::Admin, SentBy::App, true);
     for (what, made, verified_by, resets, stays) in [
-        ("the person's own", registered(), (Delivery::Platform, false), vec![], true),
-        ("an admin's", by_admin.clone(), (Delivery::Platform, false), vec![], false),
-        ("one whose proof a key had", registered(), (Delivery::App, false), vec![], false),
-        ("one whose proof a full admin had", registered(), (Delivery::App, true), vec![], true),
-        ("an admin's, reset by mail", by_admin, (Delivery::Platform, false), vec![by_mail], true),
-        ("one reset by a key", registered(), (Delivery::Platform, false), vec![by_app], false),
-        (
-            "one reset by users:write",
-            registered(),
-            (Delivery::Platform, false),
-            vec![by_limited_admin],
-            false,
-        ),
-        ("one reset by a full admin", registered(), (Delivery::Platform, false), vec![by_full_admin], true),
+        ("the person's own", registered(), (SentBy::Platform, false), vec![], true),
+        ("an admin's", by_admin.clone(), (SentBy::Platform, false), vec![], false),
+        ("one whose proof a key had", registered(), (SentBy::App, false), vec![], false),
+        ("one whose proof a full admin had", registered(), (SentBy::App, true), vec![], true),
+        ("an admin's, reset by mail", by_admin, (SentBy::Platform, false), vec![by_mail], true),
+        ("one reset by a key", registered(), (SentBy::Platform, false), vec![by_app], false),
+        ("one reset by users:write", registered(), (SentBy::Platform, false), vec![by_limited_admin], false),
+        ("one reset by a full admin", registered(), (SentBy::Platform, false), vec![by_full_admin], true),
         (
             "one of two tokens",
             registered(),
-            (Delivery::Platform, false),
+            (SentBy::Platform, false),
             vec![by_limited_admin, by_mail],
             false,
         ),
@@ -216,14 +210,14 @@ fn a_takeover_by_the_owner_of_the_mailbox_clears_what_a_squatter_wrote() {
     run(&mut by_link, proof.clone()).expect("proves");
     assert_eq!((by_link.name.clone(), by_link.password_hash.clone()), (None, None));
     let mut by_reset = of([registered()]);
-    run(&mut by_reset, reset(ResetReason::Forgotten, Delivery::Platform, false)).expect("asks");
+    run(&mut by_reset, reset(ResetReason::Forgotten, SentBy::Platform, false)).expect("asks");
     run(&mut by_reset, set_password(1)).expect("resets");
     assert!(by_reset.email_verified && by_reset.name.is_none());
 
     assert_eq!(verified().name.as_deref(), Some("Ada"), "whoever confirms the registration wrote it");
     let mut known = verified();
     run(&mut known, proof.clone()).expect("nothing new");
-    run(&mut known, reset(ResetReason::Forgotten, Delivery::Platform, false)).expect("asks");
+    run(&mut known, reset(ResetReason::Forgotten, SentBy::Platform, false)).expect("asks");
     run(&mut known, set_password(1)).expect("resets");
     assert_eq!(known.name.as_deref(), Some("Ada"), "nobody else ever was in the account");
     let UserEvent::UserRegistered(made) = registered() else { unreachable!() };
@@ -238,7 +232,7 @@ fn who_disowns_an_unproven_account_ends_it_for_good() {
     let disown = |generation| MailboxCommand::Disown { generation, at: later(1) };
     let mut user = of([registered()]);
     assert_eq!(run(&mut user, disown(1)), Err(UserError::InvalidToken));
-    run(&mut user, verification(Delivery::Platform, false)).expect("asks");
+    run(&mut user, verification(SentBy::Platform, false)).expect("asks");
     assert_eq!(run(&mut user, disown(2)), Err(UserError::InvalidToken));
     assert!(run(&mut verified(), disown(1)).is_err(), "a proven one is somebody's");
 
@@ -255,7 +249,7 @@ fn who_disowns_an_unproven_account_ends_it_for_good() {
         grant("editor"),
         UserCommand::Ban { reason: None, at: at() },
         UserCommand::EndAccess { kept_session: None, reason: RevocationReason::User, at: at() },
-        reset(ResetReason::Admin, Delivery::App, true).into(),
+        reset(ResetReason::Admin, SentBy::App, true).into(),
     ] {
         assert_eq!(run(&mut user, command), Err(UserError::Absent));
     }
@@ -265,7 +259,7 @@ fn who_disowns_an_unproven_account_ends_it_for_good() {
 fn a_used_token_tells_that_its_address_is_verified_until_the_address_is_another() {
     let mut user = of([registered()]);
     for _ in 0..2 {
-        run(&mut user, verification(Delivery::Platform, false)).expect("asks");
+        run(&mut user, verification(SentBy::Platform, false)).expect("asks");
     }
     run(&mut user, verify()).expect("verifies");
     let redeem =

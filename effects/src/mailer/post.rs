@@ -284,14 +284,14 @@ fn says_utf8(connection: &AsyncSmtpConnection) -> bool {
 }
 
 /// Takes mails, one at a time.
-pub struct Post(Kind);
+pub struct MailTransport(Kind);
 
 enum Kind {
     Files(PathBuf),
     Smtp(Box<Server>),
 }
 
-impl Post {
+impl MailTransport {
     /// Opens nothing yet. `hello` is the name the client says it has to a mail server.
     pub fn new(url: MailUrl, hello: &str, patience: Patience) -> Self {
         Self(match url {

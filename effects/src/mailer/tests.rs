@@ -8,7 +8,7 @@ use domain::delivery::{Delivery, MailFailed, MailSent};
 use domain::magic_link::{MagicLink, MagicLinkEvent, MagicLinkIssued};
 use domain::personal::Personal;
 use domain::redirect_uri::RedirectUri;
-use domain::settings::{AppSettings, Delivery as SentBy};
+use domain::settings::{AppSettings, SentBy};
 use domain::user::{Client, EmailChangeRequested, UserEvent};
 use domain::{AppId, Email, MagicLinkId, SessionId, Stream, StreamId};
 use event_store::contract::{Nodes, macs};
@@ -170,7 +170,7 @@ fn mailer(
         access_tokens: Arc::new(AccessTokens::new(
             tokens::PublicUrl::parse("https://auth.example").expect("valid"),
         )),
-        post: Post::new(url, "auth.example", PATIENCE),
+        post: MailTransport::new(url, "auth.example", PATIENCE),
         settings: MailerSettings {
             node: node.to_owned(),
             lease,

@@ -38,10 +38,10 @@ impl AuditLogProjector {
     }
 }
 
-/// The things besides a person that an event is about, by the names that all events have for them.
+/// What besides a person an event is about, by the names that all events have for them.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Things {
+struct SessionAndKey {
     session_id: Option<Uuid>,
     key_id: Option<Uuid>,
 }
@@ -86,7 +86,7 @@ impl Projector for AuditLogProjector {
             let personal = self.personal(event).await?;
             let ip = personal.ip.and_then(|ip| ip.parse().ok()).map(|ip| self.lookup.ip(app_id, ip));
             let email = personal.email.map(|email| self.lookup.email(app_id, &email));
-            let Things { session_id, key_id } = serde_json::from_str(&event.data).unwrap_or_default();
+            let SessionAndKey { session_id, key_id } = serde_json::from_str(&event.data).unwrap_or_default();
             if event.name == ERASED {
                 erased.extend(event.person);
             }

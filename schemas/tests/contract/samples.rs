@@ -23,7 +23,7 @@ use domain::session::{
     LoginMethod, RefreshTokenReused, RevocationReason, SessionEvent, SessionRefreshed, SessionRevoked,
     SessionStarted,
 };
-use domain::settings::{Delivery, Links};
+use domain::settings::{Links, SentBy};
 use domain::signing_key::{PublicJwk, TokenAlgorithm};
 use domain::user::{
     AccessEnded, EmailChangeRequested, EmailChanged, EmailVerificationRequested, EmailVerified,
@@ -264,7 +264,7 @@ fn later() -> Timestamp {
 
 fn mailbox() -> Vec<UserEvent> {
     let (user_id, session_id, at, expires_at, generation) = (user_id(), session_id(), at(), later(), 1);
-    let (delivery, full) = (Delivery::Platform, personal());
+    let (delivery, full) = (SentBy::Platform, personal());
     let address = Personal { email: full.email.clone(), ..Personal::default() };
     let addresses = Personal { previous_email: full.previous_email, ..address.clone() };
     let password = Personal { password_hash: full.password_hash, ..Personal::default() };
@@ -332,7 +332,7 @@ fn magic_link() -> Vec<MagicLinkEvent> {
             epoch: Some(1),
             redirect_uri: RedirectUri::parse("https://app.example/callback").expect("valid"),
             code_challenge: Some(challenge),
-            delivery: Delivery::Platform,
+            delivery: SentBy::Platform,
             expires_at: later(),
             at,
             personal: Personal { email: full.email, state: full.state, ..client() },

@@ -11,7 +11,7 @@ use http_kit::cookies::Credentials;
 use http_kit::extract::{OptionalBody, Segments};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -21,6 +21,7 @@ use crate::CommandService;
 use crate::admin::users::target::{TargetUser, UserSegments};
 use crate::api::answers::Done;
 use crate::sessions::end::{EndAccess, end_all_in};
+use crate::sessions::revoke::Revoked;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(revoke_session)).routes(routes!(revoke_all_sessions))
@@ -65,14 +66,6 @@ async fn revoke_session(
 pub(crate) struct RevokeAllOfUser {
     /// A session to leave as it is.
     exclude: Option<Uuid>,
-}
-
-/// How many sessions were ended.
-#[derive(Serialize, ToSchema)]
-#[schema(as = RevokedSessions)]
-pub(crate) struct Revoked {
-    /// The number.
-    revoked: usize,
 }
 
 /// End all sessions of a user.

@@ -58,7 +58,7 @@ fn verification_requested(generation: u32, second: i64) -> UserEvent {
     UserEvent::EmailVerificationRequested(EmailVerificationRequested {
         user_id: user_id(),
         generation,
-        delivery: Delivery::Platform,
+        delivery: SentBy::Platform,
         expires_at: at(second + i64::from(TTL)),
         full_admin: false,
         at: at(second),
@@ -71,7 +71,7 @@ fn change_requested(generation: u32, to: &str, second: i64) -> UserEvent {
         user_id: user_id(),
         generation,
         session_id: session_id(1),
-        delivery: Delivery::Platform,
+        delivery: SentBy::Platform,
         expires_at: at(second + i64::from(TTL)),
         at: at(second),
         personal: Personal { email: Some(email(to)), previous_email: Some(ada()), ..Personal::of(client()) },
@@ -85,7 +85,7 @@ fn changed(to: &str, second: i64) -> UserEvent {
 }
 
 fn reset_requested(generation: u32, reason: ResetReason, second: i64) -> UserEvent {
-    let delivery = if reason == ResetReason::Admin { Delivery::App } else { Delivery::Platform };
+    let delivery = if reason == ResetReason::Admin { SentBy::App } else { SentBy::Platform };
     UserEvent::PasswordResetRequested(PasswordResetRequested {
         user_id: user_id(),
         generation,
@@ -110,7 +110,7 @@ fn password_changed(second: i64) -> UserEvent {
 }
 
 fn request_verification(second: i64) -> UserCommand {
-    let delivery = Delivery::Platform;
+    let delivery = SentBy::Platform;
     MailboxCommand::RequestEmailVerification { delivery, full_admin: false, ttl: TTL, at: at(second) }.into()
 }
 
@@ -128,7 +128,7 @@ fn request_change(to: &str, checked: &str, second: i64) -> UserCommand {
         new_email: email(to),
         checked: hash(checked),
         session_id: session_id(1),
-        delivery: Delivery::Platform,
+        delivery: SentBy::Platform,
         ttl: TTL,
         client: client(),
         at: at(second),
@@ -141,7 +141,7 @@ fn confirm_change(generation: u32, second: i64) -> UserCommand {
 }
 
 fn request_reset(reason: ResetReason, second: i64) -> UserCommand {
-    let (delivery, client, full_admin) = (Delivery::Platform, client(), false);
+    let (delivery, client, full_admin) = (SentBy::Platform, client(), false);
     let at = at(second);
     MailboxCommand::RequestPasswordReset { reason, delivery, full_admin, ttl: TTL, client, at }.into()
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use command_service::APPS;
 use domain::Event;
 use domain::app::AppEvent;
-use effects::mailer::{MailUrl, Patience, Post, count_given_up};
+use effects::mailer::{MailTransport, MailUrl, Patience, count_given_up};
 use effects::senders::Senders;
 use event_store::{Journal, StoreError};
 use schemas::codec;
@@ -22,7 +22,7 @@ pub async fn address(findings: &mut Findings, config: &Config) {
     let url = &mail.url;
     let public_url = config.public_url(config.listen);
     let hello = public_url.host_str();
-    let post = Post::new(url.clone(), hello, Patience { ready: PATIENCE, ..Patience::default() });
+    let post = MailTransport::new(url.clone(), hello, Patience { ready: PATIENCE, ..Patience::default() });
     let answer = match post.greet().await {
         Ok(answer) => answer,
         Err(problem) => {
