@@ -8,7 +8,7 @@ use event_store::contract::{event_mac, macs};
 /// How long each size is measured.
 const TIME: Duration = Duration::from_millis(500);
 
-/// So many between two looks at the clock.
+/// How many MACs are computed between two clock readings.
 const TOGETHER: u32 = 1000;
 
 fn main() {

@@ -1,5 +1,5 @@
-//! How fast the PostgreSQL journal appends, against what the same server takes as plain multi-row inserts:
-//! `cargo run --release -p event-store --example append_rate`.
+//! Compares the append rate of the PostgreSQL journal with plain multi-row inserts on the same server: `cargo run
+//! --release -p event-store --example append_rate`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     )
     .await?;
     let journal = Arc::new(journal);
-    // In turns, so that whatever else the machine does hits both.
+    // Alternating, so that other load on the machine affects both.
     for round in 1..=3 {
         let raw = raw(&database).await?;
         let appended = appends(&journal, round).await?;
@@ -65,7 +65,7 @@ async fn raw(database: &str) -> Result<f64, Box<dyn std::error::Error>> {
     Ok(rate(u64::try_from(position - before)?, started))
 }
 
-/// As many callers at once, each with one event after the other for streams of its own, guarded by another stream.
+/// As many concurrent callers, each appending one event at a time to its own streams, guarded by another stream.
 async fn appends(journal: &Arc<PostgresJournal>, round: u32) -> Result<f64, Box<dyn std::error::Error>> {
     let guard = (stream("guard"), journal.versions(&[stream("guard")]).await?[0]);
     let (started, before) = (Instant::now(), journal.head().await?);
@@ -88,7 +88,7 @@ async fn appends(journal: &Arc<PostgresJournal>, round: u32) -> Result<f64, Box<
     Ok(rate(journal.head().await? - before, started))
 }
 
-#[expect(clippy::cast_precision_loss, reason = "it is shown without decimals")]
+#[expect(clippy::cast_precision_loss, reason = "shown without decimals")]
 fn rate(count: u64, started: Instant) -> f64 {
     count as f64 / started.elapsed().as_secs_f64()
 }

@@ -1,5 +1,5 @@
-//! The stand-in for a KurrentDB server that the tests use, as a program: for a journal that is tried, or measured, where there is
-//! no server. It keeps everything in memory, and asks for no password unless accounts are given.
+//! The stand-in for a KurrentDB server that the tests use, as a program: for trying or measuring a journal without a
+//! server. It keeps everything in memory and requires no password unless accounts are given.
 //!
 //! ```text
 //! cargo run -p event-store --features kurrentdb-tests --example kurrentdb-stand-in -- 127.0.0.1:2113 [name:password …]

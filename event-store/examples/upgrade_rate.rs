@@ -1,8 +1,9 @@
-//! How fast a journal of before gets its MACs: `cargo run --release -p event-store --example upgrade_rate [events]`.
+//! Measures how fast a journal without MACs is upgraded: `cargo run --release -p event-store --example upgrade_rate
+//! [events]`.
 
 use std::time::Instant;
 
-use event_store::contract::{append, macs, macs_of_before, stream};
+use event_store::contract::{append, macs, macs_before_upgrade, stream};
 use event_store::{Journal, PostgresJournal, PostgresSettings, SqliteJournal};
 use sqlx::{ConnectOptions, Executor};
 use test_services::Postgres;
@@ -17,11 +18,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let journal = SqliteJournal::open(&path, &macs()).await?;
     fill(&journal, events).await?;
     let mut file = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).connect().await?;
-    // As the first format left them.
+    // As the first format wrote them.
     file.execute("DROP TRIGGER events_are_never_changed; UPDATE events SET mac = NULL").await?;
     drop(file);
     let begun = Instant::now();
-    SqliteJournal::open(&path, &macs_of_before()).await?.close().await;
+    SqliteJournal::open(&path, &macs_before_upgrade()).await?.close().await;
     tell("SQLite", events, begun);
 
     let server = Postgres::start();
@@ -34,7 +35,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
          UPDATE events SET mac = NULL",
     );
     let begun = Instant::now();
-    PostgresJournal::open(&database.parse()?, PostgresSettings::default(), &macs_of_before())
+    PostgresJournal::open(&database.parse()?, PostgresSettings::default(), &macs_before_upgrade())
         .await?
         .close()
         .await;

@@ -1,4 +1,4 @@
-//! The one way in which anything is sealed: XChaCha20-Poly1305 with a random nonce.
+//! Everything is sealed with XChaCha20-Poly1305 and a random nonce.
 
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
@@ -7,17 +7,16 @@ use crate::clock::random;
 
 const NONCE: usize = 24;
 
-/// A key that seals and opens.
+/// A key that encrypts and decrypts.
 pub struct Cipher(XChaCha20Poly1305);
 
 impl Cipher {
-    /// With this key.
+    /// A cipher with this key.
     pub fn new(key: &[u8; 32]) -> Self {
         Self(XChaCha20Poly1305::new(key.into()))
     }
 
-    /// Nonce ‖ ciphertext ‖ tag: 40 bytes more than the plaintext. The nonce is random: it is long enough that no two
-    /// are ever the same.
+    /// Nonce ‖ ciphertext ‖ tag: 40 bytes longer than the plaintext. The random nonce is long enough never to repeat.
     pub fn seal(&self, aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
         let nonce: [u8; NONCE] = random();
         let sealed = self
@@ -27,7 +26,7 @@ impl Cipher {
         [nonce.as_slice(), &sealed].concat()
     }
 
-    /// What was sealed; nothing if it was changed, or sealed with another key or for another place.
+    /// The plaintext, or `None` if the ciphertext was changed, or sealed with another key or for another place.
     pub fn open(&self, aad: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
         let (nonce, sealed) = sealed.split_at_checked(NONCE)?;
         let nonce = XNonce::from(<[u8; NONCE]>::try_from(nonce).ok()?);

@@ -6,9 +6,9 @@ use domain::Timestamp;
 use jiff::SignedDuration;
 use uuid::Uuid;
 
-/// Tells the time and makes ids that carry it.
+/// Reads the time and makes ids that carry it.
 pub trait Clock: Send + Sync + 'static {
-    /// The time, to the microsecond: what the journal stores and reads back unchanged.
+    /// The time, to the microsecond, which is the precision that the journal stores.
     fn now(&self) -> Timestamp;
 
     /// A new UUID of version 7 (RFC 9562 section 5.7) that carries [`Clock::now`].
@@ -17,7 +17,7 @@ pub trait Clock: Send + Sync + 'static {
     }
 }
 
-/// The clock of the machine.
+/// The machine's clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
@@ -46,7 +46,7 @@ impl FixedClock {
         *self.0.lock().expect("no holder panics") = to_microseconds(at);
     }
 
-    /// Moves the time on, or back.
+    /// Moves the time forward or back.
     pub fn advance(&self, by: SignedDuration) {
         let mut time = self.0.lock().expect("no holder panics");
         *time += by;
@@ -59,7 +59,7 @@ impl Clock for FixedClock {
     }
 }
 
-/// Bytes that nobody can guess.
+/// Cryptographically random bytes.
 pub fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).expect("the system's random source does not fail once it is seeded");
@@ -70,8 +70,8 @@ fn to_microseconds(at: Timestamp) -> Timestamp {
     Timestamp::from_microsecond(at.as_microsecond()).expect("cutting digits off stays in range")
 }
 
-/// Version 7 with the microseconds in `rand_a` (RFC 9562 section 6.2, method 3), so that ids made one after the
-/// other sort well in an index.
+/// Version 7 with the microseconds in `rand_a` (RFC 9562 section 6.2, method 3), so that consecutive ids sort well in
+/// an index.
 fn id_at(at: Timestamp) -> Uuid {
     let microseconds = at.as_microsecond().max(0).unsigned_abs();
     let fraction = u16::try_from((microseconds % 1000) * 4096 / 1000).expect("less than 4096");

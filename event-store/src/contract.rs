@@ -24,18 +24,18 @@ mod nodes;
 
 pub use nodes::Nodes;
 
-/// The MACs of tests, the same each time: what one test's journal says, it says after it was opened again.
+/// The MACs of tests. The key is constant, so that a test can open its journal again.
 pub fn macs() -> Macs {
     Macs::new(&InstanceKey::from_bytes([7; 32]))
 }
 
-/// The same for a journal that was written before there were MACs.
-pub fn macs_of_before() -> Macs {
+/// The same for a journal written before MACs were introduced.
+pub fn macs_before_upgrade() -> Macs {
     macs().believing_checksums()
 }
 
-/// What an event of before MACs has in the place of its MAC: anybody can compute it.
-pub fn checksum_of_before(event: &RecordedEvent, metadata: &str) -> [u8; 16] {
+/// What an event written before MACs has in place of its MAC: a checksum, which anybody can compute.
+pub fn old_checksum(event: &RecordedEvent, metadata: &str) -> [u8; 16] {
     let position = event.position.cast_signed();
     let row = Row {
         id: event.id.as_bytes(),
@@ -53,7 +53,7 @@ pub fn checksum_of_before(event: &RecordedEvent, metadata: &str) -> [u8; 16] {
     row.checksum(position)
 }
 
-/// The MAC of an event that holds these texts, for measuring.
+/// The MAC of an event with these texts, for measuring.
 pub fn event_mac(macs: &Macs, position: i64, metadata: &str, data: &str) -> [u8; 16] {
     let row = Row {
         id: &[7; 16],
@@ -81,7 +81,7 @@ pub fn claim(key: &str) -> Claim {
     Claim { kind: "email".to_owned(), key: key.to_owned() }
 }
 
-/// An event, told from others by its id.
+/// An event with an id of its own.
 pub fn event() -> NewEvent {
     let id = SystemClock.new_id();
     NewEvent {
@@ -94,7 +94,7 @@ pub fn event() -> NewEvent {
     }
 }
 
-/// An append of nothing, to be filled in.
+/// An empty append, to be filled in.
 pub fn nothing() -> Append {
     let metadata = Metadata {
         app_id: AppId::default_app(),
@@ -144,7 +144,7 @@ async fn everything(journal: &dyn Journal) -> Vec<RecordedEvent> {
     events
 }
 
-/// What is written is read back unchanged, by stream, by position and in order.
+/// Events are read back unchanged and in order, by stream and by position.
 pub async fn reads_back_what_was_written(journal: Arc<dyn Journal>) {
     assert!(everything(&*journal).await.is_empty());
     let person = domain::UserId(Uuid::from_u128(7));
@@ -191,7 +191,7 @@ pub async fn reads_back_what_was_written(journal: Arc<dyn Journal>) {
     assert_eq!(journal.versions(&[]).await, Ok(vec![]));
 }
 
-/// A wrong expected version is a conflict that tells the right one; an append without events is refused.
+/// A wrong expected version is a conflict that reports the actual one; an append without events is refused.
 pub async fn checks_expected_versions(journal: Arc<dyn Journal>) {
     let a = stream("a");
     let conflict = |actual| Err(AppendError::Conflict { stream: stream("a"), actual });
@@ -224,7 +224,7 @@ pub async fn checks_guards(journal: Arc<dyn Journal>) {
     assert_eq!(journal.read_stream(&a, 0).await.expect("reads").len(), 2);
 }
 
-/// A claim has one owner at a time; giving back comes before taking.
+/// A claim has one owner at a time; an append releases claims before it takes any.
 pub async fn checks_claims(journal: Arc<dyn Journal>) {
     let (a, b) = (stream("a"), stream("b"));
     let take = |stream: &StreamId, expected, key: &str| Append {
@@ -266,7 +266,7 @@ pub async fn checks_claims(journal: Arc<dyn Journal>) {
     assert_eq!(listed("x/").await, [(claim("x/2"), a)]);
 }
 
-/// The same key and request give the same answer and are written once; another request is refused.
+/// A repeated key and request get the same answer and are written once; another request with the key is refused.
 pub async fn is_idempotent(journal: Arc<dyn Journal>) {
     let a = stream("a");
     let send = |expected, key, fingerprint| Append {
@@ -293,14 +293,14 @@ pub async fn is_idempotent(journal: Arc<dyn Journal>) {
     assert_eq!(everything(&*journal).await.len(), 4);
 }
 
-/// Idempotency keys that were used long ago are forgotten, a bounded number in one go; younger ones are not.
+/// Old idempotency keys are forgotten, a bounded number at a time; younger ones are kept.
 pub async fn forgets_old_idempotency_keys(journal: Arc<dyn Journal>) {
     const OLD: u64 = 1500;
     let now = SystemClock.now();
     let long_ago = now - SignedDuration::from_hours(48);
     let keyed = |number: u64, at| {
         let mut key = [0; 32];
-        // Spread, as hashes are.
+        // Spread evenly, like hashes.
         key[..8].copy_from_slice(&number.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes());
         let idempotency = Some(Idempotency { key, fingerprint: [7; 32] });
         (key, Append { idempotency, at, ..append(&stream(&format!("s{number}")), 0, 1) })
@@ -318,15 +318,15 @@ pub async fn forgets_old_idempotency_keys(journal: Arc<dyn Journal>) {
     let before = now - SignedDuration::from_hours(24);
     let (mut after, mut steps) = (None, 0);
     while let Some(last) = journal.forget_idempotency(after, before).await.expect("forgets") {
-        assert!(after.is_none_or(|after| after < last), "it goes on");
+        assert!(after.is_none_or(|after| after < last), "it advances");
         (after, steps) = (Some(last), steps + 1);
         assert!(steps < 10, "it ends");
     }
-    assert!(steps > 1, "not all of them in one go");
+    assert!(steps > 1, "not all of them at once");
     for (key, _) in &old {
         assert_eq!(journal.idempotent(key).await.expect("reads"), None);
     }
-    // So it can stand for another request.
+    // The key can be used for another request.
     let idempotency = Some(Idempotency { key: old[0].0, fingerprint: [8; 32] });
     let other = Append { idempotency, ..append(&stream("another"), 0, 1) };
     assert!(!journal.append(other).await.expect("appends").replayed);
@@ -335,7 +335,7 @@ pub async fn forgets_old_idempotency_keys(journal: Arc<dyn Journal>) {
     }
 }
 
-/// Where one part of an append is refused, no part of it happens.
+/// If one part of an append is refused, nothing is written.
 pub async fn writes_all_or_nothing(journal: Arc<dyn Journal>) {
     let (a, b) = (stream("a"), stream("b"));
     journal.append(append(&a, 0, 1)).await.expect("appends");
@@ -350,7 +350,8 @@ pub async fn writes_all_or_nothing(journal: Arc<dyn Journal>) {
     assert_eq!(journal.idempotent(&[1; 32]).await.expect("reads"), None);
 }
 
-/// Many writers at once on one stream: each position once, no write lost, one winner per version.
+/// Many concurrent writers on one stream: each position is used once, no write is lost, and each version has one
+/// winner.
 pub async fn survives_racing_writers(journal: Arc<dyn Journal>) {
     const WRITERS: u64 = 32;
     const EACH: u64 = 8;
@@ -380,7 +381,7 @@ pub async fn survives_racing_writers(journal: Arc<dyn Journal>) {
     let events = everything(&*journal).await;
     assert_eq!(events.len() as u64, 2 * WRITERS * EACH);
     assert_eq!(journal.read_stream(&shared, 0).await.expect("reads").len() as u64, WRITERS * EACH);
-    // What was written together stands together.
+    // Events written together are adjacent.
     for pair in events.chunks(2) {
         assert_eq!(pair[0].stream, shared);
         assert_ne!(pair[1].stream, shared);
@@ -420,11 +421,11 @@ pub async fn shows_no_gap_to_a_reader_that_follows(journal: Arc<dyn Journal>) {
     assert_eq!(everything(&*journal).await.len() as u64, TOTAL);
 }
 
-/// Appends that are committed together do not touch each other, when one is refused.
+/// If one of several appends committed together is refused, the others are unaffected.
 pub async fn a_refusal_spares_its_neighbours(journal: Arc<dyn Journal>) {
     journal.append(append(&stream("taken"), 0, 1)).await.expect("appends");
     let send = |number: usize| {
-        // Sizes on both sides of every chunk an adapter might write.
+        // Sizes on both sides of every chunk size that an adapter might use.
         let own = append(&stream(&format!("own{number}")), 0, 1 + number % 9);
         match number % 10 {
             3 => append(&stream("taken"), 0, 1),
@@ -447,7 +448,7 @@ pub async fn a_refusal_spares_its_neighbours(journal: Arc<dyn Journal>) {
     assert_eq!(everything(&*journal).await.len(), written);
 }
 
-/// The newest snapshot of a stream is kept.
+/// The newest snapshot of each stream is kept.
 pub async fn keeps_snapshots(journal: Arc<dyn Journal>) {
     let a = stream("a");
     assert_eq!(journal.load_snapshot(&a).await.expect("reads"), None);
@@ -463,18 +464,18 @@ pub async fn keeps_snapshots(journal: Arc<dyn Journal>) {
     assert_eq!(journal.snapshots().await, Ok(vec![a, stream("b")]));
 }
 
-/// The cursor of an effect starts at the newest event, stays where it was moved, and is one for each effect.
+/// The cursor of an effect starts at the newest event and stays where it was moved. Each effect has its own.
 pub async fn keeps_cursors_of_effects(journal: Arc<dyn Journal>) {
     let lasts = Duration::from_mins(1);
     let hold = async |effect| journal.hold_cursor(effect, "a", lasts).await.expect("works").expect("is free");
     journal.append(append(&stream("a"), 0, 3)).await.expect("appends");
     let position = async || journal.cursor_position("mail").await.expect("reads");
-    assert_eq!(position().await, None, "looking makes none");
+    assert_eq!(position().await, None, "reading it does not create it");
     let mail = hold("mail").await;
     assert_eq!(position().await, Some(3));
-    assert_eq!(mail.position, 3, "what was there before does not concern it");
+    assert_eq!(mail.position, 3, "earlier events do not concern it");
     journal.append(append(&stream("a"), 3, 2)).await.expect("appends");
-    assert_eq!(hold("mail").await, mail, "its holder goes on");
+    assert_eq!(hold("mail").await, mail, "its holder keeps it");
     assert_eq!(hold("other").await.position, 5);
     assert!(journal.move_cursor("mail", Cursor { position: 4, ..mail }).await.expect("moves"));
     assert_eq!(hold("mail").await.position, 4);
@@ -484,11 +485,11 @@ pub async fn keeps_cursors_of_effects(journal: Arc<dyn Journal>) {
     assert_eq!(hold("mail").await.position, 4);
 }
 
-/// Whoever starts first gives a journal its origin, once, however many start at the same time and whatever each proposes; and a
-/// journal that has events already gets it behind them.
+/// The first node to start gives the journal its origin, once, however many start at the same time and whatever each
+/// proposes. A journal that already has events gets it after them.
 pub async fn gets_one_origin(journal: Arc<dyn Journal>) {
     journal.append(append(&stream("before"), 0, 1)).await.expect("appends");
-    assert_eq!(origin::read(&*journal).await, Ok(None), "nobody has said so yet");
+    assert_eq!(origin::read(&*journal).await, Ok(None), "it has none yet");
     let starting = (0..8).map(|n| {
         let journal = Arc::clone(&journal);
         let proposed = LogOrigin::parse(&format!("https://node{n}.example")).expect("an origin");

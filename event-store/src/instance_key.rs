@@ -8,11 +8,11 @@ use zeroize::Zeroizing;
 use crate::clock::random;
 use crate::sqlite::file::hex;
 
-/// What keys are derived for. Each is used for one thing; a new one gets a name that no other has.
+/// The purposes that keys are derived for. Each key has one use; a new purpose gets a name of its own.
 pub mod purpose {
     /// The MACs of events.
     pub(crate) const EVENTS: &str = "watchword/v1/mac/events";
-    /// The MACs of what an append does besides its events.
+    /// The MACs of what an append contains besides its events.
     #[cfg(feature = "kurrentdb")]
     pub(crate) const APPENDS: &str = "watchword/v1/mac/appends";
     /// The MACs of rows of idempotency keys.
@@ -21,12 +21,12 @@ pub mod purpose {
     pub(crate) const SNAPSHOTS: &str = "watchword/v1/mac/snapshots";
 }
 
-/// 32 random bytes, made once for an instance and kept in its key store, wrapped by the master key. It never changes, so
-/// that a new master key changes no token, claim or sealed part.
+/// 32 random bytes, generated once for an instance and kept in its key store, wrapped by the master key. It never
+/// changes, so a new master key leaves tokens, claims and sealed parts valid.
 pub struct InstanceKey(Zeroizing<[u8; 32]>);
 
 impl InstanceKey {
-    /// A new one.
+    /// Generates a new key.
     pub fn generate() -> Self {
         Self(Zeroizing::new(random()))
     }
@@ -39,14 +39,14 @@ impl InstanceKey {
         &self.0
     }
 
-    /// Names the key without telling anything about it: tokens carry it, so that a token of another instance is told
-    /// from a forgery.
+    /// Identifies the key without revealing anything about it. Tokens carry it, which distinguishes a token of another
+    /// instance from a forgery.
     pub fn id(&self) -> [u8; 4] {
         let derived = self.derive("watchword/v1/key-id");
         [derived[0], derived[1], derived[2], derived[3]]
     }
 
-    /// Names the instance for people and programs that compare two; it tells nothing about the key.
+    /// Identifies the instance to people and programs that compare two; it reveals nothing about the key.
     pub fn public_id(&self) -> String {
         hex(&self.derive("watchword/v1/instance-id")[..16])
     }
@@ -69,7 +69,7 @@ pub(crate) fn derive(key: &[u8; 32], purpose: &str) -> Zeroizing<[u8; 32]> {
         .extract(key)
         .expand(&[purpose.as_bytes()], hkdf::HKDF_SHA256)
         .and_then(|output| output.fill(&mut *derived))
-        .expect("32 bytes are well within what HKDF-SHA-256 gives");
+        .expect("HKDF-SHA-256 can output far more than 32 bytes");
     derived
 }
 

@@ -1,9 +1,9 @@
 //! Keys at rest, apart from the log: one data key per person, and the private halves of the apps' signing keys.
 //!
 //! Every key is wrapped (XChaCha20-Poly1305) by a key derived from the instance key, and bound to its name, so that a
-//! stolen file tells nothing and no two keys can be swapped. The instance key is here as well, wrapped by the master key:
-//! to replace that one, a single row is written anew. Erasing a person's data key erases the person from every copy of
-//! the journal.
+//! stolen file reveals nothing and no two keys can be swapped. The instance key is stored here too, wrapped by the
+//! master key: replacing the master key rewrites a single row. Erasing a person's data key erases the person from every
+//! copy of the journal.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -33,13 +33,13 @@ mod sqlite;
 
 const CACHED: usize = 100_000;
 
-/// What a person's key takes in the cache, with its place there.
+/// The size of a person's key in the cache, with its entry.
 const KEY_BYTES: u64 = 192;
 
-/// How long a key is used from memory where other nodes may erase it meanwhile.
+/// How long a cached key is used when other nodes may have erased it.
 const SHARED_TRUST: Duration = Duration::from_secs(5);
 
-/// What is sealed at creation to know the instance key again.
+/// Sealed at creation, to recognize the instance key later.
 const CHECK: &[u8] = b"watchword key store";
 const CHECK_NAME: &[u8] = b"check";
 
@@ -60,18 +60,18 @@ impl DataKey {
 /// The wrapped keys at rest.
 #[async_trait]
 trait WrappedKeys: Send + Sync {
-    /// What was sealed when the store was made.
+    /// What was sealed when the store was created.
     async fn check(&self) -> Result<Vec<u8>, sqlx::Error>;
-    /// The instance key; nothing in a store of format 1.
+    /// The instance key; `None` in a store of format 1.
     async fn instance_key(&self) -> Result<Option<Vec<u8>>, sqlx::Error>;
-    /// Keeps the instance key, unless there is one.
+    /// Stores the instance key unless there is one already.
     async fn keep_instance_key(&self, wrapped: Vec<u8>) -> Result<(), StoreError>;
-    /// Keeps the instance key, durably, in place of exactly this one, of which nothing is left in the store. Answers
-    /// whether it was this one.
+    /// Durably replaces the instance key if it is exactly `old`, and leaves no trace of `old` in the store. Returns
+    /// whether it was `old`.
     async fn replace_instance_key(&self, old: Vec<u8>, new: Vec<u8>) -> Result<bool, StoreError>;
-    /// A person's key; within it nothing, if it was erased.
+    /// A person's key; `Some(None)` if it was erased.
     async fn data_key(&self, person: UserId) -> Result<Option<Option<Vec<u8>>>, StoreError>;
-    /// Keeps a person's key, unless there is one or it was erased. Answers with what is there then.
+    /// Stores a person's key unless there is one or it was erased. Returns what the store has afterwards.
     async fn keep_data_key(&self, person: UserId, wrapped: Vec<u8>) -> Result<Option<Vec<u8>>, StoreError>;
     async fn erase_data_key(&self, person: UserId) -> Result<(), StoreError>;
     async fn signing_key(&self, app: &AppId, kid: &str) -> Result<Option<Vec<u8>>, StoreError>;
@@ -86,7 +86,7 @@ trait WrappedKeys: Send + Sync {
     async fn close(&self);
 }
 
-/// What a new store has from its first moment on, so that no key is ever wrapped by another one.
+/// What a new store has from the start, so that no key is ever wrapped by another instance key.
 struct First {
     check: Vec<u8>,
     instance_key: Vec<u8>,
@@ -97,7 +97,7 @@ impl First {
         let instance = InstanceKey::generate();
         Self {
             check: key_encryption_key(&instance).seal(CHECK_NAME, CHECK),
-            // Its journal begins with MACs, and never was without.
+            // Its journal has MACs from the start.
             instance_key: master.wrap(&instance, Some(&JournalMark::default())),
         }
     }
@@ -115,8 +115,8 @@ pub struct KeyStore {
 }
 
 impl KeyStore {
-    /// Opens the key store at this path, and makes it where there is none. Refuses a file that is no key store, is
-    /// damaged or newer, or was made with another master key, and changes nothing then, neither in it nor beside it.
+    /// Opens the key store at this path, or creates it. Refuses a file that is not a key store, is damaged or newer, or
+    /// was made with another master key; then it changes nothing, neither in the file nor beside it.
     pub async fn open(path: &Path, master: &MasterKey) -> Result<Self, OpenError> {
         if SqliteKeys::exists(path)? {
             Self::look(path, master).await?.close().await;
@@ -127,9 +127,9 @@ impl KeyStore {
         Self::adopted(store, master, path.display().to_string()).await
     }
 
-    /// Opens the key store in a PostgreSQL database, which several nodes share, after
-    /// [`KeyStore::migrate_postgres`]. Refuses what is no key store, is newer, or was made with another master key,
-    /// and an older one that this user may not bring up to date.
+    /// Opens the key store in a PostgreSQL database, which several nodes share, after [`KeyStore::migrate_postgres`].
+    /// Refuses what is not a key store, is newer, or was made with another master key, and an older one that this user
+    /// may not upgrade.
     pub async fn open_postgres(
         url: &PostgresUrl,
         settings: PostgresSettings,
@@ -141,8 +141,8 @@ impl KeyStore {
         Self::adopted(store, master, url.to_string()).await
     }
 
-    /// Makes the key store's tables in a PostgreSQL database, or brings them up to date. Only a user who may change the
-    /// database can.
+    /// Creates or upgrades the key store's tables in a PostgreSQL database. Requires a user who may change the
+    /// database.
     pub async fn migrate_postgres(
         url: &PostgresUrl,
         settings: &PostgresSettings,
@@ -158,7 +158,7 @@ impl KeyStore {
         PostgresKeys::look(url, settings).await
     }
 
-    /// Nothing, if the keys are not those of this master key.
+    /// `None` if the keys are not those of this master key.
     async fn new(
         keys: impl WrappedKeys + 'static,
         master: &MasterKey,
@@ -184,7 +184,7 @@ impl KeyStore {
         Ok(None)
     }
 
-    /// A store that was opened for writing: the instance key of one of format 1 is kept in it.
+    /// A store opened for writing. If it has format 1, its instance key is stored in it.
     async fn adopted(store: Option<Self>, master: &MasterKey, place: String) -> Result<Self, OpenError> {
         let Some(store) = store else { return Err(OpenError::WrongMasterKey(place)) };
         match store.keys.keep_instance_key(master.wrap(&store.instance, store.mark.get())).await {
@@ -200,42 +200,42 @@ impl KeyStore {
         }
     }
 
-    /// Keeps persons' keys in memory of so many bytes at most.
+    /// Limits the memory for persons' keys to this many bytes.
     pub fn limit_cache(&self, bytes: u64) {
         self.cached.set_capacity((bytes / KEY_BYTES).max(1));
     }
 
-    /// The key that all others of the instance come from.
+    /// The key that all other keys of the instance are derived from.
     pub fn instance_key(&self) -> &InstanceKey {
         &self.instance
     }
 
-    /// What proves that this instance wrote something. Those of a store without a mark believe the checksums of a journal of
-    /// before, until it was brought up to date.
+    /// The MACs that prove what this instance wrote. If the store has no mark, they accept the checksums of an older
+    /// journal until it is upgraded.
     pub fn macs(&self) -> Macs {
         let macs = self.macs.clone();
         if self.is_marked() { macs } else { macs.believing_checksums() }
     }
 
-    /// What it says of the journal's events, if it says that they carry MACs.
+    /// The mark, if the store says that the journal's events carry MACs.
     pub fn marked(&self) -> Option<&JournalMark> {
         self.mark.get()
     }
 
-    /// Whether it says that every event of the journal carries a MAC.
+    /// Whether the store says that every event of the journal carries a MAC.
     pub fn is_marked(&self) -> bool {
         self.mark.get().is_some()
     }
 
-    /// Says so from now on, durably, once a journal of before was brought up to date: from then on nothing without a MAC is
-    /// believed, whatever its format says. In PostgreSQL only the owner of the tables can.
+    /// Sets the mark, durably, once an older journal was upgraded: from then on nothing without a MAC is accepted,
+    /// whatever its format says. In PostgreSQL this requires the owner of the tables.
     pub async fn mark(&self, master: &MasterKey, new: &JournalMark) -> Result<(), StoreError> {
         let other =
             || StoreError::Damaged("its instance key is not what it was when it was opened".to_owned());
         loop {
             let wrapped = self.keys.instance_key().await?.ok_or_else(other)?;
             let (_, mark) = master.unwrap(&wrapped).ok_or_else(other)?;
-            // Another node may have been first.
+            // Another node may have set it first.
             if let Some(mark) = mark {
                 let _ = self.mark.set(mark);
                 return Ok(());
@@ -245,12 +245,12 @@ impl KeyStore {
         }
     }
 
-    /// Wraps the instance key by another master key, durably: from then on the store opens with that one, and not with
-    /// `old` any more. Whoever has the store open goes on. In PostgreSQL only the owner of the tables can. An error if
-    /// `old` is not the present one, or the store is open for reading only.
+    /// Wraps the instance key with another master key, durably: from then on the store opens with `new` and no longer
+    /// with `old`. Processes that have the store open are unaffected. In PostgreSQL this requires the owner of the
+    /// tables. Fails if `old` is not the current master key, or if the store is open for reading only.
     pub async fn rotate_master_key(&self, old: &MasterKey, new: &MasterKey) -> Result<(), StoreError> {
         let other =
-            || StoreError::Damaged("its master key was changed by somebody else meanwhile".to_owned());
+            || StoreError::Damaged("its master key was changed by another process meanwhile".to_owned());
         let wrapped = self.keys.instance_key().await?.ok_or_else(other)?;
         let (_, mark) = old.unwrap(&wrapped).ok_or_else(other)?;
         let wrapped_anew = new.wrap(&self.instance, mark.as_ref());
@@ -258,29 +258,29 @@ impl KeyStore {
         if replaced { Ok(()) } else { Err(other()) }
     }
 
-    /// Opens the key store for reading, and changes nothing, neither in it nor beside it, even where its last writer
-    /// was killed. Making and erasing keys is refused. Refuses what [`KeyStore::open`] refuses. Only while nobody
-    /// writes it.
+    /// Opens the key store for reading. Changes nothing, neither in it nor beside it, even if its last writer was
+    /// killed. Creating and erasing keys is refused, and so is what [`KeyStore::open`] refuses. No process may write
+    /// the store meanwhile.
     pub async fn look(path: &Path, master: &MasterKey) -> Result<Self, OpenError> {
         if !SqliteKeys::exists(path)? {
             let path = path.display().to_string();
-            return Err(OpenError::Failed { path, reason: "it is not there".to_owned() });
+            return Err(OpenError::Failed { path, reason: "the file does not exist".to_owned() });
         }
         let store = Self::new(SqliteKeys::look(path).await?, master, false).await;
         let store = store.map_err(|error| file::damaged_or_failed(path, &error))?;
         store.ok_or_else(|| OpenError::WrongMasterKey(path.display().to_string()))
     }
 
-    /// Whether it can be read, and its keys unwrapped.
+    /// Checks that the store can be read and its keys unwrapped.
     pub async fn check(&self) -> Result<(), StoreError> {
         if self.knows_its_key().await? {
             Ok(())
         } else {
-            Err(StoreError::Damaged("the key store is not that of this instance any more".to_owned()))
+            Err(StoreError::Damaged("the key store no longer belongs to this instance".to_owned()))
         }
     }
 
-    /// Tells metrics of its cache and its connections.
+    /// Reports metrics of its cache and connections.
     pub fn measure(&self) {
         let cached = &self.cached;
         measure::cache(
@@ -293,7 +293,7 @@ impl KeyStore {
         self.keys.measure();
     }
 
-    /// Closes it, behind what was asked before, so that nothing is left beside a file. What is asked afterwards fails.
+    /// Closes the store after all pending requests, and leaves nothing beside its file. Later requests fail.
     pub async fn close(&self) {
         self.keys.close().await;
     }
@@ -303,8 +303,8 @@ impl KeyStore {
         Ok(self.kek.open(CHECK_NAME, &check).as_deref() == Some(CHECK))
     }
 
-    /// A person's key; absent when none was made or it was erased. Where another node erased it, it may be had for five
-    /// more seconds.
+    /// A person's key; `None` if none was made or it was erased. If another node erased it, it may still be returned
+    /// for five seconds.
     pub async fn data_key(&self, person: UserId) -> Result<Option<Arc<DataKey>>, StoreError> {
         if let Some((key, kept)) = self.cached.get(&person)
             && (!self.is_shared || kept.elapsed() < SHARED_TRUST)
@@ -318,12 +318,12 @@ impl KeyStore {
         Ok(None)
     }
 
-    /// Whether a person's key was erased. One that was never made was not.
+    /// Whether a person's key was erased: false if there never was one.
     pub async fn is_erased(&self, person: UserId) -> Result<bool, StoreError> {
         Ok(self.keys.data_key(person).await? == Some(None))
     }
 
-    /// A person's key, made and durably kept if there is none. Callers that race get the same one.
+    /// A person's key, created and durably stored if there is none. Concurrent callers get the same one.
     pub async fn create_data_key(&self, person: UserId) -> Result<Arc<DataKey>, StoreError> {
         if let Some(key) = self.data_key(person).await? {
             return Ok(key);
@@ -334,14 +334,14 @@ impl KeyStore {
         self.unwrap_and_keep(person, &kept.ok_or(StoreError::Erased(person))?)
     }
 
-    /// Erases a person's key for good: whatever it sealed cannot be read by anybody any more.
+    /// Erases a person's key for good: what it sealed can never be read again.
     pub async fn erase_data_key(&self, person: UserId) -> Result<(), StoreError> {
         let erased = self.keys.erase_data_key(person).await;
         self.cached.remove(&person);
         erased
     }
 
-    /// Keeps the private half of a signing key (PKCS #8), durably.
+    /// Durably stores the private half of a signing key (PKCS #8).
     pub async fn put_signing_key(
         &self,
         app: &AppId,

@@ -1,33 +1,34 @@
-//! The journal in KurrentDB, which was called EventStoreDB. Several nodes share it.
+//! The journal in KurrentDB (formerly EventStoreDB), which several nodes share.
 //!
-//! **One stream holds the whole journal**, each event at the revision `position - 1`. An append is decided on what its
-//! node knows up to some position, and is sent for exactly that position: the server takes all of its events or
-//! refuses all of them, because somebody else was there first. Then the node reads what is new and decides again. So one
-//! condition, which the server checks, stands for all that an append asks for: the versions of every stream it writes,
-//! its guards, its claims and its idempotency key hold exactly, at every position of the log.
+//! **One stream holds the whole journal**, each event at the revision `position - 1`. A node decides an append on what
+//! it knows up to some position and sends it for exactly that position: the server accepts all of its events, or
+//! refuses all of them because another node wrote first. Then the node reads the new events and decides again. So one
+//! condition, which the server checks, covers everything that an append requires: the versions of the streams it
+//! writes, its guards, its claims and its idempotency key hold exactly, at every position of the log.
 //!
-//! What the server cannot be asked (which version has a stream, who holds a claim), each node looks up in its
-//! **replica**: a `SQLite` file that it fills from the stream by deciding every append once more. The replica is no
-//! truth: it can be deleted, and is made anew from the stream. Before an answer is given from it, the stream's leader
-//! is asked for what came after.
+//! What the server cannot answer (a stream's version, a claim's holder), each node looks up in its **replica**: a
+//! `SQLite` file that it fills from the stream by deciding every append again. The replica is not a source of truth: it
+//! can be deleted and is rebuilt from the stream. Before a node answers from it, it asks the stream's leader for newer
+//! events.
 //!
-//! What is the same as in the other adapters: one order without gaps, all or nothing across streams, guards, claims,
-//! idempotency keys, acknowledged means durable (on a majority of the cluster). What differs:
+//! As in the other adapters: one order without gaps, all or nothing across streams, guards, claims, idempotency keys,
+//! acknowledged means durable (on a majority of the cluster). What differs:
 //!
-//! - A stream that holds an event which is not as a node of this instance wrote it decides nothing, and others go on. The
-//!   event is set apart in the replica, so that whoever reads it finds that it is false.
-//! - Nodes compete for each position. One that lost reads and tries again, for [`KurrentSettings::patience`] at most, then
-//!   it gives up with [`AppendError::Unavailable`]: nothing is written then. One that won waits for two round trips before
-//!   its next group, if it knows that others write.
+//! - An aggregate's stream with an event that no node of this instance wrote in this form accepts no appends; other
+//!   streams are unaffected. The event is set apart in the replica, so that readers see that it is false.
+//! - Nodes compete for each position. The loser reads and tries again, for [`KurrentSettings::patience`] at most; then
+//!   it gives up with [`AppendError::Unavailable`], and nothing is written. The winner waits for two round trips before
+//!   its next group if it knows of other writers.
 //! - All appends of all nodes go through one stream, so there is one group of appends at a time, and one round trip each.
-//! - An append that is greater than the server's `MaxAppendSize` (1 MiB unless it is set) is refused.
-//! - Which node does an effect, such as the sending of mail, and how far it has come, is kept in a stream beside the
-//!   journal's, `<stream>-effect-<effect>`, which every node asks.
-//! - Reads ask the leader. A leader that was cut off from its cluster may answer for some seconds before it notices;
-//!   what is appended in the meantime is not seen. An append is never fooled, as it needs the majority.
-//! - Snapshots are a node's own, and each node forgets idempotency keys by itself.
-//! - The streams' `$acl` is set when they are made: the node's account may read them and append to them, and nobody else.
-//!   Administrators of the server can truncate or delete them, which KurrentDB cannot forbid them. A node that finds its replica ahead of the stream, or beside it, stops with an error.
+//! - An append larger than the server's `MaxAppendSize` (1 MiB by default) is refused.
+//! - Which node performs an effect, such as sending mail, and its progress are kept in a second stream,
+//!   `<stream>-effect-<effect>`, which every node reads.
+//! - Reads ask the leader. A leader that was cut off from its cluster may answer for some seconds before it notices,
+//!   and misses what is appended meanwhile. Appends are not affected, as they need the majority.
+//! - Each node keeps its own snapshots and forgets idempotency keys independently.
+//! - The streams' `$acl` is set when they are created: only the node's account may read and append. Administrators of
+//!   the server can truncate or delete them; KurrentDB cannot forbid that. A node that finds its replica ahead of the
+//!   stream, or diverged from it, stops with an error.
 
 use std::fmt;
 use std::path::Path;
@@ -66,14 +67,14 @@ mod replica;
 mod rights;
 mod writer;
 
-/// How many requests can wait for the writer; more wait for a place.
+/// How many requests can queue for the writer; further ones wait for a place.
 const QUEUE: usize = 1024;
 
 /// Where a KurrentDB server or cluster is, and how to log in: `esdb://user:password@host:2113?tls=true`,
-/// `esdb+discover://…` for a cluster, or the same with `kurrentdb`. With `tlsCaFile=<path>`, an authority of one's own is
-/// believed, and no other.
+/// `esdb+discover://…` for a cluster, or the same with `kurrentdb`. With `tlsCaFile=<path>`, only the certificate
+/// authority in that file is trusted.
 ///
-/// It is shown without user, password and parameters.
+/// `Display` and `Debug` omit user, password and parameters.
 #[derive(Clone)]
 pub struct KurrentUrl {
     settings: ClientSettings,
@@ -87,9 +88,9 @@ struct Access {
     password: String,
 }
 
-/// The text is no URL of a KurrentDB server.
+/// The text is not a URL of a KurrentDB server.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("it is no URL of a KurrentDB server such as esdb://user:password@host:2113: {0}")]
+#[error("not a KurrentDB URL such as esdb://user:password@host:2113: {0}")]
 pub struct InvalidKurrentUrl(String);
 
 impl FromStr for KurrentUrl {
@@ -101,7 +102,7 @@ impl FromStr for KurrentUrl {
         }
         let settings: ClientSettings =
             text.parse().map_err(|error: eventstore::ClientSettingsParseError| {
-                // Where there is a second error, the first repeats the text, which may hold a password.
+                // If there is an inner error, the outer one repeats the text, which may contain a password.
                 let reason = error.error().map_or_else(|| error.message().to_owned(), ToString::to_string);
                 InvalidKurrentUrl(reason)
             })?;
@@ -110,7 +111,7 @@ impl FromStr for KurrentUrl {
         }
         if !settings.is_tls_certificate_verification_enabled() {
             return Err(InvalidKurrentUrl(
-                "with tlsVerifyCert=false the password would go to whoever answers. Name the file of the authority's \
+                "with tlsVerifyCert=false the password would go to any server that answers. Name the file of the authority's \
                  certificate instead: tlsCaFile=/etc/watchword/ca.crt"
                     .to_owned(),
             ));
@@ -119,7 +120,7 @@ impl FromStr for KurrentUrl {
     }
 }
 
-/// The name and the password of a URL, which stand before the last `@` of what names the hosts.
+/// The user and password of a URL: the text before the last `@` of the authority part.
 fn access(text: &str) -> Option<Access> {
     let (_, rest) = text.trim().split_once("://")?;
     let hosts = rest.split(['/', '?', '#']).next()?;
@@ -129,7 +130,7 @@ fn access(text: &str) -> Option<Access> {
     Some(access).filter(|access| !access.user.is_empty())
 }
 
-/// A text in which `%2F` stands for `/`.
+/// Decodes escapes such as `%2F`.
 fn percent_decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -144,7 +145,7 @@ fn percent_decoded(text: &str) -> String {
 }
 
 impl KurrentUrl {
-    /// Host and port, of a cluster the first that is named.
+    /// Host and port; for a cluster, the first one named.
     pub fn address(&self) -> String {
         self.settings.hosts().first().map_or_else(String::new, |host| format!("{}:{}", host.host, host.port))
     }
@@ -172,14 +173,13 @@ impl fmt::Debug for KurrentUrl {
 pub struct KurrentSettings {
     /// The stream that holds the journal. Nothing else may write to it.
     pub stream: String,
-    /// How long the server may take for an answer.
+    /// How long the server may take to answer.
     pub answer_timeout: Duration,
-    /// How long something is tried again, after the connection failed or another node was first, before that is an
-    /// error.
+    /// How long to retry after the connection failed or another node wrote first, before reporting an error.
     pub patience: Duration,
-    /// How long anybody waits for an answer, whatever goes on behind it.
+    /// How long a caller waits for an answer, whatever happens in the background.
     pub answer: Duration,
-    /// How often to look for what other nodes wrote, where nobody asks.
+    /// How often to look for events of other nodes when no request does.
     pub poll: Duration,
 }
 
@@ -198,7 +198,7 @@ impl Default for KurrentSettings {
 /// A journal in KurrentDB.
 pub struct KurrentJournal {
     requests: mpsc::Sender<Request>,
-    /// All that is known of the journal on this node.
+    /// All that this node knows of the journal.
     replica: SqliteJournal,
     cursors: Cursors,
     mark: JournalMark,
@@ -206,13 +206,14 @@ pub struct KurrentJournal {
 }
 
 impl KurrentJournal {
-    /// Opens the journal on this server, with the replica at this path, which is made where there is none, and
-    /// brought up to date, which takes a while for a new one.
+    /// Opens the journal on this server, with the replica at this path, which is created if missing and brought up to
+    /// date. For a new one that takes a while.
     ///
-    /// A replica that another process has open, or that does not belong to the stream, is refused.
+    /// Refuses a replica that another process has open or that does not belong to the stream.
     ///
-    /// Nothing in the stream is ever written anew, so events of before keep their checksums. `mark` says which of them are
-    /// believed, by their digest; without one all are that are there now, and [`KurrentJournal::mark`] tells which.
+    /// Nothing in the stream is ever rewritten, so events from before MACs keep their checksums. `mark` says, by a
+    /// digest, which of them are accepted; without a mark all present ones are, and [`KurrentJournal::mark`] returns
+    /// them.
     pub async fn open(
         url: &KurrentUrl,
         replica: &Path,
@@ -245,25 +246,25 @@ impl KurrentJournal {
         Ok(Self { requests, replica: reading, cursors, mark, answer })
     }
 
-    /// Which events of the stream carry no MAC: for the key store, see [`KeyStore::mark`](crate::KeyStore::mark).
+    /// Which events of the stream carry no MAC, for [`KeyStore::mark`](crate::KeyStore::mark).
     pub fn mark(&self) -> &JournalMark {
         &self.mark
     }
 
-    /// Waits until the replica has all that was written before this was called.
+    /// Waits until the replica has everything that was written before this call.
     async fn catch_up(&self) -> Result<(), StoreError> {
         let asked = requests::ask(&self.requests, |answer| Request::CatchUp { answer });
         self.answered(asked).await
     }
 
-    /// For no longer than anybody waits for an answer.
+    /// Waits no longer than a caller waits for an answer.
     async fn answered<T>(&self, asked: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         let silent = || StoreError::Unavailable("the server does not answer".to_owned());
         timeout(self.answer, asked).await.unwrap_or_else(|_| Err(silent()))
     }
 
-    /// As [`KurrentJournal::catch_up`], unless the replica has everything up to this position: nothing comes between
-    /// what is there.
+    /// As [`KurrentJournal::catch_up`], unless the replica has everything up to this position: nothing is ever inserted
+    /// before existing events.
     async fn catch_up_to(&self, position: u64) -> Result<(), StoreError> {
         if *self.replica.watch_head().borrow() >= position { Ok(()) } else { self.catch_up().await }
     }
@@ -330,7 +331,7 @@ impl Journal for KurrentJournal {
         self.replica.idempotent(key).await
     }
 
-    /// On this node: each one forgets by itself.
+    /// On this node only: each node forgets independently.
     async fn forget_idempotency(
         &self,
         after: Option<[u8; 32]>,
@@ -375,10 +376,10 @@ impl Journal for KurrentJournal {
 
     async fn close(&self) {
         self.replica.close_readers().await;
-        // It fails when the writer has ended already, which is as well.
+        // This fails if the writer has ended already, which is fine.
         let _ = self.requests.send(Request::Close).await;
         let mut head = self.replica.watch_head();
-        // The writer holds the other end: it is gone when there is nothing left to hear.
+        // The writer holds the sending end, so this ends when the writer is gone.
         while head.changed().await.is_ok() {}
     }
 }
@@ -409,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_answers_is_who_it_says_or_hears_no_password() {
+    fn the_password_goes_only_to_a_server_with_a_verified_certificate() {
         let error = "esdb://ada:hunter2@db.example?tlsVerifyCert=false"
             .parse::<KurrentUrl>()
             .expect_err("is refused");

@@ -1,8 +1,8 @@
 //! The journal of events, the keys that seal the personal parts, and aggregates loaded from both.
 //!
-//! The [`journal::Journal`] is the only truth: one total order of events with gapless positions. The
-//! [`key_store::KeyStore`] is a file of its own, so that erasing a person's key erases the person from every copy
-//! of the log. [`repository::Repository`] turns streams into aggregates.
+//! The [`journal::Journal`] is the only source of truth: one total order of events with gapless positions. The
+//! [`key_store::KeyStore`] is a separate file, so that erasing a person's key erases the person from every copy of the
+//! log. [`repository::Repository`] turns streams into aggregates.
 #![deny(missing_docs)]
 
 mod checksum;

@@ -1,4 +1,4 @@
-//! Where a store is.
+//! The location of a store.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,13 +16,13 @@ pub enum Location {
     Postgres(PostgresUrl),
 }
 
-/// The text names no place for a store.
+/// The text is not the location of a store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidLocation {
     /// It is empty.
     #[error("it is empty")]
     Empty,
-    /// It is a KurrentDB server, which keeps journals only.
+    /// It is a KurrentDB server, which stores only journals.
     #[error(
         "only the journal can be in KurrentDB: give sqlite:<path>, or postgres://user:password@host:5432/database"
     )]
@@ -30,7 +30,7 @@ pub enum InvalidLocation {
     /// It is a URL of something else.
     #[error("give sqlite:<path>, or postgres://user:password@host:5432/database")]
     Scheme,
-    /// It looks like a PostgreSQL database's, and is none.
+    /// It looks like a PostgreSQL URL, but is not valid.
     #[error(transparent)]
     Postgres(#[from] InvalidPostgresUrl),
 }
@@ -70,7 +70,7 @@ impl FromStr for Location {
     }
 }
 
-/// Whether this is meant for a KurrentDB or EventStoreDB server.
+/// Whether this is meant as the URL of a KurrentDB or EventStoreDB server.
 pub fn is_kurrent(text: &str) -> bool {
     let scheme = text.trim().split_once("://").map(|(scheme, _)| scheme);
     matches!(scheme, Some("esdb" | "esdb+discover" | "kurrentdb" | "kurrentdb+discover"))

@@ -1,5 +1,5 @@
-//! Look-ups by personal data without storing it: keyed HMACs, which nobody can compute or guess at without the key. And the
-//! names under which a journal keeps claims.
+//! Look-ups by personal data without storing it: keyed HMACs, which cannot be computed or tested against guesses
+//! without the key. And the names under which a journal keeps claims.
 
 use std::net::IpAddr;
 
@@ -15,14 +15,14 @@ use crate::journal::Claim;
 pub struct LookupKey(hmac::Key);
 
 impl LookupKey {
-    /// Derives it.
+    /// Derives the key.
     pub fn new(instance: &InstanceKey) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, &*instance.derive("watchword/v1/lookup")))
     }
 
     /// Stands for an address within an app. The same address in two apps gives unrelated values.
     pub fn email(&self, app: &AppId, email: &Email) -> [u8; 32] {
-        // Neither an app id nor an address can hold a NUL, so no two inputs are the same bytes.
+        // Neither an app id nor an address can contain a NUL, so no two inputs are the same bytes.
         self.hmac(&["email", app.as_str(), email.as_str()])
     }
 
@@ -31,7 +31,7 @@ impl LookupKey {
         self.hmac(&["ip", app.as_str(), &ip.to_canonical().to_string()])
     }
 
-    /// Stands for a search word in a blind index. Short on purpose: it finds rows, it proves nothing.
+    /// Stands for a search word in a blind index. Short on purpose: it finds rows but proves nothing.
     pub fn token(&self, text: &str) -> [u8; 8] {
         let long = self.hmac(&["token", text]);
         let mut short = [0; 8];
@@ -39,7 +39,7 @@ impl LookupKey {
         short
     }
 
-    /// The claim that keeps an address to one account of an app.
+    /// The claim that limits an address to one account of an app.
     pub fn email_claim(&self, app: &AppId, email: &Email) -> Claim {
         claim(ClaimKind::Email, self.address(app, email))
     }
@@ -75,7 +75,7 @@ impl LookupKey {
         use std::fmt::Write;
         let mut key = format!("{app}:");
         for byte in self.email(app, email) {
-            write!(key, "{byte:02x}").expect("a String takes everything");
+            write!(key, "{byte:02x}").expect("writing to a String cannot fail");
         }
         key
     }
@@ -92,7 +92,7 @@ impl LookupKey {
     }
 }
 
-/// The name of a claim that is named by nothing but ids.
+/// The name of a claim that is named only by ids.
 pub(crate) fn plain(claimed: &Claimed) -> Option<Claim> {
     let key = match claimed {
         Claimed::App(app_id) => app_id.to_string(),
@@ -116,8 +116,7 @@ pub fn app_claim(app_id: &AppId) -> Claim {
     claim(ClaimKind::App, app_id.to_string())
 }
 
-/// The prefix of the keys of a user's session claims: together they are the list of the user's sessions, which needs no
-/// projection.
+/// The prefix of the keys of a user's session claims: they are the list of the user's sessions, without a projection.
 pub fn sessions_of(user: UserId) -> String {
     format!("{user}/")
 }

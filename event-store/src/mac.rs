@@ -1,8 +1,8 @@
-//! What proves that a node of this instance wrote something: MACs, with keys that are derived from the instance key.
+//! MACs, with keys derived from the instance key, prove that a node of this instance wrote something.
 //!
-//! An event's MAC is made in two steps, as its position may be known to the database alone. HMAC-SHA-256 of everything
-//! else gives a key that is used for this event and never kept; SHA-256 of that key and the position gives the MAC, which
-//! SQL can compute as well. Whoever has the row alone can make neither.
+//! An event's MAC is made in two steps, as its position may be known only to the database. HMAC-SHA-256 of everything
+//! else gives a key that is used for this event and never stored; SHA-256 of that key and the position gives the MAC,
+//! which SQL can compute too. Neither can be made from the row alone.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,12 +22,11 @@ pub(crate) const MAC: usize = 16;
 /// How many damaged events are remembered one by one.
 const REMEMBERED: usize = 100;
 
-/// The keys with which an instance proves what it wrote.
+/// The keys that prove what an instance wrote.
 #[derive(Clone)]
 pub struct Macs {
     keys: Arc<Keys>,
-    /// Whether events without a MAC are believed by their checksum: in a journal of before, until it was brought up to
-    /// date.
+    /// Whether events without a MAC are accepted by their checksum: only in an older journal, until it is upgraded.
     believes_checksums: bool,
 }
 
@@ -41,7 +40,7 @@ struct Keys {
     has_damage: AtomicBool,
 }
 
-/// All that a row of an event holds besides its position.
+/// All columns of an event's row except its position.
 #[derive(Clone, Copy)]
 pub(crate) struct Row<'a> {
     pub(crate) id: &'a [u8],
@@ -58,7 +57,7 @@ pub(crate) struct Row<'a> {
 }
 
 impl Row<'_> {
-    /// What formats before MACs have in their place. PostgreSQL's did not know the position, which it left out as 0.
+    /// What formats before MACs store instead. PostgreSQL's did not know the position and used 0.
     pub(crate) fn checksum(&self, position: i64) -> [u8; 16] {
         checksum(
             [position, self.version, self.schema_version, self.at],
@@ -74,24 +73,24 @@ impl Row<'_> {
     }
 }
 
-/// An event that nobody with the instance's key wrote, as it is stored: none of it is true.
+/// An event that no holder of the instance key wrote, as it is stored. None of it can be trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unproven {
-    /// Where it stands.
+    /// Its position.
     pub position: u64,
-    /// The stream it says it is in.
+    /// The stream that it names.
     pub stream: String,
-    /// The version it says it has.
+    /// The version that it claims.
     pub version: i64,
-    /// What it says happened.
+    /// The event type that it claims.
     pub name: String,
-    /// Its app.
+    /// The app that it names.
     pub app_id: String,
-    /// When it says that was, in microseconds since 1970.
+    /// The time that it claims, in microseconds since 1970.
     pub at: i64,
     /// Its payload.
     pub data: String,
-    /// Who it says did it and why.
+    /// The actor and the cause that it claims.
     pub metadata: String,
 }
 
@@ -110,28 +109,28 @@ impl Unproven {
     }
 }
 
-/// The end of a journal that nobody with the instance's key wrote.
+/// The end of a journal that no holder of the instance key wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForgedTail {
-    /// The position of the last event that is proven.
+    /// The position of the last proven event.
     pub proven: u64,
-    /// What stands behind it, newest first.
+    /// The events after it, newest first.
     pub events: Vec<Unproven>,
 }
 
-/// What a row that was written before there were MACs is.
+/// The standing of a row that may be from before MACs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// It has its MAC.
     Proven,
-    /// It has its checksum, or none, as the first format had none.
+    /// It has its checksum, or none: the first format had none.
     Old,
-    /// It is not as it was written.
+    /// It was altered.
     False,
 }
 
 impl Macs {
-    /// Those of this instance. Nothing without a MAC is believed.
+    /// The MACs of this instance. Nothing without a MAC is accepted.
     pub fn new(instance: &InstanceKey) -> Self {
         let key = |purpose| hmac::Key::new(hmac::HMAC_SHA256, &*instance.derive(purpose));
         let keys = Keys {
@@ -146,22 +145,22 @@ impl Macs {
         Self { keys: Arc::new(keys), believes_checksums: false }
     }
 
-    /// The same for a journal that was not brought up to date yet.
+    /// The same for a journal that is not upgraded yet.
     pub(crate) fn believing_checksums(self) -> Self {
         Self { believes_checksums: true, ..self }
     }
 
-    /// The same for a journal that was brought up to date.
+    /// The same for a journal that has been upgraded.
     pub(crate) fn believing_nothing_else(&self) -> Self {
         Self { keys: Arc::clone(&self.keys), believes_checksums: false }
     }
 
-    /// Whether the journal is still to be brought up to date.
+    /// Whether the journal has yet to be upgraded.
     pub(crate) fn believes_checksums(&self) -> bool {
         self.believes_checksums
     }
 
-    /// The events that were read and are not proven, by position, and what is wrong with each.
+    /// The events found to be unproven, by position, and what is wrong with each.
     pub fn damage(&self) -> Vec<(u64, &'static str)> {
         self.damaged().iter().map(|(position, what)| (*position, *what)).collect()
     }
@@ -170,7 +169,7 @@ impl Macs {
         self.keys.damage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the MAC of an event is made of, together with its position.
+    /// The key that, with the position, makes an event's MAC.
     pub(crate) fn event_key(&self, row: &Row<'_>) -> [u8; 32] {
         let mut context = Framed::new(&self.keys.events);
         for number in [row.version, row.schema_version, row.at] {
@@ -190,8 +189,8 @@ impl Macs {
         at(&self.event_key(row), &[position])
     }
 
-    /// Refuses an event that is not proven, and remembers it. `checksum_position` is what the old checksums of this store
-    /// took for the position.
+    /// Refuses an unproven event, and remembers it. `checksum_position` is what the old checksums of this store use as
+    /// the position.
     pub(crate) fn check_event(
         &self,
         position: i64,
@@ -203,22 +202,20 @@ impl Macs {
             Standing::Proven => None,
             Standing::Old if self.believes_checksums => None,
             Standing::Old if found.is_none() => Some("it carries no MAC"),
-            Standing::Old => Some("it carries a checksum, which proves nothing, in the place of its MAC"),
-            Standing::False if self.believes_checksums => Some("neither its MAC nor its checksum fits"),
-            Standing::False => Some(
-                "its MAC is false: it was changed or moved, or somebody without the instance's key wrote it",
-            ),
+            Standing::Old => Some("it carries a checksum, which proves nothing, instead of a MAC"),
+            Standing::False if self.believes_checksums => Some("neither its MAC nor its checksum matches"),
+            Standing::False => {
+                Some("its MAC is wrong: it was changed or moved, or was written without the instance key")
+            }
         };
         self.remember(position.cast_unsigned(), wrong);
         match wrong {
             None => Ok(()),
-            Some(wrong) => {
-                Err(StoreError::Damaged(format!("event {position} is not as it was written: {wrong}")))
-            }
+            Some(wrong) => Err(StoreError::Damaged(format!("event {position} was altered: {wrong}"))),
         }
     }
 
-    /// What a row is, whatever is believed.
+    /// The standing of a row, whatever is accepted.
     pub(crate) fn standing(
         &self,
         position: i64,
@@ -236,17 +233,17 @@ impl Macs {
         }
     }
 
-    /// An event of which a column cannot even be read, remembered as well.
+    /// The error for an event with an unreadable column, which is remembered too.
     pub(crate) fn unreadable(&self, position: i64, error: &sqlx::Error) -> StoreError {
         if !matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) {
             return StoreError::Unavailable(error.to_string());
         }
         self.remember(position.cast_unsigned(), Some("a column of it cannot be read"));
-        StoreError::Damaged(format!("event {position} is not as it was written: {error}"))
+        StoreError::Damaged(format!("event {position} was altered: {error}"))
     }
 
     fn remember(&self, position: u64, wrong: Option<&'static str>) {
-        // Nearly always nothing is wrong, and no lock is taken.
+        // Nearly always nothing is wrong, and this avoids the lock.
         if wrong.is_none() && !self.keys.has_damage.load(Ordering::Relaxed) {
             return;
         }
@@ -255,7 +252,7 @@ impl Macs {
             Some(wrong) => {
                 metrics::counter!("watchword_journal_unproven_reads_total").increment(1);
                 if damage.len() < REMEMBERED && damage.insert(position, wrong) != Some(wrong) {
-                    tracing::error!(position, wrong, "an event of the journal is not as it was written");
+                    tracing::error!(position, wrong, "an event of the journal was altered");
                 }
             }
             None => drop(damage.remove(&position)),
@@ -265,8 +262,8 @@ impl Macs {
             .set(u32::try_from(damage.len()).unwrap_or(u32::MAX));
     }
 
-    /// The MAC of what an append does besides its events, bound to the MAC of the first of them. Only KurrentDB keeps it with
-    /// the events.
+    /// The MAC of what an append contains besides its events, bound to the MAC of the first event. Only KurrentDB
+    /// stores it with the events.
     #[cfg(feature = "kurrentdb")]
     pub(crate) fn append(&self, event: &[u8; MAC], beginning: &[u8]) -> [u8; 32] {
         let mut context = Framed::new(&self.keys.appends);
@@ -275,7 +272,7 @@ impl Macs {
         context.finish()
     }
 
-    /// What the MAC of an idempotency key's row is made of, together with the positions of its events.
+    /// The key that, with the positions of the events, makes the MAC of an idempotency key's row.
     pub(crate) fn idempotency_key(&self, once: &Idempotency) -> [u8; 32] {
         let mut context = Framed::new(&self.keys.idempotency);
         context.part(&once.key);
@@ -290,8 +287,7 @@ impl Macs {
         at(&self.idempotency_key(&Idempotency { key: *key, fingerprint }), &positions)
     }
 
-    /// Refuses the row of an idempotency key that is not proven: it would have a request answered with somebody else's
-    /// events.
+    /// Refuses an unproven row of an idempotency key: it would answer a request with another request's events.
     pub(crate) fn check_idempotency(
         &self,
         key: &[u8; 32],
@@ -313,12 +309,12 @@ impl Macs {
                     "the row of an idempotency key is not proven"
                 );
                 let StoredIdempotency { first, last, .. } = stored;
-                Err(format!("an idempotency key that names the events {first} to {last} has no valid MAC"))
+                Err(format!("an idempotency key for events {first} to {last} has no valid MAC"))
             }
         }
     }
 
-    /// The MAC of a snapshot of a stream at a version, whose last event has this id.
+    /// The MAC of a stream's snapshot at a version whose last event has this id.
     pub(crate) fn snapshot(&self, stream: &StreamId, version: u64, last: Uuid, state: &[u8]) -> [u8; 32] {
         let mut context = Framed::new(&self.keys.snapshots);
         context.number(version.cast_signed());
@@ -347,8 +343,8 @@ impl std::fmt::Debug for Macs {
     }
 }
 
-/// SHA-256 of a key that is used once, and where it is used. Key and numbers have fixed lengths, so nothing can be appended
-/// to them; `append` in `postgres/journal_4.sql` computes the same.
+/// SHA-256 of a single-use key and the numbers that say where it is used. Both have fixed lengths, so nothing can be
+/// appended; `append` in `postgres/journal_4.sql` computes the same.
 fn at(key: &[u8; 32], numbers: &[i64]) -> [u8; MAC] {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(key);
@@ -360,7 +356,7 @@ fn at(key: &[u8; 32], numbers: &[i64]) -> [u8; MAC] {
     mac
 }
 
-/// An HMAC of parts of which none can run into the next.
+/// An HMAC of parts that cannot run into each other.
 struct Framed(hmac::Context);
 
 impl Framed {
@@ -377,7 +373,7 @@ impl Framed {
         self.0.update(part);
     }
 
-    /// An absent part has a length that a present one cannot have.
+    /// An absent part has a length that no present one can have.
     fn optional(&mut self, part: Option<&[u8]>) {
         match part {
             Some(part) => self.part(part),
@@ -429,7 +425,7 @@ mod tests {
             Row { person: None, ..row() },
             Row { personal: None, ..row() },
             Row { personal: Some(&[]), ..row() },
-            // The same bytes, parted elsewhere.
+            // The same bytes, split elsewhere.
             Row { stream: "user-1R", name: "oleGranted", ..row() },
         ];
         for changed in changed {
@@ -441,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_mac_nothing_is_believed_unless_the_journal_is_still_to_be_brought_up_to_date() {
+    fn without_a_mac_nothing_is_accepted_unless_the_journal_has_yet_to_be_upgraded() {
         let macs = Macs::new(&InstanceKey::generate());
         let (mac, sum) = (macs.event(5, &row()), row().checksum(5));
         let foreign = Macs::new(&InstanceKey::generate()).event(5, &row());
@@ -454,7 +450,7 @@ mod tests {
             assert!(error.contains("event 5"), "{error}");
             assert_eq!(macs.damage().len(), 1);
         }
-        // It was put back.
+        // It was restored.
         assert_eq!(check(&macs, Some(&mac)), Ok(()));
         assert_eq!(macs.damage(), []);
         let old = macs.clone().believing_checksums();

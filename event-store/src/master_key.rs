@@ -1,5 +1,5 @@
-//! The one secret a deployment keeps: it wraps the instance key, which all other keys come from. So it can be replaced,
-//! and nothing else changes.
+//! The only secret that a deployment keeps: it wraps the instance key, which all other keys are derived from. So it can
+//! be replaced without changing anything else.
 
 use std::fmt;
 
@@ -36,41 +36,43 @@ impl PartialEq for MasterKey {
 
 impl Eq for MasterKey {}
 
-/// That every event of an instance's journal carries a MAC. It is sealed together with the instance key, so that nobody can
-/// take it back who has not the master key: an instance that was made with it has no other form of its key anywhere.
+/// States that every event of an instance's journal carries a MAC. It is sealed together with the instance key, so that
+/// it cannot be revoked without the master key: an instance created with it has no other form of its key anywhere.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JournalMark {
-    /// The position up to which events carry none, because nothing is ever written anew where they are: only KurrentDB has
-    /// such.
+    /// The position up to which events carry no MAC, because nothing is ever rewritten where they are stored: only in
+    /// KurrentDB.
     pub unkeyed: u64,
-    /// The digest of those.
+    /// The digest of those events.
     pub digest: [u8; 32],
 }
 
 /// The text is not a master key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a master key is 32 random bytes in base64 (44 characters), as `openssl rand -base64 32` makes them")]
+#[error(
+    "a master key is 32 random bytes in base64 (44 characters), such as the output of `openssl rand -base64 32`"
+)]
 pub struct InvalidMasterKey;
 
 impl MasterKey {
-    /// Reads it from base64; white space around it does not matter.
+    /// Reads it from base64, ignoring surrounding white space.
     pub fn from_base64(text: &str) -> Result<Self, InvalidMasterKey> {
         let bytes = Zeroizing::new(LENIENT.decode(text.trim()).map_err(|_| InvalidMasterKey)?);
         let bytes = <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| InvalidMasterKey)?;
         Ok(Self(Zeroizing::new(bytes)))
     }
 
-    /// A new one.
+    /// Generates a new key.
     pub fn generate() -> Self {
         Self(Zeroizing::new(random()))
     }
 
-    /// What [`MasterKey::from_base64`] reads.
+    /// The form that [`MasterKey::from_base64`] reads.
     pub fn to_base64(&self) -> SecretString {
         SecretString::from(LENIENT.encode(*self.0))
     }
 
-    /// An instance key, sealed for the key store, with what its journal is.
+    /// An instance key and the mark of its journal, sealed for the key store.
     pub(crate) fn wrap(&self, instance: &InstanceKey, mark: Option<&JournalMark>) -> Vec<u8> {
         let Some(JournalMark { unkeyed, digest }) = mark else {
             return self.wrapping_key().seal(NAME, instance.bytes());
@@ -79,7 +81,7 @@ impl MasterKey {
         self.wrapping_key().seal(MARKED_NAME, &Zeroizing::new(bytes))
     }
 
-    /// What [`MasterKey::wrap`] sealed; nothing if another key did.
+    /// What [`MasterKey::wrap`] sealed; `None` if another key did.
     pub(crate) fn unwrap(&self, wrapped: &[u8]) -> Option<(InstanceKey, Option<JournalMark>)> {
         let key = self.wrapping_key();
         if let Some(bytes) = key.open(NAME, wrapped).map(Zeroizing::new) {
@@ -92,7 +94,7 @@ impl MasterKey {
         Some((InstanceKey::from_bytes(*instance), Some(mark)))
     }
 
-    /// What instances had for an instance key whose key store is of format 1: all their keys stay what they are.
+    /// The instance key of instances whose key store has format 1: all their keys stay the same.
     pub(crate) fn as_instance_key(&self) -> InstanceKey {
         InstanceKey::from_bytes(*self.0)
     }

@@ -1,8 +1,8 @@
-//! Metrics that are taken when somebody asks for them, and those that the adapters have in common.
+//! Metrics that are collected on request, and those that the adapters share.
 
 use std::time::Duration;
 
-/// Tells of a cache: how much is in it, what that takes, and how often something was looked for and was there, or was not.
+/// Reports cache metrics: entries, bytes, hits and misses.
 pub fn cache(name: &'static str, entries: usize, bytes: u64, hits: u64, misses: u64) {
     metrics::gauge!("watchword_cache_entries", "cache" => name).set(gauge(entries));
     metrics::gauge!("watchword_cache_bytes", "cache" => name)
@@ -11,19 +11,19 @@ pub fn cache(name: &'static str, entries: usize, bytes: u64, hits: u64, misses: 
     metrics::counter!("watchword_cache_misses_total", "cache" => name).absolute(misses);
 }
 
-/// Tells of a pool: how many connections there are, how many of them nobody uses, and how many there may be.
+/// Reports pool metrics: connections, how many of them are idle, and the limit.
 pub fn pool(name: &'static str, connections: u32, idle: usize, most: u32) {
     metrics::gauge!("watchword_pool_connections", "pool" => name).set(connections);
     metrics::gauge!("watchword_pool_idle_connections", "pool" => name).set(gauge(idle));
     metrics::gauge!("watchword_pool_max_connections", "pool" => name).set(most);
 }
 
-/// Tells how many appends wait for the journal's writer.
+/// Reports how many appends wait for the journal's writer.
 pub(crate) fn queue(waiting: usize) {
     metrics::gauge!("watchword_journal_waiting_appends").set(gauge(waiting));
 }
 
-/// Tells of a group of appends that was committed together, or failed together.
+/// Reports a group of appends that was committed, or failed, together.
 pub(crate) fn group(appends: usize, took: Duration) {
     metrics::histogram!("watchword_journal_group_appends").record(gauge(appends));
     metrics::histogram!("watchword_journal_commit_seconds").record(took);

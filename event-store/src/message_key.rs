@@ -1,9 +1,10 @@
-//! What proves that a message on the bus is one that this instance published there.
+//! Marks that prove that this instance published a message on the bus.
 //!
-//! Whoever may write to the bus can append any message to it, and who may only read can often get there by a detour. So a
-//! message carries a mark, a MAC that nobody without the instance key can make, over all that its readers go by: the
-//! place in the stream, the event's id and that of the event before it, the subject and the bytes of the body. Naming
-//! the event before makes a chain of a run of messages: if its last is the journal's event, all of them are.
+//! A client with write access to the bus can append any message, and one with only read access can often do so
+//! indirectly. So a message carries a mark, a MAC that requires the instance key, over everything that its readers rely
+//! on: the position in the stream, the event's id and that of the previous event, the subject and the bytes of the
+//! body. Naming the previous event links messages into a chain: if the last of a run is the journal's event, all of
+//! them are.
 
 use aws_lc_rs::hmac;
 use base64::Engine;
@@ -26,13 +27,13 @@ pub struct Marked<'a> {
     pub id: Uuid,
     /// The id of the event before it; nil before the first.
     pub previous: Uuid,
-    /// What it is published to.
+    /// The subject that it is published to.
     pub subject: &'a str,
     /// The envelope.
     pub body: &'a [u8],
 }
 
-/// What the mark of a message says.
+/// The result of checking a message's mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
     /// This instance published it at this position.
@@ -42,26 +43,26 @@ pub enum Mark {
         /// The id of the event before it.
         previous: Uuid,
     },
-    /// It has none: an earlier version published it, or somebody else.
+    /// It has none: an earlier version published it, or another client.
     Absent,
-    /// It has one that this instance did not make, or not for this message at this position.
+    /// This instance did not make the mark, or not for this message at this position.
     Wrong,
 }
 
 impl MessageKey {
-    /// Derives it.
+    /// Derives the key.
     pub fn new(instance: &InstanceKey) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, &*instance.derive("watchword/v1/bus-message")))
     }
 
-    /// The mark of a message, as its header has it.
+    /// The mark of a message, as its header carries it.
     pub fn mark(&self, message: &Marked<'_>) -> String {
         let mut context = hmac::Context::with_key(&self.0);
         covered(message, |part| context.update(part));
         URL_SAFE_NO_PAD.encode(context.sign())
     }
 
-    /// Reads the mark of a message that was found at a position.
+    /// Checks the mark of a message found at a position.
     pub fn read<'h>(
         &self,
         position: u64,
@@ -78,7 +79,7 @@ impl MessageKey {
         };
         let mut bytes = Vec::with_capacity(body.len() + subject.len() + 96);
         covered(&Marked { position, id, previous, subject, body }, |part| bytes.extend_from_slice(part));
-        // In constant time, and only for the whole length.
+        // In constant time, and only at full length.
         match hmac::verify(&self.0, &bytes, &mark) {
             Ok(()) => Mark::Genuine { id, previous },
             Err(_) => Mark::Wrong,
@@ -86,7 +87,7 @@ impl MessageKey {
     }
 }
 
-/// No two messages are the same bytes: all but the body, which comes last, have a length that is known or told.
+/// No two messages give the same bytes: every part before the body, which comes last, has a fixed or stated length.
 fn covered(message: &Marked<'_>, mut update: impl FnMut(&[u8])) {
     let Marked { position, id, previous, subject, body } = message;
     update(b"watchword bus message 1\0");
@@ -110,7 +111,7 @@ mod tests {
         body: b"{}",
     };
 
-    /// Reads a message that says this, with a mark.
+    /// Reads this message with a mark.
     fn read(key: &MessageKey, message: &Marked<'_>, mark: Option<&str>) -> Mark {
         let (id, previous) = (message.id.to_string(), message.previous.to_string());
         let header = |name| match name {

@@ -11,18 +11,18 @@ use crate::clock::Clock;
 use crate::journal::{Append, AppendError, Claim, Journal, NewEvent, StoreError, Write};
 use crate::lookup::plain;
 
-/// How often a node that loses to another one, or does not know what became of its append, looks again.
+/// How often a node looks again after another one was faster or the outcome of its append is unknown.
 const LOOKS: usize = 8;
 
-/// The claim that one stream alone can have: whoever writes the event, it is there once.
+/// A claim that only one stream can hold: however many nodes write the event, it exists once.
 fn claim() -> Claim {
     plain(&Claimed::Origin).expect("it is named by nothing else")
 }
 
-/// The origin of this journal; nothing before [`establish`].
+/// The origin of this journal; `None` before [`establish`].
 ///
-/// Nearly every journal begins with it. Only where a version that knew of none wrote the first events, a claim says where it
-/// is; somebody who can write to the store could take that away, or point it elsewhere.
+/// Nearly every journal begins with it. Only if an earlier version without origins wrote the first events does a claim
+/// say where it is; an attacker with write access to the store could remove that claim, or point it elsewhere.
 pub async fn read(journal: &dyn Journal) -> Result<Option<LogOrigin>, StoreError> {
     let first = journal.read_positions(&[1]).await.unwrap_or_default();
     if let Some(first) = first.first()
@@ -43,7 +43,7 @@ fn damaged(what: &str) -> StoreError {
     StoreError::Damaged(format!("the origin of the journal: {what}"))
 }
 
-/// The origin that an event gives the journal, if it gives one.
+/// The origin that an event gives the journal, if any.
 fn named_by(event: &RecordedEvent) -> Result<Option<LogOrigin>, StoreError> {
     if event.stream.aggregate() != "journal" {
         return Ok(None);
@@ -55,8 +55,8 @@ fn named_by(event: &RecordedEvent) -> Result<Option<LogOrigin>, StoreError> {
     }
 }
 
-/// The origin of this journal. One that has none yet, because it is new or was written by a version that knew of none, gets
-/// `proposed`, as an event: exactly one, however many nodes start at the same time, and whatever they propose.
+/// The origin of this journal. A journal without one, because it is new or an earlier version wrote it, gets
+/// `proposed`, as an event: exactly one, however many nodes start at the same time and whatever they propose.
 pub async fn establish(
     journal: &dyn Journal,
     clock: &dyn Clock,
@@ -68,7 +68,7 @@ pub async fn establish(
             return Ok(origin);
         }
         match journal.append(created(clock, proposed)).await {
-            // Read back, as another node's may be the one that counts.
+            // Read it back, as another node's may be the valid one.
             Ok(_) => {}
             Err(
                 error @ (AppendError::ClaimTaken { .. }

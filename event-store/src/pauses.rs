@@ -1,4 +1,4 @@
-//! Trying again, not too often and not for ever.
+//! Retries with a bounded rate and a time limit.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The sealed parts of events: opened with the key of the person they are about, or for an event about nobody with a key of
-//! the instance.
+//! The sealed parts of events: opened with the key of the person that the event is about, or with a key of the instance
+//! if it is about no person.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,12 +12,12 @@ use uuid::Uuid;
 use crate::journal::{NewEvent, StoreError};
 use crate::sealing::Sealer;
 
-/// The request that made an event: where it came from, and whose it was.
+/// The request that made an event: where it came from and who made it.
 #[derive(Clone, Copy, Debug)]
 pub struct Requested<'a> {
-    /// Where from.
+    /// Where it came from.
     pub client: &'a Client,
-    /// Whose.
+    /// Who made it.
     pub actor: &'a Actor,
 }
 
@@ -28,10 +28,10 @@ impl Requested<'_> {
     }
 }
 
-/// In the place of a person where there is none.
-const NOBODY: UserId = UserId(Uuid::nil());
+/// Used instead of a person if there is none.
+const NO_PERSON: UserId = UserId(Uuid::nil());
 
-/// The sealed part as it was sealed, as JSON. Nothing where there is none, or its person was erased.
+/// The opened sealed part, as JSON. `None` if there is none, or its person was erased.
 pub(crate) async fn open_bytes(
     keys: &Sealer,
     recorded: &RecordedEvent,
@@ -39,14 +39,14 @@ pub(crate) async fn open_bytes(
     let RecordedEvent { id, name, .. } = recorded;
     match (recorded.person, &recorded.personal) {
         (Some(person), Some(sealed)) => keys.open(person, &event_aad(*id, name, person), sealed).await,
-        (None, Some(sealed)) => keys.open_of_nobody(&event_aad(*id, name, NOBODY), sealed).map(Some),
+        (None, Some(sealed)) => keys.open_of_nobody(&event_aad(*id, name, NO_PERSON), sealed).map(Some),
         (_, None) => Ok(None),
     }
 }
 
-/// The personal part of an event, opened: also of one whose own members say nothing personal, but where its request came from.
-/// Nothing where there is none, or its person was erased. Where the request was another user's, and that one was erased, it
-/// does not say where it came from.
+/// The opened personal part of an event. An event without personal members of its own has one too: it says where the
+/// request came from. `None` if there is none, or its person was erased. If another user made the request and was
+/// erased, it does not say where the request came from.
 pub async fn open(keys: &Sealer, recorded: &RecordedEvent) -> Result<Option<Personal>, StoreError> {
     let Some(opened) = open_bytes(keys, recorded).await? else { return Ok(None) };
     let damaged = || StoreError::Damaged(format!("event {}: its personal part", recorded.position));
@@ -64,14 +64,14 @@ pub async fn open(keys: &Sealer, recorded: &RecordedEvent) -> Result<Option<Pers
     Ok(Some(personal))
 }
 
-/// What to append for an event that no request made.
+/// Encodes an event that no request made.
 pub(crate) async fn encode(keys: &Sealer, event: &Event, id: Uuid) -> Result<NewEvent, StoreError> {
     seal(keys, codec::encode(event), id).await
 }
 
-/// What to append for an event that a request made: where it came from goes into the sealed part, unless the event says so
-/// itself or need not say it ([`codec::tells_where_from`]). It is sealed with the key of the person that the event is about; if
-/// another user made the request, with that user's key before, so that forgetting either of them forgets it.
+/// Encodes an event that a request made. Where the request came from goes into the sealed part, unless the event says
+/// so itself or need not say it ([`codec::tells_where_from`]). It is sealed with the key of the person that the event
+/// is about; if another user made the request, first with that user's key, so that erasing either of them erases it.
 pub(crate) async fn encode_for(
     keys: &Sealer,
     event: &Event,
@@ -102,7 +102,7 @@ async fn seal(keys: &Sealer, encoded: codec::Encoded, id: Uuid) -> Result<NewEve
         (Some(person), Some(plaintext)) => {
             Some(keys.seal(person, &event_aad(id, name, person), &plaintext).await?)
         }
-        (None, Some(plaintext)) => Some(keys.seal_of_nobody(&event_aad(id, name, NOBODY), &plaintext)),
+        (None, Some(plaintext)) => Some(keys.seal_of_nobody(&event_aad(id, name, NO_PERSON), &plaintext)),
         (_, None) => None,
     };
     Ok(NewEvent { id, name: name.into(), schema_version, data, person, personal })
@@ -113,7 +113,7 @@ fn event_aad(id: Uuid, name: &str, person: UserId) -> Vec<u8> {
     [id.as_bytes(), name.as_bytes(), person.0.as_bytes()].concat()
 }
 
-/// Binds where another user's request came from to the event.
+/// Binds the origin of another user's request to the event.
 fn acting_aad(id: Uuid, name: &str, person: UserId) -> Vec<u8> {
     [b"acting\0", event_aad(id, name, person).as_slice()].concat()
 }

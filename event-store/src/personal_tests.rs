@@ -26,7 +26,7 @@ impl World {
         Self { _folder: folder, sealer: Sealer::new(Arc::new(keys)) }
     }
 
-    /// The event as it would be recorded after this request.
+    /// The event as recorded after this request.
     async fn record(&self, event: Event, actor: &Actor) -> RecordedEvent {
         let client = Client { ip: Some(IP.to_owned()), user_agent: Some("Engine/1".to_owned()) };
         let id = Uuid::from_u128(42);
@@ -43,7 +43,7 @@ impl World {
         RecordedEvent {
             position: 1,
             id,
-            // It is not looked at here.
+            // Not relevant here.
             stream: StreamId::user(user(1)),
             version: 1,
             name: new.name.into_owned(),
@@ -83,7 +83,7 @@ fn banned() -> Event {
 }
 
 #[tokio::test]
-async fn what_a_request_makes_tells_where_it_came_from_and_nothing_lies_open() {
+async fn an_event_says_where_its_request_came_from_and_nothing_of_it_is_in_the_clear() {
     let world = World::new().await;
     let (anonymous, key) = (Actor::anonymous(), Actor::api_key(ApiKeyId(Uuid::from_u128(9))));
     let unlocked = AccountUnlocked { user_id: user(1), at: at() };
@@ -96,7 +96,7 @@ async fn what_a_request_makes_tells_where_it_came_from_and_nothing_lies_open() {
         (banned(), &key),
         (banned(), &Actor::user(user(2))),
         (unlocked, &key),
-        // About nobody.
+        // About no person.
         (disabled.clone(), &key),
         (disabled, &Actor::user(user(2))),
     ] {
@@ -109,7 +109,7 @@ async fn what_a_request_makes_tells_where_it_came_from_and_nothing_lies_open() {
 }
 
 #[tokio::test]
-async fn what_is_sealed_for_an_event_belongs_to_no_other() {
+async fn a_part_sealed_for_one_event_does_not_open_for_another() {
     let world = World::new().await;
     for actor in [Actor::user(user(2)), Actor::api_key(ApiKeyId(Uuid::from_u128(9)))] {
         let disabled: Event = AppEvent::AppDisabled(AppDisabled { at: at() }).into();
@@ -124,26 +124,26 @@ async fn what_is_sealed_for_an_event_belongs_to_no_other() {
 }
 
 #[tokio::test]
-async fn forgetting_whom_it_is_about_or_who_did_it_forgets_where_from() {
+async fn erasing_the_person_or_the_actor_erases_where_the_request_came_from() {
     for (forgotten, reason) in [(1, None), (2, Some("spam"))] {
         let world = World::new().await;
         let recorded = world.record(banned(), &Actor::user(user(2))).await;
         world.erase(user(forgotten)).await;
         assert_eq!(world.ip(&recorded).await, None);
         let left = open(&world.sealer, &recorded).await.expect("opens").unwrap_or_default();
-        assert_eq!(left.reason.as_deref(), reason, "the rest is whose it is about");
+        assert_eq!(left.reason.as_deref(), reason, "the rest belongs to the person it is about");
     }
-    // An act on an app.
+    // An action on an app.
     let world = World::new().await;
     let disabled: Event = AppEvent::AppDisabled(AppDisabled { at: at() }).into();
     let recorded = world.record(disabled, &Actor::user(user(2))).await;
-    assert_eq!(recorded.person, None, "it is about nobody");
+    assert_eq!(recorded.person, None, "it is about no person");
     world.erase(user(2)).await;
     assert_eq!(world.ip(&recorded).await, None);
 }
 
 #[tokio::test]
-async fn an_event_that_speaks_for_itself_is_left_as_it_is() {
+async fn an_event_that_says_where_from_itself_is_unchanged() {
     let world = World::new().await;
     let (session_id, user_id) = (SessionId(Uuid::from_u128(5)), user(1));
     let own = Personal { ip: Some("198.51.100.4".to_owned()), ..Personal::default() };
@@ -160,7 +160,7 @@ async fn an_event_that_speaks_for_itself_is_left_as_it_is() {
     });
     let recorded = world.record(started.into(), &Actor::anonymous()).await;
     assert_eq!(open(&world.sealer, &recorded).await.expect("opens"), Some(own));
-    // From where the session was used before.
+    // The same client as at the session's previous use.
     let refreshed = SessionEvent::SessionRefreshed(SessionRefreshed {
         session_id,
         user_id,

@@ -1,8 +1,8 @@
 //! The journal in a PostgreSQL database, which several nodes share.
 //!
-//! All appends of a node go through one task, which sends whatever is queued to one function of the database. The
-//! function takes its turn by a lock that it keeps until the commit, so that positions have no gaps and their order is
-//! the order of the commits, however many nodes write.
+//! All appends of a node go through one task, which sends the queued ones to one function of the database. The function
+//! takes a lock and keeps it until the commit, so that positions have no gaps and follow the order of the commits,
+//! however many nodes write.
 
 use std::fmt;
 use std::pin::pin;
@@ -65,21 +65,21 @@ const SCHEMA: Schema = Schema {
 /// The format since which events carry MACs.
 const FORMAT_WITH_MACS: u32 = 5;
 
-/// How many idempotency keys are looked at together, to forget old ones.
+/// How many idempotency keys are examined at a time to forget old ones.
 const LOOKED_AT: i32 = 1000;
 
-/// How many appends can wait for the writer; more wait for a place.
+/// How many appends can queue for the writer; further ones wait for a place.
 const QUEUE: usize = 1024;
 
 /// Where a PostgreSQL database is, and how to log in: `postgres://user:password@host:5432/database?sslmode=verify-full`.
 ///
-/// It is shown without user, password and parameters.
+/// `Display` and `Debug` omit user, password and parameters.
 #[derive(Clone)]
 pub struct PostgresUrl(PgConnectOptions, RoleName);
 
-/// The text is no URL of a PostgreSQL database.
+/// The text is not a URL of a PostgreSQL database.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("it is no URL of a PostgreSQL database such as postgres://user:password@host:5432/database: {0}")]
+#[error("not a PostgreSQL URL such as postgres://user:password@host:5432/database: {0}")]
 pub struct InvalidPostgresUrl(String);
 
 impl FromStr for PostgresUrl {
@@ -99,7 +99,7 @@ impl FromStr for PostgresUrl {
 }
 
 impl PostgresUrl {
-    /// The role that connections are to work as, whoever logs in.
+    /// The role that connections work as, whichever user logs in.
     pub fn role(&self) -> &RoleName {
         &self.1
     }
@@ -110,7 +110,7 @@ impl PostgresUrl {
         Self(self.0, role)
     }
 
-    /// What sqlx connects with.
+    /// The options that sqlx connects with.
     pub fn options(&self) -> &PgConnectOptions {
         &self.0
     }
@@ -144,7 +144,7 @@ pub struct PostgresJournal {
 }
 
 impl PostgresJournal {
-    /// Makes the journal's tables, or brings them up to date. Only a user who may change the database can.
+    /// Creates or upgrades the journal's tables. Requires a user who may change the database.
     pub async fn migrate(url: &PostgresUrl, settings: &PostgresSettings) -> Result<Migrated, OpenError> {
         SCHEMA.prepare(url, settings, &url.to_string()).await.map(|prepared| prepared.migrated)
     }
@@ -154,7 +154,7 @@ impl PostgresJournal {
         SCHEMA.look(&url.0, settings, &url.to_string()).await
     }
 
-    /// Refuses what says to be of a time before MACs, for an instance whose key store says that its events carry them.
+    /// Refuses a journal whose format is from before MACs if the instance's key store says that its events carry them.
     pub fn check_has_macs(
         url: &PostgresUrl,
         Migrated { from: found, .. }: Migrated,
@@ -167,13 +167,13 @@ impl PostgresJournal {
 
     /// Opens the journal in this database, after [`PostgresJournal::migrate`].
     ///
-    /// Something else's tables, a newer journal, and an older one that this user may not bring up to date are refused
-    /// and left as they are. From here on, all connections work as the role of the URL, `watchword_service` by default; as
-    /// the user itself where that owns the tables and there is no such role for it.
+    /// Tables of something else, a newer journal, and an older one that this user may not upgrade are refused and left
+    /// unchanged. From here on, all connections work as the role of the URL, `watchword_service` by default, or as the
+    /// user itself if it owns the tables and cannot use that role.
     ///
-    /// The events of a journal of before get their MACs, by the owner of its tables alone, and only where `macs` are those of
-    /// a key store that does not say yet that this was done: see [`KeyStore::mark`](crate::KeyStore::mark). It may be cut
-    /// short at any moment, and goes on at the next opening.
+    /// The events of an older journal get their MACs, only from the owner of its tables and only if `macs` are those of
+    /// a key store that does not yet say that this was done: see [`KeyStore::mark`](crate::KeyStore::mark). This may be
+    /// interrupted at any moment, and continues at the next opening.
     pub async fn open(url: &PostgresUrl, settings: PostgresSettings, macs: &Macs) -> Result<Self, OpenError> {
         let place = url.to_string();
         let failed = |error: sqlx::Error| session::not_opened(&place, &error);
@@ -188,10 +188,9 @@ impl PostgresJournal {
                 upgrade::Failure::Failed(error) => failed(error),
                 upgrade::Failure::Forbidden => OpenError::Failed {
                     path: place.clone(),
-                    reason:
-                        "its events carry no MACs yet, and its user may not give them any. Run `watchword \
+                    reason: "its events carry no MACs yet, and its user may not add them. Run `watchword \
                              migrate` as the owner of the database"
-                            .to_owned(),
+                        .to_owned(),
                 },
             })?;
         }
@@ -237,11 +236,11 @@ async fn read_head(pool: &PgPool) -> Result<u64, sqlx::Error> {
     Ok(head.unwrap_or(0).cast_unsigned())
 }
 
-/// A server that was told not to care about power losses loses what it acknowledged.
+/// A server configured without protection against power loss may lose what it acknowledged.
 async fn warn_of_unsafe_settings(pool: &PgPool) -> Result<(), sqlx::Error> {
     let off = unsafe_settings(pool).await?;
     if !off.is_empty() {
-        tracing::warn!(?off, "the database may lose what it acknowledged: switch these settings on");
+        tracing::warn!(?off, "the database may lose acknowledged writes: turn these settings on");
     }
     Ok(())
 }
@@ -267,7 +266,7 @@ impl Journal for PostgresJournal {
         let appended = tokio::select! {
             biased;
             appended = &mut append => appended,
-            // The writer may be busy with what it had sent before: nothing that waits behind that need wait longer.
+            // The writer may be busy with what it sent earlier: what waits behind that need not wait longer.
             refusal = self.reach.refusal() => {
                 if ticket.withdraw() {
                     return Err(AppendError::Unavailable(refusal.to_string()));
@@ -277,7 +276,7 @@ impl Journal for PostgresJournal {
         };
         appended.unwrap_or_else(|_| {
             let silent = "the database does not answer".to_owned();
-            // What was taken may come about all the same: the writer sends it until it knows.
+            // What the writer took may still be written: it sends it until it knows the outcome.
             Err(if ticket.withdraw() {
                 AppendError::Unavailable(silent)
             } else {
@@ -294,7 +293,7 @@ impl Journal for PostgresJournal {
 
     async fn close(&self) {
         self.follower.abort();
-        // It fails when the writer has ended already, which is as well.
+        // This fails if the writer has ended already, which is fine.
         let _ = self.requests.send(Request::Close).await;
         self.requests.closed().await;
         self.readers.close().await;
@@ -383,7 +382,7 @@ impl Journal for PostgresJournal {
     }
 
     async fn claims(&self, kind: &str, prefix: &str) -> Result<Vec<(Claim, StreamId)>, StoreError> {
-        // The last of all characters, which no key holds.
+        // The highest character, which no key contains.
         let end = format!("{prefix}\u{10FFFF}");
         let rows: Vec<(String, String, String)> = self
             .read(|| {
@@ -539,7 +538,7 @@ impl Journal for PostgresJournal {
     }
 }
 
-/// A number for a comparison in SQL: beyond what PostgreSQL counts to there is nothing.
+/// A number for a comparison in SQL: nothing exists beyond PostgreSQL's range.
 fn bounded(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -562,7 +561,7 @@ struct Columns<'r> {
 }
 
 impl Columns<'_> {
-    /// All but its position.
+    /// Everything except its position.
     fn event(&self) -> EventRow<'_> {
         EventRow {
             id: self.id.as_bytes(),

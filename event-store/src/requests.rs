@@ -1,10 +1,10 @@
-//! Asking the one task of a process that writes to its journal. Every adapter has one.
+//! Requests to the only task of a process that writes to its journal. Every adapter has one.
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::journal::{Append, AppendError, Appended, StoreError};
 
-/// Has events appended. When the task ends meanwhile, nobody knows whether they were.
+/// Has events appended. If the task ends meanwhile, it is unknown whether they were.
 pub(crate) async fn append<R: Send>(
     requests: &mpsc::Sender<R>,
     append: Append,
@@ -20,7 +20,7 @@ pub(crate) async fn append<R: Send>(
     answered.await.unwrap_or_else(|_| Err(AppendError::Unknown("the writer stopped".to_owned())))
 }
 
-/// Asks for what can as well be asked for again.
+/// Makes a request that can safely be repeated.
 pub(crate) async fn ask<R: Send, T: Send>(
     requests: &mpsc::Sender<R>,
     request: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> R + Send,

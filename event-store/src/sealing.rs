@@ -1,4 +1,4 @@
-//! Sealing personal data with the person's own key.
+//! Seals personal data with the person's own key.
 
 use std::sync::Arc;
 
@@ -8,15 +8,15 @@ use crate::cipher::Cipher;
 use crate::journal::StoreError;
 use crate::key_store::KeyStore;
 
-/// The form of what this code seals; the first byte of it.
+/// The version of the sealed form, which is its first byte.
 const FORM: u8 = 1;
 
-/// Seals and opens. The additional data (AAD) names the place of what is sealed, so that nobody can move it to
-/// another.
+/// Seals and opens personal data. The additional data (AAD) names the place of the sealed data, so that it cannot be
+/// moved to another.
 #[derive(Clone)]
 pub struct Sealer {
     keys: Arc<KeyStore>,
-    /// For what is sealed and nobody's.
+    /// For sealed data that belongs to no person.
     of_nobody: Arc<Cipher>,
 }
 
@@ -32,7 +32,7 @@ impl Sealer {
         &self.keys
     }
 
-    /// Seals with the person's key, which is made if there is none. Refuses for an erased person.
+    /// Seals with the person's key, which is created if there is none. Refuses for an erased person.
     pub async fn seal(&self, person: UserId, aad: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, StoreError> {
         let key = self.keys.create_data_key(person).await?;
         let mut sealed = key.cipher().seal(aad, plaintext);
@@ -40,8 +40,8 @@ impl Sealer {
         Ok(sealed)
     }
 
-    /// Seals what identifies somebody where there is no person whose key could: the holder of an API key. Nothing erases it
-    /// but the loss of the instance's key.
+    /// Seals identifying data that belongs to no person with a key, such as the holder of an API key. Only the loss of
+    /// the instance key erases it.
     pub fn seal_of_nobody(&self, aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
         let mut sealed = self.of_nobody.seal(aad, plaintext);
         sealed.insert(0, FORM);
@@ -54,10 +54,10 @@ impl Sealer {
             Some((&FORM, sealed)) => self.of_nobody.open(aad, sealed),
             _ => None,
         };
-        opened.ok_or_else(|| StoreError::Damaged("sealed data of nobody cannot be opened".to_owned()))
+        opened.ok_or_else(|| StoreError::Damaged("sealed data of no person cannot be opened".to_owned()))
     }
 
-    /// What was sealed; nothing if the person was erased. An error if it was changed, or sealed for another place.
+    /// What was sealed; `None` if the person was erased. An error if it was changed, or sealed for another place.
     pub async fn open(
         &self,
         person: UserId,

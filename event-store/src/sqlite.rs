@@ -1,7 +1,7 @@
 //! The journal in one `SQLite` file: WAL, a full sync at each commit, one writer.
 //!
-//! All appends go through one task, which commits whatever is queued in one transaction. So a commit's cost (one
-//! sync) is shared by all that wait for it, without a timer that would make a lone append wait.
+//! All appends go through one task, which commits the queued ones in one transaction. So all appends that wait for a
+//! commit share its cost (one sync), without a timer that would delay a lone append.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -80,15 +80,15 @@ INSERT INTO meta VALUES ('recoveries', 0);
 CREATE TABLE effects (name TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
-/// Came with format 3.
+/// Added in format 3.
 const EFFECTS: &str =
     "CREATE TABLE effects (name TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT, WITHOUT ROWID";
 
-/// Came with format 4. What is in the columns is made when the file is opened, as that needs a key.
+/// Added in format 4. The columns are filled when the file is opened, as that needs a key.
 const MACS: &str =
     "ALTER TABLE events RENAME COLUMN checksum TO mac; ALTER TABLE idempotency ADD COLUMN mac BLOB";
 
-/// How many appends can wait for the writer; more wait for a place.
+/// How many appends can queue for the writer; further ones wait for a place.
 const QUEUE: usize = 1024;
 
 /// How many connections read at the same time.
@@ -103,21 +103,21 @@ pub struct SqliteJournal {
     path: PathBuf,
 }
 
-/// The right to have a journal open, which one process has at a time. The system takes it back when that process
+/// The right to have a journal open, which one process has at a time. The operating system releases it when the process
 /// ends, however it ends.
 pub struct JournalLock {
     path: PathBuf,
-    // There is none where the journal was never opened for writing at this place: nobody has it open then.
+    // `None` if the journal was never opened for writing at this path: then no process has it open.
     file: Option<File>,
 }
 
 impl JournalLock {
-    /// Takes it, on the file `<path>.lock`, and changes nothing. Refused while another process has it.
+    /// Takes the lock on the file `<path>.lock`, and changes nothing. Refused while another process has it.
     pub fn take(path: &Path) -> Result<Self, OpenError> {
         Ok(Self { path: path.to_owned(), file: file::lock_existing(path)? })
     }
 
-    /// The position of the newest event of the journal, without looking whether it is one of this instance; nothing where
+    /// The position of the newest event of the journal, without checking whether this instance wrote it; `None` if
     /// there is no journal. Refuses what [`SqliteJournal::open`] refuses, and changes nothing.
     pub async fn head(&self) -> Result<Option<u64>, OpenError> {
         if file::check(&self.path, &KIND)?.is_none() {
@@ -129,7 +129,7 @@ impl JournalLock {
         head.map(Some)
     }
 
-    /// Makes an empty journal where there is none.
+    /// Creates an empty journal if there is none.
     pub async fn make(mut self) -> Result<Self, OpenError> {
         if self.file.is_none() {
             self.file = Some(file::lock(&self.path)?);
@@ -142,19 +142,19 @@ impl JournalLock {
 }
 
 impl SqliteJournal {
-    /// Opens the journal at this path, and makes it where there is none.
+    /// Opens the journal at this path, or creates it.
     ///
-    /// A file that is no journal, is damaged, was written by a newer version or is open in another process is
+    /// A file that is not a journal, is damaged, was written by a newer version or is open in another process is
     /// refused, and nothing is changed, neither in it nor beside it.
     ///
-    /// A journal of before is brought up to date, which may be cut short at any moment and goes on at the next opening. Its
-    /// events get their MACs only where `macs` are those of a key store that does not say yet that this was done: see
+    /// An older journal is upgraded, which may be interrupted at any moment and continues at the next opening. Its
+    /// events get their MACs only if `macs` are those of a key store that does not yet say that this was done: see
     /// [`KeyStore::mark`](crate::KeyStore::mark).
     pub async fn open(path: &Path, macs: &Macs) -> Result<Self, OpenError> {
         Self::open_locked(JournalLock::take(path)?, macs).await
     }
 
-    /// As [`SqliteJournal::open`], when other things were looked at under the lock before.
+    /// As [`SqliteJournal::open`], with a lock taken earlier, for example to check other things first.
     pub async fn open_locked(lock: JournalLock, macs: &Macs) -> Result<Self, OpenError> {
         let JournalLock { path, file } = lock;
         if file::check(&path, &KIND)?.is_some() {
@@ -162,9 +162,9 @@ impl SqliteJournal {
             check_contents(&path, &readers).await?;
             require_macs(&path, file::format(&path, &KIND, &readers).await?, macs)?;
         }
-        // Nothing was touched so far.
+        // Nothing has been changed so far.
         let lock = file.map_or_else(|| file::lock(&path), Ok)?;
-        // Looked at once more: before the lock somebody else could have made it, and a new file would take its place.
+        // Check again: before the lock another process may have created it, and a new file would replace it.
         if file::check(&path, &KIND)?.is_none() {
             file::create(&path, &KIND, "").await?;
         }
@@ -183,13 +183,13 @@ impl SqliteJournal {
         Ok(Self { requests, readers, head, macs, path })
     }
 
-    /// Opens the journal for reading, and changes nothing, neither in it nor beside it, even where its last writer
-    /// was killed. Appends are refused. The lock must live as long as the answer.
+    /// Opens the journal for reading, and changes nothing, neither in it nor beside it, even where its last writer was
+    /// killed. Appends are refused. The lock must outlive the journal.
     pub async fn look(lock: &JournalLock, macs: &Macs) -> Result<Self, OpenError> {
         let path = lock.path.clone();
         if file::check(&path, &KIND)?.is_none() {
             let path = path.display().to_string();
-            return Err(OpenError::Failed { path, reason: "it is not there".to_owned() });
+            return Err(OpenError::Failed { path, reason: "the file does not exist".to_owned() });
         }
         let readers = file::look(&path).await?;
         let head = check_contents(&path, &readers).await?;
@@ -197,7 +197,7 @@ impl SqliteJournal {
         Ok(Self::reading(path, readers, watch::channel(head).1, macs.clone()))
     }
 
-    /// A journal that somebody else writes, or nobody: appends are refused.
+    /// A journal that this does not write: appends are refused.
     pub(crate) fn reading(
         path: PathBuf,
         readers: SqlitePool,
@@ -207,20 +207,20 @@ impl SqliteJournal {
         Self { requests: mpsc::channel(1).0, readers, head, macs, path }
     }
 
-    /// Ends what [`SqliteJournal::reading`] began, before the writer closes its connection: the last one of a file tidies
-    /// up beside it, which a reader may not.
+    /// Closes the readers of [`SqliteJournal::reading`], before the writer closes its connection: the last connection
+    /// to a file cleans up beside it, which a reader may not.
     #[cfg(feature = "kurrentdb")]
     pub(crate) async fn close_readers(&self) {
         self.readers.close().await;
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
-/// Connections that read beside one that writes.
+/// Connections that read while another one writes.
 pub(crate) async fn readers(options: &SqliteConnectOptions) -> Result<SqlitePool, sqlx::Error> {
     SqlitePoolOptions::new()
         .max_connections(READERS)
@@ -229,7 +229,7 @@ pub(crate) async fn readers(options: &SqliteConnectOptions) -> Result<SqlitePool
         .await
 }
 
-/// The cheap checks that a journal is whole, as reading every page of a big file would take minutes.
+/// The cheap checks that a journal is intact: reading every page of a big file would take minutes.
 pub(crate) async fn check_contents(path: &Path, readers: &SqlitePool) -> Result<u64, OpenError> {
     let failed = |error: sqlx::Error| file::damaged_or_failed(path, &error);
     let (first, head): (Option<i64>, i64) = sqlx::query_as(
@@ -244,7 +244,7 @@ pub(crate) async fn check_contents(path: &Path, readers: &SqlitePool) -> Result<
     }
     let head = u64::try_from(head).map_err(|_| damaged("its last position is negative"))?;
     if head > 0 {
-        // Whether it is proven tells whoever reads it: one false event keeps nobody from all others.
+        // Its MAC is checked when it is read: one false event must not block access to all others.
         let row = sqlx::query("SELECT * FROM events WHERE position = ?1")
             .bind(head.cast_signed())
             .fetch_one(readers)
@@ -252,7 +252,7 @@ pub(crate) async fn check_contents(path: &Path, readers: &SqlitePool) -> Result<
             .map_err(failed)?;
         columns(&row).map_err(|error| damaged(&format!("its last event cannot be read: {error}")))?;
     }
-    // One row each: what counts is that the tables are there.
+    // One row each: this only checks that the tables exist.
     sqlx::query("SELECT 1 FROM claims, idempotency, snapshots, meta LIMIT 1")
         .fetch_all(readers)
         .await
@@ -260,7 +260,8 @@ pub(crate) async fn check_contents(path: &Path, readers: &SqlitePool) -> Result<
     Ok(head)
 }
 
-/// Refuses a file of before MACs where the key store says that its events carry them: somebody set its format back.
+/// Refuses a file with a format from before MACs if the key store says that its events carry them: then its format
+/// number was set back.
 fn require_macs(path: &Path, format: u32, macs: &Macs) -> Result<(), OpenError> {
     if format >= FORMAT_WITH_MACS || macs.believes_checksums() {
         return Ok(());
@@ -268,7 +269,7 @@ fn require_macs(path: &Path, format: u32, macs: &Macs) -> Result<(), OpenError> 
     Err(OpenError::WithoutMacs { path: path.display().to_string(), found: format })
 }
 
-/// The last position; 0 where there is none.
+/// The last position; 0 if there is none.
 pub(crate) async fn read_head(connection: &mut SqliteConnection) -> Result<u64, sqlx::Error> {
     let head: i64 =
         sqlx::query_scalar("SELECT coalesce(max(position), 0) FROM events").fetch_one(connection).await?;
@@ -353,7 +354,7 @@ impl Journal for SqliteJournal {
         )
         .bind(kind)
         .bind(prefix)
-        // The last of all characters, which no key holds.
+        // The highest character, which no key contains.
         .bind(format!("{prefix}\u{10FFFF}"))
         .fetch_all(&self.readers)
         .await?;
@@ -423,10 +424,10 @@ impl Journal for SqliteJournal {
 
     async fn close(&self) {
         self.readers.close().await;
-        // It fails when the writer has ended already, which is as well.
+        // This fails if the writer has ended already, which is fine.
         let _ = self.requests.send(Request::Close).await;
         let mut head = self.head.clone();
-        // The writer holds the other end: it is gone when there is nothing left to hear.
+        // The writer holds the sending end, so this ends when the writer is gone.
         while head.changed().await.is_ok() {}
     }
 
@@ -444,14 +445,14 @@ impl Journal for SqliteJournal {
 }
 
 impl SqliteJournal {
-    /// Where an effect stands, after moving it if a position is given.
+    /// The cursor of an effect, after moving it if a position is given.
     async fn keep_cursor(&self, effect: &str, position: Option<u64>) -> Result<u64, StoreError> {
         let effect = effect.to_owned();
         requests::ask(&self.requests, |answer| Request::Cursor { effect, position, answer }).await
     }
 }
 
-/// A number for a comparison in SQL: beyond what `SQLite` counts to there is nothing.
+/// A number for a comparison in SQL: nothing exists beyond `SQLite`'s range.
 fn bounded(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -484,7 +485,7 @@ fn columns(row: &SqliteRow) -> Result<Columns<'_>, sqlx::Error> {
         person: row.try_get("person")?,
         personal: row.try_get("personal")?,
     };
-    // A file of an earlier format that is only looked at has another column in its place, or none.
+    // A file of an earlier format, opened for reading only, has another column instead, or none.
     let mac = match row.try_get("mac") {
         Err(sqlx::Error::ColumnNotFound(_)) => match row.try_get("checksum") {
             Err(sqlx::Error::ColumnNotFound(_)) => None,

@@ -1,4 +1,4 @@
-//! `cqrs_es::CqrsFramework` runs on the journal: our aggregates mean by commands and events what it means.
+//! `cqrs_es::CqrsFramework` runs on the journal: our aggregates use commands and events as it does.
 
 use std::sync::Arc;
 
@@ -55,7 +55,7 @@ async fn the_framework_runs_on_the_journal() {
     assert_eq!(loaded.version, 3);
     assert!(loaded.state.require_open(None, policy, at).is_err());
 
-    // Two commands decided on the same state: the second is a conflict.
+    // Two commands are decided on the same state: the second is a conflict.
     let context = || async { EventStore::<Lockout>::load_aggregate(&store(), &id).await.expect("loads") };
     let (one, two) = (context().await, context().await);
     let event = vec![events[0].payload.clone()];

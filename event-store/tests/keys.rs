@@ -1,4 +1,4 @@
-//! Keys, sealing, and that nothing personal lies open in any file.
+//! Keys, sealing, and that no file contains personal data in the clear.
 
 use std::fs;
 use std::sync::Arc;
@@ -80,7 +80,7 @@ async fn decided(user: &mut User, command: UserCommand) -> Vec<UserEvent> {
     sink.collect().await
 }
 
-/// What version 0.1 put into a key store of format 1.
+/// What version 0.1 wrote into a key store of format 1.
 const FORMAT_1_MASTER: &str = "Eo+HzlJ8Guf11Zno0TcAlHSZBcgMUbfyjik6EEaE+IE=";
 const FORMAT_1_CHECK: &str = "1dfc19886ce18a6a72959ca1f7a8d9817d8d18f422e8d3957e34a5e68ec8f149a0a9c30273a0b1c232045f8c328d9827\
     5cad71c51926cd79fb3262";
@@ -88,7 +88,7 @@ const FORMAT_1_PERSON: &str = "01a1ff8fe4387fbebe7e728b372351ba";
 const FORMAT_1_DATA_KEY: &str = "56d300fe076a47457c835285642d12329fec4d257d85eee0380050c57a7fa72cea80eb2e8caa30b5dcbf90a7200dd260\
     babd21d65adec3d47503e3b5e2e6dadba917c85eee4794cc";
 
-/// Where a key store is.
+/// The location of a key store.
 enum Place {
     File(TempDir),
     Database(String),
@@ -109,7 +109,7 @@ impl Place {
         Sealer::new(Arc::new(self.open(master).await.expect("opens")))
     }
 
-    /// Makes a store as version 0.1 had them, format 1, with the key of one person.
+    /// Creates a store of version 0.1, which has format 1, with the key of one person.
     async fn make_format_1(&self) {
         self.open(&MasterKey::generate()).await.expect("makes the tables").close().await;
         let statements = |blob: &dyn Fn(&str) -> String| {
@@ -143,7 +143,7 @@ impl Place {
         }
     }
 
-    /// Everything that is stored, in whatever form it comes.
+    /// Everything that is stored, in any form.
     fn dump(&self) -> String {
         match self {
             Self::File(directory) => {
@@ -161,7 +161,7 @@ impl Place {
     }
 }
 
-/// What every key store must do, wherever it is.
+/// What every key store must do, wherever it is located.
 mod contract {
     use super::*;
 
@@ -221,11 +221,11 @@ mod contract {
         let instance = vault.keys().instance_key().derive("a test");
         let app = AppId::default_app();
         vault.keys().put_signing_key(&app, "kid", "ES256", b"a private key").await.expect("keeps");
-        assert!(vault.keys().rotate_master_key(&new, &old).await.is_err(), "that is not the present one");
+        assert!(vault.keys().rotate_master_key(&new, &old).await.is_err(), "that is not the current one");
         vault.keys().rotate_master_key(&old, &new).await.expect("rotates");
-        assert!(vault.keys().rotate_master_key(&old, &new).await.is_err(), "it is not any more");
+        assert!(vault.keys().rotate_master_key(&old, &new).await.is_err(), "it no longer is");
 
-        // Whoever has it open goes on.
+        // Processes that have it open are unaffected.
         vault.keys().check().await.expect("is in order");
         let later = vault.seal(person(2), b"place", b"later").await.expect("seals");
         vault.keys().close().await;
@@ -239,7 +239,7 @@ mod contract {
         assert_eq!(signing.as_slice(), b"a private key");
     }
 
-    pub async fn one_of_format_1_opens_with_all_its_keys(place: Place) {
+    pub async fn a_store_of_format_1_opens_with_all_its_keys(place: Place) {
         place.make_format_1().await;
         let refusal = place.open(&MasterKey::generate()).await.err().expect("is refused");
         assert!(matches!(refusal, OpenError::WrongMasterKey(_)), "{refusal}");
@@ -303,11 +303,11 @@ on_both! {
     racing_creators_get_one_key
     another_master_key_is_refused
     the_master_key_is_replaced_and_nothing_else
-    one_of_format_1_opens_with_all_its_keys
+    a_store_of_format_1_opens_with_all_its_keys
     signing_keys_are_kept_wrapped
 }
 
-/// Nodes that race agree on one key; and one that has a key at hand forgets soon that another one erased it.
+/// Racing nodes agree on one key, and a node soon drops a cached key that another one erased.
 #[tokio::test]
 async fn nodes_share_keys_and_their_erasure() {
     let place = Place::Database(Postgres::shared().database());
@@ -328,7 +328,7 @@ async fn nodes_share_keys_and_their_erasure() {
     assert_eq!(two.seal(person(1), b"", b"more").await, Err(StoreError::Erased(person(1))));
 }
 
-/// The service can make and erase keys, and delete none: a key that was erased stays erased.
+/// The service can create and erase keys, but not delete their rows: an erased key stays erased.
 #[tokio::test]
 async fn the_service_cannot_delete_keys() {
     let server = Postgres::shared();
@@ -348,7 +348,7 @@ async fn the_service_cannot_delete_keys() {
     server.psql(&url, locked_out);
 }
 
-/// What an old master key opened must not be found in the file any more: others may have seen that key.
+/// What an old master key opened must no longer be in the file: others may have seen that key.
 #[tokio::test]
 async fn nothing_of_the_old_wrapping_is_left_in_the_file() {
     let directory = TempDir::new().expect("makes a directory");
@@ -437,7 +437,7 @@ async fn inv_n_no_personal_data_lies_open_in_any_byte() {
     assert_eq!((erased.version, erased.state.email.clone()), (1, None));
 }
 
-/// A long stream is read from its snapshot, which is sealed like the events are.
+/// A long stream is read from its snapshot, which is sealed like the events.
 #[tokio::test]
 async fn snapshots_shorten_loading_and_are_sealed() {
     let fixture = Fixture::new().await;
@@ -467,7 +467,7 @@ async fn snapshots_shorten_loading_and_are_sealed() {
     }
     assert_nowhere(&fixture.directory, &PERSONAL);
 
-    // Loaded from it, only the event it was taken at is read.
+    // With the snapshot, only the event that it was taken at is read.
     let nodes = Arc::new(Nodes::new(vec![Arc::clone(journal)]));
     let repository =
         Repository::new(Arc::clone(&nodes) as Arc<dyn Journal>, Arc::clone(fixture.repository.sealer()), 10);
@@ -476,7 +476,7 @@ async fn snapshots_shorten_loading_and_are_sealed() {
     assert_eq!(again.state.name, Some("Changed Name 119".to_owned()));
     assert_eq!(again.state.email, loaded.state.email);
 
-    // A snapshot that cannot be opened is passed over: everything is in the journal.
+    // A snapshot that cannot be opened is ignored: everything is in the journal.
     fixture.sealer().keys().erase_data_key(user).await.expect("erases");
     fixture.repository.evict(&stream);
     let erased = fixture.repository.load::<User>(&user).await.expect("loads");

@@ -69,7 +69,7 @@ impl Model {
     }
 }
 
-/// An append as a plan: expected versions are mostly right by the time it is sent, but not always.
+/// An append as a plan: its expected versions are mostly, but not always, right when it is sent.
 #[derive(Clone, Debug)]
 struct Plan {
     writes: Vec<(u8, i8, usize)>,

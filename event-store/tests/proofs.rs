@@ -1,5 +1,5 @@
-//! Nobody without the instance's key can make an event, on any store that its administrator can write to: whatever they do
-//! is refused wherever it is read, and the others are not.
+//! Without the instance key, even an administrator who can write to the store cannot make an event: every read refuses
+//! what they change, and accepts the rest.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use domain::{StreamId, UserId};
-use event_store::contract::{append, event, macs, macs_of_before, nothing, stream};
+use event_store::contract::{append, event, macs, macs_before_upgrade, nothing, stream};
 use event_store::{
     Append, AppendError, Idempotency, InstanceKey, Journal, JournalLock, Macs, NewEvent, OpenError,
     PostgresJournal, PostgresSettings, PostgresUrl, SqliteJournal, StoreError, Write,
@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use test_services::Postgres;
 use uuid::Uuid;
 
-/// A store, as its administrator has it.
+/// A store, as its administrator sees it.
 enum Store {
     File(TempDir),
     Database(String),
@@ -127,7 +127,7 @@ impl Store {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a String takes everything");
+        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
         text
     })
 }
@@ -146,7 +146,7 @@ fn user(number: u128) -> StreamId {
     StreamId::user(UserId(Uuid::from_u128(number)))
 }
 
-/// Two persons. 1: Ada comes, 2: gets a role, 3: it is taken from her; 4: Eve comes, 5: is banned.
+/// Two persons. 1: Ada registers, 2: gets a role, 3: loses it; 4: Eve registers, 5: is banned.
 async fn history(journal: &dyn Journal) {
     let ada = [
         ("UserRegistered", "{}"),
@@ -161,7 +161,7 @@ async fn history(journal: &dyn Journal) {
     }
 }
 
-/// What version 0.1 put into the place of a MAC: anybody can compute it.
+/// What version 0.1 stored instead of a MAC: a checksum, which anybody can compute.
 fn checksum(event: &schemas::RecordedEvent, position: i64) -> Vec<u8> {
     let mut context = digest::Context::new(&digest::SHA256);
     let version = event.version.cast_signed();
@@ -186,10 +186,10 @@ fn checksum(event: &schemas::RecordedEvent, position: i64) -> Vec<u8> {
     context.finish().as_ref()[..16].to_vec()
 }
 
-/// Everything before `position` is read, nothing at it by any way, and its stream not at all.
+/// Everything before `position` can be read, the event at `position` cannot in any way, and neither can its stream.
 async fn refused(what: &str, store: &Store, position: u64) {
     let macs = macs();
-    let journal = store.try_open(&macs).await.expect("opens: everything else goes on");
+    let journal = store.try_open(&macs).await.expect("opens: everything else works");
     let damaged = |error: &StoreError| {
         let StoreError::Damaged(text) = error else { return false };
         text.contains(&format!("event {position}"))
@@ -200,7 +200,7 @@ async fn refused(what: &str, store: &Store, position: u64) {
     assert!(damaged(&error), "{what}: {error}");
     if position > 1 {
         let before = journal.read_all(0, 10).await.expect(what);
-        assert_eq!(before.len() as u64, position - 1, "{what}: those before it are read, and none behind it");
+        assert_eq!(before.len() as u64, position - 1, "{what}: those before it are read, and none after it");
     }
     journal.close().await;
 }
@@ -214,7 +214,7 @@ async fn what_an_administrator_of_the_store_forges_is_refused() {
         copy.replace("{stream}", &format!("'{}'", user(2)))
             .replace("{version}", "3")
             .replace("{person}", "(SELECT person FROM events WHERE position = 4)"),
-        // The person's own genuine grant once more, of before it was taken.
+        // The person's own genuine grant again, from before it was revoked.
         copy.replace("{stream}", "stream").replace("{version}", "4").replace("{person}", "person"),
     ] {
         for store in Store::both() {
@@ -248,7 +248,7 @@ async fn what_an_administrator_of_the_store_forges_is_refused() {
                 refused(what, &store, 6).await;
                 store.alter("DELETE FROM events WHERE position = 6").await;
             }
-            // With its own id, too.
+            // Also with its own id.
             store.alter(&forged.replace("{id}", "id").replace("{mac}", "mac")).await;
             refused("a copy", &store, 6).await;
         }
@@ -271,7 +271,7 @@ async fn genuine_events_stay_where_they_were_written() {
         for (what, change, back, found_at) in [
             ("two positions swapped", swap("3", "5", "position"), swap("3", "5", "position"), 3),
             (
-                "moved behind the end",
+                "moved past the end",
                 "UPDATE events SET position = 6 WHERE position = 5".to_owned(),
                 "UPDATE events SET position = 5 WHERE position = 6".to_owned(),
                 6,
@@ -314,11 +314,11 @@ enum Kind {
     Id,
     Bytes,
     Text,
-    /// With so many bits that can be changed: not the one of the sign.
+    /// With this many bits that can be changed, without the sign bit.
     Number(usize),
 }
 
-/// Everything in a row but its position.
+/// Every column of a row except its position.
 const COLUMNS: [(&str, Kind); 12] = [
     ("id", Kind::Id),
     ("stream", Kind::Text),
@@ -408,7 +408,7 @@ impl Administrator {
         cells
     }
 
-    /// Puts rows in the place of those at these positions. False if the store itself takes no such rows.
+    /// Replaces the rows at these positions. False if the store itself refuses such rows.
     async fn put(&mut self, away: &[u64], rows: &[(u64, &Cells)]) -> bool {
         let is_file = matches!(self, Self::OfFile(_));
         let mut statements = "BEGIN;".to_owned();
@@ -455,10 +455,10 @@ impl Administrator {
     }
 }
 
-/// A journal that is open, who else writes to its store, and the rows as they were written.
+/// An open journal, an administrator who writes to its store, and the rows as they were written.
 type TamperedStore = (Arc<dyn Journal>, RefCell<Administrator>, Vec<Cells>);
 
-/// Both stores with the same history, open, and somebody else who writes to them: for as many cases as there are.
+/// Both stores, open, with the same history and an administrator who writes to them, for all cases.
 struct Tampered {
     runtime: tokio::runtime::Runtime,
     stores: Vec<TamperedStore>,
@@ -490,7 +490,7 @@ impl Tampered {
         Self { runtime, stores, _places: places }
     }
 
-    /// Puts what `change` makes of the rows, by position, in their place: each of those is missed, and no other.
+    /// Replaces the rows by what `change` makes of them, by position: each of those is refused, and no other.
     fn missed(
         &self,
         what: &str,
@@ -570,7 +570,7 @@ fn any_bit_of_any_column_is_missed() {
     });
 }
 
-/// Any of their columns, or all: then the rows have changed places.
+/// Any of their columns, or all of them, in which case the rows have swapped places.
 #[test]
 fn events_that_change_places_are_missed() {
     let tampered = Tampered::new();
@@ -589,7 +589,7 @@ fn events_that_change_places_are_missed() {
     });
 }
 
-/// To any other position, or copied there, with any version.
+/// Moved or copied to any other position, with any version.
 #[test]
 fn an_event_that_is_moved_is_missed() {
     let tampered = Tampered::new();
@@ -606,19 +606,19 @@ fn an_event_that_is_moved_is_missed() {
     });
 }
 
-/// Turns a journal into one of before: checksums, and none of the later columns.
+/// Turns a journal into an older one, with checksums and without MACs.
 async fn age(store: &Store, events: &[schemas::RecordedEvent]) {
     let mut statements = String::new();
     for event in events {
         let sum = checksum(event, if store.is_file() { event.position.cast_signed() } else { 0 });
         writeln!(statements, "UPDATE events SET mac = x'{}' WHERE position = {};", hex(&sum), event.position)
-            .expect("a String takes everything");
+            .expect("writing to a String cannot fail");
     }
     statements.push_str("UPDATE idempotency SET mac = NULL;");
     store.alter(&statements).await;
 }
 
-/// The format that it says it has.
+/// Sets the format number back.
 async fn set_format_back(store: &Store) {
     store
         .alter(if store.is_file() {
@@ -631,7 +631,7 @@ async fn set_format_back(store: &Store) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_journal_of_before_gets_its_macs_and_nothing_goes_back_behind_them() {
+async fn an_older_journal_gets_its_macs_and_cannot_be_set_back() {
     for store in Store::both() {
         let once = Some(Idempotency { key: [1; 32], fingerprint: [2; 32] });
         let journal = store.open().await;
@@ -644,18 +644,18 @@ async fn a_journal_of_before_gets_its_macs_and_nothing_goes_back_behind_them() {
 
         age(&store, &whole).await;
         set_format_back(&store).await;
-        // One that was changed before gets no MAC that hides it.
+        // An event that was changed before gets no MAC that would hide the change.
         store.alter("UPDATE events SET data = '{ }' WHERE position = 4").await;
-        store.try_open(&macs_of_before()).await.expect("is brought up to date").close().await;
+        store.try_open(&macs_before_upgrade()).await.expect("is upgraded").close().await;
         let mut found = store.macs(7).await;
         assert_ne!(found[3], proven[3]);
         refused("changed before", &store, 4).await;
         store.alter("UPDATE events SET data = '{}' WHERE position = 4").await;
 
-        // Cut short at any moment, it goes on: what has its MAC keeps it.
-        store.try_open(&macs_of_before()).await.expect("goes on").close().await;
+        // After an interruption it continues: what has its MAC keeps it.
+        store.try_open(&macs_before_upgrade()).await.expect("continues").close().await;
         found = store.macs(7).await;
-        assert_eq!(found, proven, "it ends as if it had been written so");
+        assert_eq!(found, proven, "it ends as if it had been written with MACs");
         let journal = store.open().await;
         assert_eq!(journal.read_all(0, 9).await.expect("reads"), whole);
         let again = Append { idempotency: once, ..append(&stream("b"), 0, 1) };
@@ -663,7 +663,7 @@ async fn a_journal_of_before_gets_its_macs_and_nothing_goes_back_behind_them() {
         assert_eq!(answer.map(|appended| (appended.first, appended.replayed)), Ok((6, true)));
         journal.close().await;
 
-        // Somebody puts checksums in the place of the MACs and sets the format back.
+        // An attacker replaces the MACs by checksums and sets the format back.
         age(&store, &whole).await;
         refused("checksums", &store, 1).await;
         set_format_back(&store).await;
@@ -673,7 +673,7 @@ async fn a_journal_of_before_gets_its_macs_and_nothing_goes_back_behind_them() {
     }
 }
 
-/// The row of an idempotency key would have a request answered with the session of somebody else.
+/// A forged row of an idempotency key could answer a request with another user's session.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_row_of_an_idempotency_key_cannot_point_at_other_events() {
     let once = |key| Some(Idempotency { key: [key; 32], fingerprint: [9; 32] });
@@ -736,7 +736,7 @@ async fn a_forged_tail_is_listed_and_cut_off_and_nothing_else() {
             Store::File(directory) => {
                 let lock = JournalLock::take(&Store::path(directory)).expect("takes");
                 let found = lock.forged_tail(&macs()).await.expect("looks");
-                // Another key's journal has no end that could be told from its beginning.
+                // With another key, nothing in the journal is proven, so no end can be told from the rest.
                 let stranger =
                     lock.cut_forged_tail(&Macs::new(&InstanceKey::generate())).await.expect("looks");
                 assert_eq!((stranger.proven, stranger.events.len()), (0, 7));

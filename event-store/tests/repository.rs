@@ -1,4 +1,4 @@
-//! What a repository keeps at hand, alone and where others write to the journal, too.
+//! What a repository caches, alone and when other nodes write to the journal too.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use uuid::Uuid;
 struct Fixture {
     _directory: TempDir,
     alone: Repository,
-    /// The same journal, as one of many nodes sees it.
+    /// The same journal, seen as one of many nodes.
     of_many: Repository,
     journal: Arc<Nodes>,
 }
@@ -57,12 +57,12 @@ fn user(number: u128) -> UserId {
 }
 
 #[tokio::test]
-async fn alone_it_asks_nobody() {
+async fn alone_it_does_not_ask_the_journal() {
     let fixture = Fixture::new().await;
     fixture.write(user(1), 0).await;
     let repository = &fixture.alone;
     assert_eq!(repository.load::<Lockout>(&user(1)).await.expect("loads").version, 1);
-    // Nobody but this process writes, so it was told of it or it did not happen.
+    // Only this process writes, so it knows of every write.
     fixture.write(user(1), 1).await;
     assert_eq!(repository.load::<Lockout>(&user(1)).await.expect("loads").version, 1);
     assert_eq!(repository.moved(&[(Lockout::stream(&user(1)), 1)]).await, Ok(vec![]));
@@ -105,7 +105,7 @@ async fn several_reads_are_confirmed_by_one_question() {
     assert_eq!(reads.are_current().await, Ok(true));
     assert_eq!(fixture.asked(), (1, 0));
 
-    // What is confirmed stays so: it was current after this decision began. The third is new, and has moved.
+    // What was confirmed stays confirmed: it was current after this decision began. The third is new, and has moved.
     fixture.write(user(1), 1).await;
     fixture.write(user(3), 1).await;
     assert_eq!((load(1).await, load(3).await), (1, 1));

@@ -1,5 +1,5 @@
-//! A snapshot decides nothing unless this instance wrote it, for this stream and version, and the journal still has the
-//! event that it was taken at.
+//! A snapshot is used only if this instance wrote it, for this stream and version, and the journal still has the event
+//! that it was taken at.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use test_services::Postgres;
 use uuid::Uuid;
 
-/// How many events the long streams have. The snapshot is at the last of them.
+/// How many events the long streams have. The snapshot is at the last one.
 const LONG: u64 = 120;
 
 struct World {
@@ -57,7 +57,7 @@ impl World {
         [Self::new(None).await, Self::new(Some(Postgres::shared().database())).await]
     }
 
-    /// Nothing at hand, and a count of the events that are read.
+    /// A repository with an empty cache, and a count of the events that are read.
     fn fresh(&self) -> (Repository, Arc<Nodes>) {
         let nodes = Arc::new(Nodes::new(vec![Arc::clone(&self.journal)]));
         (Repository::new(Arc::clone(&nodes) as Arc<dyn Journal>, Arc::clone(&self.sealer), 10), nodes)
@@ -94,7 +94,7 @@ impl World {
         stream
     }
 
-    /// A person with a long history, with a snapshot.
+    /// A person with a long history and a snapshot.
     async fn long_user(&self, number: u128) -> StreamId {
         let user_id = UserId(Uuid::from_u128(number));
         let mut state = User::default();
@@ -167,7 +167,7 @@ impl World {
         let (repository, nodes) = self.fresh();
         let loaded = repository.load_stream::<App>(stream).await.expect("loads");
         let read = nodes.events_read();
-        // Who has read that much keeps a snapshot in the background: what is put there next must come after it.
+        // Reading that much stores a snapshot in the background: what the test puts there must come after it.
         while read >= 100 && nodes.snapshots_kept() == 0 {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
@@ -181,13 +181,13 @@ async fn decided(user: &mut User, command: UserCommand) -> Vec<Event> {
     sink.collect().await.into_iter().map(Event::from).collect()
 }
 
-/// What version 0.1 kept of an app, and what an attacker would put there.
+/// A snapshot of version 0.1, and what an attacker would put there.
 fn plain(form: u8, app: &App) -> Vec<u8> {
     [&[form, 0], serde_json::to_vec(app).expect("serializes").as_slice()].concat()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_snapshot_of_somebody_elses_making_decides_nothing() {
+async fn a_forged_snapshot_decides_nothing() {
     for world in World::both().await {
         let (stream, other) = (world.long_app("victim").await, world.long_app("other").await);
         let genuine = world.kept(&stream).await;
@@ -228,7 +228,7 @@ async fn a_snapshot_of_somebody_elses_making_decides_nothing() {
         for (what, version, state) in cases {
             world.put(&stream, &Snapshot { version, state }).await;
             let fault = world.fresh().0.check_snapshot::<App>(&stream).await.expect("checks");
-            // What is of an older form was believed once, and is passed over ever since.
+            // The older form was once accepted, and is now ignored.
             let is_old = ["the form of 0.1", "empty"].contains(&what);
             assert_eq!(fault.is_none(), is_old, "{what}: {fault:?}");
             let (read, loaded, disabled) = world.load_app(&stream).await;
@@ -243,7 +243,7 @@ async fn a_snapshot_of_somebody_elses_making_decides_nothing() {
         assert_eq!(world.load_app(&stream).await, (1, LONG, true));
         assert_eq!(world.fresh().0.check_snapshot::<App>(&stream).await, Ok(None));
 
-        // A genuine one of before is a start as good as any: what came later is read.
+        // A genuine older snapshot is as good a start: later events are read.
         world
             .write(
                 stream.clone(),
@@ -273,7 +273,7 @@ async fn the_snapshot_of_a_person_is_bound_to_them_too() {
     }
 }
 
-/// A ban that was taken out of the journal, or all that came after it: the snapshot knows better.
+/// If a ban was removed from the journal, or everything after it, the snapshot shows that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_that_are_missing_are_noticed_when_their_stream_is_loaded() {
     for world in World::both().await {
@@ -292,7 +292,7 @@ async fn events_that_are_missing_are_noticed_when_their_stream_is_loaded() {
         assert!(matches!(&error, StoreError::Damaged(what) if what.contains("version 120")), "{error}");
         assert!(world.fresh().0.check_snapshot::<App>(&stream).await.expect("checks").is_some());
 
-        // Without the snapshot nobody knows of the last one; of one in between everybody does.
+        // Without the snapshot a missing last event goes unnoticed; one in between does not.
         world.alter("DELETE FROM snapshots", "DELETE FROM watchword.snapshots").await;
         assert_eq!(world.load_app(&stream).await.1, LONG - 1);
         world.kept(&stream).await;
@@ -304,7 +304,7 @@ async fn events_that_are_missing_are_noticed_when_their_stream_is_loaded() {
     }
 }
 
-/// Whoever has got hold of the service's password.
+/// An attacker who has the service's password.
 #[tokio::test]
 async fn the_service_can_keep_snapshots_through_a_function_only() {
     let world = World::new(Some(Postgres::shared().database())).await;

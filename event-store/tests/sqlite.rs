@@ -61,7 +61,7 @@ async fn big_appends_are_written_in_chunks() {
     assert_eq!(journal.read_stream(&stream("a"), 0).await.expect("reads").len(), 701);
 }
 
-/// What a kill leaves is what is on the disk at that moment: a copy of the files of a running journal.
+/// A kill leaves what is on disk at that moment: a copy of the files of a running journal.
 #[tokio::test]
 async fn what_was_acknowledged_is_there_after_a_kill() {
     let directory = TempDir::new().expect("makes a directory");
@@ -134,7 +134,7 @@ fn contents(directory: &TempDir) -> BTreeMap<String, Vec<u8>> {
     fs::read_dir(directory.path()).expect("lists").map(file).collect()
 }
 
-/// Whatever is refused stays as it is, and nothing appears beside it.
+/// What is refused stays unchanged, and nothing appears beside it.
 async fn refused(directory: &TempDir) -> OpenError {
     let before = contents(directory);
     let refusal = SqliteJournal::open(&directory.path().join("journal.db"), &contract::macs())
@@ -145,7 +145,7 @@ async fn refused(directory: &TempDir) -> OpenError {
     refusal
 }
 
-/// What a killed process leaves of a journal with 20 events: the newest are in the log beside the file only.
+/// What a killed process leaves of a journal with 20 events: the newest are only in the log beside the file.
 async fn killed() -> TempDir {
     let (directory, left) =
         (TempDir::new().expect("makes a directory"), TempDir::new().expect("makes a directory"));
@@ -187,7 +187,7 @@ async fn is_read_after_a_kill_without_a_trace() {
 #[tokio::test]
 async fn a_damaged_one_that_a_kill_left_is_not_touched() {
     let directory = killed().await;
-    // No commit of its log is valid any more, and without them the file has no tables.
+    // No commit of its log is valid, and without them the file has no tables.
     let log = directory.path().join("journal.db-wal");
     let mut bytes = fs::read(&log).expect("reads");
     fs::write(directory.path().join("journal.db"), {
@@ -218,23 +218,23 @@ async fn a_changed_event_is_found() {
         journal.append(append(&stream("a"), 0, 3)).await.expect("appends");
         journal.close().await;
         let mut connection = plain_connection(&directory.path().join("journal.db")).await;
-        // The trigger is against mistakes; a disk that fails does not ask it.
+        // The trigger prevents mistakes, but not disk failures.
         let change_it =
             format!("DROP TRIGGER events_are_never_changed; UPDATE events SET {change} WHERE position = 2;");
         sqlx::raw_sql(AssertSqlSafe(change_it)).execute(&mut connection).await.expect("changes");
         connection.close().await.expect("closes");
         let journal = open(&directory).await;
         let error = journal.read_positions(&[2]).await.expect_err(change).to_string();
-        assert!(error.contains("event 2") && error.contains("its MAC is false"), "{error}");
+        assert!(error.contains("event 2") && error.contains("its MAC is wrong"), "{error}");
         assert_eq!(journal.read_positions(&[1, 3]).await.expect("the others").len(), 2);
-        // It does not hide what comes before it, and nobody gets past it unawares.
+        // It does not block what comes before it, and no reader passes it unawares.
         assert_eq!(journal.read_all(0, 9).await.expect("those before").len(), 1);
         assert!(journal.read_all(1, 9).await.is_err());
     }
 }
 
 #[tokio::test]
-async fn format_1_is_brought_up_to_date() {
+async fn format_1_is_upgraded() {
     let directory = TempDir::new().expect("makes a directory");
     let path = directory.path().join("journal.db");
     let journal = open(&directory).await;
@@ -249,14 +249,14 @@ async fn format_1_is_brought_up_to_date() {
     .await
     .expect("goes back");
     connection.close().await.expect("closes");
-    let old = contract::macs_of_before();
+    let old = contract::macs_before_upgrade();
     let lock = JournalLock::take(&path).expect("takes");
     assert_eq!(
         SqliteJournal::look(&lock, &old).await.expect("looks").read_all(0, 9).await.map(|all| all.len()),
         Ok(3)
     );
     drop(lock);
-    // Where the key store says that events carry MACs, this can only be a format that was set back.
+    // If the key store says that events carry MACs, the format must have been set back.
     let refusal = refused(&directory).await;
     assert!(matches!(refusal, OpenError::WithoutMacs { found: 1, .. }), "{refusal}");
     SqliteJournal::open(&path, &old).await.expect("opens").close().await;
@@ -267,7 +267,7 @@ async fn format_1_is_brought_up_to_date() {
     assert_eq!(fs::read(&path).expect("reads")[60..64], 4_u32.to_be_bytes());
 }
 
-/// The header of the file says the old format for as long as the new one is in the log beside it only.
+/// The file's header has the old format for as long as the new one is only in the log beside it.
 #[tokio::test]
 async fn an_upgrade_whose_process_was_killed_is_found_in_the_log() {
     let (directory, left) =
@@ -281,8 +281,7 @@ async fn an_upgrade_whose_process_was_killed_is_found_in_the_log() {
         PRAGMA user_version = 3";
     sqlx::raw_sql(back).execute(&mut connection).await.expect("goes back");
     connection.close().await.expect("closes");
-    let journal =
-        SqliteJournal::open(&path, &contract::macs_of_before()).await.expect("is brought up to date");
+    let journal = SqliteJournal::open(&path, &contract::macs_before_upgrade()).await.expect("is upgraded");
     for (name, bytes) in contents(&directory) {
         fs::write(left.path().join(name), bytes).expect("writes");
     }
@@ -290,7 +289,7 @@ async fn an_upgrade_whose_process_was_killed_is_found_in_the_log() {
     let header = fs::read(left.path().join("journal.db")).expect("reads");
     assert_eq!(header[60..64], 3_u32.to_be_bytes());
     // Whether the mark was set before or not.
-    for macs in [contract::macs(), contract::macs_of_before()] {
+    for macs in [contract::macs(), contract::macs_before_upgrade()] {
         let copy = TempDir::new().expect("makes a directory");
         for (name, bytes) in contents(&left) {
             fs::write(copy.path().join(name), bytes).expect("writes");
@@ -301,7 +300,7 @@ async fn an_upgrade_whose_process_was_killed_is_found_in_the_log() {
 }
 
 #[tokio::test]
-async fn refuses_what_is_no_journal() {
+async fn refuses_what_is_not_a_journal() {
     let directory = TempDir::new().expect("makes a directory");
     let path = directory.path().join("journal.db");
     fs::write(&path, b"hello").expect("writes");
@@ -341,7 +340,7 @@ async fn refuses_newer_and_cut_off_files() {
     assert_eq!(open(&directory).await.head().await, Ok(400));
 }
 
-/// The disk is full, or somebody else holds the file: nothing is written, and later all is well again.
+/// If the disk is full, or another process holds the file, nothing is written, and later writes work again.
 #[tokio::test]
 async fn goes_on_after_a_failed_write() {
     let directory = TempDir::new().expect("makes a directory");

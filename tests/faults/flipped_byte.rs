@@ -52,7 +52,7 @@ async fn a_bit_of_a_stored_event_flips() {
             it["state"] == "failed"
                 && it["failed_position"] == position
                 && it["position"] == position - 1
-                && it["error"].as_str().is_some_and(|error| error.contains("its MAC is false"))
+                && it["error"].as_str().is_some_and(|error| error.contains("its MAC is wrong"))
         })
     })
     .await;

@@ -368,7 +368,7 @@ fn doctor_changes_nothing_and_finds_a_flipped_byte() {
         .map(|check| check["detail"].as_str().expect("text"))
         .collect();
     assert_eq!(faults.len(), 1, "{doctor}");
-    assert!(faults[0].contains("its MAC is false") && faults[0].contains("backup"), "{faults:?}");
+    assert!(faults[0].contains("its MAC is wrong") && faults[0].contains("backup"), "{faults:?}");
     assert_eq!(world.run(&["doctor", "--nonsense"]).status.code(), Some(2));
 }
 

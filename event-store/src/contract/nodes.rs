@@ -1,4 +1,4 @@
-//! A journal that several nodes write to, as a test sees it.
+//! A journal that several nodes write to, for tests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,8 +13,8 @@ use crate::journal::{
     Append, AppendError, Appended, Claim, Cursor, Journal, Snapshot, StoreError, StoredIdempotency,
 };
 
-/// One journal through several nodes, which are asked in turn. It says that it is shared, and counts how often it is
-/// asked for versions, how many events it gives of streams and how many snapshots it has kept.
+/// One journal through several nodes, used in turn. It reports itself as shared, and counts how often versions are
+/// asked for, how many events it returns from streams and how many snapshots it keeps.
 pub struct Nodes {
     list: Vec<Arc<dyn Journal>>,
     turn: AtomicUsize,
@@ -24,23 +24,23 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    /// These nodes, of one journal.
+    /// Wraps these nodes of one journal.
     pub fn new(list: Vec<Arc<dyn Journal>>) -> Self {
         let zero = AtomicUsize::default;
         Self { list, turn: zero(), versions_asked: zero(), events_read: zero(), snapshots_kept: zero() }
     }
 
-    /// How often [`Journal::versions`] was called since this was asked before.
+    /// How often [`Journal::versions`] was called since the last call of this function.
     pub fn versions_asked(&self) -> usize {
         self.versions_asked.swap(0, Ordering::Relaxed)
     }
 
-    /// How many events [`Journal::read_stream`] gave since this was asked before.
+    /// How many events [`Journal::read_stream`] returned since the last call of this function.
     pub fn events_read(&self) -> usize {
         self.events_read.swap(0, Ordering::Relaxed)
     }
 
-    /// How many snapshots [`Journal::save_snapshot`] was asked to keep, and has: a repository does so in the background.
+    /// How many snapshots [`Journal::save_snapshot`] has kept: a repository calls it in the background.
     pub fn snapshots_kept(&self) -> usize {
         self.snapshots_kept.load(Ordering::Relaxed)
     }

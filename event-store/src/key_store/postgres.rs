@@ -1,6 +1,6 @@
 //! Wrapped keys in a PostgreSQL database, shared by several nodes.
 //!
-//! An erased key leaves its row with the commit; the database's old row versions, its log and its backups hold it for
+//! The commit removes an erased key from its row. Old row versions, the database's log and its backups hold the key for
 //! as long as they are kept.
 
 use async_trait::async_trait;
@@ -15,7 +15,7 @@ use crate::postgres::schema::{Prepared, Schema};
 use crate::postgres::session::not_opened;
 use crate::postgres::{Migrated, PostgresSettings, PostgresUrl, Reach};
 
-/// Apart from the journal's, so that the keys can live in another database, with backups of their own.
+/// Separate from the journal's schema, so that the keys can live in another database, with backups of their own.
 const SCHEMA: Schema = Schema {
     what: "Watchword key store",
     name: "watchword_keys",
@@ -28,7 +28,7 @@ const SCHEMA: Schema = Schema {
 
 pub(super) struct PostgresKeys {
     pool: PgPool,
-    /// For what only the owner of the tables may do.
+    /// For operations that only the owner of the tables may perform.
     as_owner: PgConnectOptions,
     reach: Reach,
 }
@@ -49,7 +49,7 @@ impl PostgresKeys {
         SCHEMA.look(url.options(), settings, &url.to_string()).await
     }
 
-    /// Opens it; the first one to do so leaves what a new store has.
+    /// Opens the store. The first node to open it writes `first`.
     pub(super) async fn open(
         url: &PostgresUrl,
         settings: PostgresSettings,
@@ -60,7 +60,7 @@ impl PostgresKeys {
         let pool = settings.pool(url.options());
         let reach = Reach::new(url.options(), &settings);
         let kept = reach.retried(|| {
-            // One of format 1 has its check, and gets no other instance key than its own.
+            // A store of format 1 has its check, and keeps its own instance key.
             sqlx::query(
                 "INSERT INTO watchword_keys.meta
                  SELECT * FROM (VALUES ('check', $1::bytea), ('instance', $2::bytea)) AS first
@@ -75,10 +75,10 @@ impl PostgresKeys {
         Ok(Self { pool, as_owner: url.options().clone(), reach })
     }
 
-    /// Not as the service: whoever can speak as a node must not be able to lock out all others.
+    /// Not as the service: an attacker with a node's credentials must not be able to lock out all nodes.
     async fn replace_as_owner(&self, old: &[u8], new: &[u8]) -> Result<bool, sqlx::Error> {
         let mut connection = self.as_owner.connect().await?;
-        // Asked again after a lost answer, it finds the new one there.
+        // If the answer was lost and this runs again, the new key is there already.
         let replaced = sqlx::query(
             "UPDATE watchword_keys.meta SET value = $1 WHERE key = 'instance' AND value IN ($1, $2)",
         )
@@ -89,7 +89,7 @@ impl PostgresKeys {
         Ok(replaced.rows_affected() == 1)
     }
 
-    /// All that is asked here does the same when it is asked again.
+    /// Every request here is idempotent.
     async fn retried<T, F>(&self, run: impl Fn() -> F + Send) -> Result<T, sqlx::Error>
     where
         F: Future<Output = Result<T, sqlx::Error>> + Send,
@@ -131,7 +131,8 @@ impl WrappedKeys for PostgresKeys {
             // insufficient_privilege
             Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code == "42501") => {
                 Err(StoreError::Unavailable(
-                    "this user may not change the master key: do it as the owner of the database".to_owned(),
+                    "this user may not change the master key: run this as the owner of the database"
+                        .to_owned(),
                 ))
             }
             done => Ok(done?),
@@ -148,8 +149,8 @@ impl WrappedKeys for PostgresKeys {
     }
 
     async fn keep_data_key(&self, person: UserId, wrapped: Vec<u8>) -> Result<Option<Vec<u8>>, StoreError> {
-        // The conflict changes nothing, but makes the statement give back the row that is there. All rows are read, as
-        // the commit comes after them.
+        // On conflict the update changes nothing, but makes the statement return the existing row. All rows are read,
+        // because the commit comes after them.
         let kept = self.retried(|| {
             sqlx::query_scalar(
                 "INSERT INTO watchword_keys.data_keys AS k VALUES ($1, $2)
@@ -159,7 +160,7 @@ impl WrappedKeys for PostgresKeys {
             .bind(&wrapped)
             .fetch_all(&self.pool)
         });
-        let nothing = || StoreError::Damaged("the database kept no key and said nothing".to_owned());
+        let nothing = || StoreError::Damaged("the database stored no key and reported no error".to_owned());
         kept.await?.pop().ok_or_else(nothing)
     }
 

@@ -21,15 +21,15 @@ const KIND: Kind = Kind {
     upgrades: &[FORMAT_2, FORMAT_3],
 };
 
-// Nothing in the tables: the instance key is put into `meta` when the file is opened. Earlier programs would take a new
-// master key for a wrong one.
+// The tables do not change: opening the file puts the instance key into `meta`. The new format number keeps out earlier
+// programs, which would take a new master key for a wrong one.
 const FORMAT_2: &str = "SELECT 1";
 
-// Nor here: with the instance key may be sealed that the journal carries MACs. Earlier programs would take that for a key of
-// another master key.
+// The tables do not change: the wrapped instance key may include the mark that the journal carries MACs. Earlier
+// programs would think that it was wrapped by another master key.
 const FORMAT_3: &str = "SELECT 1";
 
-// An erased person's row stays, with nothing in it: no new key must ever be made for them.
+// An erased person's row stays, without a key: no new key must ever be made for them.
 const SCHEMA: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE data_keys (person BLOB PRIMARY KEY, wrapped BLOB) STRICT, WITHOUT ROWID;
@@ -38,7 +38,7 @@ CREATE TABLE signing_keys (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// How many requests are committed together at most.
+/// The most requests that are committed together.
 const GROUP: usize = 256;
 
 pub(super) struct SqliteKeys {
@@ -63,23 +63,23 @@ enum Request {
         person: UserId,
         answer: oneshot::Sender<Result<(), StoreError>>,
     },
-    /// The instance key, in place of this one or of none.
+    /// Replaces this instance key, or stores the first one.
     InstanceKey {
         replaces: Option<Vec<u8>>,
         wrapped: Vec<u8>,
         answer: oneshot::Sender<Result<bool, StoreError>>,
     },
-    /// To end.
+    /// Ends the writer.
     Close,
 }
 
 impl SqliteKeys {
-    /// Whether there is a file, which is then ours.
+    /// Whether the file exists. If it does, it is a key store.
     pub(super) fn exists(path: &Path) -> Result<bool, OpenError> {
         Ok(file::check(path, &KIND)?.is_some())
     }
 
-    /// Opens the file, and makes it where there is none.
+    /// Opens the file, or creates it.
     pub(super) async fn open(path: &Path, first: &First) -> Result<Self, OpenError> {
         if file::check(path, &KIND)?.is_none() {
             let (check, instance_key) = (file::hex(&first.check), file::hex(&first.instance_key));
@@ -178,13 +178,13 @@ impl WrappedKeys for SqliteKeys {
 
     async fn close(&self) {
         self.readers.close().await;
-        // It fails when the writer has ended already, which is as well.
+        // This fails if the writer has ended already, which is fine.
         let _ = self.requests.send(Request::Close).await;
         self.requests.closed().await;
     }
 }
 
-/// The one task that writes: as in the journal, whatever is queued is committed together.
+/// The only task that writes. As in the journal, queued requests are committed together.
 async fn write(
     options: SqliteConnectOptions,
     connection: SqliteConnection,
@@ -209,7 +209,7 @@ async fn write(
             StoreError::from(error)
         });
         for (place, request) in group.drain(..).enumerate() {
-            // Nobody waits any more: what is kept is kept.
+            // A caller that stopped waiting changes nothing: the commit stands.
             match request {
                 Request::DataKey { answer, .. } => {
                     let _ =
@@ -237,7 +237,7 @@ async fn write(
     }
 }
 
-/// Answers, by place, with the wrapped data key or instance key that is there after the commit.
+/// Returns, by index, the wrapped data key or instance key that the store has after the commit.
 async fn write_group(
     connection: &mut SqliteConnection,
     group: &[Request],
@@ -248,7 +248,7 @@ async fn write_group(
     for request in group {
         kept.push(match request {
             Request::DataKey { person, wrapped, .. } => {
-                // The conflict changes nothing, but makes the statement give back the row that is there.
+                // On conflict the update changes nothing, but makes the statement return the existing row.
                 sqlx::query_scalar(
                     "INSERT INTO data_keys VALUES (?1, ?2)
                      ON CONFLICT (person) DO UPDATE SET wrapped = wrapped RETURNING wrapped",

@@ -1,8 +1,9 @@
-//! Where effects stand, and which node does them: a stream of the server for each effect, whose last event says it.
+//! The progress of effects and the node that performs each: one stream of the server per effect, whose last event
+//! counts.
 //!
-//! As in the journal itself, whoever writes says behind which event, and the server lets one of those win who say the same.
-//! Nobody's clock is compared with another's: a node takes over when it has not seen that event replaced for as long as its
-//! writer had said, by its own watch.
+//! As in the journal itself, a writer names the event that it writes after, and of those that name the same one the
+//! server lets one win. Clocks of different nodes are never compared: a node takes over when, by its own clock, it has
+//! not seen that event replaced for as long as its writer had said.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use super::rights::{effect_stream, protect};
 use crate::clock::{Clock, SystemClock};
 use crate::journal::{Cursor, StoreError};
 
-/// How many events the server keeps of such a stream: the last would do, the others are for people.
+/// How many events of such a stream the server keeps. The last one would do; the others are for people.
 const KEPT: u64 = 100;
 
 /// The cursors of all effects.
@@ -32,9 +33,9 @@ pub(super) struct Cursors {
 
 struct Effect {
     log: Log,
-    /// How many events its stream has had.
+    /// How many events its stream has had so far.
     length: u64,
-    /// When this node first saw the last of them.
+    /// When this node first saw the last one.
     seen: Instant,
 }
 
@@ -43,9 +44,9 @@ struct Effect {
 struct Stored {
     position: u64,
     epoch: u64,
-    /// None: it was given back.
+    /// `None`: released.
     holder: Option<String>,
-    /// Milliseconds that the holder may not be heard of.
+    /// For how many milliseconds the holder may stay silent.
     lasts: u64,
 }
 
@@ -66,8 +67,8 @@ impl Cursors {
         Ok(self.effect(&mut effects, name).last().await?.map(|last| last.position))
     }
 
-    /// See [`Journal::hold_cursor`](crate::Journal::hold_cursor). `newest` tells the position of the newest event, if it is
-    /// asked.
+    /// See [`Journal::hold_cursor`](crate::Journal::hold_cursor). `newest` returns the position of the newest event,
+    /// and is called only if needed.
     pub(super) async fn hold(
         &self,
         name: &str,
@@ -105,7 +106,7 @@ impl Cursors {
         self.change(name, cursor.epoch, |last| last.holder = None).await.map(|_| ())
     }
 
-    /// False if somebody else has taken it since.
+    /// False if another node has taken it since.
     async fn change(
         &self,
         name: &str,
@@ -135,8 +136,8 @@ impl Cursors {
         effect_stream(&self.settings.stream, name)
     }
 
-    /// Has the server forget old events of a stream that is to be made, and keep it from others. What it is told already
-    /// stays.
+    /// Before a stream is created, has the server discard its old events and restrict access to it. Existing settings
+    /// stay.
     async fn bound(&self, name: &str) -> Result<(), StoreError> {
         let more = serde_json::json!({ "$maxCount": KEPT });
         protect(&self.target, &self.stream(name), more, self.settings.answer_timeout).await?;
@@ -151,11 +152,11 @@ impl Effect {
         if self.length != length {
             (self.length, self.seen) = (length, Instant::now());
         }
-        let damaged = |error| StoreError::Damaged(format!("the cursor of an effect makes no sense: {error}"));
+        let damaged = |error| StoreError::Damaged(format!("the cursor of an effect cannot be read: {error}"));
         serde_json::from_str(&entry.data).map(Some).map_err(damaged)
     }
 
-    /// Writes behind what was read last; false if somebody else has.
+    /// Writes after the event read last; false if another node has.
     async fn write(&mut self, stored: &Stored) -> Result<bool, StoreError> {
         let data = serde_json::to_string(stored).expect("a plain struct");
         match self.log.append(self.length, &[entry("EffectCursor", data)]).await? {

@@ -1,8 +1,8 @@
-//! Between appends and the events of the server's stream.
+//! Converts between appends and the events of the server's stream.
 //!
-//! An event's type and data are as they are everywhere. Its metadata is JSON as well, with all else that the journal
-//! keeps of it; that of an append's first event says how many belong to it, and what happens with them: claims given
-//! back and taken, and the idempotency key.
+//! An event has the same type and data as in the other adapters. Its metadata is JSON too, and holds everything else
+//! that the journal keeps about it. The metadata of an append's first event also holds the number of its events, the
+//! claims released and taken, and the idempotency key.
 
 use std::cmp::Ordering;
 
@@ -23,7 +23,7 @@ use crate::sqlite::group::EventRow;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) id: Uuid,
-    /// What the server calls its type.
+    /// Its type, as the server knows it.
     pub(super) name: String,
     /// JSON.
     pub(super) data: String,
@@ -42,22 +42,22 @@ struct About {
     person: Option<Uuid>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     personal: Option<String>,
-    /// As it was written, byte for byte: the MAC is of it.
+    /// As it was written, byte for byte: the MAC covers it.
     metadata: Box<RawValue>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mac: Option<String>,
-    /// In events of before, in the place of the MAC.
+    /// In events from before MACs, instead of the MAC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     checksum: Option<String>,
-    /// Where it begins an append.
+    /// Present in the first event of an append.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     append: Option<Beginning>,
 }
 
-/// What an append is besides its events. Its guards held when it was decided, and are not kept.
+/// What an append contains besides its events. Its guards held when it was decided, and are not stored.
 #[derive(Serialize, Deserialize)]
 struct Beginning {
-    /// Of all else that is in here, and of the MAC of the event it is with.
+    /// Covers the other fields, and the MAC of the event that carries this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mac: Option<String>,
     events: usize,
@@ -75,7 +75,7 @@ struct Once {
     fingerprint: String,
 }
 
-/// The events of a group, as they are sent.
+/// Encodes the events of a group for sending.
 pub(super) fn encode(rows: &[EventRow<'_>], macs: &Macs) -> Vec<Entry> {
     let mut before: Option<&Append> = None;
     let mut entries = Vec::with_capacity(rows.len());
@@ -128,7 +128,7 @@ impl Beginning {
         }
     }
 
-    /// The MAC of all of it, beside that of its event.
+    /// The MAC of all of it, in addition to that of its event.
     fn mac(&self, event: &[u8; 16], macs: &Macs) -> String {
         let Self { mac: _, events, released, taken, idempotency } = self;
         let once = idempotency.as_ref().map(|once| (&once.key, &once.fingerprint));
@@ -136,7 +136,7 @@ impl Beginning {
         STANDARD.encode(macs.append(event, &bytes))
     }
 
-    /// The append, without its events so far.
+    /// The append, still without events.
     fn append(self, metadata: Metadata, at: Timestamp) -> Option<Append> {
         let idempotency = match self.idempotency {
             Some(once) => Some(once.decode()?),
@@ -161,38 +161,39 @@ impl Once {
     }
 }
 
-/// Puts appends together from the events of the stream, which come in order.
+/// Reassembles appends from the events of the stream, which arrive in order.
 pub(super) struct Decoder<'m> {
     macs: &'m Macs,
-    /// Up to where events need no MAC, and the digest of those so far.
+    /// The events that need no MAC, and the digest of those read so far.
     unkeyed: &'m mut Unkeyed,
     /// The position of the last event.
     position: u64,
-    /// What has begun.
+    /// The append in progress.
     open: Option<Open>,
-    /// Whether the event may be missing that began the append which those that come belong to.
+    /// Whether the next events may belong to an append whose first event is missing.
     is_torn: bool,
 }
 
 struct Open {
     append: Append,
-    /// How many events it has, and how many of them are still to come.
+    /// How many events it has, and how many of them have not arrived yet.
     events: usize,
     missing: usize,
 }
 
-/// What the stream holds, in its order.
+/// What the stream holds, in order.
 #[derive(Debug)]
 pub(super) enum Decoded {
-    /// An append, as a node of this instance sent it.
+    /// A complete append, as a node of this instance sent it.
     Whole(Append),
-    /// Proven events of an append of so many, others of which are not as they were written.
+    /// Proven events of an append of this many, some of whose events were altered.
     Part(Append, usize),
-    /// An event that nobody with the instance's key wrote there. It decides nothing, and stops its stream.
+    /// An event that no holder of the instance key wrote at this position. It has no effect, except that its stream
+    /// accepts no more appends.
     Unproven(Unproven),
 }
 
-/// All that such an event says. None of it is true.
+/// What such an event says. None of it can be trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Unproven {
     pub(super) id: Uuid,
@@ -206,16 +207,16 @@ pub(super) struct Unproven {
     pub(super) data: String,
     pub(super) person: Option<Uuid>,
     pub(super) personal: Option<Vec<u8>>,
-    /// What it has for a MAC.
+    /// What it carries as a MAC.
     pub(super) mac: Option<Vec<u8>>,
-    /// The claims that it says to take. If it was altered, they are its stream's, and must not become free.
+    /// The claims that it says it takes. If it was altered, they belong to its stream and must not become free.
     pub(super) taken: Vec<Claim>,
-    /// The idempotency key that it says to have. If it was altered, its request must not be done once more.
+    /// The idempotency key that it says it has. If it was altered, its request must not run again.
     pub(super) idempotency: Option<Idempotency>,
 }
 
 impl Unproven {
-    /// Whatever can be made out. Where it does not even name a stream, it stops none.
+    /// Whatever can be read of it. If it does not even name a stream, it stops none.
     fn new(position: u64, entry: Entry) -> Self {
         let about: Option<About> = serde_json::from_slice(&entry.metadata).ok();
         let Some(about) = about else {
@@ -257,13 +258,13 @@ impl Unproven {
     }
 }
 
-/// The events that were written before there were MACs. Nothing in a stream of KurrentDB is ever written anew, so they never
-/// get any; what makes them believed is their digest, which the key store has sealed.
+/// The events that were written before MACs were introduced. Nothing in a KurrentDB stream is ever rewritten, so they
+/// never get MACs; they are accepted because of their digest, which the key store has sealed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Unkeyed {
-    /// What is known of them; nothing yet where the key store does not say that the journal carries MACs.
+    /// What is known of them; `None` while the key store does not say that the journal carries MACs.
     known: Option<JournalMark>,
-    /// The position of the last one that was read, and the digest of all up to it.
+    /// The position of the last one read, and the digest of all up to it.
     read: u64,
     digest: [u8; 32],
 }
@@ -273,15 +274,15 @@ impl Unkeyed {
         Self { known, ..Self::default() }
     }
 
-    /// Up to where they were read and found, if the key store did not know before.
+    /// The mark of the key store or, if it has none, one of the events read so far.
     pub(super) fn found(&self) -> JournalMark {
         self.known.clone().unwrap_or(JournalMark { unkeyed: self.read, digest: self.digest })
     }
 
-    /// Takes the next event of those that carry no MAC. Whether it is one of them.
+    /// Takes the next event without a MAC. Returns whether it is one of the accepted ones.
     ///
-    /// They are believed together or not at all, as they have one digest. One that was damaged before that was known counts
-    /// as what it is, and stays unproven.
+    /// They have one digest, so all are accepted or none. The digest includes one that was damaged before it was
+    /// computed; that event stays unproven.
     fn push(
         &mut self,
         position: u64,
@@ -303,8 +304,8 @@ impl Unkeyed {
         true
     }
 
-    /// Whether those up to this position are the ones that are known, if it is that of the last of them. Whoever has read all
-    /// of the stream says that they are at its end.
+    /// Checks those up to this position against the mark, if it is the position of the last of them. `at_end` says that
+    /// the whole stream was read.
     pub(super) fn check(&self, position: u64, at_end: bool) -> Result<(), StoreError> {
         let Some(JournalMark { unkeyed, digest }) = self.known.as_ref().filter(|known| known.unkeyed > 0)
         else {
@@ -319,19 +320,19 @@ impl Unkeyed {
             return Ok(());
         }
         Err(StoreError::Damaged(format!(
-            "the events 1 to {unkeyed} of the stream, which carry no MAC, are not those that the key store knows: one of them \
-             was changed, or journal and key store are of different backups. Restore both from a backup of the same moment"
+            "events 1 to {unkeyed} of the stream, which carry no MAC, are not those that the key store knows: one of them \
+             was changed, or journal and key store come from different backups. Restore both from the same backup"
         )))
     }
 }
 
 impl<'m> Decoder<'m> {
-    /// What comes first has the position after this one. `is_torn` says whether events before it are not as they were written.
+    /// A decoder whose first event follows this position. `is_torn` says whether events before it were altered.
     pub(super) fn after(position: u64, is_torn: bool, macs: &'m Macs, unkeyed: &'m mut Unkeyed) -> Self {
         Self { macs, unkeyed, position, open: None, is_torn }
     }
 
-    /// Takes the next event, and the revision that the server says it has, and tells what is complete with it.
+    /// Takes the next event, with its revision according to the server, and adds what it completes to `complete`.
     pub(super) fn push(
         &mut self,
         revision: u64,
@@ -345,7 +346,7 @@ impl<'m> Decoder<'m> {
         let proven = proven(position, &entry, self.macs, self.unkeyed);
         self.unkeyed.check(position, false)?;
         self.position = position;
-        // An event that neither begins an append nor belongs to one had a beginning, which somebody took from it.
+        // An event that neither begins an append nor belongs to one has lost its append's beginning to tampering.
         let proven = proven.filter(|it| it.about.append.is_some() || self.open.is_some() || self.is_torn);
         let Some(Proven { about, metadata, event }) = proven else {
             complete.extend(self.break_off());
@@ -357,16 +358,16 @@ impl<'m> Decoder<'m> {
             return Err(StoreError::Damaged(format!("event {position} of the stream has no version")));
         };
         if let Some(beginning) = about.append {
-            // The events between were not as they were written.
+            // The events between were altered.
             complete.extend(self.break_off());
             self.is_torn = false;
             let events = beginning.events;
             let append = beginning.append(metadata, about.at).filter(|_| events > 0).ok_or_else(|| {
-                StoreError::Damaged(format!("event {position} of the stream begins an append that is none"))
+                StoreError::Damaged(format!("event {position} of the stream begins an invalid append"))
             })?;
             self.open = Some(Open { append, events, missing: events });
         } else if self.open.is_none() {
-            // The event that began its append is not as it was written.
+            // The first event of its append was altered.
             let write = Write { stream: about.stream, expected, events: vec![event] };
             let alone =
                 Beginning { mac: None, events: 1, released: vec![], taken: vec![], idempotency: None };
@@ -375,8 +376,8 @@ impl<'m> Decoder<'m> {
             complete.extend(append.map(|append| Decoded::Part(append, 1)));
             return Ok(());
         }
-        let mut open = self.open.take().expect("it began, now or before");
-        // Events that follow each other in one stream are one write.
+        let mut open = self.open.take().expect("an append is open");
+        // Consecutive events of one stream are one write.
         match open.append.writes.last_mut() {
             Some(write)
                 if write.stream == about.stream && write.expected + write.events.len() as u64 == expected =>
@@ -394,14 +395,14 @@ impl<'m> Decoder<'m> {
         Ok(())
     }
 
-    /// What is there of an append whose rest does not come.
+    /// The events so far of an append whose other events are missing.
     fn break_off(&mut self) -> Option<Decoded> {
         let Open { append, events, .. } = self.open.take()?;
         Some(Decoded::Part(append, events))
     }
 }
 
-/// An event that is as it was written.
+/// An unaltered event.
 struct Proven {
     about: About,
     metadata: Metadata,
@@ -442,7 +443,7 @@ fn proven(position: u64, entry: &Entry, macs: &Macs, unkeyed: &mut Unkeyed) -> O
     })
 }
 
-/// What an event's metadata holds: with its metadata in the journal, its personal part, and its MAC.
+/// What an event's metadata holds, with its metadata in the journal, its personal part and its MAC.
 type Read = (About, Metadata, Option<Vec<u8>>, Option<Vec<u8>>);
 
 fn read(entry: &Entry) -> Option<Read> {
@@ -481,7 +482,7 @@ mod tests {
     use crate::contract::{append, claim, event, macs, nothing, stream};
     use crate::sqlite::group::Group;
 
-    /// Three events in two streams, with everything that an append can hold besides guards.
+    /// Three events in two streams, with everything that an append can contain except guards.
     fn full() -> Append {
         let mut append = append(&stream("a"), 0, 2);
         append.writes[0].events[1].person = Some(UserId(Uuid::from_u128(7)));
@@ -493,7 +494,7 @@ mod tests {
         append
     }
 
-    /// What these appends look like in an empty stream.
+    /// These appends as entries of an empty stream.
     fn entries(appends: &[Append]) -> Vec<Entry> {
         let mut group = Group::new(&macs());
         for (place, append) in appends.iter().enumerate() {
@@ -549,7 +550,7 @@ mod tests {
         let found = whole(&entries(std::slice::from_ref(&woven)));
         let lengths: Vec<_> =
             found[0].writes.iter().map(|write| (write.expected, write.events.len())).collect();
-        // The last two follow each other: one write says the same.
+        // The last two are consecutive: one write is the same.
         assert_eq!(lengths, [(0, 1), (0, 1), (1, 2)]);
         assert_eq!(entries(&found), entries(&[woven]));
     }
@@ -557,7 +558,7 @@ mod tests {
     #[test]
     fn what_was_tampered_with_is_unproven_and_the_events_around_it_are_not() {
         let sent = entries(&[full(), append(&stream("c"), 0, 1)]);
-        // What is made of the stream: how many events of an append are proven, and how many it has; 0 for what is unproven.
+        // How the stream is read: how many events of each append are proven, and how many it has; 0 if unproven.
         let made = |change: &dyn Fn(&mut Vec<Entry>)| {
             let mut entries = sent.clone();
             change(&mut entries);
@@ -576,7 +577,7 @@ mod tests {
         // Each event knows its position.
         assert_eq!(made(&|entries| entries.swap(0, 3)), [(0, 0), (1, 1), (1, 1), (0, 0)]);
         assert_eq!(made(&|entries| drop(entries.remove(1))), [(1, 3), (0, 0), (0, 0)]);
-        // The beginning of an append has a MAC of its own, and cannot be taken away.
+        // The beginning of an append has a MAC of its own, and cannot be removed.
         let begun = |entries: &mut Vec<Entry>| {
             let text = String::from_utf8(entries[3].metadata.clone()).expect("is text");
             entries[3].metadata = text.replace(r#""append":"#, r#""bppend":"#).into_bytes();

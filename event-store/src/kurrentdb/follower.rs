@@ -1,6 +1,7 @@
-//! What other nodes write, pushed by the server as soon as it is written.
+//! Events of other nodes, which the server pushes as soon as they are written.
 //!
-//! It saves reads and tells whose turn it is, and nothing depends on it: whoever has to know that nothing is missing reads.
+//! It saves reads and shows whose turn it is, but nothing depends on it: code that must not miss an event reads the
+//! stream.
 
 use std::collections::VecDeque;
 use std::future::pending;
@@ -14,16 +15,17 @@ use uuid::Uuid;
 use super::entry::Entry;
 use super::log::{Failure, Log};
 
-/// How many events are kept that nobody wants yet. Those that are dropped are read.
+/// How many events are buffered before they are wanted. Those that are dropped are read later.
 const AHEAD: usize = 4096;
 
-/// How often something may be pushed before the server has to wait.
+/// How many batches may be pushed before the server has to wait.
 const BATCHES: usize = 64;
 
-/// For how long what is pushed is gathered where nobody waits for it: to bring it into the replica costs by the piece.
+/// For how long pushed events are gathered when nothing waits for them: bringing them into the replica has a cost per
+/// batch.
 const GATHER: Duration = Duration::from_millis(10);
 
-/// How long to wait before a subscription that broke is made anew.
+/// How long to wait before a broken subscription is renewed.
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// An event, with its revision.
@@ -32,14 +34,14 @@ type Pushed = (u64, Entry);
 /// A subscription to the stream, which lasts until it is dropped.
 pub(super) struct Follower {
     events: mpsc::Receiver<Vec<Pushed>>,
-    /// What was pushed without a gap, and not taken yet; and what came before it.
+    /// What was pushed without a gap: what has not been taken yet, and what came before it.
     pushed: VecDeque<Pushed>,
-    /// Whether there is anything in it that was not looked at.
+    /// Whether it holds anything that was not examined yet.
     is_news: bool,
 }
 
 impl Follower {
-    /// Follows the stream behind its first `length` events.
+    /// Follows the stream after its first `length` events.
     pub(super) fn start(log: Log, length: u64) -> Self {
         let (sender, events) = mpsc::channel(BATCHES);
         tokio::spawn(async move {
@@ -51,7 +53,7 @@ impl Follower {
         Self { events, pushed: VecDeque::new(), is_news: false }
     }
 
-    /// Waits until something is pushed. For ever if there is no subscription.
+    /// Waits until something is pushed; never returns if there is no subscription.
     pub(super) async fn more(follower: &mut Option<Self>) {
         if let Some(follower) = follower
             && (follower.is_news || follower.receive().await)
@@ -61,13 +63,13 @@ impl Follower {
         pending().await
     }
 
-    /// Waits until something is pushed, and a little for what comes with it.
+    /// Waits until something is pushed, and a little longer for what follows.
     pub(super) async fn gathered(follower: &mut Option<Self>) {
         Self::more(follower).await;
         sleep(GATHER).await;
     }
 
-    /// Whether there can be more.
+    /// Receives a batch. Returns whether there can be more.
     async fn receive(&mut self) -> bool {
         let received = self.events.recv().await;
         let goes_on = received.is_some();
@@ -75,10 +77,10 @@ impl Follower {
         goes_on
     }
 
-    /// What was pushed behind the first `length` events, the last of which has this id.
+    /// What was pushed after the first `length` events, the last of which has this id.
     ///
-    /// The event before it has to have been pushed as well, and be the one that is known: a stream that was restored from a
-    /// backup may go on differently. Where that does not show, a read does.
+    /// The event before it must have been pushed too, and be the known one: a stream that was restored from a backup
+    /// may continue differently. If a push does not show that, a read does.
     pub(super) fn behind(&mut self, length: u64, last: Option<Uuid>) -> impl Iterator<Item = &Pushed> {
         while let Ok(events) = self.events.try_recv() {
             events.into_iter().for_each(|event| self.keep(event));
@@ -95,7 +97,7 @@ impl Follower {
         self.pushed.range(first..)
     }
 
-    /// A new subscription begins with something that was pushed before.
+    /// A new subscription begins with an event that was pushed before.
     fn keep(&mut self, event: Pushed) {
         let follows = self.pushed.back().is_none_or(|(last, _)| last + 1 == event.0);
         if !follows || self.pushed.len() >= AHEAD {
@@ -106,11 +108,11 @@ impl Follower {
     }
 }
 
-/// The last event that is known comes once more: it shows whether it is still there.
+/// The last known event is pushed again, which shows whether it still exists.
 async fn follow(mut log: Log, mut length: u64, sender: &mpsc::Sender<Vec<Pushed>>) {
     loop {
         let pushed = push(&mut log, &mut length, sender).await;
-        tracing::debug!(?pushed, "the subscription to the journal ended and is made anew");
+        tracing::debug!(?pushed, "the subscription to the journal ended and is renewed");
         sleep(AGAIN).await;
     }
 }
@@ -119,12 +121,12 @@ async fn push(log: &mut Log, length: &mut u64, sender: &mpsc::Sender<Vec<Pushed>
     let mut reading = log.follow(length.checked_sub(2)).await?;
     while let Some(first) = reading.next_whenever().await? {
         let mut events = vec![first];
-        // What is here already goes with it. Whatever else is the case shows when more is waited for.
+        // Take along what has already arrived. Errors and the end show at the next wait.
         while let Some(Ok(Some(event))) = reading.next_whenever().now_or_never() {
             events.push(event);
         }
         *length = events.last().map_or(*length, |(revision, _)| revision + 1);
-        // Nobody listens any more: this is ended then.
+        // Fails only if the receiver is gone; then this task is about to end.
         let _ = sender.send(events).await;
     }
     Ok(())
@@ -143,7 +145,7 @@ mod tests {
         Uuid::from_u128(u128::from(revision) + 1)
     }
 
-    /// Pushes these revisions, and tells which of them are behind a length.
+    /// Pushes these revisions, and returns those after a length.
     fn behind(revisions: &[u64], length: u64, last: Option<Uuid>) -> Vec<u64> {
         let (sender, mut follower) = follower();
         for revision in revisions {
@@ -155,28 +157,28 @@ mod tests {
     }
 
     #[test]
-    fn what_is_pushed_goes_on_where_the_replica_ends() {
+    fn pushed_events_continue_where_the_replica_ends() {
         assert_eq!(behind(&[0, 1], 0, None), [0, 1]);
         assert_eq!(behind(&[0, 1, 2, 3], 2, Some(id(1))), [2, 3]);
         assert_eq!(behind(&[1, 2, 3], 4, Some(id(3))), [] as [u64; 0]);
     }
 
     #[test]
-    fn nothing_is_believed_behind_a_gap_or_an_event_that_is_not_known() {
+    fn nothing_is_accepted_after_a_gap_or_an_unknown_event() {
         assert_eq!(behind(&[1, 2], 0, None), [] as [u64; 0], "the first is missing");
         assert_eq!(behind(&[2, 3], 2, Some(id(1))), [] as [u64; 0], "the last one known was not pushed");
-        assert_eq!(behind(&[1, 2], 2, Some(id(7))), [] as [u64; 0], "another stands in its place");
+        assert_eq!(behind(&[1, 2], 2, Some(id(7))), [] as [u64; 0], "another event has its place");
         assert_eq!(behind(&[1, 2, 5, 6], 2, Some(id(1))), [] as [u64; 0], "there is a gap");
     }
 
     #[test]
-    fn a_new_subscription_goes_on_where_the_last_one_broke() {
+    fn a_new_subscription_continues_where_the_last_one_broke() {
         assert_eq!(behind(&[1, 2, 3, 3, 4], 4, Some(id(3))), [4]);
         assert_eq!(behind(&[1, 2, 3, 2, 3, 4], 3, Some(id(2))), [3, 4]);
     }
 
     #[tokio::test]
-    async fn whoever_has_no_subscription_waits_for_nothing() {
+    async fn without_a_subscription_nothing_is_pushed() {
         let waits = tokio::time::timeout(Duration::from_millis(10), Follower::more(&mut None)).await;
         assert!(waits.is_err());
     }

@@ -1,8 +1,8 @@
-//! A connection to a server, and calls on it: gRPC as a journal needs it.
+//! Connections to a server and gRPC calls on them, as far as a journal needs them.
 //!
-//! The official client (1.2) makes each call wait for 40 ms: it leaves Nagle's algorithm on and sends a request in two parts, and
-//! takes no connector from outside. Nor does it tell why a connection could not be made. So the URL is read by it, and the
-//! calls are made here.
+//! The official client (1.2) delays each call by 40 ms: it leaves Nagle's algorithm on, sends a request in two parts
+//! and accepts no custom connector. Nor does it say why a connection failed. So it only parses the URL; the calls are
+//! made here.
 
 use std::io;
 use std::sync::Arc;
@@ -30,41 +30,41 @@ use super::{Access, KurrentUrl};
 
 /// How long a server may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(2);
-/// How often a connection is tried when nothing else goes over it, and how long the answer may take.
+/// How often an idle connection is pinged, and how long the answer may take.
 const ALIVE: Duration = Duration::from_secs(10);
-/// How many bytes may be under way, as whole journals are read.
+/// How many bytes may be in flight: whole journals are read.
 const WINDOW: u32 = 4 * 1024 * 1024;
-/// The greatest message that is taken: no server takes an event as great as that.
+/// The largest message accepted: no server accepts an event of that size.
 const GREATEST: usize = 64 * 1024 * 1024;
 
 /// Why a call has no answer.
 #[derive(Clone, Debug)]
 pub(super) enum Trouble {
-    /// Nobody is there. Nothing was sent.
+    /// No server is listening. Nothing was sent.
     Away(String),
-    /// There is something that waiting does not mend. Nothing was done.
+    /// Refused for a reason that retrying does not change. Nothing was done.
     Denied(String),
     /// It was not sent.
     NotSent(String),
-    /// It was sent, and something went wrong then.
+    /// It was sent, and failed afterwards.
     Lost(String),
-    /// The server says so.
+    /// The server's own status.
     Status(Status),
 }
 
-/// How a call ended, if not well.
+/// How a failed call ended.
 #[derive(Clone, Debug)]
 pub(super) struct Status {
-    /// Its number in gRPC.
+    /// The gRPC status code.
     pub(super) code: i32,
     pub(super) text: String,
-    /// What KurrentDB calls it.
+    /// KurrentDB's name for it.
     pub(super) exception: Option<String>,
-    /// Who leads the cluster, where the one that was asked does not.
+    /// The cluster's leader, if the node that was asked is not.
     pub(super) leader: Option<Endpoint>,
 }
 
-/// Codes of gRPC.
+/// gRPC status codes.
 pub(super) mod code {
     pub(in super::super) const INVALID_ARGUMENT: i32 = 3;
     pub(in super::super) const NOT_FOUND: i32 = 5;
@@ -84,7 +84,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// The server of a URL. What is wrong with the files that it names is told.
+    /// The server of a URL. Fails if the files that it names are unusable, and says why.
     pub(super) fn new(url: &KurrentUrl, access: Option<&Access>) -> Result<Self, String> {
         let access = access.or(url.access.as_ref());
         let authorization = match access {
@@ -101,14 +101,14 @@ impl Target {
         Ok(Self { settings, authorization, user: access.map(|access| access.user.clone()), tls })
     }
 
-    /// Why the server lets nobody in with this name and this password.
+    /// Why the server rejects this user and password.
     pub(super) fn not_let_in(&self) -> String {
         match &self.user {
             Some(user) => format!(
-                "the server does not let {user} in: it knows no such user, or another password. Set user and password in \
-                 the URL as they are at the server"
+                "the server rejects {user}: unknown user or wrong password. Set user and password in \
+                 the URL as the server has them"
             ),
-            None => "the server lets nobody in without a name: give user and password in the URL".to_owned(),
+            None => "the server requires a login: give user and password in the URL".to_owned(),
         }
     }
 
@@ -117,9 +117,9 @@ impl Target {
         self.user.as_deref()
     }
 
-    /// As whom it is asked, for messages.
+    /// The account, for messages.
     pub(super) fn user(&self) -> &str {
-        self.user.as_deref().unwrap_or("nobody")
+        self.user.as_deref().unwrap_or("an anonymous user")
     }
 }
 
@@ -165,7 +165,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Connects to a node that was said to lead, or to the server; of a cluster to whoever its members say leads it.
+    /// Connects to the node reported as leader, or to the server; in a cluster, to the leader that its members name.
     pub(super) async fn connect(target: &Arc<Target>, leader: Option<&Endpoint>) -> Result<Self, Trouble> {
         if let Some(leader) = leader {
             return Self::to(target, leader).await;
@@ -184,13 +184,14 @@ impl Link {
         Err(last)
     }
 
-    /// The leader, as this member of the cluster knows it.
+    /// The leader, according to this member of the cluster.
     async fn leader(target: &Arc<Target>, member: &Endpoint) -> Result<Self, Trouble> {
         let asking = async {
             let mut link = Self::to(target, member).await?;
             let mut answers = link.call(protocol::GOSSIP, [Vec::new()].into_iter()).await?;
             let answer = answers.next().await?.unwrap_or_default();
-            let unreadable = |error| Trouble::NotSent(format!("{} makes no sense: {error}", link.authority));
+            let unreadable =
+                |error| Trouble::NotSent(format!("the answer of {} cannot be read: {error}", link.authority));
             let info = ClusterInfo::decode(answer).map_err(unreadable)?;
             let leads = |member: &Member| member.is_alive && member.state == Member::LEADER;
             let leader = info.members.into_iter().find(leads).and_then(|member| member.endpoint);
@@ -199,9 +200,10 @@ impl Link {
         let asked = timeout(2 * CONNECT, asking).await;
         let silent = |_| Trouble::NotSent(format!("{}:{} does not answer", member.host, member.port));
         match asked.map_err(silent)?? {
-            (link, None) => {
-                Err(Trouble::NotSent(format!("the cluster has no leader now, says {}", link.authority)))
-            }
+            (link, None) => Err(Trouble::NotSent(format!(
+                "the cluster currently has no leader, according to {}",
+                link.authority
+            ))),
             (link, Some(leader)) if (&leader.address, leader.port) == (&member.host, member.port) => Ok(link),
             (_, Some(leader)) => {
                 Self::to(target, &Endpoint { host: leader.address, port: leader.port }).await
@@ -213,22 +215,22 @@ impl Link {
         let Endpoint { host, port } = endpoint;
         let authority = format!("{host}:{port}");
         let silent = || Trouble::NotSent(format!("{authority} does not answer"));
-        let port = u16::try_from(*port).map_err(|_| Trouble::Denied(format!("{port} is no port")))?;
+        let port = u16::try_from(*port).map_err(|_| Trouble::Denied(format!("{port} is not a port")))?;
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let connected = timeout(CONNECT, TcpStream::connect((bare, port))).await.map_err(|_| silent())?;
         let socket = connected.map_err(|error| match error.kind() {
             io::ErrorKind::ConnectionRefused => Trouble::Away(format!(
-                "{authority} refuses connections: the server does not run, or not there"
+                "{authority} refuses connections: the server is not running, or not there"
             )),
             _ => Trouble::NotSent(format!("{authority} cannot be reached: {error}")),
         })?;
-        // A request goes out at once, and not when the answer to the part before it has come.
+        // Sends each part of a request at once, without waiting for the acknowledgement of the previous one.
         socket.set_nodelay(true).map_err(|error| Trouble::NotSent(error.to_string()))?;
         let sender = match &target.tls {
             None => handshake(socket, &authority, false).await?,
             Some(tls) => {
                 let name = ServerName::try_from(bare.to_owned())
-                    .map_err(|_| Trouble::Denied(format!("{host} is no name of a server")))?;
+                    .map_err(|_| Trouble::Denied(format!("{host} is not a server name")))?;
                 let secured = timeout(CONNECT, tls.connect(name, socket)).await.map_err(|_| silent())?;
                 let secured = secured.map_err(|error| insecure(&authority, &error))?;
                 handshake(secured, &authority, true).await?
@@ -237,7 +239,7 @@ impl Link {
         Ok(Self { target: Arc::clone(target), authority, sender })
     }
 
-    /// Sends these messages, and tells what is answered.
+    /// Sends these messages and returns the answers.
     pub(super) async fn call(
         &mut self,
         path: &'static str,
@@ -256,7 +258,7 @@ impl Link {
         let (response, stream) = sender.send_request(request, false).map_err(not_sent)?;
         let lost = |error: h2::Error| Trouble::Lost(format!("{}: {error}{hint}", self.authority));
         let (mut response, mut sending) = (Box::pin(response), Box::pin(send(stream, body.freeze())));
-        // A server may answer before it has heard all, and not want the rest.
+        // A server may answer before it has received everything, and refuse the rest.
         let response = tokio::select! {
             biased;
             response = &mut response => response,
@@ -292,7 +294,7 @@ impl Link {
     }
 }
 
-/// One that waiting does not mend is told from others.
+/// Separates a refusal that retrying does not change from other failures.
 fn trouble(status: Status, target: &Target) -> Trouble {
     match status.code {
         code::UNAUTHENTICATED => Trouble::Denied(target.not_let_in()),
@@ -323,7 +325,7 @@ async fn handshake(
                 }
             }
         };
-        // Whoever waits on it hears that it has ended.
+        // When this ends, calls waiting on the connection fail.
         tokio::select! {
             _ = connection => {}
             () = gone => {}
@@ -332,21 +334,21 @@ async fn handshake(
     Ok(sender)
 }
 
-/// What may be the cause where a connection breaks.
+/// A likely cause of a broken connection.
 fn hint(is_secured: bool) -> &'static str {
-    if is_secured { "" } else { ". If it speaks TLS alone, leave tls=false out of the URL" }
+    if is_secured { "" } else { ". If it accepts only TLS, remove tls=false from the URL" }
 }
 
-/// Why there is no connection that can be trusted.
+/// Why no trusted connection can be made.
 fn insecure(authority: &str, error: &io::Error) -> Trouble {
     let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
         return Trouble::NotSent(format!(
-            "{authority}: {error}. If it speaks no TLS, set tls=false in the URL"
+            "{authority}: {error}. If it does not use TLS, set tls=false in the URL"
         ));
     };
     let text = match error {
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            "its certificate is signed by an authority that is not known here. If it is one of your own, name the file of \
+            "its certificate is signed by an unknown authority. If the authority is your own, name the file of \
              the authority's certificate in the URL: tlsCaFile=/etc/watchword/ca.crt"
                 .to_owned()
         }
@@ -357,13 +359,13 @@ fn insecure(authority: &str, error: &io::Error) -> Trouble {
             CertificateError::Expired | CertificateError::ExpiredContext { .. },
         ) => "its certificate has expired: renew it".to_owned(),
         rustls::Error::InvalidCertificate(wrong) => format!("its certificate is not accepted: {wrong}"),
-        rustls::Error::InvalidMessage(_) => "it does not speak TLS. If that is meant, set tls=false in the URL".to_owned(),
+        rustls::Error::InvalidMessage(_) => "it does not use TLS. If that is intended, set tls=false in the URL".to_owned(),
         other => format!("no TLS connection can be made: {other}"),
     };
     Trouble::Denied(format!("{authority}: {text}"))
 }
 
-/// As fast as the server takes it. Fails when it wants no more.
+/// Sends as fast as the server accepts. Fails when the server refuses more.
 async fn send(mut stream: SendStream<Bytes>, mut bytes: Bytes) -> Option<()> {
     while bytes.has_remaining() {
         stream.reserve_capacity(bytes.len());
@@ -375,17 +377,17 @@ async fn send(mut stream: SendStream<Bytes>, mut bytes: Bytes) -> Option<()> {
     Some(())
 }
 
-/// What a server answers.
+/// The messages that a server answers with.
 pub(super) struct Answers {
     authority: String,
     target: Arc<Target>,
-    /// None: there is nothing, and all went well.
+    /// `None`: the call succeeded without a message.
     body: Option<RecvStream>,
     bytes: BytesMut,
 }
 
 impl Answers {
-    /// The next message; nothing after the last of them, if all went well.
+    /// The next message; `None` after the last one if the call succeeded.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Trouble> {
         let lost = |error: &dyn std::fmt::Display| Trouble::Lost(format!("{}: {error}", self.authority));
         loop {
@@ -404,7 +406,7 @@ impl Answers {
                     return match trailers.as_ref().and_then(grpc_status) {
                         Some(Ok(())) => Ok(None),
                         Some(Err(status)) => Err(trouble(status, &self.target)),
-                        None => Err(lost(&"the answer is not complete")),
+                        None => Err(lost(&"the answer is incomplete")),
                     };
                 }
             }
@@ -412,12 +414,12 @@ impl Answers {
     }
 }
 
-/// The first message of these bytes, if they hold it whole.
+/// The first message of these bytes, if complete.
 fn message(bytes: &mut BytesMut) -> Result<Option<Bytes>, &'static str> {
     let Some(([is_compressed, length @ ..], rest)) = bytes.split_first_chunk::<5>() else { return Ok(None) };
     let length = u32::from_be_bytes(*length) as usize;
     if *is_compressed != 0 || length > GREATEST {
-        return Err("the answer is compressed, or greater than any event");
+        return Err("the answer is compressed, or larger than any event");
     }
     if rest.len() < length {
         return Ok(None);
@@ -426,7 +428,7 @@ fn message(bytes: &mut BytesMut) -> Result<Option<Bytes>, &'static str> {
     Ok(Some(bytes.split_to(length).freeze()))
 }
 
-/// How a call ended, where this says so.
+/// How a call ended, if these headers say so.
 fn grpc_status(headers: &HeaderMap) -> Option<Result<(), Status>> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let code = text("grpc-status")?.parse().unwrap_or(2);
@@ -440,12 +442,12 @@ fn grpc_status(headers: &HeaderMap) -> Option<Result<(), Status>> {
     let text = match &exception {
         _ if !message.is_empty() => message,
         Some(exception) => format!("the server says {exception}"),
-        None => format!("the server ended the call with the code {code} of gRPC"),
+        None => format!("the server ended the call with gRPC status code {code}"),
     };
     Some(Err(Status { code, text, exception, leader }))
 }
 
-/// What a server, or what stands before it, says in HTTP's own words.
+/// What a server, or a proxy before it, says by its HTTP status.
 fn http_status(response: &Response<()>) -> Option<Status> {
     let status = response.status();
     if status.is_success() {
@@ -458,7 +460,7 @@ fn http_status(response: &Response<()>) -> Option<Status> {
         404 => code::UNIMPLEMENTED,
         _ => code::UNAVAILABLE,
     };
-    let text = format!("the server answers {status}, which is not what KurrentDB says");
+    let text = format!("the server answers {status}, which KurrentDB does not");
     Some(Status { code, text, exception: None, leader: None })
 }
 

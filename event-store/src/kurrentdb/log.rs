@@ -1,4 +1,4 @@
-//! The server's stream: appending at a revision, and reading from one.
+//! The server's stream: appends at a revision and reads from one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,9 +22,9 @@ pub(super) struct Log {
     target: Arc<Target>,
     stream: String,
     answer_timeout: Duration,
-    /// None before the first use, and after a failure.
+    /// `None` before the first use and after a failure.
     link: Option<Link>,
-    /// Who leads, if a node has said so.
+    /// The leader, if a node has named one.
     leader: Option<Endpoint>,
 }
 
@@ -35,34 +35,34 @@ enum Place {
     End,
 }
 
-/// What became of an append that the server answered.
+/// The outcome of an append that the server answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
     /// It is written.
     Written,
-    /// The stream does not end where it was to be written. Nothing is.
+    /// The stream does not end at the expected revision. Nothing was written.
     Overtaken,
 }
 
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// Nobody is there. Nothing was sent.
+    /// No server is listening. Nothing was sent.
     Away(String),
-    /// There is something that waiting does not mend. Nothing was done.
+    /// Refused for a reason that retrying does not change. Nothing was done.
     Denied(String),
     /// It was not sent.
     NotSent(String),
-    /// The server wants none of it, and never will.
+    /// The server will never accept it.
     Refused(String),
-    /// It was sent, and no answer came: an append may be written, now or later.
+    /// It was sent, and no answer came: an append may have been written, or may still be.
     Lost(String),
     /// The stream is not what it was.
     Damaged(String),
 }
 
 impl Failure {
-    /// Whether to try again can help.
+    /// Whether a retry can help.
     pub(super) fn may_pass(&self) -> bool {
         matches!(self, Self::NotSent(_) | Self::Lost(_))
     }
@@ -108,15 +108,15 @@ impl Log {
         Self::new(&self.target, &self.stream, self.answer_timeout)
     }
 
-    /// Writes these events behind the first `length` of the stream, or nothing. To send the same again does no harm.
+    /// Writes all of these events after the first `length` of the stream, or none. Sending the same again is harmless.
     pub(super) async fn append(&mut self, length: u64, entries: &[Entry]) -> Result<Sent, Failure> {
         let revision = length.checked_sub(1);
         let no_stream = revision.is_none().then_some(Empty {});
         let options = AppendOptions { stream: Some(self.identifier()), revision, no_stream };
         let mut messages = vec![AppendReq { options: Some(options), proposed: None }];
         for entry in entries {
-            let proposed =
-                proposed(entry).map_err(|error| Failure::Refused(format!("an event is no JSON: {error}")))?;
+            let proposed = proposed(entry)
+                .map_err(|error| Failure::Refused(format!("an event is not JSON: {error}")))?;
             messages.push(AppendReq { options: None, proposed: Some(proposed) });
         }
         let messages = messages.into_iter().map(|message| message.encode_to_vec());
@@ -126,7 +126,7 @@ impl Log {
             let mut answers = link.call(protocol::APPEND, messages).await?;
             let answer = answers.next().await?;
             while answers.next().await?.is_some() {}
-            answer.ok_or_else(|| Trouble::Lost("the server answers nothing".to_owned()))
+            answer.ok_or_else(|| Trouble::Lost("the server's answer is empty".to_owned()))
         };
         let asked = timeout(self.answer_timeout.saturating_sub(begun.elapsed()), asking).await;
         let answer = match asked {
@@ -149,29 +149,29 @@ impl Log {
         Ok(sent)
     }
 
-    /// The events of the stream from this revision on, to its present end.
+    /// The events of the stream from this revision to its current end.
     pub(super) async fn read(&mut self, revision: u64) -> Result<Reading<'_>, Failure> {
         self.begin(Place::From(revision), Some(u64::MAX)).await
     }
 
-    /// The events of the stream behind this revision, and those that are yet to come.
+    /// The events of the stream after this revision, including future ones.
     pub(super) async fn follow(&mut self, after: Option<u64>) -> Result<Reading<'_>, Failure> {
-        // A subscription begins behind the revision that it names.
+        // A subscription begins after the revision that it names.
         self.begin(after.map_or(Place::Start, Place::From), None).await
     }
 
-    /// The last event of the stream, with its revision; nothing where there is no stream.
+    /// The last event of the stream, with its revision; `None` if there is no stream.
     pub(super) async fn last(&mut self) -> Result<Option<(u64, Entry)>, Failure> {
         let mut reading = self.begin(Place::End, Some(1)).await?;
         let last = reading.next().await?;
         if last.is_some() {
-            // Nothing comes before it, as no more was asked for.
+            // Only one event was requested, so this reaches the end.
             reading.next().await?;
         }
         Ok(last)
     }
 
-    /// So many, or as a subscription. From the end it is read backwards.
+    /// Reads `count` events, or subscribes. From the end it reads backwards.
     async fn begin(&mut self, place: Place, count: Option<u64>) -> Result<Reading<'_>, Failure> {
         let stream = Some(self.identifier());
         let (mut revision, mut start, mut end) = (None, None, None);
@@ -206,12 +206,12 @@ impl Log {
         StreamIdentifier { name: self.stream.clone().into_bytes() }
     }
 
-    /// Taken away until it is known to have worked.
+    /// Takes the link, which is put back when the call has succeeded.
     async fn link(&mut self) -> Result<Link, Failure> {
         if let Some(link) = self.link.take() {
             return Ok(link);
         }
-        // Whoever was said to lead may be gone, or not lead any more.
+        // The node named as leader may be gone or no longer lead.
         let leader = self.leader.take();
         let connected = timeout(self.answer_timeout, Link::connect(&self.target, leader.as_ref())).await;
         connected.unwrap_or_else(|_| Err(Trouble::NotSent("the server does not answer".to_owned()))).map_err(
@@ -235,7 +235,7 @@ impl Log {
         match (status.exception.as_deref(), status.code) {
             (Some("not-leader"), _) => {
                 self.leader = status.leader;
-                Failure::NotSent("it leads the cluster no longer".to_owned())
+                Failure::NotSent("it no longer leads the cluster".to_owned())
             }
             (Some("stream-deleted"), _) => Failure::Damaged("the stream was deleted".to_owned()),
             (_, code::PERMISSION_DENIED) => Failure::Denied(format!(
@@ -252,7 +252,7 @@ impl Log {
     }
 }
 
-/// Events that are being read.
+/// A read in progress.
 pub(super) struct Reading<'a> {
     log: &'a mut Log,
     link: Option<Link>,
@@ -260,14 +260,14 @@ pub(super) struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// The next one, with its revision; nothing at the end of the stream, or where there is no stream.
+    /// The next event, with its revision; `None` at the end of the stream, or if there is no stream.
     pub(super) async fn next(&mut self) -> Result<Option<(u64, Entry)>, Failure> {
         let answer_timeout = self.log.answer_timeout;
         let next = timeout(answer_timeout, self.next_whenever()).await;
         next.unwrap_or_else(|_| Err(Failure::Lost("the server does not answer".to_owned())))
     }
 
-    /// The same, for however long it takes.
+    /// The same without a time limit.
     pub(super) async fn next_whenever(&mut self) -> Result<Option<(u64, Entry)>, Failure> {
         loop {
             let message = match self.answers.next().await {
@@ -282,26 +282,26 @@ impl Reading<'_> {
             };
             let nonsense = || Failure::Lost("the server's answer makes no sense".to_owned());
             let answer = ReadResp::decode(message).map_err(|_| nonsense())?;
-            // What is neither is about the stream as a whole, and nothing that is needed.
+            // Any other message is about the stream as a whole, and not needed.
             let Some(event) = answer.event else { continue };
             let event =
                 event.event.ok_or_else(|| Failure::Damaged("the stream holds a dead link".to_owned()))?;
             let id = event.id.and_then(|id| id.read()).ok_or_else(nonsense)?;
             let name = event.metadata.get("type").cloned().unwrap_or_default();
-            // What is no text is no event of a journal: its MAC is false then.
+            // What is not text is not an event of a journal; then its MAC does not match.
             let data = String::from_utf8_lossy(&event.data).into_owned();
             return Ok(Some((event.revision, Entry { id, name, data, metadata: event.custom_metadata })));
         }
     }
 
-    /// All went well: the connection is used again.
+    /// The read succeeded: the connection is reused.
     fn end(&mut self) -> Option<(u64, Entry)> {
         self.log.link = self.link.take();
         None
     }
 }
 
-/// The data goes as it is, byte for byte, and the server knows it as JSON.
+/// The data is sent unchanged, byte for byte, and declared as JSON.
 fn proposed(entry: &Entry) -> Result<Proposed, serde_json::Error> {
     let _: &RawValue = serde_json::from_str(&entry.data)?;
     let metadata = [("type", entry.name.as_str()), ("content-type", "application/json")];

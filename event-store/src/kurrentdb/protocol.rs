@@ -1,6 +1,5 @@
-//! The messages that are exchanged with a server, as its `streams.proto`, `shared.proto` and `gossip.proto` have them: those
-//! parts that a journal needs. Of a choice between fields (`oneof`), those that matter here are optional fields each, which is
-//! the same on the wire.
+//! The messages exchanged with a server, as its `streams.proto`, `shared.proto` and `gossip.proto` define them, reduced
+//! to what a journal needs. The needed alternatives of a `oneof` are optional fields, which are the same on the wire.
 
 use std::collections::HashMap;
 
@@ -114,7 +113,7 @@ pub(super) struct ReadOptions {
     pub(super) resolve_links: bool,
     #[prost(uint64, optional, tag = "5")]
     pub(super) count: Option<u64>,
-    /// Instead of a number: what is there, and then whatever comes.
+    /// Instead of a count: existing events, then new ones as they come.
     #[prost(message, optional, tag = "6")]
     pub(super) subscription: Option<Empty>,
     #[prost(message, optional, tag = "8")]

@@ -1,5 +1,5 @@
-//! A node's copy of the journal, in a `SQLite` file with the tables of a journal: filled from the server's stream
-//! alone, and to be deleted whenever one likes.
+//! A node's copy of the journal, in a `SQLite` file with the tables of a journal. It is filled from the server's stream
+//! alone and can be deleted at any time.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -28,20 +28,20 @@ const KIND: Kind = Kind {
 };
 
 pub(super) struct Replica {
-    // Dropped before `head`, at whose end somebody may wait to open the file again.
+    // Dropped before `head`: a task that waits for the end of `head` may open the file again.
     _lock: File,
     path: PathBuf,
     options: SqliteConnectOptions,
     connection: Option<SqliteConnection>,
     /// The position of the newest event, and its id.
     end: (u64, Option<Uuid>),
-    /// Whether events are among it that are not as they were written.
+    /// Whether it holds altered events.
     is_damaged: bool,
     head: watch::Sender<u64>,
     macs: Macs,
 }
 
-/// Appends that are decided, and not written yet.
+/// Appends that are decided but not yet written.
 pub(super) struct Decided {
     connection: SqliteConnection,
     pub(super) group: Group,
@@ -49,8 +49,8 @@ pub(super) struct Decided {
 }
 
 impl Replica {
-    /// Opens the file, and makes it where there is none; and what reads it. One of before, or one that has only a part of the
-    /// first `whole` events, is made anew.
+    /// Opens the file, or creates it, and the journal that reads it. A file of an older format, or one that has only
+    /// part of the first `whole` events, is rebuilt.
     pub(super) async fn open(
         path: &Path,
         macs: &Macs,
@@ -67,7 +67,7 @@ impl Replica {
         if file::check(path, &KIND)?.is_none() {
             file::create(path, &KIND, "").await?;
         }
-        // What a power loss takes from the end is read from the stream again.
+        // If a power loss takes the newest events, they are read from the stream again.
         let options =
             file::options(path).synchronous(SqliteSynchronous::Normal).statement_cache_capacity(STATEMENTS);
         let mut connection = file::open(path, &options, &KIND).await?;
@@ -92,17 +92,17 @@ impl Replica {
         self.end.1
     }
 
-    /// Whether events are among its own that are not as they were written.
+    /// Whether the replica holds altered events.
     pub(super) fn is_damaged(&self) -> bool {
         self.is_damaged
     }
 
-    /// Where it is, for messages.
+    /// Its path, for messages.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Decides appends on what is here. The group is to be committed or forgotten before anything else is done.
+    /// Decides appends on the replica's state. The group must be committed or forgotten before anything else is done.
     pub(super) async fn decide(&mut self, appends: &[Append]) -> Result<Decided, sqlx::Error> {
         self.decide_by(Group::resolve, appends).await
     }
@@ -121,7 +121,7 @@ impl Replica {
         Ok(Decided { connection, group, answers })
     }
 
-    /// Writes a group that is in the stream.
+    /// Commits a group that is in the stream.
     pub(super) async fn commit(
         &mut self,
         mut decided: Decided,
@@ -135,14 +135,14 @@ impl Replica {
         Ok(())
     }
 
-    /// Leaves everything as it was.
+    /// Rolls the group back.
     pub(super) async fn forget(&mut self, mut decided: Decided) -> Result<(), sqlx::Error> {
         sqlx::query("ROLLBACK").execute(&mut decided.connection).await?;
         self.connection = Some(decided.connection);
         Ok(())
     }
 
-    /// Writes what comes from the stream, whoever sent it.
+    /// Writes what comes from the stream, whichever node sent it.
     pub(super) async fn apply(&mut self, decoded: Vec<Decoded>) -> Result<(), StoreError> {
         let mut whole = Vec::new();
         for decoded in decoded {
@@ -160,8 +160,8 @@ impl Replica {
         self.apply_whole(whole).await
     }
 
-    /// Appends of the stream must be just what this node would have accepted, unless something is missing that they were
-    /// decided on: events that are not as they were written, and what came with them.
+    /// Appends of the stream must be exactly what this node would have accepted, unless something that they were
+    /// decided on is missing: altered events and what came with them.
     async fn apply_whole(&mut self, appends: Vec<Append>) -> Result<(), StoreError> {
         if appends.is_empty() {
             return Ok(());
@@ -180,7 +180,8 @@ impl Replica {
 
     async fn repeat(&mut self, appends: &[Append]) -> Result<(), StoreError> {
         let mut first = self.end.0 + 1;
-        // Each node forgets idempotency keys at its own time, so one that is known here may have been used anew elsewhere.
+        // Each node forgets idempotency keys at its own time, so a key that is known here may have been reused
+        // elsewhere.
         let decided = self.decide_by(Group::resolve_again, appends).await?;
         let mut damage = None;
         for (append, answer) in appends.iter().zip(&decided.answers) {
@@ -203,7 +204,7 @@ impl Replica {
         Ok(())
     }
 
-    /// Writes proven events as they are, of an append of so many, and what came with them.
+    /// Writes the proven events of an append of `events` events unchanged, and what came with them.
     async fn place(&mut self, append: &Append, events: usize) -> Result<(), StoreError> {
         let (connection, first) = (self.connection().await?, self.end.0 + 1);
         let mut placed = Vec::with_capacity(append.len());
@@ -237,8 +238,8 @@ impl Replica {
         self.write(connection, placed, &claims, once, Standing::Proven).await
     }
 
-    /// Writes an event that nobody with the instance's key wrote: so that whoever reads it, or its stream, finds that it is
-    /// false, and nobody is fooled. It has a version of its own, as it may claim one that another event has.
+    /// Writes an event that no holder of the instance key wrote, so that readers of it, or of its stream, see that it
+    /// is false. It gets a version of its own, as it may claim another event's version.
     async fn set_apart(&mut self, event: &Unproven) -> Result<(), StoreError> {
         let (connection, position) = (self.connection().await?, self.end.0 + 1);
         let row = Row {
@@ -254,7 +255,7 @@ impl Replica {
             person: event.person.as_ref().map(|person| person.as_bytes().as_slice()),
             personal: event.personal.as_deref(),
         };
-        tracing::error!(position, stream = %event.stream, "an event of the stream is not as it was written");
+        tracing::error!(position, stream = %event.stream, "an event of the stream was altered");
         let claims: Vec<_> = event.taken.iter().map(|claim| (claim, Some(&event.stream))).collect();
         let once = event.idempotency.map(|Idempotency { key, fingerprint }| {
             (key, StoredIdempotency { fingerprint, first: position, last: position }, event.at)
@@ -263,8 +264,8 @@ impl Replica {
         self.write(connection, placed, &claims, once, Standing::False).await
     }
 
-    /// Writes events, and what comes with them. What comes with a false one takes the place of nothing, and holds nothing: a
-    /// claim that is free belongs to a stream then that decides nothing, and an idempotency key answers nobody.
+    /// Writes events, and what comes with them. What comes with a false event replaces nothing and gives nothing: a
+    /// free claim then belongs to a stream that accepts no appends, and an idempotency key answers no request.
     async fn write(
         &mut self,
         mut connection: SqliteConnection,
@@ -316,7 +317,7 @@ impl Replica {
         Ok(())
     }
 
-    /// The ids of up to so many events after a position, in order.
+    /// The ids of up to `count` events after a position, in order.
     pub(super) async fn ids(&mut self, after: u64, count: usize) -> Result<Vec<Uuid>, sqlx::Error> {
         let mut connection = self.connection().await?;
         let ids = sqlx::query_scalar("SELECT id FROM events WHERE position > ?1 ORDER BY position LIMIT ?2")
@@ -340,7 +341,7 @@ impl Replica {
         Ok(last)
     }
 
-    /// Keeps a snapshot, unless there is a newer one.
+    /// Stores a snapshot, unless there is a newer one.
     pub(super) async fn keep(&mut self, stream: &StreamId, snapshot: &Snapshot) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
         keep_snapshot(&mut connection, stream, snapshot).await?;
@@ -356,7 +357,7 @@ impl Replica {
         }
     }
 
-    /// The connection is put back only when all went well, so that a broken one is never used again.
+    /// The connection is put back only after success, so that a broken one is never reused.
     async fn connection(&mut self) -> Result<SqliteConnection, sqlx::Error> {
         if let Some(connection) = self.connection.take() {
             return Ok(connection);
@@ -369,7 +370,7 @@ impl Replica {
     }
 }
 
-/// Whether a replica has some of the first `whole` events, and not all of them: those are believed together or not at all.
+/// Whether a replica has some but not all of the first `whole` events, which are accepted together or not at all.
 async fn has_part(path: &Path, whole: u64) -> Result<bool, OpenError> {
     let readers = file::look(path).await?;
     let head = check_contents(path, &readers).await;
@@ -403,7 +404,7 @@ async fn insert(
     Ok(())
 }
 
-/// Whether events were ever set apart.
+/// Whether any event was ever set apart.
 async fn is_damaged(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
     let found: Option<i64> =
         sqlx::query_scalar("SELECT value FROM meta WHERE key = 'damaged'").fetch_optional(connection).await?;

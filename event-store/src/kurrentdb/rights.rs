@@ -1,4 +1,4 @@
-//! Who may do what with the streams of a journal: said when they are made, and looked at afterwards.
+//! Access rights of a journal's streams: set when the streams are created, and checked afterwards.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,35 +11,35 @@ use super::log::{Failure, Log};
 use super::{Access, KurrentSettings, KurrentUrl};
 use crate::clock::{Clock, SystemClock};
 
-/// The group of a server's administrators, who may do everything whatever a stream says.
+/// The group of a server's administrators, who may do everything whatever a stream's rights say.
 const ADMINISTRATORS: &str = "$admins";
 
-/// The accounts that every server has at first, with the password that everybody knows.
+/// The accounts that every new server has, with their well-known passwords.
 const FACTORY: [(&str, &str); 2] = [("admin", "changeit"), ("ops", "changeit")];
 
 /// A stream of the server that only its administrators may read.
 const OF_ADMINISTRATORS: &str = "$users";
 
-/// How long an answer may take when somebody looks.
+/// How long an answer may take during a check.
 const LOOK: Duration = Duration::from_secs(3);
 
-/// What a server says about who may do what.
+/// What a server says about access rights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KurrentRights {
-    /// As whom the node logs in.
+    /// The user that the node logs in as.
     pub user: Option<String>,
-    /// Whether the server asks for names and passwords at all.
+    /// Whether the server requires a login at all.
     pub asks_for_passwords: bool,
     /// Whether the node's user is an administrator of the server.
     pub is_administrator: bool,
-    /// Accounts whose password is still the one they are delivered with.
+    /// Accounts that still have their factory password.
     pub factory: Vec<&'static str>,
-    /// The streams that are there, and what is wrong with each.
+    /// The existing streams, and what is wrong with each.
     pub streams: Vec<(String, Vec<String>)>,
 }
 
 impl KurrentRights {
-    /// Looks, with the journal's own account, at its stream and those of these effects. Changes nothing.
+    /// Checks, with the journal's own account, its stream and those of these effects. Changes nothing.
     pub async fn look(
         url: &KurrentUrl,
         settings: &KurrentSettings,
@@ -56,7 +56,7 @@ impl KurrentRights {
                 let faults = match about {
                     Ok(about) => faults(about.map(|(_, entry)| entry.data).as_deref(), user.as_deref()),
                     Err(Failure::Denied(_)) => {
-                        vec!["who may do what with it cannot be read by this account".to_owned()]
+                        vec!["this account cannot read its access rights".to_owned()]
                     }
                     Err(other) => return Err(text(other)),
                 };
@@ -81,7 +81,7 @@ impl KurrentRights {
     }
 }
 
-/// Whether the server knows this user with this password.
+/// Whether the server accepts this user and password.
 async fn lets_in(url: &KurrentUrl, user: &str, password: &str) -> Result<bool, String> {
     let access = Access { user: user.to_owned(), password: password.to_owned() };
     let target = Arc::new(Target::new(url, Some(&access))?);
@@ -93,18 +93,18 @@ async fn lets_in(url: &KurrentUrl, user: &str, password: &str) -> Result<bool, S
     }
 }
 
-/// The server's name for what it knows of a stream.
+/// The stream in which the server keeps a stream's metadata.
 pub(super) fn metadata_stream(stream: &str) -> String {
     format!("$${stream}")
 }
 
-/// Where an effect stands.
+/// The stream that holds an effect's cursor.
 pub(super) fn effect_stream(stream: &str, effect: &str) -> String {
     format!("{stream}-effect-{effect}")
 }
 
-/// Says who may do what with a stream, unless somebody has said it already: to be done before its first event. Where nobody logs
-/// in, there is nobody to say it of.
+/// Sets the access rights of a stream unless they are set already; called before its first event. Does nothing if the
+/// node does not log in: there is no account to name.
 pub(super) async fn protect(
     target: &Arc<Target>,
     stream: &str,
@@ -126,33 +126,31 @@ pub(super) async fn protect(
         metadata: b"{}".to_vec(),
     };
     match log.append(0, &[entry]).await {
-        // Whoever comes second finds that it is there, or may not even look.
+        // A second node finds the rights set, or may not even look.
         Ok(_) | Err(Failure::Denied(_) | Failure::Refused(_)) => Ok(()),
         Err(failure) => Err(failure),
     }
 }
 
-/// Its own account reads and appends. To truncate and to delete is an administrator's, as is to change these rights.
+/// Its own account reads and appends. Only administrators may truncate, delete and change these rights.
 fn acl(user: &str) -> Value {
     json!({
         "$r": [user], "$w": [user], "$d": [ADMINISTRATORS], "$mr": [user], "$mw": [ADMINISTRATORS],
     })
 }
 
-/// What is wrong with what a stream says about who may do what.
+/// What is wrong with a stream's access rights.
 fn faults(about: Option<&str>, user: Option<&str>) -> Vec<String> {
     let about: Value = about.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     let Some(acl) = about.get("$acl").and_then(Value::as_object) else {
-        return vec![
-            "it has no $acl, so that every account of the server may read it and write to it".to_owned(),
-        ];
+        return vec!["it has no $acl, so every account of the server may read it and write to it".to_owned()];
     };
     let own = [user.unwrap_or(ADMINISTRATORS), ADMINISTRATORS];
     let rights = [
         ("$r", "read it", &own[..]),
         ("$w", "write to it", &own[..]),
         ("$d", "delete it", &own[1..]),
-        ("$mw", "truncate it, and change who may do what", &own[1..]),
+        ("$mw", "truncate it and change its access rights", &own[1..]),
     ];
     let mut faults = Vec::new();
     for (right, what, allowed) in rights {
@@ -178,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_said_when_a_stream_is_made_has_no_fault() {
+    fn the_rights_of_a_new_stream_have_no_fault() {
         let about = |acl: Value| json!({ "$maxCount": 100, "$acl": acl }).to_string();
         assert_eq!(faults(Some(&about(acl("watchword"))), Some("watchword")), Vec::<String>::new());
         for (right, who, what) in [
@@ -205,7 +203,7 @@ mod tests {
             let found = faults(none, Some("watchword"));
             assert!(found.len() == 1 && found[0].contains("no $acl"), "{found:?}");
         }
-        // Made by another account.
+        // Created by another account.
         assert_eq!(faults(Some(&about(acl("other"))), Some("watchword")).len(), 2);
     }
 }

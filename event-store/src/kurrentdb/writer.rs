@@ -1,5 +1,5 @@
-//! The one task of a node that appends, and that fills its replica: it decides whatever is queued as one group, on the
-//! replica, and sends it for the position behind the replica's end.
+//! The only task of a node that appends and that fills its replica. It decides the queued appends as one group, on the
+//! replica, and sends the group for the position after the replica's end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,44 +23,43 @@ use crate::measure;
 use crate::pauses::Pauses;
 use crate::sqlite::group::Answer;
 
-/// How many appends are sent together at most: more would make the first of them wait too long, and other nodes lose
-/// more of their work.
+/// The most appends sent together: with more, the first would wait too long, and other nodes would lose more of their
+/// work.
 const GROUP: usize = 512;
 
-/// How many bytes are sent together at most, about: half of what a server takes unless it is told otherwise. A greater
-/// append is sent alone.
+/// The most bytes sent together, approximately: half of a server's default limit. A larger append is sent alone.
 const GROUP_BYTES: usize = 512 * 1024;
 
-/// How many bytes an event has besides its data and its personal part, about.
+/// The approximate size of an event besides its data and its personal part.
 const EVENT_BYTES: usize = 1024;
 
-/// For how long a node minds that others write as well.
+/// For how long a node takes into account that another one wrote.
 const MINDFUL: Duration = Duration::from_secs(1);
 
-/// For how long others' silence is no reason to end the subscription to what they write.
+/// How long other nodes may be silent before the subscription to their events ends.
 const WORTHWHILE: Duration = Duration::from_mins(1);
 
-/// For how long a node leaves others their turn at most.
+/// The longest that a node leaves a turn to others.
 const LONGEST_TURN: Duration = Duration::from_millis(100);
 
-/// How long nobody looks, when the last look failed.
+/// How long to wait before polling again after a poll failed.
 const CUT_OFF: Duration = Duration::from_secs(1);
 
-/// What the writer is asked for.
+/// A request to the writer.
 pub(super) enum Request {
-    /// To append.
+    /// Appends.
     Append { append: Box<Append>, answer: oneshot::Sender<Answer> },
-    /// To have everything that is in the stream when this is asked.
+    /// Reads everything that is in the stream at the time of the request.
     CatchUp { answer: oneshot::Sender<Result<(), StoreError>> },
-    /// To keep a snapshot.
+    /// Stores a snapshot.
     Snapshot { stream: StreamId, snapshot: Snapshot, answer: oneshot::Sender<Result<(), StoreError>> },
-    /// To forget old idempotency keys behind this one.
+    /// Forgets old idempotency keys after this one.
     Forget {
         after: Option<[u8; 32]>,
         before: Timestamp,
         answer: oneshot::Sender<Result<Option<[u8; 32]>, StoreError>>,
     },
-    /// To end, behind what was asked before.
+    /// Ends the writer after all earlier requests.
     Close,
 }
 
@@ -70,17 +69,17 @@ pub(super) struct Writer {
     settings: KurrentSettings,
     macs: Macs,
     unkeyed: Unkeyed,
-    /// How often it was shown that the replica had everything in the stream.
+    /// How often the replica was confirmed to have everything in the stream.
     sightings: u64,
-    /// When others wrote.
+    /// When another node last wrote.
     others: Option<Instant>,
-    /// Pushes what they write, while they do.
+    /// Pushes what other nodes write, while they do.
     follower: Option<Follower>,
     /// How long the server took for the last group.
     round_trip: Duration,
-    /// Whether the last look at the stream failed, which is said once.
+    /// Whether the last poll of the stream failed, which is logged once.
     is_cut_off: bool,
-    /// What is wrong with the stream. Nothing is appended to it any more, as only its length would be checked.
+    /// What is wrong with the stream. Nothing more is appended to it, as only its length would be checked.
     damage: Option<String>,
 }
 
@@ -108,18 +107,19 @@ impl Writer {
         }
     }
 
-    /// The events without MACs, once everything was read.
+    /// The events without MACs, once everything has been read.
     pub(super) fn mark(&self) -> JournalMark {
         self.unkeyed.found()
     }
 
-    /// Believes no more events without MACs than it has seen. Runs until it is asked to end, or nobody can ask any more.
+    /// From here on accepts no further events without MACs. Runs until it is asked to end, or all request senders are
+    /// gone.
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         self.unkeyed = Unkeyed::new(Some(self.mark()));
         // What was read at the start does not tell that others write now.
         (self.others, self.follower) = (None, None);
         let poll = self.settings.poll.max(Duration::from_millis(1));
-        // All was read just now.
+        // Everything has just been read.
         let mut looks = interval_at(Instant::now() + poll, poll);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut requests = Vec::new();
@@ -142,7 +142,7 @@ impl Writer {
         self.replica.close().await;
     }
 
-    /// Answers what is asked for. Whether the end is among it.
+    /// Answers requests. Returns whether one of them is to end.
     async fn answer(&mut self, requests: impl Iterator<Item = Request>) -> bool {
         let (mut appends, mut writing) = (Vec::new(), Vec::new());
         let (mut reading, mut snapshots, mut forgets) = (Vec::new(), Vec::new(), Vec::new());
@@ -167,12 +167,12 @@ impl Writer {
             let answers = self.append(group).await;
             measure::group(group.len(), begun.elapsed());
             for (answer, writing) in answers.into_iter().zip(&mut writing) {
-                // Whoever went away can ask again under the same idempotency key.
+                // A caller that went away can ask again with the same idempotency key.
                 let _ = writing.send(answer);
             }
         }
         if !reading.is_empty() {
-            // An append that was accepted after a reader asked has shown as much as a look would.
+            // An append that was accepted after the readers asked confirms as much as a read would.
             let caught_up = if self.sightings == sightings { self.catch_up().await } else { Ok(()) };
             for reading in reading {
                 let _ = reading.send(caught_up.clone().map_err(StoreError::from));
@@ -182,7 +182,7 @@ impl Writer {
             self.leave_a_turn().await;
         }
         for (stream, snapshot, answer) in snapshots {
-            // Nobody waits: the snapshot is kept all the same.
+            // If the caller went away, the snapshot is stored all the same.
             let _ = answer.send(self.replica.keep(&stream, &snapshot).await);
         }
         for (after, before, answer) in forgets {
@@ -191,11 +191,11 @@ impl Writer {
         closing
     }
 
-    /// Lets others append once: who was just told of this node's events is behind, and would be so for ever. What is asked for
-    /// meanwhile goes together afterwards.
+    /// Lets others append once: a node that has just received this node's events is behind, and would always stay
+    /// behind. Requests that arrive meanwhile are grouped afterwards.
     async fn leave_a_turn(&mut self) {
         let head = self.replica.head();
-        // It may be that nobody wants it, or that nothing is pushed.
+        // No other node may use its turn, or nothing may be pushed.
         let until = Instant::now() + (2 * self.round_trip).min(LONGEST_TURN);
         while self.replica.head() == head
             && timeout_at(until, Follower::more(&mut self.follower)).await.is_ok()
@@ -214,10 +214,10 @@ impl Writer {
             match self.try_append(appends, &mut attempt).await {
                 Ok(Tried::Answered(answers)) => return answers,
                 Ok(Tried::Overtaken) if attempt.pauses.are_over() => {
-                    break attempt.error("other nodes were always first");
+                    break attempt.error("other nodes kept writing first");
                 }
                 Ok(Tried::Overtaken) => {}
-                // One append that the server does not take must not fail its neighbours.
+                // An append that the server refuses must not fail its neighbours.
                 Ok(Tried::Refused(_)) if appends.len() > 1 && !attempt.is_unknown => {
                     let mut answers = Vec::with_capacity(appends.len());
                     for append in appends {
@@ -233,14 +233,14 @@ impl Writer {
         vec![Err(error); appends.len()]
     }
 
-    /// Decides a group on what is known here, and sends what is accepted.
+    /// Decides a group on what this node knows, and sends what it accepts.
     async fn try_append(&mut self, appends: &[Append], attempt: &mut Attempt) -> Result<Tried, AppendError> {
         let decided = self.replica.decide(appends).await.map_err(|error| attempt.error(&error))?;
         let head = self.replica.head();
         let answers = decided.answers.clone();
         if decided.group.is_empty() {
             self.replica.forget(decided).await.map_err(|error| attempt.error(&error))?;
-            // What was written stays written. A refusal holds if nothing came before it that is not known here.
+            // What is written stays written. A refusal is valid only if this node knows everything that came before it.
             if answers.iter().any(Result::is_err) {
                 self.catch_up().await.map_err(|failure| attempt.error(failure.text()))?;
             }
@@ -253,7 +253,7 @@ impl Writer {
                 self.round_trip = sent.elapsed();
                 match self.replica.commit(decided, appends).await {
                     Ok(()) => self.sightings += 1,
-                    // It is in the stream all the same, and comes from there with the next look.
+                    // It is in the stream all the same, and the next read brings it from there.
                     Err(error) => tracing::error!(%error, "the replica cannot write"),
                 }
                 return Ok(Tried::Answered(answers));
@@ -262,7 +262,7 @@ impl Writer {
             Err(error) => Some(error),
         };
         self.replica.forget(decided).await.map_err(|error| attempt.error(&error))?;
-        // What was there before this was pushed already, most of the time. Where an answer was lost, all has to be known.
+        // What was there before has usually been pushed already. If an answer was lost, everything must be known.
         if !attempt.is_unknown {
             self.absorb().await;
         }
@@ -271,25 +271,25 @@ impl Writer {
         }
         self.catch_up().await.map_err(|failure| attempt.error(failure.text()))?;
         if self.replica.head() > head {
-            // It may have been ourselves, when an attempt was carried out whose answer was lost.
+            // It may have been this node, if an attempt succeeded whose answer was lost.
             let ours: Vec<Uuid> = entries.iter().map(|entry| entry.id).collect();
             let there = self.replica.ids(head, ours.len()).await.map_err(|error| attempt.error(&error))?;
             if there == ours {
                 return Ok(Tried::Answered(answers));
             }
-            // The place is taken: whatever was sent for it never comes.
+            // The position is taken: nothing sent for it can still be written.
             attempt.is_unknown = false;
             return Ok(Tried::Overtaken);
         }
         match refusal {
             Some(error) => Ok(Tried::Refused(error)),
-            // The server knows of more than it shows. It will, soon.
+            // The server has more than it shows yet. It will show it soon.
             None if attempt.pauses.next().await => Ok(Tried::Overtaken),
             None => Err(attempt.error("the server does not show what is in the stream")),
         }
     }
 
-    /// Reads what is there, and keeps it from others, before the first use.
+    /// Before the first use: reads the stream and restricts access to it.
     pub(super) async fn begin(&mut self, target: &Arc<Target>) -> Result<(), Failure> {
         self.catch_up().await?;
         let KurrentSettings { stream, answer_timeout, .. } = &self.settings;
@@ -302,14 +302,14 @@ impl Writer {
         loop {
             match self.read_on().await {
                 Err(failure) if failure.may_pass() && pauses.next().await => {
-                    tracing::debug!(error = failure.text(), "the stream is read again");
+                    tracing::debug!(error = failure.text(), "reading the stream again");
                 }
                 done => return done,
             }
         }
     }
 
-    /// Looks whether there is anything new, when nobody asks.
+    /// Polls for new events when there are no requests.
     async fn look(&mut self) {
         match self.read_on().await {
             Ok(()) => self.is_cut_off = false,
@@ -321,8 +321,8 @@ impl Writer {
         }
     }
 
-    /// Brings what is new in the stream into the replica. Once something was found that should not be there, this node
-    /// is of no use until somebody has looked at it.
+    /// Brings new events of the stream into the replica. Once something was found that should not be there, this node
+    /// fails until an operator has resolved it.
     async fn read_on(&mut self) -> Result<(), Failure> {
         if let Some(damage) = &self.damage {
             return Err(Failure::Damaged(damage.clone()));
@@ -334,7 +334,7 @@ impl Writer {
         read
     }
 
-    /// Brings what was pushed into the replica. What is wrong with it, the next read finds as well.
+    /// Brings pushed events into the replica. If something is wrong with them, the next read finds it too.
     async fn absorb(&mut self) {
         let (Some(follower), None) = (&mut self.follower, &self.damage) else { return };
         let head = self.replica.head();
@@ -346,7 +346,7 @@ impl Writer {
             }
         }
         if let Err(error) = self.replica.apply(complete).await {
-            tracing::debug!(%error, "what was pushed is left to the next read");
+            tracing::debug!(%error, "pushed events are left to the next read");
         }
         if self.replica.head() > head {
             self.others = Some(Instant::now());
@@ -356,15 +356,15 @@ impl Writer {
     async fn read_new(&mut self) -> Result<(), Failure> {
         let head = self.replica.head();
         let mut reading = self.log.read(head.saturating_sub(1)).await?;
-        // The last event that is known is read once more: it tells whether the replica belongs to this stream.
+        // The last known event is read again: it shows whether the replica belongs to this stream.
         if let Some(last) = self.replica.last() {
             let advice = || {
                 let path = self.replica.path().display();
-                format!("If the stream was restored from a backup on purpose, delete {path}: it is made anew")
+                format!("If the stream was restored from a backup on purpose, delete {path}: it is rebuilt")
             };
             match reading.next().await? {
                 Some((revision, entry)) if revision + 1 == head && entry.id == last => {}
-                // A leader that is new may know this for a moment.
+                // A new leader may show this for a moment.
                 None => {
                     return Err(Failure::NotSent(format!(
                         "the stream ends before event {head}, which this node has seen. {}",
@@ -400,26 +400,26 @@ impl Writer {
     }
 }
 
-/// What became of a group.
+/// The outcome of a group.
 enum Tried {
-    /// Every append of it has its answer.
+    /// Every append has its answer.
     Answered(Vec<Answer>),
-    /// Others were first: it is to be decided anew.
+    /// Another node wrote first: the group must be decided again.
     Overtaken,
-    /// The server takes none of it, and says why.
+    /// The server refuses all of it, for this reason.
     Refused(String),
 }
 
-/// The attempt to have a group written.
+/// The attempt to write a group.
 struct Attempt {
     pauses: Pauses,
-    /// It was sent, and may be carried out yet.
+    /// It was sent, and may still be carried out.
     is_unknown: bool,
 }
 
 impl Attempt {
-    /// Sends a group until there is an answer. To send it again does no harm, as it fits in one place only. Inside: that
-    /// the server refuses it.
+    /// Sends a group until there is an answer. Sending it again is harmless, as it fits at one position only. An inner
+    /// error means that the server refuses it.
     async fn send(
         &mut self,
         log: &mut Log,
@@ -439,21 +439,21 @@ impl Attempt {
                     error
                 }
             };
-            tracing::debug!(%error, "an append is sent again");
+            tracing::debug!(%error, "sending an append again");
             if !self.pauses.next().await {
                 return Err(self.error(&error));
             }
         }
     }
 
-    /// What to tell when it ends without an answer.
+    /// The error when it ends without an answer.
     fn error(&self, error: &(impl ToString + ?Sized)) -> AppendError {
         let error = error.to_string();
         if self.is_unknown { AppendError::Unknown(error) } else { AppendError::Unavailable(error) }
     }
 }
 
-/// Parts that can be sent at once each.
+/// Splits appends into parts that can each be sent at once.
 fn groups(appends: &[Append]) -> Vec<&[Append]> {
     let mut groups = Vec::new();
     let (mut first, mut bytes) = (0, 0);
@@ -471,10 +471,10 @@ fn groups(appends: &[Append]) -> Vec<&[Append]> {
     groups
 }
 
-/// How many bytes an append is about.
+/// The approximate size of an append.
 fn size(append: &Append) -> usize {
     let event = |event: &NewEvent| {
-        // Base64 makes four bytes of three.
+        // Base64 turns three bytes into four.
         EVENT_BYTES + event.data.len() + event.personal.as_ref().map_or(0, |personal| personal.len() / 3 * 4)
     };
     append.writes.iter().flat_map(|write| &write.events).map(event).sum()
@@ -485,7 +485,7 @@ mod tests {
     use super::*;
     use crate::contract::{append, event, stream};
 
-    /// An append of one event with so much data.
+    /// An append of one event with this much data.
     fn heavy(kib: usize) -> Append {
         let mut append = append(&stream("a"), 0, 1);
         append.writes[0].events =

@@ -11,7 +11,7 @@ use super::known::Known;
 use crate::journal::{Append, AppendError, Appended, Claim};
 use crate::mac::{Macs, Row as EventRow};
 
-/// Places from 1, as SQL counts.
+/// Indexes from 1, as in SQL.
 #[derive(Default)]
 struct Places<K>(Vec<K>, HashMap<K, i32>);
 
@@ -24,7 +24,7 @@ impl<K: Copy + Eq + std::hash::Hash> Places<K> {
     }
 }
 
-/// What to ask the database instead of having it decide append after append.
+/// What to ask the database instead of having it decide each append.
 #[derive(Default)]
 struct Asked<'b> {
     before: &'b [i64],
@@ -42,7 +42,7 @@ pub(super) struct Batch<'a> {
     key_mac_key: Vec<Option<[u8; 32]>>,
     ats: Vec<i64>,
     streams: Places<&'a str>,
-    /// If no append is refused: for each stream the version it has before the group, and the one behind the appends so far.
+    /// If no append is refused: each stream's version before the group, and after the appends so far.
     before: Vec<i64>,
     behind: Vec<i64>,
     /// Whether two appends cannot both be written.
@@ -70,17 +70,17 @@ pub(super) struct Batch<'a> {
     event_mac_key: Vec<[u8; 32]>,
 }
 
-/// What the function answers: see its description.
+/// The function's answers: see its description.
 pub(super) struct Answers {
     pub(super) head: i64,
-    /// Absent, as those below, where all was written.
+    /// Absent, like those below, if everything was written.
     outcome: Option<Vec<i32>>,
     one: Option<Vec<i64>>,
     two: Option<Vec<i64>>,
     holder: Option<Vec<String>>,
 }
 
-// By hand: what derives it would be built with all of the drivers, SQLite's and the cryptography's C with them, once more.
+// By hand: the derive macro would be built with all drivers again, including the C code of SQLite and the cryptography.
 impl FromRow<'_, PgRow> for Answers {
     fn from_row(row: &PgRow) -> sqlx::Result<Self> {
         Ok(Self {
@@ -140,7 +140,7 @@ impl<'a> Batch<'a> {
                     person: event.person.as_ref().map(|person| person.0.as_bytes().as_slice()),
                     personal: event.personal.as_deref(),
                 };
-                // The database alone knows the position, and makes the MAC of it and of this.
+                // Only the database knows the position, and makes the MAC from it and this key.
                 self.event_mac_key.push(macs.event_key(&row));
                 self.event_id.push(event.id);
                 self.event_stream.push(write.stream.as_str());
@@ -173,7 +173,7 @@ impl<'a> Batch<'a> {
         self.touch_events.push(events);
     }
 
-    /// What the touches of the newest append say of the versions before and behind it.
+    /// Derives the versions before and after the newest append from its touches.
     fn follow_versions(&mut self) {
         let first = self.touch_ends.last().map_or(0, |end| index_of(end + 1));
         let touches = first..self.touch_stream.len();
@@ -184,7 +184,7 @@ impl<'a> Batch<'a> {
                 self.before.push(version);
                 self.behind.push(version);
             }
-            // The last of all numbers has no next one to ask for.
+            // The highest number has no successor to ask for.
             self.clashes |= self.behind[stream] != version || version == i64::MAX;
         }
         for touch in touches {
@@ -193,13 +193,13 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Whether versions alone tell that the whole group can be written.
+    /// Whether versions alone decide that the whole group can be written.
     fn is_plain(&self) -> bool {
         !self.clashes && self.claims.0.is_empty() && self.keys.0.is_empty()
     }
 
-    /// The version each stream must have for that, and those among them that are not known: None if one is known to have
-    /// another.
+    /// The version that each stream must have for that, and the streams whose version is not known; `None` if one is
+    /// known to have another version.
     fn asked(&self, known: &Known) -> Option<Asked<'_>> {
         let mut asked = Asked { before: &self.before, open: vec![], open_before: vec![] };
         if !self.is_plain() {
@@ -218,7 +218,7 @@ impl<'a> Batch<'a> {
         Some(asked)
     }
 
-    /// The head before the group, if all of it was written at once.
+    /// The head before the group, if all of it was written.
     pub(super) fn head_before(&self, answers: &Answers) -> Option<i64> {
         if answers.outcome.is_some() {
             return None;
@@ -226,7 +226,7 @@ impl<'a> Batch<'a> {
         answers.head.checked_sub(self.event_id.len().try_into().ok()?)
     }
 
-    /// The version of each stream behind the group, if all of it was written.
+    /// The version of each stream after the group, if all of it was written.
     pub(super) fn versions_behind(&self) -> impl Iterator<Item = (&str, i64)> {
         self.streams.0.iter().copied().zip(self.behind.iter().copied())
     }
@@ -237,7 +237,7 @@ impl<'a> Batch<'a> {
         self.op_holder.push(holder);
     }
 
-    /// One round trip. All rows are read, as the commit comes after them: only then is an answer an answer.
+    /// One round trip. All rows are read, because the commit comes after them: only then is the answer valid.
     pub(super) async fn send(
         &self,
         connection: &mut PgConnection,
@@ -285,16 +285,16 @@ impl<'a> Batch<'a> {
         .bind(&self.event_mac_key)
         .fetch_all(connection)
         .await?;
-        rows.pop().ok_or_else(|| sqlx::Error::Protocol("append answered nothing".to_owned()))
+        rows.pop().ok_or_else(|| sqlx::Error::Protocol("append returned nothing".to_owned()))
     }
 
-    /// The answers in our words.
+    /// The answers as results.
     pub(super) fn read(&self, answers: &Answers) -> Vec<Result<Appended, AppendError>> {
         (0..self.key_of.len()).map(|append| self.read_one(answers, append)).collect()
     }
 
     fn read_one(&self, answers: &Answers, append: usize) -> Result<Appended, AppendError> {
-        let nonsense = || AppendError::Unknown("the database's answer makes no sense".to_owned());
+        let nonsense = || AppendError::Unknown("the database's answer is not valid".to_owned());
         let Answers { head: _, outcome: Some(outcome), one: Some(one), two: Some(two), holder: Some(holder) } =
             answers
         else {
@@ -328,7 +328,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Where the events of an append are if those of all of them are the newest, in order.
+    /// The positions of an append's events if the events of the whole group are the newest, in order.
     fn read_written(&self, answers: &Answers, append: usize) -> Option<Appended> {
         let before = self.head_before(answers)?;
         let end = |append: usize| Some(before + i64::from(*self.event_ends.get(append)?));
@@ -343,7 +343,7 @@ fn index_of(place: i32) -> usize {
     usize::try_from(place - 1).expect("places count from 1")
 }
 
-/// The place of the last of so many.
+/// The place of the last of `count`.
 fn place(count: usize) -> i32 {
-    i32::try_from(count).expect("a group holds fewer than two thousand million of anything")
+    i32::try_from(count).expect("a group holds fewer than two billion of anything")
 }

@@ -1,4 +1,4 @@
-//! Following the journal's head: notifications at each commit, and a look from time to time behind them.
+//! Follows the journal's head: by notifications at each commit, and by polling in case one is missed.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::reach::Reach;
 use super::session::PostgresSettings;
 
-/// What `append` notifies of, with the new head.
+/// The channel on which `append` sends the new head.
 const CHANNEL: &str = "watchword_head";
 
 /// Runs until it is dropped.
@@ -25,7 +25,7 @@ pub(super) async fn follow(
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         if let Err(error) = listen(&pool, &reach, &head, &mut looks).await {
-            tracing::warn!(%error, "no notifications of new events: looking for them every {:?}", settings.poll);
+            tracing::warn!(%error, "no notifications of new events: polling every {:?}", settings.poll);
             metrics::counter!("watchword_postgres_failures_total", "of" => "listen").increment(1);
         }
         looks.tick().await;
@@ -41,7 +41,7 @@ async fn listen(
 ) -> Result<(), sqlx::Error> {
     let mut listener = reach.bounded(PgListener::connect_with(pool)).await?;
     listener.listen(CHANNEL).await?;
-    // What was committed before we listened notifies nobody.
+    // Commits before LISTEN took effect send no notification.
     look(pool, reach, head).await;
     let mut notifications = pin!(listener.into_stream());
     loop {

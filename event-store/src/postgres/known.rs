@@ -4,14 +4,14 @@ use std::collections::HashMap;
 
 use super::batch::{Answers, Batch};
 
-/// How many streams are known at most. Beyond that all is forgotten: knowing saves work, nothing else.
+/// The most streams remembered. Beyond that all are forgotten: they only save work.
 const MOST: usize = 100_000;
 
-/// The versions that streams have as of a position of the journal, by what this connection has written.
+/// The versions of streams at a position of the journal, from what this connection has written.
 ///
-/// Whether anybody else has written since, the database tells by its head: positions have no gaps, so the same head is the
-/// same journal. Only a database that was put back to an older state may come to the same head by another way; what is
-/// known ends with the connection, which does not outlive that.
+/// The database's head shows whether another node has written since: positions have no gaps, so the same head means the
+/// same journal. Only a database that was restored to an older state may reach the same head with other events; no
+/// connection, and so none of this, survives a restore.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     head: i64,
@@ -19,7 +19,7 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// The head of the journal that the versions are of.
+    /// The head of the journal that the versions belong to.
     pub(super) fn head(&self) -> i64 {
         self.head
     }
@@ -29,7 +29,7 @@ impl Known {
         self.versions.get(stream).copied()
     }
 
-    /// Takes over what the answer to a group tells.
+    /// Learns from the answer to a group.
     pub(super) fn learn(&mut self, batch: &Batch<'_>, answers: &Answers) {
         let before = batch.head_before(answers);
         if before != Some(self.head) || self.versions.len() > MOST {

@@ -1,8 +1,8 @@
-//! Whether a database can be reached: whoever waits for it hears at once that its server refuses connections, and hears after a
-//! while that it does not answer.
+//! Whether a database can be reached: callers that wait for it learn at once that its server refuses connections, and
+//! after a while that it does not answer.
 //!
-//! A pool takes a refusal for a server that is starting, tries again for as long as it may, and then knows of no cause. So
-//! whoever waits for longer than usual knocks at the server beside it.
+//! A pool takes a refusal for a server that is starting, retries until its timeout, and then reports no cause. So a
+//! caller that waits longer than usual also tries to connect to the server directly: it knocks.
 
 use std::io;
 use std::time::Duration;
@@ -15,9 +15,9 @@ use tokio::time::{Instant, sleep, timeout};
 use super::session::{PostgresSettings, is_connection, timed_out};
 use crate::pauses::Pauses;
 
-/// After how long a wait is longer than usual.
+/// Waiting for longer than this is unusual.
 const USUAL: Duration = Duration::from_millis(100);
-/// However many wait, a server that takes connections, or is silent, is not asked more often.
+/// The least time between knocks at a server that accepts connections or is silent, however many callers wait.
 const BETWEEN_KNOCKS: Duration = Duration::from_millis(500);
 /// How long a knock may take.
 const KNOCK: Duration = Duration::from_secs(1);
@@ -26,7 +26,7 @@ const KNOCK: Duration = Duration::from_secs(1);
 pub struct Reach {
     options: PgConnectOptions,
     settings: PostgresSettings,
-    /// When it was last asked, and why it refused. Who wants to know waits for who is asking.
+    /// When the server was last asked, and why it refused. Callers wait for the one that is asking.
     last: Mutex<Option<(Instant, Option<io::ErrorKind>)>>,
 }
 
@@ -36,8 +36,8 @@ impl Reach {
         Self { options: options.clone(), settings: settings.clone(), last: Mutex::default() }
     }
 
-    /// Runs what changes nothing, or the same however often it is run: again, as long as the connection is what failed, and
-    /// for no longer than anybody waits for an answer.
+    /// Runs an idempotent operation, and retries it if the connection failed, for no longer than a caller waits for an
+    /// answer.
     pub(crate) async fn retried<T, F>(&self, run: impl Fn() -> F + Send) -> Result<T, sqlx::Error>
     where
         F: Future<Output = Result<T, sqlx::Error>> + Send,
@@ -54,7 +54,7 @@ impl Reach {
                     if is_refused || !pauses.next().await {
                         break Err(error);
                     }
-                    tracing::debug!(%error, "the database is asked again");
+                    tracing::debug!(%error, "asking the database again");
                 }
                 done => break done,
             }
@@ -63,7 +63,7 @@ impl Reach {
         done
     }
 
-    /// Runs something once, for no longer than anybody waits for an answer.
+    /// Runs something once, for no longer than a caller waits for an answer.
     pub async fn bounded<T>(
         &self,
         run: impl Future<Output = Result<T, sqlx::Error>>,
@@ -72,7 +72,7 @@ impl Reach {
         done.unwrap_or_else(|_| Err(timed_out("the database does not answer")))
     }
 
-    /// Runs something, unless the server refuses connections meanwhile.
+    /// Runs something, but gives up if the server refuses connections meanwhile.
     pub async fn unless_refused<T>(
         &self,
         run: impl Future<Output = Result<T, sqlx::Error>>,
@@ -84,11 +84,12 @@ impl Reach {
         }
     }
 
-    /// Comes when the server refuses connections, once the grace for that is over, and never while it takes them or is silent.
+    /// Completes when the server refuses connections and the grace period for that is over; never while it accepts them
+    /// or is silent.
     pub(super) async fn refusal(&self) -> io::Error {
         let begun = Instant::now();
         let mut wait = match *self.last.lock().await {
-            // It was down a moment ago: whether it still is, is asked at once.
+            // It was down a moment ago: ask at once whether it still is.
             Some((_, Some(_))) => Duration::ZERO,
             _ => USUAL,
         };
@@ -99,15 +100,15 @@ impl Reach {
             {
                 return io::Error::new(
                     kind,
-                    "the database's server refuses connections: it does not run, or not there",
+                    "the database server refuses connections: it is not running, or not there",
                 );
             }
             wait = BETWEEN_KNOCKS;
         }
     }
 
-    /// Why the server refuses connections, if it does. A refusal of before that time says nothing of now: the server may be
-    /// back, and who asks it first is to be answered.
+    /// Why the server refuses connections, if it does. A refusal from before `since` does not count: the server may be
+    /// back, so the first caller after it asks again.
     async fn knock(&self, since: Instant) -> Option<io::ErrorKind> {
         let mut last = self.last.lock().await;
         if let Some((at, found)) = *last
@@ -118,14 +119,14 @@ impl Reach {
         let asked = Instant::now();
         let found = match timeout(KNOCK, self.connect()).await {
             Ok(Err(error)) if is_refused(error.kind()) => Some(error.kind()),
-            // Silence is no refusal, and what else is wrong is told by the connection itself.
+            // Silence is not a refusal, and the connection itself reports other failures.
             _ => None,
         };
         *last = Some((asked, found));
         found
     }
 
-    /// A server that is told nothing says nothing in its log either.
+    /// Sends nothing, so the server logs nothing.
     async fn connect(&self) -> io::Result<()> {
         let port = self.options.get_port();
         #[cfg(unix)]
@@ -142,7 +143,7 @@ pub(crate) fn is_refusal(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Io(error) if is_refused(error.kind()))
 }
 
-/// The second is what a socket in the file system says.
+/// `NotFound` is what a missing Unix socket reports.
 fn is_refused(kind: io::ErrorKind) -> bool {
     matches!(kind, io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
 }

@@ -1,7 +1,7 @@
-//! The role that connections work as, which may read and append, and change nothing that was.
+//! The role that connections work as, which may read and append, but change no past event.
 //!
-//! Whoever makes it needs CREATEROLE, which an owner of a database need not have, and hosted ones often lack. Where there is no
-//! such role, the owner of the tables can work with them as itself: with a warning, as whoever has its password may do anything.
+//! Creating it requires CREATEROLE, which the owner of a database need not have, and on hosted databases often lacks.
+//! Without the role, the owner of the tables works with them as itself, with a warning: its password allows anything.
 
 use std::fmt;
 
@@ -11,35 +11,35 @@ use sqlx::{AssertSqlSafe, Executor, PgConnection};
 
 use crate::journal::OpenError;
 
-/// The role that every connection of the service works as, unless the configuration names another. It may read and append, and
-/// change no event.
+/// The role that every connection of the service works as, unless the configuration names another. It may read and
+/// append, but change no event.
 pub(crate) const ROLE: &str = "watchword_service";
 
-/// The name of such a role. A role belongs to a whole server: where several instances have databases on one, each should have a
-/// role of its own, as whoever may work as it in one of them could in the others.
+/// The name of such a role. A role belongs to a whole server: if several instances have databases on one server, each
+/// should have its own role, as a user who may work as the role in one database could in the others.
 ///
-/// Lower-case letters, digits and `_`, 63 at most, so that it needs no quotes.
+/// At most 63 lower-case letters, digits and `_`, so that it needs no quotes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoleName(String);
 
 impl RoleName {
-    /// The name, if it is one that needs no quotes.
+    /// Parses a name that needs no quotes.
     pub fn parse(text: &str) -> Option<Self> {
         let mut letters = text.bytes();
         let begins = letters.next().is_some_and(|first| first.is_ascii_lowercase() || first == b'_');
         let goes_on = letters.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
-        // Those that PostgreSQL keeps for itself, and words that mean something where a role is named.
+        // Names that PostgreSQL reserves, and words with a meaning of their own in place of a role name.
         let is_taken = text.starts_with("pg_")
             || ["none", "public", "current_user", "current_role", "session_user", "user"].contains(&text);
         (begins && goes_on && text.len() <= 63 && !is_taken).then(|| Self(text.to_owned()))
     }
 
-    /// As SQL spells it.
+    /// The name as written in SQL.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether it is the one that all instances have by default.
+    /// Whether it is the default, which instances share.
     pub fn is_default(&self) -> bool {
         self.0 == ROLE
     }
@@ -65,13 +65,13 @@ pub(crate) fn is_forbidden(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(DatabaseError::code).is_some_and(|code| code == FORBIDDEN)
 }
 
-/// Whether the user may work as a role, as SQL over `pg_roles`. From PostgreSQL 16 on, who made a role is its member and may
-/// grant it, and may still not work as it.
+/// Whether the user may work as a role, as SQL over `pg_roles`. Since PostgreSQL 16, a role's creator is its member and
+/// may grant it, but may not necessarily work as it.
 pub const MAY_SET: &str = "pg_has_role(current_user, oid, \
     CASE WHEN current_setting('server_version_num')::integer >= 160000 THEN 'SET' ELSE 'MEMBER' END)";
 
-/// Makes the role and lets the user work as it, as far as the user may do either. Roles belong to the whole server: another
-/// database of it may have made this one, even at the same moment.
+/// Creates the role and lets the user work as it, as far as the user may do either. Roles belong to the whole server:
+/// the owner of another database may have created this one, even at the same moment.
 pub(crate) async fn make(connection: &mut PgConnection, role: &RoleName) -> Result<(), sqlx::Error> {
     let statements = format!(
         "DO $$ BEGIN
@@ -87,7 +87,7 @@ pub(crate) async fn make(connection: &mut PgConnection, role: &RoleName) -> Resu
          EXCEPTION WHEN insufficient_privilege THEN NULL;
          END $$;"
     );
-    // It is made of constants, and a name that needs no quotes.
+    // It consists of constants and a name that needs no quotes.
     connection.execute(sqlx::raw_sql(AssertSqlSafe(statements))).await.map(drop)
 }
 
@@ -97,7 +97,7 @@ pub(crate) async fn may_set<'e>(executor: impl PgExecutor<'e>, role: &RoleName) 
     sqlx::query_scalar(AssertSqlSafe(query)).bind(role.as_str()).fetch_one(executor).await
 }
 
-/// What a superuser has to run so that this user can make use of the role.
+/// The statement that a superuser must run so that this user can use the role.
 pub(crate) async fn statement<'e>(
     executor: impl PgExecutor<'e>,
     role: &RoleName,
@@ -111,19 +111,19 @@ pub(crate) async fn statement<'e>(
     Ok(format!("{create}GRANT {role} TO {user};"))
 }
 
-/// The refusal for a user that neither owns the tables nor may work as the role.
+/// The error for a user that neither owns the tables nor may work as the role.
 pub(crate) fn missing(place: &str, role: &RoleName, statement: &str) -> OpenError {
     let reason = format!(
-        "its user does not own the tables and may not work as the role {role}. Have a superuser, or whoever may grant that role, \
+        "its user does not own the tables and may not work as the role {role}. Have a superuser, or a user who may grant that role, \
          run: {statement}"
     );
     OpenError::Failed { path: place.to_owned(), reason }
 }
 
-/// The refusal for a user that may work as a role which was given none of these tables.
+/// The error for a user whose role has no rights on these tables.
 pub(crate) fn without_rights(place: &str, role: &RoleName) -> OpenError {
     let reason = format!(
-        "the role {role} has no rights on its tables. Set postgres.role (WATCHWORD_POSTGRES_ROLE) to the role that they were given \
+        "the role {role} has no rights on its tables. Set postgres.role (WATCHWORD_POSTGRES_ROLE) to the role that has, \
          to; or have their owner run `watchword migrate` with this one"
     );
     OpenError::Failed { path: place.to_owned(), reason }

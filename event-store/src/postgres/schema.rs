@@ -1,4 +1,4 @@
-//! A schema of ours in a PostgreSQL database: made, brought up to date, or refused.
+//! Creates, upgrades or refuses one of our schemas in a PostgreSQL database.
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection};
@@ -9,33 +9,33 @@ use super::role::{self, ROLE, RoleName, is_forbidden};
 use super::session::{PostgresSettings, not_opened, timed_out};
 use crate::journal::OpenError;
 
-/// A schema and how it came to be.
+/// A schema and its migrations.
 pub(crate) struct Schema {
-    /// What people call it.
+    /// Its name for people.
     pub(crate) what: &'static str,
     /// Its name in the database.
     pub(crate) name: &'static str,
-    /// Its migrations, in order: the first makes format 1. What is published here never changes.
+    /// Its migrations, in order: the first makes format 1. A published migration never changes.
     pub(crate) migrations: &'static [&'static str],
 }
 
-/// What a store was found to be, and how to work with it.
+/// The result of preparing a store: its format, and how to work with it.
 pub(crate) struct Prepared {
     pub(crate) migrated: Migrated,
-    /// The role that connections work as; none where they work as the owner of the tables.
+    /// The role that connections work as; `None` if they work as the owner of the tables.
     pub(crate) role: Option<RoleName>,
 }
 
-/// What was done to a store before it was opened, or would be.
+/// The migration that was done before a store was opened, or would be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Migrated {
-    /// Its format before; 0 when there was none.
+    /// Its format before; 0 if there was no store.
     pub from: u32,
     /// Its format now.
     pub to: u32,
 }
 
-/// One after the other, whatever the schema: they all make the same role.
+/// Serializes migrations of all schemas, as they all create the same role.
 const LOCK: i64 = 0x5741_5443_4857;
 
 impl Schema {
@@ -44,8 +44,8 @@ impl Schema {
         u32::try_from(self.migrations.len()).expect("a handful")
     }
 
-    /// Brings the schema to the newest format. Refuses one that is not ours or newer, and, when the user may not change
-    /// it, one that is older or absent. `place` is what messages call the database.
+    /// Brings the schema to the newest format. Refuses one that is not ours or newer, and one that is older or absent
+    /// if the user may not change it. `place` names the database in messages.
     pub(crate) async fn prepare(
         &self,
         url: &PostgresUrl,
@@ -72,13 +72,13 @@ impl Schema {
             };
         }
         let has_role = self.choose_role(&mut connection, place, role).await?;
-        // The connection has done its work; whether it hears our farewell makes no difference.
+        // The connection has done its work; a failure to close it makes no difference.
         let _ = connection.close().await;
         Ok(Prepared { migrated, role: has_role.then(|| role.clone()) })
     }
 
-    /// Whether later connections work as the role: better to say now that they cannot. Where they cannot, the owner of the
-    /// tables works as itself.
+    /// Whether later connections can work as the role: better to find out now. If they cannot, the owner of the tables
+    /// works as itself.
     async fn choose_role(
         &self,
         connection: &mut PgConnection,
@@ -91,11 +91,11 @@ impl Schema {
             role::make(connection, role).await.map_err(failed)?;
         }
         if role::may_set(&mut *connection, role).await.map_err(failed)? {
-            // The user of a node cannot mend it, and would be told of each table that it may not read.
+            // A node's user cannot fix this, and would get an error for each table that it may not read.
             if !is_owner && !self.has_rights(connection, role.as_str()).await.map_err(failed)? {
                 return Err(role::without_rights(place, role));
             }
-            // The tables may have been made while there was no role yet, or for the one that all instances share.
+            // The tables may have been made before the role existed, or for the shared default role.
             if is_owner {
                 self.grant(connection, role).await.map_err(failed)?;
                 if !role.is_default() {
@@ -110,8 +110,8 @@ impl Schema {
         }
         tracing::warn!(
             store = self.what,
-            "the service works as the owner of its tables, as its user may neither make nor use the role {role}: whoever has \
-             that user's password can change what has happened. Have a superuser run, then start again: {statement}"
+            "the service works as the owner of its tables, as its user may neither create nor use the role {role}: anyone with \
+             that user's password can change past events. Have a superuser run this, then start again: {statement}"
         );
         Ok(false)
     }
@@ -126,7 +126,7 @@ impl Schema {
         .await
     }
 
-    /// Gives the role what the migrations give it, unless it has something.
+    /// Grants the role what the migrations grant, unless it has rights already.
     async fn grant(&self, connection: &mut PgConnection, role: &RoleName) -> Result<(), sqlx::Error> {
         if self.has_rights(connection, role.as_str()).await? {
             return Ok(());
@@ -148,7 +148,7 @@ impl Schema {
         .await
     }
 
-    /// Takes from the role that all instances share what it had in this schema, now that there is one of its own.
+    /// Revokes the shared role's rights in this schema, now that the instance has a role of its own.
     async fn part_from_shared_role(
         &self,
         connection: &mut PgConnection,
@@ -165,12 +165,12 @@ impl Schema {
         connection.execute(sqlx::raw_sql(AssertSqlSafe(statements))).await?;
         tracing::warn!(
             store = self.what,
-            "the role {ROLE} has no rights here any more: nodes log in as users that were granted {role}"
+            "the role {ROLE} no longer has rights here: nodes must log in as users that were granted {role}"
         );
         Ok(())
     }
 
-    /// What would let the user make the schema, for people.
+    /// The statement that would let the user create the schema, for messages.
     async fn missing_right(&self, connection: &mut PgConnection, migrated: Migrated) -> Option<String> {
         if migrated.from > 0 {
             return None;
@@ -180,7 +180,7 @@ impl Schema {
                 .fetch_one(connection)
                 .await
                 .ok()?;
-        Some(format!("; GRANT CREATE ON DATABASE {database} TO {user} lets it"))
+        Some(format!("; GRANT CREATE ON DATABASE {database} TO {user} allows it"))
     }
 
     /// The schema's format and the newest one. Changes nothing, and refuses what is not ours or newer.
@@ -242,7 +242,7 @@ impl Schema {
             .execute(&mut *transaction)
             .await
             .map_err(sql)?;
-        // Another node may have done it while this one waited.
+        // Another node may have migrated while this one waited.
         let before = self.read_format(&mut transaction, place).await.map_err(Refusal::Other)?;
         if before.from == 0 {
             role::make(&mut transaction, role).await.map_err(sql)?;
@@ -252,7 +252,7 @@ impl Schema {
             .execute(AssertSqlSafe(format!("SET LOCAL search_path = {}", self.name)))
             .await
             .map_err(sql)?;
-        // Where the role cannot be used, it may be somebody else's: it gets nothing.
+        // A role that the user cannot use may belong to another party: it gets no rights.
         let may_set = role::may_set(&mut *transaction, role).await.map_err(sql)?;
         let grantee = if may_set { role.as_str() } else { "CURRENT_USER" };
         let done = usize::try_from(before.from).expect("a handful");
@@ -272,7 +272,7 @@ impl Schema {
 
     fn make(&self) -> String {
         let Self { name, what, .. } = self;
-        // Everybody may see what it is; what is in it, only the service.
+        // Everybody may read its format, but only the service its content.
         format!(
             "CREATE SCHEMA {name};
              CREATE TABLE {name}.format (what text NOT NULL, version integer NOT NULL);
@@ -283,7 +283,7 @@ impl Schema {
     }
 }
 
-/// The statements of a migration that say what the role may do.
+/// The statements of a migration that grant rights to the role.
 fn rights_in(migration: &str) -> impl Iterator<Item = &str> {
     let begins = |at: &usize| {
         let starts_line = *at == 0 || migration.as_bytes()[at - 1] == b'\n';

@@ -1,4 +1,4 @@
-//! What is to be known of a PostgreSQL server before one relies on it. Looking changes nothing.
+//! What to check about a PostgreSQL server before relying on it. Changes nothing.
 
 use std::time::{Duration, Instant};
 
@@ -11,41 +11,41 @@ use super::session::{PostgresSettings, not_opened, timed_out};
 use crate::clock::{Clock, SystemClock};
 use crate::journal::{OpenError, StoreError};
 
-/// A PostgreSQL server, as it presents itself to the user that a node logs in as.
+/// A PostgreSQL server, as the user that a node logs in as sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PostgresServer {
     /// Its version, such as `17.2`.
     pub version: String,
-    /// The first number of that.
+    /// The major version.
     pub major: u32,
-    /// Whether it only follows another one, and takes no writes.
+    /// Whether it is a replica of another server, and accepts no writes.
     pub is_replica: bool,
-    /// Settings that are off though without them it loses what it acknowledged.
+    /// Settings that are off although without them it may lose acknowledged writes.
     pub unsafe_settings: Vec<String>,
-    /// How many connections it has, of all its users.
+    /// How many connections it has, from all users.
     pub connections: u32,
-    /// How many it may have.
+    /// Its limit of connections.
     pub max_connections: u32,
-    /// How far its clock is from this machine's, either way, at least.
+    /// The least difference between its clock and this machine's, in either direction.
     pub clock_skew: Duration,
-    /// Who asked.
+    /// The user that asked.
     pub user: String,
 }
 
-/// What a node could do to events that were appended, if somebody else spoke in its place.
+/// What an attacker with a node's credentials could do to existing events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventRights {
-    /// Of UPDATE, DELETE and TRUNCATE, those that the service's role has. It should have none.
+    /// Which of UPDATE, DELETE and TRUNCATE the service's role has. It should have none.
     pub of_role: Vec<String>,
-    /// Other databases of the server in which that role has rights, too, and to which whoever works as it here may connect, or
-    /// from which others may come here: each of two instances can reach what is the other's.
+    /// Other databases of the server in which that role has rights too, if its users may connect from one to the other:
+    /// two instances can then reach each other's data.
     pub shared_with: Vec<String>,
-    /// Whether the user that the node logs in as owns the events, or is a superuser: it may do whatever it likes.
+    /// Whether the user that the node logs in as owns the events or is a superuser, and so may do anything.
     pub user_is_owner: bool,
 }
 
 impl PostgresServer {
-    /// Asks the server of this database.
+    /// Inspects the server of this database.
     pub async fn look(url: &PostgresUrl, settings: &PostgresSettings) -> Result<Self, OpenError> {
         let failed = |error: sqlx::Error| not_opened(url, &error);
         let looked = timeout(settings.connect_timeout, async {
@@ -71,7 +71,7 @@ impl PostgresServer {
         .fetch_one(&mut *connection)
         .await?;
         let unsafe_settings = super::unsafe_settings(&mut *connection).await?;
-        // The answer was made at some moment between these two.
+        // The server read its clock at some moment between these two readings.
         let (asked, waited) = (SystemClock.now(), Instant::now());
         let micros: i64 =
             sqlx::query_scalar("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
@@ -98,7 +98,7 @@ impl PostgresServer {
 }
 
 impl EventRights {
-    /// Asks the journal's database, in which there must be a journal.
+    /// Inspects the journal's database, which must contain a journal.
     pub async fn look(url: &PostgresUrl, settings: &PostgresSettings) -> Result<Self, StoreError> {
         let looked = timeout(settings.connect_timeout, async {
             let mut connection = url.0.connect().await?;
@@ -110,7 +110,7 @@ impl EventRights {
     }
 
     async fn ask(connection: &mut PgConnection, role: &str) -> Result<Self, sqlx::Error> {
-        // What a role has in other databases is known to the whole server. A superuser may connect anywhere by nature.
+        // A role's rights in other databases are visible server-wide. A superuser may always connect anywhere.
         let shared_with: Vec<String> = sqlx::query_scalar(
             "SELECT DISTINCT d.datname::text FROM pg_shdepend s JOIN pg_database d ON d.oid = s.dbid
                  JOIN pg_database here ON here.datname = current_database()

@@ -9,25 +9,25 @@ use tokio::time::timeout;
 use super::role::RoleName;
 use crate::journal::OpenError;
 
-/// How a store on PostgreSQL waits. The defaults suit a database nearby.
+/// Connections and timeouts of a store on PostgreSQL. The defaults suit a database nearby.
 #[derive(Clone, Debug)]
 pub struct PostgresSettings {
-    /// How many connections read at the same time; the writer and whoever listens have one each besides.
+    /// How many connections read at the same time, in addition to one for the writer and one for the listener.
     pub readers: u32,
-    /// How long a connection may take to be made, or to come free.
+    /// How long to wait for a new or a free connection.
     pub connect_timeout: Duration,
-    /// How long a statement may take, its wait for locks included.
+    /// How long a statement may take, including waits for locks.
     pub statement_timeout: Duration,
-    /// How long a lost connection is made anew, and what was lost with it sent again, until it is known what became of it.
+    /// After a lost connection, for how long to reconnect and to resend what was lost, until its outcome is known.
     pub patience: Duration,
-    /// How long anybody waits for an answer, whatever goes on behind it.
+    /// How long a caller waits for an answer, whatever happens in the background.
     pub answer: Duration,
-    /// How long a server that refuses connections is tried again. None by default: whoever asks hears of it at once.
+    /// How long to retry while a server refuses connections. Zero by default: callers get the error at once.
     pub grace: Duration,
-    /// The role that connections work as, such as `watchword_service`; none where they work as the user that owns the tables.
-    /// Found out when a store is opened.
+    /// The role that connections work as, such as `watchword_service`; `None` if they work as the user that owns the
+    /// tables. Determined when a store is opened.
     pub role: Option<RoleName>,
-    /// How often to look for new events where no notification came.
+    /// How often to poll for new events if no notification comes.
     pub poll: Duration,
 }
 
@@ -47,7 +47,7 @@ impl Default for PostgresSettings {
 }
 
 impl PostgresSettings {
-    /// How long we wait for an answer: the server gives up a little before, and says so.
+    /// How long to wait for the server: it gives up a little earlier, and says so.
     pub(crate) fn answer_timeout(&self) -> Duration {
         self.statement_timeout + Duration::from_secs(1)
     }
@@ -61,8 +61,8 @@ impl PostgresSettings {
              SET idle_in_transaction_session_timeout = {milliseconds};
              SET default_transaction_isolation = 'read committed';
              SET client_min_messages = warning;
-             -- Every statement looks rows up by their keys: a plan for it is made once, not at each execution, and must
-             -- not count on tables being as small as they were then.
+             -- Every statement looks rows up by their keys. It is planned once, not at each execution, and the plan
+             -- must not assume that tables are as small as they were then.
              SET plan_cache_mode = force_generic_plan;
              SET enable_seqscan = off; SET enable_bitmapscan = off;
              SET enable_hashjoin = off; SET enable_mergejoin = off;
@@ -74,13 +74,13 @@ impl PostgresSettings {
     }
 
     async fn prepare(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-        // It is made of constants, a number, and a name that needs no quotes.
+        // It consists of constants, a number and a name that needs no quotes.
         connection.execute(sqlx::raw_sql(AssertSqlSafe(self.session()))).await?;
         metrics::counter!("watchword_postgres_connects_total").increment(1);
         Ok(())
     }
 
-    /// A connection of one's own.
+    /// A connection outside the pool.
     pub(crate) async fn connect(&self, options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
         let connected = timeout(self.connect_timeout, async {
             let mut connection = options.connect().await?;
@@ -90,13 +90,13 @@ impl PostgresSettings {
         connected.await.unwrap_or_else(|_| Err(timed_out("the database does not answer")))
     }
 
-    /// A pool that connects when it is asked.
+    /// A pool that connects on demand.
     pub(crate) fn pool(&self, options: &PgConnectOptions) -> PgPool {
         let settings = self.clone();
         PgPoolOptions::new()
             .max_connections(self.readers)
             .acquire_timeout(self.connect_timeout)
-            // It would cost a round trip each time: a connection that turns out to be dead is replaced when it is used.
+            // A test would cost a round trip each time. A dead connection is replaced when it is used.
             .test_before_acquire(false)
             .after_connect(move |connection, _| {
                 let settings = settings.clone();
@@ -106,7 +106,7 @@ impl PostgresSettings {
     }
 }
 
-/// Whether an error says that the connection is gone or was not made, rather than what the statement did.
+/// Whether an error is about the connection, which was lost or not made, rather than about the statement.
 pub(crate) fn is_connection(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_)
@@ -114,7 +114,7 @@ pub(crate) fn is_connection(error: &sqlx::Error) -> bool {
         | sqlx::Error::Protocol(_)
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::WorkerCrashed => true,
-        // Class 08: connection exceptions; 57P: the server goes down, or is not up yet; 25006: it is a replica now.
+        // Class 08: connection exceptions; 57P: the server is shutting down or starting; 25006: it is now a replica.
         sqlx::Error::Database(error) => error
             .code()
             .is_some_and(|code| code.starts_with("08") || code.starts_with("57P") || code == "25006"),
@@ -122,11 +122,11 @@ pub(crate) fn is_connection(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether an error says that the server is away, goes down, comes up, follows another one or has too much to do: what waiting
-/// can mend. A wrong password, a database that is not there and a certificate that is not believed are none of these.
+/// Whether an error may pass: the server is unreachable, shutting down, starting, a replica or overloaded. A wrong
+/// password, a missing database and an untrusted certificate do not count.
 pub fn is_away(error: &sqlx::Error) -> bool {
     match error {
-        // What is said there is no answer of a server, or none that TLS takes.
+        // The answer is not that of a PostgreSQL server, or TLS rejects it.
         sqlx::Error::Io(error) => !matches!(
             error.kind(),
             std::io::ErrorKind::InvalidData
@@ -134,8 +134,8 @@ pub fn is_away(error: &sqlx::Error) -> bool {
                 | std::io::ErrorKind::PermissionDenied
         ),
         sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => true,
-        // Class 53: too many connections and the like; 58: what the server's system refuses; 57014: a statement took too long;
-        // 55P03, 40001 and 40P01: somebody else was in the way.
+        // Class 53: insufficient resources, such as connections; 58: system errors; 57014: statement timeout; 55P03,
+        // 40001 and 40P01: conflicts with another session.
         sqlx::Error::Database(said) => {
             said.code().is_some_and(|code| {
                 code.starts_with("53")
@@ -153,7 +153,7 @@ pub(crate) fn not_opened(place: &(impl ToString + ?Sized), error: &sqlx::Error) 
     if is_away(error) { OpenError::Away { path, reason } } else { OpenError::Failed { path, reason } }
 }
 
-/// What an expired wait is called.
+/// The error for an expired wait.
 pub(crate) fn timed_out(what: &str) -> sqlx::Error {
     sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, what))
 }

@@ -1,4 +1,4 @@
-//! The end of a journal that no key has signed: found, and cut off by the owner of its tables.
+//! Finds the end of a journal that has no valid MACs, and cuts it off as the owner of its tables.
 
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
@@ -7,11 +7,11 @@ use super::{PostgresJournal, PostgresUrl, columns};
 use crate::journal::OpenError;
 use crate::mac::{ForgedTail, Macs, Standing, Unproven};
 
-/// How many rows are looked at together.
+/// How many rows are read at a time.
 const PAGE: i64 = 1000;
 
 impl PostgresJournal {
-    /// What stands behind the last event of the journal that is proven. Changes nothing.
+    /// The events after the last proven event of the journal. Changes nothing.
     pub async fn forged_tail(url: &PostgresUrl, macs: &Macs) -> Result<ForgedTail, OpenError> {
         let failed = |error: sqlx::Error| not_opened(url, &error);
         let mut connection = url.0.connect().await.map_err(failed)?;
@@ -20,13 +20,13 @@ impl PostgresJournal {
         tail
     }
 
-    /// Cuts off what stands behind the last event that is proven, durably, and answers with it. Nothing is cut where nothing
-    /// at all is proven: then it is the key that does not fit. Only while no node runs.
+    /// Durably cuts off the events after the last proven one, and returns them. Cuts nothing if no event is proven:
+    /// then the key is the wrong one. No node may be running.
     pub async fn cut_forged_tail(url: &PostgresUrl, macs: &Macs) -> Result<ForgedTail, OpenError> {
         let failed = |error: sqlx::Error| not_opened(url, &error);
         let mut connection = url.0.connect().await.map_err(failed)?;
         let mut transaction = connection.begin().await.map_err(failed)?;
-        // Whoever appends waits for the same row.
+        // Appends wait for the same row.
         sqlx::query("SELECT 1 FROM watchword.turn FOR UPDATE")
             .execute(&mut *transaction)
             .await

@@ -1,4 +1,4 @@
-//! An append that waits for the writer: who gives up before the writer has taken it knows that nothing of it is anywhere.
+//! An append that waits for the writer. A caller that gives up before the writer takes it knows that nothing was sent.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -11,12 +11,12 @@ const WITHDRAWN: u8 = 2;
 pub(super) struct Ticket(AtomicU8);
 
 impl Ticket {
-    /// For the writer: whether it is still wanted.
+    /// For the writer: whether the append is still wanted.
     pub(super) fn take(&self) -> bool {
         self.become_first(TAKEN)
     }
 
-    /// For whoever waits: whether the writer will never see it.
+    /// For the caller: whether the writer will never see the append.
     pub(super) fn withdraw(&self) -> bool {
         self.become_first(WITHDRAWN)
     }

@@ -1,6 +1,6 @@
-//! MACs for the events and idempotency keys of a journal that was written before there were any, by the owner of its tables.
+//! Adds MACs to the events and idempotency keys of a journal from before MACs, as the owner of its tables.
 //!
-//! As on SQLite: batch by batch, each a transaction, in order; what has its MAC already is passed by.
+//! As on SQLite: in batches, each a transaction, in order; what has its MAC already is skipped.
 
 use std::time::Instant;
 
@@ -13,10 +13,10 @@ use crate::journal::{StoredIdempotency, idempotency_key};
 use crate::mac::{MAC, Macs, Standing};
 use crate::upgrade::{TELL, batch_size};
 
-/// One at a time.
+/// Only one upgrade runs at a time.
 const LOCK: i64 = 0x5741_5443_4d41;
 
-/// Why it was not done.
+/// Why an upgrade failed.
 pub(super) enum Failure {
     /// This user does not own the tables.
     Forbidden,
@@ -70,10 +70,10 @@ async fn prove_events(connection: &mut PgConnection, macs: &Macs) -> Result<(), 
                     positions.push(after);
                     new.push(macs.event(after, &row.event()));
                 }
-                // It stays as it is, and is refused whenever it is read.
+                // It stays unchanged, and every read refuses it.
                 Standing::False => tracing::error!(
                     position = after,
-                    "an event is not as it was written: its checksum differs, and it gets no MAC"
+                    "an event was altered: its checksum does not match, and it gets no MAC"
                 ),
             }
         }
@@ -83,7 +83,7 @@ async fn prove_events(connection: &mut PgConnection, macs: &Macs) -> Result<(), 
         if !positions.is_empty() {
             proven += positions.len();
             let mut transaction = connection.begin().await?;
-            // Events are never changed, but for this once.
+            // Events are never changed, except here.
             sqlx::query("ALTER TABLE watchword.events DISABLE TRIGGER events_are_never_changed")
                 .execute(&mut *transaction)
                 .await?;
@@ -103,11 +103,11 @@ async fn prove_events(connection: &mut PgConnection, macs: &Macs) -> Result<(), 
         }
         if told.elapsed() > TELL {
             told = Instant::now();
-            tracing::info!("the journal is brought up to date: event {after} of {head} has its MAC");
+            tracing::info!("upgrading the journal: event {after} of {head} has its MAC");
         }
     }
     if proven > 0 {
-        tracing::info!(events = proven, "the journal was brought up to date: its events have their MACs");
+        tracing::info!(events = proven, "the journal was upgraded: its events have their MACs");
     }
     Ok(())
 }
@@ -130,7 +130,7 @@ async fn prove_idempotency(connection: &mut PgConnection, macs: &Macs) -> Result
                     let (first, last) = (first.cast_unsigned(), last.cast_unsigned());
                     macs.idempotency(&key, &StoredIdempotency { fingerprint, first, last }).to_vec()
                 }
-                // It is none, and gets none that is believed.
+                // It is not a valid row, and gets an invalid MAC.
                 _ => vec![],
             };
             keys.push(key);

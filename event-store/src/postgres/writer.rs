@@ -1,4 +1,4 @@
-//! The one task of a node that appends: it sends whatever is queued as one group, in one round trip.
+//! The only task of a node that appends: it sends the queued appends as one group, in one round trip.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,17 +18,16 @@ use crate::mac::Macs;
 use crate::measure;
 use crate::pauses::Pauses;
 
-/// How many appends are committed together at most: more would make the first of them wait too long, and other nodes
-/// for their turn.
+/// The most appends committed together: with more, the first would wait too long, and other nodes for their turn.
 const GROUP: usize = 512;
 
 type Answer = Result<Appended, AppendError>;
 
-/// What the writer is asked for.
+/// A request to the writer.
 pub(super) enum Request {
-    /// To append.
+    /// Appends.
     Append { append: Box<Append>, answer: oneshot::Sender<Answer>, ticket: Arc<Ticket> },
-    /// To end.
+    /// Ends the writer.
     Close,
 }
 
@@ -40,15 +39,15 @@ pub(super) struct Writer {
     pub(super) macs: Macs,
 }
 
-/// A connection, and what it knows.
+/// A connection and what it knows.
 pub(super) struct Connected {
     connection: PgConnection,
     known: Known,
     used: Instant,
 }
 
-/// A connection that was not used for longer may be gone: it is asked before anything is sent on it, of which nobody would know
-/// what became of it.
+/// A connection that has been idle for longer may be gone. It is pinged before anything is sent on it whose outcome
+/// would then be unknown.
 const FRESH: Duration = Duration::from_secs(1);
 
 impl Connected {
@@ -56,7 +55,7 @@ impl Connected {
         Self { connection, known: Known::default(), used: Instant::now() }
     }
 
-    /// Whether it is there still.
+    /// Whether the connection still works.
     async fn lives(&mut self, settings: &PostgresSettings) -> bool {
         self.used.elapsed() < FRESH
             || timeout(settings.answer, self.connection.ping()).await.is_ok_and(|asked| asked.is_ok())
@@ -74,7 +73,7 @@ enum Failure {
 }
 
 impl Writer {
-    /// Runs until it is told to end, or nobody can ask any more.
+    /// Runs until it is asked to end, or all request senders are gone.
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         let mut group = Vec::new();
         let mut closing = false;
@@ -99,7 +98,7 @@ impl Writer {
             let answers = self.append_all(&appends).await;
             measure::group(appends.len(), begun.elapsed());
             for (waiting, answer) in waiting.into_iter().zip(answers) {
-                // Whoever went away can ask again under the same idempotency key.
+                // A caller that went away can ask again with the same idempotency key.
                 let _ = waiting.send(answer);
             }
         }
@@ -108,7 +107,8 @@ impl Writer {
         }
     }
 
-    /// Sends a group until there is an answer. Sending it again does no harm: the database knows the events by their ids.
+    /// Sends a group until there is an answer. Sending it again is harmless: the database knows the events by their
+    /// ids.
     async fn append_all(&mut self, appends: &[Append]) -> Vec<Answer> {
         let (batch, begun) = (Batch::new(appends, &self.macs), Instant::now());
         let mut pauses = Pauses::new(self.settings.patience);
@@ -122,7 +122,7 @@ impl Writer {
                     self.check_replays(appends, &mut answers).await;
                     return answers;
                 }
-                // Nothing of it is anywhere: that can be told at once.
+                // Nothing was sent, so the failure can be reported at once.
                 Err(Failure::NotSent(error)) => {
                     let limit = if is_refusal(&error) { self.settings.grace } else { self.settings.answer };
                     let again = is_unknown || begun.elapsed() < limit;
@@ -133,9 +133,9 @@ impl Writer {
                     (error, true)
                 }
                 Err(Failure::Refused(error)) => {
-                    // One append that the database cannot take must not fail its neighbours.
+                    // An append that the database refuses must not fail its neighbours.
                     if appends.len() > 1 && is_about_the_data(&error) {
-                        tracing::error!(%error, "a group of appends was refused: each is sent alone");
+                        tracing::error!(%error, "a group of appends was refused: sending each alone");
                         return self.append_each(appends).await;
                     }
                     let again = is_passing(&error);
@@ -153,8 +153,8 @@ impl Writer {
         }
     }
 
-    /// What the database says was written before, under an idempotency key, it has to prove: else it would have a request
-    /// answered with somebody else's events.
+    /// Checks the MAC of what the database says was written before under an idempotency key. Unchecked, it could answer
+    /// a request with another request's events.
     async fn check_replays(&mut self, appends: &[Append], answers: &mut [Answer]) {
         for (append, answer) in appends.iter().zip(answers) {
             let (Some(once), Ok(Appended { first, last, replayed: true })) = (&append.idempotency, &*answer)
@@ -197,7 +197,7 @@ impl Writer {
         answers
     }
 
-    /// The connection is put back only when all went well, so that a broken one is never used again.
+    /// The connection is put back only after success, so that a broken one is never reused.
     async fn send(&mut self, batch: &Batch<'_>) -> Result<Answers, Failure> {
         let mut open = self.connection.take();
         if let Some(connected) = &mut open
@@ -235,7 +235,7 @@ fn is_passing(error: &sqlx::Error) -> bool {
     code(error).is_some_and(|code| code.starts_with("40"))
 }
 
-/// Classes 22 and 23: values that the database cannot take.
+/// Classes 22 and 23: values that the database refuses.
 fn is_about_the_data(error: &sqlx::Error) -> bool {
     code(error).is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
 }

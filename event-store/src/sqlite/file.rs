@@ -1,4 +1,4 @@
-//! Opening a `SQLite` file only if it is ours, whole, and of a known format; and looking at one without a trace.
+//! Opens a `SQLite` file only if it is ours, intact and of a known format; and reads one without leaving a trace.
 
 use std::fmt::Write as _;
 use std::fs::{self, File, TryLockError};
@@ -15,53 +15,52 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
 use super::private;
 use crate::journal::OpenError;
 
-/// What a file of ours is. The two numbers are in its header (`SQLite` file format, section 1.3).
+/// A kind of file of ours. The two numbers are in its header (`SQLite` file format, section 1.3).
 pub(crate) struct Kind {
-    /// What people call it.
+    /// Its name for people.
     pub(crate) what: &'static str,
     /// `PRAGMA application_id`.
     pub(crate) application_id: u32,
     /// `PRAGMA user_version`.
     pub(crate) format: u32,
-    /// The tables of a new one.
+    /// The tables of a new file.
     pub(crate) schema: &'static str,
-    /// What brings a file to the next format: the first statement is for format 1.
+    /// The upgrades to the next format: the first statement is for format 1.
     pub(crate) upgrades: &'static [&'static str],
 }
 
-/// Without locks, which a file that is only looked at needs none of.
+/// Without locks: a file that is only read needs none.
 const VFS_WITHOUT_LOCKS: &str = if cfg!(windows) { "win32-none" } else { "unix-none" };
 
-/// What each connection adds to the pages that are kept in memory. `SQLite` is built so that the connections of a process
-/// share theirs: the sum is the bound, and whichever file needs them has them. What is not among them is read from the
-/// system's cache, which costs a call.
+/// What each connection adds to the page cache. `SQLite` is built so that the connections of a process share theirs:
+/// the sum is the limit, and any file can use it. Other pages are read from the system's cache, at the cost of a call.
 const PAGES: &str = "-1024";
 
-/// How every connection opens a file: what is committed is on the disk.
+/// How every connection opens a file: commits are synced to disk.
 pub(crate) fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(Duration::from_secs(5))
-        // What a statement needs for a while is nobody's business outside this folder.
+        // Temporary data must not leave this folder.
         .pragma("temp_store", "MEMORY")
         .pragma("cache_size", PAGES)
         .pragma("trusted_schema", "OFF")
         .disable_statement_logging()
 }
 
-/// How to look at a file and change nothing, neither in it nor beside it, in whatever state its last writer left it.
-/// Only while nobody writes it.
+/// How to read a file and change nothing, neither in it nor beside it, in whatever state its last writer left it. No
+/// process may write it meanwhile.
 ///
-/// Without a log beside it, the file is all there is. With one (its writer was killed), the log is read as well; its
-/// index, for which `SQLite` would write a third file, is kept in memory, as locks in memory go with an exclusive
-/// lock. A file opened for reading cannot be locked that way, so this takes none.
+/// Without a log beside it, the file is complete. With one (its writer was killed), the log is read too. `SQLite` would
+/// write the log's index to a third file, but keeps it in memory if the lock is exclusive. A file opened for reading
+/// cannot be locked that way, so this takes no lock.
 pub fn looking(path: &Path) -> SqliteConnectOptions {
     let options = SqliteConnectOptions::new()
         .filename(path)
         .read_only(true)
-        // There may be no place for temporary files.
+        // There may be no room for temporary files.
         .pragma("temp_store", "MEMORY")
         .pragma("trusted_schema", "OFF")
         .disable_statement_logging();
@@ -78,8 +77,8 @@ pub(crate) async fn look(path: &Path) -> Result<SqlitePool, OpenError> {
     pool.connect_with(looking(path)).await.map_err(|error| damaged_or_failed(path, &error))
 }
 
-/// What `SQLite` finds wrong with a file when it reads all of it; nothing if all is well. Changes nothing, as
-/// [`looking`] does, and takes as long as reading the file does.
+/// What `SQLite` finds wrong with a file when it reads all of it; empty if nothing. Changes nothing, like [`looking`],
+/// and takes as long as reading the file.
 pub async fn integrity_faults(path: &Path) -> Result<Vec<String>, sqlx::Error> {
     let mut connection = looking(path).connect().await?;
     let lines: Vec<String> =
@@ -88,8 +87,8 @@ pub async fn integrity_faults(path: &Path) -> Result<Vec<String>, sqlx::Error> {
     Ok(lines.into_iter().filter(|line| line != "ok").collect())
 }
 
-/// Locks `<path>.lock` for as long as the answer lives. The system gives a lock back when a process ends,
-/// however it ends.
+/// Locks `<path>.lock` until the returned file is dropped. The operating system releases the lock when the process
+/// ends, however it ends.
 pub(crate) fn lock(path: &Path) -> Result<File, OpenError> {
     let beside = with_suffix(path, ".lock");
     let mut options = File::options();
@@ -99,7 +98,7 @@ pub(crate) fn lock(path: &Path) -> Result<File, OpenError> {
     hold(path, file)
 }
 
-/// As [`lock`], but makes no file: where there is none, nobody has it locked.
+/// As [`lock`], but creates no file: if there is none, no process has the lock.
 pub(crate) fn lock_existing(path: &Path) -> Result<Option<File>, OpenError> {
     let beside = with_suffix(path, ".lock");
     match File::options().write(true).open(&beside) {
@@ -117,7 +116,7 @@ fn hold(path: &Path, file: File) -> Result<File, OpenError> {
     }
 }
 
-/// The format of the file, if it is ours and whole; nothing where there is none.
+/// The format of the file, if it is ours and intact; `None` if there is none.
 pub(crate) fn check(path: &Path, kind: &Kind) -> Result<Option<u32>, OpenError> {
     match File::open(path) {
         Ok(file) => check_header(path, file, kind).map(Some),
@@ -126,8 +125,8 @@ pub(crate) fn check(path: &Path, kind: &Kind) -> Result<Option<u32>, OpenError> 
     }
 }
 
-/// The format of a file that was looked at and found whole, as it is in the log beside it, if there is one: an upgrade whose
-/// process was killed is there only, and not in the header that [`check`] reads.
+/// The format of a checked file according to the log beside it, if there is one: an upgrade whose process was killed is
+/// only in the log, and not in the header that [`check`] reads.
 pub(crate) async fn format(path: &Path, kind: &Kind, looking: &SqlitePool) -> Result<u32, OpenError> {
     let format: Result<u32, _> = sqlx::query_scalar("PRAGMA user_version").fetch_one(looking).await;
     let found = format.map_err(|error| damaged_or_failed(path, &error))?;
@@ -137,7 +136,7 @@ pub(crate) async fn format(path: &Path, kind: &Kind, looking: &SqlitePool) -> Re
     Ok(found)
 }
 
-/// Opens a file that was checked for writing, for its owner only from now on, and brings it to the present format.
+/// Opens a checked file for writing, restricts it to its owner, and upgrades it to the current format.
 pub(crate) async fn open(
     path: &Path,
     options: &SqliteConnectOptions,
@@ -146,7 +145,7 @@ pub(crate) async fn open(
     private::narrow(path);
     let opened = async {
         let mut connection = options.connect().await?;
-        // Not what its header says: after a kill the present format may be in the log only.
+        // Not from the header: after a kill the current format may be only in the log.
         let format: u32 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut connection).await?;
         for (format, upgrade) in (1..).zip(kind.upgrades).skip_while(|(from, _)| *from < format) {
             let statements =
@@ -159,7 +158,7 @@ pub(crate) async fn open(
     opened.await.map_err(|error| damaged_or_failed(path, &error))
 }
 
-/// What an error of `SQLite`'s means at opening.
+/// What a `SQLite` error means when opening a file.
 pub(crate) fn damaged_or_failed(path: &Path, error: &sqlx::Error) -> OpenError {
     let text = error.to_string();
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default();
@@ -184,7 +183,7 @@ fn check_header(path: &Path, mut file: File, kind: &Kind) -> Result<u32, OpenErr
     }
     let mut header = [0; 100];
     if length < 100 || file.read_exact(&mut header).is_err() || &header[..16] != b"SQLite format 3\0" {
-        return Err(foreign("it is no SQLite file".to_owned()));
+        return Err(foreign("it is not a SQLite file".to_owned()));
     }
     let word = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
     if word(68) != kind.application_id {
@@ -201,9 +200,9 @@ fn check_header(path: &Path, mut file: File, kind: &Kind) -> Result<u32, OpenErr
         size => u64::from(size),
     };
     let size_is_valid = word(24) == word(92);
-    // With a log beside it, the missing pages may be in there.
+    // If there is a log beside it, the missing pages may be in the log.
     if size_is_valid && !has_log(path) && length < page_size * u64::from(word(28)) {
-        return Err(damaged("it is shorter than it was: its end is missing"));
+        return Err(damaged("it is too short: its end is missing"));
     }
     Ok(word(60))
 }
@@ -212,8 +211,8 @@ fn has_log(path: &Path) -> bool {
     fs::metadata(with_suffix(path, "-wal")).is_ok_and(|log| log.len() > 0)
 }
 
-/// Makes it, with these statements after its schema. It gets another name first: a half-made file never stands in
-/// its place.
+/// Creates the file, with these statements after its schema. It has another name at first, so that a half-made file is
+/// never in its place.
 pub(crate) async fn create(path: &Path, kind: &Kind, first: &str) -> Result<(), OpenError> {
     let unfinished = with_suffix(path, ".new");
     match fs::remove_file(&unfinished) {
@@ -237,14 +236,14 @@ pub(crate) async fn create(path: &Path, kind: &Kind, first: &str) -> Result<(), 
     };
     made.await.map_err(|error| damaged_or_failed(path, &error))?;
     fs::rename(&unfinished, path).map_err(|error| failed(path, &error))?;
-    // The new name must be on the disk before anything in the file counts.
+    // The new name must be on disk before anything in the file counts.
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(directory)
         .and_then(|directory| directory.sync_all())
         .map_err(|error| failed(directory, &error))
 }
 
-/// Removes a file and what is beside it, of a store that can be made anew.
+/// Removes a file of a store that can be rebuilt, and the files beside it.
 #[cfg(feature = "kurrentdb")]
 pub(crate) fn remove(path: &Path) -> Result<(), OpenError> {
     for suffix in ["-wal", "-shm", ""] {
@@ -261,7 +260,7 @@ pub(crate) fn remove(path: &Path) -> Result<(), OpenError> {
 pub(crate) fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(2 * bytes.len());
     for byte in bytes {
-        write!(text, "{byte:02x}").expect("a String takes everything");
+        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
     }
     text
 }

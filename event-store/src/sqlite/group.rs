@@ -1,4 +1,4 @@
-//! A group of appends that are decided together, in memory, and committed together.
+//! A group of appends that is decided in memory and committed together.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use crate::journal::{
 };
 use crate::mac::{MAC, Macs, Row};
 
-/// The most rows of one INSERT. Each number of rows is a statement of its own, prepared once and kept.
+/// The most rows of one INSERT. Each number of rows is a separate statement, prepared once and kept.
 const ROWS: usize = 128;
 
-/// How many prepared statements a writer's connection keeps: those of all numbers of rows, with and without claims.
+/// How many prepared statements a writer's connection keeps: those for all numbers of rows, with and without claims.
 pub(crate) const STATEMENTS: usize = 4 * ROWS;
 
-/// How many idempotency keys are looked at together.
+/// How many idempotency keys are examined at a time.
 const LOOKED_AT: i64 = 1000;
 
 /// One row of values, in the order of the table.
@@ -31,14 +31,14 @@ const ROW: &str = "(?,?,?,?,?,?,?,?,?,?,?,?,?)";
 /// The row of an idempotency key: key, fingerprint, first and last position, MAC.
 type KeyRow = (Vec<u8>, Vec<u8>, i64, i64, Option<Vec<u8>>);
 
-/// What becomes of an append.
+/// The outcome of an append.
 pub(crate) type Answer = Result<Appended, AppendError>;
 
 /// How a group failed.
 pub(crate) enum Failure {
-    /// Before the commit: nothing of it is there.
+    /// Before the commit: nothing was written.
     Before(sqlx::Error),
-    /// At the commit: all of it may be there.
+    /// At the commit: all of it may have been written.
     AtCommit(sqlx::Error),
 }
 
@@ -56,18 +56,18 @@ impl From<Failure> for sqlx::Error {
     }
 }
 
-/// What a group of appends is decided on: the state in the file, and over it what the group does itself.
+/// What a group of appends is decided on: the state in the file, overlaid with the group's own changes.
 pub(crate) struct Group {
     macs: Macs,
-    /// The position of the newest event, those of the group among them.
+    /// The position of the newest event, including those of the group.
     pub(crate) head: u64,
     versions: HashMap<StreamId, u64>,
     claims: HashMap<Claim, Option<StreamId>>,
     changed: BTreeSet<Claim>,
-    /// Or what is wrong with the row.
+    /// Each row, or what is wrong with it.
     idempotency: HashMap<[u8; 32], Result<StoredIdempotency, String>>,
-    /// The appends that are written, by their place in the group, with their first position and, per write, the
-    /// version before it.
+    /// The accepted appends, by their index in the group, with their first position and, for each write, the version
+    /// before it.
     accepted: BTreeMap<usize, Accepted>,
     refused: HashMap<usize, Answer>,
 }
@@ -78,7 +78,7 @@ struct Accepted {
 }
 
 impl Group {
-    /// An empty one.
+    /// An empty group.
     pub(crate) fn new(macs: &Macs) -> Self {
         Self {
             macs: macs.clone(),
@@ -92,8 +92,8 @@ impl Group {
         }
     }
 
-    /// Begins the transaction, and reads what the appends rest on: one query for all versions, one for all claims,
-    /// one for all idempotency keys.
+    /// Begins the transaction, and reads what the decisions need: one query for all versions, one for all claims, one
+    /// for all idempotency keys.
     pub(crate) async fn begin(
         &mut self,
         connection: &mut SqliteConnection,
@@ -153,7 +153,7 @@ impl Group {
             for (key, fingerprint, first, last, mac) in rows {
                 let damaged = |error: &str| sqlx::Error::Protocol(error.to_owned());
                 let key = key.try_into().map_err(|_| damaged("an idempotency key is not 32 bytes long"))?;
-                // A false one must not fail the neighbours of its request.
+                // A false row must not fail the neighbours of its request.
                 let stored = stored(&fingerprint, first, last).map_err(|error| error.to_string());
                 let stored = stored.and_then(|stored| {
                     self.macs.check_idempotency(&key, &stored, mac.as_deref()).map(|()| stored)
@@ -173,13 +173,14 @@ impl Group {
         answer
     }
 
-    /// As [`Group::resolve`], for what was decided where its idempotency key was not known, or forgotten already.
+    /// As [`Group::resolve`], for an append that was decided where its idempotency key was unknown or already
+    /// forgotten.
     #[cfg(feature = "kurrentdb")]
     pub(crate) fn resolve_again(&mut self, place: usize, append: &Append) -> Answer {
         self.try_resolve(place, append)
     }
 
-    /// The answer to what was written before, under the same idempotency key.
+    /// The answer if the append was already written under the same idempotency key.
     fn replayed(&self, append: &Append) -> Option<Answer> {
         let Idempotency { key, fingerprint } = append.idempotency.as_ref()?;
         let stored = match self.idempotency.get(key)? {
@@ -229,7 +230,7 @@ impl Group {
         self.versions.get(stream).copied().unwrap_or(0)
     }
 
-    /// Who holds the append's claims after it.
+    /// The holders of the append's claims after it.
     fn claimed(&self, append: &Append) -> Result<HashMap<Claim, Option<StreamId>>, AppendError> {
         let mut claims: HashMap<Claim, Option<StreamId>> =
             append.released.iter().map(|claim| (claim.clone(), None)).collect();
@@ -309,12 +310,12 @@ impl Group {
         )
     }
 
-    /// Whether it writes anything.
+    /// Whether the group writes nothing.
     pub(crate) fn is_empty(&self) -> bool {
         self.accepted.is_empty()
     }
 
-    /// What it writes, in order.
+    /// The rows that the group writes, in order.
     pub(crate) fn rows<'a>(&self, appends: &'a [Append]) -> Vec<EventRow<'a>> {
         let mut rows = Vec::new();
         for (place, accepted) in &self.accepted {
@@ -333,7 +334,7 @@ impl Group {
         rows
     }
 
-    /// The answers again, for a group that turned out to be committed.
+    /// The answers of a group that turned out to be committed.
     pub(crate) fn answers(&self, count: usize, error: &str) -> Vec<Answer> {
         let lost = || Err(AppendError::Unavailable(error.to_owned()));
         let answer = |place| match self.accepted.get(&place) {
@@ -344,7 +345,7 @@ impl Group {
     }
 }
 
-/// Statements that are executed in one go, and their arguments in order.
+/// Statements that are executed together, and their arguments in order.
 #[derive(Default)]
 struct Batch {
     sql: String,
@@ -371,7 +372,7 @@ impl Batch {
     }
 
     async fn execute(self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-        // The statements are made of constants.
+        // The statements consist of constants.
         sqlx::query_with(AssertSqlSafe(self.sql), self.arguments).execute(connection).await?;
         Ok(())
     }
@@ -409,7 +410,7 @@ impl EventRow<'_> {
         bind().map_err(sqlx::Error::Encode)
     }
 
-    /// What proves that this instance wrote it.
+    /// The MAC, which proves that this instance wrote it.
     pub(crate) fn mac(&self, macs: &Macs) -> [u8; MAC] {
         let event = self.event;
         let row = Row {
@@ -429,7 +430,7 @@ impl EventRow<'_> {
     }
 }
 
-/// Keeps a snapshot, unless there is a newer one.
+/// Stores a snapshot, unless there is a newer one.
 pub(crate) async fn keep_snapshot(
     connection: &mut SqliteConnection,
     stream: &StreamId,
@@ -447,8 +448,8 @@ pub(crate) async fn keep_snapshot(
     Ok(())
 }
 
-/// Looks at the next idempotency keys behind this one, and forgets those that were used before a time. In the order of the
-/// keys, which is no order of time: so no index of times has to be kept up with each append. Answers with the last one.
+/// Examines the next idempotency keys after this one, and forgets those used before a time. It goes in the order of the
+/// keys, not of time, so that no append has to maintain an index of times. Returns the last key examined.
 pub(crate) async fn forget_idempotency(
     connection: &mut SqliteConnection,
     after: Option<[u8; 32]>,

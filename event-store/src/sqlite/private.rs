@@ -1,7 +1,7 @@
-//! Files that nobody but their owner reads: what is in them is personal data, if sealed, and whom it is about.
+//! Files that only their owner may read: they contain personal data, although sealed, and the ids of its persons.
 //!
-//! `SQLite` makes files as the process's mask lets it, mostly for everybody to read, and gives those beside one the mode of
-//! that one. So each is made here first.
+//! `SQLite` creates files with the mode that the process's umask allows, mostly readable by everyone, and gives the
+//! files beside one its mode. So each file is created here first.
 
 use std::fs::{self, File};
 use std::io;
@@ -9,18 +9,18 @@ use std::path::Path;
 
 use super::file::with_suffix;
 
-/// What `SQLite` and we keep beside a file.
+/// The suffixes of files that `SQLite` and we keep beside a file.
 pub const BESIDE: [&str; 4] = ["-wal", "-shm", "-journal", ".lock"];
 
-/// Makes the file, empty and for its owner only. Refused where there is one.
+/// Creates the file, empty and only for its owner. Fails if it exists.
 pub(crate) fn make(path: &Path) -> io::Result<()> {
     let file = owners_only(File::options().create_new(true).write(true)).open(path)?;
     adopt(&file, path);
     Ok(())
 }
 
-/// Gives a file that was just made to whom its folder belongs: made by root, beside a service that runs as somebody else, it
-/// would be one that the service cannot read. Nobody but root can give files away.
+/// Gives a file that was just created to the owner of its folder: if root creates a file for a service that runs as
+/// another user, the service could not read it. Only root can change a file's owner.
 pub fn adopt(file: &File, path: &Path) {
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     #[cfg(unix)]
@@ -34,7 +34,7 @@ pub fn adopt(file: &File, path: &Path) {
     let _ = (file, folder);
 }
 
-/// Gives a file what the one has that it is to replace: owner, group and mode.
+/// Gives a file the owner, group and mode of the file that it will replace.
 pub fn liken(file: &File, path: &Path, replaced: &Path) -> io::Result<()> {
     #[cfg(unix)]
     {
@@ -56,18 +56,18 @@ fn give(file: &File, path: &Path, made: &fs::Metadata, like: &fs::Metadata) {
     }
     if let Err(error) = std::os::unix::fs::fchown(file, Some(like.uid()), Some(like.gid())) {
         let (file, owner, group) = (path.display(), like.uid(), like.gid());
-        tracing::warn!(%file, owner, group, %error, "this file should have another owner or group: give it to the user that runs watchword");
+        tracing::warn!(%file, owner, group, %error, "this file has the wrong owner or group: give it to the user that runs watchword");
     }
 }
 
-/// Files that are made with these options are their owner's only.
+/// Files created with these options are accessible only to their owner.
 pub(crate) fn owners_only(options: &mut fs::OpenOptions) -> &mut fs::OpenOptions {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
     options
 }
 
-/// Makes the file if there is none; takes from other users what they may do to one that is there.
+/// Creates the file if there is none; otherwise removes other users' access to it.
 pub fn ensure(path: &Path) -> io::Result<()> {
     match make(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -78,8 +78,8 @@ pub fn ensure(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Takes from other users what they may do to a file and to what is beside it, and says so. A group that was let in stays,
-/// where it was let in alone: that is no accident of a mask.
+/// Removes other users' access to a file and to those beside it, and logs that. Group access stays if only the group
+/// has it: that is not an accident of a umask.
 pub fn narrow(path: &Path) {
     narrow_one(path);
     for suffix in BESIDE {
@@ -87,7 +87,8 @@ pub fn narrow(path: &Path) {
     }
 }
 
-/// What users other than the owner and the group may do to a file, as the last digit of its mode; nothing if it is not there.
+/// What users other than the owner and the group may do to a file, as the last digit of its mode; 0 if it does not
+/// exist.
 pub fn for_others(path: &Path) -> u32 {
     #[cfg(unix)]
     {
@@ -111,7 +112,7 @@ fn narrow_one(path: &Path) {
         let file = path.display();
         match fs::set_permissions(path, fs::Permissions::from_mode(0o600)) {
             Ok(()) => {
-                tracing::warn!(%file, "other users of this machine could read this file; now its owner alone can");
+                tracing::warn!(%file, "other users of this machine could read this file; now only its owner can");
             }
             Err(error) => {
                 tracing::error!(%file, %error, "other users of this machine can read this file: have its owner run chmod 600 on it");
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_is_narrowed_with_all_beside_it() {
+    fn an_existing_file_and_those_beside_it_become_private() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a.db");
         for (before, after) in
@@ -149,6 +150,6 @@ mod tests {
         }
         ensure(&path).expect("made");
         assert_eq!((mode(&path), fs::read(&path).expect("read").len()), (0o600, 0));
-        assert!(make(&path).is_err(), "never in another's place");
+        assert!(make(&path).is_err(), "an existing file is never replaced");
     }
 }

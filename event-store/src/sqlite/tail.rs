@@ -1,4 +1,4 @@
-//! The end of a journal that no key has signed: found, and cut off.
+//! Finds the end of a journal that has no valid MACs, and cuts it off.
 
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
@@ -6,11 +6,11 @@ use super::{JournalLock, SqliteJournal, columns, file};
 use crate::journal::{Journal, OpenError};
 use crate::mac::{ForgedTail, Macs, Standing, Unproven};
 
-/// How many rows are looked at together.
+/// How many rows are read at a time.
 const PAGE: i64 = 1000;
 
 impl JournalLock {
-    /// What stands behind the last event of the journal that is proven. Changes nothing.
+    /// The events after the last proven event of the journal. Changes nothing.
     pub async fn forged_tail(&self, macs: &Macs) -> Result<ForgedTail, OpenError> {
         let failed = |error: sqlx::Error| file::damaged_or_failed(&self.path, &error);
         SqliteJournal::look(self, macs).await?.close().await;
@@ -20,8 +20,8 @@ impl JournalLock {
         tail
     }
 
-    /// Cuts off what stands behind the last event that is proven, durably, and answers with it. Nothing is cut where nothing
-    /// at all is proven: then it is the key that does not fit.
+    /// Durably cuts off the events after the last proven one, and returns them. Cuts nothing if no event is proven:
+    /// then the key is the wrong one.
     pub async fn cut_forged_tail(&self, macs: &Macs) -> Result<ForgedTail, OpenError> {
         let failed = |error: sqlx::Error| file::damaged_or_failed(&self.path, &error);
         let tail = self.forged_tail(macs).await?;

@@ -1,7 +1,7 @@
-//! MACs for the events and idempotency keys of a journal that was written before there were any.
+//! Adds MACs to the events and idempotency keys of a journal from before MACs.
 //!
-//! What has its checksum is believed once more, and gets its MAC. It is done in batches, each a transaction, in order; after
-//! it was cut short, what has its MAC already is passed by.
+//! What has a valid checksum is accepted one last time, and gets its MAC. This happens in batches, each a transaction,
+//! in order; after an interruption, what has its MAC already is skipped.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use super::{columns, read_head, stored};
 use crate::mac::{Macs, Standing};
 use crate::upgrade::{TELL, batch_size};
 
-/// Events are never changed, but for this once.
+/// Events are never changed, except here.
 const CHANGE: &str = "BEGIN IMMEDIATE; DROP TRIGGER IF EXISTS events_are_never_changed;";
 const CHANGED: &str = "CREATE TRIGGER events_are_never_changed BEFORE UPDATE ON events
         BEGIN SELECT RAISE(ABORT, 'events are never changed'); END;
@@ -34,10 +34,10 @@ pub(super) async fn prove(connection: &mut SqliteConnection, macs: &Macs) -> Res
             match macs.standing(after, after, &row.event, row.mac) {
                 Standing::Proven => {}
                 Standing::Old => batch.push((after, hex(&macs.event(after, &row.event)))),
-                // It stays as it is, and is refused whenever it is read.
+                // It stays unchanged, and every read refuses it.
                 Standing::False => tracing::error!(
                     position = after,
-                    "an event is not as it was written: its checksum differs, and it gets no MAC"
+                    "an event was altered: its checksum does not match, and it gets no MAC"
                 ),
             }
         }
@@ -59,12 +59,12 @@ pub(super) async fn prove(connection: &mut SqliteConnection, macs: &Macs) -> Res
         }
         if told.elapsed() > TELL {
             told = Instant::now();
-            tracing::info!("the journal is brought up to date: event {after} of {head} has its MAC");
+            tracing::info!("upgrading the journal: event {after} of {head} has its MAC");
         }
     }
     prove_idempotency(connection, macs).await?;
     if proven > 0 {
-        tracing::info!(events = proven, "the journal was brought up to date: its events have their MACs");
+        tracing::info!(events = proven, "the journal was upgraded: its events have their MACs");
     }
     Ok(())
 }
@@ -84,7 +84,7 @@ async fn prove_idempotency(connection: &mut SqliteConnection, macs: &Macs) -> Re
         for (key, fingerprint, first, last) in rows {
             let mac = match (<[u8; 32]>::try_from(key.as_slice()), stored(&fingerprint, first, last)) {
                 (Ok(key), Ok(stored)) => hex(&macs.idempotency(&key, &stored)),
-                // It is none, and gets none that is believed.
+                // It is not a valid row, and gets an invalid MAC.
                 _ => String::new(),
             };
             batch.push((hex(&key), mac));

@@ -1,4 +1,4 @@
-//! The one task that writes: takes what is queued, resolves it in memory, commits it together.
+//! The only task that writes: takes the queued requests, resolves them in memory and commits them together.
 
 use std::fs::File;
 use std::time::Instant;
@@ -14,29 +14,29 @@ use crate::journal::{Append, AppendError, Snapshot, StoreError};
 use crate::mac::Macs;
 use crate::measure;
 
-/// How many requests are committed together at most: more would make the first of them wait too long.
+/// The most requests committed together: with more, the first would wait too long.
 const GROUP: usize = 512;
 
-/// What the writer is asked for.
+/// A request to the writer.
 pub(super) enum Request {
-    /// To append.
+    /// Appends.
     Append { append: Box<Append>, answer: oneshot::Sender<Answer> },
-    /// To keep a snapshot.
+    /// Stores a snapshot.
     Snapshot { stream: StreamId, snapshot: Snapshot, answer: oneshot::Sender<Result<(), StoreError>> },
-    /// To forget old idempotency keys behind this one.
+    /// Forgets old idempotency keys after this one.
     Forget {
         after: Option<[u8; 32]>,
         before: Timestamp,
         answer: oneshot::Sender<Result<Option<[u8; 32]>, StoreError>>,
     },
-    /// To move the cursor of an effect, or to make it, and tell where it is.
+    /// Moves or creates the cursor of an effect, and returns its position.
     Cursor { effect: String, position: Option<u64>, answer: oneshot::Sender<Result<u64, StoreError>> },
-    /// To end, behind what was asked before.
+    /// Ends the writer after all earlier requests.
     Close,
 }
 
 pub(super) struct Writer {
-    // Dropped before `head`, at whose end somebody may wait to open the file again.
+    // Dropped before `head`: a task that waits for the end of `head` may open the file again.
     _lock: File,
     options: SqliteConnectOptions,
     connection: Option<SqliteConnection>,
@@ -55,7 +55,7 @@ impl Writer {
         Self { _lock: lock, options, connection: Some(connection), head, macs }
     }
 
-    /// Runs until it is asked to end, or nobody can ask any more.
+    /// Runs until it is asked to end, or all request senders are gone.
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         let mut closing = false;
         while !closing && let Some(first) = queue.recv().await {
@@ -86,7 +86,7 @@ impl Writer {
                 measure::group(count, begun.elapsed());
             }
             for (stream, snapshot, answer) in snapshots {
-                // Nobody waits: the snapshot is kept all the same.
+                // If the caller went away, the snapshot is stored all the same.
                 let _ = answer.send(self.keep(&stream, &snapshot).await);
             }
             for (after, before, answer) in forgets {
@@ -115,7 +115,7 @@ impl Writer {
             self.head.send_replace(group.head);
         }
         for (answer, result) in answers.into_iter().zip(results) {
-            // Whoever went away can ask again under the same idempotency key.
+            // A caller that went away can ask again with the same idempotency key.
             let _ = answer.send(result);
         }
     }
@@ -131,10 +131,10 @@ impl Writer {
         Ok(connection)
     }
 
-    /// A group takes two turns of the connection's thread, as each costs more than most statements: one that begins
-    /// and reads, one that writes and commits.
+    /// A group takes only two round trips to the connection's thread, as each costs more than most statements: one
+    /// begins and reads, one writes and commits.
     ///
-    /// The connection is put back only when all went well, so that a broken one is never used again.
+    /// The connection is put back only after success, so that a broken one is never reused.
     async fn commit(&mut self, appends: &[Append], group: &mut Group) -> Result<Vec<Answer>, Failure> {
         let mut connection = self.connection().await?;
         group.head = *self.head.borrow();
@@ -150,7 +150,7 @@ impl Writer {
         Ok(results)
     }
 
-    /// Finds out what became of a group whose commit failed, and gets the writer going again.
+    /// Determines the outcome of a group whose commit failed, and makes the writer usable again.
     async fn recover(&mut self, failure: Failure, appends: &[Append], group: &Group) -> Vec<Answer> {
         let all = |error: AppendError| vec![Err(error); appends.len()];
         let error = match failure {
@@ -176,8 +176,8 @@ impl Writer {
             .fetch_optional(&mut connection)
             .await?;
         let landed = found.as_deref() == ours.as_ref().map(|id| id.as_bytes().as_slice());
-        // What is not there could still be in the log, past its valid end, and come back after a crash. A commit
-        // overwrites it; and shows that commits work again.
+        // A group that is not visible could still be in the log, past its valid end, and return after a crash. A commit
+        // overwrites it, and shows that commits work again.
         sqlx::query("UPDATE meta SET value = value + 1 WHERE key = 'recoveries'")
             .execute(&mut connection)
             .await?;
@@ -203,7 +203,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Where an effect stands, after moving it if a position is given.
+    /// The cursor of an effect, after moving it if a position is given.
     async fn keep_cursor(&mut self, effect: &str, position: Option<u64>) -> Result<u64, StoreError> {
         let mut connection = self.connection().await?;
         let position: i64 = sqlx::query_scalar(

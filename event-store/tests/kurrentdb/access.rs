@@ -1,4 +1,4 @@
-//! Who may do what at the server, and what is said to those who may not.
+//! Access rights at the server, and the errors of those who lack them.
 
 use std::path::Path;
 use std::process::Command;
@@ -16,7 +16,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use super::World;
 use super::server::Server;
 
-/// Two accounts of one server, the first of which is the journal's.
+/// Two accounts of one server; the first is the journal's.
 const ACCOUNTS: [(&str, &str); 4] = [
     ("watchword", "violet/kettle:93"),
     ("mallory", "hunter2"),
@@ -30,7 +30,7 @@ fn at(server: &Server, account: &str, world: &World) -> World {
     World { stream: world.stream.clone(), ..World::on(None, &server.url_of(account)) }
 }
 
-/// What is said to whoever is not let in. It must be said at once, however long others are waited for.
+/// The error of a node that is rejected. It must come at once, however long other failures are retried.
 async fn refused(world: &World, node: &str) -> String {
     let patient = KurrentSettings {
         answer_timeout: Duration::from_mins(10),
@@ -40,7 +40,7 @@ async fn refused(world: &World, node: &str) -> String {
     };
     let begun = Instant::now();
     let refusal = world.try_open(node, patient).await.err().expect("is refused");
-    assert!(begun.elapsed() < Duration::from_mins(1), "at once, on a busy machine as well");
+    assert!(begun.elapsed() < Duration::from_mins(1), "at once, even on a busy machine");
     assert!(matches!(refusal, OpenError::Denied { .. }), "{refusal}");
     let text = format!("{refusal} {refusal:?}");
     assert!(!text.contains("hunter2") && !text.contains("violet"), "{text}");
@@ -59,7 +59,7 @@ async fn another_account_of_the_server_can_neither_read_nor_append() {
     let other = at(&server, "mallory:hunter2@", &anywhere);
     let said = refused(&other, "other").await;
     assert!(said.contains("mallory may not read the stream") && said.contains("$acl"), "{said}");
-    // Nor by the means of the server.
+    // Nor with the server's own client.
     let client = |account: &str| {
         let settings = server.url_of(account).parse::<eventstore::ClientSettings>().expect("a URL");
         eventstore::Client::new(settings).expect("is made")
@@ -77,7 +77,7 @@ async fn another_account_of_the_server_can_neither_read_nor_append() {
         };
         assert!(matches!(read, Err(eventstore::Error::AccessDenied)), "{name}: {read:?}");
     }
-    // The journal's own account cannot take that back, nor say that nothing is kept.
+    // The journal's own account cannot revoke that, nor have its events discarded.
     for name in [format!("$${}", own.stream), format!("$${mail}")] {
         let event = eventstore::EventData::json("$metadata", &json!({ "$maxCount": 1 })).expect("is JSON");
         let any = eventstore::AppendToStreamOptions::default();
@@ -92,13 +92,13 @@ async fn another_account_of_the_server_can_neither_read_nor_append() {
 }
 
 #[tokio::test]
-async fn whoever_is_not_let_in_is_told_so_at_once() {
+async fn a_rejected_login_is_reported_at_once() {
     let server = Server::start_with(&ACCOUNTS).await;
     let anywhere = World::on(None, &server.url());
     for (account, told) in [
-        ("watchword:hunter2@", "does not let watchword in"),
-        ("nobody:hunter2@", "does not let nobody in"),
-        ("watchword@", "does not let watchword in"),
+        ("watchword:hunter2@", "the server rejects watchword"),
+        ("nobody:hunter2@", "the server rejects nobody"),
+        ("watchword@", "the server rejects watchword"),
         ("", "give user and password in the URL"),
     ] {
         let said = refused(&at(&server, account, &anywhere), "one").await;
@@ -112,15 +112,15 @@ async fn whoever_is_not_let_in_is_told_so_at_once() {
         .expect("is let in");
 }
 
-/// An account that was let in, and whose password is another one now.
+/// An account whose password changed after it logged in.
 #[tokio::test]
-async fn a_password_that_changed_is_told_and_nothing_is_tried_again() {
+async fn a_changed_password_is_reported_and_not_retried() {
     let server = Server::start_with(&ACCOUNTS).await;
     let world = at(&server, OWN, &World::on(None, &server.url()));
     let journal = world.open("one").await;
     server.set_password("watchword", "another");
     let refused = journal.append(append(&stream("a"), 0, 1)).await.expect_err("is refused");
-    assert!(refused.to_string().contains("does not let watchword in"), "{refused}");
+    assert!(refused.to_string().contains("the server rejects watchword"), "{refused}");
     server.set_password("watchword", "violet/kettle:93");
     journal.append(append(&stream("a"), 0, 1)).await.expect("is let in again");
 }
@@ -151,7 +151,7 @@ async fn what_is_wrong_with_accounts_and_rights_is_found() {
     );
     assert_eq!(fine.factory, ["ops"]);
 
-    // An administrator opens it for everybody.
+    // An administrator opens it to all accounts.
     server.tamper(&format!("$${}", own.stream), |events| {
         events[0].set_data(
             json!({ "$acl": { "$r": "$all", "$w": ["watchword", "mallory"] } }).to_string().as_bytes(),
@@ -176,9 +176,9 @@ async fn what_is_wrong_with_accounts_and_rights_is_found() {
     assert_eq!((rights.user, rights.asks_for_passwords, rights.factory), (None, false, vec![]));
 }
 
-/// A stream that an earlier version made, and nobody has said anything of.
+/// A stream that an earlier version created without access rights.
 #[tokio::test]
-async fn a_stream_of_before_is_protected_when_a_node_starts() {
+async fn an_older_stream_is_protected_when_a_node_starts() {
     let server = Server::start_with(&ACCOUNTS).await;
     let own = at(&server, OWN, &World::on(None, &server.url()));
     let journal = own.open("own").await;
@@ -187,7 +187,7 @@ async fn a_stream_of_before_is_protected_when_a_node_starts() {
     server.tamper(&format!("$${}", own.stream), Vec::clear);
     own.open("own").await.close().await;
     assert_eq!(server.about(&own.stream).expect("is there")["$acl"]["$w"], json!(["watchword"]));
-    // What an administrator has said stays.
+    // Rights that an administrator has set stay.
     server.tamper(&format!("$${}", own.stream), |events| {
         events[0].set_data(br#"{"$acl":{"$w":["watchword","other"]}}"#);
     });
@@ -195,7 +195,7 @@ async fn a_stream_of_before_is_protected_when_a_node_starts() {
     assert_eq!(server.about(&own.stream).expect("is there")["$acl"]["$w"], json!(["watchword", "other"]));
 }
 
-/// Two authorities, and a server's certificate by the first of them, for `localhost`.
+/// Two authorities, and a server's certificate for `localhost` by the first one.
 fn certificates(folder: &Path) {
     const SCRIPT: &str = "
 set -e
@@ -221,7 +221,7 @@ async fn secured(folder: &Path) -> Server {
 }
 
 #[tokio::test]
-async fn with_tls_an_authority_of_ones_own_is_believed_and_no_other_is() {
+async fn with_tls_only_the_configured_authority_is_trusted() {
     let folder = tempfile::tempdir().expect("a folder");
     certificates(folder.path());
     let server = secured(folder.path()).await;
@@ -237,7 +237,7 @@ async fn with_tls_an_authority_of_ones_own_is_believed_and_no_other_is() {
     for (parameters, told) in [
         (String::new(), "tlsCaFile="),
         ("tls=true".to_owned(), "tlsCaFile="),
-        (of("other.pem"), "an authority that is not known here"),
+        (of("other.pem"), "an unknown authority"),
         (of("absent.pem"), "absent.pem cannot be read"),
         (of("empty.pem"), "holds no certificate"),
     ] {
@@ -247,10 +247,10 @@ async fn with_tls_an_authority_of_ones_own_is_believed_and_no_other_is() {
     let elsewhere = url(&of("ca.pem")).replace("localhost", "127.0.0.1");
     let said = refused(&World::on(None, &elsewhere), "other").await;
     assert!(said.contains("its certificate is for another name"), "{said}");
-    // One of the two speaks TLS.
+    // Only one of the two uses TLS.
     let plain = World::on(None, &url("tls=false"));
     let error = plain.try_open("other", plain.hasty()).await.err().expect("is refused").to_string();
-    assert!(error.contains("leave tls=false out"), "{error}");
+    assert!(error.contains("remove tls=false"), "{error}");
     let open = Server::start().await;
     let said = refused(&World::on(None, &format!("esdb://127.0.0.1:{}", open.port())), "other").await;
     assert!(said.contains("set tls=false"), "{said}");

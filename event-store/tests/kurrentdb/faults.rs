@@ -1,4 +1,4 @@
-//! What is lost between a node and the server, and what comes late.
+//! Messages lost or delayed between a node and the server.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ async fn ids(journal: &KurrentJournal) -> Vec<uuid::Uuid> {
     events.into_iter().map(|event| event.id).collect()
 }
 
-/// Nothing is asked but what the test asks.
+/// The node makes no requests except those of the test.
 fn quiet(world: &World) -> KurrentSettings {
     KurrentSettings { poll: Duration::from_hours(1), ..world.settings() }
 }
@@ -47,7 +47,8 @@ async fn given_a_reply_lost_and_another_node_behind_it_when_it_is_sent_again_the
     let world = World::relayed().await;
     let (one, two) = (world.try_open("one", quiet(&world)), world.try_open("two", quiet(&world)));
     let (one, two) = (one.await.expect("opens"), two.await.expect("opens"));
-    // The second attempt may come when the other node's events are there already: the answer is that the place is taken.
+    // The second attempt may come when the other node's events are already there: then the answer is that the position
+    // is taken.
     let before = world.relay().calls();
     world.relay().fail(&[Fault::LoseReply]);
     let sent = append(&stream("a"), 0, 1);
@@ -97,7 +98,7 @@ async fn given_an_append_that_arrives_late_when_its_place_is_taken_then_it_is_ne
     assert_eq!(journal.append(late).await, Ok(Appended { first: 2, last: 3, replayed: false }));
 }
 
-/// Once a node has seen that others write it need not look: what they write comes by itself, over broken connections too.
+/// Once a node has seen that others write, it need not poll: what they write is pushed, even across broken connections.
 #[tokio::test]
 async fn given_a_node_that_others_write_beside_when_they_write_again_then_it_is_pushed() {
     let world = World::relayed().await;
@@ -116,7 +117,7 @@ async fn given_a_node_that_others_write_beside_when_they_write_again_then_it_is_
     assert_eq!(ids(&one).await, ids(&two).await);
 }
 
-/// Everybody has an answer within the time that anybody waits, however many ask, and none that is old.
+/// Every caller gets an answer within the time that a caller waits, however many there are, and no outdated one.
 #[tokio::test]
 async fn given_a_server_that_is_silent_when_it_is_asked_then_nobody_waits_for_long() {
     let world = World::relayed().await;
@@ -146,7 +147,7 @@ async fn given_a_server_that_is_silent_when_it_is_asked_then_nobody_waits_for_lo
     assert!(begun.elapsed() < Duration::from_mins(1), "and not hours");
 }
 
-/// As long as others write, or a server is chosen, is waited for; a server that takes no connections is known to be away.
+/// Nodes wait while others write or a leader is elected; a server that refuses connections is reported at once.
 #[tokio::test]
 async fn given_nobody_there_when_a_node_asks_then_it_hears_at_once() {
     let world = World::stand_in().await;
@@ -161,14 +162,14 @@ async fn given_nobody_there_when_a_node_asks_then_it_hears_at_once() {
     let url = stand_in.as_ref().expect("it is the stand-in").url();
     stand_in.expect("it is the stand-in").stop().await;
     let begun = Instant::now();
-    // The connection that there was ends, and there is no other.
+    // The existing connection ends, and no new one can be made.
     let refused = journal.append(append(&stream("a"), 0, 1)).await.expect_err("is refused");
-    assert!(refused.to_string().contains("the server does not run"), "{refused}");
+    assert!(refused.to_string().contains("the server is not running"), "{refused}");
     let error = journal.head().await.expect_err("is refused");
-    assert!(error.to_string().contains("the server does not run"), "{error}");
+    assert!(error.to_string().contains("the server is not running"), "{error}");
     let gone = World { stream: name, folder, ..World::on(None, &url) };
     let error = gone.try_open("two", patient).await.err().expect("is refused");
-    assert!(matches!(&error, OpenError::Away { reason, .. } if reason.contains("does not run")), "{error}");
+    assert!(matches!(&error, OpenError::Away { reason, .. } if reason.contains("is not running")), "{error}");
     assert!(begun.elapsed() < Duration::from_mins(1), "and not hours");
 }
 
@@ -203,7 +204,7 @@ async fn given_an_append_that_the_server_refuses_when_it_is_in_a_group_then_its_
     assert_eq!(ids(&journal).await.len(), 2);
 }
 
-/// Whatever a server may have against a group, each of it gets its own answer.
+/// If a server refuses a group, each of its appends gets its own answer.
 #[tokio::test]
 async fn given_a_group_that_the_server_refuses_when_its_appends_are_sent_alone_then_they_are_written() {
     let world = World::stand_in().await;
@@ -215,7 +216,7 @@ async fn given_a_group_that_the_server_refuses_when_its_appends_are_sent_alone_t
     assert_eq!(ids(&journal).await.len(), 3);
 }
 
-/// A server that answers that it is not there, as one does that starts, or looks for who leads.
+/// A server that answers that it is not ready, as during a start or an election.
 #[tokio::test]
 async fn given_a_server_that_is_not_ready_when_it_is_then_a_node_goes_on() {
     let world = World::stand_in().await;
@@ -228,9 +229,9 @@ async fn given_a_server_that_is_not_ready_when_it_is_then_a_node_goes_on() {
     journal.append(append(&stream("a"), 0, 1)).await.expect("appends");
 }
 
-/// Readers do not ask the server where an append has shown already that nothing is new.
+/// Readers do not ask the server if an append has already shown that nothing is new.
 #[tokio::test]
-async fn an_append_spares_its_readers_a_look() {
+async fn an_append_saves_its_readers_a_request() {
     let world = World::relayed().await;
     let journal = world.try_open("one", quiet(&world)).await.expect("opens");
     let before = world.relay().calls();
@@ -254,7 +255,7 @@ async fn a_node_follows_what_others_write() {
     }
 }
 
-/// Nodes compete for each position, and the one that lost has a longer way to the next.
+/// Nodes compete for each position, and the loser starts later for the next one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_that_never_stop_writing_leave_each_other_a_turn() {
     const WRITERS: u64 = 4;

@@ -1,10 +1,10 @@
-//! Somebody who can write to the server's stream, and has not the instance's key, makes history: it stops the stream that it
-//! is about, and nothing else.
+//! Somebody who can write to the server's stream but does not have the instance key forges events: that blocks the
+//! aggregate's stream that they name, and nothing else.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use domain::{StreamId, UserId};
-use event_store::contract::{append, checksum_of_before, claim, event, macs, nothing, stream};
+use event_store::contract::{append, claim, event, macs, nothing, old_checksum, stream};
 use event_store::{
     Append, AppendError, Idempotency, InstanceKey, Journal, JournalMark, KurrentJournal, Macs, NewEvent,
     OpenError, StoreError, Write,
@@ -31,7 +31,7 @@ fn about(person: u128, name: &'static str, data: &str) -> NewEvent {
     }
 }
 
-/// Two persons. 1: Ada comes, 2: gets a role, 3: it is taken from her; 4: Eve comes, 5: is banned.
+/// Two persons. 1: Ada registers, 2: gets a role, 3: loses it; 4: Eve registers, 5: is banned.
 async fn history(journal: &dyn Journal) {
     let ada = [
         ("UserRegistered", "{}"),
@@ -62,7 +62,7 @@ fn is_damage(error: &StoreError, position: u64) -> bool {
     matches!(error, StoreError::Damaged(text) if text.contains(&format!("event {position} ")))
 }
 
-/// The event at this position is believed in no way, and its stream not at all; all before it and all other streams are.
+/// The event at this position and its whole stream are refused; earlier events and other streams are not.
 async fn refused(what: &str, journal: &KurrentJournal, position: u64, stopped: Option<&StreamId>) {
     let error = journal.read_positions(&[position]).await.expect_err(what);
     assert!(is_damage(&error, position), "{what}: {error}");
@@ -70,13 +70,13 @@ async fn refused(what: &str, journal: &KurrentJournal, position: u64, stopped: O
     assert!(is_damage(&error, position), "{what}: {error}");
     if position > 1 {
         let before = journal.read_all(0, 99).await.expect(what);
-        assert_eq!(before.len() as u64, position - 1, "{what}: those before it are read, and none behind it");
+        assert_eq!(before.len() as u64, position - 1, "{what}: those before it are read, and none after it");
     }
     for name in [user(1), user(2), user(3)] {
         let read = journal.read_stream(&name, 0).await;
         if stopped == Some(&name) {
             assert!(is_damage(&read.expect_err(what), position), "{what}");
-            // Whoever had it in a cache hears that it is another one, and reads it.
+            // A node that has it cached sees that its version changed, and reads it.
             let version = journal.versions(std::slice::from_ref(&name)).await.expect(what)[0];
             assert!(version > 3, "{what}: {version}");
             for expected in 0..5 {
@@ -89,7 +89,7 @@ async fn refused(what: &str, journal: &KurrentJournal, position: u64, stopped: O
     }
 }
 
-/// The marks that a forger has to hand, by what they are called.
+/// The MACs that a forger has available, by name.
 fn marks(copied: &Value, checksum: [u8; 16], foreign: &Value) -> [(&'static str, Value); 7] {
     let mark = |bytes: &[u8]| json!({ "mac": STANDARD.encode(bytes) });
     [
@@ -104,7 +104,7 @@ fn marks(copied: &Value, checksum: [u8; 16], foreign: &Value) -> [(&'static str,
 }
 
 #[tokio::test]
-async fn what_somebody_without_the_key_appends_stops_its_stream_alone() {
+async fn an_event_forged_without_the_key_stops_only_its_stream() {
     let elsewhere = World::stand_in().await;
     let others = Macs::new(&InstanceKey::generate());
     let foreign = elsewhere.open_as("foreign", &others, Some(JournalMark::default())).await.expect("opens");
@@ -127,7 +127,7 @@ async fn what_somebody_without_the_key_appends_stops_its_stream_alone() {
             let mut what = "";
             world.server().tamper(&world.stream, |events| {
                 let (mut event, copied) = (events[1].clone(), read(&events[1]));
-                let checksum = checksum_of_before(&forged, &copied["metadata"].to_string());
+                let checksum = old_checksum(&forged, &copied["metadata"].to_string());
                 let mark;
                 (what, mark) = marks(&copied, checksum, &foreign)[number].clone();
                 event.set_id(99);
@@ -138,7 +138,7 @@ async fn what_somebody_without_the_key_appends_stops_its_stream_alone() {
                 for (name, value) in mark.as_object().expect("an object") {
                     about[name] = value.clone();
                 }
-                // As an append of its own, which takes what is another's, and gives it back.
+                // As an append of its own, which takes claims of others and releases them.
                 about["append"] = json!({
                     "mac": read(&events[0])["append"]["mac"], "events": 1,
                     "taken": [["email", "ada", user(2).as_str()], ["email", "new", user(2).as_str()]],
@@ -151,14 +151,15 @@ async fn what_somebody_without_the_key_appends_stops_its_stream_alone() {
                 refused(what, journal, 6, Some(&to)).await;
                 for (name, owner) in [("ada", user(1)), ("eve", user(2)), ("new", to.clone())] {
                     let found = journal.claim_owner(&claim(name)).await.expect(what);
-                    assert_eq!(found, Some(owner), "{what}: nobody is found by what is another's");
+                    assert_eq!(found, Some(owner), "{what}: no user is found by another's claim");
                 }
             };
-            // Where it was followed, and where all is read anew; after others wrote behind it, and after a start.
+            // On a node that followed the stream and on one that reads it all; after others wrote more, and after a
+            // restart.
             assert_eq!(journal.head().await, Ok(6), "{what}");
             check(&journal).await;
             check(&world.open("anew").await).await;
-            let written = journal.append(append(&stream("a"), 0, 1)).await.expect("everything else goes on");
+            let written = journal.append(append(&stream("a"), 0, 1)).await.expect("everything else works");
             assert_eq!(written.first, 7, "{what}");
             journal.close().await;
             for node in ["one", "two"] {
@@ -173,9 +174,9 @@ async fn what_somebody_without_the_key_appends_stops_its_stream_alone() {
 
 type Forgery = (&'static str, fn(&mut StoredEvent));
 
-/// What makes no sense at all, and what pretends to be a part of something greater.
+/// Events that make no sense at all, and events that pretend to be part of a larger append.
 #[tokio::test]
-async fn what_is_no_event_of_a_journal_stops_nobody() {
+async fn an_event_that_is_not_of_a_journal_stops_nothing() {
     let forgeries: [Forgery; 6] = [
         ("nothing", |event| *event = StoredEvent::default()),
         ("an object", |event| event.set_metadata(b"{}")),
@@ -210,10 +211,10 @@ async fn what_is_no_event_of_a_journal_stops_nobody() {
     }
 }
 
-/// An event in the midst of an append is altered in the server's files: the others of the append are as they were, and so is
-/// what came with it.
+/// An event in the middle of an append is altered in the server's files: the append's other events, and what came with
+/// it, stay valid.
 #[tokio::test]
-async fn an_event_altered_where_it_is_stops_its_stream_alone() {
+async fn an_event_altered_in_place_stops_only_its_stream() {
     for position in 1..=5 {
         let world = World::stand_in().await;
         let journal = world.open("one").await;
@@ -222,7 +223,7 @@ async fn an_event_altered_where_it_is_stops_its_stream_alone() {
         world.server().tamper(&world.stream, |events| {
             events[position - 1].set_data(br#"{"role":"owner"}"#);
         });
-        // Whoever had read it knows better. Whoever reads it now goes on with everything else.
+        // A node that read it before has the original. A node that reads it now still works for everything else.
         assert_eq!(journal.read_all(0, 9).await.expect("reads").len(), 7);
         let anew = world.open("anew").await;
         let stopped = if position <= 3 { user(1) } else { user(2) };
@@ -230,9 +231,9 @@ async fn an_event_altered_where_it_is_stops_its_stream_alone() {
         refused("altered", &anew, position as u64, Some(&stopped)).await;
         for (name, owner) in [("ada", user(1)), ("eve", user(2))] {
             let found = anew.claim_owner(&claim(name)).await.expect("reads");
-            assert_eq!(found, Some(owner), "{position}: nobody else can take it");
+            assert_eq!(found, Some(owner), "{position}: no other stream can take it");
         }
-        // What was asked under its idempotency key is not done once more.
+        // The request with its idempotency key does not run again.
         let once = Some(Idempotency { key: [if position <= 3 { 1 } else { 2 }; 32], fingerprint: [9; 32] });
         let again = anew.append(Append { idempotency: once, ..append(&stream("b"), 0, 1) }).await;
         if [1, 4].contains(&position) {
@@ -249,7 +250,7 @@ async fn an_event_altered_where_it_is_stops_its_stream_alone() {
 fn age(events: &mut [StoredEvent], recorded: &[RecordedEvent]) {
     for (event, recorded) in events.iter_mut().zip(recorded) {
         let mut about = read(event);
-        let checksum = checksum_of_before(recorded, &about["metadata"].to_string());
+        let checksum = old_checksum(recorded, &about["metadata"].to_string());
         about.as_object_mut().expect("an object").remove("mac");
         about["checksum"] = json!(STANDARD.encode(checksum));
         if let Some(beginning) = about.get_mut("append") {
@@ -267,7 +268,7 @@ fn damage(error: &OpenError) -> &str {
 }
 
 #[tokio::test]
-async fn events_of_before_macs_are_believed_together_and_nothing_else_without_a_mac_is() {
+async fn events_from_before_macs_are_accepted_together_and_nothing_else_without_a_mac_is() {
     let world = World::stand_in().await;
     let journal = world.open("one").await;
     history(&journal).await;
@@ -277,7 +278,7 @@ async fn events_of_before_macs_are_believed_together_and_nothing_else_without_a_
     let mut old = vec![];
     world.server().tamper(&world.stream, |events| old = events.clone());
 
-    // Where the key store says that events carry MACs, none of them is believed.
+    // If the key store says that events carry MACs, none of them is accepted.
     let strict = world.open("strict").await;
     for name in [user(1), user(2)] {
         let error = strict.read_stream(&name, 0).await.expect_err("is refused");
@@ -287,12 +288,12 @@ async fn events_of_before_macs_are_believed_together_and_nothing_else_without_a_
     assert!(is_damage(&error, 1), "{error}");
     strict.close().await;
 
-    // Where it does not say so yet, they are, and it learns which they are.
+    // If it does not say so yet, they are, and it records which they are.
     let journal = world.open_as("first", &macs(), None).await.expect("opens");
     let mark = journal.mark().clone();
     assert_eq!((mark.unkeyed, mark.digest == [0; 32]), (5, false));
     assert_eq!(journal.read_all(0, 9).await.expect("reads"), whole);
-    // What comes behind them carries a MAC, and is believed with them.
+    // Later events carry MACs, and are accepted with them.
     journal.append(append(&stream("a"), 0, 1)).await.expect("appends");
     journal.close().await;
     let marked = async |node: &str| world.open_as(node, &macs(), Some(mark.clone())).await;
@@ -302,14 +303,14 @@ async fn events_of_before_macs_are_believed_together_and_nothing_else_without_a_
         journal.close().await;
     }
 
-    // Another one of before, with a true checksum, behind them: the same grant once more.
+    // Another event without a MAC, with a valid checksum, after them: the same grant again.
     let forged = RecordedEvent { position: 7, version: 4, ..whole[1].clone() };
     world.server().tamper(&world.stream, |events| {
         let mut event = old[1].clone();
         let mut about = read(&event);
         about["version"] = json!(4);
         about["append"] = json!({ "events": 1 });
-        let checksum = checksum_of_before(&forged, &about["metadata"].to_string());
+        let checksum = old_checksum(&forged, &about["metadata"].to_string());
         about["checksum"] = json!(STANDARD.encode(checksum));
         set(&mut event, &about);
         events.push(event);
@@ -320,15 +321,14 @@ async fn events_of_before_macs_are_believed_together_and_nothing_else_without_a_
         journal.close().await;
     }
 
-    // One among them is altered, and its checksum made true again; or taken away; or the last of them are.
+    // One of them is altered and its checksum recomputed; or removed; or the last ones are removed.
     let altered: Change = |events, whole| {
         events[4].set_data(b"{ }");
         events[4].set_kind("UserUnbanned");
         let changed =
             RecordedEvent { data: "{ }".to_owned(), name: "UserUnbanned".to_owned(), ..whole[4].clone() };
         let mut about = read(&events[4]);
-        about["checksum"] =
-            json!(STANDARD.encode(checksum_of_before(&changed, &about["metadata"].to_string())));
+        about["checksum"] = json!(STANDARD.encode(old_checksum(&changed, &about["metadata"].to_string())));
         set(&mut events[4], &about);
     };
     let unchecked: Change = |events, _| events[2].set_data(b"{ }");
@@ -341,7 +341,7 @@ async fn events_of_before_macs_are_believed_together_and_nothing_else_without_a_
             change(events, &whole);
         });
         let refusal = marked(&format!("new-{number}")).await.err().expect("is refused");
-        assert!(damage(&refusal).contains("the events 1 to 5"), "{number}: {refusal}");
+        assert!(damage(&refusal).contains("events 1 to 5"), "{number}: {refusal}");
         world.server().tamper(&world.stream, |events| *events = before);
     }
     marked("last").await.expect("is as it was").close().await;
@@ -381,13 +381,13 @@ proptest! {
                 let journal = world.open(&node).await;
                 match journal.read_positions(&[position]).await {
                     Err(error) => prop_assert!(is_damage(&error, position), "{error}"),
-                    // JSON has several ways to write a time or an id.
+                    // JSON has several spellings of a time or an id.
                     Ok(read) => prop_assert_eq!(&read[0], &whole[place]),
                 }
                 let owners = [Ok(Some(user(1))), Ok(Some(user(2)))];
                 for (claim, owner) in claims.iter().zip(owners) {
                     let found = journal.claim_owner(claim).await;
-                    // Altered beyond recognition, it frees its claim, and its stream is not read.
+                    // If altered beyond recognition, it releases its claim, and its stream cannot be read.
                     prop_assert!(found == owner || found == Ok(None) || place == 0 || place == 3, "{found:?}");
                 }
                 journal.close().await;

@@ -1,9 +1,9 @@
-//! The KurrentDB journal: the contract, alone and with several nodes; and what breaks between a node and its server.
+//! The KurrentDB journal: the contract, with one node and with several, and failures between a node and its server.
 //!
-//! With `WATCHWORD_TEST_ESDB_URL` (`esdb://admin:changeit@localhost:2113?tls=false`) that is held against that server: each test
-//! has a stream of its own there, which it leaves behind. Without it, a server in this process stands in, which knows the
-//! protocol and nothing else. Each test says on which of them it ran. What breaks, breaks in a relay before the server, so that
-//! it breaks before either; what only a server could do itself, such as to change what is stored, the stand-in does.
+//! With `WATCHWORD_TEST_ESDB_URL` (`esdb://admin:changeit@localhost:2113?tls=false`) the tests run against that server:
+//! each has its own stream there, which it leaves behind. Otherwise a stand-in in this process, which implements only
+//! the protocol, is used. Each test prints which of them it ran on. Failures happen in a relay before the server, so
+//! that both can be tested; what only a server could do, such as changing what is stored, the stand-in does.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -35,9 +35,9 @@ const VARIABLE: &str = "WATCHWORD_TEST_ESDB_URL";
 struct World {
     stand_in: Option<Server>,
     relay: Option<Relay>,
-    /// Of the server.
+    /// The URL of the server.
     text: String,
-    /// Of the server, or the relay before it.
+    /// The URL of the server, or of the relay before it.
     url: KurrentUrl,
     stream: String,
     folder: TempDir,
@@ -50,7 +50,7 @@ impl World {
             Some(url) => {
                 let world = Self::on(None, &url);
                 let there = TcpStream::connect(world.url.address()).await;
-                there.unwrap_or_else(|error| panic!("{VARIABLE}: nobody answers at {}: {error}", world.url));
+                there.unwrap_or_else(|error| panic!("{VARIABLE}: no answer from {}: {error}", world.url));
                 say(&format!("the server at {}", world.url));
                 world
             }
@@ -58,20 +58,23 @@ impl World {
         }
     }
 
-    /// As [`World::new`], behind a relay, in which the connection breaks.
+    /// As [`World::new`], behind a relay that can break connections.
     async fn relayed() -> Self {
         let world = Self::new().await;
         let address = world.url.address();
         let relay = Relay::start(address.clone()).await;
         let through = world.text.replacen(&address, &format!("127.0.0.1:{}", relay.port()), 1);
         assert_ne!(through, world.text, "{VARIABLE} names host and port");
-        assert!(through.contains("tls=false"), "{VARIABLE}: what breaks, breaks in the clear: tls=false");
+        assert!(
+            through.contains("tls=false"),
+            "{VARIABLE}: the relay needs an unencrypted connection: tls=false"
+        );
         Self { url: through.parse().expect("a URL"), relay: Some(relay), ..world }
     }
 
     async fn stand_in() -> Self {
         let server = Server::start().await;
-        say("a stand-in, which shows less than a server");
+        say("a stand-in, which proves less than a server");
         let url = server.url();
         Self::on(Some(server), &url)
     }
@@ -91,7 +94,7 @@ impl World {
         self.stand_in.as_ref().expect("it is the stand-in")
     }
 
-    /// Waits that are short enough for a test, and long enough for a busy machine.
+    /// Timeouts short enough for a test and long enough for a busy machine.
     fn settings(&self) -> KurrentSettings {
         KurrentSettings {
             stream: self.stream.clone(),
@@ -102,7 +105,7 @@ impl World {
         }
     }
 
-    /// As [`World::settings`], for a node that soon gives up.
+    /// As [`World::settings`], for a node that gives up soon.
     fn hasty(&self) -> KurrentSettings {
         KurrentSettings {
             patience: Duration::from_millis(200),
@@ -120,7 +123,7 @@ impl World {
         KurrentJournal::open(&self.url, &self.replica(node), settings, &macs, mark).await
     }
 
-    /// A node of another instance, or of one whose events are of before there were MACs.
+    /// A node of another instance, or of one with events from before MACs.
     async fn open_as(
         &self,
         node: &str,
@@ -139,7 +142,7 @@ impl World {
     }
 }
 
-/// Says on what a test ran: also where it passes, and nobody sees what it prints.
+/// Prints what a test ran on, even if it passes and its output is captured.
 fn say(on: &str) {
     let thread = std::thread::current();
     let _ = writeln!(std::io::stderr(), "{}: on {on}", thread.name().unwrap_or("a test"));
@@ -149,17 +152,18 @@ fn lossy(text: &OsStr) -> String {
     text.to_string_lossy().into_owned()
 }
 
-/// The server to test on. A variable that looks as if it should name one, and does not, is a mistake that must be seen.
+/// The server to test on. A variable that looks as if it was meant to name one, but does not, is a mistake that must be
+/// reported.
 fn server_url(variables: impl Iterator<Item = (String, String)>) -> Option<String> {
     let mut url = None;
     for (name, value) in variables {
         let upper = name.to_uppercase();
         let is_like = ["ESDB", "KURRENT", "EVENTSTORE"].iter().any(|it| upper.contains(it));
         if name == VARIABLE {
-            assert!(!value.trim().is_empty(), "{VARIABLE} is empty: leave it out for the stand-in");
+            assert!(!value.trim().is_empty(), "{VARIABLE} is empty: unset it to use the stand-in");
             url = Some(value);
         } else if upper.starts_with("WATCHWORD_TEST") || (is_like && upper.contains("TEST")) {
-            panic!("{name} is not known to these tests: the server is named by {VARIABLE}");
+            panic!("these tests do not know {name}: name the server with {VARIABLE}");
         }
     }
     url
@@ -225,7 +229,7 @@ contract! {
     keeps_cursors_of_effects
 }
 
-// Snapshots are a node's own, and each node forgets idempotency keys by itself.
+// Each node keeps its own snapshots and forgets idempotency keys independently.
 contract! {
     two_nodes:
     reads_back_what_was_written

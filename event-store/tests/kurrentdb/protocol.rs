@@ -1,5 +1,5 @@
-//! The messages of the protocol that the stand-in speaks, as `streams.proto` of the client has them. Of a choice between
-//! fields (`oneof`), those that matter here are optional fields each, which is the same on the wire.
+//! The messages of the protocol that the stand-in speaks, as the client's `streams.proto` defines them. The needed
+//! alternatives of a `oneof` are optional fields, which are the same on the wire.
 
 use std::collections::HashMap;
 
@@ -46,7 +46,7 @@ pub(crate) struct AppendOptions {
     pub(crate) revision: Option<u64>,
     #[prost(message, optional, tag = "3")]
     pub(crate) no_stream: Option<Empty>,
-    /// Whatever is there.
+    /// At whatever revision the stream has.
     #[prost(message, optional, tag = "4")]
     pub(crate) any: Option<Empty>,
 }

@@ -1,5 +1,5 @@
-//! Between a node and its server: hands on what both say, and loses it, cuts it off or holds it up when a test says so. It reads no
-//! more of the protocol (HTTP/2 in the clear) than where a call begins and ends, so it stands before any server.
+//! A relay between a node and its server: it forwards what both send, and drops, cuts or delays it when a test says so.
+//! Of the protocol (HTTP/2 in the clear) it reads only where calls begin and end, so it works before any server.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,11 +12,11 @@ use tokio::task::{JoinHandle, JoinSet};
 /// What happens to the next call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// It is carried out, and the answer is lost.
+    /// The call is carried out, and the answer is lost.
     LoseReply,
-    /// It is lost itself.
+    /// The call itself is lost.
     LoseRequest,
-    /// It is carried out long after the client has given up waiting, when the test says so.
+    /// The call is carried out when the test says so, long after the client has given up.
     Late,
 }
 
@@ -30,7 +30,7 @@ struct State {
     calls: usize,
 }
 
-/// On a port of this machine, until it is dropped.
+/// A relay on a port of this machine, until it is dropped.
 pub(crate) struct Relay {
     port: u16,
     state: Arc<Mutex<State>>,
@@ -50,7 +50,7 @@ struct Server {
 }
 
 impl Relay {
-    /// Before a server at this address.
+    /// Starts a relay before the server at this address.
     pub(crate) async fn start(server: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
         let port = listener.local_addr().expect("it is bound").port();
@@ -72,7 +72,7 @@ impl Relay {
         self.port
     }
 
-    /// The next calls fail so, in this order.
+    /// Makes the next calls fail like this, in this order.
     pub(crate) fn fail(&self, faults: &[Fault]) {
         lock(&self.state).faults.extend(faults);
     }
@@ -82,14 +82,14 @@ impl Relay {
         lock(&self.state).calls
     }
 
-    /// Cuts all connections and takes no more, or takes them again.
+    /// Cuts all connections and refuses new ones, or accepts them again.
     pub(crate) fn set_down(&self, is_down: bool) {
         let mut state = lock(&self.state);
         state.is_down = is_down;
         state.connections.abort_all();
     }
 
-    /// Hears everything and hands nothing on, or does again: what was said meanwhile is lost.
+    /// Receives everything and forwards nothing, or forwards again; what was sent meanwhile is lost.
     pub(crate) fn set_silent(&self, is_silent: bool) {
         let mut state = lock(&self.state);
         state.is_silent = is_silent;
@@ -98,7 +98,7 @@ impl Relay {
         }
     }
 
-    /// What was held up arrives, and is carried out.
+    /// Delivers delayed calls, which are then carried out.
     pub(crate) async fn deliver(&self) {
         let late = std::mem::take(&mut lock(&self.state).late);
         for (bytes, mut server) in late {
@@ -131,7 +131,7 @@ async fn relay(client: TcpStream, server: String, state: Arc<Mutex<State>>) {
     let (mut from_client, mut to_client) = client.into_split();
     let (reading, writing) = server.into_split();
     let mut server = Server { reading, writing, frames: Frames::default() };
-    // A client says first which protocol it speaks.
+    // A client first sends the connection preface.
     let mut frames = Frames { skipped: PREFACE, ..Frames::default() };
     let (mut said, mut answered) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
     loop {
@@ -151,7 +151,7 @@ async fn relay(client: TcpStream, server: String, state: Arc<Mutex<State>>) {
                     Some(Fault::LoseRequest) => return,
                     Some(Fault::Late) => {
                         let mut bytes = said[..length].to_vec();
-                        // All of it: the rest comes at once.
+                        // Read the whole request: the rest follows immediately.
                         while !frames.is_ended {
                             let Ok(length @ 1..) = from_client.read(&mut said).await else { return };
                             frames.push(&said[..length]);
@@ -192,7 +192,7 @@ async fn relay(client: TcpStream, server: String, state: Arc<Mutex<State>>) {
     }
 }
 
-/// How many bytes a client says before its first frame.
+/// The length of the connection preface before a client's first frame.
 const PREFACE: usize = 24;
 
 /// Where calls begin and end, in the frames that one side sends.
@@ -200,7 +200,7 @@ const PREFACE: usize = 24;
 struct Frames {
     skipped: usize,
     bytes: Vec<u8>,
-    /// Whether the last that was said ends a call from this side.
+    /// Whether the last frame ends a call from this side.
     is_ended: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The replica: made anew whenever it is gone, and never trusted against the stream.
+//! The replica: rebuilt if it is missing, and never trusted over the stream.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ async fn given_no_replica_when_a_node_starts_then_it_has_all_that_was_ever_writt
     let idempotency = Some(Idempotency { key: [1; 32], fingerprint: [2; 32] });
     let full = Append { taken: vec![(claim("x"), stream("a"))], idempotency, ..append(&stream("a"), 0, 3) };
     journal.append(full).await.expect("appends");
-    // More than are decided together.
+    // More than fit in one group.
     let many = (0..700).map(|number| journal.append(append(&stream(&format!("b{number}")), 0, 1)));
     assert!(join_all(many).await.iter().all(Result::is_ok));
     let events = journal.read_all(0, usize::MAX).await.expect("reads");
@@ -45,7 +45,7 @@ async fn given_a_replica_that_is_behind_when_its_node_starts_then_it_reads_only_
     one.append(append(&stream("a"), 0, 2)).await.expect("appends");
     one.close().await;
     two.append(append(&stream("a"), 2, 1)).await.expect("appends");
-    // What is there is not read again: it is never looked at.
+    // Known events are not read again, so this change goes unnoticed.
     world.server().tamper(&world.stream, |events| events[0].set_data(b"{}"));
     let one = world.open("one").await;
     assert_eq!(one.read_stream(&stream("a"), 0).await.expect("reads").len(), 3);
@@ -58,7 +58,7 @@ async fn after_it_is_closed_only_the_replica_and_its_lock_are_left() {
     journal.append(append(&stream("a"), 0, 1)).await.expect("appends");
     let in_use = world.try_open("one", world.settings()).await.err().expect("is refused");
     assert!(matches!(in_use, OpenError::InUse(_)), "{in_use}");
-    // No journal: whoever wrote to it would be alone with that.
+    // It does not open as a journal: what is written to it would reach no other node.
     let foreign = SqliteJournal::open(&world.replica("one"), &event_store::contract::macs())
         .await
         .err()
@@ -91,7 +91,7 @@ async fn given_a_replica_of_another_stream_when_its_node_starts_then_it_is_refus
     let refused = world.try_open("one", elsewhere()).await.err().expect("is refused");
     assert!(matches!(&refused, OpenError::Away { .. }), "{refused}");
     assert!(refused.to_string().contains("ends before event 2"), "{refused}");
-    // As well when there is something else at that place.
+    // The same if another event has that position.
     let other = world.try_open("two", elsewhere()).await.expect("opens");
     other.append(append(&stream("b"), 0, 3)).await.expect("appends");
     let refused = world.try_open("one", elsewhere()).await.err().expect("is refused");
@@ -100,7 +100,7 @@ async fn given_a_replica_of_another_stream_when_its_node_starts_then_it_is_refus
     world.open("one").await.append(append(&stream("a"), 2, 1)).await.expect("its own is as it was");
 }
 
-/// Something that nobody should do to a stream, and what is then said of it.
+/// Tampering with a stream, and the resulting error.
 type Tampering = (fn(&mut Vec<StoredEvent>), &'static str);
 
 #[tokio::test]
@@ -124,7 +124,7 @@ async fn given_a_stream_that_goes_back_behind_what_a_node_saw_when_it_is_read_th
     }
 }
 
-/// What KurrentDB's own tools see of a journal: here its official client.
+/// What KurrentDB's own tools show of a journal; here its official client.
 #[tokio::test]
 async fn events_are_json_under_their_own_names() {
     let world = World::new().await;
@@ -144,7 +144,7 @@ async fn events_are_json_under_their_own_names() {
 }
 
 #[tokio::test]
-async fn a_snapshot_is_a_nodes_own() {
+async fn each_node_has_its_own_snapshots() {
     let world = World::new().await;
     let (one, two) = (world.open("one").await, world.open("two").await);
     let snapshot = Snapshot { version: 5, state: vec![0, 255] };
@@ -156,7 +156,7 @@ async fn a_snapshot_is_a_nodes_own() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_an_error_without_the_password() {
+async fn the_error_for_an_absent_server_does_not_contain_the_password() {
     let world = World::on(None, "esdb://ada:hunter2@127.0.0.1:9?tls=false");
     let hasty = KurrentSettings { answer_timeout: Duration::from_millis(200), ..world.settings() };
     let refused = world.try_open("one", hasty).await.err().expect("is refused");
@@ -165,7 +165,7 @@ async fn nobody_there_is_an_error_without_the_password() {
     assert!(text.contains("esdb://127.0.0.1:9") && !text.contains("hunter2"), "{text}");
 }
 
-/// One node forgot an idempotency key, and took it for another request; the other one still knew it.
+/// One node forgot an idempotency key and accepted it for another request, while the other node still knew it.
 #[tokio::test]
 async fn given_a_key_that_one_node_forgot_when_it_is_used_again_then_all_nodes_follow() {
     let world = World::new().await;
@@ -181,11 +181,11 @@ async fn given_a_key_that_one_node_forgot_when_it_is_used_again_then_all_nodes_f
     one.append(keyed("b", 2)).await.expect("is another request");
     let stored = StoredIdempotency { fingerprint: [2; 32], first: 2, last: 2 };
     assert_eq!(two.idempotent(&[1; 32]).await, Ok(Some(stored)));
-    // One that begins anew meets both.
+    // A new node reads both.
     assert_eq!(world.open("three").await.idempotent(&[1; 32]).await, Ok(Some(stored)));
 }
 
-/// One node at a time does what an effect does: another takes over when the first is not heard of, or gives it back.
+/// One node at a time performs an effect: another one takes over when the first falls silent or releases it.
 #[tokio::test]
 async fn the_cursor_of_an_effect_has_one_holder() {
     let world = World::new().await;
@@ -196,10 +196,10 @@ async fn the_cursor_of_an_effect_has_one_holder() {
     assert_eq!((first.position, first.epoch), (5, 1));
     assert_eq!(two.hold_cursor("mail", "two", long).await, Ok(None));
     let again = one.hold_cursor("mail", "one", short).await.expect("works");
-    assert_eq!(again, Some(first), "its holder goes on, for less long now");
-    assert_eq!(two.hold_cursor("mail", "two", long).await, Ok(None), "it was heard of just now");
+    assert_eq!(again, Some(first), "its holder keeps it, now for a shorter time");
+    assert_eq!(two.hold_cursor("mail", "two", long).await, Ok(None), "its holder was active just now");
     tokio::time::sleep(2 * short).await;
-    let second = two.hold_cursor("mail", "two", long).await.expect("works").expect("nobody was heard of");
+    let second = two.hold_cursor("mail", "two", long).await.expect("works").expect("its holder fell silent");
     assert_eq!((second.position, second.epoch), (5, 2));
     assert_eq!(one.move_cursor("mail", Cursor { position: 1, ..first }).await, Ok(false), "it slept");
     one.release_cursor("mail", first).await.expect("has no effect");
@@ -208,7 +208,7 @@ async fn the_cursor_of_an_effect_has_one_holder() {
     two.release_cursor("mail", second).await.expect("releases");
     let third = one.hold_cursor("mail", "one", long).await.expect("works").expect("is free");
     assert_eq!((third.position, third.epoch), (2, 3));
-    // It is no node's own.
+    // It does not depend on a node's replica.
     two.close().await;
     std::fs::remove_file(world.replica("two")).expect("is there");
     let two = world.open("two").await;
@@ -216,7 +216,7 @@ async fn the_cursor_of_an_effect_has_one_holder() {
     assert_eq!(two.hold_cursor("mail", "one", long).await, Ok(Some(third)));
 }
 
-/// Of nodes that ask at the same moment, one gets it.
+/// If nodes ask at the same moment, one gets it.
 #[tokio::test]
 async fn a_cursor_that_all_want_goes_to_one() {
     let world = World::new().await;

@@ -1,6 +1,6 @@
-//! A stand-in for a KurrentDB server: as much of its protocol as the journal needs (appending at a revision, reading
-//! forwards, and the last event; accounts, what a stream's `$acl` lets them do, and TLS), in memory, and faults on request. It shows that the adapter does what it should on a server that does
-//! what the protocol says; it does not show that a real server does.
+//! A stand-in for a KurrentDB server, in memory, with faults on request. It implements what the journal needs:
+//! appending at a revision, reading forwards and the last event, accounts, a stream's `$acl`, and TLS. It shows that
+//! the adapter works with a server that follows the protocol, not that a real server follows it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,13 +23,13 @@ use super::protocol::{
     Recorded, StreamIdentifier, StreamNotFound, Success, Uuid, WrongExpectedVersion,
 };
 
-/// What a server takes at most, unless it is told otherwise.
+/// A server's default limit for an append.
 const MAX_APPEND_SIZE: usize = 1024 * 1024;
 
-/// What is refused.
+/// A refusal on request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// The next append, for what it holds.
+    /// Refuses the next append for its content.
     Group,
 }
 
@@ -43,12 +43,12 @@ struct Event {
 
 #[derive(Default)]
 struct State {
-    /// By name, with the password; none where it asks for none. `admin` and `ops` are administrators.
+    /// Passwords by name; empty if no login is required. `admin` and `ops` are administrators.
     accounts: HashMap<String, String>,
     streams: HashMap<String, Vec<Event>>,
     refusals: Vec<Refusal>,
     is_down: bool,
-    /// Tells subscriptions that something was written.
+    /// Notifies subscriptions of a write.
     written: watch::Sender<()>,
 }
 
@@ -71,7 +71,7 @@ impl Server {
         Self::start_at("127.0.0.1:0", &[], None).await
     }
 
-    /// With accounts, each with its password.
+    /// Starts with accounts and their passwords.
     pub(crate) async fn start_with(accounts: &[(&str, &str)]) -> Self {
         Self::start_at("127.0.0.1:0", accounts, None).await
     }
@@ -83,7 +83,7 @@ impl Server {
         let state = Arc::new(Mutex::new(State { accounts: accounts.collect(), ..State::default() }));
         let (shared, is_secured) = (Arc::clone(&state), tls.is_some());
         let accepting = tokio::spawn(async move {
-            // They end with it.
+            // Connections end with the server.
             let mut connections = JoinSet::new();
             while let Ok((socket, _)) = listener.accept().await {
                 socket.set_nodelay(true).expect("is open");
@@ -91,7 +91,7 @@ impl Server {
                 connections.spawn(async move {
                     match tls {
                         None => speak(state, socket).await,
-                        // Whoever does not believe the certificate hangs up.
+                        // A client that does not trust the certificate hangs up.
                         Some(tls) => {
                             if let Ok(socket) = tls.accept(socket).await {
                                 speak(state, socket).await;
@@ -114,7 +114,7 @@ impl Server {
 
     /// For an account: `name:password@`.
     pub(crate) fn url_of(&self, account: &str) -> String {
-        // The name that is in its certificate.
+        // The name in its certificate.
         let host = if self.is_secured { "localhost" } else { "127.0.0.1" };
         format!("esdb://{account}{host}:{}?tls={}", self.port, self.is_secured)
     }
@@ -123,7 +123,7 @@ impl Server {
         lock(&self.state).accounts.insert(account.to_owned(), password.to_owned());
     }
 
-    /// What it knows of a stream, as JSON.
+    /// A stream's metadata, as JSON.
     pub(crate) fn about(&self, stream: &str) -> Option<serde_json::Value> {
         lock(&self.state).about(stream)
     }
@@ -132,19 +132,19 @@ impl Server {
         lock(&self.state).refusals.extend(refusals);
     }
 
-    /// Ends, with all its connections.
+    /// Stops the server and closes all connections.
     pub(crate) async fn stop(mut self) {
         self.accepting.abort();
-        // It owns the port until it is gone.
+        // The task owns the port until it has ended.
         let _ = (&mut self.accepting).await;
     }
 
-    /// Answers that it is unavailable, or no longer.
+    /// Makes it answer that it is unavailable, or work again.
     pub(crate) fn set_down(&self, is_down: bool) {
         lock(&self.state).is_down = is_down;
     }
 
-    /// Changes what is stored, as nobody should.
+    /// Tampers with stored events.
     pub(crate) fn tamper(&self, stream: &str, change: impl FnOnce(&mut Vec<StoredEvent>)) {
         let mut state = lock(&self.state);
         let events = state.streams.entry(stream.to_owned()).or_default();
@@ -154,7 +154,7 @@ impl Server {
     }
 }
 
-/// An event as the server has it.
+/// An event as the server stores it.
 #[derive(Clone, Default)]
 pub(crate) struct StoredEvent(Event);
 
@@ -198,7 +198,7 @@ fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
 }
 
 impl State {
-    /// As whom a request comes: `None` if it is let in as nobody.
+    /// The account of a request; `None` if it is rejected.
     fn account(&self, headers: &HeaderMap) -> Option<String> {
         if self.accounts.is_empty() {
             return Some(ADMINISTRATOR.to_owned());
@@ -215,7 +215,7 @@ impl State {
         serde_json::from_slice(&last.data).ok()
     }
 
-    /// Whether an account may do this with a stream: as its `$acl` says, and without one as every server does at first.
+    /// Whether an account may do this with a stream: according to its `$acl` or, without one, to a server's defaults.
     fn may(&self, account: &str, right: &str, stream: &str) -> bool {
         if [ADMINISTRATOR, "ops"].contains(&account) {
             return true;
@@ -239,14 +239,14 @@ impl State {
 const ADMINISTRATOR: &str = "admin";
 
 async fn speak(state: Arc<Mutex<State>>, socket: impl AsyncRead + AsyncWrite + Unpin) {
-    // A client that goes away ends its connection, however it does.
+    // A client that goes away ends its connection, in whatever way.
     let Ok(mut connection) = h2::server::handshake(socket).await else { return };
     while let Some(Ok((request, respond))) = connection.accept().await {
         tokio::spawn(serve(Arc::clone(&state), request, respond));
     }
 }
 
-/// How a call ends, by its number in gRPC.
+/// gRPC status codes.
 const INVALID_ARGUMENT: &str = "3";
 const PERMISSION_DENIED: &str = "7";
 const UNIMPLEMENTED: &str = "12";
@@ -285,7 +285,7 @@ async fn serve(state: Arc<Mutex<State>>, request: Request<RecvStream>, mut respo
             }
             Err(refusal) => end(&mut respond, refusal),
         },
-        // As a server of an early version: the client asks what it can do.
+        // Like an early version: the client asks for the server's features.
         _ => end(&mut respond, UNIMPLEMENTED),
     }
 }
@@ -305,7 +305,8 @@ async fn append(
     send(&mut respond, vec![answer.encode_to_vec()]).await;
 }
 
-/// Appends at the expected revision. What is there already, event for event, is answered as if it were written now.
+/// Appends at the expected revision. If exactly these events are there already, the answer is the same as if they were
+/// written now.
 fn write(state: &mut State, options: &AppendOptions, events: Vec<Event>) -> AppendResp {
     let stream = state.streams.entry(name(options.stream.as_ref())).or_default();
     let length = options.revision.map_or(0, |revision| index(revision) + 1);
@@ -339,7 +340,7 @@ fn stream_to_read(request: &[u8]) -> String {
     name(stream.stream.as_ref())
 }
 
-/// What is behind a revision, and then whatever is written, for as long as anybody listens.
+/// Sends the events after a revision, and then new ones, for as long as the client listens.
 async fn subscribe(state: &Mutex<State>, mut options: ReadOptions, mut respond: SendResponse<Bytes>) {
     let Ok(mut stream) = respond.send_response(head(), false) else { return };
     let mut written = lock(state).written.subscribe();
@@ -377,7 +378,7 @@ fn read(state: &State, options: &ReadOptions) -> Vec<Vec<u8>> {
         let stream_not_found = Some(StreamNotFound { stream: options.stream });
         return vec![ReadResp { stream_not_found, ..ReadResp::default() }.encode_to_vec()];
     };
-    // Backwards, only the last one is ever asked for.
+    // Reading backwards, clients only ever request the last event.
     assert!(direction == 0 || (options.revision, count) == (None, Some(1)));
     let first = if direction == 0 { index(options.revision.unwrap_or(0)) } else { events.len() - 1 };
     let answer = |(revision, event): (usize, &Event)| {
@@ -434,7 +435,7 @@ async fn messages(mut body: RecvStream) -> Vec<Bytes> {
     messages
 }
 
-/// Answers with these messages, and that all went well. A client that went away hears nothing of it.
+/// Answers with these messages and success, unless the client went away.
 async fn send(respond: &mut SendResponse<Bytes>, messages: Vec<Vec<u8>>) {
     let Ok(mut stream) = respond.send_response(head(), false) else { return };
     for message in messages {
@@ -455,7 +456,7 @@ fn framed(message: &[u8]) -> Bytes {
     frame.freeze()
 }
 
-/// As fast as the client takes it.
+/// Sends as fast as the client accepts.
 async fn send_all(stream: &mut SendStream<Bytes>, mut bytes: Bytes) -> Option<()> {
     while !bytes.is_empty() {
         stream.reserve_capacity(bytes.len());

@@ -1,4 +1,4 @@
-//! A database that is away: told at once where its server refuses connections, and soon where it is silent.
+//! A database that is away: reported at once if its server refuses connections, and soon if it is silent.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use test_services::Postgres;
 
 use super::{open, url};
 
-/// What nobody waits longer for.
+/// The longest that a caller waits.
 const LONGEST: Duration = Duration::from_millis(5500);
 
 async fn timed<T>(run: impl Future<Output = T>) -> (T, Duration) {
@@ -17,7 +17,7 @@ async fn timed<T>(run: impl Future<Output = T>) -> (T, Duration) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_refuses_connections_is_told_at_once_with_its_cause() {
+async fn a_server_that_refuses_connections_is_reported_at_once_with_the_cause() {
     let mut server = Postgres::start();
     let database = server.database();
     let journal = open(&database).await;
@@ -36,13 +36,13 @@ async fn a_server_that_refuses_connections_is_told_at_once_with_its_cause() {
             let (checked, took) = timed(keys.check()).await;
             assert!(checked.is_err() && took < Duration::from_secs(2), "{round}: {checked:?} after {took:?}");
             let (appended, took) = timed(journal.append(append(&stream("b"), 0, 1))).await;
-            // The first one may have been sent into the ended connection: what became of that, nobody knows.
-            let is_told = match &appended {
+            // The first one may have been sent on the ended connection: its outcome is unknown.
+            let is_reported = match &appended {
                 Err(AppendError::Unavailable(why)) => refused(why) && took < Duration::from_secs(2),
                 Err(AppendError::Unknown(_)) => round == 0 && took < LONGEST,
                 _ => false,
             };
-            assert!(is_told, "{round}: {appended:?} after {took:?}");
+            assert!(is_reported, "{round}: {appended:?} after {took:?}");
         }
         server.up();
         let back = Instant::now();
@@ -54,14 +54,13 @@ async fn a_server_that_refuses_connections_is_told_at_once_with_its_cause() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_is_silent_is_told_within_five_seconds() {
+async fn a_silent_server_is_reported_within_five_seconds() {
     let server = Postgres::start();
     let database = server.database();
     let journal = open(&database).await;
     journal.append(append(&stream("a"), 0, 1)).await.expect("appends");
     let halt = |signal: &str| {
-        // All of its processes: each connection has one.
-        // A session that ends in between is none that could answer.
+        // All of its processes: each connection has one. A session that ends meanwhile cannot answer anyway.
         let all = format!(
             "kill -{signal} {0} && for it in $(cat /proc/{0}/task/{0}/children); do kill -{signal} $it || true; done",
             server.pid()

@@ -1,4 +1,4 @@
-//! What breaks between a node and its database.
+//! Failures between a node and its database.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ fn once() -> Idempotency {
     Idempotency { key: [1; 32], fingerprint: [2; 32] }
 }
 
-/// Sends appends through a network that breaks at one of them, and returns the journal behind the network.
+/// Sends appends through a network that fails at one of them, and returns the answers and a journal that bypasses it.
 async fn through(
     fault: Fault,
     settings: PostgresSettings,
@@ -47,7 +47,7 @@ async fn through(
     ];
     let answers = join_all(sent.into_iter().map(|append| journal.append(append))).await;
     assert!(proxy.is_done().await);
-    // Behind the network there is the truth.
+    // This one reads the database directly.
     (answers, open(&database).await)
 }
 
@@ -63,7 +63,7 @@ async fn assert_settled(answers: &[Result<Appended, AppendError>], journal: &Pos
     ];
     for (place, (answer, expected)) in answers.iter().zip(&expected).enumerate() {
         match (place, answer) {
-            // Sent again, it finds a version that its own neighbour made.
+            // Sent again, it meets a version that its own neighbour made.
             (1, Err(AppendError::Conflict { .. })) => {}
             _ => assert_eq!(answer, expected, "append {place}"),
         }
@@ -85,7 +85,7 @@ async fn inv_b_a_lost_request_is_sent_again() {
     assert_settled(&answers, &journal).await;
 }
 
-/// The first attempt arrives after the second was carried out: it changes nothing any more.
+/// The first attempt arrives after the second was carried out: it changes nothing.
 #[tokio::test]
 async fn inv_b_a_late_request_changes_nothing() {
     let late = Duration::from_millis(2500);
@@ -96,7 +96,7 @@ async fn inv_b_a_late_request_changes_nothing() {
     assert_settled(&answers, &journal).await;
 }
 
-/// Where even patience finds no answer, the answer is that it is unknown; asked again later, it is found.
+/// If no retry brings an answer, the outcome is reported as unknown; a later request finds it.
 #[tokio::test]
 async fn inv_b_what_cannot_be_settled_is_unknown_and_converges() {
     let mut server = Postgres::start();
@@ -132,7 +132,7 @@ async fn inv_b_what_cannot_be_settled_is_unknown_and_converges() {
     assert_eq!(open(&database).await.read_all(0, 9).await.expect("reads").len(), 2);
 }
 
-/// A node that waits for its database on a busy machine, too.
+/// A node that waits for its database even on a busy machine.
 async fn patient(database: &str) -> Arc<PostgresJournal> {
     let minute = Duration::from_mins(1);
     let patient = PostgresSettings { patience: minute, answer: minute, grace: minute, ..settings() };
@@ -141,7 +141,7 @@ async fn patient(database: &str) -> Arc<PostgresJournal> {
     )
 }
 
-/// Loads both nodes for as long as something else goes on.
+/// Loads both nodes while a task runs.
 async fn load_while<T>(nodes: [&Arc<PostgresJournal>; 2], running: JoinHandle<T>) -> (T, Vec<Uuid>) {
     let mut acknowledged = Vec::new();
     let mut round = 0;
@@ -185,7 +185,7 @@ async fn inv_a_t_killed_backends_lose_nothing() {
     }
 }
 
-/// Invariants a and t: the whole server crashes under load, twice, and comes again.
+/// Invariants a and t: the whole server crashes under load, twice, and restarts.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn inv_a_t_a_crashed_server_loses_nothing() {
     let mut server = Postgres::start();
@@ -203,7 +203,7 @@ async fn inv_a_t_a_crashed_server_loses_nothing() {
     check(&*one, &acknowledged).await;
 }
 
-/// The rows of the answer come before the commit: what fails at the commit itself was not written.
+/// The answer's rows come before the commit: what fails at the commit itself was not written.
 #[tokio::test]
 async fn goes_on_after_a_failed_commit() {
     let server = Postgres::shared();
@@ -225,7 +225,7 @@ async fn goes_on_after_a_failed_commit() {
     assert_eq!(*journal.watch_head().borrow(), 2);
 }
 
-/// What the database cannot take must not fail those it is committed with.
+/// An append that the database refuses must not fail its neighbours.
 #[tokio::test]
 async fn a_value_that_cannot_be_stored_spares_its_neighbours() {
     let journal = open(&Postgres::shared().database()).await;
@@ -238,9 +238,9 @@ async fn a_value_that_cannot_be_stored_spares_its_neighbours() {
     assert_eq!(journal.head().await, Ok(2));
 }
 
-/// Whoever holds the lock for ever, such as a person with psql, makes appends fail in time, and no longer than that.
+/// If a session never releases the lock, for example a person in psql, appends fail in time, and work again after it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lock_that_is_not_given_back_is_an_error_in_time() {
+async fn a_lock_that_is_not_released_is_an_error_in_time() {
     let database = Postgres::shared().database();
     let hasty = PostgresSettings { statement_timeout: Duration::from_millis(300), ..settings() };
     let journal =
@@ -251,7 +251,7 @@ async fn a_lock_that_is_not_given_back_is_an_error_in_time() {
     holder.execute("SELECT * FROM watchword.turn FOR UPDATE").await.expect("locks");
     let refused = journal.append(append(&stream("a"), 0, 1)).await.expect_err("cannot append");
     assert!(matches!(refused, AppendError::Unavailable(_)), "{refused}");
-    assert_eq!(journal.head().await, Ok(0), "readers wait for nobody");
+    assert_eq!(journal.head().await, Ok(0), "readers do not wait");
     holder.execute("COMMIT").await.expect("ends");
     assert_eq!(journal.append(append(&stream("a"), 0, 1)).await.expect("appends").first, 1);
 }

@@ -1,4 +1,4 @@
-//! The PostgreSQL journal: the contract, alone and with several nodes, and what breaks between a node and its database.
+//! The PostgreSQL journal: the contract, with one node and with several, and failures between a node and its database.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ mod nodes;
 mod opening;
 mod roles;
 
-/// Waits that are short enough for a test, and long enough for a busy machine.
+/// Timeouts short enough for a test and long enough for a busy machine.
 fn settings() -> PostgresSettings {
     PostgresSettings { readers: 4, poll: Duration::from_millis(200), ..PostgresSettings::default() }
 }

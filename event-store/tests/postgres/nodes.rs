@@ -15,11 +15,11 @@ use uuid::Uuid;
 
 use super::open;
 
-/// Names the database to a test program that is started as another process.
+/// Names the database for a test program that runs as another process.
 const DATABASE: &str = "TEST_OTHER_PROCESS_DATABASE";
 
-/// Appends to streams of its own, to one that all fight over, and takes claims that others want. Returns the ids of the
-/// events that were acknowledged.
+/// Appends to its own streams and to a contended one, and takes contended claims. Returns the ids of the acknowledged
+/// events.
 pub(crate) async fn load(journal: Arc<dyn Journal>, name: &str, rounds: u64) -> Vec<Uuid> {
     let writer = |number: usize| {
         let journal = Arc::clone(&journal);
@@ -39,7 +39,7 @@ pub(crate) async fn load(journal: Arc<dyn Journal>, name: &str, rounds: u64) -> 
                     Err(AppendError::ClaimTaken { owner, .. }) => assert_ne!(owner, own),
                     Err(error) => panic!("{error}"),
                 }
-                // Until it is our turn.
+                // Until this writer wins.
                 loop {
                     let send = append(&stream("shared"), shared_version, 1);
                     let id = send.writes[0].events[0].id;
@@ -60,7 +60,7 @@ pub(crate) async fn load(journal: Arc<dyn Journal>, name: &str, rounds: u64) -> 
     join_all((0..4).map(writer)).await.concat()
 }
 
-/// Invariant a, and that each claim has one owner who wrote its events.
+/// Invariant a, and that each claim has one owner, which wrote its events.
 pub(crate) async fn check(journal: &dyn Journal, acknowledged: &[Uuid]) {
     let events = journal.read_all(0, usize::MAX).await.expect("reads");
     let mut versions = BTreeMap::new();
@@ -72,10 +72,10 @@ pub(crate) async fn check(journal: &dyn Journal, acknowledged: &[Uuid]) {
     }
     assert_eq!(journal.head().await, Ok(events.len() as u64));
     let ids: BTreeSet<Uuid> = events.iter().map(|event| event.id).collect();
-    assert_eq!(ids.len(), events.len(), "no event is there twice");
-    let told: BTreeSet<Uuid> = acknowledged.iter().copied().collect();
-    assert_eq!(told.len(), acknowledged.len());
-    assert_eq!(told, ids, "what was acknowledged is there, and nothing else");
+    assert_eq!(ids.len(), events.len(), "no event exists twice");
+    let known: BTreeSet<Uuid> = acknowledged.iter().copied().collect();
+    assert_eq!(known.len(), acknowledged.len());
+    assert_eq!(known, ids, "exactly the acknowledged events exist");
     for (claim, owner) in journal.claims("email", "").await.expect("reads") {
         assert!(versions.contains_key(&owner), "{} belongs to {owner}, who wrote nothing", claim.key);
     }
@@ -91,7 +91,7 @@ async fn inv_a_h_nodes_that_race_write_one_log() {
     assert_eq!(one.claims("email", "").await.expect("reads").len(), 40);
 }
 
-/// What [`inv_a_h_processes_that_race_write_one_log`] starts; by itself it does nothing.
+/// Started by [`inv_a_h_processes_that_race_write_one_log`]; on its own it does nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_process() {
     let Ok(database) = std::env::var(DATABASE) else { return };
@@ -126,7 +126,7 @@ async fn inv_a_h_processes_that_race_write_one_log() {
     check(&open(&database).await, &acknowledged).await;
 }
 
-/// A node hears at once what another one wrote; and when nothing can be heard, it looks.
+/// A node is notified at once of what another one wrote; without notifications, it polls.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_follows_what_others_write() {
     let database = Postgres::shared().database();
@@ -138,7 +138,7 @@ async fn a_node_follows_what_others_write() {
     let looking = open(&database).await;
     let writing = open(&database).await;
     let (mut heard, mut seen) = (listening.watch_head(), looking.watch_head());
-    // The first look comes after the first notification can be heard.
+    // The first poll comes after LISTEN has taken effect.
     tokio::time::sleep(Duration::from_millis(300)).await;
     for position in 1..=5 {
         writing.append(append(&stream("a"), position - 1, 1)).await.expect("appends");
@@ -148,7 +148,7 @@ async fn a_node_follows_what_others_write() {
             timeout(Duration::from_secs(5), reached).await.expect("soon").expect("lives");
         }
         if position == 3 {
-            // Whoever listens comes again.
+            // The listeners reconnect.
             let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' \
                  AND datname = current_database()";
             assert_eq!(Postgres::shared().psql(&database, sql).trim(), "3");
@@ -157,7 +157,7 @@ async fn a_node_follows_what_others_write() {
     }
 }
 
-/// A node does not ask for versions that it knows. It must notice whenever another one has written.
+/// A node does not ask for versions that it knows, so it must notice when another one has written.
 #[tokio::test]
 async fn inv_e_what_a_node_knows_ends_where_another_one_writes() {
     let database = Postgres::shared().database();
@@ -196,7 +196,7 @@ async fn inv_e_what_a_node_knows_ends_where_another_one_writes() {
     assert_eq!(versions, (1..=9).collect::<Vec<_>>());
 }
 
-/// One node at a time does what an effect does: another takes over when the first is not heard of, or gives it back.
+/// One node at a time performs an effect: another one takes over when the first falls silent or releases it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_cursor_of_an_effect_has_one_holder() {
     let database = Postgres::shared().database();
@@ -206,9 +206,9 @@ async fn the_cursor_of_an_effect_has_one_holder() {
     let hold = async |holder, lasts| journal.hold_cursor("mail", holder, lasts).await.expect("works");
     let first = hold("a", long).await.expect("is free");
     assert_eq!(hold("b", long).await, None);
-    assert_eq!(hold("a", short).await, Some(first), "its holder goes on, for less long now");
+    assert_eq!(hold("a", short).await, Some(first), "its holder keeps it, now for a shorter time");
     tokio::time::sleep(2 * short).await;
-    let second = hold("b", long).await.expect("nobody was heard of");
+    let second = hold("b", long).await.expect("its holder fell silent");
     assert_eq!((second.position, second.epoch), (first.position, first.epoch + 1));
     assert_eq!(hold("a", long).await, None);
     assert_eq!(journal.move_cursor("mail", Cursor { position: 1, ..first }).await, Ok(false), "it slept");

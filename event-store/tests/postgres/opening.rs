@@ -1,4 +1,4 @@
-//! Making the tables, and refusing what is not ours to change.
+//! Creates the tables, and refuses what is not ours to change.
 
 use std::borrow::Cow;
 
@@ -19,7 +19,7 @@ async fn refusal(database: &str) -> OpenError {
         .expect("is refused")
 }
 
-/// A login of its own, without any right.
+/// A new login without any rights.
 fn login(database: &str, name: &str) -> String {
     Postgres::shared().psql(database, &format!("CREATE ROLE {name} LOGIN PASSWORD 'secret of {name}'"));
     let (_, rest) = database.split_once('@').expect("the URL has a user");
@@ -67,7 +67,7 @@ async fn the_service_can_neither_change_nor_delete_events() {
             ]
             .as_slice(),
         ),
-        // Not even the superuser, unless they take the trigger away first.
+        // Not even the superuser, unless they remove the trigger first.
         (
             "RESET ROLE",
             "42501",
@@ -89,7 +89,7 @@ async fn the_service_can_neither_change_nor_delete_events() {
 }
 
 #[tokio::test]
-async fn a_user_who_may_not_make_the_tables_is_told_what_to_do() {
+async fn the_error_for_a_user_who_may_not_create_the_tables_says_what_to_do() {
     let server = Postgres::shared();
     let database = server.database();
     let as_user = login(&database, "clerk");
@@ -110,16 +110,16 @@ async fn a_user_who_may_not_make_the_tables_is_told_what_to_do() {
     connection.execute("DELETE FROM watchword.events").await.expect_err("is refused");
 }
 
-/// An owner of the database who is no superuser, as hosted ones are.
+/// A database owner who is not a superuser, as on hosted servers.
 #[tokio::test]
-async fn an_owner_who_is_no_superuser_can_make_the_tables() {
+async fn an_owner_who_is_not_a_superuser_can_create_the_tables() {
     let server = Postgres::shared();
     let database = server.database();
     let owner = login(&database, "landlord");
     let name = database.rsplit('/').next().expect("a name");
     server
         .psql(&database, &format!("ALTER ROLE landlord CREATEROLE; ALTER DATABASE {name} OWNER TO landlord"));
-    // The role may be there already, as roles are shared by all databases: then somebody must have granted it.
+    // The role may exist already, as all databases share roles: then it must be granted.
     if server.psql(&database, "SELECT 1 FROM pg_roles WHERE rolname = 'watchword_service'") == "1\n" {
         server.psql(&database, "GRANT watchword_service TO landlord WITH ADMIN OPTION");
     }
@@ -147,7 +147,7 @@ async fn refuses_what_is_foreign_or_newer() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_an_error_without_the_password() {
+async fn the_error_for_an_absent_server_does_not_contain_the_password() {
     let nowhere = "postgres://somebody:hunter2@127.0.0.1:9/none?sslmode=disable";
     let refused = refusal(nowhere).await;
     assert!(matches!(refused, OpenError::Away { .. }) && refused.may_pass(), "{refused}");
@@ -159,9 +159,9 @@ async fn nobody_there_is_an_error_without_the_password() {
     }
 }
 
-/// What waiting mends is told from what it does not.
+/// Errors that may pass are distinguished from those that do not.
 #[tokio::test]
-async fn what_may_pass_is_told_from_what_stays() {
+async fn passing_errors_are_distinguished_from_lasting_ones() {
     let server = Postgres::shared();
     let database = server.database();
     let (_, rest) = database.split_once('@').expect("a user");
@@ -175,7 +175,7 @@ async fn what_may_pass_is_told_from_what_stays() {
         let refused = refusal(&stays).await;
         assert!(matches!(refused, OpenError::Failed { .. }) && !refused.may_pass(), "{stays}: {refused}");
     }
-    // No address of a server, one that nobody has, and one that says nothing.
+    // A server that refuses connections, an unknown one, and one that is silent.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let silent = silent.local_addr().expect("an address");
     for passes in [
@@ -186,13 +186,13 @@ async fn what_may_pass_is_told_from_what_stays() {
         let refused = refusal(&passes).await;
         assert!(refused.may_pass(), "{passes}: {refused}");
     }
-    // As many connections as it may have, and none left.
+    // A connection limit that is used up.
     server.psql(&database, "CREATE ROLE narrow LOGIN PASSWORD 'x'; ALTER ROLE narrow CONNECTION LIMIT 0");
     let refused = refusal(&format!("postgres://narrow:x@{host}/{name}")).await;
     assert!(refused.may_pass(), "{refused}");
 }
 
-/// Whoever takes the trigger away and changes an event is found out.
+/// If the trigger is removed and an event changed, that is found.
 #[tokio::test]
 async fn a_changed_event_is_found() {
     let server = Postgres::shared();
@@ -209,7 +209,7 @@ async fn a_changed_event_is_found() {
         server.psql(&database, &format!("UPDATE watchword.events SET {change} WHERE position = 2"));
         let error = journal.read_positions(&[2]).await.expect_err(change);
         assert!(matches!(&error, StoreError::Damaged(what) if what.contains("event 2")), "{change}: {error}");
-        assert_eq!(journal.read_positions(&[1, 3]).await.expect("the others are whole").len(), 2);
+        assert_eq!(journal.read_positions(&[1, 3]).await.expect("the others are intact").len(), 2);
         assert_eq!(journal.read_all(0, 9).await.expect("those before").len(), 1);
         assert!(journal.read_all(1, 9).await.is_err());
         let restore = format!(

@@ -1,5 +1,5 @@
-//! The role of the service, made by whoever may, on each version of the server: how a user comes to work as a role has changed
-//! in version 16.
+//! The service's role, created by different users, on each version of the server: version 16 changed how a user comes
+//! to work as a role.
 
 use event_store::contract::{append, stream};
 use event_store::postgres::EventRights;
@@ -11,7 +11,7 @@ use test_services::Postgres;
 
 use super::{settings, url};
 
-/// A database of its own, and its owner: a login that is no superuser.
+/// A database and its owner, a login that is not a superuser.
 struct Tenant<'s> {
     server: &'s Postgres,
     admin: String,
@@ -46,7 +46,7 @@ impl<'s> Tenant<'s> {
         PostgresJournal::open(&url, settings(), &event_store::contract::macs()).await
     }
 
-    /// Works, and says whom it works as.
+    /// Opens the journal as this user, appends and reads.
     async fn works(&self, user: &str, version: u64) {
         let journal = self.open(user).await.expect("opens");
         journal.append(append(&stream("a"), version, 1)).await.expect("appends");
@@ -66,13 +66,13 @@ impl<'s> Tenant<'s> {
 
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
-/// In the order in which a server could come to them: the first of them makes no role, the next one does.
+/// In an order that a server could see: the first owner creates no role, the next one does.
 async fn on(server: &Postgres) {
-    // An owner who may make no roles works alone, and as itself.
+    // An owner who may not create roles works alone, and as itself.
     let alone = Tenant::new(server, "alone", "");
     alone.works("alone", 0).await;
     assert!(!alone.role_may_read());
-    // Another login is told who must do what.
+    // The error for another login says who must do what.
     alone.psql("CREATE ROLE node LOGIN PASSWORD 'secret'");
     let told = alone.open("node").await.err().expect("is refused").to_string();
     assert!(
@@ -81,7 +81,7 @@ async fn on(server: &Postgres) {
         "{told}"
     );
 
-    // One who may make roles makes it, and can work as it.
+    // An owner who may create roles creates it, and can work as it.
     let landlord = Tenant::new(server, "landlord", "CREATEROLE");
     landlord.works("landlord", 0).await;
     assert!(landlord.role_may_read());
@@ -92,20 +92,21 @@ async fn on(server: &Postgres) {
     connection.execute("RESET ROLE; GRANT watchword_service TO node").await.expect("may grant it");
     landlord.works("node", 1).await;
 
-    // What the landlord made is not the other owner's: the other one's events are not given to it.
+    // The role that the landlord created gets no rights on the other owner's events.
     alone.works("alone", 1).await;
     assert!(!alone.role_may_read());
-    // Once a superuser has run what the warning says, its tables are opened to the role.
+    // Once a superuser has run what the warning says, the role gets rights on its tables.
     alone.psql("GRANT watchword_service TO alone");
     alone.works("alone", 2).await;
     assert!(alone.role_may_read());
     alone.works("node", 3).await;
 
-    // A second owner who may make roles finds one that it may not use (from 16 on it may not grant itself those of others).
+    // A second owner who may create roles finds one that it may not use (since version 16 it may not grant itself
+    // others' roles).
     let second = Tenant::new(server, "second", "CREATEROLE");
     second.works("second", 0).await;
 
-    // Who may not even make a schema is told which right that is.
+    // The error for a user who may not even create a schema names the missing right.
     let clerk = Tenant::new(server, "clerk", "");
     clerk.psql(&format!(
         "ALTER DATABASE {} OWNER TO postgres",
@@ -118,7 +119,7 @@ async fn on(server: &Postgres) {
     );
 }
 
-/// Two instances on one server, each with a role of its own from the first or from later on.
+/// Two instances on one server, each with its own role, from the start or later.
 async fn apart_on(server: &Postgres) {
     let open = async |url: &PostgresUrl| {
         let key = MasterKey::from_base64(KEY).expect("a key");
@@ -130,13 +131,13 @@ async fn apart_on(server: &Postgres) {
     for tenant in [&one, &two] {
         tenant.psql(&format!("CREATE ROLE node_of_{} LOGIN PASSWORD 'secret'", tenant.name));
     }
-    // As before: the owner of the first makes the role of all, and its node was granted that.
+    // As before: the owner of the first creates the shared role, which was granted to its node.
     let journal = open(&one.url()).await.expect("opens");
     journal.append(append(&stream("a"), 0, 1)).await.expect("appends");
     journal.close().await;
     one.psql("GRANT watchword_service TO node_of_one");
     one.works("node_of_one", 1).await;
-    // The second has its own from the first.
+    // The second has its own role from the start.
     let second = named(two.url(), "watchword_two");
     open(&second).await.expect("opens").close().await;
     two.psql("GRANT watchword_two TO node_of_two");
@@ -144,7 +145,7 @@ async fn apart_on(server: &Postgres) {
     let rights = EventRights::look(&second, &settings()).await.expect("looks");
     assert_eq!((rights.shared_with, rights.of_role), (vec![], vec![]));
 
-    // Neither node reaches what is the other's.
+    // Neither node can reach the other's data.
     for (tenant, node) in [(&one, "node_of_two"), (&two, "node_of_one")] {
         let mut connection = tenant.url_of(node).options().connect().await.expect("connects");
         for role in ["watchword_service", "watchword_two", node] {
@@ -154,14 +155,14 @@ async fn apart_on(server: &Postgres) {
         }
     }
 
-    // The first gets its own later: the role of all has nothing there any more.
+    // The first gets its own role later: the shared role then has no rights there.
     let first = named(one.url(), "watchword_one");
     open(&first).await.expect("opens").close().await;
     assert!(!one.role_may_read());
-    let refused = one.open("node_of_one").await.err().expect("its node goes on with the other role");
+    let refused = one.open("node_of_one").await.err().expect("its node still uses the other role");
     assert!(refused.to_string().contains("Set postgres.role"), "{refused}");
     let node = named(one.url_of("node_of_one"), "watchword_one");
-    let refused = open(&node).await.err().expect("its node was not granted that yet");
+    let refused = open(&node).await.err().expect("its node was not granted that role yet");
     assert!(refused.to_string().contains("GRANT watchword_one TO node_of_one"), "{refused}");
     one.psql("GRANT watchword_one TO node_of_one");
     let journal = open(&node).await.expect("opens");
@@ -173,8 +174,8 @@ async fn apart_on(server: &Postgres) {
     connection.execute("DELETE FROM watchword.events").await.expect_err("which may delete nothing");
 }
 
-/// Whoever shares a role without shutting the doors is told.
-async fn sharing_is_told_on(server: &Postgres) {
+/// A role that is shared without restricting connections is reported.
+async fn sharing_is_reported_on(server: &Postgres) {
     let (one, two) = (Tenant::new(server, "east", ""), Tenant::new(server, "west", ""));
     one.psql("CREATE ROLE watchword_service NOLOGIN; GRANT watchword_service TO east, west");
     for tenant in [&one, &two] {
@@ -198,8 +199,8 @@ async fn sharing_is_told_on(server: &Postgres) {
 
 async fn apart(server: &Postgres) {
     apart_on(server).await;
-    server.psql(&server.url("postgres"), "ALTER ROLE watchword_service RENAME TO of_before");
-    sharing_is_told_on(server).await;
+    server.psql(&server.url("postgres"), "ALTER ROLE watchword_service RENAME TO renamed");
+    sharing_is_reported_on(server).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
