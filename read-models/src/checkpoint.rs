@@ -1,16 +1,16 @@
-//! How far a projector has come, and in which journal.
+//! The progress of a projector, and its journal.
 
 use event_store::{Journal, StoreError};
 use uuid::Uuid;
 
 use crate::sql::Row;
 
-/// How far a projector has come.
+/// The progress of a projector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
     /// The read model and the version of its tables.
     pub projector: String,
-    /// The position of the last event that is applied; 0 before the first.
+    /// The position of the last applied event; 0 before the first.
     pub position: u64,
     /// That event's id, unless an older version of Watchword applied it.
     pub event: Option<Uuid>,
@@ -19,15 +19,15 @@ pub struct Checkpoint {
 /// Why a read model cannot follow a journal.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
-    /// It was built from another one, or from a newer copy of it.
+    /// It was built from another journal, or from a newer copy of this one.
     #[error(
-        "the read model was built from another journal: event {position}, the last it has applied, is not the one that \
-         this journal has there. Stop the server; then put back the journal it belongs to, or delete the read models \
-         (the file read-models.db, or PostgreSQL's schema watchword_read): they are built anew from the journal at the \
+        "the read model was built from another journal: event {position}, the last one it applied, is not the one that \
+         this journal has. Stop the server; then restore the journal it belongs to, or delete the read models \
+         (the file read-models.db, or PostgreSQL's schema watchword_read): they are rebuilt from the journal at the \
          next start"
     )]
     Other {
-        /// The position of the last event that is applied.
+        /// The position of the last applied event.
         position: u64,
     },
     /// The journal, or the checkpoint, cannot be read.
@@ -36,18 +36,18 @@ pub enum JournalError {
 }
 
 impl Checkpoint {
-    /// Of a row with `projector`, `position` and `event`.
+    /// Reads a row with `projector`, `position` and `event`.
     pub(crate) fn read(row: &Row) -> Result<Self, sqlx::Error> {
         let event: Option<Vec<u8>> = row.get("event")?;
         Ok(Self {
             projector: row.get("projector")?,
             position: row.get::<i64>("position")?.cast_unsigned(),
-            // What is no id is that of no event.
+            // Invalid bytes match no event.
             event: event.map(|bytes| Uuid::from_slice(&bytes).unwrap_or_default()),
         })
     }
 
-    /// Whether what was applied is how this journal begins: the log never changes, so one event tells.
+    /// Checks that the applied events are the beginning of this journal. The log never changes, so one event shows it.
     pub async fn check_journal(&self, journal: &dyn Journal) -> Result<(), JournalError> {
         let position = self.position;
         if position > journal.head().await? {

@@ -1,8 +1,8 @@
-//! Compares read models with ones that are built anew from the journal, row by row: whoever can write to their tables could
-//! show what never happened.
+//! Compares read models, row by row, with ones rebuilt from the journal: write access to their tables is enough to show
+//! what never happened.
 //!
-//! Neither the models that are compared nor the journal are changed, and other nodes may go on writing meanwhile. Both sides
-//! are read in pages, in the order of their keys, so that it takes no more memory however many rows there are.
+//! Changes neither the compared models nor the journal; other nodes may keep writing meanwhile. Both sides are read in
+//! pages, in the order of their keys, so that memory does not depend on the number of rows.
 
 use std::collections::{HashSet, VecDeque};
 use std::path::Path;
@@ -22,15 +22,15 @@ use crate::rows;
 use crate::sql::{Query, Row, Value, hex, on_postgres, on_sqlite};
 use crate::store::{CHECKPOINTS, ReadModels};
 
-/// How many events are applied at once.
+/// How many events are applied at a time.
 const BATCH: usize = 500;
-/// How many rows are read at once.
+/// How many rows are read at a time.
 const PAGE: usize = 500;
-/// How many differences of a read model are told one by one: where there are more, they have one cause.
+/// How many differences of a read model are listed: more of them usually have one cause.
 const TOLD: usize = 3;
-/// The tables of which a row is nothing but a trace of somebody's personal data.
+/// The tables whose rows are only traces of personal data.
 const TRACES: [&str; 2] = ["login_checks_v1", "user_words_v1"];
-/// The columns of other tables that are.
+/// The personal columns of other tables.
 const PERSONAL: [&str; 3] = ["sealed", "email", "ip"];
 
 /// How one read model compares with the journal.
@@ -38,20 +38,20 @@ const PERSONAL: [&str; 3] = ["sealed", "email", "ip"];
 pub struct Comparison {
     /// The read model and the version of its tables.
     pub projector: String,
-    /// Up to which event.
+    /// The position up to which they were compared.
     pub position: u64,
     /// How many rows it should have.
     pub rows: u64,
-    /// The first few rows that the events do not make so.
+    /// The first few differences.
     pub differences: Vec<String>,
-    /// How many there are besides.
+    /// How many more differences there are.
     pub more: u64,
 }
 
 /// Why read models could not be compared.
 #[derive(Debug, thiserror::Error)]
 pub enum CompareError {
-    /// There is no place to build them anew, or they cannot be opened.
+    /// They cannot be opened, or there is no room to rebuild them.
     #[error(transparent)]
     Open(#[from] crate::OpenError),
     /// Their tables cannot be read.
@@ -61,13 +61,13 @@ pub enum CompareError {
     #[error("the journal cannot be read: {0}")]
     Journal(#[from] StoreError),
     /// An event could not be applied.
-    #[error("they cannot be built anew: {0}")]
+    #[error("they cannot be rebuilt: {0}")]
     Build(#[from] ApplyError),
 }
 
-/// Builds read models anew in a folder, up to where those at `location` have come, and compares them: those that say that they
-/// are of this journal ([`Checkpoint::check_journal`]). `at` hears how far the
-/// building has come: how many events, and the position.
+/// Rebuilds read models in a folder, up to the checkpoints of those at `location`, and compares them: only those that
+/// say that they belong to this journal ([`Checkpoint::check_journal`]). `at` receives the progress of the rebuild: the
+/// number of events and the position.
 pub async fn compare(
     location: &Location,
     folder: &Path,
@@ -77,13 +77,14 @@ pub async fn compare(
     let lookup = Arc::new(LookupKey::new(repository.sealer().keys().instance_key()));
     let place = Location::File(folder.join("read-models.db"));
     let models = ReadModels::open(&place, Arc::clone(repository.sealer()), lookup).await?;
-    // Most of the work is done before the tables are held as they are, for which PostgreSQL keeps what is deleted meanwhile.
+    // Most of the work comes before the snapshot of the tables, for which PostgreSQL must keep what is deleted
+    // meanwhile.
     let mut builder = Builder::new(&models, repository);
     let mut begun = Vec::new();
     for checkpoint in ReadModels::look(location).await? {
         match checkpoint.check_journal(&**repository.journal()).await {
             Ok(()) => begun.push(checkpoint),
-            // Of another journal: then nothing in it is as in this one.
+            // It belongs to another journal: nothing in it can match.
             Err(JournalError::Other { .. }) => {}
             Err(JournalError::Journal(error)) => return Err(error.into()),
         }
@@ -101,7 +102,7 @@ pub async fn compare(
         let mut comparison =
             Comparison { projector: checkpoint.projector.clone(), position, ..Comparison::default() };
         if checkpoint.position < position {
-            // Somebody has just made it start again.
+            // It has just been reset.
             comparison.differences.push("it was reset meanwhile: run this again".to_owned());
         } else {
             let mut sides = Sides { models: &models, live: &mut live, repository, pending: None, position };
@@ -116,11 +117,11 @@ pub async fn compare(
     Ok(comparisons)
 }
 
-/// Read models that are being built.
+/// A rebuild in progress.
 struct Builder<'a> {
     models: &'a ReadModels,
     repository: &'a Repository,
-    /// How far each has come.
+    /// The progress of each projector.
     standing: Vec<(Arc<dyn Projector>, u64)>,
 }
 
@@ -130,7 +131,7 @@ impl<'a> Builder<'a> {
         Self { models, repository, standing }
     }
 
-    /// Goes on to where these checkpoints are.
+    /// Continues up to these checkpoints.
     async fn build(
         &mut self,
         checkpoints: &[Checkpoint],
@@ -164,7 +165,7 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// The tables that are compared, as they are at one moment.
+/// A snapshot of the compared tables.
 enum Live {
     Sqlite(SqliteConnection),
     Postgres(PgConnection),
@@ -173,7 +174,7 @@ enum Live {
 impl Live {
     async fn begin(location: &Location) -> Result<Self, sqlx::Error> {
         Ok(match location {
-            // Nobody writes a file that is looked at.
+            // No process writes the file meanwhile.
             Location::File(path) => Self::Sqlite(looking(path).connect().await?),
             Location::Postgres(url) => {
                 let options = url.options().clone().options([("search_path", SCHEMA)]);
@@ -191,7 +192,7 @@ impl Live {
         }
     }
 
-    /// Where they stand by now; nothing at a file, where that cannot change.
+    /// The current checkpoints; `None` for a file, where they cannot change.
     async fn checkpoints(&mut self) -> Result<Option<Vec<Checkpoint>>, sqlx::Error> {
         if let Self::Sqlite(_) = self {
             return Ok(None);
@@ -218,7 +219,7 @@ struct Sides<'a> {
     live: &'a mut Live,
     repository: &'a Repository,
     position: u64,
-    /// Whose erasure the read model has not come to yet. Read when it is first needed.
+    /// Persons whose erasure the read model has not reached yet. Read on first use.
     pending: Option<HashSet<Uuid>>,
 }
 
@@ -253,7 +254,8 @@ impl Sides<'_> {
                 }
             }
         }
-        // Somebody may have taken away what makes keys differ: then a page that begins behind a key passes over its twins.
+        // The key's uniqueness constraint may have been removed: then a page that begins after a key skips its
+        // duplicates.
         let count = Query::new(format!("SELECT count(*) FROM {table}"));
         let all: i64 = self.live.read(&count).await?.first().ok_or(sqlx::Error::RowNotFound)?.get(0)?;
         if all.cast_unsigned() != theirs.read {
@@ -293,7 +295,7 @@ impl Sides<'_> {
             }
             let which = format!("{table}, row with {which}: {name}");
             return Ok(Some(if PERSONAL.contains(&name.as_str()) {
-                format!("{which} is another than the events up to {position} make it")
+                format!("{which} differs from what the events up to {position} make it")
             } else {
                 let (should, is) = (should.tell(), is.tell());
                 format!("{which} is {is}, but the events up to {position} make it {should}")
@@ -302,7 +304,7 @@ impl Sides<'_> {
         Ok(None)
     }
 
-    /// Whether two sealed members of a row say the same: sealing is random.
+    /// Whether two sealed members of a row have the same content: sealing is random.
     async fn opens_alike(
         &self,
         columns: &Pages,
@@ -327,8 +329,8 @@ impl Sides<'_> {
         Ok(opened[0] == opened[1])
     }
 
-    /// Whether the person's key is gone already, but not what a read model made with it: their erasure lies behind its
-    /// checkpoint.
+    /// Whether the person's key is erased, but the read model still has what was made with it, because the erasure
+    /// comes after its checkpoint.
     async fn is_being_erased(&mut self, owner: Option<Uuid>) -> Result<bool, CompareError> {
         let Some(owner) = owner else { return Ok(false) };
         let pending = match &mut self.pending {
@@ -357,17 +359,17 @@ struct Pages {
     table: &'static str,
     /// All columns, those of the key first.
     names: Vec<String>,
-    /// How many those are.
+    /// How many columns the key has.
     keys: usize,
     rows: VecDeque<Vec<Value>>,
-    /// The key of the last row that was read.
+    /// The key of the last row read.
     after: Option<Vec<Value>>,
-    /// How many were.
+    /// How many rows were read.
     read: u64,
 }
 
 impl Pages {
-    /// Of a table, whose columns are those that this program makes.
+    /// The pages of a table, with the columns that this program creates.
     async fn of(table: &'static str, database: &Database) -> Result<Self, sqlx::Error> {
         let query = format!("SELECT name, pk FROM pragma_table_info('{table}') ORDER BY pk = 0, pk, cid");
         let (mut names, mut keys) = (Vec::new(), 0);
@@ -378,7 +380,7 @@ impl Pages {
         Ok(Self { table, names, keys, rows: VecDeque::new(), after: None, read: 0 })
     }
 
-    /// Asks for the next rows.
+    /// The query for the next rows.
     fn next(&self) -> Query {
         let key = self.names[..self.keys].join(", ");
         let mut query = Query::new(format!("SELECT {} FROM {}", self.names.join(", "), self.table));
@@ -414,7 +416,7 @@ impl Pages {
         cells.collect::<Vec<_>>().join(", ")
     }
 
-    /// Whose row it is.
+    /// The person that the row belongs to.
     fn owner(&self, row: &[Value]) -> Option<Uuid> {
         let number = self.names.iter().position(|name| name == "user_id" || name == "person")?;
         match row.get(number)? {
@@ -425,7 +427,7 @@ impl Pages {
 }
 
 impl Value {
-    /// For people. Ids are what they are elsewhere.
+    /// The value for messages, with ids in their usual form.
     fn tell(&self) -> String {
         match self {
             Self::Int(Some(number)) => number.to_string(),

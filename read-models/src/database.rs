@@ -23,7 +23,7 @@ use crate::sql::{Kind, Query, Row, Transaction, on_postgres, on_sqlite};
 const APPLICATION_ID: i64 = 0x5757_524d;
 /// The schema in PostgreSQL. The journal has another, so both may live in one database.
 pub(crate) const SCHEMA: &str = "watchword_read";
-/// Whoever makes tables in that schema holds this advisory lock: `CREATE … IF NOT EXISTS` fails when two race.
+/// Held while tables are created in that schema: `CREATE … IF NOT EXISTS` fails when two race.
 const DDL_LOCK: i64 = APPLICATION_ID;
 
 const CHECKPOINTS: &str =
@@ -35,15 +35,15 @@ const WRITERS: &str = "projectors";
 
 const SQLITE_READERS: u32 = 4;
 const POSTGRES_READERS: u32 = 8;
-/// Each projector of a node may be in a transaction, and the leases are renewed beside them.
+/// Each projector of a node may be in a transaction while the leases are renewed.
 const POSTGRES_WRITERS: u32 = 8;
-/// A process that is stopped in the middle of a transaction would keep its locks, and its read model from everybody
-/// else, until it goes on.
+/// Without this limit, a process suspended in a transaction would hold its locks, and block its read model for all
+/// others, until it resumes.
 const LONGEST_PAUSE_IN_A_TRANSACTION: &str = "5s";
-/// What is written here is derived: after a crash the database may have forgotten its newest transactions, rows and
-/// checkpoints alike, and the projectors apply those events again. A lease that is forgotten so costs no more: whoever writes
-/// locks the checkpoint and goes on right behind it. And projectors look rows up by their keys: plans are made once, and
-/// must not count on tables being as small as they were then.
+/// The data is derived: after a crash the database may have lost its newest transactions, rows and checkpoints alike,
+/// and the projectors apply those events again. A lost lease costs no more: a writer locks the checkpoint and continues
+/// right after it. Projectors look rows up by their keys: plans are made once, and must not assume that tables are as
+/// small as they were then.
 const FOR_WRITERS: [(&str, &str); 7] = [
     ("synchronous_commit", "off"),
     ("plan_cache_mode", "force_generic_plan"),
@@ -59,26 +59,26 @@ const LONGEST_WAIT_FOR_A_CONNECTION: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Something else is in the file.
-    #[error("{0} is no read-models file of Watchword: choose another path, or move that file away")]
+    #[error("{0} is not a read-models file of Watchword: choose another path, or move that file away")]
     Foreign(String),
-    /// The file cannot be read or made.
+    /// The file cannot be read or created.
     #[error(
         "{path} cannot be opened. It holds derived data only: if it is damaged, delete it and its -wal and -shm files, \
          and it is rebuilt from the journal at the next start"
     )]
     Failed {
-        /// Which file.
+        /// The file.
         path: String,
         /// What the database said.
         source: sqlx::Error,
     },
-    /// The PostgreSQL database cannot be reached, or refuses to make the tables.
+    /// The PostgreSQL database cannot be reached, or refuses to create the tables.
     #[error(
-        "the read models cannot be opened at {database}. Check that the server runs, and that the role may connect and \
+        "the read models cannot be opened at {database}. Check that the server is running, and that the role may connect and \
          may create the schema watchword_read or owns it"
     )]
     Unreachable {
-        /// Which database, without the password.
+        /// The database, without the password.
         database: String,
         /// What it said.
         source: sqlx::Error,
@@ -86,7 +86,7 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Whether to wait and to try again may help: the database's server is away, or takes nothing for now.
+    /// Whether a retry may help: the database server is away or temporarily refuses requests.
     pub fn may_pass(&self) -> bool {
         matches!(self, Self::Unreachable { source, .. } if is_away(source))
     }
@@ -102,10 +102,10 @@ impl OpenError {
 
 /// Connections that write and connections that read.
 pub(crate) enum Database {
-    /// One connection writes, in turns; a few others read.
+    /// One connection writes, one transaction at a time; a few others read.
     ///
-    /// The file is written with `synchronous=NORMAL`, unlike the journal: after a power loss it may have forgotten
-    /// its newest transactions, rows and checkpoints alike, and the projectors apply those events again.
+    /// The file is written with `synchronous=NORMAL`, unlike the journal: after a power loss it may have lost its
+    /// newest transactions, rows and checkpoints alike, and the projectors apply those events again.
     Sqlite {
         writer: SqlitePool,
         readers: SqlitePool,
@@ -135,7 +135,7 @@ impl Database {
         match self {
             Self::Sqlite { writer, readers } => {
                 readers.close().await;
-                // The last connection moves the log into the file, and leaves nothing beside it.
+                // The last connection moves the log into the file and leaves nothing beside it.
                 writer.close().await;
             }
             Self::Postgres { writers, readers, .. } => {
@@ -145,7 +145,7 @@ impl Database {
         }
     }
 
-    /// Asks for rows. In PostgreSQL, what is asked here can change nothing.
+    /// Runs a query. In PostgreSQL it cannot change anything.
     pub async fn read(&self, query: Query) -> Result<Vec<Row>, sqlx::Error> {
         let begun = Instant::now();
         let rows = match self {
@@ -156,7 +156,7 @@ impl Database {
         rows
     }
 
-    /// Tells metrics of the connections.
+    /// Reports metrics of the connections.
     pub fn measure(&self) {
         match self {
             Self::Sqlite { writer, readers } => {
@@ -190,12 +190,12 @@ impl Database {
         }
     }
 
-    /// A number, of a query that gives one row.
+    /// The number that a query with one row returns.
     pub async fn read_number(&self, query: Query) -> Result<i64, sqlx::Error> {
         self.read(query).await?.first().ok_or(sqlx::Error::RowNotFound)?.get(0)
     }
 
-    /// Changes something by one statement.
+    /// Runs a statement that changes something.
     pub async fn write(&self, query: Query) -> Result<Vec<Row>, sqlx::Error> {
         match self {
             Self::Sqlite { writer, .. } => on_sqlite(writer, &query).await,
@@ -203,7 +203,7 @@ impl Database {
         }
     }
 
-    /// Begins to write; in a file, alone.
+    /// Begins a write transaction; in a file, exclusively.
     pub async fn begin(&self) -> Result<Transaction, sqlx::Error> {
         Ok(Transaction(match self {
             Self::Sqlite { writer, .. } => Kind::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
@@ -213,7 +213,7 @@ impl Database {
         }))
     }
 
-    /// Begins to make or drop tables, alone.
+    /// Begins a transaction that creates or drops tables, exclusively.
     pub async fn begin_ddl(&self) -> Result<Transaction, sqlx::Error> {
         let mut tx = self.begin().await?;
         if let Kind::Postgres(tx) = &mut tx.0 {
@@ -223,8 +223,7 @@ impl Database {
     }
 }
 
-/// The checkpoints there. Changes nothing; in a file, neither in it nor beside it, even where its last writer was
-/// killed.
+/// Reads the checkpoints. Changes nothing, in a file or beside it, even if its last writer was killed.
 pub(crate) async fn look(location: &Location) -> Result<Vec<Checkpoint>, OpenError> {
     let found = match location {
         Location::File(path) => look_at_file(path).await,
@@ -235,7 +234,7 @@ pub(crate) async fn look(location: &Location) -> Result<Vec<Checkpoint>, OpenErr
         .ok_or_else(|| OpenError::Foreign(location.to_string()))
 }
 
-/// Nothing if the file is something else's.
+/// `None` if the file belongs to something else.
 async fn look_at_file(path: &Path) -> Result<Option<Vec<Checkpoint>>, sqlx::Error> {
     let mut connection = looking(path).connect().await?;
     if !is_ours_or_empty(&mut connection).await? {
@@ -255,7 +254,7 @@ async fn look_at_file(path: &Path) -> Result<Option<Vec<Checkpoint>>, sqlx::Erro
     Ok(Some(checkpoints))
 }
 
-/// A server that says nothing at all must not be waited for any longer than one that refuses.
+/// A silent server must not delay callers longer than one that refuses.
 async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
     let connected = tokio::time::timeout(LONGEST_WAIT_FOR_A_CONNECTION, options.connect()).await;
     connected.unwrap_or_else(|_| {
@@ -279,7 +278,7 @@ async fn look_at_postgres(options: &PgConnectOptions) -> Result<Vec<Checkpoint>,
     Ok(checkpoints)
 }
 
-/// Where all projectors stand and which nodes there are, if nodes share them. Changes nothing.
+/// The standings of all projectors and the nodes, if nodes share them. Changes nothing.
 pub(crate) async fn look_at_nodes(
     location: &Location,
 ) -> Result<Option<(Vec<Standing>, Vec<Node>)>, OpenError> {
@@ -297,7 +296,7 @@ async fn is_ours_or_empty(connection: &mut SqliteConnection) -> Result<bool, sql
     Ok(id == APPLICATION_ID || (id == 0 && tables == 0))
 }
 
-/// Whether the checkpoints name their events, as all but those of old files do; nothing if there are no checkpoints.
+/// Whether the checkpoints name their events, as all except those of old files do; `None` if there are no checkpoints.
 async fn names_events(connection: &mut SqliteConnection) -> Result<Option<bool>, sqlx::Error> {
     let columns: Vec<String> =
         sqlx::query_scalar("SELECT name FROM pragma_table_info('checkpoints')").fetch_all(connection).await?;
@@ -308,7 +307,7 @@ fn file(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .busy_timeout(Duration::from_secs(5))
-        // What a statement needs for a while is nobody's business outside this folder.
+        // Temporary data must not leave this folder.
         .pragma("temp_store", "MEMORY")
         .pragma("cache_size", "-512")
 }
@@ -320,14 +319,14 @@ async fn open_file(path: &Path) -> Result<Database, sqlx::Error> {
         .pragma("application_id", APPLICATION_ID.to_string())
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Normal)
-        // All connections of a process share the sum of these.
+        // All connections of a process share the sum of these caches.
         .pragma("cache_size", "-8192");
     let pool = SqlitePoolOptions::new()
         .test_before_acquire(false)
         .idle_timeout(None)
         .max_lifetime(None)
-        // SQLite ends a transaction by itself when the disk is full. Its connection then takes itself for one that is
-        // in a transaction, for ever: it is replaced.
+        // SQLite ends a transaction automatically when the disk is full. The connection then wrongly believes for good
+        // that it is in a transaction, so it is replaced.
         .after_release(|connection, _| Box::pin(std::future::ready(Ok(!connection.is_in_transaction()))));
     let writer = pool.clone().max_connections(1).connect_with(writer).await?;
     let mut connection = writer.acquire().await?;
@@ -349,7 +348,7 @@ async fn open_postgres(url: &PostgresUrl) -> Result<Database, sqlx::Error> {
     let options = options.clone().application_name("watchword read models").options([
         ("search_path", SCHEMA),
         ("role", owner.as_str()),
-        // Not that what is there already is not made again.
+        // No notices that existing objects are skipped.
         ("client_min_messages", "warning"),
         ("idle_in_transaction_session_timeout", LONGEST_PAUSE_IN_A_TRANSACTION),
     ]);
@@ -365,10 +364,10 @@ async fn open_postgres(url: &PostgresUrl) -> Result<Database, sqlx::Error> {
     Ok(Database::Postgres { writers, readers, reach })
 }
 
-/// Connections would work as the schema's owner, and may not.
+/// Connections must work as the schema's owner, but this user may not.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "its schema watchword_read belongs to {owner}, and the user may not work as that. Have a superuser, or whoever may grant that \
+    "its schema watchword_read belongs to {owner}, and the user may not work as that role. Have a superuser, or a user who may grant that \
      role, run: GRANT {owner} TO {user}; or drop the schema as {owner}: it holds derived data only"
 )]
 struct NotItsOwner {
@@ -376,8 +375,8 @@ struct NotItsOwner {
     user: String,
 }
 
-/// Makes the schema if it is not there, and tells whose it is. All connections work as that role: a projector's tables
-/// are made and dropped by whichever node has its lease, whatever user that node logs in as.
+/// Creates the schema if it does not exist, and returns its owner. All connections work as that role: whichever node
+/// holds a projector's lease creates and drops its tables, whatever user that node logs in as.
 async fn make_schema(options: &PgConnectOptions, role: &RoleName) -> Result<String, sqlx::Error> {
     const OWNER: &str = "SELECT pg_get_userbyid(nspowner)::text FROM pg_namespace WHERE nspname = $1";
     let mut connection = connect(options).await?;
@@ -386,7 +385,7 @@ async fn make_schema(options: &PgConnectOptions, role: &RoleName) -> Result<Stri
     if owner.is_none() {
         let mut tx = connection.begin().await?;
         lock_ddl(&mut tx).await?;
-        // The role that the journal in the same database made for the service, if it is there.
+        // The role that the journal in the same database created for the service, if it exists.
         let make = format!(
             "DO $$ BEGIN
                IF EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}' AND {MAY_SET}) THEN
@@ -396,7 +395,7 @@ async fn make_schema(options: &PgConnectOptions, role: &RoleName) -> Result<Stri
                END IF;
              END $$"
         );
-        // It is made of constants, and a name that needs no quotes.
+        // It consists of constants and a name that needs no quotes.
         sqlx::raw_sql(AssertSqlSafe(make)).execute(&mut *tx).await?;
         tx.commit().await?;
         owner = Some(sqlx::query_scalar(OWNER).bind(SCHEMA).fetch_one(&mut connection).await?);
@@ -416,8 +415,8 @@ async fn make_schema(options: &PgConnectOptions, role: &RoleName) -> Result<Stri
     if may { Ok(owner) } else { Err(sqlx::Error::Configuration(NotItsOwner { owner, user }.into())) }
 }
 
-/// Gives the schema and all that is in it from the role that all instances share to this one's own, if the user may work as both: the
-/// owner of the database, that is. Anybody else goes on as before.
+/// Transfers the schema and everything in it from the shared role to this instance's own, if the user may work as both,
+/// as the owner of the database may. Otherwise it changes nothing.
 async fn give_to(connection: &mut PgConnection, from: &RoleName, to: &RoleName) -> Result<(), sqlx::Error> {
     let mut tx = connection.begin().await?;
     lock_ddl(&mut tx).await?;
@@ -439,7 +438,7 @@ async fn give_to(connection: &mut PgConnection, from: &RoleName, to: &RoleName) 
            END LOOP;
          END $$"
     );
-    // It is made of constants, and names that need no quotes.
+    // It consists of constants and names that need no quotes.
     sqlx::raw_sql(AssertSqlSafe(give)).execute(&mut *tx).await?;
     tx.commit().await
 }
@@ -452,7 +451,7 @@ async fn lock_ddl(tx: &mut sqlx::Transaction<'_, sqlx::Postgres>) -> Result<(), 
 mod tests {
     use super::*;
 
-    /// A limit of pages stands for the end of the disk.
+    /// A page limit simulates a full disk.
     #[tokio::test]
     async fn inv_t_a_full_disk_is_forgotten_when_there_is_space_again() {
         let dir = tempfile::tempdir().expect("a folder");

@@ -1,8 +1,8 @@
-//! Which node runs which projector, where several nodes share the read models.
+//! Which node runs which projector, if several nodes share the read models.
 //!
-//! A lease is a row with an end and an epoch. It ends by the database's clock when its holder is not heard of, and
-//! another node takes it under the next epoch. [`crate::ReadModels::apply`] compares the epoch in the transaction
-//! that writes the rows: a node that was stopped for however long and wakes up writes nothing.
+//! A lease is a row with an end and an epoch. If its holder falls silent, it ends by the database's clock, and another
+//! node takes it under the next epoch. [`crate::ReadModels::apply`] compares the epoch in the transaction that writes
+//! the rows: a node that resumes after any suspension writes nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::sql::{Query, Row, Value, on_postgres};
 pub struct Lease {
     /// Counts the holders so far.
     pub epoch: u64,
-    /// How long it lasts from now on whenever its holder writes or renews.
+    /// How long it lasts from each write or renewal of its holder.
     pub lasts: Duration,
 }
 
@@ -29,14 +29,14 @@ impl Lease {
     pub const UNSHARED: Self = Self { epoch: 0, lasts: Duration::ZERO };
 }
 
-/// What a projector does, as its holder says.
+/// What a projector is doing, according to its holder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProjectorState {
     /// It follows the journal.
     Running,
-    /// It was told to stand still.
+    /// An operator paused it.
     Paused,
-    /// It cannot get past an event. It tries again from time to time.
+    /// It cannot process an event. It retries from time to time.
     Failed {
         /// The position of the event.
         position: u64,
@@ -56,38 +56,38 @@ impl ProjectorState {
     }
 }
 
-/// Where a projector stands, as every node sees it.
+/// The standing of a projector, as every node sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
     /// Its read model and the version of its tables: `users_v1`.
     pub key: String,
-    /// The position of the last event it has applied.
+    /// The position of the last event that it applied.
     pub position: u64,
-    /// The node it runs on, if there is one that is still heard of.
+    /// The node that it runs on, if that is still active.
     pub holder: Option<String>,
     /// Counts its holders so far.
     pub epoch: u64,
-    /// Whether it was told to stand still.
+    /// Whether it was paused.
     pub paused: bool,
-    /// What its last holder said.
+    /// What its last holder reported.
     pub state: ProjectorState,
 }
 
-/// A node that runs projectors, or did.
+/// A node that runs projectors, or once did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     /// Its name.
     pub name: String,
-    /// Whether it was heard of in time.
+    /// Whether it announced itself in time.
     pub is_there: bool,
 }
 
-/// What [`Leases::standings`] asks.
+/// The query of [`Leases::standings`].
 const STANDINGS: &str =
     "SELECT projector, position, CASE WHEN until > clock_timestamp() THEN holder END AS holder, epoch,
     paused, state, failed_position, error FROM watchword_read.checkpoints ORDER BY projector";
 
-/// Where all projectors stand, and all nodes. Changes nothing; the tables must be there.
+/// The standings of all projectors, and all nodes. Changes nothing; the tables must exist.
 pub(crate) async fn look(connection: &mut PgConnection) -> Result<(Vec<Standing>, Vec<Node>), sqlx::Error> {
     let rows = on_postgres(&mut *connection, &Query::new(STANDINGS)).await?;
     let standings = rows.iter().map(standing).collect::<Result<_, _>>()?;
@@ -97,7 +97,7 @@ pub(crate) async fn look(connection: &mut PgConnection) -> Result<(Vec<Standing>
     Ok((standings, rows.iter().map(node).collect::<Result<_, sqlx::Error>>()?))
 }
 
-/// The leases of all projectors. Nodes have names; no two processes may use the same.
+/// The leases of all projectors. No two processes may use the same node name.
 pub struct Leases {
     database: Arc<Database>,
 }
@@ -107,7 +107,7 @@ impl Leases {
         Self { database }
     }
 
-    /// Says that a node is there, for as long as a lease lasts, and counts the nodes that are.
+    /// Announces that a node is active, for as long as a lease lasts, and counts the active nodes.
     pub async fn announce(&self, node: &str, lasts: Duration) -> Result<u64, StoreError> {
         self.database.write(
             Query::new(
@@ -128,14 +128,14 @@ impl Leases {
         Ok(nodes.cast_unsigned())
     }
 
-    /// Takes a projector that nobody holds, or whose holder was not heard of in time. False if somebody else has it.
+    /// Takes a projector that is free, or whose holder fell silent. False if another node has it.
     pub async fn take(
         &self,
         projector: &dyn Projector,
         node: &str,
         lasts: Duration,
     ) -> Result<bool, StoreError> {
-        // A row that is locked is being written by its holder, or taken by somebody else.
+        // A locked row is being written by its holder, or taken by another node.
         let query = Query::new(
             "UPDATE checkpoints SET epoch = epoch + 1, holder = $2,
                until = clock_timestamp() + $3 * interval '1 millisecond'
@@ -147,7 +147,7 @@ impl Leases {
         Ok(!self.database.write(query).await?.is_empty())
     }
 
-    /// Goes on holding a projector, if nobody else has taken it, and tells all nodes what it does.
+    /// Renews the lease of a projector, if no other node has taken it, and publishes its state to all nodes.
     pub async fn renew(
         &self,
         projector: &dyn Projector,
@@ -161,7 +161,7 @@ impl Leases {
             }
             ProjectorState::Running | ProjectorState::Paused => (None, None),
         };
-        // A row that is locked is being written under the lease, which renews it too, or was taken by somebody else.
+        // A locked row is being written under the lease, which renews it too, or was taken by another node.
         let query = Query::new(
             "UPDATE checkpoints SET until = clock_timestamp() + $3 * interval '1 millisecond', state = $4,
                failed_position = $5, error = $6
@@ -173,20 +173,20 @@ impl Leases {
         Ok(())
     }
 
-    /// Lets another node have a projector.
+    /// Releases a projector for other nodes.
     pub async fn release(&self, projector: &dyn Projector, node: &str) -> Result<(), StoreError> {
         let query = Query::new("UPDATE checkpoints SET holder = NULL WHERE projector = $1 AND holder = $2");
         self.database.write(query.bind(key(projector)).bind(node)).await?;
         Ok(())
     }
 
-    /// Says that a node is gone, so that the others need not wait for it.
+    /// Announces that a node leaves, so that the others need not wait for it.
     pub async fn leave(&self, node: &str) -> Result<(), StoreError> {
         self.database.write(Query::new("DELETE FROM nodes WHERE node = $1").bind(node)).await?;
         Ok(())
     }
 
-    /// Tells a projector, on whichever node it runs, to stand still or to go on.
+    /// Pauses or resumes a projector, on whichever node it runs.
     pub async fn pause(&self, projector: &dyn Projector, paused: bool) -> Result<(), StoreError> {
         self.database
             .write(
@@ -198,7 +198,7 @@ impl Leases {
         Ok(())
     }
 
-    /// Where all projectors stand.
+    /// The standings of all projectors.
     pub async fn standings(&self) -> Result<Vec<Standing>, StoreError> {
         self.database.read(Query::new(STANDINGS)).await?.iter().map(|row| Ok(standing(row)?)).collect()
     }
@@ -223,7 +223,7 @@ fn standing(row: &Row) -> Result<Standing, sqlx::Error> {
     })
 }
 
-/// A duration as the statements here take it.
+/// A duration for the statements here.
 pub(crate) fn milliseconds(duration: Duration) -> u64 {
     duration.as_millis().try_into().unwrap_or(u64::MAX)
 }

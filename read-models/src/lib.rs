@@ -1,13 +1,13 @@
-//! Read models: tables derived from the journal. They answer queries and may help to *locate* things; no decision
-//! rests on them, and any of them can be dropped and rebuilt from the log.
+//! Read models: tables derived from the journal. They answer queries and may help to *locate* things. No decision rests
+//! on them, and any of them can be dropped and rebuilt from the log.
 //!
-//! Each model has a folder with its tables (`table.sql`), its projector and its queries. Tables carry the version
-//! of their projector in their name, so that a rebuild can stand beside the old ones. A projector's rows and its
-//! checkpoint commit together, and it applies a batch only if that starts right behind its checkpoint: what it has
-//! applied is always a prefix of the log.
+//! Each model has a folder with its tables (`table.sql`), its projector and its queries. Table names include the
+//! version of their projector, so that rebuilt tables can coexist with the old ones. A projector's rows and its
+//! checkpoint are committed together, and it applies a batch only if that starts right after its checkpoint: what it
+//! has applied is always a prefix of the log.
 //!
-//! They live in a file, for one process, or in PostgreSQL, where several nodes share the projectors by leases
-//! ([`leases`]). What a model writes and asks is said once for both ([`Transaction`]).
+//! They are in a file, for one process, or in PostgreSQL, where several nodes share the projectors by leases
+//! ([`leases`]). A model's statements are written once for both ([`Transaction`]).
 //!
 //! Personal data is kept sealed with the person's own key, and found through blind indexes.
 #![deny(missing_docs)]

@@ -10,7 +10,7 @@ pub struct Paging {
     pub limit: u32,
     /// How many to leave out first; not used together with a cursor.
     pub offset: u32,
-    /// What [`Page::next_cursor`] said.
+    /// The cursor from [`Page::next_cursor`].
     pub cursor: Option<String>,
 }
 
@@ -20,7 +20,7 @@ impl Default for Paging {
     }
 }
 
-/// Some of a list's items.
+/// A page of a list's items.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page<T> {
     /// The items.
@@ -47,7 +47,7 @@ pub(crate) fn encode_cursor(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// The bytes of a cursor, if it is as long as it should be.
+/// The bytes of a cursor, if it has the right length.
 pub(crate) fn decode_cursor<const N: usize>(cursor: &str) -> Option<[u8; N]> {
     URL_SAFE_NO_PAD.decode(cursor).ok()?.try_into().ok()
 }

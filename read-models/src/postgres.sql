@@ -1,6 +1,7 @@
--- Where each projector stands (the position and id of the last event that is applied), and which node it runs on. Times are the server's, so that the nodes' clocks do not matter.
--- Who holds a projector may write it until `until`; `epoch` counts its holders, and a write tells the one it was leased
--- in. `paused` is an operator's wish; `state`, `failed_position` and `error` are what the holder says.
+-- The checkpoint of each projector (the position and id of the last applied event), and the node it runs on. Times are
+-- the server's, so that the nodes' clocks do not matter. The holder of a projector may write it until `until`; `epoch`
+-- counts its holders, and a write names the epoch of its lease. `paused` is set by an operator; `state`,
+-- `failed_position` and `error` by the holder.
 CREATE TABLE IF NOT EXISTS checkpoints (
   projector TEXT COLLATE "C" PRIMARY KEY,
   position BIGINT NOT NULL,
@@ -18,6 +19,6 @@ CREATE TABLE IF NOT EXISTS nodes (
   node TEXT COLLATE "C" PRIMARY KEY,
   until TIMESTAMPTZ NOT NULL
 );
--- Operators may look at both, whatever role they log in as.
+-- Operators may read both, whatever role they log in as.
 GRANT USAGE ON SCHEMA watchword_read TO PUBLIC;
 GRANT SELECT ON checkpoints, nodes TO PUBLIC;

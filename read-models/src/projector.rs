@@ -1,4 +1,4 @@
-//! What fills a read model.
+//! Projectors fill read models.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use schemas::envelope::RecordedEvent;
 
 use crate::sql::Transaction;
 
-/// An event as projectors get it: read and decoded once for all of them.
+/// An event for projectors, read and decoded once for all of them.
 #[derive(Clone, Debug)]
 pub struct ProjectedEvent {
-    /// As the journal has it.
+    /// The event as the journal has it.
     pub recorded: Arc<RecordedEvent>,
-    /// What it says, or why that cannot be read. A projector that needs only the envelope goes on without it.
+    /// The decoded event, or why it cannot be decoded. A projector that needs only the envelope continues without it.
     pub decoded: Result<Event, StoreError>,
 }
 
@@ -24,7 +24,7 @@ impl ProjectedEvent {
         self.recorded.position
     }
 
-    /// What it says.
+    /// The decoded event.
     pub fn event(&self) -> Result<&Event, ProjectError> {
         self.decoded.as_ref().map_err(|source| ProjectError::Event {
             position: self.recorded.position,
@@ -47,27 +47,27 @@ pub enum ProjectError {
     /// Personal data could not be sealed or opened.
     #[error("personal data cannot be sealed or opened")]
     Seal(#[from] StoreError),
-    /// The tables did not take it.
+    /// The tables cannot be written.
     #[error("the read model's tables cannot be written")]
     Tables(#[from] sqlx::Error),
-    /// What is in the tables makes no sense.
+    /// The content of the tables is invalid.
     #[error("the read model is damaged: {0}")]
     Damaged(&'static str),
 }
 
-/// Why a batch was not applied. Nothing of it was.
+/// Why a batch was not applied. None of it was.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// The batch does not start right behind what was applied before, or has a hole.
+    /// The batch does not start right after what was applied before, or has a gap.
     #[error("the batch has position {found} where {expected} comes next")]
     Gap {
-        /// The position that comes next.
+        /// The expected next position.
         expected: u64,
-        /// The one that was there.
+        /// The position found instead.
         found: u64,
     },
-    /// Another node writes the read model now.
-    #[error("another node has taken the projector over")]
+    /// Another node now writes the read model.
+    #[error("another node has taken over the projector")]
     LeaseLost,
     /// The projector failed.
     #[error(transparent)]
@@ -75,7 +75,7 @@ pub enum ApplyError {
 }
 
 impl ApplyError {
-    /// Whether the same batch may go well a little later, because it was not its fault: a store cannot be reached.
+    /// Whether the same batch may succeed later because the cause is not the batch: a store cannot be reached.
     pub fn is_transient(&self) -> bool {
         let unavailable = |error: &StoreError| matches!(error, StoreError::Unavailable(_));
         match self {
@@ -88,7 +88,7 @@ impl ApplyError {
     }
 }
 
-/// Whether the database understood the statement and will not do it. What remains is lost connections, locks, a server
+/// Whether the database understood the statement and refuses it. All other errors are lost connections, locks, a server
 /// that stops or starts (PostgreSQL's classes 08, 25, 40, 53, 55, 57 and 58), and files that cannot be written.
 fn is_refusal(error: &sqlx::Error) -> bool {
     match error {
@@ -112,7 +112,7 @@ fn is_refusal(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Of `SQLite`'s result codes: an error of the statement (1), or a violated constraint (19).
+/// `SQLite` result codes for an error in the statement (1) or a violated constraint (19).
 fn is_constraint(code: &str) -> bool {
     code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 1 | 19))
 }
@@ -123,28 +123,28 @@ impl From<sqlx::Error> for ApplyError {
     }
 }
 
-/// Turns events into the rows of one read model. It takes a batch, so that it can add up and write many rows with
-/// one statement. It has no effect but its rows: [`crate::ReadModels::apply`] commits them with the checkpoint.
+/// Turns events into the rows of one read model. It takes a batch, so that it can add up changes and write many rows
+/// with one statement. Its rows are its only effect: [`crate::ReadModels::apply`] commits them with the checkpoint.
 #[async_trait]
 pub trait Projector: Send + Sync + 'static {
     /// The read model.
     fn name(&self) -> &'static str;
 
-    /// The version of its tables, which is in their names. Another meaning of a row is another version.
+    /// The version of its tables, which is part of their names. A new meaning of a row needs a new version.
     fn version(&self) -> u32;
 
     /// Its tables.
     fn tables(&self) -> &'static [&'static str];
 
-    /// The statements that make the tables if they are not there, as `SQLite` has them: with `STRICT` tables, and
+    /// The statements that create the tables if they do not exist, in `SQLite`'s dialect: with `STRICT` tables, and
     /// columns of the types `INTEGER`, `TEXT` and `BLOB`.
     fn ddl(&self) -> &'static str;
 
-    /// Writes what a batch changes. The batch is never empty and starts right behind the one before.
+    /// Writes the changes of a batch. The batch is never empty and starts right after the previous one.
     async fn project(&self, tx: &mut Transaction, batch: &[ProjectedEvent]) -> Result<(), ProjectError>;
 }
 
-/// The name a projector's checkpoint is kept under: that of its read model, and the version of its tables.
+/// The key of a projector's checkpoint: the name of its read model and the version of its tables.
 pub fn key(projector: &dyn Projector) -> String {
     format!("{}_v{}", projector.name(), projector.version())
 }

@@ -1,15 +1,15 @@
-//! Rows on their way in and out: sealed members, times, ids.
+//! Encodes and decodes cells: sealed members, times, ids.
 
 use domain::{Personal, Timestamp, UserId};
 use event_store::{Sealer, StoreError};
 use uuid::Uuid;
 
-/// The associated data binds a sealed member to its row: moved to another row it does not open.
+/// The associated data binds a sealed member to its row: in another row it does not open.
 fn aad(table: &str, id: Uuid) -> Vec<u8> {
     [table.as_bytes(), id.as_bytes()].concat()
 }
 
-/// Seals what a row keeps of a person. Absent when there is nothing to keep, or nobody to keep it for any more.
+/// Seals a person's data in a row. `None` if there is nothing to keep, or the person is erased.
 pub(crate) async fn seal(
     keys: &Sealer,
     table: &str,

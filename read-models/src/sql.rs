@@ -1,7 +1,7 @@
-//! SQL for both databases. Models say once what they write and ask; the few words that differ are here.
+//! SQL for both databases. Models write their statements once; the few differences are here.
 //!
-//! A cell is an integer, a text or some bytes: what `SQLite`'s strict tables hold, PostgreSQL holds as well. Times are
-//! microseconds, ids are bytes, truths are 0 and 1.
+//! A cell is an integer, a text or bytes, which both `SQLite`'s strict tables and PostgreSQL can hold. Times are
+//! microseconds, ids are bytes, booleans are 0 and 1.
 
 use domain::Timestamp;
 use serde::{Serialize, Serializer};
@@ -10,7 +10,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteExecutor, SqliteRow};
 use sqlx::{AssertSqlSafe, Column, ColumnIndex, Decode, Postgres, Row as _, Sqlite, Type, TypeInfo};
 use uuid::Uuid;
 
-/// What a cell holds, or that it holds none of it.
+/// The content of a cell; `None` is NULL.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Value {
     Int(Option<i64>),
@@ -105,7 +105,7 @@ impl From<Option<Uuid>> for Value {
     }
 }
 
-/// As `json_each` takes it. JSON has no bytes: they are hexadecimal.
+/// In the form for `json_each`. JSON has no bytes, so they are hexadecimal.
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
@@ -127,7 +127,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     text
 }
 
-/// A statement with what its placeholders stand for.
+/// A statement with the values of its placeholders.
 #[derive(Clone, Debug)]
 pub(crate) struct Query {
     sql: String,
@@ -135,25 +135,25 @@ pub(crate) struct Query {
 }
 
 impl Query {
-    /// A statement in which `$1` stands for the first value that is bound, and so on.
+    /// A statement in which `$1` stands for the first bound value, and so on.
     pub fn new(sql: impl Into<String>) -> Self {
         Self { sql: sql.into(), values: vec![] }
     }
 
-    /// The next placeholder's value.
+    /// Binds the next placeholder's value.
     #[must_use]
     pub fn bind(mut self, value: impl Into<Value>) -> Self {
         self.values.push(value.into());
         self
     }
 
-    /// More of the statement.
+    /// Appends to the statement.
     pub fn push(&mut self, sql: &str) -> &mut Self {
         self.sql.push_str(sql);
         self
     }
 
-    /// More of the statement: a placeholder, and its value.
+    /// Appends a placeholder and its value.
     pub fn push_bind(&mut self, value: impl Into<Value>) -> &mut Self {
         self.values.push(value.into());
         self.sql.push('$');
@@ -162,14 +162,14 @@ impl Query {
     }
 }
 
-/// Rows to be written by one statement, however many there are.
+/// Rows that one statement writes, however many there are.
 pub(crate) struct Rows<const N: usize> {
     columns: [&'static str; N],
     rows: Vec<[Value; N]>,
 }
 
 impl<const N: usize> Rows<N> {
-    /// No rows yet. Each that is pushed has its cells in the order of these columns.
+    /// Starts without rows. Each pushed row has its cells in the order of these columns.
     pub fn new(columns: [&'static str; N]) -> Self {
         Self { columns, rows: vec![] }
     }
@@ -178,7 +178,7 @@ impl<const N: usize> Rows<N> {
         self.rows.push(row);
     }
 
-    /// A statement about `{rows}`, a table of these rows, which has the `{columns}`.
+    /// Completes a statement about `{rows}`, a table of these rows with the `{columns}`.
     fn complete(&self, sql: &str, source: &str) -> AssertSqlSafe<String> {
         AssertSqlSafe(sql.replace("{columns}", &self.columns.join(", ")).replace("{rows}", source))
     }
@@ -209,7 +209,7 @@ impl<const N: usize> Rows<N> {
     }
 }
 
-/// A row of an answer.
+/// A row of a result.
 pub(crate) enum Row {
     Sqlite(SqliteRow),
     Postgres(PgRow),
@@ -250,7 +250,7 @@ impl Row {
     }
 }
 
-/// A transaction of either database; dropped, it is rolled back.
+/// A transaction of either database. If dropped, it is rolled back.
 pub struct Transaction(pub(crate) Kind);
 
 pub(crate) enum Kind {
@@ -259,7 +259,7 @@ pub(crate) enum Kind {
 }
 
 impl Transaction {
-    /// All rows of the answer, none if the statement has no answer.
+    /// Runs a statement and returns all rows of its result.
     pub(crate) async fn run(&mut self, query: Query) -> Result<Vec<Row>, sqlx::Error> {
         match &mut self.0 {
             Kind::Sqlite(tx) => on_sqlite(&mut **tx, &query).await,
@@ -303,7 +303,7 @@ impl Transaction {
         }
     }
 
-    /// Makes tables that are written as `SQLite` has them.
+    /// Creates tables from statements in `SQLite`'s dialect.
     pub(crate) async fn make_tables(&mut self, ddl: &'static str) -> Result<(), sqlx::Error> {
         match &mut self.0 {
             Kind::Sqlite(tx) => sqlx::raw_sql(ddl).execute(&mut **tx).await.map(drop),
@@ -314,7 +314,7 @@ impl Transaction {
     }
 }
 
-/// The same tables by PostgreSQL's names of types. Texts compare by their bytes, as in `SQLite`.
+/// The same tables with PostgreSQL's type names. Texts compare by their bytes, as in `SQLite`.
 fn for_postgres(ddl: &str) -> String {
     [
         (" INTEGER", " BIGINT"),
@@ -327,7 +327,7 @@ fn for_postgres(ddl: &str) -> String {
     .fold(ddl.to_owned(), |ddl, (sqlite, postgres)| ddl.replace(sqlite, postgres))
 }
 
-/// Asks `SQLite`.
+/// Runs a query on `SQLite`.
 pub(crate) async fn on_sqlite<'e>(
     executor: impl SqliteExecutor<'e>,
     query: &Query,
@@ -344,7 +344,7 @@ pub(crate) async fn on_sqlite<'e>(
     Ok(bound.fetch_all(executor).await?.into_iter().map(Row::Sqlite).collect())
 }
 
-/// Asks PostgreSQL.
+/// Runs a query on PostgreSQL.
 pub(crate) async fn on_postgres<'e>(
     executor: impl PgExecutor<'e>,
     query: &Query,

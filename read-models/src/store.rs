@@ -1,4 +1,4 @@
-//! All read models, and what their projectors have applied.
+//! All read models and the checkpoints of their projectors.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,14 +18,14 @@ use crate::sql::{Kind, Query, Row, Transaction, Value, hex};
 use crate::stats::{Stats, StatsProjector};
 use crate::users::{Users, UsersProjector};
 
-/// Asks for all checkpoints.
+/// The query for all checkpoints.
 pub(crate) const CHECKPOINTS: &str = "SELECT projector, position, event FROM checkpoints ORDER BY projector";
 
-/// Why a query has no answer.
+/// Why a query failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The cursor is none that this list gave.
-    #[error("the cursor is not one of this list")]
+    /// The cursor did not come from this list.
+    #[error("the cursor is not from this list")]
     Cursor,
     /// No word of the search is long enough.
     #[error("a search needs an email address, or a word of at least 3 letters or digits")]
@@ -49,8 +49,8 @@ pub struct ReadModels {
 }
 
 impl ReadModels {
-    /// Opens the read models in a file, or in the schema `watchword_read` of a PostgreSQL database, making the tables if
-    /// they are not there. Whether the connection to a server is encrypted, and the server checked, is its URL's `sslmode`.
+    /// Opens the read models in a file, or in the schema `watchword_read` of a PostgreSQL database, and creates missing
+    /// tables. The URL's `sslmode` says whether the connection to a server is encrypted and the server verified.
     pub async fn open(
         location: &Location,
         sealer: Arc<Sealer>,
@@ -63,12 +63,12 @@ impl ReadModels {
         Ok(models)
     }
 
-    /// Tells metrics of the connections.
+    /// Reports metrics of the connections.
     pub fn measure(&self) {
         self.database.measure();
     }
 
-    /// Ends all connections; what follows fails.
+    /// Closes all connections; later calls fail.
     pub async fn close(&self) {
         self.database.close().await;
     }
@@ -109,29 +109,29 @@ impl ReadModels {
         AuditLog::new(&self.database, &self.lookup)
     }
 
-    /// Which node runs which projector; absent in a file, which one process has for itself.
+    /// Which node runs which projector; `None` for a file, which belongs to one process.
     pub fn leases(&self) -> Option<Leases> {
         matches!(*self.database, Database::Postgres { .. }).then(|| Leases::new(self.database.clone()))
     }
 
-    /// The checkpoints there. Changes nothing; in a file, neither in it nor beside it, even where its last writer was
-    /// killed. Refuses what [`ReadModels::open`] refuses. At a file, only while nobody writes it.
+    /// Reads the checkpoints. Changes nothing, in a file or beside it, even if its last writer was killed. Refuses what
+    /// [`ReadModels::open`] refuses. No process may write a file meanwhile.
     pub async fn look(location: &Location) -> Result<Vec<Checkpoint>, OpenError> {
         database::look(location).await
     }
 
-    /// Where all projectors stand and which nodes share them; absent at a file, which one process has for itself. Changes
-    /// nothing; the tables must be there, as [`ReadModels::look`] tells.
+    /// The standings of all projectors and the nodes that share them; `None` for a file, which belongs to one process.
+    /// Changes nothing; the tables must exist, which [`ReadModels::look`] checks.
     pub async fn look_at_nodes(location: &Location) -> Result<Option<(Vec<Standing>, Vec<Node>)>, OpenError> {
         database::look_at_nodes(location).await
     }
 
-    /// Whether they can be read.
+    /// Checks that the read models can be read.
     pub async fn check(&self) -> Result<(), StoreError> {
         self.checkpoints().await.map(drop)
     }
 
-    /// Where all projectors stand.
+    /// The checkpoints of all projectors.
     pub async fn checkpoints(&self) -> Result<Vec<Checkpoint>, StoreError> {
         self.database
             .read(Query::new(CHECKPOINTS))
@@ -141,7 +141,7 @@ impl ReadModels {
             .collect()
     }
 
-    /// Whether what a projector has applied is how this journal begins.
+    /// Checks that what a projector has applied is the beginning of this journal.
     pub async fn check_journal(
         &self,
         projector: &dyn Projector,
@@ -154,7 +154,7 @@ impl ReadModels {
         }
     }
 
-    /// Makes a projector's tables and checkpoint, if they are not there.
+    /// Creates a projector's tables and checkpoint, if they do not exist.
     pub async fn create(&self, projector: &dyn Projector) -> Result<(), sqlx::Error> {
         let mut tx = self.database.begin_ddl().await?;
         tx.make_tables(projector.ddl()).await?;
@@ -166,14 +166,14 @@ impl ReadModels {
         tx.commit().await
     }
 
-    /// The position of the last event that a projector has applied.
+    /// The position of the last event that a projector applied.
     pub async fn checkpoint(&self, projector: &dyn Projector) -> Result<u64, StoreError> {
         let key = key(projector);
         let found = self.checkpoints().await?.into_iter().find(|checkpoint| checkpoint.projector == key);
         Ok(found.map_or(0, |checkpoint| checkpoint.position))
     }
 
-    /// Applies a batch and moves the checkpoint on, both or neither, if the lease still holds.
+    /// Applies a batch and advances the checkpoint, both or neither, if the lease is still valid.
     pub async fn apply(
         &self,
         projector: &dyn Projector,
@@ -198,10 +198,10 @@ impl ReadModels {
         Ok(checkpoint)
     }
 
-    /// Forgets all that a projector has written: it starts again at the first event.
+    /// Deletes everything that a projector has written: it starts again at the first event.
     pub async fn reset(&self, projector: &dyn Projector) -> Result<(), StoreError> {
         let mut tx = self.database.begin_ddl().await?;
-        // First, as whoever applies a batch locks the checkpoint before the tables.
+        // First, because applying a batch locks the checkpoint before the tables.
         tx.run(
             Query::new("UPDATE checkpoints SET position = 0, event = NULL WHERE projector = $1")
                 .bind(key(projector)),
@@ -215,8 +215,8 @@ impl ReadModels {
         Ok(())
     }
 
-    /// All rows of a read model as text, in an order of their own, sealed members opened: equal for two builds of
-    /// the same prefix of the log, though sealing is random. For comparing builds; it holds personal data.
+    /// All rows of a read model as text, in a fixed order, with sealed members opened: equal for two builds of the same
+    /// prefix of the log, although sealing is random. For comparing builds. It contains personal data.
     pub async fn dump(&self, projector: &dyn Projector) -> Result<String, StoreError> {
         let mut text = String::new();
         for table in projector.tables() {
@@ -258,8 +258,8 @@ impl ReadModels {
     }
 }
 
-/// Reads the checkpoint, and keeps it as it is until the transaction ends: in PostgreSQL by a lock on the row, in a
-/// file because nobody else writes.
+/// Reads the checkpoint and keeps it unchanged until the transaction ends: in PostgreSQL by a lock on the row, in a
+/// file because there is no other writer.
 async fn lock_checkpoint(
     tx: &mut Transaction,
     projector: &dyn Projector,
@@ -277,8 +277,8 @@ async fn lock_checkpoint(
     Ok(row.get::<i64>("position")?.cast_unsigned())
 }
 
-/// For as many milliseconds as a fail point says. Its own `sleep` would hold the thread, and with it the requests that the
-/// runtime has given to that thread.
+/// Sleeps for as many milliseconds as a fail point says. The fail point's own `sleep` would block the thread, and with
+/// it the requests that the runtime has assigned to that thread.
 async fn fall_asleep() {
     let asked = || -> Option<u64> {
         fail::fail_point!("asleep-in-projection", |time| time.and_then(|time| time.parse().ok()));
@@ -289,7 +289,7 @@ async fn fall_asleep() {
     }
 }
 
-/// What writes also renews its lease.
+/// A write also renews its lease.
 async fn move_checkpoint(
     tx: &mut Transaction,
     projector: &dyn Projector,

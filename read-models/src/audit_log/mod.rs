@@ -1,4 +1,5 @@
-//! Finds events by app, person, actor, type, session, address and time. It keeps positions; what happened is read from the journal.
+//! Finds events by app, person, actor, type, session, address and time. It stores positions; the events are read from
+//! the journal.
 
 mod projector;
 mod queries;

@@ -12,23 +12,23 @@ use uuid::Uuid;
 use crate::projector::{ProjectError, ProjectedEvent, Projector};
 use crate::sql::{Query, Rows, Transaction};
 
-/// The event after which nothing of a person can be found by what identified them.
+/// After this event, identifying data no longer finds anything of the person.
 const ERASED: &str = "UserErased";
 
-/// Writes `audit_log`. It needs no more than the envelope, so that an event that no other projector can read is still there
-/// for auditors.
+/// Writes `audit_log`. It needs only the envelope, so that auditors can find even an event that no other projector can
+/// read.
 pub struct AuditLogProjector {
     sealer: Arc<Sealer>,
     lookup: Arc<LookupKey>,
 }
 
 impl AuditLogProjector {
-    /// A projector that opens with this sealer, and hashes with this key.
+    /// A projector that opens with this sealer and hashes with this key.
     pub fn new(sealer: Arc<Sealer>, lookup: Arc<LookupKey>) -> Self {
         Self { sealer, lookup }
     }
 
-    /// What identifies somebody in an event. What is damaged is found by nothing, and still there.
+    /// The identifying data in an event. A damaged event is indexed without it.
     async fn personal(&self, event: &RecordedEvent) -> Result<Personal, StoreError> {
         match personal::open(&self.sealer, event).await {
             Ok(personal) => Ok(personal.unwrap_or_default()),
@@ -105,7 +105,7 @@ impl Projector for AuditLogProjector {
             ]);
         }
         tx.run_for(&rows, "INSERT INTO audit_log_v2 ({columns}) SELECT * FROM {rows}").await?;
-        // A model that is built anew finds nothing to hash; this one must not know more.
+        // A rebuilt model finds nothing to hash; this one must not know more.
         for person in erased {
             let forget = "UPDATE audit_log_v2 SET ip = NULL, email = NULL WHERE person = ";
             let mut query = Query::new(forget);

@@ -1,4 +1,4 @@
-//! Asks `audit_log`.
+//! Queries `audit_log`.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use crate::rows;
 use crate::sql::Query;
 use crate::store::ReadError;
 
-/// Which events.
+/// A filter of events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuditFilter {
     /// Of this app.
@@ -20,13 +20,13 @@ pub struct AuditFilter {
     pub person: Option<UserId>,
     /// By this actor: the id of a user or an API key, or a kind (`system`, `anonymous` …).
     pub actor: Option<String>,
-    /// Of one of these types; of any, where there are none.
+    /// Of one of these types; of any type if empty.
     pub kinds: Vec<String>,
     /// About this session.
     pub session: Option<SessionId>,
-    /// By a request from this address. Only with [`AuditFilter::app_id`]: there is no such thing across apps.
+    /// By a request from this address. Requires [`AuditFilter::app_id`]: the hashes differ between apps.
     pub ip: Option<IpAddr>,
-    /// About whoever has this address, or had it. Only with [`AuditFilter::app_id`], too.
+    /// About a person who has or had this address. Requires [`AuditFilter::app_id`] too.
     pub email: Option<Email>,
     /// At this time or later.
     pub since: Option<Timestamp>,
@@ -45,7 +45,7 @@ impl<'a> AuditLog<'a> {
         Self { database, lookup }
     }
 
-    /// The positions of matching events behind `after`, ascending. `offset` leaves some out first.
+    /// The positions of matching events after `after`, ascending, without the first `offset`.
     pub async fn positions(
         &self,
         filter: &AuditFilter,
@@ -65,7 +65,7 @@ impl<'a> AuditLog<'a> {
         Ok(self.database.read_number(self.select("count(*)", filter)).await?.cast_unsigned())
     }
 
-    /// Where these API keys were made: keys that are unknown, or not known yet, are left out.
+    /// The positions at which these API keys were created, without keys that are not known, or not yet.
     pub async fn keys_made(&self, keys: &[ApiKeyId]) -> Result<Vec<(ApiKeyId, u64)>, ReadError> {
         if keys.is_empty() {
             return Ok(vec![]);
@@ -104,7 +104,7 @@ impl<'a> AuditLog<'a> {
             query.push(" AND ip = ").push_bind(hash);
         }
         if let Some(email) = email {
-            // Not only events with the address in them: a failed login names nobody's.
+            // Not only events that contain the address: a failed login contains none.
             let hash = app_id.as_ref().map(|app_id| self.lookup.email(app_id, email).to_vec());
             query
                 .push(" AND person IN (SELECT person FROM audit_log_v2 WHERE email = ")

@@ -1,5 +1,5 @@
--- Which events an auditor may ask for. The events themselves are read from the journal. Addresses are there as keyed hashes, by
--- which rows are found and nothing is told.
+-- The events that an auditor may search for. The events themselves are read from the journal. Addresses are keyed
+-- hashes, which find rows and reveal nothing.
 CREATE TABLE IF NOT EXISTS audit_log_v2 (
   position INTEGER PRIMARY KEY,
   at INTEGER NOT NULL,

@@ -1,5 +1,5 @@
-//! Where a login finds its user: email HMAC → user id. It only locates. Who may come in is decided from the
-//! aggregates; so neither the password hash nor the status is kept here, and a stale row can let nobody in.
+//! Where a login finds its user: email HMAC → user id. It only locates users. Logins are decided from the aggregates,
+//! so neither the password hash nor the status is kept here, and a stale row cannot admit a user.
 
 mod projector;
 mod queries;

@@ -47,7 +47,7 @@ impl Projector for LoginChecksProjector {
         for event in batch {
             match event.event()? {
                 Event::User(UserEvent::UserRegistered(registered)) => {
-                    // Without an address the person is erased: nobody logs in with it any more.
+                    // Without an address the person is erased and cannot log in.
                     if let Some(email) = &registered.personal.email {
                         let key = self.lookup.email(&registered.app_id, email);
                         holders.insert((registered.app_id.as_str(), key), registered.user_id);
@@ -89,7 +89,7 @@ impl Projector for LoginChecksProjector {
                 | Event::Access(_) => {}
             }
         }
-        // First, as somebody else may have the address that a person has left.
+        // Delete first, as another user may have taken the address that a person gave up.
         let mut rows = Rows::new(["id"]);
         for user_id in moved {
             rows.push([user_id.0.into()]);

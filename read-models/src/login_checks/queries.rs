@@ -1,4 +1,4 @@
-//! Asks `login_checks`.
+//! Queries `login_checks`.
 
 use domain::{AppId, Email, UserId};
 use event_store::LookupKey;
@@ -19,8 +19,8 @@ impl<'a> LoginChecks<'a> {
         Self { database, lookup }
     }
 
-    /// The user who has this address in the app, as far as this read model knows. When it knows none, the claim
-    /// in the journal decides.
+    /// The user who has this address in the app, according to this read model. If it knows none, the claim in the
+    /// journal decides.
     pub async fn find(&self, app: &AppId, email: &Email) -> Result<Option<UserId>, ReadError> {
         let query = Query::new("SELECT user_id FROM login_checks_v1 WHERE app_id = $1 AND email = $2")
             .bind(app.as_str())

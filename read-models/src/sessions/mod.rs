@@ -1,4 +1,4 @@
-//! The sessions of a user, for lists. Whether one is live is decided from its aggregate.
+//! The sessions of a user, for lists. Whether a session is active is decided from its aggregate.
 
 mod projector;
 mod queries;

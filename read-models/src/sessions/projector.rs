@@ -26,7 +26,7 @@ impl SessionsProjector {
     }
 }
 
-/// What ended all sessions of a user but one.
+/// What ended all sessions of a user, or all except one.
 struct End {
     user_id: UserId,
     kept: Option<SessionId>,
@@ -34,8 +34,8 @@ struct End {
     reason: RevocationReason,
 }
 
-/// A session of before such an event is over, whether or not it was revoked by name: nothing in the log tells of one that was
-/// begun at the same moment. Those that begin after it have seen it.
+/// A session that began before such an event is over, whether or not it was revoked individually: the log cannot name
+/// one that began at the same moment. Sessions that begin after the event have seen it.
 fn end_of(event: &UserEvent) -> Option<End> {
     let (user_id, kept, at, reason) = match event {
         UserEvent::EmailVerified(event) if event.earlier_access_ended => {
@@ -71,7 +71,7 @@ fn end_of(event: &UserEvent) -> Option<End> {
     Some(End { user_id, kept, at, reason })
 }
 
-/// What a batch does to one session, added up.
+/// The sum of a batch's changes to one session.
 #[derive(Default)]
 struct Change<'a> {
     started: Option<&'a SessionStarted>,
@@ -132,7 +132,7 @@ impl Projector for SessionsProjector {
                 | Event::Access(_) => {}
             }
         }
-        // Before the sessions that began in this batch are there.
+        // Before the sessions that began in this batch are inserted.
         for end in ends {
             end_all(tx, &end).await?;
         }
@@ -185,7 +185,7 @@ impl SessionsProjector {
     }
 
     async fn new_row(&self, event: &SessionStarted) -> Result<[Value; 9], ProjectError> {
-        // One that an admin made came from the admin, which says nothing about where its user is.
+        // The client of a session that an admin started is the admin's, and says nothing about the user.
         let client = Some(&event.personal).filter(|_| event.method != LoginMethod::Admin);
         let personal = Personal {
             ip: client.and_then(|client| client.ip.clone()),
@@ -207,7 +207,7 @@ impl SessionsProjector {
     }
 }
 
-/// Ends the sessions that were there before the batch. One that is revoked by name in it gets that reason in the end.
+/// Ends the sessions from before the batch. A session revoked individually in the batch gets that reason afterwards.
 async fn end_all(tx: &mut Transaction, end: &End) -> Result<(), ProjectError> {
     let mut query = Query::new("UPDATE sessions_v1 SET revoked_at = ");
     query.push_bind(end.at).push(", reason = ").push_bind(name_of(end.reason));

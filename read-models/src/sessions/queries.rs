@@ -1,4 +1,4 @@
-//! Asks `sessions`.
+//! Queries `sessions`.
 
 use domain::{AppId, SessionId, Timestamp, UserId};
 use event_store::Sealer;
@@ -14,9 +14,9 @@ use crate::store::ReadError;
 pub struct SessionRow {
     /// Its id.
     pub session_id: SessionId,
-    /// Whose.
+    /// The user.
     pub user_id: UserId,
-    /// Of which app.
+    /// The app.
     pub app_id: String,
     /// How it began: `password`, `registration`, `magic_link`, `admin`.
     pub method: String,
@@ -24,13 +24,13 @@ pub struct SessionRow {
     pub started_at: Timestamp,
     /// When it was last refreshed.
     pub refreshed_at: Timestamp,
-    /// When it ends by itself at the latest.
+    /// When it expires at the latest.
     pub expires_at: Timestamp,
-    /// When it ends by itself unless it is refreshed.
+    /// When it expires unless it is refreshed.
     pub idle_expires_at: Timestamp,
-    /// The address it came from; absent once the person is erased.
+    /// The IP address that it came from; `None` once the person is erased.
     pub ip: Option<String>,
-    /// The program it came from.
+    /// The user agent that it came from.
     pub user_agent: Option<String>,
 }
 
@@ -45,7 +45,7 @@ impl<'a> Sessions<'a> {
         Self { database, sealer }
     }
 
-    /// The sessions of a user that are not ended at this time as far as the read model knows, newest first.
+    /// A user's sessions that have not ended at this time according to the read model, newest first.
     pub async fn live(
         &self,
         app: &AppId,
@@ -71,7 +71,7 @@ impl<'a> Sessions<'a> {
         if let Some(before) = &before {
             query.push(" AND session_id < ").push_bind(before.as_slice());
         }
-        // Ids are UUIDs of version 7: their order is that of the starts.
+        // Ids are UUIDs of version 7, so they sort by start.
         query.push(" ORDER BY session_id DESC LIMIT ").push_bind(paging.limit + 1);
         query.push(" OFFSET ").push_bind(if before.is_some() { 0 } else { paging.offset });
         let found = self.database.read(query).await?;

@@ -73,7 +73,7 @@ fn hour(at: Timestamp) -> i64 {
     at.as_second().div_euclid(3600)
 }
 
-/// What an event is counted as: a metric and a method (or reason) within it.
+/// How an event is counted: a metric and a method (or reason) within it.
 fn counted(event: &Event) -> Option<(&'static str, &'static str)> {
     Some(match event {
         Event::User(UserEvent::UserRegistered(event)) => (
@@ -140,7 +140,7 @@ fn counted(event: &Event) -> Option<(&'static str, &'static str)> {
     })
 }
 
-/// Whether the person was there themselves. An admin's test token is no visit of the user.
+/// Whether the person was active themselves. An admin's test token is not a visit of the user.
 fn is_activity(event: &Event) -> bool {
     match event {
         Event::Session(SessionEvent::SessionStarted(event)) => event.method != LoginMethod::Admin,

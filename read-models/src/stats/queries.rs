@@ -1,4 +1,4 @@
-//! Asks `stats`.
+//! Queries `stats`.
 
 use std::collections::BTreeMap;
 
@@ -9,12 +9,12 @@ use crate::rows;
 use crate::sql::Query;
 use crate::store::ReadError;
 
-/// How long a bucket is.
+/// The length of a bucket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Granularity {
     /// An hour.
     Hour,
-    /// A day, of UTC.
+    /// A day in UTC.
     #[default]
     Day,
 }
@@ -32,12 +32,12 @@ impl Granularity {
 /// What happened within one hour or day.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bucket {
-    /// Its begin.
+    /// Its start.
     pub start: Timestamp,
     /// By metric (`registrations`, `logins`, `failures`, `lockouts`, `refreshes`, `revocations`), then by method or
-    /// reason (empty where there is none).
+    /// reason (empty if there is none).
     pub counts: BTreeMap<String, BTreeMap<String, u64>>,
-    /// How many users logged in or refreshed; known by day only.
+    /// How many users logged in or refreshed; only for days.
     pub active_users: Option<u64>,
 }
 
@@ -51,8 +51,8 @@ impl<'a> Stats<'a> {
         Self { database }
     }
 
-    /// The buckets that something happened in, between two times (the second excluded), in order. A bucket that
-    /// only part of lies between them counts whole.
+    /// The non-empty buckets between two times (the second excluded), in order. A bucket that lies only partly between
+    /// them counts in full.
     pub async fn buckets(
         &self,
         app: &AppId,
@@ -64,7 +64,7 @@ impl<'a> Stats<'a> {
         let first = from.as_second().div_euclid(3600).div_euclid(width);
         // The last second that counts is the one before `to`.
         let last = (to.as_second() - 1).div_euclid(3600).div_euclid(width);
-        // PostgreSQL's sums are wider than what they add up.
+        // PostgreSQL's sums have a wider type than their terms.
         let query = Query::new(
             "SELECT hour / $4 AS bucket, metric, method, CAST(sum(count) AS BIGINT) AS count FROM stats_v1
              WHERE app_id = $1 AND hour BETWEEN $2 AND $3 GROUP BY 1, 2, 3",

@@ -1,4 +1,5 @@
-//! Whoever can write to the tables of read models can have them show anything; a comparison with the events tells it.
+//! Write access to the tables of read models is enough to have them show anything; a comparison with the events reveals
+//! it.
 
 use domain::user::{ErasureReason, UserErased, UserEvent};
 use domain::{Event, StreamId};
@@ -12,7 +13,7 @@ use event_store::Location;
 
 use crate::{Comparison, compare};
 
-/// Whatever this says: for people, bytes are `x'00'` on both.
+/// Runs this statement. Bytes are written `x'00'` for both databases.
 async fn alter(world: &World, statement: &str) {
     let statement = statement.to_owned();
     match &world.location {
@@ -35,7 +36,7 @@ async fn compared(world: &World) -> Vec<Comparison> {
     compare(&world.location, folder.path(), &world.repository, |_, _| {}).await.expect("compares")
 }
 
-/// What is found, all in one.
+/// All differences in one text.
 async fn told(world: &World) -> String {
     let comparisons = compared(world).await;
     let lines: Vec<String> = comparisons.iter().flat_map(|it| it.differences.clone()).collect();
@@ -46,7 +47,7 @@ fn id(n: u128) -> String {
     format!("x'{}'", user(n).0.simple())
 }
 
-async fn forged_rows_are_told(on: On) {
+async fn forged_rows_are_reported(on: On) {
     let world = small_world(on).await;
     world.models.close().await;
     let clean = compared(&world).await;
@@ -68,8 +69,8 @@ async fn forged_rows_are_told(on: On) {
             is("roles", "[\"admin\"]"),
         ),
         (format!("UPDATE users_v1 SET banned = 0 WHERE user_id = {grace}"), is("banned", "0")),
-        (format!("UPDATE users_v1 SET sealed = NULL WHERE user_id = {ada}"), "sealed is another".to_owned()),
-        (format!("UPDATE users_v1 SET email = {grace} WHERE user_id = {ada}"), "email is another".to_owned()),
+        (format!("UPDATE users_v1 SET sealed = NULL WHERE user_id = {ada}"), "sealed differs".to_owned()),
+        (format!("UPDATE users_v1 SET email = {grace} WHERE user_id = {ada}"), "email differs".to_owned()),
         (
             format!("DELETE FROM users_v1 WHERE user_id = {ada}"),
             "users_v1 has no row with user_id".to_owned(),
@@ -133,20 +134,20 @@ async fn forged_rows_are_told(on: On) {
         assert_eq!(compared(&world).await, clean, "{statement}: as before");
     }
 
-    // Two sealed members that changed places, and a checkpoint that says less or more than what is there.
+    // Two swapped sealed members, and a checkpoint that is behind or ahead of the rows.
     alter(
         &world,
         "CREATE TABLE swapped AS SELECT * FROM users_v1; UPDATE users_v1 SET sealed =
          (SELECT o.sealed FROM swapped o WHERE o.user_id <> users_v1.user_id)",
     )
     .await;
-    assert!(told(&world).await.contains("sealed is another"));
+    assert!(told(&world).await.contains("sealed differs"));
     alter(&world, "DELETE FROM users_v1; INSERT INTO users_v1 SELECT * FROM swapped").await;
     alter(&world, "UPDATE checkpoints SET position = 7, event = NULL WHERE projector = 'users_v1'").await;
     assert!(told(&world).await.contains("banned is 1, but the events up to 7 make it 0"));
 }
 
-/// The key of an erased person is gone before the read models have heard of it.
+/// An erased person's key is gone before the erasure reaches the read models.
 async fn an_erasure_that_is_still_to_come_is_no_difference(on: On) {
     let world = small_world(on).await;
     let head = world.journal.head().await.expect("reads");
@@ -157,9 +158,9 @@ async fn an_erasure_that_is_still_to_come_is_no_difference(on: On) {
     assert_eq!(told(&world).await, "");
     assert!(compared(&world).await.iter().all(|it| it.position == head));
     alter(&world, &format!("UPDATE users_v1 SET roles = '[\"admin\"]' WHERE user_id = {}", id(1))).await;
-    assert!(told(&world).await.contains("roles is"), "what is not personal is compared as ever");
+    assert!(told(&world).await.contains("roles is"), "what is not personal is still compared");
 
-    // One that was told to the read models, and which somebody has put back.
+    // An erasure that reached the read models, and whose row was restored.
     let world = small_world(on).await;
     world.append(&Event::User(UserEvent::UserErased(erased)), 90_100).await;
     world.sealer.keys().erase_data_key(user(1)).await.expect("erases");
@@ -167,10 +168,10 @@ async fn an_erasure_that_is_still_to_come_is_no_difference(on: On) {
     world.models.close().await;
     assert_eq!(told(&world).await, "");
     alter(&world, &format!("UPDATE audit_log_v2 SET ip = x'01' WHERE person = {}", id(1))).await;
-    assert!(told(&world).await.contains("ip is another"));
+    assert!(told(&world).await.contains("ip differs"));
 }
 
-/// A table of many pages, of which one in the middle and the last row are changed.
+/// A table of many pages, with changes in the middle and in the last row.
 async fn all_pages_are_compared(on: On) {
     let world = World::new(on).await;
     let count = 1203;
@@ -191,7 +192,7 @@ async fn all_pages_are_compared(on: On) {
     alter(&world, "UPDATE users_v1 SET banned = 1").await;
     let users = compared(&world).await.into_iter().find(|it| it.projector == "users_v1").expect("is there");
     assert_eq!((users.differences.len(), users.more), (3, u64::try_from(count).expect("small") - 3));
-    // Without its key, a table may have a row twice.
+    // Without its key, a table may contain a row twice.
     if on == On::Postgres {
         alter(&world, "UPDATE users_v1 SET banned = 0; ALTER TABLE users_v1 DROP CONSTRAINT users_v1_pkey")
             .await;
@@ -206,8 +207,8 @@ mod in_a_file {
     use super::On::Sqlite;
 
     #[tokio::test]
-    async fn forged_rows_are_told() {
-        Box::pin(super::forged_rows_are_told(Sqlite)).await;
+    async fn forged_rows_are_reported() {
+        Box::pin(super::forged_rows_are_reported(Sqlite)).await;
     }
 
     #[tokio::test]
@@ -225,8 +226,8 @@ mod in_postgres {
     use super::On::Postgres;
 
     #[tokio::test]
-    async fn forged_rows_are_told() {
-        Box::pin(super::forged_rows_are_told(Postgres)).await;
+    async fn forged_rows_are_reported() {
+        Box::pin(super::forged_rows_are_reported(Postgres)).await;
     }
 
     #[tokio::test]

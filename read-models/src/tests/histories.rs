@@ -1,4 +1,4 @@
-//! Random histories: whatever happened, in whatever batches, a rebuild gives the same rows.
+//! Random histories: whatever the events and batches, a rebuild gives the same rows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use super::world::*;
 
-/// A step of a history: what, by which user, on which session.
+/// A step of a history: what happens, for which user, in which session.
 #[derive(Clone, Debug)]
 struct Step {
     what: u8,
@@ -25,7 +25,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step.prop_map(|(what, user, session)| Step { what, user, session }), 1..60)
 }
 
-/// The events of a history, each possible where it stands.
+/// The events of a history, each valid at its point.
 fn history(steps: &[Step]) -> Vec<Event> {
     let mut registrations = BTreeSet::new();
     let mut sessions = BTreeMap::new();
@@ -75,11 +75,11 @@ fn history(steps: &[Step]) -> Vec<Event> {
             })),
             9 => verified(n, &addresses[&n], step.session == 0, seconds),
             10 | 11 => {
-                // There is one address that all of them want: whoever leaves it, somebody else can have it.
+                // All users want one address: when one gives it up, another can take it.
                 let wanted = "wanted@example.com".to_owned();
                 let is_free = !addresses.values().any(|held| *held == wanted);
                 let to = if is_free { wanted } else { format!("user{n}@example.com") };
-                let from = addresses.insert(n, to.clone()).expect("everybody has one");
+                let from = addresses.insert(n, to.clone()).expect("every user has one");
                 email_changed(n, &from, &to, id, seconds)
             }
             12 => password_reset(n, seconds),
@@ -104,7 +104,7 @@ async fn rebuilds_equal(
 ) {
     let world = World::new(on).await;
     let events = history(&steps);
-    // The live tables are written while the history happens, and are opened again in the middle of it.
+    // The live tables are written as the history happens, and reopened in the middle of it.
     let live_location = world.other("live.db");
     let mut live = world.open(&live_location).await;
     for (n, event) in events.iter().enumerate() {

@@ -34,14 +34,14 @@ async fn inv_l_a_holder_that_slept_past_its_lease_writes_nothing() {
     let events = world.events(0).await;
     let (first, second) = (&world.models, world.open(&world.location).await);
     let users = projector(first, "users");
-    let asleep = take(&leases(first), &*users, "first", LONG).await.expect("nobody has it");
+    let asleep = take(&leases(first), &*users, "first", LONG).await.expect("it is free");
     first.apply(&*users, &events[..2], asleep).await.expect("it has the lease");
     assert_eq!(take(&leases(&second), &*users, "second", LONG).await, None, "it is held");
     leases(first).renew(&*users, "first", SHORT, &ProjectorState::Running).await.expect("renews");
     tokio::time::sleep(SHORT * 2).await;
-    assert_eq!(holder(&leases(&second), "users_v1").await, None, "its holder is not heard of");
+    assert_eq!(holder(&leases(&second), "users_v1").await, None, "its holder fell silent");
     let awake = take(&leases(&second), &*users, "second", LONG).await.expect("its time is over");
-    // Before its successor wrote anything, when the events would fit, and after.
+    // Both before its successor wrote anything, when the events would fit, and after.
     let before = dump(first, "users").await;
     let refused = first.apply(&*users, &events[2..3], asleep).await;
     assert!(matches!(refused, Err(ApplyError::LeaseLost)), "{refused:?}");
@@ -49,7 +49,7 @@ async fn inv_l_a_holder_that_slept_past_its_lease_writes_nothing() {
     second.apply(&*users, &events[2..4], awake).await.expect("it has the lease");
     let refused = first.apply(&*users, &events[4..], asleep).await;
     assert!(matches!(refused, Err(ApplyError::LeaseLost)), "{refused:?}");
-    // Nor does it get the lease back by saying that it is there, or take it from its successor by leaving.
+    // Nor does it regain the lease by renewing it, or take it from its successor by releasing it.
     leases(first).renew(&*users, "first", LONG, &ProjectorState::Running).await.expect("asks");
     leases(first).release(&*users, "first").await.expect("asks");
     assert_eq!(holder(&leases(first), "users_v1").await.as_deref(), Some("second"));
@@ -58,7 +58,7 @@ async fn inv_l_a_holder_that_slept_past_its_lease_writes_nothing() {
 }
 
 #[tokio::test]
-async fn a_lease_is_kept_by_writing_and_given_back() {
+async fn a_lease_is_kept_by_writing_and_released() {
     let world = World::new(On::Postgres).await;
     for n in 1..=3 {
         world.append(&registered(n, &format!("user{n}@example.com"), "Somebody", 0), 0).await;
@@ -67,14 +67,14 @@ async fn a_lease_is_kept_by_writing_and_given_back() {
     let leases = leases(&world.models);
     let users = projector(&world.models, "users");
     let lasts = Duration::from_secs(3);
-    let lease = take(&leases, &*users, "first", lasts).await.expect("nobody has it");
+    let lease = take(&leases, &*users, "first", lasts).await.expect("it is free");
     for event in 0..3 {
         tokio::time::sleep(lasts / 2).await;
         world.models.apply(&*users, &events[event..=event], lease).await.expect("it has the lease");
     }
     assert_eq!(holder(&leases, "users_v1").await.as_deref(), Some("first"));
     leases.release(&*users, "first").await.expect("releases");
-    let next = take(&leases, &*users, "second", LONG).await.expect("it was given back");
+    let next = take(&leases, &*users, "second", LONG).await.expect("it was released");
     assert_eq!(next.epoch, lease.epoch + 1);
     assert!(matches!(world.models.apply(&*users, &[], lease).await, Err(ApplyError::LeaseLost)));
 }
@@ -84,7 +84,7 @@ async fn what_a_projector_does_is_seen_by_all_nodes() {
     let world = World::new(On::Postgres).await;
     let second = world.open(&world.location).await;
     let stats = projector(&world.models, "stats");
-    take(&leases(&world.models), &*stats, "first", LONG).await.expect("nobody has it");
+    take(&leases(&world.models), &*stats, "first", LONG).await.expect("it is free");
     let failed = ProjectorState::Failed { position: 7, error: "it does not fit".to_owned() };
     leases(&world.models).renew(&*stats, "first", LONG, &failed).await.expect("renews");
     leases(&second).pause(&*stats, true).await.expect("tells");

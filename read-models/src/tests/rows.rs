@@ -99,7 +99,7 @@ async fn users_are_found_by_address_word_role_and_status(on: On) {
     assert_eq!(names(query(" ADA@example.com ")).await, ["Ada King"]);
     assert_eq!(names(query("exam")).await, ["Grace Hopper", "Ada King"]);
     assert_eq!(names(query("hopp gr")).await, ["Grace Hopper"]);
-    assert_eq!(names(query("lovelace")).await, Vec::<String>::new(), "she has another name now");
+    assert_eq!(names(query("lovelace")).await, Vec::<String>::new(), "her name changed");
     assert_eq!(names(query("nobody@example.com")).await, Vec::<String>::new());
     let status = |status| UserFilter { status: Some(status), ..UserFilter::default() };
     assert_eq!(names(status(UserStatus::Banned)).await, ["Grace Hopper"]);
@@ -148,7 +148,7 @@ async fn cursors_lead_through_every_user_once(on: On) {
     assert!(matches!(page, Err(ReadError::Cursor)));
 }
 
-async fn sessions_show_those_that_live(on: On) {
+async fn active_sessions_are_listed(on: On) {
     let world = small_world(on).await;
     let rows = dump(&world.models, "sessions").await;
     allow_duplicates! {
@@ -168,7 +168,7 @@ async fn sessions_show_those_that_live(on: On) {
         page.items.into_iter().map(|row| (row.session_id, row.ip)).collect::<Vec<_>>()
     };
     assert_eq!(live(100).await, [(session(1), Some("203.0.113.77".to_owned()))]);
-    assert_eq!(live(200_000).await, [], "its time is over");
+    assert_eq!(live(200_000).await, [], "it has expired");
 }
 
 async fn login_checks_find_the_user_of_an_address(on: On) {
@@ -182,7 +182,7 @@ async fn login_checks_find_the_user_of_an_address(on: On) {
     assert_eq!(find("default", "nobody@example.com").await, None);
 }
 
-/// The same events applied one by one, and all at once: what happens within a batch is what happens across batches.
+/// The same events applied one by one and all at once: batches must not change the result.
 async fn both_ways(on: On, history: &[Event]) -> (World, Vec<ReadModels>) {
     let world = World::new(on).await;
     for event in history {
@@ -217,7 +217,7 @@ async fn login_checks_follow_an_address(on: On) {
     }
 }
 
-async fn users_show_the_address_of_now_and_whether_it_is_proven(on: On) {
+async fn users_show_the_current_address_and_whether_it_is_verified(on: On) {
     let history = [
         registered(1, "augusta@example.com", "Ada Lovelace", 0),
         registered(2, "grace@example.org", "Grace Hopper", 10),
@@ -246,7 +246,7 @@ async fn users_show_the_address_of_now_and_whether_it_is_proven(on: On) {
         let query = |query: &str| UserFilter { query: Some(query.to_owned()), ..UserFilter::default() };
         assert_eq!(list(query("countess@example.com")).await, std::slice::from_ref(&ada));
         assert_eq!(list(query("counte")).await, std::slice::from_ref(&ada));
-        assert_eq!(list(query("augusta@example.com")).await, [], "she has another address now");
+        assert_eq!(list(query("augusta@example.com")).await, [], "her address changed");
     }
 }
 
@@ -412,10 +412,10 @@ async fn the_audit_log_finds_positions(on: On) {
     assert_eq!(find(of("nobody@example.com")).await, Vec::<u64>::new());
     let other = AuditFilter { app_id: AppId::parse("other").ok(), ..of("ada@example.com") };
     assert_eq!(find(other).await, Vec::<u64>::new());
-    // There is no such thing across apps, and that is not everything.
+    // Without an app this filter finds nothing, and not everything.
     assert_eq!(find(AuditFilter { app_id: None, ..from("203.0.113.77") }).await, Vec::<u64>::new());
 
-    // Whoever is forgotten is found by nothing that identified them; what happened is still there.
+    // Identifying data no longer finds an erased person; their events are still listed.
     let audit_log = projector(&world.models, "audit_log");
     let mut erased = world.events(0).await.pop().expect("there are events");
     erased.recorded = Arc::new(RecordedEvent {
@@ -432,7 +432,7 @@ async fn the_audit_log_finds_positions(on: On) {
     assert_eq!(find(about(1)).await.len(), 11);
 }
 
-/// Hashes are of a key that is another each time.
+/// Hashes differ in each run, as the key does.
 fn without_hashes(rows: &str) -> String {
     let words = rows.split(' ').map(|word| match word.trim_end().split_once('=') {
         Some((name @ ("ip" | "email"), hash)) if hash.len() == 64 => {
@@ -462,18 +462,21 @@ async fn inv_l_a_gap_is_refused_and_nothing_of_it_stays(on: On) {
     }
 }
 
-async fn another_journal_is_told_from_the_own(on: On) {
+async fn another_journal_is_recognized(on: On) {
     let world = small_world(on).await;
     let mut other = World::new(On::Sqlite).await;
     other.ids = 1000;
     let users = projector(&world.models, "users");
     let check = async |journal: &Arc<dyn Journal>| world.models.check_journal(&*users, &**journal).await;
     check(&world.journal).await.expect("its own");
-    assert!(matches!(check(&other.journal).await, Err(JournalError::Other { .. })), "it has not got as far");
+    assert!(matches!(check(&other.journal).await, Err(JournalError::Other { .. })), "it is shorter");
     for n in 1..=20 {
         other.append(&registered(n, &format!("user{n}@example.com"), "Somebody", 0), 0).await;
     }
-    assert!(matches!(check(&other.journal).await, Err(JournalError::Other { .. })), "another event is there");
+    assert!(
+        matches!(check(&other.journal).await, Err(JournalError::Other { .. })),
+        "it has another event there"
+    );
     let head = world.journal.head().await.expect("reads");
     world.models.close().await;
     let looked = ReadModels::look(&world.location).await.expect("looks");
@@ -482,7 +485,7 @@ async fn another_journal_is_told_from_the_own(on: On) {
 }
 
 #[tokio::test]
-async fn a_file_whose_checkpoints_do_not_name_their_events_is_brought_up_to_date() {
+async fn a_file_whose_checkpoints_do_not_name_their_events_is_upgraded() {
     let world = small_world(On::Sqlite).await;
     world.models.close().await;
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.path("read-models.db"));
@@ -545,7 +548,7 @@ async fn an_erased_person_is_no_longer_shown(on: On) {
     let rows = world.models.users().list(&app, &filter, &paging).await.expect("lists").items;
     let ada = rows.iter().find(|row| row.id == user(1)).expect("her account is there");
     assert_eq!(ada.personal, Personal::default());
-    // A rebuild after the erasure has nothing to seal, and makes no new key.
+    // A rebuild after the erasure has nothing to seal, and creates no new key.
     for projector in world.models.projectors() {
         world.models.reset(&*projector).await.expect("resets");
     }
@@ -570,7 +573,7 @@ async fn a_file_of_something_else_is_left_alone() {
 }
 
 #[tokio::test]
-async fn an_error_never_tells_the_password() {
+async fn an_error_never_contains_the_password() {
     let world = World::new(On::Sqlite).await;
     let location: Location = "postgres://ada:swordfish@127.0.0.1:1/nowhere".parse().expect("a URL");
     let opened = ReadModels::open(&location, world.sealer.clone(), world.lookup.clone()).await;
@@ -590,7 +593,7 @@ fn hide_keyed(dump: &str) -> String {
     lines.join("\n")
 }
 
-/// A test of what both databases have to do alike: snapshots allow duplicates, as each is taken of both.
+/// Runs a test on both databases. Snapshots allow duplicates, as each is taken on both.
 macro_rules! on_both {
     ($($test:ident),* $(,)?) => {
         mod in_a_file {
@@ -605,16 +608,16 @@ macro_rules! on_both {
 on_both! {
     users_are_found_by_address_word_role_and_status,
     cursors_lead_through_every_user_once,
-    sessions_show_those_that_live,
+    active_sessions_are_listed,
     login_checks_find_the_user_of_an_address,
     login_checks_follow_an_address,
-    users_show_the_address_of_now_and_whether_it_is_proven,
+    users_show_the_current_address_and_whether_it_is_verified,
     sessions_end_with_what_ends_all_of_them,
     stats_count_magic_links,
     stats_count_by_hour_and_day,
     the_audit_log_finds_positions,
     inv_l_a_gap_is_refused_and_nothing_of_it_stays,
-    another_journal_is_told_from_the_own,
+    another_journal_is_recognized,
     inv_n_no_stored_byte_tells_who_somebody_is,
     an_erased_person_is_no_longer_shown,
 }

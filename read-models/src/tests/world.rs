@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::{Lease, ProjectedEvent, Projector, ReadModels};
 
-/// Which database the read models are in.
+/// The kind of database that holds the read models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum On {
     Sqlite,
@@ -30,7 +30,7 @@ pub(super) enum On {
 
 pub(super) struct World {
     on: On,
-    /// Where the ids of its events begin: two worlds' events are the same unless they differ.
+    /// The first id of its events. Worlds with the same value have the same events.
     pub ids: u128,
     pub directory: tempfile::TempDir,
     pub journal: Arc<dyn Journal>,
@@ -120,7 +120,7 @@ pub(super) fn verified(n: u128, email: &str, earlier_access_ended: bool, seconds
     }))
 }
 
-/// One session goes on.
+/// The session `kept` stays active.
 pub(super) fn email_changed(n: u128, from: &str, to: &str, kept: u128, seconds: i64) -> Event {
     Event::User(UserEvent::EmailChanged(EmailChanged {
         user_id: user(n),
@@ -144,7 +144,7 @@ pub(super) fn password_reset(n: u128, seconds: i64) -> Event {
     Event::User(UserEvent::PasswordReset(PasswordReset { user_id: user(n), at: at(seconds), personal }))
 }
 
-/// One session goes on.
+/// The session `kept` stays active.
 pub(super) fn password_changed(n: u128, kept: u128, seconds: i64) -> Event {
     let (user_id, session_id, personal) = (user(n), session(kept), new_password());
     Event::User(UserEvent::PasswordChanged(PasswordChanged {
@@ -171,7 +171,7 @@ fn stream_of(event: &Event) -> StreamId {
     match event {
         Event::App(_) => StreamId::app(&AppId::default_app()),
         Event::User(event) => StreamId::user(event.user_id()),
-        Event::Lockout(_) => StreamId::lockout(event.person().expect("a lockout is somebody's")),
+        Event::Lockout(_) => StreamId::lockout(event.person().expect("a lockout belongs to a person")),
         Event::Session(SessionEvent::SessionStarted(event)) => StreamId::session(event.session_id),
         Event::Session(SessionEvent::SessionRefreshed(event)) => StreamId::session(event.session_id),
         Event::Session(SessionEvent::RefreshTokenReused(event)) => StreamId::session(event.session_id),
@@ -276,7 +276,7 @@ impl World {
     }
 }
 
-/// The whole of a read model as text.
+/// A whole read model as text.
 pub(super) async fn dump(models: &ReadModels, name: &str) -> String {
     models.dump(&*projector(models, name)).await.expect("dumps")
 }

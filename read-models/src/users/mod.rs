@@ -7,5 +7,5 @@ mod words;
 pub use projector::UsersProjector;
 pub use queries::{SEARCH_CANDIDATES, UserFilter, UserRow, UserSort, UserStatus, Users};
 
-/// The table whose name binds sealed members to it.
+/// The table that sealed members are bound to, by its name.
 const TABLE: &str = "users_v1";

@@ -20,7 +20,7 @@ pub struct UsersProjector {
 }
 
 /// A row while a batch changes it.
-#[expect(clippy::struct_excessive_bools, reason = "two are columns, two say what becomes of the row")]
+#[expect(clippy::struct_excessive_bools, reason = "two are columns, two say what happens to the row")]
 struct Draft {
     app_id: String,
     email: Option<Vec<u8>>,
@@ -33,7 +33,7 @@ struct Draft {
     sealed: Option<Vec<u8>>,
     /// Whether the personal part differs from what is sealed.
     personal_changed: bool,
-    /// Whether nothing of it is to be left.
+    /// Whether to delete the row.
     erased: bool,
 }
 
@@ -59,7 +59,7 @@ impl Projector for UsersProjector {
         let mut events = Vec::new();
         for event in batch {
             match event.event()? {
-                // A new hash of the same password, or a mail that nobody has followed, changes nothing that is shown.
+                // A new hash of the same password, or a mail whose link was not used, changes nothing that is shown.
                 Event::User(
                     UserEvent::PasswordRehashed(_)
                     | UserEvent::EmailVerificationRequested(_)
@@ -89,12 +89,12 @@ impl Projector for UsersProjector {
 }
 
 impl UsersProjector {
-    /// A projector that seals and looks up with these.
+    /// A projector that seals with this sealer and hashes with this key.
     pub fn new(sealer: Arc<Sealer>, lookup: Arc<LookupKey>) -> Self {
         Self { sealer, lookup }
     }
 
-    /// The rows, as they are, of the users that the events are about.
+    /// The current rows of the users that the events are about.
     async fn load(
         &self,
         tx: &mut Transaction,
@@ -137,7 +137,7 @@ impl UsersProjector {
             drafts.insert(event.user_id, self.registered(event));
             return Ok(());
         }
-        let missing = ProjectError::Damaged("an event of a user who is not in the table");
+        let missing = ProjectError::Damaged("an event is about a user who is not in the table");
         let draft = drafts.get_mut(&event.user_id()).ok_or(missing)?;
         let mut touch = |at: Timestamp| draft.updated_at = at.as_microsecond();
         match event {
@@ -205,7 +205,7 @@ impl UsersProjector {
             roles: BTreeSet::new(),
             created_at: at.as_microsecond(),
             updated_at: at.as_microsecond(),
-            // Neither the password's hash nor where the person was has a place in a list of users.
+            // Neither the password hash nor the person's IP address and user agent belong in a list of users.
             personal: Personal { ip: None, user_agent: None, password_hash: None, ..personal.clone() },
             sealed: None,
             personal_changed: true,

@@ -1,4 +1,4 @@
-//! Asks `users`.
+//! Queries `users`.
 
 use domain::{AppId, Email, Personal, Role, Timestamp, UserId};
 use event_store::{LookupKey, Sealer};
@@ -10,15 +10,15 @@ use crate::rows;
 use crate::sql::{Query, Row};
 use crate::store::ReadError;
 
-/// How many candidates a word search decrypts at most. A word that more users share finds the first of them only.
+/// The most candidates that a word search decrypts. A word that more users share finds only the first of them.
 pub const SEARCH_CANDIDATES: u32 = 2000;
 
-/// Whether users are shut out.
+/// Whether a user is banned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UserStatus {
-    /// They are not.
+    /// Not banned.
     Active,
-    /// They are.
+    /// Banned.
     Banned,
 }
 
@@ -49,16 +49,16 @@ impl UserSort {
     }
 }
 
-/// Which users of an app, and in which order.
+/// A filter of an app's users, and their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserFilter {
-    /// A whole address, or the beginnings of words of the name or the address.
+    /// A whole address, or beginnings of words of the name or the address.
     pub query: Option<String>,
-    /// Those who have this role.
+    /// Users with this role.
     pub role: Option<Role>,
-    /// Those who are shut out, or are not.
+    /// Users who are banned, or who are not.
     pub status: Option<UserStatus>,
-    /// Those who proved their address, or have not.
+    /// Users who have verified their address, or who have not.
     pub email_verified: Option<bool>,
     /// The order.
     pub sort: UserSort,
@@ -73,13 +73,13 @@ pub struct UserRow {
     pub app_id: String,
     /// Address, name, telephone number and picture; empty once the person is erased.
     pub personal: Personal,
-    /// Whether the address is proven.
+    /// Whether the address is verified.
     pub email_verified: bool,
-    /// Whether they are shut out.
+    /// Whether they are banned.
     pub banned: bool,
     /// Their roles, in order.
     pub roles: Vec<Role>,
-    /// When the account was made.
+    /// When the account was created.
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
@@ -92,7 +92,7 @@ pub struct Users<'a> {
     lookup: &'a LookupKey,
 }
 
-/// What a search means.
+/// The interpretation of a search text.
 enum Search {
     Everybody,
     Address([u8; 32]),
@@ -136,7 +136,7 @@ impl<'a> Users<'a> {
         Ok(Page { items, total: total.cast_unsigned(), next_cursor })
     }
 
-    /// Tokens find candidates; only what is sealed tells which of them have the words.
+    /// Tokens find candidates; only the sealed data shows which of them have the words.
     async fn list_by_words(
         &self,
         app: &AppId,
@@ -167,7 +167,7 @@ impl<'a> Users<'a> {
         Ok(Page { items, total: total as u64, next_cursor })
     }
 
-    /// A text that is an address somebody has finds that account alone; any other text is words.
+    /// A text that is the address of a user finds only that account; any other text is split into words.
     async fn search(&self, app: &AppId, query: Option<&str>) -> Result<Search, ReadError> {
         let Some(query) = query.map(str::trim).filter(|query| !query.is_empty()) else {
             return Ok(Search::Everybody);

@@ -1,12 +1,12 @@
-//! The blind index of names and addresses: keyed tokens of the beginnings of their words.
+//! The blind index of names and addresses: keyed tokens of beginnings of their words.
 
 use std::collections::BTreeSet;
 
 use domain::{AppId, Personal};
 use event_store::LookupKey;
 
-/// The lengths of beginnings that are indexed, in characters. A search uses the longest that fits and filters the
-/// decrypted candidates, so a few lengths serve for all and the index stays small.
+/// The lengths of indexed beginnings, in characters. A search uses the longest that fits and filters the decrypted
+/// candidates, so a few lengths are enough and the index stays small.
 const LENGTHS: [usize; 3] = [3, 5, 8];
 
 /// The words of a text, in lower case.
@@ -18,7 +18,7 @@ pub(super) fn words(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// The tokens under which a person is found.
+/// The tokens that find a person.
 pub(super) fn tokens(lookup: &LookupKey, app: &str, personal: &Personal) -> BTreeSet<[u8; 8]> {
     let texts = [personal.name.as_deref(), personal.email.as_ref().map(domain::Email::as_str)];
     let mut tokens = BTreeSet::new();
@@ -33,7 +33,7 @@ pub(super) fn tokens(lookup: &LookupKey, app: &str, personal: &Personal) -> BTre
     tokens
 }
 
-/// The token to look a search word up with; none if it is shorter than all that is indexed.
+/// The token of a search word; `None` if it is shorter than every indexed length.
 pub(super) fn search_token(lookup: &LookupKey, app: &AppId, word: &str) -> Option<[u8; 8]> {
     let text = LENGTHS.iter().rev().find_map(|&length| beginning(word, length))?;
     Some(token(lookup, app.as_str(), text))
@@ -53,7 +53,7 @@ fn beginning(word: &str, length: usize) -> Option<&str> {
     }
 }
 
-/// Tokens differ by app, so that nobody can see in the table who is in two of them.
+/// Tokens differ by app, so that the table does not show who is a user of two apps.
 fn token(lookup: &LookupKey, app: &str, text: &str) -> [u8; 8] {
     lookup.token(&format!("{app}\u{0}{text}"))
 }
