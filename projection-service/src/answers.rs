@@ -1,4 +1,4 @@
-//! What all queries have in common: pages, users, refusals.
+//! What all queries share: pages, users, refusals.
 
 use axum::Json;
 use axum::response::Response;
@@ -16,7 +16,7 @@ pub(crate) fn page_of<T>(page: read_models::Page<T>) -> Page<T> {
     Page { items: page.items, total: page.total, next_cursor: page.next_cursor }
 }
 
-/// What is shown of a row.
+/// The shown part of a row.
 pub(crate) fn user_body(row: UserRow) -> UserBody {
     UserBody {
         id: row.id.0,
@@ -51,7 +51,7 @@ pub(crate) fn paging(
     let limit = within(limit, 1, MAX_LIMIT)
         .ok_or_else(|| Problem::invalid("/limit", "out_of_range", format!("limit is 1 to {MAX_LIMIT}")))?;
     let offset = within(offset, 0, MAX_OFFSET).ok_or_else(|| {
-        let detail = format!("offset is 0 to {MAX_OFFSET}: go on with a cursor");
+        let detail = format!("offset is 0 to {MAX_OFFSET}: use a cursor for more");
         Problem::invalid("/offset", "out_of_range", detail)
     })?;
     if cursor.is_some() && offset_given {
@@ -60,7 +60,7 @@ pub(crate) fn paging(
     Ok(Paging { limit, offset, cursor })
 }
 
-/// The position behind which to begin; from the start if none is named.
+/// The position after which to begin; 0 by default.
 pub(crate) fn position_after(after: Option<i64>) -> Result<u64, Problem> {
     u64::try_from(after.unwrap_or_default())
         .map_err(|_| Problem::invalid("/after", "out_of_range", "a position is 0 or more"))
@@ -72,7 +72,7 @@ pub(crate) fn position_cursor(cursor: Option<&str>) -> Result<Option<u64>, Probl
     cursor.map(|cursor| cursor.parse().map_err(bad)).transpose()
 }
 
-/// The refusal for a query without an answer.
+/// The problem for a failed query.
 pub(crate) fn refused(error: ReadError) -> Problem {
     match error {
         ReadError::Cursor => Problem::invalid("/cursor", "invalid_cursor", error.to_string()),

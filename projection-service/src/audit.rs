@@ -162,14 +162,15 @@ enum Form {
     Csv,
 }
 
-/// The types that a query names, separated by commas; 422 for one that no event has.
+/// The comma-separated types of a query; 422 for one that no event has.
 pub(crate) fn kinds(text: Option<&str>) -> Result<Vec<String>, Problem> {
     let kinds = text.into_iter().flat_map(|text| text.split(',')).map(str::trim);
     kinds.map(|kind| filters::known_type(kind).map(|()| kind.to_owned())).collect()
 }
 
 impl AuditParams {
-    /// Which events these are. Whether an address occurs is personal data itself: whoever may not read it may not ask either.
+    /// The filter of these parameters. Whether an address occurs is itself personal data: a caller who may not read it
+    /// may not ask for it either.
     fn filter(&self, app_id: AppId, open: bool) -> Result<AuditFilter, Problem> {
         if !open && (self.ip.is_some() || self.email.is_some()) {
             return Err(
@@ -233,7 +234,7 @@ async fn list(
     service.wait_for_token("audit_log", token).await?;
     let exported = match form {
         Form::Json => None,
-        // The same bytes for everybody: what is personal in them is sealed.
+        // The same bytes for every caller: personal data in them is sealed.
         Form::Ndjson => Some((ExportForm::Ndjson, false)),
         Form::Csv => Some((ExportForm::Csv, open)),
     };
@@ -259,7 +260,7 @@ async fn list(
     Ok(response)
 }
 
-/// Somebody who may read this app's log. The platform's own (its keys) is for the platform; to others it is not there.
+/// A caller who may read this app's log. The platform's own log (its keys) is only for the platform; others get 404.
 async fn authorize(
     service: &ProjectionService,
     app_id: &AppId,
@@ -274,7 +275,7 @@ async fn authorize(
     }
 }
 
-/// A page of the events that match, their number, and the cursor that goes on behind it.
+/// A page of the matching events, their number, and the cursor of the next page.
 pub(crate) async fn page(
     service: &ProjectionService,
     filter: &AuditFilter,
@@ -292,16 +293,17 @@ pub(crate) async fn page(
     Ok((recorded, total, next_cursor))
 }
 
-/// The names of the API keys in a part of the log. They never change, and their events are there before those that they made.
+/// The names of the API keys in a part of the log. They never change, and a key's own events come before those that it
+/// made.
 struct KeyNames {
-    /// Whose keys may be told; of any, where there is none.
+    /// The app whose keys may be named; `None` for any app.
     only: Option<AppId>,
-    /// None: it was looked for.
+    /// `None`: looked up and not found.
     known: BTreeMap<ApiKeyId, Option<String>>,
 }
 
 impl KeyNames {
-    /// What keys of the platform are called is nothing that an app's admins need to know.
+    /// An app's admins need not know the names of the platform's keys.
     fn of(caller: &AdminCaller, app_id: &AppId) -> Self {
         let of_platform = matches!(&caller.caller, Caller::ApiKey { app_id, .. } if app_id.is_platform());
         Self { only: Some(app_id.clone()).filter(|_| !of_platform), known: BTreeMap::new() }
@@ -311,7 +313,7 @@ impl KeyNames {
         self.known.get(&key_of(event)?).cloned().flatten()
     }
 
-    /// Looks for those of these events.
+    /// Looks up the names for these events.
     async fn learn(&mut self, service: &ProjectionService, events: &[RecordedEvent]) -> Result<(), Problem> {
         let unknown: BTreeSet<ApiKeyId> =
             events.iter().filter_map(key_of).filter(|key| !self.known.contains_key(key)).collect();
@@ -354,13 +356,13 @@ async fn body(service: &ProjectionService, event: RecordedEvent, open: bool, nam
         actor: ActorBody { kind: actor.kind.as_str(), id: actor.id, name },
         correlation_id: event.metadata.correlation_id,
         request_id: event.metadata.request_id,
-        // An auditor sees a damaged row as it is.
+        // An auditor sees a damaged row unchanged.
         data: serde_json::from_str(&event.data).unwrap_or(Value::String(event.data)),
         personal,
     }
 }
 
-/// The personal part, opened. An event that cannot be read is shown without it: the log must not end there.
+/// The opened personal part. An event whose part cannot be read is shown without it: the log must not end there.
 async fn personal(service: &ProjectionService, event: &RecordedEvent) -> Option<PersonalBody> {
     let opened = service.repository.personal(event).await;
     let opened = opened.inspect_err(
@@ -368,7 +370,7 @@ async fn personal(service: &ProjectionService, event: &RecordedEvent) -> Option<
     );
     let mut personal = opened.ok()?.unwrap_or_default();
     if personal.reason.is_none() && event.name == "UserBanned" {
-        // Its first version had the reason in the open.
+        // The first version of this event has the reason in the clear.
         let decoded = service.repository.decode(event).await.ok();
         personal.reason = decoded.and_then(|it| it.personal().and_then(|personal| personal.reason.clone()));
     }
@@ -384,27 +386,27 @@ async fn personal(service: &ProjectionService, event: &RecordedEvent) -> Option<
     (body != PersonalBody::default()).then_some(body)
 }
 
-/// What a table of events has that lines of events have not.
+/// What only the CSV form of an export needs.
 struct Table {
     /// Whether personal parts are opened.
     open: bool,
-    /// Whether it begins with a mark by which spreadsheets know its encoding.
+    /// Whether it begins with a byte order mark, from which spreadsheets recognize the encoding.
     bom: bool,
     names: KeyNames,
 }
 
-/// Where an export stands.
+/// The state of an export.
 struct Export {
     service: Arc<ProjectionService>,
     filter: AuditFilter,
     form: Form,
     table: Table,
     after: u64,
-    /// Events after the start of the export are not part of it: it ends.
+    /// The last position when the export started: later events are not part of it, so that it ends.
     last: u64,
     ready: VecDeque<String>,
     done: bool,
-    /// Given back when the export ends.
+    /// Released when the export ends.
     _place: Place,
 }
 
@@ -459,7 +461,7 @@ fn export(
 }
 
 impl Export {
-    /// The next piece of the body. A fault breaks the connection off, so that no one takes a part for the whole.
+    /// The next chunk of the body. An error aborts the connection, so that a client cannot take a part for the whole.
     async fn next(&mut self) -> Option<Result<String, BrokenOff>> {
         if let Some(text) = self.ready.pop_front() {
             return Some(Ok(text));
@@ -471,7 +473,7 @@ impl Export {
             Ok(text) if text.is_empty() => None,
             Ok(text) => Some(Ok(text)),
             Err(problem) => {
-                tracing::warn!(code = problem.code(), "an export broke off");
+                tracing::warn!(code = problem.code(), "an export was aborted");
                 self.done = true;
                 Some(Err(BrokenOff))
             }
@@ -526,7 +528,7 @@ impl Export {
     }
 }
 
-/// An export that cannot go on. Why is in the log.
+/// An export that cannot continue. The log says why.
 #[derive(Debug, thiserror::Error)]
-#[error("the export broke off")]
+#[error("the export was aborted")]
 struct BrokenOff;

@@ -1,11 +1,11 @@
 //! Events from NATS JetStream: a durable pull consumer of the stream that the relay fills.
 //!
-//! The bus is a quicker and cheaper way to the newest events, never another truth. A message is believed only if it has
-//! the mark of this instance ([`event_store::MessageKey`]) for the place where it is. The messages of a run name each
-//! other, and its last must be the journal's event of that position: so all of them are. What was announced already is
-//! dropped; what is not believed is a gap, counted and told, and whatever does not come in time is read from the journal.
-//! How far a projector is stands with its rows, so the consumer's own position is a hint: losing it, or the whole stream,
-//! costs nothing but reading.
+//! The bus is a faster and cheaper way to the newest events, never a second source of truth. A message is accepted only
+//! with the mark of this instance ([`event_store::MessageKey`]) for its position. Each message of a run names the one
+//! before it, and the last must be the journal's event at that position, so all of them are. Messages that were already
+//! announced are dropped. A rejected message is a gap, which is counted and logged, and what does not arrive in time is
+//! read from the journal. A projector's checkpoint is stored with its rows, so the consumer's own position is only a
+//! hint: losing it, or the whole stream, costs only reads.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -23,45 +23,45 @@ use uuid::Uuid;
 
 use crate::feed::{MAX_BATCH, Source, WINDOW};
 
-/// How long the bus may take to bring what the journal has. A bus that took longer is not waited for again until it
-/// brings something new.
+/// How long the bus may lag behind the journal. After a longer delay, nothing waits for the bus again until it brings
+/// something new.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// A consumer that nobody used for so long is forgotten by the server: its process is not coming back.
+/// The server deletes a consumer that has been unused for this long: its process is not coming back.
 const FORGOTTEN: Duration = Duration::from_hours(1);
-/// How long a pull request stands at the server, and how often the server says that it is still there.
+/// How long a pull request stays open at the server, and how often the server sends a heartbeat.
 const PULL: Duration = Duration::from_secs(30);
 const HEARTBEAT: Duration = Duration::from_secs(5);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
 
-/// A way to the stream.
+/// Access to the stream.
 #[derive(Clone, Debug)]
 pub struct Bus {
-    /// A connection that comes back by itself, for ever.
+    /// A connection that reconnects automatically without limit.
     pub nats: Client,
-    /// The name of the durable consumer. Each process needs one of its own, the same after a restart.
+    /// The name of the durable consumer. Each process needs its own, the same after a restart.
     pub consumer: String,
-    /// What tells the messages of this instance from others.
+    /// The key that identifies messages of this instance.
     pub key: MessageKey,
 }
 
-/// What the bus brought since the process began.
+/// What the bus has brought since the process started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BusStatus {
-    /// Messages with a mark that is not this instance's, or not for where they were, or of an event that the journal does
-    /// not have there.
+    /// Messages whose mark is not this instance's, or is for another position, or whose event the journal does not have
+    /// there.
     pub forged: u64,
-    /// Messages without a mark: earlier versions published them, or somebody else.
+    /// Messages without a mark: from earlier versions, or from another publisher.
     pub unmarked: u64,
     /// Messages of this instance that this version cannot read.
     pub unreadable: u64,
-    /// The sequence of the last message that was not believed.
+    /// The sequence of the last rejected message.
     pub last_refused: Option<u64>,
-    /// Why nothing comes from the bus at present.
+    /// Why the bus currently brings nothing.
     pub error: Option<String>,
 }
 
-/// Why a message is not believed.
+/// Why a message is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
     Unmarked,
@@ -71,7 +71,7 @@ enum Refusal {
 }
 
 impl Refusal {
-    /// As metrics name it.
+    /// Its name in metrics.
     fn as_str(self) -> &'static str {
         match self {
             Self::Unmarked => "no_mark",
@@ -82,7 +82,7 @@ impl Refusal {
     }
 }
 
-/// Keeps count of what was not believed.
+/// Counts rejected messages.
 #[derive(Debug, Default)]
 pub(crate) struct Doubts(Mutex<BusStatus>);
 
@@ -101,14 +101,14 @@ impl Doubts {
             Refusal::Unreadable => &mut status.unreadable,
         };
         *count += 1;
-        // Whoever writes many of them must not fill the log.
+        // A flood of them must not fill the log.
         if count.is_power_of_two() {
             let (count, reason) = (*count, refusal.as_str());
             tracing::warn!(
                 sequence,
                 reason,
                 count,
-                "a message of the stream is not believed; its event is read from the journal"
+                "a message of the stream was rejected; its event is read from the journal"
             );
         }
     }
@@ -118,7 +118,7 @@ impl Doubts {
     }
 }
 
-/// Why nothing comes from the bus for now.
+/// Why the bus brings nothing for now.
 #[derive(Debug, thiserror::Error)]
 enum BusError {
     #[error("JetStream cannot be read")]
@@ -135,7 +135,8 @@ impl BusError {
     }
 }
 
-/// Fills the source's window, and tells by `head` how far there are events to get, from wherever.
+/// Fills the source's window, and announces by `head` up to which position events are available, from the bus or the
+/// journal.
 pub(crate) async fn follow(bus: Bus, source: Arc<Source>, head: watch::Sender<u64>) {
     let brought = watch::Sender::new(0);
     let journal = source.repository().journal().watch_head();
@@ -145,13 +146,13 @@ pub(crate) async fn follow(bus: Bus, source: Arc<Source>, head: watch::Sender<u6
     }
 }
 
-/// Announces what the bus brought at once, and what only the journal has when the bus has had its time.
+/// Announces at once what the bus brought, and what only the journal has once the bus has had its time.
 async fn pace(
     mut journal: watch::Receiver<u64>,
     mut brought: watch::Receiver<u64>,
     head: &watch::Sender<u64>,
 ) {
-    // What was there before the bus is not waited for.
+    // The bus is not waited for with events from before it connected.
     let mut late = true;
     loop {
         let (written, here) = (*journal.borrow_and_update(), *brought.borrow_and_update());
@@ -176,7 +177,7 @@ fn announce(head: &watch::Sender<u64>, position: u64) {
     });
 }
 
-/// Receives for ever.
+/// Receives and reconnects without end.
 async fn receive(bus: &Bus, source: &Source, brought: &watch::Sender<u64>, head: &watch::Sender<u64>) {
     let mut retry = FIRST_RETRY;
     let mut told = String::new();
@@ -201,7 +202,7 @@ async fn receive(bus: &Bus, source: &Source, brought: &watch::Sender<u64>, head:
     }
 }
 
-/// Receives until something is not as it should be.
+/// Receives until something fails.
 async fn session(
     bus: &Bus,
     source: &Source,
@@ -227,11 +228,11 @@ async fn session(
             let (end, id) = (last.position, last.id);
             let recorded = source.repository().journal().read_positions(&[end]).await?;
             if recorded.first().is_none_or(|event| event.id != id) {
-                // A journal that was restored from a backup leaves a stream behind that continues another history.
+                // If the journal was restored from a backup, the stream continues another history.
                 source.doubts().refuse(end, Refusal::NotInJournal);
                 continue;
             }
-            // What was announced was or is being read from the journal.
+            // What was announced already has been, or is being, read from the journal.
             let announced = *head.borrow();
             if end > announced {
                 metrics::counter!("watchword_feed_events_total", "from" => "bus").increment(run.len() as u64);
@@ -240,15 +241,15 @@ async fn session(
             brought.send_replace(end);
         }
         if let Some(message) = chunk.last() {
-            // All up to this one. If it gets lost, they come again and are dropped.
+            // This acknowledges all up to this one. If it is lost, they come again and are dropped.
             message.ack().await.map_err(BusError::jetstream)?;
         }
     }
     Err(BusError::Ended)
 }
 
-/// The events of some messages in runs, in which each names the one before, leaving out those up to a position. What is
-/// not believed is left out, too: that is a gap like any other.
+/// Sorts the events of messages after a position into runs, in which each names the one before. Rejected messages are
+/// left out, which is a gap like any other.
 fn runs(messages: &[Message], after: u64, key: &MessageKey, doubts: &Doubts) -> Vec<Vec<RecordedEvent>> {
     let mut runs: Vec<Vec<RecordedEvent>> = Vec::new();
     let mut last = (after, Uuid::nil());
@@ -257,8 +258,8 @@ fn runs(messages: &[Message], after: u64, key: &MessageKey, doubts: &Doubts) -> 
         if sequence <= last.0 {
             continue;
         }
-        let (event, previous) = match believed(message, sequence, key) {
-            Ok(believed) => believed,
+        let (event, previous) = match verified(message, sequence, key) {
+            Ok(verified) => verified,
             Err(refusal) => {
                 doubts.refuse(sequence, refusal);
                 continue;
@@ -274,8 +275,8 @@ fn runs(messages: &[Message], after: u64, key: &MessageKey, doubts: &Doubts) -> 
     runs
 }
 
-/// The event of a message that this instance published at this place of the stream, and the id of the event before it.
-fn believed(message: &Message, sequence: u64, key: &MessageKey) -> Result<(RecordedEvent, Uuid), Refusal> {
+/// The event of a message that this instance published at this sequence, and the id of the event before it.
+fn verified(message: &Message, sequence: u64, key: &MessageKey) -> Result<(RecordedEvent, Uuid), Refusal> {
     let header = |name: &str| Some(message.headers.as_ref()?.get(name)?.as_str());
     let (id, previous) = match key.read(sequence, &message.subject, header, &message.payload) {
         Mark::Genuine { id, previous } => (id, previous),
@@ -290,7 +291,7 @@ fn believed(message: &Message, sequence: u64, key: &MessageKey) -> Result<(Recor
     }
 }
 
-/// This process's consumer. One that is much behind is made anew: the journal is the quicker way to catch up.
+/// This process's consumer. If it is far behind, it is created anew: reading the journal is the faster way to catch up.
 async fn consumer(bus: &Bus, source: &Source) -> Result<PullConsumer, BusError> {
     let head = source.repository().journal().head().await?;
     let jetstream = jetstream::new(bus.nats.clone());

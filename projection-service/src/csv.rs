@@ -1,7 +1,7 @@
-//! Tables as CSV (RFC 4180) that spreadsheets show and never run.
+//! Tables as CSV (RFC 4180) that spreadsheets show but never execute.
 
-/// What some spreadsheets need to see at the very start, or they take the text for that of an older encoding. RFC 4180 knows no such
-/// thing, so a table has it only on request.
+/// The byte order mark. Without it, some spreadsheets assume an older encoding. RFC 4180 does not have it, so a table
+/// gets it only on request.
 pub const BOM: &str = "\u{feff}";
 
 /// Adds one row, with its CRLF.
@@ -15,7 +15,7 @@ pub fn push_row(text: &mut String, cells: &[&str]) {
     text.push_str("\r\n");
 }
 
-/// A cell that a spreadsheet would take for a formula gets an apostrophe in front, which makes it a text (OWASP, "CSV
+/// A cell that a spreadsheet would take for a formula gets a leading apostrophe, which makes it text (OWASP, "CSV
 /// injection").
 fn push_cell(text: &mut String, cell: &str) {
     let formula = cell.trim_start().starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠'])

@@ -1,4 +1,4 @@
-//! The event feed: pages, and a live stream of server-sent events that a client can resume where it left off.
+//! The event feed: pages, and a live stream of server-sent events that clients can resume where they left off.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -32,10 +32,10 @@ use crate::{audit, filters};
 
 /// How many events a stream reads at a time.
 const STREAM_BATCH: usize = 500;
-/// A stream asks again whether its reader may still read after this long, even if nothing happens.
+/// After this long a stream checks again whether its reader may still read, even if nothing happens.
 const RECHECK: Duration = Duration::from_secs(15);
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Seconds after which a reader that found no place may look again.
+/// After how many seconds a reader that got no place may retry.
 const PLACE_RETRY: u64 = 5;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
@@ -122,7 +122,7 @@ struct AllEvents {
     heartbeat: Option<Heartbeat>,
 }
 
-/// Who reads: asked again while a stream runs, so that a revoked key ends it.
+/// The reader, checked again while a stream runs, so that revoking a key ends it.
 #[derive(Clone)]
 enum Reader {
     Platform,
@@ -224,7 +224,7 @@ async fn read(
     Ok(response)
 }
 
-/// Whose share of the places a caller takes.
+/// The share of the places that a caller counts against.
 pub(crate) fn applicant(caller: &AdminCaller) -> Applicant {
     match &caller.caller {
         Caller::ApiKey { key_id, app_id } => Applicant {
@@ -240,7 +240,7 @@ pub(crate) fn applicant(caller: &AdminCaller) -> Applicant {
     }
 }
 
-/// 503 for who finds no place.
+/// 503 if there is no free place.
 pub(crate) fn no_place(why: NoPlace) -> Problem {
     Problem::new("overloaded").detail(why.to_string()).retry_after(PLACE_RETRY)
 }
@@ -257,13 +257,13 @@ async fn whole_journal(
 }
 
 fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
-    let bad = || Problem::malformed("Last-Event-ID is no position");
+    let bad = || Problem::malformed("Last-Event-ID is not a position");
     let Some(value) = headers.get("last-event-id") else { return Ok(None) };
     let text = value.to_str().map_err(|_| bad())?;
     if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(|_| bad()) }
 }
 
-/// A live stream: where it stands and what it shows.
+/// A live stream: its position and what it shows.
 struct Feed {
     service: Arc<ProjectionService>,
     credentials: Credentials,
@@ -274,7 +274,7 @@ struct Feed {
     head: watch::Receiver<u64>,
     ending: watch::Receiver<bool>,
     ready: VecDeque<Event>,
-    /// Given back when the stream ends.
+    /// Released when the stream ends.
     _place: Place,
 }
 
@@ -294,8 +294,8 @@ impl Feed {
         Self { service, credentials, reader, app_id, kinds, after, head, ending, ready, _place: place }
     }
 
-    /// The next event. None ends the stream: the process ends, the reader may read no more, or the journal cannot be
-    /// read; a client comes back with `Last-Event-ID` and misses nothing.
+    /// The next event. `None` ends the stream: the process ends, the reader lost access, or the journal cannot be read.
+    /// A client reconnects with `Last-Event-ID` and misses nothing.
     async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some(event) = self.ready.pop_front() {
@@ -308,7 +308,7 @@ impl Feed {
             self.head.borrow_and_update();
             let recorded = self.service.journal().read_all(self.after, STREAM_BATCH).await;
             let recorded =
-                recorded.inspect_err(|error| tracing::warn!(%error, "an event stream broke off")).ok()?;
+                recorded.inspect_err(|error| tracing::warn!(%error, "an event stream was aborted")).ok()?;
             if recorded.is_empty() {
                 tokio::select! {
                     changed = self.head.changed() => changed.ok()?,
@@ -342,7 +342,8 @@ impl Drop for Feed {
 fn live(mut feed: Feed, heartbeat: Option<Heartbeat>) -> Response {
     let mut keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
     if heartbeat.is_some() {
-        // Without an id, so that a reader comes back to where its last event was; with data, or it would be no event.
+        // Without an id, so that a reader resumes at its last real event; with data, without which it would not be an
+        // event.
         let beat = || Event::default().event("heartbeat").data(json!({}).to_string());
         feed.ready.push_back(beat());
         keep_alive = keep_alive.event(beat().comment(""));
@@ -353,7 +354,7 @@ fn live(mut feed: Feed, heartbeat: Option<Heartbeat>) -> Response {
     });
     let mut response = uncached(Sse::new(events).keep_alive(keep_alive));
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
-    // Proxies that buffer answers would hold events back.
+    // Proxies that buffer responses would delay events.
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     response
 }

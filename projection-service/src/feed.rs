@@ -1,9 +1,9 @@
-//! The journal as projectors see it: each event is fetched and decoded once for all of them.
+//! The journal for projectors: each event is fetched and decoded once for all of them.
 //!
-//! There is one way to get events, [`Feed::after`], and one source that is always right, the journal. With NATS the
-//! newest events are brought by the bus ([`crate::bus`]) into the same window that keeps what was read from the
-//! journal; what is not in the window, because the bus has a gap, is late or is away, is read from the journal. So a
-//! projector gets consecutive events whatever happens to the bus.
+//! There is one way to get events, [`Feed::after`], and one source that is always right, the journal. With NATS, the
+//! bus ([`crate::bus`]) brings the newest events into the same window that keeps what was read from the journal. What
+//! is not in the window, because the bus has a gap, is late or is away, is read from the journal. So a projector gets
+//! consecutive events whatever happens to the bus.
 
 use std::collections::VecDeque;
 use std::ops::Deref;
@@ -19,16 +19,16 @@ use tokio::task::JoinHandle;
 
 use crate::bus::{self, Bus, BusStatus, Doubts};
 
-/// The most events that are read at once.
+/// The most events read at once.
 pub const MAX_BATCH: usize = 1000;
-/// How many decoded events are kept for projectors that come a little later.
+/// How many decoded events are kept for slower projectors.
 pub(crate) const WINDOW: usize = 8 * MAX_BATCH;
-/// What they take at most, unless it is said otherwise.
+/// The default limit of their size.
 const WINDOW_BYTES: usize = 16 << 20;
-/// How many events are opened at a time: their keys may have to be fetched.
+/// How many events are opened concurrently: their keys may have to be fetched.
 const DECODING: usize = 32;
 
-/// What the names, ids and traces of an event take.
+/// The size of an event's names, ids and traces.
 const NAMES_BYTES: usize = 400;
 
 /// Brings the journal's events to several projectors.
@@ -38,11 +38,11 @@ pub struct Feed {
     following: Option<JoinHandle<()>>,
 }
 
-/// The journal, and the events that were fetched last.
+/// The journal and the events fetched last.
 pub(crate) struct Source {
     repository: Arc<Repository>,
-    /// Decoded batches, oldest first. Reading happens under the lock on purpose: whoever wants the same events waits
-    /// for them instead of reading them again.
+    /// Decoded batches, oldest first. Reading happens under the lock on purpose: other callers wait for the same events
+    /// instead of reading them again.
     window: Mutex<VecDeque<Fetched>>,
     window_bytes: AtomicUsize,
     doubts: Doubts,
@@ -53,7 +53,7 @@ pub(crate) struct Source {
 struct Fetched {
     events: Arc<Vec<ProjectedEvent>>,
     by_bus: bool,
-    /// About what they take.
+    /// Their approximate size.
     bytes: usize,
 }
 
@@ -66,7 +66,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Whether the bus brought all of them. Where there is one, others fill a gap of it.
+    /// Whether the bus brought all of them. If there is a bus, other events fill a gap in it.
     pub(crate) fn is_by_bus(&self) -> bool {
         self.by_bus
     }
@@ -96,7 +96,7 @@ impl Feed {
         Self { source, head, following }
     }
 
-    /// Keeps decoded events in memory of so many bytes at most, but always the newest batch.
+    /// Limits the memory for decoded events to this many bytes. The newest batch is always kept.
     pub fn limit_window(&self, bytes: usize) {
         self.source.window_bytes.store(bytes, Ordering::Relaxed);
     }
@@ -105,17 +105,17 @@ impl Feed {
         self.following.is_some()
     }
 
-    /// What the bus brought that was not believed; nothing if there is no bus.
+    /// What the bus brought that was rejected; `None` if there is no bus.
     pub fn bus_status(&self) -> Option<BusStatus> {
         self.following.as_ref().map(|_| self.source.doubts.status())
     }
 
-    /// How far there are events to get: changes when it is worth asking again.
+    /// Up to which position events are available; changes when it is worth asking again.
     pub fn head(&self) -> watch::Receiver<u64> {
         self.head.clone()
     }
 
-    /// Up to `limit` events behind a position; none if it is the newest.
+    /// Up to `limit` events after a position; empty if it is the newest.
     pub async fn after(&self, position: u64, limit: usize) -> Result<Batch, StoreError> {
         let mut window = self.source.window.lock().await;
         if let Some(batch) = from_window(&window, position, limit) {
@@ -153,9 +153,9 @@ impl Source {
         self.keep(&mut *self.window.lock().await, fetched);
     }
 
-    /// Keeps events for those who come later, and lets go of the oldest.
+    /// Keeps events for slower projectors, and drops the oldest.
     fn keep(&self, window: &mut VecDeque<Fetched>, fetched: Fetched) {
-        // What could not be decoded may be decodable later, when the key store answers again: it is not kept.
+        // Events that could not be decoded are not kept: they may be decodable later, when the key store answers again.
         if fetched.events.is_empty() || fetched.events.iter().any(|event| event.decoded.is_err()) {
             return;
         }
@@ -188,7 +188,8 @@ fn from_window(window: &VecDeque<Fetched>, position: u64, limit: usize) -> Optio
     if batch.len() == limit || !window.iter().any(|fetched| fetched.holds(last + 1)) {
         return Some(batch);
     }
-    // The bus brings few events at a time. Whoever is behind gets many of them at once: each batch is a transaction.
+    // The bus brings few events at a time. A projector that is behind gets many at once, as each batch is a
+    // transaction.
     let mut by_bus = batch.by_bus;
     let mut events = batch.to_vec();
     while events.len() < limit
@@ -206,7 +207,7 @@ fn from_window(window: &VecDeque<Fetched>, position: u64, limit: usize) -> Optio
 impl Fetched {
     fn new(events: Arc<Vec<ProjectedEvent>>, by_bus: bool) -> Self {
         let bytes = |event: &ProjectedEvent| {
-            // What it says is there twice, as it was read and decoded.
+            // The content is stored twice, as read and as decoded.
             let said = event.recorded.data.len() + event.recorded.personal.as_ref().map_or(0, Vec::len);
             size_of::<ProjectedEvent>() + size_of::<RecordedEvent>() + 2 * said + NAMES_BYTES
         };

@@ -1,4 +1,4 @@
-//! Filters that name what there is not: an empty page would say that it never happened.
+//! Refuses filters that name something nonexistent: an empty page would say that it never happened.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;

@@ -1,4 +1,4 @@
-//! One projector: how it goes through the journal, and what it does when it cannot.
+//! One projector: how it follows the journal, and what it does when it fails.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
@@ -13,20 +13,20 @@ use tokio::sync::watch;
 use crate::feed::{Feed, MAX_BATCH};
 use crate::runner::ProjectionStatus;
 
-/// A batch this small is followed by a short rest: under load the next is larger then, and each costs a transaction, which
-/// on a database server is several round trips.
+/// A batch this small is followed by a short rest: under load the next one is then larger, and each costs a
+/// transaction, which takes several round trips to a database server.
 const SMALL_BATCH: usize = 64;
 const REST: Duration = Duration::from_millis(4);
 const REST_ON_A_SERVER: Duration = Duration::from_millis(15);
-/// Looks at the journal although nothing was heard of it.
+/// Polls the journal if no notification comes.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 const FIRST_RETRY: Duration = Duration::from_millis(500);
-/// Between tries while a store cannot be reached: when it can again, nobody should wait long.
+/// The longest time between retries while a store cannot be reached: once it can, queries should not wait long.
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
-/// Between tries at an event that cannot be applied.
+/// The longest time between retries of an event that cannot be applied.
 const LONGEST_RETRY_OF_AN_EVENT: Duration = Duration::from_secs(30);
 
-/// One projector and where it stands. Several nodes may have it; it runs where its lease is.
+/// One projector and its standing. Several nodes may have it; it runs on the node that holds its lease.
 pub(crate) struct Lane {
     pub projector: Arc<dyn Projector>,
     pub models: Arc<ReadModels>,
@@ -35,13 +35,13 @@ pub(crate) struct Lane {
     pub position: watch::Sender<u64>,
     pub state: watch::Sender<ProjectorState>,
     pub pause: watch::Sender<bool>,
-    /// The right to run here; absent while another node has it.
+    /// The right to run here; `None` while another node has it.
     pub lease: watch::Sender<Option<Lease>>,
-    /// The node that has the lease, where nodes share it.
+    /// The node that holds the lease, if nodes share it.
     pub holder: Mutex<Option<String>>,
 }
 
-/// Why a step was not done.
+/// Why a step failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StepError {
     #[error("the journal cannot be read")]
@@ -50,9 +50,9 @@ pub(crate) enum StepError {
     Open(#[from] StoreError),
     #[error(transparent)]
     Journal(#[from] JournalError),
-    #[error("the events behind {after} cannot be applied")]
+    #[error("the events after {after} cannot be applied")]
     Apply { after: u64, size: usize, source: ApplyError },
-    #[error("applying the events behind {after} panicked: what with is in the log of the process")]
+    #[error("applying the events after {after} panicked: the log of the process has the message")]
     Panicked { after: u64, size: usize },
 }
 
@@ -67,7 +67,7 @@ impl StepError {
         }
     }
 
-    /// How long to make the next batch, if an event of this one is at fault and others come before it.
+    /// The size of the next batch, if an event of this batch is at fault and others come before it.
     fn shorter(&self) -> Option<usize> {
         match self {
             Self::Apply { size, .. } | Self::Panicked { size, .. } if *size > 1 && !self.is_transient() => {
@@ -78,23 +78,23 @@ impl StepError {
     }
 }
 
-/// What the process tells its lanes.
+/// Signals from the process to its lanes.
 #[derive(Clone)]
 pub(crate) struct Signals {
-    /// The journal's.
+    /// The journal's head.
     pub head: watch::Receiver<u64>,
     pub ending: watch::Receiver<bool>,
 }
 
 impl Signals {
-    /// Whether the process ends, or nobody is there any more to say so.
+    /// Whether the process is ending, or the sender of that signal is gone.
     pub fn ended(&self) -> bool {
         *self.ending.borrow() || self.ending.has_changed().is_err()
     }
 }
 
 impl Lane {
-    /// Works whenever the lease is here, until the process ends.
+    /// Works whenever this node holds the lease, until the process ends.
     pub async fn run(self: Arc<Self>, mut signals: Signals) {
         let mut lease = self.lease.subscribe();
         while !signals.ended() {
@@ -110,7 +110,7 @@ impl Lane {
         }
     }
 
-    /// Works until this lease is gone or the process ends.
+    /// Works until this lease is lost or the process ends.
     async fn work(&self, held: Lease, mut lease: watch::Receiver<Option<Lease>>, signals: &mut Signals) {
         let mut pause = self.pause.subscribe();
         let mut news = self.feed.head();
@@ -128,10 +128,10 @@ impl Lane {
                 }
                 if paused { Ok(0) } else { self.step(size, held).await }
             };
-            // A panic would end this task without a word, and the projector would look as if it ran.
+            // A panic would silently end this task, and the projector would seem to run.
             let stepped = AssertUnwindSafe(step).catch_unwind().await;
             let after = *self.position.borrow();
-            // How long to rest, and whether a new event ends the rest.
+            // How long to rest, and whether a new event ends the rest early.
             let (rest, until_news) = match stepped.unwrap_or(Err(StepError::Panicked { after, size })) {
                 Ok(_) if paused => {
                     self.enter(ProjectorState::Paused);
@@ -154,7 +154,7 @@ impl Lane {
                     self.step_back(held);
                     return;
                 }
-                // Somebody else wrote the tables, or made them anew: the tables know best where they are.
+                // Another node wrote or recreated the tables: their own checkpoint is right.
                 Err(StepError::Apply { source: ApplyError::Gap { .. }, .. }) if self.is_elsewhere().await => {
                     adopted = false;
                     continue;
@@ -183,8 +183,8 @@ impl Lane {
         }
     }
 
-    /// Finds the tables as whoever wrote them last left them, and refuses those of another journal: what is in them may
-    /// never have happened in this one.
+    /// Takes the tables as their last writer left them, and refuses those of another journal: their content may never
+    /// have happened in this one.
     async fn adopt(&self) -> Result<(), StepError> {
         self.models.create(&*self.projector).await.map_err(StoreError::from)?;
         self.models.check_journal(&*self.projector, &*self.journal).await?;
@@ -200,7 +200,7 @@ impl Lane {
             return Ok(0);
         }
         if self.feed.has_bus() && !batch.is_by_bus() {
-            // What was applied before a gap of the bus must be how the journal goes on behind it.
+            // What was applied before a gap in the bus must belong to this journal.
             self.models.check_journal(&*self.projector, &*self.journal).await?;
         }
         let (started, begun) = (Instant::now(), trace::begin());
@@ -222,14 +222,14 @@ impl Lane {
         Ok(batch.len())
     }
 
-    /// Whether the tables are not where they were left. Then the next step starts where they are.
+    /// Whether the tables' checkpoint has moved. Then the next step starts there.
     async fn is_elsewhere(&self) -> bool {
         let Ok(checkpoint) = self.models.checkpoint(&*self.projector).await else { return false };
         self.position.send_replace(checkpoint) != checkpoint
     }
 
     fn step_back(&self, lost: Lease) {
-        tracing::info!(projector = self.projector.name(), "another node has taken the projector over");
+        tracing::info!(projector = self.projector.name(), "another node has taken over the projector");
         self.lease.send_if_modified(|lease| lease.take_if(|lease| *lease == lost).is_some());
     }
 
@@ -244,7 +244,8 @@ impl Lane {
         self.enter(ProjectorState::Failed { position, error: chain(error) });
     }
 
-    /// Takes over what the other nodes know: who has the lease, and of a projector that runs elsewhere, all the rest.
+    /// Adopts what the other nodes published: the holder of the lease and, for a projector that runs elsewhere,
+    /// everything else.
     pub fn follow(&self, standing: &Standing, node: &str, lasts: Duration, newest: u64) {
         let here = standing.holder.as_deref() == Some(node);
         self.holder.lock().expect("no holder panics").clone_from(&standing.holder);
@@ -296,7 +297,7 @@ impl Lane {
     }
 }
 
-/// Sets a value, and tells those who watch it only if it is another one.
+/// Sets a value, and notifies its watchers only if it changed.
 fn set<T: PartialEq>(watched: &watch::Sender<T>, value: T) {
     watched.send_if_modified(|now| {
         let changed = *now != value;

@@ -1,10 +1,10 @@
-//! The queries: projectors that follow the journal, and the routes that answer from what they wrote.
+//! The queries: projectors that follow the journal, and routes that answer from what they wrote.
 //!
-//! Its routes change nothing. But what somebody who manages an app reads of other people is written down before it is answered
-//! ([`http_kit::access_log`]), in a process that serves queries alone, too.
+//! Its routes change nothing. But before an app's admin gets other people's data, the access is recorded
+//! ([`http_kit::access_log`]), even in a process that serves only queries.
 //!
-//! A query that must not be stale decides from aggregates ([`event_store::Repository`]) and takes from a read model
-//! only what to look at. All others wait, if the caller sends a `Consistency-Token`, until their read model is there.
+//! A query that must not be stale decides from aggregates ([`event_store::Repository`]) and uses a read model only to
+//! find them. All others wait for their read model if the caller sends a `Consistency-Token`.
 #![deny(missing_docs)]
 
 mod answers;
@@ -44,29 +44,29 @@ use crate::runner::Runner;
 /// How long a query waits for its read model.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What the service is built of.
+/// The parts of the service.
 pub struct Parts {
     /// Aggregates, loaded from the journal.
     pub repository: Arc<Repository>,
     /// The read models.
     pub models: Arc<ReadModels>,
-    /// Who is calling.
+    /// Identifies callers.
     pub authenticator: Arc<Authenticator>,
-    /// Writes down who reads other people's data.
+    /// Records who reads other people's data.
     pub access_log: Arc<AccessLog>,
     /// The time.
     pub clock: Arc<dyn Clock>,
-    /// Where the journal's events come from.
+    /// The origin of the journal's events.
     pub origin: LogOrigin,
-    /// What brings the newest events. Without it they are read from the journal.
+    /// Brings the newest events. Without it they are read from the journal.
     pub bus: Option<Bus>,
-    /// This node's part where several share the projectors.
+    /// This node's settings if several nodes share the projectors.
     pub sharing: SharingSettings,
-    /// How many live streams of events may be open at a time, and whose; more are told 503 `overloaded`.
+    /// How many live streams of events may be open at a time, and for whom; further ones get 503 `overloaded`.
     pub event_streams: Shares,
-    /// The same of exports.
+    /// The same for exports.
     pub exports: Shares,
-    /// How many bytes of decoded events are kept for projectors that come a little later.
+    /// How many bytes of decoded events are kept for slower projectors.
     pub window_bytes: usize,
 }
 
@@ -87,7 +87,7 @@ pub struct ProjectionService {
 }
 
 impl ProjectionService {
-    /// Starts every projector behind its checkpoint.
+    /// Starts every projector at its checkpoint.
     pub async fn start(parts: Parts) -> Result<Arc<Self>, StoreError> {
         let projectors = parts.models.projectors();
         Self::start_with(parts, projectors).await
@@ -142,17 +142,17 @@ impl ProjectionService {
             .with_state(self)
     }
 
-    /// Where each projector stands.
+    /// The status of each projector.
     pub fn status(&self) -> Vec<ProjectionStatus> {
         self.runner.status()
     }
 
-    /// What the bus brought that was not believed; nothing if there is no bus.
+    /// What the bus brought that was rejected; `None` if there is no bus.
     pub fn bus_status(&self) -> Option<BusStatus> {
         self.feed.bus_status()
     }
 
-    /// Waits until a read model has the event at this position: 2 seconds at most, then 503 `projection_behind`.
+    /// Waits until a read model has the event at this position, for at most 2 seconds; then 503 `projection_behind`.
     pub async fn wait_for(&self, model: &str, position: u64) -> Result<(), Problem> {
         match tokio::time::timeout(PATIENCE, self.runner.reached(model, position)).await {
             Ok(true) => Ok(()),
@@ -160,7 +160,7 @@ impl ProjectionService {
         }
     }
 
-    /// Stops a projector before its next batch, and returns when it stands still. False if there is none of this name.
+    /// Stops a projector before its next batch, and returns when it has stopped. False if there is none with this name.
     pub async fn pause(&self, model: &str) -> bool {
         self.runner.pause(model).await
     }
@@ -176,7 +176,7 @@ impl ProjectionService {
         self.models.close().await;
     }
 
-    /// Ends event streams only: a server that drains its connections would wait for them for ever.
+    /// Ends only event streams: a server that drains its connections would wait for them without end.
     pub fn end_streams(&self) {
         self.runner.begin_shutdown();
     }
@@ -197,7 +197,7 @@ impl ProjectionService {
         }
     }
 
-    /// Waits for the journal itself, which only a token of another node can be ahead of.
+    /// Waits for the journal itself. Only a token from another node can be ahead of it.
     pub(crate) async fn wait_for_journal(&self, token: AfterToken) -> Result<(), Problem> {
         let Some(position) = token.0 else { return Ok(()) };
         let mut head = self.journal().watch_head();

@@ -1,4 +1,4 @@
-//! Where the projectors stand.
+//! The status of the projectors.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Runs the projectors: one task each, so that one that fails or is slow holds up no other.
+//! Runs each projector in its own task, so that a failing or slow one does not delay the others.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -41,24 +41,24 @@ pub struct ProjectionStatus {
     pub node: Option<String>,
 }
 
-/// How nodes share the projectors. It counts only where the read models are in PostgreSQL.
+/// How nodes share the projectors. Used only if the read models are in PostgreSQL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SharingSettings {
-    /// The name of this node. No two running processes may have the same.
+    /// The name of this node. No two running processes may have the same name.
     pub node: String,
-    /// How long a node that is not heard of keeps its projectors. A healthy one renews its leases four times as often.
+    /// How long a silent node keeps its projectors. A healthy one renews its leases four times as often.
     pub lease: Duration,
 }
 
 impl SharingSettings {
-    /// How long a lease lasts if nothing else is said.
+    /// The default duration of a lease.
     pub const LEASE: Duration = Duration::from_secs(4);
 }
 
 /// All projectors of a process.
 pub struct Runner {
     lanes: Vec<Arc<Lane>>,
-    /// Absent where the read models are this process's own.
+    /// `None` if the read models belong to this process alone.
     sharing: Option<Arc<Sharing>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     head: watch::Receiver<u64>,
@@ -66,7 +66,7 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// Starts a task for each projector. Where nodes share them, each runs once this node has its lease.
+    /// Starts a task for each projector. If nodes share them, each runs once this node has its lease.
     pub async fn start(
         repository: Arc<Repository>,
         feed: Arc<Feed>,
@@ -106,7 +106,7 @@ impl Runner {
         Ok(Self { lanes, sharing, tasks: Mutex::new(tasks), head, ending })
     }
 
-    /// Where each projector stands, on whichever node it runs.
+    /// The status of each projector, on whichever node it runs.
     pub fn status(&self) -> Vec<ProjectionStatus> {
         let head = *self.head.borrow();
         self.lanes.iter().map(|lane| lane.status(head)).collect()
@@ -122,8 +122,8 @@ impl Runner {
         reached.wait_for(|applied| *applied >= position).await.is_ok()
     }
 
-    /// Stops a projector before its next batch, on whichever node it runs, and returns when it stands still. False if
-    /// there is none of this name, or the other nodes cannot be told.
+    /// Stops a projector before its next batch, on whichever node it runs, and returns when it has stopped. False if
+    /// there is none with this name, or the other nodes cannot be notified.
     pub async fn pause(&self, name: &str) -> bool {
         let Some(lane) = self.lane(name) else { return false };
         self.tell(lane, true).await
@@ -148,19 +148,19 @@ impl Runner {
         true
     }
 
-    /// Has the projectors of other nodes looked at now.
+    /// Reads the standings of the other nodes' projectors now.
     fn look(&self) {
         if let Some(sharing) = &self.sharing {
             sharing.look.notify_one();
         }
     }
 
-    /// Tells everything that follows the journal to stop.
+    /// Signals everything that follows the journal to stop.
     pub fn begin_shutdown(&self) {
         self.ending.send_replace(true);
     }
 
-    /// Stops all projectors behind their current batch, and leaves them to the other nodes.
+    /// Stops all projectors after their current batch, and releases them for the other nodes.
     pub async fn shutdown(&self) {
         self.begin_shutdown();
         let tasks = std::mem::take(&mut *self.tasks.lock().expect("no holder panics"));

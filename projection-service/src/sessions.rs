@@ -119,8 +119,8 @@ async fn of_user(
     Ok(answer(sessions))
 }
 
-/// The read model says which sessions there are; whether each is live is decided from its aggregate, so that one
-/// that was just ended is never shown, however far behind the read model is.
+/// The read model lists the sessions; whether each is active is decided from its aggregate, so that one that was just
+/// ended is never shown, however far behind the read model is.
 async fn live(
     service: &ProjectionService,
     app_id: &AppId,
@@ -135,7 +135,7 @@ async fn live(
     let mut ended = 0;
     for row in page.items {
         let session = service.repository.load::<Session>(&row.session_id).await?;
-        // Nor is one shown that is somebody else's, whatever the row says.
+        // Nor is another user's session shown, whatever the row says.
         let is_live = session.state.require_live(now).is_ok_and(|owner| owner.user_id == user_id);
         if is_live && user.state.keeps(&session.state) {
             items.push(body(row, &session.state, current));

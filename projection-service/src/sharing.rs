@@ -1,5 +1,5 @@
-//! How several nodes share the projectors: each takes its share of the leases, keeps them while it lives, gives back
-//! what is too much when another node comes, and takes what a node that is gone has left.
+//! How several nodes share the projectors: each takes its share of the leases and keeps them while it runs, releases
+//! the excess when another node joins, and takes over what a node that is gone has left.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,24 +11,24 @@ use tokio::time::Instant;
 
 use crate::lane::{Lane, Signals};
 
-/// A lease is renewed this often while it lasts, so that one that came late costs nothing.
+/// A lease is renewed this often during its duration, so that a late renewal does no harm.
 const RENEWALS: u32 = 4;
-/// How often the position of a projector that runs elsewhere is looked at while a query waits for it.
+/// How often the position of a projector on another node is polled while a query waits for it.
 const POLL: Duration = Duration::from_millis(15);
 
 /// This node's part in the sharing.
 pub(crate) struct Sharing {
     pub leases: Leases,
-    /// The name of this node; no other process has it.
+    /// The name of this node, which no other process has.
     pub node: String,
     pub lasts: Duration,
     pub lanes: Vec<Arc<Lane>>,
-    /// Somebody waits for a projector, or has changed what it should do.
+    /// Notified when a query waits for a projector, or a projector was paused or resumed.
     pub look: Notify,
 }
 
 impl Sharing {
-    /// Takes part until the process ends.
+    /// Shares projectors until the process ends.
     pub async fn run(self: Arc<Self>, mut signals: Signals) {
         let mut heard = true;
         while !signals.ended() {
@@ -39,7 +39,7 @@ impl Sharing {
                 Ok(Err(error)) => Some(error.to_string()),
                 Err(_) => Some("it does not answer".to_owned()),
             };
-            // Once each time that it fails or works again, not with every beat.
+            // Logged once when it starts to fail or works again, not on every beat.
             match &failure {
                 Some(error) if heard => {
                     tracing::error!(
@@ -58,7 +58,7 @@ impl Sharing {
         }
     }
 
-    /// Gives everything back: the other nodes need not wait for leases to end.
+    /// Releases everything, so that the other nodes need not wait for leases to end.
     pub async fn leave(&self) {
         let leave = async {
             for lane in &self.lanes {
@@ -67,7 +67,7 @@ impl Sharing {
             self.leases.leave(&self.node).await
         };
         if !matches!(tokio::time::timeout(self.lasts, leave).await, Ok(Ok(()))) {
-            tracing::warn!("the leases of the projectors could not be given back: they end by themselves");
+            tracing::warn!("the leases of the projectors could not be released: they will expire");
         }
     }
 
@@ -85,7 +85,7 @@ impl Sharing {
         Ok(())
     }
 
-    /// Reads where all projectors stand.
+    /// Reads the standings of all projectors.
     async fn follow(&self, signals: &Signals) -> Result<Vec<Standing>, StoreError> {
         let standings = self.leases.standings().await?;
         let newest = *signals.head.borrow();
@@ -97,7 +97,7 @@ impl Sharing {
         Ok(standings)
     }
 
-    /// Takes or gives back what this node has too little or too much, among as many nodes. True if anything changed.
+    /// Takes or releases projectors until this node has its share among `nodes` nodes. True if anything changed.
     async fn even_out(&self, standings: &[Standing], nodes: u64) -> Result<bool, StoreError> {
         let nodes = usize::try_from(nodes).unwrap_or(usize::MAX).max(1);
         let share = self.lanes.len().div_ceil(nodes);
@@ -107,7 +107,7 @@ impl Sharing {
         let mut changed = false;
         for lane in mine.iter().skip(share) {
             let projector = lane.projector.name();
-            tracing::info!(projector, nodes, "projector given back, so that another node may take it");
+            tracing::info!(projector, nodes, "projector released, so that another node may take it");
             lane.lease.send_replace(None);
             self.leases.release(&*lane.projector, &self.node).await?;
             changed = true;
@@ -125,7 +125,7 @@ impl Sharing {
         Ok(changed)
     }
 
-    /// Sleeps until the next beat. A position that somebody waits for is looked at in between.
+    /// Sleeps until the next beat. A position that a query waits for is polled in between.
     async fn rest(&self, signals: &mut Signals) {
         let next = Instant::now() + self.lasts / RENEWALS;
         loop {
@@ -141,7 +141,7 @@ impl Sharing {
             if Instant::now() >= next {
                 return;
             }
-            // What is wrong with the database, the next beat says.
+            // The next beat reports what is wrong with the database.
             let _ = tokio::time::timeout(self.lasts, self.follow(signals)).await;
         }
     }

@@ -53,8 +53,7 @@ pub(crate) struct OneUser {
     pub user_id: UserId,
 }
 
-/// A query with something in it asks for something else than the user as they are now: it is refused, not answered
-/// with that.
+/// A query with parameters asks for something other than the current user, so it is refused rather than ignored.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Nothing {}
@@ -164,7 +163,7 @@ async fn get_one(
     Ok(answer(UserBody::of(&user)))
 }
 
-/// The user, decided from the log: one of another app is as absent as none.
+/// The user, decided from the log: a user of another app counts as absent.
 pub(crate) async fn existing_user(
     service: &ProjectionService,
     app_id: &AppId,

@@ -16,7 +16,7 @@ async fn a_session_that_was_ended_is_never_shown() {
     assert_eq!((status, &list["total"]), (200, &2.into()));
     assert_eq!(list["items"][0]["id"], session(2).to_string());
     assert_eq!(list["items"][0]["ip"], "203.0.113.77");
-    // The read model stands still; the aggregate knows.
+    // The read model is paused, but the aggregate knows.
     assert!(world.service.pause("sessions").await);
     world.log_out(2, 1).await;
     let (_, list) = world.get(FULL, &path, None).await;
@@ -24,7 +24,7 @@ async fn a_session_that_was_ended_is_never_shown() {
     assert_eq!((&list["items"][0]["id"], &list["total"]), (&session(1).to_string().into(), &1.into()));
     world.clock.advance(jiff::SignedDuration::from_hours(2));
     let (_, list) = world.get(FULL, &path, None).await;
-    assert_eq!(list["items"], json!([]), "their time is over");
+    assert_eq!(list["items"], json!([]), "they have expired");
 }
 
 #[tokio::test]
@@ -46,7 +46,7 @@ async fn every_route_asks_who_is_calling() {
         assert_eq!(answer(PLATFORM, path).await, 200, "{path}");
         assert_eq!(answer(FULL, path).await, 403, "{path}");
     }
-    assert_eq!(answer(FULL, "/v1/apps/acme/auth/sessions").await, 401, "a key is no user");
+    assert_eq!(answer(FULL, "/v1/apps/acme/auth/sessions").await, 401, "a key is not a user");
     let elsewhere = format!("/v1/apps/other/admin/users/{}", user(1));
     assert_eq!(answer(STRANGER, &elsewhere).await, 404, "a user of another app");
     assert_eq!(answer(FULL, "/v1/apps/acme/admin/users/nonsense").await, 404);
@@ -94,7 +94,7 @@ async fn the_audit_log_opens_what_its_reader_may_see_and_never_a_hash() {
     assert_eq!(
         lines,
         format!("{}\n", recorded[0].to_canonical_json(&origin())),
-        "the bytes of every way out"
+        "the same bytes as everywhere else"
     );
 
     let table = text(world.send(FULL, path, "text/csv", Some(position)).await).await;
@@ -106,7 +106,7 @@ async fn the_audit_log_opens_what_its_reader_may_see_and_never_a_hash() {
 }
 
 #[tokio::test]
-async fn exports_that_nobody_reads_on_take_no_more_than_their_places() {
+async fn stalled_exports_take_no_more_than_their_places() {
     let world = World::new().await;
     let position = world.register(1, "ada@example.com", "Ada").await;
     let path = "/v1/apps/acme/audit/events";
@@ -124,7 +124,7 @@ async fn exports_that_nobody_reads_on_take_no_more_than_their_places() {
     assert_eq!(
         world.send(AUDITOR, path, "text/csv", Some(position)).await.status(),
         503,
-        "the app has its share"
+        "the app has used its share"
     );
     let (status, _) = world.get(AUDITOR, path, Some(position)).await;
     assert_eq!(status, 200, "a page needs no place");
@@ -139,7 +139,7 @@ async fn an_export_has_every_event_once() {
     for n in 0..20 {
         position = world.register(n, &format!("user{n}@example.com"), "Somebody").await;
     }
-    // Not what is written down about the exports and pages themselves.
+    // Without the records of the exports and pages themselves.
     let path = "/v1/apps/acme/audit/events?type=UserRegistered,AppCreated,ApiKeyIssued";
     let lines = text(world.send(FULL, path, "application/x-ndjson", Some(position)).await).await;
     assert_eq!(lines.lines().count(), 23, "20 users, the app and its 2 keys");
@@ -179,7 +179,7 @@ async fn a_stream_goes_on_live_resumes_and_ends_with_the_process() {
     world.log_in(1, 1).await;
     let second = world.register(2, "grace@example.com", "Grace").await;
     let event = frame().await.expect("an event");
-    assert!(event.contains(&format!("id: {second}\n")), "of another type is left out: {event}");
+    assert!(event.contains(&format!("id: {second}\n")), "other types are left out: {event}");
     world.service.end_streams();
     assert_eq!(frame().await, None);
 }

@@ -8,7 +8,7 @@ use read_models::{Paging, ProjectError, ProjectedEvent, Projector, Transaction};
 
 use super::world::*;
 
-/// A projector that writes its rows and then fails, at the event of one position, until it is healed.
+/// A projector that writes its rows and then fails at the event of one position, until it is healed.
 pub(super) struct Poisoned {
     pub inner: Arc<dyn Projector>,
     pub position: u64,
@@ -63,7 +63,7 @@ async fn inv_l_a_projector_that_panics_is_seen_to_have_failed() {
     assert!(stopped_by(|| panic!("poison")).await.contains("panicked"));
 }
 
-/// What the projector says when it fails so at one event. Checks that it goes on when it is healed.
+/// The projector's error when it fails like this at one event. Checks that it continues once healed.
 async fn stopped_by(fail: fn() -> ProjectError) -> String {
     const POISON: u64 = 20;
     let healed = Arc::new(AtomicBool::new(false));
@@ -98,7 +98,7 @@ async fn stopped_by(fail: fn() -> ProjectError) -> String {
     assert!(status.iter().filter(|status| status.name != "stats").all(|status| status.state == "running"));
     assert_eq!(world.service.wait_for("stats", last).await.expect_err("behind").code(), "projection_behind");
 
-    // What it wrote before it failed was taken back: after the fault nothing is counted twice (inv_t).
+    // What it wrote before it failed was rolled back: afterwards nothing is counted twice (inv_t).
     heal.store(true, Ordering::SeqCst);
     until(async || {
         let status = world.service.status();
@@ -120,7 +120,7 @@ async fn a_query_waits_for_its_token_and_no_longer_than_it_may() {
     assert_eq!((status, &stale["total"]), (200, &0.into()));
     let (status, problem) = world.get(FULL, path, Some(position)).await;
     assert_eq!((status, &problem["code"]), (503, &"projection_behind".into()));
-    // One that is asked from the log is never stale.
+    // A query that is answered from the log is never stale.
     let (status, user) = world.get(FULL, &format!("{path}/{}", user(1)), Some(position)).await;
     assert_eq!((status, &user["email"]), (200, &"ada@example.com".into()));
     let waiting = world.get(FULL, path, Some(position));

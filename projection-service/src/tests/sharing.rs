@@ -1,5 +1,5 @@
-//! Several nodes on one PostgreSQL database. Each has a runtime of its own, so that it can be killed and stopped like
-//! a process.
+//! Several nodes on one PostgreSQL database. Each has its own runtime, so that it can be killed and suspended like a
+//! process.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,12 +46,12 @@ impl Node {
         Self { name, runtime: Some(runtime), service }
     }
 
-    /// As `kill -9`: nothing is finished, nothing given back.
+    /// Like `kill -9`: nothing is finished or released.
     fn kill(&mut self) {
         self.runtime.take().expect("it runs").shutdown_background();
     }
 
-    /// As `SIGSTOP`, and `SIGCONT` after a while: none of its tasks gets a turn.
+    /// Like `SIGSTOP`, and `SIGCONT` after a while: none of its tasks can run.
     fn stop_for(&self, time: Duration) {
         self.runtime.as_ref().expect("it runs").spawn(async move { std::thread::sleep(time) });
     }
@@ -85,7 +85,7 @@ fn database() -> Location {
     Postgres::shared().database().parse().expect("a URL")
 }
 
-/// The rows in PostgreSQL are those that the world's own service has built in its file.
+/// Checks that the rows in PostgreSQL equal those that the world's own service built in its file.
 async fn equals_the_file(world: &World, location: &Location, position: u64) {
     let shared = ReadModels::open(location, world.sealer.clone(), world.lookup.clone()).await.expect("opens");
     for projector in shared.projectors() {
@@ -117,7 +117,7 @@ async fn nodes_share_the_projectors_and_take_over_from_one_that_is_killed() {
     until(async || first.on("first").len() == 3 && second.on("second").len() == 2).await;
     assert!(first.on("first").is_disjoint(&second.on("second")));
 
-    // Whichever node is asked, what runs on the other is waited for as well.
+    // Either node also waits for projectors that run on the other.
     let position = history(&world, 0..20).await;
     first.wait_for_all(position).await;
     second.wait_for_all(position).await;
@@ -130,7 +130,7 @@ async fn nodes_share_the_projectors_and_take_over_from_one_that_is_killed() {
     second.wait_for_all(position).await;
     equals_the_file(&world, &location, position).await;
 
-    // One that ends well is not waited for.
+    // A node that ends properly is not waited for.
     let third = Node::start(&world, &location, "third").await;
     until(async || third.on("third").len() == 2).await;
     let service = second.service.clone();
@@ -158,7 +158,7 @@ async fn inv_l_a_node_that_wakes_up_after_its_leases_ended_steps_back() {
     sleeper.stop_for(LEASE * 4);
     let other = Node::start(&world, &location, "other").await;
     until(async || other.on("other").len() == 5).await;
-    // Written while one is stopped, and while both run.
+    // Written while one is suspended, and while both run.
     history(&world, 5..15).await;
     until(async || sleeper.on("sleeper").len() == 2 && other.on("other").len() == 3).await;
     let position = history(&world, 15..25).await;
@@ -189,7 +189,7 @@ fn poisoned(models: &ReadModels) -> Vec<Arc<dyn Projector>> {
 }
 
 #[tokio::test]
-async fn a_projector_that_fails_or_rests_is_seen_on_every_node() {
+async fn every_node_shows_a_failed_or_paused_projector() {
     let (world, location) = (World::new().await, database());
     let first = Node::start_with(&world, &location, "first", poisoned).await;
     let second = Node::start_with(&world, &location, "second", poisoned).await;
@@ -211,7 +211,7 @@ async fn a_projector_that_fails_or_rests_is_seen_on_every_node() {
         until(async || node.status_of("stats").state == "running" && node.status_of("stats").lag == 0).await;
     }
 
-    // A node can have a projector rest that runs on another.
+    // A node can pause a projector that runs on another one.
     let runs_on_second = *first.on("second").first().expect("it has some");
     let service = first.service.clone();
     let pausing =

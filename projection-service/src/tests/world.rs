@@ -52,7 +52,7 @@ pub(super) fn origin() -> LogOrigin {
     LogOrigin::parse("https://login.example.com").expect("valid")
 }
 
-/// What the layer around all requests finds out about each.
+/// What the layer around all requests determines about each.
 fn from_somewhere() -> RequestContext {
     RequestContext {
         request_id: "request-1".to_owned(),
@@ -76,7 +76,7 @@ pub(super) fn acme() -> AppId {
     AppId::parse("acme").expect("valid")
 }
 
-/// The keys: of the platform, of acme with everything, of acme for the audit log only, of another app.
+/// The keys: of the platform, of acme with all permissions, of acme for the audit log only, of another app.
 const EVENT_STREAMS: Shares = Shares { total: 4, of_an_app: 4, of_a_caller: 4, reserve: 0 };
 pub(super) const PLATFORM: u128 = 1;
 pub(super) const FULL: u128 = 2;
@@ -146,7 +146,7 @@ impl World {
         world
     }
 
-    /// What another node is built of, with read models of its own choice.
+    /// The parts of another node, with these read models.
     pub fn parts(&self, models: Arc<ReadModels>, sharing: SharingSettings) -> Parts {
         Parts {
             repository: self.repository.clone(),
@@ -193,7 +193,7 @@ impl World {
         }
     }
 
-    /// Appends events and answers with the position of the last.
+    /// Appends events and returns the position of the last one.
     pub async fn append(&self, app_id: &AppId, stream: StreamId, events: Vec<Event>) -> u64 {
         let expected = self.journal.read_stream(&stream, 0).await.expect("reads").len() as u64;
         let mut new = Vec::new();
@@ -272,7 +272,7 @@ impl World {
         ApiKeyToken { app_id, key_id: ApiKeyId(Uuid::from_u128(key)) }.encode(&self.tokens)
     }
 
-    /// Sends a GET. `after` is a position that the answer must not be older than.
+    /// Sends a GET. The answer must not be older than the position `after`.
     pub async fn send(&self, key: u128, path: &str, accept: &str, after: Option<u64>) -> Response<Body> {
         let mut request = Request::get(path)
             .header("authorization", format!("Bearer {}", self.key(key)))
