@@ -6,7 +6,7 @@ use crate::{inspect, mails, screenshots};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_is_verified_in_the_language_and_the_colour_of_the_app() {
-    // Given a German app in yellow, which lets nobody in before, and somebody who has registered there.
+    // Given a German app in yellow that requires verified addresses, and a user who has registered there.
     let server = Server::start().await;
     let branding = json!({"name": "Bücherei Süd", "colour": "#ffd400"});
     let settings = json!({"require_verified_email": true, "locale": "de", "branding": branding});
@@ -18,7 +18,7 @@ async fn an_address_is_verified_in_the_language_and_the_colour_of_the_app() {
     let [link, disown] = mail.links()[..] else { panic!("{}", mail.text) };
     assert!(disown.contains("/email-verification/disown?token="), "{disown}");
 
-    // When they press the button in the mail, and the one on the page behind it.
+    // When they press the button in the mail, and the one on the page that it opens.
     let mut browser = Browser::start(Scripts::Off, &[&server.base()]);
     browser.show(&mail.html);
     browser.inspect(&screenshots(), "email-verification-mail");
@@ -28,12 +28,12 @@ async fn an_address_is_verified_in_the_language_and_the_colour_of_the_app() {
     assert!(page.text.contains("Bücherei Süd") && page.url == link, "{page:?}");
     browser.click("Adresse bestätigen");
 
-    // Then they are let in.
+    // Then they can log in.
     browser.see("Ihre E-Mail-Adresse ist bestätigt");
     inspect(&mut browser, "email-verification-done", 200);
     assert_eq!(app.login(&address, PASSWORD).await.expect(200).tokens().user["email_verified"], true);
 
-    // And who opens the mail once more finds that there is nothing left to do.
+    // And if they open the mail again, the page says that there is nothing left to do.
     browser.open(link);
     browser.see("Ihre E-Mail-Adresse ist schon bestätigt");
     inspect(&mut browser, "email-verification-again", 200);

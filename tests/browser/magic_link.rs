@@ -7,7 +7,7 @@ use crate::{inspect, mails, screenshots};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_with_a_keyboard_comes_from_a_mail_into_an_app_in_the_browser() {
-    // Given an app that runs in the browser, and somebody who asked it for a link.
+    // Given an app that runs in the browser, and a user who requested a link from it.
     let smtp = Smtp::start();
     let server = Server::start_with(&[("WATCHWORD_MAIL_URL", &smtp.url())]).await;
     let site = Site::start(&server, json!({})).await;
@@ -19,18 +19,18 @@ async fn a_person_with_a_keyboard_comes_from_a_mail_into_an_app_in_the_browser()
     browser.press("Enter");
     browser.see("Look at your mail");
 
-    // When they press the button in the mail, and the one on the page behind it.
+    // When they press the button in the mail, and the one on the page that it opens.
     browser.show(&mails::taken(&smtp, &address, 1).await.html);
     browser.inspect(&screenshots(), "magic-link-mail");
     browser.reach("Log in");
     browser.press("Enter");
     browser.see("Log in");
     inspect(&mut browser, "magic-link", 200);
-    assert!(of_type(&server.events().await, "MagicLinkRedeemed").is_empty(), "a look costs nothing");
+    assert!(of_type(&server.events().await, "MagicLinkRedeemed").is_empty(), "looking does not use it up");
     browser.reach("Log in");
     browser.press("Enter");
 
-    // Then the app knows them, and nothing of it is left in the address.
+    // Then they are logged in to the app, and the address bar has no trace of the code.
     browser.see(&format!("Hello, {address}"));
     browser.inspect(&screenshots(), "magic-link-app");
     assert_eq!(browser.shown().url, site.url("/"));
@@ -44,7 +44,7 @@ async fn a_person_with_a_keyboard_comes_from_a_mail_into_an_app_in_the_browser()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_that_was_used_is_sent_again_and_no_page_needs_a_script() {
-    // Given a site that exchanges codes itself, and a link that somebody has used.
+    // Given a site that exchanges codes itself, and a used link.
     let server = Server::start().await;
     let site = Site::start(&server, json!({})).await;
     let mut browser = Browser::start(Scripts::Off, &[&server.base(), &site.origin]);
@@ -56,7 +56,7 @@ async fn a_link_that_was_used_is_sent_again_and_no_page_needs_a_script() {
     browser.click("Log in");
     browser.see(&format!("Hello, {address}"));
 
-    // When they open it again, and ask for another one.
+    // When the user opens it again, and requests another one.
     browser.open(mail.link());
     browser.see("This link is not valid any more");
     inspect(&mut browser, "magic-link-used", 400);

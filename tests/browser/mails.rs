@@ -1,4 +1,4 @@
-//! The mails that arrived.
+//! The mails that have arrived.
 
 use std::fs;
 use std::path::Path;
@@ -23,7 +23,7 @@ impl Mail {
         link
     }
 
-    /// All links in its text, which its HTML has as well.
+    /// All links in its text. Its HTML has the same ones.
     pub fn links(&self) -> Vec<&str> {
         let links: Vec<_> = self.text.split_whitespace().filter(|word| word.starts_with("http")).collect();
         for link in &links {
@@ -33,16 +33,16 @@ impl Mail {
     }
 }
 
-/// The `number`th mail to somebody that the mail server took.
+/// The `number`th mail to an address that the mail server accepted.
 pub async fn taken(smtp: &Smtp, to: &str, number: usize) -> Mail {
     let mails = || smtp.mails().iter().map(|line| from_json(line)).collect();
     arrived(mails, to, number).await
 }
 
-/// The `number`th mail to somebody among the files.
+/// The `number`th mail to an address among the files.
 pub async fn written(server: &Server, to: &str, number: usize) -> Mail {
     let mails = || {
-        // The folder comes with the first mail. Names begin with an event's id, and so sort by time.
+        // The first mail creates the folder. Names begin with an event's id, so they sort by time.
         let entries = fs::read_dir(server.data().join("outbox")).into_iter().flatten();
         let mut paths: Vec<_> =
             entries.map(|entry| entry.expect("the folder can be listed").path()).collect();
@@ -74,7 +74,7 @@ fn from_json(line: &str) -> Mail {
 fn from_file(path: &Path) -> Mail {
     let bytes = fs::read(path).expect("the mail can be read");
     let mail = MessageParser::default().parse(&bytes).expect("it is a mail");
-    let to = mail.to().and_then(|to| to.first()).and_then(|to| to.address()).expect("it is to somebody");
+    let to = mail.to().and_then(|to| to.first()).and_then(|to| to.address()).expect("it has a recipient");
     let part = |part: Option<std::borrow::Cow<str>>| part.expect("it has both forms").into_owned();
     Mail { to: to.to_owned(), text: part(mail.body_text(0)), html: part(mail.body_html(0)) }
 }

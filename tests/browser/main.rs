@@ -1,6 +1,6 @@
-//! The links of mails, as people follow them: the real binary sends a mail, and a person opens its link in a browser.
+//! Links in mails, as people follow them: the real binary sends a mail, and its link is opened in a browser.
 //!
-//! Each page on the way is looked at on a phone and on a desktop, in light and in dark. The pictures are in
+//! Each page is inspected on a phone and on a desktop, in light and in dark mode. The screenshots are in
 //! `target/screenshots`.
 
 use std::path::PathBuf;
@@ -14,12 +14,12 @@ mod mails;
 mod password_reset;
 mod site;
 
-/// Where the pictures go.
+/// The folder of the screenshots.
 fn screenshots() -> PathBuf {
     workspace().join("target/screenshots")
 }
 
-/// Looks at a page of ours, whose address or form holds a token: nobody may keep it or be told of it.
+/// Inspects a page of ours whose address or form contains a token: it must not be cached or sent as a referrer.
 #[track_caller]
 fn inspect(browser: &mut Browser, name: &str, status: u64) -> Shown {
     browser.inspect(&screenshots(), name);

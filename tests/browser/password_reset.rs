@@ -8,7 +8,7 @@ const NEW: &str = "Another-kettle-17-quay";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_password_is_chosen_by_keyboard() {
-    // Given somebody who has forgotten their password.
+    // Given a user who has forgotten their password.
     let smtp = Smtp::start();
     let server = Server::start_with(&[("WATCHWORD_MAIL_URL", &smtp.url())]).await;
     let app = server.create_app(json!({"origins": ["https://acme.example"]})).await;
@@ -17,7 +17,7 @@ async fn a_new_password_is_chosen_by_keyboard() {
     app.post("auth/forgot-password").json(&json!({ "email": address })).await.expect(202);
     let mail = mails::taken(&smtp, &address, 1).await;
 
-    // When they open the mail, are refused a password that everybody knows, and choose another one.
+    // When they open the mail, are refused a common password, and choose another one.
     let mut browser = Browser::start(Scripts::On, &[&server.base()]);
     browser.show(&mail.html);
     browser.inspect(&screenshots(), "password-reset-mail");
@@ -33,13 +33,13 @@ async fn a_new_password_is_chosen_by_keyboard() {
     inspect(&mut browser, "password-reset-weak", 422);
     browser.reach("Show password");
     browser.press("Enter");
-    // The focus is where the password is typed again, which can be read now.
+    // The focus is on the password field, which now shows its text.
     browser.type_in(NEW);
     inspect(&mut browser, "password-reset-shown", 422);
     browser.reach("Save the password");
     browser.press("Enter");
 
-    // Then that is the one to log in with, and the link is of no use any more.
+    // Then they log in with that one, and the link no longer works.
     browser.see("Your password was changed");
     inspect(&mut browser, "password-reset-done", 200);
     app.login(&address, PASSWORD).await.problem(401, "invalid_credentials");
@@ -49,7 +49,7 @@ async fn a_new_password_is_chosen_by_keyboard() {
     let used = inspect(&mut browser, "password-reset-used", 400);
     assert!(used.text.contains("Back to"), "{used:?}");
 
-    // From half a link, and from where a password manager leads, there is a way to a whole one.
+    // An incomplete link, and the page that password managers open, lead to a new link.
     for (from, heading, status) in [
         (&mail.link()[..mail.link().len() - 9], "This link is not valid any more", 400),
         (&server.url(&app.path(".well-known/change-password")), "Choose a new password", 200),

@@ -14,8 +14,8 @@ use tests::{App, Server};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// A site with its app. At `/` it is a page whose script asks for a link and exchanges the code, with PKCE; at `/callback` the
-/// site itself does, and its page has no script.
+/// A site with its app. Its page at `/` has a script that requests a link and exchanges the code, with PKCE; at
+/// `/callback` the site itself exchanges the code, and the page has no script.
 pub struct Site<'s> {
     pub app: App<'s>,
     pub origin: String,
@@ -23,7 +23,7 @@ pub struct Site<'s> {
 }
 
 impl<'s> Site<'s> {
-    /// Starts one on a port of its own, and makes its app, with these settings besides.
+    /// Starts a site on its own port, and creates its app with these additional settings.
     pub async fn start(server: &'s Server, mut settings: Value) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
         let origin = format!("http://{}", listener.local_addr().expect("it is bound"));
@@ -70,7 +70,7 @@ impl Pages {
         let page = match (request.uri().path(), request.uri().query()) {
             ("/", _) => include_str!("app.html").replace("{{auth}}", &self.auth),
             ("/callback", Some(query)) => greeting(&self.exchange(query).await),
-            (path, _) => panic!("nothing leads to {path}"),
+            (path, _) => panic!("no link leads to {path}"),
         };
         let html =
             Response::builder().status(StatusCode::OK).header("content-type", "text/html; charset=utf-8");
@@ -88,7 +88,7 @@ impl Pages {
 }
 
 fn greeting(tokens: &Value) -> String {
-    let email = tokens["user"]["email"].as_str().expect("somebody is logged in");
+    let email = tokens["user"]["email"].as_str().expect("a user is logged in");
     format!(
         "<!doctype html><html lang=\"en\"><meta name=\"viewport\" content=\"width=device-width\">\
          <meta name=\"color-scheme\" content=\"light dark\"><link rel=\"icon\" href=\"data:,\"><title>A site</title>\

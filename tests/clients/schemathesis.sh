@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Fuzzes a server of its own through its OpenAPI document: no 5xx, no undocumented status, content type or header, no
-# answer that breaks its schema, no route that lets somebody in without credentials.
+# Starts a server and fuzzes it through its OpenAPI document: no 5xx, no undocumented status, content type or header, no
+# response that violates its schema, no protected route that works without credentials.
 #
 #   tests/clients/schemathesis.sh
 #   BINARY=target/release/watchword MAX_EXAMPLES=200 SEED=7 tests/clients/schemathesis.sh
 #
-# It asks as the platform, as an API key of an app, and as a user. Needs python3 with venv and curl; schemathesis is
-# installed under target/. Not part of `cargo test`, for its many dependencies and its length. The last line is the
-# figure; it ends with 0 only if every pass found nothing.
+# It calls as the platform, as an API key of an app, and as a user. Needs python3 with venv and curl; schemathesis is
+# installed under target/. Not part of `cargo test` because of its many dependencies and its duration. The last line has
+# the result; it exits with 0 only if every pass found nothing.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -26,7 +26,7 @@ if [ -z "${BINARY:-}" ]; then
   BINARY=target/debug/watchword
 fi
 
-# Keys are passed on in files that only this user can read, so that they are on no command line.
+# Keys are passed in files that only this user can read, so that they are on no command line.
 umask 077
 scratch=$(mktemp -d)
 server=
@@ -38,7 +38,7 @@ trap cleanup EXIT
 
 port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 base=http://127.0.0.1:$port
-# Cheap hashes and no limits: what is tested is what answers look like.
+# Cheap hashes and no limits: this tests only the form of responses.
 WATCHWORD_LISTEN=127.0.0.1:$port WATCHWORD_PUBLIC_URL=$base WATCHWORD_DATA_DIR=$scratch/data WATCHWORD_LOG=warn \
   WATCHWORD_RATE_LIMITS=off WATCHWORD_ARGON2=m=8,t=1,p=1 "$BINARY" serve > "$scratch/log" 2>&1 &
 server=$!
@@ -57,7 +57,7 @@ request() {
 print(functools.reduce(lambda value, name: value[name], sys.argv[1].split("."), json.load(sys.stdin)))' "$4"
 }
 
-# Somebody to ask as, in an app of their own, and somebody to ask about.
+# A caller in an app of its own, and a user to ask about.
 platform=$scratch/data/admin.key
 request "$platform" /v1/apps '{"app_id": "fuzz", "name": "Fuzz"}' app_id > /dev/null
 every='"users:read", "users:write", "audit:read", "events:read", "settings:write", "keys:write", "tokens:create"'
@@ -82,7 +82,7 @@ enabled = false
 [auth.openapi.$scheme]
 bearer = "$(cat "$credential")"
 
-# A token that nobody was given is refused, whatever it looks like: that is no fault.
+# A made-up token is refused, even if it is well-formed: that is correct.
 [parameters]
 "path.app_id" = "$app"
 "path.user_id" = "$subject"
@@ -95,7 +95,7 @@ CONFIG
   cases=$((cases + $("$python" -c 'import json, sys; print(json.load(sys.stdin)["test_cases"]["generated"])' < "$scratch/report.json")))
 }
 
-# What stops an app or ends the asking session comes last, or nothing but refusals would be seen behind it.
+# Operations that stop an app or end the calling session come last, or everything after them would be refused.
 ends='^(disableApp|logout|revokeOwnSessions?|revokeToken)$'
 pass "the platform" fuzz api_key "$platform" --exclude-operation-id-regex "$ends"
 pass "an API key of the app" fuzz api_key "$scratch/key" --exclude-operation-id-regex "$ends"

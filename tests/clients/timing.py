@@ -1,4 +1,4 @@
-"""Whether the time of an answer tells if somebody has an address: login, password reset and magic link.
+"""Checks whether response times reveal if an address has an account: login, password reset and magic link.
 
 Usage: timing.py BASE_URL PLATFORM_KEY [REQUESTS]
 
@@ -46,7 +46,7 @@ def measure(route, body_of, expected, known, unknown):
     random.shuffle(order)
     times = {True: [], False: []}
     for number, is_known in enumerate(order):
-        # Each address as often as any other.
+        # Each address equally often.
         addresses = known if is_known else unknown
         address = addresses[len(times[is_known]) % len(addresses)]
         times[is_known].append(post(f"/v1/apps/{app}/auth/{route}", body_of(address), expected) * 1000)

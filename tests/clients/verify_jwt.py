@@ -1,4 +1,4 @@
-"""An independent client: registers somebody, verifies their access token with PyJWT through the JWKS, and uses it.
+"""An independent client: registers a user, verifies their access token with PyJWT through the JWKS, and uses it.
 
 Usage: verify_jwt.py BASE_URL APP OTHER_APP
 

@@ -1,4 +1,4 @@
-//! The clock is an hour off, and is set right again; or one of two nodes is an hour ahead.
+//! The clock is an hour off and then corrected; or one of two nodes is an hour ahead.
 
 use test_services::Postgres;
 use tests::workload::History;
@@ -7,7 +7,7 @@ use tests::{Bus, Server, checker};
 use crate::postgres::{cluster, fresh_node};
 use crate::{SETTINGS, server_with};
 
-/// Enough for more sessions than the checker looks at: those of an hour ago are over by its time.
+/// Enough for more sessions than the checker looks at: those from an hour ago have expired by its time.
 const CALLS: usize = 250;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -22,7 +22,7 @@ async fn the_clock_is_an_hour_off() {
         server.up().await;
         history.during(&[&server], async |load| load.done(CALLS).await).await;
         let app = server.default_app();
-        // Who logged out by another clock is out by this one.
+        // A user who logged out by another clock is logged out by this one.
         if let Some(refresh) = ended {
             app.refresh(&refresh).await.problem(401, "session_revoked");
         }
@@ -44,13 +44,13 @@ async fn one_of_two_nodes_is_an_hour_ahead() {
     let mut history = History::new(&right).await;
     history.during(&[&right, &ahead], async |load| load.done(CALLS).await).await;
     assert!(history.all_were_answered());
-    // For the node ahead, what the other one gave out is over too soon: that is safe. What it gave out itself, the other
-    // one takes.
+    // For the node ahead, what the other one issued expires too early, which is safe. What it issued itself, the other
+    // one accepts.
     let fresh = fresh_node(&database, &bus, &right).await;
     checker::check_nodes(&[&right], &fresh, Some(&bus), &history).await;
 }
 
-/// Doctor runs by the right clock, behind a server that ran by another.
+/// Doctor runs with the right clock, after a server with a wrong one.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_clock_that_was_ahead_has_left_is_named() {
     let bus = Bus::start();

@@ -1,4 +1,4 @@
-//! The disk is full. Then there is room again.
+//! The disk fills up, and then has room again.
 
 use test_services::{Disk, Nats};
 use tests::workload::History;
@@ -8,7 +8,7 @@ use crate::{relay, server_of, server_with, until};
 
 /// The size of the disks, in MiB.
 const SIZE: u32 = 64;
-/// What is left of it: some dozen commits.
+/// The room that is left: enough for some dozen commits.
 const ROOM: u64 = 256 * 1024;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -48,7 +48,7 @@ async fn the_read_models_disk_is_full() {
             load.done(30).await;
         })
         .await;
-    assert!(history.all_were_answered(), "nobody who logs in notices the read models");
+    assert!(history.all_were_answered(), "logins do not depend on the read models");
     checker::check(&mut server, Some(&bus), &history).await;
 }
 
@@ -71,12 +71,12 @@ async fn the_disk_of_nats_is_full() {
             until("the relay is interrupted", async || relay(&server).await["ok"] == false).await;
             load.done(30).await;
             disk.free();
-            // A stream whose own file met the full disk takes nothing any more until nats-server is started again.
+            // A stream whose file met the full disk accepts nothing until nats-server is restarted.
             bus.stop();
             bus.up();
             load.done(30).await;
         })
         .await;
-    assert!(history.all_were_answered(), "nobody who logs in notices the bus");
+    assert!(history.all_were_answered(), "logins do not depend on the bus");
     checker::check(&mut server, Some(&bus), &history).await;
 }

@@ -1,5 +1,5 @@
-//! A bit of a stored event flips on the disk: whoever needs the event is refused and told, all others go on, and nothing
-//! that comes after it is taken for granted.
+//! A bit of a stored event flips on disk: requests that need the event are refused with an error, all others work, and
+//! nothing after it is taken for granted.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use tests::{Bus, PASSWORD, checker, email, of_type};
 
 use crate::{server_with, until};
 
-/// Flips a bit of the stored text of an event that is there once, or flips it back.
+/// Flips a bit of a stored text that occurs once, or flips it back.
 fn flip(journal: &Path, text: &str, from: u8) {
     let mut bytes = fs::read(journal).expect("it can be read");
     let needle = [&text.as_bytes()[..text.len() - 1], &[from]].concat();
@@ -36,7 +36,7 @@ async fn a_bit_of_a_stored_event_flips() {
     history.during(&[&server], async |load| load.done(60).await).await;
     let position = registered(&server.events().await, &tokens.user_id);
 
-    // What the event says of its user, in the file of the journal.
+    // The user in the event, in the journal's file.
     let text = format!("\"method\":\"password\",\"user_id\":\"{}", tokens.user_id);
     let (digit, journal) =
         (*text.as_bytes().last().expect("it has an end"), server.data().join("journal.db"));
@@ -58,7 +58,7 @@ async fn a_bit_of_a_stored_event_flips() {
     .await;
     server.get("/readyz").await.problem(503, "not_ready");
 
-    // Nobody is let in on what cannot be read; whoever does not need it notices nothing.
+    // Requests that need the unreadable event are refused; others are unaffected.
     let app = server.default_app();
     for call in [app.me(&tokens.access), app.refresh(&tokens.refresh), app.login(&victim, PASSWORD)] {
         call.await.problem(503, "journal_damaged");
@@ -72,7 +72,7 @@ async fn a_bit_of_a_stored_event_flips() {
     let found = String::from_utf8_lossy(&doctor.stdout);
     assert!(!doctor.status.success() && found.contains(&format!("event {position}")), "{found}");
 
-    // Whoever has a copy of the file has the right bit.
+    // A backup of the file has the right bit.
     flip(&journal, &text, digit ^ 1);
     server.up().await;
     server.default_app().me(&tokens.access).await.expect(200);

@@ -1,4 +1,5 @@
-//! Somebody who can write to the bus publishes events that never happened: a grant of a role at the position of a ban.
+//! An attacker with write access to the bus publishes events that never happened: a role grant at the position of a
+//! ban.
 
 use async_nats::HeaderMap;
 use async_nats::jetstream;
@@ -9,7 +10,7 @@ use tests::{App, Server, Tokens, email};
 use crate::postgres::cluster;
 use crate::{SETTINGS, relay, until};
 
-/// Publishes a copy of the newest event as another one, at the next position. With which mark, the test says.
+/// Publishes a changed copy of the newest event at the next position, with the mark that the test chooses.
 async fn forge(nats: &Nats, mark: &str, event: &Value, changes: &Value) {
     let client = async_nats::connect(nats.url()).await.expect("NATS is there");
     let stream = jetstream::new(client.clone()).get_stream("WATCHWORD").await.expect("it is there");
@@ -40,7 +41,7 @@ async fn forge(nats: &Nats, mark: &str, event: &Value, changes: &Value) {
     assert_eq!(sent.await.expect("sent").await.expect("stored").sequence, next);
 }
 
-/// What the projection node says of a user.
+/// A user, as the projection node shows them.
 async fn shown(app: &App<'_>, user: &Tokens) -> Value {
     let path = app.path(&format!("admin/users/{}", user.user_id));
     app.server.projections().get(&path).bearer(&app.server.platform_key()).await.json()
@@ -127,9 +128,9 @@ async fn a_grant_is_forged_at_the_position_of_a_ban() {
     }
 }
 
-/// The relay of one process with its files: it may do by itself what somebody else would have to.
+/// The relay of a single process with its files: it may repair automatically what otherwise an operator must.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_forged_stream_is_made_anew_by_whoever_may() {
+async fn a_forged_stream_is_rebuilt_by_command_or_setting() {
     let nats = Nats::start();
     let mut server = crate::server_of(&nats, &[]).await;
     server.default_app().register(&email("ada")).await;
@@ -146,7 +147,7 @@ async fn a_forged_stream_is_made_anew_by_whoever_may() {
     forge(&nats, "none", events.last().expect("there are events"), &grant).await;
     until("the relay stands still", async || relay(&server).await["state"] == "stopped").await;
 
-    // Beside a running server, which holds the journal: it fills what was deleted.
+    // While a server is running and holds the journal: the server fills the deleted stream again.
     let output = server.command(&["relay", "--rebuild", "--json"]).output().expect("it runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");

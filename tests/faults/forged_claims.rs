@@ -1,5 +1,5 @@
-//! Claims and cursors are rows that whoever can write to the store can change, and no key is needed for them: nothing comes
-//! of it but what `doctor` names.
+//! Claims and cursors are rows that anyone with write access to the store can change without a key: the only effects
+//! are those that `doctor` names.
 
 use serde_json::{Value, json};
 use test_services::Smtp;
@@ -8,7 +8,7 @@ use tests::{Bus, PASSWORD, Server, Tokens, email, of_type};
 use crate::forged_stores::Stores;
 use crate::until;
 
-/// What `doctor` finds of this sort, and whether it ends well.
+/// What `doctor` finds with this verdict, and whether it succeeds.
 fn found(stores: &Stores, verdict: &str) -> (bool, Vec<String>) {
     let (fine, doctor, text) = stores.run(&["doctor", "--json"]);
     let checks = doctor["checks"].as_array().unwrap_or_else(|| panic!("{text}"));
@@ -47,7 +47,7 @@ async fn sessions_without_a_claim_end_with_all_others() {
         stores.alter("journal", "DELETE FROM claims WHERE kind = 'session'").await;
         named(&stores, "fault", "no claim lists session-");
 
-        // By the user, by a ban, and by the operator.
+        // Ended by the user, by a ban, and by the operator.
         stores.server.up().await;
         let app = stores.server.default_app();
         let body = json!({"exclude_current": true});
@@ -116,10 +116,10 @@ async fn claims_that_are_made_up_or_taken_away_make_nothing_so() {
             assert!(faults.iter().any(|fault| fault.contains(what)), "{what}: {faults:?}");
         }
 
-        // Another address of the service would make another origin.
+        // Another address of the service would give another origin.
         stores.server.set_environment("WATCHWORD_PUBLIC_URL", "https://elsewhere.example.com");
         stores.server.up().await;
-        until("nobody is erased by a claim", async || {
+        until("a claim alone erases nobody", async || {
             stores.server.log().contains("a claim says that a user was erased, but no event does")
         })
         .await;
@@ -137,13 +137,13 @@ async fn claims_that_are_made_up_or_taken_away_make_nothing_so() {
         assert_eq!(of_type(&events, "JournalCreated").len(), 1);
         assert_eq!(origin(&events), origin(&before));
         let newest = &events[events.len() - 1..];
-        assert_eq!(origin(newest), origin(&before), "of what is written now, too");
+        assert_eq!(origin(newest), origin(&before), "also in new events");
         stores.stop().await;
     }
 }
 
-/// The cursor is moved on, so that a mail is passed over; moved back, so that all are asked for again; and the lists lose what
-/// is in them.
+/// The cursor is moved forward, so that a mail is skipped; moved back, so that all are processed again; and the lists
+/// are emptied.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mail_that_is_passed_over_is_named_and_none_goes_out_twice() {
     let (one, other) = (Bus::start(), Bus::start());
@@ -153,7 +153,7 @@ async fn a_mail_that_is_passed_over_is_named_and_none_goes_out_twice() {
             let files = std::fs::read_dir(&outbox).into_iter().flatten().flatten();
             files.filter(|file| file.path().extension().is_some_and(|it| it == "eml")).count()
         };
-        // The second is refused for now, and the mail server does not answer at the third.
+        // The second is temporarily refused, and the mail server does not answer the third.
         let addresses = [email("ada"), email("defer"), email("hang"), email("mallory")];
         for address in &addresses {
             stores.server.default_app().register(address).await;
@@ -192,13 +192,13 @@ async fn a_mail_that_is_passed_over_is_named_and_none_goes_out_twice() {
         let (_, warnings) = found(&stores, "warning");
         assert!(warnings.iter().any(|warning| warning.contains(&passed_over)), "{warnings:?}");
 
-        // Deleting it has it start at the newest event.
+        // If it is deleted, it starts at the newest event.
         stores.alter("journal", "DELETE FROM effects WHERE name = 'mail'").await;
         let folder = format!("file://{}", outbox.display());
         stores.server.set_environment("WATCHWORD_MAIL_URL", &folder);
         let done = async |server: &Server| {
             let head = server.events().await.len() as u64;
-            until("the mailer is done with all", async || {
+            until("the mailer has processed everything", async || {
                 let ready = server.get("/readyz").bearer(&server.platform_key()).await.json();
                 let mailer = &ready["checks"]["mailer"];
                 mailer["state"] == "running" && mailer["position"].as_u64() >= Some(head)
@@ -207,12 +207,12 @@ async fn a_mail_that_is_passed_over_is_named_and_none_goes_out_twice() {
         };
         stores.server.up().await;
         done(&stores.server).await;
-        assert_eq!(mails(), 1, "all are passed over");
+        assert_eq!(mails(), 1, "all are skipped");
         stores.stop().await;
         let (_, warnings) = found(&stores, "warning");
         assert!(warnings.iter().any(|warning| warning.contains(&passed_over)), "{warnings:?}");
 
-        // Back to the beginning: what was not sent is sent, and what was is not sent again.
+        // Back at the beginning: unsent mails are sent, and sent ones are not sent again.
         stores.alter("journal", &cursor(0)).await;
         stores.server.up().await;
         until("all are sent", async || count(&stores.server, "MailSent").await == 4).await;
@@ -224,7 +224,7 @@ async fn a_mail_that_is_passed_over_is_named_and_none_goes_out_twice() {
     }
 }
 
-/// Somebody puts the row back that held the key of a person who was erased since.
+/// An attacker restores the row with the key of a person who has since been erased.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_key_of_an_erased_person_does_not_stay_back() {
     let (one, other) = (Bus::start(), Bus::start());

@@ -1,5 +1,5 @@
-//! Somebody who can write to the read models has them say what never happened: nobody gets in by it, nobody gets a role, and
-//! `doctor` names the rows.
+//! An attacker with write access to the read models has them show what never happened: this admits nobody, gives nobody
+//! a role, and `doctor` names the rows.
 
 use serde_json::{Value, json};
 use tests::{Bus, PASSWORD, checker, claims_of, email, of_type};
@@ -7,11 +7,11 @@ use tests::{Bus, PASSWORD, checker, claims_of, email, of_type};
 use crate::forged_stores::Stores;
 use crate::until;
 
-/// Of the same length and other words, so that who is taken for whom is seen.
+/// Of the same length as the other password, but with other words, so that a confusion of users shows.
 const OF_EVE: &str = "amber-Lantern-57";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_read_models_are_made_to_say_lets_nobody_in() {
+async fn forged_read_models_let_nobody_in() {
     let (one, other) = (Bus::start(), Bus::start());
     for mut stores in Stores::both([&one, &other]).await {
         let (ada, eve, mallory) = (email("ada"), email("eve"), email("mallory"));
@@ -70,7 +70,7 @@ async fn what_read_models_are_made_to_say_lets_nobody_in() {
         let app = stores.server.default_app();
         app.login(&mallory, PASSWORD).await.expect_refusal();
         app.refresh(&of_mallory.refresh).await.expect(401);
-        // Nobody is anybody else: neither with the own password nor with the other's.
+        // Nobody becomes another user, neither with their own password nor with the other's.
         app.login(&ada, OF_EVE).await.problem(401, "invalid_credentials");
         app.login(&eve, PASSWORD).await.problem(401, "invalid_credentials");
         let as_ada = app.login(&ada, PASSWORD).await.expect(200).tokens();
@@ -90,7 +90,7 @@ async fn what_read_models_are_made_to_say_lets_nobody_in() {
             (&json!([]), &json!(false)),
             "it is read from the log"
         );
-        // A link for an address goes to the account that has it.
+        // A link for an address belongs to the account that has it.
         for (address, owner) in [(&ada, &of_ada), (&eve, &of_eve)] {
             app.post("auth/password-reset/request").json(&json!({ "email": address })).await.expect(202);
             let events = app.server.events().await;
@@ -104,10 +104,10 @@ async fn what_read_models_are_made_to_say_lets_nobody_in() {
             listed["items"].as_array().expect("a list").iter().map(|it| &it["id"]).collect();
         assert!(!ids.contains(&&eves), "a session of somebody else is not shown as hers: {listed}");
 
-        // The way back is the documented one.
+        // The documented recovery works.
         checker::forget_read_models(&mut stores.server).await;
         stores.server.up().await;
-        until("they are built anew", async || {
+        until("they are rebuilt", async || {
             all_lag(stores.server.get("/v1/projections").bearer(&key).await.expect(200).json())
         })
         .await;

@@ -1,5 +1,5 @@
-//! Each way to forge an event, on the rows of real stores: `doctor` names each by its position, whoever it is about is let in
-//! as nobody, and everybody else notices nothing.
+//! Each way to forge an event, on the rows of real stores: `doctor` names each by its position, the person it is about
+//! cannot log in, and all others are unaffected.
 
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions, Connection, Row};
@@ -9,7 +9,7 @@ use crate::forged_stores::Stores;
 
 const OTHER_PASSWORD: &str = "amber-Lantern-57";
 
-/// Somebody with a history: a role that was given and taken, a ban, and one that was lifted in between.
+/// A person with a history: a role granted and revoked, a ban lifted, and another ban.
 struct Person {
     email: String,
     tokens: Tokens,
@@ -52,7 +52,7 @@ impl Person {
         self.events.iter().find(|(found, _)| found == name).expect("it happened").1
     }
 
-    /// An event of theirs once more, behind the end of the journal.
+    /// An event of theirs again, after the end of the journal.
     fn again(&self, name: &str, at: u64) -> String {
         format!(
             "INSERT INTO events SELECT {at}, id, stream, (SELECT max(version) + 1 FROM events WHERE stream = 'user-{}'), type,
@@ -70,7 +70,7 @@ fn swap(one: u64, other: u64) -> String {
     )
 }
 
-/// The MAC that another instance gives the same event of somebody of its own.
+/// The MAC of the same event, of a user of another instance.
 async fn mac_of_another_instance() -> String {
     let mut server = Server::start_with(&crate::SETTINGS).await;
     let mut person = Person::new(&server.default_app()).await;
@@ -122,7 +122,7 @@ async fn each_forged_row_is_named_and_lets_nobody_in() {
             set(empty, &bytes("")),
             set(zeros, &bytes(&"00".repeat(16))),
             set(of_another, &bytes(&foreign)),
-            // Behind what lifted the ban, and before: as if they had changed places.
+            // The ban and its lifting swapped.
             (ban, swap(ban, moved.position("UserUnbanned"))),
             (revocation, format!("UPDATE events SET version = version + 100 WHERE position = {revocation};")),
             (
@@ -168,7 +168,7 @@ async fn each_forged_row_is_named_and_lets_nobody_in() {
     }
 }
 
-/// An event that is taken out: of a person's stream, with all later ones of the journal moved up, so that there is no gap.
+/// An event is removed from a person's stream, and all later ones of the journal are moved up, so that there is no gap.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_is_taken_out_is_missed() {
     let (one, other) = (Bus::start(), Bus::start());

@@ -1,5 +1,5 @@
-//! Somebody who can write to the stores, and has not the master key, makes history: nobody gets in by it, whoever does not
-//! need it notices nothing, and `doctor` names it. The end that they have forged is cut off.
+//! An attacker with write access to the stores but without the master key forges events: they admit nobody, users who
+//! do not depend on them are unaffected, and `doctor` names them. The forged end is cut off.
 
 use std::process::Command;
 
@@ -11,26 +11,26 @@ use tests::{Bus, PASSWORD, Server, email, of_type};
 use crate::postgres::node;
 use crate::{server_with, until};
 
-/// A stopped server, whose stores somebody else writes to.
+/// A stopped server whose stores are tampered with.
 pub struct Stores {
     pub server: Server,
     pub database: Option<String>,
 }
 
 impl Stores {
-    /// One in files and one in a database, each with its bus.
+    /// One with files and one with a database, each with its bus.
     pub async fn both([one, other]: [&Bus; 2]) -> [Self; 2] {
         let database = Postgres::shared().database();
         let server = node(&database, other).await;
         [Self { server: server_with(one).await, database: None }, Self { server, database: Some(database) }]
     }
 
-    /// These bytes, in the words of the database.
+    /// These bytes as a literal of the database.
     pub fn bytes(&self, hex: &str) -> String {
         if self.database.is_some() { format!("'\\x{hex}'::bytea") } else { format!("x'{hex}'") }
     }
 
-    /// Changes the journal, the key store or the read models: in the words of both databases.
+    /// Changes the journal, the key store or the read models, with statements that both databases understand.
     pub async fn alter(&self, store: &str, statements: &str) {
         if let Some(database) = &self.database {
             let schema = match store {
@@ -85,7 +85,7 @@ async fn a_grant_that_no_node_wrote_makes_nobody_an_admin() {
         let head = events.len() as u64;
         stores.stop().await;
 
-        // Eve gets a copy of it, and Ada her own once more.
+        // Eve gets a copy of it, and Ada her own again.
         let copy = |position: u64, user: &str, person: &str| {
             format!(
                 "INSERT INTO events SELECT {position}, id, 'user-{user}',
@@ -168,7 +168,7 @@ async fn keys_and_claims_that_changed_places_let_nobody_in_as_somebody_else() {
 
         stores.server.up().await;
         let app = stores.server.default_app();
-        // Whoever is found otherwise is found; nobody is anybody else.
+        // Users who are found in another way are found; nobody becomes another user.
         for (who, tokens) in [(&ada, &of_ada), (&eve, &of_eve)] {
             let answer = app.login(who, PASSWORD).await;
             if answer.status == 200 {

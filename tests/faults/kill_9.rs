@@ -1,5 +1,5 @@
-//! kill -9 of the service, at any moment of its work: before an append, after it, after a publication, amid a batch of
-//! a projector.
+//! kill -9 of the service at any moment of its work: before an append, after it, after a publication, in the middle of
+//! a projector's batch.
 
 use std::time::Duration;
 

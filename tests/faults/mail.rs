@@ -1,5 +1,5 @@
-//! Mail: its sender is killed, dies at each step, stands still and is replaced by another node; its server hangs; what was
-//! sent is not sent again because read models are built anew or an old state comes back.
+//! Mail: its sender is killed, dies at each step, is suspended and replaced by another node; its server hangs;
+//! rebuilding read models or restoring an old state does not send mails again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -23,7 +23,7 @@ async fn server(smtp: &Smtp, settings: &[(&str, &str)]) -> Server {
     Server::start_with(&[&SETTINGS[..], &[("WATCHWORD_MAIL_URL", url.as_str())], settings].concat()).await
 }
 
-/// Asks for so many magic links, 50 at a time: the addresses they go to.
+/// Requests this many magic links, 50 at a time, and returns their addresses.
 async fn ask(app: &App<'_>, count: usize) -> BTreeSet<String> {
     let addresses: Vec<String> = (0..count).map(|_| email("ada")).collect();
     for some in addresses.chunks(50) {
@@ -36,7 +36,7 @@ async fn ask(app: &App<'_>, count: usize) -> BTreeSet<String> {
     addresses.into_iter().collect()
 }
 
-/// The mails that a mail server has, by the address they went to.
+/// The mails of a mail server, by recipient.
 fn mails(smtp: &Smtp) -> BTreeMap<String, Vec<Value>> {
     let mut mails: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for line in smtp.mails() {
@@ -46,10 +46,10 @@ fn mails(smtp: &Smtp) -> BTreeMap<String, Vec<Value>> {
     mails
 }
 
-/// Waits until there is an outcome for so many mails.
+/// Waits until this many mails have an outcome.
 async fn sent(server: &Server, count: usize) {
     until("every mail is sent", async || {
-        // The cheap look first.
+        // The cheap check first.
         let metrics = server.get("/readyz").await.expect(200).json();
         metrics["checks"]["mailer"]["state"] == "running"
             && of_type(&server.events().await, "MailSent").len() >= count
@@ -57,7 +57,7 @@ async fn sent(server: &Server, count: usize) {
     .await;
 }
 
-/// Waits until the mail server has so many mails, from a node that had to wait for its turn.
+/// Waits until the mail server has this many mails, from a node that had to take over.
 async fn taken_over(smtp: &Smtp, count: usize) {
     let begun = Instant::now();
     while smtp.mails().len() < count {
@@ -66,7 +66,7 @@ async fn taken_over(smtp: &Smtp, count: usize) {
     }
 }
 
-/// Everybody has got their mail, and no more than so many have got it twice: the same one.
+/// Checks that everybody got their mail, and that at most `crashes` got it twice, the same one.
 async fn each_once(server: &Server, smtp: &Smtp, asked: &BTreeSet<String>, crashes: usize) {
     let mails = mails(smtp);
     assert_eq!(mails.keys().cloned().collect::<BTreeSet<_>>(), *asked);
@@ -94,7 +94,7 @@ async fn the_sender_of_500_mails_is_killed_again_and_again() {
     let (mut random, smtp) = (Random::new(), Smtp::start());
     let mut server = server(&smtp, &[]).await;
     let app_id = server.create_app(json!({"redirect_uris": [CALLBACK]})).await.id;
-    // They queue while nobody takes them.
+    // They queue while the mail server is suspended.
     smtp.signal("STOP");
     let asked = ask(&server.app(&app_id), MAILS).await;
     smtp.signal("CONT");
@@ -108,7 +108,7 @@ async fn the_sender_of_500_mails_is_killed_again_and_again() {
     sent(&server, MAILS).await;
     each_once(&server, &smtp, &asked, CRASHES).await;
 
-    // Neither read models that are built anew nor another start send anything.
+    // Neither rebuilt read models nor a restart send anything.
     let before = smtp.mails().len();
     checker::forget_read_models(&mut server).await;
     server.up().await;
@@ -140,7 +140,7 @@ async fn the_sender_dies_at_each_step() {
     each_once(&server, &smtp, &asked, 1).await;
 }
 
-/// The node that sends stands still for longer than its lease, and wakes up in the middle of another's work; that one is
+/// The sending node is suspended for longer than its lease and resumes in the middle of another's work; that one is
 /// killed.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_nodes_one_sends_and_the_other_takes_over() {
@@ -161,7 +161,7 @@ async fn of_two_nodes_one_sends_and_the_other_takes_over() {
         std::mem::swap(&mut sender, &mut other);
     }
     let app_id = sender.create_app(json!({"redirect_uris": [CALLBACK]})).await.id;
-    // Both take requests, one sends. The mails queue while nobody takes them.
+    // Both accept requests, one sends. The mails queue while the mail server is suspended.
     smtp.signal("STOP");
     let (here, there) = (sender.app(&app_id), other.app(&app_id));
     let (mut asked, more) = tokio::join!(ask(&here, MAILS / 2), ask(&there, MAILS / 4));
@@ -184,7 +184,7 @@ async fn of_two_nodes_one_sends_and_the_other_takes_over() {
     each_once(&sender, &smtp, &asked, 2).await;
 }
 
-/// A mail server that takes connections and says nothing more.
+/// A mail server that accepts connections and then stays silent.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mail_server_that_hangs_holds_up_nothing_but_mail() {
     let smtp = Smtp::start();
@@ -203,8 +203,8 @@ async fn a_mail_server_that_hangs_holds_up_nothing_but_mail() {
     each_once(&server, &smtp, &asked, 1).await;
 }
 
-/// A copy of a data directory, which was made while mails waited, is started much later elsewhere: what was in them has
-/// expired by then.
+/// A copy of a data directory, made while mails were waiting, is started elsewhere much later: their links have expired
+/// by then.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_state_sends_nobody_a_dead_link() {
     let mut smtp = Smtp::start();

@@ -1,7 +1,7 @@
-//! Faults: real processes under load, really killed, stopped, starved and lied to. Each test ends in the one checker
-//! of `tests::checker`, which knows nothing of the fault: whatever happened, the log has all that was acknowledged,
-//! once; the bus and the read models are the log's; a consumer that follows `prevposition` saw every event once; what
-//! was ended stays ended; lag is zero again.
+//! Faults: real processes under load, really killed, suspended, starved and lied to. Each test ends in the one checker
+//! of `tests::checker`, which knows nothing about the fault: whatever happened, the log has everything that was
+//! acknowledged, once; the bus and the read models match the log; a consumer that follows `prevposition` saw every
+//! event once; ended sessions stay ended; the lag is zero again.
 //!
 //! | fault | where it is tested |
 //! |---|---|
@@ -65,8 +65,8 @@ mod stream_deleted;
 mod terminated;
 mod upgrade_killed;
 
-/// Cheap hashes, so that the load is on the journal, a look at the stream's end each second, and a bus that forgets the
-/// ids of messages before any process is up again.
+/// Cheap hashes, so that the load is on the journal; a check of the stream's end every second; and a bus that forgets
+/// the ids of messages before any process is up again.
 const SETTINGS: [(&str, &str); 3] = [
     ("WATCHWORD_ARGON2", "m=1024,t=1,p=1"),
     ("WATCHWORD_NATS_CHECK_INTERVAL", "1"),
@@ -85,7 +85,7 @@ async fn server_of(nats: &Nats, settings: &[(&str, &str)]) -> Server {
     Server::start_with(&environment).await
 }
 
-/// What readiness says of the relay.
+/// What readiness reports of the relay.
 async fn relay(server: &Server) -> Value {
     server.readiness().await.expect(200).json()["checks"]["relay"].clone()
 }
@@ -94,19 +94,19 @@ async fn relay(server: &Server) -> Value {
 async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !condition().await {
-        assert!(Instant::now() < deadline, "it never comes that {what}");
+        assert!(Instant::now() < deadline, "timed out waiting until {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// Random numbers that a seed gives again. It is printed, which is seen where a test fails.
+/// Random numbers that a seed reproduces. The seed is printed, which shows if a test fails.
 struct Random(u64);
 
 impl Random {
     fn new() -> Self {
         let given = env::var("FAULTS_SEED").ok().map(|seed| seed.parse().expect("FAULTS_SEED is a number"));
         let seed = given.unwrap_or_else(|| RandomState::new().hash_one(()));
-        println!("the same numbers again: FAULTS_SEED={seed}");
+        println!("to get the same numbers again: FAULTS_SEED={seed}");
         Self(seed)
     }
 
@@ -118,7 +118,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// Lets some time pass, less than this, so that a fault comes at another moment of the work each time.
+    /// Waits for a random time below this, so that a fault comes at a different moment each time.
     async fn moment(&mut self, below: Duration) {
         let micros = u64::try_from(below.as_micros()).expect("tests are short");
         tokio::time::sleep(Duration::from_micros(self.next() % micros)).await;

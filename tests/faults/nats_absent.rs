@@ -1,4 +1,4 @@
-//! No NATS when the service starts: logins need none. It comes later, and gets everything.
+//! NATS is absent when the service starts: logins do not need it. It comes later, and gets everything.
 
 use tests::workload::History;
 use tests::{Bus, checker};
@@ -12,7 +12,7 @@ async fn nats_comes_after_the_service() {
     let mut server = server_with(&bus).await;
     let mut history = History::new(&server).await;
     history.during(&[&server], async |load| load.done(60).await).await;
-    until("readiness tells that nothing is published", async || relay(&server).await["ok"] == false).await;
+    until("readiness reports that nothing is published", async || relay(&server).await["ok"] == false).await;
     // The read models do not wait for the bus: they read the journal.
     checker::check_running(&server, None, &history).await;
     history

@@ -9,7 +9,7 @@ use tests::{Bus, checker};
 
 use crate::server_with;
 
-/// Takes the last fifth of a file away.
+/// Cuts off the last fifth of a file.
 pub fn cut(path: &Path) {
     let file = fs::File::options().write(true).open(path).expect("it can be opened");
     let length = file.metadata().expect("it has a length").len();
@@ -36,13 +36,13 @@ pub fn newest_block(folder: &Path) -> Option<PathBuf> {
     blocks.into_iter().max().map(|(_, path)| path)
 }
 
-/// Of a server that was killed, the stream ends earlier now.
+/// After a kill, the stream simply ends earlier.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_newest_block_loses_a_fifth_after_a_kill() {
     the_newest_block_loses_a_fifth(Nats::kill).await;
 }
 
-/// One that was stopped remembers how far the stream went, and has holes.
+/// After a proper stop, the server remembers how far the stream went, and has holes.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_newest_block_loses_a_fifth_after_a_stop() {
     the_newest_block_loses_a_fifth(Nats::stop).await;
@@ -63,6 +63,6 @@ async fn the_newest_block_loses_a_fifth(end: fn(&mut Nats)) {
             load.done(30).await;
         })
         .await;
-    assert!(history.all_were_answered(), "nobody who logs in notices the bus");
+    assert!(history.all_were_answered(), "logins do not depend on the bus");
     checker::check(&mut server, Some(&bus), &history).await;
 }

@@ -1,5 +1,5 @@
-//! The data of older versions, as their processes left them when they were killed, with what there was to be seen: this
-//! version opens it, and nobody is locked out by that or let in. `old_data/make.py` makes the archives.
+//! Data of older versions, as their processes left it when they were killed, with what clients could see: this version
+//! opens it, and that neither locks anybody out nor lets anybody in. `old_data/make.py` makes the archives.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -14,7 +14,7 @@ use tests::{Bus, PASSWORD, Server, checker, workspace};
 
 use crate::SETTINGS;
 
-/// How long after an archive was made it is opened, as far as the server knows: locks are over, nothing else is.
+/// The age of an archive when it is opened, by the server's clock: locks have expired, nothing else has.
 const LATER: Duration = Duration::from_mins(2);
 
 pub fn unpack(name: &str, folder: &Path) {
@@ -48,7 +48,7 @@ async fn a_folder_of_version_0_1() {
     opens(&mut server, &expected(&folder)).await;
 }
 
-/// Puts the database of version 0.1 into this one, and what a node of it needs into its folder.
+/// Restores the database of version 0.1 into this one, and what a node needs into its folder.
 pub fn restore(server: &mut Server, database: &str, folder: &Path) -> Value {
     let postgres = Postgres::shared();
     unpack("2026-11-28.postgres.tar.gz", folder);
@@ -60,7 +60,7 @@ pub fn restore(server: &mut Server, database: &str, folder: &Path) -> Value {
     postgres.restore(database, &folder.join("dump.sql"));
     server.set_environment("WATCHWORD_MASTER_KEY", text(&expected["master_key"]));
     fs::create_dir_all(server.data()).expect("it can be made");
-    // The key is written for nodes of a new journal only.
+    // A server writes the key only for a new journal.
     let key = server.data().join("admin.key");
     fs::write(&key, text(&expected["platform_key"])).expect("it can be written");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("it is ours");
@@ -78,12 +78,13 @@ async fn a_database_of_version_0_1() {
     opens(&mut server, &expected).await;
 }
 
-#[expect(clippy::disallowed_methods, reason = "the server is told how far from the machine's its clock is")]
+#[expect(clippy::disallowed_methods, reason = "the server's clock is set relative to the machine's")]
 fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than 1970")
 }
 
-/// Starts the server on what an older version left, at the time of then, and looks at all that must still hold.
+/// Starts the server on what an older version left, with the clock of that time, and checks everything that must still
+/// hold.
 async fn opens(server: &mut Server, expected: &Value) {
     let then = Duration::from_secs(expected["made_at"].as_u64().expect("seconds")) + LATER;
     let off = i128::from(then.as_secs()) - i128::from(now().as_secs());
@@ -140,7 +141,7 @@ async fn opens(server: &mut Server, expected: &Value) {
         app.post("auth/register").json(&again).await.problem(409, "email_taken");
     }
 
-    // What was mailed before is good after, once.
+    // Tokens mailed before still work, once.
     let mailed = |what: &str| text(&expected["mailed"][what]).to_owned();
     let (reset, link, verification) =
         (mailed("password_reset"), mailed("magic_link"), mailed("email_verification"));
@@ -153,21 +154,21 @@ async fn opens(server: &mut Server, expected: &Value) {
         app.post("auth/magic-link/verify").json(&json!({"token": link})).await.expect(status);
     }
 
-    // By the machine's clock, which is the database's, too.
+    // With the machine's clock, which is also the database's.
     let doctor = server.command(&["doctor"]).env_remove("FAILPOINTS").output().expect("the binary runs");
     assert!(doctor.status.success(), "{}", String::from_utf8_lossy(&doctor.stdout));
-    // And once more, now that all is of this version.
+    // And again, now that everything is of this version.
     assert!(server.terminate().await.success());
     server.up().await;
     assert!(server.events().await.len() > events.len());
 }
 
 fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_else(|| panic!("{value} is no text"))
+    value.as_str().unwrap_or_else(|| panic!("{value} is not a string"))
 }
 
 fn list(value: &Value) -> &[Value] {
-    value.as_array().unwrap_or_else(|| panic!("{value} is no list"))
+    value.as_array().unwrap_or_else(|| panic!("{value} is not a list"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -181,7 +182,7 @@ async fn a_folder_of_before_version_0_1() {
     let then: Vec<Value> = serde_json::from_str(&read("events.json")).expect("it is a list");
 
     server.up().await;
-    // The envelope was another then: a relative address of the schema, and an actor of two parts.
+    // The envelope was different then: a relative schema address, and an actor of two parts.
     let then: Vec<Value> = then.into_iter().map(|event| in_present_envelope(event, &server.base())).collect();
     assert_eq!(server.events().await[..then.len()], then, "the log as it was");
     let created = server.events().await;

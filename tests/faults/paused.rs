@@ -1,4 +1,4 @@
-//! The service stands still for a while, as a machine that swaps or migrates does, and goes on.
+//! The service is suspended for a while, as on a machine that swaps or migrates, and resumes.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use tests::{Bus, Server, checker};
 use crate::postgres::{cluster, fresh_node};
 use crate::{SETTINGS, server_with};
 
-/// Longer than anything waits here: the relay for a batch (5 s), PostgreSQL for a transaction that stands still (5 s), a
-/// statement (4 s), other nodes for the holder of a lease (1 s).
+/// Longer than every timeout: the relay's for a batch (5 s), PostgreSQL's for an idle transaction (5 s), a statement's
+/// (4 s), other nodes' for the holder of a lease (1 s).
 const PAUSE: Duration = Duration::from_secs(7);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -28,7 +28,7 @@ async fn the_service_stands_still_and_goes_on() {
             load.done(40).await;
         })
         .await;
-    assert!(history.all_were_answered(), "those who waited got their answer");
+    assert!(history.all_were_answered(), "waiting requests got their answers");
     checker::check(&mut server, Some(&bus), &history).await;
 }
 
@@ -47,12 +47,12 @@ async fn nats_stands_still_and_goes_on() {
             load.done(40).await;
         })
         .await;
-    assert!(history.all_were_answered(), "nobody who logs in notices the bus");
+    assert!(history.all_were_answered(), "logins do not depend on the bus");
     checker::check(&mut server, Some(&bus), &history).await;
 }
 
-/// Two nodes share journal and read models. While one stands still, the other takes over its projectors; when it goes on,
-/// it knows what happened.
+/// Two nodes share journal and read models. While one is suspended, the other takes over its projectors; when it
+/// resumes, it learns what happened.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_of_two_nodes_stands_still_and_goes_on() {
     let bus = Bus::start();

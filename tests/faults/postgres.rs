@@ -1,5 +1,5 @@
 //! The journal in PostgreSQL: the server is stopped and crashes under load, sessions are ended, replies are lost, and a
-//! node goes.
+//! node is killed.
 
 use std::fs;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tests::{Bus, Server, checker};
 
 use crate::{Random, SETTINGS};
 
-/// What the nodes of a cluster have in common besides [`SETTINGS`].
+/// What the nodes of a cluster share besides [`SETTINGS`].
 pub fn cluster<'a>(database: &'a str, nats: &'a str) -> [(&'a str, &'a str); 4] {
     [
         ("WATCHWORD_JOURNAL_URL", database),
@@ -21,11 +21,11 @@ pub fn cluster<'a>(database: &'a str, nats: &'a str) -> [(&'a str, &'a str); 4] 
     ]
 }
 
-/// A node beside others on their journal, with read models of its own.
+/// An additional node on the same journal, with its own read models.
 pub async fn fresh_node(database: &str, bus: &Bus, other: &Server) -> Server {
     let own = [("WATCHWORD_READ_MODELS_URL", "sqlite:read-models.db")];
     let node = Server::start_with(&[&SETTINGS[..], &cluster(database, &bus.url()), &own].concat()).await;
-    // The key is written for nodes of a new journal only.
+    // A server writes the key only for a new journal.
     fs::write(node.data().join("admin.key"), other.platform_key()).expect("it can be written");
     node
 }
@@ -51,7 +51,7 @@ async fn postgresql_is_stopped_and_crashes_under_load() {
                 } else {
                     postgres.crash();
                 }
-                // Nothing is acknowledged meanwhile; whoever waits gets an answer when it is there again.
+                // Nothing is acknowledged meanwhile; waiting requests get an answer when the server is back.
                 random.moment(Duration::from_secs(2)).await;
                 postgres.up();
                 load.done(30).await;
@@ -103,12 +103,12 @@ async fn replies_and_requests_are_lost_under_load() {
             }
         })
         .await;
-    assert!(history.all_were_answered(), "what became of a group is found out before anybody is told");
+    assert!(history.all_were_answered(), "a group's outcome is determined before any answer");
     checker::check(&mut server, Some(&bus), &history).await;
 }
 
-/// A projector falls asleep in its transaction, for longer than PostgreSQL lets it: the session is ended, and the batch
-/// applied anew.
+/// A projector sleeps in its transaction for longer than PostgreSQL allows: the session is ended, and the batch applied
+/// again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_sleeps_in_its_transaction() {
     let (postgres, bus) = (Postgres::start(), Bus::start());
@@ -127,7 +127,7 @@ async fn a_session_sleeps_in_its_transaction() {
             load.done(20).await;
         })
         .await;
-    assert!(history.all_were_answered(), "nobody who logs in notices the read models");
+    assert!(history.all_were_answered(), "logins do not depend on the read models");
     server.set_environment("FAILPOINTS", "");
     checker::check(&mut server, Some(&bus), &history).await;
 }

@@ -1,4 +1,4 @@
-//! Read models are built anew while the log grows.
+//! Read models are rebuilt while the log grows.
 
 use tests::workload::History;
 use tests::{Bus, checker};
@@ -14,6 +14,6 @@ async fn read_models_are_built_anew_under_load() {
     checker::forget_read_models(&mut server).await;
     server.up().await;
     history.during(&[&server], async |load| load.done(60).await).await;
-    assert!(history.all_were_answered(), "nobody who logs in notices the read models");
+    assert!(history.all_were_answered(), "logins do not depend on the read models");
     checker::check(&mut server, Some(&bus), &history).await;
 }

@@ -1,5 +1,5 @@
-//! Commands and projections are processes of their own: the node of the projections dies amid a batch, and its bus is
-//! killed, loses its end and is deleted.
+//! Commands and projections run in separate processes: the projection node dies in the middle of a batch, and its bus
+//! is killed, loses its end and is deleted.
 
 use async_nats::jetstream;
 use test_services::Postgres;
@@ -23,7 +23,7 @@ async fn a_node_of_projections_and_its_bus_break() {
     projections.up().await;
     history.during(&[&server], async |load| load.done(150).await).await;
     let projections = server.projections_mut();
-    assert!(!projections.ended().await.success(), "it died amid a batch");
+    assert!(!projections.ended().await.success(), "it died in the middle of a batch");
     projections.set_environment("FAILPOINTS", "");
     projections.up().await;
 
@@ -40,6 +40,6 @@ async fn a_node_of_projections_and_its_bus_break() {
             load.done(60).await;
         })
         .await;
-    assert!(history.all_were_answered(), "nobody who logs in notices projections and bus");
+    assert!(history.all_were_answered(), "logins do not depend on projections or the bus");
     checker::check(&mut server, Some(&bus), &history).await;
 }

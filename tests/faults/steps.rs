@@ -1,5 +1,5 @@
-//! The service dies at each step of its work, as by kill -9: nothing is tidied up. The marks are in the code at these
-//! steps, and compiled for tests only.
+//! The service dies at each step of its work, as by kill -9, without cleaning up. The fail points are in the code at
+//! these steps, and compiled only for tests.
 
 use std::os::unix::process::ExitStatusExt;
 
@@ -10,7 +10,7 @@ use tests::{Bus, Server, checker};
 use crate::postgres::node;
 use crate::server_with;
 
-/// Each step, and how often it is passed before the one that is fatal.
+/// Each step, and how often it passes before it is fatal.
 const STEPS: [(&str, u32); 6] = [
     ("before-append", 40),
     ("before-commit", 30),
@@ -29,7 +29,7 @@ async fn the_service_dies_at_each_step() {
     dies_at_each_step(server, &bus, &STEPS).await;
 }
 
-/// The same with journal and read models in PostgreSQL, which commits by itself.
+/// The same with journal and read models in PostgreSQL, where the database commits.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_dies_at_each_step() {
     let bus = Bus::start();
@@ -44,7 +44,7 @@ async fn dies_at_each_step(mut server: Server, bus: &Bus, steps: &[(&str, u32)])
     for (step, passes) in steps {
         server.set_environment("FAILPOINTS", &format!("{step}={passes}*off->return"));
         server.up().await;
-        // Every client has come upon it.
+        // Every client has met the failure.
         history.during(&[&server], async |load| load.failed(CLIENTS).await).await;
         assert_eq!(server.ended().await.signal(), Some(ABORTED), "it died {step}");
     }

@@ -1,4 +1,4 @@
-//! Somebody deletes the stream, with the consumers on it.
+//! The stream is deleted, together with its consumers.
 
 use async_nats::jetstream;
 use tests::workload::History;
@@ -19,6 +19,6 @@ async fn the_stream_is_deleted_under_load() {
             load.done(60).await;
         })
         .await;
-    assert!(history.all_were_answered(), "nobody who logs in notices the bus");
+    assert!(history.all_were_answered(), "logins do not depend on the bus");
     checker::check(&mut server, Some(&bus), &history).await;
 }

@@ -1,4 +1,4 @@
-//! SIGTERM under load: what was begun is ended, and what is acknowledged is there.
+//! SIGTERM under load: started requests are finished, and what was acknowledged is stored.
 
 use std::time::{Duration, Instant};
 

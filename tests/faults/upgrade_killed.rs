@@ -1,5 +1,5 @@
-//! The upgrade that gives the events of before their MACs is killed, at each of its steps and at random moments: it goes on
-//! where it was, and ends as if nothing had happened.
+//! The upgrade that adds MACs to older events is killed, at each of its steps and at random moments: it continues where
+//! it was, and ends as if nothing had happened.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -19,17 +19,17 @@ use crate::{Random, SETTINGS};
 
 const STEPS: [&str; 2] = ["before-upgrade-commit", "before-mark"];
 
-/// So that the upgrade of a short journal is many transactions.
+/// Makes the upgrade of a short journal take many transactions.
 const BATCH: &str = "upgrade-batch=return(20)";
 
-/// A server whose journal can be made what version 0.1 left again, and compared with another.
+/// A server whose journal can be reset to what version 0.1 left, and compared with another.
 trait Old {
     fn server(&self) -> &Server;
 
-    /// As if it had never been upgraded.
+    /// Resets it, as if it had never been upgraded.
     async fn put_back(&mut self);
 
-    /// Everything in the journal, to the byte.
+    /// The whole journal, byte for byte.
     async fn dump(&self) -> String;
 }
 
@@ -86,7 +86,7 @@ impl Old for Folder {
 
 struct Database {
     server: Server,
-    /// Which is copied.
+    /// The original, which is copied.
     old: String,
     now: String,
 }
@@ -108,7 +108,7 @@ impl Old for Database {
         let tables = Postgres::shared().psql(&self.now, tables);
         let mut dump = Postgres::shared().psql(&self.now, triggers);
         for table in tables.lines() {
-            // Until when a lease is held is of the moment.
+            // The end of a lease differs in each run.
             let row = if table == "effects" { "(name, position, epoch, holder)" } else { "t" };
             let rows = format!("SELECT {row}::text FROM watchword.{table} t ORDER BY 1");
             dump = dump + table + "\n" + &Postgres::shared().psql(&self.now, &rows);
@@ -128,7 +128,7 @@ async fn the_upgrade_of_a_folder_is_killed() {
     dies(&mut journal, &expected(&folder)).await;
 
     let server = &journal.server;
-    // A checksum of then proves nothing any more.
+    // An old checksum no longer proves anything.
     let path = server.data().join("journal.db");
     let mut file = SqliteConnectOptions::new().filename(&path).connect().await.expect("it opens");
     let put = format!(
@@ -140,7 +140,7 @@ async fn the_upgrade_of_a_folder_is_killed() {
     file.close().await.expect("it closes");
     tells(server, "event 3 ");
 
-    // Nothing brings back a time without MACs: not even the journal of then, beside the key store of now.
+    // Nothing restores a state without MACs, not even the old journal beside the new key store.
     for suffix in ["", "-wal", "-shm"] {
         let _ = fs::remove_file(server.data().join(format!("journal.db{suffix}")));
         let _ = fs::copy(
@@ -188,7 +188,7 @@ fn tells(server: &Server, what: &str) {
     assert!(!doctor.status.success() && told, "{text}");
 }
 
-/// The upgrade of the same journal, again and again: first as it should be, then cut short. It always ends the same.
+/// Upgrades the same journal repeatedly, first without interruption, then interrupted. The result is always the same.
 async fn dies(journal: &mut impl Old, expected: &Value) {
     tests::binary();
     let mut took = Duration::MAX;
@@ -237,7 +237,7 @@ async fn dies(journal: &mut impl Old, expected: &Value) {
     assert!(ids.len() >= then.len());
 }
 
-/// What is in an upgraded journal, but for the event, and its claim, that gives it its origin: that one is of the moment.
+/// An upgraded journal without the event, and its claim, that gives it its origin: they differ in each run.
 async fn upgraded(journal: &impl Old) -> Vec<String> {
     let dump = journal.dump().await;
     let (origin, rest): (Vec<_>, Vec<_>) = dump.lines().partition(|line| line.contains("journal-"));

@@ -1,5 +1,4 @@
-//! Which representation a client is given where there are several (RFC 9110 section 12.5.1), and what streams and tables have on
-//! request.
+//! Which of several representations a client gets (RFC 9110 section 12.5.1), and the options of streams and tables.
 
 use futures::StreamExt as _;
 use serde_json::{Value, json};
@@ -49,14 +48,14 @@ async fn quality_decides_and_nothing_acceptable_is_406() {
         for accept in ["text/html", "*/*;q=0", "application/json;q=0, image/*"] {
             let refused = server.get(path).bearer(&key).header("accept", accept).await;
             refused.problem(406, "not_acceptable");
-            // Who may not read is told nothing else.
+            // A caller who may not read gets only this error.
             server.get(path).header("accept", accept).await.problem(401, "unauthenticated");
         }
     }
 }
 
 #[tokio::test]
-async fn a_form_is_answered_by_a_page_only_to_whom_wants_one() {
+async fn a_form_is_answered_with_a_page_only_on_request() {
     let server = Server::start().await;
     let app = server.create_app(json!({})).await;
     for (accept, page) in [

@@ -1,6 +1,6 @@
-//! Every route against everybody who could come: nobody, a user, an admin of another app, an API key of another app,
-//! another user's resource, an absent resource, an absent app. The route list is compared with `/openapi.json`, so a
-//! new route fails here until it is given its place.
+//! Every route with every kind of caller: anonymous, a user, an admin of another app, an API key of another app; and
+//! with another user's resource, an absent resource, an absent app. The route list is compared with `/openapi.json`, so
+//! a new route fails here until it is added.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ const ABSENT: &str = "018f0000-0000-7000-8000-000000000000";
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Access {
-    /// Anyone may call it; the body decides.
+    /// Public; the body decides.
     Public,
     /// A user of this app.
     User,
@@ -28,7 +28,7 @@ const MAILBOX: &str = r#"{"email":"nobody@example.org"}"#;
 const MAGIC_LINK: &str = r#"{"email":"nobody@example.org","redirect_uri":"https://client.example/"}"#;
 const NEW_PASSWORD: &str = r#"{"token":"x","new_password":"x"}"#;
 
-/// Method, path, who may, and a body that fits.
+/// Method, path, who may call it, and a valid body.
 const ROUTES: &[(&str, &str, Access, &str)] = &[
     ("POST", "/v1/apps", Platform, r#"{"app_id":"x-1","name":"X"}"#),
     ("GET", "/v1/apps", Platform, ""),
@@ -127,7 +127,7 @@ fn call(server: &Server, route: &(&str, &str, Access, &'static str), ids: &Ids) 
 }
 
 #[tokio::test]
-async fn every_documented_route_has_its_place_here() {
+async fn every_documented_route_is_listed_here() {
     let server = Server::start().await;
     let document = server.get("/openapi.json").await.expect(200).json();
     let mut documented = BTreeSet::new();
@@ -176,7 +176,7 @@ async fn each_route_lets_in_whom_it_is_for() {
         let nobody = call(&server, route, &ids).await;
         assert_eq!(nobody.status, 401, "{name} for nobody: {}", nobody.text);
         if route.0 != "GET" {
-            // Whoever may not call it is not told what is wrong with the body.
+            // A caller without access does not learn what is wrong with the body.
             let path = route.1.replace("{app_id}", ids.app).replace("{user_id}", ids.user);
             let path = path.replace("{session_id}", ids.session).replace("{key_id}", ids.key);
             let path = path.replace("{role}", "editor").replace("{mail_id}", "1-magic_link");
@@ -210,7 +210,7 @@ async fn each_route_lets_in_whom_it_is_for() {
 }
 
 #[tokio::test]
-async fn absent_and_anothers_are_told_alike() {
+async fn absent_resources_and_those_of_others_are_indistinguishable() {
     let server = Server::start().await;
     let (app, foreign) = (server.create_app(json!({})).await, server.create_app(json!({})).await);
     let user = app.register(&email("user")).await;
@@ -251,7 +251,7 @@ async fn an_absent_app_has_nothing() {
     for app in ["absent", "platform"] {
         let ids = Ids { app, user: ABSENT, session: ABSENT, key: ABSENT };
         for route in ROUTES.iter().filter(|it| it.1.contains("{app_id}")) {
-            // Keys of the platform manage one another, and see what became of them; to everybody else there is no such app.
+            // Platform keys manage one another and see their history; for all other callers there is no such app.
             if app == "platform" && (route.1.contains("/api-keys") || route.1.ends_with("/audit/events")) {
                 continue;
             }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tests::{Answer, App, PASSWORD, Server, claims_of, email, of_type};
 
-/// The list, once the read model has seen what `after` did.
+/// The list, once the read model has applied the events of `after`.
 async fn list(app: &App<'_>, query: &str, after: &Answer) -> Value {
     app.get(&format!("admin/users?{query}"))
         .bearer(&app.server.platform_key())
@@ -210,7 +210,7 @@ async fn a_test_token_works_for_its_time_and_ends_with_a_ban() {
 }
 
 #[tokio::test]
-async fn read_models_catch_up_by_themselves() {
+async fn read_models_catch_up_without_a_request() {
     let server = Server::start().await;
     let app = server.create_app(json!({})).await;
     app.register(&email("ada")).await;

@@ -68,7 +68,7 @@ async fn issue_no_more_than_they_have() {
 }
 
 #[tokio::test]
-async fn a_changed_key_is_no_key() {
+async fn a_changed_key_is_not_accepted() {
     let server = Server::start().await;
     let app = server.create_app(json!({})).await;
     let (_, key) = app.api_key(&["users:read"]).await;

@@ -23,7 +23,7 @@ async fn are_made_read_changed_and_listed_with_the_platform_key() {
     let patched = server.patch("/v1/apps/acme").bearer(&key).json(&patch).await.expect(200).json();
     assert_eq!(patched["name"], "Acme Ltd");
     assert_eq!(patched["settings"]["refresh_grace"], 5);
-    assert_eq!(patched["settings"]["access_token_ttl"], 900, "what is not named stays");
+    assert_eq!(patched["settings"]["access_token_ttl"], 900, "other settings are unchanged");
 }
 
 #[tokio::test]
@@ -155,7 +155,7 @@ async fn cors_is_for_the_apps_origins_only() {
         let answer = preflight(origin).await;
         assert_eq!(answer.header("access-control-allow-origin"), None, "{origin}");
     }
-    // A page can read refusals, too, those of the outermost layer among them.
+    // A page can read refusals too, including those of the outermost layer.
     let ask = |origin: &str| app.post("auth/login").header("origin", origin).json(&json!({"email": 7}));
     for answer in
         [ask("https://acme.example").await, ask("https://acme.example").header("idempotency-key", " ").await]

@@ -15,7 +15,7 @@ async fn each_decision_is_there_once_as_json_lines_and_table() {
             .header("accept", accept)
             .header("consistency-token", last.consistency())
     };
-    // Not what is written down about the exports themselves.
+    // Without the records of the exports themselves.
     let of_user =
         format!("user_id={}&type=UserRegistered,SessionStarted,UserBanned,SessionRevoked", user.user_id);
     let page = read(&of_user, "application/json").await.expect(200).json();
@@ -53,7 +53,7 @@ async fn pages_meet_without_gap_or_overlap() {
     let token = last.unwrap().consistency().to_owned();
     let key = server.platform_key();
     let read = |query: String| {
-        // Not what is written down about the reading itself.
+        // Without the records of the reading itself.
         let types = "type=UserRegistered,SessionStarted,UserBanned,SessionRevoked";
         app.get(&format!("audit/events?{types}&{query}")).bearer(&key).header("consistency-token", &token)
     };
@@ -87,9 +87,9 @@ async fn entries(app: &tests::App<'_>, after: &tests::Answer, query: &str) -> Ve
     answer["items"].as_array().expect("a list").clone()
 }
 
-/// What somebody who asks what happened to an account wants to know: from where.
+/// Answers where requests about an account came from.
 #[tokio::test]
-async fn failures_reuse_and_what_admins_do_tell_where_they_came_from_and_nothing_lies_open() {
+async fn failures_reuse_and_admin_actions_say_where_they_came_from_and_nothing_is_in_the_clear() {
     let server = Server::start_with(&[("WATCHWORD_LOCKOUT_FAILURES", "3")]).await;
     let app = server.create_app(json!({ "refresh_grace": 0 })).await;
     let address = email("ada");
@@ -163,7 +163,7 @@ async fn failures_reuse_and_what_admins_do_tell_where_they_came_from_and_nothing
     for (path, bytes) in server.stored_bytes() {
         let text = String::from_utf8_lossy(&bytes);
         for secret in ["Analytical Engine", "Difference Engine", "Babbage", "Thief/1", "Operator/3"] {
-            assert!(!text.contains(secret), "{secret} lies open in {}", path.display());
+            assert!(!text.contains(secret), "{secret} is in the clear in {}", path.display());
         }
     }
     let feed = serde_json::to_string(&server.events().await).expect("JSON");
@@ -205,7 +205,7 @@ async fn events_are_found_by_types_session_and_addresses() {
     let of_session = find(&format!("session_id={}", grace.session)).await;
     assert_eq!(types(&of_session), ["SessionStarted", "SessionRevoked"]);
 
-    // Of everybody who has or had the address, and of nobody in another app.
+    // About everybody who has or had the address, and about nobody in another app.
     for address in [first.clone(), first.to_uppercase()] {
         let of_address = find(&format!("email={address}")).await;
         let found = types(&of_address);
@@ -222,7 +222,7 @@ async fn events_are_found_by_types_session_and_addresses() {
     let both = find(&format!("ip=127.0.0.1&email={first}&type=LoginFailed")).await;
     assert_eq!(types(&both), ["LoginFailed"]);
 
-    // Whether an address occurs is personal data itself.
+    // Whether an address occurs is itself personal data.
     let (_, auditor) = app.api_key(&["audit:read"]).await;
     for query in ["ip=127.0.0.1".to_owned(), format!("email={first}"), format!("ip=1.2.3.4&email={first}")] {
         app.get(&format!("audit/events?{query}")).bearer(&auditor).await.problem(403, "forbidden");
@@ -232,7 +232,7 @@ async fn events_are_found_by_types_session_and_addresses() {
     app.get("audit/events?session_id=1").bearer(&mailer).await.problem(400, "malformed_request");
 }
 
-/// Who looked, and what they took along.
+/// Who read data, and what they exported.
 #[tokio::test]
 async fn who_reads_or_exports_personal_data_is_in_the_log() {
     let server = Server::start().await;
@@ -254,7 +254,7 @@ async fn who_reads_or_exports_personal_data_is_in_the_log() {
     app.get("auth/sessions").bearer(&ada.access).await.expect(200);
     app.get("admin/stats").bearer(&key).await;
     app.get("audit/events").bearer(&auditor).await.expect(200);
-    assert_eq!(reads().await, [], "what is one's own, and what says nothing of anybody");
+    assert_eq!(reads().await, [], "own data, and data about nobody, is not recorded");
     app.get(&of_ada).bearer(&auditor).await.problem(403, "forbidden");
     app.get("admin/users/01900000-0000-7000-8000-000000000000").bearer(&key).await.problem(404, "not_found");
     assert_eq!(reads().await, [], "nothing was seen");
@@ -267,11 +267,11 @@ async fn who_reads_or_exports_personal_data_is_in_the_log() {
     app.get(&of_ada).bearer(&grace.access).await.expect(200);
     app.get(&format!("admin/users/{}", grace.user_id)).bearer(&grace.access).await.expect(200);
     let by_admin = (grace.user_id.clone(), ada.user_id.clone(), "user".to_owned());
-    assert_eq!(reads().await, [by_key.clone(), by_admin.clone()], "not of oneself");
+    assert_eq!(reads().await, [by_key.clone(), by_admin.clone()], "reading about oneself is not recorded");
     let last = app.login(&email("nobody"), "x").await;
     assert_eq!(last.status, 401);
 
-    // By a list, those who are on it.
+    // For a list, the users on it.
     let changed =
         app.put(&format!("{of_ada}/roles/editor")).bearer(&server.platform_key()).await.expect_success();
     let listed = app.get("admin/users").bearer(&key).header("consistency-token", changed.consistency());

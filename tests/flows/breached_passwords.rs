@@ -5,12 +5,12 @@ use tests::{Server, email};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-/// Its SHA-1 hash is the two below, one behind the other.
+/// Its SHA-1 hash is the two below, concatenated.
 const BREACHED: &str = "Another-kettle-17-quay";
 const SHA1_PREFIX: &str = "5ECF5";
 const SHA1_REST: &str = "AF67D48D19D4BCAA9C9A189A56218B451BC";
 
-/// A list with that one password, which answers after a while.
+/// A list with only that password, which answers after a while.
 async fn list(pause: Duration) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
     let url = format!("http://{}/range/", listener.local_addr().expect("it is bound"));
@@ -23,7 +23,7 @@ async fn list(pause: Duration) -> String {
             tokio::time::sleep(pause).await;
             let head =
                 format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", known.len());
-            // Who has given up waiting is gone.
+            // A client that gave up waiting is gone.
             let _ = stream.write_all([head, known].concat().as_bytes()).await;
         }
     });
@@ -43,7 +43,7 @@ async fn a_password_from_a_breach_is_refused() {
 }
 
 #[tokio::test]
-async fn a_list_that_is_silent_keeps_nobody_out() {
+async fn a_silent_list_locks_nobody_out() {
     let list = list(Duration::from_mins(1)).await;
     let server = Server::start_with(&[("WATCHWORD_BREACHED_PASSWORDS_URL", &list)]).await;
     let app = server.default_app();

@@ -112,5 +112,5 @@ async fn the_history_is_exported() {
         .collect();
     assert_eq!(exported[..events.len()], events);
     let types: Vec<_> = exported[events.len()..].iter().map(|it| it["type"].as_str().unwrap()).collect();
-    assert_eq!(types, ["HistoryExported"], "whoever has it is told of, too");
+    assert_eq!(types, ["HistoryExported"], "the export itself is recorded");
 }

@@ -1,11 +1,11 @@
 use serde_json::{Value, json};
 use tests::{Answer, App, Call, PASSWORD, Server, email};
 
-/// Seen over https, as in production: `http` on this machine has cookies of its own.
+/// With an https URL, as in production: `http` on this machine has other cookies.
 const SECURE: &[(&str, &str)] = &[("WATCHWORD_PUBLIC_URL", "https://auth.example")];
 
-/// The values of the three cookies of a session that an answer sets. One that ends it leaves the fourth, which says that the
-/// device is known.
+/// The values of a session's three cookies that an answer sets. An answer that ends the session keeps the fourth
+/// cookie, which marks a known device.
 fn set(app: &App<'_>, answer: &Answer) -> [String; 3] {
     let all: Vec<_> =
         answer.headers.get_all("set-cookie").iter().map(|it| it.to_str().expect("ASCII")).collect();
@@ -60,7 +60,7 @@ async fn a_page_needs_no_more_than_its_cookies() {
     sure(app.patch("auth/me"), &mine).json(&json!({"name": "Ada"})).await.expect(200);
     let next = set(&app, &sure(app.post("auth/refresh"), &mine).await.expect(200));
     assert_ne!(next[1], mine[1]);
-    assert_eq!(next[2], mine[2], "the pages of a session that are open go on");
+    assert_eq!(next[2], mine[2], "open pages of the session still work");
     let cleared = set(&app, &sure(app.post("auth/logout"), &next).await.expect(204));
     assert_eq!(cleared, ["", "", ""]);
     with(app.get("auth/me"), &app, &next).await.problem(401, "unauthenticated");
@@ -72,7 +72,7 @@ fn uuid_of(cookies: &[String; 3]) -> String {
 }
 
 #[tokio::test]
-async fn cookies_count_in_their_own_app_only() {
+async fn cookies_count_only_in_their_own_app() {
     let server = Server::start_with(SECURE).await;
     let app = server.create_app(json!({"cookies": true})).await;
     let other = server.create_app(json!({"cookies": true})).await;
@@ -98,7 +98,7 @@ async fn cookies_count_in_their_own_app_only() {
         .expect(200);
 }
 
-/// Members, at any depth, that are a token: an access token has three parts, a refresh token a prefix.
+/// Collects members, at any depth, that are tokens: an access token has three parts, a refresh token a prefix.
 fn tokens_in(value: &Value, found: &mut Vec<String>) {
     match value {
         Value::Object(members) => members.values().for_each(|value| tokens_in(value, found)),
@@ -111,7 +111,7 @@ fn tokens_in(value: &Value, found: &mut Vec<String>) {
 }
 
 #[tokio::test]
-async fn no_body_holds_a_token() {
+async fn no_body_contains_a_token() {
     let server = Server::start_with(SECURE).await;
     let callback = "https://client.example/callback";
     let app = server.create_app(json!({"delivery": "app", "redirect_uris": [callback]})).await;
@@ -145,7 +145,7 @@ async fn no_body_holds_a_token() {
         }
         answers.push(answer);
     }
-    // Somebody whose client keeps the refresh token itself is given the next one as a cookie, too.
+    // A client that sends a refresh token in the body gets the next one as a cookie too.
     answers.push(app.post("auth/refresh").json(&json!({"refresh_token": mine[1]})).await.expect(200));
     let ask = json!({"email": address, "redirect_uri": callback});
     let token = app.mailed_token(&key, "magic-link", &ask).await;
@@ -168,7 +168,7 @@ async fn no_body_holds_a_token() {
         set(&app, answer);
     }
 
-    // An admin's page gets at no token of anybody, their server does.
+    // An admin's page cannot get a token of any user; their server can.
     let cookies = set(&app, &app.login(&admin, PASSWORD).await.expect(200));
     let test_token = |user: &str| app.post(&format!("admin/users/{user}/access-tokens"));
     let by_page = with(test_token(&admin_id), &app, &cookies).header("x-csrf-token", &cookies[2]);
@@ -198,7 +198,7 @@ async fn on_this_machine_browsers_keep_the_cookies_and_the_log_says_what_they_la
     app.post("auth/refresh").header("cookie", &jar).await.problem(403, "forbidden");
     let csrf = cookies[2].split_once('=').expect("a value").1.split(';').next().expect("one");
     app.post("auth/refresh").header("cookie", &jar).header("x-csrf-token", csrf).await.expect(200);
-    // The names of production do not count here, nor these there.
+    // The cookie names of production are not accepted here, nor these there.
     app.get("auth/me")
         .header("cookie", &jar.replace("ww-", "__Host-ww-"))
         .await

@@ -39,7 +39,7 @@ async fn every_route_of_an_apps_users_answers_without_its_id_too() {
     for (path, short) in paths.keys().filter_map(|path| Some((path, path.strip_prefix("/v1/apps/{app_id}")?)))
     {
         let is_short = short.starts_with("/auth/") || short == "/.well-known/jwks.json";
-        assert!(!paths.contains_key(short), "{short} is told once, in the description of the whole");
+        assert!(!paths.contains_key(short), "{short} is documented once, in the description of the API");
         if !is_short {
             continue;
         }

@@ -50,7 +50,7 @@ async fn finds_nothing_wrong_with_people_sessions_and_bans() {
 }
 
 #[tokio::test]
-async fn a_journal_that_was_exchanged_stops_the_read_models_and_is_told() {
+async fn a_replaced_journal_stops_the_read_models_and_is_reported() {
     let mut server = Server::start().await;
     server.terminate().await;
     let journal = server.data().join("journal.db");
@@ -60,7 +60,7 @@ async fn a_journal_that_was_exchanged_stops_the_read_models_and_is_told() {
     caught_up(&server).await;
     server.terminate().await;
 
-    // An older copy, in which something else happens then.
+    // An older copy, which then continues differently.
     fs::write(&journal, &older).unwrap();
     let output = server.command(&["app", "create", "other"]).output().unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -70,7 +70,7 @@ async fn a_journal_that_was_exchanged_stops_the_read_models_and_is_told() {
         for fault in &faults {
             assert!(fault.contains("another journal") && fault.contains("read-models.db-wal"), "{fault}");
         }
-        // Once the new journal is longer than the old was, positions alone would not tell.
+        // Once the new journal is longer than the old one, positions alone would not show it.
         for app in ["b", "c", "d"] {
             server.command(&["app", "create", app]).output().unwrap();
         }
@@ -78,7 +78,7 @@ async fn a_journal_that_was_exchanged_stops_the_read_models_and_is_told() {
 
     let mut running = server.command(&["serve"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let mut answer = None;
-    // Each of them comes upon it in its own time.
+    // Each of them notices it at its own time.
     let all_failed = |it: &Value| {
         it["checks"]["projectors"].as_array().is_some_and(|all| all.iter().all(|it| it["state"] == "failed"))
     };
@@ -99,12 +99,12 @@ async fn a_journal_that_was_exchanged_stops_the_read_models_and_is_told() {
         let error = projector["error"].as_str().unwrap_or_default();
         assert!(error.contains("another journal") && error.contains("delete"), "{projector}");
     }
-    // What decides is the log: it goes on.
+    // Decisions use the log, so they still work.
     server.default_app().register(&email("grace")).await;
     running.kill().unwrap();
     running.wait().unwrap();
 
-    // What doctor says helps.
+    // Doctor's advice helps.
     for name in ["read-models.db", "read-models.db-wal", "read-models.db-shm"] {
         let _ = fs::remove_file(server.data().join(name));
     }

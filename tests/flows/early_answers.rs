@@ -1,5 +1,5 @@
-//! Answers that are given before the request's body was read reach their sender all the same: a client that writes head and
-//! body apart, as most do, and goes on using the connection.
+//! Answers that are sent before the request's body was read still reach the client, which writes head and body
+//! separately, as most do, and keeps using the connection.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 use tests::{PASSWORD, Server, email};
 
-/// One connection, as a pool of a client has it.
+/// A connection as in a client's pool.
 struct Connection(TcpStream);
 
 struct Raw {
@@ -27,7 +27,7 @@ impl Connection {
         Self(stream)
     }
 
-    /// Sends head and body apart, and reads the whole answer. A broken connection is a failure of the test.
+    /// Sends head and body separately, and reads the whole answer. A broken connection fails the test.
     fn ask(&mut self, head: &str, body: &[u8], pause: Duration) -> Raw {
         let head = format!("{head}Host: localhost\r\nContent-Length: {}\r\n\r\n", body.len());
         self.0.write_all(head.as_bytes()).expect("the head is sent");
@@ -35,7 +35,7 @@ impl Connection {
         for piece in body.chunks(16 * 1024) {
             match self.0.write_all(piece) {
                 Ok(()) => {}
-                // The answer must be there nevertheless.
+                // The answer must arrive nevertheless.
                 Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
                     break;
                 }
@@ -71,7 +71,7 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 
 const JSON: &str = "Content-Type: application/json\r\n";
 
-/// Asks many times on as few connections as the server allows.
+/// Makes many requests on as few connections as the server allows.
 fn many(server: &Server, head: &str, body: &[u8], status: u16, times: usize) {
     let mut connection = Connection::open(server);
     for n in 0..times {
@@ -110,9 +110,9 @@ async fn each_refusal_reaches_a_client_that_is_still_writing() {
     ] {
         many(&server, &format!("{line} HTTP/1.1\r\n{kind}"), body, status, 60);
     }
-    // A success need not have read a body either.
+    // A successful route may not have read a body either.
     many(&server, &format!("GET /healthz HTTP/1.1\r\n{JSON}"), small, 200, 60);
-    // More than anybody reads: the answer says that the connection ends, and is not lost to the end.
+    // More than the server reads: the answer says that the connection will close, and is not lost.
     let huge = vec![b' '; 8 * 1024 * 1024];
     for head in [format!("POST {path}/auth/login"), "POST /absent".to_owned()] {
         for _ in 0..5 {
@@ -145,7 +145,7 @@ async fn overload_reaches_a_client_that_is_still_writing() {
     let server = Server::start_with(&[("WATCHWORD_LIMITS_IN_FLIGHT", "1")]).await;
     let login = json!({"email": email("ada"), "password": PASSWORD}).to_string();
     let head = format!("POST /v1/apps/default/auth/login HTTP/1.1\r\n{JSON}");
-    // A request whose body never comes has the one place. One that was asked for before may still have it: then again.
+    // A request whose body never comes holds the only place. An earlier request may still hold it: then retry.
     let mut first;
     let mut tries = 0;
     loop {

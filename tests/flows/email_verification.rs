@@ -2,7 +2,7 @@ use serde_json::json;
 use tests::{PASSWORD, Server, email, of_type};
 
 #[tokio::test]
-async fn nobody_comes_in_before_the_address_is_verified() {
+async fn nobody_logs_in_before_the_address_is_verified() {
     let server = Server::start().await;
     let app = server.create_app(json!({"require_verified_email": true, "delivery": "app"})).await;
     let (_, key) = app.api_key(&["users:write"]).await;
@@ -21,7 +21,7 @@ async fn nobody_comes_in_before_the_address_is_verified() {
 }
 
 #[tokio::test]
-async fn who_has_an_address_hears_of_a_second_registration_by_mail_alone() {
+async fn the_owner_of_an_address_learns_of_a_second_registration_only_by_mail() {
     let server = Server::start().await;
     let app = server.create_app(json!({"require_verified_email": true})).await;
     let body = json!({"email": email("ada"), "password": PASSWORD});

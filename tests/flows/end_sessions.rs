@@ -1,4 +1,4 @@
-//! After an older state was restored, what was revoked since stays dead: the operator ends all sessions.
+//! After a backup is restored, what has been revoked since stays revoked: the operator ends all sessions.
 
 use std::fs;
 use std::path::Path;
@@ -27,7 +27,7 @@ async fn restoring_a_backup_and_ending_all_sessions_revives_nothing() {
     let backup = server.data().with_file_name("backup");
     copy(&server.data(), &backup);
 
-    // What the backup does not have: a token spent, a session begun, both revoked.
+    // What the backup lacks: a spent token, a new session, both revoked.
     server.up().await;
     let (second, later) = {
         let app = server.default_app();
@@ -42,7 +42,7 @@ async fn restoring_a_backup_and_ending_all_sessions_revives_nothing() {
     copy(&backup, &server.data());
 
     let without = server.command(&["end-sessions"]).output().expect("the binary runs");
-    assert_eq!(without.status.code(), Some(2), "it has to be said that all are meant");
+    assert_eq!(without.status.code(), Some(2), "--all must be given explicitly");
     let output = server.command(&["end-sessions", "--all", "--json"]).output().expect("the binary runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -50,7 +50,7 @@ async fn restoring_a_backup_and_ending_all_sessions_revives_nothing() {
 
     server.up().await;
     let app = server.default_app();
-    // The first would be the newest of its session, had that not been ended.
+    // The first would be its session's newest token if the session had not been ended.
     for token in [&first.refresh, &second.refresh, &later.refresh, &other.refresh] {
         app.refresh(token).await.expect(401);
     }

@@ -4,7 +4,7 @@ use futures::StreamExt as _;
 use serde_json::{Value, json};
 use tests::{Call, PASSWORD, Server, assert_gapless, email};
 
-/// Reads server-sent events until there are `count`: each with its `id:`.
+/// Reads `count` server-sent events, each with its `id:`.
 async fn read(call: Call, count: usize) -> Vec<(u64, Value)> {
     let response = call.header("accept", "text/event-stream").stream().await;
     assert_eq!(response.status(), 200);
@@ -43,14 +43,14 @@ async fn pages_are_the_log() {
     assert_eq!(registered["appid"], *app.id);
     assert_eq!(registered["source"], format!("/v1/apps/{}", app.id));
     assert!(registered["personal"].is_string() && registered["actorkind"].is_string());
-    // The schema is where the event says, and calls itself so.
+    // The schema is at the URL that the event names, and has that URL as its `$id`.
     let schema = registered["dataschema"].as_str().unwrap();
     let path = schema.strip_prefix(&server.url("")).expect("below the address of the first start");
     assert_eq!(path, "/schemas/events/user/UserRegistered.v1.json");
     let document = server.get(path).await.expect(200).json();
     assert_eq!(document["$id"], schema);
 
-    // What is filtered comes from a read model, which may be a moment behind.
+    // Filtered lists come from a read model, which may be a moment behind.
     let filtered = server
         .get(format!("/v1/events?type=UserRegistered&app_id={}", app.id))
         .bearer(&server.platform_key())
@@ -60,7 +60,7 @@ async fn pages_are_the_log() {
     assert_eq!(filtered["items"].as_array().unwrap().len(), 1);
 }
 
-/// What events are made of does not change with the configuration.
+/// The content of events does not change with the configuration.
 #[tokio::test]
 async fn a_later_address_changes_no_byte() {
     let mut server = Server::new(&[]);
@@ -102,7 +102,7 @@ async fn a_later_address_changes_no_byte() {
         server.set_environment(name, value);
         server.up().await;
         let (now, exported_now) = bytes(&server).await;
-        // The first export was written down behind what was there.
+        // The first export was recorded after the existing events.
         assert_eq!(now[..then.len()], then, "{name}");
         assert_eq!(exported_now, exported);
         assert_eq!(tests::of_type(&now, "JournalCreated").len(), 1);

@@ -1,7 +1,7 @@
 use serde_json::json;
 use tests::{Server, email};
 
-/// Filters that name what there is not are errors: an empty page would say that it never happened.
+/// Filters that name something nonexistent are errors: an empty page would say that it never happened.
 #[tokio::test]
 async fn unknown_types_and_apps_in_filters_are_errors() {
     let server = Server::start().await;
@@ -27,7 +27,7 @@ async fn unknown_types_and_apps_in_filters_are_errors() {
         let problem = answer.await.problem(422, "validation_failed");
         assert_eq!(problem["errors"][0]["code"], "unknown_app", "{problem}");
     }
-    // What there is, and has not happened, is an empty page.
+    // A known type of which there are no events gives an empty page.
     let none = app.get("audit/events?type=UserBanned").bearer(&key).await.expect(200).json();
     assert_eq!(none["total"], 0);
     for known in [app.id.as_str(), "platform", "default"] {
@@ -36,7 +36,7 @@ async fn unknown_types_and_apps_in_filters_are_errors() {
 }
 
 #[tokio::test]
-async fn the_platform_sees_what_became_of_its_own_keys_and_nobody_else_does() {
+async fn only_the_platform_sees_the_history_of_its_own_keys() {
     let server = Server::start().await;
     let platform = server.platform_key();
     let app = server.create_app(json!({})).await;
@@ -61,7 +61,7 @@ async fn the_platform_sees_what_became_of_its_own_keys_and_nobody_else_does() {
     assert_eq!(ended["items"][0]["data"]["key_id"], id, "{ended}");
     let table = read("").header("accept", "text/csv").await.expect(200).text;
     assert!(table.contains("ApiKeyIssued") && !table.contains(&app.id), "{table}");
-    // To everybody else there is no such app.
+    // For all other callers there is no such app.
     let (_, all) = app.api_key(&["audit:read", "events:read", "keys:write", "users:read"]).await;
     let admin = app.register(&email("ada")).await;
     for token in [all.as_str(), admin.access.as_str()] {

@@ -41,7 +41,7 @@ async fn another_body_is_refused() {
 }
 
 #[tokio::test]
-async fn a_key_is_no_way_to_anothers_result() {
+async fn a_key_does_not_reveal_the_result_of_others() {
     let server = Server::start().await;
     let app = server.create_app(json!({})).await;
     let address = email("ada");
@@ -52,7 +52,7 @@ async fn a_key_is_no_way_to_anothers_result() {
     };
     let tokens = app.register(&address).await;
     login(PASSWORD).await.expect(200);
-    // Without the password the stored result is not told, whatever else is.
+    // Without the password the stored result is not returned.
     let guess = login("wrong-Kettle-93").await;
     assert!(matches!(guess.status, 401 | 422), "{}", guess.text);
     assert!(!guess.text.contains(&tokens.user_id));
@@ -68,7 +68,7 @@ async fn a_key_is_no_way_to_anothers_result() {
     assert_eq!(
         revoke(&eve.access).await.expect(200).json()["revoked"],
         1,
-        "each caller has keys of their own"
+        "each caller has separate keys"
     );
 }
 

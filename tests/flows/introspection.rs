@@ -2,7 +2,7 @@ use serde_json::json;
 use tests::{Server, email};
 
 #[tokio::test]
-async fn tells_an_api_key_whether_a_token_is_alive() {
+async fn an_api_key_learns_whether_a_token_is_active() {
     let server = Server::start().await;
     let (app, other) = (server.create_app(json!({})).await, server.create_app(json!({})).await);
     let tokens = app.register(&email("ada")).await;
@@ -16,7 +16,7 @@ async fn tells_an_api_key_whether_a_token_is_alive() {
         assert_eq!(answer["sub"], *tokens.user_id);
     }
     for token in ["", "x", "a.b.c", &key] {
-        assert_eq!(ask(token).await.expect(200).json(), json!({"active": false}), "nothing else is told");
+        assert_eq!(ask(token).await.expect(200).json(), json!({"active": false}), "nothing else is returned");
     }
     let foreign = other.post("auth/introspect").bearer(&foreign_key).form(&[("token", &tokens.access)]).await;
     assert_eq!(foreign.expect(200).json(), json!({"active": false}));
@@ -25,14 +25,14 @@ async fn tells_an_api_key_whether_a_token_is_alive() {
     let (_, any) = app.api_key(&["orgs:*"]).await;
     for key in [&any, &server.platform_key()] {
         let json = app.post("auth/introspect").bearer(key).json(&json!({"token": tokens.access}));
-        assert_eq!(json.await.expect(200).json()["active"], true, "whatever the key may do else");
+        assert_eq!(json.await.expect(200).json()["active"], true, "whatever else the key may do");
     }
     app.post("auth/introspect")
         .bearer(&foreign_key)
         .form(&[("token", &tokens.access)])
         .await
         .problem(404, "not_found");
-    // RFC 7662 section 2.1: a form, with whatever else the caller's library sends.
+    // RFC 7662 section 2.1: a form, with any further parameters of the caller's library.
     let hint = [("token", tokens.access.as_str()), ("token_type_hint", "refresh_token"), ("client_id", "x")];
     assert_eq!(app.post("auth/introspect").bearer(&key).form(&hint).await.expect(200).json()["active"], true);
     app.post("auth/introspect")
@@ -65,7 +65,7 @@ async fn revocation_ends_the_session_and_never_tells_more() {
         app.me(&tokens.access).await.problem(401, "unauthenticated");
         app.refresh(&tokens.refresh).await.problem(401, "session_revoked");
     }
-    // RFC 7009 section 2.2: an invalid token is no error.
+    // RFC 7009 section 2.2: an invalid token is not an error.
     app.post("auth/revoke").form(&[("token", "nonsense")]).await.expect(200).consistency();
     app.post("auth/revoke").json(&json!({"token": "nonsense"})).await.expect(200);
 }

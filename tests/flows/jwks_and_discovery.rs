@@ -30,7 +30,7 @@ async fn keys_are_public_only_and_name_the_one_that_signs() {
 }
 
 #[tokio::test]
-async fn discovery_names_routes_that_are_there() {
+async fn discovery_names_existing_routes() {
     let server = Server::start().await;
     let app = server.create_app(json!({})).await;
     let document = app.get(".well-known/openid-configuration").await.expect(200).json();
@@ -39,11 +39,11 @@ async fn discovery_names_routes_that_are_there() {
     let names: Vec<_> = document.as_object().unwrap().keys().map(String::as_str).collect();
     for absent in ["token_endpoint", "userinfo_endpoint", "grant_types_supported", "response_types_supported"]
     {
-        assert!(!names.contains(&absent), "{absent} is not there yet");
+        assert!(!names.contains(&absent), "{absent} does not exist yet");
     }
     let is_empty = |value: &Value| value.is_null() || value == &json!([]) || value == "";
     assert!(!document.as_object().unwrap().values().any(is_empty), "{document}");
-    // It is below the issuer that it names, and nowhere else.
+    // It exists only below the issuer that it names.
     for elsewhere in ["/.well-known/openid-configuration", "/auth/.well-known/openid-configuration"] {
         server.get(elsewhere).await.problem(404, "not_found");
     }
@@ -53,7 +53,7 @@ async fn discovery_names_routes_that_are_there() {
                 continue;
             }
             let (get, post) = (server.get(path).await, server.post(path).await);
-            assert!(get.status != 404 || post.status != 404, "{name}: {path} is not there");
+            assert!(get.status != 404 || post.status != 404, "{name}: {path} does not exist");
         }
     }
 }
@@ -81,7 +81,7 @@ async fn an_independent_client_verifies_our_tokens() {
 }
 
 #[tokio::test]
-async fn another_algorithm_signs_from_then_on_and_what_was_signed_stays_good() {
+async fn a_new_algorithm_signs_from_then_on_and_older_tokens_stay_valid() {
     let server = Server::start().await;
     let app = server.create_app(json!({})).await;
     let address = email("ada");
@@ -99,7 +99,7 @@ async fn another_algorithm_signs_from_then_on_and_what_was_signed_stays_good() {
 }
 
 /// A virtual environment with `PyJWT`, its wheels pinned by hash. Without Python there is none, and the one test that
-/// needs it says that it was skipped; `TEST_REQUIRE_PYTHON=1` (as `.ci/run` sets) makes that a failure.
+/// needs it prints that it was skipped; `TEST_REQUIRE_PYTHON=1`, which `.ci/run` sets, makes that a failure.
 fn python_with_pyjwt() -> Option<std::path::PathBuf> {
     let environment = workspace().join("target/clients-venv");
     let python = environment.join("bin/python");

@@ -4,7 +4,7 @@ use serde_json::json;
 use tests::{PASSWORD, Server, claims_of, email, of_type};
 
 #[tokio::test]
-async fn a_login_starts_a_session_of_its_own() {
+async fn each_login_starts_a_new_session() {
     let server = Server::start().await;
     let app = server.create_app(json!({"access_token_ttl": 60})).await;
     let address = email("ada");
@@ -40,7 +40,7 @@ async fn unknown_banned_and_wrong_are_one_answer() {
         answer.problem(401, "invalid_credentials");
         assert_eq!(answer.anonymous_problem(), answers[0].anonymous_problem());
         let names = |it: &tests::Answer| it.headers.keys().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(names(answer), names(&answers[0]), "not told apart by headers either");
+        assert_eq!(names(answer), names(&answers[0]), "headers do not distinguish them either");
     }
     app.login(&banned, PASSWORD).await.problem(403, "user_banned");
 }
@@ -51,7 +51,7 @@ async fn an_unknown_address_takes_as_long_as_a_known_one() {
     let app = server.create_app(json!({})).await;
     let known = email("known");
     app.register(&known).await;
-    // Few tries each, so that neither is locked; the fastest of each is compared, as load only adds.
+    // Few attempts each, so that neither is locked. The fastest ones are compared, as load only adds time.
     let mut fastest = [f64::MAX; 2];
     for round in 0..6 {
         for (index, address) in [known.clone(), email("unknown")].iter().enumerate() {
@@ -96,7 +96,7 @@ async fn after_ten_wrong_passwords_the_account_is_locked_and_an_admin_unlocks_it
 }
 
 #[tokio::test]
-async fn an_unknown_address_is_locked_alike() {
+async fn an_unknown_address_is_locked_in_the_same_way() {
     let server = Server::start().await;
     let app = server.create_app(json!({})).await;
     let (known, unknown) = (email("known"), email("unknown"));
@@ -151,9 +151,9 @@ async fn rate_limits_say_when_to_come_back() {
     assert!(by_address.header("ratelimit").is_some_and(|it| it.starts_with("\"general\";r=")));
 }
 
-/// A flood of logins finds a full queue: each is let in or told to come back, and it leaves no trace.
+/// A flood of logins meets a full queue: each is processed or told to retry, and leaves no trace.
 #[tokio::test]
-async fn more_logins_than_can_be_hashed_are_told_to_come_back() {
+async fn more_logins_than_can_be_hashed_are_told_to_retry() {
     let server = Server::start_with(&[
         ("WATCHWORD_ARGON2", "m=65536,t=4,p=1"),
         ("WATCHWORD_PASSWORD_HASHING_THREADS", "1"),
@@ -176,7 +176,7 @@ async fn more_logins_than_can_be_hashed_are_told_to_come_back() {
         refused.problem(503, "overloaded");
         assert!(refused.header("retry-after").is_some_and(|it| it.parse::<u32>().is_ok_and(|it| it >= 1)));
     }
-    // The harness asserts that nothing panicked; what was put off is in no log and on no account.
+    // The harness asserts that nothing panicked. Refused logins are in no log and count against no account.
     let events = server.events().await;
     assert_eq!(events.len() - before, count(200));
     server.get("/readyz").await.expect(200);
@@ -187,7 +187,7 @@ async fn more_logins_than_can_be_hashed_are_told_to_come_back() {
     app.register(&email("later")).await;
 }
 
-/// The journal was restored, the read models were not: a row of theirs is no reason to turn anybody away.
+/// The journal was restored but the read models were not: a stale row must not turn anybody away.
 #[tokio::test]
 async fn a_row_of_another_history_locates_nobody() {
     let mut server = Server::start().await;

@@ -2,7 +2,7 @@ use serde_json::json;
 use tests::{PASSWORD, Server, email, of_type};
 
 #[tokio::test]
-async fn by_refresh_token_or_bearer_and_as_often_as_one_likes() {
+async fn by_refresh_token_or_bearer_and_repeatedly() {
     let server = Server::start().await;
     let app = server.create_app(json!({})).await;
     let address = email("ada");

@@ -22,7 +22,7 @@ async fn redeem(app: &App<'_>, token: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_scanner_costs_nothing_and_the_person_gets_in() {
+async fn a_scanner_does_not_use_up_a_link_and_the_person_logs_in() {
     let server = Server::start().await;
     let (app, key) = app(&server).await;
     let token = app.mailed_token(&key, "magic-link", &ask(&email("ada"))).await;
@@ -60,7 +60,7 @@ async fn inv_g_fifty_at_once_redeem_one_link_and_make_one_session() {
     for name in ["MagicLinkRedeemed", "ExchangeCodeRedeemed", "UserRegistered", "SessionStarted"] {
         assert_eq!(of_type(&events, name).len(), 1, "{name}");
     }
-    // Whoever shows the code again ends the session.
+    // Presenting the code again ends the session.
     app.post("auth/exchange").json(&json!({ "code": code })).await.problem(400, "invalid_or_expired_code");
     app.me(&tokens.access).await.problem(401, "unauthenticated");
     app.refresh(&tokens.refresh).await.problem(401, "session_revoked");

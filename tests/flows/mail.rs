@@ -1,4 +1,4 @@
-//! Mails, from the request to the mailbox: over a real mail server, and into files.
+//! Mails from the request to the mailbox: through a real mail server, and into files.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,19 +11,19 @@ use tests::{App, PASSWORD, Server, email, of_type};
 
 const CALLBACK: &str = "https://client.example/callback";
 
-/// Waits until something is there.
+/// Waits until a value appears.
 async fn wait<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_mins(1);
     loop {
         if let Some(found) = look().await {
             return found;
         }
-        assert!(Instant::now() < deadline, "it never comes: {what}");
+        assert!(Instant::now() < deadline, "timed out waiting for {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// The first mail to an address that is of a kind; Python's `email` has read it.
+/// The first mail of a kind to an address, parsed by Python's `email`.
 async fn mail_to(smtp: &Smtp, address: &str, kind: &str) -> Value {
     let is_it = |mail: &Value| {
         let id = mail["headers"]["message-id"].as_str().expect("has an id");
@@ -37,7 +37,7 @@ async fn mail_to(smtp: &Smtp, address: &str, kind: &str) -> Value {
     mail
 }
 
-/// Where the link in a mail leads: the same in both of its parts.
+/// The link in a mail, which is the same in both parts.
 fn link(mail: &Value) -> String {
     let (text, html) = (mail["text"].as_str().expect("text"), mail["html"].as_str().expect("HTML"));
     let link = text.split_whitespace().find(|word| word.contains("token=")).expect("a link").to_owned();
@@ -54,7 +54,7 @@ async fn ask_for_magic_link(app: &App<'_>, address: &str) {
     app.post("auth/magic-link").json(&body).await.expect(202);
 }
 
-/// What the audit log says of mails.
+/// The mail events in the audit log.
 async fn audited(server: &Server, app: &App<'_>, kind: &str) -> Vec<Value> {
     let page = app.get(&format!("audit/events?type={kind}")).bearer(&server.platform_key()).await.expect(200);
     page.json()["items"].as_array().expect("a list").clone()
@@ -66,7 +66,7 @@ async fn given_up(server: &Server, app: &App<'_>) -> Vec<Value> {
     list["items"].as_array().expect("a list").clone()
 }
 
-/// What `doctor` says of mail, and how severe it is.
+/// What `doctor` reports about mail, with its verdict.
 fn diagnosis(server: &Server) -> Vec<(String, String)> {
     let output = server.command(&["doctor", "--json"]).output().expect("runs");
     let findings: Value = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -96,7 +96,7 @@ async fn a_mail_goes_through_a_server_that_wants_tls_and_a_login() {
         let app_id = server.create_app(json!({"redirect_uris": [CALLBACK]})).await.id;
         let address = email("ada");
 
-        // A wrong password is nobody's mail's fault: it waits.
+        // A wrong password is not the mail's fault, so the mail waits.
         ask_for_magic_link(&server.app(&app_id), &address).await;
         wait("a failure", async || {
             let failed = server.events().await;
@@ -140,7 +140,7 @@ async fn a_mail_goes_through_a_server_that_wants_tls_and_a_login() {
     }
 }
 
-/// Nothing goes out in the clear, or to somebody who only says who they are.
+/// No mail is sent unencrypted, or to a server that does not prove its identity.
 #[tokio::test]
 async fn no_mail_goes_to_a_server_that_cannot_be_trusted() {
     let (plain, unknown) = (Smtp::start(), Smtp::start_with_tls(SmtpTls::StartTls));
@@ -168,7 +168,7 @@ async fn every_kind_of_mail_goes_where_it_should_and_its_link_opens() {
         .create_app(json!({"redirect_uris": [CALLBACK], "require_verified_email": true, "locale": "de"}))
         .await;
     let (old, new) = (email("old"), email("new"));
-    // A name is what somebody else may have chosen: it stands in no mail.
+    // Another person may have chosen a user's name, so no mail contains it.
     let name = "Free money at https://evil.example <b>now</b>";
     let body = json!({"email": old, "password": PASSWORD, "name": name});
     app.post("auth/register").json(&body).await.expect(202);
@@ -215,7 +215,7 @@ async fn every_kind_of_mail_goes_where_it_should_and_its_link_opens() {
             mail["headers"]["content-type"].as_str().expect("has one").starts_with("multipart/alternative")
         );
     }
-    // To an address without an account goes nothing but a magic link.
+    // An address without an account gets only magic links.
     app.post("auth/password-reset/request").json(&json!({"email": email("nobody")})).await.expect(202);
     ask_for_magic_link(&app, &email("last")).await;
     wait("the last mail", async || (smtp.mails().len() == 7).then_some(())).await;
@@ -227,7 +227,7 @@ fn opened(app: &App<'_>, mail: &Value) -> String {
 }
 
 #[tokio::test]
-async fn what_an_app_is_called_stays_where_it_belongs() {
+async fn an_apps_name_cannot_inject_headers() {
     let smtp = Smtp::start();
     let server = Server::start_with(&[
         ("WATCHWORD_MAIL_URL", smtp.url().as_str()),
@@ -237,7 +237,7 @@ async fn what_an_app_is_called_stays_where_it_belongs() {
     let app = server.create_app(json!({"redirect_uris": [CALLBACK]})).await;
     let path = format!("/v1/apps/{}", app.id);
     let change = async |body: Value| server.patch(&path).bearer(&server.platform_key()).json(&body).await;
-    // What would begin another header is refused, or stays in its own.
+    // What would begin another header is refused, or stays in its own header.
     for branding in [
         json!({"name": "Acme\r\nBcc: eve@evil.example"}),
         json!({"name": "Acme\u{2028}Bcc: eve@evil.example"}),
@@ -266,7 +266,7 @@ async fn what_an_app_is_called_stays_where_it_belongs() {
 }
 
 #[tokio::test]
-async fn what_was_given_up_is_seen_and_tried_again() {
+async fn mails_that_were_given_up_are_listed_and_can_be_retried() {
     let mut smtp = Smtp::start();
     let server =
         Server::start_with(&[("WATCHWORD_MAIL_URL", smtp.url().as_str()), ("WATCHWORD_MAIL_ATTEMPTS", "1")])
@@ -290,7 +290,7 @@ async fn what_was_given_up_is_seen_and_tried_again() {
     assert_eq!((&failed[0]["reason"], &failed[0]["smtp_code"]), (&"unreachable".into(), &Value::Null));
     assert_eq!((&failed[1]["reason"], &failed[1]["smtp_code"]), (&"rejected".into(), &550.into()));
     assert_eq!((&failed[0]["mail"], &failed[0]["attempts"]), (&"magic_link".into(), &1.into()));
-    assert!(!json!(failed).to_string().contains(&address), "whose it is, the user id says");
+    assert!(!json!(failed).to_string().contains(&address), "the user id identifies the recipient");
     assert_eq!(given_up(&server, &foreign).await, Vec::<Value>::new());
     let told = diagnosis(&server);
     assert!(
@@ -313,7 +313,7 @@ async fn what_was_given_up_is_seen_and_tried_again() {
     mail_to(&smtp, &address, "magic_link").await;
     wait("it is off the list", async || (given_up(&server, &app).await.len() == 1).then_some(())).await;
     retry(&app, &failed[0], &writer).await.problem(409, "mail_sent");
-    // The mailbox that is not there is still not there.
+    // The missing mailbox is still missing.
     retry(&app, &failed[1], &writer).await.expect(204);
     wait("its second failure", async || {
         (given_up(&server, &app).await.first()?["attempts"] == 2).then_some(())
@@ -344,7 +344,7 @@ async fn a_link_that_has_expired_is_not_sent() {
     assert_eq!(smtp.mails(), Vec::<String>::new());
 }
 
-/// A fresh start sends nothing, says so, and loses nothing.
+/// A new installation sends nothing, says so, and loses nothing.
 #[tokio::test]
 async fn without_a_mail_server_mails_are_files() {
     let mut server = Server::start().await;

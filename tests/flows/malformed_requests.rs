@@ -47,7 +47,7 @@ async fn the_content_type_and_the_size_are_checked() {
     }
     assert_eq!(app.post("auth/login").body("application/json", vec![b' '; 70_000]).await.status, 413);
     let filled = json!({"email": email("ada"), "password": "x".repeat(1_000_000)});
-    // The server reads on for a while, so that a client that is still writing hears the answer.
+    // The server keeps reading for a while, so that a client that is still writing gets the answer.
     assert_eq!(app.post("auth/register").json(&filled).await.status, 413);
     app.post("auth/register").body("application/json; charset=utf-8", body).await.expect(201);
 }
@@ -181,7 +181,7 @@ async fn characters_of_other_languages_stay_data() {
 }
 
 #[tokio::test]
-async fn odd_credentials_are_no_credentials() {
+async fn odd_credentials_are_not_accepted() {
     let server = Server::start().await;
     let app = server.create_app(json!({})).await;
     let long = format!("Bearer {}", "a".repeat(6_000));

@@ -2,7 +2,7 @@ use serde_json::json;
 use tests::{Server, email, of_type};
 
 #[tokio::test]
-async fn shows_who_one_is() {
+async fn shows_the_caller() {
     let server = Server::start().await;
     let app = server.create_app(json!({})).await;
     let address = email("ada");

@@ -1,4 +1,4 @@
-//! A service below a path of a host that others share: `public_url` with a path.
+//! A service below a path of a shared host: `public_url` with a path.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -36,7 +36,7 @@ async fn link(server: &Server, kind: &str) -> String {
     }
 }
 
-/// What is between two texts.
+/// The text between two texts.
 fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
     text.split_once(before).and_then(|(_, rest)| rest.split_once(after)).unwrap_or_else(|| panic!("{text}")).0
 }
@@ -50,7 +50,7 @@ fn is_below(answer: &Answer, prefix: &str) {
 }
 
 #[tokio::test]
-async fn everything_is_below_the_path_and_nothing_beside_it() {
+async fn everything_is_below_the_path_and_only_there() {
     for prefix in ["/auth", "/id/v2"] {
         let server = mounted(prefix).await;
         let key = server.platform_key();
@@ -82,7 +82,7 @@ async fn everything_is_below_the_path_and_nothing_beside_it() {
         assert_eq!(claims_of(&tokens.access)["iss"], issuer);
         server.get(format!("{base}/auth/me")).bearer(&tokens.access).await.expect(200);
 
-        // What others find out by themselves leads here.
+        // Discovery by other programs leads here.
         let discovery =
             server.get(format!("{base}/.well-known/openid-configuration")).await.expect(200).json();
         assert_eq!(discovery["issuer"], issuer);
@@ -101,7 +101,7 @@ async fn everything_is_below_the_path_and_nothing_beside_it() {
         let code = between(press.header("location").expect("there"), "code=", "&").to_owned();
         server.post(format!("{base}/auth/exchange")).json(&json!({"code": code})).await.expect(200).tokens();
 
-        // The default app, and what is at the root.
+        // The default app, and the routes at the root.
         server.post(at("/auth/register")).json(&body).await.expect(201);
         for path in
             ["/.well-known/jwks.json", "/healthz", "/readyz", "/problems", "/schemas", "/asyncapi.json"]
@@ -119,7 +119,7 @@ async fn everything_is_below_the_path_and_nothing_beside_it() {
         let page = server.get(problem["type"].as_str().expect("a path")).await.expect(200);
         is_below(&page, prefix);
 
-        // Beside the path there are the probes alone.
+        // Outside the path there are only the probes.
         for path in ["/v1/apps", "/auth/login/x", "/openapi.json", "/docs/", "/", "/v1/apps/acme/auth/me"] {
             let problem = server.get(path).bearer(&key).await.problem(404, "not_found");
             assert_eq!(problem["type"], at("/problems/not_found"));
@@ -140,7 +140,7 @@ async fn cookies_and_commands_work_below_a_path() {
     let made = server.post("/auth/v1/apps/acme/auth/register").json(&body).await.expect(201);
     let cookies: Vec<_> =
         made.headers.get_all("set-cookie").iter().map(|it| it.to_str().expect("ASCII")).collect();
-    // The pages of the app read one of them, and they are not below the path.
+    // The app's pages, which are not below the path, read one of them.
     assert!(cookies.iter().all(|cookie| cookie.contains("; Path=/;")), "{cookies:?}");
     let jar: Vec<_> = cookies.iter().map(|it| it.split(';').next().expect("one")).collect();
     let csrf = jar[2].split_once('=').expect("a value").1;

@@ -1,4 +1,4 @@
-//! What comes in at the same time is bounded: more is told to come again, and whoever is inside notices nothing.
+//! The number of concurrent requests is bounded: further ones are told to retry, and those inside are unaffected.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 use tests::{PASSWORD, Server, email};
 
-/// A request whose body never comes: it is being answered until the connection ends.
+/// A request whose body never comes: it is in progress until the connection ends.
 fn unfinished(server: &Server) -> TcpStream {
     unfinished_from(server, "default", "192.0.2.1")
 }
@@ -32,7 +32,7 @@ async fn more_requests_than_there_is_room_for_are_put_off() {
     app.register(&address).await;
     let (mut held, mut refused) = (Vec::new(), None);
     for _ in 0..200 {
-        // More than there are places for: one that comes when the other request is inside is turned away itself.
+        // More than there are places: one that comes while the other request is inside is itself refused.
         held.push(unfinished(&server));
         let answer = app.post("auth/login").json(&json!({"email": address, "password": PASSWORD})).await;
         if answer.status == 503 {
@@ -55,7 +55,7 @@ async fn more_requests_than_there_is_room_for_are_put_off() {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("the places are not given back");
+    panic!("the places are not released");
 }
 
 #[tokio::test]
@@ -71,7 +71,7 @@ async fn event_streams_have_places_of_their_own() {
     server.get("/v1/events").bearer(&key).await.expect(200);
     drop(one);
     for _ in 0..200 {
-        // Whoever has gone is noticed with the next thing to send.
+        // A client that has gone is noticed when something is sent.
         server.default_app().register(&email("somebody")).await;
         if listen().stream().await.status() == 200 {
             drop(two);
@@ -79,10 +79,10 @@ async fn event_streams_have_places_of_their_own() {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("the place is not given back");
+    panic!("the place is not released");
 }
 
-/// Waits until something holds; the server notices by itself who has come and gone.
+/// Waits until a condition holds: the server needs a moment to notice that clients have come and gone.
 async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     for _ in 0..500 {
         if is_so().await {
@@ -110,7 +110,7 @@ async fn nobody_takes_all_the_places_for_requests() {
     // One address has a quarter.
     let mut held = vec![];
     until("its share is used up", async || {
-        // One that comes while a login is inside is turned away itself.
+        // One that comes while a login is inside is itself refused.
         held.push(unfinished_from(&server, "default", "198.51.100.1"));
         login(&app, "198.51.100.1").await.status == 503
     })
@@ -129,7 +129,7 @@ async fn nobody_takes_all_the_places_for_requests() {
     .await;
     login(&quiet, "198.51.100.2").await.expect(200);
     drop(held);
-    until("the places are given back", async || login(&app, "198.51.100.1").await.status == 200).await;
+    until("the places are released", async || login(&app, "198.51.100.1").await.status == 200).await;
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! A proxy that the node was not told of.
+//! A proxy that is not configured as trusted.
 
 use tests::Server;
 
@@ -16,7 +16,7 @@ async fn ask(server: &Server, header: Option<&str>) {
 }
 
 #[tokio::test]
-async fn a_proxy_that_is_not_trusted_is_told_once_by_the_name_of_the_setting() {
+async fn an_untrusted_proxy_is_reported_once_with_the_name_of_the_setting() {
     for header in ["x-forwarded-for", "forwarded"] {
         let server = Server::start().await;
         for _ in 0..3 {
@@ -26,12 +26,12 @@ async fn a_proxy_that_is_not_trusted_is_told_once_by_the_name_of_the_setting() {
             ask(&server, Some(header)).await;
         }
         assert_eq!(told(&server), 1, "{}", server.log());
-        assert!(!server.log().contains("192.0.2.7"), "nobody's address is told");
+        assert!(!server.log().contains("192.0.2.7"), "no client's address is logged");
     }
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_and_clients_without_one_are_not_told_of() {
+async fn a_trusted_proxy_and_clients_without_one_are_not_reported() {
     let trusted = Server::start_with(&[("WATCHWORD_TRUSTED_PROXIES", "127.0.0.0/8")]).await;
     let direct = Server::start().await;
     for _ in 0..30 {

@@ -4,7 +4,7 @@ use serde_json::json;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 use tests::{Server, email, free_port};
 
-/// Changes a store of a running server as only a fault would.
+/// Changes a store of a running server, as only a fault would.
 async fn damage(server: &Server, store: &str, statement: &str) {
     let path = server.data().join(store);
     let mut connection =
@@ -58,21 +58,21 @@ async fn every_store_is_really_read() {
         }
         server.get("/healthz").await.expect(200);
         damage(&server, file, healed).await;
-        // A projector that came upon the fault tries again within a second or two.
+        // A projector that met the fault retries within a second or two.
         let ready = async {
             while server.get("/readyz").await.status != 200 {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(30), ready).await.expect("it heals by itself");
+        tokio::time::timeout(Duration::from_secs(30), ready).await.expect("it recovers without help");
     }
     server.get("/problems/not_ready").await.expect(200);
 }
 
-/// Whoever sees the journal grow, or something be counted, learns which requests did something: whether an address is
-/// known, say.
+/// A caller who sees the journal or a counter grow learns which requests had an effect, for example whether an address
+/// is known.
 #[tokio::test]
-async fn nobody_without_a_key_of_the_platform_learns_how_far_anything_has_come() {
+async fn positions_and_counters_are_only_for_the_platform() {
     let server = Server::start().await;
     let (app, other) = (server.create_app(json!({})).await, server.create_app(json!({})).await);
     let ada = app.register(&email("ada")).await;
@@ -105,7 +105,7 @@ async fn nobody_without_a_key_of_the_platform_learns_how_far_anything_has_come()
     server.get("/metrics").bearer(&key).await.problem(403, "forbidden");
     assert!(server.get("/metrics").bearer(&platform).await.expect(200).text.contains("journal_head"));
 
-    // Metrics tell of all apps: an app's own admins and keys cannot give the right to read them.
+    // Metrics are about all apps: an app's own admins and keys cannot grant the right to read them.
     let wanted = json!({"name": "prometheus", "permissions": ["metrics:read"]});
     let admin = app.register_admin(&email("admin")).await;
     for maker in [&admin.access, &key] {
@@ -149,12 +149,12 @@ async fn the_internal_address_needs_no_key_and_has_nothing_else() {
     for path in ["/v1/apps", "/auth/me", "/docs/", "/openapi.json", "/"] {
         assert_eq!(get(path).await.0, 404, "{path}");
     }
-    // What the public one has is as it was.
+    // The public address is unchanged.
     server.get("/metrics").await.problem(401, "unauthenticated");
     server.get("/readyz").await.expect(200);
 }
 
-/// One address for both would be one without keys.
+/// One address for both would be an address without keys.
 #[tokio::test]
 async fn the_internal_address_cannot_be_the_public_one() {
     let mut server = Server::start().await;

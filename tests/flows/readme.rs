@@ -1,4 +1,4 @@
-//! What the README tells people to paste, pasted: twice, into the shells that people have.
+//! Pastes what the README says to paste, twice, into the usual shells.
 
 use std::fs;
 use std::io::Write;
@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use tests::{Server, workspace};
 
-/// The blocks of the section, as somebody copies them one after the other.
+/// The code blocks of the section, one after the other.
 fn pasted() -> String {
     let readme = fs::read_to_string(workspace().join("README.md")).expect("there is one");
     let (_, section) = readme.split_once("<!-- try it: begin -->").expect("it has the section");
@@ -38,7 +38,7 @@ fn paste(shell: &str, arguments: &[&str], folder: &Path, text: &str) -> (String,
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_readme_says_can_be_pasted_twice_into_any_shell() {
-    // Six pastes in a minute are more than one person does.
+    // Six pastes in a minute exceed the limits for one person.
     let server = Server::start_with(&[("WATCHWORD_RATE_LIMITS", "off")]).await;
     let folder = server.data().parent().expect("it is in a folder").to_owned();
     let address = server.base().trim_start_matches("http://").to_owned();
@@ -59,7 +59,7 @@ async fn what_the_readme_says_can_be_pasted_twice_into_any_shell() {
             {
                 assert!(!said.contains(wrong), "{shell}, {time}: {said}");
             }
-            // Each answer on a line of its own.
+            // Each answer is on its own line.
             let answers: Vec<serde_json::Value> = printed
                 .lines()
                 .filter(|line| line.starts_with('{'))
@@ -68,7 +68,7 @@ async fn what_the_readme_says_can_be_pasted_twice_into_any_shell() {
                 })
                 .collect();
             assert_eq!(answers.len(), 15, "{shell}, {time}: {printed}\n{said}");
-            // The one refusal is that of the banned.
+            // The only refusal is that of the banned user.
             let refused: Vec<_> = answers.iter().filter_map(|answer| answer["code"].as_str()).collect();
             assert_eq!(refused, ["unauthenticated"], "{shell}, {time}: {printed}");
             let logged_in = answers.iter().filter(|answer| answer["access_token"].is_string()).count();

@@ -18,7 +18,7 @@ async fn a_refresh_rotates_the_token() {
 }
 
 #[tokio::test]
-async fn within_the_grace_a_lost_reply_is_given_again() {
+async fn within_the_grace_period_a_lost_reply_is_repeated() {
     let server = Server::start().await;
     let app = server.create_app(json!({"refresh_grace": 10})).await;
     let first = app.register(&email("ada")).await;
@@ -61,7 +61,7 @@ async fn parallel_uses_have_one_successor() {
 }
 
 #[tokio::test]
-async fn what_is_no_refresh_token_is_refused() {
+async fn what_is_not_a_refresh_token_is_refused() {
     let server = Server::start().await;
     let (app, other) = (server.create_app(json!({})).await, server.create_app(json!({})).await);
     let tokens = app.register(&email("ada")).await;
@@ -84,7 +84,7 @@ async fn what_is_no_refresh_token_is_refused() {
 }
 
 #[tokio::test]
-async fn sessions_end_by_themselves() {
+async fn sessions_expire() {
     let server = Server::start().await;
     let idle = server.create_app(json!({"refresh_idle_ttl": 2, "refresh_grace": 0})).await;
     let absolute = server.create_app(json!({"refresh_token_ttl": 2, "refresh_grace": 0})).await;

@@ -110,7 +110,7 @@ async fn weak_passwords_are_refused() {
 }
 
 #[tokio::test]
-async fn what_is_no_address_is_refused() {
+async fn what_is_not_an_address_is_refused() {
     let server = Server::start().await;
     let app = server.create_app(json!({})).await;
     for wrong in [
@@ -154,7 +154,7 @@ async fn nobody_makes_themselves_admin() {
 }
 
 #[tokio::test]
-async fn closed_apps_take_nobody_who_was_not_asked() {
+async fn closed_apps_accept_only_invited_users() {
     let server = Server::start().await;
     for how in ["closed", "invite_only"] {
         let app = server.create_app(json!({"registration": how})).await;

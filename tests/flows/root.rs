@@ -2,7 +2,7 @@ use serde_json::json;
 use tests::{Server, email};
 
 #[tokio::test]
-async fn health_metrics_docs_and_problem_pages_are_there() {
+async fn health_metrics_docs_and_problem_pages_exist() {
     let server = Server::start().await;
     server.get("/healthz").await.expect(200);
     server.get("/readyz").await.expect(200);
@@ -47,7 +47,7 @@ async fn request_ids_are_made_or_echoed_but_never_injected() {
 }
 
 #[tokio::test]
-async fn projections_say_where_they_are() {
+async fn projections_report_their_positions() {
     let server = Server::start().await;
     let tokens = server.create_app(json!({})).await.register(&email("ada")).await;
     assert!(!tokens.access.is_empty());

@@ -1,4 +1,4 @@
-//! The master key is replaced, and everything else stays: whoever has tokens, keys or a password notices nothing.
+//! The master key is replaced and everything else stays: tokens, keys and passwords still work.
 
 use std::fs;
 use std::process::Output;
@@ -27,7 +27,7 @@ fn master_key(server: &Server) -> String {
     fs::read_to_string(server.data().join("master.key")).expect("it is there")
 }
 
-/// What people and programs had before.
+/// What users and programs had before.
 struct Before {
     address: String,
     tokens: Tokens,
@@ -46,7 +46,7 @@ impl Before {
         Self { address, tokens, key: key["key"].as_str().expect("a key").to_owned() }
     }
 
-    /// All of it works; the refresh token is spent.
+    /// Checks that all of it works, which spends the refresh token.
     async fn holds(&mut self, server: &Server) {
         let app = server.default_app();
         let me = app.me(&self.tokens.access).await.expect(200).json();
@@ -90,9 +90,9 @@ async fn a_key_in_the_data_folder_is_replaced() {
     before.holds(&server).await;
 }
 
-/// What each moment of a rotation leaves is told apart by the next start.
+/// The next start recognizes what each moment of a rotation leaves.
 #[tokio::test]
-async fn a_rotation_that_was_cut_short_leaves_a_key_that_opens() {
+async fn an_interrupted_rotation_leaves_a_key_that_opens() {
     let mut server = Server::start().await;
     let mut before = Before::of(&server).await;
     let (present, next) = (server.data().join("master.key"), server.data().join("master.key.new"));
@@ -101,7 +101,7 @@ async fn a_rotation_that_was_cut_short_leaves_a_key_that_opens() {
         fs::write(path, key).expect("written");
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("set");
     };
-    // The new key's file was begun, or was there, but the key store knows nothing of it.
+    // The new key's file was begun or complete, but the key store does not know it.
     for left in ["", "AAEC", CONFIGURED] {
         server.terminate().await;
         write(&next, left);
@@ -109,7 +109,7 @@ async fn a_rotation_that_was_cut_short_leaves_a_key_that_opens() {
         server.up().await;
         before.holds(&server).await;
     }
-    // The key store opens with the new key, but that is not in its place yet.
+    // The key store opens with the new key, but that is not yet in its place.
     server.terminate().await;
     let first = master_key(&server);
     succeeded(&server, &["rotate-master-key"]);
@@ -120,7 +120,7 @@ async fn a_rotation_that_was_cut_short_leaves_a_key_that_opens() {
     server.up().await;
     before.holds(&server).await;
     assert!(master_key(&server) == second && !next.exists());
-    // The same, but it is run again instead.
+    // The same, but the command is run again instead.
     server.terminate().await;
     write(&next, &second);
     write(&present, &first);
@@ -143,7 +143,7 @@ async fn a_rotation_is_killed_at_any_moment() {
         tokio::time::sleep(whole * round / 12).await;
         let _ = child.kill();
         child.wait().expect("it ends");
-        // It opens the stores, and finds every event's sealed part.
+        // It opens the stores, and can open every event's sealed part.
         assert!(succeeded(&server, &["doctor"]).contains("opens with the master key"), "round {round}");
     }
     tokio::time::sleep(Duration::from_millis(1)).await;
@@ -160,7 +160,7 @@ async fn a_configured_key_is_replaced_by_the_one_in_a_file() {
     let path = file.to_str().expect("UTF-8");
     let which = run(&server, &["rotate-master-key"]);
     assert!(text(&which).contains("--new-key-file"), "{}", text(&which));
-    // Done twice, it is done: the first answer may have been lost.
+    // It may be repeated: the first answer may have been lost.
     for _ in 0..2 {
         let said = succeeded(&server, &["rotate-master-key", "--new-key-file", path]);
         assert!(said.contains(path) && said.contains("WATCHWORD_MASTER_KEY"), "{said}");
@@ -173,7 +173,7 @@ async fn a_configured_key_is_replaced_by_the_one_in_a_file() {
     before.holds(&server).await;
     server.terminate().await;
 
-    // One that others can read is none, nor is the present one.
+    // A key file that others can read is refused, and so is the present key.
     let same = run(&server, &["rotate-master-key", "--new-key-file", path]);
     assert!(same.status.code() == Some(1) && text(&same).contains("present master key"), "{}", text(&same));
     {

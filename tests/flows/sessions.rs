@@ -14,7 +14,7 @@ async fn list(app: &App<'_>, access: &str, after: &Answer) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn one_sees_and_ends_ones_own() {
+async fn users_list_and_end_their_own_sessions() {
     let server = Server::start().await;
     let app = server.create_app(json!({})).await;
     let address = email("ada");
@@ -37,7 +37,7 @@ async fn one_sees_and_ends_ones_own() {
 }
 
 #[tokio::test]
-async fn all_at_once_with_or_without_this_one() {
+async fn all_sessions_end_at_once_with_or_without_the_current_one() {
     let server = Server::start().await;
     let app = server.create_app(json!({})).await;
     let address = email("ada");
@@ -61,7 +61,7 @@ async fn all_at_once_with_or_without_this_one() {
 }
 
 #[tokio::test]
-async fn another_persons_and_an_absent_one_are_the_same() {
+async fn another_users_session_and_an_absent_one_are_indistinguishable() {
     let server = Server::start().await;
     let app = server.create_app(json!({})).await;
     let (ada, eve) = (app.register(&email("ada")).await, app.register(&email("eve")).await);
@@ -77,7 +77,7 @@ async fn another_persons_and_an_absent_one_are_the_same() {
 }
 
 #[tokio::test]
-async fn the_list_is_told_whole() {
+async fn the_whole_list_is_as_documented() {
     let server = Server::start().await;
     let app = server.default_app();
     let address = email("ada");
@@ -129,7 +129,7 @@ async fn the_list_is_told_whole() {
 }
 
 #[tokio::test]
-async fn a_user_has_so_many_sessions_and_the_oldest_ends() {
+async fn a_users_sessions_are_limited_and_the_oldest_ends() {
     let server = Server::start_with(&[("WATCHWORD_LIMITS_SESSIONS", "3")]).await;
     let app = server.default_app();
     let address = email("ada");
@@ -137,7 +137,7 @@ async fn a_user_has_so_many_sessions_and_the_oldest_ends() {
     for _ in 0..4 {
         sessions.push(app.login(&address, PASSWORD).await.expect(200).tokens());
     }
-    // Of somebody else, who has all room still.
+    // Another user is not limited by it.
     let other = app.register(&email("eve")).await;
     for gone in &sessions[..2] {
         app.refresh(&gone.refresh).await.problem(401, "session_revoked");

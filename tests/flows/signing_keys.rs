@@ -36,7 +36,7 @@ async fn rotation_lets_the_next_key_sign_and_keeps_the_last_one_published() {
 }
 
 #[tokio::test]
-async fn another_algorithm_brings_keys_of_its_own() {
+async fn another_algorithm_gets_new_keys() {
     let server = Server::start().await;
     let app = server.create_app(json!({})).await;
     let address = email("ada");

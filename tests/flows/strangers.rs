@@ -1,4 +1,4 @@
-//! What strangers cannot do to people: the binary as they reach it, from many addresses.
+//! What strangers cannot do to users: requests to the binary from many addresses.
 
 use std::time::{Duration, Instant};
 
@@ -9,11 +9,11 @@ use tests::{Answer, App, Call, PASSWORD, Server, email, of_type};
 const NEW: &str = "Another-kettle-17-quay";
 const CALLBACK: &str = "https://client.example/callback";
 
-/// Limits on, and whoever is in front says where a request comes from.
+/// Limits are on, and the proxy says where a request comes from.
 const BEHIND_A_PROXY: [(&str, &str); 5] = [
     ("WATCHWORD_RATE_LIMITS", "on"),
     ("WATCHWORD_TRUSTED_PROXIES", "127.0.0.0/8"),
-    // So slow that nothing comes back meanwhile.
+    // So slow that no tokens of the bucket return meanwhile.
     ("WATCHWORD_LIMITS_MAILBOX", "5/36000"),
     ("WATCHWORD_LIMITS_MAILS", "8/36000"),
     ("WATCHWORD_LIMITS_KNOWN_MAILS", "3/36000"),
@@ -55,13 +55,14 @@ async fn inv_w_wrong_logins_of_strangers_do_not_keep_the_owner_out() {
     let of_another = device(&other);
     app.login(&address, PASSWORD).header("device-token", &of_another).await.problem(429, "rate_limited");
     let id = app.id.clone();
-    // Nothing is kept of a device token: it is good after a restart, and the lock in the log stays for strangers.
+    // The server does not store device tokens: one still works after a restart, and the lock in the log remains for
+    // strangers.
     server.terminate().await;
     server.up().await;
     let app = server.app(&id);
     app.login(&address, PASSWORD).header("device-token", &own).await.expect(200);
     app.login(&address, PASSWORD).await.problem(401, "invalid_credentials");
-    // Guesses with it are bounded, too.
+    // Guesses with it are bounded too.
     for _ in 0..10 {
         let guess = app.login(&address, "wrong-Kettle-93").header("device-token", &own).await;
         guess.problem(401, "invalid_credentials");
@@ -88,7 +89,7 @@ async fn after_a_restart_a_lock_tells_nothing_of_who_has_an_account() {
     server.up().await;
     let app = server.app(&id);
     for n in 0..13 {
-        // The right password, too: it must not tell that the address is known.
+        // The right password too: it must not reveal that the address is known.
         let answers = [app.login(&known, PASSWORD).await, app.login(&unknown, PASSWORD).await];
         assert_eq!(answers[0].status, answers[1].status, "{n}");
         assert_eq!(answers[0].anonymous_problem(), answers[1].anonymous_problem(), "{n}");
@@ -108,7 +109,7 @@ async fn inv_w_strangers_spend_nothing_that_the_owner_needs() {
     let ask = |route: &str, address: &str, from_where: &str| {
         from(app.post(&format!("auth/{route}")).json(&json!({ "email": address })), from_where)
     };
-    // Requests that send nothing, as nobody has the address or it is verified, spend nothing.
+    // Requests that send nothing, because the address is unknown or already verified, spend nothing.
     for stranger in strangers() {
         for _ in 0..5 {
             ask("email-verification/request", &email("nobody"), &stranger).await.expect(202);
@@ -117,7 +118,7 @@ async fn inv_w_strangers_spend_nothing_that_the_owner_needs() {
     let before = count(&server, "PasswordResetRequested").await;
     ask("password-reset/request", &address, home).await.expect(202);
     assert_eq!(count(&server, "PasswordResetRequested").await, before + 1);
-    // Those that do are bounded; each of them got there, and the answers never tell.
+    // Those that send something are bounded. All were processed, and the answers reveal nothing.
     for stranger in strangers() {
         for _ in 0..3 {
             let answers = [
@@ -131,14 +132,14 @@ async fn inv_w_strangers_spend_nothing_that_the_owner_needs() {
     ask("password-reset/request", &address, home).header("device-token", &device).await.expect(202);
     assert_eq!(count(&server, "PasswordResetRequested").await, before + 9, "the reserve");
     ask("email-verification/request", &address, home).await.expect(202);
-    assert_eq!(count(&server, "EmailVerificationRequested").await, 1, "each purpose has its own");
+    assert_eq!(count(&server, "EmailVerificationRequested").await, 1, "each purpose has its own limit");
     for _ in 0..4 {
         ask("password-reset/request", &address, home).await;
     }
     ask("password-reset/request", &address, home).await.problem(429, "rate_limited");
 }
 
-/// The newest token of a kind that went out by mail, once there is one.
+/// The newest mailed token of a kind, once there is one.
 async fn mailed(server: &Server, prefix: &str) -> String {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
@@ -171,7 +172,7 @@ async fn inv_w_asking_again_by_somebody_else_kills_no_link() {
     let app = server.create_app(json!({"redirect_uris": [CALLBACK]})).await;
     let address = email("ada");
     register(&app, &address).await;
-    // A new password ends links, so they are another's.
+    // A new password ends links, so this uses another user's.
     let other = email("grace");
     register(&app, &other).await;
     app.post("auth/password-reset/request").json(&json!({ "email": address })).await.expect(202);
@@ -209,7 +210,7 @@ async fn an_apps_server_logs_people_in_from_one_address() {
         app.login(&people[n % 3], PASSWORD).bearer(&key).await.expect(200);
     }
     app.login(&people[0], PASSWORD).bearer(&key).await.problem(429, "rate_limited");
-    // An office of people behind one address: who comes in does not count, who fails does.
+    // An office behind one address: successful logins do not count, failed ones do.
     for n in 0..30 {
         app.login(&people[n % 3], PASSWORD).await.expect(200);
     }
@@ -249,7 +250,7 @@ async fn an_address_that_the_mail_server_cannot_send_to_is_refused_where_a_mail_
                     assert!(detail.contains("SMTPUTF8") && detail.contains("another address"), "{detail}");
                 }
             }
-            // No mail is needed here.
+            // This app needs no mail.
             open.post("auth/register").json(&body(address)).await.expect(201);
         }
         // Letters of a domain have an ASCII form.

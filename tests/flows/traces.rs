@@ -1,4 +1,4 @@
-//! What a collector of traces hears, and that nobody waits for one.
+//! What a trace collector receives, and that no request waits for it.
 
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ async fn a_registration_is_one_trace_from_its_caller_to_the_read_models() {
     let own: Vec<_> = events.iter().filter(|event| event["traceparent"].is_string()).collect();
     assert_eq!(append.attributes["watchword.append.events"], own.len().to_string());
     for event in own {
-        // Whoever follows the events goes on from the request.
+        // Consumers of the events continue the trace of the request.
         assert_eq!(event["traceparent"], format!("00-{TRACE}-{}-01", request.id));
         let position = event["position"].to_string();
         for model in READ_MODELS {
@@ -91,12 +91,12 @@ async fn callers_decide_what_is_traced_and_else_the_share_does() {
     let requests = named(&spans, "POST /v1/apps/{app_id}/auth/login");
     assert_eq!(requests.len(), 1, "{spans:?}");
     assert_eq!(requests[0].attributes["watchword.problem"], "invalid_credentials");
-    assert!(!requests[0].failed, "a refusal is no failure");
+    assert!(!requests[0].failed, "a refusal is not a failure");
 }
 
 #[tokio::test]
 async fn nobody_waits_for_a_collector_that_is_away() {
-    // Nothing listens where it was.
+    // Nothing listens at its address any more.
     let endpoint = Collector::start().await.endpoint();
     let mut server = Server::start_with(&[("WATCHWORD_OTLP_ENDPOINT", &endpoint)]).await;
     let tokens = server.default_app().register(&email("ada")).await;

@@ -1,4 +1,4 @@
-//! c, d, f, i, p, r: what a credential opens, and for how long.
+//! c, d, f, i, p, r: what a credential allows, and for how long.
 
 use std::time::Duration;
 
@@ -48,7 +48,8 @@ async fn inv_c_failed_logins_are_bounded() {
     assert_eq!(of_type(&server.events().await, "LoginFailed").len(), 10);
 }
 
-/// Whatever ends a credential, nothing that is begun after the answer succeeds with it, while logins and refreshes run.
+/// However a credential ends, no request that starts after the answer succeeds with it, even while logins and refreshes
+/// run.
 #[tokio::test(flavor = "multi_thread")]
 async fn inv_d_what_is_revoked_is_revoked_from_the_answer_on() {
     let server = Server::start_with(&[CHEAP]).await;
@@ -171,7 +172,7 @@ async fn inv_i_claims_are_those_of_the_decided_state() {
     let tokens = app.refresh(&tokens.refresh).await.tokens();
     let claims = claims_of(&tokens.access);
     assert_eq!(claims["roles"], json!(["author", "editor"]));
-    assert_eq!(claims["email_verified"], false, "nobody has proved the address");
+    assert_eq!(claims["email_verified"], false, "the address is not verified");
     let events = server.events().await;
     let refreshed = of_type(&events, "SessionRefreshed")[0]["time"].as_str().unwrap().to_owned();
     assert!(refreshed.ends_with('Z'));
@@ -187,9 +188,9 @@ async fn inv_p_guesses_are_bounded_however_many_are_made_at_once() {
     let tries = (0..200).map(|_| async { app.login(&address, "wrong-Kettle-93").await.status });
     let statuses = futures::future::join_all(tries).await;
     let told = statuses.iter().filter(|it| **it == 401).count();
-    assert!(told <= 10, "{told} guesses were told to be wrong");
+    assert!(told <= 10, "{told} guesses got an answer");
     assert!(statuses.iter().all(|it| matches!(it, 401 | 429 | 503)), "{statuses:?}");
-    // The right password, too, tells nothing while the account is locked.
+    // Even the right password reveals nothing while the account is locked.
     app.login(&address, PASSWORD).await.problem(429, "rate_limited");
     assert!(of_type(&server.events().await, "LoginFailed").len() <= 10);
 }

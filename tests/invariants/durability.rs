@@ -1,4 +1,4 @@
-//! a, b, h, l: what is acknowledged is in the log exactly once, through crashes and retries.
+//! a, b, h, l: what is acknowledged is in the log exactly once, despite crashes and retries.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,14 +12,14 @@ const CHEAP: (&str, &str) = ("WATCHWORD_ARGON2", "m=1024,t=1,p=1");
 const ROUNDS: u64 = 20;
 const CLIENTS: usize = 8;
 
-/// What the server acknowledged: session id to the highest generation of its refresh token that was given out.
+/// What the server acknowledged: users, and for each session how often it was refreshed.
 #[derive(Default)]
 struct Acknowledged {
     users: HashMap<String, String>,
     refreshes: HashMap<String, usize>,
 }
 
-/// One client: registers somebody, then refreshes a few times, then starts over, until the server is gone.
+/// A client: registers a user, refreshes a few times, then starts over, until the server is gone.
 async fn client(server: &Server, stop: &AtomicBool) -> Acknowledged {
     let mut done = Acknowledged::default();
     'next: while !stop.load(Ordering::Relaxed) {
@@ -87,14 +87,14 @@ fn check(acknowledged: &[Acknowledged], events: &[Value]) {
         }
         for (session, times) in &client.refreshes {
             let logged = refreshed.get(session).copied().unwrap_or(0);
-            // One more may have been committed without its reply having been heard.
+            // One more may have been committed although its reply was lost.
             assert!(
                 logged == *times || logged == times + 1,
                 "{session}: {times} acknowledged, {logged} in the log"
             );
         }
     }
-    // All or nothing: a registration is its user and its session, never one of them.
+    // All or nothing: a registration has its user and its session, never only one of them.
     let sessions: HashSet<&str> =
         of_type(events, "SessionStarted").iter().map(|it| it["data"]["user_id"].as_str().unwrap()).collect();
     assert!(registered.keys().all(|user| sessions.contains(user.as_str())));
@@ -130,7 +130,7 @@ async fn inv_b_an_unknown_outcome_converges_under_its_key() {
                 assert_eq!(
                     (told.refresh, told.session),
                     (one.refresh, one.session),
-                    "what was told stays true"
+                    "the first answer stays true"
                 );
             }
         }

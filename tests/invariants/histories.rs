@@ -1,9 +1,9 @@
-//! e: concurrent histories of one user, checked against the log they left.
+//! e: concurrent histories of one user, checked against the resulting log.
 
 use serde_json::json;
 use tests::{Server, assert_gapless, email, of_type};
 
-/// Bans and unbans race: every answer must fit the order that the log gives them.
+/// Bans and unbans race: every answer must agree with their order in the log.
 #[tokio::test(flavor = "multi_thread")]
 async fn inv_e_bans_and_unbans_alternate_in_the_log() {
     let server = Server::start_with(&[("WATCHWORD_ARGON2", "m=1024,t=1,p=1")]).await;

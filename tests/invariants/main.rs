@@ -1,5 +1,5 @@
 //! The invariants that hold whatever happens, as far as a client can see them. Their letters are those of
-//! ARCHITECTURE.md; what needs the inside of a crate is tested in that crate.
+//! ARCHITECTURE.md. What needs the internals of a crate is tested in that crate.
 
 mod credentials;
 mod durability;

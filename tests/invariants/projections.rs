@@ -21,14 +21,14 @@ async fn caught_up(server: &Server) -> u64 {
     panic!("the read models did not catch up; the log:\n{}", server.log());
 }
 
-/// The types of the events that these tests make.
+/// The types of the events that these tests cause.
 const DECISIONS: &str =
     "AppCreated,UserRegistered,SessionStarted,LoginFailed,SessionRefreshed,UserBanned,SessionRevoked";
 
 async fn answers(server: &Server, app: &str) -> Vec<Value> {
     let key = server.platform_key();
     let mut all = vec![];
-    // Not what is written down about these very looks.
+    // Without the records of these reads themselves.
     let audit = format!("audit/events?limit=200&type={DECISIONS}");
     for path in ["admin/users?limit=200", "admin/stats?granularity=day", &audit] {
         let mut answer = server.get(format!("/v1/apps/{app}/{path}")).bearer(&key).await.expect(200).json();
@@ -87,7 +87,7 @@ async fn inv_l_projectors_go_on_where_they_were_after_kill_9() {
             let _ = answer.unwrap().expect(201);
             users += 1;
         }
-        // The acknowledged events are in the journal; the projectors are somewhere on their way to them.
+        // The acknowledged events are in the journal; the projectors may still be behind.
         tokio::time::sleep(Duration::from_millis(round)).await;
         server.kill();
         server.up().await;
@@ -114,7 +114,7 @@ async fn inv_s_each_decision_has_one_audit_record() {
     app.refresh(&tokens.refresh).await.expect(200);
     app.ban(&tokens.user_id).await;
     caught_up(&server).await;
-    // Before the audit log is looked at, which is a decision, too.
+    // Before the audit log is read, which is a decision too.
     let events = server.events().await;
     let key = server.platform_key();
     let records = app.get("audit/events?limit=200").bearer(&key).await.expect(200).json();

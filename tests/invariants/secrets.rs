@@ -13,14 +13,14 @@ const ADDRESS: &str = "xenia.quixote@privacy-example.org";
 const PASSWORD: &str = "Zanzibar-ferry-4711";
 const WRONG: &str = "Zanzibar-guess-0815";
 const AGENT: &str = "Quixotic-Browser/77.3";
-/// What the proxy says: an address of the range for documentation (RFC 5737).
+/// The client's address according to the proxy, from the range for documentation (RFC 5737).
 const IP: &str = "203.0.113.77";
 const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const NAME: &str = "Xenia Quixote";
 const PHONE: &str = "+49 555 123 4567";
 const AVATAR: &str = "https://privacy-example.org/xenia.png";
 
-/// What must be found nowhere. It grows with every token that is given out.
+/// What must be found nowhere. It grows with every issued token.
 struct Secrets(Vec<String>);
 
 impl Secrets {
@@ -43,7 +43,7 @@ impl Secrets {
         tokens
     }
 
-    /// The whole token, and its signature alone.
+    /// Adds the whole token, and its signature.
     fn access(&mut self, token: &str) {
         self.add(token);
         self.add(token.rsplit('.').next().unwrap());
@@ -58,14 +58,14 @@ impl Secrets {
         }
     }
 
-    /// The first that is in the text, in whatever case.
+    /// The first secret that is in the text, ignoring case.
     fn found_in(&self, bytes: &[u8]) -> Option<&str> {
         let text = String::from_utf8_lossy(bytes).to_lowercase();
         self.0.iter().find(|secret| text.contains(&secret.to_lowercase())).map(String::as_str)
     }
 }
 
-/// As Xenia's browser sends it, through the proxy.
+/// A request of Xenia's browser, through the proxy.
 fn browsing(call: tests::Call) -> tests::Call {
     call.header("user-agent", AGENT).header("x-forwarded-for", IP)
 }
@@ -74,7 +74,7 @@ fn browsing(call: tests::Call) -> tests::Call {
 async fn inv_n_no_secret_and_no_personal_data_in_any_stored_byte_log_line_or_trace() {
     let nats = Nats::start();
     let files = after_all_flows(&[("WATCHWORD_NATS_URL", &nats.url())], nats.store()).await;
-    // While it runs, the write-ahead logs hold what the files do not yet; after a kill they stay.
+    // While the server runs, the write-ahead logs contain what the files do not yet; after a kill they remain.
     assert!(files.iter().any(|(path, bytes)| path.ends_with("journal.db-wal") && !bytes.is_empty()));
 }
 
@@ -88,10 +88,10 @@ async fn inv_n_neither_in_any_byte_that_postgresql_stores() {
     assert!(files.iter().any(|(path, _)| path.to_string_lossy().contains("/pg_wal/")));
 }
 
-/// Does all that people and admins do, and searches the server's files, those of the store or bus in the folder beside it,
-/// its log, its traces and its exports. Gives the files as they were before the server was killed.
+/// Does everything that users and admins do, and searches the server's files, those of the store or bus in the folder
+/// beside it, its log, its traces and its exports. Returns the files as they were before the server was killed.
 async fn after_all_flows(settings: &[(&str, &str)], beside: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    // As much as can be logged, by the server and by every library in it.
+    // The most verbose logging, of the server and every library in it.
     let (collector, smtp) = (Collector::start().await, Smtp::start());
     let (endpoint, mail) = (collector.endpoint(), smtp.url());
     let verbose = [
@@ -167,7 +167,7 @@ fn master_key(server: &Server) -> String {
     own.map_or_else(|_| MASTER_KEY.to_owned(), |key| key.trim().to_owned())
 }
 
-/// Everything that a person does, and some of it wrong.
+/// Everything that a user does, including mistakes.
 async fn comes_and_goes(app: &App<'_>, secrets: &mut Secrets) -> Tokens {
     let profile =
         json!({"email": ADDRESS, "password": PASSWORD, "name": NAME, "phone": PHONE, "avatar_url": AVATAR});
@@ -181,7 +181,7 @@ async fn comes_and_goes(app: &App<'_>, secrets: &mut Secrets) -> Tokens {
     let login = secrets.tokens(&browsing(app.login(ADDRESS, PASSWORD)).await.expect(200));
     let refreshed = secrets.tokens(&browsing(app.refresh(&first.refresh)).await.expect(200));
     let again = secrets.tokens(&browsing(app.refresh(&refreshed.refresh)).await.expect(200));
-    // Two generations old: it counts as stolen.
+    // Two generations old, so it counts as stolen.
     browsing(app.refresh(&first.refresh)).await.problem(401, "invalid_refresh_token");
     app.me(&again.access).await.problem(401, "unauthenticated");
     let rename = json!({"name": "Xenia Quixote II", "phone": null});
@@ -200,7 +200,7 @@ async fn comes_and_goes(app: &App<'_>, secrets: &mut Secrets) -> Tokens {
     login
 }
 
-/// Everything that is done to a person, and asked about them.
+/// Everything that admins do to a user, and read about them.
 async fn is_administered(app: &App<'_>, xenia: &Tokens, secrets: &mut Secrets) {
     let (_, key) =
         app.api_key(&["users:read", "users:write", "tokens:create", "audit:read", "events:read"]).await;
@@ -228,7 +228,7 @@ async fn is_administered(app: &App<'_>, xenia: &Tokens, secrets: &mut Secrets) {
     app.post("auth/revoke").form(&[("token", &back.refresh)]).await.expect(200);
 }
 
-/// Requests that are refused as a whole, with secrets where they do not belong.
+/// Requests that are rejected as malformed, with secrets in the wrong places.
 async fn cannot_be_read(app: &App<'_>, xenia: &Tokens) {
     let post = |route: &str| browsing(app.post(route));
     post("auth/register")
@@ -271,7 +271,7 @@ async fn keeps_cookies(app: &App<'_>, secrets: &mut Secrets) {
     assert_eq!(me["email"], ADDRESS);
 }
 
-/// Everything that a mail is for.
+/// Everything that needs a mail.
 async fn gets_mail(server: &Server, secrets: &mut Secrets) {
     let settings = json!({"delivery": "app", "redirect_uris": ["https://client.example/back"]});
     let app = server.create_app(settings).await;
@@ -303,7 +303,7 @@ async fn gets_mail(server: &Server, secrets: &mut Secrets) {
     browsing(app.post("auth/email/change")).bearer(&back.access).json(&change).await.expect(202);
 }
 
-/// What the server mails itself; to a mail server that quotes the address where it refuses.
+/// What the server itself mails, through a mail server that quotes the address when it refuses.
 async fn is_mailed(server: &Server, smtp: &Smtp, secrets: &mut Secrets) {
     let app = server.create_app(json!({"redirect_uris": ["https://client.example/back"]})).await;
     for address in [ADDRESS, "reject.quixote@privacy-example.org", "defer.quixote@privacy-example.org"] {

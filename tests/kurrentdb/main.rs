@@ -1,5 +1,5 @@
-//! The journal in KurrentDB, with real processes: the binary with that feature, PostgreSQL for keys and read models, and the
-//! program that stands in for a server, which forges nothing by itself: what is forged here, an administrator of it appends.
+//! The journal in KurrentDB, with real processes: the binary with that feature, PostgreSQL for keys and read models,
+//! and the stand-in server. Forged events here are appended by an administrator of that server.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 const STREAM: &str = "watchword";
 
-/// The stand-in, as a process of its own.
+/// The stand-in, in its own process.
 struct StandIn {
     child: Child,
     address: String,
@@ -84,7 +84,7 @@ impl StandIn {
         events
     }
 
-    /// Appends a copy of an event as the newest of another stream, or of its own.
+    /// Appends a copy of an event as the newest event of another stream, or of its own.
     async fn forge(&self, event: &RecordedEvent, user: &str, version: u64, data: &str) {
         let mut about: Value = serde_json::from_slice(&event.custom_metadata).expect("is JSON");
         about["stream"] = json!(format!("user-{user}"));
@@ -116,7 +116,7 @@ async fn node(stand_in: &StandIn, database: &str, bus: &Bus) -> Server {
 async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_mins(1);
     while !condition().await {
-        assert!(Instant::now() < deadline, "it never comes that {what}");
+        assert!(Instant::now() < deadline, "timed out waiting until {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -147,7 +147,7 @@ async fn a_grant_that_no_node_wrote_makes_nobody_an_admin() {
     let (fine, faults) = doctor(&server);
     assert!(fine, "{faults:?}");
 
-    // Eve gets a copy of it, and Ada her own once more.
+    // Eve gets a copy of it, and Ada her own again.
     let stored = stand_in.events().await;
     assert_eq!(stored.len() as u64, head);
     let grant = &stored[usize::try_from(grant - 1).expect("is small")];
@@ -187,7 +187,7 @@ async fn a_grant_that_no_node_wrote_makes_nobody_an_admin() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_asks_while_the_server_is_silent_or_away_is_told_so_soon() {
+async fn a_silent_or_absent_server_is_reported_soon() {
     let (mut stand_in, database, bus) = (StandIn::start(), Postgres::shared().database(), Bus::start());
     let server = node(&stand_in, &database, &bus).await;
     let app = server.default_app();
@@ -199,7 +199,7 @@ async fn whoever_asks_while_the_server_is_silent_or_away_is_told_so_soon() {
             let (me, login, refresh) =
                 tokio::join!(app.me(&tokens.access), app.login(&ada, PASSWORD), app.refresh(&tokens.refresh));
             me.problem(503, "unavailable");
-            // What was sent to a server that says nothing any more, it may have written.
+            // A server that fell silent may have written what was sent to it.
             for answer in [login, refresh] {
                 let code = answer.json()["code"].as_str().expect("a code").to_owned();
                 assert!(["unavailable", "outcome_unknown"].contains(&code.as_str()), "{code}");
@@ -208,13 +208,13 @@ async fn whoever_asks_while_the_server_is_silent_or_away_is_told_so_soon() {
             assert!(begun.elapsed() < limit, "{:?}", begun.elapsed());
         }
     };
-    // Five seconds are promised; a busy machine gets more.
+    // Five seconds are promised; a busy machine gets more time.
     stand_in.signal("STOP");
     refused(Duration::from_secs(20)).await;
     let (fine, faults) = doctor(&server);
     assert!(!fine && !faults.iter().any(|it| it.contains("mail")), "{faults:?}");
     stand_in.signal("CONT");
-    until("it goes on", async || app.me(&tokens.access).await.status == 200).await;
+    until("it works again", async || app.me(&tokens.access).await.status == 200).await;
     app.login(&ada, PASSWORD).await.expect(200);
 
     stand_in.child.kill().expect("it can be killed");

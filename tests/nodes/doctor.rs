@@ -1,4 +1,4 @@
-//! What `doctor` says of a cluster, healthy and not.
+//! What `doctor` reports about a cluster, healthy and not.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use tests::{Server, email};
 
 use crate::{MASTER_KEY, node};
 
-/// What was found: verdict, check and detail, a line each.
+/// The findings, one per line: verdict, check and detail.
 fn doctor(server: &Server) -> (bool, Vec<String>) {
     let output = server.command(&["doctor", "--json"]).output().expect("runs");
     let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -36,7 +36,7 @@ async fn until(server: &Server, what: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn doctor_tells_of_servers_rights_nodes_projectors_and_the_stream() {
+async fn doctor_reports_servers_rights_nodes_projectors_and_the_stream() {
     let (database, mut nats) = (Postgres::shared().database(), Nats::start());
     let nats_url = nats.url();
     let environment = |node| {
@@ -70,9 +70,9 @@ async fn doctor_tells_of_servers_rights_nodes_projectors_and_the_stream() {
         let projector = line(&lines, &format!("ok projector: {model}_v"));
         assert!(projector.contains(" on left, ") || projector.contains(" on right, "), "{projector}");
     }
-    assert!(lines.iter().all(|line| !line.contains("only-on-loopback")), "the password is told");
+    assert!(lines.iter().all(|line| !line.contains("only-on-loopback")), "the password is printed");
 
-    // The nodes are gone, and what the last one said of a projector stays.
+    // The nodes are gone, but the last state of a projector stays.
     left.kill();
     right.kill();
     psql(
@@ -94,7 +94,7 @@ async fn doctor_tells_of_servers_rights_nodes_projectors_and_the_stream() {
     line(&lines, "warning NATS: NATS does not answer. Nothing is lost");
 }
 
-/// Whoever listens at the configured address may be another instance: its state is not this one's.
+/// Another instance may listen at the configured address: its state is not this one's.
 #[tokio::test]
 async fn doctor_reports_the_state_of_its_own_instance_alone() {
     let (first, second) = (Postgres::shared().database(), Postgres::shared().database());

@@ -1,5 +1,5 @@
-//! Calls that race on two nodes, each recorded with when it began and ended and what became of it, and checked key by
-//! key: some order of the calls, in which each lies between its beginning and its end, explains all answers and the log.
+//! Calls that race on two nodes, each recorded with its start, end and outcome, and checked for each key: some order of
+//! the calls, in which each takes effect between its start and its end, explains all answers and the log.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,17 +16,17 @@ const ADDRESSES: usize = 1000;
 const TRIES: usize = 10_000;
 const SESSIONS: usize = 100;
 const REFRESHES: usize = 2000;
-/// How many calls are on their way at a time.
+/// How many calls are in flight at a time.
 const AT_ONCE: usize = 64;
 
-/// Two nodes whose hashes are cheap: what is raced for is the journal.
+/// Two nodes with cheap hashes: the race is for the journal.
 async fn nodes() -> (Server, Server) {
     let database = Postgres::shared().database();
     let cheap = [("WATCHWORD_ARGON2", "m=8,t=1,p=1")];
     tokio::join!(node_with(&database, &cheap), node_with(&database, &cheap))
 }
 
-/// Makes calls, many at a time, in this order.
+/// Makes calls in this order, many at a time.
 async fn race<'a>(calls: impl Iterator<Item = (Action, tests::Call)> + 'a) -> Vec<Record> {
     stream::iter(calls).map(|(action, call)| record(action, call)).buffer_unordered(AT_ONCE).collect().await
 }
@@ -41,22 +41,22 @@ fn by_key(records: &[Record]) -> BTreeMap<&str, Vec<&Record>> {
     keys
 }
 
-/// Checks the calls for a thing that can be had once: one of them had it, and who was refused was so because of it. Gives
-/// what it got, if anybody knows.
+/// Checks the calls for something that only one can get: one of them got it, and the others were refused because of
+/// that. Returns what it got, if known.
 fn had_once<'a>(calls: &[&'a Record], refusal: &[u16]) -> Option<&'a tests::Tokens> {
     let done: Vec<&&Record> = calls.iter().filter(|it| matches!(it.outcome, Outcome::Done(_))).collect();
-    assert!(done.len() <= 1, "two had it: {done:?}");
-    // It was one of these, and nobody knew before the first of them began.
+    assert!(done.len() <= 1, "two got it: {done:?}");
+    // It was one of these, so no call can have been refused before the first of them began.
     let had = |it: &&&Record| matches!(it.outcome, Outcome::Done(_) | Outcome::Unknown);
     let suspects = || if done.is_empty() { calls.iter().filter(had).collect() } else { done.clone() };
-    let earliest = suspects().iter().map(|it| it.began).min().expect("one of them had it");
+    let earliest = suspects().iter().map(|it| it.began).min().expect("one of them got it");
     for call in calls {
-        // 503: nothing was changed, and nothing is said of the thing.
+        // 503: nothing was changed, and it says nothing about who got it.
         if let Outcome::Refused(status) = call.outcome
             && status != 503
         {
             assert!(refusal.contains(&status), "{call:?}");
-            assert!(call.ended > earliest, "refused before anybody had it: {call:?}");
+            assert!(call.ended > earliest, "refused before anyone got it: {call:?}");
         }
     }
     done.first().map(|it| match &it.outcome {
@@ -71,7 +71,7 @@ async fn inv_e_h_ten_thousand_registrations_over_a_thousand_addresses() {
     let app = first.create_app(json!({})).await.id;
     let addresses: Vec<String> = (0..ADDRESSES).map(|_| email("race")).collect();
     let mut records = Vec::with_capacity(TRIES);
-    // Neighbours want the same address, from both nodes. In the first half, one of them is killed.
+    // Neighbours want the same address, on both nodes. In the first half, one node is killed.
     for half in 0..2 {
         let tries = (half * TRIES / 2..(half + 1) * TRIES / 2).map(|index| {
             if index == TRIES / 4 {
@@ -113,7 +113,7 @@ async fn inv_e_h_ten_thousand_registrations_over_a_thousand_addresses() {
     }
 }
 
-/// Sessions, and racing refreshes of the newest token of each from both nodes.
+/// Racing refreshes of the newest token of each session, on both nodes.
 async fn refresh_all(nodes: [&App<'_>; 2], newest: &BTreeMap<String, String>, times: usize) -> Vec<Record> {
     race(newest.iter().flat_map(|(session, token)| {
         (0..times).map(move |index| {
@@ -161,7 +161,7 @@ async fn inv_f_two_thousand_refreshes_make_one_chain_each() {
     }
 }
 
-/// Without a grace a refresh token is a secret that can be used once: the second use ends the session.
+/// Without a grace period a refresh token can be used once: the second use ends the session.
 #[tokio::test(flavor = "multi_thread")]
 async fn inv_f_g_two_thousand_refreshes_without_grace_succeed_once_each() {
     let (first, second) = nodes().await;
@@ -177,14 +177,14 @@ async fn inv_f_g_two_thousand_refreshes_without_grace_succeed_once_each() {
         .collect();
     assert_eq!(ended.len(), SESSIONS, "each token was used again");
     for (session, calls) in by_key(&records) {
-        // Who had it may have been told that the session was over by then.
+        // The call that got it may still have been refused because the session was over by then.
         let refused = calls.iter().filter(|it| it.outcome == Outcome::Refused(401)).count();
         assert!(refused >= calls.len() - 1, "{session}: {calls:?}");
         if refused < calls.len() {
-            let successor = had_once(&calls, &[401]).expect("somebody had it");
+            let successor = had_once(&calls, &[401]).expect("one call got it");
             there.refresh(&successor.refresh).await.problem(401, "session_revoked");
             there.me(&successor.access).await.problem(401, "unauthenticated");
         }
-        assert_eq!(generations(&events, session), [1], "{session} went on once");
+        assert_eq!(generations(&events, session), [1], "{session} was refreshed once");
     }
 }

@@ -1,5 +1,5 @@
-//! Stores and bus that come later than the nodes: a node waits, answers and says what it waits for; what waiting cannot mend
-//! ends it at once, with a plain sentence.
+//! Stores and bus that start later than the nodes: a node waits, answers and says what it waits for. Errors that
+//! waiting cannot fix end it at once, with a plain sentence.
 
 use std::net::TcpListener;
 use std::process::Stdio;
@@ -22,7 +22,7 @@ fn environment<'e>(database: &'e str, more: &[(&'e str, &'e str)]) -> Vec<(&'e s
     [&shared[..], more].concat()
 }
 
-/// Waits until a probe is answered so.
+/// Waits until a probe has this status.
 async fn until(server: &Server, status: u16) {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -57,7 +57,7 @@ async fn nodes_of_every_role_wait_for_a_database_and_a_bus_that_come_late() {
         let (store, check) = checks.iter().next().expect("a store");
         assert!(["journal", "key_store", "read_models"].contains(&store.as_str()), "{problem}");
         assert_eq!((&check["ok"], &check["state"]), (&json!(false), &json!("waiting")), "{problem}");
-        // Where it is, is nobody's business.
+        // The address of the database is not revealed.
         assert!(!answer.text.contains("127.0.0.1") && !answer.text.contains("postgres"), "{}", answer.text);
         assert!(answer.header("retry-after").is_some());
         let call = node
@@ -72,7 +72,7 @@ async fn nodes_of_every_role_wait_for_a_database_and_a_bus_that_come_late() {
         node.get("/v1/apps").await.problem(503, "unavailable");
         node.get("/metrics").await.problem(503, "unavailable");
     }
-    // The monitoring is told all of it.
+    // Monitoring gets all details.
     let deadline = Instant::now() + PATIENCE;
     loop {
         let ready = reqwest::get(format!("http://{internal}/readyz")).await.expect("answers");
@@ -92,7 +92,7 @@ async fn nodes_of_every_role_wait_for_a_database_and_a_bus_that_come_late() {
         let log = node.log();
         assert!(log.contains("waiting: ") && log.contains("cannot be reached"), "{log}");
         assert!(!log.contains("listens on") && !log.contains("only-on-loopback"), "{log}");
-        // The same reason is told once, not with every try.
+        // The same reason is logged once, not with every attempt.
         assert!(log.matches("waiting: ").count() <= 3, "{log}");
     }
     postgres.up();
@@ -116,7 +116,7 @@ async fn nodes_of_every_role_wait_for_a_database_and_a_bus_that_come_late() {
     let key = whole.platform_key();
     projections.get("/v1/apps/default/admin/users").bearer(&key).await.expect(200);
 
-    // And as ever when it goes away later.
+    // The usual behaviour applies if it goes away later.
     postgres.stop();
     until(commands, 503).await;
     postgres.up();
@@ -127,7 +127,7 @@ async fn nodes_of_every_role_wait_for_a_database_and_a_bus_that_come_late() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_waits_ends_at_once_when_it_is_told_to() {
+async fn a_waiting_node_stops_at_once_on_request() {
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let silent = format!("postgres://a:b@{}/x?sslmode=disable", silent.local_addr().expect("an address"));
     for database in ["postgres://a:b@127.0.0.1:9/x", "postgres://a:b@no-such-host.invalid/x", &silent] {
@@ -145,7 +145,7 @@ async fn a_node_that_waits_ends_at_once_when_it_is_told_to() {
 
 /// Only the read models are on a server, and the journal is a file.
 #[tokio::test(flavor = "multi_thread")]
-async fn read_models_that_come_late_are_waited_for_too() {
+async fn a_node_also_waits_for_late_read_models() {
     let mut postgres = Postgres::start();
     let database = postgres.database();
     postgres.stop();
@@ -165,7 +165,7 @@ async fn read_models_that_come_late_are_waited_for_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_waiting_cannot_mend_ends_it_at_once_with_a_plain_sentence() {
+async fn errors_that_waiting_cannot_fix_end_it_at_once_with_a_plain_sentence() {
     let postgres = Postgres::start();
     let database = postgres.database();
     let (before, rest) = database.split_once('@').expect("a user");
@@ -219,9 +219,9 @@ async fn what_waiting_cannot_mend_ends_it_at_once_with_a_plain_sentence() {
     }
 }
 
-/// A node may come before the migration has run.
+/// A node may start before the migration has run.
 #[tokio::test(flavor = "multi_thread")]
-async fn tables_that_the_owner_makes_late_are_waited_for() {
+async fn a_node_waits_for_tables_that_the_owner_creates_late() {
     let postgres = Postgres::start();
     let database = postgres.database();
     postgres.psql(
@@ -244,14 +244,14 @@ async fn tables_that_the_owner_makes_late_are_waited_for() {
     assert!(node.terminate().await.success());
 }
 
-/// On Kubernetes the data folder is a pod's, and gone with it.
+/// On Kubernetes the data folder belongs to a pod, and disappears with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_with_an_empty_folder_has_its_platform_key_from_a_secret_or_makes_another() {
     const BROUGHT: &str = "an-operators-own-secret-of-44-characters-xyz=";
     let postgres = Postgres::start();
     let database = postgres.database();
     let secret = [("WATCHWORD_ADMIN_KEY", BROUGHT)];
-    // The migration comes first, in a pod of its own, and says where the key is.
+    // The migration runs first, in its own pod, and says where the key is.
     let job = Server::new(&environment(&database, &secret));
     let migrated = job.command(&["migrate"]).output().expect("runs");
     let text =
@@ -263,7 +263,7 @@ async fn a_pod_with_an_empty_folder_has_its_platform_key_from_a_secret_or_makes_
     let first = Server::start_role("commands", &environment(&database, &secret)).await;
     first.get("/v1/apps").bearer(BROUGHT).await.expect(200);
     drop(first);
-    // Another pod, in another folder; and one of projections, which admits no keys.
+    // Another pod, with another folder; and a projection pod, which cannot create keys.
     let second = Server::start_role("commands", &environment(&database, &secret)).await;
     let reader = Server::start_role("projections", &environment(&database, &secret)).await;
     assert!(!second.data().join("admin.key").exists());
@@ -272,7 +272,7 @@ async fn a_pod_with_an_empty_folder_has_its_platform_key_from_a_secret_or_makes_
     let told = second.command(&["doctor"]).env("TMPDIR", "/nonexistent").output().expect("runs");
     let told = String::from_utf8_lossy(&told.stdout).into_owned();
     assert!(told.contains("ready at") && told.contains("No faults"), "{told}");
-    // A pod without the secret, and the way back in it, beside the running nodes.
+    // A pod without the secret can create a new key while the nodes run.
     let pod = Server::new(&environment(&database, &[]));
     let made = pod.command(&["api-key", "create", "platform", "--name", "ops"]).output().expect("runs");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
@@ -281,7 +281,7 @@ async fn a_pod_with_an_empty_folder_has_its_platform_key_from_a_secret_or_makes_
     let listed = pod.command(&["api-key", "list", "platform", "--json"]).output().expect("runs");
     let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).expect("JSON");
     assert_eq!(listed["items"].as_array().expect("a list").len(), 2, "{listed}");
-    // Nothing tells the secret.
+    // Nothing reveals the secret.
     assert!(!second.log().contains(BROUGHT) && !text.contains(BROUGHT));
     assert!(!postgres.psql(&database, "SELECT metadata || data FROM watchword.events").contains(BROUGHT));
     assert!(!postgres.log().contains(BROUGHT));

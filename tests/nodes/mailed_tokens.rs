@@ -1,4 +1,4 @@
-//! What can be used once is used once, whichever node it is shown to.
+//! Single-use tokens are used once, whichever node gets them.
 
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -9,13 +9,13 @@ use crate::nodes;
 const AT_ONCE: usize = 50;
 const CALLBACK: &str = "https://client.example/callback";
 
-/// Shows the same thing to both nodes in turn, all at the same time.
+/// Sends the same request to both nodes alternately, all at the same time.
 async fn race(nodes: [&App<'_>; 2], route: &str, body: &Value) -> Vec<Answer> {
     let calls = (0..AT_ONCE).map(|index| nodes[index % 2].post(route).json(body));
     join_all(calls.map(|call| async move { call.await })).await
 }
 
-/// The one that went through; the others were refused like this.
+/// The only successful answer. Checks that the others were refused like this.
 fn only<'a>(answers: &'a [Answer], status: u16, refusal: &str) -> &'a Answer {
     let (done, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == status);
     assert_eq!(done.len(), 1, "{answers:?}");
@@ -39,13 +39,13 @@ async fn inv_g_a_link_a_code_and_a_reset_are_used_once_on_two_nodes() {
     let redeemed = race(both, "auth/magic-link/verify", &json!({ "token": token })).await;
     let redirect = only(&redeemed, 303, "invalid_or_expired_token");
     let code = redirect.header("location").and_then(|uri| uri.split_once("?code=")).expect("a code").1;
-    // The proof of the mailbox holds on both nodes at once.
+    // The verified mailbox counts on both nodes at once.
     for node in both {
         node.me(&squatter.access).await.problem(401, "unauthenticated");
         node.login(&address, PASSWORD).await.problem(401, "invalid_credentials");
     }
     let exchanged = race(both, "auth/exchange", &json!({ "code": code })).await;
-    // The others end the session that the first one made, at times before its own answer is made.
+    // The later exchanges end the session of the first one, sometimes before its answer is complete.
     let ended = exchanged.iter().find(|answer| answer.status == 401);
     if let Some(ended) = ended {
         ended.problem(401, "session_revoked");

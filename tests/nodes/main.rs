@@ -24,7 +24,7 @@ async fn node_with(database: &str, settings: &[(&str, &str)]) -> Server {
     let shared = [
         ("WATCHWORD_JOURNAL_URL", database),
         ("WATCHWORD_MASTER_KEY", MASTER_KEY),
-        // All nodes are behind one address: it is the issuer of their tokens.
+        // All nodes are behind one address, the issuer of their tokens.
         ("WATCHWORD_PUBLIC_URL", "https://login.example.com"),
     ];
     Server::start_with(&[&shared[..], settings].concat()).await
@@ -54,7 +54,7 @@ async fn inv_d_what_one_node_acknowledged_the_other_knows() {
     let again = here.login(&address, PASSWORD).await.expect(200).tokens();
     there.me(&again.access).await.expect(200);
 
-    // Back and forth: each node has the other's last state at hand.
+    // Back and forth: each node has an outdated state cached.
     let mut refresh = again.refresh;
     for round in 0..6 {
         let app = if round % 2 == 0 { &there } else { &here };
@@ -104,9 +104,9 @@ async fn inv_f_h_nodes_that_race_make_one_account_and_one_chain() {
     assert_eq!(of_type(&events, "SessionRefreshed").len(), 10);
 }
 
-/// A killed node takes nothing with it, and the other one goes on.
+/// A killed node loses nothing, and the other one keeps working.
 #[tokio::test]
-async fn a_node_is_killed_and_comes_again() {
+async fn a_node_is_killed_and_restarted() {
     let (mut one, two) = nodes().await;
     let address = email("ada");
     let tokens = one.default_app().register(&address).await;
@@ -132,13 +132,13 @@ async fn the_database_restarts_under_a_node() {
     });
     tokio::time::sleep(Duration::from_millis(300)).await;
     database.up();
-    // Patience, or an honest 503: never a wrong answer.
+    // A late answer or a 503, but never a wrong answer.
     assert!(matches!(asked.await.expect("no panic"), 200 | 503));
     app.me(&tokens.access).await.expect(200);
     app.refresh(&tokens.refresh).await.expect(200);
 }
 
-/// A new master key while both nodes run: each takes it at its next start, and nobody notices.
+/// A new master key while both nodes run: each uses it from its next start, without disruption.
 #[tokio::test]
 async fn the_master_key_is_replaced_under_running_nodes() {
     let (mut one, two) = nodes().await;
@@ -149,7 +149,7 @@ async fn the_master_key_is_replaced_under_running_nodes() {
     let rotated = one.command(&["rotate-master-key", "--new-key-file", &path]).output().expect("runs");
     assert!(rotated.status.success(), "{}", String::from_utf8_lossy(&rotated.stderr));
 
-    // Keys are made and unwrapped as ever.
+    // Keys are still created and unwrapped.
     two.default_app().register(&email("grace")).await;
     let tokens = two.default_app().refresh(&tokens.refresh).await.expect(200).tokens();
     two.get("/readyz").await.expect(200);
@@ -160,7 +160,7 @@ async fn the_master_key_is_replaced_under_running_nodes() {
     one.set_environment("WATCHWORD_MASTER_KEY", key.trim());
     one.up().await;
 
-    // One has the new key and the other the old, and they understand each other.
+    // One node has the new key and the other the old one, and they understand each other.
     let tokens = one.default_app().refresh(&tokens.refresh).await.expect(200).tokens();
     two.default_app().me(&tokens.access).await.expect(200);
     one.default_app().login(&address, PASSWORD).await.expect(200);
@@ -185,14 +185,14 @@ async fn commands_say_what_they_did_in_the_database() {
     let (done, text) = run(&server, &["migrate"]);
     assert!(done && text.contains("journal      up to date in format 5: postgres://127.0.0.1:"), "{text}");
 
-    // Another master key is refused before anything is touched.
+    // Another master key is refused before anything changes.
     let wrong =
         server.command(&["migrate"]).env("WATCHWORD_MASTER_KEY", MASTER_KEY.replace("AAEC", "BAEC")).output();
     let wrong = wrong.expect("runs");
     assert!(!wrong.status.success());
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("another master key"));
 
-    // The keys are lost, the events are there: no new keys are made for them.
+    // The keys are lost but the events are not: no new keys are created for them.
     Postgres::shared().psql(&database, "DROP SCHEMA watchword_keys CASCADE");
     server.terminate().await;
     let (done, text) = run(&server, &["migrate"]);

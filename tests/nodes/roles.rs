@@ -1,4 +1,4 @@
-//! Commands and projections as processes of their own, two of each, with PostgreSQL and NATS between them.
+//! Commands and projections as separate processes, two of each, with PostgreSQL and NATS between them.
 
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ impl Cluster {
         Self { commands, projections: [one, two], nats, platform_key }
     }
 
-    /// The users that a projection node lists once it is at this position.
+    /// The users that a projection node lists once it has reached this position.
     async fn users(&self, node: &Server, token: &str) -> Vec<String> {
         let list = node
             .default_app()
@@ -50,7 +50,7 @@ impl Cluster {
         users
     }
 
-    /// Registers somebody, and tells the id and the token of the newest change.
+    /// Registers a user, and returns their id and the newest consistency token.
     async fn register(&self, node: usize) -> (String, String) {
         let app = self.commands[node].default_app();
         let address = email("ada");
@@ -65,7 +65,7 @@ fn id_of(value: &Value) -> String {
 }
 
 #[tokio::test]
-async fn queries_follow_commands_whoever_of_the_others_is_gone() {
+async fn queries_follow_commands_whichever_other_process_is_gone() {
     let mut cluster = Cluster::start().await;
     let (mut registered, mut newest) = (Vec::new(), String::new());
     for node in [0, 1, 0, 1] {
@@ -77,7 +77,7 @@ async fn queries_follow_commands_whoever_of_the_others_is_gone() {
         }
         newest = token;
     }
-    // A node that answers queries alone writes down who looked; two that do it at the same time, once.
+    // A node that serves only queries records who read data; two that do so at the same time record it once.
     let token = newest.clone();
     let [one, two] = &cluster.projections;
     tokio::join!(cluster.users(one, &token), cluster.users(two, &token));
@@ -95,7 +95,7 @@ async fn queries_follow_commands_whoever_of_the_others_is_gone() {
     let registrations = stats["items"].as_array().expect("a list").iter().map(|day| &day["registrations"]);
     assert_eq!(registrations.filter_map(|methods| methods["password"].as_u64()).sum::<u64>(), 4, "{stats}");
 
-    // NATS is gone: the journal serves as well.
+    // NATS is gone: the journal is enough.
     cluster.nats.kill();
     let (user, token) = cluster.register(1).await;
     registered.push(user);
@@ -103,7 +103,7 @@ async fn queries_follow_commands_whoever_of_the_others_is_gone() {
     assert_eq!(cluster.users(&cluster.projections[0], &token).await, registered);
     cluster.nats.up();
 
-    // One node is killed with the leases it held: the other takes them over.
+    // One node is killed while it holds leases: the other takes them over.
     cluster.projections[0].kill();
     let (user, token) = cluster.register(0).await;
     registered.push(user);
@@ -120,11 +120,11 @@ async fn queries_follow_commands_whoever_of_the_others_is_gone() {
             break;
         }
         ask.problem(503, "projection_behind");
-        assert!(Instant::now() < deadline, "nobody took the leases over");
+        assert!(Instant::now() < deadline, "no node took over the leases");
     }
     assert_eq!(cluster.users(&cluster.projections[1], &token).await, registered);
 
-    // It comes again; one command node leaves in good order, and the other goes on.
+    // It restarts; one command node stops properly, and the other keeps working.
     cluster.projections[0].up().await;
     assert!(cluster.commands[0].terminate().await.success());
     let (user, token) = cluster.register(1).await;
@@ -205,9 +205,9 @@ async fn a_request_is_one_trace_over_all_processes() {
     assert_eq!((published.len(), applied.len()), (2, 10));
 }
 
-/// A file is of one process: the refusal says what to do.
+/// A file belongs to one process: the error says what to do.
 #[tokio::test]
-async fn one_role_alone_is_refused_on_files() {
+async fn a_single_role_is_refused_with_files() {
     let mut server = Server::start().await;
     server.terminate().await;
     for role in ["commands", "projections"] {

@@ -1,4 +1,4 @@
-//! A database that is away: every route says so, soon, with a code of its own; the log says why.
+//! A database that is away: every route soon says so, with its own code, and the log says why.
 
 use std::time::{Duration, Instant};
 
@@ -32,9 +32,9 @@ async fn a_database_that_is_away_is_unavailable_at_once_and_in_the_log() {
             let took = begun.elapsed();
             for answer in [answers.0, answers.1, answers.2, answers.3, answers.4, answers.5] {
                 let code = answer.json()["code"].as_str().unwrap_or_default().to_owned();
-                // What was under way when it went away may have happened.
-                let is_told = code == "unavailable" || (code == "outcome_unknown" && round == 0);
-                assert!(answer.status == 503 && is_told, "{}", answer.text);
+                // Requests in flight when it went away may have been carried out.
+                let is_named = code == "unavailable" || (code == "outcome_unknown" && round == 0);
+                assert!(answer.status == 503 && is_named, "{}", answer.text);
                 assert!(answer.header("retry-after").is_some(), "{}", answer.text);
             }
             assert!(took < longest, "{took:?}");
@@ -43,7 +43,7 @@ async fn a_database_that_is_away_is_unavailable_at_once_and_in_the_log() {
             assert!(begun.elapsed() < longest);
         }
     };
-    // What is sent on a connection that was used just now is lost with it, and nobody knows what became of it.
+    // A request on a recently used connection would be lost with it, and its outcome unknown.
     tokio::time::sleep(Duration::from_millis(1200)).await;
     postgres.stop();
     ask(Duration::from_secs(3)).await;
@@ -59,7 +59,7 @@ async fn a_database_that_is_away_is_unavailable_at_once_and_in_the_log() {
     app.login(&address, PASSWORD).await.expect(200);
 
     let halt = |signal: &str| {
-        // A session that ends in between is none that could answer.
+        // A session that ends meanwhile cannot answer anyway.
         let all = format!(
             "kill -{signal} {0} && for it in $(cat /proc/{0}/task/{0}/children); do kill -{signal} $it || true; done",
             postgres.pid()

@@ -1,4 +1,4 @@
-//! A nats-server, and an analytics consumer that lives through whatever happens to it.
+//! A nats-server, and an analytics consumer that survives whatever happens to it.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -18,13 +18,13 @@ use crate::checker::HEALING;
 
 /// The stream with every event.
 pub(crate) const STREAM: &str = "WATCHWORD";
-/// How long the consumer waits for the next event before it asks anew: what was sent to a connection that broke comes
-/// no other way.
+/// How long the consumer waits for the next event before it asks again: that is the only way to get what was sent on a
+/// broken connection.
 const IDLE: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(50);
 
-/// A nats-server with a consumer that reads every event from the first, and finds its place by `prevposition` as
-/// `deploy/examples` do.
+/// A nats-server with a consumer that reads every event from the first, and finds its place by `prevposition`, like
+/// `deploy/examples`.
 pub struct Bus {
     nats: Nats,
     /// The ids of the events it saw, in order.
@@ -45,7 +45,7 @@ impl Bus {
         Self { nats, seen, consumer }
     }
 
-    /// Waits until the consumer has seen as many events, and fails unless they are these: each once and in order.
+    /// Waits until the consumer has seen this many events, and fails unless they are these, each once and in order.
     pub async fn consumer_saw(&self, events: &[Value]) {
         let deadline = Instant::now() + HEALING;
         loop {
@@ -86,7 +86,7 @@ async fn follow(url: String, seen: Arc<Mutex<Vec<String>>>) {
     let client = ConnectOptions::new().retry_on_initial_connect().connect(url).await;
     let jetstream = jetstream::new(client.expect("the address can be used"));
     loop {
-        // Whatever went wrong, it goes on behind what it saw.
+        // After any failure, it continues after what it saw.
         let _ = read(&jetstream, &seen).await;
         tokio::time::sleep(RETRY).await;
     }
@@ -113,7 +113,7 @@ async fn read(
             usize::try_from(event["prevposition"].as_u64().expect("an event names its predecessor"))?;
         let mut seen = seen.lock().expect("no holder panics");
         if let Some(known) = seen.get(before) {
-            assert_eq!(known, id, "event {} is another one than before", before + 1);
+            assert_eq!(known, id, "event {} differs from before", before + 1);
         } else if before == seen.len() {
             seen.push(id.to_owned());
         } else {

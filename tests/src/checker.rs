@@ -1,5 +1,5 @@
-//! What must hold after any fault, whatever it was: the log has all that was acknowledged, once; the bus and the read
-//! models are the log's; what was ended stays ended. The letters are those of ARCHITECTURE.md.
+//! What must hold after any fault: the log has everything that was acknowledged, once; the bus and the read models
+//! match the log; what was ended stays ended. The letters are those of ARCHITECTURE.md.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
@@ -15,17 +15,17 @@ use crate::bus::STREAM;
 use crate::workload::{Action, History, Outcome};
 use crate::{Bus, Server, Tokens, assert_gapless, claims_of, of_type};
 
-/// How long bus and read models may take to have everything, from when the fault is healed.
+/// How long bus and read models may take to catch up after the fault is healed.
 pub(crate) const HEALING: Duration = Duration::from_secs(30);
-/// How far the clocks of two nodes may be apart.
+/// How far apart the clocks of two nodes may be.
 const LEEWAY: Duration = Duration::from_mins(1);
-/// How many credentials of each kind are tried: the newest, which the fault was closest to.
+/// How many credentials of each kind are tried: the newest ones, which were closest to the fault.
 const SAMPLE: usize = 30;
-/// How many calls the checker makes at a time: the load is over.
+/// How many calls the checker makes at a time.
 const AT_ONCE: usize = 4;
 
-/// Checks everything. Read models are also compared with ones that are built anew, for which the node that has them, and
-/// has them alone, is restarted.
+/// Checks everything. Read models are also compared with rebuilt ones, for which the node, which must be their only
+/// user, is restarted.
 pub async fn check(server: &mut Server, bus: Option<&Bus>, history: &History) {
     check_running(server, bus, history).await;
     let lived = answers(server, history).await;
@@ -39,7 +39,7 @@ pub async fn check(server: &mut Server, bus: Option<&Bus>, history: &History) {
     );
 }
 
-/// Stops a server and removes its read models: at the next start they are built anew.
+/// Stops a server and removes its read models, which the next start rebuilds.
 pub async fn forget_read_models(server: &mut Server) {
     assert!(server.terminate().await.success());
     let place = server.read_models();
@@ -50,14 +50,14 @@ pub async fn forget_read_models(server: &mut Server) {
         return;
     }
     fs::remove_file(&place).expect("the read models are there");
-    // Their log lies beside them where the server was killed before.
+    // If the server was killed before, their log is beside them.
     for beside in ["-wal", "-shm"] {
         let _ = fs::remove_file(format!("{place}{beside}"));
     }
 }
 
-/// Checks nodes that share journal and read models, and compares these with those that another node has built anew, in a
-/// place of its own.
+/// Checks nodes that share journal and read models, and compares these with the ones that another node has rebuilt in
+/// its own database.
 pub async fn check_nodes(nodes: &[&Server], fresh: &Server, bus: Option<&Bus>, history: &History) {
     for node in nodes {
         check_running(node, bus, history).await;
@@ -73,7 +73,7 @@ pub async fn check_nodes(nodes: &[&Server], fresh: &Server, bus: Option<&Bus>, h
     }
 }
 
-/// Checks everything that can be seen from outside of a server that goes on running.
+/// Checks everything that can be seen from outside a running server.
 pub async fn check_running(server: &Server, bus: Option<&Bus>, history: &History) {
     ended_stays_ended(history);
     credentials_hold(server, history).await;
@@ -83,7 +83,7 @@ pub async fn check_running(server: &Server, bus: Option<&Bus>, history: &History
     caught_up(server, events.len() as u64).await;
     read_models_are_the_logs(server, &events, history).await;
     if let Some(bus) = bus {
-        // What was just read of persons is in the log by now, too.
+        // The records of the reads above are in the log by now too.
         let events = server.events().await;
         bus_is_the_logs(&bus.url(), &events).await;
         bus.consumer_saw(&events).await;
@@ -93,7 +93,8 @@ pub async fn check_running(server: &Server, bus: Option<&Bus>, history: &History
     }
 }
 
-/// t: waits until the process is ready and says that nothing of it is behind, its relay neither if there is a bus.
+/// t: waits until the process is ready and reports no lag, neither of its projectors nor, if there is a bus, of its
+/// relay.
 async fn nothing_lags(server: &Server, key: &str, has_bus: bool) {
     let deadline = Instant::now() + HEALING;
     loop {
@@ -110,7 +111,7 @@ async fn nothing_lags(server: &Server, key: &str, has_bus: bool) {
     }
 }
 
-/// d: nothing that began after an acknowledged end of its session or a ban of its user was done.
+/// d: no call that began after the acknowledged end of its session or ban of its user succeeded.
 fn ended_stays_ended(history: &History) {
     let mut ended: HashMap<&str, Instant> = HashMap::new();
     for record in history.records.iter().filter(|it| matches!(it.outcome, Outcome::Done(_))) {
@@ -131,15 +132,15 @@ fn ended_stays_ended(history: &History) {
     }
 }
 
-/// What the calls say of each session and user.
+/// What the calls show about each session and user.
 #[derive(Default)]
 struct Told<'a> {
-    /// The tokens that were last given out, by session, in the order in which the sessions began.
+    /// The newest tokens of each session, in the order in which the sessions began.
     tokens: Vec<&'a Tokens>,
-    /// Of each session, the refresh tokens that were given out after the first.
+    /// The refresh tokens of each session that were issued after the first.
     successors: HashMap<&'a str, BTreeSet<&'a str>>,
-    /// How many refreshes of each session may or may not have been done: nobody knows, or they were refused while the
-    /// session was being ended, which may have come between the decision and the answer.
+    /// How many refreshes of each session may or may not have been carried out: the outcome is unknown, or they were
+    /// refused while the session was being ended, which may have happened between the decision and the answer.
     unknown_refreshes: HashMap<&'a str, usize>,
     /// Sessions and users whose end was acknowledged.
     ended: BTreeSet<&'a str>,
@@ -155,7 +156,7 @@ impl<'a> Told<'a> {
         for record in &history.records {
             match (&record.action, &record.outcome) {
                 (Action::LogOut(id), Outcome::Done(_)) => ends.insert(id, Some(record.ended)),
-                // If it was done, then at any time.
+                // If it was carried out, then at an unknown time.
                 (Action::LogOut(id), Outcome::Unknown) => ends.insert(id, None),
                 _ => continue,
             };
@@ -201,7 +202,7 @@ impl<'a> Told<'a> {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "servers have the clock of the machine unless a test sets it")]
+#[expect(clippy::disallowed_methods, reason = "servers use the machine's clock unless a test sets it")]
 fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than 1970")
 }
@@ -211,7 +212,7 @@ async fn all<F: Future<Output = ()>>(calls: impl Iterator<Item = F>) {
     stream::iter(calls).buffer_unordered(AT_ONCE).for_each(|()| async {}).await;
 }
 
-/// d and i: sessions that were ended are refused, and the others go on.
+/// d and i: ended sessions are refused, and the others still work.
 async fn credentials_hold(server: &Server, history: &History) {
     let (app, told) = (server.app(&history.app), Told::by(history));
     let newest_first = || told.tokens.iter().rev().copied();
@@ -228,7 +229,7 @@ async fn credentials_hold(server: &Server, history: &History) {
     let latest = now() + LEEWAY;
     all(live.map(|tokens| async {
         let answer = app.me(&tokens.access).await;
-        // A node whose clock is ahead gives out tokens of the future.
+        // A node whose clock is ahead issues tokens from the future.
         if claims_of(&tokens.access)["iat"].as_u64().expect("a time") > latest.as_secs() {
             answer.expect_refusal();
         } else {
@@ -238,10 +239,11 @@ async fn credentials_hold(server: &Server, history: &History) {
     .await;
 }
 
-/// A name of events, how many of them the log has, and which calls make them.
+/// An event type, how many such events the log has, and which calls cause them.
 type Kind = (&'static str, usize, fn(&Action) -> bool);
 
-/// a, b, c and f: everything acknowledged is in the log once, nothing that was refused is, and what is unknown is whole or not there.
+/// a, b, c and f: everything acknowledged is in the log once, nothing refused is, and what is unknown is there
+/// completely or not at all.
 fn acknowledged_once(events: &[Value], history: &History) {
     let events: Vec<Value> = events.iter().filter(|it| it["appid"] == *history.app).cloned().collect();
     let count = |name: &str, member: &str| {
@@ -282,8 +284,8 @@ fn acknowledged_once(events: &[Value], history: &History) {
             "{session}: {acknowledged} refreshes acknowledged, {unknown} unknown, {logged} in the log"
         );
         let (times, over) = (revoked.get(session).copied().unwrap_or(0), told.has_ended(tokens));
-        assert!(times <= 1 && (times == 1 || !over), "{session} was ended, and is {times} times in the log");
-        assert!(times == 0 || over || told.may_have_ended(tokens), "{session} ended, which nobody asked for");
+        assert!(times <= 1 && (times == 1 || !over), "{session} was ended, but its end is in the log {times} times");
+        assert!(times == 0 || over || told.may_have_ended(tokens), "{session} ended without a request");
     }
     let banned = of_type(&events, "UserBanned");
     let bans = |user: &str| banned.iter().filter(|it| it["subject"] == format!("user-{user}")).count();
@@ -342,19 +344,19 @@ pub async fn users(server: &Server, app: &str) -> BTreeMap<String, Value> {
 }
 
 async fn stats(server: &Server, app: &str) -> Value {
-    // Whatever the server's clock says.
+    // Independent of the server's clock.
     let path = "admin/stats?granularity=day&from=2026-01-01T00:00:00Z&to=2050-01-01T00:00:00Z";
     server.app(app).get(path).bearer(&server.platform_key()).await.expect(200).json()["items"].clone()
 }
 
-/// What the read models answer, to be compared.
+/// The answers of the read models, for comparison.
 async fn answers(server: &Server, history: &History) -> Value {
     let app = server.app(&history.app);
     let audit = app.get("audit/events?limit=200").bearer(&server.platform_key()).await.expect(200).json();
     json!([users(server, &history.app).await, stats(server, &history.app).await, audit])
 }
 
-/// k and l: users, sessions and figures are what the log says.
+/// k and l: users, sessions and figures agree with the log.
 async fn read_models_are_the_logs(server: &Server, events: &[Value], history: &History) {
     let events: Vec<Value> = events.iter().filter(|it| it["appid"] == *history.app).cloned().collect();
     let ids = |name: &str, member: &str| -> BTreeSet<String> {
@@ -396,7 +398,7 @@ async fn read_models_are_the_logs(server: &Server, events: &[Value], history: &H
         let (session, user) =
             (data["session_id"].as_str().expect("an id"), data["user_id"].as_str().expect("an id"));
         let sessions = live.entry(user).or_default();
-        // A ban ends them all, whatever comes between it and the events that end each.
+        // A ban ends them all, whatever comes between it and the events that end them individually.
         if !revoked.contains(session) && !banned.contains(user) {
             sessions.insert(session);
         }
@@ -442,8 +444,8 @@ fn number(value: &Value) -> u64 {
     }
 }
 
-/// m: waits until the stream ends where the log does, then reads all of it: the same events in the same order, and the
-/// sequence of each is its position.
+/// m: waits until the stream ends where the log does, then reads all of it: the same events in the same order, each
+/// with its position as the sequence.
 async fn bus_is_the_logs(url: &str, events: &[Value]) {
     let client = async_nats::connect(url).await.expect("NATS is there");
     let jetstream = jetstream::new(client);

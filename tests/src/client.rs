@@ -20,7 +20,7 @@ pub(crate) fn new() -> reqwest::Client {
         .expect("a client can be built")
 }
 
-/// An address that no other call of this process gives.
+/// An email address that is unique in this process.
 pub fn email(name: &str) -> String {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     format!("{name}.{}@example.org", NEXT.fetch_add(1, Ordering::Relaxed))
@@ -48,7 +48,7 @@ impl Call {
         Self { request: self.request.json(body) }
     }
 
-    /// With these bytes as they are.
+    /// With exactly these bytes.
     #[must_use]
     pub fn body(self, content_type: &str, body: impl Into<reqwest::Body>) -> Self {
         Self { request: self.request.header("content-type", content_type).body(body) }
@@ -66,7 +66,7 @@ impl Call {
         Self { request: self.request.header(name, value) }
     }
 
-    /// Sends it; an error means that nobody knows whether the server did it.
+    /// Sends it; after an error it is unknown whether the server carried it out.
     pub async fn attempt(self) -> Result<Answer, reqwest::Error> {
         let response = self.request.send().await?;
         let status = response.status().as_u16();
@@ -79,12 +79,12 @@ impl Call {
         Ok(answer)
     }
 
-    /// Sends it and gives the status, even where it is 500.
+    /// Sends it and returns the status, even if it is 500.
     pub async fn status(self) -> u16 {
         self.stream().await.status().as_u16()
     }
 
-    /// Sends it and hands out the response, for a body that does not end.
+    /// Sends it and returns the response, for bodies without an end.
     pub async fn stream(self) -> reqwest::Response {
         self.request.send().await.expect("the server answers")
     }
@@ -113,13 +113,13 @@ pub struct Answer {
 impl Answer {
     /// Fails unless the status is this one.
     #[track_caller]
-    #[expect(clippy::return_self_not_must_use, reason = "a check is worth it without what it returns")]
+    #[expect(clippy::return_self_not_must_use, reason = "the check is useful without the return value")]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", self.text);
         self
     }
 
-    /// Whether it is a page for people.
+    /// Whether it is an HTML page.
     pub fn is_page(&self) -> bool {
         self.header("content-type").is_some_and(|kind| kind.starts_with("text/html"))
     }
@@ -135,14 +135,14 @@ impl Answer {
         self.headers.get(name).map(|value| value.to_str().expect("headers are ASCII"))
     }
 
-    /// Fails unless this is a problem of that status and code; gives the document.
+    /// Fails unless this is a problem with that status and code; returns the document.
     #[track_caller]
     pub fn problem(&self, status: u16, code: &str) -> Value {
         assert_eq!((self.status, self.json()["code"].as_str()), (status, Some(code)), "{}", self.text);
         self.json()
     }
 
-    /// The problem document without what differs between any two of them.
+    /// The problem document without the members that always differ.
     #[track_caller]
     pub fn anonymous_problem(&self) -> Value {
         let mut problem = self.json();
@@ -150,7 +150,7 @@ impl Answer {
         problem
     }
 
-    /// What holds for every refusal.
+    /// Checks what holds for every refusal.
     #[track_caller]
     fn check_problem(&self) {
         let status = self.status;
@@ -193,7 +193,7 @@ impl Answer {
     }
 }
 
-/// What a login gives.
+/// The result of a login.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tokens {
     /// The access token.
@@ -270,7 +270,7 @@ impl<'a> App<'a> {
         self.server.delete(self.path(rest))
     }
 
-    /// Registers somebody with [`PASSWORD`].
+    /// Registers a user with [`PASSWORD`].
     pub async fn register(&self, email: &str) -> Tokens {
         self.post("auth/register")
             .json(&json!({"email": email, "password": PASSWORD}))
@@ -294,7 +294,7 @@ impl<'a> App<'a> {
         self.get("auth/me").bearer(access_token)
     }
 
-    /// Makes an API key with these permissions: its id and itself.
+    /// Creates an API key with these permissions, and returns its id and the key.
     pub async fn api_key(&self, permissions: &[&str]) -> (String, String) {
         let answer = self
             .post("admin/api-keys")
@@ -309,7 +309,7 @@ impl<'a> App<'a> {
         (id, key)
     }
 
-    /// Verifies an address as whoever reads its mail would: for a moment the app sends its own.
+    /// Verifies an address as the owner of the mailbox would. For that the app briefly delivers mails itself.
     pub async fn verify(&self, email: &str) {
         let key = self.server.platform_key();
         let set = async |settings: Value| {
@@ -323,7 +323,7 @@ impl<'a> App<'a> {
         set(json!({"delivery": app["settings"]["delivery"]})).await;
     }
 
-    /// Registers an admin: the platform gives the role, and a login after it carries it.
+    /// Registers an admin: the platform grants the role, which the next login carries.
     pub async fn register_admin(&self, email: &str) -> Tokens {
         let user = self.register(email).await;
         self.verify(email).await;
@@ -334,14 +334,14 @@ impl<'a> App<'a> {
         self.login(email, PASSWORD).await.expect(200).tokens()
     }
 
-    /// Asks for a mail as the server of an app that sends its own: the token that is in it.
+    /// Requests a mail as the server of an app that delivers mails itself, and returns its token.
     pub async fn mailed_token(&self, server_key: &str, route: &str, body: &Value) -> String {
         let answer =
             self.post(&format!("auth/{route}")).bearer(server_key).json(body).await.expect(202).json();
         answer["token"].as_str().unwrap_or_else(|| panic!("no token: {answer}")).to_owned()
     }
 
-    /// Bans somebody.
+    /// Bans a user.
     pub async fn ban(&self, user_id: &str) -> Answer {
         self.post(&format!("admin/users/{user_id}/ban"))
             .bearer(&self.server.platform_key())
@@ -354,7 +354,7 @@ impl<'a> App<'a> {
 impl Answer {
     /// Fails unless it was refused for its credential: 401, 403 or 404.
     #[track_caller]
-    #[expect(clippy::return_self_not_must_use, reason = "a check is worth it without what it returns")]
+    #[expect(clippy::return_self_not_must_use, reason = "the check is useful without the return value")]
     pub fn expect_refusal(self) -> Self {
         assert!(matches!(self.status, 401 | 403 | 404), "{}: {}", self.status, self.text);
         self
@@ -362,7 +362,7 @@ impl Answer {
 
     /// Fails unless the status is a 2xx.
     #[track_caller]
-    #[expect(clippy::return_self_not_must_use, reason = "a check is worth it without what it returns")]
+    #[expect(clippy::return_self_not_must_use, reason = "the check is useful without the return value")]
     pub fn expect_success(self) -> Self {
         assert!((200..300).contains(&self.status), "{}: {}", self.status, self.text);
         self

@@ -1,4 +1,4 @@
-//! A collector of traces, as a server sends them to one: OTLP over HTTP, as protobuf.
+//! A trace collector: OTLP over HTTP, as protobuf.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -19,24 +19,24 @@ use prost::Message;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// What a server told of something that took time.
+/// A span that a server sent.
 #[derive(Clone, Debug)]
 pub struct Span {
-    /// What it was.
+    /// Its name.
     pub name: String,
     /// The kind's number in the protocol: 1 internal, 2 server, 4 producer, 5 consumer.
     pub kind: i32,
-    /// The trace it is part of, in hexadecimal.
+    /// Its trace, in hexadecimal.
     pub trace: String,
     /// Its own id, in hexadecimal.
     pub id: String,
-    /// The id of what it is a part of; empty where it is the first of its trace.
+    /// The id of its parent; empty if it is the first of its trace.
     pub parent: String,
-    /// What is said about it.
+    /// Its attributes.
     pub attributes: BTreeMap<String, String>,
-    /// Whether it went wrong.
+    /// Whether it failed.
     pub failed: bool,
-    /// What is said of the process.
+    /// The attributes of the process.
     pub process: BTreeMap<String, String>,
 }
 
@@ -48,7 +48,7 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Listens on a port of its own.
+    /// Listens on a free port.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
         let address = listener.local_addr().expect("it is bound");
@@ -57,12 +57,12 @@ impl Collector {
         Self { address, bodies, task }
     }
 
-    /// What `WATCHWORD_OTLP_ENDPOINT` is to be.
+    /// The value for `WATCHWORD_OTLP_ENDPOINT`.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Every body that was sent here.
+    /// Every received body.
     pub fn bodies(&self) -> Vec<Bytes> {
         self.bodies.lock().expect("nobody panics").clone()
     }
@@ -72,12 +72,12 @@ impl Collector {
         self.bodies().iter().flat_map(spans).collect()
     }
 
-    /// The spans of a trace, as soon as there are so many of them.
+    /// The spans of a trace, once there are this many.
     pub async fn trace(&self, trace: &str, count: usize) -> Vec<Span> {
         self.until(count, |span| span.trace == trace).await
     }
 
-    /// The spans of which something is true, as soon as there are so many of them.
+    /// The matching spans, once there are this many.
     pub async fn until(&self, count: usize, is_one: impl Fn(&Span) -> bool) -> Vec<Span> {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
@@ -124,12 +124,12 @@ fn spans(body: &Bytes) -> Vec<Span> {
         for span in resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
             assert!(
                 span.end_time_unix_nano >= span.start_time_unix_nano,
-                "{} took less than no time",
+                "{} ended before it started",
                 span.name
             );
             assert!(
                 span.events.is_empty() && span.links.is_empty(),
-                "{} tells of more than itself",
+                "{} has events or links",
                 span.name
             );
             found.push(Span {
@@ -158,7 +158,7 @@ fn texts(attributes: Vec<KeyValue>) -> BTreeMap<String, String> {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a string takes everything");
+        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
         text
     })
 }

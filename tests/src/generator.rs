@@ -1,5 +1,5 @@
-//! What the load programs send, and how they count it. Generator and servers share the machine, so it parses no more of
-//! an answer than it needs.
+//! The load generator and its measurements. It shares the machine with the servers, so it parses no more of an answer
+//! than necessary.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -18,32 +18,32 @@ use tokio::net::TcpStream;
 
 use crate::{PASSWORD, email};
 
-/// How many connections work at the same time.
+/// The number of concurrent connections.
 pub const CONCURRENCY: usize = 32;
 
 const MEMORY_KIB: u32 = 19_456;
 const PASSES: u32 = 2;
 
-/// Whatever ends a load program.
+/// Any error that ends a load program.
 pub type Failure = Box<dyn Error + Send + Sync>;
 
-/// The password hashing that servers are set to, as `WATCHWORD_ARGON2` has it.
+/// The servers' password hashing parameters, in the format of `WATCHWORD_ARGON2`.
 pub fn argon2_cost() -> String {
     format!("m={MEMORY_KIB},t={PASSES},p=1")
 }
 
-/// To three digits.
+/// Rounds to three decimals.
 pub fn round(figure: f64) -> f64 {
     (figure * 1000.0).round() / 1000.0
 }
 
-/// So many of anything since then, by the second.
+/// A count since `start`, per second.
 pub fn per_second(count: u64, start: Instant) -> f64 {
     let count = u32::try_from(count).expect("a few seconds' count");
     f64::from(count) / start.elapsed().as_secs_f64()
 }
 
-/// The median, the 99th percentile and the longest of some times, in milliseconds.
+/// The median, the 99th percentile and the maximum of these times, in milliseconds.
 pub fn quantiles(mut times: Vec<Duration>) -> Value {
     times.sort_unstable();
     let Some(last) = times.len().checked_sub(1) else { return Value::Null };
@@ -51,7 +51,7 @@ pub fn quantiles(mut times: Vec<Duration>) -> Value {
     json!({"p50_ms": at(50), "p99_ms": at(99), "max_ms": at(100)})
 }
 
-/// Hashes per second on all cores, each with memory that it uses again.
+/// Hashes per second on all cores, each reusing its memory.
 pub fn raw_hashes(length: Duration) -> f64 {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let (done, start) = (AtomicU64::new(0), Instant::now());
@@ -79,9 +79,9 @@ pub fn raw_hashes(length: Duration) -> f64 {
     per_second(done.into_inner(), start)
 }
 
-/// Somebody who is logged in.
+/// A logged-in user.
 pub struct Registered {
-    /// The address.
+    /// The email address.
     pub email: String,
     /// The access token.
     pub access: String,
@@ -91,7 +91,7 @@ pub struct Registered {
     pub session: String,
 }
 
-/// Registers so many users.
+/// Registers this many users.
 pub async fn users(address: &str, count: usize) -> Result<Vec<Registered>, Failure> {
     let mut client = Client::connect(address).await?;
     let mut users = vec![];
@@ -110,20 +110,20 @@ fn credentials(email: &str) -> String {
     json!({"email": email, "password": PASSWORD}).to_string()
 }
 
-/// What a connection does again and again.
+/// What a connection does repeatedly.
 pub enum Work {
-    /// Registers somebody new.
+    /// Registers a new user.
     Register,
     /// Logs in with this address.
     Login(String),
     /// Refreshes, beginning with this token.
     Refresh(String),
-    /// Asks who it is, with this access token.
+    /// Gets the current user, with this access token.
     Me(String),
 }
 
-/// [`CONCURRENCY`] connections, shared out among the servers, doing their work one request after the other: how many
-/// requests a second, and how long they took.
+/// Runs [`CONCURRENCY`] connections, distributed over the servers, each sending one request after the other. Returns
+/// the requests per second and their times.
 pub async fn run(
     addresses: &[Arc<str>],
     length: Duration,
@@ -132,7 +132,7 @@ pub async fn run(
     run_with(CONCURRENCY, addresses, length, work).await
 }
 
-/// As [`run`], with so many connections.
+/// As [`run`], with this many connections.
 pub async fn run_with(
     connections: usize,
     addresses: &[Arc<str>],
@@ -169,7 +169,7 @@ pub async fn run_with(
     Ok(figure)
 }
 
-/// One connection that is kept alive.
+/// A kept-alive connection.
 pub struct Client {
     sender: SendRequest<Full<Bytes>>,
     host: String,
@@ -185,7 +185,7 @@ impl Client {
         Ok(Self { sender, host: address.to_owned() })
     }
 
-    /// Does it once.
+    /// Does the work once.
     pub async fn work(&mut self, work: &mut Work) -> Result<(), Failure> {
         match work {
             Work::Register => {
@@ -202,7 +202,7 @@ impl Client {
         Ok(())
     }
 
-    /// Refreshes, and puts the new token in the place of the old.
+    /// Refreshes, and replaces the token by the new one.
     pub async fn refresh(&mut self, token: &mut String) -> Result<(), Failure> {
         let body = format!(r#"{{"refresh_token":"{token}"}}"#);
         let answer = self.send(&Method::POST, "refresh", "", &body).await?;

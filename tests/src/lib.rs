@@ -1,9 +1,9 @@
-//! The harness of the end-to-end tests: it builds the real binary once, starts it on a free loopback port with a data
-//! directory of its own, and gives tests a small HTTP client. It uses no crate of this workspace, so that a test knows
-//! only what a client can know.
+//! The harness of the end-to-end tests. It builds the real binary once, starts it on a free loopback port with its own
+//! data directory, and provides a small HTTP client. It uses no crate of this workspace, so that a test knows only what
+//! a client can know.
 //!
-//! Every answer is checked against what holds for all of them: a refusal is a complete problem document, and nothing
-//! is a 5xx but what a test asked for. A server that panicked fails its test when it is dropped.
+//! Every answer is checked against general rules: a refusal is a complete problem document, and nothing is a 5xx unless
+//! a test expects it. If a server panicked, its test fails when the server is dropped.
 
 use std::env;
 use std::fs;
@@ -28,17 +28,17 @@ pub mod workload;
 pub use bus::Bus;
 pub use client::{Answer, App, Call, Tokens, claims_of, email, jwt_header_of};
 
-/// A password that every app takes.
+/// A password that every app accepts.
 pub const PASSWORD: &str = "violet-Kettle-93-harbour";
 
-/// How long a server may take to be ready. It takes a fraction of a second; a loaded machine gets patience.
+/// How long a server may take to be ready. It usually takes a fraction of a second; a loaded machine gets more time.
 const START: Duration = Duration::from_secs(30);
 
 /// How long a server may take to stop after SIGTERM: its own limit is 10 s.
 const STOP: Duration = Duration::from_secs(15);
 
-/// The path of the server's binary, built on the first call, with the marks at which the tests of faults end or mislead
-/// it. `TEST_BINARY` names another one.
+/// The path of the server's binary, built on the first call, with the fail points of the fault tests. `TEST_BINARY`
+/// names another one.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
@@ -50,7 +50,7 @@ pub fn binary() -> &'static Path {
             let features = if cfg!(feature = "kurrentdb") { "fail-points,kurrentdb" } else { "fail-points" };
             arguments.extend(["--features", features]);
         } else {
-            // What is measured has no marks in it.
+            // Measured binaries have no fail points.
             arguments.push("--release");
         }
         let output = Command::new(env!("CARGO"))
@@ -80,9 +80,9 @@ pub struct Server {
     root: TempDir,
     port: u16,
     environment: Vec<(String, String)>,
-    /// The role, where it does not do everything.
+    /// The role, if it has only one.
     role: Option<String>,
-    /// The node that answers the queries, where this one does not.
+    /// The node that answers queries, if this one does not.
     projections: Option<Box<Server>>,
     client: reqwest::Client,
     starts: u32,
@@ -90,12 +90,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server that does not limit the rate of requests: its tests all come from one address.
+    /// Starts a server without rate limits: all requests of a test come from one address.
     pub async fn start() -> Self {
         Self::start_with(&[]).await
     }
 
-    /// Starts a server with these environment variables besides.
+    /// Starts a server with these additional environment variables.
     pub async fn start_with(environment: &[(&str, &str)]) -> Self {
         let mut server = Self::new(environment);
         server.up().await;
@@ -109,21 +109,21 @@ impl Server {
         server
     }
 
-    /// A process of one role that does not run yet.
+    /// A process of one role that is not yet running.
     pub fn new_role(role: &str, environment: &[(&str, &str)]) -> Self {
         let mut server = Self::new(environment);
         server.role = Some(role.to_owned());
         server
     }
 
-    /// Starts a process of each role. Queries are sent to that of the projections, as `deploy/proxy` does.
+    /// Starts a process of each role. Queries go to the projections, as with `deploy/proxy`.
     pub async fn start_roles(environment: &[(&str, &str)]) -> Self {
         let mut commands = Self::start_role("commands", environment).await;
         commands.projections = Some(Box::new(Self::start_role("projections", environment).await));
         commands
     }
 
-    /// A server that does not run yet.
+    /// A server that is not yet running.
     pub fn new(environment: &[(&str, &str)]) -> Self {
         Self {
             child: None,
@@ -151,7 +151,7 @@ impl Server {
         self.projections.as_mut().expect("there is one")
     }
 
-    /// Starts the server, also again on the same data directory and port, and waits until it is ready.
+    /// Starts or restarts the server, on the same data directory and port, and waits until it is ready.
     pub async fn up(&mut self) {
         self.up_until("/readyz").await;
     }
@@ -161,7 +161,7 @@ impl Server {
         self.up_until("/healthz").await;
     }
 
-    /// Starts the server, and waits until its stores are open, whatever is wrong with what is in them.
+    /// Starts the server, and waits until its stores are open, whatever is wrong with their content.
     pub async fn up_open(&mut self) {
         self.up_alive().await;
         let deadline = Instant::now() + START;
@@ -172,8 +172,8 @@ impl Server {
     }
 
     async fn up_until(&mut self, probe: &str) {
-        assert!(self.child.is_none(), "the server runs already");
-        // Built before the clock runs: on a loaded machine that takes longer than any start.
+        assert!(self.child.is_none(), "the server is already running");
+        // Build before the timeout starts: on a loaded machine that takes longer than any start.
         binary();
         let deadline = Instant::now() + START;
         self.spawn();
@@ -184,7 +184,7 @@ impl Server {
             let ended =
                 self.child.as_mut().expect("it was spawned").try_wait().expect("it can be waited for");
             if let Some(status) = ended {
-                // Another program may have taken the port since it was found free: try another, at the first start.
+                // Another program may have taken the port since it was found free: at the first start, try another.
                 if self.starts == 1 && Instant::now() < deadline && self.log().contains("in use") {
                     self.port = free_port();
                     self.starts = 0;
@@ -220,7 +220,7 @@ impl Server {
         self.starts += 1;
     }
 
-    /// Another command of the binary, on this server's configuration.
+    /// Another command of the binary, with this server's configuration.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary());
         for (name, _) in env::vars().filter(|(name, _)| name.starts_with("WATCHWORD_")) {
@@ -243,7 +243,7 @@ impl Server {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
-    /// Ends the process as a power loss would, without a chance to tidy up.
+    /// Ends the process as a power loss would, without a chance to clean up.
     pub fn kill(&mut self) {
         let mut child = self.child.take().expect("the server runs");
         child.kill().expect("the server can be killed");
@@ -256,7 +256,7 @@ impl Server {
         self.ended().await
     }
 
-    /// Waits until the process, which was asked to stop, has.
+    /// Waits until the process, which was asked to stop, has ended.
     pub async fn ended(&mut self) -> ExitStatus {
         let mut child = self.child.take().expect("the server runs");
         let deadline = Instant::now() + STOP;
@@ -301,7 +301,7 @@ impl Server {
             .map_or_else(|| self.root.path().join("data"), PathBuf::from)
     }
 
-    /// Where its read models are: the path of a file, or a `postgres:` URL.
+    /// The location of its read models: the path of a file, or a `postgres:` URL.
     pub fn read_models(&self) -> String {
         let set = |name| self.environment_value(name).filter(|it| !it.is_empty());
         let beside_the_journal = set("WATCHWORD_JOURNAL_URL").filter(|it| it.starts_with("postgres:"));
@@ -315,7 +315,7 @@ impl Server {
         self.environment.iter().rev().find(|(set, _)| set == name).map(|(_, value)| value.as_str())
     }
 
-    /// What the server has written to its standard output and error, over all its starts.
+    /// The server's standard output and error, over all its starts.
     pub fn log(&self) -> String {
         match fs::read(self.log_path()) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
@@ -339,7 +339,7 @@ impl Server {
         fs::read_to_string(&path).expect("the first start writes admin.key").trim().to_owned()
     }
 
-    /// What readiness tells the platform.
+    /// The platform's view of readiness.
     pub fn readiness(&self) -> Call {
         self.get("/readyz").bearer(&self.platform_key())
     }
@@ -386,7 +386,7 @@ impl Server {
         &self.client
     }
 
-    /// Makes an app with these settings and an id of its own.
+    /// Creates an app with these settings and a new id.
     pub async fn create_app(&self, settings: Value) -> App<'_> {
         let id = format!("app-{}", self.apps.fetch_add(1, Ordering::Relaxed) + 1);
         self.post("/v1/apps")
@@ -397,17 +397,17 @@ impl Server {
         App::new(self, id)
     }
 
-    /// An app that was made before.
+    /// An existing app.
     pub fn app(&self, id: &str) -> App<'_> {
         App::new(self, id.to_owned())
     }
 
-    /// The app of a fresh start.
+    /// The app of a new installation.
     pub fn default_app(&self) -> App<'_> {
         App::new(self, "default".to_owned())
     }
 
-    /// Every event of the log, in order, read page by page as an analytics consumer would.
+    /// Every event of the log, in order, read in pages as by an analytics consumer.
     pub async fn events(&self) -> Vec<Value> {
         let key = self.platform_key();
         let mut events: Vec<Value> = Vec::new();
@@ -439,7 +439,7 @@ impl Drop for Server {
     }
 }
 
-/// Whether a GET of this path asks a read model or the feed.
+/// Whether a GET of this path uses a read model or the feed.
 fn is_query(path: &str) -> bool {
     let path = path.split('?').next().expect("there is a first part");
     match path.split('/').skip(1).collect::<Vec<_>>()[..] {
@@ -459,8 +459,7 @@ fn tail(text: &str, lines: usize) -> String {
     all[all.len().saturating_sub(lines)..].join("\n")
 }
 
-/// A port that nothing listens on, below the range that the kernel gives to outgoing connections, which tests make many
-/// of.
+/// A free port, below the range that the kernel uses for outgoing connections, of which tests make many.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = 10_000 + u16::try_from(std::process::id() % 200).expect("less than 200") * 100;
@@ -470,8 +469,8 @@ pub fn free_port() -> u16 {
         .expect("some port is free")
 }
 
-/// Fails unless the events are a log without gaps: positions 1, 2, 3 …, each naming its predecessor, and in every
-/// stream versions 1, 2, 3 ….
+/// Fails unless the events are a log without gaps: positions 1, 2, 3 …, each naming its predecessor, and versions 1, 2,
+/// 3 … in every stream.
 pub fn assert_gapless(events: &[Value]) {
     let mut versions = std::collections::HashMap::new();
     let mut ids = std::collections::HashSet::new();
@@ -490,7 +489,7 @@ pub fn of_type<'a>(events: &'a [Value], name: &str) -> Vec<&'a Value> {
     events.iter().filter(|event| event["type"] == name).collect()
 }
 
-/// Every file in a folder and those below it, with what it holds. What goes away meanwhile is left out.
+/// Every file in a folder and its subfolders, with its content. Files that disappear meanwhile are left out.
 pub fn files_under(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {

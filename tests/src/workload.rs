@@ -1,5 +1,5 @@
-//! Load that remembers: clients that register, log in, refresh, log out and are banned, and a record of every call,
-//! with when it began and ended and whether it was done, was refused, or nobody knows.
+//! Recorded load: clients that register, log in, refresh, log out and are banned, and a record of every call with its
+//! start, its end and its outcome: done, refused or unknown.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -9,14 +9,14 @@ use serde_json::json;
 
 use crate::{App, Call, PASSWORD, Server, Tokens, email};
 
-/// How many clients there are at a time.
+/// The number of concurrent clients.
 pub const CLIENTS: usize = 6;
-/// How long a test waits for calls to go through. Milliseconds are enough; a loaded machine gets patience.
+/// How long a test waits for calls to succeed. Milliseconds are usually enough; a loaded machine gets more time.
 const PATIENCE: Duration = Duration::from_secs(40);
-/// How long a client lets a server be that did not answer.
+/// How long a client waits after a server did not answer.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// What a call asked for.
+/// What a call requested.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// A registration of this address.
@@ -33,31 +33,31 @@ pub enum Action {
     Ban(String),
 }
 
-/// What became of it.
+/// The outcome of a call.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    /// It is acknowledged, some with tokens.
+    /// It was acknowledged, for some actions with tokens.
     Done(Option<Tokens>),
-    /// It is refused with this status: nothing was done.
+    /// It was refused with this status: nothing was done.
     Refused(u16),
-    /// No answer came, or the server does not know either: all of it was done, or nothing.
+    /// No answer came, or the server does not know: all of it was done, or nothing.
     Unknown,
 }
 
 /// One call.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// What it asked for.
+    /// What it requested.
     pub action: Action,
     /// Before it was sent.
     pub began: Instant,
     /// After the answer was read.
     pub ended: Instant,
-    /// What became of it.
+    /// The outcome of a call.
     pub outcome: Outcome,
 }
 
-/// Every call that was made to one app, over all faults of a test.
+/// Every call to one app, over all faults of a test.
 pub struct History {
     /// The app.
     pub app: String,
@@ -65,7 +65,7 @@ pub struct History {
     pub records: Vec<Record>,
 }
 
-/// How the load is getting on, for faults that wait for a part of it.
+/// The progress of the load, for faults that wait for part of it.
 #[derive(Default)]
 pub struct Progress {
     done: AtomicUsize,
@@ -73,12 +73,12 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Waits until so many more calls are acknowledged.
+    /// Waits until this many more calls are acknowledged.
     pub async fn done(&self, more: usize) {
         grows(&self.done, more, "are acknowledged").await;
     }
 
-    /// Waits until so many more calls came to nothing: the server is overloaded, or gone.
+    /// Waits until this many more calls failed because the server is overloaded or gone.
     pub async fn failed(&self, more: usize) {
         grows(&self.failed, more, "fail").await;
     }
@@ -94,14 +94,14 @@ async fn grows(count: &AtomicUsize, more: usize, what: &str) {
 }
 
 impl History {
-    /// Makes an app for the load. Its refresh tokens have the longest grace, so that a client that got no answer may
-    /// ask again.
+    /// Creates an app for the load. Its refresh tokens have the longest grace period, so that a client that got no
+    /// answer may ask again.
     pub async fn new(server: &Server) -> Self {
         let app = server.create_app(json!({"refresh_grace": 60})).await.id;
         Self { app, records: Vec::new() }
     }
 
-    /// Whether every call got an answer, and none that the server could not do it. Prints those that did not.
+    /// Whether every call got an answer other than 5xx. Prints those that did not.
     pub fn all_were_answered(&self) -> bool {
         let failed = |it: &&Record| matches!(it.outcome, Outcome::Unknown | Outcome::Refused(500..));
         let unanswered: Vec<_> = self.records.iter().filter(failed).collect();
@@ -155,7 +155,7 @@ impl Client<'_> {
         self.records
     }
 
-    /// What one user does, until something is not done. Whatever ends a session is followed by tries to use it.
+    /// What one user does, until a call fails. After everything that ends a session come attempts to use it.
     async fn one_life(&mut self, life: usize) -> Result<(), NotDone> {
         let app = self.app.clone();
         let address = email("load");
@@ -202,7 +202,7 @@ impl Client<'_> {
         Ok(())
     }
 
-    /// Makes a call that gives tokens, and records it.
+    /// Makes a call that returns tokens, and records it.
     async fn tokens(&mut self, action: Action, call: Call) -> Result<Tokens, NotDone> {
         self.call(action, call).await?.ok_or(NotDone)
     }
@@ -230,7 +230,7 @@ impl Client<'_> {
     }
 }
 
-/// Makes a call and writes down what became of it.
+/// Makes a call and records its outcome.
 pub async fn record(action: Action, call: Call) -> Record {
     let began = Instant::now();
     let answer = call.attempt().await;

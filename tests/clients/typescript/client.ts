@@ -1,4 +1,4 @@
-// What a typed client can say and what it is kept from saying, checked by the compiler alone. `schema.d.ts` is generated from
+// What a typed client can express and what it cannot, checked by the compiler alone. `schema.d.ts` is generated from
 // schemas/openapi.json by tests/clients/openapi.sh.
 import createClient from "openapi-fetch";
 import type { components, paths } from "./schema";
@@ -25,7 +25,7 @@ export async function settings(): Promise<string[]> {
     const code: Schemas["ProblemCode"] = error.code;
     throw new Error(`${code}: ${error.detail} (${error.request_id})`);
   }
-  // What comes back is all there: nothing to ask for twice.
+  // The response is complete, with no optional members.
   const { redirect_uris, registration }: Schemas["AppSettings"] = data.settings;
   const open: boolean = registration === "open";
   return open ? [] : redirect_uris;
@@ -43,7 +43,7 @@ export async function keys(): Promise<Schemas["Permission"][]> {
 
 export async function events(): Promise<number> {
   const { data } = await client.GET("/v1/events", { params: { query: { after: 0, heartbeat: "event" } } });
-  // A text is the stream, which this did not ask for.
+  // A string would be the stream, which this did not request.
   const last = typeof data === "object" ? data.items.at(-1) : undefined;
   const type: string | undefined = last?.type;
   return type === "SessionStarted" ? (last?.position ?? 0) : 0;
@@ -54,7 +54,7 @@ export async function login(): Promise<string | undefined> {
     params: { path: { app_id: "acme" } },
     body: { email: "ada@example.com", password: "correct horse battery" },
   });
-  // In cookie mode it is not there.
+  // It is absent in cookie mode.
   return data?.access_token;
 }
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes what `old_data.rs` opens: the data of one version of Watchword, and what must hold of it for ever.
+"""Makes the archives for `old_data.rs`: the data of one version of Watchword, and what must hold for it in every later version.
 
     tests/faults/old_data/make.py BINARY NAME
 
@@ -34,7 +34,7 @@ REFRESHES = 120
 
 
 class Instance:
-    """A running BINARY in a folder of its own."""
+    """A running BINARY in its own folder."""
 
     def __init__(self, binary, folder, environment):
         with socket.socket() as found:
@@ -90,7 +90,7 @@ class Instance:
 
 
 def story(it):
-    """Lives through what an instance lives through; tells what must hold afterwards."""
+    """Uses an instance in all the usual ways; returns what must hold afterwards."""
     app = "/v1/apps/default"
     expected = {"users": [], "live": [], "ended": [], "mailed": {}, "api_keys": [], "settings": {}}
 
@@ -106,7 +106,7 @@ def story(it):
         user = {"app": where, "email": email, "login": login, "code": code, "of_user": of_user}
         expected["users"].append(user)
 
-    # So that what was mailed is still good when the test, whose clock is set, comes to it.
+    # So that mailed tokens are still valid when the test, whose clock is set, uses them.
     settings = {"redirect_uris": [CALLBACK], "origins": ["https://client.example"], "password_min_length": 10,
                 "magic_link_ttl": 86400, "password_reset_ttl": 86400, "delivery": "app"}
     it.admin("PATCH", app, {"settings": settings})
@@ -121,7 +121,7 @@ def story(it):
     def mailed(route, email, **more):
         return it.call("POST", f"{app}/auth/{route}", {"email": email, **more}, sender, 202)[1]["token"]
 
-    # An admin who showed that the address is theirs, and one of before that was asked.
+    # An admin with a verified address. An earlier version let unverified ones be admins.
     ada, tokens = register("Ada")
     it.call("POST", f"{app}/auth/email-verification/confirm", {"token": mailed("email-verification/request", ada)})
     it.admin("PUT", f"{app}/admin/users/{tokens['user']['id']}/roles/admin")
@@ -131,7 +131,7 @@ def story(it):
     it.admin("PUT", f"{app}/admin/users/{tokens['user']['id']}/roles/admin")
     holds(agnes, email_verified=False, roles=["admin"])
 
-    # Somebody with sessions: one that was refreshed often, one fresh, one logged out, one whose token was replayed.
+    # A user with sessions: one refreshed often, one fresh, one logged out, one whose token was replayed.
     grace, tokens = register("Grace")
     refresh = tokens["refresh_token"]
     for _ in range(REFRESHES):
@@ -148,7 +148,7 @@ def story(it):
     it.call("PATCH", f"{app}/auth/me", {"phone": "+44 20 7946 0000"}, tokens["access_token"])
     holds(grace, phone="+44 20 7946 0000", name="Grace")
 
-    # Banned, banned and unbanned, locked for a while, with another password, without a role that they had.
+    # Users: banned, banned and unbanned, temporarily locked, with a changed password, with a revoked role.
     eve, tokens = register("Eve")
     it.admin("POST", f"{app}/admin/users/{tokens['user']['id']}/ban", {"reason": "She wrote to everybody"})
     expected["ended"].append(tokens["refresh_token"])
@@ -170,7 +170,7 @@ def story(it):
     it.call("POST", f"{app}/auth/password/change", body, tokens["access_token"], 204)
     holds(mary, 401, "invalid_credentials")
 
-    # Mailed and not used.
+    # Tokens that were mailed and not used.
     rosa, _ = register("Rosa")
     expected["mailed"]["password_reset"] = mailed("password-reset/request", rosa)
     olga, _ = register("Olga")
@@ -179,7 +179,7 @@ def story(it):
     expected["mailed"]["email_verification"] = mailed("email-verification/request", vera)
     holds(olga)
 
-    # Another app: its people, keys that live and one that does not, signing keys that were replaced.
+    # Another app: its users, active keys and a revoked one, replaced signing keys.
     bob, _ = register("Ada", "/v1/apps/acme")
     holds(bob, where="acme", roles=[])
     it.admin("POST", "/v1/apps/acme/admin/keys/rotate")
@@ -191,7 +191,7 @@ def story(it):
             it.admin("DELETE", f"/v1/apps/acme/admin/api-keys/{made['id']}")
         expected["api_keys"].append({"key": made["key"], "status": 401 if end else 200})
 
-    # Until what is mailed and projected behind the requests is done, too.
+    # Until mails and projections, which follow the requests, are done too.
     time.sleep(2)
     position, events = 0, []
     while page := it.admin("GET", f"/v1/events?after={position}&limit=200")["items"]:
@@ -205,7 +205,7 @@ def story(it):
 
 
 def pack(folder, name, members):
-    """An archive of these members; files beside a killed process are taken as they are."""
+    """An archive of these members; the files of a killed process are taken as they are."""
     path = HERE / f"{name}.tar.gz"
     with tarfile.open(path, "w:gz", compresslevel=9) as archive:
         for member in members:
@@ -232,7 +232,7 @@ def on_postgres(binary, name):
         return dict(line.split("=", 1) for line in lines.splitlines() if "=" in line)
 
     programs = services("paths", "postgres")["POSTGRES_BIN"]
-    # Where PostgreSQL's own user can enter.
+    # A folder that PostgreSQL's own user can enter.
     cluster = tempfile.mkdtemp(dir="/var/tmp")
     with contextlib.ExitStack() as after, tempfile.TemporaryDirectory() as made:
         after.callback(shutil.rmtree, cluster)

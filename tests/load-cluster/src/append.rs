@@ -1,5 +1,5 @@
-//! The journal's append next to a raw insert: the same rows into the same columns and indexes, by one connection, in
-//! groups of the same size, each group durable before the next.
+//! The journal's append compared with a raw insert: the same rows in the same columns and indexes, on one connection,
+//! in groups of the same size, each durable before the next.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use test_services::Postgres;
 use tests::generator::{Failure, per_second, round};
 use uuid::Uuid;
 
-/// How many refreshes are under way at the same time: what a node with this many busy connections has.
+/// How many refreshes are in flight, as on a node with this many busy connections.
 const CONCURRENCY: usize = 256;
 
 /// Measures the raw insert before and after the journal, as a machine's speed drifts.
@@ -28,7 +28,7 @@ pub async fn measure(postgres: &Postgres, length: Duration) -> Result<Value, Fai
     let mut connection = PgConnection::connect(&database).await?;
     let mut sessions = begin(&*journal).await?;
 
-    // Warms both up, and tells the size of the journal's groups.
+    // Warms both up, and determines the size of the journal's groups.
     let begun = journal.head().await?;
     sessions = refresh(&journal, sessions, Duration::from_secs(1)).await?;
     let (group, _) = groups(&mut connection, begun).await?;
@@ -53,8 +53,8 @@ pub async fn measure(postgres: &Postgres, length: Duration) -> Result<Value, Fai
     Ok(figure)
 }
 
-/// The mean number of events in one transaction of the journal behind a position, and of bytes of an event, its share
-/// of the indexes included.
+/// The mean number of events in a transaction of the journal after a position, and the mean size of an event in bytes,
+/// including its share of the indexes.
 async fn groups(connection: &mut PgConnection, after: u64) -> Result<(usize, i64), Failure> {
     let (events, transactions, bytes): (i64, i64, i64) = sqlx::query_as(
         "SELECT count(*), count(DISTINCT xmin::text), pg_total_relation_size('watchword.events') / max(position)
@@ -66,14 +66,14 @@ async fn groups(connection: &mut PgConnection, after: u64) -> Result<(usize, i64
     Ok((usize::try_from(events / transactions.max(1))?.max(1), bytes))
 }
 
-/// A session whose tokens are refreshed, as its command knows it.
+/// A session whose tokens are refreshed, as the command sees it.
 struct Session {
     id: SessionId,
     user: UserId,
     version: u64,
 }
 
-/// Makes what the guards of a refresh look at: an app and users, and the sessions.
+/// Creates what the guards of a refresh check, an app and users, and the sessions.
 async fn begin(journal: &dyn Journal) -> Result<Vec<Session>, Failure> {
     let app = StreamId::app(&AppId::default_app());
     journal.append(append(SystemClock.new_id(), [(app, 0)])).await?;
@@ -87,7 +87,7 @@ async fn begin(journal: &dyn Journal) -> Result<Vec<Session>, Failure> {
     Ok(sessions)
 }
 
-/// Each session is refreshed, one time after the other, all of them at once.
+/// Refreshes all sessions concurrently, each one repeatedly.
 async fn refresh(
     journal: &Arc<dyn Journal>,
     sessions: Vec<Session>,
@@ -115,7 +115,7 @@ async fn refresh(
     Ok(sessions)
 }
 
-/// An append with one event, such as a refresh makes, for each of these streams.
+/// An append with one event for each of these streams, like that of a refresh.
 fn append<const N: usize>(user: Uuid, streams: [(StreamId, u64); N]) -> Append {
     let (at, request) = (SystemClock.now(), SystemClock.new_id());
     let write = |(stream, expected): (StreamId, u64)| {

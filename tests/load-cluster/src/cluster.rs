@@ -11,7 +11,7 @@ use tests::generator::{Failure, argon2_cost};
 
 const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
-/// The nodes, and what they stand on.
+/// The nodes and their servers.
 pub struct Cluster {
     pub commands: Vec<Server>,
     pub projections: Server,
@@ -24,7 +24,7 @@ impl Cluster {
         Self::start_on(postgres, None, command_nodes).await
     }
 
-    /// With a journal elsewhere than in the database.
+    /// Starts with a journal outside the database.
     pub async fn start_on(postgres: &Postgres, journal: Option<&str>, command_nodes: u32) -> Self {
         let (database, nats) = (postgres.database(), Nats::start());
         let (url, cost) = (nats.url(), argon2_cost());
@@ -34,7 +34,7 @@ impl Cluster {
             ("WATCHWORD_READ_MODELS_URL", &database),
             ("WATCHWORD_NATS_URL", &url),
             ("WATCHWORD_MASTER_KEY", MASTER_KEY),
-            // All nodes are behind one address: it is the issuer of their tokens.
+            // All nodes are behind one address, the issuer of their tokens.
             ("WATCHWORD_PUBLIC_URL", "https://login.example.com"),
             ("WATCHWORD_ARGON2", &cost),
             ("WATCHWORD_LOG", "warn"),
@@ -47,17 +47,17 @@ impl Cluster {
         Self { commands, projections, database, nats }
     }
 
-    /// Where the command nodes are: `host:port`.
+    /// The addresses of the command nodes: `host:port`.
     pub fn addresses(&self) -> Vec<Arc<str>> {
         self.commands.iter().map(|node| node.base().trim_start_matches("http://").into()).collect()
     }
 
-    /// A connection to the database, as its superuser.
+    /// A connection to the database as its superuser.
     pub async fn connect(&self) -> Result<PgConnection, Failure> {
         Ok(PgConnection::connect(&self.database).await?)
     }
 
-    /// Bytes of the journal's tables and their indexes.
+    /// The size of the journal's tables and their indexes.
     pub async fn journal_bytes(&self) -> Result<u64, Failure> {
         let bytes: i64 = sqlx::query_scalar(
             "SELECT pg_total_relation_size('watchword.events') + pg_total_relation_size('watchword.claims')
@@ -68,13 +68,13 @@ impl Cluster {
         Ok(bytes.cast_unsigned())
     }
 
-    /// Bytes of the files of JetStream.
+    /// The size of JetStream's files.
     pub fn stream_bytes(&self) -> u64 {
         bytes_below(self.nats.store())
     }
 }
 
-/// Of files that may come and go meanwhile.
+/// Files may come and go meanwhile.
 fn bytes_below(folder: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(folder) else { return 0 };
     entries

@@ -1,5 +1,5 @@
-//! The same cluster on two journals, one after the other in one run: refreshes one at a time, of many callers at once, and of
-//! as many on two nodes.
+//! The same cluster on two journals, one after the other in one run: refreshes one at a time, from many concurrent
+//! callers, and from as many on two nodes.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tests::generator::{Failure, Work, round, run_with, users};
 
 use crate::cluster::Cluster;
 
-/// How many callers are many.
+/// The number of concurrent callers.
 const CALLERS: usize = 16;
 
 pub async fn measure(postgres: &Postgres, kurrentdb: &str, length: Duration) -> Result<Value, Failure> {

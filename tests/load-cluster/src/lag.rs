@@ -1,9 +1,9 @@
-//! How far the read models are behind what was acknowledged, at a steady rate of refreshes.
+//! How far the read models lag behind what was acknowledged, at a steady rate of refreshes.
 //!
-//! The rate is kept whatever the answers take: each request has its time, and its latency counts from then, so that a
-//! stall is seen by all requests that fell into it. An event is applied when the checkpoint of the last of all projectors has
-//! reached it, as the database shows it to somebody who asks again and again: rows and checkpoint are committed
-//! together. The moment that counts is when the answer came in, so the figure is too large by up to one look, never too small.
+//! The rate does not depend on response times: each request has a scheduled time, and its latency counts from then, so
+//! that a stall affects all requests that fall into it. An event is applied when the checkpoint of the last projector
+//! has reached it, which this polls in the database: rows and checkpoint are committed together. The time of a poll is
+//! when its answer came in, so the figure is too large by up to one poll, never too small.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,16 +19,16 @@ use crate::cluster::Cluster;
 
 /// Refreshes per second.
 const RATE: u32 = 1000;
-/// How many sessions share them, each with a connection of its own.
+/// How many sessions share them, each with its own connection.
 const SESSIONS: usize = 64;
-/// How often the checkpoints are looked at.
+/// How often the checkpoints are polled.
 const LOOK: Duration = Duration::from_millis(2);
-/// How long the read models may take for what is left when the last request is answered.
+/// How long the read models may take to catch up after the last request is answered.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A refresh that was acknowledged.
+/// An acknowledged refresh.
 struct Acknowledged {
-    /// Where it is: this version of the stream of its session.
+    /// The event: this version of its session's stream.
     stream: String,
     version: i64,
     intended: Instant,
@@ -67,7 +67,7 @@ pub async fn measure(cluster: &Cluster, length: Duration) -> Result<Value, Failu
         }
         tokio::time::sleep(LOOK).await;
     }
-    // One more look after it has caught up is in the record for certain.
+    // Ensures that a poll after they have caught up is recorded.
     tokio::time::sleep(10 * LOOK).await;
     done.store(true, Ordering::Relaxed);
     let seen = watching.await??;
@@ -135,7 +135,7 @@ async fn refresh(
     Ok(acknowledged)
 }
 
-/// Where each refresh is in the journal, by stream and version.
+/// The position of each refresh in the journal, by stream and version.
 async fn positions(connection: &mut PgConnection) -> Result<HashMap<(String, i64), i64>, Failure> {
     let rows: Vec<(String, i64, i64)> = sqlx::query_as(
         "SELECT stream, version, position FROM watchword.events WHERE type = 'SessionRefreshed'",
@@ -145,11 +145,11 @@ async fn positions(connection: &mut PgConnection) -> Result<HashMap<(String, i64
     Ok(rows.into_iter().map(|(stream, version, position)| ((stream, version), position)).collect())
 }
 
-/// How the projectors went on.
+/// The observed progress of the projectors.
 struct Seen {
-    /// For each projector when it was first seen to have come so far.
+    /// For each projector, when it was first seen at each position.
     steps: HashMap<String, Vec<(Instant, i64)>>,
-    /// How long it was from look to look.
+    /// The times between polls.
     pauses: Vec<Duration>,
 }
 

@@ -1,17 +1,18 @@
-//! How fast Watchword is on PostgreSQL and NATS, next to what the database itself can do, measured in the same run.
+//! How fast Watchword is on PostgreSQL and NATS, compared with what the database itself can do, measured in the same
+//! run.
 //!
 //! ```text
 //! cargo run --release -p load-cluster [append | service | journals] [-- --check]
 //! ```
 //!
-//! Starts a PostgreSQL server and a nats-server with durable settings, then measures
+//! Starts a PostgreSQL server and a nats-server with durable settings, then measures:
 //!
-//! 1. `append`: the journal's own append, in this process, next to a raw batched insert of the same rows;
+//! 1. `append`: the journal's own append, in this process, compared with a raw batched insert of the same rows;
 //! 2. `service`: a command node and a projection node of the real binary, NATS between them: refresh, me, register and
-//!    login as fast as they go, then how far the read models are behind what is acknowledged, at a steady rate.
+//!    login at full speed, then how far the read models lag behind what is acknowledged, at a steady rate.
 //!
-//! `journals` compares the same cluster on PostgreSQL and on a KurrentDB server, `LOAD_KURRENTDB_URL`: the stand-in of the tests,
-//! if nothing else is at hand. Both binaries need the feature:
+//! `journals` compares the same cluster on PostgreSQL and on a KurrentDB server, `LOAD_KURRENTDB_URL`: the stand-in of
+//! the tests, if there is no other. Both binaries need the feature:
 //!
 //! ```text
 //! cargo build --release -p watchword --features kurrentdb
@@ -20,8 +21,8 @@
 //! ```
 //!
 //! Everything shares the machine's cores. Prints a table to standard error and one JSON object to standard output. With
-//! `--check` it ends with 1 if a bar is missed. `LOAD_SECONDS` (5) is the length of each measurement, that of the lag
-//! four times as long; `LOAD_NODES` (1) the number of command nodes. It ends by itself, and all it started with it.
+//! `--check` it exits with 1 if a limit is missed. `LOAD_SECONDS` (5) is the length of each measurement; that of the
+//! lag is four times as long. `LOAD_NODES` (1) is the number of command nodes. It stops everything that it started.
 
 use std::env;
 use std::process::ExitCode;
@@ -37,22 +38,22 @@ mod journals;
 mod lag;
 mod service;
 
-// As the product has it.
+// The same as in the product.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The least share of the raw insert that the journal reaches.
+/// The least share of the raw insert that the journal must reach.
 const LEAST_APPEND: f64 = 0.6;
-/// The longest lag of the read models, at the 99th percentile.
+/// The longest acceptable lag of the read models, at the 99th percentile.
 const LONGEST_LAG_MS: f64 = 100.0;
 
-/// Of a journal in KurrentDB: how long one refresh takes at most, how many there are as a share of PostgreSQL's, and with two
-/// nodes as a share of one's.
+/// Limits for a journal in KurrentDB: the longest time of one refresh, the least rate as a share of PostgreSQL's, and
+/// the least rate with two nodes as a share of one node's.
 const LONGEST_REFRESH_MS: f64 = 6.0;
 const LEAST_OF_POSTGRES: f64 = 0.5;
 const LEAST_OF_ONE_NODE: f64 = 0.9;
 
-/// The longest that all of it may take, apart from building.
+/// The longest time for everything, without building.
 const LIMIT: Duration = Duration::from_mins(10);
 
 #[tokio::main]
@@ -61,7 +62,7 @@ async fn main() -> Result<ExitCode, Failure> {
     if let Some(unknown) =
         arguments.iter().find(|it| !matches!(it.as_str(), "append" | "service" | "journals" | "--check"))
     {
-        return Err(format!("{unknown} is none of append, service, journals and --check").into());
+        return Err(format!("unknown argument {unknown}: use append, service, journals or --check").into());
     }
     let given = |name: &str| arguments.iter().any(|it| it == name);
     let number =
@@ -84,13 +85,13 @@ async fn main() -> Result<ExitCode, Failure> {
             result["service"] = service::measure(&postgres, nodes, length).await?;
         }
         if journals {
-            let url = env::var("LOAD_KURRENTDB_URL").map_err(|_| "LOAD_KURRENTDB_URL names no server")?;
+            let url = env::var("LOAD_KURRENTDB_URL").map_err(|_| "set LOAD_KURRENTDB_URL to the URL of a server")?;
             result["journals"] = journals::measure(&postgres, &url, length).await?;
         }
         Ok::<_, Failure>(result)
     };
     let result =
-        tokio::time::timeout(LIMIT, measure).await.map_err(|_| format!("not done within {LIMIT:?}"))??;
+        tokio::time::timeout(LIMIT, measure).await.map_err(|_| format!("not finished within {LIMIT:?}"))??;
     print_table(&result);
     println!("{}", serde_json::to_string_pretty(&result)?);
     let missed = missed(&result);
@@ -100,34 +101,34 @@ async fn main() -> Result<ExitCode, Failure> {
     Ok(if given("--check") && !missed.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// The bars that a result does not reach. What was not measured misses none.
+/// The limits that a result misses. What was not measured misses none.
 fn missed(result: &Value) -> Vec<String> {
     let mut missed = vec![];
     if let Some(ratio) = result["append"]["ratio"].as_f64().filter(|ratio| *ratio < LEAST_APPEND) {
-        missed.push(format!("the journal appends {ratio} of the raw insert; {LEAST_APPEND} is the bar"));
+        missed.push(format!("the journal reaches {ratio} of the raw insert; the limit is {LEAST_APPEND}"));
     }
     let lag = &result["service"]["lag"];
     if let Some(p99) =
         lag["applied_after_acknowledged"]["p99_ms"].as_f64().filter(|p99| *p99 > LONGEST_LAG_MS)
     {
-        missed.push(format!("the read models are {p99} ms behind at p99; {LONGEST_LAG_MS} ms is the bar"));
+        missed.push(format!("the read models lag by {p99} ms at p99; the limit is {LONGEST_LAG_MS} ms"));
     }
     let journals = &result["journals"];
     let alone = &journals["kurrentdb"]["one_at_a_time"]["p50_ms"];
     if let Some(p50) = alone.as_f64().filter(|p50| *p50 > LONGEST_REFRESH_MS) {
-        missed.push(format!("on KurrentDB one refresh takes {p50} ms; {LONGEST_REFRESH_MS} ms is the bar"));
+        missed.push(format!("on KurrentDB one refresh takes {p50} ms; the limit is {LONGEST_REFRESH_MS} ms"));
     }
     for (name, least) in
         [("kurrentdb_to_postgres", LEAST_OF_POSTGRES), ("two_nodes_to_one", LEAST_OF_ONE_NODE)]
     {
         if let Some(ratio) = journals["ratios"][name].as_f64().filter(|ratio| *ratio < least) {
-            missed.push(format!("{name} is {ratio}; {least} is the bar"));
+            missed.push(format!("{name} is {ratio}; the limit is {least}"));
         }
     }
     let rates = lag["per_second"].as_f64().zip(lag["wanted_per_second"].as_f64());
     if let Some((rate, wanted)) = rates.filter(|(rate, wanted)| *rate < 0.99 * *wanted) {
         missed.push(format!(
-            "{rate} refreshes/s were done where {wanted} were wanted: that lag is of another load"
+            "{rate} refreshes/s were done instead of {wanted}: the lag is that of another load"
         ));
     }
     missed
@@ -155,9 +156,9 @@ fn print_table(result: &Value) {
         }
     }
     let lag = &service["lag"];
-    show("refreshes at the measurement of the lag", &lag["per_second"], "/s");
+    show("refreshes during the lag measurement", &lag["per_second"], "/s");
     for (name, times) in [
-        ("  answered after its time", "answered_after_intended"),
+        ("  answered after the scheduled time", "answered_after_intended"),
         ("  applied after the answer (projection lag)", "applied_after_acknowledged"),
     ] {
         for quantile in ["p50_ms", "p99_ms", "max_ms"] {

@@ -9,7 +9,7 @@ use tests::generator::{CONCURRENCY, Failure, Work, resident_mib, round, run, use
 use crate::cluster::Cluster;
 use crate::lag;
 
-/// How many times as long the lag is measured: it is the tail that counts.
+/// The lag is measured this many times as long, because its tail matters.
 const LAG: u32 = 4;
 
 pub async fn measure(postgres: &Postgres, command_nodes: u32, length: Duration) -> Result<Value, Failure> {

@@ -1,10 +1,11 @@
 // @ts-check
-// Does what a person does, in a headless Chromium.
+// Acts like a person, in a headless Chromium.
 //
 // Usage: node browser.js <folder of playwright-core> <chromium> with-scripts|without-scripts <origin>...
 //
-// Each line of standard input is a step, such as {"step": "open", "url": "http://127.0.0.1:1/"}; each gets one line of answer,
-// {"value": …} or {"error": "…"}. Only the given origins may be asked for anything. It ends with its standard input.
+// Each line of standard input is a step, such as {"step": "open", "url": "http://127.0.0.1:1/"}; each gets one line of
+// output, {"value": …} or {"error": "…"}. Requests may go only to the given origins. It exits when its standard input
+// ends.
 "use strict";
 
 const { createInterface } = require("node:readline");
@@ -36,7 +37,7 @@ function barriers() {
   const must = (holds, barrier) => void (holds || found.push(barrier));
   /** @type {(colour: string) => number[]} */
   const channels = (colour) => (colour.match(/[\d.]+/g) ?? []).map(Number);
-  // Contrast as in WCAG 2.2, of relative luminances.
+  // Contrast of relative luminances, as in WCAG 2.2.
   /** @type {(colour: number[]) => number} */
   const luminance = (colour) => {
     const [r, g, b] = colour.map((it) => (it / 255 <= 0.04045 ? it / 255 / 12.92 : ((it / 255 + 0.055) / 1.055) ** 2.4));
@@ -47,7 +48,7 @@ function barriers() {
     const [dark, light] = [luminance(one), luminance(other)].sort((a, b) => a - b);
     return (light + 0.05) / (dark + 0.05);
   };
-  // What the browser paints where a page paints nothing.
+  // The browser's default background.
   const probe = document.body.appendChild(document.createElement("i"));
   probe.style.color = "Canvas";
   const canvas = channels(getComputedStyle(probe).color);
@@ -64,13 +65,13 @@ function barriers() {
   must(document.querySelectorAll("h1").length === 1, "not one h1");
   must(document.querySelector("meta[name=viewport]"), "no viewport: phones show it small");
   must(document.documentElement.scrollWidth <= innerWidth, "wider than the screen");
-  for (const image of document.images) must(image.alt, "a picture without words");
+  for (const image of document.images) must(image.alt, "an image without alt text");
 
   /** @type {NodeListOf<HTMLInputElement | HTMLButtonElement>} */
   const controls = document.querySelectorAll("button:not([hidden]), input:not([type=hidden], [hidden])");
-  // What is for programs alone, such as the user name in a password form, is seen by nobody.
+  // What is only for programs, such as the user name in a password form, must not be visible.
   for (const element of document.querySelectorAll("[hidden]")) {
-    must(element.getBoundingClientRect().height === 0, "something hidden is shown");
+    must(element.getBoundingClientRect().height === 0, "a hidden element is visible");
   }
   for (const control of controls) {
     const name = control instanceof HTMLInputElement ? control.labels?.[0]?.innerText : control.innerText;
@@ -135,7 +136,7 @@ function steps(page, shown, faults) {
         const outline = await control(page, name).evaluate(
           (element) => element === document.activeElement && getComputedStyle(element).outlineStyle,
         );
-        if (outline === "none") throw new Error(`nobody can see that ${name} has the focus`);
+        if (outline === "none") throw new Error(`the focus on ${name} is not visible`);
         if (outline) return;
       }
       throw new Error(`the tabulator key does not lead to ${name}`);
@@ -184,14 +185,14 @@ async function main() {
   });
   page.on("pageerror", (error) => faults.push(`script: ${error}`));
   page.on("console", (message) => {
-    // A page that refuses something is itself answered with a 4xx, which is no fault of it.
+    // A page that refuses something has a 4xx status itself, which is not a fault.
     const refused = message.location().url === page.url() && message.text().startsWith("Failed to load resource");
     if (message.type() === "error" && !refused) faults.push(`console: ${message.text()}`);
   });
   page.on("request", (request) => {
     const { origin } = new URL(request.url());
     if (!origins.includes(origin)) faults.push(`asks ${request.url()}`);
-    if (/token|code/.test(request.headers()["referer"] ?? "")) faults.push(`tells ${origin} where it came from`);
+    if (/token|code/.test(request.headers()["referer"] ?? "")) faults.push(`sends ${origin} a referrer with a token`);
   });
 
   const known = steps(page, () => shown, faults);
@@ -206,7 +207,7 @@ async function main() {
   await browser.close();
 }
 
-// It must not outlive whoever started it, whatever they are waiting for. Chromium ends with this process.
+// It must not outlive the process that started it, whatever that waits for. Chromium ends with this process.
 process.stdin.once("end", () => setTimeout(() => process.exit(1), PATIENCE).unref());
 setTimeout(() => process.exit(1), LIFE).unref();
 main().catch((error) => {

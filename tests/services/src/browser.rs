@@ -1,4 +1,4 @@
-//! A browser, and a person who uses it.
+//! A browser and its user.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,37 +13,37 @@ use crate::{paths, value};
 /// Whether the pages' scripts run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scripts {
-    /// As nearly everywhere.
+    /// The usual case.
     On,
-    /// As where somebody turned them off.
+    /// Turned off by the user.
     Off,
 }
 
-/// A headless Chromium with one page, a new profile and no mouse but for [`Browser::click`].
+/// A headless Chromium with one page, a new profile and no mouse except for [`Browser::click`].
 ///
 /// Each step fails the test if it cannot be done within half a minute.
 pub struct Browser {
     child: Child,
-    // None while it is being ended: it ends with its standard input, and so with us even when we are killed.
+    // `None` while it is being ended. It ends with its standard input, and so with this process even if that is killed.
     steps: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
 }
 
-/// What a browser shows.
+/// The page that a browser shows.
 #[derive(Clone, Debug)]
 pub struct Shown {
-    /// Its address.
+    /// Its URL.
     pub url: String,
     /// The status of the answer.
     pub status: u64,
     /// The headers of the answer, by their names in lower case.
     pub headers: BTreeMap<String, String>,
-    /// What can be read on it.
+    /// The visible text.
     pub text: String,
 }
 
 impl Browser {
-    /// Starts one which may ask only these origins for anything: see [`Browser::inspect`].
+    /// Starts a browser that may send requests only to these origins: see [`Browser::inspect`].
     pub fn start(scripts: Scripts, origins: &[&str]) -> Self {
         let programs = paths("browser");
         let scripts = if scripts == Scripts::On { "with-scripts" } else { "without-scripts" };
@@ -66,7 +66,7 @@ impl Browser {
         self.step(&json!({"step": "open", "url": url}));
     }
 
-    /// Shows the HTML of a mail, as a program for mails does.
+    /// Shows the HTML of a mail, as a mail program does.
     pub fn show(&mut self, html: &str) {
         self.step(&json!({"step": "show", "html": html}));
     }
@@ -81,7 +81,7 @@ impl Browser {
         self.step(&json!({"step": "click", "name": name}));
     }
 
-    /// Goes to the link, button or field of this name with the tabulator key.
+    /// Moves to the link, button or field of this name with the Tab key.
     pub fn reach(&mut self, name: &str) {
         self.step(&json!({"step": "reach", "name": name}));
     }
@@ -91,12 +91,12 @@ impl Browser {
         self.step(&json!({"step": "press", "key": key}));
     }
 
-    /// Types where the focus is.
+    /// Types into the focused element.
     pub fn type_in(&mut self, text: &str) {
         self.step(&json!({"step": "type", "text": text}));
     }
 
-    /// What it shows.
+    /// The current page.
     pub fn shown(&mut self) -> Shown {
         let page = self.step(&json!({"step": "page"}));
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -109,11 +109,12 @@ impl Browser {
         }
     }
 
-    /// Looks at the page on a phone and on a desktop, in light and in dark, and leaves pictures of that in a folder:
+    /// Inspects the page on a phone and on a desktop, in light and in dark mode, and saves screenshots in a folder:
     /// `<name>-phone-dark.png` and so on.
     ///
-    /// Gives what makes the page hard to use for some people (language, title, heading, labels, contrast and size), and what
-    /// went wrong since the last look: anything asked of another origin or told the address of a link, scripts and policies.
+    /// Returns what makes the page hard to use for some people (language, title, heading, labels, contrast and size),
+    /// and what went wrong since the last inspection: requests to other origins, referrers with a token, script and
+    /// policy errors.
     pub fn faults(&mut self, folder: &Path, name: &str) -> Vec<String> {
         fs::create_dir_all(folder).expect("the folder can be made");
         let faults = self.step(&json!({"step": "inspect", "folder": folder, "name": name}));

@@ -1,4 +1,4 @@
-//! The npm package `cloudevents`, which reads events as strictly as their specification allows.
+//! The npm package `cloudevents`, which reads events strictly according to the specification.
 
 use std::io::Write;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::{paths, value};
 
-/// What is wrong with each of these events, in JSON on a line of its own: nothing, where the SDK takes it.
+/// What is wrong with each of these JSON events, one per line; empty if the SDK accepts it.
 pub fn faults_of_cloud_events(lines: &[String]) -> Vec<String> {
     let programs = paths("cloudevents");
     let mut child = Command::new(value(&programs, "CLOUDEVENTS_NODE"))

@@ -1,4 +1,4 @@
-//! A disk that can be full.
+//! A disk that can be filled.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -7,7 +7,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-/// A small disk of one's own, in memory. Mounting it takes root, or a `sudo` that does not ask.
+/// A small separate disk, in memory. Mounting it requires root, or `sudo` without a password.
 pub struct Disk {
     folder: TempDir,
 }
@@ -23,12 +23,12 @@ impl Disk {
         Self { folder }
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Fills it, but for this many bytes.
+    /// Fills it except for this many bytes.
     pub fn fill(&self, room: u64) {
         let mut ballast = File::create(self.ballast()).expect("a file can be made");
         let zeros = vec![0; 64 * 1024];
@@ -49,12 +49,12 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Lazily: whoever has a file open on it ends right after.
+        // Lazily: processes with open files on it end right after.
         as_root(Command::new("umount").arg("--lazy").arg(self.path()));
     }
 }
 
-/// Runs a command, and if that fails, once more as root.
+/// Runs a command and, if that fails, runs it again as root.
 fn as_root(command: &mut Command) -> bool {
     let runs = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
     let mut again = Command::new("sudo");

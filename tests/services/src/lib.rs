@@ -1,8 +1,8 @@
-//! PostgreSQL, nats-server, a mail server and a browser as processes of a test, on loopback and with folders of their own.
-//! `deploy/dev-services` finds or gets the programs. What is started ends with its value, or with the test's process, however
-//! that ends.
+//! PostgreSQL, nats-server, a mail server and a browser as processes of a test, on loopback and with their own folders.
+//! `deploy/dev-services` finds or gets the programs. A service ends when its value is dropped, or with the test's
+//! process, however that ends.
 //!
-//! The functions panic where something does not work, as tests do.
+//! The functions panic if something does not work, as tests do.
 #![deny(missing_docs)]
 
 use std::net::TcpListener;
@@ -27,10 +27,10 @@ pub use postgres::Postgres;
 pub use proxy::{Fault, Proxy};
 pub use smtp::{Smtp, SmtpTls};
 
-/// How long a service may take to start. It takes a fraction of a second; a loaded machine gets patience.
+/// How long a service may take to start. It usually takes a fraction of a second; a loaded machine gets more time.
 const START: Duration = Duration::from_mins(1);
 
-/// What `deploy/dev-services paths` says of a service: values by key.
+/// The output of `deploy/dev-services paths` for a service: values by key.
 fn paths(service: &str) -> Vec<(String, String)> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/dev-services");
     let output = Command::new(script)
@@ -55,7 +55,7 @@ fn free_port() -> u16 {
     listener.local_addr().expect("it is bound").port()
 }
 
-/// Waits until `ready` says so.
+/// Waits until `ready` returns true.
 fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
     let deadline = Instant::now() + START;
     while !ready() {

@@ -10,23 +10,23 @@ use std::time::Duration;
 use crate::process::{self, Home};
 use crate::{Disk, free_port, paths, value, wait_until};
 
-/// A nats-server with JetStream in a folder of its own.
+/// A nats-server with JetStream in its own folder.
 pub struct Nats {
     program: String,
     port: u16,
     child: Option<Child>,
     store: PathBuf,
-    // Last: it removes the folder.
+    // Last: dropping it removes the folder.
     home: Home,
 }
 
 impl Nats {
-    /// Starts one. JetStream syncs each write to the disk, as deployed.
+    /// Starts a server. JetStream syncs each write to disk, as in production.
     pub fn start() -> Self {
         Self::start_with("")
     }
 
-    /// Starts one with these lines besides in its configuration, such as `max_payload: 4MB` or an `authorization`
+    /// Starts a server with these additional configuration lines, such as `max_payload: 4MB` or an `authorization`
     /// block.
     pub fn start_with(configuration: &str) -> Self {
         let home = Home::new("nats-test-");
@@ -34,7 +34,7 @@ impl Nats {
         Self::start_at(home, store, configuration)
     }
 
-    /// Starts one that keeps its streams on a disk of its own.
+    /// Starts a server that stores its streams on this disk.
     pub fn start_on(disk: &Disk) -> Self {
         Self::start_at(Home::new("nats-test-"), disk.path().to_owned(), "")
     }
@@ -55,7 +55,7 @@ impl Nats {
 
     /// Starts it again, on the same port and folder.
     pub fn up(&mut self) {
-        assert!(self.child.is_none(), "it runs already");
+        assert!(self.child.is_none(), "it is already running");
         let mut child = self.home.spawn(Command::new(&self.program).args(["-c", "nats.conf"]));
         wait_until("nats-server", || {
             let ended = child.try_wait().expect("it can be waited for");
@@ -65,7 +65,7 @@ impl Nats {
         self.child = Some(child);
     }
 
-    /// A server sends `INFO` to whoever connects, once it is ready.
+    /// Once ready, a server sends `INFO` on each connection.
     fn greets(&self) -> bool {
         let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
         let mut greeting = [0; 4];
@@ -79,7 +79,7 @@ impl Nats {
         self.end("TERM");
     }
 
-    /// Kills it, without a chance to tidy up.
+    /// Kills it, without a chance to clean up.
     pub fn kill(&mut self) {
         self.end("KILL");
     }
@@ -99,7 +99,7 @@ impl Nats {
         self.port
     }
 
-    /// Where JetStream keeps its streams.
+    /// The folder of JetStream's streams.
     pub fn store(&self) -> &Path {
         &self.store
     }

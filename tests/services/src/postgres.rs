@@ -9,37 +9,37 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::process::{self, Home};
 use crate::{free_port, paths, value, wait_until};
 
-/// What its superuser `postgres` logs in with.
+/// The password of its superuser `postgres`.
 const PASSWORD: &str = "only-on-loopback";
 
-/// A PostgreSQL server with a cluster of its own, in production settings: what is committed is on the disk.
+/// A PostgreSQL server with its own cluster and production settings: commits are synced to disk.
 pub struct Postgres {
     programs: PathBuf,
-    /// The programs of clients, which may be of another version.
+    /// The client programs, which may be of another version.
     tools: PathBuf,
-    /// Who runs it, and in which group; empty where we may run it ourselves.
+    /// The user and group that run it; empty if the current user can.
     user: String,
     group: String,
     port: u16,
     child: Option<Child>,
     databases: AtomicU32,
-    // Last: it removes the folder.
+    // Last: dropping it removes the folder.
     home: Home,
 }
 
 impl Postgres {
-    /// The server that all tests of this process share, each with a database of its own.
+    /// The server that all tests of this process share, each with its own database.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Postgres> = OnceLock::new();
         SHARED.get_or_init(Self::start)
     }
 
-    /// A server of one's own, to be stopped and started.
+    /// A separate server, which can be stopped and started.
     pub fn start() -> Self {
         Self::start_from(None)
     }
 
-    /// A server of one's own, of this version: 17 or 18.
+    /// A separate server of this version: 17 or 18.
     pub fn start_version(major: u32) -> Self {
         let found = paths(&format!("postgres-{major}"));
         Self::start_from(Some(value(&found, "POSTGRES_BIN").into()))
@@ -85,7 +85,7 @@ impl Postgres {
 
     /// Starts the server again, on the same port.
     pub fn up(&mut self) {
-        assert!(self.child.is_none(), "it runs already");
+        assert!(self.child.is_none(), "it is already running");
         let mut command = self.program("postgres");
         command
             .arg("-D")
@@ -103,7 +103,7 @@ impl Postgres {
         self.child = Some(child);
     }
 
-    /// Stops it, as an operator would: sessions end, and all is written down.
+    /// Stops it, as an operator would: sessions end, and all data is written.
     pub fn stop(&mut self) {
         self.end("INT");
     }
@@ -118,14 +118,14 @@ impl Postgres {
         self.home.end(&mut child, signal);
     }
 
-    /// A new, empty database: its URL, for the superuser.
+    /// Creates an empty database and returns its URL for the superuser.
     pub fn database(&self) -> String {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
         self.psql(&self.url("postgres"), &format!("CREATE DATABASE {name}"));
         self.url(&name)
     }
 
-    /// A new database with what another has, to which nobody may be connected: its URL, for the superuser.
+    /// Copies a database that has no connections, and returns the URL of the copy for the superuser.
     pub fn copy(&self, database: &str) -> String {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
         let (_, old) = database.rsplit_once('/').expect("a URL has a path");
@@ -154,7 +154,7 @@ impl Postgres {
         String::from_utf8(output.stdout).expect("it prints text")
     }
 
-    /// Runs a file of SQL with psql, such as `pg_dump` writes.
+    /// Runs an SQL file with psql, such as the output of `pg_dump`.
     pub fn restore(&self, url: &str, dump: &Path) {
         let output = Command::new(self.programs.join("psql"))
             .args(["-X", "-q", "-o", "/dev/null", "-v", "ON_ERROR_STOP=1", "-d", url, "-f"])
@@ -165,7 +165,7 @@ impl Postgres {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// Where the cluster is.
+    /// The folder of the cluster.
     pub fn data(&self) -> PathBuf {
         self.home.path().join("data")
     }
@@ -175,7 +175,7 @@ impl Postgres {
         fs::read_to_string(self.home.log()).unwrap_or_default()
     }
 
-    /// PostgreSQL refuses to run as root: then it runs as another user. The process stays the same.
+    /// PostgreSQL refuses to run as root; then this runs it as another user, in the same process.
     fn program(&self, name: &str) -> Command {
         let path: &Path = &self.programs.join(name);
         if self.user.is_empty() {

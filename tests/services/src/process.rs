@@ -7,8 +7,8 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 
 use tempfile::TempDir;
 
-/// The folder of a service, and a shell that waits for this process to be gone, then ends the service and removes the
-/// folder. It knows by its standard input, which ends with us even when we are killed.
+/// The folder of a service, and a shell that waits until this process is gone, then ends the service and removes the
+/// folder. The shell notices by its standard input, which ends with this process even if that is killed.
 pub(crate) struct Home {
     directory: PathBuf,
     lifeline: Option<ChildStdin>,

@@ -1,4 +1,4 @@
-//! A network between a node and its database that loses things when it is told to.
+//! A network between a node and its database that loses messages on request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,11 +11,11 @@ use tokio::sync::Mutex;
 /// What happens to the next append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It is carried out, and the connection breaks before the answer comes.
+    /// The append is carried out, and the connection breaks before the answer comes.
     LoseReply,
     /// The connection breaks before it arrives.
     LoseRequest,
-    /// It hangs somewhere, and arrives long after the node has given up waiting.
+    /// The append is delayed, and arrives long after the node has given up waiting.
     Late(Duration),
 }
 
@@ -26,7 +26,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts one in front of the server that listens on this port.
+    /// Starts a proxy in front of the server that listens on this port.
     pub async fn start(server: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
         let port = listener.local_addr().expect("it is bound").port();
@@ -50,18 +50,18 @@ impl Proxy {
         format!("{user}@127.0.0.1:{}/{name}?sslmode=disable", self.port)
     }
 
-    /// Breaks at the next append.
+    /// Makes the next append fail like this.
     pub async fn break_next(&self, fault: Fault) {
         *self.next.lock().await = Some(fault);
     }
 
-    /// Whether it has broken as it was told.
+    /// Whether the requested fault has happened.
     pub async fn is_done(&self) -> bool {
         self.next.lock().await.is_none()
     }
 }
 
-/// A connection whose client has ever named the function is the one that appends.
+/// A connection whose client has named the append function is the one that appends.
 async fn carry(mut client: TcpStream, mut server: TcpStream, faults: Arc<Mutex<Option<Fault>>>) {
     let appends = AtomicBool::new(false);
     let (mut request, mut reply) = (vec![0; 1 << 20], vec![0; 1 << 20]);
@@ -73,7 +73,7 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, faults: Arc<Mutex<O
                 let bytes = &request[..read];
                 if bytes.windows(17).any(|window| window == b"watchword.append(") {
                     appends.store(true, Ordering::Relaxed);
-                    // Preparing it is harmless; what comes next is not.
+                    // This only prepares the function; the next message calls it.
                 } else if appends.load(Ordering::Relaxed)
                     && bytes[0] == b'B'
                     && let Some(fault) = faults.lock().await.take()
@@ -86,7 +86,7 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, faults: Arc<Mutex<O
                             tokio::spawn(async move {
                                 tokio::time::sleep(by).await;
                                 let _ = server.write_all(&late).await;
-                                // It is answered, to nobody.
+                                // The answer is read and discarded.
                                 let mut answer = vec![0; 1 << 16];
                                 let _ = tokio::time::timeout(Duration::from_secs(2), server.read(&mut answer)).await;
                             });

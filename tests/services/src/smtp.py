@@ -1,4 +1,4 @@
-"""A mail server for tests: takes every mail, and writes it to a file, one a line.
+"""A mail server for tests: accepts every mail, and writes it to a file, one per line.
 
 Usage: smtp.py <port> <file> [<certificate and key> wrapped|starttls] [login] [utf8]
 

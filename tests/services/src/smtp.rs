@@ -1,4 +1,4 @@
-//! A mail server that keeps what it gets.
+//! A mail server that stores what it receives.
 
 use std::fs;
 use std::io::Read;
@@ -10,14 +10,15 @@ use std::time::Duration;
 use crate::process::{self, Home};
 use crate::{free_port, paths, value, wait_until};
 
-/// A mail server in a folder of its own. It takes every mail, but refuses recipients that begin with `reject` for good, those
-/// that begin with `defer` for now, and does not answer at those that begin with `hang`.
+/// A mail server in its own folder. It accepts every mail, except that it permanently refuses recipients that begin
+/// with `reject`, temporarily refuses those that begin with `defer`, and does not answer for those that begin with
+/// `hang`.
 pub struct Smtp {
     program: String,
     port: u16,
     options: Vec<String>,
     child: Option<Child>,
-    // Last: it removes the folder.
+    // Last: dropping it removes the folder.
     home: Home,
 }
 
@@ -26,23 +27,23 @@ pub struct Smtp {
 pub enum SmtpTls {
     /// TLS from the first byte.
     Wrapped,
-    /// It asks for STARTTLS, and takes no mail without.
+    /// STARTTLS, without which it accepts no mail.
     StartTls,
 }
 
 impl Smtp {
-    /// Starts one that speaks in the clear.
+    /// Starts a server without encryption.
     pub fn start() -> Self {
         Self::start_with(None)
     }
 
-    /// Starts one that takes addresses with characters outside ASCII (SMTPUTF8).
+    /// Starts a server that accepts addresses with non-ASCII characters (SMTPUTF8).
     pub fn start_with_utf8() -> Self {
         Self::start_options(None, &["utf8"])
     }
 
-    /// Starts one with TLS, to be reached as `localhost` by whoever trusts [`Smtp::certificate`], that wants a login: user
-    /// `mailer`, password `secret of the mailer`.
+    /// Starts a server with TLS, for clients that trust [`Smtp::certificate`] and connect to `localhost`. It requires a
+    /// login: user `mailer`, password `secret of the mailer`.
     pub fn start_with_tls(tls: SmtpTls) -> Self {
         Self::start_with(Some(tls))
     }
@@ -66,9 +67,9 @@ impl Smtp {
         server
     }
 
-    /// Starts it again, on the same port, with the mails that it has.
+    /// Starts it again, on the same port, with its mails.
     pub fn up(&mut self) {
-        assert!(self.child.is_none(), "it runs already");
+        assert!(self.child.is_none(), "it is already running");
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/smtp.py");
         let mut command = Command::new(&self.program);
         command.arg(script).arg(self.port.to_string()).arg("mails").args(&self.options);
@@ -112,15 +113,15 @@ impl Smtp {
         self.port
     }
 
-    /// The authority that vouches for the server: a PEM file.
+    /// The PEM file of the authority that signed the server's certificate.
     pub fn certificate(&self) -> PathBuf {
         self.home.path().join("ca.pem")
     }
 
-    /// The mails that it has taken, in order: a line of JSON each.
+    /// The mails that it has accepted, in order, each a line of JSON.
     pub fn mails(&self) -> Vec<String> {
         let text = fs::read_to_string(self.home.path().join("mails")).unwrap_or_default();
-        // What is being written has no end yet.
+        // A mail that is still being written has no line end yet.
         text.split_inclusive('\n').filter(|line| line.ends_with('\n')).map(str::to_owned).collect()
     }
 
@@ -138,7 +139,7 @@ impl Drop for Smtp {
     }
 }
 
-/// An authority, and a certificate of its for `localhost`.
+/// Creates an authority, and a certificate of it for `localhost`.
 fn make_certificate(folder: &Path) {
     const SCRIPT: &str = "
 set -e

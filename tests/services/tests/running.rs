@@ -1,9 +1,9 @@
-//! The services run, come again with what they had, and leave nothing behind.
+//! The services run, restart with their data, and leave nothing behind.
 
 use test_services::{Browser, Nats, Postgres, Scripts};
 
 #[test]
-fn postgres_comes_again_after_a_crash() {
+fn postgres_restarts_after_a_crash() {
     let mut server = Postgres::start();
     let (one, two) = (server.database(), server.database());
     assert_eq!(server.psql(&one, "CREATE TABLE t AS SELECT 7 AS x; SHOW fsync"), "on\n");
@@ -20,7 +20,7 @@ fn postgres_comes_again_after_a_crash() {
 }
 
 #[test]
-fn nats_comes_again_after_a_kill() {
+fn nats_restarts_after_a_kill() {
     let mut server = Nats::start();
     server.kill();
     server.up();
@@ -32,7 +32,7 @@ fn nats_comes_again_after_a_kill() {
 }
 
 #[test]
-fn a_browser_tells_what_is_wrong_with_a_page() {
+fn a_browser_reports_what_is_wrong_with_a_page() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut browser = Browser::start(Scripts::On, &[]);
     browser.show(
@@ -43,13 +43,13 @@ fn a_browser_tells_what_is_wrong_with_a_page() {
     for (part, expected) in [
         ("script: TypeError", 1),
         ("asks http://127.0.0.1:9/", 1),
-        // On each of two screens, in light and in dark.
+        // On each of two screens, in light and in dark mode.
         ("no language", 4),
         ("no title", 4),
         ("not one h1", 4),
         ("no viewport", 4),
         ("wider than the screen", 4),
-        ("a picture without words", 4),
+        ("an image without alt text", 4),
         ("no name for the input", 4),
         ("too low for a finger", 4),
         ("contrast 3.54: <p", 4),

@@ -1,12 +1,13 @@
-//! How fast the server is, next to the limits of the machine it runs on, measured in the same run.
+//! How fast the server is, compared with the limits of its machine, measured in the same run.
 //!
 //! ```text
 //! cargo run --release -p tests --bin load
 //! ```
 //!
-//! Raw batched append, then register and login between two measurements of raw argon2id, then refresh and me: at
-//! concurrency 32 against a server that this program starts; generator and server share the cores. Prints one JSON
-//! object: figures per second, and their ratios to the limits. `LOAD_SECONDS` (5) is the length of each measurement.
+//! Measures a raw batched append, then register and login between two measurements of raw argon2id, then refresh and
+//! me, at concurrency 32 against a server that this program starts. Generator and server share the cores. Prints one
+//! JSON object with figures per second and their ratios to the limits. `LOAD_SECONDS` (5) is the length of each
+//! measurement.
 
 use std::env;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use tests::generator::{
     CONCURRENCY, Failure, Work, argon2_cost, per_second, raw_hashes, resident_mib, round, run, users,
 };
 
-/// Rows of one raw commit: about as many as a group commit has at this concurrency.
+/// Rows of one raw commit, about as many as in a group commit at this concurrency.
 const ROWS: usize = 100;
 
 #[tokio::main]
