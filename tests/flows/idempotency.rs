@@ -65,11 +65,7 @@ async fn a_key_does_not_reveal_the_result_of_others() {
             .json(&json!({"exclude_current": false}))
     };
     revoke(&ada.access).await.expect(200);
-    assert_eq!(
-        revoke(&eve.access).await.expect(200).json()["revoked"],
-        1,
-        "each caller has separate keys"
-    );
+    assert_eq!(revoke(&eve.access).await.expect(200).json()["revoked"], 1, "each caller has separate keys");
 }
 
 #[tokio::test]

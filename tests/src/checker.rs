@@ -284,7 +284,10 @@ fn acknowledged_once(events: &[Value], history: &History) {
             "{session}: {acknowledged} refreshes acknowledged, {unknown} unknown, {logged} in the log"
         );
         let (times, over) = (revoked.get(session).copied().unwrap_or(0), told.has_ended(tokens));
-        assert!(times <= 1 && (times == 1 || !over), "{session} was ended, but its end is in the log {times} times");
+        assert!(
+            times <= 1 && (times == 1 || !over),
+            "{session} was ended, but its end is in the log {times} times"
+        );
         assert!(times == 0 || over || told.may_have_ended(tokens), "{session} ended without a request");
     }
     let banned = of_type(&events, "UserBanned");

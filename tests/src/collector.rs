@@ -127,11 +127,7 @@ fn spans(body: &Bytes) -> Vec<Span> {
                 "{} ended before it started",
                 span.name
             );
-            assert!(
-                span.events.is_empty() && span.links.is_empty(),
-                "{} has events or links",
-                span.name
-            );
+            assert!(span.events.is_empty() && span.links.is_empty(), "{} has events or links", span.name);
             found.push(Span {
                 name: span.name,
                 kind: span.kind,

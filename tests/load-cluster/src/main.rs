@@ -85,13 +85,15 @@ async fn main() -> Result<ExitCode, Failure> {
             result["service"] = service::measure(&postgres, nodes, length).await?;
         }
         if journals {
-            let url = env::var("LOAD_KURRENTDB_URL").map_err(|_| "set LOAD_KURRENTDB_URL to the URL of a server")?;
+            let url = env::var("LOAD_KURRENTDB_URL")
+                .map_err(|_| "set LOAD_KURRENTDB_URL to the URL of a server")?;
             result["journals"] = journals::measure(&postgres, &url, length).await?;
         }
         Ok::<_, Failure>(result)
     };
-    let result =
-        tokio::time::timeout(LIMIT, measure).await.map_err(|_| format!("not finished within {LIMIT:?}"))??;
+    let result = tokio::time::timeout(LIMIT, measure)
+        .await
+        .map_err(|_| format!("not finished within {LIMIT:?}"))??;
     print_table(&result);
     println!("{}", serde_json::to_string_pretty(&result)?);
     let missed = missed(&result);
