@@ -50,7 +50,8 @@ async fn raw(database: &str) -> Result<f64, Box<dyn std::error::Error>> {
         let streams: Vec<String> = ids.iter().map(|id| format!("user-{id}")).collect();
         let data: Vec<&str> = events.iter().map(|event| event.data.as_str()).collect();
         sqlx::query(
-            "INSERT INTO raw SELECT position, id, stream, 1, 'AppEnabled', 1, 0, 'default', $5, data
+            "INSERT INTO raw SELECT position, id, stream, 1, 'AppEnabled', 1, 0, 'default', $5, data, NULL, NULL,
+                 '\\x00112233445566778899aabbccddeeff'
              FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::text[]) n (position, id, stream, data)",
         )
         .bind(&positions)
