@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs a counter of logins against a real server: killed again and again, events delivered twice, the consumer forgotten.
+"""Runs a counter of logins against a real server: killed repeatedly, events delivered twice, the consumer forgotten.
 
     test_count_logins.py COMMAND...      such as: python3 python/count_logins.py
 
@@ -40,7 +40,7 @@ def event(position: int, app: str, name: str, method: str | None) -> dict:
 
 
 async def publish(address: str, seed: int) -> dict[str, int]:
-    """Fills the stream as the relay does, and says how many logins each app has."""
+    """Fills the stream like the relay, and returns how many logins each app has."""
     choose = random.Random(seed)
     connection = await nats.connect(f"nats://watchword:pnats_watchword_password@{address}")
     stream = connection.jetstream(publish_async_max_pending=4000)
@@ -120,7 +120,7 @@ def run(command: list[str], folder: str, address: str, seed: int, choose: random
             counter.stdout.close()
         return cut
 
-    # Killed again and again, it counts each login once.
+    # Killed repeatedly, it counts each login once.
     assert interrupted(of_acme, 8) > 0
     counted = finish(of_acme)
     assert counted["logins"] == {"acme": logins["acme"]}, (counted, logins)
@@ -137,7 +137,7 @@ def run(command: list[str], folder: str, address: str, seed: int, choose: random
     assert finish(of_all) == {"position": EVENTS, "logins": logins}
     assert finish(of_acme)["logins"] == {"acme": logins["acme"]}
 
-    # An event is missing: whoever follows all of them notices, and counts nothing after it.
+    # An event is missing: a consumer of all apps notices, and counts nothing after it.
     async def lose(stream) -> None:
         await forget(stream)
         await stream.delete_msg("WATCHWORD", 300)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tries what accounts.conf allows and what it must not, on a server of its own. NATS_SERVER names the program."""
+"""Tests what accounts.conf allows and what it must not, on a separate server. NATS_SERVER names the program."""
 
 import asyncio
 import json
@@ -83,7 +83,7 @@ async def check(address: str) -> int:
         config = {"name": name, "durable_name": name, "ack_policy": "all", **settings}
         return {"stream_name": "WATCHWORD", "config": config}
 
-    # What it may.
+    # What it may do.
     await guest.add_consumer(
         "WATCHWORD",
         ConsumerConfig(name=NAME, durable_name=NAME, filter_subject="auth.v1.acme.>", ack_policy=AckPolicy.ALL),
@@ -136,7 +136,7 @@ async def check(address: str) -> int:
     await stream.publish("auth.v1.acme.session.SessionStarted", b"{}")
     await stream.stream_info("WATCHWORD")  # an answer to an inbox of the account WATCHWORD
     await asyncio.sleep(0.3)
-    holds(heard == [], f"it hears nothing but what it asked for, not {heard}")
+    holds(heard == [], f"it receives only what it requested, not {heard}")
 
     # What it must not: write.
     before = await ends_at()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints the events of the stream after a position, one a line: what a restored journal lacks.
+"""Prints the events of the stream after a position, one per line: what a restored journal lacks.
 
     NATS_PASSWORD=… tail.py --server nats://localhost:4222 --user watchword --after 123456 > tail.ndjson
 
@@ -35,7 +35,7 @@ async def run(arguments: argparse.Namespace) -> int:
     await connection.close()
     print(f"{printed} events, the stream ends at {state.last_seq}", file=sys.stderr)
     if state.first_seq > arguments.after + 1:
-        print(f"events {arguments.after + 1} to {state.first_seq - 1} are not in the stream any more", file=sys.stderr)
+        print(f"events {arguments.after + 1} to {state.first_seq - 1} are no longer in the stream", file=sys.stderr)
         return 1
     return 0
 

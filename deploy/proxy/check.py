@@ -34,7 +34,7 @@ ROOT = HERE.parent.parent
 
 
 def routes(service: str) -> set[tuple[str, str]]:
-    """Method and path of every route, with something in the place of each parameter."""
+    """Method and path of every route, with a value for each parameter."""
     found = set()
     for source in (ROOT / service / "src").rglob("*.rs"):
         for method, path in re.findall(r'utoipa::path\(\s*(\w+),\s*path = "([^"]+)"', source.read_text()):
@@ -75,13 +75,13 @@ DNS = "172.30.86.1"
 OUTER, CLIENT = "172.30.87.6", "172.30.87.5"
 COMMANDS = [f"172.30.86.{n}" for n in (11, 12, 13)]
 PROJECTIONS = ["172.30.86.21"]
-# Packages to it are lost: a machine without power.
+# Packets to it are lost: a machine without power.
 GONE = "172.30.86.66"
 PORT = 8080
 CHUNKED = {"Transfer-Encoding": "chunked"}
-# What an answer may take when a node is lost.
+# How long an answer may take when a node is lost.
 LIMIT = 3.0
-# For what comes by itself, such as a name that is asked for again: far more than it takes.
+# A generous limit for what happens in the background, such as resolving a name again.
 PATIENCE = 60.0
 
 
@@ -116,7 +116,7 @@ class Names(socketserver.BaseRequestHandler):
 
 
 class Node(http.server.ThreadingHTTPServer):
-    """A node that tells who it is and what it was sent."""
+    """A node that reports its name and what it received."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -130,10 +130,10 @@ class Node(http.server.ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
     def handle_error(self, *_arguments: object) -> None:
-        """Whoever asked has gone: that is for the one who asks to judge."""
+        """The client has gone: it judges that itself."""
 
     def kill(self) -> None:
-        """As when the process is killed: open connections end, nobody listens."""
+        """As when the process is killed: open connections end, nothing listens."""
         self.shutdown()
         self.server_close()
         for connection in list(self.open):
@@ -236,7 +236,7 @@ def raw(text: bytes) -> bytes:
         found = b""
         while part := connection.recv(65536):
             found += part
-            # nginx keeps reading for a while from whom it refused.
+            # nginx keeps reading for a while after a refusal.
             if b"\r\n\r\n" in found and b"}" in found.partition(b"\r\n\r\n")[2]:
                 break
         return found
@@ -347,7 +347,7 @@ class Checks:
         for source, claimed, expected in [
             (OUTER, "203.0.113.7", "203.0.113.7"),
             (OUTER, "2001:db8::7", "2001:db8::7"),
-            # Left of what the outer proxy saw is what its client claims.
+            # Left of what the outer proxy saw is what its client claimed.
             (OUTER, "198.51.100.1, 203.0.113.7", "203.0.113.7"),
             (OUTER, f"198.51.100.1, 203.0.113.7, {OUTER}", "203.0.113.7"),
             (OUTER, "203.0.113.7, 10.9.8.7", "203.0.113.7"),
@@ -393,7 +393,7 @@ class Checks:
         ids = {ask("GET", "/healthz").told()["request_id"] for _ in range(3)}
         assert len(ids) == 3 and None not in ids, ids
         if self.name == "nginx":
-            # What Caddy says of requests that are none comes from Go, and cannot be changed.
+            # Caddy's answer to invalid requests comes from Go, and cannot be changed.
             for text in (b"GET / HTTP/1.1\r\n\r\n", b"GET /\x00 HTTP/1.1\r\nHost: a\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nA: " + b"x" * 70_000 + b"\r\n\r\n", b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n"):
                 found = raw(text)
                 assert found.startswith(b"HTTP/1.1 400 ") and b'"code":"malformed_request"' in found, found[:400]
@@ -470,14 +470,14 @@ class Checks:
     def uses_new_nodes_and_forgets_old_ones(self) -> None:
         Names.known["commands"] = COMMANDS[:1]
         self.answers_from({COMMANDS[0]})
-        # A whole new set of addresses, as when every pod is replaced.
+        # An entirely new set of addresses, as when every pod is replaced.
         Names.known["commands"] = COMMANDS[1:]
         self.answers_from(set(COMMANDS[1:]))
         self.kill(COMMANDS[0])
         self.answers_from(set(COMMANDS[1:]), "POST")
 
     def says_what_may_have_been_done(self) -> None:
-        """A node that has the request and does not answer: asked twice is only what changes nothing."""
+        """A node that received the request does not answer: only requests without effect are repeated."""
         def asked(method: str) -> int:
             return sum((method, f"/die/{method}") in [a for a in n.asked] for n in self.nodes.values())
 
@@ -493,7 +493,7 @@ class Checks:
             answer = ask(method, "/v1/x")
             self.is_problem(answer, "unavailable")
             assert answer.seconds < LIMIT + 1, answer.seconds
-        # The others go on.
+        # The others still work.
         assert ask("GET", "/v1/events").status == 200
         answer = ask("POST", "/v1/x", body=b"{}")
         self.is_problem(answer, "unavailable" if self.name == "nginx" else "outcome_unknown")
@@ -551,7 +551,7 @@ class Checks:
 
 
 def run_checks(programs: dict[str, list[str]]) -> None:
-    """In namespaces of its own: nothing of the machine's network is touched."""
+    """Runs in separate namespaces: the machine's network is not touched."""
     # A /tmp of its own, as in the container. The sources may be below that of the machine.
     run("mount", "--make-rprivate", "/")
     sources = os.open(ROOT, os.O_RDONLY)

@@ -14,7 +14,7 @@ from machine import CLIENT, DEPLOY, OUTER, PUBLISHED, Machine, Network, block_of
 
 SOCKET = "unix:///run/docker.sock"
 URL = f"http://{PUBLISHED}:8080"
-# What an answer may take when a node is lost.
+# How long an answer may take when a node is lost.
 LIMIT = 3.0
 
 
@@ -34,7 +34,7 @@ class Docker:
         self.folder, self.clients = folder, clients
         self.machine = Machine(folder / "engine", binary)
         subprocess.run(["rm", "-rf", f"{folder}/engine/var/lib/docker"], check=True)
-        # Limits that whoever runs this may have no right to raise.
+        # Limits that the current user may not be allowed to raise.
         limits = [f"--default-ulimit={name}=8192:8192" for name in ("nofile", "nproc")]
         command = self.machine.command("dockerd", "-H", SOCKET, f"--cgroup-parent=/{cgroup}", *limits)
         log = open(folder / "dockerd.log", "wb")
@@ -45,7 +45,7 @@ class Docker:
         free_of(self.daemon, signal.SIGTERM)
 
     def explain(self) -> None:
-        """What the containers say, for whoever reads that a check failed."""
+        """Prints the containers' logs after a failed check."""
         names = subprocess.run(self.command("ps", "--all", "--format", "{{.Names}}"), capture_output=True, text=True, check=False).stdout.split()
         for name in names:
             state = subprocess.run(self.command("logs", "--tail", "8", name), capture_output=True, text=True, check=False)
@@ -115,13 +115,13 @@ class Docker:
         self.docker("volume", "rm", "watchword")
 
     def is_reaped(self, container: str) -> None:
-        """What a process leaves behind does not stay for good."""
+        """Orphaned child processes are reaped."""
         self.docker("exec", container, "bash", "-c", "for i in 1 2 3; do (sleep 0.2 & exec true) & done; exit 0")
         first = self.state(container)["State"]["Pid"]
         until(f"no dead process in {container}", lambda: not dead_children(first))
 
     def tmpfs_as_the_containerfile_says(self) -> None:
-        """As the Containerfile's head says for where nothing is to be kept."""
+        """As the Containerfile's head says for data that need not be kept."""
         option = re.search(r"#\s+docker: (--tmpfs \S+)", (DEPLOY / "Containerfile").read_text())[1]
         self.docker("run", "-d", "--name", "bare", "--read-only", "--cap-drop=ALL", *option.split(), "watchword")
         until("the container is healthy", lambda: self.is_healthy("bare"))
@@ -158,7 +158,7 @@ class Docker:
         until("the proxy answers", lambda: self.clients.answers(f"{URL}/healthz"))
 
     def session(self, **headers: str) -> dict:
-        """Registers somebody, and returns the session that they see."""
+        """Registers a user, and returns the session that they see."""
         person = {"email": f"{secrets.token_hex(6)}@example.org", "password": "violet-Kettle-93"}
         registered = self.clients.ask("POST", f"{URL}/auth/register", person, CLIENT, **headers)
         assert registered.status == 201, registered

@@ -18,7 +18,7 @@ SOURCES = DEPLOY.parent
 
 # The engine's machine, and two others that reach what it publishes.
 PUBLISHED, CLIENT, OUTER = "10.88.0.1", "10.88.0.2", "10.88.0.3"
-# For what comes by itself: far more than it takes on a machine that has other work.
+# A generous limit for background events, even on a busy machine.
 PATIENCE = 180.0
 # For one program, however much it does.
 LONGEST = 900.0
@@ -27,14 +27,14 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def run(*command: str, **more: object) -> subprocess.CompletedProcess:
-    """Runs a program; what it says is shown if it fails."""
+    """Runs a program; its output is shown if it fails."""
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=LONGEST, **more)
     assert done.returncode == 0, f"{shlex.join(command)[:300]} ended with {done.returncode}:\n{done.stdout[-4000:]}"
     return done
 
 
 def until(what: str, holds, patience: float = PATIENCE):
-    """Waits for something that comes by itself, and returns it."""
+    """Waits until a condition holds, and returns its value."""
     end = time.monotonic() + patience
     while True:
         found = holds()
@@ -144,7 +144,7 @@ def connect_clients() -> Network:
 
 
 def block_of(manual: str, after: str) -> str:
-    """The block of commands in a document that stands behind these words: what it says is what is run."""
+    """The block of commands in a document after these words: exactly these commands are run."""
     text = (SOURCES / manual).read_text()
     at = text.index(after)
     return re.search(r"```\w*\n(.*?)```", text[at:], re.DOTALL)[1]

@@ -37,7 +37,7 @@ log = logging.getLogger("count_logins")
 
 
 class OutOfOrder(Exception):
-    """The stream does not continue where the counts end. Going on would count wrongly, so somebody has to look: the
+    """The stream does not continue where the counts end. Continuing would count wrongly, so an operator must act: the
     stream keeps less than was missed (read it from GET /v1/events), or the journal was restored from a backup."""
 
 
@@ -97,7 +97,7 @@ class Counts:
 
 
 class Interrupted(Exception):
-    """Messages were lost on their way to us. Placing the consumer again brings them back."""
+    """Messages were lost in transit. Placing the consumer again brings them back."""
 
 
 class Cursor:
@@ -138,7 +138,7 @@ class Cursor:
             sequence = message.metadata.sequence
             if sequence.stream != event["position"]:
                 raise OutOfOrder(f"message {sequence.stream} is event {event['position']}")
-            # The server counts what it has sent. A request that ended while its answer was under way loses messages.
+            # The server counts what it has sent. A request that ends while its answer is in transit loses messages.
             if sequence.consumer != self.delivered + 1:
                 raise Interrupted(f"{sequence.consumer - self.delivered - 1} messages were lost on their way")
             self.delivered = sequence.consumer
@@ -169,7 +169,7 @@ async def run(arguments: argparse.Namespace, counts: Counts) -> None:
             if placed and arguments.until_idle:
                 break
         except (NatsError, Interrupted) as error:
-            # The server is away, or it has lost the consumer: what counts is in our file.
+            # The server is away, or has lost the consumer: the file has the state that counts.
             log.warning("starting again from position %d: %s", counts.position, error)
             placed = False
             await asyncio.sleep(1)

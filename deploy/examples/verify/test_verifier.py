@@ -104,7 +104,7 @@ def check(base: str, hello: str, key: str, processes) -> None:
     status, body, _ = call(hello, bearer=access)
     assert (status, body) == (200, {"user_id": ada["user"]["id"], "session_id": ada["session_id"]}), (status, body)
 
-    # What is none, is not ours, or was changed.
+    # What is not a token, is not ours, or was changed.
     refused(None, None)
     for token in ["x", "a.b.c", access[:-4], access + "x", ada["refresh_token"], key]:
         refused(token)
@@ -116,7 +116,7 @@ def check(base: str, hello: str, key: str, processes) -> None:
     refused(changed(access, header={"kid": "nobody"}))
     refused(changed(access, header={"typ": "JWT"}))
 
-    # Signing keys of every kind, made after the verifier has looked for keys, are found.
+    # Signing keys of every kind that are created after the verifier fetched keys are found.
     for algorithm in ["EdDSA", "RS256", "ES256"]:
         patch = {"settings": {"token_algorithm": algorithm}}
         assert call(f"{base}/v1/apps/acme", patch, key, "PATCH")[0] == 200
@@ -126,7 +126,7 @@ def check(base: str, hello: str, key: str, processes) -> None:
         assert status == 200, (algorithm, status, body)
     assert call(hello, bearer=access)[0] == 200, "the old key is published for as long as its tokens live"
 
-    # A ban holds at the server at once, and here only once the token has run out: what the README says.
+    # A ban takes effect at the server at once, and here only once the token has expired, as the README says.
     assert call(f"{base}/v1/apps/acme", {"settings": {"access_token_ttl": 1}}, key, "PATCH")[0] == 200
     brief = log_in("acme", "brief")
     assert call(hello, bearer=brief["access_token"])[0] == 200
@@ -134,14 +134,14 @@ def check(base: str, hello: str, key: str, processes) -> None:
     assert call(ban, {}, key)[0] == 200
     assert call(f"{base}/v1/apps/acme/auth/me", bearer=access)[0] == 401
     assert call(hello, bearer=access)[0] == 200
-    # With an API key of the app, its word is had at any time.
+    # With an API key of the app, the server can be asked at any time.
     made = call(f"{base}/v1/apps/acme/admin/api-keys", {"name": "service", "permissions": ["users:read"]}, key)[1]
     live = call(f"{base}/v1/apps/acme/auth/introspect", {"token": access}, made["key"])
     assert live[:2] == (200, {"active": False}), live
     time.sleep(32)
     refused(brief["access_token"])
 
-    # Keys that are known go on being good while the server is away; a key that is not is no fault of the token.
+    # Known keys stay valid while the server is away; an unknown key is not the token's fault.
     processes[0].terminate()
     processes[0].wait(20)
     assert call(hello, bearer=access)[0] == 200

@@ -64,7 +64,7 @@ struct Event {
 }
 
 impl Event {
-    /// A registration starts a session, too, but nobody logged in.
+    /// A registration starts a session too, but is not a login.
     fn is_login(&self) -> bool {
         self.name == "SessionStarted" && self.data["method"] != "registration"
     }
@@ -138,7 +138,7 @@ struct Cursor {
 impl Cursor {
     async fn place(jetstream: &JetStream, app: Option<&str>, position: u64) -> anyhow::Result<Self> {
         let name = format!("{}_analytics", app.unwrap_or("all"));
-        // Whether there was one does not matter.
+        // It does not matter whether there was one.
         let _ = jetstream.delete_consumer_from_stream(&name, STREAM).await;
         let config = pull::Config {
             name: Some(name.clone()),
@@ -151,13 +151,13 @@ impl Cursor {
         let consumer: PullConsumer = jetstream
             .create_consumer_on_stream(config, STREAM)
             .await
-            .context("the consumer cannot be made")?;
+            .context("the consumer cannot be created")?;
         let messages = consumer.stream().max_messages_per_batch(BATCH).messages().await?;
         Ok(Self { messages: messages.ready_chunks(BATCH), delivered: 0 })
     }
 
-    /// The next messages, at most [`BATCH`]; none if there are none in time. After an error the cursor has to be placed
-    /// again: the server is away or has lost the consumer, or messages were lost on their way.
+    /// The next messages, at most [`BATCH`]; empty if none come in time. After an error the cursor must be placed
+    /// again: the server is away or has lost the consumer, or messages were lost in transit.
     async fn next(&mut self, patience: Duration) -> anyhow::Result<Vec<Message>> {
         let Ok(next) = timeout(patience, self.messages.next()).await else { return Ok(vec![]) };
         let messages = next.context("the consumer has ended")?;
@@ -174,13 +174,13 @@ impl Cursor {
 
 /// The event in a message, whose sequence in the stream is its position.
 fn event_of(message: &Message) -> anyhow::Result<Event> {
-    let event: Event = serde_json::from_slice(&message.payload).context("a message is no event")?;
+    let event: Event = serde_json::from_slice(&message.payload).context("a message is not an event")?;
     let sequence = message.info().map_err(anyhow::Error::msg)?.stream_sequence;
     ensure!(sequence == event.position, "message {sequence} is event {}", event.position);
     Ok(event)
 }
 
-/// Counts until there is nothing more to read, if that was asked for. Only what another try cannot mend is an error.
+/// Counts, with `--until-idle` only until there is nothing more to read. Only what a retry cannot fix is an error.
 async fn follow(arguments: &Arguments, counts: &mut Counts) -> anyhow::Result<()> {
     let app = arguments.app.as_deref();
     let jetstream = connect(arguments).await?;

@@ -1,4 +1,4 @@
-// An Express service that lets in whoever has an access token of a Watchword app.
+// An Express service that admits callers with an access token of a Watchword app.
 //
 //     ISSUER=https://auth.example.com/v1/apps/acme PORT=3000 node app.mjs
 
@@ -7,7 +7,7 @@ import { createRemoteJWKSet, errors, jwtVerify } from "jose";
 
 const issuer = process.env.ISSUER; // <public_url>/v1/apps/<app_id>
 const audience = issuer.split("/").at(-1);
-// Keys are kept for five minutes, and asked for at once when a token names one that is not there.
+// Keys are cached for five minutes, and fetched at once when a token names an unknown one.
 const keys = createRemoteJWKSet(new URL(`${issuer}/.well-known/jwks.json`), {
   cacheMaxAge: 300_000,
   cooldownDuration: 5_000,
@@ -30,10 +30,10 @@ async function requireCaller(request, response, next) {
     });
     request.caller = payload;
   } catch (error) {
-    // What jose says of a token has a code of its own; a server that does not answer is no fault of the token.
+    // jose's errors about a token have their own codes; a server that does not answer is not the token's fault.
     const isToken = error instanceof errors.JOSEError && !(error instanceof errors.JWKSTimeout) && error.code !== "ERR_JOSE_GENERIC";
     if (!isToken) {
-      return response.status(503).set("Retry-After", "5").json({ detail: "the keys cannot be had" });
+      return response.status(503).set("Retry-After", "5").json({ detail: "the keys are not available" });
     }
     return response.status(401).set("WWW-Authenticate", 'Bearer error="invalid_token"').json({ detail: "the token is not valid" });
   }

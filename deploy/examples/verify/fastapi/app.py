@@ -1,4 +1,4 @@
-"""A FastAPI service that lets in whoever has an access token of a Watchword app.
+"""A FastAPI service that admits callers with an access token of a Watchword app.
 
     ISSUER=https://auth.example.com/v1/apps/acme uvicorn app:app
 """
@@ -12,14 +12,14 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 ISSUER = os.environ["ISSUER"]  # <public_url>/v1/apps/<app_id>
 APP_ID = ISSUER.rsplit("/", 1)[-1]
-# Keys are kept for five minutes, and asked for at once when a token names one that is not there.
+# Keys are cached for five minutes, and fetched at once when a token names an unknown one.
 KEYS = jwt.PyJWKClient(f"{ISSUER}/.well-known/jwks.json", lifespan=300, cooldown_duration=5, timeout=5)
 
 bearer = HTTPBearer(auto_error=False)
 
 
 def caller(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> dict[str, Any]:
-    """The claims of the caller's token, or 401. Not async: a look for new keys must not hold up other requests."""
+    """The claims of the caller's token, or 401. Not async: fetching new keys must not delay other requests."""
     if credentials is None:
         raise HTTPException(401, "log in first", {"WWW-Authenticate": "Bearer"})
     token = credentials.credentials
@@ -36,7 +36,7 @@ def caller(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(b
             options={"require": ["exp", "iat", "iss", "aud", "sub", "sid"]},
         )
     except jwt.PyJWKClientConnectionError as error:
-        raise HTTPException(503, "the keys cannot be had", {"Retry-After": "5"}) from error
+        raise HTTPException(503, "the keys are not available", {"Retry-After": "5"}) from error
     except jwt.PyJWTError as error:
         raise HTTPException(401, "the token is not valid", {"WWW-Authenticate": 'Bearer error="invalid_token"'}) from error
 

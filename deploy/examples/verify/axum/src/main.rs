@@ -1,4 +1,4 @@
-//! An axum service that lets in whoever has an access token of a Watchword app.
+//! An axum service that admits callers with an access token of a Watchword app.
 //!
 //! `ISSUER=https://auth.example.com/v1/apps/acme PORT=3000 cargo run`
 
@@ -17,9 +17,9 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Mutex;
 
-/// How long keys are kept.
+/// How long keys are cached.
 const KEPT: Duration = Duration::from_secs(300);
-/// How soon they are asked for again when a token names one that is not there: such a token costs nothing to make.
+/// How soon they may be fetched again when a token names an unknown one: such a token costs nothing to make.
 const AGAIN: Duration = Duration::from_secs(5);
 
 /// Verifies the access tokens of one app.
@@ -50,7 +50,7 @@ impl Verifier {
             let answer = async { self.0.client.get(url).send().await?.error_for_status()?.json().await }.await;
             match answer {
                 Ok(set) => *keys = Some((set, Instant::now())),
-                // Keys that are known go on being good while the server is away.
+                // Known keys stay valid while the server is away.
                 Err(_) if is_known => {}
                 Err(_) => return Err(Refused::NoKeys),
             }
@@ -77,7 +77,7 @@ impl Verifier {
     }
 }
 
-/// Who is calling. As an argument of a handler it answers 401 to everybody else.
+/// The caller. As a handler argument it answers all others with 401.
 #[derive(Deserialize)]
 struct Caller {
     sub: String,
@@ -101,7 +101,7 @@ impl IntoResponse for Refused {
                 "the token is not valid",
             ),
             Self::NoKeys => {
-                (StatusCode::SERVICE_UNAVAILABLE, header::RETRY_AFTER, "5", "the keys cannot be had")
+                (StatusCode::SERVICE_UNAVAILABLE, header::RETRY_AFTER, "5", "the keys are not available")
             }
         };
         (status, [(name, value)], Json(json!({ "detail": detail }))).into_response()
