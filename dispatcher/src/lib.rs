@@ -23,6 +23,7 @@ use futures::future::BoxFuture;
 use http_kit::problem::{self, Problem};
 use http_kit::trace::Span;
 use schemas::envelope::{Actor, Metadata};
+use schemas::problems;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tracing::Instrument;
 
@@ -277,11 +278,11 @@ impl<E: Into<Problem>> From<DispatchError<E>> for Problem {
     fn from(error: DispatchError<E>) -> Self {
         match error {
             DispatchError::Refused(refusal) => refusal.into(),
-            DispatchError::IdempotencyKeyReused => Self::new("idempotency_key_reused"),
+            DispatchError::IdempotencyKeyReused => Self::new(problems::IDEMPOTENCY_KEY_REUSED),
             DispatchError::Store(error) => error.into(),
             DispatchError::Unknown(reason) => {
                 tracing::error!(%reason, "the outcome of an append stays unknown");
-                Self::new("outcome_unknown").retry_after(1)
+                Self::new(problems::OUTCOME_UNKNOWN).retry_after(1)
             }
             DispatchError::Contended => Self::overloaded("others kept writing the same streams first"),
             // Handlers that take claims which others may hold match on this before.

@@ -2,6 +2,7 @@
 //! choice.
 
 use http::{HeaderMap, header};
+use schemas::problems;
 
 use crate::problem::Problem;
 
@@ -25,7 +26,8 @@ pub fn preferred<T: Copy>(headers: &HeaderMap, offers: &[(&str, T)]) -> Result<T
     }
     ranked.max_by_key(|(rank, _)| *rank).map(|(_, offer)| offer).ok_or_else(|| {
         let offered = offers.iter().map(|(media, _)| *media).collect::<Vec<_>>().join(", ");
-        Problem::new("not_acceptable").detail(format!("Accept leaves nothing of what there is: {offered}"))
+        Problem::new(problems::NOT_ACCEPTABLE)
+            .detail(format!("Accept leaves nothing of what there is: {offered}"))
     })
 }
 

@@ -12,6 +12,7 @@ use domain::user::User;
 use domain::{ApiKeyId, AppId, Permission, SessionId, UserId};
 use event_store::{Clock, Loaded, Reads, Repository};
 use schemas::envelope::Actor;
+use schemas::problems;
 
 use crate::cookies::{Credentials, Shown};
 use crate::problem::Problem;
@@ -262,7 +263,7 @@ impl Authenticator {
             return self.key_for(reads, app_id, &app.state, token).await;
         }
         if app.state.disabled {
-            return Err(Problem::new("app_disabled"));
+            return Err(Problem::new(problems::APP_DISABLED));
         }
         let user = self.user_shown(reads, app_id, app, shown, credentials).await?;
         if !user.is_admin() {
@@ -327,7 +328,7 @@ impl Authenticator {
         if !matches!(&admin.caller, Caller::ApiKey { app_id: own, .. } if own == app_id) {
             return Err(Problem::not_found());
         }
-        if app.disabled { Err(Problem::new("app_disabled")) } else { Ok(admin) }
+        if app.disabled { Err(Problem::new(problems::APP_DISABLED)) } else { Ok(admin) }
     }
 
     /// The holder of a platform key. Other good API keys → 403, all else → 401.
@@ -373,7 +374,7 @@ impl Authenticator {
         if let Caller::ApiKey { app_id, .. } = &admin.caller
             && reads.load::<App>(app_id).await?.state.disabled
         {
-            return Err(Problem::new("app_disabled"));
+            return Err(Problem::new(problems::APP_DISABLED));
         }
         Ok(admin)
     }
@@ -413,7 +414,7 @@ async fn existing_app(reads: &Reads<'_>, app_id: &AppId) -> Result<Arc<Loaded<Ap
 
 async fn enabled_app(reads: &Reads<'_>, app_id: &AppId) -> Result<Arc<Loaded<App>>, Problem> {
     let app = existing_app(reads, app_id).await?;
-    if app.state.disabled { Err(Problem::new("app_disabled")) } else { Ok(app) }
+    if app.state.disabled { Err(Problem::new(problems::APP_DISABLED)) } else { Ok(app) }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use event_store::Idempotency;
 use futures::StreamExt;
 use http::request::Parts;
 use http::{Method, Uri, header};
+use schemas::problems;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokens::strict_json;
@@ -103,7 +104,7 @@ async fn collect(body: axum::body::Body) -> Result<Vec<u8>, Problem> {
 }
 
 fn too_large() -> Problem {
-    Problem::new("payload_too_large").detail(format!("the body has more than {MAX_BODY} bytes"))
+    Problem::new(problems::PAYLOAD_TOO_LARGE).detail(format!("the body has more than {MAX_BODY} bytes"))
 }
 
 async fn read(request: Request) -> Result<Raw, Problem> {
@@ -201,7 +202,10 @@ impl Raw {
             Media::Json => parse_json(&self.bytes),
             // Without content its type says nothing: some clients name one all the same.
             _ if self.bytes.is_empty() => Err(Problem::malformed("a JSON body is needed")),
-            _ => Err(Problem::new("unsupported_media_type").detail("the body must be application/json")),
+            _ => {
+                Err(Problem::new(problems::UNSUPPORTED_MEDIA_TYPE)
+                    .detail("the body must be application/json"))
+            }
         }
     }
 
@@ -255,7 +259,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for FormOrJson<T> {
             Media::Form => parse_form(raw.bytes).await?,
             Media::Json => parse_json(&raw.bytes)?,
             Media::Other | Media::Absent => {
-                return Err(Problem::new("unsupported_media_type")
+                return Err(Problem::new(problems::UNSUPPORTED_MEDIA_TYPE)
                     .detail("the body must be application/x-www-form-urlencoded or application/json"));
             }
         };

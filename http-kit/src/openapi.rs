@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use schemas::problems::{ProblemType, problem_type};
+use schemas::problems::{self, ProblemType, problem_type};
 use serde_json::{Value, json};
 use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::header::{Header, HeaderBuilder};
@@ -81,20 +81,20 @@ fn description(status: u16) -> &'static str {
     }
 }
 
-/// The codes of a refusal that nobody has named.
-fn codes_of(status: u16) -> &'static [&'static str] {
+/// The problems of a refusal that nobody has named.
+fn problems_of(status: u16) -> &'static [&'static ProblemType] {
     match status {
-        400 => &["malformed_request"],
-        401 => &["unauthenticated"],
-        403 => &["forbidden", "app_disabled"],
-        404 => &["not_found"],
-        406 => &["not_acceptable"],
-        413 => &["payload_too_large"],
-        415 => &["unsupported_media_type"],
-        422 => &["validation_failed", "idempotency_key_reused"],
-        429 => &["rate_limited"],
-        500 => &["internal"],
-        503 => &["overloaded"],
+        400 => &[problems::MALFORMED_REQUEST],
+        401 => &[problems::UNAUTHENTICATED],
+        403 => &[problems::FORBIDDEN, problems::APP_DISABLED],
+        404 => &[problems::NOT_FOUND],
+        406 => &[problems::NOT_ACCEPTABLE],
+        413 => &[problems::PAYLOAD_TOO_LARGE],
+        415 => &[problems::UNSUPPORTED_MEDIA_TYPE],
+        422 => &[problems::VALIDATION_FAILED, problems::IDEMPOTENCY_KEY_REUSED],
+        429 => &[problems::RATE_LIMITED],
+        500 => &[problems::INTERNAL],
+        503 => &[problems::OVERLOADED],
         _ => &[],
     }
 }
@@ -336,7 +336,7 @@ fn add_examples(status: u16, response: &mut Response) {
     let named = response.description.split('`').skip(1).step_by(2);
     let mut kinds: Vec<_> = named.filter_map(problem_type).filter(|kind| kind.status == status).collect();
     if kinds.is_empty() {
-        kinds = codes_of(status).iter().filter_map(|code| problem_type(code)).collect();
+        kinds = problems_of(status).to_vec();
     }
     let Some(RefOr::T(content)) = response.content.get_mut(PROBLEM_JSON) else { return };
     for kind in kinds {
@@ -354,8 +354,8 @@ fn example_of(kind: &ProblemType) -> Value {
         "code": kind.code,
         "request_id": "018f4e5c-2d3a-7c1b-9f0e-6b7a8c9d0e1f",
     });
-    if matches!(kind.code, "validation_failed" | "invalid_email" | "weak_password") {
-        let pointer = if kind.code == "weak_password" { "/password" } else { "/email" };
+    if matches!(kind, problems::VALIDATION_FAILED | problems::INVALID_EMAIL | problems::WEAK_PASSWORD) {
+        let pointer = if kind == problems::WEAK_PASSWORD { "/password" } else { "/email" };
         example["errors"] = json!([{ "pointer": pointer, "code": kind.code, "detail": kind.title }]);
     }
     example

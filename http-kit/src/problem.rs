@@ -8,7 +8,8 @@ use std::sync::Arc;
 use axum::response::{IntoResponse, Response};
 use event_store::{AppendError, StoreError};
 use http::{HeaderValue, StatusCode, header};
-use schemas::problems::{ProblemType, problem_type};
+use schemas::field_codes::FieldCode;
+use schemas::problems::{self, ProblemType};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokens::SigningError;
@@ -101,13 +102,8 @@ pub struct ProblemBody {
 }
 
 impl Problem {
-    /// A problem of the registry. A code that is not registered is a bug, and answers as an internal error.
-    pub fn new(code: &str) -> Self {
-        let kind = problem_type(code).or_else(|| {
-            tracing::error!(code, "this problem is not registered");
-            problem_type(INTERNAL)
-        });
-        let kind = kind.expect("the registry has `internal`");
+    /// A problem of the registry ([`schemas::problems`]).
+    pub fn new(kind: &'static ProblemType) -> Self {
         Self {
             kind,
             detail: None,
@@ -121,57 +117,61 @@ impl Problem {
 
     /// The same answer for what is absent and for what belongs to somebody else.
     pub fn not_found() -> Self {
-        Self::new("not_found")
+        Self::new(problems::NOT_FOUND)
     }
 
     /// No credentials, or bad ones. It never says which.
     pub fn unauthenticated() -> Self {
-        Self::new("unauthenticated")
+        Self::new(problems::UNAUTHENTICATED)
     }
 
     /// Good credentials that do not allow this.
     pub fn forbidden() -> Self {
-        Self::new("forbidden")
+        Self::new(problems::FORBIDDEN)
     }
 
     /// A request that is not formed as it must be.
     pub fn malformed(detail: impl Into<String>) -> Self {
-        Self::new("malformed_request").detail(detail)
+        Self::new(problems::MALFORMED_REQUEST).detail(detail)
     }
 
     /// A member that makes no sense: 422 `validation_failed`.
-    pub fn invalid(pointer: impl Into<String>, code: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self::new("validation_failed").field(pointer, code, detail)
+    pub fn invalid(
+        pointer: impl Into<String>,
+        code: impl Into<FieldCode>,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self::new(problems::VALIDATION_FAILED).field(pointer, code, detail)
     }
 
     /// A bug or a fault on this side. The cause is logged, the caller sees the request id only. The cause must hold
     /// no personal data.
     pub fn internal(cause: impl Display) -> Self {
         tracing::error!(%cause, "request failed");
-        Self::new(INTERNAL)
+        Self::new(problems::INTERNAL)
     }
 
     /// What is stored is not as this instance wrote it: nothing is decided on it. The log has the cause.
     pub fn damaged(cause: impl Display) -> Self {
         tracing::error!(%cause, "request refused: what it rests on is damaged");
-        Self::new("journal_damaged")
+        Self::new(problems::JOURNAL_DAMAGED)
     }
 
     /// Nothing can be done right now: try again in a second.
     pub fn overloaded(cause: impl Display) -> Self {
         tracing::warn!(%cause, "request put off");
-        Self::new("overloaded").retry_after(1)
+        Self::new(problems::OVERLOADED).retry_after(1)
     }
 
     /// What this rests on does not answer: try again in a second. The cause goes to the log.
     pub fn unavailable(cause: impl Display) -> Self {
         tracing::warn!(%cause, "request put off");
-        Self::new("unavailable").retry_after(1)
+        Self::new(problems::UNAVAILABLE).retry_after(1)
     }
 
     /// Too many requests, or guesses: which limit it was, and when to try again.
     pub fn rate_limited(standing: Standing) -> Self {
-        let problem = Self::new("rate_limited").retry_after(standing.reset());
+        let problem = Self::new(problems::RATE_LIMITED).retry_after(standing.reset());
         Self { standing: Some(Box::new(standing)), ..problem }
     }
 
@@ -205,10 +205,11 @@ impl Problem {
     pub fn field(
         mut self,
         pointer: impl Into<String>,
-        code: impl Into<String>,
+        code: impl Into<FieldCode>,
         detail: impl Into<String>,
     ) -> Self {
-        self.errors.push(FieldProblem { pointer: pointer.into(), code: code.into(), detail: detail.into() });
+        let code = code.into().as_str().to_owned();
+        self.errors.push(FieldProblem { pointer: pointer.into(), code, detail: detail.into() });
         self
     }
 
@@ -231,6 +232,11 @@ impl Problem {
         }
     }
 
+    /// What it is.
+    pub fn kind(&self) -> &'static ProblemType {
+        self.kind
+    }
+
     /// What it is, for programs.
     pub fn code(&self) -> &'static str {
         self.kind.code
@@ -247,22 +253,20 @@ impl Problem {
     /// The problem that an answer made elsewhere stands for.
     pub(crate) fn for_status(status: StatusCode) -> Self {
         Self::new(match status {
-            StatusCode::NOT_FOUND => "not_found",
-            StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",
-            StatusCode::NOT_ACCEPTABLE => "not_acceptable",
-            StatusCode::PAYLOAD_TOO_LARGE => "payload_too_large",
-            StatusCode::UNSUPPORTED_MEDIA_TYPE => "unsupported_media_type",
-            StatusCode::UNAUTHORIZED => "unauthenticated",
-            StatusCode::FORBIDDEN => "forbidden",
-            StatusCode::TOO_MANY_REQUESTS => "rate_limited",
-            StatusCode::SERVICE_UNAVAILABLE => "overloaded",
-            status if status.is_client_error() => "malformed_request",
-            _ => INTERNAL,
+            StatusCode::NOT_FOUND => problems::NOT_FOUND,
+            StatusCode::METHOD_NOT_ALLOWED => problems::METHOD_NOT_ALLOWED,
+            StatusCode::NOT_ACCEPTABLE => problems::NOT_ACCEPTABLE,
+            StatusCode::PAYLOAD_TOO_LARGE => problems::PAYLOAD_TOO_LARGE,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => problems::UNSUPPORTED_MEDIA_TYPE,
+            StatusCode::UNAUTHORIZED => problems::UNAUTHENTICATED,
+            StatusCode::FORBIDDEN => problems::FORBIDDEN,
+            StatusCode::TOO_MANY_REQUESTS => problems::RATE_LIMITED,
+            StatusCode::SERVICE_UNAVAILABLE => problems::OVERLOADED,
+            status if status.is_client_error() => problems::MALFORMED_REQUEST,
+            _ => problems::INTERNAL,
         })
     }
 }
-
-const INTERNAL: &str = "internal";
 
 /// In the extensions of an answer that is a problem: its code.
 #[derive(Clone, Copy)]
@@ -270,10 +274,10 @@ pub(crate) struct Refusal(pub &'static str);
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        if matches!(self.kind.code, "overloaded" | "unavailable")
+        if matches!(self.kind, problems::OVERLOADED | problems::UNAVAILABLE)
             && ANSWERED.try_with(|it| it.has_written.take()).unwrap_or(false)
         {
-            return Self::new("outcome_unknown").retry_after(1).into_response();
+            return Self::new(problems::OUTCOME_UNKNOWN).retry_after(1).into_response();
         }
         let status = self.status();
         let (request_id, prefix) = ANSWERED
@@ -329,13 +333,13 @@ impl From<SigningError> for Problem {
 impl From<AppendError> for Problem {
     fn from(error: AppendError) -> Self {
         match error {
-            AppendError::IdempotencyKeyReused => Self::new("idempotency_key_reused"),
+            AppendError::IdempotencyKeyReused => Self::new(problems::IDEMPOTENCY_KEY_REUSED),
             AppendError::Damaged(_) => Self::damaged(error),
             // A claim that a flow knows about is that flow's own answer; here it is one nobody thought of.
             AppendError::Empty | AppendError::ClaimTaken { .. } => Self::internal(error),
             AppendError::Unknown(_) => {
                 tracing::error!(%error, "the outcome of an append is unknown");
-                Self::new("outcome_unknown").retry_after(1)
+                Self::new(problems::OUTCOME_UNKNOWN).retry_after(1)
             }
             AppendError::Unavailable(_) => Self::unavailable(error),
             AppendError::Conflict { .. } => Self::overloaded(error),

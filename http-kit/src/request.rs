@@ -21,6 +21,7 @@ use http::request::Parts;
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use ipnet::IpNet;
 use schemas::envelope::{Actor, Metadata};
+use schemas::problems;
 use tower::ServiceExt;
 use tracing::Instrument;
 use uuid::Uuid;
@@ -240,7 +241,7 @@ struct CrossOrigin {
 pub fn around(router: Router, edge: Arc<RequestLayer>) -> Router {
     router
         .fallback(async || Problem::not_found())
-        .method_not_allowed_fallback(async || Problem::new("method_not_allowed"))
+        .method_not_allowed_fallback(async || Problem::new(problems::METHOD_NOT_ALLOWED))
         .layer(from_fn_with_state(edge, handle))
 }
 
@@ -289,7 +290,7 @@ async fn handle(State(edge): State<Arc<RequestLayer>>, request: Request, next: N
     if let Err(no_place) = &place
         && !PROBES.contains(&route.as_str())
     {
-        refusal = Some(Problem::new("overloaded").detail(no_place.to_string()).retry_after(1));
+        refusal = Some(Problem::new(problems::OVERLOADED).detail(no_place.to_string()).retry_after(1));
     }
     let context = Arc::new(context);
     request.extensions_mut().insert(Arc::clone(&context));

@@ -4,6 +4,8 @@ use axum::routing::{get, post};
 use domain::AppSettings;
 use domain::signing_key::TokenAlgorithm;
 use http_body_util::BodyExt;
+use schemas::field_codes;
+use schemas::problems;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -268,10 +270,10 @@ async fn inv_c_who_has_written_is_not_put_off() {
 async fn a_problem_looks_like_this() {
     let world = World::new().await;
     let failing = async || {
-        Problem::invalid("/email", "invalid_email", "not a valid email address")
+        Problem::invalid("/email", problems::INVALID_EMAIL, "not a valid email address")
             .detail("One member makes no sense")
     };
-    let limited = async || Problem::new("rate_limited").retry_after(30);
+    let limited = async || Problem::new(problems::RATE_LIMITED).retry_after(30);
     let inner = Router::new().route("/", get(failing)).route("/limited", get(limited));
     let router = around(inner, world.edge(&[]));
     let answer = send(&router, Request::get("/").header("x-request-id", "req-1"), "").await;
@@ -519,13 +521,15 @@ async fn a_body_without_content_may_have_any_type() {
 async fn every_problem_has_all_that_a_problem_has() {
     let world = World::new().await;
     for kind in schemas::problems::REGISTRY {
-        let router = Router::new().route("/", get(async || Problem::new(kind.code)));
+        let router = Router::new().route("/", get(async || Problem::new(kind)));
         let answer = send(&around(router, world.edge(&[])), Request::get("/"), "").await;
         assert_eq!(answer.problem(), (kind.status, kind.code.to_owned()));
         assert!(kind.explanation.starts_with(answer.json()["detail"].as_str().expect("text")));
     }
     let empty = || Problem::malformed(" ");
-    let field = || Problem::invalid("/name", "too_long", "at most 3").field("/x", "odd", "no");
+    let field = || {
+        Problem::invalid("/name", field_codes::TOO_LONG, "at most 3").field("/x", field_codes::INVALID, "no")
+    };
     let router =
         Router::new().route("/empty", get(async move || empty())).route("/field", get(async move || field()));
     let router = around(router, world.edge(&[]));

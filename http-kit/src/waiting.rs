@@ -9,6 +9,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use event_store::Clock;
 use http::{HeaderValue, header};
+use schemas::problems;
 
 use crate::problem::{ANSWERED, Answered, Problem};
 use crate::request::{Requester, X_REQUEST_ID, request_id};
@@ -24,8 +25,8 @@ struct Waiting {
 pub fn waiting(router: Router, clock: Arc<dyn Clock>, prefix: &str) -> Router {
     let state = Arc::new(Waiting { clock, prefix: prefix.into() });
     router
-        .fallback(async || Problem::new("unavailable").retry_after(1))
-        .method_not_allowed_fallback(async || Problem::new("method_not_allowed"))
+        .fallback(async || Problem::new(problems::UNAVAILABLE).retry_after(1))
+        .method_not_allowed_fallback(async || Problem::new(problems::METHOD_NOT_ALLOWED))
         .layer(from_fn_with_state(state, handle))
 }
 

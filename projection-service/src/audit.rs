@@ -22,6 +22,8 @@ use http_kit::places::Place;
 use http_kit::{AfterToken, AppScope, Looking, Page, Params, Problem, RequestContext, uncached};
 use read_models::audit_log::AuditFilter;
 use schemas::envelope::{ActorKind, RecordedEvent};
+use schemas::field_codes;
+use schemas::problems;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -178,9 +180,10 @@ impl AuditParams {
             );
         }
         let ip = self.ip.as_deref().map(|ip| ip.trim().parse::<IpAddr>()).transpose();
-        let ip = ip.map_err(|_| Problem::invalid("/ip", "invalid", "an IPv4 or IPv6 address"))?;
+        let ip = ip.map_err(|_| Problem::invalid("/ip", field_codes::INVALID, "an IPv4 or IPv6 address"))?;
         let email = self.email.as_deref().map(Email::parse).transpose();
-        let email = email.map_err(|_| Problem::invalid("/email", "invalid_email", "an email address"))?;
+        let email =
+            email.map_err(|_| Problem::invalid("/email", problems::INVALID_EMAIL, "an email address"))?;
         Ok(AuditFilter {
             app_id: Some(app_id),
             person: self.user_id.map(UserId),
@@ -270,7 +273,7 @@ async fn authorize(
         return service.authenticator.admin(app_id, credentials, Permission::AuditRead).await;
     }
     match service.authenticator.platform(credentials).await {
-        Err(problem) if problem.code() == "forbidden" => Err(Problem::not_found()),
+        Err(problem) if problem.kind() == problems::FORBIDDEN => Err(Problem::not_found()),
         result => result,
     }
 }

@@ -20,6 +20,7 @@ use http_kit::places::{Applicant, NoPlace, Place};
 use http_kit::{AfterToken, AppScope, Params, Problem, uncached};
 use read_models::audit_log::AuditFilter;
 use schemas::envelope::RecordedEvent;
+use schemas::problems;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -242,7 +243,7 @@ pub(crate) fn applicant(caller: &AdminCaller) -> Applicant {
 
 /// 503 if there is no free place.
 pub(crate) fn no_place(why: NoPlace) -> Problem {
-    Problem::new("overloaded").detail(why.to_string()).retry_after(PLACE_RETRY)
+    Problem::new(problems::OVERLOADED).detail(why.to_string()).retry_after(PLACE_RETRY)
 }
 
 async fn whole_journal(

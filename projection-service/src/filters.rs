@@ -7,6 +7,7 @@ use domain::AppId;
 use domain::app::App;
 use event_store::Repository;
 use http_kit::Problem;
+use schemas::field_codes;
 
 /// The types of events, of all versions.
 static TYPES: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
@@ -24,7 +25,7 @@ pub(crate) fn known_type(kind: &str) -> Result<(), Problem> {
         return Ok(());
     }
     let detail = "no event has this type, which is compared exactly; GET /schemas lists the types";
-    Err(Problem::invalid("/type", "unknown_type", detail))
+    Err(Problem::invalid("/type", field_codes::UNKNOWN_TYPE, detail))
 }
 
 /// 422 unless there is this app.
@@ -32,5 +33,9 @@ pub(crate) async fn known_app(repository: &Repository, app_id: &AppId) -> Result
     if repository.load::<App>(app_id).await?.state.id.is_some() {
         return Ok(());
     }
-    Err(Problem::invalid("/app_id", "unknown_app", "there is no such app; GET /v1/apps lists them"))
+    Err(Problem::invalid(
+        "/app_id",
+        field_codes::UNKNOWN_APP,
+        "there is no such app; GET /v1/apps lists them",
+    ))
 }

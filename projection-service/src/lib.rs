@@ -30,6 +30,7 @@ use event_store::{Clock, Journal, Repository, StoreError};
 use http_kit::places::{Places, Shares};
 use http_kit::{AccessLog, AfterToken, Authenticator, Problem};
 use read_models::{Projector, ReadModels};
+use schemas::problems;
 use tokio::sync::watch;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -209,7 +210,7 @@ impl ProjectionService {
 }
 
 fn behind() -> Problem {
-    Problem::new("projection_behind").retry_after(1)
+    Problem::new(problems::PROJECTION_BEHIND).retry_after(1)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use http_kit::cookies::Credentials;
 use http_kit::{AfterToken, AppScope, Params, Problem};
 use jiff::SignedDuration;
 use read_models::stats::{Bucket, Granularity};
+use schemas::field_codes;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -132,10 +133,14 @@ async fn stats(
     let span = SignedDuration::from_hours(BUCKETS_BY_DEFAULT * granularity.hours());
     let from = params.from.unwrap_or_else(|| to.checked_sub(span).unwrap_or(Timestamp::MIN));
     if from >= to {
-        return Err(Problem::invalid("/from", "out_of_range", "from must be before to"));
+        return Err(Problem::invalid("/from", field_codes::OUT_OF_RANGE, "from must be before to"));
     }
     if to.duration_since(from).as_hours() / granularity.hours() > MAX_BUCKETS {
-        return Err(Problem::invalid("/from", "out_of_range", format!("at most {MAX_BUCKETS} buckets")));
+        return Err(Problem::invalid(
+            "/from",
+            field_codes::OUT_OF_RANGE,
+            format!("at most {MAX_BUCKETS} buckets"),
+        ));
     }
     service.wait_for_token("stats", token).await?;
     let buckets = service.models.stats().buckets(&app_id, from, to, granularity).await.map_err(refused)?;

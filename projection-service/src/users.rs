@@ -10,6 +10,7 @@ use domain::{AppId, Permission, Role, UserId};
 use http_kit::cookies::Credentials;
 use http_kit::{AfterToken, AppScope, Looking, Page, Params, Problem, RequestContext, Segments, UserBody};
 use read_models::users::{UserFilter, UserSort, UserStatus};
+use schemas::field_codes;
 use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -86,10 +87,15 @@ struct ListUsers {
 
 impl ListUsers {
     fn filter(&self) -> Result<UserFilter, Problem> {
-        let bad_role =
-            |error: domain::role::InvalidRole| Problem::invalid("/role", "invalid_role", error.to_string());
+        let bad_role = |error: domain::role::InvalidRole| {
+            Problem::invalid("/role", field_codes::INVALID_ROLE, error.to_string())
+        };
         if self.query.as_ref().is_some_and(|query| query.len() > LONGEST_QUERY) {
-            return Err(Problem::invalid("/query", "too_long", format!("at most {LONGEST_QUERY} bytes")));
+            return Err(Problem::invalid(
+                "/query",
+                field_codes::TOO_LONG,
+                format!("at most {LONGEST_QUERY} bytes"),
+            ));
         }
         Ok(UserFilter {
             query: self.query.clone(),

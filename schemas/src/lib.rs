@@ -7,6 +7,7 @@ pub mod bus;
 pub mod codec;
 pub mod envelope;
 pub mod event_schemas;
+pub mod field_codes;
 pub mod problems;
 
 pub use codec::{CodecError, Encoded, decode, encode};

@@ -184,6 +184,8 @@ fn leave_out_null(members: &mut Map<String, Value>) {
 mod tests {
     use std::collections::BTreeSet;
 
+    use schemas::problems::problem_type;
+
     use super::*;
 
     fn document() -> Value {
@@ -254,6 +256,30 @@ mod tests {
             document["servers"][0]["url"].is_string()
                 && document["info"]["license"]["identifier"].is_string()
         );
+    }
+
+    /// What a description names is text, which no compiler reads.
+    #[test]
+    fn refusals_name_problems_that_there_are() {
+        let document = document();
+        let mut named = BTreeSet::new();
+        for (path, item) in document["paths"].as_object().expect("paths") {
+            for (method, operation) in item.as_object().expect("an item") {
+                for (status, response) in operation["responses"].as_object().expect("responses") {
+                    let text = response["description"].as_str().filter(|_| status.starts_with(['4', '5']));
+                    for word in text.unwrap_or_default().split('`').skip(1).step_by(2) {
+                        let is_code = word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+                        // A role, and a member of an answer.
+                        if is_code && !["admin", "checks"].contains(&word) {
+                            let kind = problem_type(word);
+                            assert!(kind.is_some(), "{method} {path}: {status} names `{word}`");
+                            named.insert(word);
+                        }
+                    }
+                }
+            }
+        }
+        assert!(named.len() > 10, "{named:?}");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use http_kit::Problem;
 use http_kit::cookies::Credentials;
 use http_kit::problem::ProblemBody;
 use schemas::event_schemas::Document;
+use schemas::problems;
 use serde_json::{Map, Value, json};
 use tokens::PublicUrl;
 use utoipa::ToSchema;
@@ -130,7 +131,7 @@ async fn readiness(health: &Health, detailed: bool) -> Response {
         return Json(json!({ "status": "ready", "instance": instance, "checks": checks })).into_response();
     }
     let instance = Value::from(instance);
-    Problem::new("not_ready").member("instance", instance).member("checks", checks).into_response()
+    Problem::new(problems::NOT_READY).member("instance", instance).member("checks", checks).into_response()
 }
 
 /// How each part is, and no more.

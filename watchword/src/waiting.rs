@@ -15,6 +15,7 @@ use command_service::bootstrap::BootstrapError;
 use dispatcher::DispatchError;
 use event_store::{AppendError, Clock, Location, OpenError, StoreError, SystemClock};
 use http_kit::Problem;
+use schemas::problems;
 use serde_json::json;
 use tokens::PublicUrl;
 use tokio::sync::watch;
@@ -145,7 +146,7 @@ fn readiness(waited: &Waited, details: bool) -> Problem {
     };
     let mut checks = json!({});
     checks[waited.store.check()] = json!({ "ok": false, "state": "waiting", "detail": detail });
-    Problem::new("not_ready")
+    Problem::new(problems::NOT_READY)
         .detail(format!("The service starts, and waits for {}", waited.store))
         .member("checks", checks)
         .retry_after(1)

@@ -24,6 +24,7 @@ use http_kit::limits::{Asker, MailPurpose, RateClass};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
 use schemas::envelope::Actor;
+use schemas::problems;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use tokens::TokenPurpose;
@@ -122,7 +123,7 @@ pub(crate) async fn request(
             at,
         };
         work.execute::<User>(&user_id, command.into()).map_err(|error| match error {
-            UserError::OtherPassword => Problem::new("invalid_credentials"),
+            UserError::OtherPassword => Problem::new(problems::INVALID_CREDENTIALS),
             other => Problem::internal(other),
         })?;
         // Only now: a guess of the password that came too late must not be told from a wrong one.
@@ -217,6 +218,6 @@ impl CommandService {
 }
 
 fn taken(pointer: &str) -> Problem {
-    let code = "email_taken";
-    Problem::new(code).field(pointer, code, "this address belongs to another account")
+    let kind = problems::EMAIL_TAKEN;
+    Problem::new(kind).field(pointer, kind, "this address belongs to another account")
 }

@@ -16,6 +16,7 @@ use http_kit::cookies::{Credentials, SetCookies};
 use http_kit::extract::{AppScope, Body};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
+use schemas::problems;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -85,7 +86,7 @@ pub(crate) async fn change(
         let (checked, new) = (checked.clone(), new.clone());
         let command = MailboxCommand::ChangePassword { checked, new, session_id, at };
         work.execute::<User>(&user_id, command.into()).map_err(|error| match error {
-            UserError::OtherPassword => Problem::new("invalid_credentials"),
+            UserError::OtherPassword => Problem::new(problems::INVALID_CREDENTIALS),
             other => Problem::internal(other),
         })
     };

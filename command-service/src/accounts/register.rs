@@ -17,6 +17,7 @@ use http_kit::limits::{Asker, MailPurpose, RateClass};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
 use schemas::envelope::Actor;
+use schemas::problems;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -105,7 +106,7 @@ pub(crate) async fn register(
         return service.registered(&app_id, &done, started).await;
     }
     if settings.registration != Registration::Open {
-        return Err(Problem::new("registration_closed"));
+        return Err(Problem::new(problems::REGISTRATION_CLOSED));
     }
     let email = fields::email(&body.email)?;
     let password = body.password.expose_secret();
@@ -143,7 +144,7 @@ pub(crate) async fn register(
         require_active(app)?;
         let settings = app.settings.clone();
         if settings.registration != Registration::Open {
-            return Err(Problem::new("registration_closed"));
+            return Err(Problem::new(problems::REGISTRATION_CLOSED));
         }
         let register = UserCommand::Register {
             user_id,
@@ -206,8 +207,12 @@ impl CommandService {
         started: Instant,
     ) -> Result<Response, Problem> {
         if !settings.require_verified_email {
-            let problem = Problem::new("email_taken");
-            return Err(problem.field("/email", "email_taken", "this address belongs to another account"));
+            let problem = Problem::new(problems::EMAIL_TAKEN);
+            return Err(problem.field(
+                "/email",
+                problems::EMAIL_TAKEN,
+                "this address belongs to another account",
+            ));
         }
         if settings.delivery == SentBy::Platform
             && let Some(user_id) = self.locate.locate(app_id, &email).await?

@@ -14,6 +14,7 @@ use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, NoBody, Params, Segments};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
+use schemas::problems;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -170,7 +171,7 @@ async fn retry(
 fn refused(error: DeliveryError) -> Problem {
     match error {
         DeliveryError::Absent => Problem::not_found(),
-        DeliveryError::Sent => Problem::new("mail_sent"),
-        DeliveryError::Expired => Problem::new("mail_expired"),
+        DeliveryError::Sent => Problem::new(problems::MAIL_SENT),
+        DeliveryError::Expired => Problem::new(problems::MAIL_EXPIRED),
     }
 }

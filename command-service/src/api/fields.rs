@@ -6,6 +6,8 @@ use domain::text::{Lines, readable};
 use domain::user::{Profile, ProfilePatch};
 use domain::web_url::names_a_host;
 use http_kit::problem::Problem;
+use schemas::field_codes;
+use schemas::problems;
 use serde::{Deserialize, Deserializer};
 use url::Url;
 
@@ -29,8 +31,8 @@ pub(crate) fn email(text: &str) -> Result<Email, Problem> {
 
 /// The same in another member.
 pub(crate) fn named_email(text: &str, pointer: &str) -> Result<Email, Problem> {
-    let code = "invalid_email";
-    Email::parse(text).map_err(|error| Problem::new(code).field(pointer, code, error.to_string()))
+    let kind = problems::INVALID_EMAIL;
+    Email::parse(text).map_err(|error| Problem::new(kind).field(pointer, kind, error.to_string()))
 }
 
 impl CommandService {
@@ -42,8 +44,8 @@ impl CommandService {
         pointer: &str,
     ) -> Result<Password, Problem> {
         let weak = |reason: &str, why: String| {
-            let code = "weak_password";
-            Problem::new(code).detail(why.clone()).field(pointer, code, why).member(REASON, reason.into())
+            let kind = problems::WEAK_PASSWORD;
+            Problem::new(kind).detail(why.clone()).field(pointer, kind, why).member(REASON, reason.into())
         };
         let password = Password::new(text);
         password.check(min_length, is_common).map_err(|error| {
@@ -80,8 +82,9 @@ pub(crate) fn check_profile(received: &Received<'_>) -> Result<(), Problem> {
     if errors.peek().is_none() {
         return Ok(());
     }
-    let problem = Problem::new("validation_failed");
-    Err(errors.fold(problem, |problem, (pointer, detail)| problem.field(pointer, "invalid", detail)))
+    let problem = Problem::new(problems::VALIDATION_FAILED);
+    Err(errors
+        .fold(problem, |problem, (pointer, detail)| problem.field(pointer, field_codes::INVALID, detail)))
 }
 
 /// A checked profile.
@@ -129,7 +132,7 @@ where
 /// A text that somebody typed for others to read, without the blanks at its ends.
 pub(crate) fn text(pointer: &str, text: &str, max: usize, lines: Lines) -> Result<String, Problem> {
     let text = readable(text, max, lines);
-    Ok(text.map_err(|error| Problem::invalid(pointer, "invalid", error.to_string()))?.to_owned())
+    Ok(text.map_err(|error| Problem::invalid(pointer, field_codes::INVALID, error.to_string()))?.to_owned())
 }
 
 fn check_text(pointer: &'static str, text: &str, max: usize) -> Option<(&'static str, String)> {

@@ -2,6 +2,7 @@
 
 use http_kit::Page;
 use http_kit::problem::Problem;
+use schemas::field_codes;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -29,7 +30,11 @@ impl PageParams {
     pub fn of<T>(&self, all: Vec<T>) -> Result<Page<T>, Problem> {
         let limit = self.limit.unwrap_or(DEFAULT_LIMIT);
         if !(1..=MAX_LIMIT).contains(&limit) {
-            return Err(Problem::invalid("/limit", "out_of_range", format!("from 1 to {MAX_LIMIT}")));
+            return Err(Problem::invalid(
+                "/limit",
+                field_codes::OUT_OF_RANGE,
+                format!("from 1 to {MAX_LIMIT}"),
+            ));
         }
         let limit = usize::try_from(limit).unwrap_or_default();
         let offset = match (&self.cursor, self.offset) {
@@ -37,13 +42,17 @@ impl PageParams {
                 .ok()
                 .filter(|offset| *offset <= MAX_OFFSET)
                 .ok_or_else(|| {
-                    Problem::invalid("/offset", "out_of_range", format!("from 0 to {MAX_OFFSET}"))
+                    Problem::invalid("/offset", field_codes::OUT_OF_RANGE, format!("from 0 to {MAX_OFFSET}"))
                 })?,
-            (Some(cursor), None) => cursor
-                .parse()
-                .map_err(|_| Problem::invalid("/cursor", "invalid", "not a `next_cursor` of this list"))?,
+            (Some(cursor), None) => cursor.parse().map_err(|_| {
+                Problem::invalid("/cursor", field_codes::INVALID, "not a `next_cursor` of this list")
+            })?,
             (Some(_), Some(_)) => {
-                return Err(Problem::invalid("/cursor", "invalid", "either a cursor or an offset"));
+                return Err(Problem::invalid(
+                    "/cursor",
+                    field_codes::INVALID,
+                    "either a cursor or an offset",
+                ));
             }
         };
         let total = all.len();

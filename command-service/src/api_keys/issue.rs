@@ -13,6 +13,7 @@ use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, Body};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
+use schemas::field_codes;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error as NoPermission, StrDeserializer};
 use serde::{Deserialize, Serialize};
@@ -116,7 +117,7 @@ fn parse_permissions(texts: &BTreeSet<String>) -> Result<BTreeSet<Permission>, P
     let parse = |text: &String| {
         let text: StrDeserializer<'_, NoPermission> = text.as_str().into_deserializer();
         Permission::deserialize(text)
-            .map_err(|error| Problem::invalid("/permissions", "invalid", error.to_string()))
+            .map_err(|error| Problem::invalid("/permissions", field_codes::INVALID, error.to_string()))
     };
     texts.iter().map(parse).collect()
 }
@@ -128,7 +129,7 @@ fn check(
     expires_at: Option<Timestamp>,
     at: Timestamp,
 ) -> Result<(), Problem> {
-    let invalid = |pointer: &str, detail: &str| Problem::invalid(pointer, "invalid", detail);
+    let invalid = |pointer: &str, detail: &str| Problem::invalid(pointer, field_codes::INVALID, detail);
     if permissions.is_empty() {
         return Err(invalid("/permissions", "at least one permission"));
     }

@@ -10,6 +10,7 @@ use domain::{AppId, Permission};
 use http_kit::auth::AdminCaller;
 use http_kit::cookies::Credentials;
 use http_kit::problem::Problem;
+use schemas::problems;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::CommandService;
@@ -29,7 +30,7 @@ async fn authorize(
     }
     match service.authenticator.platform(credentials).await {
         // To everybody else the platform's app is not there.
-        Err(problem) if problem.code() == "forbidden" => Err(Problem::not_found()),
+        Err(problem) if problem.kind() == problems::FORBIDDEN => Err(Problem::not_found()),
         result => result,
     }
 }

@@ -13,6 +13,8 @@ use http_kit::extract::Body;
 use http_kit::openapi::app_settings_patch;
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
+use schemas::field_codes;
+use schemas::problems;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -62,9 +64,9 @@ async fn create(
     let caller = service.authenticator.platform(&credentials).await?;
     let Body { value: body, idempotency } = body?;
     let app_id = AppId::parse(body.app_id.as_str())
-        .map_err(|error| Problem::invalid("/app_id", "invalid", error.to_string()))?;
+        .map_err(|error| Problem::invalid("/app_id", field_codes::INVALID, error.to_string()))?;
     if app_id.is_platform() {
-        return Err(Problem::new("app_exists"));
+        return Err(Problem::new(problems::APP_EXISTS));
     }
     let name = check_name(&body.name)?;
     let settings = AppSettings::default().patched(&body.settings).map_err(invalid_setting)?;
@@ -82,7 +84,7 @@ async fn create(
         })
         .await
         .map_err(|error| match error {
-            DispatchError::ClaimTaken { .. } => Problem::new("app_exists"),
+            DispatchError::ClaimTaken { .. } => Problem::new(problems::APP_EXISTS),
             other => other.into(),
         })?;
     let app = folded(&committed.events);

@@ -12,6 +12,8 @@ use domain::app::{App, AppError};
 use domain::claims::ClaimKind;
 use domain::text::{Lines, readable};
 use http_kit::problem::Problem;
+use schemas::field_codes;
+use schemas::problems;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::CommandService;
@@ -31,24 +33,24 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
 /// A name for something that is no person.
 pub(crate) fn check_name(name: &str) -> Result<String, Problem> {
     let name = readable(name, MAX_NAME, Lines::One);
-    let name = name.map_err(|error| Problem::invalid("/name", "invalid", error.to_string()))?;
+    let name = name.map_err(|error| Problem::invalid("/name", field_codes::INVALID, error.to_string()))?;
     Ok(name.to_owned())
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "what `map_err` gives")]
 pub(crate) fn refused(error: AppError) -> Problem {
     match error {
-        AppError::Exists => Problem::new("app_exists"),
+        AppError::Exists => Problem::new(problems::APP_EXISTS),
         AppError::Absent | AppError::NoSuchKey => Problem::not_found(),
-        AppError::Permissions => Problem::invalid("/permissions", "invalid", error.to_string()),
-        AppError::TooManyKeys => Problem::new("too_many_api_keys"),
+        AppError::Permissions => Problem::invalid("/permissions", field_codes::INVALID, error.to_string()),
+        AppError::TooManyKeys => Problem::new(problems::TOO_MANY_API_KEYS),
     }
 }
 
 /// Refuses unless the app is there, is not the platform's own, and is not disabled.
 pub(crate) fn require_active(app: &App) -> Result<(), Problem> {
     match &app.id {
-        Some(id) if !id.is_platform() && app.disabled => Err(Problem::new("app_disabled")),
+        Some(id) if !id.is_platform() && app.disabled => Err(Problem::new(problems::APP_DISABLED)),
         Some(id) if !id.is_platform() => Ok(()),
         _ => Err(Problem::not_found()),
     }

@@ -5,6 +5,7 @@ use domain::setting_kinds::{has_a_link, strong_changes};
 use domain::settings::{InvalidSetting, WhatIsWrong};
 use effects::senders::Senders;
 use http_kit::problem::Problem;
+use schemas::field_codes;
 
 /// 403 if anything changes that decides where secrets go or who gets in.
 pub(super) fn require_weak(before: &AppSettings, after: &AppSettings) -> Result<(), Problem> {
@@ -29,7 +30,7 @@ pub(super) fn invalid_setting(error: InvalidSetting) -> Problem {
     let InvalidSetting { what, pointer, detail } = error;
     match what {
         WhatIsWrong::Shape => Problem::malformed(format!("/settings{pointer}: {detail}")),
-        WhatIsWrong::Value => Problem::invalid(format!("/settings{pointer}"), "invalid", detail),
+        WhatIsWrong::Value => Problem::invalid(format!("/settings{pointer}"), field_codes::INVALID, detail),
     }
 }
 
@@ -44,7 +45,7 @@ pub(super) fn check_sender(
         Some(sender) if before.branding.sender.as_ref() != Some(sender) && !senders.allow(sender) => {
             let detail = "mails may not come from this domain: whoever runs this instance lists it in \
                           mail.sender_domains first";
-            Err(Problem::invalid("/settings/branding/sender", "invalid", detail))
+            Err(Problem::invalid("/settings/branding/sender", field_codes::INVALID, detail))
         }
         _ => Ok(()),
     }

@@ -9,6 +9,7 @@ use domain::user::User;
 use domain::{AppId, Timestamp, UserId};
 use http_kit::auth::{AdminCaller, Caller};
 use http_kit::problem::Problem;
+use schemas::problems;
 
 use crate::CommandService;
 use crate::callers::live::{LiveCaller, live_reads};
@@ -77,7 +78,7 @@ fn require_entitled(caller: &AdminCaller, work: &Work, at: Timestamp) -> Result<
             if !app.api_keys.get(key_id).is_some_and(|key| key.is_live(at)) {
                 return Err(Problem::unauthenticated());
             }
-            if app.disabled { Err(Problem::new("app_disabled")) } else { Ok(()) }
+            if app.disabled { Err(Problem::new(problems::APP_DISABLED)) } else { Ok(()) }
         }
     }
 }

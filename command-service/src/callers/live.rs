@@ -7,6 +7,7 @@ use domain::user::User;
 use domain::{AppId, SessionId, Timestamp, UserId};
 use http_kit::auth::UserCaller;
 use http_kit::problem::Problem;
+use schemas::problems;
 
 /// A caller whose session must still live when the decision is made, not only when the request came in.
 #[derive(Clone)]
@@ -53,7 +54,7 @@ pub(crate) fn require_live(
     if active && owner.app_id == *app_id && user.id == Some(owner.user_id) {
         Ok(())
     } else {
-        Err(Problem::new("session_revoked"))
+        Err(Problem::new(problems::SESSION_REVOKED))
     }
 }
 
@@ -61,8 +62,8 @@ pub(crate) fn require_live(
 #[expect(clippy::needless_pass_by_value, reason = "it is handed to `map_err`")]
 pub(crate) fn session_problem(error: SessionError) -> Problem {
     Problem::new(match error {
-        SessionError::Absent | SessionError::Exists => "invalid_refresh_token",
-        SessionError::Revoked => "session_revoked",
-        SessionError::Expired => "session_expired",
+        SessionError::Absent | SessionError::Exists => problems::INVALID_REFRESH_TOKEN,
+        SessionError::Revoked => problems::SESSION_REVOKED,
+        SessionError::Expired => problems::SESSION_EXPIRED,
     })
 }

@@ -19,6 +19,7 @@ use http_kit::extract::{AppScope, Body};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
 use schemas::envelope::Actor;
+use schemas::problems;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use tokens::MagicLinkToken;
@@ -161,7 +162,7 @@ fn challenge_of(verifier: &str) -> Result<CodeChallenge, Problem> {
 }
 
 fn invalid_code() -> Problem {
-    Problem::new("invalid_or_expired_code")
+    Problem::new(problems::INVALID_OR_EXPIRED_CODE)
 }
 
 #[cfg(test)]

@@ -20,6 +20,8 @@ use http_kit::extract::{AppScope, Body};
 use http_kit::limits::MailPurpose;
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
+use schemas::field_codes;
+use schemas::problems;
 use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -74,7 +76,7 @@ pub(crate) struct Target {
 impl NewMagicLink {
     fn target(&self) -> Result<Target, Problem> {
         let redirect_uri = RedirectUri::parse(self.redirect_uri.as_str()).map_err(|_| not_allowed())?;
-        let invalid = |member: &str, detail: String| Problem::invalid(member, "invalid", detail);
+        let invalid = |member: &str, detail: String| Problem::invalid(member, field_codes::INVALID, detail);
         if self.state.as_ref().is_some_and(|state| state.len() > MAX_STATE) {
             return Err(invalid("/state", format!("at most {MAX_STATE} bytes")));
         }
@@ -170,7 +172,7 @@ impl CommandService {
         asked.by_reader();
         let Issued { link_id, email, redirect_uri, state, code_challenge, .. } = old;
         // The person was erased: nobody is written to.
-        let email = email.ok_or_else(|| Problem::new("invalid_or_expired_token"))?;
+        let email = email.ok_or_else(|| Problem::new(problems::INVALID_OR_EXPIRED_TOKEN))?;
         let target = Target { redirect_uri, state, code_challenge };
         if !asked.settings().allows_redirect_to(&target.redirect_uri) {
             return Err(not_allowed());
@@ -264,10 +266,10 @@ impl CommandService {
 }
 
 fn not_allowed() -> Problem {
-    let code = "redirect_uri_not_allowed";
-    Problem::new(code).field(
+    let kind = problems::REDIRECT_URI_NOT_ALLOWED;
+    Problem::new(kind).field(
         "/redirect_uri",
-        code,
+        kind,
         "it must be one of the app's `redirect_uris`, to the letter",
     )
 }

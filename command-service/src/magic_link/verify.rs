@@ -25,6 +25,7 @@ use http_kit::limits::MailPurpose;
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
 use schemas::envelope::Actor;
+use schemas::problems;
 use serde::Deserialize;
 use tokens::MagicLinkToken;
 use utoipa::ToSchema;
@@ -73,7 +74,7 @@ pub(crate) async fn page(
             }
             Err(_) => pages.dead(Purpose::MagicLink, &token),
         },
-        Err(problem) if problem.code() == dead_token().code() => pages.dead(Purpose::MagicLink, ""),
+        Err(problem) if problem.kind() == dead_token().kind() => pages.dead(Purpose::MagicLink, ""),
         Err(problem) => pages.refused(Purpose::MagicLink, "", problem),
     })
 }
@@ -224,7 +225,7 @@ impl CommandService {
                 match work.execute::<User>(&user_id, prove.into()) {
                     Ok(()) => {}
                     Err(UserError::OtherEmail | UserError::Absent) => return Ok(Premise::Changed),
-                    Err(UserError::Banned) => return Err(Problem::new("user_banned")),
+                    Err(UserError::Banned) => return Err(Problem::new(problems::USER_BANNED)),
                     Err(other) => return Err(Problem::internal(other)),
                 }
                 let user = work.get::<User>(&user_id);
@@ -282,8 +283,8 @@ fn link_problem(error: MagicLinkError) -> Problem {
         | MagicLinkError::Superseded
         | MagicLinkError::Expired
         | MagicLinkError::Used => dead_token(),
-        MagicLinkError::RedirectNotAllowed => Problem::new("redirect_uri_not_allowed"),
-        MagicLinkError::RegistrationClosed => Problem::new("registration_closed"),
+        MagicLinkError::RedirectNotAllowed => Problem::new(problems::REDIRECT_URI_NOT_ALLOWED),
+        MagicLinkError::RegistrationClosed => Problem::new(problems::REGISTRATION_CLOSED),
         MagicLinkError::Exists | MagicLinkError::InvalidCode => Problem::internal(error),
     }
 }

@@ -9,6 +9,7 @@ use domain::{AppId, MagicLinkId};
 use event_store::Loaded;
 use http_kit::answers::UserBody;
 use http_kit::problem::Problem;
+use schemas::problems;
 use serde::{Deserialize, Serialize};
 use tokens::{MagicLinkToken, TokenPurpose};
 use utoipa::ToSchema;
@@ -17,7 +18,7 @@ use crate::CommandService;
 
 /// 400: one answer for a token that was never made, is too old or used, or belongs elsewhere.
 pub(crate) fn dead_token() -> Problem {
-    Problem::new("invalid_or_expired_token")
+    Problem::new(problems::INVALID_OR_EXPIRED_TOKEN)
 }
 
 /// What the holder of a one-time token is told.
@@ -25,7 +26,7 @@ pub(crate) fn token_problem(error: UserError) -> Problem {
     match error {
         // Only who asks to verify it cares that it is verified already, and looks for it.
         UserError::InvalidToken | UserError::Absent | UserError::AlreadyVerified => dead_token(),
-        UserError::Banned => Problem::new("user_banned"),
+        UserError::Banned => Problem::new(problems::USER_BANNED),
         other => Problem::internal(other),
     }
 }

@@ -28,6 +28,7 @@ use http_kit::limits::{Asker, MailPurpose, RateClass};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
 use schemas::envelope::Actor;
+use schemas::problems;
 use serde::{Deserialize, Serialize};
 use tokens::TokenPurpose;
 use tokio::time::Instant;
@@ -278,10 +279,10 @@ impl CommandService {
         if server.takes_utf8().await != Some(false) {
             return Ok(());
         }
-        let code = "invalid_email";
+        let kind = problems::INVALID_EMAIL;
         let why = "the mail server takes only ASCII characters before the @ (it does not announce SMTPUTF8): \
                    use another address";
-        Err(Problem::new(code).detail(why).field(pointer, code, why))
+        Err(Problem::new(kind).detail(why).field(pointer, kind, why))
     }
 
     /// What a request for a mail is answered with: a page, if a page asked.
@@ -326,14 +327,14 @@ impl CommandService {
                 }
                 page
             }
-            Err(problem) => match (purpose, problem.code()) {
+            Err(problem) => match (purpose, problem.kind()) {
                 // It says nothing about whose it was.
-                (Purpose::MagicLink, "invalid_or_expired_token")
+                (Purpose::MagicLink, problems::INVALID_OR_EXPIRED_TOKEN)
                     if self.magic_link_of(app_id, token).await.is_err() =>
                 {
                     pages.dead(purpose, "")
                 }
-                (Purpose::PasswordReset, "weak_password") => {
+                (Purpose::PasswordReset, problems::WEAK_PASSWORD) => {
                     let known = self.one_time_token(app_id, TokenPurpose::PasswordReset, token).await;
                     let email = known.ok().and_then(|(_, user)| user.state.email.clone());
                     pages.about(email.as_ref()).refused(purpose, token, problem)

@@ -23,6 +23,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use http_kit::accept;
 use http_kit::extract::AppScope;
 use http_kit::problem::Problem;
+use schemas::problems;
 use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
@@ -291,9 +292,9 @@ impl Pages<'_> {
     /// The page of a refusal.
     pub fn refused(&self, purpose: Purpose, token: &str, problem: Problem) -> Response {
         let status = problem.status();
-        let mut page = match problem.code() {
-            "invalid_or_expired_token" => self.dead(purpose, token),
-            "weak_password" => {
+        let mut page = match problem.kind() {
+            problems::INVALID_OR_EXPIRED_TOKEN => self.dead(purpose, token),
+            problems::WEAK_PASSWORD => {
                 let text = self.named(self.texts.of(purpose).ask);
                 let n = self.app.settings.password_min_length.to_string();
                 let reason = problem.told(fields::REASON).and_then(Value::as_str).unwrap_or_default();
@@ -301,8 +302,8 @@ impl Pages<'_> {
                 let error = Some(error.as_str());
                 self.render(status, Content { text: &text, error, ..self.asking(purpose, token) })
             }
-            code => {
-                let (title, text) = (self.texts.refused_title, self.texts.refusal(code));
+            kind => {
+                let (title, text) = (self.texts.refused_title, self.texts.refusal(kind));
                 self.render(status, Content { title, text, ..Content::default() })
             }
         };

@@ -2,6 +2,7 @@
 
 use domain::branding::Locale;
 use effects::mailer::disown_title;
+use schemas::problems::{self, ProblemType};
 
 use crate::api::fields;
 use crate::pages::page::Purpose;
@@ -83,13 +84,13 @@ impl Texts {
     }
 
     /// What a person can make of a refusal.
-    pub fn refusal(&self, code: &str) -> &'static str {
-        match code {
-            "rate_limited" | "overloaded" | "unavailable" => self.rate_limited,
-            "registration_closed" => self.registration_closed,
-            "user_banned" | "app_disabled" => self.user_banned,
-            "email_taken" => self.email_taken,
-            "invalid_email" => self.invalid_email,
+    pub fn refusal(&self, kind: &ProblemType) -> &'static str {
+        match kind {
+            problems::RATE_LIMITED | problems::OVERLOADED | problems::UNAVAILABLE => self.rate_limited,
+            problems::REGISTRATION_CLOSED => self.registration_closed,
+            problems::USER_BANNED | problems::APP_DISABLED => self.user_banned,
+            problems::EMAIL_TAKEN => self.email_taken,
+            problems::INVALID_EMAIL => self.invalid_email,
             _ => self.otherwise,
         }
     }

@@ -24,6 +24,7 @@ use http_kit::limits::Standing;
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
 use schemas::envelope::Actor;
+use schemas::problems;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -110,7 +111,7 @@ pub(crate) async fn login(
     };
     match &result {
         Ok(_) => email.iter().for_each(|email| service.count_good_login(counted, &app_id, email)),
-        Err(problem) if matches!(problem.code(), "invalid_credentials" | "rate_limited") => {
+        Err(problem) if matches!(problem.kind(), problems::INVALID_CREDENTIALS | problems::RATE_LIMITED) => {
             even_out(started).await;
         }
         Err(_) => {}
@@ -196,7 +197,8 @@ impl CommandService {
         let Guesser { device, strangers } = attempt.guesser;
         let (policy, at) = (self.settings.lockout, context.at);
         let told = self.record_failure(attempt.user_id, device, context).await;
-        if device.is_some() || !matches!(told.code(), "invalid_credentials" | "rate_limited") {
+        if device.is_some() || !matches!(told.kind(), problems::INVALID_CREDENTIALS | problems::RATE_LIMITED)
+        {
             return told;
         }
         told_to_strangers(strangers, policy, at)
@@ -261,7 +263,7 @@ impl CommandService {
             work.execute::<Lockout>(&user_id, command).map_err(|locked| too_many(policy, &locked, at))
         };
         match self.dispatcher.run(context, vec![Read::of::<Lockout>(&user_id)], decide).await {
-            Ok(_) => Problem::new("invalid_credentials"),
+            Ok(_) => Problem::new(problems::INVALID_CREDENTIALS),
             Err(error) => error.into(),
         }
     }
@@ -273,7 +275,7 @@ impl CommandService {
                 let (cookies, tokens) = self.tokens_of(app_id, link, done.replayed).await?;
                 Ok((cookies, Done::ok(done.position, tokens)).into_response())
             }
-            None => Err(Problem::new("invalid_credentials")),
+            None => Err(Problem::new(problems::INVALID_CREDENTIALS)),
         }
     }
 
@@ -302,7 +304,7 @@ pub(crate) fn locked_out(
 
 fn told_to_strangers(strangers: &StrangersAt, policy: LockoutPolicy, at: Timestamp) -> Problem {
     match strangers.fail(policy, at) {
-        Ok(()) => Problem::new("invalid_credentials"),
+        Ok(()) => Problem::new(problems::INVALID_CREDENTIALS),
         Err(locked) => too_many(policy, &locked, at),
     }
 }
@@ -311,10 +313,10 @@ fn told_to_strangers(strangers: &StrangersAt, policy: LockoutPolicy, at: Timesta
 pub(crate) fn may_enter(app: &App, user: &User) -> Result<domain::AppSettings, Problem> {
     require_active(app)?;
     if user.banned {
-        return Err(Problem::new("user_banned"));
+        return Err(Problem::new(problems::USER_BANNED));
     }
     if app.settings.require_verified_email && !user.email_verified {
-        return Err(Problem::new("email_not_verified"));
+        return Err(Problem::new(problems::EMAIL_NOT_VERIFIED));
     }
     Ok(app.settings.clone())
 }

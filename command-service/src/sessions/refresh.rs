@@ -15,6 +15,7 @@ use http_kit::extract::{AppScope, OptionalBody};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
 use schemas::envelope::Actor;
+use schemas::problems;
 use serde::Deserialize;
 use tokens::RefreshToken;
 use utoipa::ToSchema;
@@ -64,7 +65,7 @@ pub(crate) async fn refresh(
         let app = service.authenticator.existing_app(&app_id).await?;
         match service.session_of_cookie(&app_id, &app.state, &credentials).await? {
             Some(known) => known,
-            None if app.state.settings.cookies => return Err(Problem::new("invalid_refresh_token")),
+            None if app.state.settings.cookies => return Err(Problem::new(problems::INVALID_REFRESH_TOKEN)),
             None => return Err(Problem::malformed("a JSON body with refresh_token is needed")),
         }
     };
@@ -106,7 +107,7 @@ impl CommandService {
     /// Whose refresh token this is, live or not; 401 for anything that is none of this app. That never changes, so what is
     /// at hand tells it.
     pub(crate) async fn session_of(&self, app_id: &AppId, text: &str) -> Result<KnownToken, Problem> {
-        let invalid = || Problem::new("invalid_refresh_token");
+        let invalid = || Problem::new(problems::INVALID_REFRESH_TOKEN);
         let token = RefreshToken::decode(&self.tokens, text).ok_or_else(invalid)?;
         let session = self.repository.load_at_hand::<Session>(&token.session_id).await?;
         let owner = session.state.owner.as_ref().filter(|owner| owner.app_id == *app_id);
@@ -135,11 +136,11 @@ impl CommandService {
     ) -> Result<Response, Problem> {
         let reused = |event: &Event| matches!(event, Event::Session(SessionEvent::RefreshTokenReused(_)));
         if done.events.iter().any(reused) {
-            return Err(Problem::new("invalid_refresh_token"));
+            return Err(Problem::new(problems::INVALID_REFRESH_TOKEN));
         }
         // Within the grace there is no event: the chain is where the earlier request has brought it.
         let link = ChainLink::made_by(&done.events).or(done.value.flatten());
-        let link = link.ok_or_else(|| Problem::new("invalid_refresh_token"))?;
+        let link = link.ok_or_else(|| Problem::new(problems::INVALID_REFRESH_TOKEN))?;
         let (cookies, tokens) = self.tokens_of(app_id, link, done.replayed).await?;
         Ok((cookies, Done::ok(done.position, tokens)).into_response())
     }

@@ -14,6 +14,8 @@ use http_kit::cookies::Credentials;
 use http_kit::extract::{Body, Segments};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
+use schemas::field_codes;
+use schemas::problems;
 use serde::{Deserialize, Serialize};
 use tokens::Grant;
 use utoipa::ToSchema;
@@ -82,7 +84,7 @@ async fn create_access_token(
     let ttl = 60
         * minutes.ok_or_else(|| {
             let detail = format!("from 1 to {LONGEST_TOKEN_MINUTES}");
-            Problem::invalid("/duration_minutes", "out_of_range", detail)
+            Problem::invalid("/duration_minutes", field_codes::OUT_OF_RANGE, detail)
         })?;
     let (app_id, user_id, at) = (target.app_id.clone(), target.user_id, context.at);
     let (caller, full_admin) = (target.caller.clone(), target.caller.full_admin);
@@ -145,10 +147,10 @@ fn started_in(event: &Event) -> Option<&SessionStarted> {
 
 fn require_token_may_be_made(app: &App, user: &User, full_admin: bool, by_user: bool) -> Result<(), Problem> {
     if app.disabled {
-        return Err(Problem::new("app_disabled"));
+        return Err(Problem::new(problems::APP_DISABLED));
     }
     if user.banned {
-        return Err(Problem::new("user_banned"));
+        return Err(Problem::new(problems::USER_BANNED));
     }
     if user.is_admin() && !full_admin {
         return Err(Problem::forbidden().detail("only a full admin can make a token for an admin"));

@@ -15,6 +15,7 @@ use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, Body};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
+use schemas::problems;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -121,9 +122,9 @@ async fn create(
         })
         .await
         .map_err(|error: DispatchError<Problem>| match error {
-            DispatchError::ClaimTaken { .. } => Problem::new("email_taken").field(
+            DispatchError::ClaimTaken { .. } => Problem::new(problems::EMAIL_TAKEN).field(
                 "/email",
-                "email_taken",
+                problems::EMAIL_TAKEN,
                 "this address belongs to another account",
             ),
             other => other.into(),

@@ -12,6 +12,7 @@ use http_kit::cookies::Credentials;
 use http_kit::extract::Segments;
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
+use schemas::field_codes;
 use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -95,7 +96,7 @@ struct RoleSegments {
 }
 
 pub(super) fn parse_role(text: &str, pointer: &str) -> Result<Role, Problem> {
-    Role::parse(text).map_err(|error| Problem::invalid(pointer, "invalid", error.to_string()))
+    Role::parse(text).map_err(|error| Problem::invalid(pointer, field_codes::INVALID, error.to_string()))
 }
 
 pub(super) fn require_full_admin_for(role: &Role, caller: &AdminCaller) -> Result<(), Problem> {

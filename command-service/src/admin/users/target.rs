@@ -15,6 +15,7 @@ use http_kit::auth::AdminCaller;
 use http_kit::cookies::Credentials;
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
+use schemas::problems;
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -138,11 +139,11 @@ impl<'a> TargetUser<'a> {
 pub(super) fn refused(error: UserError) -> Problem {
     match error {
         UserError::Absent => Problem::not_found(),
-        UserError::TooManyRoles => Problem::new("too_many_roles").detail(error.to_string()),
-        UserError::Banned => Problem::new("user_banned"),
+        UserError::TooManyRoles => Problem::new(problems::TOO_MANY_ROLES).detail(error.to_string()),
+        UserError::Banned => Problem::new(problems::USER_BANNED),
         UserError::EmailNotVerified => {
             let detail = "the role admin is for users who have verified their address";
-            Problem::new("email_not_verified").conflict().detail(detail)
+            Problem::new(problems::EMAIL_NOT_VERIFIED).conflict().detail(detail)
         }
         // Refusals of commands that no route for admins gives.
         UserError::Exists

@@ -1,0 +1,48 @@
+//! What can be wrong with one member of a request: the `code` of each item in the list `errors` of a problem. Besides these,
+//! it can be the code of a problem itself.
+
+use crate::problems::ProblemType;
+
+/// What is wrong with a member, for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FieldCode(&'static str);
+
+impl FieldCode {
+    /// As clients see it.
+    pub fn as_str(self) -> &'static str {
+        self.0
+    }
+}
+
+impl From<&ProblemType> for FieldCode {
+    fn from(problem: &ProblemType) -> Self {
+        Self(problem.code)
+    }
+}
+
+/// It breaks the rule that `detail` tells.
+pub const INVALID: FieldCode = FieldCode("invalid");
+
+/// A cursor of another list, or none at all.
+pub const INVALID_CURSOR: FieldCode = FieldCode("invalid_cursor");
+
+/// No name that a role can have.
+pub const INVALID_ROLE: FieldCode = FieldCode("invalid_role");
+
+/// An offset beside a cursor.
+pub const NOT_WITH_CURSOR: FieldCode = FieldCode("not_with_cursor");
+
+/// A number or a time that is too small or too large.
+pub const OUT_OF_RANGE: FieldCode = FieldCode("out_of_range");
+
+/// A text of too many characters.
+pub const TOO_LONG: FieldCode = FieldCode("too_long");
+
+/// A text of too few characters.
+pub const TOO_SHORT: FieldCode = FieldCode("too_short");
+
+/// No app has this id.
+pub const UNKNOWN_APP: FieldCode = FieldCode("unknown_app");
+
+/// No event has this name.
+pub const UNKNOWN_TYPE: FieldCode = FieldCode("unknown_type");
