@@ -1,45 +1,24 @@
 //! Which settings of an app somebody may change who may not do everything in it.
 //!
-//! Settings are of two kinds. A *strong* one decides where secrets go or who gets in: whoever changes it could send a
-//! person's token to a place of their own, or let themselves in. It takes the platform or a full admin. A *weak* one does
-//! neither, and the permission `settings:write` is enough. The list below is that of the weak ones: what is not on it is
-//! strong, so that a new setting is strong until somebody has thought about it.
+//! Settings are of two kinds, which their declarations say. A *strong* one decides where secrets go or who gets in: whoever
+//! changes it could send a person's token to a place of their own, or let themselves in. It takes the platform or a full
+//! admin. A *weak* one does neither, and the permission `settings:write` is enough. Of a mixed one each member is looked at
+//! by itself, and those that are not named weak are strong. Why each of the weak ones takes nothing over:
+//!
+//! - The lives of tokens, sessions, links and codes stay within narrow ranges that the platform fixed, and a longer life
+//!   shows the secret to nobody new. A shorter one is a nuisance at most, which `settings:write` is trusted with.
+//! - `refresh_grace` answers a token that was just used with the very successor that its holder got before.
+//! - `password_min_length` never falls below the 8 characters that the platform demands, whoever sets it.
+//! - Locale, the product's name, its colour and its logo are what people see. None can hold a link that somebody follows:
+//!   the logo is a picture, fetched without a referrer. A name that programs for mail would show as a link is strong.
+//!
+//! Strong, though they might be taken for weak: `require_verified_email` lets people in who have shown nothing;
+//! `token_algorithm` replaces the signing keys, which is the permission `keys:write`; `branding.sender` and
+//! `branding.reply_to` are where a person's answer goes, which often quotes the mail with its link.
 
 use serde_json::{Map, Value};
 
-use crate::settings::AppSettings;
-
-/// The weak settings, as JSON Pointers, and why each of them takes nothing over:
-///
-/// - The lives of tokens, sessions, links and codes stay within narrow ranges that the platform fixed, and a longer life shows
-///   the secret to nobody new. A shorter one is a nuisance at most, which `settings:write` is trusted with.
-/// - `refresh_grace` answers a token that was just used with the very successor that its holder got before.
-/// - `password_min_length` never falls below the 8 characters that the platform demands, whoever sets it.
-/// - Locale, the product's name, its colour and its logo are what people see. None can hold a link that somebody follows:
-///   the logo is a picture, fetched without a referrer. A name that programs for mail would show as a link is strong.
-///
-/// Strong, though they might be taken for weak: `require_verified_email` lets people in who have shown nothing;
-/// `token_algorithm` replaces the signing keys, which is the permission `keys:write`; `branding.sender` and
-/// `branding.reply_to` are where a person's answer goes, which often quotes the mail with its link.
-const WEAK: &[&str] = &[
-    "/access_token_ttl",
-    "/refresh_token_ttl",
-    "/refresh_idle_ttl",
-    "/refresh_grace",
-    "/password_min_length",
-    "/magic_link_ttl",
-    "/email_verification_ttl",
-    "/password_reset_ttl",
-    "/invitation_ttl",
-    "/exchange_code_ttl",
-    "/locale",
-    "/branding/name",
-    "/branding/colour",
-    "/branding/logo",
-];
-
-/// Settings with members of either kind: each member is looked at by itself.
-const MIXED: &[&str] = &["branding"];
+use crate::settings::{AppSettings, Kind};
 
 /// The strong settings that differ, as JSON Pointers.
 pub fn strong_changes(before: &AppSettings, after: &AppSettings) -> Vec<String> {
@@ -53,23 +32,27 @@ pub fn strong_changes(before: &AppSettings, after: &AppSettings) -> Vec<String> 
 fn strong_differences(before: &Map<String, Value>, after: &Map<String, Value>) -> Vec<String> {
     let mut strong = Vec::new();
     for name in differing(before, after) {
-        if MIXED.contains(&name.as_str()) {
-            let none = Map::new();
-            let inner = |members: &'_ Map<String, Value>| {
-                members.get(&name).and_then(Value::as_object).unwrap_or(&none).clone()
-            };
-            let inner = differing(&inner(before), &inner(after));
-            strong.extend(inner.into_iter().map(|inner| format!("/{name}/{inner}")));
-        } else {
-            strong.push(format!("/{name}"));
+        match AppSettings::KINDS.iter().find(|(known, _)| *known == name).map(|(_, kind)| kind) {
+            Some(Kind::Weak) => {}
+            Some(Kind::Mixed(weak)) => {
+                let none = Map::new();
+                let inner = |members: &'_ Map<String, Value>| {
+                    members.get(&name).and_then(Value::as_object).unwrap_or(&none).clone()
+                };
+                let mut inner = differing(&inner(before), &inner(after));
+                inner.retain(|inner| !weak.contains(&inner.as_str()) || shows_a_link(after, &name, inner));
+                strong.extend(inner.into_iter().map(|inner| format!("/{name}/{inner}")));
+            }
+            Some(Kind::Strong) | None => strong.push(format!("/{name}")),
         }
     }
-    let name = after.get("branding").and_then(|branding| branding.get("name")?.as_str());
-    let is_weak = |pointer: &str| {
-        WEAK.contains(&pointer) && (pointer != "/branding/name" || !name.is_some_and(has_a_link))
-    };
-    strong.retain(|pointer| !is_weak(pointer));
     strong
+}
+
+/// Whether it is the name in the branding, and one that mails would show as a link.
+fn shows_a_link(settings: &Map<String, Value>, name: &str, inner: &str) -> bool {
+    let text = settings.get(name).and_then(|it| it.get(inner)?.as_str());
+    (name, inner) == ("branding", "name") && text.is_some_and(has_a_link)
 }
 
 /// Whether a program for mail may make a link of a word of this text: it does so with what begins like a URL, and with what
@@ -167,13 +150,19 @@ mod tests {
         assert_eq!(strong_differences(&after, &before), ["/admin_role", "/branding/css", "/mfa"]);
     }
 
-    /// A name on the list that is no setting (any more) would make a new setting of that name weak.
+    /// A weak member that is none (any more) would make a new one of that name weak.
     #[test]
-    fn every_weak_setting_is_one() {
-        let mut known = serde_json::to_value(AppSettings::default()).expect("serializes");
-        known["branding"] = json!({"name": null, "colour": null, "logo": null});
-        for pointer in WEAK {
-            assert!(known.pointer(pointer).is_some(), "{pointer}");
+    fn every_weak_member_is_one() {
+        let schema = schemars::schema_for!(crate::branding::Branding).to_value();
+        let mixed = AppSettings::KINDS.iter().filter_map(|(name, kind)| match kind {
+            Kind::Mixed(weak) => Some((*name, *weak)),
+            Kind::Strong | Kind::Weak => None,
+        });
+        for (name, weak) in mixed {
+            assert_eq!(name, "branding");
+            for member in weak {
+                assert!(schema["properties"][member].is_object(), "{member}");
+            }
         }
     }
 }

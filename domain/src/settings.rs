@@ -1,6 +1,7 @@
 //! What an app can choose.
 
 use std::borrow::Cow;
+use std::ops::RangeInclusive;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -53,87 +54,111 @@ pub struct Links {
     pub invitation: Option<RedirectUri>,
 }
 
-/// The settings of an app, every one with a default. Durations are in seconds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct AppSettings {
-    /// Where browsers may be sent, matched exactly.
-    pub redirect_uris: Vec<RedirectUri>,
-    /// Web origins that may call from a browser (CORS).
-    pub origins: Vec<Origin>,
-    /// Life of an access token.
-    #[schemars(range(min = 1, max = 86400))]
-    pub access_token_ttl: u32,
-    /// Life of a session, however often it is refreshed.
-    #[schemars(range(min = 1, max = 31_536_000))]
-    pub refresh_token_ttl: u32,
-    /// Life of a session that is not refreshed.
-    #[schemars(range(min = 1, max = 31_536_000))]
-    pub refresh_idle_ttl: u32,
-    /// How long a refresh token that was just used still answers with its successor, for a client that lost the reply.
-    #[schemars(range(min = 0, max = 60))]
-    pub refresh_grace: u32,
-    /// What new signing keys are for.
-    pub token_algorithm: TokenAlgorithm,
-    /// Whether an address must be verified before the first login.
-    pub require_verified_email: bool,
-    /// The fewest characters of a new password.
-    #[schemars(range(min = 8, max = 128))]
-    pub password_min_length: u32,
-    /// Life of a magic link.
-    #[schemars(range(min = 1, max = 86400))]
-    pub magic_link_ttl: u32,
-    /// Life of an email verification.
-    #[schemars(range(min = 1, max = 604_800))]
-    pub email_verification_ttl: u32,
-    /// Life of a password reset.
-    #[schemars(range(min = 1, max = 86400))]
-    pub password_reset_ttl: u32,
-    /// Life of an invitation.
-    #[schemars(range(min = 1, max = 2_592_000))]
-    pub invitation_ttl: u32,
-    /// Life of an exchange code.
-    #[schemars(range(min = 1, max = 600))]
-    pub exchange_code_ttl: u32,
-    /// Whether tokens come and go in cookies, and in no body.
-    pub cookies: bool,
-    /// Who sends the mails.
-    pub delivery: SentBy,
-    /// Who may register.
-    pub registration: Registration,
-    /// Pages of the app that mails link to.
-    pub links: Links,
-    /// The language of mails and pages.
-    pub locale: Language,
-    /// What mails and pages look like, and whom mails come from.
-    pub branding: Branding,
+/// Who may change a setting, see [`crate::setting_kinds`].
+pub(crate) enum Kind {
+    /// It decides where secrets go or who gets in.
+    Strong,
+    /// It does neither.
+    Weak,
+    /// Of its members only these are weak.
+    Mixed(&'static [&'static str]),
 }
 
-impl Default for AppSettings {
-    fn default() -> Self {
-        Self {
-            redirect_uris: Vec::new(),
-            origins: Vec::new(),
-            access_token_ttl: 1800,
-            refresh_token_ttl: 2_592_000,
-            refresh_idle_ttl: 1_209_600,
-            refresh_grace: 10,
-            token_algorithm: TokenAlgorithm::default(),
-            require_verified_email: false,
-            password_min_length: 8,
-            magic_link_ttl: 600,
-            email_verification_ttl: 86_400,
-            password_reset_ttl: 3600,
-            invitation_ttl: 604_800,
-            exchange_code_ttl: 60,
-            cookies: false,
-            delivery: SentBy::default(),
-            registration: Registration::default(),
-            links: Links::default(),
-            locale: Language::default(),
-            branding: Branding::default(),
+/// `name: Type = default, kind, range;` declares a setting: its member of [`AppSettings`] with what it is for, its default,
+/// whether it is `strong`, `weak` or `mixed`, and the range of a number (`in 1..=60`) or the length of a list (`up to 100`).
+/// Checks, the schemas of the API and of events, and the reference follow from it.
+macro_rules! settings {
+    (@kind strong) => { Kind::Strong };
+    (@kind weak) => { Kind::Weak };
+    (@kind mixed $($member:ident)+) => { Kind::Mixed(&[$(stringify!($member)),+]) };
+    ($(
+        $(#[$comment:meta])*
+        $name:ident: $T:ty = $default:expr,
+        $kind:ident $(($($weak:ident),+))? $(, in $least:tt..=$most:tt)? $(, up to $length:literal)?;
+    )*) => {
+        /// The settings of an app, every one with a default. Durations are in seconds.
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct AppSettings {
+            $(
+                $(#[$comment])*
+                $(#[schemars(range(min = $least, max = $most))])?
+                pub $name: $T,
+            )*
         }
+
+        impl Default for AppSettings {
+            fn default() -> Self {
+                Self { $($name: $default),* }
+            }
+        }
+
+        impl AppSettings {
+            pub(crate) const KINDS: &'static [(&'static str, Kind)] =
+                &[$((stringify!($name), settings!(@kind $kind $($($weak)+)?))),*];
+
+            fn check(&self) -> Result<(), InvalidSetting> {
+                $($(within(stringify!($name), self.$name, $least..=$most)?;)?)*
+                $($(
+                    if self.$name.len() > $length {
+                        let detail = concat!("at most ", $length, " of them").to_owned();
+                        return Err(InvalidSetting::value(stringify!($name), detail));
+                    }
+                )?)*
+                Ok(())
+            }
+        }
+    };
+}
+
+fn within(name: &str, value: u32, range: RangeInclusive<u32>) -> Result<(), InvalidSetting> {
+    if range.contains(&value) {
+        return Ok(());
     }
+    Err(InvalidSetting::value(name, format!("must be from {} to {}", range.start(), range.end())))
+}
+
+settings! {
+    /// Where browsers may be sent, matched exactly.
+    redirect_uris: Vec<RedirectUri> = Vec::new(), strong, up to 100;
+    /// Web origins that may call from a browser (CORS).
+    origins: Vec<Origin> = Vec::new(), strong, up to 100;
+    /// Life of an access token.
+    access_token_ttl: u32 = 1800, weak, in 1..=86400;
+    /// Life of a session, however often it is refreshed.
+    refresh_token_ttl: u32 = 2_592_000, weak, in 1..=31_536_000;
+    /// Life of a session that is not refreshed.
+    refresh_idle_ttl: u32 = 1_209_600, weak, in 1..=31_536_000;
+    /// How long a refresh token that was just used still answers with its successor, for a client that lost the reply.
+    refresh_grace: u32 = 10, weak, in 0..=60;
+    /// What new signing keys are for.
+    token_algorithm: TokenAlgorithm = TokenAlgorithm::default(), strong;
+    /// Whether an address must be verified before the first login.
+    require_verified_email: bool = false, strong;
+    /// The fewest characters of a new password.
+    password_min_length: u32 = 8, weak, in 8..=128;
+    /// Life of a magic link.
+    magic_link_ttl: u32 = 600, weak, in 1..=86400;
+    /// Life of an email verification.
+    email_verification_ttl: u32 = 86_400, weak, in 1..=604_800;
+    /// Life of a password reset.
+    password_reset_ttl: u32 = 3600, weak, in 1..=86400;
+    /// Life of an invitation.
+    invitation_ttl: u32 = 604_800, weak, in 1..=2_592_000;
+    /// Life of an exchange code.
+    exchange_code_ttl: u32 = 60, weak, in 1..=600;
+    /// Whether tokens come and go in cookies, and in no body.
+    cookies: bool = false, strong;
+    /// Who sends the mails.
+    delivery: SentBy = SentBy::default(), strong;
+    /// Who may register.
+    registration: Registration = Registration::default(), strong;
+    /// Pages of the app that mails link to.
+    links: Links = Links::default(), strong;
+    /// The language of mails and pages.
+    locale: Language = Language::default(), weak;
+    /// What mails and pages look like, and whom mails come from.
+    branding: Branding = Branding::default(), mixed(name, colour, logo);
 }
 
 /// What is wrong with a setting.
@@ -199,33 +224,6 @@ impl AppSettings {
         }
         settings.check()?;
         Ok(settings)
-    }
-
-    fn check(&self) -> Result<(), InvalidSetting> {
-        let ranges = [
-            ("access_token_ttl", self.access_token_ttl, 1..=86_400),
-            ("refresh_token_ttl", self.refresh_token_ttl, 1..=31_536_000),
-            ("refresh_idle_ttl", self.refresh_idle_ttl, 1..=31_536_000),
-            ("refresh_grace", self.refresh_grace, 0..=60),
-            ("password_min_length", self.password_min_length, 8..=128),
-            ("magic_link_ttl", self.magic_link_ttl, 1..=86_400),
-            ("email_verification_ttl", self.email_verification_ttl, 1..=604_800),
-            ("password_reset_ttl", self.password_reset_ttl, 1..=86_400),
-            ("invitation_ttl", self.invitation_ttl, 1..=2_592_000),
-            ("exchange_code_ttl", self.exchange_code_ttl, 1..=600),
-        ];
-        for (name, value, range) in ranges {
-            if !range.contains(&value) {
-                let detail = format!("must be from {} to {}", range.start(), range.end());
-                return Err(InvalidSetting::value(name, detail));
-            }
-        }
-        for (name, length) in [("redirect_uris", self.redirect_uris.len()), ("origins", self.origins.len())] {
-            if length > 100 {
-                return Err(InvalidSetting::value(name, "at most 100 of them".to_owned()));
-            }
-        }
-        Ok(())
     }
 }
 
