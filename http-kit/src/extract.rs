@@ -68,7 +68,7 @@ pub struct Params<T>(pub T);
 /// Path segments. Bad → 404, as nothing can be there.
 pub struct Segments<T>(pub T);
 
-/// The app of a route: its segment `{app_id}`, or the default app where a route has none (`/auth/…`). Whether there is
+/// The app of a route: its segment `{app_id}`, or the default app where a route has none. Whether there is
 /// such an app is not checked here, see [`crate::auth::Authenticator::app`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AppScope(pub AppId);

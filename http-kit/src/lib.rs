@@ -4,6 +4,7 @@
 
 pub mod accept;
 pub mod access_log;
+pub mod aliases;
 pub mod answers;
 pub mod auth;
 pub mod consistency;

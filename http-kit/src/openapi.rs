@@ -15,6 +15,7 @@ use utoipa::openapi::{
 };
 use utoipa::{PartialSchema, ToSchema};
 
+use crate::aliases::{APP, SECOND_NAMES};
 use crate::consistency::TOKEN_PATTERN;
 use crate::problem::{FieldProblem, PROBLEM_JSON, ProblemBody};
 
@@ -36,18 +37,6 @@ const WITH_BODY: &[u16] = &[413, 415];
 const WITH_CHOICE: &[u16] = &[406];
 /// Parameters and members can make no sense, and an idempotency key can have been used.
 const WITH_VALUES: &[u16] = &[422];
-
-/// The paths of an app. What follows answers for the default app without this, too; that is told once, in the description.
-const APP: &str = "/v1/apps/{app_id}";
-
-/// Routes of an app that have a second name: the path, the other path, and the id of its operation.
-const SECOND_NAMES: &[(&str, &str, &str)] = &[
-    ("/auth/register", "/auth/signup", "sign_up"),
-    ("/auth/password-reset/request", "/auth/forgot-password", "forgot_password"),
-    ("/auth/password-reset/confirm", "/auth/reset-password", "reset_password"),
-    ("/auth/email-verification/request", "/auth/email-verification/resend", "resend_email_verification"),
-    ("/auth/email-verification/confirm", "/auth/verify-email", "verify_email"),
-];
 
 /// Every tag, in the order in which people meet them.
 const TAGS: &[(&str, &str)] = &[

@@ -26,6 +26,7 @@ use tower::ServiceExt;
 use tracing::Instrument;
 use uuid::Uuid;
 
+use crate::aliases::{self, Alias, with_path};
 use crate::consistency::{CONSISTENCY_TOKEN, ConsistencyToken, ConsistencyTokens};
 use crate::extract::NO_LAYER;
 use crate::forwarded::Forwarded;
@@ -236,13 +237,14 @@ struct CrossOrigin {
     credentials: bool,
 }
 
-/// Wraps a whole router: problems for unknown paths and methods, and the layer described in this module. Routes added
-/// afterwards are not covered.
+/// Wraps a whole router: other names of its routes, problems for unknown paths and methods, and the layer described in this
+/// module. Routes added afterwards are not covered.
 pub fn around(router: Router, edge: Arc<RequestLayer>) -> Router {
-    router
+    let router = router
         .fallback(async || Problem::not_found())
         .method_not_allowed_fallback(async || Problem::new(problems::METHOD_NOT_ALLOWED))
-        .layer(from_fn_with_state(edge, handle))
+        .layer(from_fn_with_state(edge, handle));
+    aliases::understood(router)
 }
 
 /// A router of [`around`] below a path ([`tokens::PublicUrl::prefix`]). Nothing is beside that path but the probes, which ask the
@@ -268,16 +270,17 @@ fn below(prefix: &str, uri: &Uri) -> Uri {
         _ if PROBES.contains(&uri.path()) => uri.path(),
         _ => "//",
     };
-    let path_and_query = uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
-    // It was one before, and what was cut off ends at a slash.
-    path_and_query.parse().unwrap_or_else(|_| Uri::from_static("//"))
+    with_path(uri, path)
 }
 
 async fn handle(State(edge): State<Arc<RequestLayer>>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let (mut request, unread) = Unread::watch(request);
     let method = known_method(request.method());
-    let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let matched = request.extensions().get::<MatchedPath>().map(|path| {
+        let alias = request.extensions().get::<Alias>();
+        alias.map_or_else(|| path.as_str().to_owned(), |alias| alias.route(path.as_str()))
+    });
     let (mut context, mut refusal) = edge.context(&request);
     let traced = Span::request(method, matched.as_deref(), context.traceparent.as_deref());
     context.traceparent = traced.traceparent().or(context.traceparent);

@@ -46,7 +46,7 @@ fn routes() -> Router {
     Router::new()
         .route("/v1/apps/{app_id}/things", post(make).get(whoami))
         .route("/v1/apps/{app_id}/scope", get(async |scope: AppScope| scope.0.to_string()))
-        .route("/auth/scope", get(async |scope: AppScope| scope.0.to_string()))
+        .route("/v1/apps/{app_id}/auth/scope", get(async |scope: AppScope| scope.0.to_string()))
         .route("/nobody", post(async |_: NoBody| StatusCode::NO_CONTENT))
         .route("/optional", post(async |body: OptionalBody<Thing>| Json(body.value.map(|thing| thing.name))))
         .route("/form", post(async |body: FormOrJson<Thing>| body.value.name))
@@ -538,11 +538,32 @@ async fn every_problem_has_all_that_a_problem_has() {
 }
 
 #[tokio::test]
+async fn another_name_of_a_route_answers_as_the_route_and_is_seen_as_it_came() {
+    let world = World::new().await;
+    let seen = async |uri: axum::extract::OriginalUri, scope: AppScope| format!("{} {}", scope.0, uri.0);
+    let routes = Router::new().route("/v1/apps/{app_id}/auth/register", get(seen));
+    let router = around(routes, world.edge(&[]));
+    for (path, app) in [
+        ("/v1/apps/acme/auth/register", "acme"),
+        ("/v1/apps/acme/auth/signup?a=%20b", "acme"),
+        ("/auth/register", "default"),
+        ("/auth/signup?a=b", "default"),
+    ] {
+        let answer = send(&router, Request::get(path), "").await;
+        assert_eq!(String::from_utf8_lossy(&answer.body), format!("{app} {path}"));
+    }
+    let wrong = send(&router, Request::delete("/auth/signup"), "").await;
+    assert_eq!((wrong.problem().0, &wrong.headers["allow"]), (405, &"GET,HEAD".parse().expect("a value")));
+    assert_eq!(send(&router, Request::get("/auth/absent"), "").await.problem().0, 404);
+}
+
+#[tokio::test]
 async fn a_router_below_a_path_answers_there_and_nowhere_else() {
     let world = World::new().await;
     let edge = Arc::into_inner(world.edge(&[])).expect("not shared").below("/auth");
-    let routes =
-        routes().route("/healthz", get(async || "ok")).route("/auth/login", get(async || "an alias"));
+    let routes = routes()
+        .route("/healthz", get(async || "ok"))
+        .route("/v1/apps/{app_id}/auth/login", get(async || "an alias"));
     let service = mounted(around(routes, Arc::new(edge)), "/auth");
     for (path, status) in [
         ("/auth/number/7", 200),

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use axum::routing::get;
 use domain::access::PersonalDataSource;
 use domain::session::Session;
 use domain::user::User;
@@ -24,7 +23,7 @@ use crate::answers::{answer, paging, refused};
 use crate::users::{OneUser, existing_user};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
-    OpenApiRouter::new().routes(routes!(own)).route("/auth/sessions", get(own)).routes(routes!(of_user))
+    OpenApiRouter::new().routes(routes!(own)).routes(routes!(of_user))
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use axum::routing::{get, post};
 use dispatcher::{Read, Work};
 use domain::app::App;
 use domain::claims::ClaimKind;
@@ -33,10 +32,7 @@ use crate::mailed_tokens::redeem::{MailedToken, dead_token, token_problem};
 use crate::pages::page::{AsPage, LinkToken, Purpose};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
-    OpenApiRouter::new()
-        .routes(routes!(page, disown))
-        .route("/auth/email-verification/disown", get(page))
-        .route("/auth/email-verification/disown", post(disown))
+    OpenApiRouter::new().routes(routes!(page, disown))
 }
 
 /// The account is gone.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use axum::routing::{get, post};
 use dispatcher::{DispatchError, Read, Work};
 use domain::app::App;
 use domain::lockout::Lockout;
@@ -46,11 +45,7 @@ use crate::pages::page::{AsPage, LinkToken, Purpose};
 use crate::sessions::login::locked_out;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
-    OpenApiRouter::new()
-        .routes(routes!(page, request))
-        .routes(routes!(confirm))
-        .route("/auth/email/change", get(page).post(request))
-        .route("/auth/email/change/confirm", post(confirm))
+    OpenApiRouter::new().routes(routes!(page, request)).routes(routes!(confirm))
 }
 
 /// The address to have, and the password as proof that it is oneself who asks.

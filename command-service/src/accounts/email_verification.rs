@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use axum::routing::{get, post};
 use dispatcher::{Read, Work};
 use domain::AppId;
 use domain::app::App;
@@ -32,19 +31,7 @@ use crate::mailed_tokens::request::{MailRequest, MailRequested, Mailbox};
 use crate::pages::page::{AsPage, LinkToken, Purpose};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
-    let mut router = OpenApiRouter::new()
-        .routes(routes!(page))
-        .routes(routes!(request))
-        .routes(routes!(confirm))
-        .route("/auth/email-verification", get(page));
-    for scope in ["/v1/apps/{app_id}/auth", "/auth"] {
-        router = router
-            .route(&format!("{scope}/email-verification/resend"), post(request))
-            .route(&format!("{scope}/verify-email"), post(confirm));
-    }
-    router
-        .route("/auth/email-verification/request", post(request))
-        .route("/auth/email-verification/confirm", post(confirm))
+    OpenApiRouter::new().routes(routes!(page)).routes(routes!(request)).routes(routes!(confirm))
 }
 
 /// The account whose address was verified. Of one that was verified before, nothing is shown: the token was used, or could

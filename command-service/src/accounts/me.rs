@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use axum::routing::get;
 use dispatcher::Work;
 use domain::user::{User, UserCommand};
 use http_kit::answers::UserBody;
@@ -25,7 +24,7 @@ use crate::api::fields::{self, nullable};
 use crate::callers::live::{LiveCaller, live_reads};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
-    OpenApiRouter::new().routes(routes!(read, change)).route("/auth/me", get(read).patch(change))
+    OpenApiRouter::new().routes(routes!(read, change))
 }
 
 /// One's own account.

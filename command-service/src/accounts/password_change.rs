@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
 use dispatcher::{Committed, Context, Read, Work};
 use domain::lockout::Lockout;
 use domain::password::{Password, PasswordHash};
@@ -30,7 +29,7 @@ use crate::callers::live::{LiveCaller, live_reads};
 use crate::sessions::login::locked_out;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
-    OpenApiRouter::new().routes(routes!(change)).route("/auth/password/change", post(change))
+    OpenApiRouter::new().routes(routes!(change))
 }
 
 /// The password, and the one to have from now on.

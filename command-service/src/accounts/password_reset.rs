@@ -5,7 +5,6 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use dispatcher::{Committed, Read, Work};
 use domain::app::App;
 use domain::lockout::{Lockout, LockoutCommand};
@@ -37,19 +36,7 @@ use crate::mailed_tokens::request::{MailRequest, MailRequested, Mailbox};
 use crate::pages::page::{AsPage, LinkToken, Purpose};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
-    let mut router = OpenApiRouter::new()
-        .routes(routes!(page))
-        .routes(routes!(request))
-        .routes(routes!(confirm))
-        .route("/auth/password-reset", get(page));
-    for scope in ["/v1/apps/{app_id}/auth", "/auth"] {
-        router = router
-            .route(&format!("{scope}/forgot-password"), post(request))
-            .route(&format!("{scope}/reset-password"), post(confirm));
-    }
-    router
-        .route("/auth/password-reset/request", post(request))
-        .route("/auth/password-reset/confirm", post(confirm))
+    OpenApiRouter::new().routes(routes!(page)).routes(routes!(request)).routes(routes!(confirm))
 }
 
 /// A token from a mail, and the password to have from now on.

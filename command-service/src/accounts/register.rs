@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
 use dispatcher::{Committed, Context, DispatchError, Read, Work};
 use domain::app::App;
 use domain::session::{LoginMethod, Session, SessionCommand};
@@ -35,11 +34,7 @@ use crate::mailed_tokens::request::{asks_for_a_mail, of_this_body};
 use crate::sessions::tokens::{ChainLink, TokensBody};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
-    OpenApiRouter::new()
-        .routes(routes!(register))
-        .route("/v1/apps/{app_id}/auth/signup", post(register))
-        .route("/auth/register", post(register))
-        .route("/auth/signup", post(register))
+    OpenApiRouter::new().routes(routes!(register))
 }
 
 /// A new account.

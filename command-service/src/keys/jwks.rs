@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use domain::signing_key::PublicJwk;
 use http::HeaderValue;
 use http::header::CACHE_CONTROL;
@@ -19,11 +18,7 @@ use utoipa_axum::routes;
 use crate::CommandService;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
-    OpenApiRouter::new()
-        .routes(routes!(jwks))
-        .routes(routes!(openid_configuration))
-        .route("/.well-known/jwks.json", get(jwks))
-        .route("/auth/.well-known/jwks.json", get(jwks))
+    OpenApiRouter::new().routes(routes!(jwks)).routes(routes!(openid_configuration))
 }
 
 /// A JWK set (RFC 7517 section 5).

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use dispatcher::{Committed, Context, Premise, Read, Work};
@@ -37,7 +36,7 @@ use crate::sessions::tokens::{ChainLink, TokensBody};
 const MAX_LOOKS: usize = 4;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
-    OpenApiRouter::new().routes(routes!(exchange)).route("/auth/exchange", post(exchange))
+    OpenApiRouter::new().routes(routes!(exchange))
 }
 
 /// What came to the `redirect_uri`.

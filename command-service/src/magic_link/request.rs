@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::routing::post;
 use dispatcher::{Read, Work};
 use domain::app::App;
 use domain::magic_link::{Issued, MagicLink, MagicLinkCommand, MagicLinkError};
@@ -36,11 +35,7 @@ use crate::mailed_tokens::request::{MailRequest, MailRequested};
 const MAX_STATE: usize = 1024;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
-    OpenApiRouter::new()
-        .routes(routes!(request))
-        .routes(routes!(resend))
-        .route("/auth/magic-link", post(request))
-        .route("/auth/magic-link/resend", post(resend))
+    OpenApiRouter::new().routes(routes!(request)).routes(routes!(resend))
 }
 
 /// Where the link goes, and where it leads.

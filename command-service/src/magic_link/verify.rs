@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use dispatcher::{Context, DispatchError, Premise, Read, Work};
 use domain::app::App;
 use domain::magic_link::{Account, Issued, MagicLink, MagicLinkCommand, MagicLinkError};
@@ -42,11 +41,7 @@ use crate::pages::page::{AsPage, LinkToken, Purpose};
 const MAX_LOOKS: usize = 4;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
-    OpenApiRouter::new()
-        .routes(routes!(page, verify))
-        .routes(routes!(again))
-        .route("/auth/magic-link/verify", get(page).post(verify))
-        .route("/auth/magic-link/verify/again", post(again))
+    OpenApiRouter::new().routes(routes!(page, verify)).routes(routes!(again))
 }
 
 /// The page of a magic link.

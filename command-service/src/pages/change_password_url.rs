@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use domain::redirect_uri::RedirectUri;
 use domain::settings::SentBy;
 use http::{StatusCode, header};
@@ -17,10 +16,7 @@ use utoipa_axum::routes;
 use crate::CommandService;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
-    OpenApiRouter::new()
-        .routes(routes!(change_password))
-        .route("/.well-known/change-password", get(change_password))
-        .route("/auth/.well-known/change-password", get(change_password))
+    OpenApiRouter::new().routes(routes!(change_password))
 }
 
 /// The page to change a password on.

@@ -40,7 +40,7 @@ use crate::pages::texts::{Texts, texts};
 const STYLE: &str = include_str!("../../assets/page.css");
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
-    OpenApiRouter::new().routes(routes!(style)).route("/auth/page.css", axum::routing::get(style))
+    OpenApiRouter::new().routes(routes!(style))
 }
 
 /// The token of a link.

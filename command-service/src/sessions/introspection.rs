@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use axum::routing::post;
 use domain::AppId;
 use domain::app::App;
 use domain::session::{RevocationReason, Session};
@@ -25,11 +24,7 @@ use crate::api::answers::Done;
 use crate::callers::live::require_live;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
-    OpenApiRouter::new()
-        .routes(routes!(introspect))
-        .routes(routes!(revoke))
-        .route("/auth/introspect", post(introspect))
-        .route("/auth/revoke", post(revoke))
+    OpenApiRouter::new().routes(routes!(introspect)).routes(routes!(revoke))
 }
 
 /// A token of either kind.

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
 use dispatcher::{Committed, Context, DispatchError, Read, Work};
 use domain::app::App;
 use domain::lockout::{AccountIsLocked, Lockout, LockoutCommand, LockoutPolicy};
@@ -44,7 +43,7 @@ use crate::sessions::tokens::{ChainLink, TokensBody};
 const MAX_CHECKS: usize = 4;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
-    OpenApiRouter::new().routes(routes!(login)).route("/auth/login", post(login))
+    OpenApiRouter::new().routes(routes!(login))
 }
 
 /// An address and a password.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
 use dispatcher::{Context, Read, Work};
 use domain::session::{RevocationReason, Session, SessionCommand};
 use domain::{AppId, SessionId, UserId};
@@ -22,7 +21,7 @@ use crate::CommandService;
 use crate::api::answers::Done;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
-    OpenApiRouter::new().routes(routes!(logout)).route("/auth/logout", post(logout))
+    OpenApiRouter::new().routes(routes!(logout))
 }
 
 /// A refresh token of the session, or nothing when an access token or a cookie came with the request.

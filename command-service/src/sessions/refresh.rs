@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
 use dispatcher::{Committed, Read, Work};
 use domain::app::App;
 use domain::session::{Session, SessionCommand, SessionEvent};
@@ -28,7 +27,7 @@ use crate::callers::live::{require_live, session_problem};
 use crate::sessions::tokens::{ChainLink, TokensBody};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
-    OpenApiRouter::new().routes(routes!(refresh)).route("/auth/refresh", post(refresh))
+    OpenApiRouter::new().routes(routes!(refresh))
 }
 
 /// A refresh token, or nothing when it comes as a cookie.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use axum::routing::{delete, post};
 use dispatcher::{Read, Work};
 use domain::session::{RevocationReason, Session, SessionCommand, SessionEvent};
 use domain::user::User;
@@ -25,11 +24,7 @@ use crate::callers::live::{LiveCaller, live_reads};
 use crate::sessions::end::EndAccess;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
-    OpenApiRouter::new()
-        .routes(routes!(revoke))
-        .routes(routes!(revoke_all))
-        .route("/auth/sessions/{session_id}", delete(revoke))
-        .route("/auth/sessions/revoke-all", post(revoke_all))
+    OpenApiRouter::new().routes(routes!(revoke)).routes(routes!(revoke_all))
 }
 
 #[derive(Deserialize)]
