@@ -62,7 +62,7 @@ def check_routes() -> None:
 def registry() -> dict[str, tuple[int, str]]:
     """Status and title of every problem that the service knows."""
     source = (ROOT / "schemas" / "src" / "problems.rs").read_text()
-    found = re.findall(r'problem\(\s*"(\w+)",\s*(\d+),\s*"([^"]+)"', source)
+    found = re.findall(r'[A-Z_]+ "(\w+)" (\d+) "([^"]+)":', source)
     assert len(found) > 30, "no problems found"
     return {code: (int(status), title) for code, status, title in found}
 

@@ -133,14 +133,7 @@ impl ProjectionService {
 
     /// All routes of the service, ready to be merged with those of others.
     pub fn router(self: Arc<Self>) -> OpenApiRouter<()> {
-        OpenApiRouter::new()
-            .merge(users::routes())
-            .merge(sessions::routes())
-            .merge(stats::routes())
-            .merge(audit::routes())
-            .merge(events::routes())
-            .merge(projections::routes())
-            .with_state(self)
+        routes().with_state(self)
     }
 
     /// The status of each projector.
@@ -207,6 +200,17 @@ impl ProjectionService {
             Ok(Err(_)) | Err(_) => Err(behind()),
         }
     }
+}
+
+/// All routes of the service, before there is one: a proxy must send it these.
+pub fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
+    OpenApiRouter::new()
+        .merge(users::routes())
+        .merge(sessions::routes())
+        .merge(stats::routes())
+        .merge(audit::routes())
+        .merge(events::routes())
+        .merge(projections::routes())
 }
 
 fn behind() -> Problem {

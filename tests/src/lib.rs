@@ -11,10 +11,11 @@ use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::{LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
+use regex::Regex;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -407,6 +408,13 @@ impl Server {
         App::new(self, "default".to_owned())
     }
 
+    /// The names of all read models, as this node lists them.
+    pub async fn names_of_read_models(&self, platform_key: &str) -> Vec<String> {
+        let all = self.get("/v1/projections").bearer(platform_key).await.expect(200).json();
+        let items = all["items"].as_array().expect("a list has items");
+        items.iter().map(|item| item["name"].as_str().expect("a name").to_owned()).collect()
+    }
+
     /// Every event of the log, in order, read in pages as by an analytics consumer.
     pub async fn events(&self) -> Vec<Value> {
         let key = self.platform_key();
@@ -439,19 +447,20 @@ impl Drop for Server {
     }
 }
 
-/// Whether a GET of this path uses a read model or the feed.
+/// Whether a GET of this path asks a read model or the feed: as the rules of the proxy have it, which are tested against the
+/// routes.
 fn is_query(path: &str) -> bool {
+    static RULES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
+        let file = workspace().join("deploy/proxy/nginx.conf");
+        let text = fs::read_to_string(file).expect("the configuration of the proxy");
+        let rules = text.lines().filter_map(|line| line.trim().strip_suffix("\" watchword_projections;"));
+        let rules = rules.map(|rule| Regex::new(rule.trim_start_matches("\"~")).expect("a rule"));
+        let rules: Vec<_> = rules.collect();
+        assert!(!rules.is_empty(), "the proxy knows no queries");
+        rules
+    });
     let path = path.split('?').next().expect("there is a first part");
-    match path.split('/').skip(1).collect::<Vec<_>>()[..] {
-        ["v1", "events" | "projections"] | ["auth", "sessions"] => true,
-        ["v1", "apps", _, ref rest @ ..] => {
-            matches!(
-                rest,
-                ["events"] | ["audit", "events"] | ["auth", "sessions"] | ["admin", "stats" | "users", ..]
-            )
-        }
-        _ => false,
-    }
+    RULES.iter().any(|rule| rule.is_match(&format!("GET {path}")))
 }
 
 fn tail(text: &str, lines: usize) -> String {

@@ -19,6 +19,8 @@ mod openapi;
 mod openapi_examples;
 mod problem_pages;
 mod progress;
+#[cfg(test)]
+mod proxy_rules;
 mod root;
 mod serving;
 mod told;

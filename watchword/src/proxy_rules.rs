@@ -1,0 +1,113 @@
+//! The proxies of `deploy/` against the routes: what projection-service answers goes to its nodes, everything else to those of
+//! the commands. Compose and Kubernetes take the same two files.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use http_kit::aliases::names_of;
+use regex::Regex;
+use schemas::problems::problem_type;
+use serde_json::Value;
+
+/// What a proxy sends to the nodes of the projections: `METHOD path`.
+struct Rules {
+    proxy: &'static str,
+    queries: Vec<Regex>,
+}
+
+impl Rules {
+    fn sends_to_projections(&self, method: &str, path: &str) -> bool {
+        self.queries.iter().any(|rule| rule.is_match(&format!("{method} {path}")))
+    }
+}
+
+fn deployed(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/proxy").join(file);
+    std::fs::read_to_string(&path).expect("the file is there")
+}
+
+fn nginx() -> Rules {
+    let text = deployed("nginx.conf");
+    let lines = text.lines().filter_map(|line| line.trim().strip_suffix("\" watchword_projections;"));
+    let rules = lines.map(|line| line.strip_prefix("\"~").expect("a regular expression"));
+    Rules { proxy: "nginx", queries: rules.map(|rule| Regex::new(rule).expect(rule)).collect() }
+}
+
+fn caddy() -> Rules {
+    let text = deployed("Caddyfile");
+    let (_, block) = text.split_once("@queries {").expect("the matcher");
+    let (block, _) = block.split_once('}').expect("its end is not the first brace of the expression");
+    let after = |word: &str| {
+        let line = block.lines().find_map(|line| line.trim().strip_prefix(word));
+        line.expect(word).trim().to_owned()
+    };
+    let (methods, path) = (after("method ").replace(' ', "|"), after("path_regexp "));
+    let path = path.strip_prefix('^').expect("it is about the whole path");
+    let rule = format!("^({methods}) {path}");
+    Rules { proxy: "Caddy", queries: vec![Regex::new(&rule).expect("a regular expression")] }
+}
+
+fn operations(paths: &Value) -> BTreeSet<(String, String)> {
+    let items = paths.as_object().expect("paths");
+    let of = |(path, item): (&String, &Value)| {
+        let methods = item.as_object().expect("an item").keys().filter(|it| *it != "parameters");
+        methods.map(|method| (method.to_uppercase(), path.clone())).collect::<Vec<_>>()
+    };
+    items.iter().flat_map(of).collect()
+}
+
+#[test]
+fn each_route_goes_to_the_service_that_answers_it() {
+    let queries = projection_service::routes().into_openapi();
+    let queries = operations(&serde_json::to_value(&queries.paths.paths).expect("JSON"));
+    assert!(queries.len() > 8, "{queries:?}");
+    let document: Value = serde_json::from_str(include_str!("../../schemas/openapi.json")).expect("JSON");
+    let all = operations(&document["paths"]);
+    assert!(queries.is_subset(&all), "{queries:?}");
+    let rules = [nginx(), caddy()];
+    for (method, path) in &all {
+        let is_query = queries.contains(&(method.clone(), path.clone()));
+        for name in names_of(path) {
+            let segments = name.split('/').map(|it| if it.starts_with('{') { "x-1" } else { it });
+            let name = segments.collect::<Vec<_>>().join("/");
+            // The path of the public URL stands before each.
+            for prefix in ["", "/auth", "/id/v2"] {
+                for rules in &rules {
+                    let path = format!("{prefix}{name}");
+                    let said = rules.sends_to_projections(method, &path);
+                    assert_eq!(said, is_query, "{}: {method} {path}", rules.proxy);
+                    if method == "GET" {
+                        assert_eq!(rules.sends_to_projections("HEAD", &path), is_query, "HEAD {path}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_proxy_refuses_by_itself_is_a_problem_as_the_service_tells_it() {
+    let (nginx, caddy) = (deployed("nginx.conf"), deployed("Caddyfile"));
+    let bodies = nginx.lines().filter_map(|line| line.split_once("return ")?.1.split_once(" '"));
+    let by_nginx = bodies.map(|(status, body)| {
+        let body = body.trim_end_matches("';").replace('$', "");
+        let body: Value = serde_json::from_str(&body).expect("JSON");
+        let text = |member: &str| body[member].as_str().expect(member).to_owned();
+        assert_eq!(body["status"].to_string(), status);
+        assert_eq!(text("type"), format!("/problems/{}", text("code")));
+        (text("code"), status.to_owned(), text("title"))
+    });
+    let imports = caddy.lines().filter_map(|line| line.trim().strip_prefix("import problem "));
+    let by_caddy = imports.map(|arguments| {
+        let (code, rest) = arguments.split_once(' ').expect("a code");
+        let (status, rest) = rest.split_once(' ').expect("a status");
+        (code.to_owned(), status.to_owned(), rest.split('"').nth(1).expect("a title").to_owned())
+    });
+    let mut count = 0;
+    for (code, status, title) in by_nginx.chain(by_caddy) {
+        let kind = problem_type(&code).unwrap_or_else(|| panic!("there is no problem {code}"));
+        assert_eq!((kind.status.to_string(), kind.title), (status, title.as_str()), "{code}");
+        count += 1;
+    }
+    assert!(count >= 10, "{count}");
+}
