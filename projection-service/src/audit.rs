@@ -234,7 +234,7 @@ async fn list(
     let after = position_after(params.after)?;
     let after = position_cursor(paging.cursor.as_deref())?.unwrap_or(after);
     let looking = Looking::new(&request, &app_id, &caller.actor);
-    service.wait_for_token("audit_log", token).await?;
+    service.wait_for_token(read_models::audit_log::NAME, token).await?;
     let exported = match form {
         Form::Json => None,
         // The same bytes for every caller: personal data in them is sealed.

@@ -216,7 +216,7 @@ async fn read(
         service.wait_for_journal(token).await?;
         whole_journal(&service, after.saturating_add(paging.offset.into()), paging.limit).await?
     } else {
-        service.wait_for_token("audit_log", token).await?;
+        service.wait_for_token(read_models::audit_log::NAME, token).await?;
         audit::page(&service, &filter, after, paging.offset, paging.limit).await?
     };
     let items: Vec<Value> = recorded.iter().map(|event| event.to_cloud_event(&service.origin)).collect();

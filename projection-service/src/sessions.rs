@@ -86,7 +86,7 @@ async fn own(
 ) -> Result<Response, Problem> {
     let caller = service.authenticator.user(&app_id, &credentials).await?;
     let paging = paging(params.limit, params.offset, params.cursor)?;
-    service.wait_for_token("sessions", token).await?;
+    service.wait_for_token(read_models::sessions::NAME, token).await?;
     live(&service, &app_id, caller.user_id, Some(caller.session_id), &paging).await.map(answer)
 }
 
@@ -111,7 +111,7 @@ async fn of_user(
     let paging = paging(params.limit, params.offset, params.cursor)?;
     let user_id = path.user_id;
     existing_user(&service, &app_id, user_id).await?;
-    service.wait_for_token("sessions", token).await?;
+    service.wait_for_token(read_models::sessions::NAME, token).await?;
     let sessions = live(&service, &app_id, user_id, None, &paging).await?;
     let looking = Looking::new(&request, &app_id, &caller.actor);
     service.access_log.read(&looking, PersonalDataSource::Sessions, [user_id]).await?;

@@ -142,7 +142,7 @@ async fn stats(
             format!("at most {MAX_BUCKETS} buckets"),
         ));
     }
-    service.wait_for_token("stats", token).await?;
+    service.wait_for_token(read_models::stats::NAME, token).await?;
     let buckets = service.models.stats().buckets(&app_id, from, to, granularity).await.map_err(refused)?;
     let items = buckets.into_iter().map(BucketBody::from).collect();
     Ok(answer(StatsBody { from, to, granularity: width, items }))

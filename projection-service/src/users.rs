@@ -135,7 +135,7 @@ async fn list(
     let caller = service.authenticator.admin(&app_id, &credentials, Permission::UsersRead).await?;
     let filter = params.filter()?;
     let paging = paging(params.limit, params.offset, params.cursor)?;
-    service.wait_for_token("users", token).await?;
+    service.wait_for_token(read_models::users::NAME, token).await?;
     let page = service.models.users().list(&app_id, &filter, &paging).await.map_err(refused)?;
     let looking = Looking::new(&request, &app_id, &caller.actor);
     let people = page.items.iter().map(|user| user.id);

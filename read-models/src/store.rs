@@ -6,17 +6,12 @@ use std::time::Duration;
 use domain::UserId;
 use event_store::{Journal, Location, LookupKey, Sealer, StoreError};
 
-use crate::audit_log::{AuditLog, AuditLogProjector};
 use crate::checkpoint::{Checkpoint, JournalError};
 use crate::database::{self, Database, OpenError};
 use crate::leases::{Lease, Leases, Node, Standing, milliseconds};
-use crate::login_checks::{LoginChecks, LoginChecksProjector};
 use crate::projector::{ApplyError, ProjectedEvent, Projector, key};
 use crate::rows;
-use crate::sessions::{Sessions, SessionsProjector};
 use crate::sql::{Kind, Query, Row, Transaction, Value, hex};
-use crate::stats::{Stats, StatsProjector};
-use crate::users::{Users, UsersProjector};
 
 /// The query for all checkpoints.
 pub(crate) const CHECKPOINTS: &str = "SELECT projector, position, event FROM checkpoints ORDER BY projector";
@@ -44,8 +39,8 @@ impl From<sqlx::Error> for ReadError {
 /// All read models, in one database.
 pub struct ReadModels {
     pub(crate) database: Arc<Database>,
-    sealer: Arc<Sealer>,
-    lookup: Arc<LookupKey>,
+    pub(crate) sealer: Arc<Sealer>,
+    pub(crate) lookup: Arc<LookupKey>,
 }
 
 impl ReadModels {
@@ -71,42 +66,6 @@ impl ReadModels {
     /// Closes all connections; later calls fail.
     pub async fn close(&self) {
         self.database.close().await;
-    }
-
-    /// Every read model's projector.
-    pub fn projectors(&self) -> Vec<Arc<dyn Projector>> {
-        vec![
-            Arc::new(LoginChecksProjector::new(self.lookup.clone())),
-            Arc::new(UsersProjector::new(self.sealer.clone(), self.lookup.clone())),
-            Arc::new(SessionsProjector::new(self.sealer.clone())),
-            Arc::new(StatsProjector),
-            Arc::new(AuditLogProjector::new(self.sealer.clone(), self.lookup.clone())),
-        ]
-    }
-
-    /// Where a login finds its user.
-    pub fn login_checks(&self) -> LoginChecks<'_> {
-        LoginChecks::new(&self.database, &self.lookup)
-    }
-
-    /// The users of an app.
-    pub fn users(&self) -> Users<'_> {
-        Users::new(&self.database, &self.sealer, &self.lookup)
-    }
-
-    /// The sessions of a user.
-    pub fn sessions(&self) -> Sessions<'_> {
-        Sessions::new(&self.database, &self.sealer)
-    }
-
-    /// Counts by time.
-    pub fn stats(&self) -> Stats<'_> {
-        Stats::new(&self.database)
-    }
-
-    /// Who did what, and when.
-    pub fn audit_log(&self) -> AuditLog<'_> {
-        AuditLog::new(&self.database, &self.lookup)
     }
 
     /// Which node runs which projector; `None` for a file, which belongs to one process.

@@ -87,7 +87,7 @@ async fn stopped_by(fail: fn() -> ProjectError) -> String {
     }
     assert!(world.service.resume("stats").await);
     until(async || world.service.status().iter().any(|status| status.state == "failed")).await;
-    for name in ["login_checks", "users", "sessions", "audit_log"] {
+    for name in read_models::NAMES.iter().filter(|name| **name != "stats") {
         world.service.wait_for(name, last).await.expect("goes on");
     }
     let status = world.service.status();

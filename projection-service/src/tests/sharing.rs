@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use event_store::Location;
-use read_models::{ProjectError, Projector, ReadModels};
+use read_models::{NAMES, ProjectError, Projector, ReadModels};
 use test_services::Postgres;
 use tokio::runtime::{Builder, Runtime};
 
@@ -16,7 +16,6 @@ use super::world::*;
 use crate::{ProjectionService, ProjectionStatus, SharingSettings};
 
 const LEASE: Duration = Duration::from_secs(2);
-const NAMES: [&str; 5] = ["login_checks", "users", "sessions", "stats", "audit_log"];
 
 struct Node {
     name: &'static str,
@@ -201,7 +200,7 @@ async fn every_node_shows_a_failed_or_paused_projector() {
         let status = node.status_of("stats");
         assert_eq!(status.failed_position, Some(20), "{}", node.name);
         assert!(status.error.expect("it says why").contains("poison"));
-        for name in NAMES.into_iter().filter(|name| *name != "stats") {
+        for name in NAMES.iter().filter(|name| **name != "stats") {
             until(async || node.service.wait_for(name, position).await.is_ok()).await;
         }
     }

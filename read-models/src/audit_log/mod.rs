@@ -6,3 +6,6 @@ mod queries;
 
 pub use projector::AuditLogProjector;
 pub use queries::{AuditFilter, AuditLog};
+
+/// The name of the read model.
+pub const NAME: &str = "audit_log";

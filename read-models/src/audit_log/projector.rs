@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::projector::{ProjectError, ProjectedEvent, Projector};
 use crate::sql::{Query, Rows, Transaction};
+use crate::store::ReadModels;
 
 /// After this event, identifying data no longer finds anything of the person.
 const ERASED: &str = "UserErased";
@@ -23,9 +24,9 @@ pub struct AuditLogProjector {
 }
 
 impl AuditLogProjector {
-    /// A projector that opens with this sealer and hashes with this key.
-    pub fn new(sealer: Arc<Sealer>, lookup: Arc<LookupKey>) -> Self {
-        Self { sealer, lookup }
+    /// A projector with the keys of the read models.
+    pub(crate) fn new(models: &ReadModels) -> Self {
+        Self { sealer: Arc::clone(&models.sealer), lookup: Arc::clone(&models.lookup) }
     }
 
     /// The identifying data in an event. A damaged event is indexed without it.
@@ -49,7 +50,7 @@ struct SessionAndKey {
 #[async_trait]
 impl Projector for AuditLogProjector {
     fn name(&self) -> &'static str {
-        "audit_log"
+        super::NAME
     }
 
     fn version(&self) -> u32 {

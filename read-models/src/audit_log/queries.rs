@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::database::Database;
 use crate::rows;
 use crate::sql::Query;
-use crate::store::ReadError;
+use crate::store::{ReadError, ReadModels};
 
 /// A filter of events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,8 +41,8 @@ pub struct AuditLog<'a> {
 }
 
 impl<'a> AuditLog<'a> {
-    pub(crate) fn new(database: &'a Database, lookup: &'a LookupKey) -> Self {
-        Self { database, lookup }
+    pub(crate) fn new(models: &'a ReadModels) -> Self {
+        Self { database: &models.database, lookup: &models.lookup }
     }
 
     /// The positions of matching events after `after`, ascending, without the first `offset`.

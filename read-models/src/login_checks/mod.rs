@@ -6,3 +6,6 @@ mod queries;
 
 pub use projector::LoginChecksProjector;
 pub use queries::LoginChecks;
+
+/// The name of the read model.
+pub const NAME: &str = "login_checks";

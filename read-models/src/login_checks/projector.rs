@@ -10,6 +10,7 @@ use event_store::LookupKey;
 
 use crate::projector::{ProjectError, ProjectedEvent, Projector};
 use crate::sql::{Rows, Transaction};
+use crate::store::ReadModels;
 
 /// Writes `login_checks`.
 pub struct LoginChecksProjector {
@@ -17,16 +18,16 @@ pub struct LoginChecksProjector {
 }
 
 impl LoginChecksProjector {
-    /// A projector that looks addresses up with this key.
-    pub fn new(lookup: Arc<LookupKey>) -> Self {
-        Self { lookup }
+    /// A projector with the keys of the read models.
+    pub(crate) fn new(models: &ReadModels) -> Self {
+        Self { lookup: Arc::clone(&models.lookup) }
     }
 }
 
 #[async_trait]
 impl Projector for LoginChecksProjector {
     fn name(&self) -> &'static str {
-        "login_checks"
+        super::NAME
     }
 
     fn version(&self) -> u32 {

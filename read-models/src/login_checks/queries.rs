@@ -6,7 +6,7 @@ use event_store::LookupKey;
 use crate::database::Database;
 use crate::rows;
 use crate::sql::Query;
-use crate::store::ReadError;
+use crate::store::{ReadError, ReadModels};
 
 /// Queries of `login_checks`.
 pub struct LoginChecks<'a> {
@@ -15,8 +15,8 @@ pub struct LoginChecks<'a> {
 }
 
 impl<'a> LoginChecks<'a> {
-    pub(crate) fn new(database: &'a Database, lookup: &'a LookupKey) -> Self {
-        Self { database, lookup }
+    pub(crate) fn new(models: &'a ReadModels) -> Self {
+        Self { database: &models.database, lookup: &models.lookup }
     }
 
     /// The user who has this address in the app, according to this read model. If it knows none, the claim in the

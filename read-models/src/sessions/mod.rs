@@ -5,3 +5,6 @@ mod queries;
 
 pub use projector::SessionsProjector;
 pub use queries::{SessionRow, Sessions};
+
+/// The name of the read model.
+pub const NAME: &str = "sessions";

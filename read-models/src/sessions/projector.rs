@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::projector::{ProjectError, ProjectedEvent, Projector};
 use crate::rows::seal;
 use crate::sql::{Query, Rows, Transaction, Value};
+use crate::store::ReadModels;
 
 /// Writes `sessions`.
 pub struct SessionsProjector {
@@ -20,9 +21,9 @@ pub struct SessionsProjector {
 }
 
 impl SessionsProjector {
-    /// A projector that seals with this sealer.
-    pub fn new(sealer: Arc<Sealer>) -> Self {
-        Self { sealer }
+    /// A projector with the keys of the read models.
+    pub(crate) fn new(models: &ReadModels) -> Self {
+        Self { sealer: Arc::clone(&models.sealer) }
     }
 }
 
@@ -82,7 +83,7 @@ struct Change<'a> {
 #[async_trait]
 impl Projector for SessionsProjector {
     fn name(&self) -> &'static str {
-        "sessions"
+        super::NAME
     }
 
     fn version(&self) -> u32 {

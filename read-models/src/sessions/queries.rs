@@ -7,7 +7,7 @@ use crate::database::Database;
 use crate::page::{Page, Paging, decode_cursor, encode_cursor};
 use crate::rows;
 use crate::sql::{Query, Row};
-use crate::store::ReadError;
+use crate::store::{ReadError, ReadModels};
 
 /// A session as lists show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,8 +41,8 @@ pub struct Sessions<'a> {
 }
 
 impl<'a> Sessions<'a> {
-    pub(crate) fn new(database: &'a Database, sealer: &'a Sealer) -> Self {
-        Self { database, sealer }
+    pub(crate) fn new(models: &'a ReadModels) -> Self {
+        Self { database: &models.database, sealer: &models.sealer }
     }
 
     /// A user's sessions that have not ended at this time according to the read model, newest first.

@@ -5,3 +5,6 @@ mod queries;
 
 pub use projector::StatsProjector;
 pub use queries::{Bucket, Granularity, Stats};
+
+/// The name of the read model.
+pub const NAME: &str = "stats";

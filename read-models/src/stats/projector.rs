@@ -10,14 +10,21 @@ use domain::{Event, Timestamp};
 
 use crate::projector::{ProjectError, ProjectedEvent, Projector};
 use crate::sql::{Rows, Transaction};
+use crate::store::ReadModels;
 
 /// Writes `stats`.
 pub struct StatsProjector;
 
+impl StatsProjector {
+    pub(crate) fn new(_: &ReadModels) -> Self {
+        Self
+    }
+}
+
 #[async_trait]
 impl Projector for StatsProjector {
     fn name(&self) -> &'static str {
-        "stats"
+        super::NAME
     }
 
     fn version(&self) -> u32 {

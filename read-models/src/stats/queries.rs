@@ -7,7 +7,7 @@ use domain::{AppId, Timestamp};
 use crate::database::Database;
 use crate::rows;
 use crate::sql::Query;
-use crate::store::ReadError;
+use crate::store::{ReadError, ReadModels};
 
 /// The length of a bucket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,8 +47,8 @@ pub struct Stats<'a> {
 }
 
 impl<'a> Stats<'a> {
-    pub(crate) fn new(database: &'a Database) -> Self {
-        Self { database }
+    pub(crate) fn new(models: &'a ReadModels) -> Self {
+        Self { database: &models.database }
     }
 
     /// The non-empty buckets between two times (the second excluded), in order. A bucket that lies only partly between

@@ -9,3 +9,6 @@ pub use queries::{SEARCH_CANDIDATES, UserFilter, UserRow, UserSort, UserStatus, 
 
 /// The table that sealed members are bound to, by its name.
 const TABLE: &str = "users_v1";
+
+/// The name of the read model.
+pub const NAME: &str = "users";

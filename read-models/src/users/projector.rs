@@ -12,6 +12,7 @@ use super::{TABLE, words};
 use crate::projector::{ProjectError, ProjectedEvent, Projector};
 use crate::rows::{self, open, seal};
 use crate::sql::{Rows, Transaction};
+use crate::store::ReadModels;
 
 /// Writes `users`.
 pub struct UsersProjector {
@@ -40,7 +41,7 @@ struct Draft {
 #[async_trait]
 impl Projector for UsersProjector {
     fn name(&self) -> &'static str {
-        "users"
+        super::NAME
     }
 
     fn version(&self) -> u32 {
@@ -89,9 +90,9 @@ impl Projector for UsersProjector {
 }
 
 impl UsersProjector {
-    /// A projector that seals with this sealer and hashes with this key.
-    pub fn new(sealer: Arc<Sealer>, lookup: Arc<LookupKey>) -> Self {
-        Self { sealer, lookup }
+    /// A projector with the keys of the read models.
+    pub(crate) fn new(models: &ReadModels) -> Self {
+        Self { sealer: Arc::clone(&models.sealer), lookup: Arc::clone(&models.lookup) }
     }
 
     /// The current rows of the users that the events are about.

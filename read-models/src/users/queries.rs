@@ -8,7 +8,7 @@ use crate::database::Database;
 use crate::page::{Page, Paging, decode_cursor, encode_cursor};
 use crate::rows;
 use crate::sql::{Query, Row};
-use crate::store::ReadError;
+use crate::store::{ReadError, ReadModels};
 
 /// The most candidates that a word search decrypts. A word that more users share finds only the first of them.
 pub const SEARCH_CANDIDATES: u32 = 2000;
@@ -100,8 +100,8 @@ enum Search {
 }
 
 impl<'a> Users<'a> {
-    pub(crate) fn new(database: &'a Database, sealer: &'a Sealer, lookup: &'a LookupKey) -> Self {
-        Self { database, sealer, lookup }
+    pub(crate) fn new(models: &'a ReadModels) -> Self {
+        Self { database: &models.database, sealer: &models.sealer, lookup: &models.lookup }
     }
 
     /// A page of an app's users.

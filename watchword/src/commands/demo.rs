@@ -271,7 +271,7 @@ async fn read_models(tour: &mut Tour, user: &str) -> anyhow::Result<()> {
         "What the read models made of it",
         "All of it is derived from the events above, and can be rebuilt from them.",
     );
-    for model in ["users", "sessions", "stats", "audit_log"] {
+    for model in read_models::NAMES {
         tour.settle(model).await?;
     }
     let admin = tour.admin();
