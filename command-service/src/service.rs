@@ -39,7 +39,7 @@ pub struct Parts {
     pub authenticator: Arc<Authenticator>,
     /// How often one address may call.
     pub limits: Arc<RateLimits>,
-    /// Finds the user of an address. [`locate::JournalClaims`] always works.
+    /// Finds the user of an address. [`crate::locate::JournalClaims`] always works.
     pub locate: Arc<dyn LocateUser>,
     /// The argon2 threads.
     pub passwords: PasswordHashing,

@@ -63,7 +63,7 @@ pub trait Stream: Aggregate<Services = (), Event: EventInfo> + Clone + fmt::Debu
     }
 }
 
-/// The events of one aggregate, as the envelope sees them. [`events!`] writes it.
+/// The events of one aggregate, as the envelope sees them. `events!` writes it.
 pub trait EventInfo: DomainEvent {
     /// The aggregate: what the names of its streams begin with.
     const AGGREGATE: &'static str;
