@@ -6,7 +6,6 @@ use aws_lc_rs::hkdf;
 use zeroize::Zeroizing;
 
 use crate::clock::random;
-use crate::sqlite::file::hex;
 
 /// The purposes that keys are derived for. Each key has one use; a new purpose gets a name of its own.
 pub mod purpose {
@@ -48,7 +47,7 @@ impl InstanceKey {
 
     /// Identifies the instance to people and programs that compare two; it reveals nothing about the key.
     pub fn public_id(&self) -> String {
-        hex(&self.derive("watchword/v1/instance-id")[..16])
+        hex::encode(&self.derive("watchword/v1/instance-id")[..16])
     }
 
     /// A key for one purpose: HKDF-SHA-256 (RFC 5869) with the purpose as `info`.

@@ -72,12 +72,7 @@ impl LookupKey {
     }
 
     fn address(&self, app: &AppId, email: &Email) -> String {
-        use std::fmt::Write;
-        let mut key = format!("{app}:");
-        for byte in self.email(app, email) {
-            write!(key, "{byte:02x}").expect("writing to a String cannot fail");
-        }
-        key
+        format!("{app}:{}", hex::encode(self.email(app, email)))
     }
 
     fn hmac(&self, parts: &[&str]) -> [u8; 32] {

@@ -125,13 +125,6 @@ impl Store {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
-        text
-    })
-}
-
 fn about(person: u128, name: &'static str, data: &str) -> NewEvent {
     NewEvent {
         name: name.into(),
@@ -227,7 +220,7 @@ async fn what_an_administrator_of_the_store_forges_is_refused() {
             history(&*foreign).await;
             foreign.close().await;
             let id = if store.is_file() {
-                format!("x'{}'", hex(Uuid::from_u128(99).as_bytes()))
+                format!("x'{}'", hex::encode(Uuid::from_u128(99).as_bytes()))
             } else {
                 format!("'{}'", Uuid::from_u128(99))
             };
@@ -239,8 +232,8 @@ async fn what_an_administrator_of_the_store_forges_is_refused() {
                 ("none", "NULL".to_owned()),
                 ("an empty one", "x''".to_owned()),
                 ("zeros", format!("x'{}'", "00".repeat(16))),
-                ("a checksum", format!("x'{}'", hex(&checksum(&as_written, position)))),
-                ("another instance's", format!("x'{}'", hex(&other.mac(2).await))),
+                ("a checksum", format!("x'{}'", hex::encode(checksum(&as_written, position)))),
+                ("another instance's", format!("x'{}'", hex::encode(&other.mac(2).await))),
                 ("a longer one", "x'000102030405060708090a0b0c0d0e0f1011'".to_owned()),
             ] {
                 let forge = forged.replace("{id}", &id).replace("{mac}", &mac);
@@ -422,11 +415,11 @@ impl Administrator {
                 let Some(cell) = cell else { return "NULL".to_owned() };
                 match kind {
                     Kind::Number(_) => String::from_utf8(cell.clone()).expect("digits"),
-                    Kind::Text if is_file => format!("CAST(x'{}' AS TEXT)", hex(cell)),
-                    Kind::Text => format!("convert_from('\\x{}', 'UTF8')", hex(cell)),
-                    Kind::Id | Kind::Bytes if is_file => format!("x'{}'", hex(cell)),
-                    Kind::Id => format!("'{}'", hex(cell)),
-                    Kind::Bytes => format!("'\\x{}'", hex(cell)),
+                    Kind::Text if is_file => format!("CAST(x'{}' AS TEXT)", hex::encode(cell)),
+                    Kind::Text => format!("convert_from('\\x{}', 'UTF8')", hex::encode(cell)),
+                    Kind::Id | Kind::Bytes if is_file => format!("x'{}'", hex::encode(cell)),
+                    Kind::Id => format!("'{}'", hex::encode(cell)),
+                    Kind::Bytes => format!("'\\x{}'", hex::encode(cell)),
                 }
             };
             let cells: Vec<String> = COLUMNS.iter().zip(cells.iter()).map(literal).collect();
@@ -611,8 +604,13 @@ async fn age(store: &Store, events: &[schemas::RecordedEvent]) {
     let mut statements = String::new();
     for event in events {
         let sum = checksum(event, if store.is_file() { event.position.cast_signed() } else { 0 });
-        writeln!(statements, "UPDATE events SET mac = x'{}' WHERE position = {};", hex(&sum), event.position)
-            .expect("writing to a String cannot fail");
+        writeln!(
+            statements,
+            "UPDATE events SET mac = x'{}' WHERE position = {};",
+            hex::encode(&sum),
+            event.position
+        )
+        .expect("writing to a String cannot fail");
     }
     statements.push_str("UPDATE idempotency SET mac = NULL;");
     store.alter(&statements).await;
@@ -688,11 +686,11 @@ async fn the_row_of_an_idempotency_key_cannot_point_at_other_events() {
             format!(
                 "DELETE FROM idempotency WHERE key = x'{0}'; INSERT INTO idempotency SELECT {values} FROM idempotency
                  WHERE key = x'{1}'",
-                hex(&[1; 32]),
-                hex(&[2; 32])
+                hex::encode([1; 32]),
+                hex::encode([2; 32])
             )
         };
-        let key = format!("x'{}'", hex(&[1; 32]));
+        let key = format!("x'{}'", hex::encode([1; 32]));
         for (number, values) in [
             format!("{key}, fingerprint, 1, 1, at, mac"),
             format!("{key}, fingerprint, first, last, at, mac"),

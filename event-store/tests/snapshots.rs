@@ -1,7 +1,6 @@
 //! A snapshot is used only if this instance wrote it, for this stream and version, and the journal still has the event
 //! that it was taken at.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use domain::app::{App, AppCreated, AppDisabled, AppEnabled, AppEvent};
@@ -148,10 +147,7 @@ impl World {
     }
 
     async fn put(&self, stream: &StreamId, Snapshot { version, state }: &Snapshot) {
-        let mut hex = String::new();
-        for byte in state {
-            write!(hex, "{byte:02x}").expect("a String takes everything");
-        }
+        let hex = hex::encode(state);
         self.alter(
             &format!("INSERT OR REPLACE INTO snapshots VALUES ('{stream}', {version}, x'{hex}')"),
             &format!(

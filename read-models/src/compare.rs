@@ -19,7 +19,7 @@ use crate::database::{Database, SCHEMA};
 use crate::leases::Lease;
 use crate::projector::{ApplyError, ProjectedEvent, Projector, key};
 use crate::rows;
-use crate::sql::{Query, Row, Value, hex, on_postgres, on_sqlite};
+use crate::sql::{Query, Row, Value, on_postgres, on_sqlite};
 use crate::store::{CHECKPOINTS, ReadModels};
 
 /// How many events are applied at a time.
@@ -433,7 +433,7 @@ impl Value {
             Self::Int(Some(number)) => number.to_string(),
             Self::Text(Some(text)) => text.clone(),
             Self::Bytes(Some(bytes)) => {
-                Uuid::from_slice(bytes).map_or_else(|_| hex(bytes), |id| id.to_string())
+                Uuid::from_slice(bytes).map_or_else(|_| hex::encode(bytes), |id| id.to_string())
             }
             Self::Int(None) | Self::Text(None) | Self::Bytes(None) => "nothing".to_owned(),
         }

@@ -111,20 +111,9 @@ impl Serialize for Value {
         match self {
             Self::Int(value) => value.serialize(serializer),
             Self::Text(value) => value.serialize(serializer),
-            Self::Bytes(value) => value.as_deref().map(hex).serialize(serializer),
+            Self::Bytes(value) => value.as_deref().map(hex::encode).serialize(serializer),
         }
     }
-}
-
-/// Bytes as text.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
-    text
 }
 
 /// A statement with the values of its placeholders.

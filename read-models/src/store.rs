@@ -11,7 +11,7 @@ use crate::database::{self, Database, OpenError};
 use crate::leases::{Lease, Leases, Node, Standing, milliseconds};
 use crate::projector::{ApplyError, ProjectedEvent, Projector, key};
 use crate::rows;
-use crate::sql::{Kind, Query, Row, Transaction, Value, hex};
+use crate::sql::{Kind, Query, Row, Transaction, Value};
 
 /// The query for all checkpoints.
 pub(crate) const CHECKPOINTS: &str = "SELECT projector, position, event FROM checkpoints ORDER BY projector";
@@ -206,7 +206,7 @@ impl ReadModels {
                     let personal = rows::open(&self.sealer, table, row_id, person, Some(&sealed)).await?;
                     serde_json::to_string(&personal).expect("personal data is plain JSON")
                 }
-                Value::Bytes(Some(bytes)) => hex(&bytes),
+                Value::Bytes(Some(bytes)) => hex::encode(bytes),
                 Value::Text(Some(text)) => text,
                 Value::Int(Some(number)) => number.to_string(),
                 Value::Bytes(None) | Value::Text(None) | Value::Int(None) => "null".to_owned(),

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -131,9 +130,9 @@ fn spans(body: &Bytes) -> Vec<Span> {
             found.push(Span {
                 name: span.name,
                 kind: span.kind,
-                trace: hex(&span.trace_id),
-                id: hex(&span.span_id),
-                parent: hex(&span.parent_span_id),
+                trace: hex::encode(&span.trace_id),
+                id: hex::encode(&span.span_id),
+                parent: hex::encode(&span.parent_span_id),
                 attributes: texts(span.attributes),
                 failed: span.status.is_some_and(|status| status.code == 2),
                 process: process.clone(),
@@ -150,11 +149,4 @@ fn texts(attributes: Vec<KeyValue>) -> BTreeMap<String, String> {
         other => format!("{other:?}"),
     };
     attributes.into_iter().map(|it| (it.key, text(it.value))).collect()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
-        text
-    })
 }

@@ -4,7 +4,6 @@
 //! those who watch its length, is searched here (k-anonymity, as `api.pwnedpasswords.com/range/` has it). Whatever goes wrong
 //! counts in a metric and lets the password pass: a list that is away must not keep people from choosing one.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
@@ -90,11 +89,7 @@ impl List {
 }
 
 fn hash_of(bytes: &[u8]) -> String {
-    let mut hex = String::with_capacity(40);
-    for byte in digest(&SHA1_FOR_LEGACY_USE_ONLY, bytes).as_ref() {
-        write!(hex, "{byte:02X}").expect("a String takes everything");
-    }
-    hex
+    hex::encode_upper(digest(&SHA1_FOR_LEGACY_USE_ONLY, bytes))
 }
 
 /// Lines of `<the other 35 digits>:<how often>`; those that were never seen are padding.

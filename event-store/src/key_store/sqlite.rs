@@ -82,7 +82,7 @@ impl SqliteKeys {
     /// Opens the file, or creates it.
     pub(super) async fn open(path: &Path, first: &First) -> Result<Self, OpenError> {
         if file::check(path, &KIND)?.is_none() {
-            let (check, instance_key) = (file::hex(&first.check), file::hex(&first.instance_key));
+            let (check, instance_key) = (hex::encode(&first.check), hex::encode(&first.instance_key));
             let first =
                 format!("INSERT INTO meta VALUES ('check', x'{check}'), ('instance', x'{instance_key}');");
             file::create(path, &KIND, &first).await?;

@@ -1,6 +1,5 @@
 //! Opens a `SQLite` file only if it is ours, intact and of a known format; and reads one without leaving a trace.
 
-use std::fmt::Write as _;
 use std::fs::{self, File, TryLockError};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -254,15 +253,6 @@ pub(crate) fn remove(path: &Path) -> Result<(), OpenError> {
         }
     }
     Ok(())
-}
-
-/// Bytes for a statement, as `x'…'` or for `unhex`.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
-    }
-    text
 }
 
 pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

@@ -8,7 +8,6 @@ use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use sqlx::{Arguments, AssertSqlSafe};
 use uuid::Uuid;
 
-use super::file::hex;
 use super::stored;
 use crate::journal::{
     Append, AppendError, Appended, Claim, Idempotency, NewEvent, Snapshot, StoreError, StoredIdempotency,
@@ -140,7 +139,7 @@ impl Group {
         let keys: Vec<String> = appends
             .iter()
             .filter_map(|append| append.idempotency.as_ref())
-            .map(|once| hex(&once.key))
+            .map(|once| hex::encode(once.key))
             .collect();
         if !keys.is_empty() {
             let rows: Vec<KeyRow> = sqlx::query_as(
@@ -296,7 +295,14 @@ impl Group {
             append.idempotency.map(|Idempotency { key, fingerprint }| {
                 let Appended { first, last, .. } = accepted.appended;
                 let mac = self.macs.idempotency(&key, &StoredIdempotency { fingerprint, first, last });
-                (hex(&key), hex(&fingerprint), first, last, append.at.as_microsecond(), hex(&mac))
+                (
+                    hex::encode(key),
+                    hex::encode(fingerprint),
+                    first,
+                    last,
+                    append.at.as_microsecond(),
+                    hex::encode(mac),
+                )
             })
         };
         let rows: Vec<_> = self.accepted.iter().filter_map(row).collect();

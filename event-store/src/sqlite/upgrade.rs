@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use sqlx::SqliteConnection;
 
-use super::file::hex;
 use super::{columns, read_head, stored};
 use crate::mac::{Macs, Standing};
 use crate::upgrade::{TELL, batch_size};
@@ -33,7 +32,7 @@ pub(super) async fn prove(connection: &mut SqliteConnection, macs: &Macs) -> Res
             after = row.position;
             match macs.standing(after, after, &row.event, row.mac) {
                 Standing::Proven => {}
-                Standing::Old => batch.push((after, hex(&macs.event(after, &row.event)))),
+                Standing::Old => batch.push((after, hex::encode(macs.event(after, &row.event)))),
                 // It stays unchanged, and every read refuses it.
                 Standing::False => tracing::error!(
                     position = after,
@@ -83,11 +82,11 @@ async fn prove_idempotency(connection: &mut SqliteConnection, macs: &Macs) -> Re
         let mut batch = Vec::with_capacity(rows.len());
         for (key, fingerprint, first, last) in rows {
             let mac = match (<[u8; 32]>::try_from(key.as_slice()), stored(&fingerprint, first, last)) {
-                (Ok(key), Ok(stored)) => hex(&macs.idempotency(&key, &stored)),
+                (Ok(key), Ok(stored)) => hex::encode(macs.idempotency(&key, &stored)),
                 // It is not a valid row, and gets an invalid MAC.
                 _ => String::new(),
             };
-            batch.push((hex(&key), mac));
+            batch.push((hex::encode(key), mac));
         }
         sqlx::query(
             "UPDATE idempotency SET mac = unhex(new.value ->> 1) FROM json_each(?1) new

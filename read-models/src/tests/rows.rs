@@ -15,7 +15,6 @@ use test_services::Postgres;
 
 use super::world::*;
 use crate::audit_log::AuditFilter;
-use crate::sql::hex;
 use crate::stats::Granularity;
 use crate::users::{UserFilter, UserSort, UserStatus};
 use crate::{ApplyError, JournalError, Lease, OpenError, Paging, ReadError, ReadModels};
@@ -534,7 +533,7 @@ async fn inv_n_no_stored_byte_tells_who_somebody_is(on: On) {
         ["ada@", "example.com", "Lovelace", "lovelace", "Ada", "Hopper", "203.0.113", "Mozilla", "argon2id"];
     for secret in secrets {
         // psql prints bytes as hexadecimal digits.
-        for form in [secret.to_owned(), hex(secret.as_bytes())] {
+        for form in [secret.to_owned(), hex::encode(secret.as_bytes())] {
             let found = bytes.windows(form.len()).any(|window| window == form.as_bytes());
             assert!(!found, "{secret} is stored {on:?}");
         }
