@@ -29,6 +29,10 @@ demo:
 dist:
     deploy/dist
 
+# Licences, second versions of crates, sources; and, where it can be reached, the list of known faults
+deny *arguments='licenses bans sources':
+    cargo deny check -D warnings {{ arguments }}
+
 # Reads all of deploy/ with the tools of its kinds; `just check --run` runs it in engines
 check *arguments:
     deploy/check {{ arguments }}
