@@ -23,7 +23,7 @@ documents:
 
 # The main job, told step by step
 demo:
-    cargo run --release -- demo
+    cargo run -- demo
 
 # A tarball, a Debian package, checksums
 dist:
