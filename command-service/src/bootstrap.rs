@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use dispatcher::{Context, DispatchError, Read};
+use dispatcher::{Context, DispatchError, Reads};
 use domain::app::{App, AppCommand, AppError};
 use domain::signing_key::TokenAlgorithm;
 use domain::user::Client;
@@ -65,11 +65,12 @@ impl CommandService {
         let keys = self.signing.generate_pair(&app_id, TokenAlgorithm::default()).await?;
         let context = self.system_context(&app_id);
         let (at, id, name) = (context.at, app_id.clone(), name.to_owned());
+        let (reads, app) = Reads::one::<App>(&app_id);
         let decide = move |work: &mut dispatcher::Work| {
             let (name, settings, keys) = (name.clone(), Box::<AppSettings>::default(), keys.clone());
-            work.execute::<App>(&id, AppCommand::Create { app_id: id.clone(), name, settings, keys, at })
+            work.execute(app, AppCommand::Create { app_id: id.clone(), name, settings, keys, at })
         };
-        match self.dispatcher.run(context, vec![Read::of::<App>(&app_id)], decide).await {
+        match self.dispatcher.run(context, reads, decide).await {
             Ok(_) | Err(DispatchError::Refused(AppError::Exists)) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -79,18 +80,19 @@ impl CommandService {
     async fn admit_brought_key(&self, key_id: ApiKeyId) -> Result<(), BootstrapError> {
         let app_id = AppId::platform();
         let context = self.system_context(&app_id);
-        let (at, id) = (context.at, app_id.clone());
+        let at = context.at;
+        let (reads, app) = Reads::one::<App>(&app_id);
         let decide = move |work: &mut dispatcher::Work| {
             // A start of before, or of another node at the same moment, may have been first.
-            let app = work.get::<App>(&id);
-            if app.revoked_keys.contains(&key_id) || app.api_keys.contains_key(&key_id) {
+            let app_now = work.get(app);
+            if app_now.revoked_keys.contains(&key_id) || app_now.api_keys.contains_key(&key_id) {
                 return Ok(());
             }
             let (name, permissions) = (BROUGHT_KEY.to_owned(), BTreeSet::from([Permission::Platform]));
             let command = AppCommand::IssueApiKey { key_id, name, permissions, expires_at: None, at };
-            work.execute::<App>(&id, command)
+            work.execute(app, command)
         };
-        match self.dispatcher.run(context, vec![Read::of::<App>(&app_id)], decide).await {
+        match self.dispatcher.run(context, reads, decide).await {
             Ok(_) => {}
             // The platform has other keys then, with which some can be revoked: no reason not to start.
             Err(DispatchError::Refused(refusal)) => {
@@ -111,10 +113,11 @@ impl CommandService {
         let app_id = AppId::platform();
         let key_id = ApiKeyId(self.clock.new_id());
         let context = self.system_context(&app_id);
-        let (at, id) = (context.at, app_id.clone());
+        let at = context.at;
+        let (reads, app) = Reads::one::<App>(&app_id);
         let decide = move |work: &mut dispatcher::Work| {
             // Another node that starts at the same time may have been first.
-            if let Some(key_id) = work.get::<App>(&id).api_keys.keys().next() {
+            if let Some(key_id) = work.get(app).api_keys.keys().next() {
                 return Ok(*key_id);
             }
             let command = AppCommand::IssueApiKey {
@@ -124,9 +127,9 @@ impl CommandService {
                 expires_at: None,
                 at,
             };
-            work.execute::<App>(&id, command).map(|()| key_id)
+            work.execute(app, command).map(|()| key_id)
         };
-        let done = self.dispatcher.run(context, vec![Read::of::<App>(&app_id)], decide).await?;
+        let done = self.dispatcher.run(context, reads, decide).await?;
         Ok(done.value.unwrap_or(key_id))
     }
 
@@ -141,13 +144,14 @@ impl CommandService {
     async fn issue(&self, key_id: ApiKeyId, name: &str) -> Result<(), DispatchError<AppError>> {
         let app_id = AppId::platform();
         let context = self.system_context(&app_id);
-        let (at, id, name) = (context.at, app_id.clone(), name.to_owned());
+        let (at, name) = (context.at, name.to_owned());
+        let (reads, app) = Reads::one::<App>(&app_id);
         let decide = move |work: &mut dispatcher::Work| {
             let (name, permissions) = (name.clone(), BTreeSet::from([Permission::Platform]));
             let command = AppCommand::IssueApiKey { key_id, name, permissions, expires_at: None, at };
-            work.execute::<App>(&id, command)
+            work.execute(app, command)
         };
-        self.dispatcher.run(context, vec![Read::of::<App>(&app_id)], decide).await.map(drop)
+        self.dispatcher.run(context, reads, decide).await.map(drop)
     }
 
     fn system_context(&self, app_id: &AppId) -> Context {

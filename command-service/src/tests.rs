@@ -27,7 +27,7 @@ use tower::ServiceExt;
 use crate::locate::JournalClaims;
 use crate::passwords::hashing::{PasswordHashing, PasswordHashingSettings};
 use crate::{CommandService, Parts, Settings};
-use dispatcher::{Context, Read};
+use dispatcher::{Context, Reads};
 
 mod admin;
 mod cookies;
@@ -293,9 +293,11 @@ impl World {
     async fn ban(&self, user_id: UserId) {
         let context = self.context_of_system();
         let at = context.at;
-        let ban = self.service.dispatcher.run(context, vec![Read::of::<User>(&user_id)], move |work| {
-            work.execute::<User>(&user_id, UserCommand::Ban { reason: None, at })
-        });
+        let (reads, user) = Reads::one::<User>(&user_id);
+        let ban = self
+            .service
+            .dispatcher
+            .run(context, reads, move |work| work.execute(user, UserCommand::Ban { reason: None, at }));
         ban.await.expect("bans");
     }
 }
@@ -722,8 +724,9 @@ async fn a_login_renews_an_outdated_hash() {
         at,
         idempotency: None,
     };
-    let replace = world.service.dispatcher.run(context, vec![Read::of::<User>(&user)], move |work| {
-        work.execute::<User>(&user, UserCommand::Rehash { old: current.clone(), new: old.clone(), at })
+    let (reads, user) = Reads::one::<User>(&user);
+    let replace = world.service.dispatcher.run(context, reads, move |work| {
+        work.execute(user, UserCommand::Rehash { old: current.clone(), new: old.clone(), at })
     });
     replace.await.expect("replaces");
     assert_eq!(world.login("ada@example.com", PASSWORD).await.status, 200);

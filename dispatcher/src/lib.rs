@@ -1,31 +1,31 @@
 //! The only loop that loads aggregates, lets them decide, appends what they decided, and tries again.
 //!
-//! A decision is a closure over [`Work`]. It may run several times, so everything it needs (ids, the time, hashes)
-//! is made before and captured. Whatever it read but did not write becomes a guard of the append: a ban that
-//! commits first makes a login that was decided before it decide again.
+//! A decision is a closure over [`Work`], which looks at what was read for it by the [`Handle`]s that [`Reads`] gave. It may run
+//! several times, so everything it needs (ids, the time, hashes) is made before and captured. Whatever it read but did not
+//! write becomes a guard of the append: a ban that commits first makes a login that was decided before it decide again.
 
-use std::any::Any;
+mod work;
+
+use schemas::problems;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cqrs_es::Aggregate;
-use cqrs_es::event_sink::EventSink;
-use domain::claims::{ClaimChange, Claimed};
+use domain::claims::Claimed;
 use domain::user::Client;
-use domain::{Event, EventId, Recorded, StreamId, Timestamp};
+use domain::{Event, StreamId, Timestamp};
 use event_store::{
-    Append, AppendError, Appended, Claim, Clock, Idempotency, Loaded, LookupKey, NewEvent, Repository,
-    Requested, StoreError, Write,
+    Append, AppendError, Appended, Claim, Clock, Idempotency, LookupKey, NewEvent, Repository, Requested,
+    StoreError, Write,
 };
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use http_kit::problem::{self, Problem};
 use http_kit::trace::Span;
-use schemas::envelope::{Actor, Metadata};
-use schemas::problems;
+use schemas::envelope::Metadata;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tracing::Instrument;
+
+use crate::work::Entry;
+pub use crate::work::{Handle, Handles, Member, Reads, Work};
 
 /// How often a decision is made again because somebody else wrote first.
 const MAX_ATTEMPTS: usize = 64;
@@ -47,167 +47,6 @@ pub struct Context {
     pub at: Timestamp,
     /// What makes the append happen once, if the caller sent a key.
     pub idempotency: Option<Idempotency>,
-}
-
-/// Loads an aggregate whose type it knows.
-type Load = for<'a> fn(&'a Repository, &'a StreamId) -> BoxFuture<'a, Result<Arc<dyn Held>, StoreError>>;
-
-/// An aggregate to load.
-#[derive(Clone)]
-pub struct Read {
-    stream: StreamId,
-    load: Load,
-}
-
-impl Read {
-    /// The aggregate of this type with this id.
-    pub fn of<A: Member>(id: &A::Id) -> Self {
-        Self {
-            stream: A::stream(id),
-            load: |repository, stream| {
-                let loading = repository.load_stream_at_hand::<A>(stream);
-                Box::pin(async move { Ok(loading.await? as Arc<dyn Held>) })
-            },
-        }
-    }
-}
-
-/// An aggregate that a [`Work`] can hold.
-pub trait Member: Recorded<Command: Send> + Send + Sync {}
-
-impl<A: Recorded<Command: Send> + Send + Sync> Member for A {}
-
-/// A loaded aggregate of any type.
-trait Held: Any + Send + Sync {
-    fn version(&self) -> u64;
-
-    /// Puts it into the cache, so many events later than it was loaded.
-    fn keep(self: Arc<Self>, events: u64, repository: &Repository, stream: &StreamId);
-}
-
-impl<A: Member> Held for Loaded<A> {
-    fn version(&self) -> u64 {
-        self.version
-    }
-
-    fn keep(self: Arc<Self>, events: u64, repository: &Repository, stream: &StreamId) {
-        let version = self.version + events;
-        let state = Arc::try_unwrap(self).map_or_else(|shared| shared.state.clone(), |owned| owned.state);
-        repository.put(stream, Arc::new(Loaded { version, state }));
-    }
-}
-
-impl dyn Held {
-    fn of<A: Member>(&self) -> &Loaded<A> {
-        let any: &dyn Any = self;
-        any.downcast_ref().expect("a stream's name tells its aggregate")
-    }
-}
-
-struct Entry {
-    read: Read,
-    state: Arc<dyn Held>,
-    pending: Vec<Event>,
-}
-
-/// What a decision works on: the loaded aggregates, and what was decided so far.
-pub struct Work {
-    entries: Vec<Entry>,
-    taken: Vec<(Claimed, StreamId)>,
-    released: Vec<Claimed>,
-    /// Where the event is that asked for the mails which this is about.
-    asked_at: Option<(EventId, u64)>,
-    actor: Option<Actor>,
-}
-
-impl Work {
-    /// An aggregate, with what this decision did to it.
-    ///
-    /// # Panics
-    /// When it is neither among the reads nor was made to decide before: nothing would guard what was seen of it.
-    pub fn get<A: Member>(&self, id: &A::Id) -> &A {
-        &self.held::<A>(id).state
-    }
-
-    /// The version an aggregate had when it was loaded.
-    ///
-    /// # Panics
-    /// As [`Work::get`] does.
-    pub fn version<A: Member>(&self, id: &A::Id) -> u64 {
-        self.held::<A>(id).version
-    }
-
-    fn held<A: Member>(&self, id: &A::Id) -> &Loaded<A> {
-        let index = self.position(&A::stream(id)).expect("what a decision looks at is among its reads");
-        self.entries[index].state.of()
-    }
-
-    fn position(&self, stream: &StreamId) -> Option<usize> {
-        self.entries.iter().position(|entry| entry.read.stream == *stream)
-    }
-
-    /// Lets an aggregate decide. Its events are kept for the append, with what they do to claims, and seen by whatever
-    /// follows. A refusal leaves the aggregate as it was. One that was not named among the reads is taken for new: if it is not, the append
-    /// conflicts, and it is loaded before the decision is made again.
-    pub fn execute<A: Member>(&mut self, id: &A::Id, command: A::Command) -> Result<(), A::Error> {
-        let index = self.index::<A>(id);
-        let entry = &mut self.entries[index];
-        let loaded = entry.state.of::<A>();
-        let (version, mut holding) = (loaded.version, loaded.state.held());
-        // A refused command may leave an aggregate half changed, so it works on a copy.
-        let mut state = loaded.state.clone();
-        let sink = EventSink::default();
-        Aggregate::handle(&mut state, command, &(), &sink)
-            .now_or_never()
-            .expect("decisions are pure: they wait for nothing")?;
-        let events = sink.collect().now_or_never().expect("the sink has no other user");
-        let changes: Vec<ClaimChange> = events.iter().flat_map(|event| holding.see(event)).collect();
-        entry.pending.extend(events.into_iter().map(Into::into));
-        entry.state = Arc::new(Loaded { version, state });
-        let owner = entry.read.stream.clone();
-        for change in changes {
-            match change {
-                ClaimChange::Take(claimed) | ClaimChange::TakeUntil(claimed, _) => {
-                    self.taken.push((claimed, owner.clone()));
-                }
-                ClaimChange::Release(claimed) => self.release(claimed),
-                ClaimChange::Extend(..) => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives a claim back, in the same append, that no event gives back: that of a session which has expired.
-    pub fn release(&mut self, claimed: Claimed) {
-        // Claims are given back before any is taken.
-        self.taken.retain(|(taken, _)| *taken != claimed);
-        self.released.push(claimed);
-    }
-
-    /// Says where the event is that asked for the mails which this is about: their claims are named by it.
-    pub fn is_about_mails_of(&mut self, event: EventId, position: u64) {
-        self.asked_at = Some((event, position));
-    }
-
-    /// Says by whom this is done, where only the decision shows that it is not whom the context names.
-    pub fn is_done_by(&mut self, actor: Actor) {
-        self.actor = Some(actor);
-    }
-
-    /// What was decided so far.
-    pub fn events(&self) -> impl Iterator<Item = &Event> {
-        self.entries.iter().flat_map(|entry| &entry.pending)
-    }
-
-    fn index<A: Member>(&mut self, id: &A::Id) -> usize {
-        let read = Read::of::<A>(id);
-        if let Some(index) = self.position(&read.stream) {
-            return index;
-        }
-        let state = Arc::new(Loaded { version: 0, state: A::default() });
-        self.entries.push(Entry { read, state, pending: Vec::new() });
-        self.entries.len() - 1
-    }
 }
 
 /// Whether what was looked up before a decision still held when it was made.
@@ -327,7 +166,7 @@ impl Dispatcher {
     pub async fn run<T, E, D>(
         &self,
         context: Context,
-        reads: Vec<Read>,
+        reads: Reads,
         decide: D,
     ) -> Result<Committed<T>, DispatchError<E>>
     where
@@ -364,7 +203,7 @@ impl Inner {
     async fn run<T, E, D>(
         &self,
         context: Context,
-        mut reads: Vec<Read>,
+        mut reads: Reads,
         mut decide: D,
     ) -> Result<Committed<T>, DispatchError<E>>
     where
@@ -375,7 +214,7 @@ impl Inner {
         }
         let mut turn: Option<OwnedMutexGuard<()>> = None;
         for _ in 0..MAX_ATTEMPTS {
-            let mut work = self.load(&reads).await?;
+            let mut work = reads.load(&self.repository).await?;
             let decided = decide(&mut work);
             // An append finds out by itself whether the decision still holds; where there is none, we ask.
             let is_final = decided.is_err() || work.events().next().is_none();
@@ -404,8 +243,7 @@ impl Inner {
                 }
                 Outcome::Conflict { stream, actual } => {
                     metrics::counter!("watchword_dispatch_conflicts_total").increment(1);
-                    let lost = work.entries.into_iter().find(|entry| entry.read.stream == stream);
-                    reads.extend(lost.map(|lost| lost.read));
+                    reads.lost(&stream);
                     // Let go of the old turn first: nobody waits for one lock while holding another.
                     drop(turn.take());
                     turn = Some(self.stripe(&stream).lock_owned().await);
@@ -422,12 +260,13 @@ impl Inner {
     }
 
     /// Whether another node has written to what was decided on. What was taken for new and is not is loaded next time.
-    async fn has_moved(&self, work: &Work, reads: &mut Vec<Read>) -> Result<bool, StoreError> {
-        let seen: Vec<(StreamId, u64)> =
-            work.entries.iter().map(|entry| (entry.read.stream.clone(), entry.state.version())).collect();
+    async fn has_moved(&self, work: &Work, reads: &mut Reads) -> Result<bool, StoreError> {
+        let seen = work.entries.iter().filter(|entry| entry.counts());
+        let seen: Vec<_> = seen.map(|entry| (entry.stream.clone(), entry.draft.version())).collect();
         let moved = self.repository.moved(&seen).await?;
-        let lost = work.entries.iter().filter(|entry| moved.contains(&entry.read.stream));
-        reads.extend(lost.map(|entry| entry.read.clone()));
+        for stream in &moved {
+            reads.lost(stream);
+        }
         Ok(!moved.is_empty())
     }
 
@@ -445,19 +284,6 @@ impl Inner {
         self.stripes[hash].clone()
     }
 
-    /// Each once, however often it is asked for.
-    async fn load(&self, reads: &[Read]) -> Result<Work, StoreError> {
-        let entries = Vec::with_capacity(reads.len() + 1);
-        let mut work = Work { entries, taken: Vec::new(), released: Vec::new(), asked_at: None, actor: None };
-        for read in reads {
-            if work.position(&read.stream).is_none() {
-                let state = (read.load)(&self.repository, &read.stream).await?;
-                work.entries.push(Entry { read: read.clone(), state, pending: Vec::new() });
-            }
-        }
-        Ok(work)
-    }
-
     async fn to_append(&self, context: &Context, work: &Work) -> Result<Append, StoreError> {
         let mut writes = Vec::new();
         let mut guards = Vec::new();
@@ -466,17 +292,17 @@ impl Inner {
             metadata.actor = actor.clone();
         }
         let requested = Requested { client: &context.client, actor: &metadata.actor };
-        for entry in &work.entries {
-            let version = entry.state.version();
-            if entry.pending.is_empty() {
-                guards.push((entry.read.stream.clone(), version));
+        for entry in work.entries.iter().filter(|entry| entry.counts()) {
+            let (version, decided) = (entry.draft.version(), entry.draft.events());
+            if decided.is_empty() {
+                guards.push((entry.stream.clone(), version));
                 continue;
             }
-            let mut events: Vec<NewEvent> = Vec::with_capacity(entry.pending.len());
-            for event in &entry.pending {
+            let mut events: Vec<NewEvent> = Vec::with_capacity(decided.len());
+            for event in decided {
                 events.push(self.repository.encode_for(event, self.clock.new_id(), &requested).await?);
             }
-            writes.push(Write { stream: entry.read.stream.clone(), expected: version, events });
+            writes.push(Write { stream: entry.stream.clone(), expected: version, events });
         }
         let app_id = &metadata.app_id;
         let asked = |event, _| {
@@ -485,8 +311,9 @@ impl Inner {
         let name = |claimed: &Claimed| -> Claim {
             self.lookup.claim(claimed, asked).expect("what a new event claims has a name")
         };
-        let taken = work.taken.iter().map(|(claimed, owner)| (name(claimed), owner.clone())).collect();
-        let released = work.released.iter().map(name).collect();
+        let (taken, released) = work.claims();
+        let taken = taken.into_iter().map(|(claimed, owner)| (name(claimed), owner.clone())).collect();
+        let released = released.into_iter().map(name).collect();
         Ok(Append {
             writes,
             guards,
@@ -566,12 +393,10 @@ impl Inner {
     /// Puts what was written into the cache, before anybody is told that it was.
     fn keep(&self, work: Work) -> Vec<Event> {
         let mut events = Vec::new();
-        for Entry { read, state, pending } in work.entries {
-            if pending.is_empty() {
-                continue;
+        for Entry { stream, draft, .. } in work.entries {
+            if !draft.events().is_empty() {
+                events.extend(draft.keep(&self.repository, &stream));
             }
-            state.keep(pending.len() as u64, &self.repository, &read.stream);
-            events.extend(pending);
         }
         events
     }

@@ -192,11 +192,12 @@ fn context(key: Option<u8>) -> Context {
 async fn fail(dispatcher: &Dispatcher, context: Context) -> Result<Committed<()>, DispatchError<Problem>> {
     let at = context.at;
     let policy = LockoutPolicy { failures: 1_000, ..LockoutPolicy::default() };
+    let (reads, lockout) = Reads::one::<Lockout>(&USER);
     let decide = move |work: &mut Work| {
         let command = LockoutCommand::RecordFailure { user_id: USER, device: None, policy, at };
-        work.execute::<Lockout>(&USER, command).map_err(Problem::internal)
+        work.execute(lockout, command).map_err(Problem::internal)
     };
-    dispatcher.run(context, vec![Read::of::<Lockout>(&USER)], decide).await
+    dispatcher.run(context, reads, decide).await
 }
 
 #[tokio::test]
@@ -291,8 +292,10 @@ async fn what_is_read_and_not_written_is_guarded() {
     // The first node has version 1 in its cache while the second writes version 2.
     fail(&second, context(None)).await.expect("written");
     let at = context(None).at;
+    let (mut reads, lockout) = Reads::one::<Lockout>(&USER);
+    let new = reads.new_one::<Session>(&session);
     let decide = move |work: &mut Work| {
-        sender.send(work.version::<Lockout>(&USER)).expect("somebody listens");
+        sender.send(work.version(lockout)).expect("somebody listens");
         let start = domain::session::SessionCommand::Start {
             session_id: session,
             user_id: USER,
@@ -304,9 +307,9 @@ async fn what_is_read_and_not_written_is_guarded() {
             client: domain::user::Client::default(),
             at,
         };
-        work.execute::<Session>(&session, start).map_err(Problem::internal)
+        work.execute(new, start).map_err(Problem::internal)
     };
-    first.run(context(None), vec![Read::of::<Lockout>(&USER)], decide).await.expect("decided again");
+    first.run(context(None), reads, decide).await.expect("decided again");
     while let Some(version) = tries.recv().await {
         seen.push(version);
     }
@@ -336,13 +339,14 @@ async fn inv_d_what_is_not_written_is_decided_on_what_all_nodes_wrote() {
         fail(&world.dispatcher, context(None)).await.expect("another node writes");
         let newest = world.versions().await.len() as u64;
         let (sender, mut tries) = tokio::sync::mpsc::unbounded_channel();
+        let (reads, lockout) = Reads::one::<Lockout>(&USER);
         let decide = move |work: &mut Work| {
-            let version = work.version::<Lockout>(&USER);
+            let version = work.version(lockout);
             sender.send(version).expect("somebody listens");
             if version == newest && !refuses { Ok(()) } else { Err(Problem::forbidden()) }
         };
         journal.versions_asked();
-        let done = node.run(context(None), vec![Read::of::<Lockout>(&USER)], decide).await;
+        let done = node.run(context(None), reads, decide).await;
         assert_eq!(done.is_err(), refuses);
         let mut seen = Vec::new();
         while let Some(version) = tries.recv().await {

@@ -53,3 +53,10 @@ id!(
     /// Somebody's look at somebody's data within an hour.
     AccessId
 );
+
+impl DeviceId {
+    /// A session is a device: wrong passwords of both are counted together.
+    pub fn of(session_id: SessionId) -> Self {
+        Self(session_id.0)
+    }
+}

@@ -11,7 +11,9 @@ pub mod app;
 pub mod app_id;
 pub mod branding;
 pub mod claims;
+pub mod decisions;
 pub mod delivery;
+pub mod draft;
 pub mod email;
 pub mod event;
 pub mod events;
@@ -37,6 +39,7 @@ pub mod user;
 pub mod web_url;
 
 pub use app_id::AppId;
+pub use draft::{Draft, Loaded};
 pub use email::Email;
 pub use event::{EventInfo, Stream, StreamId};
 pub use events::{Event, Recorded};

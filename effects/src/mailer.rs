@@ -48,7 +48,7 @@ use self::post::Unsent;
 pub use self::post::{InvalidMailUrl, MailServer, MailTransport, MailUrl, Patience};
 pub use self::words::{account_made, disown_title};
 use crate::senders::Senders;
-use dispatcher::{Context, DispatchError, Dispatcher, Read, Work};
+use dispatcher::{Context, DispatchError, Dispatcher, Reads, Work};
 
 /// The name of its cursor, for ever.
 const EFFECT: &str = "mail";
@@ -534,14 +534,15 @@ impl Runner {
         loop {
             let at = self.clock.now();
             let command = mail.command(id, &outcome, self.settings.policy, at);
+            let (reads, delivery) = Reads::one::<Delivery>(&id);
             let decide = move |work: &mut Work| {
-                work.execute::<Delivery>(&id, command.clone())?;
+                work.execute(delivery, command.clone())?;
                 work.is_about_mails_of(id, mail_ref.position);
-                Ok::<_, DeliveryError>(work.get::<Delivery>(&id).outcome(mail_ref.kind))
+                Ok::<_, DeliveryError>(work.get(delivery).outcome(mail_ref.kind))
             };
             let context =
                 Context { metadata: because_of(recorded), client: Client::default(), at, idempotency: None };
-            match self.dispatcher.run(context, vec![Read::of::<Delivery>(&id)], decide).await {
+            match self.dispatcher.run(context, reads, decide).await {
                 Ok(committed) => {
                     match committed.value.flatten() {
                         Some(Outcome::Waits(until)) => {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+pub use domain::Loaded;
 use domain::{Event, Personal, Recorded, Stream, StreamId, UserId};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
@@ -24,15 +25,6 @@ const SNAPSHOT_EVERY: u64 = 100;
 /// The form of snapshots this code writes. Raise it when an aggregate's state changes its meaning: older ones are
 /// then passed over. Those up to 2 carried no MAC.
 const SNAPSHOT_FORM: u8 = 3;
-
-/// An aggregate as it is at a version of its stream.
-#[derive(Clone, Debug, Default)]
-pub struct Loaded<A> {
-    /// The version: 0 where the stream does not exist.
-    pub version: u64,
-    /// The state.
-    pub state: A,
-}
 
 /// How many states that turned out to be old are kept to read on from.
 const BEHIND: usize = 1000;

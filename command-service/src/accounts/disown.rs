@@ -4,15 +4,18 @@
 //! account was made. Confirming it would make the account theirs with the password and the sessions of whoever made it; with
 //! this they end it instead, and the address is free again.
 
+use crate::api::refusals::{dead_token, not_used};
+use dispatcher::Reads;
+use domain::decisions::Disown;
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use dispatcher::{Read, Work};
+use dispatcher::Work;
 use domain::app::App;
 use domain::claims::ClaimKind;
 use domain::session::RevocationReason;
-use domain::user::{MailboxCommand, User};
+use domain::user::User;
 use domain::{AppId, UserId};
 use event_store::{Idempotency, StoreError};
 use http_kit::extract::{AppScope, FormOrJson, Params};
@@ -27,8 +30,7 @@ use utoipa_axum::routes;
 
 use crate::CommandService;
 use crate::api::answers::Done;
-use crate::apps::require_active;
-use crate::mailed_tokens::redeem::{MailedToken, dead_token, token_problem};
+use crate::mailed_tokens::redeem::MailedToken;
 use crate::pages::page::{AsPage, LinkToken, Purpose};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
@@ -107,14 +109,12 @@ impl CommandService {
         let (user_id, generation) = (token.user_id, token.generation);
         // Whoever reads the mail, who is just not the user.
         let context = self.context(request, app_id, Actor::anonymous(), idempotency);
-        let (app_id, at) = (app_id.clone(), context.at);
-        let reads = vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id)];
+        let (mut reads, app) = Reads::one::<App>(app_id);
+        let user = reads.of::<User>(&user_id);
+        let disown = Disown { generation, at: context.at };
         let decide = move |work: &mut Work| {
-            require_active(work.get::<App>(&app_id))?;
-            let user = work.get::<User>(&user_id);
-            user.email.as_ref().filter(|_| user.is_of(&app_id)).ok_or_else(dead_token)?;
-            work.execute::<User>(&user_id, MailboxCommand::Disown { generation, at }.into())
-                .map_err(token_problem)
+            let (app, user) = work.drafts((app, user));
+            disown.decide(app, user).map_err(not_used)
         };
         let done =
             self.run_ending_sessions(user_id, RevocationReason::Erased, context, reads, decide).await?;

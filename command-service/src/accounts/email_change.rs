@@ -3,17 +3,20 @@
 //! The mails are always Watchword's: the app's own server does not ask for this, the person does, and must not be handed the
 //! token that shows that the new address is theirs.
 
+use crate::accounts::password_change::not_changed;
+use crate::api::refusals::not_used;
+use dispatcher::Reads;
+use domain::decisions::{ChangeEmail, RequestEmailChange};
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use dispatcher::{DispatchError, Read, Work};
+use dispatcher::{DispatchError, Work};
 use domain::app::App;
 use domain::lockout::Lockout;
 use domain::password::Password;
 use domain::session::RevocationReason;
-use domain::settings::SentBy;
-use domain::user::{MailboxCommand, User, UserError};
+use domain::user::User;
 use domain::{AppId, StreamId};
 use event_store::Idempotency;
 use http_kit::answers::UserBody;
@@ -36,13 +39,10 @@ use crate::CommandService;
 use crate::api::answers::Done;
 use crate::api::fields;
 use crate::api::timing::even_out;
-use crate::apps::require_active;
-use crate::callers::known_client::device_of;
-use crate::callers::live::{LiveCaller, live_reads};
-use crate::mailed_tokens::redeem::{Confirmed, MailedToken, dead_token, token_problem};
+use crate::callers::live::LiveCaller;
+use crate::mailed_tokens::redeem::{Confirmed, MailedToken};
 use crate::mailed_tokens::request::{MailRequested, asks_for_a_mail};
 use crate::pages::page::{AsPage, LinkToken, Purpose};
-use crate::sessions::login::locked_out;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(page, request)).routes(routes!(confirm))
@@ -98,29 +98,18 @@ pub(crate) async fn request(
     let is_taken = owner.is_some_and(|owner| owner != StreamId::user(user_id));
     // Where nobody may be told, whoever has the address gets the mail, and its token is refused.
     let is_told = is_taken && !caller.app.state.settings.require_verified_email;
-    let (live, client, policy) = (LiveCaller::of(&caller), request.client.clone(), service.settings.lockout);
-    let mut reads = live_reads(&caller);
-    reads.push(Read::of::<Lockout>(&user_id));
+    let (client, policy) = (request.client.clone(), service.settings.lockout);
+    let mut reads = Reads::new();
+    let live = LiveCaller::read(&caller, &mut reads);
+    let lockout = reads.of::<Lockout>(&user_id);
     // It goes out whoever has the address, so that it tells nothing when too many have.
     let spent =
         service.limits.spend_mail(&app_id, &new_email, purpose, true).map_err(Problem::rate_limited)?;
+    let change = RequestEmailChange { new_email, checked, session_id, policy, client, at };
     let decide = move |work: &mut Work| {
         live.require(work, at)?;
-        locked_out(work.get::<Lockout>(&user_id), device_of(session_id), policy, at)?;
-        let ttl = work.get::<App>(&app_id).settings.email_verification_ttl;
-        let command = MailboxCommand::RequestEmailChange {
-            new_email: new_email.clone(),
-            checked: checked.clone(),
-            session_id,
-            delivery: SentBy::Platform,
-            ttl,
-            client: client.clone(),
-            at,
-        };
-        work.execute::<User>(&user_id, command.into()).map_err(|error| match error {
-            UserError::OtherPassword => Problem::new(problems::INVALID_CREDENTIALS),
-            other => Problem::internal(other),
-        })?;
+        let (app, lockout, user) = work.drafts((live.app, lockout, live.user));
+        change.decide(app, lockout, user).map_err(|why| not_changed(why, policy, at))?;
         // Only now: a guess of the password that came too late must not be told from a wrong one.
         if is_told { Err(taken("/new_email")) } else { Ok(()) }
     };
@@ -193,13 +182,12 @@ impl CommandService {
         let (token, _) = self.one_time_token(app_id, TokenPurpose::EmailChange, token).await?;
         let (user_id, generation) = (token.user_id, token.generation);
         let context = self.context(request, app_id, Actor::user(user_id), idempotency);
-        let (app_id, at) = (app_id.clone(), context.at);
-        let reads = vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id)];
+        let (mut reads, app) = Reads::one::<App>(app_id);
+        let user = reads.of::<User>(&user_id);
+        let change = ChangeEmail { generation, at: context.at };
         let decide = move |work: &mut Work| {
-            require_active(work.get::<App>(&app_id))?;
-            work.get::<User>(&user_id).email.as_ref().ok_or_else(dead_token)?;
-            let command = MailboxCommand::ConfirmEmailChange { generation, at };
-            work.execute::<User>(&user_id, command.into()).map_err(token_problem)
+            let (app, user) = work.drafts((app, user));
+            change.decide(app, user).map_err(not_used)
         };
         let reason = RevocationReason::EmailChanged;
         let done = self.run_ending_sessions(user_id, reason, context, reads, decide).await;

@@ -1,13 +1,16 @@
 //! Showing that an address is one's own: whoever reads its mail confirms it.
 
+use crate::api::refusals::not_used;
+use dispatcher::Reads;
+use domain::decisions::{NotUsed, VerifyEmail, Wanted};
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use dispatcher::{Read, Work};
+use dispatcher::Work;
 use domain::AppId;
 use domain::app::App;
-use domain::user::{MailboxCommand, User, UserError};
+use domain::user::{User, UserError};
 use event_store::Idempotency;
 use http_kit::answers::UserBody;
 use http_kit::cookies::Credentials;
@@ -25,8 +28,7 @@ use utoipa_axum::routes;
 use crate::CommandService;
 use crate::api::answers::Done;
 use crate::api::fields;
-use crate::apps::require_active;
-use crate::mailed_tokens::redeem::{MailedToken, token_problem};
+use crate::mailed_tokens::redeem::MailedToken;
 use crate::mailed_tokens::request::{MailRequest, MailRequested, Mailbox};
 use crate::pages::page::{AsPage, LinkToken, Purpose};
 
@@ -143,22 +145,7 @@ impl CommandService {
         let mut asked = MailRequest::new(self, app_id, request, credentials, idempotency, purpose).await?;
         let email = fields::email(&body.email)?;
         let known = asked.locate(&email).await?;
-        let recipient = known.map(|user_id| (user_id, asked.recipient(user_id, &email)));
-        let (app_id, at, full_admin) = (app_id.clone(), asked.context().at, asked.full_admin());
-        let mut reads = vec![Read::of::<App>(&app_id)];
-        reads.extend(known.map(|id| Read::of::<User>(&id)));
-        let decide = move |work: &mut Work| {
-            let app = work.get::<App>(&app_id);
-            require_active(app)?;
-            let (delivery, ttl) = (app.settings.delivery, app.settings.email_verification_ttl);
-            let Some((user_id, recipient)) = &recipient else { return Ok(()) };
-            if !recipient.is_there(work)? {
-                return Ok(());
-            }
-            let command = MailboxCommand::RequestEmailVerification { delivery, full_admin, ttl, at };
-            work.execute::<User>(user_id, command.into()).map_err(Problem::internal)
-        };
-        asked.run(reads, decide).await
+        asked.run_for_token(Wanted::Verification, known, &email, request).await
     }
 
     async fn verify_email(
@@ -172,15 +159,15 @@ impl CommandService {
         let (token, _) = self.one_time_token(app_id, TokenPurpose::EmailVerification, token).await?;
         let (user_id, generation) = (token.user_id, token.generation);
         let context = self.context(request, app_id, Actor::user(user_id), idempotency);
-        let (app_id, at) = (app_id.clone(), context.at);
-        let reads = vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id)];
+        let (mut reads, app) = Reads::one::<App>(app_id);
+        let user = reads.of::<User>(&user_id);
+        let verify = VerifyEmail { generation, at: context.at };
         let decide = move |work: &mut Work| {
-            require_active(work.get::<App>(&app_id))?;
-            let command = MailboxCommand::VerifyEmail { generation, at };
-            match work.execute::<User>(&user_id, command.into()) {
+            let (app, user) = work.drafts((app, user));
+            match verify.decide(app, user) {
                 Ok(()) => Ok(Outcome::Verified),
-                Err(UserError::AlreadyVerified) => Ok(Outcome::Already),
-                Err(error) => Err(token_problem(error)),
+                Err(NotUsed::User(UserError::AlreadyVerified)) => Ok(Outcome::Already),
+                Err(why) => Err(not_used(why)),
             }
         };
         let done = self.dispatcher.run(context, reads, decide).await?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use dispatcher::Work;
+use dispatcher::{Reads, Work};
 use domain::user::{User, UserCommand};
 use http_kit::answers::UserBody;
 use http_kit::auth::UserCaller;
@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::CommandService;
 use crate::api::answers::Done;
 use crate::api::fields::{self, nullable};
-use crate::callers::live::{LiveCaller, live_reads};
+use crate::callers::live::LiveCaller;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(read, change))
@@ -98,15 +98,16 @@ pub(crate) async fn change(
     let patch = fields::profile_patch(body.name, body.phone, body.avatar_url)?;
     let context = service.context(&request, &app_id, caller.actor(), idempotency);
     let at = context.at;
-    let live = LiveCaller::of(&caller);
+    let mut reads = Reads::new();
+    let live = LiveCaller::read(&caller, &mut reads);
     let user_id = caller.user_id;
     let decide = move |work: &mut Work| {
         live.require(work, at)?;
         let command = UserCommand::UpdateProfile { patch: patch.clone(), at };
-        work.execute::<User>(&user_id, command).map_err(Problem::internal)?;
-        Ok::<_, Problem>(work.get::<User>(&user_id).clone())
+        work.execute(live.user, command).map_err(Problem::internal)?;
+        Ok::<_, Problem>(work.get(live.user).clone())
     };
-    let done = service.dispatcher.run(context, live_reads(&caller), decide).await?;
+    let done = service.dispatcher.run(context, reads, decide).await?;
     let user = match done.value {
         Some(user) => user,
         None => service.repository.load::<User>(&user_id).await?.state.clone(),

@@ -1,14 +1,18 @@
 //! Another password, by somebody who knows the old one.
 
+use crate::sessions::login::too_many;
+use dispatcher::Reads;
+use domain::decisions::{ChangePassword, NotChanged};
+use domain::lockout::LockoutPolicy;
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use dispatcher::{Committed, Context, Read, Work};
+use dispatcher::{Committed, Context, Work};
 use domain::lockout::Lockout;
 use domain::password::{Password, PasswordHash};
 use domain::session::RevocationReason;
-use domain::user::{MailboxCommand, User, UserError, UserEvent};
+use domain::user::{User, UserError, UserEvent};
 use domain::{Event, Timestamp};
 use http_kit::auth::UserCaller;
 use http_kit::cookies::{Credentials, SetCookies};
@@ -25,8 +29,7 @@ use utoipa_axum::routes;
 use crate::CommandService;
 use crate::api::answers::Done;
 use crate::callers::known_client::device_of;
-use crate::callers::live::{LiveCaller, live_reads};
-use crate::sessions::login::locked_out;
+use crate::callers::live::LiveCaller;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(change))
@@ -76,18 +79,15 @@ pub(crate) async fn change(
     let new = service.passwords.hash(&new).await?;
 
     let (user_id, session_id, at) = (caller.user_id, caller.session_id, context.at);
-    let (live, policy) = (LiveCaller::of(&caller), service.settings.lockout);
-    let mut reads = live_reads(&caller);
-    reads.push(Read::of::<Lockout>(&user_id));
+    let policy = service.settings.lockout;
+    let mut reads = Reads::new();
+    let live = LiveCaller::read(&caller, &mut reads);
+    let lockout = reads.of::<Lockout>(&user_id);
+    let change = ChangePassword { checked, new, session_id, policy, at };
     let decide = move |work: &mut Work| {
         live.require(work, at)?;
-        locked_out(work.get::<Lockout>(&user_id), device_of(session_id), policy, at)?;
-        let (checked, new) = (checked.clone(), new.clone());
-        let command = MailboxCommand::ChangePassword { checked, new, session_id, at };
-        work.execute::<User>(&user_id, command.into()).map_err(|error| match error {
-            UserError::OtherPassword => Problem::new(problems::INVALID_CREDENTIALS),
-            other => Problem::internal(other),
-        })
+        let (lockout, user) = work.drafts((lockout, live.user));
+        change.decide(lockout, user).map_err(|why| not_changed(why, policy, at))
     };
     let reason = RevocationReason::PasswordChanged;
     let done = service.run_ending_sessions(user_id, reason, context, reads, decide).await?;
@@ -132,4 +132,13 @@ pub(crate) fn password_set_at(events: &[Event]) -> Option<Timestamp> {
         Event::User(UserEvent::PasswordReset(event)) => Some(event.at),
         _ => None,
     })
+}
+
+/// What somebody is told whose right password came too late, or is none any more.
+pub(crate) fn not_changed(why: NotChanged, policy: LockoutPolicy, at: Timestamp) -> Problem {
+    match why {
+        NotChanged::Locked(locked) => too_many(policy, &locked, at),
+        NotChanged::User(UserError::OtherPassword) => Problem::new(problems::INVALID_CREDENTIALS),
+        NotChanged::User(other) => Problem::internal(other),
+    }
 }

@@ -1,16 +1,19 @@
 //! A new password for somebody who has forgotten theirs: whoever reads the account's mail may choose one.
 
+use crate::api::refusals::{dead_token, not_used};
+use dispatcher::Reads;
+use domain::decisions::{ResetPassword, Wanted};
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use dispatcher::{Committed, Read, Work};
+use dispatcher::{Committed, Work};
 use domain::app::App;
-use domain::lockout::{Lockout, LockoutCommand};
+use domain::lockout::Lockout;
 use domain::one_time::UserToken;
 use domain::session::RevocationReason;
-use domain::user::{MailboxCommand, ResetReason, User};
+use domain::user::{ResetReason, User};
 use domain::{AppId, DeviceId, Email, UserId};
 use event_store::Idempotency;
 use http_kit::cookies::{Credentials, SetCookies};
@@ -30,8 +33,6 @@ use crate::CommandService;
 use crate::accounts::password_change::password_set_at;
 use crate::api::answers::Done;
 use crate::api::fields;
-use crate::apps::require_active;
-use crate::mailed_tokens::redeem::{dead_token, token_problem};
 use crate::mailed_tokens::request::{MailRequest, MailRequested, Mailbox};
 use crate::pages::page::{AsPage, LinkToken, Purpose};
 
@@ -151,25 +152,7 @@ impl CommandService {
         email: &Email,
         reason: ResetReason,
     ) -> Result<MailRequested, Problem> {
-        let recipient = known.map(|user_id| (user_id, asked.recipient(user_id, email)));
-        let (app_id, client, at) = (asked.app_id().clone(), request.client.clone(), asked.context().at);
-        let full_admin = asked.full_admin();
-        let mut reads = vec![Read::of::<App>(&app_id)];
-        reads.extend(known.map(|id| Read::of::<User>(&id)));
-        let decide = move |work: &mut Work| {
-            let app = work.get::<App>(&app_id);
-            require_active(app)?;
-            let (delivery, ttl) = (app.settings.delivery, app.settings.password_reset_ttl);
-            let Some((user_id, recipient)) = &recipient else { return Ok(()) };
-            if !recipient.is_there(work)? {
-                return Ok(());
-            }
-            let client = client.clone();
-            let command =
-                MailboxCommand::RequestPasswordReset { reason, delivery, full_admin, ttl, client, at };
-            work.execute::<User>(user_id, command.into()).map_err(Problem::internal)
-        };
-        asked.run(reads, decide).await
+        asked.run_for_token(Wanted::PasswordReset(reason), known, email, request).await
     }
 
     async fn reset_password(
@@ -194,20 +177,13 @@ impl CommandService {
         let password = body.new_password.expose_secret();
         let password = self.new_password(password, min_length, "/new_password").await?;
         let password_hash = self.passwords.hash(&password).await?;
-        let (app_id, client, at) = (app_id.clone(), request.client.clone(), context.at);
-        let reads = vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id), Read::of::<Lockout>(&user_id)];
+        let (client, at) = (request.client.clone(), context.at);
+        let (mut reads, app_read) = Reads::one::<App>(app_id);
+        let (user, lockout) = (reads.of::<User>(&user_id), reads.of::<Lockout>(&user_id));
+        let reset = ResetPassword { user_id, generation, password_hash, client, at };
         let decide = move |work: &mut Work| {
-            require_active(work.get::<App>(&app_id))?;
-            let command = MailboxCommand::ResetPassword {
-                generation,
-                password_hash: password_hash.clone(),
-                client: client.clone(),
-                at,
-            };
-            work.execute::<User>(&user_id, command.into()).map_err(token_problem)?;
-            // What was guessed at is not the password any more.
-            work.execute::<Lockout>(&user_id, LockoutCommand::Unlock { user_id, at })
-                .map_err(Problem::internal)
+            let (app, user, lockout) = work.drafts((app_read, user, lockout));
+            reset.decide(app, user, lockout).map_err(not_used)
         };
         let reason = RevocationReason::PasswordReset;
         let done = self.run_ending_sessions(user_id, reason, context, reads, decide).await?;

@@ -1,15 +1,17 @@
 //! Registration: an account, the claim on its address, and the first session or the mail that verifies the address, in one
 //! append.
 
+use crate::api::refusals::{app_closed, may_not_enter};
+use domain::decisions::{NotRegistered, Recipient, Register, StartSession};
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use dispatcher::{Committed, Context, DispatchError, Read, Work};
+use dispatcher::{Committed, Context, DispatchError, Reads, Work};
 use domain::app::App;
-use domain::session::{LoginMethod, Session, SessionCommand};
+use domain::session::{LoginMethod, Session};
 use domain::settings::{AppSettings, Registration, SentBy};
-use domain::user::{MailboxCommand, RegistrationMethod, ResetReason, User, UserCommand};
+use domain::user::{MailboxCommand, ResetReason, User};
 use domain::{AppId, Email, SessionId, UserId};
 use http_kit::extract::{AppScope, Body};
 use http_kit::limits::{Asker, MailPurpose, RateClass};
@@ -28,7 +30,6 @@ use crate::CommandService;
 use crate::api::answers::Done;
 use crate::api::fields;
 use crate::api::timing::even_out;
-use crate::apps::require_active;
 use crate::callers::credentials_limit::Counted;
 use crate::mailed_tokens::request::{asks_for_a_mail, of_this_body};
 use crate::sessions::tokens::{ChainLink, TokensBody};
@@ -129,55 +130,20 @@ pub(crate) async fn register(
 
     let user_id = UserId(service.clock.new_id());
     let session_id = SessionId(service.clock.new_id());
-    let (at, id, client) = (context.at, app_id.clone(), request.client.clone());
+    let (at, client) = (context.at, request.client.clone());
     let (after, address) = (context.clone(), email.clone());
     // Where too many mails have gone there, it is asked for again later.
     let spent = service.limits.spend_mail(&app_id, &email, MailPurpose::Registration, false).ok();
     let may_send = spent.is_some();
+    let start = StartSession { session_id, method: LoginMethod::Registration, client, at };
+    let register = Register { user_id, email, password_hash, profile, may_send, start };
+    let (mut reads, app_read) = Reads::one::<App>(&app_id);
+    let (user, session) = (reads.new_one::<User>(&user_id), reads.new_one::<Session>(&session_id));
     let decide = move |work: &mut Work| {
-        let app = work.get::<App>(&id);
-        require_active(app)?;
-        let settings = app.settings.clone();
-        if settings.registration != Registration::Open {
-            return Err(Problem::new(problems::REGISTRATION_CLOSED));
-        }
-        let register = UserCommand::Register {
-            user_id,
-            app_id: id.clone(),
-            method: RegistrationMethod::Password,
-            email: email.clone(),
-            proof: None,
-            password_hash: Some(password_hash.clone()),
-            profile: profile.clone(),
-            client: client.clone(),
-            at,
-        };
-        work.execute::<User>(&user_id, register).map_err(Problem::internal)?;
-        if settings.require_verified_email {
-            let (delivery, ttl) = (settings.delivery, settings.email_verification_ttl);
-            // Where the app sends its mails it has to ask for the token: it is in no answer to this.
-            if delivery == SentBy::Platform && may_send {
-                let verify =
-                    MailboxCommand::RequestEmailVerification { delivery, full_admin: false, ttl, at };
-                work.execute::<User>(&user_id, verify.into()).map_err(Problem::internal)?;
-            }
-            return Ok(());
-        }
-        let start = SessionCommand::Start {
-            session_id,
-            user_id,
-            app_id: id.clone(),
-            method: LoginMethod::Registration,
-            epoch: 0,
-            ttl: settings.refresh_token_ttl,
-            idle_ttl: settings.refresh_idle_ttl,
-            client: client.clone(),
-            at,
-        };
-        work.execute::<Session>(&session_id, start).map_err(Problem::internal)?;
-        Ok(())
+        let (app, user, session) = work.drafts((app_read, user, session));
+        register.decide(app, user, session).map_err(not_registered)
     };
-    let done = service.dispatcher.run(context, vec![Read::of::<App>(&app_id)], decide).await;
+    let done = service.dispatcher.run(context, reads, decide).await;
     if let Some(spent) = spent.filter(|_| !done.as_ref().is_ok_and(asks_for_a_mail)) {
         service.limits.not_sent(spent);
     }
@@ -213,11 +179,12 @@ impl CommandService {
             && let Some(user_id) = self.locate.locate(app_id, &email).await?
             && let Ok(spent) = self.limits.spend_mail(app_id, &email, MailPurpose::Registration, false)
         {
-            let (app_id, client, at) = (app_id.clone(), request.client.clone(), context.at);
+            let (client, at) = (request.client.clone(), context.at);
             let (delivery, ttl) = (settings.delivery, settings.password_reset_ttl);
+            let owner = Recipient { app_id: app_id.clone(), email, server_is_limited: false };
+            let (reads, user) = Reads::one::<User>(&user_id);
             let decide = move |work: &mut Work| {
-                let user = work.get::<User>(&user_id);
-                if !user.is_of(&app_id) || user.banned || user.email.as_ref() != Some(&email) {
+                if !owner.is(work.get(user)).map_err(Problem::internal)? {
                     return Ok(());
                 }
                 let (reason, client) = (ResetReason::AddressTaken, client.clone());
@@ -229,9 +196,9 @@ impl CommandService {
                     client,
                     at,
                 };
-                work.execute::<User>(&user_id, tell.into()).map_err(Problem::internal)
+                work.execute(user, tell.into()).map_err(Problem::internal)
             };
-            let done = self.dispatcher.run(context, vec![Read::of::<User>(&user_id)], decide).await;
+            let done = self.dispatcher.run(context, reads, decide).await;
             if !done.as_ref().is_ok_and(asks_for_a_mail) {
                 self.limits.not_sent(spent);
             }
@@ -269,4 +236,14 @@ impl CommandService {
 async fn verification_sent(started: Instant) -> Response {
     even_out(started).await;
     Done::accepted(VerificationSent { status: "verification_sent" })
+}
+
+fn not_registered(why: NotRegistered) -> Problem {
+    match why {
+        NotRegistered::App(closed) => app_closed(closed),
+        NotRegistered::RegistrationClosed => Problem::new(problems::REGISTRATION_CLOSED),
+        NotRegistered::MayNotEnter(why) => may_not_enter(why),
+        NotRegistered::User(error) => Problem::internal(error),
+        NotRegistered::Session(error) => Problem::internal(error),
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use dispatcher::{Read, Work};
+use dispatcher::{Reads, Work};
 use domain::delivery::{Delivery, DeliveryCommand, DeliveryError, DeliveryEvent, FailureReason, MailFailed};
 use domain::mail::{MailKind, mails_of};
 use domain::{AppId, Event, EventId, Permission, Stream, Timestamp, UserId};
@@ -157,11 +157,12 @@ async fn retry(
     let id = EventId(asking.id);
     let context = service.context(&request, &app_id, caller.actor.clone(), idempotency);
     let at = context.at;
+    let (reads, delivery) = Reads::one::<Delivery>(&id);
     let committed = service
-        .run_as(&caller, context, vec![Read::of::<Delivery>(&id)], move |work: &mut Work| {
+        .run_as(&caller, context, reads, move |work: &mut Work| {
             let again = DeliveryCommand::Retry { mail: mail.kind, useless_after, at };
             work.is_about_mails_of(id, mail.position);
-            work.execute::<Delivery>(&id, again).map_err(refused)
+            work.execute(delivery, again).map_err(refused)
         })
         .await
         .map_err(Problem::from)?;

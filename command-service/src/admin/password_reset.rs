@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
+use dispatcher::Reads;
 use domain::app::App;
 use domain::settings::SentBy;
 use domain::user::{Client, MailboxCommand, PasswordResetRequested, ResetReason, User, UserEvent};
@@ -20,7 +21,7 @@ use utoipa_axum::routes;
 use crate::CommandService;
 use crate::admin::users::target::{TargetUser, UserSegments};
 use crate::api::answers::Done;
-use crate::mailed_tokens::redeem::token_problem;
+use crate::api::refusals::token_problem;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(create))
@@ -61,13 +62,14 @@ async fn create(
     let (user_id, at, full_admin) = (target.user_id, context.at, target.caller.full_admin);
     let app = service.repository.load::<App>(&target.app_id).await?;
     let ttl = app.state.settings.password_reset_ttl;
+    let (reads, user) = Reads::one::<User>(&user_id);
     let committed = target
-        .run(context, &[], move |work| {
+        .run(context, (reads, user), move |work| {
             // Where from says nothing about this person.
             let (reason, delivery, client) = (ResetReason::Admin, SentBy::App, Client::default());
             let command =
                 MailboxCommand::RequestPasswordReset { reason, delivery, full_admin, ttl, client, at };
-            work.execute::<User>(&user_id, command.into()).map_err(token_problem)
+            work.execute(user, command.into()).map_err(token_problem)
         })
         .await?;
     let made = committed.events.iter().find_map(|event| match event {

@@ -3,4 +3,5 @@
 pub(crate) mod answers;
 pub(crate) mod fields;
 pub(crate) mod pagination;
+pub(crate) mod refusals;
 pub(crate) mod timing;

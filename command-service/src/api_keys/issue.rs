@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use dispatcher::Read;
+use dispatcher::Reads;
 use domain::app::{ApiKeyIssued, App, AppCommand, AppEvent};
 use domain::{ApiKeyId, AppId, Event, Permission, Timestamp};
 use http_kit::auth::AdminCaller;
@@ -27,7 +27,7 @@ use crate::api::answers::Done;
 use crate::api_keys::authorize;
 use crate::api_keys::list::ApiKeyBody;
 use crate::apps::{check_name, refused};
-use crate::callers::admin::end_of_own_key;
+use crate::callers::admin::OwnKey;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(issue))
@@ -85,14 +85,16 @@ async fn issue(
     let (at, id) = (context.at, app_id.clone());
     let key_id = ApiKeyId(service.clock.new_id());
     let maker = caller.clone();
+    let (mut reads, app_at) = Reads::one::<App>(&app_id);
+    let own_key = OwnKey::read(&caller, &mut reads);
     let committed = service
-        .run_as(&maker, context, vec![Read::of::<App>(&app_id)], move |work| {
+        .run_as(&maker, context, reads, move |work| {
             // In here, since an end that lay ahead the first time may be past when the request is repeated.
             check(&id, &caller, &permissions, expires_at, at)?;
-            require_shorter_life(expires_at, end_of_own_key(&caller, work))?;
+            require_shorter_life(expires_at, own_key.end(work))?;
             let (name, permissions) = (name.clone(), permissions.clone());
             let command = AppCommand::IssueApiKey { key_id, name, permissions, expires_at, at };
-            work.execute::<App>(&id, command).map_err(refused)
+            work.execute(app_at, command).map_err(refused)
         })
         .await
         .map_err(Problem::from)?;

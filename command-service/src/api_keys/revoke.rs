@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use dispatcher::Read;
+use dispatcher::Reads;
 use domain::ApiKeyId;
 use domain::app::{ApiKey, App, AppCommand};
 use http_kit::cookies::Credentials;
@@ -41,18 +41,19 @@ async fn revoke(
 ) -> Result<Response, Problem> {
     let caller = authorize(&service, &app_id, &credentials).await?;
     let context = service.context(&request, &app_id, caller.actor.clone(), None);
-    let (at, id) = (context.at, app_id.clone());
+    let at = context.at;
     let key_id = ApiKeyId(segments.key_id);
     let maker = caller.clone();
+    let (reads, app_at) = Reads::one::<App>(&app_id);
     let committed = service
-        .run_as(&maker, context, vec![Read::of::<App>(&app_id)], move |work| {
+        .run_as(&maker, context, reads, move |work| {
             let wider = |key: &ApiKey| !key.permissions.is_subset(&caller.permissions);
-            if !caller.full_admin && work.get::<App>(&id).api_keys.get(&key_id).is_some_and(wider) {
+            if !caller.full_admin && work.get(app_at).api_keys.get(&key_id).is_some_and(wider) {
                 return Err(
                     Problem::forbidden().detail("a key ends only those that may do no more than itself")
                 );
             }
-            work.execute::<App>(&id, AppCommand::RevokeApiKey { key_id, at }).map_err(refused)
+            work.execute(app_at, AppCommand::RevokeApiKey { key_id, at }).map_err(refused)
         })
         .await
         .map_err(Problem::from)?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use dispatcher::{Premise, Read};
+use dispatcher::{Premise, Reads};
 use domain::app::{App, AppCommand};
 use domain::signing_key::PublicJwk;
 use domain::{AppSettings, Permission};
@@ -87,11 +87,12 @@ async fn change(
         };
         let context = service.context(&request, &app_id, caller.actor.clone(), None);
         let at = context.at;
-        let (id, name, patch) = (app_id.clone(), name.clone(), body.settings.clone());
+        let (name, patch) = (name.clone(), body.settings.clone());
         let full_admin = caller.full_admin;
+        let (reads, app_at) = Reads::one::<App>(&app_id);
         let committed = service
-            .run_as(&caller, context, vec![Read::of::<App>(&app_id)], move |work| {
-                let app = work.get::<App>(&id);
+            .run_as(&caller, context, reads, move |work| {
+                let app = work.get(app_at);
                 // Patched anew at each try: what another request changed meanwhile stays.
                 let settings = app.settings.patched(&patch).map_err(invalid_setting)?;
                 if !full_admin {
@@ -103,7 +104,7 @@ async fn change(
                 };
                 let (name, settings) = (name.clone(), Box::new(settings));
                 let command = AppCommand::Change { name, settings, keys, at };
-                work.execute::<App>(&id, command).map_err(refused)?;
+                work.execute(app_at, command).map_err(refused)?;
                 Ok(Premise::Held)
             })
             .await

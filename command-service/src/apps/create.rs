@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use cqrs_es::Aggregate;
-use dispatcher::{DispatchError, Read};
+use dispatcher::{DispatchError, Reads};
 use domain::app::{App, AppCommand};
 use domain::{AppId, AppSettings, Event};
 use http_kit::cookies::Credentials;
@@ -75,11 +75,12 @@ async fn create(
     let at = context.at;
     let keys = service.signing.generate_pair(&app_id, settings.token_algorithm).await?;
     let id = app_id.clone();
+    let (reads, app_at) = Reads::one::<App>(&app_id);
     let committed = service
-        .run_as(&caller, context, vec![Read::of::<App>(&app_id)], move |work| {
+        .run_as(&caller, context, reads, move |work| {
             let (settings, keys) = (Box::new(settings.clone()), keys.clone());
             let command = AppCommand::Create { app_id: id.clone(), name: name.clone(), settings, keys, at };
-            work.execute::<App>(&id, command).map_err(refused)?;
+            work.execute(app_at, command).map_err(refused)?;
             Ok(())
         })
         .await

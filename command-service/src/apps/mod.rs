@@ -8,7 +8,7 @@ mod switch;
 
 use std::sync::Arc;
 
-use domain::app::{App, AppError};
+use domain::app::AppError;
 use domain::claims::ClaimKind;
 use domain::text::{Lines, readable};
 use http_kit::problem::Problem;
@@ -44,14 +44,5 @@ pub(crate) fn refused(error: AppError) -> Problem {
         AppError::Absent | AppError::NoSuchKey => Problem::not_found(),
         AppError::Permissions => Problem::invalid("/permissions", field_codes::INVALID, error.to_string()),
         AppError::TooManyKeys => Problem::new(problems::TOO_MANY_API_KEYS),
-    }
-}
-
-/// Refuses unless the app is there, is not the platform's own, and is not disabled.
-pub(crate) fn require_active(app: &App) -> Result<(), Problem> {
-    match &app.id {
-        Some(id) if !id.is_platform() && app.disabled => Err(Problem::new(problems::APP_DISABLED)),
-        Some(id) if !id.is_platform() => Ok(()),
-        _ => Err(Problem::not_found()),
     }
 }

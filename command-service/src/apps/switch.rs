@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use dispatcher::Read;
+use dispatcher::Reads;
 use domain::app::{App, AppCommand};
 use domain::{AppId, Timestamp};
 use http_kit::cookies::Credentials;
@@ -68,11 +68,10 @@ async fn switch(
     service.authenticator.existing_app(&app_id).await?;
     let NoBody { idempotency } = body?;
     let context = service.context(request, &app_id, caller.actor.clone(), idempotency);
-    let (at, id) = (context.at, app_id.clone());
+    let at = context.at;
+    let (reads, app_at) = Reads::one::<App>(&app_id);
     let committed = service
-        .run_as(&caller, context, vec![Read::of::<App>(&app_id)], move |work| {
-            work.execute::<App>(&id, command(at)).map_err(refused)
-        })
+        .run_as(&caller, context, reads, move |work| work.execute(app_at, command(at)).map_err(refused))
         .await
         .map_err(Problem::from)?;
     answer(service, &app_id, committed.position).await

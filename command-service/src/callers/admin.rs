@@ -3,16 +3,18 @@
 //! A caller is checked when the request comes in, and hashing a password or waiting for a turn takes a while: by then the
 //! role or the key may be gone. So what entitles the caller is read again with each decision, and guarded by its append.
 
-use dispatcher::{Committed, Context, DispatchError, Read, Work};
+use dispatcher::{Committed, Context, DispatchError, Handle, Reads, Work};
 use domain::app::App;
+use domain::decisions::MayActOn;
+use domain::decisions::admin::{require_admin, require_key};
 use domain::user::User;
-use domain::{AppId, Timestamp, UserId};
+use domain::{ApiKeyId, AppId, Timestamp};
 use http_kit::auth::{AdminCaller, Caller};
 use http_kit::problem::Problem;
-use schemas::problems;
 
 use crate::CommandService;
-use crate::callers::live::{LiveCaller, live_reads};
+use crate::api::refusals::{may_not_act, not_entitled};
+use crate::callers::live::LiveCaller;
 
 impl CommandService {
     /// Runs a decision of an admin. 401 or 403 if they are none any more when it is made.
@@ -20,65 +22,66 @@ impl CommandService {
         &self,
         caller: &AdminCaller,
         context: Context,
-        mut reads: Vec<Read>,
+        mut reads: Reads,
         mut decide: impl FnMut(&mut Work) -> Result<T, Problem> + Send + 'static,
     ) -> Result<Committed<T>, DispatchError<Problem>> {
-        let (caller, at) = (caller.clone(), context.at);
-        match &caller.caller {
-            Caller::User(user) => reads.extend(live_reads(user)),
-            Caller::ApiKey { app_id, .. } => reads.push(Read::of::<App>(app_id)),
-        }
+        let (entitled, at) = (Entitled::read(caller, &mut reads), context.at);
         let decide = move |work: &mut Work| {
-            require_entitled(&caller, work, at)?;
+            entitled.require(work, at)?;
             decide(work)
         };
         self.dispatcher.run(context, reads, decide).await
     }
 }
 
-/// 404 unless the user is one of the app; 403 if they are an admin and the caller may not do everything in the app. Power
-/// would grow by a detour, if a key could let an admin in, put one out, or become what an admin trusts.
-pub(crate) fn require_may_act_on(caller: &AdminCaller, user: &User, app_id: &AppId) -> Result<(), Problem> {
-    if !user.is_of(app_id) {
-        return Err(Problem::not_found());
-    }
-    if user.is_admin() && !caller.full_admin {
-        return Err(Problem::forbidden().detail("only a full admin acts on a user with the role admin"));
-    }
-    Ok(())
+/// What entitles a caller.
+enum Entitled {
+    /// The role `admin`, in a session that lives.
+    Admin(AppId, LiveCaller),
+    /// A key of an app.
+    Key(ApiKeyId, Handle<App>),
 }
 
-/// [`require_may_act_on`] as a decision sees the user.
-pub(crate) fn require_target(
-    work: &Work,
-    caller: &AdminCaller,
-    user_id: UserId,
-    app_id: &AppId,
-) -> Result<(), Problem> {
-    require_may_act_on(caller, work.get::<User>(&user_id), app_id)
-}
-
-/// When the caller's own key ends, if it is a key and does.
-pub(crate) fn end_of_own_key(caller: &AdminCaller, work: &Work) -> Option<Timestamp> {
-    match &caller.caller {
-        Caller::User(_) => None,
-        Caller::ApiKey { key_id, app_id } => work.get::<App>(app_id).api_keys.get(key_id)?.expires_at,
-    }
-}
-
-fn require_entitled(caller: &AdminCaller, work: &Work, at: Timestamp) -> Result<(), Problem> {
-    match &caller.caller {
-        Caller::User(user) => {
-            LiveCaller::of(user).require(work, at)?;
-            if work.get::<User>(&user.user_id).is_admin() { Ok(()) } else { Err(Problem::forbidden()) }
+impl Entitled {
+    fn read(caller: &AdminCaller, reads: &mut Reads) -> Self {
+        match &caller.caller {
+            Caller::User(user) => Self::Admin(user.app_id.clone(), LiveCaller::read(user, reads)),
+            Caller::ApiKey { key_id, app_id } => Self::Key(*key_id, reads.of(app_id)),
         }
-        // What a key may do never changes: it is live, or it is not.
-        Caller::ApiKey { key_id, app_id } => {
-            let app = work.get::<App>(app_id);
-            if !app.api_keys.get(key_id).is_some_and(|key| key.is_live(at)) {
-                return Err(Problem::unauthenticated());
+    }
+
+    fn require(&self, work: &Work, at: Timestamp) -> Result<(), Problem> {
+        let entitled = match self {
+            Self::Admin(app_id, LiveCaller { app, user, session, .. }) => {
+                require_admin(work.get(*app), work.get(*user), work.get(*session), app_id, at)
             }
-            if app.disabled { Err(Problem::new(problems::APP_DISABLED)) } else { Ok(()) }
+            Self::Key(key_id, app) => require_key(work.get(*app), *key_id, at).map(drop),
+        };
+        entitled.map_err(not_entitled)
+    }
+}
+
+/// 404 unless the user is one of the app; 403 if they are an admin and the caller may not do everything in the app.
+pub(crate) fn require_may_act_on(caller: &AdminCaller, user: &User, app_id: &AppId) -> Result<(), Problem> {
+    let may = MayActOn { app_id: app_id.clone(), full_admin: caller.full_admin };
+    may.decide(user).map_err(may_not_act)
+}
+
+/// The caller's own key, if it is one.
+#[derive(Clone, Copy)]
+pub(crate) struct OwnKey(Option<(ApiKeyId, Handle<App>)>);
+
+impl OwnKey {
+    pub fn read(caller: &AdminCaller, reads: &mut Reads) -> Self {
+        match &caller.caller {
+            Caller::User(_) => Self(None),
+            Caller::ApiKey { key_id, app_id } => Self(Some((*key_id, reads.of(app_id)))),
         }
+    }
+
+    /// When it ends, if it does.
+    pub fn end(self, work: &Work) -> Option<Timestamp> {
+        let (key_id, app) = self.0?;
+        work.get(app).api_keys.get(&key_id)?.expires_at
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use dispatcher::{Premise, Read};
+use dispatcher::{Premise, Reads};
 use domain::app::{App, AppCommand};
 use domain::signing_key::{KeyStatus, TokenAlgorithm};
 use domain::{Permission, Timestamp};
@@ -87,14 +87,14 @@ async fn rotate(
         let next = service.signing.generate(&app_id, app.state.settings.token_algorithm).await?;
         let context = service.context(&request, &app_id, caller.actor.clone(), idempotency);
         let at = context.at;
-        let id = app_id.clone();
+        let (reads, app_at) = Reads::one::<App>(&app_id);
         let committed = service
-            .run_as(&caller, context, vec![Read::of::<App>(&app_id)], move |work| {
-                if work.get::<App>(&id).settings.token_algorithm != next.alg {
+            .run_as(&caller, context, reads, move |work| {
+                if work.get(app_at).settings.token_algorithm != next.alg {
                     return Ok(Premise::Changed);
                 }
                 let rotate = AppCommand::RotateKeys { next: Box::new(next.clone()), at };
-                work.execute::<App>(&id, rotate).map_err(refused)?;
+                work.execute(app_at, rotate).map_err(refused)?;
                 Ok(Premise::Held)
             })
             .await

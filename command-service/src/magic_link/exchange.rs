@@ -1,5 +1,7 @@
 //! Changing the code that a browser has brought for the tokens of a session (RFC 6749 section 4.1, RFC 7636).
 
+use crate::api::refusals::may_not_enter;
+use domain::decisions::{ExchangeCode, NotExchanged, StartSession};
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -7,11 +9,11 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use dispatcher::{Committed, Context, Premise, Read, Work};
+use dispatcher::{Committed, Context, Premise, Reads, Work};
 use domain::app::App;
-use domain::magic_link::{MagicLink, MagicLinkCommand};
+use domain::magic_link::MagicLink;
 use domain::pkce::{CodeChallenge, CodeVerifier};
-use domain::session::{LoginMethod, RevocationReason, Session, SessionCommand};
+use domain::session::{LoginMethod, Session};
 use domain::user::{Client, User};
 use domain::{AppId, MagicLinkId, SessionId};
 use http_kit::extract::{AppScope, Body};
@@ -28,8 +30,6 @@ use utoipa_axum::routes;
 
 use crate::CommandService;
 use crate::api::answers::Done;
-use crate::sessions::end::end_in;
-use crate::sessions::login::may_enter;
 use crate::sessions::tokens::{ChainLink, TokensBody};
 
 /// How often a code is looked at anew because it was exchanged meanwhile.
@@ -110,43 +110,28 @@ impl CommandService {
             return Err(invalid_code());
         }
         let (user_id, begun) = link.state.holder().ok_or_else(invalid_code)?;
-        let (app_id, at) = (app_id.clone(), context.at);
         let session_id = SessionId(self.clock.new_id());
-        let mut reads =
-            vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id), Read::of::<MagicLink>(&link_id)];
-        reads.extend(begun.map(|id| Read::of::<Session>(&id)));
-        let decide = move |work: &mut Work| -> Result<Premise, Problem> {
-            if work.get::<MagicLink>(&link_id).holder() != Some((user_id, begun)) {
-                return Ok(Premise::Changed);
-            }
-            let user = work.get::<User>(&user_id).clone();
-            let command = MagicLinkCommand::RedeemCode {
-                presented: presented.clone(),
-                epoch: user.epoch,
-                admin_since: user.admin_since,
-                session_id,
-                client: client.clone(),
-                at,
+        let start = StartSession { session_id, method: LoginMethod::MagicLink, client, at: context.at };
+        let exchange = ExchangeCode { holder: (user_id, begun), presented, start };
+        let (mut reads, app) = Reads::one::<App>(app_id);
+        let (user, link) = (reads.of::<User>(&user_id), reads.of::<MagicLink>(&link_id));
+        let begun = begun.map(|id| reads.of::<Session>(&id));
+        let session = reads.new_one::<Session>(&session_id);
+        let decide = move |work: &mut Work| {
+            let decided = if let Some(begun) = begun {
+                let (app, user, link, begun, session) = work.drafts((app, user, link, begun, session));
+                exchange.decide(app, user, link, Some(begun), session)
+            } else {
+                let (app, user, link, session) = work.drafts((app, user, link, session));
+                exchange.decide(app, user, link, None, session)
             };
-            work.execute::<MagicLink>(&link_id, command).map_err(|_| invalid_code())?;
-            if let Some(begun) = begun {
-                end_in(work, begun, user_id, RevocationReason::ExchangeCodeReplayed, at)?;
-                return Ok(Premise::Held);
+            match decided {
+                Ok(()) => Ok(Premise::Held),
+                Err(NotExchanged::HolderChanged) => Ok(Premise::Changed),
+                Err(NotExchanged::InvalidCode(_)) => Err(invalid_code()),
+                Err(NotExchanged::MayNotEnter(why)) => Err(may_not_enter(why)),
+                Err(NotExchanged::Session(error)) => Err(Problem::internal(error)),
             }
-            let settings = may_enter(work.get::<App>(&app_id), &user)?;
-            let start = SessionCommand::Start {
-                session_id,
-                user_id,
-                app_id: app_id.clone(),
-                method: LoginMethod::MagicLink,
-                epoch: user.epoch,
-                ttl: settings.refresh_token_ttl,
-                idle_ttl: settings.refresh_idle_ttl,
-                client: client.clone(),
-                at,
-            };
-            work.execute::<Session>(&session_id, start).map_err(Problem::internal)?;
-            Ok(Premise::Held)
         };
         let done = self.dispatcher.run(context, reads, decide).await?;
         Ok(Some(done).filter(|done| !matches!(done.value, Some(Premise::Changed))))

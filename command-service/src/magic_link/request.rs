@@ -3,15 +3,17 @@
 //! Every address gets one, also one that nobody has if the app is open: the account is made when the link is redeemed. So
 //! the work is the same for both. How it is redeemed is in `verify.rs`, what for in `exchange.rs`.
 
+use crate::api::refusals::app_closed;
+use crate::mailed_tokens::request::token_of_admin;
+use domain::decisions::{IssueLink, NotIssued};
 use std::sync::Arc;
 
 use axum::extract::State;
-use dispatcher::{Read, Work};
+use dispatcher::{Reads, Work};
 use domain::app::App;
-use domain::magic_link::{Issued, MagicLink, MagicLinkCommand, MagicLinkError};
+use domain::magic_link::{Issued, MagicLink, MagicLinkError};
 use domain::pkce::CodeChallenge;
 use domain::redirect_uri::RedirectUri;
-use domain::settings::Registration;
 use domain::user::User;
 use domain::{AppId, Email, MagicLinkId, UserId};
 use http_kit::cookies::Credentials;
@@ -28,7 +30,6 @@ use utoipa_axum::routes;
 
 use crate::CommandService;
 use crate::api::fields;
-use crate::apps::require_active;
 use crate::mailed_tokens::request::{MailRequest, MailRequested};
 
 /// The longest `state`, in bytes: with the code it must fit into a URL.
@@ -215,48 +216,46 @@ impl CommandService {
         };
         let user_id = known.unwrap_or_else(|| UserId(self.clock.new_id()));
         let link_id = MagicLinkId(self.clock.new_id());
-        let recipient = asked.recipient(user_id, &email);
+        let recipient = asked.recipient(&email);
         let (client, at) = (request.client.clone(), asked.context().at);
-        let mut reads = vec![Read::of::<App>(&app_id)];
-        reads.extend(known.map(|id| Read::of::<User>(&id)));
-        reads.extend(superseded.map(|id| Read::of::<MagicLink>(&id)));
+        let Target { redirect_uri, state, code_challenge } = target;
+        let issue =
+            IssueLink { link_id, user_id, recipient, redirect_uri, state, code_challenge, client, at };
+        let (mut reads, app) = Reads::one::<App>(&app_id);
+        let user = known.map(|id| reads.of::<User>(&id));
+        let superseded = superseded.map(|id| reads.of::<MagicLink>(&id));
+        let link = reads.new_one::<MagicLink>(&link_id);
         let decide = move |work: &mut Work| {
-            let app = work.get::<App>(&app_id);
-            require_active(app)?;
-            let settings = app.settings.clone();
-            let wanted = match known {
-                Some(_) => recipient.is_there(work)?,
-                None => settings.registration == Registration::Open,
+            let decided = match (user, superseded) {
+                (Some(user), Some(before)) => {
+                    let (app, user, before, link) = work.drafts((app, user, before, link));
+                    issue.decide(app, Some(user), Some(before), link)
+                }
+                (Some(user), None) => {
+                    let (app, user, link) = work.drafts((app, user, link));
+                    issue.decide(app, Some(user), None, link)
+                }
+                (None, Some(before)) => {
+                    let (app, before, link) = work.drafts((app, before, link));
+                    issue.decide(app, None, Some(before), link)
+                }
+                (None, None) => {
+                    let (app, link) = work.drafts((app, link));
+                    issue.decide(app, None, None, link)
+                }
             };
-            if !wanted {
-                return Ok(());
-            }
-            let epoch = known.map(|user_id| work.get::<User>(&user_id).epoch);
-            if let Some(superseded) = superseded {
-                let supersede = MagicLinkCommand::Supersede { at };
-                work.execute::<MagicLink>(&superseded, supersede).map_err(Problem::internal)?;
-            }
-            let Target { redirect_uri, state, code_challenge } = target.clone();
-            let issue = MagicLinkCommand::Issue {
-                link_id,
-                user_id,
-                epoch,
-                app_id: app_id.clone(),
-                settings: Box::new(settings),
-                email: email.clone(),
-                redirect_uri,
-                state,
-                code_challenge,
-                client: client.clone(),
-                at,
-            };
-            work.execute::<MagicLink>(&link_id, issue).map_err(|error| match error {
-                MagicLinkError::RedirectNotAllowed => not_allowed(),
-                other => Problem::internal(other),
-            })?;
-            Ok(())
+            decided.map_err(not_issued)
         };
         asked.run(reads, decide).await
+    }
+}
+
+fn not_issued(why: NotIssued) -> Problem {
+    match why {
+        NotIssued::App(closed) => app_closed(closed),
+        NotIssued::TokenOfAdmin(why) => token_of_admin(why),
+        NotIssued::Link(MagicLinkError::RedirectNotAllowed) => not_allowed(),
+        NotIssued::Link(other) => Problem::internal(other),
     }
 }
 

@@ -4,17 +4,17 @@
 //! that somebody reads the mail of the address: it registers them if nobody has the address, or else takes note of the proof,
 //! which ends what anybody had set up there without one. The browser goes on to the app with a code, never with tokens.
 
+use crate::api::refusals::{app_closed, dead_token};
+use domain::decisions::{NotRedeemed, RedeemLink};
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use dispatcher::{Context, DispatchError, Premise, Read, Work};
+use dispatcher::{Context, DispatchError, Premise, Reads, Work};
 use domain::app::App;
-use domain::magic_link::{Account, Issued, MagicLink, MagicLinkCommand, MagicLinkError};
+use domain::magic_link::{Issued, MagicLink, MagicLinkError};
 use domain::session::RevocationReason;
-use domain::user::{
-    Client, MailboxCommand, MailboxProof, Profile, RegistrationMethod, User, UserCommand, UserError,
-};
+use domain::user::{Client, User};
 use domain::{AppId, Email, MagicLinkId, UserId};
 use event_store::Idempotency;
 use http::{StatusCode, header};
@@ -32,8 +32,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::CommandService;
-use crate::apps::require_active;
-use crate::mailed_tokens::redeem::{MailedToken, dead_token};
+use crate::mailed_tokens::redeem::MailedToken;
 use crate::mailed_tokens::request::{MailRequest, MailRequested};
 use crate::pages::page::{AsPage, LinkToken, Purpose};
 
@@ -177,10 +176,10 @@ impl CommandService {
         let issued = link.state.issued.clone().ok_or_else(dead_token)?;
         // Absent once the person is erased: nobody comes back under their address by an old mail.
         let email = issued.email.clone().ok_or_else(dead_token)?;
-        let redemption = Arc::new(Redemption { link_id, issued, email, client: request.client.clone() });
+        let redemption = Redemption { link_id, issued, email, client: request.client.clone() };
         let context = self.context(request, app_id, Actor::anonymous(), idempotency);
         for _ in 0..MAX_LOOKS {
-            if self.redeem(app_id, Arc::clone(&redemption), context.clone()).await? {
+            if self.redeem(app_id, &redemption, context.clone()).await? {
                 return Ok(self.to_the_app(&redemption));
             }
         }
@@ -191,7 +190,7 @@ impl CommandService {
     async fn redeem(
         &self,
         app_id: &AppId,
-        redemption: Arc<Redemption>,
+        redemption: &Redemption,
         context: Context,
     ) -> Result<bool, Problem> {
         // What the journal says, not a read model that may lag behind: nobody is registered twice.
@@ -203,52 +202,22 @@ impl CommandService {
             owner => owner,
         };
         let user_id = owner.unwrap_or(redemption.issued.user_id);
-        let (app_id, at) = (app_id.clone(), context.at);
-        let link_id = redemption.link_id;
-        let reads =
-            vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id), Read::of::<MagicLink>(&link_id)];
+        let redeem = RedeemLink {
+            user_id,
+            is_owned: owner.is_some(),
+            email: redemption.email.clone(),
+            client: redemption.client.clone(),
+            at: context.at,
+        };
+        let (mut reads, app) = Reads::one::<App>(app_id);
+        let (user, link) = (reads.of::<User>(&user_id), reads.of::<MagicLink>(&redemption.link_id));
         let decide = move |work: &mut Work| {
-            let app = work.get::<App>(&app_id);
-            require_active(app)?;
-            let settings = Box::new(app.settings.clone());
-            // First, so that a link that is used up says so, whatever became of the account.
-            work.get::<MagicLink>(&link_id).require_live(at).map_err(link_problem)?;
-            let email = redemption.email.clone();
-            let account = if owner.is_some() {
-                let before = work.get::<User>(&user_id).access();
-                let prove = MailboxCommand::ProveEmail { email, proof: MailboxProof::MagicLink, at };
-                match work.execute::<User>(&user_id, prove.into()) {
-                    Ok(()) => {}
-                    Err(UserError::OtherEmail | UserError::Absent) => return Ok(Premise::Changed),
-                    Err(UserError::Banned) => return Err(Problem::new(problems::USER_BANNED)),
-                    Err(other) => return Err(Problem::internal(other)),
-                }
-                let user = work.get::<User>(&user_id);
-                Account::Existing { user_id, epoch: user.epoch, before, admin_since: user.admin_since }
-            } else {
-                let register = UserCommand::Register {
-                    user_id,
-                    app_id: app_id.clone(),
-                    method: RegistrationMethod::MagicLink,
-                    email,
-                    proof: Some(MailboxProof::MagicLink),
-                    password_hash: None,
-                    profile: Profile::default(),
-                    client: redemption.client.clone(),
-                    at,
-                };
-                match work.execute::<User>(&user_id, register) {
-                    Ok(()) => {}
-                    // Registered by this link's twin, and has another address by now.
-                    Err(UserError::Exists) => return Err(dead_token()),
-                    Err(other) => return Err(Problem::internal(other)),
-                }
-                Account::New
-            };
-            let redeem =
-                MagicLinkCommand::Redeem { account, settings, client: redemption.client.clone(), at };
-            work.execute::<MagicLink>(&link_id, redeem).map_err(link_problem)?;
-            Ok(Premise::Held)
+            let (app, user, link) = work.drafts((app, user, link));
+            match redeem.decide(app, user, link) {
+                Ok(()) => Ok(Premise::Held),
+                Err(NotRedeemed::AddressMoved) => Ok(Premise::Changed),
+                Err(why) => Err(not_redeemed(why)),
+            }
         };
         let reason = RevocationReason::EmailVerified;
         match self.run_ending_sessions(user_id, reason, context, reads, decide).await {
@@ -269,6 +238,17 @@ impl CommandService {
             (header::REFERRER_POLICY, "no-referrer".to_owned()),
         ];
         (StatusCode::SEE_OTHER, headers).into_response()
+    }
+}
+
+fn not_redeemed(why: NotRedeemed) -> Problem {
+    match why {
+        NotRedeemed::App(closed) => app_closed(closed),
+        NotRedeemed::Link(error) => link_problem(error),
+        NotRedeemed::Banned => Problem::new(problems::USER_BANNED),
+        NotRedeemed::MadeByTwin => dead_token(),
+        NotRedeemed::AddressMoved => Problem::internal(why),
+        NotRedeemed::User(error) => Problem::internal(error),
     }
 }
 

@@ -4,32 +4,17 @@ use std::sync::Arc;
 
 use domain::magic_link::MagicLink;
 use domain::one_time::UserToken;
-use domain::user::{User, UserError};
+use domain::user::User;
 use domain::{AppId, MagicLinkId};
 use event_store::Loaded;
 use http_kit::answers::UserBody;
 use http_kit::problem::Problem;
-use schemas::problems;
 use serde::{Deserialize, Serialize};
 use tokens::{MagicLinkToken, TokenPurpose};
 use utoipa::ToSchema;
 
 use crate::CommandService;
-
-/// 400: one answer for a token that was never made, is too old or used, or belongs elsewhere.
-pub(crate) fn dead_token() -> Problem {
-    Problem::new(problems::INVALID_OR_EXPIRED_TOKEN)
-}
-
-/// What the holder of a one-time token is told.
-pub(crate) fn token_problem(error: UserError) -> Problem {
-    match error {
-        // Only who asks to verify it cares that it is verified already, and looks for it.
-        UserError::InvalidToken | UserError::Absent | UserError::AlreadyVerified => dead_token(),
-        UserError::Banned => Problem::new(problems::USER_BANNED),
-        other => Problem::internal(other),
-    }
-}
+use crate::api::refusals::dead_token;
 
 impl CommandService {
     /// Whose token this is, and the user as they are; 400 for anything that is none of this app. Whether it is good is for

@@ -9,13 +9,15 @@
 //! at a multiple of a step of time that is longer than an append takes. Only the app's own server is told more, in apps
 //! that send their mails themselves: it gets the token instead of a mail.
 
+use crate::api::refusals::app_closed;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::response::{IntoResponse, Response};
-use dispatcher::{Committed, Context, Read, Work};
+use dispatcher::{Committed, Context, Reads, Work};
 use domain::app::App;
+use domain::decisions::{NotRequested, Recipient, RequestToken, TokenOfAdmin, Wanted};
 use domain::mail::mails_of;
 use domain::settings::{AppSettings, SentBy};
 use domain::user::User;
@@ -193,15 +195,45 @@ impl<'a> MailRequest<'a> {
     }
 
     /// Who may be sent something at this address.
-    pub fn recipient(&self, user_id: UserId, email: &Email) -> Recipient {
+    pub fn recipient(&self, email: &Email) -> Recipient {
         let server_is_limited = self.server.as_ref().is_some_and(|server| !server.full_admin);
-        Recipient { app_id: self.app_id.clone(), user_id, email: email.clone(), server_is_limited }
+        Recipient { app_id: self.app_id.clone(), email: email.clone(), server_is_limited }
+    }
+
+    /// Asks for a token for whoever has the address, if somebody does.
+    pub async fn run_for_token(
+        self,
+        wanted: Wanted,
+        known: Option<UserId>,
+        email: &Email,
+        request: &RequestContext,
+    ) -> Result<MailRequested, Problem> {
+        let (recipient, full_admin) = (self.recipient(email), self.full_admin());
+        let (client, at) = (request.client.clone(), self.context.at);
+        let (mut reads, app) = Reads::one::<App>(&self.app_id);
+        let user = known.map(|id| reads.of::<User>(&id));
+        let token = RequestToken { wanted, recipient, full_admin, client, at };
+        let decide = move |work: &mut Work| {
+            let decided = match user {
+                Some(user) => {
+                    let (app, user) = work.drafts((app, user));
+                    token.decide(app, Some(user))
+                }
+                None => token.decide(work.get(app), None),
+            };
+            decided.map_err(|why| match why {
+                NotRequested::App(closed) => app_closed(closed),
+                NotRequested::TokenOfAdmin(why) => token_of_admin(why),
+                NotRequested::User(error) => Problem::internal(error),
+            })
+        };
+        self.run(reads, decide).await
     }
 
     /// Runs the decision that asks for the mail.
     pub async fn run(
         self,
-        reads: Vec<Read>,
+        reads: Reads,
         decide: impl FnMut(&mut Work) -> Result<(), Problem> + Send + 'static,
     ) -> Result<MailRequested, Problem> {
         let sends = self.sends();
@@ -234,25 +266,9 @@ impl<'a> MailRequest<'a> {
     }
 }
 
-/// Who is to be sent something, looked at again when it is decided.
-#[derive(Clone)]
-pub(crate) struct Recipient {
-    app_id: AppId,
-    user_id: UserId,
-    email: Email,
-    server_is_limited: bool,
-}
-
-impl Recipient {
-    /// Whether the user still has the address, and may come in at all. 403 for an app's server that would get the token of
-    /// an admin, but may not act as one.
-    pub fn is_there(&self, work: &mut Work) -> Result<bool, Problem> {
-        let user = work.get::<User>(&self.user_id);
-        if self.server_is_limited && user.is_admin() {
-            return Err(Problem::forbidden().detail("only a full admin can ask for the token of an admin"));
-        }
-        Ok(user.is_of(&self.app_id) && !user.banned && user.email.as_ref() == Some(&self.email))
-    }
+/// 403 for an app's server that would get the token of an admin, but may not act as one.
+pub(crate) fn token_of_admin(why: TokenOfAdmin) -> Problem {
+    Problem::forbidden().detail(why.to_string())
 }
 
 /// Whether this has just asked for a mail.

@@ -8,11 +8,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cqrs_es::Aggregate;
-use cqrs_es::event_sink::EventSink;
 use domain::lockout::{AccountIsLocked, Lockout, LockoutCommand, LockoutPolicy};
-use domain::{AppId, Timestamp, UserId};
-use futures::FutureExt;
+use domain::{AppId, Draft, Loaded, Timestamp, UserId};
 use quick_cache::sync::Cache;
 
 /// How many addresses are remembered.
@@ -69,8 +66,10 @@ impl StrangersAt {
         let mut remembered = self.remembered();
         let user_id = UserId(uuid::Uuid::nil());
         let command = LockoutCommand::RecordFailure { user_id, device: None, policy, at };
-        let decided = remembered.lockout.handle(command, &(), &EventSink::default()).now_or_never();
-        decided.expect("decisions are pure: they wait for nothing")
+        let mut lockout = Draft::of(Arc::new(Loaded { version: 0, state: remembered.lockout.clone() }));
+        lockout.execute(command)?;
+        remembered.lockout = lockout.clone();
+        Ok(())
     }
 
     fn remembered(&self) -> MutexGuard<'_, Remembered> {

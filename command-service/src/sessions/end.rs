@@ -1,9 +1,10 @@
 //! The end of sessions, as part of whatever ends them.
 
-use dispatcher::{Committed, Context, DispatchError, Read, Work};
-use domain::claims::{ClaimKind, Claimed};
-use domain::session::{RevocationReason, Session, SessionCommand};
-use domain::user::{User, UserCommand};
+use dispatcher::{Committed, Context, DispatchError, Handle, Reads, Work};
+use domain::claims::ClaimKind;
+use domain::decisions::end_sessions::end;
+use domain::session::{RevocationReason, Session};
+use domain::user::User;
 use domain::{SessionId, StreamId, Timestamp, UserId};
 use event_store::lookup::sessions_of;
 use http_kit::auth::AdminCaller;
@@ -11,57 +12,50 @@ use http_kit::problem::Problem;
 
 use crate::CommandService;
 
-/// The end of all that a user can come in with, but for one session.
-#[derive(Clone, Copy)]
-pub(crate) struct EndAccess {
-    pub user_id: UserId,
-    /// A session to leave as it is; it must be among the reads.
-    pub exclude: Option<SessionId>,
-    pub reason: RevocationReason,
-    pub at: Timestamp,
-}
-
-impl EndAccess {
-    /// Decides it. The sessions themselves are revoked by whoever runs the decision.
-    pub fn run(self, work: &mut Work) -> Result<(), Problem> {
-        let Self { user_id, exclude, reason, at } = self;
-        // One that is over by now must not come back to life as the one that is left.
-        let goes_on = |id: &SessionId| {
-            let session = work.get::<Session>(id);
-            session.require_live(at).is_ok_and(|owner| owner.user_id == user_id)
-                && work.get::<User>(&user_id).keeps(session)
-        };
-        let kept_session = exclude.filter(goes_on);
-        let end = UserCommand::EndAccess { kept_session, reason, at };
-        work.execute::<User>(&user_id, end).map_err(Problem::internal)
-    }
-}
-
-/// Ends a session as part of a larger decision. One that has expired only gives its claim back.
-pub(crate) fn end_in(
-    work: &mut Work,
-    session_id: SessionId,
+/// Sessions of a user that a decision may end.
+#[derive(Clone)]
+pub(crate) struct SessionsOf {
     user_id: UserId,
-    reason: RevocationReason,
-    at: Timestamp,
-) -> Result<(), Problem> {
-    if work.get::<Session>(&session_id).require_live(at).is_ok() {
-        let command = SessionCommand::Revoke { reason, at };
-        return work.execute::<Session>(&session_id, command).map_err(Problem::internal);
-    }
-    work.release(Claimed::Session { user_id, session_id });
-    Ok(())
+    sessions: Vec<(SessionId, Handle<Session>)>,
 }
 
-/// Ends sessions, as [`end_in`] does with each.
-pub(crate) fn end_all_in(
-    work: &mut Work,
-    user_id: UserId,
-    sessions: &[SessionId],
-    reason: RevocationReason,
-    at: Timestamp,
-) -> Result<(), Problem> {
-    sessions.iter().try_for_each(|session_id| end_in(work, *session_id, user_id, reason, at))
+impl SessionsOf {
+    pub fn read(user_id: UserId, sessions: &[SessionId], reads: &mut Reads) -> Self {
+        let sessions = sessions.iter().map(|id| (*id, reads.of(id))).collect();
+        Self { user_id, sessions }
+    }
+
+    /// Ends all of them.
+    pub fn end_all(&self, work: &mut Work, reason: RevocationReason, at: Timestamp) -> Result<(), Problem> {
+        self.end_where(work, reason, at, |_, _| true)
+    }
+
+    /// Ends those that the user does not keep.
+    fn end_those_not_kept(
+        &self,
+        work: &mut Work,
+        user: Handle<User>,
+        reason: RevocationReason,
+        at: Timestamp,
+    ) -> Result<(), Problem> {
+        self.end_where(work, reason, at, |work, session| !work.get(user).keeps(work.get(session)))
+    }
+
+    fn end_where(
+        &self,
+        work: &mut Work,
+        reason: RevocationReason,
+        at: Timestamp,
+        ends: impl Fn(&Work, Handle<Session>) -> bool,
+    ) -> Result<(), Problem> {
+        for (session_id, session) in &self.sessions {
+            if ends(work, *session) {
+                let whose = (self.user_id, *session_id);
+                end(work.draft(*session), whose, reason, at).map_err(Problem::internal)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// How many sessions one append ends at most, where they need not end together.
@@ -84,14 +78,13 @@ impl CommandService {
         let at = context.at;
         // None can start any more, so one look finds all of them.
         for sessions in self.claimed_sessions(user_id).await?.chunks(TOGETHER) {
-            let sessions = sessions.to_vec();
-            let mut reads = vec![Read::of::<User>(&user_id)];
-            reads.extend(sessions.iter().copied().map(|id| Read::of::<Session>(&id)));
+            let (mut reads, user) = Reads::one::<User>(&user_id);
+            let sessions = SessionsOf::read(user_id, sessions, &mut reads);
             let decide = move |work: &mut Work| {
-                if !work.get::<User>(&user_id).banned {
+                if !work.get(user).banned {
                     return Ok(());
                 }
-                end_all_in(work, user_id, &sessions, RevocationReason::Ban, at)
+                sessions.end_all(work, RevocationReason::Ban, at)
             };
             let ended = self.dispatcher.run(context.clone(), reads, decide).await?;
             position = position.max(ended.position);
@@ -113,10 +106,9 @@ impl CommandService {
         let mut sessions = self.claimed_sessions(user_id).await?;
         sessions.truncate(sessions.len().saturating_sub(self.settings.sessions.get()));
         for sessions in sessions.chunks(TOGETHER) {
-            let sessions = sessions.to_vec();
-            let reads = sessions.iter().copied().map(|id| Read::of::<Session>(&id)).collect();
-            let decide =
-                move |work: &mut Work| end_all_in(work, user_id, &sessions, RevocationReason::Limit, at);
+            let mut reads = Reads::new();
+            let sessions = SessionsOf::read(user_id, sessions, &mut reads);
+            let decide = move |work: &mut Work| sessions.end_all(work, RevocationReason::Limit, at);
             let context = Context { idempotency: None, ..context.clone() };
             self.dispatcher.run(context, reads, decide).await?;
         }
@@ -139,7 +131,7 @@ impl CommandService {
         user_id: UserId,
         reason: RevocationReason,
         context: Context,
-        reads: Vec<Read>,
+        reads: Reads,
         decide: impl FnMut(&mut Work) -> Result<T, Problem> + Send + 'static,
     ) -> Result<Committed<T>, DispatchError<Problem>> {
         self.run_ending_sessions_as(None, user_id, reason, context, reads, decide).await
@@ -153,15 +145,16 @@ impl CommandService {
         user_id: UserId,
         reason: RevocationReason,
         context: Context,
-        mut reads: Vec<Read>,
+        mut reads: Reads,
         mut decide: impl FnMut(&mut Work) -> Result<T, Problem> + Send + 'static,
     ) -> Result<Committed<T>, DispatchError<Problem>> {
         let sessions = self.claimed_sessions(user_id).await.map_err(DispatchError::Refused)?;
-        reads.extend(sessions.iter().copied().map(|id| Read::of::<Session>(&id)));
+        let user = reads.of::<User>(&user_id);
+        let sessions = SessionsOf::read(user_id, &sessions, &mut reads);
         let (at, after) = (context.at, Context { idempotency: None, ..context.clone() });
         let decide = move |work: &mut Work| {
             let value = decide(work)?;
-            end_those_not_kept(work, user_id, &sessions, reason, at)?;
+            sessions.end_those_not_kept(work, user, reason, at)?;
             Ok(value)
         };
         let done = match caller {
@@ -183,26 +176,10 @@ impl CommandService {
         context: Context,
     ) -> Result<(), Problem> {
         let (sessions, at) = (self.claimed_sessions(user_id).await?, context.at);
-        let mut reads = vec![Read::of::<User>(&user_id)];
-        reads.extend(sessions.iter().copied().map(|id| Read::of::<Session>(&id)));
-        let decide = move |work: &mut Work| end_those_not_kept(work, user_id, &sessions, reason, at);
+        let (mut reads, user) = Reads::one::<User>(&user_id);
+        let sessions = SessionsOf::read(user_id, &sessions, &mut reads);
+        let decide = move |work: &mut Work| sessions.end_those_not_kept(work, user, reason, at);
         self.dispatcher.run(context, reads, decide).await?;
         Ok(())
     }
-}
-
-fn end_those_not_kept(
-    work: &mut Work,
-    user_id: UserId,
-    sessions: &[SessionId],
-    reason: RevocationReason,
-    at: Timestamp,
-) -> Result<(), Problem> {
-    let user = work.get::<User>(&user_id).clone();
-    for session_id in sessions {
-        if !user.keeps(work.get::<Session>(session_id)) {
-            end_in(work, *session_id, user_id, reason, at)?;
-        }
-    }
-    Ok(())
 }

@@ -6,16 +6,18 @@
 //! go through the same steps, with a hash of nothing; what strangers are told of locks is the same for both, see
 //! `passwords/strangers.rs`. Who has been in the account before is no stranger, see `callers/known_client.rs`.
 
+use crate::api::refusals::may_not_enter;
+use domain::decisions::{LogIn, NotLoggedIn, StartSession};
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use dispatcher::{Committed, Context, DispatchError, Read, Work};
+use dispatcher::{Committed, Context, DispatchError, Reads, Work};
 use domain::app::App;
 use domain::lockout::{AccountIsLocked, Lockout, LockoutCommand, LockoutPolicy};
 use domain::password::{Password, PasswordHash};
-use domain::session::{LoginMethod, Session, SessionCommand};
-use domain::user::{Client, User, UserCommand};
+use domain::session::{LoginMethod, Session};
+use domain::user::{Client, User};
 use domain::{AppId, DeviceId, Email, SessionId, Timestamp, UserId};
 use http_kit::cookies::Credentials as Shown;
 use http_kit::extract::{AppScope, Body};
@@ -34,7 +36,6 @@ use utoipa_axum::routes;
 use crate::CommandService;
 use crate::api::answers::Done;
 use crate::api::timing::even_out;
-use crate::apps::require_active;
 use crate::callers::credentials_limit::Counted;
 use crate::passwords::strangers::StrangersAt;
 use crate::sessions::tokens::{ChainLink, TokensBody};
@@ -136,16 +137,6 @@ struct Guesser<'a> {
     strangers: &'a StrangersAt,
 }
 
-/// Why a login with a right password did not go through.
-enum LoginRefusal {
-    /// The hash that was checked is not the account's any more.
-    HashChanged,
-    /// Too many logins have failed.
-    Locked,
-    /// A refusal.
-    Refused(Problem),
-}
-
 impl CommandService {
     async fn check(&self, attempt: &Attempt<'_>, context: Context) -> Result<Response, Problem> {
         let (policy, at, user_id) = (self.settings.lockout, context.at, attempt.user_id);
@@ -179,12 +170,11 @@ impl CommandService {
                     }
                     return self.logged_in(attempt.app_id, &done).await;
                 }
-                Err(DispatchError::Refused(LoginRefusal::Refused(problem))) => return Err(problem),
-                Err(DispatchError::Refused(LoginRefusal::Locked)) => {
+                Err(DispatchError::Refused(NotLoggedIn::Locked)) => {
                     return Err(self.failed(attempt, context).await);
                 }
-                Err(DispatchError::Refused(LoginRefusal::HashChanged)) => {}
-                Err(error) => return Err(error.map_refusal(|_| Problem::unauthenticated()).into()),
+                Err(DispatchError::Refused(NotLoggedIn::HashChanged)) => {}
+                Err(error) => return Err(error.map_refusal(not_logged_in).into()),
             }
         }
         Err(Problem::overloaded("a password was changed again and again during a login"))
@@ -209,40 +199,24 @@ impl CommandService {
         context: Context,
         old: PasswordHash,
         new: Option<PasswordHash>,
-    ) -> Result<Committed<()>, DispatchError<LoginRefusal>> {
+    ) -> Result<Committed<()>, DispatchError<NotLoggedIn>> {
         let Attempt { app_id, user_id, client, guesser: Guesser { device, .. }, .. } = *attempt;
-        let (app_id, client, at) = (app_id.clone(), client.clone(), context.at);
-        let policy = self.settings.lockout;
         let session_id = SessionId(self.clock.new_id());
-        let reads = vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id), Read::of::<Lockout>(&user_id)];
+        let (client, at) = (client.clone(), context.at);
+        let (mut reads, app) = Reads::one::<App>(app_id);
+        let (user, lockout) = (reads.of::<User>(&user_id), reads.of::<Lockout>(&user_id));
+        let session = reads.new_one::<Session>(&session_id);
+        let log_in = LogIn {
+            app_id: app_id.clone(),
+            device,
+            policy: self.settings.lockout,
+            checked: old,
+            rehashed: new,
+            start: StartSession { session_id, method: LoginMethod::Password, client, at },
+        };
         let decide = move |work: &mut Work| {
-            work.get::<Lockout>(&user_id)
-                .require_open(device, policy, at)
-                .map_err(|_| LoginRefusal::Locked)?;
-            let user = work.get::<User>(&user_id);
-            if !user.is_of(&app_id) || user.password_hash.as_ref() != Some(&old) {
-                return Err(LoginRefusal::HashChanged);
-            }
-            let epoch = user.epoch;
-            let settings = may_enter(work.get::<App>(&app_id), user).map_err(LoginRefusal::Refused)?;
-            let internal = |error| LoginRefusal::Refused(Problem::internal(error));
-            if let Some(new) = new.clone() {
-                let rehash = UserCommand::Rehash { old: old.clone(), new, at };
-                work.execute::<User>(&user_id, rehash).map_err(|error| internal(error.to_string()))?;
-            }
-            let start = SessionCommand::Start {
-                session_id,
-                user_id,
-                app_id: app_id.clone(),
-                method: LoginMethod::Password,
-                epoch,
-                ttl: settings.refresh_token_ttl,
-                idle_ttl: settings.refresh_idle_ttl,
-                client: client.clone(),
-                at,
-            };
-            work.execute::<Session>(&session_id, start).map_err(|error| internal(error.to_string()))?;
-            Ok(())
+            let (app, user, lockout, session) = work.drafts((app, user, lockout, session));
+            log_in.decide(app, lockout, user, session)
         };
         self.dispatcher.run(context, reads, decide).await
     }
@@ -257,11 +231,12 @@ impl CommandService {
     ) -> Problem {
         let context = Context { idempotency: None, ..context };
         let (policy, at) = (self.settings.lockout, context.at);
+        let (reads, lockout) = Reads::one::<Lockout>(&user_id);
         let decide = move |work: &mut Work| {
             let command = LockoutCommand::RecordFailure { user_id, device, policy, at };
-            work.execute::<Lockout>(&user_id, command).map_err(|locked| too_many(policy, &locked, at))
+            work.execute(lockout, command).map_err(|locked| too_many(policy, &locked, at))
         };
-        match self.dispatcher.run(context, vec![Read::of::<Lockout>(&user_id)], decide).await {
+        match self.dispatcher.run(context, reads, decide).await {
             Ok(_) => Problem::new(problems::INVALID_CREDENTIALS),
             Err(error) => error.into(),
         }
@@ -291,16 +266,6 @@ impl CommandService {
     }
 }
 
-/// 429 while this device is locked out.
-pub(crate) fn locked_out(
-    lockout: &Lockout,
-    device: DeviceId,
-    policy: LockoutPolicy,
-    at: Timestamp,
-) -> Result<(), Problem> {
-    lockout.require_open(Some(device), policy, at).map_err(|locked| too_many(policy, &locked, at))
-}
-
 fn told_to_strangers(strangers: &StrangersAt, policy: LockoutPolicy, at: Timestamp) -> Problem {
     match strangers.fail(policy, at) {
         Ok(()) => Problem::new(problems::INVALID_CREDENTIALS),
@@ -308,16 +273,14 @@ fn told_to_strangers(strangers: &StrangersAt, policy: LockoutPolicy, at: Timesta
     }
 }
 
-/// The settings of the app, if it lets this person in.
-pub(crate) fn may_enter(app: &App, user: &User) -> Result<domain::AppSettings, Problem> {
-    require_active(app)?;
-    if user.banned {
-        return Err(Problem::new(problems::USER_BANNED));
+/// What somebody is told whose password was right.
+fn not_logged_in(why: NotLoggedIn) -> Problem {
+    match why {
+        NotLoggedIn::MayNotEnter(why) => may_not_enter(why),
+        NotLoggedIn::Locked | NotLoggedIn::HashChanged => Problem::unauthenticated(),
+        NotLoggedIn::User(error) => Problem::internal(error),
+        NotLoggedIn::Session(error) => Problem::internal(error),
     }
-    if app.settings.require_verified_email && !user.email_verified {
-        return Err(Problem::new(problems::EMAIL_NOT_VERIFIED));
-    }
-    Ok(app.settings.clone())
 }
 
 /// 429 until the lock ends.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use dispatcher::{Context, Read, Work};
+use dispatcher::{Context, Reads, Work};
 use domain::session::{RevocationReason, Session, SessionCommand};
 use domain::{AppId, SessionId, UserId};
 use http_kit::cookies::{Credentials, SetCookies};
@@ -81,15 +81,16 @@ impl CommandService {
         context: Context,
     ) -> Result<u64, Problem> {
         let (at, app_id) = (context.at, app_id.clone());
+        let (reads, session) = Reads::one::<Session>(&session_id);
         let decide = move |work: &mut Work| {
-            let owner = work.get::<Session>(&session_id).owner.as_ref();
+            let owner = work.get(session).owner.as_ref();
             if !owner.is_some_and(|owner| owner.user_id == user_id && owner.app_id == app_id) {
                 return Err(Problem::unauthenticated());
             }
             let revoke = SessionCommand::Revoke { reason, at };
-            work.execute::<Session>(&session_id, revoke).map_err(Problem::internal)
+            work.execute(session, revoke).map_err(Problem::internal)
         };
-        let done = self.dispatcher.run(context, vec![Read::of::<Session>(&session_id)], decide).await?;
+        let done = self.dispatcher.run(context, reads, decide).await?;
         Ok(done.position)
     }
 }

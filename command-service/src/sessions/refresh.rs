@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use dispatcher::{Committed, Read, Work};
+use dispatcher::{Committed, Reads, Work};
 use domain::app::App;
 use domain::session::{Session, SessionCommand, SessionEvent};
 use domain::user::User;
@@ -23,7 +23,8 @@ use utoipa_axum::routes;
 
 use crate::CommandService;
 use crate::api::answers::Done;
-use crate::callers::live::{require_live, session_problem};
+use crate::api::refusals::session_problem;
+use crate::callers::live::require_live;
 use crate::sessions::tokens::{ChainLink, TokensBody};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
@@ -72,10 +73,11 @@ pub(crate) async fn refresh(
     let user_id = token.user_id;
     let context = service.context(&request, &app_id, Actor::user(user_id), idempotency);
     let (at, id, client) = (context.at, app_id.clone(), request.client.clone());
-    let reads = vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id), Read::of::<Session>(&session_id)];
+    let (mut reads, app) = Reads::one::<App>(&app_id);
+    let (user, session) = (reads.of::<User>(&user_id), reads.of::<Session>(&session_id));
     let decide = move |work: &mut Work| {
-        let app = work.get::<App>(&id);
-        require_live(app, work.get::<User>(&user_id), work.get::<Session>(&session_id), &id, at)?;
+        let (app, user, session) = work.drafts((app, user, session));
+        require_live(app, user, session, &id, at)?;
         let command = SessionCommand::Refresh {
             generation,
             grace: app.settings.refresh_grace,
@@ -83,8 +85,7 @@ pub(crate) async fn refresh(
             client: client.clone(),
             at,
         };
-        work.execute::<Session>(&session_id, command).map_err(session_problem)?;
-        let session = work.get::<Session>(&session_id);
+        session.execute(command).map_err(session_problem)?;
         let link = ChainLink::of(session);
         if session.revoked {
             // Whoever holds a token that was used before may be anybody.

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use dispatcher::{Read, Work};
+use dispatcher::{Reads, Work};
+use domain::decisions::EndAccess;
 use domain::session::{RevocationReason, Session, SessionCommand, SessionEvent};
-use domain::user::User;
 use domain::{Event, SessionId};
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, OptionalBody, Segments};
@@ -20,8 +20,7 @@ use uuid::Uuid;
 
 use crate::CommandService;
 use crate::api::answers::Done;
-use crate::callers::live::{LiveCaller, live_reads};
-use crate::sessions::end::EndAccess;
+use crate::callers::live::LiveCaller;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(revoke)).routes(routes!(revoke_all))
@@ -68,18 +67,18 @@ pub(crate) async fn revoke(
     let caller = service.authenticator.user(&app_id, &credentials).await?;
     let context = service.context(&request, &app_id, caller.actor(), None);
     let (at, user_id, session_id) = (context.at, caller.user_id, SessionId(session_id));
-    let live = LiveCaller::of(&caller);
-    let mut reads = live_reads(&caller);
-    reads.push(Read::of::<Session>(&session_id));
+    let mut reads = Reads::new();
+    let live = LiveCaller::read(&caller, &mut reads);
+    let ended = reads.of::<Session>(&session_id);
     let decide = move |work: &mut Work| {
         live.require(work, at)?;
-        let session = work.get::<Session>(&session_id);
+        let session = work.get(ended);
         let owner = session.require_live(at).map_err(|_| Problem::not_found())?;
-        if owner.user_id != user_id || !work.get::<User>(&user_id).keeps(session) {
+        if owner.user_id != user_id || !work.get(live.user).keeps(session) {
             return Err(Problem::not_found());
         }
         let command = SessionCommand::Revoke { reason: RevocationReason::User, at };
-        work.execute::<Session>(&session_id, command).map_err(Problem::internal)
+        work.execute(ended, command).map_err(Problem::internal)
     };
     let done = service.dispatcher.run(context, reads, decide).await?;
     Ok(Done::no_content(done.position))
@@ -105,13 +104,15 @@ pub(crate) async fn revoke_all(
     let exclude_current = body.unwrap_or_default().exclude_current;
     let context = service.context(&request, &app_id, caller.actor(), idempotency);
     let (at, user_id, reason) = (context.at, caller.user_id, RevocationReason::User);
-    let live = LiveCaller::of(&caller);
+    let mut reads = Reads::new();
+    let live = LiveCaller::read(&caller, &mut reads);
     let end = EndAccess { user_id, exclude: exclude_current.then_some(caller.session_id), reason, at };
     let decide = move |work: &mut Work| {
         live.require(work, at)?;
-        end.run(work)
+        let (user, session) = work.drafts((live.user, live.session));
+        end.decide(user, Some(session)).map_err(Problem::internal)
     };
-    let done = service.run_ending_sessions(user_id, reason, context, live_reads(&caller), decide).await?;
+    let done = service.run_ending_sessions(user_id, reason, context, reads, decide).await?;
     let is_end = |event: &&Event| matches!(event, Event::Session(SessionEvent::SessionRevoked(_)));
     Ok(Done::ok(done.position, Revoked { revoked: done.events.iter().filter(is_end).count() }))
 }

@@ -413,8 +413,9 @@ async fn an_erasure_that_was_cut_short_is_finished() {
     world.auth("email-verification/request", json!({"email": ADA})).await;
     let context = Context { idempotency: None, ..world.context_of_system() };
     let at = context.at;
-    let disown = world.service.dispatcher.run(context, vec![Read::of::<User>(&ada)], move |work| {
-        work.execute::<User>(&ada, MailboxCommand::Disown { generation: 1, at }.into())
+    let (reads, user) = Reads::one::<User>(&ada);
+    let disown = world.service.dispatcher.run(context, reads, move |work| {
+        work.execute(user, MailboxCommand::Disown { generation: 1, at }.into())
     });
     disown.await.expect("disowns");
     assert!(!world.service.key_store.is_erased(ada).await.expect("reads"));

@@ -362,15 +362,13 @@ async fn one_mail_that_fails_keeps_no_other_waiting() {
     let recorded = world.journal.read_positions(&[mail_ref.position]).await.expect("reads");
     let context =
         Context { metadata: because_of(&recorded[0]), client: Client::default(), at, idempotency: None };
+    let (reads, delivery) = Reads::one::<Delivery>(&id);
     let again = move |work: &mut Work| {
-        work.execute::<Delivery>(
-            &id,
-            DeliveryCommand::Retry { mail: mail_ref.kind, useless_after: None, at },
-        )?;
+        work.execute(delivery, DeliveryCommand::Retry { mail: mail_ref.kind, useless_after: None, at })?;
         work.is_about_mails_of(id, mail_ref.position);
         Ok::<_, DeliveryError>(())
     };
-    dispatcher.run(context, vec![Read::of::<Delivery>(&id)], again).await.expect("it may be tried again");
+    dispatcher.run(context, reads, again).await.expect("it may be tried again");
     let outcomes = world.until(rejected, |outcomes| outcomes.len() == 3).await;
     let DeliveryEvent::MailFailed(last) = &outcomes[2] else { panic!("{outcomes:?}") };
     assert_eq!((last.attempt, last.retry_at, last.asked_again), (2, None, false));

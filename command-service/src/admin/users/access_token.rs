@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use dispatcher::Read;
+use dispatcher::Reads;
 use domain::app::App;
-use domain::session::{LoginMethod, Session, SessionCommand, SessionEvent, SessionStarted};
+use domain::decisions::{MakeTestToken, NoTestToken, StartSession};
+use domain::session::{LoginMethod, Session, SessionEvent, SessionStarted};
 use domain::user::{Client, User};
 use domain::{Event, Permission, SessionId};
 use http_kit::auth::Caller;
@@ -26,7 +27,7 @@ use uuid::Uuid;
 use crate::CommandService;
 use crate::admin::users::target::{TargetUser, UserSegments};
 use crate::api::answers::Done;
-use crate::callers::admin::require_target;
+use crate::api::refusals::may_not_enter;
 
 const LONGEST_TOKEN_MINUTES: u32 = 1440;
 
@@ -86,36 +87,24 @@ async fn create_access_token(
             let detail = format!("from 1 to {LONGEST_TOKEN_MINUTES}");
             Problem::invalid("/duration_minutes", field_codes::OUT_OF_RANGE, detail)
         })?;
-    let (app_id, user_id, at) = (target.app_id.clone(), target.user_id, context.at);
-    let (caller, full_admin) = (target.caller.clone(), target.caller.full_admin);
+    let (user_id, at, full_admin) = (target.user_id, context.at, target.caller.full_admin);
     let by_user = matches!(target.caller.caller, Caller::User(_));
     let session_id = SessionId(service.clock.new_id());
-    let reads = vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id), Read::of::<Session>(&session_id)];
-    let committed = service
-        .run_as(&target.caller, context, reads, move |work| {
-            require_target(work, &caller, user_id, &app_id)?;
-            let user = work.get::<User>(&user_id);
-            require_token_may_be_made(work.get::<App>(&app_id), user, full_admin, by_user)?;
-            let start = SessionCommand::Start {
-                session_id,
-                user_id,
-                app_id: app_id.clone(),
-                method: LoginMethod::Admin,
-                epoch: user.epoch,
-                ttl,
-                idle_ttl: ttl,
-                client: Client::default(),
-                at,
-            };
-            work.execute::<Session>(&session_id, start).map_err(Problem::internal)?;
-            Ok(())
+    let start = StartSession { session_id, method: LoginMethod::Admin, client: Client::default(), at };
+    let make = MakeTestToken { ttl, full_admin, by_user, start };
+    let (mut reads, app) = Reads::one::<App>(&target.app_id);
+    let (user, session) = (reads.of::<User>(&user_id), reads.new_one::<Session>(&session_id));
+    let committed = target
+        .run(context, (reads, user), move |work| {
+            let (app, user, session) = work.drafts((app, user, session));
+            make.decide(app, user, session).map_err(no_test_token)
         })
-        .await
-        .map_err(Problem::from)?;
+        .await?;
     let app = service.authenticator.existing_app(&target.app_id).await?;
     let user = service.repository.load::<User>(&user_id).await?;
     // Once more: a repetition under the same key can come after the user was banned or became an admin.
-    require_token_may_be_made(&app.state, &user.state, full_admin, by_user)?;
+    MakeTestToken::require_may_be_made(&app.state, &user.state, full_admin, by_user)
+        .map_err(no_test_token)?;
     let Some(started) = committed.events.iter().find_map(started_in) else {
         return Err(Problem::internal("a started session is not among its events"));
     };
@@ -145,19 +134,12 @@ fn started_in(event: &Event) -> Option<&SessionStarted> {
     }
 }
 
-fn require_token_may_be_made(app: &App, user: &User, full_admin: bool, by_user: bool) -> Result<(), Problem> {
-    if app.disabled {
-        return Err(Problem::new(problems::APP_DISABLED));
+fn no_test_token(why: NoTestToken) -> Problem {
+    match why {
+        NoTestToken::AppDisabled => Problem::new(problems::APP_DISABLED),
+        NoTestToken::Banned => Problem::new(problems::USER_BANNED),
+        NoTestToken::OfAdmin | NoTestToken::CookieMode => Problem::forbidden().detail(why.to_string()),
+        NoTestToken::MayNotEnter(why) => may_not_enter(why),
+        NoTestToken::Session(error) => Problem::internal(error),
     }
-    if user.banned {
-        return Err(Problem::new(problems::USER_BANNED));
-    }
-    if user.is_admin() && !full_admin {
-        return Err(Problem::forbidden().detail("only a full admin can make a token for an admin"));
-    }
-    // A script in an admin's page must get at no token.
-    if app.settings.cookies && by_user {
-        return Err(Problem::forbidden().detail("in cookie mode only an API key is given a token"));
-    }
-    Ok(())
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use dispatcher::{Context, Premise};
+use dispatcher::{Context, Premise, Reads};
 use domain::Permission;
 use domain::session::RevocationReason;
 use domain::text::Lines;
@@ -20,9 +20,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::CommandService;
-use crate::admin::users::target::{TargetUser, UserSegments, refused};
+use crate::admin::users::target::{TargetUser, UserSegments};
 use crate::api::fields;
-use crate::sessions::end::end_all_in;
+use crate::api::refusals::user_problem;
+use crate::sessions::end::SessionsOf;
 
 const MAX_REASON: usize = 500;
 /// How often a change is looked at anew because the user changed meanwhile.
@@ -68,9 +69,10 @@ async fn ban(
     let after = Context { idempotency: None, ..context.clone() };
     // The ban by itself, so that nothing about the sessions can hold it up: it ends them all in what it means. What they
     // leave is tidied up behind it, and again by whoever repeats the request, should this be cut short.
+    let (reads, user) = Reads::one::<User>(&user_id);
     let committed = target
-        .run(context, &[], move |work| {
-            work.execute::<User>(&user_id, UserCommand::Ban { reason: reason.clone(), at }).map_err(refused)
+        .run(context, (reads, user), move |work| {
+            work.execute(user, UserCommand::Ban { reason: reason.clone(), at }).map_err(user_problem)
         })
         .await?;
     let swept = service.end_sessions_of_banned(user_id, after).await?;
@@ -100,15 +102,17 @@ async fn unban(
         // In this order: what is claimed by a user who was banned before we looked can only have become less.
         let seen = service.repository.load::<User>(&user_id).await?.version;
         let sessions = service.claimed_sessions(user_id).await?;
+        let (mut reads, user) = Reads::one::<User>(&user_id);
+        let sessions = SessionsOf::read(user_id, &sessions, &mut reads);
         let committed = target
-            .run(context.clone(), &sessions.clone(), move |work| {
-                if work.version::<User>(&user_id) != seen {
+            .run(context.clone(), (reads, user), move |work| {
+                if work.version(user) != seen {
                     return Ok(Premise::Changed);
                 }
-                if work.get::<User>(&user_id).banned {
+                if work.get(user).banned {
                     // A ban that was cut off half-way may have left some: they must not come back to life.
-                    end_all_in(work, user_id, &sessions, RevocationReason::Ban, at)?;
-                    work.execute::<User>(&user_id, UserCommand::Unban { at }).map_err(refused)?;
+                    sessions.end_all(work, RevocationReason::Ban, at)?;
+                    work.execute(user, UserCommand::Unban { at }).map_err(user_problem)?;
                 }
                 Ok(Premise::Held)
             })

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use cqrs_es::Aggregate;
-use dispatcher::{Committed, DispatchError, Read};
+use dispatcher::{Committed, DispatchError, Reads};
 use domain::app::App;
+use domain::decisions::GrantRole;
 use domain::user::{Client, RegistrationMethod, User, UserCommand};
 use domain::{Event, Permission, UserId};
 use http_kit::answers::UserBody;
@@ -23,10 +24,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::CommandService;
-use crate::admin::users::roles::{parse_role, require_full_admin_for};
-use crate::admin::users::target::refused;
+use crate::admin::users::roles::parse_role;
 use crate::api::answers::Done;
 use crate::api::fields;
+use crate::api::refusals::{not_granted, user_problem};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(create))
@@ -83,10 +84,11 @@ async fn create(
     }
     let email = fields::email(&body.email)?;
     let profile = fields::profile(body.name, body.phone, body.avatar_url)?;
+    let full_admin = caller.full_admin;
     let mut roles = BTreeSet::new();
     for role in &body.roles {
         let role = parse_role(role, "/roles")?;
-        require_full_admin_for(&role, &caller)?;
+        GrantRole::require_may_handle(&role, full_admin).map_err(not_granted)?;
         roles.insert(role);
     }
     let password_hash = match &body.password {
@@ -99,8 +101,12 @@ async fn create(
     };
     let user_id = UserId(service.clock.new_id());
     let (at, id) = (context.at, app_id.clone());
+    let mut reads = Reads::new();
+    reads.of::<App>(&app_id);
+    let user = reads.new_one::<User>(&user_id);
     let committed = service
-        .run_as(&caller, context, vec![Read::of::<App>(&app_id), Read::of::<User>(&user_id)], move |work| {
+        .run_as(&caller, context, reads, move |work| {
+            let user = work.draft(user);
             let register = UserCommand::Register {
                 user_id,
                 app_id: id.clone(),
@@ -113,10 +119,10 @@ async fn create(
                 client: Client::default(),
                 at,
             };
-            work.execute::<User>(&user_id, register).map_err(refused)?;
+            user.execute(register).map_err(user_problem)?;
             for role in &roles {
-                let grant = UserCommand::GrantRole { role: role.clone(), at };
-                work.execute::<User>(&user_id, grant).map_err(refused)?;
+                let grant = GrantRole { role: role.clone(), full_admin, at };
+                grant.decide(user).map_err(not_granted)?;
             }
             Ok(())
         })

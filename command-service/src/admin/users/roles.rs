@@ -1,13 +1,17 @@
 //! Roles, given and taken.
 
+use crate::api::refusals::not_granted;
+use dispatcher::{Reads, Work};
+use domain::decisions::GrantRole;
+use domain::session::RevocationReason;
+use domain::user::User;
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
 use domain::user::UserCommand;
-use domain::{AppId, Permission, Role, Timestamp};
+use domain::{AppId, Permission, Role};
 use http_kit::answers::UserBody;
-use http_kit::auth::AdminCaller;
 use http_kit::cookies::Credentials;
 use http_kit::extract::Segments;
 use http_kit::problem::Problem;
@@ -43,8 +47,19 @@ async fn grant_role(
     credentials: Credentials,
     Segments(segments): Segments<RoleSegments>,
 ) -> Result<Response, Problem> {
-    change_role(&service, &request, &credentials, segments, |role, at| UserCommand::GrantRole { role, at })
-        .await
+    let (target, role) = target_of(&service, &credentials, segments).await?;
+    let context = target.context(&request, None);
+    let is_promotion = role == Role::admin();
+    let grant = GrantRole { role, full_admin: target.caller.full_admin, at: context.at };
+    let (reads, user) = Reads::one::<User>(&target.user_id);
+    let decide = move |work: &mut Work| grant.decide(work.draft(user)).map_err(not_granted);
+    // Whoever had the account before may not have been entitled to that of an admin.
+    let committed = if is_promotion {
+        target.run_ending(context, (reads, user), RevocationReason::Admin, decide).await?
+    } else {
+        target.run(context, (reads, user), decide).await?
+    };
+    target.answer(&request, &committed, committed.position).await
 }
 
 /// Revoke a role.
@@ -62,30 +77,23 @@ async fn revoke_role(
     credentials: Credentials,
     Segments(segments): Segments<RoleSegments>,
 ) -> Result<Response, Problem> {
-    change_role(&service, &request, &credentials, segments, |role, at| UserCommand::RevokeRole { role, at })
-        .await
+    let (target, role) = target_of(&service, &credentials, segments).await?;
+    let context = target.context(&request, None);
+    let at = context.at;
+    target.run_on_user(&request, context, UserCommand::RevokeRole { role, at }).await
 }
 
-async fn change_role(
-    service: &Arc<CommandService>,
-    request: &RequestContext,
+async fn target_of<'a>(
+    service: &'a Arc<CommandService>,
     credentials: &Credentials,
     segments: RoleSegments,
-    command: fn(Role, Timestamp) -> UserCommand,
-) -> Result<Response, Problem> {
+) -> Result<(TargetUser<'a>, Role), Problem> {
     let RoleSegments { app_id, user_id, role } = segments;
     let segments = UserSegments { app_id, user_id };
     let target = TargetUser::new(service, credentials, segments, Permission::UsersWrite).await?;
     let role = parse_role(&role, "/role")?;
-    require_full_admin_for(&role, &target.caller)?;
-    let context = target.context(request, None);
-    let command = command(role, context.at);
-    match &command {
-        UserCommand::GrantRole { role, .. } if *role == Role::admin() => {
-            target.promote(request, context, command).await
-        }
-        _ => target.run_on_user(request, context, command).await,
-    }
+    GrantRole::require_may_handle(&role, target.caller.full_admin).map_err(not_granted)?;
+    Ok((target, role))
 }
 
 #[derive(Deserialize)]
@@ -97,11 +105,4 @@ struct RoleSegments {
 
 pub(super) fn parse_role(text: &str, pointer: &str) -> Result<Role, Problem> {
     Role::parse(text).map_err(|error| Problem::invalid(pointer, field_codes::INVALID, error.to_string()))
-}
-
-pub(super) fn require_full_admin_for(role: &Role, caller: &AdminCaller) -> Result<(), Problem> {
-    if *role == Role::admin() && !caller.full_admin {
-        return Err(Problem::forbidden().detail("only a full admin gives or takes the role admin"));
-    }
-    Ok(())
 }

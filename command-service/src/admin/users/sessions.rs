@@ -1,10 +1,13 @@
 //! A user's sessions, ended by an admin.
 
+use domain::user::User;
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use dispatcher::Read;
+use dispatcher::{Reads, Work};
+use domain::decisions::EndAccess;
+use domain::decisions::end_sessions::end;
 use domain::session::{RevocationReason, Session, SessionEvent};
 use domain::{AppId, Event, Permission, SessionId};
 use http_kit::cookies::Credentials;
@@ -20,7 +23,6 @@ use uuid::Uuid;
 use crate::CommandService;
 use crate::admin::users::target::{TargetUser, UserSegments};
 use crate::api::answers::Done;
-use crate::sessions::end::{EndAccess, end_all_in};
 use crate::sessions::revoke::Revoked;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
@@ -47,13 +49,16 @@ async fn revoke_session(
     let target = TargetUser::new(&service, &credentials, segments, Permission::UsersWrite).await?;
     let context = target.context(&request, None);
     let (user_id, at, session_id) = (target.user_id, context.at, SessionId(session_id));
+    let (mut reads, user) = Reads::one::<User>(&user_id);
+    let session = reads.of::<Session>(&session_id);
     let committed = target
-        .run(context, &[session_id], move |work| {
-            let owner = work.get::<Session>(&session_id).owner.as_ref();
+        .run(context, (reads, user), move |work| {
+            let owner = work.get(session).owner.as_ref();
             if owner.is_none_or(|owner| owner.user_id != user_id) {
                 return Err(Problem::not_found());
             }
-            end_all_in(work, user_id, &[session_id], RevocationReason::Admin, at)
+            end(work.draft(session), (user_id, session_id), RevocationReason::Admin, at)
+                .map_err(Problem::internal)
         })
         .await?;
     Ok(Done::no_content(committed.position))
@@ -90,9 +95,21 @@ async fn revoke_all_sessions(
     let context = target.context(&request, idempotency);
     let RevokeAllOfUser { exclude } = body.unwrap_or_default();
     let exclude = exclude.map(SessionId);
-    let reads = exclude.map(|id| Read::of::<Session>(&id)).into_iter().collect();
+    let mut reads = Reads::new();
+    let excluded = exclude.map(|id| reads.of::<Session>(&id));
+    let user = reads.of::<User>(&target.user_id);
     let end = EndAccess { user_id: target.user_id, exclude, reason: RevocationReason::Admin, at: context.at };
-    let committed = target.run_ending(context, reads, end.reason, move |work| end.run(work)).await?;
+    let decide = move |work: &mut Work| {
+        let decided = match excluded {
+            Some(excluded) => {
+                let (user, excluded) = work.drafts((user, excluded));
+                end.decide(user, Some(excluded))
+            }
+            None => end.decide(work.draft(user), None),
+        };
+        decided.map_err(Problem::internal)
+    };
+    let committed = target.run_ending(context, (reads, user), end.reason, decide).await?;
     let ended = |event: &&Event| matches!(event, Event::Session(SessionEvent::SessionRevoked(_)));
     let revoked = committed.events.iter().filter(ended).count();
     Ok(Done::ok(committed.position, Revoked { revoked }))

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use axum::response::Response;
-use dispatcher::{Committed, Context, Read, Work};
+use dispatcher::{Committed, Context, Handle, Reads, Work};
 use domain::access::PersonalDataSource;
-use domain::session::{RevocationReason, Session};
-use domain::user::{User, UserCommand, UserError};
-use domain::{AppId, Permission, SessionId, UserId};
+use domain::decisions::MayActOn;
+use domain::session::RevocationReason;
+use domain::user::{User, UserCommand};
+use domain::{AppId, Permission, UserId};
 use event_store::Idempotency;
 use http_kit::access_log::Looking;
 use http_kit::answers::UserBody;
@@ -15,13 +16,13 @@ use http_kit::auth::AdminCaller;
 use http_kit::cookies::Credentials;
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
-use schemas::problems;
 use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::CommandService;
 use crate::api::answers::Done;
-use crate::callers::admin::{require_may_act_on, require_target};
+use crate::api::refusals::{may_not_act, user_problem};
+use crate::callers::admin::require_may_act_on;
 
 /// The user that a request is about, found for somebody who may touch them.
 pub(crate) struct TargetUser<'a> {
@@ -57,18 +58,21 @@ impl<'a> TargetUser<'a> {
         self.service.context(request, &self.app_id, self.caller.actor.clone(), idempotency)
     }
 
-    /// Runs a decision over the user and some sessions.
+    /// Whether the caller may act on the user, looked at again when it is decided.
+    pub(super) fn may_act(&self) -> MayActOn {
+        MayActOn { app_id: self.app_id.clone(), full_admin: self.caller.full_admin }
+    }
+
+    /// Runs a decision over the user and what else was read.
     pub async fn run<T: Send + 'static>(
         &self,
         context: Context,
-        sessions: &[SessionId],
+        (reads, user): (Reads, Handle<User>),
         mut decide: impl FnMut(&mut Work) -> Result<T, Problem> + Send + 'static,
     ) -> Result<Committed<T>, Problem> {
-        let mut reads = vec![Read::of::<User>(&self.user_id)];
-        reads.extend(sessions.iter().copied().map(|id| Read::of::<Session>(&id)));
-        let (user_id, app_id, caller) = (self.user_id, self.app_id.clone(), self.caller.clone());
+        let may_act = self.may_act();
         let decide = move |work: &mut Work| {
-            require_target(work, &caller, user_id, &app_id)?;
+            may_act.decide(work.get(user)).map_err(may_not_act)?;
             decide(work)
         };
         self.service.run_as(&self.caller, context, reads, decide).await.map_err(Problem::from)
@@ -78,33 +82,18 @@ impl<'a> TargetUser<'a> {
     pub(super) async fn run_ending<T: Send + 'static>(
         &self,
         context: Context,
-        mut reads: Vec<Read>,
+        (reads, user): (Reads, Handle<User>),
         reason: RevocationReason,
         mut decide: impl FnMut(&mut Work) -> Result<T, Problem> + Send + 'static,
     ) -> Result<Committed<T>, Problem> {
-        reads.push(Read::of::<User>(&self.user_id));
-        let (user_id, app_id, caller) = (self.user_id, self.app_id.clone(), self.caller.clone());
+        let (user_id, may_act) = (self.user_id, self.may_act());
         let decide = move |work: &mut Work| {
-            require_target(work, &caller, user_id, &app_id)?;
+            may_act.decide(work.get(user)).map_err(may_not_act)?;
             decide(work)
         };
         let caller = Some(&self.caller);
         let done = self.service.run_ending_sessions_as(caller, user_id, reason, context, reads, decide);
         done.await.map_err(Problem::from)
-    }
-
-    /// Gives the role `admin`, which ends whatever the account had before: who had it may not have been entitled to that of
-    /// an admin.
-    pub(super) async fn promote(
-        &self,
-        request: &RequestContext,
-        context: Context,
-        command: UserCommand,
-    ) -> Result<Response, Problem> {
-        let user_id = self.user_id;
-        let decide = move |work: &mut Work| work.execute::<User>(&user_id, command.clone()).map_err(refused);
-        let committed = self.run_ending(context, vec![], RevocationReason::Admin, decide).await?;
-        self.answer(request, &committed, committed.position).await
     }
 
     pub(super) async fn run_on_user(
@@ -113,9 +102,9 @@ impl<'a> TargetUser<'a> {
         context: Context,
         command: UserCommand,
     ) -> Result<Response, Problem> {
-        let user_id = self.user_id;
-        let decide = move |work: &mut Work| work.execute::<User>(&user_id, command.clone()).map_err(refused);
-        let committed = self.run(context, &[], decide).await?;
+        let (reads, user) = Reads::one::<User>(&self.user_id);
+        let decide = move |work: &mut Work| work.execute(user, command.clone()).map_err(user_problem);
+        let committed = self.run(context, (reads, user), decide).await?;
         self.answer(request, &committed, committed.position).await
     }
 
@@ -133,23 +122,5 @@ impl<'a> TargetUser<'a> {
         }
         let user = self.service.repository.load::<User>(&self.user_id).await?;
         Ok(Done::ok(position, UserBody::of(&user.state)))
-    }
-}
-
-pub(super) fn refused(error: UserError) -> Problem {
-    match error {
-        UserError::Absent => Problem::not_found(),
-        UserError::TooManyRoles => Problem::new(problems::TOO_MANY_ROLES).detail(error.to_string()),
-        UserError::Banned => Problem::new(problems::USER_BANNED),
-        UserError::EmailNotVerified => {
-            let detail = "the role admin is for users who have verified their address";
-            Problem::new(problems::EMAIL_NOT_VERIFIED).conflict().detail(detail)
-        }
-        // Refusals of commands that no route for admins gives.
-        UserError::Exists
-        | UserError::InvalidToken
-        | UserError::OtherPassword
-        | UserError::OtherEmail
-        | UserError::AlreadyVerified => Problem::internal(error),
     }
 }

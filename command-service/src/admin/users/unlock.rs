@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use dispatcher::Read;
+use dispatcher::Reads;
 use domain::Permission;
 use domain::lockout::{Lockout, LockoutCommand};
 use domain::user::User;
@@ -18,7 +18,6 @@ use utoipa_axum::routes;
 
 use crate::CommandService;
 use crate::admin::users::target::{TargetUser, UserSegments};
-use crate::callers::admin::require_target;
 use crate::sessions::login::too_many;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
@@ -45,24 +44,22 @@ async fn unlock(
     let target = TargetUser::new(&service, &credentials, segments, Permission::UsersWrite).await?;
     let NoBody { idempotency } = body?;
     let context = target.context(&request, idempotency);
-    let (user_id, at, app_id) = (target.user_id, context.at, target.app_id.clone());
+    let (user_id, at, full_admin) = (target.user_id, context.at, target.caller.full_admin);
     let policy = service.settings.lockout;
-    let reads = vec![Read::of::<User>(&user_id), Read::of::<Lockout>(&user_id)];
-    let caller = target.caller.clone();
-    let committed = service
-        .run_as(&target.caller, context, reads, move |work| {
-            require_target(work, &caller, user_id, &app_id)?;
-            let unlock = if caller.full_admin {
+    let (mut reads, user) = Reads::one::<User>(&user_id);
+    let lockout = reads.of::<Lockout>(&user_id);
+    let committed = target
+        .run(context, (reads, user), move |work| {
+            let unlock = if full_admin {
                 LockoutCommand::Unlock { user_id, at }
             } else {
                 LockoutCommand::UnlockWithCare { user_id, policy, at }
             };
-            work.execute::<Lockout>(&user_id, unlock).map_err(|locked| {
+            work.execute(lockout, unlock).map_err(|locked| {
                 let detail = "a full admin can unlock the account at once";
                 too_many(policy, &locked, at).detail(detail)
             })
         })
-        .await
-        .map_err(Problem::from)?;
+        .await?;
     target.answer(&request, &committed, committed.position).await
 }

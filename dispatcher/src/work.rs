@@ -1,0 +1,303 @@
+//! What a decision reads, and what it works on.
+//!
+//! Reading gives a [`Handle`], and only with that can a decision look at the aggregate: so what it looks at, the append guards.
+
+use std::any::Any;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use domain::claims::{ClaimChange, Claimed};
+use domain::{Draft, Event, EventId, Loaded, Recorded, StreamId};
+use event_store::{Repository, StoreError};
+use futures::future::BoxFuture;
+use schemas::envelope::Actor;
+
+/// An aggregate that can be read for a decision.
+pub trait Member: Recorded + Send + Sync {}
+
+impl<A: Recorded + Send + Sync> Member for A {}
+
+/// What lets a decision look at an aggregate that was read for it.
+pub struct Handle<A> {
+    reads: u64,
+    index: usize,
+    aggregate: PhantomData<fn() -> A>,
+}
+
+impl<A> Clone for Handle<A> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<A> Copy for Handle<A> {}
+
+impl<A> fmt::Debug for Handle<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.reads, self.index)
+    }
+}
+
+/// Loads an aggregate whose type it knows.
+type Load = for<'a> fn(&'a Repository, &'a StreamId) -> BoxFuture<'a, Result<Box<dyn Held>, StoreError>>;
+
+pub(crate) struct Read {
+    pub stream: StreamId,
+    /// Whether it is about to be made: then it is not loaded, and nothing is guarded unless it is written.
+    pub is_new: bool,
+    load: Load,
+    make: fn() -> Box<dyn Held>,
+}
+
+/// The aggregates that a decision looks at or makes. Events are appended in their order.
+pub struct Reads {
+    /// Tells its handles from those of others.
+    id: u64,
+    reads: Vec<Read>,
+}
+
+impl Default for Reads {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Reads {
+    /// None yet.
+    pub fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), reads: Vec::new() }
+    }
+
+    /// One aggregate, where a decision looks at no other.
+    pub fn one<A: Member>(id: &A::Id) -> (Self, Handle<A>) {
+        let mut reads = Self::new();
+        let handle = reads.of(id);
+        (reads, handle)
+    }
+
+    /// The aggregate of this type with this id. The same one however often it is read.
+    pub fn of<A: Member>(&mut self, id: &A::Id) -> Handle<A> {
+        self.add(id, false)
+    }
+
+    /// Several aggregates.
+    pub fn all<'a, A: Member<Id: 'a>>(&mut self, ids: impl IntoIterator<Item = &'a A::Id>) -> Vec<Handle<A>> {
+        ids.into_iter().map(|id| self.of(id)).collect()
+    }
+
+    /// One that is about to be made. If it turns out to be there, the append conflicts, and it is loaded before the decision is
+    /// made again.
+    pub fn new_one<A: Member>(&mut self, id: &A::Id) -> Handle<A> {
+        self.add(id, true)
+    }
+
+    fn add<A: Member>(&mut self, id: &A::Id, is_new: bool) -> Handle<A> {
+        let stream = A::stream(id);
+        let index = self.reads.iter().position(|read| read.stream == stream).unwrap_or_else(|| {
+            self.reads.push(Read {
+                stream,
+                is_new,
+                load: |repository, stream| {
+                    let loading = repository.load_stream_at_hand::<A>(stream);
+                    Box::pin(async move { Ok(Box::new(Draft::of(loading.await?)) as Box<dyn Held>) })
+                },
+                make: || Box::new(Draft::<A>::new()),
+            });
+            self.reads.len() - 1
+        });
+        self.reads[index].is_new &= is_new;
+        Handle { reads: self.id, index, aggregate: PhantomData }
+    }
+
+    /// Takes note that a stream was written by somebody else: it is loaded from now on.
+    pub(crate) fn lost(&mut self, stream: &StreamId) {
+        if let Some(read) = self.reads.iter_mut().find(|read| read.stream == *stream) {
+            read.is_new = false;
+        }
+    }
+
+    pub(crate) async fn load(&self, repository: &Repository) -> Result<Work, StoreError> {
+        let mut entries = Vec::with_capacity(self.reads.len());
+        for read in &self.reads {
+            let draft =
+                if read.is_new { (read.make)() } else { (read.load)(repository, &read.stream).await? };
+            entries.push(Entry { stream: read.stream.clone(), is_new: read.is_new, draft });
+        }
+        Ok(Work { reads: self.id, entries, asked_at: None, actor: None })
+    }
+}
+
+/// A draft of an aggregate of any type.
+pub(crate) trait Held: Any + Send + Sync {
+    fn version(&self) -> u64;
+
+    fn events(&self) -> &[Event];
+
+    fn claims(&self) -> &[ClaimChange];
+
+    /// Puts the aggregate with its events into the cache, and gives the events.
+    fn keep(self: Box<Self>, repository: &Repository, stream: &StreamId) -> Vec<Event>;
+}
+
+impl<A: Member> Held for Draft<A> {
+    fn version(&self) -> u64 {
+        Draft::version(self)
+    }
+
+    fn events(&self) -> &[Event] {
+        Draft::events(self)
+    }
+
+    fn claims(&self) -> &[ClaimChange] {
+        Draft::claims(self)
+    }
+
+    fn keep(self: Box<Self>, repository: &Repository, stream: &StreamId) -> Vec<Event> {
+        let (loaded, events): (Loaded<A>, _) = self.into_appended();
+        repository.put(stream, Arc::new(loaded));
+        events
+    }
+}
+
+pub(crate) struct Entry {
+    pub stream: StreamId,
+    is_new: bool,
+    pub draft: Box<dyn Held>,
+}
+
+impl Entry {
+    /// Whether the decision rests on it: what was to be made and was not, it has not looked at.
+    pub fn counts(&self) -> bool {
+        !self.is_new || !self.draft.events().is_empty()
+    }
+
+    fn of<A: Member>(&self) -> &Draft<A> {
+        let any: &dyn Any = &*self.draft;
+        any.downcast_ref().expect("a stream's name tells its aggregate")
+    }
+
+    fn of_mut<A: Member>(&mut self) -> &mut Draft<A> {
+        let any: &mut dyn Any = &mut *self.draft;
+        any.downcast_mut().expect("a stream's name tells its aggregate")
+    }
+}
+
+/// What a decision works on: the aggregates that were read for it, and what was decided so far.
+///
+/// # Panics
+/// Its methods do so for a [`Handle`] that other [`Reads`] gave.
+pub struct Work {
+    reads: u64,
+    pub(crate) entries: Vec<Entry>,
+    /// Where the event is that asked for the mails which this is about.
+    pub(crate) asked_at: Option<(EventId, u64)>,
+    pub(crate) actor: Option<Actor>,
+}
+
+impl Work {
+    /// An aggregate, with what this decision did to it.
+    pub fn get<A: Member>(&self, handle: Handle<A>) -> &A {
+        self.entries[self.index(handle)].of::<A>()
+    }
+
+    /// The version an aggregate had when it was loaded.
+    pub fn version<A: Member>(&self, handle: Handle<A>) -> u64 {
+        self.entries[self.index(handle)].of::<A>().version()
+    }
+
+    /// An aggregate for a decision that changes it.
+    pub fn draft<A: Member>(&mut self, handle: Handle<A>) -> &mut Draft<A> {
+        let index = self.index(handle);
+        self.entries[index].of_mut()
+    }
+
+    /// Several aggregates for a decision that looks at some and changes others: a tuple of drafts for a tuple of handles.
+    ///
+    /// # Panics
+    /// When two of them are of the same aggregate.
+    pub fn drafts<H: Handles>(&mut self, handles: H) -> H::Drafts<'_> {
+        handles.of(self)
+    }
+
+    /// Lets one aggregate decide. A refusal leaves it as it was.
+    ///
+    /// # Errors
+    /// The aggregate's own refusals.
+    pub fn execute<A: Member>(&mut self, handle: Handle<A>, command: A::Command) -> Result<(), A::Error> {
+        self.draft(handle).execute(command)
+    }
+
+    /// Says where the event is that asked for the mails which this is about: their claims are named by it.
+    pub fn is_about_mails_of(&mut self, event: EventId, position: u64) {
+        self.asked_at = Some((event, position));
+    }
+
+    /// Says by whom this is done, where only the decision shows that it is not whom the context names.
+    pub fn is_done_by(&mut self, actor: Actor) {
+        self.actor = Some(actor);
+    }
+
+    /// What was decided so far.
+    pub fn events(&self) -> impl Iterator<Item = &Event> {
+        self.entries.iter().flat_map(|entry| entry.draft.events())
+    }
+
+    /// The claims that are taken by it, with their owners, and those that are given back.
+    pub(crate) fn claims(&self) -> (Vec<(&Claimed, &StreamId)>, Vec<&Claimed>) {
+        let (mut taken, mut released) = (Vec::new(), Vec::new());
+        for entry in &self.entries {
+            for change in entry.draft.claims() {
+                match change {
+                    ClaimChange::Take(claimed) | ClaimChange::TakeUntil(claimed, _) => {
+                        taken.push((claimed, &entry.stream));
+                    }
+                    ClaimChange::Release(claimed) => {
+                        // The journal gives claims back before any is taken.
+                        taken.retain(|(taken, _)| *taken != claimed);
+                        released.push(claimed);
+                    }
+                    ClaimChange::Extend(..) => {}
+                }
+            }
+        }
+        (taken, released)
+    }
+
+    fn index<A>(&self, handle: Handle<A>) -> usize {
+        assert_eq!(handle.reads, self.reads, "a decision looks at what was read for it");
+        handle.index
+    }
+}
+
+/// Several handles.
+pub trait Handles {
+    /// The drafts that they stand for.
+    type Drafts<'w>;
+
+    /// Those, of a decision's work.
+    fn of(self, work: &mut Work) -> Self::Drafts<'_>;
+}
+
+macro_rules! handles {
+    ($($A:ident $handle:ident),+) => {
+        impl<$($A: Member),+> Handles for ($(Handle<$A>),+) {
+            type Drafts<'w> = ($(&'w mut Draft<$A>),+);
+
+            fn of(self, work: &mut Work) -> Self::Drafts<'_> {
+                let ($($handle),+) = self;
+                let indices = [$(work.index($handle)),+];
+                let [$($handle),+] =
+                    work.entries.get_disjoint_mut(indices).expect("these are different aggregates");
+                ($($handle.of_mut::<$A>()),+)
+            }
+        }
+    };
+}
+
+handles!(A a, B b);
+handles!(A a, B b, C c);
+handles!(A a, B b, C c, D d);
+handles!(A a, B b, C c, D d, E e);

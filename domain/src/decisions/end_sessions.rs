@@ -1,0 +1,107 @@
+//! The end of sessions, by whatever ends them.
+
+use jiff::Timestamp;
+
+use crate::claims::Claimed;
+use crate::draft::Draft;
+use crate::ids::{SessionId, UserId};
+use crate::session::{RevocationReason, Session, SessionCommand, SessionError};
+use crate::user::{User, UserCommand, UserError};
+
+/// Ends a session. One that is over by itself only gives its place in the list back.
+///
+/// # Errors
+/// The session's own refusals.
+pub fn end(
+    session: &mut Draft<Session>,
+    (user_id, session_id): (UserId, SessionId),
+    reason: RevocationReason,
+    at: Timestamp,
+) -> Result<(), SessionError> {
+    if session.require_live(at).is_ok() {
+        return session.execute(SessionCommand::Revoke { reason, at });
+    }
+    session.give_back(Claimed::Session { user_id, session_id });
+    Ok(())
+}
+
+/// Ends all that a user can come in with, but for one session. The sessions themselves are revoked by whoever runs the
+/// decision.
+#[derive(Clone, Copy, Debug)]
+pub struct EndAccess {
+    /// Whose.
+    pub user_id: UserId,
+    /// A session to leave as it is.
+    pub exclude: Option<SessionId>,
+    /// Why.
+    pub reason: RevocationReason,
+    /// The time.
+    pub at: Timestamp,
+}
+
+impl EndAccess {
+    /// Decides it. `excluded` is the session to leave. One that is over by now must not come back to life as that one.
+    ///
+    /// # Errors
+    /// The user's own refusals.
+    pub fn decide(self, user: &mut Draft<User>, excluded: Option<&Session>) -> Result<(), UserError> {
+        let Self { user_id, exclude, reason, at } = self;
+        let goes_on = excluded.is_some_and(|session| {
+            session.require_live(at).is_ok_and(|owner| owner.user_id == user_id) && user.keeps(session)
+        });
+        let kept_session = exclude.filter(|_| goes_on);
+        user.execute(UserCommand::EndAccess { kept_session, reason, at })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+    use crate::claims::ClaimChange;
+    use crate::user::UserEvent;
+
+    fn end_access(exclude: Option<SessionId>, second: i64) -> EndAccess {
+        EndAccess { user_id: USER, exclude, reason: RevocationReason::User, at: at(second) }
+    }
+
+    fn kept(user: &Draft<User>) -> Option<SessionId> {
+        match user.events() {
+            [crate::Event::User(UserEvent::AccessEnded(event))] => event.kept_session,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_live_session_is_revoked_and_one_that_has_expired_gives_its_place_back() {
+        let place = ClaimChange::Release(Claimed::Session { user_id: USER, session_id: SESSION });
+        for (second, events) in [(10, vec!["SessionRevoked"]), (100, vec![])] {
+            let mut session = session(0);
+            end(&mut session, (USER, SESSION), RevocationReason::Ban, at(second)).expect("ends");
+            assert_eq!(session.decided(), events);
+            assert_eq!(session.claims(), std::slice::from_ref(&place));
+        }
+    }
+
+    #[test]
+    fn leaves_a_session_that_goes_on() {
+        let mut user = registered();
+        end_access(Some(SESSION), 10).decide(&mut user, Some(&session(0))).expect("ends");
+        assert_eq!(kept(&user), Some(SESSION));
+        assert!(user.keeps(&session(0)));
+    }
+
+    #[test]
+    fn does_not_bring_a_session_back_to_life() {
+        let revived = user([banned()]);
+        for (mut user, second, excluded) in [
+            (registered(), 100, Some(session(0))),
+            (revived, 10, Some(session(0))),
+            (registered(), 10, Some(Draft::new())),
+            (registered(), 10, None),
+        ] {
+            end_access(Some(SESSION), second).decide(&mut user, excluded.as_deref()).expect("ends");
+            assert_eq!(kept(&user), None);
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! A magic link to an address, in the place of an earlier one.
+
+use jiff::Timestamp;
+
+use super::enter::{AppClosed, require_active};
+use super::recipient::{Recipient, TokenOfAdmin};
+use crate::app::App;
+use crate::draft::Draft;
+use crate::ids::{MagicLinkId, UserId};
+use crate::magic_link::{MagicLink, MagicLinkCommand, MagicLinkError};
+use crate::pkce::CodeChallenge;
+use crate::redirect_uri::RedirectUri;
+use crate::settings::Registration;
+use crate::user::{Client, User};
+
+/// Makes a link. Nothing comes of it where nobody has the address and the app is closed, or who has it may not come in.
+#[derive(Clone, Debug)]
+pub struct IssueLink {
+    /// The new link.
+    pub link_id: MagicLinkId,
+    /// Who has the address, or a new id.
+    pub user_id: UserId,
+    /// Where it goes.
+    pub recipient: Recipient,
+    /// Where the browser is sent with the code.
+    pub redirect_uri: RedirectUri,
+    /// What the app wants to hear again there.
+    pub state: Option<String>,
+    /// What the app will have to show the secret of.
+    pub code_challenge: Option<CodeChallenge>,
+    /// Where from.
+    pub client: Client,
+    /// The time.
+    pub at: Timestamp,
+}
+
+/// Why there is no link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotIssued {
+    /// The app takes no requests.
+    #[error(transparent)]
+    App(#[from] AppClosed),
+    /// It would go to somebody who may not have it.
+    #[error(transparent)]
+    TokenOfAdmin(#[from] TokenOfAdmin),
+    /// A link refused.
+    #[error(transparent)]
+    Link(#[from] MagicLinkError),
+}
+
+impl IssueLink {
+    /// Decides it. `user` has the address, if somebody does; `superseded` is the link whose place it takes, if it does.
+    ///
+    /// # Errors
+    /// See [`NotIssued`].
+    pub fn decide(
+        &self,
+        app: &App,
+        user: Option<&User>,
+        superseded: Option<&mut Draft<MagicLink>>,
+        link: &mut Draft<MagicLink>,
+    ) -> Result<(), NotIssued> {
+        require_active(app)?;
+        let settings = &app.settings;
+        let is_wanted = match user {
+            Some(user) => self.recipient.is(user)?,
+            None => settings.registration == Registration::Open,
+        };
+        if !is_wanted {
+            return Ok(());
+        }
+        let at = self.at;
+        if let Some(superseded) = superseded {
+            superseded.execute(MagicLinkCommand::Supersede { at })?;
+        }
+        let Self { link_id, user_id, redirect_uri, state, code_challenge, client, .. } = self.clone();
+        Ok(link.execute(MagicLinkCommand::Issue {
+            link_id,
+            user_id,
+            epoch: user.map(|user| user.epoch),
+            app_id: self.recipient.app_id.clone(),
+            settings: Box::new(settings.clone()),
+            email: self.recipient.email.clone(),
+            redirect_uri,
+            state,
+            code_challenge,
+            client,
+            at,
+        })?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+    use crate::app_id::AppId;
+
+    const NEXT: MagicLinkId = MagicLinkId(uuid::Uuid::from_u128(90));
+
+    fn issue() -> IssueLink {
+        let recipient = Recipient { app_id: AppId::default_app(), email: email(), server_is_limited: false };
+        IssueLink {
+            link_id: NEXT,
+            user_id: USER,
+            recipient,
+            redirect_uri: callback(),
+            state: None,
+            code_challenge: None,
+            client: Client::default(),
+            at: at(10),
+        }
+    }
+
+    #[test]
+    fn takes_the_place_of_the_link_before() {
+        let (mut before, mut next) = (link(Some(0)), Draft::new());
+        issue().decide(&app(), Some(&registered()), Some(&mut before), &mut next).expect("is made");
+        assert_eq!(
+            (before.decided(), next.decided()),
+            (vec!["MagicLinkSuperseded"], vec!["MagicLinkIssued"])
+        );
+        assert_eq!(next.issued.as_ref().and_then(|issued| issued.epoch), Some(0));
+    }
+
+    #[test]
+    fn nobody_gets_one_in_a_closed_app_or_who_may_not_come_in() {
+        let closed = app_with(AppId::default_app(), |it| it.registration = Registration::InviteOnly);
+        let mut next = Draft::new();
+        issue().decide(&closed, None, None, &mut next).expect("nothing comes of it");
+        let banned = user([banned()]);
+        issue().decide(&app(), Some(&banned), None, &mut next).expect("nothing comes of it");
+        assert!(next.events().is_empty());
+        issue().decide(&app(), None, None, &mut next).expect("is made");
+        assert_eq!(next.issued.as_ref().and_then(|issued| issued.epoch), None);
+    }
+
+    #[test]
+    fn refuses_what_the_app_does_not() {
+        let elsewhere = IssueLink {
+            redirect_uri: RedirectUri::parse("https://evil.example/").expect("valid"),
+            ..issue()
+        };
+        let refused = elsewhere.decide(&app(), None, None, &mut Draft::new());
+        assert_eq!(refused, Err(NotIssued::Link(MagicLinkError::RedirectNotAllowed)));
+        let refused = issue().decide(&disabled(), None, None, &mut Draft::new());
+        assert_eq!(refused, Err(NotIssued::App(AppClosed::Disabled)));
+    }
+}

@@ -1,0 +1,40 @@
+//! Decisions over several aggregates: synchronous and pure, each with its own refusals.
+//!
+//! A decision is made of facts that were looked up before (ids, the time, hashes), and decides over the aggregates it is given:
+//! those it only looks at by reference, those it may change as a [`Draft`](crate::draft::Draft). So its signature says what it
+//! rests on, and whoever runs it has to have read that.
+
+pub mod admin;
+pub mod end_sessions;
+pub mod enter;
+pub mod exchange_code;
+pub mod issue_link;
+pub mod live;
+pub mod log_in;
+pub mod mailed_tokens;
+pub mod own_password;
+pub mod recipient;
+pub mod redeem_link;
+pub mod register;
+pub mod start_session;
+pub mod test_token;
+
+pub use admin::{GrantRole, MayActOn, MayNotAct, NotEntitled, NotGranted};
+pub use end_sessions::EndAccess;
+pub use enter::{AppClosed, MayNotEnter, may_enter, require_active};
+pub use exchange_code::{ExchangeCode, NotExchanged};
+pub use issue_link::{IssueLink, NotIssued};
+pub use live::{NotLive, require_live};
+pub use log_in::{LogIn, NotLoggedIn};
+pub use mailed_tokens::{
+    ChangeEmail, Disown, NotRequested, NotUsed, RequestToken, ResetPassword, VerifyEmail, Wanted,
+};
+pub use own_password::{ChangePassword, NotChanged, RequestEmailChange};
+pub use recipient::{Recipient, TokenOfAdmin};
+pub use redeem_link::{NotRedeemed, RedeemLink};
+pub use register::{NotRegistered, Register};
+pub use start_session::{NotStarted, StartSession};
+pub use test_token::{MakeTestToken, NoTestToken};
+
+#[cfg(test)]
+mod testing;

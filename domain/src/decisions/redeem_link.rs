@@ -1,0 +1,161 @@
+//! The button behind a magic link: it proves the address, or registers whoever reads its mail.
+
+use jiff::Timestamp;
+
+use super::enter::{AppClosed, require_active};
+use crate::app::App;
+use crate::draft::Draft;
+use crate::email::Email;
+use crate::ids::UserId;
+use crate::magic_link::{Account, MagicLink, MagicLinkCommand, MagicLinkError};
+use crate::user::{
+    Client, MailboxCommand, MailboxProof, Profile, RegistrationMethod, User, UserCommand, UserError,
+};
+
+/// Redeems a link.
+#[derive(Clone, Debug)]
+pub struct RedeemLink {
+    /// Who has the address as far as was seen, or the id of who gets it.
+    pub user_id: UserId,
+    /// Whether somebody has it.
+    pub is_owned: bool,
+    /// Where the link went.
+    pub email: Email,
+    /// Where from.
+    pub client: Client,
+    /// The time.
+    pub at: Timestamp,
+}
+
+/// Why the link is not redeemed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotRedeemed {
+    /// The app takes no requests.
+    #[error(transparent)]
+    App(#[from] AppClosed),
+    /// The link refused.
+    #[error(transparent)]
+    Link(#[from] MagicLinkError),
+    /// Somebody else has the address than was seen: look again.
+    #[error("the address changed hands")]
+    AddressMoved,
+    /// The person is shut out.
+    #[error("the user is banned")]
+    Banned,
+    /// Another link to the address has registered the person, who has another address by now.
+    #[error("the account was made by another link")]
+    MadeByTwin,
+    /// The account refused.
+    #[error(transparent)]
+    User(UserError),
+}
+
+impl RedeemLink {
+    /// Decides it.
+    ///
+    /// # Errors
+    /// See [`NotRedeemed`].
+    pub fn decide(
+        &self,
+        app: &App,
+        user: &mut Draft<User>,
+        link: &mut Draft<MagicLink>,
+    ) -> Result<(), NotRedeemed> {
+        let app_id = require_active(app)?;
+        let Self { user_id, is_owned, email, client, at } = self.clone();
+        // First, so that a link that is used up says so, whatever became of the account.
+        link.require_live(at)?;
+        let account = if is_owned {
+            let before = user.access();
+            let prove = MailboxCommand::ProveEmail { email, proof: MailboxProof::MagicLink, at };
+            user.execute(prove.into()).map_err(|error| match error {
+                UserError::OtherEmail | UserError::Absent => NotRedeemed::AddressMoved,
+                UserError::Banned => NotRedeemed::Banned,
+                other => NotRedeemed::User(other),
+            })?;
+            Account::Existing { user_id, epoch: user.epoch, before, admin_since: user.admin_since }
+        } else {
+            let register = UserCommand::Register {
+                user_id,
+                app_id: app_id.clone(),
+                method: RegistrationMethod::MagicLink,
+                email,
+                proof: Some(MailboxProof::MagicLink),
+                password_hash: None,
+                profile: Profile::default(),
+                client: client.clone(),
+                at,
+            };
+            user.execute(register).map_err(|error| match error {
+                UserError::Exists => NotRedeemed::MadeByTwin,
+                other => NotRedeemed::User(other),
+            })?;
+            Account::New
+        };
+        let settings = Box::new(app.settings.clone());
+        Ok(link.execute(MagicLinkCommand::Redeem { account, settings, client, at })?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+    use crate::app_id::AppId;
+    use crate::settings::Registration;
+    use crate::user::{UserEvent, UserUnbanned};
+
+    fn redeem(is_owned: bool) -> RedeemLink {
+        RedeemLink { user_id: USER, is_owned, email: email(), client: Client::default(), at: at(10) }
+    }
+
+    #[test]
+    fn proves_the_address_of_who_has_it() {
+        let (mut user, mut link) = (registered(), link(Some(0)));
+        redeem(true).decide(&app(), &mut user, &mut link).expect("is redeemed");
+        assert_eq!((user.decided(), link.decided()), (vec!["EmailVerified"], vec!["MagicLinkRedeemed"]));
+        // Whoever had made the account had shown nothing.
+        assert_eq!((user.password_hash.as_ref(), user.epoch), (None, 1));
+    }
+
+    #[test]
+    fn registers_where_nobody_has_the_address_if_the_app_is_open() {
+        let (mut user, mut link) = (Draft::new(), link(None));
+        redeem(false).decide(&app(), &mut user, &mut link).expect("is redeemed");
+        assert_eq!(user.decided(), ["UserRegistered", "EmailVerified"]);
+        let closed = app_with(AppId::default_app(), |it| it.registration = Registration::Closed);
+        let refused =
+            redeem(false).decide(&closed, &mut Draft::new(), &mut super::super::testing::link(None));
+        assert_eq!(refused, Err(NotRedeemed::Link(MagicLinkError::RegistrationClosed)));
+    }
+
+    #[test]
+    fn is_looked_at_again_where_the_address_changed_hands() {
+        let other = RedeemLink { email: Email::parse("eve@example.com").expect("valid"), ..redeem(true) };
+        for mut user in [registered(), user([erased()]), Draft::new()] {
+            let refused = other.decide(&app(), &mut user, &mut link(Some(0)));
+            assert_eq!(refused, Err(NotRedeemed::AddressMoved));
+        }
+        let refused = redeem(false).decide(&app(), &mut registered(), &mut link(None));
+        assert_eq!(refused, Err(NotRedeemed::MadeByTwin));
+    }
+
+    #[test]
+    fn a_ban_and_the_end_of_a_ban_end_the_link() {
+        let refused = redeem(true).decide(&app(), &mut user([banned()]), &mut link(Some(0)));
+        assert_eq!(refused, Err(NotRedeemed::Banned));
+        let unbanned = UserEvent::UserUnbanned(UserUnbanned { user_id: USER, at: at(2) });
+        let refused = redeem(true).decide(&app(), &mut user([banned(), unbanned]), &mut link(Some(0)));
+        assert_eq!(refused, Err(NotRedeemed::Link(MagicLinkError::Superseded)));
+    }
+
+    #[test]
+    fn a_link_that_is_used_up_says_so_whatever_became_of_the_account() {
+        let mut used = link(Some(0));
+        redeem(true).decide(&app(), &mut registered(), &mut used).expect("is redeemed");
+        let refused = redeem(true).decide(&app(), &mut user([banned()]), &mut used);
+        assert_eq!(refused, Err(NotRedeemed::Link(MagicLinkError::Used)));
+        let refused = redeem(true).decide(&disabled(), &mut registered(), &mut used);
+        assert_eq!(refused, Err(NotRedeemed::App(AppClosed::Disabled)));
+    }
+}

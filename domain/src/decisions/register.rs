@@ -1,0 +1,171 @@
+//! Registration with a password: an account, and the first session or the mail that verifies the address.
+
+use super::enter::{AppClosed, MayNotEnter, require_active};
+use super::start_session::{NotStarted, StartSession};
+use crate::app::App;
+use crate::draft::Draft;
+use crate::email::Email;
+use crate::ids::UserId;
+use crate::password::PasswordHash;
+use crate::session::{Session, SessionError};
+use crate::settings::{Registration, SentBy};
+use crate::user::{MailboxCommand, Profile, RegistrationMethod, User, UserCommand, UserError};
+
+/// Makes an account.
+#[derive(Clone, Debug)]
+pub struct Register {
+    /// Its id.
+    pub user_id: UserId,
+    /// The person's address.
+    pub email: Email,
+    /// The hash of their password.
+    pub password_hash: PasswordHash,
+    /// What they say about themselves.
+    pub profile: Profile,
+    /// Whether one more mail may go to the address.
+    pub may_send: bool,
+    /// The first session. Apps that ask for a verified address begin none.
+    pub start: StartSession,
+}
+
+/// Why there is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotRegistered {
+    /// The app takes no requests.
+    #[error(transparent)]
+    App(#[from] AppClosed),
+    /// The app takes no new users.
+    #[error("the app takes no new users")]
+    RegistrationClosed,
+    /// The app does not let the person in.
+    #[error(transparent)]
+    MayNotEnter(MayNotEnter),
+    /// The account refused.
+    #[error(transparent)]
+    User(#[from] UserError),
+    /// The session refused.
+    #[error(transparent)]
+    Session(SessionError),
+}
+
+impl From<NotStarted> for NotRegistered {
+    fn from(error: NotStarted) -> Self {
+        match error {
+            NotStarted::MayNotEnter(why) => Self::MayNotEnter(why),
+            NotStarted::Session(error) => Self::Session(error),
+        }
+    }
+}
+
+impl Register {
+    /// Decides it. That nobody else has the address, the claim on it sees to.
+    ///
+    /// # Errors
+    /// See [`NotRegistered`].
+    pub fn decide(
+        &self,
+        app: &App,
+        user: &mut Draft<User>,
+        session: &mut Draft<Session>,
+    ) -> Result<(), NotRegistered> {
+        let app_id = require_active(app)?;
+        let settings = &app.settings;
+        if settings.registration != Registration::Open {
+            return Err(NotRegistered::RegistrationClosed);
+        }
+        let at = self.start.at;
+        user.execute(UserCommand::Register {
+            user_id: self.user_id,
+            app_id: app_id.clone(),
+            method: RegistrationMethod::Password,
+            email: self.email.clone(),
+            proof: None,
+            password_hash: Some(self.password_hash.clone()),
+            profile: self.profile.clone(),
+            client: self.start.client.clone(),
+            at,
+        })?;
+        if !settings.require_verified_email {
+            return Ok(self.start.decide(app, user, session)?);
+        }
+        let (delivery, ttl) = (settings.delivery, settings.email_verification_ttl);
+        // Where the app sends its mails it has to ask for the token: it is in no answer to this.
+        if delivery == SentBy::Platform && self.may_send {
+            let verify = MailboxCommand::RequestEmailVerification { delivery, full_admin: false, ttl, at };
+            user.execute(verify.into())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::start_session::tests::start;
+    use super::super::testing::*;
+    use super::*;
+    use crate::app_id::AppId;
+    use crate::claims::{ClaimChange, Claimed};
+    use crate::session::LoginMethod;
+    use crate::settings::AppSettings;
+
+    fn register() -> Register {
+        Register {
+            user_id: USER,
+            email: email(),
+            password_hash: hash("$argon2id$1"),
+            profile: Profile::default(),
+            may_send: true,
+            start: start(LoginMethod::Registration),
+        }
+    }
+
+    fn app_that(set: impl FnOnce(&mut AppSettings)) -> Draft<App> {
+        app_with(AppId::default_app(), set)
+    }
+
+    #[test]
+    fn makes_an_account_with_its_address_and_its_first_session() {
+        let (mut user, mut session) = (Draft::new(), Draft::new());
+        register().decide(&app(), &mut user, &mut session).expect("registers");
+        assert_eq!((user.decided(), session.decided()), (vec!["UserRegistered"], vec!["SessionStarted"]));
+        let address = Claimed::Email { app_id: AppId::default_app(), email: Some(email()) };
+        assert_eq!(user.claims(), [ClaimChange::Take(address)]);
+    }
+
+    #[test]
+    fn asks_to_verify_the_address_and_begins_no_session_where_the_app_wants_that() {
+        for (delivery, may_send, events) in [
+            (SentBy::Platform, true, vec!["UserRegistered", "EmailVerificationRequested"]),
+            (SentBy::Platform, false, vec!["UserRegistered"]),
+            (SentBy::App, true, vec!["UserRegistered"]),
+        ] {
+            let app = app_that(|settings| {
+                (settings.require_verified_email, settings.delivery) = (true, delivery);
+            });
+            let (mut user, mut session) = (Draft::new(), Draft::new());
+            let register = Register { may_send, ..register() };
+            register.decide(&app, &mut user, &mut session).expect("registers");
+            assert_eq!((user.decided(), session.decided()), (events, vec![]));
+        }
+    }
+
+    #[test]
+    fn an_app_that_is_closed_takes_nobody() {
+        let closed = app_that(|settings| settings.registration = Registration::Closed);
+        for (app, why) in [
+            (closed, NotRegistered::RegistrationClosed),
+            (disabled(), NotRegistered::App(AppClosed::Disabled)),
+            (Draft::new(), NotRegistered::App(AppClosed::Absent)),
+        ] {
+            let (mut user, mut session) = (Draft::new(), Draft::new());
+            assert_eq!(register().decide(&app, &mut user, &mut session), Err(why));
+            assert!(user.events().is_empty() && session.events().is_empty());
+        }
+    }
+
+    #[test]
+    fn an_id_is_given_once() {
+        let refused = register().decide(&app(), &mut registered(), &mut Draft::new());
+        assert_eq!(refused, Err(NotRegistered::User(UserError::Exists)));
+    }
+}
