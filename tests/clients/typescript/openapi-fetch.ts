@@ -1,7 +1,7 @@
 // A login with the types of openapi-typescript and the client openapi-fetch.
 import createClient from "openapi-fetch";
 import type { components, paths } from "./schema";
-import { app_id, check, email, password, server } from "./way-in.js";
+import { app_id, caughtUp, check, email, password, server } from "./way-in.js";
 
 const client = createClient<paths>({ baseUrl: server });
 const path = { app_id };
@@ -21,7 +21,11 @@ const me = await client.GET("/v1/apps/{app_id}/auth/me", { params: { path }, hea
 const name: string | null | undefined = me.data?.name;
 check(me.data?.id === tokens.user.id && name === "Ada", "the account is the one that was made");
 
-const sessions = await client.GET("/v1/apps/{app_id}/auth/sessions", { params: { path }, headers });
+const seen = { "Consistency-Token": login.response.headers.get("Consistency-Token") ?? undefined };
+const sessions = await caughtUp(
+  () => client.GET("/v1/apps/{app_id}/auth/sessions", { params: { path, header: seen }, headers }),
+  (answer) => answer.response.status === 503,
+);
 const newest: components["schemas"]["Session"] | undefined = sessions.data?.items.find((session) => session.current);
 check(newest?.id === tokens.session_id, "the session of the login is listed");
 

@@ -14,4 +14,12 @@ export function check(holds: boolean, what: string): asserts holds {
   if (!holds) throw new Error(`not so: ${what}`);
 }
 
+/** Asks again while a read model has not come as far as the command: what it answers 503 for. */
+export async function caughtUp<T>(ask: () => Promise<T>, isBehind: (answer: T) => boolean): Promise<T> {
+  for (let tries = 1; ; tries++) {
+    const answer = await ask();
+    if (tries === 30 || !isBehind(answer)) return answer;
+  }
+}
+
 declare const process: { argv: string[] };
