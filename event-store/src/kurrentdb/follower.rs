@@ -60,7 +60,7 @@ impl Follower {
         {
             return;
         }
-        pending().await
+        pending::<()>().await;
     }
 
     /// Waits until something is pushed, and a little longer for what follows.
@@ -83,7 +83,9 @@ impl Follower {
     /// may continue differently. If a push does not show that, a read does.
     pub(super) fn behind(&mut self, length: u64, last: Option<Uuid>) -> impl Iterator<Item = &Pushed> {
         while let Ok(events) = self.events.try_recv() {
-            events.into_iter().for_each(|event| self.keep(event));
+            for event in events {
+                self.keep(event);
+            }
         }
         self.is_news = false;
         while self.pushed.front().is_some_and(|(revision, _)| revision + 1 < length) {
