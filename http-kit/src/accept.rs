@@ -1,16 +1,14 @@
-//! Which representation a client would rather have (RFC 9110 section 12.5.1): the one place for all routes that have a
-//! choice.
+//! Content negotiation (RFC 9110 section 12.5.1) for all routes with several representations.
 
 use http::{HeaderMap, header};
 use schemas::problems;
 
 use crate::problem::Problem;
 
-/// The representation that the client prefers among those offered, each a media type and what stands for it; 406 if it
-/// accepts none of them.
+/// The offer that the client prefers, each a media type and its value; 406 if it accepts none of them.
 ///
-/// The quality of an offer is that of the most specific range it is in. Between equals the more specific range goes
-/// first, then the one that comes first in the header, then the offer that comes first here.
+/// The quality of an offer is that of the most specific range that it matches. Among equals the more specific range
+/// wins, then the earlier one in the header, then the earlier offer.
 pub fn preferred<T: Copy>(headers: &HeaderMap, offers: &[(&str, T)]) -> Result<T, Problem> {
     let ranges = ranges_of(headers);
     let ranked = offers.iter().enumerate().filter_map(|(place, (media, offer))| {
@@ -18,7 +16,7 @@ pub fn preferred<T: Copy>(headers: &HeaderMap, offers: &[(&str, T)]) -> Result<T
         (range.quality > 0).then_some(((range.quality, range.specificity(), !nth, !place), *offer))
     });
     if ranges.is_empty() {
-        // No header, or one that says nothing.
+        // No header, or an empty one.
         return offers
             .first()
             .map(|(_, offer)| *offer)
@@ -27,7 +25,7 @@ pub fn preferred<T: Copy>(headers: &HeaderMap, offers: &[(&str, T)]) -> Result<T
     ranked.max_by_key(|(rank, _)| *rank).map(|(_, offer)| offer).ok_or_else(|| {
         let offered = offers.iter().map(|(media, _)| *media).collect::<Vec<_>>().join(", ");
         Problem::new(problems::NOT_ACCEPTABLE)
-            .detail(format!("Accept leaves nothing of what there is: {offered}"))
+            .detail(format!("Accept excludes every available type: {offered}"))
     })
 }
 
@@ -52,14 +50,15 @@ impl Range {
     }
 }
 
-/// The most specific range that an offer is in, and its place in the header. Of two that are the same the better counts.
+/// The most specific range that an offer matches, and its index in the header. Of two equal ranges the one with the
+/// higher quality counts.
 fn best_for<'a>(media: &str, ranges: &'a [Range]) -> Option<(usize, &'a Range)> {
     let (main, sub) = media.split_once('/')?;
     let matching = ranges.iter().enumerate().filter(|(_, range)| range.holds(main, sub));
     matching.max_by_key(|(nth, range)| (range.specificity(), range.quality, !nth))
 }
 
-/// Members that are no media range are passed over, as are ranges of variants that nothing here has.
+/// Invalid media ranges are ignored, and so are ranges with parameters that no offer has.
 fn ranges_of(headers: &HeaderMap) -> Vec<Range> {
     let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| split(value, ',')).filter_map(range_of).collect()
@@ -79,12 +78,12 @@ fn range_of(text: &str) -> Option<Range> {
     for parameter in parts.map(str::trim).filter(|parameter| !parameter.is_empty()) {
         let (name, value) = parameter.split_once('=')?;
         match name.trim().to_ascii_lowercase().as_str() {
-            // What follows it are extensions that nobody ever defined.
+            // Parameters after it are extensions, none of which was ever defined.
             "q" => {
                 quality = quality_of(value.trim())?;
                 break;
             }
-            // All text here is UTF-8, so this chooses nothing; some clients always send it.
+            // All text here is UTF-8, so this has no effect; some clients always send it.
             "charset" if value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8") => {}
             _ => return None,
         }
@@ -102,7 +101,7 @@ fn quality_of(text: &str) -> Option<u16> {
     (quality <= 1000).then_some(quality)
 }
 
-/// Splits at a separator that is in no quoted string.
+/// Splits at separators outside quoted strings.
 fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
     let (mut quoted, mut escaped) = (false, false);
     text.split(move |c| {

@@ -1,8 +1,8 @@
-//! Who looked: what somebody who manages an app reads of other people, and what they take with them, is an event before it
-//! is answered. What cannot be written down is not shown.
+//! Records of reads: before an app's admin or key gets other people's data, or exports it, an event records that. What
+//! cannot be recorded is not shown.
 //!
-//! It lies here and not in one of the services, as both show such data, and decides nothing: whoever serves only queries
-//! appends these events as well.
+//! It is here and not in one of the services because both show such data: a process that serves only queries appends
+//! these events too. It decides nothing.
 
 use std::fmt::Display;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -20,37 +20,37 @@ use tokio::sync::Mutex;
 use crate::problem::Problem;
 use crate::request::RequestContext;
 
-/// How many looks of this hour are remembered, so that the journal need not be asked about them again.
+/// How many records of this hour are cached, so that the journal need not be asked about them again.
 const REMEMBERED: usize = 100_000;
 /// How many callers can write at the same time.
 const TURNS: usize = 64;
-/// How often others may write the same looks first.
+/// How often to retry if others write the same records first.
 const TRIES: usize = 8;
 const HOUR: i64 = 3600;
 
-/// Writes down who looked at what.
+/// Records who read what.
 pub struct AccessLog {
     repository: Arc<Repository>,
     clock: Arc<dyn Clock>,
     written: Cache<AccessId, ()>,
-    /// Requests of one caller at the same time show much the same: they take turns instead of getting into each other's way.
+    /// Concurrent requests of one caller show mostly the same data: they take turns instead of conflicting.
     turns: [Mutex<()>; TURNS],
 }
 
-/// One look: its event is the only one of its stream.
+/// One record: its event is the only one of its stream.
 struct AccessRecord {
     id: AccessId,
     event: Event,
 }
 
-/// Who looks, in which app, and by which request.
+/// Who reads, in which app, and with which request.
 pub struct Looking<'a> {
     metadata: Metadata,
     client: &'a Client,
 }
 
 impl<'a> Looking<'a> {
-    /// Somebody who manages this app, or the platform.
+    /// A reader who manages this app, or the platform.
     pub fn new(request: &'a RequestContext, app_id: &AppId, actor: &Actor) -> Self {
         Self { metadata: request.metadata(app_id.clone(), actor.clone()), client: &request.client }
     }
@@ -60,7 +60,7 @@ impl<'a> Looking<'a> {
         *kind == ActorKind::User && id.as_ref().is_some_and(|id| *id == person.to_string())
     }
 
-    /// The same for the same look within an hour, on every node: so it is written once.
+    /// The same for the same read within an hour, on every node, so that it is recorded once.
     fn id(&self, at: Timestamp, what: &[&dyn Display]) -> AccessId {
         use std::fmt::Write;
         let Metadata { app_id, actor, .. } = &self.metadata;
@@ -68,11 +68,11 @@ impl<'a> Looking<'a> {
         let mut text =
             format!("{app_id}|{}|{}|{hour}", actor.kind.as_str(), actor.id.as_deref().unwrap_or_default());
         for part in what {
-            write!(text, "|{part}").expect("a String takes everything");
+            write!(text, "|{part}").expect("writing to a String cannot fail");
         }
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&digest(&SHA256, text.as_bytes()).as_ref()[..16]);
-        // Version 8: made in a way of our own (RFC 9562 section 5.8).
+        // Version 8: a custom format (RFC 9562 section 5.8).
         AccessId(uuid::Builder::from_custom_bytes(bytes).into_uuid())
     }
 }
@@ -84,8 +84,8 @@ impl AccessLog {
         Self { repository, clock, written: Cache::new(REMEMBERED), turns }
     }
 
-    /// Writes down that the data of these people is about to be shown: once for each caller, person and hour. Who reads what
-    /// is their own is not written down.
+    /// Records that the data of these people is about to be shown: once for each caller, person and hour. Reading one's
+    /// own data is not recorded.
     pub async fn read(
         &self,
         looking: &Looking<'_>,
@@ -111,8 +111,8 @@ impl AccessLog {
         self.write(looking, at, looks).await
     }
 
-    /// Writes down that the history of an app or of all, or what there is of it about one person, is about to be exported: once for each caller,
-    /// person, form and hour. `opened`: personal data is in it in the clear.
+    /// Records that the history of an app or of all apps, or the part about one person, is about to be exported: once
+    /// for each caller, person, form and hour. `opened` says that it contains personal data in the clear.
     pub async fn exported(
         &self,
         looking: &Looking<'_>,
@@ -144,7 +144,7 @@ impl AccessLog {
         let _turn = self.turn(&looking.metadata.actor).lock().await;
         looks.retain(|look| self.written.get(&look.id).is_none());
         for _ in 0..TRIES {
-            // Those that are there already: another node's, or ours of before a restart.
+            // Skip those that exist already, from another node or from before a restart.
             let streams: Vec<StreamId> = looks.iter().map(|look| StreamId::access(look.id)).collect();
             if streams.is_empty() {
                 return Ok(());
@@ -169,12 +169,12 @@ impl AccessLog {
                     }
                     return Ok(());
                 }
-                // Looking again tells what became of it.
+                // The next check shows the outcome.
                 Err(AppendError::Conflict { .. } | AppendError::Unknown(_)) => {}
                 Err(error) => return Err(StoreError::Unavailable(error.to_string()).into()),
             }
         }
-        Err(Problem::overloaded("that somebody read personal data could not be written down"))
+        Err(Problem::overloaded("a read of personal data could not be recorded"))
     }
 
     fn turn(&self, actor: &Actor) -> &Mutex<()> {
@@ -205,7 +205,8 @@ impl AccessLog {
         })
     }
 
-    /// For a person who was erased meanwhile nothing can be sealed any more: the event is written without where from.
+    /// For a person who was erased meanwhile nothing can be sealed: the event is written without the origin of the
+    /// request.
     async fn encode(&self, looking: &Looking<'_>, event: &Event) -> Result<NewEvent, StoreError> {
         let requested = Requested { client: looking.client, actor: &looking.metadata.actor };
         match self.repository.encode_for(event, self.clock.new_id(), &requested).await {

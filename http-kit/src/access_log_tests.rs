@@ -31,7 +31,7 @@ fn acme() -> AppId {
     AppId::parse("acme").expect("valid")
 }
 
-/// Another node's, which remembers nothing of this one's.
+/// The log of another node, with an empty cache.
 fn log(world: &World) -> AccessLog {
     AccessLog::new(Arc::clone(&world.repository), Arc::clone(&world.clock) as Arc<dyn Clock>)
 }
@@ -41,7 +41,7 @@ async fn events(world: &World) -> Vec<RecordedEvent> {
 }
 
 #[tokio::test]
-async fn a_look_is_written_once_for_caller_person_and_hour() {
+async fn a_read_is_recorded_once_for_caller_person_and_hour() {
     let world = World::new().await;
     let (first, second, request) = (log(&world), log(&world), request());
     let reads = async |log: &AccessLog, actor: &Actor, people: &[u128], source| {
@@ -56,7 +56,11 @@ async fn a_look_is_written_once_for_caller_person_and_hour() {
     }
     assert_eq!(reads(&second, &key(1), &[1, 2, 3], list).await, 3, "one is new");
     assert_eq!(reads(&first, &key(2), &[1], one).await, 4, "another caller");
-    assert_eq!(reads(&first, &Actor::user(user(2)), &[1, 2], list).await, 5, "not of oneself");
+    assert_eq!(
+        reads(&first, &Actor::user(user(2)), &[1, 2], list).await,
+        5,
+        "reading about oneself is not recorded"
+    );
     assert_eq!(reads(&first, &Actor::user(user(2)), &[2], one).await, 5);
     assert_eq!(reads(&first, &key(1), &[], list).await, 5);
     world.clock.advance(SignedDuration::from_secs(3600));
@@ -68,14 +72,14 @@ async fn a_look_is_written_once_for_caller_person_and_hour() {
         assert_eq!((event.version, event.stream.aggregate()), (1, "access"));
         assert_eq!(event.metadata.app_id, acme());
         let personal = world.repository.personal(event).await.expect("opens").unwrap_or_default();
-        assert_eq!(personal.ip.as_deref(), Some("192.0.2.7"), "sealed for whom it is about");
+        assert_eq!(personal.ip.as_deref(), Some("192.0.2.7"), "sealed for the person it is about");
         assert!(!event.data.contains("192.0.2.7"));
     }
     assert_eq!(recorded[4].metadata.actor, Actor::user(user(2)));
 }
 
 #[tokio::test]
-async fn many_who_look_at_the_same_time_write_one_event_each() {
+async fn concurrent_readers_write_one_event_each() {
     let world = World::new().await;
     let (nodes, request) = ([log(&world), log(&world)], request());
     let people: Vec<UserId> = (1..=20).map(user).collect();
@@ -83,7 +87,7 @@ async fn many_who_look_at_the_same_time_write_one_event_each() {
         let (node, request, people) = (&nodes[n % 2], &request, &people);
         async move {
             let looking = Looking::new(request, &acme(), &key(1));
-            // In part the same, so that they get into each other's way.
+            // Partly the same, so that they conflict.
             let shown = people.iter().skip(n / 2).take(10).copied();
             node.read(&looking, PersonalDataSource::UserList, shown).await
         }
@@ -97,7 +101,7 @@ async fn many_who_look_at_the_same_time_write_one_event_each() {
 }
 
 #[tokio::test]
-async fn an_export_is_written_by_form_and_person() {
+async fn an_export_is_recorded_by_form_and_person() {
     let world = World::new().await;
     let (log, request, app) = (log(&world), request(), acme());
     let exports = async |form, person: Option<u128>, opened| {
@@ -124,7 +128,7 @@ async fn an_export_is_written_by_form_and_person() {
 }
 
 #[tokio::test]
-async fn a_look_at_somebody_who_was_erased_is_written_without_where_from() {
+async fn a_read_about_an_erased_person_is_recorded_without_the_origin_of_the_request() {
     let world = World::new().await;
     let (log, request) = (log(&world), request());
     world.keys.create_data_key(user(1)).await.expect("a key");
@@ -138,7 +142,7 @@ async fn a_look_at_somebody_who_was_erased_is_written_without_where_from() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_written_down_is_refused() {
+async fn what_cannot_be_recorded_is_refused() {
     let world = World::new().await;
     let (log, request) = (log(&world), request());
     world.repository.journal().close().await;

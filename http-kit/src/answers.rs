@@ -1,4 +1,4 @@
-//! What both services answer with.
+//! Responses that both services share.
 
 use axum::response::{IntoResponse, Response};
 use domain::user::User;
@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// An answer that no cache keeps.
+/// A response that must not be cached.
 pub fn uncached(answer: impl IntoResponse) -> Response {
     let mut response = answer.into_response();
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -51,7 +51,7 @@ pub struct UserBody {
 }
 
 impl UserBody {
-    /// What is shown of a user.
+    /// The shown part of a user.
     pub fn of(user: &User) -> Self {
         Self {
             id: user.id.map(|id| id.0).unwrap_or_default(),

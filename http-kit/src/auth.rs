@@ -1,7 +1,8 @@
-//! Who calls, decided from the log: every check reads aggregates, never a projection.
+//! Authenticates callers from the log: every check reads aggregates, never a projection.
 //!
-//! A check decides on what is at hand. Where other nodes may have written meanwhile, it then asks once for the versions of
-//! all that it read, and decides again if one has moved: yes and no alike are as of a moment after the request came in.
+//! A check decides on cached aggregates. If other nodes may have written meanwhile, it then queries the versions of
+//! everything that it read, once, and decides again if one has moved. So acceptances and refusals alike are valid as of
+//! a moment after the request arrived.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,20 +27,20 @@ pub struct Authenticator {
     clock: Arc<dyn Clock>,
 }
 
-/// A user with a live session in an active app. The versions loaded are what a command should guard.
+/// A user with an active session in an enabled app. A command should guard the loaded versions.
 #[derive(Clone, Debug)]
 pub struct UserCaller {
     /// The app.
     pub app_id: AppId,
-    /// Who.
+    /// The user.
     pub user_id: UserId,
-    /// Through which session.
+    /// The session of the credential.
     pub session_id: SessionId,
-    /// The app as it was loaded.
+    /// The app, as loaded.
     pub app: Arc<Loaded<App>>,
-    /// The user as it was loaded.
+    /// The user, as loaded.
     pub user: Arc<Loaded<User>>,
-    /// The session as it was loaded.
+    /// The session, as loaded.
     pub session: Arc<Loaded<Session>>,
 }
 
@@ -55,31 +56,31 @@ impl UserCaller {
     }
 }
 
-/// Who calls an admin route, with what kind of credential.
+/// The caller of an admin route, by kind of credential.
 #[derive(Clone, Debug)]
 pub enum Caller {
     /// A user with role `admin`.
     User(Box<UserCaller>),
     /// A holder of an API key of the app, or of the platform.
     ApiKey {
-        /// Which key.
+        /// The key.
         key_id: ApiKeyId,
-        /// Whose: the app, or the platform.
+        /// Its owner: the app, or the platform.
         app_id: AppId,
     },
 }
 
-/// Somebody who may use a route of the admins.
+/// A caller who may use an admin route.
 #[derive(Clone, Debug)]
 pub struct AdminCaller {
     /// As what events name them.
     pub actor: Actor,
-    /// Whether there is nothing in the app they may not do: platform keys and admin users. Others may not touch the
-    /// role `admin`, nor make tokens of those who have it, nor give API keys what they do not have themselves.
+    /// Whether they may do everything in the app: platform keys and admin users. Others may not grant or revoke the
+    /// role `admin`, create tokens of its holders, or give API keys permissions that they lack themselves.
     pub full_admin: bool,
     /// What they may do.
     pub permissions: BTreeSet<Permission>,
-    /// With what credential.
+    /// The credential.
     pub caller: Caller,
 }
 
@@ -94,7 +95,7 @@ impl AdminCaller {
         if self.may(permission) { Ok(()) } else { Err(Problem::forbidden()) }
     }
 
-    /// Whether it is a key of the platform that may do everything.
+    /// Whether it is a platform key that may do everything.
     pub fn is_platform(&self) -> bool {
         self.full_admin && matches!(self.caller, Caller::ApiKey { .. })
     }
@@ -106,7 +107,7 @@ impl AdminCaller {
 }
 
 impl Authenticator {
-    /// With everything it needs to know.
+    /// Creates it from its dependencies.
     pub fn new(
         repository: Arc<Repository>,
         access_tokens: Arc<AccessTokens>,
@@ -127,7 +128,7 @@ impl Authenticator {
         }
     }
 
-    /// Like [`Authenticator::existing_app`], but as it is at hand: for a command, whose append looks whether it still is so.
+    /// Like [`Authenticator::existing_app`], but from the cache: for a command, whose append checks the version.
     pub async fn app_at_hand(&self, app_id: &AppId) -> Result<Arc<Loaded<App>>, Problem> {
         existing_app(&self.repository.reads(), app_id).await
     }
@@ -143,8 +144,8 @@ impl Authenticator {
         }
     }
 
-    /// The user whose access token came, as a bearer or in cookie mode by cookie: the token is of this app, and session,
-    /// user and app are alive.
+    /// The user of the access token, sent as a bearer token or, in cookie mode, as a cookie. Checks that the token
+    /// belongs to this app, and that session, user and app are active.
     pub async fn user(&self, app_id: &AppId, credentials: &Credentials) -> Result<UserCaller, Problem> {
         let reads = self.repository.reads();
         loop {
@@ -166,8 +167,7 @@ impl Authenticator {
         self.user_shown(reads, app_id, app, shown, credentials).await
     }
 
-    /// 403 `forbidden` unless what a request by cookie changes in the name of this session is wanted by a page of the
-    /// app's own site.
+    /// 403 `forbidden` unless a changing request by cookie was made by a page of the app's own site for this session.
     pub fn require_csrf(
         &self,
         app: &App,
@@ -224,8 +224,8 @@ impl Authenticator {
         })
     }
 
-    /// Somebody who may do this in the app: a platform key (in a disabled app, too), a key of the app with this
-    /// permission, or a user of the app with role `admin`. A live key of another app sees 404, like an absent app.
+    /// A caller who may do this in the app: a platform key (in a disabled app too), a key of the app with this
+    /// permission, or a user of the app with role `admin`. An active key of another app gets 404, as for an absent app.
     pub async fn admin(
         &self,
         app_id: &AppId,
@@ -237,7 +237,7 @@ impl Authenticator {
         Ok(admin)
     }
 
-    /// Like [`Authenticator::admin`], for routes whose permission depends on what is asked: the caller checks it with
+    /// Like [`Authenticator::admin`], for routes whose permission depends on the request: the caller checks it with
     /// [`AdminCaller::require`].
     pub async fn any_admin(&self, app_id: &AppId, credentials: &Credentials) -> Result<AdminCaller, Problem> {
         let reads = self.repository.reads();
@@ -277,7 +277,8 @@ impl Authenticator {
         })
     }
 
-    /// The holder of any live API key of the app, or of the platform. Keys of other apps → 404, all else → 401.
+    /// The holder of any active API key of the app, or of the platform. Keys of other apps → 404, everything else →
+    /// 401.
     pub async fn any_key(&self, app_id: &AppId, credentials: &Credentials) -> Result<AdminCaller, Problem> {
         let reads = self.repository.reads();
         loop {
@@ -288,7 +289,8 @@ impl Authenticator {
         }
     }
 
-    /// The app's own server, if it is that who asks: see [`Authenticator::any_key`]. Whoever shows no API key is anybody.
+    /// The app's own server, if the request has an API key: see [`Authenticator::any_key`]. Without one the caller is
+    /// anonymous.
     pub async fn server(
         &self,
         app_id: &AppId,
@@ -331,7 +333,7 @@ impl Authenticator {
         if app.disabled { Err(Problem::new(problems::APP_DISABLED)) } else { Ok(admin) }
     }
 
-    /// The holder of a platform key. Other good API keys → 403, all else → 401.
+    /// The holder of a platform key. Other valid API keys → 403, everything else → 401.
     pub async fn platform(&self, credentials: &Credentials) -> Result<AdminCaller, Problem> {
         let token = credentials.bearer()?;
         if !self.is_api_key(token) {
@@ -352,8 +354,8 @@ impl Authenticator {
         Ok(admin)
     }
 
-    /// The holder of a key that may read the metrics: one of the platform, or one with `metrics:read`. Other good API keys
-    /// → 403, all else → 401.
+    /// The holder of a key that may read the metrics: a platform key, or one with `metrics:read`. Other valid API keys
+    /// → 403, everything else → 401.
     pub async fn metrics(&self, credentials: &Credentials) -> Result<AdminCaller, Problem> {
         let token = credentials.bearer()?;
         if !self.is_api_key(token) {
@@ -379,12 +381,12 @@ impl Authenticator {
         Ok(admin)
     }
 
-    /// Whether it is an API key rather than an access token: by its form, or as it is the one that the configuration brings.
+    /// Whether it is an API key rather than an access token: by its form, or because it is the configured platform key.
     fn is_api_key(&self, token: &str) -> bool {
         token.starts_with("wwk_") || self.tokens.is_brought(token).is_some()
     }
 
-    /// The holder of any live API key.
+    /// The holder of any active API key.
     async fn api_key(&self, reads: &Reads<'_>, token: &str) -> Result<AdminCaller, Problem> {
         let key = ApiKeyToken::decode(&self.tokens, token).ok_or_else(Problem::unauthenticated)?;
         let app = reads.load::<App>(&key.app_id).await?;

@@ -88,7 +88,7 @@ async fn a_retired_key_ends_its_tokens() {
 }
 
 #[tokio::test]
-async fn admins_are_told_apart() {
+async fn kinds_of_admins_are_distinguished() {
     let Scene { world, signer, acme, other } = scene().await;
     let auth = &world.authenticator;
     let platform = headers(&world.api_key(&AppId::platform(), &[Permission::Platform]).await);
@@ -116,7 +116,7 @@ async fn admins_are_told_apart() {
     assert_eq!(code(auth.platform(&reader).await), "forbidden");
     assert_eq!(code(auth.platform(&user).await), "unauthenticated");
     assert_eq!(code(auth.platform(&none).await), "unauthenticated");
-    assert_eq!(code(auth.user(&acme, &reader).await), "unauthenticated", "an API key is no user");
+    assert_eq!(code(auth.user(&acme, &reader).await), "unauthenticated", "an API key is not a user");
 
     world.make_admin(user_id).await;
     let admin = auth.admin(&acme, &user, write).await.expect("an admin now");
@@ -129,7 +129,7 @@ async fn admins_are_told_apart() {
     assert_eq!(code(auth.admin(&acme, &user, read).await), "app_disabled");
 }
 
-/// What one node has acknowledged, all nodes know: yes and no alike.
+/// All nodes know what one node has acknowledged, for acceptances and refusals alike.
 #[tokio::test]
 async fn inv_d_another_node_sees_at_once_what_was_written() {
     let Scene { world, signer, acme, .. } = scene().await;
@@ -138,7 +138,7 @@ async fn inv_d_another_node_sees_at_once_what_was_written() {
     let token = headers(&signer.sign(&claims));
     assert_eq!(code(auth.user(&acme, &token).await), "ok");
 
-    // Everything is at hand, and nothing has changed: one look-up of all versions.
+    // Everything is cached and unchanged: one look-up of all versions.
     let _ = (journal.versions_asked(), journal.events_read());
     for _ in 0..3 {
         assert_eq!(code(auth.user(&acme, &token).await), "ok");
@@ -147,12 +147,12 @@ async fn inv_d_another_node_sees_at_once_what_was_written() {
     assert_eq!(code(auth.admin(&acme, &token, Permission::UsersRead).await), "forbidden");
     assert_eq!((journal.versions_asked(), journal.events_read()), (1, 0));
 
-    // A refusal that has become wrong; only what is new is read.
+    // A refusal that is no longer right; only new events are read.
     world.make_admin(user_id).await;
     assert_eq!(code(auth.admin(&acme, &token, Permission::UsersRead).await), "ok");
     assert_eq!((journal.versions_asked(), journal.events_read()), (1, 1));
 
-    // A key that this node has never seen signs, and is retired.
+    // A signing key that this node has never seen is activated, then retired.
     let next = Signer::new(TokenAlgorithm::Es256, "next");
     let other_token = headers(&next.sign(&claims));
     assert_eq!(code(auth.user(&acme, &other_token).await), "unauthenticated");

@@ -21,10 +21,10 @@ use crate::problem::Problem;
 /// The header, in both directions.
 pub const CONSISTENCY_TOKEN: HeaderName = HeaderName::from_static("consistency-token");
 
-/// What a token looks like, as the regular expression of a JSON Schema.
+/// The form of a token, as a JSON Schema regular expression.
 pub(crate) const TOKEN_PATTERN: &str = "^[A-Za-z0-9_-]{64}$";
 
-/// A position of the journal. As part of an answer it sets the header, sealed by [`crate::around`]:
+/// A position of the journal. As part of a response it sets the header, sealed by [`crate::around`]:
 /// `(StatusCode::CREATED, ConsistencyToken(position), Json(app))`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConsistencyToken(pub u64);
@@ -40,8 +40,8 @@ impl IntoResponseParts for ConsistencyToken {
 
 /// Seals positions and opens them again, on every node of an instance.
 ///
-/// Whoever could read two of them would know how many events happened in between: on a quiet instance that tells, for
-/// one, whether a failed login was at an address that somebody has. So two tokens of one position differ, too.
+/// Readable tokens would show how many events happened between two of them: on a quiet instance that reveals, for
+/// example, whether a failed login was for a known address. So two tokens of one position differ too.
 #[derive(Clone)]
 pub struct ConsistencyTokens(Arc<Cipher>);
 
@@ -56,19 +56,19 @@ impl ConsistencyTokens {
         URL_SAFE_NO_PAD.encode(self.0.seal(&[], &position.to_be_bytes()))
     }
 
-    /// Reads a token that was made here.
+    /// Reads a token of this instance.
     pub fn open(&self, text: &str) -> Option<ConsistencyToken> {
         let position = self.0.open(&[], &URL_SAFE_NO_PAD.decode(text).ok()?)?;
         Some(ConsistencyToken(u64::from_be_bytes(position.try_into().ok()?)))
     }
 
-    /// What goes into the header.
+    /// The value of the header.
     pub(crate) fn header(&self, token: ConsistencyToken) -> HeaderValue {
         HeaderValue::try_from(self.seal(token)).expect("base64url is visible ASCII")
     }
 }
 
-/// The position a query must wait for, if its sender wants that. A token that is none is refused with 400.
+/// The position that a query must wait for, if the client sent a token. An invalid token is refused with 400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AfterToken(pub Option<u64>);
 
@@ -81,7 +81,7 @@ impl<S: Sync> FromRequestParts<S> for AfterToken {
             parts.extensions.get::<ConsistencyTokens>().ok_or_else(|| Problem::internal(NO_LAYER))?;
         let token = value.to_str().ok().and_then(|text| tokens.open(text));
         let token =
-            token.ok_or_else(|| Problem::malformed("Consistency-Token is none that was given out"))?;
+            token.ok_or_else(|| Problem::malformed("Consistency-Token was not issued by this service"))?;
         Ok(Self(Some(token.0)))
     }
 }
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn goes_through_text_and_tells_nothing() {
+    fn goes_through_text_and_reveals_nothing() {
         let instance = InstanceKey::generate();
         let (here, there) = (ConsistencyTokens::new(&instance), ConsistencyTokens::new(&instance));
         let elsewhere = ConsistencyTokens::new(&InstanceKey::generate());

@@ -1,13 +1,13 @@
 //! Cookie mode, for the web pages of apps with the setting `cookies`.
 //!
-//! The tokens come and go in `__Host-` cookies that no script can read, and in no body. A browser adds them to requests that other
-//! sites make, too, so a request that changes something must also show, in `X-CSRF-Token`, what a script of the
-//! app's own site can read from a third cookie. That value is made here for one session: a pair of cookie and header
-//! that agree is not enough, as a sibling domain may have planted the cookie.
+//! The tokens are sent in `__Host-` cookies that no script can read, and never in a body. A browser also adds them to
+//! requests from other sites, so a request that changes something must repeat in `X-CSRF-Token` what a script of the
+//! app's own site can read from a third cookie. That value is made here for one session: a matching pair of cookie and
+//! header is not enough, as a sibling domain may have planted the cookie.
 //!
-//! Where the service is mounted below a path, the cookies still have `Path=/`: `__Host-` demands it (RFC 6265bis section
-//! 4.1.3.2), it is what keeps a sibling domain from planting them, and the pages of the app, which are not below that path,
-//! must be able to read the one for `X-CSRF-Token`.
+//! If the service is mounted below a path, the cookies still have `Path=/`: `__Host-` requires it (RFC 6265bis section
+//! 4.1.3.2), which prevents a sibling domain from planting them, and the pages of the app, which are not below that
+//! path, must be able to read the one for `X-CSRF-Token`.
 
 use std::convert::Infallible;
 use std::sync::Once;
@@ -23,11 +23,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use crate::problem::Problem;
 use tokens::{DerivedTokens, PublicUrl, TokenPurpose};
 
-/// Keeps everybody but this very host from setting a cookie.
+/// Prevents other hosts from setting a cookie.
 const HOST: &str = "__Host-";
 
 const X_CSRF_TOKEN: HeaderName = HeaderName::from_static("x-csrf-token");
-/// Shows, without cookies, that a device has been in the account before: it comes with tokens, and goes with a login.
+/// Without cookies, shows that a device has logged in to the account before: sent with tokens, and returned with a
+/// login.
 const DEVICE_TOKEN: HeaderName = HeaderName::from_static("device-token");
 
 /// The cookies of an app.
@@ -37,18 +38,18 @@ pub enum TokenCookie {
     Access,
     /// The refresh token.
     Refresh,
-    /// What scripts read and send back in `X-CSRF-Token`.
+    /// The value that scripts read and send back in `X-CSRF-Token`.
     Csrf,
-    /// The device token. It stays when somebody logs out.
+    /// The device token. It survives a logout.
     Device,
 }
 
 impl TokenCookie {
-    /// Those of a session.
+    /// The cookies of a session.
     const OF_A_SESSION: [Self; 3] = [Self::Access, Self::Refresh, Self::Csrf];
 
-    /// Its name. All apps share one host, so it carries the app. Browsers keep no `__Host-` cookie that came over `http`, so on
-    /// a developer's machine it has another name.
+    /// Its name. All apps share one host, so it includes the app. Browsers do not store `__Host-` cookies sent over
+    /// `http`, so on a developer's machine it has another name.
     pub fn name(self, app_id: &AppId, public_url: &PublicUrl) -> String {
         self.named(app_id, if public_url.is_local() { "" } else { HOST })
     }
@@ -63,7 +64,7 @@ impl TokenCookie {
         format!("{prefix}ww-{app_id}-{kind}")
     }
 
-    /// A whole `Set-Cookie`. Tokens and app ids have no character that would need quoting.
+    /// A whole `Set-Cookie` value. Tokens and app ids have no character that needs quoting.
     fn set(self, app_id: &AppId, public_url: &PublicUrl, value: &str, max_age: i64) -> HeaderValue {
         let hidden = if self == Self::Csrf { "" } else { "; HttpOnly" };
         let secure = if public_url.is_local() { "" } else { "; Secure" };
@@ -75,16 +76,16 @@ impl TokenCookie {
     }
 }
 
-/// A token and how many seconds it lasts.
+/// A token and its lifetime.
 #[derive(Clone, Copy)]
 pub struct Lasting<'a> {
     /// The token.
     pub token: &'a str,
-    /// Its seconds.
+    /// Its lifetime in seconds.
     pub seconds: i64,
 }
 
-/// What is set with an answer besides its body: cookies in cookie mode, and else no more than the device token, in a header.
+/// What a response sets besides its body: cookies in cookie mode, otherwise only the device token, in a header.
 #[derive(Default)]
 pub struct SetCookies {
     cookies: Vec<HeaderValue>,
@@ -105,7 +106,7 @@ impl SetCookies {
         if public_url.is_local() {
             TOLD.call_once(|| {
                 tracing::warn!(
-                    "public_url is http on this machine, so cookies have neither `__Host-` nor `Secure`: for development alone"
+                    "public_url is http on this machine, so cookies have neither `__Host-` nor `Secure`: for development only"
                 );
             });
         }
@@ -117,7 +118,7 @@ impl SetCookies {
         Self { cookies, device: None }
     }
 
-    /// And a device token.
+    /// Adds a device token.
     #[must_use]
     pub fn with_device(mut self, app: &App, public_url: &PublicUrl, device: Lasting<'_>) -> Self {
         if let Some(app_id) = in_cookie_mode(app) {
@@ -130,7 +131,7 @@ impl SetCookies {
         self
     }
 
-    /// Makes the browser forget them.
+    /// Makes the browser delete the cookies.
     pub fn cleared(app: &App, public_url: &PublicUrl) -> Self {
         let Some(app_id) = in_cookie_mode(app) else { return Self::default() };
         let cookies =
@@ -138,7 +139,7 @@ impl SetCookies {
         Self { cookies, device: None }
     }
 
-    /// Whether the tokens are in these, and so in no body.
+    /// Whether these contain the tokens, so that no body may.
     pub fn hold_the_tokens(&self) -> bool {
         !self.cookies.is_empty()
     }
@@ -158,8 +159,8 @@ impl IntoResponseParts for SetCookies {
     }
 }
 
-/// What a request shows to say who it comes from, and whether it wants to change something. Cookies count only if
-/// there is no `Authorization`, and only in cookie mode.
+/// The credentials of a request, and whether it changes something. Cookies count only without `Authorization`, and only
+/// in cookie mode.
 #[derive(Clone)]
 pub struct Credentials {
     headers: HeaderMap,
@@ -171,12 +172,12 @@ pub struct Credentials {
 pub(crate) enum Shown<'a> {
     /// In `Authorization`.
     Bearer(&'a str),
-    /// In the access cookie: it counts only with [`Credentials::require_csrf`].
+    /// In the access cookie, which counts only with [`Credentials::require_csrf`].
     Cookie(&'a str),
 }
 
 impl Credentials {
-    /// Those of a request.
+    /// The credentials of a request.
     pub fn new(method: &Method, headers: &HeaderMap) -> Self {
         let mutating = !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
         Self { headers: headers.clone(), mutating }
@@ -221,8 +222,8 @@ impl Credentials {
         }
     }
 
-    /// 403 if this request would change something in the name of a session, by cookie, and the page that made it
-    /// cannot read that session's cookies.
+    /// 403 if this request would change something for a session by cookie, and the page that made it cannot read that
+    /// session's cookies.
     pub(crate) fn require_csrf(
         &self,
         app: &App,
@@ -252,11 +253,11 @@ impl<S: Sync> FromRequestParts<S> for Credentials {
     }
 }
 
-/// Tells callers by cookie apart, for idempotency keys. Without `X-CSRF-Token` no cookie authenticates a change, and
-/// the cookies that a login has set must not make its repetition somebody else's.
+/// Distinguishes callers by cookie, for idempotency keys. Without `X-CSRF-Token` no cookie authenticates a change, and
+/// the cookies that a login set must not make its repetition another caller's.
 pub(crate) fn caller(headers: &HeaderMap, app_id: &AppId) -> Option<Vec<u8>> {
     headers.get(X_CSRF_TOKEN)?;
-    // Nothing is believed here, so both names will do.
+    // Nothing is trusted here, so either name will do.
     let value = |cookie: TokenCookie| {
         [HOST, ""].iter().find_map(|prefix| cookie_value(headers, &cookie.named(app_id, prefix)))
     };
@@ -272,19 +273,19 @@ fn in_cookie_mode(app: &App) -> Option<&AppId> {
     app.id.as_ref().filter(|_| app.settings.cookies)
 }
 
-/// What scripts send back in `X-CSRF-Token`: the same for a session every time, so nothing is stored.
+/// The value that scripts send back in `X-CSRF-Token`: always the same for a session, so nothing is stored.
 pub fn csrf_token(keys: &DerivedTokens, session_id: SessionId) -> String {
     keys.seal(TokenPurpose::Csrf, session_id.0.as_bytes())
 }
 
-/// A header that came exactly once.
+/// A header that was sent exactly once.
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?;
     values.next().is_none().then_some(value)
 }
 
-/// A cookie that came exactly once. Others on the host may be bytes that are no text.
+/// A cookie that was sent exactly once. Others on the host may not be text.
 fn cookie_value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let all = headers.get_all(header::COOKIE).iter().flat_map(|value| value.as_bytes().split(|b| *b == b';'));
     let mut values =

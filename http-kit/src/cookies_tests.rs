@@ -59,7 +59,7 @@ fn cookies_are_set_with_these_flags() {
     ww-acme-refresh=wwr_x; Max-Age=1209600; Path=/; HttpOnly; SameSite=Lax
     ww-acme-csrf=<token>; Max-Age=1209600; Path=/; SameSite=Lax
     ");
-    // Only this machine is a developer's.
+    // Only loopback counts as a developer's machine.
     let elsewhere = PublicUrl::parse("http://auth.example").expect("valid");
     assert!(
         lines(&SetCookies::of(&on, &elsewhere, &csrf, access, refresh)).starts_with("__Host-ww-acme-access")
@@ -90,7 +90,7 @@ fn a_cookie_that_came_once_is_found_among_others() {
 }
 
 #[test]
-fn repeated_requests_are_told_apart_by_the_cookies_that_authenticate_them() {
+fn repeated_requests_are_distinguished_by_the_cookies_that_authenticate_them() {
     let id = AppId::parse("acme").expect("valid");
     let of = |cookie: &str| {
         caller(&headers(&[(header::COOKIE, cookie), (X_CSRF_TOKEN, "c")]), &id)
@@ -116,7 +116,7 @@ async fn an_access_cookie_is_taken_with_the_csrf_token_of_its_session() {
     let (user_id, session, claims) = world.user(&acme).await;
     let token = signer.sign(&claims);
     let own = csrf_token(&world.tokens, session);
-    // A live session of an attacker, whose csrf token a sibling domain plants.
+    // An active session of an attacker, whose csrf token a sibling domain plants.
     let (_, foreign, _) = world.user(&acme).await;
     let planted = csrf_token(&world.tokens, foreign);
     let forged = csrf_token(&DerivedTokens::new(&InstanceKey::generate()), session);
@@ -148,7 +148,7 @@ async fn an_access_cookie_is_taken_with_the_csrf_token_of_its_session() {
             assert_eq!(call(&acme, method.clone(), kept, sent).await, "forbidden", "{kept} {sent:?}");
         }
     }
-    // The token of one app as the cookie of another, and an app that takes no cookies.
+    // The token of one app as the cookie of another, and an app without cookie mode.
     assert_eq!(call(&other, Method::GET, &own, Some(&own)).await, "unauthenticated");
     assert_eq!(call(&off, Method::GET, &own, Some(&own)).await, "unauthenticated");
 
@@ -167,7 +167,7 @@ async fn an_access_cookie_is_taken_with_the_csrf_token_of_its_session() {
         "unauthenticated"
     );
 
-    // Admins may use cookies; an API key is none.
+    // Admins may use cookies; an API key is not one.
     world.make_admin(user_id).await;
     let key = world.api_key(&AppId::platform(), &[domain::Permission::Platform]).await;
     let admin = async |method: Method, cookie: &str| {

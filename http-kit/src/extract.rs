@@ -1,4 +1,4 @@
-//! Extractors that take exactly what the contract says. Every refusal is a [`Problem`].
+//! Extractors that accept exactly what the contract says. Every refusal is a [`Problem`].
 
 use std::time::Duration;
 
@@ -29,18 +29,18 @@ pub const MAX_BODY: usize = 64 * 1024;
 /// How long a client may take to send its body.
 const BODY_TIME: Duration = Duration::from_secs(20);
 
-/// A JSON body. A handler that checks credentials takes `Result<Body<T>, Problem>` and looks into it after that: whoever
-/// may not call a route is told so, not what is wrong with the body. Content type other than `application/json` → 415, more than [`MAX_BODY`] → 413, anything that is not
-/// exactly one `T` (nothing at all, bad UTF-8, a member twice, a wrong type, and an unknown member if `T` denies those)
-/// → 400.
+/// A JSON body. A handler that checks credentials takes `Result<Body<T>, Problem>` and examines it after that check: a
+/// caller without access gets that error, not one about the body. Content type other than `application/json` → 415,
+/// more than [`MAX_BODY`] → 413, anything that is not exactly one `T` (nothing at all, bad UTF-8, a duplicate member, a
+/// wrong type, and an unknown member if `T` denies those) → 400.
 pub struct Body<T> {
     /// What was sent.
     pub value: T,
-    /// Present when the request carries an `Idempotency-Key`: hand it to the append.
+    /// Present if the request has an `Idempotency-Key`: pass it to the append.
     pub idempotency: Option<Idempotency>,
 }
 
-/// Like [`Body`], but there may be none at all, whatever content type is named.
+/// Like [`Body`], but it may be absent, whatever the content type.
 pub struct OptionalBody<T> {
     /// What was sent.
     pub value: Option<T>,
@@ -48,13 +48,13 @@ pub struct OptionalBody<T> {
     pub idempotency: Option<Idempotency>,
 }
 
-/// For commands that say everything in their path: no body, or `{}`.
+/// For commands that need only their path: no body, or `{}`.
 pub struct NoBody {
     /// See [`Body::idempotency`].
     pub idempotency: Option<Idempotency>,
 }
 
-/// A form body (`application/x-www-form-urlencoded`, as the OAuth RFCs have it) or a JSON body.
+/// A form body (`application/x-www-form-urlencoded`, as in the OAuth RFCs) or a JSON body.
 pub struct FormOrJson<T> {
     /// What was sent.
     pub value: T,
@@ -65,7 +65,7 @@ pub struct FormOrJson<T> {
 /// The query string. Bad → 400.
 pub struct Params<T>(pub T);
 
-/// Path segments. Bad → 404, as nothing can be there.
+/// Path segments. Bad → 404, as nothing can exist there.
 pub struct Segments<T>(pub T);
 
 /// The app of a route: its segment `{app_id}`, or the default app where a route has none. Whether there is
@@ -88,13 +88,13 @@ enum Media {
     Absent,
 }
 
-/// All of a body of at most [`MAX_BODY`]. What is left of a larger one is the business of the layer around requests.
+/// A whole body of at most [`MAX_BODY`]. The layer around requests handles the rest of a larger one.
 async fn collect(body: axum::body::Body) -> Result<Vec<u8>, Problem> {
     let mut bytes = Vec::new();
     let mut chunks = body.into_data_stream();
     while let Some(chunk) = chunks.next().await {
-        // The connection broke off: nobody hears the answer.
-        let chunk = chunk.map_err(|_| Problem::malformed("the body did not arrive whole"))?;
+        // The connection broke: the client does not get the answer.
+        let chunk = chunk.map_err(|_| Problem::malformed("the body is incomplete"))?;
         if bytes.len() + chunk.len() > MAX_BODY {
             return Err(too_large());
         }
@@ -144,8 +144,8 @@ fn media_of(headers: &HeaderMap) -> Media {
     if parts.all(utf8) { media } else { Media::Other }
 }
 
-/// The same key of the same caller for the same route names the same request. Both values are keyed hashes: a body
-/// can hold a password, and a plain hash of it would let whoever reads the journal try guesses fast.
+/// The same key of the same caller for the same route means the same request. Both values are keyed hashes: a body can
+/// contain a password, and with a plain hash a reader of the journal could test guesses fast.
 async fn idempotency(parts: &mut Parts, body: &[u8]) -> Result<Option<Idempotency>, Problem> {
     let context = RequestContext::of(&parts.extensions)?.clone();
     let Some(key) = &context.idempotency_key else { return Ok(None) };
@@ -166,9 +166,9 @@ async fn idempotency(parts: &mut Parts, body: &[u8]) -> Result<Option<Idempotenc
     }))
 }
 
-/// Who an `Authorization` header speaks for. A user is told by their session, which stays the same when the access token is
-/// refreshed between two tries. Nothing is verified here: whoever acts for somebody does that before anything is done
-/// under the key, and a stored answer is told only to whoever sends the same body.
+/// The caller of an `Authorization` header. A user is identified by their session, which stays the same when the access
+/// token is refreshed between two attempts. Nothing is verified here: handlers verify credentials before anything is
+/// done under the key, and a stored answer is returned only for the same body.
 fn caller_of(authorization: &[u8]) -> Vec<u8> {
     #[derive(Deserialize)]
     struct Claims {
@@ -200,7 +200,7 @@ impl Raw {
     fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         match self.media {
             Media::Json => parse_json(&self.bytes),
-            // Without content its type says nothing: some clients name one all the same.
+            // Without content the type is meaningless: some clients send one nevertheless.
             _ if self.bytes.is_empty() => Err(Problem::malformed("a JSON body is needed")),
             _ => {
                 Err(Problem::new(problems::UNSUPPORTED_MEDIA_TYPE)
@@ -268,7 +268,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for FormOrJson<T> {
 }
 
 async fn parse_form<T: DeserializeOwned>(bytes: Bytes) -> Result<T, Problem> {
-    // The parser would put a replacement character where bytes are no text.
+    // The parser would replace invalid bytes by a replacement character.
     std::str::from_utf8(&bytes).map_err(|_| Problem::malformed("the form is not UTF-8"))?;
     let request = Request::post("/")
         .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
@@ -308,7 +308,7 @@ impl<S: Send + Sync> FromRequestParts<S> for AppScope {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let params = match RawPathParams::from_request_parts(parts, state).await {
             Ok(params) => params,
-            // A route without segments has no parameters to give.
+            // A route without segments has no parameters.
             Err(RawPathParamsRejection::MissingPathParams(_)) => return Ok(Self(AppId::default_app())),
             Err(_) => return Err(Problem::not_found()),
         };

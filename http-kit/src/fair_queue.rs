@@ -1,6 +1,6 @@
-//! A bounded queue that serves apps in turns, and within an app the addresses that ask. When it is full, whoever has most
-//! in it makes room: so one app or address can neither keep the others waiting behind all that is its own, nor leave them
-//! no place.
+//! A bounded queue that serves apps in turn, and within an app the client addresses. When it is full, the one with the
+//! most entries makes room. So one app or address can neither make the others wait behind all of its entries, nor leave
+//! them no place.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -20,7 +20,7 @@ struct State<T> {
     is_closed: bool,
 }
 
-/// Lists by name, of which one after the other has its turn.
+/// Named lists that are served in turn.
 pub struct Turns<K, V> {
     lists: BTreeMap<K, V>,
     /// The names of `lists`, the next one first.
@@ -36,14 +36,14 @@ impl<K, V> Default for Turns<K, V> {
 
 /// Something that has items.
 pub trait Items {
-    /// What it has.
+    /// The type of its items.
     type Item;
 
-    /// How many.
+    /// The number of items.
     fn count(&self) -> usize;
-    /// Takes the one whose turn it is.
+    /// Takes the item whose turn it is.
     fn first(&mut self) -> Option<Self::Item>;
-    /// The newest of whoever has most.
+    /// Takes the newest item of the list with the most items.
     fn spare(&mut self) -> Option<Self::Item>;
 }
 
@@ -64,7 +64,7 @@ impl<T> Items for VecDeque<T> {
 }
 
 impl<K: Ord + Clone, V: Items + Default> Turns<K, V> {
-    /// Changes the list of this name: whether it got longer by one.
+    /// Changes the list with this name. Returns whether it grew by one.
     pub fn add(&mut self, name: &K, add: impl FnOnce(&mut V) -> bool) -> bool {
         if !self.lists.contains_key(name) {
             self.order.push_back(name.clone());
@@ -115,18 +115,18 @@ impl<K: Ord + Clone, V: Items + Default> Items for Turns<K, V> {
     }
 }
 
-/// There is no room, and nobody has more in the queue than whoever asked.
+/// There is no room, and nobody has more entries than the requester.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Full;
 
 impl<T> FairQueue<T> {
-    /// Room for so many.
+    /// A queue with this much room.
     pub fn new(room: usize) -> Self {
         let state = State { apps: Turns::default(), is_closed: false };
         Self { room: room.max(1), state: Mutex::new(state), more: Condvar::new() }
     }
 
-    /// Queues an item. In a full queue, another that had to go is given back.
+    /// Queues an item. If the queue is full, returns another item that had to make room.
     pub fn push(&self, requester: &Requester, item: T) -> Result<Option<T>, Full> {
         let Requester { app_id, address } = requester;
         let mut state = self.state();
@@ -157,7 +157,7 @@ impl<T> FairQueue<T> {
         Ok(spared)
     }
 
-    /// The next item; waits for one. None once the queue is closed.
+    /// The next item; waits for one. `None` once the queue is closed.
     pub fn pop(&self) -> Option<T> {
         let mut state = self.state();
         loop {
@@ -171,7 +171,7 @@ impl<T> FairQueue<T> {
         }
     }
 
-    /// Lets whoever waits go, once the queue is empty.
+    /// Ends all waits once the queue is empty.
     pub fn close(&self) {
         self.state().is_closed = true;
         self.more.notify_all();
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn apps_have_turns_and_so_have_addresses() {
+    fn apps_take_turns_and_so_do_addresses() {
         let queue = FairQueue::new(100);
         for item in ["a1", "a1", "a1"] {
             queue.push(&of("a", 1), item).expect("room");
@@ -208,12 +208,12 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_most_makes_room() {
+    fn the_one_with_the_most_entries_makes_room() {
         let queue = FairQueue::new(4);
         for _ in 0..4 {
             assert_eq!(queue.push(&of("a", 1), "a1"), Ok(None));
         }
-        assert_eq!(queue.push(&of("a", 1), "a1"), Err(Full), "not for its own");
+        assert_eq!(queue.push(&of("a", 1), "a1"), Err(Full), "not for its own entries");
         assert_eq!(queue.push(&of("b", 1), "b1"), Ok(Some("a1")), "for another app");
         assert_eq!(queue.push(&of("a", 2), "a2"), Ok(Some("a1")), "for another address");
         assert_eq!(queue.push(&of("b", 2), "b2"), Ok(Some("a1")));

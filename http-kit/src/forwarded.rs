@@ -1,4 +1,4 @@
-//! Whether this node stands behind a proxy that it was not told of: then every client has the proxy's address.
+//! Detects a proxy in front of this node that is not configured as trusted: then every client has the proxy's address.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -6,15 +6,15 @@ use std::sync::{Mutex, PoisonError};
 
 use http::{HeaderMap, HeaderName, header};
 
-/// So many requests say enough.
+/// This many requests are enough evidence.
 const ENOUGH: u32 = 20;
-/// A proxy may have several addresses, as there may be several of it.
+/// A proxy may have several addresses or instances.
 const MOST_PROXIES: usize = 4;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
-/// What the first requests say of that.
+/// The evidence from the first requests.
 #[derive(Default)]
 pub(crate) struct Forwarded(Mutex<Seen>);
 
@@ -22,13 +22,13 @@ pub(crate) struct Forwarded(Mutex<Seen>);
 struct Seen {
     peers: BTreeSet<IpAddr>,
     requests: u32,
-    /// It is known, one way or the other.
+    /// Whether the question is decided.
     is_over: bool,
 }
 
 impl Forwarded {
-    /// Takes note of a request of somebody who is no trusted proxy. True once at most: when it is known that all that came until
-    /// then came from few addresses, each saying that it asks for others.
+    /// Notes a request that does not come from a trusted proxy. Returns true at most once: when enough requests have
+    /// come, all from a few addresses and all with a forwarding header.
     pub(crate) fn notices(&self, peer: IpAddr, headers: &HeaderMap) -> bool {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.is_over {
@@ -37,7 +37,8 @@ impl Forwarded {
         let passes_on =
             [X_FORWARDED_FOR, header::FORWARDED, X_REAL_IP].iter().any(|name| headers.contains_key(name));
         if !passes_on {
-            // Somebody on this machine is no client, nor is a probe; anybody else is one that comes by itself.
+            // A request from this machine, such as a probe, is not from a client; any other request comes directly from
+            // one.
             seen.is_over = !peer.to_canonical().is_loopback();
             return false;
         }
@@ -68,11 +69,11 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_that_is_not_trusted_is_noticed_once() {
+    fn an_untrusted_proxy_is_noticed_once() {
         for name in ["x-forwarded-for", "forwarded", "x-real-ip"] {
             assert_eq!(notices((0..90).map(|_| ("10.0.0.7", Some(name)))), [20], "{name}");
         }
-        // Two of it, one on this machine, and an operator beside it.
+        // Two proxies, one on this machine, and an operator beside it.
         let two = ["10.0.0.7", "10.0.0.8"].into_iter().cycle().take(60);
         assert_eq!(notices(two.map(|peer| (peer, Some("x-forwarded-for")))), [20]);
         assert_eq!(notices((0..60).map(|_| ("::ffff:127.0.0.1", Some("x-forwarded-for")))), [20]);
@@ -81,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_that_come_by_themselves_are_no_proxy() {
+    fn direct_clients_are_not_a_proxy() {
         let once = (0..90).map(|place| ("192.0.2.1", (place != 5).then_some("x-forwarded-for")));
         assert_eq!(notices(once), [0; 0]);
         let many =

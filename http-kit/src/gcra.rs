@@ -1,5 +1,5 @@
-//! A rate limit for each of many keys, by the generic cell rate algorithm: as much as `requests` at once, and one more each
-//! time its share of the `seconds` has passed. What was counted can be given back, should it turn out not to count.
+//! A rate limit for each of many keys, by the generic cell rate algorithm: up to `requests` at once, and one more
+//! whenever its share of the `seconds` has passed. A counted request can be given back if it turns out not to count.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use crate::limits::Rate;
 
-/// Keys are spread over so many maps, each with a lock of its own.
+/// Keys are spread over this many maps, each with its own lock.
 const SHARDS: usize = 16;
-/// After so many counts of a map, keys that have everything back are forgotten.
+/// After this many counts in a map, keys with their full allowance are forgotten.
 const SWEEP: u32 = 4096;
 
 /// The counters.
@@ -26,7 +26,7 @@ pub(crate) struct Gcra {
 #[derive(Default)]
 struct Shard {
     counts: AtomicU32,
-    /// When everything that was spent is back, in nanoseconds since the start.
+    /// When the full allowance is restored, in nanoseconds since the start.
     spent_until: Mutex<HashMap<u128, u64>>,
 }
 
@@ -37,12 +37,12 @@ impl Gcra {
         Self { started: Instant::now(), cost, burst: cost * requests, shards: Default::default() }
     }
 
-    /// Counts one: how many are left, or how long until one is.
+    /// Counts one request. Returns how many are left, or how long until one is.
     pub fn check(&self, key: u128) -> Result<u32, Duration> {
         self.check_at(key, self.now())
     }
 
-    /// Takes back what [`Gcra::check`] has counted.
+    /// Undoes a count of [`Gcra::check`].
     pub fn give_back(&self, key: u128) {
         self.give_back_at(key, self.now());
     }
@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(limit.check_at(2, SECOND), Ok(2), "another key");
         assert_eq!(limit.check_at(1, 20 * SECOND), Ok(0));
         assert!(limit.check_at(1, 39 * SECOND).is_err());
-        assert_eq!(limit.check_at(1, 1000 * SECOND), Ok(2), "no more than all of it comes back");
+        assert_eq!(limit.check_at(1, 1000 * SECOND), Ok(2), "no more than the full allowance comes back");
     }
 
     #[test]
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_have_everything_back_are_forgotten() {
+    fn keys_with_their_full_allowance_are_forgotten() {
         let limit = limit(1, 1);
         for key in 0..100_000_u128 {
             assert!(limit.check_at(key, u64::try_from(key).expect("small") * SECOND).is_ok());

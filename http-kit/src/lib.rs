@@ -1,5 +1,5 @@
-//! What both services need for HTTP: answers that are problems, strict extractors, credentials, rate limits, and the
-//! layer around every request.
+//! What both services need for HTTP: problem responses, strict extractors, credentials, rate limits, and the layer
+//! around every request.
 #![deny(missing_docs)]
 
 pub mod accept;

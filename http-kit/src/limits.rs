@@ -1,7 +1,7 @@
-//! Rate limits: of requests by who asks, and of mails by the mailbox they go to.
+//! Rate limits: of requests by requester, and of mails by mailbox.
 //!
-//! A client spends what is its own: its address, or the app's server its API key. What a mailbox may get is spent by mails
-//! that are sent, so that nobody who asks for what sends none can spend it; and a part of it is kept for those who have been in
+//! A client uses up its own limit: by address or, for an app's server, by API key. A mailbox's limit is used up only by
+//! sent mails, so that requests that send none do not count; part of it is reserved for clients that have logged in to
 //! the account before.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -27,13 +27,13 @@ use tokens::{ApiKeyToken, DerivedTokens};
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// So many requests of one client in so many seconds, spent in one go or spread.
+/// A number of requests of one client in a number of seconds, at once or spread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rate {
     /// How many.
     pub requests: NonZeroU32,
-    /// In how long.
+    /// In how many seconds.
     pub seconds: NonZeroU32,
 }
 
@@ -41,7 +41,7 @@ pub struct Rate {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RateSettings {
-    /// Whether there are any.
+    /// Whether limits apply at all.
     pub enabled: bool,
     /// For [`RateClass::Credentials`].
     pub credentials: Rate,
@@ -81,22 +81,22 @@ impl Default for RateSettings {
     }
 }
 
-/// What is limited together.
+/// Requests that share a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RateClass {
-    /// Routes where passwords can be guessed, and those that hash them: login, register, the change of a password.
+    /// Routes where passwords can be guessed, or are hashed: login, register, password change.
     Credentials,
-    /// Requests of one client for mails. The app's own server, which asks for all of its people, is not limited by this.
+    /// Requests of one client for mails. Does not apply to the app's own server, which asks for all of its users.
     Mail,
     /// Requests of one client for mails of one purpose to one address of an app.
     Mailbox,
-    /// Mails of one purpose that are sent to one address of an app, whoever asks.
+    /// Mails of one purpose that are sent to one address of an app, for any requester.
     Mails,
-    /// Mails besides those, for clients that have been in the account before.
+    /// Further mails, for clients that have logged in to the account before.
     KnownMails,
     /// All requests with one API key.
     Server,
-    /// Logins of one person: through one API key, or good ones from one address.
+    /// Logins of one person: through one API key, or successful ones from one address.
     Person,
     /// All others.
     General,
@@ -128,29 +128,29 @@ impl RateClass {
     }
 }
 
-/// Who asks for a mail: whose requests for it are counted.
+/// The requester of a mail, by whom requests are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asker {
-    /// Anybody, by the address they come from.
+    /// Anyone, by IP address.
     Address(Option<IpAddr>),
     /// An app's own server.
     Server(ApiKeyId),
-    /// A device that has been in the account before.
+    /// A device that has logged in to the account before.
     Device(DeviceId),
-    /// Somebody who is logged in.
+    /// A logged-in user.
     User(UserId),
 }
 
-/// What mails are counted apart.
+/// Purposes of mails, which are counted separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MailPurpose {
-    /// What a registration sends: the link that verifies the address, or word to its owner.
+    /// The mail of a registration: the link that verifies the address, or a notice to its owner.
     Registration,
-    /// The link that verifies the address, asked for again.
+    /// The link that verifies the address, requested again.
     EmailVerification,
-    /// The link that a new password is chosen with.
+    /// The link for choosing a new password.
     PasswordReset,
-    /// The link that makes another address the account's.
+    /// The link that changes the account's address.
     EmailChange,
     /// The link that logs in.
     MagicLink,
@@ -169,7 +169,7 @@ struct Limiter {
 #[must_use = "a mail that is not sent is given back"]
 pub struct Spent(Option<(RateClass, u128)>);
 
-/// What is left of a limit.
+/// The state of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
     name: &'static str,
@@ -180,7 +180,7 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// Nothing is left, for so many more seconds, of a limit of this name: so many `requests` in so many `seconds`.
+    /// An exhausted limit with this name, of `requests` in `seconds`; `reset` seconds until something is left again.
     pub fn exhausted(name: &'static str, requests: u32, seconds: u32, reset: u64) -> Self {
         Self { name, requests, seconds, remaining: 0, reset }
     }
@@ -220,12 +220,12 @@ impl RateLimits {
         Self(settings.enabled.then(|| RateClass::ALL.map(limiter)))
     }
 
-    /// Counts a request of a client. `Ok(None)` when there are no limits.
+    /// Counts a request of a client. `Ok(None)` if there are no limits.
     pub fn check(&self, class: RateClass, address: Option<IpAddr>) -> Result<Option<Standing>, Standing> {
         self.count(class, address_key(address))
     }
 
-    /// Takes back what [`RateLimits::check`] has counted.
+    /// Undoes a count of [`RateLimits::check`].
     pub fn give_back(&self, class: RateClass, address: Option<IpAddr>) {
         if let Some(limiters) = &self.0 {
             limiters[class as usize].states.give_back(address_key(address));
@@ -237,7 +237,7 @@ impl RateLimits {
         self.count(RateClass::Server, key.0.as_u128())
     }
 
-    /// Counts a login of a person, by what they say their address is: whether or not anybody has it.
+    /// Counts a login of a person, by the given email address, whether or not it is known.
     pub fn check_person(
         &self,
         asker: Asker,
@@ -248,7 +248,7 @@ impl RateLimits {
         self.count(RateClass::Person, hashed(&person))
     }
 
-    /// Counts a request for a mail, whether or not anything is sent to anybody.
+    /// Counts a request for a mail, whether or not anything is sent.
     pub fn check_mailbox(
         &self,
         app_id: &AppId,
@@ -260,8 +260,8 @@ impl RateLimits {
         self.count(RateClass::Mailbox, hashed(&key))
     }
 
-    /// Counts a mail that is about to be sent. Refused if there were too many: it must not be. `is_known` of whoever asks: they
-    /// have been in the account before.
+    /// Counts a mail that is about to be sent. An error means that there were too many, and it must not be sent.
+    /// `is_known` says that the requester has logged in to the account before.
     pub fn spend_mail(
         &self,
         app_id: &AppId,
@@ -280,7 +280,7 @@ impl RateLimits {
         }
     }
 
-    /// Takes back what [`RateLimits::spend_mail`] has counted, as no mail was sent.
+    /// Undoes a count of [`RateLimits::spend_mail`], as no mail was sent.
     pub fn not_sent(&self, spent: Spent) {
         if let (Spent(Some((class, key))), Some(limiters)) = (spent, &self.0) {
             limiters[class as usize].states.give_back(key);
@@ -306,7 +306,7 @@ impl RateLimits {
         }
     }
 
-    /// Tells metrics how many clients are being counted.
+    /// Reports how many clients are being counted.
     pub fn measure(&self) {
         let Some(limiters) = &self.0 else { return };
         for class in RateClass::ALL {
@@ -321,12 +321,12 @@ impl RateLimits {
     }
 }
 
-/// A mailbox of an app, hashed so that no address stays in memory.
+/// A mailbox of an app, hashed so that no address remains in memory.
 fn mailbox(app_id: &AppId, email: &Email, purpose: MailPurpose) -> [u8; 17] {
-    // Most servers put `ada+shop` and `ada+news` into the mailbox of `ada` (RFC 5233).
+    // Most servers deliver `ada+shop` and `ada+news` to the mailbox of `ada` (RFC 5233).
     let (local, domain) = email.as_str().rsplit_once('@').unwrap_or_default();
     let user = local.split('+').next().unwrap_or_default();
-    // None can hold a NUL.
+    // None of these can contain a NUL.
     let text = [app_id.as_str(), user, domain].join("\0");
     let mut mailbox = [purpose as u8; 17];
     mailbox[1..].copy_from_slice(&hashed(text.as_bytes()).to_be_bytes());
@@ -351,7 +351,7 @@ fn hashed(bytes: &[u8]) -> u128 {
     u128::from_be_bytes(key)
 }
 
-/// One home is one client: IPv4 by address, IPv6 by /64, as everybody has 2⁶⁴ addresses there.
+/// One home is one client: IPv4 by address, IPv6 by /64, as each home has 2⁶⁴ addresses.
 pub(crate) fn address_key(address: Option<IpAddr>) -> u128 {
     match address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.to_canonical()) {
         IpAddr::V4(address) => Ipv6Addr::to_bits(address.to_ipv6_mapped()),
@@ -368,9 +368,9 @@ pub struct RateLimitLayer {
 }
 
 impl RateLimitLayer {
-    /// Counts requests with an API key that was made here by that key, in [`RateClass::Server`], and not by address: one
-    /// server asks for all people of an app. Whether the key still lives is not asked here: with one that does not, a
-    /// request comes to nothing.
+    /// Counts requests with an API key of this instance by that key, in [`RateClass::Server`], and not by address: one
+    /// server asks for all users of an app. Whether the key is still active is not checked here: with an inactive one
+    /// the request fails anyway.
     #[must_use]
     pub fn by_key(self, keys: DerivedTokens) -> Self {
         Self { keys: Some(keys), ..self }

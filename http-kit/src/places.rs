@@ -1,5 +1,5 @@
-//! Places for what is bounded over all: requests being answered, live streams, exports. Nobody gets all of them: an app and
-//! a caller have a share each, and some are kept for the platform.
+//! Places for globally limited things: requests in progress, live streams, exports. Nobody gets all of them: apps and
+//! callers have shares, and some places are reserved for the platform.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,16 +7,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use domain::AppId;
 
-/// How many places there are, and who gets how many of them.
+/// The number of places, and its shares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shares {
-    /// All of them.
+    /// The total.
     pub total: usize,
-    /// Those that one app can take.
+    /// The most that one app can take.
     pub of_an_app: usize,
-    /// Those that one caller can take: an address, an API key, a user.
+    /// The most that one caller can take: an address, an API key, a user.
     pub of_a_caller: usize,
-    /// Those that no app can take.
+    /// The number that no app can take.
     pub reserve: usize,
 }
 
@@ -36,27 +36,27 @@ const fn at_least_one(number: usize) -> usize {
     if number == 0 { 1 } else { number }
 }
 
-/// Who wants a place.
+/// An applicant for a place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applicant {
-    /// For which app; None: for none of them.
+    /// The app, if any.
     pub app_id: Option<AppId>,
-    /// Who: a number for each.
+    /// The caller, as a unique number.
     pub caller: Option<u128>,
-    /// Whether they speak for the platform, which has no share but all.
+    /// Whether it is the platform, which is not limited to a share.
     pub is_platform: bool,
 }
 
-/// There is none for them.
+/// There is no place for the applicant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoPlace {
     /// All are taken.
     #[error("too many at the same time: try again later")]
     Total,
-    /// The app has its share.
+    /// The app has used its share.
     #[error("too many of this app at the same time: its share is {0}")]
     App(usize),
-    /// The caller has theirs.
+    /// The caller has used their share.
     #[error("too many of this caller at the same time: its share is {0}")]
     Caller(usize),
 }
@@ -83,16 +83,16 @@ enum Owner {
 }
 
 impl Places {
-    /// All free.
+    /// Creates the places, all free.
     pub fn new(shares: Shares) -> Self {
         Self(Arc::new(Inner { shares, taken: Mutex::default() }))
     }
 
-    /// Takes a place, until it is dropped.
+    /// Takes a place, which is released when dropped.
     ///
     /// # Errors
     ///
-    /// Whose share is used up.
+    /// Says whose share is used up.
     pub fn take(&self, applicant: Applicant) -> Result<Place, NoPlace> {
         let Applicant { app_id, caller, is_platform } = applicant;
         let Shares { total, of_an_app, of_a_caller, reserve } = self.0.shares;
@@ -100,7 +100,7 @@ impl Places {
         let has = |owner: &Owner| taken.by.get(owner).copied().unwrap_or_default();
         let (app, caller) = (app_id.map(Owner::App), caller.map(Owner::Caller));
         if !is_platform {
-            // Their own share first: it says more.
+            // The caller's own share first, which is more specific.
             if caller.as_ref().is_some_and(|caller| has(caller) >= of_a_caller) {
                 return Err(NoPlace::Caller(of_a_caller));
             }
@@ -173,7 +173,7 @@ mod tests {
         assert_eq!([1, 1, 1].map(|n| take(of("a", n))), [Ok(()), Ok(()), Err(NoPlace::Caller(2))]);
         assert_eq!([2, 2, 3].map(|n| take(of("a", n))), [Ok(()), Ok(()), Err(NoPlace::App(4))]);
         assert_eq!([4, 4, 5, 5, 6].map(|n| take(of("b", n))).iter().filter(|it| it.is_ok()).count(), 4);
-        assert_eq!(take(of("c", 7)), Err(NoPlace::Total), "the rest is the platform's");
+        assert_eq!(take(of("c", 7)), Err(NoPlace::Total), "the rest is reserved for the platform");
         assert_eq!([PLATFORM; 3].map(&mut take), [Ok(()), Ok(()), Err(NoPlace::Total)]);
         held.clear();
         assert!(places.0.taken().by.is_empty() && places.0.taken().all == 0);

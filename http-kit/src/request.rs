@@ -1,5 +1,5 @@
-//! The layer around every request: ids, the client's address, CORS, panics, logs, metrics and traces. Nothing of what it
-//! tells holds personal data: the route is its template, never the path.
+//! The layer around every request: ids, the client's address, CORS, panics, logs, metrics and traces. Nothing that it
+//! reports contains personal data: it uses the route's template, never the path.
 
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
@@ -41,16 +41,16 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// What handlers may want to know about a request besides its content.
+/// What handlers may need to know about a request besides its content.
 #[derive(Clone, Debug)]
 pub struct RequestContext {
-    /// The `X-Request-Id` that came, or a new one.
+    /// The `X-Request-Id` of the request, or a new one.
     pub request_id: String,
-    /// Ties together everything that follows from this request.
+    /// Identifies everything that follows from this request.
     pub correlation_id: Uuid,
-    /// The W3C trace context of what happens here: that of the span, or the one that came, if it was valid.
+    /// The W3C trace context: that of the span, or the one of the request, if valid.
     pub traceparent: Option<String>,
-    /// Where from, as events keep it.
+    /// The origin of the request, as stored in events.
     pub client: Client,
     /// The client's address, for rate limits. Absent in tests without a connection.
     pub address: Option<IpAddr>,
@@ -59,7 +59,7 @@ pub struct RequestContext {
 }
 
 impl RequestContext {
-    /// The metadata of what this request makes happen.
+    /// The metadata of the events of this request.
     pub fn metadata(&self, app_id: AppId, actor: Actor) -> Metadata {
         Metadata {
             app_id,
@@ -84,7 +84,8 @@ impl<S: Sync> FromRequestParts<S> for RequestContext {
     }
 }
 
-/// Whose request a task answers, as far as that is known before anything is looked up: for shares of what is scarce.
+/// The requester of the request that a task answers, as far as known before anything is looked up: for shares of scarce
+/// resources.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Requester {
     /// The app of the path.
@@ -94,7 +95,7 @@ pub struct Requester {
 }
 
 impl Requester {
-    /// That of the request that this task answers; nobody's outside of requests.
+    /// The requester of the request that this task answers; the default outside requests.
     pub fn current() -> Self {
         ANSWERED.try_with(|answered| answered.requester.clone()).unwrap_or_default()
     }
@@ -117,7 +118,7 @@ impl IdempotencyKeys {
     }
 }
 
-/// Routes that look at the process rather than use it.
+/// Routes that inspect the process rather than use it.
 const PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 /// What the layer needs.
@@ -133,7 +134,7 @@ pub struct RequestLayer {
 }
 
 impl RequestLayer {
-    /// `X-Forwarded-For` is believed only when it comes from one of the trusted proxies.
+    /// `X-Forwarded-For` is trusted only if it comes from one of the trusted proxies.
     pub fn new(
         repository: Arc<Repository>,
         clock: Arc<dyn Clock>,
@@ -161,20 +162,21 @@ impl RequestLayer {
         }
     }
 
-    /// Clients see everything below this path ([`tokens::PublicUrl::prefix`]): what the answers of this layer name is there.
+    /// Clients see everything below this path ([`tokens::PublicUrl::prefix`]), so this layer's responses include it in
+    /// URLs.
     #[must_use]
     pub fn below(self, prefix: &str) -> Self {
         Self { prefix: prefix.into(), ..self }
     }
 
-    /// At most so many requests at a time; more are told 503 `overloaded`. One counts until its answer begins: streams
-    /// that go on behind that are bounded where they are made. A caller is an address here.
+    /// Limits concurrent requests; further ones get 503 `overloaded`. A request counts until its response begins:
+    /// streams that continue after that are limited where they are made. A caller is an address here.
     #[must_use]
     pub fn limited_to(self, shares: Shares) -> Self {
         Self { in_flight: Places::new(shares), ..self }
     }
 
-    /// The context, and a refusal if a header that must not be guessed at is wrong.
+    /// The context, and a refusal if a header that must not be ignored is wrong.
     fn context(&self, request: &Request) -> (RequestContext, Option<Problem>) {
         let headers = request.headers();
         let correlation_id = self.clock.new_id();
@@ -193,7 +195,7 @@ impl RequestLayer {
             );
         }
         let user_agent = headers.get(header::USER_AGENT).map(|value| {
-            // Header bytes need not be text, and nobody needs more of them than this.
+            // Header bytes need not be text, and this many characters are enough.
             String::from_utf8_lossy(value.as_bytes()).chars().filter(|c| !c.is_control()).take(256).collect()
         });
         let mut context = RequestContext {
@@ -247,14 +249,14 @@ pub fn around(router: Router, edge: Arc<RequestLayer>) -> Router {
     aliases::understood(router)
 }
 
-/// A router of [`around`] below a path ([`tokens::PublicUrl::prefix`]). Nothing is beside that path but the probes, which ask the
-/// process itself.
+/// A router of [`around`] below a path ([`tokens::PublicUrl::prefix`]). Outside that path there are only the probes,
+/// for direct requests to the process.
 pub fn mounted(router: Router, prefix: &str) -> Router {
     if prefix.is_empty() {
         return router;
     }
     let prefix = prefix.to_owned();
-    // A layer of the router itself would see a request only after its route was chosen.
+    // A layer of the router itself would see a request only after routing.
     let below = tower::service_fn(move |mut request: Request| {
         *request.uri_mut() = below(&prefix, request.uri());
         router.clone().oneshot(request)
@@ -262,7 +264,7 @@ pub fn mounted(router: Router, prefix: &str) -> Router {
     Router::new().fallback_service(below)
 }
 
-/// What a path is to the routes, which know of no prefix. One that is not below it becomes a path that no route has.
+/// The path for the routes, which know no prefix. A path outside the prefix becomes one that no route has.
 fn below(prefix: &str, uri: &Uri) -> Uri {
     let path = match uri.path().strip_prefix(prefix) {
         Some("") => "/",
@@ -285,7 +287,7 @@ async fn handle(State(edge): State<Arc<RequestLayer>>, request: Request, next: N
     let traced = Span::request(method, matched.as_deref(), context.traceparent.as_deref());
     context.traceparent = traced.traceparent().or(context.traceparent);
     let route = matched.unwrap_or_else(|| "unmatched".to_owned());
-    // Probes are answered in any case: whoever is busy is not ill.
+    // Probes are always answered: a busy process is not a failed one.
     let requester = Requester { app_id: app_of(request.uri().path()), address: address_key(context.address) };
     let applicant =
         Applicant { app_id: requester.app_id.clone(), caller: Some(requester.address), is_platform: false };
@@ -386,7 +388,7 @@ async fn answer(edge: &RequestLayer, request: Request, refusal: Option<Problem>,
     response
 }
 
-/// Whatever goes wrong inside ends as a problem: a panic, or a refusal that axum or another library made.
+/// Every failure inside becomes a problem: a panic, or a refusal by axum or another library.
 async fn guarded(request: Request, refusal: Option<Problem>, next: Next) -> Response {
     if let Some(problem) = refusal {
         return problem.into_response();
@@ -397,7 +399,7 @@ async fn guarded(request: Request, refusal: Option<Problem>, next: Next) -> Resp
         return Problem::internal("a handler panicked").into_response();
     };
     let status = response.status();
-    // A page can tell of a refusal, too; no library makes one by itself.
+    // An HTML page can be a refusal too; no library creates one.
     let is_told = response
         .headers()
         .get(header::CONTENT_TYPE)
@@ -428,7 +430,7 @@ fn known_method(method: &Method) -> &'static str {
     }
 }
 
-/// A header that came exactly once, as text.
+/// A header that was sent exactly once, as text.
 fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?;
@@ -438,7 +440,7 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     value.to_str().ok()
 }
 
-/// The id that a request brings, if it is one.
+/// The id in a request, if valid.
 pub(crate) fn request_id(headers: &HeaderMap) -> Option<String> {
     single(headers, &X_REQUEST_ID).filter(|id| is_request_id(id)).map(str::to_owned)
 }
@@ -456,7 +458,7 @@ fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|net| net.contains(&address))
 }
 
-/// The right-most hop that is not one of our proxies: everything left of it is what somebody claims.
+/// The right-most hop that is not one of our proxies: everything left of it is unverified.
 fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let mut client = peer.to_canonical();
     if !is_trusted(client, trusted) {
@@ -465,7 +467,7 @@ fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAdd
     let hops = headers.get_all(X_FORWARDED_FOR).iter().map(|value| value.to_str().unwrap_or_default());
     let hops = hops.flat_map(|value| value.split(',')).map(str::trim).collect::<Vec<_>>();
     for hop in hops.into_iter().rev() {
-        // A hop that is no address cannot be stepped over: who stands behind it is anybody's guess.
+        // A hop that is not an address cannot be skipped: who is behind it is unknown.
         let Some(address) = parse_hop(hop) else { break };
         client = address;
         if !is_trusted(client, trusted) {

@@ -239,7 +239,7 @@ async fn other_bodies_and_parameters() {
 }
 
 #[tokio::test]
-async fn whatever_goes_wrong_is_a_problem() {
+async fn every_failure_is_a_problem() {
     let (_world, router) = router().await;
     let answer = send(&router, Request::delete(THINGS), "").await;
     assert_eq!(answer.problem(), (405, "method_not_allowed".to_owned()));
@@ -255,7 +255,7 @@ async fn whatever_goes_wrong_is_a_problem() {
     assert_eq!(send(&router, Request::builder().method("BREW").uri(THINGS), "").await.problem().0, 405);
 }
 
-/// "Nothing was changed" is said only where it is so.
+/// "Nothing was changed" is said only if it is true.
 #[tokio::test]
 async fn inv_c_who_has_written_is_not_put_off() {
     let (_world, router) = router().await;
@@ -364,7 +364,7 @@ async fn ids_are_echoed_or_made() {
 }
 
 #[test]
-fn only_trusted_proxies_are_believed() {
+fn only_trusted_proxies_are_trusted_with_addresses() {
     let trusted = ["10.0.0.0/8", "2001:db8:1::/48"].map(|net| net.parse::<IpNet>().expect("a network"));
     let client = |peer: &str, forwarded: &[&str]| {
         let mut headers = HeaderMap::new();
@@ -373,7 +373,7 @@ fn only_trusted_proxies_are_believed() {
         }
         client_address(peer.parse().expect("an address"), &headers, &trusted).to_string()
     };
-    // Straight from a client, whatever it claims.
+    // Directly from a client, whatever it claims.
     assert_eq!(client("192.0.2.1", &[]), "192.0.2.1");
     assert_eq!(client("192.0.2.1", &["198.51.100.1"]), "192.0.2.1");
     assert_eq!(client("::ffff:192.0.2.1", &["198.51.100.1"]), "192.0.2.1");
@@ -386,7 +386,7 @@ fn only_trusted_proxies_are_believed() {
     assert_eq!(client("10.0.0.1", &["192.0.2.1:4711"]), "192.0.2.1");
     assert_eq!(client("10.0.0.1", &["[2001:db8:2::7]:4711, [2001:db8:1::1]"]), "2001:db8:2::7");
     assert_eq!(client("10.0.0.1", &["10.0.0.3, 10.0.0.2"]), "10.0.0.3");
-    // What is no address ends the walk at the last hop that is known.
+    // A hop that is not an address ends the walk at the last known hop.
     assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
     assert_eq!(client("10.0.0.1", &[""]), "10.0.0.1");
     assert_eq!(client("10.0.0.1", &["192.0.2.1, unknown, 10.0.0.2"]), "10.0.0.2");
@@ -420,7 +420,7 @@ async fn rate_limits_follow_the_client_behind_the_proxy() {
     assert_eq!(refused.headers["ratelimit"], "\"credentials\";r=0;t=30");
     assert_eq!(refused.headers[header::RETRY_AFTER], "30");
     assert_eq!(from("10.0.0.1", "192.0.2.2").await.status, 200);
-    // A client that is no proxy does not get further by claiming to be others.
+    // A client that is not a proxy gains nothing by claiming other addresses.
     assert_eq!(from("192.0.2.3", "198.51.100.1").await.status, 200);
     assert_eq!(from("192.0.2.3", "198.51.100.2").await.status, 200);
     assert_eq!(from("192.0.2.3", "198.51.100.3").await.status, 429);
@@ -611,13 +611,13 @@ async fn an_answer_that_cannot_wait_for_the_body_says_so() {
             assert_eq!(answer.headers.contains_key("connection"), closes, "{method} {path} {chunks}");
         }
     }
-    // Whoever waits to be asked for the body is not asked, and hears that nobody will.
+    // A client that waits for `100 Continue` does not get it, and learns that it never will.
     let request = Request::post("/absent").header("expect", "100-continue");
     assert_eq!(send(&router, request, "x").await.headers["connection"], "close");
     let request = post_to(THINGS).header("expect", "100-continue");
     let read = send(&router, request, r#"{"name":"a"}"#).await;
     assert_eq!((read.status, read.headers.contains_key("connection")), (200, false));
-    // Its length alone says that it is too much.
+    // Its length alone shows that it is too large.
     let request = post_to(THINGS).header("content-length", "99999999");
     let answer = send(&router, request, vec![b' '; 3 * 1024 * 1024]).await;
     assert_eq!(

@@ -37,7 +37,7 @@ pub struct World {
 }
 
 impl World {
-    /// Nothing in it yet.
+    /// An empty world.
     pub async fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let keys = KeyStore::open(&directory.path().join("keys.db"), &MasterKey::generate())
@@ -61,7 +61,7 @@ impl World {
         Self { repository, clock, access_tokens, tokens, authenticator, keys, _directory: directory }
     }
 
-    /// What another node decides with: the same stores, and a cache of its own.
+    /// Another node's authenticator: the same stores, with a separate cache.
     pub fn other_node(&self) -> (Authenticator, Arc<Nodes>) {
         let journal = Arc::new(Nodes::new(vec![Arc::clone(self.repository.journal())]));
         let sealer = Arc::clone(self.repository.sealer());
@@ -130,7 +130,7 @@ impl World {
         self.write(StreamId::app(id), vec![event.into()]).await;
     }
 
-    /// A live API key.
+    /// An active API key.
     pub async fn api_key(&self, id: &AppId, permissions: &[Permission]) -> String {
         let key_id = ApiKeyId(self.clock.new_id());
         let permissions: BTreeSet<_> = permissions.iter().copied().collect();
@@ -140,7 +140,7 @@ impl World {
         ApiKeyToken { app_id: id.clone(), key_id }.encode(&self.tokens)
     }
 
-    /// A user with a live session: their claims.
+    /// A user with an active session, and their claims.
     pub async fn user(&self, app_id: &AppId) -> (UserId, SessionId, Value) {
         let user_id = UserId(self.clock.new_id());
         let session_id = SessionId(self.clock.new_id());

@@ -1,9 +1,9 @@
 //! Spans for an OpenTelemetry collector.
 //!
-//! There are none until [`listen`] was called. Before that, everything here is a look at a static.
+//! There are none until [`listen`] is called. Before that, everything here only checks a static.
 //!
-//! A span holds what this program says of itself: names, numbers, and the trace that a caller named. Nothing else can get
-//! into one, as there is no other way to make one: no library's spans, no log lines, no paths, no headers, no ids.
+//! A span contains only what this program itself reports: names, numbers, and the trace that a caller named. There is
+//! no other way to make one, so no libraries' spans, log lines, paths, headers or ids get in.
 
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
@@ -20,20 +20,20 @@ use opentelemetry::{Context, KeyValue, Value};
 use schemas::RecordedEvent;
 use schemas::bus::STREAM;
 
-/// An older event is one that is read again, as by a rebuild: its trace is over, and nobody looks at it any more.
+/// An older event is being read again, as by a rebuild: its trace is over and no longer of interest.
 const FRESH: Duration = Duration::from_mins(1);
 
-/// Routes that machines ask all the time.
+/// Routes that machines poll.
 const PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 static TRACER: OnceLock<BoxedTracer> = OnceLock::new();
 
-/// From now on there are spans, and this tracer gets them. Further calls change nothing.
+/// From now on this tracer gets spans. Further calls change nothing.
 pub fn listen(tracer: impl ObjectSafeTracer + Send + Sync + 'static) {
     let _ = TRACER.set(BoxedTracer::new(Box::new(tracer)));
 }
 
-/// Something that takes time. Nothing where nobody listens, or where the trace it would be part of is not sampled.
+/// A timed operation. Empty if there is no tracer, or if its trace is not sampled.
 ///
 /// It ends when it is dropped.
 #[derive(Default)]
@@ -47,7 +47,7 @@ impl Span {
         if parent.is_none() && route.is_some_and(|route| PROBES.contains(&route)) {
             return Self::default();
         }
-        // The names of OpenTelemetry's semantic conventions for HTTP, where other methods than the known are `_OTHER`.
+        // Names from OpenTelemetry's semantic conventions for HTTP, in which unknown methods are `_OTHER`.
         let (name, method) = if method == "OTHER" { ("HTTP", "_OTHER") } else { (method, method) };
         let mut attributes = vec![KeyValue::new("http.request.method", method)];
         attributes.extend(route.map(|route| KeyValue::new("http.route", route.to_owned())));
@@ -57,7 +57,7 @@ impl Span {
         Self::begin(tracer, span, &parent)
     }
 
-    /// A part of what this task is doing, if that is traced.
+    /// A child of this task's current span, if that is traced.
     pub fn part(name: &'static str) -> Self {
         let Some(tracer) = TRACER.get() else { return Self::default() };
         let parent = Context::current();
@@ -73,8 +73,8 @@ impl Span {
         Self(is_sampled.then_some(span))
     }
 
-    /// Runs something as the work of this span: [`Span::part`] finds it there. What runs in another task must be wrapped
-    /// anew.
+    /// Runs something as the work of this span, where [`Span::part`] finds it. Work in another task must be wrapped
+    /// again.
     pub fn around<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
         match &self.0 {
             Some(context) => Either::Left(work.with_context(context.clone())),
@@ -82,14 +82,14 @@ impl Span {
         }
     }
 
-    /// Says something about it. Nothing that a person or a client chose.
+    /// Sets an attribute. Never use a value that a person or a client chose.
     pub fn set(&self, key: &'static str, value: impl Into<Value>) {
         if let Some(context) = &self.0 {
             context.span().set_attribute(KeyValue::new(key, value));
         }
     }
 
-    /// It did not go well.
+    /// Marks it as failed.
     pub fn fail(&self, kind: impl Into<Value>) {
         if let Some(context) = &self.0 {
             context.span().set_attribute(KeyValue::new("error.type", kind));
@@ -97,7 +97,7 @@ impl Span {
         }
     }
 
-    /// What makes others part of its trace: a `traceparent` (W3C Trace Context, version 00).
+    /// The `traceparent` (W3C Trace Context, version 00) that makes others part of its trace.
     pub(crate) fn traceparent(&self) -> Option<String> {
         let context = self.0.as_ref()?;
         let span = context.span();
@@ -106,7 +106,7 @@ impl Span {
     }
 }
 
-/// What is done to events, each of which may be part of another trace.
+/// A processing step of events, each of which may belong to another trace.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
     /// The relay has sent them to NATS.
@@ -115,16 +115,16 @@ pub enum Step {
     Apply(&'static str),
 }
 
-/// The moment at which work on events has begun, if anybody listens.
+/// The time at which work on events began, if there is a tracer.
 pub struct Begun(Option<SystemTime>);
 
-/// Takes the time.
+/// Notes the current time.
 pub fn begin() -> Begun {
     Begun(TRACER.get().map(|_| SystemClock.now().into()))
 }
 
 impl Begun {
-    /// Makes a span of the time since, for each event whose trace is sampled, as a part of it.
+    /// Makes a span from the start until now for each event whose trace is sampled, as part of that trace.
     pub fn end<'e>(self, step: Step, events: impl ExactSizeIterator<Item = &'e RecordedEvent>) {
         let (Some(began), Some(tracer)) = (self.0, TRACER.get()) else { return };
         let count = i64::try_from(events.len()).unwrap_or(i64::MAX);
@@ -183,7 +183,7 @@ pub(crate) fn parse(text: &str) -> Option<SpanContext> {
         return None;
     }
     let (trace, parent) = (TraceId::from_hex(trace).ok()?, SpanId::from_hex(parent).ok()?);
-    // Only the first flag is known, and unknown ones are not passed on.
+    // Only the first flag is known; unknown ones are not propagated.
     let flags = TraceFlags::new(u8::from_str_radix(flags, 16).ok()?) & TraceFlags::SAMPLED;
     let span = SpanContext::new(trace, parent, flags, true, TraceState::NONE);
     span.is_valid().then_some(span)
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_made_where_nobody_listens() {
+    async fn without_a_tracer_there_are_no_spans() {
         let span = Span::request("GET", Some("/v1/apps"), Some(EXAMPLE));
         assert!(span.0.is_none() && span.traceparent().is_none());
         assert!(span.around(async { Span::part("part").0.is_none() }).await);

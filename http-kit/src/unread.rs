@@ -1,9 +1,8 @@
-//! What is left of a request's body when its answer is ready.
+//! The unread rest of a request's body when its response is ready.
 //!
-//! An answer need not wait for the body: a limit was reached, there is no such route, the caller has no credentials. But
-//! hyper closes a connection on which something is left to be read, and a client that is still writing then may lose the
-//! answer. So what is left is read and thrown away, within bounds; where those do not suffice, the answer says
-//! `Connection: close`.
+//! A response need not wait for the body: a limit was reached, there is no such route, the caller has no credentials.
+//! But hyper closes a connection with unread data, and a client that is still writing may then lose the response. So
+//! the rest is read and discarded, within bounds; if they are not enough, the response says `Connection: close`.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,29 +15,29 @@ use futures::StreamExt;
 use http::header;
 use http_body::{Body as _, Frame, SizeHint};
 
-/// How much is read and thrown away, in bytes.
+/// How many bytes are read and discarded.
 const MAX_DISCARDED: u64 = 2 * 1024 * 1024;
 
-/// For how long.
+/// How long to read for.
 const TIME: Duration = Duration::from_secs(5);
 
-/// The body of a request that is being answered.
+/// The body of a request in progress.
 pub(crate) struct Unread {
     left: Arc<Mutex<Left>>,
-    /// The client sends nothing before it is told to go on, and it is told so by the first read.
+    /// The client sends nothing before `100 Continue`, which the first read sends.
     waits_to_be_asked: bool,
 }
 
 #[derive(Default)]
 struct Left {
-    /// What nobody wanted.
+    /// The unread rest.
     body: Option<Body>,
     begun: bool,
     ended: bool,
 }
 
 impl Unread {
-    /// Keeps an eye on the body, if the request has one.
+    /// Watches the body, if the request has one.
     pub fn watch(request: Request) -> (Request, Option<Self>) {
         if request.body().is_end_stream() {
             return (request, None);
@@ -49,7 +48,7 @@ impl Unread {
         (request, Some(Self { left, waits_to_be_asked }))
     }
 
-    /// Reads what is left. False if that is too much, or takes too long, or was not asked for.
+    /// Reads the rest. False if it is too much, takes too long, or was never requested from the client.
     pub async fn discard(self) -> bool {
         let left = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
         if left.ended {
@@ -75,7 +74,7 @@ impl Unread {
 }
 
 struct Watched {
-    /// There until it is dropped.
+    /// Present until dropped.
     inner: Option<Body>,
     left: Arc<Mutex<Left>>,
 }

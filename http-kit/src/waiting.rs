@@ -1,4 +1,4 @@
-//! The layer around the few routes of a process that waits for its stores. It knows of no app, no key and no caller yet.
+//! The layer around the few routes of a process that waits for its stores. It does not yet know apps, keys or callers.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ struct Waiting {
     prefix: Arc<str>,
 }
 
-/// Wraps the routes that a process has while it waits for its stores: whatever they do not answer is told 503 `unavailable`,
-/// with an id of its own, as everything is later. Answers name what is below this path ([`tokens::PublicUrl::prefix`]).
+/// Wraps the routes of a process that waits for its stores: all other requests get 503 `unavailable`, with a request id
+/// as usual. URLs in responses include this path ([`tokens::PublicUrl::prefix`]).
 pub fn waiting(router: Router, clock: Arc<dyn Clock>, prefix: &str) -> Router {
     let state = Arc::new(Waiting { clock, prefix: prefix.into() });
     router

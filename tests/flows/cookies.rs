@@ -182,7 +182,7 @@ async fn no_body_contains_a_token() {
 async fn on_this_machine_browsers_keep_the_cookies_and_the_log_says_what_they_lack() {
     let server = Server::start().await;
     let app = server.create_app(json!({"cookies": true})).await;
-    assert!(!server.log().contains("for development alone"));
+    assert!(!server.log().contains("for development only"));
     let body = json!({"email": email("ada"), "password": PASSWORD});
     let answer = app.post("auth/register").json(&body).await.expect(201);
     let cookies: Vec<_> =
@@ -203,5 +203,5 @@ async fn on_this_machine_browsers_keep_the_cookies_and_the_log_says_what_they_la
         .header("cookie", &jar.replace("ww-", "__Host-ww-"))
         .await
         .problem(401, "unauthenticated");
-    assert!(server.log().contains("for development alone"));
+    assert!(server.log().contains("for development only"));
 }
