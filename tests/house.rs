@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tests::workspace;
 
-/// For each crate, the workspace crates it may depend on.
+/// For each crate, the workspace crates that it may depend on.
 const ARROWS: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("schemas", &["domain"]),
@@ -41,7 +41,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("load-cluster", &["domain", "schemas", "event-store", "test-services", "tests"]),
 ];
 
-/// What the domain may use: nothing here does I/O, tells the time or makes random numbers.
+/// What the domain may use: nothing here does I/O, reads the clock or makes random numbers.
 const DOMAIN_MAY_USE: &[&str] = &[
     "cqrs-es",
     "idna",
@@ -56,7 +56,7 @@ const DOMAIN_MAY_USE: &[&str] = &[
     "uuid",
 ];
 
-/// The packages of the workspace, as cargo tells of them.
+/// The packages of the workspace, from cargo's metadata.
 fn packages() -> Vec<Value> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--no-deps", "--format-version=1"])
@@ -72,7 +72,7 @@ fn list(value: &Value) -> &Vec<Value> {
     value.as_array().expect("a list")
 }
 
-/// Of each crate of the workspace: what it depends on, leaving out what only its own tests use.
+/// The dependencies of each crate of the workspace, without those that only its tests use.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let name = |value: &Value| value["name"].as_str().expect("a name").to_owned();
     let used = |package: &Value| {
@@ -102,7 +102,7 @@ fn the_domain_is_pure() {
     }
 }
 
-/// Without the feature, which nothing turns on by itself, the marks are nothing.
+/// Without the feature, which nothing enables by default, the fail points do nothing.
 #[test]
 fn marks_to_fail_at_are_for_tests_only() {
     for package in packages() {
@@ -119,7 +119,7 @@ fn marks_to_fail_at_are_for_tests_only() {
     }
 }
 
-/// The text of every file below a folder whose name ends so.
+/// The text of every file below a folder whose name has this suffix.
 fn files(folder: &Path, suffix: &str) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).expect("the folder can be listed") {
@@ -156,7 +156,7 @@ fn expressions() -> Vec<String> {
     found
 }
 
-/// The names of the metrics in a `PromQL` expression: the words that are neither labels nor part of the language.
+/// The names of the metrics in a `PromQL` expression: all words except labels and keywords.
 fn metric_names(expression: &str) -> BTreeSet<String> {
     const LANGUAGE: &[&str] = &["and", "or", "unless", "by", "without", "on", "ignoring", "bool", "offset"];
     let mut bare = String::new();
@@ -178,7 +178,7 @@ fn metric_names(expression: &str) -> BTreeSet<String> {
         rest = rest[end..].trim_start();
         let opens = rest.starts_with('(');
         if LANGUAGE.contains(&word) {
-            // Its labels, if it has some.
+            // Its labels, if any.
             let list = if opens { rest.find(')').expect("a list of labels ends") } else { 0 };
             rest = &rest[list..];
         } else if !opens
@@ -201,7 +201,7 @@ fn metric_names_are_told_from_the_rest_of_an_expression() {
     assert_eq!(names("topk(10, sum(a)) / ignoring (x) b or vector(0)"), "a b");
 }
 
-/// The names of all metrics, as the code counts them.
+/// The names of all metrics in the code.
 fn counted() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for (package, _) in ARROWS.iter().filter(|(package, _)| workspace().join(package).join("src").is_dir()) {
