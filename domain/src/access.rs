@@ -1,6 +1,6 @@
-//! Who looked at what: reads of other people's data, and exports. They change nothing, so there is no aggregate: each such
-//! event is the only one of its stream, whose name says for whom, for what and for which hour it stands. So the log grows by
-//! one event for each caller, person and hour at most, however often somebody looks.
+//! Access to data: reads of other people's data, and exports. They change nothing, so there is no aggregate: each such
+//! event is the only one of its stream, whose name gives the reader, the data and the hour. So the log grows by at most
+//! one event for each caller, person and hour, however often they read.
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -75,7 +75,7 @@ events! {
 impl Claiming for AccessEvent {}
 
 impl StreamId {
-    /// The stream of somebody's look at somebody's data.
+    /// The stream of one reader's access to one person's data.
     pub fn access(id: AccessId) -> Self {
         Self::new(AccessEvent::AGGREGATE, id)
     }

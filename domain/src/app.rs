@@ -19,7 +19,7 @@ use crate::signing_key::{KeyStatus, MAX_PREVIOUS, PublicJwk, SigningKey, TokenAl
 /// The most API keys an app can have that are neither revoked nor expired.
 pub const MAX_API_KEYS: usize = 1000;
 
-/// What can be asked of an app.
+/// The commands of an app.
 #[derive(Clone, Debug)]
 pub enum AppCommand {
     /// Make it.
@@ -39,9 +39,9 @@ pub enum AppCommand {
     Change {
         /// A new name.
         name: Option<String>,
-        /// All settings as they shall be.
+        /// All settings, as they are to be.
         settings: Box<AppSettings>,
-        /// Keys for a new algorithm: needed when `token_algorithm` changes.
+        /// Keys for a new algorithm, needed if `token_algorithm` changes.
         keys: Option<Box<[PublicJwk; 2]>>,
         /// The time.
         at: Timestamp,
@@ -85,13 +85,13 @@ pub enum AppCommand {
     },
 }
 
-/// Why an app refused.
+/// Why an app refused a command.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppError {
-    /// There is one of that id.
+    /// The id is taken.
     #[error("there is an app of this id")]
     Exists,
-    /// There is none of that id.
+    /// No app has this id.
     #[error("there is no such app")]
     Absent,
     /// A permission that this app's keys cannot have, or none at all.
@@ -266,13 +266,13 @@ pub struct App {
 }
 
 impl App {
-    /// Whether it is there and not stopped.
+    /// Whether it exists and is not disabled.
     pub fn is_active(&self) -> bool {
         self.id.is_some() && !self.disabled
     }
 
-    /// What people call it in mails and on pages: the product's name, its own, or else its id. One line that can be read,
-    /// whatever was taken as a name before [`crate::text::readable`] was asked.
+    /// Its name in mails and on pages: the product's name, its own, or else its id. It is one readable line, also for
+    /// names that were accepted before [`crate::text::readable`] existed.
     pub fn product(&self) -> String {
         if let Some(name) = &self.settings.branding.name {
             return name.as_str().to_owned();
@@ -291,7 +291,7 @@ impl App {
         self.signing_keys.iter().map(|key| &key.public).find(|key| key.kid == kid)
     }
 
-    /// What the JWKS shows at this time: next, current and previous keys, without those whose tokens are all over.
+    /// The keys in the JWKS at this time: next, current and previous ones, without those whose tokens have all expired.
     pub fn published_keys(&self, at: Timestamp) -> impl Iterator<Item = &SigningKey> {
         self.signing_keys.iter().filter(move |key| !key.is_spent(at))
     }
@@ -360,7 +360,7 @@ impl App {
         let mut events = vec![AppEvent::AppSettingsChanged(AppSettingsChanged { name, settings, at })];
         if let Some(keys) = keys {
             let [current, next] = *keys;
-            // The prepared next key is of the old algorithm: it never signed, so nobody misses it.
+            // The prepared next key has the old algorithm. It never signed, so it can go.
             events.extend(self.keys_in(KeyStatus::Next).map(|key| retired(&key.kid)));
             events.extend(self.to_retire(at).map(|key| retired(&key.kid)));
             let kid = current.kid.clone();
@@ -371,8 +371,8 @@ impl App {
         events
     }
 
-    /// The keys that make room when the current one becomes a previous one: those whose tokens are all over, and the oldest
-    /// where there are too many.
+    /// The keys to retire when the current one becomes a previous one: those whose tokens have all expired, and the
+    /// oldest if there are too many.
     fn to_retire(&self, at: Timestamp) -> impl Iterator<Item = &PublicJwk> {
         let previous = || self.signing_keys.iter().filter(|key| key.status == KeyStatus::Previous);
         let lasting = previous().filter(|key| !key.is_spent(at)).count();
@@ -480,7 +480,7 @@ impl Aggregate for App {
                 }
             }
             AppEvent::SigningKeyRetired(SigningKeyRetired { kid }) => {
-                // No rule asks for it any more, and an app rotates its keys as long as it lives.
+                // No rule needs it any more, and an app rotates its keys for as long as it exists.
                 self.signing_keys.retain(|key| key.public.kid != kid);
             }
             AppEvent::ApiKeyIssued(ApiKeyIssued { key_id, name, permissions, expires_at, at }) => {

@@ -1,7 +1,7 @@
-//! Claims: names that at most one stream holds at any position of the log, such as an address within an app.
+//! Claims: names that at most one stream holds at any position in the log, such as an address within an app.
 //!
-//! They follow from events. Each aggregate says what its events do to them ([`Claiming`]); whoever appends events takes and
-//! gives back what they say in the same append, and whoever reads the log computes the same again.
+//! They follow from events. Each aggregate says what its events do to them ([`Claiming`]); an append takes and releases
+//! claims accordingly, and a reader of the log computes the same again.
 
 use std::fmt;
 
@@ -12,7 +12,8 @@ use crate::email::Email;
 use crate::ids::{EventId, SessionId, UserId};
 use crate::mail::MailKind;
 
-/// What is claimed. The name under which a journal keeps it holds no personal data, so whoever has the keys makes it.
+/// What is claimed. The name under which a journal keeps it must hold no personal data, so the holder of the keys makes
+/// that name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Claimed {
     /// The id of an app: together they are the list of all apps.
@@ -21,16 +22,17 @@ pub enum Claimed {
     Email {
         /// The app.
         app_id: AppId,
-        /// The address; absent once it cannot be read any more.
+        /// The address; absent once it is no longer readable.
         email: Option<Email>,
     },
-    /// A place in the list of those who were erased, so that no crash between the event and the end of their key leaves it.
+    /// A place in the list of erased persons, so that a crash between the event and the end of a person's key does not
+    /// leave the key.
     Erased(UserId),
     /// The place of the newest magic link to an address.
     MagicLink {
         /// The app.
         app_id: AppId,
-        /// The address; absent once it cannot be read any more.
+        /// The address; absent once it is no longer readable.
         email: Option<Email>,
     },
     /// A place in the list of mails that were given up.
@@ -49,7 +51,7 @@ pub enum Claimed {
 }
 
 impl Claimed {
-    /// Of which kind it is.
+    /// Its kind.
     pub fn kind(&self) -> ClaimKind {
         match self {
             Self::App(_) => ClaimKind::App,
@@ -66,17 +68,17 @@ impl Claimed {
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $Kind:ident = $name:literal),+ $(,)?) => {
-        /// A kind of claim. Claims of two kinds never stand in each other's way.
+        /// A kind of claim. Claims of different kinds never conflict.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum ClaimKind {
             $($(#[$doc])* $Kind),+
         }
 
         impl ClaimKind {
-            /// Every kind there is.
+            /// All kinds.
             pub const ALL: &'static [Self] = &[$(Self::$Kind),+];
 
-            /// The name it is stored under, for ever.
+            /// The name it is stored under, which never changes.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$Kind => $name),+
@@ -114,17 +116,17 @@ impl fmt::Display for ClaimKind {
 /// What an event does to a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClaimChange {
-    /// The event's stream takes it. If another one holds it, the event cannot be appended.
+    /// The event's stream takes it. If another stream holds it, the event cannot be appended.
     Take(Claimed),
-    /// The event's stream takes it for a while: afterwards it may be given back without an event.
+    /// The event's stream takes it until a time, after which it may be released without an event.
     TakeUntil(Claimed, Timestamp),
-    /// The stream that holds it does so for longer.
+    /// The stream that holds it extends that time.
     Extend(Claimed, Timestamp),
-    /// Whichever stream holds it gives it back.
+    /// The stream that holds it, whichever it is, releases it.
     Release(Claimed),
 }
 
-/// Events that say what they do to claims. Those of an aggregate that holds none say nothing.
+/// Events that say what they do to claims. Those of an aggregate without claims say nothing.
 pub trait Claiming {
     /// What the event does to claims, in order. `held` is what its stream held before.
     fn claims(&self, _held: &Holding) -> Vec<ClaimChange> {
@@ -137,7 +139,7 @@ pub trait Claiming {
 pub struct Held {
     /// Which.
     pub claimed: Claimed,
-    /// When it may be given back without an event, if it ever may.
+    /// When it may be released without an event, if ever.
     pub until: Option<Timestamp>,
 }
 
@@ -146,7 +148,7 @@ pub struct Held {
 pub struct Holding(Vec<Held>);
 
 impl Holding {
-    /// The next event of the stream: says what that does to claims, its own and those of others.
+    /// Applies the next event of the stream, and returns what it does to claims, its own and those of others.
     pub fn see(&mut self, event: &impl Claiming) -> Vec<ClaimChange> {
         let changes = event.claims(self);
         for change in &changes {
@@ -164,17 +166,17 @@ impl Holding {
         changes
     }
 
-    /// What is held.
+    /// All claims held.
     pub fn iter(&self) -> impl Iterator<Item = &Held> {
         self.0.iter()
     }
 
-    /// What is held of a kind.
+    /// The claims of a kind.
     pub fn of(&self, kind: ClaimKind) -> impl Iterator<Item = &Claimed> {
         self.0.iter().map(|held| &held.claimed).filter(move |claimed| claimed.kind() == kind)
     }
 
-    /// Whether nothing is.
+    /// Whether no claim is held.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,6 +1,6 @@
-//! What became of the mails that an event asked for: tried, tried again with growing pauses, sent, or given up.
+//! The delivery of the mails that an event asked for: tried, retried with growing pauses, sent, or given up.
 //!
-//! The stream has the id of that event, so that however many mailers there are, what one has recorded the others find.
+//! The stream has the id of that event, so every mailer finds what any other has recorded.
 
 mod events;
 
@@ -16,13 +16,13 @@ use crate::event::{EventInfo as _, Stream, StreamId};
 use crate::ids::{EventId, UserId};
 use crate::mail::MailKind;
 
-/// How often a mail is tried, and how long to wait between. Each pause is four times the one before.
+/// How often a mail is tried, and how long to wait in between. Each pause is four times the previous one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DeliveryPolicy {
     /// How often a mail is tried before it is given up.
     pub attempts: u32,
-    /// Seconds before the second try.
+    /// Seconds before the second attempt.
     pub first_pause: u32,
     /// Seconds of the longest pause.
     pub longest_pause: u32,
@@ -34,10 +34,10 @@ impl Default for DeliveryPolicy {
     }
 }
 
-/// What can be asked of a delivery.
+/// The commands of a delivery.
 #[derive(Clone, Debug)]
 pub enum DeliveryCommand {
-    /// The mail server took it.
+    /// The mail server accepted it.
     RecordSent {
         /// The event that asked for it.
         event_id: EventId,
@@ -48,7 +48,7 @@ pub enum DeliveryCommand {
         /// The time.
         at: Timestamp,
     },
-    /// The mail server did not take it, or was not there.
+    /// The mail server refused it or could not be reached.
     RecordFailure {
         /// The event that asked for it.
         event_id: EventId,
@@ -58,27 +58,27 @@ pub enum DeliveryCommand {
         mail: MailKind,
         /// Why.
         reason: FailureReason,
-        /// What the mail server answered (RFC 5321 section 4.2), without its text, which may quote the address.
+        /// The mail server's reply code (RFC 5321 section 4.2), without its text, which may quote the address.
         smtp_code: Option<u16>,
         /// How often, and how long to wait.
         policy: DeliveryPolicy,
-        /// When the token in it ends: nobody needs the mail after that.
+        /// When the token in it expires, which makes the mail useless.
         useless_after: Option<Timestamp>,
         /// The time.
         at: Timestamp,
     },
-    /// Try again now what was given up, or waits.
+    /// Retry now a mail that was given up, or waits.
     Retry {
         /// Which of the event's mails.
         mail: MailKind,
-        /// When the token in it ends.
+        /// When the token in it expires.
         useless_after: Option<Timestamp>,
         /// The time.
         at: Timestamp,
     },
 }
 
-/// Why a delivery refused.
+/// Why a delivery refused a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DeliveryError {
     /// No such mail was ever tried.
@@ -87,53 +87,53 @@ pub enum DeliveryError {
     /// It was sent.
     #[error("the mail was sent")]
     Sent,
-    /// The token in it has ended: a new one has to be asked for.
-    #[error("what is in the mail has expired")]
+    /// The token in it has expired: a new one must be requested.
+    #[error("the token in the mail has expired")]
     Expired,
 }
 
-/// What became of one mail.
+/// The delivery of one mail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tried {
     /// Whose.
     pub user_id: UserId,
     /// How often it was tried.
     pub attempts: u32,
-    /// How often it had been tried when somebody asked for more.
+    /// How often it had been tried when a retry was last requested.
     pub before: u32,
-    /// How that ended.
+    /// The outcome.
     pub outcome: Outcome,
-    /// Why the last try failed, and what the mail server answered; absent once it was sent.
+    /// Why the last attempt failed, and the mail server's reply code; absent once it was sent.
     pub failure: Option<(FailureReason, Option<u16>)>,
 }
 
-/// How the last try of a mail ended.
+/// How the last attempt to send a mail ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// It was sent.
     Sent,
-    /// It is tried again at this time.
+    /// It is retried at this time.
     Waits(Timestamp),
     /// It was given up.
     GivenUp,
 }
 
-/// What became of the mails of one event.
+/// The delivery of the mails of one event.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Delivery {
-    /// The event; absent before the first try.
+    /// The event; absent before the first attempt.
     pub event_id: Option<EventId>,
     /// Its mails that were tried.
     pub mails: BTreeMap<MailKind, Tried>,
 }
 
 impl Delivery {
-    /// What became of a mail so far; nothing if it was never tried.
+    /// The outcome for a mail so far; `None` if it was never tried.
     pub fn outcome(&self, mail: MailKind) -> Option<Outcome> {
         self.mails.get(&mail).map(|tried| tried.outcome)
     }
 
-    /// Whether a mail is to be tried at this time: it never was, or its pause is over.
+    /// Whether a mail is due at this time: it was never tried, or its pause is over.
     pub fn is_due(&self, mail: MailKind, at: Timestamp) -> bool {
         match self.outcome(mail) {
             None => true,
@@ -161,7 +161,7 @@ impl Delivery {
                 useless_after,
                 at,
             } => {
-                // Another mailer did it meanwhile.
+                // Another mailer has sent it meanwhile.
                 if self.is_sent(mail) {
                     return Ok(vec![]);
                 }
@@ -186,7 +186,7 @@ impl Delivery {
         }
     }
 
-    /// The failure stands, but a time to try again is put to it.
+    /// Repeats the failure with a time to retry.
     fn retry(
         &self,
         mail: MailKind,
@@ -221,7 +221,7 @@ impl Delivery {
     }
 }
 
-/// The pause after the failed try of this number.
+/// The pause after the failed attempt of this number.
 fn pause(policy: DeliveryPolicy, attempt: u32) -> SignedDuration {
     let factor = 4_u64.saturating_pow(attempt.saturating_sub(1));
     let seconds = u64::from(policy.first_pause).saturating_mul(factor).min(policy.longest_pause.into());
@@ -229,7 +229,7 @@ fn pause(policy: DeliveryPolicy, attempt: u32) -> SignedDuration {
 }
 
 impl StreamId {
-    /// The stream of what became of the mails of an event.
+    /// The stream of the delivery of an event's mails.
     pub fn delivery(id: EventId) -> Self {
         Self::new(DeliveryEvent::AGGREGATE, id)
     }

@@ -48,7 +48,7 @@ impl Email {
 
 fn normalize_domain(domain: &str) -> Result<String, InvalidEmail> {
     let ascii = idna::domain_to_ascii_strict(domain).map_err(|_| InvalidEmail)?;
-    // Mapping may fold case and nothing else: an ideographic full stop is no dot to the person who reads it.
+    // Mapping may fold case and nothing else: a reader does not see an ideographic full stop as a dot.
     let folded = domain.to_lowercase();
     if ascii != folded && idna::domain_to_unicode(&ascii).0 != folded {
         return Err(InvalidEmail);
@@ -71,7 +71,7 @@ fn is_dot_atom(local: &str) -> bool {
     local.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atext))
 }
 
-/// An address is personal data: it never shows in a log line.
+/// An address is personal data and never appears in a log line.
 impl fmt::Debug for Email {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Email(…)")

@@ -1,4 +1,4 @@
-//! What all aggregates and their events have in common. Which ones there are stands in [`crate::events`].
+//! What all aggregates and their events have in common. [`crate::events`] lists them.
 
 use std::fmt;
 
@@ -32,12 +32,12 @@ impl StreamId {
         &self.0
     }
 
-    /// The aggregate's type: what stands before the first hyphen.
+    /// The aggregate's type: the part before the first hyphen.
     pub fn aggregate(&self) -> &str {
         self.0.split('-').next().unwrap_or_default()
     }
 
-    /// The id in the name, where it is a UUID.
+    /// The id in the name, if it is a UUID.
     pub fn uuid(&self) -> Option<Uuid> {
         self.0.split_once('-').and_then(|(_, id)| id.parse().ok())
     }
@@ -51,13 +51,13 @@ impl fmt::Display for StreamId {
 
 /// An aggregate with a stream of its own.
 pub trait Stream: Aggregate<Services = (), Event: EventInfo> + Clone + fmt::Debug + 'static {
-    /// What names one of these aggregates.
+    /// The id of one of these aggregates.
     type Id: fmt::Debug;
 
     /// The stream of the aggregate with this id.
     fn stream(id: &Self::Id) -> StreamId;
 
-    /// The claims that it holds, as far as its events have to know them to say what they do to claims.
+    /// The claims that it holds, as far as its events need them to say what they do to claims.
     fn held(&self) -> Holding {
         Holding::default()
     }
@@ -65,13 +65,13 @@ pub trait Stream: Aggregate<Services = (), Event: EventInfo> + Clone + fmt::Debu
 
 /// The events of one aggregate, as the envelope sees them. `events!` writes it.
 pub trait EventInfo: DomainEvent {
-    /// The aggregate: what the names of its streams begin with.
+    /// The aggregate: the prefix of its streams' names.
     const AGGREGATE: &'static str;
 
-    /// The events there are, each in the version of its shape that this code writes.
+    /// All its events, each in the version of its shape that this code writes.
     const KINDS: &'static [EventKind];
 
-    /// The name it is stored under, for ever.
+    /// The name it is stored under, which never changes.
     fn name(&self) -> &'static str;
 
     /// The version of its shape that this code writes.
@@ -90,7 +90,7 @@ pub trait EventInfo: DomainEvent {
 /// A kind of event.
 #[derive(Clone, Copy, Debug)]
 pub struct EventKind {
-    /// The name its events are stored under, for ever.
+    /// The name its events are stored under, which never changes.
     pub name: &'static str,
     /// The version of its shape that this code writes.
     pub version: u16,
@@ -99,8 +99,8 @@ pub struct EventKind {
 }
 
 /// Declares the events of an aggregate, each once: its payload's type, whose name is the event's; whether that has a
-/// personal part (`sealed`) or not (`open`); and the version of its shape, where that is not the first. `whose` says whose
-/// an event is.
+/// personal part (`sealed`) or not (`open`); and the version of its shape, unless that is the first. `whose` names the
+/// person of an event.
 ///
 /// ```text
 /// events! {

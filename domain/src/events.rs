@@ -1,4 +1,4 @@
-//! Which aggregates there are, and the one enum of every event.
+//! The list of aggregates, and the enum of all events.
 
 use cqrs_es::Aggregate;
 use serde::{Deserialize as _, Deserializer, Serialize};
@@ -8,11 +8,11 @@ use crate::event::{EventInfo, EventKind, Stream};
 use crate::ids::UserId;
 use crate::personal::Personal;
 
-/// Lists the aggregates, each with its events.
+/// Declares the aggregates, each with its events.
 macro_rules! aggregates {
     ($($(#[$doc:meta])* $Aggregate:ident($Events:ty)),+ $(,)?) => {
-        /// Every event there is. Whoever shows events matches on those of an aggregate without a wildcard, so that the
-        /// compiler lists the places a new event must be thought about.
+        /// All events. Code that renders events matches on those of an aggregate without a wildcard, so that the
+        /// compiler lists the places that a new event affects.
         #[derive(Clone, Debug, PartialEq, Serialize)]
         #[serde(untagged)]
         pub enum Event {
@@ -24,7 +24,7 @@ macro_rules! aggregates {
             pub const KINDS: &'static [(&'static str, &'static [EventKind])] =
                 &[$((<$Events as EventInfo>::AGGREGATE, <$Events as EventInfo>::KINDS)),+];
 
-            /// Reads an event of this aggregate from what it serializes to. `None` where there is no such aggregate.
+            /// Deserializes an event of this aggregate. `None` if there is no such aggregate.
             pub fn deserialize<'de, D: Deserializer<'de>>(
                 aggregate: &str,
                 deserializer: D,
@@ -103,17 +103,17 @@ macro_rules! aggregates {
 }
 
 aggregates! {
-    /// An app was made or changed.
+    /// An app was created or changed.
     App(crate::app::AppEvent),
-    /// A user came, changed or went.
+    /// A user was created, changed or erased.
     User(crate::user::UserEvent),
     /// A login failed, or an account was locked for a while.
     Lockout(crate::lockout::LockoutEvent),
-    /// A session began, went on or ended.
+    /// A session began, was refreshed or ended.
     Session(crate::session::SessionEvent),
     /// A magic link was sent, replaced or used.
     MagicLink(crate::magic_link::MagicLinkEvent),
-    /// A mail went out, or did not.
+    /// A mail was sent, or failed.
     Delivery(crate::delivery::DeliveryEvent),
     /// The journal itself began.
     Journal(crate::journal::JournalEvent),
@@ -121,12 +121,12 @@ aggregates! {
     Access(crate::access::AccessEvent),
 }
 
-/// An aggregate of the list: its events are some of all.
+/// An aggregate of the list: its events are a part of all events.
 pub trait Recorded: Stream + Aggregate<Event: Into<Event> + TryFrom<Event> + Claiming> {}
 
 impl<A: Stream + Aggregate<Event: Into<Event> + TryFrom<Event> + Claiming>> Recorded for A {}
 
-/// An event was taken for one of another aggregate.
+/// An event was converted to those of another aggregate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is no event of this aggregate")]
+#[error("{0} is not an event of this aggregate")]
 pub struct OtherAggregate(pub &'static str);

@@ -32,7 +32,7 @@ impl LogOrigin {
     /// Reads an `http` or `https` URL with a host, and with neither user, query nor fragment. A host alone is taken for
     /// `https://<host>`.
     pub fn parse(text: &str) -> Result<Self, InvalidOrigin> {
-        // Parsers of URLs are lenient about slashes.
+        // URL parsers are lenient about slashes.
         if text.starts_with('/') {
             return Err(InvalidOrigin);
         }
@@ -105,7 +105,7 @@ events! {
 impl Claiming for JournalEvent {
     fn claims(&self, _: &Holding) -> Vec<ClaimChange> {
         match self {
-            // One stream alone can have it, so the event is there once.
+            // Only one stream can have it, so the event exists once.
             Self::JournalCreated(_) => vec![ClaimChange::Take(Claimed::Origin)],
         }
     }

@@ -1,11 +1,11 @@
-//! Failed logins of one account: how many guesses anyone gets, however many try at once.
+//! Failed logins of one account, and the limit on guesses, however many clients try at once.
 //!
-//! A guess's outcome is told only after its failure is in the log (or, for a right password, after the session
-//! is started under a guard on this stream). So the number of guesses that anyone learns something from is decided
-//! here, not by how many hashes ran in parallel.
+//! The outcome of a guess is revealed only after its failure is in the log (or, for a right password, after the session
+//! is started under a guard on this stream). So the number of guesses that reveal anything is decided here, and not by
+//! the number of hashes computed in parallel.
 //!
-//! Those who have been in the account before are counted apart, device by device: a stranger who guesses, or who only wants
-//! to lock the owner out, locks out strangers. The number of devices that are counted is bounded, and so is that of guesses.
+//! Devices that have been in the account before are counted separately: a stranger who guesses, or who only wants to
+//! lock the owner out, locks out strangers. The number of counted devices is bounded, and so is the number of guesses.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ use crate::claims::Claiming;
 use crate::event::{EventInfo as _, Stream, StreamId, events};
 use crate::ids::{DeviceId, UserId};
 
-/// How many devices are counted apart. One more counts as a stranger.
+/// How many devices are counted separately. Any more count as strangers.
 pub const MAX_DEVICES: usize = 16;
 
 /// A device that has been quiet for so long is forgotten, and a lock of so long ago makes the next no longer.
@@ -45,14 +45,14 @@ impl Default for LockoutPolicy {
     }
 }
 
-/// What can be asked of a lockout.
+/// The commands of a lockout.
 #[derive(Clone, Debug)]
 pub enum LockoutCommand {
     /// Count a failed login.
     RecordFailure {
         /// Whose account.
         user_id: UserId,
-        /// From which device, if it has been in the account before.
+        /// The device, if it has been in the account before.
         device: Option<DeviceId>,
         /// What counts.
         policy: LockoutPolicy,
@@ -66,8 +66,8 @@ pub enum LockoutCommand {
         /// The time.
         at: Timestamp,
     },
-    /// The same for somebody who may not do everything: only after a window without a failure. Or else whoever has both such
-    /// a key and a guess could guess without end, with an unlock after each try.
+    /// The same for a caller without full rights: only after a window without a failure. Otherwise the holder of such a
+    /// key could guess without limit, with an unlock after each attempt.
     UnlockWithCare {
         /// Whose account.
         user_id: UserId,
@@ -136,21 +136,21 @@ impl Claiming for LockoutEvent {}
 /// The failed logins of one account.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Lockout {
-    /// Of all who have not been in the account before.
+    /// Those of all clients that have not been in the account before.
     #[serde(flatten)]
     strangers: Guesses,
-    /// Of each device that has.
+    /// Those of each device that has.
     #[serde(default)]
     devices: BTreeMap<DeviceId, Guesses>,
-    /// When all of it was forgotten last.
+    /// When all of them were last forgotten.
     #[serde(default)]
     cleared_at: Option<Timestamp>,
-    /// When a guess was last found wrong, whoever made it.
+    /// When a guess was last wrong, whoever made it.
     #[serde(default)]
     last_failure: Option<Timestamp>,
 }
 
-/// The failed logins of those who are counted together.
+/// The failed logins that are counted together.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Guesses {
     failures: u32,
@@ -160,8 +160,8 @@ struct Guesses {
 }
 
 impl Guesses {
-    /// A lock that ends later than any can from now on was made while a clock was ahead. It lasts as long as the longest:
-    /// the next guess writes that down.
+    /// A lock that ends later than any lock that begins now can was made while a clock was ahead. It is cut to the
+    /// longest lock, which the next guess records.
     fn require_open(&self, at: Timestamp, policy: LockoutPolicy) -> Result<(), AccountIsLocked> {
         match self.locked_until {
             Some(until) if at < until => {
@@ -174,7 +174,7 @@ impl Guesses {
 
     fn failures_at(&self, at: Timestamp, policy: LockoutPolicy) -> u32 {
         let window = SignedDuration::from_secs(policy.window.into());
-        // A window that begins in the future was begun by a clock that was ahead.
+        // A window that begins in the future was started by a clock that was ahead.
         if self.failures > 0 && at.duration_since(self.window_start).abs() <= window {
             self.failures
         } else {
@@ -192,7 +192,7 @@ impl Guesses {
         self.locked_until.is_some_and(|end| at.duration_since(end).abs() < A_DAY)
     }
 
-    /// Whether it makes a difference to the next guess.
+    /// Whether it affects the next guess.
     fn counts(&self, at: Timestamp) -> bool {
         let lately = |then: Timestamp| at.duration_since(then).abs() < A_DAY;
         lately(self.window_start) || self.locked_until.is_some_and(|end| at < end || lately(end))
@@ -213,11 +213,11 @@ impl Guesses {
 }
 
 impl Lockout {
-    /// Refuses while this device is locked out, or strangers are if it is none that is known.
+    /// Refuses while this device is locked out, or, for an unknown device, while strangers are.
     ///
     /// # Errors
     ///
-    /// When it may try again.
+    /// Returns the time when the client may try again.
     pub fn require_open(
         &self,
         device: Option<DeviceId>,
@@ -232,12 +232,12 @@ impl Lockout {
         }
     }
 
-    /// When an admin or the owner ended all locks last.
+    /// When an admin or the owner last ended all locks.
     pub fn cleared_at(&self) -> Option<Timestamp> {
         self.cleared_at
     }
 
-    /// As what a device counts: as itself, or as a stranger where too many others are counted.
+    /// How a device counts: as itself, or as a stranger if too many others are counted.
     fn counted(&self, device: Option<DeviceId>, at: Timestamp) -> Option<DeviceId> {
         let others = || self.devices.iter().filter(|(other, it)| Some(**other) != device && it.counts(at));
         device.filter(|device| self.devices.contains_key(device) || others().count() < MAX_DEVICES)
@@ -280,7 +280,8 @@ impl Lockout {
                 }
                 let quiet_from = self.last_failure.unwrap_or_default();
                 let until = quiet_from + SignedDuration::from_secs(policy.window.into());
-                // A failure of the future was written by a clock that was ahead: it must not hold for longer than a window.
+                // A failure in the future was recorded by a clock that was ahead: it must not count for longer than a
+                // window.
                 if quiet_from <= at && at < until {
                     return Err(AccountIsLocked { until });
                 }

@@ -1,8 +1,8 @@
-//! A magic link: a mail with a link, a button behind it, and a code that an app changes for tokens.
+//! A magic link: a mailed link to a page with a button, and a code that an app exchanges for tokens.
 //!
-//! The link is redeemed once, which sends the browser to the app with a code; the code is exchanged once, which begins a
-//! session. A code that comes a second time ends that session: one of the two who had it was not meant to (RFC 6749
-//! section 4.1.2).
+//! The link is redeemed once, which sends the browser to the app with a code; the code is exchanged once, which begins
+//! a session. A second use of a code ends that session: one of the two who had the code was not entitled to it (RFC
+//! 6749 section 4.1.2).
 
 mod events;
 
@@ -25,57 +25,57 @@ use crate::redirect_uri::RedirectUri;
 use crate::settings::{AppSettings, Registration};
 use crate::user::{Access, Client};
 
-/// What can be asked of a magic link.
+/// The commands of a magic link.
 #[derive(Clone, Debug)]
 pub enum MagicLinkCommand {
-    /// Make it.
+    /// Issue the link.
     Issue {
         /// Its id.
         link_id: MagicLinkId,
-        /// Who has the address; a new id where nobody has, which they get if they redeem the link.
+        /// The user with this address; if there is none, a new id for the user that redeeming the link registers.
         user_id: UserId,
-        /// The user's epoch; absent where nobody has the address.
+        /// The user's epoch; absent if the address is unknown.
         epoch: Option<u32>,
         /// Of which app.
         app_id: AppId,
-        /// What the app chose.
+        /// The app's settings.
         settings: Box<AppSettings>,
         /// Where the mail goes.
         email: Email,
         /// Where the browser is sent with the code.
         redirect_uri: RedirectUri,
-        /// What the app wants to hear again there.
+        /// The app's `state`, which it gets back there.
         state: Option<String>,
-        /// What the app will have to show the secret of, if it said so.
+        /// The challenge whose verifier the app must present, if it sent one.
         code_challenge: Option<CodeChallenge>,
         /// Where from.
         client: Client,
         /// The time.
         at: Timestamp,
     },
-    /// Make it useless, as another takes its place.
+    /// Void the link, since another replaces it.
     Supersede {
         /// The time.
         at: Timestamp,
     },
-    /// Press the button.
+    /// Redeem the link (the button was pressed).
     Redeem {
-        /// Who has the address by now.
+        /// Who has the address now.
         account: Account,
-        /// What the app chose, by now.
+        /// The app's settings now.
         settings: Box<AppSettings>,
         /// Where from.
         client: Client,
         /// The time.
         at: Timestamp,
     },
-    /// Change the code for a session.
+    /// Exchange the code for a session.
     RedeemCode {
-        /// What the verifier that came with the code hashes to, if one came.
+        /// The hash of the verifier that came with the code, if one came.
         presented: Option<CodeChallenge>,
-        /// The user's epoch by now.
+        /// The user's epoch now.
         epoch: u32,
-        /// Since when they are an admin, if they are one by now.
+        /// Since when they are an admin, if they are one now.
         admin_since: Option<Timestamp>,
         /// The session that begins.
         session_id: SessionId,
@@ -89,7 +89,7 @@ pub enum MagicLinkCommand {
 /// Who has the address of a link when it is redeemed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Account {
-    /// A user. The same append takes note that the address is proven.
+    /// A user. The same append records that the address is proven.
     Existing {
         /// Who.
         user_id: UserId,
@@ -100,46 +100,46 @@ pub enum Account {
         /// Since when they are an admin, if they are one.
         admin_since: Option<Timestamp>,
     },
-    /// Nobody. The same append registers the user whose id the link has.
+    /// No user. The same append registers one with the id in the link.
     New,
 }
 
-/// Why a magic link refused.
+/// Why a magic link refused a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MagicLinkError {
-    /// There is one of that id.
+    /// The id is taken.
     #[error("there is a magic link of this id")]
     Exists,
-    /// There is none of that id.
+    /// No magic link has this id.
     #[error("there is no such magic link")]
     Absent,
-    /// The app does not let browsers be sent there.
+    /// The app does not allow this redirect URI.
     #[error("the app has no such redirect URI")]
     RedirectNotAllowed,
-    /// Another took its place, or all that its user could come in with was ended since.
+    /// Another link replaced it, or all access of its user was ended since.
     #[error("the magic link is no longer good")]
     Superseded,
-    /// Its time is over.
+    /// It has expired.
     #[error("the magic link has expired")]
     Expired,
     /// It was redeemed.
     #[error("the magic link was used")]
     Used,
-    /// Nobody has the address, and the app takes no new users.
+    /// The address is unknown, and the app takes no new users.
     #[error("the app takes no new users")]
     RegistrationClosed,
-    /// The code was never given, is too old, was used, came without its verifier or with a wrong one, or all sessions of
-    /// the user were ended since.
+    /// The code was never issued, has expired, was used, came without its verifier or with a wrong one, or all sessions
+    /// of the user were ended since.
     #[error("the exchange code is not valid")]
     InvalidCode,
 }
 
-/// What a link was made with.
+/// The data that a link was issued with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Issued {
     /// Its id.
     pub link_id: MagicLinkId,
-    /// Who had the address, or who gets it.
+    /// Who had the address, or who will get it.
     pub user_id: UserId,
     /// Of which app.
     pub app_id: AppId,
@@ -147,22 +147,22 @@ pub struct Issued {
     pub email: Option<Email>,
     /// Where the browser is sent with the code.
     pub redirect_uri: RedirectUri,
-    /// What the app wants to hear again there.
+    /// The app's `state`, which it gets back there.
     pub state: Option<String>,
-    /// What the app has to show the secret of.
+    /// The challenge whose verifier the app must present.
     pub code_challenge: Option<CodeChallenge>,
-    /// When it ends unless it is redeemed.
+    /// When it expires unless it is redeemed.
     pub expires_at: Timestamp,
-    /// When it was made.
+    /// When it was issued.
     pub at: Timestamp,
-    /// The epoch of who had the address.
+    /// The epoch of the user who had the address.
     #[serde(default)]
     pub epoch: Option<u32>,
 }
 
 impl Issued {
-    /// Whether all that this user could come in with was ended since. It is told by the epoch where the link knows one of
-    /// theirs, and by the time where it was made for somebody else, or for nobody, who had the address.
+    /// Whether all access of this user was ended since. The epoch decides if the link has one of this user; the time
+    /// decides if the link was issued to a different or unknown owner of the address.
     fn is_older_than(&self, user_id: UserId, access: Access) -> bool {
         match self.epoch.filter(|_| self.user_id == user_id) {
             Some(epoch) => epoch != access.epoch,
@@ -170,20 +170,20 @@ impl Issued {
         }
     }
 
-    /// Whether it was made before its user became an admin: an app's server that got it may not have been entitled to a
-    /// session of one.
+    /// Whether it was issued before its user became an admin: an app's server that received it may not have been
+    /// entitled to an admin's session.
     fn is_older_than_role(&self, admin_since: Option<Timestamp>) -> bool {
         admin_since.is_some_and(|since| self.at <= since)
     }
 }
 
-/// How far a link has come.
+/// The stage of a link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stage {
-    /// It can be redeemed until its time is over.
+    /// It can be redeemed until it expires.
     #[default]
     Live,
-    /// Another took its place.
+    /// Another link replaced it.
     Superseded,
     /// It was redeemed, and its code can be exchanged.
     Redeemed {
@@ -191,7 +191,7 @@ pub enum Stage {
         user_id: UserId,
         /// Their epoch then.
         epoch: u32,
-        /// When the code ends.
+        /// When the code expires.
         code_expires_at: Timestamp,
     },
     /// Its code was exchanged.
@@ -201,21 +201,21 @@ pub enum Stage {
         /// For which session.
         session_id: SessionId,
     },
-    /// Its code came again.
+    /// Its code was presented again.
     Replayed,
 }
 
 /// A magic link.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct MagicLink {
-    /// What it was made with; absent before [`MagicLinkIssued`].
+    /// The data that it was issued with; absent before [`MagicLinkIssued`].
     pub issued: Option<Issued>,
-    /// How far it has come.
+    /// Its stage.
     pub stage: Stage,
 }
 
 impl MagicLink {
-    /// What it was made with, if it can be redeemed at this time.
+    /// The data that it was issued with, if it can be redeemed at this time.
     pub fn require_live(&self, at: Timestamp) -> Result<&Issued, MagicLinkError> {
         let issued = self.issued.as_ref().ok_or(MagicLinkError::Absent)?;
         match self.stage {
@@ -226,7 +226,7 @@ impl MagicLink {
         }
     }
 
-    /// Whom the code is for, and the session that it has begun if it was exchanged.
+    /// The user of the code, and the session that it began if it was exchanged.
     pub fn holder(&self) -> Option<(UserId, Option<SessionId>)> {
         match self.stage {
             Stage::Redeemed { user_id, .. } => Some((user_id, None)),
@@ -298,11 +298,11 @@ impl MagicLink {
         at: Timestamp,
     ) -> Result<Vec<MagicLinkEvent>, MagicLinkError> {
         let issued = self.require_live(at)?;
-        // The person was erased since: nobody is to come back under their address by an old mail.
+        // The person was erased since: an old mail must not bring their address back.
         if issued.email.is_none() {
             return Err(MagicLinkError::Absent);
         }
-        // Asked again, as the app may have taken it off its list since.
+        // Checked again, since the app may have removed it from its list.
         if !settings.allows_redirect_to(&issued.redirect_uri) {
             return Err(MagicLinkError::RedirectNotAllowed);
         }
@@ -327,8 +327,9 @@ impl MagicLink {
         })])
     }
 
-    /// A wrong verifier is refused and uses nothing up, or else whoever saw the code on its way could spoil it. A code that
-    /// was used ends its session whoever shows it: they had it, and only one of the two can have been meant to.
+    /// A wrong verifier is refused and leaves the code usable; otherwise anybody who saw the code in transit could
+    /// spoil it. A used code ends its session whoever presents it: two parties had it, and only one can have been
+    /// entitled to it.
     fn redeem_code(&self, command: MagicLinkCommand) -> Result<Vec<MagicLinkEvent>, MagicLinkError> {
         let MagicLinkCommand::RedeemCode { presented, epoch, admin_since, session_id, client, at } = command
         else {
@@ -341,7 +342,8 @@ impl MagicLink {
                 let proven = match (&issued.code_challenge, &presented) {
                     (Some(expected), Some(presented)) => expected.matches(presented),
                     (None, None) => true,
-                    // A verifier for a code without a challenge: somebody took the challenge away (RFC 9700 section 4.8.2).
+                    // A verifier for a code without a challenge: somebody removed the challenge (RFC 9700 section
+                    // 4.8.2).
                     (Some(_), None) | (None, Some(_)) => false,
                 };
                 let is_over =

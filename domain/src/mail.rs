@@ -56,8 +56,8 @@ pub struct Mail {
     pub expires_at: Option<Timestamp>,
 }
 
-/// The mails that Watchword sends because of an event: none if the app sends them itself, or the person was erased. They are
-/// a function of the event alone, so that whoever tries again after a restart sends the same.
+/// The mails that Watchword sends because of an event: none if the app sends them itself, or the person was erased.
+/// They are a function of the event alone, so that a retry after a restart sends the same.
 pub fn mails_of(event: &Event) -> Vec<Mail> {
     let mails = match event {
         Event::MagicLink(MagicLinkEvent::MagicLinkIssued(event)) if event.delivery == SentBy::Platform => {

@@ -1,5 +1,5 @@
-//! One-time tokens as the log knows them: numbers with an end. The tokens themselves are derived from the number and a key
-//! that is not in the log.
+//! One-time tokens as the log records them: numbers with an expiry. The tokens themselves are derived from the number
+//! and a key that is not in the log.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::UserId;
 
-/// How many tokens of one purpose and kind can be good at a time. Whoever asks for one more gets the newest once more.
+/// How many tokens of one purpose and kind can be valid at a time. A request for one more gets the newest again.
 pub const MAX_LIVE: usize = 5;
 
-/// What the token of a user says about itself: whose it is, and which of its purpose. The purpose is part of the key that it
-/// is derived with.
+/// The content of a user's token: whose it is, and its number within its purpose. The purpose is part of the key that
+/// it is derived with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UserToken {
     /// Whose.
@@ -21,8 +21,8 @@ pub struct UserToken {
     pub generation: u32,
 }
 
-/// The tokens of one purpose: each is good until its time, or until one of them is used. No later one ends those before it,
-/// or else anybody could make somebody's mails useless by asking for more of them.
+/// The tokens of one purpose: each is valid until it expires, or until one of them is used. A later token does not end
+/// earlier ones; otherwise anybody could void another person's mails by requesting more of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OneTimeTokens<T> {
     last: u32,
@@ -42,13 +42,13 @@ impl<T> Default for OneTimeTokens<T> {
 }
 
 impl<T> OneTimeTokens<T> {
-    /// The number of the next one: no number comes twice.
+    /// The number of the next token. No number is reused.
     pub fn next(&self) -> u32 {
         self.last + 1
     }
 
-    /// Which token is sent to somebody who asks for one that lasts until `expires_at`, and when that one ends: a new one, or
-    /// the newest of the same kind where [`MAX_LIVE`] of them are good.
+    /// The token to send in answer to a request for one that lasts until `expires_at`, and when it expires: a new one,
+    /// or the newest of the same kind if [`MAX_LIVE`] of them are valid.
     pub(crate) fn offer(
         &self,
         expires_at: Timestamp,
@@ -62,13 +62,13 @@ impl<T> OneTimeTokens<T> {
         }
     }
 
-    /// What the token of this number is for, if it is good at this time.
+    /// What the token of this number is for, if it is valid at this time.
     pub fn get(&self, generation: u32, at: Timestamp) -> Option<&T> {
         let token = self.live.get(&generation)?;
         (at < token.expires_at).then_some(&token.what)
     }
 
-    /// Keeps one that was offered. Events of before made a new one for everybody who asked, and each ended the oldest.
+    /// Keeps a token that was offered. Older events issued a new one for every request, and each ended the oldest.
     pub(crate) fn issue(
         &mut self,
         generation: u32,
@@ -93,7 +93,7 @@ impl<T> OneTimeTokens<T> {
         self.last
     }
 
-    /// Those that are good at this time.
+    /// Those that are valid at this time.
     pub(crate) fn live(&self, at: Timestamp) -> impl Iterator<Item = &T> {
         self.live.values().filter(move |token| at < token.expires_at).map(|token| &token.what)
     }
@@ -123,7 +123,7 @@ mod tests {
         assert_eq!((tokens.get(0, at(0)), tokens.get(3, at(0))), (None, None));
         tokens.end();
         assert_eq!(tokens.get(2, at(6)), None);
-        assert_eq!(tokens.next(), 3, "a number never comes back");
+        assert_eq!(tokens.next(), 3, "a number is never reused");
     }
 
     #[test]
@@ -137,8 +137,8 @@ mod tests {
             tokens.issue(generation, expires_at, true, at(second), |kind| *kind);
         }
         assert_eq!(live(&tokens, 20), [1, 2, 3, 4, 5]);
-        assert_eq!(tokens.offer(at(120), at(20), |kind| *kind), (5, at(104)), "the newest once more");
-        // Another kind is counted apart.
+        assert_eq!(tokens.offer(at(120), at(20), |kind| *kind), (5, at(104)), "the newest again");
+        // Another kind is counted separately.
         assert_eq!(tokens.offer(at(120), at(20), |kind| !*kind), (6, at(120)));
         tokens.issue(6, at(120), false, at(20), |kind| !*kind);
         assert_eq!(live(&tokens, 20), [1, 2, 3, 4, 5, 6]);

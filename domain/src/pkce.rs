@@ -1,5 +1,5 @@
-//! Proof Key for Code Exchange (RFC 7636), by the method S256 only: a code that was caught on its way is good for nothing
-//! without the secret that the app has kept.
+//! Proof Key for Code Exchange (RFC 7636), by the method S256 only: an intercepted code is useless without the secret
+//! that the app has kept.
 
 use std::fmt;
 
@@ -36,7 +36,8 @@ impl CodeChallenge {
         let text = text.into();
         let bytes = text.as_bytes();
         let base64url = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
-        // The last character holds four bits of the hash and two that are zero, or else two texts were one hash.
+        // The last character holds four bits of the hash and two zero bits; otherwise two texts would mean the same
+        // hash.
         let ends_well = bytes.last().is_some_and(|last| b"AEIMQUYcgkosw048".contains(last));
         if bytes.len() == Self::LENGTH && bytes.iter().all(base64url) && ends_well {
             Ok(Self(text))
@@ -50,7 +51,7 @@ impl CodeChallenge {
         &self.0
     }
 
-    /// Whether another one is the same, found out in a time that does not depend on where they differ.
+    /// Whether both are equal, compared in constant time.
     pub fn matches(&self, other: &Self) -> bool {
         let difference = self.0.bytes().zip(other.0.bytes()).fold(0, |found, (a, b)| found | (a ^ b));
         difference == 0
@@ -58,7 +59,7 @@ impl CodeChallenge {
 }
 
 impl CodeVerifier {
-    /// Takes a verifier as received.
+    /// Parses a verifier as received.
     pub fn parse(text: &str) -> Result<Self, InvalidCodeVerifier> {
         let unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
         if (43..=128).contains(&text.len()) && text.bytes().all(unreserved) {

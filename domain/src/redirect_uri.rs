@@ -35,8 +35,8 @@ pub struct InvalidRedirectUri;
 pub struct InvalidOrigin;
 
 impl RedirectUri {
-    /// Parses a redirect URI. The text must be what a browser would make of it, so that the string that was
-    /// compared is the place that is gone to.
+    /// Parses a redirect URI. The text must equal a browser's normal form, so that the compared string is where the
+    /// browser goes.
     pub fn parse(text: impl Into<String>) -> Result<Self, InvalidRedirectUri> {
         let text = text.into();
         let url = parse_web_url(&text).ok_or(InvalidRedirectUri)?;
@@ -57,7 +57,7 @@ impl RedirectUri {
         Origin::of(&Url::parse(&self.0).expect("it was parsed before"))
     }
 
-    /// The URI with something added to its query, whatever that had.
+    /// The URI with something appended to its query, with or without an existing one.
     pub fn with_query(&self, pairs: &[(&str, &str)]) -> String {
         let mut url = Url::parse(&self.0).expect("it was parsed before");
         url.query_pairs_mut().extend_pairs(pairs);

@@ -57,7 +57,7 @@ pub enum RevocationReason {
     Erased,
 }
 
-/// What can be asked of a session.
+/// The commands of a session.
 #[derive(Clone, Debug)]
 pub enum SessionCommand {
     /// Begin.
@@ -85,7 +85,7 @@ pub enum SessionCommand {
     Refresh {
         /// The generation in the token.
         generation: u32,
-        /// How long the token before the current one is still answered, in seconds.
+        /// How long the previous token is still answered, in seconds.
         grace: u32,
         /// How long it lasts without a refresh, in seconds.
         idle_ttl: u32,
@@ -103,19 +103,19 @@ pub enum SessionCommand {
     },
 }
 
-/// Why a session refused.
+/// Why a session refused a command.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SessionError {
-    /// There is one of that id.
+    /// The id is taken.
     #[error("there is a session of this id")]
     Exists,
-    /// There is none of that id, or the token is not one of it.
+    /// No session has this id, or the token is not one of its tokens.
     #[error("there is no such session")]
     Absent,
     /// It was revoked.
     #[error("the session was revoked")]
     Revoked,
-    /// Its time is over.
+    /// It has expired.
     #[error("the session has expired")]
     Expired,
 }
@@ -254,11 +254,11 @@ pub struct Session {
     pub idle_expires_at: Timestamp,
     /// Whether it was ended.
     pub revoked: bool,
-    /// The user's epoch when it was started: what its user says about it counts, too
+    /// The user's epoch when it was started: the user's state can end it, too
     /// ([`User::keeps`](crate::user::User::keeps)).
     #[serde(default)]
     pub epoch: u32,
-    /// Where it was used last: a refresh tells it only where that changes.
+    /// Where it was used last: a refresh records it only if it changes.
     #[serde(default)]
     pub client: Client,
 }
@@ -315,8 +315,8 @@ impl Session {
         }
     }
 
-    /// The token in use moves the chain on. The one before it is answered again within the grace, without a new
-    /// event: a client that lost the reply asks again. Any older one was copied, and ends the session.
+    /// The current token advances the chain. The previous one is answered again within the grace, without a new event:
+    /// a client that lost the reply asks again. Any older one was copied, and ends the session.
     fn refresh(
         &self,
         generation: u32,
@@ -344,7 +344,7 @@ impl Session {
         if generation > current {
             return Err(SessionError::Absent);
         }
-        // Without a grace, not even who asks at the same time is answered: their time may be a little earlier.
+        // Without a grace not even a simultaneous request is answered: its time may be a little earlier.
         let is_recent = grace > 0 && at <= self.refreshed_at + seconds(grace);
         if generation + 1 == current && is_recent {
             return Ok(vec![]);

@@ -1,8 +1,8 @@
-//! Settings that an earlier version took and this one would not.
+//! Settings that an earlier version accepted and this one would refuse.
 //!
-//! The rules for hosts and names have become stricter, and the log keeps what was taken under the old ones. Such a value is
-//! left out when it is read, as if it had never been set: nobody is sent there, nothing is loaded from there, and the rest of
-//! the app goes on.
+//! The rules for hosts and names have become stricter, and the log keeps what was accepted under the old ones. Such a
+//! value is left out when it is read, as if it had never been set: no browser is sent there, nothing is loaded from
+//! there, and the rest of the app keeps working.
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -11,11 +11,11 @@ use crate::branding::{Colour, LogoUrl, ProductName};
 use crate::email::Email;
 use crate::redirect_uri::{Origin, RedirectUri};
 
-/// Where a magic link leads that was made for an address which could not be redirected to today: to nobody's domain (RFC 2606
-/// section 2). It is on no app's list, so that the link is refused.
+/// The target of a magic link that was issued for an address which is refused today: a domain without an owner (RFC
+/// 2606 section 2). It is on no app's list, so the link is refused.
 pub const NOWHERE: &str = "https://refused.invalid/";
 
-/// Leaves out what of these settings is refused by now.
+/// Leaves out the settings that are refused today.
 pub fn leave_out_refused(settings: &mut Value) {
     let Some(settings) = settings.as_object_mut() else { return };
     if let Some(Value::Array(uris)) = settings.get_mut("redirect_uris") {
@@ -38,12 +38,12 @@ pub fn leave_out_refused(settings: &mut Value) {
     }
 }
 
-/// Whether it is one by the rules of today.
+/// Whether it is valid by today's rules.
 fn is<T: DeserializeOwned>(value: &Value) -> bool {
     T::deserialize(value).is_ok()
 }
 
-/// Puts [`NOWHERE`] in the place of an address that is refused by now.
+/// Replaces an address that is refused today by [`NOWHERE`].
 pub fn replace_refused(redirect_uri: &mut Value) {
     if !is::<RedirectUri>(redirect_uri) {
         *redirect_uri = Value::from(NOWHERE);

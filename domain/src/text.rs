@@ -1,7 +1,7 @@
 //! Text that people type for people to read: names, reasons, subject lines.
 //!
-//! What is shown must be what was meant: at least one character of it can be seen, nothing in it turns the direction of what
-//! stands around it, and no mark hides between its letters (Unicode UAX 9, UTS 39 section 3.1.1).
+//! The text must show what was meant: at least one character is visible, nothing in it reverses the direction of the
+//! text around it, and no invisible mark hides between its letters (Unicode UAX 9, UTS 39 section 3.1.1).
 
 use unicode_normalization::char::is_combining_mark;
 
@@ -47,8 +47,8 @@ pub fn readable(text: &str, max: usize, lines: Lines) -> Result<&str, InvalidTex
     if visible { Ok(text) } else { Err(InvalidText(max)) }
 }
 
-/// The text on one line, without what cannot be shown: for names that were taken before [`readable`] was asked. Empty if
-/// nothing of it can be seen.
+/// The text on one line, without unprintable characters: for names that were accepted before [`readable`] existed.
+/// Empty if no character is visible.
 pub fn cleaned(text: &str) -> String {
     if readable(text, usize::MAX, Lines::One).is_ok() {
         return text.trim().to_owned();
@@ -65,14 +65,14 @@ pub fn cleaned(text: &str) -> String {
 const ZWNJ: char = '\u{200c}';
 const ZWJ: char = '\u{200d}';
 
-/// Whether a joiner may stand beside it: within a word, or between the parts of an emoji.
+/// Whether a joiner may stand next to it: within a word, or between the parts of an emoji.
 fn joins(c: char) -> bool {
     !c.is_ascii_punctuation() && (is_visible(c) || is_combining_mark(c) || is_variation_selector(c))
 }
 
-/// Whether it leaves a trace on the screen by itself.
+/// Whether it is visible on its own.
 fn is_visible(c: char) -> bool {
-    // U+2800 is a Braille cell without dots: a letter to Unicode, a blank to the eye.
+    // U+2800 is a Braille cell without dots: a symbol in Unicode, blank on the screen.
     !(c.is_whitespace()
         || is_hidden(c)
         || is_variation_selector(c)
@@ -80,9 +80,9 @@ fn is_visible(c: char) -> bool {
         || matches!(c, ZWNJ | ZWJ | '\u{2800}'))
 }
 
-/// Control and format characters, bidirectional marks, line breaks, fillers and noncharacters: what Unicode calls
-/// default-ignorable (`DerivedCoreProperties`), and what has no place in a text. Joiners and variation selectors are looked at
-/// where they stand.
+/// Control and format characters, bidirectional marks, line breaks, fillers and noncharacters: all that Unicode calls
+/// default-ignorable (`DerivedCoreProperties`), and all that has no place in a text. Joiners and variation selectors
+/// are judged by their context.
 fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -98,8 +98,8 @@ fn is_variation_selector(c: char) -> bool {
     matches!(c, '\u{180b}'..='\u{180d}' | '\u{180f}' | '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}')
 }
 
-/// Whether a variation selector means something behind this character: a form of an ideograph, a Mongolian letter or an
-/// emoji. Elsewhere it is one more way to write the same name.
+/// Whether a variation selector has a meaning after this character: a form of an ideograph, a Mongolian letter or an
+/// emoji. Elsewhere it is only another way to write the same name.
 fn has_variants(base: char, selector: char) -> bool {
     match selector {
         '\u{180b}'..='\u{180d}' | '\u{180f}' => matches!(base, '\u{1820}'..='\u{18aa}'),
@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(line(" Ada\u{a0}"), Ok("Ada"), "blanks at the ends are no part of a name");
     }
 
-    /// Every mark that hides, wherever it stands: alone, before, within and behind a name.
+    /// Every invisible mark in every position: alone, before, within and after a name.
     #[test]
     fn what_hides_is_refused_wherever_it_stands() {
         let hidden = "\0\u{7}\u{7f}\u{85}\u{ad}\u{34f}\u{61c}\u{115f}\u{1160}\u{17b4}\u{180b}\u{180e}\u{200b}\u{200e}\u{200f}\
@@ -159,7 +159,7 @@ mod tests {
                 format!("{mark}admin"),
                 format!("admin{mark}"),
             ] {
-                // What breaks lines counts as a blank at the ends.
+                // Line breaks count as blanks at the ends.
                 assert!(
                     line(&text).is_err() || mark.is_whitespace() && line(&text) == Ok("admin"),
                     "{text:?}"

@@ -33,34 +33,34 @@ use crate::personal::Personal;
 use crate::role::Role;
 use crate::session::Session;
 
-/// Why a user refused.
+/// Why a user refused a command.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UserError {
-    /// There is one of that id.
+    /// The id is taken.
     #[error("there is a user of this id")]
     Exists,
-    /// There is none of that id.
+    /// No user has this id.
     #[error("there is no such user")]
     Absent,
     /// It has [`MAX_ROLES`].
     #[error("the user has {MAX_ROLES} roles, which is the most one can have")]
     TooManyRoles,
-    /// The token was never made, is too old, was used, or was ended by something else.
-    #[error("the token is good for nothing, or for nothing any more")]
+    /// The token was never issued, has expired, was used, or was revoked by another event.
+    #[error("the token is invalid or expired")]
     InvalidToken,
-    /// The person is shut out.
+    /// The user is banned.
     #[error("the user is banned")]
     Banned,
-    /// The password that was checked is not theirs any more.
+    /// The password that was checked is no longer the user's.
     #[error("the password was changed meanwhile")]
     OtherPassword,
-    /// The address is not theirs, or not any more.
+    /// The address is not, or no longer, the user's.
     #[error("the user has another address")]
     OtherEmail,
-    /// Nobody has shown that they read the mail of the account's address.
+    /// The account's address was never proven.
     #[error("the user's address is not verified")]
     EmailNotVerified,
-    /// The token was one of those of an address that is verified by now.
+    /// The token was issued for an address that has been verified since.
     #[error("the address is verified already")]
     AlreadyVerified,
 }
@@ -78,7 +78,7 @@ pub struct User {
     pub app_id: Option<AppId>,
     /// The person's address; absent once they are erased.
     pub email: Option<Email>,
-    /// Whether they proved that it is theirs.
+    /// Whether the person proved that it is theirs.
     pub email_verified: bool,
     /// The hash of their password, if they have one.
     pub password_hash: Option<PasswordHash>,
@@ -93,24 +93,24 @@ pub struct User {
     /// Since when they have the role `admin`, if they have it.
     #[serde(default)]
     pub admin_since: Option<Timestamp>,
-    /// Whether they are shut out.
+    /// Whether they are banned.
     pub banned: bool,
-    /// How often all sessions were ended at once. Those of an earlier epoch are over, but for [`User::kept_session`].
+    /// How often all sessions were ended at once. Sessions of an earlier epoch are over, except [`User::kept_session`].
     #[serde(default)]
     pub epoch: u32,
-    /// The session that was left alive when the others were ended last.
+    /// The session that was kept when all others were last ended.
     #[serde(default)]
     pub kept_session: Option<SessionId>,
     /// When all sessions were last ended at once.
     #[serde(default)]
     pub access_ended_at: Option<Timestamp>,
-    /// Whether nobody but the person can have set the password: see `user/mailbox.rs`.
+    /// Whether only the person can have set the password: see `user/mailbox.rs`.
     #[serde(default)]
     pub password_is_own: bool,
-    /// Who made the account, in what way.
+    /// How the account was created.
     #[serde(default)]
     pub made_by: Option<RegistrationMethod>,
-    /// The address that the account was made from; forgotten when the person has shown that it is theirs.
+    /// The IP address that the account was created from; removed once the person has proven their address.
     #[serde(default)]
     pub made_from: Option<String>,
     /// Whether they were erased.
@@ -128,14 +128,14 @@ pub struct User {
     /// Tokens that a new password can be chosen with.
     #[serde(default)]
     pub password_reset: OneTimeTokens<ResetToken>,
-    /// When the account was made.
+    /// When the account was created.
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
 }
 
 impl User {
-    /// Whether this is a user of that app. One who was erased is nobody's.
+    /// Whether this is a user of that app. An erased user belongs to no app.
     pub fn is_of(&self, app_id: &AppId) -> bool {
         self.app_id.as_ref() == Some(app_id) && !self.erased
     }
@@ -145,14 +145,14 @@ impl User {
         self.id.is_some() && !self.banned && !self.erased
     }
 
-    /// How often, and when last, all that they could come in with was ended at once.
+    /// How often, and when last, all access of the user was ended at once.
     pub fn access(&self) -> Access {
         Access { epoch: self.epoch, ended_at: self.access_ended_at }
     }
 
-    /// Whether a session of theirs goes on as far as they are concerned: no ban, password change, reset, change of address,
-    /// proof of the mailbox or end of all sessions has ended it. It holds from the acknowledgement of those on, also for a session that began at the
-    /// same moment and was not listed when the others were revoked.
+    /// Whether the user's state lets a session continue: no ban, password change, reset, change of address, proof of
+    /// the mailbox or end of all sessions has ended it. This holds as soon as one of those is acknowledged, also for a
+    /// session that began at the same moment and was not listed when the others were revoked.
     pub fn keeps(&self, session: &Session) -> bool {
         let kept = || session.owner.as_ref().is_some_and(|owner| Some(owner.session_id) == self.kept_session);
         session.epoch == self.epoch || kept()
@@ -212,7 +212,7 @@ impl User {
         })
     }
 
-    /// All that is left is that there was somebody: their id must never be anybody else's.
+    /// Only the fact that the user existed is kept, since the id must never be reused.
     fn apply_erased(&mut self, at: Timestamp) {
         let Self { id, app_id, epoch, created_at, .. } = std::mem::take(self);
         *self = Self { id, app_id, epoch, created_at, updated_at: at, erased: true, ..Self::default() };
@@ -242,7 +242,7 @@ impl User {
     }
 }
 
-/// An address that comes with a proof is verified in the same breath: nobody else ever had the account.
+/// An address that comes with a proof is verified in the same append: nobody else ever had the account.
 fn registered(command: UserCommand) -> Vec<UserEvent> {
     let UserCommand::Register { user_id, app_id, method, email, proof, password_hash, profile, client, at } =
         command
@@ -262,7 +262,7 @@ fn registered(command: UserCommand) -> Vec<UserEvent> {
     [UserEvent::UserRegistered(registered)].into_iter().chain(proven).collect()
 }
 
-/// How often, and when last, all that a person could come in with was ended at once. What was made for them before is dead.
+/// How often, and when last, all access of a person was ended at once. Whatever was issued to them earlier is void.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Access {
     /// [`User::epoch`].
@@ -287,7 +287,7 @@ impl Stream for User {
 
     fn held(&self) -> Holding {
         let Self { app_id, email, .. } = self;
-        // Who was erased has no address any more, and no event of theirs asks for the rest.
+        // An erased user has no address, and none of its events needs the rest.
         let email = app_id.clone().zip(email.clone());
         email.map(|(app_id, email)| Claimed::Email { app_id, email: Some(email) }).into_iter().collect()
     }
@@ -356,7 +356,7 @@ impl Aggregate for User {
             UserEvent::RoleGranted(RoleGranted { role, access_ended, at, .. }) => {
                 if role == Role::admin() {
                     self.admin_since = Some(at);
-                    // Who had them made may not have been entitled to those of an admin.
+                    // Whoever requested them may not have been entitled to request an admin's.
                     self.password_reset.end();
                 }
                 if access_ended {

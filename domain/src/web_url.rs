@@ -1,15 +1,16 @@
-//! The one rule for what a URL of a setting may name: a scheme, and a host that is there to be gone to.
+//! The one rule for the URLs in settings: a scheme, and a host that a browser can reach.
 
 use std::net::IpAddr;
 
 use url::{Host, Url};
 
-/// Whether the host is an IP address, or a DNS name of letters, digits and hyphens (RFC 952, RFC 1123 section 2.1), in its
-/// A-label form where it is of another script (RFC 5890). No wildcard, no empty label, no trailing dot: a browser's parser takes
-/// all of these, and a Content-Security-Policy reads `*` as any host.
+/// Whether the host is an IP address, or a DNS name of letters, digits and hyphens (RFC 952, RFC 1123 section 2.1), in
+/// its A-label form if it is in another script (RFC 5890). No wildcard, no empty label, no trailing dot: a browser's
+/// parser accepts all of these, and a Content-Security-Policy reads `*` as any host.
 pub fn names_a_host(url: &Url) -> bool {
     match url.host() {
-        // A number that is no address in its normal form was made one by the parser, which `url.as_str() == text` tells.
+        // The parser turns a number into an address; `url.as_str() == text` detects a number that was not one in normal
+        // form.
         Some(Host::Ipv4(_) | Host::Ipv6(_)) => true,
         Some(Host::Domain(name)) => is_dns_name(name),
         None => false,
@@ -28,7 +29,7 @@ pub fn is_dns_name(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_label)
 }
 
-/// What begins with `xn--` is Punycode of something that needs it.
+/// A label that begins with `xn--` must be Punycode of text that needs it.
 fn is_a_label_if_it_says_so(label: &str) -> bool {
     let prefixed = label.get(..4).is_some_and(|prefix| prefix.eq_ignore_ascii_case("xn--"));
     !prefixed || {
@@ -37,7 +38,7 @@ fn is_a_label_if_it_says_so(label: &str) -> bool {
     }
 }
 
-/// An https URL, or an http URL to this machine, that names a host and no user.
+/// An https URL, or an http URL to this machine, with a host and without user information.
 pub(crate) fn parse_web_url(text: &str) -> Option<Url> {
     if text.contains(|c: char| !c.is_ascii_graphic() || c == '\\') {
         return None;
@@ -76,7 +77,7 @@ mod tests {
         address.map_or_else(|| is_name(host), |address| address.parse::<std::net::Ipv6Addr>().is_ok())
     }
 
-    /// Whether each kind of URL takes this host: redirect address and link, origin, logo.
+    /// Whether each kind of URL accepts this host: redirect URI and link, origin, logo.
     fn taken(host: &str) -> [bool; 3] {
         [
             RedirectUri::parse(format!("https://{host}/cb")).is_ok(),
@@ -163,7 +164,7 @@ mod tests {
         #[test]
         fn whatever_is_taken_has_a_plain_host(host in "\\PC{1,24}|[a-z0-9.*_$(){}\\[\\]:-]{1,24}|(xn--)?[a-z0-9-]{1,12}(\\.[a-z*-]{0,4}){0,3}") {
             for (kind, taken) in taken(&host).into_iter().enumerate() {
-                // What ends the host early makes another URL with another host.
+                // A character that ends the host early makes another URL with another host.
                 let host = host.split(['/', '?', '#', ':']).next().unwrap_or_default();
                 prop_assert!(!taken || is_plain(host) || host.starts_with('['), "{kind}: {host:?}");
             }

@@ -1,5 +1,5 @@
-//! Links, codes and reset tokens, in whatever order they come: what is used once is used once, and whoever is put out stays
-//! out. The aggregates are put together as a command of the service does: all of a decision, or nothing of it.
+//! Links, codes and reset tokens in any order: each is used at most once, and ended access stays ended. The aggregates
+//! are combined as a command of the service does it: all of a decision, or nothing of it.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ use domain::user::{
 use domain::{AppId, Email, MagicLinkId, SessionId, Timestamp, UserId};
 use proptest::prelude::*;
 
-/// What may happen, with a choice of the thing it happens to.
+/// A possible step, with a choice of its target.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Wait(u8),
@@ -51,7 +51,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Lets an aggregate decide, and apply what it decided. A refusal leaves it as it was.
+/// Lets an aggregate decide and apply its decision. A refusal leaves it unchanged.
 fn run<A: Aggregate<Services = ()> + Clone>(
     aggregate: &mut A,
     command: A::Command,
@@ -78,24 +78,24 @@ fn redirect_uri() -> RedirectUri {
     RedirectUri::parse("https://app.example/callback").expect("valid")
 }
 
-/// One address of one app, and everything that was ever made for it.
+/// One address of one app, and everything that was ever issued for it.
 #[derive(Clone)]
 struct World {
     now: i64,
     ids: u128,
     settings: AppSettings,
-    /// Whoever has the address, once there is somebody.
+    /// The user with the address, once there is one.
     user: Option<User>,
     links: Vec<MagicLink>,
     sessions: Vec<Session>,
-    /// What the rules are checked against: facts that are written down as they happen, and looked up nowhere else.
+    /// What the rules are checked against: facts that are recorded as they happen, and taken from nowhere else.
     redeemed: BTreeSet<usize>,
     exchanged: BTreeSet<usize>,
     resets: Vec<u32>,
     used_resets: BTreeSet<u32>,
-    /// Sessions that something has ended.
+    /// Sessions that were ended.
     put_out: BTreeSet<SessionId>,
-    /// Links whose code was out when something ended all sessions.
+    /// Links whose code was issued but not exchanged when all sessions were ended.
     ended_codes: BTreeSet<usize>,
 }
 
@@ -239,7 +239,7 @@ impl World {
             Account::New
         };
         let redeem = MagicLinkCommand::Redeem { account, settings, client: Client::default(), at };
-        // Those that were made for nobody are dead as of the time that access was ended.
+        // Links without a user are void from the time that access was ended.
         let ended = before.user.as_ref().is_some_and(|user| {
             let access = user.access();
             match issued.epoch {
@@ -256,7 +256,7 @@ impl World {
                 (MagicLinkError::Superseded, ended),
             ];
             assert!(reasons.contains(&(error, true)), "{error}");
-            // A refusal of one is a refusal of all.
+            // If one refuses, all refuse.
             *self = before;
             return;
         }
@@ -314,7 +314,7 @@ impl World {
             client: Client::default(),
             at,
         };
-        // Which token it is, the event says: where many are good, it is the newest of them once more.
+        // The event says which token it is: if many are valid, the newest of them again.
         let requested = run(user, request.into()).expect("they are active");
         let [UserEvent::PasswordResetRequested(requested)] = requested.as_slice() else {
             panic!("{requested:?}");
@@ -332,7 +332,7 @@ impl World {
         if run(user, reset.into()).is_ok() {
             assert!(self.used_resets.insert(generation), "inv_g: reset {generation} was used twice");
             assert!(user.email_verified, "the token came by mail");
-            // Every token of before is used up with it.
+            // All earlier tokens are used up with it.
             self.used_resets.extend(self.resets.iter().copied());
             self.put_out_all_but(None);
         }

@@ -107,7 +107,7 @@ async fn a_change_of_algorithm_brings_its_keys() {
     ]);
 }
 
-/// However often the algorithm changes, and whether or not anybody rotates.
+/// However often the algorithm changes, and with or without rotations.
 #[test]
 fn keys_that_sign_no_more_are_bounded_and_leave_when_their_tokens_are_over() {
     let mut app = App::default();
@@ -130,7 +130,7 @@ fn keys_that_sign_no_more_are_bounded_and_leave_when_their_tokens_are_over() {
     }
     let kids = |app: &App, at| app.published_keys(at).map(|key| key.public.kid.clone()).collect::<Vec<_>>();
     assert_eq!(kids(&app, later(40)), ["37a", "38a", "39a", "40a", "40b"], "the oldest made room");
-    // 37a signed until 38, and a token of then lasts a day at most.
+    // 37a signed until 38, and a token from then lasts a day at most.
     let longest = i64::from(crate::signing_key::LONGEST_TOKEN);
     assert_eq!(kids(&app, later(38 + longest)), ["37a", "38a", "39a", "40a", "40b"]);
     assert_eq!(kids(&app, later(39 + longest)), ["38a", "39a", "40a", "40b"]);
@@ -140,7 +140,7 @@ fn keys_that_sign_no_more_are_bounded_and_leave_when_their_tokens_are_over() {
     assert_eq!(held, ["40a", "41a", "41b"], "and they are forgotten");
 }
 
-/// Keys of before it was written down when they stopped.
+/// Keys from before the time when they stopped was recorded.
 #[test]
 fn old_keys_are_retired_by_their_number() {
     let mut app = App::default();

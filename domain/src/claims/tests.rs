@@ -48,7 +48,7 @@ fn erased() -> UserEvent {
     UserEvent::UserErased(UserErased { user_id: USER, reason: ErasureReason::Disowned, at: at(3) })
 }
 
-/// What a user's state says it holds is what its events say: an append and a reader of the log compute the same.
+/// The claims in a user's state are those of its events: an append and a reader of the log compute the same.
 #[test]
 fn a_user_holds_by_its_state_what_it_holds_by_its_events() {
     use cqrs_es::Aggregate;
@@ -93,7 +93,7 @@ fn an_address_passes_to_the_next_and_is_given_back_by_an_erasure() {
     assert_eq!(holding.iter().map(|held| held.claimed.clone()).collect::<Vec<_>>(), [Claimed::Erased(USER)]);
 }
 
-/// The key is gone, and with it every address: what is left still says that there was one.
+/// The key is gone, and with it every address: the rest of the event still says that there was one.
 #[test]
 fn an_address_that_cannot_be_read_any_more_is_still_one() {
     let mut unreadable = registered();
@@ -196,7 +196,7 @@ fn a_mail_is_in_one_list_at_most() {
     assert!(holding.is_empty());
 }
 
-/// They are stored under these names, for ever.
+/// They are stored under these names, which never change.
 #[test]
 fn kinds_have_the_names_they_always_had() {
     let names: Vec<&str> = ClaimKind::ALL.iter().map(|kind| kind.as_str()).collect();

@@ -144,7 +144,7 @@ async fn somebody_asks_for_another_round() {
     then_refused(vec![], retry(None, 2), DeliveryError::Absent).await;
     let again = [given_up, vec![asked_again(2, 100)]].concat();
     assert!(delivery(again.clone()).is_due(MAIL, at(100)));
-    // The count of a round begins anew.
+    // Each round counts from the start.
     then(again, record_failure(None, 100), vec![failed(3, 100, Some(105))]).await;
 }
 

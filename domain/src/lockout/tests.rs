@@ -135,7 +135,7 @@ async fn one_device_more_than_are_counted_is_a_stranger() {
         .when_async(fail_by(one_more, 1))
         .await
         .then_expect_events(vec![failed(1, 1)]);
-    // A day later the others are forgotten.
+    // After a day the others are forgotten.
     LockoutTest::with(())
         .given(history(0))
         .when_async(fail_by(one_more, 86_400))
@@ -165,7 +165,7 @@ async fn a_lock_by_a_clock_that_was_ahead_ends_after_the_longest_lock() {
             .await
             .then_expect_events(vec![failed_by(device, 1, 900)]);
     }
-    // Nor do failures of then count until then.
+    // Nor do its failures count until then.
     LockoutTest::with(())
         .given(vec![failed(1, ahead), failed(2, ahead)])
         .when_async(fail(0))
@@ -189,7 +189,7 @@ fn a_state_that_was_kept_before_devices_were_counted_is_read() {
 }
 
 proptest! {
-    /// Whoever guesses, in whatever order, and whatever the clock does.
+    /// With any guesser, in any order, and with any clock.
     #[test]
     fn inv_p_guesses_are_bounded_and_strangers_lock_out_no_device(
         guesses in proptest::collection::vec((proptest::option::of(0_u128..24), -2_000_i64..2_000), 1..200),
@@ -229,7 +229,7 @@ proptest! {
     }
 }
 
-/// Whatever is done between the guesses, no more are answered within a window than without it.
+/// No action between guesses lets more of them be answered within a window.
 #[test]
 fn inv_p_unlocking_with_care_gives_no_more_guesses() {
     for device in [None, Some(device(1))] {

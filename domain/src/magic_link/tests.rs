@@ -121,7 +121,7 @@ fn redeem(second: i64) -> MagicLinkCommand {
     redeem_with(existing(7, 0, None), settings(), second)
 }
 
-/// Whose access was ended as often as the epoch says, at that second last.
+/// A user whose access was ended `epoch` times, last at that second.
 fn existing(user: u128, epoch: u32, ended: Option<i64>) -> Account {
     let before = Access { epoch, ended_at: ended.map(at) };
     Account::Existing { user_id: user_id(user), epoch, before, admin_since: None }
@@ -220,14 +220,14 @@ async fn a_code_is_exchanged_once_and_in_time() {
 #[tokio::test]
 async fn inv_d_a_link_ends_with_the_access_of_its_user() {
     let redeem = |account| redeem_with(account, settings(), 5);
-    // Made for this user, whose access was ended as often as is said.
+    // Issued to this user, whose access was ended that often.
     let own = issued_in(Some(2));
     then(vec![own.clone()], redeem(existing(7, 2, Some(-9))), vec![redeemed(7, false, 2, 5)]).await;
     for (epoch, ended) in [(3, Some(1)), (3, Some(-1)), (1, None)] {
         let account = existing(7, epoch, ended);
         then_refused(vec![own.clone()], redeem(account), MagicLinkError::Superseded).await;
     }
-    // Made for nobody, or for somebody else who had the address, or before links knew epochs: the time tells.
+    // Issued to a different or unknown owner of the address, or before links had epochs: the time decides.
     for (link, user) in [(issued_in(None), 7), (issued_in(None), 9), (issued_in(Some(3)), 9)] {
         for ended in [None, Some(-1)] {
             let account = existing(user, 3, ended);
@@ -260,7 +260,7 @@ async fn a_code_with_a_challenge_needs_its_verifier() {
     for presented in [None, Some(challenge('B'))] {
         then_refused(given.clone(), exchange_with(presented, 0, 6), MagicLinkError::InvalidCode).await;
     }
-    // Somebody took the challenge away on the way here.
+    // Somebody removed the challenge in transit.
     let without = vec![issued(), redeemed(7, false, 0, 5)];
     then_refused(without, exchange_with(Some(challenge('A')), 0, 6), MagicLinkError::InvalidCode).await;
 }

@@ -91,10 +91,10 @@ async fn a_refresh_tells_where_from_only_where_that_changes() {
             .await
             .then_expect_events(vec![told.clone()]);
         if moved == Client::default() {
-            // Where nothing is known of the request, there is nothing to tell.
+            // If nothing is known of the request, nothing is recorded.
             continue;
         }
-        // From there on it is the last known place.
+        // From then on it is the last known place.
         let given = vec![started(), told];
         let same = SessionTest::with(()).given(given.clone());
         same.when_async(from(1, &moved, 6)).await.then_expect_events(vec![refreshed(2, 6)]);
@@ -170,8 +170,8 @@ async fn revoking_twice_is_one_event() {
 }
 
 proptest! {
-    /// Invariant f: whatever is presented, in whatever order, at most one generation can move the chain on, and
-    /// none can after a reuse.
+    /// Invariant f: whatever is presented, in any order, at most one generation can advance the chain, and none can
+    /// after a reuse.
     #[test]
     fn inv_f_at_most_one_live_leaf(tries in prop::collection::vec((0_u32..6, 0_u32..8), 1..40)) {
         let mut session = Session::default();

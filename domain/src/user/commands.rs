@@ -1,4 +1,4 @@
-//! What can be asked of a user.
+//! The commands of a user.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -12,10 +12,10 @@ use crate::role::Role;
 use crate::session::RevocationReason;
 use crate::settings::SentBy;
 
-/// What a person says about themselves.
+/// What a person states about themselves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Profile {
-    /// The name they go by.
+    /// Their display name.
     pub name: Option<String>,
     /// A telephone number.
     pub phone: Option<String>,
@@ -26,7 +26,7 @@ pub struct Profile {
 /// A change of a profile: `None` leaves a member, `Some(None)` clears it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProfilePatch {
-    /// The name they go by.
+    /// Their display name.
     pub name: Option<Option<String>>,
     /// A telephone number.
     pub phone: Option<Option<String>>,
@@ -45,10 +45,10 @@ pub struct Client {
     pub user_agent: Option<String>,
 }
 
-/// What can be asked of a user.
+/// The commands of a user.
 #[derive(Clone, Debug)]
 pub enum UserCommand {
-    /// Make the account.
+    /// Create the account.
     Register {
         /// Its id.
         user_id: UserId,
@@ -58,7 +58,7 @@ pub enum UserCommand {
         method: RegistrationMethod,
         /// The person's address.
         email: Email,
-        /// What shows that it is theirs, if anything does yet.
+        /// The proof that it is theirs, if there is one already.
         proof: Option<MailboxProof>,
         /// The hash of their password, if they have one.
         password_hash: Option<PasswordHash>,
@@ -76,7 +76,7 @@ pub enum UserCommand {
         /// The time.
         at: Timestamp,
     },
-    /// Keep a hash of the same password with stronger parameters.
+    /// Replace the hash by one of the same password with stronger parameters.
     Rehash {
         /// The hash that the password was checked against.
         old: PasswordHash,
@@ -99,7 +99,7 @@ pub enum UserCommand {
         /// The time.
         at: Timestamp,
     },
-    /// Shut the person out.
+    /// Ban the user.
     Ban {
         /// Why, for the audit log.
         reason: Option<String>,
@@ -111,16 +111,16 @@ pub enum UserCommand {
         /// The time.
         at: Timestamp,
     },
-    /// End all that the person could come in with: sessions, codes, links, tokens, a change of address that is under way.
+    /// End all access: sessions, codes, links, tokens and a pending change of address.
     EndAccess {
-        /// A session of theirs that goes on.
+        /// A session that is kept.
         kept_session: Option<SessionId>,
         /// Why.
         reason: RevocationReason,
         /// The time.
         at: Timestamp,
     },
-    /// Anything that a mail is for, or that ends what mails are for.
+    /// A command about the address or the password.
     Mailbox(MailboxCommand),
 }
 
@@ -130,35 +130,36 @@ impl From<MailboxCommand> for UserCommand {
     }
 }
 
-/// What can be asked about the address and the password of a user.
+/// The commands about the address and the password of a user.
 #[derive(Clone, Debug)]
 pub enum MailboxCommand {
-    /// Send a token that proves that the person reads the mail of their address. Nothing happens if they did that already.
+    /// Send a token that proves that the person reads the mail of their address. Does nothing if the address is
+    /// verified.
     RequestEmailVerification {
         /// Who sends the mail.
         delivery: SentBy,
-        /// Whether it is somebody who may do everything in the app that a token without a mail goes to.
+        /// Whether a token that is not mailed goes to a caller with full rights in the app.
         full_admin: bool,
         /// Life of the token, in seconds.
         ttl: u32,
         /// The time.
         at: Timestamp,
     },
-    /// Use such a token.
+    /// Use the token.
     VerifyEmail {
         /// Its number.
         generation: u32,
         /// The time.
         at: Timestamp,
     },
-    /// Say with such a token that one has not made the account, which erases it.
+    /// Declare with such a token that the account was created by somebody else, which erases it.
     Disown {
         /// Its number.
         generation: u32,
         /// The time.
         at: Timestamp,
     },
-    /// Take note that somebody has shown in another way that they read the mail of this address.
+    /// Record that somebody has proven in another way that they read the mail of this address.
     ProveEmail {
         /// Which address.
         email: Email,
@@ -167,13 +168,13 @@ pub enum MailboxCommand {
         /// The time.
         at: Timestamp,
     },
-    /// Send a token to another address, which becomes the person's when it is used.
+    /// Send a token to another address, which becomes the account's when the token is used.
     RequestEmailChange {
         /// The other address.
         new_email: Email,
         /// The hash that the password was checked against.
         checked: PasswordHash,
-        /// The session that asks: it goes on when the address has changed.
+        /// The requesting session, which survives the change.
         session_id: SessionId,
         /// Who sends the mails.
         delivery: SentBy,
@@ -184,20 +185,20 @@ pub enum MailboxCommand {
         /// The time.
         at: Timestamp,
     },
-    /// Use such a token.
+    /// Use the token.
     ConfirmEmailChange {
         /// Its number.
         generation: u32,
         /// The time.
         at: Timestamp,
     },
-    /// Make a token that a new password can be chosen with.
+    /// Create a token for choosing a new password.
     RequestPasswordReset {
         /// Why.
         reason: ResetReason,
         /// Who sends the mail.
         delivery: SentBy,
-        /// Whether it is somebody who may do everything in the app that a token without a mail goes to.
+        /// Whether a token that is not mailed goes to a caller with full rights in the app.
         full_admin: bool,
         /// Life of the token, in seconds.
         ttl: u32,
@@ -206,7 +207,7 @@ pub enum MailboxCommand {
         /// The time.
         at: Timestamp,
     },
-    /// Use such a token.
+    /// Use the token.
     ResetPassword {
         /// Its number.
         generation: u32,
@@ -217,13 +218,13 @@ pub enum MailboxCommand {
         /// The time.
         at: Timestamp,
     },
-    /// Choose another password.
+    /// Change the password.
     ChangePassword {
         /// The hash that the old password was checked against.
         checked: PasswordHash,
         /// The hash of the new one.
         new: PasswordHash,
-        /// The session that asks: it goes on.
+        /// The requesting session, which is kept.
         session_id: SessionId,
         /// The time.
         at: Timestamp,

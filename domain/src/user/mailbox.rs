@@ -1,12 +1,13 @@
-//! What a token from a mail can do to an account: verify its address, give it another, or choose a new password; and what
-//! ends when somebody proves that they read the mail.
+//! What a mailed token can do to an account: verify its address, change it, or set a new password; and what ends when
+//! somebody proves that they read the mail.
 //!
-//! Three rules hold throughout. Whatever ends all sessions also ends what would bring them back: links and codes, tokens for
-//! a new password or to verify the address, and a change of address that is under way ([`User::end_access`] is the one place).
-//! An account whose address nobody has proven may have been made by anybody: the one who proves it, other than by confirming
-//! that registration, gets it without the password, the sessions and the profile of before, and may have it erased instead.
-//! And a password is the person's own only if no admin set it and no holder of a key that may do less than everything had the
-//! token that set it, or that verified the address of its registration: the role `admin` drops any other.
+//! Three rules hold throughout. Whatever ends all sessions also ends what would bring them back: links and codes,
+//! tokens for a new password or to verify the address, and a pending change of address ([`User::end_access`] is the
+//! only place). An account with an unproven address may have been created by anybody: whoever proves the address, other
+//! than by confirming that registration, gets the account without its earlier password, sessions and profile, and may
+//! have it erased instead. And a password is the person's own only if no admin set it and no holder of a restricted key
+//! had the token that set it, or that verified the address of its registration: granting the role `admin` drops any
+//! other password.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -27,17 +28,17 @@ use crate::settings::SentBy;
 pub struct EmailChange {
     /// The new address; absent once the person is erased.
     pub email: Option<Email>,
-    /// The session that asked, which goes on.
+    /// The requesting session, which is kept.
     pub session_id: SessionId,
 }
 
 /// What a token for a new password is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResetToken {
-    /// Why it was made.
+    /// Why it was created.
     pub reason: ResetReason,
-    /// Whether it went to the holder of a key that may do less than everything in the app. Unless it is known that it did
-    /// not, it did.
+    /// Whether it went to the holder of a key without full rights in the app. Assumed to be so unless known
+    /// otherwise.
     #[serde(default = "handed_out")]
     pub handed_out: bool,
 }
@@ -46,7 +47,7 @@ fn handed_out() -> bool {
     true
 }
 
-/// What a proof ends of what was set up before by somebody who had shown nothing.
+/// What a proof ends of an account that was set up earlier without one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ended {
     /// Password, sessions, links and the like.
@@ -61,12 +62,12 @@ impl ResetToken {
         Self { reason, handed_out: !is_mailed && !full_admin }
     }
 
-    /// Whether one can be sent in place of the other: it proves as much, and no key gets what a mail carries.
+    /// Whether one can be sent in place of the other: both prove the same, and no key gets a token that was mailed.
     fn is_like(self, other: Self) -> bool {
         self.proves_mailbox() == other.proves_mailbox() && self.handed_out == other.handed_out
     }
 
-    /// Whether whoever has it reads the mail of the account's address.
+    /// Whether having the token proves access to the account's mailbox.
     pub fn proves_mailbox(self) -> bool {
         match self.reason {
             ResetReason::Forgotten | ResetReason::AddressTaken => true,
@@ -108,7 +109,7 @@ impl User {
         if self.banned {
             return Err(UserError::Banned);
         }
-        // Without an address they are erased.
+        // A user without an address is erased.
         let email = self.email.as_ref().ok_or(UserError::Absent)?;
         match command {
             MailboxCommand::RequestEmailVerification { delivery, full_admin, ttl, at } => {
@@ -127,7 +128,7 @@ impl User {
                 Err(UserError::OtherEmail)
             }
             MailboxCommand::ProveEmail { .. } if self.email_verified => Ok(vec![]),
-            // Confirming a registration is the one proof that says that its password is one's own.
+            // Only a proof that confirms the registration also confirms its password.
             MailboxCommand::ProveEmail { proof, at, .. } => {
                 let is_takeover = proof != MailboxProof::Verification;
                 let profile = is_takeover && self.has_doubtful_profile();
@@ -175,7 +176,7 @@ impl User {
             }
             MailboxCommand::RequestPasswordReset { reason, delivery, full_admin, ttl, client, at } => {
                 let personal = Personal { email: Some(email.clone()), ..Personal::of(client) };
-                // What an admin asks for is theirs to hand on.
+                // A token that an admin requests goes to the admin, who hands it on.
                 let delivery = if reason == ResetReason::Admin { SentBy::App } else { delivery };
                 let token = ResetToken::new(reason, delivery, full_admin);
                 let is_of_kind = |other: &ResetToken| other.is_like(token);
@@ -233,7 +234,7 @@ impl User {
 
     fn disown(&self, user_id: UserId, generation: u32, at: Timestamp) -> Result<Vec<UserEvent>, UserError> {
         self.verification.get(generation, at).ok_or(UserError::InvalidToken)?;
-        // From before the role needed a proof: who gave it knew whom to.
+        // An admin without a proof dates from before the role needed one: whoever granted it knew the person.
         if self.email_verified || self.is_admin() {
             return Err(UserError::InvalidToken);
         }
@@ -241,7 +242,7 @@ impl User {
         Ok(vec![UserEvent::UserErased(UserErased { user_id, reason, at })])
     }
 
-    /// The reset has ended everything of before by itself, but for the profile.
+    /// The reset itself has ended everything earlier except the profile.
     fn proven_by_reset(&self, user_id: UserId, email: &Email, at: Timestamp) -> Option<UserEvent> {
         let ended = Ended { access: false, profile: self.has_doubtful_profile() };
         let proof = MailboxProof::PasswordReset;
@@ -252,13 +253,13 @@ impl User {
         if self.password_hash.as_ref() == Some(checked) { Ok(()) } else { Err(UserError::OtherPassword) }
     }
 
-    /// Whether the token of this number was one that the address could have been verified with which is verified: it is of no
-    /// use any more, but there is nothing left to do either.
+    /// Whether the token of this number could have verified the present address, which is verified: the token is void,
+    /// but nothing is left to do either.
     pub fn was_verified_by(&self, generation: u32) -> bool {
         self.email_verified && (1..=self.verified_up_to).contains(&generation)
     }
 
-    /// Whether somebody who has shown nothing may have written the profile. What an admin wrote stays.
+    /// Whether the profile may come from somebody who proved nothing. A profile from an admin stays.
     fn has_doubtful_profile(&self) -> bool {
         let has_profile = self.name.is_some() || self.phone.is_some() || self.avatar_url.is_some();
         has_profile && !self.email_verified && self.made_by != Some(RegistrationMethod::Admin)
@@ -266,7 +267,7 @@ impl User {
 
     pub(super) fn apply_email_verification_requested(&mut self, event: &EmailVerificationRequested) {
         if event.delivery == SentBy::App && !event.full_admin {
-            // Whoever got it can make any registration pass for the person's.
+            // Its recipient can pass off any registration as the person's own.
             self.password_is_own = false;
         }
         self.verification.issue(event.generation, event.expires_at, (), event.at, |()| true);
@@ -277,7 +278,7 @@ impl User {
         self.verified_up_to = self.verification.last();
         self.made_from = None;
         self.verification.end();
-        // Whoever asked for it before had shown nothing: it would take the account away from its owner again.
+        // Whoever requested it earlier had proven nothing: it would take the account from its owner again.
         self.email_change.end();
         if event.earlier_access_ended {
             self.password_hash = None;
@@ -299,7 +300,7 @@ impl User {
     pub(super) fn apply_email_changed(&mut self, event: EmailChanged) {
         self.email = event.personal.email;
         self.email_verified = true;
-        // Those were for another address.
+        // Earlier tokens were for another address.
         self.verified_up_to = 0;
         self.made_from = None;
         self.end_access(Some(event.session_id), event.at);
@@ -312,13 +313,14 @@ impl User {
         self.password_reset.issue(generation, expires_at, token, at, |other| other.is_like(token));
     }
 
-    /// Which of the tokens was used is not told, so one that was handed out casts its doubt on all that were good.
+    /// The event does not say which token was used, so a single valid token that was handed out makes the password
+    /// doubtful.
     pub(super) fn apply_password_reset(&mut self, event: PasswordReset) {
         self.password_is_own = !self.password_reset.live(event.at).any(|token| token.handed_out);
         self.apply_password_set(event.personal.password_hash, None, event.at);
     }
 
-    /// Somebody else may know it, or it was never the person's.
+    /// Drops a password that somebody else may know, or that was never the person's.
     pub(super) fn drop_foreign_password(&mut self) {
         if !self.password_is_own {
             self.password_hash = None;
@@ -336,8 +338,8 @@ impl User {
         self.updated_at = at;
     }
 
-    /// Every session but one is over, and with them all that would bring them back. Links and codes know the epoch that they
-    /// are of; the tokens are kept here.
+    /// Ends all sessions but one, and all that would bring them back. Links and codes carry their epoch; the tokens are
+    /// kept here.
     pub(super) fn end_access(&mut self, kept: Option<SessionId>, at: Timestamp) {
         self.epoch += 1;
         self.kept_session = kept;

@@ -1,4 +1,4 @@
-//! What ends access ends what would bring it back, and power never grows by what an account had before.
+//! What ends access also ends what would bring it back, and new rights never extend to what an account had earlier.
 
 use super::tests::{at, banned, granted, hash, registered, user_id};
 use super::*;
@@ -47,7 +47,7 @@ fn verify() -> MailboxCommand {
     MailboxCommand::VerifyEmail { generation: 1, at: later(1) }
 }
 
-/// Registered by themselves, and verified by a mail.
+/// Self-registered, and verified by mail.
 fn verified() -> User {
     let mut user = of([registered()]);
     run(&mut user, verification(SentBy::Platform, false)).expect("asks");
@@ -55,7 +55,7 @@ fn verified() -> User {
     user
 }
 
-/// Each that ends access, and whether the password stays.
+/// All commands that end access, and whether the password stays.
 fn ends() -> Vec<(&'static str, UserCommand)> {
     let ban = UserCommand::Ban { reason: None, at: later(2) };
     let end = UserCommand::EndAccess { kept_session: None, reason: RevocationReason::User, at: later(2) };
@@ -114,7 +114,7 @@ fn what_ends_access_ends_tokens_that_would_verify_the_address() {
     for (what, end) in ends() {
         let mut user = of([registered()]);
         run(&mut user, verification(SentBy::Platform, false)).expect("asks");
-        // A token that proves nothing about the mailbox, so that the address stays unproven.
+        // This token proves nothing about the mailbox, so the address stays unproven.
         run(&mut user, reset(ResetReason::Admin, SentBy::App, true)).expect("asks");
         match run(&mut user, end) {
             Err(UserError::EmailNotVerified) => continue,
@@ -127,7 +127,7 @@ fn what_ends_access_ends_tokens_that_would_verify_the_address() {
     }
 }
 
-/// What was written before bans ended more than sessions means what it meant: nobody is logged out by an upgrade.
+/// Events from before bans ended more than sessions keep their meaning: an upgrade logs nobody out.
 #[test]
 fn old_bans_and_grants_mean_what_they_meant() {
     let UserEvent::UserBanned(ban) = banned() else { unreachable!() };
@@ -234,7 +234,7 @@ fn who_disowns_an_unproven_account_ends_it_for_good() {
     assert_eq!(run(&mut user, disown(1)), Err(UserError::InvalidToken));
     run(&mut user, verification(SentBy::Platform, false)).expect("asks");
     assert_eq!(run(&mut user, disown(2)), Err(UserError::InvalidToken));
-    assert!(run(&mut verified(), disown(1)).is_err(), "a proven one is somebody's");
+    assert!(run(&mut verified(), disown(1)).is_err(), "a proven account has an owner");
 
     run(&mut user, grant("editor")).expect("grants");
     let erased = run(&mut user, disown(1)).expect("erases");

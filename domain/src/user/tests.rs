@@ -73,7 +73,7 @@ async fn registers_once() {
 }
 
 #[tokio::test]
-async fn a_patch_that_changes_nothing_is_no_event() {
+async fn a_patch_that_changes_nothing_makes_no_event() {
     let patch = ProfilePatch { name: Some(Some("Ada".to_owned())), phone: Some(None), avatar_url: None };
     let update = UserCommand::UpdateProfile { patch, at: at() };
     UserTest::with(()).given(vec![registered()]).when_async(update).await.then_expect_events(vec![]);

@@ -38,7 +38,7 @@ fn client() -> Client {
     Client { ip: Some("192.0.2.7".to_owned()), user_agent: None }
 }
 
-/// With the password `old`, whose address nobody has proven.
+/// With the password `old` and an unproven address.
 fn registered() -> UserEvent {
     UserEvent::UserRegistered(UserRegistered {
         user_id: user_id(),
