@@ -119,6 +119,16 @@ fn marks_to_fail_at_are_for_tests_only() {
     }
 }
 
+/// What a pool needs so that none of its tasks runs away stands in one place.
+#[test]
+fn pools_are_made_in_one_place() {
+    let makes = |(path, text): &(PathBuf, String)| {
+        text.contains("PoolOptions::new") && !path.ends_with("event-store/src/pools.rs")
+    };
+    let others: Vec<PathBuf> = files(&workspace(), ".rs").into_iter().filter(makes).map(|it| it.0).collect();
+    assert_eq!(others, [workspace().join("tests/house.rs")], "pools are made with event_store::pools");
+}
+
 /// The text of every file below a folder whose name has this suffix.
 fn files(folder: &Path, suffix: &str) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();

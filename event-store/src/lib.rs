@@ -25,6 +25,7 @@ pub mod message_key;
 pub mod origin;
 mod pauses;
 pub mod personal;
+pub mod pools;
 pub mod postgres;
 pub mod repository;
 mod requests;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use domain::{StreamId, Timestamp, UserId};
 use schemas::envelope::RecordedEvent;
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteRow};
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqliteRow};
 use sqlx::{Row, SqliteConnection};
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
@@ -21,6 +21,7 @@ use crate::journal::{
 };
 use crate::mac::{Macs, Row as EventRow};
 use crate::measure;
+use crate::pools;
 use crate::requests;
 use file::Kind;
 use writer::{Request, Writer};
@@ -222,11 +223,7 @@ impl SqliteJournal {
 
 /// Connections that read while another one writes.
 pub(crate) async fn readers(options: &SqliteConnectOptions) -> Result<SqlitePool, sqlx::Error> {
-    SqlitePoolOptions::new()
-        .max_connections(READERS)
-        .test_before_acquire(false)
-        .connect_with(options.clone().read_only(true))
-        .await
+    pools::sqlite().max_connections(READERS).connect_with(options.clone().read_only(true)).await
 }
 
 /// The cheap checks that a journal is intact: reading every page of a big file would take minutes.

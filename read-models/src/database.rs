@@ -8,11 +8,9 @@ use event_store::postgres::role::{MAY_SET, RoleName};
 use event_store::postgres::{Reach, is_away};
 use event_store::sqlite::file::looking;
 use event_store::sqlite::private;
-use event_store::{Location, PostgresSettings, PostgresUrl, measure};
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
+use event_store::{Location, PostgresSettings, PostgresUrl, measure, pools};
+use sqlx::postgres::{PgConnectOptions, PgPool};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, SqliteConnection};
 
 use crate::checkpoint::Checkpoint;
@@ -321,10 +319,7 @@ async fn open_file(path: &Path) -> Result<Database, sqlx::Error> {
         .synchronous(SqliteSynchronous::Normal)
         // All connections of a process share the sum of these caches.
         .pragma("cache_size", "-8192");
-    let pool = SqlitePoolOptions::new()
-        .test_before_acquire(false)
-        .idle_timeout(None)
-        .max_lifetime(None)
+    let pool = pools::sqlite()
         // SQLite ends a transaction automatically when the disk is full. The connection then wrongly believes for good
         // that it is in a transaction, so it is replaced.
         .after_release(|connection, _| Box::pin(std::future::ready(Ok(!connection.is_in_transaction()))));
@@ -352,7 +347,7 @@ async fn open_postgres(url: &PostgresUrl) -> Result<Database, sqlx::Error> {
         ("client_min_messages", "warning"),
         ("idle_in_transaction_session_timeout", LONGEST_PAUSE_IN_A_TRANSACTION),
     ]);
-    let pool = || PgPoolOptions::new().acquire_timeout(LONGEST_WAIT_FOR_A_CONNECTION);
+    let pool = || pools::postgres().acquire_timeout(LONGEST_WAIT_FOR_A_CONNECTION);
     let writers = options.clone().options(FOR_WRITERS);
     let writers = pool().max_connections(POSTGRES_WRITERS).connect_with(writers).await?;
     let mut tx = writers.begin().await?;

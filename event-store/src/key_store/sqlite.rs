@@ -4,13 +4,14 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use domain::{AppId, UserId};
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{First, WrappedKeys};
 use crate::journal::{OpenError, StoreError};
 use crate::measure;
+use crate::pools;
 use crate::sqlite::file::{self, Kind};
 
 const KIND: Kind = Kind {
@@ -89,9 +90,8 @@ impl SqliteKeys {
         }
         let options = file::options(path).pragma("secure_delete", "ON");
         let connection = file::open(path, &options, &KIND).await?;
-        let readers = SqlitePoolOptions::new()
+        let readers = pools::sqlite()
             .max_connections(2)
-            .test_before_acquire(false)
             .connect_with(options.clone().read_only(true))
             .await
             .map_err(|error| file::damaged_or_failed(path, &error))?;

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection};
 use tokio::time::timeout;
 
 use super::role::RoleName;
 use crate::journal::OpenError;
+use crate::pools;
 
 /// Connections and timeouts of a store on PostgreSQL. The defaults suit a database nearby.
 #[derive(Clone, Debug)]
@@ -93,7 +94,7 @@ impl PostgresSettings {
     /// A pool that connects on demand.
     pub(crate) fn pool(&self, options: &PgConnectOptions) -> PgPool {
         let settings = self.clone();
-        PgPoolOptions::new()
+        pools::postgres()
             .max_connections(self.readers)
             .acquire_timeout(self.connect_timeout)
             // A test would cost a round trip each time. A dead connection is replaced when it is used.

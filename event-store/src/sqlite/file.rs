@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqliteLockingMode, SqlitePool, SqlitePoolOptions,
-    SqliteSynchronous,
+    SqliteConnectOptions, SqliteJournalMode, SqliteLockingMode, SqlitePool, SqliteSynchronous,
 };
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
 
 use super::private;
 use crate::journal::OpenError;
+use crate::pools;
 
 /// A kind of file of ours. The two numbers are in its header (`SQLite` file format, section 1.3).
 pub(crate) struct Kind {
@@ -72,7 +72,7 @@ pub fn looking(path: &Path) -> SqliteConnectOptions {
 
 /// Connections for [`looking`].
 pub(crate) async fn look(path: &Path) -> Result<SqlitePool, OpenError> {
-    let pool = SqlitePoolOptions::new().max_connections(1).test_before_acquire(false);
+    let pool = pools::sqlite().max_connections(1);
     pool.connect_with(looking(path)).await.map_err(|error| damaged_or_failed(path, &error))
 }
 

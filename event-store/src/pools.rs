@@ -1,0 +1,18 @@
+//! Pools of connections, with what all of them have in common.
+
+use sqlx::postgres::PgPoolOptions;
+use sqlx::sqlite::SqlitePoolOptions;
+
+/// Connections to a SQLite file. None is closed for its age: a file has no server to spare.
+pub fn sqlite() -> SqlitePoolOptions {
+    // The task that closes old connections of sqlx 0.9.0 can count their number down past zero when a pool is closed or busy at
+    // the wrong moment, and then occupies a thread for good: <https://github.com/transact-rs/sqlx/issues/3645>. Without a
+    // lifetime or an idle time there is no such task.
+    SqlitePoolOptions::new().test_before_acquire(false).idle_timeout(None).max_lifetime(None)
+}
+
+/// Connections to a PostgreSQL server. None is closed for its age, as in [`sqlite`]: one that the server has closed is replaced
+/// when it is used.
+pub fn postgres() -> PgPoolOptions {
+    PgPoolOptions::new().idle_timeout(None).max_lifetime(None)
+}
