@@ -31,15 +31,16 @@ use dispatcher::{Context, Reads};
 
 mod admin;
 mod cookies;
+mod login;
 mod magic_link;
 mod mailbox;
 mod page;
 mod rights;
+mod sessions;
 mod strangers;
 mod values;
 
 const PASSWORD: &str = "correct horse battery";
-
 /// How many sessions a user may have here.
 const SESSIONS: NonZeroUsize = NonZeroUsize::new(50).expect("not zero");
 
@@ -307,49 +308,6 @@ fn user_id(answer: &Answer) -> UserId {
 }
 
 #[tokio::test]
-async fn a_person_registers_logs_in_refreshes_and_logs_out() {
-    let world = World::start().await;
-    let registered = world.register("Ada@Example.com").await;
-    assert_eq!(registered.status, 201, "{}", registered.body);
-    assert_eq!(registered.body["user"]["email"], "ada@example.com");
-    assert_eq!(registered.body["token_type"], "Bearer");
-    assert_eq!(registered.body["expires_in"], 1800);
-    assert_eq!(registered.headers["cache-control"], "no-store");
-    assert!(registered.headers.contains_key("consistency-token"));
-
-    let login = world.login("ada@example.com", PASSWORD).await;
-    assert_eq!(login.status, 200, "{}", login.body);
-    let access = login.text("access_token");
-    let me = world.me(&access).await;
-    assert_eq!(me.status, 200, "{}", me.body);
-    assert_eq!(me.body["name"], "Ada");
-    assert_eq!(me.body["session_id"], login.body["session_id"]);
-    assert_eq!(me.body["orgs"], json!([]));
-
-    let patched =
-        world.call("PATCH", "/auth/me", Some(&access), Some(json!({"name": null, "phone": "+44 20"}))).await;
-    assert_eq!((patched.status, &patched.body["name"]), (StatusCode::OK, &Value::Null), "{}", patched.body);
-    assert_eq!(patched.body["phone"], "+44 20");
-    let mass = world.call("PATCH", "/auth/me", Some(&access), Some(json!({"roles": ["admin"]}))).await;
-    assert_eq!((mass.status.as_u16(), mass.code()), (400, "malformed_request"));
-
-    let refreshed = world.auth("refresh", json!({"refresh_token": login.text("refresh_token")})).await;
-    assert_eq!(refreshed.status, 200, "{}", refreshed.body);
-    assert_ne!(refreshed.text("refresh_token"), login.text("refresh_token"));
-
-    let body = json!({"refresh_token": refreshed.text("refresh_token")});
-    for _ in 0..2 {
-        assert_eq!(world.auth("logout", body.clone()).await.status, 204);
-    }
-    assert_eq!(world.me(&access).await.status, 401);
-    let dead = world.auth("refresh", body).await;
-    assert_eq!((dead.status.as_u16(), dead.code()), (401, "session_revoked"));
-    let by_bearer = world.call("POST", "/auth/logout", Some(&access), None).await;
-    assert_eq!(by_bearer.status, 204);
-    assert_eq!(world.call("POST", "/auth/logout", None, None).await.status, 401);
-}
-
-#[tokio::test]
 async fn registration_refuses_what_makes_no_sense() {
     let world = World::start().await;
     let cases = [
@@ -424,26 +382,6 @@ async fn a_repeated_request_happens_once() {
 }
 
 #[tokio::test]
-async fn refreshed_tokens_make_nobody_else_of_a_caller() {
-    let world = World::start().await;
-    let first = world.register("ada@example.com").await;
-    world.login("ada@example.com", PASSWORD).await;
-    let path = "/v1/apps/default/auth/sessions/revoke-all";
-    let body = json!({"exclude_current": true});
-    let ask = async |token: &str| {
-        world.call_with("POST", path, Some(token), Some(body.clone()), Some("k")).await.body
-    };
-    assert_eq!(ask(&first.text("access_token")).await, json!({"revoked": 1}));
-    world.login("ada@example.com", PASSWORD).await;
-    let next = world.auth("refresh", json!({"refresh_token": first.text("refresh_token")})).await;
-    assert_ne!(next.text("access_token"), first.text("access_token"));
-    assert_eq!(ask(&next.text("access_token")).await, json!({"revoked": 1}), "what was done the first time");
-    assert_eq!(world.events("SessionRevoked").await, 1, "and nothing new");
-    let other = world.register("eve@example.com").await;
-    assert_eq!(ask(&other.text("access_token")).await, json!({"revoked": 0}), "her own key");
-}
-
-#[tokio::test]
 async fn parallel_repetitions_converge() {
     let world = Arc::new(World::start().await);
     let calls = (0..16).map(|_| {
@@ -478,208 +416,6 @@ async fn inv_h_parallel_registrations_make_one_account() {
     assert_eq!((made, world.events("UserRegistered").await), (1, 1));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn inv_p_no_more_guesses_are_answered_than_allowed() {
-    let world = Arc::new(World::start().await);
-    world.register("ada@example.com").await;
-    for email in ["ada@example.com", "nobody@example.com"] {
-        let calls = (0..50).map(|n| {
-            let world = world.clone();
-            tokio::spawn(async move { world.login(email, &format!("wrong guess {n}")).await })
-        });
-        let mut answered = 0;
-        for call in calls.collect::<Vec<_>>() {
-            let answer = call.await.expect("no panic");
-            match answer.status.as_u16() {
-                401 => answered += 1,
-                429 => assert_eq!(answer.headers["retry-after"], "60", "{email}"),
-                _ => panic!("{}", answer.body),
-            }
-        }
-        assert_eq!(answered, 10, "{email}");
-        // Even the right one has to wait.
-        assert_eq!(world.login(email, PASSWORD).await.code(), "rate_limited");
-    }
-    assert_eq!(world.events("LoginFailed").await, 10);
-    assert_eq!(world.events("AccountLocked").await, 1);
-    world.clock.advance(SignedDuration::from_secs(61));
-    assert_eq!(world.login("ada@example.com", PASSWORD).await.status, 200);
-}
-
-#[tokio::test]
-async fn unknown_and_wrong_look_alike() {
-    let world = World::start().await;
-    world.register("ada@example.com").await;
-    let wrong = world.login("ada@example.com", "wrong guess").await;
-    for email in ["nobody@example.com", "no address", ""] {
-        let unknown = world.login(email, "wrong guess").await;
-        assert_eq!((unknown.status, unknown.code()), (wrong.status, "invalid_credentials"), "{email:?}");
-        let names = |answer: &Answer| answer.headers.keys().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(names(&unknown), names(&wrong));
-        assert_eq!(unknown.body["detail"], wrong.body["detail"]);
-    }
-}
-
-/// What an `Idempotency-Key` remembers must not tell whether its first request found an account.
-#[tokio::test]
-async fn a_repeated_key_tells_nothing_about_an_address() {
-    let world = World::start().await;
-    world.register("ada@example.com").await;
-    let send = async |route: &str, email: &str, password: &str| {
-        let path = format!("/v1/apps/default/auth/{route}");
-        let body = json!({"email": email, "password": password});
-        let answer = world.call_with("POST", &path, None, Some(body), Some(email)).await;
-        (answer.status.as_u16(), answer.code().to_owned())
-    };
-    for email in ["ada@example.com", "nobody@example.com"] {
-        for guess in ["wrong guess", "wrong guess", "another guess"] {
-            assert_eq!(send("login", email, guess).await, (401, "invalid_credentials".to_owned()), "{email}");
-        }
-        for n in 3..10 {
-            assert_eq!(world.login(email, &format!("wrong guess {n}")).await.status, 401);
-        }
-        assert_eq!(send("login", email, "wrong guess").await, (429, "rate_limited".to_owned()), "{email}");
-    }
-    world.set(json!({"require_verified_email": true})).await;
-    for email in ["ada@example.com", "free@example.com"] {
-        for password in [PASSWORD, PASSWORD, "another horse battery"] {
-            assert_eq!(send("register", email, password).await.0, 202, "{email}");
-        }
-    }
-    assert_eq!(world.events("UserRegistered").await, 2);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn inv_f_parallel_refreshes_make_one_chain() {
-    let world = Arc::new(World::start().await);
-    let token = world.register("ada@example.com").await.text("refresh_token");
-    let calls = (0..32).map(|_| {
-        let (world, token) = (world.clone(), token.clone());
-        tokio::spawn(async move { world.auth("refresh", json!({ "refresh_token": token })).await })
-    });
-    let mut successors = std::collections::BTreeSet::new();
-    for call in calls.collect::<Vec<_>>() {
-        let answer = call.await.expect("no panic");
-        assert_eq!(answer.status, 200, "{}", answer.body);
-        successors.insert(answer.text("refresh_token"));
-    }
-    assert_eq!(successors.len(), 1);
-    assert_eq!(world.events("SessionRefreshed").await, 1);
-}
-
-#[tokio::test]
-async fn inv_f_reuse_leaves_no_live_end() {
-    let world = World::start().await;
-    let registered = world.register("ada@example.com").await;
-    let old = json!({"refresh_token": registered.text("refresh_token")});
-    let new = world.auth("refresh", old.clone()).await;
-    world.clock.advance(SignedDuration::from_secs(11));
-    let reused = world.auth("refresh", old).await;
-    assert_eq!((reused.status.as_u16(), reused.code()), (401, "invalid_refresh_token"));
-    let after = world.auth("refresh", json!({"refresh_token": new.text("refresh_token")})).await;
-    assert_eq!((after.status.as_u16(), after.code()), (401, "session_revoked"));
-    assert_eq!(world.me(&new.text("access_token")).await.status, 401);
-    assert!(world.service.claimed_sessions(user_id(&registered)).await.expect("reads").is_empty());
-}
-
-#[tokio::test]
-async fn sessions_expire() {
-    let world = World::start().await;
-    let token = world.register("ada@example.com").await.text("refresh_token");
-    world.clock.advance(SignedDuration::from_secs(1_209_600));
-    let late = world.auth("refresh", json!({ "refresh_token": token })).await;
-    assert_eq!((late.status.as_u16(), late.code()), (401, "session_expired"));
-    let mut forged = token.into_bytes();
-    *forged.last_mut().expect("not empty") ^= 1;
-    let forged = String::from_utf8(forged).expect("ASCII");
-    let answer = world.auth("refresh", json!({ "refresh_token": forged })).await;
-    assert_eq!(answer.code(), "invalid_refresh_token");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn inv_d_a_ban_during_logins_lets_nobody_stay() {
-    let world = Arc::new(World::start().await);
-    let user = user_id(&world.register("ada@example.com").await);
-    let logins = (0..16).map(|_| {
-        let world = world.clone();
-        tokio::spawn(async move { world.login("ada@example.com", PASSWORD).await })
-    });
-    let logins = logins.collect::<Vec<_>>();
-    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    world.ban(user).await;
-    let banned = world.login("ada@example.com", PASSWORD).await;
-    assert_eq!((banned.status.as_u16(), banned.code()), (403, "user_banned"));
-    assert_eq!(world.login("ada@example.com", "wrong guess").await.code(), "invalid_credentials");
-    for login in logins {
-        let login = login.await.expect("no panic");
-        if login.status == 200 {
-            assert_eq!(world.me(&login.text("access_token")).await.status, 401);
-            let body = json!({"refresh_token": login.text("refresh_token")});
-            assert_eq!(world.auth("refresh", body).await.code(), "session_revoked");
-        } else {
-            assert!(["user_banned", "session_revoked"].contains(&login.code()), "{}", login.body);
-        }
-    }
-    // No session started behind the ban in the log.
-    let all = world.journal.read_all(0, 100_000).await.expect("reads");
-    let ban = all.iter().position(|event| event.name == "UserBanned").expect("a ban");
-    assert!(all[ban..].iter().all(|event| event.name != "SessionStarted"));
-}
-
-#[tokio::test]
-async fn own_sessions_can_be_ended() {
-    let world = World::start().await;
-    let first = world.register("ada@example.com").await;
-    let second = world.login("ada@example.com", PASSWORD).await;
-    let third = world.login("ada@example.com", PASSWORD).await;
-    let eve = world.register("eve@example.com").await;
-    let access = third.text("access_token");
-    let path = |answer: &Answer| format!("/v1/apps/default/auth/sessions/{}", answer.text("session_id"));
-    for (path, status) in [
-        (path(&eve), 404),
-        (path(&first), 204),
-        (path(&first), 404),
-        ("/v1/apps/default/auth/sessions/nonsense".to_owned(), 404),
-    ] {
-        assert_eq!(world.call("DELETE", &path, Some(&access), None).await.status.as_u16(), status, "{path}");
-    }
-    let body = json!({"exclude_current": true});
-    let rest = world.call("POST", "/auth/sessions/revoke-all", Some(&access), Some(body)).await;
-    assert_eq!((rest.status.as_u16(), &rest.body), (200, &json!({"revoked": 1})));
-    assert_eq!(world.me(&second.text("access_token")).await.status, 401);
-    assert_eq!(world.me(&access).await.status, 200);
-    let all = world.call("POST", "/auth/sessions/revoke-all", Some(&access), None).await;
-    assert_eq!(all.body, json!({"revoked": 1}));
-    assert_eq!(world.me(&access).await.status, 401);
-    assert_eq!(world.me(&eve.text("access_token")).await.status, 200);
-}
-
-#[tokio::test]
-async fn tokens_can_be_looked_at_and_revoked() {
-    let world = World::start().await;
-    let tokens = world.register("ada@example.com").await;
-    let key = world.key.expose_secret();
-    let path = "/v1/apps/default/auth/introspect";
-    for member in ["access_token", "refresh_token"] {
-        let request = Request::post(path)
-            .header("authorization", format!("Bearer {key}"))
-            .header("content-type", "application/x-www-form-urlencoded")
-            .body(Body::from(format!("token={}&token_type_hint=x", tokens.text(member))))
-            .expect("a request");
-        let answer = world.send(request).await;
-        assert_eq!(answer.body["active"], true, "{}", answer.body);
-        assert_eq!(answer.body["sub"], tokens.body["user"]["id"]);
-    }
-    let body = json!({"token": tokens.text("access_token")});
-    assert_eq!(world.call("POST", path, None, Some(body.clone())).await.status, 401);
-    for token in ["", "x", "wwr_AAAA"] {
-        assert_eq!(world.auth("revoke", json!({ "token": token })).await.status, 200);
-    }
-    assert_eq!(world.auth("revoke", body.clone()).await.status, 200);
-    let dead = world.call("POST", path, Some(key), Some(body)).await;
-    assert_eq!(dead.body, json!({"active": false}));
-}
-
 #[tokio::test]
 async fn keys_are_published_for_every_algorithm() {
     let world = World::start().await;
@@ -699,40 +435,6 @@ async fn keys_are_published_for_every_algorithm() {
     let found = world.call("GET", path, None, None).await;
     assert_eq!(found.body["issuer"], "https://auth.example/v1/apps/default");
     assert_eq!(world.call("GET", "/v1/apps/platform/.well-known/jwks.json", None, None).await.status, 404);
-}
-
-#[tokio::test]
-async fn a_login_renews_an_outdated_hash() {
-    let world = World::start().await;
-    let user = user_id(&world.register("ada@example.com").await);
-    let stronger = PasswordHashingSettings { params: "m=128,t=1,p=1".to_owned(), ..Default::default() };
-    let stronger = PasswordHashing::start(&stronger).expect("valid");
-    let old = stronger.hash(&domain::password::Password::new(PASSWORD)).await.expect("hashes");
-    let loaded = world.service.repository.load::<User>(&user).await.expect("loads");
-    let current = loaded.state.password_hash.clone().expect("a hash");
-    let at = world.clock.now();
-    let context = Context {
-        metadata: schemas::envelope::Metadata {
-            app_id: AppId::default_app(),
-            actor: Actor::system(),
-            correlation_id: world.clock.new_id(),
-            causation_id: None,
-            request_id: None,
-            traceparent: None,
-        },
-        client: Client::default(),
-        at,
-        idempotency: None,
-    };
-    let (reads, user) = Reads::one::<User>(&user);
-    let replace = world.service.dispatcher.run(context, reads, move |work| {
-        work.execute(user, UserCommand::Rehash { old: current.clone(), new: old.clone(), at })
-    });
-    replace.await.expect("replaces");
-    assert_eq!(world.login("ada@example.com", PASSWORD).await.status, 200);
-    assert_eq!(world.events("PasswordRehashed").await, 2);
-    assert_eq!(world.login("ada@example.com", PASSWORD).await.status, 200);
-    assert_eq!(world.events("PasswordRehashed").await, 2);
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
 //! An app: its settings, its signing keys and its API keys.
+//! Longer than most, as an aggregate is read in one piece: its state, commands, decisions and what events do to it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

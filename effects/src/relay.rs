@@ -11,6 +11,12 @@
 //! than the journal (it lost its tail with a power loss, or is gone) is filled again. One that has other events, or more
 //! than the journal, is left alone, and the relay stands still and says so: somebody has to decide which of the two is
 //! right. Only where the message cannot be this instance's may the operator leave that to the relay.
+//! Longer than most, as the publisher is one loop, whose steps all judge the same stand of stream and journal.
+
+mod error;
+mod look;
+mod message;
+mod rebuild;
 
 use std::convert::Infallible;
 use std::sync::atomic::Ordering;
@@ -25,12 +31,13 @@ use async_nats::jetstream::stream::{
     Config, Info, LastRawMessageErrorKind, State as StreamState, StorageType,
 };
 use async_nats::jetstream::{self, ErrorCode};
-use async_nats::{Client, HeaderMap, HeaderName, HeaderValue, Request};
+use async_nats::{Client, HeaderValue, Request};
 use domain::LogOrigin;
-use event_store::{Journal, Mark, Marked, MessageKey, StoreError};
+use event_store::{Journal, Mark, MessageKey, StoreError};
 use http_kit::trace::{self, Step};
-use schemas::RecordedEvent;
-use schemas::bus;
+pub use look::{StreamStanding, look};
+pub use rebuild::{RebuildError, delete_stream, fill};
+use schemas::{RecordedEvent, bus};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -39,11 +46,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-mod look;
-mod rebuild;
-
-pub use look::{StreamStanding, look};
-pub use rebuild::{RebuildError, delete_stream, fill};
+use self::error::RelayError;
+use self::message::{Message, batch_id, says_the_same};
 
 /// The most messages that JetStream takes in one atomic batch.
 pub const MAX_BATCH: usize = 1000;
@@ -53,7 +57,6 @@ const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
 const OLDEST_SERVER: (i64, i64, i64) = (2, 12, 0);
 /// In the stream's metadata: the id of the journal's first event, which tells two journals apart.
 const FIRST_EVENT: &str = "watchword_first_event";
-
 /// How long a batch may take, and how long a question: what is asked of a cluster that elects a leader is lost.
 const PATIENCE: Duration = Duration::from_secs(5);
 const QUESTION: Duration = Duration::from_secs(2);
@@ -118,74 +121,6 @@ pub struct RelayStatus {
     pub lag: u64,
     /// What is wrong.
     pub error: Option<String>,
-}
-
-/// Why events are not published for now.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-enum RelayError {
-    #[error("NATS cannot be reached: {0}")]
-    Unreachable(String),
-    #[error("the journal cannot be read: {0}")]
-    Journal(#[from] StoreError),
-    #[error("JetStream refuses: {0}")]
-    JetStream(String),
-    #[error("nats-server {0} has no atomic batches: 2.12 or later is needed")]
-    TooOld(String),
-    #[error(
-        "the stream {name} belongs to another journal. Use another NATS account, or run `watchword relay --rebuild`: it \
-         is then filled from this journal",
-        name = bus::STREAM
-    )]
-    Foreign,
-    #[error(
-        "message {position} of the stream {name} is {found}, but event {position} of the journal is {expected}. If the \
-         journal was restored from a backup, run `watchword relay --rebuild`: the stream is then filled from this journal",
-        name = bus::STREAM
-    )]
-    Diverged { position: u64, found: String, expected: String },
-    #[error(
-        "the stream {name} ends at {stream}, but the journal at {journal}: it has lost events. If it was restored from \
-         a backup on purpose, run `watchword relay --rebuild`: the stream is then filled from this journal",
-        name = bus::STREAM
-    )]
-    Ahead { stream: u64, journal: u64 },
-    #[error(
-        "message {position} of the stream {name}, which ends at {stream}, but the journal at {journal}, is {found}, which \
-         this instance did not publish there: {why}. Find out who can write to the stream and stop them, then run \
-         `watchword relay --rebuild`: it is then filled from the journal",
-        name = bus::STREAM
-    )]
-    Forged { position: u64, stream: u64, journal: u64, found: String, why: &'static str },
-    #[error(
-        "event {position} makes a message of {size} bytes, but the server takes {limit}: raise max_payload there"
-    )]
-    Oversized { position: u64, size: usize, limit: usize },
-    #[error(
-        "the journal has event {found} where {expected} comes next: only a journal without gaps has a stream"
-    )]
-    Gap { expected: u64, found: u64 },
-}
-
-impl RelayError {
-    /// Whether it does not get better by itself.
-    fn needs_somebody(&self) -> bool {
-        match self {
-            Self::Unreachable(_) | Self::Journal(_) | Self::JetStream(_) => false,
-            Self::TooOld(_)
-            | Self::Foreign
-            | Self::Diverged { .. }
-            | Self::Ahead { .. }
-            | Self::Forged { .. }
-            | Self::Oversized { .. }
-            | Self::Gap { .. } => true,
-        }
-    }
-}
-
-impl From<jetstream::context::RequestError> for RelayError {
-    fn from(error: jetstream::context::RequestError) -> Self {
-        Self::Unreachable(error.to_string())
-    }
 }
 
 /// Publishes until it is shut down.
@@ -690,84 +625,4 @@ fn measure(position: u64, newest: u64, stopped: bool) {
     metrics::gauge!("watchword_relay_position").set(position as f64);
     metrics::gauge!("watchword_relay_lag").set(newest.saturating_sub(position) as f64);
     metrics::gauge!("watchword_relay_stopped").set(f64::from(u8::from(stopped)));
-}
-
-/// Whether a message without a mark, of a version before there were any, says what the journal's event says. It need not
-/// be the same bytes: versions differ in how they write what is around it.
-fn says_the_same(message: &StreamMessage, event: &RecordedEvent) -> bool {
-    const MEMBERS: [&str; 10] = [
-        "id",
-        "type",
-        "time",
-        "subject",
-        "position",
-        "prevposition",
-        "streamversion",
-        "appid",
-        "data",
-        "personal",
-    ];
-    let Ok(found) = serde_json::from_slice::<Value>(&message.payload) else { return false };
-    let expected = event.members();
-    message.subject.as_str() == event.subject()
-        && message.headers.get(bus::MESSAGE_ID).is_some_and(|id| id.as_str() == event.id.to_string())
-        && MEMBERS.iter().all(|member| found.get(*member) == expected.get(*member))
-}
-
-/// A name that no other batch has, of any relay.
-fn batch_id() -> String {
-    uuid::Builder::from_random_bytes(event_store::clock::random()).into_uuid().simple().to_string()
-}
-
-/// One message of a batch.
-struct Message {
-    subject: String,
-    headers: HeaderMap,
-    body: String,
-}
-
-impl Message {
-    fn new(
-        event: &RecordedEvent,
-        previous: Uuid,
-        origin: &LogOrigin,
-        key: &MessageKey,
-        batch: &str,
-        sequence: usize,
-    ) -> Self {
-        let (subject, body) = (event.subject(), event.to_canonical_json(origin));
-        let mark = key.mark(&Marked {
-            position: event.position,
-            id: event.id,
-            previous,
-            subject: &subject,
-            body: body.as_bytes(),
-        });
-        let mut headers = HeaderMap::new();
-        headers.insert(bus::PREVIOUS_ID, previous.to_string());
-        headers.insert(bus::MARK, mark);
-        headers.insert(bus::MESSAGE_ID, event.id.to_string());
-        headers.insert(bus::POSITION, event.position.to_string());
-        headers.insert(bus::PREVIOUS_POSITION, event.position.saturating_sub(1).to_string());
-        headers.insert(bus::CONTENT_TYPE, bus::CLOUD_EVENT_JSON);
-        let traceparent = event.metadata.traceparent.as_ref().map(|value| value.parse::<HeaderValue>());
-        if let Some(Ok(traceparent)) = traceparent {
-            headers.insert(bus::TRACE_PARENT, traceparent);
-        }
-        headers.insert("Nats-Batch-Id", batch);
-        headers.insert("Nats-Batch-Sequence", sequence.to_string());
-        Self { subject, headers, body }
-    }
-
-    /// What the server counts: headers as they are sent, with room for the two that only some messages get, and body.
-    fn size(&self) -> usize {
-        const OTHERS: usize =
-            "NATS/1.0\r\n\r\nNats-Expected-Last-Sequence: 18446744073709551615\r\nNats-Batch-Commit: 1\r\n"
-                .len();
-        let line = |(name, values): (&HeaderName, &Vec<HeaderValue>)| {
-            let name: &str = name.as_ref();
-            values.iter().map(|value| name.len() + value.as_str().len() + ": \r\n".len()).sum::<usize>()
-        };
-        self.headers.iter().map(line).sum::<usize>() + OTHERS + self.body.len()
-    }
 }

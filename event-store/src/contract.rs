@@ -1,6 +1,7 @@
 //! What every adapter of the journal must do. An adapter's tests call these functions, each with an empty journal.
 //!
 //! The functions panic where the adapter is wrong, as tests do.
+//! Longer than most, as it is the whole of what every adapter has to do, to be read beside the trait.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -3,6 +3,7 @@
 //! All appends of a node go through one task, which sends the queued ones to one function of the database. The function
 //! takes a lock and keeps it until the commit, so that positions have no gaps and follow the order of the commits,
 //! however many nodes write.
+//! Longer than most, as the whole trait of the journal is one `impl`.
 
 use std::fmt;
 use std::pin::pin;

@@ -1,19 +1,19 @@
 //! Aggregates, loaded from snapshot and journal and kept at hand.
 
-use std::any::Any;
+mod cache;
+
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 pub use domain::Loaded;
 use domain::{Event, Personal, Recorded, Stream, StreamId, UserId};
-use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use schemas::codec;
 use schemas::envelope::RecordedEvent;
-use serde::Serialize;
 use uuid::Uuid;
 
+use self::cache::{Bytes, Cached, USUAL_BYTES};
 use crate::journal::{Journal, NewEvent, Snapshot, StoreError};
 use crate::measure;
 use crate::personal::{self, Requested};
@@ -21,18 +21,12 @@ use crate::sealing::Sealer;
 
 /// A snapshot is kept each time a stream passes a multiple of this.
 const SNAPSHOT_EVERY: u64 = 100;
-
 /// The form of snapshots this code writes. Raise it when an aggregate's state changes its meaning: older ones are
 /// then passed over. Those up to 2 carried no MAC.
 const SNAPSHOT_FORM: u8 = 3;
 
 /// How many states that turned out to be old are kept to read on from.
 const BEHIND: usize = 1000;
-
-/// What an aggregate takes that is kept at hand and of whose size nothing is said.
-const USUAL_BYTES: u64 = 4096;
-/// What keeping one takes beside its name and itself: its place in the cache, and the allocations.
-const PLACE_BYTES: usize = 160;
 
 /// Loads aggregates. Where one process alone writes, what it has at hand is always current: each append is
 /// followed by [`Repository::put`] or [`Repository::evict`]. Where others write, too, the journal is asked for versions.
@@ -86,54 +80,6 @@ impl PassedOver {
             }
             Self::Unreadable => "it cannot be opened",
         }
-    }
-}
-
-#[derive(Clone)]
-struct Cached {
-    version: u64,
-    bytes: u64,
-    loaded: Arc<dyn Any + Send + Sync>,
-}
-
-impl Cached {
-    fn new<A>(stream: &StreamId, loaded: Arc<Loaded<A>>) -> Self
-    where
-        A: Serialize + Send + Sync + 'static,
-    {
-        // As text it has the names of its members besides: rather too much than too little. What cannot be written has
-        // no size that could be told.
-        let mut text = Counted(0);
-        let written = serde_json::to_writer(&mut text, &loaded.state);
-        let own = size_of::<Loaded<A>>() + 2 * stream.as_str().len() + PLACE_BYTES + text.0;
-        let bytes = written.map_or(USUAL_BYTES, |()| own as u64);
-        Self { version: loaded.version, bytes, loaded }
-    }
-}
-
-/// Counts what is written.
-struct Counted(usize);
-
-impl std::io::Write for Counted {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0 += bytes.len();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Weighs what is cached by what it takes, at least so much: that bounds how many there are, too.
-#[derive(Clone)]
-struct Bytes {
-    at_least: u64,
-}
-
-impl Weighter<StreamId, Cached> for Bytes {
-    fn weight(&self, _: &StreamId, cached: &Cached) -> u64 {
-        cached.bytes.max(self.at_least)
     }
 }
 
@@ -531,43 +477,4 @@ fn snapshot_aad(stream: &StreamId, version: u64) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
-    use domain::user::User;
-    use domain::{Role, UserId};
-
-    use super::*;
-
-    fn cache(capacity: usize, bytes: u64) -> Cache<StreamId, Cached, Bytes> {
-        Cache::with_weighter(capacity, bytes, Bytes { at_least: (bytes / capacity as u64).max(1) })
-    }
-
-    fn user(roles: usize) -> (StreamId, Cached) {
-        let id = UserId(Uuid::from_bytes(crate::clock::random()));
-        let roles = (0..roles).map(|n| Role::parse(format!("role-number-{n}")).expect("valid")).collect();
-        let state = User { id: Some(id), name: Some("Ada Lovelace".to_owned()), roles, ..User::default() };
-        let stream = StreamId::user(id);
-        let cached = Cached::new(&stream, Arc::new(Loaded { version: 1, state }));
-        (stream, cached)
-    }
-
-    #[test]
-    fn what_is_at_hand_is_bounded_by_what_it_takes_and_by_how_much_it_is() {
-        const MIB: u64 = 1 << 20;
-        let (small, big) = (user(0).1.bytes, user(50).1.bytes);
-        assert!(small > size_of::<User>() as u64 && small < 4096, "{small}");
-        assert!(big > small + 50 * 14, "{big}");
-        for roles in [0, 50] {
-            let by_bytes = cache(100_000, MIB);
-            let by_number = cache(500, 100 * MIB);
-            for _ in 0..5_000 {
-                let (stream, cached) = user(roles);
-                by_bytes.insert(stream.clone(), cached.clone());
-                by_number.insert(stream, cached);
-            }
-            let taken: u64 = by_bytes.iter().map(|(_, cached)| cached.bytes).sum();
-            assert!(taken <= MIB, "{taken}");
-            assert!(taken > MIB / 2, "what there is room for is kept: {taken}");
-            assert!(by_number.len() <= 500, "{}", by_number.len());
-        }
-    }
-}
+mod tests;

@@ -2,6 +2,7 @@
 //!
 //! All appends go through one task, which commits the queued ones in one transaction. So all appends that wait for a
 //! commit share its cost (one sync), without a timer that would delay a lone append.
+//! Longer than most, as the whole trait of the journal is one `impl`, and its tables stand beside it.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

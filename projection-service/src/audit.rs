@@ -1,4 +1,5 @@
 //! An app's audit log: who did what, and when.
+//! Longer than most, as the list and the export are one route, which answers in three forms.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;

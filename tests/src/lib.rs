@@ -4,6 +4,7 @@
 //!
 //! Every answer is checked against general rules: a refusal is a complete problem document, and nothing is a 5xx unless
 //! a test expects it. If a server panicked, its test fails when the server is dropped.
+//! Longer than most, as the server of the tests is one `impl`, and what starts it stands beside it.
 
 use std::env;
 use std::fs;

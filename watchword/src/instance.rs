@@ -1,14 +1,15 @@
 //! An instance: the stores opened, and both services built on them, in one process.
 
+mod health;
+mod locate;
+mod stores;
+
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
-use async_trait::async_trait;
 use axum::Router;
 use command_service::CommandService;
 use command_service::locate::{JournalClaims, LocateUser};
@@ -18,182 +19,24 @@ use domain::app::App;
 use domain::session::SessionEvent;
 use domain::user::User;
 use domain::{AppId, Email, Event, LogOrigin, Permission, UserId};
-use effects::mailer::{
-    self, MailTransport, MailUrl, Mailer, MailerParts, MailerSettings, MailerStatus, Patience,
-};
-use effects::relay::{Relay, RelaySettings, RelayStatus};
-use event_store::{
-    Clock, InstanceKey, Journal, JournalLock, JournalMark, KeyStore, LookupKey, MasterKey, MessageKey,
-    Repository, Sealer, SqliteJournal, StoreError, SystemClock,
-};
+use effects::mailer::{self, MailTransport, MailUrl, Mailer, MailerParts, MailerSettings, Patience};
+use effects::relay::Relay;
+use event_store::{Clock, InstanceKey, Repository, StoreError, SystemClock};
 use http_kit::request::RequestLayer;
 use http_kit::{AccessLog, Authenticator, RateClass, RateLimits};
-use projection_service::bus::Bus;
-use projection_service::{BusStatus, ProjectionService, ProjectionStatus, SharingSettings};
-use read_models::ReadModels;
+use projection_service::{ProjectionService, SharingSettings};
 use schemas::{ActorKind, RecordedEvent, codec};
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::{Value, json};
 use tokens::{AccessTokens, ApiKeyToken, DerivedTokens, PublicUrl};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::bus;
-use crate::commands::rotate_master_key;
+pub use self::health::Health;
+use self::locate::locate;
+pub use self::stores::Stores;
 use crate::config::Config;
-use crate::data_dir::{self, State};
 use crate::init::hostname;
-use crate::waiting::Part;
-use crate::{journal_check, root};
-
-/// The opened stores. Opening refuses what is foreign, damaged, in use or of another master key, and then touches
-/// nothing.
-pub struct Stores {
-    journal: Arc<dyn Journal>,
-    key_store: Arc<KeyStore>,
-    sealer: Arc<Sealer>,
-    lookup: Arc<LookupKey>,
-    /// None: they are other processes'.
-    read_models: Option<Arc<ReadModels>>,
-}
-
-impl Stores {
-    /// Opens the journal and the keys: what a role needs that has no projectors.
-    pub async fn open_truth(config: &Config) -> anyhow::Result<Self> {
-        let state = data_dir::inspect(config)?;
-        data_dir::require_own_secrets(config)?;
-        let found = data_dir::master_key(config)?;
-        if let Some(databases) = &config.databases {
-            let master_key = found.context("the configuration has a master key")?;
-            let (journal, key_store) = Box::pin(databases.open(&master_key)).await?;
-            data_dir::create(&config.data_dir)?;
-            return Ok(Self::new(journal, key_store));
-        }
-        if found.is_none() && state == State::Present {
-            bail!("the master key {} is missing", config.master_key_file().display());
-        }
-        let is_new = found.is_none();
-        let lock = JournalLock::take(&config.journal)?;
-        let (master_key, rotated) = match found {
-            Some(found) => rotate_master_key::opening(config, found).await?,
-            None => (MasterKey::generate(), false),
-        };
-        look(config, &lock, &master_key).await?;
-        // Nothing was touched so far.
-        data_dir::create(&config.data_dir)?;
-        if is_new {
-            data_dir::write_secret(&config.master_key_file(), &master_key.to_base64())?;
-        }
-        if rotated {
-            rotate_master_key::finish(config)?;
-        }
-        let lock = lock.make().await?;
-        let key_store = KeyStore::open(&config.key_store, &master_key).await?;
-        let journal = match SqliteJournal::open_locked(lock, &key_store.macs()).await {
-            Ok(journal) => Arc::new(journal),
-            Err(refusal) => {
-                key_store.close().await;
-                return Err(refusal.into());
-            }
-        };
-        fail::fail_point!("before-mark", |_| std::process::abort());
-        // Every event has its MAC now.
-        if let Err(refusal) = key_store.mark(&master_key, &JournalMark::default()).await {
-            journal.close().await;
-            key_store.close().await;
-            return Err(refusal).context("the key store cannot say that the journal's events carry MACs");
-        }
-        Ok(Self::new(journal, Arc::new(key_store)))
-    }
-
-    /// Opens the read models as well.
-    pub async fn open(config: &Config) -> anyhow::Result<Self> {
-        let mut stores = Self::open_truth(config).await?;
-        let (sealer, lookup) = (Arc::clone(&stores.sealer), Arc::clone(&stores.lookup));
-        match ReadModels::open(&config.read_models, sealer, lookup).await {
-            Ok(read_models) => {
-                stores.read_models = Some(Arc::new(read_models));
-                Ok(stores)
-            }
-            Err(refusal) => {
-                stores.close().await;
-                Err(anyhow::Error::new(refusal).context(Part::ReadModels))
-            }
-        }
-    }
-
-    fn new(journal: Arc<dyn Journal>, key_store: Arc<KeyStore>) -> Self {
-        Self {
-            sealer: Arc::new(Sealer::new(Arc::clone(&key_store))),
-            lookup: Arc::new(LookupKey::new(key_store.instance_key())),
-            journal,
-            key_store,
-            read_models: None,
-        }
-    }
-
-    pub fn journal(&self) -> &dyn Journal {
-        &*self.journal
-    }
-
-    pub fn shared_journal(&self) -> &Arc<dyn Journal> {
-        &self.journal
-    }
-
-    /// What marks the messages of this instance on the bus.
-    pub fn message_key(&self) -> MessageKey {
-        MessageKey::new(self.key_store.instance_key())
-    }
-
-    /// Begins to publish the journal.
-    fn relay(&self, nats: async_nats::Client, origin: &LogOrigin, settings: RelaySettings) -> Arc<Relay> {
-        Arc::new(Relay::start(nats, Arc::clone(&self.journal), origin.clone(), self.message_key(), settings))
-    }
-
-    /// What loads aggregates, within the memory that the configuration gives to it and to the keys of persons.
-    pub fn repository(&self, config: &Config) -> Arc<Repository> {
-        self.key_store.limit_cache(config.caches.data_keys);
-        Arc::new(Repository::bounded(
-            Arc::clone(&self.journal),
-            Arc::clone(&self.sealer),
-            config.caches.most_aggregates.get(),
-            config.caches.aggregates,
-        ))
-    }
-
-    /// The way that events come to a node of projections at this address.
-    fn bus(&self, nats: &async_nats::Client, address: SocketAddr) -> Bus {
-        Bus { nats: nats.clone(), consumer: bus::consumer_name(address), key: self.message_key() }
-    }
-
-    /// Tidies up: only the stores themselves stay in the folder, nothing beside them. What is acknowledged is durable
-    /// without it.
-    pub async fn close(&self) {
-        if let Some(read_models) = &self.read_models {
-            read_models.close().await;
-        }
-        self.key_store.close().await;
-        self.journal.close().await;
-    }
-}
-
-/// Looks at all that is there, and changes nothing.
-async fn look(config: &Config, lock: &JournalLock, master_key: &MasterKey) -> anyhow::Result<()> {
-    let head = lock.head().await?;
-    data_dir::require_key_store(config, head.unwrap_or_default())?;
-    if config.key_store.exists() {
-        let key_store = KeyStore::look(&config.key_store, master_key).await?;
-        let macs = key_store.macs();
-        key_store.close().await;
-        if head.is_some() {
-            SqliteJournal::look(lock, &macs).await?.close().await;
-        }
-    }
-    if config.read_models.file().is_none_or(Path::exists) {
-        ReadModels::look(&config.read_models).await.context(Part::ReadModels)?;
-    }
-    Ok(())
-}
+use crate::{bus, data_dir, journal_check, root};
 
 /// Which part of the work an instance does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -640,214 +483,4 @@ fn start_mailer(
             senders: config.senders(public_url),
         },
     })))
-}
-
-/// By the read models, unless they are other processes'.
-fn locate(stores: &Stores, repository: &Arc<Repository>) -> Arc<dyn LocateUser> {
-    let claims = JournalClaims::new(Arc::clone(repository), Arc::clone(&stores.lookup));
-    match &stores.read_models {
-        Some(models) => {
-            let (models, repository) = (Arc::clone(models), Arc::clone(repository));
-            Arc::new(LocateByModel { models, repository, claims })
-        }
-        None => Arc::new(claims),
-    }
-}
-
-/// How long the read model may take. Its connections are those of the lists, too: a costly search must not hold up
-/// logins, and the claims answer without it.
-const MODEL_TIME: Duration = Duration::from_millis(50);
-
-/// Finds users by the read model, so that logins leave the journal's readers to the commands. A row can be behind, so
-/// one counts only if its user has the address; whatever else happens, the journal's claim decides.
-struct LocateByModel {
-    models: Arc<ReadModels>,
-    repository: Arc<Repository>,
-    claims: JournalClaims,
-}
-
-#[async_trait]
-impl LocateUser for LocateByModel {
-    async fn locate(&self, app_id: &AppId, email: &Email) -> Result<Option<UserId>, StoreError> {
-        let found = tokio::time::timeout(MODEL_TIME, self.models.login_checks().find(app_id, email)).await;
-        let found = found.unwrap_or(Ok(None)).unwrap_or_else(|error| {
-            tracing::warn!(%error, "the login_checks read model cannot be read");
-            None
-        });
-        if let Some(user_id) = found {
-            let user = self.repository.load::<User>(&user_id).await?;
-            if user.state.is_of(app_id) && user.state.email.as_ref() == Some(email) {
-                return Ok(Some(user_id));
-            }
-        }
-        self.claims.locate(app_id, email).await
-    }
-}
-
-/// What readiness rests on, and what metrics tell of.
-pub struct Health {
-    pub authenticator: Arc<Authenticator>,
-    journal: Arc<dyn Journal>,
-    repository: Arc<Repository>,
-    access_tokens: Arc<AccessTokens>,
-    limits: Arc<RateLimits>,
-    commands: Option<Arc<CommandService>>,
-    key_store: Arc<KeyStore>,
-    read_models: Option<Arc<ReadModels>>,
-    projections: Option<Arc<ProjectionService>>,
-    relay: Option<Arc<Relay>>,
-    mailer: Option<Arc<Mailer>>,
-}
-
-impl Health {
-    /// Names the instance, so that two can be told apart.
-    pub fn instance(&self) -> String {
-        self.key_store.instance_key().public_id()
-    }
-
-    /// Whether the service can do its work, and each check with how far it has come.
-    pub async fn check(&self) -> (bool, Value) {
-        let read_models = async {
-            match &self.read_models {
-                Some(read_models) => Some(read_models.check().await),
-                None => None,
-            }
-        };
-        let (journal, key_store, read_models) =
-            tokio::join!(self.read_journal(), self.key_store.check(), read_models);
-        let mut ready = true;
-        let mut judge = |store: &'static str, read: Result<Value, StoreError>| match read {
-            Ok(details) => details,
-            Err(error) => {
-                tracing::error!(store, %error, "not ready: a store cannot be read");
-                ready = false;
-                json!({ "ok": false, "detail": "it cannot be read; the log says why" })
-            }
-        };
-        let ok = |()| json!({ "ok": true });
-        let damaged = self.key_store.macs().damage();
-        let is_whole = damaged.is_empty();
-        let mut checks = json!({
-            "journal": judge("journal", journal.map(|head| json!({ "ok": is_whole, "head": head }))),
-            "key_store": judge("key store", key_store.map(ok)),
-        });
-        // What rests on these events is refused, and everything else goes on.
-        if !is_whole {
-            let positions: Vec<u64> = damaged.iter().map(|(position, _)| *position).collect();
-            checks["journal"]["damaged"] = positions.into();
-            checks["journal"]["detail"] =
-                "these events are not as this instance wrote them; the log and `watchword doctor` say why"
-                    .into();
-        }
-        if let Some(read_models) = read_models {
-            checks["read_models"] = judge("read models", read_models.map(ok));
-        }
-        if let Some(projections) = &self.projections {
-            let projectors: Vec<Value> = projections.status().iter().map(projector).collect();
-            ready &= projectors.iter().all(|projector| projector["ok"] == true);
-            checks["projectors"] = projectors.into();
-        }
-        if let Some(bus) = self.projections.as_ref().and_then(|projections| projections.bus_status()) {
-            checks["bus"] = bus_check(&bus);
-        }
-        // Events that are not published yet keep nobody from logging in: it is told, and the service stays ready.
-        if let Some(relay) = &self.relay {
-            checks["relay"] = relay_check(&relay.status());
-        }
-        if let Some(mailer) = &self.mailer {
-            checks["mailer"] = mailer_check(&mailer.status());
-        }
-        (ready, checks)
-    }
-
-    /// Tells metrics what there is at this moment. It asks no store, so that it answers when none does.
-    pub fn measure(&self) {
-        #[expect(clippy::cast_precision_loss, reason = "a gauge need not be exact past 2^53 events")]
-        metrics::gauge!("journal_head").set(*self.journal.watch_head().borrow() as f64);
-        self.journal.measure();
-        self.repository.measure();
-        self.key_store.measure();
-        if let Some(read_models) = &self.read_models {
-            read_models.measure();
-        }
-        self.access_tokens.measure();
-        self.limits.measure();
-        if let Some(commands) = &self.commands {
-            commands.measure();
-        }
-    }
-
-    /// Reads the newest event, and answers with its position.
-    async fn read_journal(&self) -> Result<u64, StoreError> {
-        let head = self.journal.head().await?;
-        match self.journal.read_positions(&[head]).await {
-            Ok(events) if head > 0 && events.is_empty() => {
-                Err(StoreError::Damaged("the newest event is missing".to_owned()))
-            }
-            // It is told apart from a journal that cannot be read.
-            Err(StoreError::Damaged(_)) if !self.key_store.macs().damage().is_empty() => Ok(head),
-            Err(error) => Err(error),
-            Ok(_) => Ok(head),
-        }
-    }
-}
-
-/// One that lags or was paused is no reason to send requests elsewhere: no decision rests on it.
-fn projector(status: &ProjectionStatus) -> Value {
-    let mut check = json!({
-        "name": status.name,
-        "ok": status.state != "failed",
-        "state": status.state,
-        "position": status.position,
-        "lag": status.lag,
-    });
-    if let Some(position) = status.failed_position {
-        check["failed_position"] = position.into();
-        check["detail"] = format!(
-            "it cannot get past event {position}; the log, GET /v1/projections and `watchword doctor` say why"
-        )
-        .into();
-    }
-    check
-}
-
-/// What is not believed is read from the journal: it keeps nobody from anything, but somebody should know.
-fn bus_check(status: &BusStatus) -> Value {
-    let BusStatus { forged, unmarked, unreadable, last_refused, error } = status;
-    let mut check = json!({
-        "ok": *forged == 0 && error.is_none(),
-        "state": if error.is_none() { "following" } else { "away" },
-        "forged": forged, "unmarked": unmarked, "unreadable": unreadable, "last_refused": last_refused,
-    });
-    if *forged > 0 {
-        check["detail"] =
-            "messages of the stream are not this instance's, and were not believed: find out who can write \
-            to it, see «When the stream is wrong» in deploy/README.md"
-                .into();
-    } else if error.is_some() {
-        check["detail"] = "events come from the journal, not from NATS; the log says why".into();
-    }
-    check
-}
-
-/// One that stands still keeps nobody from logging in.
-fn relay_check(status: &RelayStatus) -> Value {
-    let RelayStatus { state, position, lag, error } = status;
-    let mut check = json!({ "ok": error.is_none(), "state": state, "position": position, "lag": lag });
-    if let Some(error) = error {
-        check["detail"] = format!("events are not published for now: {error}").into();
-    }
-    check
-}
-
-/// Mails that wait or were given up keep nobody from logging in with a password.
-fn mailer_check(status: &MailerStatus) -> Value {
-    let MailerStatus { state, position, waiting, failed, error } = status;
-    let mut check = json!({
-        "ok": error.is_none(), "state": state, "position": position, "waiting": waiting, "failed": failed,
-    });
-    if error.is_some() {
-        check["detail"] = "no mail is sent for now; the log says why".into();
-    }
-    check
 }

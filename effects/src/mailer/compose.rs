@@ -20,7 +20,7 @@ use tokens::{AccessTokens, DerivedTokens};
 
 use super::headers::{From, Subject};
 use super::links::{disown_link, link_of};
-use super::post::Unsent;
+use super::transport::Unsent;
 use super::words::{Words, account_made, disown_title, words};
 use crate::senders::Senders;
 

@@ -1,3 +1,4 @@
+//! Longer than most, as one small world fills every read model that is looked at in it.
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

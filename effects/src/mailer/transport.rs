@@ -5,7 +5,6 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,13 +14,12 @@ use lettre::transport::smtp::Error as SmtpError;
 use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
 use lettre::transport::smtp::extension::{ClientId, Extension};
-use percent_encoding::percent_decode_str;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
-use url::Url;
 
 use super::compose::Letter;
+use super::url::{Encryption, MailUrl, SmtpUrl};
 
 /// How long a connection waits for the next mail.
 const IDLE: Duration = Duration::from_secs(30);
@@ -42,132 +40,6 @@ pub struct Patience {
 impl Default for Patience {
     fn default() -> Self {
         Self { ready: Duration::from_secs(20), last_word: Duration::from_mins(5) }
-    }
-}
-
-/// Where mails go. It is shown without user and password.
-#[derive(Clone)]
-pub enum MailUrl {
-    /// Into files of this folder, one a mail: `file:///var/lib/watchword/outbox`, or `file://./outbox`.
-    Files(PathBuf),
-    /// To a mail server.
-    Smtp(SmtpUrl),
-}
-
-/// A mail server, and how to log in to it.
-///
-/// - `smtps://user:password@host` speaks TLS from the first byte (port 465, RFC 8314 section 3.3);
-/// - `smtp://user:password@host?tls=required` begins with STARTTLS (port 587, RFC 3207), or fails;
-/// - `smtp://user:password@host?tls=opportunistic` does so where the server offers it, which whoever is in between can
-///   prevent;
-/// - `smtp://host` speaks in the clear (port 25).
-///
-/// A port after the host is taken instead. A path is the name the client says it has.
-#[derive(Clone)]
-pub struct SmtpUrl {
-    host: String,
-    port: u16,
-    encryption: Encryption,
-    login: Option<(String, SecretString)>,
-    /// The name the client says it has, where the operator chose one.
-    hello: Option<String>,
-    /// Without user and password.
-    shown: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Encryption {
-    None,
-    /// STARTTLS where the server has it.
-    Opportunistic,
-    /// STARTTLS.
-    Required,
-    /// From the first byte.
-    Wrapped,
-}
-
-/// The text says nowhere to send mail to.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("give smtps://user:password@host, smtp://user:password@host?tls=required, or file://<folder>: {0}")]
-pub struct InvalidMailUrl(String);
-
-impl FromStr for MailUrl {
-    type Err = InvalidMailUrl;
-
-    fn from_str(text: &str) -> Result<Self, InvalidMailUrl> {
-        let wrong = |what: &str| InvalidMailUrl(what.to_owned());
-        if let Some(folder) = text.strip_prefix("file://") {
-            // Taken as it is: a URL would have no relative paths.
-            return match folder {
-                "" | "/" => Err(wrong("it names no folder")),
-                folder => Ok(Self::Files(PathBuf::from(folder))),
-            };
-        }
-        let mut url = Url::parse(text).map_err(|error| wrong(&error.to_string()))?;
-        if !matches!(url.scheme(), "smtp" | "smtps") {
-            return Err(wrong("it is of another kind"));
-        }
-        if url.username().is_empty() != url.password().is_none() {
-            return Err(wrong("user and password go together"));
-        }
-        let parameters: Vec<_> = url.query_pairs().into_owned().collect();
-        let tls = match &parameters[..] {
-            [] => None,
-            [(key, value)] if key == "tls" => Some(value.as_str()),
-            _ => return Err(wrong("tls is the one parameter it has, once")),
-        };
-        let (encryption, port) = match (url.scheme(), tls) {
-            ("smtps", None) => (Encryption::Wrapped, 465),
-            ("smtp", Some("required")) => (Encryption::Required, 587),
-            ("smtp", Some("opportunistic")) => (Encryption::Opportunistic, 587),
-            ("smtp", None) => (Encryption::None, 25),
-            _ => return Err(wrong("tls is required or opportunistic, with smtp only")),
-        };
-        let host = match url.host() {
-            None | Some(url::Host::Domain("")) => return Err(wrong("it names no host")),
-            Some(url::Host::Domain(name)) => name.to_owned(),
-            Some(url::Host::Ipv4(address)) => address.to_string(),
-            // Without the brackets that stand around it in a URL.
-            Some(url::Host::Ipv6(address)) => address.to_string(),
-        };
-        let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-        let login =
-            url.password().map(|password| (decoded(url.username()), SecretString::from(decoded(password))));
-        let hello = Some(decoded(url.path().trim_matches('/'))).filter(|name| !name.is_empty());
-        let port = url.port().unwrap_or(port);
-        let _ = url.set_username("");
-        let _ = url.set_password(None);
-        let shown = url.to_string();
-        Ok(Self::Smtp(SmtpUrl { host, port, encryption, login, hello, shown }))
-    }
-}
-
-impl MailUrl {
-    /// Whether nobody on the way can read the mails, and the tokens in them.
-    pub fn is_private(&self) -> bool {
-        match self {
-            Self::Files(_) => true,
-            Self::Smtp(smtp) => {
-                matches!(smtp.encryption, Encryption::Required | Encryption::Wrapped)
-                    || smtp.host == "localhost"
-                    || smtp.host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
-            }
-        }
-    }
-}
-
-impl fmt::Display for MailUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Files(folder) => write!(f, "file://{}", folder.display()),
-            Self::Smtp(smtp) => f.write_str(&smtp.shown),
-        }
-    }
-}
-
-impl fmt::Debug for MailUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
     }
 }
 
@@ -444,88 +316,5 @@ fn write(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(text: &str) -> Result<MailUrl, InvalidMailUrl> {
-        text.parse()
-    }
-
-    #[test]
-    fn a_password_is_not_shown() {
-        for text in
-            ["smtps://u%40x:hunter2@mail.example", "smtp://u:hunter2@mail.example:2525/me?tls=required"]
-        {
-            let url = parse(text).expect("valid");
-            let shown = format!("{url} {url:?}");
-            assert!(!shown.contains("hunter2") && shown.contains("mail.example"), "{shown}");
-        }
-        for text in
-            ["smtp://u:hunter2@", "smtp://u:hunter2@mail.example?tls=maybe", "imap://u:hunter2@mail.example"]
-        {
-            let error = parse(text).expect_err(text).to_string();
-            assert!(!error.contains("hunter2"), "{error}");
-        }
-    }
-
-    #[test]
-    fn an_address_is_told_as_a_literal() {
-        for (name, told) in [
-            ("auth.example", "auth.example"),
-            ("localhost", "localhost"),
-            ("127.0.0.1", "[127.0.0.1]"),
-            ("[127.0.0.1]", "[127.0.0.1]"),
-            ("::1", "[IPv6:::1]"),
-            ("[::1]", "[IPv6:::1]"),
-            ("[IPv6:::1]", "[IPv6:::1]"),
-            ("[ipv6:2001:DB8::1]", "[IPv6:2001:db8::1]"),
-            ("2001:db8:0:0:0:0:0:1", "[IPv6:2001:db8::1]"),
-            ("1.2.3", "1.2.3"),
-        ] {
-            assert_eq!(client_id(name).to_string(), told, "{name}");
-        }
-        for (url, told) in [
-            ("http://127.0.0.1:8080", "[127.0.0.1]"),
-            ("http://[::1]:8080", "[IPv6:::1]"),
-            ("https://auth.example", "auth.example"),
-        ] {
-            let url = Url::parse(url).expect("a URL");
-            assert_eq!(client_id(url.host_str().expect("a host")).to_string(), told, "{url}");
-        }
-    }
-
-    #[test]
-    fn what_makes_no_sense_is_refused() {
-        for text in [
-            "",
-            "mail.example",
-            "smtp:",
-            "smtp://",
-            "smtp://u@mail.example",
-            "smtps://h?x=1",
-            "smtps://h?tls=opportunistic",
-            "smtp://h?tls=maybe",
-            "smtp://h?tls=opportunistic&tls=required",
-            "file://",
-            "file:///",
-        ] {
-            assert!(parse(text).is_err(), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn what_others_can_read_is_known() {
-        for (text, is_private) in [
-            ("smtps://mail.example", true),
-            ("smtp://mail.example?tls=required", true),
-            ("smtp://mail.example?tls=opportunistic", false),
-            ("smtp://mail.example", false),
-            ("smtp://127.0.0.1:2525", true),
-            ("smtp://[::1]", true),
-            ("smtp://localhost", true),
-            ("file://./outbox", true),
-        ] {
-            assert_eq!(parse(text).expect(text).is_private(), is_private, "{text}");
-        }
-    }
-}
+#[path = "transport_tests.rs"]
+mod tests;

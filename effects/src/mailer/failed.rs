@@ -1,0 +1,72 @@
+//! What keeps a mail from being sent, and what the journal cannot be read for.
+
+use domain::delivery::{DeliveryCommand, DeliveryPolicy};
+use domain::mail::MailKind;
+use domain::{EventId, Timestamp, UserId};
+use event_store::StoreError;
+use schemas::RecordedEvent;
+use schemas::envelope::{Actor, Metadata};
+
+use super::runner::Stop;
+use super::transport::Unsent;
+
+/// What cannot be read is passed over, counted and logged: the mails behind it must not wait until somebody mends the journal.
+pub(super) fn unless_damaged<T>(position: u64, outcome: Result<T, Stop>) -> Result<Option<T>, Stop> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(Stop::Store(StoreError::Damaged(what))) => {
+            tracing::error!(
+                position,
+                what,
+                "what an event asks for, or its mails, cannot be read: no mail is sent"
+            );
+            metrics::counter!("watchword_mail_unreadable_total").increment(1);
+            Ok(None)
+        }
+        Err(stop) => Err(stop),
+    }
+}
+
+/// What is recorded of a mail besides how it went.
+pub(super) struct Failed {
+    pub(super) user_id: UserId,
+    pub(super) kind: MailKind,
+    pub(super) useless_after: Option<Timestamp>,
+}
+
+impl Failed {
+    pub(super) fn command(
+        &self,
+        event_id: EventId,
+        outcome: &Result<(), Unsent>,
+        policy: DeliveryPolicy,
+        at: Timestamp,
+    ) -> DeliveryCommand {
+        let Self { user_id, kind: mail, useless_after } = *self;
+        match outcome {
+            Ok(()) => DeliveryCommand::RecordSent { event_id, user_id, mail, at },
+            Err(Unsent { reason, code, .. }) => DeliveryCommand::RecordFailure {
+                event_id,
+                user_id,
+                mail,
+                reason: *reason,
+                smtp_code: *code,
+                policy,
+                useless_after,
+                at,
+            },
+        }
+    }
+}
+
+/// The metadata of what follows from an event.
+pub(super) fn because_of(recorded: &RecordedEvent) -> Metadata {
+    Metadata {
+        app_id: recorded.metadata.app_id.clone(),
+        actor: Actor::system(),
+        correlation_id: recorded.metadata.correlation_id,
+        causation_id: Some(recorded.id),
+        request_id: None,
+        traceparent: recorded.metadata.traceparent.clone(),
+    }
+}

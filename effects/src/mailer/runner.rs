@@ -1,0 +1,481 @@
+//! The loop of the mailer, on the node that holds its cursor.
+
+use std::collections::BTreeSet;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dispatcher::{Context, DispatchError, Dispatcher, Reads, Work};
+use domain::app::App;
+use domain::delivery::{Delivery, DeliveryError, DeliveryEvent, FailureReason, Outcome};
+use domain::mail::{Mail, MailKind, asks_for_mail, mails_of};
+use domain::user::{Client, User};
+use domain::{Event, EventId, Timestamp};
+use event_store::{Clock, Cursor, Journal, Repository, StoreError};
+use schemas::RecordedEvent;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::backlog::Backlog;
+use super::compose::Composer;
+use super::failed::{Failed, because_of, unless_damaged};
+use super::lists::{MailRef, WAITING, count_given_up};
+use super::transport::{MailTransport, Unsent};
+use super::{
+    BATCH, EFFECT, FIRST_PAUSE, GATHER, KEEP, LONGEST_ABSENCE, LONGEST_PAUSE, MailerSettings, MailerStatus,
+    compose,
+};
+
+pub(super) struct Runner {
+    pub(super) journal: Arc<dyn Journal>,
+    pub(super) repository: Arc<Repository>,
+    pub(super) dispatcher: Dispatcher,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) composer: Composer,
+    pub(super) post: MailTransport,
+    pub(super) settings: MailerSettings,
+    pub(super) status: watch::Sender<MailerStatus>,
+    pub(super) ending: watch::Receiver<bool>,
+    /// Until when a mail server that could not be reached is left alone.
+    pub(super) stand_back: Option<Instant>,
+    /// How long it is left alone the next time.
+    pub(super) pause: Duration,
+}
+
+/// Why it does not go on for now.
+pub(super) enum Stop {
+    /// It was told to end.
+    Ending,
+    /// Another node sends now.
+    Lost,
+    /// The journal cannot be read or written.
+    Store(StoreError),
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// What is known while the cursor is held.
+struct Held {
+    /// Everything up to it is done. Of what is behind it, some may be.
+    pub(super) cursor: Cursor,
+    pub(super) backlog: Backlog,
+    pub(super) renewed: Instant,
+    /// The position that is stored, and when that was.
+    pub(super) kept: (u64, Instant),
+    /// The mails that are tried again, by when.
+    pub(super) waiting: BTreeSet<(Timestamp, MailRef)>,
+    pub(super) failed: usize,
+}
+
+impl Runner {
+    pub(super) async fn run(mut self) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.work().await {
+                Stop::Ending => return,
+                Stop::Lost => {
+                    tracing::info!("another node sends mails now");
+                    // The other node tells them.
+                    metrics::gauge!("watchword_mail_waiting").set(0.0);
+                    metrics::gauge!("watchword_mail_failed").set(0.0);
+                    pause = FIRST_PAUSE;
+                }
+                Stop::Store(error) => {
+                    // A store that is away is asked for often, so that mails go out when it is back, and told of once.
+                    let is_away = matches!(error, StoreError::Unavailable(_));
+                    if is_away && self.status.borrow().state == "interrupted" {
+                        tracing::debug!(%error, "the mailer is still interrupted");
+                    } else {
+                        tracing::error!(%error, "the mailer is interrupted");
+                    }
+                    self.status.send_modify(|status| {
+                        status.state = "interrupted";
+                        status.error = Some(error.to_string());
+                    });
+                    if self.sleep(Instant::now() + pause).await.is_err() {
+                        return;
+                    }
+                    pause = (pause * 2).min(if is_away { LONGEST_ABSENCE } else { LONGEST_PAUSE });
+                }
+            }
+        }
+    }
+
+    /// Takes the cursor, and sends for as long as it can.
+    async fn work(&mut self) -> Stop {
+        let mut held = match self.take().await {
+            Ok(held) => held,
+            Err(stop) => return stop,
+        };
+        let Err(stop) = self.follow(&mut held).await;
+        if matches!(stop, Stop::Ending) {
+            // Whoever comes next finds out by itself what this would tell it.
+            let _ = self.journal.move_cursor(EFFECT, held.cursor).await;
+            let _ = self.journal.release_cursor(EFFECT, held.cursor).await;
+        }
+        stop
+    }
+
+    /// Waits until nobody else holds the cursor.
+    async fn take(&mut self) -> Result<Held, Stop> {
+        loop {
+            self.require_going_on()?;
+            let renewed = Instant::now();
+            let taken = self.journal.hold_cursor(EFFECT, &self.settings.node, self.settings.lease).await?;
+            let Some(mut cursor) = taken else {
+                self.status.send_modify(|status| (status.state, status.error) = ("standby", None));
+                self.sleep(renewed + self.settings.lease / 3).await?;
+                continue;
+            };
+            let newest = self.journal.head().await?;
+            if cursor.position > newest {
+                tracing::warn!(
+                    position = cursor.position,
+                    newest,
+                    "the journal is an older one: what is in it is not mailed"
+                );
+                cursor.position = newest;
+            }
+            let kept = (cursor.position, renewed);
+            let backlog = Backlog::after(cursor.position);
+            let mut held = Held { cursor, backlog, renewed, kept, waiting: BTreeSet::new(), failed: 0 };
+            self.load_lists(&mut held).await?;
+            tracing::info!(
+                position = cursor.position,
+                waiting = held.waiting.len(),
+                "mails are sent by this node"
+            );
+            return Ok(held);
+        }
+    }
+
+    async fn follow(&mut self, held: &mut Held) -> Result<std::convert::Infallible, Stop> {
+        let mut journal_head = self.journal.watch_head();
+        loop {
+            self.renew(held).await?;
+            let newest = *journal_head.borrow_and_update();
+            let has_looked = self.look_ahead(held, newest).await?;
+            let next = held.backlog.next();
+            if let Some(position) = next {
+                unless_damaged(position, self.handle(held, position).await)?;
+                held.backlog.done(position);
+            }
+            held.cursor.position = held.backlog.position();
+            // In turns: neither new mails nor old ones wait for all of the others.
+            let tried = self.try_again(held).await?;
+            self.keep(held).await?;
+            self.report(held, newest);
+            if !has_looked && next.is_none() && !tried {
+                let next = self.next_look(held);
+                tokio::select! {
+                    changed = journal_head.changed() => {
+                        changed.map_err(|_| StoreError::Unavailable("the journal was closed".to_owned()))?;
+                        self.sleep(Instant::now() + GATHER).await?;
+                    }
+                    slept = self.sleep(next) => slept?,
+                }
+            }
+        }
+    }
+
+    /// When there is something to do even if no event comes.
+    fn next_look(&self, held: &Held) -> Instant {
+        let now = Instant::now();
+        let mut next = held.renewed + self.settings.lease / 3;
+        if held.cursor.position > held.kept.0 {
+            next = next.min(held.kept.1 + KEEP);
+        }
+        if let Some((due, _)) = held.waiting.first() {
+            let wait = due.duration_since(self.clock.now());
+            next = next.min(now + Duration::try_from(wait).unwrap_or_default());
+        }
+        next
+    }
+
+    /// Finds more events that ask for mails: whether there were more events.
+    async fn look_ahead(&mut self, held: &mut Held, newest: u64) -> Result<bool, Stop> {
+        let after = held.backlog.looked_at();
+        if newest <= after || !held.backlog.has_room() {
+            return Ok(false);
+        }
+        let read = self.journal.read_all(after, BATCH).await.map_err(Stop::from);
+        let Some(events) = unless_damaged(after + 1, read)? else {
+            held.backlog.look(after + 1, None);
+            return Ok(true);
+        };
+        for recorded in &events {
+            if recorded.name == "MailFailed" {
+                let heard = self.hear(held, recorded).await;
+                unless_damaged(recorded.position, heard)?;
+            }
+            let asks = asks_for_mail(&recorded.name).then_some(&recorded.metadata.app_id);
+            held.backlog.look(recorded.position, asks);
+        }
+        Ok(!events.is_empty())
+    }
+
+    /// Somebody may have asked for a mail to be tried again.
+    async fn hear(&mut self, held: &mut Held, recorded: &RecordedEvent) -> Result<(), Stop> {
+        if let Event::Delivery(DeliveryEvent::MailFailed(failed)) = self.repository.decode(recorded).await?
+            && failed.asked_again
+        {
+            self.load_lists(held).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends the mails that an event asks for.
+    async fn handle(&mut self, held: &mut Held, position: u64) -> Result<(), Stop> {
+        let events = self.journal.read_positions(&[position]).await?;
+        let Some(recorded) = events.first() else { return Ok(()) };
+        let event = self.repository.decode(recorded).await?;
+        for mail in mails_of(&event) {
+            self.attempt(held, recorded, &event, &mail).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends the mail that has waited longest, if its time has come. False if there is none.
+    async fn try_again(&mut self, held: &mut Held) -> Result<bool, Stop> {
+        let now = self.clock.now();
+        if held.waiting.first().is_none_or(|(due, _)| now < *due) {
+            return Ok(false);
+        }
+        let Some((_, mail_ref)) = held.waiting.pop_first() else { return Ok(false) };
+        unless_damaged(mail_ref.position, self.attempt_again(held, mail_ref).await)?;
+        Ok(true)
+    }
+
+    async fn attempt_again(&mut self, held: &mut Held, mail_ref: MailRef) -> Result<(), Stop> {
+        let events = self.journal.read_positions(&[mail_ref.position]).await?;
+        let Some(recorded) = events.first() else { return Ok(()) };
+        let event = self.repository.decode(recorded).await?;
+        if let Some(mail) = mails_of(&event).iter().find(|mail| mail.kind == mail_ref.kind) {
+            self.attempt(held, recorded, &event, mail).await?;
+        } else if let Some(user_id) = event.person() {
+            // The person was erased since.
+            let mail = Failed { user_id, kind: mail_ref.kind, useless_after: None };
+            self.record(held, recorded, &mail, Err(Unsent::not_made("nobody is there to get it"))).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends a mail, unless it was sent or its time has not come.
+    async fn attempt(
+        &mut self,
+        held: &mut Held,
+        recorded: &RecordedEvent,
+        event: &Event,
+        mail: &Mail,
+    ) -> Result<(), Stop> {
+        self.stand_back(held).await?;
+        let delivery = self.repository.load::<Delivery>(&EventId(recorded.id)).await?;
+        let now = self.clock.now();
+        if !delivery.state.is_due(mail.kind, now) {
+            // Its time was put off meanwhile: by another node, or by a clock that was set back.
+            if let Some(Outcome::Waits(until)) = delivery.state.outcome(mail.kind) {
+                held.waiting.insert((until, MailRef { position: recorded.position, kind: mail.kind }));
+            }
+            return Ok(());
+        }
+        let outcome = if mail.expires_at.is_some_and(|end| now >= end) {
+            Err(Unsent::expired())
+        } else {
+            let app = self.repository.load::<App>(&recorded.metadata.app_id).await?;
+            let user = self.repository.load::<User>(&mail.user_id).await?;
+            match self.composer.compose(recorded, event, mail, &app.state, &user.state) {
+                Ok(letter) => {
+                    fail::fail_point!("before-mail", |_| std::process::abort());
+                    let sent = self.send(held, mail.kind, &letter).await?;
+                    fail::fail_point!("after-mail", |_| std::process::abort());
+                    sent
+                }
+                Err(unsent) => Err(unsent),
+            }
+        };
+        let mail = Failed { user_id: mail.user_id, kind: mail.kind, useless_after: mail.expires_at };
+        self.record(held, recorded, &mail, outcome).await
+    }
+
+    /// Waits while the mail server is left alone, and makes sure that nobody else sends meanwhile or soon.
+    async fn stand_back(&mut self, held: &mut Held) -> Result<(), Stop> {
+        while let Some(until) = self.stand_back.filter(|until| Instant::now() < *until) {
+            let slice = Instant::now() + self.settings.lease / 3;
+            self.sleep(until.min(slice)).await?;
+            self.renew(held).await?;
+        }
+        self.stand_back = None;
+        self.require_going_on()?;
+        self.renew(held).await
+    }
+
+    /// Sends, and makes sure that nobody else does meanwhile, however long the mail server takes.
+    async fn send(
+        &mut self,
+        held: &mut Held,
+        kind: MailKind,
+        letter: &compose::Letter,
+    ) -> Result<Result<(), Unsent>, Stop> {
+        let started = Instant::now();
+        self.renew(held).await?;
+        let sent = {
+            let mut sending = pin!(self.post.send(letter));
+            loop {
+                tokio::select! {
+                    sent = &mut sending => break sent,
+                    () = tokio::time::sleep(self.settings.lease / 6) => {
+                        // A journal that is away for a moment is no reason to leave a mail half said.
+                        if let Err(stop @ (Stop::Lost | Stop::Ending)) = self.renew(held).await {
+                            return Err(stop);
+                        }
+                    }
+                }
+            }
+        };
+        metrics::histogram!("watchword_mail_send_seconds").record(started.elapsed().as_secs_f64());
+        match &sent {
+            Ok(()) => {
+                tracing::debug!(mail = kind.as_str(), "a mail was sent");
+                self.pause = FIRST_PAUSE;
+            }
+            Err(unsent) if unsent.reason == FailureReason::Unreachable => {
+                self.stand_back = Some(Instant::now() + self.pause);
+                self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+            }
+            // The server is there.
+            Err(_) => self.pause = FIRST_PAUSE,
+        }
+        Ok(sent)
+    }
+
+    /// Writes down what became of a mail. Nothing else is done before: what was sent and is not known to have been would be
+    /// sent again.
+    async fn record(
+        &mut self,
+        held: &mut Held,
+        recorded: &RecordedEvent,
+        mail: &Failed,
+        outcome: Result<(), Unsent>,
+    ) -> Result<(), Stop> {
+        let id = EventId(recorded.id);
+        let mail_ref = MailRef { position: recorded.position, kind: mail.kind };
+        let kind = mail.kind.as_str();
+        match &outcome {
+            Ok(()) => metrics::counter!("watchword_mail_sent_total", "mail" => kind).increment(1),
+            Err(unsent) => {
+                let reason = unsent.reason.as_str();
+                let detail = &unsent.detail;
+                tracing::warn!(mail = kind, event = %id, reason, code = unsent.code, detail, "a mail was not sent");
+                metrics::counter!("watchword_mail_failures_total", "reason" => reason).increment(1);
+            }
+        }
+        let mut pause = Duration::from_millis(100);
+        loop {
+            let at = self.clock.now();
+            let command = mail.command(id, &outcome, self.settings.policy, at);
+            let (reads, delivery) = Reads::one::<Delivery>(&id);
+            let decide = move |work: &mut Work| {
+                work.execute(delivery, command.clone())?;
+                work.is_about_mails_of(id, mail_ref.position);
+                Ok::<_, DeliveryError>(work.get(delivery).outcome(mail_ref.kind))
+            };
+            let context =
+                Context { metadata: because_of(recorded), client: Client::default(), at, idempotency: None };
+            match self.dispatcher.run(context, reads, decide).await {
+                Ok(committed) => {
+                    match committed.value.flatten() {
+                        Some(Outcome::Waits(until)) => {
+                            held.waiting.insert((until, mail_ref));
+                        }
+                        Some(Outcome::GivenUp) => {
+                            held.failed += 1;
+                            metrics::counter!("watchword_mail_given_up_total", "mail" => kind).increment(1);
+                            tracing::error!(mail = kind, event = %id, "a mail was given up");
+                        }
+                        Some(Outcome::Sent) | None => {}
+                    }
+                    return Ok(());
+                }
+                Err(DispatchError::Refused(refusal)) => {
+                    tracing::error!(%refusal, event = %id, "what became of a mail was not recorded");
+                    return Ok(());
+                }
+                Err(error) => {
+                    tracing::error!(%error, event = %id, "what became of a mail cannot be recorded yet");
+                    self.sleep(Instant::now() + pause).await?;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// Reads the lists of mails from the journal.
+    async fn load_lists(&self, held: &mut Held) -> Result<(), Stop> {
+        held.waiting.clear();
+        for (claim, owner) in self.journal.claims(WAITING, "").await? {
+            let (Some(mail_ref), Some(id)) = (MailRef::of(&claim), owner.uuid()) else { continue };
+            let delivery = self.repository.load::<Delivery>(&EventId(id)).await.map_err(Stop::from);
+            let Some(delivery) = unless_damaged(mail_ref.position, delivery)? else { continue };
+            if let Some(Outcome::Waits(until)) = delivery.state.outcome(mail_ref.kind) {
+                held.waiting.insert((until, mail_ref));
+            }
+        }
+        held.failed = count_given_up(&*self.journal).await?;
+        Ok(())
+    }
+
+    /// Makes sure that nobody else sends for a good while.
+    async fn renew(&self, held: &mut Held) -> Result<(), Stop> {
+        if held.renewed.elapsed() < self.settings.lease / 6 {
+            return Ok(());
+        }
+        let renewed = Instant::now();
+        let cursor = self.journal.hold_cursor(EFFECT, &self.settings.node, self.settings.lease).await?;
+        if cursor.is_none_or(|cursor| cursor.epoch != held.cursor.epoch) {
+            return Err(Stop::Lost);
+        }
+        held.renewed = renewed;
+        Ok(())
+    }
+
+    /// Stores where the cursor is, from time to time.
+    async fn keep(&self, held: &mut Held) -> Result<(), Stop> {
+        let (position, at) = held.kept;
+        if held.cursor.position == position || at.elapsed() < KEEP {
+            return Ok(());
+        }
+        if !self.journal.move_cursor(EFFECT, held.cursor).await? {
+            return Err(Stop::Lost);
+        }
+        held.kept = (held.cursor.position, Instant::now());
+        Ok(())
+    }
+
+    fn require_going_on(&self) -> Result<(), Stop> {
+        if *self.ending.borrow() { Err(Stop::Ending) } else { Ok(()) }
+    }
+
+    async fn sleep(&self, until: Instant) -> Result<(), Stop> {
+        let mut ending = self.ending.clone();
+        tokio::select! {
+            () = tokio::time::sleep_until(until) => Ok(()),
+            _ = ending.wait_for(|ending| *ending) => Err(Stop::Ending),
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a gauge need not be exact past 2^53")]
+    fn report(&self, held: &Held, newest: u64) {
+        let position = held.cursor.position;
+        let (waiting, failed) = (held.waiting.len(), held.failed);
+        metrics::gauge!("watchword_mail_position").set(position as f64);
+        metrics::gauge!("watchword_mail_lag").set(newest.saturating_sub(position) as f64);
+        metrics::gauge!("watchword_mail_waiting").set(waiting as f64);
+        metrics::gauge!("watchword_mail_failed").set(failed as f64);
+        let status = MailerStatus { state: "running", position, waiting, failed, error: None };
+        self.status.send_if_modified(|before| std::mem::replace(before, status.clone()) != status);
+    }
+}

@@ -1,0 +1,181 @@
+//! What the instance says of itself.
+
+use std::sync::Arc;
+
+use command_service::CommandService;
+use effects::mailer::{Mailer, MailerStatus};
+use effects::relay::{Relay, RelayStatus};
+use event_store::{Journal, KeyStore, Repository, StoreError};
+use http_kit::{Authenticator, RateLimits};
+use projection_service::{BusStatus, ProjectionService, ProjectionStatus};
+use read_models::ReadModels;
+use serde_json::{Value, json};
+use tokens::AccessTokens;
+
+/// What readiness rests on, and what metrics tell of.
+pub struct Health {
+    pub authenticator: Arc<Authenticator>,
+    pub(super) journal: Arc<dyn Journal>,
+    pub(super) repository: Arc<Repository>,
+    pub(super) access_tokens: Arc<AccessTokens>,
+    pub(super) limits: Arc<RateLimits>,
+    pub(super) commands: Option<Arc<CommandService>>,
+    pub(super) key_store: Arc<KeyStore>,
+    pub(super) read_models: Option<Arc<ReadModels>>,
+    pub(super) projections: Option<Arc<ProjectionService>>,
+    pub(super) relay: Option<Arc<Relay>>,
+    pub(super) mailer: Option<Arc<Mailer>>,
+}
+
+impl Health {
+    /// Names the instance, so that two can be told apart.
+    pub fn instance(&self) -> String {
+        self.key_store.instance_key().public_id()
+    }
+
+    /// Whether the service can do its work, and each check with how far it has come.
+    pub async fn check(&self) -> (bool, Value) {
+        let read_models = async {
+            match &self.read_models {
+                Some(read_models) => Some(read_models.check().await),
+                None => None,
+            }
+        };
+        let (journal, key_store, read_models) =
+            tokio::join!(self.read_journal(), self.key_store.check(), read_models);
+        let mut ready = true;
+        let mut judge = |store: &'static str, read: Result<Value, StoreError>| match read {
+            Ok(details) => details,
+            Err(error) => {
+                tracing::error!(store, %error, "not ready: a store cannot be read");
+                ready = false;
+                json!({ "ok": false, "detail": "it cannot be read; the log says why" })
+            }
+        };
+        let ok = |()| json!({ "ok": true });
+        let damaged = self.key_store.macs().damage();
+        let is_whole = damaged.is_empty();
+        let mut checks = json!({
+            "journal": judge("journal", journal.map(|head| json!({ "ok": is_whole, "head": head }))),
+            "key_store": judge("key store", key_store.map(ok)),
+        });
+        // What rests on these events is refused, and everything else goes on.
+        if !is_whole {
+            let positions: Vec<u64> = damaged.iter().map(|(position, _)| *position).collect();
+            checks["journal"]["damaged"] = positions.into();
+            checks["journal"]["detail"] =
+                "these events are not as this instance wrote them; the log and `watchword doctor` say why"
+                    .into();
+        }
+        if let Some(read_models) = read_models {
+            checks["read_models"] = judge("read models", read_models.map(ok));
+        }
+        if let Some(projections) = &self.projections {
+            let projectors: Vec<Value> = projections.status().iter().map(projector).collect();
+            ready &= projectors.iter().all(|projector| projector["ok"] == true);
+            checks["projectors"] = projectors.into();
+        }
+        if let Some(bus) = self.projections.as_ref().and_then(|projections| projections.bus_status()) {
+            checks["bus"] = bus_check(&bus);
+        }
+        // Events that are not published yet keep nobody from logging in: it is told, and the service stays ready.
+        if let Some(relay) = &self.relay {
+            checks["relay"] = relay_check(&relay.status());
+        }
+        if let Some(mailer) = &self.mailer {
+            checks["mailer"] = mailer_check(&mailer.status());
+        }
+        (ready, checks)
+    }
+
+    /// Tells metrics what there is at this moment. It asks no store, so that it answers when none does.
+    pub fn measure(&self) {
+        #[expect(clippy::cast_precision_loss, reason = "a gauge need not be exact past 2^53 events")]
+        metrics::gauge!("journal_head").set(*self.journal.watch_head().borrow() as f64);
+        self.journal.measure();
+        self.repository.measure();
+        self.key_store.measure();
+        if let Some(read_models) = &self.read_models {
+            read_models.measure();
+        }
+        self.access_tokens.measure();
+        self.limits.measure();
+        if let Some(commands) = &self.commands {
+            commands.measure();
+        }
+    }
+
+    /// Reads the newest event, and answers with its position.
+    async fn read_journal(&self) -> Result<u64, StoreError> {
+        let head = self.journal.head().await?;
+        match self.journal.read_positions(&[head]).await {
+            Ok(events) if head > 0 && events.is_empty() => {
+                Err(StoreError::Damaged("the newest event is missing".to_owned()))
+            }
+            // It is told apart from a journal that cannot be read.
+            Err(StoreError::Damaged(_)) if !self.key_store.macs().damage().is_empty() => Ok(head),
+            Err(error) => Err(error),
+            Ok(_) => Ok(head),
+        }
+    }
+}
+
+/// One that lags or was paused is no reason to send requests elsewhere: no decision rests on it.
+fn projector(status: &ProjectionStatus) -> Value {
+    let mut check = json!({
+        "name": status.name,
+        "ok": status.state != "failed",
+        "state": status.state,
+        "position": status.position,
+        "lag": status.lag,
+    });
+    if let Some(position) = status.failed_position {
+        check["failed_position"] = position.into();
+        check["detail"] = format!(
+            "it cannot get past event {position}; the log, GET /v1/projections and `watchword doctor` say why"
+        )
+        .into();
+    }
+    check
+}
+
+/// What is not believed is read from the journal: it keeps nobody from anything, but somebody should know.
+fn bus_check(status: &BusStatus) -> Value {
+    let BusStatus { forged, unmarked, unreadable, last_refused, error } = status;
+    let mut check = json!({
+        "ok": *forged == 0 && error.is_none(),
+        "state": if error.is_none() { "following" } else { "away" },
+        "forged": forged, "unmarked": unmarked, "unreadable": unreadable, "last_refused": last_refused,
+    });
+    if *forged > 0 {
+        check["detail"] =
+            "messages of the stream are not this instance's, and were not believed: find out who can write \
+            to it, see «When the stream is wrong» in deploy/README.md"
+                .into();
+    } else if error.is_some() {
+        check["detail"] = "events come from the journal, not from NATS; the log says why".into();
+    }
+    check
+}
+
+/// One that stands still keeps nobody from logging in.
+fn relay_check(status: &RelayStatus) -> Value {
+    let RelayStatus { state, position, lag, error } = status;
+    let mut check = json!({ "ok": error.is_none(), "state": state, "position": position, "lag": lag });
+    if let Some(error) = error {
+        check["detail"] = format!("events are not published for now: {error}").into();
+    }
+    check
+}
+
+/// Mails that wait or were given up keep nobody from logging in with a password.
+fn mailer_check(status: &MailerStatus) -> Value {
+    let MailerStatus { state, position, waiting, failed, error } = status;
+    let mut check = json!({
+        "ok": error.is_none(), "state": state, "position": position, "waiting": waiting, "failed": failed,
+    });
+    if error.is_some() {
+        check["detail"] = "no mail is sent for now; the log says why".into();
+    }
+    check
+}

@@ -1,0 +1,175 @@
+//! The stores of an instance, opened.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use domain::LogOrigin;
+use effects::relay::{Relay, RelaySettings};
+use event_store::{
+    Journal, JournalLock, JournalMark, KeyStore, LookupKey, MasterKey, MessageKey, Repository, Sealer,
+    SqliteJournal,
+};
+use projection_service::bus::Bus;
+use read_models::ReadModels;
+
+use crate::bus;
+use crate::commands::rotate_master_key;
+use crate::config::Config;
+use crate::data_dir::{self, State};
+use crate::waiting::Part;
+
+/// The opened stores. Opening refuses what is foreign, damaged, in use or of another master key, and then touches
+/// nothing.
+pub struct Stores {
+    pub(super) journal: Arc<dyn Journal>,
+    pub(super) key_store: Arc<KeyStore>,
+    pub(super) sealer: Arc<Sealer>,
+    pub(super) lookup: Arc<LookupKey>,
+    /// None: they are other processes'.
+    pub(super) read_models: Option<Arc<ReadModels>>,
+}
+
+impl Stores {
+    /// Opens the journal and the keys: what a role needs that has no projectors.
+    pub async fn open_truth(config: &Config) -> anyhow::Result<Self> {
+        let state = data_dir::inspect(config)?;
+        data_dir::require_own_secrets(config)?;
+        let found = data_dir::master_key(config)?;
+        if let Some(databases) = &config.databases {
+            let master_key = found.context("the configuration has a master key")?;
+            let (journal, key_store) = Box::pin(databases.open(&master_key)).await?;
+            data_dir::create(&config.data_dir)?;
+            return Ok(Self::new(journal, key_store));
+        }
+        if found.is_none() && state == State::Present {
+            bail!("the master key {} is missing", config.master_key_file().display());
+        }
+        let is_new = found.is_none();
+        let lock = JournalLock::take(&config.journal)?;
+        let (master_key, rotated) = match found {
+            Some(found) => rotate_master_key::opening(config, found).await?,
+            None => (MasterKey::generate(), false),
+        };
+        look(config, &lock, &master_key).await?;
+        // Nothing was touched so far.
+        data_dir::create(&config.data_dir)?;
+        if is_new {
+            data_dir::write_secret(&config.master_key_file(), &master_key.to_base64())?;
+        }
+        if rotated {
+            rotate_master_key::finish(config)?;
+        }
+        let lock = lock.make().await?;
+        let key_store = KeyStore::open(&config.key_store, &master_key).await?;
+        let journal = match SqliteJournal::open_locked(lock, &key_store.macs()).await {
+            Ok(journal) => Arc::new(journal),
+            Err(refusal) => {
+                key_store.close().await;
+                return Err(refusal.into());
+            }
+        };
+        fail::fail_point!("before-mark", |_| std::process::abort());
+        // Every event has its MAC now.
+        if let Err(refusal) = key_store.mark(&master_key, &JournalMark::default()).await {
+            journal.close().await;
+            key_store.close().await;
+            return Err(refusal).context("the key store cannot say that the journal's events carry MACs");
+        }
+        Ok(Self::new(journal, Arc::new(key_store)))
+    }
+
+    /// Opens the read models as well.
+    pub async fn open(config: &Config) -> anyhow::Result<Self> {
+        let mut stores = Self::open_truth(config).await?;
+        let (sealer, lookup) = (Arc::clone(&stores.sealer), Arc::clone(&stores.lookup));
+        match ReadModels::open(&config.read_models, sealer, lookup).await {
+            Ok(read_models) => {
+                stores.read_models = Some(Arc::new(read_models));
+                Ok(stores)
+            }
+            Err(refusal) => {
+                stores.close().await;
+                Err(anyhow::Error::new(refusal).context(Part::ReadModels))
+            }
+        }
+    }
+
+    fn new(journal: Arc<dyn Journal>, key_store: Arc<KeyStore>) -> Self {
+        Self {
+            sealer: Arc::new(Sealer::new(Arc::clone(&key_store))),
+            lookup: Arc::new(LookupKey::new(key_store.instance_key())),
+            journal,
+            key_store,
+            read_models: None,
+        }
+    }
+
+    pub fn journal(&self) -> &dyn Journal {
+        &*self.journal
+    }
+
+    pub fn shared_journal(&self) -> &Arc<dyn Journal> {
+        &self.journal
+    }
+
+    /// What marks the messages of this instance on the bus.
+    pub fn message_key(&self) -> MessageKey {
+        MessageKey::new(self.key_store.instance_key())
+    }
+
+    /// Begins to publish the journal.
+    pub(super) fn relay(
+        &self,
+        nats: async_nats::Client,
+        origin: &LogOrigin,
+        settings: RelaySettings,
+    ) -> Arc<Relay> {
+        Arc::new(Relay::start(nats, Arc::clone(&self.journal), origin.clone(), self.message_key(), settings))
+    }
+
+    /// What loads aggregates, within the memory that the configuration gives to it and to the keys of persons.
+    pub fn repository(&self, config: &Config) -> Arc<Repository> {
+        self.key_store.limit_cache(config.caches.data_keys);
+        Arc::new(Repository::bounded(
+            Arc::clone(&self.journal),
+            Arc::clone(&self.sealer),
+            config.caches.most_aggregates.get(),
+            config.caches.aggregates,
+        ))
+    }
+
+    /// The way that events come to a node of projections at this address.
+    pub(super) fn bus(&self, nats: &async_nats::Client, address: SocketAddr) -> Bus {
+        Bus { nats: nats.clone(), consumer: bus::consumer_name(address), key: self.message_key() }
+    }
+
+    /// Tidies up: only the stores themselves stay in the folder, nothing beside them. What is acknowledged is durable
+    /// without it.
+    pub async fn close(&self) {
+        if let Some(read_models) = &self.read_models {
+            read_models.close().await;
+        }
+        self.key_store.close().await;
+        self.journal.close().await;
+    }
+}
+
+/// Looks at all that is there, and changes nothing.
+async fn look(config: &Config, lock: &JournalLock, master_key: &MasterKey) -> anyhow::Result<()> {
+    let head = lock.head().await?;
+    data_dir::require_key_store(config, head.unwrap_or_default())?;
+    if config.key_store.exists() {
+        let key_store = KeyStore::look(&config.key_store, master_key).await?;
+        let macs = key_store.macs();
+        key_store.close().await;
+        if head.is_some() {
+            SqliteJournal::look(lock, &macs).await?.close().await;
+        }
+    }
+    if config.read_models.file().is_none_or(Path::exists) {
+        ReadModels::look(&config.read_models).await.context(Part::ReadModels)?;
+    }
+    Ok(())
+}
