@@ -110,7 +110,7 @@ async fn given_a_node_that_others_write_beside_when_they_write_again_then_it_is_
         one.append(append(&stream("a"), position - 1, 1)).await.expect("appends");
         let mut heads = two.watch_head();
         let pushed = heads.wait_for(|head| *head == position);
-        tokio::time::timeout(Duration::from_secs(20), pushed).await.expect("in time").expect("lives");
+        timeout(Duration::from_secs(20), pushed).await.expect("in time").expect("lives");
         world.relay().set_down(true);
         world.relay().set_down(false);
     }
