@@ -36,6 +36,12 @@ impl Call {
         Self { request }
     }
 
+    /// The same request once more.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self { request: self.request.try_clone().expect("no body is a stream") }
+    }
+
     /// With this credential.
     #[must_use]
     pub fn bearer(self, token: &str) -> Self {
