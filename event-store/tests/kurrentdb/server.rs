@@ -256,6 +256,10 @@ const UNAUTHENTICATED: &str = "16";
 async fn serve(state: Arc<Mutex<State>>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
     let (head, body) = request.into_parts();
     let messages = messages(body).await;
+    // A client that goes away may leave half a call.
+    if messages.is_empty() {
+        return;
+    }
     if lock(&state).is_down {
         return end(&mut respond, UNAVAILABLE);
     }
