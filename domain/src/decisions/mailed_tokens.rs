@@ -106,7 +106,7 @@ impl VerifyEmail {
     /// # Errors
     /// See [`NotUsed`].
     pub fn decide(self, app: &App, user: &mut Draft<User>) -> Result<(), NotUsed> {
-        require_active(app)?;
+        require_own(app, user)?;
         let Self { generation, at } = self;
         Ok(user.execute(MailboxCommand::VerifyEmail { generation, at }.into())?)
     }
@@ -127,9 +127,7 @@ impl ChangeEmail {
     /// # Errors
     /// See [`NotUsed`].
     pub fn decide(self, app: &App, user: &mut Draft<User>) -> Result<(), NotUsed> {
-        require_active(app)?;
-        // Whose address cannot be read is erased, banned or not.
-        user.email.as_ref().ok_or(UserError::Absent)?;
+        require_own(app, user)?;
         let Self { generation, at } = self;
         Ok(user.execute(MailboxCommand::ConfirmEmailChange { generation, at }.into())?)
     }
@@ -150,8 +148,7 @@ impl Disown {
     /// # Errors
     /// See [`NotUsed`].
     pub fn decide(self, app: &App, user: &mut Draft<User>) -> Result<(), NotUsed> {
-        let app_id = require_active(app)?;
-        user.email.as_ref().filter(|_| user.is_of(app_id)).ok_or(UserError::Absent)?;
+        require_own(app, user)?;
         let Self { generation, at } = self;
         Ok(user.execute(MailboxCommand::Disown { generation, at }.into())?)
     }
@@ -183,11 +180,18 @@ impl ResetPassword {
         user: &mut Draft<User>,
         lockout: &mut Draft<Lockout>,
     ) -> Result<(), NotUsed> {
-        require_active(app)?;
+        require_own(app, user)?;
         let Self { user_id, generation, password_hash, client, at } = self.clone();
         user.execute(MailboxCommand::ResetPassword { generation, password_hash, client, at }.into())?;
         Ok(lockout.execute(LockoutCommand::Unlock { user_id, at })?)
     }
+}
+
+/// Refuses unless the app is active and the user is one of its own. A user whose address cannot be read is erased.
+fn require_own(app: &App, user: &User) -> Result<(), NotUsed> {
+    let app_id = require_active(app)?;
+    user.email.as_ref().filter(|_| user.is_of(app_id)).ok_or(UserError::Absent)?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -299,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn no_token_does_anything_where_the_app_is_stopped_or_the_person_banned() {
+    fn no_token_does_anything_in_a_stopped_or_another_app_or_for_a_banned_person() {
         let ban = || {
             let mut user = with_tokens();
             user.execute(UserCommand::Ban { reason: None, at: at(5) }).expect("is banned");
@@ -307,6 +311,7 @@ mod tests {
         };
         for (app, mut user, why) in [
             (disabled(), with_tokens(), NotUsed::App(AppClosed::Disabled)),
+            (another_app(), with_tokens(), NotUsed::User(UserError::Absent)),
             (app(), ban(), NotUsed::User(UserError::Banned)),
         ] {
             let before = user.events().len();

@@ -66,6 +66,10 @@ impl RedeemLink {
         // First, so that a link that is used up says so, whatever became of the account.
         link.require_live(at)?;
         let account = if is_owned {
+            // The claim on the address, or the read model, may be wrong about whose it is.
+            if !user.is_of(app_id) {
+                return Err(NotRedeemed::AddressMoved);
+            }
             let before = user.access();
             let prove = MailboxCommand::ProveEmail { email, proof: MailboxProof::MagicLink, at };
             user.execute(prove.into()).map_err(|error| match error {
@@ -136,6 +140,8 @@ mod tests {
             let refused = other.decide(&app(), &mut user, &mut link(Some(0)));
             assert_eq!(refused, Err(NotRedeemed::AddressMoved));
         }
+        let refused = redeem(true).decide(&another_app(), &mut registered(), &mut link(Some(0)));
+        assert_eq!(refused, Err(NotRedeemed::AddressMoved), "another app's user has the same address");
         let refused = redeem(false).decide(&app(), &mut registered(), &mut link(None));
         assert_eq!(refused, Err(NotRedeemed::MadeByTwin));
     }

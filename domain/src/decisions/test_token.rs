@@ -51,8 +51,8 @@ impl MakeTestToken {
     pub fn decide(&self, app: &App, user: &User, session: &mut Draft<Session>) -> Result<(), NoTestToken> {
         let Self { ttl, full_admin, by_user, start } = self;
         Self::require_may_be_made(app, user, *full_admin, *by_user)?;
-        let absent = NoTestToken::MayNotEnter(MayNotEnter::NoSuchUser);
-        let (Some(app_id), Some(user_id)) = (&app.id, user.id) else { return Err(absent) };
+        let own = app.id.as_ref().zip(user.id).filter(|(app_id, _)| user.is_of(app_id));
+        let (app_id, user_id) = own.ok_or(NoTestToken::MayNotEnter(MayNotEnter::NoSuchUser))?;
         let lives = Lives { ttl: *ttl, idle_ttl: *ttl };
         Ok(start.begin((app_id, user_id), user, lives, session)?)
     }
@@ -111,6 +111,7 @@ mod tests {
             (cookies, registered(), (true, true), NoTestToken::CookieMode),
             (disabled(), registered(), (true, false), NoTestToken::AppDisabled),
             (app(), user([banned()]), (true, false), NoTestToken::Banned),
+            (another_app(), registered(), (true, false), NoTestToken::MayNotEnter(MayNotEnter::NoSuchUser)),
         ] {
             let mut session = Draft::new();
             assert_eq!(make(full_admin, by_user).decide(&app, &user, &mut session), Err(why));

@@ -53,6 +53,11 @@ pub(super) fn app_with(app_id: AppId, set: impl FnOnce(&mut AppSettings)) -> Dra
     Draft::given([AppEvent::AppCreated(AppCreated { app_id, name: "App".to_owned(), settings, at: at(0) })])
 }
 
+/// An app that the user is not of.
+pub(super) fn another_app() -> Draft<App> {
+    app_with(AppId::parse("another").expect("valid"), |_| {})
+}
+
 pub(super) fn disabled() -> Draft<App> {
     let created = AppCreated {
         app_id: AppId::default_app(),
