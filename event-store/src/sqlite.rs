@@ -2,93 +2,40 @@
 //!
 //! All appends go through one task, which commits the queued ones in one transaction. So all appends that wait for a
 //! commit share its cost (one sync), without a timer that would delay a lone append.
-//! Longer than most, as the whole trait of the journal is one `impl`, and its tables stand beside it.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use domain::{StreamId, Timestamp, UserId};
+use domain::{StreamId, Timestamp};
 use schemas::envelope::RecordedEvent;
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqliteRow};
-use sqlx::{Row, SqliteConnection};
+use sqlx::SqliteConnection;
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use tokio::sync::{mpsc, watch};
-use uuid::Uuid;
 
 use crate::journal::{
     Append, AppendError, Appended, Claim, Cursor, Journal, OpenError, Snapshot, StoreError,
     StoredIdempotency, before_damage,
 };
-use crate::mac::{Macs, Row as EventRow};
+use crate::mac::Macs;
 use crate::measure;
 use crate::pools;
 use crate::requests;
-use file::Kind;
+use rows::{columns, stored};
+use tables::{FORMAT_WITH_MACS, KIND};
 use writer::{Request, Writer};
 
 pub mod file;
 pub(crate) mod group;
+mod lock;
 pub mod private;
+mod rows;
+pub(crate) mod tables;
 mod tail;
 mod upgrade;
 mod writer;
 
-const KIND: Kind = Kind {
-    what: "Watchword journal",
-    application_id: 0x5741_4a31,
-    format: 4,
-    schema: SCHEMA,
-    upgrades: &["ALTER TABLE events ADD COLUMN checksum BLOB", EFFECTS, MACS],
-};
-
-/// The format since which events carry MACs.
-const FORMAT_WITH_MACS: u32 = 4;
-
-/// The tables of a journal.
-pub(crate) const SCHEMA: &str = "
-CREATE TABLE events (
-    position INTEGER PRIMARY KEY,
-    id BLOB NOT NULL,
-    stream TEXT NOT NULL,
-    version INTEGER NOT NULL,
-    type TEXT NOT NULL,
-    schema_version INTEGER NOT NULL,
-    at INTEGER NOT NULL, -- microseconds since 1970
-    app_id TEXT NOT NULL,
-    metadata TEXT NOT NULL,
-    data TEXT NOT NULL,
-    person BLOB,
-    personal BLOB,
-    mac BLOB, -- of all of this, by a key that is not here
-    UNIQUE (stream, version)
-) STRICT;
-CREATE TRIGGER events_are_never_changed BEFORE UPDATE ON events
-    BEGIN SELECT RAISE(ABORT, 'events are never changed'); END;
-CREATE TRIGGER events_are_never_deleted BEFORE DELETE ON events
-    BEGIN SELECT RAISE(ABORT, 'events are never deleted'); END;
-CREATE TRIGGER events_have_no_gaps BEFORE INSERT ON events
-    WHEN NEW.position IS NOT (SELECT coalesce(max(position), 0) + 1 FROM events)
-    BEGIN SELECT RAISE(ABORT, 'positions have no gaps'); END;
-CREATE TABLE claims (kind TEXT NOT NULL, key TEXT NOT NULL, owner TEXT NOT NULL, PRIMARY KEY (kind, key))
-    STRICT, WITHOUT ROWID;
-CREATE TABLE idempotency (
-    key BLOB PRIMARY KEY, fingerprint BLOB NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
-    at INTEGER NOT NULL, mac BLOB
-) STRICT, WITHOUT ROWID;
-CREATE TABLE snapshots (stream TEXT PRIMARY KEY, version INTEGER NOT NULL, state BLOB NOT NULL) STRICT;
-CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-INSERT INTO meta VALUES ('recoveries', 0);
-CREATE TABLE effects (name TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-";
-
-/// Added in format 3.
-const EFFECTS: &str =
-    "CREATE TABLE effects (name TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT, WITHOUT ROWID";
-
-/// Added in format 4. The columns are filled when the file is opened, as that needs a key.
-const MACS: &str =
-    "ALTER TABLE events RENAME COLUMN checksum TO mac; ALTER TABLE idempotency ADD COLUMN mac BLOB";
+pub use lock::JournalLock;
 
 /// How many appends can queue for the writer; further ones wait for a place.
 const QUEUE: usize = 1024;
@@ -103,44 +50,6 @@ pub struct SqliteJournal {
     head: watch::Receiver<u64>,
     macs: Macs,
     path: PathBuf,
-}
-
-/// The right to have a journal open, which one process has at a time. The operating system releases it when the process
-/// ends, however it ends.
-pub struct JournalLock {
-    path: PathBuf,
-    // `None` if the journal was never opened for writing at this path: then no process has it open.
-    file: Option<File>,
-}
-
-impl JournalLock {
-    /// Takes the lock on the file `<path>.lock`, and changes nothing. Refused while another process has it.
-    pub fn take(path: &Path) -> Result<Self, OpenError> {
-        Ok(Self { path: path.to_owned(), file: file::lock_existing(path)? })
-    }
-
-    /// The position of the newest event of the journal, without checking whether this instance wrote it; `None` if
-    /// there is no journal. Refuses what [`SqliteJournal::open`] refuses, and changes nothing.
-    pub async fn head(&self) -> Result<Option<u64>, OpenError> {
-        if file::check(&self.path, &KIND)?.is_none() {
-            return Ok(None);
-        }
-        let readers = file::look(&self.path).await?;
-        let head = check_contents(&self.path, &readers).await;
-        readers.close().await;
-        head.map(Some)
-    }
-
-    /// Creates an empty journal if there is none.
-    pub async fn make(mut self) -> Result<Self, OpenError> {
-        if self.file.is_none() {
-            self.file = Some(file::lock(&self.path)?);
-        }
-        if file::check(&self.path, &KIND)?.is_none() {
-            file::create(&self.path, &KIND, "").await?;
-        }
-        Ok(self)
-    }
 }
 
 impl SqliteJournal {
@@ -453,68 +362,4 @@ impl SqliteJournal {
 /// A number for a comparison in SQL: nothing exists beyond `SQLite`'s range.
 fn bounded(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn stored(fingerprint: &[u8], first: i64, last: i64) -> Result<StoredIdempotency, StoreError> {
-    let fingerprint = fingerprint
-        .try_into()
-        .map_err(|_| StoreError::Damaged("a fingerprint is not 32 bytes long".to_owned()))?;
-    Ok(StoredIdempotency { fingerprint, first: first.cast_unsigned(), last: last.cast_unsigned() })
-}
-
-/// A row of events, as it is stored.
-struct Columns<'r> {
-    position: i64,
-    event: EventRow<'r>,
-    mac: Option<&'r [u8]>,
-}
-
-fn columns(row: &SqliteRow) -> Result<Columns<'_>, sqlx::Error> {
-    let event = EventRow {
-        id: row.try_get("id")?,
-        stream: row.try_get("stream")?,
-        version: row.try_get("version")?,
-        name: row.try_get("type")?,
-        schema_version: row.try_get("schema_version")?,
-        at: row.try_get("at")?,
-        app_id: row.try_get("app_id")?,
-        metadata: row.try_get("metadata")?,
-        data: row.try_get("data")?,
-        person: row.try_get("person")?,
-        personal: row.try_get("personal")?,
-    };
-    // A file of an earlier format, opened for reading only, has another column instead, or none.
-    let mac = match row.try_get("mac") {
-        Err(sqlx::Error::ColumnNotFound(_)) => match row.try_get("checksum") {
-            Err(sqlx::Error::ColumnNotFound(_)) => None,
-            found => found?,
-        },
-        found => found?,
-    };
-    Ok(Columns { position: row.try_get("position")?, event, mac })
-}
-
-impl SqliteJournal {
-    fn recorded(&self, row: &SqliteRow) -> Result<RecordedEvent, StoreError> {
-        let position: i64 = row.try_get("position")?;
-        let damaged =
-            |what: &str| StoreError::Damaged(format!("the {what} of event {position} cannot be read"));
-        let Columns { event, mac, .. } =
-            columns(row).map_err(|error| self.macs.unreadable(position, &error))?;
-        self.macs.check_event(position, position, &event, mac)?;
-        let uuid = |bytes: &[u8], what: &str| Uuid::from_slice(bytes).map_err(|_| damaged(what));
-        Ok(RecordedEvent {
-            position: position.cast_unsigned(),
-            id: uuid(event.id, "id")?,
-            stream: StreamId::from_stored(event.stream.to_owned()),
-            version: event.version.cast_unsigned(),
-            name: event.name.to_owned(),
-            schema_version: u16::try_from(event.schema_version).map_err(|_| damaged("schema version"))?,
-            at: Timestamp::from_microsecond(event.at).map_err(|_| damaged("time"))?,
-            metadata: serde_json::from_str(event.metadata).map_err(|_| damaged("metadata"))?,
-            data: event.data.to_owned(),
-            person: event.person.map(|bytes| uuid(bytes, "person").map(UserId)).transpose()?,
-            personal: event.personal.map(<[u8]>::to_vec),
-        })
-    }
 }

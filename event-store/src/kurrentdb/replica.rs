@@ -17,7 +17,8 @@ use crate::journal::{
 use crate::mac::{Macs, Row, Standing};
 use crate::sqlite::file::{self, Kind};
 use crate::sqlite::group::{Answer, Group, STATEMENTS, forget_idempotency, keep_snapshot};
-use crate::sqlite::{SCHEMA, SqliteJournal, check_contents, read_head, readers};
+use crate::sqlite::tables::SCHEMA;
+use crate::sqlite::{SqliteJournal, check_contents, read_head, readers};
 
 const KIND: Kind = Kind {
     what: "replica of a Watchword journal",

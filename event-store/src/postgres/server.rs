@@ -49,7 +49,7 @@ impl PostgresServer {
     pub async fn look(url: &PostgresUrl, settings: &PostgresSettings) -> Result<Self, OpenError> {
         let failed = |error: sqlx::Error| not_opened(url, &error);
         let looked = timeout(settings.connect_timeout, async {
-            let mut connection = url.0.connect().await?;
+            let mut connection = url.options().connect().await?;
             let server = Self::ask(&mut connection).await?;
             connection.close().await?;
             Ok(server)
@@ -70,7 +70,7 @@ impl PostgresServer {
         )
         .fetch_one(&mut *connection)
         .await?;
-        let unsafe_settings = super::unsafe_settings(&mut *connection).await?;
+        let unsafe_settings = super::opening::unsafe_settings(&mut *connection).await?;
         // The server read its clock at some moment between these two readings.
         let (asked, waited) = (SystemClock.now(), Instant::now());
         let micros: i64 =
@@ -101,7 +101,7 @@ impl EventRights {
     /// Inspects the journal's database, which must contain a journal.
     pub async fn look(url: &PostgresUrl, settings: &PostgresSettings) -> Result<Self, StoreError> {
         let looked = timeout(settings.connect_timeout, async {
-            let mut connection = url.0.connect().await?;
+            let mut connection = url.options().connect().await?;
             let rights = Self::ask(&mut connection, url.role().as_str()).await?;
             connection.close().await?;
             Ok(rights)

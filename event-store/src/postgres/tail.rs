@@ -2,8 +2,9 @@
 
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
+use super::rows::columns;
 use super::session::not_opened;
-use super::{PostgresJournal, PostgresUrl, columns};
+use super::{PostgresJournal, PostgresUrl};
 use crate::journal::OpenError;
 use crate::mac::{ForgedTail, Macs, Standing, Unproven};
 
@@ -14,7 +15,7 @@ impl PostgresJournal {
     /// The events after the last proven event of the journal. Changes nothing.
     pub async fn forged_tail(url: &PostgresUrl, macs: &Macs) -> Result<ForgedTail, OpenError> {
         let failed = |error: sqlx::Error| not_opened(url, &error);
-        let mut connection = url.0.connect().await.map_err(failed)?;
+        let mut connection = url.options().connect().await.map_err(failed)?;
         let tail = forged_tail(&mut connection, macs).await.map_err(failed);
         let _ = connection.close().await;
         tail
@@ -24,7 +25,7 @@ impl PostgresJournal {
     /// then the key is the wrong one. No node may be running.
     pub async fn cut_forged_tail(url: &PostgresUrl, macs: &Macs) -> Result<ForgedTail, OpenError> {
         let failed = |error: sqlx::Error| not_opened(url, &error);
-        let mut connection = url.0.connect().await.map_err(failed)?;
+        let mut connection = url.options().connect().await.map_err(failed)?;
         let mut transaction = connection.begin().await.map_err(failed)?;
         // Appends wait for the same row.
         sqlx::query("SELECT 1 FROM watchword.turn FOR UPDATE")

@@ -8,7 +8,7 @@ use sqlx::error::DatabaseError;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
-use super::columns;
+use super::rows::columns;
 use crate::journal::{StoredIdempotency, idempotency_key};
 use crate::mac::{MAC, Macs, Standing};
 use crate::upgrade::{TELL, batch_size};

@@ -8,7 +8,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use sqlx::{Arguments, AssertSqlSafe};
 use uuid::Uuid;
 
-use super::stored;
+use super::rows::stored;
 use crate::journal::{
     Append, AppendError, Appended, Claim, Idempotency, NewEvent, Snapshot, StoreError, StoredIdempotency,
     idempotency_key,

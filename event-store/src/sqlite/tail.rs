@@ -2,7 +2,8 @@
 
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
-use super::{JournalLock, SqliteJournal, columns, file};
+use super::rows::columns;
+use super::{JournalLock, SqliteJournal, file};
 use crate::journal::{Journal, OpenError};
 use crate::mac::{ForgedTail, Macs, Standing, Unproven};
 

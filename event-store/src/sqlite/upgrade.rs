@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use sqlx::SqliteConnection;
 
-use super::{columns, read_head, stored};
+use super::read_head;
+use super::rows::{columns, stored};
 use crate::mac::{Macs, Standing};
 use crate::upgrade::{TELL, batch_size};
 

@@ -1,0 +1,124 @@
+//! Creates, upgrades and opens the journal in a PostgreSQL database.
+
+use std::sync::Arc;
+
+use sqlx::postgres::{PgExecutor, PgPool};
+use tokio::sync::{mpsc, watch};
+
+use super::reach::Reach;
+use super::schema::{Migrated, Schema};
+use super::session::PostgresSettings;
+use super::url::PostgresUrl;
+use super::writer::{Connected, Writer};
+use super::{PostgresJournal, head, read_head, session, upgrade};
+use crate::journal::OpenError;
+use crate::mac::Macs;
+
+const SCHEMA: Schema = Schema {
+    what: "Watchword journal",
+    name: "watchword",
+    migrations: &[
+        include_str!("journal_1.sql"),
+        include_str!("journal_2.sql"),
+        include_str!("journal_3.sql"),
+        include_str!("journal_4.sql"),
+        include_str!("journal_5.sql"),
+    ],
+};
+
+/// The format since which events carry MACs.
+const FORMAT_WITH_MACS: u32 = 5;
+
+/// How many appends can queue for the writer; further ones wait for a place.
+const QUEUE: usize = 1024;
+
+impl PostgresJournal {
+    /// Creates or upgrades the journal's tables. Requires a user who may change the database.
+    pub async fn migrate(url: &PostgresUrl, settings: &PostgresSettings) -> Result<Migrated, OpenError> {
+        SCHEMA.prepare(url, settings, &url.to_string()).await.map(|prepared| prepared.migrated)
+    }
+
+    /// What [`PostgresJournal::migrate`] would do. Changes nothing.
+    pub async fn look(url: &PostgresUrl, settings: &PostgresSettings) -> Result<Migrated, OpenError> {
+        SCHEMA.look(url.options(), settings, &url.to_string()).await
+    }
+
+    /// Refuses a journal whose format is from before MACs if the instance's key store says that its events carry them.
+    pub fn check_has_macs(
+        url: &PostgresUrl,
+        Migrated { from: found, .. }: Migrated,
+    ) -> Result<(), OpenError> {
+        if (1..FORMAT_WITH_MACS).contains(&found) {
+            return Err(OpenError::WithoutMacs { path: url.to_string(), found });
+        }
+        Ok(())
+    }
+
+    /// Opens the journal in this database, after [`PostgresJournal::migrate`].
+    ///
+    /// Tables of something else, a newer journal, and an older one that this user may not upgrade are refused and left
+    /// unchanged. From here on, all connections work as the role of the URL, `watchword_service` by default, or as the
+    /// user itself if it owns the tables and cannot use that role.
+    ///
+    /// The events of an older journal get their MACs, only from the owner of its tables and only if `macs` are those of
+    /// a key store that does not yet say that this was done: see [`KeyStore::mark`](crate::KeyStore::mark). This may be
+    /// interrupted at any moment, and continues at the next opening.
+    pub async fn open(url: &PostgresUrl, settings: PostgresSettings, macs: &Macs) -> Result<Self, OpenError> {
+        let place = url.to_string();
+        let failed = |error: sqlx::Error| session::not_opened(&place, &error);
+        let found = Self::look(url, &settings).await?;
+        if !macs.believes_checksums() {
+            Self::check_has_macs(url, found)?;
+        }
+        let prepared = SCHEMA.prepare(url, &settings, &place).await?;
+        let settings = PostgresSettings { role: prepared.role, ..settings };
+        if macs.believes_checksums() {
+            upgrade::prove(url.options(), macs).await.map_err(|failure| match failure {
+                upgrade::Failure::Failed(error) => failed(error),
+                upgrade::Failure::Forbidden => OpenError::Failed {
+                    path: place.clone(),
+                    reason: "its events carry no MACs yet, and its user may not add them. Run `watchword \
+                             migrate` as the owner of the database"
+                        .to_owned(),
+                },
+            })?;
+        }
+        let connection = settings.connect(url.options()).await.map_err(failed)?;
+        let readers = settings.pool(url.options());
+        warn_of_unsafe_settings(&readers).await.map_err(failed)?;
+        let (head_sender, head) = watch::channel(read_head(&readers).await.map_err(failed)?);
+        let head_sender = Arc::new(head_sender);
+        let (requests, queue) = mpsc::channel(QUEUE);
+        let writer = Writer {
+            options: url.options().clone(),
+            settings: settings.clone(),
+            connection: Some(Connected::new(connection)),
+            head: Arc::clone(&head_sender),
+            macs: macs.believing_nothing_else(),
+        };
+        tokio::spawn(writer.run(queue));
+        let reach = Arc::new(Reach::new(url.options(), &settings));
+        let answer = settings.answer;
+        let follower = head::follow(readers.clone(), settings, Arc::clone(&reach), head_sender);
+        let follower = tokio::spawn(follower);
+        let macs = macs.believing_nothing_else();
+        Ok(Self { requests, readers, reach, answer, head, macs, follower: follower.abort_handle() })
+    }
+}
+
+/// A server configured without protection against power loss may lose what it acknowledged.
+async fn warn_of_unsafe_settings(pool: &PgPool) -> Result<(), sqlx::Error> {
+    let off = unsafe_settings(pool).await?;
+    if !off.is_empty() {
+        tracing::warn!(?off, "the database may lose acknowledged writes: turn these settings on");
+    }
+    Ok(())
+}
+
+pub(super) async fn unsafe_settings<'e>(executor: impl PgExecutor<'e>) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off'",
+    )
+    .fetch_all(executor)
+    .await
+}
