@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use serde_json::{Value, json};
 use test_services::{Postgres, Smtp};
-use tests::{App, Server, assert_gapless, checker, email, of_type};
+use tests::{App, PATIENCE, Server, assert_gapless, checker, email, of_type};
 
 use crate::postgres::cluster;
 use crate::steps::ABORTED;
@@ -61,7 +61,7 @@ async fn sent(server: &Server, count: usize) {
 async fn taken_over(smtp: &Smtp, count: usize) {
     let begun = Instant::now();
     while smtp.mails().len() < count {
-        assert!(begun.elapsed() < Duration::from_mins(1), "another node takes over");
+        assert!(begun.elapsed() < PATIENCE, "another node takes over");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

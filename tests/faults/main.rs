@@ -40,7 +40,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use test_services::Nats;
-use tests::Server;
+use tests::{PATIENCE, Server};
 
 mod clock;
 mod disk_full;
@@ -92,7 +92,7 @@ async fn relay(server: &Server) -> Value {
 
 /// Waits until something holds.
 async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + PATIENCE;
     while !condition().await {
         assert!(Instant::now() < deadline, "timed out waiting until {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -3,7 +3,7 @@
 
 use async_nats::jetstream;
 use test_services::Postgres;
-use tests::workload::History;
+use tests::workload::{History, Progress};
 use tests::{Bus, Server, checker};
 
 use crate::SETTINGS;
@@ -21,7 +21,13 @@ async fn a_node_of_projections_and_its_bus_break() {
     assert!(projections.terminate().await.success());
     projections.set_environment("FAILPOINTS", "mid-projection=40*off->return");
     projections.up().await;
-    history.during(&[&server], async |load| load.done(150).await).await;
+    // How many batches so many calls make depends on how fast they are projected.
+    let until_it_dies = async |load: &Progress| {
+        while server.projections().is_alive().await {
+            load.done(10).await;
+        }
+    };
+    history.during(&[&server], until_it_dies).await;
     let projections = server.projections_mut();
     assert!(!projections.ended().await.success(), "it died in the middle of a batch");
     projections.set_environment("FAILPOINTS", "");

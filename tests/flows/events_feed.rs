@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use serde_json::{Value, json};
-use tests::{Call, PASSWORD, Server, assert_gapless, email};
+use tests::{Call, PASSWORD, PATIENCE, Server, assert_gapless, email};
 
 /// Reads `count` server-sent events, each with its `id:`.
 async fn read(call: Call, count: usize) -> Vec<(u64, Value)> {
@@ -13,7 +13,7 @@ async fn read(call: Call, count: usize) -> Vec<(u64, Value)> {
     let mut text = String::new();
     let mut events = vec![];
     while events.len() < count {
-        let chunk = tokio::time::timeout(Duration::from_secs(10), body.next())
+        let chunk = tokio::time::timeout(PATIENCE, body.next())
             .await
             .unwrap_or_else(|_| panic!("only {} of {count} events", events.len()));
         text.push_str(&String::from_utf8_lossy(&chunk.expect("the feed does not end").unwrap()));

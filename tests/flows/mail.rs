@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use test_services::{Smtp, SmtpTls};
-use tests::{App, PASSWORD, Server, email, of_type};
+use tests::{App, PASSWORD, PATIENCE, Server, email, of_type};
 
 const CALLBACK: &str = "https://client.example/callback";
 
 /// Waits until a value appears.
 async fn wait<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_mins(1);
+    let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look().await {
             return found;

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tests::{Answer, PASSWORD, Server, claims_of, email};
+use tests::{Answer, PASSWORD, PATIENCE, Server, claims_of, email};
 
 const CALLBACK: &str = "https://client.example/callback";
 
@@ -18,7 +18,7 @@ async fn mounted(prefix: &str) -> Server {
 
 /// The link in the newest mail of a kind, taken from the outbox.
 async fn link(server: &Server, kind: &str) -> String {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let files = fs::read_dir(server.data().join("outbox")).into_iter().flatten().flatten();
         let mut files: Vec<_> = files.map(|file| file.path()).collect();

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
-use tests::{Server, email, free_port};
+use tests::{PATIENCE, Server, email, free_port};
 
 /// Changes a store of a running server, as only a fault would.
 async fn damage(server: &Server, store: &str, statement: &str) {
@@ -64,7 +64,7 @@ async fn every_store_is_really_read() {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(30), ready).await.expect("it recovers without help");
+        tokio::time::timeout(PATIENCE, ready).await.expect("it recovers without help");
     }
     server.get("/problems/not_ready").await.expect(200);
 }

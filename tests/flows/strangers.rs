@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use test_services::Smtp;
-use tests::{Answer, App, Call, PASSWORD, Server, email, of_type};
+use tests::{Answer, App, Call, PASSWORD, PATIENCE, Server, email, of_type};
 
 const NEW: &str = "Another-kettle-17-quay";
 const CALLBACK: &str = "https://client.example/callback";
@@ -141,7 +141,7 @@ async fn inv_w_strangers_spend_nothing_that_the_owner_needs() {
 
 /// The newest mailed token of a kind, once there is one.
 async fn mailed(server: &Server, prefix: &str) -> String {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(token) = newest_token(server, prefix) {
             return token;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use test_services::{Nats, Postgres, Smtp};
 use tests::collector::Collector;
-use tests::{Answer, App, Server, Tokens, files_under, of_type};
+use tests::{Answer, App, PATIENCE, Server, Tokens, files_under, of_type};
 
 const ADDRESS: &str = "xenia.quixote@privacy-example.org";
 const PASSWORD: &str = "Zanzibar-ferry-4711";
@@ -155,7 +155,7 @@ async fn after_all_flows(settings: &[(&str, &str)], beside: &Path) -> Vec<(PathB
 /// Waits until the bus has stored this event.
 async fn until_relayed(store: &Path, event: &Value) {
     let id = event["id"].as_str().expect("an event has an id");
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + PATIENCE;
     while !files_under(store).iter().any(|(_, bytes)| String::from_utf8_lossy(bytes).contains(id)) {
         assert!(Instant::now() < deadline, "event {id} is not in {}", store.display());
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use test_services::{Nats, Postgres};
-use tests::{Server, email};
+use tests::{PATIENCE, Server, email};
 
 use crate::{MASTER_KEY, node};
 
@@ -24,7 +24,7 @@ fn line<'l>(lines: &'l [String], start: &str) -> &'l str {
 }
 
 async fn until(server: &Server, what: &str) -> Vec<String> {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let (_, lines) = doctor(server);
         if lines.iter().any(|line| line.contains(what)) {

@@ -7,11 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use test_services::{Nats, Postgres};
-use tests::{PASSWORD, Server, email, free_port};
+use tests::{PASSWORD, PATIENCE, Server, email, free_port};
 
 use crate::MASTER_KEY;
-
-const PATIENCE: Duration = Duration::from_mins(1);
 
 fn environment<'e>(database: &'e str, more: &[(&'e str, &'e str)]) -> Vec<(&'e str, &'e str)> {
     let shared = [

@@ -1,11 +1,11 @@
 //! Commands and projections as separate processes, two of each, with PostgreSQL and NATS between them.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use test_services::{Nats, Postgres};
 use tests::collector::Collector;
-use tests::{PASSWORD, Server, assert_gapless, email, of_type};
+use tests::{PASSWORD, PATIENCE, Server, assert_gapless, email, of_type};
 
 use crate::MASTER_KEY;
 
@@ -108,7 +108,7 @@ async fn queries_follow_commands_whichever_other_process_is_gone() {
     let (user, token) = cluster.register(0).await;
     registered.push(user);
     registered.sort();
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let ask = cluster.projections[1]
             .default_app()

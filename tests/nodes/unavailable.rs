@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use test_services::Postgres;
-use tests::{PASSWORD, email};
+use tests::{PASSWORD, PATIENCE, email};
 
 use crate::node;
 
@@ -46,14 +46,14 @@ async fn a_database_that_is_away_is_unavailable_at_once_and_in_the_log() {
     // A request on a recently used connection would be lost with it, and its outcome unknown.
     tokio::time::sleep(Duration::from_millis(1200)).await;
     postgres.stop();
-    ask(Duration::from_secs(3)).await;
+    ask(Duration::from_secs(5)).await;
     assert!(server.log().contains("refuse"), "the log says why");
     assert!(!server.log().contains("pool timed out"), "{}", server.log());
 
     postgres.up();
     let begun = Instant::now();
     while app.me(&tokens.access).await.status != 200 {
-        assert!(begun.elapsed() < Duration::from_secs(10), "it is found again");
+        assert!(begun.elapsed() < PATIENCE, "it is found again");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     app.login(&address, PASSWORD).await.expect(200);

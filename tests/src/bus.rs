@@ -14,7 +14,7 @@ use serde_json::Value;
 use test_services::Nats;
 use tokio::task::JoinHandle;
 
-use crate::checker::HEALING;
+use crate::PATIENCE;
 
 /// The stream with every event.
 pub(crate) const STREAM: &str = "WATCHWORD";
@@ -47,7 +47,7 @@ impl Bus {
 
     /// Waits until the consumer has seen this many events, and fails unless they are these, each once and in order.
     pub async fn consumer_saw(&self, events: &[Value]) {
-        let deadline = Instant::now() + HEALING;
+        let deadline = Instant::now() + PATIENCE;
         loop {
             assert!(!self.consumer.is_finished(), "the consumer has ended: its panic is above");
             let seen = self.seen.lock().expect("no holder panics").clone();

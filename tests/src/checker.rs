@@ -13,10 +13,8 @@ use sqlx::{Connection, Executor, PgConnection};
 
 use crate::bus::STREAM;
 use crate::workload::{Action, History, Outcome};
-use crate::{Bus, Server, Tokens, assert_gapless, claims_of, of_type};
+use crate::{Bus, PATIENCE, Server, Tokens, assert_gapless, claims_of, of_type};
 
-/// How long bus and read models may take to catch up after the fault is healed.
-pub(crate) const HEALING: Duration = Duration::from_secs(30);
 /// How far apart the clocks of two nodes may be.
 const LEEWAY: Duration = Duration::from_mins(1);
 /// How many credentials of each kind are tried: the newest ones, which were closest to the fault.
@@ -96,7 +94,7 @@ pub async fn check_running(server: &Server, bus: Option<&Bus>, history: &History
 /// t: waits until the process is ready and reports no lag, neither of its projectors nor, if there is a bus, of its
 /// relay.
 async fn nothing_lags(server: &Server, key: &str, has_bus: bool) {
-    let deadline = Instant::now() + HEALING;
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let answer = server.get("/readyz").bearer(key).await;
         let told = answer.json();
@@ -317,7 +315,7 @@ fn acknowledged_once(events: &[Value], history: &History) {
 
 /// Waits until every read model has seen the log up to this position.
 pub async fn caught_up(server: &Server, head: u64) {
-    let (key, deadline) = (server.platform_key(), Instant::now() + HEALING);
+    let (key, deadline) = (server.platform_key(), Instant::now() + PATIENCE);
     loop {
         let list = server.get("/v1/projections").bearer(&key).await.expect(200).json();
         let items = list["items"].as_array().expect("a list has items");
@@ -452,7 +450,7 @@ fn number(value: &Value) -> u64 {
 async fn bus_is_the_logs(url: &str, events: &[Value]) {
     let client = async_nats::connect(url).await.expect("NATS is there");
     let jetstream = jetstream::new(client);
-    let (head, deadline) = (events.len() as u64, Instant::now() + HEALING);
+    let (head, deadline) = (events.len() as u64, Instant::now() + PATIENCE);
     let stream = loop {
         let found = jetstream.get_stream(STREAM).await;
         match found {
@@ -468,7 +466,7 @@ async fn bus_is_the_logs(url: &str, events: &[Value]) {
     let consumer = stream.create_consumer(all).await.expect("a consumer can be made");
     let mut messages = consumer.messages().await.expect("a consumer gives messages");
     for (event, position) in events.iter().zip(1_u64..) {
-        let next = tokio::time::timeout(HEALING, messages.next()).await;
+        let next = tokio::time::timeout(PATIENCE, messages.next()).await;
         let message = next.ok().flatten().unwrap_or_else(|| panic!("no message {position} comes"));
         let message = message.unwrap_or_else(|error| panic!("message {position}: {error}"));
         assert_eq!(message.info().expect("JetStream says where it is from").stream_sequence, position);

@@ -18,6 +18,8 @@ use prost::Message;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use crate::PATIENCE;
+
 /// A span that a server sent.
 #[derive(Clone, Debug)]
 pub struct Span {
@@ -78,7 +80,7 @@ impl Collector {
 
     /// The matching spans, once there are this many.
     pub async fn until(&self, count: usize, is_one: impl Fn(&Span) -> bool) -> Vec<Span> {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let spans: Vec<Span> = self.spans().into_iter().filter(|span| is_one(span)).collect();
             if spans.len() >= count {

@@ -25,6 +25,7 @@ pub mod checker;
 mod client;
 pub mod collector;
 pub mod generator;
+mod stalls;
 pub mod workload;
 
 pub use bus::Bus;
@@ -33,8 +34,8 @@ pub use client::{Answer, App, Call, Tokens, claims_of, email, jwt_header_of};
 /// A password that every app accepts.
 pub const PASSWORD: &str = "violet-Kettle-93-harbour";
 
-/// How long a server may take to be ready. It usually takes a fraction of a second; a loaded machine gets more time.
-const START: Duration = Duration::from_secs(30);
+/// How long a test waits for what must come. It usually takes a fraction of a second; a loaded machine gets more time.
+pub const PATIENCE: Duration = Duration::from_mins(2);
 
 /// How long a server may take to stop after SIGTERM: its own limit is 10 s.
 const STOP: Duration = Duration::from_secs(15);
@@ -166,7 +167,7 @@ impl Server {
     /// Starts the server, and waits until its stores are open, whatever is wrong with their content.
     pub async fn up_open(&mut self) {
         self.up_alive().await;
-        let deadline = Instant::now() + START;
+        let deadline = Instant::now() + PATIENCE;
         while self.get("/readyz").await.text.contains(r#""state":"waiting""#) {
             assert!(Instant::now() < deadline, "the stores are not open; the server's log:\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -177,7 +178,7 @@ impl Server {
         assert!(self.child.is_none(), "the server is already running");
         // Build before the timeout starts: on a loaded machine that takes longer than any start.
         binary();
-        let deadline = Instant::now() + START;
+        let deadline = Instant::now() + PATIENCE;
         self.spawn();
         loop {
             if self.succeeds(probe).await {
@@ -198,6 +199,11 @@ impl Server {
             assert!(Instant::now() < deadline, "the server is not ready; its log:\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// Whether the process answers.
+    pub async fn is_alive(&self) -> bool {
+        self.succeeds("/healthz").await
     }
 
     async fn succeeds(&self, probe: &str) -> bool {
