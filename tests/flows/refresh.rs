@@ -86,12 +86,12 @@ async fn what_is_not_a_refresh_token_is_refused() {
 #[tokio::test]
 async fn sessions_expire() {
     let server = Server::start().await;
-    let idle = server.create_app(json!({"refresh_idle_ttl": 2, "refresh_grace": 0})).await;
-    let absolute = server.create_app(json!({"refresh_token_ttl": 2, "refresh_grace": 0})).await;
+    let idle = server.create_app(json!({"refresh_idle_ttl": 5, "refresh_grace": 0})).await;
+    let absolute = server.create_app(json!({"refresh_token_ttl": 5, "refresh_grace": 0})).await;
     let sleeper = idle.register(&email("idle")).await;
     let runner = absolute.register(&email("absolute")).await;
     let runner = absolute.refresh(&runner.refresh).await.expect(200).tokens();
-    tokio::time::sleep(Duration::from_millis(2500)).await;
+    tokio::time::sleep(Duration::from_millis(5500)).await;
     idle.refresh(&sleeper.refresh).await.problem(401, "session_expired");
     absolute.refresh(&runner.refresh).await.problem(401, "session_expired");
     idle.me(&sleeper.access).await.problem(401, "unauthenticated");

@@ -168,7 +168,7 @@ async fn a_stream_goes_on_live_resumes_and_ends_with_the_process() {
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     let mut body = response.into_body();
     let mut frame = async || {
-        let frame = tokio::time::timeout(Duration::from_secs(5), body.frame()).await.expect("in time");
+        let frame = tokio::time::timeout(Duration::from_mins(1), body.frame()).await.expect("in time");
         let bytes = frame.map(|frame| frame.expect("good").into_data().expect("data"));
         bytes.map(|bytes| String::from_utf8(bytes.to_vec()).expect("UTF-8"))
     };
