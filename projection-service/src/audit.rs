@@ -1,28 +1,22 @@
 //! An app's audit log: who did what, and when.
-//! Longer than most, as the list and the export are one route, which answers in three forms.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use domain::access::{ExportForm, PersonalDataSource};
-use domain::app::AppEvent;
-use domain::{ApiKeyId, AppId, Email, Event, Permission, SessionId, Timestamp, UserId};
-use futures::stream;
+use domain::{AppId, Email, Permission, SessionId, Timestamp, UserId};
 use http::HeaderValue;
-use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, VARY};
+use http::header::VARY;
 use http_kit::accept::preferred;
-use http_kit::auth::{AdminCaller, Caller};
+use http_kit::auth::AdminCaller;
 use http_kit::cookies::Credentials;
-use http_kit::places::Place;
-use http_kit::{AfterToken, AppScope, Looking, Page, Params, Problem, RequestContext, uncached};
+use http_kit::{AfterToken, AppScope, Looking, Page, Params, Problem, RequestContext};
 use read_models::audit_log::AuditFilter;
-use schemas::envelope::{ActorKind, RecordedEvent};
+use schemas::envelope::RecordedEvent;
 use schemas::field_codes;
 use schemas::problems;
 use serde::{Deserialize, Serialize};
@@ -34,12 +28,13 @@ use uuid::Uuid;
 
 use crate::ProjectionService;
 use crate::answers::{answer, paging, position_after, position_cursor, refused};
-use crate::csv::{BOM, push_row};
 use crate::events::{applicant, no_place};
 use crate::filters;
+use export::{Table, export};
+use key_names::KeyNames;
 
-/// How many events an export reads at a time.
-const EXPORT_BATCH: u32 = 500;
+mod export;
+mod key_names;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
     OpenApiRouter::new().routes(routes!(list))
@@ -297,54 +292,6 @@ pub(crate) async fn page(
     Ok((recorded, total, next_cursor))
 }
 
-/// The names of the API keys in a part of the log. They never change, and a key's own events come before those that it
-/// made.
-struct KeyNames {
-    /// The app whose keys may be named; `None` for any app.
-    only: Option<AppId>,
-    /// `None`: looked up and not found.
-    known: BTreeMap<ApiKeyId, Option<String>>,
-}
-
-impl KeyNames {
-    /// An app's admins need not know the names of the platform's keys.
-    fn of(caller: &AdminCaller, app_id: &AppId) -> Self {
-        let of_platform = matches!(&caller.caller, Caller::ApiKey { app_id, .. } if app_id.is_platform());
-        Self { only: Some(app_id.clone()).filter(|_| !of_platform), known: BTreeMap::new() }
-    }
-
-    fn get(&self, event: &RecordedEvent) -> Option<String> {
-        self.known.get(&key_of(event)?).cloned().flatten()
-    }
-
-    /// Looks up the names for these events.
-    async fn learn(&mut self, service: &ProjectionService, events: &[RecordedEvent]) -> Result<(), Problem> {
-        let unknown: BTreeSet<ApiKeyId> =
-            events.iter().filter_map(key_of).filter(|key| !self.known.contains_key(key)).collect();
-        let unknown = Vec::from_iter(unknown);
-        let made = service.models.audit_log().keys_made(&unknown).await.map_err(refused)?;
-        self.known.extend(unknown.into_iter().map(|key| (key, None)));
-        let mut positions: Vec<u64> = made.iter().map(|(_, position)| *position).collect();
-        positions.sort_unstable();
-        for event in service.journal().read_positions(&positions).await? {
-            if self.only.as_ref().is_some_and(|app_id| *app_id != event.metadata.app_id) {
-                continue;
-            }
-            if let Ok(Event::App(AppEvent::ApiKeyIssued(issued))) = service.repository.decode(&event).await {
-                self.known.insert(issued.key_id, Some(issued.name));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The API key that made an event.
-fn key_of(event: &RecordedEvent) -> Option<ApiKeyId> {
-    let actor = &event.metadata.actor;
-    let id = actor.id.as_ref().filter(|_| actor.kind == ActorKind::ApiKey)?;
-    id.parse().ok().map(ApiKeyId)
-}
-
 async fn body(service: &ProjectionService, event: RecordedEvent, open: bool, names: &KeyNames) -> AuditBody {
     let personal = if open { personal(service, &event).await } else { None };
     let name = names.get(&event);
@@ -389,150 +336,3 @@ async fn personal(service: &ProjectionService, event: &RecordedEvent) -> Option<
     };
     (body != PersonalBody::default()).then_some(body)
 }
-
-/// What only the CSV form of an export needs.
-struct Table {
-    /// Whether personal parts are opened.
-    open: bool,
-    /// Whether it begins with a byte order mark, from which spreadsheets recognize the encoding.
-    bom: bool,
-    names: KeyNames,
-}
-
-/// The state of an export.
-struct Export {
-    service: Arc<ProjectionService>,
-    filter: AuditFilter,
-    form: Form,
-    table: Table,
-    after: u64,
-    /// The last position when the export started: later events are not part of it, so that it ends.
-    last: u64,
-    ready: VecDeque<String>,
-    done: bool,
-    /// Released when the export ends.
-    _place: Place,
-}
-
-fn export(
-    service: Arc<ProjectionService>,
-    filter: AuditFilter,
-    range: RangeInclusive<u64>,
-    form: Form,
-    table: Table,
-    place: Place,
-) -> Response {
-    let (after, last) = range.into_inner();
-    let mut ready = VecDeque::new();
-    let (media, name) = match form {
-        Form::Csv => {
-            let mut row = if table.bom { BOM.to_owned() } else { String::new() };
-            push_row(
-                &mut row,
-                &[
-                    "position",
-                    "time",
-                    "type",
-                    "app_id",
-                    "subject",
-                    "user_id",
-                    "actor_kind",
-                    "actor_id",
-                    "email",
-                    "ip",
-                    "data",
-                    "actor_name",
-                    "user_agent",
-                    "reason",
-                ],
-            );
-            ready.push_back(row);
-            ("text/csv; charset=utf-8; header=present", "attachment; filename=\"audit.csv\"")
-        }
-        Form::Json | Form::Ndjson => ("application/x-ndjson", "attachment; filename=\"audit.ndjson\""),
-    };
-    let export = Export { service, filter, form, table, after, last, ready, done: false, _place: place };
-    let lines = stream::unfold(export, async |mut export| {
-        let text = export.next().await?;
-        Some((text, export))
-    });
-    let mut response = uncached(Body::from_stream(lines));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
-    headers.insert(CONTENT_DISPOSITION, HeaderValue::from_static(name));
-    headers.insert(VARY, HeaderValue::from_static("accept"));
-    response
-}
-
-impl Export {
-    /// The next chunk of the body. An error aborts the connection, so that a client cannot take a part for the whole.
-    async fn next(&mut self) -> Option<Result<String, BrokenOff>> {
-        if let Some(text) = self.ready.pop_front() {
-            return Some(Ok(text));
-        }
-        if self.done {
-            return None;
-        }
-        match self.read().await {
-            Ok(text) if text.is_empty() => None,
-            Ok(text) => Some(Ok(text)),
-            Err(problem) => {
-                tracing::warn!(code = problem.code(), "an export was aborted");
-                self.done = true;
-                Some(Err(BrokenOff))
-            }
-        }
-    }
-
-    async fn read(&mut self) -> Result<String, Problem> {
-        let log = self.service.models.audit_log();
-        let positions = log.positions(&self.filter, self.after, 0, EXPORT_BATCH).await.map_err(refused)?;
-        let positions: Vec<u64> =
-            positions.into_iter().take_while(|position| *position <= self.last).collect();
-        self.done = positions.len() < EXPORT_BATCH as usize;
-        let mut text = String::new();
-        let events = self.service.journal().read_positions(&positions).await?;
-        if self.form == Form::Csv {
-            self.table.names.learn(&self.service, &events).await?;
-        }
-        for event in events {
-            self.after = event.position;
-            if self.form == Form::Csv {
-                self.push_table_row(&mut text, &event).await;
-            } else {
-                text.push_str(&event.to_canonical_json(&self.service.origin));
-                text.push('\n');
-            }
-        }
-        Ok(text)
-    }
-
-    async fn push_table_row(&self, text: &mut String, event: &RecordedEvent) {
-        let personal =
-            if self.table.open { personal(&self.service, event).await } else { None }.unwrap_or_default();
-        push_row(
-            text,
-            &[
-                &event.position.to_string(),
-                &event.at.to_string(),
-                &event.name,
-                event.metadata.app_id.as_str(),
-                event.stream.as_str(),
-                &event.person.map(|person| person.to_string()).unwrap_or_default(),
-                event.metadata.actor.kind.as_str(),
-                event.metadata.actor.id.as_deref().unwrap_or_default(),
-                personal.email.as_deref().unwrap_or_default(),
-                personal.ip.as_deref().unwrap_or_default(),
-                &event.data,
-                &self.table.names.get(event).unwrap_or_default(),
-                personal.user_agent.as_deref().unwrap_or_default(),
-                personal.reason.as_deref().unwrap_or_default(),
-            ],
-        );
-    }
-}
-
-/// An export that cannot continue. The log says why.
-#[derive(Debug, thiserror::Error)]
-#[error("the export was aborted")]
-struct BrokenOff;

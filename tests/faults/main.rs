@@ -9,10 +9,10 @@
 //! | death before and after an append, before a commit, around a publication, amid a projector's batch | `steps` |
 //! | NATS absent at start | `nats_absent` |
 //! | NATS killed and stopped under load, started again | `nats_killed` |
-//! | the stream's newest file cut | `nats_data_cut`; `effects/tests/relay.rs` |
-//! | messages forged on the bus | `forged`; `watchword/tests/bus.rs`; `effects/tests/relay.rs` |
+//! | the stream's newest file cut | `nats_data_cut`; `effects/tests/relay/` |
+//! | messages forged on the bus | `forged`; `watchword/tests/bus.rs`; `effects/tests/relay/` |
 //! | the stream deleted | `stream_deleted` |
-//! | duplicates beyond the dedupe window | the window of every test here is a second; `effects/tests/relay.rs` |
+//! | duplicates beyond the dedupe window | the window of every test here is a second; `effects/tests/relay/` |
 //! | PostgreSQL stopped, crashed, its sessions ended | `postgres`; `event-store/tests/postgres/faults.rs` |
 //! | the reply to a commit lost, the request lost, or late | `postgres`; `event-store/tests/postgres/faults.rs` |
 //! | a session idle in a transaction | `postgres` |
@@ -24,7 +24,7 @@
 //! | disk full: journal, read models, NATS | `disk_full` |
 //! | clock an hour off | `clock` |
 //! | flipped byte in a stored event, which is poison for projectors | `flipped_byte`; `event-store/tests/sqlite.rs` |
-//! | events, claims and keys that somebody without the master key has put into the stores | `forged_stores`, `forged_rows`, `forged_claims`; `event-store/tests/proofs.rs`, `snapshots.rs` |
+//! | events, claims and keys that somebody without the master key has put into the stores | `forged_stores`, `forged_rows`, `forged_claims`; `event-store/tests/proofs/`, `snapshots.rs` |
 //! | rows of read models that somebody has changed | `forged_read_models`; `read-models/src/tests/compared.rs` |
 //! | poison event | `projection-service/src/tests/running.rs`, and for several nodes `sharing.rs` beside it |
 //! | rebuild during writes | `rebuild` |

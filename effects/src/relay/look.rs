@@ -8,7 +8,9 @@ use event_store::{Journal, MessageKey, StoreError};
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::{FIRST_EVENT, OLDEST_SERVER, PATIENCE, Publisher, RelayError, RelaySettings, Standing, State};
+use super::error::RelayError;
+use super::stream::FIRST_EVENT;
+use super::{OLDEST_SERVER, PATIENCE, Publisher, RelaySettings, Standing, State};
 
 /// The stream as a relay that starts now would find it.
 #[derive(Clone, Debug, PartialEq, Eq)]

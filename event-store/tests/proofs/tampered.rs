@@ -1,6 +1,14 @@
 //! Whatever is changed in a store at random.
 
-use super::*;
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use event_store::Journal;
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+
+use super::administrator::{Administrator, COLUMNS, Cells, Kind, Placed, copy_of, row_at};
+use super::store::{Store, history};
 
 /// An open journal, an administrator who writes to its store, and the rows as they were written.
 type TamperedStore = (Arc<dyn Journal>, RefCell<Administrator>, Vec<Cells>);

@@ -7,7 +7,6 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 use tempfile::TempDir;
 use test_services::Postgres;
 
-use super::rows::small_world;
 use super::world::*;
 use event_store::Location;
 

@@ -1,77 +1,16 @@
-//! Longer than most, as one small world fills every read model that is looked at in it.
-use std::collections::BTreeSet;
-use std::sync::Arc;
+//! The rows of users, login checks, sessions and stats, and what is found in them.
 
-use domain::lockout::{AccountLocked, LockoutEvent, LoginFailed};
+use std::collections::BTreeSet;
+
 use domain::session::{LoginMethod, RevocationReason, SessionEvent, SessionRevoked, SessionStarted};
-use domain::user::{
-    ProfileField, ProfileUpdated, RegistrationMethod, RoleGranted, UserBanned, UserEvent, UserRegistered,
-};
-use domain::{AppId, Email, Event, Personal, Role};
-use event_store::{Journal, Location};
+use domain::user::{RegistrationMethod, UserEvent, UserRegistered};
+use domain::{AppId, Email, Event, Role};
 use insta::{allow_duplicates, assert_snapshot};
-use schemas::RecordedEvent;
-use sqlx::{ConnectOptions, Connection};
-use test_services::Postgres;
 
 use super::world::*;
-use crate::audit_log::AuditFilter;
 use crate::stats::Granularity;
 use crate::users::{UserFilter, UserSort, UserStatus};
-use crate::{ApplyError, JournalError, Lease, OpenError, Paging, ReadError, ReadModels};
-
-/// Two users; the first logs in twice, refreshes, logs out once, changes her name; the second is banned.
-pub(super) async fn small_world(on: On) -> World {
-    let world = World::new(on).await;
-    let user_event = |event| Event::User(event);
-    let renamed = ProfileUpdated {
-        user_id: user(1),
-        cleared: BTreeSet::from([ProfileField::Phone]),
-        at: at(50),
-        personal: Personal { name: Some("Ada King".to_owned()), ..Personal::default() },
-    };
-    let role = Role::parse("editor").expect("valid");
-    let history = [
-        registered(1, "ada@example.com", "Ada Lovelace", 0),
-        registered(2, "grace@example.org", "Grace Hopper", 10),
-        started(1, 1, 20),
-        started(2, 1, 30),
-        refreshed(1, 1, 1, 40),
-        user_event(UserEvent::ProfileUpdated(renamed)),
-        user_event(UserEvent::RoleGranted(RoleGranted {
-            user_id: user(1),
-            role,
-            access_ended: false,
-            at: at(55),
-        })),
-        revoked(2, 1, 60),
-        user_event(UserEvent::UserBanned(UserBanned {
-            user_id: user(2),
-            access_ended: false,
-            at: at(70),
-            personal: Personal::default(),
-        })),
-        Event::Lockout(LockoutEvent::LoginFailed(LoginFailed {
-            user_id: user(1),
-            failures: 1,
-            device_id: None,
-            at: at(80),
-        })),
-        Event::Lockout(LockoutEvent::AccountLocked(AccountLocked {
-            user_id: user(1),
-            device_id: None,
-            until: at(140),
-            at: at(80),
-        })),
-        refreshed(1, 1, 2, 90_000),
-    ];
-    for (n, event) in history.iter().enumerate() {
-        let seconds = if n + 1 == history.len() { 90_000 } else { i64::try_from(n).expect("small") * 10 };
-        world.append(event, seconds).await;
-    }
-    world.catch_up(&world.models, 1000).await;
-    world
-}
+use crate::{Paging, ReadError, ReadModels};
 
 async fn users_are_found_by_address_word_role_and_status(on: On) {
     let world = small_world(on).await;
@@ -363,226 +302,6 @@ async fn stats_count_magic_links(on: On) {
     }
 }
 
-async fn the_audit_log_finds_positions(on: On) {
-    let world = small_world(on).await;
-    let rows = without_hashes(&dump(&world.models, "audit_log").await);
-    allow_duplicates! {
-        assert_snapshot!(rows, @r#"
-    audit_log_v2
-      position=1 at=1800000000000000 app_id=default type=UserRegistered person=00000000000000000000000000000001 actor_kind=user actor_id=00000000-0000-0000-0000-000000000001 session=null key_id=null ip=hash email=hash
-      position=10 at=1800000090000000 app_id=default type=LoginFailed person=00000000000000000000000000000001 actor_kind=user actor_id=00000000-0000-0000-0000-000000000001 session=null key_id=null ip=null email=null
-      position=11 at=1800000100000000 app_id=default type=AccountLocked person=00000000000000000000000000000001 actor_kind=user actor_id=00000000-0000-0000-0000-000000000001 session=null key_id=null ip=null email=null
-      position=12 at=1800090000000000 app_id=default type=SessionRefreshed person=00000000000000000000000000000001 actor_kind=user actor_id=00000000-0000-0000-0000-000000000001 session=0000000000000000000000005e550001 key_id=null ip=null email=null
-      position=2 at=1800000010000000 app_id=default type=UserRegistered person=00000000000000000000000000000002 actor_kind=user actor_id=00000000-0000-0000-0000-000000000002 session=null key_id=null ip=hash email=hash
-      position=3 at=1800000020000000 app_id=default type=SessionStarted person=00000000000000000000000000000001 actor_kind=user actor_id=00000000-0000-0000-0000-000000000001 session=0000000000000000000000005e550001 key_id=null ip=hash email=null
-      position=4 at=1800000030000000 app_id=default type=SessionStarted person=00000000000000000000000000000001 actor_kind=user actor_id=00000000-0000-0000-0000-000000000001 session=0000000000000000000000005e550002 key_id=null ip=hash email=null
-      position=5 at=1800000040000000 app_id=default type=SessionRefreshed person=00000000000000000000000000000001 actor_kind=user actor_id=00000000-0000-0000-0000-000000000001 session=0000000000000000000000005e550001 key_id=null ip=null email=null
-      position=6 at=1800000050000000 app_id=default type=ProfileUpdated person=00000000000000000000000000000001 actor_kind=user actor_id=00000000-0000-0000-0000-000000000001 session=null key_id=null ip=null email=null
-      position=7 at=1800000060000000 app_id=default type=RoleGranted person=00000000000000000000000000000001 actor_kind=user actor_id=00000000-0000-0000-0000-000000000001 session=null key_id=null ip=null email=null
-      position=8 at=1800000070000000 app_id=default type=SessionRevoked person=00000000000000000000000000000001 actor_kind=user actor_id=00000000-0000-0000-0000-000000000001 session=0000000000000000000000005e550002 key_id=null ip=null email=null
-      position=9 at=1800000080000000 app_id=default type=UserBanned person=00000000000000000000000000000002 actor_kind=user actor_id=00000000-0000-0000-0000-000000000002 session=null key_id=null ip=null email=null
-    "#);
-    }
-    let log = world.models.audit_log();
-    let find = async |filter: AuditFilter| log.positions(&filter, 0, 0, 100).await.expect("asks");
-    let about = |n| AuditFilter { person: Some(user(n)), ..AuditFilter::default() };
-    assert_eq!(find(about(2)).await, [2, 9]);
-    let kind = AuditFilter { kinds: vec!["SessionStarted".to_owned()], ..about(1) };
-    assert_eq!(find(kind).await, [3, 4]);
-    let by = AuditFilter { actor: Some(user(2).to_string()), ..AuditFilter::default() };
-    assert_eq!(find(by.clone()).await, [2, 9]);
-    assert_eq!(log.count(&by).await.expect("counts"), 2);
-    let between = AuditFilter { since: Some(at(20)), until: Some(at(40)), ..AuditFilter::default() };
-    assert_eq!(find(between).await, [3, 4]);
-    let elsewhere = AuditFilter { app_id: AppId::parse("other").ok(), ..AuditFilter::default() };
-    assert_eq!(find(elsewhere).await, Vec::<u64>::new());
-    let of_session = AuditFilter { session: Some(session(1)), ..AuditFilter::default() };
-    assert_eq!(find(of_session).await, [3, 5, 12]);
-    let kinds = vec!["UserBanned".to_owned(), "RoleGranted".to_owned(), "Unheard".to_owned()];
-    assert_eq!(find(AuditFilter { kinds, ..AuditFilter::default() }).await, [7, 9]);
-
-    let here = AuditFilter { app_id: Some(AppId::default_app()), ..AuditFilter::default() };
-    let from = |ip: &str| AuditFilter { ip: Some(ip.parse().expect("an address")), ..here.clone() };
-    for ip in ["203.0.113.77", "::ffff:203.0.113.77"] {
-        assert_eq!(find(from(ip)).await, [1, 2, 3, 4], "{ip}");
-    }
-    assert_eq!(find(from("203.0.113.78")).await, Vec::<u64>::new());
-    let of = |email: &str| AuditFilter { email: Email::parse(email).ok(), ..here.clone() };
-    assert_eq!(find(of("ada@example.com")).await, find(about(1)).await);
-    assert_eq!(find(of("nobody@example.com")).await, Vec::<u64>::new());
-    let other = AuditFilter { app_id: AppId::parse("other").ok(), ..of("ada@example.com") };
-    assert_eq!(find(other).await, Vec::<u64>::new());
-    // Without an app this filter finds nothing, and not everything.
-    assert_eq!(find(AuditFilter { app_id: None, ..from("203.0.113.77") }).await, Vec::<u64>::new());
-
-    // Identifying data no longer finds an erased person; their events are still listed.
-    let audit_log = projector(&world.models, "audit_log");
-    let mut erased = world.events(0).await.pop().expect("there are events");
-    erased.recorded = Arc::new(RecordedEvent {
-        position: 13,
-        name: "UserErased".to_owned(),
-        person: Some(user(1)),
-        personal: None,
-        data: "{}".to_owned(),
-        ..RecordedEvent::clone(&erased.recorded)
-    });
-    world.models.apply(&*audit_log, &[erased], Lease::UNSHARED).await.expect("applies");
-    assert_eq!(find(from("203.0.113.77")).await, [2]);
-    assert_eq!(find(of("ada@example.com")).await, Vec::<u64>::new());
-    assert_eq!(find(about(1)).await.len(), 11);
-}
-
-/// Hashes differ in each run, as the key does.
-fn without_hashes(rows: &str) -> String {
-    let words = rows.split(' ').map(|word| match word.trim_end().split_once('=') {
-        Some((name @ ("ip" | "email"), hash)) if hash.len() == 64 => {
-            format!("{name}=hash{}", &word[name.len() + 1 + hash.len()..])
-        }
-        _ => word.to_owned(),
-    });
-    words.collect::<Vec<_>>().join(" ")
-}
-
-async fn inv_l_a_gap_is_refused_and_nothing_of_it_stays(on: On) {
-    let world = small_world(on).await;
-    let fresh = world.open(&world.other("second.db")).await;
-    let events = world.events(0).await;
-    for projector in fresh.projectors() {
-        let empty = fresh.dump(&*projector).await.expect("dumps");
-        let refused = fresh.apply(&*projector, &events[1..], Lease::UNSHARED).await;
-        assert!(matches!(refused, Err(ApplyError::Gap { expected: 1, found: 2 })), "{refused:?}");
-        let with_hole = [&events[..2], &events[3..]].concat();
-        let refused = fresh.apply(&*projector, &with_hole, Lease::UNSHARED).await;
-        assert!(matches!(refused, Err(ApplyError::Gap { expected: 3, found: 4 })), "{refused:?}");
-        assert_eq!(fresh.dump(&*projector).await.expect("dumps"), empty);
-        assert_eq!(fresh.checkpoint(&*projector).await.expect("reads"), 0);
-        fresh.apply(&*projector, &events[..5], Lease::UNSHARED).await.expect("applies");
-        let twice = fresh.apply(&*projector, &events[..5], Lease::UNSHARED).await;
-        assert!(matches!(twice, Err(ApplyError::Gap { expected: 6, found: 1 })), "{twice:?}");
-    }
-}
-
-async fn another_journal_is_recognized(on: On) {
-    let world = small_world(on).await;
-    let mut other = World::new(On::Sqlite).await;
-    other.ids = 1000;
-    let users = projector(&world.models, "users");
-    let check = async |journal: &Arc<dyn Journal>| world.models.check_journal(&*users, &**journal).await;
-    check(&world.journal).await.expect("its own");
-    assert!(matches!(check(&other.journal).await, Err(JournalError::Other { .. })), "it is shorter");
-    for n in 1..=20 {
-        other.append(&registered(n, &format!("user{n}@example.com"), "Somebody", 0), 0).await;
-    }
-    assert!(
-        matches!(check(&other.journal).await, Err(JournalError::Other { .. })),
-        "it has another event there"
-    );
-    let head = world.journal.head().await.expect("reads");
-    world.models.close().await;
-    let looked = ReadModels::look(&world.location).await.expect("looks");
-    assert_eq!(looked.len(), world.models.projectors().len());
-    assert!(looked.iter().all(|checkpoint| checkpoint.position == head && checkpoint.event.is_some()));
-}
-
-#[tokio::test]
-async fn a_file_whose_checkpoints_do_not_name_their_events_is_upgraded() {
-    let world = small_world(On::Sqlite).await;
-    world.models.close().await;
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.path("read-models.db"));
-    let mut connection = options.connect().await.expect("connects");
-    sqlx::raw_sql("ALTER TABLE checkpoints DROP COLUMN event")
-        .execute(&mut connection)
-        .await
-        .expect("changes");
-    connection.close().await.expect("closes");
-    let looked = ReadModels::look(&world.location).await.expect("looks");
-    assert!(looked.iter().all(|checkpoint| checkpoint.position > 0 && checkpoint.event.is_none()));
-    let models = world.open(&world.location).await;
-    models.check_journal(&*projector(&models, "users"), &*world.journal).await.expect("cannot tell");
-    world.append(&registered(9, "barbara@example.com", "Barbara", 9), 9).await;
-    world.catch_up(&models, 10).await;
-    let checkpoints = models.checkpoints().await.expect("reads");
-    assert!(checkpoints.iter().all(|checkpoint| checkpoint.event.is_some()));
-}
-
-async fn inv_n_no_stored_byte_tells_who_somebody_is(on: On) {
-    let world = small_world(on).await;
-    let bytes = match on {
-        On::Sqlite => {
-            world.models.close().await;
-            let mut bytes = Vec::new();
-            for name in ["read-models.db", "read-models.db-wal", "read-models.db-shm"] {
-                bytes.extend(std::fs::read(world.path(name)).unwrap_or_default());
-            }
-            bytes
-        }
-        On::Postgres => {
-            let Location::Postgres(url) = &world.location else { unreachable!("they are in PostgreSQL") };
-            let (server, name) = (Postgres::shared(), url.options().get_database().expect("it has one"));
-            let mut bytes = Vec::new();
-            for projector in world.models.projectors() {
-                for table in projector.tables() {
-                    let query = format!("SELECT t FROM watchword_read.{table} t");
-                    bytes.extend(server.psql(&server.url(name), &query).into_bytes());
-                }
-            }
-            bytes
-        }
-    };
-    assert!(bytes.len() > 4096, "what is stored was read");
-    let secrets =
-        ["ada@", "example.com", "Lovelace", "lovelace", "Ada", "Hopper", "203.0.113", "Mozilla", "argon2id"];
-    for secret in secrets {
-        // psql prints bytes as hexadecimal digits.
-        for form in [secret.to_owned(), hex::encode(secret.as_bytes())] {
-            let found = bytes.windows(form.len()).any(|window| window == form.as_bytes());
-            assert!(!found, "{secret} is stored {on:?}");
-        }
-    }
-}
-
-async fn an_erased_person_is_no_longer_shown(on: On) {
-    let world = small_world(on).await;
-    world.sealer.keys().erase_data_key(user(1)).await.expect("erases");
-    let (app, filter, paging) = (AppId::default_app(), UserFilter::default(), Paging::default());
-    let rows = world.models.users().list(&app, &filter, &paging).await.expect("lists").items;
-    let ada = rows.iter().find(|row| row.id == user(1)).expect("her account is there");
-    assert_eq!(ada.personal, Personal::default());
-    // A rebuild after the erasure has nothing to seal, and creates no new key.
-    for projector in world.models.projectors() {
-        world.models.reset(&*projector).await.expect("resets");
-    }
-    world.catch_up(&world.models, 1000).await;
-    assert!(!dump(&world.models, "users").await.contains("Ada"));
-    assert!(world.sealer.keys().data_key(user(1)).await.expect("asks").is_none());
-}
-
-#[tokio::test]
-async fn a_file_of_something_else_is_left_alone() {
-    let world = World::new(On::Sqlite).await;
-    let open = async |name| {
-        let location = Location::File(world.path(name));
-        ReadModels::open(&location, world.sealer.clone(), world.lookup.clone()).await
-    };
-    assert!(matches!(open("journal.db").await, Err(OpenError::Foreign(_))));
-    std::fs::write(world.path("text.db"), "not a database, but long enough to be taken for one ".repeat(10))
-        .expect("writes");
-    assert!(matches!(open("text.db").await, Err(OpenError::Failed { .. })));
-    let text = std::fs::read_to_string(world.path("text.db")).expect("reads");
-    assert!(text.starts_with("not a database"));
-}
-
-#[tokio::test]
-async fn an_error_never_contains_the_password() {
-    let world = World::new(On::Sqlite).await;
-    let location: Location = "postgres://ada:swordfish@127.0.0.1:1/nowhere".parse().expect("a URL");
-    let opened = ReadModels::open(&location, world.sealer.clone(), world.lookup.clone()).await;
-    let Err(error) = opened else { panic!("there is nothing") };
-    let told = format!("{error} {error:?} {location} {location:?}");
-    assert!(!told.contains("swordfish"), "{told}");
-    assert!(told.contains("127.0.0.1:1/nowhere"), "{told}");
-}
-
 /// HMACs differ from run to run, as the master key does.
 fn hide_keyed(dump: &str) -> String {
     let mut lines = Vec::new();
@@ -591,18 +310,6 @@ fn hide_keyed(dump: &str) -> String {
         lines.push(cells.collect::<Vec<_>>().join(" "));
     }
     lines.join("\n")
-}
-
-/// Runs a test on both databases. Snapshots allow duplicates, as each is taken on both.
-macro_rules! on_both {
-    ($($test:ident),* $(,)?) => {
-        mod in_a_file {
-            $(#[tokio::test] async fn $test() { super::$test(super::On::Sqlite).await; })*
-        }
-        mod in_postgres {
-            $(#[tokio::test] async fn $test() { super::$test(super::On::Postgres).await; })*
-        }
-    };
 }
 
 on_both! {
@@ -615,9 +322,4 @@ on_both! {
     sessions_end_with_what_ends_all_of_them,
     stats_count_magic_links,
     stats_count_by_hour_and_day,
-    the_audit_log_finds_positions,
-    inv_l_a_gap_is_refused_and_nothing_of_it_stays,
-    another_journal_is_recognized,
-    inv_n_no_stored_byte_tells_who_somebody_is,
-    an_erased_person_is_no_longer_shown,
 }

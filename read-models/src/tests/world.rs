@@ -1,17 +1,19 @@
 //! A journal and keys in a temporary directory, and read models there or in PostgreSQL.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use domain::journal::JournalEvent;
+use domain::lockout::{AccountLocked, LockoutEvent, LoginFailed};
 use domain::session::{
     LoginMethod, RevocationReason, SessionEvent, SessionRefreshed, SessionRevoked, SessionStarted,
 };
 use domain::user::{
-    EmailChanged, EmailVerified, MailboxProof, PasswordChanged, PasswordReset, RegistrationMethod, UserEvent,
-    UserRegistered,
+    EmailChanged, EmailVerified, MailboxProof, PasswordChanged, PasswordReset, ProfileField, ProfileUpdated,
+    RegistrationMethod, RoleGranted, UserBanned, UserEvent, UserRegistered,
 };
-use domain::{AccessId, AppId, Email, Event, Personal, SessionId, StreamId, Timestamp, UserId};
+use domain::{AccessId, AppId, Email, Event, Personal, Role, SessionId, StreamId, Timestamp, UserId};
 use event_store::{
     Append, Journal, KeyStore, Location, LookupKey, MasterKey, Repository, Sealer, SqliteJournal, Write,
 };
@@ -283,4 +285,57 @@ pub(super) async fn dump(models: &ReadModels, name: &str) -> String {
 
 pub(super) fn projector(models: &ReadModels, name: &str) -> Arc<dyn Projector> {
     models.projectors().into_iter().find(|projector| projector.name() == name).expect("there is one")
+}
+
+/// Two users; the first logs in twice, refreshes, logs out once, changes her name; the second is banned.
+pub(super) async fn small_world(on: On) -> World {
+    let world = World::new(on).await;
+    let user_event = |event| Event::User(event);
+    let renamed = ProfileUpdated {
+        user_id: user(1),
+        cleared: BTreeSet::from([ProfileField::Phone]),
+        at: at(50),
+        personal: Personal { name: Some("Ada King".to_owned()), ..Personal::default() },
+    };
+    let role = Role::parse("editor").expect("valid");
+    let history = [
+        registered(1, "ada@example.com", "Ada Lovelace", 0),
+        registered(2, "grace@example.org", "Grace Hopper", 10),
+        started(1, 1, 20),
+        started(2, 1, 30),
+        refreshed(1, 1, 1, 40),
+        user_event(UserEvent::ProfileUpdated(renamed)),
+        user_event(UserEvent::RoleGranted(RoleGranted {
+            user_id: user(1),
+            role,
+            access_ended: false,
+            at: at(55),
+        })),
+        revoked(2, 1, 60),
+        user_event(UserEvent::UserBanned(UserBanned {
+            user_id: user(2),
+            access_ended: false,
+            at: at(70),
+            personal: Personal::default(),
+        })),
+        Event::Lockout(LockoutEvent::LoginFailed(LoginFailed {
+            user_id: user(1),
+            failures: 1,
+            device_id: None,
+            at: at(80),
+        })),
+        Event::Lockout(LockoutEvent::AccountLocked(AccountLocked {
+            user_id: user(1),
+            device_id: None,
+            until: at(140),
+            at: at(80),
+        })),
+        refreshed(1, 1, 2, 90_000),
+    ];
+    for (n, event) in history.iter().enumerate() {
+        let seconds = if n + 1 == history.len() { 90_000 } else { i64::try_from(n).expect("small") * 10 };
+        world.append(event, seconds).await;
+    }
+    world.catch_up(&world.models, 1000).await;
+    world
 }
