@@ -101,6 +101,7 @@ for _ in $(seq 600); do
   kill -0 "$server" 2> /dev/null || { cat "$scratch/log"; exit 1; }
   sleep 0.1
 done
+is_ready || { echo "the server is not ready:"; cat "$scratch/log"; exit 1; }
 
 "$NODE" typescript/out/openapi-fetch.js "$address" openapi-fetch
 "$NODE" typescript/out/typescript-fetch.js "$address" typescript-fetch
