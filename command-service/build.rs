@@ -1,4 +1,4 @@
-//! Packs the list of common passwords, so that the binary can search it where it lies.
+//! Packs the list of common passwords, so that the binary can search it without unpacking.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,7 +9,7 @@ const LIST: &str = "assets/common-passwords.txt";
 fn main() {
     println!("cargo::rerun-if-changed={LIST}");
     let list = fs::read_to_string(LIST).expect("the list is part of the sources");
-    // A finite state transducer shares what words have in common, and takes them in order.
+    // A finite-state transducer shares prefixes and suffixes, and takes words in order.
     let words: BTreeSet<&str> =
         list.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
     let set = fst::Set::from_iter(words).expect("they are in order");

@@ -1,4 +1,4 @@
-//! What a fresh journal needs before anybody can call: the app of the platform, its first key, the default app.
+//! What a fresh journal needs before anybody can call: the platform's app, its first key, the default app.
 
 use std::collections::BTreeSet;
 
@@ -13,14 +13,14 @@ use tokens::{ApiKeyToken, SigningError};
 
 use crate::CommandService;
 
-/// What a fresh start cannot do without went wrong.
+/// A step of the first start failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
-    /// A signing key could not be made.
+    /// A signing key could not be generated.
     #[error(transparent)]
     Signing(#[from] SigningError),
-    /// An app could not be made.
-    #[error("the first apps could not be made")]
+    /// An app could not be created.
+    #[error("the first apps could not be created")]
     Dispatch(#[from] DispatchError<AppError>),
     /// The journal cannot be read.
     #[error(transparent)]
@@ -28,11 +28,10 @@ pub enum BootstrapError {
 }
 
 impl CommandService {
-    /// Makes the apps `platform` and `default` where they are missing. When the platform has never had a key, makes
-    /// one and returns it: the caller writes it where its owner finds it. A key is derived, so this returns the same
-    /// one again until another is made or it is revoked: a start that was cut short loses nothing.
-    ///
-    /// A key that the configuration brings comes first: it is admitted, and no other is made.
+    /// Creates the apps `platform` and `default` if they are missing. If the platform has never had a key, issues one
+    /// and returns it: the caller writes it where the operator finds it. A key is derived, so this returns the same one
+    /// until another is issued or it is revoked: an interrupted start loses nothing.
+    /// A key from the configuration takes precedence: it is admitted, and no other is issued.
     pub async fn bootstrap(&self) -> Result<Option<SecretString>, BootstrapError> {
         self.create_app(AppId::platform(), "Platform").await?;
         self.create_app(AppId::default_app(), "Default").await?;
@@ -76,14 +75,14 @@ impl CommandService {
         }
     }
 
-    /// Writes down that this key is one of the platform, so that it can be listed and revoked. One that was revoked stays so.
+    /// Records that this key belongs to the platform, so that it can be listed and revoked. A revoked key stays revoked.
     async fn admit_brought_key(&self, key_id: ApiKeyId) -> Result<(), BootstrapError> {
         let app_id = AppId::platform();
         let context = self.system_context(&app_id);
         let at = context.at;
         let (reads, app) = Reads::one::<App>(&app_id);
         let decide = move |work: &mut dispatcher::Work| {
-            // A start of before, or of another node at the same moment, may have been first.
+            // An earlier start, or another node at the same moment, may have done it already.
             let app_now = work.get(app);
             if app_now.revoked_keys.contains(&key_id) || app_now.api_keys.contains_key(&key_id) {
                 return Ok(());
@@ -94,7 +93,7 @@ impl CommandService {
         };
         match self.dispatcher.run(context, reads, decide).await {
             Ok(_) => {}
-            // The platform has other keys then, with which some can be revoked: no reason not to start.
+            // The platform then has other keys, which can revoke some: no reason to refuse to start.
             Err(DispatchError::Refused(refusal)) => {
                 tracing::error!(error = %refusal, "the platform key of the configuration (admin_key) was not admitted");
             }
@@ -103,7 +102,7 @@ impl CommandService {
         let app = self.repository.load::<App>(&app_id).await?;
         if app.state.revoked_keys.contains(&key_id) {
             tracing::warn!(
-                "the platform key of the configuration (admin_key) was revoked: it opens nothing. Bring another one"
+                "the platform key of the configuration (admin_key) was revoked and has no effect. Configure another one"
             );
         }
         Ok(())
@@ -133,8 +132,8 @@ impl CommandService {
         Ok(done.value.unwrap_or(key_id))
     }
 
-    /// Makes another key of the platform, for an operator who has no other any more: whoever can open the stores with the
-    /// master key is entitled to it. It is in the journal as the system's act.
+    /// Issues another platform key for an operator who has lost theirs: anybody who can open the stores with the master
+    /// key is entitled to it. The journal records the system as the actor.
     pub async fn make_platform_key(&self, name: &str) -> Result<SecretString, DispatchError<AppError>> {
         let (app_id, key_id) = (AppId::platform(), ApiKeyId(self.clock.new_id()));
         self.issue(key_id, name).await?;
@@ -167,7 +166,5 @@ impl CommandService {
     }
 }
 
-/// The name of the key that a fresh start makes.
 const FIRST_KEY: &str = "first platform key";
-/// The name of the one that the configuration brings.
 const BROUGHT_KEY: &str = "platform key of the configuration";

@@ -1,4 +1,4 @@
-//! What is done now and then, so that what is kept for a while is not kept for ever.
+//! Periodic tasks: deleting expired idempotency keys and finishing interrupted erasures.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -10,9 +10,9 @@ use crate::CommandService;
 
 /// How long a request can be repeated under its `Idempotency-Key`.
 const IDEMPOTENCY: SignedDuration = SignedDuration::from_hours(24);
-/// Between two steps of a round, each of which looks at a thousand keys.
+/// Pause between two steps of a round, each of which checks a thousand keys.
 const STEP: Duration = Duration::from_secs(1);
-/// Between two rounds.
+/// Pause between two rounds.
 const ROUND: Duration = Duration::from_hours(1);
 
 /// Runs as long as the service is in use.
@@ -23,23 +23,23 @@ pub(crate) fn start(service: &Arc<CommandService>) {
             if let Some(service) = service.upgrade()
                 && let Err(error) = service.finish_erasures().await
             {
-                tracing::warn!(%error, "the keys of erased persons could not be ended");
+                tracing::warn!(%error, "could not destroy the subject keys of erased persons");
             }
             tokio::time::sleep(ROUND).await;
             match forget_idempotency(&service).await {
                 Ok(true) => {}
                 Ok(false) => return,
-                Err(error) => tracing::warn!(%error, "old idempotency keys could not be forgotten"),
+                Err(error) => tracing::warn!(%error, "could not delete old idempotency keys"),
             }
         }
     });
 }
 
-/// A round over all keys. False if the service is gone.
+/// One round over all keys. False if the service is gone.
 async fn forget_idempotency(service: &Weak<CommandService>) -> Result<bool, StoreError> {
     let mut after = None;
     loop {
-        // Held for the step only, or nobody could put the service away.
+        // Held for one step only, so that the service can be dropped.
         let Some(service) = service.upgrade() else { return Ok(false) };
         let before = service.clock.now() - IDEMPOTENCY;
         after = service.repository.journal().forget_idempotency(after, before).await?;

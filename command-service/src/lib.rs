@@ -1,8 +1,8 @@
-//! The commands over HTTP: everything that changes something, and the few reads that must not lag behind.
+//! The commands over HTTP: everything that changes state, and the few reads that must not lag behind.
 //!
 //! A handler parses a request, looks up facts, and hands a decision to the [`Dispatcher`](dispatcher::Dispatcher), the only place
-//! that loads, decides, appends and tries again. It answers from what was committed, so that a repeated request
-//! with the same `Idempotency-Key` gets the same answer.
+//! that loads, decides, appends and retries. It answers from what was committed, so that a repeated request with the same
+//! `Idempotency-Key` gets the same answer.
 
 mod accounts;
 mod admin;
@@ -30,16 +30,16 @@ pub use crate::apps::CLAIM as APPS;
 pub use crate::service::{CommandService, Parts, Settings};
 
 impl CommandService {
-    /// Puts the parts together, and begins what is done now and then.
+    /// Builds the service and starts its periodic tasks.
     pub fn start(parts: Parts) -> Arc<Self> {
         let service = Arc::new(Self::new(parts));
         housekeeping::start(&service);
         service
     }
 
-    /// All routes of the service, ready to be merged with those of others.
+    /// All routes of the service, ready to be merged with others.
     pub fn router(self: Arc<Self>) -> OpenApiRouter<()> {
-        // Those that mails answer are limited by address and mailbox, see `mailed_tokens/request.rs`.
+        // Routes that send mail are limited by address and mailbox, see `mailed_tokens/request.rs`.
         let guessable = OpenApiRouter::new().merge(accounts::guessable()).merge(sessions::guessable());
         guessable
             .layer(from_fn_with_state(Arc::clone(&self), callers::credentials_limit::limit))

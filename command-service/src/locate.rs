@@ -1,4 +1,4 @@
-//! Finding the user of an address. What is found is a hint: the decision is checked by the append.
+//! Finding the user of an address. The result is a hint: the append checks the decision.
 
 use std::sync::Arc;
 
@@ -7,24 +7,24 @@ use domain::user::User;
 use domain::{AppId, Email, StreamId, UserId};
 use event_store::{LookupKey, Repository, StoreError};
 
-/// How often to look again where a claim and its owner do not fit.
+/// How often to retry if a claim and its owner do not match.
 const LOOKS: usize = 3;
 
 /// Finds the user of an address.
 #[async_trait]
 pub trait LocateUser: Send + Sync + 'static {
-    /// The user who has this address in this app.
+    /// The user of this app who has this address.
     async fn locate(&self, app_id: &AppId, email: &Email) -> Result<Option<UserId>, StoreError>;
 }
 
-/// Asks the journal who holds the claim on the address: always right, at the price of one look-up.
+/// Looks up the claim on the address in the journal: always current, at the cost of one look-up.
 pub struct JournalClaims {
     repository: Arc<Repository>,
     lookup: Arc<LookupKey>,
 }
 
 impl JournalClaims {
-    /// Looks up in the journal of this repository.
+    /// Looks up in this repository's journal.
     pub fn new(repository: Arc<Repository>, lookup: Arc<LookupKey>) -> Self {
         Self { repository, lookup }
     }
@@ -32,7 +32,7 @@ impl JournalClaims {
 
 #[async_trait]
 impl LocateUser for JournalClaims {
-    /// A claim is a row like any other, and could point at anybody: it counts if the events of its owner say that they have
+    /// A claim can be forged by anybody who can write to the store. It counts only if its owner's events say that they have
     /// the address.
     async fn locate(&self, app_id: &AppId, email: &Email) -> Result<Option<UserId>, StoreError> {
         let claim = self.lookup.email_claim(app_id, email);
@@ -42,16 +42,16 @@ impl LocateUser for JournalClaims {
                 && owner == StreamId::user(user_id)
             {
                 let user = self.repository.load::<User>(&user_id).await?;
-                // The address of an erased person cannot be read any more; nobody logs in as them.
+                // An erased person's address cannot be read any more, and they cannot log in.
                 if user.state.is_of(app_id) && user.state.email.as_ref().is_none_or(|theirs| theirs == email)
                 {
                     return Ok(Some(user_id));
                 }
             }
-            // It may have changed hands between the two looks.
+            // It may have changed hands between the two reads.
         }
         Err(StoreError::Damaged(
-            "the claim on an address is held by somebody who has another address".to_owned(),
+            "the claim on an address belongs to a user with a different address".to_owned(),
         ))
     }
 }

@@ -1,4 +1,4 @@
-//! The service itself: its parts, and what every room needs of them.
+//! The service itself: its parts, shared by all features.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock};
@@ -23,85 +23,79 @@ use crate::passwords::strangers::Strangers;
 
 /// What the service is built of.
 pub struct Parts {
-    /// Aggregates, loaded from the journal.
     pub repository: Arc<Repository>,
-    /// The time and new ids.
+    /// The current time and new ids.
     pub clock: Arc<dyn Clock>,
     /// Private signing keys.
     pub key_store: Arc<KeyStore>,
-    /// The key of look-ups by personal data.
+    /// The key for look-ups by personal data.
     pub lookup: Arc<LookupKey>,
-    /// Refresh tokens and API keys.
+    /// Derives and recognizes refresh tokens and API keys.
     pub tokens: DerivedTokens,
-    /// Access tokens.
+    /// Issues and verifies access tokens.
     pub access_tokens: Arc<AccessTokens>,
-    /// Who is calling.
+    /// Authenticates callers.
     pub authenticator: Arc<Authenticator>,
-    /// How often one address may call.
+    /// Rate limits.
     pub limits: Arc<RateLimits>,
     /// Finds the user of an address. [`crate::locate::JournalClaims`] always works.
     pub locate: Arc<dyn LocateUser>,
-    /// The argon2 threads.
     pub passwords: PasswordHashing,
-    /// What the operator chose.
     pub settings: Settings,
 }
 
-/// What the operator chose.
+/// The operator's settings.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How many guesses an account gets.
+    /// How many guesses an account allows.
     pub lockout: LockoutPolicy,
-    /// For how many seconds a device that was in an account is counted apart from strangers.
+    /// How long, in seconds, a known device is counted separately from strangers.
     pub device_ttl: u32,
-    /// How many sessions a user may have at a time. With one more the oldest ends.
+    /// The maximum number of sessions per user. One more ends the oldest.
     pub sessions: NonZeroUsize,
-    /// Where a list of breached passwords is asked: `<this>/<5 hexadecimal digits>`. None: it is not asked.
+    /// The URL of a list of breached passwords: `<this>/<5 hexadecimal digits>`. `None` disables the check.
     pub breached_passwords: Option<Url>,
-    /// Whom mails may come from.
+    /// The sender addresses that apps may use.
     pub senders: effects::senders::Senders,
 }
 
-/// The service: its parts, and what is made from them.
+/// The service: its parts, and what is built from them.
 pub struct CommandService {
-    /// Aggregates, loaded from the journal.
     pub repository: Arc<Repository>,
     /// Runs decisions.
     pub dispatcher: Dispatcher,
-    /// The time and new ids.
+    /// The current time and new ids.
     pub clock: Arc<dyn Clock>,
     /// Private signing keys.
     pub key_store: Arc<KeyStore>,
-    /// The key of look-ups by personal data.
+    /// The key for look-ups by personal data.
     pub lookup: Arc<LookupKey>,
-    /// Refresh tokens and API keys.
+    /// Derives and recognizes refresh tokens and API keys.
     pub tokens: DerivedTokens,
-    /// Access tokens.
+    /// Issues and verifies access tokens.
     pub access_tokens: Arc<AccessTokens>,
-    /// Who is calling.
+    /// Authenticates callers.
     pub authenticator: Arc<Authenticator>,
-    /// How often one address may call.
+    /// Rate limits.
     pub limits: Arc<RateLimits>,
     /// Finds the user of an address.
     pub locate: Arc<dyn LocateUser>,
-    /// The argon2 threads.
     pub passwords: PasswordHashing,
     /// Makes signing keys and access tokens.
     pub signing: Signing,
-    /// What the operator chose.
     pub settings: Settings,
     /// Counts failed logins of strangers, by address.
     pub(crate) strangers: Strangers,
-    /// What the mail server says of itself, where mails are sent by this process.
+    /// The capabilities of the mail server, if this process sends mails.
     pub mail_server: OnceLock<MailServer>,
-    /// Passwords that other services have lost.
+    /// The list of passwords known from breaches.
     pub(crate) breaches: BreachedPasswords,
-    /// Who looked at whom.
+    /// Records who accessed whose data.
     pub(crate) access_log: AccessLog,
 }
 
 impl CommandService {
-    /// Puts the parts together.
+    /// Builds the service from its parts.
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts {
             repository,
@@ -137,7 +131,7 @@ impl CommandService {
         }
     }
 
-    /// The context of a command. `idempotency` is what the body extractor found.
+    /// The context of a command. `idempotency` comes from the body extractor.
     pub(crate) fn context(
         &self,
         request: &RequestContext,
@@ -149,7 +143,7 @@ impl CommandService {
         Context { metadata, client, at: self.clock.now(), idempotency }
     }
 
-    /// Tells metrics what is at hand.
+    /// Reports cache metrics.
     pub fn measure(&self) {
         self.signing.measure();
     }

@@ -41,7 +41,7 @@ mod strangers;
 mod values;
 
 const PASSWORD: &str = "correct horse battery";
-/// How many sessions a user may have here.
+/// The maximum number of sessions per user here.
 const SESSIONS: NonZeroUsize = NonZeroUsize::new(50).expect("not zero");
 
 struct World {
@@ -104,7 +104,7 @@ struct Answer {
     status: StatusCode,
     headers: http::HeaderMap,
     body: Value,
-    /// The body as it came.
+    /// The raw body.
     page: String,
 }
 
@@ -206,7 +206,7 @@ impl World {
         all.iter().filter(|event| event.name == name).count()
     }
 
-    /// The token that the newest event of this name has made: what a mail would carry.
+    /// The token created by the newest event of this name: what a mail would carry.
     async fn token(&self, name: &str) -> String {
         let all = self.journal.read_all(0, 100_000).await.expect("reads");
         let newest = all.iter().rfind(|event| event.name == name).unwrap_or_else(|| panic!("no {name}"));
@@ -227,7 +227,7 @@ impl World {
         self.call("GET", &format!("/v1/apps/default/auth/{path}"), None, None).await
     }
 
-    /// With the platform's key.
+    /// With the platform key.
     async fn by_platform(&self, method: &str, path: &str, body: Option<Value>) -> Answer {
         self.call(method, path, Some(self.key.expose_secret()), body).await
     }
@@ -240,7 +240,7 @@ impl World {
         made.text("key")
     }
 
-    /// Whoever reads the mail of the address confirms it.
+    /// The reader of the address's mail confirms it.
     async fn verify(&self, app: &str, email: &str) {
         let auth = format!("/v1/apps/{app}/auth/email-verification");
         let asked = self.by_platform("POST", &format!("{auth}/request"), Some(json!({"email": email}))).await;
@@ -251,7 +251,7 @@ impl World {
         assert_eq!(verified.status, 200, "{}", verified.body);
     }
 
-    /// Somebody who has registered with [`PASSWORD`] becomes an admin: their token after a login.
+    /// A user registered with [`PASSWORD`] becomes an admin: returns their token after a login.
     async fn make_admin(&self, app: &str, user: &str, email: &str) -> String {
         self.verify(app, email).await;
         let role = format!("/v1/apps/{app}/admin/users/{user}/roles/admin");
@@ -290,7 +290,7 @@ impl World {
         }
     }
 
-    /// What the admin route does, without its route: another file's.
+    /// The effect of the admin route, without its route.
     async fn ban(&self, user_id: UserId) {
         let context = self.context_of_system();
         let at = context.at;
@@ -446,7 +446,7 @@ async fn a_second_bootstrap_changes_nothing() {
     assert_eq!(world.journal.head().await.expect("reads"), head);
 }
 
-/// What is stored must hold neither address nor password nor token.
+/// Stored data must hold neither address nor password nor token.
 #[tokio::test]
 async fn inv_n_nothing_personal_lies_open_in_the_journal() {
     let world = World::start().await;

@@ -114,7 +114,7 @@ class Machine:
         if within:
             (root / "run" / "within").mkdir()
             run("mount", "--bind", str(within), f"{root}/run/within")
-        # Its root is the root of a mount namespace, not of a chroot: whoever enters a container from one would end up outside.
+        # Its root is the root of a mount namespace, not of a chroot: entering a container from a chroot would end up outside.
         pivot = 'cd "$1" && pivot_root . . && umount --lazy . && exec sleep infinity'
         self.holder = subprocess.Popen(["unshare", "--mount", "sh", "-c", pivot, "pivot", str(root)])
         until("the machine is there", lambda: "sleep" in pathlib.Path(f"/proc/{self.holder.pid}/cmdline").read_text())

@@ -1,8 +1,8 @@
-//! The only loop that loads aggregates, lets them decide, appends what they decided, and tries again.
+//! The only loop that loads aggregates, lets a decision run, appends its events, and retries.
 //!
-//! A decision is a closure over [`Work`], which looks at what was read for it by the [`Handle`]s that [`Reads`] gave. It may run
-//! several times, so everything it needs (ids, the time, hashes) is made before and captured. Whatever it read but did not
-//! write becomes a guard of the append: a ban that commits first makes a login that was decided before it decide again.
+//! A decision is a closure over [`Work`]. It can look only at aggregates that were read for it, through the [`Handle`]s from
+//! [`Reads`]. It may run several times, so everything it needs (ids, the time, hashes) is computed before and captured. Whatever
+//! it read but did not write becomes a guard of the append: if a ban commits first, a login decided before it is decided again.
 
 mod work;
 
@@ -27,47 +27,47 @@ use tracing::Instrument;
 use crate::work::Entry;
 pub use crate::work::{Handle, Handles, Member, Reads, Work};
 
-/// How often a decision is made again because somebody else wrote first.
+/// How often a decision is retried after concurrent writes.
 const MAX_ATTEMPTS: usize = 64;
-/// How often an append whose outcome is unknown is sent again.
+/// How often an append with an unknown outcome is sent again.
 const MAX_RESENDS: u32 = 6;
-/// How long that goes on: nobody waits for an answer for longer.
+/// How long that may take: no caller waits longer for an answer.
 const LONGEST_DOUBT: Duration = Duration::from_secs(5);
-/// Locks for streams that are fought over.
+/// The number of locks for contended streams.
 const STRIPES: usize = 256;
 
-/// Who asks, when, and under which idempotency key.
+/// Who makes the request, when, and under which idempotency key.
 #[derive(Clone, Debug)]
 pub struct Context {
     /// For whom, by whom and why.
     pub metadata: Metadata,
-    /// Where the request came from: every event about a person says so, sealed. Empty where there is no request.
+    /// The request's origin, sealed into every event about a person. Empty without a request.
     pub client: Client,
     /// The time of the events.
     pub at: Timestamp,
-    /// What makes the append happen once, if the caller sent a key.
+    /// The caller's idempotency key, under which the append happens once.
     pub idempotency: Option<Idempotency>,
 }
 
-/// Whether what was looked up before a decision still held when it was made.
+/// Whether facts looked up before a decision still held when it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Premise {
-    /// It did, and the decision stands.
+    /// They did: the decision stands.
     Held,
-    /// Something has changed: look it up and decide again.
+    /// They changed: look them up and decide again.
     Changed,
 }
 
-/// What was done.
+/// The outcome of a run.
 #[derive(Debug)]
 pub struct Committed<T> {
-    /// What the decision returned; absent when the events were there already under the same idempotency key.
+    /// The return value of the decision; absent if the events already existed under the same idempotency key.
     pub value: Option<T>,
-    /// The events, in order. None when there was nothing to do.
+    /// The events, in order. Empty if there was nothing to do.
     pub events: Vec<Event>,
     /// The position up to which a reader must have read to see them.
     pub position: u64,
-    /// Whether they were there already under the same idempotency key.
+    /// Whether they already existed under the same idempotency key.
     pub replayed: bool,
 }
 
@@ -79,28 +79,23 @@ pub enum DispatchError<E> {
     Refused(E),
     /// Another stream holds a claim.
     #[error("the {} claim is held by {owner}", claim.kind)]
-    ClaimTaken {
-        /// Which.
-        claim: Claim,
-        /// Who holds it.
-        owner: StreamId,
-    },
+    ClaimTaken { claim: Claim, owner: StreamId },
     /// The idempotency key was used for another request.
     #[error("the idempotency key was used for another request")]
     IdempotencyKeyReused,
-    /// Others kept writing first.
+    /// Concurrent writers kept winning.
     #[error("others kept writing the same streams first")]
     Contended,
-    /// It may have been written or not: the same request under the same idempotency key finds out.
+    /// The outcome of the append is unknown: repeating the request under the same idempotency key finds out.
     #[error("whether the events were written is unknown: {0}")]
     Unknown(String),
-    /// The journal or the key store does not work.
+    /// The journal or the key store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl<E> DispatchError<E> {
-    /// The same with another type of refusal.
+    /// Maps the type of the refusal.
     pub fn map_refusal<F>(self, map: impl FnOnce(E) -> F) -> DispatchError<F> {
         match self {
             Self::Refused(refusal) => DispatchError::Refused(map(refusal)),
@@ -124,7 +119,7 @@ impl<E: Into<Problem>> From<DispatchError<E>> for Problem {
                 Self::new(problems::OUTCOME_UNKNOWN).retry_after(1)
             }
             DispatchError::Contended => Self::overloaded("others kept writing the same streams first"),
-            // Handlers that take claims which others may hold match on this before.
+            // Handlers whose claims may be taken by others match on this first.
             DispatchError::ClaimTaken { claim, owner } => {
                 Self::internal(format!("the {} claim is held by {owner}", claim.kind))
             }
@@ -142,14 +137,14 @@ struct Inner {
     repository: Arc<Repository>,
     lookup: LookupKey,
     clock: Arc<dyn Clock>,
-    /// After a conflict a run holds the lock of the stream it lost, so that those who fight over one stream queue up
-    /// instead of deciding in vain again and again.
+    /// After a conflict, a run holds the lock of the contended stream, so that competing runs queue up instead of
+    /// repeatedly deciding in vain.
     stripes: Vec<Arc<Mutex<()>>>,
     hasher: RandomState,
 }
 
 impl Dispatcher {
-    /// A dispatcher. One process has one, with one repository.
+    /// Creates a dispatcher. A process has one, with one repository.
     pub fn new(repository: Arc<Repository>, clock: Arc<dyn Clock>) -> Self {
         let stripes = (0..STRIPES).map(|_| Arc::default()).collect();
         let lookup = LookupKey::new(repository.sealer().keys().instance_key());
@@ -244,7 +239,7 @@ impl Inner {
                 Outcome::Conflict { stream, actual } => {
                     metrics::counter!("watchword_dispatch_conflicts_total").increment(1);
                     reads.lost(&stream);
-                    // Let go of the old turn first: nobody waits for one lock while holding another.
+                    // Release the old lock first: no run waits for one lock while holding another.
                     drop(turn.take());
                     turn = Some(self.stripe(&stream).lock_owned().await);
                     self.repository.evict_before(&stream, actual);
@@ -259,7 +254,7 @@ impl Inner {
         Err(DispatchError::Contended)
     }
 
-    /// Whether another node has written to what was decided on. What was taken for new and is not is loaded next time.
+    /// Whether another node has written to what was decided on. A stream assumed new that exists is loaded next time.
     async fn has_moved(&self, work: &Work, reads: &mut Reads) -> Result<bool, StoreError> {
         let seen = work.entries.iter().filter(|entry| entry.counts());
         let seen: Vec<_> = seen.map(|entry| (entry.stream.clone(), entry.draft.version())).collect();
@@ -270,7 +265,7 @@ impl Inner {
         Ok(!moved.is_empty())
     }
 
-    /// A refusal, unless what stood in the way is what another request with the same idempotency key did meanwhile.
+    /// A refusal, unless its cause is a concurrent request with the same idempotency key.
     async fn replayed_or<T, E>(
         &self,
         context: &Context,
@@ -309,7 +304,7 @@ impl Inner {
             work.asked_at.filter(|(asked, _)| *asked == event).map(|(_, position)| (app_id.clone(), position))
         };
         let name = |claimed: &Claimed| -> Claim {
-            self.lookup.claim(claimed, asked).expect("what a new event claims has a name")
+            self.lookup.claim(claimed, asked).expect("a new event's claims have names")
         };
         let (taken, released) = work.claims();
         let taken = taken.into_iter().map(|(claimed, owner)| (name(claimed), owner.clone())).collect();
@@ -325,8 +320,8 @@ impl Inner {
         })
     }
 
-    /// Appends. An unknown outcome is resolved before anything else is decided: the very same events are sent again,
-    /// and when somebody is in the way, the journal is asked whether that is ourselves.
+    /// Appends. An unknown outcome is resolved before anything else is decided: the same events are sent again, and on
+    /// a conflict the journal is asked whether they are our own.
     async fn append<E>(&self, append: Append) -> Outcome<E> {
         let journal = self.repository.journal();
         let (mut unknown, started) = (None, Instant::now());
@@ -355,7 +350,7 @@ impl Inner {
                 match self.find(&append).await {
                     Ok(Some(appended)) => return Outcome::Done(appended),
                     Ok(None) => {}
-                    // As unknown as before.
+                    // Still unknown.
                     Err(_) => break,
                 }
             }
@@ -371,7 +366,7 @@ impl Inner {
                 }
             };
         }
-        // The events may be there: what is cached may be old.
+        // The events may have been written, so the cache may be stale.
         for write in &append.writes {
             self.repository.evict(&write.stream);
         }
@@ -379,7 +374,7 @@ impl Inner {
         Outcome::Failed(DispatchError::Unknown(reason))
     }
 
-    /// Whether exactly these events are in the journal. An append is whole or absent, so its first event tells.
+    /// Whether exactly these events are in the journal. An append is atomic, so its first event is enough.
     async fn find(&self, append: &Append) -> Result<Option<Appended>, StoreError> {
         let Some(write) = append.writes.first() else { return Ok(None) };
         let recorded = self.repository.journal().read_stream(&write.stream, write.expected).await?;
@@ -390,7 +385,7 @@ impl Inner {
         }))
     }
 
-    /// Puts what was written into the cache, before anybody is told that it was.
+    /// Puts the written states into the cache before the caller gets an answer.
     fn keep(&self, work: Work) -> Vec<Event> {
         let mut events = Vec::new();
         for Entry { stream, draft, .. } in work.entries {
@@ -421,8 +416,7 @@ impl Inner {
         let recorded = self.repository.journal().read_positions(&positions).await?;
         let mut events = Vec::with_capacity(recorded.len());
         for event in &recorded {
-            // Whoever wrote it may not have lived to put it into the cache: another node, or an append of ours whose
-            // answer was lost.
+            // The writer may not have cached it: another node, or an append of ours whose answer was lost.
             self.repository.evict_before(&event.stream, event.version);
             events.push(self.repository.decode(event).await?);
         }
@@ -430,7 +424,7 @@ impl Inner {
     }
 }
 
-/// Tells a trace and metrics what became of an append.
+/// Reports the outcome of an append to traces and metrics.
 fn tell(span: &Span, append: &Append, appended: &Result<Appended, AppendError>) {
     let outcome = match appended {
         Ok(Appended { replayed: false, .. }) => "done",

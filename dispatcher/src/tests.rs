@@ -1,4 +1,4 @@
-//! What the dispatcher does when appends fail, conflict, or lose their answers.
+//! The dispatcher when appends fail, conflict, or lose their answers.
 
 use std::collections::VecDeque;
 use std::sync::Mutex as StdMutex;
@@ -23,11 +23,11 @@ use super::*;
 /// What is lost.
 #[derive(Clone, Copy)]
 enum Fault {
-    /// The append is carried out, its answer is lost.
+    /// The append is carried out, but its answer is lost.
     Answer,
-    /// The append itself, and nobody knows.
+    /// The append itself is lost, without notice.
     Request,
-    /// Its answer is lost, and the next stream cannot be read.
+    /// The answer is lost, and the next stream cannot be read.
     AnswerAndSight,
 }
 
@@ -155,13 +155,13 @@ impl World {
         Self { _dir: dir, journal, sealer, dispatcher }
     }
 
-    /// A dispatcher with a cache of its own, as another node has.
+    /// A dispatcher with its own cache, as another node has.
     fn other_node(&self) -> Dispatcher {
         let repository = Arc::new(Repository::new(self.journal.clone(), self.sealer.clone(), 100));
         Dispatcher::new(repository, Arc::new(SystemClock))
     }
 
-    /// The same on a journal that says that others write to it, too.
+    /// The same on a journal that reports other writers.
     fn node_of_many(&self) -> (Dispatcher, Arc<Nodes>) {
         let journal = Arc::new(Nodes::new(vec![self.journal.clone()]));
         let repository = Arc::new(Repository::new(journal.clone(), self.sealer.clone(), 100));
@@ -230,7 +230,7 @@ async fn what_stays_unknown_is_said_and_can_be_asked_again() {
     assert!(matches!(error, DispatchError::IdempotencyKeyReused), "{error}");
 }
 
-/// Else a ban that was acknowledged after its answer had been lost on the way would be seen by no one but the log.
+/// Otherwise a ban whose answer was lost would be visible only in the log.
 #[tokio::test]
 async fn inv_d_what_was_written_is_seen_however_its_answer_was_lost() {
     for (key, fault) in [
@@ -244,14 +244,14 @@ async fn inv_d_what_was_written_is_seen_however_its_answer_was_lost() {
         world.journal.faults.lock().expect("not poisoned").push_back(fault);
         let outcome = fail(&world.dispatcher, context(key)).await;
         let told = outcome.as_ref().err().is_none_or(|error| matches!(error, DispatchError::Unknown(_)));
-        assert!(told, "{outcome:?}: it may be there, so nobody may be told that it is not");
+        assert!(told, "{outcome:?}: it may exist, so the answer must not deny it");
         world.journal.blind.store(false, Ordering::SeqCst);
         let seen = world.dispatcher.inner.repository.load::<Lockout>(&USER).await.expect("loads").version;
         assert_eq!(seen, 2, "{key:?}");
     }
 }
 
-/// A run that is slow to keep what it wrote must not find an empty place where a newer state was.
+/// A run that is slow to cache its result must not overwrite a newer state.
 #[tokio::test]
 async fn a_conflict_forgets_nothing_newer_than_itself() {
     let world = World::start(&[]).await;
@@ -289,7 +289,7 @@ async fn what_is_read_and_not_written_is_guarded() {
     let session = SessionId(Uuid::from_u128(9));
     let mut seen = Vec::new();
     let (sender, mut tries) = tokio::sync::mpsc::unbounded_channel();
-    // The first node has version 1 in its cache while the second writes version 2.
+    // The first node has version 1 cached while the second writes version 2.
     fail(&second, context(None)).await.expect("written");
     let at = context(None).at;
     let (mut reads, lockout) = Reads::one::<Lockout>(&USER);
@@ -329,7 +329,7 @@ async fn a_caller_who_leaves_leaves_no_stale_cache() {
     assert_eq!(cached.version, world.versions().await.len() as u64);
 }
 
-/// A refusal, or that there is nothing to do, is told only if it holds for what other nodes have written by then.
+/// A refusal, or that there is nothing to do, is returned only if it holds for what other nodes have written by then.
 #[tokio::test]
 async fn inv_d_what_is_not_written_is_decided_on_what_all_nodes_wrote() {
     let world = World::start(&[]).await;

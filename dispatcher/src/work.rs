@@ -1,6 +1,7 @@
-//! What a decision reads, and what it works on.
+//! What a decision reads and works on.
 //!
-//! Reading gives a [`Handle`], and only with that can a decision look at the aggregate: so what it looks at, the append guards.
+//! Reading returns a [`Handle`], without which a decision cannot look at the aggregate: so the append guards everything it
+//! looked at.
 
 use std::any::Any;
 use std::fmt;
@@ -19,7 +20,7 @@ pub trait Member: Recorded + Send + Sync {}
 
 impl<A: Recorded + Send + Sync> Member for A {}
 
-/// What lets a decision look at an aggregate that was read for it.
+/// Gives a decision access to an aggregate that was read for it.
 pub struct Handle<A> {
     reads: u64,
     index: usize,
@@ -45,15 +46,15 @@ type Load = for<'a> fn(&'a Repository, &'a StreamId) -> BoxFuture<'a, Result<Box
 
 pub(crate) struct Read {
     pub stream: StreamId,
-    /// Whether it is about to be made: then it is not loaded, and nothing is guarded unless it is written.
+    /// Whether it is about to be created: then it is not loaded, and guarded only if it is written.
     pub is_new: bool,
     load: Load,
     make: fn() -> Box<dyn Held>,
 }
 
-/// The aggregates that a decision looks at or makes. Events are appended in their order.
+/// The aggregates that a decision reads or creates. Events are appended in their order.
 pub struct Reads {
-    /// Tells its handles from those of others.
+    /// Distinguishes its handles from those of others.
     id: u64,
     reads: Vec<Read>,
 }
@@ -71,14 +72,14 @@ impl Reads {
         Self { id: NEXT.fetch_add(1, Ordering::Relaxed), reads: Vec::new() }
     }
 
-    /// One aggregate, where a decision looks at no other.
+    /// A single aggregate, for a decision that reads no other.
     pub fn one<A: Member>(id: &A::Id) -> (Self, Handle<A>) {
         let mut reads = Self::new();
         let handle = reads.of(id);
         (reads, handle)
     }
 
-    /// The aggregate of this type with this id. The same one however often it is read.
+    /// Reads the aggregate with this id. Repeated reads return the same one.
     pub fn of<A: Member>(&mut self, id: &A::Id) -> Handle<A> {
         self.add(id, false)
     }
@@ -88,8 +89,8 @@ impl Reads {
         ids.into_iter().map(|id| self.of(id)).collect()
     }
 
-    /// One that is about to be made. If it turns out to be there, the append conflicts, and it is loaded before the decision is
-    /// made again.
+    /// Reads one that is about to be created. If it turns out to exist, the append conflicts, and it is loaded before the
+    /// decision is retried.
     pub fn new_one<A: Member>(&mut self, id: &A::Id) -> Handle<A> {
         self.add(id, true)
     }
@@ -112,7 +113,7 @@ impl Reads {
         Handle { reads: self.id, index, aggregate: PhantomData }
     }
 
-    /// Takes note that a stream was written by somebody else: it is loaded from now on.
+    /// Records that another writer wrote the stream: it is loaded from now on.
     pub(crate) fn lost(&mut self, stream: &StreamId) {
         if let Some(read) = self.reads.iter_mut().find(|read| read.stream == *stream) {
             read.is_new = false;
@@ -138,7 +139,7 @@ pub(crate) trait Held: Any + Send + Sync {
 
     fn claims(&self) -> &[ClaimChange];
 
-    /// Puts the aggregate with its events into the cache, and gives the events.
+    /// Moves the aggregate with its events into the cache, and returns the events.
     fn keep(self: Box<Self>, repository: &Repository, stream: &StreamId) -> Vec<Event>;
 }
 
@@ -169,36 +170,36 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Whether the decision rests on it: what was to be made and was not, it has not looked at.
+    /// Whether the decision depends on it; not if it was to be created and was not.
     pub fn counts(&self) -> bool {
         !self.is_new || !self.draft.events().is_empty()
     }
 
     fn of<A: Member>(&self) -> &Draft<A> {
         let any: &dyn Any = &*self.draft;
-        any.downcast_ref().expect("a stream's name tells its aggregate")
+        any.downcast_ref().expect("a stream's name determines its aggregate")
     }
 
     fn of_mut<A: Member>(&mut self) -> &mut Draft<A> {
         let any: &mut dyn Any = &mut *self.draft;
-        any.downcast_mut().expect("a stream's name tells its aggregate")
+        any.downcast_mut().expect("a stream's name determines its aggregate")
     }
 }
 
-/// What a decision works on: the aggregates that were read for it, and what was decided so far.
+/// What a decision works on: the aggregates read for it, and what was decided so far.
 ///
 /// # Panics
-/// Its methods do so for a [`Handle`] that other [`Reads`] gave.
+/// Its methods panic for a [`Handle`] from other [`Reads`].
 pub struct Work {
     reads: u64,
     pub(crate) entries: Vec<Entry>,
-    /// Where the event is that asked for the mails which this is about.
+    /// The event that requested the mails that this decision is about, with its position.
     pub(crate) asked_at: Option<(EventId, u64)>,
     pub(crate) actor: Option<Actor>,
 }
 
 impl Work {
-    /// An aggregate, with what this decision did to it.
+    /// An aggregate, including the decision's changes to it.
     pub fn get<A: Member>(&self, handle: Handle<A>) -> &A {
         self.entries[self.index(handle)].of::<A>()
     }
@@ -208,13 +209,13 @@ impl Work {
         self.entries[self.index(handle)].of::<A>().version()
     }
 
-    /// An aggregate for a decision that changes it.
+    /// The draft of an aggregate, for a decision that changes it.
     pub fn draft<A: Member>(&mut self, handle: Handle<A>) -> &mut Draft<A> {
         let index = self.index(handle);
         self.entries[index].of_mut()
     }
 
-    /// Several aggregates for a decision that looks at some and changes others: a tuple of drafts for a tuple of handles.
+    /// Several aggregates for a decision that reads some and changes others: a tuple of drafts for a tuple of handles.
     ///
     /// # Panics
     /// When two of them are of the same aggregate.
@@ -222,7 +223,7 @@ impl Work {
         handles.of(self)
     }
 
-    /// Lets one aggregate decide. A refusal leaves it as it was.
+    /// Executes a command on one aggregate. A refusal leaves it unchanged.
     ///
     /// # Errors
     /// The aggregate's own refusals.
@@ -230,22 +231,22 @@ impl Work {
         self.draft(handle).execute(command)
     }
 
-    /// Says where the event is that asked for the mails which this is about: their claims are named by it.
+    /// Sets the event that requested the mails that this decision is about: their claims are named after it.
     pub fn is_about_mails_of(&mut self, event: EventId, position: u64) {
         self.asked_at = Some((event, position));
     }
 
-    /// Says by whom this is done, where only the decision shows that it is not whom the context names.
+    /// Replaces the actor, if only the decision shows that it is not the one in the context.
     pub fn is_done_by(&mut self, actor: Actor) {
         self.actor = Some(actor);
     }
 
-    /// What was decided so far.
+    /// The events decided so far.
     pub fn events(&self) -> impl Iterator<Item = &Event> {
         self.entries.iter().flat_map(|entry| entry.draft.events())
     }
 
-    /// The claims that are taken by it, with their owners, and those that are given back.
+    /// The claims taken, with their owners, and the claims released.
     pub(crate) fn claims(&self) -> (Vec<(&Claimed, &StreamId)>, Vec<&Claimed>) {
         let (mut taken, mut released) = (Vec::new(), Vec::new());
         for entry in &self.entries {
@@ -255,7 +256,7 @@ impl Work {
                         taken.push((claimed, &entry.stream));
                     }
                     ClaimChange::Release(claimed) => {
-                        // The journal gives claims back before any is taken.
+                        // The journal releases claims before it takes any.
                         taken.retain(|(taken, _)| *taken != claimed);
                         released.push(claimed);
                     }
@@ -267,17 +268,17 @@ impl Work {
     }
 
     fn index<A>(&self, handle: Handle<A>) -> usize {
-        assert_eq!(handle.reads, self.reads, "a decision looks at what was read for it");
+        assert_eq!(handle.reads, self.reads, "a decision looks only at what was read for it");
         handle.index
     }
 }
 
 /// Several handles.
 pub trait Handles {
-    /// The drafts that they stand for.
+    /// Their drafts.
     type Drafts<'w>;
 
-    /// Those, of a decision's work.
+    /// Looks up the drafts in the decision's work.
     fn of(self, work: &mut Work) -> Self::Drafts<'_>;
 }
 

@@ -35,38 +35,38 @@ pub enum ExportForm {
     Csv,
 }
 
-/// Somebody who manages the app has read a person's data: the first time within an hour. Where from is in `personal`.
+/// A manager of the app read a person's data, for the first time within an hour. `personal` holds the request's origin.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PersonalDataRead {
-    /// Whose.
+    /// The person.
     pub user_id: UserId,
-    /// In which app.
+    /// The app.
     pub app_id: AppId,
-    /// Where.
+    /// Where the data was read.
     pub source: PersonalDataSource,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
 }
 
-/// Somebody has taken the history, or a part of it, with them: for the first time within an hour in this form.
+/// The history, or a part of it, was exported in this form, for the first time within an hour.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct HistoryExported {
-    /// Of this app; absent for all apps.
+    /// The exported app; absent for all apps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app_id: Option<AppId>,
-    /// About this person only.
+    /// The only person in the export; absent for everybody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_id: Option<UserId>,
-    /// In which form.
+    /// The form of the export.
     pub form: ExportForm,
-    /// Whether personal data was in it in the clear.
+    /// Whether personal data was exported in clear text.
     pub opened: bool,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
 }
 
 events! {
-    /// Who looked at what.
+    /// The events of access to personal data.
     pub enum AccessEvent of "access", whose |event| event.user_id.into();
     PersonalDataRead: open,
     HistoryExported: open,

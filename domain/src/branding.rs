@@ -1,4 +1,4 @@
-//! How the mails and pages of an app look, and which language they speak.
+//! The appearance and language of an app's mails and pages.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -33,7 +33,7 @@ impl Locale {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Language {
-    /// None: a page is in the language its reader's browser asks for, a mail in English.
+    /// None: a page uses the language its reader's browser prefers, a mail uses English.
     #[default]
     Auto,
     /// English.
@@ -43,7 +43,7 @@ pub enum Language {
 }
 
 impl Language {
-    /// The one language it is, if it is one.
+    /// The fixed language, if the app chose one.
     pub fn fixed(self) -> Option<Locale> {
         match self {
             Self::Auto => None,
@@ -93,7 +93,7 @@ impl From<Colour> for String {
     }
 }
 
-/// Where a picture is: an https URL in normal form, so that it can stand in a page and in its Content-Security-Policy.
+/// The URL of a picture: https and in normal form, so that it is safe in a page and its Content-Security-Policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct LogoUrl(String);
@@ -111,7 +111,7 @@ impl LogoUrl {
     pub fn parse(text: impl Into<String>) -> Result<Self, InvalidLogoUrl> {
         let text = text.into();
         let url = parse_web_url(&text).ok_or(InvalidLogoUrl)?;
-        // Both would end what stands before them in a Content-Security-Policy (CSP3 section 2.2.1).
+        // These would end the source expression in a Content-Security-Policy (CSP3 section 2.2.1).
         let ends_a_policy = text.contains([';', ',', '\'', '"']);
         if url.scheme() == "https" && url.as_str() == text && text.len() <= 2048 && !ends_a_policy {
             Ok(Self(text))
@@ -125,7 +125,7 @@ impl LogoUrl {
         &self.0
     }
 
-    /// Where it is loaded from: what a Content-Security-Policy allows.
+    /// Its origin, which a Content-Security-Policy allows.
     pub fn origin(&self) -> Origin {
         Origin::of(&parse_web_url(&self.0).expect("it was parsed before"))
     }
@@ -144,8 +144,8 @@ impl From<LogoUrl> for String {
     }
 }
 
-/// The name of a product as mails show it, also in the header `From`: 1 to 100 characters that people can read
-/// ([`crate::text`]), and no blank at either end.
+/// The name of a product as mails show it, also in the header `From`: 1 to 100 readable characters ([`crate::text`]),
+/// without spaces at either end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct ProductName(#[schemars(length(min = 1, max = 100))] String);
@@ -153,7 +153,7 @@ pub struct ProductName(#[schemars(length(min = 1, max = 100))] String);
 /// The text is not a name that could stand in a mail.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a name is 1 to 100 characters, one of them visible at least, without blanks at its ends, control characters, and \
+    "a name is 1 to 100 characters, at least one of them visible, without spaces at its ends, control characters, and \
      invisible or bidirectional marks"
 )]
 pub struct InvalidProductName;
@@ -185,28 +185,28 @@ impl From<ProductName> for String {
     }
 }
 
-/// What an app's mails and pages look like. What is absent is Watchword's own, or the app's name.
+/// The appearance of an app's mails and pages. Absent members default to Watchword's own, or to the app's name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Branding {
-    /// What the product is called.
+    /// The name of the product.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<ProductName>,
-    /// Of buttons and links, as `#rrggbb`. It is taken as `color`, too.
+    /// The colour of buttons and links, as `#rrggbb`. `color` is accepted, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub colour: Option<Colour>,
-    /// A picture to stand above the text.
+    /// A picture shown above the text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logo: Option<LogoUrl>,
     /// The address that mails come from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sender: Option<Email>,
-    /// The address that answers go to.
+    /// The address that replies go to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<Email>,
 }
 
-/// The colour of apps that have chosen none: it goes with white text.
+/// The default colour; it goes with white text.
 const ACCENT: &str = "#1d4ed8";
 
 impl Branding {
@@ -216,7 +216,7 @@ impl Branding {
     }
 }
 
-/// Black or white, whichever can be read better on a colour (WCAG 2.2, relative luminance): never below 4.5 to 1.
+/// Black or white, whichever has the better contrast on a colour (WCAG 2.2, relative luminance): at least 4.5 to 1.
 pub fn text_on(colour: &str) -> &'static str {
     let channel = |range: std::ops::Range<usize>| {
         let value =
@@ -225,7 +225,7 @@ pub fn text_on(colour: &str) -> &'static str {
         if value <= 0.04045 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
     };
     let luminance = 0.2126 * channel(1..3) + 0.7152 * channel(3..5) + 0.0722 * channel(5..7);
-    // Where the contrasts to black and to white are equal: (l + 0.05)² = 1.05 · 0.05.
+    // Where the contrasts with black and with white are equal: (l + 0.05)² = 1.05 · 0.05.
     if luminance > 0.179 { "#000000" } else { "#ffffff" }
 }
 

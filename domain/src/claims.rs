@@ -15,12 +15,12 @@ use crate::mail::MailKind;
 /// What is claimed. The name under which a journal keeps it must hold no personal data, so the holder of the keys makes
 /// that name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub enum Claimed {
     /// The id of an app: together they are the list of all apps.
     App(AppId),
     /// An address within an app, which keeps it to one account.
     Email {
-        /// The app.
         app_id: AppId,
         /// The address; absent once it is no longer readable.
         email: Option<Email>,
@@ -30,7 +30,6 @@ pub enum Claimed {
     Erased(UserId),
     /// The place of the newest magic link to an address.
     MagicLink {
-        /// The app.
         app_id: AppId,
         /// The address; absent once it is no longer readable.
         email: Option<Email>,
@@ -42,12 +41,7 @@ pub enum Claimed {
     /// The origin of the journal's events.
     Origin,
     /// A place in the list of a user's sessions.
-    Session {
-        /// Whose.
-        user_id: UserId,
-        /// Which.
-        session_id: SessionId,
-    },
+    Session { user_id: UserId, session_id: SessionId },
 }
 
 impl Claimed {
@@ -136,8 +130,8 @@ pub trait Claiming {
 
 /// A claim that a stream holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub struct Held {
-    /// Which.
     pub claimed: Claimed,
     /// When it may be released without an event, if ever.
     pub until: Option<Timestamp>,

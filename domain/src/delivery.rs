@@ -36,27 +36,15 @@ impl Default for DeliveryPolicy {
 
 /// The commands of a delivery.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub enum DeliveryCommand {
     /// The mail server accepted it.
-    RecordSent {
-        /// The event that asked for it.
-        event_id: EventId,
-        /// Whose mail.
-        user_id: UserId,
-        /// Which of the event's mails.
-        mail: MailKind,
-        /// The time.
-        at: Timestamp,
-    },
+    RecordSent { event_id: EventId, user_id: UserId, mail: MailKind, at: Timestamp },
     /// The mail server refused it or could not be reached.
     RecordFailure {
-        /// The event that asked for it.
         event_id: EventId,
-        /// Whose mail.
         user_id: UserId,
-        /// Which of the event's mails.
         mail: MailKind,
-        /// Why.
         reason: FailureReason,
         /// The mail server's reply code (RFC 5321 section 4.2), without its text, which may quote the address.
         smtp_code: Option<u16>,
@@ -64,16 +52,13 @@ pub enum DeliveryCommand {
         policy: DeliveryPolicy,
         /// When the token in it expires, which makes the mail useless.
         useless_after: Option<Timestamp>,
-        /// The time.
         at: Timestamp,
     },
     /// Retry now a mail that was given up, or waits.
     Retry {
-        /// Which of the event's mails.
         mail: MailKind,
         /// When the token in it expires.
         useless_after: Option<Timestamp>,
-        /// The time.
         at: Timestamp,
     },
 }
@@ -94,14 +79,13 @@ pub enum DeliveryError {
 
 /// The delivery of one mail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub struct Tried {
-    /// Whose.
     pub user_id: UserId,
     /// How often it was tried.
     pub attempts: u32,
     /// How often it had been tried when a retry was last requested.
     pub before: u32,
-    /// The outcome.
     pub outcome: Outcome,
     /// Why the last attempt failed, and the mail server's reply code; absent once it was sent.
     pub failure: Option<(FailureReason, Option<u16>)>,

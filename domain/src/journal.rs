@@ -85,14 +85,15 @@ impl From<LogOrigin> for String {
     }
 }
 
-/// The journal began. It is the first event of a journal; one of before this event existed gets it at its next start.
+/// The journal was created. This is its first event; a journal from before this event existed gets it at its next
+/// start.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JournalCreated {
     /// Its id.
     pub journal_id: JournalId,
-    /// Where its events come from. A later change of the configuration changes nothing about it.
+    /// The origin of its events. A later change of the configuration does not affect it.
     pub origin: LogOrigin,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
 }
 

@@ -47,35 +47,21 @@ impl Default for LockoutPolicy {
 
 /// The commands of a lockout.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub enum LockoutCommand {
     /// Count a failed login.
     RecordFailure {
-        /// Whose account.
         user_id: UserId,
         /// The device, if it has been in the account before.
         device: Option<DeviceId>,
-        /// What counts.
         policy: LockoutPolicy,
-        /// The time.
         at: Timestamp,
     },
     /// Forget failures and lock.
-    Unlock {
-        /// Whose account.
-        user_id: UserId,
-        /// The time.
-        at: Timestamp,
-    },
+    Unlock { user_id: UserId, at: Timestamp },
     /// The same for a caller without full rights: only after a window without a failure. Otherwise the holder of such a
     /// key could guess without limit, with an unlock after each attempt.
-    UnlockWithCare {
-        /// Whose account.
-        user_id: UserId,
-        /// What counts.
-        policy: LockoutPolicy,
-        /// The time.
-        at: Timestamp,
-    },
+    UnlockWithCare { user_id: UserId, policy: LockoutPolicy, at: Timestamp },
 }
 
 /// The account is locked.
@@ -86,40 +72,40 @@ pub struct AccountIsLocked {
     pub until: Timestamp,
 }
 
-/// A login was refused for its password.
+/// A login failed because of its password.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LoginFailed {
-    /// Whose account.
+    /// The account.
     pub user_id: UserId,
-    /// Failures in this window, with this one: of this device, or of all strangers together.
+    /// The number of failures in this window, including this one: of this device, or of all strangers together.
     pub failures: u32,
-    /// The device, if it has been in the account before.
+    /// The device, if it is a known device of the account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_id: Option<DeviceId>,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
 }
 
-/// Too many logins failed: none is tried before `until`, be it of strangers or of one device.
+/// Too many logins failed: until `until`, strangers or one device are locked out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AccountLocked {
-    /// Whose account.
+    /// The account.
     pub user_id: UserId,
-    /// Which device is locked out; absent: strangers are.
+    /// The device that is locked out; absent if strangers are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_id: Option<DeviceId>,
     /// The end of the lock.
     pub until: Timestamp,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
 }
 
-/// An admin ended the lock and the count.
+/// The lockout and its failures were cleared.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AccountUnlocked {
-    /// Whose account.
+    /// The account.
     pub user_id: UserId,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
 }
 
@@ -145,7 +131,7 @@ pub struct Lockout {
     /// When all of them were last forgotten.
     #[serde(default)]
     cleared_at: Option<Timestamp>,
-    /// When a guess was last wrong, whoever made it.
+    /// When any guess was last wrong.
     #[serde(default)]
     last_failure: Option<Timestamp>,
 }

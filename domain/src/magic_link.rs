@@ -27,18 +27,16 @@ use crate::user::{Access, Client};
 
 /// The commands of a magic link.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub enum MagicLinkCommand {
     /// Issue the link.
     Issue {
-        /// Its id.
         link_id: MagicLinkId,
         /// The user with this address; if there is none, a new id for the user that redeeming the link registers.
         user_id: UserId,
         /// The user's epoch; absent if the address is unknown.
         epoch: Option<u32>,
-        /// Of which app.
         app_id: AppId,
-        /// The app's settings.
         settings: Box<AppSettings>,
         /// Where the mail goes.
         email: Email,
@@ -48,25 +46,18 @@ pub enum MagicLinkCommand {
         state: Option<String>,
         /// The challenge whose verifier the app must present, if it sent one.
         code_challenge: Option<CodeChallenge>,
-        /// Where from.
         client: Client,
-        /// The time.
         at: Timestamp,
     },
     /// Void the link, since another replaces it.
-    Supersede {
-        /// The time.
-        at: Timestamp,
-    },
+    Supersede { at: Timestamp },
     /// Redeem the link (the button was pressed).
     Redeem {
         /// Who has the address now.
         account: Account,
         /// The app's settings now.
         settings: Box<AppSettings>,
-        /// Where from.
         client: Client,
-        /// The time.
         at: Timestamp,
     },
     /// Exchange the code for a session.
@@ -79,19 +70,17 @@ pub enum MagicLinkCommand {
         admin_since: Option<Timestamp>,
         /// The session that begins.
         session_id: SessionId,
-        /// Where from.
         client: Client,
-        /// The time.
         at: Timestamp,
     },
 }
 
 /// Who has the address of a link when it is redeemed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub enum Account {
     /// A user. The same append records that the address is proven.
     Existing {
-        /// Who.
         user_id: UserId,
         /// Their epoch, after that.
         epoch: u32,
@@ -136,12 +125,11 @@ pub enum MagicLinkError {
 
 /// The data that a link was issued with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub struct Issued {
-    /// Its id.
     pub link_id: MagicLinkId,
     /// Who had the address, or who will get it.
     pub user_id: UserId,
-    /// Of which app.
     pub app_id: AppId,
     /// Where the mail went; absent once the person is erased.
     pub email: Option<Email>,
@@ -207,10 +195,10 @@ pub enum Stage {
 
 /// A magic link.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub struct MagicLink {
     /// The data that it was issued with; absent before [`MagicLinkIssued`].
     pub issued: Option<Issued>,
-    /// Its stage.
     pub stage: Stage,
 }
 
@@ -328,8 +316,7 @@ impl MagicLink {
     }
 
     /// A wrong verifier is refused and leaves the code usable; otherwise anybody who saw the code in transit could
-    /// spoil it. A used code ends its session whoever presents it: two parties had it, and only one can have been
-    /// entitled to it.
+    /// spoil it. Reuse of a code ends its session, by either party: two had the code, and only one was entitled to it.
     fn redeem_code(&self, command: MagicLinkCommand) -> Result<Vec<MagicLinkEvent>, MagicLinkError> {
         let MagicLinkCommand::RedeemCode { presented, epoch, admin_since, session_id, client, at } = command
         else {

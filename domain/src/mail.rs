@@ -11,7 +11,7 @@ use crate::magic_link::MagicLinkEvent;
 use crate::settings::SentBy;
 use crate::user::{EmailChangeRequested, ResetReason, UserEvent};
 
-/// What a mail is for.
+/// The purpose of a mail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MailKind {
@@ -19,13 +19,14 @@ pub enum MailKind {
     MagicLink,
     /// A link that verifies the address.
     EmailVerification,
-    /// A link, to the new address, that makes it the account's.
+    /// A link, sent to the new address, that makes it the account's.
     EmailChange,
-    /// A notice, to the present address, that another is about to take its place.
+    /// A notice, sent to the current address, of a pending change.
     EmailChangeNotice,
     /// A link to choose a new password with.
     PasswordReset,
-    /// A notice that somebody tried to register with an address that has an account, with a link to choose a new password.
+    /// A notice that somebody tried to register with the address of an existing account, with a link to reset its
+    /// password.
     AddressTaken,
 }
 
@@ -43,16 +44,16 @@ impl MailKind {
     }
 }
 
-/// A mail that is to be sent.
+/// A mail to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mail {
-    /// What for.
+    /// The purpose.
     pub kind: MailKind,
-    /// Whose it is.
+    /// The user it is for.
     pub user_id: UserId,
-    /// Where it goes.
+    /// The recipient address.
     pub to: Email,
-    /// When the token in it ends, after which it is of no use; absent if it has none.
+    /// When its token expires and the mail becomes useless; absent without a token.
     pub expires_at: Option<Timestamp>,
 }
 
@@ -95,7 +96,7 @@ pub fn mails_of(event: &Event) -> Vec<Mail> {
     mails.into_iter().flatten().collect()
 }
 
-/// Whether events of this name may ask for a mail: the others need not be opened.
+/// Whether events of this name may request a mail; others need not be opened.
 pub fn asks_for_mail(name: &str) -> bool {
     matches!(
         name,

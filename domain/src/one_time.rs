@@ -14,10 +14,9 @@ pub const MAX_LIVE: usize = 5;
 /// The content of a user's token: whose it is, and its number within its purpose. The purpose is part of the key that
 /// it is derived with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub struct UserToken {
-    /// Whose.
     pub user_id: UserId,
-    /// Its number.
     pub generation: u32,
 }
 

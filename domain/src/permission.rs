@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// A permission of an API key within its app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Permission {
-    /// Everything, in every app. Only keys of the platform have it.
+    /// Everything, in every app. Only platform keys have it.
     #[serde(rename = "platform")]
     Platform,
     /// Read users, their sessions and the stats.
@@ -33,7 +33,7 @@ pub enum Permission {
     /// Create access tokens for a user.
     #[serde(rename = "tokens:create")]
     TokensCreate,
-    /// Read the metrics, which tell of the whole instance. Only the platform gives it to a key.
+    /// Read the metrics, which cover the whole instance. Only the platform can grant it.
     #[serde(rename = "metrics:read")]
     MetricsRead,
 }

@@ -13,7 +13,7 @@ use crate::ids::{SessionId, UserId};
 use crate::personal::Personal;
 use crate::user::Client;
 
-/// How somebody logged in.
+/// The login method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LoginMethod {
@@ -23,11 +23,11 @@ pub enum LoginMethod {
     Registration,
     /// An admin made a test token; there is no refresh token.
     Admin,
-    /// With a link in a mail.
+    /// With a mailed link.
     MagicLink,
 }
 
-/// Why a session ended before its time.
+/// Why a session ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RevocationReason {
@@ -41,9 +41,9 @@ pub enum RevocationReason {
     Ban,
     /// A refresh token was used twice: it may have been stolen.
     RefreshTokenReused,
-    /// The user had more sessions than one may have, and this was the oldest.
+    /// The user exceeded the maximum number of sessions, and this was the oldest.
     Limit,
-    /// The exchange code that it began with was used twice: it may have been stolen.
+    /// The exchange code that started it was used twice: it may have been stolen.
     ExchangeCodeReplayed,
     /// The user changed their password.
     PasswordChanged,
@@ -51,7 +51,7 @@ pub enum RevocationReason {
     PasswordReset,
     /// The user changed their address.
     EmailChanged,
-    /// Somebody proved that the address is theirs, which whoever had begun the session had not.
+    /// The address was verified, while the creator of the session had not proven control of it.
     EmailVerified,
     /// The user was erased.
     Erased,
@@ -59,16 +59,13 @@ pub enum RevocationReason {
 
 /// The commands of a session.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub enum SessionCommand {
     /// Begin.
     Start {
-        /// Its id.
         session_id: SessionId,
-        /// Who.
         user_id: UserId,
-        /// Where.
         app_id: AppId,
-        /// How.
         method: LoginMethod,
         /// The user's epoch ([`User::epoch`](crate::user::User::epoch)).
         epoch: u32,
@@ -76,9 +73,7 @@ pub enum SessionCommand {
         ttl: u32,
         /// How long it lasts without a refresh, in seconds.
         idle_ttl: u32,
-        /// Where from.
         client: Client,
-        /// The time.
         at: Timestamp,
     },
     /// Use a refresh token.
@@ -89,18 +84,11 @@ pub enum SessionCommand {
         grace: u32,
         /// How long it lasts without a refresh, in seconds.
         idle_ttl: u32,
-        /// Where from.
         client: Client,
-        /// The time.
         at: Timestamp,
     },
     /// End it.
-    Revoke {
-        /// Why.
-        reason: RevocationReason,
-        /// The time.
-        at: Timestamp,
-    },
+    Revoke { reason: RevocationReason, at: Timestamp },
 }
 
 /// Why a session refused a command.
@@ -120,46 +108,46 @@ pub enum SessionError {
     Expired,
 }
 
-/// A session began.
+/// A session started.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SessionStarted {
     /// Its id.
     pub session_id: SessionId,
-    /// Who.
+    /// The user.
     pub user_id: UserId,
-    /// Where.
+    /// The app.
     pub app_id: AppId,
-    /// How.
+    /// The login method.
     pub method: LoginMethod,
-    /// How often all sessions of the user had been ended at once. When that happens again, this one is over, too, unless it
-    /// is the one that was left alive.
+    /// The user's epoch: how often all of their sessions had been ended. In a later epoch this session has ended too,
+    /// unless it was the one kept.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub epoch: u32,
-    /// When it ends however often it is refreshed.
+    /// The end of its maximum lifetime, however often it is refreshed.
     pub expires_at: Timestamp,
-    /// When it ends unless it is refreshed.
+    /// When it expires unless refreshed.
     pub idle_expires_at: Timestamp,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
-    /// Where from.
+    /// The request's origin.
     #[serde(default, skip_serializing_if = "Personal::is_empty")]
     pub personal: Personal,
 }
 
-/// A refresh token was used: its successor is the only one that can be used now.
+/// A refresh token was used: from now on only its successor is valid.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SessionRefreshed {
-    /// Which session.
+    /// The session.
     pub session_id: SessionId,
-    /// Whose.
+    /// The user.
     pub user_id: UserId,
     /// The generation of the successor.
     pub generation: u32,
-    /// When it ends unless it is refreshed again.
+    /// When it expires unless refreshed again.
     pub idle_expires_at: Timestamp,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
-    /// Where from, if that is not where the session was used last.
+    /// The request's origin, if it differs from the last known one.
     #[serde(default, skip_serializing_if = "Personal::is_empty")]
     pub personal: Personal,
 }
@@ -167,28 +155,28 @@ pub struct SessionRefreshed {
 /// A refresh token was used a second time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RefreshTokenReused {
-    /// Which session.
+    /// The session.
     pub session_id: SessionId,
-    /// Whose.
+    /// The user.
     pub user_id: UserId,
     /// The generation of the token.
     pub generation: u32,
-    /// The generation that could have been used.
+    /// The generation that was valid.
     pub current: u32,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
 }
 
-/// A session was ended.
+/// A session ended early.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SessionRevoked {
-    /// Which session.
+    /// The session.
     pub session_id: SessionId,
-    /// Whose.
+    /// The user.
     pub user_id: UserId,
     /// Why.
     pub reason: RevocationReason,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
 }
 
@@ -224,14 +212,12 @@ impl Claiming for SessionEvent {
     }
 }
 
-/// Who a session belongs to: there from its first event on.
+/// The owner of a session; present from its first event on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub struct Owner {
-    /// The session.
     pub session_id: SessionId,
-    /// Who.
     pub user_id: UserId,
-    /// Where.
     pub app_id: AppId,
     /// How they logged in.
     pub method: LoginMethod,

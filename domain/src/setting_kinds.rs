@@ -1,20 +1,20 @@
-//! Which settings of an app somebody may change who may not do everything in it.
+//! Which settings of an app a limited caller may change.
 //!
-//! Settings are of two kinds, which their declarations say. A *strong* one decides where secrets go or who gets in: whoever
-//! changes it could send a person's token to a place of their own, or let themselves in. It takes the platform or a full
-//! admin. A *weak* one does neither, and the permission `settings:write` is enough. Of a mixed one each member is looked at
-//! by itself, and those that are not named weak are strong. Why each of the weak ones takes nothing over:
+//! Settings are of two kinds, as declared. A *strong* one decides where secrets go or who gets in: changing it could
+//! redirect a person's token or let the caller in. It takes the platform or a full admin. A *weak* one does neither, and
+//! the permission `settings:write` is enough. The members of a mixed one are judged individually, and those not named weak
+//! are strong. Why no weak setting allows a takeover:
 //!
-//! - The lives of tokens, sessions, links and codes stay within narrow ranges that the platform fixed, and a longer life
-//!   shows the secret to nobody new. A shorter one is a nuisance at most, which `settings:write` is trusted with.
-//! - `refresh_grace` answers a token that was just used with the very successor that its holder got before.
-//! - `password_min_length` never falls below the 8 characters that the platform demands, whoever sets it.
-//! - Locale, the product's name, its colour and its logo are what people see. None can hold a link that somebody follows:
-//!   the logo is a picture, fetched without a referrer. A name that programs for mail would show as a link is strong.
+//! - Lifetimes of tokens, sessions, links and codes stay within narrow ranges fixed by the platform, and a longer one
+//!   shows the secret to no one new. A shorter one is at worst a nuisance, with which `settings:write` is trusted.
+//! - `refresh_grace` answers a token that was just used with the same successor that its holder already received.
+//! - `password_min_length` never falls below the platform's minimum of 8 characters.
+//! - Locale, product name, colour and logo are display only. None can hold a link that people follow: the logo is a
+//!   picture, fetched without a referrer. A name that mail clients would show as a link is strong.
 //!
-//! Strong, though they might be taken for weak: `require_verified_email` lets people in who have shown nothing;
+//! Strong although they may look weak: `require_verified_email` lets in people who have proven nothing;
 //! `token_algorithm` replaces the signing keys, which is the permission `keys:write`; `branding.sender` and
-//! `branding.reply_to` are where a person's answer goes, which often quotes the mail with its link.
+//! `branding.reply_to` determine where a person's reply goes, which often quotes the mail with its link.
 
 use serde_json::{Map, Value};
 
@@ -49,14 +49,14 @@ fn strong_differences(before: &Map<String, Value>, after: &Map<String, Value>) -
     strong
 }
 
-/// Whether it is the name in the branding, and one that mails would show as a link.
+/// Whether this is the name in the branding, and mail clients would show it as a link.
 fn shows_a_link(settings: &Map<String, Value>, name: &str, inner: &str) -> bool {
     let text = settings.get(name).and_then(|it| it.get(inner)?.as_str());
     (name, inner) == ("branding", "name") && text.is_some_and(has_a_link)
 }
 
-/// Whether a program for mail may make a link of a word of this text: it does so with what begins like a URL, and with what
-/// looks like a host or an address. The name stands in every mail, and in those with the token of a victim above all.
+/// Whether a mail client may turn a word of this text into a link: clients do so with what looks like a URL, a host or an
+/// address. The name is in every mail, including those with a victim's token.
 pub fn has_a_link(text: &str) -> bool {
     text.split_whitespace().any(|word| {
         let is_inside = |dot: usize| {
@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(strong_differences(&after, &before), ["/admin_role", "/branding/css", "/mfa"]);
     }
 
-    /// A weak member that is none (any more) would make a new one of that name weak.
+    /// A member that no longer exists would make a new one of that name weak.
     #[test]
     fn every_weak_member_is_one() {
         let schema = schemars::schema_for!(crate::branding::Branding).to_value();

@@ -1,4 +1,4 @@
-//! What an app can choose.
+//! The settings of an app.
 
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
@@ -11,16 +11,16 @@ use crate::branding::{Branding, Language};
 use crate::redirect_uri::{Origin, RedirectUri};
 use crate::signing_key::TokenAlgorithm;
 
-/// Who may make an account.
+/// Who may register.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Registration {
     /// Anyone.
     #[default]
     Open,
-    /// Those with an invitation, and those whom an admin creates.
+    /// People with an invitation, and users created by an admin.
     InviteOnly,
-    /// Those whom an admin creates.
+    /// Only users created by an admin.
     Closed,
 }
 
@@ -32,7 +32,7 @@ pub enum SentBy {
     /// Watchword.
     #[default]
     Platform,
-    /// The app itself, which is given the token.
+    /// The app itself, which receives the token.
     App,
 }
 
@@ -40,33 +40,33 @@ pub enum SentBy {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Links {
-    /// Where a password is reset.
+    /// The page to reset a password.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_reset: Option<RedirectUri>,
-    /// Where an address is verified.
+    /// The page to verify an address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub email_verification: Option<RedirectUri>,
-    /// Where a change of address is confirmed.
+    /// The page to confirm a change of address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub email_change: Option<RedirectUri>,
-    /// Where an invitation is accepted.
+    /// The page to accept an invitation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub invitation: Option<RedirectUri>,
 }
 
-/// Who may change a setting, see [`crate::setting_kinds`].
+/// Who may change a setting; see [`crate::setting_kinds`].
 pub(crate) enum Kind {
     /// It decides where secrets go or who gets in.
     Strong,
     /// It does neither.
     Weak,
-    /// Of its members only these are weak.
+    /// Only these of its members are weak.
     Mixed(&'static [&'static str]),
 }
 
-/// `name: Type = default, kind, range;` declares a setting: its member of [`AppSettings`] with what it is for, its default,
-/// whether it is `strong`, `weak` or `mixed`, and the range of a number (`in 1..=60`) or the length of a list (`up to 100`).
-/// Checks, the schemas of the API and of events, and the reference follow from it.
+/// `name: Type = default, kind, range;` declares a setting: its member of [`AppSettings`] with its documentation and
+/// default, whether it is `strong`, `weak` or `mixed`, and the range of a number (`in 1..=60`) or the maximum length of a
+/// list (`up to 100`). Validation, the schemas of the API and of events, and the reference follow from it.
 macro_rules! settings {
     (@kind strong) => { Kind::Strong };
     (@kind weak) => { Kind::Weak };
@@ -76,7 +76,7 @@ macro_rules! settings {
         $name:ident: $T:ty = $default:expr,
         $kind:ident $(($($weak:ident),+))? $(, in $least:tt..=$most:tt)? $(, up to $length:literal)?;
     )*) => {
-        /// The settings of an app, every one with a default. Durations are in seconds.
+        /// The settings of an app, all with defaults. Durations are in seconds.
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
         #[serde(default, deny_unknown_fields)]
         pub struct AppSettings {
@@ -119,35 +119,35 @@ fn within(name: &str, value: u32, range: RangeInclusive<u32>) -> Result<(), Inva
 }
 
 settings! {
-    /// Where browsers may be sent, matched exactly.
+    /// The URIs that browsers may be sent to, matched exactly.
     redirect_uris: Vec<RedirectUri> = Vec::new(), strong, up to 100;
     /// Web origins that may call from a browser (CORS).
     origins: Vec<Origin> = Vec::new(), strong, up to 100;
-    /// Life of an access token.
+    /// Lifetime of an access token.
     access_token_ttl: u32 = 1800, weak, in 1..=86400;
-    /// Life of a session, however often it is refreshed.
+    /// Maximum lifetime of a session, however often it is refreshed.
     refresh_token_ttl: u32 = 2_592_000, weak, in 1..=31_536_000;
-    /// Life of a session that is not refreshed.
+    /// Lifetime of a session without a refresh.
     refresh_idle_ttl: u32 = 1_209_600, weak, in 1..=31_536_000;
-    /// How long a refresh token that was just used still answers with its successor, for a client that lost the reply.
+    /// How long a used refresh token is still answered with its successor, for a client that lost the reply.
     refresh_grace: u32 = 10, weak, in 0..=60;
-    /// What new signing keys are for.
+    /// The algorithm of new signing keys.
     token_algorithm: TokenAlgorithm = TokenAlgorithm::default(), strong;
     /// Whether an address must be verified before the first login.
     require_verified_email: bool = false, strong;
-    /// The fewest characters of a new password.
+    /// Minimum length of a new password, in characters.
     password_min_length: u32 = 8, weak, in 8..=128;
-    /// Life of a magic link.
+    /// Lifetime of a magic link.
     magic_link_ttl: u32 = 600, weak, in 1..=86400;
-    /// Life of an email verification.
+    /// Lifetime of an email verification.
     email_verification_ttl: u32 = 86_400, weak, in 1..=604_800;
-    /// Life of a password reset.
+    /// Lifetime of a password reset.
     password_reset_ttl: u32 = 3600, weak, in 1..=86400;
-    /// Life of an invitation.
+    /// Lifetime of an invitation.
     invitation_ttl: u32 = 604_800, weak, in 1..=2_592_000;
-    /// Life of an exchange code.
+    /// Lifetime of an exchange code.
     exchange_code_ttl: u32 = 60, weak, in 1..=600;
-    /// Whether tokens come and go in cookies, and in no body.
+    /// Whether tokens are exchanged in cookies and never in a body.
     cookies: bool = false, strong;
     /// Who sends the mails.
     delivery: SentBy = SentBy::default(), strong;
@@ -157,20 +157,20 @@ settings! {
     links: Links = Links::default(), strong;
     /// The language of mails and pages.
     locale: Language = Language::default(), weak;
-    /// What mails and pages look like, and whom mails come from.
+    /// The appearance of mails and pages, and the sender of mails.
     branding: Branding = Branding::default(), mixed(name, colour, logo);
 }
 
 /// What is wrong with a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhatIsWrong {
-    /// There is none of this name, or its values are of another type.
+    /// The name is unknown, or the value has the wrong type.
     Shape,
-    /// A value of the right type that makes no sense.
+    /// The value has the right type but is not allowed.
     Value,
 }
 
-/// A setting that cannot be taken: where (a JSON Pointer, RFC 6901) and why.
+/// A refused setting: where (a JSON Pointer, RFC 6901) and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{pointer}: {detail}")]
 pub struct InvalidSetting {
@@ -178,7 +178,7 @@ pub struct InvalidSetting {
     pub what: WhatIsWrong,
     /// The member, as a JSON Pointer into the settings.
     pub pointer: String,
-    /// What would be right.
+    /// What would be accepted.
     pub detail: String,
 }
 
@@ -198,13 +198,12 @@ impl InvalidSetting {
 }
 
 impl AppSettings {
-    /// Whether a browser may be sent there with a code: only to an address of the list, to the letter (RFC 9700 section
-    /// 2.1).
+    /// Whether a browser may be sent there with a code: only to a listed URI, matched exactly (RFC 9700 section 2.1).
     pub fn allows_redirect_to(&self, uri: &RedirectUri) -> bool {
         self.redirect_uris.contains(uri)
     }
 
-    /// These settings changed by a merge patch (RFC 7396): a member that is `null` goes back to its default.
+    /// These settings changed by a merge patch (RFC 7396): a member that is `null` gets its default.
     pub fn patched(&self, patch: &serde_json::Map<String, Value>) -> Result<Self, InvalidSetting> {
         let mut settings = self.clone();
         // One member at a time, so that a refusal names the member.
@@ -227,12 +226,12 @@ impl AppSettings {
     }
 }
 
-/// `color` is taken for `colour`, which is what settings are shown with.
+/// Maps `color` to `colour`, the spelling in which settings are shown.
 fn in_one_spelling<'a>(name: &str, value: &'a Value) -> Result<Cow<'a, Value>, InvalidSetting> {
     let other = value.get("color").filter(|_| name == "branding");
     let (Some(colour), Value::Object(members)) = (other, value) else { return Ok(Cow::Borrowed(value)) };
     if members.contains_key("colour") {
-        let detail = "colour and color are one setting: give one of them".to_owned();
+        let detail = "colour and color are the same setting: give only one of them".to_owned();
         return Err(InvalidSetting { what: WhatIsWrong::Shape, pointer: "/branding".to_owned(), detail });
     }
     let mut members = members.clone();
@@ -331,7 +330,7 @@ mod tests {
         assert!(patch(&json!({"branding": {"color": "red"}})).is_err());
     }
 
-    /// What an attacker writes in the hope that it passes for `https://app.example/callback`.
+    /// Attempts to pass for `https://app.example/callback`.
     const TRICKS: &[&str] = &[
         "https://app.example/callback/",
         "https://app.example/callback/../evil",

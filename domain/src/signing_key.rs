@@ -48,7 +48,7 @@ pub struct PublicJwk {
     pub e: Option<String>,
 }
 
-/// Where a key stands. All of these are in the JWKS; a key that is retired is forgotten.
+/// The status of a key. All of these are in the JWKS; a retired key is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyStatus {
@@ -56,7 +56,7 @@ pub enum KeyStatus {
     Next,
     /// Signs.
     Current,
-    /// Signs no more; what it signed may still be valid.
+    /// No longer signs, but tokens it signed may still be valid.
     Previous,
 }
 
@@ -67,19 +67,19 @@ pub struct SigningKey {
     pub public: PublicJwk,
     /// Its place in the rotation.
     pub status: KeyStatus,
-    /// When it stopped to sign, if that is known and it did.
+    /// When it stopped signing, if it did and the time is known.
     #[serde(default)]
     pub superseded_at: Option<Timestamp>,
 }
 
-/// The longest an access token can last, whatever an app chose, in seconds.
+/// The maximum lifetime of an access token in seconds, whatever the app's settings.
 pub const LONGEST_TOKEN: u32 = 86_400;
 
-/// The most keys an app has that sign no more: with one more the oldest is retired, as it is by a rotation.
+/// The maximum number of previous keys: one more retires the oldest, as a rotation does.
 pub const MAX_PREVIOUS: usize = 3;
 
 impl SigningKey {
-    /// Whether every token that it signed is over.
+    /// Whether every token that it signed has expired.
     pub fn is_spent(&self, at: Timestamp) -> bool {
         let longest = SignedDuration::from_secs(LONGEST_TOKEN.into());
         self.status == KeyStatus::Previous

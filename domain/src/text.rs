@@ -17,12 +17,12 @@ pub enum Lines {
 /// The text cannot be shown as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "1 to {0} characters, one of them visible at least, and none a control character or an invisible or bidirectional mark \
+    "1 to {0} characters, at least one of them visible, and none a control character or an invisible or bidirectional mark \
      (ZWJ and ZWNJ within words excepted)"
 )]
 pub struct InvalidText(pub usize);
 
-/// The text without the blanks at its ends, if people can read it and it has 1 to `max` characters.
+/// The trimmed text, if it is readable and has 1 to `max` characters.
 pub fn readable(text: &str, max: usize, lines: Lines) -> Result<&str, InvalidText> {
     let text = text.trim();
     let mut length = 0;
@@ -140,7 +140,7 @@ mod tests {
         ] {
             assert_eq!(line(text), Ok(text), "{text:?}");
         }
-        assert_eq!(line(" Ada\u{a0}"), Ok("Ada"), "blanks at the ends are no part of a name");
+        assert_eq!(line(" Ada\u{a0}"), Ok("Ada"), "spaces at the ends are not part of a name");
     }
 
     /// Every invisible mark in every position: alone, before, within and after a name.
@@ -159,7 +159,7 @@ mod tests {
                 format!("{mark}admin"),
                 format!("admin{mark}"),
             ] {
-                // Line breaks count as blanks at the ends.
+                // Line breaks at the ends are trimmed like spaces.
                 assert!(
                     line(&text).is_err() || mark.is_whitespace() && line(&text) == Ok("admin"),
                     "{text:?}"

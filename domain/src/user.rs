@@ -42,8 +42,8 @@ pub enum UserError {
     /// No user has this id.
     #[error("there is no such user")]
     Absent,
-    /// It has [`MAX_ROLES`].
-    #[error("the user has {MAX_ROLES} roles, which is the most one can have")]
+    /// The user has [`MAX_ROLES`].
+    #[error("the user has {MAX_ROLES} roles, which is the maximum")]
     TooManyRoles,
     /// The token was never issued, has expired, was used, or was revoked by another event.
     #[error("the token is invalid or expired")]
@@ -60,8 +60,8 @@ pub enum UserError {
     /// The account's address was never proven.
     #[error("the user's address is not verified")]
     EmailNotVerified,
-    /// The token was issued for an address that has been verified since.
-    #[error("the address is verified already")]
+    /// The address was verified after the token was issued.
+    #[error("the address is already verified")]
     AlreadyVerified,
 }
 
@@ -71,10 +71,10 @@ pub const MAX_ROLES: usize = 50;
 /// A user.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact by itself")]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub struct User {
     /// Its id; absent before [`UserRegistered`].
     pub id: Option<UserId>,
-    /// Its app.
     pub app_id: Option<AppId>,
     /// The person's address; absent once they are erased.
     pub email: Option<Email>,
@@ -84,16 +84,13 @@ pub struct User {
     pub password_hash: Option<PasswordHash>,
     /// The name they go by.
     pub name: Option<String>,
-    /// A telephone number.
     pub phone: Option<String>,
     /// Where their picture is.
     pub avatar_url: Option<String>,
-    /// Their roles.
     pub roles: BTreeSet<Role>,
     /// Since when they have the role `admin`, if they have it.
     #[serde(default)]
     pub admin_since: Option<Timestamp>,
-    /// Whether they are banned.
     pub banned: bool,
     /// How often all sessions were ended at once. Sessions of an earlier epoch are over, except [`User::kept_session`].
     #[serde(default)]
@@ -113,7 +110,6 @@ pub struct User {
     /// The IP address that the account was created from; removed once the person has proven their address.
     #[serde(default)]
     pub made_from: Option<String>,
-    /// Whether they were erased.
     #[serde(default)]
     pub erased: bool,
     /// The number of the last token that could have verified the address that is verified.
@@ -242,7 +238,7 @@ impl User {
     }
 }
 
-/// An address that comes with a proof is verified in the same append: nobody else ever had the account.
+/// An address that comes with a proof is verified in the same append: no one else has had the account.
 fn registered(command: UserCommand) -> Vec<UserEvent> {
     let UserCommand::Register { user_id, app_id, method, email, proof, password_hash, profile, client, at } =
         command
@@ -356,7 +352,7 @@ impl Aggregate for User {
             UserEvent::RoleGranted(RoleGranted { role, access_ended, at, .. }) => {
                 if role == Role::admin() {
                     self.admin_since = Some(at);
-                    // Whoever requested them may not have been entitled to request an admin's.
+                    // An admin's reset must not use a token that a caller without that right requested.
                     self.password_reset.end();
                 }
                 if access_ended {

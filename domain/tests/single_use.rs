@@ -157,7 +157,7 @@ impl World {
             client: Client::default(),
             at: self.at(),
         };
-        run(&mut user, register).expect("nobody has the id");
+        run(&mut user, register).expect("the id is free");
         self.user = Some(user);
     }
 
@@ -180,7 +180,7 @@ impl World {
             at: self.at(),
         };
         let mut session = Session::default();
-        run(&mut session, start).expect("nobody has the id");
+        run(&mut session, start).expect("the id is free");
         self.sessions.push(session);
     }
 

@@ -1,15 +1,15 @@
-//! The mailer: sends the mails that events ask for ([`domain::mail`]), each once.
+//! The mailer: sends the mails that events request ([`domain::mail`]), each once.
 //!
-//! It is an effect and no projection. Its cursor is kept beside the journal and starts at the newest event, so that neither a
-//! replay nor a rebuild sends anything; and one node at a time holds it. What became of a mail is an event itself: `MailSent`
-//! or `MailFailed`, on a stream that has the id of the event that asked for it. Before a mail is sent that stream is loaded,
-//! and one mail is under way at a time. So what a crash, a lost lease or a lost answer can repeat is one mail: the same one, as
-//! everything in it follows from the event.
+//! It is an effect, not a projection. Its cursor is kept beside the journal and starts at the newest event, so that neither a
+//! replay nor a rebuild sends anything; only one node at a time holds it. The outcome of a mail is itself an event, `MailSent`
+//! or `MailFailed`, on a stream named after the requesting event. That stream is loaded before a mail is sent, and one mail is
+//! in progress at a time. So a crash, a lost lease or a lost answer can repeat at most one mail, and that mail is identical,
+//! because its whole content follows from the event.
 //!
-//! A mail that fails waits for its next turn ([`domain::delivery::DeliveryPolicy`]) while others go on; what was given up
-//! stays listed until somebody asks for it to be tried again. The two lists are claims in the journal: they change in the same
-//! append as the outcome does, and no read model has to have caught up. A mail server that cannot be reached gets pauses that
-//! grow, in which no mail uses up its tries. There is no jitter in all that: one sender, with one mail at a time, is no herd.
+//! A failed mail waits for its retry ([`domain::delivery::DeliveryPolicy`]) while others proceed; a mail that was given up
+//! stays listed until a retry is requested. Both lists are claims in the journal: they change in the same append as the
+//! outcome, and need no read model to catch up. If the mail server is unreachable, the mailer pauses for growing intervals, in
+//! which no mail uses up attempts. There is no jitter: a single sender with one mail at a time causes no thundering herd.
 
 mod backlog;
 mod compose;
@@ -40,33 +40,32 @@ pub use self::url::{InvalidMailUrl, MailUrl};
 pub use self::words::{account_made, disown_title};
 use crate::senders::Senders;
 
-/// The name of its cursor, for ever.
+/// The name of its cursor. It never changes.
 const EFFECT: &str = "mail";
 /// How many events are read at once.
 const BATCH: usize = 200;
-/// How long events may gather before they are looked at: a mail is no faster for less.
+/// How long events may gather before they are processed: a mail is not faster for less.
 const GATHER: Duration = Duration::from_millis(50);
-/// How often the cursor is written where nothing else makes it necessary. What it is behind is read again after a crash, and
-/// found to be done.
+/// How often the cursor is written at least. After a crash, the events since are read again and found done.
 const KEEP: Duration = Duration::from_secs(5);
-/// The pauses after the mail server could not be reached, and after the journal could not.
+/// The first pause after the mail server, or the journal, was unreachable.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// The longest that a store which was away goes unasked.
+/// The longest pause before an unavailable store is tried again.
 const LONGEST_ABSENCE: Duration = Duration::from_secs(2);
-/// How long the last mail may take when the mailer is to end.
+/// How long the last mail may take at shutdown.
 const LAST_MAIL: Duration = Duration::from_secs(3);
 
-/// What the operator chose.
+/// The operator's settings.
 #[derive(Clone, Debug)]
 pub struct MailerSettings {
-    /// The name of this node; no two may have the same.
+    /// The unique name of this node.
     pub node: String,
-    /// After how long another node takes over from one that is not heard of. Longer than a mail may take.
+    /// After how long another node takes over from a silent one. Longer than a mail may take.
     pub lease: Duration,
-    /// How often a mail is tried, and how long to wait between.
+    /// How often a mail is tried, and the pauses in between.
     pub policy: DeliveryPolicy,
-    /// Whom mails may come from.
+    /// The allowed senders.
     pub senders: Senders,
 }
 
@@ -75,36 +74,35 @@ impl MailerSettings {
     pub const LEASE: Duration = Duration::from_secs(30);
 }
 
-/// What the mailer works with.
+/// The mailer's dependencies.
 pub struct MailerParts {
     /// Aggregates and events.
     pub repository: Arc<Repository>,
-    /// Records what became of mails.
+    /// Records the outcome of mails.
     pub dispatcher: Dispatcher,
-    /// The time.
+    /// The current time.
     pub clock: Arc<dyn Clock>,
-    /// Derives what the links prove.
+    /// Derives the tokens in links.
     pub tokens: DerivedTokens,
-    /// Knows where links lead.
+    /// Knows the base of links.
     pub access_tokens: Arc<AccessTokens>,
-    /// Takes the mails.
+    /// Delivers the mails.
     pub post: MailTransport,
-    /// What the operator chose.
     pub settings: MailerSettings,
 }
 
-/// Where the mailer stands.
+/// The state of the mailer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MailerStatus {
-    /// `starting`, `running`, `standby` (another node sends) or `interrupted` (it tries again by itself).
+    /// `starting`, `running`, `standby` (another node sends) or `interrupted` (it retries by itself).
     pub state: &'static str,
-    /// The position of the last event that it is done with, as far as this node knows.
+    /// The position of the last event it has finished, as far as this node knows.
     pub position: u64,
-    /// How many mails wait for another try.
+    /// The number of mails waiting for a retry.
     pub waiting: usize,
-    /// How many were given up.
+    /// The number of mails given up.
     pub failed: usize,
-    /// What is wrong.
+    /// The current error.
     pub error: Option<String>,
 }
 
@@ -143,19 +141,19 @@ impl Mailer {
         Self { status: seen, ending, task: Mutex::new(Some(tokio::spawn(runner.run()))) }
     }
 
-    /// Where it stands.
+    /// Its state.
     pub fn status(&self) -> MailerStatus {
         self.status.borrow().clone()
     }
 
-    /// Stops it, after the mail that is under way; but a mail server that does not answer is not waited for.
+    /// Stops it after the mail in progress, but does not wait for an unresponsive mail server.
     pub async fn shutdown(&self) {
         self.ending.send_replace(true);
         let task = self.task.lock().expect("no holder panics").take();
         if let Some(mut task) = task {
             // A mailer that panicked has nothing left to finish.
             if tokio::time::timeout(LAST_MAIL, &mut task).await.is_err() {
-                tracing::warn!("a mail was still under way: should it have gone out, it goes out once more");
+                tracing::warn!("a mail was still in progress: if it was sent, it will be sent again");
                 task.abort();
                 let _ = task.await;
             }
@@ -163,12 +161,12 @@ impl Mailer {
     }
 }
 
-/// Makes the cursor where there is none yet. What is asked for from then on is sent, be it by another process that comes later.
+/// Creates the cursor if there is none yet. Mails requested from then on are sent, even by a process that starts later.
 pub async fn begin(journal: &dyn Journal) -> Result<(), StoreError> {
     journal.hold_cursor(EFFECT, "nobody", Duration::ZERO).await.map(|_| ())
 }
 
-/// The position of the last event that the mailer was done with when it last wrote that down, whichever node that was.
+/// The position of the last event that the mailer had finished when the cursor was last stored, on whichever node.
 pub async fn position(journal: &dyn Journal) -> Result<Option<u64>, StoreError> {
     journal.cursor_position(EFFECT).await
 }

@@ -1,23 +1,23 @@
-//! Which addresses an app may let its mails come from.
+//! Which addresses apps may use as senders.
 //!
-//! The mail server sends in the operator's name, and signs for every domain that is set up there: an app that could name any
-//! address would write as anybody. So the operator lists the domains. Without a list only the domain of the instance's own
-//! sender is allowed.
+//! The mail server sends in the operator's name, and signs for every domain configured there: an app that could use any
+//! address could impersonate anybody. So the operator lists the allowed domains. Without a list only the domain of the
+//! instance's own sender is allowed.
 
 use std::str::FromStr;
 
 use domain::Email;
 
-/// Domains that the operator lets apps send from, beside that of the instance's own sender.
+/// The domains that apps may send from, in addition to that of the instance's own sender.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SenderDomains {
     domains: Vec<String>,
     any: bool,
 }
 
-/// The text lists no domains.
+/// The text is not a list of domains.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no domain such as example.com, nor * for any")]
+#[error("{0:?} is neither a domain such as example.com nor * for any")]
 pub struct InvalidSenderDomain(String);
 
 impl FromStr for SenderDomains {
@@ -30,7 +30,7 @@ impl FromStr for SenderDomains {
             if entry == "*" {
                 list.any = true;
             } else {
-                // In the form that addresses have.
+                // Normalized as in addresses.
                 let address = Email::parse(&format!("nobody@{entry}"));
                 let address = address.ok().filter(|_| !entry.contains('@'));
                 let address = address.ok_or_else(|| InvalidSenderDomain(entry.to_owned()))?;
@@ -41,22 +41,22 @@ impl FromStr for SenderDomains {
     }
 }
 
-/// What of an address is behind the `@`.
+/// The part of an address after the `@`.
 fn domain_of(email: &Email) -> &str {
     email.as_str().rsplit('@').next().unwrap_or_default()
 }
 
-/// Whom mails may come from.
+/// The allowed senders.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Senders {
-    /// The instance's own: whom mails come from where an app has not said.
+    /// The instance's own sender, used for apps that set none.
     pub own: Email,
-    /// Where apps may have theirs.
+    /// The domains that apps may use.
     pub domains: SenderDomains,
 }
 
 impl Senders {
-    /// Whether an app's mails may come from there.
+    /// Whether an app may use this sender.
     pub fn allow(&self, sender: &Email) -> bool {
         let domain = domain_of(sender);
         let listed = self.domains.domains.iter().any(|listed| listed == domain);

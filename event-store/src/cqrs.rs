@@ -111,7 +111,7 @@ where
             at: self.clock.now(),
         };
         let appended = self.repository.journal().append(append).await;
-        // The state at hand is of before the append, or of before somebody else's.
+        // The cached state precedes this append, or a concurrent one.
         self.repository.evict(&stream);
         appended.map_err(append_error)?;
         let first = usize::try_from(loaded.version).unwrap_or(usize::MAX) + 1;

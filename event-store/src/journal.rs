@@ -64,7 +64,7 @@ pub struct Append {
     pub guards: Vec<(StreamId, u64)>,
     /// Claims to take, each with its new owner. Taking a claim that its owner holds already is no error.
     pub taken: Vec<(Claim, StreamId)>,
-    /// Claims to give back, before any is taken. Giving back one that nobody holds is no error.
+    /// Claims to release, before any is taken. Releasing an unclaimed one is not an error.
     pub released: Vec<Claim>,
     /// See [`Idempotency`].
     pub idempotency: Option<Idempotency>,
@@ -190,7 +190,7 @@ pub enum OpenError {
         /// The newest known format.
         known: u32,
     },
-    /// An earlier version of Watchword made it, or nobody yet, and this user may not change that.
+    /// It has the format of an earlier version, or no tables yet, and this user may not change that.
     #[error("{path} holds {} of the {what}, but this program needs format {known} and its user may not make it ({because}). Run `watchword migrate` as the owner of the database", if *found == 0 { "nothing".to_owned() } else { format!("format {found}") })]
     Outdated {
         /// Which database.
@@ -204,7 +204,7 @@ pub enum OpenError {
         /// What the database said, and what would help.
         because: String,
     },
-    /// Its events are of before they carried MACs, and the key store says that they carry them.
+    /// Its events carry no MACs, as in earlier versions, but the key store records that they carry them.
     #[error(
         "{path} has format {found}, in which events carry no MAC, but the key store says that this instance's events carry them: somebody set the format back, or journal and key store are of different backups. Restore both from a backup of the same moment"
     )]
@@ -217,7 +217,7 @@ pub enum OpenError {
     /// The master key is not the one that the key store was made with.
     #[error("{0} was made with another master key: set the master key that it was made with")]
     WrongMasterKey(String),
-    /// It lets nobody in like this, which waiting does not mend.
+    /// It refuses access, which waiting does not fix.
     #[error("{path} cannot be opened: {reason}")]
     Denied {
         /// Which server.
@@ -352,12 +352,11 @@ pub trait Journal: Send + Sync + 'static {
     /// Tells metrics of its connections, and of what waits for them.
     fn measure(&self) {}
 
-    /// Where the cursor of an effect is, whoever holds it; nothing if it has none yet. Changes nothing.
+    /// The cursor of an effect, whoever holds it; `None` if it has none yet. Changes nothing.
     async fn cursor_position(&self, effect: &str) -> Result<Option<u64>, StoreError>;
 
-    /// Takes the cursor of an effect, or goes on holding it, for as long as `lasts`. An effect that has none yet gets one at
-    /// the newest event. None: another holder has it, and was heard of in time. Where one process alone has the journal
-    /// open, nobody else can hold it.
+    /// Takes or renews the cursor of an effect for as long as `lasts`. An effect without a cursor gets one at the newest
+    /// event. `None`: another holder renewed it in time. If a single process has the journal open, no other can hold it.
     async fn hold_cursor(
         &self,
         effect: &str,

@@ -139,7 +139,7 @@ mod tests {
         assert!(code.len() == 64 && code.bytes().all(|byte| byte.is_ascii_hexdigit()), "{code}");
     }
 
-    /// Claims are found again by these names, for ever.
+    /// Claims are found by these names, which never change.
     #[test]
     fn claims_have_the_names_they_always_had() {
         use domain::SessionId;

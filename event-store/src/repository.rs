@@ -128,8 +128,8 @@ impl Repository {
         self.load_stream_at_hand(stream).await
     }
 
-    /// As [`Repository::load`], but what is at hand is taken as it is, although others may have written meanwhile. Whoever
-    /// decides on it finds out by the append, or by [`Repository::moved`], before they tell anybody.
+    /// Like [`Repository::load`], but returns the cached state, although others may have written meanwhile. A decision on it
+    /// is checked by the append, or by [`Repository::moved`], before anything is answered.
     pub async fn load_at_hand<A: Recorded>(&self, id: &A::Id) -> Result<Arc<Loaded<A>>, StoreError> {
         self.load_stream_at_hand(&A::stream(id)).await
     }
@@ -189,7 +189,7 @@ impl Repository {
     }
 
     /// Which of these streams are at another version by now. They are loaded anew when they are asked for next. On a
-    /// journal that nobody else writes to there are none, and nobody is asked.
+    /// journal without other writers there are none, and nothing is queried.
     pub async fn moved(&self, seen: &[(StreamId, u64)]) -> Result<Vec<StreamId>, StoreError> {
         if seen.is_empty() || !self.journal.is_shared() {
             return Ok(vec![]);

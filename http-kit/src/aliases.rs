@@ -1,13 +1,12 @@
-//! Other names of routes: the default app's, which leave its id out, and the second names that a few routes have. One layer
-//! before the router takes such a path for the one that has the route. Logs, metrics and traces tell the name that was asked
-//! for.
+//! Aliases of routes: the default app's, which omit its id, and the second names of a few routes. A layer before the router
+//! rewrites such a path to that of the route. Logs, metrics and traces show the requested name.
 
 use axum::Router;
 use axum::extract::{OriginalUri, Request};
 use http::Uri;
 use tower::ServiceExt;
 
-/// The paths of an app. What follows answers for the default app without this, too.
+/// The prefix of an app's routes. The default app also answers without it.
 pub const APP: &str = "/v1/apps/{app_id}";
 
 const DEFAULT_APP: &str = "default";
@@ -21,27 +20,27 @@ pub const SECOND_NAMES: &[(&str, &str, &str)] = &[
     ("/auth/email-verification/confirm", "/auth/verify-email", "verify_email"),
 ];
 
-/// What the default app has at the root (RFC 8615), and below `/auth`, for proxies that pass only that on.
+/// The default app's routes at the root (RFC 8615), also below `/auth` for proxies that forward only that.
 const WELL_KNOWN: &[&str] = &["/.well-known/jwks.json", "/.well-known/change-password"];
 
-/// The name that a request came by.
+/// The alias that a request used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Alias {
-    /// What stands in the place of [`APP`].
+    /// What replaces [`APP`].
     scope: &'static str,
-    /// The second name of what follows it.
+    /// The second name of the rest.
     second: Option<&'static str>,
 }
 
 impl Alias {
-    /// The route by the name that was asked for: `/auth/sessions/{session_id}`.
+    /// The route under the requested name: `/auth/sessions/{session_id}`.
     pub(crate) fn route(self, matched: &str) -> String {
         let within = self.second.unwrap_or_else(|| matched.strip_prefix(APP).unwrap_or(matched));
         format!("{}{within}", self.scope)
     }
 }
 
-/// The path that has a route. None: it has no other name.
+/// The path of the route; `None` if the path is not an alias.
 fn resolve(path: &str) -> Option<(String, Alias)> {
     let (scope, app, within) = if let Some(rest) = path.strip_prefix("/v1/apps/") {
         let (app, within) = rest.split_at(rest.find('/')?);
@@ -66,7 +65,7 @@ fn resolve(path: &str) -> Option<(String, Alias)> {
     Some((path, Alias { scope, second: second.map(|(_, name, _)| *name) }))
 }
 
-/// Every path that a route of this path answers at, itself first.
+/// Every path at which a route answers, its own first.
 pub fn names_of(path: &str) -> Vec<String> {
     let mut names = vec![path.to_owned()];
     let Some(within) = path.strip_prefix(APP) else { return names };
@@ -81,9 +80,9 @@ pub fn names_of(path: &str) -> Vec<String> {
     names
 }
 
-/// A router that understands the other names of its routes.
+/// Wraps a router so that it understands aliases.
 pub(crate) fn understood(router: Router) -> Router {
-    // A layer of the router itself would see a request only after its route was chosen.
+    // A layer of the router itself would see a request only after routing.
     let by_any_name = tower::service_fn(move |mut request: Request| {
         if let Some((path, alias)) = resolve(request.uri().path()) {
             let as_it_came = OriginalUri(request.uri().clone());
@@ -100,7 +99,7 @@ pub(crate) fn understood(router: Router) -> Router {
     Router::new().fallback_service(by_any_name)
 }
 
-/// The same with another path, which no route has if it is none.
+/// The same with another path; an invalid one matches no route.
 pub(crate) fn with_path(uri: &Uri, path: &str) -> Uri {
     let path_and_query = uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
     path_and_query.parse().unwrap_or_else(|_| Uri::from_static("//"))

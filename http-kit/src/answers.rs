@@ -24,25 +24,25 @@ pub struct UserBody {
     pub id: Uuid,
     /// Its app.
     pub app_id: String,
-    /// The person's address in normal form.
+    /// The person's normalized address.
     #[schema(required)]
     pub email: Option<String>,
-    /// Whether they proved that it is theirs.
+    /// Whether the address is verified.
     pub email_verified: bool,
-    /// The name they go by.
+    /// The name shown to people.
     #[schema(required)]
     pub name: Option<String>,
-    /// Where their picture is.
+    /// The profile picture.
     #[schema(required)]
     pub avatar_url: Option<String>,
     /// A telephone number.
     #[schema(required)]
     pub phone: Option<String>,
-    /// Whether they are shut out.
+    /// Whether the user is banned.
     pub banned: bool,
     /// Their roles.
     pub roles: Vec<String>,
-    /// When the account was made.
+    /// When the account was created.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
     /// When it was last changed.

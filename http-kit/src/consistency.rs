@@ -88,7 +88,7 @@ impl<S: Sync> FromRequestParts<S> for AfterToken {
 
 impl IntoParams for AfterToken {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let text = "The `Consistency-Token` of an answer: the read model is waited for until it has what was written \
+        let text = "The `Consistency-Token` of an answer: the answer waits until the read model includes what was written \
             then, for 2 seconds at most.";
         let parameter = ParameterBuilder::new()
             .name("Consistency-Token")

@@ -115,7 +115,7 @@ impl<K: Ord + Clone, V: Items + Default> Items for Turns<K, V> {
     }
 }
 
-/// There is no room, and nobody has more entries than the requester.
+/// There is no room, and no other requester has more entries.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Full;
 

@@ -1,4 +1,4 @@
-//! What every operation has in common in the `OpenAPI` document, so that the flows need not repeat it.
+//! What all operations share in the `OpenAPI` document, so that the flows need not repeat it.
 
 use std::collections::BTreeMap;
 
@@ -33,22 +33,22 @@ const USER_TOKEN: &str = "An access token of a user of the app. Apps with the se
 const ALWAYS: &[u16] = &[400, 403, 404, 429, 500, 503];
 const WITH_CREDENTIALS: &[u16] = &[401];
 const WITH_BODY: &[u16] = &[413, 415];
-/// Several representations.
+/// Routes with several representations.
 const WITH_CHOICE: &[u16] = &[406];
-/// Parameters and members can make no sense, and an idempotency key can have been used.
+/// Routes with parameters or members that can be invalid, or with an idempotency key.
 const WITH_VALUES: &[u16] = &[422];
 
-/// Every tag, in the order in which people meet them.
+/// All tags, in the order in which readers need them.
 const TAGS: &[(&str, &str)] = &[
     (
         "auth",
-        "Registration, login, tokens; proof of an address, and passwords that were forgotten. With the pages that mails link to.",
+        "Registration, login, tokens; email verification and password resets, with the pages that mails link to.",
     ),
     ("magic links", "Login by a mailed link."),
-    ("me", "One's own account: its profile, password and address."),
-    ("sessions", "One's own sessions."),
-    ("admin", "An app's users, what happened in the app, and its mails, for its admins and servers."),
-    ("audit", "Who did what, and when; the events of the log as they come."),
+    ("me", "Your own account: its profile, password and address."),
+    ("sessions", "Your own sessions."),
+    ("admin", "An app's users, statistics and mails, for its admins and servers."),
+    ("audit", "The audit log, and the event feed."),
     ("keys", "API keys, and the keys that sign access tokens."),
     ("platform", "Apps, projections, health and metrics, for the operator of a deployment."),
 ];
@@ -56,21 +56,21 @@ const TAGS: &[(&str, &str)] = &[
 fn description(status: u16) -> &'static str {
     match status {
         400 => "The request cannot be read",
-        401 => "No credentials, or bad ones",
+        401 => "Missing or invalid credentials",
         403 => "Not allowed, or the app is disabled",
-        404 => "Absent, or somebody else's",
-        406 => "`Accept` leaves nothing of what there is",
-        409 => "In conflict with what is there",
+        404 => "Absent, or belongs to another app or person",
+        406 => "No available media type matches `Accept`",
+        409 => "Conflicts with the current state",
         413 => "The body is too large",
         415 => "The body has another content type",
-        422 => "A member makes no sense, or the Idempotency-Key was used for another request",
+        422 => "A member is invalid, or the Idempotency-Key was used for another request",
         429 => "Too many requests",
-        503 => "Overloaded, or a store is away: try again",
-        _ => "A fault on the service's side",
+        503 => "Overloaded, or a store is unavailable: try again",
+        _ => "Internal error",
     }
 }
 
-/// The problems of a refusal that nobody has named.
+/// The default problems of a status.
 fn problems_of(status: u16) -> &'static [&'static ProblemType] {
     match status {
         400 => &[problems::MALFORMED_REQUEST],
@@ -88,9 +88,9 @@ fn problems_of(status: u16) -> &'static [&'static ProblemType] {
     }
 }
 
-/// Adds the other names of routes, the tags, the problem schema, the security schemes, the problems every operation can
-/// answer with (where the operation does not describe that status itself) and an example of each, the `Idempotency-Key` of
-/// POSTs, and the headers of answers.
+/// Adds the aliases of routes, the tags, the problem schema, the security schemes, the problems that every operation can
+/// return (unless the operation describes that status itself) with examples, the `Idempotency-Key` of POSTs, and the
+/// response headers.
 pub fn complete(api: &mut OpenApi) {
     add_second_names(api);
     let tag = |(name, text): &(&str, &str)| TagBuilder::new().name(*name).description(Some(*text)).build();
@@ -100,10 +100,10 @@ pub fn complete(api: &mut OpenApi) {
     for (path, item) in &mut api.paths.paths {
         for operation in operations(item) {
             operation.operation_id = operation.operation_id.take().map(|id| camel_case(&id));
-            // Whoever reads `security` finds an answer for each: none is needed.
+            // An explicit `security` for every operation: here, none is needed.
             operation.security.get_or_insert_default();
         }
-        // Pages and probes at the root answer in their own ways, but refuse like all others.
+        // Pages and probes at the root have their own formats, but refuse like all others.
         if path.starts_with("/v1/") {
             complete_item(item);
         } else {
@@ -124,7 +124,7 @@ fn camel_case(id: &str) -> String {
     camel
 }
 
-/// A reference to a component that is made elsewhere.
+/// A reference to a component that is added elsewhere.
 fn component_named(name: &str) -> RefOr<Schema> {
     RefOr::Ref(Ref::from_schema_name(name))
 }
@@ -173,7 +173,7 @@ pub fn problem_code() -> RefOr<Schema> {
     component_named("ProblemCode")
 }
 
-/// Describes what answers under two paths a second time.
+/// Describes the second paths of operations that have one.
 fn add_second_names(api: &mut OpenApi) {
     let paths = &mut api.paths.paths;
     for (path, name, operation_id) in SECOND_NAMES {
@@ -223,7 +223,7 @@ fn component(status: u16) -> String {
     format!("Problem{status}")
 }
 
-/// A problem answer, for operations that describe one themselves.
+/// A problem response, for operations that describe one themselves.
 pub fn problem_response(status: u16) -> Response {
     ResponseBuilder::new()
         .description(description(status))
@@ -252,18 +252,19 @@ fn complete_item(item: &mut PathItem) {
 
 fn consistency_token() -> Header {
     let schema = ObjectBuilder::new().schema_type(Type::String).pattern(Some(TOKEN_PATTERN)).build();
-    let text = "Of a command: send it with a query, and the query sees what the command did.";
+    let text = "The position of the command's events: sent with a query, the answer includes them.";
     HeaderBuilder::new().schema(Some(schema)).description(Some(text)).build()
 }
 
-/// The headers that a refusal of this status always has, or may have.
+/// The headers that a refusal of this status always or sometimes has.
 fn headers_of(status: &str) -> &'static [(&'static str, &'static str, Type)] {
-    const RETRY_AFTER: (&str, &str, Type) = ("Retry-After", "Seconds until it may go better", Type::Integer);
+    const RETRY_AFTER: (&str, &str, Type) =
+        ("Retry-After", "Seconds until a retry may succeed", Type::Integer);
     match status {
         "401" => &[("WWW-Authenticate", "`Bearer`", Type::String)],
         "429" => &[
             RETRY_AFTER,
-            ("RateLimit", "What is left, and for how long", Type::String),
+            ("RateLimit", "The remaining quota, and its reset time", Type::String),
             ("RateLimit-Policy", "The limit", Type::String),
         ],
         "503" => &[RETRY_AFTER],
@@ -298,7 +299,7 @@ fn complete_operation(operation: &mut Operation) {
     if operation.request_body.is_some() || parameters.iter().any(sent) {
         add(responses, WITH_VALUES);
     }
-    // Refusals that an operation names by status and words only are problems like all others.
+    // Refusals described only by status and text are problems like all others.
     for (status, response) in responses.iter_mut() {
         if let RefOr::T(response) = response
             && status.starts_with(['4', '5'])
@@ -320,7 +321,7 @@ fn show_refusals(operation: &mut Operation) {
     }
 }
 
-/// An example for each code that the description names, or for those that this status has everywhere.
+/// An example for each code in the description, or for the default codes of this status.
 fn add_examples(status: u16, response: &mut Response) {
     let named = response.description.split('`').skip(1).step_by(2);
     let mut kinds: Vec<_> = named.filter_map(problem_type).filter(|kind| kind.status == status).collect();
@@ -370,7 +371,7 @@ fn idempotency_key() -> Parameter {
         .parameter_in(ParameterIn::Header)
         .required(Required::False)
         .description(Some(
-            "Repeat the request with the same key and body within 24 hours, and it has happened once.",
+            "Repeated with the same key and body within 24 hours, the request takes effect once.",
         ))
         .schema(Some(schema))
         .build()

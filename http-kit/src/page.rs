@@ -1,4 +1,4 @@
-//! Pages of lists, as all lists answer.
+//! Pages of lists, the same for all lists.
 
 use std::borrow::Cow;
 
@@ -15,7 +15,7 @@ use utoipa::{PartialSchema, ToSchema};
 pub struct Page<T> {
     /// The items.
     pub items: Vec<T>,
-    /// How many items all pages have together.
+    /// The number of items on all pages.
     pub total: u64,
     /// The `cursor` of the next page; null on the last page.
     pub next_cursor: Option<String>,
@@ -27,7 +27,7 @@ impl<T> Page<T> {
         Self { total: items.len() as u64, items, next_cursor: None }
     }
 
-    /// The same page with its items shown in another way.
+    /// The same page with its items mapped.
     pub fn with<U>(self, items: Vec<U>) -> Page<U> {
         Page { items, total: self.total, next_cursor: self.next_cursor }
     }
@@ -41,7 +41,7 @@ impl<T: ToSchema> PartialSchema for Page<T> {
             .schema_type(Type::Integer)
             .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
             .minimum(Some(0))
-            .description(Some("How many items all pages have together."));
+            .description(Some("The number of items on all pages."));
         let next_cursor = ObjectBuilder::new()
             .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
             .description(Some("The `cursor` of the next page; null on the last page."));

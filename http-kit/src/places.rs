@@ -1,4 +1,4 @@
-//! Places for globally limited things: requests in progress, live streams, exports. Nobody gets all of them: apps and
+//! Places for globally limited things: requests in progress, live streams, exports. No one can take them all: apps and
 //! callers have shares, and some places are reserved for the platform.
 
 use std::collections::HashMap;

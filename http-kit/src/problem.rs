@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 use crate::limits::Standing;
 use crate::request::Requester;
 
-/// The media type of every refusal.
+/// The media type of problems.
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
 tokio::task_local! {
@@ -26,33 +26,33 @@ tokio::task_local! {
     pub(crate) static ANSWERED: Answered;
 }
 
-/// What answers must know of their request.
+/// The request data that problems need.
 pub(crate) struct Answered {
     /// Its id.
     pub request_id: String,
-    /// The path that everything is below, as clients see it: empty, or `/…` without a slash at its end.
+    /// The path prefix of the service as clients see it: empty, or `/…` without a trailing slash.
     pub prefix: Arc<str>,
-    /// Whether it has written something.
+    /// Whether the request has written something.
     pub has_written: Cell<bool>,
-    /// Who asks, and of which app.
+    /// The requester, and its app.
     pub requester: Requester,
 }
 
-/// Says that the request that this task answers has written something. If its answer then cannot be made, because what
-/// it needs does not answer any more, it must not say that nothing was changed.
+/// Records that the request answered by this task has written something. If its answer then fails because a dependency
+/// no longer responds, the answer must not claim that nothing was changed.
 pub fn has_written() {
-    // What is done for no request is told to nobody.
+    // Outside of a request there is no answer.
     let _ = ANSWERED.try_with(|request| request.has_written.set(true));
 }
 
-/// A refusal. It carries nothing but what its reader may know: causes go to the log.
+/// A refusal. It contains only what its reader may know: causes go to the log.
 #[derive(Debug, Clone)]
 pub struct Problem {
     kind: &'static ProblemType,
     detail: Option<Cow<'static, str>>,
     errors: Vec<FieldProblem>,
     retry_after: Option<u64>,
-    /// In a box, as few problems have one, and every `Result` is as large as a problem.
+    /// Boxed, because few problems have one, and every `Result` is as large as a problem.
     standing: Option<Box<Standing>>,
     members: Map<String, Value>,
     is_conflict: bool,
@@ -61,10 +61,10 @@ pub struct Problem {
 /// What is wrong with one member of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldProblem {
-    /// Which member, as a JSON Pointer (RFC 6901).
+    /// The member, as a JSON Pointer (RFC 6901).
     #[schema(example = "/email")]
     pub pointer: String,
-    /// What is wrong, for programs.
+    /// What is wrong, as a code.
     #[schema(example = "invalid_email")]
     pub code: String,
     /// What is wrong, for people.
@@ -78,24 +78,24 @@ pub struct ProblemBody {
     /// `/problems/<code>`: a page that explains it.
     #[serde(rename = "type")]
     pub kind: String,
-    /// What it is, in a few words.
+    /// A short summary of the problem.
     pub title: String,
     /// The HTTP status.
     #[schema(minimum = 400, maximum = 599)]
     pub status: u16,
-    /// What it is this time.
+    /// What happened in this case.
     #[schema(min_length = 1)]
     pub detail: String,
-    /// What it is, for programs.
+    /// The machine-readable code.
     #[schema(schema_with = crate::openapi::problem_code)]
     pub code: String,
-    /// The `X-Request-Id` of the request, to be found in the log.
+    /// The `X-Request-Id` of the request, which the log contains.
     #[schema(min_length = 1)]
     pub request_id: String,
-    /// What is wrong, member by member (status 422).
+    /// The invalid members (status 422).
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub errors: Vec<FieldProblem>,
-    /// What some problems tell besides (RFC 9457 section 3.2).
+    /// Extension members of some problems (RFC 9457 section 3.2).
     #[serde(flatten)]
     #[schema(ignore)]
     pub members: Map<String, Value>,
@@ -115,27 +115,27 @@ impl Problem {
         }
     }
 
-    /// The same answer for what is absent and for what belongs to somebody else.
+    /// The same answer for an absent resource and for somebody else's.
     pub fn not_found() -> Self {
         Self::new(problems::NOT_FOUND)
     }
 
-    /// No credentials, or bad ones. It never says which.
+    /// Missing or invalid credentials; the answer does not say which.
     pub fn unauthenticated() -> Self {
         Self::new(problems::UNAUTHENTICATED)
     }
 
-    /// Good credentials that do not allow this.
+    /// Valid credentials that do not allow this.
     pub fn forbidden() -> Self {
         Self::new(problems::FORBIDDEN)
     }
 
-    /// A request that is not formed as it must be.
+    /// A malformed request.
     pub fn malformed(detail: impl Into<String>) -> Self {
         Self::new(problems::MALFORMED_REQUEST).detail(detail)
     }
 
-    /// A member that makes no sense: 422 `validation_failed`.
+    /// An invalid member: 422 `validation_failed`.
     pub fn invalid(
         pointer: impl Into<String>,
         code: impl Into<FieldCode>,
@@ -144,63 +144,63 @@ impl Problem {
         Self::new(problems::VALIDATION_FAILED).field(pointer, code, detail)
     }
 
-    /// A bug or a fault on this side. The cause is logged, the caller sees the request id only. The cause must hold
-    /// no personal data.
+    /// A bug or an internal failure. The cause is logged; the caller sees only the request id. The cause must not
+    /// contain personal data.
     pub fn internal(cause: impl Display) -> Self {
         tracing::error!(%cause, "request failed");
         Self::new(problems::INTERNAL)
     }
 
-    /// What is stored is not as this instance wrote it: nothing is decided on it. The log has the cause.
+    /// Stored data failed its integrity check, so the request is refused. The cause is logged.
     pub fn damaged(cause: impl Display) -> Self {
-        tracing::error!(%cause, "request refused: what it rests on is damaged");
+        tracing::error!(%cause, "request refused: the data it depends on is damaged");
         Self::new(problems::JOURNAL_DAMAGED)
     }
 
-    /// Nothing can be done right now: try again in a second.
+    /// The request cannot be handled right now; the caller can retry in a second. The cause is logged.
     pub fn overloaded(cause: impl Display) -> Self {
-        tracing::warn!(%cause, "request put off");
+        tracing::warn!(%cause, "request refused for now");
         Self::new(problems::OVERLOADED).retry_after(1)
     }
 
-    /// What this rests on does not answer: try again in a second. The cause goes to the log.
+    /// A dependency does not respond; the caller can retry in a second. The cause is logged.
     pub fn unavailable(cause: impl Display) -> Self {
-        tracing::warn!(%cause, "request put off");
+        tracing::warn!(%cause, "request refused for now");
         Self::new(problems::UNAVAILABLE).retry_after(1)
     }
 
-    /// Too many requests, or guesses: which limit it was, and when to try again.
+    /// A rate limit was exceeded: which one, and when to retry.
     pub fn rate_limited(standing: Standing) -> Self {
         let problem = Self::new(problems::RATE_LIMITED).retry_after(standing.reset());
         Self { standing: Some(Box::new(standing)), ..problem }
     }
 
-    /// Gives it the status 409: what is refused is not the caller, but something that is as it is.
+    /// Sets the status 409: the conflict is with the current state, not with the caller's rights.
     #[must_use]
     pub fn conflict(self) -> Self {
         Self { is_conflict: true, ..self }
     }
 
-    /// Tells something more, under a name that no other member has.
+    /// Adds an extension member, whose name must be new.
     #[must_use]
     pub fn member(mut self, name: &str, value: Value) -> Self {
         self.members.insert(name.to_owned(), value);
         self
     }
 
-    /// What it tells under a name of its own ([`Problem::member`]).
+    /// The value of an extension member ([`Problem::member`]).
     pub fn told(&self, name: &str) -> Option<&Value> {
         self.members.get(name)
     }
 
-    /// Says what it is this time.
+    /// Sets the detail.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(Cow::Owned(detail.into()));
         self
     }
 
-    /// Adds what is wrong with one member.
+    /// Adds an invalid member.
     #[must_use]
     pub fn field(
         mut self,
@@ -213,14 +213,14 @@ impl Problem {
         self
     }
 
-    /// Says when it may go better, in seconds.
+    /// Sets the seconds until a retry may succeed.
     #[must_use]
     pub fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after = Some(seconds);
         self
     }
 
-    /// What it is this time; what the registry says of its kind where nobody has said more.
+    /// The detail; by default the registry's summary.
     fn text(&self) -> String {
         match &self.detail {
             Some(detail) if !detail.trim().is_empty() => detail.to_string(),
@@ -232,12 +232,12 @@ impl Problem {
         }
     }
 
-    /// What it is.
+    /// The kind of problem.
     pub fn kind(&self) -> &'static ProblemType {
         self.kind
     }
 
-    /// What it is, for programs.
+    /// The machine-readable code.
     pub fn code(&self) -> &'static str {
         self.kind.code
     }
@@ -250,7 +250,7 @@ impl Problem {
         StatusCode::from_u16(self.kind.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// The problem that an answer made elsewhere stands for.
+    /// The problem for a response that was created elsewhere with this status.
     pub(crate) fn for_status(status: StatusCode) -> Self {
         Self::new(match status {
             StatusCode::NOT_FOUND => problems::NOT_FOUND,
@@ -268,7 +268,7 @@ impl Problem {
     }
 }
 
-/// In the extensions of an answer that is a problem: its code.
+/// A response extension: the code of the problem.
 #[derive(Clone, Copy)]
 pub(crate) struct Refusal(pub &'static str);
 
@@ -335,7 +335,7 @@ impl From<AppendError> for Problem {
         match error {
             AppendError::IdempotencyKeyReused => Self::new(problems::IDEMPOTENCY_KEY_REUSED),
             AppendError::Damaged(_) => Self::damaged(error),
-            // A claim that a flow knows about is that flow's own answer; here it is one nobody thought of.
+            // Flows answer conflicts over claims they know about; any other is unexpected.
             AppendError::Empty | AppendError::ClaimTaken { .. } => Self::internal(error),
             AppendError::Unknown(_) => {
                 tracing::error!(%error, "the outcome of an append is unknown");

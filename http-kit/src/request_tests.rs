@@ -148,7 +148,7 @@ async fn a_problem_looks_like_this() {
     let world = World::new().await;
     let failing = async || {
         Problem::invalid("/email", problems::INVALID_EMAIL, "not a valid email address")
-            .detail("One member makes no sense")
+            .detail("One member is invalid")
     };
     let limited = async || Problem::new(problems::RATE_LIMITED).retry_after(30);
     let inner = Router::new().route("/", get(failing)).route("/limited", get(limited));
@@ -158,7 +158,7 @@ async fn a_problem_looks_like_this() {
     insta::assert_json_snapshot!(answer.json(), @r#"
     {
       "code": "validation_failed",
-      "detail": "One member makes no sense",
+      "detail": "One member is invalid",
       "errors": [
         {
           "code": "invalid_email",

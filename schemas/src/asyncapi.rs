@@ -1,5 +1,5 @@
-//! The `AsyncAPI` 3.0 document of the bus: which subjects there are on `JetStream`, and what a message on each of them
-//! holds. It is made from the catalogue of event schemas, so that no event can be missing from it.
+//! The `AsyncAPI` 3.0 document of the bus: its subjects on `JetStream` and the messages on each. It is generated from
+//! the catalogue of event schemas, so that no event can be missing.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::bus::{
 use crate::envelope::ActorKind;
 use crate::event_schemas;
 
-/// What holds for all messages. Consumers read it first.
+/// What applies to all messages. Consumers read it first.
 const DESCRIPTION: &str = "Every event of Watchword, on the JetStream stream `WATCHWORD`.\n\n\
     **Order.** `position` counts all events of an instance in commit order: 1, 2, 3 … without gaps. The sequence of a \
     message in the stream is its position, so one global order holds across all subjects. Within a filter on some \
@@ -25,7 +25,7 @@ const DESCRIPTION: &str = "Every event of Watchword, on the JetStream stream `WA
     **Change.** New events, and new optional members of known ones, come at any time: ignore what you do not know. \
     Everything else is a new version of the event, which its `dataschema` names.";
 
-/// The document. `version` is that of the product.
+/// The document for this product version.
 pub fn document(version: &str) -> Value {
     let mut channels = Map::new();
     let mut operations = Map::new();
@@ -78,14 +78,14 @@ pub fn document(version: &str) -> Value {
                 "examples": ["acme"],
             } },
             "correlationIds": { "request": {
-                "description": "The same for everything that follows from one request.",
+                "description": "Shared by all events that one request caused.",
                 "location": "$message.payload#/correlationid",
             } },
             "securitySchemes": {
                 "password": {
                     "type": "userPassword",
-                    "description": "A NATS user. A consumer's may create and read a durable pull consumer that is filtered \
-                        on the subjects of its app, and nothing else.",
+                    "description": "A NATS user. A consumer's user may only create and read a durable pull consumer \
+                        filtered on the subjects of its app.",
                 },
                 "tls": { "type": "X509", "description": "A client certificate that the server maps to such a user." },
             },
@@ -111,7 +111,7 @@ fn catalogue() -> BTreeMap<Event, Vec<(u16, String, Value)>> {
     events
 }
 
-/// What `event_schemas::path` was given.
+/// The inverse of `event_schemas::path`.
 fn parts(path: &str) -> Option<(&str, &str, u16)> {
     let (aggregate, file) = path.strip_prefix("events/")?.split_once('/')?;
     let (name, version) = file.strip_suffix(".json")?.rsplit_once(".v")?;
@@ -170,11 +170,11 @@ fn message(event: &Event, name: &str, path: &str, summary: &Value) -> Value {
     })
 }
 
-/// Adds an event's schema and its definitions to the document's. References are resolved against the whole document
-/// there, so that definitions cannot stay inside.
+/// Adds an event's schema and its definitions to the document's. References are resolved against the whole document, so
+/// definitions cannot stay inside.
 fn hoist(name: &str, mut schema: Value, schemas: &mut Map<String, Value>) {
     let members = schema.as_object_mut().expect("a schema of a struct is an object");
-    // They would name a base to resolve references against, and a dialect that AsyncAPI's is not.
+    // They would declare a base URI and a dialect that are not AsyncAPI's.
     members.remove("$id");
     members.remove("$schema");
     let definitions = members.remove("$defs");
@@ -238,7 +238,7 @@ pub fn envelope() -> Value {
                 "description": "What kind of caller made it happen.",
             },
             "actorid": text("Which one: the id of the user or of the API key; absent for the others."),
-            "correlationid": uuid("The same for everything that follows from one request."),
+            "correlationid": uuid("Shared by all events that one request caused."),
             "causationid": uuid("The event it answers, if any."),
             "traceparent": text("The W3C trace context of the request, if it had one."),
             "data": { "type": "object", "description": "What happened." },
@@ -262,7 +262,7 @@ fn headers() -> Value {
         "type": "object",
         "properties": {
             MESSAGE_ID: { "type": "string", "format": "uuid", "description": "The event's id." },
-            POSITION: position("The member `position`, to be read without parsing the body."),
+            POSITION: position("The member `position`, readable without parsing the body."),
             PREVIOUS_POSITION: position("The member `prevposition`."),
             PREVIOUS_ID: {
                 "type": "string",
@@ -272,8 +272,8 @@ fn headers() -> Value {
             MARK: {
                 "type": "string",
                 "pattern": "^[A-Za-z0-9_-]{43}$",
-                "description": "A MAC over the message and its position, by which Watchword's own nodes know what they \
-                    published. Only they can check it. Absent in messages of earlier versions.",
+                "description": "A MAC over the message and its position that proves to Watchword's own nodes that one \
+                    of them published it. Only they can check it. Absent in messages of earlier versions.",
             },
             TRACE_PARENT: { "type": "string", "description": "The W3C trace context of the request, if it had one." },
             CONTENT_TYPE: { "const": CLOUD_EVENT_JSON },

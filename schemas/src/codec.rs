@@ -1,4 +1,4 @@
-//! Between events and their stored form: a name, a version, canonical JSON, and the personal part apart.
+//! Converts between events and their stored form: a name, a version, canonical JSON, and the personal part apart.
 
 use std::sync::LazyLock;
 
@@ -27,7 +27,7 @@ pub struct Encoded {
     pub personal: Option<Vec<u8>>,
 }
 
-/// The personal part is in the clear here, so it never shows in a log line.
+/// The personal part is in clear text here, so `Debug` leaves it out.
 impl std::fmt::Debug for Encoded {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let personal = self.personal.as_ref().map(|_| "…");
@@ -43,50 +43,33 @@ impl std::fmt::Debug for Encoded {
 
 /// A stored event that this version of the code cannot read.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the names of the fields say it")]
 pub enum CodecError {
-    /// The stream is of no aggregate that this code knows.
+    /// The stream belongs to an aggregate that this code does not know.
     #[error("{0} is a stream of an unknown aggregate")]
     UnknownAggregate(StreamId),
     /// Its shape is newer than this code.
     #[error("{name} v{stored} is newer than this version of Watchword, which reads up to v{known}")]
     NewerVersion {
-        /// The event's name.
         name: String,
-        /// The version it was stored in.
         stored: u16,
         /// The newest version this code knows.
         known: u16,
     },
     /// Its name is unknown or its data has another shape.
     #[error("cannot read {name} v{schema_version} of {stream}")]
-    Data {
-        /// The stream.
-        stream: StreamId,
-        /// The event's name.
-        name: String,
-        /// The version it was stored in.
-        schema_version: u16,
-        /// What is wrong.
-        source: serde_json::Error,
-    },
-    /// Its personal part has another shape. What is wrong with it is not told, as that would quote it.
+    Data { stream: StreamId, name: String, schema_version: u16, source: serde_json::Error },
+    /// Its personal part has another shape. The cause is left out, because it would quote personal data.
     #[error("cannot read the personal part of {name} v{schema_version} of {stream}")]
-    Personal {
-        /// The stream.
-        stream: StreamId,
-        /// The event's name.
-        name: String,
-        /// The version it was stored in.
-        schema_version: u16,
-    },
+    Personal { stream: StreamId, name: String, schema_version: u16 },
 }
 
-/// The stored form of an event.
+/// Encodes an event into its stored form.
 pub fn encode(event: &Event) -> Encoded {
     encode_with(event, event.personal().unwrap_or(&Personal::default()))
 }
 
-/// The stored form of an event, with this personal part instead of its own.
+/// Encodes an event with the given personal part instead of its own.
 pub fn encode_with(event: &Event, personal: &Personal) -> Encoded {
     let mut data = payload(event);
     if let Value::Object(members) = &mut data {
@@ -105,8 +88,8 @@ pub fn encode_with(event: &Event, personal: &Personal) -> Encoded {
     }
 }
 
-/// Whether an event that a request made tells where that came from, sealed. All do, but refreshes, which say it themselves
-/// where it has changed, and what no request made.
+/// Whether an event carries its request's origin, sealed. All events made by a request do, except refreshes, which record
+/// it only when it has changed.
 pub fn tells_where_from(event: &Event) -> bool {
     !matches!(
         event,
@@ -114,7 +97,7 @@ pub fn tells_where_from(event: &Event) -> bool {
     )
 }
 
-/// The event of a stored form. Without its personal part (the person was erased) the members of it read as absent.
+/// Decodes an event from its stored form. Without the personal part (the person was erased) its members read as absent.
 pub fn decode(
     stream: &StreamId,
     name: &str,
@@ -125,7 +108,7 @@ pub fn decode(
     let unreadable =
         |source| CodecError::Data { stream: stream.clone(), name: name.to_owned(), schema_version, source };
     let upcasted = upcast(&UPCASTERS, stream, name, schema_version, data).map_err(unreadable)?;
-    // What a former version had in the open and the present one seals.
+    // Members that a former version stored in the open and the present one seals.
     let (upcasted, unsealed) =
         upcasted.map_or((None, Personal::default()), |it| (Some(it.data), it.personal));
     let data = upcasted.as_deref().unwrap_or(data);
@@ -140,7 +123,7 @@ pub fn decode(
         return Err(CodecError::NewerVersion { name: name.to_owned(), stored: schema_version, known });
     }
     if let Some(slot) = event.personal_mut() {
-        // Whatever stood in the data is not the sealed part, and must not pass for it.
+        // A member of this name in the data is not the sealed part and must not pass for it.
         *slot = unsealed;
         if let Some(personal) = personal {
             let sealed: Personal = serde_json::from_slice(personal).map_err(|_| CodecError::Personal {
@@ -160,7 +143,7 @@ pub fn decode(
 static UPCASTERS: LazyLock<Vec<Box<dyn EventUpcaster>>> =
     LazyLock::new(|| vec![seal_reason("UserBanned", "2")]);
 
-/// Moves a reason, which the version before had in the open, to the personal part.
+/// Moves a reason, which the previous version stored in the open, to the personal part.
 fn seal_reason(name: &str, version: &str) -> Box<dyn EventUpcaster> {
     let change = |mut data: Value| {
         if let Some(members) = data.as_object_mut() {
@@ -175,11 +158,11 @@ fn seal_reason(name: &str, version: &str) -> Box<dyn EventUpcaster> {
 /// Data in the present shape.
 struct Upcasted {
     data: String,
-    /// What upcasters found in the open: never what merely stood there under this name.
+    /// What upcasters moved here; never a member of the data that merely has this name.
     personal: Personal,
 }
 
-/// The data in the present shape, or `None` where it already is.
+/// The data in the present shape, or `None` if it already has it.
 fn upcast(
     upcasters: &[Box<dyn EventUpcaster>],
     stream: &StreamId,
@@ -216,8 +199,8 @@ fn upcast(
     Ok(Some(Upcasted { data: canonical_json(&event.payload), personal }))
 }
 
-/// An event with values that were taken when it was stored and that today's rules refuse ([`domain::stored`]): it is read
-/// without them, as a journal must not become unreadable by a rule. Its stored bytes stay as they are.
+/// Decodes an event with values that were valid when it was stored but that today's rules refuse ([`domain::stored`]): it
+/// is read without them, because a new rule must not make a journal unreadable. The stored bytes stay unchanged.
 fn refused_by_now(stream: &StreamId, name: &str, data: &str) -> Option<Event> {
     let mut data: Value = serde_json::from_str(data).ok()?;
     match name {
@@ -238,8 +221,8 @@ fn payload(event: &Event) -> Value {
     }
 }
 
-/// Reads the tagged form, if the stream is of a known aggregate. The tag comes first, so that serde reads the data straight
-/// into the payload's type.
+/// Decodes the tagged form, if the stream belongs to a known aggregate. The tag comes first, so that serde reads the data
+/// directly into the payload's type.
 fn tagged(stream: &StreamId, name: &str, data: &str) -> Option<Result<Event, serde_json::Error>> {
     let text = format!(r#"{{"type":{},"data":{data}}}"#, Value::from(name));
     let mut deserializer = serde_json::Deserializer::from_str(&text);
@@ -268,7 +251,7 @@ mod tests {
         Box::new(SemanticVersionEventUpcaster::new("Moved", version, Box::new(rename)))
     }
 
-    /// What versions took whose rule for hosts and names was another.
+    /// Values that former versions accepted under other rules for hosts and names.
     #[test]
     fn what_is_refused_by_now_is_left_out_and_the_rest_is_read() {
         let at = "2026-01-01T00:00:00Z";
@@ -296,7 +279,7 @@ mod tests {
             assert_eq!(left["links"], json!({"invitation": "https://app.example/join"}));
             assert_eq!(left["branding"], json!({"colour": "#0a66c2", "sender": "a@acme.example"}));
             assert_eq!(left["access_token_ttl"], 60);
-            // What never was valid stays unreadable.
+            // A value that was never valid stays unreadable.
             let wrong =
                 json!({"name": "Acme", "settings": {"access_token_ttl": "x"}, "at": at, "app_id": "acme"});
             assert!(decode(&app, name, 1, &wrong.to_string(), None).is_err());

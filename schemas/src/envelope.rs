@@ -17,14 +17,14 @@ pub enum ActorKind {
     User,
     /// A holder of an API key.
     ApiKey,
-    /// Watchword itself, or somebody at its command line.
+    /// Watchword itself, or an operator at its command line.
     System,
-    /// Somebody who has not logged in.
+    /// A caller who has not logged in.
     Anonymous,
 }
 
 impl ActorKind {
-    /// The kind as it is written in the envelope.
+    /// The name in the envelope.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::User => "user",
@@ -40,7 +40,7 @@ impl ActorKind {
 pub struct Actor {
     /// What kind of caller.
     pub kind: ActorKind,
-    /// Which one: the id of a user or of an API key. Absent for the other kinds.
+    /// The id of the user or API key. Absent for the other kinds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
 }
@@ -61,25 +61,26 @@ impl Actor {
         Self { kind: ActorKind::System, id: None }
     }
 
-    /// Somebody who has not logged in.
+    /// A caller who has not logged in.
     pub fn anonymous() -> Self {
         Self { kind: ActorKind::Anonymous, id: None }
     }
 }
 
-/// What all events of one append have in common: for whom, by whom and why they were written.
+/// What all events of one append share: for whom, by whom and why they were written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metadata {
     /// The app they belong to.
     pub app_id: AppId,
     /// Who made them happen.
     pub actor: Actor,
-    /// The same for everything that follows from one request.
+    /// Shared by all events that one request caused.
     pub correlation_id: Uuid,
     /// The event they answer, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub causation_id: Option<Uuid>,
-    /// The `X-Request-Id` of the request. It is in no envelope: callers choose it, and it means nothing to consumers.
+    /// The `X-Request-Id` of the request. Not part of the envelope: callers choose it, and it means nothing to
+    /// consumers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
     /// The W3C trace context of the request.
@@ -87,7 +88,7 @@ pub struct Metadata {
     pub traceparent: Option<String>,
 }
 
-/// An event as the journal has it.
+/// An event as recorded in the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordedEvent {
     /// Its place in the journal: 1, 2, 3 … without gaps.
@@ -115,26 +116,26 @@ pub struct RecordedEvent {
 }
 
 impl RecordedEvent {
-    /// Where the schema of its payload is, as an absolute URI: the origin of a journal never changes.
+    /// The absolute URI of the schema of its payload. It is stable, because the origin of a journal never changes.
     pub fn data_schema(&self, origin: &LogOrigin) -> String {
         let path = event_schemas::path(self.stream.aggregate(), &self.name, self.schema_version);
         format!("{origin}/schemas/{path}")
     }
 
-    /// The envelope as a `CloudEvent`. Every attribute is one that `CloudEvents` 1.0 allows: its extensions are scalars, and
-    /// their names lower-case letters.
+    /// The envelope as a `CloudEvent`. Every attribute conforms to `CloudEvents` 1.0: extensions are scalars, and their
+    /// names lower-case letters.
     pub fn to_cloud_event(&self, origin: &LogOrigin) -> Value {
         let mut event = self.members();
         event.insert("dataschema".to_owned(), self.data_schema(origin).into());
         Value::Object(event)
     }
 
-    /// The envelope but for what its origin is part of.
+    /// The members that do not depend on the origin.
     pub fn members(&self) -> Map<String, Value> {
         let Metadata { app_id, actor, correlation_id, causation_id, traceparent, request_id: _ } =
             &self.metadata;
-        // Data that is no JSON can only come from a damaged journal. It is shown as it is: a reader that checks the
-        // schema sees it, and one damaged row does not stop the feed with a panic.
+        // Data that is not JSON can only come from a damaged journal. It is passed on as a string: a reader that
+        // validates against the schema notices, and one damaged row does not stop the feed with a panic.
         let data = serde_json::from_str(&self.data).unwrap_or_else(|_| Value::String(self.data.clone()));
         let mut event = Map::new();
         let mut put = |name: &str, value: Value| event.insert(name.to_owned(), value);
@@ -167,27 +168,27 @@ impl RecordedEvent {
         event
     }
 
-    /// The envelope as canonical JSON (RFC 8785): the same bytes on every way out of the service.
+    /// The envelope as canonical JSON (RFC 8785): the same bytes wherever the service publishes it.
     pub fn to_canonical_json(&self, origin: &LogOrigin) -> String {
         canonical_json(&self.to_cloud_event(origin))
     }
 }
 
-/// Why bytes are no event of this journal.
+/// Why bytes are not an event of this journal.
 #[derive(Debug, thiserror::Error)]
 pub enum EnvelopeError {
     /// It is not an envelope.
     #[error("it is no envelope of an event")]
     Json(#[from] serde_json::Error),
-    /// A member is not what it should be.
+    /// A member has an unexpected value.
     #[error("{0} is not what it should be")]
     Member(&'static str),
-    /// What it says cannot be read.
+    /// Its payload cannot be decoded.
     #[error(transparent)]
     Codec(#[from] codec::CodecError),
 }
 
-/// The members of the envelope that are not made from others.
+/// The members of the envelope that are not derived from others.
 #[derive(Deserialize)]
 struct CloudEvent {
     id: Uuid,
@@ -209,8 +210,8 @@ struct CloudEvent {
 }
 
 impl RecordedEvent {
-    /// Reads what [`RecordedEvent::to_canonical_json`] wrote. Only the request id is lost, as it is in no envelope.
-    /// An event that this version cannot decode is refused: whose it is could not be told.
+    /// Reads what [`RecordedEvent::to_canonical_json`] wrote, except the request id, which is in no envelope. An event
+    /// that this version cannot decode is refused, because its person would be unknown.
     pub fn from_canonical_json(bytes: &[u8]) -> Result<Self, EnvelopeError> {
         let event: CloudEvent = serde_json::from_slice(bytes)?;
         let version = event.dataschema.strip_suffix(".json").and_then(|path| path.rsplit_once(".v"));
@@ -243,7 +244,7 @@ impl RecordedEvent {
     }
 }
 
-/// Canonical JSON (RFC 8785) of a value that was made here.
+/// Canonical JSON (RFC 8785) of a value built here.
 pub(crate) fn canonical_json(value: &Value) -> String {
     serde_json_canonicalizer::to_string(value).expect("a JSON value has string keys and finite numbers")
 }

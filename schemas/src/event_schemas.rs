@@ -11,8 +11,8 @@ use schemars::generate::SchemaSettings;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value, json};
 
-/// Schemas of former versions as they were committed, `(path, text)`: the types they came from are gone, but events
-/// of those versions are in the journal for ever.
+/// Schemas of former versions as they were committed, `(path, text)`: the types they came from are gone, but the
+/// journal still holds events of those versions.
 const FORMER: &[(&str, &str)] =
     &[("events/user/UserBanned.v1.json", include_str!("../events/user/UserBanned.v1.json"))];
 
@@ -28,15 +28,15 @@ pub fn all() -> BTreeMap<String, Value> {
     former.chain(present).collect()
 }
 
-/// A schema as a document: `$schema` and then `$id` come first, as strict readers want it. Its `$id` is absolute where an
-/// origin is given, which is how it is served and what events name; without one it is the path on a service.
+/// A schema as a document: `$schema` and then `$id` come first, as strict readers want it. With an origin, `$id` is
+/// absolute; that is how it is served and what events name. Without one it is a path.
 pub struct Document<'a> {
     schema: &'a Value,
     origin: Option<&'a LogOrigin>,
 }
 
 impl<'a> Document<'a> {
-    /// Of a schema from [`all`].
+    /// Wraps a schema from [`all`].
     pub fn new(schema: &'a Value, origin: Option<&'a LogOrigin>) -> Self {
         Self { schema, origin }
     }
@@ -61,8 +61,8 @@ impl Serialize for Document<'_> {
     }
 }
 
-/// Where the schema of an event's payload is: its key in [`all`]. With the origin and `/schemas/` before it, it is the
-/// envelope's `dataschema`.
+/// The path of an event's schema: its key in [`all`]. Prefixed with the origin and `/schemas/`, it is the envelope's
+/// `dataschema`.
 pub fn path(aggregate: &str, name: &str, schema_version: u16) -> String {
     format!("events/{aggregate}/{name}.v{schema_version}.json")
 }
@@ -72,7 +72,7 @@ fn schema(aggregate: &str, kind: &EventKind) -> (String, Value) {
     let mut schema = (kind.schema)(SchemaSettings::draft2020_12().into_generator()).to_value();
     schema["$id"] = format!("/schemas/{path}").into();
     schema["title"] = kind.name.into();
-    // The personal part is in the envelope, sealed: nobody finds it in the data.
+    // The personal part travels sealed in the envelope, so it is not part of the data.
     if let Some(properties) = schema["properties"].as_object_mut() {
         properties.remove("personal");
     }
@@ -82,14 +82,14 @@ fn schema(aggregate: &str, kind: &EventKind) -> (String, Value) {
     (path, schema)
 }
 
-/// Puts definitions that others refer to in their place: some readers do not resolve a reference inside a definition.
+/// Inlines definitions that others refer to, because some readers do not resolve a reference inside a definition.
 fn inline_definitions(schema: &mut Value) {
     fn inline(value: &mut Value, definitions: &Map<String, Value>, depth: usize) {
         assert!(depth < 64, "a definition refers to itself");
         let target = reference(value).and_then(|target| target.strip_prefix("#/$defs/"));
         if let Some(target) = target {
             let mut whole = definitions.get(target).cloned().unwrap_or_default();
-            // What stands beside a reference, such as a better description, holds.
+            // Keywords beside a reference, such as a better description, take precedence.
             if let (Some(whole), Some(beside)) = (whole.as_object_mut(), value.as_object()) {
                 let beside = beside.iter().filter(|(name, _)| *name != "$ref");
                 whole.extend(beside.map(|(name, value)| (name.clone(), value.clone())));
@@ -145,7 +145,7 @@ fn references(value: &Value) -> BTreeSet<String> {
     }
 }
 
-/// Commands refuse unknown members; consumers of events must not, or no event could ever get a new one.
+/// Commands refuse unknown members; consumers of events must ignore them, or an event could never get a new one.
 fn tolerate_unknown_members(value: &mut Value) {
     match value {
         Value::Object(members) => {
@@ -159,10 +159,10 @@ fn tolerate_unknown_members(value: &mut Value) {
     }
 }
 
-/// What in `new` would break a consumer that was written for `old`, or does not hold for events that were written
-/// under `old`: a member removed, its type changed, a member newly required or no longer sure to be there, a value of
-/// an enumeration removed. Each finding starts with the JSON Pointer of the member. Limits such as `maxLength` are
-/// not compared, as they tell consumers nothing they could depend on.
+/// What in `new` would break a consumer written for `old`, or does not hold for events written under `old`: a member
+/// removed, its type changed, a member newly required or no longer guaranteed, an enumeration value removed. Each
+/// finding starts with the JSON Pointer of the member. Limits such as `maxLength` are not compared: consumers cannot
+/// depend on them.
 pub fn breaking_changes(old: &Value, new: &Value) -> Vec<String> {
     let mut comparison =
         Comparison { old_root: old, new_root: new, compared: BTreeSet::new(), findings: vec![] };
@@ -247,7 +247,7 @@ impl<'a> Comparison<'a> {
             }
         }
         for alternative in new {
-            // A new value of an enumeration is no change of type: consumers are told to expect them.
+            // A new enumeration value is not a change of type: the document asks consumers to expect them.
             let is_value = alternative.get("const").is_some() && !old.is_empty();
             if !is_value && !old.iter().any(|old| fits(self, old, alternative)) {
                 self.find(at, &format!("the alternative {} is new", short(alternative)));

@@ -1,5 +1,5 @@
-//! What can be wrong with one member of a request: the `code` of each item in the list `errors` of a problem. Besides these,
-//! it can be the code of a problem itself.
+//! What can be wrong with one member of a request: the `code` of each item of the list `errors` in a problem. An item can
+//! also have the code of a problem.
 
 use crate::problems::ProblemType;
 
@@ -8,7 +8,7 @@ use crate::problems::ProblemType;
 pub struct FieldCode(&'static str);
 
 impl FieldCode {
-    /// As clients see it.
+    /// The code in the response.
     pub fn as_str(self) -> &'static str {
         self.0
     }
@@ -20,25 +20,25 @@ impl From<&ProblemType> for FieldCode {
     }
 }
 
-/// It breaks the rule that `detail` tells.
+/// It breaks the rule that `detail` states.
 pub const INVALID: FieldCode = FieldCode("invalid");
 
-/// A cursor of another list, or none at all.
+/// Malformed, or issued by another list.
 pub const INVALID_CURSOR: FieldCode = FieldCode("invalid_cursor");
 
-/// No name that a role can have.
+/// Not a valid role name.
 pub const INVALID_ROLE: FieldCode = FieldCode("invalid_role");
 
-/// An offset beside a cursor.
+/// An offset together with a cursor.
 pub const NOT_WITH_CURSOR: FieldCode = FieldCode("not_with_cursor");
 
-/// A number or a time that is too small or too large.
+/// A number or time that is too small or too large.
 pub const OUT_OF_RANGE: FieldCode = FieldCode("out_of_range");
 
-/// A text of too many characters.
+/// A text with too many characters.
 pub const TOO_LONG: FieldCode = FieldCode("too_long");
 
-/// A text of too few characters.
+/// A text with too few characters.
 pub const TOO_SHORT: FieldCode = FieldCode("too_short");
 
 /// No app has this id.

@@ -1,5 +1,5 @@
-//! What Watchword writes down and what it promises to readers: the envelope of events, the codec between events and
-//! their stored form, the JSON Schemas of event payloads, and the registry of problems.
+//! What Watchword stores and what it promises to readers: the envelope of events, the codec between events and their
+//! stored form, the JSON Schemas of event payloads, and the registry of problems.
 #![deny(missing_docs)]
 
 pub mod asyncapi;

@@ -17,7 +17,7 @@ async fn a_person_with_a_keyboard_comes_from_a_mail_into_an_app_in_the_browser()
     browser.reach("Email address");
     browser.type_in(&address);
     browser.press("Enter");
-    browser.see("Look at your mail");
+    browser.see("Check your mail");
 
     // When they press the button in the mail, and the one on the page that it opens.
     browser.show(&mails::taken(&smtp, &address, 1).await.html);
@@ -58,10 +58,10 @@ async fn a_link_that_was_used_is_sent_again_and_no_page_needs_a_script() {
 
     // When the user opens it again, and requests another one.
     browser.open(mail.link());
-    browser.see("This link is not valid any more");
+    browser.see("This link is no longer valid");
     inspect(&mut browser, "magic-link-used", 400);
     browser.click("Send a new link");
-    browser.see("Look at your mail");
+    browser.see("Check your mail");
     inspect(&mut browser, "magic-link-again", 202);
 
     // Then that one works.

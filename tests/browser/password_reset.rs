@@ -45,13 +45,13 @@ async fn a_new_password_is_chosen_by_keyboard() {
     app.login(&address, PASSWORD).await.problem(401, "invalid_credentials");
     assert_eq!(app.login(&address, NEW).await.expect(200).tokens().user["email"], address.as_str());
     browser.open(mail.link());
-    browser.see("This link is not valid any more");
+    browser.see("This link is no longer valid");
     let used = inspect(&mut browser, "password-reset-used", 400);
     assert!(used.text.contains("Back to"), "{used:?}");
 
     // An incomplete link, and the page that password managers open, lead to a new link.
     for (from, heading, status) in [
-        (&mail.link()[..mail.link().len() - 9], "This link is not valid any more", 400),
+        (&mail.link()[..mail.link().len() - 9], "This link is no longer valid", 400),
         (&server.url(&app.path(".well-known/change-password")), "Choose a new password", 200),
     ] {
         browser.open(from);
@@ -60,7 +60,7 @@ async fn a_new_password_is_chosen_by_keyboard() {
         browser.reach("Email address");
         browser.type_in(&format!(" {address} "));
         browser.press("Enter");
-        browser.see("Look at your mail");
+        browser.see("Check your mail");
     }
     assert_eq!(mails::taken(&smtp, &address, 3).await.link().split("?token=").count(), 2);
 }

@@ -77,7 +77,7 @@ async fn what_a_clock_that_was_ahead_has_left_is_named() {
     assert!(!ahead.contains("of the future"), "by its own clock: {ahead}");
     server.set_environment("FAILPOINTS", "clock=return(0s)");
     let found = doctor(&server);
-    assert!(found.contains("events are of the future, the first at position"), "{found}");
+    assert!(found.contains("events are in the future, the first at position"), "{found}");
     assert!(found.contains("1 SessionStarted"), "{found}");
-    assert!(found.contains("has a lock until") && found.contains("user unlock"), "{found}");
+    assert!(found.contains("is locked until") && found.contains("user unlock"), "{found}");
 }

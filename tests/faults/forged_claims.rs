@@ -107,7 +107,7 @@ async fn claims_that_are_made_up_or_taken_away_make_nothing_so() {
             .await;
         let (_, faults) = found(&stores, "fault");
         for what in [
-            &format!("no claim keeps the address of user {}", of_ada.user_id),
+            &format!("no claim holds the address of user {}", of_ada.user_id),
             "no claim keeps the origin",
             "the magic_link claim nobody is held by",
             &format!("the erased claim {} is held by {owner}, but no event says so", of_ada.user_id),
@@ -185,10 +185,10 @@ async fn a_mail_that_is_passed_over_is_named_and_none_goes_out_twice() {
         stores.alter("journal", &cursor(last)).await;
         stores.alter("journal", "DELETE FROM claims WHERE kind = 'mail_waiting'").await;
         let lists = format!(
-            "mail password_reset that event {second} asked for is to be tried again, but no claim lists it"
+            "mail password_reset that event {second} asked for is due for a retry, but no claim lists it"
         );
         named(&stores, "fault", &lists);
-        let passed_over = format!("2 were passed over, the first that event {third} asked for");
+        let passed_over = format!("2 were skipped, the first requested by event {third}");
         let (_, warnings) = found(&stores, "warning");
         assert!(warnings.iter().any(|warning| warning.contains(&passed_over)), "{warnings:?}");
 
@@ -246,7 +246,7 @@ async fn the_key_of_an_erased_person_does_not_stay_back() {
 
         let back = "DELETE FROM data_keys WHERE person IN (SELECT person FROM kept); INSERT INTO data_keys SELECT * FROM kept";
         stores.alter("keys", back).await;
-        named(&stores, "fault", &format!("user {} was erased, but their key is still there", of_ada.user_id));
+        named(&stores, "fault", &format!("user {} was erased, but their key still exists", of_ada.user_id));
         stores.server.up().await;
         stores.server.app(&id).login(&ada, PASSWORD).await.expect(401);
         stores.stop().await;

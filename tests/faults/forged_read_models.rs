@@ -1,5 +1,5 @@
-//! An attacker with write access to the read models has them show what never happened: this admits nobody, gives nobody
-//! a role, and `doctor` names the rows.
+//! An attacker with write access to the read models makes them show what never happened: this lets no one in, grants no
+//! role, and `doctor` names the rows.
 
 use serde_json::{Value, json};
 use tests::{Bus, PASSWORD, checker, claims_of, email, of_type};
@@ -31,7 +31,7 @@ async fn forged_read_models_let_nobody_in() {
         .await;
         stores.stop().await;
         let (fine, _, text) = stores.run(&["doctor", "--json"]);
-        assert!(fine && text.contains("rows are those that the events up to"), "{text}");
+        assert!(fine && text.contains("rows match the events up to"), "{text}");
 
         let bytes = |id: &str| stores.bytes(&id.replace('-', ""));
         let (a, e, m) = (bytes(&of_ada.user_id), bytes(&of_eve.user_id), bytes(&of_mallory.user_id));

@@ -1,4 +1,4 @@
-//! An attacker with write access to the stores but without the master key forges events: they admit nobody, users who
+//! An attacker with write access to the stores but without the master key forges events: they let no one in, users who
 //! do not depend on them are unaffected, and `doctor` names them. The forged end is cut off.
 
 use std::process::Command;

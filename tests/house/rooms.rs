@@ -42,7 +42,7 @@ const SAY_NOTHING: &[&str] = &[
     "base", "common", "helper", "helpers", "manager", "managers", "misc", "stuff", "things", "util", "utils",
 ];
 
-/// Names that were taken back, as nobody could tell what they were.
+/// Banned names that say nothing about the thing they name.
 const TAKEN_BACK: &[&str] = &["Edge", "Look", "NotIn", "Post", "entitled", "mailed", "proven"];
 
 /// A source file of a crate, without its comments.

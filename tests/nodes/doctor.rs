@@ -65,7 +65,7 @@ async fn doctor_reports_servers_rights_nodes_projectors_and_the_stream() {
     line(&lines, "ok nodes: 2 share the projectors: left, right");
     line(&lines, "ok NATS: nats-server 2.");
     let lines =
-        until(&commands, &format!("users_v1: running on left, at event {head}, as the journal")).await;
+        until(&commands, &format!("users_v1: running on left, at event {head}, like the journal")).await;
     let models = left.names_of_read_models(&commands.platform_key()).await;
     assert!(models.len() >= 5, "{models:?}");
     for model in models {
@@ -86,7 +86,7 @@ async fn doctor_reports_servers_rights_nodes_projectors_and_the_stream() {
     let lines = until(&commands, "none runs the projectors").await;
     let (fine, _) = doctor(&commands);
     assert!(!fine, "{lines:#?}");
-    assert!(line(&lines, "warning nodes: not heard of any more: ").contains("left, right"), "{lines:#?}");
+    assert!(line(&lines, "warning nodes: no longer heard from: ").contains("left, right"), "{lines:#?}");
     let failed = line(&lines, "fault projector: users_v1: failed on no node");
     assert!(failed.contains("cannot get past event 3: a poisoned event"), "{failed}");
     assert!(

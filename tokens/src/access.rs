@@ -1,4 +1,4 @@
-//! Access tokens: JWTs of type `at+jwt` (RFC 9068), verified with nothing but what the app publishes.
+//! Access tokens: JWTs of type `at+jwt` (RFC 9068), verified with only what the app publishes.
 
 use std::sync::Arc;
 
@@ -19,63 +19,63 @@ use serde_json::Value;
 use crate::public_url::PublicUrl;
 use crate::strict_json;
 
-/// Far longer than any token that is made here: 50 roles of 40 characters are about 3 000.
+/// Far longer than any issued token: 50 roles of 40 characters are about 3 000.
 const MAX_TOKEN: usize = 8 * 1024;
 
-/// How many verified tokens are remembered: checking an RS256 or ES256 signature costs more than a hash.
+/// How many verified tokens are cached: verifying an RS256 or ES256 signature costs more than a hash.
 const REMEMBERED: usize = 10_000;
-/// What they take at most, unless it is said otherwise.
+/// The default maximum size of that cache.
 const REMEMBERED_BYTES: u64 = 8 << 20;
-/// What one takes beside the text of its claims: its members, its place in the cache, and the allocations.
+/// The overhead of an entry beside the text of its claims: its members, its place in the cache, and the allocations.
 const VERIFIED_BYTES: usize = 600;
 
-/// How many seconds another node's clock may be ahead, unless the operator says otherwise.
+/// How many seconds another node's clock may be ahead, by default.
 pub const LEEWAY: i64 = 60;
 
-/// What an access token says. The minting side writes the same type.
+/// The claims of an access token, for issuing and verifying.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AccessClaims {
-    /// Who made it: `<public_url>/v1/apps/<app_id>`.
+    /// The issuer: `<public_url>/v1/apps/<app_id>`.
     pub iss: String,
     /// The user's id.
     pub sub: UserId,
-    /// For which resource servers: the app's id.
+    /// The audience: the app's id.
     pub aud: String,
     /// The app's id again (RFC 9068 section 2.2).
     pub client_id: String,
-    /// When it ends, in seconds since 1970.
+    /// When it expires, in seconds since 1970.
     pub exp: i64,
-    /// When it was made, in seconds since 1970.
+    /// When it was issued, in seconds since 1970.
     pub iat: i64,
-    /// Before when it is not valid. Tokens that are made here do not say so.
+    /// Before this time it is not valid. Tokens issued here do not set it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nbf: Option<i64>,
-    /// Its own id.
+    /// The id of the token.
     pub jti: String,
     /// The session it belongs to.
     pub sid: SessionId,
-    /// The user's roles when it was made.
+    /// The user's roles when it was issued.
     pub roles: Vec<Role>,
-    /// Whether the user's address was verified when it was made.
+    /// Whether the user's address was verified when it was issued.
     pub email_verified: bool,
 }
 
-/// Why a token was refused. For tests and logs of tests: callers see `unauthenticated` and no more.
+/// Why a token was refused. For tests and their logs: callers see only `unauthenticated`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidToken {
-    /// It is no JWT at all.
+    /// It is not a JWT.
     #[error("malformed")]
     Malformed,
-    /// It is a JWT for something else: wrong `typ`, or a header that must be understood and is not.
+    /// It is a JWT for another purpose: wrong `typ`, or an unknown critical header.
     #[error("wrong kind of token")]
     Kind,
-    /// The app publishes no such key, or the key is for another algorithm.
+    /// The app publishes no such key, or the key belongs to another algorithm.
     #[error("unknown key")]
     Key,
     /// The signature or a claim is wrong.
     #[error("wrong signature or claims")]
     Refused,
-    /// It is too old, or not valid yet.
+    /// It has expired, or is not valid yet.
     #[error("expired or not valid yet")]
     Time,
 }
@@ -95,7 +95,7 @@ struct Verified {
     bytes: u64,
 }
 
-/// Weighs a verified token by what it takes.
+/// Weighs a verified token by its size.
 #[derive(Clone)]
 struct Bytes;
 
@@ -105,7 +105,7 @@ impl Weighter<[u8; 32], Arc<Verified>> for Bytes {
     }
 }
 
-/// The members of the header that count. `jku`, `jwk`, `x5u` and the like are not looked at: keys come from the app.
+/// The members of the header that are used. `jku`, `jwk`, `x5u` and the like are ignored: keys come from the app.
 #[derive(Deserialize)]
 struct Header {
     typ: String,
@@ -115,24 +115,24 @@ struct Header {
 }
 
 impl AccessTokens {
-    /// For a service that is reached at this URL.
+    /// For a service at this URL.
     pub fn new(public_url: PublicUrl) -> Self {
         let verified = Cache::with_weighter(REMEMBERED, REMEMBERED_BYTES, Bytes);
         Self { public_url, leeway: LEEWAY, keys: Cache::new(1_000), verified }
     }
 
-    /// Takes tokens that say they were made up to so many seconds from now: by a node whose clock is ahead.
+    /// Accepts tokens issued up to this many seconds in the future, by a node whose clock is ahead.
     #[must_use]
     pub fn with_leeway(self, seconds: u32) -> Self {
         Self { leeway: seconds.into(), ..self }
     }
 
-    /// Remembers verified tokens in memory of so many bytes at most.
+    /// Limits the memory for verified tokens to this many bytes.
     pub fn limit_cache(&self, bytes: u64) {
         self.verified.set_capacity(bytes);
     }
 
-    /// Tells metrics how many tokens need not be verified again.
+    /// Reports the size of the cache of verified tokens.
     pub fn measure(&self) {
         let cache = &self.verified;
         measure::cache("access_tokens", cache.len(), cache.weight(), cache.hits(), cache.misses());
@@ -143,12 +143,12 @@ impl AccessTokens {
         self.public_url.of_app(app)
     }
 
-    /// Where the service is reached.
+    /// The URL of the service.
     pub fn public_url(&self) -> &PublicUrl {
         &self.public_url
     }
 
-    /// Checks type, key, signature, issuer, audience and times. Whether the session still lives is in the log.
+    /// Checks type, key, signature, issuer, audience and times. Whether the session is live is in the log.
     pub fn verify(&self, app: &App, token: &str, at: Timestamp) -> Result<Arc<AccessClaims>, InvalidToken> {
         let app_id = app.id.as_ref().ok_or(InvalidToken::Key)?;
         if token.len() > MAX_TOKEN {
@@ -168,7 +168,7 @@ impl AccessTokens {
         let claims = self.check(app_id, jwk, token)?;
         self.check_times(&claims, at)?;
         let claims = Arc::new(claims);
-        // What it says is less than the token is long, in members of their own.
+        // The claims are shorter than the token, plus the overhead of their members.
         let bytes = (token.len() + VERIFIED_BYTES) as u64;
         let verified = Verified { kid: header.kid, claims: Arc::clone(&claims), bytes };
         self.verified.insert(hash, Arc::new(verified));
@@ -185,29 +185,29 @@ impl AccessTokens {
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         validation.set_issuer(&[self.issuer(app_id)]);
         validation.set_audience(&[app_id.as_str()]);
-        // The library asks the machine's clock; the times are checked against ours, and their types by `AccessClaims`.
+        // The library uses the machine's clock; the times are checked against ours, and their types by `AccessClaims`.
         validation.validate_exp = false;
         validation.validate_nbf = false;
         let data = jsonwebtoken::decode::<AccessClaims>(token, &key, &validation);
         let claims = data.map_err(|_| InvalidToken::Refused)?.claims;
-        // The library takes a list that contains the audience; ours is exactly one.
+        // The library accepts a list that contains the audience; ours is exactly one.
         if claims.aud != app_id.as_str() || claims.client_id != app_id.as_str() {
             return Err(InvalidToken::Refused);
         }
         Ok(claims)
     }
 
-    /// No leeway at their end: the tokens are made by the clocks that check them.
+    /// No leeway at the end: tokens are issued by the clocks that check them.
     fn check_times(&self, claims: &AccessClaims, at: Timestamp) -> Result<(), InvalidToken> {
         let now = at.as_second();
         let is_over = now >= claims.exp || claims.exp <= claims.iat;
-        // One of the future was made by a clock that was ahead: nobody meant it to be good for so long.
+        // A future `iat` comes from a clock that was ahead; accepting it would extend the token's intended lifetime.
         let is_early =
             claims.iat > now.saturating_add(self.leeway) || claims.nbf.is_some_and(|from| now < from);
         if is_over || is_early { Err(InvalidToken::Time) } else { Ok(()) }
     }
 
-    /// A `kid` is the thumbprint of its key (RFC 7638), so the same kid is the same key in every app.
+    /// A `kid` is the thumbprint of its key (RFC 7638), so the same kid means the same key in every app.
     fn key(&self, jwk: &PublicJwk) -> Result<Arc<DecodingKey>, InvalidToken> {
         if let Some(key) = self.keys.get(&jwk.kid) {
             return Ok(key);
@@ -243,7 +243,7 @@ fn header_of(token: &str) -> Result<Header, InvalidToken> {
 }
 
 fn remembered_under(app_id: &AppId, token: &str) -> [u8; 32] {
-    // An app id holds no NUL, so no two pairs are the same bytes.
+    // An app id contains no NUL, so the bytes are unique for each pair.
     let bytes = [app_id.as_str().as_bytes(), &[0], token.as_bytes()].concat();
     let mut hash = [0; 32];
     hash.copy_from_slice(digest(&SHA256, &bytes).as_ref());

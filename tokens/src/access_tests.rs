@@ -30,7 +30,7 @@ fn claims() -> Value {
     })
 }
 
-/// The object with some members changed; null takes one away.
+/// The object with some members changed; null removes one.
 fn with(object: &Value, changes: Value) -> Value {
     let mut object = object.as_object().cloned().unwrap_or_default();
     let changes = if let Value::Object(changes) = changes { changes } else { Map::new() };
@@ -88,7 +88,7 @@ fn a_token_of_the_future_is_refused_beyond_the_leeway() {
             if is_good { Ok(()) } else { Err(InvalidToken::Time) },
             "{leeway} {iat}"
         );
-        // Also one that is remembered, by a clock that was set back since.
+        // Even a cached one, if the clock was set back since.
         if iat < NOW + 2 * ahead {
             tokens.verify(&app, &token, at(iat)).expect("in its time");
             assert_eq!(tokens.verify(&app, &token, at(NOW)).is_ok(), is_good, "{leeway} {iat}");
@@ -103,7 +103,7 @@ fn every_truncation_and_bit_flip_is_refused() {
         let (tokens, app) =
             (AccessTokens::new(PublicUrl::parse(BASE).expect("valid")), app("acme", &[&signer]));
         let token = signer.sign(&claims());
-        // The genuine token is remembered, so that a look-up that is too generous would be seen.
+        // The genuine token is cached, so that too generous a look-up would show.
         tokens.verify(&app, &token, at(NOW)).expect("genuine");
         for end in 0..token.len() {
             assert!(tokens.verify(&app, &token[..end], at(NOW)).is_err(), "cut at {end}");
@@ -131,7 +131,7 @@ fn forged_headers_are_refused() {
     for alg in ["none", "None", "NONE", "nOnE", "", "HS256", "HS384", "ES384", "RS256", "PS256", "EdDSA"] {
         let header = with(&header, json!({ "alg": alg }));
         let message = format!("{}.{}", part(&header), part(&claims()));
-        // Unsigned, and signed with every byte string of the public key that somebody could take for a secret.
+        // Unsigned, and signed with every byte string of the public key that could be mistaken for a secret.
         let jwk = serde_json::to_string(&signer.public).expect("JSON");
         let x = signer.public.x.clone().unwrap_or_default();
         let raw = URL_SAFE_NO_PAD.decode(&x).expect("base64url");
@@ -164,7 +164,7 @@ fn forged_headers_are_refused() {
     for kid in ["", "two", "../one", "' OR 1=1", "one\u{0}"] {
         refused(&signer.sign_as(&with(&header, json!({ "kid": kid })), &claims()), InvalidToken::Key);
     }
-    // A key that the token itself brings is worth nothing, and does not hurt a genuine token.
+    // A key in the token itself is ignored, and does not harm a genuine token.
     let brought =
         json!({ "jwk": thief.public, "jku": "https://evil.example/jwks", "x5u": "https://evil.example/x" });
     assert!(tokens.verify(&app, &thief.sign_as(&with(&header, brought), &claims()), at(NOW)).is_err());

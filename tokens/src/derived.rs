@@ -1,5 +1,5 @@
-//! Derived tokens: nothing about them is stored. A token names what it stands for and proves that it was made here;
-//! whether that thing still lives is in the log.
+//! Derived tokens, which are stored nowhere. A token names the thing it stands for and proves that it was issued here;
+//! whether that thing is still valid is in the log.
 
 use std::sync::Arc;
 
@@ -13,26 +13,26 @@ use domain::{ApiKeyId, AppId, DeviceId, Event, MagicLinkId, SessionId, Timestamp
 use event_store::InstanceKey;
 use uuid::Uuid;
 
-/// What a token is for. A token of one purpose is none of another.
+/// The purpose of a token. A token is valid for one purpose only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenPurpose {
-    /// Goes on with a session.
+    /// Continues a session.
     Refresh,
     /// Authenticates a program.
     ApiKey,
-    /// Shows that a page may read the cookies of a session.
+    /// Proves that a page can read the cookies of a session.
     Csrf,
     /// Redeems a magic link.
     MagicLink,
-    /// Is changed for the tokens of a session by the app that a browser was sent to.
+    /// Exchanged for the tokens of a session by the app that a browser was sent to.
     ExchangeCode,
     /// Verifies an address.
     EmailVerification,
-    /// Makes another address the account's.
+    /// Changes the account's address.
     EmailChange,
-    /// Allows to choose a new password.
+    /// Allows choosing a new password.
     PasswordReset,
-    /// Shows that a device has been in an account before.
+    /// Proves that a device has been in an account before.
     Device,
 }
 
@@ -49,7 +49,7 @@ impl TokenPurpose {
         Self::Device,
     ];
 
-    /// What the token starts with, so that people and secret scanners can tell what they found.
+    /// The token's prefix, by which people and secret scanners recognize it.
     pub fn prefix(self) -> &'static str {
         match self {
             Self::Refresh => "wwr_",
@@ -89,7 +89,7 @@ pub struct DerivedTokens(Arc<Parts>);
 #[derive(Clone)]
 struct Parts {
     id: [u8; ID],
-    /// What the configuration brings as a key of the platform: its tag and its id. The text itself is not kept.
+    /// The configured platform key: its tag and its id. The text itself is not kept.
     brought: Option<([u8; TAG], ApiKeyId)>,
     /// In the order of [`TokenPurpose::ALL`], which is that of its variants.
     keys: [hmac::Key; TokenPurpose::ALL.len()],
@@ -105,8 +105,8 @@ impl DerivedTokens {
         Self(Arc::new(Parts { id: instance.id(), brought: None, keys: TokenPurpose::ALL.map(key) }))
     }
 
-    /// Takes this text for a key of the platform, too: one that was made elsewhere and that a secret brings. Its id follows from
-    /// it, so that all nodes that have it know it as the same, and another text is another key.
+    /// Accepts this text as a platform key, too: one created outside and configured as a secret. Its id is derived from it, so
+    /// that all nodes configured with it agree, and another text is another key.
     #[must_use]
     pub fn with_platform_key(self, brought: &str) -> Self {
         let tag = self.tag_of_brought(brought);
@@ -118,7 +118,7 @@ impl DerivedTokens {
         Self(Arc::new(Parts { brought: Some((tag, id)), ..(*self.0).clone() }))
     }
 
-    /// The id of the platform's key that the configuration brings.
+    /// The id of the configured platform key.
     pub fn brought_platform_key(&self) -> Option<ApiKeyId> {
         self.0.brought.map(|(_, id)| id)
     }
@@ -130,20 +130,20 @@ impl DerivedTokens {
         bytes
     }
 
-    /// The id of the platform's key that the configuration brings, if this is it. Compares tags, which tell nothing of the text, in constant time.
+    /// The id of the configured platform key, if this is it. Compares tags, which reveal nothing of the text, in constant time.
     pub fn is_brought(&self, token: &str) -> Option<ApiKeyId> {
         let (tag, id) = self.0.brought.as_ref().filter(|_| token.len() <= 512)?;
         constant_time::verify_slices_are_equal(tag, &self.tag_of_brought(token)).ok().map(|()| *id)
     }
 
-    /// Makes the token of a payload: the same one every time.
+    /// Derives the token of a payload: always the same one.
     pub fn seal(&self, purpose: TokenPurpose, payload: &[u8]) -> String {
         let tag = hmac::sign(self.key(purpose), &message(purpose, payload));
         let bytes = [&self.0.id[..], payload, tag.as_ref()].concat();
         format!("{}{}", purpose.prefix(), URL_SAFE_NO_PAD.encode(bytes))
     }
 
-    /// The payload of a token that was made here.
+    /// The payload of a genuine token.
     pub fn open(&self, purpose: TokenPurpose, token: &str) -> Option<Vec<u8>> {
         if token.len() > 512 {
             return None;
@@ -167,10 +167,10 @@ fn message(purpose: TokenPurpose, payload: &[u8]) -> Vec<u8> {
     [purpose.name().as_bytes(), &[0], payload].concat()
 }
 
-/// What a refresh token says.
+/// The content of a refresh token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RefreshToken {
-    /// The session it goes on with.
+    /// The session it continues.
     pub session_id: SessionId,
     /// Its place in the session's chain.
     pub generation: u32,
@@ -183,7 +183,7 @@ impl RefreshToken {
         tokens.seal(TokenPurpose::Refresh, &payload)
     }
 
-    /// Reads a token that was made here.
+    /// Decodes a genuine token.
     pub fn decode(tokens: &DerivedTokens, token: &str) -> Option<Self> {
         let payload = tokens.open(TokenPurpose::Refresh, token)?;
         let (session, generation) = payload.split_first_chunk::<16>()?;
@@ -192,17 +192,17 @@ impl RefreshToken {
     }
 }
 
-/// What a device token says: who has logged in there, until when that counts, and since which end of all sessions. It lets
-/// nobody in: whoever shows it is counted apart from strangers.
+/// The content of a device token: who logged in there, its expiry, and the user's epoch. It grants no access: its holder
+/// is only counted separately from strangers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceToken {
-    /// Whose account. A user is of one app.
+    /// The account. A user belongs to one app.
     pub user_id: UserId,
-    /// As what the device is counted.
+    /// The device that requests are counted for.
     pub device_id: DeviceId,
-    /// The user's epoch: what ends all sessions makes strangers of all devices.
+    /// The user's epoch: ending all sessions also ends all device tokens.
     pub epoch: u32,
-    /// Its end.
+    /// Its expiry.
     pub expires_at: Timestamp,
 }
 
@@ -214,7 +214,7 @@ impl DeviceToken {
         tokens.seal(TokenPurpose::Device, &[&user[..], device, &self.epoch.to_be_bytes(), &end].concat())
     }
 
-    /// Reads a token that was made here.
+    /// Decodes a genuine token.
     pub fn decode(tokens: &DerivedTokens, token: &str) -> Option<Self> {
         let payload = tokens.open(TokenPurpose::Device, token)?;
         let (user, rest) = payload.split_first_chunk::<16>()?;
@@ -229,23 +229,23 @@ impl DeviceToken {
     }
 }
 
-/// What an API key says.
+/// The content of an API key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiKeyToken {
     /// The app it belongs to.
     pub app_id: AppId,
-    /// Which of that app's keys it is.
+    /// Its id within the app.
     pub key_id: ApiKeyId,
 }
 
 impl ApiKeyToken {
-    /// The key as it is handed out.
+    /// The key as it is issued.
     pub fn encode(&self, tokens: &DerivedTokens) -> String {
         let payload = [&self.key_id.0.as_bytes()[..], self.app_id.as_str().as_bytes()].concat();
         tokens.seal(TokenPurpose::ApiKey, &payload)
     }
 
-    /// Reads a key that was made here, or that the configuration brings.
+    /// Decodes a genuine or configured key.
     pub fn decode(tokens: &DerivedTokens, token: &str) -> Option<Self> {
         if let Some(key_id) = tokens.is_brought(token) {
             return Some(Self { app_id: AppId::platform(), key_id });
@@ -257,17 +257,17 @@ impl ApiKeyToken {
     }
 }
 
-/// What the token of a magic link says, and the exchange code that it is redeemed for: which link.
+/// The content of a magic link's token, and of its exchange code: the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MagicLinkToken(pub MagicLinkId);
 
 impl MagicLinkToken {
-    /// The token that a mail carries.
+    /// The token in the mail.
     pub fn encode(self, tokens: &DerivedTokens) -> String {
         tokens.seal(TokenPurpose::MagicLink, self.0.0.as_bytes())
     }
 
-    /// Reads a token that was made here.
+    /// Decodes a genuine token.
     pub fn decode(tokens: &DerivedTokens, token: &str) -> Option<Self> {
         Self::open(tokens, TokenPurpose::MagicLink, token)
     }
@@ -277,7 +277,7 @@ impl MagicLinkToken {
         tokens.seal(TokenPurpose::ExchangeCode, self.0.0.as_bytes())
     }
 
-    /// Reads a code that was made here.
+    /// Decodes a genuine code.
     pub fn decode_code(tokens: &DerivedTokens, code: &str) -> Option<Self> {
         Self::open(tokens, TokenPurpose::ExchangeCode, code)
     }
@@ -296,7 +296,7 @@ impl DerivedTokens {
         self.seal(purpose, &payload)
     }
 
-    /// Reads a one-time token that was made here for this purpose.
+    /// Decodes a genuine one-time token of this purpose.
     pub fn open_one_time(&self, purpose: TokenPurpose, token: &str) -> Option<UserToken> {
         let payload = self.open(purpose, token)?;
         let (user, generation) = payload.split_first_chunk::<16>()?;
@@ -304,8 +304,7 @@ impl DerivedTokens {
         Some(UserToken { user_id: UserId(Uuid::from_bytes(*user)), generation })
     }
 
-    /// The one-time token that an event made, if it made one: the same every time, so a mailer that begins again after a
-    /// restart sends the same.
+    /// The one-time token that an event created, if any: always the same, so a restarted mailer sends the same one.
     pub fn of_event(&self, event: &Event) -> Option<String> {
         let (purpose, user_id, generation) = match event {
             Event::MagicLink(MagicLinkEvent::MagicLinkIssued(event)) => {
@@ -346,7 +345,7 @@ mod tests {
         assert!(token.starts_with("wwk_"));
         assert_eq!(ApiKeyToken::decode(&tokens, &token), Some(key.clone()));
 
-        // One that a secret brings: the same on every node that has it, and nothing but that text.
+        // A configured one: the same on every node that has it, and only for that exact text.
         let text = "a-secret-of-the-operator-with-32-characters=";
         let (one, other) = (tokens.clone().with_platform_key(text), tokens.clone().with_platform_key(text));
         let brought = ApiKeyToken::decode(&one, text).expect("it is known");

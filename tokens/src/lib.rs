@@ -1,5 +1,5 @@
-//! Tokens: those that are signed (RFC 7519, RFC 9068), made and verified, with the keys that apps publish; and those that are
-//! derived from what they stand for. Nothing about a token is stored: whether what it stands for still lives is in the log.
+//! Tokens: signed ones (RFC 7519, RFC 9068), issued and verified with the keys that apps publish; and derived ones. Tokens
+//! are stored nowhere: whether what they stand for is still valid is in the log.
 #![deny(missing_docs)]
 
 mod access;

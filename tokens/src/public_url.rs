@@ -1,4 +1,4 @@
-//! Where clients reach the service: what every address that it tells begins with.
+//! The URL at which clients reach the service: the base of every URL it returns.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use domain::AppId;
 use domain::web_url::names_a_host;
 use url::{Host, Url};
 
-/// Scheme, host and, where the service is mounted below one, a path.
+/// Scheme, host and, if the service is mounted below one, a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicUrl {
     url: Url,
@@ -15,7 +15,7 @@ pub struct PublicUrl {
     local: bool,
 }
 
-/// The text is no public URL.
+/// The text is not a public URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "give scheme and host, and a path if the service is mounted below one, such as https://login.example.com or \
@@ -24,7 +24,7 @@ pub struct PublicUrl {
 pub struct InvalidPublicUrl;
 
 impl PublicUrl {
-    /// Parses it. A slash at the end changes nothing.
+    /// Parses it. A trailing slash is ignored.
     pub fn parse(text: &str) -> Result<Self, InvalidPublicUrl> {
         let url = Url::parse(text).map_err(|_| InvalidPublicUrl)?;
         let plain = url.query().is_none()
@@ -35,7 +35,7 @@ impl PublicUrl {
             return Err(InvalidPublicUrl);
         }
         let prefix = url.path().strip_suffix('/').unwrap_or(url.path());
-        // What needs no escaping stays the same on its way through proxies, cookies and URL libraries.
+        // Characters that need no escaping pass unchanged through proxies, cookies and URL libraries.
         let is_plain = |segment: &str| {
             !segment.is_empty() && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.~".contains(&b))
         };
@@ -54,7 +54,7 @@ impl PublicUrl {
         Ok(Self { url, base, prefix, local })
     }
 
-    /// Its host: a name, or an address, in brackets if it is one of IPv6.
+    /// Its host: a name or an address, in brackets for IPv6.
     pub fn host_str(&self) -> &str {
         self.url.host_str().unwrap_or_default()
     }
@@ -64,23 +64,23 @@ impl PublicUrl {
         self.url.scheme()
     }
 
-    /// All of it, without a slash at its end: an absolute path can follow.
+    /// The whole URL without a trailing slash: an absolute path can follow.
     pub fn as_str(&self) -> &str {
         &self.base
     }
 
-    /// The path it has: empty, or `/…` without a slash at its end.
+    /// Its path: empty, or `/…` without a trailing slash.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// Whether it is `http` on this very machine, as on a developer's: nothing leaves it, and browsers keep no secure cookie of
-    /// it.
+    /// Whether it is `http` on this machine, as in development: nothing leaves the machine, and browsers may reject secure
+    /// cookies.
     pub fn is_local(&self) -> bool {
         self.local
     }
 
-    /// Where an app's routes are, which is also the `iss` of its tokens.
+    /// The base of an app's routes, which is also the `iss` of its tokens.
     pub fn of_app(&self, app_id: &AppId) -> String {
         format!("{}/v1/apps/{app_id}", self.base)
     }
@@ -104,7 +104,7 @@ mod tests {
             ("https://Example.com:443/auth", "https://example.com/auth", "/auth"),
             ("https://example.com/auth/", "https://example.com/auth", "/auth"),
             ("http://127.0.0.1:8080/a/b-c_d.e~f", "http://127.0.0.1:8080/a/b-c_d.e~f", "/a/b-c_d.e~f"),
-            // As WHATWG reads it.
+            // As WHATWG parses it.
             ("https://example.com/a/../auth", "https://example.com/auth", "/auth"),
         ] {
             let url = PublicUrl::parse(text).expect(text);

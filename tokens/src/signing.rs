@@ -24,42 +24,42 @@ use zeroize::Zeroizing;
 
 use crate::access::{AccessClaims, AccessTokens};
 
-/// How many parsed keys are kept: parsing one costs more than signing with it.
+/// How many parsed keys are cached: parsing one costs more than signing with it.
 const PARSED_KEYS: usize = 1000;
-/// What one takes, about: an RSA key the most.
+/// The approximate size of one; RSA keys are the largest.
 const PARSED_BYTES: u64 = 4096;
 
-/// Makes signing keys and access tokens.
+/// Generates signing keys and issues access tokens.
 pub struct Signing {
     key_store: Arc<KeyStore>,
     tokens: Arc<AccessTokens>,
     parsed: Cache<(AppId, String), Arc<ParsedKey>>,
 }
 
-/// What an access token is about.
+/// The content of an access token.
 #[derive(Clone, Debug)]
 pub struct Grant<'a> {
     /// The app, whose current key signs.
     pub app: &'a App,
-    /// Who it speaks for.
+    /// The user it is issued to.
     pub user: &'a User,
     /// The session it belongs to.
     pub session_id: SessionId,
-    /// Which of the session's access tokens this is: the generation of the refresh token beside it.
+    /// Its place among the session's access tokens: the generation of the accompanying refresh token.
     pub generation: u32,
-    /// When it was issued: the time of the event, so that a repeated request gives the same token.
+    /// When it was issued: the time of the event, so that a repeated request gets the same token.
     pub at: Timestamp,
-    /// How many seconds it lasts.
+    /// Its lifetime in seconds.
     pub ttl: i64,
 }
 
-/// Why there is no token.
+/// Why no token was issued.
 #[derive(Debug, thiserror::Error)]
 pub enum SigningError {
-    /// The key store does not work.
+    /// The key store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The app, user or key is not there, or the key is broken.
+    /// The app, user or key does not exist, or the key is broken.
     #[error("no access token could be signed: {0}")]
     Key(&'static str),
 }
@@ -72,12 +72,12 @@ struct Header<'a> {
 }
 
 impl Signing {
-    /// Private keys are kept there, and the tokens are those that these verify.
+    /// Private keys are kept in the store; the tokens are verified by `tokens`.
     pub fn new(key_store: Arc<KeyStore>, tokens: Arc<AccessTokens>) -> Self {
         Self { key_store, tokens, parsed: Cache::new(PARSED_KEYS) }
     }
 
-    /// Tells metrics how many keys are ready to sign.
+    /// Reports the number of cached keys.
     pub fn measure(&self) {
         let (parsed, bytes) = (&self.parsed, self.parsed.len() as u64 * PARSED_BYTES);
         measure::cache("signing_keys", parsed.len(), bytes, parsed.hits(), parsed.misses());
@@ -88,20 +88,20 @@ impl Signing {
         self.tokens.issuer(app_id)
     }
 
-    /// Makes a key. Its private half is in the key store when this returns, so that an event can publish it.
+    /// Generates a key. Its private half is in the key store when this returns, so that an event can publish it.
     pub async fn generate(
         &self,
         app_id: &AppId,
         algorithm: TokenAlgorithm,
     ) -> Result<PublicJwk, SigningError> {
-        // An RSA key takes long to find.
+        // Generating an RSA key takes long.
         let made = tokio::task::spawn_blocking(move || new_key(algorithm)).await;
-        let (public, pkcs8) = made.map_err(|_| SigningError::Key("making a key was cut short"))??;
+        let (public, pkcs8) = made.map_err(|_| SigningError::Key("generating a key was interrupted"))??;
         self.key_store.put_signing_key(app_id, &public.kid, algorithm_name(algorithm), &pkcs8).await?;
         Ok(public)
     }
 
-    /// Makes the two keys that a new app, or one with a new algorithm, needs.
+    /// Generates the two keys for a new app or a new algorithm.
     pub async fn generate_pair(
         &self,
         app_id: &AppId,
@@ -112,7 +112,7 @@ impl Signing {
         Ok(Box::new([first, next]))
     }
 
-    /// An access token.
+    /// Issues an access token.
     pub async fn access_token(&self, grant: &Grant<'_>) -> Result<String, SigningError> {
         let app_id = grant.app.id.as_ref().ok_or(SigningError::Key("there is no such app"))?;
         let user_id = grant.user.id.ok_or(SigningError::Key("there is no such user"))?;
@@ -155,7 +155,7 @@ impl Signing {
     }
 }
 
-/// A private key that is ready to sign.
+/// A private key ready to sign.
 enum ParsedKey {
     Es256(EcdsaKeyPair),
     EdDsa(Ed25519KeyPair),
@@ -191,7 +191,7 @@ impl ParsedKey {
     }
 }
 
-/// The algorithm as the header of a token names it.
+/// The algorithm's name in a token's header.
 pub fn algorithm_name(algorithm: TokenAlgorithm) -> &'static str {
     match algorithm {
         TokenAlgorithm::Es256 => "ES256",
@@ -204,7 +204,7 @@ fn encoded(part: &impl Serialize) -> String {
     URL_SAFE_NO_PAD.encode(serde_json::to_vec(part).expect("plain members serialize"))
 }
 
-/// The `jti`: unlike for each token, the same when a token is made again. Version 8 (RFC 9562 section 5.8).
+/// The `jti`: unique per token, but the same when a token is derived again. Version 8 (RFC 9562 section 5.8).
 fn token_id(session_id: SessionId, generation: u32) -> Uuid {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(b"watchword jti");
@@ -216,7 +216,7 @@ fn token_id(session_id: SessionId, generation: u32) -> Uuid {
 }
 
 fn new_key(algorithm: TokenAlgorithm) -> Result<(PublicJwk, Zeroizing<Vec<u8>>), SigningError> {
-    const FAILED: SigningError = SigningError::Key("a key could not be made");
+    const FAILED: SigningError = SigningError::Key("a key could not be generated");
     let failed = |_| FAILED;
     let base64 = |bytes: &[u8]| Some(URL_SAFE_NO_PAD.encode(bytes));
     let random = SystemRandom::new();

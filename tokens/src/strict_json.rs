@@ -1,18 +1,18 @@
-//! JSON objects in which no member comes twice: parsers that disagree about which one counts can be played off against each
-//! other (RFC 7515 section 4 demands it of headers, RFC 8725 section 2.4 says why).
+//! JSON objects without duplicate members: parsers that disagree about which one counts can be played off against each
+//! other (RFC 7515 section 4 requires this for headers, RFC 8725 section 2.4 gives the reason).
 
 use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
-/// Why a text is not the object that is wanted.
+/// Why a text is not the expected object.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidJson {
-    /// It is no JSON, has a member twice, or is not of the type.
+    /// It is not JSON, has a duplicate member, or does not fit the type.
     #[error(transparent)]
     Syntax(#[from] serde_json::Error),
-    /// It is something else than an object.
+    /// It is not an object.
     #[error("the body must be a JSON object")]
     NoObject,
 }
@@ -21,14 +21,14 @@ pub enum InvalidJson {
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, InvalidJson> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     NoDuplicates.deserialize(&mut deserializer).and_then(|()| deserializer.end())?;
-    // A derived struct would take its members from an array, too, by their order.
+    // A derived struct would also accept an array with its members in order.
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         return Err(InvalidJson::NoObject);
     }
     Ok(serde_json::from_slice(bytes)?)
 }
 
-/// Walks any JSON and refuses an object that has a member twice. Derived code refuses that for members it knows only.
+/// Walks any JSON and refuses an object with a duplicate member. Derived code checks only members it knows.
 #[derive(Clone, Copy)]
 struct NoDuplicates;
 
@@ -81,7 +81,7 @@ impl<'de> Visitor<'de> for NoDuplicates {
         while let Some(key) = map.next_key::<String>()? {
             map.next_value_seed(self)?;
             if !seen.insert(key) {
-                return Err(A::Error::custom("an object has a member twice"));
+                return Err(A::Error::custom("an object has a duplicate member"));
             }
         }
         Ok(())

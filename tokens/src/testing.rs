@@ -1,4 +1,4 @@
-//! For tests of this crate and of those that take its tokens: keys that sign anything.
+//! For tests of this crate and its users: keys that sign anything.
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
 use base64::Engine;
@@ -12,14 +12,14 @@ pub const BASE: &str = "https://auth.example";
 
 /// A key pair that signs tokens.
 pub struct Signer {
-    /// What the app publishes.
+    /// The published half.
     pub public: PublicJwk,
-    /// What signs.
+    /// The private half.
     pub key: EncodingKey,
 }
 
 impl Signer {
-    /// A new one of this algorithm, under this name.
+    /// A new pair for this algorithm and key id.
     pub fn new(alg: TokenAlgorithm, kid: &str) -> Self {
         let b64 = |bytes: &[u8]| Some(URL_SAFE_NO_PAD.encode(bytes));
         let jwk = |kty: &str, crv: &str, x, y| PublicJwk {

@@ -13,16 +13,15 @@ use crate::init::hostname;
 
 const LONGEST_RETRY: Duration = Duration::from_secs(1);
 
-/// A connection that comes whenever NATS is there: this waits for nothing, and fails only if the configuration cannot
-/// be used.
+/// Connects in the background: this does not wait for NATS, and fails only if the configuration is unusable.
 pub async fn connect(nats: &Nats) -> anyhow::Result<Client> {
     let servers = servers(nats.url.expose_secret()).map_err(anyhow::Error::msg)?;
     let options = options(nats, &servers).await?;
     metrics::gauge!("watchword_nats_connected").set(0);
-    options.connect(servers).await.context("the NATS client cannot be started")
+    options.connect(servers).await.context("cannot start the NATS client")
 }
 
-/// Fails if the configuration cannot be used.
+/// Fails if the configuration is unusable.
 pub async fn check(nats: &Nats) -> anyhow::Result<()> {
     options(nats, &servers(nats.url.expose_secret()).map_err(anyhow::Error::msg)?).await.map(drop)
 }
@@ -40,7 +39,7 @@ async fn options(nats: &Nats, servers: &[ServerAddr]) -> anyhow::Result<ConnectO
                 metrics::gauge!("watchword_nats_connected").set(1);
             }
             Event::Disconnected => {
-                tracing::warn!("NATS is disconnected; it is tried again until it is back");
+                tracing::warn!("NATS is disconnected; reconnecting");
                 metrics::gauge!("watchword_nats_connected").set(0);
             }
             other => tracing::debug!(event = %other, "NATS"),
@@ -56,14 +55,14 @@ async fn options(nats: &Nats, servers: &[ServerAddr]) -> anyhow::Result<ConnectO
     Ok(options)
 }
 
-/// The user and the password in an address. The client itself does not take them from there, and the servers of a
-/// cluster, which it learns of from the first, all know the same users.
+/// The user and password in an address. The client does not read them from there, and it learns the other servers of a
+/// cluster, which share the same users, from the first one.
 fn user_and_password(server: &ServerAddr) -> Option<(String, String)> {
     let decoded = |text: &str| Some(percent_decode_str(text).decode_utf8().ok()?.into_owned());
     Some((decoded(server.username()?)?, decoded(server.password()?)?))
 }
 
-/// The servers in the configuration. What is wrong with an address is not quoted: there may be a password in it.
+/// The configured servers. An invalid address is not quoted, because it may contain a password.
 pub fn servers(text: &str) -> Result<Vec<ServerAddr>, String> {
     let address = |part: &str| {
         let address: ServerAddr = part.trim().parse().ok()?;
@@ -76,7 +75,7 @@ pub fn servers(text: &str) -> Result<Vec<ServerAddr>, String> {
     })
 }
 
-/// The name of this process's consumer: the same after a restart, and another than that of any other process.
+/// The name of this process's consumer: stable across restarts, and unique among processes.
 pub fn consumer_name(address: SocketAddr) -> String {
     let name = format!("projections-{}-{}", hostname(), address.port());
     name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
@@ -121,7 +120,7 @@ mod tests {
     fn a_consumer_has_a_name_that_nats_takes() {
         let name = consumer_name("127.0.0.1:8080".parse().expect("an address"));
         assert!(name.starts_with("projections-") && name.ends_with("-8080"));
-        // By the system itself: a unit with ProcSubset=pid sees no /proc/sys.
+        // Asks the system itself: a unit with ProcSubset=pid has no /proc/sys.
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").expect("this test sees it");
         assert_eq!(hostname(), host.trim());
         assert!(!name.contains(['.', '*', '>', ' ', '\n']));

@@ -1,5 +1,5 @@
-//! How an operator's command reaches the service: over HTTP to a running one, or straight into the router of one that
-//! was opened for this command. The same routes, checks and events either way.
+//! How an operator's command reaches the service: over HTTP to a running server, or directly into the router of an
+//! instance opened for this command. Routes, checks and events are the same.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -14,12 +14,12 @@ use serde_json::Value;
 use tower::ServiceExt;
 use url::Url;
 
-/// What came back.
+/// An answer.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
-    /// The body if it is JSON, else null.
+    /// The body if it is JSON, otherwise null.
     pub json: Value,
 }
 
@@ -33,7 +33,7 @@ impl Answer {
         (200..300).contains(&self.status)
     }
 
-    /// What a refusal says, for people.
+    /// The refusal's text for people.
     pub fn refusal(&self) -> String {
         let text = |member: &str| self.json.get(member).and_then(Value::as_str);
         let mut message = match (text("title"), text("detail")) {
@@ -64,13 +64,13 @@ impl HttpClient {
     pub fn new(base: Url) -> anyhow::Result<Self> {
         if base.scheme() != "http" {
             bail!(
-                "{base} cannot be used: this client speaks plain http only. Run the command on the machine of the \
+                "{base} cannot be used: this client supports plain http only. Run the command on the machine of the \
                  server and give its listen address, such as --url http://127.0.0.1:8080"
             );
         }
         let client = reqwest::Client::builder()
             .timeout(std::time::Duration::from_secs(30))
-            // The key must go to the named server and nowhere else.
+            // The key must go only to the named server.
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             // Plain http needs no certificates, and the machine may have none.
@@ -79,12 +79,12 @@ impl HttpClient {
         Ok(Self { base, client })
     }
 
-    /// The address of a path. The server may be mounted below one.
+    /// The URL of a path. The server may be mounted below a prefix.
     fn at(&self, path: &str) -> anyhow::Result<Url> {
         Ok(format!("{}{path}", self.base.as_str().trim_end_matches('/')).parse()?)
     }
 
-    /// The same server with its connections, for a request whose answer is read as it comes.
+    /// A GET request whose answer is streamed, over the same connections.
     pub fn get(&self, path: &str) -> anyhow::Result<reqwest::RequestBuilder> {
         Ok(self.client.get(self.at(path)?))
     }
@@ -110,13 +110,13 @@ impl HttpClient {
         let response = request
             .send()
             .await
-            .with_context(|| format!("no answer from {}. Is the server running there?", self.base))?;
+            .with_context(|| format!("no answer from {}. Is the server running?", self.base))?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         Ok(Answer::new(status, headers, &response.text().await.context("the answer broke off")?))
     }
 }
 
-/// Where commands go, and the key that allows them.
+/// Where commands are sent, and the key that authorizes them.
 pub enum Channel {
     Server { client: HttpClient, key: SecretString },
     Embedded { router: Router, key: SecretString },

@@ -1,7 +1,7 @@
-//! The command line: a file for each command, with its arguments and what it does.
+//! The command line: a file for each command, with its arguments and its code.
 //!
-//! What each part means is told by its help, which is generated from the comments on it. A new command is a file with a type
-//! of its name, which is [`Run`], and a line in the list below.
+//! The comments on each part are its help text. A new command is a file with a type of its name that implements [`Run`], and
+//! a line in the list below.
 
 mod operator;
 
@@ -15,7 +15,7 @@ use domain::AppId;
 use crate::config::{Config, ConfigError};
 use crate::logging;
 
-/// What a command does.
+/// The action of a command.
 pub trait Run {
     fn run(self, globals: &Globals) -> anyhow::Result<ExitCode>;
 }
@@ -38,7 +38,7 @@ macro_rules! commands {
     };
 }
 
-// Beside the list, as `cargo fmt` looks for files outside of macros alone.
+// Outside the list, because `cargo fmt` finds only modules declared outside macros.
 mod api_key;
 mod app;
 mod asyncapi;
@@ -81,7 +81,7 @@ commands! {
     manual::Manual,
 }
 
-/// Watchword: logins, sessions and users as events in a log that nothing can change afterwards.
+/// Watchword: logins, sessions and users as events in an append-only log.
 ///
 /// `watchword demo` shows the whole idea in a temporary folder; `watchword serve` runs it.
 ///
@@ -101,7 +101,7 @@ pub struct Arguments {
     pub command: Command,
 }
 
-// Not for the help, where it would stand in the place of the above: what every command takes.
+// Arguments of every command. Not a doc comment, which would replace the help text above.
 #[derive(Debug, Args)]
 pub struct Globals {
     /// The configuration file [default: watchword.toml, if there is one]
@@ -114,12 +114,12 @@ pub struct Globals {
 }
 
 impl Globals {
-    /// The configuration that they name.
+    /// The configuration that they select.
     fn config(&self) -> Result<Config, ConfigError> {
         Config::load(self.config.as_deref(), self.data.as_deref())
     }
 
-    /// Runs a command that works on what is configured. Its log tells of warnings only.
+    /// Runs a command on the configured stores. Its log shows only warnings.
     fn with_config(
         &self,
         command: impl AsyncFnOnce(Config) -> anyhow::Result<ExitCode>,
@@ -141,10 +141,7 @@ impl Globals {
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("the system refuses to start threads")
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")
 }
 
 #[derive(Debug, Args)]

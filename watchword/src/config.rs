@@ -1,7 +1,7 @@
 //! Configuration: `watchword.toml`, each key overridden by an environment variable.
 //!
-//! Every key is in [`KEYS`]. A key that is not, a value that is not one, and a file with a secret that others can
-//! read are errors which name it and say what to do.
+//! Every key is in [`KEYS`]. An unknown key, an invalid value, and a secret in a file that others can read are errors
+//! that name the key and say what to do.
 
 mod keys;
 mod parse;
@@ -37,7 +37,7 @@ pub use self::values::{ConfigError, refuse_world_readable};
 use crate::databases::Databases;
 use crate::traces::TraceSettings;
 
-/// The configuration file, unless another one is named.
+/// The default configuration file.
 const DEFAULT_FILE: &str = "watchword.toml";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// What a password hash costs.
+/// The cost of a password hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Argon2Cost {
     pub memory_kib: u32,
@@ -54,31 +54,31 @@ pub struct Argon2Cost {
     pub lanes: u32,
 }
 
-/// The configuration, every value valid.
+/// The configuration, fully validated.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The file it was read from, if there was one.
+    /// The file it was read from, if any.
     pub file: Option<PathBuf>,
     pub listen: SocketAddr,
-    /// For metrics and readiness without a key; none unless it is given.
+    /// For metrics and readiness without a key; `None` disables it.
     pub internal_listen: Option<SocketAddr>,
-    /// None: made from the address listened on.
+    /// None: derived from the listen address.
     pub public_url: Option<PublicUrl>,
     /// None: the public URL at the first start.
     pub log_origin: Option<LogOrigin>,
     pub data_dir: PathBuf,
-    /// Whether somebody named it, or it is the one that holds where nobody did.
+    /// Whether it was configured, rather than the default.
     pub names_data_dir: bool,
     /// In PostgreSQL; None: in the files named here.
     pub databases: Option<Databases>,
     pub journal: PathBuf,
     pub read_models: Location,
-    /// None: made at each start.
+    /// None: generated at each start.
     pub projections_node: Option<String>,
     pub projections_lease: Duration,
     pub key_store: PathBuf,
     pub master_key: Option<SecretString>,
-    /// A platform key that was made elsewhere. None: the first start makes one.
+    /// A platform key created by the operator. None: the first start creates one.
     pub admin_key: Option<SecretString>,
     pub log: String,
     pub log_format: LogFormat,
@@ -87,24 +87,24 @@ pub struct Config {
     pub shutdown_timeout: Duration,
     pub limits: RateSettings,
     pub lockout: LockoutPolicy,
-    /// Seconds that a device which was in an account is counted apart from strangers.
+    /// How long, in seconds, a known device is counted separately from strangers.
     pub device_ttl: u32,
-    /// Seconds that another node's clock may be ahead.
+    /// How far, in seconds, another node's clock may be ahead.
     pub clock_leeway: u32,
-    /// None: no such list is asked.
+    /// None: no list is queried.
     pub breached_passwords: Option<Url>,
     /// None: there is no bus.
     pub nats: Option<Nats>,
-    /// None: there are no traces.
+    /// None: no traces are sent.
     pub traces: Option<TraceSettings>,
-    /// At a time; more are told 503. A caller is an address here.
+    /// The maximum at a time; further requests get 503. The caller is an address here.
     pub requests_in_flight: Shares,
     pub event_streams: Shares,
     pub exports: Shares,
     pub sessions_of_a_user: NonZeroUsize,
-    /// None: mails wait for a process that sends them.
+    /// None: another process sends the mails.
     pub mail: Option<Mail>,
-    /// Whom mails come from. None: made from the public URL.
+    /// The sender of mails. None: derived from the public URL.
     pub mail_sender: Option<Email>,
     pub sender_domains: SenderDomains,
     pub caches: Caches,
@@ -112,22 +112,22 @@ pub struct Config {
     pub hashing_queue: Option<NonZeroUsize>,
 }
 
-/// What is kept in memory, in bytes.
+/// Cache sizes in bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Caches {
-    /// How many aggregates, whatever they take.
+    /// The maximum number of aggregates, whatever their size.
     pub most_aggregates: NonZeroUsize,
     pub aggregates: u64,
     pub data_keys: u64,
     pub access_tokens: u64,
-    /// Decoded events, for projectors that come a little later.
+    /// Decoded events, for projectors slightly behind.
     pub events: u64,
 }
 
-/// The sending of mails.
+/// Mail delivery.
 #[derive(Debug, Clone)]
 pub struct Mail {
-    /// Where they go.
+    /// The destination.
     pub url: MailUrl,
     pub policy: DeliveryPolicy,
 }
@@ -135,16 +135,16 @@ pub struct Mail {
 /// The bus.
 #[derive(Debug, Clone)]
 pub struct Nats {
-    /// The servers' addresses, which may hold a password.
+    /// The servers' addresses, which may contain a password.
     pub url: SecretString,
     pub credentials: Option<PathBuf>,
     pub relay: RelaySettings,
 }
 
 impl Config {
-    /// Reads the file (by default `watchword.toml`, if there is one) and the environment.
+    /// Reads the file (by default `watchword.toml`, if it exists) and the environment.
     ///
-    /// `data_dir` is the folder that the command line names.
+    /// `data_dir` is the folder given on the command line.
     pub fn load(file: Option<&Path>, data_dir: Option<&Path>) -> Result<Self, ConfigError> {
         let mut values = Values::default();
         let default_file = Path::new(DEFAULT_FILE);
@@ -163,7 +163,7 @@ impl Config {
         Ok(config)
     }
 
-    /// The form of the log that is asked for, even where the rest of the configuration cannot be read.
+    /// The requested log format, even if the rest of the configuration is invalid.
     pub fn log_format_asked(file: Option<&Path>) -> LogFormat {
         let by_variable =
             std::env::var(variable(keys::LOG_FORMAT.name)).ok().filter(|value| !value.is_empty());
@@ -267,26 +267,26 @@ impl Config {
         })
     }
 
-    /// Whom mails may come from.
+    /// The allowed senders.
     pub fn senders(&self, public_url: &PublicUrl) -> Senders {
         let of_host = || Email::parse(&format!("no-reply@{}", public_url.host_str())).ok();
-        // RFC 2606 section 2: nobody's domain.
+        // RFC 2606 section 2: a domain without an owner.
         let nobody = || Email::parse("no-reply@watchword.invalid").expect("an address");
         let own = self.mail_sender.clone().or_else(of_host).unwrap_or_else(nobody);
         Senders { own, domains: self.sender_domains.clone() }
     }
 
-    /// Whether several processes can open the stores at the same time.
+    /// Whether several processes can open the stores concurrently.
     pub fn shares_stores(&self) -> bool {
         self.databases.is_some()
     }
 
-    /// Where the next master key lies until the key store opens with it.
+    /// Where the next master key is kept until the key store opens with it.
     pub fn next_master_key_file(&self) -> PathBuf {
         self.data_dir.join("master.key.new")
     }
 
-    /// The file with the master key, unless the key is in the configuration itself.
+    /// The file with the master key, unless the key itself is configured.
     pub fn master_key_file(&self) -> PathBuf {
         self.data_dir.join("master.key")
     }
@@ -296,7 +296,7 @@ impl Config {
         self.data_dir.join("admin.key")
     }
 
-    /// Where the platform key is, for people.
+    /// Where the platform key is, as text for people.
     pub fn where_admin_key_is(&self) -> String {
         let file = self.admin_key_file();
         if self.admin_key.is_some() {
@@ -305,13 +305,13 @@ impl Config {
             format!("in {}", file.display())
         } else {
             format!(
-                "not in {} any more; use the copy you keep, or make another: watchword api-key create platform --name <name>",
+                "no longer in {}; use your copy, or create another: watchword api-key create platform --name <name>",
                 file.display()
             )
         }
     }
 
-    /// Where clients reach the service when it listens on `listening`.
+    /// The URL at which clients reach the service when it listens on `listening`.
     pub fn public_url(&self, listening: SocketAddr) -> PublicUrl {
         self.public_url.clone().unwrap_or_else(|| {
             let host = if listening.ip().is_unspecified() {
@@ -324,7 +324,7 @@ impl Config {
     }
 }
 
-/// The keys of what is shared out.
+/// The configuration keys of one shared limit.
 struct SharesOf {
     total: &'static Key<NonZeroUsize>,
     of_an_app: &'static OptionalKey<NonZeroUsize>,
@@ -333,7 +333,7 @@ struct SharesOf {
 }
 
 impl SharesOf {
-    /// `default` says whose share is how large where the operator does not.
+    /// `default` computes the shares that the operator did not set.
     fn take(self, values: &mut Values, default: impl FnOnce(usize) -> Shares) -> Result<Shares, ConfigError> {
         let total = values.take(self.total)?.get();
         let default = default(total);
@@ -361,7 +361,7 @@ fn limits(values: &mut Values) -> Result<RateSettings, ConfigError> {
 }
 
 impl Config {
-    /// What a journal that has no origin yet gets as its own. One that has keeps it, whatever this is.
+    /// The origin for a journal that has none yet. An existing origin is kept.
     pub fn log_origin(&self, listening: SocketAddr) -> Result<LogOrigin, InvalidOrigin> {
         match &self.log_origin {
             Some(origin) => Ok(origin.clone()),
@@ -370,7 +370,7 @@ impl Config {
     }
 }
 
-/// The section `nats` is checked even where no server is given.
+/// The section `nats` is validated even without a server.
 fn nats(values: &mut Values) -> Result<Option<Nats>, ConfigError> {
     let url = values.take_given(&keys::NATS_URL)?.flatten();
     let credentials = values.take_given(&keys::NATS_CREDENTIALS)?.map(PathBuf::from);
@@ -387,7 +387,7 @@ fn nats(values: &mut Values) -> Result<Option<Nats>, ConfigError> {
     Ok(url.map(|url| Nats { url, credentials, relay }))
 }
 
-/// The section `otlp` is checked even where no collector is given.
+/// The section `otlp` is validated even without a collector.
 fn traces(values: &mut Values) -> Result<Option<TraceSettings>, ConfigError> {
     let endpoint = values.take_given(&keys::OTLP_ENDPOINT)?.flatten();
     let sampling = values.take(&keys::OTLP_SAMPLING)?;

@@ -1,4 +1,4 @@
-//! The data folder: what lies in it, and whether it may be used. Looking changes nothing.
+//! The data folder: its contents, and whether it may be used. Inspecting changes nothing.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ pub enum DataDirError {
     Unreadable { path: PathBuf, source: std::io::Error },
     #[error("the data folder {} cannot be created: {source}. Create it and give it to the user that runs watchword, or set data_dir (WATCHWORD_DATA_DIR) to another", path.display())]
     NotCreated { path: PathBuf, source: std::io::Error },
-    #[error("{} is no folder. Set data_dir (WATCHWORD_DATA_DIR) to a folder", path.display())]
+    #[error("{} is not a folder. Set data_dir (WATCHWORD_DATA_DIR) to a folder", path.display())]
     NoFolder { path: PathBuf },
     #[error("{} holds files of something else ({found}) and no journal. Set data_dir (WATCHWORD_DATA_DIR) to a new or empty folder", path.display())]
     Foreign { path: PathBuf, found: String },
@@ -35,19 +35,19 @@ pub enum DataDirError {
     Config(#[from] ConfigError),
 }
 
-/// What a data folder is before anything is opened.
+/// The state of a data folder before anything is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// There is nothing of ours in it yet.
+    /// It holds no stores yet.
     Fresh,
-    /// The stores are there.
+    /// The stores exist.
     Present,
 }
 
 /// Looks at the data folder and refuses one that should not be used.
 pub fn inspect(config: &Config) -> Result<State, DataDirError> {
     if config.databases.is_some() {
-        // What is in a database tells so itself, and nothing in the folder is needed.
+        // A database reports its own state, and needs nothing in the folder.
         return Ok(State::Present);
     }
     let path = &config.data_dir;
@@ -84,8 +84,8 @@ pub fn inspect(config: &Config) -> Result<State, DataDirError> {
     Ok(State::Fresh)
 }
 
-/// A journal is made after the master key, so one without a key has lost it. The key store comes last: whether a
-/// missing one is lost or a first start was cut short is told by the journal, once it is open.
+/// A journal is created after the master key, so one without a key has lost it. The key store comes last: the opened
+/// journal tells whether a missing one is lost or a first start was interrupted.
 fn present(config: &Config) -> Result<State, DataDirError> {
     if config.master_key.is_none() && !config.master_key_file().exists() {
         return Err(incomplete(config, &config.master_key_file()));
@@ -134,7 +134,7 @@ fn is_ours(config: &Config, path: &Path, name: &str) -> bool {
         || config.file.as_deref().is_some_and(|file| file == path)
 }
 
-/// Reads the master key from the configuration or its file; `None` when neither is there.
+/// Reads the master key from the configuration or its file; `None` if both are absent.
 pub fn master_key(config: &Config) -> Result<Option<MasterKey>, DataDirError> {
     if let Some(text) = &config.master_key {
         return parse(text, "master_key (WATCHWORD_MASTER_KEY)").map(Some);
@@ -156,7 +156,7 @@ fn parse(text: &SecretString, origin: &str) -> Result<MasterKey, DataDirError> {
         .map_err(|e| DataDirError::BadMasterKey { origin: origin.to_owned(), problem: e.to_string() })
 }
 
-/// Reads a file with a secret, unless everybody can.
+/// Reads a secret from a file, unless everybody can read it.
 pub fn read_secret(path: &Path) -> Result<SecretString, DataDirError> {
     refuse_world_readable(path)?;
     std::fs::read_to_string(path)
@@ -164,7 +164,7 @@ pub fn read_secret(path: &Path) -> Result<SecretString, DataDirError> {
         .map_err(|source| DataDirError::Unreadable { path: path.to_owned(), source })
 }
 
-/// Makes the data folder, for its owner only.
+/// Creates the data folder, accessible to its owner only.
 pub fn create(path: &Path) -> Result<(), DataDirError> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
@@ -181,7 +181,7 @@ pub fn create(path: &Path) -> Result<(), DataDirError> {
     create().map_err(|source| DataDirError::NotCreated { path: path.to_owned(), source })
 }
 
-/// Writes a file with a secret that only its owner can read, durably, never over another file.
+/// Writes a secret durably to a new file that only its owner can read.
 pub fn write_secret(path: &Path, secret: &SecretString) -> Result<(), DataDirError> {
     let write = || {
         let mut options = std::fs::OpenOptions::new();
@@ -197,8 +197,8 @@ pub fn write_secret(path: &Path, secret: &SecretString) -> Result<(), DataDirErr
     write().map_err(|source| DataDirError::NotWritten { path: path.to_owned(), source })
 }
 
-/// Gives a file the name of another one, which is gone then: durably, and at no moment is there none of that name. It gets that
-/// one's owner, group and mode, as whoever runs this may be root, and the service is not.
+/// Durably and atomically replaces a file by another one, which is renamed to it. It gets the replaced file's owner, group and
+/// mode, because the caller may be root and the service is not.
 pub fn replace(path: &Path, with: &Path) -> Result<(), DataDirError> {
     let liken = || {
         if path.exists() { private::liken(&std::fs::File::open(with)?, with, path) } else { Ok(()) }
@@ -209,7 +209,7 @@ pub fn replace(path: &Path, with: &Path) -> Result<(), DataDirError> {
         .map_err(|source| DataDirError::NotWritten { path: path.to_owned(), source })
 }
 
-/// A name is durable only with its folder.
+/// A name is durable only once its folder is synced.
 fn sync_folder_of(path: &Path) -> std::io::Result<()> {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => std::fs::File::open(parent)?.sync_all(),

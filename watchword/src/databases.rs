@@ -19,11 +19,11 @@ use event_store::{KurrentJournal, KurrentSettings, KurrentUrl};
 use crate::data_dir;
 use crate::waiting::Part;
 
-/// The file in which a node keeps what it knows of a journal in KurrentDB.
+/// The file in which a node keeps its replica state of a journal in KurrentDB.
 #[cfg(feature = "kurrentdb")]
 pub const REPLICA: &str = "replica.db";
 
-/// Where they are, and how to wait for them.
+/// Their locations, and how to wait for them.
 #[derive(Debug, Clone)]
 pub struct Databases {
     pub journal: SharedJournal,
@@ -31,7 +31,7 @@ pub struct Databases {
     pub settings: PostgresSettings,
 }
 
-/// A journal that several nodes append to. Shown without a password.
+/// A journal that several nodes append to. Displayed without a password.
 #[derive(Debug, Clone)]
 pub enum SharedJournal {
     Postgres(PostgresUrl),
@@ -43,7 +43,7 @@ pub enum SharedJournal {
     },
 }
 
-/// What is there before anything is opened.
+/// What exists before anything is opened.
 #[derive(Debug, Clone, Copy)]
 pub struct Found {
     /// KurrentDB needs no tables.
@@ -52,7 +52,7 @@ pub struct Found {
 }
 
 impl Databases {
-    /// Looks, and changes nothing.
+    /// Inspects without changing anything.
     pub async fn look(&self) -> anyhow::Result<Found> {
         let journal = match &self.journal {
             SharedJournal::Postgres(url) => {
@@ -66,12 +66,12 @@ impl Databases {
         Ok(Found { journal, key_store })
     }
 
-    /// Opens both, after making their tables or bringing them up to date where the user may. Refuses a journal with
-    /// events whose keys are gone, and another master key, before anything is made.
+    /// Opens both, after creating or upgrading their tables if the user may. Before creating anything it refuses a
+    /// journal with events whose keys are gone, and a wrong master key.
     pub async fn open(&self, master_key: &MasterKey) -> anyhow::Result<(Arc<dyn Journal>, Arc<KeyStore>)> {
         let found = self.look().await?;
         if found.journal.is_none_or(|journal| journal.from > 0) && found.key_store.from == 0 {
-            // Its events are not looked at, so any MACs will do.
+            // Its events are not read, so any MACs will do.
             let macs = Macs::new(&InstanceKey::generate());
             let head = match self.open_journal(&macs, Some(&JournalMark::default())).await {
                 Ok((journal, _)) => {
@@ -79,7 +79,7 @@ impl Databases {
                     journal.close().await;
                     head?
                 }
-                // A node on KurrentDB reads all of it, and there is something.
+                // A node on KurrentDB reads the whole journal, so it is not empty.
                 Err(error) if matches!(error.downcast_ref(), Some(OpenError::Damaged { .. })) => 1,
                 Err(error) => return Err(error),
             };
@@ -107,12 +107,13 @@ impl Databases {
         if let Err(refusal) = key_store.mark(master_key, &mark).await {
             journal.close().await;
             key_store.close().await;
-            return Err(refusal).context("the key store cannot say that the journal's events carry MACs");
+            return Err(refusal)
+                .context("cannot record in the key store that the journal's events carry MACs");
         }
         Ok((journal, Arc::new(key_store)))
     }
 
-    /// Whether the key store says that the journal's events carry MACs; the tables must be up to date.
+    /// Whether the key store records that the journal's events carry MACs; the tables must be up to date.
     pub async fn is_marked(&self, master_key: &MasterKey) -> anyhow::Result<bool> {
         let key_store = KeyStore::open_postgres(&self.key_store, self.settings.clone(), master_key).await?;
         let is_marked = key_store.is_marked();
@@ -123,7 +124,7 @@ impl Databases {
     /// Refuses a journal whose format was set back to one without MACs.
     pub async fn check_has_macs(&self, found: &Found, master_key: &MasterKey) -> anyhow::Result<()> {
         let is_new = |it: Migrated| it.from == it.to;
-        // A key store of before says nothing of the journal.
+        // A key store of an earlier version has no such record.
         if let (Some(journal), Some(url)) = (found.journal, self.journal.postgres())
             && !is_new(journal)
             && is_new(found.key_store)
@@ -134,7 +135,7 @@ impl Databases {
         Ok(())
     }
 
-    /// Where read models are unless they are elsewhere: beside the journal where that is a place for them.
+    /// The default location of read models: beside the journal if that supports them.
     pub fn read_models(&self) -> PostgresUrl {
         self.journal.postgres().unwrap_or(&self.key_store).clone()
     }
@@ -168,12 +169,12 @@ impl Databases {
         })
     }
 
-    /// Whether a node keeps something for itself.
+    /// Whether a node keeps local files.
     pub fn keeps_a_replica(&self) -> bool {
         self.journal.postgres().is_none()
     }
 
-    /// The same for somebody who only looks: what a node keeps for itself goes into this folder.
+    /// The same for a process that only inspects: a node's local files go into this folder.
     #[cfg(feature = "kurrentdb")]
     pub fn to_look(&self, folder: &Path) -> Self {
         let mut databases = self.clone();
@@ -183,7 +184,7 @@ impl Databases {
         databases
     }
 
-    /// The same for somebody who only looks: a node keeps nothing for itself.
+    /// The same for a process that only inspects: a node keeps no local files.
     #[cfg(not(feature = "kurrentdb"))]
     pub fn to_look(&self, _folder: &Path) -> Self {
         self.clone()
@@ -191,7 +192,7 @@ impl Databases {
 }
 
 impl SharedJournal {
-    /// The database, if it is PostgreSQL's.
+    /// The database, if it is PostgreSQL.
     #[cfg_attr(
         not(feature = "kurrentdb"),
         expect(clippy::unnecessary_wraps, reason = "with the feature kurrentdb there is another place")
@@ -216,13 +217,13 @@ impl fmt::Display for SharedJournal {
 }
 
 impl Found {
-    /// What is done to the journal.
+    /// What migration does to the journal.
     pub fn journal_will_be(&self) -> String {
         self.journal.map_or_else(|| "a stream, which needs no tables".to_owned(), will_do)
     }
 }
 
-/// What is done to a store of this format.
+/// What migration does to a store of this format.
 pub fn will_do(Migrated { from, to }: Migrated) -> String {
     match from {
         0 => format!("created in format {to}"),

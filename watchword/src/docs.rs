@@ -1,4 +1,4 @@
-//! `/docs`: Swagger UI, served from the binary. Every address on it is relative, so it works below any path.
+//! `/docs`: Swagger UI, served from the binary. Every URL on it is relative, so it works below any path.
 
 use std::sync::{Arc, LazyLock};
 
@@ -10,11 +10,11 @@ use axum::{Router, middleware};
 use http_kit::Problem;
 use utoipa_swagger_ui::{Config, serve};
 
-/// Swagger UI is all files of its own but for `style` attributes.
+/// Swagger UI needs only its own files, except for `style` attributes.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
     img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The page of Swagger UI itself has a title and a logo of its own.
+/// Swagger UI's own page has another title and logo.
 const PAGE: &str = r#"<!doctype html>
 <html lang="en">
 <head>
@@ -25,7 +25,7 @@ const PAGE: &str = r#"<!doctype html>
 </head>
 <body>
 <div id="swagger-ui"></div>
-<noscript>This page is made by a script from <a href="../openapi.json">the OpenAPI document</a>.</noscript>
+<noscript>This page needs JavaScript. See <a href="../openapi.json">the OpenAPI document</a>.</noscript>
 <script src="swagger-ui-bundle.js"></script>
 <script src="swagger-ui-standalone-preset.js"></script>
 <script src="swagger-initializer.js"></script>

@@ -18,18 +18,18 @@ use crate::{openapi, openapi_examples};
 /// An SPDX expression.
 const LICENSE: &str = "Apache-2.0 OR MIT";
 
-/// Prints the API's document. It is what the routes say, so an instance in a temporary folder is asked for it.
+/// Prints the API's document. It is derived from the routes of an instance in a temporary folder.
 pub async fn openapi() -> anyhow::Result<ExitCode> {
     writeln!(std::io::stdout(), "{}", Box::pin(openapi_document()).await?)?;
     Ok(ExitCode::SUCCESS)
 }
 
 async fn openapi_document() -> anyhow::Result<String> {
-    let folder = tempfile::tempdir()
-        .context("cannot make a temporary folder. Set TMPDIR to one that can be written")?;
+    let folder =
+        tempfile::tempdir().context("cannot create a temporary folder. Set TMPDIR to a writable folder")?;
     let config = Config::in_folder(&folder.path().join("data"));
     let instance = Instance::open(&config, config.listen).await?;
-    let document = serde_json::to_value(instance.api()).context("the document cannot be written as JSON");
+    let document = serde_json::to_value(instance.api()).context("cannot write the document as JSON");
     instance.close().await;
     let mut document = document?;
     openapi::add_types(&mut document);
@@ -48,13 +48,13 @@ pub fn asyncapi_document() -> Value {
     schemas::asyncapi::document(env!("CARGO_PKG_VERSION"))
 }
 
-/// Gives the document its title, and to each operation what all have in common.
+/// Adds the title, and to each operation what all have in common.
 pub fn complete(mut api: OpenApi) -> OpenApi {
     api.info = InfoBuilder::new()
         .title("Watchword")
         .version(env!("CARGO_PKG_VERSION"))
         .description(Some(
-            "Logins, sessions and users as events in a log that is never changed. Refusals are \
+            "Logins, sessions and users as events in an append-only log. Refusals are \
              `application/problem+json`; each `type` has a page that explains it.\n\n\
              On a deployment with an app `default`, what is below `/v1/apps/{app_id}/auth/` answers for it below `/auth/`, too, \
              and its keys are at `/.well-known/jwks.json`.",

@@ -1,9 +1,9 @@
-//! What the first process of a container does besides its work.
+//! The extra duties of a container's first process.
 
-/// Puts away processes that were left behind. Whoever's parent has ended becomes a child of the first process, here the commands of
-/// a container engine that took too long: nobody else hears of their end, and each would keep its place for good.
+/// Reaps orphaned processes. The first process inherits them, for example the commands of a container engine that took too long;
+/// unreaped, each would occupy an entry of the process table.
 ///
-/// Only for a process that starts none itself.
+/// Only for a process that starts no children itself.
 #[cfg(unix)]
 pub fn reap_orphans_as_first_process() -> anyhow::Result<()> {
     use rustix::process::{WaitOptions, wait};
@@ -15,7 +15,7 @@ pub fn reap_orphans_as_first_process() -> anyhow::Result<()> {
     let mut ended = signal(SignalKind::child())?;
     tokio::spawn(async move {
         loop {
-            // One signal may stand for several of them.
+            // One signal may stand for several processes.
             while matches!(wait(WaitOptions::NOHANG), Ok(Some(_))) {}
             if ended.recv().await.is_none() {
                 return;
@@ -25,13 +25,13 @@ pub fn reap_orphans_as_first_process() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// There is no such process here.
+/// Not needed on this platform.
 #[cfg(not(unix))]
 pub fn reap_orphans_as_first_process() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the system calls this machine. It is asked, as not every service sees where it is written down.
+/// The host name, by system call, because not every service can read the file that holds it.
 pub fn hostname() -> String {
     #[cfg(unix)]
     let name = rustix::system::uname().nodename().to_string_lossy().trim().to_owned();

@@ -1,4 +1,4 @@
-//! An instance: the stores opened, and both services built on them, in one process.
+//! An instance: the opened stores, and both services built on them, in one process.
 
 mod health;
 mod locate;
@@ -38,19 +38,19 @@ use crate::config::Config;
 use crate::init::hostname;
 use crate::{bus, data_dir, journal_check, root};
 
-/// Which part of the work an instance does.
+/// The part of the work that an instance does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Everything.
     All,
-    /// The routes that change something, and the relay.
+    /// The routes that change state, and the relay.
     Commands,
     /// The projectors and the routes that read.
     Projections,
 }
 
 impl Role {
-    /// As operators and collectors know it.
+    /// The name for operators and collectors.
     pub fn name(self) -> &'static str {
         match self {
             Self::All => "all",
@@ -77,15 +77,15 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Opens the stores and starts the services on them for a short while, to be reached at `address`. What they write
-    /// is published to NATS by the next server, which also sends the mails.
+    /// Opens the stores and starts the services briefly, to be reached at `address`. The next server publishes their
+    /// events to NATS and sends their mails.
     pub async fn open(config: &Config, address: SocketAddr) -> anyhow::Result<Self> {
         let stores = Box::pin(Stores::open(config)).await?;
         let config = Config { nats: None, mail: None, ..config.clone() };
         Box::pin(Self::start(&config, stores, address, Role::All)).await
     }
 
-    /// Starts the services of a role. A journal without events gets its first apps, and the platform's first key.
+    /// Starts the services of a role. A journal without events gets its first apps, and the first platform key.
     pub async fn start(
         config: &Config,
         stores: Stores,
@@ -112,7 +112,7 @@ impl Instance {
         let public_url = config.public_url(address);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let journal = Arc::clone(&stores.journal);
-        // Before anything else is written: it is the first event of a journal.
+        // Before any other write: it is the first event of a journal.
         let origin = event_store::origin::establish(&*journal, &*clock, &config.log_origin(address)?).await?;
         let repository = stores.repository(config);
         let tokens = tokens(config, stores.key_store.instance_key())?;
@@ -172,7 +172,7 @@ impl Instance {
             services = services.merge(Arc::clone(&service).router());
             projections = Some(service);
         }
-        // Nothing from here on can fail, and leave behind what has begun.
+        // From here on nothing can fail and leave background tasks behind.
         let mailer = commands.as_ref().and_then(|service| start_mailer(config, service, &public_url, &node));
         let publishes = nats.filter(|_| role != Role::Projections);
         let relay = publishes.map(|(nats, settings)| stores.relay(nats, &origin, settings));
@@ -190,7 +190,7 @@ impl Instance {
             relay: relay.clone(),
             mailer: mailer.clone(),
         };
-        // Routes of credentials have a narrower limit of their own inside this one; probes at the root have none.
+        // Credential routes have a narrower limit of their own inside this one; probes at the root have none.
         let services = services.layer(limits.layer(RateClass::General).by_key(tokens.clone()));
         let routers = Routers::new(health, services, edge, origin, &public_url);
         let prefix = public_url.prefix().to_owned();
@@ -209,7 +209,7 @@ impl Instance {
         })
     }
 
-    /// Where it is reached.
+    /// The address it is reached at.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -229,17 +229,17 @@ impl Instance {
         http_kit::mounted(self.router(), &self.prefix)
     }
 
-    /// The API's document of all routes.
+    /// The API document of all routes.
     pub fn api(&self) -> &OpenApi {
         &self.routers.api
     }
 
-    /// As `/readyz` names the instance.
+    /// The instance's name in `/readyz`.
     pub fn public_id(&self) -> String {
         self.stores.key_store.instance_key().public_id()
     }
 
-    /// Makes another key of the platform, whatever became of those before.
+    /// Creates another platform key, whatever happened to earlier ones.
     pub async fn make_platform_key(&self, name: &str) -> anyhow::Result<SecretString> {
         let commands = self.commands.as_ref().context("this process takes no commands")?;
         commands.make_platform_key(name).await.map_err(|error| match error {
@@ -248,7 +248,7 @@ impl Instance {
         })
     }
 
-    /// Who has this address in the app, by the journal's claim.
+    /// The user of this address in the app, by the journal's claim.
     pub async fn locate(&self, app_id: &AppId, email: &Email) -> Result<Option<UserId>, StoreError> {
         let claims = JournalClaims::new(Arc::clone(&self.repository), Arc::clone(&self.stores.lookup));
         claims.locate(app_id, email).await
@@ -259,7 +259,7 @@ impl Instance {
         self.stores.journal.head().await
     }
 
-    /// A key of the platform that is live. Keys are derived, so whoever has the master key has them.
+    /// A live platform key. Keys are derived, so the holder of the master key has them.
     pub async fn platform_key(&self) -> anyhow::Result<SecretString> {
         let app_id = AppId::platform();
         let platform = self.repository.load::<App>(&app_id).await?;
@@ -270,13 +270,13 @@ impl Instance {
             .iter()
             .find(|(_, key)| key.is_live(now) && key.permissions.contains(&Permission::Platform));
         let (key_id, _) = key.context(
-            "every platform key is revoked. Make one: watchword api-key create platform --name <name>",
+            "every platform key is revoked. Create one: watchword api-key create platform --name <name>",
         )?;
         let key_id = *key_id;
         Ok(SecretString::from(ApiKeyToken { app_id, key_id }.encode(&self.tokens)))
     }
 
-    /// Stops a projector, so that its read model stays as it is.
+    /// Pauses a projector, so that its read model stays as it is.
     pub async fn pause(&self, projector: &str) -> anyhow::Result<()> {
         match &self.projections {
             Some(projections) if projections.pause(projector).await => Ok(()),
@@ -284,7 +284,7 @@ impl Instance {
         }
     }
 
-    /// Lets a stopped projector go on.
+    /// Resumes a paused projector.
     pub async fn resume(&self, projector: &str) -> anyhow::Result<()> {
         match &self.projections {
             Some(projections) if projections.resume(projector).await => Ok(()),
@@ -292,13 +292,13 @@ impl Instance {
         }
     }
 
-    /// Reads the whole journal, and looks for what must not be.
+    /// Reads the whole journal and checks its consistency.
     pub async fn check_journal(&self) -> Result<journal_check::Report, StoreError> {
         journal_check::check(&self.repository, self.clock.now(), |_, _| {}).await
     }
 
-    /// Everybody who may have a session: who began one that was not revoked, as the events say. A claim for each is kept, too,
-    /// but whoever can write to the store can take one away. `at` hears how far it has come.
+    /// All users who may have a session: those who started one that was not revoked, according to the events. There is a claim
+    /// for each, but anybody who can write to the store can remove one. `at` receives the progress.
     pub async fn users_with_sessions(
         &self,
         mut at: impl FnMut(u64),
@@ -330,7 +330,7 @@ impl Instance {
         Ok(users)
     }
 
-    /// What ends the streams of events: a server that stops would wait for their readers for ever.
+    /// Ends the event streams: otherwise a stopping server would wait indefinitely for their readers.
     pub fn stream_end(&self) -> impl FnOnce() + Send + 'static {
         let projections = self.projections.clone();
         move || {
@@ -340,7 +340,7 @@ impl Instance {
         }
     }
 
-    /// Ends the mailer, the relay and the projectors, and closes the stores.
+    /// Stops the mailer, the relay and the projectors, and closes the stores.
     pub async fn close(self) {
         if let Some(mailer) = &self.mailer {
             mailer.shutdown().await;
@@ -377,8 +377,8 @@ impl Routers {
     }
 }
 
-/// What tokens are made and read with, a platform key of the configuration included. That may be one that this instance made, as
-/// it lay in `admin.key`.
+/// What tokens are derived and recognized with, including a configured platform key. That may be one that this instance created,
+/// as found in `admin.key`.
 fn tokens(config: &Config, instance: &InstanceKey) -> anyhow::Result<DerivedTokens> {
     let tokens = DerivedTokens::new(instance);
     let Some(key) = &config.admin_key else { return Ok(tokens) };
@@ -388,30 +388,30 @@ fn tokens(config: &Config, instance: &InstanceKey) -> anyhow::Result<DerivedToke
     }
     if text.starts_with(API_KEY) {
         bail!(
-            "admin_key (WATCHWORD_ADMIN_KEY) is an API key of another instance or of an app. Bring a platform key of this one, or a \
+            "admin_key (WATCHWORD_ADMIN_KEY) is an API key of another instance or of an app. Configure a platform key of this one, or a \
              secret of your own: openssl rand -base64 32"
         );
     }
     Ok(tokens.with_platform_key(text))
 }
 
-/// What API keys that were made by an instance begin with.
+/// The prefix of API keys created by an instance.
 const API_KEY: &str = "wwk_";
 
-/// The host, which tells people where to look, and a random part, as two processes of a host are two nodes.
+/// The host name as a hint for people, and a random part, because two processes on a host are two nodes.
 fn node_name(clock: &dyn Clock) -> String {
     let id = clock.new_id().simple().to_string();
     format!("{}-{}", hostname(), &id[id.len() - 8..])
 }
 
-/// Makes the first apps and the first platform key, and writes that key where its owner finds it. A file that is gone
-/// is made again only while nobody has used the instance: later, its owner has taken it away.
+/// Creates the first apps and the first platform key, and writes that key where its owner finds it. A missing file is
+/// recreated only while the instance is unused: later, its owner has removed it.
 async fn bootstrap(config: &Config, commands: &CommandService) -> anyhow::Result<()> {
-    let Some(key) = commands.bootstrap().await.context("the first apps and keys cannot be made")? else {
+    let Some(key) = commands.bootstrap().await.context("cannot create the first apps and keys")? else {
         return Ok(());
     };
     let path = config.admin_key_file();
-    // Whoever brings the key knows where it is.
+    // The operator who configured the key knows where it is.
     if path.exists() || config.admin_key.is_some() {
         return Ok(());
     }
@@ -434,7 +434,7 @@ fn edge(
         .limited_to(config.requests_in_flight)
 }
 
-/// What of the configuration commands go by.
+/// The settings of the command service.
 fn settings(config: &Config, public_url: &PublicUrl) -> command_service::Settings {
     command_service::Settings {
         lockout: config.lockout,
@@ -453,7 +453,8 @@ fn start_hashing(config: &Config) -> anyhow::Result<PasswordHashing> {
     })?)
 }
 
-/// Sends what the commands of this process and others ask for, behind where [`mailer::begin`] saw to it that somebody does.
+/// Sends the mails requested by this and other processes, from the position where [`mailer::begin`] ensured that it
+/// happens.
 fn start_mailer(
     config: &Config,
     commands: &CommandService,

@@ -1,4 +1,4 @@
-//! Reads a whole journal, and looks for what must not be.
+//! Reads a whole journal and checks its consistency.
 
 use std::collections::{HashMap, HashSet};
 
@@ -24,27 +24,28 @@ use mails::Mails;
 /// How many events are read at once.
 const PAGE: u64 = 1000;
 
-/// How many faults are told one by one: where there are more, they have one cause.
+/// How many faults are listed: more of them share a cause.
 const FAULTS: usize = 10;
 
 /// What was found.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// How many events could be read.
+    /// The number of readable events.
     pub events: u64,
     /// How many streams they are in.
     pub streams: usize,
-    /// How many snapshots were compared with their events.
+    /// The number of snapshots compared with their events.
     pub snapshots: usize,
-    /// Of how many persons the key was erased.
+    /// The number of persons whose key was destroyed.
     pub erased: usize,
-    /// The first few things that are not as they should be.
+    /// The first faults.
     pub faults: Vec<String>,
-    /// How many there are besides.
+    /// The number of further faults.
     pub more: usize,
-    /// The positions of events that asked for a mail which was neither sent nor given up, though the mailer is past them.
+    /// The positions of events that requested a mail which was neither sent nor given up, although the mailer is past
+    /// them.
     pub unsent_mails: Vec<u64>,
-    /// What lies ahead of now.
+    /// Timestamps in the future.
     pub future: Future,
 }
 
@@ -58,22 +59,22 @@ impl Report {
     }
 }
 
-/// What the events so far say.
+/// The state derived from the events so far.
 struct Scan {
     report: Report,
     versions: HashMap<StreamId, u64>,
-    /// How many events could not be read, and were not missed in a stream yet.
+    /// The number of unreadable events that have not yet shown up as a gap in a stream.
     unread: u64,
     claims: Claims,
     erased: HashSet<UserId>,
-    /// Those whose erasure is in the log.
+    /// The persons whose erasure is in the log.
     to_be_erased: HashSet<UserId>,
     mails: Mails,
 }
 
-/// Checks positions, versions, the MAC and shape of every event, that every sealed part can be opened or its
-/// person was erased, and that the claims are those of the events. `at` hears how far it has come: how many events,
-/// and the position.
+/// Checks positions, versions, and the MAC and shape of every event; that every sealed part can be opened or its person
+/// was erased; and that the claims match the events. `at` receives the progress: the number of events, and the
+/// position.
 pub async fn check(
     repository: &Repository,
     now: Timestamp,
@@ -89,7 +90,7 @@ pub async fn check(
         mails: Mails::default(),
     };
     scan.report.future = Future::from(now);
-    // Before the end of the journal, so that what became of every mail up to there is read.
+    // Read before the end of the journal, so that the outcome of every mail up to there is read.
     let mailed = mailer::position(&**repository.journal()).await?;
     let head = repository.journal().head().await?;
     let mut after = 0;
@@ -106,7 +107,7 @@ pub async fn check(
         after = head.min(after + PAGE);
         at(after, after);
     }
-    // What was not read cannot be compared with claims and snapshots: that would only tell the same fault again.
+    // Events that could not be read would show up again as false faults in claims and snapshots.
     if scan.report.faults.is_empty() {
         let lookup = LookupKey::new(repository.sealer().keys().instance_key());
         let Scan { claims, mails, versions, report, .. } = &mut scan;
@@ -120,7 +121,7 @@ pub async fn check(
     Ok(scan.report)
 }
 
-/// The events behind `after` up to `last`, or why one is not there. Where one cannot be read, the others can.
+/// The events after `after` up to `last`, or why one is missing. If one is unreadable, the others are still read.
 async fn page(repository: &Repository, after: u64, last: u64) -> Vec<(u64, Result<RecordedEvent, String>)> {
     let positions: Vec<u64> = (after + 1..=last).collect();
     if let Ok(events) = repository.journal().read_positions(&positions).await
@@ -143,7 +144,7 @@ impl Scan {
     async fn event(&mut self, repository: &Repository, position: u64, event: &RecordedEvent) {
         self.report.events += 1;
         let version = self.versions.entry(event.stream.clone()).or_default();
-        // A version that is left out may be that of an event that could not be read, which was told already.
+        // A missing version may belong to an unreadable event that was already reported.
         let left_out = event.version.saturating_sub(*version + 1);
         if event.version <= *version || left_out > self.unread {
             let (stream, found) = (&event.stream, event.version);
@@ -175,10 +176,10 @@ impl Scan {
         }
     }
 
-    /// Whether the key of a sealed part is there, or was erased.
+    /// Whether the key of a sealed part exists, or was destroyed.
     async fn key(&mut self, repository: &Repository, person: UserId) -> Result<(), String> {
         let keys = repository.sealer().keys();
-        // Decoding tells of a key that cannot be unwrapped.
+        // Decoding reports a key that cannot be unwrapped.
         if self.erased.contains(&person) || !matches!(keys.data_key(person).await, Ok(None)) {
             return Ok(());
         }
@@ -189,20 +190,20 @@ impl Scan {
         Err(format!("the key of {person} is missing from the key store, and was never erased"))
     }
 
-    /// Whoever was erased has no key any more.
+    /// An erased person must have no key.
     async fn erasures(&mut self, repository: &Repository) -> Result<(), StoreError> {
         for person in std::mem::take(&mut self.to_be_erased) {
-            // One that was never made was ended with the first of its events.
+            // A key that never existed was destroyed with the person's first event.
             if repository.sealer().keys().data_key(person).await?.is_some() {
                 self.report.fault(format!(
-                    "user {person} was erased, but their key is still there: start the service, which ends it"
+                    "user {person} was erased, but their key still exists: start the service, which destroys it"
                 ));
             }
         }
         Ok(())
     }
 
-    /// A snapshot must say what the events say.
+    /// A snapshot must match its events.
     async fn snapshots(&mut self, repository: &Repository) -> Result<(), StoreError> {
         for stream in repository.journal().snapshots().await? {
             let fault = match stream.aggregate() {
@@ -212,7 +213,7 @@ impl Scan {
                 "session" => repository.check_snapshot::<Session>(&stream).await,
                 "magic_link" => repository.check_snapshot::<MagicLink>(&stream).await,
                 "delivery" => repository.check_snapshot::<Delivery>(&stream).await,
-                _ => Ok(Some("it is of no aggregate that this program knows".to_owned())),
+                _ => Ok(Some("it belongs to no aggregate that this program knows".to_owned())),
             };
             match fault {
                 Ok(None) => self.report.snapshots += 1,

@@ -1,8 +1,8 @@
-//! A connection that is closed without losing the last answer.
+//! Closing a connection without losing the last answer.
 //!
-//! Whoever closes a socket that has unread bytes in it sends a reset, and that may take the answer away from a client that is
-//! still writing (RFC 9112 section 9.6). So after an answer that did not wait for all of its request, our half of the connection
-//! is closed first, and the other is read for a while.
+//! Closing a socket with unread bytes sends a reset, which may destroy the answer before a client that is still writing reads it
+//! (RFC 9112 section 9.6). So after an answer that did not wait for its whole request, our half of the connection is closed
+//! first, and the other half is drained for a while.
 
 use std::io;
 use std::pin::Pin;
@@ -15,14 +15,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-/// How long a client may go on writing after its answer.
+/// How long a client may keep writing after its answer.
 const TIME: Duration = Duration::from_secs(5);
 
 pub struct Lingering {
     stream: TcpStream,
     /// Whether the client may still be writing when the connection ends.
     linger: Arc<AtomicBool>,
-    /// There from when our half is closed.
+    /// Set once our half is closed.
     until: Option<Pin<Box<Sleep>>>,
 }
 

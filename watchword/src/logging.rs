@@ -1,4 +1,4 @@
-//! Where log lines go: stderr, so that stdout stays for what was asked for.
+//! Log output: to stderr, because stdout carries results.
 
 use std::io::{self, Write};
 
@@ -9,7 +9,7 @@ use tracing_subscriber::fmt::time::SystemTime;
 
 use crate::config::{Config, LogFormat};
 
-/// Starts logging. A command that runs for a moment is quiet but for warnings, unless the log was configured.
+/// Starts logging. Short commands log only warnings, unless the log was configured.
 pub fn start(config: &Config, quiet: bool) {
     let directives = if quiet && config.log == "info" { "warn" } else { config.log.as_str() };
     let filter = EnvFilter::try_new(directives).unwrap_or_else(|_| EnvFilter::new("info"));
@@ -18,14 +18,14 @@ pub fn start(config: &Config, quiet: bool) {
         .with_writer(io::stderr)
         .with_timer(SystemTime)
         .with_ansi(io::IsTerminal::is_terminal(&io::stderr()));
-    // A second subscriber can only come from a test in the same process, where the first serves as well.
+    // A second subscriber can only come from a test in the same process; the first one serves it as well.
     let _ = match config.log_format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
 }
 
-/// Says what a started service tells its operator, whatever is logged: on stdout, in the form of the log.
+/// Prints a startup message for the operator on stdout, whatever the log level, in the log's format.
 pub fn say(format: LogFormat, line: &str) -> io::Result<()> {
     let mut out = io::stdout();
     match format {
@@ -35,7 +35,7 @@ pub fn say(format: LogFormat, line: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// Says why the process ends. It may be before the log was started.
+/// Prints why the process ends, possibly before logging was started.
 pub fn say_failure(format: LogFormat, reason: &str) {
     let mut out = io::stderr();
     let _ = match format {
@@ -44,7 +44,7 @@ pub fn say_failure(format: LogFormat, reason: &str) {
     };
 }
 
-/// Has panics told in the form of the log.
+/// Logs panics in the log's format.
 pub fn catch_panics(format: LogFormat) {
     if format == LogFormat::Json {
         std::panic::set_hook(Box::new(|panic| {
@@ -55,7 +55,7 @@ pub fn catch_panics(format: LogFormat) {
     }
 }
 
-/// A line as the subscriber writes it.
+/// A line as the subscriber formats it.
 fn as_json(level: &str, message: &str) -> String {
     let timestamp = SystemClock.now().to_string();
     json!({ "timestamp": timestamp, "level": level, "message": message, "target": "watchword" }).to_string()

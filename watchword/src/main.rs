@@ -35,8 +35,8 @@ use commands::{Arguments, Run as _};
 use config::Config;
 use told::told;
 
-/// A request is some hundred small allocations on one thread that end on another; the system's allocator spends a fifth
-/// of the time on them.
+/// A request makes some hundred small allocations on one thread that are freed on another; the system's allocator takes
+/// a fifth of the time for them.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     logging::catch_panics(format);
     match command.run(&globals) {
         Ok(code) => code,
-        // The reader of our output has gone, as `watchword export | head` does. That is no fault.
+        // The reader of our output is gone, as in `watchword export | head`. That is not a fault.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             logging::say_failure(format, &told(&error));

@@ -1,4 +1,4 @@
-//! Metrics: what the services count, as Prometheus reads it.
+//! Metrics in Prometheus format.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -7,13 +7,13 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
 
-/// Seconds; a login is a password hash, the rest is much faster.
+/// In seconds; a login takes a password hash, the rest is much faster.
 const BUCKETS: &[f64] = &[0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
 
-/// Events or appends that go together: from one at a time to as many as there can be.
+/// Events or appends per batch, from one to the maximum.
 const BATCH_BUCKETS: &[f64] = &[1.0, 4.0, 16.0, 64.0, 250.0, 500.0, 1000.0];
 
-/// What a metric is to Prometheus.
+/// The Prometheus type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Counter,
@@ -26,11 +26,11 @@ struct Metric {
     kind: Kind,
     /// It ends in its unit: seconds, or what is counted.
     name: &'static str,
-    /// Its label. Those of requests are several.
+    /// Its labels, separated by commas.
     label: &'static str,
-    /// Every value of the label; none where they depend on the routes, the read models or the problems there are.
+    /// All values of the label; empty if they depend on routes, read models or problems.
     values: &'static [&'static str],
-    /// What it is.
+    /// Its help text.
     meaning: &'static str,
 }
 
@@ -77,92 +77,92 @@ const OUTCOMES: &[&str] = &[
     "unavailable",
 ];
 
-/// Every metric there is. `deploy/README.md` has them as a table.
+/// All metrics. `deploy/README.md` lists them in a table.
 #[rustfmt::skip]
 static METRICS: &[Metric] = &[
-    gauge("build_info", "1, with the version of the program").by("version", &[]),
+    gauge("build_info", "Always 1; its label is the program's version").by("version", &[]),
     // Requests.
-    counter("http_requests_total", "Answers").by("route, method, status", &[]),
-    histogram("http_request_duration_seconds", "Time to the head of an answer").by("route, method", &[]),
+    counter("http_requests_total", "HTTP responses").by("route, method, status", &[]),
+    histogram("http_request_duration_seconds", "Time until the response head is sent").by("route, method", &[]),
     gauge("watchword_http_connections", "Open connections"),
-    gauge("watchword_event_streams", "Readers of server-sent events"),
-    counter("watchword_refusals_total", "Answers that are problems, by their code").by("problem", &[]),
-    counter("watchword_mails_withheld_total", "Mails that were asked for and not sent, as their mailbox had too many"),
-    counter("watchword_rate_limited_total", "Requests over a limit").by("limit", LIMITS),
-    gauge("watchword_rate_limit_clients", "Clients, or mailboxes, whose requests are being counted").by("limit", LIMITS),
+    gauge("watchword_event_streams", "Open server-sent event streams"),
+    counter("watchword_refusals_total", "Problem responses, by code").by("problem", &[]),
+    counter("watchword_mails_withheld_total", "Requested mails not sent because the mailbox's budget was used up"),
+    counter("watchword_rate_limited_total", "Requests refused by a rate limit").by("limit", LIMITS),
+    gauge("watchword_rate_limit_clients", "Clients or mailboxes currently tracked by a limit").by("limit", LIMITS),
     // Passwords.
-    gauge("watchword_password_hashing_waiting", "Passwords that wait for a thread"),
-    histogram("watchword_password_hashing_wait_seconds", "How long they waited"),
-    histogram("watchword_password_hashing_seconds", "How long hashing took then"),
-    counter("watchword_password_hashing_refused_total", "Passwords that found the queue full: 503"),
-    counter("watchword_breach_checks_failed_total", "New passwords that were not looked up in the list of breached ones: it was away"),
+    gauge("watchword_password_hashing_waiting", "Passwords waiting to be hashed"),
+    histogram("watchword_password_hashing_wait_seconds", "Time a password waited in the queue"),
+    histogram("watchword_password_hashing_seconds", "Time to hash a password"),
+    counter("watchword_password_hashing_refused_total", "Passwords refused because the queue was full (503)"),
+    counter("watchword_breach_checks_failed_total", "New passwords not checked for breaches because the list was unavailable"),
     // Decisions and the journal.
-    counter("watchword_appends_total", "Appends, by what became of them").by("outcome", OUTCOMES),
-    histogram("watchword_append_seconds", "Time of an append, with its wait for the writer"),
-    counter("watchword_dispatch_conflicts_total", "Decisions made again, as somebody else wrote first"),
-    counter("watchword_dispatch_contended_total", "Decisions given up, as others kept writing first: 503"),
-    counter("watchword_idempotent_replays_total", "Requests answered from what was done under their key before"),
-    gauge("watchword_journal_damaged_events", "Events that were read and are not as this instance wrote them: nothing is decided on them"),
-    counter("watchword_journal_unproven_reads_total", "Reads of such events, and of rows of idempotency keys without a valid MAC"),
-    counter("watchword_snapshots_passed_over_total", "Snapshots that were not used: all events of the stream were read").by("reason", &["old_form", "unproven", "unreadable"]),
-    gauge("journal_head", "Position of the newest event, as this node knows it"),
-    gauge("watchword_journal_waiting_appends", "Appends that wait for the writer"),
-    histogram("watchword_journal_group_appends", "Appends that were committed together"),
-    histogram("watchword_journal_commit_seconds", "Time of such a commit"),
+    counter("watchword_appends_total", "Appends, by outcome").by("outcome", OUTCOMES),
+    histogram("watchword_append_seconds", "Time of an append, including the wait for the writer"),
+    counter("watchword_dispatch_conflicts_total", "Decisions retried after a concurrent write"),
+    counter("watchword_dispatch_contended_total", "Decisions given up after repeated concurrent writes (503)"),
+    counter("watchword_idempotent_replays_total", "Requests answered with the stored result of their idempotency key"),
+    gauge("watchword_journal_damaged_events", "Events read that failed their integrity check; no decision uses them"),
+    counter("watchword_journal_unproven_reads_total", "Reads of such events, and of idempotency keys without a valid MAC"),
+    counter("watchword_snapshots_passed_over_total", "Snapshots not used; all events of the stream were read instead").by("reason", &["old_form", "unproven", "unreadable"]),
+    gauge("journal_head", "Position of the newest event known to this node"),
+    gauge("watchword_journal_waiting_appends", "Appends waiting for the writer"),
+    histogram("watchword_journal_group_appends", "Appends per commit"),
+    histogram("watchword_journal_commit_seconds", "Time of a commit"),
     // Stores.
-    gauge("watchword_pool_connections", "Connections to a store").by("pool", POOLS),
-    gauge("watchword_pool_idle_connections", "Those that nobody uses").by("pool", POOLS),
-    gauge("watchword_pool_max_connections", "How many there may be").by("pool", POOLS),
-    counter("watchword_postgres_connects_total", "Connections made to the journal and the key store in PostgreSQL"),
-    counter("watchword_postgres_failures_total", "Attempts there that failed, most of which are made again").by("of", &["append", "read", "listen"]),
-    histogram("watchword_postgres_read_seconds", "Time of a read there, with the wait for a connection and all attempts"),
-    histogram("watchword_read_models_query_seconds", "Time of a query of the read models, with the wait for a connection"),
-    gauge("watchword_cache_entries", "What a cache holds").by("cache", CACHES),
-    gauge("watchword_cache_bytes", "What that takes in memory, about").by("cache", CACHES),
-    counter("watchword_cache_hits_total", "Times that what was looked for was there").by("cache", CACHES),
-    counter("watchword_cache_misses_total", "Times that it was not").by("cache", CACHES),
+    gauge("watchword_pool_connections", "Open connections to a store").by("pool", POOLS),
+    gauge("watchword_pool_idle_connections", "Idle connections").by("pool", POOLS),
+    gauge("watchword_pool_max_connections", "Maximum connections").by("pool", POOLS),
+    counter("watchword_postgres_connects_total", "Connections opened to the journal and the key store in PostgreSQL"),
+    counter("watchword_postgres_failures_total", "Failed attempts there; most are retried").by("of", &["append", "read", "listen"]),
+    histogram("watchword_postgres_read_seconds", "Time of a read there, including the wait for a connection and all attempts"),
+    histogram("watchword_read_models_query_seconds", "Time of a read-model query, including the wait for a connection"),
+    gauge("watchword_cache_entries", "Entries in a cache").by("cache", CACHES),
+    gauge("watchword_cache_bytes", "Approximate memory of a cache").by("cache", CACHES),
+    counter("watchword_cache_hits_total", "Cache hits").by("cache", CACHES),
+    counter("watchword_cache_misses_total", "Cache misses").by("cache", CACHES),
     // Projectors.
-    gauge("watchword_projection_position", "Position of the last event that is in a read model").by("projection", &[]),
-    gauge("watchword_projection_lag", "Events that are not in it yet").by("projection", &[]),
-    histogram("watchword_projection_delay_seconds", "Time from an event to its being in the read model").by("projection", &[]),
-    gauge("watchword_projection_failed", "1 while the projector stands still at an event").by("projection", &[]),
-    counter("watchword_projection_failures_total", "Tries that did not work").by("projection", &[]),
-    histogram("watchword_projection_apply_seconds", "Time of a batch").by("projection", &[]),
-    histogram("watchword_projection_batch_events", "Events of a batch").by("projection", &[]),
+    gauge("watchword_projection_position", "Position of the last event applied to a read model").by("projection", &[]),
+    gauge("watchword_projection_lag", "Events not applied yet").by("projection", &[]),
+    histogram("watchword_projection_delay_seconds", "Time from an event's append to its application").by("projection", &[]),
+    gauge("watchword_projection_failed", "1 while the projector is stuck at an event").by("projection", &[]),
+    counter("watchword_projection_failures_total", "Failed attempts to apply events").by("projection", &[]),
+    histogram("watchword_projection_apply_seconds", "Time to apply a batch").by("projection", &[]),
+    histogram("watchword_projection_batch_events", "Events per batch").by("projection", &[]),
     gauge("watchword_projection_lease_held", "1 on the node that runs the projector").by("projection", &[]),
-    counter("watchword_projection_leases_taken_total", "Times that this node took the projector").by("projection", &[]),
-    counter("watchword_projection_lease_errors_total", "Beats at which no lease could be renewed"),
-    gauge("watchword_projection_nodes", "Nodes that share the projectors"),
-    counter("watchword_feed_events_total", "Events that projectors were given, by where they came from").by("from", &["journal", "bus"]),
-    counter("watchword_feed_errors_total", "Times that following the stream broke off"),
-    counter("watchword_feed_refused_total", "Messages of the stream that were not believed, by why: their events were read from the journal").by("reason", &["no_mark", "wrong_mark", "not_in_journal", "unreadable"]),
+    counter("watchword_projection_leases_taken_total", "Leases of the projector taken by this node").by("projection", &[]),
+    counter("watchword_projection_lease_errors_total", "Heartbeats that failed to renew the leases"),
+    gauge("watchword_projection_nodes", "Nodes sharing the projectors"),
+    counter("watchword_feed_events_total", "Events delivered to projectors, by source").by("from", &["journal", "bus"]),
+    counter("watchword_feed_errors_total", "Interruptions while following the stream"),
+    counter("watchword_feed_refused_total", "Rejected messages of the stream, by reason; their events were read from the journal").by("reason", &["no_mark", "wrong_mark", "not_in_journal", "unreadable"]),
     // The relay.
     gauge("watchword_nats_connected", "1 while NATS is connected"),
-    gauge("watchword_relay_position", "Position of the last event that is in the stream"),
-    gauge("watchword_relay_lag", "Events that are not in it yet"),
-    gauge("watchword_relay_stopped", "1 while stream and journal contradict each other"),
+    gauge("watchword_relay_position", "Position of the last published event"),
+    gauge("watchword_relay_lag", "Events not published yet"),
+    gauge("watchword_relay_stopped", "1 while the relay is stopped because stream and journal contradict each other"),
     counter("watchword_relay_published_total", "Events published by this node"),
-    histogram("watchword_relay_publish_seconds", "Time of a batch"),
-    counter("watchword_relay_conflicts_total", "Batches that the stream refused, mostly as another relay was first"),
-    counter("watchword_relay_errors_total", "Times that publishing broke off"),
-    counter("watchword_relay_repairs_total", "Times that the stream had lost events and was filled again"),
-    counter("watchword_relay_rebuilds_total", "Times that this node made a stream anew by itself whose end was not of this instance"),
+    histogram("watchword_relay_publish_seconds", "Time to publish a batch"),
+    counter("watchword_relay_conflicts_total", "Batches refused by the stream, mostly because another relay was first"),
+    counter("watchword_relay_errors_total", "Interruptions of publishing"),
+    counter("watchword_relay_repairs_total", "Times the stream had lost events and was refilled"),
+    counter("watchword_relay_rebuilds_total", "Automatic rebuilds of a stream whose end this instance did not publish"),
     // The mailer.
-    gauge("watchword_mail_position", "Position of the last event whose mails were tried"),
-    gauge("watchword_mail_lag", "Events that were not looked at yet"),
-    gauge("watchword_mail_waiting", "Mails that wait for another try"),
-    gauge("watchword_mail_failed", "Mails that were given up and that nobody has asked to try again"),
-    counter("watchword_mail_sent_total", "Mails that the mail server took, by what they are for").by("mail", MAIL_KINDS),
-    counter("watchword_mail_failures_total", "Tries that failed, by why").by("reason", MAIL_REASONS),
-    counter("watchword_mail_given_up_total", "Mails that were given up, by what they are for").by("mail", MAIL_KINDS),
-    counter("watchword_mail_unreadable_total", "Events that ask for a mail and cannot be read"),
-    histogram("watchword_mail_send_seconds", "Time of a try"),
+    gauge("watchword_mail_position", "Position of the last event whose mails were attempted"),
+    gauge("watchword_mail_lag", "Events not processed yet"),
+    gauge("watchword_mail_waiting", "Mails waiting for a retry"),
+    gauge("watchword_mail_failed", "Failed mails without a requested retry"),
+    counter("watchword_mail_sent_total", "Mails accepted by the mail server, by purpose").by("mail", MAIL_KINDS),
+    counter("watchword_mail_failures_total", "Failed attempts, by reason").by("reason", MAIL_REASONS),
+    counter("watchword_mail_given_up_total", "Mails given up, by purpose").by("mail", MAIL_KINDS),
+    counter("watchword_mail_unreadable_total", "Unreadable events that may request a mail"),
+    histogram("watchword_mail_send_seconds", "Time of an attempt"),
     // Traces.
-    counter("watchword_trace_spans_total", "Spans for the collector, by what became of them").by("outcome", &["sent", "failed", "dropped"]),
-    gauge("watchword_trace_waiting_spans", "Spans that wait to be sent"),
+    counter("watchword_trace_spans_total", "Spans for the collector, by outcome").by("outcome", &["sent", "failed", "dropped"]),
+    gauge("watchword_trace_waiting_spans", "Spans waiting to be sent"),
 ];
 
-/// Starts counting. Further calls change nothing.
+/// Installs the recorder. Further calls have no effect.
 pub fn start() {
     if HANDLE.get().is_some() {
         return;
@@ -179,7 +179,7 @@ pub fn start() {
         METRICS.iter().for_each(describe);
         metrics::gauge!("build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         let upkeep = handle.clone();
-        // Without it, what histograms remember between two scrapes would grow for ever.
+        // Without it, histograms would grow without bound between scrapes.
         tokio::spawn(async move {
             loop {
                 tokio::time::sleep(Duration::from_secs(5)).await;
@@ -190,7 +190,7 @@ pub fn start() {
     }
 }
 
-/// Says what a metric is. Counters start at 0: one that began with the first thing it counts would hide just that from
+/// Registers a metric. Counters start at 0: one that appeared with its first increment would hide that increment from
 /// `increase()` and `rate()`.
 fn describe(metric: &Metric) {
     let Metric { kind, name, label, values, meaning } = *metric;
@@ -207,7 +207,7 @@ fn describe(metric: &Metric) {
     }
 }
 
-/// All metrics as text.
+/// Renders all metrics as text.
 pub fn render() -> String {
     HANDLE.get().map(PrometheusHandle::render).unwrap_or_default()
 }
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn the_table_for_operators_is_this_one() {
-        let mut table = String::from("| metric | kind | labels | what it is |\n|---|---|---|---|\n");
+        let mut table = String::from("| metric | kind | labels | meaning |\n|---|---|---|---|\n");
         for Metric { kind, name, label, values, meaning } in METRICS {
             let labels = if values.is_empty() {
                 (*label).to_owned()

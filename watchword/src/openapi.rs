@@ -1,5 +1,5 @@
-//! What the document of the API says of types that are not described where they are used: the settings of apps, permissions, keys,
-//! events and the codes of problems. They are made from the types themselves, as the schemas of events are.
+//! The API document's schemas of types that are not described where they are used: app settings, permissions, keys, events and
+//! problem codes. They are generated from the types, like the event schemas.
 
 use domain::signing_key::{KeyStatus, PublicJwk, TokenAlgorithm};
 use domain::{AppSettings, Permission};
@@ -18,14 +18,14 @@ pub fn add_types(document: &mut Value) {
     add(components, "TokenAlgorithm", schema::<TokenAlgorithm>(Direction::Out));
     add(components, "KeyStatus", schema::<KeyStatus>(Direction::Out));
     let codes: Vec<_> = REGISTRY.iter().map(|kind| kind.code).collect();
-    let text = "What a problem is, for programs. There is a page on each: `/problems/<code>`.";
+    let text = "The machine-readable code of a problem, explained at `/problems/<code>`.";
     components
         .insert("ProblemCode".to_owned(), json!({ "type": "string", "enum": codes, "description": text }));
     components.insert("CloudEvent".to_owned(), schemas::asyncapi::envelope());
     rename(document);
 }
 
-/// Schemas whose types have names that say enough to us, and not to somebody who reads the document.
+/// Schemas whose type names are clear to us, but not to readers of the document.
 const NAMES: &[(&str, &str)] =
     &[("Registration", "RegistrationPolicy"), ("Delivery", "MailDelivery"), ("Links", "MailLinks")];
 
@@ -57,14 +57,14 @@ fn rename_references(value: &mut Value) {
     }
 }
 
-/// Whether something is sent to the service, where defaults stand in for what is missing, or comes from it.
+/// Whether a value is sent to the service, where defaults replace missing members, or comes from it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     In,
     Out,
 }
 
-/// A schema, and the parts that it refers to.
+/// A schema, and the definitions it refers to.
 pub fn schema_with_parts<T: JsonSchema>(direction: Direction) -> (Value, Value) {
     let mut parts = Map::new();
     add(&mut parts, "", schema::<T>(direction));
@@ -81,7 +81,7 @@ fn schema<T: JsonSchema>(direction: Direction) -> Value {
     settings.into_generator().into_root_schema_for::<T>().to_value()
 }
 
-/// Adds a schema, and beside it what it is made of.
+/// Adds a schema with its definitions.
 fn add(components: &mut Map<String, Value>, name: &str, mut schema: Value) {
     let Some(members) = schema.as_object_mut() else { return };
     members.remove("$schema");
@@ -89,7 +89,7 @@ fn add(components: &mut Map<String, Value>, name: &str, mut schema: Value) {
     let parts = members.remove("$defs");
     for (part, mut schema) in parts.as_ref().and_then(Value::as_object).cloned().unwrap_or_default() {
         simplify(&mut schema);
-        // Both directions are made of the same parts: their members may all be left out.
+        // Both directions share their definitions: all of their members are optional.
         let known = components.insert(part.clone(), schema.clone());
         assert!(known.is_none_or(|known| known == schema), "two schemas are called {part}");
     }
@@ -97,7 +97,7 @@ fn add(components: &mut Map<String, Value>, name: &str, mut schema: Value) {
     components.insert(name.to_owned(), schema);
 }
 
-/// Says the same in the words that typed generators know.
+/// Rewrites a schema in keywords that typed generators understand.
 fn simplify(schema: &mut Value) {
     match schema {
         Value::Object(members) => {
@@ -105,7 +105,7 @@ fn simplify(schema: &mut Value) {
             if let Some(Value::String(target)) = members.get_mut("$ref") {
                 *target = target.replace("#/$defs/", "#/components/schemas/");
             }
-            // Formats of Rust's, of which generators make types of their own.
+            // Rust-specific formats, for which generators would invent types.
             if members.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint"))
             {
                 members.insert("format".to_owned(), "int64".into());
@@ -119,7 +119,7 @@ fn simplify(schema: &mut Value) {
     }
 }
 
-/// In words, as generators take a member with a default for one that is always there, also in requests.
+/// As text, because generators assume that a member with a default is always present, in requests too.
 fn tell_default(members: &mut Map<String, Value>) {
     let Some(default) =
         members.remove("default").filter(|default| !default.is_null() && !default.is_object())
@@ -130,7 +130,7 @@ fn tell_default(members: &mut Map<String, Value>) {
     members.insert("description".to_owned(), format!("{own} Default: `{default}`.").trim().into());
 }
 
-/// Named constants become one enumeration, their descriptions a list in its own.
+/// Named constants become one enumeration, with their descriptions as a list.
 fn name_values(members: &mut Map<String, Value>) {
     let Some(Value::Array(choices)) = members.get("oneOf") else { return };
     let (mut values, mut lines) = (Vec::new(), Vec::new());
@@ -155,7 +155,7 @@ fn name_values(members: &mut Map<String, Value>) {
     }
 }
 
-/// `null` for a member that may be left out is the same as leaving it out: only what is always there can be null.
+/// For an optional member `null` means absent, so only required members can be null.
 fn leave_out_null(members: &mut Map<String, Value>) {
     let required = members.get("required").cloned().unwrap_or_default();
     let is_required = |name: &str| required.as_array().is_some_and(|names| names.iter().any(|it| it == name));
@@ -231,7 +231,7 @@ mod tests {
         for (path, item) in document["paths"].as_object().expect("paths") {
             assert!(
                 path.starts_with("/v1/") || !path.starts_with("/auth/"),
-                "{path}: the default app's is told in words"
+                "{path}: the default app's route is described in text"
             );
             for (method, operation) in item.as_object().expect("an item") {
                 let id = operation["operationId"].as_str().expect("an id");
@@ -258,7 +258,7 @@ mod tests {
         );
     }
 
-    /// What a description names is text, which no compiler reads.
+    /// Names in descriptions are text, which the compiler does not check.
     #[test]
     fn refusals_name_problems_that_there_are() {
         let document = document();
@@ -287,9 +287,9 @@ mod tests {
         let document = document();
         let schemas = document["components"]["schemas"].as_object().expect("schemas");
         for (name, schema) in schemas {
-            assert!(name.bytes().all(|b| b.is_ascii_alphanumeric()), "{name}: no name of a type");
-            assert!(!name.ends_with("Body"), "{name}: what it is, and not where it is sent");
-            // Generators make up a name for what is written out in place: `UserPageItemsInner`.
+            assert!(name.bytes().all(|b| b.is_ascii_alphanumeric()), "{name}: not a valid type name");
+            assert!(!name.ends_with("Body"), "{name}: name what it is, not where it is sent");
+            // Generators invent names for inline schemas: `UserPageItemsInner`.
             let parts = schema["allOf"].as_array().into_iter().flatten().chain([schema]);
             for (member, property) in parts.filter_map(|part| part["properties"].as_object()).flatten() {
                 let nested =
@@ -328,7 +328,7 @@ mod tests {
         );
         assert_eq!(schema("App")["properties"]["settings"]["$ref"], "#/components/schemas/AppSettings");
         let permissions = schema("Permission")["enum"].as_array().expect("values").len();
-        // Those of the platform alone besides: everything, and metrics.
+        // Plus the two that only the platform grants: everything, and metrics.
         assert_eq!(permissions, Permission::OF_AN_APP.len() + 2);
         assert_eq!(schema("ProblemCode")["enum"].as_array().map(Vec::len), Some(REGISTRY.len()));
         assert_eq!(schema("Problem")["properties"]["code"]["$ref"], "#/components/schemas/ProblemCode");

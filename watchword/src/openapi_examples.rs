@@ -1,14 +1,13 @@
-//! Examples in the document of the API: of each body of a request, each answer and each parameter that must be given. They are
-//! made from the schemas, so that a new operation has them, too, and from what is written here of names that tell a reader
-//! more than their type.
+//! Examples in the API document: for each request body, answer and required parameter. They are derived from the schemas, so
+//! that a new operation has them too, and from the values below for names that tell a reader more than their type.
 
 use domain::AppSettings;
 use serde_json::{Map, Value, json};
 
-/// What stands for a text of which nothing is known. A test finds it.
+/// A placeholder for unknown text. A test finds it.
 const UNKNOWN: &str = "text";
 
-/// Schemas that are shown as they are here, by their names.
+/// Whole examples of schemas, by name.
 fn of_schema(name: &str) -> Option<Value> {
     Some(match name {
         "AppSettings" => serde_json::to_value(AppSettings::default()).unwrap_or_default(),
@@ -86,7 +85,7 @@ fn cloud_event() -> Value {
     })
 }
 
-/// Members, parameters and items of lists, by their names; `Schema.member` where the name alone is not enough.
+/// Members, parameters and list items, by name; `Schema.member` if the name alone is ambiguous.
 fn of_name(schema: &str, name: &str) -> Option<Value> {
     Some(match (schema, name) {
         ("App" | "NewApp" | "AppPatch", "name") => "Acme".into(),
@@ -149,7 +148,7 @@ fn of_name(schema: &str, name: &str) -> Option<Value> {
     })
 }
 
-/// Answers that are no JSON, by their media types.
+/// Answers that are not JSON, by media type.
 fn of_media_type(media_type: &str) -> Option<Value> {
     let text = match media_type {
         "application/x-ndjson" => format!("{}\n", cloud_event()),
@@ -166,7 +165,7 @@ fn of_media_type(media_type: &str) -> Option<Value> {
     Some(text.into())
 }
 
-/// Adds them to a document that has all its types.
+/// Adds them to a document that has all its schemas.
 pub fn add(document: &mut Value) {
     let known = document["components"]["schemas"].as_object().cloned().unwrap_or_default();
     let examples = Examples { known: &known };
@@ -209,7 +208,7 @@ impl Examples<'_> {
         }
     }
 
-    /// An example of a schema, which is that of a member of another one.
+    /// An example of a schema, which is a member of another one.
     fn value(&self, schema: &Value, inside: &str, name: &str) -> Value {
         if let Some(example) = own(schema) {
             return example;
@@ -243,7 +242,7 @@ impl Examples<'_> {
         match (kind.as_str(), of_name(inside, name)) {
             (Some("array"), item) => {
                 let items = &schema["items"];
-                // A list of objects whose members nobody knows is one that is empty so far.
+                // A list of objects of unknown shape is shown empty.
                 let is_open = items["type"] == "object" && items["properties"].is_null();
                 let item = item.unwrap_or_else(|| self.value(items, inside, name));
                 if is_open { json!([]) } else { json!([item]) }
@@ -257,7 +256,7 @@ impl Examples<'_> {
     }
 }
 
-/// What a schema says itself.
+/// The schema's own example or constant.
 fn own(schema: &Value) -> Option<Value> {
     let of_list = |name: &str| schema[name].as_array().and_then(|values| values.first());
     schema
@@ -316,7 +315,7 @@ mod tests {
                     let example = &content["example"];
                     assert!(
                         !has_unknown(example),
-                        "{method} {path}: say in this file what is what in {example}"
+                        "{method} {path}: add the missing values of {example} to this file"
                     );
                     found += 1;
                 }

@@ -1,4 +1,4 @@
-//! `/problems/<code>`: a page for people on each problem a client can be told.
+//! `/problems/<code>`: a page for people on each problem.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use axum::response::{Html, IntoResponse, Response};
 use http_kit::Problem;
 use schemas::problems::{ProblemType, REGISTRY, problem_type};
 
-/// The only style there is. It is a file of its own, so that the policy can forbid everything inline.
+/// The only style sheet, in a file of its own, so that the policy can forbid inline styles.
 pub const STYLE: &str = "\
 :root{color-scheme:light dark}\
 body{font:1rem/1.6 system-ui,sans-serif;max-width:42rem;margin:3rem auto;padding:0 1rem}\
@@ -64,7 +64,7 @@ pub async fn one(Path(code): Path<String>) -> Response {
 
 const ALL: &str = r#"<p><a href="../problems">All problems</a></p>"#;
 
-/// Addresses are relative, so that the pages work below any path.
+/// URLs are relative, so that the pages work below any path.
 fn page(title: &str, body: &str, style: &str) -> Response {
     let title = escape(title);
     let html = format!(

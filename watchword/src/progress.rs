@@ -1,5 +1,5 @@
-//! How far long work has come: a bar on a terminal, a line now and then elsewhere. Both on stderr: stdout is for what
-//! was asked for.
+//! Progress of long operations: a bar on a terminal, an occasional line elsewhere. Both go to stderr, because stdout
+//! carries results.
 
 use std::cell::Cell;
 use std::io::{IsTerminal, Write};
@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 const LINE_EVERY: u64 = 100_000;
 
-/// A file this big is read for long enough that somebody wonders.
+/// A file of this size takes long enough to read that progress is shown.
 const BIG: u64 = 256 << 20;
 
 /// The progress of reading events.
@@ -23,7 +23,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Begins, with this many events to come.
+    /// Starts, with this many events to read.
     pub fn start(total: u64) -> Self {
         let is_terminal = std::io::stderr().is_terminal();
         let target = if is_terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
@@ -35,7 +35,7 @@ impl Progress {
         Self { bar, is_terminal, begun: Instant::now(), total, next_line: LINE_EVERY.into() }
     }
 
-    /// So many events are done, the last at this position.
+    /// Reports this many events as done, the last at this position.
     pub fn at(&self, done: u64, position: u64) {
         if self.is_terminal {
             self.bar.set_message(position.to_string());
@@ -51,13 +51,13 @@ impl Progress {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn end(self) {
         self.bar.finish_and_clear();
     }
 }
 
-/// Says that a whole file is read, if that takes a while. The answer ends it.
+/// Reports that a whole file is being read, if that takes a while; finish the returned bar when done.
 pub fn reading(path: &Path) -> ProgressBar {
     if std::fs::metadata(path).map_or(0, |file| file.len()) < BIG {
         return ProgressBar::hidden();

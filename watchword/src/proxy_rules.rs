@@ -1,5 +1,5 @@
-//! The proxies of `deploy/` against the routes: what projection-service answers goes to its nodes, everything else to those of
-//! the commands. Compose and Kubernetes take the same two files.
+//! Checks the proxies of `deploy/` against the routes: those of projection-service go to projection nodes, all others to
+//! command nodes. Compose and Kubernetes use the same two files.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,7 +9,7 @@ use regex::Regex;
 use schemas::problems::problem_type;
 use serde_json::Value;
 
-/// What a proxy sends to the nodes of the projections: `METHOD path`.
+/// What a proxy sends to projection nodes: `METHOD path`.
 struct Rules {
     proxy: &'static str,
     queries: Vec<Regex>,
@@ -70,7 +70,7 @@ fn each_route_goes_to_the_service_that_answers_it() {
         for name in names_of(path) {
             let segments = name.split('/').map(|it| if it.starts_with('{') { "x-1" } else { it });
             let name = segments.collect::<Vec<_>>().join("/");
-            // The path of the public URL stands before each.
+            // The path of the public URL precedes each.
             for prefix in ["", "/auth", "/id/v2"] {
                 for rules in &rules {
                     let path = format!("{prefix}{name}");

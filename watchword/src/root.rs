@@ -1,4 +1,4 @@
-//! The routes at the root: health, metrics, documentation, schemas and the pages of problems.
+//! The routes at the root: health, metrics, documentation, schemas and problem pages.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -24,13 +24,13 @@ use utoipa_axum::routes;
 use crate::instance::Health;
 use crate::{docs, metrics, problem_pages};
 
-/// The document of all routes. Processes of one role serve it whole, too: their clients see one service. A test holds it
-/// equal to what the routes say.
+/// The document of all routes. Processes of one role serve it whole, too, because clients see one service. A test checks
+/// that it matches the routes.
 static OPENAPI: LazyLock<Value> = LazyLock::new(|| {
     serde_json::from_str(include_str!("../../schemas/openapi.json")).expect("the committed document is JSON")
 });
 
-/// The document as this deployment's clients need it.
+/// The document for this deployment's clients.
 fn served_at(public_url: &PublicUrl) -> Value {
     let mut document = OPENAPI.clone();
     document["servers"] = json!([{ "url": public_url.as_str(), "description": "This deployment" }]);
@@ -69,7 +69,7 @@ pub fn router(
     (router, api)
 }
 
-/// The routes of the internal address: whoever reaches it may see everything.
+/// The routes of the internal address: anybody who reaches it may see everything.
 pub fn internal(health: Arc<Health>) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
@@ -95,14 +95,14 @@ struct Ready {
     /// Always `ready`.
     #[schema(example = "ready")]
     status: String,
-    /// What it rests on, and what it does.
+    /// The components it depends on, and its background tasks.
     #[schema(value_type = Object)]
     checks: Value,
 }
 
 /// Check whether the process answers.
 ///
-/// Nothing else is looked at: `/readyz` says whether the service can do its work.
+/// It checks nothing else: `/readyz` says whether the service can do its work.
 #[utoipa::path(get, path = "/healthz", tag = "platform", operation_id = "get_health",
     responses((status = 200, description = "It does", body = Health200)))]
 async fn healthz() -> Json<Value> {
@@ -111,14 +111,14 @@ async fn healthz() -> Json<Value> {
 
 /// Check whether the service can do its work.
 ///
-/// That is the journal, and what this process runs of projectors and relay. Anybody sees how each part is. Only the platform
-/// sees how far each has come: a journal that grows shows which requests did something.
+/// It checks the journal, and the projectors and relay that this process runs. The state of each part is public. Only the
+/// platform sees positions, because a growing journal reveals which requests changed something.
 #[utoipa::path(get, path = "/readyz", tag = "platform", operation_id = "get_readiness", security((), ("api_key" = [])),
     responses((status = 200, description = "It can", body = Ready),
         (status = 503, description = "`not_ready`: it cannot; `checks` says why", body = ProblemBody,
             content_type = "application/problem+json")))]
 async fn readyz(State(health): State<Arc<Health>>, credentials: Credentials) -> Response {
-    // A probe whose key is not good any more learns how the service is, like anybody: that is what it is for.
+    // A probe whose key is no longer valid gets the public state, like anybody else.
     let detailed = credentials.bearer().is_ok() && health.authenticator.platform(&credentials).await.is_ok();
     readiness(&health, detailed).await
 }
@@ -134,7 +134,7 @@ async fn readiness(health: &Health, detailed: bool) -> Response {
     Problem::new(problems::NOT_READY).member("instance", instance).member("checks", checks).into_response()
 }
 
-/// How each part is, and no more.
+/// The state of each part, without details.
 fn without_details(checks: Value) -> Value {
     const WHERE: &str = "the log says why, and so does this route with a key of the platform";
     let one = |check: &Value| {
@@ -156,7 +156,7 @@ fn without_details(checks: Value) -> Value {
 
 /// Get metrics in the Prometheus text format.
 ///
-/// For a key of the platform, or one with `metrics:read`: counts show who has an account. On the internal address no key is
+/// For platform keys and keys with `metrics:read`: counts reveal who has an account. On the internal address no key is
 /// needed.
 #[utoipa::path(get, path = "/metrics", tag = "platform", operation_id = "get_metrics", security(("api_key" = [])),
     responses((status = 200, description = "The metrics", body = String, content_type = "text/plain"),
@@ -188,7 +188,7 @@ fn list_of_schemas(prefix: &str) -> Value {
     json!({ "items": SCHEMAS.keys().map(|path| format!("{prefix}/schemas/{path}")).collect::<Vec<_>>() })
 }
 
-/// Its `$id` is what events name as their `dataschema`, wherever it is asked for.
+/// Its `$id` is the `dataschema` that events name, wherever it is requested.
 async fn schema(State(origin): State<Arc<LogOrigin>>, Path(path): Path<String>) -> Response {
     match SCHEMAS.get(&path).map(|schema| serde_json::to_string(&Document::new(schema, Some(&origin)))) {
         Some(Ok(schema)) => ([(header::CONTENT_TYPE, "application/schema+json")], schema).into_response(),

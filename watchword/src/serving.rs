@@ -1,5 +1,5 @@
-//! Which server holds a data folder, and where it is reached. It leaves that in the folder for `doctor`, which could only ask
-//! whoever listens at the configured address otherwise.
+//! Records which server holds a data folder, and at which address. `doctor` reads it; otherwise it could only query whatever
+//! listens at the configured address.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -15,14 +15,14 @@ pub const FILE: &str = "serving.json";
 /// A server that holds the folder, or held it until it was killed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Serving {
-    /// As `/readyz` names the instance.
+    /// The instance's name in `/readyz`.
     pub instance: String,
     /// Where it listens.
     pub address: SocketAddr,
 }
 
 impl Serving {
-    /// Leaves it in the folder.
+    /// Writes the record into the folder.
     pub fn leave(&self, folder: &Path) -> Result<(), data_dir::DataDirError> {
         let path = folder.join(FILE);
         let _ = std::fs::remove_file(&path);
@@ -30,7 +30,7 @@ impl Serving {
         data_dir::write_secret(&path, &SecretString::from(text))
     }
 
-    /// What the last one has left, if it can be read.
+    /// Reads the last record, if it is readable.
     pub fn read(folder: &Path) -> Option<Self> {
         let found: Value = serde_json::from_str(&std::fs::read_to_string(folder.join(FILE)).ok()?).ok()?;
         Some(Self {
@@ -39,7 +39,7 @@ impl Serving {
         })
     }
 
-    /// Takes it away at an orderly end.
+    /// Removes the record on an orderly exit.
     pub fn take_away(folder: &Path) {
         let _ = std::fs::remove_file(folder.join(FILE));
     }

@@ -1,4 +1,4 @@
-//! An error and its causes in one line, each said once: many say what caused them by themselves.
+//! An error and its causes in one line, without repetitions: many errors include their causes.
 
 use std::error::Error;
 
@@ -7,7 +7,7 @@ pub fn told(error: &anyhow::Error) -> String {
     said_once(error.chain())
 }
 
-/// The same of an error that stands alone.
+/// The same for a single error.
 pub fn told_of(error: &(dyn Error + 'static)) -> String {
     said_once(anyhow::Chain::new(error))
 }
@@ -15,7 +15,7 @@ pub fn told_of(error: &(dyn Error + 'static)) -> String {
 fn said_once<'e>(chain: impl Iterator<Item = &'e (dyn Error + 'static)>) -> String {
     let mut text = String::new();
     for cause in chain.map(ToString::to_string) {
-        // A cause that repeats what was said above it, and more, is left with that more.
+        // A cause that repeats the text before it and adds to it is reduced to the addition.
         let new = match cause.strip_prefix(text.as_str()) {
             Some(more) if !text.is_empty() && !more.starts_with(char::is_alphanumeric) => more,
             _ => &cause,
@@ -96,7 +96,7 @@ mod tests {
     fn what_is_not_said_yet_is_not_left_out() {
         let error = anyhow!("the server does not answer").context("the journal").context("not started");
         assert_eq!(told(&error), "not started: the journal: the server does not answer");
-        // A cause that only begins like what was said above it.
+        // A cause that only shares a prefix with the text before it.
         let error = anyhow!("the journal is damaged").context("the journal");
         assert_eq!(told(&error), "the journal is damaged");
     }

@@ -1,7 +1,7 @@
 //! Sends spans to an OpenTelemetry collector: OTLP over HTTP, as protobuf.
 //!
-//! A collector is none of the service's business. Spans wait in a queue of fixed length, a thread of its own sends them,
-//! and what finds the queue full or the collector away is dropped and counted.
+//! The service does not depend on the collector. Spans wait in a bounded queue, a dedicated thread sends them, and those
+//! that find the queue full or the collector unavailable are dropped and counted.
 
 use std::error::Error;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -29,28 +29,28 @@ use url::Url;
 
 use crate::instance::Role;
 
-/// How many spans wait to be sent at most. A request makes about ten, and each takes some hundred bytes.
+/// The maximum number of waiting spans. A request makes about ten, and each takes some hundred bytes.
 const QUEUE: usize = 8192;
-/// How many spans are sent together at most.
+/// The maximum number of spans per batch.
 const BATCH: usize = 512;
 /// How long a span waits for others.
 const DELAY: Duration = Duration::from_secs(1);
-/// How long a collector may take for a batch, all tries together.
+/// The time limit for a batch, all attempts together.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the end of the process waits for the last spans.
 const LAST: Duration = Duration::from_secs(3);
 
-/// Where spans go, and which.
+/// The destination of spans, and their sampling.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TraceSettings {
-    /// The collector. The path of OTLP is appended.
+    /// The collector. The OTLP path is appended.
     pub endpoint: Url,
-    /// Which part of the requests is traced whose callers named no trace: 0 to 1. The others have decided already.
+    /// The fraction of requests traced when the caller does not decide: 0 to 1.
     pub sampling: f64,
 }
 
 impl TraceSettings {
-    /// Where batches of spans are sent to (OTLP 1.0, "OTLP/HTTP Request").
+    /// The URL that batches are sent to (OTLP 1.0, "OTLP/HTTP Request").
     pub fn url(&self) -> Url {
         let mut url = self.endpoint.clone();
         url.set_path(&format!("{}/v1/traces", self.endpoint.path().trim_end_matches('/')));
@@ -62,7 +62,7 @@ impl TraceSettings {
 pub struct Traces(SdkTracerProvider);
 
 impl Traces {
-    /// Starts, within the runtime that the requests are made on.
+    /// Starts, within the runtime that serves requests.
     pub fn start(settings: &TraceSettings, role: Role) -> anyhow::Result<Self> {
         let mut client =
             reqwest::Client::builder().timeout(PATIENCE).redirect(reqwest::redirect::Policy::none());
@@ -95,7 +95,7 @@ impl Traces {
                 KeyValue::new("service.instance.id", SystemClock.new_id().to_string()),
                 KeyValue::new("watchword.role", role.name()),
             ])
-            // The operator's own words, from OTEL_RESOURCE_ATTRIBUTES, go before these.
+            // The operator's values from OTEL_RESOURCE_ATTRIBUTES take precedence.
             .with_detector(Box::new(EnvResourceDetector::new()))
             .build();
         let provider = SdkTracerProvider::builder()
@@ -107,14 +107,14 @@ impl Traces {
         Ok(Self(provider))
     }
 
-    /// Sends what waits, if that is soon done.
+    /// Sends the remaining spans, if that does not take long.
     pub async fn close(self) {
         // It blocks its thread meanwhile.
         let _ = tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(LAST)).await;
     }
 }
 
-/// Takes a span only if there is room, so that the queue behind it never drops one uncounted.
+/// Accepts a span only if there is room, so that the queue behind it never drops one uncounted.
 #[derive(Debug)]
 struct Queue {
     batches: BatchSpanProcessor,
@@ -148,13 +148,13 @@ impl SpanProcessor for Queue {
     }
 }
 
-/// Counts what became of spans, and says so when the collector goes away or comes back.
+/// Counts the outcome of spans, and logs when the collector fails or recovers.
 #[derive(Debug)]
 struct Exporter {
     inner: opentelemetry_otlp::SpanExporter,
     waiting: Arc<AtomicUsize>,
     is_away: AtomicBool,
-    /// Why the last request failed: the library tells only that it did.
+    /// Why the last request failed, which the library does not report.
     reason: Arc<Mutex<String>>,
 }
 
@@ -168,9 +168,9 @@ impl SpanExporter for Exporter {
         match (&sent, self.is_away.swap(sent.is_err(), Ordering::Relaxed)) {
             (Err(error), false) => {
                 let reason = self.reason.lock().map(|reason| reason.clone()).unwrap_or_default();
-                tracing::warn!(%error, reason, "the collector of traces takes none: they are dropped until it does");
+                tracing::warn!(%error, reason, "the trace collector fails: traces are dropped until it recovers");
             }
-            (Ok(()), true) => tracing::info!("the collector takes traces again"),
+            (Ok(()), true) => tracing::info!("the trace collector works again"),
             _ => {}
         }
         sent
@@ -189,7 +189,7 @@ fn count(outcome: &'static str, spans: u64) {
     metrics::counter!("watchword_trace_spans_total", "outcome" => outcome).increment(spans);
 }
 
-/// Makes requests on the runtime, for a thread that is none of its own.
+/// Makes requests on the runtime, for a thread outside of it.
 #[derive(Debug)]
 struct Client {
     http: reqwest::Client,

@@ -1,8 +1,8 @@
-//! A start whose stores are away: what is answered meanwhile, and when it is tried again.
+//! A start whose stores are unavailable: what is answered meanwhile, and when it retries.
 //!
-//! A node that gave up would have to be started by somebody: after a power loss, say, when the database comes back a minute
-//! later than the nodes. So it waits, for as long as it takes. What waiting cannot mend (a wrong password or master key, no such
-//! database, another format) ends it at once.
+//! A node that gave up would have to be restarted by an operator, for example after a power loss, when the database is back a
+//! minute later than the nodes. So it waits as long as necessary. Errors that waiting cannot fix (a wrong password or master
+//! key, a missing database, another format) end it at once.
 
 use std::error::Error;
 use std::fmt;
@@ -25,14 +25,14 @@ use crate::config::Config;
 use crate::metrics;
 use crate::told::told;
 
-/// The first pause before another try; each further one is twice as long.
+/// The pause before the first retry; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// However long it takes, the stores are found soon after they are back.
+/// The longest pause, so that the stores are found soon after they are back.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// The same reason is logged again after so long.
+/// How often the same reason is logged again.
 const REMINDER: Duration = Duration::from_mins(1);
 
-/// Which store an error is of: a context of it.
+/// Which store an error belongs to: added as a context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     Journal,
@@ -41,7 +41,7 @@ pub enum Part {
 }
 
 impl Part {
-    /// As `/readyz` calls it.
+    /// Its name in `/readyz`.
     fn check(self) -> &'static str {
         match self {
             Self::Journal => "journal",
@@ -61,12 +61,12 @@ impl fmt::Display for Part {
     }
 }
 
-/// What a start waits for.
+/// What a start is waiting for.
 #[derive(Clone, Debug)]
 struct Waited {
-    /// Which store, where that is known.
+    /// The store, if known.
     store: Part,
-    /// Nothing before the first try has come to its end.
+    /// None before the first attempt has failed.
     reason: Option<String>,
 }
 
@@ -75,7 +75,7 @@ pub struct Waiting {
     waited: watch::Sender<Waited>,
 }
 
-/// Whether a store is on a server, which may be away.
+/// Whether a store is on a server, which may be unavailable.
 pub fn has_servers(config: &Config) -> bool {
     config.databases.is_some() || matches!(config.read_models, Location::Postgres(_))
 }
@@ -85,7 +85,7 @@ impl Waiting {
         Self { waited: watch::Sender::new(Waited { store: Part::Journal, reason: None }) }
     }
 
-    /// What is answered meanwhile. On the internal address, `details` are told, and metrics.
+    /// The routes meanwhile. On the internal address they include `details` and metrics.
     pub fn router(&self, public_url: &PublicUrl, details: bool) -> Router {
         let waited = self.waited.subscribe();
         let readyz = async move || readiness(&waited.borrow(), details);
@@ -99,7 +99,7 @@ impl Waiting {
         http_kit::waiting(router, clock, public_url.prefix())
     }
 
-    /// Tries until it works, or until it is known that it never will.
+    /// Retries until it works, or until it is certain that it never will.
     pub async fn until_there<T>(
         &self,
         mut attempt: impl AsyncFnMut() -> anyhow::Result<T>,
@@ -110,7 +110,10 @@ impl Waiting {
             let error = match attempt().await {
                 Ok(opened) => {
                     if told_last.is_some() {
-                        tracing::info!("the stores are there, after {:.1} s", begun.elapsed().as_secs_f64());
+                        tracing::info!(
+                            "the stores are available after {:.1} s",
+                            begun.elapsed().as_secs_f64()
+                        );
                     }
                     return Ok(opened);
                 }
@@ -122,7 +125,7 @@ impl Waiting {
             let is_new =
                 told_last.as_ref().is_none_or(|(last, at)| *last != reason || at.elapsed() >= REMINDER);
             if is_new {
-                tracing::warn!(store = store.check(), "waiting: {reason}. It is tried again until it works");
+                tracing::warn!(store = store.check(), "waiting: {reason}. Retrying until it works");
                 told_last = Some((reason.clone(), Instant::now()));
             }
             self.waited.send_replace(Waited { store, reason: Some(reason) });
@@ -132,14 +135,14 @@ impl Waiting {
     }
 }
 
-/// Between a half and all of it, so that nodes that wait for the same server do not come all at once.
+/// Between half and all of it, so that nodes waiting for the same server do not retry in step.
 fn jittered(pause: Duration, random: u128) -> Duration {
     let share = u32::try_from(random & 0xFFFF).expect("16 bits");
     pause / 2 + pause / 2 * share / 0xFFFF
 }
 
 fn readiness(waited: &Waited, details: bool) -> Problem {
-    const WHERE: &str = "it is waited for; the log says why";
+    const WHERE: &str = "the node is waiting for it; the log says why";
     let detail = match &waited.reason {
         Some(reason) if details => reason.clone(),
         _ => WHERE.to_owned(),
@@ -147,19 +150,19 @@ fn readiness(waited: &Waited, details: bool) -> Problem {
     let mut checks = json!({});
     checks[waited.store.check()] = json!({ "ok": false, "state": "waiting", "detail": detail });
     Problem::new(problems::NOT_READY)
-        .detail(format!("The service starts, and waits for {}", waited.store))
+        .detail(format!("The service is starting and waits for {}", waited.store))
         .member("checks", checks)
         .retry_after(1)
 }
 
-/// Whether to wait may help.
+/// Whether waiting may help.
 fn may_pass(error: &anyhow::Error) -> bool {
     let mut known = error.chain().filter_map(may_pass_alone);
-    // What says more comes first.
+    // The outermost cause that knows decides.
     known.next().unwrap_or(false)
 }
 
-/// What a cause says of that; nothing where it does not know.
+/// What a single cause says about that; `None` if it does not know.
 fn may_pass_alone(cause: &(dyn Error + 'static)) -> Option<bool> {
     let of_store = |error: &StoreError| matches!(error, StoreError::Unavailable(_));
     let of_dispatch = |error: &DispatchError<_>| match error {

@@ -1,4 +1,4 @@
-//! From the journal through the relay and a real nats-server to the projectors, with the bus broken in every way.
+//! From the journal through the relay and a real nats-server to the projectors, with every kind of failure of the bus.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -211,7 +211,7 @@ async fn inv_k_l_read_models_filled_over_the_bus_equal_those_built_from_the_jour
     let head = world.head().await;
     assert_eq!(head, 600);
     caught_up(&service, head).await;
-    // By now the bus is whole again, and brings what is new.
+    // By now the bus works again and delivers new events.
     until("the relay is done", async || relay.status().lag == 0).await;
     append(&world.repository, 10).await;
     caught_up(&service, head + 10).await;
@@ -228,7 +228,7 @@ async fn inv_k_l_read_models_filled_over_the_bus_equal_those_built_from_the_jour
     plain.shutdown().await;
 }
 
-/// Reads a feed as a projector does, until the position.
+/// Reads a feed up to a position, as a projector does.
 async fn read(feed: &Feed, up_to: u64) -> Vec<(u64, uuid::Uuid)> {
     let (mut events, mut head) = (Vec::new(), feed.head());
     while events.len() < usize::try_from(up_to).expect("few") {
@@ -290,7 +290,7 @@ async fn inv_m_a_feed_brings_every_event_once_and_in_order() {
     world.until_brought(1501).await;
 }
 
-/// A read model that has applied what never happened stands still at the first gap of the bus, and after a restart.
+/// A read model that has applied an event that never happened stops at the first gap of the bus, and after a restart.
 #[tokio::test(flavor = "multi_thread")]
 async fn inv_l_a_checkpoint_that_is_not_the_journals_is_told_at_a_gap_of_the_bus_and_at_a_start() {
     let world = World::new().await;
@@ -299,7 +299,7 @@ async fn inv_l_a_checkpoint_that_is_not_the_journals_is_told_at_a_gap_of_the_bus
     let models = world.models("live.db").await;
     let service = world.projections(models, Some(world.bus())).await;
     caught_up(&service, 5).await;
-    // As if the last event that was applied had been another one.
+    // As if another event had been applied last.
     let file = world.folder.path().join("live.db");
     let mut connection = SqliteConnectOptions::new().filename(file).connect().await.expect("opens");
     sqlx::query("UPDATE checkpoints SET event = x'0123456789abcdef0123456789abcdef'")
@@ -307,7 +307,7 @@ async fn inv_l_a_checkpoint_that_is_not_the_journals_is_told_at_a_gap_of_the_bus
         .await
         .expect("changes");
     connection.close().await.expect("closes");
-    // No relay publishes it: the bus has a gap.
+    // No relay publishes it, so the bus has a gap.
     append(&world.repository, 1).await;
     let stands_still = async |service: &ProjectionService| {
         until("every projector says so", async || {
@@ -344,7 +344,7 @@ async fn a_consumer_goes_on_where_it_was_and_one_far_behind_is_made_anew() {
     assert_eq!(world.consumer().await.expect("is there").created, made, "it is the same one");
     drop(feed);
     for _ in 0..90 {
-        // Without personal data, as making a key for each person takes a while.
+        // Without personal data, because creating a key for each person takes a while.
         append_with(&world.repository, 100, |_| Personal::default()).await;
     }
     let feed = Feed::start(world.repository.clone(), Some(world.bus()));
@@ -353,7 +353,7 @@ async fn a_consumer_goes_on_where_it_was_and_one_far_behind_is_made_anew() {
     assert_eq!(read(&feed, 9120).await.len(), 9120);
 }
 
-/// The server as people run it, with its folder.
+/// The server as operators run it, with its folder.
 struct Server {
     child: Child,
     url: String,
@@ -376,13 +376,13 @@ impl Server {
         let mut lines = BufReader::new(child.stdout.take().expect("it is a pipe")).lines();
         let first = lines.next().expect("it says where it listens").expect("text");
         let url = first.split("listens on ").nth(1).expect("an address").to_owned();
-        // It ends when nobody reads what it says.
+        // It ends when its output is not read.
         let rest = lines.map_while(Result::ok).take(2).count();
         assert_eq!(rest, 2, "it says where its documentation and its key are");
         Self { child, url, folder }
     }
 
-    /// Asks as the platform.
+    /// Requests as the platform.
     async fn get(&self, path: &str) -> reqwest::Response {
         let key = std::fs::read_to_string(self.folder.path().join("data/admin.key")).expect("it is there");
         let request = reqwest::Client::new().get(format!("{}{path}", self.url)).bearer_auth(key.trim());

@@ -1,4 +1,4 @@
-//! The binary as people run it: help, configuration, and the folders it must leave alone.
+//! The binary as people run it: help, configuration, and the folders it must not touch.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,7 +19,7 @@ mod refusals;
 
 use refusals::assert_untouched;
 
-/// A folder to run in, without a `WATCHWORD_` variable of the tester's.
+/// A folder to run in, without the tester's `WATCHWORD_` variables.
 struct World {
     folder: TempDir,
 }
@@ -47,7 +47,7 @@ impl World {
         self.command(arguments).output().expect("the binary runs")
     }
 
-    /// Runs what must be refused, and returns what it says.
+    /// Runs a command that must be refused, and returns its message.
     fn refused(&self, arguments: &[&str]) -> String {
         refusal(&self.run(arguments))
     }

@@ -1,8 +1,8 @@
-//! "This wasn't me": whoever reads the mail of an address that somebody else registered has that account erased.
+//! “This wasn't me”: the owner of an address that somebody else registered erases that account.
 //!
-//! Anybody can make an account for anybody's address. Its owner gets a mail to verify it, which says when and from where the
-//! account was made. Confirming it would make the account theirs with the password and the sessions of whoever made it; with
-//! this they end it instead, and the address is free again.
+//! Anybody can register anybody's address. Its owner gets a verification mail that says when and from where the account was
+//! made. Confirming it would leave the account with the registrant's password and sessions; disowning erases the account and
+//! frees the address.
 
 use crate::api::refusals::{dead_token, not_used};
 use dispatcher::Reads;
@@ -37,23 +37,23 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(page, disown))
 }
 
-/// The account is gone.
+/// The account was erased.
 #[derive(Serialize, ToSchema)]
 #[schema(as = DisownedAccount)]
 pub(crate) struct Disowned {
     /// Always true.
     deleted: bool,
-    /// The position of the event that says so.
+    /// The position of the event that records the erasure.
     position: u64,
 }
 
-/// The page to disown an account on.
+/// Get the page to disown an account.
 ///
-/// HTML for a person who was asked to verify an address, and has not registered. Opening it changes nothing.
+/// HTML for a person who was asked to verify an address but has not registered. Opening it changes nothing.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/auth/email-verification/disown", tag = "auth", operation_id = "get_disown_page",
     params(("app_id" = String, Path, description = "The app"), LinkToken),
     responses((status = 200, description = "A button", body = String, content_type = "text/html"),
-        (status = 400, description = "A page saying that the link is good for nothing", body = String, content_type = "text/html")))]
+        (status = 400, description = "A page saying that the link is invalid or expired", body = String, content_type = "text/html")))]
 pub(crate) async fn page(
     State(service): State<Arc<CommandService>>,
     AppScope(app_id): AppScope,
@@ -74,14 +74,14 @@ pub(crate) async fn page(
 
 /// Disown an account.
 ///
-/// With the token of a mail that asks to verify the address: the account, which nobody has proven to be theirs, is erased
-/// with everything in it, and the address is free.
+/// The token comes from a verification mail. The account, whose address was never verified, is erased with all its data,
+/// and the address becomes available again.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/email-verification/disown", tag = "auth",
     operation_id = "disown_account",
     params(("app_id" = String, Path, description = "The app")),
     request_body(content((MailedToken = "application/json"), (MailedToken = "application/x-www-form-urlencoded"))),
-    responses((status = 200, description = "It is gone; a browser's form is answered by a page", body = Disowned),
-        (status = 400, description = "`invalid_or_expired_token`, also where the address is verified by now"),
+    responses((status = 200, description = "The account was erased; a form is answered with a page", body = Disowned),
+        (status = 400, description = "`invalid_or_expired_token`, also if the address is already verified"),
         (status = 403, description = "`user_banned`, `app_disabled`"),
         (status = 422, description = "`idempotency_key_reused`")))]
 pub(crate) async fn disown(
@@ -107,7 +107,7 @@ impl CommandService {
         let token =
             self.tokens.open_one_time(TokenPurpose::EmailVerification, token).ok_or_else(dead_token)?;
         let (user_id, generation) = (token.user_id, token.generation);
-        // Whoever reads the mail, who is just not the user.
+        // The caller controls the mailbox, but is not the user.
         let context = self.context(request, app_id, Actor::anonymous(), idempotency);
         let (mut reads, app) = Reads::one::<App>(app_id);
         let user = reads.of::<User>(&user_id);
@@ -122,10 +122,10 @@ impl CommandService {
         Ok(Done::ok(done.position, Disowned { deleted: true, position: done.position }))
     }
 
-    /// Ends the keys of those whose erasure was cut short.
+    /// Destroys the subject keys of users whose erasure was interrupted.
     ///
-    /// A claim is a row like any other, and a key that is ended never comes back: it counts if the events of its owner say
-    /// that they were erased.
+    /// A claim can be forged by anybody who can write to the store, and a destroyed key cannot be restored. So a claim
+    /// counts only if its owner's events record the erasure.
     pub(crate) async fn finish_erasures(&self) -> Result<(), StoreError> {
         for (_, stream) in self.repository.journal().claims(ClaimKind::Erased.as_str(), "").await? {
             let Some(user_id) = stream.uuid().map(UserId) else { continue };
@@ -135,10 +135,10 @@ impl CommandService {
             match self.repository.load::<User>(&user_id).await {
                 Ok(user) if user.state.erased => self.key_store.erase_data_key(user_id).await?,
                 Ok(_) => {
-                    tracing::error!(%user_id, "a claim says that a user was erased, but no event does: nothing is done");
+                    tracing::error!(%user_id, "a claim says that a user was erased, but no event does: it is ignored");
                 }
                 Err(StoreError::Damaged(what)) => {
-                    tracing::error!(%user_id, what, "whether a user was erased cannot be told");
+                    tracing::error!(%user_id, what, "cannot determine whether a user was erased");
                 }
                 Err(error) => return Err(error),
             }

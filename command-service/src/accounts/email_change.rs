@@ -1,7 +1,8 @@
-//! Another address for an account: asked for with the password, told to both addresses, and done when the new one confirms.
+//! Changing an account's address: requested with the password, announced to both addresses, applied when the new one
+//! confirms.
 //!
-//! The mails are always Watchword's: the app's own server does not ask for this, the person does, and must not be handed the
-//! token that shows that the new address is theirs.
+//! Watchword always sends these mails itself. The request comes from the user, not from the app's server, so the server must
+//! not receive the token that proves control of the new address.
 
 use crate::accounts::password_change::not_changed;
 use crate::api::refusals::not_used;
@@ -48,7 +49,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(page, request)).routes(routes!(confirm))
 }
 
-/// The address to have, and the password as proof that it is oneself who asks.
+/// The new address, and the password as proof of identity.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = EmailChangeRequest)]
 #[serde(deny_unknown_fields)]
@@ -61,14 +62,14 @@ pub(crate) struct NewEmail {
     password: SecretString,
 }
 
-/// Request another address.
+/// Request a change of email address.
 ///
-/// A mail with a link goes to the new address, and a notice to the present one, which stays until the link is used. In apps
-/// with `require_verified_email` the answer does not tell whether somebody has the new address.
+/// Sends a mail with a link to the new address and a notice to the current one, which stays until the link is used. In apps
+/// with `require_verified_email` the answer does not reveal whether the new address is taken.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/email/change", tag = "me", operation_id = "request_email_change",
     security(("user" = [])),
     params(("app_id" = String, Path, description = "The app")), request_body = NewEmail,
-    responses((status = 202, description = "Both addresses get a mail", body = MailRequested),
+    responses((status = 202, description = "A mail was sent to both addresses", body = MailRequested),
         (status = 401, description = "`unauthenticated`, or `invalid_credentials` for a wrong password"),
         (status = 409, description = "`email_taken`"),
         (status = 422, description = "`invalid_email`, `idempotency_key_reused`")))]
@@ -96,13 +97,13 @@ pub(crate) async fn request(
     let claim = service.lookup.email_claim(&app_id, &new_email);
     let owner = service.repository.journal().claim_owner(&claim).await?;
     let is_taken = owner.is_some_and(|owner| owner != StreamId::user(user_id));
-    // Where nobody may be told, whoever has the address gets the mail, and its token is refused.
+    // If the app hides whether an address is taken, the owner of the address gets the mail, and its token is refused.
     let is_told = is_taken && !caller.app.state.settings.require_verified_email;
     let (client, policy) = (request.client.clone(), service.settings.lockout);
     let mut reads = Reads::new();
     let live = LiveCaller::read(&caller, &mut reads);
     let lockout = reads.of::<Lockout>(&user_id);
-    // It goes out whoever has the address, so that it tells nothing when too many have.
+    // Spent in either case, so that a spent budget does not reveal whether the address is taken.
     let spent =
         service.limits.spend_mail(&app_id, &new_email, purpose, true).map_err(Problem::rate_limited)?;
     let change = RequestEmailChange { new_email, checked, session_id, policy, client, at };
@@ -110,7 +111,7 @@ pub(crate) async fn request(
         live.require(work, at)?;
         let (app, lockout, user) = work.drafts((live.app, lockout, live.user));
         change.decide(app, lockout, user).map_err(|why| not_changed(why, policy, at))?;
-        // Only now: a guess of the password that came too late must not be told from a wrong one.
+        // Checked last: a late guess of the password must be indistinguishable from a wrong one.
         if is_told { Err(taken("/new_email")) } else { Ok(()) }
     };
     let done = service.dispatcher.run(context, reads, decide).await;
@@ -122,13 +123,13 @@ pub(crate) async fn request(
     Ok(Done::accepted(MailRequested::accepted()))
 }
 
-/// The page to confirm another address on.
+/// Get the page to confirm a new address.
 ///
 /// HTML for the person who opens the link of the mail. Opening it changes nothing.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/auth/email/change", tag = "me", operation_id = "get_email_change_page",
     params(("app_id" = String, Path, description = "The app"), LinkToken),
     responses((status = 200, description = "A button", body = String, content_type = "text/html"),
-        (status = 400, description = "A page saying that the link is good for nothing", body = String, content_type = "text/html")))]
+        (status = 400, description = "A page saying that the link is invalid or expired", body = String, content_type = "text/html")))]
 pub(crate) async fn page(
     State(service): State<Arc<CommandService>>,
     AppScope(app_id): AppScope,
@@ -147,17 +148,17 @@ pub(crate) async fn page(
     })
 }
 
-/// Confirm another address.
+/// Confirm a new address.
 ///
-/// It is the account's from then on, and verified. All sessions but the one that asked for it end.
+/// From now on it is the account's address, and verified. All sessions end except the one that requested the change.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/email/change/confirm", tag = "me",
     operation_id = "confirm_email_change",
     params(("app_id" = String, Path, description = "The app")),
     request_body(content((MailedToken = "application/json"), (MailedToken = "application/x-www-form-urlencoded"))),
-    responses((status = 200, description = "The account; a browser's form is answered by a page", body = Confirmed),
+    responses((status = 200, description = "The account; a form is answered with a page", body = Confirmed),
         (status = 400, description = "`invalid_or_expired_token`"),
         (status = 403, description = "`user_banned`, `app_disabled`"),
-        (status = 409, description = "`email_taken`: somebody else was faster"),
+        (status = 409, description = "`email_taken`: another account took the address first"),
         (status = 422, description = "`idempotency_key_reused`")))]
 pub(crate) async fn confirm(
     State(service): State<Arc<CommandService>>,

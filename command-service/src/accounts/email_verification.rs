@@ -1,4 +1,4 @@
-//! Showing that an address is one's own: whoever reads its mail confirms it.
+//! Email verification: a token from a mail proves control of the mailbox.
 
 use crate::api::refusals::not_used;
 use dispatcher::Reads;
@@ -36,28 +36,28 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(page)).routes(routes!(request)).routes(routes!(confirm))
 }
 
-/// The account whose address was verified. Of one that was verified before, nothing is shown: the token was used, or could
-/// have been, and may have been seen since.
+/// The account whose address was verified. If it was verified before, the account is not shown: the token may have been
+/// used, and seen, by others since.
 #[derive(Serialize, ToSchema)]
 #[schema(as = EmailVerification)]
 pub(crate) struct Verified {
-    /// The account as it is now; null if its address was verified already.
+    /// The account as it is now; null if its address was already verified.
     #[schema(required)]
     user: Option<UserBody>,
-    /// Whether there was nothing left to do. Absent if there was.
+    /// True if the address was already verified, absent otherwise.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     already_verified: bool,
 }
 
-/// Request a mail to verify an address with.
+/// Request a verification mail.
 ///
-/// The answer is the same whether or not there is an account with the address, and whether or not it is verified already.
+/// The answer is the same whether or not an account has the address, and whether or not it is already verified.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/email-verification/request", tag = "auth",
     operation_id = "request_email_verification",
     params(("app_id" = String, Path, description = "The app")),
     request_body(content((Mailbox = "application/json"), (Mailbox = "application/x-www-form-urlencoded"))),
     security((), ("api_key" = [])),
-    responses((status = 202, description = "A mail is sent if somebody has the address and has yet to verify it",
+    responses((status = 202, description = "A mail is sent if an account has the address and has not verified it",
             body = MailRequested),
         (status = 422, description = "`invalid_email`")))]
 pub(crate) async fn request(
@@ -72,14 +72,14 @@ pub(crate) async fn request(
     service.after_request(&app_id, as_page, Purpose::EmailVerification, asked).await
 }
 
-/// The page to verify an address on.
+/// Get the page to verify an address.
 ///
 /// HTML for the person who opens the link of the mail. Opening it changes nothing.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/auth/email-verification", tag = "auth",
     operation_id = "get_email_verification_page",
     params(("app_id" = String, Path, description = "The app"), LinkToken),
     responses((status = 200, description = "A button", body = String, content_type = "text/html"),
-        (status = 400, description = "A page saying that the link is good for nothing", body = String, content_type = "text/html")))]
+        (status = 400, description = "A page saying that the link is invalid or expired", body = String, content_type = "text/html")))]
 pub(crate) async fn page(
     State(service): State<Arc<CommandService>>,
     AppScope(app_id): AppScope,
@@ -101,12 +101,12 @@ pub(crate) async fn page(
 
 /// Verify an address.
 ///
-/// For a token that was used already, or another one for the same address, the answer is that nothing is left to do.
+/// A used token, or another token for an address that is already verified, is answered with `already_verified`.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/email-verification/confirm", tag = "auth",
     operation_id = "confirm_email_verification",
     params(("app_id" = String, Path, description = "The app")),
     request_body(content((MailedToken = "application/json"), (MailedToken = "application/x-www-form-urlencoded"))),
-    responses((status = 200, description = "The account; a browser's form is answered by a page", body = Verified),
+    responses((status = 200, description = "The account; a form is answered with a page", body = Verified),
         (status = 400, description = "`invalid_or_expired_token`"),
         (status = 403, description = "`user_banned`, `app_disabled`"),
         (status = 422, description = "`idempotency_key_reused`")))]
@@ -126,7 +126,7 @@ pub(crate) async fn confirm(
     service.after_use(&app_id, as_page, Purpose::EmailVerification, &body.token, done).await
 }
 
-/// What the use of a token came to.
+/// The result of redeeming a token.
 enum Outcome {
     Verified,
     Already,

@@ -1,4 +1,4 @@
-//! One's own account.
+//! The caller's own account.
 
 use std::sync::Arc;
 
@@ -27,28 +27,28 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(read, change))
 }
 
-/// One's own account.
+/// The caller's own account.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Me {
     #[serde(flatten)]
     user: UserBody,
-    /// The session that asks.
+    /// The session that made the request.
     session_id: Uuid,
-    /// The organizations one is a member of.
+    /// The organizations the user belongs to.
     #[schema(value_type = Vec<Object>)]
     orgs: [(); 0],
 }
 
-/// What to change. A member that is `null` is cleared, one that is absent stays.
+/// The profile members to change. `null` clears a member; absent ones stay.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(clippy::option_option, reason = "absent, null and a value are three things")]
 pub(crate) struct MePatch {
-    /// The name the person goes by.
+    /// The name shown to people.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>, min_length = 1, max_length = 200)]
     name: Option<Option<String>>,
-    /// Where the person's picture is: an http or https URL.
+    /// The profile picture: an http or https URL.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>, max_length = 2048)]
     avatar_url: Option<Option<String>>,
@@ -64,9 +64,9 @@ impl Me {
     }
 }
 
-/// Get one's own account.
+/// Get your own account.
 ///
-/// It is read from the log itself, and so is never out of date.
+/// Read from the log itself, so it is never out of date.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/auth/me", tag = "me", operation_id = "get_me",
     params(("app_id" = String, Path, description = "The app")), security(("user" = [])),
     responses((status = 200, description = "The account", body = Me)))]
@@ -79,9 +79,9 @@ pub(crate) async fn read(
     Ok(Done::read(Me::of(&caller.user.state, &caller)))
 }
 
-/// Change one's own profile.
+/// Change your own profile.
 ///
-/// Name, picture and telephone number; what is not named stays. Another address is asked for with `POST …/auth/email/change`.
+/// Changes name, picture and telephone number; absent members stay. To change the address, use `POST …/auth/email/change`.
 #[utoipa::path(patch, path = "/v1/apps/{app_id}/auth/me", tag = "me", operation_id = "change_me",
     params(("app_id" = String, Path, description = "The app")), security(("user" = [])), request_body = MePatch,
     responses((status = 200, description = "The account as it is now", body = Me),

@@ -1,4 +1,4 @@
-//! Accounts: made by registration, shown and changed by those who own them, erased by those who never wanted them.
+//! Accounts: registered, shown and changed by their owners, and disowned by people who never registered.
 
 pub(crate) mod disown;
 pub(crate) mod email_change;
@@ -14,7 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::CommandService;
 
-/// Where passwords can be guessed.
+/// Routes on which passwords can be guessed.
 pub(crate) fn guessable() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().merge(register::routes()).merge(password_change::routes())
 }

@@ -1,4 +1,4 @@
-//! Another password, by somebody who knows the old one.
+//! Changing the password with the old one.
 
 use crate::sessions::login::too_many;
 use dispatcher::Reads;
@@ -35,12 +35,12 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(change))
 }
 
-/// The password, and the one to have from now on.
+/// The current password and the new one.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = PasswordChangeRequest)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PasswordChange {
-    /// The password as it is.
+    /// The current password.
     #[schema(value_type = String, format = Password)]
     old_password: SecretString,
     /// The new password.
@@ -48,14 +48,14 @@ pub(crate) struct PasswordChange {
     new_password: SecretString,
 }
 
-/// Change one's password.
+/// Change your password.
 ///
-/// All other sessions end. Wrong passwords count as failed logins of this device, as whoever has found a session must not
-/// guess on.
+/// All other sessions end. Wrong passwords count as failed logins of this device, so that a stolen session cannot be used
+/// to guess the password.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/password/change", tag = "me", operation_id = "change_password",
     security(("user" = [])),
     params(("app_id" = String, Path, description = "The app")), request_body = PasswordChange,
-    responses((status = 204, description = "It is changed"),
+    responses((status = 204, description = "The password was changed"),
         (status = 401, description = "`unauthenticated`, or `invalid_credentials` for a wrong password"),
         (status = 422, description = "`weak_password`, `idempotency_key_reused`"),
         (status = 429, description = "`rate_limited`: too many requests, or too many wrong passwords")))]
@@ -95,7 +95,7 @@ pub(crate) async fn change(
 }
 
 impl CommandService {
-    /// The device token of before ended with the other sessions: there is a new one.
+    /// The former device token ended with the other sessions, so a new one is issued.
     async fn changed(&self, caller: &UserCaller, done: &Committed<()>) -> Result<Response, Problem> {
         let user = self.repository.load::<User>(&caller.user_id).await?;
         let (device, at) = (device_of(caller.session_id), password_set_at(&done.events));
@@ -104,8 +104,8 @@ impl CommandService {
         Ok((set.unwrap_or_default(), Done::no_content(done.position)).into_response())
     }
 
-    /// The hash of the caller's password, if this is it. A wrong one counts as a failed login: 401 `invalid_credentials`, and
-    /// 429 where there were too many. What is decided on a right one must be guarded by [`locked_out`].
+    /// The hash of the caller's password, if it matches. A wrong one counts as a failed login: 401 `invalid_credentials`, or
+    /// 429 after too many. Guard any decision that relies on a match with [`locked_out`].
     pub(crate) async fn check_own_password(
         &self,
         caller: &UserCaller,
@@ -125,7 +125,7 @@ impl CommandService {
     }
 }
 
-/// When the password was set by these events.
+/// When these events set the password.
 pub(crate) fn password_set_at(events: &[Event]) -> Option<Timestamp> {
     events.iter().find_map(|event| match event {
         Event::User(UserEvent::PasswordChanged(event)) => Some(event.at),
@@ -134,7 +134,7 @@ pub(crate) fn password_set_at(events: &[Event]) -> Option<Timestamp> {
     })
 }
 
-/// What somebody is told whose right password came too late, or is none any more.
+/// The refusal for a correct password that came too late or was replaced meanwhile.
 pub(crate) fn not_changed(why: NotChanged, policy: LockoutPolicy, at: Timestamp) -> Problem {
     match why {
         NotChanged::Locked(locked) => too_many(policy, &locked, at),

@@ -1,4 +1,4 @@
-//! A new password for somebody who has forgotten theirs: whoever reads the account's mail may choose one.
+//! Password reset: a token mailed to the account's address lets its reader choose a new password.
 
 use crate::api::refusals::{dead_token, not_used};
 use dispatcher::Reads;
@@ -40,12 +40,12 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(page)).routes(routes!(request)).routes(routes!(confirm))
 }
 
-/// A token from a mail, and the password to have from now on.
+/// A token from a mail, and the new password.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = PasswordResetRequest)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewPassword {
-    /// What the mail's link carries.
+    /// The token in the mail's link.
     #[schema(example = "wwp_…")]
     token: String,
     /// The new password.
@@ -53,15 +53,15 @@ pub(crate) struct NewPassword {
     new_password: SecretString,
 }
 
-/// Request a mail to choose a new password with.
+/// Request a password-reset mail.
 ///
-/// The answer is the same whether or not there is an account with the address.
+/// The answer is the same whether or not an account has the address.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/password-reset/request", tag = "auth",
     operation_id = "request_password_reset",
     params(("app_id" = String, Path, description = "The app")),
     request_body(content((Mailbox = "application/json"), (Mailbox = "application/x-www-form-urlencoded"))),
     security((), ("api_key" = [])),
-    responses((status = 202, description = "A mail is sent if somebody has the address", body = MailRequested),
+    responses((status = 202, description = "A mail is sent if an account has the address", body = MailRequested),
         (status = 422, description = "`invalid_email`")))]
 pub(crate) async fn request(
     State(service): State<Arc<CommandService>>,
@@ -75,13 +75,13 @@ pub(crate) async fn request(
     service.after_request(&app_id, as_page, Purpose::PasswordReset, asked).await
 }
 
-/// The page to choose a new password on.
+/// Get the page to choose a new password.
 ///
 /// HTML for the person who opens the link of the mail. Opening it changes nothing.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/auth/password-reset", tag = "auth", operation_id = "get_password_reset_page",
     params(("app_id" = String, Path, description = "The app"), LinkToken),
     responses((status = 200, description = "A form", body = String, content_type = "text/html"),
-        (status = 400, description = "A page saying that the link is good for nothing", body = String, content_type = "text/html")))]
+        (status = 400, description = "A page saying that the link is invalid or expired", body = String, content_type = "text/html")))]
 pub(crate) async fn page(
     State(service): State<Arc<CommandService>>,
     AppScope(app_id): AppScope,
@@ -90,7 +90,7 @@ pub(crate) async fn page(
 ) -> Result<Response, Problem> {
     let app = service.authenticator.app(&app_id).await?;
     let pages = service.pages(&app.state).read_by(reader);
-    // Somebody who wants to change their password, and has no mail yet.
+    // A visitor without a token wants to request the mail.
     if token.is_empty() && pages.sends_mail() {
         return Ok(pages.request(Purpose::PasswordReset));
     }
@@ -107,12 +107,12 @@ pub(crate) async fn page(
 
 /// Choose a new password.
 ///
-/// All sessions end, and so does every other token for a new password.
+/// All sessions and all other reset tokens of the account end.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/password-reset/confirm", tag = "auth",
     operation_id = "confirm_password_reset",
     params(("app_id" = String, Path, description = "The app")),
     request_body(content((NewPassword = "application/json"), (NewPassword = "application/x-www-form-urlencoded"))),
-    responses((status = 204, description = "The password is changed; a browser's form is answered by a page with status 200"),
+    responses((status = 204, description = "The password was changed; a form is answered with a page and status 200"),
         (status = 400, description = "`invalid_or_expired_token`"),
         (status = 403, description = "`user_banned`, `app_disabled`"),
         (status = 422, description = "`weak_password`, `idempotency_key_reused`")))]
@@ -143,7 +143,7 @@ impl CommandService {
         self.send_password_reset(asked, request, known, &email, ResetReason::Forgotten).await
     }
 
-    /// A token for a new password to whoever has the address, if somebody does.
+    /// Sends a reset token to the account with this address, if there is one.
     pub(crate) async fn send_password_reset(
         &self,
         asked: MailRequest<'_>,
@@ -169,7 +169,7 @@ impl CommandService {
         if let Some(done) = self.dispatcher.replayed::<(), Problem>(&context).await? {
             return self.was_reset(&app.state, token, &done).await;
         }
-        // Before a hash is paid for; the decision asks again.
+        // Checked before paying for a hash; the decision checks again.
         if user.state.password_reset.get(generation, context.at).is_none() {
             return Err(dead_token());
         }
@@ -190,7 +190,7 @@ impl CommandService {
         self.was_reset(&app.state, token, &done).await
     }
 
-    /// Whoever has chosen the password is no stranger: those who guess on do not lock this device out.
+    /// The person who chose the password is a known client: guesses by others must not lock this device out.
     async fn was_reset(
         &self,
         app: &App,

@@ -1,5 +1,4 @@
-//! Registration: an account, the claim on its address, and the first session or the mail that verifies the address, in one
-//! append.
+//! Registration: the account, the claim on its address, and its first session or verification mail, in one append.
 
 use crate::api::refusals::{app_closed, may_not_enter};
 use domain::decisions::{NotRegistered, Recipient, Register, StartSession};
@@ -43,16 +42,16 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
 #[schema(as = RegisterRequest)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewAccount {
-    /// The address. Within an app it is one account's.
+    /// The address. Within an app it identifies one account.
     #[schema(example = "ada@example.com")]
     email: String,
-    /// The password. It is compared exactly as it comes, after Unicode NFC.
+    /// The password. It is compared exactly as sent, after Unicode NFC normalization.
     #[schema(value_type = String, format = Password, min_length = 8, max_length = 1024, example = "correct horse battery")]
     password: SecretString,
-    /// The name the person goes by.
+    /// The name shown to people.
     #[schema(min_length = 1, max_length = 200)]
     name: Option<String>,
-    /// Where the person's picture is: an http or https URL.
+    /// The profile picture: an http or https URL.
     #[schema(max_length = 2048)]
     avatar_url: Option<String>,
     /// A telephone number.
@@ -60,7 +59,7 @@ pub(crate) struct NewAccount {
     phone: Option<String>,
 }
 
-/// What is told to everybody when addresses must be verified.
+/// The answer to every registration in apps that require verified addresses.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct VerificationSent {
     /// Always `verification_sent`.
@@ -70,14 +69,14 @@ pub(crate) struct VerificationSent {
 
 /// Register an account.
 ///
-/// It is logged in at once. Apps with `require_verified_email` answer 202 whether or not the address was taken, and log
-/// nobody in. A mail goes to the address: to verify it, or to tell its owner that somebody tried to register. Apps with
-/// `delivery: "app"` ask for the token with `POST …/auth/email-verification/request`.
+/// The account is logged in at once. Apps with `require_verified_email` instead answer 202 whether or not the address
+/// is taken, and start no session; a mail goes to the address, either to verify it or to tell its owner that somebody
+/// tried to register. Apps with `delivery: "app"` then get the token with `POST …/auth/email-verification/request`.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/register", tag = "auth", operation_id = "register",
     params(("app_id" = String, Path, description = "The app")), request_body = NewAccount,
     responses((status = 201, description = "The account's first tokens", body = TokensBody),
-        (status = 202, description = "A mail was sent, to whom it may concern", body = VerificationSent),
-        (status = 401, description = "`session_revoked`, `session_expired`: a repeated request whose session is over"),
+        (status = 202, description = "A mail was sent to the address", body = VerificationSent),
+        (status = 401, description = "`session_revoked`, `session_expired`: a repeated request whose session has ended"),
         (status = 403, description = "`registration_closed`, `app_disabled`"),
         (status = 409, description = "`email_taken`"),
         (status = 422, description = "`weak_password`, `invalid_email`, `validation_failed`, `idempotency_key_reused`")))]
@@ -91,11 +90,11 @@ pub(crate) async fn register(
     let started = Instant::now();
     let app = service.authenticator.app(&app_id).await?;
     let settings = &app.state.settings;
-    // What is kept under a key would tell a second request with another body that the address was free.
+    // A stored result would reveal to a second request with another body that the address was free.
     let idempotency =
         if settings.require_verified_email { idempotency.map(of_this_body) } else { idempotency };
     let context = service.context(&request, &app_id, Actor::anonymous(), idempotency);
-    // Where nobody may be told whether an address was free, a repeated request takes as long as any other.
+    // If the app hides whether an address was free, a repeated request must take as long as any other.
     if !settings.require_verified_email
         && let Some(done) = service.dispatcher.replayed::<(), Problem>(&context).await?
     {
@@ -118,10 +117,10 @@ pub(crate) async fn register(
             service.require_deliverable(&email, "/email").await?;
         }
     }
-    // Spent whether or not the address is taken, so that the time tells nothing.
+    // Hashed whether or not the address is taken, so that timing reveals nothing.
     let password_hash = service.passwords.hash(&password).await?;
     if service.is_taken(&app_id, &email).await? {
-        // Perhaps by a request with the same idempotency key, while this one was hashing.
+        // A concurrent request with the same idempotency key may have finished while this one was hashing.
         if let Some(done) = service.dispatcher.replayed::<(), Problem>(&context).await? {
             return service.registered(&app_id, &done, started).await;
         }
@@ -132,7 +131,7 @@ pub(crate) async fn register(
     let session_id = SessionId(service.clock.new_id());
     let (at, client) = (context.at, request.client.clone());
     let (after, address) = (context.clone(), email.clone());
-    // Where too many mails have gone there, it is asked for again later.
+    // If the mailbox's budget is spent, the user can request the mail again later.
     let spent = service.limits.spend_mail(&app_id, &email, MailPurpose::Registration, false).ok();
     let may_send = spent.is_some();
     let start = StartSession { session_id, method: LoginMethod::Registration, client, at };
@@ -157,7 +156,7 @@ pub(crate) async fn register(
 }
 
 impl CommandService {
-    /// Tells whoever has the address by mail, where nobody else may know.
+    /// Tells the owner of the address by mail; the answer must not reveal that it is taken.
     async fn taken(
         &self,
         app_id: &AppId,
@@ -207,13 +206,14 @@ impl CommandService {
         Ok(verification_sent(started).await)
     }
 
-    /// A look ahead that saves making a data key for nobody. The claim itself is taken in the append.
+    /// An early check that avoids making a data key for a taken address. The append takes the claim itself.
     async fn is_taken(&self, app_id: &AppId, email: &Email) -> Result<bool, Problem> {
         let claim = self.lookup.email_claim(app_id, email);
         if self.repository.journal().claim_owner(&claim).await?.is_some() {
             return Ok(true);
         }
-        // Somebody who can write to the store could have taken the claim away. A read model may still know the account.
+        // An attacker with write access to the store could have removed the claim. A read model may still know the
+        // account.
         Ok(self.locate.locate(app_id, email).await?.is_some())
     }
 

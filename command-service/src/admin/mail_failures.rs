@@ -1,4 +1,4 @@
-//! The mails of an app that were given up: their list, and another try.
+//! Mails of an app that could not be delivered: listing and retrying them.
 
 use std::sync::Arc;
 
@@ -30,38 +30,38 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
 
 type MailFailurePage = Page<MailFailureBody>;
 
-/// A mail that was given up.
+/// A mail that could not be delivered.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = MailFailure)]
 pub(crate) struct MailFailureBody {
-    /// Names it.
+    /// The id of the mail.
     #[schema(example = "1042-password_reset")]
     id: String,
-    /// What it was for.
+    /// The purpose of the mail.
     #[schema(value_type = String, example = "password_reset")]
     mail: MailKind,
-    /// Whose.
+    /// The recipient.
     #[schema(value_type = Uuid)]
     user_id: UserId,
-    /// The event that asked for it.
+    /// The event that requested it.
     #[schema(value_type = Uuid)]
     event_id: EventId,
-    /// How often it was tried.
+    /// The number of delivery attempts.
     attempts: u32,
-    /// Why it failed the last time.
+    /// Why the last attempt failed.
     #[schema(value_type = String, example = "rejected")]
     reason: FailureReason,
-    /// What the mail server replied (RFC 5321 section 4.2); null where it did not.
+    /// The mail server's reply (RFC 5321 section 4.2); null if there was none.
     #[schema(required)]
     smtp_code: Option<u16>,
-    /// When that was.
+    /// When the last attempt failed.
     #[schema(value_type = String, format = DateTime)]
     failed_at: Timestamp,
 }
 
-/// List the mails that were given up.
+/// List failed mails.
 ///
-/// They were refused by the mail server, could not be sent for too long, or what is in them has expired.
+/// Mails that the mail server refused, that could not be sent in time, or whose link has expired.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/admin/mail/failures", tag = "admin", operation_id = "list_mail_failures",
     params(("app_id" = String, Path, description = "The app"), PageParams),
     security(("api_key" = []), ("user" = [])),
@@ -81,7 +81,7 @@ async fn list(
     Ok(Done::read(page.with(items)))
 }
 
-/// The last failure of a mail; none if it was sent meanwhile.
+/// The last failure of a mail; `None` if it was sent since.
 async fn failure(service: &CommandService, mail: MailRef) -> Result<Option<MailFailureBody>, Problem> {
     let journal = service.repository.journal();
     let Some(asking) = journal.read_positions(&[mail.position]).await?.into_iter().next() else {
@@ -113,7 +113,7 @@ fn body(mail: MailRef, failed: &MailFailed) -> MailFailureBody {
     }
 }
 
-/// The parts of a path that name a mail.
+/// The path parameters that identify a mail.
 #[derive(Deserialize)]
 struct MailSegments {
     app_id: AppId,
@@ -127,15 +127,15 @@ impl MailSegments {
     }
 }
 
-/// Retry a mail.
+/// Retry a failed mail.
 ///
-/// It is tried at once, and as often as a new one. A mail whose link has expired is not sent any more: its reader has to ask
-/// for another one.
+/// The mail is tried at once, with as many attempts as a new one. A mail whose link has expired is not sent again: its
+/// recipient has to request a new one.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/admin/mail/failures/{mail_id}/retry", tag = "admin",
     operation_id = "retry_mail",
     params(("app_id" = String, Path, description = "The app"), ("mail_id" = String, Path, description = "The mail")),
     security(("api_key" = []), ("user" = [])),
-    responses((status = 204, description = "It is tried again"),
+    responses((status = 204, description = "The mail is queued again"),
         (status = 409, description = "`mail_sent` or `mail_expired`")))]
 async fn retry(
     State(service): State<Arc<CommandService>>,

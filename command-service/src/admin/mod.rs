@@ -1,4 +1,4 @@
-//! What the admins of an app do: to its users, and to its mails that were given up.
+//! Actions of an app's admins: on its users, and on mails that could not be delivered.
 
 pub(crate) mod mail_failures;
 pub(crate) mod password_reset;

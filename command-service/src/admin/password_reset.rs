@@ -1,4 +1,4 @@
-//! A token for a new password that an admin hands on in their own way.
+//! A reset token that an admin delivers by their own means.
 
 use std::sync::Arc;
 
@@ -27,22 +27,22 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(create))
 }
 
-/// A token for a new password.
+/// A password-reset token.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PasswordResetToken)]
 pub(crate) struct ResetToken {
     /// For `POST …/auth/password-reset/confirm`, or as `?token=` for the page `…/auth/password-reset`.
     #[schema(example = "wwp_…")]
     token: String,
-    /// When it ends unless it is used.
+    /// When it expires unless used.
     #[schema(value_type = String, format = DateTime)]
     expires_at: Timestamp,
 }
 
-/// Create a token for a new password.
+/// Create a password-reset token.
 ///
-/// No mail is sent: the caller passes the token on. As it may reach the user in any way, its use proves nothing about their
-/// address. Only the platform and the app's own admins can create one for an admin.
+/// No mail is sent: the caller delivers the token. Because it may reach the user by any channel, using it does not verify
+/// their address. Only the platform and the app's own admins can create one for an admin.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/admin/users/{user_id}/password-reset", tag = "admin",
     operation_id = "create_password_reset",
     params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user")),
@@ -65,7 +65,7 @@ async fn create(
     let (reads, user) = Reads::one::<User>(&user_id);
     let committed = target
         .run(context, (reads, user), move |work| {
-            // Where from says nothing about this person.
+            // The request's origin is the admin's, not this person's.
             let (reason, delivery, client) = (ResetReason::Admin, SentBy::App, Client::default());
             let command =
                 MailboxCommand::RequestPasswordReset { reason, delivery, full_admin, ttl, client, at };
@@ -78,6 +78,7 @@ async fn create(
         }
         _ => None,
     });
-    let made = made.ok_or_else(|| Problem::internal("a token that was made is not among its events"))?;
+    let made =
+        made.ok_or_else(|| Problem::internal("the created token is not among the committed events"))?;
     Ok(Done::created(committed.position, made))
 }

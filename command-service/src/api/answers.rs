@@ -1,4 +1,4 @@
-//! Answers that succeeded, with the headers that all answers to commands carry.
+//! Successful answers, with the headers that all answers to commands carry.
 
 use axum::Json;
 use axum::response::Response;
@@ -7,7 +7,7 @@ use http_kit::answers::uncached;
 use http_kit::consistency::ConsistencyToken;
 use serde::Serialize;
 
-/// Answers that succeeded. None is ever stored by a cache; those to commands tell a reader what to wait for.
+/// Successful answers. Caches never store them; answers to commands carry the position for a later read to wait for.
 pub(crate) struct Done;
 
 impl Done {
@@ -21,7 +21,7 @@ impl Done {
         uncached((StatusCode::CREATED, ConsistencyToken(position), Json(body)))
     }
 
-    /// 202 with a body. It carries no consistency token: that could tell whether anything was done.
+    /// 202 with a body. It carries no consistency token, which could reveal whether anything was done.
     pub fn accepted(body: impl Serialize) -> Response {
         uncached((StatusCode::ACCEPTED, Json(body)))
     }
@@ -31,7 +31,7 @@ impl Done {
         uncached((StatusCode::NO_CONTENT, ConsistencyToken(position), ()))
     }
 
-    /// 200 with nothing.
+    /// 200 without a body.
     pub fn empty(position: u64) -> Response {
         uncached((StatusCode::OK, ConsistencyToken(position), ()))
     }

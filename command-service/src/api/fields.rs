@@ -1,4 +1,4 @@
-//! What people write about themselves, checked.
+//! Validation of the fields of requests.
 
 use domain::Email;
 use domain::password::{Password, WeakPassword};
@@ -17,26 +17,26 @@ use crate::passwords::dictionary::is_common;
 const MAX_NAME: usize = 200;
 const MAX_PHONE: usize = 40;
 const MAX_URL: usize = 2048;
-/// The member of a refused password that says why, for programs and pages.
+/// The member of a refused password that holds the machine-readable reason.
 pub(crate) const REASON: &str = "reason";
 pub(crate) const TOO_SHORT: &str = "too_short";
 pub(crate) const TOO_LONG: &str = "too_long";
 pub(crate) const TOO_COMMON: &str = "too_common";
 pub(crate) const BREACHED: &str = "breached";
 
-/// An address that an account can have.
+/// Parses an account's address.
 pub(crate) fn email(text: &str) -> Result<Email, Problem> {
     named_email(text, "/email")
 }
 
-/// The same in another member.
+/// The same for another member.
 pub(crate) fn named_email(text: &str, pointer: &str) -> Result<Email, Problem> {
     let kind = problems::INVALID_EMAIL;
     Email::parse(text).map_err(|error| Problem::new(kind).field(pointer, kind, error.to_string()))
 }
 
 impl CommandService {
-    /// A password that somebody chooses. `min_length` counts characters.
+    /// Checks a new password. `min_length` counts characters.
     pub(crate) async fn new_password(
         &self,
         text: &str,
@@ -63,7 +63,7 @@ impl CommandService {
     }
 }
 
-/// The members of a profile as they came.
+/// The members of a profile as received.
 #[derive(Default)]
 pub(crate) struct Received<'a> {
     pub name: Option<&'a str>,
@@ -71,7 +71,7 @@ pub(crate) struct Received<'a> {
     pub avatar_url: Option<&'a str>,
 }
 
-/// Refuses a profile with every member that makes no sense.
+/// Refuses a profile, naming every invalid member.
 pub(crate) fn check_profile(received: &Received<'_>) -> Result<(), Problem> {
     let errors = [
         received.name.and_then(|text| check_text("/name", text, MAX_NAME)),
@@ -87,7 +87,6 @@ pub(crate) fn check_profile(received: &Received<'_>) -> Result<(), Problem> {
         .fold(problem, |problem, (pointer, detail)| problem.field(pointer, field_codes::INVALID, detail)))
 }
 
-/// A checked profile.
 pub(crate) fn profile(
     name: Option<String>,
     phone: Option<String>,
@@ -98,7 +97,6 @@ pub(crate) fn profile(
     Ok(Profile { name: name.map(trimmed), phone: phone.map(trimmed), avatar_url })
 }
 
-/// A checked change of a profile.
 #[expect(clippy::option_option, reason = "absent, null and a value are three things")]
 pub(crate) fn profile_patch(
     name: Option<Option<String>>,
@@ -119,7 +117,7 @@ fn trimmed(text: String) -> String {
     text.trim().to_owned()
 }
 
-/// Tells a member that is `null` from one that is absent. Use with `#[serde(default, deserialize_with = …)]`.
+/// Distinguishes a `null` member from an absent one. Use with `#[serde(default, deserialize_with = …)]`.
 #[expect(clippy::option_option, reason = "absent, null and a value are three things")]
 pub(crate) fn nullable<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
 where
@@ -129,7 +127,7 @@ where
     Option::deserialize(deserializer).map(Some)
 }
 
-/// A text that somebody typed for others to read, without the blanks at its ends.
+/// Text that a person typed for others to read, trimmed.
 pub(crate) fn text(pointer: &str, text: &str, max: usize, lines: Lines) -> Result<String, Problem> {
     let text = readable(text, max, lines);
     Ok(text.map_err(|error| Problem::invalid(pointer, field_codes::INVALID, error.to_string()))?.to_owned())
@@ -140,7 +138,8 @@ fn check_text(pointer: &'static str, text: &str, max: usize) -> Option<(&'static
 }
 
 fn check_url(text: &str) -> Option<(&'static str, String)> {
-    // The parser drops blanks and line breaks silently, and turns backslashes: what is stored must be what was checked.
+    // The parser silently drops whitespace and line breaks and turns backslashes: the stored text must be the checked
+    // one.
     let clean = text.chars().all(|c| c.is_ascii_graphic() && c != '\\');
     let is_web = |url: Url| matches!(url.scheme(), "http" | "https") && names_a_host(&url);
     let good = text.len() <= MAX_URL && clean && Url::parse(text).is_ok_and(is_web);

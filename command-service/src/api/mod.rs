@@ -1,4 +1,4 @@
-//! What requests and answers of several flows have in common.
+//! Requests and answers that several flows share.
 
 pub(crate) mod answers;
 pub(crate) mod fields;

@@ -1,4 +1,4 @@
-//! Lists that are short enough to be cut from an aggregate.
+//! Pages of lists that fit into one aggregate.
 
 use http_kit::Page;
 use http_kit::problem::Problem;
@@ -10,23 +10,23 @@ const DEFAULT_LIMIT: i64 = 20;
 const MAX_LIMIT: i64 = 200;
 const MAX_OFFSET: usize = 10_000;
 
-/// Which part of a list.
+/// Which page of a list.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct PageParams {
-    /// The most items: 1 to 200, 20 if absent.
+    /// The maximum number of items: 1 to 200, 20 if absent.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<i64>,
     /// How many items to skip: at most 10 000.
     #[param(minimum = 0, maximum = 10000)]
     offset: Option<i64>,
-    /// The `next_cursor` of the page before, instead of an offset.
+    /// The `next_cursor` of the previous page, instead of an offset.
     cursor: Option<String>,
 }
 
 impl PageParams {
-    /// Cuts the page out of a whole list.
+    /// Cuts the page out of the whole list.
     pub fn of<T>(&self, all: Vec<T>) -> Result<Page<T>, Problem> {
         let limit = self.limit.unwrap_or(DEFAULT_LIMIT);
         if !(1..=MAX_LIMIT).contains(&limit) {

@@ -1,4 +1,4 @@
-//! What people are told of the refusals of decisions.
+//! How refusals of decisions become problems.
 
 use domain::decisions::{AppClosed, MayNotAct, MayNotEnter, NotEntitled, NotGranted, NotLive, NotUsed};
 use domain::session::SessionError;
@@ -6,7 +6,7 @@ use domain::user::UserError;
 use http_kit::problem::Problem;
 use schemas::problems;
 
-/// Of an app that takes no requests.
+/// For an app that takes no requests.
 pub(crate) fn app_closed(closed: AppClosed) -> Problem {
     match closed {
         AppClosed::Absent => Problem::not_found(),
@@ -14,18 +14,18 @@ pub(crate) fn app_closed(closed: AppClosed) -> Problem {
     }
 }
 
-/// Of an app that does not let a person in.
+/// For an app that does not let a person in.
 pub(crate) fn may_not_enter(why: MayNotEnter) -> Problem {
     match why {
         MayNotEnter::App(closed) => app_closed(closed),
-        // Whoever comes in has shown something of theirs before.
+        // A person who gets here has already presented a credential of theirs.
         MayNotEnter::NoSuchUser => Problem::internal(why),
         MayNotEnter::Banned => Problem::new(problems::USER_BANNED),
         MayNotEnter::EmailNotVerified => Problem::new(problems::EMAIL_NOT_VERIFIED),
     }
 }
 
-/// What the holder of a refresh token is told.
+/// For the holder of a refresh token.
 #[expect(clippy::needless_pass_by_value, reason = "it is handed to `map_err`")]
 pub(crate) fn session_problem(error: SessionError) -> Problem {
     Problem::new(match error {
@@ -35,7 +35,7 @@ pub(crate) fn session_problem(error: SessionError) -> Problem {
     })
 }
 
-/// Of credentials that are over.
+/// For credentials that have ended.
 pub(crate) fn not_live(why: NotLive) -> Problem {
     match why {
         NotLive::Session(error) => session_problem(error),
@@ -43,7 +43,7 @@ pub(crate) fn not_live(why: NotLive) -> Problem {
     }
 }
 
-/// Of an admin or a key that is none any more.
+/// For an admin or API key that is no longer entitled.
 #[expect(clippy::needless_pass_by_value, reason = "it is handed to `map_err`")]
 pub(crate) fn not_entitled(why: NotEntitled) -> Problem {
     match why {
@@ -53,7 +53,7 @@ pub(crate) fn not_entitled(why: NotEntitled) -> Problem {
     }
 }
 
-/// Of a user whom somebody may not act on.
+/// For a user whom the caller may not act on.
 pub(crate) fn may_not_act(why: MayNotAct) -> Problem {
     match why {
         MayNotAct::NoSuchUser => Problem::not_found(),
@@ -61,17 +61,17 @@ pub(crate) fn may_not_act(why: MayNotAct) -> Problem {
     }
 }
 
-/// What an admin is told.
+/// For an admin's command on a user.
 pub(crate) fn user_problem(error: UserError) -> Problem {
     match error {
         UserError::Absent => Problem::not_found(),
         UserError::TooManyRoles => Problem::new(problems::TOO_MANY_ROLES).detail(error.to_string()),
         UserError::Banned => Problem::new(problems::USER_BANNED),
         UserError::EmailNotVerified => {
-            let detail = "the role admin is for users who have verified their address";
+            let detail = "the role admin needs a verified address";
             Problem::new(problems::EMAIL_NOT_VERIFIED).conflict().detail(detail)
         }
-        // Refusals of commands that no route for admins gives.
+        // Refusals of commands that no admin route issues.
         UserError::Exists
         | UserError::InvalidToken
         | UserError::OtherPassword
@@ -80,7 +80,7 @@ pub(crate) fn user_problem(error: UserError) -> Problem {
     }
 }
 
-/// Of a role that is not given.
+/// For a role that is not granted.
 pub(crate) fn not_granted(why: NotGranted) -> Problem {
     match why {
         NotGranted::NeedsFullAdmin => Problem::forbidden().detail(why.to_string()),
@@ -88,22 +88,22 @@ pub(crate) fn not_granted(why: NotGranted) -> Problem {
     }
 }
 
-/// 400: one answer for a token that was never made, is too old or used, or belongs elsewhere.
+/// 400: one answer for every token that is unknown, expired or used, or belongs elsewhere.
 pub(crate) fn dead_token() -> Problem {
     Problem::new(problems::INVALID_OR_EXPIRED_TOKEN)
 }
 
-/// What the holder of a one-time token is told.
+/// For the holder of a one-time token.
 pub(crate) fn token_problem(error: UserError) -> Problem {
     match error {
-        // Only who asks to verify it cares that it is verified already, and looks for it.
+        // Only the verification flow handles an already verified address specially, and it checks first.
         UserError::InvalidToken | UserError::Absent | UserError::AlreadyVerified => dead_token(),
         UserError::Banned => Problem::new(problems::USER_BANNED),
         other => Problem::internal(other),
     }
 }
 
-/// Of a one-time token that is not used.
+/// For a one-time token that is not redeemed.
 pub(crate) fn not_used(why: NotUsed) -> Problem {
     match why {
         NotUsed::App(closed) => app_closed(closed),

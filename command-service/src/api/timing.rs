@@ -1,11 +1,11 @@
-//! When answers are given that must not tell whether an address is known.
+//! Timing of answers that must not reveal whether an address is known.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Answers that must not tell whether an address is known are given at a multiple of this time after the request: the
-/// write that a known address costs disappears in it.
+/// Such answers are given at a multiple of this time after the request, which hides the write that a known address
+/// costs.
 const STEP: Duration = Duration::from_millis(100);
 
 /// Waits until the time since `started` is a multiple of [`STEP`].

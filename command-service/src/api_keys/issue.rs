@@ -1,4 +1,4 @@
-//! API keys, made: no wider and no longer-lived than what makes them.
+//! Issuing API keys: none is wider or lives longer than its issuer.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -37,32 +37,32 @@ pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewApiKey {
-    /// What it is for.
+    /// The name of the key.
     #[schema(example = "backend", min_length = 1, max_length = 100)]
     name: String,
-    /// What it may do.
+    /// Its permissions.
     #[schema(schema_with = http_kit::openapi::permissions)]
     permissions: BTreeSet<String>,
-    /// When it ends by itself; never, if absent. A key that ends makes none that ends later.
+    /// When it expires; never, if absent. A key that expires cannot issue one that expires later.
     #[serde(default)]
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Timestamp>,
 }
 
-/// An API key that was just made.
+/// A newly issued API key.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct IssuedApiKey {
     #[serde(flatten)]
     api_key: ApiKeyBody,
-    /// The key itself: shown this once.
+    /// The text of the key, shown only once.
     #[schema(example = "wwk_…")]
     key: String,
 }
 
 /// Create an API key.
 ///
-/// The answer shows the key's text, which no later request does (but for a repetition under the same `Idempotency-Key`). A
-/// key can only be given what the caller may do, and ends no later than the key that made it.
+/// Only this answer shows the key's text (and its repetition under the same `Idempotency-Key`). A key gets no permission
+/// that the caller lacks, and expires no later than the key that issued it.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/admin/api-keys", tag = "keys", operation_id = "issue_api_key",
     params(("app_id" = String, Path, description = "The app")), request_body = NewApiKey,
     security(("api_key" = []), ("user" = [])),
@@ -89,7 +89,8 @@ async fn issue(
     let own_key = OwnKey::read(&caller, &mut reads);
     let committed = service
         .run_as(&maker, context, reads, move |work| {
-            // In here, since an end that lay ahead the first time may be past when the request is repeated.
+            // Checked in here: an `expires_at` that was in the future at first may be past when the request is
+            // repeated.
             check(&id, &caller, &permissions, expires_at, at)?;
             require_shorter_life(expires_at, own_key.end(work))?;
             let (name, permissions) = (name.clone(), permissions.clone());
@@ -98,9 +99,9 @@ async fn issue(
         })
         .await
         .map_err(Problem::from)?;
-    // From the event, not from this request's `key_id`: a repetition gets the key of the first time.
+    // Taken from the event, not from this request's `key_id`: a repetition gets the original key.
     let Some(issued) = committed.events.iter().find_map(issued_in) else {
-        return Err(Problem::internal("an issued key is not among its events"));
+        return Err(Problem::internal("the issued key is not among the committed events"));
     };
     let key = ApiKeyToken { app_id, key_id: issued.key_id }.encode(&service.tokens);
     let ApiKeyIssued { key_id: id, name, permissions, expires_at, at: created_at } = issued.clone();
@@ -139,30 +140,30 @@ fn check(
     if app_id.is_platform() && !of_the_platform.contains(permissions) {
         return Err(invalid(
             "/permissions",
-            "a key of the platform has the one permission `platform`, or `metrics:read` alone",
+            "a platform key has either the permission `platform` or `metrics:read`, and no other",
         ));
     }
     if !app_id.is_platform() && permissions.contains(&Permission::Platform) {
-        return Err(invalid("/permissions", "only keys of the platform have the permission `platform`"));
+        return Err(invalid("/permissions", "only platform keys can have the permission `platform`"));
     }
     if expires_at.is_some_and(|end| end <= at) {
-        return Err(invalid("/expires_at", "a time to come"));
+        return Err(invalid("/expires_at", "a time in the future"));
     }
     if permissions.contains(&Permission::MetricsRead) && !caller.is_platform() {
         return Err(Problem::forbidden()
-            .detail("metrics tell of every app: only a key of the platform can give `metrics:read`"));
+            .detail("metrics cover every app: only a platform key can grant `metrics:read`"));
     }
     if !caller.full_admin && !permissions.is_subset(&caller.permissions) {
-        return Err(Problem::forbidden().detail("a key cannot be given more than its maker may do"));
+        return Err(Problem::forbidden().detail("a key cannot have more permissions than its issuer"));
     }
     Ok(())
 }
 
-/// Nobody is to go on with a key of their own making when the one that they were given is over.
+/// A caller must not extend their access with a key that outlives their own.
 fn require_shorter_life(expires_at: Option<Timestamp>, own_end: Option<Timestamp>) -> Result<(), Problem> {
     match own_end {
         Some(own_end) if expires_at.is_none_or(|end| end > own_end) => {
-            let detail = format!("a key cannot outlive its maker: give an expires_at up to {own_end}");
+            let detail = format!("a key cannot outlive its issuer: set expires_at to {own_end} or earlier");
             Err(Problem::forbidden().detail(detail))
         }
         _ => Ok(()),

@@ -31,25 +31,25 @@ type ApiKeyPage = Page<ApiKeyBody>;
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ApiKey)]
 pub(crate) struct ApiKeyBody {
-    /// Its id, which is no secret.
+    /// Its id, which is not secret.
     #[schema(value_type = Uuid)]
     pub(super) id: ApiKeyId,
-    /// What it is for.
+    /// The name of the key.
     pub(super) name: String,
-    /// What it may do.
+    /// Its permissions.
     #[schema(schema_with = http_kit::openapi::permissions)]
     pub(super) permissions: BTreeSet<Permission>,
-    /// When it was made.
+    /// When it was issued.
     #[schema(value_type = String, format = DateTime)]
     pub(super) created_at: Timestamp,
-    /// When it ends by itself.
+    /// When it expires.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     pub(super) expires_at: Option<Timestamp>,
 }
 
 /// List the API keys of an app.
 ///
-/// Those that can be used, oldest first, without their texts. Needs the permission `keys:write`.
+/// Keys that are neither revoked nor expired, oldest first, without their texts. Needs the permission `keys:write`.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/admin/api-keys", tag = "keys", operation_id = "list_api_keys",
     params(("app_id" = String, Path, description = "The app"), PageParams),
     security(("api_key" = []), ("user" = [])),

@@ -1,4 +1,4 @@
-//! API keys of an app: what they may do is in the log, their text is derived and stored nowhere.
+//! API keys of an app: their permissions are in the log; their text is derived and stored nowhere.
 
 mod issue;
 mod list;
@@ -19,7 +19,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().merge(list::routes()).merge(issue::routes()).merge(revoke::routes())
 }
 
-/// Somebody who may manage the keys of this app. The platform's own keys are managed here, too, by one another.
+/// Requires a caller who may manage the keys of this app. Platform keys are managed here too, by platform keys.
 async fn authorize(
     service: &CommandService,
     app_id: &AppId,
@@ -29,7 +29,7 @@ async fn authorize(
         return service.authenticator.admin(app_id, credentials, Permission::KeysWrite).await;
     }
     match service.authenticator.platform(credentials).await {
-        // To everybody else the platform's app is not there.
+        // To other callers the platform's app does not exist.
         Err(problem) if problem.kind() == problems::FORBIDDEN => Err(Problem::not_found()),
         result => result,
     }

@@ -1,4 +1,4 @@
-//! API keys, ended.
+//! Revoking API keys.
 
 use std::sync::Arc;
 
@@ -27,11 +27,11 @@ pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
 
 /// Revoke an API key.
 ///
-/// A key can revoke those that may do no more than itself.
+/// A key can revoke only keys whose permissions it has itself.
 #[utoipa::path(delete, path = "/v1/apps/{app_id}/admin/api-keys/{key_id}", tag = "keys", operation_id = "revoke_api_key",
     params(("app_id" = String, Path, description = "The app"), ("key_id" = Uuid, Path, description = "The key's id")),
     security(("api_key" = []), ("user" = [])),
-    responses((status = 204, description = "It cannot be used any more")))]
+    responses((status = 204, description = "The key is revoked")))]
 async fn revoke(
     State(service): State<Arc<CommandService>>,
     request: RequestContext,
@@ -50,7 +50,7 @@ async fn revoke(
             let wider = |key: &ApiKey| !key.permissions.is_subset(&caller.permissions);
             if !caller.full_admin && work.get(app_at).api_keys.get(&key_id).is_some_and(wider) {
                 return Err(
-                    Problem::forbidden().detail("a key ends only those that may do no more than itself")
+                    Problem::forbidden().detail("a key can revoke only keys whose permissions it has itself")
                 );
             }
             work.execute(app_at, AppCommand::RevokeApiKey { key_id, at }).map_err(refused)

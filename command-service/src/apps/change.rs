@@ -1,4 +1,4 @@
-//! An app's name and settings, changed.
+//! Changing an app's name and settings.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::apps::read::{AppBody, answer};
 use crate::apps::settings::{check_sender, invalid_setting, require_no_link, require_weak};
 use crate::apps::{check_name, refused};
 
-/// How often a change is looked at anew because the app changed meanwhile.
+/// How often to retry a change because the app changed meanwhile.
 const MAX_LOOKS: usize = 8;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
@@ -39,7 +39,7 @@ pub(crate) struct AppPatch {
     #[serde(default)]
     #[schema(min_length = 1, max_length = 100)]
     name: Option<String>,
-    /// Settings to change (RFC 7396): `null` brings back a default, what is not named stays.
+    /// Settings to change (RFC 7396): `null` restores a default, absent ones stay.
     #[serde(default)]
     #[schema(schema_with = app_settings_patch, required = false)]
     settings: Map<String, Value>,
@@ -47,19 +47,19 @@ pub(crate) struct AppPatch {
 
 /// Change an app.
 ///
-/// Its name, its settings or both; what is not named stays. For the platform, API keys of the app with `settings:write`, and
-/// the app's admins.
+/// Changes its name, its settings or both; absent members stay. For the platform, API keys of the app with `settings:write`,
+/// and the app's admins.
 ///
-/// Settings that decide where secrets go or who gets in need the platform or an admin: all but the lives of tokens and links
-/// (`…_ttl`, `refresh_grace`), `password_min_length`, `locale`, and the name, colour and logo of `branding`.
+/// Settings that decide where secrets go or who gets in need the platform or an admin: all except lifetimes of tokens and
+/// links (`…_ttl`, `refresh_grace`), `password_min_length`, `locale`, and the name, colour and logo of `branding`.
 ///
-/// A new `token_algorithm` makes two new signing keys at once; tokens signed so far stay valid, unless it changes more than
-/// three times within a day.
+/// A new `token_algorithm` creates two new signing keys at once; tokens signed earlier stay valid unless it changes more
+/// than three times within a day.
 #[utoipa::path(patch, path = "/v1/apps/{app_id}", tag = "platform", operation_id = "change_app", request_body = AppPatch,
     params(("app_id" = String, Path, description = "The app")),
     security(("api_key" = []), ("user" = [])),
     responses((status = 200, description = "The app as it is now", body = AppBody),
-        (status = 403, description = "`forbidden`, also for settings that `settings:write` is not enough for; `app_disabled`"),
+        (status = 403, description = "`forbidden`, also for settings that `settings:write` does not cover; `app_disabled`"),
         (status = 422, description = "`validation_failed`")))]
 async fn change(
     State(service): State<Arc<CommandService>>,
@@ -74,7 +74,7 @@ async fn change(
     for _ in 0..MAX_LOOKS {
         let app = service.authenticator.existing_app(&app_id).await?;
         let wanted = app.state.settings.patched(&body.settings).map_err(invalid_setting)?;
-        // Before anything is made for it; the decision asks again.
+        // Checked before any key is generated; the decision checks again.
         if !caller.full_admin {
             require_weak(&app.state.settings, &wanted)?;
             require_no_link(&app.state.name, name.as_deref())?;
@@ -93,7 +93,7 @@ async fn change(
         let committed = service
             .run_as(&caller, context, reads, move |work| {
                 let app = work.get(app_at);
-                // Patched anew at each try: what another request changed meanwhile stays.
+                // Patched again at each try, so that concurrent changes of other settings survive.
                 let settings = app.settings.patched(&patch).map_err(invalid_setting)?;
                 if !full_admin {
                     require_weak(&app.settings, &settings)?;
@@ -116,9 +116,12 @@ async fn change(
     Err(Problem::overloaded("an app's algorithm kept changing"))
 }
 
-/// The keys that go with these settings, if any must. `None`: others than those that were made are needed, since
-/// somebody changed the algorithm meanwhile.
-#[expect(clippy::option_option, reason = "whether it can be told, and what it is")]
+/// The signing keys that these settings require, if any. `None`: the algorithm changed meanwhile, so the generated keys
+/// do not fit.
+#[expect(
+    clippy::option_option,
+    reason = "the outer option says whether the keys fit, the inner one whether there are any"
+)]
 fn keys_for(
     app: &App,
     settings: &AppSettings,

@@ -1,4 +1,4 @@
-//! Apps, made by the platform.
+//! Creating apps.
 
 use std::sync::Arc;
 
@@ -38,10 +38,10 @@ pub(crate) struct NewApp {
     /// `[a-z0-9](-?[a-z0-9])*`, 1 to 40 characters.
     #[schema(example = "acme", min_length = 1, max_length = 40, pattern = "^[a-z0-9](-?[a-z0-9])*$")]
     app_id: String,
-    /// What people call it.
+    /// The name shown to people.
     #[schema(example = "Acme", min_length = 1, max_length = 100)]
     name: String,
-    /// What differs from the defaults.
+    /// Settings that differ from the defaults.
     #[serde(default)]
     #[schema(schema_with = app_settings_patch, required = false)]
     settings: Map<String, Value>,
@@ -49,11 +49,11 @@ pub(crate) struct NewApp {
 
 /// Create an app.
 ///
-/// The app gets two signing keys: one that signs from now on, and the one after it. Needs a platform key.
+/// The app gets two signing keys: the current and the next one. Needs a platform key.
 #[utoipa::path(post, path = "/v1/apps", tag = "platform", operation_id = "create_app", request_body = NewApp,
     security(("api_key" = [])),
     responses((status = 201, description = "The app", body = AppBody),
-        (status = 409, description = "`app_exists`: there is an app of this id"),
+        (status = 409, description = "`app_exists`: the app id is taken"),
         (status = 422, description = "`validation_failed`")))]
 async fn create(
     State(service): State<Arc<CommandService>>,
@@ -92,7 +92,7 @@ async fn create(
     Ok(Done::created(committed.position, AppBody::of(&app_id, &app)))
 }
 
-/// The app that these events made: the same at every replay, whatever happened to it since.
+/// The app that these events created: the same at every replay, regardless of later changes.
 fn folded(events: &[Event]) -> App {
     let mut app = App::default();
     for event in events {

@@ -1,4 +1,4 @@
-//! Apps: made, read, changed, stopped and started again.
+//! Apps: created, read, changed, disabled and enabled.
 
 mod change;
 mod create;
@@ -18,7 +18,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::CommandService;
 
-/// The claims that make apps listable: the journal is the list, no projection needed.
+/// The claims that make apps listable from the journal, without a projection.
 pub const CLAIM: &str = ClaimKind::App.as_str();
 const MAX_NAME: usize = 100;
 
@@ -30,7 +30,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
         .merge(switch::routes())
 }
 
-/// A name for something that is no person.
+/// Checks the name of something that is not a person.
 pub(crate) fn check_name(name: &str) -> Result<String, Problem> {
     let name = readable(name, MAX_NAME, Lines::One);
     let name = name.map_err(|error| Problem::invalid("/name", field_codes::INVALID, error.to_string()))?;

@@ -1,4 +1,4 @@
-//! Apps, read.
+//! Reading apps.
 
 use std::sync::Arc;
 
@@ -34,14 +34,14 @@ pub(crate) struct AppBody {
     /// Its id.
     #[schema(value_type = String, example = "acme")]
     app_id: AppId,
-    /// What people call it.
+    /// The name shown to people.
     name: String,
     /// All of its settings.
     #[schema(schema_with = app_settings)]
     settings: AppSettings,
-    /// Whether it is stopped.
+    /// Whether the app is disabled.
     disabled: bool,
-    /// When it was made.
+    /// When it was created.
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
     /// When it was last changed.
@@ -64,10 +64,10 @@ impl AppBody {
 
 /// List the apps.
 ///
-/// Ordered by their ids. Needs a platform key.
+/// Ordered by id. Needs a platform key.
 #[utoipa::path(get, path = "/v1/apps", tag = "platform", operation_id = "list_apps", params(PageParams),
     security(("api_key" = [])),
-    responses((status = 200, description = "The apps, by their ids", body = AppPage)))]
+    responses((status = 200, description = "The apps, ordered by id", body = AppPage)))]
 async fn list(
     State(service): State<Arc<CommandService>>,
     credentials: Credentials,
@@ -82,7 +82,7 @@ async fn list(
     let mut items = Vec::with_capacity(page.items.len());
     for id in &page.items {
         let app = service.repository.load::<App>(id).await?;
-        // A claim alone makes no app: whoever can write to the store can make one.
+        // A claim alone does not make an app: anybody who can write to the store can forge one.
         if app.state.id.is_some() {
             items.push(AppBody::of(id, &app.state));
         }
@@ -92,8 +92,7 @@ async fn list(
 
 /// Get an app.
 ///
-/// It is shown with all of its settings, whether or not they were ever changed. For the platform, any API key of the app, and
-/// the app's admins.
+/// Shown with all settings, defaults included. For the platform, any API key of the app, and the app's admins.
 #[utoipa::path(get, path = "/v1/apps/{app_id}", tag = "platform", operation_id = "get_app",
     params(("app_id" = String, Path, description = "The app")),
     security(("api_key" = []), ("user" = [])),

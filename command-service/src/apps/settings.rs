@@ -7,20 +7,20 @@ use effects::senders::Senders;
 use http_kit::problem::Problem;
 use schemas::field_codes;
 
-/// 403 if anything changes that decides where secrets go or who gets in.
+/// 403 if a setting changes that decides where secrets go or who gets in.
 pub(super) fn require_weak(before: &AppSettings, after: &AppSettings) -> Result<(), Problem> {
     let strong = strong_changes(before, after);
     if strong.is_empty() {
         return Ok(());
     }
-    let detail = format!("only the platform and admins change {}", strong.join(", "));
+    let detail = format!("only the platform and admins can change {}", strong.join(", "));
     Err(Problem::forbidden().detail(detail))
 }
 
-/// 403 for another name that mails would show as a link: without a branding, the app's name stands in each of them.
+/// 403 for a name that mail clients would show as a link: without a branding, every mail contains the app's name.
 pub(super) fn require_no_link(before: &str, name: Option<&str>) -> Result<(), Problem> {
     if name.is_some_and(|name| name != before && has_a_link(name)) {
-        let detail = "only the platform and admins give a name with something that mails show as a link";
+        let detail = "only the platform and admins can set a name that mail clients show as a link";
         return Err(Problem::forbidden().detail(detail));
     }
     Ok(())
@@ -34,8 +34,8 @@ pub(super) fn invalid_setting(error: InvalidSetting) -> Problem {
     }
 }
 
-/// Refuses settings with a sender that may not be one. What was set under another list stays until it is changed: its mails
-/// come from the instance's own sender, and answers go to it.
+/// Refuses a sender that is not allowed. One that was set under an earlier list stays until it is changed: its mails come
+/// from the instance's own sender, with the app's as `Reply-To`.
 pub(super) fn check_sender(
     senders: &Senders,
     before: &AppSettings,
@@ -43,7 +43,7 @@ pub(super) fn check_sender(
 ) -> Result<(), Problem> {
     match &after.branding.sender {
         Some(sender) if before.branding.sender.as_ref() != Some(sender) && !senders.allow(sender) => {
-            let detail = "mails may not come from this domain: whoever runs this instance lists it in \
+            let detail = "mail from this domain is not allowed: the operator has to list it in \
                           mail.sender_domains first";
             Err(Problem::invalid("/settings/branding/sender", field_codes::INVALID, detail))
         }

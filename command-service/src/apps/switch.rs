@@ -1,4 +1,4 @@
-//! Apps, stopped and started again by the platform.
+//! Disabling and enabling apps, by the platform.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
 
 /// Disable an app.
 ///
-/// Its logins, tokens and API keys are refused until the app is enabled again. Needs a platform key.
+/// Logins, tokens and API keys of the app are refused until it is enabled again. Needs a platform key.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/disable", tag = "platform", operation_id = "disable_app",
     params(("app_id" = String, Path, description = "The app")),
     security(("api_key" = [])),
@@ -41,7 +41,7 @@ async fn disable(
 
 /// Enable a disabled app.
 ///
-/// Tokens and API keys that have not expired in the meantime are accepted again. Needs a platform key.
+/// Tokens and API keys that have not expired meanwhile are accepted again. Needs a platform key.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/enable", tag = "platform", operation_id = "enable_app",
     params(("app_id" = String, Path, description = "The app")),
     security(("api_key" = [])),

@@ -1,7 +1,7 @@
-//! Decisions of admins, made only while they are still entitled to them.
+//! Decisions of admins, made only while the admin is still entitled.
 //!
-//! A caller is checked when the request comes in, and hashing a password or waiting for a turn takes a while: by then the
-//! role or the key may be gone. So what entitles the caller is read again with each decision, and guarded by its append.
+//! A caller is checked when the request arrives, but hashing a password or waiting in a queue takes time: the role or the
+//! key may be gone by then. So the caller's entitlement is read again with each decision and guarded by its append.
 
 use dispatcher::{Committed, Context, DispatchError, Handle, Reads, Work};
 use domain::app::App;
@@ -17,7 +17,7 @@ use crate::api::refusals::{may_not_act, not_entitled};
 use crate::callers::live::LiveCaller;
 
 impl CommandService {
-    /// Runs a decision of an admin. 401 or 403 if they are none any more when it is made.
+    /// Runs a decision of an admin. 401 or 403 if the admin is no longer entitled when it is made.
     pub(crate) async fn run_as<T: Send + 'static>(
         &self,
         caller: &AdminCaller,
@@ -34,9 +34,9 @@ impl CommandService {
     }
 }
 
-/// What entitles a caller.
+/// The source of a caller's entitlement.
 enum Entitled {
-    /// The role `admin`, in a session that lives.
+    /// The role `admin`, in a live session.
     Admin(AppId, LiveCaller),
     /// A key of an app.
     Key(ApiKeyId, Handle<App>),
@@ -61,7 +61,7 @@ impl Entitled {
     }
 }
 
-/// 404 unless the user is one of the app; 403 if they are an admin and the caller may not do everything in the app.
+/// 404 unless the user belongs to the app; 403 if they are an admin and the caller is not a full admin.
 pub(crate) fn require_may_act_on(caller: &AdminCaller, user: &User, app_id: &AppId) -> Result<(), Problem> {
     let may = MayActOn { app_id: app_id.clone(), full_admin: caller.full_admin };
     may.decide(user).map_err(may_not_act)
@@ -79,7 +79,7 @@ impl OwnKey {
         }
     }
 
-    /// When it ends, if it does.
+    /// When it expires, if ever.
     pub fn end(self, work: &Work) -> Option<Timestamp> {
         let (key_id, app) = self.0?;
         work.get(app).api_keys.get(&key_id)?.expires_at

@@ -1,5 +1,5 @@
-//! The limit of routes where passwords can be guessed: by address, but for an app's own server, which logs in all of its
-//! people from one. Its requests are counted by its API key, and its logins by the person.
+//! The rate limit of routes on which passwords can be guessed: per address, except for an app's own server, which logs
+//! in all its users from one address. Its requests are counted per API key, and its logins per user.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use http_kit::request::RequestContext;
 
 use crate::CommandService;
 
-/// Whose requests are counted. In the extensions of a request.
+/// Whose requests are counted. A request extension.
 #[derive(Clone, Copy)]
 pub(crate) struct Counted(pub Asker);
 
@@ -44,7 +44,7 @@ pub(crate) async fn limit(
         Err(problem) => return problem.into_response(),
     };
     request.extensions_mut().insert(Counted(asker));
-    // Those of a server were counted by its key already.
+    // A server's requests were already counted by its key.
     let Asker::Address(address) = asker else { return next.run(request).await };
     match service.limits.check(RateClass::Credentials, address) {
         Ok(standing) => {
@@ -59,7 +59,7 @@ pub(crate) async fn limit(
 }
 
 impl CommandService {
-    /// The app's own server, if its key may write users; else whoever comes from this address.
+    /// The app's own server, if its key has `users:write`; otherwise the client address.
     async fn asker(
         &self,
         app_id: &AppId,
@@ -77,7 +77,7 @@ impl CommandService {
         }
     }
 
-    /// Counts a login through an app's own server by the person.
+    /// Counts a login through an app's own server per user.
     pub(crate) fn count_login(
         &self,
         Counted(asker): Counted,
@@ -92,7 +92,7 @@ impl CommandService {
         }
     }
 
-    /// A good login is no guess: it is taken back from its address, and counted by the person instead.
+    /// A successful login is not a guess: it is credited back to its address and counted per user instead.
     pub(crate) fn count_good_login(&self, Counted(asker): Counted, app_id: &AppId, email: &Email) {
         if let Asker::Address(address) = asker
             && self.limits.check_person(asker, app_id, email.as_str()).is_ok()

@@ -1,8 +1,8 @@
-//! Clients that have been in an account before. What strangers spend and lock is not theirs (OWASP, "Slow Down Online Guessing
-//! Attacks with Device Cookies").
+//! Clients that have been in an account before. They have their own budgets, which strangers can neither spend nor lock
+//! (OWASP, "Slow Down Online Guessing Attacks with Device Cookies").
 //!
-//! A client shows it by the device token that came with earlier tokens of the account, in a header or in cookie mode by
-//! cookie, or by a live session. Neither lets it in: it is counted apart, and that is all.
+//! A client proves this with a device token from an earlier login to the account (in a header, or a cookie in cookie
+//! mode), or with a live session. Neither grants access; it only selects the budget.
 
 use domain::app::App;
 use domain::session::Session;
@@ -15,13 +15,13 @@ use tokens::{DeviceToken, RefreshToken};
 
 use crate::CommandService;
 
-/// A session is a device: the tokens of both are counted together.
+/// A session is a device: requests with either token are counted together.
 pub(crate) fn device_of(session_id: SessionId) -> DeviceId {
     DeviceId(session_id.0)
 }
 
 impl CommandService {
-    /// Which device of this account asks, if it is one.
+    /// The known device of this account that makes the request, if any.
     pub(crate) async fn known_client(
         &self,
         app_id: &AppId,
@@ -50,7 +50,7 @@ impl CommandService {
         Ok(session.map(device_of))
     }
 
-    /// The session of the refresh cookie, if that can be used. Access cookies end before.
+    /// The session of the refresh cookie, if it is usable. Access cookies expire earlier.
     async fn session_of_refresh_cookie(
         &self,
         app: &App,
@@ -68,7 +68,7 @@ impl CommandService {
         Ok(is_good.then_some(token.session_id))
     }
 
-    /// What shows from now on that this device has been in the account.
+    /// Adds the device token that identifies this device as known to the account.
     pub(crate) fn with_device(
         &self,
         set: SetCookies,

@@ -1,4 +1,4 @@
-//! Callers whose session lives, and still does when a decision is made.
+//! Callers whose session is live, and still is when a decision is made.
 
 use dispatcher::{Handle, Reads, Work};
 use domain::app::App;
@@ -11,7 +11,7 @@ use http_kit::problem::Problem;
 
 use crate::api::refusals::not_live;
 
-/// A caller whose session must still live when the decision is made, not only when the request came in.
+/// A caller whose session must be live when the decision is made, not only when the request arrived.
 #[derive(Clone)]
 pub(crate) struct LiveCaller {
     app_id: AppId,
@@ -21,7 +21,7 @@ pub(crate) struct LiveCaller {
 }
 
 impl LiveCaller {
-    /// Reads what says whether it does.
+    /// Reads what determines whether it is live.
     pub fn read(caller: &UserCaller, reads: &mut Reads) -> Self {
         Self {
             app_id: caller.app_id.clone(),
@@ -31,7 +31,7 @@ impl LiveCaller {
         }
     }
 
-    /// 401 if session, user or app are over by now.
+    /// 401 if the session, user or app has ended meanwhile.
     pub fn require(&self, work: &Work, at: Timestamp) -> Result<(), Problem> {
         let Self { app_id, app, user, session } = self;
         let live = decisions::require_live(work.get(*app), work.get(*user), work.get(*session), app_id, at);
@@ -39,7 +39,7 @@ impl LiveCaller {
     }
 }
 
-/// Refuses the credentials of a session that is over, or whose user or app is.
+/// Refuses credentials whose session, user or app has ended.
 pub(crate) fn require_live(
     app: &App,
     user: &User,

@@ -1,4 +1,4 @@
-//! Who calls: whether they are entitled when a decision is made, whether they have been there before, how often they may guess.
+//! Callers: whether they are entitled when a decision is made, whether they are known clients, how often they may guess.
 
 pub(crate) mod admin;
 pub(crate) mod credentials_limit;

@@ -29,37 +29,36 @@ struct JwkSet {
     keys: Vec<PublicJwk>,
 }
 
-/// What clients and resource servers can find out by themselves (RFC 8414): what there is today, and nothing else. No member is
-/// empty.
+/// Server metadata for clients and resource servers (RFC 8414): only what exists today. No member is empty.
 #[derive(Serialize, ToSchema)]
 struct OpenIdConfiguration {
-    /// The `iss` of the app's access tokens. This document is below it and nowhere else (section 3.3).
+    /// The `iss` of the app's access tokens. This document is served only below it (section 3.3).
     #[schema(format = "uri")]
     issuer: String,
-    /// The keys that verify them.
+    /// The JWK set that verifies them.
     #[schema(format = "uri")]
     jwks_uri: String,
-    /// RFC 7662.
+    /// The introspection endpoint (RFC 7662).
     #[schema(format = "uri")]
     introspection_endpoint: String,
-    /// An API key, as a bearer token.
+    /// Authentication is an API key as a bearer token.
     #[schema(value_type = Vec<String>, example = json!(["Bearer"]))]
     introspection_endpoint_auth_methods_supported: [&'static str; 1],
-    /// RFC 7009.
+    /// The revocation endpoint (RFC 7009).
     #[schema(format = "uri")]
     revocation_endpoint: String,
-    /// Whoever has a token may revoke it.
+    /// No authentication: possession of a token is enough to revoke it.
     #[schema(value_type = Vec<String>, example = json!(["none"]))]
     revocation_endpoint_auth_methods_supported: [&'static str; 1],
-    /// For people.
+    /// Documentation for people.
     #[schema(format = "uri")]
     service_documentation: String,
 }
 
 /// Get the public keys of an app.
 ///
-/// A JWK set (RFC 7517), to verify access tokens with. The next key is in it before it signs, so a verifier that reads this
-/// every few minutes misses none.
+/// A JWK set (RFC 7517) that verifies access tokens. The next key is published before it signs, so a verifier that
+/// refreshes the set every few minutes always has the right key.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/.well-known/jwks.json", tag = "keys", operation_id = "get_jwks",
     params(("app_id" = String, Path, description = "The app")),
     responses((status = 200, description = "The keys", body = JwkSet)))]
@@ -74,7 +73,7 @@ async fn jwks(
 
 /// Discover the endpoints of an app.
 ///
-/// What resource servers and clients can find out by themselves (RFC 8414). It names what there is today, and nothing else.
+/// Server metadata for resource servers and clients (RFC 8414). It lists only what exists today.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/.well-known/openid-configuration", tag = "keys",
     operation_id = "get_openid_configuration", params(("app_id" = String, Path, description = "The app")),
     responses((status = 200, description = "The endpoints", body = OpenIdConfiguration)))]

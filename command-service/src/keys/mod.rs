@@ -1,4 +1,4 @@
-//! The keys that sign access tokens: their rotation, and how verifiers get them.
+//! The keys that sign access tokens: their rotation, and their publication to verifiers.
 
 pub(crate) mod jwks;
 pub(crate) mod rotation;

@@ -1,4 +1,4 @@
-//! The keys that sign an app's access tokens: their list and their rotation.
+//! The keys that sign an app's access tokens: listing and rotation.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::api::answers::Done;
 use crate::api::pagination::PageParams;
 use crate::apps::refused;
 
-/// How often a rotation is looked at anew because the app's algorithm changed meanwhile.
+/// How often to retry a rotation because the app's algorithm changed meanwhile.
 const MAX_LOOKS: usize = 8;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
@@ -38,7 +38,7 @@ type SigningKeyPage = Page<SigningKeyBody>;
 pub(crate) struct SigningKeyBody {
     /// Its RFC 7638 thumbprint, the `kid` of the tokens it signed.
     kid: String,
-    /// What it signs with.
+    /// Its signature algorithm.
     #[schema(schema_with = http_kit::openapi::token_algorithm)]
     alg: TokenAlgorithm,
     /// Its place in the rotation.
@@ -48,8 +48,8 @@ pub(crate) struct SigningKeyBody {
 
 /// List the signing keys of an app.
 ///
-/// Those that are published: the next, the current and the previous keys, oldest first. Only their public halves ever leave
-/// the service. Needs the permission `keys:write`.
+/// The published keys: previous, current and next, oldest first. Private keys never leave the service. Needs the permission
+/// `keys:write`.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/admin/keys", tag = "keys", operation_id = "list_signing_keys",
     params(("app_id" = String, Path, description = "The app"), PageParams),
     security(("api_key" = []), ("user" = [])),
@@ -67,8 +67,8 @@ async fn list(
 
 /// Rotate the signing keys of an app.
 ///
-/// The next key signs from now on, the current one becomes the previous one, the previous one is retired, and a new next key
-/// is published.
+/// The next key starts to sign, the current one becomes the previous one, the previous one is retired, and a new next key is
+/// published.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/admin/keys/rotate", tag = "keys", operation_id = "rotate_signing_keys",
     params(("app_id" = String, Path, description = "The app")),
     security(("api_key" = []), ("user" = [])),

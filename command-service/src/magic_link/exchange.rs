@@ -1,4 +1,4 @@
-//! Changing the code that a browser has brought for the tokens of a session (RFC 6749 section 4.1, RFC 7636).
+//! Exchanging a one-time code for the tokens of a session (RFC 6749 section 4.1, RFC 7636).
 
 use crate::api::refusals::may_not_enter;
 use domain::decisions::{ExchangeCode, NotExchanged, StartSession};
@@ -32,34 +32,34 @@ use crate::CommandService;
 use crate::api::answers::Done;
 use crate::sessions::tokens::{ChainLink, TokensBody};
 
-/// How often a code is looked at anew because it was exchanged meanwhile.
+/// How often to retry because the code was exchanged meanwhile.
 const MAX_LOOKS: usize = 4;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(exchange))
 }
 
-/// What came to the `redirect_uri`.
+/// The code that the browser brought to the `redirect_uri`.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = ExchangeRequest)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Exchange {
-    /// The `code` of its query.
+    /// The `code` from its query.
     #[schema(example = "wwx_…")]
     code: String,
-    /// The secret whose hash was the `code_challenge`, if there was one.
+    /// The secret whose hash was the `code_challenge`, if one was sent.
     #[schema(value_type = Option<String>, min_length = 43, max_length = 128)]
     code_verifier: Option<SecretString>,
 }
 
 /// Exchange a code for tokens.
 ///
-/// A code works once. If it comes again, the session that it began ends: one of the two who had it was not meant to.
+/// A code works once. If it is used again, the session it started ends: one of its two holders must have stolen it.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/exchange", tag = "magic links", operation_id = "exchange_code",
     params(("app_id" = String, Path, description = "The app")), request_body = Exchange,
     responses((status = 200, description = "Tokens of a new session", body = TokensBody),
         (status = 400, description = "`invalid_or_expired_code`"),
-        (status = 401, description = "`session_revoked`, `session_expired`: a repeated request whose session is over"),
+        (status = 401, description = "`session_revoked`, `session_expired`: a repeated request whose session has ended"),
         (status = 403, description = "`user_banned`, `app_disabled`"),
         (status = 422, description = "`idempotency_key_reused`")))]
 pub(crate) async fn exchange(
@@ -86,10 +86,10 @@ pub(crate) async fn exchange(
             return Ok((cookies, Done::ok(done.position, tokens)).into_response());
         }
     }
-    Err(Problem::overloaded("a code was exchanged again and again"))
+    Err(Problem::overloaded("a code kept being exchanged"))
 }
 
-/// A code that came, and what came with it.
+/// A received code and what came with it.
 struct Code {
     link_id: MagicLinkId,
     presented: Option<CodeChallenge>,
@@ -97,7 +97,8 @@ struct Code {
 }
 
 impl CommandService {
-    /// Begins a session, or ends the one that the code has begun before. Nothing if that was not there yet when we looked.
+    /// Starts a session, or ends the one that the code already started. `None` if that session was not there yet when
+    /// read.
     async fn exchange_code(
         &self,
         app_id: &AppId,
@@ -138,7 +139,7 @@ impl CommandService {
     }
 }
 
-/// What a verifier hashes to (RFC 7636 section 4.6). One of a wrong form belongs to no challenge.
+/// The challenge of a verifier (RFC 7636 section 4.6). A malformed verifier matches no challenge.
 fn challenge_of(verifier: &str) -> Result<CodeChallenge, Problem> {
     let verifier = CodeVerifier::parse(verifier).map_err(|_| invalid_code())?;
     let hash = digest(&SHA256, verifier.bytes());

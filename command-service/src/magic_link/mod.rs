@@ -1,4 +1,4 @@
-//! Logging in by a link in a mail: asked for, followed, and exchanged for tokens.
+//! Login by a mailed link: requested, followed, and exchanged for tokens.
 
 pub(crate) mod exchange;
 pub(crate) mod request;

@@ -1,7 +1,7 @@
-//! Asking for a magic link: a mail with a link to log in with.
+//! Requesting a magic link.
 //!
-//! Every address gets one, also one that nobody has if the app is open: the account is made when the link is redeemed. So
-//! the work is the same for both. How it is redeemed is in `verify.rs`, what for in `exchange.rs`.
+//! If the app is open, every address gets one, even without an account: redeeming the link creates it. So the work is the
+//! same for both. Redeeming is in `verify.rs`, the exchange in `exchange.rs`.
 
 use crate::api::refusals::app_closed;
 use crate::mailed_tokens::request::token_of_admin;
@@ -32,14 +32,14 @@ use crate::CommandService;
 use crate::api::fields;
 use crate::mailed_tokens::request::{MailRequest, MailRequested};
 
-/// The longest `state`, in bytes: with the code it must fit into a URL.
+/// The maximum length of `state` in bytes: with the code it must fit into a URL.
 const MAX_STATE: usize = 1024;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(request)).routes(routes!(resend))
 }
 
-/// Where the link goes, and where it leads.
+/// The recipient of the link and its destination.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = MagicLinkRequest)]
 #[serde(deny_unknown_fields)]
@@ -47,13 +47,13 @@ pub(crate) struct NewMagicLink {
     /// The address.
     #[schema(example = "ada@example.com")]
     email: String,
-    /// Where the browser is sent with a code: one of the app's `redirect_uris`, to the letter.
+    /// Where the browser is sent with a code: must exactly match one of the app's `redirect_uris`.
     #[schema(max_length = 2048, example = "https://app.example/callback")]
     redirect_uri: String,
-    /// Comes back to that address as it is.
+    /// Returned to that URI unchanged.
     #[schema(max_length = 1024)]
     state: Option<String>,
-    /// The SHA-256 hash of a secret that has to come with the code, in base64url (PKCE, RFC 7636).
+    /// The SHA-256 hash, in base64url, of a secret that the exchange must present (PKCE, RFC 7636).
     #[schema(min_length = 43, max_length = 43, pattern = "^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$")]
     code_challenge: Option<String>,
     /// Only `S256`.
@@ -61,7 +61,7 @@ pub(crate) struct NewMagicLink {
     code_challenge_method: Option<String>,
 }
 
-/// What a link leads to, checked.
+/// The validated destination of a link.
 #[derive(Clone)]
 pub(crate) struct Target {
     pub redirect_uri: RedirectUri,
@@ -90,12 +90,12 @@ impl NewMagicLink {
 
 /// Request a magic link.
 ///
-/// The mail goes to any address, known or not: an unknown one is registered when the link is redeemed, if the app's
-/// `registration` is `open`. The answer is the same for all.
+/// Any address gets the mail, with an account or without: if the app's `registration` is `open`, redeeming the link
+/// registers it. The answer is always the same.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/magic-link", tag = "magic links", operation_id = "request_magic_link",
     params(("app_id" = String, Path, description = "The app")), request_body = NewMagicLink,
     security((), ("api_key" = [])),
-    responses((status = 202, description = "A mail is sent if the address may have one", body = MailRequested),
+    responses((status = 202, description = "A mail is sent if the address is eligible", body = MailRequested),
         (status = 422, description = "`redirect_uri_not_allowed`, `invalid_email`, `validation_failed`")))]
 pub(crate) async fn request(
     State(service): State<Arc<CommandService>>,
@@ -107,15 +107,15 @@ pub(crate) async fn request(
     service.request_magic_link(&app_id, &request, &credentials, body, Earlier::Stays).await
 }
 
-/// Request a magic link once more.
+/// Request another magic link.
 ///
-/// The newest link that the address got before stops working if the caller is known to the account, by a device token of it
-/// or by being logged in. Otherwise both links work, as somebody else must not spoil the first.
+/// If the caller is known to the account, by its device token or a login, the previous link stops working. Otherwise both
+/// work, so that a stranger cannot invalidate the first.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/magic-link/resend", tag = "magic links",
     operation_id = "resend_magic_link",
     params(("app_id" = String, Path, description = "The app")), request_body = NewMagicLink,
     security((), ("api_key" = [])),
-    responses((status = 202, description = "A mail is sent if the address may have one", body = MailRequested),
+    responses((status = 202, description = "A mail is sent if the address is eligible", body = MailRequested),
         (status = 422, description = "`redirect_uri_not_allowed`, `invalid_email`, `validation_failed`")))]
 pub(crate) async fn resend(
     State(service): State<Arc<CommandService>>,
@@ -127,14 +127,14 @@ pub(crate) async fn resend(
     service.request_magic_link(&app_id, &request, &credentials, body, Earlier::Superseded).await
 }
 
-/// What becomes of the newest link of the address.
+/// What happens to the newest link of the address.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Earlier {
-    /// It is as good as the new one.
+    /// It stays valid beside the new one.
     Stays,
-    /// It is good for nothing, if whoever asks has been in the account.
+    /// It is invalidated if the caller is a known client of the account.
     Superseded,
-    /// It is good for nothing, or else this one is, which whoever asks got by mail.
+    /// It is invalidated, or else this link is, which the caller received by mail.
     SupersededLike(MagicLinkId),
 }
 
@@ -158,7 +158,7 @@ impl CommandService {
         self.issue_magic_link(asked, request, email, target, earlier).await
     }
 
-    /// Another link in the place of one that is used up or too old, to the same address and for the same purpose.
+    /// Issues a link to replace a used or expired one, to the same address and for the same purpose.
     pub(crate) async fn issue_magic_link_again(
         &self,
         mut asked: MailRequest<'_>,
@@ -167,7 +167,7 @@ impl CommandService {
     ) -> Result<MailRequested, Problem> {
         asked.by_reader();
         let Issued { link_id, email, redirect_uri, state, code_challenge, .. } = old;
-        // The person was erased: nobody is written to.
+        // The person was erased, so no mail is sent.
         let email = email.ok_or_else(|| Problem::new(problems::INVALID_OR_EXPIRED_TOKEN))?;
         let target = Target { redirect_uri, state, code_challenge };
         if !asked.settings().allows_redirect_to(&target.redirect_uri) {
@@ -176,7 +176,7 @@ impl CommandService {
         self.issue_magic_link(asked, request, email, target, Earlier::SupersededLike(link_id)).await
     }
 
-    /// A link to where the app takes people by default, for somebody whose link cannot be read.
+    /// Issues a link to the app's default destination, for a person whose link is unreadable.
     pub(crate) async fn issue_first_magic_link(
         &self,
         asked: MailRequest<'_>,
@@ -206,7 +206,7 @@ impl CommandService {
         let known = asked.locate(&email).await?;
         let app_id = asked.app_id().clone();
         let superseded = match earlier {
-            // Somebody else who asks spoils nobody's link.
+            // A stranger cannot invalidate anybody's link.
             Earlier::Superseded if !asked.is_known() => None,
             Earlier::Stays => None,
             Earlier::Superseded => self.newest_magic_link(&app_id, &email).await?,
@@ -261,9 +261,5 @@ fn not_issued(why: NotIssued) -> Problem {
 
 fn not_allowed() -> Problem {
     let kind = problems::REDIRECT_URI_NOT_ALLOWED;
-    Problem::new(kind).field(
-        "/redirect_uri",
-        kind,
-        "it must be one of the app's `redirect_uris`, to the letter",
-    )
+    Problem::new(kind).field("/redirect_uri", kind, "it must exactly match one of the app's `redirect_uris`")
 }

@@ -1,8 +1,8 @@
-//! Following a magic link: a page with one button, and what happens when it is pressed.
+//! Redeeming a magic link: a page with one button, and what happens when it is pressed.
 //!
-//! Mail scanners open links, and some of them again and again, so opening one changes nothing. Pressing the button proves
-//! that somebody reads the mail of the address: it registers them if nobody has the address, or else takes note of the proof,
-//! which ends what anybody had set up there without one. The browser goes on to the app with a code, never with tokens.
+//! Mail scanners open links, some repeatedly, so opening one changes nothing. Pressing the button proves control of the
+//! mailbox: it registers an unknown address, or else records the proof, which ends everything set up in the account without
+//! one. The browser goes on to the app with a code, never with tokens.
 
 use crate::api::refusals::{app_closed, dead_token};
 use domain::decisions::{NotRedeemed, RedeemLink};
@@ -36,21 +36,21 @@ use crate::mailed_tokens::redeem::MailedToken;
 use crate::mailed_tokens::request::{MailRequest, MailRequested};
 use crate::pages::page::{AsPage, LinkToken, Purpose};
 
-/// How often the owner of the address is looked up anew because it changed hands meanwhile.
+/// How often to look up the owner of the address again because it changed meanwhile.
 const MAX_LOOKS: usize = 4;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(page, verify)).routes(routes!(again))
 }
 
-/// The page of a magic link.
+/// Get the page of a magic link.
 ///
-/// HTML with one button, for the person who opens the link. Opening it changes nothing, however often that happens: programs
-/// that scan mails open links, too.
+/// HTML with one button, for the person who opens the link. Opening it never changes anything, because mail scanners open
+/// links too.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/auth/magic-link/verify", tag = "magic links", operation_id = "get_magic_link_page",
     params(("app_id" = String, Path, description = "The app"), LinkToken),
     responses((status = 200, description = "A button", body = String, content_type = "text/html"),
-        (status = 400, description = "A page saying that the link is good for nothing", body = String, content_type = "text/html")))]
+        (status = 400, description = "A page saying that the link is invalid or expired", body = String, content_type = "text/html")))]
 pub(crate) async fn page(
     State(service): State<Arc<CommandService>>,
     AppScope(app_id): AppScope,
@@ -75,7 +75,7 @@ pub(crate) async fn page(
 
 /// Redeem a magic link.
 ///
-/// A link works once. An address without an account is registered. If the address of an account was never verified before,
+/// A link works once. An address without an account is registered. If the address of an account was not verified before,
 /// the account's password and sessions end.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/magic-link/verify", tag = "magic links",
     operation_id = "redeem_magic_link",
@@ -85,7 +85,7 @@ pub(crate) async fn page(
             headers(("Location" = String, description = "Where to"))),
         (status = 400, description = "`invalid_or_expired_token`"),
         (status = 403, description = "`user_banned`, `registration_closed`, `app_disabled`"),
-        (status = 422, description = "`redirect_uri_not_allowed`: the app has taken it off its list; `idempotency_key_reused`")))]
+        (status = 422, description = "`redirect_uri_not_allowed`: the app has removed it from its list; `idempotency_key_reused`")))]
 pub(crate) async fn verify(
     State(service): State<Arc<CommandService>>,
     AppScope(app_id): AppScope,
@@ -99,16 +99,15 @@ pub(crate) async fn verify(
 
 /// Request another magic link with an old one.
 ///
-/// It goes to the same address and leads to the same place. With an address instead of a link, as somebody has whose mail
-/// program broke the link, it leads to the first of the app's `redirect_uris`. This is for the page of a link that has
-/// expired.
+/// For the page of an expired link. The new link has the same address and destination. If the request carries an address
+/// instead of a link, because a mail program broke the link, the destination is the first of the app's `redirect_uris`.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/magic-link/verify/again", tag = "magic links",
     operation_id = "request_magic_link_again",
     params(("app_id" = String, Path, description = "The app")),
     request_body(content((OldLink = "application/json"), (OldLink = "application/x-www-form-urlencoded"))),
-    responses((status = 202, description = "A mail is sent if the address may have one", body = MailRequested),
-        (status = 400, description = "`invalid_or_expired_token`: this was never a link of the app"),
-        (status = 422, description = "`redirect_uri_not_allowed`: the app has taken it off its list")))]
+    responses((status = 202, description = "A mail is sent if the address is eligible", body = MailRequested),
+        (status = 400, description = "`invalid_or_expired_token`: not a link of this app"),
+        (status = 422, description = "`redirect_uri_not_allowed`: the app has removed it from its list")))]
 pub(crate) async fn again(
     State(service): State<Arc<CommandService>>,
     AppScope(app_id): AppScope,
@@ -121,21 +120,21 @@ pub(crate) async fn again(
     service.after_request(&app_id, as_page, Purpose::MagicLink, asked).await
 }
 
-/// A link that is of no use any more, or the address that it was sent to.
+/// A used or expired link, or the address it was sent to.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = MagicLinkAgainRequest)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OldLink {
-    /// What the old link carries.
+    /// The token of the old link.
     #[serde(default)]
     #[schema(example = "wwm_…")]
     token: Option<String>,
-    /// The address, if there is no such link.
+    /// The address, if the link is not at hand.
     #[serde(default)]
     email: Option<String>,
 }
 
-/// What a redemption is decided with.
+/// The input of a redemption's decision.
 struct Redemption {
     link_id: MagicLinkId,
     issued: Issued,
@@ -174,7 +173,7 @@ impl CommandService {
         self.authenticator.app(app_id).await?;
         let (link_id, link) = self.magic_link_of(app_id, token).await?;
         let issued = link.state.issued.clone().ok_or_else(dead_token)?;
-        // Absent once the person is erased: nobody comes back under their address by an old mail.
+        // Absent once the person is erased: an old mail must not restore an account under their address.
         let email = issued.email.clone().ok_or_else(dead_token)?;
         let redemption = Redemption { link_id, issued, email, client: request.client.clone() };
         let context = self.context(request, app_id, Actor::anonymous(), idempotency);
@@ -183,21 +182,22 @@ impl CommandService {
                 return Ok(self.to_the_app(&redemption));
             }
         }
-        Err(Problem::overloaded("an address kept changing hands"))
+        Err(Problem::overloaded("an address kept changing owners"))
     }
 
-    /// Whether it is redeemed; if not, the address is not whose it was when we looked.
+    /// Redeems the link; `None` if the owner of the address changed since it was read.
     async fn redeem(
         &self,
         app_id: &AppId,
         redemption: &Redemption,
         context: Context,
     ) -> Result<bool, Problem> {
-        // What the journal says, not a read model that may lag behind: nobody is registered twice.
+        // Read from the journal, because a read model may lag behind and the address must not be registered twice.
         let claim = self.lookup.email_claim(app_id, &redemption.email);
         let owner = self.repository.journal().claim_owner(&claim).await?;
         let owner = match owner.and_then(|stream| stream.uuid()).map(UserId) {
-            // Somebody who can write to the store could have taken the claim away. A read model may still know the account.
+            // An attacker with write access to the store could have removed the claim. A read model may still know the
+            // account.
             None => self.locate.locate(app_id, &redemption.email).await?,
             owner => owner,
         };

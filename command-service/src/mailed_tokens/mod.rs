@@ -1,4 +1,4 @@
-//! What flows have in common whose tokens are mailed: who may ask for a mail, and what happens when a token comes back.
+//! What flows with mailed tokens share: requesting a mail and redeeming its token.
 
 pub(crate) mod redeem;
 pub(crate) mod request;

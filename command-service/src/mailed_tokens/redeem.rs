@@ -1,4 +1,4 @@
-//! What the flows of mailed tokens have in common when a token comes back.
+//! What flows with mailed tokens share when a token is redeemed.
 
 use std::sync::Arc;
 
@@ -17,8 +17,7 @@ use crate::CommandService;
 use crate::api::refusals::dead_token;
 
 impl CommandService {
-    /// Whose token this is, and the user as they are; 400 for anything that is none of this app. Whether it is good is for
-    /// the user to decide.
+    /// The token and its user; 400 if it does not belong to this app. The user decides whether it is valid.
     pub(crate) async fn one_time_token(
         &self,
         app_id: &AppId,
@@ -30,7 +29,7 @@ impl CommandService {
         if user.state.is_of(app_id) { Ok((token, user)) } else { Err(dead_token()) }
     }
 
-    /// The link of a token; 400 for anything that is none of this app. Whether it is good is for the link to decide.
+    /// The link of a token; 400 if it does not belong to this app. The link decides whether it is valid.
     pub(crate) async fn magic_link_of(
         &self,
         app_id: &AppId,
@@ -47,7 +46,7 @@ impl CommandService {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MailedToken {
-    /// What the mail's link carries.
+    /// The token in the mail's link.
     #[schema(example = "wwv_…")]
     pub token: String,
 }

@@ -1,13 +1,13 @@
-//! Requests that are answered by a mail: who may ask how often, and an answer that tells nothing about the address.
+//! Requests answered with a mail: how often a client may ask, and an answer that reveals nothing about the address.
 //!
-//! Whoever asks spends what is their own: requests of their client for this mailbox. What the mailbox may get is spent by the
-//! mails that go out, of each purpose apart; where that is used up, nothing is sent and the answer stays the same, as it would
-//! tell otherwise that something was sent before. Its owner has the mails that used it up, whose links are all good; and what
-//! is kept for clients that have been in the account.
+//! A request is charged to the client that makes it, per mailbox. The mailbox's own budget is charged by mails actually sent,
+//! separately for each purpose. When it is used up, nothing is sent and the answer stays the same: a different answer would
+//! reveal that something was sent before. The owner still has those mails, whose links all work, and a reserve that only known
+//! clients of the account can use.
 //!
-//! What is told, and when, is the same for every address: nothing of what was decided goes into the answer, and it is given
-//! at a multiple of a step of time that is longer than an append takes. Only the app's own server is told more, in apps
-//! that send their mails themselves: it gets the token instead of a mail.
+//! Content and timing of the answer are the same for every address: the outcome of the decision does not go into it, and it
+//! is given at a multiple of a time step longer than an append takes. The exception is the app's own server, in apps that
+//! send their mails themselves: it gets the token instead of a mail.
 
 use crate::api::refusals::app_closed;
 use std::net::IpAddr;
@@ -51,20 +51,20 @@ pub(crate) struct Mailbox {
     pub email: String,
 }
 
-/// What everybody is told who asks for a mail.
+/// The answer to every request for a mail.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct MailRequested {
-    /// Always `accepted`: a mail is sent if it is of use to anybody.
+    /// Always `accepted`, whether or not a mail is sent.
     #[schema(example = "accepted")]
     status: &'static str,
-    /// What the mail would carry. Only the server of an app with `delivery: "app"` gets it, which shows an API key with
-    /// `users:write`; absent where there is nothing to send.
+    /// The token the mail would carry. Only for the server of an app with `delivery: "app"`, authenticated by an API
+    /// key with `users:write`; absent if there is nothing to send.
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<String>,
 }
 
 impl MailRequested {
-    /// What is told to all but an app's own server.
+    /// The answer for everybody but an app's own server.
     pub fn accepted() -> Self {
         Self { status: "accepted", token: None }
     }
@@ -76,7 +76,7 @@ impl IntoResponse for MailRequested {
     }
 }
 
-/// A request for a mail that may be asked for, in so far as that does not depend on the address.
+/// A request for a mail that passed all checks that do not depend on the address.
 pub(crate) struct MailRequest<'a> {
     service: &'a CommandService,
     app_id: AppId,
@@ -87,9 +87,9 @@ pub(crate) struct MailRequest<'a> {
     purpose: MailPurpose,
     credentials: Credentials,
     address: Option<IpAddr>,
-    /// Where the mail goes, once that is known.
+    /// The recipient, once known.
     email: Option<Email>,
-    /// Whether whoever asks has been in the account, or reads its mail.
+    /// Whether the caller is a known client of the account, or reads its mail.
     is_known: bool,
 }
 
@@ -129,38 +129,38 @@ impl<'a> MailRequest<'a> {
         })
     }
 
-    /// What the app chose.
+    /// The app's settings.
     pub fn settings(&self) -> &AppSettings {
         &self.app.state.settings
     }
 
-    /// Whether it comes from a server that may do everything in the app.
+    /// Whether the caller is a full admin of the app.
     pub fn full_admin(&self) -> bool {
         self.server.as_ref().is_some_and(|server| server.full_admin)
     }
 
-    /// Of which app.
+    /// The app.
     pub fn app_id(&self) -> &AppId {
         &self.app_id
     }
 
-    /// When and by whom it was asked.
+    /// When the request was made, and by whom.
     pub fn context(&self) -> &Context {
         &self.context
     }
 
-    /// For somebody who has shown a link of an earlier mail: they read the mailbox.
+    /// Marks the caller as a reader of the mailbox, after they presented a link from an earlier mail.
     pub fn by_reader(&mut self) {
         self.is_known = true;
     }
 
-    /// Whether whoever asks has been in the account, or reads its mail.
+    /// Whether the caller is a known client of the account, or reads its mail.
     pub fn is_known(&self) -> bool {
         self.is_known
     }
 
-    /// Who has the address, as far as is known. Counts against what the client may ask of the mailbox, whether or not it is
-    /// anybody's, if anything can come of the request.
+    /// The account with this address, if one is found. Counts against the client's budget for the mailbox, whether or not
+    /// it has an account, if the request can have an effect.
     pub async fn locate(&mut self, email: &Email) -> Result<Option<UserId>, Problem> {
         let service = self.service;
         if self.sends() {
@@ -194,13 +194,13 @@ impl<'a> MailRequest<'a> {
         self.settings().delivery == SentBy::Platform
     }
 
-    /// Who may be sent something at this address.
+    /// Who may get mail at this address.
     pub fn recipient(&self, email: &Email) -> Recipient {
         let server_is_limited = self.server.as_ref().is_some_and(|server| !server.full_admin);
         Recipient { app_id: self.app_id.clone(), email: email.clone(), server_is_limited }
     }
 
-    /// Asks for a token for whoever has the address, if somebody does.
+    /// Requests a token for the account with this address, if there is one.
     pub async fn run_for_token(
         self,
         wanted: Wanted,
@@ -230,7 +230,7 @@ impl<'a> MailRequest<'a> {
         self.run(reads, decide).await
     }
 
-    /// Runs the decision that asks for the mail.
+    /// Runs the decision that requests the mail.
     pub async fn run(
         self,
         reads: Reads,
@@ -250,7 +250,7 @@ impl<'a> MailRequest<'a> {
         }
         let done = match &server {
             Some(server) => service.run_as(server, context, reads, decide).await.map(Some),
-            // Nobody would ever get the token.
+            // The token would reach no one.
             None if by_app => Ok(None),
             None => service.dispatcher.run(context, reads, decide).await.map(Some),
         };
@@ -266,18 +266,18 @@ impl<'a> MailRequest<'a> {
     }
 }
 
-/// 403 for an app's server that would get the token of an admin, but may not act as one.
+/// 403 for an app's server that would receive an admin's token without being entitled to act as an admin.
 pub(crate) fn token_of_admin(why: TokenOfAdmin) -> Problem {
     Problem::forbidden().detail(why.to_string())
 }
 
-/// Whether this has just asked for a mail.
+/// Whether the committed events request a mail.
 pub(crate) fn asks_for_a_mail<T>(done: &Committed<T>) -> bool {
     !done.replayed && done.events.iter().any(|event| !mails_of(event).is_empty())
 }
 
-/// A key that names this very body: the same key with another body is another request, not a refused one. A refusal would
-/// tell that the first request has left something under its key, and so that its address is somebody's.
+/// Binds the idempotency key to the body: the same key with another body counts as another request and is not refused. A
+/// refusal would reveal that the first request stored something under its key, and so that its address has an account.
 pub(crate) fn of_this_body(Idempotency { key, fingerprint }: Idempotency) -> Idempotency {
     let mut of_body = [0; 32];
     of_body.copy_from_slice(digest(&SHA256, &[key, fingerprint].concat()).as_ref());
@@ -285,8 +285,8 @@ pub(crate) fn of_this_body(Idempotency { key, fingerprint }: Idempotency) -> Ide
 }
 
 impl CommandService {
-    /// 422 for an address that the mail server cannot send to: of letters outside ASCII it takes none before the `@` unless it
-    /// says so (SMTPUTF8, RFC 6531). The same for every address, whoever has it.
+    /// 422 for an address that the mail server cannot send to: without SMTPUTF8 (RFC 6531) it accepts only ASCII before the
+    /// `@`. The check does not depend on whether the address has an account.
     pub(crate) async fn require_deliverable(&self, email: &Email, pointer: &str) -> Result<(), Problem> {
         if email.as_str().is_ascii() {
             return Ok(());
@@ -301,7 +301,7 @@ impl CommandService {
         Err(Problem::new(kind).detail(why).field(pointer, kind, why))
     }
 
-    /// What a request for a mail is answered with: a page, if a page asked.
+    /// The answer to a request for a mail: a page if the request came from a page.
     pub(crate) async fn after_request(
         &self,
         app_id: &AppId,
@@ -320,7 +320,7 @@ impl CommandService {
         })
     }
 
-    /// What the use of a token is answered with: a page, if a page asked. A redirect stays one.
+    /// The answer to a redeemed token: a page if the request came from a page. A redirect stays one.
     pub(crate) async fn after_use(
         &self,
         app_id: &AppId,
@@ -344,7 +344,7 @@ impl CommandService {
                 page
             }
             Err(problem) => match (purpose, problem.kind()) {
-                // It says nothing about whose it was.
+                // An invalid link must not reveal an account.
                 (Purpose::MagicLink, problems::INVALID_OR_EXPIRED_TOKEN)
                     if self.magic_link_of(app_id, token).await.is_err() =>
                 {

@@ -1,5 +1,5 @@
-//! Where a password is changed, at the address that password managers ask for
-//! ([A well-known URL for changing passwords](https://w3c.github.io/webappsec-change-password-url/)).
+//! The page to change a password on, at the URL that password managers request ([A well-known URL for changing
+//! passwords](https://w3c.github.io/webappsec-change-password-url/)).
 
 use std::sync::Arc;
 
@@ -19,10 +19,10 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(change_password))
 }
 
-/// The page to change a password on.
+/// Get the page to change a password on.
 ///
-/// It sends a mail with a link. An app on a domain of its own redirects its `/.well-known/change-password` here, or to a page of
-/// its own.
+/// The page sends a mail with a link. An app on a domain of its own redirects its `/.well-known/change-password` here, or to a
+/// page of its own.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/.well-known/change-password", tag = "auth",
     operation_id = "get_change_password_page",
     params(("app_id" = String, Path, description = "The app")),
@@ -37,7 +37,7 @@ async fn change_password(
     let settings = &app.state.settings;
     let page = match settings.delivery {
         SentBy::Platform => service.pages(&app.state).path("password-reset"),
-        // Nobody would send the mail that our page promises.
+        // The mail that our page promises would not be sent.
         SentBy::App => {
             let own = settings.links.password_reset.as_ref().ok_or_else(Problem::not_found)?;
             RedirectUri::as_str(own).to_owned()

@@ -1,15 +1,14 @@
-//! Which language a page is in: the app's, or where it has chosen none, the one its reader likes best (RFC 9110
-//! section 12.5.4).
+//! The language of a page: the app's, or if it has chosen none, the reader's preferred one (RFC 9110 section 12.5.4).
 
 use domain::branding::Locale;
 use http::{HeaderMap, header};
 
-/// The language of a reader that pages have, by `Accept-Language`; English for any other.
+/// The available language that `Accept-Language` prefers; English if there is none.
 pub(crate) fn preferred(headers: &HeaderMap) -> Locale {
     let ranges = headers.get_all(header::ACCEPT_LANGUAGE).iter().filter_map(|value| value.to_str().ok());
     let mut best = (Locale::default(), 0);
     for (locale, quality) in ranges.flat_map(|value| value.split(',')).take(100).filter_map(range) {
-        // The first of equals, as browsers list them.
+        // Among equals the first wins, as browsers list them in order of preference.
         if quality > best.1 {
             best = (locale, quality);
         }
@@ -17,7 +16,7 @@ pub(crate) fn preferred(headers: &HeaderMap) -> Locale {
     best.0
 }
 
-/// A language range that means a language of ours (RFC 4647 section 3.3.1), and how much it is liked, in thousandths.
+/// A language range that matches an available language (RFC 4647 section 3.3.1), and its weight in thousandths.
 fn range(text: &str) -> Option<(Locale, u32)> {
     let mut parts = text.split(';').map(str::trim);
     let tag = parts.next()?;
@@ -31,7 +30,7 @@ fn range(text: &str) -> Option<(Locale, u32)> {
     Some((locale, weight.map_or(Some(1000), thousandths)?))
 }
 
-/// `0.8` as 800. Nothing for what is no weight: it is not guessed what was meant.
+/// `0.8` as 800; `None` for an invalid weight.
 fn thousandths(text: &str) -> Option<u32> {
     let (whole, rest) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
     if !matches!(whole, "0" | "1") || rest.len() > 3 || !rest.bytes().all(|b| b.is_ascii_digit()) {

@@ -1,9 +1,8 @@
 //! The pages that mails link to, so that a link works before an app has pages of its own.
 //!
-//! They need no script, and nothing on them may be run or loaded but their own style sheet, one script of theirs that shows a
-//! password as it is typed, and the app's logo. Looking at
-//! one changes nothing: mail scanners open links, and so only the form on it does something. The token is in the address, so
-//! no other site is told the address, and no cache keeps the page.
+//! They work without scripts, and their policy allows only their own style sheet, one script that shows a password as it is
+//! typed, and the app's logo. Opening one changes nothing, because mail scanners open links: only submitting its form does.
+//! The token is in the URL, so no referrer is sent and no cache stores the page.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -43,17 +42,17 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(style))
 }
 
-/// The token of a link.
+/// The token in a link.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct LinkToken {
-    /// What the mail's link carries.
+    /// The token in the mail's link.
     #[serde(default)]
     #[param(required = false)]
     pub token: String,
 }
 
-/// What a link is for.
+/// The purpose of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     MagicLink,
@@ -76,7 +75,7 @@ impl Purpose {
     }
 }
 
-/// Whether a form was sent by a person's browser, which wants a page in return, and which language they like best.
+/// Whether a form was sent by a person's browser, which wants a page in return, and in which language.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AsPage {
     pub is_form: bool,
@@ -90,7 +89,7 @@ impl<S: Sync> FromRequestParts<S> for AsPage {
         let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
         let is_form = kind.eq_ignore_ascii_case("application/x-www-form-urlencoded");
-        // Whoever takes neither is told in JSON: what the form asks for is done in any case.
+        // A client that accepts neither gets JSON: the form's action is carried out in any case.
         let page = accept::preferred(&parts.headers, &[("application/json", false), ("text/html", true)]);
         Ok(Self { is_form: is_form && page.unwrap_or(false), language: preferred(&parts.headers) })
     }
@@ -99,10 +98,10 @@ impl<S: Sync> FromRequestParts<S> for AsPage {
 /// The pages of an app.
 pub(crate) struct Pages<'a> {
     app: &'a App,
-    /// The path of the app's routes, as clients reach it.
+    /// The path of the app's routes as clients see it.
     base: String,
     product: String,
-    /// Of the account that a page is about.
+    /// The address of the account that the page is about.
     account: Option<String>,
     locale: Locale,
     texts: &'static Texts,
@@ -119,17 +118,17 @@ struct PageTemplate<'a> {
     error: Option<&'a str>,
     text: &'a str,
     account: Option<&'a str>,
-    /// The same for password managers, which read it from the form.
+    /// The same as a form field for password managers.
     username: Option<&'a str>,
-    /// What the person should know before they choose.
+    /// What the person should know before choosing.
     note: Option<&'a str>,
     form: Option<Form<'a>>,
-    /// Another choice.
+    /// An alternative action.
     other: Option<Form<'a>>,
     back: Option<Back>,
 }
 
-/// The way back to the app.
+/// The link back to the app.
 struct Back {
     href: String,
     text: String,
@@ -149,7 +148,7 @@ struct Field {
     autocomplete: &'static str,
     hint: String,
     min_length: Option<u32>,
-    /// The button that shows what is typed, and the script behind it.
+    /// The button that shows the typed password, and its script.
     show: Option<Show>,
 }
 
@@ -158,7 +157,7 @@ struct Show {
     script: &'static str,
 }
 
-/// What stands on a page.
+/// The content of a page.
 #[derive(Default)]
 struct Content<'a> {
     title: &'a str,
@@ -168,14 +167,14 @@ struct Content<'a> {
     note: Option<&'a str>,
     form: Option<Form<'a>>,
     other: Option<Form<'a>>,
-    /// Where the form's answer may send the browser.
+    /// Where the answer to the form may redirect the browser.
     leads_to: Option<&'a RedirectUri>,
 }
 
 impl CommandService {
     pub(crate) fn pages<'a>(&self, app: &'a App) -> Pages<'a> {
         let issuer = app.id.as_ref().map(|id| self.access_tokens.issuer(id)).unwrap_or_default();
-        // The path alone, so that the page works under whatever name the service was reached.
+        // Only the path, so that the page works under any host name.
         let base = Url::parse(&issuer).map_or_else(|_| String::new(), |url| url.path().to_owned());
         let locale = app.settings.locale.fixed().unwrap_or_default();
         Pages { app, base, product: app.product(), account: None, locale, texts: texts(locale) }
@@ -183,27 +182,27 @@ impl CommandService {
 }
 
 impl Pages<'_> {
-    /// In the language of whoever reads it, unless the app has chosen one.
+    /// Uses the reader's language, unless the app has chosen one.
     pub fn read_by(mut self, reader: AsPage) -> Self {
         self.locale = self.app.settings.locale.fixed().unwrap_or(reader.language);
         self.texts = texts(self.locale);
         self
     }
 
-    /// About the account of an address, for whoever has shown that they read its mail.
+    /// Shows the account's address; for readers who have proven control of the mailbox.
     pub fn about(mut self, email: Option<&Email>) -> Self {
         self.account = email.map(|email| email.as_str().to_owned());
         self
     }
 
-    /// The page with the button that uses a token. `leads_to` is where a magic link sends the browser.
+    /// The page with the button that uses a token. `leads_to` is a magic link's redirect target.
     pub fn ask(&self, purpose: Purpose, token: &str, leads_to: Option<&RedirectUri>) -> Response {
         let text = self.named(self.texts.of(purpose).ask);
         self.render(StatusCode::OK, Content { text: &text, leads_to, ..self.asking(purpose, token) })
     }
 
-    /// The same for what a user is asked of whom nobody knows whether they made the account: when and from where it was
-    /// made, and the way to be rid of it.
+    /// The same for a user who may not have made the account: it shows when and from where the account was made, and
+    /// offers to erase it.
     pub fn ask_of(&self, purpose: Purpose, token: &str, user: &User) -> Response {
         let text = self.named(self.texts.of(purpose).ask);
         let note = account_made(self.locale, user.created_at, user.made_from.as_deref());
@@ -222,7 +221,7 @@ impl Pages<'_> {
         self.render(StatusCode::OK, Content { title: texts.done_title, text: &text, ..Content::default() })
     }
 
-    /// The page of a link that was followed once more, after it did what it was for.
+    /// The page for a verification link that was already used.
     pub fn already_verified(&self) -> Response {
         let text = self.named(self.texts.already);
         self.render(
@@ -231,7 +230,7 @@ impl Pages<'_> {
         )
     }
 
-    /// The page to ask for a mail on: the way to a new password for somebody without a link.
+    /// The page to request a mail on, for a person without a link who wants a new password.
     pub fn request(&self, purpose: Purpose) -> Response {
         let text = self.named(self.texts.request);
         let action = self.path("password-reset/request");
@@ -241,24 +240,24 @@ impl Pages<'_> {
         self.render(StatusCode::OK, Content { title, text: &text, form: Some(form), ..Content::default() })
     }
 
-    /// Whether a mail that is asked for on a page is sent.
+    /// Whether mails requested on a page are sent.
     pub fn sends_mail(&self) -> bool {
         self.app.settings.delivery == SentBy::Platform
     }
 
-    /// The page after a mail was asked for.
+    /// The page after a mail was requested.
     pub fn sent(&self) -> Response {
         let content = Content { title: self.texts.sent_title, text: self.texts.sent, ..Content::default() };
         self.render(StatusCode::ACCEPTED, content)
     }
 
-    /// The page of a token that is good for nothing, with a way to another.
+    /// The page for an invalid or expired token, with a way to request a new one.
     pub fn dead(&self, purpose: Purpose, token: &str) -> Response {
-        // Only the app's own server gets new tokens where it sends the mails.
+        // If the app sends its mails itself, only its server gets new tokens.
         let asks_itself = self.sends_mail();
         let is_unknown = token.is_empty();
         let again = match purpose {
-            // A link that was not copied in full does not say whose it was, nor where it led.
+            // An incompletely copied link reveals neither its account nor its destination.
             Purpose::MagicLink if is_unknown && self.app.settings.redirect_uris.is_empty() => "",
             Purpose::MagicLink if is_unknown => self.texts.of(Purpose::PasswordReset).again,
             _ => self.texts.of(purpose).again,
@@ -271,13 +270,13 @@ impl Pages<'_> {
                 let leads_somewhere = !self.app.settings.redirect_uris.is_empty();
                 leads_somewhere.then(|| ("magic-link/verify/again", None, Some(self.email_field())))
             }
-            // The old link says where a new one goes.
+            // The old link determines the destination of the new one.
             Purpose::MagicLink => Some(("magic-link/verify/again", Some(token), None)),
             Purpose::EmailVerification => {
                 Some(("email-verification/request", None, Some(self.email_field())))
             }
             Purpose::PasswordReset => Some(("password-reset/request", None, Some(self.email_field()))),
-            // Only whoever is logged in can ask for it; and who has no account needs none.
+            // The first needs a login to be requested again; the second is of no use to a person without an account.
             Purpose::EmailChange | Purpose::Disown => None,
         };
         let form = form.map(|(action, token, field)| {
@@ -307,11 +306,11 @@ impl Pages<'_> {
                 self.render(status, Content { title, text, ..Content::default() })
             }
         };
-        // What else goes with the refusal: when to try again, and what the layer around counts.
+        // Headers of the refusal: when to try again, and what the surrounding layer counts.
         let (parts, _) = problem.into_response().into_parts();
         page.extensions_mut().extend(parts.extensions);
         for (name, value) in parts.headers {
-            // Its length is that of another body.
+            // Its length belongs to another body.
             let is_new =
                 |name: &HeaderName| *name != header::CONTENT_LENGTH && !page.headers().contains_key(name);
             if let Some(name) = name.filter(is_new) {
@@ -356,7 +355,6 @@ impl Pages<'_> {
         }
     }
 
-    /// A path below the app's `/auth/`.
     pub fn path(&self, action: &str) -> String {
         format!("{}/auth/{action}", self.base)
     }
@@ -369,7 +367,7 @@ impl Pages<'_> {
         text.replace("{product}", self.product())
     }
 
-    /// Where the app is, as far as its settings tell: at the first of its web origins, or where it takes people back to.
+    /// The app's location according to its settings: its first web origin, or its first redirect URI.
     fn back(&self) -> Option<Back> {
         let settings = &self.app.settings;
         let home = settings.origins.first().cloned();
@@ -393,7 +391,7 @@ impl Pages<'_> {
             text,
             account: account.as_deref(),
             username: self.account.as_deref(),
-            // Whoever is asked something answers first.
+            // A page with a question shows no link back.
             back: if asks { None } else { self.back() },
             note,
             form,
@@ -414,18 +412,18 @@ impl Pages<'_> {
     }
 }
 
-/// No script but the one of the pages, nothing inline besides, and nothing from elsewhere but the logo (CSP Level 3).
+/// Allows only the pages' own script, nothing inline, and nothing external except the logo (CSP Level 3).
 fn policy(logo: Option<&LogoUrl>, leads_to: Option<&RedirectUri>, runs_script: bool) -> HeaderValue {
     let scripts = if runs_script { format!(" script-src {};", *SOURCE) } else { String::new() };
-    // The origin alone, as a source of a policy can have no query.
+    // Only the origin, because a source expression cannot have a query.
     let logo = logo.map(LogoUrl::origin);
     let images = logo.as_ref().map_or("'none'", Origin::as_str);
-    // Some browsers hold the redirect after a form against this, and every redirect that the app's own page answers with,
-    // whose hosts nobody here knows.
+    // Some browsers apply `form-action` to the redirect after a form, and to every further redirect by the app's own
+    // page, whose hosts are unknown here.
     let forms = match leads_to.map(RedirectUri::as_str) {
         None => "'self'",
         Some(uri) if uri.starts_with("https:") => "'self' https:",
-        // This machine's, under whatever name: no source of a policy is an IPv6 address.
+        // The local machine under any name: a source expression cannot be an IPv6 address.
         Some(_) => "'self' https: http:",
     };
     let policy = format!(
@@ -434,9 +432,9 @@ fn policy(logo: Option<&LogoUrl>, leads_to: Option<&RedirectUri>, runs_script: b
     HeaderValue::try_from(policy).expect("origins are visible ASCII")
 }
 
-/// The style sheet of an app's pages.
+/// Get the style sheet of an app's pages.
 ///
-/// With the colour of the app's `branding`.
+/// It uses the colour of the app's `branding`.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/auth/page.css", tag = "auth", operation_id = "get_page_style",
     params(("app_id" = String, Path, description = "The app")),
     responses((status = 200, description = "A style sheet", body = String, content_type = "text/css")))]

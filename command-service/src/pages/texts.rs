@@ -1,4 +1,4 @@
-//! What the pages say, in each language.
+//! The texts of the pages, by language.
 
 use domain::branding::Locale;
 use effects::mailer::disown_title;
@@ -7,7 +7,7 @@ use schemas::problems::{self, ProblemType};
 use crate::api::fields;
 use crate::pages::page::Purpose;
 
-/// The texts of a language. `{product}` and `{n}` are filled in.
+/// The texts of a language. `{product}` and `{n}` are placeholders.
 pub(crate) struct Texts {
     magic_link: PurposeTexts,
     email_verification: PurposeTexts,
@@ -44,7 +44,7 @@ pub(crate) struct Texts {
     otherwise: &'static str,
 }
 
-/// What is said on the pages of one purpose.
+/// The texts of one purpose's pages.
 pub(crate) struct PurposeTexts {
     pub title: &'static str,
     pub ask: &'static str,
@@ -73,7 +73,7 @@ impl Texts {
         }
     }
 
-    /// Why a password cannot be chosen.
+    /// Why a password was refused.
     pub fn weak_password(&self, reason: &str) -> &'static str {
         match reason {
             fields::TOO_SHORT => self.too_short,
@@ -83,7 +83,7 @@ impl Texts {
         }
     }
 
-    /// What a person can make of a refusal.
+    /// What a refusal means to the person.
     pub fn refusal(&self, kind: &ProblemType) -> &'static str {
         match kind {
             problems::RATE_LIMITED | problems::OVERLOADED | problems::UNAVAILABLE => self.rate_limited,
@@ -103,24 +103,23 @@ static ENGLISH: Texts = Texts {
         button: "Log in",
         done_title: "You are logged in",
         done: "You can go back to {product}.",
-        again: "You can have a new one sent to the same address.",
+        again: "You can get a new one at the same address.",
     },
     email_verification: PurposeTexts {
         title: "Confirm your email address",
-        ask: "Press the button to confirm that this email address is yours, and that you made an account at {product}.",
+        ask: "Press the button to confirm that this email address is yours, and that you created an account at {product}.",
         button: "Confirm the address",
         done_title: "Your email address is confirmed",
         done: "You can go back to {product}.",
-        again: "Enter your email address to be sent a new one.",
+        again: "Enter your email address to get a new one.",
     },
     disown: PurposeTexts {
         title: disown_title(Locale::En),
-        ask: "If you did not make an account at {product}, press the button. The account is deleted with everything in it, \
-              and nobody can use it any more.",
+        ask: "If you did not create an account at {product}, press the button. The account and all its data are deleted.",
         button: "Delete the account",
         done_title: "The account is deleted",
-        done: "Nobody can use it any more. Your email address is not registered with {product}.",
-        again: "If the account is still there, ask for a new mail with the page to confirm the address.",
+        done: "Your email address is no longer registered with {product}.",
+        again: "If the account still exists, request a new confirmation mail.",
     },
     email_change: PurposeTexts {
         title: "Confirm your new email address",
@@ -128,41 +127,41 @@ static ENGLISH: Texts = Texts {
         button: "Use this address",
         done_title: "Your email address was changed",
         done: "Use it from now on to log in to {product}. On other devices you have to log in again.",
-        again: "Log in and ask for the change once more.",
+        again: "Log in and request the change again.",
     },
     password_reset: PurposeTexts {
         title: "Choose a new password",
         ask: "This is for your account at {product}. You will be logged out everywhere.",
         button: "Save the password",
         done_title: "Your password was changed",
-        done: "Log in to {product} with it.",
-        again: "Enter your email address to be sent a new one.",
+        done: "Log in to {product} with the new password.",
+        again: "Enter your email address to get a new one.",
     },
-    dead_title: "This link is not valid any more",
-    dead: "It has expired, was used already, or was not copied in full.",
+    dead_title: "This link is no longer valid",
+    dead: "It has expired, was already used, or was not copied in full.",
     send_again: "Send a new link",
-    sent_title: "Look at your mail",
-    sent: "If there is something to send to this address, it is on its way. Look into the spam folder, too.",
+    sent_title: "Check your mail",
+    sent: "If there is something to send to this address, it is on its way. Check your spam folder, too.",
     refused_title: "That did not work",
     password_label: "New password",
     password_hint: "At least {n} characters. A few words in a row make a good password.",
     show_password: "Show password",
     too_short: "This password is too short. It needs at least {n} characters.",
-    too_long: "This password is too long. It can have 1024 bytes at most.",
+    too_long: "This password is too long. It can have at most 1024 bytes.",
     too_common: "This password is too common: attackers try it first. Choose another one.",
     breached: "This password is known from a breach of another service. Choose another one.",
     account: "Account: {email}",
     address: "New address: {email}",
     back: "Back to {product}",
-    already_title: "Your email address is confirmed already",
-    already: "This link has done what it is for: there is nothing left to do. You can go back to {product} and log in.",
-    request: "Enter the email address of your account at {product}. You will be sent a link to choose a new password with.",
+    already_title: "Your email address is already confirmed",
+    already: "There is nothing left to do. You can go back to {product} and log in.",
+    request: "Enter the email address of your account at {product}. You will get a link to choose a new password.",
     request_button: "Send a link",
     email_label: "Email address",
-    email_hint: "The one of your account.",
-    rate_limited: "There were too many tries. Wait a few minutes and try again.",
-    registration_closed: "There is no account of this email address, and no new accounts can be made.",
-    user_banned: "This account cannot be used. Ask the people who run it.",
+    email_hint: "The address of your account.",
+    rate_limited: "There were too many attempts. Wait a few minutes and try again.",
+    registration_closed: "No account has this email address, and new accounts cannot be created.",
+    user_banned: "This account cannot be used. Contact the people who run this service.",
     email_taken: "This email address belongs to another account.",
     invalid_email: "This is not an email address. Go back and enter it again.",
     otherwise: "Go back and try again.",

@@ -1,8 +1,8 @@
-//! Whether a password is known from a breach of some other service, asked of a list elsewhere without telling it.
+//! Checks whether a password is known from a breach of another service, without revealing it to the list's server.
 //!
-//! Only the first five hexadecimal digits of the password's SHA-1 hash leave this process, and the answer, padded against
-//! those who watch its length, is searched here (k-anonymity, as `api.pwnedpasswords.com/range/` has it). Whatever goes wrong
-//! counts in a metric and lets the password pass: a list that is away must not keep people from choosing one.
+//! Only the first five hexadecimal digits of the password's SHA-1 hash leave this process. The answer, padded so that its
+//! length reveals nothing, is searched here (k-anonymity, as in `api.pwnedpasswords.com/range/`). A failure is counted in a
+//! metric and lets the password pass: an unavailable list must not keep people from choosing one.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use domain::password::Password;
 use url::Url;
 
-/// How long the list has to answer.
+/// How long to wait for the list's answer.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// The longest answer, in bytes. The usual ones have about 40 000.
+/// The maximum length of an answer in bytes. Usual ones have about 40 000.
 const MAX_ANSWER: usize = 1024 * 1024;
-/// How many digits of the hash are told.
+/// How many digits of the hash are sent.
 const PREFIX: usize = 5;
 
-/// The list, if there is one to ask.
+/// The list, if one is configured.
 pub(crate) struct BreachedPasswords(Option<List>);
 
 struct List {
@@ -26,12 +26,12 @@ struct List {
 }
 
 impl BreachedPasswords {
-    /// Asks at this address, with the digits behind it; nobody if there is none.
+    /// Queries this URL with the digits appended; without a URL, nothing is checked.
     pub fn new(url: Option<Url>) -> Self {
         Self(url.map(|url| List { url, client: client() }))
     }
 
-    /// Whether the list has this password. No, when it cannot be asked.
+    /// Whether the list contains this password. False if it cannot be queried.
     pub async fn know(&self, password: &Password) -> bool {
         let (Some(list), Some(bytes)) = (&self.0, password.bytes()) else { return false };
         let hash = hash_of(bytes);
@@ -39,15 +39,15 @@ impl BreachedPasswords {
         let outcome = match tokio::time::timeout(PATIENCE, list.range(prefix)).await {
             Ok(Ok(range)) => return is_in(&range, suffix),
             Ok(Err(error)) => error.to_string(),
-            Err(_) => "it took too long".to_owned(),
+            Err(_) => "timed out".to_owned(),
         };
         metrics::counter!("watchword_breach_checks_failed_total").increment(1);
-        tracing::warn!(%outcome, "the list of breached passwords could not be asked: a password passed unchecked");
+        tracing::warn!(%outcome, "could not query the list of breached passwords: a password was accepted unchecked");
         false
     }
 }
 
-/// It follows no redirect: what is asked goes to whom it was meant for.
+/// Follows no redirect, so that the digits go only to the configured server.
 fn client() -> reqwest::Client {
     let builder =
         reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).user_agent("watchword");
@@ -64,7 +64,7 @@ enum ListError {
     TooLong,
 }
 
-/// The digits are in the address, and have no business in a log.
+/// Without the URL, whose digits must not reach a log.
 fn without_url(error: &reqwest::Error) -> &'static str {
     if error.is_connect() { "no connection" } else { "no answer" }
 }
@@ -92,7 +92,7 @@ fn hash_of(bytes: &[u8]) -> String {
     hex::encode_upper(digest(&SHA1_FOR_LEGACY_USE_ONLY, bytes))
 }
 
-/// Lines of `<the other 35 digits>:<how often>`; those that were never seen are padding.
+/// Lines of `<the other 35 digits>:<count>`; a count of zero is padding.
 fn is_in(range: &str, suffix: &str) -> bool {
     range.lines().any(|line| {
         line.trim()

@@ -1,16 +1,16 @@
-//! Passwords that attackers try first, shipped in the binary: packed by `build.rs`, and searched without being unpacked.
+//! Passwords that attackers try first, shipped in the binary: packed by `build.rs`, and searched without unpacking.
 
 use std::sync::LazyLock;
 
 use fst::Set;
 
-/// Those of `assets/common-passwords.txt`, in lower case. See its first lines for source and licence.
+/// The list in `assets/common-passwords.txt`, in lower case. Its first lines name source and licence.
 static COMMON: LazyLock<Set<&'static [u8]>> = LazyLock::new(|| {
     let bytes: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/common-passwords.fst"));
     Set::new(bytes).expect("the build has made it")
 });
 
-/// Whether the password, given in lower case, is on the list.
+/// Whether the password, in lower case, is on the list.
 pub(crate) fn is_common(lower_case: &str) -> bool {
     COMMON.contains(lower_case)
 }

@@ -1,5 +1,5 @@
-//! argon2id (RFC 9106) on threads of its own: hashing neither blocks the server's threads nor fills the memory, and
-//! when more is asked than can be done, the answer is an honest 503 and not a long queue.
+//! argon2id (RFC 9106) on dedicated threads: hashing neither blocks the server's threads nor exhausts memory. When more
+//! is requested than the threads can handle, the answer is a prompt 503, not a long queue.
 
 use std::sync::Arc;
 use std::thread;
@@ -20,19 +20,20 @@ use zeroize::Zeroizing;
 
 const SALT: usize = 16;
 const OUTPUT: usize = 32;
-/// 4 GiB: more than any sane choice, less than what would stop the machine.
+/// 4 GiB: more than any reasonable choice, less than would bring the machine down.
 const MAX_MEMORY: u32 = 4 * 1024 * 1024;
 const QUEUE_PER_THREAD: usize = 64;
 
-/// How passwords are hashed.
+/// The configuration of password hashing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PasswordHashingSettings {
-    /// The parameters of new hashes: `m=<KiB>,t=<passes>,p=<lanes>`. Hashes with others are still verified, and made
-    /// anew at the next login.
+    /// The parameters of new hashes: `m=<KiB>,t=<passes>,p=<lanes>`. Hashes with other parameters are still verified,
+    /// and replaced at the next login.
     pub params: String,
-    /// How many threads hash; as many as there are cores if absent.
+    /// The number of hashing threads; one per core if absent.
     pub threads: Option<usize>,
-    /// How many requests may wait; 64 per thread if absent. When so many do, whoever has most of them makes room.
+    /// How many requests may wait; 64 per thread if absent. When the queue is full, the client with most requests in it
+    /// loses one.
     pub queue: Option<usize>,
 }
 
@@ -43,26 +44,26 @@ impl Default for PasswordHashingSettings {
     }
 }
 
-/// The settings make no sense.
+/// Invalid settings.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidHashingSettings {
-    /// They cannot be read.
+    /// The argon2 parameters are malformed.
     #[error(
-        "{0:?} are no argon2 parameters: they look like `m=19456,t=2,p=1`, with m in KiB, at least 8 p and at most 4194304"
+        "{0:?} are not argon2 parameters: expected e.g. `m=19456,t=2,p=1`, with m in KiB, at least 8 p and at most 4194304"
     )]
     Params(String),
     /// The threads cannot be started.
-    #[error("no thread for hashing passwords could be started")]
+    #[error("could not start a thread for hashing passwords")]
     Threads,
 }
 
 /// Why nothing was hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HashingError {
-    /// Too many wait already.
-    #[error("too many passwords wait to be hashed")]
+    /// The queue is full.
+    #[error("too many passwords are waiting to be hashed")]
     Overloaded,
-    /// A stored hash is none.
+    /// A stored hash is malformed.
     #[error("a stored password hash cannot be read")]
     Damaged,
     /// The password is longer than any account's.
@@ -89,7 +90,7 @@ pub struct PasswordHashing {
     dummy: Arc<PasswordHash>,
 }
 
-/// The queue; without anybody to fill it the threads end.
+/// The queue; the threads end when its last sender is dropped.
 struct Jobs(Arc<FairQueue<Job>>);
 
 impl Drop for Jobs {
@@ -114,8 +115,8 @@ impl PasswordHashing {
                 .spawn(move || work(&queue))
                 .map_err(|_| InvalidHashingSettings::Threads)?;
         }
-        // Verified when there is nothing to verify: it takes the same time, and no password matches it, as the hash
-        // is not one of anything.
+        // Verified if there is no hash: it takes the same time, and no password matches it, because its output is
+        // random.
         let dummy = to_phc(&params, &random::<SALT>(), &random::<OUTPUT>());
         Ok(Self { jobs, params, dummy: Arc::new(dummy) })
     }
@@ -133,8 +134,8 @@ impl PasswordHashing {
         .await
     }
 
-    /// Whether this is the password that was hashed, with the parameters it was hashed with. Without a hash, or with
-    /// a password that is too long to be anyone's, it takes as long and says no.
+    /// Whether the password matches the hash, using the hash's own parameters. Without a hash, or with an overlong
+    /// password, it takes as long and returns false.
     pub async fn verify(
         &self,
         password: &Password,
@@ -159,7 +160,7 @@ impl PasswordHashing {
         .await
     }
 
-    /// Whether a hash was made with other parameters than new ones are.
+    /// Whether a hash was made with other parameters than new ones get.
     pub fn is_outdated(&self, hash: &PasswordHash) -> bool {
         let params = phc::PasswordHash::new(&hash.0).ok().and_then(|hash| Params::try_from(&hash).ok());
         params.is_none_or(|params| costs(&params) != costs(&self.params))
@@ -173,7 +174,7 @@ impl PasswordHashing {
         let (asked, place) = (Instant::now(), Place::take());
         let job: Job = Box::new(move |memory| {
             drop(place);
-            // Whoever asked may be gone: then nothing needs to be hashed.
+            // If the requester is gone, there is nothing to hash.
             if !answer.is_closed() {
                 metrics::histogram!("watchword_password_hashing_wait_seconds").record(asked.elapsed());
                 let begun = Instant::now();
@@ -190,14 +191,14 @@ impl PasswordHashing {
         if spared.is_some() {
             refused();
         }
-        // Whoever waits for it is told by this.
+        // Dropping it notifies the waiting requester.
         drop(spared);
         let span = Span::part("hash password");
         span.around(answered).await.map_err(|_| HashingError::Overloaded)?
     }
 }
 
-/// A place in the queue, for as long as it is held.
+/// A held place in the queue.
 struct Place;
 
 impl Place {
@@ -215,7 +216,7 @@ impl Drop for Place {
 
 /// Ends when every [`PasswordHashing`] is dropped.
 fn work(queue: &FairQueue<Job>) {
-    // Kept from job to job: to fetch 19 MiB from the system each time costs as much as part of the hashing.
+    // Reused between jobs: allocating 19 MiB each time would cost a noticeable part of the hashing.
     let mut memory = Vec::new();
     while let Some(job) = queue.pop() {
         job(&mut memory);

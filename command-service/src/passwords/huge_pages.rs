@@ -1,17 +1,17 @@
-//! Huge pages where they pay: in the memory that passwords are hashed in.
+//! Huge pages for the memory in which passwords are hashed.
 //!
-//! argon2 reads its memory in no order, and is a seventh faster where the system maps it in pages of 2 MiB. Everything else is
-//! small and comes and goes: there they only keep memory that nobody uses, some 40 MiB of a busy process. The system's
-//! switch (`PR_SET_THP_DISABLE`, prctl(2)) is for a whole process, so it is turned for as long as such memory is made.
+//! argon2 accesses its memory at random and is a seventh faster with pages of 2 MiB. All other allocations are small and
+//! short-lived: huge pages would only waste memory there, some 40 MiB in a busy process. The switch (`PR_SET_THP_DISABLE`,
+//! prctl(2)) is per process, so it is toggled while such memory is allocated.
 
 use std::sync::{Mutex, PoisonError};
 
 use rustix::thread::{disable_transparent_huge_pages as disable, transparent_huge_pages_are_disabled};
 
-/// Whether this process turned the switch. If somebody else did, it stays as it is.
+/// Whether this process set the switch. If it was set from outside, it stays as it is.
 static IS_OURS: Mutex<bool> = Mutex::new(false);
 
-/// From now on memory has small pages, but for that in which passwords are hashed.
+/// Disables huge pages, except for memory in which passwords are hashed.
 pub fn only_for_hashes() {
     let mut is_ours = IS_OURS.lock().unwrap_or_else(PoisonError::into_inner);
     if matches!(transparent_huge_pages_are_disabled(), Ok(false)) {
@@ -19,10 +19,10 @@ pub fn only_for_hashes() {
     }
 }
 
-/// Makes something big, in huge pages if the system gives any.
+/// Runs `make` with huge pages enabled, if the system offers them.
 pub(crate) fn with<T>(make: impl FnOnce() -> T) -> T {
     let is_ours = IS_OURS.lock().unwrap_or_else(PoisonError::into_inner);
-    // Whatever fails here costs speed alone.
+    // A failure here only costs speed.
     if *is_ours {
         let _ = disable(false);
     }

@@ -1,4 +1,4 @@
-//! Passwords: hashed on threads of their own, compared with lists of known ones, and guessed at by strangers.
+//! Passwords: hashing on dedicated threads, lists of known passwords, and guesses by strangers.
 
 pub(crate) mod breached;
 pub(crate) mod dictionary;

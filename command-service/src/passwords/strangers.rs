@@ -1,10 +1,10 @@
-//! The failed logins of strangers as a node tells them: by address, whether or not anybody has it.
+//! Failed logins of strangers as a node reports them: per address, whether or not it has an account.
 //!
-//! The log has those of accounts, and decides whether a guess counts; but what a stranger is *told* must not depend on it, or
-//! else a restart or another node, which know the locks of accounts and of nothing else, would tell which address is one. So a
-//! stranger hears 429 by what this node remembers alone. Where it remembers nothing of a lock that is in the log, a guess is
-//! answered like a wrong one, be it right or not. What is forgotten, at a restart or because there is too much of it, is
-//! forgotten for known and unknown addresses alike.
+//! The log records the failures of accounts and decides whether a guess counts. But what a stranger *sees* must not depend on
+//! it: a restarted node, or another one, knows only the lockouts of accounts, and would reveal which addresses have one. So a
+//! stranger's 429 depends only on this node's memory. If a lockout is in the log but not in memory, every guess, correct or
+//! not, is answered like a wrong one. What is forgotten, in a restart or an eviction, is forgotten for known and unknown
+//! addresses alike.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,13 +15,13 @@ use quick_cache::sync::Cache;
 /// How many addresses are remembered.
 const REMEMBERED: usize = 100_000;
 
-/// What is remembered of all addresses.
+/// The remembered failures of all addresses.
 pub(crate) struct Strangers(Cache<[u8; 32], Arc<Mutex<Remembered>>>);
 
 #[derive(Default)]
 struct Remembered {
     lockout: Lockout,
-    /// The last end of all locks that it took note of.
+    /// The latest time at which locks were cleared.
     cleared_at: Option<Timestamp>,
 }
 
@@ -32,9 +32,9 @@ impl Default for Strangers {
 }
 
 impl Strangers {
-    /// Those who guess at this address.
+    /// The failures of strangers at this address.
     pub fn at(&self, app_id: &AppId, name: &str) -> StrangersAt {
-        // Hashed so that no address stays in memory, and so that a long one takes no more room.
+        // Hashed so that no address stays in memory, and long ones take no more space.
         let text = [app_id.as_str().as_bytes(), &[0], name.as_bytes()].concat();
         let mut key = [0; 32];
         key.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &text).as_ref());
@@ -43,17 +43,17 @@ impl Strangers {
     }
 }
 
-/// What is remembered of one address.
+/// The remembered failures of one address.
 #[derive(Clone)]
 pub(crate) struct StrangersAt(Arc<Mutex<Remembered>>);
 
 impl StrangersAt {
-    /// Refuses while they are locked out.
+    /// Refuses while strangers are locked out.
     pub fn require_open(&self, policy: LockoutPolicy, at: Timestamp) -> Result<(), AccountIsLocked> {
         self.remembered().lockout.require_open(None, policy, at)
     }
 
-    /// Forgets what was before the account's owner or an admin ended its locks.
+    /// Forgets failures from before the account's owner or an admin cleared its locks.
     pub fn forget_before(&self, cleared_at: Option<Timestamp>) {
         let mut remembered = self.remembered();
         if cleared_at > remembered.cleared_at {
@@ -61,7 +61,7 @@ impl StrangersAt {
         }
     }
 
-    /// Adds a failure, unless they are locked out.
+    /// Adds a failure, unless strangers are locked out.
     pub fn fail(&self, policy: LockoutPolicy, at: Timestamp) -> Result<(), AccountIsLocked> {
         let mut remembered = self.remembered();
         let user_id = UserId(uuid::Uuid::nil());

@@ -1,4 +1,4 @@
-//! The end of sessions, as part of whatever ends them.
+//! Ending sessions, as part of the action that ends them.
 
 use dispatcher::{Committed, Context, DispatchError, Handle, Reads, Work};
 use domain::claims::ClaimKind;
@@ -30,7 +30,7 @@ impl SessionsOf {
         self.end_where(work, reason, at, |_, _| true)
     }
 
-    /// Ends those that the user does not keep.
+    /// Ends all sessions that the user does not keep.
     fn end_those_not_kept(
         &self,
         work: &mut Work,
@@ -58,14 +58,14 @@ impl SessionsOf {
     }
 }
 
-/// How many sessions one append ends at most, where they need not end together.
+/// How many sessions one append ends at most, unless they must end together.
 const TOGETHER: usize = 200;
 
 impl CommandService {
-    /// Ends the sessions that a banned user has left, and does nothing for one who is not banned. Answers with the
-    /// position of the last one's end, 0 if there was none.
+    /// Ends the remaining sessions of a banned user, and does nothing if the user is not banned. Returns the position
+    /// of the last end, 0 if there was none.
     ///
-    /// It is part of the ban, so it is done even if whoever banned is no admin any more.
+    /// It is part of the ban, so it is done even if the caller is no longer an admin.
     pub(crate) async fn end_sessions_of_banned(
         &self,
         user_id: UserId,
@@ -76,7 +76,7 @@ impl CommandService {
             return Ok(position);
         }
         let at = context.at;
-        // None can start any more, so one look finds all of them.
+        // A banned user cannot start new sessions, so one look-up finds all of them.
         for sessions in self.claimed_sessions(user_id).await?.chunks(TOGETHER) {
             let (mut reads, user) = Reads::one::<User>(&user_id);
             let sessions = SessionsOf::read(user_id, sessions, &mut reads);
@@ -92,17 +92,17 @@ impl CommandService {
         Ok(position)
     }
 
-    /// Ends a user's oldest sessions, if there are more than one may have. What keeps it from that is only logged: the
-    /// session that was one too many has begun, and the next one tries again.
+    /// Ends a user's oldest sessions if they exceed the limit. A failure is only logged: the excess session has already
+    /// started, and the next login tries again.
     pub(crate) async fn end_oldest_sessions(&self, user_id: UserId, context: Context) {
         if let Err(problem) = self.try_to_end_oldest(user_id, context).await {
-            tracing::warn!(code = problem.code(), "a user's oldest sessions could not be ended");
+            tracing::warn!(code = problem.code(), "could not end a user's oldest sessions");
         }
     }
 
     async fn try_to_end_oldest(&self, user_id: UserId, context: Context) -> Result<(), Problem> {
         let at = context.at;
-        // By their ids, which are by their time.
+        // Ordered by id, and so by time.
         let mut sessions = self.claimed_sessions(user_id).await?;
         sessions.truncate(sessions.len().saturating_sub(self.settings.sessions.get()));
         for sessions in sessions.chunks(TOGETHER) {
@@ -122,10 +122,10 @@ impl CommandService {
         Ok(claims.iter().filter_map(|(_, stream): &(_, StreamId)| stream.uuid()).map(SessionId).collect())
     }
 
-    /// Runs a decision that may end sessions of a user, and with it revokes those that the user does not keep.
+    /// Runs a decision that may end sessions of a user, and then revokes those that the user does not keep.
     ///
-    /// They are over by the user's own word, from the acknowledgement on. Revoking them says so in each one's history, and in
-    /// lists. A login that committed after we looked and before the decision is found by a second look.
+    /// The user's own event ends them, from its acknowledgement on. Revoking them records it in each session's history and in
+    /// lists. A login committed between the look-up and the decision is found by a second look-up.
     pub(crate) async fn run_ending_sessions<T: Send + 'static>(
         &self,
         user_id: UserId,
@@ -137,8 +137,8 @@ impl CommandService {
         self.run_ending_sessions_as(None, user_id, reason, context, reads, decide).await
     }
 
-    /// As [`CommandService::run_ending_sessions`], for an admin who must still be entitled to it. What the decision has cut
-    /// off is revoked even if they are none any more by then.
+    /// Like [`CommandService::run_ending_sessions`], for an admin who must still be entitled. Sessions that the decision
+    /// ended are revoked even if the caller is no longer an admin by then.
     pub(crate) async fn run_ending_sessions_as<T: Send + 'static>(
         &self,
         caller: Option<&AdminCaller>,
@@ -164,7 +164,7 @@ impl CommandService {
         if !done.replayed
             && let Err(problem) = self.sweep(user_id, reason, after).await
         {
-            tracing::warn!(code = problem.code(), "sessions that are over could not be revoked");
+            tracing::warn!(code = problem.code(), "could not revoke sessions that have ended");
         }
         Ok(done)
     }

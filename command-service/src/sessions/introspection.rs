@@ -1,4 +1,4 @@
-//! For resource servers and clients that speak OAuth: introspection (RFC 7662) and revocation (RFC 7009).
+//! For OAuth resource servers and clients: introspection (RFC 7662) and revocation (RFC 7009).
 
 use std::sync::Arc;
 
@@ -27,63 +27,63 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(introspect)).routes(routes!(revoke))
 }
 
-/// A token of either kind.
+/// An access or refresh token.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = TokenRequest)]
 pub(crate) struct TokenBody {
     /// An access token or a refresh token.
     token: String,
-    /// `access_token` or `refresh_token`. It is not needed: a token tells what it is.
+    /// `access_token` or `refresh_token`. It is ignored: tokens identify their own type.
     #[serde(default)]
-    #[expect(dead_code, reason = "the RFCs have it, and a hint may be ignored")]
+    #[expect(dead_code, reason = "the RFCs define it and allow ignoring it")]
     token_type_hint: Option<String>,
 }
 
-/// What there is to know about a token. Of one that is not active nothing else is told.
+/// The state of a token. For one that is not active, nothing else is returned.
 #[derive(Default, Serialize, ToSchema)]
 pub(crate) struct Introspection {
-    /// Whether it can be used right now.
+    /// Whether the token is currently valid.
     active: bool,
     /// `Bearer` for an access token, `refresh_token` for a refresh token.
     #[serde(skip_serializing_if = "Option::is_none")]
     token_type: Option<&'static str>,
-    /// Who made it.
+    /// The issuer.
     #[serde(skip_serializing_if = "Option::is_none")]
     iss: Option<String>,
     /// The user.
     #[serde(skip_serializing_if = "Option::is_none")]
     sub: Option<String>,
-    /// The app.
+    /// The app, as the client id.
     #[serde(skip_serializing_if = "Option::is_none")]
     aud: Option<String>,
-    /// The app.
+    /// The app, as the audience.
     #[serde(skip_serializing_if = "Option::is_none")]
     client_id: Option<String>,
-    /// When it ends, in seconds since 1970.
+    /// When it expires, in seconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     exp: Option<i64>,
-    /// When it was made, in seconds since 1970.
+    /// When it was issued, in seconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     iat: Option<i64>,
-    /// Its own id.
+    /// The id of the token.
     #[serde(skip_serializing_if = "Option::is_none")]
     jti: Option<String>,
     /// The session.
     #[serde(skip_serializing_if = "Option::is_none")]
     sid: Option<String>,
-    /// The user's roles as they are now.
+    /// The user's current roles.
     #[serde(skip_serializing_if = "Option::is_none")]
     roles: Option<Vec<String>>,
 }
 
 /// Introspect a token (RFC 7662).
 ///
-/// Needs an API key of the app, with any permissions, or of the platform. Unlike a check of the signature, it sees at once
-/// that a session was revoked.
+/// Needs an API key of the app, with any permissions, or of the platform. Unlike verifying the signature, it detects a
+/// revoked session at once.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/introspect", tag = "auth", operation_id = "introspect",
     params(("app_id" = String, Path, description = "The app")), security(("api_key" = [])),
     request_body(content((TokenBody = "application/x-www-form-urlencoded"), (TokenBody = "application/json"))),
-    responses((status = 200, description = "What there is to know", body = Introspection)))]
+    responses((status = 200, description = "The state of the token", body = Introspection)))]
 pub(crate) async fn introspect(
     State(service): State<Arc<CommandService>>,
     AppScope(app_id): AppScope,
@@ -97,12 +97,12 @@ pub(crate) async fn introspect(
 
 /// Revoke a token (RFC 7009).
 ///
-/// Ends the session that the token belongs to. Whoever has the token may do this. The answer to a text that is no token is
-/// the same.
+/// Ends the session that the token belongs to. Possession of the token is enough. The answer to text that is not a token
+/// is the same.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/revoke", tag = "auth", operation_id = "revoke_token",
     params(("app_id" = String, Path, description = "The app")),
     request_body(content((TokenBody = "application/x-www-form-urlencoded"), (TokenBody = "application/json"))),
-    responses((status = 200, description = "The token cannot be used (any more)")))]
+    responses((status = 200, description = "The token is invalid now")))]
 pub(crate) async fn revoke(
     State(service): State<Arc<CommandService>>,
     AppScope(app_id): AppScope,

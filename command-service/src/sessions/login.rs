@@ -1,10 +1,10 @@
 //! Login with a password.
 //!
-//! What anyone learns from a guess is decided by the account's lockout, in the log: a wrong guess is told only after
-//! its failure is appended, and a right one only after the session is started under a guard on that same stream. So
-//! however many guesses are hashed at once, no more are answered than the policy allows. Addresses that nobody has
-//! go through the same steps, with a hash of nothing; what strangers are told of locks is the same for both, see
-//! `passwords/strangers.rs`. Who has been in the account before is no stranger, see `callers/known_client.rs`.
+//! The account's lockout, in the log, decides what a guess may reveal: a wrong guess is answered only after its failure
+//! is appended, and a right one only after the session is started under a guard on that same stream. So however many
+//! guesses are hashed concurrently, no more are answered than the policy allows. Unknown addresses go through the same
+//! steps with a dummy hash; what strangers learn of lockouts is the same for both, see `passwords/strangers.rs`. A
+//! client that has been in the account before is not a stranger, see `callers/known_client.rs`.
 
 use crate::api::refusals::may_not_enter;
 use domain::decisions::{LogIn, NotLoggedIn, StartSession};
@@ -40,7 +40,7 @@ use crate::callers::credentials_limit::Counted;
 use crate::passwords::strangers::StrangersAt;
 use crate::sessions::tokens::{ChainLink, TokensBody};
 
-/// How often a login is checked again because the password was changed meanwhile.
+/// How often to check a login again because the password changed meanwhile.
 const MAX_CHECKS: usize = 4;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
@@ -62,18 +62,18 @@ pub(crate) struct Credentials {
 
 /// Log in with a password.
 ///
-/// The answer to an unknown address, a wrong password, a banned account and one without a password is the same. The answer
-/// to a good login carries a device token, in the header `Device-Token` or, in cookie mode, in a cookie: send it with later
-/// logins, and wrong passwords of strangers lock this device out of nothing.
+/// The answer is the same for an unknown address, a wrong password, a banned account and one without a password. A
+/// successful login returns a device token, in the header `Device-Token` or, in cookie mode, in a cookie: send it with
+/// later logins, and strangers' wrong passwords cannot lock this device out.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/login", tag = "auth", operation_id = "login",
     params(("app_id" = String, Path, description = "The app"),
         ("Device-Token" = Option<String>, Header, description = "The device token of an earlier login")),
     request_body = Credentials,
     responses((status = 200, description = "Tokens of a new session", body = TokensBody,
-            headers(("Device-Token" = String, description = "Shows that this device has been in the account"))),
-        (status = 401, description = "`invalid_credentials`; for a repeated request whose session is over \
+            headers(("Device-Token" = String, description = "Marks this device as known to the account"))),
+        (status = 401, description = "`invalid_credentials`; for a repeated request whose session has ended \
          `session_revoked` or `session_expired`"),
-        (status = 403, description = "After a right password: `email_not_verified`, `user_banned`; or `app_disabled`"),
+        (status = 403, description = "After a correct password: `email_not_verified`, `user_banned`; or `app_disabled`"),
         (status = 429, description = "`rate_limited`: too many requests, or too many wrong passwords for this address; \
          an app's own server, which shows an API key with `users:write`, is limited by key and person")))]
 pub(crate) async fn login(
@@ -91,7 +91,7 @@ pub(crate) async fn login(
         return service.logged_in(&app_id, &done).await;
     }
     let password = Password::new(body.password.expose_secret());
-    // Every account's address is in normal form, so text that has none belongs to nobody.
+    // Every account's address is normalized, so text that cannot be normalized belongs to no account.
     let email = Email::parse(&body.email).ok();
     let user_id = match &email {
         Some(email) => service.locate.locate(&app_id, email).await?,
@@ -119,7 +119,7 @@ pub(crate) async fn login(
     result
 }
 
-/// One guess at one account.
+/// A guess at an account's password.
 struct Attempt<'a> {
     app_id: &'a AppId,
     user_id: UserId,
@@ -128,12 +128,12 @@ struct Attempt<'a> {
     guesser: Guesser<'a>,
 }
 
-/// As whom a guess counts.
+/// Whose budget a guess counts against.
 #[derive(Clone, Copy)]
 struct Guesser<'a> {
-    /// As a device that has been in the account before.
+    /// A device that has been in the account before.
     device: Option<DeviceId>,
-    /// Else as a stranger.
+    /// Otherwise, strangers.
     strangers: &'a StrangersAt,
 }
 
@@ -152,12 +152,12 @@ impl CommandService {
             }
             let user = self.repository.load::<User>(&user_id).await?;
             let hash = user.state.password_hash.clone();
-            // A stranger who is locked out, but not by what this node remembers, is told the same as for a wrong password,
-            // and waits as long.
+            // A stranger locked out by the log, but not by this node's memory, gets the same answer after the same time as
+            // for a wrong password.
             if !self.passwords.verify(attempt.password, hash.as_ref()).await? || !is_open {
                 return Err(self.failed(attempt, context).await);
             }
-            let Some(old) = hash else { return Err(Problem::internal("a password matched no hash")) };
+            let Some(old) = hash else { return Err(Problem::internal("a password matched without a hash")) };
             let new = if self.passwords.is_outdated(&old) {
                 Some(self.passwords.hash(attempt.password).await?)
             } else {
@@ -177,11 +177,11 @@ impl CommandService {
                 Err(error) => return Err(error.map_refusal(not_logged_in).into()),
             }
         }
-        Err(Problem::overloaded("a password was changed again and again during a login"))
+        Err(Problem::overloaded("a password kept changing during a login"))
     }
 
-    /// What a guess is told that was wrong, or came too late. A device knows the account: it is told of its lock in the log.
-    /// A stranger hears what is remembered of the address, which is the same for one that nobody has.
+    /// The answer to a guess that was wrong or too late. A device knows the account, so it sees the lockout in the log. A
+    /// stranger sees what this node remembers of the address, which works the same for unknown addresses.
     async fn failed(&self, attempt: &Attempt<'_>, context: Context) -> Problem {
         let Guesser { device, strangers } = attempt.guesser;
         let (policy, at) = (self.settings.lockout, context.at);
@@ -221,8 +221,8 @@ impl CommandService {
         self.dispatcher.run(context, reads, decide).await
     }
 
-    /// The failure is in the log before anybody hears of it, and under no idempotency key: a guess at an address that
-    /// nobody has leaves nothing under its key, and a second request with the same key would tell the two apart.
+    /// The failure is in the log before the answer is given, and under no idempotency key: a guess at an unknown
+    /// address stores nothing under its key, so a second request with the same key would tell the two apart.
     pub(crate) async fn record_failure(
         &self,
         user_id: UserId,
@@ -242,7 +242,8 @@ impl CommandService {
         }
     }
 
-    /// What the committed events say: a session, or (under a key of before failures were kept under none) a failure.
+    /// The result of the committed events: a session, or a failure (only under keys from versions that stored
+    /// failures).
     async fn logged_in<T>(&self, app_id: &AppId, done: &Committed<T>) -> Result<Response, Problem> {
         match ChainLink::made_by(&done.events) {
             Some(link) => {
@@ -253,7 +254,7 @@ impl CommandService {
         }
     }
 
-    /// A guess at an address that nobody has.
+    /// A guess at an unknown address.
     async fn check_nobody(&self, strangers: &StrangersAt, password: &Password) -> Problem {
         let (at, policy) = (self.clock.now(), self.settings.lockout);
         if let Err(locked) = strangers.require_open(policy, at) {
@@ -273,7 +274,7 @@ fn told_to_strangers(strangers: &StrangersAt, policy: LockoutPolicy, at: Timesta
     }
 }
 
-/// What somebody is told whose password was right.
+/// The refusal for a correct password.
 fn not_logged_in(why: NotLoggedIn) -> Problem {
     match why {
         NotLoggedIn::MayNotEnter(why) => may_not_enter(why),

@@ -1,4 +1,4 @@
-//! Logout: the end of one session.
+//! Logout: ending one session.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(logout))
 }
 
-/// A refresh token of the session, or nothing when an access token or a cookie came with the request.
+/// A refresh token of the session, or nothing if the request carries an access token or a cookie.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = LogoutRequest)]
 #[serde(deny_unknown_fields)]
@@ -36,12 +36,12 @@ pub(crate) struct LogoutBody {
 
 /// Log out.
 ///
-/// Ends the session that one of its refresh tokens or an access token names; in cookie mode the cookie is enough. Doing it
-/// again changes nothing.
+/// Ends the session of the refresh token or access token; in cookie mode the cookie is enough. Repeating it changes
+/// nothing.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/logout", tag = "auth", operation_id = "logout",
     params(("app_id" = String, Path, description = "The app")), request_body = Option<LogoutBody>,
     security((), ("user" = [])),
-    responses((status = 204, description = "The session is over"),
+    responses((status = 204, description = "The session has ended"),
         (status = 401, description = "`invalid_refresh_token`, `unauthenticated`"),
         (status = 403, description = "`forbidden`: the token came as a cookie without its `X-CSRF-Token`")))]
 pub(crate) async fn logout(
@@ -58,7 +58,7 @@ pub(crate) async fn logout(
     } else if let Some(known) = service.session_of_cookie(&app_id, &app.state, &credentials).await? {
         (known.token.session_id, known.user_id)
     } else {
-        // A session that is over already is no error here, so only the token itself is checked.
+        // Ending a session that has already ended is not an error, so only the token itself is verified.
         let claims = service.access_tokens.verify(&app.state, credentials.bearer()?, service.clock.now());
         let claims = claims.map_err(|_| Problem::unauthenticated())?;
         (claims.sid, claims.sub)
@@ -71,7 +71,7 @@ pub(crate) async fn logout(
 }
 
 impl CommandService {
-    /// Ends a session, whatever state it is in. The answer is where the log is then.
+    /// Ends a session, whatever its state. Returns the resulting position in the log.
     pub(crate) async fn end_session(
         &self,
         app_id: &AppId,

@@ -1,4 +1,4 @@
-//! Sessions: begun by a login, kept alive by refreshing, asked about and ended.
+//! Sessions: started by a login, refreshed, introspected and ended.
 
 pub(crate) mod end;
 pub(crate) mod introspection;
@@ -14,7 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::CommandService;
 
-/// Where passwords can be guessed.
+/// Routes on which passwords can be guessed.
 pub(crate) fn guessable() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().merge(login::routes())
 }

@@ -1,4 +1,4 @@
-//! The next tokens of a session: one chain, at most one live end (RFC 9700 section 4.14).
+//! Refreshing a session's tokens: one chain with at most one live end (RFC 9700 section 4.14).
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(refresh))
 }
 
-/// A refresh token, or nothing when it comes as a cookie.
+/// A refresh token, or nothing if it comes as a cookie.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = RefreshRequest)]
 #[serde(deny_unknown_fields)]
@@ -43,8 +43,8 @@ pub(crate) struct RefreshBody {
 
 /// Refresh the tokens.
 ///
-/// Exchanges a refresh token for a new pair of tokens. The token before the newest is answered with the same successor for a
-/// few seconds (`refresh_grace`), for clients that lost the reply. Any older one ends the session.
+/// Exchanges a refresh token for a new pair of tokens. For a few seconds (`refresh_grace`) the previous token gets the same
+/// successor again, for clients that lost the reply. Any older token ends the session.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/refresh", tag = "auth", operation_id = "refresh",
     params(("app_id" = String, Path, description = "The app")), request_body = Option<RefreshBody>,
     responses((status = 200, description = "The next tokens", body = TokensBody),
@@ -57,7 +57,7 @@ pub(crate) async fn refresh(
     credentials: Credentials,
     OptionalBody { value: body, idempotency }: OptionalBody<RefreshBody>,
 ) -> Result<Response, Problem> {
-    // The app's existence does not change, and all else is looked at by the append.
+    // The app's existence does not change, and the append checks everything else.
     service.authenticator.app_at_hand(&app_id).await?;
     let token = if let Some(text) = body.and_then(|body| body.refresh_token) {
         service.session_of(&app_id, &text).await?
@@ -88,7 +88,7 @@ pub(crate) async fn refresh(
         session.execute(command).map_err(session_problem)?;
         let link = ChainLink::of(session);
         if session.revoked {
-            // Whoever holds a token that was used before may be anybody.
+            // The holder of a token that was already used is unauthenticated.
             work.is_done_by(Actor::anonymous());
         }
         Ok::<_, Problem>(link)
@@ -97,15 +97,15 @@ pub(crate) async fn refresh(
     service.refreshed(&app_id, &done).await
 }
 
-/// A refresh token that was made here, and whose it is.
+/// A genuine refresh token and its session.
 pub(crate) struct KnownToken {
     pub token: RefreshToken,
     pub user_id: domain::UserId,
 }
 
 impl CommandService {
-    /// Whose refresh token this is, live or not; 401 for anything that is none of this app. That never changes, so what is
-    /// at hand tells it.
+    /// The session of this refresh token, live or not; 401 if it does not belong to this app. A token's session never
+    /// changes, so a cached state is enough.
     pub(crate) async fn session_of(&self, app_id: &AppId, text: &str) -> Result<KnownToken, Problem> {
         let invalid = || Problem::new(problems::INVALID_REFRESH_TOKEN);
         let token = RefreshToken::decode(&self.tokens, text).ok_or_else(invalid)?;
@@ -115,7 +115,7 @@ impl CommandService {
         Ok(KnownToken { token, user_id })
     }
 
-    /// Whose refresh token came as a cookie, if one did; 403 if another site may have made the browser send it.
+    /// The session of the refresh-token cookie, if there is one; 403 if another site may have made the browser send it.
     pub(crate) async fn session_of_cookie(
         &self,
         app_id: &AppId,
@@ -138,7 +138,7 @@ impl CommandService {
         if done.events.iter().any(reused) {
             return Err(Problem::new(problems::INVALID_REFRESH_TOKEN));
         }
-        // Within the grace there is no event: the chain is where the earlier request has brought it.
+        // Within the grace period there is no new event: the chain is where the earlier request left it.
         let link = ChainLink::made_by(&done.events).or(done.value.flatten());
         let link = link.ok_or_else(|| Problem::new(problems::INVALID_REFRESH_TOKEN))?;
         let (cookies, tokens) = self.tokens_of(app_id, link, done.replayed).await?;

@@ -1,4 +1,4 @@
-//! Ending one's own sessions. The list of them is a read model's; which of them there are is in the journal's claims.
+//! Ending the caller's own sessions, as listed by the journal's claims; the route that lists them uses a read model.
 
 use std::sync::Arc;
 
@@ -36,12 +36,12 @@ pub(crate) struct SessionSegment {
 #[schema(as = RevokeSessionsRequest)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RevokeAll {
-    /// Whether the session that asks goes on.
+    /// Whether to keep the session that makes the request.
     #[serde(default)]
     exclude_current: bool,
 }
 
-/// How many there were.
+/// The number of ended sessions.
 #[derive(Serialize, ToSchema)]
 #[schema(as = RevokedSessions)]
 pub(crate) struct Revoked {
@@ -49,14 +49,14 @@ pub(crate) struct Revoked {
     pub revoked: usize,
 }
 
-/// End one of one's own sessions.
+/// End one of your own sessions.
 ///
 /// Its tokens are refused from the answer on.
 #[utoipa::path(delete, path = "/v1/apps/{app_id}/auth/sessions/{session_id}", tag = "sessions",
     operation_id = "revoke_own_session", security(("user" = [])),
     params(("app_id" = String, Path, description = "The app"), ("session_id" = Uuid, Path, description = "The session")),
-    responses((status = 204, description = "It is over"),
-        (status = 404, description = "`not_found`: there is no live session of this id, or it is not one's own")))]
+    responses((status = 204, description = "The session has ended"),
+        (status = 404, description = "`not_found`: no live session of yours has this id")))]
 pub(crate) async fn revoke(
     State(service): State<Arc<CommandService>>,
     AppScope(app_id): AppScope,
@@ -84,14 +84,13 @@ pub(crate) async fn revoke(
     Ok(Done::no_content(done.position))
 }
 
-/// End all of one's own sessions.
+/// End all of your own sessions.
 ///
-/// Links, codes and tokens that would bring somebody back in end with them, and so does a change of address that is under
-/// way.
+/// Links, codes and tokens that would let somebody back in end too, and so does a pending change of address.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/sessions/revoke-all", tag = "sessions",
     operation_id = "revoke_own_sessions", security(("user" = [])), request_body = Option<RevokeAll>,
     params(("app_id" = String, Path, description = "The app")),
-    responses((status = 200, description = "They are over", body = Revoked)))]
+    responses((status = 200, description = "The sessions have ended", body = Revoked)))]
 pub(crate) async fn revoke_all(
     State(service): State<Arc<CommandService>>,
     AppScope(app_id): AppScope,

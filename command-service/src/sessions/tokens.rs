@@ -1,4 +1,4 @@
-//! The tokens of a session: made from what is in the log, and the same at every replay.
+//! The tokens of a session: derived from what is in the log, and the same at every replay.
 
 use domain::app::App;
 use domain::session::{Session, SessionEvent};
@@ -16,44 +16,42 @@ use crate::CommandService;
 use crate::callers::known_client::device_of;
 use crate::callers::live::require_live;
 
-/// An access token, the refresh token that follows it, and whose they are.
+/// An access token with its refresh token and their user.
 #[derive(Clone, Serialize, ToSchema)]
 #[schema(as = Tokens)]
 pub(crate) struct TokensBody {
-    /// A JWT (RFC 9068). In cookie mode it is in a cookie alone.
+    /// A JWT (RFC 9068). In cookie mode it is only in a cookie.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, required = false)]
     pub access_token: Option<String>,
     /// Always `Bearer`.
     #[schema(example = "Bearer")]
     pub token_type: &'static str,
-    /// Seconds that the access token lasts from now on.
+    /// The remaining lifetime of the access token in seconds.
     pub expires_in: u32,
-    /// Use it once, for the next pair. In cookie mode it is in a cookie alone.
+    /// Use it once, for the next pair. In cookie mode it is only in a cookie.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, required = false)]
     pub refresh_token: Option<String>,
     /// The session they belong to.
     pub session_id: Uuid,
-    /// Whose they are.
+    /// The user they belong to.
     pub user: UserBody,
 }
 
-/// One link of a session's chain of refresh tokens: what the tokens are made from.
+/// One link of a session's chain of refresh tokens: what its tokens are derived from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ChainLink {
-    /// The session.
     pub session_id: SessionId,
-    /// Whose.
     pub user_id: UserId,
-    /// The generation of the refresh token that can be used next.
+    /// The generation of the next usable refresh token.
     pub generation: u32,
-    /// When it was made.
+    /// When the link was made.
     pub at: Timestamp,
 }
 
 impl ChainLink {
-    /// The link that the committed events made, if they made one.
+    /// The link that the committed events made, if any.
     pub fn made_by(events: &[Event]) -> Option<Self> {
         events.iter().rev().find_map(|event| match event {
             Event::Session(SessionEvent::SessionStarted(event)) => Some(Self {
@@ -72,7 +70,7 @@ impl ChainLink {
         })
     }
 
-    /// The link that a session is at.
+    /// The current link of a session.
     pub fn of(session: &Session) -> Option<Self> {
         let owner = session.owner.as_ref()?;
         Some(Self {
@@ -85,11 +83,11 @@ impl ChainLink {
 }
 
 impl CommandService {
-    /// The tokens of a link, if app, user and session still live. All of it is derived from the link, so asking again
-    /// gives the same tokens. In cookie mode they are set as cookies and are not in the body, where a script could read them.
-    /// With them goes the device token.
+    /// The tokens of a link, if app, user and session are live. All are derived from the link, so asking again gives the same
+    /// tokens. In cookie mode they are set as cookies and left out of the body, where a script could read them. The device
+    /// token goes with them.
     ///
-    /// A decision of just now has looked at all three. They are asked for again only if it was `replayed`.
+    /// A decision just made has already checked all three; they are checked again only if it was `replayed`.
     pub(crate) async fn tokens_of(
         &self,
         app_id: &AppId,
@@ -108,7 +106,7 @@ impl CommandService {
         let now = self.clock.now();
         require_live(&app.state, &user.state, &session.state, app_id, now)?;
         let ttl = i64::from(app.state.settings.access_token_ttl);
-        // What is left: a repeated request gets the token of the first time, which has aged meanwhile.
+        // The remaining time: a repeated request gets the original token, which has aged meanwhile.
         let expires_in = u32::try_from(ttl - now.duration_since(link.at).as_secs()).unwrap_or_default();
         let grant = Grant {
             app: &app.state,

@@ -1,4 +1,4 @@
-//! The admin routes in process: who may do what, and what they do.
+//! The admin routes in process: permissions and effects.
 
 use domain::Permission;
 
@@ -8,7 +8,7 @@ mod keys;
 
 const ACME: &str = "/v1/apps/acme";
 
-/// The app `acme` with a user and an admin, the app `other` with a user, and keys of each.
+/// The app `acme` with a user and an admin, the app `other` with a user, and keys for each.
 struct Stage {
     world: World,
     platform: String,
@@ -79,8 +79,8 @@ async fn register(world: &World, app: &str, email: &str) -> (String, String) {
     (answer.body["user"]["id"].as_str().expect("an id").to_owned(), answer.text("access_token"))
 }
 
-/// Each route with its callers: platform key, key with the permission, key with all others, admin, user, key of
-/// another app, nobody.
+/// Each route with its callers: platform key, key with the permission, key with all others, admin, user, key of another
+/// app, unauthenticated.
 #[tokio::test]
 async fn every_route_lets_in_whom_it_should() {
     use Permission::{KeysWrite, SettingsWrite, TokensCreate, UsersWrite};
@@ -140,7 +140,7 @@ async fn every_route_lets_in_whom_it_should() {
             Some(body)
         };
         let expected = others.map(|status| if status == 0 { good } else { status });
-        // Nobody's attempts come first, so that what they might have done would show.
+        // Unauthenticated attempts come first, so that any effect would show.
         let callers = [
             (5, None, expected[5]),
             (4, Some(stage.foreign_key.as_str()), expected[4]),
@@ -333,7 +333,7 @@ async fn inv_d_a_ban_ends_every_session_and_they_stay_ended() {
     assert_eq!(long.code(), "validation_failed");
 }
 
-/// A ban that was cut off between its two looks leaves a session behind: lifting the ban must not bring it back.
+/// A ban interrupted between its two look-ups leaves a session behind: lifting the ban must not restore it.
 #[tokio::test]
 async fn lifting_a_ban_revives_no_session() {
     let stage = Stage::set().await;
@@ -426,14 +426,14 @@ async fn inv_r_only_full_admins_touch_admins() {
     assert_eq!((unproven.status.as_u16(), unproven.code()), (409, "email_not_verified"));
     stage.world.verify("acme", "ada@example.com").await;
     assert_eq!(stage.world.call("PUT", &path, Some(&stage.admin_token), None).await.status, 200);
-    assert_eq!(stage.me(&stage.user_token).await, 401, "a session of before");
+    assert_eq!(stage.me(&stage.user_token).await, 401, "an earlier session");
     let token = stage.login().await.text("access_token");
     assert_eq!(stage.world.call("GET", ACME, Some(&token), None).await.status, 200);
     assert_eq!(stage.world.call("DELETE", &path, Some(&stage.admin_token), None).await.status, 200);
     assert_eq!(stage.world.call("GET", ACME, Some(&token), None).await.status, 403);
 }
 
-/// A password takes a while to hash: whoever loses the right to make users meanwhile makes none.
+/// Hashing a password takes time: a caller who loses the right to create users meanwhile creates none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn inv_r_a_right_that_was_lost_on_the_way_counts_no_more() {
     let world = Arc::new(World::with_params("m=65536,t=8,p=1").await);

@@ -1,6 +1,6 @@
 use super::*;
 
-/// What a browser keeps of one app, or of one person's visit to it.
+/// A browser's cookies for one app or one visit.
 #[derive(Clone, Default)]
 struct Jar(std::collections::BTreeMap<String, String>);
 
@@ -98,7 +98,7 @@ async fn a_browser_lives_on_cookies() {
     assert_eq!(outcome(&world.browse("PATCH", "me", &jar, "x", name.clone()).await), (403, "forbidden"));
     assert_eq!(world.browse("PATCH", "me", &jar, &csrf, name.clone()).await.status, 200);
 
-    // A cookie of somebody else's session, planted together with the right header.
+    // A cookie of another session, planted together with the matching header.
     let login = world.login("ada@example.com", PASSWORD).await;
     let other = Jar::of(&login).get("csrf").to_owned();
     let mut planted = jar.clone();
@@ -142,7 +142,7 @@ async fn an_app_without_cookie_mode_knows_no_cookies() {
         let answer = world.browse("POST", "refresh", &jar, &csrf, body).await;
         assert_eq!(outcome(&answer), (400, "malformed_request"));
     }
-    // Cookies that do not count stand in nobody's way.
+    // Ignored cookies do not get in the way.
     let body = json!({"refresh_token": jar.get("refresh")});
     let answer = world.browse("POST", "refresh", &jar, "", Some(body)).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
@@ -170,7 +170,7 @@ async fn a_repeated_request_is_the_same_browsers() {
     let other = again(&bob).await;
     assert_ne!(other, first, "the same key and the same empty body, but not the same person");
 
-    // What a login sets does not make its repetition a second login.
+    // The cookies set by a login do not make its repetition a second login.
     let body = json!({"email": "ada@example.com", "password": PASSWORD});
     let login = async |jar: &Jar| {
         let answer = world.browse_again("POST", "login", jar, "", Some(body.clone()), Some("l")).await;

@@ -1,4 +1,4 @@
-//! What a login tells.
+//! What a login reveals.
 
 use super::*;
 
@@ -21,7 +21,7 @@ async fn inv_p_no_more_guesses_are_answered_than_allowed() {
             }
         }
         assert_eq!(answered, 10, "{email}");
-        // Even the right one has to wait.
+        // Even the correct one has to wait.
         assert_eq!(world.login(email, PASSWORD).await.code(), "rate_limited");
     }
     assert_eq!(world.events("LoginFailed").await, 10);
@@ -44,7 +44,7 @@ async fn unknown_and_wrong_look_alike() {
     }
 }
 
-/// What an `Idempotency-Key` remembers must not tell whether its first request found an account.
+/// An `Idempotency-Key` must not reveal whether its first request found an account.
 #[tokio::test]
 async fn a_repeated_key_tells_nothing_about_an_address() {
     let world = World::start().await;

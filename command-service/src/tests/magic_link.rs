@@ -183,7 +183,7 @@ async fn a_code_with_a_challenge_needs_its_verifier() {
         let answer = world.auth("exchange", json!({"code": code, "code_verifier": wrong})).await;
         refused(&answer, 400, "invalid_or_expired_code");
     }
-    // Whoever has seen the code alone can neither use it nor spoil it.
+    // A thief of the code alone can neither use it nor spoil it.
     let answer = world.auth("exchange", json!({"code": code, "code_verifier": VERIFIER})).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
 
@@ -250,7 +250,7 @@ async fn a_link_sent_again_leaves_those_before() {
     assert_eq!(world.auth("magic-link/resend", ask("ada@example.com")).await.status, 202);
     let third = world.token("MagicLinkIssued").await;
     for token in [&third, &second, &first] {
-        assert_eq!(world.redeem(token).await.status, 303, "nobody has shown that they are its owner");
+        assert_eq!(world.redeem(token).await.status, 303, "the address is not verified");
     }
     assert_eq!(world.events("UserRegistered").await, 1, "two links to an unknown address make one account");
 }
@@ -315,7 +315,7 @@ async fn inv_q_whoever_reads_the_mail_ends_what_another_has_set_up() {
     refused(&world.login("victim@example.com", PASSWORD).await, 401, "invalid_credentials");
     let refresh = world.auth("refresh", json!({"refresh_token": squatter.text("refresh_token")})).await;
     refused(&refresh, 401, "session_revoked");
-    // What is proven stays: another link ends nothing.
+    // What is verified stays: another link ends nothing.
     let access = tokens.text("access_token");
     world.code("victim@example.com").await;
     assert_eq!(world.me(&access).await.status, 200);

@@ -1,4 +1,4 @@
-//! Verification of addresses, their change, and passwords that are chosen anew.
+//! Email verification, changes of address, and password resets.
 
 use super::*;
 
@@ -45,7 +45,7 @@ async fn a_reset_ends_sessions_older_tokens_and_the_lock() {
     refused(&world.login(ADA, PASSWORD).await, 401, "invalid_credentials");
     let login = world.login(ADA, NEW).await;
     assert_eq!(login.status, 200, "{}", login.body);
-    assert_eq!(login.body["user"]["email_verified"], true, "whoever has the token reads the mail");
+    assert_eq!(login.body["user"]["email_verified"], true, "the token proves control of the mailbox");
     assert_eq!(world.events("SessionRevoked").await, 1);
 }
 
@@ -83,7 +83,7 @@ async fn what_nobody_has_is_answered_alike_and_leaves_nothing() {
         assert_eq!((known.status.as_u16(), &known.body), (202, &json!({"status": "accepted"})));
         let names = |answer: &Answer| answer.headers.keys().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(names(&known), names(&unknown), "{route}");
-        // Nor does a key tell that something was kept under it.
+        // Nor may an idempotency key reveal that something was stored under it.
         for email in [ADA, "nobody@example.com"] {
             let path = format!("/v1/apps/default/auth/{route}");
             for body in [json!({ "email": email }), json!({"email": "other@example.com"})] {
@@ -319,7 +319,7 @@ async fn an_app_that_sends_its_own_mails_gets_the_tokens_and_nobody_else_does() 
         refused(&world.authed(route, &reader, body.clone()).await, 403, "forbidden");
         refused(&world.authed(route, "wwk_forged", body.clone()).await, 401, "unauthenticated");
     }
-    assert_eq!(world.all_events().await, before, "a token that nobody gets is not made");
+    assert_eq!(world.all_events().await, before, "no token is created without a recipient");
     for (route, body, prefix) in &asks {
         let asked = world.authed(route, &server, body.clone()).await;
         assert_eq!(asked.status, 202, "{}", asked.body);
@@ -338,7 +338,7 @@ async fn an_app_that_sends_its_own_mails_gets_the_tokens_and_nobody_else_does() 
         let asked = world.authed(route, world.key.expose_secret(), body).await;
         assert_eq!(asked.status, 202, "{}", asked.body);
     }
-    // Where Watchword sends the mails, the server hears no token.
+    // If Watchword sends the mails, the app's server gets no token.
     world.set(json!({"delivery": "platform"})).await;
     let asked =
         world.authed("password-reset/request", world.key.expose_secret(), json!({"email": ADA})).await;
@@ -404,7 +404,7 @@ async fn inv_q_a_reset_by_the_reader_of_the_mail_ends_what_another_has_set_up() 
     let world = World::start().await;
     let squatter = world.register(ADA).await;
     let access = squatter.text("access_token");
-    // A change of address that the squatter has under way dies with the rest.
+    // A change of address that the squatter requested ends with the rest.
     let body = json!({"new_email": "squatter@example.com", "password": PASSWORD});
     assert_eq!(world.authed("email/change", &access, body).await.status, 202);
     let change = world.token("EmailChangeRequested").await;
@@ -431,7 +431,7 @@ async fn requests_for_mails_are_limited_by_mailbox_and_client_whoever_has_the_ad
         refused(&answer, 429, "rate_limited");
         assert!(answer.headers.contains_key("retry-after"));
     }
-    // Twelve so far: eight more, then no mailbox gets any from this client.
+    // Twelve so far: eight more exhaust this client's budget for all mailboxes.
     for n in 0..8 {
         let email = format!("{n}@example.com");
         assert_eq!(world.auth("password-reset/request", json!({ "email": email })).await.status, 202);

@@ -48,7 +48,7 @@ fn is_page(answer: &Answer, status: u16) {
         assert!(policy.contains(part), "{policy}");
     }
     assert!(!policy.contains("unsafe"), "{policy}");
-    // One script, word for word, where a password is typed; and none elsewhere.
+    // The exact script, only on pages with a password field.
     let has_password = answer.page.contains("type=\"password\"");
     let script = format!("<script>{SCRIPT}</script>");
     assert_eq!(answer.page.matches("<script").count(), usize::from(has_password), "{}", answer.page);
@@ -88,7 +88,7 @@ async fn each_link_has_a_page_that_changes_nothing() {
         assert_eq!(world.all_events().await, before);
         is_page(&world.get(&format!("{page}?token={token}x")).await, 400);
         for bare in [page.to_owned(), format!("{page}?token=")] {
-            // Without a link, a new password can still be asked for.
+            // Without a link, a reset can still be requested.
             is_page(&world.get(&bare).await, if page == "password-reset" { 200 } else { 400 });
         }
     }
@@ -228,7 +228,7 @@ async fn a_password_form_says_whose_it_is_and_shows_what_is_typed() {
         ] {
             assert!(page.page.contains(part), "{part} in {}", page.page);
         }
-        // It has no name, so that it is not sent.
+        // It has no name, so it is not sent.
         assert!(!page.page.contains("name=\"username\""));
     }
     assert!(
@@ -280,9 +280,9 @@ async fn a_second_click_says_that_the_address_is_verified_already() {
         }
     }
     let shown = world.get(&format!("email-verification?token={token}")).await;
-    assert!(shown.page.contains("confirmed already"), "{}", shown.page);
+    assert!(shown.page.contains("already confirmed"), "{}", shown.page);
     assert_eq!(world.all_events().await, before);
-    // Of a token that is none, nothing is said.
+    // An invalid token reveals nothing.
     is_page(&world.get("email-verification?token=wwv_x").await, 400);
 }
 
@@ -326,7 +326,7 @@ async fn whoever_has_half_a_link_finds_the_way_to_a_whole_one() {
         assert_eq!(world.form("magic-link/verify/again", wrong).await.status, 400, "{wrong}");
     }
     is_page(&world.form("magic-link/verify/again", "email=nobody").await, 422);
-    // Where there is nothing to lead to, nothing is promised.
+    // Without a destination, the page offers nothing.
     world.set(json!({"redirect_uris": []})).await;
     let shown = world.get("magic-link/verify?token=x").await;
     assert!(!shown.page.contains("<form") && !shown.page.contains("class=\"back\""), "{}", shown.page);
@@ -381,14 +381,15 @@ async fn password_managers_find_where_a_password_is_changed() {
     );
     let sent = world.form("password-reset/request", "email=ada%40example.com").await;
     is_page(&sent, 202);
-    // What is not there must say so, or password managers do not believe the other (section 3 of the specification).
+    // An unknown path must answer 404, or password managers do not trust the other answer (section 3 of the
+    // specification).
     let absent = "/.well-known/resource-that-should-not-exist-whose-status-code-should-not-be-200";
     assert_eq!(world.call("GET", absent, None, None).await.status, 404);
     assert_eq!(
         world.call("GET", "/v1/apps/nobody/.well-known/change-password", None, None).await.status,
         404
     );
-    // Of an app that sends its mails itself, it is the app's page, if there is one.
+    // For an app that sends its mails itself, it is the app's page, if it has one.
     world.set(json!({"delivery": "app"})).await;
     assert_eq!(world.call("GET", "/.well-known/change-password", None, None).await.status, 404);
     world.set(json!({"links": {"password_reset": "https://app.example/reset"}})).await;

@@ -1,5 +1,5 @@
 //! Power never grows by detours, and what ends access ends what would bring it back: each rule by itself, and random chains
-//! of calls of everybody who may do something, but not everything.
+//! of calls by limited callers.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -125,7 +125,7 @@ async fn inv_p_a_limited_key_gives_nobody_more_guesses() {
     assert_eq!(world.login(ADA, PASSWORD).await.status, 200);
 }
 
-/// What was allowed when a request was made first is not answered again when it would not be any more.
+/// A request allowed at first must not be replayed once it would be refused.
 #[tokio::test]
 async fn inv_v_a_repeated_request_gives_nothing_of_who_became_an_admin() {
     let world = World::start().await;
@@ -209,14 +209,14 @@ async fn inv_v_a_key_makes_none_that_outlives_it_and_ends_none_that_is_wider() {
     let lasting = world.key_of(&[KeysWrite, UsersRead]).await;
     assert_eq!(ask(&lasting, None).await.status, 201);
 
-    // The same for the platform's own keys, which make others without an end, too.
+    // The same applies to platform keys, which can also issue keys without expiry.
     let body = json!({"name": "soon over", "permissions": ["platform"], "expires_at": end});
     let platform = "/v1/apps/platform/admin/api-keys";
     let made = world.by_platform("POST", platform, Some(body)).await;
     let soon_over = made.text("key");
     for path in [platform, &keys] {
         let permissions = if path == platform { "platform" } else { "users:read" };
-        let body = json!({"name": "for ever", "permissions": [permissions]});
+        let body = json!({"name": "endless", "permissions": [permissions]});
         let refused = world.call("POST", path, Some(&soon_over), Some(body)).await;
         assert_eq!(said(&refused), (403, "forbidden"), "{path}");
     }
@@ -242,7 +242,7 @@ async fn who_reads_the_mail_can_have_an_account_erased_that_somebody_else_made()
     world.auth("email-verification/request", json!({"email": ADA})).await;
     let token = world.token("EmailVerificationRequested").await;
     let page = world.get(&format!("email-verification?token={token}")).await;
-    assert!(page.page.contains("The account was made on 2027-01-15 08:00 UTC"), "{}", page.page);
+    assert!(page.page.contains("The account was created on 2027-01-15 08:00 UTC"), "{}", page.page);
     assert!(page.page.contains("/auth/email-verification/disown\""), "{}", page.page);
     let page = world.get(&format!("email-verification/disown?token={token}")).await;
     assert!(page.page.contains("Delete the account"), "{}", page.page);
@@ -270,7 +270,7 @@ async fn who_reads_the_mail_can_have_an_account_erased_that_somebody_else_made()
     let owner = world.register(ADA).await;
     assert_eq!(owner.status, 201, "the address is free: {}", owner.body);
 
-    // Where the address is proven by now, there is nothing to disown.
+    // Once the address is verified, disowning is refused.
     world.auth("email-verification/request", json!({"email": ADA})).await;
     let token = world.token("EmailVerificationRequested").await;
     assert_eq!(world.auth("email-verification/confirm", json!({ "token": token })).await.status, 200);
@@ -279,7 +279,7 @@ async fn who_reads_the_mail_can_have_an_account_erased_that_somebody_else_made()
     assert_eq!(world.me(&owner.text("access_token")).await.status, 200);
 }
 
-/// A crash between the event and the end of the key.
+/// A crash between the event and the destruction of the subject key.
 #[tokio::test]
 async fn an_erasure_that_was_cut_short_is_finished() {
     let world = World::start().await;
@@ -347,7 +347,7 @@ async fn a_change_of_algorithm_leaves_no_endless_list_of_keys() {
     assert_eq!(world.me(&fresh).await.status, 200);
 }
 
-/// Commands answer with the person: one that changes nothing is a way to read them, and leaves as much behind.
+/// Commands answer with the person's data: one that changes nothing is a read, and is recorded as one.
 #[tokio::test]
 async fn a_command_that_changes_nothing_is_written_down_as_a_look() {
     for (method, route, body, idempotent) in [
@@ -380,13 +380,14 @@ async fn a_command_that_changes_nothing_is_written_down_as_a_look() {
             let request = request.body(content.map_or_else(Body::empty, Body::from)).expect("a request");
             let answer = world.send(request).await;
             assert_eq!(answer.body["email"], ADA, "{method} {route}: {}", answer.body);
-            // Once in an hour. What has an event of its own needs no other.
+            // Once an hour. A command with an event of its own needs no other.
             assert_eq!(looks().await, usize::from(!idempotent || call > 1), "{method} {route}: call {call}");
         }
     }
 }
 
-/// The name of the product, or else that of the app, stands in each mail next to the token, and mails show links in plain text.
+/// The product's name, or else the app's, is next to the token in each mail, and mail clients turn text that looks like a link
+/// into one.
 #[tokio::test]
 async fn inv_v_a_limited_key_puts_no_link_into_mails() {
     let world = World::start().await;
@@ -401,7 +402,7 @@ async fn inv_v_a_limited_key_puts_no_link_into_mails() {
     for body in [json!({"name": "Acme Inc."}), json!({"settings": {"branding": {"name": "Acme Inc."}}})] {
         assert_eq!(set(&key, body.clone()).await, 200, "{body}");
     }
-    // A name that the platform gave stays.
+    // A name set by the platform stays.
     let platform = world.key.expose_secret();
     let named = json!({"name": "Acme.com", "settings": {"branding": {"name": "Acme.com"}}});
     assert_eq!(set(platform, named.clone()).await, 200);

@@ -1,4 +1,4 @@
-//! Sessions, from the login to their end.
+//! Sessions, from login to end.
 
 use super::*;
 
@@ -136,7 +136,7 @@ async fn inv_d_a_ban_during_logins_lets_nobody_stay() {
             assert!(["user_banned", "session_revoked"].contains(&login.code()), "{}", login.body);
         }
     }
-    // No session started behind the ban in the log.
+    // No session started after the ban in the log.
     let all = world.journal.read_all(0, 100_000).await.expect("reads");
     let ban = all.iter().position(|event| event.name == "UserBanned").expect("a ban");
     assert!(all[ban..].iter().all(|event| event.name != "SessionStarted"));

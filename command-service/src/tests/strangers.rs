@@ -1,4 +1,4 @@
-//! What strangers cannot do to the owner of an account: lock them out, spend what they need, or spoil their links.
+//! What strangers cannot do to the owner of an account: lock them out, spend their budgets, or invalidate their links.
 
 use domain::lockout::MAX_DEVICES;
 
@@ -54,14 +54,14 @@ async fn inv_w_strangers_lock_out_strangers_and_no_device_of_the_owner() {
     let by_session =
         world.call("POST", "/v1/apps/default/auth/login", Some(&session), Some(body.clone())).await;
     assert_eq!(by_session.status, 200, "a live session shows it, too");
-    // What is no device of hers is a stranger's.
+    // A client without her device token is a stranger.
     let mut flipped = of_login.clone();
     flipped.replace_range(20..21, if &of_login[20..21] == "A" { "B" } else { "A" });
     for token in [&bobs, "", "wwd_", &of_login[..of_login.len() - 1], &flipped, &session] {
         let answer = world.login_by_device(token, ADA, PASSWORD).await;
         assert_eq!(outcome(&answer), (429, "rate_limited"), "{token}");
     }
-    // A change of the password makes strangers of all devices but the one that asked.
+    // A password change turns all devices into strangers, except the one that made it.
     let body = json!({"old_password": PASSWORD, "new_password": NEW});
     let changed =
         world.call("POST", "/v1/apps/default/auth/password/change", Some(&session), Some(body)).await;
@@ -123,7 +123,7 @@ async fn inv_p_a_device_has_a_lock_of_its_own_however_many_there_are() {
     assert!(locked.headers.contains_key("retry-after"));
     assert_eq!(world.login(ADA, PASSWORD).await.status, 200, "strangers are not locked out by it");
     assert_eq!(world.login_by_device(&devices[1], ADA, PASSWORD).await.status, 200, "nor is another");
-    // All of them together are bounded as well.
+    // The total over all devices is bounded as well.
     for device in &devices {
         for n in 0..12 {
             world.login_by_device(device, ADA, &format!("guess {n}")).await;
@@ -132,7 +132,7 @@ async fn inv_p_a_device_has_a_lock_of_its_own_however_many_there_are() {
     assert!(world.events("LoginFailed").await <= (MAX_DEVICES + 1) * 10);
 }
 
-/// Another node on the same journal, or the same one after a restart: it remembers nothing.
+/// Another node on the same journal, or a restarted one: it remembers nothing.
 #[tokio::test]
 async fn what_strangers_are_told_of_a_lock_is_the_same_for_known_and_unknown_addresses_everywhere() {
     let world = World::start().await;
@@ -149,7 +149,7 @@ async fn what_strangers_are_told_of_a_lock_is_the_same_for_known_and_unknown_add
         assert_ne!(known.status, 200, "inv_p: not while the account is locked");
     }
     assert_eq!(world.events("LoginFailed").await, 10);
-    // Locks end there alike, too: the one in the log has by now, and what is remembered lasts as long for both.
+    // Locks end there alike: the one in the log already has, and the remembered one lasts as long for both.
     world.clock.advance(SignedDuration::from_secs(61));
     assert_eq!(outcome(&there.login(NOBODY, PASSWORD).await), (401, "invalid_credentials"));
     assert_eq!(there.login(ADA, PASSWORD).await.status, 200);
@@ -176,7 +176,7 @@ async fn inv_w_requests_that_send_nothing_spend_nothing_and_each_purpose_has_its
     assert_eq!(world.auth("email-verification/request", json!({"email": ADA})).await.status, 202);
     let token = world.token("EmailVerificationRequested").await;
     assert_eq!(world.auth("email-verification/confirm", json!({ "token": token })).await.status, 200);
-    // From here on a verification sends nothing.
+    // From here on verification requests send nothing.
     for _ in 0..4 {
         assert_eq!(world.auth("email-verification/request", json!({"email": ADA})).await.status, 202);
     }
@@ -192,7 +192,7 @@ async fn inv_w_requests_that_send_nothing_spend_nothing_and_each_purpose_has_its
         outcome(&world.auth("password-reset/request", json!({"email": ADA})).await),
         (429, "rate_limited")
     );
-    // The device spends its own, and then the reserve of the mailbox.
+    // The device spends its own budget, then the mailbox's reserve.
     for n in 6..=10 {
         let answer = world.by_device("password-reset/request", &owner, json!({"email": ADA})).await;
         assert_eq!((answer.status.as_u16(), &answer.body), (202, &json!({"status": "accepted"})), "{n}");
@@ -269,7 +269,7 @@ async fn an_apps_own_server_is_limited_by_key_and_person() {
     for n in 3..30 {
         assert_eq!(login(&server, 0).await.status, 200, "{n}");
     }
-    // On a slow machine some of what was spent has come back meanwhile: it is spent as well.
+    // On a slow machine some of the budget is back by now: spend that too.
     let mut last = login(&server, 0).await;
     for _ in 0..30 {
         if last.status == 429 {
@@ -279,8 +279,8 @@ async fn an_apps_own_server_is_limited_by_key_and_person() {
     }
     assert_eq!(outcome(&last), (429, "rate_limited"));
     assert_eq!(login(&server, 1).await.status, 200, "another person");
-    // A key that may not write users, or none, counts as anybody at this address, who has spent 50 of 60 on registering. A
-    // good login is no guess; a wrong one is.
+    // A request without a key, or with one that lacks `users:write`, counts against its address, which spent 50 of 60 on
+    // registrations. A successful login is not a guess; a wrong one is.
     for key in [&reader, "wwk_forged"] {
         for n in 1..20 {
             assert_eq!(login(key, n).await.status, 200, "{n}");
@@ -321,7 +321,7 @@ async fn a_browser_keeps_its_device_token_in_a_cookie() {
         world.send(request.expect("a request")).await.status.as_u16()
     };
     assert_eq!((login(&device).await, login("other=1").await), (200, 429));
-    // So does the refresh cookie, as long as its session lives.
+    // So does the refresh cookie, as long as its session is live.
     assert_eq!(login(&cookie("refresh")).await, 200);
     world.set(json!({"cookies": false})).await;
     assert_eq!(login(&device).await, 429, "cookies do not count");

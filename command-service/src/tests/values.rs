@@ -1,10 +1,10 @@
-//! What people and apps may set: names, addresses, hosts and senders, at every route that takes them.
+//! What people and apps may set: names, addresses, hosts and senders, on every route that accepts them.
 
 use super::*;
 
 const ADA: &str = "ada@example.com";
 
-/// Marks that hide, or turn what stands beside them: alone, and before a name.
+/// Characters that hide or reorder their neighbours: alone, and before a name.
 const HIDDEN: &[char] = &[
     '\u{200b}',
     '\u{200e}',
@@ -57,7 +57,7 @@ async fn a_name_can_be_seen_and_hides_nothing_wherever_it_is_given() {
         let register = json!({"email": "new@example.com", "password": PASSWORD, "name": name});
         is_refused(&world.auth("register", register).await, "/name", &name);
         for member in ["name", "phone"] {
-            // An empty text takes the member away.
+            // An empty text removes the member.
             if !name.is_empty() {
                 let patched = world
                     .call("PATCH", "/v1/apps/default/auth/me", Some(&token), Some(json!({ member: name })))
@@ -146,7 +146,7 @@ async fn blanks_around_an_address_are_no_part_of_it() {
             body["redirect_uri"] = json!("https://app.example/cb");
         }
         assert_eq!(world.auth(route, body).await.status, 202, "{route}");
-        assert_eq!(world.events(event).await, 1, "{route}: the mail goes to whoever has the address");
+        assert_eq!(world.events(event).await, 1, "{route}: the mail goes to the owner of the address");
     }
     let made = json!({"email": " eve@example.com\n"});
     let made = world.by_platform("POST", "/v1/apps/default/admin/users", Some(made)).await;
@@ -159,7 +159,7 @@ async fn blanks_around_an_address_are_no_part_of_it() {
     assert_eq!(changed.status, 202, "{}", changed.body);
     world.auth("email/change/confirm", json!({"token": world.token("EmailChangeRequested").await})).await;
     assert_eq!(world.login("grace@example.com", PASSWORD).await.status, 200);
-    // Blanks within are no address, and the password is never trimmed.
+    // Inner spaces make an address invalid, and a password is never trimmed.
     assert_eq!(world.register("a da@example.com").await.code(), "invalid_email");
     assert_eq!(world.login("grace@example.com", &format!("{PASSWORD} ")).await.code(), "invalid_credentials");
 }
@@ -225,7 +225,7 @@ async fn mails_come_from_the_domains_that_the_operator_lists() {
     for own in ["acme@auth.example", " Acme@AUTH.example "] {
         assert_eq!(set(own).await.status, 200, "{own}");
     }
-    // Everything else can still be changed, and the sender be taken away.
+    // Everything else can still be changed, and the sender removed.
     world.set(json!({"branding": {"colour": "#0a66c2"}, "access_token_ttl": 60})).await;
     world.set(json!({"branding": {"sender": null}})).await;
 }

@@ -1,6 +1,6 @@
-//! What admins and API keys may do to users, and whether they are still entitled to it.
+//! What admins and API keys may do to users, and whether they are still entitled.
 //!
-//! Power would grow by a detour, if a key could let an admin in, put one out, or become what an admin trusts.
+//! Power would grow by a detour if a key could log in as an admin, log an admin out, or alter what an admin relies on.
 
 use jiff::Timestamp;
 
@@ -13,24 +13,24 @@ use crate::role::Role;
 use crate::session::Session;
 use crate::user::{User, UserCommand, UserError};
 
-/// Why somebody is entitled to nothing any more.
+/// Why a caller is no longer entitled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotEntitled {
-    /// Their session is over.
+    /// Their session has ended.
     #[error(transparent)]
     NotLive(#[from] NotLive),
-    /// They have not the role `admin`.
-    #[error("the caller is no admin")]
+    /// They do not have the role `admin`.
+    #[error("the caller is not an admin")]
     NoAdmin,
-    /// The key is over.
-    #[error("the API key is over")]
+    /// The key was revoked or has expired.
+    #[error("the API key was revoked or has expired")]
     KeyOver,
-    /// The app of the key is stopped.
+    /// The app of the key is disabled.
     #[error("the app is disabled")]
     AppDisabled,
 }
 
-/// Refuses a user who is no admin by now.
+/// Refuses a user who is no longer an admin.
 ///
 /// # Errors
 /// See [`NotEntitled`].
@@ -45,7 +45,7 @@ pub fn require_admin(
     if user.is_admin() { Ok(()) } else { Err(NotEntitled::NoAdmin) }
 }
 
-/// The key, if it is live. What a key may do never changes.
+/// The key, if it is live. A key's permissions never change.
 ///
 /// # Errors
 /// See [`NotEntitled`].
@@ -54,23 +54,23 @@ pub fn require_key(app: &App, key_id: ApiKeyId, at: Timestamp) -> Result<&ApiKey
     if app.disabled { Err(NotEntitled::AppDisabled) } else { Ok(key) }
 }
 
-/// Whether somebody who is entitled to act on users of the app may act on this one.
+/// Whether a caller entitled to act on users of the app may act on this one.
 #[derive(Clone, Debug)]
 pub struct MayActOn {
-    /// Of which app.
+    /// The app in which the caller may act.
     pub app_id: AppId,
-    /// Whether they may do everything in it.
+    /// Whether the caller is a full admin of the app.
     pub full_admin: bool,
 }
 
-/// Why they may not.
+/// Why the caller may not act on the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MayNotAct {
     /// The app has no such user.
     #[error("there is no such user")]
     NoSuchUser,
     /// The user is an admin.
-    #[error("only a full admin acts on a user with the role admin")]
+    #[error("only a full admin can act on a user with the role admin")]
     OnAdmin,
 }
 
@@ -90,22 +90,21 @@ impl MayActOn {
     }
 }
 
-/// Gives a role to a user. That of an admin ends what the account had before.
+/// Grants a role to a user. The role `admin` ends everything the account had before.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub struct GrantRole {
-    /// Which.
     pub role: Role,
-    /// Whether whoever gives it may do everything in the app.
+    /// Whether the granter is a full admin of the app.
     pub full_admin: bool,
-    /// The time.
     pub at: Timestamp,
 }
 
-/// Why it is not given.
+/// Why the role is not granted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotGranted {
-    /// It is that of an admin.
-    #[error("only a full admin gives or takes the role admin")]
+    /// It is the role `admin`.
+    #[error("only a full admin can grant or revoke the role admin")]
     NeedsFullAdmin,
     /// The user refused.
     #[error(transparent)]
@@ -113,7 +112,7 @@ pub enum NotGranted {
 }
 
 impl GrantRole {
-    /// Whether somebody who may do that much may give or take this role.
+    /// Whether a caller with these rights may grant or revoke this role.
     ///
     /// # Errors
     /// [`NotGranted::NeedsFullAdmin`].

@@ -1,4 +1,4 @@
-//! The end of sessions, by whatever ends them.
+//! Ending sessions, as part of any decision that ends them.
 
 use jiff::Timestamp;
 
@@ -8,7 +8,7 @@ use crate::ids::{SessionId, UserId};
 use crate::session::{RevocationReason, Session, SessionCommand, SessionError};
 use crate::user::{User, UserCommand, UserError};
 
-/// Ends a session. One that is over by itself only gives its place in the list back.
+/// Ends a session. One that has already ended only releases its claim.
 ///
 /// # Errors
 /// The session's own refusals.
@@ -25,22 +25,19 @@ pub fn end(
     Ok(())
 }
 
-/// Ends all that a user can come in with, but for one session. The sessions themselves are revoked by whoever runs the
-/// decision.
+/// Ends all of a user's access except one session. The caller of the decision revokes the sessions themselves.
 #[derive(Clone, Copy, Debug)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub struct EndAccess {
-    /// Whose.
     pub user_id: UserId,
-    /// A session to leave as it is.
+    /// The session to keep.
     pub exclude: Option<SessionId>,
-    /// Why.
     pub reason: RevocationReason,
-    /// The time.
     pub at: Timestamp,
 }
 
 impl EndAccess {
-    /// Decides it. `excluded` is the session to leave. One that is over by now must not come back to life as that one.
+    /// Decides it. `excluded` is the session to keep; one that has already ended must not become usable again.
     ///
     /// # Errors
     /// The user's own refusals.

@@ -1,4 +1,4 @@
-//! Whether an app lets a person in, whatever they show.
+//! Whether an app lets a person in, whatever their credentials.
 
 use crate::app::App;
 use crate::app_id::AppId;
@@ -8,32 +8,32 @@ use crate::user::User;
 /// Why an app takes no requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppClosed {
-    /// There is none of that id, or it is the platform's own.
+    /// No app has this id, or it is the platform's own.
     #[error("there is no such app")]
     Absent,
-    /// It is stopped.
+    /// It is disabled.
     #[error("the app is disabled")]
     Disabled,
 }
 
-/// Why nobody is let in.
+/// Why a person is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MayNotEnter {
     /// The app takes no requests.
     #[error(transparent)]
     App(#[from] AppClosed),
-    /// There is no such user in the app, or none any more.
+    /// The app has no such user, or the user was erased.
     #[error("the app has no such user")]
     NoSuchUser,
-    /// The person is shut out.
+    /// The person is banned.
     #[error("the user is banned")]
     Banned,
-    /// The app asks for a verified address.
+    /// The app requires a verified address.
     #[error("the user's address is not verified")]
     EmailNotVerified,
 }
 
-/// Refuses unless the app is there, is not the platform's own, and is not disabled.
+/// Refuses unless the app exists, is not the platform's own, and is not disabled.
 ///
 /// # Errors
 /// See [`AppClosed`].
@@ -45,7 +45,7 @@ pub fn require_active(app: &App) -> Result<&AppId, AppClosed> {
     }
 }
 
-/// Where whom the app lets in.
+/// The app and the user, if the app lets the user in.
 ///
 /// # Errors
 /// See [`MayNotEnter`].

@@ -1,4 +1,4 @@
-//! The code of a magic link, which an app changes for a session.
+//! Exchanging the code of a magic link for a session.
 
 use super::end_sessions::end;
 use super::enter::MayNotEnter;
@@ -11,30 +11,30 @@ use crate::pkce::CodeChallenge;
 use crate::session::{RevocationReason, Session, SessionError};
 use crate::user::User;
 
-/// Begins a session for a code, or ends the one that the code has begun before.
+/// Starts a session for a code, or ends the session that the code already started.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub struct ExchangeCode {
-    /// Whom the code is for, and the session that it has begun, as far as was seen.
+    /// The user of the code, and the session it started, as last seen.
     pub holder: (UserId, Option<SessionId>),
-    /// What the verifier that came with the code hashes to, if one came.
+    /// The hash of the verifier that came with the code, if any.
     pub presented: Option<CodeChallenge>,
-    /// The session.
     pub start: StartSession,
 }
 
-/// Why the code is not changed.
+/// Why the code is not exchanged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotExchanged {
-    /// It is another's, or has begun another session than was seen: look again.
+    /// It belongs to another user, or has started another session than the one seen: look again.
     #[error("the code was exchanged meanwhile")]
     HolderChanged,
-    /// It was never given, is too old, came without its verifier, or was ended.
+    /// It was never issued, has expired, came without its verifier, or was ended.
     #[error(transparent)]
     InvalidCode(#[from] MagicLinkError),
     /// The app does not let the person in.
     #[error(transparent)]
     MayNotEnter(#[from] MayNotEnter),
-    /// A session refused.
+    /// The session refused.
     #[error(transparent)]
     Session(#[from] SessionError),
 }
@@ -49,7 +49,7 @@ impl From<NotStarted> for NotExchanged {
 }
 
 impl ExchangeCode {
-    /// Decides it. `begun` is the session that the code has begun before, if it has.
+    /// Decides it. `begun` is the session that the code has already started, if any.
     ///
     /// # Errors
     /// See [`NotExchanged`].

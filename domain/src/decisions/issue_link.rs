@@ -1,4 +1,4 @@
-//! A magic link to an address, in the place of an earlier one.
+//! Issuing a magic link to an address, possibly replacing an earlier one.
 
 use jiff::Timestamp;
 
@@ -13,43 +13,43 @@ use crate::redirect_uri::RedirectUri;
 use crate::settings::Registration;
 use crate::user::{Client, User};
 
-/// Makes a link. Nothing comes of it where nobody has the address and the app is closed, or who has it may not come in.
+/// Issues a link. Does nothing if the address has no account and the app is closed, or if its user may not enter.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub struct IssueLink {
     /// The new link.
     pub link_id: MagicLinkId,
-    /// Who has the address, or a new id.
+    /// The user with the address, or a new id.
     pub user_id: UserId,
-    /// Where it goes.
+    /// The recipient of the mail.
     pub recipient: Recipient,
     /// Where the browser is sent with the code.
     pub redirect_uri: RedirectUri,
-    /// What the app wants to hear again there.
+    /// The `state` that the app gets back there.
     pub state: Option<String>,
-    /// What the app will have to show the secret of.
+    /// The challenge whose verifier the app must present.
     pub code_challenge: Option<CodeChallenge>,
-    /// Where from.
     pub client: Client,
-    /// The time.
     pub at: Timestamp,
 }
 
-/// Why there is no link.
+/// Why no link is issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotIssued {
     /// The app takes no requests.
     #[error(transparent)]
     App(#[from] AppClosed),
-    /// It would go to somebody who may not have it.
+    /// The recipient may not have it.
     #[error(transparent)]
     TokenOfAdmin(#[from] TokenOfAdmin),
-    /// A link refused.
+    /// The link refused.
     #[error(transparent)]
     Link(#[from] MagicLinkError),
 }
 
 impl IssueLink {
-    /// Decides it. `user` has the address, if somebody does; `superseded` is the link whose place it takes, if it does.
+    /// Decides it. `user` is the user with the address, if any; `superseded` is the link that this one replaces, if
+    /// any.
     ///
     /// # Errors
     /// See [`NotIssued`].

@@ -1,4 +1,4 @@
-//! Whether a session's credentials are still good.
+//! Whether a session's credentials are still valid.
 
 use jiff::Timestamp;
 
@@ -10,15 +10,15 @@ use crate::user::User;
 /// Why they are not.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotLive {
-    /// The session says so.
+    /// The session itself has ended.
     #[error(transparent)]
     Session(#[from] SessionError),
-    /// Its user or its app says so, or it is of another one.
-    #[error("the session is over")]
+    /// Its user or its app has ended it, or it belongs to another one.
+    #[error("the session has ended")]
     Over,
 }
 
-/// Refuses the credentials of a session that is over, or whose user or app is.
+/// Refuses the credentials of a session that has ended, or whose user or app has.
 ///
 /// # Errors
 /// See [`NotLive`].

@@ -1,4 +1,4 @@
-//! Login with a password that was checked.
+//! Login with a verified password.
 
 use super::enter::{MayNotEnter, may_enter};
 use super::start_session::{NotStarted, StartSession};
@@ -11,30 +11,30 @@ use crate::password::PasswordHash;
 use crate::session::{Session, SessionError};
 use crate::user::{User, UserCommand, UserError};
 
-/// Begins a session for somebody whose password was right.
+/// Starts a session after the password matched.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub struct LogIn {
     /// Into which app.
     pub app_id: AppId,
-    /// The device that asks, if it has been in the account before.
+    /// The requesting device, if it has been in the account before.
     pub device: Option<DeviceId>,
-    /// How many guesses an account gets.
+    /// How many guesses an account allows.
     pub policy: LockoutPolicy,
     /// The hash that the password was checked against.
     pub checked: PasswordHash,
-    /// A stronger one of the same password, where that is due.
+    /// A stronger hash of the same password, if one is due.
     pub rehashed: Option<PasswordHash>,
-    /// The session.
     pub start: StartSession,
 }
 
-/// Why the person is not in.
+/// Why the person is not logged in.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotLoggedIn {
     /// Too many logins have failed.
     #[error("too many logins have failed")]
     Locked,
-    /// The hash that was checked is not the account's any more.
+    /// The checked hash is no longer the account's.
     #[error("the password was changed meanwhile")]
     HashChanged,
     /// The app does not let the person in.
@@ -58,7 +58,8 @@ impl From<NotStarted> for NotLoggedIn {
 }
 
 impl LogIn {
-    /// Decides it. The lock comes first: a guess that was right but came too late must not be told from a wrong one.
+    /// Decides it. The lockout comes first: a correct guess that came too late must be indistinguishable from a wrong
+    /// one.
     ///
     /// # Errors
     /// See [`NotLoggedIn`].
@@ -117,7 +118,7 @@ mod tests {
         known.decide(&app(), &locked(), &mut user, &mut session).expect("is in");
     }
 
-    /// Whether it is the right password of a banned user is told only where the guess counts.
+    /// Only a guess that counts may reveal that it is the correct password of a banned user.
     #[test]
     fn the_lock_comes_before_everything_and_the_password_before_the_rest() {
         let mut session = Draft::new();

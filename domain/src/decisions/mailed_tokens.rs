@@ -1,4 +1,4 @@
-//! Tokens of mails: that one is asked for, and what it is used for.
+//! Mailed tokens: requesting and using them.
 
 use jiff::Timestamp;
 
@@ -11,7 +11,7 @@ use crate::lockout::{AccountIsLocked, Lockout, LockoutCommand};
 use crate::password::PasswordHash;
 use crate::user::{Client, MailboxCommand, ResetReason, User, UserError};
 
-/// Why a token is not used.
+/// Why a token is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotUsed {
     /// The app takes no requests.
@@ -25,7 +25,7 @@ pub enum NotUsed {
     Lockout(#[from] AccountIsLocked),
 }
 
-/// What a token is wanted for.
+/// The purpose of a requested token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
     /// To verify the address.
@@ -34,28 +34,26 @@ pub enum Wanted {
     PasswordReset(ResetReason),
 }
 
-/// Asks for a token. Nothing comes of it where nobody has the address, or who has it may not come in.
+/// Requests a token. Does nothing if the address has no account, or if its user may not enter.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub struct RequestToken {
-    /// What for.
     pub wanted: Wanted,
-    /// Who gets it.
+    /// The recipient of the mail.
     pub recipient: Recipient,
-    /// Whether it is somebody who may do everything in the app that a token without a mail goes to.
+    /// Whether a token that is not mailed goes to a full admin of the app.
     pub full_admin: bool,
-    /// Where from.
     pub client: Client,
-    /// The time.
     pub at: Timestamp,
 }
 
-/// Why there is none.
+/// Why no token is issued.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotRequested {
     /// The app takes no requests.
     #[error(transparent)]
     App(#[from] AppClosed),
-    /// It would go to somebody who may not have it.
+    /// The recipient may not have it.
     #[error(transparent)]
     TokenOfAdmin(#[from] TokenOfAdmin),
     /// The user refused.
@@ -64,7 +62,7 @@ pub enum NotRequested {
 }
 
 impl RequestToken {
-    /// Decides it. `user` has the address, if somebody does.
+    /// Decides it. `user` is the user with the address, if any.
     ///
     /// # Errors
     /// See [`NotRequested`].
@@ -93,10 +91,9 @@ impl RequestToken {
 
 /// Verifies the address of an account.
 #[derive(Clone, Copy, Debug)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub struct VerifyEmail {
-    /// The number of the token.
     pub generation: u32,
-    /// The time.
     pub at: Timestamp,
 }
 
@@ -112,17 +109,16 @@ impl VerifyEmail {
     }
 }
 
-/// Gives an account another address.
+/// Changes an account's address.
 #[derive(Clone, Copy, Debug)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub struct ChangeEmail {
-    /// The number of the token.
     pub generation: u32,
-    /// The time.
     pub at: Timestamp,
 }
 
 impl ChangeEmail {
-    /// Decides it. That nobody else has the address, the claim on it sees to.
+    /// Decides it. The claim on the address ensures that no other account has it.
     ///
     /// # Errors
     /// See [`NotUsed`].
@@ -133,12 +129,11 @@ impl ChangeEmail {
     }
 }
 
-/// Erases an account that whoever reads the mail of its address has not made.
+/// Erases an account for the reader of its mail, who did not create it.
 #[derive(Clone, Copy, Debug)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub struct Disown {
-    /// The number of the token.
     pub generation: u32,
-    /// The time.
     pub at: Timestamp,
 }
 
@@ -156,21 +151,17 @@ impl Disown {
 
 /// Sets a new password.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub struct ResetPassword {
-    /// Whose.
     pub user_id: UserId,
-    /// The number of the token.
     pub generation: u32,
-    /// The hash of the new password.
     pub password_hash: PasswordHash,
-    /// Where from.
     pub client: Client,
-    /// The time.
     pub at: Timestamp,
 }
 
 impl ResetPassword {
-    /// Decides it. What was guessed at is not the password any more, so failed logins are forgotten.
+    /// Decides it. Failed logins are forgotten, because they were guesses at the old password.
     ///
     /// # Errors
     /// See [`NotUsed`].
@@ -187,7 +178,7 @@ impl ResetPassword {
     }
 }
 
-/// Refuses unless the app is active and the user is one of its own. A user whose address cannot be read is erased.
+/// Refuses unless the app is active and the user belongs to it. A user without a readable address is erased.
 fn require_own(app: &App, user: &User) -> Result<(), NotUsed> {
     let app_id = require_active(app)?;
     user.email.as_ref().filter(|_| user.is_of(app_id)).ok_or(UserError::Absent)?;
@@ -203,7 +194,7 @@ mod tests {
     use crate::settings::SentBy;
     use crate::user::UserCommand;
 
-    /// With a token of each sort, all of them the first.
+    /// With one token of each purpose, number 1.
     fn with_tokens() -> Draft<User> {
         let mut user = registered();
         let (delivery, full_admin, ttl, at) = (SentBy::Platform, false, 100, at(1));

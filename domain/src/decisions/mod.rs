@@ -1,8 +1,8 @@
 //! Decisions over several aggregates: synchronous and pure, each with its own refusals.
 //!
-//! A decision is made of facts that were looked up before (ids, the time, hashes), and decides over the aggregates it is given:
-//! those it only looks at by reference, those it may change as a [`Draft`](crate::draft::Draft). So its signature says what it
-//! rests on, and whoever runs it has to have read that.
+//! A decision consists of facts that were looked up before (ids, the time, hashes), and decides over the aggregates it is
+//! given: by reference those it only reads, as a [`Draft`](crate::draft::Draft) those it may change. So its signature states
+//! what it depends on, and its caller must have read that.
 
 pub mod admin;
 pub mod end_sessions;

@@ -1,4 +1,4 @@
-//! What somebody does who has a session and has shown their password.
+//! What a logged-in user may do after confirming their password.
 
 use jiff::Timestamp;
 
@@ -11,7 +11,7 @@ use crate::password::PasswordHash;
 use crate::settings::SentBy;
 use crate::user::{Client, MailboxCommand, User, UserError};
 
-/// Why it is not done.
+/// Why it is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotChanged {
     /// Too many wrong passwords came from this device.
@@ -22,23 +22,24 @@ pub enum NotChanged {
     User(#[from] UserError),
 }
 
-/// Sets another password. All sessions but the one that asks end.
+/// Changes the password. All sessions but the requesting one end.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub struct ChangePassword {
     /// The hash that the old password was checked against.
     pub checked: PasswordHash,
     /// The hash of the new one.
     pub new: PasswordHash,
-    /// The session that asks.
+    /// The requesting session.
     pub session_id: SessionId,
-    /// How many guesses it gets.
+    /// How many guesses it allows.
     pub policy: LockoutPolicy,
-    /// The time.
     pub at: Timestamp,
 }
 
 impl ChangePassword {
-    /// Decides it. The lock comes first: a guess that was right but came too late must not be told from a wrong one.
+    /// Decides it. The lockout comes first: a correct guess that came too late must be indistinguishable from a wrong
+    /// one.
     ///
     /// # Errors
     /// See [`NotChanged`].
@@ -49,25 +50,24 @@ impl ChangePassword {
     }
 }
 
-/// Asks for another address.
+/// Requests a change of address.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub struct RequestEmailChange {
-    /// The other address.
+    /// The new address.
     pub new_email: Email,
     /// The hash that the password was checked against.
     pub checked: PasswordHash,
-    /// The session that asks.
+    /// The requesting session.
     pub session_id: SessionId,
-    /// How many guesses it gets.
+    /// How many guesses it allows.
     pub policy: LockoutPolicy,
-    /// Where from.
     pub client: Client,
-    /// The time.
     pub at: Timestamp,
 }
 
 impl RequestEmailChange {
-    /// Decides it. As in [`ChangePassword`], the lock comes first.
+    /// Decides it. As in [`ChangePassword`], the lockout comes first.
     ///
     /// # Errors
     /// See [`NotChanged`].

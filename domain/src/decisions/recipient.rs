@@ -1,27 +1,26 @@
-//! Who may be sent something.
+//! Who may be sent a token.
 
 use crate::app_id::AppId;
 use crate::email::Email;
 use crate::user::User;
 
-/// Who is to be sent something, looked at again when it is decided.
+/// The recipient of a token, checked again at decision time.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub struct Recipient {
-    /// A user of which app.
     pub app_id: AppId,
-    /// At which address.
     pub email: Email,
-    /// Whether an app's server gets the token that may not do everything in the app.
+    /// Whether the token goes to an app's server that is not a full admin.
     pub server_is_limited: bool,
 }
 
-/// An app's server would get the token of an admin, but may not act as one.
+/// An app's server would receive an admin's token without being entitled to act as an admin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("only a full admin can ask for the token of an admin")]
+#[error("only a full admin can request an admin's token")]
 pub struct TokenOfAdmin;
 
 impl Recipient {
-    /// Whether the user still has the address, and may come in at all.
+    /// Whether the user still has the address, and may enter.
     ///
     /// # Errors
     /// See [`TokenOfAdmin`].

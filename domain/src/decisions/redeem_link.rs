@@ -1,4 +1,4 @@
-//! The button behind a magic link: it proves the address, or registers whoever reads its mail.
+//! Redeeming a magic link: it proves control of the mailbox, or registers its reader.
 
 use jiff::Timestamp;
 
@@ -14,16 +14,15 @@ use crate::user::{
 
 /// Redeems a link.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub struct RedeemLink {
-    /// Who has the address as far as was seen, or the id of who gets it.
+    /// The user with the address, as last seen, or the id for a new one.
     pub user_id: UserId,
-    /// Whether somebody has it.
+    /// Whether the address has a user.
     pub is_owned: bool,
-    /// Where the link went.
+    /// The address the link was sent to.
     pub email: Email,
-    /// Where from.
     pub client: Client,
-    /// The time.
     pub at: Timestamp,
 }
 
@@ -36,13 +35,13 @@ pub enum NotRedeemed {
     /// The link refused.
     #[error(transparent)]
     Link(#[from] MagicLinkError),
-    /// Somebody else has the address than was seen: look again.
+    /// The address has another owner than the one seen: look again.
     #[error("the address changed hands")]
     AddressMoved,
-    /// The person is shut out.
+    /// The person is banned.
     #[error("the user is banned")]
     Banned,
-    /// Another link to the address has registered the person, who has another address by now.
+    /// Another link to the address registered the person, who has changed their address since.
     #[error("the account was made by another link")]
     MadeByTwin,
     /// The account refused.
@@ -63,10 +62,10 @@ impl RedeemLink {
     ) -> Result<(), NotRedeemed> {
         let app_id = require_active(app)?;
         let Self { user_id, is_owned, email, client, at } = self.clone();
-        // First, so that a link that is used up says so, whatever became of the account.
+        // Checked first, so that a used link says so, whatever became of the account.
         link.require_live(at)?;
         let account = if is_owned {
-            // The claim on the address, or the read model, may be wrong about whose it is.
+            // The claim on the address, or the read model, may name the wrong owner.
             if !user.is_of(app_id) {
                 return Err(NotRedeemed::AddressMoved);
             }
@@ -118,7 +117,7 @@ mod tests {
         let (mut user, mut link) = (registered(), link(Some(0)));
         redeem(true).decide(&app(), &mut user, &mut link).expect("is redeemed");
         assert_eq!((user.decided(), link.decided()), (vec!["EmailVerified"], vec!["MagicLinkRedeemed"]));
-        // Whoever had made the account had shown nothing.
+        // The creator of the account had proven nothing.
         assert_eq!((user.password_hash.as_ref(), user.epoch), (None, 1));
     }
 

@@ -1,4 +1,4 @@
-//! Registration with a password: an account, and the first session or the mail that verifies the address.
+//! Registration with a password: an account, and its first session or the verification mail.
 
 use super::enter::{AppClosed, MayNotEnter, require_active};
 use super::start_session::{NotStarted, StartSession};
@@ -13,22 +13,21 @@ use crate::user::{MailboxCommand, Profile, RegistrationMethod, User, UserCommand
 
 /// Makes an account.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub struct Register {
-    /// Its id.
     pub user_id: UserId,
-    /// The person's address.
     pub email: Email,
     /// The hash of their password.
     pub password_hash: PasswordHash,
-    /// What they say about themselves.
+    /// The profile as the person stated it.
     pub profile: Profile,
-    /// Whether one more mail may go to the address.
+    /// Whether the mailbox's budget allows another mail.
     pub may_send: bool,
-    /// The first session. Apps that ask for a verified address begin none.
+    /// The first session. Apps that require a verified address start none.
     pub start: StartSession,
 }
 
-/// Why there is none.
+/// Why no account is created.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotRegistered {
     /// The app takes no requests.
@@ -58,7 +57,7 @@ impl From<NotStarted> for NotRegistered {
 }
 
 impl Register {
-    /// Decides it. That nobody else has the address, the claim on it sees to.
+    /// Decides it. The claim on the address ensures that no other account has it.
     ///
     /// # Errors
     /// See [`NotRegistered`].
@@ -89,7 +88,7 @@ impl Register {
             return Ok(self.start.decide(app, user, session)?);
         }
         let (delivery, ttl) = (settings.delivery, settings.email_verification_ttl);
-        // Where the app sends its mails it has to ask for the token: it is in no answer to this.
+        // An app that sends its mails itself has to request the token: this answer never contains it.
         if delivery == SentBy::Platform && self.may_send {
             let verify = MailboxCommand::RequestEmailVerification { delivery, full_admin: false, ttl, at };
             user.execute(verify.into())?;

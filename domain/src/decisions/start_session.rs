@@ -1,4 +1,4 @@
-//! The beginning of a session: the same for every way in.
+//! Starting a session: the same for every login method.
 
 use jiff::Timestamp;
 
@@ -10,26 +10,25 @@ use crate::ids::{SessionId, UserId};
 use crate::session::{LoginMethod, Session, SessionCommand, SessionError};
 use crate::user::{Client, User};
 
-/// Begins a session for somebody who has shown what their way in asks for.
+/// Starts a session for a person who has presented the credentials of the login method.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub struct StartSession {
     /// The new session.
     pub session_id: SessionId,
-    /// How they come in.
+    /// The login method.
     pub method: LoginMethod,
-    /// Where from.
     pub client: Client,
-    /// The time.
     pub at: Timestamp,
 }
 
-/// Why none begins.
+/// Why no session starts.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotStarted {
     /// The app does not let the person in.
     #[error(transparent)]
     MayNotEnter(#[from] MayNotEnter),
-    /// There is one of that id.
+    /// A session has this id.
     #[error(transparent)]
     Session(#[from] SessionError),
 }
@@ -37,14 +36,14 @@ pub enum NotStarted {
 /// How long a session lasts, in seconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lives {
-    /// However often it is refreshed.
+    /// The maximum lifetime, however often it is refreshed.
     pub ttl: u32,
-    /// Unless it is refreshed.
+    /// The lifetime without a refresh.
     pub idle_ttl: u32,
 }
 
 impl StartSession {
-    /// Decides it: the app is open and lets this person in.
+    /// Decides it: the app is active and lets this person in.
     ///
     /// # Errors
     /// See [`NotStarted`].
@@ -55,7 +54,7 @@ impl StartSession {
         Ok(self.begin((app_id, user_id), user, lives, session)?)
     }
 
-    /// Begins it for somebody who may enter.
+    /// Starts it for a person who may enter.
     pub(super) fn begin(
         &self,
         (app_id, user_id): (&AppId, UserId),
@@ -96,7 +95,7 @@ pub(super) mod tests {
         let place = Claimed::Session { user_id: USER, session_id: SESSION };
         assert!(matches!(session.claims(), [ClaimChange::TakeUntil(taken, _)] if *taken == place));
         assert_eq!(session.owner.as_ref().map(|owner| owner.user_id), Some(USER));
-        // A session of before the last end of all sessions would be over at once.
+        // A session of an earlier epoch would end at once.
         assert!(registered().keeps(&session));
     }
 

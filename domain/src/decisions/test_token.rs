@@ -1,4 +1,4 @@
-//! An access token that an admin makes for a user, for tests and support. It belongs to a session of its own.
+//! An access token that an admin creates for a user, for tests and support. It belongs to a session of its own.
 
 use super::enter::MayNotEnter;
 use super::start_session::{Lives, StartSession};
@@ -7,44 +7,44 @@ use crate::draft::Draft;
 use crate::session::{Session, SessionError};
 use crate::user::User;
 
-/// Begins such a session.
+/// Starts such a session.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub struct MakeTestToken {
-    /// How long the token and its session last, in seconds.
+    /// The lifetime of the token and its session, in seconds.
     pub ttl: u32,
-    /// Whether whoever makes it may do everything in the app.
+    /// Whether the caller is a full admin of the app.
     pub full_admin: bool,
-    /// Whether it is made by a user, and not by an API key.
+    /// Whether the caller is a user and not an API key.
     pub by_user: bool,
-    /// The session.
     pub start: StartSession,
 }
 
-/// Why there is no token.
+/// Why no token is created.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoTestToken {
-    /// The app is stopped.
+    /// The app is disabled.
     #[error("the app is disabled")]
     AppDisabled,
-    /// The person is shut out.
+    /// The person is banned.
     #[error("the user is banned")]
     Banned,
     /// Power would grow by a detour.
-    #[error("only a full admin can make a token for an admin")]
+    #[error("only a full admin can create a token for an admin")]
     OfAdmin,
-    /// A script in an admin's page must get at no token.
-    #[error("in cookie mode only an API key is given a token")]
+    /// A script in an admin's page must not obtain a token.
+    #[error("in cookie mode only an API key can create a token")]
     CookieMode,
     /// There is no such app or user.
     #[error(transparent)]
     MayNotEnter(MayNotEnter),
-    /// There is a session of that id.
+    /// A session has this id.
     #[error(transparent)]
     Session(#[from] SessionError),
 }
 
 impl MakeTestToken {
-    /// Decides it. The address need not be verified, as it is not the person who comes in.
+    /// Decides it. The address need not be verified, because it is not the person who logs in.
     ///
     /// # Errors
     /// See [`NoTestToken`].
@@ -57,7 +57,7 @@ impl MakeTestToken {
         Ok(start.begin((app_id, user_id), user, lives, session)?)
     }
 
-    /// Whether one may be made, or given again.
+    /// Whether a token may be created, or returned again.
     ///
     /// # Errors
     /// See [`NoTestToken`].

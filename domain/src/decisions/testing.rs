@@ -1,4 +1,4 @@
-//! What the tests of decisions have behind them.
+//! Fixtures for the tests of decisions.
 
 use uuid::Uuid;
 
@@ -53,7 +53,7 @@ pub(super) fn app_with(app_id: AppId, set: impl FnOnce(&mut AppSettings)) -> Dra
     Draft::given([AppEvent::AppCreated(AppCreated { app_id, name: "App".to_owned(), settings, at: at(0) })])
 }
 
-/// An app that the user is not of.
+/// An app that the user does not belong to.
 pub(super) fn another_app() -> Draft<App> {
     app_with(AppId::parse("another").expect("valid"), |_| {})
 }

@@ -1,4 +1,4 @@
-//! What happens to the mails of an event.
+//! The events of a delivery.
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -9,24 +9,24 @@ use crate::event::events;
 use crate::ids::{EventId, UserId};
 use crate::mail::MailKind;
 
-/// Why a mail did not go out.
+/// Why a mail was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureReason {
     /// The mail server could not be reached, or did not answer in time.
     Unreachable,
-    /// The mail server would not take it now (a 4xx reply, RFC 5321 section 4.2.1).
+    /// The mail server deferred it (a 4xx reply, RFC 5321 section 4.2.1).
     Deferred,
-    /// The mail server will not take it (a 5xx reply).
+    /// The mail server rejected it (a 5xx reply).
     Rejected,
-    /// The mail could not be made: the person was erased, say, or the address cannot stand in a mail.
+    /// The mail could not be composed: for example, the person was erased, or the address is not valid in a mail.
     NotMade,
-    /// What is in the mail had expired before it could be sent.
+    /// The link or token in the mail expired before it could be sent.
     Expired,
 }
 
 impl FailureReason {
-    /// Whether trying again is in vain.
+    /// Whether a retry is pointless.
     pub fn is_final(self) -> bool {
         match self {
             Self::Rejected | Self::NotMade | Self::Expired => true,
@@ -46,44 +46,44 @@ impl FailureReason {
     }
 }
 
-/// The mail server took a mail. That it arrived, nobody can know.
+/// The mail server accepted a mail. Whether it arrived is unknown.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MailSent {
-    /// The event that asked for it.
+    /// The event that requested it.
     pub event_id: EventId,
-    /// Whose mail.
+    /// The recipient.
     pub user_id: UserId,
-    /// What for.
+    /// The purpose of the mail.
     pub mail: MailKind,
-    /// How many tries it took.
+    /// The number of attempts, including this one.
     pub attempt: u32,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
 }
 
-/// A mail did not go out.
+/// A mail could not be sent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MailFailed {
-    /// The event that asked for it.
+    /// The event that requested it.
     pub event_id: EventId,
-    /// Whose mail.
+    /// The recipient.
     pub user_id: UserId,
-    /// What for.
+    /// The purpose of the mail.
     pub mail: MailKind,
-    /// How often it was tried.
+    /// The number of attempts so far.
     pub attempt: u32,
-    /// Why.
+    /// Why the attempt failed.
     pub reason: FailureReason,
-    /// What the mail server answered, if it did (RFC 5321 section 4.2).
+    /// The mail server's reply code, if there was a reply (RFC 5321 section 4.2).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub smtp_code: Option<u16>,
-    /// When it is tried again; absent if it was given up.
+    /// The time of the next attempt; absent if delivery was given up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<Timestamp>,
-    /// Whether nothing was tried now, but somebody asked for the mail to be tried again. The failure is that of before.
+    /// Whether this records a manual retry instead of an attempt. The failure is then the previous one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub asked_again: bool,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
 }
 
@@ -95,7 +95,7 @@ events! {
 }
 
 impl Claiming for DeliveryEvent {
-    /// A mail is in one list at most.
+    /// A mail is in at most one list.
     fn claims(&self, _: &Holding) -> Vec<ClaimChange> {
         match *self {
             Self::MailSent(MailSent { event_id, mail, .. }) => vec![
@@ -113,7 +113,7 @@ impl Claiming for DeliveryEvent {
 }
 
 impl DeliveryEvent {
-    /// The event that asked for the mail.
+    /// The event that requested the mail.
     pub fn event_id(&self) -> EventId {
         match self {
             Self::MailSent(event) => event.event_id,

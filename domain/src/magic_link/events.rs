@@ -1,4 +1,4 @@
-//! What happens to a magic link.
+//! The events of a magic link.
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -13,91 +13,92 @@ use crate::pkce::CodeChallenge;
 use crate::redirect_uri::RedirectUri;
 use crate::settings::SentBy;
 
-/// A magic link was made.
+/// A magic link was issued.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MagicLinkIssued {
     /// Its id.
     pub link_id: MagicLinkId,
-    /// Who has the address; where nobody has, the id of the account that is made if the link is redeemed.
+    /// The user with the address; without one, the id of the user that redeeming the link registers.
     pub user_id: UserId,
-    /// Of which app.
+    /// The app.
     pub app_id: AppId,
-    /// How often all that the user could come in with had been ended at once. If that happens again, the link is dead. Absent
-    /// where nobody had the address.
+    /// The user's epoch: how often all of their access had been ended. The link is void in a later epoch. Absent if the
+    /// address had no account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<u32>,
     /// Where the browser is sent with the code.
     pub redirect_uri: RedirectUri,
-    /// What the app has to show the secret of when it exchanges the code (PKCE, RFC 7636, method S256), if it said so.
+    /// The code challenge whose verifier the app must present at the exchange (PKCE, RFC 7636, method S256), if it sent
+    /// one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code_challenge: Option<CodeChallenge>,
     /// Who sends the mail.
     pub delivery: SentBy,
-    /// When it ends unless it is redeemed.
+    /// When it expires unless redeemed.
     pub expires_at: Timestamp,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
-    /// The address, what the app wants to hear again, where from.
+    /// The address, the app's `state`, and the request's origin.
     #[serde(default, skip_serializing_if = "Personal::is_empty")]
     pub personal: Personal,
 }
 
-/// A magic link is useless, as another took its place.
+/// A magic link was replaced by another one and is void.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MagicLinkSuperseded {
-    /// Which.
+    /// The link.
     pub link_id: MagicLinkId,
     /// As in [`MagicLinkIssued`].
     pub user_id: UserId,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
 }
 
-/// Somebody followed a magic link and pressed the button: the browser was sent to the app with a code.
+/// A magic link was redeemed with its button: the browser was sent to the app with a code.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MagicLinkRedeemed {
-    /// Which.
+    /// The link.
     pub link_id: MagicLinkId,
-    /// Who has the address: who the code is for.
+    /// The user with the address, for whom the code is.
     pub user_id: UserId,
-    /// Whether the account was made just now.
+    /// Whether the account was just created.
     pub registered: bool,
-    /// How often all sessions of the user had been ended at once. If that happens again, the code is good for nothing.
+    /// The user's epoch: how often all of their access had been ended. The code is void in a later epoch.
     pub epoch: u32,
-    /// When the code ends unless it is exchanged.
+    /// When the code expires unless exchanged.
     pub code_expires_at: Timestamp,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
-    /// Where from.
+    /// The request's origin.
     #[serde(default, skip_serializing_if = "Personal::is_empty")]
     pub personal: Personal,
 }
 
-/// The code of a magic link was changed for a session.
+/// The code of a magic link was exchanged for a session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ExchangeCodeRedeemed {
-    /// Which link.
+    /// The link.
     pub link_id: MagicLinkId,
-    /// Whose session.
+    /// The user of the session.
     pub user_id: UserId,
-    /// Which.
+    /// The session.
     pub session_id: SessionId,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
 }
 
-/// The code of a magic link came a second time: it may have been stolen. The session that it began is over.
+/// The code of a magic link was used a second time and may have been stolen. The session it started has ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ExchangeCodeReplayed {
-    /// Which link.
+    /// The link.
     pub link_id: MagicLinkId,
-    /// Whose session.
+    /// The user of the session.
     pub user_id: UserId,
-    /// Which.
+    /// The session.
     pub session_id: SessionId,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
-    /// Where it came from this time.
+    /// The origin of the second use.
     #[serde(default, skip_serializing_if = "Personal::is_empty")]
     pub personal: Personal,
 }
@@ -115,7 +116,7 @@ events! {
 impl Claiming for MagicLinkEvent {
     fn claims(&self, _: &Holding) -> Vec<ClaimChange> {
         match self {
-            // It passes from the link before to this one.
+            // It passes from the previous link to this one.
             Self::MagicLinkIssued(MagicLinkIssued { app_id, personal, .. }) => {
                 let place = Claimed::MagicLink { app_id: app_id.clone(), email: personal.email.clone() };
                 vec![ClaimChange::Release(place.clone()), ClaimChange::Take(place)]
@@ -129,7 +130,7 @@ impl Claiming for MagicLinkEvent {
 }
 
 impl MagicLinkEvent {
-    /// Which link's event it is.
+    /// The link.
     pub fn link_id(&self) -> MagicLinkId {
         match self {
             Self::MagicLinkIssued(event) => event.link_id,

@@ -14,10 +14,10 @@ use crate::settings::SentBy;
 
 /// What a person states about themselves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub struct Profile {
     /// Their display name.
     pub name: Option<String>,
-    /// A telephone number.
     pub phone: Option<String>,
     /// Where their picture is.
     pub avatar_url: Option<String>,
@@ -25,10 +25,10 @@ pub struct Profile {
 
 /// A change of a profile: `None` leaves a member, `Some(None)` clears it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub struct ProfilePatch {
     /// Their display name.
     pub name: Option<Option<String>>,
-    /// A telephone number.
     pub phone: Option<Option<String>>,
     /// Where their picture is.
     pub avatar_url: Option<Option<String>>,
@@ -47,16 +47,13 @@ pub struct Client {
 
 /// The commands of a user.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub enum UserCommand {
     /// Create the account.
     Register {
-        /// Its id.
         user_id: UserId,
-        /// Its app.
         app_id: AppId,
-        /// How.
         method: RegistrationMethod,
-        /// The person's address.
         email: Email,
         /// The proof that it is theirs, if there is one already.
         proof: Option<MailboxProof>,
@@ -64,16 +61,13 @@ pub enum UserCommand {
         password_hash: Option<PasswordHash>,
         /// What they say about themselves.
         profile: Profile,
-        /// Where from.
         client: Client,
-        /// The time.
         at: Timestamp,
     },
     /// Change the profile.
     UpdateProfile {
         /// What changes.
         patch: ProfilePatch,
-        /// The time.
         at: Timestamp,
     },
     /// Replace the hash by one of the same password with stronger parameters.
@@ -82,42 +76,25 @@ pub enum UserCommand {
         old: PasswordHash,
         /// The new one.
         new: PasswordHash,
-        /// The time.
         at: Timestamp,
     },
     /// Give a role.
-    GrantRole {
-        /// Which.
-        role: Role,
-        /// The time.
-        at: Timestamp,
-    },
+    GrantRole { role: Role, at: Timestamp },
     /// Take a role.
-    RevokeRole {
-        /// Which.
-        role: Role,
-        /// The time.
-        at: Timestamp,
-    },
+    RevokeRole { role: Role, at: Timestamp },
     /// Ban the user.
     Ban {
         /// Why, for the audit log.
         reason: Option<String>,
-        /// The time.
         at: Timestamp,
     },
     /// Undo [`UserCommand::Ban`].
-    Unban {
-        /// The time.
-        at: Timestamp,
-    },
+    Unban { at: Timestamp },
     /// End all access: sessions, codes, links, tokens and a pending change of address.
     EndAccess {
         /// A session that is kept.
         kept_session: Option<SessionId>,
-        /// Why.
         reason: RevocationReason,
-        /// The time.
         at: Timestamp,
     },
     /// A command about the address or the password.
@@ -132,6 +109,7 @@ impl From<MailboxCommand> for UserCommand {
 
 /// The commands about the address and the password of a user.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub enum MailboxCommand {
     /// Send a token that proves that the person reads the mail of their address. Does nothing if the address is
     /// verified.
@@ -142,32 +120,14 @@ pub enum MailboxCommand {
         full_admin: bool,
         /// Life of the token, in seconds.
         ttl: u32,
-        /// The time.
         at: Timestamp,
     },
     /// Use the token.
-    VerifyEmail {
-        /// Its number.
-        generation: u32,
-        /// The time.
-        at: Timestamp,
-    },
+    VerifyEmail { generation: u32, at: Timestamp },
     /// Declare with such a token that the account was created by somebody else, which erases it.
-    Disown {
-        /// Its number.
-        generation: u32,
-        /// The time.
-        at: Timestamp,
-    },
+    Disown { generation: u32, at: Timestamp },
     /// Record that somebody has proven in another way that they read the mail of this address.
-    ProveEmail {
-        /// Which address.
-        email: Email,
-        /// How.
-        proof: MailboxProof,
-        /// The time.
-        at: Timestamp,
-    },
+    ProveEmail { email: Email, proof: MailboxProof, at: Timestamp },
     /// Send a token to another address, which becomes the account's when the token is used.
     RequestEmailChange {
         /// The other address.
@@ -180,21 +140,13 @@ pub enum MailboxCommand {
         delivery: SentBy,
         /// Life of the token, in seconds.
         ttl: u32,
-        /// Where from.
         client: Client,
-        /// The time.
         at: Timestamp,
     },
     /// Use the token.
-    ConfirmEmailChange {
-        /// Its number.
-        generation: u32,
-        /// The time.
-        at: Timestamp,
-    },
+    ConfirmEmailChange { generation: u32, at: Timestamp },
     /// Create a token for choosing a new password.
     RequestPasswordReset {
-        /// Why.
         reason: ResetReason,
         /// Who sends the mail.
         delivery: SentBy,
@@ -202,22 +154,11 @@ pub enum MailboxCommand {
         full_admin: bool,
         /// Life of the token, in seconds.
         ttl: u32,
-        /// Where from.
         client: Client,
-        /// The time.
         at: Timestamp,
     },
     /// Use the token.
-    ResetPassword {
-        /// Its number.
-        generation: u32,
-        /// The hash of the new password.
-        password_hash: PasswordHash,
-        /// Where from.
-        client: Client,
-        /// The time.
-        at: Timestamp,
-    },
+    ResetPassword { generation: u32, password_hash: PasswordHash, client: Client, at: Timestamp },
     /// Change the password.
     ChangePassword {
         /// The hash that the old password was checked against.
@@ -226,7 +167,6 @@ pub enum MailboxCommand {
         new: PasswordHash,
         /// The requesting session, which is kept.
         session_id: SessionId,
-        /// The time.
         at: Timestamp,
     },
 }

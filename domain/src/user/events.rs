@@ -1,4 +1,4 @@
-//! What happens to a user.
+//! The events of a user.
 
 use std::collections::BTreeSet;
 
@@ -15,54 +15,54 @@ use crate::role::Role;
 use crate::session::RevocationReason;
 use crate::settings::SentBy;
 
-/// How an account came to be.
+/// How an account was created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RegistrationMethod {
-    /// The person chose a password.
+    /// The person registered with a password.
     Password,
-    /// An admin made it.
+    /// An admin created it.
     Admin,
-    /// Somebody followed a magic link to an address that had no account.
+    /// A magic link was redeemed for an address without an account.
     MagicLink,
 }
 
-/// What showed that somebody reads the mail of an address.
+/// What proved control of the mailbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MailboxProof {
-    /// The token of a mail that asked to verify the address.
+    /// The token of a verification mail.
     Verification,
     /// A magic link.
     MagicLink,
-    /// The token of a mail that offered a new password.
+    /// The token of a password-reset mail.
     PasswordReset,
 }
 
-/// Why a token for a new password was made.
+/// Why a password-reset token was created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ResetReason {
-    /// Somebody has forgotten the password.
+    /// The user requested it.
     Forgotten,
     /// Somebody tried to register with the address of this account.
     AddressTaken,
-    /// An admin asked for it, to hand it on in their own way. So using it proves nothing about the mailbox.
+    /// An admin requested it, to deliver it by their own means. So using it does not prove control of the mailbox.
     Admin,
 }
 
-/// An account was made.
+/// An account was created.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct UserRegistered {
     /// Its id.
     pub user_id: UserId,
     /// Its app.
     pub app_id: AppId,
-    /// How.
+    /// How it was created.
     pub method: RegistrationMethod,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
-    /// Address, profile, password hash, where from.
+    /// Address, profile, password hash, and the request's origin.
     #[serde(default, skip_serializing_if = "Personal::is_empty")]
     pub personal: Personal,
 }
@@ -71,250 +71,247 @@ pub struct UserRegistered {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ProfileField {
-    /// The name the person goes by.
+    /// The name shown to people.
     Name,
     /// A telephone number.
     Phone,
-    /// Where the person's picture is.
+    /// The URL of the profile picture.
     AvatarUrl,
 }
 
 /// A profile was changed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ProfileUpdated {
-    /// Whose.
+    /// The user.
     pub user_id: UserId,
-    /// What was cleared. What was set is in `personal`.
+    /// The members that were cleared. `personal` holds those that were set.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub cleared: BTreeSet<ProfileField>,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
     /// The new values.
     #[serde(default, skip_serializing_if = "Personal::is_empty")]
     pub personal: Personal,
 }
 
-/// The same password was hashed again with stronger parameters.
+/// The password hash was replaced by one with stronger parameters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PasswordRehashed {
-    /// Whose.
+    /// The user.
     pub user_id: UserId,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
     /// The new hash.
     #[serde(default, skip_serializing_if = "Personal::is_empty")]
     pub personal: Personal,
 }
 
-/// A role was given.
+/// A role was granted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RoleGranted {
-    /// To whom.
+    /// The user.
     pub user_id: UserId,
-    /// Which.
+    /// The role.
     pub role: Role,
-    /// Whether this ended what the account had before: sessions, codes, links, tokens, a change of address that was under
-    /// way, and a password that somebody else may have set. So it is where the role gives what its maker had not.
+    /// Whether this ended everything the account had before: sessions, codes, links, tokens, a pending change of address,
+    /// and a password that somebody else may have set. It does if the role exceeds the rights of the account's creator.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub access_ended: bool,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
 }
 
-/// A role was taken.
+/// A role was revoked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RoleRevoked {
-    /// From whom.
+    /// The user.
     pub user_id: UserId,
-    /// Which.
+    /// The role.
     pub role: Role,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
 }
 
-/// A person was shut out.
+/// A user was banned.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct UserBanned {
-    /// Who.
+    /// The user.
     pub user_id: UserId,
-    /// Whether this ended for good what could bring the person back in: sessions, codes, links and tokens of before stay
-    /// dead when the ban is undone. Bans of the first days say nothing of it, and only ended sessions.
+    /// Whether this ended all earlier access for good: sessions, codes, links and tokens stay void when the ban is
+    /// lifted. The earliest bans lack this member and only ended sessions.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub access_ended: bool,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
-    /// Why.
+    /// The reason.
     #[serde(default, skip_serializing_if = "Personal::is_empty")]
     pub personal: Personal,
 }
 
-/// Everything that the person could come in with was ended at once: sessions, codes, links, tokens, and a change of address
-/// that was under way.
+/// All of the user's access ended at once: sessions, codes, links, tokens, and a pending change of address.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AccessEnded {
-    /// Whose.
+    /// The user.
     pub user_id: UserId,
-    /// The session that goes on, if one was to.
+    /// The session that was kept, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept_session: Option<SessionId>,
-    /// Why.
+    /// The reason.
     pub reason: RevocationReason,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
 }
 
-/// A person was erased: their key is gone, so that what is sealed for them cannot be read any more. Nobody logs in to the
-/// account again, and the address is free.
+/// A user was erased: their key was destroyed, so that their sealed data can no longer be read. The account cannot be
+/// used again, and its address is free.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct UserErased {
-    /// Who.
+    /// The user.
     pub user_id: UserId,
-    /// Why.
+    /// The reason.
     pub reason: ErasureReason,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
 }
 
-/// Why a person was erased.
+/// Why a user was erased.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErasureReason {
-    /// Whoever reads the mail of the address said that they did not make the account.
+    /// The owner of the mailbox declared that they did not create the account.
     Disowned,
 }
 
-/// A person may come in again.
+/// A ban was lifted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct UserUnbanned {
-    /// Who.
+    /// The user.
     pub user_id: UserId,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
 }
 
-/// A token is sent that proves, when it is used, that the person reads the mail of their address. The same one comes again
-/// where as many are good as can be.
+/// A token was requested whose use verifies the address. If the maximum number of tokens is valid, the newest one is sent
+/// again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EmailVerificationRequested {
-    /// Whose address.
+    /// The user.
     pub user_id: UserId,
     /// The number of the token.
     pub generation: u32,
     /// Who sends the mail.
     pub delivery: SentBy,
-    /// When the token ends unless it is used.
+    /// When the token expires unless used.
     pub expires_at: Timestamp,
-    /// Whether the token of an app that sends its mails itself went to somebody who may do everything in the app. It went
-    /// to a holder of a key that may do less, if not.
+    /// Whether the token of an app that sends its mails itself went to a full admin. If false, it went to an API key with
+    /// fewer rights.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub full_admin: bool,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
     /// The address.
     #[serde(default, skip_serializing_if = "Personal::is_empty")]
     pub personal: Personal,
 }
 
-/// Somebody showed that they read the mail of the account's address.
+/// Control of the account's mailbox was proven.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EmailVerified {
-    /// Whose address.
+    /// The user.
     pub user_id: UserId,
-    /// How.
+    /// How it was proven.
     pub proof: MailboxProof,
-    /// Whether this ended what had been set up before by somebody who had shown nothing: the password, all sessions, a
-    /// change of address that was under way. The account may have been made by another person than the one who reads the
-    /// mail.
+    /// Whether this ended what had been set up without proof: the password, all sessions, and a pending change of
+    /// address. The account may have been created by somebody other than the owner of the mailbox.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub earlier_access_ended: bool,
-    /// Whether this cleared the profile, which somebody who had shown nothing may have written.
+    /// Whether this cleared the profile, because it may have been written by somebody who had proven nothing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub profile_cleared: bool,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
     /// The address.
     #[serde(default, skip_serializing_if = "Personal::is_empty")]
     pub personal: Personal,
 }
 
-/// A token was sent to another address, which becomes the person's when it is used. It replaces any such token of before.
+/// A token was sent to another address, which becomes the account's when the token is used. It replaces any earlier one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EmailChangeRequested {
-    /// Whose address.
+    /// The user.
     pub user_id: UserId,
     /// The number of the token.
     pub generation: u32,
-    /// The session that asked.
+    /// The requesting session.
     pub session_id: SessionId,
-    /// Who sends the mails: the token to the new address, a notice to the present one.
+    /// Who sends the mails: the token to the new address, a notice to the current one.
     pub delivery: SentBy,
-    /// When the token ends unless it is used.
+    /// When the token expires unless used.
     pub expires_at: Timestamp,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
-    /// The new address, the present one, where from.
+    /// The new address, the current one, and the request's origin.
     #[serde(default, skip_serializing_if = "Personal::is_empty")]
     pub personal: Personal,
 }
 
-/// The address was changed, and the new one is proven. All sessions but one are over.
+/// The address was changed, and the new one is verified. All sessions but one have ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EmailChanged {
-    /// Whose address.
+    /// The user.
     pub user_id: UserId,
-    /// The session that goes on: the one that had asked for the change.
+    /// The session that was kept: the one that requested the change.
     pub session_id: SessionId,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
-    /// The new address, and the one before.
+    /// The new address and the previous one.
     #[serde(default, skip_serializing_if = "Personal::is_empty")]
     pub personal: Personal,
 }
 
-/// A token is sent that a new password can be chosen with. The same one comes again where as many are good as can be.
+/// A password-reset token was requested. If the maximum number of tokens is valid, the newest one is sent again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PasswordResetRequested {
-    /// Whose password.
+    /// The user.
     pub user_id: UserId,
     /// The number of the token.
     pub generation: u32,
-    /// Why.
+    /// The reason.
     pub reason: ResetReason,
     /// Who sends the mail.
     pub delivery: SentBy,
-    /// When the token ends unless it is used.
+    /// When the token expires unless used.
     pub expires_at: Timestamp,
-    /// As in [`EmailVerificationRequested`]: whether a token that no mail carries went to somebody who may do everything in
-    /// the app.
+    /// As in [`EmailVerificationRequested`]: whether a token that is not mailed went to a full admin.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub full_admin: bool,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
-    /// The address, where from.
+    /// The address, and the request's origin.
     #[serde(default, skip_serializing_if = "Personal::is_empty")]
     pub personal: Personal,
 }
 
-/// A new password was chosen with a token. All sessions are over, and so is every other such token.
+/// A new password was set with a token. All sessions and all other such tokens have ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PasswordReset {
-    /// Whose.
+    /// The user.
     pub user_id: UserId,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
-    /// The new hash, where from.
+    /// The new hash, and the request's origin.
     #[serde(default, skip_serializing_if = "Personal::is_empty")]
     pub personal: Personal,
 }
 
-/// A new password was chosen by somebody who knew the old one. All sessions but one are over.
+/// The password was changed with the old one. All sessions but one have ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PasswordChanged {
-    /// Whose.
+    /// The user.
     pub user_id: UserId,
-    /// The session that goes on: the one that asked.
+    /// The session that was kept: the one that requested the change.
     pub session_id: SessionId,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
     /// The new hash.
     #[serde(default, skip_serializing_if = "Personal::is_empty")]
@@ -381,7 +378,7 @@ impl Claiming for UserEvent {
 }
 
 impl UserEvent {
-    /// Whose event it is.
+    /// The user.
     pub fn user_id(&self) -> UserId {
         match self {
             Self::UserRegistered(event) => event.user_id,

@@ -1,12 +1,12 @@
 //! What a mailed token can do to an account: verify its address, change it, or set a new password; and what ends when
-//! somebody proves that they read the mail.
+//! control of the mailbox is proven.
 //!
 //! Three rules hold throughout. Whatever ends all sessions also ends what would bring them back: links and codes,
 //! tokens for a new password or to verify the address, and a pending change of address ([`User::end_access`] is the
-//! only place). An account with an unproven address may have been created by anybody: whoever proves the address, other
-//! than by confirming that registration, gets the account without its earlier password, sessions and profile, and may
-//! have it erased instead. And a password is the person's own only if no admin set it and no holder of a restricted key
-//! had the token that set it, or that verified the address of its registration: granting the role `admin` drops any
+//! only place). An account with an unproven address may have been created by anybody: a person who proves the address,
+//! other than by confirming that registration, gets the account without its earlier password, sessions and profile, and
+//! may have it erased instead. And a password is the person's own only if no admin set it and no holder of a restricted
+//! key had the token that set it, or that verified the address of its registration: granting the role `admin` drops any
 //! other password.
 
 use jiff::{SignedDuration, Timestamp};
@@ -34,8 +34,8 @@ pub struct EmailChange {
 
 /// What a token for a new password is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub struct ResetToken {
-    /// Why it was created.
     pub reason: ResetReason,
     /// Whether it went to the holder of a key without full rights in the app. Assumed to be so unless known
     /// otherwise.
@@ -234,7 +234,7 @@ impl User {
 
     fn disown(&self, user_id: UserId, generation: u32, at: Timestamp) -> Result<Vec<UserEvent>, UserError> {
         self.verification.get(generation, at).ok_or(UserError::InvalidToken)?;
-        // An admin without a proof dates from before the role needed one: whoever granted it knew the person.
+        // An admin without a proof dates from before the role needed one: their granter knew the person.
         if self.email_verified || self.is_admin() {
             return Err(UserError::InvalidToken);
         }
@@ -278,7 +278,7 @@ impl User {
         self.verified_up_to = self.verification.last();
         self.made_from = None;
         self.verification.end();
-        // Whoever requested it earlier had proven nothing: it would take the account from its owner again.
+        // It was requested without proof and would take the account from its owner again.
         self.email_change.end();
         if event.earlier_access_ended {
             self.password_hash = None;

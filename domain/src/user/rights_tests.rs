@@ -127,7 +127,7 @@ fn what_ends_access_ends_tokens_that_would_verify_the_address() {
     }
 }
 
-/// Events from before bans ended more than sessions keep their meaning: an upgrade logs nobody out.
+/// Events from before bans ended more than sessions keep their meaning: an upgrade logs no one out.
 #[test]
 fn old_bans_and_grants_mean_what_they_meant() {
     let UserEvent::UserBanned(ban) = banned() else { unreachable!() };
@@ -214,17 +214,17 @@ fn a_takeover_by_the_owner_of_the_mailbox_clears_what_a_squatter_wrote() {
     run(&mut by_reset, set_password(1)).expect("resets");
     assert!(by_reset.email_verified && by_reset.name.is_none());
 
-    assert_eq!(verified().name.as_deref(), Some("Ada"), "whoever confirms the registration wrote it");
+    assert_eq!(verified().name.as_deref(), Some("Ada"), "the person who confirmed the registration wrote it");
     let mut known = verified();
     run(&mut known, proof.clone()).expect("nothing new");
     run(&mut known, reset(ResetReason::Forgotten, SentBy::Platform, false)).expect("asks");
     run(&mut known, set_password(1)).expect("resets");
-    assert_eq!(known.name.as_deref(), Some("Ada"), "nobody else ever was in the account");
+    assert_eq!(known.name.as_deref(), Some("Ada"), "no one else has been in the account");
     let UserEvent::UserRegistered(made) = registered() else { unreachable!() };
     let method = RegistrationMethod::Admin;
     let mut by_admin = of([UserEvent::UserRegistered(UserRegistered { method, ..made })]);
     run(&mut by_admin, proof).expect("proves");
-    assert_eq!(by_admin.name.as_deref(), Some("Ada"), "what an admin wrote is no squatter's");
+    assert_eq!(by_admin.name.as_deref(), Some("Ada"), "an admin's profile does not come from a squatter");
 }
 
 #[test]

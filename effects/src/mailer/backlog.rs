@@ -1,5 +1,5 @@
-//! The mails that are asked for and not sent yet: found ahead of the one that is being sent, and served app by app in turns,
-//! so that an app which asks for very many does not keep those of others waiting.
+//! Requested mails that are not sent yet: looked up ahead of the one in progress, and served round-robin by app, so that an
+//! app that requests very many does not delay those of others.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -7,10 +7,10 @@ use domain::AppId;
 
 use http_kit::fair_queue::{Items, Turns};
 
-/// How many are known ahead at most: of what is behind them, nothing is known.
+/// The maximum number of mails known ahead.
 const MOST: usize = 100_000;
 
-/// The positions of the events that ask.
+/// The positions of the requesting events.
 pub(super) struct Backlog {
     turns: Turns<AppId, VecDeque<u64>>,
     unsent: BTreeSet<u64>,
@@ -19,22 +19,22 @@ pub(super) struct Backlog {
 }
 
 impl Backlog {
-    /// Of what comes behind a position.
+    /// An empty backlog from a position on.
     pub fn after(position: u64) -> Self {
         Self { turns: Turns::default(), unsent: BTreeSet::new(), looked_at: position }
     }
 
-    /// Up to where it has looked.
+    /// The position up to which events were examined.
     pub fn looked_at(&self) -> u64 {
         self.looked_at
     }
 
-    /// Whether more may be looked for.
+    /// Whether more events may be examined.
     pub fn has_room(&self) -> bool {
         self.unsent.len() < MOST
     }
 
-    /// Takes note of an event that has been looked at.
+    /// Records an examined event.
     pub fn look(&mut self, position: u64, asks: Option<&AppId>) {
         self.looked_at = position;
         if let Some(app_id) = asks {
@@ -46,17 +46,17 @@ impl Backlog {
         }
     }
 
-    /// The next one, in turn. It stays unsent until it is [`Backlog::done`].
+    /// The next one, round-robin. It stays in the backlog until it is [`Backlog::done`].
     pub fn next(&mut self) -> Option<u64> {
         self.turns.first()
     }
 
-    /// Nothing is left to do for an event.
+    /// Marks an event as finished.
     pub fn done(&mut self, position: u64) {
         self.unsent.remove(&position);
     }
 
-    /// The position up to which everything is done.
+    /// The position up to which everything is finished.
     pub fn position(&self) -> u64 {
         self.unsent.first().map_or(self.looked_at, |first| first - 1)
     }

@@ -1,5 +1,5 @@
-//! Makes the mail that an event asks for. Everything in it follows from the event and the app's settings, so that the same
-//! mail once more is the same mail: the same token, date, `Message-ID` and boundary.
+//! Composes the mail that an event requests. Its whole content follows from the event and the app's settings, so a
+//! repeated mail is identical: the same token, date, `Message-ID` and boundary.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -24,25 +24,25 @@ use super::transport::Unsent;
 use super::words::{Words, account_made, disown_title, words};
 use crate::senders::Senders;
 
-/// A mail, ready to be sent.
+/// A mail ready to be sent.
 pub(super) struct Letter {
     pub message: Message,
     id: String,
 }
 
 impl Letter {
-    /// The name of its file.
+    /// Its file name.
     pub fn name(&self) -> String {
         format!("{}.eml", self.id)
     }
 }
 
-/// Makes mails.
+/// Composes mails.
 pub(super) struct Composer {
     pub tokens: DerivedTokens,
     pub access_tokens: std::sync::Arc<AccessTokens>,
     pub senders: Senders,
-    /// The apps of whose senders the log has been told.
+    /// The apps whose senders were already reported in the log.
     pub told: Mutex<HashSet<AppId>>,
 }
 
@@ -63,7 +63,7 @@ impl Composer {
             return Err(Unsent::not_made("the app is disabled"));
         }
         if user.erased {
-            return Err(Unsent::not_made("nobody is there to get it"));
+            return Err(Unsent::not_made("the recipient was erased"));
         }
         let AppSettings { branding, locale, links, .. } = &app.settings;
         let link = self.link(app_id, event, mail.kind, links);
@@ -99,7 +99,7 @@ impl Composer {
         if own_sender.is_none() && branding.sender.is_some() {
             self.tell(app_id);
         }
-        // A sender that the operator's list does not have, set before it was shorter, still gets the answers.
+        // A sender that is no longer on the operator's list still gets the replies.
         let reply_to =
             branding.reply_to.as_ref().or(branding.sender.as_ref().filter(|_| own_sender.is_none()));
         let id = format!("{}.{}", recorded.id, mail.kind.as_str());
@@ -123,7 +123,7 @@ impl Composer {
         Ok(Letter { message, id })
     }
 
-    /// Once for each app: its mails do not come from where it says.
+    /// Logs, once per app, that its mails do not come from its configured sender.
     fn tell(&self, app_id: &AppId) {
         if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(app_id.clone()) {
             let own = self.senders.own.as_str();
@@ -144,11 +144,11 @@ impl Composer {
 }
 
 fn address(email: &Email) -> Result<Address, Unsent> {
-    // What is wrong with it would quote it.
-    email.as_str().parse().map_err(|_| Unsent::not_made("the address cannot stand in a mail"))
+    // The parser's error would quote the address.
+    email.as_str().parse().map_err(|_| Unsent::not_made("the address is not valid in a mail"))
 }
 
-/// Tells programs that answer mail by themselves not to answer this one (RFC 3834 section 5).
+/// Tells autoresponders not to answer this mail (RFC 3834 section 5).
 #[derive(Clone)]
 struct AutoSubmitted;
 
@@ -179,7 +179,7 @@ struct Page<'a> {
     disown: Option<&'a Disown>,
 }
 
-/// When and from where the account was made, and the way to be rid of it.
+/// When and from where the account was created, and the link to erase it.
 struct Disown {
     made: String,
     button: &'static str,

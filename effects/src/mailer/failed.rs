@@ -1,4 +1,4 @@
-//! What keeps a mail from being sent, and what the journal cannot be read for.
+//! Errors that prevent a mail from being sent, and damage in the journal.
 
 use domain::delivery::{DeliveryCommand, DeliveryPolicy};
 use domain::mail::MailKind;
@@ -10,7 +10,7 @@ use schemas::envelope::{Actor, Metadata};
 use super::runner::Stop;
 use super::transport::Unsent;
 
-/// What cannot be read is passed over, counted and logged: the mails behind it must not wait until somebody mends the journal.
+/// A damaged event is skipped, counted and logged: later mails must not wait until the journal is repaired.
 pub(super) fn unless_damaged<T>(position: u64, outcome: Result<T, Stop>) -> Result<Option<T>, Stop> {
     match outcome {
         Ok(value) => Ok(Some(value)),
@@ -18,7 +18,7 @@ pub(super) fn unless_damaged<T>(position: u64, outcome: Result<T, Stop>) -> Resu
             tracing::error!(
                 position,
                 what,
-                "what an event asks for, or its mails, cannot be read: no mail is sent"
+                "an event that may request a mail, or its delivery, cannot be read: no mail is sent"
             );
             metrics::counter!("watchword_mail_unreadable_total").increment(1);
             Ok(None)
@@ -27,7 +27,7 @@ pub(super) fn unless_damaged<T>(position: u64, outcome: Result<T, Stop>) -> Resu
     }
 }
 
-/// What is recorded of a mail besides how it went.
+/// The data recorded with a mail's outcome.
 pub(super) struct Failed {
     pub(super) user_id: UserId,
     pub(super) kind: MailKind,
@@ -59,7 +59,7 @@ impl Failed {
     }
 }
 
-/// The metadata of what follows from an event.
+/// The metadata of events caused by an event.
 pub(super) fn because_of(recorded: &RecordedEvent) -> Metadata {
     Metadata {
         app_id: recorded.metadata.app_id.clone(),

@@ -1,7 +1,7 @@
-//! The headers of a mail that carry text which an app chose: `From` and `Subject`.
+//! The mail headers with app-chosen text: `From` and `Subject`.
 //!
-//! A header is ASCII, so other text becomes encoded words (RFC 2047). Text that looks like one must, too: written as it is, a
-//! reader would show what it stands for, which nobody has seen when it was set.
+//! A header is ASCII, so other text becomes encoded words (RFC 2047). Text that looks like an encoded word must be encoded,
+//! too: a reader would decode it and show something that was never visible when it was set.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,11 +10,11 @@ use lettre::Address;
 use lettre::message::Mailbox;
 use lettre::message::header::{self, Header, HeaderName, HeaderValue};
 
-/// How many bytes go into an encoded word: with its 12 characters around them it fits into a line of 76 behind `Subject: `
-/// (RFC 2047 section 2).
+/// The bytes per encoded word: with its 12 characters of overhead it fits into a line of 76 after `Subject: ` (RFC 2047
+/// section 2).
 const WORD: usize = 36;
 
-/// Whom a mail comes from: a name that people read, and an address.
+/// The sender of a mail: a display name and an address.
 #[derive(Clone)]
 pub(super) struct From {
     pub name: String,
@@ -26,7 +26,7 @@ impl Header for From {
         HeaderName::new_from_ascii_str("From")
     }
 
-    /// Needed by the trait alone: no mail is read here.
+    /// Required by the trait; mails are never parsed here.
     fn parse(text: &str) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let Mailbox { name, email } = text.parse()?;
         Ok(Self { name: name.unwrap_or_default(), address: email })
@@ -38,13 +38,13 @@ impl Header for From {
             let mailbox = Mailbox::new(Some(name).filter(|name| !name.is_empty()), self.address.clone());
             return header::From::from(lettre::message::Mailboxes::from(mailbox)).display();
         }
-        // The message looks for an address in what is not encoded yet, and for nothing else.
+        // `lettre` looks for an address in the unencoded part, and for nothing else.
         let encoded = format!("{}\r\n <{}>", encoded_words(&name), self.address);
         HeaderValue::dangerous_new_pre_encoded(Self::name(), self.address.to_string(), encoded)
     }
 }
 
-/// What a mail is about.
+/// The subject of a mail.
 #[derive(Clone)]
 pub(super) struct Subject(pub String);
 
@@ -67,12 +67,12 @@ impl Header for Subject {
     }
 }
 
-/// Whether it can stand in a header as it is: ASCII that no reader takes for an encoded word.
+/// Whether it can be written as it is: ASCII that no reader takes for an encoded word.
 fn is_plain(text: &str) -> bool {
     text.bytes().all(|b| b == b' ' || b.is_ascii_graphic()) && !text.contains("=?") && !text.contains("?=")
 }
 
-/// The text as encoded words, one on each line. A character is never split (RFC 2047 section 5).
+/// The text as encoded words, one per line. A character is never split (RFC 2047 section 5).
 fn encoded_words(text: &str) -> String {
     let mut words = vec![String::new()];
     for c in text.chars() {
@@ -91,7 +91,7 @@ fn encoded_words(text: &str) -> String {
 mod tests {
     use super::*;
 
-    /// The value as it is written, and what a reader makes of its encoded words.
+    /// The written value, and what a reader decodes from its encoded words.
     fn from(name: &str) -> (String, String) {
         let address = "no-reply@acme.example".parse().expect("an address");
         shown(&From { name: name.to_owned(), address })
@@ -120,7 +120,7 @@ mod tests {
         header.clone()
     }
 
-    /// Nothing of a header can begin another, and every line is one that all may relay.
+    /// No header text can start another header, and every line can be relayed.
     #[track_caller]
     fn is_one_header(written: &str) {
         let written = written.strip_suffix("\r\n").expect("it ends a line");
@@ -178,7 +178,7 @@ mod tests {
             let (_, read) = from(name);
             assert!(!read.contains(['\u{202e}', '\u{2028}', '\u{200b}', '\u{1b}', '\0']), "{read:?}");
         }
-        // A name of nothing leaves the address.
+        // An invisible name leaves only the address.
         assert_eq!(from("\u{200b}\u{2060}").0, "From: no-reply@acme.example\r\n");
     }
 

@@ -1,7 +1,7 @@
-//! Where the link in a mail leads: to a page of Watchword, or to the app's own if it has one.
+//! The link in a mail: to a page of Watchword, or to the app's own page if it has one.
 //!
-//! The origin is the configured public URL, never a header of a request: whoever sets off a mail must not choose where its
-//! reader is sent.
+//! The origin is the configured public URL, never a request header: a client that triggers a mail must not choose where
+//! its reader is sent.
 
 use domain::mail::MailKind;
 use domain::settings::Links;
@@ -24,7 +24,7 @@ pub fn link_of(kind: MailKind, token: &str, issuer: &str, links: &Links) -> Opti
     ))
 }
 
-/// The page on which the reader of a mail says that they have not made the account: always one of Watchword's.
+/// The page on which a mail's reader declares that they did not create the account: always one of Watchword's.
 pub fn disown_link(token: &str, issuer: &str) -> String {
     format!("{issuer}/auth/email-verification/disown?token={token}")
 }

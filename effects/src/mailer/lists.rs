@@ -1,5 +1,5 @@
-//! The lists of mails that wait for another try, and of those that were given up: claims of the journal, so that they change in
-//! the same append as what became of a mail.
+//! The lists of mails waiting for a retry and of failed mails: claims of the journal, so that they change in the same append as
+//! a mail's outcome.
 
 use domain::AppId;
 use domain::claims::ClaimKind;
@@ -9,14 +9,14 @@ use event_store::{Claim, Journal, StoreError};
 use serde::Deserialize;
 use serde::de::value::{Error as ValueError, StrDeserializer};
 
-/// The kinds of the claims that list mails: those that are tried again by themselves, and those that were given up.
+/// The kinds of claims that list mails: waiting for an automatic retry, and given up.
 pub(super) const WAITING: &str = ClaimKind::MailWaiting.as_str();
 pub(super) const FAILED: &str = ClaimKind::MailFailed.as_str();
 
-/// A mail in the lists of those that wait or were given up.
+/// A mail in one of these lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MailRef {
-    /// The position of the event that asked for it.
+    /// The position of the requesting event.
     pub position: u64,
     /// Which of its mails.
     pub kind: MailKind,
@@ -40,7 +40,7 @@ pub async fn given_up(journal: &dyn Journal, app_id: &AppId) -> Result<Vec<MailR
     Ok(claims.iter().filter_map(|(claim, _)| MailRef::of(claim)).collect())
 }
 
-/// How many mails of all apps were given up.
+/// The number of mails of all apps that were given up.
 pub async fn count_given_up(journal: &dyn Journal) -> Result<usize, StoreError> {
     Ok(journal.claims(FAILED, "").await?.len())
 }

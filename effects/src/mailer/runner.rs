@@ -1,4 +1,4 @@
-//! The loop of the mailer, on the node that holds its cursor.
+//! The mailer's loop, on the node that holds its cursor.
 
 use std::collections::BTreeSet;
 use std::pin::pin;
@@ -36,15 +36,15 @@ pub(super) struct Runner {
     pub(super) settings: MailerSettings,
     pub(super) status: watch::Sender<MailerStatus>,
     pub(super) ending: watch::Receiver<bool>,
-    /// Until when a mail server that could not be reached is left alone.
+    /// Until when an unreachable mail server is not contacted.
     pub(super) stand_back: Option<Instant>,
-    /// How long it is left alone the next time.
+    /// The length of the next such pause.
     pub(super) pause: Duration,
 }
 
-/// Why it does not go on for now.
+/// Why it stops for now.
 pub(super) enum Stop {
-    /// It was told to end.
+    /// It is shutting down.
     Ending,
     /// Another node sends now.
     Lost,
@@ -58,15 +58,15 @@ impl From<StoreError> for Stop {
     }
 }
 
-/// What is known while the cursor is held.
+/// The state while the cursor is held.
 struct Held {
-    /// Everything up to it is done. Of what is behind it, some may be.
+    /// Every event up to it is finished; later ones may be.
     pub(super) cursor: Cursor,
     pub(super) backlog: Backlog,
     pub(super) renewed: Instant,
-    /// The position that is stored, and when that was.
+    /// The stored position, and when it was stored.
     pub(super) kept: (u64, Instant),
-    /// The mails that are tried again, by when.
+    /// The mails waiting for a retry, by time.
     pub(super) waiting: BTreeSet<(Timestamp, MailRef)>,
     pub(super) failed: usize,
 }
@@ -79,13 +79,13 @@ impl Runner {
                 Stop::Ending => return,
                 Stop::Lost => {
                     tracing::info!("another node sends mails now");
-                    // The other node tells them.
+                    // The other node reports them.
                     metrics::gauge!("watchword_mail_waiting").set(0.0);
                     metrics::gauge!("watchword_mail_failed").set(0.0);
                     pause = FIRST_PAUSE;
                 }
                 Stop::Store(error) => {
-                    // A store that is away is asked for often, so that mails go out when it is back, and told of once.
+                    // An unavailable store is polled often, so that mails go out once it is back, but logged only once.
                     let is_away = matches!(error, StoreError::Unavailable(_));
                     if is_away && self.status.borrow().state == "interrupted" {
                         tracing::debug!(%error, "the mailer is still interrupted");
@@ -105,7 +105,7 @@ impl Runner {
         }
     }
 
-    /// Takes the cursor, and sends for as long as it can.
+    /// Takes the cursor, and sends for as long as possible.
     async fn work(&mut self) -> Stop {
         let mut held = match self.take().await {
             Ok(held) => held,
@@ -113,14 +113,14 @@ impl Runner {
         };
         let Err(stop) = self.follow(&mut held).await;
         if matches!(stop, Stop::Ending) {
-            // Whoever comes next finds out by itself what this would tell it.
+            // On failure, the next holder finds it out by itself.
             let _ = self.journal.move_cursor(EFFECT, held.cursor).await;
             let _ = self.journal.release_cursor(EFFECT, held.cursor).await;
         }
         stop
     }
 
-    /// Waits until nobody else holds the cursor.
+    /// Waits until no other node holds the cursor.
     async fn take(&mut self) -> Result<Held, Stop> {
         loop {
             self.require_going_on()?;
@@ -136,7 +136,7 @@ impl Runner {
                 tracing::warn!(
                     position = cursor.position,
                     newest,
-                    "the journal is an older one: what is in it is not mailed"
+                    "the journal was restored to an older state: mails of its events are not sent"
                 );
                 cursor.position = newest;
             }
@@ -147,7 +147,7 @@ impl Runner {
             tracing::info!(
                 position = cursor.position,
                 waiting = held.waiting.len(),
-                "mails are sent by this node"
+                "this node sends the mails"
             );
             return Ok(held);
         }
@@ -165,7 +165,7 @@ impl Runner {
                 held.backlog.done(position);
             }
             held.cursor.position = held.backlog.position();
-            // In turns: neither new mails nor old ones wait for all of the others.
+            // Alternately, so that neither new mails nor retries wait for all of the others.
             let tried = self.try_again(held).await?;
             self.keep(held).await?;
             self.report(held, newest);
@@ -182,7 +182,7 @@ impl Runner {
         }
     }
 
-    /// When there is something to do even if no event comes.
+    /// When there is something to do even without a new event.
     fn next_look(&self, held: &Held) -> Instant {
         let now = Instant::now();
         let mut next = held.renewed + self.settings.lease / 3;
@@ -196,7 +196,7 @@ impl Runner {
         next
     }
 
-    /// Finds more events that ask for mails: whether there were more events.
+    /// Finds more events that request mails. Returns whether there were more events.
     async fn look_ahead(&mut self, held: &mut Held, newest: u64) -> Result<bool, Stop> {
         let after = held.backlog.looked_at();
         if newest <= after || !held.backlog.has_room() {
@@ -218,7 +218,7 @@ impl Runner {
         Ok(!events.is_empty())
     }
 
-    /// Somebody may have asked for a mail to be tried again.
+    /// A retry may have been requested.
     async fn hear(&mut self, held: &mut Held, recorded: &RecordedEvent) -> Result<(), Stop> {
         if let Event::Delivery(DeliveryEvent::MailFailed(failed)) = self.repository.decode(recorded).await?
             && failed.asked_again
@@ -228,7 +228,7 @@ impl Runner {
         Ok(())
     }
 
-    /// Sends the mails that an event asks for.
+    /// Sends the mails that an event requests.
     async fn handle(&mut self, held: &mut Held, position: u64) -> Result<(), Stop> {
         let events = self.journal.read_positions(&[position]).await?;
         let Some(recorded) = events.first() else { return Ok(()) };
@@ -239,7 +239,7 @@ impl Runner {
         Ok(())
     }
 
-    /// Sends the mail that has waited longest, if its time has come. False if there is none.
+    /// Sends the mail with the earliest retry time, if it is due. False if none is.
     async fn try_again(&mut self, held: &mut Held) -> Result<bool, Stop> {
         let now = self.clock.now();
         if held.waiting.first().is_none_or(|(due, _)| now < *due) {
@@ -259,12 +259,12 @@ impl Runner {
         } else if let Some(user_id) = event.person() {
             // The person was erased since.
             let mail = Failed { user_id, kind: mail_ref.kind, useless_after: None };
-            self.record(held, recorded, &mail, Err(Unsent::not_made("nobody is there to get it"))).await?;
+            self.record(held, recorded, &mail, Err(Unsent::not_made("the recipient was erased"))).await?;
         }
         Ok(())
     }
 
-    /// Sends a mail, unless it was sent or its time has not come.
+    /// Sends a mail, unless it was sent or is not due.
     async fn attempt(
         &mut self,
         held: &mut Held,
@@ -276,7 +276,7 @@ impl Runner {
         let delivery = self.repository.load::<Delivery>(&EventId(recorded.id)).await?;
         let now = self.clock.now();
         if !delivery.state.is_due(mail.kind, now) {
-            // Its time was put off meanwhile: by another node, or by a clock that was set back.
+            // Its retry was postponed meanwhile, by another node or because the clock was set back.
             if let Some(Outcome::Waits(until)) = delivery.state.outcome(mail.kind) {
                 held.waiting.insert((until, MailRef { position: recorded.position, kind: mail.kind }));
             }
@@ -301,7 +301,7 @@ impl Runner {
         self.record(held, recorded, &mail, outcome).await
     }
 
-    /// Waits while the mail server is left alone, and makes sure that nobody else sends meanwhile or soon.
+    /// Waits until the mail server may be contacted again, and renews the lease meanwhile.
     async fn stand_back(&mut self, held: &mut Held) -> Result<(), Stop> {
         while let Some(until) = self.stand_back.filter(|until| Instant::now() < *until) {
             let slice = Instant::now() + self.settings.lease / 3;
@@ -313,7 +313,7 @@ impl Runner {
         self.renew(held).await
     }
 
-    /// Sends, and makes sure that nobody else does meanwhile, however long the mail server takes.
+    /// Sends, and renews the lease meanwhile, however long the mail server takes.
     async fn send(
         &mut self,
         held: &mut Held,
@@ -328,7 +328,7 @@ impl Runner {
                 tokio::select! {
                     sent = &mut sending => break sent,
                     () = tokio::time::sleep(self.settings.lease / 6) => {
-                        // A journal that is away for a moment is no reason to leave a mail half said.
+                        // A journal that is briefly unavailable is no reason to abort a mail halfway.
                         if let Err(stop @ (Stop::Lost | Stop::Ending)) = self.renew(held).await {
                             return Err(stop);
                         }
@@ -346,14 +346,13 @@ impl Runner {
                 self.stand_back = Some(Instant::now() + self.pause);
                 self.pause = (self.pause * 2).min(LONGEST_PAUSE);
             }
-            // The server is there.
+            // The server is reachable.
             Err(_) => self.pause = FIRST_PAUSE,
         }
         Ok(sent)
     }
 
-    /// Writes down what became of a mail. Nothing else is done before: what was sent and is not known to have been would be
-    /// sent again.
+    /// Records the outcome of a mail. Nothing else is done before: a sent mail without a record would be sent again.
     async fn record(
         &mut self,
         held: &mut Held,
@@ -401,11 +400,11 @@ impl Runner {
                     return Ok(());
                 }
                 Err(DispatchError::Refused(refusal)) => {
-                    tracing::error!(%refusal, event = %id, "what became of a mail was not recorded");
+                    tracing::error!(%refusal, event = %id, "the outcome of a mail was not recorded");
                     return Ok(());
                 }
                 Err(error) => {
-                    tracing::error!(%error, event = %id, "what became of a mail cannot be recorded yet");
+                    tracing::error!(%error, event = %id, "the outcome of a mail cannot be recorded yet");
                     self.sleep(Instant::now() + pause).await?;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
@@ -428,7 +427,7 @@ impl Runner {
         Ok(())
     }
 
-    /// Makes sure that nobody else sends for a good while.
+    /// Renews the lease, so that no other node sends for a while.
     async fn renew(&self, held: &mut Held) -> Result<(), Stop> {
         if held.renewed.elapsed() < self.settings.lease / 6 {
             return Ok(());
@@ -442,7 +441,7 @@ impl Runner {
         Ok(())
     }
 
-    /// Stores where the cursor is, from time to time.
+    /// Stores the cursor from time to time.
     async fn keep(&self, held: &mut Held) -> Result<(), Stop> {
         let (position, at) = held.kept;
         if held.cursor.position == position || at.elapsed() < KEEP {

@@ -56,7 +56,7 @@ async fn each_mail_goes_out_once_though_the_mailer_dies_in_the_middle() {
     let tokens: BTreeSet<String> = mails.values().map(|mails| token(&mails[0])).collect();
     assert_eq!(tokens.len(), MAILS);
 
-    // Whoever comes after them finds nothing left, also if the cursor were lost and everything read again.
+    // A later mailer finds nothing to do, even if the cursor were lost and everything read again.
     let cursor =
         world.journal.hold_cursor(EFFECT, "test", Duration::ZERO).await.expect("works").expect("is free");
     world.journal.move_cursor(EFFECT, Cursor { position: 0, ..cursor }).await.expect("moves");
@@ -81,7 +81,7 @@ async fn what_happened_before_it_first_ran_sends_nothing() {
     let after = world.ask_for("after@example.com").await;
     world.until_sent(after).await;
     mailer.shutdown().await;
-    // What comes while it is away is sent when it is back.
+    // Mails requested during an outage are sent after it.
     let meanwhile = world.ask_for("meanwhile@example.com").await;
     let mailer = world.mailer(&outbox);
     world.until_sent(meanwhile).await;
@@ -107,7 +107,7 @@ async fn what_happened_before_it_first_ran_sends_nothing() {
     }
 }
 
-/// As when a journal was restored and its cursors, kept beside it, were not.
+/// A restored journal with newer cursors beside it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cursor_ahead_of_the_journal_begins_at_its_end() {
     let world = World::new(json!({})).await;
@@ -126,7 +126,7 @@ async fn a_cursor_ahead_of_the_journal_begins_at_its_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_mail_that_fails_keeps_no_other_waiting() {
     let (world, smtp) = (World::new(json!({})).await, Smtp::start());
-    // The mailer and the API of one process have one cache.
+    // The mailer and the API of one process share a cache.
     let repository = repository(&world.journal, &world.keys);
     let mailer = mailer(Arc::clone(&repository), &world.keys, "a", &smtp.url(), MailerSettings::LEASE);
     begun(&mailer).await;
@@ -163,7 +163,7 @@ async fn one_mail_that_fails_keeps_no_other_waiting() {
     let listed = given_up(&*world.journal, &world.app_id).await.expect("reads");
     assert_eq!(listed.len(), 3);
 
-    // Another try, which the same mailer hears of.
+    // A retry, which the running mailer notices.
     let (id, mail_ref) = (rejected, listed[0]);
     let dispatcher = Dispatcher::new(repository, Arc::new(SystemClock));
     let at = SystemClock.now();
@@ -245,7 +245,7 @@ async fn a_mail_server_that_is_gone_is_waited_for() {
     let useless = world.ask("late@example.com", SignedDuration::from_millis(500)).await;
     world.until(first, |outcomes| !outcomes.is_empty()).await;
     assert_eq!(world.listed(WAITING).await, 1);
-    // The mailer that comes next knows of the mail that waits.
+    // The next mailer knows about the waiting mail.
     mailer.shutdown().await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     smtp.up();
@@ -262,9 +262,13 @@ async fn a_mail_server_that_is_gone_is_waited_for() {
 
     let outcomes = world.until(useless, |outcomes| !outcomes.is_empty()).await;
     let [DeliveryEvent::MailFailed(failed)] = &outcomes[..] else { panic!("{outcomes:?}") };
-    assert_eq!((failed.reason, failed.retry_at), (FailureReason::Expired, None), "nobody gets a dead link");
+    assert_eq!(
+        (failed.reason, failed.retry_at),
+        (FailureReason::Expired, None),
+        "an expired link is not sent"
+    );
 
-    // One that is stopped answers nothing. Then it goes on.
+    // A stopped server answers nothing; then it continues.
     smtp.signal("STOP");
     let stopped = world.ask_for("eve@example.com").await;
     world.until(stopped, |outcomes| !outcomes.is_empty()).await;

@@ -1,4 +1,4 @@
-//! Where mails go: to a mail server, or into files.
+//! Delivery of mails: to a mail server, or into files.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -21,19 +21,19 @@ use tokio::time::{Instant, timeout};
 use super::compose::Letter;
 use super::url::{Encryption, MailUrl, SmtpUrl};
 
-/// How long a connection waits for the next mail.
+/// How long a connection is kept for the next mail.
 const IDLE: Duration = Duration::from_secs(30);
-/// After how long the server is asked again what it takes, and how long its answer may take.
+/// How long the server's announced extensions are cached, and the time limit for asking.
 const ASK_AGAIN: Duration = Duration::from_mins(1);
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// How long a mail server may take.
+/// The time limits for a mail server.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// Until it is ready for a mail: for the connection, TLS and the login.
+    /// Until it is ready for a mail: connection, TLS and login.
     pub ready: Duration,
-    /// From there to its last word on the mail. Long, as some look through a mail before they take it: whoever gives up
-    /// before them sends it twice (RFC 5321 section 4.5.3.2.6, RFC 1047).
+    /// From there to its final reply. Long, because some servers scan a mail before they accept it, and a client that
+    /// gives up earlier sends it twice (RFC 5321 section 4.5.3.2.6, RFC 1047).
     pub last_word: Duration,
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Unsent {
     pub reason: FailureReason,
     /// The mail server's reply.
     pub code: Option<u16>,
-    /// For the log: never what the server said in words, which may quote the address.
+    /// For the log: never the server's text, which may quote the address.
     pub detail: String,
 }
 
@@ -63,14 +63,14 @@ impl Unsent {
     }
 
     pub fn expired() -> Self {
-        Self::new(FailureReason::Expired, "what is in it has expired")
+        Self::new(FailureReason::Expired, "the link in it has expired")
     }
 
     fn unreachable(detail: impl Into<String>) -> Self {
         Self::new(FailureReason::Unreachable, detail)
     }
 
-    /// A failure before the server was told of any mail: it says nothing about this one.
+    /// A failure before any mail was transmitted: it says nothing about this one.
     fn of_connection(error: &SmtpError) -> Self {
         Self { code: error.status().map(Into::into), ..Self::unreachable(describe(error)) }
     }
@@ -78,11 +78,12 @@ impl Unsent {
     fn of_mail(error: &SmtpError) -> Self {
         let code = error.status().map(u16::from);
         let reason = match code {
-            // The server goes away (RFC 5321 section 3.8), or wants a login (RFC 4954 section 6): no fault of the mail.
+            // The server shuts down (RFC 5321 section 3.8) or requires a login (RFC 4954 section 6): not the mail's
+            // fault.
             Some(421 | 530 | 534 | 535 | 538) => FailureReason::Unreachable,
             Some(_) if error.is_permanent() => FailureReason::Rejected,
             Some(_) => FailureReason::Deferred,
-            // The address needs what this server does not have (RFC 6531).
+            // The address needs an extension that this server lacks (RFC 6531).
             None if error.is_client() => FailureReason::NotMade,
             None => FailureReason::Unreachable,
         };
@@ -93,27 +94,29 @@ impl Unsent {
 fn describe(error: &SmtpError) -> String {
     match error.status() {
         Some(code) => format!("the mail server replied {code}"),
-        // What is wrong with a reply is told by quoting it.
-        None if error.is_response() => "what the mail server replied is no SMTP".to_owned(),
+        // The parser's error would quote the reply.
+        None if error.is_response() => "the mail server's reply is not SMTP".to_owned(),
         None => error.to_string(),
     }
 }
 
-/// What the mail server says of itself. Cheap to clone.
+/// The mail server's announced extensions. Cheap to clone.
 #[derive(Clone)]
 pub struct MailServer(Arc<Announced>);
 
 struct Announced {
     url: SmtpUrl,
     hello: ClientId,
-    /// Whether it takes addresses with characters outside ASCII (SMTPUTF8, RFC 6531), as it said last, and when it was asked.
+    /// Whether it accepts addresses with characters outside ASCII (SMTPUTF8, RFC 6531), according to its last answer, and
+    /// when that was.
     utf8: Mutex<Option<(Instant, Option<bool>)>>,
 }
 
 impl MailServer {
-    /// Whether it takes addresses with characters outside ASCII before the `@`. None if it never said so, and cannot be asked.
+    /// Whether it accepts addresses with characters outside ASCII before the `@`. None if it never said so and cannot be
+    /// asked.
     pub async fn takes_utf8(&self) -> Option<bool> {
-        // One asks for all: strangers are not to open connections at will.
+        // One request asks for all: strangers must not be able to open connections at will.
         let mut utf8 = self.0.utf8.lock().await;
         match *utf8 {
             Some((asked, said)) if asked.elapsed() < ASK_AGAIN => return said,
@@ -125,14 +128,14 @@ impl MailServer {
                 let _ = timeout(ANSWER, connection.quit()).await;
                 Some(said)
             }
-            // What it said before is the best that is known.
+            // Its previous answer is the best available.
             Ok(Err(_)) | Err(_) => utf8.and_then(|(_, said)| said),
         };
         *utf8 = Some((Instant::now(), said));
         said
     }
 
-    /// A connection that is ready for a login.
+    /// Opens a connection that is ready for a login.
     async fn connect(&self) -> Result<AsyncSmtpConnection, SmtpError> {
         let Announced { url: SmtpUrl { host, port, encryption, .. }, hello, .. } = &*self.0;
         let tls = || TlsParameters::new(host.clone());
@@ -155,7 +158,7 @@ fn says_utf8(connection: &AsyncSmtpConnection) -> bool {
     connection.server_info().supports_feature(Extension::SmtpUtfEight)
 }
 
-/// Takes mails, one at a time.
+/// Delivers mails, one at a time.
 pub struct MailTransport(Kind);
 
 enum Kind {
@@ -164,7 +167,7 @@ enum Kind {
 }
 
 impl MailTransport {
-    /// Opens nothing yet. `hello` is the name the client says it has to a mail server.
+    /// Opens no connection yet. `hello` is the client's name towards a mail server.
     pub fn new(url: MailUrl, hello: &str, patience: Patience) -> Self {
         Self(match url {
             MailUrl::Files(folder) => Kind::Files(folder),
@@ -177,7 +180,7 @@ impl MailTransport {
         })
     }
 
-    /// The mail server, if they go to one.
+    /// The mail server, if mails go to one.
     pub fn server(&self) -> Option<MailServer> {
         match &self.0 {
             Kind::Files(_) => None,
@@ -185,8 +188,8 @@ impl MailTransport {
         }
     }
 
-    /// Whether a mail could be handed over now: greets the mail server, with TLS and login as they are configured, and says
-    /// good-bye; of a folder, whether it can be written. Says what was found, or why not; sends and writes nothing.
+    /// Whether a mail could be delivered now: greets the mail server, with TLS and login as configured, and quits; for a
+    /// folder, whether it is writable. Returns the finding or the problem; sends and writes nothing.
     pub async fn greet(&self) -> Result<String, String> {
         match &self.0 {
             Kind::Files(folder) => {
@@ -194,7 +197,7 @@ impl MailTransport {
                 if existing.is_dir() {
                     Ok(format!("written to {}", folder.display()))
                 } else {
-                    Err(format!("{} is no folder", existing.display()))
+                    Err(format!("{} is not a folder", existing.display()))
                 }
             }
             Kind::Smtp(server) => server.greet().await,
@@ -214,8 +217,8 @@ impl MailTransport {
     }
 }
 
-/// How a client names itself: by its domain, or by an address literal (RFC 5321 section 4.1.3). A bare address is neither, and
-/// servers that look refuse it.
+/// The client's name: its domain, or an address literal (RFC 5321 section 4.1.3). A bare address is neither, and strict
+/// servers refuse it.
 fn client_id(name: &str) -> ClientId {
     let bare = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
     let tagged = bare.get(..5).filter(|tag| tag.eq_ignore_ascii_case("IPv6:")).map(|tag| &bare[tag.len()..]);
@@ -234,7 +237,7 @@ struct Server {
     open: Mutex<Option<Open>>,
 }
 
-/// A connection that waits for the next mail.
+/// A connection kept for the next mail.
 struct Open {
     connection: AsyncSmtpConnection,
     since: Instant,
@@ -244,10 +247,10 @@ impl Server {
     async fn send(&self, letter: &Letter) -> Result<(), Unsent> {
         let late = |_| Unsent::unreachable("the mail server did not answer in time");
         let mut open = self.open.lock().await;
-        // Taken out until the mail is through: in the middle of one, no other can be sent.
+        // Taken out until the mail is through: no other mail can be sent in between.
         let ready = self.ready(open.take());
-        // What goes wrong before the mail is the server's matter, even if it replies 5xx: a wrong password of ours must not
-        // make every mail a hopeless one.
+        // A failure before the mail is the server's problem, even with a 5xx reply: our wrong password must not make every
+        // mail a permanent failure.
         let ready = timeout(self.patience.ready, ready).await.map_err(late)?;
         let mut connection = ready.map_err(|error| Unsent::of_connection(&error))?;
         let (envelope, bytes) = (letter.message.envelope(), letter.message.formatted());
@@ -263,12 +266,12 @@ impl Server {
         let mut connection = ready.map_err(|error| Unsent::of_connection(&error).detail)?;
         let said = if connection.is_encrypted() { ", with TLS" } else { "" };
         let login = if self.login.is_some() { " and login" } else { "" };
-        // It has said what was asked; how it says good-bye makes no difference.
+        // It has answered; whether it quits properly does not matter.
         let _ = timeout(self.patience.ready, connection.quit()).await;
         Ok(format!("it answers{said}{login}"))
     }
 
-    /// The connection that is open, if it still is; or a new one.
+    /// The open connection, if it still works, or a new one.
     async fn ready(&self, open: Option<Open>) -> Result<AsyncSmtpConnection, SmtpError> {
         if let Some(Open { mut connection, since }) = open
             && since.elapsed() < IDLE
@@ -277,7 +280,7 @@ impl Server {
             return Ok(connection);
         }
         let mut connection = self.announced.connect().await?;
-        // Somebody who asks for it just now finds it out anyway.
+        // A concurrent request for it finds out anyway.
         if let Ok(mut utf8) = self.announced.0.utf8.try_lock() {
             *utf8 = Some((Instant::now(), Some(says_utf8(&connection))));
         }
@@ -289,8 +292,7 @@ impl Server {
     }
 }
 
-/// Writes a mail that is there whole or not at all, and that nobody else can read. The same mail once more takes the place of
-/// the first.
+/// Atomically writes a mail that other users cannot read. A repeated mail replaces the first.
 fn write(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
     if !folder.exists() {
         let mut builder = fs::DirBuilder::new();
@@ -301,7 +303,7 @@ fn write(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
         private::adopt(&File::open(folder)?, folder);
     }
     let unfinished = folder.join(format!(".{name}.new"));
-    // What a crash has left; and nobody's link is followed.
+    // Left over from a crash; and links are not followed.
     let _ = fs::remove_file(&unfinished);
     let mut options = File::options();
     options.create_new(true).write(true);

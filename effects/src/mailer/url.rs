@@ -1,4 +1,4 @@
-//! Where the operator says that mails go.
+//! The configured destination of mails.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,40 +9,40 @@ use percent_encoding::percent_decode_str;
 use secrecy::SecretString;
 use url::Url;
 
-/// Where mails go. It is shown without user and password.
+/// The destination of mails. Displayed without user and password.
 #[derive(Clone)]
 pub enum MailUrl {
-    /// Into files of this folder, one a mail: `file:///var/lib/watchword/outbox`, or `file://./outbox`.
+    /// Into files in this folder, one per mail: `file:///var/lib/watchword/outbox`, or `file://./outbox`.
     Files(PathBuf),
     /// To a mail server.
     Smtp(SmtpUrl),
 }
 
-/// A mail server, and how to log in to it.
+/// A mail server, and the login to it.
 ///
-/// - `smtps://user:password@host` speaks TLS from the first byte (port 465, RFC 8314 section 3.3);
-/// - `smtp://user:password@host?tls=required` begins with STARTTLS (port 587, RFC 3207), or fails;
-/// - `smtp://user:password@host?tls=opportunistic` does so where the server offers it, which whoever is in between can
+/// - `smtps://user:password@host` uses TLS from the first byte (port 465, RFC 8314 section 3.3);
+/// - `smtp://user:password@host?tls=required` starts with STARTTLS (port 587, RFC 3207), or fails;
+/// - `smtp://user:password@host?tls=opportunistic` does so if the server offers it, which a man in the middle can
 ///   prevent;
-/// - `smtp://host` speaks in the clear (port 25).
+/// - `smtp://host` is unencrypted (port 25).
 ///
-/// A port after the host is taken instead. A path is the name the client says it has.
+/// An explicit port takes precedence. A path is the client's name.
 #[derive(Clone)]
 pub struct SmtpUrl {
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) encryption: Encryption,
     pub(super) login: Option<(String, SecretString)>,
-    /// The name the client says it has, where the operator chose one.
+    /// The client's name, if the operator chose one.
     pub(super) hello: Option<String>,
-    /// Without user and password.
+    /// For display, without user and password.
     pub(super) shown: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encryption {
     None,
-    /// STARTTLS where the server has it.
+    /// STARTTLS if the server offers it.
     Opportunistic,
     /// STARTTLS.
     Required,
@@ -50,7 +50,7 @@ pub(super) enum Encryption {
     Wrapped,
 }
 
-/// The text says nowhere to send mail to.
+/// The text is not a mail URL.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("give smtps://user:password@host, smtp://user:password@host?tls=required, or file://<folder>: {0}")]
 pub struct InvalidMailUrl(String);
@@ -61,7 +61,7 @@ impl FromStr for MailUrl {
     fn from_str(text: &str) -> Result<Self, InvalidMailUrl> {
         let wrong = |what: &str| InvalidMailUrl(what.to_owned());
         if let Some(folder) = text.strip_prefix("file://") {
-            // Taken as it is: a URL would have no relative paths.
+            // Parsed by hand, because a URL cannot hold relative paths.
             return match folder {
                 "" | "/" => Err(wrong("it names no folder")),
                 folder => Ok(Self::Files(PathBuf::from(folder))),
@@ -91,7 +91,7 @@ impl FromStr for MailUrl {
             None | Some(url::Host::Domain("")) => return Err(wrong("it names no host")),
             Some(url::Host::Domain(name)) => name.to_owned(),
             Some(url::Host::Ipv4(address)) => address.to_string(),
-            // Without the brackets that stand around it in a URL.
+            // Without the brackets that a URL puts around it.
             Some(url::Host::Ipv6(address)) => address.to_string(),
         };
         let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
@@ -107,7 +107,7 @@ impl FromStr for MailUrl {
 }
 
 impl MailUrl {
-    /// Whether nobody on the way can read the mails, and the tokens in them.
+    /// Whether the mails, and the tokens in them, are protected from eavesdroppers.
     pub fn is_private(&self) -> bool {
         match self {
             Self::Files(_) => true,

@@ -1,28 +1,28 @@
-//! What mails say, in each language.
+//! The texts of mails, by language.
 
 use domain::Timestamp;
 use domain::branding::Locale;
 use domain::mail::MailKind;
 use jiff::SignedDuration;
 
-/// The words of one mail.
+/// The texts of one mail.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Words {
-    /// Of the mail, and its heading.
+    /// The subject, also used as heading.
     pub subject: String,
-    /// What it is about.
+    /// The first paragraph.
     pub lead: String,
-    /// On the button; absent where there is none.
+    /// The label of the button; absent without one.
     pub button: Option<&'static str>,
-    /// How long the link is good.
+    /// How long the link is valid.
     pub lasts: Option<String>,
-    /// What to do if somebody else asked for it.
+    /// What to do if somebody else requested it.
     pub otherwise: &'static str,
-    /// Above the link as text.
+    /// The text above the plain link.
     pub by_hand: &'static str,
 }
 
-/// The words of a mail. `product` is what the app is called, `lasts` how long its link is good.
+/// The texts of a mail. `product` is the app's name, `lasts` the lifetime of its link.
 pub(super) fn words(kind: MailKind, locale: Locale, product: &str, lasts: Option<SignedDuration>) -> Words {
     match locale {
         Locale::En => english(kind, product, lasts),
@@ -30,12 +30,12 @@ pub(super) fn words(kind: MailKind, locale: Locale, product: &str, lasts: Option
     }
 }
 
-/// When an account was made, and from where if that is known: what its mails and the page behind them say.
+/// When an account was created, and from where if known, for its mails and their page.
 pub fn account_made(locale: Locale, at: Timestamp, from: Option<&str>) -> String {
     let at = at.strftime("%Y-%m-%d %H:%M");
     match (locale, from) {
-        (Locale::En, None) => format!("The account was made on {at} UTC."),
-        (Locale::En, Some(from)) => format!("The account was made on {at} UTC, from the address {from}."),
+        (Locale::En, None) => format!("The account was created on {at} UTC."),
+        (Locale::En, Some(from)) => format!("The account was created on {at} UTC, from the address {from}."),
         (Locale::De, None) => format!("Das Konto wurde am {at} UTC angelegt."),
         (Locale::De, Some(from)) => {
             format!("Das Konto wurde am {at} UTC von der Adresse {from} aus angelegt.")
@@ -43,7 +43,7 @@ pub fn account_made(locale: Locale, at: Timestamp, from: Option<&str>) -> String
     }
 }
 
-/// How somebody says that they did not make an account: on the link in the mail, and above the page that it leads to.
+/// The title of disowning an account: of the link in the mail, and of its page.
 pub const fn disown_title(locale: Locale) -> &'static str {
     match locale {
         Locale::En => "This wasn't me",
@@ -57,7 +57,7 @@ fn english(kind: MailKind, product: &str, lasts: Option<SignedDuration>) -> Word
             format!("Log in to {product}"),
             format!("With this link you log in to {product}."),
             Some("Log in"),
-            "Was it not you who asked for this mail? Then you need do nothing: nobody gets in without it.",
+            "If you did not request this mail, you can ignore it: nobody can log in without it.",
         ),
         MailKind::EmailVerification => (
             format!("Confirm your email address for {product}"),
@@ -73,7 +73,7 @@ fn english(kind: MailKind, product: &str, lasts: Option<SignedDuration>) -> Word
                 "Somebody wants to use this address for their account with {product}. If it was you, please confirm it."
             ),
             Some("Confirm new address"),
-            "If it was not you, you need do nothing: nothing changes.",
+            "If it was not you, ignore this mail: nothing changes.",
         ),
         MailKind::EmailChangeNotice => (
             format!("Your email address for {product} is about to change"),
@@ -88,16 +88,16 @@ fn english(kind: MailKind, product: &str, lasts: Option<SignedDuration>) -> Word
             format!("Choose a new password for {product}"),
             format!("With this link you choose a new password for your account with {product}."),
             Some("Choose a new password"),
-            "Was it not you who asked for this mail? Then you need do nothing: your password stays as it is.",
+            "If you did not request this mail, you can ignore it: your password stays as it is.",
         ),
         MailKind::AddressTaken => (
-            format!("You have an account with {product} already"),
+            format!("You already have an account with {product}"),
             format!(
-                "Somebody tried to register with {product} and gave this address, which has an account already. If it \
+                "Somebody tried to register with {product} and gave this address, which already has an account. If it \
                  was you, log in instead, or choose a new password if you have forgotten yours."
             ),
             Some("Choose a new password"),
-            "If it was not you, you need do nothing: nothing has changed.",
+            "If it was not you, ignore this mail: nothing has changed.",
         ),
     };
     Words {

@@ -1,10 +1,10 @@
-//! Why the relay stands still or tries again.
+//! Why the relay is stopped or retries.
 
 use async_nats::jetstream;
 use event_store::StoreError;
 use schemas::bus;
 
-/// Why events are not published for now.
+/// Why events are currently not published.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum RelayError {
     #[error("NATS cannot be reached: {0}")]
@@ -51,7 +51,7 @@ pub(super) enum RelayError {
 }
 
 impl RelayError {
-    /// Whether it does not get better by itself.
+    /// Whether it needs an operator.
     pub(super) fn needs_somebody(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::Journal(_) | Self::JetStream(_) => false,

@@ -1,4 +1,4 @@
-//! A look at the stream beside the journal, which changes neither.
+//! Compares the stream with the journal without changing either.
 
 use std::sync::Arc;
 
@@ -12,26 +12,26 @@ use super::error::RelayError;
 use super::stream::FIRST_EVENT;
 use super::{OLDEST_SERVER, PATIENCE, Publisher, RelaySettings, Standing, State};
 
-/// The stream as a relay that starts now would find it.
+/// The stream as a relay starting now would find it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamStanding {
     /// The version of nats-server.
     pub server: String,
     /// The position of its last event; none if there is no stream.
     pub end: Option<u64>,
-    /// The position of the journal's.
+    /// The position of the journal's last event.
     pub journal: u64,
-    /// How many servers keep it.
+    /// The number of its replicas.
     pub replicas: usize,
-    /// How many consumers it has.
+    /// The number of its consumers.
     pub consumers: usize,
-    /// Whether it lacks events that no limit took away: the relay makes it anew, and its consumers have to be.
+    /// Whether it lacks events that no limit removed: the relay rebuilds it, and its consumers must be recreated.
     pub has_holes: bool,
-    /// What no relay gets over by itself.
+    /// A fault that no relay can repair.
     pub fault: Option<String>,
 }
 
-/// Looks. The client need not be connected yet. An error says why nothing can be told.
+/// Compares them. The client need not be connected yet. An error says why the state is unknown.
 pub async fn look(
     nats: Client,
     journal: Arc<dyn Journal>,

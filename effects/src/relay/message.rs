@@ -8,8 +8,8 @@ use schemas::{RecordedEvent, bus};
 use serde_json::Value;
 use uuid::Uuid;
 
-/// Whether a message without a mark, of a version before there were any, says what the journal's event says. It need not
-/// be the same bytes: versions differ in how they write what is around it.
+/// Whether a message without a mark, from an earlier version, has the same content as the journal's event. Its bytes may
+/// differ, because versions differ in the envelope.
 pub(super) fn says_the_same(message: &StreamMessage, event: &RecordedEvent) -> bool {
     const MEMBERS: [&str; 10] = [
         "id",
@@ -30,7 +30,7 @@ pub(super) fn says_the_same(message: &StreamMessage, event: &RecordedEvent) -> b
         && MEMBERS.iter().all(|member| found.get(*member) == expected.get(*member))
 }
 
-/// A name that no other batch has, of any relay.
+/// A unique name for a batch, across all relays.
 pub(super) fn batch_id() -> String {
     uuid::Builder::from_random_bytes(event_store::clock::random()).into_uuid().simple().to_string()
 }
@@ -75,7 +75,7 @@ impl Message {
         Self { subject, headers, body }
     }
 
-    /// What the server counts: headers as they are sent, with room for the two that only some messages get, and body.
+    /// The size the server counts: headers as sent, including the two optional ones, and body.
     pub(super) fn size(&self) -> usize {
         const OTHERS: usize =
             "NATS/1.0\r\n\r\nNats-Expected-Last-Sequence: 18446744073709551615\r\nNats-Batch-Commit: 1\r\n"

@@ -1,4 +1,4 @@
-//! The stream made anew because somebody says so: whatever is in it goes, and the journal's events come.
+//! Rebuilding the stream on request: it is deleted with all its content and refilled from the journal.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,16 +11,16 @@ use schemas::bus;
 
 use super::{PATIENCE, QUESTION, Relay, RelaySettings};
 
-/// Between two looks at how far it is filled.
+/// The pause between two checks of the progress.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Why it was not done.
+/// Why the rebuild failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RebuildError {
     /// There is no connection.
     #[error("NATS does not answer. Check nats_url, and that the server runs")]
     Away,
-    /// The server does not do it.
+    /// The server refuses.
     #[error("NATS refuses to delete the stream")]
     Refused(#[source] async_nats::Error),
     /// The relay cannot fill it.
@@ -31,7 +31,7 @@ pub enum RebuildError {
     Journal(#[from] StoreError),
 }
 
-/// Deletes the stream, with its consumers. False if there was none.
+/// Deletes the stream with its consumers. False if there was none.
 pub async fn delete_stream(nats: &Client) -> Result<bool, RebuildError> {
     if !matches!(tokio::time::timeout(PATIENCE, nats.flush()).await, Ok(Ok(()))) {
         return Err(RebuildError::Away);
@@ -51,7 +51,7 @@ pub async fn delete_stream(nats: &Client) -> Result<bool, RebuildError> {
     }
 }
 
-/// Fills the stream up to what is the journal's end now, and answers with that. Relays of other nodes help.
+/// Fills the stream up to the journal's current end, and returns that position. Relays of other nodes help.
 pub async fn fill(
     nats: Client,
     journal: Arc<dyn Journal>,

@@ -1,8 +1,8 @@
-//! Messages that somebody else wrote.
+//! Forged messages.
 
 use super::*;
 
-/// A message for a position, as somebody who can read and write the stream may make it.
+/// A message for a position, as an attacker with access to the stream may forge it.
 struct Forgery {
     subject: String,
     headers: HeaderMap,
@@ -66,7 +66,7 @@ async fn a_message_of_somebody_else_stops_the_relay_wherever_its_mark_comes_from
         assert_eq!(status.state, "stopped", "{kind}");
         assert_eq!(world.state().await.last_sequence, 11, "{kind}");
         relay.shutdown().await;
-        // Not forgotten after a restart; and somebody decides.
+        // Remembered across a restart, until an operator decides.
         let relay = world.relay();
         until(&relay, |status| status.state == "stopped").await;
         assert!(delete_stream(&world.client).await.expect("is deleted"));
@@ -87,7 +87,7 @@ async fn a_message_of_somebody_else_stops_the_relay_wherever_its_mark_comes_from
     }
 }
 
-/// The genuine event's id does not help where another body stands under it.
+/// The genuine event's id does not help if the body under it differs.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tail_with_the_right_id_and_another_body_is_not_the_journals() {
     let world = World::new().await;
@@ -123,7 +123,7 @@ async fn a_relay_that_may_makes_a_forged_stream_anew_but_not_again_and_again() {
     assert_eq!(world.state().await.last_sequence, 11);
     relay.shutdown().await;
 
-    // What the instance itself has published may be all that is left of a journal: it is left alone.
+    // Messages published by the instance itself may be all that remains of a journal: they are left alone.
     let impatient = RelaySettings { rebuild_interval: Some(Duration::from_millis(1)), ..settings() };
     let relay = world.relay_with(impatient.clone());
     world.assert_complete(&relay).await;
@@ -143,7 +143,7 @@ async fn a_relay_that_may_makes_a_forged_stream_anew_but_not_again_and_again() {
     assert_eq!(status.await.state, "stopped");
 }
 
-/// A version before there were marks has filled the stream: the relay goes on behind it.
+/// A version without marks has filled the stream: the relay continues after it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_without_marks_that_is_the_journals_otherwise_is_gone_on_with() {
     let world = World::new().await;
@@ -157,7 +157,7 @@ async fn a_stream_without_marks_that_is_the_journals_otherwise_is_gone_on_with()
     for position in 1..=10 {
         let mut message = Forgery::of(&world.event(position).await);
         if position == 10 {
-            // As that version wrote what is around it.
+            // The envelope as that version wrote it.
             message.body = message.body.replace("\"datacontenttype\":\"application/json\",", "");
         }
         assert_eq!(world.forge(message).await, position);
@@ -180,7 +180,7 @@ impl World {
         self.journal.read_positions(&[position]).await.expect("reads").remove(0)
     }
 
-    /// What a message of the stream has as its mark.
+    /// The mark of a message in the stream.
     async fn mark_of(&self, position: u64) -> String {
         let stream = self.jetstream().get_stream(bus::STREAM).await.expect("the stream is there");
         let message = stream.get_raw_message(position).await.expect("it is there");

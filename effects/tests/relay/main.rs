@@ -21,7 +21,7 @@ async fn inv_m_the_stream_is_the_journal_in_order_with_positions_as_sequences() 
     world.append(3000).await;
     let relay = world.relay();
     world.assert_complete(&relay).await;
-    // And what comes later, one by one.
+    // And later events, one by one.
     for _ in 0..20 {
         world.append(1).await;
     }
@@ -41,7 +41,7 @@ async fn inv_m_relays_that_compete_publish_each_event_once() {
         world.append(20).await;
     }
     world.assert_complete(&first).await;
-    // The one that loses stands back, and takes over when the other is gone.
+    // The loser stands by, and takes over when the other is gone.
     first.shutdown().await;
     world.append(500).await;
     world.assert_complete(&second).await;
@@ -92,16 +92,16 @@ async fn a_stream_that_was_deleted_is_made_again_with_the_same_sequences() {
     let relay = world.relay();
     world.assert_complete(&relay).await;
     world.jetstream().delete_stream(bus::STREAM).await.expect("is deleted");
-    // Idle, it finds out by its timer.
+    // Idle, it notices by its timer.
     until(&relay, |status| status.position < 700).await;
     world.assert_complete(&relay).await;
-    // Under load, by the answer to a batch.
+    // Under load, it notices by the answer to a batch.
     world.jetstream().delete_stream(bus::STREAM).await.expect("is deleted");
     world.append(10).await;
     world.assert_complete(&relay).await;
 }
 
-/// A server that was killed forgets how far the stream went, and continues behind what is left of it.
+/// A killed server forgets how far the stream went, and continues after what remains of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_lost_its_tail_gets_it_again() {
     let mut world = World::new().await;
@@ -122,7 +122,7 @@ async fn a_stream_that_lost_its_tail_gets_it_again() {
     world.assert_complete(&relay).await;
 }
 
-/// One that was stopped knows how far the stream went: the messages are gone, their sequences are used up.
+/// A stopped server knows how far the stream went: the messages are gone, their sequences are used up.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_with_holes_is_made_anew() {
     let mut world = World::new().await;
@@ -172,7 +172,7 @@ async fn a_stream_that_was_emptied_is_filled_again() {
     let mut config = world.info().await.config;
     config.deny_purge = false;
     let jetstream = world.jetstream();
-    assert!(jetstream.update_stream(&config).await.is_err(), "nobody takes the protection away");
+    assert!(jetstream.update_stream(&config).await.is_err(), "the protection cannot be removed");
     jetstream.delete_stream(bus::STREAM).await.expect("is deleted");
     config.first_sequence = Some(101);
     jetstream.create_stream(config).await.expect("is made");
@@ -201,7 +201,7 @@ async fn nothing_is_there_twice_when_the_server_has_forgotten_the_ids() {
     world.assert_complete(&relay).await;
     relay.shutdown().await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    // Relays that know nothing of what was published, started together.
+    // Relays that do not know what was published, started together.
     let others = [world.relay_with(forgetful.clone()), world.relay_with(forgetful)];
     world.append(50).await;
     for relay in &others {
@@ -280,12 +280,12 @@ async fn a_stream_with_more_or_other_events_than_the_journal_is_left_alone() {
     assert_eq!((status.state, status.lag), ("stopped", 180));
     assert_eq!(world.state().await.last_sequence, 150, "nothing was published");
 
-    // Somebody decides for the journal.
+    // An operator decides for the journal.
     world.jetstream().delete_stream(bus::STREAM).await.expect("is deleted");
     world.assert_complete(&relay).await;
     relay.shutdown().await;
 
-    // A journal of its own beginning does not even look at positions.
+    // For another journal, positions are not even compared.
     let other = world.folder.path().join("other.db");
     world.journal = open(&other).await;
     world.append(500).await;

@@ -121,7 +121,7 @@ impl World {
         self.info().await.state
     }
 
-    /// Waits until the stream has all of the journal, and checks every message of it.
+    /// Waits until the stream has the whole journal, and checks all its messages.
     pub(super) async fn assert_complete(&self, relay: &Relay) {
         let head = self.head().await;
         until(relay, |status| status.state == "running" && status.position == head && status.lag == 0).await;
@@ -163,7 +163,7 @@ impl World {
         Some(stream.cached_info().state.clone())
     }
 
-    /// Cuts the newest file of messages of the stopped server to 80 %, as a power loss may, and starts it again.
+    /// Truncates the newest message file of the stopped server to 80 %, as a power loss may, and restarts it.
     pub(super) fn cut_and_start(&mut self) {
         let block = self.blocks().pop().expect("there is a file");
         let length = std::fs::metadata(&block).expect("it is there").len();

@@ -26,8 +26,8 @@ impl Cached {
     where
         A: Serialize + Send + Sync + 'static,
     {
-        // As text it has the names of its members besides: rather too much than too little. What cannot be written has
-        // no size that could be told.
+        // The text includes member names, so the estimate is rather too high than too low. What cannot be serialized
+        // has no known size.
         let mut text = Counted(0);
         let written = serde_json::to_writer(&mut text, &loaded.state);
         let own = size_of::<Loaded<A>>() + 2 * stream.as_str().len() + PLACE_BYTES + text.0;

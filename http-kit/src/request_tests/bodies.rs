@@ -1,4 +1,4 @@
-//! What bodies are taken.
+//! Which bodies are accepted.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! The committed `AsyncAPI` document: generated, whole, and true of what is sent.
+//! The committed `AsyncAPI` document: generated, complete, and consistent with what is sent.
 //!
 //! `UPDATE=1` writes it.
 

@@ -1,4 +1,4 @@
-//! Strict SDKs take every event there ever was for the `CloudEvent` that it is: the npm package `cloudevents`, and the crate
+//! Strict SDKs accept every event ever published as a `CloudEvent`: the npm package `cloudevents`, and the crate
 //! `cloudevents-sdk`.
 
 use cloudevents::{AttributesReader, Event};
@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::{goldens, samples};
 
-/// Each golden in the envelope it would travel in, with every kind of actor and every optional attribute once.
+/// Each golden in its envelope, with every kind of actor and every optional attribute at least once.
 fn envelopes() -> Vec<String> {
     let actors = [
         Actor::user(samples::user_id()),
@@ -37,7 +37,7 @@ fn envelopes() -> Vec<String> {
     lines
 }
 
-/// What the crate finds wrong, besides what it drops or changes.
+/// What the crate reports, drops or changes.
 fn fault(line: &str) -> Option<String> {
     let sent: Value = serde_json::from_str(line).expect("JSON");
     let event: Event = match serde_json::from_str(line) {
@@ -60,14 +60,14 @@ fn fault(line: &str) -> Option<String> {
     (rest(&sent) != rest(&read)).then(|| format!("it was read as {read}"))
 }
 
-/// An event that is good but for this attribute.
+/// A valid event except for this attribute.
 fn bad(name: &str, value: Value) -> String {
     let mut event: Value = serde_json::from_str(&envelopes()[0]).expect("JSON");
     event[name] = value;
     event.to_string()
 }
 
-/// What events looked like once: the SDKs are as strict as we think.
+/// The former, relative form: the SDKs are as strict as we assume.
 fn relative() -> String {
     bad("dataschema", json!("/schemas/events/user/UserBanned.v1.json"))
 }

@@ -1,6 +1,6 @@
-//! The committed schemas: generated, complete, and only ever changed in ways that consumers do not notice.
+//! The committed schemas: generated, complete, and only ever changed in ways that do not break consumers.
 //!
-//! `UPDATE=1` writes them, except over one that it would break.
+//! `UPDATE=1` writes them, unless the change would break consumers.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -116,7 +116,7 @@ fn no_schema_speaks_of_the_personal_part() {
     }
 }
 
-/// What strict readers stumble over: an `$id` that does not come early or is relative, and a reference inside a definition.
+/// Two things strict readers reject: an `$id` that is late or relative, and a reference inside a definition.
 #[test]
 fn strict_readers_can_load_every_schema() {
     let origin = LogOrigin::parse("https://login.example.com/auth").expect("an origin");

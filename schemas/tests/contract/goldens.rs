@@ -1,6 +1,6 @@
-//! Golden files: events as they were once stored. They decode for ever.
+//! Golden files: events as they were once stored. Every later version must decode them.
 //!
-//! `UPDATE=1` writes the files of events that have none yet. It never touches one that is there.
+//! `UPDATE=1` writes missing files. It never touches an existing one.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -137,7 +137,7 @@ fn goldens_decode_and_encode_to_the_same() {
         assert_eq!(again.name, golden.name);
         assert_eq!(again.decode(), event, "{}", golden.name);
         if again.schema_version == golden.schema_version {
-            // A member that came later may be added with its default; what is there stays as it is.
+            // A later member may be added with its default; existing members stay as they are.
             assert!(contains(&again.data, &golden.data), "{}: {}", golden.name, again.data);
             assert_eq!(again.personal, golden.personal, "{}", golden.name);
         }
@@ -183,7 +183,8 @@ fn personal_members() -> serde_json::Map<String, Value> {
     let Value::Object(mut members) = serde_json::to_value(samples::personal()).expect("JSON") else {
         unreachable!("a struct is an object")
     };
-    // Events have reasons of their own, chosen from a list; that what people type is not among them, the texts show.
+    // Events have their own `reason`, chosen from a list; the texts below show that nothing a person typed is among
+    // them.
     members.remove("reason");
     members
 }
@@ -194,7 +195,7 @@ fn no_data_holds_anything_personal() {
     let reason = samples::personal().reason.expect("all members are filled");
     for golden in goldens() {
         let event = golden.decode();
-        // The `name` of an app or an API key is no person's.
+        // The `name` of an app or an API key is not personal data.
         if event.person().is_some() {
             assert_eq!(leaked(&golden.data, &members), Vec::<String>::new(), "{}", golden.name);
         }
@@ -209,7 +210,7 @@ fn no_data_holds_anything_personal() {
     assert_eq!(leaked(&leaky, &members), ["ip"], "the check itself finds a leak");
 }
 
-/// The first version of a ban had its reason in the open.
+/// The first version of a ban stored its reason in the open.
 #[test]
 fn a_reason_in_the_open_is_read_and_not_written_again() {
     let golden =
@@ -224,7 +225,7 @@ fn a_reason_in_the_open_is_read_and_not_written_again() {
     for (data, reason) in [
         (json!({ "user_id": golden.data["user_id"], "at": at }), None),
         (json!({ "user_id": golden.data["user_id"], "at": at, "reason": null }), None),
-        // What stands in the data under the name of the sealed part is nothing.
+        // A member of the data with the name of the sealed part is ignored.
         (
             json!({ "user_id": golden.data["user_id"], "at": at, "personal": { "name": "Eve", "reason": "Eve" } }),
             None,
@@ -237,7 +238,7 @@ fn a_reason_in_the_open_is_read_and_not_written_again() {
         let event = decode(&golden.stream, "UserBanned", 1, &data.to_string(), None).expect("readable");
         let expected = Personal { reason: reason.map(str::to_owned), ..Personal::default() };
         assert_eq!(event.personal(), Some(&expected), "{data}");
-        // In the present version neither stands for anything.
+        // In the present version both are ignored.
         let event = decode(&golden.stream, "UserBanned", 2, &data.to_string(), None).expect("readable");
         assert_eq!(event.personal(), Some(&Personal::default()), "{data}");
     }

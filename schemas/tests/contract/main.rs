@@ -8,7 +8,7 @@ mod event_schemas;
 mod goldens;
 mod samples;
 
-/// Whether files are to be written instead of compared.
+/// Whether to write files instead of comparing them.
 fn update() -> bool {
     std::env::var_os("UPDATE").is_some_and(|value| value == "1")
 }

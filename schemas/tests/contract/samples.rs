@@ -1,4 +1,4 @@
-//! One event of every kind, with fixed values: what the golden files are first written from.
+//! One event of every kind, with fixed values: the source of new golden files.
 
 use std::collections::BTreeSet;
 
@@ -77,7 +77,7 @@ pub fn at() -> Timestamp {
     "2026-03-01T12:00:00.123456Z".parse().expect("valid")
 }
 
-/// Every member filled: what must never turn up in the data of an event.
+/// Every member filled: values that must never turn up in the data of an event.
 pub fn personal() -> Personal {
     Personal {
         email: Some(Email::parse("ada@example.com").expect("valid")),

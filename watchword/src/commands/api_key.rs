@@ -1,4 +1,4 @@
-//! `api-key`: API keys, by the REST API. The first key of the platform is made without one.
+//! `api-key`: API keys, through the REST API. The first platform key is created without one.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -23,26 +23,26 @@ use crate::data_dir;
 pub enum ApiKey {
     /// Create an API key and print it, the only time it is shown
     ///
-    /// For the app `platform` it makes another platform key, which may do everything. Without --url that needs no other
-    /// key: it is the way back when admin.key is lost or every platform key is revoked, for whoever can open the stores
-    /// with the master key.
+    /// For the app `platform` it creates another platform key, which may do everything. Without --url this needs no
+    /// other key: it is the recovery path if admin.key is lost or every platform key is revoked, for an operator who
+    /// can open the stores with the master key.
     Create {
         /// The app it is for; `platform` for a platform key
         #[arg(value_parser = app_id)]
         app: AppId,
-        /// What it is used for
+        /// The purpose of the key
         #[arg(long)]
         name: String,
-        /// What it may do; give it several times or separated by commas. A platform key needs none
+        /// A permission; repeat the option or separate values with commas. A platform key needs none
         #[arg(long = "permission", value_name = "PERMISSION", value_delimiter = ',', value_parser = permission)]
         permissions: Vec<Permission>,
-        /// Write the key to this file, which must not be there yet and which only its owner can read, instead of printing it
+        /// Write the key to this new file, readable only by its owner, instead of printing it
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
         #[command(flatten)]
         target: Target,
     },
-    /// List the API keys of an app that can be used, without their texts
+    /// List the usable API keys of an app, without their texts
     List {
         /// The app; `platform` for the platform's own keys
         #[arg(value_parser = app_id)]
@@ -50,7 +50,7 @@ pub enum ApiKey {
         #[command(flatten)]
         target: Target,
     },
-    /// Revoke an API key; it is refused from then on
+    /// Revoke an API key
     Revoke {
         /// The app it is for; `platform` for a platform key
         #[arg(value_parser = app_id)]
@@ -70,17 +70,17 @@ impl Run for ApiKey {
 }
 
 impl ApiKey {
-    /// Ends the process as wrong usage does if the permissions do not fit the app.
+    /// Exits as for wrong usage if the permissions do not fit the app.
     fn check(&self) {
         let Self::Create { app, permissions, .. } = self else { return };
         let problem = match (app.is_platform(), permissions.as_slice()) {
             (true, [] | [Permission::Platform | Permission::MetricsRead]) => return,
             (true, _) => {
-                "a key of the platform may do everything: leave --permission out, or give metrics:read alone"
+                "a platform key may do everything: leave --permission out, or give metrics:read alone"
             }
             (false, []) => "an API key of an app needs at least one --permission",
             (false, permissions) if permissions.contains(&Permission::Platform) => {
-                "only keys of the app `platform` have the permission `platform`"
+                "only keys of the app `platform` can have the permission `platform`"
             }
             (false, _) => return,
         };
@@ -133,7 +133,7 @@ async fn run(config: Config, command: ApiKey) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Another key of the platform, made without one.
+/// Creates another platform key without needing one.
 async fn platform_key(
     config: &Config,
     name: &str,
@@ -164,10 +164,10 @@ async fn platform_key(
     Ok(ExitCode::SUCCESS)
 }
 
-/// A key that is made and then cannot be written would be lost.
+/// Fails early: a key that is created but cannot be written would be lost.
 fn require_absent(path: &Path) -> anyhow::Result<()> {
     if path.exists() {
-        bail!("{} is there already: name another file with --out, or move it away", path.display());
+        bail!("{} already exists: name another file with --out, or move it away", path.display());
     }
     Ok(())
 }
@@ -188,7 +188,7 @@ fn permission(text: &str) -> Result<Permission, String> {
         .ok_or_else(|| format!("give one of {}", all().map(permission_name).collect::<Vec<_>>().join(", ")))
 }
 
-/// A permission as the API spells it.
+/// A permission as spelled in the API.
 fn permission_name(permission: Permission) -> String {
     match serde_json::to_value(permission) {
         Ok(serde_json::Value::String(name)) => name,

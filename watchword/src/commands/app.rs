@@ -1,4 +1,4 @@
-//! `app`: the apps of a deployment, by the REST API.
+//! `app`: the apps of a deployment, through the REST API.
 
 use std::process::ExitCode;
 

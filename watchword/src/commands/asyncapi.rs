@@ -1,4 +1,4 @@
-//! `asyncapi`: the document of the events on NATS.
+//! `asyncapi`: prints the document of the events on NATS.
 
 use std::process::ExitCode;
 

@@ -1,7 +1,7 @@
-//! `cut-forged-tail`: what somebody without the instance's key has put behind the journal's last event.
+//! `cut-forged-tail`: removes forged events after the journal's last genuine event.
 //!
-//! Nothing repairs a journal silently. What stands between events that are proven cannot be taken out without a gap, and comes
-//! from a backup; a tail can be cut, and what was cut is told.
+//! A journal is never repaired silently. A forged event between genuine ones cannot be removed without a gap, so such a
+//! journal must be restored from a backup; a forged tail can be cut, and what was cut is printed.
 
 use clap::Args;
 use std::io::Write;
@@ -16,15 +16,15 @@ use super::{Globals, Output, Run};
 use crate::config::Config;
 use crate::data_dir::{self, DataDirError, State};
 
-/// Cut off the end of the journal that nobody with the key of this instance wrote
+/// Cut forged events off the end of the journal
 ///
-/// For after somebody has appended forged events to the store, which no node believes. Without --yes it lists them and
-/// changes nothing; exit code 1 says that there are some. What it cuts it prints: keep it. The server must be stopped;
-/// with PostgreSQL, every node, and it needs the owner of the database. A forged event with genuine ones behind it cannot
-/// be cut out: restore the journal from a backup then.
+/// For use after somebody without the instance's key has appended events to the store; no node accepts them. Without
+/// --yes it lists them and changes nothing; exit code 1 means that there are some. It prints what it cuts: keep that
+/// list. The server must be stopped; with PostgreSQL, every node, and it needs the owner of the database. A forged event
+/// followed by genuine ones cannot be cut out: restore the journal from a backup instead.
 #[derive(Debug, Args)]
 pub struct CutForgedTail {
-    /// Yes, cut it off
+    /// Confirm the cut
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
@@ -68,13 +68,13 @@ async fn run(config: &Config, cut: bool, as_json: bool) -> anyhow::Result<ExitCo
     report(&tail, cut, as_json)
 }
 
-/// The MACs of a store that says that the journal carries them.
+/// The MACs of a store that is marked as carrying them.
 async fn marked(key_store: &KeyStore) -> anyhow::Result<Macs> {
     let (macs, is_marked) = (key_store.macs(), key_store.is_marked());
     key_store.close().await;
     if !is_marked {
         bail!(
-            "the journal's events carry no MACs yet: start the server once, or run `watchword migrate`, which gives them"
+            "the journal's events carry no MACs yet: start the server once, or run `watchword migrate`, which adds them"
         );
     }
     Ok(macs)
@@ -103,12 +103,12 @@ fn report(tail: &ForgedTail, cut: bool, as_json: bool) -> anyhow::Result<ExitCod
     if cut {
         writeln!(
             out,
-            "Cut: {count} events behind {proven}, which nobody with the key of this instance wrote. Keep this list."
+            "Cut: {count} events after {proven} that were not written with the key of this instance. Keep this list."
         )?;
     } else {
         writeln!(
             out,
-            "{count} events behind {proven} were written by nobody with the key of this instance. Keep a copy of the journal and \
+            "{count} events after {proven} were not written with the key of this instance. Keep a copy of the journal and \
              run this with --yes to cut them off."
         )?;
     }
@@ -123,7 +123,7 @@ fn event(it: &Unproven) -> Value {
     })
 }
 
-/// A forged time may be none.
+/// A forged time may be invalid.
 fn at(it: &Unproven) -> String {
     Timestamp::from_microsecond(it.at).map_or_else(|_| it.at.to_string(), |at| at.to_string())
 }

@@ -1,4 +1,4 @@
-//! `demo`: the main job, with real requests, told to somebody who has never seen the product.
+//! `demo`: the main features, with real requests, explained to a newcomer.
 
 mod tour;
 
@@ -27,9 +27,9 @@ const ADMIN: &str = "/v1/apps/default/admin";
 
 /// Show what Watchword does, with real requests against an instance in a temporary folder
 ///
-/// Registers a person, logs in, refreshes, replays a stolen token, bans the person while a read model stands
-/// still, and reads the stats, the audit log and the event feed. Prints each request, the events it caused and
-/// what the read models say. Nothing is left behind. Exit code 1 if any step is not as it should be.
+/// Registers a person, logs in, refreshes, replays a stolen token, bans the person while a read model is paused, and
+/// reads the stats, the audit log and the event feed. Prints each request, the events it caused and what the read
+/// models show. Nothing is left behind. Exit code 1 if any step does not go as expected.
 #[derive(Debug, Args)]
 pub struct Demo {}
 
@@ -43,7 +43,7 @@ async fn run() -> anyhow::Result<ExitCode> {
     let folder = tempfile::Builder::new()
         .prefix("watchword-demo-")
         .tempdir()
-        .context("cannot make a temporary folder. Set TMPDIR to a folder that can be written")?;
+        .context("cannot create a temporary folder. Set TMPDIR to a writable folder")?;
     let data_dir = folder.path().join("data");
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))
         .await
@@ -90,7 +90,7 @@ async fn tell(tour: &mut Tour, instance: &Instance, data_dir: &Path) -> anyhow::
     check_log(tour, instance, data_dir).await
 }
 
-/// What a login gives to a client.
+/// The tokens that a client gets from a login.
 struct Tokens {
     access: SecretString,
     refresh: SecretString,
@@ -111,7 +111,7 @@ impl Tokens {
 async fn first_start(tour: &mut Tour) -> anyhow::Result<()> {
     tour.step(
         "The first start",
-        "A new instance makes the app \"default\" with keys that sign its tokens, and a key for its operator. \
+        "A new instance creates the app \"default\" with keys that sign its tokens, and a key for its operator. \
          These are events, too.",
     );
     let events = tour.new_events().await?;
@@ -142,7 +142,7 @@ async fn register(tour: &mut Tour) -> anyhow::Result<String> {
 async fn wrong_password(tour: &mut Tour, user: &str) -> anyhow::Result<()> {
     tour.step(
         "Somebody tries a wrong password",
-        "The failure is written to the log before the refusal is told, so that guesses are counted even if the server \
+        "The failure is written to the log before the refusal is sent, so that guesses are counted even if the server \
          stops right then. The refusal does not tell whether the address is known.",
     );
     let body = json!({ "email": EMAIL, "password": "incorrect horse" });
@@ -175,7 +175,7 @@ async fn log_in(tour: &mut Tour) -> anyhow::Result<Tokens> {
 async fn me(tour: &mut Tour, access: &SecretString) -> anyhow::Result<()> {
     tour.step(
         "Who am I?",
-        "Her access token opens what is hers. Reading changes nothing, so there is no new event.",
+        "Her access token gives access to her account. Reading changes nothing, so there is no new event.",
     );
     let answer =
         tour.call(Method::GET, &format!("{AUTH}/me"), Some(access), None, Expected::status(200)).await?;
@@ -198,7 +198,9 @@ async fn refresh_and_reuse(tour: &mut Tour, first: Tokens, user: &str) -> anyhow
         tour.call(Method::POST, &path, None, Some(&body(&first.refresh)), Expected::status(200)).await?;
     let second = Tokens::of(&answer.json)?;
     tour.expect_events(&["SessionRefreshed"]).await?;
-    tour.say("The reply got lost on the way? Asking again within seconds gives the same successor, and no second event.");
+    tour.say(
+        "The reply was lost? Asking again within seconds gives the same successor, and no second event.",
+    );
     let again =
         tour.call(Method::POST, &path, None, Some(&body(&first.refresh)), Expected::status(200)).await?;
     tour.check(again.json["refresh_token"] == answer.json["refresh_token"], "it is the same successor");
@@ -207,7 +209,7 @@ async fn refresh_and_reuse(tour: &mut Tour, first: Tokens, user: &str) -> anyhow
     tour.step(
         "A thief replays a stolen refresh token",
         "The app has refreshed once more when the first token turns up again. Two parties hold the same chain of \
-         tokens, and nobody can tell which is the thief: the whole session ends.",
+         tokens, and the service cannot tell which is the thief: the whole session ends.",
     );
     let answer =
         tour.call(Method::POST, &path, None, Some(&body(&second.refresh)), Expected::status(200)).await?;
@@ -216,7 +218,7 @@ async fn refresh_and_reuse(tour: &mut Tour, first: Tokens, user: &str) -> anyhow
     let expected = Expected::refusal(401, "invalid_refresh_token");
     tour.call(Method::POST, &path, None, Some(&body(&first.refresh)), expected).await?;
     tour.expect_events(&["RefreshTokenReused", "SessionRevoked"]).await?;
-    tour.say("The newest token is dead, too, and so is the access token that came with it:");
+    tour.say("The newest token is invalid, too, and so is the access token that came with it:");
     let expected = Expected::refusal(401, "session_revoked");
     tour.call(Method::POST, &path, None, Some(&body(&newest.refresh)), expected).await?;
     let me = format!("{AUTH}/me");
@@ -226,13 +228,13 @@ async fn refresh_and_reuse(tour: &mut Tour, first: Tokens, user: &str) -> anyhow
 }
 
 async fn ban(tour: &mut Tour, instance: &Instance, user: &str) -> anyhow::Result<()> {
-    tour.step("Ada logs in once more", "With her password she gets a new session.");
+    tour.step("Ada logs in again", "With her password she gets a new session.");
     let tokens = log_in(tour).await?;
     tour.expect_events(&["SessionStarted"]).await?;
     tour.settle("login_checks").await?;
 
     tour.step(
-        "An operator bans Ada while a read model stands still",
+        "An operator bans Ada while a read model is paused",
         "The read model that login uses to find accounts is stopped on purpose, and so still shows Ada as she was. That \
          must not matter: decisions come from the log, read models only help to find things.",
     );
@@ -251,10 +253,10 @@ async fn ban(tour: &mut Tour, instance: &Instance, user: &str) -> anyhow::Result
     let paused = tour.projection("login_checks").await?;
     tour.model(
         "login_checks",
-        &format!("state {}, at event {}; it has not heard of the ban", paused["state"], paused["position"]),
+        &format!("state {}, at event {}; it does not have the ban yet", paused["state"], paused["position"]),
     );
-    tour.check(paused["state"] == "paused", "the read model stands still");
-    tour.say("Her access token has not run out, and is refused at once. So is her right password:");
+    tour.check(paused["state"] == "paused", "the read model is paused");
+    tour.say("Her access token has not expired, but is refused at once. So is her correct password:");
     tour.call(Method::GET, &format!("{AUTH}/me"), Some(&tokens.access), None, Expected::status(401)).await?;
     let body = json!({ "email": EMAIL, "password": PASSWORD });
     let expected = Expected::refusal(403, "user_banned");
@@ -262,13 +264,13 @@ async fn ban(tour: &mut Tour, instance: &Instance, user: &str) -> anyhow::Result
     tour.expect_events(&[]).await?;
     instance.resume("login_checks").await?;
     tour.settle("login_checks").await?;
-    tour.say("Started again, the read model catches up from the log by itself.");
+    tour.say("Once resumed, the read model catches up from the log.");
     Ok(())
 }
 
 async fn read_models(tour: &mut Tour, user: &str) -> anyhow::Result<()> {
     tour.step(
-        "What the read models made of it",
+        "What the read models show",
         "All of it is derived from the events above, and can be rebuilt from them.",
     );
     for model in read_models::NAMES {

@@ -1,4 +1,4 @@
-//! `doctor`: what is wrong, and what to do about it. Changes nothing.
+//! `doctor`: finds faults and says what to do about them. Changes nothing.
 
 mod cluster;
 mod compared;
@@ -34,7 +34,7 @@ use crate::told::told_of;
 
 /// Check configuration, key files, stores and read models; say what to do about each fault
 ///
-/// Works on a stopped data folder, and says so when a running server holds it. Changes nothing.
+/// Works on a stopped data folder, and reports if a running server holds it. Changes nothing.
 #[derive(Debug, Args)]
 pub struct Doctor {
     /// List every configuration key with its default and meaning, and check nothing
@@ -49,7 +49,7 @@ impl Run for Doctor {
         if self.keys {
             return list_keys(self.output.json);
         }
-        // Without a log: what it finds is all that it prints.
+        // Without a log: its findings are all it prints.
         runtime()?.block_on(run(globals.config(), self.output.json))
     }
 }
@@ -61,7 +61,7 @@ enum Verdict {
     Fault,
 }
 
-/// What was found, one line each.
+/// The findings, one line each.
 #[derive(Default)]
 struct Findings(Vec<(Verdict, &'static str, String)>);
 
@@ -153,7 +153,7 @@ async fn run(config: Result<Config, ConfigError>, as_json: bool) -> anyhow::Resu
     match config {
         Ok(config) => {
             examine(&mut findings, &config).await;
-            // Whatever kept the stores from being looked at is no reason not to look there.
+            // Whatever prevented a look at the stores is no reason to skip NATS.
             if let Some(nats) = &config.nats
                 && !findings.tell_of("NATS")
             {
@@ -188,14 +188,14 @@ async fn examine(findings: &mut Findings, config: &Config) {
             in_databases(findings, config, databases, &master_key).await;
         }
         Ok(Some(master_key)) => stores(findings, config, master_key).await,
-        Ok(None) => findings.fault("master key", "it is missing: restore it from its backup"),
-        // A file that others can read was found above.
+        Ok(None) => findings.fault("master key", "missing: restore it from its backup"),
+        // A file that others can read was reported above.
         Err(data_dir::DataDirError::Config(_)) => {}
         Err(error) => findings.fault("master key", error.to_string()),
     }
 }
 
-/// Where packages and units of ours put the data folder.
+/// Where our packages and units put the data folder.
 const USUAL_FOLDERS: [&str; 4] = [
     "/var/lib/watchword",
     "/var/lib/private/watchword",
@@ -203,15 +203,15 @@ const USUAL_FOLDERS: [&str; 4] = [
     "/var/lib/watchword-projections",
 ];
 
-/// There are none in the folder that was looked at, which may be the wrong one: an operator's own, beside a service's.
+/// There are no stores in this folder. It may be the wrong one: the operator's own instead of the service's.
 fn no_stores(findings: &mut Findings, config: &Config) {
     let folder = std::path::absolute(&config.data_dir).unwrap_or_else(|_| config.data_dir.clone());
     let shown = folder.display();
     if config.names_data_dir {
-        findings.fine("data folder", format!("{shown}: no stores yet; the first start makes them"));
+        findings.fine("data folder", format!("{shown}: no stores yet; the first start creates them"));
         return;
     }
-    // As far as this user may see.
+    // As far as this user can see.
     let service = USUAL_FOLDERS.map(Path::new).into_iter().find(|usual| usual.is_dir() && *usual != folder);
     let other = match service {
         Some(usual) => format!(
@@ -226,7 +226,7 @@ fn no_stores(findings: &mut Findings, config: &Config) {
     };
     findings.warning(
         "data folder",
-        format!("{shown}, below the current folder as nobody named another: no stores yet; the first start makes them. {other}"),
+        format!("{shown}, below the current folder because no other is configured: no stores yet; the first start creates them. {other}"),
     );
 }
 
@@ -239,15 +239,15 @@ async fn configuration(findings: &mut Findings, config: &Config) {
     if !config.limits.enabled {
         findings.warning(
             "rate limits",
-            "off: passwords can be guessed fast. Leave rate_limits out unless this is a load test",
+            "off: passwords can be guessed quickly. Leave rate_limits out unless this is a load test",
         );
     }
     mail::address(findings, config).await;
     match &config.public_url {
-        Some(url) if url.scheme() == "http" && !url.is_local() => findings.warning("public_url", format!("{url} is not https: tokens travel readable. Put a TLS proxy in front and name its address")),
+        Some(url) if url.scheme() == "http" && !url.is_local() => findings.warning("public_url", format!("{url} is not https: tokens travel unencrypted. Put a TLS proxy in front and set its address here")),
         None if !config.listen.ip().is_loopback() => findings.warning(
             "public_url",
-            "not set, though the service listens for other machines: tokens will name an issuer they cannot reach. Set public_url",
+            "not set, although the service accepts connections from other machines: tokens will name an issuer they cannot reach. Set public_url",
         ),
         Some(_) | None => {}
     }
@@ -275,7 +275,7 @@ async fn pages(findings: &mut Findings, about: &'static str, path: &Path, remedy
     let faults = integrity_faults(path).await;
     reading.finish_and_clear();
     match faults {
-        Ok(faults) if faults.is_empty() => findings.fine(about, "every page of its file is as it should be"),
+        Ok(faults) if faults.is_empty() => findings.fine(about, "every page of its file is intact"),
         Ok(faults) => findings.fault(about, format!("its file is damaged: {}. {remedy}", faults.join("; "))),
         Err(error) => findings.fault(about, format!("its file cannot be read: {error}. {remedy}")),
     }
@@ -303,7 +303,7 @@ async fn events(
             }
             mail::passed_over(findings, &report.unsent_mails);
             if report.more > 0 {
-                findings.fault("events", format!("{} faults more of this sort", report.more));
+                findings.fault("events", format!("{} more faults of this kind", report.more));
             }
             if report.faults.is_empty() {
                 findings.fine(
@@ -323,7 +323,7 @@ async fn events(
 async fn read_models(findings: &mut Findings, config: &Config, journal: &dyn Journal) {
     let file = config.read_models.file();
     if file.is_some_and(|path| !path.exists()) {
-        findings.fine("read models", "not there; the next start builds them from the journal");
+        findings.fine("read models", "absent; the next start builds them from the journal");
         return;
     }
     let what = match file {
@@ -331,7 +331,7 @@ async fn read_models(findings: &mut Findings, config: &Config, journal: &dyn Jou
         None => "drop the schema watchword_read".to_owned(),
     };
     let remedy = format!(
-        "Stop the server and {what}: they hold derived data only, and are built anew from the journal at the next start"
+        "Stop the server and {what}: they hold derived data only, and the next start rebuilds them from the journal"
     );
     let checkpoints = match ReadModels::look(&config.read_models).await {
         Ok(checkpoints) => checkpoints,
@@ -351,22 +351,22 @@ async fn read_models(findings: &mut Findings, config: &Config, journal: &dyn Jou
         }
     };
     match (file, checkpoints.is_empty()) {
-        (None, true) => findings.fine("read models", "not there; the first projection node builds them"),
+        (None, true) => findings.fine("read models", "absent; the first projection node builds them"),
         (None, false) => cluster::projectors(findings, config, head).await,
         (Some(_), _) => {}
     }
     for checkpoint in checkpoints {
         let Checkpoint { projector, position, .. } = &checkpoint;
         match checkpoint.check_journal(journal).await {
-            // Where they stand was told above.
+            // Their positions were reported above.
             Ok(()) if file.is_none() => {}
             Ok(()) if *position == head => {
-                findings.fine("read models", format!("{projector} is at event {position}, as the journal"));
+                findings.fine("read models", format!("{projector} is at event {position}, like the journal"));
             }
             Ok(()) => findings.fine(
                 "read models",
                 format!(
-                    "{projector} is at event {position}; {} events are caught up with at the next start",
+                    "{projector} is at event {position}; it applies the remaining {} events at the next start",
                     head - position
                 ),
             ),

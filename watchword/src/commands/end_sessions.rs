@@ -1,8 +1,8 @@
-//! `end-sessions`: ends every session of everybody, after an older state of the journal was restored.
+//! `end-sessions`: ends all sessions of all users, after an older state of the journal was restored.
 //!
-//! Such a journal has forgotten revocations that were acknowledged, and takes a refresh token that was spent since for
-//! the newest of its session. Nobody knows any more which sessions those are, so all of them end. Tokens of sessions
-//! that the journal does not know are refused anyway.
+//! Such a journal has lost acknowledged revocations, and accepts a refresh token that was already used as the newest of
+//! its session. The affected sessions are unknown, so all of them end. Tokens of sessions that the journal does not
+//! know are refused anyway.
 
 use clap::Args;
 use std::io::Write;
@@ -19,14 +19,14 @@ use crate::data_dir::{self, DataDirError, State};
 use crate::instance::Instance;
 use crate::progress::Progress;
 
-/// End every session of everybody
+/// End all sessions of all users
 ///
-/// For after an older state of the journal was restored: it has forgotten which sessions were revoked since. With a
-/// journal in SQLite the server must be stopped; with PostgreSQL or KurrentDB it need not be, but after a restoration no
-/// node should run before this is done. Everybody has to log in again.
+/// For use after an older state of the journal was restored: it does not know which sessions were revoked since. With a
+/// journal in SQLite the server must be stopped; with PostgreSQL or KurrentDB it need not be, but run this before any
+/// node starts on a restored journal. All users have to log in again.
 #[derive(Debug, Args)]
 pub struct EndSessions {
-    /// Yes, all of them
+    /// Confirm that all sessions end
     #[arg(long, required = true)]
     all: bool,
     #[command(flatten)]
@@ -65,8 +65,7 @@ async fn run(mut config: Config, as_json: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// One request for each user, so that each is written to the log as an operator's act. What is interrupted can be
-/// run again.
+/// One request per user, so that each is logged as an operator's action. It can be rerun after an interruption.
 async fn end_all(instance: &Instance) -> anyhow::Result<Ended> {
     let reading = Progress::start(instance.head().await?);
     let users = instance.users_with_sessions(|position| reading.at(position, position)).await;

@@ -1,4 +1,4 @@
-//! `export`: the history to stdout.
+//! `export`: writes the history to stdout.
 
 use clap::{Args, ValueEnum};
 use std::io::{BufWriter, Write};
@@ -27,8 +27,8 @@ const COLUMNS: &str =
 
 /// Write the history to stdout, oldest event first
 ///
-/// Personal data stays sealed. With a journal in SQLite the server must be stopped; from a running one read
-/// GET /v1/events instead. With PostgreSQL or KurrentDB nodes go on meanwhile.
+/// Personal data stays sealed. With a journal in SQLite the server must be stopped; for a running one use GET
+/// /v1/events instead. With PostgreSQL or KurrentDB nodes keep running.
 #[derive(Debug, Args)]
 pub struct Export {
     /// Only the events of this app
@@ -37,14 +37,14 @@ pub struct Export {
     /// Only events after this position
     #[arg(long, value_name = "POSITION", default_value_t = 0)]
     after: u64,
-    /// One CloudEvent a line, or a table
+    /// One CloudEvent per line, or a table
     #[arg(long, value_enum, default_value_t = ExportFormat::Ndjson)]
     format: ExportFormat,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum ExportFormat {
-    /// One canonical CloudEvent a line: the bytes an auditor can hash
+    /// One canonical CloudEvent per line: the bytes that an auditor can hash
     Ndjson,
     /// A table for spreadsheets
     Csv,
@@ -108,7 +108,7 @@ async fn run(config: &Config, export: &Export) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes into the history that it was taken along: whoever asks later who has it is told.
+/// Records the export in the history, for anyone who later asks who has a copy.
 async fn note(
     config: &Config,
     stores: &Stores,
@@ -132,7 +132,7 @@ async fn note(
     };
     let log = AccessLog::new(stores.repository(config), Arc::clone(clock));
     log.exported(&looking, export.app.as_ref(), form, None, false).await.map_err(|problem| {
-        anyhow!("that the history is exported cannot be written into it ({}), so it is not", problem.code())
+        anyhow!("the export cannot be recorded in the history ({}), so nothing is exported", problem.code())
     })
 }
 

@@ -1,5 +1,4 @@
-//! What a package of the program brings beside it: pages for `man`, and completions for shells. They are made from the
-//! same definitions as `--help`.
+//! Files for packages: man pages and shell completions, generated from the same definitions as `--help`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,10 +9,10 @@ use clap_complete::Shell;
 
 use super::{Arguments, Globals, Run};
 
-/// Write pages for `man` and completions for shells to a folder
+/// Write man pages and shell completions to a folder
 #[derive(Debug, Args)]
 pub struct Manual {
-    /// The folder
+    /// The target folder
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
 }
@@ -50,7 +49,7 @@ mod tests {
         let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).expect("it is there");
         let completions = ["watchword.bash", "_watchword", "watchword.fish"]
             .map(|name| read(&format!("completions/{name}")));
-        assert!(read("man/watchword.1").contains("events in a log"));
+        assert!(read("man/watchword.1").contains("append-only log"));
         let command = Arguments::command();
         let shown = command.get_subcommands().filter(|it| !it.is_hide_set()).map(clap::Command::get_name);
         for name in shown {

@@ -1,4 +1,4 @@
-//! `migrate`: the stores, made or brought up to date.
+//! `migrate`: creates or upgrades the stores.
 
 use clap::Args;
 use std::io::Write;
@@ -14,7 +14,7 @@ use crate::instance::Instance;
 
 /// Create or upgrade the stores named by the configuration
 ///
-/// Can be run again at any time: what is done already is left as it is.
+/// Can be run again at any time: completed steps are skipped.
 #[derive(Debug, Args)]
 pub struct Migrate {
     #[command(flatten)]
@@ -32,7 +32,7 @@ async fn run(config: &Config, as_json: bool) -> anyhow::Result<ExitCode> {
         return in_databases(config, databases, as_json).await;
     }
     let before = data_dir::inspect(config)?;
-    // A whole start: it makes the first apps and keys, which belong to the stores as much as the tables.
+    // A full start: it creates the first apps and keys, which the stores need as much as their tables.
     let instance = Instance::open(config, config.listen).await?;
     let head = instance.head().await;
     instance.close().await;
@@ -69,7 +69,7 @@ async fn run(config: &Config, as_json: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// As the owner of the databases. The service may run as another user, who is granted the role `watchword_service`.
+/// As the owner of the databases. The service may run as another user with the role `watchword_service`.
 async fn in_databases(config: &Config, databases: &Databases, as_json: bool) -> anyhow::Result<ExitCode> {
     let before = databases.look().await?;
     let instance = Instance::open(config, config.listen).await?;

@@ -1,4 +1,4 @@
-//! `openapi`: the document of the API.
+//! `openapi`: prints the API's document.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! What `app`, `api-key` and `user` share: an operator's shortcuts, each one request of the REST API.
+//! What `app`, `api-key` and `user` share: each command is one request to the REST API.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -19,17 +19,17 @@ use crate::instance::Instance;
 #[derive(Debug, Args)]
 pub struct Target {
     /// A running server, such as `http://127.0.0.1:8080`. Without it the stores are opened directly: with SQLite the
-    /// server must be stopped for that, with PostgreSQL or KurrentDB nodes go on meanwhile
+    /// server must be stopped, with PostgreSQL or KurrentDB nodes keep running
     #[arg(long, value_name = "URL")]
     pub url: Option<url::Url>,
-    /// The file with the platform key to use with --url [default: admin.key in the data folder]
+    /// The file with the platform key for --url [default: admin.key in the data folder]
     #[arg(long, value_name = "FILE", requires = "url")]
     pub admin_key_file: Option<PathBuf>,
     #[command(flatten)]
     pub output: Output,
 }
 
-/// One request, and what to say when it was done.
+/// A request, and the message on success.
 pub struct Operation {
     pub method: Method,
     pub path: String,
@@ -37,7 +37,7 @@ pub struct Operation {
     pub done: String,
 }
 
-/// Prints all pages of a list: a line for each item, with these members of it.
+/// Prints all pages of a list: a line per item, with these members.
 pub async fn list(config: Config, target: &Target, path: &str, columns: &[&str]) -> anyhow::Result<ExitCode> {
     let (channel, instance) = open(config, target).await?;
     let items = channel.all(path).await;
@@ -69,7 +69,7 @@ pub async fn list(config: Config, target: &Target, path: &str, columns: &[&str])
     Ok(ExitCode::SUCCESS)
 }
 
-/// Sends the request, which must be done.
+/// Sends the request and requires success.
 pub async fn request(config: Config, target: &Target, operation: Operation) -> anyhow::Result<Answer> {
     let (channel, instance) = open(config, target).await?;
     let Operation { method, path, body, .. } = operation;
@@ -85,7 +85,7 @@ pub async fn request(config: Config, target: &Target, operation: Operation) -> a
     Ok(answer)
 }
 
-/// Sends the request and prints what came of it: with `--json` the answer, else what a person wants to know.
+/// Sends the request and prints the result: the answer with `--json`, otherwise a summary.
 pub async fn perform(
     config: Config,
     target: &Target,

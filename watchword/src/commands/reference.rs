@@ -1,4 +1,4 @@
-//! `reference`: one page with every setting, permission, event, problem and claim, made from the code that knows them.
+//! `reference`: a page with every setting, permission, event, problem and claim, generated from the code.
 
 use clap::Args;
 use std::fmt::Write as _;
@@ -26,7 +26,8 @@ impl Run for Reference {
 }
 
 fn page() -> String {
-    let mut page = "# Reference\n\nWhat there is, from the code itself: `watchword reference` prints this page. Do not edit it.\n".to_owned();
+    let mut page =
+        "# Reference\n\nGenerated from the code by `watchword reference`. Do not edit.\n".to_owned();
     settings(&mut page);
     configuration(&mut page);
     permissions(&mut page);
@@ -41,7 +42,7 @@ fn heading(page: &mut String, title: &str, text: &str, columns: &[&str]) {
     let _ = write!(page, "\n## {title}\n\n{text}\n\n| {} |\n{rule}|\n", columns.join(" | "));
 }
 
-/// A row of a table. A cell is one line, and a bar in it would end it.
+/// A row of a table. A cell is one line, and `|` is escaped.
 fn row(page: &mut String, cells: &[&str]) {
     let cells: Vec<_> = cells.iter().map(|cell| cell.replace('|', "\\|").replace('\n', " ")).collect();
     let _ = writeln!(page, "| {} |", cells.join(" | "));
@@ -51,15 +52,15 @@ fn settings(page: &mut String) {
     heading(
         page,
         "Settings of an app",
-        "Members of `settings` in `POST /v1/apps` and `PATCH /v1/apps/{app_id}`. `null` brings back a default.",
-        &["setting", "default", "values", "what it is"],
+        "Members of `settings` in `POST /v1/apps` and `PATCH /v1/apps/{app_id}`. `null` restores a default.",
+        &["setting", "default", "values", "meaning"],
     );
     let (schema, parts) = schema_with_parts::<AppSettings>(Direction::Out);
     let defaults = serde_json::to_value(AppSettings::default()).unwrap_or_default();
     rows_of(page, "", &schema, &parts, &defaults);
 }
 
-/// A row for each member, those of an object in the place of the object.
+/// A row per member; an object is replaced by its members.
 fn rows_of(page: &mut String, prefix: &str, schema: &Value, parts: &Value, defaults: &Value) {
     for (name, member) in schema["properties"].as_object().into_iter().flatten() {
         let part = part_of(member, parts);
@@ -74,7 +75,7 @@ fn rows_of(page: &mut String, prefix: &str, schema: &Value, parts: &Value, defau
     }
 }
 
-/// What a schema refers to; itself if it refers to nothing.
+/// The schema that a reference points to; the schema itself if it is not a reference.
 fn part_of<'a>(schema: &'a Value, parts: &'a Value) -> &'a Value {
     let target = schema["$ref"].as_str().and_then(|target| target.rsplit('/').next());
     target.map_or(schema, |name| &parts[name])
@@ -104,12 +105,12 @@ fn configuration(page: &mut String) {
         page,
         "Configuration of a deployment",
         &format!(
-            "Keys of `watchword.toml`; the environment variable goes before the file. Each of {} can come from a file of its own: \
+            "Keys of `watchword.toml`; an environment variable overrides the file. Each of {} can come from a file of its own: \
              the variable with `_FILE` at its end, or the key with `_file`, names it. Only its owner, or its owner and a group, \
              may be able to read that file.",
             from_files().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
         ),
-        &["key", "variable", "default", "what it is"],
+        &["key", "variable", "default", "meaning"],
     );
     for key in KEYS {
         let default = if key.default.is_empty() { "none".to_owned() } else { format!("`{}`", key.default) };
@@ -121,8 +122,8 @@ fn permissions(page: &mut String) {
     heading(
         page,
         "Permissions of an API key",
-        "A key of an app has some of these; a key of the platform has `platform` alone.",
-        &["permission", "what it allows"],
+        "An app's key has some of these; a platform key has only `platform`.",
+        &["permission", "allows"],
     );
     let (schema, _) = schema_with_parts::<Permission>(Direction::Out);
     let lines = schema["description"].as_str().unwrap_or_default().lines();
@@ -135,7 +136,7 @@ fn events(page: &mut String) {
     heading(
         page,
         "Events",
-        "Each is a CloudEvent; these are the members of its `data`. What identifies a person is in `personal`, sealed.",
+        "Each is a CloudEvent; these are the members of its `data`. Personal data is sealed in `personal`.",
         &["event", "stream", "members", "what happened"],
     );
     for (path, schema) in schemas::event_schemas::all() {
@@ -152,8 +153,8 @@ fn problems(page: &mut String) {
     heading(
         page,
         "Problems",
-        "The `code` of a refusal (RFC 9457), always with the same status. `/problems/<code>` is a page on each.",
-        &["code", "status", "title", "what to do"],
+        "The `code` of a problem (RFC 9457), always with the same status. `/problems/<code>` explains it.",
+        &["code", "status", "title", "explanation"],
     );
     for kind in REGISTRY {
         row(page, &[&format!("`{}`", kind.code), &kind.status.to_string(), kind.title, kind.explanation]);
@@ -165,7 +166,7 @@ fn claims(page: &mut String) {
         page,
         "Claims of an access token",
         "A JWT of the type `at+jwt` (RFC 9068). Its header names `alg` and `kid`; the key is in the app's JWKS.",
-        &["claim", "always there", "what it says"],
+        &["claim", "always present", "meaning"],
     );
     let (schema, parts) = schema_with_parts::<AccessClaims>(Direction::Out);
     for (name, member) in schema["properties"].as_object().into_iter().flatten() {

@@ -1,4 +1,4 @@
-//! `relay`: the stream on NATS beside the journal it is made from, and the stream made anew.
+//! `relay`: compares the stream on NATS with the journal, or rebuilds it.
 
 use clap::Args;
 use std::io::Write;
@@ -17,15 +17,15 @@ use crate::data_dir::{self, DataDirError, State};
 use crate::instance::Stores;
 use crate::progress::Progress;
 
-/// Compare the stream on NATS with the journal, or make it anew
+/// Compare the stream on NATS with the journal, or rebuild it
 ///
-/// Without --rebuild nothing is changed; exit code 1 if the stream's end is not the journal's.
+/// Without --rebuild nothing is changed; exit code 1 if the stream's end does not match the journal's.
 #[derive(Debug, Args)]
 pub struct Relay {
-    /// Delete the stream, whatever is in it, and fill it from the journal
+    /// Delete the stream, whatever it contains, and refill it from the journal
     ///
-    /// Its consumers go with it: they must be made again, behind the position they have handled. Servers may run
-    /// meanwhile; one that holds an SQLite journal fills the stream itself.
+    /// Its consumers are deleted with it: recreate them after the position they have handled. Servers may keep running;
+    /// one that holds an SQLite journal fills the stream itself.
     #[arg(long)]
     rebuild: bool,
     #[command(flatten)]
@@ -55,7 +55,7 @@ async fn run(config: &Config, arguments: &Relay) -> anyhow::Result<ExitCode> {
 
 async fn compare(config: &Config, nats: &Nats, as_json: bool) -> anyhow::Result<ExitCode> {
     let stores = Stores::open_truth(config).await.context(
-        "the journal cannot be opened beside a running server: `watchword doctor` asks that one how its relay stands",
+        "the journal cannot be opened beside a running server: `watchword doctor` asks that server for the state of its relay",
     )?;
     let standing = match bus::connect(nats).await {
         Ok(client) => {
@@ -81,13 +81,13 @@ async fn compare(config: &Config, nats: &Nats, as_json: bool) -> anyhow::Result<
         }
         match &fault {
             Some(fault) => writeln!(out, "{fault}")?,
-            None => writeln!(out, "the end of the stream is the journal's")?,
+            None => writeln!(out, "the end of the stream matches the journal")?,
         }
     }
     Ok(if fault.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Opens the journal first: where that cannot be done, nothing is deleted that nobody would fill again.
+/// Opens the journal first: if that fails, nothing is deleted that could not be refilled.
 async fn rebuild(config: &Config, nats: &Nats, as_json: bool) -> anyhow::Result<ExitCode> {
     let stores = match Stores::open_truth(config).await {
         Ok(stores) => Some(stores),
@@ -113,7 +113,7 @@ async fn rebuild(config: &Config, nats: &Nats, as_json: bool) -> anyhow::Result<
             nats.relay.check_interval.as_secs()
         )?,
     }
-    writeln!(out, "consumers must be made again, behind the position they have handled")?;
+    writeln!(out, "recreate the consumers after the position they have handled")?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,7 +1,7 @@
-//! `rotate-master-key`: the instance key, wrapped by another master key.
+//! `rotate-master-key`: rewraps the instance key with another master key.
 //!
-//! The new key is durably in its file before the key store opens with it, and the old one is gone only afterwards: so
-//! whenever this is cut short, one of the two opens the stores. The next start finds out which, or running this again.
+//! The new key is durably in its file before the key store opens with it, and the old one is removed only afterwards:
+//! at any interruption, one of the two opens the stores. The next start, or rerunning this, finds out which.
 
 use clap::Args;
 use std::io::Write;
@@ -16,16 +16,16 @@ use super::{Globals, Output, Run};
 use crate::config::Config;
 use crate::data_dir::{self, DataDirError, State};
 
-/// Replace the master key by a new one
+/// Replace the master key
 ///
-/// Everything the instance has stays as it is, as the master key only wraps the key that all else comes from. Of
-/// master.key in the data folder a new one is made in its place, while the server is stopped. A master key that is
-/// configured is replaced by the one in --new-key-file: put it into the configuration of every node before its next
-/// start; with PostgreSQL, nodes that run go on meanwhile. Needs the owner of the database there. Can be run again
-/// after it was cut short: the stores open with one of the two keys at every moment.
+/// All data stays as it is, because the master key only wraps the key from which all others are derived. A master.key
+/// in the data folder is replaced in place, while the server is stopped. A configured master key is replaced by the one
+/// in --new-key-file: configure it on every node before its next start; with PostgreSQL, running nodes keep running.
+/// With PostgreSQL this needs the owner of the database. It can be rerun after an interruption: at every moment the
+/// stores open with one of the two keys.
 #[derive(Debug, Args)]
 pub struct RotateMasterKey {
-    /// The file with the new master key, readable by its owner only; made if there is none
+    /// The file with the new master key, readable by its owner only; created if absent
     #[arg(long, value_name = "FILE")]
     new_key_file: Option<PathBuf>,
     #[command(flatten)]
@@ -77,12 +77,12 @@ async fn run(config: &Config, new_key_file: Option<&Path>, as_json: bool) -> any
     if config.master_key.is_some() {
         writeln!(out, "Set master_key (WATCHWORD_MASTER_KEY) to it before the next start of any node.")?;
     }
-    writeln!(out, "Backups of the key store from before open with the old master key only.")?;
+    writeln!(out, "Earlier backups of the key store open with the old master key only.")?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The key that opens the key store: this one, or the next, where a rotation was cut short behind its last commit. The
-/// second value tells that it is the next one. Only while nobody writes the key store.
+/// The key that opens the key store: this one, or the next if a rotation was interrupted after its last commit; the
+/// second value is true for the next one. Only while no process writes the key store.
 pub async fn opening(config: &Config, present: MasterKey) -> Result<(MasterKey, bool), OpenError> {
     let next = config.next_master_key_file();
     if config.master_key.is_some() || !next.exists() || !config.key_store.exists() {
@@ -91,12 +91,12 @@ pub async fn opening(config: &Config, present: MasterKey) -> Result<(MasterKey, 
     if opens(config, &present).await? {
         return Ok((present, false));
     }
-    // One that was not written to its end opens nothing.
+    // A partially written key opens nothing.
     let Ok(next) = data_dir::master_key_in(&next) else { return Ok((present, false)) };
     Ok(if opens(config, &next).await? { (next, true) } else { (present, false) })
 }
 
-/// Puts the next key, with which the key store opens, into the place of the old one.
+/// Replaces the old key by the next one, with which the key store opens.
 pub fn finish(config: &Config) -> Result<(), DataDirError> {
     data_dir::replace(&config.master_key_file(), &config.next_master_key_file())
 }
@@ -112,13 +112,13 @@ async fn opens(config: &Config, key: &MasterKey) -> Result<bool, OpenError> {
     }
 }
 
-/// `master.key` in the data folder.
+/// Rotates `master.key` in the data folder.
 async fn in_place(config: &Config, old: MasterKey) -> anyhow::Result<()> {
     let file = config.next_master_key_file();
     let (old, rotated) = opening(config, old).await?;
     if !rotated {
         if file.exists() {
-            // It never came to be used.
+            // It was never used.
             std::fs::remove_file(&file).with_context(|| format!("{} cannot be removed", file.display()))?;
         }
         let new = MasterKey::generate();
@@ -128,7 +128,7 @@ async fn in_place(config: &Config, old: MasterKey) -> anyhow::Result<()> {
     Ok(finish(config)?)
 }
 
-/// A master key that is configured. The file stays, so that this can be run again.
+/// Rotates a configured master key. The file stays, so that this can be rerun.
 async fn to_key_in(config: &Config, old: MasterKey, file: &Path) -> anyhow::Result<()> {
     let new = if file.exists() {
         data_dir::master_key_in(file)?
@@ -138,10 +138,10 @@ async fn to_key_in(config: &Config, old: MasterKey, file: &Path) -> anyhow::Resu
         new
     };
     if new == old {
-        bail!("{} holds the present master key, not a new one", file.display());
+        bail!("{} holds the current master key, not a new one", file.display());
     }
     match rewrap(config, &old, &new).await {
-        // It was done already, if the new one opens it.
+        // If the new key opens it, the rotation was already done.
         Err(OpenError::WrongMasterKey(place)) => match open(config, &new).await {
             Ok(store) => store.close().await,
             Err(_) => return Err(OpenError::WrongMasterKey(place).into()),
@@ -158,7 +158,7 @@ async fn rewrap(config: &Config, old: &MasterKey, new: &MasterKey) -> Result<(),
     rotated.map_err(|error| OpenError::Failed { path: self::store(config), reason: error.to_string() })
 }
 
-/// Opens the key store, and makes none.
+/// Opens the key store without creating one.
 async fn open(config: &Config, key: &MasterKey) -> Result<KeyStore, OpenError> {
     let absent = || OpenError::Failed { path: store(config), reason: "there is no key store".to_owned() };
     match &config.databases {

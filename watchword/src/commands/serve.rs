@@ -1,4 +1,4 @@
-//! `serve`: the service until it is told to stop.
+//! `serve`: runs the service until it is stopped.
 
 use clap::{Args, ValueEnum};
 use std::future::Future;
@@ -38,26 +38,26 @@ use crate::serving::Serving;
 use crate::traces::Traces;
 use crate::waiting::{self, Waiting};
 
-/// How long a client may take for the head of its next request. One that sends it byte by byte, or nothing at all, would
-/// hold its connection for ever.
+/// How long a client may take to send the head of its next request. Without a limit, a client that sends it byte by
+/// byte, or not at all, would hold its connection indefinitely.
 const HEAD_TIME: Duration = Duration::from_secs(30);
 
 /// Run the service: commands and projections in one process, or one role of several processes
 ///
-/// Prints the listen address, the address of the API's documentation and where the first platform key lies.
-/// SIGTERM and SIGINT stop taking new requests, finish those begun and exit within `shutdown_timeout`.
+/// Prints the listen address, the URL of the API's documentation and the location of the first platform key. On SIGTERM
+/// or SIGINT it accepts no new requests, finishes pending ones and exits within `shutdown_timeout`.
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// One role only. Needs a journal that several processes can open, which SQLite is not
+    /// Run only one role. Needs a journal that several processes can open; SQLite is not one
     role: Option<ServeRole>,
-    /// Where to listen, instead of the configured address
+    /// The address to listen on, instead of the configured one
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum ServeRole {
-    /// Only the routes that change something, and publishing to NATS
+    /// Only the routes that change state, and publishing to NATS
     Commands,
     /// Only the read models and their routes
     Projections,
@@ -73,7 +73,7 @@ async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCode> 
     let role = match arguments.role {
         None => Role::All,
         Some(_) if !config.shares_stores() => bail!(
-            "one role alone needs stores that several processes can open, and the journal {} is an SQLite file. \
+            "a single role needs stores that several processes can open, but the journal {} is an SQLite file. \
              Run `watchword serve` without a role: it does both",
             config.journal.display()
         ),
@@ -84,10 +84,10 @@ async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCode> 
         config.listen = listen;
     }
     init::reap_orphans_as_first_process()?;
-    // Caught from before anything is begun: a signal while a store is waited for ends it cleanly, and one right after the
-    // announcement drains.
+    // Registered first: a signal while waiting for a store ends the process cleanly, and one right after the announcement
+    // drains.
     let mut stop_signal = pin!(stop_signal()?);
-    // Before anything is made: a start that is refused for one of these leaves nothing behind.
+    // Before anything is created: a start refused for one of these leaves nothing behind.
     let (socket, address) = bind(config.listen, "listen")?;
     let internal = config.internal_listen.map(|internal| bind(internal, "internal_listen")).transpose()?;
     if let Some((_, internal)) = &internal
@@ -108,7 +108,8 @@ async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCode> 
         internal: internal
             .map(|(socket, address)| Door::new(socket, address, "internal_listen", meanwhile(true))),
     };
-    // Stores on servers may be away: whoever asks is answered at once. A start on files answers when it has them, or ends.
+    // Stores on servers may be unavailable, so requests are answered at once. A start on files answers when the stores are
+    // open, or exits.
     if waiting::has_servers(&config) {
         doors.open()?;
     }
@@ -151,12 +152,12 @@ async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCode> 
 
     stop_signal.await;
     let timeout = config.shutdown_timeout;
-    tracing::info!("stopping: no new requests; those begun have {timeout:?}");
+    tracing::info!("stopping: no new requests; pending ones have {timeout:?}");
     instance.stream_end()();
     if tokio::time::timeout(timeout, doors.close()).await.is_err() {
-        tracing::warn!("some requests did not end within {timeout:?} and were cut off");
+        tracing::warn!("some requests did not finish within {timeout:?} and were aborted");
     }
-    // What is acknowledged is durable by now; closing only tidies up, and must not hold up the exit for long.
+    // Acknowledged data is already durable; closing only tidies up, and must not delay the exit.
     if tokio::time::timeout(Duration::from_secs(5), instance.close()).await.is_err() {
         tracing::warn!("the stores took too long to close; nothing is lost");
     }
@@ -169,7 +170,7 @@ async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCode> 
     Ok(ExitCode::SUCCESS)
 }
 
-/// Opens the stores of a role, and starts its services on them.
+/// Opens the stores of a role and starts its services.
 async fn open(config: &Config, address: SocketAddr, role: Role) -> anyhow::Result<Instance> {
     let stores = match role {
         Role::Commands => Stores::open_truth(config).await?,
@@ -178,29 +179,29 @@ async fn open(config: &Config, address: SocketAddr, role: Role) -> anyhow::Resul
     Box::pin(Instance::start(config, stores, address, role)).await
 }
 
-/// The addresses that requests come to.
+/// The addresses on which requests arrive.
 struct Doors {
     public: Door,
-    /// It stays open until the process ends: how it drains is what its probes ask.
+    /// It stays open until the process ends: probes watch the draining through it.
     internal: Option<Door>,
 }
 
 impl Doors {
-    /// Takes connections, unless that is done already.
+    /// Starts accepting connections, unless already done.
     fn open(&mut self) -> anyhow::Result<()> {
         self.public.open()?;
         self.internal.as_mut().map_or(Ok(()), Door::open)
     }
 
-    /// Takes no more connections on the public address, and waits until those that are there have their answers.
+    /// Stops accepting connections on the public address, and waits until pending requests are answered.
     async fn close(&mut self) {
         self.public.close().await;
     }
 }
 
-/// An address that requests come to, and what answers there.
+/// An address on which requests arrive, and its handler.
 struct Door {
-    /// Until it is opened.
+    /// Present until it is opened.
     socket: Option<TcpSocket>,
     address: SocketAddr,
     key: &'static str,
@@ -235,7 +236,7 @@ impl Door {
     }
 }
 
-/// What answers requests at this moment.
+/// The current handler of requests.
 #[derive(Clone)]
 pub struct Stage(Arc<RwLock<Router>>);
 
@@ -255,14 +256,14 @@ impl Stage {
     }
 }
 
-/// How many connections wait to be taken.
+/// The maximum length of the queue of connections not yet accepted.
 const BACKLOG: u32 = 1024;
 
-/// Takes the address, and no connections yet.
+/// Binds the address without accepting connections yet.
 fn bind(address: SocketAddr, key: &str) -> anyhow::Result<(TcpSocket, SocketAddr)> {
     let bound = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // A server that just ended there is no obstacle; one that listens is.
+        // A server that just ended there does not block the address; a listening one does.
         #[cfg(unix)]
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
@@ -279,7 +280,7 @@ fn taken(address: SocketAddr, key: &str) -> String {
     )
 }
 
-/// Answers requests until `stop`, then ends those begun.
+/// Answers requests until `stop`, then finishes pending ones.
 pub async fn serve(
     listener: TcpListener,
     stage: impl Into<Stage>,
@@ -300,11 +301,11 @@ async fn serve_with(
     let mut stop = pin!(stop);
     loop {
         let (stream, peer) = tokio::select! {
-            // It waits where the system has no more files to give.
+            // It waits while the system is out of file descriptors.
             accepted = Listener::accept(&mut listener) => accepted,
             () = &mut stop => break,
         };
-        // Small answers go out at once instead of waiting for more to send.
+        // Send small answers at once, without waiting for more data.
         let _ = stream.set_nodelay(true);
         let stage = stage.clone();
         let linger = Arc::new(AtomicBool::new(false));
@@ -315,7 +316,7 @@ async fn serve_with(
             let (answering, closes) = (stage.router().oneshot(request), Arc::clone(&closes));
             async move {
                 let response = answering.await;
-                // Only an answer that did not wait for all of its request says so.
+                // Set only by an answer that did not wait for its whole request.
                 if response.as_ref().is_ok_and(|response| response.headers().contains_key(CONNECTION)) {
                     closes.store(true, Ordering::Relaxed);
                 }
@@ -326,7 +327,7 @@ async fn serve_with(
             connections.watch(http.serve_connection(TokioIo::new(Lingering::new(stream, linger)), answer));
         tokio::spawn(async move {
             metrics::gauge!("watchword_http_connections").increment(1);
-            // It can only fail by what the client did, and nobody is there to hear of it.
+            // It can fail only because of the client, and there is no one to report that to.
             let _ = connection.await;
             metrics::gauge!("watchword_http_connections").decrement(1);
         });
@@ -361,11 +362,11 @@ fn announce(config: &Config, instance: &Instance, internal: Option<SocketAddr>) 
     Ok(())
 }
 
-/// Catches SIGTERM and SIGINT from now on; the answer ends with the first.
+/// Catches SIGTERM and SIGINT from now on; the future ends with the first.
 #[cfg(unix)]
 fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send> {
     use tokio::signal::unix::{SignalKind, signal};
-    let catch = |kind| signal(kind).context("the system refuses to let signals be caught");
+    let catch = |kind| signal(kind).context("cannot install signal handlers");
     let (mut terminate, mut interrupt) = (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
     Ok(async move {
         tokio::select! {
@@ -375,7 +376,7 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send> {
     })
 }
 
-/// Ends with Ctrl-C.
+/// Ends on Ctrl-C.
 #[cfg(not(unix))]
 fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send> {
     Ok(async {

@@ -1,4 +1,4 @@
-//! `user`: the users of an app, by the REST API.
+//! `user`: the users of an app, through the REST API.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -23,29 +23,29 @@ use crate::instance::Instance;
 pub enum User {
     /// Show a user
     Show(UserTarget),
-    /// Ban a user: every session ends, and no login is let in
+    /// Ban a user: all sessions end, and logins are refused
     Ban {
         #[command(flatten)]
         user: UserTarget,
-        /// Why, for the audit log
+        /// The reason, for the audit log
         #[arg(long)]
         reason: String,
     },
     /// Lift a ban
     Unban(UserTarget),
-    /// Forget a user's failed logins, so that the next try is let through
+    /// Forget a user's failed logins, so that the next attempt is allowed
     Unlock(UserTarget),
     /// End all sessions of a user
     RevokeSessions(UserTarget),
-    /// Give a user a role
+    /// Grant a role to a user
     GrantRole {
         #[command(flatten)]
         user: UserTarget,
-        /// The role; `admin` may use the app's admin routes
+        /// The role; `admin` allows the app's admin routes
         #[arg(long, value_parser = role)]
         role: Role,
     },
-    /// Take a role from a user
+    /// Revoke a role from a user
     RevokeRole {
         #[command(flatten)]
         user: UserTarget,
@@ -61,7 +61,7 @@ impl Run for User {
     }
 }
 
-/// A user, as people name them.
+/// A user as named on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Who {
     Id(Uuid),
@@ -86,7 +86,7 @@ impl fmt::Display for Who {
     }
 }
 
-/// Which user.
+/// Selects a user.
 #[derive(Debug, Args)]
 pub struct UserTarget {
     /// The app
@@ -139,7 +139,7 @@ async fn run(config: Config, command: User) -> anyhow::Result<ExitCode> {
     print(&target, &answer, &done, |user| shows.then(|| serde_json::to_string_pretty(user).ok()).flatten())
 }
 
-/// The id of a user who may be named by address.
+/// The id of a user, who may be named by address.
 async fn identify(
     channel: &Channel,
     instance: Option<&Instance>,
@@ -153,9 +153,9 @@ async fn identify(
     let Ok(email) = Email::parse(text) else {
         bail!("{text} is neither the id of a user nor an address");
     };
-    let nobody = || format!("nobody in {app} has the address {text}");
+    let nobody = || format!("no user of {app} has the address {text}");
     if let Some(instance) = instance {
-        // By the claim, as the read models of a folder that was just opened may be behind.
+        // By the claim, because the read models of a freshly opened folder may lag behind.
         return Ok(instance.locate(app, &email).await?.with_context(nobody)?.0);
     }
     let query: String = url::form_urlencoded::byte_serialize(email.as_str().as_bytes()).collect();

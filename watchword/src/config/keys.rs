@@ -1,5 +1,5 @@
-//! Every key of the configuration: its name, what its values are, its default and what it is for. A key is said once, here;
-//! parsing, the environment variable, `doctor --keys` and the reference follow from it.
+//! Every key of the configuration: its name, type, default and meaning. A key is declared once, here; parsing, the
+//! environment variable, `doctor --keys` and the reference follow from it.
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -25,11 +25,11 @@ use super::parse::{
 use super::stores::{JournalLocation, journal_location, role_name};
 use super::{Argon2Cost, LogFormat};
 
-/// What people are told of a key.
+/// The documentation of a key.
 pub struct Entry {
-    /// As `watchword.toml` spells it; a dot separates section and key.
+    /// As spelled in `watchword.toml`; a dot separates section and key.
     pub name: &'static str,
-    /// What holds without it.
+    /// The value if it is not set.
     pub default: &'static str,
     pub meaning: &'static str,
     secrecy: Secrecy,
@@ -51,15 +51,15 @@ pub(super) struct Key<T> {
     pub parse: fn(&str) -> Result<T, String>,
 }
 
-/// A key that may have none; what holds then is made of something else, or there is nothing.
+/// A key that may be unset; the text says what applies then.
 pub(super) struct OptionalKey<T> {
     pub name: &'static str,
     pub parse: fn(&str) -> Result<T, String>,
 }
 
-/// `NAME "name": Type = parser, default "value", "meaning"` declares a [`Key`], `otherwise "what holds then"` an
-/// [`OptionalKey`]. Behind the default stands `secret` for what is one, `from_file` for what may hold a password: both can be
-/// read from a file of their own.
+/// `NAME "name": Type = parser, default "value", "meaning"` declares a [`Key`]; `otherwise "what applies then"` an
+/// [`OptionalKey`]. After the default, `secret` marks a secret, `from_file` a value that may contain a password: both can be
+/// read from a separate file.
 macro_rules! keys {
     (@default $NAME:ident, $name:literal, $T:ty, $parse:expr, $default:literal) => {
         pub(super) const $NAME: Key<$T> = Key { name: $name, default: $default, parse: $parse };
@@ -75,7 +75,7 @@ macro_rules! keys {
     )*) => {
         $(keys!(@$kind $NAME, $name, $T, $parse, $default);)*
 
-        /// Every key there is.
+        /// All keys.
         pub static KEYS: &[Entry] = &[$(
             Entry { name: $name, default: $default, meaning: $meaning, secrecy: keys!(@secrecy $($secrecy)?) }
         ),*];
@@ -86,14 +86,14 @@ keys! {
     LISTEN "listen": SocketAddr = address, default "127.0.0.1:8080",
         "address and port to listen on";
     INTERNAL_LISTEN "internal_listen": SocketAddr = internal_address, otherwise "",
-        "a second address and port, for /metrics, /readyz with all details and /healthz, which ask for no key there: only \
-         the monitoring may reach it";
+        "a second address and port, without authentication, for /metrics, /readyz with all details and /healthz: only \
+         monitoring may reach it";
     PUBLIC_URL "public_url": PublicUrl = public_url, otherwise "http://<listen>",
-        "the address clients reach the service at; the issuer of every token. With a path, such as https://example.com/auth, \
-         everything is below it: a proxy passes paths on as they come";
+        "the URL at which clients reach the service; the issuer of every token. With a path, such as \
+         https://example.com/auth, everything is below it: a proxy passes paths on unchanged";
     LOG_ORIGIN "log_origin": LogOrigin = log_origin, otherwise "<public_url>",
-        "where events come from: their dataschema is a URL below it. The first start writes it into the journal; later it \
-         changes nothing";
+        "the origin of events: their dataschema is a URL below it. The first start writes it into the journal; later \
+         changes have no effect";
     DATA_DIR "data_dir": String = non_empty, default "./data",
         "the folder of the stores and the keys";
     JOURNAL_URL "journal_url": JournalLocation = journal_location, otherwise "sqlite:<data_dir>/journal.db" from_file,
@@ -105,86 +105,87 @@ keys! {
     KEY_STORE_URL "key_store_url": Location = location, otherwise "sqlite:<data_dir>/keys.db" from_file,
         "the key store [with a journal in PostgreSQL: the same database]";
     POSTGRES_ROLE "postgres.role": RoleName = role_name, default "watchword_service",
-        "the role that nodes work as in PostgreSQL. It belongs to the whole server: give each of several instances with databases on \
-         one server its own. `watchword migrate` makes it, and takes from watchword_service what that had in this database";
+        "the role that nodes use in PostgreSQL. It belongs to the whole server: give each of several instances with \
+         databases on one server its own. `watchword migrate` creates it, and revokes from watchword_service its \
+         rights in this database";
     POSTGRES_CONNECTIONS "postgres.connections": u32 = positive_number, default "8",
-        "connections to PostgreSQL that read at the same time";
+        "maximum number of concurrent reading connections to PostgreSQL";
     POSTGRES_STATEMENT_TIMEOUT "postgres.statement_timeout": Duration = seconds, default "10",
-        "seconds a statement of PostgreSQL may take";
+        "maximum seconds for a PostgreSQL statement";
     POSTGRES_POLL "postgres.poll": Duration = seconds, default "1",
-        "seconds between looks for new events, should PostgreSQL's notifications not come";
+        "seconds between polls for new events, in case PostgreSQL's notifications fail";
     NATS_URL "nats_url": Option<SecretString> = nats_servers, otherwise "" from_file,
-        "NATS servers that get every event, separated by commas: nats://[user:password@]host:port, or tls://";
+        "NATS servers that receive every event, separated by commas: nats://[user:password@]host:port, or tls://";
     MAIL_URL "mail_url": MailUrl = mail_url, otherwise "file://<data_dir>/outbox" from_file,
         "where mails go: smtps://user:password@host; smtp://user:password@host?tls=required, with STARTTLS; or \
-         file://<folder>, one .eml a mail";
+         file://<folder>, one .eml per mail";
     OTLP_ENDPOINT "otlp_endpoint": Option<Url> = collector, otherwise "",
-        "an OpenTelemetry collector that gets traces, by OTLP over HTTP: http://collector:4318";
+        "an OpenTelemetry collector that receives traces, by OTLP over HTTP: http://collector:4318";
     MASTER_KEY "master_key": SecretString = secret, otherwise "" secret,
-        "32 bytes, base64 [default: <data_dir>/master.key, made at the first start]";
+        "32 bytes, base64 [default: <data_dir>/master.key, created at the first start]";
     ADMIN_KEY "admin_key": SecretString = admin_key, otherwise "" secret,
-        "a platform key that you have made: openssl rand -base64 32. The next start admits it, and makes none by itself \
-         [default: <data_dir>/admin.key, made at the first start]";
+        "a platform key that you create: openssl rand -base64 32. The next start admits it, and creates none itself \
+         [default: <data_dir>/admin.key, created at the first start]";
     LOG "log": String = log_directives, default "info",
         "what is logged: a level from error to trace, or tracing directives such as info,command_service=debug";
     LOG_FORMAT "log_format": LogFormat = log_format, default "text",
         "text or json";
     TRUSTED_PROXIES "trusted_proxies": Vec<IpNet> = networks, default "",
-        "networks whose X-Forwarded-For is believed, separated by commas";
+        "networks whose X-Forwarded-For is trusted, separated by commas";
     ARGON2 "argon2": Argon2Cost = argon2_cost, default "m=19456,t=2,p=1",
         "cost of password hashing: memory in KiB, passes, lanes";
     RATE_LIMITS "rate_limits": bool = on_or_off, default "on",
         "on; off for load tests only";
     SHUTDOWN_TIMEOUT "shutdown_timeout": Duration = seconds, default "10",
-        "seconds that requests have to end after SIGTERM";
+        "seconds that requests have to finish after SIGTERM";
     LIMITS_CREDENTIALS "limits.credentials": Rate = rate, default "60/60",
-        "requests per seconds of one address to login, register and the like";
+        "requests/seconds from one address to login, register and similar routes";
     LIMITS_MAIL "limits.mail": Rate = rate, default "20/60",
-        "requests per seconds of one address for mails; an app's own server, with its API key, has no such limit";
+        "requests/seconds for mails from one address; does not apply to an app's own server with its API key";
     LIMITS_MAILBOX "limits.mailbox": Rate = rate, default "5/600",
-        "requests per seconds of one client (address, device, API key) for mails of one purpose to one mailbox";
+        "requests/seconds from one client (address, device, API key) for mails of one purpose to one mailbox";
     LIMITS_MAILS "limits.mails": Rate = rate, default "8/600",
-        "mails per seconds of one purpose that are sent to one mailbox, whoever asks; more are left out silently";
+        "mails/seconds of one purpose to one mailbox, from all clients; more are silently dropped";
     LIMITS_KNOWN_MAILS "limits.known_mails": Rate = rate, default "3/600",
-        "mails besides those, for clients that have been in the account before";
+        "mails/seconds in addition, for known clients of the account";
     LIMITS_SERVER "limits.server": Rate = rate, default "6000/60",
-        "requests per seconds with one API key, instead of limits by address";
+        "requests/seconds with one API key, instead of limits per address";
     LIMITS_PERSON "limits.person": Rate = rate, default "30/60",
-        "logins per seconds of one person: through an app's own server, or good ones from one address";
+        "logins/seconds of one person: through an app's own server, or successful ones from one address";
     LIMITS_GENERAL "limits.general": Rate = rate, default "1200/60",
-        "requests per seconds of one address to all other routes";
+        "requests/seconds from one address to all other routes";
     LIMITS_IN_FLIGHT "limits.in_flight": NonZeroUsize = positive_size, default "4096",
-        "requests answered at the same time; more are told 503";
+        "concurrent requests; more get 503";
     LIMITS_IN_FLIGHT_OF_AN_APP "limits.in_flight_of_an_app": NonZeroUsize = positive_size, otherwise "",
-        "those of one app [default: three quarters]";
+        "of these, the maximum per app [default: three quarters]";
     LIMITS_IN_FLIGHT_OF_AN_ADDRESS "limits.in_flight_of_an_address": NonZeroUsize = positive_size, otherwise "",
-        "those of one client address [default: a quarter]";
+        "of these, the maximum per client address [default: a quarter]";
     LIMITS_IN_FLIGHT_RESERVE "limits.in_flight_reserve": usize = whole_number, otherwise "",
-        "those that no app can take [default: a sixteenth]";
+        "of these, reserved from use by apps [default: a sixteenth]";
     LIMITS_EVENT_STREAMS "limits.event_streams": NonZeroUsize = positive_size, default "256",
-        "live streams of events open at the same time; more are told 503";
+        "concurrent live event streams; more get 503";
     LIMITS_EVENT_STREAMS_OF_AN_APP "limits.event_streams_of_an_app": NonZeroUsize = positive_size, otherwise "",
-        "those of one app [default: a quarter]";
+        "of these, the maximum per app [default: a quarter]";
     LIMITS_EVENT_STREAMS_OF_A_CALLER "limits.event_streams_of_a_caller": NonZeroUsize = positive_size, otherwise "",
-        "those of one API key or user [default: a sixteenth]";
+        "of these, the maximum per API key or user [default: a sixteenth]";
     LIMITS_EVENT_STREAMS_RESERVE "limits.event_streams_reserve": usize = whole_number, otherwise "",
-        "those kept for platform keys [default: a sixteenth]";
+        "of these, reserved for platform keys [default: a sixteenth]";
     LIMITS_EXPORTS "limits.exports": NonZeroUsize = positive_size, default "32",
-        "exports of audit logs at the same time; more are told 503";
+        "concurrent audit exports; more get 503";
     LIMITS_EXPORTS_OF_AN_APP "limits.exports_of_an_app": NonZeroUsize = positive_size, otherwise "",
-        "those of one app [default: a quarter]";
+        "of these, the maximum per app [default: a quarter]";
     LIMITS_EXPORTS_OF_A_CALLER "limits.exports_of_a_caller": NonZeroUsize = positive_size, otherwise "",
-        "those of one API key or user [default: a sixteenth]";
+        "of these, the maximum per API key or user [default: a sixteenth]";
     LIMITS_EXPORTS_RESERVE "limits.exports_reserve": usize = whole_number, otherwise "",
-        "those kept for platform keys [default: a sixteenth]";
+        "of these, reserved for platform keys [default: a sixteenth]";
     LIMITS_SESSIONS "limits.sessions": NonZeroUsize = positive_size, default "1000",
-        "sessions a user can have at a time; a login more ends the oldest";
+        "maximum sessions per user; one more login ends the oldest";
     NATS_CREDENTIALS "nats.credentials": String = non_empty, otherwise "",
         "a credentials file for NATS";
     NATS_REPLICAS "nats.replicas": NonZeroUsize = positive_size, default "1",
-        "servers of a NATS cluster that keep the stream";
+        "number of NATS servers that replicate the stream";
     NATS_STORAGE "nats.storage": bool = storage, default "file",
-        "file or memory: where NATS keeps the stream";
+        "file or memory: where NATS stores the stream";
     NATS_MAX_AGE "nats.max_age": Option<Duration> = seconds_or_none, default "0",
         "seconds that the stream keeps events; 0 keeps all";
     NATS_MAX_BYTES "nats.max_bytes": Option<u64> = number_or_none, default "0",
@@ -192,35 +193,34 @@ keys! {
     NATS_DUPLICATE_WINDOW "nats.duplicate_window": Duration = positive_seconds, default "120",
         "seconds that NATS remembers the ids of events";
     NATS_BATCH "nats.batch": usize = batch, default "500",
-        "events published together, 1000 at most";
+        "maximum events published together, up to 1000";
     NATS_CHECK_INTERVAL "nats.check_interval": Duration = positive_seconds, default "30",
-        "seconds between two looks whether the stream's end is the journal's";
+        "seconds between checks that the stream's end matches the journal's";
     NATS_REBUILD_INTERVAL "nats.rebuild_interval": Option<Duration> = seconds_or_none, default "0",
-        "seconds that must lie between two times that the relay, by itself, deletes and fills again a stream whose end \
-         this instance did not publish; 0: it stands still, and `watchword relay --rebuild` does it";
+        "minimum seconds between two automatic rebuilds of a stream whose end this instance did not publish; 0: the \
+         relay stops, and `watchword relay --rebuild` rebuilds it";
     PROJECTIONS_NODE "projections.node": String = non_empty, otherwise "",
-        "the name of this node, where several share the projectors; no two may have the same [default: the host's name \
-         and a random part]";
+        "the unique name of this node, if several share the projectors [default: the host's name and a random part]";
     PROJECTIONS_LEASE "projections.lease": Duration = seconds, default "4",
-        "seconds after which another node takes over the projectors of one that is not heard of";
+        "seconds without a heartbeat after which another node takes over a node's projectors";
     OTLP_SAMPLING "otlp.sampling": f64 = share, default "1",
-        "which part of the requests is traced, 0 to 1, where a request does not say itself (traceparent)";
+        "the fraction of requests that is traced, 0 to 1, unless the request decides (traceparent)";
     MAIL_SENDER "mail.sender": Email = sender, otherwise "no-reply@<host of public_url>",
-        "the address that mails come from where an app has no other";
+        "the sender of mails of apps that set no other";
     MAIL_SENDER_DOMAINS "mail.sender_domains": SenderDomains = sender_domains, default "",
-        "domains beside that of mail.sender that apps may let their mails come from, separated by commas; * for any";
+        "domains, besides that of mail.sender, that apps may use in their senders, separated by commas; * for any";
     MAIL_ATTEMPTS "mail.attempts": u32 = positive_number, default "8",
-        "how often a mail is tried before it is given up";
+        "delivery attempts before a mail is given up";
     MAIL_FIRST_PAUSE "mail.first_pause": u32 = positive_number, default "5",
-        "seconds before a mail's second try; each further pause is four times as long";
+        "seconds before a mail's second attempt; each further pause is four times as long";
     MAIL_LONGEST_PAUSE "mail.longest_pause": u32 = positive_number, default "3600",
-        "seconds of the longest pause between two tries of a mail";
+        "maximum seconds between two attempts";
     LOCKOUT_FAILURES "lockout.failures": u32 = positive_number, default "10",
-        "wrong passwords within the window that lock an account for strangers, or one of its devices out of it";
+        "wrong passwords within the window that lock out strangers, or one device, from an account";
     LOCKOUT_DEVICE_TTL "lockout.device_ttl": u32 = positive_number, default "15552000",
-        "seconds that a device which was in an account is counted apart from strangers (header Device-Token)";
+        "seconds that a known device is counted separately from strangers (header Device-Token)";
     CLOCK_LEEWAY "clock_leeway": u32 = any_seconds, default "60",
-        "seconds that another node's clock may be ahead: access tokens that were made later than that are refused";
+        "seconds that another node's clock may be ahead: access tokens issued further in the future are refused";
     LOCKOUT_WINDOW "lockout.window": u32 = positive_number, default "900",
         "seconds in which wrong passwords add up";
     LOCKOUT_FIRST_LOCK "lockout.first_lock": u32 = positive_number, default "60",
@@ -228,22 +228,22 @@ keys! {
     LOCKOUT_LONGEST_LOCK "lockout.longest_lock": u32 = positive_number, default "900",
         "seconds of an account's longest lock";
     CACHE_AGGREGATES "cache.aggregates": NonZeroUsize = positive_size, default "100000",
-        "apps, users and sessions kept in memory at most";
+        "maximum number of apps, users and sessions in memory";
     CACHE_AGGREGATES_MIB "cache.aggregates_mib": u64 = mebibytes, default "32",
-        "MiB that they may take";
+        "maximum MiB for them";
     CACHE_DATA_KEYS_MIB "cache.data_keys_mib": u64 = mebibytes, default "8",
-        "MiB of the keys of persons kept in memory";
+        "MiB for subject keys in memory";
     CACHE_ACCESS_TOKENS_MIB "cache.access_tokens_mib": u64 = mebibytes, default "8",
-        "MiB of access tokens that need not be verified again";
+        "MiB for access tokens that are already verified";
     CACHE_EVENTS_MIB "cache.events_mib": u64 = mebibytes, default "8",
-        "MiB of events kept in memory for projectors that come a little later";
+        "MiB for recent events in memory, for projectors slightly behind";
     BREACHED_PASSWORDS_URL "breached_passwords_url": Option<Url> = list_url, otherwise "",
-        "a list of passwords known from breaches, asked for new ones by the first 5 digits of their SHA-1 hash, such as \
+        "a list of breached passwords, queried for new ones with the first 5 digits of their SHA-1 hash, such as \
          https://api.pwnedpasswords.com/range/";
     PASSWORD_HASHING_THREADS "password_hashing.threads": NonZeroUsize = positive_size, otherwise "",
-        "password hashes computed at a time [default: one for each core]";
+        "concurrent password hashes [default: one for each core]";
     PASSWORD_HASHING_QUEUE "password_hashing.queue": NonZeroUsize = positive_size, otherwise "",
-        "requests that may wait for a hash, more are told 503 [default: 64 for each thread]";
+        "requests that may wait for a hash; more get 503 [default: 64 for each thread]";
 }
 
 /// The environment variable that overrides a key.
@@ -251,8 +251,8 @@ pub fn variable(key: &str) -> String {
     format!("WATCHWORD_{}", key.replace('.', "_").to_uppercase())
 }
 
-/// Keys whose value is a secret, or may hold one. Each can be read from a file instead, which only its owner, or its owner and a
-/// group, can read: `WATCHWORD_MASTER_KEY_FILE=/run/secrets/master-key`, or `master_key_file` in `watchword.toml`.
+/// Keys whose value is a secret, or may contain one. Each can be read from a file instead, which only its owner, or its owner
+/// and a group, may read: `WATCHWORD_MASTER_KEY_FILE=/run/secrets/master-key`, or `master_key_file` in `watchword.toml`.
 pub fn from_files() -> impl Iterator<Item = &'static str> {
     let of = |secrecy| KEYS.iter().filter(move |key| key.secrecy == secrecy).map(|key| key.name);
     of(Secrecy::Is).chain(of(Secrecy::MayHold))
@@ -263,12 +263,12 @@ pub(super) fn is_secret(name: &str) -> bool {
     KEYS.iter().any(|key| key.name == name && key.secrecy == Secrecy::Is)
 }
 
-/// The environment variable that names a file with the key's value, for those [`from_files`].
+/// The environment variable that names a file with the key's value, for keys in [`from_files`].
 pub fn file_variable(key: &str) -> Option<String> {
     from_files().any(|name| name == key).then(|| variable(key) + "_FILE")
 }
 
-/// The key that this name of a file is for: `master_key_file` is for `master_key`.
+/// The key that a file's name belongs to: `master_key_file` belongs to `master_key`.
 pub fn of_file(name: &str) -> Option<&'static str> {
     let key = name.strip_suffix("_file")?;
     from_files().find(|known| *known == key)

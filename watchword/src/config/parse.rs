@@ -1,4 +1,4 @@
-//! What values look like, and what is said of others.
+//! Parsers of configuration values, and their error texts.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -25,7 +25,7 @@ fn parsed<T: FromStr>(text: &str, what: &str) -> Result<T, String> {
     text.trim().parse().map_err(|_| format!("{text:?} is not {what}"))
 }
 
-/// As the types say it that are made of text.
+/// For types that parse from text.
 fn of_type<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|error: T::Err| error.to_string())
 }
@@ -44,7 +44,7 @@ pub(super) fn positive_seconds(text: &str) -> Result<Duration, String> {
     positive_number(text).map(|seconds| Duration::from_secs(seconds.into()))
 }
 
-/// In bytes.
+/// The value in bytes.
 pub(super) fn mebibytes(text: &str) -> Result<u64, String> {
     positive_number(text).map(|mib| u64::from(mib) << 20)
 }
@@ -53,12 +53,12 @@ pub(super) fn whole_number(text: &str) -> Result<usize, String> {
     parsed(text, "a whole number")
 }
 
-/// 0 is none.
+/// 0 is `None`.
 pub(super) fn number_or_none(text: &str) -> Result<Option<u64>, String> {
     parsed(text, "a whole number").map(|number| Some(number).filter(|number| *number > 0))
 }
 
-/// 0 is none.
+/// 0 is `None`.
 pub(super) fn seconds_or_none(text: &str) -> Result<Option<Duration>, String> {
     Ok(number_or_none(text)?.map(Duration::from_secs))
 }
@@ -69,7 +69,7 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     parsed(text, SECONDS).map(|seconds: NonZeroU32| Duration::from_secs(seconds.get().into()))
 }
 
-/// 0 as well.
+/// Zero, too.
 pub(super) fn any_seconds(text: &str) -> Result<u32, String> {
     parsed(text, SECONDS)
 }
@@ -90,7 +90,7 @@ pub(super) fn log_origin(text: &str) -> Result<LogOrigin, String> {
     LogOrigin::parse(text).map_err(|error| error.to_string())
 }
 
-/// Empty: there are none.
+/// Empty: none.
 pub(super) fn nats_servers(text: &str) -> Result<Option<SecretString>, String> {
     if text.is_empty() { Ok(None) } else { bus::servers(text).map(|_| Some(SecretString::from(text))) }
 }
@@ -100,7 +100,7 @@ pub(super) fn mail_url(text: &str) -> Result<MailUrl, String> {
 }
 
 pub(super) fn sender(text: &str) -> Result<Email, String> {
-    Email::parse(text).map_err(|_| "it is no address such as no-reply@example.com".to_owned())
+    Email::parse(text).map_err(|_| "it is not an address such as no-reply@example.com".to_owned())
 }
 
 pub(super) fn sender_domains(text: &str) -> Result<SenderDomains, String> {
@@ -116,7 +116,7 @@ pub(super) fn location(text: &str) -> Result<Location, String> {
 }
 
 pub(super) fn public_url(text: &str) -> Result<PublicUrl, String> {
-    // It is not quoted: somebody may have put a password into it.
+    // Not quoted, because it may contain a password.
     PublicUrl::parse(text.trim()).map_err(|error| error.to_string())
 }
 
@@ -124,7 +124,7 @@ pub(super) fn collector(text: &str) -> Result<Option<Url>, String> {
     if text.is_empty() {
         return Ok(None);
     }
-    // It is not quoted: somebody may have put a password into it.
+    // Not quoted, because it may contain a password.
     let wrong = || {
         "give http:// or https://, host and port such as http://127.0.0.1:4318; what the collector wants to see besides, \
          such as a key, goes into the environment variable OTEL_EXPORTER_OTLP_HEADERS"
@@ -141,7 +141,7 @@ pub(super) fn collector(text: &str) -> Result<Option<Url>, String> {
     Ok(Some(url))
 }
 
-/// Empty: there is none.
+/// Empty: none.
 pub(super) fn list_url(text: &str) -> Result<Option<Url>, String> {
     if text.is_empty() {
         return Ok(None);
@@ -245,13 +245,13 @@ pub(super) fn argon2_cost(text: &str) -> Result<Argon2Cost, String> {
     Ok(cost)
 }
 
-/// A platform key that was made elsewhere: what a header can carry (RFC 6750 section 2.1), and nobody guesses.
+/// A platform key created by the operator: fit for a header (RFC 6750 section 2.1), and hard to guess.
 pub(super) fn admin_key(text: &str) -> Result<SecretString, String> {
     let text = text.trim();
     let fits = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~+/=".contains(&b));
     if (32..=256).contains(&text.len()) && fits {
         return Ok(SecretString::from(text));
     }
-    // It is not quoted.
-    Err("give 32 to 256 letters, digits and characters of -._~+/= that nobody can guess: openssl rand -base64 32".to_owned())
+    // Not quoted: it is a secret.
+    Err("give 32 to 256 letters, digits and characters of -._~+/= that are hard to guess: openssl rand -base64 32".to_owned())
 }

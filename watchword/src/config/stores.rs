@@ -1,4 +1,4 @@
-//! Where journal and keys are.
+//! The locations of journal and keys.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use super::parse::location;
 use super::values::{ConfigError, Values};
 use crate::databases::{Databases, SharedJournal};
 
-/// Where the journal is: it can be in more places than other stores.
+/// The location of the journal, for which there are more kinds than for other stores.
 pub(super) enum JournalLocation {
     Store(Location),
     #[cfg(feature = "kurrentdb")]
@@ -42,7 +42,7 @@ impl JournalLocation {
     }
 }
 
-/// A database is worked with as this role.
+/// Makes a database location use this role.
 pub(super) fn with_role(location: Location, role: &RoleName) -> Location {
     match location {
         Location::Postgres(url) => Location::Postgres(url.with_role(role.clone())),
@@ -55,7 +55,7 @@ pub(super) fn role_name(text: &str) -> Result<RoleName, String> {
     RoleName::parse(text).ok_or_else(wrong)
 }
 
-/// Journal and key store are both files, or both on servers: nodes that share one must share the other.
+/// Requires journal and key store to be both files or both on servers: nodes that share one must share the other.
 pub(super) fn journal_and_keys(
     values: &mut Values,
     data_dir: &Path,
@@ -89,7 +89,7 @@ pub(super) fn journal_and_keys(
     if !has_master_key {
         return bad(
             "master_key (WATCHWORD_MASTER_KEY)",
-            "with a journal that nodes share it must be given, as all of them need the same one. Make it once: \
+            "with a journal that nodes share it must be given, because all of them need the same one. Create it once: \
              openssl rand -base64 32",
         );
     }
@@ -112,7 +112,7 @@ pub(super) fn journal_and_keys(
     Ok((Some(databases), data_dir.join("journal.db"), data_dir.join("keys.db")))
 }
 
-/// The files of one process.
+/// The files of a single process.
 fn in_files(
     journal: Option<PathBuf>,
     key_store: Option<Location>,

@@ -1,11 +1,11 @@
-//! Raw values, from the file and the environment, and what is wrong with them.
+//! Raw values, from the file and the environment, and errors in them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::keys::{KEYS, Key, OptionalKey, is_secret, of_file, variable};
 
-/// The first secret-bearing or wrong thing found in the configuration.
+/// The first error found in the configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("cannot read the configuration file {}: {source}. Make it readable, or name another with --config", path.display())]
@@ -22,10 +22,10 @@ pub enum ConfigError {
     WorldReadable { path: PathBuf, mode: u32 },
 }
 
-/// How the origin of a value begins that has a file of its own.
+/// The prefix of the origin of a value read from a separate file.
 const OWN_FILE: &str = "the file ";
 
-/// Raw values by key, each with where it came from.
+/// Raw values by key, each with its origin.
 #[derive(Default)]
 pub(super) struct Values(pub(super) BTreeMap<String, (String, String)>);
 
@@ -38,7 +38,7 @@ impl Values {
         self.0.contains_key(key)
     }
 
-    /// Takes the value of a key from a file.
+    /// Reads the value of a key from a file.
     fn set_from_file(&mut self, key: &str, origin: &str, path: &Path) -> Result<(), ConfigError> {
         let unreadable = |source| ConfigError::UnreadableSecret {
             origin: origin.to_owned(),
@@ -57,7 +57,7 @@ impl Values {
         Ok(taken.unwrap_or_else(|| (key.parse)(key.default).expect("a default is a value")))
     }
 
-    /// The value of a key, if it is given.
+    /// The value of a key, if it is set.
     pub(super) fn take_given<T>(&mut self, key: &OptionalKey<T>) -> Result<Option<T>, ConfigError> {
         self.parsed(key.name, key.parse)
     }
@@ -79,7 +79,7 @@ impl Values {
             message: place(&text, &e),
         })?;
         self.add_table(path, "", &table)?;
-        // What has a file of its own was looked at there.
+        // Values from separate files were already checked.
         let holds_password = |(key, (origin, value)): (&String, &(String, String))| {
             !origin.starts_with(OWN_FILE)
                 && (is_secret(key) || (key.ends_with("_url") && value.contains('@')))
@@ -151,7 +151,7 @@ impl Values {
                     problem: "it is not UTF-8".to_owned(),
                 });
             };
-            // An empty variable is how shells and compose files say "not set".
+            // Shells and compose files express "not set" by an empty variable.
             if !value.is_empty() {
                 by_variables.insert(known.name);
                 self.set(known.name, name, value);
@@ -168,7 +168,7 @@ impl Values {
     }
 }
 
-/// Kubernetes sets these in every pod beside a service that is named `watchword`.
+/// Kubernetes sets these in every pod if a service is named `watchword`.
 fn made_by_kubernetes(name: &str) -> bool {
     name == "WATCHWORD_PORT" || name.starts_with("WATCHWORD_PORT_") || name.starts_with("WATCHWORD_SERVICE_")
 }

@@ -1,4 +1,4 @@
-//! What the instance says of itself.
+//! The instance's report on itself.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use read_models::ReadModels;
 use serde_json::{Value, json};
 use tokens::AccessTokens;
 
-/// What readiness rests on, and what metrics tell of.
+/// The inputs of readiness and metrics.
 pub struct Health {
     pub authenticator: Arc<Authenticator>,
     pub(super) journal: Arc<dyn Journal>,
@@ -28,12 +28,12 @@ pub struct Health {
 }
 
 impl Health {
-    /// Names the instance, so that two can be told apart.
+    /// Identifies the instance.
     pub fn instance(&self) -> String {
         self.key_store.instance_key().public_id()
     }
 
-    /// Whether the service can do its work, and each check with how far it has come.
+    /// Whether the service can do its work, and each check with its progress.
     pub async fn check(&self) -> (bool, Value) {
         let read_models = async {
             match &self.read_models {
@@ -59,7 +59,7 @@ impl Health {
             "journal": judge("journal", journal.map(|head| json!({ "ok": is_whole, "head": head }))),
             "key_store": judge("key store", key_store.map(ok)),
         });
-        // What rests on these events is refused, and everything else goes on.
+        // Requests that depend on these events are refused; everything else works.
         if !is_whole {
             let positions: Vec<u64> = damaged.iter().map(|(position, _)| *position).collect();
             checks["journal"]["damaged"] = positions.into();
@@ -78,7 +78,7 @@ impl Health {
         if let Some(bus) = self.projections.as_ref().and_then(|projections| projections.bus_status()) {
             checks["bus"] = bus_check(&bus);
         }
-        // Events that are not published yet keep nobody from logging in: it is told, and the service stays ready.
+        // Unpublished events do not prevent logins: they are reported, and the service stays ready.
         if let Some(relay) = &self.relay {
             checks["relay"] = relay_check(&relay.status());
         }
@@ -88,7 +88,7 @@ impl Health {
         (ready, checks)
     }
 
-    /// Tells metrics what there is at this moment. It asks no store, so that it answers when none does.
+    /// Updates gauges. It queries no store, so that it works when none answers.
     pub fn measure(&self) {
         #[expect(clippy::cast_precision_loss, reason = "a gauge need not be exact past 2^53 events")]
         metrics::gauge!("journal_head").set(*self.journal.watch_head().borrow() as f64);
@@ -105,14 +105,14 @@ impl Health {
         }
     }
 
-    /// Reads the newest event, and answers with its position.
+    /// Reads the newest event, and returns its position.
     async fn read_journal(&self) -> Result<u64, StoreError> {
         let head = self.journal.head().await?;
         match self.journal.read_positions(&[head]).await {
             Ok(events) if head > 0 && events.is_empty() => {
                 Err(StoreError::Damaged("the newest event is missing".to_owned()))
             }
-            // It is told apart from a journal that cannot be read.
+            // Distinguished from a journal that cannot be read.
             Err(StoreError::Damaged(_)) if !self.key_store.macs().damage().is_empty() => Ok(head),
             Err(error) => Err(error),
             Ok(_) => Ok(head),
@@ -120,7 +120,7 @@ impl Health {
     }
 }
 
-/// One that lags or was paused is no reason to send requests elsewhere: no decision rests on it.
+/// A lagging or paused projector is no reason to send requests elsewhere: no decision depends on it.
 fn projector(status: &ProjectionStatus) -> Value {
     let mut check = json!({
         "name": status.name,
@@ -132,14 +132,14 @@ fn projector(status: &ProjectionStatus) -> Value {
     if let Some(position) = status.failed_position {
         check["failed_position"] = position.into();
         check["detail"] = format!(
-            "it cannot get past event {position}; the log, GET /v1/projections and `watchword doctor` say why"
+            "it is stuck at event {position}; the log, GET /v1/projections and `watchword doctor` say why"
         )
         .into();
     }
     check
 }
 
-/// What is not believed is read from the journal: it keeps nobody from anything, but somebody should know.
+/// Rejected messages are read from the journal instead: nothing fails, but an operator should know.
 fn bus_check(status: &BusStatus) -> Value {
     let BusStatus { forged, unmarked, unreadable, last_refused, error } = status;
     let mut check = json!({
@@ -149,7 +149,7 @@ fn bus_check(status: &BusStatus) -> Value {
     });
     if *forged > 0 {
         check["detail"] =
-            "messages of the stream are not this instance's, and were not believed: find out who can write \
+            "messages of the stream are not this instance's, and were rejected: find out who can write \
             to it, see «When the stream is wrong» in deploy/README.md"
                 .into();
     } else if error.is_some() {
@@ -158,7 +158,7 @@ fn bus_check(status: &BusStatus) -> Value {
     check
 }
 
-/// One that stands still keeps nobody from logging in.
+/// A stopped relay does not prevent logins.
 fn relay_check(status: &RelayStatus) -> Value {
     let RelayStatus { state, position, lag, error } = status;
     let mut check = json!({ "ok": error.is_none(), "state": state, "position": position, "lag": lag });
@@ -168,7 +168,7 @@ fn relay_check(status: &RelayStatus) -> Value {
     check
 }
 
-/// Mails that wait or were given up keep nobody from logging in with a password.
+/// Waiting or failed mails do not prevent logins with a password.
 fn mailer_check(status: &MailerStatus) -> Value {
     let MailerStatus { state, position, waiting, failed, error } = status;
     let mut check = json!({

@@ -1,4 +1,4 @@
-//! Who has an address, by the read model as long as that is quick.
+//! Finds the user of an address through the read model, if that is fast enough.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use read_models::ReadModels;
 
 use super::stores::Stores;
 
-/// By the read models, unless they are other processes'.
+/// Through the read models, unless another process has them.
 pub(super) fn locate(stores: &Stores, repository: &Arc<Repository>) -> Arc<dyn LocateUser> {
     let claims = JournalClaims::new(Arc::clone(repository), Arc::clone(&stores.lookup));
     match &stores.read_models {
@@ -24,12 +24,12 @@ pub(super) fn locate(stores: &Stores, repository: &Arc<Repository>) -> Arc<dyn L
     }
 }
 
-/// How long the read model may take. Its connections are those of the lists, too: a costly search must not hold up
-/// logins, and the claims answer without it.
+/// The time limit for the read model. It shares connections with the lists: a costly search must not delay logins, and
+/// the claims work without it.
 const MODEL_TIME: Duration = Duration::from_millis(50);
 
-/// Finds users by the read model, so that logins leave the journal's readers to the commands. A row can be behind, so
-/// one counts only if its user has the address; whatever else happens, the journal's claim decides.
+/// Finds users through the read model, which leaves the journal's readers to the commands. A row may be stale, so it
+/// counts only if its user has the address; otherwise the journal's claim decides.
 struct LocateByModel {
     models: Arc<ReadModels>,
     repository: Arc<Repository>,

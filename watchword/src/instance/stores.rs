@@ -1,4 +1,4 @@
-//! The stores of an instance, opened.
+//! Opens the stores of an instance.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -20,19 +20,18 @@ use crate::config::Config;
 use crate::data_dir::{self, State};
 use crate::waiting::Part;
 
-/// The opened stores. Opening refuses what is foreign, damaged, in use or of another master key, and then touches
-/// nothing.
+/// The opened stores. Opening refuses foreign, damaged or used stores and a wrong master key, before touching anything.
 pub struct Stores {
     pub(super) journal: Arc<dyn Journal>,
     pub(super) key_store: Arc<KeyStore>,
     pub(super) sealer: Arc<Sealer>,
     pub(super) lookup: Arc<LookupKey>,
-    /// None: they are other processes'.
+    /// None: other processes have them.
     pub(super) read_models: Option<Arc<ReadModels>>,
 }
 
 impl Stores {
-    /// Opens the journal and the keys: what a role needs that has no projectors.
+    /// Opens the journal and the keys: enough for a role without projectors.
     pub async fn open_truth(config: &Config) -> anyhow::Result<Self> {
         let state = data_dir::inspect(config)?;
         data_dir::require_own_secrets(config)?;
@@ -75,7 +74,8 @@ impl Stores {
         if let Err(refusal) = key_store.mark(&master_key, &JournalMark::default()).await {
             journal.close().await;
             key_store.close().await;
-            return Err(refusal).context("the key store cannot say that the journal's events carry MACs");
+            return Err(refusal)
+                .context("cannot record in the key store that the journal's events carry MACs");
         }
         Ok(Self::new(journal, Arc::new(key_store)))
     }
@@ -114,12 +114,12 @@ impl Stores {
         &self.journal
     }
 
-    /// What marks the messages of this instance on the bus.
+    /// The key that marks this instance's messages on the bus.
     pub fn message_key(&self) -> MessageKey {
         MessageKey::new(self.key_store.instance_key())
     }
 
-    /// Begins to publish the journal.
+    /// Starts to publish the journal.
     pub(super) fn relay(
         &self,
         nats: async_nats::Client,
@@ -129,7 +129,7 @@ impl Stores {
         Arc::new(Relay::start(nats, Arc::clone(&self.journal), origin.clone(), self.message_key(), settings))
     }
 
-    /// What loads aggregates, within the memory that the configuration gives to it and to the keys of persons.
+    /// Loads aggregates, within the configured memory for them and for subject keys.
     pub fn repository(&self, config: &Config) -> Arc<Repository> {
         self.key_store.limit_cache(config.caches.data_keys);
         Arc::new(Repository::bounded(
@@ -140,13 +140,12 @@ impl Stores {
         ))
     }
 
-    /// The way that events come to a node of projections at this address.
+    /// The bus of a projection node at this address.
     pub(super) fn bus(&self, nats: &async_nats::Client, address: SocketAddr) -> Bus {
         Bus { nats: nats.clone(), consumer: bus::consumer_name(address), key: self.message_key() }
     }
 
-    /// Tidies up: only the stores themselves stay in the folder, nothing beside them. What is acknowledged is durable
-    /// without it.
+    /// Closes cleanly, so that only the stores themselves stay in the folder. Acknowledged data is durable without it.
     pub async fn close(&self) {
         if let Some(read_models) = &self.read_models {
             read_models.close().await;
@@ -156,7 +155,7 @@ impl Stores {
     }
 }
 
-/// Looks at all that is there, and changes nothing.
+/// Inspects all stores without changing anything.
 async fn look(config: &Config, lock: &JournalLock, master_key: &MasterKey) -> anyhow::Result<()> {
     let head = lock.head().await?;
     data_dir::require_key_store(config, head.unwrap_or_default())?;

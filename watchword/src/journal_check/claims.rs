@@ -1,5 +1,5 @@
-//! Claims are written with the events they follow from, so each must fit the other. What events do to claims, the domain
-//! says, as it does when they are appended.
+//! Claims are written with the events they follow from, so both must match. The domain defines the effect of events on
+//! claims, here as in appends.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,15 +11,15 @@ use schemas::RecordedEvent;
 use super::Report;
 use super::mails::Mails;
 
-/// What the events so far say about claims: what each stream that holds some holds, and since when it took the last one.
+/// The claims that follow from the events so far: those of each stream, and when it last took one.
 #[derive(Default)]
 pub(super) struct Claims(HashMap<StreamId, (Holding, u64)>);
 
-/// A claim as the events have it.
+/// A claim according to the events.
 struct Expected<'a> {
     owner: &'a StreamId,
     claimed: &'a Claimed,
-    /// When its owner took a claim last.
+    /// When its owner last took a claim.
     since: u64,
     until: Option<Timestamp>,
 }
@@ -48,7 +48,7 @@ impl Claims {
         report: &mut Report,
     ) -> Result<(), StoreError> {
         let mut expected: HashMap<Claim, Expected> = HashMap::new();
-        // Of persons who were erased: what was claimed for them cannot be told any more.
+        // Claims of erased persons, which can no longer be computed.
         let mut unreadable: HashSet<(ClaimKind, &StreamId)> = HashSet::new();
         for (owner, (holding, since)) in &self.0 {
             for held in holding.iter() {
@@ -57,7 +57,7 @@ impl Claims {
                     continue;
                 };
                 let this = Expected { owner, claimed: &held.claimed, since: *since, until: held.until };
-                // One that passed from stream to stream is the last one's.
+                // A claim that passed between streams belongs to the last one.
                 match expected.entry(name) {
                     std::collections::hash_map::Entry::Vacant(place) => drop(place.insert(this)),
                     std::collections::hash_map::Entry::Occupied(mut place)
@@ -95,7 +95,7 @@ impl Claims {
         let mut missing: Vec<_> = expected.into_iter().collect();
         missing.sort_by_key(|(_, it)| it.since);
         for (claim, it) in missing {
-            // Whatever is appended next may have given it back.
+            // The next append may already have released it.
             if it.until.is_none_or(|until| now < until)
                 && let Some(fault) = held_by_nobody(&claim, &it)
             {
@@ -125,49 +125,49 @@ fn held_for_nothing(kind: ClaimKind, claim: &Claim, owner: &StreamId) -> String 
     let key = &claim.key;
     let why = match kind {
         ClaimKind::App => "which is not that app",
-        ClaimKind::Email => "whose address is another: nobody else can register it",
+        ClaimKind::Email => "which has a different address: the claimed one cannot be registered",
         ClaimKind::Erased => "but no event says so",
-        ClaimKind::Journal => "which is not what gives events their origin",
-        ClaimKind::MagicLink => "which is no link to that address",
+        ClaimKind::Journal => "which does not define the origin of events",
+        ClaimKind::MagicLink => "which is not a link to that address",
         ClaimKind::Session => {
             return format!("the session claim {key} is still held, but the session was revoked");
         }
         ClaimKind::MailFailed => {
-            return format!("a claim lists {key} as a mail that was given up, and no event says so");
+            return format!("a claim lists {key} as a failed mail, but no event says so");
         }
         ClaimKind::MailWaiting => {
-            return format!("a claim lists {key} as a mail that waits, and no event says so");
+            return format!("a claim lists {key} as a waiting mail, but no event says so");
         }
     };
     format!("the {kind} claim {key} is held by {owner}, {why}")
 }
 
-/// None where a version of before has not taken it.
+/// `None` if an earlier version did not take the claim.
 fn held_by_nobody(claim: &Claim, rightful: &Expected) -> Option<String> {
     let owner = rightful.owner;
     let position = || claim.key.split('/').nth(1).unwrap_or_default().trim_start_matches('0').to_owned();
     Some(match rightful.claimed {
-        Claimed::App(_) => format!("no claim keeps the id of {owner}: it can be taken again"),
+        Claimed::App(_) => format!("no claim holds the id of {owner}: it can be taken again"),
         Claimed::Email { .. } => {
             let user = user(owner);
-            format!("no claim keeps the address of user {user} to them: it can be registered again")
+            format!("no claim holds the address of user {user}: it can be registered again")
         }
         Claimed::Erased(_) => {
             format!("no claim lists that {owner} was erased: a crash could leave their key")
         }
-        // The first links took none.
+        // The earliest links took none.
         Claimed::MagicLink { .. } => return None,
         Claimed::MailFailed(_, kind) => format!(
-            "the mail {} that event {} asked for was given up, but no claim lists it: nobody sees it",
+            "the mail {} that event {} asked for was given up, but no claim lists it: it does not show up",
             kind.as_str(),
             position()
         ),
         Claimed::MailWaiting(_, kind) => format!(
-            "the mail {} that event {} asked for is to be tried again, but no claim lists it: it is not",
+            "the mail {} that event {} asked for is due for a retry, but no claim lists it: it is not retried",
             kind.as_str(),
             position()
         ),
-        Claimed::Origin => format!("no claim keeps the origin that {owner} gives to events: it can change"),
+        Claimed::Origin => format!("no claim holds the origin that {owner} defines: it can change"),
         Claimed::Session { .. } => {
             format!("no claim lists {owner}, so that revoking all sessions of its user would miss it")
         }

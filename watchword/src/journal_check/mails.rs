@@ -1,5 +1,5 @@
-//! The mails that events ask for, beside what became of them: the mailer's cursor is a row that whoever can write to the store
-//! can change, so that a mail is passed over.
+//! Compares requested mails with their outcome: anybody who can write to the store can change the mailer's cursor, so that it
+//! skips a mail.
 
 use std::collections::HashMap;
 
@@ -11,15 +11,15 @@ use uuid::Uuid;
 
 use super::Report;
 
-/// The mails that were not sent, as far as the events say.
+/// The mails without an outcome so far.
 #[derive(Default)]
 pub(super) struct Mails(HashMap<(Uuid, MailKind), Unsent>);
 
 struct Unsent {
-    /// Of the event that asked for it.
+    /// The position of the requesting event.
     position: u64,
     app_id: AppId,
-    /// Whether there is an event that says what became of it.
+    /// Whether an event records an attempt.
     is_tried: bool,
 }
 
@@ -44,13 +44,13 @@ impl Mails {
         }
     }
 
-    /// The app of a mail that was not sent yet, and the position of the event that asked for it.
+    /// The app of an unsent mail, and the position of the event that requested it.
     pub(super) fn asked(&self, event: EventId, kind: MailKind) -> Option<(AppId, u64)> {
         self.0.get(&(event.0, kind)).map(|unsent| (unsent.app_id.clone(), unsent.position))
     }
 
-    /// Reports those that the mailer has passed over, by where it stood before the events were read. Those that are tried again
-    /// or were given up are listed by claims.
+    /// Reports mails that the mailer skipped, judged by its cursor before the events were read. Waiting and failed mails are
+    /// listed by claims.
     pub(super) fn tell(self, cursor: Option<u64>, report: &mut Report) {
         let passed_over = |position: u64| cursor.is_some_and(|cursor| position <= cursor);
         let untried = self.0.into_values().filter(|unsent| !unsent.is_tried);

@@ -1,25 +1,25 @@
-//! Messages that this instance did not publish there.
+//! Messages that this instance did not publish.
 
 use super::*;
 
-/// A message for a position, as somebody who can read and write the stream may make it.
+/// A message for a position, as an attacker with access to the stream may forge it.
 pub(super) struct Forgery {
     event: RecordedEvent,
-    /// The event before it, as the message says.
+    /// The event before it, according to the message.
     previous: uuid::Uuid,
     mark: Option<String>,
-    /// The bytes that are published, if they are not the event's.
+    /// The published bytes, if they are not the event's.
     body: Option<String>,
 }
 
-/// The mark of a message that says this, by whoever has the key.
+/// The mark of such a message, made by a holder of the key.
 fn mark(key: &MessageKey, event: &RecordedEvent, previous: uuid::Uuid) -> String {
     let (subject, body) = (event.subject(), event.to_canonical_json(&origin()));
     let (position, id) = (event.position, event.id);
     key.mark(&Marked { position, id, previous, subject: &subject, body: body.as_bytes() })
 }
 
-/// The event as it would be in a journal that somebody else has written.
+/// The event as it would be in somebody else's journal.
 fn grant(position: u64, of: &RecordedEvent) -> RecordedEvent {
     let person = of.person.expect("a person");
     let data = format!(r#"{{"at":"{}","role":"admin","user_id":"{person}"}}"#, of.at);
@@ -47,7 +47,7 @@ async fn a_feed_believes_no_message_that_this_instance_did_not_publish_there() {
         until("there is a consumer", async || world.consumer().await.is_some()).await;
         let last = world.event(5).await;
         let forged = match kind {
-            // The server would drop what has an id that it has seen.
+            // The server would drop an id that it has seen.
             "another position" => RecordedEvent { position: 6, id: SystemClock.new_id(), ..last.clone() },
             _ => grant(6, &last),
         };
@@ -85,7 +85,7 @@ async fn a_feed_believes_no_message_that_this_instance_did_not_publish_there() {
     }
 }
 
-/// What is forged in the middle of a run costs this message and no other.
+/// A forgery in the middle of a run affects only that message.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_feed_believes_what_is_around_a_forgery_in_the_middle_of_a_run() {
     let world = World::new().await;
@@ -94,7 +94,8 @@ async fn a_feed_believes_what_is_around_a_forgery_in_the_middle_of_a_run() {
     let config = jetstream::new(world.client.clone()).get_stream(bus::STREAM).await.expect("is there");
     let config = config.cached_info().config.clone();
     append(&world.repository, 20).await;
-    // Somebody makes the stream again: event 12 is a grant, 15 has no mark, 18 is 17 once more, all others are genuine.
+    // The stream is recreated by an attacker: event 12 is a grant, 15 has no mark, 18 repeats 17, all others are
+    // genuine.
     let jetstream = jetstream::new(world.client.clone());
     jetstream.delete_stream(bus::STREAM).await.expect("is deleted");
     jetstream.create_stream(config).await.expect("is made");
@@ -118,7 +119,7 @@ async fn a_feed_believes_what_is_around_a_forgery_in_the_middle_of_a_run() {
             _ => {}
         }
         previous = genuine.id;
-        // The server drops what has an id that it has seen.
+        // The server drops an id that it has seen.
         if position == 18 {
             forgery.event.id = SystemClock.new_id();
         }
@@ -139,13 +140,13 @@ async fn a_feed_believes_what_is_around_a_forgery_in_the_middle_of_a_run() {
     world.shows_the_journal(&feed).await;
 }
 
-/// A journal that was restored from a backup leaves a stream that continues another history, with marks of the instance.
+/// After a restore from a backup, the stream continues another history with genuine marks.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_feed_believes_no_message_of_a_history_that_the_journal_does_not_have() {
     let world = World::new().await;
     append(&world.repository, 10).await;
     world.publish_all().await;
-    // The consumer stands before the place where the two part.
+    // The consumer is before the position where the two diverge.
     let stream = jetstream::new(world.client.clone()).get_stream(bus::STREAM).await.expect("is there");
     let config = pull::Config {
         durable_name: Some(CONSUMER.to_owned()),
@@ -164,7 +165,7 @@ async fn a_feed_believes_no_message_of_a_history_that_the_journal_does_not_have(
     let feed = Feed::start(world.repository.clone(), Some(world.bus()));
     until("they are refused", async || feed.bus_status().is_some_and(|status| status.forged > 0)).await;
     assert!(*feed.head().borrow() <= 10);
-    // The new history is as long, and longer.
+    // The new history is at least as long.
     append(&world.repository, 7).await;
     world.shows_the_journal(&feed).await;
     drop(feed);
@@ -201,14 +202,14 @@ impl World {
         sent.await.expect("stored").sequence
     }
 
-    /// Ends the relay when it has published all there is.
+    /// Stops the relay once it has published everything.
     pub(super) async fn publish_all(&self) {
         let (relay, head) = (self.relay(), self.head().await);
         until("the relay is done", async || relay.status().lag == 0 && relay.status().position == head).await;
         relay.shutdown().await;
     }
 
-    /// What the projection node believes and shows of events that were appended after a forgery of the first of them.
+    /// What the projection node accepts and shows of events appended after the first of them was forged.
     pub(super) async fn shows_the_journal(&self, feed: &Feed) {
         let head = self.head().await;
         let events = read(feed, head).await;

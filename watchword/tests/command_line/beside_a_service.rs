@@ -1,5 +1,5 @@
-//! Commands that an operator runs beside a service: as root, from another folder, in a container; and what the service itself tells
-//! those who look after it.
+//! Commands that an operator runs beside a service (as root, from another folder, in a container), and what the service tells its
+//! operators.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -20,7 +20,7 @@ fn is_root() -> bool {
     succeeded(&Command::new("id").arg("-u").output().expect("runs")).trim() == "0"
 }
 
-/// What belongs to somebody else than its folder, or is not for them alone.
+/// Files whose owner differs from the folder's, or that others can access.
 fn strange(folder: &Path) -> Vec<String> {
     let owner = fs::metadata(folder).expect("it is there").uid();
     let group = fs::metadata(folder).expect("it is there").gid();
@@ -33,7 +33,7 @@ fn strange(folder: &Path) -> Vec<String> {
     names.filter(is_strange).collect()
 }
 
-/// As root where this runs as root, on the folder of a service that runs as somebody else.
+/// As root if this runs as root, on the folder of a service that runs as another user.
 #[test]
 fn what_root_makes_or_replaces_is_the_services() {
     let world = World::new();
@@ -58,7 +58,7 @@ fn what_root_makes_or_replaces_is_the_services() {
         assert_eq!(strange(&data), [""; 0], "{command:?}");
     }
     assert_eq!(mode(&data.join("ops.key")), 0o600);
-    // What is lost is made again, a file that was narrower or wider for a group stays so.
+    // A lost file is recreated; a file with narrower or wider group access keeps it.
     for name in ["read-models.db", "journal.db.lock"] {
         fs::remove_file(data.join(name)).expect("removed");
     }
@@ -79,12 +79,12 @@ fn what_root_makes_or_replaces_is_the_services() {
             (before.0.uid(), before.0.gid(), wanted)
         );
     }
-    // A server that root starts by mistake, and what it leaves when it is killed.
+    // A server that root starts by mistake, and what it leaves behind when killed.
     let mut server = world.serve();
     assert_eq!(strange(&data), ["master.key"].into_iter().filter(|_| is_root()).collect::<Vec<_>>());
     server.child.kill().expect("killed");
     server.child.wait().expect("ends");
-    // And the service goes on with all of it.
+    // The service still works with all of it.
     let server = Server::start(&mut as_stranger(&world, &["serve"]));
     drop(server);
 }
@@ -93,7 +93,7 @@ fn what_root_makes_or_replaces_is_the_services() {
 fn doctor_says_which_folder_it_looked_at_and_how_to_name_another() {
     let (service, elsewhere) = (World::new(), World::new());
     succeeded(&service.run(&["migrate"]));
-    // Nobody named a folder.
+    // No folder is configured.
     let lines = elsewhere.doctor_here(&[]);
     let said = line(&lines, "warning data folder: ");
     let looked = elsewhere.path("data");
@@ -101,7 +101,7 @@ fn doctor_says_which_folder_it_looked_at_and_how_to_name_another() {
     assert!(said.contains(&looked) && said.contains("no stores yet"), "{said}");
     assert!(said.contains("--data") && said.contains("--config"), "{said}");
     assert!(!elsewhere.path("data").exists());
-    // Named, in each way.
+    // Configured in each way.
     let data = service.path("data").display().to_string();
     let lines = elsewhere.doctor_here(&["--data", &data]);
     line(&lines, &format!("ok data folder: {data}"));
@@ -109,10 +109,10 @@ fn doctor_says_which_folder_it_looked_at_and_how_to_name_another() {
     let config = service.path("watchword.toml");
     fs::write(&config, format!("data_dir = \"{data}\"\n")).expect("written");
     line(&elsewhere.doctor_here(&["--config", config.to_str().expect("UTF-8")]), "ok journal: ");
-    // It goes before the environment, as what is typed does.
+    // The command line overrides the environment.
     let mut command = elsewhere.command(&["doctor", "--json", "--data", &data]);
     line(&doctor(command.env("WATCHWORD_DATA_DIR", "/nowhere")), "ok journal: ");
-    // A new one that was named is no mistake.
+    // A new folder that was configured is not a mistake.
     let lines = elsewhere.doctor_here(&["--data", "new"]);
     assert!(line(&lines, "ok data folder: ").contains("new: no stores yet"), "{lines:#?}");
 }
@@ -123,7 +123,7 @@ impl World {
     }
 }
 
-/// Where nothing can be written but the data folder, and there is no place for temporary files.
+/// Only the data folder is writable, and there is no place for temporary files.
 #[test]
 fn doctor_needs_no_place_for_temporary_files() {
     let world = World::new();
@@ -135,7 +135,7 @@ fn doctor_needs_no_place_for_temporary_files() {
     };
     for running in [true, false] {
         if !running {
-            // Killed: its logs are there.
+            // Killed, so its logs are still there.
             server.child.kill().expect("killed");
             server.child.wait().expect("ends");
         }
@@ -160,7 +160,7 @@ fn doctor_needs_no_place_for_temporary_files() {
     }
 }
 
-/// Reads a child's lines on both outputs, until one of them says this, and the rest when it has ended.
+/// Reads a child's lines on both outputs until one contains this text, and the rest after it has ended.
 fn lines_until(child: &mut Child, said: &str) -> Vec<String> {
     let (sender, lines) = std::sync::mpsc::channel();
     let outputs: [Box<dyn Read + Send>; 2] =
@@ -188,7 +188,7 @@ fn lines_until(child: &mut Child, said: &str) -> Vec<String> {
     all
 }
 
-/// All that a process prints for its log, from the first line to the last, whatever becomes of it.
+/// Everything a process logs, from first to last line, whatever happens to it.
 #[test]
 fn with_json_every_line_of_the_log_is_json() {
     let all_json = |lines: &[String], said: &[&str]| {
@@ -220,7 +220,7 @@ fn with_json_every_line_of_the_log_is_json() {
         &["listens on http://", "documentation: ", "platform key: in ", "rate limits are off", "stopping"],
     );
 
-    // Ends before the log was started, and afterwards.
+    // Exits before and after logging was started.
     let failing = |command: &mut Command| {
         let output = command.output().expect("runs");
         assert_eq!(output.status.code(), Some(1));
@@ -266,7 +266,7 @@ fn a_missing_public_url_is_told_where_others_can_come() {
 
 const BROUGHT: &str = "an-operators-own-secret-of-44-characters-xyz=";
 
-/// A platform key that a secret brings: made outside, admitted at the start, listed, revoked.
+/// A platform key from a secret: created outside, admitted at the start, listed, revoked.
 #[test]
 fn a_secret_brings_the_platform_key() {
     let world = World::new();
@@ -283,7 +283,7 @@ fn a_secret_brings_the_platform_key() {
     assert!(!world.path("data").join("admin.key").exists(), "no other one is made");
     let mut server = Server::start(&mut with(&["serve"]));
     assert!(server.rest.iter().any(|line| line.contains("platform key: the one of the configuration")));
-    // By the command line, which takes it from there as well, and by anybody who has it.
+    // On the command line, which also reads it from there, and for anybody who has it.
     succeeded(&with(&["app", "create", "acme", "--url", &server.url]).output().expect("runs"));
     let key_file = ["--admin-key-file", file.to_str().expect("UTF-8")];
     let listed = world
@@ -295,13 +295,13 @@ fn a_secret_brings_the_platform_key() {
     let lines = doctor(&mut with(&["doctor", "--json"]));
     assert!(line(&lines, "ok server: ready").contains(&server.url), "{lines:#?}");
     line(&lines, "ok projector: users");
-    // Nothing that is stored tells it.
+    // No stored byte reveals it.
     server.child.kill().expect("killed");
     server.child.wait().expect("ends");
     for (name, bytes) in contents(&world.path("data")) {
         assert!(!bytes.windows(BROUGHT.len()).any(|window| window == BROUGHT.as_bytes()), "{name}");
     }
-    // Another start admits it no second time; once revoked it stays so, and there is a way back.
+    // A second start does not admit it again; a revoked key stays revoked, and there is a way back.
     let mut server = Server::start(&mut with(&["serve"]));
     let count = |server: &Server| {
         let listed =
@@ -320,7 +320,7 @@ fn a_secret_brings_the_platform_key() {
     assert!(super::refusal(&refused).contains("unauthenticated"), "it came back by a start");
     drop(server);
     let own = succeeded(&world.run(&["api-key", "create", "platform", "--name", "back"]));
-    // What an instance made can be brought as well, as the text itself.
+    // A key created by an instance can be configured as well, as its text.
     let server = Server::start(world.command(&["serve"]).env("WATCHWORD_ADMIN_KEY", own.trim()));
     let with_own =
         world.command(&["app", "list", "--url", &server.url]).env("WATCHWORD_ADMIN_KEY", own.trim()).output();
@@ -359,7 +359,7 @@ fn a_secret_that_cannot_be_used_is_refused_by_name() {
     let of_another = format!("wwk_{}", "A".repeat(80));
     let told = run(&[("WATCHWORD_ADMIN_KEY", &of_another)]);
     assert!(told.contains("another instance") && !told.contains(&of_another), "{told}");
-    // Other secrets, the file of the configuration, and what it says of a value that is wrong.
+    // Other secrets, the configuration file, and the message about a wrong value.
     fs::write(&file, "c2hvcnQ=\n").expect("written");
     let told = run(&[("WATCHWORD_MASTER_KEY_FILE", path)]);
     assert!(told.contains("master_key") && !told.contains("c2hvcnQ="), "{told}");
@@ -370,10 +370,10 @@ fn a_secret_that_cannot_be_used_is_refused_by_name() {
     assert!(run(&[]).contains("listen_file"), "only of what may be a secret");
 }
 
-/// The first process of a container puts away what was left behind.
+/// The first process of a container reaps orphans.
 #[test]
 fn the_first_process_leaves_no_zombies() {
-    // Who is not root is it in a namespace of its own.
+    // Without root, it is first in a namespace of its own.
     let (as_root, into): (&[&str], &[&str]) = if is_root() {
         (&[], &[])
     } else {
@@ -401,7 +401,7 @@ fn the_first_process_leaves_no_zombies() {
     };
     let first = children(server.child.id())[0];
     for round in 0..3 {
-        // They go on while this file is there, and whoever started them has ended.
+        // They run as long as this file exists, after their parent has ended.
         let file = world.path(&format!("wait-{round}"));
         fs::write(&file, "").expect("written");
         let script =
@@ -426,7 +426,7 @@ fn the_first_process_leaves_no_zombies() {
     }
 }
 
-/// With the server stopped or its stores away, NATS is asked all the same.
+/// NATS is queried even if the server is stopped or its stores are missing.
 #[test]
 fn doctor_asks_nats_whatever_became_of_the_stores() {
     let mut nats = Nats::start();

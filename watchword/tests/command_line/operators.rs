@@ -1,5 +1,5 @@
-//! What operators rely on: who can read the files, what a refused start leaves, whom `doctor` asks and what it tries, and the way
-//! back to a platform key.
+//! What operators rely on: file permissions, what a refused start leaves behind, which server `doctor` queries, and the way back
+//! to a platform key.
 
 use std::fs;
 use std::net::TcpListener;
@@ -16,7 +16,7 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// What doctor found: verdict, check and detail, a line each.
+/// The findings of doctor: verdict, check and detail, a line each.
 pub(super) fn doctor(command: &mut Command) -> Vec<String> {
     let output = command.output().expect("runs");
     let found: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
@@ -42,7 +42,7 @@ impl World {
         doctor(&mut command)
     }
 
-    /// Serves as where the mask lets everybody read new files.
+    /// Serves under a umask that lets everybody read new files.
     fn serve_with_a_wide_mask(&self) -> (Server, PathBuf) {
         let log = self.path("serve.log");
         let mut command = Command::new("sh");
@@ -82,7 +82,7 @@ fn stores_are_their_owners_only_whatever_mask_and_folder_let_others_do() {
     server.child.wait().expect("ends");
     assert_eq!(wide(&data), [""; 0], "after a kill");
 
-    // As a version before has left them.
+    // As an earlier version left them.
     let stores: Vec<&String> = names.iter().filter(|name| name.contains(".db")).collect();
     for name in &stores {
         set_mode(&data.join(name), 0o644);
@@ -103,7 +103,7 @@ fn stores_are_their_owners_only_whatever_mask_and_folder_let_others_do() {
     );
 }
 
-/// A start that is refused for what does not lie in the folder leaves none.
+/// A start refused for something outside the folder creates none.
 #[test]
 fn a_refused_start_leaves_no_journal_behind() {
     let holder = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -128,11 +128,11 @@ fn a_refused_start_leaves_no_journal_behind() {
     }
 }
 
-/// The same as somebody who may write nothing of it.
+/// The same as a user without write access.
 pub(super) fn as_stranger(world: &World, arguments: &[&str]) -> Command {
     set_mode(world.folder.path(), 0o755);
     let mut command = world.command(arguments);
-    // Root may write everything.
+    // Root may write anywhere.
     if succeeded(&Command::new("id").arg("-u").output().expect("runs")).trim() == "0" {
         let binary = world.path("watchword");
         fs::copy(command.get_program(), &binary).expect("copied");
@@ -150,11 +150,11 @@ pub(super) fn as_stranger(world: &World, arguments: &[&str]) -> Command {
 #[test]
 fn doctor_names_what_cannot_be_written() {
     let world = World::new();
-    // Nothing there yet, and nowhere to make it.
+    // Nothing there yet, and no place to create it.
     set_mode(world.folder.path(), 0o555);
     let lines = doctor(&mut as_stranger_without_leave(&world));
     assert!(line(&lines, "fault data folder").contains("cannot be written by this user"), "{lines:#?}");
-    // An empty folder of somebody else's.
+    // An empty folder of another user.
     set_mode(world.folder.path(), 0o755);
     let data = world.path("data");
     fs::create_dir(&data).expect("made");
@@ -163,7 +163,7 @@ fn doctor_names_what_cannot_be_written() {
     assert!(line(&lines, "fault data folder").contains("data cannot be written by this user"), "{lines:#?}");
     let message = refusal(&as_stranger(&world, &["serve"]).output().expect("runs"));
     assert!(message.contains("data") && message.contains("ermission denied"), "{message}");
-    // One that was written is fine for its owner, and one of its files is not.
+    // An initialized one is fine for its owner, except one of its files.
     set_mode(&data, 0o755);
     succeeded(&world.run(&["migrate"]));
     assert!(!world.doctor(&[]).iter().any(|line| line.starts_with("fault")), "{:#?}", world.doctor(&[]));
@@ -202,22 +202,22 @@ fn doctor_asks_the_server_of_its_own_folder() {
     let port = theirs.url.strip_prefix("http://").expect("an address").to_owned();
     let at_their_port = [("WATCHWORD_LISTEN", port.as_str())];
 
-    // Ours listens elsewhere than the configuration says: it is asked all the same.
+    // Ours listens elsewhere than configured, and is still queried.
     let server = ours.serve();
     let lines = ours.doctor(&at_their_port);
     assert!(line(&lines, "ok server: ready at").contains(&server.url), "{lines:#?}");
     assert!(!lines.iter().any(|line| line.contains(&port)), "{lines:#?}");
 
-    // Where it cannot be told, nothing of the other one is reported.
+    // If it cannot be identified, nothing is reported about the other one.
     fs::remove_file(ours.path("data").join("serving.json")).expect("removed");
     let lines = ours.doctor(&at_their_port);
-    assert!(line(&lines, "warning server").contains("cannot be told"), "{lines:#?}");
+    assert!(line(&lines, "warning server").contains("cannot determine"), "{lines:#?}");
     assert!(
         !lines.iter().any(|line| line.starts_with("ok projector") || line.contains("ready at")),
         "{lines:#?}"
     );
 
-    // The file of another instance, as of a folder that was copied.
+    // The record of another instance, as in a copied folder.
     fs::copy(other.path("data/serving.json"), ours.path("data/serving.json")).expect("copied");
     let file = fs::read_to_string(ours.path("data/serving.json")).expect("read");
     let server_port = server.url.strip_prefix("http://").expect("an address");
@@ -227,7 +227,7 @@ fn doctor_asks_the_server_of_its_own_folder() {
     drop(theirs);
 }
 
-/// Something else than a Watchword listens there.
+/// Something other than Watchword listens there.
 #[test]
 fn doctor_takes_no_other_program_for_a_server() {
     let world = World::new();
@@ -264,7 +264,7 @@ fn doctor_talks_to_the_mail_server_before_it_calls_it_well() {
         (plain.url(), "", "ok mail: sent to"),
         (smtps.clone(), certificate.as_str(), "ok mail: sent to"),
         (upgraded, certificate_of_starttls.as_str(), "ok mail: sent to"),
-        // Nobody there, somebody who says nothing, a wrong password, an authority that is not known, no TLS where it must be.
+        // Nothing listening, a silent server, a wrong password, an unknown authority, missing TLS.
         (format!("smtp://{nobody}"), "", "fault mail"),
         (format!("smtp://{}", silent.local_addr().expect("an address")), "", "fault mail"),
         (smtps.replace("secret", "guess"), certificate.as_str(), "fault mail"),
@@ -315,7 +315,7 @@ fn doctor_connects_to_nats_of_a_folder_that_is_stopped_or_new() {
     }
 }
 
-/// A start on a journal that is there asks the bus right away, before the connection has come.
+/// A start on an existing journal uses the bus right away, before it is connected.
 #[test]
 fn a_start_with_nats_there_does_not_say_that_it_is_away() {
     let world = World::new();
@@ -350,7 +350,7 @@ fn a_lost_platform_key_is_made_anew() {
     fs::remove_file(data.join("admin.key")).expect("removed");
     let first = succeeded(&world.run(&["api-key", "create", "platform", "--name", "after the loss"]));
     assert!(first.starts_with("wwk_"), "{first}");
-    // Into a file, never over another.
+    // Into a file, never over an existing one.
     let file = world.path("ops.key");
     let out = ["api-key", "create", "platform", "--name", "ops", "--out", "ops.key"];
     succeeded(&world.run(&out));
@@ -367,7 +367,7 @@ fn a_lost_platform_key_is_made_anew() {
     assert_eq!(names, ["first platform key", "after the loss", "ops"]);
     assert!(keys.iter().all(|key| key["permissions"] == serde_json::json!(["platform"])), "{keys:?}");
 
-    // Rotation: with the new one over a running server, the old ones end.
+    // Rotation: with the new one, over a running server, the old ones are revoked.
     {
         let server = world.serve();
         let with = ["--url", &server.url, "--admin-key-file", "ops.key"];
@@ -377,7 +377,7 @@ fn a_lost_platform_key_is_made_anew() {
         }
         let list = succeeded(&world.run(&[&["api-key", "list", "platform"][..], &with].concat()));
         assert!(list.contains("ops") && !list.contains("after the loss"), "{list}");
-        // Over a running server another one takes a key, which the lost one no longer is.
+        // Over a running server another one needs a key; the lost one no longer works.
         fs::write(world.path("old.key"), &first).expect("written");
         set_mode(&world.path("old.key"), 0o600);
         let create =
@@ -435,7 +435,7 @@ fn lists_and_people_by_address() {
     register("default", "ada.love+lace@example.com");
     let show = |address: &str| {
         let mut output = world.run(&[&["user", "show", "acme", address, "--json"][..], &at].concat());
-        // The list of users may be a moment behind.
+        // The list of users may lag a moment behind.
         for _ in 0..100 {
             if output.status.success() {
                 break;
@@ -452,7 +452,7 @@ fn lists_and_people_by_address() {
     let ban = ["user", "ban", "acme", "ada.love+lace@example.com", "--reason", "x"];
     succeeded(&world.run(&[&ban[..], &at].concat()));
     let nobody = ["user", "show", "acme", "nobody@example.com"];
-    assert!(world.refused(&[&nobody[..], &at].concat()).contains("nobody in acme"));
+    assert!(world.refused(&[&nobody[..], &at].concat()).contains("no user of acme has the address"));
     let nonsense = ["user", "show", "acme", "ada"];
     assert!(world.refused(&[&nonsense[..], &at].concat()).contains("neither"));
     drop(server);
@@ -460,7 +460,7 @@ fn lists_and_people_by_address() {
     // The same with the folder of a stopped server.
     let user = succeeded(&world.run(&["user", "show", "acme", "ada.love+lace@example.com"]));
     assert!(user.contains(&ada) && user.contains("\"banned\": true"), "{user}");
-    assert!(world.refused(&nobody).contains("nobody in acme"));
+    assert!(world.refused(&nobody).contains("no user of acme has the address"));
     assert_eq!(succeeded(&world.run(&["app", "list"])).lines().count(), 3);
     assert!(succeeded(&world.run(&["api-key", "list", "acme"])).contains("backend"));
     let message = world.refused(&["export", "--app", "acne"]);

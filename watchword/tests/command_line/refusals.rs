@@ -1,4 +1,4 @@
-//! A start that is refused has changed nothing.
+//! A refused start has changed nothing.
 
 use super::*;
 
@@ -34,7 +34,7 @@ fn a_journal_of_something_else_is_left_alone() {
 
 const ANOTHER_KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
-/// Fails unless everything is as it was, to the byte, with nothing added and nothing gone.
+/// Fails unless all files are byte-for-byte unchanged, with none added or removed.
 #[track_caller]
 pub(super) fn assert_untouched(folder: &Path, before: &BTreeMap<String, Vec<u8>>, what: &str) {
     let after = contents(folder);
@@ -51,7 +51,7 @@ fn a_wrong_master_key_opens_nothing() {
     let data = world.path("data");
     let stores = ["admin.key", "journal.db", "journal.db.lock", "keys.db", "master.key", "read-models.db"];
     for round in 0..20 {
-        // An orderly close leaves nothing beside the stores, so that there is nothing to fold in.
+        // An orderly close leaves nothing beside the stores, so there is no log to fold in.
         let before = contents(&data);
         assert_eq!(before.keys().collect::<Vec<_>>(), stores, "round {round}");
         for command in [&["migrate"][..], &["serve"], &["export"]] {
@@ -119,7 +119,7 @@ fn what_a_kill_left_is_not_touched_by_a_refusal() {
     refuse("a foreign journal", &patch("journal.db", 0, b"foreign"), "journal.db");
     refuse("a foreign key store", &patch("keys.db", 68, &[0, 0, 0, 1]), "keys.db");
     let foreign = || {
-        // With its log beside it, a file that lost its first page is whole.
+        // With its log, a file that lost its first page is still complete.
         remove("read-models.db-wal")();
         patch("read-models.db", 0, b"foreign")();
     };

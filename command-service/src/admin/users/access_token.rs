@@ -35,11 +35,11 @@ pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(create_access_token))
 }
 
-/// How long a test token lasts.
+/// The lifetime of a test token.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewAccessToken {
-    /// 1 to 1440.
+    /// Minutes, from 1 to 1440.
     #[schema(minimum = 1, maximum = 1440)]
     duration_minutes: i64,
 }
@@ -52,16 +52,16 @@ pub(crate) struct AccessTokenBody {
     access_token: String,
     /// Always `Bearer`.
     token_type: &'static str,
-    /// Seconds that it lasts from now on.
+    /// Lifetime in seconds from now.
     expires_in: i64,
-    /// The session it belongs to: ending that ends the token.
+    /// The session it belongs to: ending the session ends the token.
     session_id: Uuid,
 }
 
 /// Create an access token for a user.
 ///
-/// For tests and support. It belongs to a session of its own, which the user sees, and has no refresh token. Only the
-/// platform and the app's own admins can create one for an admin.
+/// For tests and support. The token belongs to a session of its own, which the user can see, and comes without a
+/// refresh token. Only the platform and the app's own admins can create one for an admin.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/admin/users/{user_id}/access-tokens", tag = "admin",
     operation_id = "create_access_token",
     params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user")),
@@ -102,11 +102,11 @@ async fn create_access_token(
         .await?;
     let app = service.authenticator.existing_app(&target.app_id).await?;
     let user = service.repository.load::<User>(&user_id).await?;
-    // Once more: a repetition under the same key can come after the user was banned or became an admin.
+    // Checked again: a repetition under the same key can come after the user was banned or became an admin.
     MakeTestToken::require_may_be_made(&app.state, &user.state, full_admin, by_user)
         .map_err(no_test_token)?;
     let Some(started) = committed.events.iter().find_map(started_in) else {
-        return Err(Problem::internal("a started session is not among its events"));
+        return Err(Problem::internal("the started session is not among the committed events"));
     };
     let ttl = started.expires_at.duration_since(started.at).as_secs();
     let expires_in = (ttl - service.clock.now().duration_since(started.at).as_secs()).max(0);

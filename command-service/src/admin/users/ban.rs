@@ -1,4 +1,4 @@
-//! Bans: everything that a user came in with ends.
+//! Bans: all of a user's means of access end.
 
 use std::sync::Arc;
 
@@ -26,26 +26,26 @@ use crate::api::refusals::user_problem;
 use crate::sessions::end::SessionsOf;
 
 const MAX_REASON: usize = 500;
-/// How often a change is looked at anew because the user changed meanwhile.
+/// How often to retry a change because the user changed meanwhile.
 const MAX_LOOKS: usize = 16;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(ban)).routes(routes!(unban))
 }
 
-/// Why somebody is banned.
+/// The reason for a ban.
 #[derive(Default, Deserialize, ToSchema)]
 #[schema(as = BanRequest)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Ban {
-    /// For the audit log, where it is sealed: at most 500 characters.
+    /// The reason for the audit log, where it is sealed: at most 500 characters.
     #[schema(example = "spam")]
     reason: Option<String>,
 }
 
 /// Ban a user.
 ///
-/// All sessions end at once: from the answer on, every token of theirs is refused.
+/// All sessions end at once: from the answer on, all of the user's tokens are refused.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/admin/users/{user_id}/ban", tag = "admin", operation_id = "ban_user",
     params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user")),
     request_body(content = Option<Ban>),
@@ -67,8 +67,8 @@ async fn ban(
     let reason = reason.transpose()?;
     let (user_id, at) = (target.user_id, context.at);
     let after = Context { idempotency: None, ..context.clone() };
-    // The ban by itself, so that nothing about the sessions can hold it up: it ends them all in what it means. What they
-    // leave is tidied up behind it, and again by whoever repeats the request, should this be cut short.
+    // The ban is appended alone, so that nothing about the sessions can delay it: it already implies their end. Their
+    // claims are cleaned up afterwards, and again on a repeated request if this one is interrupted.
     let (reads, user) = Reads::one::<User>(&user_id);
     let committed = target
         .run(context, (reads, user), move |work| {
@@ -99,7 +99,7 @@ async fn unban(
     let (user_id, at) = (target.user_id, context.at);
     service.end_sessions_of_banned(user_id, Context { idempotency: None, ..context.clone() }).await?;
     for _ in 0..MAX_LOOKS {
-        // In this order: what is claimed by a user who was banned before we looked can only have become less.
+        // The order matters: after a user was banned, the set of sessions they claim can only shrink.
         let seen = service.repository.load::<User>(&user_id).await?.version;
         let sessions = service.claimed_sessions(user_id).await?;
         let (mut reads, user) = Reads::one::<User>(&user_id);
@@ -110,7 +110,7 @@ async fn unban(
                     return Ok(Premise::Changed);
                 }
                 if work.get(user).banned {
-                    // A ban that was cut off half-way may have left some: they must not come back to life.
+                    // An interrupted ban may have left sessions behind: they must not become usable again.
                     sessions.end_all(work, RevocationReason::Ban, at)?;
                     work.execute(user, UserCommand::Unban { at }).map_err(user_problem)?;
                 }

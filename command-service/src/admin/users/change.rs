@@ -1,4 +1,4 @@
-//! A user's profile, changed by an admin.
+//! Changes of a user's profile by an admin.
 
 use std::sync::Arc;
 
@@ -24,12 +24,12 @@ pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(change))
 }
 
-/// What to change of a user. `null` clears, what is not named stays.
+/// The profile members to change. `null` clears a member; absent ones stay.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(clippy::option_option, reason = "absent, null and a value are three things")]
 pub(crate) struct UserPatch {
-    /// The name the person goes by.
+    /// The name shown to people.
     #[serde(default, deserialize_with = "fields::nullable")]
     #[schema(value_type = Option<String>)]
     name: Option<Option<String>>,
@@ -37,7 +37,7 @@ pub(crate) struct UserPatch {
     #[serde(default, deserialize_with = "fields::nullable")]
     #[schema(value_type = Option<String>)]
     phone: Option<Option<String>>,
-    /// Where the person's picture is.
+    /// The profile picture.
     #[serde(default, deserialize_with = "fields::nullable")]
     #[schema(value_type = Option<String>)]
     avatar_url: Option<Option<String>>,
@@ -45,7 +45,7 @@ pub(crate) struct UserPatch {
 
 /// Change a user's profile.
 ///
-/// What is not named stays. Needs the permission `users:write`.
+/// Absent members stay. Needs the permission `users:write`.
 #[utoipa::path(patch, path = "/v1/apps/{app_id}/admin/users/{user_id}", tag = "admin", operation_id = "change_user",
     params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user")),
     request_body = UserPatch,

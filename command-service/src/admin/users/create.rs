@@ -1,4 +1,4 @@
-//! Users, made by an admin.
+//! Users created by an admin.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -33,35 +33,35 @@ pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(create))
 }
 
-/// A new user, made by an admin.
+/// A user created by an admin.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewUser {
-    /// The address. It counts as not verified.
+    /// The address. It starts unverified.
     #[schema(example = "ada@example.com")]
     email: String,
-    /// A password. Without one the user cannot log in with a password until one is set.
+    /// A password. Without one the user cannot log in with a password until they set one.
     #[serde(default)]
     #[schema(value_type = Option<String>, format = Password, min_length = 8, max_length = 1024)]
     password: Option<SecretString>,
-    /// The name the person goes by.
+    /// The name shown to people.
     #[serde(default)]
     name: Option<String>,
     /// A telephone number.
     #[serde(default)]
     phone: Option<String>,
-    /// Where the person's picture is.
+    /// The profile picture.
     #[serde(default)]
     avatar_url: Option<String>,
-    /// Roles from the start; not `admin`, which needs a verified address.
+    /// Initial roles; not `admin`, which needs a verified address.
     #[serde(default)]
     roles: BTreeSet<String>,
 }
 
 /// Create a user.
 ///
-/// The address counts as not verified, and no mail is sent. A user without a password logs in by a magic link, or chooses a
-/// password with a reset. Needs the permission `users:write`.
+/// The address starts unverified, and no mail is sent. A user without a password logs in with a magic link, or chooses a
+/// password through a reset. Needs the permission `users:write`.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/admin/users", tag = "admin", operation_id = "create_user",
     params(("app_id" = String, Path, description = "The app")), request_body = NewUser,
     security(("api_key" = []), ("user" = [])),
@@ -115,7 +115,7 @@ async fn create(
                 proof: None,
                 password_hash: password_hash.clone(),
                 profile: profile.clone(),
-                // The request came from the admin: where from says nothing about this person.
+                // The request came from the admin, so its origin says nothing about this person.
                 client: Client::default(),
                 at,
             };
@@ -138,7 +138,7 @@ async fn create(
     Ok(created(&committed))
 }
 
-/// The user as these events made them, not as they are now: a repetition gets the answer of the first time.
+/// The user as these events created them, not as they are now: a repetition gets the original answer.
 fn created(committed: &Committed<()>) -> Response {
     let mut user = User::default();
     for event in &committed.events {

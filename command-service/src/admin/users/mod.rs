@@ -1,4 +1,4 @@
-//! What an app's admins and API keys do to its users.
+//! Actions of an app's admins and API keys on its users.
 
 mod access_token;
 mod ban;

@@ -1,4 +1,4 @@
-//! Roles, given and taken.
+//! Granting and revoking roles.
 
 use crate::api::refusals::not_granted;
 use dispatcher::{Reads, Work};
@@ -31,9 +31,9 @@ pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
 
 /// Grant a role.
 ///
-/// Only the platform and the app's own admins can grant the role `admin`, and only to a user whose address is verified. It
-/// ends whatever the account had before: sessions, links, codes, tokens, a change of address that is under way, and a
-/// password that was set by anybody but the person, who then chooses another one by a reset.
+/// Only the platform and the app's own admins can grant the role `admin`, and only to a user with a verified address. This
+/// grant ends everything the account had before: sessions, links, codes, tokens, a pending change of address, and a
+/// password that somebody else set; the user then chooses a new one through a reset.
 #[utoipa::path(put, path = "/v1/apps/{app_id}/admin/users/{user_id}/roles/{role}", tag = "admin", operation_id = "grant_role",
     params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user"),
         ("role" = String, Path, description = "The role", min_length = 1, max_length = 40, pattern = "^[a-z][a-z0-9_-]*$")),
@@ -53,7 +53,7 @@ async fn grant_role(
     let grant = GrantRole { role, full_admin: target.caller.full_admin, at: context.at };
     let (reads, user) = Reads::one::<User>(&target.user_id);
     let decide = move |work: &mut Work| grant.decide(work.draft(user)).map_err(not_granted);
-    // Whoever had the account before may not have been entitled to that of an admin.
+    // A previous holder of the account may not be entitled to an admin's.
     let committed = if is_promotion {
         target.run_ending(context, (reads, user), RevocationReason::Admin, decide).await?
     } else {

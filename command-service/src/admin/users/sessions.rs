@@ -37,7 +37,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user"),
         ("session_id" = Uuid, Path, description = "The session")),
     security(("api_key" = []), ("user" = [])),
-    responses((status = 204, description = "It is ended")))]
+    responses((status = 204, description = "The session has ended")))]
 async fn revoke_session(
     State(service): State<Arc<CommandService>>,
     request: RequestContext,
@@ -64,25 +64,24 @@ async fn revoke_session(
     Ok(Done::no_content(committed.position))
 }
 
-/// Which session to leave.
+/// The session to keep.
 #[derive(Default, Deserialize, ToSchema)]
 #[schema(as = RevokeUserSessionsRequest)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RevokeAllOfUser {
-    /// A session to leave as it is.
+    /// The id of a session to keep.
     exclude: Option<Uuid>,
 }
 
 /// End all sessions of a user.
 ///
-/// Links, codes and tokens that would bring the user back in end with them, and so does a change of address that is under
-/// way.
+/// Links, codes and tokens that would let the user back in end too, and so does a pending change of address.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/admin/users/{user_id}/sessions/revoke-all", tag = "admin",
     operation_id = "revoke_all_user_sessions",
     params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user")),
     request_body(content = Option<RevokeAllOfUser>),
     security(("api_key" = []), ("user" = [])),
-    responses((status = 200, description = "How many were ended", body = Revoked)))]
+    responses((status = 200, description = "The number of ended sessions", body = Revoked)))]
 async fn revoke_all_sessions(
     State(service): State<Arc<CommandService>>,
     request: RequestContext,

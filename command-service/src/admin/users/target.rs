@@ -1,4 +1,4 @@
-//! The user that a request is about, and decisions about them.
+//! The user a request is about, and decisions about them.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::api::answers::Done;
 use crate::api::refusals::{may_not_act, user_problem};
 use crate::callers::admin::require_may_act_on;
 
-/// The user that a request is about, found for somebody who may touch them.
+/// The user a request is about, loaded for a caller who may act on them.
 pub(crate) struct TargetUser<'a> {
     service: &'a Arc<CommandService>,
     pub caller: AdminCaller,
@@ -49,7 +49,7 @@ impl<'a> TargetUser<'a> {
         let user_id = UserId(segments.user_id);
         let caller = service.authenticator.admin(&app_id, credentials, permission).await?;
         let user = service.repository.load::<User>(&user_id).await?;
-        // Here, too: a repetition under the same key is answered without a decision.
+        // Checked here too: a repetition under the same key is answered without a decision.
         require_may_act_on(&caller, &user.state, &app_id)?;
         Ok(Self { service, caller, app_id, user_id })
     }
@@ -58,12 +58,12 @@ impl<'a> TargetUser<'a> {
         self.service.context(request, &self.app_id, self.caller.actor.clone(), idempotency)
     }
 
-    /// Whether the caller may act on the user, looked at again when it is decided.
+    /// Rechecks at decision time whether the caller may act on the user.
     pub(super) fn may_act(&self) -> MayActOn {
         MayActOn { app_id: self.app_id.clone(), full_admin: self.caller.full_admin }
     }
 
-    /// Runs a decision over the user and what else was read.
+    /// Runs a decision over the user and the other aggregates read for it.
     pub async fn run<T: Send + 'static>(
         &self,
         context: Context,
@@ -78,7 +78,7 @@ impl<'a> TargetUser<'a> {
         self.service.run_as(&self.caller, context, reads, decide).await.map_err(Problem::from)
     }
 
-    /// Runs a decision over the user that may end all of their sessions, and revokes those that it has ended.
+    /// Runs a decision over the user that may end all of their sessions, and revokes the sessions it ended.
     pub(super) async fn run_ending<T: Send + 'static>(
         &self,
         context: Context,
@@ -108,8 +108,8 @@ impl<'a> TargetUser<'a> {
         self.answer(request, &committed, committed.position).await
     }
 
-    /// The user as they are now. A command that wrote nothing about them just now has only read them: a change of nothing, or
-    /// a repetition under the same key.
+    /// The user as they are now. A command that wrote no event about them has only read them: it changed nothing, or is a
+    /// repetition under the same key.
     pub(super) async fn answer<T>(
         &self,
         request: &RequestContext,

@@ -1,4 +1,4 @@
-//! Locks that failed logins led to, ended early.
+//! Ending a lockout caused by failed logins.
 
 use std::sync::Arc;
 
@@ -26,14 +26,14 @@ pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
 
 /// Unlock a user.
 ///
-/// Forgets the user's failed logins, and ends the lock that they led to. The platform and the app's own admins can do so at
-/// any time. An API key ends a lock only when the time in which failures add up has passed without one: it must not give
-/// anybody more guesses.
+/// Forgets the user's failed logins and ends the lockout they caused. The platform and the app's own admins can do so at
+/// any time. An API key can end a lockout only once the window in which failures accumulate has passed without one: it must
+/// not give anybody more guesses.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/admin/users/{user_id}/unlock", tag = "admin", operation_id = "unlock_user",
     params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user")),
     security(("api_key" = []), ("user" = [])),
     responses((status = 200, description = "The user", body = UserBody),
-        (status = 429, description = "`rate_limited`: a key has to wait, a full admin has not")))]
+        (status = 429, description = "`rate_limited`: an API key has to wait; a full admin does not")))]
 async fn unlock(
     State(service): State<Arc<CommandService>>,
     request: RequestContext,

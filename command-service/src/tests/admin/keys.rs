@@ -1,4 +1,4 @@
-//! Keys, and tokens that an admin makes.
+//! API keys, and tokens that an admin issues.
 
 use super::*;
 
@@ -22,7 +22,7 @@ async fn access_tokens_are_made_for_a_while() {
     assert_eq!(stage.me(&token).await, 401);
     assert_eq!(stage.post("access-tokens", json!({"duration_minutes": 1440})).await.status, 201);
 
-    // Repeated by a key after its target became an admin: the key gets nothing.
+    // A repetition after its target became an admin gets nothing.
     let key = stage.key("acme", &[Permission::TokensCreate]).await;
     let by_key = || stage.world.call_with("POST", &path, Some(&key), Some(body.clone()), Some("k2"));
     assert_eq!(by_key().await.status, 201);
@@ -45,7 +45,7 @@ async fn api_keys_are_shown_once_and_end() {
     assert_eq!(list.body["total"], 1);
     assert!(!list.body.to_string().contains("wwk_"));
 
-    // A key gives what it has, and no more.
+    // A key grants only permissions it has.
     for (permissions, status) in [
         (json!(["users:write"]), 201),
         (json!(["keys:write", "users:write"]), 201),
@@ -125,11 +125,11 @@ async fn a_token_made_for_a_user_ends_when_they_become_an_admin() {
     let before = stage.world.events("SessionRevoked").await;
     let own = stage.world.make_admin("acme", &stage.user, "ada@example.com").await;
     assert_eq!(stage.me(&made).await, 401);
-    assert_eq!(stage.me(&stage.user_token).await, 401, "whose it was, nobody knows");
+    assert_eq!(stage.me(&stage.user_token).await, 401, "it may be anybody's");
     assert_eq!(stage.me(&own).await, 200);
     assert_eq!(stage.world.events("SessionRevoked").await, before + 2);
 
-    // An admin's token can be made by a full admin only, and no grant ends it that gives nothing new.
+    // Only a full admin can issue a token for an admin, and a grant that changes nothing does not end it.
     assert_eq!(ask(&tester).await.status, 403);
     let made = ask(&stage.platform).await.text("access_token");
     assert_eq!(role("admin").await, 200);

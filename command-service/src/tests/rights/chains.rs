@@ -1,4 +1,4 @@
-//! Random chains of calls of limited callers.
+//! Random chains of calls by limited callers.
 
 use super::*;
 
@@ -27,22 +27,22 @@ impl Random {
     }
 }
 
-/// Who tries: what they hold from the start, and what they may do.
+/// A caller: initial credentials and permissions.
 #[derive(Clone, Debug)]
 enum Who {
     Nobody,
     User,
     Key(Vec<Permission>),
-    /// With an end an hour from now.
+    /// Expires in an hour.
     ExpiringKey(Vec<Permission>),
-    /// May do everything in the app, and nothing outside of it.
+    /// May do everything in the app, and nothing outside.
     AppAdmin,
 }
 
 const EVIL: &str = "evil@evil.example";
 const EVIL_PASSWORD: &str = "evil horse battery";
 
-/// Somebody's chain of calls.
+/// One caller's chain of calls.
 struct Chain {
     world: World,
     random: Random,
@@ -51,11 +51,11 @@ struct Chain {
     admin: UserId,
     admin_token: String,
     victim: UserId,
-    /// Whether the victim is an admin just now.
+    /// Whether the victim is currently an admin.
     promoted: bool,
     before: App,
     platform_keys: usize,
-    /// What they have got hold of.
+    /// The credentials they have obtained.
     bearers: Vec<String>,
     mailed: Vec<String>,
     codes: Vec<String>,
@@ -126,7 +126,7 @@ impl Chain {
         }
     }
 
-    /// What people who may do everything do meanwhile, as anybody could make use of it.
+    /// What full admins do meanwhile, which the caller might exploit.
     async fn others_act(&mut self) {
         let role = of(self.victim, "/roles/admin");
         let what = match self.random.below(4) {
@@ -134,7 +134,7 @@ impl Chain {
                 if self.world.user(self.victim).await.banned {
                     self.world.by_platform("POST", &of(self.victim, "/unban"), None).await;
                 }
-                // The address may be another by now; whoever reads its mail confirms it.
+                // The address may have changed; the reader of its mail confirms it.
                 let user = self.world.user(self.victim).await;
                 if let Some(email) = user.email.filter(|_| !user.email_verified) {
                     self.world.verify("default", email.as_str()).await;
@@ -146,7 +146,7 @@ impl Chain {
             0 | 1 => {
                 self.world.by_platform("DELETE", &role, None).await;
                 self.promoted = false;
-                "the victim is no admin any more"
+                "the victim is no longer an admin"
             }
             2 => {
                 self.world.by_platform("POST", &of(self.victim, "/ban"), None).await;
@@ -266,7 +266,7 @@ impl Chain {
             3..5 => self.on_app(),
             _ => self.as_anybody(),
         };
-        // What they began with, mostly; else what they came by, or nothing.
+        // Mostly the initial credentials; otherwise obtained ones, or none.
         let bearer = match self.random.below(4) {
             0 if !self.bearers.is_empty() => Some(self.random.pick(&self.bearers).clone()),
             1 => None,
@@ -292,7 +292,7 @@ impl Chain {
         self.codes.extend(code_of(&answer));
     }
 
-    /// They read the mail of addresses of their own.
+    /// They read mail at their own addresses.
     async fn collect_mail(&mut self) {
         for recorded in self.world.journal.read_all(self.read, 1000).await.expect("reads") {
             self.read = recorded.position;
@@ -347,7 +347,7 @@ impl Chain {
         );
         assert_eq!(self.world.me(&self.admin_token).await.status, 200, "{}", self.story());
         assert_eq!(self.world.user(self.victim).await.is_admin(), self.promoted, "{}", self.story());
-        // Keys with these can let themselves in as a user who is no admin: it is what they are for.
+        // Keys with these permissions can log in as a non-admin user: that is their purpose.
         let may_enter = self
             .permissions()
             .iter()
@@ -370,8 +370,9 @@ async fn platform_keys(world: &World) -> usize {
     world.service.repository.load::<App>(&platform).await.expect("loads").state.api_keys.len()
 }
 
-/// Random chains of calls never end in what the caller may not do directly: a token of an admin, a wider or longer key,
-/// another person's session, a setting of the stronger kind. `INV_V_SEED` repeats a run, `INV_V_STEPS` makes it longer.
+/// Random chains of calls never end in something the caller may not do directly: a token of an admin, a wider or
+/// longer-lived key, another person's session, a strong setting. `INV_V_SEED` repeats a run, `INV_V_STEPS` makes it
+/// longer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn inv_v_a_right_never_grows_by_a_detour() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());

@@ -1,4 +1,4 @@
-//! What ends with a role, a ban or all sessions.
+//! What a revoked role, a ban or the end of all sessions ends.
 
 use super::*;
 
@@ -12,7 +12,7 @@ async fn inv_v_the_role_admin_ends_what_the_account_had_before() {
         let asked = world.call("POST", &format!("{DEFAULT}/auth/{route}"), Some(&key), Some(body)).await;
         asked.text("token")
     };
-    // All that a key with `users:write` can prepare.
+    // Everything a key with `users:write` can prepare.
     let reset = mailed("password-reset/request", json!({"email": ADA})).await;
     let body = json!({"token": reset, "new_password": NEW});
     assert_eq!(world.auth("password-reset/confirm", body).await.status, 204);
@@ -47,7 +47,7 @@ async fn inv_v_the_role_admin_ends_what_the_account_had_before() {
         let answer = world.auth(route, json!({ "token": token })).await;
         assert_eq!(said(&answer), (400, "invalid_or_expired_token"), "{route}");
     }
-    // Whoever reads the mail sets another one.
+    // The reader of the mail sets another one.
     world.set(json!({"delivery": "platform"})).await;
     world.auth("password-reset/request", json!({"email": ADA})).await;
     let body = json!({"token": world.token("PasswordResetRequested").await, "new_password": PASSWORD});
@@ -110,7 +110,7 @@ async fn inv_d_nothing_of_before_a_ban_or_the_end_of_all_sessions_lets_anybody_i
     }
 }
 
-/// A session that is over must not come back as the one that is left.
+/// An ended session must not come back as the one kept.
 #[tokio::test]
 async fn inv_d_no_session_is_revived_by_being_left_out() {
     let world = World::start().await;

@@ -241,7 +241,7 @@ async fn inv_q_somebody_who_proves_the_mailbox_gets_it_without_what_was_set_up_b
     let taken_over = user(given.clone());
     assert!(taken_over.email_verified);
     assert_eq!(taken_over.password_hash, None);
-    assert!(!taken_over.keeps(&session(1, 0)), "a session of before");
+    assert!(!taken_over.keeps(&session(1, 0)), "an earlier session");
     assert!(taken_over.keeps(&session(2, 1)), "one that the proof leads to");
     then_refused(given.clone(), confirm_change(1, 6), UserError::InvalidToken).await;
     then_refused(given.clone(), reset_password(1, 6), UserError::InvalidToken).await;
@@ -370,7 +370,7 @@ async fn a_reset_ends_all_sessions_all_other_tokens_and_a_change_of_address() {
     assert_eq!(user.password_hash, Some(hash("new")));
     assert!(!user.keeps(&session(1, 0)));
     assert!(user.keeps(&session(1, 1)));
-    assert_eq!(user.password_reset.next(), 3, "no number comes twice");
+    assert_eq!(user.password_reset.next(), 3, "no number is reused");
 }
 
 #[tokio::test]
@@ -382,7 +382,7 @@ async fn a_password_is_changed_by_who_knows_it_and_the_session_that_asked_goes_o
     let changed = user(given.clone());
     assert!(changed.keeps(&session(1, 0)) && !changed.keeps(&session(2, 0)));
     let again = user([given, vec![reset("newest", 7)]].concat());
-    assert!(!again.keeps(&session(1, 0)), "it was left alive once, not for ever");
+    assert!(!again.keeps(&session(1, 0)), "it was kept once, not permanently");
 }
 
 #[tokio::test]

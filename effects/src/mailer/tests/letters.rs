@@ -1,8 +1,8 @@
-//! What mails look like, and whom they come from.
+//! The appearance of mails, and their senders.
 
 use super::*;
 
-/// What an app set while the operator's list was longer, or before there was one.
+/// Settings from a time when the operator's list was longer, or did not exist.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sender_that_is_not_listed_writes_in_nobodys_name_and_gets_the_answers() {
     let smtp = Smtp::start();
@@ -25,7 +25,7 @@ async fn a_sender_that_is_not_listed_writes_in_nobodys_name_and_gets_the_answers
         let headers = &mail["headers"];
         assert_eq!(headers["reply-to"], reply_to);
         let from = headers["from"].as_str().expect("text");
-        // As it was typed: a reader that decodes what is in the header sees no other name.
+        // As typed: a reader that decodes the header sees no other name.
         assert!(from.contains("<no-reply@auth.example>") && from.contains("=?utf-8?q?Bank?="), "{from}");
         assert_eq!(headers["subject"], "Log in to =?utf-8?q?Bank?=");
     }

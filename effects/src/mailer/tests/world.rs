@@ -20,7 +20,7 @@ use test_services::Smtp;
 
 use crate::mailer::*;
 
-/// Retries for the impatient.
+/// Short pauses for tests.
 pub(super) const POLICY: DeliveryPolicy = DeliveryPolicy { attempts: 3, first_pause: 1, longest_pause: 1 };
 pub(super) const PATIENCE: Patience =
     Patience { ready: Duration::from_secs(2), last_word: Duration::from_secs(2) };
@@ -83,7 +83,7 @@ impl World {
         EventId(id)
     }
 
-    /// Asks for a magic link that lasts for so long.
+    /// Requests a magic link with this lifetime.
     pub(super) async fn ask(&self, to: &str, lasts: SignedDuration) -> EventId {
         let link_id = MagicLinkId(SystemClock.new_id());
         let at = SystemClock.now();
@@ -114,7 +114,7 @@ impl World {
         self.folder.path().join("outbox")
     }
 
-    /// What became of the mails, by event, in order.
+    /// The outcomes of the mails of an event, in order.
     pub(super) async fn outcomes(&self, id: EventId) -> Vec<DeliveryEvent> {
         let recorded = self.journal.read_stream(&Delivery::stream(&id), 0).await.expect("reads");
         let mut outcomes = Vec::new();
@@ -127,7 +127,7 @@ impl World {
         outcomes
     }
 
-    /// Waits until what became of the mails of an event is what is asked for.
+    /// Waits until the outcomes of an event's mails satisfy the condition.
     pub(super) async fn until(
         &self,
         id: EventId,
@@ -190,18 +190,18 @@ pub(super) fn email(text: &str) -> Email {
     Email::parse(text).expect("valid")
 }
 
-/// Waits until it has begun, so that what is asked for now concerns it.
+/// Waits until it has started, so that it handles mails requested from now on.
 pub(super) async fn begun(mailer: &Mailer) {
     let mut status = mailer.status.clone();
     status.wait_for(|status| status.state == "running").await.expect("lives");
 }
 
-/// Ends it as a crash would, wherever it is.
+/// Ends it as a crash would, at any point.
 pub(super) fn crash(mailer: &Mailer) {
     mailer.task.lock().expect("not poisoned").take().expect("runs").abort();
 }
 
-/// The mails that a server has, by `Message-ID`.
+/// The received mails, by `Message-ID`.
 pub(super) fn by_id(smtp: &Smtp) -> BTreeMap<String, Vec<Value>> {
     let mut mails: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for line in smtp.mails() {

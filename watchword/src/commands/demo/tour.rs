@@ -1,4 +1,4 @@
-//! Asks, prints and judges each step of the demo.
+//! Sends, prints and checks each step of the demo.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::channel::{Answer, HttpClient};
 
 const WIDTH: usize = 96;
 
-/// What an answer should be.
+/// The expected answer.
 pub struct Expected {
     statuses: std::ops::RangeInclusive<u16>,
     code: Option<&'static str>,
@@ -31,7 +31,7 @@ impl Expected {
     }
 }
 
-/// The guide: knows how far the log was shown, and whether all was as it should be.
+/// The guide: tracks which events were shown, and whether every step went as expected.
 pub struct Tour {
     client: HttpClient,
     admin: SecretString,
@@ -79,7 +79,7 @@ impl Tour {
         println!("     read model {name}: {text}");
     }
 
-    /// Judges.
+    /// Checks an expectation.
     pub fn check(&mut self, as_it_should_be: bool, what: &str) {
         if as_it_should_be {
             println!("   ok: {what}");
@@ -89,7 +89,7 @@ impl Tour {
         }
     }
 
-    /// Sends a request, prints it with its answer, and judges the answer.
+    /// Sends a request, prints it with its answer, and checks the answer.
     pub async fn call(
         &mut self,
         method: Method,
@@ -117,7 +117,7 @@ impl Tour {
         Ok(answer)
     }
 
-    /// Later queries wait until their read model has what this command wrote.
+    /// Makes later queries wait until their read model includes what this command wrote.
     pub fn after(&mut self, answer: &Answer) {
         let token = answer.headers.get("consistency-token").and_then(|token| token.to_str().ok());
         self.consistency = token.map(str::to_owned).or_else(|| self.consistency.take());
@@ -127,7 +127,7 @@ impl Tour {
         self.consistency.iter().map(|token| ("consistency-token", token.clone())).collect()
     }
 
-    /// Asks as the operator, without printing the exchange.
+    /// Queries as the operator, without printing the exchange.
     pub async fn query(&self, path: &str) -> anyhow::Result<Value> {
         let answer =
             self.client.send(Method::GET, path, Some(&self.admin), &self.token_header(), None).await?;
@@ -137,7 +137,7 @@ impl Tour {
         Ok(answer.json)
     }
 
-    /// Prints the events that were written since the last look, and returns them.
+    /// Prints the events written since the last call, and returns them.
     pub async fn new_events(&mut self) -> anyhow::Result<Vec<Value>> {
         let page = self.query(&format!("/v1/events?after={}&limit=200", self.shown)).await?;
         let events = page["items"].as_array().context("the event feed has no items")?.clone();
@@ -156,12 +156,12 @@ impl Tour {
         Ok(events)
     }
 
-    /// Prints the new events and judges whether they are these, in any order.
+    /// Prints the new events and checks that they are these, in any order.
     pub async fn expect_events(&mut self, names: &[&str]) -> anyhow::Result<()> {
         let before = self.shown;
         let events = self.new_events().await?;
         let mut written: Vec<&str> = events.iter().filter_map(|event| event["type"].as_str()).collect();
-        // The tour looks at Ada again and again, and now and then an hour ends meanwhile.
+        // The tour reads Ada's data repeatedly, and an hour may end meanwhile.
         written.retain(|name| *name != "PersonalDataRead" || names.contains(name));
         let mut expected = names.to_vec();
         written.sort_unstable();
@@ -176,7 +176,7 @@ impl Tour {
         Ok(())
     }
 
-    /// Prints what the read models say of the user by now.
+    /// Prints what the read models show of the user.
     pub async fn models(&self, user: &str) -> anyhow::Result<()> {
         for model in ["users", "sessions", "stats"] {
             self.settle(model).await?;
@@ -205,7 +205,7 @@ impl Tour {
         Ok(())
     }
 
-    /// How far a read model is.
+    /// The progress of a read model.
     pub async fn projection(&self, name: &str) -> anyhow::Result<Value> {
         let all = self.query("/v1/projections").await?;
         let items = all["items"].as_array().or_else(|| all.as_array()).context("no list of projections")?;
@@ -216,7 +216,7 @@ impl Tour {
             .with_context(|| format!("there is no read model {name}"))
     }
 
-    /// Waits until a read model has all events.
+    /// Waits until a read model has caught up.
     pub async fn settle(&self, name: &str) -> anyhow::Result<()> {
         for _ in 0..500 {
             if self.projection(name).await?["position"].as_u64() >= Some(self.shown) {
@@ -238,7 +238,7 @@ impl Tour {
         );
     }
 
-    /// Reads `count` events of the live feed.
+    /// Reads `count` events from the live feed.
     pub async fn follow(&self, path: &str, after: u64, count: usize) -> anyhow::Result<Vec<u64>> {
         println!("     -> GET {path}  Accept: text/event-stream, Last-Event-ID: {after}");
         let mut response = self
@@ -267,7 +267,7 @@ impl Tour {
         Ok(ids)
     }
 
-    /// Says how it went.
+    /// Prints the result.
     pub fn conclude(&self) -> bool {
         if self.faults.is_empty() {
             println!("\nAll {} steps went as they should. The temporary folder is deleted.", self.step);
@@ -290,7 +290,7 @@ fn total(value: &Value) -> u64 {
     }
 }
 
-/// The answer in a line.
+/// The answer in one line.
 fn summary(answer: &Answer) -> String {
     let reason = StatusCode::from_u16(answer.status).ok().and_then(|status| status.canonical_reason());
     let status = format!("{} {}", answer.status, reason.unwrap_or_default());
@@ -308,16 +308,16 @@ fn summary(answer: &Answer) -> String {
     format!("{status}  {text}")
 }
 
-/// JSON with each secret cut to what tells its kind.
+/// JSON in which each secret is cut to the part that identifies its kind.
 fn without_secrets(value: &Value) -> String {
     fn cut(name: &str, value: &Value) -> Value {
         match (name, value) {
-            // Whose tokens they are was shown by the request.
+            // The request already showed whose tokens they are.
             ("password" | "new_password" | "old_password", Value::String(_)) | ("user", Value::Object(_)) => {
                 "…".into()
             }
             ("access_token" | "refresh_token" | "key" | "token", Value::String(text)) => {
-                // Tokens of one kind begin alike; a few characters of the end tell them apart.
+                // Tokens of one kind share a prefix; a few characters of the end distinguish them.
                 let start: String = text.chars().take(4).collect();
                 let end: String = text.chars().skip(text.chars().count().saturating_sub(4).max(4)).collect();
                 format!("{start}…{end}").into()
@@ -332,7 +332,7 @@ fn without_secrets(value: &Value) -> String {
     cut("", value).to_string()
 }
 
-/// A stream's name with the end of its id: the part in which ids of the same moment differ.
+/// A stream's name with the end of its id, the part in which ids of the same moment differ.
 fn short_stream(name: &str) -> String {
     match name.split_once('-') {
         Some((aggregate, id)) if id.len() == 36 => format!("{aggregate} …{}", &id[30..]),

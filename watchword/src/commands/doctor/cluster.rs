@@ -1,4 +1,4 @@
-//! What only a cluster has: servers, rights, nodes with leases, and a stream.
+//! Checks for clusters: servers, rights, nodes with leases, and the stream.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ use crate::told::{told, told_of};
 
 /// The oldest version that this program is tested with.
 const OLDEST_POSTGRES: u32 = 13;
-/// Clocks that are so far apart make the times of events and the ends of tokens differ by node.
+/// Beyond this skew, the times of events and the expiry of tokens differ noticeably between nodes.
 const SKEW: Duration = Duration::from_secs(2);
-/// Beyond which tokens of one node are not valid yet, or not any more, at another.
+/// Beyond this skew, other nodes reject a node's tokens as not yet valid or expired.
 const LONG_SKEW: Duration = Duration::from_mins(1);
 
-/// The servers that the stores are on, each once.
+/// The servers of the stores, each once.
 pub async fn servers(findings: &mut Findings, config: &Config, databases: &Databases) {
     let mut seen = BTreeSet::new();
     let read_models = match &config.read_models {
@@ -63,10 +63,7 @@ async fn server(findings: &mut Findings, databases: &Databases, url: &PostgresUr
         );
     }
     if server.is_replica {
-        findings.fault(
-            "server",
-            format!("{url} is a replica and takes no writes: name the server that it follows, or promote it"),
-        );
+        findings.fault("server", format!("{url} is a read-only replica: name its primary, or promote it"));
     }
     if !server.unsafe_settings.is_empty() {
         let off = server.unsafe_settings.join(" and ");
@@ -86,7 +83,7 @@ async fn server(findings: &mut Findings, databases: &Databases, url: &PostgresUr
     }
 }
 
-/// Who could change what has happened.
+/// Who could change history.
 pub async fn rights(findings: &mut Findings, databases: &Databases) {
     #[cfg(feature = "kurrentdb")]
     if let SharedJournal::Kurrent { url, .. } = &databases.journal {
@@ -101,7 +98,7 @@ pub async fn rights(findings: &mut Findings, databases: &Databases) {
         findings.warning(
             "role",
             format!(
-                "the role {role} has rights in other databases of this server, too ({}): a node's user of one instance can reach \
+                "the role {role} also has rights in other databases of this server ({}): a node's user of one instance can access \
                  what is another's. Give each instance a role of its own (postgres.role, then `watchword migrate` as the owner), or \
                  keep them apart at the door of each database: REVOKE CONNECT ON DATABASE <database> FROM PUBLIC; GRANT CONNECT ON \
                  DATABASE <database> TO <owner>, <node>",
@@ -122,16 +119,16 @@ pub async fn rights(findings: &mut Findings, databases: &Databases) {
         Ok(EventRights { user_is_owner: true, .. }) => findings.warning(
             "rights",
             format!(
-                "this user owns the events, or is a superuser: whoever has its password could change them. Keep it for \
+                "this user owns the events, or is a superuser: anybody with its password could change them. Keep it for \
                  `watchword migrate`, and have nodes log in as a user that was only granted {role}"
             ),
         ),
-        Ok(_) => findings.fine("rights", "the service can read and append events, and neither change nor delete them"),
+        Ok(_) => findings.fine("rights", "the service can read and append events, but neither change nor delete them"),
         Err(error) => findings.fault("rights", format!("they cannot be read: {error}")),
     }
 }
 
-/// The nodes that share the projectors, and where each of those stands.
+/// The nodes that share the projectors, and the state of each projector.
 pub async fn projectors(findings: &mut Findings, config: &Config, head: u64) {
     let (standings, nodes) = match ReadModels::look_at_nodes(&config.read_models).await {
         Ok(Some(found)) => found,
@@ -146,14 +143,14 @@ pub async fn projectors(findings: &mut Findings, config: &Config, head: u64) {
     match there.len() {
         0 => findings.warning(
             "nodes",
-            "none runs the projectors: queries show the past. Start one with `watchword serve projections`",
+            "none runs the projectors: queries return stale data. Start one with `watchword serve projections`",
         ),
         count => findings.fine("nodes", format!("{count} share the projectors: {}", names(&there))),
     }
     if !gone.is_empty() {
         findings.warning(
             "nodes",
-            format!("not heard of any more: {}. Others take over what they ran", names(&gone)),
+            format!("no longer heard from: {}. Others take over their projectors", names(&gone)),
         );
     }
     for standing in &standings {
@@ -165,7 +162,7 @@ fn projector(findings: &mut Findings, standing: &Standing, head: u64, has_nodes:
     let Standing { key, position, holder, .. } = standing;
     let lag = head.saturating_sub(*position);
     let at = if lag == 0 {
-        format!("at event {position}, as the journal")
+        format!("at event {position}, like the journal")
     } else {
         format!("at event {position}, {lag} behind")
     };
@@ -175,12 +172,12 @@ fn projector(findings: &mut Findings, standing: &Standing, head: u64, has_nodes:
         ProjectorState::Failed { position, error } => findings.fault(
             "projector",
             format!(
-                "{text}: it cannot get past event {position}: {error}. It tries again by itself. A newer program may know \
+                "{text}: it is stuck at event {position}: {error}. It retries by itself. A newer version may know \
                  the event; if what it has written is damaged, drop the schema watchword_read while no projection node \
                  runs, and it is built anew"
             ),
         ),
-        _ if standing.paused => findings.warning("projector", format!("{text}: it was told to stand still")),
+        _ if standing.paused => findings.warning("projector", format!("{text}: it was paused")),
         _ if holder.is_none() && has_nodes => findings.warning(
             "projector",
             format!("{text}. A node takes it within seconds; if this stays, the log of the nodes says why"),
@@ -189,7 +186,7 @@ fn projector(findings: &mut Findings, standing: &Standing, head: u64, has_nodes:
     }
 }
 
-/// The stream, beside the journal it is made from.
+/// The stream, compared with the journal.
 pub async fn stream(findings: &mut Findings, nats: &Nats, journal: Arc<dyn Journal>, key: MessageKey) {
     let client = match bus::connect(nats).await {
         Ok(client) => client,
@@ -212,10 +209,10 @@ pub async fn stream(findings: &mut Findings, nats: &Nats, journal: Arc<dyn Journ
     findings.fine("NATS", format!("nats-server {server}"));
     match (fault, end) {
         (Some(fault), _) => findings.fault("stream", format!("{fault}. No relay publishes until then")),
-        (None, None) => findings.warning("stream", "there is none: the relay of a command node makes it"),
+        (None, None) => findings.warning("stream", "there is none: the relay of a command node creates it"),
         (None, Some(_)) if has_holes => findings.fault(
             "stream",
-            "it has lost events that cannot be put back. The relay of a command node makes it anew; its consumers must be \
+            "it has lost events that cannot be put back. The relay of a command node recreates it; its consumers must be \
              made again, behind the position they have handled",
         ),
         (None, Some(end)) => findings.fine(
@@ -230,7 +227,7 @@ pub async fn stream(findings: &mut Findings, nats: &Nats, journal: Arc<dyn Journ
         findings.warning(
             "stream",
             format!(
-                "it should be on {} servers: the relay of a command node brings it there",
+                "it should be on {} servers: the relay of a command node changes that",
                 nats.relay.replicas
             ),
         );

@@ -1,4 +1,4 @@
-//! Whether read models show what the events say, and nothing else.
+//! Whether read models match the events exactly.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::data_dir;
 use crate::progress::Progress;
 
-/// Builds them anew in a temporary folder, and compares them row by row.
+/// Rebuilds them in a temporary folder, and compares them row by row.
 pub async fn read_models(
     findings: &mut Findings,
     config: &Config,
@@ -22,7 +22,7 @@ pub async fn read_models(
     if config.read_models.file().is_some_and(|path| !path.exists()) {
         return;
     }
-    // There may be no other place that can be written.
+    // No other place may be writable.
     let made = data_dir::create(&config.data_dir).map_err(|error| error.to_string()).and_then(|()| {
         let folder = tempfile::Builder::new().prefix(".doctor-").tempdir_in(&config.data_dir);
         folder.map_err(|error| error.to_string())
@@ -45,7 +45,7 @@ pub async fn read_models(
         Ok(comparisons) => comparisons.iter().for_each(|comparison| tell(findings, comparison)),
         Err(CompareError::Journal(error)) => findings.warning(
             "read models",
-            format!("they cannot be compared with the events, of which one cannot be read: {error}"),
+            format!("they cannot be compared with the events, because one cannot be read: {error}"),
         ),
         Err(error) => findings.fault("read models", format!("{error}. {REMEDY}")),
     }
@@ -70,16 +70,14 @@ async fn comparisons(
 fn tell(findings: &mut Findings, comparison: &Comparison) {
     let Comparison { projector, position, rows, differences, more } = comparison;
     if differences.is_empty() {
-        findings.fine(
-            "read models",
-            format!("{projector}: its {rows} rows are those that the events up to {position} make"),
-        );
+        findings
+            .fine("read models", format!("{projector}: its {rows} rows match the events up to {position}"));
         return;
     }
     for difference in differences {
         findings.fault("read models", format!("{difference}. Somebody else wrote it. {REMEDY}"));
     }
     if *more > 0 {
-        findings.fault("read models", format!("{more} rows more of {projector} are not those of the events"));
+        findings.fault("read models", format!("{more} more rows of {projector} do not match the events"));
     }
 }

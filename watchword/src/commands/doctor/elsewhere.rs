@@ -1,4 +1,4 @@
-//! What is not a store and is relied on all the same: whether it takes connections.
+//! Dependencies other than stores: whether they accept connections.
 
 use std::time::Duration;
 
@@ -11,33 +11,33 @@ use crate::bus;
 use crate::config::{Config, Nats};
 use crate::told::told;
 
-/// How long it may take.
+/// The time limit for a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The collector of traces, and the list of breached passwords.
+/// The trace collector, and the list of breached passwords.
 pub async fn examine(findings: &mut Findings, config: &Config) {
     if let Some(traces) = &config.traces {
         address(
             findings,
             "traces",
             &traces.endpoint,
-            "No trace arrives until it does; nothing else is disturbed",
+            "Traces are lost until it does; nothing else is affected",
         )
         .await;
     }
     if let Some(list) = &config.breached_passwords {
-        address(findings, "breached passwords", list, "Until it does, passwords are not compared with it")
+        address(findings, "breached passwords", list, "Until it does, passwords are not checked against it")
             .await;
     }
 }
 
-/// Whether NATS lets us in, where there is no journal at hand that its stream could be compared with.
+/// Whether NATS accepts our login, if there is no journal to compare its stream with.
 pub async fn bus(findings: &mut Findings, nats: &Nats) {
     let asked = async {
         let client = bus::connect(nats).await.map_err(|error| told(&error))?;
         let answered = timeout(PATIENCE, client.flush()).await;
         answered
-            .map_err(|_| "it does not answer, or does not let us in".to_owned())?
+            .map_err(|_| "it does not answer, or refuses the login".to_owned())?
             .map_err(|error| error.to_string())?;
         Ok::<_, String>(client.server_info().version)
     };

@@ -1,4 +1,4 @@
-//! Whether the data folder can be written, and by nobody else be read.
+//! Whether the data folder is writable, and unreadable for other users.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use event_store::sqlite::private::{BESIDE, for_others};
 use super::Findings;
 use crate::config::Config;
 
-/// Looks at the folder, or at where it would be made, and at what is in it.
+/// Examines the folder and its files, or the place where it would be created.
 pub fn examine(findings: &mut Findings, config: &Config) {
     let folder = &config.data_dir;
     match existing(folder) {
@@ -29,7 +29,7 @@ pub fn examine(findings: &mut Findings, config: &Config) {
     if outbox.is_dir() && !may_write(&outbox, true) {
         findings.fault(
             "mail",
-            format!("{} cannot be written by this user: no mail gets there", outbox.display()),
+            format!("{} cannot be written by this user: no mail can be stored there", outbox.display()),
         );
     }
 }
@@ -52,7 +52,7 @@ fn examine_file(findings: &mut Findings, file: &Path) {
     }
 }
 
-/// What the stores are made of, as far as it is there.
+/// The existing files of the stores.
 fn files(config: &Config) -> Vec<PathBuf> {
     let replica = config.data_dir.join("replica.db");
     let stores =
@@ -70,13 +70,13 @@ fn files(config: &Config) -> Vec<PathBuf> {
     files
 }
 
-/// The folder, or the nearest one above it that is there.
+/// The folder, or its nearest existing parent.
 fn existing(folder: &Path) -> Option<&Path> {
     let there = folder.ancestors().find(|path| path.exists())?;
     Some(if there.as_os_str().is_empty() { Path::new(".") } else { there })
 }
 
-/// Asks the system, and tries nothing out: that would leave a trace.
+/// Asks the system instead of trying, which would leave a trace.
 fn may_write(path: &Path, is_folder: bool) -> bool {
     #[cfg(unix)]
     {

@@ -1,4 +1,4 @@
-//! What says that it happens in the future: a clock was ahead when it was written, or is behind now.
+//! Timestamps in the future: a clock was ahead when they were written, or is behind now.
 
 use std::collections::BTreeMap;
 
@@ -8,24 +8,24 @@ use schemas::RecordedEvent;
 
 use super::Findings;
 
-/// How far clocks may be apart.
+/// The tolerated difference between clocks.
 const LEEWAY_SECONDS: i64 = 60;
 
-/// Events, and what they gave out, that lie ahead of now.
+/// Events, and the credentials they issued, that lie in the future.
 #[derive(Debug, Default)]
 pub struct Future {
     events: u64,
-    /// The first, and the one that is furthest ahead.
+    /// The first, and the furthest ahead.
     first: Option<u64>,
     last: Option<Timestamp>,
-    /// What people and programs hold of them: how many by type.
+    /// Credentials issued by them: counts by type.
     tokens: BTreeMap<String, u64>,
-    /// Locks that end later than the longest may, by stream: the last word on each counts.
+    /// Locks that exceed the maximum, by stream: the last event on each counts.
     locks: BTreeMap<String, Timestamp>,
     now: Option<Timestamp>,
 }
 
-/// The types of events that give out a token, a link, a code or a key.
+/// The types of events that issue a token, a link, a code or a key.
 const TOKENS: [&str; 8] = [
     "SessionStarted",
     "SessionRefreshed",
@@ -38,12 +38,12 @@ const TOKENS: [&str; 8] = [
 ];
 
 impl Future {
-    /// Seen from this moment.
+    /// Relative to this time.
     pub fn from(now: Timestamp) -> Self {
         Self { now: Some(now), ..Self::default() }
     }
 
-    /// Looks at the next event.
+    /// Examines the next event.
     pub fn see(&mut self, recorded: &RecordedEvent, event: &Event) {
         let Some(now) = self.now else { return };
         match event {
@@ -66,7 +66,7 @@ impl Future {
         }
     }
 
-    /// Says what was found.
+    /// Reports the findings.
     pub(super) fn tell(&self, findings: &mut Findings, longest_lock: u32) {
         if let (Some(first), Some(last)) = (self.first, self.last) {
             let held = if self.tokens.is_empty() {
@@ -75,14 +75,14 @@ impl Future {
                 let tokens: Vec<String> =
                     self.tokens.iter().map(|(name, count)| format!("{count} {name}")).collect();
                 format!(
-                    ". Tokens and links came from some of them and may last longer than they should: {}",
+                    ". Some of them issued tokens and links, which may last longer than they should: {}",
                     tokens.join(", ")
                 )
             };
             findings.warning(
                 "clock",
                 format!(
-                    "{} events are of the future, the first at position {first}, the last of {last}: this machine's clock is \
+                    "{} events are in the future, the first at position {first}, the latest of {last}: this machine's clock is \
                      behind, or that of a node was ahead when they were written. Have NTP set all clocks{held}",
                     self.events
                 ),
@@ -94,7 +94,7 @@ impl Future {
                 findings.warning(
                     "clock",
                     format!(
-                        "{stream} has a lock until {until}, which is longer than lockout.longest_lock allows: a clock was ahead when it \
+                        "{stream} is locked until {until}, longer than lockout.longest_lock allows: a clock was ahead when it \
                          was made. `watchword user unlock` lifts it"
                     ),
                 );

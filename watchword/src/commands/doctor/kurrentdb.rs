@@ -1,13 +1,13 @@
-//! What only a journal in KurrentDB has: accounts of its server, and what they may do with its streams.
+//! Checks for a journal in KurrentDB: accounts of its server, and their rights on its streams.
 
 use event_store::{KurrentRights, KurrentSettings, KurrentUrl};
 
 use super::Findings;
 
-/// The effects that keep a stream beside the journal's.
+/// The effects that keep a stream beside the journal.
 const EFFECTS: [&str; 1] = ["mail"];
 
-/// Who could read the journal, write to it, or make it go away.
+/// Who can read, write or delete the journal.
 pub async fn rights(findings: &mut Findings, url: &KurrentUrl) {
     match KurrentRights::look(url, &KurrentSettings::default(), &EFFECTS).await {
         Ok(rights) => tell(findings, &url.to_string(), &rights),
@@ -20,7 +20,7 @@ fn tell(findings: &mut Findings, url: &str, rights: &KurrentRights) {
         findings.fault(
             "rights",
             format!(
-                "{url} asks for no password: whoever reaches it can read the journal, write to it and delete it. Start the \
+                "{url} asks for no password: anybody who reaches it can read, write and delete the journal. Start the \
                  server with TLS and users, and name an account in journal_url"
             ),
         );
@@ -32,7 +32,7 @@ fn tell(findings: &mut Findings, url: &str, rights: &KurrentRights) {
         findings.fault(
             "rights",
             format!(
-                "{url}: the node works as {user}, who administers the server: whoever has its password can delete the \
+                "{url}: the node works as {user}, an administrator of the server: anybody with its password can delete the \
                  journal, and let others write to it. Make an account in no group, as deploy/README.md says, and name it in \
                  journal_url; then have an administrator put it into the $acl of the streams"
             ),
@@ -42,7 +42,7 @@ fn tell(findings: &mut Findings, url: &str, rights: &KurrentRights) {
         findings.fault(
             "rights",
             format!(
-                "{url}: the account {account} has the password that every server is delivered with. Set another, or \
+                "{url}: the account {account} has the default password. Set another, or \
                  disable it"
             ),
         );
@@ -61,7 +61,7 @@ fn tell(findings: &mut Findings, url: &str, rights: &KurrentRights) {
     if findings.0.len() == before {
         findings.fine(
             "rights",
-            format!("{user} can read and append events, and not delete them; no other account can do either"),
+            format!("{user} can read and append events, but not delete them; no other account can do either"),
         );
     }
 }

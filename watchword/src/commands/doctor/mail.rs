@@ -1,4 +1,4 @@
-//! Where mails go, and which were given up.
+//! The destination of mails, and failed mails.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use schemas::codec;
 use super::Findings;
 use crate::config::Config;
 
-/// How long the mail server may take to let us in.
+/// The time limit for the mail server's login.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Whether mails go where they should, as the configuration says, and whether they are taken there.
+/// Whether the configured destination of mails is right and accepts them.
 pub async fn address(findings: &mut Findings, config: &Config) {
     let Some(mail) = &config.mail else { return };
     let url = &mail.url;
@@ -29,7 +29,7 @@ pub async fn address(findings: &mut Findings, config: &Config) {
             findings.fault(
                 "mail",
                 format!(
-                    "{url}: {problem}. No mail is sent until that is mended: check mail_url (WATCHWORD_MAIL_URL), and the mail \
+                    "{url}: {problem}. No mail is sent until that is fixed: check mail_url (WATCHWORD_MAIL_URL), and the mail \
                      server's log"
                 ),
             );
@@ -46,19 +46,21 @@ pub async fn address(findings: &mut Findings, config: &Config) {
         MailUrl::Smtp(_) => findings.warning(
             "mail",
             format!(
-                "sent to {url} in the clear: whoever is in between can read the links, and log in with them. Use \
+                "sent to {url} unencrypted: anybody in between can read the links and log in with them. Use \
                  smtps://, or add ?tls=required"
             ),
         ),
     }
     let sender = config.senders(&public_url).own;
     if matches!(url, MailUrl::Smtp(_)) && sender.as_str().ends_with(".invalid") {
-        findings
-            .warning("mail", "mails come from nobody's address, which mail servers refuse. Set mail.sender");
+        findings.warning(
+            "mail",
+            "mails come from an invalid address, which mail servers refuse. Set mail.sender",
+        );
     }
 }
 
-/// Tells of apps whose mails may not come from where they say: what was set while `mail.sender_domains` was another.
+/// Reports apps whose sender is no longer allowed: it was set under another `mail.sender_domains`.
 pub async fn senders(findings: &mut Findings, config: &Config, journal: &dyn Journal) {
     let senders = config.senders(&config.public_url(config.listen));
     match apps_elsewhere(journal, &senders).await {
@@ -72,7 +74,7 @@ pub async fn senders(findings: &mut Findings, config: &Config, journal: &dyn Jou
                 senders.own.as_str()
             ),
         ),
-        // It is told once, where every event is read.
+        // Reported where every event is read.
         Err(StoreError::Damaged(_)) => {}
         Err(error) => findings.fault("mail", format!("the senders of apps cannot be read: {error}")),
     }
@@ -83,7 +85,7 @@ async fn apps_elsewhere(journal: &dyn Journal, senders: &Senders) -> Result<Vec<
     for (claim, stream) in journal.claims(APPS, "").await? {
         let mut sender = None;
         for event in journal.read_stream(&stream, 0).await? {
-            // What cannot be read is told of by the look at all events.
+            // Unreadable events are reported by the check of all events.
             match codec::decode(&stream, &event.name, event.schema_version, &event.data, None) {
                 Ok(Event::App(AppEvent::AppCreated(event))) => sender = event.settings.branding.sender,
                 Ok(Event::App(AppEvent::AppSettingsChanged(event))) => {
@@ -99,13 +101,13 @@ async fn apps_elsewhere(journal: &dyn Journal, senders: &Senders) -> Result<Vec<
     Ok(apps)
 }
 
-/// Tells of mails that nobody has tried to send, and nobody will: by the positions of the events that asked for them.
+/// Reports mails that were skipped and will not be sent, by the positions of the events that requested them.
 pub fn passed_over(findings: &mut Findings, positions: &[u64]) {
     let [first, ..] = positions else { return };
     findings.warning(
         "mail",
         format!(
-            "{} were passed over, the first that event {first} asked for: neither sent nor given up, though the mailer is past \
+            "{} were skipped, the first requested by event {first}: neither sent nor given up, although the mailer is past \
              them. Somebody moved or deleted its cursor, or the events could not be read then. Who needs one has to ask for it \
              again",
             positions.len()
@@ -113,7 +115,7 @@ pub fn passed_over(findings: &mut Findings, positions: &[u64]) {
     );
 }
 
-/// Tells of mails that were given up.
+/// Reports failed mails.
 pub async fn failures(findings: &mut Findings, journal: &dyn Journal) {
     match count_given_up(journal).await {
         Ok(failed) => given_up(findings, failed as u64),
@@ -121,7 +123,7 @@ pub async fn failures(findings: &mut Findings, journal: &dyn Journal) {
     }
 }
 
-/// Tells how many were given up.
+/// Reports how many mails failed.
 pub fn given_up(findings: &mut Findings, failed: u64) {
     if failed > 0 {
         findings.warning(

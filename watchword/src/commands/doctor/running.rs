@@ -1,4 +1,4 @@
-//! What a running server says of itself, and whether one could run.
+//! What a running server reports, and whether one could run.
 
 use std::net::SocketAddr;
 
@@ -10,9 +10,10 @@ use super::{Findings, mail, whose};
 use crate::channel::HttpClient;
 use crate::config::Config;
 
-/// Asks the server of this instance, and no other, at this address or the configured one.
+/// Queries this instance's server, and no other, at this address or the configured one.
 ///
-/// How far each part has come is told on the internal address, or with the platform's key, which goes to nobody else.
+/// The progress of each part is available on the internal address, or with the platform key, which is sent to no other
+/// server.
 pub async fn running(
     findings: &mut Findings,
     config: &Config,
@@ -42,7 +43,7 @@ pub async fn running(
     if !whose::is_ours(findings, &url, &answer, instance) {
         return;
     }
-    // The key goes nowhere but to this machine, and there to its own server.
+    // The key is sent only within this machine, and only to its own server.
     let key = key.as_ref().filter(|_| listen.ip().is_loopback() || listen.ip().is_unspecified());
     let answer = if key.is_some() { ask(key).await.unwrap_or(answer) } else { answer };
     if answer.is_success() {
@@ -66,14 +67,14 @@ pub async fn running(
     if let Some(brought) = answer.json["checks"].get("bus") {
         bus(findings, brought);
     }
-    // Where the journal cannot be read, that is the fault, and was told.
+    // If the journal is unreadable, that fault was already reported.
     let mailer =
         answer.json["checks"].get("mailer").filter(|_| answer.json["checks"]["journal"]["ok"] != false);
     if let Some(mailer) = mailer {
         match mailer["state"].as_str() {
             Some("interrupted") => findings.warning(
                 "mail",
-                "the mailer could not use the journal just now, which can be read by now. It goes on by itself, within 30 \
+                "the mailer could not use the journal a moment ago, but it is readable now. It resumes by itself, within 30 \
                  seconds at most; if this stays, the server's log says why",
             ),
             Some("standby") => findings.fine("mail", "another node sends them"),
@@ -81,7 +82,7 @@ pub async fn running(
                 "mail",
                 match (mailer["position"].as_u64(), mailer["waiting"].as_u64()) {
                     (Some(position), Some(waiting)) => {
-                        format!("done up to event {position}, {waiting} wait for another try")
+                        format!("done up to event {position}, {waiting} waiting for a retry")
                     }
                     _ => "a node sends them".to_owned(),
                 },
@@ -101,7 +102,7 @@ pub async fn running(
     }
 }
 
-/// What NATS brings.
+/// The events from NATS.
 fn bus(findings: &mut Findings, bus: &Value) {
     let refused = |member: &str| bus[member].as_u64().unwrap_or_default();
     if bus["ok"] == true && refused("unmarked") == 0 {
@@ -129,11 +130,11 @@ fn bus(findings: &mut Findings, bus: &Value) {
         );
     } else {
         let why = bus["detail"].as_str().unwrap_or("the server's log says why");
-        findings.warning("bus", format!("not everything that it brings is used: {why}"));
+        findings.warning("bus", format!("some of its messages are not used: {why}"));
     }
 }
 
-/// How far a part has come, if that was told.
+/// The progress of a part, if reported.
 fn place(part: &Value) -> String {
     match (part["position"].as_u64(), part["lag"].as_u64()) {
         (Some(position), Some(lag)) => format!(", at event {position}, {lag} behind"),
@@ -141,7 +142,7 @@ fn place(part: &Value) -> String {
     }
 }
 
-/// Whether a server could listen there.
+/// Whether a server could listen on this address.
 pub fn port(findings: &mut Findings, listen: SocketAddr) {
     match std::net::TcpListener::bind(listen) {
         Ok(_) => findings.fine("listen", format!("{listen} is free")),

@@ -12,7 +12,7 @@ use crate::databases::{Databases, will_do};
 use crate::serving::Serving;
 use crate::told::told;
 
-/// Looks at the stores under the journal's lock, so that no server starts on them meanwhile.
+/// Examines the stores under the journal's lock, so that no server starts on them meanwhile.
 pub(super) async fn stores(findings: &mut Findings, config: &Config, master_key: MasterKey) {
     let lock = match JournalLock::take(&config.journal) {
         Ok(lock) => lock,
@@ -33,7 +33,7 @@ pub(super) async fn stores(findings: &mut Findings, config: &Config, master_key:
     let head = match lock.head().await {
         Ok(Some(head)) => head,
         Ok(None) => {
-            findings.fault("journal", format!("{} is not there. {RESTORE}", config.journal.display()));
+            findings.fault("journal", format!("{} is missing. {RESTORE}", config.journal.display()));
             return;
         }
         Err(error) => {
@@ -48,13 +48,13 @@ pub(super) async fn stores(findings: &mut Findings, config: &Config, master_key:
         return;
     }
     if !config.key_store.exists() {
-        findings.fine("key store", "not there yet; the next start makes it");
+        findings.fine("key store", "absent; the next start creates it");
         return;
     }
     let master_key = match rotate_master_key::opening(config, master_key).await {
         Ok((master_key, rotated)) => {
             if rotated {
-                findings.warning("master key", "its rotation was cut short; the next start completes it");
+                findings.warning("master key", "its rotation was interrupted; the next start completes it");
             }
             master_key
         }
@@ -73,10 +73,8 @@ pub(super) async fn stores(findings: &mut Findings, config: &Config, master_key:
     findings.fine("key store", format!("{}: opens with the master key", config.key_store.display()));
     pages(findings, "key store", &config.key_store, RESTORE).await;
     if !key_store.is_marked() {
-        findings.warning(
-            "journal",
-            "its events carry checksums, which prove nothing; the next start gives them MACs",
-        );
+        findings
+            .warning("journal", "its events carry checksums, which prove nothing; the next start adds MACs");
     }
     let journal: Arc<dyn Journal> = match SqliteJournal::look(&lock, &key_store.macs()).await {
         Ok(journal) => Arc::new(journal),
@@ -99,7 +97,7 @@ pub(super) async fn stores(findings: &mut Findings, config: &Config, master_key:
     compared::read_models(findings, config, journal, key_store, head).await;
 }
 
-/// Looks at stores that other nodes may be using meanwhile.
+/// Examines stores that other nodes may be using.
 pub(super) async fn in_databases(
     findings: &mut Findings,
     config: &Config,
@@ -148,7 +146,7 @@ pub(super) async fn in_databases(
             findings.warning(
                 "journal",
                 format!(
-                    "{}: its events carry checksums, which prove nothing. `watchword migrate` gives them MACs; until then \
+                    "{}: its events carry checksums, which prove nothing. `watchword migrate` adds MACs; until then \
                      no node opens it",
                     databases.journal
                 ),
@@ -160,7 +158,7 @@ pub(super) async fn in_databases(
             return;
         }
     }
-    // Everything is there: opening changes nothing.
+    // Everything exists, so opening changes nothing.
     let folder = match temporary_folder(config, databases) {
         Ok(folder) => folder,
         Err(fault) => {
@@ -201,8 +199,8 @@ pub(super) async fn in_databases(
     }
 }
 
-/// Where somebody who only looks keeps what a node keeps for itself: below the data folder, as there may be no other place that can
-/// be written. Nothing, where nothing is kept.
+/// A temporary place for a node's local files: below the data folder, because no other place may be writable. `None` if the node
+/// keeps no local files.
 fn temporary_folder(config: &Config, databases: &Databases) -> Result<Option<tempfile::TempDir>, String> {
     if !databases.keeps_a_replica() {
         return Ok(None);

@@ -1,9 +1,9 @@
-//! Whether the server that answers is the one that was meant: another one may listen there.
+//! Whether the answering server is the intended one: another may listen there.
 
 use super::Findings;
 use crate::channel::Answer;
 
-/// Tells the server of this instance from another one, and says what it is if it is not.
+/// Distinguishes this instance's server from others, and reports another one.
 pub fn is_ours(findings: &mut Findings, url: &str, answer: &Answer, instance: Option<&str>) -> bool {
     match (instance, answer.json["instance"].as_str()) {
         (Some(ours), Some(theirs)) if ours == theirs => return true,
@@ -13,12 +13,12 @@ pub fn is_ours(findings: &mut Findings, url: &str, answer: &Answer, instance: Op
         ),
         (_, None) => findings.warning(
             "server",
-            format!("what answers at {url} is no Watchword of this version, and is not reported here. {ELSEWHERE}"),
+            format!("what answers at {url} is not Watchword in this version, and is not reported here. {ELSEWHERE}"),
         ),
         (None, Some(_)) => findings.warning(
             "server",
             format!(
-                "whether what answers at {url} is the server of this data folder cannot be told, so it is not reported here. \
+                "cannot determine whether what answers at {url} is the server of this data folder, so it is not reported here. \
                  {ELSEWHERE}"
             ),
         ),
