@@ -33,7 +33,7 @@ impl Locale {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Language {
-    /// None: a page uses the language its reader's browser prefers, a mail uses English.
+    /// Not fixed: a page uses the language its reader's browser prefers, a mail uses English.
     #[default]
     Auto,
     /// English.
@@ -144,7 +144,7 @@ impl From<LogoUrl> for String {
     }
 }
 
-/// The name of a product as mails show it, also in the header `From`: 1 to 100 readable characters ([`crate::text`]),
+/// The name of a product as mails show it, also in the header `From`: 1 to 100 readable characters,
 /// without spaces at either end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]

@@ -76,19 +76,19 @@ enum Heartbeat {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct AppEvents {
-    /// Events behind this position. `Last-Event-ID` goes before it.
+    /// Only events after this position. `Last-Event-ID` takes precedence.
     #[param(minimum = 0)]
     after: Option<i64>,
     /// Events of this type, or of one of several, separated by commas.
     #[serde(rename = "type")]
     kind: Option<String>,
-    /// How many at most: 1 to 200, 20 by default. A stream has no limit.
+    /// The maximum number of events: 1 to 200, 20 by default. A stream has no limit.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<i64>,
-    /// How many to leave out first, at most 10 000.
+    /// How many items to skip: at most 10 000.
     #[param(minimum = 0, maximum = 10000)]
     offset: Option<i64>,
-    /// `next_cursor` of the page before.
+    /// The `next_cursor` of the previous page.
     cursor: Option<String>,
     /// `event`: a stream has an event `heartbeat` at its start and then every 15 seconds, beside the comment that keeps proxies
     /// from closing it.
@@ -100,7 +100,7 @@ struct AppEvents {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct AllEvents {
-    /// Events behind this position. `Last-Event-ID` goes before it.
+    /// Only events after this position. `Last-Event-ID` takes precedence.
     #[param(minimum = 0)]
     after: Option<i64>,
     /// Events of this type, or of one of several, separated by commas.
@@ -109,13 +109,13 @@ struct AllEvents {
     /// Events of this app.
     #[param(value_type = Option<String>)]
     app_id: Option<AppId>,
-    /// How many at most: 1 to 200, 20 by default. A stream has no limit.
+    /// The maximum number of events: 1 to 200, 20 by default. A stream has no limit.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<i64>,
-    /// How many to leave out first, at most 10 000.
+    /// How many items to skip: at most 10 000.
     #[param(minimum = 0, maximum = 10000)]
     offset: Option<i64>,
-    /// `next_cursor` of the page before.
+    /// The `next_cursor` of the previous page.
     cursor: Option<String>,
     /// `event`: a stream has an event `heartbeat` at its start and then every 15 seconds, beside the comment that keeps proxies
     /// from closing it.
@@ -148,7 +148,7 @@ impl Reader {
 /// Read the events of all apps.
 ///
 /// With `Accept: text/event-stream` the answer is a live stream of server-sent events: `id:` is the position, `data:` the
-/// `CloudEvent`. A stream that broke off goes on behind `Last-Event-ID`, without a gap. Needs a platform key.
+/// `CloudEvent`. An interrupted stream continues after `Last-Event-ID`, without a gap. Needs a platform key.
 #[utoipa::path(get, path = "/v1/events", tag = "audit", operation_id = "list_events",
     security(("api_key" = [])), params(AfterToken, AllEvents),
     responses((status = 200, description = "A page of CloudEvents, oldest first", content(
@@ -169,7 +169,7 @@ async fn of_all(
 /// Read the events of an app.
 ///
 /// With `Accept: text/event-stream` the answer is a live stream of server-sent events: `id:` is the position, `data:` the
-/// `CloudEvent`. A stream that broke off goes on behind `Last-Event-ID`, without a gap. Needs the permission `events:read`.
+/// `CloudEvent`. An interrupted stream continues after `Last-Event-ID`, without a gap. Needs the permission `events:read`.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/events", tag = "audit", operation_id = "list_app_events",
     security(("user" = []), ("api_key" = [])),
     params(("app_id" = String, Path, description = "The app"), AfterToken, AppEvents),

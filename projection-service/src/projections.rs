@@ -24,19 +24,19 @@ type ProjectionPage = Page<ProjectionStatus>;
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct ListProjections {
-    /// How many at most: 1 to 200, 20 by default.
+    /// The maximum number of items: 1 to 200, 20 by default.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<i64>,
-    /// How many to leave out first, at most 10 000.
+    /// How many items to skip: at most 10 000.
     #[param(minimum = 0, maximum = 10000)]
     offset: Option<i64>,
-    /// `next_cursor` of the page before.
+    /// The `next_cursor` of the previous page.
     cursor: Option<String>,
 }
 
 /// List the projections.
 ///
-/// Each is shown with the last event that it has applied, and with how many it has still to apply. Needs a platform key.
+/// Each with the last event it has applied, and the number of events it has yet to apply. Needs a platform key.
 #[utoipa::path(get, path = "/v1/projections", tag = "platform", operation_id = "list_projections",
     security(("api_key" = [])), params(ListProjections),
     responses((status = 200, description = "A page of projections", body = ProjectionPage),

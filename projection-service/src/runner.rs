@@ -14,7 +14,7 @@ use crate::feed::Feed;
 use crate::lane::{Lane, Signals};
 use crate::sharing::Sharing;
 
-/// Where a projector stands.
+/// The state of a projector.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = Projection)]
 pub struct ProjectionStatus {
@@ -25,7 +25,7 @@ pub struct ProjectionStatus {
     pub version: u32,
     /// The position of the last event it has applied.
     pub position: u64,
-    /// How many events it has not applied yet.
+    /// The number of events it has yet to apply.
     pub lag: u64,
     /// `running`, `paused` or `failed`.
     #[schema(example = "running")]
@@ -36,7 +36,7 @@ pub struct ProjectionStatus {
     /// What is wrong with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// The node it runs on, where several share the projectors; absent while none does.
+    /// The node it runs on, if several share the projectors; absent while none does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
 }

@@ -30,13 +30,13 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct ListSessions {
-    /// How many at most: 1 to 200, 20 by default.
+    /// The maximum number of items: 1 to 200, 20 by default.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<i64>,
-    /// How many to leave out first, at most 10 000.
+    /// How many items to skip: at most 10 000.
     #[param(minimum = 0, maximum = 10000)]
     offset: Option<i64>,
-    /// `next_cursor` of the page before.
+    /// The `next_cursor` of the previous page.
     cursor: Option<String>,
 }
 
@@ -48,9 +48,9 @@ type SessionPage = Page<SessionBody>;
 struct SessionBody {
     /// Its id.
     id: Uuid,
-    /// Whose.
+    /// The user.
     user_id: Uuid,
-    /// How it began: `password`, `registration`, `magic_link`, `admin`.
+    /// The login method: `password`, `registration`, `magic_link`, `admin`.
     method: String,
     /// The address it came from.
     #[schema(required)]
@@ -58,7 +58,7 @@ struct SessionBody {
     /// The program it came from.
     #[schema(required)]
     user_agent: Option<String>,
-    /// When it began.
+    /// When it started.
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
     /// When it was last refreshed.
@@ -67,13 +67,13 @@ struct SessionBody {
     /// When it ends by itself, unless it is refreshed before.
     #[schema(value_type = String, format = DateTime)]
     expires_at: Timestamp,
-    /// Whether it is the session that asks.
+    /// Whether it is the session that makes the request.
     current: bool,
 }
 
-/// List one's own live sessions.
+/// List your own live sessions.
 ///
-/// Newest first. The session that asks is marked with `current`. A session that has just ended is not shown.
+/// Newest first. The session that makes the request has `current: true`. A session that has just ended is not shown.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/auth/sessions", tag = "sessions", operation_id = "list_own_sessions",
     security(("user" = [])), params(("app_id" = String, Path, description = "The app"), AfterToken, ListSessions),
     responses((status = 200, description = "A page of sessions, newest first", body = SessionPage)))]

@@ -1,4 +1,4 @@
-//! What happened in an app, counted by hour or day.
+//! Statistics of an app, by hour or day.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ enum Width {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct StatsParams {
-    /// The begin; 30 buckets before the end by default.
+    /// The start; 30 buckets before the end by default.
     #[param(value_type = Option<String>, format = DateTime)]
     from: Option<Timestamp>,
     /// The end, excluded; now by default.
@@ -50,11 +50,11 @@ struct StatsParams {
     granularity: Option<Width>,
 }
 
-/// What happened.
+/// The statistics of a period.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Stats)]
 struct StatsBody {
-    /// The begin.
+    /// The start.
     #[schema(value_type = String, format = DateTime)]
     from: Timestamp,
     /// The end, excluded.
@@ -66,14 +66,14 @@ struct StatsBody {
     items: Vec<BucketBody>,
 }
 
-/// What happened within an hour or a day.
+/// The statistics of an hour or a day.
 #[derive(Serialize, ToSchema)]
 #[schema(as = StatsBucket)]
 struct BucketBody {
-    /// Its begin.
+    /// Its start.
     #[schema(value_type = String, format = DateTime)]
     start: Timestamp,
-    /// Accounts made, by method.
+    /// New accounts, by method.
     registrations: BTreeMap<String, u64>,
     /// Sessions begun, by method; those of a registration are under `registration`.
     logins: BTreeMap<String, u64>,

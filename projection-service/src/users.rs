@@ -25,7 +25,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(get_one))
 }
 
-/// Whether users are shut out.
+/// Whether users are banned.
 #[derive(Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum Status {
@@ -65,23 +65,23 @@ struct Nothing {}
 struct ListUsers {
     /// A whole email address, or beginnings of words (one of 3 letters or more) of the name or the address.
     query: Option<String>,
-    /// Those who have this role.
+    /// Only users with this role.
     role: Option<String>,
-    /// Those who are shut out, or are not.
+    /// Only banned or only active users.
     #[param(inline)]
     status: Option<Status>,
-    /// Those who proved their address, or have not.
+    /// Only users whose address is, or is not, verified.
     email_verified: Option<bool>,
     /// The order; newest first by default.
     #[param(inline)]
     sort: Option<Sort>,
-    /// How many at most: 1 to 200, 20 by default.
+    /// The maximum number of items: 1 to 200, 20 by default.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<i64>,
-    /// How many to leave out first, at most 10 000.
+    /// How many items to skip: at most 10 000.
     #[param(minimum = 0, maximum = 10000)]
     offset: Option<i64>,
-    /// `next_cursor` of the page before.
+    /// The `next_cursor` of the previous page.
     cursor: Option<String>,
 }
 

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 pub struct Paging {
     /// How many items at most.
     pub limit: u32,
-    /// How many to leave out first; not used together with a cursor.
+    /// How many items to skip; not used together with a cursor.
     pub offset: u32,
     /// The cursor from [`Page::next_cursor`].
     pub cursor: Option<String>,

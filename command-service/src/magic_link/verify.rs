@@ -2,7 +2,7 @@
 //!
 //! Mail scanners open links, some repeatedly, so opening one changes nothing. Pressing the button proves control of the
 //! mailbox: it registers an unknown address, or else records the proof, which ends everything set up in the account without
-//! one. The browser goes on to the app with a code, never with tokens.
+//! one. The browser continues to the app with a code, never with tokens.
 
 use crate::api::refusals::{app_closed, dead_token};
 use domain::decisions::{NotRedeemed, RedeemLink};
@@ -82,7 +82,7 @@ pub(crate) async fn page(
     params(("app_id" = String, Path, description = "The app")),
     request_body(content((MailedToken = "application/json"), (MailedToken = "application/x-www-form-urlencoded"))),
     responses((status = 303, description = "To the `redirect_uri` with `code` and `state` added to its query",
-            headers(("Location" = String, description = "Where to"))),
+            headers(("Location" = String, description = "The target"))),
         (status = 400, description = "`invalid_or_expired_token`"),
         (status = 403, description = "`user_banned`, `registration_closed`, `app_disabled`"),
         (status = 422, description = "`redirect_uri_not_allowed`: the app has removed it from its list; `idempotency_key_reused`")))]

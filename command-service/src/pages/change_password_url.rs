@@ -27,7 +27,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     operation_id = "get_change_password_page",
     params(("app_id" = String, Path, description = "The app")),
     responses((status = 302, description = "To the page, or to the app's own if it sends its mails itself",
-            headers(("Location" = String, description = "Where to"))),
+            headers(("Location" = String, description = "The target"))),
         (status = 404, description = "`not_found`: no such app, or one that sends its mails itself and has no page")))]
 async fn change_password(
     State(service): State<Arc<CommandService>>,

@@ -116,7 +116,7 @@ mod tests {
         let answer = move |Path(prefix): Path<String>, headers: HeaderMap| async move {
             tokio::time::sleep(pause).await;
             assert_eq!(headers["add-padding"], "true");
-            assert_eq!(prefix.len(), PREFIX, "no more than that is told");
+            assert_eq!(prefix.len(), PREFIX, "no more than that is sent");
             let known =
                 if prefix == "5BAA6" { "1E4C9B93F3F0682250B6CF8331B7EE68FD8:3861493\r\n" } else { "" };
             format!("{known}0000000000000000000000000000000000A:0\r\n")

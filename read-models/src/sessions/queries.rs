@@ -18,9 +18,9 @@ pub struct SessionRow {
     pub user_id: UserId,
     /// The app.
     pub app_id: String,
-    /// How it began: `password`, `registration`, `magic_link`, `admin`.
+    /// The login method: `password`, `registration`, `magic_link`, `admin`.
     pub method: String,
-    /// When it began.
+    /// When it started.
     pub started_at: Timestamp,
     /// When it was last refreshed.
     pub refreshed_at: Timestamp,

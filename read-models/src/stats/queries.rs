@@ -29,7 +29,7 @@ impl Granularity {
     }
 }
 
-/// What happened within one hour or day.
+/// The statistics of one hour or day.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bucket {
     /// Its start.

@@ -306,7 +306,7 @@ async fn feed(tour: &mut Tour) -> anyhow::Result<()> {
     let ids = tour.follow("/v1/events", after, 3).await?;
     tour.check(
         ids == (after + 1..=head).collect::<Vec<_>>(),
-        "the feed goes on after the named event, without a gap",
+        "the feed continues after the named event, without a gap",
     );
     Ok(())
 }

@@ -244,7 +244,7 @@ fn doctor_takes_no_other_program_for_a_server() {
     });
     fs::remove_file(world.path("data").join("serving.json")).expect("removed");
     let lines = world.doctor(&[("WATCHWORD_LISTEN", &address)]);
-    assert!(line(&lines, "warning server").contains("no Watchword"), "{lines:#?}");
+    assert!(line(&lines, "warning server").contains("not Watchword"), "{lines:#?}");
     drop(server);
 }
 
