@@ -1,4 +1,4 @@
-//! The mailer against a real mail server, which refuses, hangs and is gone; and against files.
+//! The mailer against a real mail server that refuses, hangs and disappears, and against files.
 
 mod letters;
 mod world;

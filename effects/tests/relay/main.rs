@@ -1,4 +1,4 @@
-//! The relay against a real nats-server, which is stopped, killed, emptied and cut.
+//! The relay against a real nats-server that is stopped, killed, emptied and truncated.
 
 use std::sync::Arc;
 use std::time::Duration;
