@@ -49,7 +49,7 @@ mod tests {
         let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).expect("it is there");
         let completions = ["watchword.bash", "_watchword", "watchword.fish"]
             .map(|name| read(&format!("completions/{name}")));
-        assert!(read("man/watchword.1").contains("append-only log"));
+        assert!(read("man/watchword.1").contains("sessions and users as events"));
         let command = Arguments::command();
         let shown = command.get_subcommands().filter(|it| !it.is_hide_set()).map(clap::Command::get_name);
         for name in shown {
