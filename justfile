@@ -10,6 +10,7 @@ ci:
 # Formats, lints
 tidy:
     cargo fmt --all
+    rustfmt watchword/src/commands/*.rs
     cargo clippy --locked --workspace --all-targets -- -D warnings
 
 # All tests, or those of one package: `just test -p tests --test flows`

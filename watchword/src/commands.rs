@@ -1,7 +1,8 @@
 //! The command line: a file for each command, with its arguments and its code.
 //!
 //! The comments on each part are its help text. A new command is a file with a type of its name that implements [`Run`], and
-//! a line in the list below.
+//! a line in the list below. The list is a macro, in which `cargo fmt` does not find the files: `.ci/run` and `just tidy`
+//! name them.
 
 mod operator;
 
@@ -22,7 +23,9 @@ pub trait Run {
 
 /// The commands, in the order in which the help shows them.
 macro_rules! commands {
-    ($($(#[$attribute:meta])* $file:ident::$Name:ident,)*) => {
+    ($($(#[$attribute:meta])* $visible:vis $file:ident::$Name:ident,)*) => {
+        $($visible mod $file;)*
+
         #[derive(Debug, Subcommand)]
         pub enum Command {
             $($(#[$attribute])* $Name($file::$Name),)*
@@ -38,30 +41,11 @@ macro_rules! commands {
     };
 }
 
-// Outside the list, because `cargo fmt` finds only modules declared outside macros.
-mod api_key;
-mod app;
-mod asyncapi;
-mod cut_forged_tail;
-mod demo;
-pub mod doctor;
-mod end_sessions;
-mod export;
-mod manual;
-mod migrate;
-mod openapi;
-mod reference;
-mod relay;
-pub mod rotate_master_key;
-mod schemas;
-mod serve;
-mod user;
-
 commands! {
     serve::Serve,
     demo::Demo,
     migrate::Migrate,
-    doctor::Doctor,
+    pub doctor::Doctor,
     export::Export,
     #[command(subcommand)]
     app::App,
@@ -71,7 +55,7 @@ commands! {
     user::User,
     end_sessions::EndSessions,
     relay::Relay,
-    rotate_master_key::RotateMasterKey,
+    pub rotate_master_key::RotateMasterKey,
     cut_forged_tail::CutForgedTail,
     openapi::Openapi,
     asyncapi::Asyncapi,
