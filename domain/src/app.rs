@@ -21,73 +21,55 @@ pub use self::events::{
     SigningKeyActivated, SigningKeyCreated, SigningKeyRetired,
 };
 
-/// The most API keys an app can have that are neither revoked nor expired.
+/// The maximum number of API keys of an app that are neither revoked nor expired.
 pub const MAX_API_KEYS: usize = 1000;
 
 /// The commands of an app.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub enum AppCommand {
-    /// Make it.
+    /// Create it.
     Create {
-        /// Its id.
         app_id: AppId,
-        /// What people call it.
+        /// The name shown to people.
         name: String,
-        /// What it chose.
         settings: Box<AppSettings>,
-        /// The key that signs from now on, and the one after it.
+        /// The current key, and the next one.
         keys: Box<[PublicJwk; 2]>,
-        /// The time.
         at: Timestamp,
     },
     /// Change its name or settings.
     Change {
         /// A new name.
         name: Option<String>,
-        /// All settings, as they are to be.
+        /// The complete new settings.
         settings: Box<AppSettings>,
         /// Keys for a new algorithm, needed if `token_algorithm` changes.
         keys: Option<Box<[PublicJwk; 2]>>,
-        /// The time.
         at: Timestamp,
     },
-    /// Stop all its logins and tokens.
-    Disable {
-        /// The time.
-        at: Timestamp,
-    },
+    /// Refuse all its logins and tokens.
+    Disable { at: Timestamp },
     /// Undo [`AppCommand::Disable`].
-    Enable {
-        /// The time.
-        at: Timestamp,
-    },
+    Enable { at: Timestamp },
     /// Let the next key sign, and publish a new next key.
     RotateKeys {
         /// The new next key.
         next: Box<PublicJwk>,
-        /// The time.
         at: Timestamp,
     },
-    /// Make an API key.
+    /// Issue an API key.
     IssueApiKey {
-        /// Its id.
         key_id: ApiKeyId,
-        /// What it is for.
+        /// The name of the key.
         name: String,
-        /// What it may do.
         permissions: BTreeSet<Permission>,
-        /// When it ends by itself.
+        /// When it expires.
         expires_at: Option<Timestamp>,
-        /// The time.
         at: Timestamp,
     },
-    /// End an API key.
-    RevokeApiKey {
-        /// Which.
-        key_id: ApiKeyId,
-        /// The time.
-        at: Timestamp,
-    },
+    /// Revoke an API key.
+    RevokeApiKey { key_id: ApiKeyId, at: Timestamp },
 }
 
 /// Why an app refused a command.
@@ -100,31 +82,31 @@ pub enum AppError {
     #[error("there is no such app")]
     Absent,
     /// A permission that this app's keys cannot have, or none at all.
-    #[error("an API key needs at least one permission, and only keys of the platform have `platform`")]
+    #[error("an API key needs at least one permission, and only platform keys can have `platform`")]
     Permissions,
     /// There is no such API key.
     #[error("there is no such API key")]
     NoSuchKey,
-    /// It has [`MAX_API_KEYS`].
-    #[error("the app has {MAX_API_KEYS} API keys, which is the most it can have")]
+    /// The app has [`MAX_API_KEYS`].
+    #[error("the app has {MAX_API_KEYS} API keys, which is the maximum")]
     TooManyKeys,
 }
 
-/// An API key as its app knows it.
+/// An API key in its app's state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiKey {
-    /// What it is for.
+    /// The name of the key.
     pub name: String,
-    /// What it may do.
+    /// Its permissions.
     pub permissions: BTreeSet<Permission>,
-    /// When it was made.
+    /// When it was issued.
     pub created_at: Timestamp,
-    /// When it ends by itself.
+    /// When it expires.
     pub expires_at: Option<Timestamp>,
 }
 
 impl ApiKey {
-    /// Whether it can be used at this time.
+    /// Whether it is valid at this time.
     pub fn is_live(&self, at: Timestamp) -> bool {
         self.expires_at.is_none_or(|end| at < end)
     }
@@ -135,19 +117,19 @@ impl ApiKey {
 pub struct App {
     /// Its id; absent before [`AppCreated`].
     pub id: Option<AppId>,
-    /// What people call it.
+    /// The name shown to people.
     pub name: String,
-    /// What it chose.
+    /// Its settings.
     pub settings: AppSettings,
-    /// Whether it is stopped.
+    /// Whether it is disabled.
     pub disabled: bool,
     /// Its signing keys that are not retired, oldest first.
     pub signing_keys: Vec<SigningKey>,
     /// Its API keys that are not revoked.
     pub api_keys: BTreeMap<ApiKeyId, ApiKey>,
-    /// The API keys that were revoked last, [`MAX_API_KEYS`] at most: revoking one again is no error.
+    /// The most recently revoked API keys, at most [`MAX_API_KEYS`]: revoking one again is not an error.
     pub revoked_keys: VecDeque<ApiKeyId>,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
@@ -159,7 +141,7 @@ impl App {
         self.id.is_some() && !self.disabled
     }
 
-    /// Its name in mails and on pages: the product's name, its own, or else its id. It is one readable line, also for
+    /// Its name in mails and on pages: the product's name, its own, or else its id. It is one readable line, even for
     /// names that were accepted before [`crate::text::readable`] existed.
     pub fn product(&self) -> String {
         if let Some(name) = &self.settings.branding.name {
@@ -169,7 +151,7 @@ impl App {
         if name.is_empty() { self.id.as_ref().map(ToString::to_string).unwrap_or_default() } else { name }
     }
 
-    /// The key that signs.
+    /// The current key, which signs.
     pub fn current_key(&self) -> Option<&PublicJwk> {
         self.keys_in(KeyStatus::Current).next()
     }
@@ -368,7 +350,7 @@ impl Aggregate for App {
                 }
             }
             AppEvent::SigningKeyRetired(SigningKeyRetired { kid }) => {
-                // No rule needs it any more, and an app rotates its keys for as long as it exists.
+                // No rule needs it any longer, and an app rotates its keys for as long as it exists.
                 self.signing_keys.retain(|key| key.public.kid != kid);
             }
             AppEvent::ApiKeyIssued(ApiKeyIssued { key_id, name, permissions, expires_at, at }) => {

@@ -174,7 +174,7 @@ pub struct SessionRevoked {
     pub session_id: SessionId,
     /// The user.
     pub user_id: UserId,
-    /// Why.
+    /// The reason.
     pub reason: RevocationReason,
     /// When it happened.
     pub at: Timestamp,

@@ -1,16 +1,16 @@
 //! The relay: publishes every event of the journal, in order, to the JetStream stream [`schemas::bus::STREAM`].
 //!
-//! The journal is the truth and the stream is derived from it, so the relay keeps no state of its own: where it has
-//! to go on is where the stream ends. The sequence of a message is the position of its event, which JetStream itself
-//! enforces, because the first message of each batch names the sequence that must come before it. So any number of
-//! relays can run: one of them wins each batch, and the others look where the stream ends by then.
+//! The journal is the truth and the stream is derived from it, so the relay keeps no state of its own: it continues
+//! where the stream ends. The sequence of a message is the position of its event. JetStream itself enforces this,
+//! because the first message of each batch names the sequence that must precede it. So any number of relays can run:
+//! one of them wins each batch, and the others check where the stream ends then.
 //!
-//! Nothing that JetStream says is taken for "that is fine": an error, a duplicate, a sequence that is not the
-//! expected one, a new connection, and the timer all lead to the same look at the stream's last message, which must
-//! be the journal's event of that position, with the mark of this instance ([`MessageKey`]). A stream that is shorter
-//! than the journal (it lost its tail with a power loss, or is gone) is filled again. One that has other events, or more
-//! than the journal, is left alone, and the relay stands still and says so: somebody has to decide which of the two is
-//! right. Only where the message cannot be this instance's may the operator leave that to the relay.
+//! No answer of JetStream is taken as success without a check: an error, a duplicate, an unexpected sequence, a new
+//! connection, and the timer all lead to the same check of the stream's last message, which must be the journal's event
+//! at that position, with the mark of this instance ([`MessageKey`]). A stream shorter than the journal (deleted, or
+//! truncated by a power loss) is refilled. One with other events, or more than the journal, is left alone, and the relay
+//! stops and reports it: an operator has to decide which of the two is right. Only if the message cannot be this
+//! instance's may the operator leave that to the relay.
 
 mod batch;
 mod error;
@@ -39,45 +39,45 @@ use uuid::Uuid;
 use self::batch::Outcome;
 use self::error::RelayError;
 
-/// The most messages that JetStream takes in one atomic batch.
+/// The maximum number of messages in one atomic batch of JetStream.
 pub const MAX_BATCH: usize = 1000;
 /// The oldest version with atomic batches.
 const OLDEST_SERVER: (i64, i64, i64) = (2, 12, 0);
-/// How long a batch may take, and how long a question: what is asked of a cluster that elects a leader is lost.
+/// The time limit for a batch or a request: requests to a cluster that is electing a leader are lost.
 const PATIENCE: Duration = Duration::from_secs(5);
 const QUESTION: Duration = Duration::from_secs(2);
-/// How often an idle relay asks itself whether the connection is a new one.
+/// How often an idle relay checks whether the connection is a new one.
 const TICK: Duration = Duration::from_millis(250);
-/// How long a relay that lost a race lets the winner go first.
+/// How long a relay that lost a race waits for the winner.
 const STAND_BACK: Duration = Duration::from_millis(250);
-/// A batch this small is followed by a short rest: under load the next is larger then, and each costs two round trips and
-/// the server a sync of its files.
+/// A batch this small is followed by a short pause: under load the next one is then larger, and each batch costs two
+/// round trips and a file sync on the server.
 const SMALL_BATCH: u64 = 64;
 const REST: Duration = Duration::from_millis(5);
-/// How long a connection may take at first before anybody is told that there is none.
+/// How long the first connection may take before its absence is reported.
 const TIME_TO_CONNECT: Duration = Duration::from_secs(2);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LONGEST_RETRY: Duration = Duration::from_secs(2);
 
-/// What the operator chose for the stream and the relay.
+/// The operator's settings for the stream and the relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RelaySettings {
-    /// How many servers of a cluster keep the stream: 1, 3 or 5.
+    /// The number of replicas of the stream in a cluster: 1, 3 or 5.
     pub replicas: usize,
-    /// Whether the stream is kept in memory: a server that restarts has none of it, and it is filled again.
+    /// Whether the stream is kept in memory: after a restart of the server it is refilled.
     pub in_memory: bool,
-    /// How long messages are kept. None: for ever.
+    /// How long messages are kept. None: without limit.
     pub max_age: Option<Duration>,
-    /// How many bytes of messages are kept. None: all.
+    /// How many bytes of messages are kept. None: without limit.
     pub max_bytes: Option<u64>,
     /// How long JetStream remembers message ids.
     pub duplicate_window: Duration,
-    /// The most events that are published together, up to [`MAX_BATCH`].
+    /// The maximum number of events published together, up to [`MAX_BATCH`].
     pub batch: usize,
     /// How often an idle relay compares the stream's end with the journal.
     pub check_interval: Duration,
-    /// How much time must lie between two times that the relay makes anew, by itself, a stream whose end is not of this
-    /// instance. None: never, somebody has to.
+    /// The minimum time between two automatic rebuilds of a stream whose end this instance did not publish. None: only
+    /// an operator rebuilds it.
     pub rebuild_interval: Option<Duration>,
 }
 
@@ -96,16 +96,16 @@ impl Default for RelaySettings {
     }
 }
 
-/// Where the relay stands.
+/// The state of the relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RelayStatus {
-    /// `starting`, `running`, `interrupted` (it tries again by itself) or `stopped` (somebody has to do something).
+    /// `starting`, `running`, `interrupted` (it retries by itself) or `stopped` (it needs an operator).
     pub state: &'static str,
-    /// The position of the last event that is known to be in the stream.
+    /// The position of the last event known to be in the stream.
     pub position: u64,
-    /// How many events are not in the stream yet.
+    /// The number of events not published yet.
     pub lag: u64,
-    /// What is wrong.
+    /// The current error.
     pub error: Option<String>,
 }
 
@@ -119,7 +119,7 @@ pub struct Relay {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Standing {
-    /// The stream's end as it was last seen.
+    /// The last known end of the stream.
     position: u64,
     state: State,
 }
@@ -132,7 +132,7 @@ enum State {
 }
 
 impl Relay {
-    /// Starts publishing, as soon as NATS can be reached. The client should reconnect by itself, for ever.
+    /// Starts publishing once NATS is reachable. The client should reconnect by itself, without limit.
     pub fn start(
         nats: Client,
         journal: Arc<dyn Journal>,
@@ -148,7 +148,7 @@ impl Relay {
         Self { standing: seen, head, ending, task: Mutex::new(Some(task)) }
     }
 
-    /// Where it stands.
+    /// Its state.
     pub fn status(&self) -> RelayStatus {
         let Standing { position, state } = self.standing.borrow().clone();
         let lag = self.head.borrow().saturating_sub(position);
@@ -163,7 +163,7 @@ impl Relay {
         RelayStatus { state, position, lag, error }
     }
 
-    /// Stops it. What is not published yet is published by another relay, or after the next start.
+    /// Stops it. Unpublished events are published by another relay, or after the next start.
     pub async fn shutdown(&self) {
         self.ending.send_replace(true);
         let task = self.task.lock().expect("no holder panics").take();
@@ -181,7 +181,7 @@ struct Publisher {
     key: MessageKey,
     settings: RelaySettings,
     standing: watch::Sender<Standing>,
-    /// When this relay last made the stream anew by itself.
+    /// When this relay last rebuilt the stream by itself.
     rebuilt: Mutex<Option<Instant>>,
 }
 
@@ -201,7 +201,7 @@ impl Publisher {
     async fn run(self, origin: LogOrigin, mut ending: watch::Receiver<bool>) {
         let mut retry = FIRST_RETRY;
         loop {
-            // Whatever is cut off here is a batch without its last message, of which JetStream keeps nothing.
+            // An interrupted batch lacks its last message, and JetStream discards it.
             let error = tokio::select! {
                 Err(error) = self.follow(&origin, &mut retry) => error,
                 _ = ending.wait_for(|ending| *ending) => return,
@@ -216,7 +216,7 @@ impl Publisher {
         }
     }
 
-    /// Publishes what the stream does not have, until something is not as it should be.
+    /// Publishes what the stream lacks, until a check fails.
     async fn follow(&self, origin: &LogOrigin, retry: &mut Duration) -> Result<Infallible, RelayError> {
         let mut head = self.journal.watch_head();
         let stopped = || StoreError::Unavailable("the journal was closed".to_owned());
@@ -224,9 +224,9 @@ impl Publisher {
         self.give_time_to_connect().await;
         let mut end = self.look().await?;
         let (mut connection, mut looked) = (self.connection(), Instant::now());
-        // Whether another relay publishes. Then this one lets it go first, so that the two do not send everything twice.
+        // Whether another relay publishes. Then this one lets it go first, so that they do not send everything twice.
         let mut rival = false;
-        // The id of the last event in the stream, if this relay has just published it.
+        // The id of the stream's last event, if this relay has just published it.
         let mut behind = None;
         loop {
             let newest = *head.borrow_and_update();
@@ -283,7 +283,7 @@ impl Publisher {
         }
     }
 
-    /// A connection that was just begun is there in a moment: nobody need be told that it is not yet.
+    /// A new connection takes a moment: its absence need not be reported yet.
     async fn give_time_to_connect(&self) {
         let begun = Instant::now();
         while self.connection() == 0 && begun.elapsed() < TIME_TO_CONNECT {
@@ -301,7 +301,7 @@ impl Publisher {
         Ok(recorded.first().ok_or_else(missing)?.id)
     }
 
-    /// How often a connection was made: another number means that the server may be another one, or not what it was.
+    /// The number of connections so far: a change means that the server may be another one, or have another state.
     fn connection(&self) -> u64 {
         self.nats.statistics().connects.load(Ordering::Relaxed)
     }
@@ -320,7 +320,7 @@ impl Publisher {
         self.standing.send_if_modified(|standing| {
             let news = standing.state != State::Failed(error.clone());
             if stopped && news {
-                tracing::error!(%error, "the relay stands still");
+                tracing::error!(%error, "the relay is stopped");
             } else if news {
                 tracing::warn!(%error, "the relay is interrupted");
             }

@@ -38,7 +38,7 @@ pub struct NewEvent {
 /// Events for one stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
-    /// Which.
+    /// The stream.
     pub stream: StreamId,
     /// The version it must have before: 0 for a new stream.
     pub expected: u64,
@@ -103,7 +103,7 @@ pub enum AppendError {
     /// A stream has another version than the writes or guards say. Load it and decide again.
     #[error("stream {stream} is at version {actual}")]
     Conflict {
-        /// Which.
+        /// The stream.
         stream: StreamId,
         /// The version it has.
         actual: u64,
@@ -111,9 +111,9 @@ pub enum AppendError {
     /// Another stream holds the claim.
     #[error("the {} claim is held by {owner}", claim.kind)]
     ClaimTaken {
-        /// Which.
+        /// The claim.
         claim: Claim,
-        /// Who holds it.
+        /// The stream that holds it.
         owner: StreamId,
     },
     /// The idempotency key was used for another request.

@@ -12,7 +12,7 @@ const DEFAULT_LIMIT: i64 = 20;
 const MAX_LIMIT: i64 = 200;
 const MAX_OFFSET: i64 = 10_000;
 
-/// What is shown of a page of a read model.
+/// The page of a read model as shown.
 pub(crate) fn page_of<T>(page: read_models::Page<T>) -> Page<T> {
     Page { items: page.items, total: page.total, next_cursor: page.next_cursor }
 }
@@ -39,7 +39,7 @@ pub(crate) fn answer(body: impl Serialize) -> Response {
     uncached(Json(body))
 }
 
-/// The page that was asked for.
+/// The requested page.
 pub(crate) fn paging(
     limit: Option<i64>,
     offset: Option<i64>,
@@ -66,7 +66,7 @@ pub(crate) fn paging(
     Ok(Paging { limit, offset, cursor })
 }
 
-/// The position after which to begin; 0 by default.
+/// The position after which to start; 0 by default.
 pub(crate) fn position_after(after: Option<i64>) -> Result<u64, Problem> {
     u64::try_from(after.unwrap_or_default())
         .map_err(|_| Problem::invalid("/after", field_codes::OUT_OF_RANGE, "a position is 0 or more"))

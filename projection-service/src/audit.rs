@@ -1,4 +1,4 @@
-//! An app's audit log: who did what, and when.
+//! An app's audit log.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -44,40 +44,40 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct AuditParams {
-    /// Events about this user.
+    /// Only events about this user.
     user_id: Option<Uuid>,
-    /// Events by this actor: the id of a user or an API key, or `user`, `api_key`, `system`, `anonymous`.
+    /// Only events by this actor: the id of a user or an API key, or `user`, `api_key`, `system`, `anonymous`.
     actor: Option<String>,
-    /// Events of this type, or of one of several, separated by commas.
+    /// Only events of these types, separated by commas.
     #[serde(rename = "type")]
     #[param(example = "LoginFailed,AccountLocked")]
     kind: Option<String>,
-    /// Events about this session.
+    /// Only events about this session.
     session_id: Option<Uuid>,
-    /// Events that a request from this address made: for callers with `users:read`.
+    /// Only events caused by a request from this address: for callers with `users:read`.
     #[param(example = "192.0.2.7")]
     ip: Option<String>,
-    /// Events about whoever has this email address, or had it: for callers with `users:read`.
+    /// Only events about users who have or had this email address: for callers with `users:read`.
     #[param(example = "ada@example.com")]
     email: Option<String>,
-    /// Events at this time or later.
+    /// Only events at this time or later.
     #[param(value_type = Option<String>, format = DateTime)]
     since: Option<Timestamp>,
-    /// Events before this time.
+    /// Only events before this time.
     #[param(value_type = Option<String>, format = DateTime)]
     until: Option<Timestamp>,
-    /// Events behind this position.
+    /// Only events after this position.
     #[param(minimum = 0)]
     after: Option<i64>,
-    /// How many at most: 1 to 200, 20 by default. Exports have no limit.
+    /// The maximum number of entries: 1 to 200, 20 by default. Exports have no limit.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<i64>,
-    /// How many to leave out first, at most 10 000.
+    /// How many items to skip: at most 10 000.
     #[param(minimum = 0, maximum = 10000)]
     offset: Option<i64>,
-    /// `next_cursor` of the page before.
+    /// The `next_cursor` of the previous page.
     cursor: Option<String>,
-    /// Whether a table begins with a byte order mark, by which spreadsheets know that it is UTF-8.
+    /// Whether the table starts with a byte order mark, from which spreadsheets recognize UTF-8.
     bom: Option<bool>,
 }
 
@@ -85,40 +85,40 @@ struct AuditParams {
 #[derive(Serialize, ToSchema)]
 #[schema(as = AuditEvent)]
 struct AuditBody {
-    /// Its place in the journal.
+    /// Its position in the journal.
     position: u64,
     /// The event's id.
     id: Uuid,
-    /// What happened.
+    /// The type of the event.
     #[serde(rename = "type")]
     #[schema(example = "SessionStarted")]
     kind: String,
-    /// When.
+    /// When it happened.
     #[schema(value_type = String, format = DateTime)]
     time: Timestamp,
-    /// In which app.
+    /// The app.
     app_id: String,
-    /// To what: the name of the stream.
+    /// The stream of the event.
     subject: String,
     /// The user it is about.
     #[schema(required)]
     user_id: Option<Uuid>,
-    /// Who did it.
+    /// The actor.
     actor: ActorBody,
-    /// The same for all events that followed from one request.
+    /// Shared by all events that one request caused.
     correlation_id: Uuid,
     /// The `X-Request-Id` of the request.
     #[schema(required)]
     request_id: Option<String>,
-    /// What happened, in detail.
+    /// The data of the event.
     #[schema(value_type = Object)]
     data: Value,
-    /// What identifies the person: for callers with `users:read`, until the person is erased.
+    /// Personal data: for callers with `users:read`, until the person is erased.
     #[schema(required)]
     personal: Option<PersonalBody>,
 }
 
-/// Who did it.
+/// The actor of an event.
 #[derive(Serialize, ToSchema)]
 #[schema(as = AuditActor)]
 struct ActorBody {
@@ -127,12 +127,12 @@ struct ActorBody {
     /// The id of the user or the API key.
     #[schema(required)]
     id: Option<String>,
-    /// The name of the API key. Those of the platform's keys are told to the platform alone.
+    /// The name of the API key. Names of platform keys are visible only to the platform.
     #[schema(required)]
     name: Option<String>,
 }
 
-/// What identifies the person. A password's hash is never among it.
+/// The personal data of an event, without password hashes.
 #[derive(Default, PartialEq, Serialize, ToSchema)]
 #[schema(as = AuditPersonal)]
 struct PersonalBody {
@@ -148,7 +148,7 @@ struct PersonalBody {
     ip: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     user_agent: Option<String>,
-    /// Why somebody did it, in their own words.
+    /// The reason as free text.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }
@@ -160,15 +160,15 @@ enum Form {
     Csv,
 }
 
-/// The comma-separated types of a query; 422 for one that no event has.
+/// The comma-separated types of a query; 422 for an unknown one.
 pub(crate) fn kinds(text: Option<&str>) -> Result<Vec<String>, Problem> {
     let kinds = text.into_iter().flat_map(|text| text.split(',')).map(str::trim);
     kinds.map(|kind| filters::known_type(kind).map(|()| kind.to_owned())).collect()
 }
 
 impl AuditParams {
-    /// The filter of these parameters. Whether an address occurs is itself personal data: a caller who may not read it
-    /// may not ask for it either.
+    /// The filter of these parameters. Whether an address occurs is itself personal data: a caller who may not read
+    /// addresses may not filter by them.
     fn filter(&self, app_id: AppId, open: bool) -> Result<AuditFilter, Problem> {
         if !open && (self.ip.is_some() || self.email.is_some()) {
             return Err(
@@ -201,12 +201,12 @@ const FORMS: &[(&str, Form)] =
 
 /// Read the audit log of an app.
 ///
-/// The app `platform` has the log of the platform's own keys, for a platform key alone.
+/// The app `platform` has the log of the platform's own keys, only for platform keys.
 ///
-/// With `Accept: application/x-ndjson` all matching events are exported as canonical `CloudEvents`, one a line, with their
-/// personal parts sealed; with `text/csv` they are exported as a table.
+/// With `Accept: application/x-ndjson` all matching events are exported as canonical `CloudEvents`, one per line, with
+/// their personal parts sealed; with `text/csv` they are exported as a table.
 ///
-/// Reading personal data and exporting are events themselves: once for each caller, person and hour.
+/// Reading personal data and exporting are events themselves: one per caller, person and hour.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/audit/events", tag = "audit", operation_id = "list_audit_events",
     security(("user" = []), ("api_key" = [])),
     params(("app_id" = String, Path, description = "The app"), AfterToken, AuditParams),
@@ -321,7 +321,7 @@ async fn personal(service: &ProjectionService, event: &RecordedEvent) -> Option<
     );
     let mut personal = opened.ok()?.unwrap_or_default();
     if personal.reason.is_none() && event.name == "UserBanned" {
-        // The first version of this event has the reason in the clear.
+        // The first version of this event has the reason in clear text.
         let decoded = service.repository.decode(event).await.ok();
         personal.reason = decoded.and_then(|it| it.personal().and_then(|personal| personal.reason.clone()));
     }

@@ -49,14 +49,14 @@ struct EventPage {
     /// The events, oldest first.
     #[schema(schema_with = http_kit::openapi::cloud_events)]
     items: Vec<Value>,
-    /// How many there are on all pages.
+    /// The number of events on all pages.
     total: u64,
-    /// Send it as `cursor` for the next page; null on the last.
+    /// The `cursor` of the next page; null on the last page.
     #[schema(required)]
     next_cursor: Option<String>,
 }
 
-/// What a page and a stream are.
+/// The representations: a page and a stream.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     Page,
@@ -65,7 +65,7 @@ enum Form {
 
 const FORMS: &[(&str, Form)] = &[("application/json", Form::Page), ("text/event-stream", Form::Stream)];
 
-/// How a stream shows that it is alive, besides by comments: libraries keep those to themselves.
+/// How a stream signals that it is alive, in addition to comments, which libraries do not pass on.
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum Heartbeat {
@@ -79,7 +79,7 @@ struct AppEvents {
     /// Only events after this position. `Last-Event-ID` takes precedence.
     #[param(minimum = 0)]
     after: Option<i64>,
-    /// Events of this type, or of one of several, separated by commas.
+    /// Only events of these types, separated by commas.
     #[serde(rename = "type")]
     kind: Option<String>,
     /// The maximum number of events: 1 to 200, 20 by default. A stream has no limit.
@@ -90,8 +90,8 @@ struct AppEvents {
     offset: Option<i64>,
     /// The `next_cursor` of the previous page.
     cursor: Option<String>,
-    /// `event`: a stream has an event `heartbeat` at its start and then every 15 seconds, beside the comment that keeps proxies
-    /// from closing it.
+    /// `event`: the stream sends an event `heartbeat` at its start and then every 15 seconds, in addition to the comments that
+    /// keep proxies from closing it.
     #[param(inline)]
     heartbeat: Option<Heartbeat>,
 }
@@ -103,10 +103,10 @@ struct AllEvents {
     /// Only events after this position. `Last-Event-ID` takes precedence.
     #[param(minimum = 0)]
     after: Option<i64>,
-    /// Events of this type, or of one of several, separated by commas.
+    /// Only events of these types, separated by commas.
     #[serde(rename = "type")]
     kind: Option<String>,
-    /// Events of this app.
+    /// Only events of this app.
     #[param(value_type = Option<String>)]
     app_id: Option<AppId>,
     /// The maximum number of events: 1 to 200, 20 by default. A stream has no limit.
@@ -117,8 +117,8 @@ struct AllEvents {
     offset: Option<i64>,
     /// The `next_cursor` of the previous page.
     cursor: Option<String>,
-    /// `event`: a stream has an event `heartbeat` at its start and then every 15 seconds, beside the comment that keeps proxies
-    /// from closing it.
+    /// `event`: the stream sends an event `heartbeat` at its start and then every 15 seconds, in addition to the comments that
+    /// keep proxies from closing it.
     #[param(inline)]
     heartbeat: Option<Heartbeat>,
 }

@@ -52,10 +52,10 @@ struct SessionBody {
     user_id: Uuid,
     /// The login method: `password`, `registration`, `magic_link`, `admin`.
     method: String,
-    /// The address it came from.
+    /// The IP address it came from.
     #[schema(required)]
     ip: Option<String>,
-    /// The program it came from.
+    /// The user agent it came from.
     #[schema(required)]
     user_agent: Option<String>,
     /// When it started.
@@ -64,7 +64,7 @@ struct SessionBody {
     /// When it was last refreshed.
     #[schema(value_type = String, format = DateTime)]
     last_used_at: Timestamp,
-    /// When it ends by itself, unless it is refreshed before.
+    /// When it expires unless refreshed.
     #[schema(value_type = String, format = DateTime)]
     expires_at: Timestamp,
     /// Whether it is the session that makes the request.

@@ -60,9 +60,9 @@ struct StatsBody {
     /// The end, excluded.
     #[schema(value_type = String, format = DateTime)]
     to: Timestamp,
-    /// How long a bucket is.
+    /// The length of a bucket.
     granularity: Width,
-    /// The buckets that something happened in, in order.
+    /// The non-empty buckets, in order.
     items: Vec<BucketBody>,
 }
 
@@ -75,17 +75,17 @@ struct BucketBody {
     start: Timestamp,
     /// New accounts, by method.
     registrations: BTreeMap<String, u64>,
-    /// Sessions begun, by method; those of a registration are under `registration`.
+    /// Started sessions, by method; those of a registration are under `registration`.
     logins: BTreeMap<String, u64>,
-    /// Logins refused for their secret, by method.
+    /// Logins refused because of their secret, by method.
     failures: BTreeMap<String, u64>,
-    /// Accounts locked for a while.
+    /// Account lockouts.
     lockouts: u64,
-    /// Refresh tokens used.
+    /// Used refresh tokens.
     refreshes: u64,
-    /// Sessions ended, by reason.
+    /// Ended sessions, by reason.
     revocations: BTreeMap<String, u64>,
-    /// How many different users logged in or refreshed; known by day only.
+    /// The number of different users who logged in or refreshed; available by day only.
     #[schema(required)]
     active_users: Option<u64>,
 }
@@ -107,10 +107,10 @@ impl From<Bucket> for BucketBody {
     }
 }
 
-/// Count what happened in an app.
+/// Get the statistics of an app.
 ///
-/// Registrations, logins, failures, refreshes and ended sessions, by hour or by day of UTC: at most 10 000 of them in one answer.
-/// Needs the permission `users:read`.
+/// Registrations, logins, failures, refreshes and ended sessions, by hour or day of UTC, with at most 10 000 buckets in one
+/// answer. Needs the permission `users:read`.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/admin/stats", tag = "admin", operation_id = "get_stats",
     security(("user" = []), ("api_key" = [])),
     params(("app_id" = String, Path, description = "The app"), AfterToken, StatsParams),

@@ -63,7 +63,7 @@ struct Nothing {}
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct ListUsers {
-    /// A whole email address, or beginnings of words (one of 3 letters or more) of the name or the address.
+    /// A whole email address, or prefixes of words (one of at least 3 letters) of the name or address.
     query: Option<String>,
     /// Only users with this role.
     role: Option<String>,
@@ -117,8 +117,8 @@ impl ListUsers {
 
 /// List users.
 ///
-/// Newest first unless `sort` says otherwise. Filters are combined: a user is listed if all of them hold. Needs the permission
-/// `users:read`. The audit log shows who looked.
+/// Newest first unless `sort` says otherwise. A listed user matches all filters. Needs the permission `users:read`. The audit
+/// log shows who looked.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/admin/users", tag = "admin", operation_id = "list_users",
     security(("user" = []), ("api_key" = [])),
     params(("app_id" = String, Path, description = "The app"), AfterToken, ListUsers),
@@ -145,7 +145,7 @@ async fn list(
 
 /// Get a user.
 ///
-/// It is read from the log itself, and so is never out of date. Needs the permission `users:read`. The audit log shows who
+/// Read from the log itself, so it is never out of date. Needs the permission `users:read`. The audit log shows who
 /// looked.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/admin/users/{user_id}", tag = "admin", operation_id = "get_user",
     security(("user" = []), ("api_key" = [])),

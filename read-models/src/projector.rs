@@ -39,9 +39,9 @@ pub enum ProjectError {
     /// An event cannot be read.
     #[error("the event at position {position} cannot be read")]
     Event {
-        /// Which.
+        /// The position of the event.
         position: u64,
-        /// Why.
+        /// The cause.
         source: StoreError,
     },
     /// Personal data could not be sealed or opened.

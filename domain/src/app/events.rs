@@ -1,4 +1,4 @@
-//! What happens to an app.
+//! The events of an app.
 
 use std::collections::BTreeSet;
 
@@ -14,90 +14,90 @@ use crate::permission::Permission;
 use crate::settings::AppSettings;
 use crate::signing_key::PublicJwk;
 
-/// An app was made.
+/// An app was created.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AppCreated {
     /// Its id.
     pub app_id: AppId,
-    /// What people call it.
+    /// The name shown to people.
     pub name: String,
-    /// What it chose.
+    /// Its settings.
     pub settings: AppSettings,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
 }
 
 /// An app's name or settings were changed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AppSettingsChanged {
-    /// Its name from now on.
+    /// Its new name.
     pub name: String,
-    /// Its settings from now on.
+    /// Its new settings.
     pub settings: AppSettings,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
 }
 
-/// An app was stopped.
+/// An app was disabled.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AppDisabled {
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
 }
 
-/// An app was started again.
+/// An app was enabled.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AppEnabled {
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
 }
 
-/// A signing key was made and published. Its private half is in the key store.
+/// A signing key was generated and published. Its private half is in the key store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SigningKeyCreated {
     /// The public half.
     pub public: PublicJwk,
 }
 
-/// A signing key signs from now on, and that before it no more.
+/// A signing key became the current one, and the former one stopped signing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SigningKeyActivated {
-    /// Which.
+    /// The id of the key.
     pub kid: String,
-    /// When.
+    /// When it happened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Timestamp>,
 }
 
-/// A signing key verifies nothing any more.
+/// A signing key was retired: it no longer verifies tokens.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SigningKeyRetired {
-    /// Which.
+    /// The id of the key.
     pub kid: String,
 }
 
-/// An API key was made.
+/// An API key was issued.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ApiKeyIssued {
     /// Its id.
     pub key_id: ApiKeyId,
-    /// What it is for.
+    /// The name of the key.
     pub name: String,
-    /// What it may do.
+    /// Its permissions.
     pub permissions: BTreeSet<Permission>,
-    /// When it ends by itself.
+    /// When it expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
 }
 
-/// An API key was ended.
+/// An API key was revoked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ApiKeyRevoked {
-    /// Which.
+    /// The id of the key.
     pub key_id: ApiKeyId,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
 }
 

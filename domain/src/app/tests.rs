@@ -130,7 +130,7 @@ fn keys_that_sign_no_more_are_bounded_and_leave_when_their_tokens_are_over() {
     }
     let kids = |app: &App, at| app.published_keys(at).map(|key| key.public.kid.clone()).collect::<Vec<_>>();
     assert_eq!(kids(&app, later(40)), ["37a", "38a", "39a", "40a", "40b"], "the oldest made room");
-    // 37a signed until 38, and a token from then lasts a day at most.
+    // 37a signed until 38, and a token issued then lasts at most a day.
     let longest = i64::from(crate::signing_key::LONGEST_TOKEN);
     assert_eq!(kids(&app, later(38 + longest)), ["37a", "38a", "39a", "40a", "40b"]);
     assert_eq!(kids(&app, later(39 + longest)), ["38a", "39a", "40a", "40b"]);
@@ -202,7 +202,7 @@ fn a_key_ends_when_revoked_or_expired() {
     app.apply(AppEvent::ApiKeyRevoked(ApiKeyRevoked { key_id, at: at() }));
     assert!(!app.api_keys.contains_key(&key_id) && app.has_had_keys());
     let again = app.decide(AppCommand::RevokeApiKey { key_id, at: at() });
-    assert_eq!(again, Ok(vec![]), "a repetition is no error");
+    assert_eq!(again, Ok(vec![]), "a repetition is not an error");
     let other = AppCommand::RevokeApiKey { key_id: ApiKeyId(uuid::Uuid::from_u128(2)), at: at() };
     assert_eq!(app.decide(other), Err(AppError::NoSuchKey));
 }

@@ -1,4 +1,4 @@
-//! The publication of events as one atomic batch.
+//! Publishing events as one atomic batch.
 
 use async_nats::Request;
 use async_nats::connection::State as Connection;
@@ -13,19 +13,19 @@ use super::error::RelayError;
 use super::message::{Message, batch_id};
 use super::{PATIENCE, Publisher};
 
-/// The most bytes that are put into one batch, so that a server can hold the batches of several relays.
+/// The maximum size of a batch in bytes, so that a server can hold the batches of several relays.
 const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
 
-/// How a batch went.
+/// The outcome of a batch.
 pub(super) enum Outcome {
-    /// It is in the stream, which now ends here.
+    /// It was published, and the stream now ends here.
     Published(u64),
-    /// It is not, or not as expected: the stream must be looked at.
+    /// It was refused, or the answer was unexpected: the stream must be checked.
     Refused(String),
 }
 
 impl Publisher {
-    /// Publishes events as one atomic batch: all of them right behind `end`, or none.
+    /// Publishes events as one atomic batch: all of them directly after `end`, or none.
     pub(super) async fn publish(
         &self,
         origin: &LogOrigin,
@@ -34,7 +34,7 @@ impl Publisher {
         events: &[RecordedEvent],
     ) -> Result<Outcome, RelayError> {
         let messages = self.messages(origin, end, previous, events)?;
-        // What is sent without a connection is kept and sent much later. It would do no harm, and no good.
+        // Without a connection, messages would be buffered and sent much later, which is harmless but useless.
         if self.nats.connection_state() != Connection::Connected {
             return Err(RelayError::Unreachable("the connection is lost".to_owned()));
         }
@@ -52,7 +52,7 @@ impl Publisher {
         }
     }
 
-    /// Sends a batch and waits for what the server says to its last message; the others get no answer.
+    /// Sends a batch and waits for the answer to its last message; the others get none.
     async fn send(&self, mut messages: Vec<Message>) -> Result<Response<PublishAck>, RelayError> {
         let unreachable = |error: &dyn std::error::Error| RelayError::Unreachable(error.to_string());
         let last = messages.pop().expect("a batch has a message");
@@ -68,7 +68,7 @@ impl Publisher {
         serde_json::from_slice(&answer.payload).map_err(|error| RelayError::JetStream(error.to_string()))
     }
 
-    /// The messages of a batch, as many of the events as go into one.
+    /// The messages of a batch: as many of the events as fit.
     fn messages(
         &self,
         origin: &LogOrigin,
@@ -87,7 +87,7 @@ impl Publisher {
             previous = event.id;
             let size = message.size();
             bytes += size;
-            // All before it goes out first, so that the one event at fault is the one that is reported.
+            // Everything before it goes out first, so that the error names the event at fault.
             let last = size > limit || bytes > MAX_BATCH_BYTES;
             if last && !messages.is_empty() {
                 break;

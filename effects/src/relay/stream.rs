@@ -1,4 +1,4 @@
-//! The stream itself: whether it ends as the journal does, and how it is made, configured and made anew.
+//! The stream itself: whether its end matches the journal, and how it is created, configured and rebuilt.
 
 use async_nats::HeaderValue;
 use async_nats::jetstream::ErrorCode;
@@ -18,11 +18,11 @@ use super::error::RelayError;
 use super::message::says_the_same;
 use super::{OLDEST_SERVER, Publisher, RelaySettings};
 
-/// In the stream's metadata: the id of the journal's first event, which tells two journals apart.
+/// In the stream's metadata: the id of the journal's first event, which distinguishes journals.
 pub(super) const FIRST_EVENT: &str = "watchword_first_event";
 
 impl Publisher {
-    /// Looks at the stream again, when it was last seen to end at `end`.
+    /// Checks the stream again, which was last seen to end at `end`.
     pub(super) async fn look_behind(&self, end: u64) -> Result<u64, RelayError> {
         let seen = self.look().await?;
         if seen < end {
@@ -32,8 +32,8 @@ impl Publisher {
         Ok(seen)
     }
 
-    /// Where the stream ends, after making sure that it is there, set up as it should be, and ends with the journal's
-    /// event of that position.
+    /// The end of the stream, after making sure that it exists, is configured correctly, and ends with the journal's
+    /// event at that position.
     pub(super) async fn look(&self) -> Result<u64, RelayError> {
         let Some(server) = self.nats.try_server_info() else {
             return Err(RelayError::Unreachable("it has not answered yet".to_owned()));
@@ -54,7 +54,7 @@ impl Publisher {
             if !self.may_rebuild(&error) {
                 return Err(error);
             }
-            tracing::error!(%error, "making the stream anew, as nats.rebuild_interval says; consumers must be made again");
+            tracing::error!(%error, "rebuilding the stream, as nats.rebuild_interval allows; consumers must be recreated");
             metrics::counter!("watchword_relay_rebuilds_total").increment(1);
             self.ask::<Value>("STREAM.DELETE", &json!({})).await?;
             return self.create(first).await;
@@ -63,7 +63,7 @@ impl Publisher {
             tracing::warn!(
                 messages = info.state.messages,
                 end = info.state.last_sequence,
-                "the stream has lost messages that cannot be put back: filling another one; consumers must be made again"
+                "the stream has lost messages that cannot be put back: filling a new one; consumers must be recreated"
             );
             metrics::counter!("watchword_relay_repairs_total").increment(1);
             self.ask::<Value>("STREAM.DELETE", &json!({})).await?;
@@ -73,9 +73,9 @@ impl Publisher {
         Ok(info.state.last_sequence)
     }
 
-    /// Whether the operator leaves it to the relay to make the stream anew. Only what cannot be of this instance is thrown
-    /// away like this: of a stream that has more than its own journal, somebody may still want the rest. And not again
-    /// and again: whoever can write to the stream would keep the relay filling it.
+    /// Whether the operator lets the relay rebuild the stream. Only a stream that cannot be this instance's is discarded
+    /// like this: if it has more than its own journal, the rest may still be wanted. And not repeatedly: anybody who can
+    /// write to the stream could keep the relay refilling it.
     fn may_rebuild(&self, error: &RelayError) -> bool {
         let (RelayError::Forged { .. }, Some(interval)) = (error, self.settings.rebuild_interval) else {
             return false;
@@ -88,7 +88,7 @@ impl Publisher {
         may
     }
 
-    /// Makes sure that the stream's last message is the journal's event, and that the journal is as long.
+    /// Checks that the stream's last message is the journal's event, and that the journal is as long.
     pub(super) async fn compare(&self, info: &Info) -> Result<(), RelayError> {
         let stream = self.jetstream.get_stream_no_info(bus::STREAM).await;
         let stream = stream.map_err(|error| RelayError::JetStream(error.to_string()))?;
@@ -108,7 +108,7 @@ impl Publisher {
         if end > journal { Err(RelayError::Ahead { stream: end, journal }) } else { Ok(()) }
     }
 
-    /// What to think of the stream's last message beside the event that the journal has there.
+    /// Compares the stream's last message with the journal's event at that position.
     fn judge(
         &self,
         message: &StreamMessage,
@@ -122,7 +122,7 @@ impl Publisher {
         let forged = |why| Err(RelayError::Forged { position, stream, journal, found: found.clone(), why });
         match (self.key.read(position, &message.subject, header, &message.payload), event) {
             (Mark::Genuine { id, .. }, Some(event)) if id == event.id => Ok(()),
-            // It was published from this instance's journal, which must have been another one then.
+            // It was published from this instance's journal, which must have been different then.
             (Mark::Genuine { .. }, Some(event)) => {
                 Err(RelayError::Diverged { position, found, expected: event.id.to_string() })
             }
@@ -133,8 +133,8 @@ impl Publisher {
         }
     }
 
-    /// Whether messages are missing that no limit took away: those only leave at the front. It happens when a file is
-    /// damaged, but not the one beside it that says how far the stream went, and the server goes on from there.
+    /// Whether messages are missing that no limit removed: limits only remove at the front. It happens if a file is
+    /// damaged, but not the one that records the stream's end, from which the server continues.
     pub(super) fn has_lost(&self, state: &StreamState, first: u64) -> bool {
         let limited = self.settings.max_age.is_some() || self.settings.max_bytes.is_some();
         match state.messages {
@@ -156,7 +156,7 @@ impl Publisher {
         };
         self.apply_settings(&mut config, first.id.to_string());
         match self.ask::<Info>("STREAM.CREATE", &config).await {
-            Ok(_) => tracing::info!(stream = bus::STREAM, first = first.position, "made the stream"),
+            Ok(_) => tracing::info!(stream = bus::STREAM, first = first.position, "created the stream"),
             // Another relay was faster.
             Err(RelayError::JetStream(reason)) => {
                 let made: Option<Info> = self.ask("STREAM.INFO", &json!({})).await?;
@@ -167,7 +167,7 @@ impl Publisher {
         Ok(first.position.saturating_sub(1))
     }
 
-    /// Changes the stream's configuration where it is not as the settings say.
+    /// Updates the stream's configuration where it differs from the settings.
     async fn configure(&self, found: Config, first_id: String) -> Result<(), RelayError> {
         let mut wanted = found.clone();
         self.apply_settings(&mut wanted, first_id);
@@ -187,13 +187,13 @@ impl Publisher {
         // JetStream refuses to remember ids for longer than messages.
         config.duplicate_window = max_age.map_or(*duplicate_window, |age| age.min(*duplicate_window));
         config.allow_atomic_publish = true;
-        // Whatever is missing is missing because it was lost; deleting the whole stream stays possible.
+        // So a missing message was always lost, never deleted; deleting the whole stream stays possible.
         config.deny_delete = true;
         config.deny_purge = true;
         config.metadata.insert(FIRST_EVENT.to_owned(), first_id);
     }
 
-    /// A request to the JetStream API. None: there is no such stream.
+    /// A request to the JetStream API. None: the stream does not exist.
     pub(super) async fn ask<T: DeserializeOwned>(
         &self,
         what: &str,

@@ -27,7 +27,7 @@ const EXPORT_BATCH: u32 = 500;
 pub(super) struct Table {
     /// Whether personal parts are opened.
     pub(super) open: bool,
-    /// Whether it begins with a byte order mark, from which spreadsheets recognize the encoding.
+    /// Whether it starts with a byte order mark, from which spreadsheets recognize the encoding.
     pub(super) bom: bool,
     pub(super) names: KeyNames,
 }

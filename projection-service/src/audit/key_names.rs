@@ -1,4 +1,4 @@
-//! The names of the API keys that made events.
+//! The names of the API keys that caused events.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,8 +11,8 @@ use schemas::envelope::{ActorKind, RecordedEvent};
 use crate::ProjectionService;
 use crate::answers::refused;
 
-/// The names of the API keys in a part of the log. They never change, and a key's own events come before those that it
-/// made.
+/// The names of the API keys in a part of the log. They never change, and a key's own events precede those that it
+/// caused.
 pub(super) struct KeyNames {
     /// The app whose keys may be named; `None` for any app.
     only: Option<AppId>,
@@ -56,7 +56,7 @@ impl KeyNames {
     }
 }
 
-/// The API key that made an event.
+/// The API key that caused an event.
 fn key_of(event: &RecordedEvent) -> Option<ApiKeyId> {
     let actor = &event.metadata.actor;
     let id = actor.id.as_ref().filter(|_| actor.kind == ActorKind::ApiKey)?;
