@@ -149,10 +149,15 @@ pub struct Issued {
 }
 
 impl Issued {
+    /// Whether it was issued to this user, and not to a different or unknown owner of the address.
+    fn is_to(&self, user_id: UserId) -> bool {
+        self.epoch.is_some() && self.user_id == user_id
+    }
+
     /// Whether all access of this user was ended since. The epoch decides if the link has one of this user; the time
     /// decides if the link was issued to a different or unknown owner of the address.
-    fn is_older_than(&self, user_id: UserId, access: Access) -> bool {
-        match self.epoch.filter(|_| self.user_id == user_id) {
+    pub fn is_older_than(&self, user_id: UserId, access: Access) -> bool {
+        match self.epoch.filter(|_| self.is_to(user_id)) {
             Some(epoch) => epoch != access.epoch,
             None => access.ended_at.is_some_and(|ended| self.at <= ended),
         }
@@ -162,6 +167,12 @@ impl Issued {
     /// entitled to an admin's session.
     fn is_older_than_role(&self, admin_since: Option<Timestamp>) -> bool {
         admin_since.is_some_and(|since| self.at <= since)
+    }
+
+    /// Whether it may not let this admin in. The time alone does not decide: the clocks of nodes differ, and what was
+    /// issued to an unknown owner was issued without looking at the admin.
+    fn is_not_for_admin(&self, user_id: UserId, admin_since: Option<Timestamp>) -> bool {
+        self.is_older_than_role(admin_since) || admin_since.is_some() && !self.is_to(user_id)
     }
 }
 
@@ -296,7 +307,7 @@ impl MagicLink {
         }
         let (user_id, epoch, registered) = match account {
             Account::Existing { user_id, before, admin_since, .. }
-                if issued.is_older_than(user_id, before) || issued.is_older_than_role(admin_since) =>
+                if issued.is_older_than(user_id, before) || issued.is_not_for_admin(user_id, admin_since) =>
             {
                 return Err(MagicLinkError::Superseded);
             }

@@ -8,7 +8,10 @@ use crate::ids::{SessionId, UserId};
 use crate::session::{RevocationReason, Session, SessionCommand, SessionError};
 use crate::user::{User, UserCommand, UserError};
 
-/// Ends a session. One that has already ended only releases its claim.
+/// Ends a session of a user. One that has already ended only releases its claim. So does one of another user: a claim is a
+/// row, and whoever can write to the store can make it name anybody's session.
+///
+/// A claim is released with an event only. As the limit may end nothing else, it revokes an expired session as well.
 ///
 /// # Errors
 /// The session's own refusals.
@@ -18,7 +21,13 @@ pub fn end(
     reason: RevocationReason,
     at: Timestamp,
 ) -> Result<(), SessionError> {
-    if session.require_live(at).is_ok() {
+    let is_theirs = session.owner.as_ref().is_some_and(|owner| owner.user_id == user_id);
+    let ends = match session.require_live(at) {
+        Ok(_) => true,
+        Err(SessionError::Expired) => reason == RevocationReason::Limit,
+        Err(_) => false,
+    };
+    if is_theirs && ends {
         return session.execute(SessionCommand::Revoke { reason, at });
     }
     session.give_back(Claimed::Session { user_id, session_id });
@@ -43,10 +52,15 @@ impl EndAccess {
     /// The user's own refusals.
     pub fn decide(self, user: &mut Draft<User>, excluded: Option<&Session>) -> Result<(), UserError> {
         let Self { user_id, exclude, reason, at } = self;
-        let goes_on = excluded.is_some_and(|session| {
-            session.require_live(at).is_ok_and(|owner| owner.user_id == user_id) && user.keeps(session)
-        });
-        let kept_session = exclude.filter(|_| goes_on);
+        let goes_on = |session_id: &SessionId| {
+            excluded.is_some_and(|session| {
+                let owner = session.require_live(at);
+                let is_it =
+                    owner.is_ok_and(|owner| owner.user_id == user_id && owner.session_id == *session_id);
+                is_it && user.keeps(session)
+            })
+        };
+        let kept_session = exclude.filter(goes_on);
         user.execute(UserCommand::EndAccess { kept_session, reason, at })
     }
 }
@@ -78,6 +92,31 @@ mod tests {
             assert_eq!(session.decided(), events);
             assert_eq!(session.claims(), std::slice::from_ref(&place));
         }
+    }
+
+    #[test]
+    fn ends_nobody_elses_session_whatever_the_list_says() {
+        let eve = UserId(uuid::Uuid::from_u128(70));
+        let mut session = session(0);
+        end(&mut session, (eve, SESSION), RevocationReason::Ban, at(10)).expect("gives the place back");
+        assert!(session.events().is_empty());
+        let place = Claimed::Session { user_id: eve, session_id: SESSION };
+        assert_eq!(session.claims(), [ClaimChange::Release(place)]);
+    }
+
+    #[test]
+    fn the_limit_gives_the_places_of_expired_sessions_back_with_an_event() {
+        let mut session = session(0);
+        end(&mut session, (USER, SESSION), RevocationReason::Limit, at(100)).expect("ends");
+        assert_eq!(session.decided(), ["SessionRevoked"]);
+    }
+
+    #[test]
+    fn keeps_no_session_but_the_one_that_was_named() {
+        let mut user = registered();
+        let other = SessionId(uuid::Uuid::from_u128(80));
+        end_access(Some(other), 10).decide(&mut user, Some(&session(0))).expect("ends");
+        assert_eq!(kept(&user), None);
     }
 
     #[test]

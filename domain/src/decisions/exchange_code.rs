@@ -62,8 +62,14 @@ impl ExchangeCode {
         session: &mut Draft<Session>,
     ) -> Result<(), NotExchanged> {
         let Self { holder, presented, start } = self;
-        if link.holder() != Some(*holder) {
+        if link.issued.as_ref().is_none_or(|issued| app.id.as_ref() != Some(&issued.app_id)) {
+            return Err(MagicLinkError::InvalidCode.into());
+        }
+        if link.holder() != Some(*holder) || holder.1.is_some() != begun.is_some() {
             return Err(NotExchanged::HolderChanged);
+        }
+        if user.id != Some(holder.0) {
+            return Err(MayNotEnter::NoSuchUser.into());
         }
         link.execute(MagicLinkCommand::RedeemCode {
             presented: presented.clone(),
@@ -78,8 +84,7 @@ impl ExchangeCode {
                 let reason = RevocationReason::ExchangeCodeReplayed;
                 Ok(end(begun, (*user_id, *session_id), reason, start.at)?)
             }
-            ((_, Some(_)), None) => Err(NotExchanged::HolderChanged),
-            ((_, None), _) => Ok(start.decide(app, user, session)?),
+            _ => Ok(start.decide(app, user, session)?),
         }
     }
 }
@@ -138,8 +143,29 @@ mod tests {
         exchange(None).decide(&app(), &user, &mut link, None, &mut Draft::new()).expect("begins");
         let refused = exchange(None).decide(&app(), &user, &mut link, None, &mut Draft::new());
         assert_eq!(refused, Err(NotExchanged::HolderChanged));
+        // What is looked at again has decided nothing.
+        let before = link.events().len();
         let refused = exchange(Some(SESSION)).decide(&app(), &user, &mut link, None, &mut Draft::new());
         assert_eq!(refused, Err(NotExchanged::HolderChanged));
+        assert_eq!(link.events().len(), before);
+    }
+
+    #[test]
+    fn a_code_of_another_app_or_for_somebody_else_does_nothing() {
+        let invalid = Err(NotExchanged::InvalidCode(MagicLinkError::InvalidCode));
+        let (user, mut link) = redeemed();
+        let refused = exchange(None).decide(&another_app(), &user, &mut link, None, &mut Draft::new());
+        assert_eq!(refused, invalid);
+        let mut begun = Draft::new();
+        exchange(None).decide(&app(), &user, &mut link, None, &mut begun).expect("begins");
+        // Nor does it end what the code has begun there.
+        let again = exchange(Some(SESSION));
+        let refused = again.decide(&another_app(), &user, &mut link, Some(&mut begun), &mut Draft::new());
+        assert_eq!(refused, invalid);
+        assert_eq!(begun.decided(), ["SessionStarted"]);
+        let (_, mut link) = redeemed();
+        let refused = exchange(None).decide(&app(), &Draft::new(), &mut link, None, &mut Draft::new());
+        assert_eq!(refused, Err(NotExchanged::MayNotEnter(MayNotEnter::NoSuchUser)));
     }
 
     #[test]

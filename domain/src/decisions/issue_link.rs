@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::enter::{AppClosed, require_active};
+use super::enter::AppClosed;
 use super::recipient::{Recipient, TokenOfAdmin};
 use crate::app::App;
 use crate::draft::Draft;
@@ -60,7 +60,7 @@ impl IssueLink {
         superseded: Option<&mut Draft<MagicLink>>,
         link: &mut Draft<MagicLink>,
     ) -> Result<(), NotIssued> {
-        require_active(app)?;
+        let app_id = self.recipient.require_active(app)?;
         let settings = &app.settings;
         let is_wanted = match user {
             Some(user) => self.recipient.is(user)?,
@@ -70,7 +70,13 @@ impl IssueLink {
             return Ok(());
         }
         let at = self.at;
-        if let Some(superseded) = superseded {
+        // The claim that names it is a row that others may have written: it ends no link to anybody else.
+        let is_to_them = |link: &MagicLink| {
+            link.issued.as_ref().is_some_and(|issued| {
+                issued.app_id == *app_id && issued.email.as_ref() == Some(&self.recipient.email)
+            })
+        };
+        if let Some(superseded) = superseded.filter(|link| is_to_them(link)) {
             superseded.execute(MagicLinkCommand::Supersede { at })?;
         }
         let Self { link_id, user_id, redirect_uri, state, code_challenge, client, .. } = self.clone();
@@ -78,7 +84,7 @@ impl IssueLink {
             link_id,
             user_id,
             epoch: user.map(|user| user.epoch),
-            app_id: self.recipient.app_id.clone(),
+            app_id: app_id.clone(),
             settings: Box::new(settings.clone()),
             email: self.recipient.email.clone(),
             redirect_uri,
@@ -124,6 +130,18 @@ mod tests {
     }
 
     #[test]
+    fn ends_no_link_of_another_app_or_to_another_address() {
+        let another = another_app().id.clone().expect("is there");
+        let to_another = link_to(another, email(), Some(0));
+        let to_eve = link_to(AppId::default_app(), eve(), Some(0));
+        for mut before in [to_another, to_eve, Draft::new()] {
+            let mut next = Draft::new();
+            issue().decide(&app(), Some(&registered()), Some(&mut before), &mut next).expect("is made");
+            assert_eq!((before.decided(), next.decided()), (vec![], vec!["MagicLinkIssued"]));
+        }
+    }
+
+    #[test]
     fn nobody_gets_one_in_a_closed_app_or_who_may_not_come_in() {
         let closed = app_with(AppId::default_app(), |it| it.registration = Registration::InviteOnly);
         let mut next = Draft::new();
@@ -143,7 +161,9 @@ mod tests {
         };
         let refused = elsewhere.decide(&app(), None, None, &mut Draft::new());
         assert_eq!(refused, Err(NotIssued::Link(MagicLinkError::RedirectNotAllowed)));
-        let refused = issue().decide(&disabled(), None, None, &mut Draft::new());
-        assert_eq!(refused, Err(NotIssued::App(AppClosed::Disabled)));
+        for (app, why) in [(disabled(), AppClosed::Disabled), (another_app(), AppClosed::Absent)] {
+            let refused = issue().decide(&app, None, None, &mut Draft::new());
+            assert_eq!(refused, Err(NotIssued::App(why)));
+        }
     }
 }

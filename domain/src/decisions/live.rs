@@ -30,7 +30,7 @@ pub fn require_live(
     at: Timestamp,
 ) -> Result<(), NotLive> {
     let owner = session.require_live(at)?;
-    let active = app.is_active() && user.is_active() && user.is_of(app_id) && user.keeps(session);
+    let active = app.is_active() && app.id.as_ref() == Some(app_id) && user.is_active() && user.is_of(app_id) && user.keeps(session);
     if active && owner.app_id == *app_id && user.id == Some(owner.user_id) {
         Ok(())
     } else {
@@ -59,6 +59,7 @@ mod tests {
         assert_eq!(live(&app(), &user([banned()]), &session(0), 10), Err(NotLive::Over));
         assert_eq!(live(&app(), &registered(), &session(1), 10), Err(NotLive::Over));
         assert_eq!(live(&disabled(), &registered(), &session(0), 10), Err(NotLive::Over));
+        assert_eq!(live(&another_app(), &registered(), &session(0), 10), Err(NotLive::Over));
         let other = AppId::parse("other").expect("valid");
         let elsewhere = app_with(other.clone(), |_| {});
         let refused = require_live(&elsewhere, &registered(), &session(0), &other, at(10));

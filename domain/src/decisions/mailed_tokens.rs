@@ -67,7 +67,7 @@ impl RequestToken {
     /// # Errors
     /// See [`NotRequested`].
     pub fn decide(&self, app: &App, user: Option<&mut Draft<User>>) -> Result<(), NotRequested> {
-        require_active(app)?;
+        self.recipient.require_active(app)?;
         let Some(user) = user else { return Ok(()) };
         if !self.recipient.is(user)? {
             return Ok(());
@@ -245,8 +245,10 @@ mod tests {
             request(wanted, false).decide(&app(), Some(&mut banned)).expect("nothing comes of it");
             assert!(banned.events().is_empty());
             request(wanted, false).decide(&app(), None).expect("nothing comes of it");
-            let refused = request(wanted, false).decide(&disabled(), Some(&mut user));
-            assert_eq!(refused, Err(NotRequested::App(AppClosed::Disabled)));
+            for (app, why) in [(disabled(), AppClosed::Disabled), (another_app(), AppClosed::Absent)] {
+                let refused = request(wanted, false).decide(&app, Some(&mut user));
+                assert_eq!(refused, Err(NotRequested::App(why)));
+            }
             let mut admin = super::super::testing::user([admin()]);
             let refused = request(wanted, true).decide(&app(), Some(&mut admin));
             assert_eq!(refused, Err(NotRequested::TokenOfAdmin(TokenOfAdmin)));

@@ -1,5 +1,7 @@
 //! Who may be sent a token.
 
+use super::enter::{AppClosed, require_active};
+use crate::app::App;
 use crate::app_id::AppId;
 use crate::email::Email;
 use crate::user::User;
@@ -20,6 +22,11 @@ pub struct Recipient {
 pub struct TokenOfAdmin;
 
 impl Recipient {
+    /// Refuses unless the recipient's app is this one, and active.
+    pub(super) fn require_active<'a>(&self, app: &'a App) -> Result<&'a AppId, AppClosed> {
+        require_active(app).and_then(|id| if *id == self.app_id { Ok(id) } else { Err(AppClosed::Absent) })
+    }
+
     /// Whether the user still has the address, and may enter.
     ///
     /// # Errors

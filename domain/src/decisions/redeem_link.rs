@@ -63,7 +63,10 @@ impl RedeemLink {
         let app_id = require_active(app)?;
         let Self { user_id, is_owned, email, client, at } = self.clone();
         // Checked first, so that a used link says so, whatever became of the account.
-        link.require_live(at)?;
+        let issued = link.require_live(at)?;
+        if issued.app_id != *app_id || issued.email.as_ref() != Some(&email) {
+            return Err(MagicLinkError::Absent.into());
+        }
         let account = if is_owned {
             // The claim on the address, or the read model, may name the wrong owner.
             if !user.is_of(app_id) {
@@ -106,7 +109,7 @@ mod tests {
     use super::*;
     use crate::app_id::AppId;
     use crate::settings::Registration;
-    use crate::user::{UserEvent, UserUnbanned};
+    use crate::user::{RoleGranted, UserEvent, UserUnbanned};
 
     fn redeem(is_owned: bool) -> RedeemLink {
         RedeemLink { user_id: USER, is_owned, email: email(), client: Client::default(), at: at(10) }
@@ -134,15 +137,47 @@ mod tests {
 
     #[test]
     fn is_looked_at_again_where_the_address_changed_hands() {
-        let other = RedeemLink { email: Email::parse("eve@example.com").expect("valid"), ..redeem(true) };
+        let other = RedeemLink { email: eve(), ..redeem(true) };
         for mut user in [registered(), user([erased()]), Draft::new()] {
-            let refused = other.decide(&app(), &mut user, &mut link(Some(0)));
+            let mut link = link_to(AppId::default_app(), eve(), Some(0));
+            let refused = other.decide(&app(), &mut user, &mut link);
             assert_eq!(refused, Err(NotRedeemed::AddressMoved));
         }
-        let refused = redeem(true).decide(&another_app(), &mut registered(), &mut link(Some(0)));
+        let mut there = link_to(another_app().id.clone().expect("is there"), email(), Some(0));
+        let refused = redeem(true).decide(&another_app(), &mut registered(), &mut there);
         assert_eq!(refused, Err(NotRedeemed::AddressMoved), "another app's user has the same address");
         let refused = redeem(false).decide(&app(), &mut registered(), &mut link(None));
         assert_eq!(refused, Err(NotRedeemed::MadeByTwin));
+    }
+
+    #[test]
+    fn a_link_of_another_app_or_to_another_address_does_nothing() {
+        let absent = Err(NotRedeemed::Link(MagicLinkError::Absent));
+        let another = another_app().id.clone().expect("is there");
+        for (is_owned, app_id, email) in [
+            (true, another.clone(), email()),
+            (false, another, email()),
+            (true, AppId::default_app(), eve()),
+            (false, AppId::default_app(), eve()),
+        ] {
+            let mut user = if is_owned { registered() } else { Draft::new() };
+            let mut link = link_to(app_id, email, None);
+            assert_eq!(redeem(is_owned).decide(&app(), &mut user, &mut link), absent);
+            assert!(user.events().is_empty() && link.events().is_empty());
+        }
+    }
+
+    /// An app's server that asked for a link to an address of nobody was not asked whether it may act on an admin.
+    #[test]
+    fn an_admin_comes_in_only_by_a_link_that_was_made_for_them() {
+        // By a clock that was behind, so that the link looks newer than the role.
+        let (role, access_ended) = (crate::role::Role::admin(), false);
+        let granted = RoleGranted { user_id: USER, role, access_ended, at: at(-5) };
+        let admin = || user([verified(), UserEvent::RoleGranted(granted.clone())]);
+        redeem(true).decide(&app(), &mut admin(), &mut link(Some(0))).expect("is redeemed");
+        let refused = redeem(true).decide(&app(), &mut admin(), &mut link(None));
+        assert_eq!(refused, Err(NotRedeemed::Link(MagicLinkError::Superseded)));
+        redeem(true).decide(&app(), &mut user([verified()]), &mut link(None)).expect("nobody else does");
     }
 
     #[test]

@@ -35,6 +35,10 @@ pub(super) fn email() -> Email {
     Email::parse("ada@example.com").expect("valid")
 }
 
+pub(super) fn eve() -> Email {
+    Email::parse("eve@example.com").expect("valid")
+}
+
 pub(super) fn hash(text: &str) -> PasswordHash {
     PasswordHash(text.to_owned())
 }
@@ -135,16 +139,20 @@ pub(super) fn locked() -> Draft<Lockout> {
 }
 
 pub(super) fn link(epoch: Option<u32>) -> Draft<MagicLink> {
+    link_to(AppId::default_app(), email(), epoch)
+}
+
+pub(super) fn link_to(app_id: AppId, email: Email, epoch: Option<u32>) -> Draft<MagicLink> {
     Draft::given([MagicLinkEvent::MagicLinkIssued(MagicLinkIssued {
         link_id: LINK,
         user_id: USER,
-        app_id: AppId::default_app(),
+        app_id,
         epoch,
         redirect_uri: callback(),
         code_challenge: None,
         delivery: SentBy::Platform,
         expires_at: at(900),
         at: at(0),
-        personal: Personal { email: Some(email()), ..Personal::default() },
+        personal: Personal { email: Some(email), ..Personal::default() },
     })])
 }
