@@ -22,6 +22,7 @@ use http_kit::problem::{self, Problem};
 use http_kit::trace::Span;
 use schemas::envelope::Metadata;
 use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::task::unconstrained;
 use tracing::Instrument;
 
 use crate::work::Entry;
@@ -210,7 +211,9 @@ impl Inner {
         let mut turn: Option<OwnedMutexGuard<()>> = None;
         for _ in 0..MAX_ATTEMPTS {
             let mut work = reads.load(&self.repository).await?;
-            let decided = decide(&mut work);
+            // An aggregate collects its events behind a lock of tokio's, which after some 128 of them would make a task wait
+            // for its next turn. A decision waits for nothing, however many sessions it ends.
+            let decided = unconstrained(async { decide(&mut work) }).await;
             // An append finds out by itself whether the decision still holds; where there is none, we ask.
             let is_final = decided.is_err() || work.events().next().is_none();
             if is_final && self.has_moved(&work, &mut reads).await? {

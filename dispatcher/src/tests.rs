@@ -230,6 +230,22 @@ async fn what_stays_unknown_is_said_and_can_be_asked_again() {
     assert!(matches!(error, DispatchError::IdempotencyKeyReused), "{error}");
 }
 
+#[tokio::test]
+async fn a_decision_may_be_long() {
+    let world = World::start(&[]).await;
+    let (context, policy) = (context(None), LockoutPolicy { failures: 1_000, ..LockoutPolicy::default() });
+    let at = context.at;
+    let (reads, lockout) = Reads::one::<Lockout>(&USER);
+    let long = world.dispatcher.run(context, reads, move |work| {
+        for _ in 0..500 {
+            let command = LockoutCommand::RecordFailure { user_id: USER, device: None, policy, at };
+            work.execute(lockout, command).map_err(Problem::internal)?;
+        }
+        Ok::<_, Problem>(())
+    });
+    assert_eq!(long.await.expect("is decided").events.len(), 500);
+}
+
 /// Otherwise a ban whose answer was lost would be visible only in the log.
 #[tokio::test]
 async fn inv_d_what_was_written_is_seen_however_its_answer_was_lost() {
