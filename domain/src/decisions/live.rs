@@ -30,7 +30,11 @@ pub fn require_live(
     at: Timestamp,
 ) -> Result<(), NotLive> {
     let owner = session.require_live(at)?;
-    let active = app.is_active() && app.id.as_ref() == Some(app_id) && user.is_active() && user.is_of(app_id) && user.keeps(session);
+    let active = app.is_active()
+        && app.id.as_ref() == Some(app_id)
+        && user.is_active()
+        && user.is_of(app_id)
+        && user.keeps(session);
     if active && owner.app_id == *app_id && user.id == Some(owner.user_id) {
         Ok(())
     } else {
