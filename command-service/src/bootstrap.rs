@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use dispatcher::{Context, DispatchError, Reads};
-use domain::app::{App, AppCommand, AppError};
+use domain::app::{App, AppCommand, AppError, AppEvent};
 use domain::signing_key::TokenAlgorithm;
 use domain::user::Client;
-use domain::{ApiKeyId, AppId, AppSettings, Permission};
+use domain::{ApiKeyId, AppId, AppSettings, Event, Permission, Stream};
+use event_store::StoreError;
 use schemas::envelope::{Actor, Metadata};
 use secrecy::SecretString;
 use tokens::{ApiKeyToken, SigningError};
@@ -24,7 +25,7 @@ pub enum BootstrapError {
     Dispatch(#[from] DispatchError<AppError>),
     /// The journal cannot be read.
     #[error(transparent)]
-    Store(#[from] event_store::StoreError),
+    Store(#[from] StoreError),
 }
 
 impl CommandService {
@@ -76,15 +77,17 @@ impl CommandService {
     }
 
     /// Records that this key belongs to the platform, so that it can be listed and revoked. A revoked key stays revoked.
-    async fn admit_brought_key(&self, key_id: ApiKeyId) -> Result<(), BootstrapError> {
+    pub(crate) async fn admit_brought_key(&self, key_id: ApiKeyId) -> Result<(), BootstrapError> {
         let app_id = AppId::platform();
         let context = self.system_context(&app_id);
         let at = context.at;
+        let was_issued = self.was_ever_issued(&app_id, key_id).await?;
         let (reads, app) = Reads::one::<App>(&app_id);
         let decide = move |work: &mut dispatcher::Work| {
             // An earlier start, or another node at the same moment, may have done it already.
             let app_now = work.get(app);
-            if app_now.revoked_keys.contains(&key_id) || app_now.api_keys.contains_key(&key_id) {
+            if was_issued || app_now.revoked_keys.contains(&key_id) || app_now.api_keys.contains_key(&key_id)
+            {
                 return Ok(());
             }
             let (name, permissions) = (BROUGHT_KEY.to_owned(), BTreeSet::from([Permission::Platform]));
@@ -100,12 +103,28 @@ impl CommandService {
             Err(error) => return Err(error.into()),
         }
         let app = self.repository.load::<App>(&app_id).await?;
-        if app.state.revoked_keys.contains(&key_id) {
+        if !app.state.api_keys.contains_key(&key_id) && was_issued {
             tracing::warn!(
                 "the platform key of the configuration (admin_key) was revoked and has no effect. Configure another one"
             );
         }
         Ok(())
+    }
+
+    /// Whether the log has the key, live or not: an app remembers only those that were revoked last.
+    async fn was_ever_issued(&self, app_id: &AppId, key_id: ApiKeyId) -> Result<bool, StoreError> {
+        let app = self.repository.load::<App>(app_id).await?;
+        if app.state.api_keys.contains_key(&key_id) {
+            return Ok(true);
+        }
+        for recorded in self.repository.journal().read_stream(&App::stream(app_id), 0).await? {
+            if let Event::App(AppEvent::ApiKeyIssued(issued)) = self.repository.decode(&recorded).await?
+                && issued.key_id == key_id
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     async fn issue_first_key(&self) -> Result<ApiKeyId, BootstrapError> {

@@ -203,7 +203,8 @@ impl CommandService {
         let mut id = [0; 16];
         id.copy_from_slice(&digest.as_ref()[..16]);
         let device = DeviceId(uuid::Uuid::from_bytes(id));
-        let at = password_set_at(&done.events);
+        // A repeated request may come when somebody else has ended all access since: its sender is a stranger then.
+        let at = password_set_at(&done.events).filter(|at| user.state.access_ended_at == Some(*at));
         let set = at.map(|at| self.with_device(SetCookies::default(), app, &user.state, device, at));
         Ok((set.unwrap_or_default(), Done::no_content(done.position)).into_response())
     }

@@ -80,7 +80,7 @@ pub(crate) async fn exchange(
         if let Some(done) = done {
             let link = ChainLink::made_by(&done.events).ok_or_else(invalid_code)?;
             if !done.replayed {
-                service.end_oldest_sessions(link.user_id, context).await;
+                service.end_oldest_sessions(link.user_id, link.session_id, context).await;
             }
             let (cookies, tokens) = service.tokens_of(&app_id, link, done.replayed).await?;
             return Ok((cookies, Done::ok(done.position, tokens)).into_response());

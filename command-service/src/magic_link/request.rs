@@ -15,12 +15,13 @@ use domain::magic_link::{Issued, MagicLink, MagicLinkError};
 use domain::pkce::CodeChallenge;
 use domain::redirect_uri::RedirectUri;
 use domain::user::User;
-use domain::{AppId, Email, MagicLinkId, UserId};
+use domain::{AppId, Email, MagicLinkId, Timestamp, UserId};
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, Body};
 use http_kit::limits::MailPurpose;
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
+use jiff::SignedDuration;
 use schemas::field_codes;
 use schemas::problems;
 use serde::Deserialize;
@@ -34,6 +35,8 @@ use crate::mailed_tokens::request::{MailRequest, MailRequested};
 
 /// The maximum length of `state` in bytes: with the code it must fit into a URL.
 const MAX_STATE: usize = 1024;
+/// For how long a link that has expired shows that whoever has it reads the mail of its address.
+const READER: SignedDuration = SignedDuration::from_hours(24);
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(request)).routes(routes!(resend))
@@ -165,15 +168,30 @@ impl CommandService {
         request: &RequestContext,
         old: Issued,
     ) -> Result<MailRequested, Problem> {
-        asked.by_reader();
+        let shows_reader = self.shows_reader(asked.app_id(), &old, asked.context().at).await?;
+        if shows_reader {
+            asked.by_reader();
+        }
         let Issued { link_id, email, redirect_uri, state, code_challenge, .. } = old;
         // The person was erased, so no mail is sent.
         let email = email.ok_or_else(|| Problem::new(problems::INVALID_OR_EXPIRED_TOKEN))?;
+        let earlier = if shows_reader { Earlier::SupersededLike(link_id) } else { Earlier::Stays };
         let target = Target { redirect_uri, state, code_challenge };
         if !asked.settings().allows_redirect_to(&target.redirect_uri) {
             return Err(not_allowed());
         }
-        self.issue_magic_link(asked, request, email, target, Earlier::SupersededLike(link_id)).await
+        self.issue_magic_link(asked, request, email, target, earlier).await
+    }
+
+    /// Whether whoever has this link reads the mail of its address. One of long ago may be in anybody's archive, and what ended
+    /// all access of the account ended this as well.
+    async fn shows_reader(&self, app_id: &AppId, link: &Issued, at: Timestamp) -> Result<bool, Problem> {
+        let Some(email) = link.email.as_ref().filter(|_| at < link.expires_at + READER) else {
+            return Ok(false);
+        };
+        let Some(user_id) = self.locate.locate(app_id, email).await? else { return Ok(true) };
+        let user = self.repository.load::<User>(&user_id).await?;
+        Ok(!link.is_older_than(user_id, user.state.access()))
     }
 
     /// Issues a link to the app's default destination, for a person whose link is unreadable.

@@ -165,8 +165,8 @@ impl CommandService {
             };
             match self.start_session(attempt, context.clone(), old, new).await {
                 Ok(done) => {
-                    if !done.replayed {
-                        self.end_oldest_sessions(user_id, context).await;
+                    if let Some(link) = ChainLink::made_by(&done.events).filter(|_| !done.replayed) {
+                        self.end_oldest_sessions(user_id, link.session_id, context).await;
                     }
                     return self.logged_in(attempt.app_id, &done).await;
                 }

@@ -410,3 +410,76 @@ async fn inv_v_a_limited_key_puts_no_link_into_mails() {
     again["settings"]["locale"] = json!("de");
     assert_eq!(set(&key, again).await, 200);
 }
+
+#[tokio::test]
+async fn inv_v_tokens_for_tests_are_few_and_end_no_session_of_the_person() {
+    let world = World::start().await;
+    let registered = world.register(ADA).await;
+    let ada = user_id(&registered);
+    let key = world.key_of(&[Permission::TokensCreate]).await;
+    let path = of(ada, "/access-tokens");
+    let body = json!({"duration_minutes": 60});
+    let make = async |n: usize| {
+        world.call_with("POST", &path, Some(&key), Some(body.clone()), Some(&format!("k{n}"))).await
+    };
+    let mut tokens = Vec::new();
+    for n in 0..SESSIONS.get() {
+        world.clock.advance(SignedDuration::from_secs(1));
+        let token = make(n).await;
+        assert_eq!(token.status, 201, "{}", token.body);
+        tokens.push(token.text("access_token"));
+    }
+    let most = SESSIONS.get() / 10;
+    assert_eq!(world.service.claimed_sessions(ada).await.expect("reads").len(), most + 1);
+    assert_eq!(
+        world.me(&registered.text("access_token")).await.status,
+        200,
+        "the person's own session stays"
+    );
+    for (n, token) in tokens.iter().enumerate() {
+        let lives = n >= SESSIONS.get() - most;
+        assert_eq!(world.me(token).await.status == 200, lives, "{n}");
+    }
+    // What is over is not given again.
+    assert_eq!(said(&make(0).await), (401, "session_revoked"));
+    assert_eq!(make(SESSIONS.get() - 1).await.status, 201);
+}
+
+/// A server gets the tokens that it mails itself, and no other: those of mails show who reads the mailbox.
+#[tokio::test]
+async fn inv_v_a_token_that_is_mailed_is_handed_to_no_server() {
+    use crate::mailed_tokens::request::MailRequest;
+    use domain::decisions::Wanted;
+    use domain::user::ResetReason;
+    use http_kit::cookies::Credentials;
+    use http_kit::limits::MailPurpose;
+    use http_kit::request::RequestContext;
+    let world = World::start().await;
+    let ada = user_id(&world.register(ADA).await);
+    let key = world.key_of(&[Permission::UsersWrite]).await;
+    let mut headers = http::HeaderMap::new();
+    headers.insert("authorization", format!("Bearer {key}").parse().expect("a header"));
+    let credentials = Credentials::new(&http::Method::POST, &headers);
+    let request = RequestContext {
+        request_id: "r".to_owned(),
+        correlation_id: world.clock.new_id(),
+        traceparent: None,
+        client: Client::default(),
+        address: None,
+        idempotency_key: None,
+    };
+    let (app_id, email) = (AppId::default_app(), Email::parse(ADA).expect("valid"));
+    for (delivery, is_handed_out) in [("app", true), ("platform", false)] {
+        world.set(json!({"delivery": "app"})).await;
+        let purpose = MailPurpose::PasswordReset;
+        let asked = MailRequest::new(&world.service, &app_id, &request, &credentials, None, purpose).await;
+        let asked = asked.map_err(|problem| problem.code()).expect("may ask");
+        // While the request is on its way.
+        world.set(json!({ "delivery": delivery })).await;
+        let wanted = Wanted::PasswordReset(ResetReason::Forgotten);
+        let answer = asked.run_for_token(wanted, Some(ada), &email, &request).await;
+        let answer = serde_json::to_value(answer.map_err(|problem| problem.code()).expect("is accepted"));
+        assert_eq!(answer.expect("JSON")["token"].is_string(), is_handed_out, "{delivery}");
+    }
+    assert_eq!(world.events("PasswordResetRequested").await, 2);
+}

@@ -1,5 +1,10 @@
 //! Sessions, from login to end.
 
+use domain::SessionId;
+use domain::app::App;
+use domain::decisions::{NotStarted, StartSession};
+use domain::session::{LoginMethod, RevocationReason, Session};
+
 use super::*;
 
 #[tokio::test]
@@ -194,4 +199,77 @@ async fn tokens_can_be_looked_at_and_revoked() {
     assert_eq!(world.auth("revoke", body.clone()).await.status, 200);
     let dead = world.call("POST", path, Some(key), Some(body)).await;
     assert_eq!(dead.body, json!({"active": false}));
+}
+
+/// Or each login would read more of them than the one before.
+#[tokio::test]
+async fn inv_y_expired_sessions_give_their_places_back() {
+    let world = World::start().await;
+    let ada = user_id(&world.register("ada@example.com").await);
+    for _ in 0..SESSIONS.get() + 10 {
+        world.clock.advance(SignedDuration::from_hours(15 * 24));
+        assert_eq!(world.login("ada@example.com", PASSWORD).await.status, 200);
+    }
+    assert_eq!(world.service.claimed_sessions(ada).await.expect("reads").len(), SESSIONS.get());
+}
+
+/// Of as many as one may have: whoever knows the password could make them, so that the owner cannot end them.
+#[tokio::test]
+async fn inv_d_many_sessions_end_at_once() {
+    const MANY: usize = 300;
+    let world = World::start().await;
+    let registered = world.register("ada@example.com").await;
+    let ada = user_id(&registered);
+    let (context, at) = (world.context_of_system(), world.clock.now());
+    let (mut reads, app) = Reads::one::<App>(&AppId::default_app());
+    let user = reads.of::<User>(&ada);
+    let new = (0..MANY).map(|_| SessionId(world.clock.new_id())).collect::<Vec<_>>();
+    let sessions = new.iter().map(|id| (*id, reads.new_one::<Session>(id))).collect::<Vec<_>>();
+    let logins = world.service.dispatcher.run(context, reads, move |work| {
+        for (session_id, session) in &sessions {
+            let (session_id, method, client) = (*session_id, LoginMethod::Password, Client::default());
+            let start = StartSession { session_id, method, client, at };
+            let (app, user, session) = work.drafts((app, user, *session));
+            start.decide(app, user, session)?;
+        }
+        Ok::<_, NotStarted>(())
+    });
+    logins.await.expect("begin");
+    let access = registered.text("access_token");
+    let ended = world.call("POST", "/auth/sessions/revoke-all", Some(&access), None).await;
+    assert_eq!((ended.status.as_u16(), &ended.body), (200, &json!({"revoked": MANY + 1})));
+}
+
+#[tokio::test]
+async fn somebody_with_many_sessions_gets_in_by_a_node_whose_clock_is_behind() {
+    let world = World::start().await;
+    let ada = user_id(&world.register("ada@example.com").await);
+    for _ in 0..SESSIONS.get() {
+        assert_eq!(world.login("ada@example.com", PASSWORD).await.status, 200);
+    }
+    world.clock.set(world.clock.now() - SignedDuration::from_hours(1));
+    let login = world.login("ada@example.com", PASSWORD).await;
+    assert_eq!(login.status, 200, "{}", login.body);
+    assert_eq!(world.me(&login.text("access_token")).await.status, 200);
+    assert_eq!(world.service.claimed_sessions(ada).await.expect("reads").len(), SESSIONS.get());
+}
+
+#[tokio::test]
+async fn what_is_not_decided_ends_no_session() {
+    let world = World::start().await;
+    let ada = user_id(&world.register("ada@example.com").await);
+    // Its sessions are over by the user's own word, and not yet revoked.
+    world.ban(ada).await;
+    let ending = async |idempotency| {
+        let context = Context { idempotency, ..world.context_of_system() };
+        let (reads, _) = Reads::one::<User>(&ada);
+        let service = &world.service;
+        service.run_ending_sessions(ada, RevocationReason::EmailVerified, context, reads, |_| Ok(7)).await
+    };
+    let key = event_store::Idempotency { key: [1; 32], fingerprint: [2; 32] };
+    for _ in 0..2 {
+        let done = ending(Some(key)).await.expect("decides nothing");
+        assert_eq!((done.value, done.replayed), (Some(7), false), "nothing is kept under the key");
+        assert!(done.events.is_empty());
+    }
 }

@@ -100,6 +100,28 @@ async fn a_reset_ends_the_lock_and_makes_a_device() {
     assert_eq!(world.login_by_device(&device(&reset), ADA, NEW).await.status, 200);
 }
 
+/// Who has reset a password by a mail that was not theirs is a stranger again once the owner has ended that.
+#[tokio::test]
+async fn a_repeated_reset_makes_no_device_once_access_was_ended() {
+    let world = World::start().await;
+    world.register(ADA).await;
+    let reset = async |password: &str, key: &str| {
+        assert_eq!(world.auth("password-reset/request", json!({"email": ADA})).await.status, 202);
+        let body = json!({"token": world.token("PasswordResetRequested").await, "new_password": password});
+        let path = "/v1/apps/default/auth/password-reset/confirm";
+        let answer = world.call_with("POST", path, None, Some(body.clone()), Some(key)).await;
+        assert_eq!(answer.status, 204, "{}", answer.body);
+        body
+    };
+    let body = reset("evil horse battery", "evil").await;
+    world.clock.advance(SignedDuration::from_secs(1));
+    reset(NEW, "own").await;
+    let path = "/v1/apps/default/auth/password-reset/confirm";
+    let again = world.call_with("POST", path, None, Some(body), Some("evil")).await;
+    assert_eq!(again.status, 204, "what was done then: {}", again.body);
+    assert!(!again.headers.contains_key("device-token"));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn inv_p_a_device_has_a_lock_of_its_own_however_many_there_are() {
     let world = Arc::new(World::start().await);
@@ -248,6 +270,42 @@ async fn inv_w_a_magic_link_is_superseded_by_its_owner_alone() {
         assert_eq!(redeem(&second).await, 303, "{token:?}");
         world.clock.advance(SignedDuration::from_secs(1));
     }
+}
+
+/// It may be in anybody's archive, or of a time when the mailbox was another's.
+#[tokio::test]
+async fn inv_w_a_link_of_long_ago_supersedes_none() {
+    let world = World::start().await;
+    world.set(json!({"redirect_uris": ["https://app.example/callback"]})).await;
+    let registered = world.register(ADA).await;
+    world.verify("default", ADA).await;
+    let ask = async || {
+        let body = json!({"email": ADA, "redirect_uri": "https://app.example/callback"});
+        assert_eq!(world.auth("magic-link", body).await.status, 202);
+        world.token("MagicLinkIssued").await
+    };
+    let page =
+        async |token: &str| world.get(&format!("magic-link/verify?token={token}")).await.status.as_u16();
+    let again = async |token: &str| {
+        let answer = world.auth("magic-link/verify/again", json!({ "token": token })).await;
+        assert_eq!((answer.status.as_u16(), &answer.body), (202, &json!({"status": "accepted"})));
+        page(&world.token("MagicLinkIssued").await).await
+    };
+    let old = ask().await;
+    world.clock.advance(SignedDuration::from_hours(24));
+    let newest = ask().await;
+    assert_eq!((again(&old).await, page(&newest).await), (200, 400), "its reader has asked for another");
+    world.clock.advance(SignedDuration::from_hours(1));
+    let newest = ask().await;
+    assert_eq!((again(&old).await, page(&newest).await), (200, 200), "it is too old");
+    // The end of all access ends this as well.
+    let old = ask().await;
+    let session = world.login(ADA, PASSWORD).await.text("access_token");
+    let ended = world.call("POST", "/v1/apps/default/auth/sessions/revoke-all", Some(&session), None).await;
+    assert_eq!(ended.status, 200, "{}", ended.body);
+    let newest = ask().await;
+    assert_eq!((again(&old).await, page(&newest).await), (200, 200));
+    assert_eq!(registered.status, 201);
 }
 
 #[tokio::test]

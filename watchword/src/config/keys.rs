@@ -179,7 +179,7 @@ keys! {
     LIMITS_EXPORTS_RESERVE "limits.exports_reserve": usize = whole_number, otherwise "",
         "of these, reserved for platform keys [default: a sixteenth]";
     LIMITS_SESSIONS "limits.sessions": NonZeroUsize = positive_size, default "1000",
-        "maximum sessions per user; one more login ends the oldest";
+        "maximum sessions per user; one more login ends the oldest. A tenth of them can be test tokens";
     NATS_CREDENTIALS "nats.credentials": String = non_empty, otherwise "",
         "a credentials file for NATS";
     NATS_REPLICAS "nats.replicas": NonZeroUsize = positive_size, default "1",

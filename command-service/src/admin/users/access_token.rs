@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use dispatcher::Reads;
+use dispatcher::{Context, Reads};
 use domain::app::App;
 use domain::decisions::{MakeTestToken, NoTestToken, StartSession};
 use domain::session::{LoginMethod, Session, SessionEvent, SessionStarted};
@@ -28,6 +28,7 @@ use crate::CommandService;
 use crate::admin::users::target::{TargetUser, UserSegments};
 use crate::api::answers::Done;
 use crate::api::refusals::may_not_enter;
+use crate::callers::live::require_live;
 
 const LONGEST_TOKEN_MINUTES: u32 = 1440;
 
@@ -68,6 +69,8 @@ pub(crate) struct AccessTokenBody {
     request_body = NewAccessToken,
     security(("api_key" = []), ("user" = [])),
     responses((status = 201, description = "The token", body = AccessTokenBody),
+        (status = 401, description = "`unauthenticated`; `session_revoked`, `session_expired`: a repeated request whose \
+         session is over"),
         (status = 403, description = "`forbidden`, `user_banned` or `app_disabled`"),
         (status = 422, description = "`validation_failed`")))]
 async fn create_access_token(
@@ -94,6 +97,7 @@ async fn create_access_token(
     let make = MakeTestToken { ttl, full_admin, by_user, start };
     let (mut reads, app) = Reads::one::<App>(&target.app_id);
     let (user, session) = (reads.of::<User>(&user_id), reads.new_one::<Session>(&session_id));
+    let after = Context { idempotency: None, ..context.clone() };
     let committed = target
         .run(context, (reads, user), move |work| {
             let (app, user, session) = work.drafts((app, user, session));
@@ -108,6 +112,12 @@ async fn create_access_token(
     let Some(started) = committed.events.iter().find_map(started_in) else {
         return Err(Problem::internal("the started session is not among the committed events"));
     };
+    let session = service.repository.load::<Session>(&started.session_id).await?;
+    if committed.replayed {
+        require_live(&app.state, &user.state, &session.state, &target.app_id, service.clock.now())?;
+    } else {
+        service.end_oldest_test_sessions(user_id, started.session_id, after).await?;
+    }
     let ttl = started.expires_at.duration_since(started.at).as_secs();
     let expires_in = (ttl - service.clock.now().duration_since(started.at).as_secs()).max(0);
     let grant = Grant {

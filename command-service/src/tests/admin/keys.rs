@@ -176,3 +176,32 @@ async fn rotate(stage: &Stage, key: &str) -> Answer {
     assert_eq!(answer.status, 200, "{}", answer.body);
     answer
 }
+
+/// An app remembers only the last keys that were revoked. The log remembers all.
+#[tokio::test]
+async fn a_key_of_the_configuration_that_was_revoked_long_ago_stays_so() {
+    use domain::app::{App, AppCommand, MAX_API_KEYS};
+    use domain::{ApiKeyId, Permission};
+    let world = World::start().await;
+    let brought = ApiKeyId(world.clock.new_id());
+    world.service.admit_brought_key(brought).await.expect("is admitted");
+    let revoke = format!("/v1/apps/platform/admin/api-keys/{brought}");
+    assert_eq!(world.by_platform("DELETE", &revoke, None).await.status, 204);
+    let keys: Vec<ApiKeyId> = (0..MAX_API_KEYS).map(|_| ApiKeyId(world.clock.new_id())).collect();
+    let (context, at) = (world.context_of_system(), world.clock.now());
+    let (reads, app) = Reads::one::<App>(&AppId::platform());
+    let others = world.service.dispatcher.run(context, reads, move |work| {
+        for key_id in &keys {
+            let (name, permissions) = ("other".to_owned(), [Permission::Platform].into());
+            let issue = AppCommand::IssueApiKey { key_id: *key_id, name, permissions, expires_at: None, at };
+            work.execute(app, issue)?;
+            work.execute(app, AppCommand::RevokeApiKey { key_id: *key_id, at })?;
+        }
+        Ok::<_, domain::app::AppError>(())
+    });
+    others.await.expect("come and go");
+    world.service.admit_brought_key(brought).await.expect("changes nothing");
+    let app = world.service.repository.load::<App>(&AppId::platform()).await.expect("loads");
+    assert!(!app.state.revoked_keys.contains(&brought), "it is forgotten");
+    assert!(!app.state.api_keys.contains_key(&brought), "and stays revoked");
+}
