@@ -181,7 +181,13 @@ impl CommandService {
             request_id: None,
             traceparent: None,
         };
-        Context { metadata, client: Client::default(), at: self.clock.now(), idempotency: None }
+        Context {
+            metadata,
+            client: Client::default(),
+            at: self.clock.now(),
+            idempotency: None,
+            is_first: false,
+        }
     }
 }
 

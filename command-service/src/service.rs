@@ -140,7 +140,7 @@ impl CommandService {
         idempotency: Option<Idempotency>,
     ) -> Context {
         let (metadata, client) = (request.metadata(app_id.clone(), actor), request.client.clone());
-        Context { metadata, client, at: self.clock.now(), idempotency }
+        Context { metadata, client, at: self.clock.now(), idempotency, is_first: false }
     }
 
     /// Reports cache metrics.

@@ -36,6 +36,7 @@ mod magic_link;
 mod mailbox;
 mod page;
 mod rights;
+mod round_trips;
 mod sessions;
 mod strangers;
 mod values;
@@ -287,6 +288,7 @@ impl World {
             client: Client::default(),
             at: self.clock.now(),
             idempotency: None,
+            is_first: false,
         }
     }
 

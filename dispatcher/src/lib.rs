@@ -48,6 +48,8 @@ pub struct Context {
     pub at: Timestamp,
     /// The caller's idempotency key, under which the append happens once.
     pub idempotency: Option<Idempotency>,
+    /// Whether [`Dispatcher::replayed`] has found nothing under that key: it is not asked for once more.
+    pub is_first: bool,
 }
 
 /// Whether facts looked up before a decision still held when it was made.
@@ -153,8 +155,13 @@ impl Dispatcher {
     }
 
     /// What was done under the same idempotency key before, if anything was.
-    pub async fn replayed<T, E>(&self, context: &Context) -> Result<Option<Committed<T>>, DispatchError<E>> {
-        self.inner.replay(context.idempotency.as_ref()).await
+    pub async fn replayed<T, E>(
+        &self,
+        context: &mut Context,
+    ) -> Result<Option<Committed<T>>, DispatchError<E>> {
+        let replayed = self.inner.replay(context.idempotency.as_ref()).await?;
+        context.is_first = replayed.is_none();
+        Ok(replayed)
     }
 
     /// Loads `reads`, decides, and appends. It runs as a task of its own: a caller that goes away neither stops it
@@ -205,7 +212,10 @@ impl Inner {
     where
         D: FnMut(&mut Work) -> Result<T, E> + Send,
     {
-        if let Some(replay) = self.replay(context.idempotency.as_ref()).await? {
+        // The append asks once more. Where there is none, we do, below.
+        if !context.is_first
+            && let Some(replay) = self.replay(context.idempotency.as_ref()).await?
+        {
             return Ok(replay);
         }
         let mut turn: Option<OwnedMutexGuard<()>> = None;
@@ -224,6 +234,11 @@ impl Inner {
                 Err(refusal) => return self.replayed_or(&context, DispatchError::Refused(refusal)).await,
             };
             if is_final {
+                if context.is_first
+                    && let Some(replay) = self.replay(context.idempotency.as_ref()).await?
+                {
+                    return Ok(replay);
+                }
                 let position = self.repository.journal().head().await?;
                 return Ok(Committed { value: Some(value), events: vec![], position, replayed: false });
             }

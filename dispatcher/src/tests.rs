@@ -186,7 +186,7 @@ fn context(key: Option<u8>) -> Context {
     };
     let idempotency = key.map(|key| Idempotency { key: [key; 32], fingerprint: [key; 32] });
     let at = Timestamp::from_second(1_800_000_000).expect("in range");
-    Context { metadata, client: Client::default(), at, idempotency }
+    Context { metadata, client: Client::default(), at, idempotency, is_first: false }
 }
 
 async fn fail(dispatcher: &Dispatcher, context: Context) -> Result<Committed<()>, DispatchError<Problem>> {
@@ -374,4 +374,62 @@ async fn inv_d_what_is_not_written_is_decided_on_what_all_nodes_wrote() {
             assert_eq!(done.position, newest);
         }
     }
+}
+
+async fn fail_at(dispatcher: &Dispatcher, user_id: UserId) {
+    let at = context(None).at;
+    let policy = LockoutPolicy { failures: 1_000, ..LockoutPolicy::default() };
+    let (reads, lockout) = Reads::one::<Lockout>(&user_id);
+    let decide = move |work: &mut Work| {
+        let command = LockoutCommand::RecordFailure { user_id, device: None, policy, at };
+        work.execute(lockout, command).map_err(Problem::internal)
+    };
+    dispatcher.run(context(None), reads, decide).await.expect("written");
+}
+
+/// Where the journal is on a server, what is not at hand is read together.
+#[tokio::test]
+async fn several_aggregates_are_loaded_in_two_round_trips() {
+    let world = World::start(&[]).await;
+    let others: Vec<UserId> = (1..=3).map(|n| UserId(Uuid::from_u128(n))).collect();
+    for user_id in &others {
+        fail_at(&world.dispatcher, *user_id).await;
+    }
+    let (node, journal) = world.node_of_many();
+    let look = async || {
+        let mut reads = Reads::new();
+        let all = reads.all::<Lockout>(&others);
+        let decide = move |work: &mut Work| {
+            Ok::<_, Problem>(all.iter().map(|it| work.version(*it)).collect::<Vec<_>>())
+        };
+        node.run(context(None), reads, decide).await.expect("looks").value
+    };
+    journal.loads();
+    assert_eq!(look().await, Some(vec![1, 1, 1]));
+    assert_eq!(journal.loads(), 2, "snapshots, and events");
+    look().await;
+    assert_eq!(journal.loads(), 0, "all of it is at hand");
+
+    // What another node has written since is read together, too, from where it was.
+    fail_at(&world.dispatcher, others[0]).await;
+    fail_at(&world.dispatcher, others[1]).await;
+    journal.events_read();
+    assert_eq!(look().await, Some(vec![2, 2, 1]));
+    assert_eq!((journal.loads(), journal.events_read()), (1, 2));
+}
+
+/// The append itself tells that another request with the same key was first.
+#[tokio::test]
+async fn a_key_that_was_looked_up_is_not_looked_up_again() {
+    let world = World::start(&[]).await;
+    let mut first = context(Some(1));
+    let found = world.dispatcher.replayed::<(), Problem>(&mut first).await.expect("looks");
+    assert!(found.is_none() && first.is_first);
+    fail(&world.dispatcher, context(Some(1))).await.expect("written");
+    let late = fail(&world.dispatcher, first.clone()).await.expect("found");
+    assert!(late.replayed);
+    let (reads, _) = Reads::one::<Lockout>(&USER);
+    let nothing = world.dispatcher.run(first, reads, |_| Ok::<_, Problem>(())).await.expect("found");
+    assert!(nothing.replayed, "and so does a decision that has nothing to do");
+    assert_eq!(world.versions().await, [1]);
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use domain::claims::{ClaimChange, Claimed};
 use domain::{Draft, Event, EventId, Loaded, Recorded, StreamId};
-use event_store::{Repository, StoreError};
+use event_store::{Repository, StoreError, Tail};
 use futures::future::BoxFuture;
 use schemas::envelope::Actor;
 
@@ -42,7 +42,11 @@ impl<A> fmt::Debug for Handle<A> {
 }
 
 /// Loads an aggregate whose type it knows.
-type Load = for<'a> fn(&'a Repository, &'a StreamId) -> BoxFuture<'a, Result<Box<dyn Held>, StoreError>>;
+type Load = for<'a> fn(
+    &'a Repository,
+    &'a StreamId,
+    Option<Tail>,
+) -> BoxFuture<'a, Result<Box<dyn Held>, StoreError>>;
 
 pub(crate) struct Read {
     pub stream: StreamId,
@@ -101,8 +105,8 @@ impl Reads {
             self.reads.push(Read {
                 stream,
                 is_new,
-                load: |repository, stream| {
-                    let loading = repository.load_stream_at_hand::<A>(stream);
+                load: |repository, stream, tail| {
+                    let loading = repository.load_fetched::<A>(stream, tail);
                     Box::pin(async move { Ok(Box::new(Draft::of(loading.await?)) as Box<dyn Held>) })
                 },
                 make: || Box::new(Draft::<A>::new()),
@@ -122,9 +126,15 @@ impl Reads {
 
     pub(crate) async fn load(&self, repository: &Repository) -> Result<Work, StoreError> {
         let mut entries = Vec::with_capacity(self.reads.len());
+        let loaded = self.reads.iter().filter(|read| !read.is_new);
+        let streams: Vec<StreamId> = loaded.map(|read| read.stream.clone()).collect();
+        let mut fetched = repository.fetch(&streams).await?;
         for read in &self.reads {
-            let draft =
-                if read.is_new { (read.make)() } else { (read.load)(repository, &read.stream).await? };
+            let draft = if read.is_new {
+                (read.make)()
+            } else {
+                (read.load)(repository, &read.stream, fetched.take(&read.stream)).await?
+            };
             entries.push(Entry { stream: read.stream.clone(), is_new: read.is_new, draft });
         }
         Ok(Work { reads: self.id, entries, asked_at: None, actor: None })

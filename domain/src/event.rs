@@ -51,6 +51,9 @@ impl fmt::Display for StreamId {
 
 /// An aggregate with a stream of its own.
 pub trait Stream: Aggregate<Services = (), Event: EventInfo> + Clone + fmt::Debug + 'static {
+    /// Whether most ids have no events. Then it is kept at hand, too, that one has none.
+    const IS_OFTEN_ABSENT: bool = false;
+
     /// The id of one of these aggregates.
     type Id: fmt::Debug;
 

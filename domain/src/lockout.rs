@@ -296,6 +296,9 @@ impl StreamId {
 }
 
 impl Stream for Lockout {
+    /// Every login looks at it, and few have failed before.
+    const IS_OFTEN_ABSENT: bool = true;
+
     type Id = UserId;
 
     fn stream(id: &UserId) -> StreamId {

@@ -84,6 +84,23 @@ pub async fn reads_back_what_was_written(journal: Arc<dyn Journal>) {
     assert_eq!(read(stream("a"), 1).await, events[1..2]);
     assert_eq!(read(stream("a"), u64::MAX).await, []);
     assert_eq!(read(stream("absent"), 0).await, []);
+    let wanted =
+        [(stream("b"), 0), (stream("absent"), 0), (stream("a"), 1), (stream("a"), 0), (stream("b"), 1)];
+    let several = journal.read_streams(&wanted).await.expect("reads");
+    for ((stream, after), events) in wanted.iter().zip(&several) {
+        assert_eq!(
+            *events,
+            journal.read_stream(stream, *after).await.expect("reads"),
+            "{stream} after {after}"
+        );
+    }
+    assert_eq!(several.iter().map(Vec::len).collect::<Vec<_>>(), [1, 0, 1, 2, 0]);
+    assert_eq!(journal.read_streams(&[]).await, Ok(vec![]));
+    let kept = Snapshot { version: 2, state: vec![1, 2, 3] };
+    journal.save_snapshot(&stream("a"), kept.clone()).await.expect("keeps");
+    let snapshots = journal.load_snapshots(&[stream("b"), stream("a"), stream("absent")]).await;
+    assert_eq!(snapshots, Ok(vec![None, Some(kept), None]));
+    assert_eq!(journal.load_snapshots(&[]).await, Ok(vec![]));
     assert_eq!(journal.read_all(1, 1).await.expect("reads"), events[1..2]);
     assert_eq!(journal.read_all(3, 10).await.expect("reads"), []);
     let some = journal.read_positions(&[3, 1, 9]).await.expect("reads");

@@ -301,6 +301,15 @@ pub trait Journal: Send + Sync + 'static {
         after_version: u64,
     ) -> Result<Vec<RecordedEvent>, StoreError>;
 
+    /// As [`Journal::read_stream`], of several streams, in their order. A journal on a server answers in one round trip.
+    async fn read_streams(&self, wanted: &[(StreamId, u64)]) -> Result<Vec<Vec<RecordedEvent>>, StoreError> {
+        let mut streams = Vec::with_capacity(wanted.len());
+        for (stream, after_version) in wanted {
+            streams.push(self.read_stream(stream, *after_version).await?);
+        }
+        Ok(streams)
+    }
+
     /// Up to `limit` events with a position greater than `after`, in order, without a gap. Those before one that cannot
     /// be read are given; it is an error only where it comes first. None: there is no later event.
     async fn read_all(&self, after: u64, limit: usize) -> Result<Vec<RecordedEvent>, StoreError>;
@@ -342,6 +351,15 @@ pub trait Journal: Send + Sync + 'static {
 
     /// The newest snapshot of a stream.
     async fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError>;
+
+    /// As [`Journal::load_snapshot`], of several streams, in their order. A journal on a server answers in one round trip.
+    async fn load_snapshots(&self, streams: &[StreamId]) -> Result<Vec<Option<Snapshot>>, StoreError> {
+        let mut snapshots = Vec::with_capacity(streams.len());
+        for stream in streams {
+            snapshots.push(self.load_snapshot(stream).await?);
+        }
+        Ok(snapshots)
+    }
 
     /// Keeps a snapshot, unless there is a newer one.
     async fn save_snapshot(&self, stream: &StreamId, snapshot: Snapshot) -> Result<(), StoreError>;

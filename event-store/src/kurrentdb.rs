@@ -288,6 +288,11 @@ impl Journal for KurrentJournal {
         self.replica.read_stream(stream, after_version).await
     }
 
+    async fn read_streams(&self, wanted: &[(StreamId, u64)]) -> Result<Vec<Vec<RecordedEvent>>, StoreError> {
+        self.catch_up().await?;
+        self.replica.read_streams(wanted).await
+    }
+
     async fn read_all(&self, after: u64, limit: usize) -> Result<Vec<RecordedEvent>, StoreError> {
         self.catch_up_to(after.saturating_add(limit as u64)).await?;
         self.replica.read_all(after, limit).await

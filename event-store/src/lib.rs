@@ -50,6 +50,6 @@ pub use master_key::{JournalMark, MasterKey};
 pub use message_key::{Mark, Marked, MessageKey};
 pub use personal::Requested;
 pub use postgres::{PostgresJournal, PostgresSettings, PostgresUrl};
-pub use repository::{Loaded, Reads, Repository};
+pub use repository::{Fetched, Loaded, Reads, Repository, Tail};
 pub use sealing::Sealer;
 pub use sqlite::{JournalLock, SqliteJournal};

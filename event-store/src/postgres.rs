@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use domain::{StreamId, Timestamp};
 use schemas::envelope::RecordedEvent;
+use sqlx::Row;
 use sqlx::postgres::PgPool;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
@@ -147,6 +148,32 @@ impl Journal for PostgresJournal {
         rows.iter().map(|row| self.recorded(row)).collect()
     }
 
+    async fn read_streams(&self, wanted: &[(StreamId, u64)]) -> Result<Vec<Vec<RecordedEvent>>, StoreError> {
+        let names: Vec<&str> = wanted.iter().map(|(stream, _)| stream.as_str()).collect();
+        let after: Vec<i64> = wanted.iter().map(|(_, after)| bounded(*after)).collect();
+        let rows = self
+            .read(|| {
+                sqlx::query(
+                    "SELECT s.place, e.* FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY s (name, after, place),
+                         LATERAL (SELECT * FROM watchword.events WHERE stream = s.name AND version > s.after) e
+                     ORDER BY s.place, e.version",
+                )
+                .bind(&names)
+                .bind(&after)
+                .fetch_all(&self.readers)
+            })
+            .await?;
+        let mut streams = vec![Vec::new(); wanted.len()];
+        for row in &rows {
+            let place = usize::try_from(row.try_get::<i64, _>("place")?).unwrap_or_default();
+            let stream = streams.get_mut(place.wrapping_sub(1));
+            stream
+                .ok_or_else(|| StoreError::Damaged("an event of no stream".to_owned()))?
+                .push(self.recorded(row)?);
+        }
+        Ok(streams)
+    }
+
     async fn read_all(&self, after: u64, limit: usize) -> Result<Vec<RecordedEvent>, StoreError> {
         let rows = self
             .read(|| {
@@ -277,6 +304,24 @@ impl Journal for PostgresJournal {
             })
             .await?;
         Ok(row.map(|(version, state)| Snapshot { version: version.cast_unsigned(), state }))
+    }
+
+    async fn load_snapshots(&self, streams: &[StreamId]) -> Result<Vec<Option<Snapshot>>, StoreError> {
+        let names: Vec<&str> = streams.iter().map(StreamId::as_str).collect();
+        let rows: Vec<(Option<i64>, Option<Vec<u8>>)> = self
+            .read(|| {
+                sqlx::query_as(
+                    "SELECT k.version, k.state FROM unnest($1::text[]) WITH ORDINALITY s (name, place)
+                     LEFT JOIN watchword.snapshots k ON k.stream = s.name ORDER BY s.place",
+                )
+                .bind(&names)
+                .fetch_all(&self.readers)
+            })
+            .await?;
+        let kept = |(version, state): (Option<i64>, Option<Vec<u8>>)| {
+            Some(Snapshot { version: version?.cast_unsigned(), state: state? })
+        };
+        Ok(rows.into_iter().map(kept).collect())
     }
 
     async fn save_snapshot(&self, stream: &StreamId, snapshot: Snapshot) -> Result<(), StoreError> {

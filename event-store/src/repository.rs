@@ -1,8 +1,9 @@
 //! Aggregates, loaded from snapshot and journal and kept at hand.
 
 mod cache;
+mod fetched;
+mod reads;
 
-use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -14,6 +15,8 @@ use schemas::envelope::RecordedEvent;
 use uuid::Uuid;
 
 use self::cache::{Bytes, Cached, USUAL_BYTES};
+pub use self::fetched::{Fetched, Tail};
+pub use self::reads::Reads;
 use crate::journal::{Journal, NewEvent, Snapshot, StoreError};
 use crate::measure;
 use crate::personal::{self, Requested};
@@ -139,13 +142,22 @@ impl Repository {
         &self,
         stream: &StreamId,
     ) -> Result<Arc<Loaded<A>>, StoreError> {
+        self.load_fetched(stream, None).await
+    }
+
+    /// As [`Self::load_stream_at_hand`], from what was read of the stream before, if it was.
+    pub async fn load_fetched<A: Recorded>(
+        &self,
+        stream: &StreamId,
+        tail: Option<Tail>,
+    ) -> Result<Arc<Loaded<A>>, StoreError> {
         // One caller reads, the others wait for it. A `put` meanwhile takes the place away from the reader, whose
         // older state is then not kept.
         match self.cached.get_value_or_guard_async(stream).await {
             Ok(cached) => downcast(stream, cached),
             Err(place) => {
-                let loaded = Arc::new(self.read::<A>(stream).await?);
-                if loaded.version > 0 {
+                let loaded = Arc::new(self.read::<A>(stream, tail).await?);
+                if loaded.version > 0 || A::IS_OFTEN_ABSENT {
                     let _ = place.insert(Cached::new(stream, Arc::clone(&loaded)));
                 }
                 Ok(loaded)
@@ -208,7 +220,7 @@ impl Repository {
 
     /// Loads several aggregates for one decision, which costs one round trip at most where all of them are at hand.
     pub fn reads(&self) -> Reads<'_> {
-        Reads { repository: self, seen: Mutex::default() }
+        Reads::new(self)
     }
 
     /// Tells metrics what is at hand.
@@ -252,11 +264,15 @@ impl Repository {
         personal::open(&self.sealer, recorded).await
     }
 
-    async fn read<A: Recorded>(&self, stream: &StreamId) -> Result<Loaded<A>, StoreError> {
+    async fn read<A: Recorded>(
+        &self,
+        stream: &StreamId,
+        mut tail: Option<Tail>,
+    ) -> Result<Loaded<A>, StoreError> {
         let behind = self.behind.remove(stream).and_then(|(_, old)| old.loaded.downcast::<Loaded<A>>().ok());
         let (loaded, after) = match behind {
             Some(old) => (Loaded::clone(&old), None),
-            None => match self.read_snapshot::<A>(stream).await? {
+            None => match self.read_snapshot::<A>(stream, tail.as_mut()).await? {
                 Ok(Proven { loaded, last }) => (loaded, Some(last)),
                 Err(_) => (Loaded::default(), None),
             },
@@ -264,7 +280,11 @@ impl Repository {
         let started = loaded.version;
         // The event that a snapshot was taken at is read with those after it. The snapshot proves that there was one: a
         // journal without it has lost its end, and nothing is to be decided on what is left.
-        let events = self.journal.read_stream(stream, started.saturating_sub(after.is_some().into())).await?;
+        let from = started.saturating_sub(after.is_some().into());
+        let events = match tail.filter(|tail| tail.after == from) {
+            Some(tail) => tail.events,
+            None => self.journal.read_stream(stream, from).await?,
+        };
         let new = match (after, events.as_slice()) {
             (None, events) => events,
             (Some(last), [first, new @ ..]) if first.version == started && first.id == last => new,
@@ -304,7 +324,7 @@ impl Repository {
     /// Compares the snapshot of a stream with what its events say: what is wrong with it, if anything. Nothing rests on one
     /// that is passed over, as everything is in the journal.
     pub async fn check_snapshot<A: Recorded>(&self, stream: &StreamId) -> Result<Option<String>, StoreError> {
-        let Proven { loaded, last } = match self.read_snapshot::<A>(stream).await? {
+        let Proven { loaded, last } = match self.read_snapshot::<A>(stream, None).await? {
             Ok(proven) => proven,
             // A version before this one wrote it, or the person was erased.
             Err(PassedOver::None | PassedOver::OldForm | PassedOver::Unreadable) => return Ok(None),
@@ -329,10 +349,13 @@ impl Repository {
     async fn read_snapshot<A: Stream>(
         &self,
         stream: &StreamId,
+        tail: Option<&mut Tail>,
     ) -> Result<Result<Proven<A>, PassedOver>, StoreError> {
-        let Some(snapshot) = self.journal.load_snapshot(stream).await? else {
-            return Ok(Err(PassedOver::None));
+        let snapshot = match tail {
+            Some(tail) => tail.snapshot.take(),
+            None => self.journal.load_snapshot(stream).await?,
         };
+        let Some(snapshot) = snapshot else { return Ok(Err(PassedOver::None)) };
         let read = self.open_snapshot(stream, &snapshot).await;
         if let Err(reason) = &read {
             metrics::counter!("watchword_snapshots_passed_over_total", "reason" => reason.name())
@@ -403,64 +426,6 @@ impl Repository {
                 tracing::warn!(%error, %stream, "a snapshot was not kept");
             }
         });
-    }
-}
-
-/// The aggregates that one decision rests on. It decides on what is at hand, and asks once, in the end, whether that still
-/// held: if not, the decision is made again.
-///
-/// ```text
-/// let reads = repository.reads();
-/// let decision = loop {
-///     let decision = decide(&reads).await;
-///     if reads.are_current().await? {
-///         break decision;
-///     }
-/// };
-/// ```
-pub struct Reads<'a> {
-    repository: &'a Repository,
-    seen: Mutex<HashMap<StreamId, Seen>>,
-}
-
-struct Seen {
-    version: u64,
-    /// It is known to have been current at some moment since the first read.
-    is_confirmed: bool,
-}
-
-impl Reads<'_> {
-    /// As [`Repository::load_at_hand`].
-    pub async fn load<A: Recorded>(&self, id: &A::Id) -> Result<Arc<Loaded<A>>, StoreError> {
-        let loaded = self.repository.load_at_hand::<A>(id).await?;
-        if self.repository.journal.is_shared() {
-            let version = loaded.version;
-            let seen = |is_confirmed| Seen { version, is_confirmed };
-            self.seen()
-                .entry(A::stream(id))
-                .and_modify(|it| *it = seen(it.is_confirmed))
-                .or_insert(seen(false));
-        }
-        Ok(loaded)
-    }
-
-    /// Whether everything that was read was current at a moment since the first read. What was not is read anew when it is
-    /// asked for again, and is current then.
-    pub async fn are_current(&self) -> Result<bool, StoreError> {
-        let open: Vec<(StreamId, u64)> = {
-            let seen = self.seen();
-            let open = seen.iter().filter(|(_, seen)| !seen.is_confirmed);
-            open.map(|(stream, seen)| (stream.clone(), seen.version)).collect()
-        };
-        let moved = self.repository.moved(&open).await?;
-        for seen in self.seen().values_mut() {
-            seen.is_confirmed = true;
-        }
-        Ok(moved.is_empty())
-    }
-
-    fn seen(&self) -> MutexGuard<'_, HashMap<StreamId, Seen>> {
-        self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

@@ -144,6 +144,17 @@ impl Authenticator {
         }
     }
 
+    /// Like [`Authenticator::app`], as part of a larger decision. A refusal is final; an app that is returned is current
+    /// only once [`Reads::are_current`] says so.
+    pub async fn app_on(&self, reads: &Reads<'_>, app_id: &AppId) -> Result<Arc<Loaded<App>>, Problem> {
+        loop {
+            let decided = enabled_app(reads, app_id).await;
+            if decided.is_ok() || reads.are_current().await? {
+                return decided;
+            }
+        }
+    }
+
     /// The user of the access token, sent as a bearer token or, in cookie mode, as a cookie. Checks that the token
     /// belongs to this app, and that session, user and app are active.
     pub async fn user(&self, app_id: &AppId, credentials: &Credentials) -> Result<UserCaller, Problem> {
@@ -156,7 +167,9 @@ impl Authenticator {
         }
     }
 
-    async fn user_on(
+    /// Like [`Authenticator::user`], as part of a larger decision: neither a caller nor a refusal is valid before
+    /// [`Reads::are_current`] says so.
+    pub async fn user_on(
         &self,
         reads: &Reads<'_>,
         app_id: &AppId,

@@ -68,8 +68,8 @@ pub(crate) async fn change(
 ) -> Result<Response, Problem> {
     let caller = service.authenticator.user(&app_id, &credentials).await?;
     let Body { value: body, idempotency } = body?;
-    let context = service.context(&request, &app_id, caller.actor(), idempotency);
-    if let Some(done) = service.dispatcher.replayed::<(), Problem>(&context).await? {
+    let mut context = service.context(&request, &app_id, caller.actor(), idempotency);
+    if let Some(done) = service.dispatcher.replayed::<(), Problem>(&mut context).await? {
         return service.changed(&caller, &done).await;
     }
     let min_length = caller.app.state.settings.password_min_length;

@@ -165,8 +165,8 @@ impl CommandService {
         let app = self.authenticator.app(app_id).await?;
         let (token, user) = self.one_time_token(app_id, TokenPurpose::PasswordReset, &body.token).await?;
         let (user_id, generation) = (token.user_id, token.generation);
-        let context = self.context(request, app_id, Actor::user(user_id), idempotency);
-        if let Some(done) = self.dispatcher.replayed::<(), Problem>(&context).await? {
+        let mut context = self.context(request, app_id, Actor::user(user_id), idempotency);
+        if let Some(done) = self.dispatcher.replayed::<(), Problem>(&mut context).await? {
             return self.was_reset(&app.state, token, &done).await;
         }
         // Checked before paying for a hash; the decision checks again.

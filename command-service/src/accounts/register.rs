@@ -93,10 +93,10 @@ pub(crate) async fn register(
     // A stored result would reveal to a second request with another body that the address was free.
     let idempotency =
         if settings.require_verified_email { idempotency.map(of_this_body) } else { idempotency };
-    let context = service.context(&request, &app_id, Actor::anonymous(), idempotency);
+    let mut context = service.context(&request, &app_id, Actor::anonymous(), idempotency);
     // If the app hides whether an address was free, a repeated request must take as long as any other.
     if !settings.require_verified_email
-        && let Some(done) = service.dispatcher.replayed::<(), Problem>(&context).await?
+        && let Some(done) = service.dispatcher.replayed::<(), Problem>(&mut context).await?
     {
         return service.registered(&app_id, &done, started).await;
     }
@@ -121,7 +121,7 @@ pub(crate) async fn register(
     let password_hash = service.passwords.hash(&password).await?;
     if service.is_taken(&app_id, &email).await? {
         // A concurrent request with the same idempotency key may have finished while this one was hashing.
-        if let Some(done) = service.dispatcher.replayed::<(), Problem>(&context).await? {
+        if let Some(done) = service.dispatcher.replayed::<(), Problem>(&mut context).await? {
             return service.registered(&app_id, &done, started).await;
         }
         return service.taken(&app_id, settings, email, context, &request, started).await;

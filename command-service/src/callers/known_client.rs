@@ -8,6 +8,7 @@ use domain::app::App;
 use domain::session::Session;
 use domain::user::User;
 use domain::{AppId, DeviceId, SessionId, Timestamp, UserId};
+use event_store::Reads;
 use http_kit::cookies::{Credentials, Lasting, SetCookies, TokenCookie};
 use http_kit::problem::Problem;
 use jiff::SignedDuration;
@@ -29,8 +30,26 @@ impl CommandService {
         credentials: &Credentials,
         at: Timestamp,
     ) -> Result<Option<DeviceId>, Problem> {
-        let app = self.repository.load_at_hand::<App>(app_id).await?;
-        let user = self.repository.load::<User>(&user_id).await?;
+        let reads = self.repository.reads();
+        loop {
+            let known = self.known_client_on(&reads, app_id, user_id, credentials, at).await?;
+            if reads.are_current().await? {
+                return Ok(known);
+            }
+        }
+    }
+
+    /// As [`CommandService::known_client`], as part of a larger decision: it is valid once the reads are known to be current.
+    pub(crate) async fn known_client_on(
+        &self,
+        reads: &Reads<'_>,
+        app_id: &AppId,
+        user_id: UserId,
+        credentials: &Credentials,
+        at: Timestamp,
+    ) -> Result<Option<DeviceId>, Problem> {
+        let app = reads.load::<App>(app_id).await?;
+        let user = reads.load::<User>(&user_id).await?;
         if !user.state.is_of(app_id) {
             return Ok(None);
         }
@@ -42,10 +61,10 @@ impl CommandService {
         {
             return Ok(Some(token.device_id));
         }
-        let session = match self.authenticator.user(app_id, credentials).await {
+        let session = match self.authenticator.user_on(reads, app_id, credentials).await {
             Ok(caller) => Some(caller.session_id).filter(|_| caller.user_id == user_id),
             Err(problem) if problem.status().is_server_error() => return Err(problem),
-            Err(_) => self.session_of_refresh_cookie(&app.state, &user.state, credentials, at).await?,
+            Err(_) => self.session_of_refresh_cookie(reads, &app.state, &user.state, credentials, at).await?,
         };
         Ok(session.map(device_of))
     }
@@ -53,6 +72,7 @@ impl CommandService {
     /// The session of the refresh cookie, if it is usable. Access cookies expire earlier.
     async fn session_of_refresh_cookie(
         &self,
+        reads: &Reads<'_>,
         app: &App,
         user: &User,
         credentials: &Credentials,
@@ -62,7 +82,7 @@ impl CommandService {
         let Some(token) = shown.and_then(|text| RefreshToken::decode(&self.tokens, text)) else {
             return Ok(None);
         };
-        let session = self.repository.load::<Session>(&token.session_id).await?.state.clone();
+        let session = reads.load::<Session>(&token.session_id).await?.state.clone();
         let is_theirs = session.require_live(at).is_ok_and(|owner| Some(owner.user_id) == user.id);
         let is_good = is_theirs && session.generation == token.generation && user.keeps(&session);
         Ok(is_good.then_some(token.session_id))

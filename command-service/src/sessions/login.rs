@@ -19,6 +19,7 @@ use domain::password::{Password, PasswordHash};
 use domain::session::{LoginMethod, Session};
 use domain::user::{Client, User};
 use domain::{AppId, DeviceId, Email, SessionId, Timestamp, UserId};
+use event_store::Loaded;
 use http_kit::cookies::Credentials as Shown;
 use http_kit::extract::{AppScope, Body};
 use http_kit::limits::Standing;
@@ -85,9 +86,11 @@ pub(crate) async fn login(
     Body { value: body, idempotency }: Body<Credentials>,
 ) -> Result<Response, Problem> {
     let started = Instant::now();
-    service.authenticator.app(&app_id).await?;
-    let context = service.context(&request, &app_id, Actor::anonymous(), idempotency);
-    if let Some(done) = service.dispatcher.replayed::<(), Problem>(&context).await? {
+    // All that the check rests on is asked about together, when it is made: see `look`.
+    let reads = service.repository.reads();
+    service.authenticator.app_on(&reads, &app_id).await?;
+    let mut context = service.context(&request, &app_id, Actor::anonymous(), idempotency);
+    if let Some(done) = service.dispatcher.replayed::<(), Problem>(&mut context).await? {
         return service.logged_in(&app_id, &done).await;
     }
     let password = Password::new(body.password.expose_secret());
@@ -101,12 +104,14 @@ pub(crate) async fn login(
     service.count_login(counted, &app_id, name)?;
     let strangers = service.strangers.at(&app_id, name);
     let result = if let Some(user_id) = user_id {
-        let device = service.known_client(&app_id, user_id, &shown, context.at).await?;
-        let guesser = Guesser { device, strangers: &strangers };
+        let (password, client) = (&password, &request.client);
         let attempt =
-            Attempt { app_id: &app_id, user_id, password: &password, client: &request.client, guesser };
-        service.check(&attempt, context).await
+            Attempt { app_id: &app_id, user_id, password, client, shown: &shown, strangers: &strangers };
+        service.check(&attempt, reads, context).await
     } else {
+        if !reads.are_current().await? {
+            service.authenticator.app(&app_id).await?;
+        }
         Err(service.check_nobody(&strangers, &password).await)
     };
     match &result {
@@ -125,24 +130,50 @@ struct Attempt<'a> {
     user_id: UserId,
     password: &'a Password,
     client: &'a Client,
-    guesser: Guesser<'a>,
-}
-
-/// Whose budget a guess counts against.
-#[derive(Clone, Copy)]
-struct Guesser<'a> {
-    /// A device that has been in the account before.
-    device: Option<DeviceId>,
-    /// Otherwise, strangers.
+    /// What may show that the client has been in the account before.
+    shown: &'a Shown,
+    /// Whose budget a guess counts against otherwise.
     strangers: &'a StrangersAt,
 }
 
+/// What a check rests on.
+struct Seen {
+    /// The device that asks, if it has been in the account before.
+    device: Option<DeviceId>,
+    lockout: Arc<Loaded<Lockout>>,
+    user: Arc<Loaded<User>>,
+}
+
 impl CommandService {
-    async fn check(&self, attempt: &Attempt<'_>, context: Context) -> Result<Response, Problem> {
+    /// What a check rests on, as it is on all nodes.
+    async fn look(
+        &self,
+        attempt: &Attempt<'_>,
+        reads: &event_store::Reads<'_>,
+        at: Timestamp,
+    ) -> Result<Seen, Problem> {
+        let Attempt { app_id, user_id, shown, .. } = *attempt;
+        loop {
+            self.authenticator.app_on(reads, app_id).await?;
+            let device = self.known_client_on(reads, app_id, user_id, shown, at).await?;
+            let lockout = reads.load::<Lockout>(&user_id).await?;
+            let user = reads.load::<User>(&user_id).await?;
+            if reads.are_current().await? {
+                return Ok(Seen { device, lockout, user });
+            }
+        }
+    }
+
+    async fn check(
+        &self,
+        attempt: &Attempt<'_>,
+        mut reads: event_store::Reads<'_>,
+        context: Context,
+    ) -> Result<Response, Problem> {
         let (policy, at, user_id) = (self.settings.lockout, context.at, attempt.user_id);
-        let Guesser { device, strangers } = attempt.guesser;
+        let strangers = attempt.strangers;
         for _ in 0..MAX_CHECKS {
-            let lockout = self.repository.load::<Lockout>(&user_id).await?;
+            let Seen { device, lockout, user } = self.look(attempt, &reads, at).await?;
             let is_open = lockout.state.require_open(device, policy, at).is_ok();
             if device.is_none() {
                 strangers.forget_before(lockout.state.cleared_at());
@@ -150,12 +181,11 @@ impl CommandService {
             } else if !is_open {
                 return Err(self.record_failure(user_id, device, context).await);
             }
-            let user = self.repository.load::<User>(&user_id).await?;
             let hash = user.state.password_hash.clone();
             // A stranger locked out by the log, but not by this node's memory, gets the same answer after the same time as
             // for a wrong password.
             if !self.passwords.verify(attempt.password, hash.as_ref()).await? || !is_open {
-                return Err(self.failed(attempt, context).await);
+                return Err(self.failed(attempt, device, context).await);
             }
             let Some(old) = hash else { return Err(Problem::internal("a password matched without a hash")) };
             let new = if self.passwords.is_outdated(&old) {
@@ -163,7 +193,7 @@ impl CommandService {
             } else {
                 None
             };
-            match self.start_session(attempt, context.clone(), old, new).await {
+            match self.start_session(attempt, device, context.clone(), old, new).await {
                 Ok(done) => {
                     if let Some(link) = ChainLink::made_by(&done.events).filter(|_| !done.replayed) {
                         self.end_oldest_sessions(user_id, link.session_id, context).await;
@@ -171,9 +201,9 @@ impl CommandService {
                     return self.logged_in(attempt.app_id, &done).await;
                 }
                 Err(DispatchError::Refused(NotLoggedIn::Locked)) => {
-                    return Err(self.failed(attempt, context).await);
+                    return Err(self.failed(attempt, device, context).await);
                 }
-                Err(DispatchError::Refused(NotLoggedIn::HashChanged)) => {}
+                Err(DispatchError::Refused(NotLoggedIn::HashChanged)) => reads = self.repository.reads(),
                 Err(error) => return Err(error.map_refusal(not_logged_in).into()),
             }
         }
@@ -182,25 +212,25 @@ impl CommandService {
 
     /// The answer to a guess that was wrong or too late. A device knows the account, so it sees the lockout in the log. A
     /// stranger sees what this node remembers of the address, which works the same for unknown addresses.
-    async fn failed(&self, attempt: &Attempt<'_>, context: Context) -> Problem {
-        let Guesser { device, strangers } = attempt.guesser;
+    async fn failed(&self, attempt: &Attempt<'_>, device: Option<DeviceId>, context: Context) -> Problem {
         let (policy, at) = (self.settings.lockout, context.at);
         let told = self.record_failure(attempt.user_id, device, context).await;
         if device.is_some() || !matches!(told.kind(), problems::INVALID_CREDENTIALS | problems::RATE_LIMITED)
         {
             return told;
         }
-        told_to_strangers(strangers, policy, at)
+        told_to_strangers(attempt.strangers, policy, at)
     }
 
     async fn start_session(
         &self,
         attempt: &Attempt<'_>,
+        device: Option<DeviceId>,
         context: Context,
         old: PasswordHash,
         new: Option<PasswordHash>,
     ) -> Result<Committed<()>, DispatchError<NotLoggedIn>> {
-        let Attempt { app_id, user_id, client, guesser: Guesser { device, .. }, .. } = *attempt;
+        let Attempt { app_id, user_id, client, .. } = *attempt;
         let session_id = SessionId(self.clock.new_id());
         let (client, at) = (client.clone(), context.at);
         let (mut reads, app) = Reads::one::<App>(app_id);

@@ -95,6 +95,7 @@ async fn a_login_renews_an_outdated_hash() {
         client: Client::default(),
         at,
         idempotency: None,
+        is_first: false,
     };
     let (reads, user) = Reads::one::<User>(&user);
     let replace = world.service.dispatcher.run(context, reads, move |work| {

@@ -382,8 +382,13 @@ impl Runner {
                 work.is_about_mails_of(id, mail_ref.position);
                 Ok::<_, DeliveryError>(work.get(delivery).outcome(mail_ref.kind))
             };
-            let context =
-                Context { metadata: because_of(recorded), client: Client::default(), at, idempotency: None };
+            let context = Context {
+                metadata: because_of(recorded),
+                client: Client::default(),
+                at,
+                idempotency: None,
+                is_first: false,
+            };
             match self.dispatcher.run(context, reads, decide).await {
                 Ok(committed) => {
                     match committed.value.flatten() {

@@ -168,8 +168,13 @@ async fn one_mail_that_fails_keeps_no_other_waiting() {
     let dispatcher = Dispatcher::new(repository, Arc::new(SystemClock));
     let at = SystemClock.now();
     let recorded = world.journal.read_positions(&[mail_ref.position]).await.expect("reads");
-    let context =
-        Context { metadata: because_of(&recorded[0]), client: Client::default(), at, idempotency: None };
+    let context = Context {
+        metadata: because_of(&recorded[0]),
+        client: Client::default(),
+        at,
+        idempotency: None,
+        is_first: false,
+    };
     let (reads, delivery) = Reads::one::<Delivery>(&id);
     let again = move |work: &mut Work| {
         work.execute(delivery, DeliveryCommand::Retry { mail: mail_ref.kind, useless_after: None, at })?;

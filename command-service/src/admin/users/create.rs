@@ -78,8 +78,8 @@ async fn create(
     let caller = service.authenticator.admin(&app_id, &credentials, Permission::UsersWrite).await?;
     let Body { value: body, idempotency } = body?;
     let app = service.authenticator.existing_app(&app_id).await?;
-    let context = service.context(&request, &app_id, caller.actor.clone(), idempotency);
-    if let Some(done) = service.dispatcher.replayed::<(), Problem>(&context).await? {
+    let mut context = service.context(&request, &app_id, caller.actor.clone(), idempotency);
+    if let Some(done) = service.dispatcher.replayed::<(), Problem>(&mut context).await? {
         return Ok(created(&done));
     }
     let email = fields::email(&body.email)?;
