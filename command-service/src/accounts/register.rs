@@ -1,7 +1,7 @@
 //! Registration: the account, the claim on its address, and its first session or verification mail, in one append.
 
 use crate::api::refusals::{app_closed, may_not_enter};
-use domain::decisions::{NotRegistered, Recipient, Register, StartSession};
+use domain::decisions::{NotRegistered, NotTold, Register, StartSession, TellOfRegistration};
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -10,7 +10,7 @@ use dispatcher::{Committed, Context, DispatchError, Reads, Work};
 use domain::app::App;
 use domain::session::{LoginMethod, Session};
 use domain::settings::{AppSettings, Registration, SentBy};
-use domain::user::{MailboxCommand, ResetReason, User};
+use domain::user::User;
 use domain::{AppId, Email, SessionId, UserId};
 use http_kit::extract::{AppScope, Body};
 use http_kit::limits::{Asker, MailPurpose, RateClass};
@@ -178,24 +178,12 @@ impl CommandService {
             && let Some(user_id) = self.locate.locate(app_id, &email).await?
             && let Ok(spent) = self.limits.spend_mail(app_id, &email, MailPurpose::Registration, false)
         {
-            let (client, at) = (request.client.clone(), context.at);
-            let (delivery, ttl) = (settings.delivery, settings.password_reset_ttl);
-            let owner = Recipient { app_id: app_id.clone(), email, server_is_limited: false };
-            let (reads, user) = Reads::one::<User>(&user_id);
+            let tell = TellOfRegistration { email, client: request.client.clone(), at: context.at };
+            let (mut reads, app) = Reads::one::<App>(app_id);
+            let user = reads.of::<User>(&user_id);
             let decide = move |work: &mut Work| {
-                if !owner.is(work.get(user)).map_err(Problem::internal)? {
-                    return Ok(());
-                }
-                let (reason, client) = (ResetReason::AddressTaken, client.clone());
-                let tell = MailboxCommand::RequestPasswordReset {
-                    reason,
-                    delivery,
-                    full_admin: false,
-                    ttl,
-                    client,
-                    at,
-                };
-                work.execute(user, tell.into()).map_err(Problem::internal)
+                let (app, user) = work.drafts((app, user));
+                tell.decide(app, user).map_err(not_told)
             };
             let done = self.dispatcher.run(context, reads, decide).await;
             if !done.as_ref().is_ok_and(asks_for_a_mail) {
@@ -245,5 +233,13 @@ fn not_registered(why: NotRegistered) -> Problem {
         NotRegistered::MayNotEnter(why) => may_not_enter(why),
         NotRegistered::User(error) => Problem::internal(error),
         NotRegistered::Session(error) => Problem::internal(error),
+    }
+}
+
+fn not_told(why: NotTold) -> Problem {
+    match why {
+        NotTold::App(closed) => app_closed(closed),
+        NotTold::RegistrationClosed => Problem::new(problems::REGISTRATION_CLOSED),
+        NotTold::User(error) => Problem::internal(error),
     }
 }

@@ -6,7 +6,8 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use dispatcher::{Committed, Reads, Work};
 use domain::app::App;
-use domain::session::{Session, SessionCommand, SessionEvent};
+use domain::decisions::{NotRefreshed, RefreshSession, Refreshed};
+use domain::session::{Session, SessionEvent};
 use domain::user::User;
 use domain::{AppId, Event};
 use http_kit::cookies::{Credentials, TokenCookie};
@@ -23,8 +24,7 @@ use utoipa_axum::routes;
 
 use crate::CommandService;
 use crate::api::answers::Done;
-use crate::api::refusals::session_problem;
-use crate::callers::live::require_live;
+use crate::api::refusals::{not_live, session_problem};
 use crate::sessions::tokens::{ChainLink, TokensBody};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
@@ -72,22 +72,15 @@ pub(crate) async fn refresh(
     let RefreshToken { session_id, generation } = token.token;
     let user_id = token.user_id;
     let context = service.context(&request, &app_id, Actor::user(user_id), idempotency);
-    let (at, id, client) = (context.at, app_id.clone(), request.client.clone());
+    let (at, client) = (context.at, request.client.clone());
+    let refresh = RefreshSession { app_id: app_id.clone(), generation, client, at };
     let (mut reads, app) = Reads::one::<App>(&app_id);
     let (user, session) = (reads.of::<User>(&user_id), reads.of::<Session>(&session_id));
     let decide = move |work: &mut Work| {
         let (app, user, session) = work.drafts((app, user, session));
-        require_live(app, user, session, &id, at)?;
-        let command = SessionCommand::Refresh {
-            generation,
-            grace: app.settings.refresh_grace,
-            idle_ttl: app.settings.refresh_idle_ttl,
-            client: client.clone(),
-            at,
-        };
-        session.execute(command).map_err(session_problem)?;
+        let refreshed = refresh.decide(app, user, session).map_err(not_refreshed)?;
         let link = ChainLink::of(session);
-        if session.revoked {
+        if refreshed == Refreshed::EndedByReuse {
             // The holder of a token that was already used is unauthenticated.
             work.is_done_by(Actor::anonymous());
         }
@@ -95,6 +88,13 @@ pub(crate) async fn refresh(
     };
     let done = service.dispatcher.run(context, reads, decide).await?;
     service.refreshed(&app_id, &done).await
+}
+
+fn not_refreshed(why: NotRefreshed) -> Problem {
+    match why {
+        NotRefreshed::NotLive(why) => not_live(why),
+        NotRefreshed::Session(error) => session_problem(error),
+    }
 }
 
 /// A genuine refresh token and its session.

@@ -4,7 +4,9 @@
 //! given: by reference those it only reads, as a [`Draft`](crate::draft::Draft) those it may change. So its signature states
 //! what it depends on, and its caller must have read that.
 
+pub mod address_taken;
 pub mod admin;
+pub mod create_user;
 pub mod end_sessions;
 pub mod enter;
 pub mod exchange_code;
@@ -15,11 +17,14 @@ pub mod mailed_tokens;
 pub mod own_password;
 pub mod recipient;
 pub mod redeem_link;
+pub mod refresh_session;
 pub mod register;
 pub mod start_session;
 pub mod test_token;
 
+pub use address_taken::{NotTold, TellOfRegistration};
 pub use admin::{GrantRole, MayActOn, MayNotAct, NotEntitled, NotGranted};
+pub use create_user::{CreateUser, NotCreated};
 pub use end_sessions::EndAccess;
 pub use enter::{AppClosed, MayNotEnter, may_enter, require_active};
 pub use exchange_code::{ExchangeCode, NotExchanged};
@@ -32,6 +37,7 @@ pub use mailed_tokens::{
 pub use own_password::{ChangePassword, NotChanged, RequestEmailChange};
 pub use recipient::{Recipient, TokenOfAdmin};
 pub use redeem_link::{NotRedeemed, RedeemLink};
+pub use refresh_session::{NotRefreshed, RefreshSession, Refreshed};
 pub use register::{NotRegistered, Register};
 pub use start_session::{NotStarted, StartSession};
 pub use test_token::{MakeTestToken, NoTestToken};

@@ -35,8 +35,13 @@ impl Recipient {
         if self.server_is_limited && user.is_admin() {
             return Err(TokenOfAdmin);
         }
-        Ok(user.is_of(&self.app_id) && !user.banned && user.email.as_ref() == Some(&self.email))
+        Ok(may_receive(user, &self.app_id, &self.email))
     }
+}
+
+/// Whether the user has this address in this app, and may come in at all.
+pub(super) fn may_receive(user: &User, app_id: &AppId, email: &Email) -> bool {
+    user.is_of(app_id) && !user.banned && user.email.as_ref() == Some(email)
 }
 
 #[cfg(test)]

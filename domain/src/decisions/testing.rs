@@ -115,7 +115,11 @@ pub(super) fn admin() -> UserEvent {
 }
 
 pub(super) fn session(epoch: u32) -> Draft<Session> {
-    Draft::given([SessionEvent::SessionStarted(SessionStarted {
+    session_with(epoch, [])
+}
+
+pub(super) fn session_with(epoch: u32, events: impl IntoIterator<Item = SessionEvent>) -> Draft<Session> {
+    let started = SessionEvent::SessionStarted(SessionStarted {
         session_id: SESSION,
         user_id: USER,
         app_id: AppId::default_app(),
@@ -125,7 +129,8 @@ pub(super) fn session(epoch: u32) -> Draft<Session> {
         idle_expires_at: at(100),
         at: at(0),
         personal: Personal::default(),
-    })])
+    });
+    Draft::given([started].into_iter().chain(events))
 }
 
 pub(super) fn locked() -> Draft<Lockout> {

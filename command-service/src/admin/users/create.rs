@@ -8,8 +8,8 @@ use axum::response::Response;
 use cqrs_es::Aggregate;
 use dispatcher::{Committed, DispatchError, Reads};
 use domain::app::App;
-use domain::decisions::GrantRole;
-use domain::user::{Client, RegistrationMethod, User, UserCommand};
+use domain::decisions::{CreateUser, GrantRole, NotCreated};
+use domain::user::User;
 use domain::{Event, Permission, UserId};
 use http_kit::answers::UserBody;
 use http_kit::cookies::Credentials;
@@ -27,7 +27,7 @@ use crate::CommandService;
 use crate::admin::users::roles::parse_role;
 use crate::api::answers::Done;
 use crate::api::fields;
-use crate::api::refusals::{not_granted, user_problem};
+use crate::api::refusals::{app_closed, not_granted, user_problem};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(create))
@@ -100,31 +100,14 @@ async fn create(
         None => None,
     };
     let user_id = UserId(service.clock.new_id());
-    let (at, id) = (context.at, app_id.clone());
-    let mut reads = Reads::new();
-    reads.of::<App>(&app_id);
+    let at = context.at;
+    let create = CreateUser { user_id, email, password_hash, profile, roles, full_admin, at };
+    let (mut reads, app) = Reads::one::<App>(&app_id);
     let user = reads.new_one::<User>(&user_id);
     let committed = service
         .run_as(&caller, context, reads, move |work| {
-            let user = work.draft(user);
-            let register = UserCommand::Register {
-                user_id,
-                app_id: id.clone(),
-                method: RegistrationMethod::Admin,
-                email: email.clone(),
-                proof: None,
-                password_hash: password_hash.clone(),
-                profile: profile.clone(),
-                // The request came from the admin, so its origin says nothing about this person.
-                client: Client::default(),
-                at,
-            };
-            user.execute(register).map_err(user_problem)?;
-            for role in &roles {
-                let grant = GrantRole { role: role.clone(), full_admin, at };
-                grant.decide(user).map_err(not_granted)?;
-            }
-            Ok(())
+            let (app, user) = work.drafts((app, user));
+            create.decide(app, user).map_err(not_created)
         })
         .await
         .map_err(|error: DispatchError<Problem>| match error {
@@ -147,4 +130,12 @@ fn created(committed: &Committed<()>) -> Response {
         }
     }
     Done::created(committed.position, UserBody::of(&user))
+}
+
+fn not_created(why: NotCreated) -> Problem {
+    match why {
+        NotCreated::App(closed) => app_closed(closed),
+        NotCreated::User(error) => user_problem(error),
+        NotCreated::Role(why) => not_granted(why),
+    }
 }
