@@ -433,3 +433,13 @@ async fn a_key_that_was_looked_up_is_not_looked_up_again() {
     assert!(nothing.replayed, "and so does a decision that has nothing to do");
     assert_eq!(world.versions().await, [1]);
 }
+
+#[tokio::test]
+#[should_panic(expected = "take it from the reads that are passed to `run`")]
+async fn a_handle_of_other_reads_panics() {
+    let world = World::start(&[]).await;
+    let (_, other) = Reads::one::<Lockout>(&USER);
+    let (reads, _) = Reads::one::<Lockout>(&USER);
+    let decide = move |work: &mut Work| Ok::<_, Problem>(work.version(other));
+    let _ = world.dispatcher.run(context(None), reads, decide).await;
+}

@@ -1,7 +1,12 @@
 //! What a decision reads and works on.
 //!
 //! Reading returns a [`Handle`], without which a decision cannot look at the aggregate: so the append guards everything it
-//! looked at.
+//! looked at, and a forgotten read does not compile (see [`Reads`]).
+//!
+//! Whether a handle came from the same [`Reads`] is checked at run time. A compile-time check would need a brand of its own for
+//! each request. A lifetime cannot be one, as a decision runs in its own task and is `'static`; a type parameter would go
+//! through every function and type that passes reads or handles on. The mistake shows in the first run of the flow, whatever
+//! the data: the decision panics before anything is appended, and the request gets 500.
 
 use std::any::Any;
 use std::fmt;
@@ -57,6 +62,71 @@ pub(crate) struct Read {
 }
 
 /// The aggregates that a decision reads or creates. Events are appended in their order.
+///
+/// ```
+/// use dispatcher::{Context, Dispatcher, Reads, Work};
+/// use domain::app::App;
+/// use domain::decisions::StartSession;
+/// use domain::session::Session;
+/// use domain::user::User;
+/// use domain::{AppId, UserId};
+///
+/// async fn begin(dispatcher: &Dispatcher, context: Context, app: AppId, user: UserId, start: StartSession) {
+///     let mut reads = Reads::new();
+///     let app = reads.of::<App>(&app);
+///     let user = reads.of::<User>(&user);
+///     let session = reads.new_one::<Session>(&start.session_id);
+///     let decide = move |work: &mut Work| {
+///         let (app, user, session) = work.drafts((app, user, session));
+///         start.decide(app, user, session)
+///     };
+///     let _ = dispatcher.run(context, reads, decide).await;
+/// }
+/// ```
+///
+/// Without the read of the user it does not compile: nothing else leads to the user that the decision needs.
+///
+/// ```compile_fail
+/// use dispatcher::{Context, Dispatcher, Reads, Work};
+/// use domain::app::App;
+/// use domain::decisions::StartSession;
+/// use domain::session::Session;
+/// use domain::user::User;
+/// use domain::{AppId, UserId};
+///
+/// async fn begin(dispatcher: &Dispatcher, context: Context, app: AppId, user: UserId, start: StartSession) {
+///     let mut reads = Reads::new();
+///     let app = reads.of::<App>(&app);
+///     let session = reads.new_one::<Session>(&start.session_id);
+///     let decide = move |work: &mut Work| {
+///         let (app, user, session) = work.drafts((app, user, session));
+///         start.decide(app, user, session)
+///     };
+///     let _ = dispatcher.run(context, reads, decide).await;
+/// }
+/// ```
+///
+/// Nor can the decision do without the user.
+///
+/// ```compile_fail
+/// use dispatcher::{Context, Dispatcher, Reads, Work};
+/// use domain::app::App;
+/// use domain::decisions::StartSession;
+/// use domain::session::Session;
+/// use domain::user::User;
+/// use domain::{AppId, UserId};
+///
+/// async fn begin(dispatcher: &Dispatcher, context: Context, app: AppId, user: UserId, start: StartSession) {
+///     let mut reads = Reads::new();
+///     let app = reads.of::<App>(&app);
+///     let session = reads.new_one::<Session>(&start.session_id);
+///     let decide = move |work: &mut Work| {
+///         let (app, session) = work.drafts((app, session));
+///         start.decide(app, session)
+///     };
+///     let _ = dispatcher.run(context, reads, decide).await;
+/// }
+/// ```
 pub struct Reads {
     /// Distinguishes its handles from those of others.
     id: u64,
@@ -278,7 +348,10 @@ impl Work {
     }
 
     fn index<A>(&self, handle: Handle<A>) -> usize {
-        assert_eq!(handle.reads, self.reads, "a decision looks only at what was read for it");
+        assert_eq!(
+            handle.reads, self.reads,
+            "a handle works only with the reads that returned it: take it from the reads that are passed to `run`"
+        );
         handle.index
     }
 }
