@@ -52,6 +52,21 @@ struct About {
     /// Present in the first event of an append.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     append: Option<Beginning>,
+    /// See [`goes_on`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    goes_on: bool,
+}
+
+/// Whether an event with this metadata is followed by another one that was sent with it, and so is in the stream with it.
+///
+/// No MAC covers that. It only tells a node that more is about to be pushed; what the stream holds, the server says.
+pub(super) fn goes_on(metadata: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct About {
+        #[serde(default)]
+        goes_on: bool,
+    }
+    serde_json::from_slice(metadata).is_ok_and(|about: About| about.goes_on)
 }
 
 /// What an append contains besides its events. Its guards held when it was decided, and are not stored.
@@ -79,7 +94,7 @@ struct Once {
 pub(super) fn encode(rows: &[EventRow<'_>], macs: &Macs) -> Vec<Entry> {
     let mut before: Option<&Append> = None;
     let mut entries = Vec::with_capacity(rows.len());
-    for row in rows {
+    for (number, row) in (1..).zip(rows) {
         let begins = before.is_none_or(|before| !std::ptr::eq(before, row.append));
         before = Some(row.append);
         let event = row.event;
@@ -99,6 +114,7 @@ pub(super) fn encode(rows: &[EventRow<'_>], macs: &Macs) -> Vec<Entry> {
                 let beginning = Beginning::of(row.append);
                 Beginning { mac: Some(beginning.mac(&mac, macs)), ..beginning }
             }),
+            goes_on: number < rows.len(),
         };
         entries.push(Entry {
             id: event.id,

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::entry::Entry;
+use super::entry::{Entry, goes_on};
 use super::log::{Failure, Log};
 
 /// How many events are buffered before they are wanted. Those that are dropped are read later.
@@ -53,20 +53,53 @@ impl Follower {
         Self { events, pushed: VecDeque::new(), is_news: false }
     }
 
-    /// Waits until something is pushed; never returns if there is no subscription.
-    pub(super) async fn more(follower: &mut Option<Self>) {
-        if let Some(follower) = follower
-            && (follower.is_news || follower.receive().await)
-        {
-            return;
+    /// Waits until something is pushed that comes after the first `length` events, with all that was sent with it; never
+    /// returns if there is no subscription. What this node wrote itself is pushed, too, and nothing to wake up for.
+    pub(super) async fn more(follower: &mut Option<Self>, length: u64) {
+        if let Some(follower) = follower {
+            loop {
+                if follower.is_news && follower.reaches(length) && !follower.goes_on() {
+                    return;
+                }
+                if !follower.receive().await {
+                    break;
+                }
+            }
         }
         pending::<()>().await;
     }
 
-    /// Waits until something is pushed, and a little longer for what follows.
-    pub(super) async fn gathered(follower: &mut Option<Self>) {
-        Self::more(follower).await;
+    /// As [`Follower::more`], and a little longer for what follows.
+    pub(super) async fn gathered(follower: &mut Option<Self>, length: u64) {
+        Self::more(follower, length).await;
         sleep(GATHER).await;
+    }
+
+    /// If only a part of what was sent together was pushed after the first `length` events, waits for the rest.
+    pub(super) async fn rest(follower: &mut Option<Self>, length: u64) {
+        if let Some(follower) = follower {
+            follower.receive_now();
+            while follower.reaches(length) && follower.goes_on() && follower.receive().await {}
+        }
+    }
+
+    /// Whether something after the first `length` events was pushed.
+    fn reaches(&self, length: u64) -> bool {
+        self.pushed.back().is_some_and(|(last, _)| *last >= length)
+    }
+
+    /// Whether the next event is in the stream already.
+    fn goes_on(&self) -> bool {
+        self.pushed.back().is_some_and(|(_, entry)| goes_on(&entry.metadata))
+    }
+
+    /// Receives what is there.
+    fn receive_now(&mut self) {
+        while let Ok(events) = self.events.try_recv() {
+            for event in events {
+                self.keep(event);
+            }
+        }
     }
 
     /// Receives a batch. Returns whether there can be more.
@@ -82,11 +115,7 @@ impl Follower {
     /// The event before it must have been pushed too, and be the known one: a stream that was restored from a backup
     /// may continue differently. If a push does not show that, a read does.
     pub(super) fn behind(&mut self, length: u64, last: Option<Uuid>) -> impl Iterator<Item = &Pushed> {
-        while let Ok(events) = self.events.try_recv() {
-            for event in events {
-                self.keep(event);
-            }
-        }
+        self.receive_now();
         self.is_news = false;
         while self.pushed.front().is_some_and(|(revision, _)| revision + 1 < length) {
             self.pushed.pop_front();
@@ -180,8 +209,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_sent_together_is_waited_for_and_what_this_node_wrote_is_not() {
+        let (sender, follower) = follower();
+        let mut follower = Some(follower);
+        let push = |revision: u64, metadata: &[u8]| {
+            let name = "UserBanned".to_owned();
+            let entry = Entry { id: id(revision), name, data: String::new(), metadata: metadata.to_vec() };
+            sender.try_send(vec![(revision, entry)]).expect("there is room");
+        };
+        push(0, br#"{"version":1,"goes_on":true}"#);
+        assert_eq!(Follower::more(&mut follower, 0).now_or_never(), None, "the rest is missing");
+        assert_eq!(Follower::rest(&mut follower, 0).now_or_never(), None, "the rest is missing");
+        assert_eq!(Follower::rest(&mut follower, 1).now_or_never(), Some(()), "this node has that");
+        push(1, br#"{"version":2}"#);
+        assert_eq!(Follower::more(&mut follower, 2).now_or_never(), None, "this node has both");
+        assert_eq!(Follower::more(&mut follower, 0).now_or_never(), Some(()));
+        assert_eq!(Follower::rest(&mut follower, 0).now_or_never(), Some(()));
+    }
+
+    #[tokio::test]
     async fn without_a_subscription_nothing_is_pushed() {
-        let waits = tokio::time::timeout(Duration::from_millis(10), Follower::more(&mut None)).await;
+        let waits = tokio::time::timeout(Duration::from_millis(10), Follower::more(&mut None, 0)).await;
         assert!(waits.is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! A node's copy of the journal, in a `SQLite` file with the tables of a journal. It is filled from the server's stream
 //! alone and can be deleted at any time.
 
+use std::borrow::Borrow;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +17,7 @@ use crate::journal::{
 };
 use crate::mac::{Macs, Row, Standing};
 use crate::sqlite::file::{self, Kind};
-use crate::sqlite::group::{Answer, Group, STATEMENTS, forget_idempotency, keep_snapshot};
+use crate::sqlite::group::{Answer, EventRow, Group, STATEMENTS, forget_idempotency, keep_snapshot};
 use crate::sqlite::tables::SCHEMA;
 use crate::sqlite::{SqliteJournal, check_contents, read_head, readers};
 
@@ -45,8 +46,31 @@ pub(super) struct Replica {
 /// Appends that are decided but not yet written.
 pub(super) struct Decided {
     connection: SqliteConnection,
-    pub(super) group: Group,
-    pub(super) answers: Vec<Answer>,
+    group: Group,
+    answers: Vec<Answer>,
+}
+
+/// Appends that are decided, after others of the stream that the replica does not have yet.
+pub(super) struct Continued<'a> {
+    decided: Decided,
+    /// First those of the stream.
+    appends: Vec<&'a Append>,
+    /// How many of them are of the stream.
+    theirs: usize,
+    /// The position that the others are decided at: that of the last event before theirs.
+    pub(super) head: u64,
+}
+
+impl Continued<'_> {
+    /// The answers to the appends that are not of the stream.
+    pub(super) fn answers(&self) -> &[Answer] {
+        &self.decided.answers[self.theirs..]
+    }
+
+    /// The events that are not in the stream yet.
+    pub(super) fn rows(&self) -> Vec<EventRow<'_>> {
+        self.decided.group.rows_from(self.theirs, &self.appends)
+    }
 }
 
 impl Replica {
@@ -103,41 +127,77 @@ impl Replica {
         &self.path
     }
 
-    /// Decides appends on the replica's state. The group must be committed or forgotten before anything else is done.
-    pub(super) async fn decide(&mut self, appends: &[Append]) -> Result<Decided, sqlx::Error> {
-        self.decide_by(Group::resolve, appends).await
+    /// Decides appends on the replica's state and what follows it in the stream: that goes into the replica with them, in
+    /// one transaction, or alone if they write nothing. The group must be committed or forgotten before anything else is
+    /// done.
+    ///
+    /// This decides the same as writing the stream's appends first: a group sees its own changes.
+    pub(super) async fn decide<'a>(
+        &mut self,
+        stream: &'a [Append],
+        appends: &'a [Append],
+    ) -> Result<Continued<'a>, StoreError> {
+        let theirs = stream.len();
+        let appends: Vec<&Append> = stream.iter().chain(appends).collect();
+        let resolve = |group: &mut Group, place, append: &_| {
+            if place < theirs { group.resolve_again(place, append) } else { group.resolve(place, append) }
+        };
+        let decided = self.decide_by(resolve, &appends).await?;
+        match follows(self.end.0, stream, &decided.answers) {
+            Ok(head) => Ok(Continued { decided, appends, theirs, head }),
+            Err(damage) => {
+                self.roll_back(decided).await?;
+                Err(StoreError::Damaged(damage))
+            }
+        }
     }
 
-    async fn decide_by(
+    async fn decide_by<A: Borrow<Append> + Sync>(
         &mut self,
         resolve: impl Fn(&mut Group, usize, &Append) -> Answer,
-        appends: &[Append],
+        appends: &[A],
     ) -> Result<Decided, sqlx::Error> {
         let mut connection = self.connection().await?;
         let mut group = Group::new(&self.macs);
         group.begin(&mut connection, appends).await?;
         group.head = self.end.0;
-        let answers =
-            appends.iter().enumerate().map(|(place, append)| resolve(&mut group, place, append)).collect();
+        let answers = appends
+            .iter()
+            .enumerate()
+            .map(|(place, append)| resolve(&mut group, place, append.borrow()))
+            .collect();
         Ok(Decided { connection, group, answers })
     }
 
-    /// Commits a group that is in the stream.
-    pub(super) async fn commit(
+    /// Commits a group that is in the stream, or writes nothing to it.
+    pub(super) async fn commit(&mut self, continued: Continued<'_>) -> Result<(), sqlx::Error> {
+        let Continued { decided, appends, .. } = continued;
+        if decided.group.is_empty() {
+            self.roll_back(decided).await
+        } else {
+            self.keep_group(decided, &appends).await
+        }
+    }
+
+    /// Rolls a group back, and what follows in the stream with it.
+    pub(super) async fn forget(&mut self, continued: Continued<'_>) -> Result<(), sqlx::Error> {
+        self.roll_back(continued.decided).await
+    }
+
+    async fn keep_group<A: Borrow<Append> + Sync>(
         &mut self,
-        mut decided: Decided,
-        appends: &[Append],
+        decided: Decided,
+        appends: &[A],
     ) -> Result<(), sqlx::Error> {
-        let Decided { connection, group, .. } = &mut decided;
-        group.commit(connection, appends).await?;
-        self.end = (group.head, group.rows(appends).last().map(|row| row.event.id));
-        self.connection = Some(decided.connection);
+        let Decided { mut connection, group, .. } = decided;
+        group.commit(&mut connection, appends).await?;
+        self.end = (group.head, group.last(appends));
+        self.connection = Some(connection);
         self.head.send_replace(self.end.0);
         Ok(())
     }
 
-    /// Rolls the group back.
-    pub(super) async fn forget(&mut self, mut decided: Decided) -> Result<(), sqlx::Error> {
+    async fn roll_back(&mut self, mut decided: Decided) -> Result<(), sqlx::Error> {
         sqlx::query("ROLLBACK").execute(&mut decided.connection).await?;
         self.connection = Some(decided.connection);
         Ok(())
@@ -180,28 +240,14 @@ impl Replica {
     }
 
     async fn repeat(&mut self, appends: &[Append]) -> Result<(), StoreError> {
-        let mut first = self.end.0 + 1;
         // Each node forgets idempotency keys at its own time, so a key that is known here may have been reused
         // elsewhere.
         let decided = self.decide_by(Group::resolve_again, appends).await?;
-        let mut damage = None;
-        for (append, answer) in appends.iter().zip(&decided.answers) {
-            let last = first + append.len() as u64 - 1;
-            match answer {
-                Ok(answer) if *answer == (Appended { first, last, replayed: false }) => {}
-                Ok(_) => damage = Some(format!("event {first} has another position here")),
-                Err(error) => damage = Some(format!("event {first} should not be in the stream: {error}")),
-            }
-            if damage.is_some() {
-                break;
-            }
-            first = last + 1;
-        }
-        if let Some(damage) = damage {
-            self.forget(decided).await?;
+        if let Err(damage) = follows(self.end.0, appends, &decided.answers) {
+            self.roll_back(decided).await?;
             return Err(StoreError::Damaged(damage));
         }
-        self.commit(decided, appends).await?;
+        self.keep_group(decided, appends).await?;
         Ok(())
     }
 
@@ -369,6 +415,22 @@ impl Replica {
         self.head.send_if_modified(|known| std::mem::replace(known, self.end.0) != self.end.0);
         Ok(connection)
     }
+}
+
+/// The position of the last event of these appends of the stream, which follow this position, if this node accepts them
+/// as they are.
+fn follows(position: u64, stream: &[Append], answers: &[Answer]) -> Result<u64, String> {
+    let mut first = position + 1;
+    for (append, answer) in stream.iter().zip(answers) {
+        let last = first + append.len() as u64 - 1;
+        match answer {
+            Ok(answer) if *answer == (Appended { first, last, replayed: false }) => {}
+            Ok(_) => return Err(format!("event {first} has another position here")),
+            Err(error) => return Err(format!("event {first} should not be in the stream: {error}")),
+        }
+        first = last + 1;
+    }
+    Ok(first - 1)
 }
 
 /// Whether a replica has some but not all of the first `whole` events, which are accepted together or not at all.

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use domain::{StreamId, Timestamp};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout, timeout_at};
 use uuid::Uuid;
 
 use super::KurrentSettings;
-use super::entry::{self, Decoder, Entry, Unkeyed};
+use super::entry::{self, Decoded, Decoder, Entry, Unkeyed};
 use super::follower::Follower;
 use super::link::Target;
 use super::log::{Failure, Log, Sent};
@@ -41,6 +41,9 @@ const WORTHWHILE: Duration = Duration::from_mins(1);
 
 /// The longest that a node leaves a turn to others.
 const LONGEST_TURN: Duration = Duration::from_millis(100);
+
+/// How many times as long as their last one a turn of the others may take.
+const USUAL_TURNS: u32 = 4;
 
 /// How long to wait before polling again after a poll failed.
 const CUT_OFF: Duration = Duration::from_secs(1);
@@ -77,6 +80,8 @@ pub(super) struct Writer {
     follower: Option<Follower>,
     /// How long the server took for the last group.
     round_trip: Duration,
+    /// How long other nodes usually take to use a turn; shorter with each that they do not use.
+    turn: Duration,
     /// Whether the last poll of the stream failed, which is logged once.
     is_cut_off: bool,
     /// What is wrong with the stream. Nothing more is appended to it, as only its length would be checked.
@@ -102,6 +107,7 @@ impl Writer {
             others: None,
             follower: None,
             round_trip,
+            turn: Duration::ZERO,
             is_cut_off: false,
             damage: None,
         }
@@ -130,7 +136,7 @@ impl Writer {
                 count = queue.recv_many(&mut requests, GROUP) => {
                     closing = count == 0 || self.answer(requests.drain(..)).await;
                 }
-                () = Follower::gathered(&mut self.follower) => self.absorb().await,
+                () = Follower::gathered(&mut self.follower, self.replica.head()) => self.absorb().await,
                 _ = looks.tick() => {
                     self.look().await;
                     if self.is_cut_off {
@@ -159,7 +165,9 @@ impl Writer {
                 Request::Close => closing = true,
             }
         }
-        self.absorb().await;
+        if appends.is_empty() {
+            self.absorb().await;
+        }
         let sightings = self.sightings;
         let mut writing = writing.into_iter();
         for group in groups(&appends) {
@@ -178,9 +186,7 @@ impl Writer {
                 let _ = reading.send(caught_up.clone().map_err(StoreError::from));
             }
         }
-        if !appends.is_empty() && self.others.is_some_and(|others| others.elapsed() < MINDFUL) {
-            self.leave_a_turn().await;
-        }
+        let written = Instant::now();
         for (stream, snapshot, answer) in snapshots {
             // If the caller went away, the snapshot is stored all the same.
             let _ = answer.send(self.replica.keep(&stream, &snapshot).await);
@@ -188,20 +194,25 @@ impl Writer {
         for (after, before, answer) in forgets {
             let _ = answer.send(self.replica.forget_idempotency(after, before).await);
         }
+        if !appends.is_empty() && self.others.is_some_and(|others| others.elapsed() < MINDFUL) {
+            self.leave_a_turn(written).await;
+        }
         closing
     }
 
     /// Lets others append once: a node that has just received this node's events is behind, and would always stay
     /// behind. Requests that arrive meanwhile are grouped afterwards.
-    async fn leave_a_turn(&mut self) {
+    ///
+    /// While nodes take turns, each waits for the other's group for as long as such a group may take: two that are sent
+    /// at the same time cost both nodes work, as one of them is refused. After a turn that was not used the next one is
+    /// shorter, as the others may have nothing to append.
+    async fn leave_a_turn(&mut self, written: Instant) {
         let head = self.replica.head();
         // No other node may use its turn, or nothing may be pushed.
-        let until = Instant::now() + (2 * self.round_trip).min(LONGEST_TURN);
-        while self.replica.head() == head
-            && timeout_at(until, Follower::more(&mut self.follower)).await.is_ok()
-        {
-            self.absorb().await;
-        }
+        let longest = (USUAL_TURNS * self.turn).max(2 * self.round_trip).min(LONGEST_TURN);
+        // What is pushed goes into the replica with this node's next group.
+        let used = timeout_at(written + longest, Follower::more(&mut self.follower, head)).await.is_ok();
+        self.turn = if used { (self.turn + written.elapsed()) / 2 } else { self.turn / 2 };
     }
 
     /// Decides and sends a group until there is an answer.
@@ -235,23 +246,33 @@ impl Writer {
 
     /// Decides a group on what this node knows, and sends what it accepts.
     async fn try_append(&mut self, appends: &[Append], attempt: &mut Attempt) -> Result<Tried, AppendError> {
-        let decided = self.replica.decide(appends).await.map_err(|error| attempt.error(&error))?;
-        let head = self.replica.head();
-        let answers = decided.answers.clone();
-        if decided.group.is_empty() {
-            self.replica.forget(decided).await.map_err(|error| attempt.error(&error))?;
+        // What was pushed, with the MACs of this instance, is decided on before it is in the replica: the server accepts the
+        // group only if the stream ends exactly there, and then both become visible at once. Otherwise both are rolled
+        // back, and what was pushed is applied alone.
+        let pushed = self.pushed_appends().await;
+        let decided = match self.replica.decide(&pushed, appends).await {
+            // Something is wrong with what was pushed: the server refuses what does not rest on it, and the next read finds
+            // it.
+            Err(StoreError::Damaged(_)) => self.replica.decide(&[], appends).await,
+            decided => decided,
+        };
+        let decided = decided.map_err(|error| attempt.error(&error))?;
+        let head = decided.head;
+        let answers = decided.answers().to_vec();
+        let entries = entry::encode(&decided.rows(), &self.macs);
+        if entries.is_empty() {
+            self.replica.commit(decided).await.map_err(|error| attempt.error(&error))?;
             // What is written stays written. A refusal is valid only if this node knows everything that came before it.
             if answers.iter().any(Result::is_err) {
                 self.catch_up().await.map_err(|failure| attempt.error(failure.text()))?;
             }
             return Ok(if self.replica.head() == head { Tried::Answered(answers) } else { Tried::Overtaken });
         }
-        let entries = entry::encode(&decided.group.rows(appends), &self.macs);
         let sent = Instant::now();
         let refusal = match attempt.send(&mut self.log, head, &entries).await? {
             Ok(Sent::Written) => {
                 self.round_trip = sent.elapsed();
-                match self.replica.commit(decided, appends).await {
+                match self.replica.commit(decided).await {
                     Ok(()) => self.sightings += 1,
                     // It is in the stream all the same, and the next read brings it from there.
                     Err(error) => tracing::error!(%error, "the replica cannot write"),
@@ -336,21 +357,45 @@ impl Writer {
 
     /// Brings pushed events into the replica. If something is wrong with them, the next read finds it too.
     async fn absorb(&mut self) {
-        let (Some(follower), None) = (&mut self.follower, &self.damage) else { return };
+        let pushed = self.pushed();
+        self.bring(pushed).await;
+    }
+
+    async fn bring(&mut self, pushed: Vec<Decoded>) {
+        if let Err(error) = self.replica.apply(pushed).await {
+            tracing::debug!(%error, "pushed events are left to the next read");
+        }
+    }
+
+    /// The appends that follow the replica's end, as far as they were pushed. What is not whole goes into the replica.
+    async fn pushed_appends(&mut self) -> Vec<Append> {
+        // Deciding on a part of what another node sent at once would be in vain.
+        let _ = timeout(LONGEST_TURN, Follower::rest(&mut self.follower, self.replica.head())).await;
+        let pushed = self.pushed();
+        let is_whole = |decoded: &Decoded| matches!(decoded, Decoded::Whole(_));
+        if self.replica.is_damaged() || pushed.len() > GROUP || !pushed.iter().all(is_whole) {
+            self.bring(pushed).await;
+            return vec![];
+        }
+        let whole = |decoded| if let Decoded::Whole(append) = decoded { Some(append) } else { None };
+        pushed.into_iter().filter_map(whole).collect()
+    }
+
+    /// What was pushed of what follows the replica's end.
+    fn pushed(&mut self) -> Vec<Decoded> {
+        let mut complete = Vec::new();
+        let (Some(follower), None) = (&mut self.follower, &self.damage) else { return complete };
         let head = self.replica.head();
         let mut decoder = Decoder::after(head, self.replica.is_damaged(), &self.macs, &mut self.unkeyed);
-        let mut complete = Vec::new();
         for (revision, entry) in follower.behind(head, self.replica.last()) {
             if decoder.push(*revision, entry.clone(), &mut complete).is_err() {
                 break;
             }
         }
-        if let Err(error) = self.replica.apply(complete).await {
-            tracing::debug!(%error, "pushed events are left to the next read");
-        }
-        if self.replica.head() > head {
+        if !complete.is_empty() {
             self.others = Some(Instant::now());
         }
+        complete
     }
 
     async fn read_new(&mut self) -> Result<(), Failure> {

@@ -1,5 +1,6 @@
 //! A group of appends that is decided in memory and committed together.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -93,13 +94,13 @@ impl Group {
 
     /// Begins the transaction, and reads what the decisions need: one query for all versions, one for all claims, one
     /// for all idempotency keys.
-    pub(crate) async fn begin(
+    pub(crate) async fn begin<A: Borrow<Append> + Sync>(
         &mut self,
         connection: &mut SqliteConnection,
-        appends: &[Append],
+        appends: &[A],
     ) -> Result<(), Failure> {
-        let streams: BTreeSet<&str> = appends
-            .iter()
+        let appends = || appends.iter().map(Borrow::borrow);
+        let streams: BTreeSet<&str> = appends()
             .flat_map(|append| {
                 let written = append.writes.iter().map(|write| &write.stream);
                 written.chain(append.guards.iter().map(|(stream, _)| stream))
@@ -119,8 +120,7 @@ impl Group {
             |(stream, version): (String, i64)| (StreamId::from_stored(stream), version.cast_unsigned());
         self.versions = rows.into_iter().map(version).collect();
 
-        let claims: BTreeSet<&Claim> = appends
-            .iter()
+        let claims: BTreeSet<&Claim> = appends()
             .flat_map(|append| append.taken.iter().map(|(claim, _)| claim).chain(&append.released))
             .collect();
         if !claims.is_empty() {
@@ -136,8 +136,7 @@ impl Group {
             self.claims = rows.into_iter().map(held).collect();
         }
 
-        let keys: Vec<String> = appends
-            .iter()
+        let keys: Vec<String> = appends()
             .filter_map(|append| append.idempotency.as_ref())
             .map(|once| hex::encode(once.key))
             .collect();
@@ -244,10 +243,10 @@ impl Group {
     }
 
     /// Writes what was accepted, and commits.
-    pub(crate) async fn commit(
+    pub(crate) async fn commit<A: Borrow<Append> + Sync>(
         &self,
         connection: &mut SqliteConnection,
-        appends: &[Append],
+        appends: &[A],
     ) -> Result<(), Failure> {
         let rows = self.rows(appends);
         let (chunks, rest) = rows.as_chunks::<ROWS>();
@@ -289,9 +288,13 @@ impl Group {
         Ok(())
     }
 
-    fn keep_idempotency(&self, batch: &mut Batch, appends: &[Append]) -> Result<(), sqlx::Error> {
+    fn keep_idempotency<A: Borrow<Append>>(
+        &self,
+        batch: &mut Batch,
+        appends: &[A],
+    ) -> Result<(), sqlx::Error> {
         let row = |(place, accepted): (&usize, &Accepted)| {
-            let append = &appends[*place];
+            let append: &Append = appends[*place].borrow();
             append.idempotency.map(|Idempotency { key, fingerprint }| {
                 let Appended { first, last, .. } = accepted.appended;
                 let mac = self.macs.idempotency(&key, &StoredIdempotency { fingerprint, first, last });
@@ -322,10 +325,19 @@ impl Group {
     }
 
     /// The rows that the group writes, in order.
-    pub(crate) fn rows<'a>(&self, appends: &'a [Append]) -> Vec<EventRow<'a>> {
+    pub(crate) fn rows<'a, A: Borrow<Append>>(&self, appends: &'a [A]) -> Vec<EventRow<'a>> {
+        self.rows_from(0, appends)
+    }
+
+    /// The rows of the appends from this place on.
+    pub(crate) fn rows_from<'a, A: Borrow<Append>>(
+        &self,
+        first: usize,
+        appends: &'a [A],
+    ) -> Vec<EventRow<'a>> {
         let mut rows = Vec::new();
-        for (place, accepted) in &self.accepted {
-            let append = &appends[*place];
+        for (place, accepted) in self.accepted.range(first..) {
+            let append: &Append = appends[*place].borrow();
             let metadata: Arc<str> =
                 serde_json::to_string(&append.metadata).expect("metadata is a plain struct").into();
             let mut position = accepted.appended.first;
@@ -338,6 +350,13 @@ impl Group {
             }
         }
         rows
+    }
+
+    /// The id of the last event that the group writes.
+    pub(crate) fn last<A: Borrow<Append>>(&self, appends: &[A]) -> Option<Uuid> {
+        let (place, _) = self.accepted.last_key_value()?;
+        let append: &Append = appends[*place].borrow();
+        append.writes.last()?.events.last().map(|event| event.id)
     }
 
     /// The answers of a group that turned out to be committed.

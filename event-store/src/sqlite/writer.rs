@@ -170,7 +170,7 @@ impl Writer {
 
     async fn has_landed(&mut self, appends: &[Append], group: &Group) -> Result<bool, sqlx::Error> {
         let mut connection = self.connection().await?;
-        let ours = group.rows(appends).last().map(|row| row.event.id);
+        let ours = group.last(appends);
         let found: Option<Vec<u8>> = sqlx::query_scalar("SELECT id FROM events WHERE position = ?1")
             .bind(group.head.cast_signed())
             .fetch_optional(&mut connection)

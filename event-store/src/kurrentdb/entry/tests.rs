@@ -124,3 +124,11 @@ fn nothing_is_complete_before_the_last_event_of_an_append() {
     assert_eq!(decode(&entries[..2]).len(), 0);
     assert_eq!(whole(&entries).len(), 1);
 }
+
+#[test]
+fn every_event_that_is_sent_together_but_the_last_says_that_another_one_follows() {
+    let entries = entries(&[append(&stream("a"), 0, 2), append(&stream("b"), 0, 1)]);
+    let follow: Vec<bool> = entries.iter().map(|entry| goes_on(&entry.metadata)).collect();
+    assert_eq!(follow, [true, true, false]);
+    assert!(!goes_on(b"no JSON"));
+}
