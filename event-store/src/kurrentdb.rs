@@ -17,8 +17,9 @@
 //! - An aggregate's stream with an event that no node of this instance wrote in this form accepts no appends; other
 //!   streams are unaffected. The event is set apart in the replica, so that readers see that it is false.
 //! - Nodes compete for each position. The loser reads and tries again, for [`KurrentSettings::patience`] at most; then
-//!   it gives up with [`AppendError::Unavailable`], and nothing is written. The winner waits for two round trips before
-//!   its next group if it knows of other writers.
+//!   it gives up with [`AppendError::Unavailable`], and nothing is written. If it knows of
+//!   other writers, the winner waits for a group of theirs before its next one, at most four times as long as such a
+//!   group has taken lately, or two round trips.
 //! - All appends of all nodes go through one stream, so there is one group of appends at a time, and one round trip each.
 //! - An append larger than the server's `MaxAppendSize` (1 MiB by default) is refused.
 //! - Which node performs an effect, such as sending mail, and its progress are kept in a second stream,
