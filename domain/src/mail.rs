@@ -84,14 +84,7 @@ pub fn mails_of(event: &Event) -> Vec<Mail> {
             };
             [mail(kind, event.user_id, event.personal.email.as_ref(), Some(event.expires_at)), None]
         }
-        Event::MagicLink(_)
-        | Event::User(_)
-        | Event::App(_)
-        | Event::Lockout(_)
-        | Event::Session(_)
-        | Event::Delivery(_)
-        | Event::Journal(_)
-        | Event::Access(_) => [None, None],
+        _ => [None, None],
     };
     mails.into_iter().flatten().collect()
 }

@@ -46,15 +46,16 @@ impl Projector for LoginChecksProjector {
         let mut holders = BTreeMap::new();
         let mut moved = BTreeSet::new();
         for event in batch {
-            match event.event()? {
-                Event::User(UserEvent::UserRegistered(registered)) => {
+            let Event::User(happened) = event.event()? else { continue };
+            match happened {
+                UserEvent::UserRegistered(registered) => {
                     // Without an address the person is erased and cannot log in.
                     if let Some(email) = &registered.personal.email {
                         let key = self.lookup.email(&registered.app_id, email);
                         holders.insert((registered.app_id.as_str(), key), registered.user_id);
                     }
                 }
-                Event::User(UserEvent::EmailChanged(changed)) => {
+                UserEvent::EmailChanged(changed) => {
                     holders.retain(|_, user_id| *user_id != changed.user_id);
                     moved.insert(changed.user_id);
                     if let Some(email) = &changed.personal.email {
@@ -62,32 +63,23 @@ impl Projector for LoginChecksProjector {
                         holders.insert((app_id.as_str(), self.lookup.email(app_id, email)), changed.user_id);
                     }
                 }
-                Event::User(UserEvent::UserErased(erased)) => {
+                UserEvent::UserErased(erased) => {
                     holders.retain(|_, user_id| *user_id != erased.user_id);
                     moved.insert(erased.user_id);
                 }
-                Event::User(
-                    UserEvent::EmailVerificationRequested(_)
-                    | UserEvent::EmailVerified(_)
-                    | UserEvent::EmailChangeRequested(_)
-                    | UserEvent::PasswordResetRequested(_)
-                    | UserEvent::PasswordReset(_)
-                    | UserEvent::PasswordChanged(_)
-                    | UserEvent::ProfileUpdated(_)
-                    | UserEvent::PasswordRehashed(_)
-                    | UserEvent::RoleGranted(_)
-                    | UserEvent::RoleRevoked(_)
-                    | UserEvent::UserBanned(_)
-                    | UserEvent::UserUnbanned(_)
-                    | UserEvent::AccessEnded(_),
-                )
-                | Event::App(_)
-                | Event::Lockout(_)
-                | Event::Session(_)
-                | Event::MagicLink(_)
-                | Event::Delivery(_)
-                | Event::Journal(_)
-                | Event::Access(_) => {}
+                UserEvent::EmailVerificationRequested(_)
+                | UserEvent::EmailVerified(_)
+                | UserEvent::EmailChangeRequested(_)
+                | UserEvent::PasswordResetRequested(_)
+                | UserEvent::PasswordReset(_)
+                | UserEvent::PasswordChanged(_)
+                | UserEvent::ProfileUpdated(_)
+                | UserEvent::PasswordRehashed(_)
+                | UserEvent::RoleGranted(_)
+                | UserEvent::RoleRevoked(_)
+                | UserEvent::UserBanned(_)
+                | UserEvent::UserUnbanned(_)
+                | UserEvent::AccessEnded(_) => {}
             }
         }
         // Delete first, as another user may have taken the address that a person gave up.

@@ -103,17 +103,20 @@ impl Projector for SessionsProjector {
         let mut ends = Vec::new();
         for event in batch {
             match event.event()? {
-                Event::Session(SessionEvent::SessionStarted(started)) => {
-                    changes.entry(started.session_id).or_default().started = Some(started);
-                }
-                Event::Session(SessionEvent::SessionRefreshed(refreshed)) => {
-                    changes.entry(refreshed.session_id).or_default().refreshed =
-                        Some((refreshed.at, refreshed.idle_expires_at));
-                }
-                Event::Session(SessionEvent::SessionRevoked(revoked)) => {
-                    changes.entry(revoked.session_id).or_default().revoked =
-                        Some((revoked.at, name_of(revoked.reason)));
-                }
+                Event::Session(event) => match event {
+                    SessionEvent::SessionStarted(started) => {
+                        changes.entry(started.session_id).or_default().started = Some(started);
+                    }
+                    SessionEvent::SessionRefreshed(refreshed) => {
+                        changes.entry(refreshed.session_id).or_default().refreshed =
+                            Some((refreshed.at, refreshed.idle_expires_at));
+                    }
+                    SessionEvent::SessionRevoked(revoked) => {
+                        changes.entry(revoked.session_id).or_default().revoked =
+                            Some((revoked.at, name_of(revoked.reason)));
+                    }
+                    SessionEvent::RefreshTokenReused(_) => {}
+                },
                 Event::User(event) => {
                     let Some(end) = end_of(event) else { continue };
                     for (id, change) in &mut changes {
@@ -124,13 +127,7 @@ impl Projector for SessionsProjector {
                     }
                     ends.push(end);
                 }
-                Event::Session(SessionEvent::RefreshTokenReused(_))
-                | Event::App(_)
-                | Event::Lockout(_)
-                | Event::MagicLink(_)
-                | Event::Delivery(_)
-                | Event::Journal(_)
-                | Event::Access(_) => {}
+                _ => {}
             }
         }
         // Before the sessions that began in this batch are inserted.

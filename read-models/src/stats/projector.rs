@@ -83,46 +83,15 @@ fn hour(at: Timestamp) -> i64 {
 /// How an event is counted: a metric and a method (or reason) within it.
 fn counted(event: &Event) -> Option<(&'static str, &'static str)> {
     Some(match event {
-        Event::User(UserEvent::UserRegistered(event)) => (
-            "registrations",
-            match event.method {
-                RegistrationMethod::Password => "password",
-                RegistrationMethod::Admin => "admin",
-                RegistrationMethod::MagicLink => "magic_link",
-            },
-        ),
-        Event::Session(SessionEvent::SessionStarted(event)) => (
-            "logins",
-            match event.method {
-                LoginMethod::Password => "password",
-                LoginMethod::Registration => "registration",
-                LoginMethod::Admin => "admin",
-                LoginMethod::MagicLink => "magic_link",
-            },
-        ),
-        Event::Session(SessionEvent::SessionRefreshed(_)) => ("refreshes", ""),
-        Event::Session(SessionEvent::SessionRevoked(event)) => (
-            "revocations",
-            match event.reason {
-                RevocationReason::Logout => "logout",
-                RevocationReason::User => "user",
-                RevocationReason::Admin => "admin",
-                RevocationReason::Ban => "ban",
-                RevocationReason::RefreshTokenReused => "refresh_token_reused",
-                RevocationReason::Limit => "limit",
-                RevocationReason::ExchangeCodeReplayed => "exchange_code_replayed",
-                RevocationReason::PasswordChanged => "password_changed",
-                RevocationReason::PasswordReset => "password_reset",
-                RevocationReason::EmailChanged => "email_changed",
-                RevocationReason::EmailVerified => "email_verified",
-                RevocationReason::Erased => "erased",
-            },
-        ),
-        Event::Lockout(LockoutEvent::LoginFailed(_)) => ("failures", "password"),
-        Event::Lockout(LockoutEvent::AccountLocked(_)) => ("lockouts", ""),
-        Event::Lockout(LockoutEvent::AccountUnlocked(_))
-        | Event::Session(SessionEvent::RefreshTokenReused(_))
-        | Event::User(
+        Event::User(event) => match event {
+            UserEvent::UserRegistered(event) => (
+                "registrations",
+                match event.method {
+                    RegistrationMethod::Password => "password",
+                    RegistrationMethod::Admin => "admin",
+                    RegistrationMethod::MagicLink => "magic_link",
+                },
+            ),
             UserEvent::EmailVerificationRequested(_)
             | UserEvent::EmailVerified(_)
             | UserEvent::EmailChangeRequested(_)
@@ -137,13 +106,44 @@ fn counted(event: &Event) -> Option<(&'static str, &'static str)> {
             | UserEvent::UserBanned(_)
             | UserEvent::UserUnbanned(_)
             | UserEvent::AccessEnded(_)
-            | UserEvent::UserErased(_),
-        )
-        | Event::App(_)
-        | Event::MagicLink(_)
-        | Event::Delivery(_)
-        | Event::Journal(_)
-        | Event::Access(_) => return None,
+            | UserEvent::UserErased(_) => return None,
+        },
+        Event::Session(event) => match event {
+            SessionEvent::SessionStarted(event) => (
+                "logins",
+                match event.method {
+                    LoginMethod::Password => "password",
+                    LoginMethod::Registration => "registration",
+                    LoginMethod::Admin => "admin",
+                    LoginMethod::MagicLink => "magic_link",
+                },
+            ),
+            SessionEvent::SessionRefreshed(_) => ("refreshes", ""),
+            SessionEvent::SessionRevoked(event) => (
+                "revocations",
+                match event.reason {
+                    RevocationReason::Logout => "logout",
+                    RevocationReason::User => "user",
+                    RevocationReason::Admin => "admin",
+                    RevocationReason::Ban => "ban",
+                    RevocationReason::RefreshTokenReused => "refresh_token_reused",
+                    RevocationReason::Limit => "limit",
+                    RevocationReason::ExchangeCodeReplayed => "exchange_code_replayed",
+                    RevocationReason::PasswordChanged => "password_changed",
+                    RevocationReason::PasswordReset => "password_reset",
+                    RevocationReason::EmailChanged => "email_changed",
+                    RevocationReason::EmailVerified => "email_verified",
+                    RevocationReason::Erased => "erased",
+                },
+            ),
+            SessionEvent::RefreshTokenReused(_) => return None,
+        },
+        Event::Lockout(event) => match event {
+            LockoutEvent::LoginFailed(_) => ("failures", "password"),
+            LockoutEvent::AccountLocked(_) => ("lockouts", ""),
+            LockoutEvent::AccountUnlocked(_) => return None,
+        },
+        _ => return None,
     })
 }
 

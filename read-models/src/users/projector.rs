@@ -59,23 +59,15 @@ impl Projector for UsersProjector {
     async fn project(&self, tx: &mut Transaction, batch: &[ProjectedEvent]) -> Result<(), ProjectError> {
         let mut events = Vec::new();
         for event in batch {
-            match event.event()? {
+            let Event::User(event) = event.event()? else { continue };
+            match event {
                 // A new hash of the same password, or a mail whose link was not used, changes nothing that is shown.
-                Event::User(
-                    UserEvent::PasswordRehashed(_)
-                    | UserEvent::EmailVerificationRequested(_)
-                    | UserEvent::EmailChangeRequested(_)
-                    | UserEvent::PasswordResetRequested(_)
-                    | UserEvent::AccessEnded(_),
-                )
-                | Event::App(_)
-                | Event::Lockout(_)
-                | Event::Session(_)
-                | Event::MagicLink(_)
-                | Event::Delivery(_)
-                | Event::Journal(_)
-                | Event::Access(_) => {}
-                Event::User(user) => events.push(user),
+                UserEvent::PasswordRehashed(_)
+                | UserEvent::EmailVerificationRequested(_)
+                | UserEvent::EmailChangeRequested(_)
+                | UserEvent::PasswordResetRequested(_)
+                | UserEvent::AccessEnded(_) => {}
+                event => events.push(event),
             }
         }
         if events.is_empty() {
