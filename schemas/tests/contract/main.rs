@@ -7,6 +7,7 @@ mod envelope;
 mod event_schemas;
 mod goldens;
 mod samples;
+mod strict_readers;
 
 /// Whether to write files instead of comparing them.
 fn update() -> bool {
