@@ -55,6 +55,8 @@ pub struct Settings {
     pub sessions: NonZeroUsize,
     /// The URL of a list of breached passwords: `<this>/<5 hexadecimal digits>`. `None` disables the check.
     pub breached_passwords: Option<Url>,
+    /// The maximum cost of verifying an imported password hash, in PBKDF2 iterations.
+    pub imported_hash_cost: u64,
     /// The sender addresses that apps may use.
     pub senders: effects::senders::Senders,
 }

@@ -31,6 +31,7 @@ use dispatcher::{Context, Reads};
 
 mod admin;
 mod cookies;
+mod imported_hashes;
 mod login;
 mod magic_link;
 mod mailbox;
@@ -90,6 +91,7 @@ fn node(
             device_ttl: 1_000_000,
             sessions: SESSIONS,
             breached_passwords: None,
+            imported_hash_cost: 2_097_152,
             senders: effects::senders::Senders {
                 own: Email::parse("no-reply@auth.example").expect("valid"),
                 domains: effects::senders::SenderDomains::default(),

@@ -13,7 +13,11 @@ pub const MAX_PASSWORD_BYTES: usize = 1024;
 /// A password in NFC (RFC 8265 section 4.2), so that the same letters typed on two keyboards are one password. It is
 /// otherwise compared exactly as received. It cannot be logged, and its memory is cleared when it is dropped.
 #[derive(Clone, Debug)]
-pub struct Password(SecretString);
+pub struct Password {
+    nfc: SecretString,
+    /// As received, if that differs.
+    typed: Option<SecretString>,
+}
 
 /// Why a password may not be chosen. A password that is merely *tried* at a login is not judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -32,12 +36,14 @@ pub enum WeakPassword {
 impl Password {
     /// Takes a password as received. Its length is not limited here, as the request body's is.
     pub fn new(received: &str) -> Self {
-        Self(SecretString::from(received.nfc().collect::<String>()))
+        let nfc = received.nfc().collect::<String>();
+        let typed = (nfc != received).then(|| SecretString::from(received));
+        Self { nfc: SecretString::from(nfc), typed }
     }
 
     /// Judges a new password: `min_length` counts characters, `is_common` is given the password in lower case.
     pub fn check(&self, min_length: u32, is_common: impl Fn(&str) -> bool) -> Result<(), WeakPassword> {
-        let text = self.0.expose_secret();
+        let text = self.nfc.expose_secret();
         if text.len() > MAX_PASSWORD_BYTES {
             return Err(WeakPassword::TooLong);
         }
@@ -52,12 +58,23 @@ impl Password {
 
     /// The bytes to hash, or `None` for more than [`MAX_PASSWORD_BYTES`], which no account can have.
     pub fn bytes(&self) -> Option<&[u8]> {
-        let bytes = self.0.expose_secret().as_bytes();
-        (bytes.len() <= MAX_PASSWORD_BYTES).then_some(bytes)
+        possible(&self.nfc)
+    }
+
+    /// The forms that another system, which does not normalize, may have hashed: NFC and, if that differs, as received.
+    /// Forms longer than [`MAX_PASSWORD_BYTES`] are left out.
+    pub fn forms(&self) -> impl Iterator<Item = &[u8]> {
+        [Some(&self.nfc), self.typed.as_ref()].into_iter().flatten().filter_map(possible)
     }
 }
 
-/// An argon2id hash in PHC string format, with its salt and parameters.
+fn possible(text: &SecretString) -> Option<&[u8]> {
+    let bytes = text.expose_secret().as_bytes();
+    (bytes.len() <= MAX_PASSWORD_BYTES).then_some(bytes)
+}
+
+/// An argon2id hash in PHC string format, with its salt and parameters; until the first login of somebody who came from
+/// another system, what that system had made.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct PasswordHash(pub String);
@@ -75,6 +92,16 @@ mod tests {
     #[test]
     fn nfc_and_nfd_are_one_password() {
         assert_eq!(Password::new("pässwörter").bytes(), Password::new("pa\u{308}sswo\u{308}rter").bytes());
+    }
+
+    #[test]
+    fn the_form_it_was_typed_in_is_kept_beside_nfc() {
+        let forms = |text: &str| Password::new(text).forms().map(<[u8]>::to_vec).collect::<Vec<_>>();
+        let (nfc, nfd) = ("pässwörter", "pa\u{308}sswo\u{308}rter");
+        assert_eq!(forms(nfc), [nfc.as_bytes()]);
+        assert_eq!(forms(nfd), [nfc.as_bytes(), nfd.as_bytes()]);
+        assert_eq!(forms(&"a\u{308}".repeat(500)), ["ä".repeat(500).as_bytes()], "the other is too long");
+        assert_eq!(forms(&"x".repeat(1025)), Vec::<Vec<u8>>::new());
     }
 
     #[test]

@@ -110,6 +110,8 @@ pub struct Config {
     pub caches: Caches,
     pub hashing_threads: Option<NonZeroUsize>,
     pub hashing_queue: Option<NonZeroUsize>,
+    /// The maximum cost of verifying an imported password hash, in PBKDF2 iterations.
+    pub imported_hash_cost: u32,
 }
 
 /// Cache sizes in bytes.
@@ -262,6 +264,7 @@ impl Config {
             },
             hashing_threads: values.take_given(&keys::PASSWORD_HASHING_THREADS)?,
             hashing_queue: values.take_given(&keys::PASSWORD_HASHING_QUEUE)?,
+            imported_hash_cost: values.take(&keys::IMPORT_MAX_HASH_COST)?,
             data_dir,
             names_data_dir: true,
         })

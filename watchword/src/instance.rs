@@ -441,6 +441,7 @@ fn settings(config: &Config, public_url: &PublicUrl) -> command_service::Setting
         device_ttl: config.device_ttl,
         sessions: config.sessions_of_a_user,
         breached_passwords: config.breached_passwords.clone(),
+        imported_hash_cost: config.imported_hash_cost.into(),
         senders: config.senders(public_url),
     }
 }

@@ -16,6 +16,8 @@ mod beside_a_service;
 mod operators;
 #[path = "command_line/refusals.rs"]
 mod refusals;
+#[path = "command_line/user_create.rs"]
+mod user_create;
 
 use refusals::assert_untouched;
 
@@ -138,6 +140,7 @@ fn every_command_has_help() {
         &["api-key", "list"],
         &["api-key", "revoke"],
         &["user"],
+        &["user", "create"],
         &["user", "show"],
         &["user", "ban"],
         &["user", "unban"],

@@ -2,8 +2,9 @@
 //! is requested than the threads can handle, the answer is a prompt 503, not a long queue.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use argon2::password_hash::phc;
 use argon2::{Algorithm, Argon2, Block, Params, Version};
@@ -17,6 +18,8 @@ use http_kit::request::Requester;
 use http_kit::trace::Span;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
+
+use crate::passwords::imported::ImportedHash;
 
 const SALT: usize = 16;
 const OUTPUT: usize = 32;
@@ -88,6 +91,23 @@ pub struct PasswordHashing {
     jobs: Arc<Jobs>,
     params: Params,
     dummy: Arc<PasswordHash>,
+    imported: Arc<ImportedTime>,
+}
+
+/// How long a wrong password for an imported hash takes: rises at once to the longest time seen, and falls gradually.
+#[derive(Default)]
+struct ImportedTime(AtomicU64);
+
+impl ImportedTime {
+    fn took(&self, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let slowly = |former: u64| Some(micros.max(former - former / 8));
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, slowly);
+    }
+
+    fn time(&self) -> Duration {
+        Duration::from_micros(self.0.load(Ordering::Relaxed))
+    }
 }
 
 /// The queue; the threads end when its last sender is dropped.
@@ -118,7 +138,7 @@ impl PasswordHashing {
         // Verified if there is no hash: it takes the same time, and no password matches it, because its output is
         // random.
         let dummy = to_phc(&params, &random::<SALT>(), &random::<OUTPUT>());
-        Ok(Self { jobs, params, dummy: Arc::new(dummy) })
+        Ok(Self { jobs, params, dummy: Arc::new(dummy), imported: Arc::default() })
     }
 
     /// Hashes a new password.
@@ -141,6 +161,10 @@ impl PasswordHashing {
         password: &Password,
         hash: Option<&PasswordHash>,
     ) -> Result<bool, HashingError> {
+        if let Some(imported) = hash.filter(|hash| !is_ours(hash)) {
+            let imported = ImportedHash::parse(&imported.0).map_err(|_| HashingError::Damaged)?;
+            return self.verify_imported(password, imported).await;
+        }
         let possible = hash.is_some() && password.bytes().is_some();
         let bytes = Zeroizing::new(password.bytes().unwrap_or_default().to_vec());
         let hash =
@@ -160,7 +184,32 @@ impl PasswordHashing {
         .await
     }
 
-    /// Whether a hash was made with other parameters than new ones get.
+    /// Tries the password both as typed and in NFC, because other systems do not normalize. A failure also computes an
+    /// argon2id hash, as a success does when it replaces the imported one: otherwise fast hashes would show by their timing.
+    async fn verify_imported(&self, password: &Password, hash: ImportedHash) -> Result<bool, HashingError> {
+        let forms = password.forms().map(|form| Zeroizing::new(form.to_vec())).collect::<Vec<_>>();
+        let (params, times) = (self.params.clone(), Arc::clone(&self.imported));
+        self.run(move |memory| {
+            let begun = Instant::now();
+            let matches = forms.iter().fold(false, |matches, form| hash.matches(form) | matches);
+            if !matches {
+                let form = forms.first().map_or(&[][..], |form| form);
+                argon2id(&params, form, &random::<SALT>(), &mut *Zeroizing::new([0; OUTPUT]), memory)?;
+                times.took(begun.elapsed());
+            }
+            Ok(matches)
+        })
+        .await
+    }
+
+    /// How long a failed login must take at least. Verifying an imported hash may take much longer than argon2id; without
+    /// this, the difference would reveal that an account exists. With a margin.
+    pub fn imported_time(&self) -> Duration {
+        let time = self.imported.time();
+        time + time / 4
+    }
+
+    /// Whether a hash was made with other parameters than new ones get, or by another system.
     pub fn is_outdated(&self, hash: &PasswordHash) -> bool {
         let params = phc::PasswordHash::new(&hash.0).ok().and_then(|hash| Params::try_from(&hash).ok());
         params.is_none_or(|params| costs(&params) != costs(&self.params))
@@ -260,6 +309,11 @@ fn parse_params(text: &str) -> Option<Params> {
     Params::new(memory, time, lanes, Some(OUTPUT)).ok()
 }
 
+/// Whether this is one of our own hashes.
+fn is_ours(hash: &PasswordHash) -> bool {
+    hash.0.starts_with("$argon2id$")
+}
+
 fn costs(params: &Params) -> (u32, u32, u32) {
     (params.m_cost(), params.t_cost(), params.p_cost())
 }
@@ -299,6 +353,47 @@ mod tests {
         let hashing = quick("m=64,t=1,p=1");
         assert!(hashing.verify(&Password::new("password"), Some(&hash)).await.expect("verified"));
         assert!(hashing.is_outdated(&hash));
+    }
+
+    /// An imported hash may be of either form; our own is always of NFC.
+    #[tokio::test]
+    async fn an_imported_hash_is_tried_as_typed_and_in_nfc() {
+        let (nfc, nfd) = ("p\u{e4}ssw\u{f6}rter-93", "pa\u{308}sswo\u{308}rter-93");
+        let composed = PasswordHash("{SSHA}oejEBAErvA53yxmnngBw/XR9yEa6V+od".to_owned());
+        let decomposed = PasswordHash("{SSHA}FIy9s7DFBwijZH9Wk/giLC72ColWam1t".to_owned());
+        let hashing = quick("m=64,t=1,p=1");
+        for (typed, hash, matches) in [
+            (nfc, &composed, true),
+            (nfd, &composed, true),
+            (nfd, &decomposed, true),
+            (nfc, &decomposed, false),
+            ("passw\u{f6}rter-93", &decomposed, false),
+        ] {
+            let verified = hashing.verify(&Password::new(typed), Some(hash)).await.expect("verified");
+            assert_eq!(verified, matches, "{typed:?}");
+            assert!(hashing.is_outdated(hash));
+        }
+        let long = Password::new(&"x".repeat(2000));
+        assert!(!hashing.verify(&long, Some(&composed)).await.expect("verified"));
+        let none = PasswordHash("{MD5}x".to_owned());
+        assert_eq!(hashing.verify(&long, Some(&none)).await, Err(HashingError::Damaged));
+    }
+
+    #[tokio::test]
+    async fn failures_take_as_long_as_those_with_imported_hashes() {
+        let hashing = quick("m=64,t=1,p=1");
+        assert_eq!(hashing.imported_time(), Duration::ZERO);
+        let slow = "AQAAAAIAAYagAAAAEGtb3qchjOAn+DezQi2ufCJyNP0aiVKF2n3NeFfTvoSkNyNwrXwg/1DOF/J3Ay1qsQ==";
+        let verified = hashing.verify(&Password::new("x"), Some(&PasswordHash(slow.to_owned()))).await;
+        assert_eq!(verified, Ok(false));
+        let time = hashing.imported_time();
+        assert!(time > Duration::from_millis(1), "{time:?}");
+        // A fast one lowers it by an eighth.
+        let quick = PasswordHash("{SSHA}oejEBAErvA53yxmnngBw/XR9yEa6V+od".to_owned());
+        hashing.imported.took(Duration::from_secs(8));
+        assert_eq!(hashing.imported_time(), Duration::from_secs(10));
+        assert_eq!(hashing.verify(&Password::new("x"), Some(&quick)).await, Ok(false));
+        assert!(hashing.imported_time() >= Duration::from_millis(8750));
     }
 
     #[tokio::test]

@@ -5,4 +5,5 @@ pub(crate) mod dictionary;
 pub mod hashing;
 #[cfg(target_os = "linux")]
 pub mod huge_pages;
+pub(crate) mod imported;
 pub(crate) mod strangers;

@@ -36,7 +36,7 @@ use utoipa_axum::routes;
 
 use crate::CommandService;
 use crate::api::answers::Done;
-use crate::api::timing::even_out;
+use crate::api::timing::even_out_beyond;
 use crate::callers::credentials_limit::Counted;
 use crate::passwords::strangers::StrangersAt;
 use crate::sessions::tokens::{ChainLink, TokensBody};
@@ -117,7 +117,7 @@ pub(crate) async fn login(
     match &result {
         Ok(_) => email.iter().for_each(|email| service.count_good_login(counted, &app_id, email)),
         Err(problem) if matches!(problem.kind(), problems::INVALID_CREDENTIALS | problems::RATE_LIMITED) => {
-            even_out(started).await;
+            even_out_beyond(started, service.passwords.imported_time()).await;
         }
         Err(_) => {}
     }

@@ -196,7 +196,7 @@ fn every_event_schema_loads_in_strict_readers() {
 fn a_planted_fault_is_found() {
     let id = "/schemas/events/user/X.v1.json";
     let start = format!(r#""$schema":"{DIALECT}","$id":"{id}""#);
-    let defs = r##""$defs":{"A":{"type":"string"}}"##;
+    let defs = r#""$defs":{"A":{"type":"string"}}"#;
     let properties = r##""properties":{"a":{"$ref":"#/$defs/A"}}"##;
     assert_eq!(faults(&format!("{{{start},{defs},{properties}}}"), id), Vec::<String>::new());
     for (text, fault) in [

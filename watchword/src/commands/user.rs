@@ -18,9 +18,13 @@ use crate::channel::Channel;
 use crate::config::Config;
 use crate::instance::Instance;
 
+mod create;
+
 /// Users of an app
 #[derive(Debug, Subcommand)]
 pub enum User {
+    /// Create a user, optionally with a password hash from another system
+    Create(create::NewUser),
     /// Show a user
     Show(UserTarget),
     /// Ban a user: all sessions end, and logins are refused
@@ -102,6 +106,7 @@ pub struct UserTarget {
 async fn run(config: Config, command: User) -> anyhow::Result<ExitCode> {
     let shows = matches!(command, User::Show(_));
     let (user, method, rest, body, done) = match command {
+        User::Create(new) => return Box::pin(create::run(config, new)).await,
         User::Show(user) => (user, Method::GET, String::new(), None, "found".to_owned()),
         User::Ban { user, reason } => {
             let body = Some(json!({ "reason": reason }));

@@ -244,6 +244,9 @@ keys! {
         "concurrent password hashes [default: one for each core]";
     PASSWORD_HASHING_QUEUE "password_hashing.queue": NonZeroUsize = positive_size, otherwise "",
         "requests that may wait for a hash; more get 503 [default: 64 for each thread]";
+    IMPORT_MAX_HASH_COST "import.max_hash_cost": u32 = positive_number, default "2097152",
+        "maximum cost of verifying an imported password hash, in PBKDF2 iterations (the default takes about a second); bcrypt \
+         with cost c counts as 128 * 2^c";
 }
 
 /// The environment variable that overrides a key.

@@ -9,6 +9,7 @@ use cqrs_es::Aggregate;
 use dispatcher::{Committed, DispatchError, Reads};
 use domain::app::App;
 use domain::decisions::{CreateUser, GrantRole, NotCreated};
+use domain::password::PasswordHash;
 use domain::user::User;
 use domain::{Event, Permission, UserId};
 use http_kit::answers::UserBody;
@@ -16,6 +17,7 @@ use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, Body};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
+use schemas::field_codes::{self, FieldCode};
 use schemas::problems;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -28,6 +30,7 @@ use crate::admin::users::roles::parse_role;
 use crate::api::answers::Done;
 use crate::api::fields;
 use crate::api::refusals::{app_closed, not_granted, user_problem};
+use crate::passwords::imported::{ImportedHash, NotImported};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(create))
@@ -44,6 +47,13 @@ pub(crate) struct NewUser {
     #[serde(default)]
     #[schema(value_type = Option<String>, format = Password, min_length = 8, max_length = 1024)]
     password: Option<SecretString>,
+    /// Instead of a password: its hash from another system, as that system stores it: ASP.NET Core Identity (base64,
+    /// versions 2 and 3), WordPress (`$wp$2y$`, `$P$`), bcrypt (`$2a$`, `$2b$`, `$2y$`) or LDAP (`{SSHA}`, `{SSHA512}`).
+    /// It is stored sealed, verified at the first login and then replaced. Needs full admin rights.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = Password, max_length = 512,
+        example = "AQAAAAIAAYagAAAAEGtb3qchjOAn+DezQi2ufCJyNP0aiVKF2n3NeFfTvoSkNyNwrXwg/1DOF/J3Ay1qsQ==")]
+    password_hash: Option<SecretString>,
     /// The name shown to people.
     #[serde(default)]
     name: Option<String>,
@@ -61,11 +71,14 @@ pub(crate) struct NewUser {
 /// Create a user.
 ///
 /// The address starts unverified, and no mail is sent. A user without a password logs in with a magic link, or chooses a
-/// password through a reset. Needs the permission `users:write`.
+/// password through a reset. Needs the permission `users:write`; `password_hash` needs the platform or a full
+/// admin, because the password behind it cannot be judged. The operator's `import.max_hash_cost` limits what verifying it may
+/// cost.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/admin/users", tag = "admin", operation_id = "create_user",
     params(("app_id" = String, Path, description = "The app")), request_body = NewUser,
     security(("api_key" = []), ("user" = [])),
     responses((status = 201, description = "The user", body = UserBody),
+        (status = 403, description = "`forbidden`, also for roles and hashes that only a full admin may set"),
         (status = 409, description = "`email_taken`; `email_not_verified` for the role `admin`"),
         (status = 422, description = "`invalid_email`, `weak_password` or `validation_failed`")))]
 async fn create(
@@ -91,13 +104,20 @@ async fn create(
         GrantRole::require_may_handle(&role, full_admin).map_err(not_granted)?;
         roles.insert(role);
     }
-    let password_hash = match &body.password {
-        Some(password) => {
+    if body.password_hash.is_some() && !full_admin {
+        return Err(Problem::forbidden().detail("only the platform or a full admin may set a password hash"));
+    }
+    let password_hash = match (&body.password, &body.password_hash) {
+        (Some(_), Some(_)) => {
+            return Err(unwelcome_hash(field_codes::INVALID, "send either `password` or `password_hash`"));
+        }
+        (Some(password), None) => {
             let min_length = app.state.settings.password_min_length;
             let password = service.new_password(password.expose_secret(), min_length, "/password").await?;
             Some(service.passwords.hash(&password).await?)
         }
-        None => None,
+        (None, Some(hash)) => Some(service.imported(hash.expose_secret())?),
+        (None, None) => None,
     };
     let user_id = UserId(service.clock.new_id());
     let at = context.at;
@@ -119,6 +139,24 @@ async fn create(
             other => other.into(),
         })?;
     Ok(created(&committed))
+}
+
+impl CommandService {
+    /// The hash of another system, if it can be verified at an acceptable cost.
+    fn imported(&self, text: &str) -> Result<PasswordHash, Problem> {
+        ImportedHash::accept(text, self.settings.imported_hash_cost).map_err(|why| {
+            let code = match why {
+                NotImported::TooCostly { .. } => field_codes::OUT_OF_RANGE,
+                NotImported::Unknown | NotImported::Malformed(_) => field_codes::INVALID,
+            };
+            unwelcome_hash(code, &why.to_string())
+        })?;
+        Ok(PasswordHash(text.to_owned()))
+    }
+}
+
+fn unwelcome_hash(code: FieldCode, why: &str) -> Problem {
+    Problem::new(problems::VALIDATION_FAILED).field("/password_hash", code, why)
 }
 
 /// The user as these events created them, not as they are now: a repetition gets the original answer.
