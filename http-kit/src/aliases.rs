@@ -18,6 +18,8 @@ pub const SECOND_NAMES: &[(&str, &str, &str)] = &[
     ("/auth/password-reset/confirm", "/auth/reset-password", "reset_password"),
     ("/auth/email-verification/request", "/auth/email-verification/resend", "resend_email_verification"),
     ("/auth/email-verification/confirm", "/auth/verify-email", "verify_email"),
+    ("/auth/introspect", "/oauth2/introspect", "introspect_client_token"),
+    ("/auth/revoke", "/oauth2/revoke", "revoke_client_token"),
 ];
 
 /// The default app's routes at the root (RFC 8615), also below `/auth` for proxies that forward only that.
@@ -72,7 +74,8 @@ pub fn names_of(path: &str) -> Vec<String> {
     let second = SECOND_NAMES.iter().find(|(path, ..)| *path == within).map(|(_, name, _)| *name);
     names.extend(second.map(|name| format!("{APP}{name}")));
     if within.starts_with("/auth/") {
-        names.extend([Some(within), second].into_iter().flatten().map(str::to_owned));
+        let at_root = second.filter(|name| name.starts_with("/auth/"));
+        names.extend([Some(within), at_root].into_iter().flatten().map(str::to_owned));
     }
     if WELL_KNOWN.contains(&within) {
         names.extend([within.to_owned(), format!("/auth{within}")]);
@@ -177,6 +180,9 @@ mod tests {
             "/auth/signup",
         ];
         assert_eq!(names("/auth/register"), all);
+        let of_clients =
+            ["/v1/apps/{app_id}/auth/revoke", "/v1/apps/{app_id}/oauth2/revoke", "/auth/revoke"];
+        assert_eq!(names("/auth/revoke"), of_clients);
         assert_eq!(names("/.well-known/jwks.json").len(), 3);
         assert_eq!(names("/.well-known/openid-configuration").len(), 1);
         assert_eq!(names("/admin/users").len(), 1);

@@ -4,6 +4,8 @@
 //! everything that it read, once, and decides again if one has moved. So acceptances and refusals alike are valid as of
 //! a moment after the request arrived.
 
+mod client;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -17,6 +19,7 @@ use schemas::problems;
 
 use crate::cookies::{Credentials, Shown};
 use crate::problem::Problem;
+pub use client::{ClientCaller, InBody};
 use tokens::{AccessTokens, ApiKeyToken, DerivedTokens};
 
 /// Checks credentials.

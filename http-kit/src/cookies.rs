@@ -183,6 +183,11 @@ impl Credentials {
         Self { headers: headers.clone(), mutating }
     }
 
+    /// Every `Authorization` header.
+    pub(crate) fn authorization(&self) -> impl Iterator<Item = &HeaderValue> {
+        self.headers.get_all(header::AUTHORIZATION).iter()
+    }
+
     /// The one bearer token (RFC 6750 section 2.1).
     pub fn bearer(&self) -> Result<&str, Problem> {
         let value = only(&self.headers, &header::AUTHORIZATION).ok_or_else(Problem::unauthenticated)?;

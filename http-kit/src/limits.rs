@@ -22,7 +22,7 @@ use crate::cookies::Credentials;
 use crate::gcra::Gcra;
 use crate::problem::Problem;
 use crate::request::RequestContext;
-use tokens::{ApiKeyToken, DerivedTokens};
+use tokens::DerivedTokens;
 
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -378,8 +378,7 @@ impl RateLimitLayer {
 
     fn check(&self, request: &Request) -> Result<Option<Standing>, Standing> {
         let key = self.keys.as_ref().and_then(|keys| {
-            let credentials = Credentials::new(request.method(), request.headers());
-            ApiKeyToken::decode(keys, credentials.bearer().ok()?)
+            Credentials::new(request.method(), request.headers()).api_key(keys)
         });
         if let Some(key) = key {
             return self.limits.check_server(key.key_id);

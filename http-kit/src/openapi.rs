@@ -25,6 +25,11 @@ pub const USER: &str = "user";
 /// The name of the security scheme of API keys: `security(("api_key" = []))`.
 pub const API_KEY: &str = "api_key";
 
+/// The name of the security scheme of OAuth clients: `security(("client" = []))`.
+pub const CLIENT: &str = "client";
+
+const CLIENT_SECRET: &str = "The id of the app as client id, and an API key as client secret (RFC 6749 section 2.3.1).";
+
 const USER_TOKEN: &str = "An access token of a user of the app. Apps with the setting `cookies` also take it from \
     the cookie `__Host-ww-<app>-access`; then requests that change something need the header `X-CSRF-Token` with the \
     value of the cookie `__Host-ww-<app>-csrf`, and answers have the tokens in cookies alone. A deployment on `http` and loopback \
@@ -204,9 +209,11 @@ fn add_components(components: &mut Components) {
         let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format(format);
         SecurityScheme::Http(scheme.description(Some(description)).build())
     };
+    let basic = HttpBuilder::new().scheme(HttpAuthScheme::Basic);
     let schemes = [
         (USER, bearer("JWT", USER_TOKEN)),
         (API_KEY, bearer("wwk_…", "An API key of the platform or of the app.")),
+        (CLIENT, SecurityScheme::Http(basic.description(Some(CLIENT_SECRET)).build())),
     ];
     for (name, scheme) in schemes {
         components.security_schemes.insert(name.to_owned(), scheme.into());

@@ -21,6 +21,9 @@ use crate::request::Requester;
 /// The media type of problems.
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
+/// RFC 7617.
+const BASIC: &str = r#"Basic realm="watchword", charset="UTF-8""#;
+
 tokio::task_local! {
     /// The request that the task answers. Set by [`crate::request::around`].
     pub(crate) static ANSWERED: Answered;
@@ -56,6 +59,7 @@ pub struct Problem {
     standing: Option<Box<Standing>>,
     members: Map<String, Value>,
     is_conflict: bool,
+    asks_for_basic: bool,
 }
 
 /// What is wrong with one member of a request.
@@ -112,6 +116,7 @@ impl Problem {
             standing: None,
             members: Map::new(),
             is_conflict: false,
+            asks_for_basic: false,
         }
     }
 
@@ -181,6 +186,12 @@ impl Problem {
         Self { is_conflict: true, ..self }
     }
 
+    /// Makes a 401 ask for a client id and secret by HTTP Basic.
+    #[must_use]
+    pub(crate) fn asking_for_basic(self) -> Self {
+        Self { asks_for_basic: true, ..self }
+    }
+
     /// Adds an extension member, whose name must be new.
     #[must_use]
     pub fn member(mut self, name: &str, value: Value) -> Self {
@@ -221,7 +232,7 @@ impl Problem {
     }
 
     /// The detail; by default the registry's summary.
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         match &self.detail {
             Some(detail) if !detail.trim().is_empty() => detail.to_string(),
             _ if self.errors.is_empty() => self.kind.summary().to_owned(),
@@ -300,6 +311,9 @@ impl IntoResponse for Problem {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self.asks_for_basic && status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(BASIC));
         }
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

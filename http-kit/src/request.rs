@@ -118,6 +118,9 @@ impl IdempotencyKeys {
     }
 }
 
+/// What stands before the path of an issuer where its metadata are (RFC 8414 section 3.1).
+const AUTHORIZATION_SERVER: &str = "/.well-known/oauth-authorization-server";
+
 /// Routes that inspect the process rather than use it.
 const PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
@@ -227,7 +230,8 @@ impl RequestLayer {
 
 /// The app of a path, if it is a path of an app.
 fn app_of(path: &str) -> Option<AppId> {
-    let app_id = match path.strip_prefix("/v1/apps/") {
+    let of_an_app = path.strip_prefix(AUTHORIZATION_SERVER).unwrap_or(path);
+    let app_id = match of_an_app.strip_prefix("/v1/apps/") {
         Some(rest) => AppId::parse(rest.split('/').next().unwrap_or_default()).ok()?,
         None if path.starts_with("/auth/") || path.starts_with("/.well-known/") => AppId::default_app(),
         None => return None,
@@ -266,6 +270,11 @@ pub fn mounted(router: Router, prefix: &str) -> Router {
 
 /// The path for the routes, which know no prefix. A path outside the prefix becomes one that no route has.
 fn below(prefix: &str, uri: &Uri) -> Uri {
+    // RFC 8414 section 3.1: the path of the issuer follows the well-known path.
+    let inserted = uri.path().strip_prefix(AUTHORIZATION_SERVER).and_then(|rest| rest.strip_prefix(prefix));
+    if let Some(rest) = inserted.filter(|rest| rest.starts_with('/')) {
+        return with_path(uri, &format!("{AUTHORIZATION_SERVER}{rest}"));
+    }
     let path = match uri.path().strip_prefix(prefix) {
         Some("") => "/",
         Some(rest) if rest.starts_with('/') => rest,

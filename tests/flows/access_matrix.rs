@@ -71,6 +71,8 @@ const ROUTES: &[(&str, &str, Access, &str)] = &[
     ("POST", "/v1/apps/{app_id}/auth/sessions/revoke-all", User, r#"{"exclude_current":true}"#),
     ("POST", "/v1/apps/{app_id}/auth/introspect", OfApp, "token=x"),
     ("POST", "/v1/apps/{app_id}/auth/revoke", Public, "token=x"),
+    ("POST", "/v1/apps/{app_id}/oauth2/introspect", OfApp, "token=x"),
+    ("POST", "/v1/apps/{app_id}/oauth2/revoke", Public, "token=x"),
     ("GET", "/v1/apps/{app_id}/.well-known/change-password", Public, ""),
     ("GET", "/v1/apps/{app_id}/.well-known/jwks.json", Public, ""),
     ("GET", "/v1/apps/{app_id}/.well-known/openid-configuration", Public, ""),

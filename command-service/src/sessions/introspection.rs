@@ -9,11 +9,14 @@ use domain::app::App;
 use domain::session::{RevocationReason, Session};
 use domain::user::User;
 use http::StatusCode;
+use http_kit::auth::{ClientCaller, InBody};
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, FormOrJson};
+use http_kit::limits::{RateClass, Standing};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
 use schemas::envelope::Actor;
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -37,6 +40,19 @@ pub(crate) struct TokenBody {
     #[serde(default)]
     #[expect(dead_code, reason = "the RFCs define it and allow ignoring it")]
     token_type_hint: Option<String>,
+    /// The id of the app, for libraries that authenticate with `client_secret_post`.
+    #[serde(default)]
+    client_id: Option<String>,
+    /// An API key, for the same.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = Password)]
+    client_secret: Option<SecretString>,
+}
+
+impl TokenBody {
+    fn client(&self) -> InBody<'_> {
+        InBody { id: self.client_id.as_deref(), secret: self.client_secret.as_ref() }
+    }
 }
 
 /// The state of a token. For one that is not active, nothing else is returned.
@@ -78,37 +94,51 @@ pub(crate) struct Introspection {
 
 /// Introspect a token (RFC 7662).
 ///
-/// Needs an API key of the app, with any permissions, or of the platform. Unlike verifying the signature, it detects a
-/// revoked session at once.
+/// Needs an API key of the app, with any permissions, or of the platform: as a bearer token, or as the client secret of a
+/// client whose id is the app's, by HTTP Basic or in the form body. Unlike verifying the signature, it detects a revoked
+/// session at once.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/introspect", tag = "auth", operation_id = "introspect",
-    params(("app_id" = String, Path, description = "The app")), security(("api_key" = [])),
+    params(("app_id" = String, Path, description = "The app")), security(("api_key" = []), ("client" = [])),
     request_body(content((TokenBody = "application/x-www-form-urlencoded"), (TokenBody = "application/json"))),
     responses((status = 200, description = "The state of the token", body = Introspection)))]
 pub(crate) async fn introspect(
     State(service): State<Arc<CommandService>>,
     AppScope(app_id): AppScope,
+    request: RequestContext,
     credentials: Credentials,
     body: Result<FormOrJson<TokenBody>, Problem>,
 ) -> Result<Response, Problem> {
-    service.authenticator.any_key(&app_id, &credentials).await?;
-    let FormOrJson { value: body, .. } = body?;
-    Ok(Done::read(service.look_at(&app_id, &body.token).await?.unwrap_or_default()))
+    let in_body = body.as_ref().map(|body| body.value.client()).unwrap_or_default();
+    let client = service.authenticator.client(&app_id, &credentials, in_body).await?;
+    let standing = match client {
+        Some(client) => service.count_client(&client, &request)?,
+        // What is left is no API key: it says what is wrong with the credentials.
+        None => service.authenticator.any_key(&app_id, &credentials).await.map(|_| None)?,
+    };
+    let FormOrJson { value: body, .. } = body.map_err(invalid_request)?;
+    let found = service.look_at(&app_id, &body.token).await?.unwrap_or_default();
+    Ok(described(Done::read(found), standing))
 }
 
 /// Revoke a token (RFC 7009).
 ///
-/// Ends the session that the token belongs to. Possession of the token is enough. The answer to text that is not a token
-/// is the same.
+/// Ends the session that the token belongs to. Possession of the token is enough. A client may authenticate, as for
+/// introspection; wrong credentials are refused. The answer to text that is not a token is the same.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/revoke", tag = "auth", operation_id = "revoke_token",
-    params(("app_id" = String, Path, description = "The app")),
+    params(("app_id" = String, Path, description = "The app")), security((), ("api_key" = []), ("client" = [])),
     request_body(content((TokenBody = "application/x-www-form-urlencoded"), (TokenBody = "application/json"))),
     responses((status = 200, description = "The token is invalid now")))]
 pub(crate) async fn revoke(
     State(service): State<Arc<CommandService>>,
     AppScope(app_id): AppScope,
     request: RequestContext,
-    FormOrJson { value: body, idempotency }: FormOrJson<TokenBody>,
+    credentials: Credentials,
+    body: Result<FormOrJson<TokenBody>, Problem>,
 ) -> Result<Response, Problem> {
+    let in_body = body.as_ref().map(|body| body.value.client()).unwrap_or_default();
+    let client = service.authenticator.client(&app_id, &credentials, in_body).await?;
+    let standing = client.map(|client| service.count_client(&client, &request)).transpose()?.flatten();
+    let FormOrJson { value: body, idempotency } = body.map_err(invalid_request)?;
     let app = service.authenticator.existing_app(&app_id).await?;
     let of_refresh = service.session_of(&app_id, &body.token).await;
     let found = match of_refresh {
@@ -125,10 +155,34 @@ pub(crate) async fn revoke(
     } else {
         service.repository.journal().head().await?
     };
-    Ok(Done::empty(position))
+    Ok(described(Done::empty(position), standing))
+}
+
+/// RFC 6749 section 5.2.
+fn invalid_request(problem: Problem) -> Problem {
+    if problem.status() == StatusCode::BAD_REQUEST { problem.as_oauth("invalid_request") } else { problem }
+}
+
+fn described(mut response: Response, standing: Option<Standing>) -> Response {
+    if let Some(standing) = standing {
+        standing.describe(response.headers_mut());
+    }
+    response
 }
 
 impl CommandService {
+    /// Counts a request whose API key is in the body by that key, like those with it in a header, and no longer by address.
+    fn count_client(
+        &self,
+        client: &ClientCaller,
+        request: &RequestContext,
+    ) -> Result<Option<Standing>, Problem> {
+        let Some(key_id) = client.key_in_body() else { return Ok(None) };
+        let standing = self.limits.check_server(key_id).map_err(Problem::rate_limited)?;
+        self.limits.give_back(RateClass::General, request.address);
+        Ok(standing)
+    }
+
     async fn look_at(&self, app_id: &AppId, token: &str) -> Result<Option<Introspection>, Problem> {
         let app = self.repository.load::<App>(app_id).await?;
         let now = self.clock.now();

@@ -175,6 +175,27 @@ async fn own_sessions_can_be_ended() {
     assert_eq!(world.me(&eve.text("access_token")).await.status, 200);
 }
 
+/// Those with the key in a header are counted by a layer that is not here.
+#[tokio::test]
+async fn a_client_with_its_key_in_the_body_is_limited_by_it() {
+    let rate = |requests: u32| http_kit::limits::Rate {
+        requests: requests.try_into().expect("not zero"),
+        seconds: 600.try_into().expect("not zero"),
+    };
+    let limits = RateSettings { server: rate(2), ..RateSettings::default() };
+    let world = World::with("m=64,t=1,p=1", limits).await;
+    let (one, other) = (world.api_key(&["users:read"]).await, world.api_key(&["users:read"]).await);
+    for (key, statuses) in [(one, [200, 200, 429]), (other, [200, 200, 429]), ("x".to_owned(), [401; 3])] {
+        for status in statuses {
+            let request = Request::post("/v1/apps/default/oauth2/introspect")
+                .header("content-type", "application/x-www-form-urlencoded")
+                .body(Body::from(format!("token=x&client_id=default&client_secret={key}")));
+            let answer = world.send(request.expect("a request")).await;
+            assert_eq!(answer.status.as_u16(), status, "{}", answer.body);
+        }
+    }
+}
+
 #[tokio::test]
 async fn tokens_can_be_looked_at_and_revoked() {
     let world = World::start().await;
