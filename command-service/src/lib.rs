@@ -27,6 +27,7 @@ use axum::middleware::from_fn_with_state;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use crate::apps::CLAIM as APPS;
+pub use crate::keys::rotation::KeySwitch;
 pub use crate::service::{CommandService, Parts, Settings};
 
 impl CommandService {

@@ -425,7 +425,7 @@ async fn keys_are_published_for_every_algorithm() {
     let world = World::start().await;
     world.register("ada@example.com").await;
     for algorithm in ["ES256", "EdDSA", "RS256"] {
-        world.set(json!({ "token_algorithm": algorithm })).await;
+        world.set(json!({ "token_algorithm": algorithm, "key_propagation": 0 })).await;
         let jwks = world.call("GET", "/.well-known/jwks.json", None, None).await;
         assert_eq!(jwks.status, 200);
         let login = world.login("ada@example.com", PASSWORD).await;

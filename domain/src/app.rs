@@ -12,9 +12,10 @@ use crate::event::{EventInfo as _, Stream, StreamId};
 use crate::ids::ApiKeyId;
 use crate::permission::Permission;
 use crate::settings::AppSettings;
-use crate::signing_key::{KeyStatus, MAX_PREVIOUS, PublicJwk, SigningKey, TokenAlgorithm};
+use crate::signing_key::{PublicJwk, SigningKey};
 
 mod events;
+mod keys;
 
 pub use self::events::{
     ApiKeyIssued, ApiKeyRevoked, AppCreated, AppDisabled, AppEnabled, AppEvent, AppSettingsChanged,
@@ -44,18 +45,20 @@ pub enum AppCommand {
         name: Option<String>,
         /// The complete new settings.
         settings: Box<AppSettings>,
-        /// Keys for a new algorithm, needed if `token_algorithm` changes.
-        keys: Option<Box<[PublicJwk; 2]>>,
+        /// New keys for another `token_algorithm`, as many as [`App::keys_needed_for`] says.
+        keys: Vec<PublicJwk>,
         at: Timestamp,
     },
     /// Refuse all its logins and tokens.
     Disable { at: Timestamp },
     /// Undo [`AppCommand::Disable`].
     Enable { at: Timestamp },
-    /// Let the next key sign, and publish a new next key.
+    /// Let the next key sign as soon as verifiers know it, and publish a new next key.
     RotateKeys {
         /// The new next key.
         next: Box<PublicJwk>,
+        /// Whether a key may have leaked: the next one signs at once, and earlier ones are retired.
+        emergency: bool,
         at: Timestamp,
     },
     /// Issue an API key.
@@ -151,11 +154,6 @@ impl App {
         if name.is_empty() { self.id.as_ref().map(ToString::to_string).unwrap_or_default() } else { name }
     }
 
-    /// The current key, which signs.
-    pub fn current_key(&self) -> Option<&PublicJwk> {
-        self.keys_in(KeyStatus::Current).next()
-    }
-
     /// The public key of this id, unless it is retired.
     pub fn verification_key(&self, kid: &str) -> Option<&PublicJwk> {
         self.signing_keys.iter().map(|key| &key.public).find(|key| key.kid == kid)
@@ -171,10 +169,6 @@ impl App {
         !(self.api_keys.is_empty() && self.revoked_keys.is_empty())
     }
 
-    fn keys_in(&self, status: KeyStatus) -> impl Iterator<Item = &PublicJwk> {
-        self.signing_keys.iter().filter(move |key| key.status == status).map(|key| &key.public)
-    }
-
     fn decide(&self, command: AppCommand) -> Result<Vec<AppEvent>, AppError> {
         if let AppCommand::Create { app_id, name, settings, keys, at } = command {
             if self.id.is_some() {
@@ -185,9 +179,9 @@ impl App {
             let kid = first.kid.clone();
             return Ok(vec![
                 AppEvent::AppCreated(created),
-                AppEvent::SigningKeyCreated(SigningKeyCreated { public: first }),
-                activated(kid, at),
-                AppEvent::SigningKeyCreated(SigningKeyCreated { public: next }),
+                keys::created(first, at),
+                keys::activated(kid, at, at),
+                keys::created(next, at),
             ]);
         }
         if self.id.is_none() {
@@ -199,7 +193,8 @@ impl App {
             AppCommand::Disable { at } if !self.disabled => vec![AppEvent::AppDisabled(AppDisabled { at })],
             AppCommand::Enable { at } if self.disabled => vec![AppEvent::AppEnabled(AppEnabled { at })],
             AppCommand::Disable { .. } | AppCommand::Enable { .. } => vec![],
-            AppCommand::RotateKeys { next, at } => self.rotate(*next, at),
+            AppCommand::RotateKeys { next, emergency: true, at } => self.replace(*next, at),
+            AppCommand::RotateKeys { next, emergency: false, at } => self.rotate(*next, at),
             AppCommand::IssueApiKey { key_id, name, permissions, expires_at, at } => {
                 self.check_new_key(&permissions, at)?;
                 vec![AppEvent::ApiKeyIssued(ApiKeyIssued { key_id, name, permissions, expires_at, at })]
@@ -220,42 +215,16 @@ impl App {
         &self,
         name: Option<String>,
         settings: AppSettings,
-        keys: Option<Box<[PublicJwk; 2]>>,
+        keys: Vec<PublicJwk>,
         at: Timestamp,
     ) -> Vec<AppEvent> {
         let name = name.unwrap_or_else(|| self.name.clone());
         if name == self.name && settings == self.settings {
             return vec![];
         }
+        let propagation = settings.key_propagation;
         let mut events = vec![AppEvent::AppSettingsChanged(AppSettingsChanged { name, settings, at })];
-        if let Some(keys) = keys {
-            let [current, next] = *keys;
-            // The prepared next key has the old algorithm. It never signed, so it can go.
-            events.extend(self.keys_in(KeyStatus::Next).map(|key| retired(&key.kid)));
-            events.extend(self.to_retire(at).map(|key| retired(&key.kid)));
-            let kid = current.kid.clone();
-            events.push(AppEvent::SigningKeyCreated(SigningKeyCreated { public: current }));
-            events.push(activated(kid, at));
-            events.push(AppEvent::SigningKeyCreated(SigningKeyCreated { public: next }));
-        }
-        events
-    }
-
-    /// The keys to retire when the current one becomes a previous one: those whose tokens have all expired, and the
-    /// oldest if there are too many.
-    fn to_retire(&self, at: Timestamp) -> impl Iterator<Item = &PublicJwk> {
-        let previous = || self.signing_keys.iter().filter(|key| key.status == KeyStatus::Previous);
-        let lasting = previous().filter(|key| !key.is_spent(at)).count();
-        let too_many = (lasting + 1).saturating_sub(MAX_PREVIOUS);
-        let oldest = previous().filter(move |key| !key.is_spent(at)).take(too_many);
-        previous().filter(move |key| key.is_spent(at)).chain(oldest).map(|key| &key.public)
-    }
-
-    fn rotate(&self, next: PublicJwk, at: Timestamp) -> Vec<AppEvent> {
-        let mut events = Vec::new();
-        events.extend(self.keys_in(KeyStatus::Previous).map(|key| retired(&key.kid)));
-        events.extend(self.keys_in(KeyStatus::Next).map(|key| activated(key.kid.clone(), at)));
-        events.push(AppEvent::SigningKeyCreated(SigningKeyCreated { public: next }));
+        events.extend(self.change_algorithm(keys, propagation, at));
         events
     }
 
@@ -269,19 +238,6 @@ impl App {
         }
         Ok(())
     }
-
-    /// Whether keys are needed for [`AppCommand::Change`] to these settings.
-    pub fn needs_keys_for(&self, algorithm: TokenAlgorithm) -> bool {
-        self.current_key().is_some_and(|key| key.alg != algorithm)
-    }
-}
-
-fn activated(kid: String, at: Timestamp) -> AppEvent {
-    AppEvent::SigningKeyActivated(SigningKeyActivated { kid, at: Some(at) })
-}
-
-fn retired(kid: &str) -> AppEvent {
-    AppEvent::SigningKeyRetired(SigningKeyRetired { kid: kid.to_owned() })
 }
 
 impl StreamId {
@@ -335,24 +291,9 @@ impl Aggregate for App {
                 self.disabled = false;
                 self.updated_at = at;
             }
-            AppEvent::SigningKeyCreated(SigningKeyCreated { public }) => {
-                let key = SigningKey { public, status: KeyStatus::Next, superseded_at: None };
-                self.signing_keys.push(key);
-            }
-            AppEvent::SigningKeyActivated(SigningKeyActivated { kid, at }) => {
-                for key in &mut self.signing_keys {
-                    if key.public.kid == kid {
-                        key.status = KeyStatus::Current;
-                    } else if key.status == KeyStatus::Current {
-                        key.status = KeyStatus::Previous;
-                        key.superseded_at = at;
-                    }
-                }
-            }
-            AppEvent::SigningKeyRetired(SigningKeyRetired { kid }) => {
-                // No rule needs it any longer, and an app rotates its keys for as long as it exists.
-                self.signing_keys.retain(|key| key.public.kid != kid);
-            }
+            event @ (AppEvent::SigningKeyCreated(_)
+            | AppEvent::SigningKeyActivated(_)
+            | AppEvent::SigningKeyRetired(_)) => self.apply_to_keys(event),
             AppEvent::ApiKeyIssued(ApiKeyIssued { key_id, name, permissions, expires_at, at }) => {
                 let key = ApiKey { name, permissions, created_at: at, expires_at };
                 self.api_keys.insert(key_id, key);

@@ -13,7 +13,8 @@
 //!   picture, fetched without a referrer. A name that mail clients would show as a link is strong.
 //!
 //! Strong although they may look weak: `require_verified_email` lets in people who have proven nothing;
-//! `token_algorithm` replaces the signing keys, which is the permission `keys:write`; `branding.sender` and
+//! `token_algorithm` replaces the signing keys, which is the permission `keys:write`, and `key_propagation` decides when that
+//! locks verifiers out; `branding.sender` and
 //! `branding.reply_to` determine where a person's reply goes, which often quotes the mail with its link.
 
 use serde_json::{Map, Value};
@@ -101,6 +102,7 @@ mod tests {
             (json!({"registration": "closed"}), "/registration"),
             (json!({"require_verified_email": true}), "/require_verified_email"),
             (json!({"token_algorithm": "EdDSA"}), "/token_algorithm"),
+            (json!({"key_propagation": 0}), "/key_propagation"),
             (json!({"branding": {"sender": "evil@evil.example", "name": "Acme"}}), "/branding/sender"),
             (json!({"branding": {"reply_to": "evil@evil.example"}}), "/branding/reply_to"),
         ] {

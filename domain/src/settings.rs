@@ -131,8 +131,12 @@ settings! {
     refresh_idle_ttl: u32 = 1_209_600, weak, in 1..=31_536_000;
     /// How long a used refresh token is still answered with its successor, for a client that lost the reply.
     refresh_grace: u32 = 10, weak, in 0..=60;
-    /// The algorithm of new signing keys.
+    /// The algorithm of new signing keys. It signs once verifiers know its keys, see `key_propagation`. The standard libraries
+    /// of .NET (`Microsoft.IdentityModel`, which `JwtBearer` uses) verify no `EdDSA`.
     token_algorithm: TokenAlgorithm = TokenAlgorithm::default(), strong;
+    /// How long verifiers may use a copy of the key set, in seconds. No key signs before it was published for as long, except
+    /// by an `emergency` rotation.
+    key_propagation: u32 = 600, strong, in 0..=86400;
     /// Whether an address must be verified before the first login.
     require_verified_email: bool = false, strong;
     /// Minimum length of a new password, in characters.

@@ -48,7 +48,7 @@ pub struct PublicJwk {
     pub e: Option<String>,
 }
 
-/// The status of a key. All of these are in the JWKS; a retired key is dropped.
+/// The status of a key at some time, see [`crate::app::App::status_of`]. All of these are in the JWKS; a retired key is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyStatus {
@@ -65,9 +65,16 @@ pub enum KeyStatus {
 pub struct SigningKey {
     /// The public half.
     pub public: PublicJwk,
-    /// Its place in the rotation.
+    /// Its place in the rotation as events alone say it: `Current` is the last that signs or is to sign, `Next` one that no
+    /// moment is set for. At some time it is [`crate::app::App::status_of`].
     pub status: KeyStatus,
-    /// When it stopped signing, if it did and the time is known.
+    /// When it was published, if that is known.
+    #[serde(default)]
+    pub published_at: Option<Timestamp>,
+    /// From when on it signs, if that is set and known.
+    #[serde(default)]
+    pub signs_from: Option<Timestamp>,
+    /// When it stops signing, if that is set and known.
     #[serde(default)]
     pub superseded_at: Option<Timestamp>,
 }
@@ -75,8 +82,8 @@ pub struct SigningKey {
 /// The maximum lifetime of an access token in seconds, whatever the app's settings.
 pub const LONGEST_TOKEN: u32 = 86_400;
 
-/// The maximum number of previous keys: one more retires the oldest, as a rotation does.
-pub const MAX_PREVIOUS: usize = 3;
+/// The maximum number of previous keys whose tokens may still be valid. A rotation that would make one more waits.
+pub const MAX_PREVIOUS: usize = 12;
 
 impl SigningKey {
     /// Whether every token that it signed has expired.

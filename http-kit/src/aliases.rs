@@ -180,8 +180,7 @@ mod tests {
             "/auth/signup",
         ];
         assert_eq!(names("/auth/register"), all);
-        let of_clients =
-            ["/v1/apps/{app_id}/auth/revoke", "/v1/apps/{app_id}/oauth2/revoke", "/auth/revoke"];
+        let of_clients = ["/v1/apps/{app_id}/auth/revoke", "/v1/apps/{app_id}/oauth2/revoke", "/auth/revoke"];
         assert_eq!(names("/auth/revoke"), of_clients);
         assert_eq!(names("/.well-known/jwks.json").len(), 3);
         assert_eq!(names("/.well-known/openid-configuration").len(), 1);

@@ -156,7 +156,7 @@ async fn inv_d_another_node_sees_at_once_what_was_written() {
     let next = Signer::new(TokenAlgorithm::Es256, "next");
     let other_token = headers(&next.sign(&claims));
     assert_eq!(code(auth.user(&acme, &other_token).await), "unauthenticated");
-    let created = domain::app::SigningKeyCreated { public: next.public.clone() };
+    let created = domain::app::SigningKeyCreated { public: next.public.clone(), at: None };
     world
         .write(domain::StreamId::app(&acme), vec![domain::app::AppEvent::SigningKeyCreated(created).into()])
         .await;

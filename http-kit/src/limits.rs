@@ -377,9 +377,10 @@ impl RateLimitLayer {
     }
 
     fn check(&self, request: &Request) -> Result<Option<Standing>, Standing> {
-        let key = self.keys.as_ref().and_then(|keys| {
-            Credentials::new(request.method(), request.headers()).api_key(keys)
-        });
+        let key = self
+            .keys
+            .as_ref()
+            .and_then(|keys| Credentials::new(request.method(), request.headers()).api_key(keys));
         if let Some(key) = key {
             return self.limits.check_server(key.key_id);
         }

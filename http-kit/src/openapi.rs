@@ -28,7 +28,8 @@ pub const API_KEY: &str = "api_key";
 /// The name of the security scheme of OAuth clients: `security(("client" = []))`.
 pub const CLIENT: &str = "client";
 
-const CLIENT_SECRET: &str = "The id of the app as client id, and an API key as client secret (RFC 6749 section 2.3.1).";
+const CLIENT_SECRET: &str =
+    "The id of the app as client id, and an API key as client secret (RFC 6749 section 2.3.1).";
 
 const USER_TOKEN: &str = "An access token of a user of the app. Apps with the setting `cookies` also take it from \
     the cookie `__Host-ww-<app>-access`; then requests that change something need the header `X-CSRF-Token` with the \

@@ -114,8 +114,8 @@ impl World {
         let kid = signer.public.kid.clone();
         let events = [
             AppEvent::AppCreated(created),
-            AppEvent::SigningKeyCreated(SigningKeyCreated { public: signer.public.clone() }),
-            AppEvent::SigningKeyActivated(SigningKeyActivated { kid, at: None }),
+            AppEvent::SigningKeyCreated(SigningKeyCreated { public: signer.public.clone(), at: None }),
+            AppEvent::SigningKeyActivated(SigningKeyActivated { kid, at: None, signs_from: None }),
         ];
         self.write(StreamId::app(id), events.into_iter().map(Event::from).collect()).await;
     }

@@ -141,7 +141,20 @@ pub fn decode(
 /// Changes of shape since the first version of an event, oldest first. Each brings one event from one version to the
 /// next; a golden file per version proves that it is still read.
 static UPCASTERS: LazyLock<Vec<Box<dyn EventUpcaster>>> =
-    LazyLock::new(|| vec![seal_reason("UserBanned", "2")]);
+    LazyLock::new(|| vec![seal_reason("UserBanned", "2"), sign_at_once("SigningKeyActivated", "2")]);
+
+/// Says what the version before meant: the key signs from the moment of the event.
+fn sign_at_once(name: &str, version: &str) -> Box<dyn EventUpcaster> {
+    let change = |mut data: Value| {
+        if let Some(members) = data.as_object_mut()
+            && let Some(at) = members.get("at").cloned()
+        {
+            members.insert("signs_from".to_owned(), at);
+        }
+        data
+    };
+    Box::new(SemanticVersionEventUpcaster::new(name, version, Box::new(change)))
+}
 
 /// Moves a reason, which the previous version stored in the open, to the personal part.
 fn seal_reason(name: &str, version: &str) -> Box<dyn EventUpcaster> {

@@ -13,8 +13,10 @@ use serde_json::{Map, Value, json};
 
 /// Schemas of former versions as they were committed, `(path, text)`: the types they came from are gone, but the
 /// journal still holds events of those versions.
-const FORMER: &[(&str, &str)] =
-    &[("events/user/UserBanned.v1.json", include_str!("../events/user/UserBanned.v1.json"))];
+const FORMER: &[(&str, &str)] = &[
+    ("events/app/SigningKeyActivated.v1.json", include_str!("../events/app/SigningKeyActivated.v1.json")),
+    ("events/user/UserBanned.v1.json", include_str!("../events/user/UserBanned.v1.json")),
+];
 
 /// Every schema by its path, such as `events/user/UserRegistered.v1.json`.
 pub fn all() -> BTreeMap<String, Value> {

@@ -1,4 +1,4 @@
-//! An app's metadata: true, and served only where its issuer says that they are (OpenID Connect Discovery 1.0 section 4.3,
+//! An app's metadata: true, and served only where its issuer says that they are (`OpenID` Connect Discovery 1.0 section 4.3,
 //! RFC 8414 section 3).
 
 use serde_json::{Value, json};

@@ -176,7 +176,9 @@ impl Answer {
         }
         assert_eq!(self.header("x-request-id"), problem["request_id"].as_str(), "{problem}");
         if status == 401 {
-            assert!(self.header("www-authenticate").is_some_and(|it| it.starts_with("Bearer")), "{problem}");
+            let asked_for = self.header("www-authenticate").unwrap_or_default();
+            let is_client = problem["error"] == "invalid_client";
+            assert!(asked_for.starts_with(if is_client { "Basic " } else { "Bearer" }), "{problem}");
         }
         if status == 429 || code == "overloaded" || code == "unavailable" {
             assert!(self.header("retry-after").is_some_and(|it| it.parse::<u32>().is_ok()), "{problem}");

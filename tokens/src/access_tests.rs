@@ -16,6 +16,8 @@ fn app(id: &str, signers: &[&Signer]) -> App {
     let key = |signer: &&Signer| SigningKey {
         public: signer.public.clone(),
         status: KeyStatus::Current,
+        published_at: None,
+        signs_from: None,
         superseded_at: None,
     };
     let keys = signers.iter().map(key);

@@ -101,6 +101,20 @@ impl Signing {
         Ok(public)
     }
 
+    /// Generates so many keys.
+    pub async fn generate_some(
+        &self,
+        app_id: &AppId,
+        algorithm: TokenAlgorithm,
+        count: usize,
+    ) -> Result<Vec<PublicJwk>, SigningError> {
+        let mut keys = Vec::with_capacity(count);
+        for _ in 0..count {
+            keys.push(self.generate(app_id, algorithm).await?);
+        }
+        Ok(keys)
+    }
+
     /// Generates the two keys for a new app or a new algorithm.
     pub async fn generate_pair(
         &self,
@@ -116,7 +130,7 @@ impl Signing {
     pub async fn access_token(&self, grant: &Grant<'_>) -> Result<String, SigningError> {
         let app_id = grant.app.id.as_ref().ok_or(SigningError::Key("there is no such app"))?;
         let user_id = grant.user.id.ok_or(SigningError::Key("there is no such user"))?;
-        let jwk = grant.app.current_key().ok_or(SigningError::Key("the app has no signing key"))?;
+        let jwk = grant.app.signing_key(grant.at).ok_or(SigningError::Key("the app has no signing key"))?;
         let iat = grant.at.as_second();
         let claims = AccessClaims {
             iss: self.issuer(app_id),

@@ -52,6 +52,8 @@ commands! {
     #[command(subcommand)]
     api_key::ApiKey,
     #[command(subcommand)]
+    keys::Keys,
+    #[command(subcommand)]
     user::User,
     end_sessions::EndSessions,
     relay::Relay,

@@ -120,6 +120,7 @@ fn of_name(schema: &str, name: &str) -> Option<Value> {
         (_, "token") => "wwm_…".into(),
         (_, "token_type") => "Bearer".into(),
         (_, "token_type_hint") => "refresh_token".into(),
+        (_, "client_secret") => "wwk_…".into(),
         (_, "expires_in") => 1800.into(),
         (_, "duration_minutes") => 60.into(),
         (_, "exclude_current" | "active" | "current" | "deleted") => true.into(),

@@ -124,8 +124,12 @@ async fn readyz(State(health): State<Arc<Health>>, credentials: Credentials) -> 
 }
 
 async fn readiness(health: &Health, detailed: bool) -> Response {
-    let (ready, checks) = health.check().await;
-    let checks = if detailed { checks } else { without_details(checks) };
+    let (ready, mut checks) = health.check().await;
+    if !detailed {
+        checks = without_details(checks);
+    } else if ready && let Some(signing_keys) = health.signing_keys().await {
+        checks["signing_keys"] = signing_keys;
+    }
     let instance = health.instance();
     if ready {
         return Json(json!({ "status": "ready", "instance": instance, "checks": checks })).into_response();

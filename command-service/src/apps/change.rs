@@ -5,9 +5,8 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use dispatcher::{Premise, Reads};
+use domain::Permission;
 use domain::app::{App, AppCommand};
-use domain::signing_key::PublicJwk;
-use domain::{AppSettings, Permission};
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, Body};
 use http_kit::openapi::app_settings_patch;
@@ -53,8 +52,8 @@ pub(crate) struct AppPatch {
 /// Settings that decide where secrets go or who gets in need the platform or an admin: all except lifetimes of tokens and
 /// links (`…_ttl`, `refresh_grace`), `password_min_length`, `locale`, and the name, colour and logo of `branding`.
 ///
-/// A new `token_algorithm` creates two new signing keys at once; tokens signed earlier stay valid unless it changes more
-/// than three times within a day.
+/// A new `token_algorithm` publishes two new signing keys. The first signs in `key_propagation` seconds, once verifiers know it;
+/// until then, the current key signs. `GET …/admin/keys` says when. Tokens signed earlier stay valid.
 #[utoipa::path(patch, path = "/v1/apps/{app_id}", tag = "platform", operation_id = "change_app", request_body = AppPatch,
     params(("app_id" = String, Path, description = "The app")),
     security(("api_key" = []), ("user" = [])),
@@ -80,11 +79,8 @@ async fn change(
             require_no_link(&app.state.name, name.as_deref())?;
         }
         check_sender(&service.settings.senders, &app.state.settings, &wanted)?;
-        let keys = if app.state.needs_keys_for(wanted.token_algorithm) {
-            Some(service.signing.generate_pair(&app_id, wanted.token_algorithm).await?)
-        } else {
-            None
-        };
+        let count = app.state.keys_needed_for(wanted.token_algorithm, service.clock.now());
+        let keys = service.signing.generate_some(&app_id, wanted.token_algorithm, count).await?;
         let context = service.context(&request, &app_id, caller.actor.clone(), None);
         let at = context.at;
         let (name, patch) = (name.clone(), body.settings.clone());
@@ -99,9 +95,12 @@ async fn change(
                     require_weak(&app.settings, &settings)?;
                     require_no_link(&app.name, name.as_deref())?;
                 }
-                let Some(keys) = keys_for(app, &settings, keys.as_deref()) else {
+                let needed = app.keys_needed_for(settings.token_algorithm, at);
+                // The algorithm changed meanwhile, so the generated keys do not fit.
+                if keys.len() < needed || keys.iter().any(|key| key.alg != settings.token_algorithm) {
                     return Ok(Premise::Changed);
-                };
+                }
+                let keys = keys[..needed].to_vec();
                 let (name, settings) = (name.clone(), Box::new(settings));
                 let command = AppCommand::Change { name, settings, keys, at };
                 work.execute(app_at, command).map_err(refused)?;
@@ -114,21 +113,4 @@ async fn change(
         }
     }
     Err(Problem::overloaded("an app's algorithm kept changing"))
-}
-
-/// The signing keys that these settings require, if any. `None`: the algorithm changed meanwhile, so the generated keys
-/// do not fit.
-#[expect(
-    clippy::option_option,
-    reason = "the outer option says whether the keys fit, the inner one whether there are any"
-)]
-fn keys_for(
-    app: &App,
-    settings: &AppSettings,
-    made: Option<&[PublicJwk; 2]>,
-) -> Option<Option<Box<[PublicJwk; 2]>>> {
-    if !app.needs_keys_for(settings.token_algorithm) {
-        return Some(None);
-    }
-    made.filter(|keys| keys[0].alg == settings.token_algorithm).map(|keys| Some(Box::new(keys.clone())))
 }

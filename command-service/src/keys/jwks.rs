@@ -22,15 +22,16 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
 /// A JWK set (RFC 7517 section 5).
 #[derive(Serialize, ToSchema)]
 struct JwkSet {
-    /// Next, current and previous keys of the app.
+    /// Previous, current and next keys of the app.
     #[schema(schema_with = http_kit::openapi::jwks)]
     keys: Vec<PublicJwk>,
 }
 
 /// Get the public keys of an app.
 ///
-/// A JWK set (RFC 7517) that verifies access tokens. The next key is published before it signs, so a verifier that
-/// refreshes the set every few minutes always has the right key.
+/// A JWK set (RFC 7517) that verifies access tokens. No key signs before it was published for the app's `key_propagation`
+/// seconds, and keys stay until their tokens have expired: a set that is not older verifies every valid token, except after an
+/// `emergency` rotation.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/.well-known/jwks.json", tag = "keys", operation_id = "get_jwks",
     params(("app_id" = String, Path, description = "The app")),
     responses((status = 200, description = "The keys", body = JwkSet)))]
@@ -40,5 +41,7 @@ async fn jwks(
 ) -> Result<Response, Problem> {
     let app = service.authenticator.existing_app(&app_id).await?;
     let keys = app.state.published_keys(service.clock.now()).map(|key| key.public.clone()).collect();
-    Ok(cacheable(JwkSet { keys }, CACHE_SECONDS))
+    // No cache keeps it for longer than verifiers may.
+    let seconds = CACHE_SECONDS.min(app.state.settings.key_propagation);
+    Ok(cacheable(JwkSet { keys }, seconds))
 }

@@ -57,9 +57,13 @@ pub struct AppEnabled {
 pub struct SigningKeyCreated {
     /// The public half.
     pub public: PublicJwk,
+    /// When it happened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
 }
 
-/// A signing key became the current one, and the former one stopped signing.
+/// A signing key is to be the current one from a given moment, when the former one stops signing. No further event follows
+/// at that moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SigningKeyActivated {
     /// The id of the key.
@@ -67,6 +71,9 @@ pub struct SigningKeyActivated {
     /// When it happened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Timestamp>,
+    /// From when on the key signs: later than the event where verifiers must get to know the key first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signs_from: Option<Timestamp>,
 }
 
 /// A signing key was retired: it no longer verifies tokens.
@@ -109,7 +116,7 @@ events! {
     AppDisabled: open,
     AppEnabled: open,
     SigningKeyCreated: open,
-    SigningKeyActivated: open,
+    SigningKeyActivated: open 2,
     SigningKeyRetired: open,
     ApiKeyIssued: open,
     ApiKeyRevoked: open,

@@ -1,6 +1,7 @@
 use cqrs_es::test::TestFramework;
 
 use super::*;
+use crate::signing_key::TokenAlgorithm;
 
 type AppTest = TestFramework<App>;
 
@@ -34,15 +35,12 @@ fn created() -> Vec<AppEvent> {
 }
 
 fn key_created(kid: &str) -> AppEvent {
-    AppEvent::SigningKeyCreated(SigningKeyCreated { public: key(kid) })
+    AppEvent::SigningKeyCreated(SigningKeyCreated { public: key(kid), at: Some(at()) })
 }
 
 fn key_activated(kid: &str) -> AppEvent {
-    AppEvent::SigningKeyActivated(SigningKeyActivated { kid: kid.to_owned(), at: Some(at()) })
-}
-
-fn key_retired(kid: &str) -> AppEvent {
-    AppEvent::SigningKeyRetired(SigningKeyRetired { kid: kid.to_owned() })
+    let (at, kid) = (Some(at()), kid.to_owned());
+    AppEvent::SigningKeyActivated(SigningKeyActivated { kid, at, signs_from: at })
 }
 
 fn issue(permissions: &[Permission]) -> AppCommand {
@@ -70,94 +68,6 @@ async fn a_new_app_has_a_key_that_signs_and_one_that_waits() {
         .await
         .then_expect_events(created());
     AppTest::with(()).given(created()).when_async(create).await.then_expect_error(AppError::Exists);
-}
-
-#[tokio::test]
-async fn rotation_moves_every_key_one_place() {
-    let rotate = |kid| AppCommand::RotateKeys { next: Box::new(key(kid)), at: at() };
-    AppTest::with(())
-        .given(created())
-        .when_async(rotate("c"))
-        .await
-        .then_expect_events(vec![key_activated("b"), key_created("c")]);
-    let once = [created(), vec![key_activated("b"), key_created("c")]].concat();
-    AppTest::with(()).given(once).when_async(rotate("d")).await.then_expect_events(vec![
-        key_retired("a"),
-        key_activated("c"),
-        key_created("d"),
-    ]);
-}
-
-#[tokio::test]
-async fn a_change_of_algorithm_brings_its_keys() {
-    let settings = AppSettings::default();
-    let change = AppCommand::Change {
-        name: None,
-        settings: Box::new(settings.clone()),
-        keys: Some(Box::new([key("x"), key("y")])),
-        at: at(),
-    };
-    let changed = AppSettingsChanged { name: "Acme".to_owned(), settings, at: at() };
-    AppTest::with(()).given(created()).when_async(change).await.then_expect_events(vec![
-        AppEvent::AppSettingsChanged(changed),
-        key_retired("b"),
-        key_created("x"),
-        key_activated("x"),
-        key_created("y"),
-    ]);
-}
-
-/// However often the algorithm changes, and with or without rotations.
-#[test]
-fn keys_that_sign_no_more_are_bounded_and_leave_when_their_tokens_are_over() {
-    let mut app = App::default();
-    for event in created() {
-        app.apply(event);
-    }
-    let later = |seconds: i64| at() + jiff::SignedDuration::from_secs(seconds);
-    let change = |app: &mut App, n: i64, at: Timestamp| {
-        let settings =
-            AppSettings { access_token_ttl: u32::try_from(n).expect("small"), ..app.settings.clone() };
-        let keys = Some(Box::new([key(&format!("{n}a")), key(&format!("{n}b"))]));
-        for event in app.change(None, settings, keys, at) {
-            app.apply(event);
-        }
-    };
-    for n in 1..=40 {
-        change(&mut app, n, later(n));
-        assert!(app.signing_keys.len() <= 2 + MAX_PREVIOUS, "{}", app.signing_keys.len());
-        assert_eq!(app.current_key().expect("one signs").kid, format!("{n}a"));
-    }
-    let kids = |app: &App, at| app.published_keys(at).map(|key| key.public.kid.clone()).collect::<Vec<_>>();
-    assert_eq!(kids(&app, later(40)), ["37a", "38a", "39a", "40a", "40b"], "the oldest made room");
-    // 37a signed until 38, and a token issued then lasts at most a day.
-    let longest = i64::from(crate::signing_key::LONGEST_TOKEN);
-    assert_eq!(kids(&app, later(38 + longest)), ["37a", "38a", "39a", "40a", "40b"]);
-    assert_eq!(kids(&app, later(39 + longest)), ["38a", "39a", "40a", "40b"]);
-    assert_eq!(kids(&app, later(50 + longest)), ["40a", "40b"]);
-    change(&mut app, 41, later(50 + longest));
-    let held: Vec<_> = app.signing_keys.iter().map(|key| key.public.kid.as_str()).collect();
-    assert_eq!(held, ["40a", "41a", "41b"], "and they are forgotten");
-}
-
-/// Keys from before the time when they stopped was recorded.
-#[test]
-fn old_keys_are_retired_by_their_number() {
-    let mut app = App::default();
-    for event in created() {
-        app.apply(event);
-    }
-    for n in 0..30 {
-        app.apply(key_created(&format!("{n}")));
-        let kid = format!("{n}");
-        app.apply(AppEvent::SigningKeyActivated(SigningKeyActivated { kid, at: None }));
-    }
-    assert!(app.signing_keys.len() > 30);
-    let settings = AppSettings { access_token_ttl: 60, ..app.settings.clone() };
-    for event in app.change(None, settings, Some(Box::new([key("x"), key("y")])), at()) {
-        app.apply(event);
-    }
-    assert_eq!(app.signing_keys.len(), 2 + MAX_PREVIOUS);
 }
 
 #[tokio::test]
@@ -213,16 +123,18 @@ fn an_app_does_not_grow_with_the_keys_it_had() {
     for event in created() {
         app.apply(event);
     }
-    for n in 0..3 * MAX_API_KEYS as u128 {
+    for n in 0..3 * i64::try_from(MAX_API_KEYS).expect("few") {
         for event in app.decide(issue(&[Permission::UsersRead])).expect("there is room") {
             app.apply(event);
         }
         let key_id = *app.api_keys.keys().next().expect("the one just issued");
         app.apply(AppEvent::ApiKeyRevoked(ApiKeyRevoked { key_id, at: at() }));
-        for event in app.rotate(key(&n.to_string()), at()) {
+        let (next, at) = (Box::new(key(&n.to_string())), at() + jiff::SignedDuration::from_hours(n));
+        for event in app.decide(AppCommand::RotateKeys { next, emergency: false, at }).expect("it rotates") {
             app.apply(event);
         }
     }
-    assert_eq!((app.signing_keys.len(), app.api_keys.len()), (3, 0));
+    assert!(app.signing_keys.len() <= crate::signing_key::MAX_PREVIOUS + 3, "{}", app.signing_keys.len());
+    assert_eq!(app.api_keys.len(), 0);
     assert_eq!(app.revoked_keys.len(), MAX_API_KEYS);
 }

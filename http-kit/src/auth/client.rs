@@ -136,10 +136,8 @@ impl Authenticator {
         if body.id.is_some_and(|id| id != in_header.id && id != in_header.raw.0) {
             return Err(Problem::invalid_request("client_id is not the one of the Authorization header"));
         }
-        let readings = [
-            (in_header.id.as_str(), &in_header.secret),
-            (in_header.raw.0.as_str(), &in_header.raw.1),
-        ];
+        let readings =
+            [(in_header.id.as_str(), &in_header.secret), (in_header.raw.0.as_str(), &in_header.raw.1)];
         let admin = self.client_of_secret(app_id, &readings).await?;
         Ok(Some(ClientCaller { admin, by_body: false }))
     }
@@ -156,7 +154,8 @@ impl Authenticator {
                 let app = existing_app(&reads, app_id).await?;
                 // Only the secret is one: the id is in the path, too.
                 let key = readings.iter().find(|(id, secret)| {
-                    *id == app_id.as_str() && ApiKeyToken::decode(&self.tokens, secret.expose_secret()).is_some()
+                    *id == app_id.as_str()
+                        && ApiKeyToken::decode(&self.tokens, secret.expose_secret()).is_some()
                 });
                 let (_, secret) = key.ok_or_else(Problem::invalid_client)?;
                 self.key_for(&reads, app_id, &app.state, secret.expose_secret()).await.map_err(|problem| {

@@ -161,8 +161,12 @@ fn app() -> Vec<AppEvent> {
         AppEvent::AppSettingsChanged(AppSettingsChanged { name, settings: settings(), at }),
         AppEvent::AppDisabled(AppDisabled { at }),
         AppEvent::AppEnabled(AppEnabled { at }),
-        AppEvent::SigningKeyCreated(SigningKeyCreated { public: jwk() }),
-        AppEvent::SigningKeyActivated(SigningKeyActivated { kid: kid.clone(), at: Some(at) }),
+        AppEvent::SigningKeyCreated(SigningKeyCreated { public: jwk(), at: Some(at) }),
+        AppEvent::SigningKeyActivated(SigningKeyActivated {
+            kid: kid.clone(),
+            at: Some(at),
+            signs_from: Some(at),
+        }),
         AppEvent::SigningKeyRetired(SigningKeyRetired { kid }),
         AppEvent::ApiKeyIssued(ApiKeyIssued {
             key_id,

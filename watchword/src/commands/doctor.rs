@@ -9,6 +9,7 @@ pub mod future;
 mod kurrentdb;
 mod mail;
 mod running;
+mod signing_keys;
 mod stores;
 mod whose;
 
@@ -295,6 +296,7 @@ async fn events(
         journal_check::check(&repository, SystemClock.now(), |done, position| progress.at(done, position))
             .await;
     progress.end();
+    signing_keys::examine(findings, &repository, SystemClock.now()).await;
     match report {
         Ok(report) => {
             report.future.tell(findings, config.lockout.longest_lock);

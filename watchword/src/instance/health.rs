@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use command_service::CommandService;
+use command_service::{CommandService, KeySwitch};
 use effects::mailer::{Mailer, MailerStatus};
 use effects::relay::{Relay, RelayStatus};
 use event_store::{Journal, KeyStore, Repository, StoreError};
@@ -103,6 +103,19 @@ impl Health {
         if let Some(commands) = &self.commands {
             commands.measure();
         }
+    }
+
+    /// The scheduled switches of signing keys, for details: it looks at every app.
+    pub async fn signing_keys(&self) -> Option<Value> {
+        let switches = match self.commands.as_ref()?.key_switches().await {
+            Ok(switches) => switches,
+            Err(error) => {
+                tracing::warn!(%error, "the signing keys could not be read");
+                return Some(json!({ "ok": true, "detail": "they cannot be read; the log says why" }));
+            }
+        };
+        let one = |switch: &KeySwitch| json!({ "app_id": switch.app_id, "kid": switch.kid, "alg": switch.alg, "signs_from": switch.signs_from });
+        Some(json!({ "ok": true, "scheduled": switches.iter().map(one).collect::<Vec<_>>() }))
     }
 
     /// Reads the newest event, and returns its position.

@@ -1,5 +1,8 @@
 //! API keys, and tokens that an admin issues.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
 use super::*;
 
 #[tokio::test]
@@ -136,72 +139,120 @@ async fn a_token_made_for_a_user_ends_when_they_become_an_admin() {
     assert_eq!(stage.me(&made).await, 200);
 }
 
+/// The published keys of the app, as `status alg`, and those that are scheduled with when.
+async fn keys(stage: &Stage) -> (Vec<(String, String)>, Vec<String>) {
+    let list = stage.platform("GET", &format!("{ACME}/admin/keys"), None).await;
+    let items = list.body["items"].as_array().expect("items");
+    let text = |key: &Value, member: &str| key[member].as_str().unwrap_or_default().to_owned();
+    let shown = items.iter().map(|key| (text(key, "kid"), text(key, "status"))).collect();
+    let scheduled = items.iter().filter(|key| key["status"] == "next" && key["signs_from"].is_string());
+    (shown, scheduled.map(|key| text(key, "signs_from")).collect())
+}
+
+fn kid_of(token: &str) -> String {
+    let header = URL_SAFE_NO_PAD.decode(token.split('.').next().expect("a header")).expect("base64url");
+    let header: Value = serde_json::from_slice(&header).expect("JSON");
+    header["kid"].as_str().expect("text").to_owned()
+}
+
 #[tokio::test]
 async fn signing_keys_rotate_and_old_tokens_stay_good() {
     let stage = Stage::set().await;
-    let path = format!("{ACME}/admin/keys");
-    let before = stage.platform("GET", &path, None).await;
-    let status_of = |list: &Answer, kid: &Value| {
-        let items = list.body["items"].as_array().expect("items").clone();
-        items.into_iter().find(|key| key["kid"] == *kid).map(|key| key["status"].clone())
-    };
-    let (first, second) = (&before.body["items"][0]["kid"], &before.body["items"][1]["kid"]);
-    let after = rotate(&stage, "k1").await;
-    assert_eq!(status_of(&after, first), Some(json!("previous")));
-    assert_eq!(status_of(&after, second), Some(json!("current")));
+    stage.world.clock.advance(SignedDuration::from_secs(600));
+    let token = stage.login().await.text("access_token");
+    let (before, _) = keys(&stage).await;
+    let [first, second] = [&before[0].0, &before[1].0];
+    let after = rotate(&stage, json!({}), "k1").await;
     assert_eq!(after.body["total"], 3);
-    assert_eq!(stage.me(&stage.user_token).await, 200, "signed with the previous key");
-    let repeated = rotate(&stage, "k1").await;
+    let (shown, scheduled) = keys(&stage).await;
+    assert_eq!(shown[..2], [(first.clone(), "previous".to_owned()), (second.clone(), "current".to_owned())]);
+    assert_eq!(scheduled, Vec::<String>::new(), "verifiers know it");
+    let repeated = rotate(&stage, json!({}), "k1").await;
     assert_eq!(repeated.body, after.body, "once only");
-    let later = rotate(&stage, "k2").await;
-    assert_eq!(status_of(&later, first), None);
-    assert_eq!(stage.me(&stage.user_token).await, 401, "its key is retired");
 
-    for algorithm in ["EdDSA", "ES256"] {
-        let token = stage.login().await.text("access_token");
-        let body = json!({"settings": {"token_algorithm": algorithm}});
-        assert_eq!(stage.platform("PATCH", ACME, Some(body)).await.status, 200);
-        let list = stage.platform("GET", &path, None).await;
-        let current =
-            list.body["items"].as_array().expect("items").iter().find(|key| key["status"] == "current");
-        assert_eq!(current.expect("one signs")["alg"], algorithm);
-        assert_eq!(stage.me(&token).await, 200, "signed before the change");
-        assert_eq!(stage.me(&stage.login().await.text("access_token")).await, 200);
+    // The new next key is not known yet: it is scheduled, and one more rotation is that one.
+    rotate(&stage, json!({}), "k2").await;
+    let (shown, scheduled) = keys(&stage).await;
+    let third = &shown[2].0;
+    assert_eq!((shown.len(), scheduled.len()), (4, 1));
+    rotate(&stage, json!({}), "k3").await;
+    assert_eq!(keys(&stage).await, (shown.clone(), scheduled));
+    assert_eq!(kid_of(&stage.login().await.text("access_token")), *second);
+    stage.world.clock.advance(SignedDuration::from_secs(599));
+    assert_eq!(kid_of(&stage.login().await.text("access_token")), *second);
+    stage.world.clock.advance(SignedDuration::from_secs(1));
+    let newest = stage.login().await.text("access_token");
+    assert_eq!(kid_of(&newest), *third);
+    for token in [&token, &newest] {
+        assert_eq!(stage.me(token).await, 200, "whatever key has signed it");
     }
 }
 
-async fn rotate(stage: &Stage, key: &str) -> Answer {
+#[tokio::test]
+async fn an_emergency_ends_the_tokens_of_earlier_keys() {
+    let stage = Stage::set().await;
+    let login = stage.login().await;
+    let (before, _) = keys(&stage).await;
+    rotate(&stage, json!({"emergency": true}), "k1").await;
+    let (shown, _) = keys(&stage).await;
+    assert_eq!(shown.len(), 2, "{shown:?}");
+    assert_eq!(shown[0], (before[1].0.clone(), "current".to_owned()));
+    assert_eq!(stage.me(&login.text("access_token")).await, 401);
+    let body = json!({"refresh_token": login.text("refresh_token")});
+    let path = format!("{ACME}/auth/refresh");
+    let refreshed = stage.world.call("POST", &path, None, Some(body)).await.text("access_token");
+    assert_eq!((kid_of(&refreshed), stage.me(&refreshed).await), (shown[0].0.clone(), 200));
     let path = format!("{ACME}/admin/keys/rotate");
-    let answer = stage.world.call_with("POST", &path, Some(&stage.platform), None, Some(key)).await;
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    answer
+    for body in [json!({"emergency": "yes"}), json!({"now": true})] {
+        assert_eq!(stage.platform("POST", &path, Some(body)).await.code(), "malformed_request");
+    }
 }
 
-/// An app remembers only the last keys that were revoked. The log remembers all.
+/// Also on a node that was started meanwhile, and for a verifier that has a key set of before.
 #[tokio::test]
-async fn a_key_of_the_configuration_that_was_revoked_long_ago_stays_so() {
-    use domain::app::{App, AppCommand, MAX_API_KEYS};
-    use domain::{ApiKeyId, Permission};
-    let world = World::start().await;
-    let brought = ApiKeyId(world.clock.new_id());
-    world.service.admit_brought_key(brought).await.expect("is admitted");
-    let revoke = format!("/v1/apps/platform/admin/api-keys/{brought}");
-    assert_eq!(world.by_platform("DELETE", &revoke, None).await.status, 204);
-    let keys: Vec<ApiKeyId> = (0..MAX_API_KEYS).map(|_| ApiKeyId(world.clock.new_id())).collect();
-    let (context, at) = (world.context_of_system(), world.clock.now());
-    let (reads, app) = Reads::one::<App>(&AppId::platform());
-    let others = world.service.dispatcher.run(context, reads, move |work| {
-        for key_id in &keys {
-            let (name, permissions) = ("other".to_owned(), [Permission::Platform].into());
-            let issue = AppCommand::IssueApiKey { key_id: *key_id, name, permissions, expires_at: None, at };
-            work.execute(app, issue)?;
-            work.execute(app, AppCommand::RevokeApiKey { key_id: *key_id, at })?;
+async fn a_change_of_algorithm_waits_until_verifiers_know_the_key() {
+    let stage = Stage::set().await;
+    let node = &stage.world;
+    let jwks = format!("{ACME}/.well-known/jwks.json");
+    let login = async |node: &World| {
+        let body = json!({"email": "ada@example.com", "password": PASSWORD});
+        node.call("POST", &format!("{ACME}/auth/login"), None, Some(body)).await.text("access_token")
+    };
+    for algorithm in ["EdDSA", "RS256", "ES256"] {
+        let old = login(node).await;
+        let body = json!({"settings": {"token_algorithm": algorithm, "key_propagation": 100}});
+        assert_eq!(node.by_platform("PATCH", ACME, Some(body)).await.status, 200);
+        let other = node.another_node();
+        node.clock.advance(SignedDuration::from_secs(99));
+        let known = other.call("GET", &jwks, None, None).await;
+        assert_eq!(known.headers["cache-control"], "public, max-age=100");
+        let known = known.body["keys"].as_array().expect("keys").clone();
+        for node in [node, &other] {
+            assert_eq!(kid_of(&login(node).await), kid_of(&old), "{algorithm} waits");
         }
-        Ok::<_, domain::app::AppError>(())
-    });
-    others.await.expect("come and go");
-    world.service.admit_brought_key(brought).await.expect("changes nothing");
-    let app = world.service.repository.load::<App>(&AppId::platform()).await.expect("loads");
-    assert!(!app.state.revoked_keys.contains(&brought), "it is forgotten");
-    assert!(!app.state.api_keys.contains_key(&brought), "and stays revoked");
+        node.clock.advance(SignedDuration::from_secs(1));
+        for node in [&other, node] {
+            let new = login(node).await;
+            let key = known.iter().find(|key| key["kid"] == kid_of(&new)).expect("it was published before");
+            assert_eq!(key["alg"], algorithm);
+            for token in [&old, &new] {
+                let me = node.call("GET", &format!("{ACME}/auth/me"), Some(token), None).await;
+                assert_eq!(me.status, 200, "{}", me.body);
+            }
+        }
+    }
+    let switches = node.service.key_switches().await.expect("reads");
+    assert!(switches.is_empty(), "{switches:?}");
+    let body = json!({"settings": {"token_algorithm": "EdDSA"}});
+    assert_eq!(stage.platform("PATCH", ACME, Some(body)).await.status, 200);
+    let switches = node.another_node().service.key_switches().await.expect("reads");
+    assert_eq!(switches.iter().map(|it| it.app_id.as_str()).collect::<Vec<_>>(), ["acme"]);
+    assert_eq!(switches[0].signs_from, node.clock.now() + SignedDuration::from_secs(100));
+}
+
+async fn rotate(stage: &Stage, body: Value, key: &str) -> Answer {
+    let path = format!("{ACME}/admin/keys/rotate");
+    let answer = stage.world.call_with("POST", &path, Some(&stage.platform), Some(body), Some(key)).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    answer
 }

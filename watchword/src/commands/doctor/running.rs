@@ -6,7 +6,7 @@ use axum::http::Method;
 use secrecy::SecretString;
 use serde_json::Value;
 
-use super::{Findings, mail, whose};
+use super::{Findings, mail, signing_keys, whose};
 use crate::channel::HttpClient;
 use crate::config::Config;
 
@@ -63,6 +63,9 @@ pub async fn running(
             Some("interrupted") => findings.warning("relay", format!("tries again{at}: {why}")),
             _ => findings.fine("relay", format!("publishes{at}")),
         }
+    }
+    if let Some(check) = answer.json["checks"].get("signing_keys") {
+        signing_keys::tell(findings, check);
     }
     if let Some(brought) = answer.json["checks"].get("bus") {
         bus(findings, brought);
