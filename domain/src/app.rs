@@ -22,6 +22,8 @@ pub use self::events::{
     SigningKeyActivated, SigningKeyCreated, SigningKeyRetired,
 };
 
+mod admins;
+
 /// The maximum number of API keys of an app that are neither revoked nor expired.
 pub const MAX_API_KEYS: usize = 1000;
 
@@ -124,6 +126,9 @@ pub struct App {
     pub name: String,
     /// Its settings.
     pub settings: AppSettings,
+    /// When the setting `admin_role` was last changed.
+    #[serde(default)]
+    pub admin_role_since: Option<Timestamp>,
     /// Whether it is disabled.
     pub disabled: bool,
     /// Its signing keys that are not retired, oldest first.
@@ -279,6 +284,9 @@ impl Aggregate for App {
                 self.updated_at = at;
             }
             AppEvent::AppSettingsChanged(AppSettingsChanged { name, settings, at }) => {
+                if settings.admin_role != self.settings.admin_role {
+                    self.admin_role_since = Some(at);
+                }
                 self.name = name;
                 self.settings = settings;
                 self.updated_at = at;

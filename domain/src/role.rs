@@ -5,14 +5,15 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// `[a-z][a-z0-9_-]*`, 1 to 40 characters. Apps choose their own; only `admin` means something to Watchword.
+/// A letter and up to 63 letters, digits, `.`, `_`, `:` and `-`, compared exactly: `Admin` is not `admin`. Apps choose their
+/// own; only the one that the setting `admin_role` names means something to Watchword.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-pub struct Role(#[schemars(regex(pattern = r"^[a-z][a-z0-9_-]{0,39}$"))] String);
+pub struct Role(#[schemars(regex(pattern = r"^[A-Za-z][A-Za-z0-9._:-]{0,63}$"))] String);
 
 /// The text is not a role.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a role is a lower-case letter followed by at most 39 lower-case letters, digits, '-' or '_'")]
+#[error("a role is a letter followed by at most 63 letters, digits, '.', '_', ':' or '-', without blanks")]
 pub struct InvalidRole;
 
 impl Role {
@@ -20,13 +21,13 @@ impl Role {
     pub fn parse(text: impl Into<String>) -> Result<Self, InvalidRole> {
         let text = text.into();
         let bytes = text.as_bytes();
-        let well_formed = (1..=40).contains(&bytes.len())
-            && bytes[0].is_ascii_lowercase()
-            && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(b));
+        let well_formed = (1..=64).contains(&bytes.len())
+            && bytes[0].is_ascii_alphabetic()
+            && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(b));
         if well_formed { Ok(Self(text)) } else { Err(InvalidRole) }
     }
 
-    /// The role that may use its app's admin routes.
+    /// The role that may use its app's admin routes, unless the app chose another or none.
     pub fn admin() -> Self {
         Self("admin".to_owned())
     }

@@ -1,9 +1,10 @@
 //! Which settings of an app a limited caller may change.
 //!
-//! Settings are of two kinds, as declared. A *strong* one decides where secrets go or who gets in: changing it could
-//! redirect a person's token or let the caller in. It takes the platform or a full admin. A *weak* one does neither, and
-//! the permission `settings:write` is enough. The members of a mixed one are judged individually, and those not named weak
-//! are strong. Why no weak setting allows a takeover:
+//! Settings are of three kinds, as declared. One is for the *platform* alone: `admin_role` decides what an admin is. A
+//! *strong* one decides where secrets go or who gets in: changing it could redirect a person's token or let the caller in.
+//! It takes the platform or a full admin. A *weak* one does neither, and the permission `settings:write` is enough. The
+//! members of a mixed one are judged individually, and those not named weak are strong. Why no weak setting allows a
+//! takeover:
 //!
 //! - Lifetimes of tokens, sessions, links and codes stay within narrow ranges fixed by the platform, and a longer one
 //!   shows the secret to no one new. A shorter one is at worst a nuisance, with which `settings:write` is trusted.
@@ -21,19 +22,33 @@ use serde_json::{Map, Value};
 
 use crate::settings::{AppSettings, Kind};
 
-/// The strong settings that differ, as JSON Pointers.
+/// The settings for the platform alone that differ, as JSON Pointers.
+pub fn platform_changes(before: &AppSettings, after: &AppSettings) -> Vec<String> {
+    let is_platform = |name: &str| matches!(kind(name), Some(Kind::Platform));
+    let changed = differing(&members(before), &members(after));
+    changed.into_iter().filter(|name| is_platform(name)).map(|name| format!("/{name}")).collect()
+}
+
+/// The strong settings and those for the platform alone that differ, as JSON Pointers.
 pub fn strong_changes(before: &AppSettings, after: &AppSettings) -> Vec<String> {
-    let members = |settings: &AppSettings| match serde_json::to_value(settings) {
+    strong_differences(&members(before), &members(after))
+}
+
+fn members(settings: &AppSettings) -> Map<String, Value> {
+    match serde_json::to_value(settings) {
         Ok(Value::Object(members)) => members,
         other => unreachable!("settings serialize to an object, not {other:?}"),
-    };
-    strong_differences(&members(before), &members(after))
+    }
+}
+
+fn kind(name: &str) -> Option<&'static Kind> {
+    AppSettings::KINDS.iter().find(|(known, _)| *known == name).map(|(_, kind)| kind)
 }
 
 fn strong_differences(before: &Map<String, Value>, after: &Map<String, Value>) -> Vec<String> {
     let mut strong = Vec::new();
     for name in differing(before, after) {
-        match AppSettings::KINDS.iter().find(|(known, _)| *known == name).map(|(_, kind)| kind) {
+        match kind(&name) {
             Some(Kind::Weak) => {}
             Some(Kind::Mixed(weak)) => {
                 let none = Map::new();
@@ -44,7 +59,7 @@ fn strong_differences(before: &Map<String, Value>, after: &Map<String, Value>) -
                 inner.retain(|inner| !weak.contains(&inner.as_str()) || shows_a_link(after, &name, inner));
                 strong.extend(inner.into_iter().map(|inner| format!("/{name}/{inner}")));
             }
-            Some(Kind::Strong) | None => strong.push(format!("/{name}")),
+            Some(Kind::Platform | Kind::Strong) | None => strong.push(format!("/{name}")),
         }
     }
     strong
@@ -100,6 +115,8 @@ mod tests {
             (json!({"delivery": "app"}), "/delivery"),
             (json!({"cookies": true}), "/cookies"),
             (json!({"registration": "closed"}), "/registration"),
+            (json!({"admin_role": "editor"}), "/admin_role"),
+            (json!({"admin_role": ""}), "/admin_role"),
             (json!({"require_verified_email": true}), "/require_verified_email"),
             (json!({"token_algorithm": "EdDSA"}), "/token_algorithm"),
             (json!({"key_propagation": 0}), "/key_propagation"),
@@ -108,6 +125,18 @@ mod tests {
         ] {
             assert_eq!(changed(&patch), [pointer], "{patch}");
         }
+    }
+
+    #[test]
+    fn only_the_platform_says_what_an_admin_is() {
+        let changed = |patch: Value| {
+            let before = AppSettings::default();
+            let after = before.patched(patch.as_object().expect("an object")).expect("valid");
+            platform_changes(&before, &after)
+        };
+        assert_eq!(changed(json!({"admin_role": "editor", "cookies": true})), ["/admin_role"]);
+        assert_eq!(changed(json!({"admin_role": ""})), ["/admin_role"]);
+        assert_eq!(changed(json!({"admin_role": "admin", "cookies": true})), [""; 0]);
     }
 
     #[test]
@@ -147,9 +176,9 @@ mod tests {
     fn what_nobody_has_thought_about_is_strong() {
         let members = |value: Value| value.as_object().expect("an object").clone();
         let before = members(json!({"branding": {}, "mfa": "off"}));
-        let after = members(json!({"branding": {"css": "x"}, "mfa": "on", "admin_role": "boss"}));
-        assert_eq!(strong_differences(&before, &after), ["/admin_role", "/branding/css", "/mfa"]);
-        assert_eq!(strong_differences(&after, &before), ["/admin_role", "/branding/css", "/mfa"]);
+        let after = members(json!({"branding": {"css": "x"}, "mfa": "on", "landlord": "boss"}));
+        assert_eq!(strong_differences(&before, &after), ["/branding/css", "/landlord", "/mfa"]);
+        assert_eq!(strong_differences(&after, &before), ["/branding/css", "/landlord", "/mfa"]);
     }
 
     /// A member that no longer exists would make a new one of that name weak.
@@ -158,7 +187,7 @@ mod tests {
         let schema = schemars::schema_for!(crate::branding::Branding).to_value();
         let mixed = AppSettings::KINDS.iter().filter_map(|(name, kind)| match kind {
             Kind::Mixed(weak) => Some((*name, *weak)),
-            Kind::Strong | Kind::Weak => None,
+            Kind::Platform | Kind::Strong | Kind::Weak => None,
         });
         for (name, weak) in mixed {
             assert_eq!(name, "branding");

@@ -4,11 +4,13 @@ use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::branding::{Branding, Language};
 use crate::redirect_uri::{Origin, RedirectUri};
+use crate::role::Role;
 use crate::signing_key::TokenAlgorithm;
 
 /// Who may register.
@@ -56,6 +58,8 @@ pub struct Links {
 
 /// Who may change a setting; see [`crate::setting_kinds`].
 pub(crate) enum Kind {
+    /// It decides what an admin of the app is.
+    Platform,
     /// It decides where secrets go or who gets in.
     Strong,
     /// It does neither.
@@ -65,9 +69,10 @@ pub(crate) enum Kind {
 }
 
 /// `name: Type = default, kind, range;` declares a setting: its member of [`AppSettings`] with its documentation and
-/// default, whether it is `strong`, `weak` or `mixed`, and the range of a number (`in 1..=60`) or the maximum length of a
-/// list (`up to 100`). Validation, the schemas of the API and of events, and the reference follow from it.
+/// default, whether it is `platform`, `strong`, `weak` or `mixed`, and the range of a number (`in 1..=60`) or the maximum
+/// length of a list (`up to 100`). Validation, the schemas of the API and of events, and the reference follow from it.
 macro_rules! settings {
+    (@kind platform) => { Kind::Platform };
     (@kind strong) => { Kind::Strong };
     (@kind weak) => { Kind::Weak };
     (@kind mixed $($member:ident)+) => { Kind::Mixed(&[$(stringify!($member)),+]) };
@@ -109,6 +114,14 @@ macro_rules! settings {
             }
         }
     };
+}
+
+/// `""` removes, as in every change.
+fn role_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Role>, D::Error> {
+    match Option::<String>::deserialize(deserializer)? {
+        Some(text) if !text.is_empty() => Role::parse(text).map(Some).map_err(D::Error::custom),
+        _ => Ok(None),
+    }
 }
 
 fn within(name: &str, value: u32, range: RangeInclusive<u32>) -> Result<(), InvalidSetting> {
@@ -155,6 +168,10 @@ settings! {
     cookies: bool = false, strong;
     /// Who sends the mails.
     delivery: SentBy = SentBy::default(), strong;
+    /// The role whose holders may use the app's admin routes: they control its users, keys and settings. `""`: none. Those who
+    /// had a role before it was named here get nothing by it until it is granted anew. Only the platform changes this.
+    #[serde(deserialize_with = "role_or_none")]
+    admin_role: Option<Role> = Some(Role::admin()), platform;
     /// Who may register.
     registration: Registration = Registration::default(), strong;
     /// Pages of the app that mails link to.

@@ -6,7 +6,7 @@ mod commands;
 mod events;
 mod mailbox;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cqrs_es::Aggregate;
 use cqrs_es::event_sink::EventSink;
@@ -88,9 +88,9 @@ pub struct User {
     /// Where their picture is.
     pub avatar_url: Option<String>,
     pub roles: BTreeSet<Role>,
-    /// Since when they have the role `admin`, if they have it.
+    /// When a role was last granted as that of the app's admins: see [`crate::App::admin_since`].
     #[serde(default)]
-    pub admin_since: Option<Timestamp>,
+    pub promotions: BTreeMap<Role, Timestamp>,
     pub banned: bool,
     /// How often all sessions were ended at once. Sessions of an earlier epoch are over, except [`User::kept_session`].
     #[serde(default)]
@@ -154,11 +154,6 @@ impl User {
         session.epoch == self.epoch || kept()
     }
 
-    /// Whether they may use their app's admin routes.
-    pub fn is_admin(&self) -> bool {
-        self.roles.contains(&Role::admin())
-    }
-
     fn decide(&self, command: UserCommand) -> Result<Vec<UserEvent>, UserError> {
         if let UserCommand::Register { .. } = command {
             return if self.id.is_none() { Ok(registered(command)) } else { Err(UserError::Exists) };
@@ -174,18 +169,18 @@ impl User {
                 let personal = Personal { password_hash: Some(new), ..Personal::default() };
                 vec![UserEvent::PasswordRehashed(PasswordRehashed { user_id, at, personal })]
             }
-            UserCommand::GrantRole { role, at } => {
-                if self.roles.contains(&role) {
+            UserCommand::GrantRole { role, promotes, at } => {
+                let is_new = !self.roles.contains(&role);
+                if !is_new && !promotes {
                     return Ok(vec![]);
                 }
-                if self.roles.len() >= MAX_ROLES {
+                if is_new && self.roles.len() >= MAX_ROLES {
                     return Err(UserError::TooManyRoles);
                 }
-                let access_ended = role == Role::admin();
-                if access_ended && !self.email_verified {
+                if promotes && !self.email_verified {
                     return Err(UserError::EmailNotVerified);
                 }
-                vec![UserEvent::RoleGranted(RoleGranted { user_id, role, access_ended, at })]
+                vec![UserEvent::RoleGranted(RoleGranted { user_id, role, access_ended: promotes, at })]
             }
             UserCommand::RevokeRole { role, at } => {
                 if !self.roles.contains(&role) {
@@ -350,8 +345,9 @@ impl Aggregate for User {
                 self.apply_password_set(event.personal.password_hash, Some(event.session_id), event.at);
             }
             UserEvent::RoleGranted(RoleGranted { role, access_ended, at, .. }) => {
-                if role == Role::admin() {
-                    self.admin_since = Some(at);
+                // Older events have no flag: `admin` was always the admin role then.
+                if access_ended || role == Role::admin() {
+                    self.promotions.insert(role.clone(), at);
                     // An admin's reset must not use a token that a caller without that right requested.
                     self.password_reset.end();
                 }
@@ -363,9 +359,7 @@ impl Aggregate for User {
                 self.updated_at = at;
             }
             UserEvent::RoleRevoked(RoleRevoked { role, at, .. }) => {
-                if role == Role::admin() {
-                    self.admin_since = None;
-                }
+                self.promotions.remove(&role);
                 self.roles.remove(&role);
                 self.updated_at = at;
             }

@@ -55,14 +55,14 @@ impl UserCaller {
 
     /// Whether they may use their app's admin routes.
     pub fn is_admin(&self) -> bool {
-        self.user.state.is_admin()
+        self.app.state.is_admin(&self.user.state)
     }
 }
 
 /// The caller of an admin route, by kind of credential.
 #[derive(Clone, Debug)]
 pub enum Caller {
-    /// A user with role `admin`.
+    /// An admin of the app.
     User(Box<UserCaller>),
     /// A holder of an API key of the app, or of the platform.
     ApiKey {
@@ -79,7 +79,7 @@ pub struct AdminCaller {
     /// As what events name them.
     pub actor: Actor,
     /// Whether they may do everything in the app: platform keys and admin users. Others may not grant or revoke the
-    /// role `admin`, create tokens of its holders, or give API keys permissions that they lack themselves.
+    /// admin role, create tokens of its holders, or give API keys permissions that they lack themselves.
     pub full_admin: bool,
     /// What they may do.
     pub permissions: BTreeSet<Permission>,
@@ -241,7 +241,7 @@ impl Authenticator {
     }
 
     /// A caller who may do this in the app: a platform key (in a disabled app too), a key of the app with this
-    /// permission, or a user of the app with role `admin`. An active key of another app gets 404, as for an absent app.
+    /// permission, or an admin of the app. An active key of another app gets 404, as for an absent app.
     pub async fn admin(
         &self,
         app_id: &AppId,

@@ -72,7 +72,7 @@ problems! {
          password of the existing account, or use another address.";
     FORBIDDEN "forbidden" 403 "Not allowed":
         "Your credentials are valid, but they do not permit this. An API key needs the permission that the route names; \
-         a user needs the role `admin` for the admin routes of their app; some things can only be done by a full admin. \
+         a user needs the role that the app names as `admin_role` for its admin routes; some things can only be done by a full admin. \
          Repeating the request does not help.";
     IDEMPOTENCY_KEY_REUSED "idempotency_key_reused" 422 "The Idempotency-Key was used for another request":
         "An `Idempotency-Key` stands for one request: repeat it only with the same method, path and body. This key \

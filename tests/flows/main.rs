@@ -2,6 +2,7 @@
 
 mod accept;
 mod access_matrix;
+mod admin_role;
 mod admin_users;
 mod api_keys;
 mod apps;

@@ -333,9 +333,14 @@ impl<'a> App<'a> {
 
     /// Registers an admin: the platform grants the role, which the next login carries.
     pub async fn register_admin(&self, email: &str) -> Tokens {
+        self.register_admin_as(email, "admin").await
+    }
+
+    /// The same, in an app that calls its admins so.
+    pub async fn register_admin_as(&self, email: &str, role: &str) -> Tokens {
         let user = self.register(email).await;
         self.verify(email).await;
-        self.put(&format!("admin/users/{}/roles/admin", user.user_id))
+        self.put(&format!("admin/users/{}/roles/{role}", user.user_id))
             .bearer(&self.server.platform_key())
             .await
             .expect_success();

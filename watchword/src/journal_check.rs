@@ -15,9 +15,12 @@ use schemas::RecordedEvent;
 
 use crate::commands::doctor::future::Future;
 
+mod admins;
 mod claims;
 mod mails;
 
+pub use admins::AdminCount;
+use admins::Admins;
 use claims::Claims;
 use mails::Mails;
 
@@ -47,6 +50,8 @@ pub struct Report {
     pub unsent_mails: Vec<u64>,
     /// Timestamps in the future.
     pub future: Future,
+    /// Who controls apps, by app.
+    pub admins: Vec<AdminCount>,
 }
 
 impl Report {
@@ -70,6 +75,7 @@ struct Scan {
     /// The persons whose erasure is in the log.
     to_be_erased: HashSet<UserId>,
     mails: Mails,
+    admins: Admins,
 }
 
 /// Checks positions, versions, and the MAC and shape of every event; that every sealed part can be opened or its person
@@ -88,6 +94,7 @@ pub async fn check(
         erased: HashSet::new(),
         to_be_erased: HashSet::new(),
         mails: Mails::default(),
+        admins: Admins::default(),
     };
     scan.report.future = Future::from(now);
     // Read before the end of the journal, so that the outcome of every mail up to there is read.
@@ -118,6 +125,7 @@ pub async fn check(
     scan.erasures(repository).await?;
     scan.report.streams = scan.versions.len();
     scan.report.erased = scan.erased.len();
+    scan.report.admins = scan.admins.count();
     Ok(scan.report)
 }
 
@@ -167,6 +175,7 @@ impl Scan {
                 self.report.future.see(event, &decoded);
                 self.mails.see(event, &decoded);
                 self.claims.see(event, &decoded);
+                self.admins.see(event, &decoded);
                 if let Event::User(UserEvent::UserErased(erased)) = decoded {
                     self.to_be_erased.insert(erased.user_id);
                 }

@@ -68,7 +68,7 @@ pub(crate) fn user_problem(error: UserError) -> Problem {
         UserError::TooManyRoles => Problem::new(problems::TOO_MANY_ROLES).detail(error.to_string()),
         UserError::Banned => Problem::new(problems::USER_BANNED),
         UserError::EmailNotVerified => {
-            let detail = "the role admin needs a verified address";
+            let detail = "the admin role needs a verified address";
             Problem::new(problems::EMAIL_NOT_VERIFIED).conflict().detail(detail)
         }
         // Refusals of commands that no admin route issues.

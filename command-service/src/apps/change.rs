@@ -20,7 +20,9 @@ use utoipa_axum::routes;
 
 use crate::CommandService;
 use crate::apps::read::{AppBody, answer};
-use crate::apps::settings::{check_sender, invalid_setting, require_no_link, require_weak};
+use crate::apps::settings::{
+    check_sender, invalid_setting, require_no_link, require_not_of_the_platform, require_weak,
+};
 use crate::apps::{check_name, refused};
 
 /// How often to retry a change because the app changed meanwhile.
@@ -50,7 +52,8 @@ pub(crate) struct AppPatch {
 /// and the app's admins.
 ///
 /// Settings that decide where secrets go or who gets in need the platform or an admin: all except lifetimes of tokens and
-/// links (`…_ttl`, `refresh_grace`), `password_min_length`, `locale`, and the name, colour and logo of `branding`.
+/// links (`…_ttl`, `refresh_grace`), `password_min_length`, `locale`, and the name, colour and logo of `branding`. Only the
+/// platform changes `admin_role`.
 ///
 /// A new `token_algorithm` publishes two new signing keys. The first signs in `key_propagation` seconds, once verifiers know it;
 /// until then, the current key signs. `GET …/admin/keys` says when. Tokens signed earlier stay valid.
@@ -69,12 +72,16 @@ async fn change(
 ) -> Result<Response, Problem> {
     let caller = service.authenticator.admin(&app_id, &credentials, Permission::SettingsWrite).await?;
     let Body { value: body, .. } = body?;
+    let (full_admin, is_platform) = (caller.full_admin, caller.is_platform());
     let name = body.name.as_deref().map(check_name).transpose()?;
     for _ in 0..MAX_LOOKS {
         let app = service.authenticator.existing_app(&app_id).await?;
         let wanted = app.state.settings.patched(&body.settings).map_err(invalid_setting)?;
         // Checked before any key is generated; the decision checks again.
-        if !caller.full_admin {
+        if !is_platform {
+            require_not_of_the_platform(&app.state.settings, &wanted)?;
+        }
+        if !full_admin {
             require_weak(&app.state.settings, &wanted)?;
             require_no_link(&app.state.name, name.as_deref())?;
         }
@@ -84,13 +91,15 @@ async fn change(
         let context = service.context(&request, &app_id, caller.actor.clone(), None);
         let at = context.at;
         let (name, patch) = (name.clone(), body.settings.clone());
-        let full_admin = caller.full_admin;
         let (reads, app_at) = Reads::one::<App>(&app_id);
         let committed = service
             .run_as(&caller, context, reads, move |work| {
                 let app = work.get(app_at);
                 // Patched again at each try, so that concurrent changes of other settings survive.
                 let settings = app.settings.patched(&patch).map_err(invalid_setting)?;
+                if !is_platform {
+                    require_not_of_the_platform(&app.settings, &settings)?;
+                }
                 if !full_admin {
                     require_weak(&app.settings, &settings)?;
                     require_no_link(&app.name, name.as_deref())?;

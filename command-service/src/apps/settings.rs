@@ -1,11 +1,20 @@
 //! Who may change which settings of an app.
 
 use domain::AppSettings;
-use domain::setting_kinds::{has_a_link, strong_changes};
+use domain::setting_kinds::{has_a_link, platform_changes, strong_changes};
 use domain::settings::{InvalidSetting, WhatIsWrong};
 use effects::senders::Senders;
 use http_kit::problem::Problem;
 use schemas::field_codes;
+
+/// 403 if a setting changes that only the platform may change.
+pub(super) fn require_not_of_the_platform(before: &AppSettings, after: &AppSettings) -> Result<(), Problem> {
+    let changed = platform_changes(before, after);
+    if changed.is_empty() {
+        return Ok(());
+    }
+    Err(Problem::forbidden().detail(format!("only the platform changes {}", changed.join(", "))))
+}
 
 /// 403 if a setting changes that decides where secrets go or who gets in.
 pub(super) fn require_weak(before: &AppSettings, after: &AppSettings) -> Result<(), Problem> {

@@ -36,7 +36,7 @@ impl CommandService {
 
 /// The source of a caller's entitlement.
 enum Entitled {
-    /// The role `admin`, in a live session.
+    /// The admin role, in a live session.
     Admin(AppId, LiveCaller),
     /// A key of an app.
     Key(ApiKeyId, Handle<App>),
@@ -62,9 +62,14 @@ impl Entitled {
 }
 
 /// 404 unless the user belongs to the app; 403 if they are an admin and the caller is not a full admin.
-pub(crate) fn require_may_act_on(caller: &AdminCaller, user: &User, app_id: &AppId) -> Result<(), Problem> {
+pub(crate) fn require_may_act_on(
+    caller: &AdminCaller,
+    app: &App,
+    user: &User,
+    app_id: &AppId,
+) -> Result<(), Problem> {
     let may = MayActOn { app_id: app_id.clone(), full_admin: caller.full_admin };
-    may.decide(user).map_err(may_not_act)
+    may.decide(app, user).map_err(may_not_act)
 }
 
 /// The caller's own key, if it is one.

@@ -19,7 +19,7 @@ pub enum NotEntitled {
     /// Their session has ended.
     #[error(transparent)]
     NotLive(#[from] NotLive),
-    /// They do not have the role `admin`.
+    /// They are not an admin of the app.
     #[error("the caller is not an admin")]
     NoAdmin,
     /// The key was revoked or has expired.
@@ -42,7 +42,7 @@ pub fn require_admin(
     at: Timestamp,
 ) -> Result<(), NotEntitled> {
     require_live(app, user, session, app_id, at)?;
-    if user.is_admin() { Ok(()) } else { Err(NotEntitled::NoAdmin) }
+    if app.is_admin(user) { Ok(()) } else { Err(NotEntitled::NoAdmin) }
 }
 
 /// The key, if it is live. A key's permissions never change.
@@ -70,7 +70,7 @@ pub enum MayNotAct {
     #[error("there is no such user")]
     NoSuchUser,
     /// The user is an admin.
-    #[error("only a full admin can act on a user with the role admin")]
+    #[error("only a full admin can act on an admin")]
     OnAdmin,
 }
 
@@ -79,18 +79,18 @@ impl MayActOn {
     ///
     /// # Errors
     /// See [`MayNotAct`].
-    pub fn decide(&self, user: &User) -> Result<(), MayNotAct> {
+    pub fn decide(&self, app: &App, user: &User) -> Result<(), MayNotAct> {
         if !user.is_of(&self.app_id) {
             return Err(MayNotAct::NoSuchUser);
         }
-        if user.is_admin() && !self.full_admin {
+        if app.is_admin(user) && !self.full_admin {
             return Err(MayNotAct::OnAdmin);
         }
         Ok(())
     }
 }
 
-/// Grants a role to a user. The role `admin` ends everything the account had before.
+/// Grants a role to a user. The admin role ends everything the account had before.
 #[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "the fields' names say what they hold")]
 pub struct GrantRole {
@@ -103,8 +103,8 @@ pub struct GrantRole {
 /// Why the role is not granted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotGranted {
-    /// It is the role `admin`.
-    #[error("only a full admin can grant or revoke the role admin")]
+    /// It is the admin role.
+    #[error("only a full admin can grant or revoke the admin role")]
     NeedsFullAdmin,
     /// The user refused.
     #[error(transparent)]
@@ -116,17 +116,18 @@ impl GrantRole {
     ///
     /// # Errors
     /// [`NotGranted::NeedsFullAdmin`].
-    pub fn require_may_handle(role: &Role, full_admin: bool) -> Result<(), NotGranted> {
-        if *role == Role::admin() && !full_admin { Err(NotGranted::NeedsFullAdmin) } else { Ok(()) }
+    pub fn require_may_handle(app: &App, role: &Role, full_admin: bool) -> Result<(), NotGranted> {
+        if app.is_admin_role(role) && !full_admin { Err(NotGranted::NeedsFullAdmin) } else { Ok(()) }
     }
 
     /// Decides it.
     ///
     /// # Errors
     /// See [`NotGranted`].
-    pub fn decide(&self, user: &mut Draft<User>) -> Result<(), NotGranted> {
-        Self::require_may_handle(&self.role, self.full_admin)?;
-        Ok(user.execute(UserCommand::GrantRole { role: self.role.clone(), at: self.at })?)
+    pub fn decide(&self, app: &App, user: &mut Draft<User>) -> Result<(), NotGranted> {
+        Self::require_may_handle(app, &self.role, self.full_admin)?;
+        let promotes = app.is_admin_role(&self.role) && !app.is_admin(user);
+        Ok(user.execute(UserCommand::GrantRole { role: self.role.clone(), promotes, at: self.at })?)
     }
 }
 
@@ -136,7 +137,8 @@ mod tests {
 
     use super::super::testing::*;
     use super::*;
-    use crate::app::{ApiKeyIssued, AppEvent};
+    use crate::app::{ApiKeyIssued, AppCreated, AppEvent, AppSettingsChanged};
+    use crate::settings::AppSettings;
 
     #[test]
     fn an_admin_must_still_be_one() {
@@ -168,12 +170,12 @@ mod tests {
     #[test]
     fn only_a_full_admin_acts_on_an_admin() {
         let may = |full_admin| MayActOn { app_id: AppId::default_app(), full_admin };
-        assert_eq!(may(false).decide(&registered()), Ok(()));
-        assert_eq!(may(true).decide(&user([admin()])), Ok(()));
-        assert_eq!(may(false).decide(&user([admin()])), Err(MayNotAct::OnAdmin));
-        assert_eq!(may(true).decide(&user([erased()])), Err(MayNotAct::NoSuchUser));
+        assert_eq!(may(false).decide(&app(), &registered()), Ok(()));
+        assert_eq!(may(true).decide(&app(), &user([admin()])), Ok(()));
+        assert_eq!(may(false).decide(&app(), &user([admin()])), Err(MayNotAct::OnAdmin));
+        assert_eq!(may(true).decide(&app(), &user([erased()])), Err(MayNotAct::NoSuchUser));
         let elsewhere = MayActOn { app_id: AppId::parse("other").expect("valid"), full_admin: true };
-        assert_eq!(elsewhere.decide(&registered()), Err(MayNotAct::NoSuchUser));
+        assert_eq!(elsewhere.decide(&app(), &registered()), Err(MayNotAct::NoSuchUser));
     }
 
     #[test]
@@ -181,14 +183,53 @@ mod tests {
         let grant = |role: Role, full_admin| GrantRole { role, full_admin, at: at(10) };
         let editor = Role::parse("editor").expect("valid");
         let mut user = registered();
-        grant(editor, false).decide(&mut user).expect("is given");
+        grant(editor, false).decide(&app(), &mut user).expect("is given");
         assert_eq!(user.decided(), ["RoleGranted"]);
-        let refused = grant(Role::admin(), false).decide(&mut user);
+        let refused = grant(Role::admin(), false).decide(&app(), &mut user);
         assert_eq!(refused, Err(NotGranted::NeedsFullAdmin));
-        let refused = grant(Role::admin(), true).decide(&mut user);
+        let refused = grant(Role::admin(), true).decide(&app(), &mut user);
         assert_eq!(refused, Err(NotGranted::User(UserError::EmailNotVerified)));
         let mut user = super::super::testing::user([verified()]);
-        grant(Role::admin(), true).decide(&mut user).expect("is given");
-        assert!(user.is_admin() && !user.keeps(&session(0)));
+        grant(Role::admin(), true).decide(&app(), &mut user).expect("is given");
+        assert!(app().is_admin(&user) && !user.keeps(&session(0)));
+        let before = user.decided().len();
+        grant(Role::admin(), true).decide(&app(), &mut user).expect("changes nothing");
+        assert_eq!(user.decided().len(), before);
+    }
+
+    /// What a role opens is decided when it is granted, and not when the app names it.
+    #[test]
+    fn inv_v_a_role_that_becomes_the_admins_makes_no_admin_until_it_is_granted_anew() {
+        let change = |role: Option<Role>, second| {
+            let settings = AppSettings { admin_role: role, ..app().settings.clone() };
+            let name = "App".to_owned();
+            AppEvent::AppSettingsChanged(AppSettingsChanged { name, settings, at: at(second) })
+        };
+        let created = AppEvent::AppCreated(AppCreated {
+            app_id: AppId::default_app(),
+            name: "App".to_owned(),
+            settings: app().settings.clone(),
+            at: at(0),
+        });
+        let boss = || Role::parse("Boss").expect("valid");
+        let grant = |role: Role, full_admin, second| GrantRole { role, full_admin, at: at(second) };
+        let mut somebody = user([verified()]);
+
+        // A key that may grant roles does so, and the platform then names that role.
+        grant(boss(), false, 10).decide(&app(), &mut somebody).expect("is a role like any other");
+        let named = Draft::<App>::given([created.clone(), change(Some(boss()), 20)]);
+        assert!(!named.is_admin(&somebody));
+        assert_eq!(grant(boss(), false, 30).decide(&named, &mut somebody), Err(NotGranted::NeedsFullAdmin));
+        grant(boss(), true, 30).decide(&named, &mut somebody).expect("is granted anew");
+        assert!(named.is_admin(&somebody) && !somebody.keeps(&session(0)));
+
+        // A role that the app no longer names makes no admin, even when it is named again.
+        let mut former = user([verified()]);
+        grant(Role::admin(), true, 10).decide(&app(), &mut former).expect("is given");
+        assert!(app().is_admin(&former) && !named.is_admin(&former));
+        let none = Draft::<App>::given([created.clone(), change(None, 20)]);
+        assert!(!none.is_admin(&former) && !none.is_admin_role(&Role::admin()));
+        let again = Draft::<App>::given([created, change(None, 20), change(Some(Role::admin()), 30)]);
+        assert!(!again.is_admin(&former));
     }
 }

@@ -68,7 +68,7 @@ impl CreateUser {
         })?;
         for role in &self.roles {
             let grant = GrantRole { role: role.clone(), full_admin: self.full_admin, at: self.at };
-            grant.decide(user)?;
+            grant.decide(app, user)?;
         }
         Ok(())
     }

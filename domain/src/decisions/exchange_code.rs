@@ -74,7 +74,7 @@ impl ExchangeCode {
         link.execute(MagicLinkCommand::RedeemCode {
             presented: presented.clone(),
             epoch: user.epoch,
-            admin_since: user.admin_since,
+            admin_since: app.admin_since(user),
             session_id: start.session_id,
             client: start.client.clone(),
             at: start.at,

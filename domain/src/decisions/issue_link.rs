@@ -63,7 +63,7 @@ impl IssueLink {
         let app_id = self.recipient.require_active(app)?;
         let settings = &app.settings;
         let is_wanted = match user {
-            Some(user) => self.recipient.is(user)?,
+            Some(user) => self.recipient.is(app, user)?,
             None => settings.registration == Registration::Open,
         };
         if !is_wanted {

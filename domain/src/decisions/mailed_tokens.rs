@@ -69,7 +69,7 @@ impl RequestToken {
     pub fn decide(&self, app: &App, user: Option<&mut Draft<User>>) -> Result<(), NotRequested> {
         self.recipient.require_active(app)?;
         let Some(user) = user else { return Ok(()) };
-        if !self.recipient.is(user)? {
+        if !self.recipient.is(app, user)? {
             return Ok(());
         }
         let Self { wanted, full_admin, at, .. } = *self;

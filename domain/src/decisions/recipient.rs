@@ -31,8 +31,8 @@ impl Recipient {
     ///
     /// # Errors
     /// See [`TokenOfAdmin`].
-    pub fn is(&self, user: &User) -> Result<bool, TokenOfAdmin> {
-        if self.server_is_limited && user.is_admin() {
+    pub fn is(&self, app: &App, user: &User) -> Result<bool, TokenOfAdmin> {
+        if self.server_is_limited && app.is_admin(user) {
             return Err(TokenOfAdmin);
         }
         Ok(may_receive(user, &self.app_id, &self.email))
@@ -52,13 +52,13 @@ mod tests {
     #[test]
     fn is_who_has_the_address_and_may_come_in() {
         let recipient = Recipient { app_id: AppId::default_app(), email: email(), server_is_limited: false };
-        assert_eq!(recipient.is(&registered()), Ok(true));
-        assert_eq!(recipient.is(&user([banned()])), Ok(false));
-        assert_eq!(recipient.is(&user([erased()])), Ok(false));
+        assert_eq!(recipient.is(&app(), &registered()), Ok(true));
+        assert_eq!(recipient.is(&app(), &user([banned()])), Ok(false));
+        assert_eq!(recipient.is(&app(), &user([erased()])), Ok(false));
         let other = Email::parse("eve@example.com").expect("valid");
-        assert_eq!(Recipient { email: other, ..recipient.clone() }.is(&registered()), Ok(false));
+        assert_eq!(Recipient { email: other, ..recipient.clone() }.is(&app(), &registered()), Ok(false));
         let limited = Recipient { server_is_limited: true, ..recipient.clone() };
-        assert_eq!(limited.is(&user([admin()])), Err(TokenOfAdmin));
-        assert_eq!(recipient.is(&user([admin()])), Ok(true));
+        assert_eq!(limited.is(&app(), &user([admin()])), Err(TokenOfAdmin));
+        assert_eq!(recipient.is(&app(), &user([admin()])), Ok(true));
     }
 }

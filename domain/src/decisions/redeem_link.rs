@@ -79,7 +79,7 @@ impl RedeemLink {
                 UserError::Banned => NotRedeemed::Banned,
                 other => NotRedeemed::User(other),
             })?;
-            Account::Existing { user_id, epoch: user.epoch, before, admin_since: user.admin_since }
+            Account::Existing { user_id, epoch: user.epoch, before, admin_since: app.admin_since(user) }
         } else {
             let register = UserCommand::Register {
                 user_id,

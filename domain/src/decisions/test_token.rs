@@ -73,7 +73,7 @@ impl MakeTestToken {
         if user.banned {
             return Err(NoTestToken::Banned);
         }
-        if user.is_admin() && !full_admin {
+        if app.is_admin(user) && !full_admin {
             return Err(NoTestToken::OfAdmin);
         }
         if app.settings.cookies && by_user {

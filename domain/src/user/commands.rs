@@ -79,7 +79,12 @@ pub enum UserCommand {
         at: Timestamp,
     },
     /// Give a role.
-    GrantRole { role: Role, at: Timestamp },
+    GrantRole {
+        role: Role,
+        /// Whether it makes them an admin: it is the app's admin role, and they did not have it as such.
+        promotes: bool,
+        at: Timestamp,
+    },
     /// Take a role.
     RevokeRole { role: Role, at: Timestamp },
     /// Ban the user.

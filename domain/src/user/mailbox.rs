@@ -6,7 +6,7 @@
 //! only place). An account with an unproven address may have been created by anybody: a person who proves the address,
 //! other than by confirming that registration, gets the account without its earlier password, sessions and profile, and
 //! may have it erased instead. And a password is the person's own only if no admin set it and no holder of a restricted
-//! key had the token that set it, or that verified the address of its registration: granting the role `admin` drops any
+//! key had the token that set it, or that verified the address of its registration: granting the admin role drops any
 //! other password.
 
 use jiff::{SignedDuration, Timestamp};
@@ -235,7 +235,7 @@ impl User {
     fn disown(&self, user_id: UserId, generation: u32, at: Timestamp) -> Result<Vec<UserEvent>, UserError> {
         self.verification.get(generation, at).ok_or(UserError::InvalidToken)?;
         // An admin without a proof dates from before the role needed one: their granter knew the person.
-        if self.email_verified || self.is_admin() {
+        if self.email_verified || !self.promotions.is_empty() {
             return Err(UserError::InvalidToken);
         }
         let reason = ErasureReason::Disowned;

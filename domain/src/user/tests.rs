@@ -106,7 +106,11 @@ async fn bans_and_unbans_once() {
 
 #[tokio::test]
 async fn roles_are_a_set_with_a_bound() {
-    let grant = |role: &str| UserCommand::GrantRole { role: Role::parse(role).expect("valid"), at: at() };
+    let grant = |role: &str| UserCommand::GrantRole {
+        role: Role::parse(role).expect("valid"),
+        promotes: false,
+        at: at(),
+    };
     let test = || UserTest::with(());
     test()
         .given(vec![registered()])

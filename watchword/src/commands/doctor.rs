@@ -13,6 +13,7 @@ mod signing_keys;
 mod stores;
 mod whose;
 
+use std::fmt::Write as _;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -29,7 +30,7 @@ use self::stores::{in_databases, stores};
 use super::{Globals, Output, Run, rotate_master_key, runtime};
 use crate::config::{Config, ConfigError, KEYS, file_variable, refuse_world_readable, variable};
 use crate::data_dir::{self, State};
-use crate::journal_check;
+use crate::journal_check::{self, AdminCount};
 use crate::progress::{self, Progress};
 use crate::told::told_of;
 
@@ -304,6 +305,16 @@ async fn events(
                 findings.fault("events", format!("{fault}. {RESTORE}"));
             }
             mail::passed_over(findings, &report.unsent_mails);
+            for AdminCount { app_id, role, admins, older } in &report.admins {
+                let mut text = format!("app {app_id}: {admins} with the role {role}, which controls the app");
+                if *older > 0 {
+                    let _ = write!(
+                        text,
+                        "; {older} had it before the app named it, and are no admins until it is granted again"
+                    );
+                }
+                findings.fine("admins", text);
+            }
             if report.more > 0 {
                 findings.fault("events", format!("{} more faults of this kind", report.more));
             }

@@ -45,7 +45,7 @@ pub enum User {
     GrantRole {
         #[command(flatten)]
         user: UserTarget,
-        /// The role; `admin` allows the app's admin routes
+        /// The role; the one that the app's `admin_role` names opens its admin routes
         #[arg(long, value_parser = role)]
         role: Role,
     },

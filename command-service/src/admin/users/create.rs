@@ -79,7 +79,7 @@ pub(crate) struct NewUser {
     security(("api_key" = []), ("user" = [])),
     responses((status = 201, description = "The user", body = UserBody),
         (status = 403, description = "`forbidden`, also for roles and hashes that only a full admin may set"),
-        (status = 409, description = "`email_taken`; `email_not_verified` for the role `admin`"),
+        (status = 409, description = "`email_taken`; `email_not_verified` for the admin role"),
         (status = 422, description = "`invalid_email`, `weak_password` or `validation_failed`")))]
 async fn create(
     State(service): State<Arc<CommandService>>,
@@ -101,7 +101,7 @@ async fn create(
     let mut roles = BTreeSet::new();
     for role in &body.roles {
         let role = parse_role(role, "/roles")?;
-        GrantRole::require_may_handle(&role, full_admin).map_err(not_granted)?;
+        GrantRole::require_may_handle(&app.state, &role, full_admin).map_err(not_granted)?;
         roles.insert(role);
     }
     if body.password_hash.is_some() && !full_admin {

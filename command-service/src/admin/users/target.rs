@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::response::Response;
 use dispatcher::{Committed, Context, Handle, Reads, Work};
 use domain::access::PersonalDataSource;
+use domain::app::App;
 use domain::decisions::MayActOn;
 use domain::session::RevocationReason;
 use domain::user::{User, UserCommand};
@@ -48,9 +49,10 @@ impl<'a> TargetUser<'a> {
         let app_id = segments.app_id;
         let user_id = UserId(segments.user_id);
         let caller = service.authenticator.admin(&app_id, credentials, permission).await?;
+        let app = service.authenticator.existing_app(&app_id).await?;
         let user = service.repository.load::<User>(&user_id).await?;
         // Checked here too: a repetition under the same key is answered without a decision.
-        require_may_act_on(&caller, &user.state, &app_id)?;
+        require_may_act_on(&caller, &app.state, &user.state, &app_id)?;
         Ok(Self { service, caller, app_id, user_id })
     }
 
@@ -67,12 +69,12 @@ impl<'a> TargetUser<'a> {
     pub async fn run<T: Send + 'static>(
         &self,
         context: Context,
-        (reads, user): (Reads, Handle<User>),
+        (mut reads, user): (Reads, Handle<User>),
         mut decide: impl FnMut(&mut Work) -> Result<T, Problem> + Send + 'static,
     ) -> Result<Committed<T>, Problem> {
-        let may_act = self.may_act();
+        let (app, may_act) = (reads.of::<App>(&self.app_id), self.may_act());
         let decide = move |work: &mut Work| {
-            may_act.decide(work.get(user)).map_err(may_not_act)?;
+            may_act.decide(work.get(app), work.get(user)).map_err(may_not_act)?;
             decide(work)
         };
         self.service.run_as(&self.caller, context, reads, decide).await.map_err(Problem::from)
@@ -82,13 +84,13 @@ impl<'a> TargetUser<'a> {
     pub(super) async fn run_ending<T: Send + 'static>(
         &self,
         context: Context,
-        (reads, user): (Reads, Handle<User>),
+        (mut reads, user): (Reads, Handle<User>),
         reason: RevocationReason,
         mut decide: impl FnMut(&mut Work) -> Result<T, Problem> + Send + 'static,
     ) -> Result<Committed<T>, Problem> {
-        let (user_id, may_act) = (self.user_id, self.may_act());
+        let (user_id, may_act, app) = (self.user_id, self.may_act(), reads.of::<App>(&self.app_id));
         let decide = move |work: &mut Work| {
-            may_act.decide(work.get(user)).map_err(may_not_act)?;
+            may_act.decide(work.get(app), work.get(user)).map_err(may_not_act)?;
             decide(work)
         };
         let caller = Some(&self.caller);
@@ -116,11 +118,20 @@ impl<'a> TargetUser<'a> {
         committed: &Committed<T>,
         position: u64,
     ) -> Result<Response, Problem> {
+        Ok(Done::ok(position, self.shown(request, committed).await?))
+    }
+
+    /// The user as they are now, for an answer with more than that: see [`TargetUser::answer`].
+    pub(super) async fn shown<T>(
+        &self,
+        request: &RequestContext,
+        committed: &Committed<T>,
+    ) -> Result<UserBody, Problem> {
         if committed.replayed || committed.events.is_empty() {
             let looking = Looking::new(request, &self.app_id, &self.caller.actor);
             self.service.access_log.read(&looking, PersonalDataSource::User, [self.user_id]).await?;
         }
         let user = self.service.repository.load::<User>(&self.user_id).await?;
-        Ok(Done::ok(position, UserBody::of(&user.state)))
+        Ok(UserBody::of(&user.state))
     }
 }

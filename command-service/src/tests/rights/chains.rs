@@ -341,12 +341,12 @@ impl Chain {
         }
         let admin = self.world.user(self.admin).await;
         assert!(
-            admin.is_admin() && !admin.banned && admin.name.as_deref() == Some("Ada"),
+            app.is_admin(&admin) && !admin.banned && admin.name.as_deref() == Some("Ada"),
             "{}",
             self.story()
         );
         assert_eq!(self.world.me(&self.admin_token).await.status, 200, "{}", self.story());
-        assert_eq!(self.world.user(self.victim).await.is_admin(), self.promoted, "{}", self.story());
+        assert_eq!(app.is_admin(&self.world.user(self.victim).await), self.promoted, "{}", self.story());
         // Keys with these permissions can log in as a non-admin user: that is their purpose.
         let may_enter = self
             .permissions()

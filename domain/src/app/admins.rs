@@ -1,0 +1,31 @@
+//! Who the admins of an app are.
+//!
+//! A role opens the admin routes only for those to whom it was granted *as* the app's admin role: by somebody who may do
+//! everything in the app, with a verified address, and ending what the account had before. Whoever had the role before the
+//! setting `admin_role` named it is no admin until it is granted anew. Otherwise an API key that may grant ordinary roles
+//! could grant one today that opens the app tomorrow.
+
+use jiff::Timestamp;
+
+use super::App;
+use crate::role::Role;
+use crate::user::User;
+
+impl App {
+    /// Whether this role is that of the app's admins.
+    pub fn is_admin_role(&self, role: &Role) -> bool {
+        self.settings.admin_role.as_ref() == Some(role)
+    }
+
+    /// Since when the user has been an admin of the app, if they are.
+    pub fn admin_since(&self, user: &User) -> Option<Timestamp> {
+        let role = self.settings.admin_role.as_ref()?;
+        let since = *user.promotions.get(role).filter(|_| user.roles.contains(role))?;
+        self.admin_role_since.is_none_or(|named| named <= since).then_some(since)
+    }
+
+    /// Whether the user may use the app's admin routes.
+    pub fn is_admin(&self, user: &User) -> bool {
+        self.admin_since(user).is_some()
+    }
+}
