@@ -218,18 +218,18 @@ mod tests {
         Some((basic.id, basic.secret.expose_secret().to_owned()))
     }
 
-    fn pair(id: &str, secret: &str) -> Option<(String, String)> {
-        Some((id.to_owned(), secret.to_owned()))
+    fn pair(id: &str, secret: &str) -> (String, String) {
+        (id.to_owned(), secret.to_owned())
     }
 
     /// RFC 6749 section 2.3.1 and appendix B.
     #[test]
     fn credentials_are_form_encoded_before_base64() {
-        assert_eq!(parsed("acme:wwk_AB-_"), pair("acme", "wwk_AB-_"));
-        assert_eq!(parsed("a%63me:x%3Ay%2Bz+1%25"), pair("acme", "x:y+z 1%"));
-        assert_eq!(parsed("acme:x:y"), pair("acme", "x:y"), "the first colon separates");
-        assert_eq!(parsed("acme:"), pair("acme", ""));
-        assert_eq!(parsed(":"), pair("", ""));
+        assert_eq!(parsed("acme:wwk_AB-_"), Some(pair("acme", "wwk_AB-_")));
+        assert_eq!(parsed("a%63me:x%3Ay%2Bz+1%25"), Some(pair("acme", "x:y+z 1%")));
+        assert_eq!(parsed("acme:x:y"), Some(pair("acme", "x:y")), "the first colon separates");
+        assert_eq!(parsed("acme:"), Some(pair("acme", "")));
+        assert_eq!(parsed(":"), Some(pair("", "")));
         assert_eq!(parsed("acme"), None);
         assert_eq!(parsed("acme:%ff"), None);
         assert!(BasicCredentials::parse("?").is_none() && BasicCredentials::parse("").is_none());
