@@ -220,15 +220,15 @@ impl Authenticator {
     ) -> Result<UserCaller, Problem> {
         let now = self.clock.now();
         let claims = self.access_tokens.verify(&app.state, token, now);
-        let claims = claims.map_err(|_| Problem::unauthenticated())?;
+        let claims = claims.map_err(|_| Problem::invalid_token())?;
         let session = reads.load::<Session>(&claims.sid).await?;
-        let owner = session.state.require_live(now).map_err(|_| Problem::unauthenticated())?;
+        let owner = session.state.require_live(now).map_err(|_| Problem::invalid_token())?;
         if owner.user_id != claims.sub || owner.app_id != *app_id {
-            return Err(Problem::unauthenticated());
+            return Err(Problem::invalid_token());
         }
         let user = reads.load::<User>(&claims.sub).await?;
         if !user.state.is_active() || !user.state.is_of(app_id) || !user.state.keeps(&session.state) {
-            return Err(Problem::unauthenticated());
+            return Err(Problem::invalid_token());
         }
         Ok(UserCaller {
             app_id: app_id.clone(),
@@ -327,7 +327,7 @@ impl Authenticator {
         let app = existing_app(reads, app_id).await?;
         let token = credentials.bearer()?;
         if !self.is_api_key(token) {
-            return Err(Problem::unauthenticated());
+            return Err(Problem::invalid_token());
         }
         self.key_for(reads, app_id, &app.state, token).await
     }
@@ -353,7 +353,7 @@ impl Authenticator {
     pub async fn platform(&self, credentials: &Credentials) -> Result<AdminCaller, Problem> {
         let token = credentials.bearer()?;
         if !self.is_api_key(token) {
-            return Err(Problem::unauthenticated());
+            return Err(Problem::invalid_token());
         }
         let reads = self.repository.reads();
         loop {
@@ -375,7 +375,7 @@ impl Authenticator {
     pub async fn metrics(&self, credentials: &Credentials) -> Result<AdminCaller, Problem> {
         let token = credentials.bearer()?;
         if !self.is_api_key(token) {
-            return Err(Problem::unauthenticated());
+            return Err(Problem::invalid_token());
         }
         let reads = self.repository.reads();
         loop {
@@ -404,10 +404,10 @@ impl Authenticator {
 
     /// The holder of any active API key.
     async fn api_key(&self, reads: &Reads<'_>, token: &str) -> Result<AdminCaller, Problem> {
-        let key = ApiKeyToken::decode(&self.tokens, token).ok_or_else(Problem::unauthenticated)?;
+        let key = ApiKeyToken::decode(&self.tokens, token).ok_or_else(Problem::invalid_token)?;
         let app = reads.load::<App>(&key.app_id).await?;
         let known = app.state.api_keys.get(&key.key_id).filter(|known| known.is_live(self.clock.now()));
-        let known = known.ok_or_else(Problem::unauthenticated)?;
+        let known = known.ok_or_else(Problem::invalid_token)?;
         let of_the_platform = key.app_id.is_platform() && known.permissions.contains(&Permission::Platform);
         let mut permissions = known.permissions.clone();
         if of_the_platform {

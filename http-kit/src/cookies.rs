@@ -188,19 +188,19 @@ impl Credentials {
         self.headers.get_all(header::AUTHORIZATION).iter()
     }
 
-    /// The one bearer token (RFC 6750 section 2.1).
+    /// The one bearer token (RFC 6750 section 2.1). Credentials of another scheme are none.
     pub fn bearer(&self) -> Result<&str, Problem> {
-        let value = only(&self.headers, &header::AUTHORIZATION).ok_or_else(Problem::unauthenticated)?;
-        let (scheme, token) = value
-            .to_str()
-            .ok()
-            .and_then(|value| value.split_once(' '))
-            .ok_or_else(Problem::unauthenticated)?;
+        let mut values = self.headers.get_all(header::AUTHORIZATION).iter();
+        let (value, another) = (values.next(), values.next());
+        let value = value.ok_or_else(Problem::unauthenticated)?.to_str().unwrap_or_default();
+        let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
         let token = token.trim_matches(' ');
-        if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && !token.contains(' ') {
-            Ok(token)
-        } else {
+        if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
             Err(Problem::unauthenticated())
+        } else if another.is_some() || token.contains(' ') {
+            Err(Problem::invalid_token())
+        } else {
+            Ok(token)
         }
     }
 
@@ -223,7 +223,8 @@ impl Credentials {
     pub(crate) fn shown(&self, app: &App, public_url: &PublicUrl) -> Result<Shown<'_>, Problem> {
         match self.cookie(app, public_url, TokenCookie::Access) {
             Some(token) => Ok(Shown::Cookie(token)),
-            None => self.bearer().map(Shown::Bearer),
+            None if self.headers.contains_key(header::AUTHORIZATION) => self.bearer().map(Shown::Bearer),
+            None => Err(absent(app, public_url)),
         }
     }
 
@@ -272,6 +273,15 @@ pub(crate) fn caller(headers: &HeaderMap, app_id: &AppId) -> Option<Vec<u8>> {
             Some(format!("cookies:{};{}", access.unwrap_or_default(), refresh.unwrap_or_default()).into())
         }
     }
+}
+
+/// In cookie mode, the name of the cookie that did not come shows a developer what their browser left out.
+fn absent(app: &App, public_url: &PublicUrl) -> Problem {
+    let problem = Problem::unauthenticated();
+    let Some(app_id) = in_cookie_mode(app) else { return problem };
+    let secure = if public_url.is_local() { "" } else { ", which browsers keep and send over https only" };
+    let name = TokenCookie::Access.name(app_id, public_url);
+    problem.detail(format!("no credentials were sent: neither `Authorization` nor the cookie {name}{secure}"))
 }
 
 fn in_cookie_mode(app: &App) -> Option<&AppId> {

@@ -208,3 +208,27 @@ fn one_bearer_token_and_nothing_else() {
         assert_eq!(parse(values), None, "{values:?}");
     }
 }
+
+#[test]
+fn a_challenge_names_an_error_only_if_a_token_was_sent() {
+    let of = |values: &[&str]| {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(header::AUTHORIZATION, HeaderValue::from_str(value).expect("a header"));
+        }
+        let refused = Credentials::new(&Method::GET, &headers).bearer().map(str::to_owned);
+        let answer = axum::response::IntoResponse::into_response(refused.expect_err("it is none"));
+        answer.headers()[header::WWW_AUTHENTICATE].to_str().expect("ASCII").to_owned()
+    };
+    for none in [&[][..], &["Basic YTpi"], &["Bearer"], &["Bearer  "], &[""], &["token"]] {
+        assert_eq!(of(none), "Bearer", "{none:?}");
+    }
+    for bad in [&["Bearer a b"][..], &["bearer a", "Bearer b"]] {
+        assert_eq!(
+            of(bad),
+            "Bearer error=\"invalid_token\", \
+             error_description=\"the token is malformed, expired, revoked, or not for this app\"",
+            "{bad:?}"
+        );
+    }
+}

@@ -13,7 +13,7 @@ use domain::{AppId, SessionId};
 use event_store::Idempotency;
 use futures::StreamExt;
 use http::request::Parts;
-use http::{Method, Uri, header};
+use http::{HeaderValue, Method, Uri, header};
 use schemas::problems;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -30,7 +30,8 @@ pub const MAX_BODY: usize = 64 * 1024;
 const BODY_TIME: Duration = Duration::from_secs(20);
 
 /// A JSON body. A handler that checks credentials takes `Result<Body<T>, Problem>` and examines it after that check: a
-/// caller without access gets that error, not one about the body. Content type other than `application/json` → 415,
+/// caller without access gets that error, not one about the body. Content type other than `application/json` (and
+/// `application/merge-patch+json` for PATCH), or a content coding → 415,
 /// more than [`MAX_BODY`] → 413, anything that is not exactly one `T` (nothing at all, bad UTF-8, a duplicate member, a
 /// wrong type, and an unknown member if `T` denies those) → 400.
 pub struct Body<T> {
@@ -75,14 +76,19 @@ pub struct AppScope(pub AppId);
 
 /// A body as it came.
 struct Raw {
+    /// Without a byte order mark.
     bytes: Bytes,
     media: Media,
+    /// Whether the method is PATCH.
+    is_patch: bool,
     idempotency: Option<Idempotency>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Media {
     Json,
+    /// RFC 7396, for PATCH only.
+    MergePatch,
     Form,
     Other,
     Absent,
@@ -109,7 +115,8 @@ fn too_large() -> Problem {
 
 async fn read(request: Request) -> Result<Raw, Problem> {
     let (mut parts, body) = request.into_parts();
-    let media = media_of(&parts.headers);
+    let is_patch = parts.method == Method::PATCH;
+    let media = media_of(&parts.headers, is_patch);
     let announced = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     if announced.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > MAX_BODY as u64)
     {
@@ -119,11 +126,38 @@ async fn read(request: Request) -> Result<Raw, Problem> {
         Ok(bytes) => Bytes::from(bytes?),
         Err(_) => return Err(Problem::malformed("the body took too long to arrive")),
     };
-    let idempotency = idempotency(&mut parts, &bytes).await?;
-    Ok(Raw { bytes, media, idempotency })
+    if !bytes.is_empty() {
+        require_no_coding(&parts.headers)?;
+    }
+    // Some platforms write it by themselves, and a parser may ignore it (RFC 8259 section 8.1).
+    let bytes = if bytes.starts_with(BYTE_ORDER_MARK) { bytes.slice(BYTE_ORDER_MARK.len()..) } else { bytes };
+    let idempotency = idempotency(&mut parts, &bytes, media).await?;
+    Ok(Raw { bytes, media, is_patch, idempotency })
 }
 
-fn media_of(headers: &HeaderMap) -> Media {
+/// Of UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Bodies are small, and one that decompresses to something large is an attack: so they come as they are.
+fn require_no_coding(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut values = headers.get_all(header::CONTENT_ENCODING).iter();
+    let is_identity = |value: &HeaderValue| {
+        let mut codings = value.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii);
+        codings.all(|coding| coding.is_empty() || coding.eq_ignore_ascii_case(b"identity"))
+    };
+    match values.find(|value| !is_identity(value)) {
+        None => Ok(()),
+        Some(coding) => {
+            let coding =
+                String::from_utf8_lossy(coding.as_bytes()).escape_debug().take(64).collect::<String>();
+            Err(Problem::new(problems::UNSUPPORTED_CONTENT_ENCODING).detail(format!(
+                "the body has the Content-Encoding {coding}, and bodies are taken as they are: send it without"
+            )))
+        }
+    }
+}
+
+fn media_of(headers: &HeaderMap, is_patch: bool) -> Media {
     let mut values = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
         return if headers.contains_key(header::CONTENT_TYPE) { Media::Other } else { Media::Absent };
@@ -132,6 +166,7 @@ fn media_of(headers: &HeaderMap) -> Media {
     let mut parts = value.split(';').map(str::trim);
     let media = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
         "application/json" => Media::Json,
+        "application/merge-patch+json" if is_patch => Media::MergePatch,
         "application/x-www-form-urlencoded" => Media::Form,
         _ => return Media::Other,
     };
@@ -146,7 +181,7 @@ fn media_of(headers: &HeaderMap) -> Media {
 
 /// The same key of the same caller for the same route means the same request. Both values are keyed hashes: a body can
 /// contain a password, and with a plain hash a reader of the journal could test guesses fast.
-async fn idempotency(parts: &mut Parts, body: &[u8]) -> Result<Option<Idempotency>, Problem> {
+async fn idempotency(parts: &mut Parts, body: &[u8], media: Media) -> Result<Option<Idempotency>, Problem> {
     let context = RequestContext::of(&parts.extensions)?.clone();
     let Some(key) = &context.idempotency_key else { return Ok(None) };
     let AppScope(app_id) = AppScope::from_request_parts(parts, &()).await?;
@@ -160,10 +195,13 @@ async fn idempotency(parts: &mut Parts, body: &[u8]) -> Result<Option<Idempotenc
         }),
     };
     let path = uri.path_and_query().map_or(uri.path(), |path| path.as_str());
-    Ok(Some(Idempotency {
-        key: keys.hash(&[b"key", &caller, method.as_str().as_bytes(), path.as_bytes(), key.as_bytes()]),
-        fingerprint: keys.hash(&[b"fingerprint", body]),
-    }))
+    let fingerprint = match media {
+        // The same text may mean something else.
+        Media::MergePatch => keys.hash(&[b"fingerprint", body, b"merge-patch"]),
+        _ => keys.hash(&[b"fingerprint", body]),
+    };
+    let key = keys.hash(&[b"key", &caller, method.as_str().as_bytes(), path.as_bytes(), key.as_bytes()]);
+    Ok(Some(Idempotency { key, fingerprint }))
 }
 
 /// The caller of an `Authorization` header. A user is identified by their session, which stays the same when the access
@@ -199,13 +237,14 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 impl Raw {
     fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         match self.media {
-            Media::Json => parse_json(&self.bytes),
+            Media::Json | Media::MergePatch => parse_json(&self.bytes),
             // Without content the type is meaningless: some clients send one nevertheless.
             _ if self.bytes.is_empty() => Err(Problem::malformed("a JSON body is needed")),
-            _ => {
-                Err(Problem::new(problems::UNSUPPORTED_MEDIA_TYPE)
-                    .detail("the body must be application/json"))
-            }
+            _ => Err(Problem::new(problems::UNSUPPORTED_MEDIA_TYPE).detail(if self.is_patch {
+                "the body must be application/json or application/merge-patch+json"
+            } else {
+                "the body must be application/json"
+            })),
         }
     }
 
@@ -257,7 +296,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for FormOrJson<T> {
         let value = match raw.media {
             _ if raw.bytes.is_empty() => return Err(Problem::malformed("a form or a JSON body is needed")),
             Media::Form => parse_form(raw.bytes).await?,
-            Media::Json => parse_json(&raw.bytes)?,
+            Media::Json | Media::MergePatch => parse_json(&raw.bytes)?,
             Media::Other | Media::Absent => {
                 return Err(Problem::new(problems::UNSUPPORTED_MEDIA_TYPE)
                     .detail("the body must be application/x-www-form-urlencoded or application/json"));

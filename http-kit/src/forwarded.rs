@@ -1,17 +1,19 @@
-//! Detects a proxy in front of this node that is not configured as trusted: then every client has the proxy's address.
+//! The client's address behind proxies, and how a proxy that is not configured as trusted is detected: behind it every
+//! client has the proxy's address.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 
 use http::{HeaderMap, HeaderName, header};
+use ipnet::IpNet;
 
 /// This many requests are enough evidence.
 const ENOUGH: u32 = 20;
 /// A proxy may have several addresses or instances.
 const MOST_PROXIES: usize = 4;
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// The evidence from the first requests.
@@ -47,6 +49,37 @@ impl Forwarded {
         seen.is_over = seen.peers.len() > MOST_PROXIES || seen.requests >= ENOUGH;
         seen.is_over && seen.peers.len() <= MOST_PROXIES
     }
+}
+
+/// Whether an address is one of our proxies.
+pub(crate) fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
+    trusted.iter().any(|net| net.contains(&address))
+}
+
+/// The right-most hop that is not one of our proxies: everything left of it is unverified.
+pub(crate) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let mut client = peer.to_canonical();
+    if !is_trusted(client, trusted) {
+        return client;
+    }
+    let hops = headers.get_all(X_FORWARDED_FOR).iter().map(|value| value.to_str().unwrap_or_default());
+    let hops = hops.flat_map(|value| value.split(',')).map(str::trim).collect::<Vec<_>>();
+    for hop in hops.into_iter().rev() {
+        // A hop that is not an address cannot be skipped: who is behind it is unknown.
+        let Some(address) = parse_hop(hop) else { break };
+        client = address;
+        if !is_trusted(client, trusted) {
+            break;
+        }
+    }
+    client
+}
+
+/// `1.2.3.4`, `1.2.3.4:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`.
+fn parse_hop(hop: &str) -> Option<IpAddr> {
+    let bare = hop.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(hop);
+    let address = bare.parse::<IpAddr>().or_else(|_| hop.parse::<SocketAddr>().map(|socket| socket.ip()));
+    address.ok().map(|address| address.to_canonical())
 }
 
 #[cfg(test)]

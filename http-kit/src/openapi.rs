@@ -68,7 +68,7 @@ fn description(status: u16) -> &'static str {
         406 => "No available media type matches `Accept`",
         409 => "Conflicts with the current state",
         413 => "The body is too large",
-        415 => "The body has another content type",
+        415 => "The body has another content type, or a content coding",
         422 => "A member is invalid, or the Idempotency-Key was used for another request",
         429 => "Too many requests",
         503 => "Overloaded, or a store is unavailable: try again",
@@ -85,7 +85,7 @@ fn problems_of(status: u16) -> &'static [&'static ProblemType] {
         404 => &[problems::NOT_FOUND],
         406 => &[problems::NOT_ACCEPTABLE],
         413 => &[problems::PAYLOAD_TOO_LARGE],
-        415 => &[problems::UNSUPPORTED_MEDIA_TYPE],
+        415 => &[problems::UNSUPPORTED_MEDIA_TYPE, problems::UNSUPPORTED_CONTENT_ENCODING],
         422 => &[problems::VALIDATION_FAILED, problems::IDEMPOTENCY_KEY_REUSED],
         429 => &[problems::RATE_LIMITED],
         500 => &[problems::INTERNAL],
@@ -269,7 +269,11 @@ fn headers_of(status: &str) -> &'static [(&'static str, &'static str, Type)] {
     const RETRY_AFTER: (&str, &str, Type) =
         ("Retry-After", "Seconds until a retry may succeed", Type::Integer);
     match status {
-        "401" => &[("WWW-Authenticate", "`Bearer`", Type::String)],
+        "401" => &[(
+            "WWW-Authenticate",
+            "`Bearer`; with `error` and `error_description` if a token was sent (RFC 6750)",
+            Type::String,
+        )],
         "429" => &[
             RETRY_AFTER,
             ("RateLimit", "The remaining quota, and its reset time", Type::String),

@@ -23,6 +23,8 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 
 /// RFC 7617.
 const BASIC: &str = r#"Basic realm="watchword", charset="UTF-8""#;
+/// Also an `error_description`, so without quotation marks and backslashes.
+const INVALID_TOKEN: &str = "the token is malformed, expired, revoked, or not for this app";
 
 tokio::task_local! {
     /// The request that the task answers. Set by [`crate::request::around`].
@@ -60,6 +62,7 @@ pub struct Problem {
     members: Map<String, Value>,
     is_conflict: bool,
     asks_for_basic: bool,
+    token_refused: bool,
 }
 
 /// What is wrong with one member of a request.
@@ -117,6 +120,7 @@ impl Problem {
             members: Map::new(),
             is_conflict: false,
             asks_for_basic: false,
+            token_refused: false,
         }
     }
 
@@ -125,9 +129,17 @@ impl Problem {
         Self::new(problems::NOT_FOUND)
     }
 
-    /// Missing or invalid credentials; the answer does not say which.
+    /// The request has no credentials.
     pub fn unauthenticated() -> Self {
-        Self::new(problems::UNAUTHENTICATED)
+        Self::new(problems::UNAUTHENTICATED).detail(
+            "no credentials were sent: send `Authorization: Bearer` with an access token or an API key",
+        )
+    }
+
+    /// The request has a token that is not valid here. It does not say why: that would help only whoever tries tokens.
+    pub fn invalid_token() -> Self {
+        let problem = Self::new(problems::UNAUTHENTICATED).detail(INVALID_TOKEN);
+        Self { token_refused: true, ..problem }
     }
 
     /// Valid credentials that do not allow this.
@@ -310,7 +322,11 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            headers.insert(header::WWW_AUTHENTICATE, challenge(self.token_refused));
+        }
+        if self.kind == problems::UNSUPPORTED_CONTENT_ENCODING {
+            // It tells this 415 from that of a content type (RFC 9110 section 12.5.3).
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         if self.asks_for_basic && status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(BASIC));
@@ -323,6 +339,15 @@ impl IntoResponse for Problem {
         }
         response
     }
+}
+
+/// RFC 6750 section 3.1: a request without credentials is told only the scheme.
+fn challenge(token_refused: bool) -> HeaderValue {
+    if !token_refused {
+        return HeaderValue::from_static("Bearer");
+    }
+    let challenge = format!("Bearer error=\"invalid_token\", error_description=\"{INVALID_TOKEN}\"");
+    HeaderValue::try_from(challenge).expect("the text is visible ASCII")
 }
 
 impl From<StoreError> for Problem {

@@ -27,19 +27,19 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::aliases::{self, Alias, with_path};
+use crate::compression;
 use crate::consistency::{CONSISTENCY_TOKEN, ConsistencyToken, ConsistencyTokens};
 use crate::extract::NO_LAYER;
-use crate::forwarded::Forwarded;
+use crate::forwarded::{Forwarded, client_address, is_trusted};
 use crate::limits::address_key;
 use crate::places::{Applicant, Places, Shares};
 use crate::problem::{ANSWERED, Answered, PROBLEM_JSON, Problem, Refusal};
 use crate::trace::{self, Span};
-use crate::unread::Unread;
+use crate::unread::{Rest, Unread};
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// What handlers may need to know about a request besides its content.
 #[derive(Clone, Debug)]
@@ -132,6 +132,9 @@ pub struct RequestLayer {
     idempotency: IdempotencyKeys,
     consistency: ConsistencyTokens,
     in_flight: Places,
+    rest: Rest,
+    /// In bytes; None: nothing is compressed.
+    compress_from: Option<u64>,
     prefix: Arc<str>,
     forwarded: Forwarded,
 }
@@ -160,6 +163,8 @@ impl RequestLayer {
             idempotency,
             consistency,
             in_flight,
+            rest: Rest::default(),
+            compress_from: Some(1024),
             prefix: Arc::default(),
             forwarded: Forwarded::default(),
         }
@@ -177,6 +182,18 @@ impl RequestLayer {
     #[must_use]
     pub fn limited_to(self, shares: Shares) -> Self {
         Self { in_flight: Places::new(shares), ..self }
+    }
+
+    /// Limits what is read of a body after its response was made.
+    #[must_use]
+    pub fn discarding(self, rest: Rest) -> Self {
+        Self { rest, ..self }
+    }
+
+    /// Compresses responses of at least so many bytes for clients that ask for it; `None`: none.
+    #[must_use]
+    pub fn compressing_from(self, bytes: Option<u64>) -> Self {
+        Self { compress_from: bytes, ..self }
     }
 
     /// The context, and a refusal if a header that must not be ignored is wrong.
@@ -249,7 +266,8 @@ pub fn around(router: Router, edge: Arc<RequestLayer>) -> Router {
     let router = router
         .fallback(async || Problem::not_found())
         .method_not_allowed_fallback(async || Problem::new(problems::METHOD_NOT_ALLOWED))
-        .layer(from_fn_with_state(edge, handle));
+        .layer(from_fn_with_state(edge, handle))
+        .layer(compression::layer());
     aliases::understood(router)
 }
 
@@ -286,13 +304,15 @@ fn below(prefix: &str, uri: &Uri) -> Uri {
 
 async fn handle(State(edge): State<Arc<RequestLayer>>, request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let (mut request, unread) = Unread::watch(request);
+    let (mut request, unread) = Unread::watch(request, edge.rest);
     let method = known_method(request.method());
     let matched = request.extensions().get::<MatchedPath>().map(|path| {
         let alias = request.extensions().get::<Alias>();
         alias.map_or_else(|| path.as_str().to_owned(), |alias| alias.route(path.as_str()))
     });
     let (mut context, mut refusal) = edge.context(&request);
+    let compress_from =
+        edge.compress_from.filter(|_| compression::may_be_asked_for(request.method(), request.headers()));
     let traced = Span::request(method, matched.as_deref(), context.traceparent.as_deref());
     context.traceparent = traced.traceparent().or(context.traceparent);
     let route = matched.unwrap_or_else(|| "unmatched".to_owned());
@@ -353,6 +373,9 @@ async fn handle(State(edge): State<Arc<RequestLayer>>, request: Request, next: N
     headers.insert(X_REQUEST_ID, id);
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if let Some(least) = compress_from {
+        compression::mark(&mut response, least);
+    }
     response
 }
 
@@ -461,36 +484,6 @@ fn is_request_id(text: &str) -> bool {
 
 fn is_idempotency_key(text: &str) -> bool {
     (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
-}
-
-fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
-    trusted.iter().any(|net| net.contains(&address))
-}
-
-/// The right-most hop that is not one of our proxies: everything left of it is unverified.
-fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
-    let mut client = peer.to_canonical();
-    if !is_trusted(client, trusted) {
-        return client;
-    }
-    let hops = headers.get_all(X_FORWARDED_FOR).iter().map(|value| value.to_str().unwrap_or_default());
-    let hops = hops.flat_map(|value| value.split(',')).map(str::trim).collect::<Vec<_>>();
-    for hop in hops.into_iter().rev() {
-        // A hop that is not an address cannot be skipped: who is behind it is unknown.
-        let Some(address) = parse_hop(hop) else { break };
-        client = address;
-        if !is_trusted(client, trusted) {
-            break;
-        }
-    }
-    client
-}
-
-/// `1.2.3.4`, `1.2.3.4:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`.
-fn parse_hop(hop: &str) -> Option<IpAddr> {
-    let bare = hop.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(hop);
-    let address = bare.parse::<IpAddr>().or_else(|_| hop.parse::<SocketAddr>().map(|socket| socket.ip()));
-    address.ok().map(|address| address.to_canonical())
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::extract::{AppScope, Body, FormOrJson, NoBody, OptionalBody, Params, Segments};
+use crate::forwarded::X_FORWARDED_FOR;
 use crate::limits::{Rate, RateClass, RateLimits, RateSettings};
 use crate::problem::has_written;
 
@@ -21,6 +22,8 @@ use crate::testing::World;
 
 #[path = "request_tests/bodies.rs"]
 mod bodies;
+#[path = "request_tests/compressed.rs"]
+mod compressed;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,7 +51,7 @@ async fn panics() {
 
 fn routes() -> Router {
     Router::new()
-        .route("/v1/apps/{app_id}/things", post(make).get(whoami))
+        .route("/v1/apps/{app_id}/things", post(make).patch(make).get(whoami))
         .route("/v1/apps/{app_id}/scope", get(async |scope: AppScope| scope.0.to_string()))
         .route("/v1/apps/{app_id}/auth/scope", get(async |scope: AppScope| scope.0.to_string()))
         .route("/nobody", post(async |_: NoBody| StatusCode::NO_CONTENT))
@@ -120,7 +123,7 @@ async fn every_failure_is_a_problem() {
     let (_world, router) = router().await;
     let answer = send(&router, Request::delete(THINGS), "").await;
     assert_eq!(answer.problem(), (405, "method_not_allowed".to_owned()));
-    assert_eq!(answer.headers[header::ALLOW], "POST,GET,HEAD");
+    assert_eq!(answer.headers[header::ALLOW], "POST,PATCH,GET,HEAD");
     assert_eq!(send(&router, Request::get("/panic"), "").await.problem(), (500, "internal".to_owned()));
     assert_eq!(
         send(&router, Request::get("/unavailable"), "").await.problem(),

@@ -13,7 +13,7 @@ use schemas::problems;
 
 use crate::problem::{ANSWERED, Answered, Problem};
 use crate::request::{Requester, X_REQUEST_ID, request_id};
-use crate::unread::Unread;
+use crate::unread::{Rest, Unread};
 
 struct Waiting {
     clock: Arc<dyn Clock>,
@@ -31,7 +31,7 @@ pub fn waiting(router: Router, clock: Arc<dyn Clock>, prefix: &str) -> Router {
 }
 
 async fn handle(State(state): State<Arc<Waiting>>, request: Request, next: Next) -> Response {
-    let (request, unread) = Unread::watch(request);
+    let (request, unread) = Unread::watch(request, Rest::default());
     let request_id = request_id(request.headers()).unwrap_or_else(|| state.clock.new_id().to_string());
     let answered = Answered {
         request_id: request_id.clone(),

@@ -168,8 +168,12 @@ problems! {
     UNAVAILABLE "unavailable" 503 "A dependency is unavailable":
         "A store cannot be reached or does not answer in time; the service's log says which and why. Nothing was \
          changed. Try again after the seconds in `Retry-After`.";
+    UNSUPPORTED_CONTENT_ENCODING "unsupported_content_encoding" 415 "The body is compressed":
+        "Bodies have at most 64 KiB and are accepted uncompressed only: send the body without `Content-Encoding`. Responses \
+         are compressed if `Accept-Encoding` asks for it.";
     UNSUPPORTED_MEDIA_TYPE "unsupported_media_type" 415 "The content type is not supported":
-        "Bodies are JSON: send `Content-Type: application/json`, or the media type that the route documents.";
+        "Bodies are JSON: send `Content-Type: application/json`, or the media type that the route documents. PATCH \
+         also accepts `application/merge-patch+json`.";
     USER_BANNED "user_banned" 403 "The user is banned":
         "The password was right, but an admin of the app has banned this account. Only an admin can lift the ban.";
     VALIDATION_FAILED "validation_failed" 422 "A value is not acceptable":

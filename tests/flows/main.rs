@@ -19,6 +19,7 @@ mod email_verification;
 mod end_sessions;
 mod events_feed;
 mod filters;
+mod http2;
 mod idempotency;
 mod introspection;
 mod jwks_and_discovery;

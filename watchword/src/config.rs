@@ -23,6 +23,7 @@ use effects::senders::{SenderDomains, Senders};
 use event_store::location::Location;
 use http_kit::limits::RateSettings;
 use http_kit::places::Shares;
+use http_kit::{Discard, Rest};
 use ipnet::IpNet;
 use secrecy::SecretString;
 use tokens::PublicUrl;
@@ -34,6 +35,7 @@ use self::parse::log_format;
 use self::stores::{journal_and_keys, with_role};
 use self::values::Values;
 pub use self::values::{ConfigError, refuse_world_readable};
+use crate::connections::HttpSettings;
 use crate::databases::Databases;
 use crate::traces::TraceSettings;
 
@@ -99,6 +101,11 @@ pub struct Config {
     pub traces: Option<TraceSettings>,
     /// The maximum at a time; further requests get 503. The caller is an address here.
     pub requests_in_flight: Shares,
+    pub http: HttpSettings,
+    /// What is read of a body after its response was made.
+    pub rest: Rest,
+    /// The bytes from which a response is compressed; None: none is.
+    pub compress_from: Option<u64>,
     pub event_streams: Shares,
     pub exports: Shares,
     pub sessions_of_a_user: NonZeroUsize,
@@ -189,6 +196,7 @@ impl Config {
         let master_key = values.take_given(&keys::MASTER_KEY)?;
         let admin_key = values.take_given(&keys::ADMIN_KEY)?;
         let role = values.take(&keys::POSTGRES_ROLE)?;
+        let rest = rest(values)?;
         let (databases, journal, key_store) =
             journal_and_keys(values, &data_dir, &role, master_key.is_some())?;
         Ok(Self {
@@ -226,6 +234,9 @@ impl Config {
             breached_passwords: values.take_given(&keys::BREACHED_PASSWORDS_URL)?.flatten(),
             nats: nats(values)?,
             traces: traces(values)?,
+            http: http(values, rest.after)?,
+            rest,
+            compress_from: values.take(&keys::HTTP_COMPRESS_FROM)?,
             requests_in_flight: SharesOf {
                 total: &keys::LIMITS_IN_FLIGHT,
                 of_an_app: &keys::LIMITS_IN_FLIGHT_OF_AN_APP,
@@ -347,6 +358,28 @@ impl SharesOf {
             reserve: values.take_given(self.reserve)?.unwrap_or(default.reserve),
         })
     }
+}
+
+fn rest(values: &mut Values) -> Result<Rest, ConfigError> {
+    let before = Discard {
+        bytes: values.take(&keys::HTTP_UNREAD_BYTES)?,
+        time: values.take(&keys::HTTP_UNREAD_TIME)?,
+    };
+    let after = Discard {
+        bytes: values.take(&keys::HTTP_LINGER_BYTES)?,
+        time: values.take(&keys::HTTP_LINGER_TIME)?,
+    };
+    Ok(Rest { before, after })
+}
+
+fn http(values: &mut Values, linger: Discard) -> Result<HttpSettings, ConfigError> {
+    Ok(HttpSettings {
+        head_time: values.take(&keys::HTTP_HEAD_TIME)?,
+        head_bytes: values.take(&keys::HTTP_HEAD_BYTES)?,
+        linger,
+        streams: values.take(&keys::HTTP2_REQUESTS)?,
+        resets: values.take(&keys::HTTP2_RESETS)?.get(),
+    })
 }
 
 fn limits(values: &mut Values) -> Result<RateSettings, ConfigError> {

@@ -432,6 +432,8 @@ fn edge(
     let proxies = config.trusted_proxies.clone();
     RequestLayer::new(Arc::clone(repository), Arc::clone(clock), stores.key_store.instance_key(), proxies)
         .limited_to(config.requests_in_flight)
+        .discarding(config.rest)
+        .compressing_from(config.compress_from)
 }
 
 /// The settings of the command service.

@@ -9,26 +9,28 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
+use http_kit::Discard;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-/// How long a client may keep writing after its answer.
-const TIME: Duration = Duration::from_secs(5);
-
 pub struct Lingering {
     stream: TcpStream,
+    /// Bytes already taken from the stream, which are read first.
+    begun: Vec<u8>,
+    /// How much the client may keep writing after its answer.
+    linger: Discard,
     /// Whether the client may still be writing when the connection ends.
-    linger: Arc<AtomicBool>,
+    closes: Arc<AtomicBool>,
     /// Set once our half is closed.
     until: Option<Pin<Box<Sleep>>>,
+    discarded: u64,
 }
 
 impl Lingering {
-    pub fn new(stream: TcpStream, linger: Arc<AtomicBool>) -> Self {
-        Self { stream, linger, until: None }
+    pub fn new(stream: TcpStream, begun: Vec<u8>, linger: Discard, closes: Arc<AtomicBool>) -> Self {
+        Self { stream, begun, linger, closes, until: None, discarded: 0 }
     }
 }
 
@@ -38,7 +40,13 @@ impl AsyncRead for Lingering {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        if self.begun.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buffer);
+        }
+        let length = self.begun.len().min(buffer.remaining());
+        buffer.put_slice(&self.begun[..length]);
+        self.begun.drain(..length);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -68,17 +76,18 @@ impl AsyncWrite for Lingering {
         if this.until.is_none() {
             ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
         }
-        if !this.linger.load(Ordering::Relaxed) {
+        if !this.closes.load(Ordering::Relaxed) {
             return Poll::Ready(Ok(()));
         }
-        let until = this.until.get_or_insert_with(|| Box::pin(tokio::time::sleep(TIME)));
+        let until = this.until.get_or_insert_with(|| Box::pin(tokio::time::sleep(this.linger.time)));
         let mut bytes = [0; 16 * 1024];
-        while until.as_mut().poll(cx).is_pending() {
+        while this.discarded < this.linger.bytes && until.as_mut().poll(cx).is_pending() {
             let mut buffer = ReadBuf::new(&mut bytes);
             let read = ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buffer));
             if read.is_err() || buffer.filled().is_empty() {
                 break;
             }
+            this.discarded += buffer.filled().len() as u64;
         }
         Poll::Ready(Ok(()))
     }

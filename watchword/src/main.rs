@@ -5,6 +5,7 @@ mod channel;
 #[expect(clippy::doc_markdown, reason = "clap prints these comments as they are, back-ticks and all")]
 mod commands;
 mod config;
+mod connections;
 mod data_dir;
 mod databases;
 mod docs;

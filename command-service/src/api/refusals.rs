@@ -47,7 +47,7 @@ pub(crate) fn not_live(why: NotLive) -> Problem {
 #[expect(clippy::needless_pass_by_value, reason = "it is handed to `map_err`")]
 pub(crate) fn not_entitled(why: NotEntitled) -> Problem {
     match why {
-        NotEntitled::NotLive(_) | NotEntitled::KeyOver => Problem::unauthenticated(),
+        NotEntitled::NotLive(_) | NotEntitled::KeyOver => Problem::invalid_token(),
         NotEntitled::NoAdmin => Problem::forbidden(),
         NotEntitled::AppDisabled => Problem::new(problems::APP_DISABLED),
     }

@@ -35,7 +35,7 @@ impl LiveCaller {
     pub fn require(&self, work: &Work, at: Timestamp) -> Result<(), Problem> {
         let Self { app_id, app, user, session } = self;
         let live = decisions::require_live(work.get(*app), work.get(*user), work.get(*session), app_id, at);
-        live.map_err(|_| Problem::unauthenticated())
+        live.map_err(|_| Problem::invalid_token())
     }
 }
 

@@ -308,7 +308,7 @@ fn told_to_strangers(strangers: &StrangersAt, policy: LockoutPolicy, at: Timesta
 fn not_logged_in(why: NotLoggedIn) -> Problem {
     match why {
         NotLoggedIn::MayNotEnter(why) => may_not_enter(why),
-        NotLoggedIn::Locked | NotLoggedIn::HashChanged => Problem::unauthenticated(),
+        NotLoggedIn::Locked | NotLoggedIn::HashChanged => Problem::new(problems::UNAUTHENTICATED),
         NotLoggedIn::User(error) => Problem::internal(error),
         NotLoggedIn::Session(error) => Problem::internal(error),
     }

@@ -60,7 +60,7 @@ pub(crate) async fn logout(
     } else {
         // Ending a session that has already ended is not an error, so only the token itself is verified.
         let claims = service.access_tokens.verify(&app.state, credentials.bearer()?, service.clock.now());
-        let claims = claims.map_err(|_| Problem::unauthenticated())?;
+        let claims = claims.map_err(|_| Problem::invalid_token())?;
         (claims.sid, claims.sub)
     };
     let context = service.context(&request, &app_id, Actor::user(user_id), idempotency);
@@ -85,7 +85,7 @@ impl CommandService {
         let decide = move |work: &mut Work| {
             let owner = work.get(session).owner.as_ref();
             if !owner.is_some_and(|owner| owner.user_id == user_id && owner.app_id == app_id) {
-                return Err(Problem::unauthenticated());
+                return Err(Problem::invalid_token());
             }
             let revoke = SessionCommand::Revoke { reason, at };
             work.execute(session, revoke).map_err(Problem::internal)

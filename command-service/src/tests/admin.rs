@@ -157,7 +157,9 @@ async fn every_route_lets_in_whom_it_should() {
                 assert!(answer.headers.contains_key("consistency-token"), "{method} {path}");
             }
             if status == 401 {
-                assert_eq!(answer.headers["www-authenticate"], "Bearer");
+                let challenge = answer.headers["www-authenticate"].to_str().expect("ASCII");
+                assert_eq!(challenge == "Bearer", bearer.is_none(), "{challenge}");
+                assert_eq!(challenge.contains("error=\"invalid_token\""), bearer.is_some(), "{challenge}");
             }
         }
     }

@@ -38,7 +38,6 @@ async fn bodies_are_strict() {
         b"{\"name\":\"\\ud800\"}",
         b"{\"name\":\"a\nb\"}",
         b"{\"name\":\"a\",\"extra\":NaN}",
-        b"\xef\xbb\xbf{\"name\":\"a\"}",
         b"\xff\xfe{\0}\0",
         deep.as_bytes(),
     ];
@@ -65,6 +64,7 @@ async fn content_types_and_sizes() {
     for kind in [
         "text/plain",
         "application/jsonp",
+        "application/merge-patch+json",
         "application/json; charset=utf-16",
         "application/x-www-form-urlencoded",
         "",
@@ -85,6 +85,65 @@ async fn content_types_and_sizes() {
     assert_eq!(send(&router, post_to(THINGS), HttpBody::from_stream(stream)).await.problem(), large);
     let announced = post_to(THINGS).header("content-length", "9999999999");
     assert_eq!(send(&router, announced, body).await.problem(), large);
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_is_skipped() {
+    let (_world, router) = router().await;
+    let answer = send(&router, post_to(THINGS), b"\xef\xbb\xbf{\"name\":\"a\"}".to_vec()).await;
+    assert_eq!((answer.status, answer.json()["name"].as_str()), (200, Some("a")));
+    let form = Request::post("/form").header("content-type", "application/x-www-form-urlencoded");
+    assert_eq!(send(&router, form, b"\xef\xbb\xbfname=a".to_vec()).await.body, b"a");
+    assert_eq!(send(&router, post_to("/optional"), b"\xef\xbb\xbf".to_vec()).await.body, b"null");
+    for body in [&b"\xef\xbb\xbf\xef\xbb\xbf{\"name\":\"a\"}"[..], b"{\"name\":\xef\xbb\xbf\"a\"}"] {
+        assert_eq!(send(&router, post_to(THINGS), body.to_vec()).await.problem().0, 400);
+    }
+}
+
+#[tokio::test]
+async fn merge_patches_are_for_patch() {
+    let (_world, router) = router().await;
+    let patch = |kind: &str| Request::patch(THINGS).header("content-type", kind.to_owned());
+    for kind in
+        ["application/json", "application/merge-patch+json", "Application/Merge-Patch+JSON; charset=utf-8"]
+    {
+        assert_eq!(send(&router, patch(kind), r#"{"name":"a"}"#).await.status, 200, "{kind}");
+    }
+    let answer = send(&router, patch("application/json-patch+json"), "[]").await;
+    assert_eq!(answer.problem(), (415, "unsupported_media_type".to_owned()));
+    assert!(answer.json()["detail"].as_str().is_some_and(|it| it.contains("application/merge-patch+json")));
+    assert!(!answer.headers.contains_key(header::ACCEPT_ENCODING), "it is not about a coding");
+    // The same text of the other type is another request.
+    let mut fingerprints = vec![];
+    for kind in ["application/json", "application/merge-patch+json", "application/json"] {
+        let request = patch(kind).header("idempotency-key", "one");
+        fingerprints.push(send(&router, request, r#"{"name":"a"}"#).await.json()["idempotency"].clone());
+    }
+    assert_eq!(fingerprints[0], fingerprints[2]);
+    assert_eq!(fingerprints[0][0], fingerprints[1][0]);
+    assert_ne!(fingerprints[0][1], fingerprints[1][1]);
+}
+
+#[tokio::test]
+async fn a_coded_body_is_refused_as_such() {
+    let (_world, router) = router().await;
+    let coded = |coding: &str| post_to(THINGS).header("content-encoding", coding.to_owned());
+    for coding in ["gzip", "br", "zstd", "deflate", "x-unknown", "identity, gzip", "\"", "gzip\u{e4}"] {
+        let answer = send(&router, coded(coding), r#"{"name":"a"}"#).await;
+        assert_eq!(answer.problem(), (415, "unsupported_content_encoding".to_owned()), "{coding}");
+        assert_eq!(answer.headers[header::ACCEPT_ENCODING], "identity");
+    }
+    for coding in ["identity", "Identity", "identity, IDENTITY", ""] {
+        assert_eq!(send(&router, coded(coding), r#"{"name":"a"}"#).await.status, 200, "{coding}");
+    }
+    let twice = coded("identity").header("content-encoding", "gzip");
+    assert_eq!(send(&router, twice, r#"{"name":"a"}"#).await.problem().0, 415);
+    // Nothing is not coded.
+    let nothing = Request::post("/nobody").header("content-encoding", "gzip");
+    assert_eq!(send(&router, nothing, "").await.status, 204);
+    let form = Request::post("/form").header("content-type", "application/x-www-form-urlencoded");
+    let answer = send(&router, form.header("content-encoding", "gzip"), "name=a").await;
+    assert_eq!(answer.problem(), (415, "unsupported_content_encoding".to_owned()));
 }
 
 #[tokio::test]

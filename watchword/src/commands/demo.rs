@@ -13,9 +13,10 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::{Globals, Run, runtime, serve};
+use super::{Globals, Run, runtime};
 use crate::channel::HttpClient;
 use crate::config::Config;
+use crate::connections::serve;
 use crate::data_dir;
 use crate::instance::Instance;
 use tour::{Expected, Tour};
@@ -52,7 +53,7 @@ async fn run() -> anyhow::Result<ExitCode> {
     let config = Config::in_folder(&data_dir);
     let instance = Instance::open(&config, address).await?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let server = tokio::spawn(serve::serve(listener, instance.mounted(), async {
+    let server = tokio::spawn(serve(listener, instance.mounted(), config.http, async {
         let _ = stopped.await;
     }));
 

@@ -5,42 +5,24 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use axum::Router;
-use axum::body::Body;
-use axum::extract::ConnectInfo;
-use axum::http::Request;
-use axum::http::header::CONNECTION;
-use axum::serve::Listener;
 use http_kit::mounted;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpSocket;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tower::ServiceExt;
 
 use super::{Globals, Run};
 use crate::bus;
 use crate::config::{Config, variable};
+use crate::connections::{HttpSettings, Stage, serve};
 use crate::init;
 use crate::instance::{Instance, Role, Stores};
-use crate::linger::Lingering;
 use crate::logging;
 use crate::serving::Serving;
 use crate::traces::Traces;
 use crate::waiting::{self, Waiting};
-
-/// How long a client may take to send the head of its next request. Without a limit, a client that sends it byte by
-/// byte, or not at all, would hold its connection indefinitely.
-const HEAD_TIME: Duration = Duration::from_secs(30);
 
 /// Run the service: commands and projections in one process, or one role of several processes
 ///
@@ -104,9 +86,10 @@ async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCode> 
     let public_url = config.public_url(address);
     let meanwhile = |details| Stage::from(mounted(waiting.router(&public_url, details), public_url.prefix()));
     let mut doors = Doors {
-        public: Door::new(socket, address, "listen", meanwhile(false)),
-        internal: internal
-            .map(|(socket, address)| Door::new(socket, address, "internal_listen", meanwhile(true))),
+        public: Door::new(socket, address, "listen", meanwhile(false), config.http),
+        internal: internal.map(|(socket, address)| {
+            Door::new(socket, address, "internal_listen", meanwhile(true), config.http)
+        }),
     };
     // Stores on servers may be unavailable, so requests are answered at once. A start on files answers when the stores are
     // open, or exits.
@@ -206,14 +189,21 @@ struct Door {
     address: SocketAddr,
     key: &'static str,
     stage: Stage,
+    http: HttpSettings,
     stopping: watch::Sender<bool>,
     server: Option<JoinHandle<()>>,
 }
 
 impl Door {
-    fn new(socket: TcpSocket, address: SocketAddr, key: &'static str, stage: Stage) -> Self {
+    fn new(
+        socket: TcpSocket,
+        address: SocketAddr,
+        key: &'static str,
+        stage: Stage,
+        http: HttpSettings,
+    ) -> Self {
         let stopping = watch::Sender::new(false);
-        Self { socket: Some(socket), address, key, stage, stopping, server: None }
+        Self { socket: Some(socket), address, key, stage, http, stopping, server: None }
     }
 
     fn open(&mut self) -> anyhow::Result<()> {
@@ -224,7 +214,7 @@ impl Door {
             // The sender lives as long as the process.
             let _ = stopping.wait_for(|stopping| *stopping).await;
         };
-        self.server = Some(tokio::spawn(serve(listener, self.stage.clone(), stop)));
+        self.server = Some(tokio::spawn(serve(listener, self.stage.clone(), self.http, stop)));
         Ok(())
     }
 
@@ -233,26 +223,6 @@ impl Door {
         if let Some(server) = &mut self.server {
             let _ = server.await;
         }
-    }
-}
-
-/// The current handler of requests.
-#[derive(Clone)]
-pub struct Stage(Arc<RwLock<Router>>);
-
-impl From<Router> for Stage {
-    fn from(router: Router) -> Self {
-        Self(Arc::new(RwLock::new(router)))
-    }
-}
-
-impl Stage {
-    fn set(&self, router: Router) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = router;
-    }
-
-    fn router(&self) -> Router {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -278,62 +248,6 @@ fn taken(address: SocketAddr, key: &str) -> String {
     format!(
         "cannot listen on {address}. Stop what listens there, or set {key} ({variable}) to another address"
     )
-}
-
-/// Answers requests until `stop`, then finishes pending ones.
-pub async fn serve(
-    listener: TcpListener,
-    stage: impl Into<Stage>,
-    stop: impl Future<Output = ()> + Send + 'static,
-) {
-    serve_with(listener, stage.into(), stop, HEAD_TIME).await;
-}
-
-async fn serve_with(
-    mut listener: TcpListener,
-    stage: Stage,
-    stop: impl Future<Output = ()> + Send + 'static,
-    head_time: Duration,
-) {
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(head_time);
-    let connections = GracefulShutdown::new();
-    let mut stop = pin!(stop);
-    loop {
-        let (stream, peer) = tokio::select! {
-            // It waits while the system is out of file descriptors.
-            accepted = Listener::accept(&mut listener) => accepted,
-            () = &mut stop => break,
-        };
-        // Send small answers at once, without waiting for more data.
-        let _ = stream.set_nodelay(true);
-        let stage = stage.clone();
-        let linger = Arc::new(AtomicBool::new(false));
-        let closes = Arc::clone(&linger);
-        let answer = service_fn(move |request: Request<Incoming>| {
-            let mut request = request.map(Body::new);
-            request.extensions_mut().insert(ConnectInfo(peer));
-            let (answering, closes) = (stage.router().oneshot(request), Arc::clone(&closes));
-            async move {
-                let response = answering.await;
-                // Set only by an answer that did not wait for its whole request.
-                if response.as_ref().is_ok_and(|response| response.headers().contains_key(CONNECTION)) {
-                    closes.store(true, Ordering::Relaxed);
-                }
-                response
-            }
-        });
-        let connection =
-            connections.watch(http.serve_connection(TokioIo::new(Lingering::new(stream, linger)), answer));
-        tokio::spawn(async move {
-            metrics::gauge!("watchword_http_connections").increment(1);
-            // It can fail only because of the client, and there is no one to report that to.
-            let _ = connection.await;
-            metrics::gauge!("watchword_http_connections").decrement(1);
-        });
-    }
-    drop(listener);
-    connections.shutdown().await;
 }
 
 fn announce(config: &Config, instance: &Instance, internal: Option<SocketAddr>) -> anyhow::Result<()> {
@@ -382,38 +296,4 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send> {
     Ok(async {
         let _ = tokio::signal::ctrl_c().await;
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use axum::routing::get;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn who_never_ends_a_request_is_let_go_and_the_others_are_answered() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let router = Router::new().route("/", get(|| async { "hello" }));
-        let stopped = async {
-            let _ = stopped.await;
-        };
-        let server = tokio::spawn(serve_with(listener, router.into(), stopped, Duration::from_millis(200)));
-        for head in ["", "GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "] {
-            let mut slow = TcpStream::connect(address).await.expect("connects");
-            slow.write_all(head.as_bytes()).await.expect("writes");
-            let mut quick = TcpStream::connect(address).await.expect("connects");
-            quick.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.expect("writes");
-            let mut answer = String::new();
-            quick.read_to_string(&mut answer).await.expect("reads");
-            assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello"), "{answer}");
-            let end = tokio::time::timeout(Duration::from_secs(10), slow.read_to_end(&mut Vec::new())).await;
-            end.expect("its connection ends").expect("reads");
-        }
-        let _ = stop.send(());
-        server.await.expect("drains");
-    }
 }

@@ -17,10 +17,10 @@ use tokens::PublicUrl;
 use url::Url;
 
 use super::parse::{
-    address, admin_key, any_seconds, argon2_cost, batch, collector, internal_address, list_url, location,
-    log_directives, log_format, log_origin, mail_url, mebibytes, nats_servers, networks, non_empty,
-    number_or_none, on_or_off, positive_number, positive_seconds, positive_size, public_url, rate, seconds,
-    seconds_or_none, secret, sender, sender_domains, share, storage, whole_number,
+    address, admin_key, any_number, any_seconds, argon2_cost, batch, collector, head_bytes, internal_address,
+    list_url, location, log_directives, log_format, log_origin, mail_url, mebibytes, nats_servers, networks,
+    non_empty, number_or_none, on_or_off, positive_number, positive_seconds, positive_size, public_url, rate,
+    seconds, seconds_or_none, secret, sender, sender_domains, share, storage, whole_number,
 };
 use super::stores::{JournalLocation, journal_location, role_name};
 use super::{Argon2Cost, LogFormat};
@@ -180,6 +180,24 @@ keys! {
         "of these, reserved for platform keys [default: a sixteenth]";
     LIMITS_SESSIONS "limits.sessions": NonZeroUsize = positive_size, default "1000",
         "maximum sessions per user; one more login ends the oldest. A tenth of them can be test tokens";
+    HTTP_HEAD_TIME "http.head_time": Duration = positive_seconds, default "30",
+        "seconds a client has for the head of a request; a connection without requests is closed after the same time";
+    HTTP_HEAD_BYTES "http.head_bytes": u32 = head_bytes, default "65536",
+        "maximum bytes of the head of a request, at least 8192; longer ones get 431";
+    HTTP_UNREAD_BYTES "http.unread_bytes": u64 = any_number, default "2097152",
+        "bytes of a request body that are read and discarded after an early response, so that the connection stays usable";
+    HTTP_UNREAD_TIME "http.unread_time": Duration = positive_seconds, default "5",
+        "seconds for that; if more is left to read, the connection is closed after the response";
+    HTTP_LINGER_BYTES "http.linger_bytes": u64 = any_number, default "67108864",
+        "bytes of a longer body that a client may still send after the response; stopping it at once could lose the response";
+    HTTP_LINGER_TIME "http.linger_time": Duration = positive_seconds, default "20",
+        "seconds for that";
+    HTTP_COMPRESS_FROM "http.compress_from": Option<u64> = number_or_none, default "1024",
+        "minimum bytes of a response to compress it, if the client asks for it and it holds no secret; 0 turns compression off";
+    HTTP2_REQUESTS "http2.requests": u32 = positive_number, default "100",
+        "concurrent requests on one HTTP/2 connection";
+    HTTP2_RESETS "http2.resets": NonZeroUsize = positive_size, default "20",
+        "requests that an HTTP/2 client may reset before the server has looked at them; more end the connection";
     NATS_CREDENTIALS "nats.credentials": String = non_empty, otherwise "",
         "a credentials file for NATS";
     NATS_REPLICAS "nats.replicas": NonZeroUsize = positive_size, default "1",

@@ -53,6 +53,19 @@ pub(super) fn whole_number(text: &str) -> Result<usize, String> {
     parsed(text, "a whole number")
 }
 
+/// 0 is valid.
+pub(super) fn any_number(text: &str) -> Result<u64, String> {
+    parsed(text, "a whole number")
+}
+
+/// The minimum of hyper's buffer.
+const LEAST_HEAD: u32 = 8192;
+
+pub(super) fn head_bytes(text: &str) -> Result<u32, String> {
+    let bytes = positive_number(text)?;
+    if bytes < LEAST_HEAD { Err(format!("it is below {LEAST_HEAD}")) } else { Ok(bytes) }
+}
+
 /// 0 is `None`.
 pub(super) fn number_or_none(text: &str) -> Result<Option<u64>, String> {
     parsed(text, "a whole number").map(|number| Some(number).filter(|number| *number > 0))
