@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use test_services::{Browser, Shown};
 use tests::workspace;
 
+mod cookies;
 mod email_verification;
 mod magic_link;
 mod mails;

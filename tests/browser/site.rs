@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 /// A site with its app. Its page at `/` has a script that requests a link and exchanges the code, with PKCE; at
-/// `/callback` the site itself exchanges the code, and the page has no script.
+/// `/callback` the site itself exchanges the code, and the page has no script; the one at `/cookies` lives on cookies.
 pub struct Site<'s> {
     pub app: App<'s>,
     pub origin: String,
@@ -69,6 +69,7 @@ impl Pages {
     async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let page = match (request.uri().path(), request.uri().query()) {
             ("/", _) => include_str!("app.html").replace("{{auth}}", &self.auth),
+            ("/cookies", _) => include_str!("cookies.html").replace("{{auth}}", &self.auth),
             ("/callback", Some(query)) => greeting(&self.exchange(query).await),
             (path, _) => panic!("no link leads to {path}"),
         };
