@@ -14,7 +14,7 @@ const DEFAULT_APP: &str = "default";
 /// Routes of an app that have a second name: the path within the app, the other path, and the id of its operation.
 pub const SECOND_NAMES: &[(&str, &str, &str)] = &[
     ("/auth/register", "/auth/signup", "sign_up"),
-    ("/auth/password-reset/request", "/auth/forgot-password", "forgot_password"),
+    ("/auth/password-reset/request", "/auth/forgot-password", "recover_password"),
     ("/auth/password-reset/confirm", "/auth/reset-password", "reset_password"),
     ("/auth/email-verification/request", "/auth/email-verification/resend", "resend_email_verification"),
     ("/auth/email-verification/confirm", "/auth/verify-email", "verify_email"),

@@ -10,6 +10,7 @@ async fn nobody_logs_in_before_the_address_is_verified() {
     let body = json!({"email": address, "password": PASSWORD});
     let first = app.post("auth/register").json(&body).await.expect(202);
     let again = app.post("auth/register").json(&body).await.expect(202);
+    assert_eq!(first.json(), json!({"status": "verification_sent"}));
     assert_eq!(first.text, again.text);
     app.login(&address, PASSWORD).await.problem(403, "email_not_verified");
     app.login(&address, "Wrong-kettle-0").await.problem(401, "invalid_credentials");

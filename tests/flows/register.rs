@@ -13,6 +13,7 @@ async fn registering_logs_in() {
         .await
         .expect(201);
     assert_eq!(answer.json()["expires_in"], 1800);
+    assert_eq!(answer.json()["status"], "registered");
     let tokens = answer.tokens();
     let user = &tokens.user;
     assert_eq!(user["email"], *address);

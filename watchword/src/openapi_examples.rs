@@ -242,11 +242,7 @@ impl Examples<'_> {
         };
         match (kind.as_str(), of_name(inside, name)) {
             (Some("array"), item) => {
-                let items = &schema["items"];
-                // A list of objects of unknown shape is shown empty.
-                let is_open = items["type"] == "object" && items["properties"].is_null();
-                let item = item.unwrap_or_else(|| self.value(items, inside, name));
-                if is_open { json!([]) } else { json!([item]) }
+                json!([item.unwrap_or_else(|| self.value(&schema["items"], inside, name))])
             }
             (_, Some(known)) => known,
             (Some("integer"), None) => schema.get("minimum").cloned().unwrap_or_else(|| 1.into()),

@@ -35,8 +35,21 @@ pub(crate) struct Me {
     /// The session that made the request.
     session_id: Uuid,
     /// The organizations the user belongs to.
-    #[schema(value_type = Vec<Object>)]
-    orgs: [(); 0],
+    #[schema(value_type = Vec<Org>)]
+    orgs: [Org; 0],
+}
+
+/// An organization.
+#[derive(Serialize, ToSchema)]
+struct Org {
+    /// Its id.
+    id: Uuid,
+    /// Its name.
+    #[schema(example = "Analytical Engines")]
+    name: String,
+    /// Its name in URLs.
+    #[schema(example = "analytical-engines")]
+    slug: String,
 }
 
 /// The profile members to change. `null` clears a member; absent ones stay.

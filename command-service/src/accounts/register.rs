@@ -12,6 +12,7 @@ use domain::session::{LoginMethod, Session};
 use domain::settings::{AppSettings, Registration, SentBy};
 use domain::user::User;
 use domain::{AppId, Email, SessionId, UserId};
+use http_kit::answers::UserBody;
 use http_kit::extract::{AppScope, Body};
 use http_kit::limits::{Asker, MailPurpose, RateClass};
 use http_kit::problem::Problem;
@@ -24,6 +25,7 @@ use tokio::time::Instant;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use uuid::Uuid;
 
 use crate::CommandService;
 use crate::api::answers::Done;
@@ -59,23 +61,76 @@ pub(crate) struct NewAccount {
     phone: Option<String>,
 }
 
-/// The answer to every registration in apps that require verified addresses.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct VerificationSent {
-    /// Always `verification_sent`.
-    #[schema(example = "verification_sent")]
-    status: &'static str,
+/// What came of a registration. With the status `registered` it has what a login answers; with `verification_sent` it has
+/// nothing else.
+#[derive(Default, Serialize, ToSchema)]
+#[schema(as = Registered)]
+pub(crate) struct RegistrationBody {
+    /// What was done.
+    status: RegistrationStatus,
+    /// A JWT (RFC 9068). In cookie mode it is only in a cookie.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
+    access_token: Option<String>,
+    /// Always `Bearer`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false, example = "Bearer")]
+    token_type: Option<&'static str>,
+    /// The remaining lifetime of the access token in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = u32, required = false)]
+    expires_in: Option<u32>,
+    /// Use it once, for the next pair. In cookie mode it is only in a cookie.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
+    refresh_token: Option<String>,
+    /// The session they belong to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Uuid, required = false)]
+    session_id: Option<Uuid>,
+    /// The user they belong to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = UserBody, required = false)]
+    user: Option<UserBody>,
+}
+
+/// What a registration did.
+#[derive(Clone, Copy, Default, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RegistrationStatus {
+    /// The account was made, and is logged in.
+    Registered,
+    /// A mail was sent to the address, whether or not it was taken.
+    #[default]
+    VerificationSent,
+}
+
+impl From<TokensBody> for RegistrationBody {
+    fn from(tokens: TokensBody) -> Self {
+        let TokensBody { access_token, token_type, expires_in, refresh_token, session_id, user } = tokens;
+        Self {
+            status: RegistrationStatus::Registered,
+            access_token,
+            token_type: Some(token_type),
+            expires_in: Some(expires_in),
+            refresh_token,
+            session_id: Some(session_id),
+            user: Some(user),
+        }
+    }
 }
 
 /// Register an account.
 ///
-/// The account is logged in at once. Apps with `require_verified_email` instead answer 202 whether or not the address
-/// is taken, and start no session; a mail goes to the address, either to verify it or to tell its owner that somebody
-/// tried to register. Apps with `delivery: "app"` then get the token with `POST …/auth/email-verification/request`.
+/// The account is logged in at once: 201, with the `status` `registered`. Apps with `require_verified_email` instead answer
+/// 202 and `verification_sent`, whether or not the address is taken, and start no session; a mail goes to the address, either
+/// to verify it or to tell its owner that somebody tried to register. Apps with `delivery: "app"` then get the token with
+/// `POST …/auth/email-verification/request`.
 #[utoipa::path(post, path = "/v1/apps/{app_id}/auth/register", tag = "auth", operation_id = "register",
     params(("app_id" = String, Path, description = "The app")), request_body = NewAccount,
-    responses((status = 201, description = "The account's first tokens", body = TokensBody),
-        (status = 202, description = "A mail was sent to the address", body = VerificationSent),
+    responses((status = 201, description = "The account's first tokens", body = RegistrationBody),
+        (status = 202, description = "A mail was sent to the address", body = RegistrationBody,
+            example = json!({ "status": "verification_sent" })),
         (status = 401, description = "`session_revoked`, `session_expired`: a repeated request whose session has ended"),
         (status = 403, description = "`registration_closed`, `app_disabled`"),
         (status = 409, description = "`email_taken`"),
@@ -214,7 +269,7 @@ impl CommandService {
         match ChainLink::made_by(&done.events) {
             Some(link) => {
                 let (cookies, tokens) = self.tokens_of(app_id, link, done.replayed).await?;
-                Ok((cookies, Done::created(done.position, tokens)).into_response())
+                Ok((cookies, Done::created(done.position, RegistrationBody::from(tokens))).into_response())
             }
             None => Ok(verification_sent(started).await),
         }
@@ -223,7 +278,7 @@ impl CommandService {
 
 async fn verification_sent(started: Instant) -> Response {
     even_out(started).await;
-    Done::accepted(VerificationSent { status: "verification_sent" })
+    Done::accepted(RegistrationBody::default())
 }
 
 fn not_registered(why: NotRegistered) -> Problem {

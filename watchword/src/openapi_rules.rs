@@ -1,0 +1,257 @@
+//! Rules for the API document, without which typed clients get names that nobody gave, or types of nothing but `null`s. Each is
+//! shown to find a fault that is planted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value, json};
+
+/// What operation ids begin with. A new verb is a decision: most operations need none.
+const VERBS: &[&str] = &[
+    "ban",
+    "change",
+    "confirm",
+    "create",
+    "disable",
+    "disown",
+    "enable",
+    "exchange",
+    "get",
+    "grant",
+    "introspect",
+    "issue",
+    "list",
+    "login",
+    "logout",
+    "recover",
+    "redeem",
+    "refresh",
+    "register",
+    "request",
+    "resend",
+    "reset",
+    "retry",
+    "revoke",
+    "rotate",
+    "sign",
+    "unban",
+    "unlock",
+    "verify",
+];
+
+fn document() -> Value {
+    serde_json::from_str(include_str!("../../schemas/openapi.json")).expect("the committed document is JSON")
+}
+
+/// All operations with a name for them: `POST /v1/apps`.
+fn operations(document: &Value) -> impl Iterator<Item = (String, &Value)> {
+    document["paths"].as_object().into_iter().flatten().flat_map(|(path, item)| {
+        let methods = item.as_object().into_iter().flatten();
+        methods.map(move |(method, operation)| (format!("{} {path}", method.to_uppercase()), operation))
+    })
+}
+
+/// Operation ids are camelCase, because generators split at `_`; begin with a verb; and are unique whatever their tag, in any
+/// case, because generators make files of them.
+fn faults_of_ids(document: &Value) -> Vec<String> {
+    let mut known = BTreeSet::new();
+    let mut faults = Vec::new();
+    for (name, operation) in operations(document) {
+        let id = operation["operationId"].as_str().unwrap_or_default();
+        let verb = id.split(|letter: char| !letter.is_ascii_lowercase()).next().unwrap_or_default();
+        if !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) || !VERBS.contains(&verb) {
+            faults.push(format!("{name}: the id `{id}` is not camelCase, beginning with a verb"));
+        }
+        if !known.insert(id.to_ascii_lowercase()) {
+            faults.push(format!("{name}: another operation has the id `{id}`"));
+        }
+    }
+    faults
+}
+
+fn is_json(media_type: &str) -> bool {
+    media_type == "application/json" || media_type.ends_with("+json")
+}
+
+/// All successes of an operation have one schema, which has a name: generators make one type of them, or `InlineObject`.
+fn faults_of_successes(document: &Value) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (name, operation) in operations(document) {
+        // By media type; `None` for an answer without a body.
+        let mut schemas: BTreeMap<Option<&str>, BTreeSet<String>> = BTreeMap::new();
+        let responses = operation["responses"].as_object().into_iter().flatten();
+        let mut successes = 0;
+        for (_, response) in responses.filter(|(status, _)| status.starts_with('2')) {
+            successes += 1;
+            let content = response["content"].as_object().filter(|content| !content.is_empty());
+            if content.is_none() {
+                schemas.entry(None).or_default().insert("nothing".to_owned());
+            }
+            for (media_type, content) in content.into_iter().flatten() {
+                let schema = &content["schema"];
+                if is_json(media_type) && !is_reference(schema) {
+                    faults.push(format!("{name}: the success {schema} is not a reference"));
+                }
+                schemas.entry(Some(media_type)).or_default().insert(schema.to_string());
+            }
+        }
+        let has_one = schemas.values().all(|schemas| schemas.len() == 1);
+        if !has_one || (schemas.contains_key(&None) && schemas.len() > 1) {
+            faults.push(format!("{name}: {successes} successes have several schemas: {schemas:?}"));
+        }
+    }
+    faults
+}
+
+fn is_reference(schema: &Value) -> bool {
+    schema["$ref"].as_str().is_some_and(|target| target.starts_with("#/components/schemas/"))
+}
+
+/// Items, members and values that are objects, or choices, have a schema with a name: the same user is `User` everywhere, and
+/// not `UserPageItemsInner`.
+fn faults_of_items(document: &Value) -> Vec<String> {
+    let mut faults = Vec::new();
+    find_inline(document, &mut String::new(), &mut faults);
+    faults
+}
+
+/// Whether a generator has to invent a name for it.
+fn needs_name(schema: &Value) -> bool {
+    ["properties", "enum", "oneOf", "anyOf", "allOf"].iter().any(|keyword| !schema[keyword].is_null())
+}
+
+/// Whether it says nothing about an object but that it is one, or nothing at all.
+fn is_open(schema: &Value) -> bool {
+    let is_object = schema["type"] == "object" && schema["additionalProperties"].is_null();
+    is_object || (schema["type"].is_null() && schema["$ref"].is_null())
+}
+
+fn find_inline(value: &Value, path: &mut String, faults: &mut Vec<String>) {
+    let Some(members) = value.as_object() else {
+        for (index, item) in value.as_array().into_iter().flatten().enumerate() {
+            below(path, &index.to_string(), |path| find_inline(item, path, faults));
+        }
+        return;
+    };
+    let is_schema = !path.ends_with("/properties");
+    if is_schema {
+        if let Some(items) = members.get("items")
+            && (needs_name(items) || is_open(items))
+        {
+            faults.push(format!("{path}: its items need a schema with a name"));
+        }
+        let values = members.get("additionalProperties").filter(|values| needs_name(values));
+        if values.is_some() {
+            faults.push(format!("{path}: its values need a schema with a name"));
+        }
+        let own = members.get("properties").and_then(Value::as_object);
+        let objects = own.into_iter().flatten().filter(|(_, schema)| schema["properties"].is_object());
+        faults.extend(objects.map(|(name, _)| format!("{path}: `{name}` needs a schema with a name")));
+    }
+    for (name, member) in members {
+        let is_data = matches!(name.as_str(), "example" | "examples" | "default" | "enum" | "const");
+        if !(is_schema && is_data) {
+            below(path, name, |path| find_inline(member, path, faults));
+        }
+    }
+}
+
+fn below(path: &mut String, name: &str, look: impl FnOnce(&mut String)) {
+    let length = path.len();
+    path.push('/');
+    path.push_str(name);
+    look(path);
+    path.truncate(length);
+}
+
+#[test]
+fn operation_ids_are_camel_case_with_the_verb_first_and_unique() {
+    let document = document();
+    assert_eq!(faults_of_ids(&document), Vec::<String>::new());
+    assert!(operations(&document).count() > 60);
+    for wrong in [
+        "create_user",
+        "CreateUser",
+        "create-user",
+        "users",
+        "adminCreateUser",
+        "usersCreate",
+        "listUsers",
+        "",
+    ] {
+        let mut document = document.clone();
+        document["paths"]["/v1/apps/{app_id}/admin/users"]["post"]["operationId"] = wrong.into();
+        let faults = faults_of_ids(&document);
+        assert!(faults.len() == 1 && faults[0].contains(&format!("`{wrong}`")), "{wrong}: {faults:?}");
+    }
+}
+
+#[test]
+fn an_operation_has_one_success_schema() {
+    let document = document();
+    assert_eq!(faults_of_successes(&document), Vec::<String>::new());
+    let register = &document["paths"]["/v1/apps/{app_id}/auth/register"]["post"]["responses"];
+    for status in ["201", "202"] {
+        let schema = &register[status]["content"]["application/json"]["schema"];
+        assert_eq!(schema["$ref"], "#/components/schemas/Registration", "{status}");
+    }
+    let body = |schema: Value| json!({ "content": { "application/json": { "schema": schema } } });
+    let user = json!({ "$ref": "#/components/schemas/User" });
+    let tokens = json!({ "$ref": "#/components/schemas/Tokens" });
+    for (wrong, what) in [
+        (json!({ "201": body(user.clone()), "202": body(tokens.clone()) }), "several schemas"),
+        (json!({ "200": body(user.clone()), "204": {} }), "several schemas"),
+        (json!({ "200": body(json!({ "type": "object" })) }), "not a reference"),
+        (json!({ "200": body(json!({ "oneOf": [user, tokens] })) }), "not a reference"),
+    ] {
+        let mut document = document.clone();
+        document["paths"]["/v1/apps/{app_id}/admin/users"]["post"]["responses"] = wrong;
+        let faults = faults_of_successes(&document);
+        assert!(faults.len() == 1 && faults[0].contains(what), "{what}: {faults:?}");
+    }
+}
+
+/// A client that logs in with the answer of a registration finds in it what the answer of a login has.
+#[test]
+fn a_registration_has_the_members_of_tokens_and_always_a_status() {
+    let document = document();
+    let schema = |name: &str| &document["components"]["schemas"][name];
+    let members = |name: &str| schema(name)["properties"].as_object().cloned().expect("members");
+    let mut expected: Map<_, _> = members("Tokens");
+    let status = json!({ "$ref": "#/components/schemas/RegistrationStatus" });
+    expected.insert("status".to_owned(), status);
+    let mut own = members("Registration");
+    own["status"].as_object_mut().expect("a schema").remove("description");
+    assert_eq!(own, expected);
+    assert_eq!(schema("Registration")["required"], json!(["status"]));
+    assert_eq!(schema("RegistrationStatus")["enum"], json!(["registered", "verification_sent"]));
+}
+
+#[test]
+fn no_item_is_inline() {
+    let document = document();
+    assert_eq!(faults_of_items(&document), Vec::<String>::new());
+    let user = document["components"]["schemas"]["User"].clone();
+    let reference = json!({ "$ref": "#/components/schemas/User" });
+    let list = |items: Value| json!({ "type": "array", "items": items });
+    let page = |items: Value| json!({ "type": "object", "properties": { "items": list(items) } });
+    for (wrong, what) in [
+        (page(user.clone()), "its items"),
+        (page(json!({ "type": "object" })), "its items"),
+        (page(json!({})), "its items"),
+        (page(json!({ "type": "string", "enum": ["a", "b"] })), "its items"),
+        (page(json!({ "oneOf": [reference, { "type": "null" }] })), "its items"),
+        (json!({ "allOf": [reference, page(user.clone())] }), "its items"),
+        (json!({ "type": "object", "additionalProperties": user }), "its values"),
+        (json!({ "properties": { "owner": user } }), "`owner`"),
+    ] {
+        let mut document = document.clone();
+        document["components"]["schemas"]["UserPage"] = wrong;
+        let faults = faults_of_items(&document);
+        let [fault] = faults.as_slice() else { panic!("{what}: {faults:?}") };
+        assert!(fault.starts_with("/components/schemas/UserPage") && fault.contains(what), "{fault}");
+    }
+    let mut answered = document;
+    answered["paths"]["/v1/apps/{app_id}/admin/users"]["get"]["responses"]["200"]["content"]["application/json"]
+        ["schema"] = list(user);
+    assert_eq!(faults_of_items(&answered).len(), 1);
+}
