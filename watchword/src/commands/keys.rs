@@ -70,8 +70,10 @@ fn state(answer: &Value) -> String {
         keys.filter(|key| key["status"] == status).collect::<Vec<_>>()
     };
     let text = |key: &Value, member: &str| key[member].as_str().unwrap_or_default().to_owned();
-    let mut lines: Vec<String> =
-        of("current").into_iter().map(|key| format!("{} ({}) signs", text(key, "kid"), text(key, "alg"))).collect();
+    let mut lines: Vec<String> = of("current")
+        .into_iter()
+        .map(|key| format!("{} ({}) signs", text(key, "kid"), text(key, "alg")))
+        .collect();
     let scheduled = of("next").into_iter().filter(|key| key["signs_from"].is_string());
     lines.extend(scheduled.map(|key| {
         format!("{} ({}) signs from {}", text(key, "kid"), text(key, "alg"), text(key, "signs_from"))
