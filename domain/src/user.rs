@@ -88,7 +88,7 @@ pub struct User {
     /// Where their picture is.
     pub avatar_url: Option<String>,
     pub roles: BTreeSet<Role>,
-    /// When a role was last granted as that of the app's admins: see [`crate::App::admin_since`].
+    /// When a role was last granted as that of the app's admins: see [`crate::app::App::admin_since`].
     #[serde(default)]
     pub promotions: BTreeMap<Role, Timestamp>,
     pub banned: bool,

@@ -22,7 +22,7 @@ impl JournalLock {
     }
 
     /// The position of the newest event of the journal, without checking whether this instance wrote it; `None` if
-    /// there is no journal. Refuses what [`SqliteJournal::open`] refuses, and changes nothing.
+    /// there is no journal. Refuses what [`SqliteJournal::open`](super::SqliteJournal::open) refuses, and changes nothing.
     pub async fn head(&self) -> Result<Option<u64>, OpenError> {
         if file::check(&self.path, &KIND)?.is_none() {
             return Ok(None);
