@@ -200,6 +200,7 @@ async fn a_forged_snapshot_decides_nothing() {
             ..world.fresh().0.load_stream::<App>(&stream).await.expect("loads").state.clone()
         };
         let of_other = world.kept(&other).await.state;
+        let form = genuine.state[0];
         let with = |change: &dyn Fn(&mut Vec<u8>)| {
             let mut state = genuine.state.clone();
             change(&mut state);
@@ -207,9 +208,9 @@ async fn a_forged_snapshot_decides_nothing() {
         };
         let cases: Vec<(&str, u64, Vec<u8>)> = vec![
             ("the form of 0.1", LONG, plain(2, &forged)),
-            ("without a MAC", LONG, plain(3, &forged)),
-            ("a MAC of zeros", LONG, [&[3][..], &[0; 48], &plain(3, &forged)[1..]].concat()),
-            ("the MAC of the genuine one", LONG, [&genuine.state[..49], &plain(3, &forged)[1..]].concat()),
+            ("without a MAC", LONG, plain(form, &forged)),
+            ("a MAC of zeros", LONG, [&[form][..], &[0; 48], &plain(form, &forged)[1..]].concat()),
+            ("the MAC of the genuine one", LONG, [&genuine.state[..49], &plain(form, &forged)[1..]].concat()),
             ("another stream's", LONG, of_other),
             ("an older version", LONG - 1, genuine.state.clone()),
             ("a later version", LONG + 1, genuine.state.clone()),
