@@ -108,7 +108,7 @@ async fn claims_that_are_made_up_or_taken_away_make_nothing_so() {
         let (_, faults) = found(&stores, "fault");
         for what in [
             &format!("no claim holds the address of user {}", of_ada.user_id),
-            "no claim keeps the origin",
+            "no claim holds the origin",
             "the magic_link claim nobody is held by",
             &format!("the erased claim {} is held by {owner}, but no event says so", of_ada.user_id),
             "the app claim evil is held by",

@@ -173,9 +173,9 @@ async fn a_configured_key_is_replaced_by_the_one_in_a_file() {
     before.holds(&server).await;
     server.terminate().await;
 
-    // A key file that others can read is refused, and so is the present key.
+    // A key file that others can read is refused, and so is the current key.
     let same = run(&server, &["rotate-master-key", "--new-key-file", path]);
-    assert!(same.status.code() == Some(1) && text(&same).contains("present master key"), "{}", text(&same));
+    assert!(same.status.code() == Some(1) && text(&same).contains("current master key"), "{}", text(&same));
     {
         use std::os::unix::fs::PermissionsExt as _;
         fs::write(&file, CONFIGURED).expect("written");
