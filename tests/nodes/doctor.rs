@@ -88,7 +88,7 @@ async fn doctor_reports_servers_rights_nodes_projectors_and_the_stream() {
     assert!(!fine, "{lines:#?}");
     assert!(line(&lines, "warning nodes: no longer heard from: ").contains("left, right"), "{lines:#?}");
     let failed = line(&lines, "fault projector: users_v1: failed on no node");
-    assert!(failed.contains("cannot get past event 3: a poisoned event"), "{failed}");
+    assert!(failed.contains("is stuck at event 3: a poisoned event"), "{failed}");
     assert!(
         line(&lines, "fault rights: ").contains("may UPDATE events. Run as the owner: REVOKE UPDATE"),
         "{lines:#?}"
