@@ -42,8 +42,8 @@ pub enum UserError {
     /// No user has this id.
     #[error("there is no such user")]
     Absent,
-    /// The user has [`MAX_ROLES`].
-    #[error("the user has {MAX_ROLES} roles, which is the maximum")]
+    /// The user would have more than [`MAX_ROLES`], or than [`MAX_ROLES_TEXT`].
+    #[error("a user can have at most {MAX_ROLES} roles, of {MAX_ROLES_TEXT} characters in all")]
     TooManyRoles,
     /// The token was never issued, has expired, was used, or was revoked by another event.
     #[error("the token is invalid or expired")]
@@ -67,6 +67,10 @@ pub enum UserError {
 
 /// The most roles a user can have: all of them are in every access token.
 pub const MAX_ROLES: usize = 50;
+
+/// The most characters that the roles of a user can have in all. In a token for a cookie, which browsers limit to 4096
+/// bytes (RFC 6265 section 6.1), base64 makes four of three.
+pub const MAX_ROLES_TEXT: usize = 2000;
 
 /// A user.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -174,7 +178,8 @@ impl User {
                 if !is_new && !promotes {
                     return Ok(vec![]);
                 }
-                if is_new && self.roles.len() >= MAX_ROLES {
+                let text: usize = self.roles.iter().chain([&role]).map(|role| role.as_str().len()).sum();
+                if is_new && (self.roles.len() >= MAX_ROLES || text > MAX_ROLES_TEXT) {
                     return Err(UserError::TooManyRoles);
                 }
                 if promotes && !self.email_verified {

@@ -161,7 +161,7 @@ problems! {
     TOO_MANY_API_KEYS "too_many_api_keys" 409 "The app has too many API keys":
         "An app can have at most 1000 API keys that are neither revoked nor expired. Revoke those that are not used.";
     TOO_MANY_ROLES "too_many_roles" 409 "The user has too many roles":
-        "A user can have at most 50 roles in an app. Take a role away first.";
+        "A user can have at most 50 roles in an app, of 2000 characters in all. Take a role away first.";
     UNAUTHENTICATED "unauthenticated" 401 "Credentials are missing or invalid":
         "The route needs `Authorization: Bearer …` with an access token of this app, or an API key. The credential is \
          missing, malformed, expired, revoked, or belongs to another app. Refresh the token or log in again.";
@@ -218,6 +218,7 @@ mod tests {
         let of = |code| problem_type(code).expect(code).explanation;
         assert!(of("too_many_api_keys").contains(&domain::app::MAX_API_KEYS.to_string()));
         assert!(of("too_many_roles").contains(&domain::user::MAX_ROLES.to_string()));
+        assert!(of("too_many_roles").contains(&domain::user::MAX_ROLES_TEXT.to_string()));
         assert!(of("weak_password").contains(&domain::password::MAX_PASSWORD_BYTES.to_string()));
     }
 }

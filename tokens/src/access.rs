@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::public_url::PublicUrl;
 use crate::strict_json;
 
-/// Far longer than any issued token: 50 roles of 40 characters are about 3 000.
+/// Far longer than any issued token: 2000 characters of roles are about 3 000.
 const MAX_TOKEN: usize = 8 * 1024;
 
 /// How many verified tokens are cached: verifying an RS256 or ES256 signature costs more than a hash.

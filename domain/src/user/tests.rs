@@ -122,6 +122,20 @@ async fn roles_are_a_set_with_a_bound() {
     let mut many = vec![registered()];
     many.extend((0..MAX_ROLES).map(|n| granted(&format!("r{n}"))));
     test().given(many).when_async(grant("editor")).await.then_expect_error(UserError::TooManyRoles);
+    let mut long = vec![registered()];
+    long.extend((10..40).map(|n| granted(&format!("r{n}{}", "x".repeat(61)))));
+    let long_role = "y".repeat(64);
+    test()
+        .given(long.clone())
+        .when_async(grant(&long_role))
+        .await
+        .then_expect_events(vec![granted(&long_role)]);
+    long.push(granted(&long_role));
+    test()
+        .given(long)
+        .when_async(grant("seventeen-letters"))
+        .await
+        .then_expect_error(UserError::TooManyRoles);
 }
 
 #[tokio::test]
