@@ -558,7 +558,7 @@ def run_checks(programs: dict[str, list[str]]) -> None:
     run("mount", "-t", "tmpfs", "tmpfs", "/tmp")
     if not ROOT.exists():
         ROOT.mkdir(parents=True)
-        run("mount", "--bind", f"/proc/{os.getpid()}/fd/{sources}", str(ROOT))
+        run("mount", "--no-canonicalize", "--bind", f"/proc/{os.getpid()}/fd/{sources}", str(ROOT))
     scratch = pathlib.Path("/tmp/check")
     scratch.mkdir()
     other = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
