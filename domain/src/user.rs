@@ -95,6 +95,9 @@ pub struct User {
     /// When a role was last granted as that of the app's admins: see [`crate::app::App::admin_since`].
     #[serde(default)]
     pub promotions: BTreeMap<Role, Timestamp>,
+    /// When `admin` was last granted by an event that does not say that it ended access, as older ones do not.
+    #[serde(default)]
+    pub admin_since: Option<Timestamp>,
     pub banned: bool,
     /// How often all sessions were ended at once. Sessions of an earlier epoch are over, except [`User::kept_session`].
     #[serde(default)]
@@ -350,9 +353,12 @@ impl Aggregate for User {
                 self.apply_password_set(event.personal.password_hash, Some(event.session_id), event.at);
             }
             UserEvent::RoleGranted(RoleGranted { role, access_ended, at, .. }) => {
-                // Older events have no flag: `admin` was always the admin role then.
-                if access_ended || role == Role::admin() {
+                if access_ended {
                     self.promotions.insert(role.clone(), at);
+                } else if role == Role::admin() {
+                    self.admin_since = Some(at);
+                }
+                if access_ended || role == Role::admin() {
                     // An admin's reset must not use a token that a caller without that right requested.
                     self.password_reset.end();
                 }
@@ -365,6 +371,9 @@ impl Aggregate for User {
             }
             UserEvent::RoleRevoked(RoleRevoked { role, at, .. }) => {
                 self.promotions.remove(&role);
+                if role == Role::admin() {
+                    self.admin_since = None;
+                }
                 self.roles.remove(&role);
                 self.updated_at = at;
             }

@@ -20,8 +20,15 @@ impl App {
     /// Since when the user has been an admin of the app, if they are.
     pub fn admin_since(&self, user: &User) -> Option<Timestamp> {
         let role = self.settings.admin_role.as_ref()?;
-        let since = *user.promotions.get(role).filter(|_| user.roles.contains(role))?;
-        self.admin_role_since.is_none_or(|named| named <= since).then_some(since)
+        if !user.roles.contains(role) {
+            return None;
+        }
+        let Some(named) = self.admin_role_since else {
+            // Never another one: an older event that granted `admin` granted this.
+            let older = user.admin_since.filter(|_| *role == Role::admin());
+            return user.promotions.get(role).copied().or(older);
+        };
+        user.promotions.get(role).copied().filter(|since| named <= *since)
     }
 
     /// Whether the user may use the app's admin routes.

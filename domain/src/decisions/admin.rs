@@ -231,5 +231,10 @@ mod tests {
         assert!(!none.is_admin(&former) && !none.is_admin_role(&Role::admin()));
         let again = Draft::<App>::given([created, change(None, 20), change(Some(Role::admin()), 30)]);
         assert!(!again.is_admin(&former));
+
+        // Nor by an ordinary grant of it on a node whose clock is ahead.
+        let mut ahead = user([verified()]);
+        grant(Role::admin(), false, 50).decide(&none, &mut ahead).expect("is a role like any other");
+        assert!(!again.is_admin(&ahead));
     }
 }

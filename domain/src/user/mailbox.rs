@@ -235,7 +235,7 @@ impl User {
     fn disown(&self, user_id: UserId, generation: u32, at: Timestamp) -> Result<Vec<UserEvent>, UserError> {
         self.verification.get(generation, at).ok_or(UserError::InvalidToken)?;
         // An admin without a proof dates from before the role needed one: their granter knew the person.
-        if self.email_verified || !self.promotions.is_empty() {
+        if self.email_verified || !self.promotions.is_empty() || self.admin_since.is_some() {
             return Err(UserError::InvalidToken);
         }
         let reason = ErasureReason::Disowned;
