@@ -23,7 +23,7 @@ struct StandIn {
 
 impl Drop for StandIn {
     fn drop(&mut self) {
-        self.signal("CONT");
+        // SIGKILL reaches it while it stands still, too.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -65,8 +65,7 @@ impl StandIn {
     }
 
     fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        let _ = Command::new("kill").args([&format!("-{signal}"), &pid]).status();
+        test_services::signal(self.child.id(), signal);
     }
 
     fn administrator(&self) -> Client {

@@ -58,19 +58,11 @@ async fn a_database_that_is_away_is_unavailable_at_once_and_in_the_log() {
     }
     app.login(&address, PASSWORD).await.expect(200);
 
-    let halt = |signal: &str| {
-        // A session that ends meanwhile cannot answer anyway.
-        let all = format!(
-            "kill -{signal} {0} && for it in $(cat /proc/{0}/task/{0}/children); do kill -{signal} $it || true; done",
-            postgres.pid()
-        );
-        assert!(std::process::Command::new("sh").args(["-c", &all]).status().expect("runs").success());
-    };
-    halt("STOP");
+    postgres.signal("STOP");
     let begun = Instant::now();
     let (me, login) = tokio::join!(app.me(&tokens.access), app.login(&address, PASSWORD));
     let took = begun.elapsed();
-    halt("CONT");
+    postgres.signal("CONT");
     me.problem(503, "unavailable");
     assert_eq!(login.status, 503, "{}", login.text);
     assert!(took < Duration::from_secs(7), "{took:?}");

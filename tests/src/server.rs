@@ -225,10 +225,7 @@ impl Server {
 
     /// Sends a signal by its name, such as `STOP`, whatever else runs.
     pub fn signal(&self, name: &str) {
-        let pid = self.pid();
-        // The standard library sends only SIGKILL; every shell has `kill` built in.
-        let status = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status();
-        assert!(status.expect("a shell runs").success(), "signal {name} to {pid}");
+        test_services::signal(self.pid(), name);
     }
 
     /// The process id.

@@ -61,18 +61,10 @@ async fn a_silent_server_is_reported_within_five_seconds() {
     let database = server.database();
     let journal = open(&database).await;
     journal.append(append(&stream("a"), 0, 1)).await.expect("appends");
-    let halt = |signal: &str| {
-        // All of its processes: each connection has one. A session that ends meanwhile cannot answer anyway.
-        let all = format!(
-            "kill -{signal} {0} && for it in $(cat /proc/{0}/task/{0}/children); do kill -{signal} $it || true; done",
-            server.pid()
-        );
-        assert!(std::process::Command::new("sh").args(["-c", &all]).status().expect("runs").success());
-    };
-    halt("STOP");
+    server.signal("STOP");
     let (reads, appends) =
         tokio::join!(timed(journal.read_all(0, 9)), timed(journal.append(append(&stream("b"), 0, 1))));
-    halt("CONT");
+    server.signal("CONT");
     let ((read, read_took), (appended, append_took)) = (reads, appends);
     assert!(
         matches!(&read, Err(StoreError::Unavailable(why)) if why.contains("does not answer")),

@@ -24,6 +24,7 @@ pub use cloud_events::faults_of_cloud_events;
 pub use disk::Disk;
 pub use nats::Nats;
 pub use postgres::Postgres;
+pub use process::signal;
 pub use proxy::{Fault, Proxy};
 pub use smtp::{Smtp, SmtpTls};
 

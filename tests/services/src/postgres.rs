@@ -192,9 +192,16 @@ impl Postgres {
         self.child.as_ref().expect("it runs").id()
     }
 
-    /// Sends a signal to the server's first process, by its name, such as `STOP`.
+    /// Sends a signal to the server's processes, by its name, such as `STOP`: to the first, and to that of each session.
     pub fn signal(&self, name: &str) {
-        process::signal(self.pid(), name);
+        let first = self.pid();
+        process::signal(first, name);
+        let sessions = fs::read_to_string(format!("/proc/{first}/task/{first}/children"))
+            .expect("Linux tells of children");
+        for session in sessions.split_whitespace().filter_map(|it| it.parse().ok()) {
+            // A session that ends meanwhile cannot answer anyway.
+            let _ = process::signal_if_alive(session, name);
+        }
     }
 }
 

@@ -7,6 +7,8 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 
 use tempfile::TempDir;
 
+use crate::wait_until;
+
 /// The folder of a service, and a shell that waits until this process is gone, then ends the service and removes the
 /// folder. The shell notices by its standard input, which ends with this process even if that is killed.
 pub(crate) struct Home {
@@ -81,9 +83,29 @@ impl Drop for Home {
     }
 }
 
-/// Sends a signal by its name, such as `KILL`.
-pub(crate) fn signal(pid: u32, name: &str) {
+/// Sends a signal by its name, such as `KILL`. After `STOP` it returns once the process stands still.
+pub fn signal(pid: u32, name: &str) {
+    assert!(signal_if_alive(pid, name), "signal {name} to {pid}");
+}
+
+/// Like [`signal`]; returns whether there is such a process.
+pub(crate) fn signal_if_alive(pid: u32, name: &str) -> bool {
     // The standard library sends only SIGKILL, and only to children; every shell has `kill` built in.
     let status = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status();
-    assert!(status.expect("a shell runs").success(), "signal {name} to {pid}");
+    let is_sent = status.expect("a shell runs").success();
+    if is_sent && name == "STOP" {
+        // One thread takes the signal and halts the others: until it gets its turn, they still answer.
+        wait_until("a process stands still", || stands_still(pid));
+    }
+    is_sent
+}
+
+/// Whether each thread of a process is stopped, or the process is gone.
+fn stands_still(pid: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    threads.flatten().all(|thread| match fs::read_to_string(thread.path().join("stat")) {
+        // The name stands in parentheses, and may contain some itself.
+        Ok(stat) => stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 't', 'Z', 'X'])),
+        Err(_) => true,
+    })
 }
