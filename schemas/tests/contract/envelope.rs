@@ -74,8 +74,9 @@ fn is_the_cloud_event_of_the_contract() {
             "user_id": "01900000-0000-7000-8000-000000000001",
             "app_id": "acme",
             "method": "password",
-            "expires_at": "2026-03-31T12:00:00.123456Z",
-            "idle_expires_at": "2026-03-15T12:00:00.123456Z",
+            "epoch": 1,
+            "expires_at": "2026-03-01T12:00:00.123456Z",
+            "idle_expires_at": "2026-03-01T12:00:00.123456Z",
             "at": "2026-03-01T12:00:00.123456Z"
         },
         "personal": "-__-AQ"
