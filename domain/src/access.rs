@@ -9,7 +9,12 @@ use serde::{Deserialize, Serialize};
 use crate::app_id::AppId;
 use crate::claims::Claiming;
 use crate::event::{EventInfo as _, StreamId, events};
-use crate::ids::{AccessId, UserId};
+use crate::ids::{UserId, id};
+
+id!(
+    /// Somebody's look at somebody's data within an hour.
+    AccessId
+);
 
 /// Where personal data was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]

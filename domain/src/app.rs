@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::app_id::AppId;
 use crate::event::{EventInfo as _, Stream, StreamId};
-use crate::ids::ApiKeyId;
+use crate::ids::id;
 use crate::permission::Permission;
 use crate::settings::AppSettings;
 use crate::signing_key::{PublicJwk, SigningKey};
@@ -23,6 +23,11 @@ pub use self::events::{
 };
 
 mod admins;
+
+id!(
+    /// An API key. The id is public; the key itself is derived and stored nowhere.
+    ApiKeyId
+);
 
 /// The maximum number of API keys of an app that are neither revoked nor expired.
 pub const MAX_API_KEYS: usize = 1000;

@@ -9,8 +9,9 @@ use std::task::{Context, Poll, Waker};
 
 use cqrs_es::event_sink::EventSink;
 
+use crate::Event;
 use crate::claims::{ClaimChange, Claimed};
-use crate::events::{Event, Recorded};
+use crate::events::Recorded;
 
 /// An aggregate as it is at a version of its stream.
 #[derive(Clone, Debug, Default)]

@@ -1,4 +1,4 @@
-//! What all aggregates and their events have in common. [`crate::events`] lists them.
+//! What all aggregates and their events have in common. The list of them is at the end of `lib.rs`.
 
 use std::fmt;
 

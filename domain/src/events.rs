@@ -1,19 +1,17 @@
-//! The list of aggregates, and the enum of all events.
+//! The events of all aggregates as one enum, made of the list at the end of `lib.rs`.
 
 use cqrs_es::Aggregate;
-use serde::{Deserialize as _, Deserializer, Serialize};
 
-use crate::claims::{ClaimChange, Claiming, Holding};
-use crate::event::{EventInfo, EventKind, Stream};
-use crate::ids::UserId;
-use crate::personal::Personal;
+use crate::Event;
+use crate::claims::Claiming;
+use crate::event::Stream;
 
 /// Declares the aggregates, each with its events.
 macro_rules! aggregates {
     ($($(#[$doc:meta])* $Aggregate:ident($Events:ty)),+ $(,)?) => {
         /// All events. Code that renders events matches on those of an aggregate without a wildcard, so that the
         /// compiler lists the places that a new event affects.
-        #[derive(Clone, Debug, PartialEq, Serialize)]
+        #[derive(Clone, Debug, PartialEq, serde::Serialize)]
         #[serde(untagged)]
         pub enum Event {
             $($(#[$doc])* $Aggregate($Events)),+
@@ -21,17 +19,17 @@ macro_rules! aggregates {
 
         impl Event {
             /// The aggregates and the kinds of their events.
-            pub const KINDS: &'static [(&'static str, &'static [EventKind])] =
-                &[$((<$Events as EventInfo>::AGGREGATE, <$Events as EventInfo>::KINDS)),+];
+            pub const KINDS: &'static [(&'static str, &'static [$crate::event::EventKind])] =
+                &[$((<$Events as $crate::event::EventInfo>::AGGREGATE, <$Events as $crate::event::EventInfo>::KINDS)),+];
 
             /// Deserializes an event of this aggregate. `None` if there is no such aggregate.
-            pub fn deserialize<'de, D: Deserializer<'de>>(
+            pub fn deserialize<'de, D: serde::Deserializer<'de>>(
                 aggregate: &str,
                 deserializer: D,
             ) -> Option<Result<Self, D::Error>> {
                 $(
-                    if aggregate == <$Events as EventInfo>::AGGREGATE {
-                        return Some(<$Events>::deserialize(deserializer).map(Self::$Aggregate));
+                    if aggregate == <$Events as $crate::event::EventInfo>::AGGREGATE {
+                        return Some(<$Events as serde::Deserialize>::deserialize(deserializer).map(Self::$Aggregate));
                     }
                 )+
                 None
@@ -40,43 +38,43 @@ macro_rules! aggregates {
             /// The name it is stored under.
             pub fn name(&self) -> &'static str {
                 match self {
-                    $(Self::$Aggregate(event) => event.name()),+
+                    $(Self::$Aggregate(event) => $crate::event::EventInfo::name(event)),+
                 }
             }
 
             /// The version of its shape.
             pub fn version(&self) -> u16 {
                 match self {
-                    $(Self::$Aggregate(event) => event.version()),+
+                    $(Self::$Aggregate(event) => $crate::event::EventInfo::version(event)),+
                 }
             }
 
             /// Whose event it is.
-            pub fn person(&self) -> Option<UserId> {
+            pub fn person(&self) -> Option<$crate::UserId> {
                 match self {
-                    $(Self::$Aggregate(event) => event.person()),+
+                    $(Self::$Aggregate(event) => $crate::event::EventInfo::person(event)),+
                 }
             }
 
             /// Its personal part, if it has one.
-            pub fn personal(&self) -> Option<&Personal> {
+            pub fn personal(&self) -> Option<&$crate::Personal> {
                 match self {
-                    $(Self::$Aggregate(event) => event.personal()),+
+                    $(Self::$Aggregate(event) => $crate::event::EventInfo::personal(event)),+
                 }
             }
 
             /// The place of its personal part, if it has one.
-            pub fn personal_mut(&mut self) -> Option<&mut Personal> {
+            pub fn personal_mut(&mut self) -> Option<&mut $crate::Personal> {
                 match self {
-                    $(Self::$Aggregate(event) => event.personal_mut()),+
+                    $(Self::$Aggregate(event) => $crate::event::EventInfo::personal_mut(event)),+
                 }
             }
         }
 
-        impl Claiming for Event {
-            fn claims(&self, held: &Holding) -> Vec<ClaimChange> {
+        impl $crate::claims::Claiming for Event {
+            fn claims(&self, held: &$crate::claims::Holding) -> Vec<$crate::claims::ClaimChange> {
                 match self {
-                    $(Self::$Aggregate(event) => event.claims(held)),+
+                    $(Self::$Aggregate(event) => $crate::claims::Claiming::claims(event, held)),+
                 }
             }
         }
@@ -89,12 +87,12 @@ macro_rules! aggregates {
             }
 
             impl TryFrom<Event> for $Events {
-                type Error = OtherAggregate;
+                type Error = $crate::events::OtherAggregate;
 
-                fn try_from(event: Event) -> Result<Self, OtherAggregate> {
+                fn try_from(event: Event) -> Result<Self, Self::Error> {
                     match event {
                         Event::$Aggregate(event) => Ok(event),
-                        other => Err(OtherAggregate(other.name())),
+                        other => Err($crate::events::OtherAggregate(other.name())),
                     }
                 }
             }
@@ -102,24 +100,7 @@ macro_rules! aggregates {
     };
 }
 
-aggregates! {
-    /// An app was created or changed.
-    App(crate::app::AppEvent),
-    /// A user was created, changed or erased.
-    User(crate::user::UserEvent),
-    /// A login failed, or an account was locked for a while.
-    Lockout(crate::lockout::LockoutEvent),
-    /// A session began, was refreshed or ended.
-    Session(crate::session::SessionEvent),
-    /// A magic link was sent, replaced or used.
-    MagicLink(crate::magic_link::MagicLinkEvent),
-    /// A mail was sent, or failed.
-    Delivery(crate::delivery::DeliveryEvent),
-    /// The journal itself began.
-    Journal(crate::journal::JournalEvent),
-    /// Somebody read or exported other people's data.
-    Access(crate::access::AccessEvent),
-}
+pub(crate) use aggregates;
 
 /// An aggregate of the list: its events are a part of all events.
 pub trait Recorded: Stream + Aggregate<Event: Into<Event> + TryFrom<Event> + Claiming> {}

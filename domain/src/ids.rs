@@ -1,17 +1,25 @@
-//! Identifiers. All are UUIDs (version 7, made by the caller's clock); each kind is a type of its own.
+//! Identifiers. All are UUIDs (version 7, made by the caller's clock); each kind is a type of its own. Those that several
+//! aggregates use are here, the others beside their aggregate.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use uuid::Uuid;
-
+/// Declares a kind of identifier.
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(
-            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+            Clone,
+            Copy,
+            Debug,
+            PartialEq,
+            Eq,
+            PartialOrd,
+            Ord,
+            Hash,
+            serde::Serialize,
+            serde::Deserialize,
+            schemars::JsonSchema,
         )]
         #[serde(transparent)]
-        pub struct $name(pub Uuid);
+        pub struct $name(pub uuid::Uuid);
 
         impl std::fmt::Display for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -20,6 +28,7 @@ macro_rules! id {
         }
     };
 }
+pub(crate) use id;
 
 id!(
     /// A person's account in one app.
@@ -34,24 +43,8 @@ id!(
     DeviceId
 );
 id!(
-    /// An API key. The id is public; the key itself is derived and stored nowhere.
-    ApiKeyId
-);
-id!(
-    /// A magic link, from its mail to the session that it led to.
-    MagicLinkId
-);
-id!(
     /// An event, as the cause of something.
     EventId
-);
-id!(
-    /// A journal: the log of one instance.
-    JournalId
-);
-id!(
-    /// Somebody's look at somebody's data within an hour.
-    AccessId
 );
 
 impl DeviceId {

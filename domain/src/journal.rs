@@ -10,7 +10,12 @@ use url::Url;
 
 use crate::claims::{ClaimChange, Claimed, Claiming, Holding};
 use crate::event::{EventInfo as _, StreamId, events};
-use crate::ids::JournalId;
+use crate::ids::id;
+
+id!(
+    /// A journal: the log of one instance.
+    JournalId
+);
 
 /// The longest text of an origin: every event carries it.
 const MAX_LENGTH: usize = 255;

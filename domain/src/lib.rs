@@ -38,15 +38,37 @@ pub mod text;
 pub mod user;
 pub mod web_url;
 
+pub use access::AccessId;
+pub use app::ApiKeyId;
 pub use app_id::AppId;
 pub use draft::{Draft, Loaded};
 pub use email::Email;
 pub use event::{EventInfo, Stream, StreamId};
-pub use events::{Event, Recorded};
-pub use ids::{AccessId, ApiKeyId, DeviceId, EventId, JournalId, MagicLinkId, SessionId, UserId};
+pub use events::Recorded;
+pub use ids::{DeviceId, EventId, SessionId, UserId};
 pub use jiff::Timestamp;
-pub use journal::LogOrigin;
+pub use journal::{JournalId, LogOrigin};
+pub use magic_link::MagicLinkId;
 pub use permission::Permission;
 pub use personal::Personal;
 pub use role::Role;
 pub use settings::AppSettings;
+
+events::aggregates! {
+    /// An app was created or changed.
+    App(app::AppEvent),
+    /// A user was created, changed or erased.
+    User(user::UserEvent),
+    /// A login failed, or an account was locked for a while.
+    Lockout(lockout::LockoutEvent),
+    /// A session began, was refreshed or ended.
+    Session(session::SessionEvent),
+    /// A magic link was sent, replaced or used.
+    MagicLink(magic_link::MagicLinkEvent),
+    /// A mail was sent, or failed.
+    Delivery(delivery::DeliveryEvent),
+    /// The journal itself began.
+    Journal(journal::JournalEvent),
+    /// Somebody read or exported other people's data.
+    Access(access::AccessEvent),
+}

@@ -18,12 +18,17 @@ pub use self::events::{
 use crate::app_id::AppId;
 use crate::email::Email;
 use crate::event::{EventInfo as _, Stream, StreamId};
-use crate::ids::{MagicLinkId, SessionId, UserId};
+use crate::ids::{SessionId, UserId, id};
 use crate::personal::Personal;
 use crate::pkce::CodeChallenge;
 use crate::redirect_uri::RedirectUri;
 use crate::settings::{AppSettings, Registration};
 use crate::user::{Access, Client};
+
+id!(
+    /// A magic link, from its mail to the session that it led to.
+    MagicLinkId
+);
 
 /// The commands of a magic link.
 #[derive(Clone, Debug)]

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::Event;
 use crate::email::Email;
-use crate::events::Event;
 use crate::ids::UserId;
 use crate::magic_link::MagicLinkEvent;
 use crate::settings::SentBy;
@@ -108,9 +108,8 @@ mod tests {
     use super::*;
     use crate::app_id::AppId;
     use crate::delivery::FailureReason;
-    use crate::ids::MagicLinkId;
     use crate::ids::SessionId;
-    use crate::magic_link::MagicLinkIssued;
+    use crate::magic_link::{MagicLinkId, MagicLinkIssued};
     use crate::personal::Personal;
     use crate::redirect_uri::RedirectUri;
     use crate::user::{EmailVerificationRequested, PasswordResetRequested};

@@ -6,10 +6,10 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::ApiKeyId;
 use crate::app_id::AppId;
 use crate::claims::{ClaimChange, Claimed, Claiming, Holding};
 use crate::event::events;
-use crate::ids::ApiKeyId;
 use crate::permission::Permission;
 use crate::settings::AppSettings;
 use crate::signing_key::PublicJwk;

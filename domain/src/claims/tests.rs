@@ -1,8 +1,8 @@
 use uuid::Uuid;
 
 use super::*;
+use crate::Event;
 use crate::event::Stream;
-use crate::events::Event;
 use crate::personal::Personal;
 use crate::session::{
     LoginMethod, RevocationReason, SessionEvent, SessionRefreshed, SessionRevoked, SessionStarted,

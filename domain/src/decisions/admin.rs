@@ -5,10 +5,9 @@
 use jiff::Timestamp;
 
 use super::live::{NotLive, require_live};
-use crate::app::{ApiKey, App};
+use crate::app::{ApiKey, ApiKeyId, App};
 use crate::app_id::AppId;
 use crate::draft::Draft;
-use crate::ids::ApiKeyId;
 use crate::role::Role;
 use crate::session::Session;
 use crate::user::{User, UserCommand, UserError};

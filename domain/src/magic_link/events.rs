@@ -4,10 +4,11 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::MagicLinkId;
 use crate::app_id::AppId;
 use crate::claims::{ClaimChange, Claimed, Claiming, Holding};
 use crate::event::events;
-use crate::ids::{MagicLinkId, SessionId, UserId};
+use crate::ids::{SessionId, UserId};
 use crate::personal::Personal;
 use crate::pkce::CodeChallenge;
 use crate::redirect_uri::RedirectUri;
