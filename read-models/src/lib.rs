@@ -37,6 +37,18 @@ pub use database::OpenError;
 pub use leases::{Lease, Leases, Node, ProjectorState, Standing};
 pub use page::{Page, Paging};
 pub use projector::{ApplyError, ProjectError, ProjectedEvent, Projector};
-pub use registry::NAMES;
 pub use sql::Transaction;
 pub use store::{ReadError, ReadModels};
+
+registry::read_models! {
+    /// Where a login finds its user.
+    login_checks: LoginChecks, LoginChecksProjector;
+    /// The users of an app.
+    users: Users, UsersProjector;
+    /// The sessions of a user.
+    sessions: Sessions, SessionsProjector;
+    /// Counts by time.
+    stats: Stats, StatsProjector;
+    /// Who did what, and when.
+    audit_log: AuditLog, AuditLogProjector;
+}
