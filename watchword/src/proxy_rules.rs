@@ -1,8 +1,8 @@
-//! Checks the proxies of `deploy/` against the routes: those of projection-service go to projection nodes, all others to
-//! command nodes. Compose and Kubernetes use the same two files.
+//! Writes the rules of the proxies of `deploy/`, and checks them against the routes: those of projection-service go to
+//! projection nodes, all others to command nodes. Compose and Kubernetes use the same two files.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use http_kit::aliases::names_of;
 use regex::Regex;
@@ -21,9 +21,12 @@ impl Rules {
     }
 }
 
+fn path_of(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/proxy").join(file)
+}
+
 fn deployed(file: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/proxy").join(file);
-    std::fs::read_to_string(&path).expect("the file is there")
+    std::fs::read_to_string(path_of(file)).expect("the file is there")
 }
 
 fn nginx() -> Rules {
@@ -56,10 +59,55 @@ fn operations(paths: &Value) -> BTreeSet<(String, String)> {
     items.iter().flat_map(of).collect()
 }
 
+/// The routes of projection-service.
+fn queries() -> BTreeSet<(String, String)> {
+    let queries = projection_service::routes().into_openapi();
+    operations(&serde_json::to_value(&queries.paths.paths).expect("JSON"))
+}
+
+/// The text with other lines in the place of those that a proxy has for queries.
+fn with_lines(text: &str, is_rule: impl Fn(&str) -> bool, lines: &[String]) -> String {
+    let old: Vec<_> = text.lines().collect();
+    let first = old.iter().position(|line| is_rule(line)).expect("a rule to replace");
+    let rest = old[first..].iter().skip_while(|line| is_rule(line)).copied();
+    let new = old[..first].iter().copied().chain(lines.iter().map(String::as_str)).chain(rest);
+    new.flat_map(|line| [line, "\n"]).collect()
+}
+
+#[test]
+fn the_committed_rules_are_the_generated_ones() {
+    let mut paths = BTreeSet::new();
+    for (method, path) in queries() {
+        assert_eq!(method, "GET", "{path}: the proxies take only GET and HEAD for queries");
+        paths.extend(names_of(&path).iter().map(|name| {
+            let segments = name.split('/').map(|it| if it.starts_with('{') { "[^/]+" } else { it });
+            segments.collect::<Vec<_>>().join("/")
+        }));
+    }
+    let prefix = "(/[a-zA-Z0-9._~-]+)*";
+    let rule = |path: &String| format!(r#"        "~^(GET|HEAD) {prefix}{path}$" watchword_projections;"#);
+    let of_nginx: Vec<_> = paths.iter().map(rule).collect();
+    let all = paths.iter().map(String::as_str).collect::<Vec<_>>().join("|");
+    let of_caddy = [format!("\t\tpath_regexp ^{prefix}({all})$")];
+    let (nginx, caddy) = (deployed("nginx.conf"), deployed("Caddyfile"));
+    for (file, old, new) in [
+        ("nginx.conf", &nginx, with_lines(&nginx, |it| it.ends_with("\" watchword_projections;"), &of_nginx)),
+        ("Caddyfile", &caddy, with_lines(&caddy, |it| it.trim().starts_with("path_regexp "), &of_caddy)),
+    ] {
+        if std::env::var_os("UPDATE").is_some_and(|value| value == "1") {
+            std::fs::write(path_of(file), new).expect("writable");
+        } else {
+            assert!(
+                *old == new,
+                "deploy/proxy/{file} is out of date: run `UPDATE=1 cargo test -p watchword committed` and commit it"
+            );
+        }
+    }
+}
+
 #[test]
 fn each_route_goes_to_the_service_that_answers_it() {
-    let queries = projection_service::routes().into_openapi();
-    let queries = operations(&serde_json::to_value(&queries.paths.paths).expect("JSON"));
+    let queries = queries();
     assert!(queries.len() > 8, "{queries:?}");
     let document: Value = serde_json::from_str(include_str!("../../schemas/openapi.json")).expect("JSON");
     let all = operations(&document["paths"]);
