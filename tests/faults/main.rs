@@ -32,6 +32,7 @@
 //! | old data directory | `old_data`; older formats of single files: `event-store/tests`, `read-models/src/tests/rows.rs` |
 //! | the sender of mails killed, dead around a mail, replaced by another node | `mail`; `effects/src/mailer/tests.rs` |
 //! | mail server hanging, away, deferring | `mail`; `effects/src/mailer/tests.rs` |
+//! | the log's disk full, its reader gone or asleep, stderr closed | `log`; `watchword/src/logging/outlet/tests.rs` |
 
 use std::collections::hash_map::RandomState;
 use std::env;
@@ -51,6 +52,7 @@ mod forged_read_models;
 mod forged_rows;
 mod forged_stores;
 mod kill_9;
+mod log;
 mod mail;
 mod nats_absent;
 mod nats_data_cut;

@@ -25,7 +25,7 @@ pub mod workload;
 
 pub use bus::Bus;
 pub use client::{Answer, App, Call, Tokens, claims_of, email, jwt_header_of};
-pub use server::{Server, free_port};
+pub use server::{Output, Server, free_port};
 
 /// A password that every app accepts.
 pub const PASSWORD: &str = "violet-Kettle-93-harbour";

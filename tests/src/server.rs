@@ -33,6 +33,16 @@ pub struct Server {
     client: reqwest::Client,
     starts: u32,
     apps: AtomicU64,
+    /// Where its output goes, if not to a file of the harness.
+    output: Option<Output>,
+}
+
+/// Where a server's standard output and error go.
+pub enum Output {
+    /// Nowhere: both are closed.
+    Closed,
+    /// There, which is asked for at each start.
+    To(Box<dyn Fn() -> Stdio + Send + Sync>),
 }
 
 impl Server {
@@ -81,6 +91,7 @@ impl Server {
             client: client::new(),
             starts: 0,
             apps: AtomicU64::new(0),
+            output: None,
         }
     }
 
@@ -154,20 +165,29 @@ impl Server {
     }
 
     fn spawn(&mut self) {
-        let log = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.log_path())
-            .expect("the log file can be opened");
+        let file = fs::OpenOptions::new().create(true).append(true).open(self.log_path());
+        let file = file.expect("the log file can be opened");
+        let log = || match &self.output {
+            Some(Output::To(output)) => output(),
+            _ => file.try_clone().expect("a file handle can be cloned").into(),
+        };
         let arguments: Vec<&str> = ["serve"].into_iter().chain(self.role.as_deref()).collect();
-        let child = self
-            .command(&arguments)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a file handle can be cloned"))
-            .stderr(log)
-            .spawn()
-            .expect("the server can be started");
-        self.child = Some(child);
+        let mut command = self.command(&arguments);
+        if matches!(self.output, Some(Output::Closed)) {
+            // Only a shell can start a program with them closed.
+            let mut shell = Command::new("sh");
+            shell.args(["-c", r#"exec "$0" "$@" >&- 2>&-"#]).arg(command.get_program());
+            shell.args(command.get_args()).current_dir(self.root.path());
+            for (name, value) in command.get_envs() {
+                match value {
+                    Some(value) => shell.env(name, value),
+                    None => shell.env_remove(name),
+                };
+            }
+            command = shell;
+        }
+        let child = command.stdin(Stdio::null()).stdout(log()).stderr(log()).spawn();
+        self.child = Some(child.expect("the server can be started"));
         self.starts += 1;
     }
 
@@ -192,6 +212,11 @@ impl Server {
     /// Sets an environment variable for the next start.
     pub fn set_environment(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Sends standard output and error elsewhere from the next start on. [`Server::log`] does not have them then.
+    pub fn set_output(&mut self, output: Output) {
+        self.output = Some(output);
     }
 
     /// Ends the process as a power loss would, without a chance to clean up.

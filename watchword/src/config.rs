@@ -84,6 +84,8 @@ pub struct Config {
     pub admin_key: Option<SecretString>,
     pub log: String,
     pub log_format: LogFormat,
+    /// Room for lines of the log that cannot be written yet, in bytes.
+    pub log_buffer: u64,
     pub trusted_proxies: Vec<IpNet>,
     pub argon2: Argon2Cost,
     pub shutdown_timeout: Duration,
@@ -219,6 +221,7 @@ impl Config {
             admin_key,
             log: values.take(&keys::LOG)?,
             log_format: values.take(&keys::LOG_FORMAT)?,
+            log_buffer: values.take(&keys::LOG_BUFFER)?,
             trusted_proxies: values.take(&keys::TRUSTED_PROXIES)?,
             argon2: values.take(&keys::ARGON2)?,
             shutdown_timeout: values.take(&keys::SHUTDOWN_TIMEOUT)?,

@@ -34,7 +34,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use commands::{Arguments, Run as _};
+use commands::{Arguments, Command, Run as _};
 use config::Config;
 use told::told;
 
@@ -49,15 +49,19 @@ fn main() -> ExitCode {
     let Arguments { globals, command } = Arguments::parse();
     let format = Config::log_format_asked(globals.config.as_deref());
     logging::catch_panics(format);
-    match command.run(&globals) {
+    // A server has no reader without whom it is of no use.
+    let serves = matches!(command, Command::Serve(_));
+    let code = match command.run(&globals) {
         Ok(code) => code,
         // The reader of our output is gone, as in `watchword export | head`. That is not a fault.
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if !serves && is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             logging::say_failure(format, &told(&error));
             ExitCode::FAILURE
         }
-    }
+    };
+    logging::finish();
+    code
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

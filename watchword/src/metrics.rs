@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
+use crate::logging;
+
 static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
 
 /// In seconds; a login takes a password hash, the rest is much faster.
@@ -157,6 +159,8 @@ static METRICS: &[Metric] = &[
     counter("watchword_mail_given_up_total", "Mails given up, by purpose").by("mail", MAIL_KINDS),
     counter("watchword_mail_unreadable_total", "Unreadable events that may request a mail"),
     histogram("watchword_mail_send_seconds", "Time of an attempt"),
+    // The log.
+    counter("watchword_log_lost_lines_total", "Lines of the log that were dropped because they could not be written in time"),
     // Traces.
     counter("watchword_trace_spans_total", "Spans for the collector, by outcome").by("outcome", &["sent", "failed", "dropped"]),
     gauge("watchword_trace_waiting_spans", "Spans waiting to be sent"),
@@ -209,6 +213,7 @@ fn describe(metric: &Metric) {
 
 /// Renders all metrics as text.
 pub fn render() -> String {
+    metrics::counter!("watchword_log_lost_lines_total").absolute(logging::standing().lost);
     HANDLE.get().map(PrometheusHandle::render).unwrap_or_default()
 }
 

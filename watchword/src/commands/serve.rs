@@ -131,7 +131,7 @@ async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCode> 
             tracing::warn!(%error, "`watchword doctor` cannot tell this server by its folder");
         }
     }
-    announce(&config, &instance, internal_address)?;
+    announce(&config, &instance, internal_address);
 
     stop_signal.await;
     let timeout = config.shutdown_timeout;
@@ -250,7 +250,7 @@ fn taken(address: SocketAddr, key: &str) -> String {
     )
 }
 
-fn announce(config: &Config, instance: &Instance, internal: Option<SocketAddr>) -> anyhow::Result<()> {
+fn announce(config: &Config, instance: &Instance, internal: Option<SocketAddr>) {
     let address = instance.address();
     let public_url = config.public_url(address);
     if !config.limits.enabled {
@@ -267,13 +267,12 @@ fn announce(config: &Config, instance: &Instance, internal: Option<SocketAddr>) 
         }
     }
     let say = |line: String| logging::say(config.log_format, &line);
-    say(format!("watchword {} listens on http://{address}", env!("CARGO_PKG_VERSION")))?;
-    say(format!("documentation: {public_url}/docs"))?;
-    say(format!("platform key: {}", config.where_admin_key_is()))?;
+    say(format!("watchword {} listens on http://{address}", env!("CARGO_PKG_VERSION")));
+    say(format!("documentation: {public_url}/docs"));
+    say(format!("platform key: {}", config.where_admin_key_is()));
     if let Some(internal) = internal {
-        say(format!("metrics and readiness: http://{internal}, without a key"))?;
+        say(format!("metrics and readiness: http://{internal}, without a key"));
     }
-    Ok(())
 }
 
 /// Catches SIGTERM and SIGINT from now on; the future ends with the first.

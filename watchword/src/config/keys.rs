@@ -130,6 +130,9 @@ keys! {
         "what is logged: a level from error to trace, or tracing directives such as info,command_service=debug";
     LOG_FORMAT "log_format": LogFormat = log_format, default "text",
         "text or json";
+    LOG_BUFFER "log_buffer_mib": u64 = mebibytes, default "4",
+        "MiB for lines of the log that nobody reads at the moment, or for which the disk has no room; further lines are \
+         dropped and counted";
     TRUSTED_PROXIES "trusted_proxies": Vec<IpNet> = networks, default "",
         "networks whose X-Forwarded-For is trusted, separated by commas";
     ARGON2 "argon2": Argon2Cost = argon2_cost, default "m=19456,t=2,p=1",

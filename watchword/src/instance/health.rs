@@ -12,6 +12,8 @@ use read_models::ReadModels;
 use serde_json::{Value, json};
 use tokens::AccessTokens;
 
+use crate::logging;
+
 /// The inputs of readiness and metrics.
 pub struct Health {
     pub authenticator: Arc<Authenticator>,
@@ -85,6 +87,7 @@ impl Health {
         if let Some(mailer) = &self.mailer {
             checks["mailer"] = mailer_check(&mailer.status());
         }
+        checks["log"] = log_check(&logging::standing());
         (ready, checks)
     }
 
@@ -131,6 +134,16 @@ impl Health {
             Ok(_) => Ok(head),
         }
     }
+}
+
+/// Nothing depends on the log, but somebody should know that it has no more.
+fn log_check(standing: &logging::Standing) -> Value {
+    let logging::Standing { lost, trouble } = standing;
+    let mut check = json!({ "ok": trouble.is_none(), "lost": lost });
+    if let Some(trouble) = trouble {
+        check["detail"] = format!("no lines are written for now: {trouble}").into();
+    }
+    check
 }
 
 /// A lagging or paused projector is no reason to send requests elsewhere: no decision depends on it.

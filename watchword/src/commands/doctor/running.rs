@@ -56,6 +56,7 @@ pub async fn running(
             findings.fault("server", format!("its {store} cannot be read; its log says why"));
         }
     }
+    log(findings, &answer.json["checks"]["log"]);
     if let Some(relay) = answer.json["checks"].get("relay") {
         let (at, why) = (place(relay), relay["detail"].as_str().unwrap_or("the server's log says why"));
         match relay["state"].as_str() {
@@ -102,6 +103,26 @@ pub async fn running(
         } else {
             findings.fine("projector", text);
         }
+    }
+}
+
+/// The server's log.
+fn log(findings: &mut Findings, check: &Value) {
+    let lost = check["lost"].as_u64().unwrap_or_default();
+    if check["ok"] == false {
+        let why = check["detail"].as_str().unwrap_or("it cannot be written");
+        findings.warning(
+            "log",
+            format!(
+                "{why}; {lost} lines were lost since the start. Nothing else is affected. Make room where stderr goes, or restart \
+                 what reads it"
+            ),
+        );
+    } else if lost > 0 {
+        findings.warning(
+            "log",
+            format!("{lost} lines were lost since the start; the log says when. A larger log_buffer_mib keeps more"),
+        );
     }
 }
 
