@@ -203,7 +203,9 @@ async fn reads_until_it_is_told(mut reader: PipeReader, server: &Server) -> Pipe
 #[tokio::test(flavor = "multi_thread")]
 async fn the_reader_of_a_command_is_gone() {
     let server = Server::start().await;
-    for arguments in [&["doctor"][..], &["doctor", "--keys"], &["openapi"], &["schemas"], &["demo"], &["--help"]] {
+    for arguments in
+        [&["doctor"][..], &["doctor", "--keys"], &["openapi"], &["schemas"], &["demo"], &["--help"]]
+    {
         let (reader, writer) = pipe().expect("a pipe");
         drop(reader);
         let said = tempfile::tempfile().expect("a file");

@@ -103,6 +103,8 @@ impl Outlet {
         // After a loss, more is lost until there is real room again: otherwise every second line would tell of another loss.
         if state.lost.is_some() || state.bytes + size > state.room {
             state.lose();
+            // A line that is larger than the room is lost while nothing waits that could tell of it later.
+            state.tell_of_lost();
         } else {
             state.bytes += size;
             state.lines.push_back(line);

@@ -70,14 +70,29 @@ fn a_reader_that_stops_loses_lines_and_is_told_how_many() {
 }
 
 #[test]
+fn a_line_that_is_too_large_costs_only_itself() {
+    let (open, reader) = piped!();
+    let outlet = outlet(open, 10_000);
+    outlet.push(vec![b'x'; 20_000]);
+    outlet.push(line(1));
+    outlet.push(b"the end\n".to_vec());
+    let mut reader = BufReader::new(reader);
+    let (numbers_before, told) = numbers(&mut reader);
+    assert!(numbers_before.is_empty() && told.starts_with("1 lines were lost from "), "{told}");
+    assert_eq!(numbers(&mut reader), (vec![1], "the end\n".to_owned()));
+}
+
+#[test]
 fn what_cannot_be_written_is_written_later() {
     static IS_FULL: AtomicBool = AtomicBool::new(true);
     static WRITER: Mutex<Option<File>> = Mutex::new(None);
     let (reader, writer) = pipe().expect("a pipe");
     *WRITER.lock().expect("a lock") = Some(File::from(OwnedFd::from(writer)));
-    let open: Open = || match IS_FULL.load(Ordering::Relaxed) {
-        true => Err(ErrorKind::StorageFull.into()),
-        false => Ok(WRITER.lock().expect("a lock").take().expect("opened once")),
+    let open: Open = || {
+        if IS_FULL.load(Ordering::Relaxed) {
+            return Err(ErrorKind::StorageFull.into());
+        }
+        Ok(WRITER.lock().expect("a lock").take().expect("opened once"))
     };
     let outlet = outlet(open, 100_000);
     (0..10).for_each(|number| outlet.push(line(number)));
