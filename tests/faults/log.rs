@@ -101,8 +101,12 @@ async fn the_logs_disk_is_full() {
         })
         .await;
     assert!(history.all_were_answered(), "nothing depends on the log");
-    until("it says how many were lost", async || !told_losses(&log).is_empty()).await;
-    assert_eq!(told_losses(&log), [lost]);
+    assert!(lost > 0);
+    // A slow disk may lose some more while it is written again.
+    until("it says how many were lost", async || {
+        told_losses(&log).iter().sum::<u64>() == lost_lines(&server).await
+    })
+    .await;
     ends_and_is_whole(server, &bus, &history).await;
 }
 
