@@ -134,6 +134,9 @@ pub struct App {
     /// When the setting `admin_role` was last changed.
     #[serde(default)]
     pub admin_role_since: Option<Timestamp>,
+    /// How often it was changed.
+    #[serde(default)]
+    pub admin_role_changes: u32,
     /// Whether it is disabled.
     pub disabled: bool,
     /// Its signing keys that are not retired, oldest first.
@@ -291,6 +294,7 @@ impl Aggregate for App {
             AppEvent::AppSettingsChanged(AppSettingsChanged { name, settings, at }) => {
                 if settings.admin_role != self.settings.admin_role {
                     self.admin_role_since = Some(at);
+                    self.admin_role_changes += 1;
                 }
                 self.name = name;
                 self.settings = settings;

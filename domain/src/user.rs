@@ -72,6 +72,15 @@ pub const MAX_ROLES: usize = 50;
 /// bytes (RFC 6265 section 6.1), base64 makes four of three.
 pub const MAX_ROLES_TEXT: usize = 2000;
 
+/// A grant of a role as that of the app's admins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promotion {
+    /// How often the app had changed its admin role; absent in older grants.
+    pub admin_role_changes: Option<u32>,
+    /// When it was granted.
+    pub at: Timestamp,
+}
+
 /// A user.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact by itself")]
@@ -94,7 +103,7 @@ pub struct User {
     pub roles: BTreeSet<Role>,
     /// When a role was last granted as that of the app's admins: see [`crate::app::App::admin_since`].
     #[serde(default)]
-    pub promotions: BTreeMap<Role, Timestamp>,
+    pub promotions: BTreeMap<Role, Promotion>,
     /// When `admin` was last granted by an event that does not say that it ended access, as older ones do not.
     #[serde(default)]
     pub admin_since: Option<Timestamp>,
@@ -178,17 +187,24 @@ impl User {
             }
             UserCommand::GrantRole { role, promotes, at } => {
                 let is_new = !self.roles.contains(&role);
-                if !is_new && !promotes {
+                if !is_new && promotes.is_none() {
                     return Ok(vec![]);
                 }
                 let text: usize = self.roles.iter().chain([&role]).map(|role| role.as_str().len()).sum();
                 if is_new && (self.roles.len() >= MAX_ROLES || text > MAX_ROLES_TEXT) {
                     return Err(UserError::TooManyRoles);
                 }
-                if promotes && !self.email_verified {
+                if promotes.is_some() && !self.email_verified {
                     return Err(UserError::EmailNotVerified);
                 }
-                vec![UserEvent::RoleGranted(RoleGranted { user_id, role, access_ended: promotes, at })]
+                let (access_ended, admin_role_changes) = (promotes.is_some(), promotes);
+                vec![UserEvent::RoleGranted(RoleGranted {
+                    user_id,
+                    role,
+                    access_ended,
+                    admin_role_changes,
+                    at,
+                })]
             }
             UserCommand::RevokeRole { role, at } => {
                 if !self.roles.contains(&role) {
@@ -352,9 +368,9 @@ impl Aggregate for User {
             UserEvent::PasswordChanged(event) => {
                 self.apply_password_set(event.personal.password_hash, Some(event.session_id), event.at);
             }
-            UserEvent::RoleGranted(RoleGranted { role, access_ended, at, .. }) => {
+            UserEvent::RoleGranted(RoleGranted { role, access_ended, admin_role_changes, at, .. }) => {
                 if access_ended {
-                    self.promotions.insert(role.clone(), at);
+                    self.promotions.insert(role.clone(), Promotion { admin_role_changes, at });
                 } else if role == Role::admin() {
                     self.admin_since = Some(at);
                 }

@@ -26,7 +26,7 @@ use crate::sealing::Sealer;
 const SNAPSHOT_EVERY: u64 = 100;
 /// The form of snapshots this code writes. Raise it when an aggregate's state changes its meaning: older ones are
 /// then passed over. Those up to 2 carried no MAC.
-const SNAPSHOT_FORM: u8 = 4;
+const SNAPSHOT_FORM: u8 = 5;
 
 /// How many states that turned out to be old are kept to read on from.
 const BEHIND: usize = 1000;

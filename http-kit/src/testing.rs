@@ -178,6 +178,7 @@ impl World {
             user_id,
             role: Role::admin(),
             access_ended: false,
+            admin_role_changes: None,
             at: self.now(),
         });
         self.write(StreamId::user(user_id), vec![event.into()]).await;

@@ -19,16 +19,18 @@ impl App {
 
     /// Since when the user has been an admin of the app, if they are.
     pub fn admin_since(&self, user: &User) -> Option<Timestamp> {
-        let role = self.settings.admin_role.as_ref()?;
-        if !user.roles.contains(role) {
-            return None;
-        }
-        let Some(named) = self.admin_role_since else {
+        let role = self.settings.admin_role.as_ref().filter(|role| user.roles.contains(role))?;
+        let Some(promotion) = user.promotions.get(role) else {
             // Never another one: an older event that granted `admin` granted this.
-            let older = user.admin_since.filter(|_| *role == Role::admin());
-            return user.promotions.get(role).copied().or(older);
+            let is_first = self.admin_role_changes == 0 && *role == Role::admin();
+            return user.admin_since.filter(|_| is_first);
         };
-        user.promotions.get(role).copied().filter(|since| named <= *since)
+        let counts = match promotion.admin_role_changes {
+            Some(changes) => changes == self.admin_role_changes,
+            // An older grant has only its time.
+            None => self.admin_role_since.is_none_or(|named| named <= promotion.at),
+        };
+        counts.then_some(promotion.at)
     }
 
     /// Whether the user may use the app's admin routes.

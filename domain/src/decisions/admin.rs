@@ -126,6 +126,7 @@ impl GrantRole {
     pub fn decide(&self, app: &App, user: &mut Draft<User>) -> Result<(), NotGranted> {
         Self::require_may_handle(app, &self.role, self.full_admin)?;
         let promotes = app.is_admin_role(&self.role) && !app.is_admin(user);
+        let promotes = promotes.then_some(app.admin_role_changes);
         Ok(user.execute(UserCommand::GrantRole { role: self.role.clone(), promotes, at: self.at })?)
     }
 }
@@ -138,6 +139,7 @@ mod tests {
     use super::*;
     use crate::app::{ApiKeyIssued, AppCreated, AppEvent, AppSettingsChanged};
     use crate::settings::AppSettings;
+    use crate::user::{RoleGranted, UserEvent};
 
     #[test]
     fn an_admin_must_still_be_one() {
@@ -230,6 +232,21 @@ mod tests {
         assert!(!none.is_admin(&former) && !none.is_admin_role(&Role::admin()));
         let again = Draft::<App>::given([created, change(None, 20), change(Some(Role::admin()), 30)]);
         assert!(!again.is_admin(&former));
+
+        // Nor if the clock of the node that granted it was ahead.
+        let mut early = user([verified()]);
+        grant(Role::admin(), true, 50).decide(&app(), &mut early).expect("is given");
+        assert!(app().is_admin(&early) && !again.is_admin(&early));
+        grant(Role::admin(), true, 40).decide(&again, &mut early).expect("is granted anew");
+        assert!(again.is_admin(&early));
+
+        // Older grants have only their time.
+        let older = |second| {
+            let (role, access_ended) = (Role::admin(), true);
+            RoleGranted { user_id: USER, role, access_ended, admin_role_changes: None, at: at(second) }
+        };
+        let older = |second| user([verified(), UserEvent::RoleGranted(older(second))]);
+        assert!(app().is_admin(&older(10)) && !again.is_admin(&older(10)) && again.is_admin(&older(40)));
 
         // Nor by an ordinary grant of it on a node whose clock is ahead.
         let mut ahead = user([verified()]);

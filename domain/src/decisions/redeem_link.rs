@@ -172,7 +172,7 @@ mod tests {
     fn an_admin_comes_in_only_by_a_link_that_was_made_for_them() {
         // By a clock that was behind, so that the link looks newer than the role.
         let (role, access_ended) = (crate::role::Role::admin(), false);
-        let granted = RoleGranted { user_id: USER, role, access_ended, at: at(-5) };
+        let granted = RoleGranted { user_id: USER, role, access_ended, admin_role_changes: None, at: at(-5) };
         let admin = || user([verified(), UserEvent::RoleGranted(granted.clone())]);
         redeem(true).decide(&app(), &mut admin(), &mut link(Some(0))).expect("is redeemed");
         let refused = redeem(true).decide(&app(), &mut admin(), &mut link(None));

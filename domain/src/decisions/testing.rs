@@ -111,7 +111,13 @@ pub(super) fn verified() -> UserEvent {
 
 pub(super) fn admin() -> UserEvent {
     let role = Role::admin();
-    UserEvent::RoleGranted(RoleGranted { user_id: USER, role, access_ended: false, at: at(1) })
+    UserEvent::RoleGranted(RoleGranted {
+        user_id: USER,
+        role,
+        access_ended: false,
+        admin_role_changes: None,
+        at: at(1),
+    })
 }
 
 pub(super) fn session(epoch: u32) -> Draft<Session> {

@@ -81,8 +81,9 @@ pub enum UserCommand {
     /// Give a role.
     GrantRole {
         role: Role,
-        /// Whether it makes them an admin: it is the app's admin role, and they did not have it as such.
-        promotes: bool,
+        /// If it makes them an admin (it is the app's admin role, and they did not have it as such): how often the app has
+        /// changed which role that is.
+        promotes: Option<u32>,
         at: Timestamp,
     },
     /// Take a role.

@@ -117,6 +117,10 @@ pub struct RoleGranted {
     /// and a password that somebody else may have set. It does if the role exceeds the rights of the account's creator.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub access_ended: bool,
+    /// Of a grant of the app's admin role: how often the app had changed which role that is. After another change it makes
+    /// no admin until it is granted anew. Absent in other grants, and in those from before this was counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin_role_changes: Option<u32>,
     /// When it happened.
     pub at: Timestamp,
 }

@@ -42,7 +42,7 @@ fn set_password(generation: u32) -> MailboxCommand {
 fn grant(role: &str) -> UserCommand {
     UserCommand::GrantRole {
         role: Role::parse(role).expect("valid"),
-        promotes: role == "admin",
+        promotes: (role == "admin").then_some(0),
         at: later(2),
     }
 }

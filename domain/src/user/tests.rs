@@ -46,6 +46,7 @@ pub(super) fn granted(role: &str) -> UserEvent {
         user_id: user_id(),
         role: Role::parse(role).expect("valid"),
         access_ended: role == "admin",
+        admin_role_changes: None,
         at: at(),
     })
 }
@@ -108,7 +109,7 @@ async fn bans_and_unbans_once() {
 async fn roles_are_a_set_with_a_bound() {
     let grant = |role: &str| UserCommand::GrantRole {
         role: Role::parse(role).expect("valid"),
-        promotes: false,
+        promotes: None,
         at: at(),
     };
     let test = || UserTest::with(());

@@ -60,7 +60,13 @@ fn history(steps: &[Step]) -> Vec<Event> {
                 personal: Personal::default(),
             })),
             4 => Event::User(UserEvent::UserUnbanned(UserUnbanned { user_id, at })),
-            5 => Event::User(UserEvent::RoleGranted(RoleGranted { user_id, role, access_ended: false, at })),
+            5 => Event::User(UserEvent::RoleGranted(RoleGranted {
+                user_id,
+                role,
+                access_ended: false,
+                admin_role_changes: None,
+                at,
+            })),
             6 => Event::User(UserEvent::RoleRevoked(RoleRevoked { user_id, role, at })),
             7 => Event::User(UserEvent::ProfileUpdated(ProfileUpdated {
                 user_id,

@@ -310,6 +310,7 @@ pub(super) async fn small_world(on: On) -> World {
             user_id: user(1),
             role,
             access_ended: false,
+            admin_role_changes: None,
             at: at(55),
         })),
         revoked(2, 1, 60),
