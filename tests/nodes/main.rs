@@ -12,6 +12,7 @@ mod histories;
 mod late;
 mod mailed_tokens;
 mod roles;
+mod signing_keys;
 mod unavailable;
 
 const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
