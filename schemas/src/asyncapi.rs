@@ -210,12 +210,12 @@ pub fn envelope() -> Value {
     let text = |description: &str| json!({ "type": "string", "description": description });
     let uuid = |description: &str| json!({ "type": "string", "format": "uuid", "description": description });
     let kinds = [ActorKind::User, ActorKind::ApiKey, ActorKind::System, ActorKind::Anonymous];
-    let count = |description: &str, least: u8| json!({ "type": "integer", "minimum": least, "description": description });
+    let count = |description: &str, least: u8| json!({ "type": "integer", "format": "int64", "minimum": least, "description": description });
     json!({
         "description": "A CloudEvent 1.0 in structured mode, as canonical JSON (RFC 8785).",
         "type": "object",
         "properties": {
-            "specversion": { "const": "1.0", "description": "The version of CloudEvents." },
+            "specversion": { "type": "string", "const": "1.0", "description": "The version of CloudEvents." },
             "id": uuid("The event's id, a UUIDv7."),
             "source": text("The app, as a path: `/v1/apps/<app_id>`."),
             "type": text("The event's name."),
@@ -227,7 +227,7 @@ pub fn envelope() -> Value {
                 "description": "The schema of `data`: `<origin>/schemas/events/<aggregate>/<type>.v<version>.json`. The origin \
                     is fixed by the journal's first event, `JournalCreated`, and never changes.",
             },
-            "datacontenttype": { "const": "application/json", "description": "The type of `data`." },
+            "datacontenttype": { "type": "string", "const": "application/json", "description": "The type of `data`." },
             "position": count("Its place among all events of the instance.", 1),
             "prevposition": count("The position before it; 0 before the first.", 0),
             "streamversion": count("Its place in its stream: 1, 2, 3 … without gaps.", 1),
@@ -276,7 +276,7 @@ fn headers() -> Value {
                     of them published it. Only they can check it. Absent in messages of earlier versions.",
             },
             TRACE_PARENT: { "type": "string", "description": "The W3C trace context of the request, if it had one." },
-            CONTENT_TYPE: { "const": CLOUD_EVENT_JSON },
+            CONTENT_TYPE: { "type": "string", "const": CLOUD_EVENT_JSON },
         },
         "required": [MESSAGE_ID, POSITION, PREVIOUS_POSITION, CONTENT_TYPE],
     })

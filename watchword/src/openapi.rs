@@ -23,6 +23,16 @@ pub fn add_types(document: &mut Value) {
         .insert("ProblemCode".to_owned(), json!({ "type": "string", "enum": codes, "description": text }));
     components.insert("CloudEvent".to_owned(), schemas::asyncapi::envelope());
     rename(document);
+    name_constants(document);
+}
+
+/// Names of the values of an enumeration, for languages that have the constants of all enumerations in one namespace (Go).
+const CONSTANTS: &[(&str, &[&str])] = &[("MailDelivery", &["PLATFORM_DELIVERS", "APP_DELIVERS"])];
+
+fn name_constants(document: &mut Value) {
+    for (name, constants) in CONSTANTS {
+        document["components"]["schemas"][*name]["x-enum-varnames"] = json!(constants);
+    }
 }
 
 /// Schemas whose type names are clear to us, but not to readers of the document.
@@ -31,6 +41,11 @@ const NAMES: &[(&str, &str)] = &[
     ("Registered", "Registration"),
     ("Delivery", "MailDelivery"),
     ("Links", "MailLinks"),
+    // A Go client would have a function of this name, which makes a `User`.
+    ("NewUser", "CreateUserRequest"),
+    ("NewApp", "CreateAppRequest"),
+    ("NewApiKey", "IssueApiKeyRequest"),
+    ("NewAccessToken", "CreateAccessTokenRequest"),
 ];
 
 fn rename(document: &mut Value) {

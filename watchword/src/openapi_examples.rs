@@ -88,8 +88,8 @@ fn cloud_event() -> Value {
 /// Members, parameters and list items, by name; `Schema.member` if the name alone is ambiguous.
 fn of_name(schema: &str, name: &str) -> Option<Value> {
     Some(match (schema, name) {
-        ("App" | "NewApp" | "AppPatch", "name") => "Acme".into(),
-        ("ApiKey" | "NewApiKey" | "AuditActor", "name") => "backend".into(),
+        ("App" | "CreateAppRequest" | "AppPatch", "name") => "Acme".into(),
+        ("ApiKey" | "IssueApiKeyRequest" | "AuditActor", "name") => "backend".into(),
         (_, "key_id") | ("AuditActor", "id") => KEY_ID.into(),
         ("AuditEvent", "type") => "UserBanned".into(),
         ("AuditEvent", "data") => json!({ "user_id": USER_ID, "at": TIME }),

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
+mod types;
+
 /// What operation ids begin with. A new verb is a decision: most operations need none.
 const VERBS: &[&str] = &[
     "ban",

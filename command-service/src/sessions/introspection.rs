@@ -69,10 +69,10 @@ pub(crate) struct Introspection {
     /// The user.
     #[serde(skip_serializing_if = "Option::is_none")]
     sub: Option<String>,
-    /// The app, as the client id.
+    /// The app, as the audience.
     #[serde(skip_serializing_if = "Option::is_none")]
     aud: Option<String>,
-    /// The app, as the audience.
+    /// The app, as the client id.
     #[serde(skip_serializing_if = "Option::is_none")]
     client_id: Option<String>,
     /// When it expires, in seconds since 1970.

@@ -46,6 +46,7 @@ pub(crate) struct RevokeAll {
 #[schema(as = RevokedSessions)]
 pub(crate) struct Revoked {
     /// How many sessions were ended.
+    #[schema(value_type = u64)]
     pub revoked: usize,
 }
 
