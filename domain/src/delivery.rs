@@ -15,6 +15,7 @@ pub use self::events::{DeliveryEvent, FailureReason, MailFailed, MailSent};
 use crate::event::{EventInfo as _, Stream, StreamId};
 use crate::ids::{EventId, UserId};
 use crate::mail::MailKind;
+use crate::time::after;
 
 /// How often a mail is tried, and how long to wait in between. Each pause is four times the previous one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,7 +153,7 @@ impl Delivery {
                 let attempt = self.attempts(mail) + 1;
                 let this_round = attempt - self.mails.get(&mail).map_or(0, |tried| tried.before);
                 let retry_at = (!reason.is_final() && this_round < policy.attempts)
-                    .then(|| at + pause(policy, this_round))
+                    .then(|| after(at, pause(policy, this_round)))
                     .filter(|retry_at| useless_after.is_none_or(|end| *retry_at < end));
                 Ok(vec![DeliveryEvent::MailFailed(MailFailed {
                     event_id,

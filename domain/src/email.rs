@@ -40,6 +40,13 @@ impl Email {
         Ok(Self(format!("{local}@{domain}")))
     }
 
+    /// Whether a new account may have it. RFC 5321 allows an address that begins with a dash, and programs that are given
+    /// it as an argument read it as an option (`sendmail -f…`): mail servers refuse it therefore (Postfix:
+    /// `allow_min_user`), so that nothing would reach it. Accounts that have one keep it.
+    pub fn may_be_new(&self) -> bool {
+        !self.0.starts_with('-')
+    }
+
     /// The normalized address.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -111,6 +118,18 @@ mod tests {
             ("\u{a0}ada@example.com\u{3000}", "ada@example.com"),
         ] {
             assert_eq!(Email::parse(text).expect(text).as_str(), normal);
+        }
+    }
+
+    #[test]
+    fn an_address_like_an_option_belongs_to_old_accounts_alone() {
+        for (text, may) in
+            [("-f@example.com", false), ("--help@example.com", false), ("a-f@example.com", true)]
+        {
+            let email = Email::parse(text).expect("an address");
+            assert_eq!((email.as_str(), email.may_be_new()), (text, may));
+            let stored = serde_json::to_string(&email).expect("JSON");
+            assert_eq!(serde_json::from_str::<Email>(&stored).expect("it is read again"), email);
         }
     }
 

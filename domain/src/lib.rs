@@ -35,6 +35,7 @@ pub mod settings;
 pub mod signing_key;
 pub mod stored;
 pub mod text;
+pub mod time;
 pub mod user;
 pub mod web_url;
 

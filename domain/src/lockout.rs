@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::claims::Claiming;
 use crate::event::{EventInfo as _, Stream, StreamId, events};
 use crate::ids::{DeviceId, UserId};
+use crate::time::after;
 
 /// How many devices are counted separately. Any more count as strangers.
 pub const MAX_DEVICES: usize = 16;
@@ -151,7 +152,7 @@ impl Guesses {
     fn require_open(&self, at: Timestamp, policy: LockoutPolicy) -> Result<(), AccountIsLocked> {
         match self.locked_until {
             Some(until) if at < until => {
-                let latest = at + SignedDuration::from_secs(policy.longest_lock.into());
+                let latest = after(at, SignedDuration::from_secs(policy.longest_lock.into()));
                 Err(AccountIsLocked { until: until.min(latest) })
             }
             _ => Ok(()),
@@ -251,7 +252,7 @@ impl Lockout {
                 let failed = LoginFailed { user_id, failures, device_id, at };
                 let mut events = vec![LockoutEvent::LoginFailed(failed)];
                 if failures >= policy.failures {
-                    events.push(lock(at + guesses.lock_duration(at, policy)));
+                    events.push(lock(after(at, guesses.lock_duration(at, policy))));
                 }
                 Ok(events)
             }
@@ -265,7 +266,7 @@ impl Lockout {
                     return Ok(vec![]);
                 }
                 let quiet_from = self.last_failure.unwrap_or_default();
-                let until = quiet_from + SignedDuration::from_secs(policy.window.into());
+                let until = after(quiet_from, SignedDuration::from_secs(policy.window.into()));
                 // A failure in the future was recorded by a clock that was ahead: it must not count for longer than a
                 // window.
                 if quiet_from <= at && at < until {

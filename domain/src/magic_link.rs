@@ -23,6 +23,7 @@ use crate::personal::Personal;
 use crate::pkce::CodeChallenge;
 use crate::redirect_uri::RedirectUri;
 use crate::settings::{AppSettings, Registration};
+use crate::time::after;
 use crate::user::{Access, Client};
 
 id!(
@@ -288,7 +289,7 @@ impl MagicLink {
             redirect_uri,
             code_challenge,
             delivery: settings.delivery,
-            expires_at: at + seconds(settings.magic_link_ttl),
+            expires_at: after(at, seconds(settings.magic_link_ttl)),
             at,
             personal: Personal { email: Some(email), state, ..Personal::of(client) },
         })])
@@ -325,7 +326,7 @@ impl MagicLink {
             user_id,
             registered,
             epoch,
-            code_expires_at: at + seconds(settings.exchange_code_ttl),
+            code_expires_at: after(at, seconds(settings.exchange_code_ttl)),
             at,
             personal: Personal::of(client),
         })])

@@ -11,6 +11,7 @@ use crate::claims::{ClaimChange, Claimed, Claiming, Holding};
 use crate::event::{EventInfo as _, Stream, StreamId, events};
 use crate::ids::{SessionId, UserId};
 use crate::personal::Personal;
+use crate::time::after;
 use crate::user::Client;
 
 /// The login method.
@@ -278,7 +279,7 @@ impl Session {
                 if self.owner.is_some() {
                     return Err(SessionError::Exists);
                 }
-                let expires_at = at + seconds(ttl);
+                let expires_at = after(at, seconds(ttl));
                 Ok(vec![SessionEvent::SessionStarted(SessionStarted {
                     session_id,
                     user_id,
@@ -286,7 +287,7 @@ impl Session {
                     method,
                     epoch,
                     expires_at,
-                    idle_expires_at: expires_at.min(at + seconds(idle_ttl)),
+                    idle_expires_at: expires_at.min(after(at, seconds(idle_ttl))),
                     at,
                     personal: Personal::of(client),
                 })])
@@ -315,7 +316,7 @@ impl Session {
         let Owner { session_id, user_id, .. } = *owner;
         let current = self.generation;
         if generation == current {
-            let idle_expires_at = self.expires_at.min(at + seconds(idle_ttl));
+            let idle_expires_at = self.expires_at.min(after(at, seconds(idle_ttl)));
             let generation = current + 1;
             let personal = if client == self.client { Personal::default() } else { Personal::of(client) };
             return Ok(vec![SessionEvent::SessionRefreshed(SessionRefreshed {
@@ -331,7 +332,7 @@ impl Session {
             return Err(SessionError::Absent);
         }
         // Without a grace not even a simultaneous request is answered: its time may be a little earlier.
-        let is_recent = grace > 0 && at <= self.refreshed_at + seconds(grace);
+        let is_recent = grace > 0 && at <= after(self.refreshed_at, seconds(grace));
         if generation + 1 == current && is_recent {
             return Ok(vec![]);
         }

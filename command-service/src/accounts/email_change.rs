@@ -85,7 +85,7 @@ pub(crate) async fn request(
     let Body { value: body, idempotency } = body?;
     service.limits.check(RateClass::Mail, request.address).map_err(Problem::rate_limited)?;
     let context = service.context(&request, &app_id, caller.actor(), idempotency);
-    let new_email = fields::named_email(&body.new_email, "/new_email")?;
+    let new_email = fields::new_email(&body.new_email, "/new_email")?;
     let (purpose, asker) = (MailPurpose::EmailChange, Asker::User(caller.user_id));
     let counted = service.limits.check_mailbox(&app_id, &new_email, purpose, asker);
     counted.map_err(Problem::rate_limited)?;

@@ -158,7 +158,7 @@ pub(crate) async fn register(
     if settings.registration != Registration::Open {
         return Err(Problem::new(problems::REGISTRATION_CLOSED));
     }
-    let email = fields::email(&body.email)?;
+    let email = fields::new_email(&body.email, "/email")?;
     let password = body.password.expose_secret();
     let password = service.new_password(password, settings.password_min_length, "/password").await?;
     let profile = fields::profile(body.name, body.phone, body.avatar_url)?;

@@ -35,6 +35,18 @@ pub(crate) fn named_email(text: &str, pointer: &str) -> Result<Email, Problem> {
     Email::parse(text).map_err(|error| Problem::new(kind).field(pointer, kind, error.to_string()))
 }
 
+/// Parses the address of a new account, or a new one of an account.
+pub(crate) fn new_email(text: &str, pointer: &str) -> Result<Email, Problem> {
+    let email = named_email(text, pointer)?;
+    if email.may_be_new() {
+        return Ok(email);
+    }
+    let kind = problems::INVALID_EMAIL;
+    let detail =
+        "an address that begins with a dash is refused by mail servers, as programs take it for an option";
+    Err(Problem::new(kind).field(pointer, kind, detail))
+}
+
 impl CommandService {
     /// Checks a new password. `min_length` counts characters.
     pub(crate) async fn new_password(

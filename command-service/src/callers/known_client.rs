@@ -99,7 +99,7 @@ impl CommandService {
     ) -> SetCookies {
         let Some(user_id) = user.id else { return set };
         let ttl = i64::from(self.settings.device_ttl);
-        let expires_at = since + SignedDuration::from_secs(ttl);
+        let expires_at = domain::time::after(since, SignedDuration::from_secs(ttl));
         let token = DeviceToken { user_id, device_id, epoch: user.epoch, expires_at }.encode(&self.tokens);
         let left = expires_at.duration_since(self.clock.now()).as_secs();
         set.with_device(

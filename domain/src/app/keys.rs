@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::App;
 use super::events::{AppEvent, SigningKeyActivated, SigningKeyCreated, SigningKeyRetired};
 use crate::signing_key::{KeyStatus, LONGEST_TOKEN, MAX_PREVIOUS, PublicJwk, SigningKey, TokenAlgorithm};
+use crate::time::after;
 
 /// How far the clocks of nodes may be apart: a key may have signed if it is to sign within this time.
 const CLOCKS: SignedDuration = SignedDuration::from_secs(60);
@@ -117,17 +118,19 @@ impl App {
     /// When a key can sign: once verifiers know it, no earlier than the one before it, and not while the key that it
     /// supersedes would be one too many whose tokens may still be valid.
     fn known_from(&self, published_at: Option<Timestamp>, propagation: u32, at: Timestamp) -> Timestamp {
-        let known = published_at.map(|published| published + SignedDuration::from_secs(propagation.into()));
+        let known =
+            published_at.map(|published| after(published, SignedDuration::from_secs(propagation.into())));
         let last =
             self.activated().filter(|key| !key.is_revocable(at)).filter_map(|key| key.signs_from).max();
         let from = [Some(at), known, last].into_iter().flatten().max().unwrap_or(at);
         let mut lasting: Vec<Timestamp> = self.activated().filter_map(|key| key.superseded_at).collect();
         // One that a key was to supersede that is withdrawn now is the one that this key supersedes.
-        lasting.retain(|since| *since <= at + CLOCKS && *since + longest() >= from);
+        lasting.retain(|since| *since <= after(at, CLOCKS) && after(*since, longest()) >= from);
         lasting.sort_unstable();
         let too_many = (lasting.len() + 1).saturating_sub(MAX_PREVIOUS);
-        let room =
-            too_many.checked_sub(1).map(|oldest| lasting[oldest] + longest() + SignedDuration::from_secs(1));
+        let room = too_many
+            .checked_sub(1)
+            .map(|oldest| after(lasting[oldest], longest() + SignedDuration::from_secs(1)));
         room.map_or(from, |room| from.max(room))
     }
 
@@ -184,7 +187,7 @@ impl SigningKey {
 
     /// Whether it is to sign, and so much later that no node has signed with it yet.
     fn is_revocable(&self, at: Timestamp) -> bool {
-        self.status != KeyStatus::Next && self.signs_from.is_some_and(|from| from > at + CLOCKS)
+        self.status != KeyStatus::Next && self.signs_from.is_some_and(|from| from > after(at, CLOCKS))
     }
 }
 

@@ -64,7 +64,7 @@ impl IssueLink {
         let settings = &app.settings;
         let is_wanted = match user {
             Some(user) => self.recipient.is(app, user)?,
-            None => settings.registration == Registration::Open,
+            None => settings.registration == Registration::Open && self.recipient.email.may_be_new(),
         };
         if !is_wanted {
             return Ok(());
@@ -101,6 +101,7 @@ mod tests {
     use super::super::testing::*;
     use super::*;
     use crate::app_id::AppId;
+    use crate::email::Email;
 
     const NEXT: MagicLinkId = MagicLinkId(uuid::Uuid::from_u128(90));
 
@@ -148,6 +149,9 @@ mod tests {
         issue().decide(&closed, None, None, &mut next).expect("nothing comes of it");
         let banned = user([banned()]);
         issue().decide(&app(), Some(&banned), None, &mut next).expect("nothing comes of it");
+        let mut option = issue();
+        option.recipient.email = Email::parse("-f@example.com").expect("valid");
+        option.decide(&app(), None, None, &mut next).expect("nothing comes of it");
         assert!(next.events().is_empty());
         issue().decide(&app(), None, None, &mut next).expect("is made");
         assert_eq!(next.issued.as_ref().and_then(|issued| issued.epoch), None);

@@ -22,6 +22,7 @@ use crate::ids::{SessionId, UserId};
 use crate::password::PasswordHash;
 use crate::personal::Personal;
 use crate::settings::SentBy;
+use crate::time::after;
 
 /// What a token that changes the address is for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,7 +98,7 @@ pub(super) fn verified(
 }
 
 fn end_of(ttl: u32, at: Timestamp) -> Timestamp {
-    at + SignedDuration::from_secs(ttl.into())
+    after(at, SignedDuration::from_secs(ttl.into()))
 }
 
 impl User {

@@ -95,7 +95,7 @@ async fn create(
     if let Some(done) = service.dispatcher.replayed::<(), Problem>(&mut context).await? {
         return Ok(created(&done));
     }
-    let email = fields::email(&body.email)?;
+    let email = fields::new_email(&body.email, "/email")?;
     let profile = fields::profile(body.name, body.phone, body.avatar_url)?;
     let full_admin = caller.full_admin;
     let mut roles = BTreeSet::new();
