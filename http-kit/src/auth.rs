@@ -18,6 +18,7 @@ use schemas::envelope::Actor;
 use schemas::problems;
 
 use crate::cookies::{Credentials, Shown};
+use crate::known::has_credentials;
 use crate::problem::Problem;
 pub use client::{ClientCaller, InBody};
 use tokens::{AccessTokens, ApiKeyToken, DerivedTokens};
@@ -230,6 +231,7 @@ impl Authenticator {
         if !user.state.is_active() || !user.state.is_of(app_id) || !user.state.keeps(&session.state) {
             return Err(Problem::invalid_token());
         }
+        has_credentials();
         Ok(UserCaller {
             app_id: app_id.clone(),
             user_id: claims.sub,
@@ -408,6 +410,7 @@ impl Authenticator {
         let app = reads.load::<App>(&key.app_id).await?;
         let known = app.state.api_keys.get(&key.key_id).filter(|known| known.is_live(self.clock.now()));
         let known = known.ok_or_else(Problem::invalid_token)?;
+        has_credentials();
         let of_the_platform = key.app_id.is_platform() && known.permissions.contains(&Permission::Platform);
         let mut permissions = known.permissions.clone();
         if of_the_platform {

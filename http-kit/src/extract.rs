@@ -1,6 +1,6 @@
 //! Extractors that accept exactly what the contract says. Every refusal is a [`Problem`].
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use axum::Form;
 use axum::body::Bytes;
@@ -11,7 +11,6 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use domain::{AppId, SessionId};
 use event_store::Idempotency;
-use futures::StreamExt;
 use http::request::Parts;
 use http::{HeaderValue, Method, Uri, header};
 use schemas::problems;
@@ -19,15 +18,13 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokens::strict_json;
 
+use crate::arriving::Arriving;
 use crate::cookies;
 use crate::problem::Problem;
 use crate::request::{IdempotencyKeys, RequestContext};
 
 /// The longest body, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
-
-/// How long a client may take to send its body.
-const BODY_TIME: Duration = Duration::from_secs(20);
 
 /// A JSON body. A handler that checks credentials takes `Result<Body<T>, Problem>` and examines it after that check: a
 /// caller without access gets that error, not one about the body. Content type other than `application/json` (and
@@ -94,21 +91,6 @@ enum Media {
     Absent,
 }
 
-/// A whole body of at most [`MAX_BODY`]. The layer around requests handles the rest of a larger one.
-async fn collect(body: axum::body::Body) -> Result<Vec<u8>, Problem> {
-    let mut bytes = Vec::new();
-    let mut chunks = body.into_data_stream();
-    while let Some(chunk) = chunks.next().await {
-        // The connection broke: the client does not get the answer.
-        let chunk = chunk.map_err(|_| Problem::malformed("the body is incomplete"))?;
-        if bytes.len() + chunk.len() > MAX_BODY {
-            return Err(too_large());
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
-}
-
 fn too_large() -> Problem {
     Problem::new(problems::PAYLOAD_TOO_LARGE).detail(format!("the body has more than {MAX_BODY} bytes"))
 }
@@ -122,10 +104,8 @@ async fn read(request: Request) -> Result<Raw, Problem> {
     {
         return Err(too_large());
     }
-    let bytes = match tokio::time::timeout(BODY_TIME, collect(body)).await {
-        Ok(bytes) => Bytes::from(bytes?),
-        Err(_) => return Err(Problem::malformed("the body took too long to arrive")),
-    };
+    let arriving = parts.extensions.get::<Arc<Arriving>>().ok_or_else(|| Problem::internal(NO_LAYER))?;
+    let bytes = Bytes::from(arriving.body(body, MAX_BODY).await?);
     if !bytes.is_empty() {
         require_no_coding(&parts.headers)?;
     }

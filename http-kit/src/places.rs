@@ -1,5 +1,5 @@
 //! Places for globally limited things: requests in progress, live streams, exports. No one can take them all: apps and
-//! callers have shares, and some places are reserved for the platform.
+//! callers have shares, and some places are reserved for the platform and for who is known.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,11 +16,29 @@ pub struct Shares {
     pub of_an_app: usize,
     /// The most that one caller can take: an address, an API key, a user.
     pub of_a_caller: usize,
-    /// The number that no app can take.
+    /// The number that is reserved: for the platform and for known applicants.
     pub reserve: usize,
 }
 
 impl Shares {
+    /// The same shares of at most so many.
+    #[must_use]
+    pub fn at_most(self, total: usize) -> Self {
+        if self.total <= total {
+            return self;
+        }
+        let part = |number: usize| {
+            let scaled = number as u128 * total as u128 / self.total as u128;
+            usize::try_from(scaled).unwrap_or(usize::MAX)
+        };
+        Self {
+            total,
+            of_an_app: at_least_one(part(self.of_an_app)),
+            of_a_caller: at_least_one(part(self.of_a_caller)),
+            reserve: part(self.reserve),
+        }
+    }
+
     /// An app gets a quarter, a caller a sixteenth, and a sixteenth is kept for the platform.
     pub const fn of(total: usize) -> Self {
         Self {
@@ -45,6 +63,8 @@ pub struct Applicant {
     pub caller: Option<u128>,
     /// Whether it is the platform, which is not limited to a share.
     pub is_platform: bool,
+    /// Whether it may take what is reserved: for requests, clients that are no strangers.
+    pub is_known: bool,
 }
 
 /// There is no place for the applicant.
@@ -94,7 +114,7 @@ impl Places {
     ///
     /// Says whose share is used up.
     pub fn take(&self, applicant: Applicant) -> Result<Place, NoPlace> {
-        let Applicant { app_id, caller, is_platform } = applicant;
+        let Applicant { app_id, caller, is_platform, is_known } = applicant;
         let Shares { total, of_an_app, of_a_caller, reserve } = self.0.shares;
         let mut taken = self.0.taken();
         let has = |owner: &Owner| taken.by.get(owner).copied().unwrap_or_default();
@@ -108,7 +128,7 @@ impl Places {
                 return Err(NoPlace::App(of_an_app));
             }
         }
-        let open = if is_platform || app.is_none() { total } else { total.saturating_sub(reserve) };
+        let open = if is_platform || is_known { total } else { total.saturating_sub(reserve) };
         if taken.all >= open {
             return Err(NoPlace::Total);
         }
@@ -160,10 +180,16 @@ mod tests {
     use super::*;
 
     fn of(app: &str, caller: u128) -> Applicant {
-        Applicant { app_id: AppId::parse(app).ok(), caller: Some(caller), is_platform: false }
+        Applicant {
+            app_id: AppId::parse(app).ok(),
+            caller: Some(caller),
+            is_platform: false,
+            is_known: false,
+        }
     }
 
-    const PLATFORM: Applicant = Applicant { app_id: None, caller: Some(0), is_platform: true };
+    const PLATFORM: Applicant =
+        Applicant { app_id: None, caller: Some(0), is_platform: true, is_known: false };
 
     #[test]
     fn nobody_takes_all() {
@@ -174,10 +200,21 @@ mod tests {
         assert_eq!([2, 2, 3].map(|n| take(of("a", n))), [Ok(()), Ok(()), Err(NoPlace::App(4))]);
         assert_eq!([4, 4, 5, 5, 6].map(|n| take(of("b", n))).iter().filter(|it| it.is_ok()).count(), 4);
         assert_eq!(take(of("c", 7)), Err(NoPlace::Total), "the rest is reserved for the platform");
-        assert_eq!([PLATFORM; 3].map(&mut take), [Ok(()), Ok(()), Err(NoPlace::Total)]);
+        assert_eq!(take(Applicant { app_id: None, ..of("c", 7) }), Err(NoPlace::Total));
+        assert_eq!(take(Applicant { is_known: true, ..of("c", 7) }), Ok(()), "and for who is known");
+        assert_eq!([PLATFORM; 2].map(&mut take), [Ok(()), Err(NoPlace::Total)]);
         held.clear();
         assert!(places.0.taken().by.is_empty() && places.0.taken().all == 0);
         assert!(places.take(of("c", 7)).is_ok());
+    }
+
+    #[test]
+    fn fewer_places_have_the_same_shares() {
+        let shares = Shares { total: 4096, of_an_app: 3072, of_a_caller: 256, reserve: 256 };
+        assert_eq!(shares.at_most(10_000), shares);
+        let fewer = Shares { total: 1024, of_an_app: 768, of_a_caller: 64, reserve: 64 };
+        assert_eq!(shares.at_most(1024), fewer);
+        assert_eq!(shares.at_most(2), Shares { total: 2, of_an_app: 1, of_a_caller: 1, reserve: 0 });
     }
 
     #[test]

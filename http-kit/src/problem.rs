@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 use tokens::SigningError;
 use utoipa::ToSchema;
 
+use crate::known::HasCredentials;
 use crate::limits::Standing;
 use crate::request::Requester;
 
@@ -39,6 +40,8 @@ pub(crate) struct Answered {
     pub prefix: Arc<str>,
     /// Whether the request has written something.
     pub has_written: Cell<bool>,
+    /// Whether the request has valid credentials.
+    pub has_credentials: HasCredentials,
     /// The requester, and its app.
     pub requester: Requester,
 }

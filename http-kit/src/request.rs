@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use aws_lc_rs::hmac;
@@ -18,19 +19,25 @@ use domain::user::Client;
 use event_store::{Clock, InstanceKey, Repository};
 use futures::FutureExt;
 use http::request::Parts;
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use http::{Extensions, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use ipnet::IpNet;
 use schemas::envelope::{Actor, Metadata};
 use schemas::problems;
+use tokens::DerivedTokens;
 use tower::ServiceExt;
 use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::aliases::{self, Alias, with_path};
+use crate::arriving::{Arriving, BODIES, BodyTime};
 use crate::compression;
 use crate::consistency::{CONSISTENCY_TOKEN, ConsistencyToken, ConsistencyTokens};
+use crate::cookies::Credentials;
+use crate::crowd::Crowd;
 use crate::extract::NO_LAYER;
-use crate::forwarded::{Forwarded, client_address, is_trusted};
+use crate::forwarded::{Forwarded, is_trusted};
+use crate::heads::{WrongHead, is_idempotency_key, known_method, request_id, single};
+use crate::known::{HasCredentials, KnownAddresses};
 use crate::limits::address_key;
 use crate::places::{Applicant, Places, Shares};
 use crate::problem::{ANSWERED, Answered, PROBLEM_JSON, Problem, Refusal};
@@ -132,6 +139,10 @@ pub struct RequestLayer {
     idempotency: IdempotencyKeys,
     consistency: ConsistencyTokens,
     in_flight: Places,
+    bodies: Arc<Crowd>,
+    body_time: BodyTime,
+    known: KnownAddresses,
+    keys: DerivedTokens,
     rest: Rest,
     /// In bytes; None: nothing is compressed.
     compress_from: Option<u64>,
@@ -163,6 +174,10 @@ impl RequestLayer {
             idempotency,
             consistency,
             in_flight,
+            bodies: Crowd::new(unbounded, BODIES),
+            body_time: BodyTime::default(),
+            known: KnownAddresses::default(),
+            keys: DerivedTokens::new(instance),
             rest: Rest::default(),
             compress_from: Some(1024),
             prefix: Arc::default(),
@@ -177,11 +192,13 @@ impl RequestLayer {
         Self { prefix: prefix.into(), ..self }
     }
 
-    /// Limits concurrent requests; further ones get 503 `overloaded`. A request counts until its response begins:
-    /// streams that continue after that are limited where they are made. A caller is an address here.
+    /// Limits concurrent requests; further ones get 503 `overloaded`. A request counts from when all of it is there until
+    /// its response begins: streams that continue after that are limited where they are made. A caller is an address
+    /// here. As many bodies may arrive at the same time.
     #[must_use]
-    pub fn limited_to(self, shares: Shares) -> Self {
-        Self { in_flight: Places::new(shares), ..self }
+    pub fn limited_to(self, shares: Shares, body_time: BodyTime) -> Self {
+        let bodies = Crowd::new(shares.total, BODIES);
+        Self { in_flight: Places::new(shares), bodies, body_time, ..self }
     }
 
     /// Limits what is read of a body after its response was made.
@@ -202,7 +219,7 @@ impl RequestLayer {
         let correlation_id = self.clock.new_id();
         let request_id = request_id(headers).unwrap_or_else(|| correlation_id.to_string());
         let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
-        let address = peer.map(|peer| client_address(peer, headers, &self.trusted_proxies));
+        let address = peer.map(|peer| self.forwarded.client_address(peer, headers, &self.trusted_proxies));
         if let Some(peer) = peer
             && !is_trusted(peer.to_canonical(), &self.trusted_proxies)
             && !PROBES.contains(&request.uri().path())
@@ -230,9 +247,10 @@ impl RequestLayer {
         };
         let key = single(headers, &IDEMPOTENCY_KEY).filter(|key| is_idempotency_key(key));
         context.idempotency_key = key.map(str::to_owned);
-        let refusal = (headers.contains_key(IDEMPOTENCY_KEY) && context.idempotency_key.is_none())
-            .then(|| Problem::malformed("Idempotency-Key must be 1 to 255 visible ASCII characters, once"));
-        (context, refusal)
+        let wrong = (headers.contains_key(IDEMPOTENCY_KEY) && context.idempotency_key.is_none())
+            .then_some("Idempotency-Key must be 1 to 255 visible ASCII characters, once");
+        let wrong = request.extensions().get::<WrongHead>().map(|wrong| wrong.0).or(wrong);
+        (context, wrong.map(Problem::malformed))
     }
 
     /// The app whose origins may call a path, if it is a path of an app.
@@ -318,31 +336,42 @@ async fn handle(State(edge): State<Arc<RequestLayer>>, request: Request, next: N
     let route = matched.unwrap_or_else(|| "unmatched".to_owned());
     // Probes are always answered: a busy process is not a failed one.
     let requester = Requester { app_id: app_of(request.uri().path()), address: address_key(context.address) };
-    let applicant =
-        Applicant { app_id: requester.app_id.clone(), caller: Some(requester.address), is_platform: false };
-    let place = edge.in_flight.take(applicant);
-    if let Err(no_place) = &place
-        && !PROBES.contains(&route.as_str())
-    {
-        refusal = Some(Problem::new(problems::OVERLOADED).detail(no_place.to_string()).retry_after(1));
+    let is_known = edge.known.has(requester.address)
+        || Credentials::new(request.method(), request.headers()).api_key(&edge.keys).is_some();
+    let applicant = Applicant {
+        app_id: requester.app_id.clone(),
+        caller: Some(requester.address),
+        is_platform: false,
+        is_known,
+    };
+    let waits = Arriving::waits(request.method(), unread.is_some());
+    let (arriving, no_place) = Arriving::new(&edge.in_flight, &edge.bodies, applicant, edge.body_time, waits);
+    if !PROBES.contains(&route.as_str()) {
+        refusal = no_place.or(refusal);
     }
     let context = Arc::new(context);
     request.extensions_mut().insert(Arc::clone(&context));
     request.extensions_mut().insert(edge.idempotency.clone());
     request.extensions_mut().insert(edge.consistency.clone());
+    request.extensions_mut().insert(Arc::clone(&arriving));
     let request_id = context.request_id.clone();
     let span = tracing::info_span!("request", request_id = %request_id, method, route = %route);
     let answering = answer(&edge, request, refusal, next);
+    let (address, has_credentials) = (requester.address, HasCredentials::default());
     let answered = Answered {
         request_id: request_id.clone(),
         prefix: Arc::clone(&edge.prefix),
         has_written: Cell::new(false),
+        has_credentials: Arc::clone(&has_credentials),
         requester,
     };
     let answering = ANSWERED.scope(answered, answering).instrument(span);
     let mut response = traced.around(answering).await;
 
-    drop(place);
+    arriving.is_answered();
+    if has_credentials.load(Ordering::Relaxed) {
+        edge.known.add(address);
+    }
 
     let status = response.status().as_u16();
     traced.set("http.response.status_code", i64::from(status));
@@ -446,44 +475,6 @@ async fn guarded(request: Request, refusal: Option<Problem>, next: Next) -> Resp
         }
     }
     problem
-}
-
-/// Callers choose methods freely; a metric must not grow with what they choose.
-fn known_method(method: &Method) -> &'static str {
-    match method.as_str() {
-        "GET" => "GET",
-        "HEAD" => "HEAD",
-        "POST" => "POST",
-        "PUT" => "PUT",
-        "PATCH" => "PATCH",
-        "DELETE" => "DELETE",
-        "OPTIONS" => "OPTIONS",
-        _ => "OTHER",
-    }
-}
-
-/// A header that was sent exactly once, as text.
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    let mut values = headers.get_all(name).iter();
-    let value = values.next()?;
-    if values.next().is_some() {
-        return None;
-    }
-    value.to_str().ok()
-}
-
-/// The id in a request, if valid.
-pub(crate) fn request_id(headers: &HeaderMap) -> Option<String> {
-    single(headers, &X_REQUEST_ID).filter(|id| is_request_id(id)).map(str::to_owned)
-}
-
-fn is_request_id(text: &str) -> bool {
-    (1..=128).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=".contains(&b))
-}
-
-fn is_idempotency_key(text: &str) -> bool {
-    (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
 #[cfg(test)]

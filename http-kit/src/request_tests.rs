@@ -3,6 +3,7 @@ use axum::body::Body as HttpBody;
 use axum::routing::{get, post};
 use domain::AppSettings;
 use domain::signing_key::TokenAlgorithm;
+use http::HeaderMap;
 use http_body_util::BodyExt;
 use schemas::field_codes;
 use schemas::problems;
@@ -12,7 +13,7 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::extract::{AppScope, Body, FormOrJson, NoBody, OptionalBody, Params, Segments};
-use crate::forwarded::X_FORWARDED_FOR;
+use crate::forwarded::{X_FORWARDED_FOR, client_address};
 use crate::limits::{Rate, RateClass, RateLimits, RateSettings};
 use crate::problem::has_written;
 
@@ -251,7 +252,10 @@ fn only_trusted_proxies_are_trusted_with_addresses() {
         for value in forwarded {
             headers.append(X_FORWARDED_FOR, HeaderValue::from_str(value).expect("a value"));
         }
-        client_address(peer.parse().expect("an address"), &headers, &trusted).to_string()
+        match client_address(peer.parse().expect("an address"), &headers, &trusted) {
+            Ok(address) => address.to_string(),
+            Err(known) => format!("{known}?"),
+        }
     };
     // Directly from a client, whatever it claims.
     assert_eq!(client("192.0.2.1", &[]), "192.0.2.1");
@@ -269,9 +273,11 @@ fn only_trusted_proxies_are_trusted_with_addresses() {
     // A hop that is not an address ends the walk at the last known hop.
     assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
     assert_eq!(client("10.0.0.1", &[""]), "10.0.0.1");
-    assert_eq!(client("10.0.0.1", &["192.0.2.1, unknown, 10.0.0.2"]), "10.0.0.2");
-    assert_eq!(client("10.0.0.1", &["192.0.2.1,, 10.0.0.2"]), "10.0.0.2");
-    assert_eq!(client("10.0.0.1", &["<script>"]), "10.0.0.1");
+    assert_eq!(client("10.0.0.1", &["192.0.2.1, unknown, 10.0.0.2"]), "10.0.0.2?");
+    assert_eq!(client("10.0.0.1", &["<script>"]), "10.0.0.1?");
+    assert_eq!(client("10.0.0.1", &["198.51.100.1, \"[2001:db8:2::7]:4711\""]), "2001:db8:2::7");
+    // An empty element is none.
+    assert_eq!(client("10.0.0.1", &["192.0.2.1,, 10.0.0.2"]), "192.0.2.1");
 }
 
 #[tokio::test]

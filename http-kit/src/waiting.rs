@@ -11,8 +11,10 @@ use event_store::Clock;
 use http::{HeaderValue, header};
 use schemas::problems;
 
+use crate::heads::request_id;
+use crate::known::HasCredentials;
 use crate::problem::{ANSWERED, Answered, Problem};
-use crate::request::{Requester, X_REQUEST_ID, request_id};
+use crate::request::{Requester, X_REQUEST_ID};
 use crate::unread::{Rest, Unread};
 
 struct Waiting {
@@ -37,6 +39,7 @@ async fn handle(State(state): State<Arc<Waiting>>, request: Request, next: Next)
         request_id: request_id.clone(),
         prefix: Arc::clone(&state.prefix),
         has_written: Cell::new(false),
+        has_credentials: HasCredentials::default(),
         requester: Requester::default(),
     };
     let mut response = ANSWERED.scope(answered, next.run(request)).await;

@@ -232,11 +232,13 @@ pub(crate) fn applicant(caller: &AdminCaller) -> Applicant {
             app_id: Some(app_id.clone()),
             caller: Some(key_id.0.as_u128()),
             is_platform: app_id.is_platform(),
+            is_known: false,
         },
         Caller::User(user) => Applicant {
             app_id: Some(user.app_id.clone()),
             caller: Some(user.user_id.0.as_u128()),
             is_platform: false,
+            is_known: false,
         },
     }
 }

@@ -1,4 +1,4 @@
-//! SIGTERM under load: started requests are finished, and what was acknowledged is stored.
+//! SIGTERM and SIGHUP under load: started requests are finished, and what was acknowledged is stored.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use tests::{Bus, checker};
 
 use crate::{Random, server_with};
 
-const ROUNDS: usize = 3;
+const ROUNDS: [&str; 3] = ["TERM", "HUP", "TERM"];
 /// `shutdown_timeout`.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -17,12 +17,12 @@ async fn the_service_is_asked_to_stop_under_load() {
     let bus = Bus::start();
     let mut server = server_with(&bus).await;
     let mut history = History::new(&server).await;
-    for _ in 0..ROUNDS {
+    for signal in ROUNDS {
         let asked = history
             .during(&[&server], async |load| {
                 load.done(40).await;
                 random.moment(Duration::from_millis(80)).await;
-                server.signal("TERM");
+                server.signal(signal);
                 Instant::now()
             })
             .await;

@@ -1,3 +1,6 @@
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
 use serde_json::json;
 use tests::{PASSWORD, Server, email, of_type};
 
@@ -209,5 +212,40 @@ async fn a_bad_consistency_token_is_refused() {
         let answer =
             app.get("admin/users").bearer(&server.platform_key()).header("consistency-token", wrong).await;
         assert!(matches!(answer.status, 400 | 422), "{wrong}: {} {}", answer.status, answer.text);
+    }
+}
+
+/// The answer to a request as it is.
+fn raw(server: &Server, request: &str) -> String {
+    let address = server.base();
+    let mut stream =
+        TcpStream::connect(address.strip_prefix("http://").expect("an address")).expect("connects");
+    stream.set_read_timeout(Some(tests::PATIENCE)).expect("an option");
+    stream.write_all(request.as_bytes()).expect("writes");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer, and the end");
+    answer
+}
+
+#[tokio::test]
+async fn a_request_names_one_host() {
+    let server = Server::start().await;
+    for (version, hosts, status) in [
+        ("1.1", &["login.example.com"][..], 404),
+        ("1.1", &[""], 404),
+        ("1.1", &[], 400),
+        ("1.1", &["a", "b"], 400),
+        ("1.1", &["a", "a"], 400),
+        ("1.1", &["a b"], 400),
+        ("1.1", &["ada@example.com"], 400),
+        ("1.0", &[], 404),
+        ("1.0", &["a", "b"], 400),
+    ] {
+        let hosts = hosts.iter().map(|host| format!("Host: {host}\r\n")).collect::<Vec<_>>().concat();
+        let answer =
+            raw(&server, &format!("GET /auth/absent HTTP/{version}\r\nConnection: close\r\n{hosts}\r\n"));
+        assert!(answer.starts_with(&format!("HTTP/{version} {status}")), "{version} {hosts:?}: {answer}");
+        let is_told = answer.contains("\"code\":\"malformed_request\"") && answer.contains("x-request-id");
+        assert_eq!(is_told, status == 400, "{answer}");
     }
 }

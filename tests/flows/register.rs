@@ -127,6 +127,7 @@ async fn what_is_not_an_address_is_refused() {
         "ada\0@example.org",
         "<ada@example.org>",
         "ada@-example.org",
+        "-f@example.org",
     ] {
         app.post("auth/register")
             .json(&json!({"email": wrong, "password": PASSWORD}))

@@ -23,7 +23,7 @@ use effects::senders::{SenderDomains, Senders};
 use event_store::location::Location;
 use http_kit::limits::RateSettings;
 use http_kit::places::Shares;
-use http_kit::{Discard, Rest};
+use http_kit::{BodyTime, Discard, Rest};
 use ipnet::IpNet;
 use secrecy::SecretString;
 use tokens::PublicUrl;
@@ -104,6 +104,9 @@ pub struct Config {
     /// The maximum at a time; further requests get 503. The caller is an address here.
     pub requests_in_flight: Shares,
     pub http: HttpSettings,
+    pub body_time: BodyTime,
+    /// The maximum of open connections.
+    pub connections: usize,
     /// What is read of a body after its response was made.
     pub rest: Rest,
     /// The bytes from which a response is compressed; None: none is.
@@ -238,6 +241,11 @@ impl Config {
             nats: nats(values)?,
             traces: traces(values)?,
             http: http(values, rest.after)?,
+            body_time: BodyTime {
+                longest: values.take(&keys::HTTP_BODY_TIME)?,
+                rate: values.take(&keys::HTTP_BODY_RATE)?.get() as u64,
+            },
+            connections: values.take(&keys::HTTP_CONNECTIONS)?.get(),
             rest,
             compress_from: values.take(&keys::HTTP_COMPRESS_FROM)?,
             requests_in_flight: SharesOf {
@@ -246,11 +254,7 @@ impl Config {
                 of_a_caller: &keys::LIMITS_IN_FLIGHT_OF_AN_ADDRESS,
                 reserve: &keys::LIMITS_IN_FLIGHT_RESERVE,
             }
-            .take(values, |total| Shares {
-                of_an_app: (total / 4 * 3).max(1),
-                of_a_caller: (total / 4).max(1),
-                ..Shares::of(total)
-            })?,
+            .take(values, |total| Shares { of_an_app: (total / 4 * 3).max(1), ..Shares::of(total) })?,
             event_streams: SharesOf {
                 total: &keys::LIMITS_EVENT_STREAMS,
                 of_an_app: &keys::LIMITS_EVENT_STREAMS_OF_AN_APP,
@@ -378,6 +382,7 @@ fn rest(values: &mut Values) -> Result<Rest, ConfigError> {
 fn http(values: &mut Values, linger: Discard) -> Result<HttpSettings, ConfigError> {
     Ok(HttpSettings {
         head_time: values.take(&keys::HTTP_HEAD_TIME)?,
+        idle_time: values.take(&keys::HTTP_IDLE_TIME)?,
         head_bytes: values.take(&keys::HTTP_HEAD_BYTES)?,
         linger,
         streams: values.take(&keys::HTTP2_REQUESTS)?,

@@ -5,36 +5,43 @@
 //! hold for both. Those of connections are here. HTTP/2 needs more of them: on one connection a client can start many
 //! requests and reset them (CVE-2023-44487), or send a head that never ends (CVE-2024-27316).
 
+mod accepting;
+mod bodies;
+mod pace;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::ConnectInfo;
-use axum::http::Request;
 use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, Request};
 use axum::response::Response;
-use axum::serve::Listener;
-use http_body::{Frame, SizeHint};
-use http_kit::Discard;
+use http_kit::crowd::{Crowd, Member, Words};
+use http_kit::{Discard, check_host, peer_of};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use ipnet::IpNet;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tower::ServiceExt;
 
 use crate::linger::Lingering;
+use accepting::Accepting;
+use bodies::{Arriving, InUse};
+pub use pace::Pace;
+use pace::{One, TooLong};
 
 /// The first bytes of HTTP/2.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -46,8 +53,11 @@ const REQUEST_WINDOW: u32 = 64 * 1024;
 /// Bytes of a response that are buffered for an HTTP/2 client that does not read it.
 const SEND_BUFFER: usize = 64 * 1024;
 
-/// How long an HTTP/2 client has to acknowledge that its idle connection ends.
+/// How long the end of an idle connection may take: an HTTP/2 client acknowledges it.
 const GOODBYE: Duration = Duration::from_secs(5);
+
+/// How long a connection without requests stays open when the process stops.
+const LAST_CALL: Duration = Duration::from_millis(250);
 
 /// The limits of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +65,9 @@ pub struct HttpSettings {
     /// How long a client may take to send the head of its next request. Without a limit, a client that sends it byte by
     /// byte, or not at all, would hold its connection indefinitely.
     pub head_time: Duration,
+    /// How long a connection is kept without a request. A proxy must end it first: a request that it sends while we close
+    /// is lost, and it cannot send it again if it may have had an effect.
+    pub idle_time: Duration,
     /// The maximum length of a request's head, in bytes.
     pub head_bytes: u32,
     /// What is read after an answer that did not wait for its whole request.
@@ -85,27 +98,51 @@ impl Stage {
     }
 }
 
+/// The room for connections.
+#[derive(Clone)]
+pub struct Room {
+    crowd: Arc<Crowd>,
+    trusted_proxies: Arc<[IpNet]>,
+}
+
+impl Room {
+    /// Room for so many. Those of trusted proxies make no room for those of others.
+    pub fn new(connections: usize, trusted_proxies: &[IpNet]) -> Self {
+        let words = Words {
+            label: "connections",
+            what: "connections",
+            advice: "If these are not attacks, raise http.connections (WATCHWORD_HTTP_CONNECTIONS), and the limit of open \
+                     files with it.",
+        };
+        Self { crowd: Crowd::new(connections, words), trusted_proxies: trusted_proxies.into() }
+    }
+}
+
 /// Answers requests until `stop`, then finishes pending ones.
 pub async fn serve(
-    mut listener: TcpListener,
+    listener: TcpListener,
     stage: impl Into<Stage>,
     settings: HttpSettings,
+    room: Room,
     stop: impl Future<Output = ()> + Send + 'static,
 ) {
     let stage = stage.into();
+    let mut accepting = Accepting::new(listener);
     let connections = Connections::new(settings);
     let mut stop = pin!(stop);
     loop {
         let (stream, peer) = tokio::select! {
-            // It waits while the system is out of file descriptors.
-            accepted = Listener::accept(&mut listener) => accepted,
+            accepted = accepting.next(&room) => accepted,
             () = &mut stop => break,
         };
         // Send small answers at once, without waiting for more data.
         let _ = stream.set_nodelay(true);
-        connections.add(stream, peer, stage.clone());
+        // Without room it is closed at once.
+        if let Ok(member) = room.crowd.enter(peer_of(peer.ip(), &room.trusted_proxies)) {
+            connections.add(stream, peer, stage.clone(), member);
+        }
     }
-    drop(listener);
+    drop(accepting);
     connections.close().await;
 }
 
@@ -122,12 +159,16 @@ impl Connections {
     }
 
     /// Answers the requests of a client, in the background.
-    fn add(&self, stream: TcpStream, peer: SocketAddr, stage: Stage) {
-        let client = Client { settings: self.settings, peer, stage };
+    fn add(&self, stream: TcpStream, peer: SocketAddr, stage: Stage, member: Member) {
+        let client =
+            Client { settings: self.settings, peer, stage, pace: Pace::new(), member: Arc::new(member) };
         let mut stopping = self.stopping.subscribe();
         tokio::spawn(async move {
             metrics::gauge!("watchword_http_connections").increment(1);
-            client.answer(stream, &mut stopping).await;
+            tokio::select! {
+                () = client.answer(stream, &mut stopping) => {}
+                () = client.member.has_to_leave() => {}
+            }
             metrics::gauge!("watchword_http_connections").decrement(1);
         });
     }
@@ -143,6 +184,8 @@ struct Client {
     settings: HttpSettings,
     peer: SocketAddr,
     stage: Stage,
+    pace: Arc<Pace>,
+    member: Arc<Member>,
 }
 
 impl Client {
@@ -161,40 +204,56 @@ impl Client {
     }
 
     async fn http1(&self, stream: TcpStream, begun: Vec<u8>, stopping: &mut watch::Receiver<bool>) {
-        let HttpSettings { head_time, head_bytes, linger, .. } = self.settings;
+        let HttpSettings { head_time, idle_time, head_bytes, linger, .. } = self.settings;
         let closes = Arc::new(AtomicBool::new(false));
-        let stream = Lingering::new(stream, begun, linger, Arc::clone(&closes));
+        let stream = Lingering::new(stream, begun, linger, Arc::clone(&closes), Some(Arc::clone(&self.pace)));
+        let stops = stopping.clone();
         let answer = service_fn(|request: Request<Incoming>| {
-            let (answering, closes) = (self.routed(request), Arc::clone(&closes));
+            let (answering, closes, stops) = (self.routed(request), Arc::clone(&closes), stops.clone());
             async move {
-                let response = answering.await;
+                let mut response = answering.await?;
                 // Set only by an answer that did not wait for its whole request.
-                if response.as_ref().is_ok_and(|response| response.headers().contains_key(CONNECTION)) {
+                if response.headers().contains_key(CONNECTION) {
                     closes.store(true, Ordering::Relaxed);
+                } else if *stops.borrow() {
+                    // A client that knows that it was the last answer sends its next request elsewhere.
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
-                response
+                Ok::<_, Infallible>(response)
             }
         });
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(head_time).max_buf_size(head_bytes as usize);
+        // The time of a head is limited below, together with the time without one.
+        http.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(head_bytes as usize);
         let mut connection = pin!(http.serve_connection(TokioIo::new(stream), answer));
-        tokio::select! {
+        let too_long = tokio::select! {
             // It can fail only because of the client, and there is no one to report that to.
             _ = connection.as_mut() => return,
-            () = stop(stopping) => connection.as_mut().graceful_shutdown(),
+            () = stop(stopping) => None,
+            why = self.pace.ends(head_time, idle_time) => Some(why),
+        };
+        match too_long {
+            Some(TooLong::Head) => return,
+            Some(TooLong::Idle) => {
+                connection.as_mut().graceful_shutdown();
+                let _ = timeout(GOODBYE, connection).await;
+                return;
+            }
+            None => {}
         }
+        // The client's next request may be on its way; its answer says that it was the last.
+        if self.pace.is_idle() && timeout(LAST_CALL, connection.as_mut()).await.is_ok() {
+            return;
+        }
+        connection.as_mut().graceful_shutdown();
         let _ = connection.await;
     }
 
     async fn http2(&self, stream: TcpStream, begun: Vec<u8>, stopping: &mut watch::Receiver<bool>) {
-        let HttpSettings { head_time, head_bytes, linger, streams, resets } = self.settings;
+        let HttpSettings { head_time, idle_time, head_bytes, linger, streams, resets } = self.settings;
         // An unread body affects only its request, so nothing is left to read when the connection ends.
-        let stream = Lingering::new(stream, begun, linger, Arc::default());
-        let use_of_it = Arc::new(Use::default());
-        let answer = service_fn(|request: Request<Incoming>| {
-            let (answering, one) = (self.routed(request), One::of(&use_of_it));
-            async move { answering.await.map(|response| response.map(|body| InUse { body, _one: one })) }
-        });
+        let stream = Lingering::new(stream, begun, linger, Arc::default(), None);
+        let answer = service_fn(|request: Request<Incoming>| self.routed(request));
         let mut http = http2::Builder::new(TokioExecutor::new());
         http.timer(TokioTimer::new())
             .max_concurrent_streams(streams)
@@ -210,7 +269,7 @@ impl Client {
         let idle = tokio::select! {
             _ = connection.as_mut() => return,
             () = stop(stopping) => false,
-            () = use_of_it.ends(head_time) => true,
+            _ = self.pace.ends(head_time, idle_time) => true,
         };
         connection.as_mut().graceful_shutdown();
         if idle {
@@ -224,9 +283,12 @@ impl Client {
         &self,
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response, Infallible>> + use<> {
-        let mut request = request.map(Body::new);
+        let one = One::of(&self.pace, &self.member);
+        let mut request = request.map(|body| Arriving::of(body, &one));
+        check_host(&mut request);
         request.extensions_mut().insert(ConnectInfo(self.peer));
-        self.stage.router().oneshot(request)
+        let answering = self.stage.router().oneshot(request);
+        async move { answering.await.map(|response| response.map(|body| Body::new(InUse { body, _one: one }))) }
     }
 }
 
@@ -248,72 +310,6 @@ async fn speaks_http2(stream: &mut TcpStream, begun: &mut Vec<u8>) -> io::Result
 async fn stop(stopping: &mut watch::Receiver<bool>) {
     // Without a sender, nothing waits for the connection.
     let _ = stopping.wait_for(|stopping| *stopping).await;
-}
-
-/// The pending requests of one connection.
-#[derive(Default)]
-struct Use {
-    requests: AtomicUsize,
-    changed: Notify,
-}
-
-impl Use {
-    /// Returns after there was no request for this long.
-    async fn ends(&self, idle: Duration) {
-        loop {
-            if self.requests.load(Ordering::Acquire) > 0 {
-                self.changed.notified().await;
-            } else if timeout(idle, self.changed.notified()).await.is_err()
-                && self.requests.load(Ordering::Acquire) == 0
-            {
-                return;
-            }
-        }
-    }
-}
-
-/// One of them, until its response is sent.
-struct One(Arc<Use>);
-
-impl One {
-    fn of(all: &Arc<Use>) -> Self {
-        all.requests.fetch_add(1, Ordering::AcqRel);
-        all.changed.notify_one();
-        Self(Arc::clone(all))
-    }
-}
-
-impl Drop for One {
-    fn drop(&mut self) {
-        self.0.requests.fetch_sub(1, Ordering::AcqRel);
-        self.0.changed.notify_one();
-    }
-}
-
-/// The body of a response. The request is pending until it ends.
-struct InUse {
-    body: Body,
-    _one: One,
-}
-
-impl http_body::Body for InUse {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }
 
 #[cfg(test)]

@@ -431,7 +431,7 @@ fn edge(
 ) -> RequestLayer {
     let proxies = config.trusted_proxies.clone();
     RequestLayer::new(Arc::clone(repository), Arc::clone(clock), stores.key_store.instance_key(), proxies)
-        .limited_to(config.requests_in_flight)
+        .limited_to(config.requests_in_flight, config.body_time)
         .discarding(config.rest)
         .compressing_from(config.compress_from)
 }

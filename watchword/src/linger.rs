@@ -15,6 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
+use crate::connections::Pace;
+
 pub struct Lingering {
     stream: TcpStream,
     /// Bytes already taken from the stream, which are read first.
@@ -23,14 +25,29 @@ pub struct Lingering {
     linger: Discard,
     /// Whether the client may still be writing when the connection ends.
     closes: Arc<AtomicBool>,
+    /// What is told that bytes come and go.
+    pace: Option<Arc<Pace>>,
     /// Set once our half is closed.
     until: Option<Pin<Box<Sleep>>>,
     discarded: u64,
 }
 
 impl Lingering {
-    pub fn new(stream: TcpStream, begun: Vec<u8>, linger: Discard, closes: Arc<AtomicBool>) -> Self {
-        Self { stream, begun, linger, closes, until: None, discarded: 0 }
+    pub fn new(
+        stream: TcpStream,
+        begun: Vec<u8>,
+        linger: Discard,
+        closes: Arc<AtomicBool>,
+        pace: Option<Arc<Pace>>,
+    ) -> Self {
+        Self { stream, begun, linger, closes, pace, until: None, discarded: 0 }
+    }
+
+    fn has_written(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let (Poll::Ready(Ok(1..)), Some(pace)) = (&polled, &self.pace) {
+            pace.has_written();
+        }
+        polled
     }
 }
 
@@ -41,7 +58,12 @@ impl AsyncRead for Lingering {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.begun.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(cx, buffer);
+            let before = buffer.filled().len();
+            let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+            if let Some(pace) = self.pace.as_ref().filter(|_| buffer.filled().len() > before) {
+                pace.has_read();
+            }
+            return polled;
         }
         let length = self.begun.len().min(buffer.remaining());
         buffer.put_slice(&self.begun[..length]);
@@ -52,7 +74,8 @@ impl AsyncRead for Lingering {
 
 impl AsyncWrite for Lingering {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.has_written(polled)
     }
 
     fn poll_write_vectored(
@@ -60,7 +83,8 @@ impl AsyncWrite for Lingering {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.has_written(polled)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -8,6 +8,7 @@ mod config;
 mod connections;
 mod data_dir;
 mod databases;
+mod descriptors;
 mod docs;
 mod documents;
 mod init;

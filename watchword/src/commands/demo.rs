@@ -16,8 +16,9 @@ use tokio::net::TcpListener;
 use super::{Globals, Run, runtime};
 use crate::channel::HttpClient;
 use crate::config::Config;
-use crate::connections::serve;
+use crate::connections::{Room, serve};
 use crate::data_dir;
+use crate::descriptors;
 use crate::instance::Instance;
 use tour::{Expected, Tour};
 
@@ -50,10 +51,12 @@ async fn run() -> anyhow::Result<ExitCode> {
         .await
         .context("cannot listen on the loopback address 127.0.0.1")?;
     let address = listener.local_addr()?;
-    let config = Config::in_folder(&data_dir);
+    let mut config = Config::in_folder(&data_dir);
+    descriptors::fit(&mut config.connections, &mut config.requests_in_flight);
     let instance = Instance::open(&config, address).await?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let server = tokio::spawn(serve(listener, instance.mounted(), config.http, async {
+    let room = Room::new(config.connections, &config.trusted_proxies);
+    let server = tokio::spawn(serve(listener, instance.mounted(), config.http, room, async {
         let _ = stopped.await;
     }));
 

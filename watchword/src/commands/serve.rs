@@ -16,7 +16,8 @@ use tokio::task::JoinHandle;
 use super::{Globals, Run};
 use crate::bus;
 use crate::config::{Config, variable};
-use crate::connections::{HttpSettings, Stage, serve};
+use crate::connections::{HttpSettings, Room, Stage, serve};
+use crate::descriptors;
 use crate::init;
 use crate::instance::{Instance, Role, Stores};
 use crate::logging;
@@ -26,8 +27,8 @@ use crate::waiting::{self, Waiting};
 
 /// Run the service: commands and projections in one process, or one role of several processes
 ///
-/// Prints the listen address, the URL of the API's documentation and the location of the first platform key. On SIGTERM
-/// or SIGINT it accepts no new requests, finishes pending ones and exits within `shutdown_timeout`.
+/// Prints the listen address, the URL of the API's documentation and the location of the first platform key. On SIGTERM,
+/// SIGINT or SIGHUP it accepts no new requests, finishes pending ones and exits within `shutdown_timeout`.
 #[derive(Debug, Args)]
 pub struct Serve {
     /// Run only one role. Needs a journal that several processes can open; SQLite is not one
@@ -82,13 +83,17 @@ async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCode> 
     }
     let traces = config.traces.as_ref().map(|traces| Traces::start(traces, role)).transpose()?;
     crate::metrics::start();
+    descriptors::fit(&mut config.connections, &mut config.requests_in_flight);
+    let room = Room::new(config.connections, &config.trusted_proxies);
+    // Of the descriptors that stay free of clients.
+    let internal_room = Room::new(INTERNAL_CONNECTIONS, &[]);
     let waiting = Waiting::new();
     let public_url = config.public_url(address);
     let meanwhile = |details| Stage::from(mounted(waiting.router(&public_url, details), public_url.prefix()));
     let mut doors = Doors {
-        public: Door::new(socket, address, "listen", meanwhile(false), config.http),
+        public: Door::new(socket, address, "listen", meanwhile(false), config.http, room),
         internal: internal.map(|(socket, address)| {
-            Door::new(socket, address, "internal_listen", meanwhile(true), config.http)
+            Door::new(socket, address, "internal_listen", meanwhile(true), config.http, internal_room)
         }),
     };
     // Stores on servers may be unavailable, so requests are answered at once. A start on files answers when the stores are
@@ -190,6 +195,7 @@ struct Door {
     key: &'static str,
     stage: Stage,
     http: HttpSettings,
+    room: Room,
     stopping: watch::Sender<bool>,
     server: Option<JoinHandle<()>>,
 }
@@ -201,9 +207,10 @@ impl Door {
         key: &'static str,
         stage: Stage,
         http: HttpSettings,
+        room: Room,
     ) -> Self {
         let stopping = watch::Sender::new(false);
-        Self { socket: Some(socket), address, key, stage, http, stopping, server: None }
+        Self { socket: Some(socket), address, key, stage, http, room, stopping, server: None }
     }
 
     fn open(&mut self) -> anyhow::Result<()> {
@@ -214,7 +221,8 @@ impl Door {
             // The sender lives as long as the process.
             let _ = stopping.wait_for(|stopping| *stopping).await;
         };
-        self.server = Some(tokio::spawn(serve(listener, self.stage.clone(), self.http, stop)));
+        let (stage, room) = (self.stage.clone(), self.room.clone());
+        self.server = Some(tokio::spawn(serve(listener, stage, self.http, room, stop)));
         Ok(())
     }
 
@@ -228,6 +236,9 @@ impl Door {
 
 /// The maximum length of the queue of connections not yet accepted.
 const BACKLOG: u32 = 1024;
+
+/// The maximum of connections to the internal address.
+const INTERNAL_CONNECTIONS: usize = 32;
 
 /// Binds the address without accepting connections yet.
 fn bind(address: SocketAddr, key: &str) -> anyhow::Result<(TcpSocket, SocketAddr)> {
@@ -275,18 +286,37 @@ fn announce(config: &Config, instance: &Instance, internal: Option<SocketAddr>) 
     }
 }
 
-/// Catches SIGTERM and SIGINT from now on; the future ends with the first.
+/// Catches SIGTERM, SIGINT and SIGHUP from now on; the future ends with the first. There is nothing that a hangup could
+/// make the service open anew: its log is stderr, and its settings hold until it ends.
 #[cfg(unix)]
 fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send> {
     use tokio::signal::unix::{SignalKind, signal};
     let catch = |kind| signal(kind).context("cannot install signal handlers");
     let (mut terminate, mut interrupt) = (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
+    // `nohup` ignores it for its program.
+    let mut hangup = if ignores_hangup() { None } else { Some(catch(SignalKind::hangup())?) };
     Ok(async move {
+        let hangup = async {
+            match &mut hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            _ = hangup => {}
         }
     })
+}
+
+/// Whether whoever started the process made it ignore SIGHUP; only Linux tells it.
+#[cfg(unix)]
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask & 1 << (rustix::process::Signal::HUP.as_raw() - 1) != 0)
 }
 
 /// Ends on Ctrl-C.

@@ -158,13 +158,13 @@ keys! {
     LIMITS_GENERAL "limits.general": Rate = rate, default "1200/60",
         "requests/seconds from one address to all other routes";
     LIMITS_IN_FLIGHT "limits.in_flight": NonZeroUsize = positive_size, default "4096",
-        "concurrent requests; more get 503";
+        "concurrent requests, each from when all of it has come; more get 503. As many bodies may be arriving";
     LIMITS_IN_FLIGHT_OF_AN_APP "limits.in_flight_of_an_app": NonZeroUsize = positive_size, otherwise "",
         "of these, the maximum per app [default: three quarters]";
     LIMITS_IN_FLIGHT_OF_AN_ADDRESS "limits.in_flight_of_an_address": NonZeroUsize = positive_size, otherwise "",
-        "of these, the maximum per client address [default: a quarter]";
+        "of these, the maximum per client address [default: a sixteenth]";
     LIMITS_IN_FLIGHT_RESERVE "limits.in_flight_reserve": usize = whole_number, otherwise "",
-        "of these, reserved from use by apps [default: a sixteenth]";
+        "of these, reserved for API keys and for addresses with valid credentials in the last day [default: a sixteenth]";
     LIMITS_EVENT_STREAMS "limits.event_streams": NonZeroUsize = positive_size, default "256",
         "concurrent live event streams; more get 503";
     LIMITS_EVENT_STREAMS_OF_AN_APP "limits.event_streams_of_an_app": NonZeroUsize = positive_size, otherwise "",
@@ -184,7 +184,16 @@ keys! {
     LIMITS_SESSIONS "limits.sessions": NonZeroUsize = positive_size, default "1000",
         "maximum sessions per user; one more login ends the oldest. A tenth of them can be test tokens";
     HTTP_HEAD_TIME "http.head_time": Duration = positive_seconds, default "30",
-        "seconds a client has for the head of a request; a connection without requests is closed after the same time";
+        "seconds a client has for the head of a request, and for its first one to come";
+    HTTP_IDLE_TIME "http.idle_time": Duration = positive_seconds, default "130",
+        "seconds that a connection is kept without another request; longer than a proxy keeps it, so that the proxy closes it";
+    HTTP_BODY_TIME "http.body_time": Duration = positive_seconds, default "20",
+        "seconds a client has for the body of a request";
+    HTTP_BODY_RATE "http.body_rate": NonZeroUsize = positive_size, default "500",
+        "bytes of a body per second; a slower client has half of that time";
+    HTTP_CONNECTIONS "http.connections": NonZeroUsize = positive_size, default "16384",
+        "open connections, at most what the limit of open files allows; for more, those make room that wait longest, of the \
+         address with the most";
     HTTP_HEAD_BYTES "http.head_bytes": u32 = head_bytes, default "65536",
         "maximum bytes of the head of a request, at least 8192; longer ones get 431";
     HTTP_UNREAD_BYTES "http.unread_bytes": u64 = any_number, default "2097152",

@@ -1,9 +1,12 @@
 use axum::http::{StatusCode, Version};
-use axum::routing::get;
+use std::sync::atomic::AtomicUsize;
+
+use axum::body::Bytes;
+use axum::routing::{get, post};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http2::{SendRequest, handshake};
 use tokio::io::AsyncWriteExt;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -13,6 +16,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 const SETTINGS: HttpSettings = HttpSettings {
     head_time: Duration::from_mins(1),
+    idle_time: Duration::from_mins(1),
     head_bytes: 64 * 1024,
     linger: Discard { time: Duration::from_secs(5), bytes: 1024 * 1024 },
     streams: 100,
@@ -20,7 +24,8 @@ const SETTINGS: HttpSettings = HttpSettings {
 };
 
 /// For clients that dawdle.
-const SHORT: HttpSettings = HttpSettings { head_time: Duration::from_millis(200), ..SETTINGS };
+const SHORT: HttpSettings =
+    HttpSettings { head_time: Duration::from_millis(200), idle_time: Duration::from_millis(200), ..SETTINGS };
 
 struct Serving {
     address: SocketAddr,
@@ -30,13 +35,17 @@ struct Serving {
 
 impl Serving {
     async fn start(router: Router, settings: HttpSettings) -> Self {
+        Self::start_in(Room::new(1000, &[]), router, settings).await
+    }
+
+    async fn start_in(room: Room, router: Router, settings: HttpSettings) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async {
             let _ = stopped.await;
         };
-        Self { address, stop, task: tokio::spawn(serve(listener, router, settings, stopped)) }
+        Self { address, stop, task: tokio::spawn(serve(listener, router, settings, room, stopped)) }
     }
 
     async fn raw(&self, bytes: &[u8]) -> TcpStream {
@@ -270,4 +279,134 @@ async fn who_floods_a_connection_loses_it_alone() {
     assert_eq!(ask(&mut other, "/").await.0, StatusCode::OK);
     drop(other);
     serving.end().await;
+}
+
+/// Sends a request on a connection that is kept, and reads the answer, whose head ends with an empty line.
+async fn ask_on(stream: &mut TcpStream, request: &str) -> String {
+    stream.write_all(request.as_bytes()).await.expect("writes");
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"hello") {
+        let mut piece = [0; 1024];
+        let read = within(stream.read(&mut piece)).await.expect("reads");
+        assert!(read > 0, "it ended: {}", String::from_utf8_lossy(&answer));
+        answer.extend_from_slice(&piece[..read]);
+    }
+    String::from_utf8(answer).expect("text")
+}
+
+const KEPT: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+
+async fn has_ended(stream: &mut TcpStream) -> bool {
+    matches!(timeout(PATIENCE, stream.read(&mut [0; 64])).await, Ok(Ok(0) | Err(_)))
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_kept_for_longer_than_a_head_may_take() {
+    let settings = HttpSettings { idle_time: Duration::from_hours(1), ..SHORT };
+    let serving = Serving::start(hello(), settings).await;
+    let mut http2 = serving.http2().await;
+    assert_eq!(ask(&mut http2, "/").await.0, StatusCode::OK);
+    let mut kept = serving.raw(b"").await;
+    ask_on(&mut kept, KEPT).await;
+    // One that sends nothing ends meanwhile, and one that begins another head does, too.
+    let mut silent = serving.raw(b"").await;
+    let mut slow = serving.raw(b"").await;
+    ask_on(&mut slow, KEPT).await;
+    slow.write_all(b"GET / HT").await.expect("writes");
+    assert!(has_ended(&mut silent).await && has_ended(&mut slow).await);
+    ask_on(&mut kept, KEPT).await;
+    assert_eq!(ask(&mut http2, "/").await.0, StatusCode::OK);
+    drop(kept);
+    serving.end().await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_ends_at_last() {
+    let serving = Serving::start(hello(), HttpSettings { head_time: Duration::from_hours(1), ..SHORT }).await;
+    let mut kept = serving.raw(b"").await;
+    ask_on(&mut kept, KEPT).await;
+    assert!(has_ended(&mut kept).await);
+    serving.end().await;
+}
+
+#[tokio::test]
+async fn the_last_answer_says_so() {
+    let gate = Arc::new(Notify::new());
+    let (waits, begun) = (Arc::clone(&gate), Arc::new(Notify::new()));
+    let begins = Arc::clone(&begun);
+    let wait = get(async move || {
+        begins.notify_one();
+        waits.notified().await;
+        "hello"
+    });
+    let serving = Serving::start(hello().route("/wait", wait), SETTINGS).await;
+    let mut kept = serving.raw(b"").await;
+    let answer = ask_on(&mut kept, KEPT).await.to_lowercase();
+    assert!(!answer.contains("connection: close"), "{answer}");
+    let mut busy = serving.raw(KEPT.replace("/ ", "/wait ").as_bytes()).await;
+    within(begun.notified()).await;
+    let _ = serving.stop.send(());
+    gate.notify_one();
+    let answer = ask_on(&mut busy, "").await.to_lowercase();
+    assert!(answer.contains("connection: close"), "{answer}");
+    assert!(has_ended(&mut kept).await);
+    within(serving.task).await.expect("drains");
+}
+
+#[tokio::test]
+async fn a_full_room_has_room_for_those_who_ask() {
+    let router = hello().route("/body", post(async |_: Bytes| "hello"));
+    let serving = Serving::start_in(Room::new(8, &[]), router, SETTINGS).await;
+    let post = "POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1";
+    for begun in ["", "GET / HTT", post] {
+        let mut flood = vec![];
+        for _ in 0..20 {
+            flood.push(serving.raw(begun.as_bytes()).await);
+            let answer = ask_http1(&serving, GET).await;
+            assert!(answer.ends_with("hello"), "{begun}: {answer}");
+        }
+        let mut ended = 0;
+        for stream in &mut flood[..10] {
+            ended += u32::from(has_ended(stream).await);
+        }
+        assert_eq!(ended, 10, "{begun}: the oldest have made room");
+    }
+    serving.end().await;
+}
+
+#[tokio::test]
+async fn who_is_being_answered_keeps_its_connection_in_a_full_room() {
+    let gate = Arc::new(Notify::new());
+    let (waits, begun) = (Arc::clone(&gate), Arc::new(Notify::new()));
+    let begins = Arc::clone(&begun);
+    let wait = post(async move |_: Bytes| {
+        begins.notify_one();
+        waits.notified().await;
+        "hello"
+    });
+    let serving = Serving::start_in(Room::new(4, &[]), hello().route("/wait", wait), SETTINGS).await;
+    let whole = "POST /wait HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n";
+    let mut busy = serving.raw(whole.as_bytes()).await;
+    busy.write_all(b"1").await.expect("writes");
+    within(begun.notified()).await;
+    let mut flood = vec![];
+    for _ in 0..20 {
+        flood.push(serving.raw(b"GET /").await);
+    }
+    assert!(has_ended(&mut flood[0]).await);
+    gate.notify_one();
+    ask_on(&mut busy, "").await;
+    drop((busy, flood));
+    serving.end().await;
+}
+
+/// A process without descriptors cannot accept, which only root could bring about here by lowering its own limit: so the
+/// words for it are compared with the system's.
+#[cfg(unix)]
+#[test]
+fn a_lack_of_descriptors_is_told_from_other_errors() {
+    for (number, lacks) in [(24, true), (23, true), (12, false), (105, false)] {
+        let error = io::Error::from_raw_os_error(number);
+        assert_eq!(accepting::lacks_descriptors(&error), lacks, "{error}");
+    }
 }

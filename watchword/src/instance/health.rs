@@ -95,6 +95,7 @@ impl Health {
     pub fn measure(&self) {
         #[expect(clippy::cast_precision_loss, reason = "a gauge need not be exact past 2^53 events")]
         metrics::gauge!("journal_head").set(*self.journal.watch_head().borrow() as f64);
+        crate::descriptors::measure();
         self.journal.measure();
         self.repository.measure();
         self.key_store.measure();

@@ -1,0 +1,236 @@
+//! Requests whose bodies arrive. A request takes one of the places for requests in progress once all of it is there: what
+//! only waits for its client costs a connection and its memory, for which there is room of its own ([`crate::crowd`]).
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::body::Body;
+use futures::StreamExt;
+use http::Method;
+use schemas::problems;
+use tokio::time::Instant;
+
+use crate::crowd::{Crowd, Full, Member, Owner, Words};
+use crate::places::{Applicant, NoPlace, Place, Places};
+use crate::problem::Problem;
+
+/// How long a body may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BodyTime {
+    /// In all.
+    pub longest: Duration,
+    /// In bytes per second: what is slower has half of the time.
+    pub rate: u64,
+}
+
+impl Default for BodyTime {
+    fn default() -> Self {
+        Self { longest: Duration::from_secs(20), rate: 500 }
+    }
+}
+
+impl BodyTime {
+    /// How long it may take, if so much has come.
+    fn for_bytes(self, received: usize) -> Duration {
+        let by_rate = u64::try_from(received).unwrap_or(u64::MAX).saturating_mul(1000) / self.rate.max(1);
+        (self.longest / 2).saturating_add(Duration::from_millis(by_rate)).min(self.longest)
+    }
+}
+
+/// How the room for bodies is called.
+pub(crate) const BODIES: Words = Words {
+    label: "bodies",
+    what: "requests whose bodies are arriving",
+    advice: "If these are not attacks, raise limits.in_flight (WATCHWORD_LIMITS_IN_FLIGHT).",
+};
+
+/// A request from its head on.
+pub(crate) struct Arriving {
+    places: Places,
+    applicant: Applicant,
+    time: BodyTime,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Until the body is there.
+    member: Option<Member>,
+    /// From then on.
+    place: Option<Place>,
+}
+
+impl Arriving {
+    /// A request, and why it cannot be answered, if so.
+    pub fn new(
+        places: &Places,
+        bodies: &Arc<Crowd>,
+        applicant: Applicant,
+        time: BodyTime,
+        waits: bool,
+    ) -> (Arc<Self>, Option<Problem>) {
+        let address = applicant.caller.unwrap_or_default();
+        let arriving = Arc::new(Self { places: places.clone(), applicant, time, state: Mutex::default() });
+        let refusal = if waits {
+            match bodies.enter(Owner::Client(address)) {
+                Ok(member) => {
+                    arriving.state().member = Some(member);
+                    None
+                }
+                Err(Full) => Some(overloaded(NoPlace::Total)),
+            }
+        } else {
+            arriving.is_whole().err()
+        };
+        (arriving, refusal)
+    }
+
+    /// Whether handlers wait for the body of such a request.
+    pub fn waits(method: &Method, has_body: bool) -> bool {
+        has_body && ![Method::GET, Method::HEAD, Method::OPTIONS].contains(method)
+    }
+
+    /// A whole body of at most so many bytes; takes the place of the request then. The layer around requests handles the
+    /// rest of a larger one.
+    pub async fn body(&self, body: Body, most: usize) -> Result<Vec<u8>, Problem> {
+        let (began, mut bytes, mut chunks) = (Instant::now(), Vec::new(), body.into_data_stream());
+        let member = self.state().member.take();
+        let sent_away = async || match &member {
+            Some(member) => member.has_to_leave().await,
+            None => std::future::pending().await,
+        };
+        loop {
+            let chunk = tokio::select! {
+                biased;
+                chunk = chunks.next() => chunk,
+                () = sent_away() => {
+                    return Err(overloaded_by("the body took too long, and others need its room: try again later"));
+                }
+                () = tokio::time::sleep_until(began + self.time.for_bytes(bytes.len())) => {
+                    return Err(Problem::malformed("the body took too long to arrive"));
+                }
+            };
+            let Some(chunk) = chunk else { break };
+            // The connection broke: the client does not get the answer.
+            let chunk = chunk.map_err(|_| Problem::malformed("the body is incomplete"))?;
+            if bytes.len() + chunk.len() > most {
+                return Err(Problem::new(problems::PAYLOAD_TOO_LARGE)
+                    .detail(format!("the body has more than {most} bytes")));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        drop(member);
+        self.is_whole()?;
+        Ok(bytes)
+    }
+
+    /// Takes a place, unless it has one.
+    fn is_whole(&self) -> Result<(), Problem> {
+        let mut state = self.state();
+        if state.place.is_none() {
+            state.place = Some(self.places.take(self.applicant.clone()).map_err(overloaded)?);
+        }
+        Ok(())
+    }
+
+    /// Gives its place back.
+    pub fn is_answered(&self) {
+        *self.state() = State::default();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn overloaded(why: NoPlace) -> Problem {
+    overloaded_by(why.to_string())
+}
+
+fn overloaded_by(why: impl Into<String>) -> Problem {
+    Problem::new(problems::OVERLOADED).detail(why.into()).retry_after(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Bytes;
+    use futures::stream;
+
+    use super::*;
+    use crate::places::Shares;
+
+    #[test]
+    fn a_slow_body_has_half_of_the_time() {
+        let time = BodyTime { longest: Duration::from_secs(20), rate: 500 };
+        for (bytes, seconds) in [(0, 10), (1, 10), (500, 11), (4_500, 19), (5_000, 20), (64 * 1024, 20)] {
+            assert_eq!(time.for_bytes(bytes).as_secs(), seconds, "{bytes}");
+        }
+        let odd = BodyTime { longest: Duration::MAX, rate: 0 };
+        assert!(odd.for_bytes(usize::MAX) > Duration::from_secs(1));
+    }
+
+    fn from(address: u128) -> Applicant {
+        Applicant { app_id: None, caller: Some(address), is_platform: false, is_known: false }
+    }
+
+    /// Of a body. Those that are whole do not wait for it.
+    const LONGEST: Duration = Duration::from_secs(2);
+
+    struct Edge {
+        places: Places,
+        bodies: Arc<Crowd>,
+    }
+
+    impl Edge {
+        fn new(bodies: usize, places: usize) -> Self {
+            let shares = Shares { total: places, of_an_app: places, of_a_caller: places, reserve: 0 };
+            Self { places: Places::new(shares), bodies: Crowd::new(bodies, BODIES) }
+        }
+
+        fn ask(&self, address: u128, waits: bool) -> Result<Arc<Arriving>, Problem> {
+            let time = BodyTime { longest: LONGEST, rate: 500 };
+            match Arriving::new(&self.places, &self.bodies, from(address), time, waits) {
+                (_, Some(problem)) => Err(problem),
+                (arriving, None) => Ok(arriving),
+            }
+        }
+    }
+
+    fn endless() -> Body {
+        Body::from_stream(stream::pending::<Result<Bytes, std::convert::Infallible>>())
+    }
+
+    #[tokio::test]
+    async fn only_a_whole_request_takes_a_place() {
+        let edge = Edge::new(100, 1);
+        let slow: Vec<_> = (0..50).map(|_| edge.ask(1, true).expect("room")).collect();
+        let quick = edge.ask(2, true).expect("room");
+        assert_eq!(quick.body(Body::from("all"), 9).await.expect("a place"), b"all");
+        // Now the place is taken.
+        assert_eq!(edge.ask(3, false).err().expect("no place").kind(), problems::OVERLOADED);
+        let late = edge.ask(3, true).expect("room");
+        assert_eq!(late.body(Body::from("x"), 9).await.expect_err("no place").kind(), problems::OVERLOADED);
+        quick.is_answered();
+        assert!(edge.ask(3, false).is_ok());
+        assert_eq!(
+            slow[0].body(Body::from("0123456789"), 9).await.expect_err("too large").kind(),
+            problems::PAYLOAD_TOO_LARGE
+        );
+        drop((slow, quick, late));
+        assert!(edge.bodies.is_empty());
+    }
+
+    #[tokio::test]
+    async fn slow_bodies_make_room_for_others() {
+        let edge = Edge::new(2, 2);
+        let (one, two) = (edge.ask(1, true).expect("room"), edge.ask(1, true).expect("room"));
+        let slow = tokio::spawn(async move { one.body(endless(), 9).await });
+        let other = edge.ask(2, true).expect("room");
+        let ended = slow.await.expect("no panic").expect_err("it is sent away");
+        assert_eq!(ended.kind(), problems::OVERLOADED);
+        assert!(other.body(Body::from("x"), 9).await.is_ok());
+        let began = Instant::now();
+        assert_eq!(two.body(endless(), 9).await.expect_err("slow").kind(), problems::MALFORMED_REQUEST);
+        assert!(began.elapsed() >= LONGEST / 2);
+    }
+}
