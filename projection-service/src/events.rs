@@ -12,7 +12,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use domain::{AppId, Permission};
 use futures::stream;
 use http::HeaderValue;
-use http::header::VARY;
+use http::header::{CACHE_CONTROL, VARY};
 use http_kit::accept::preferred;
 use http_kit::auth::{AdminCaller, Caller};
 use http_kit::cookies::Credentials;
@@ -344,6 +344,9 @@ impl Drop for Feed {
 
 fn live(mut feed: Feed, heartbeat: Option<Heartbeat>) -> Response {
     let mut keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
+    // Some proxies pass the head on with the first bytes only. So few that a compressor, which would wait for more,
+    // leaves the response as it is (Caddy: 512).
+    feed.ready.push_back(Event::default().comment("begins"));
     if heartbeat.is_some() {
         // Without an id, so that a reader resumes at its last real event; with data, without which it would not be an
         // event.
@@ -357,6 +360,8 @@ fn live(mut feed: Feed, heartbeat: Option<Heartbeat>) -> Response {
     });
     let mut response = uncached(Sse::new(events).keep_alive(keep_alive));
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+    // What a proxy transforms, it collects first; and `no-store` stays.
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
     // Proxies that buffer responses would delay events.
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     response

@@ -166,12 +166,16 @@ async fn a_stream_goes_on_live_resumes_and_ends_with_the_process() {
     let path = format!("/v1/apps/acme/events?type=UserRegistered&after={}", first - 1);
     let response = world.send(FULL, &path, "text/event-stream", None).await;
     assert_eq!(response.headers()["content-type"], "text/event-stream");
+    assert_eq!(response.headers()["cache-control"], "no-store, no-transform");
+    assert_eq!(response.headers()["x-accel-buffering"], "no");
     let mut body = response.into_body();
     let mut frame = async || {
         let frame = tokio::time::timeout(Duration::from_mins(1), body.frame()).await.expect("in time");
         let bytes = frame.map(|frame| frame.expect("good").into_data().expect("data"));
         bytes.map(|bytes| String::from_utf8(bytes.to_vec()).expect("UTF-8"))
     };
+    let begin = frame().await.expect("a comment");
+    assert!(begin.starts_with(':') && begin.len() < 512, "so that proxies pass the head on: {begin}");
     let event = frame().await.expect("an event");
     assert!(event.contains(&format!("id: {first}\n")), "{event}");
     let recorded = world.journal.read_positions(&[first]).await.expect("reads");
