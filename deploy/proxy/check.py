@@ -5,6 +5,8 @@ when a request cannot be passed on.
 
     check.py                               the rules against the routes, which are read from the sources of the services
     check.py --run nginx='PROGRAM …' caddy='PROGRAM …'    the programs too (needs root, or user namespaces)
+    check.py --idle WATCHWORD nginx='PROGRAM …' …          instead, before a real node: that no request is lost when its
+                                                           connection to the node has been idle for as long as it is kept
 
 Exit code 1 if something is not as it should be.
 """
@@ -15,6 +17,7 @@ import http.server
 import json
 import os
 import pathlib
+import random
 import re
 import shlex
 import signal
@@ -259,18 +262,18 @@ class Checks:
         self.nodes = {}
 
     @contextlib.contextmanager
-    def proxy(self, **environment: str):
+    def proxy(self, folder: pathlib.Path = HERE, **environment: str):
         """The program with its configuration as it is in the repository."""
         if self.name == "nginx":
             # What nginx-start starts must be found by this name.
-            folder = self.scratch / "bin"
-            folder.mkdir(exist_ok=True)
-            (folder / "nginx").write_text(f'#!/bin/sh\nexec {shlex.join(self.program)} "$@"\n')
-            (folder / "nginx").chmod(0o755)
+            programs = self.scratch / "bin"
+            programs.mkdir(exist_ok=True)
+            (programs / "nginx").write_text(f'#!/bin/sh\nexec {shlex.join(self.program)} "$@"\n')
+            (programs / "nginx").chmod(0o755)
             command = ["sh", str(HERE / "nginx-start")]
-            environment |= {"NGINX_CONF": str(HERE / "nginx.conf"), "PATH": f"{folder}:{os.environ['PATH']}"}
+            environment |= {"NGINX_CONF": str(folder / "nginx.conf"), "PATH": f"{programs}:{os.environ['PATH']}"}
         else:
-            command = [*self.program, "run", "--adapter", "caddyfile", "--config", str(HERE / "Caddyfile")]
+            command = [*self.program, "run", "--adapter", "caddyfile", "--config", str(folder / "Caddyfile")]
             environment |= {"XDG_DATA_HOME": str(self.scratch), "XDG_CONFIG_HOME": str(self.scratch), "PATH": os.environ["PATH"]}
         with open(self.scratch / f"{self.name}.log", "ab") as log:
             inside = ["nsenter", "--target", str(self.pid), "--net", "--", *command]
@@ -510,6 +513,52 @@ class Checks:
             self.answers_from(set(COMMANDS))
             until("the projections answer", lambda: ask("GET", "/v1/events").status == 200)
 
+    def loses_no_request_at_the_idle_limit(self, watchword: str) -> None:
+        """With times that are as many seconds as the real ones are minutes."""
+        short = self.scratch / "short"
+        short.mkdir(exist_ok=True)
+        for name in ("nginx.conf", "Caddyfile"):
+            text = (HERE / name).read_text()
+            assert re.search(r"keepalive(_timeout)? 60s", text), f"{name} says how long connections are kept"
+            (short / name).write_text(re.sub(r"(keepalive(?:_timeout)?) 60s", r"\1 1s", text))
+        data = self.scratch / f"data-{self.name}"
+        environment = {
+            "WATCHWORD_DATA_DIR": str(data),
+            "WATCHWORD_LISTEN": f"{COMMANDS[0]}:{PORT}",
+            "WATCHWORD_PUBLIC_URL": "http://login.example.com",
+            "WATCHWORD_TRUSTED_PROXIES": "172.30.86.0/24",
+            "WATCHWORD_RATE_LIMITS": "off",
+            "WATCHWORD_HTTP_IDLE_TIME": os.environ.get("CHECK_IDLE_TIME", "2"),
+        }
+        Names.known = {"commands": COMMANDS[:1], "projections": COMMANDS[:1]}
+        with open(self.scratch / "watchword.log", "ab") as log:
+            node = subprocess.Popen([watchword, "serve"], env=environment, stdout=log, stderr=log)
+        answers, lanes, rounds = [], 50, 20
+        together = threading.Barrier(lanes, timeout=PATIENCE)
+
+        def lane() -> None:
+            for round_ in range(rounds):
+                together.wait()
+                # As long as the proxy keeps a connection, or the node.
+                time.sleep((1, 2)[round_ % 2] + random.uniform(-0.03, 0.03))
+                body = b'{"refresh_token": "none"}'
+                answers.append(ask("POST", "/auth/logout", {"Content-Type": "application/json"}, body).status)
+
+        try:
+            with self.proxy(short):
+                until("the node answers", lambda: ask("GET", "/healthz").status == 200)
+                threads = [threading.Thread(target=lane) for _ in range(lanes)]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+        finally:
+            node.terminate()
+            node.wait(PATIENCE)
+        found = {status: answers.count(status) for status in sorted(set(answers))}
+        print(f"    {lanes * rounds} POSTs: {found}")
+        assert found == {401: lanes * rounds}, (self.scratch / "watchword.log").read_text()[-2000:]
+
     def all(self) -> None:
         self.start(COMMANDS + PROJECTIONS)
 
@@ -550,7 +599,7 @@ class Checks:
             self.kill(address)
 
 
-def run_checks(programs: dict[str, list[str]]) -> None:
+def run_checks(programs: dict[str, list[str]], watchword: str | None) -> None:
     """Runs in separate namespaces: the machine's network is not touched."""
     # A /tmp of its own, as in the container. The sources may be below that of the machine.
     run("mount", "--make-rprivate", "/")
@@ -583,7 +632,12 @@ def run_checks(programs: dict[str, list[str]]) -> None:
         threading.Thread(target=names.serve_forever, daemon=True).start()
         for name, program in programs.items():
             try:
-                Checks(name, program, scratch, other.pid).all()
+                checks = Checks(name, program, scratch, other.pid)
+                if watchword:
+                    print(f"  {name}: loses no request at the idle limit", flush=True)
+                    checks.loses_no_request_at_the_idle_limit(watchword)
+                else:
+                    checks.all()
             except BaseException:
                 print(f"what {name} said:\n" + (scratch / f"{name}.log").read_text(errors="replace")[-4000:])
                 raise
@@ -594,17 +648,19 @@ def run_checks(programs: dict[str, list[str]]) -> None:
 
 def main() -> None:
     arguments = sys.argv[1:]
-    if arguments[:1] != ["--run"]:
+    if arguments[:1] not in (["--run"], ["--idle"]):
         check_routes()
         return
-    programs = {name: shlex.split(program) for name, _, program in (it.partition("=") for it in arguments[1:])}
+    watchword = arguments[1] if arguments[0] == "--idle" else None
+    rest = arguments[2 if watchword else 1 :]
+    programs = {name: shlex.split(program) for name, _, program in (it.partition("=") for it in rest)}
     assert programs and set(programs) <= {"nginx", "caddy"}, __doc__
     if os.environ.get("CHECK_INSIDE") != "yes":
         check_routes()
         as_root = [] if os.geteuid() == 0 else ["--map-root-user"]
         os.environ["CHECK_INSIDE"] = "yes"
         os.execvp("unshare", ["unshare", *as_root, "--mount", "--net", sys.executable, __file__, *arguments])
-    run_checks(programs)
+    run_checks(programs, watchword)
 
 
 if __name__ == "__main__":
