@@ -9,6 +9,8 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tests::workspace;
 
+#[path = "house/processes.rs"]
+mod processes;
 #[path = "house/rooms.rs"]
 mod rooms;
 
@@ -16,19 +18,27 @@ mod rooms;
 const ARROWS: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("schemas", &["domain"]),
-    ("event-store", &["domain", "schemas"]),
+    ("tasks", &[]),
+    ("event-store", &["domain", "schemas", "tasks"]),
     ("read-models", &["domain", "schemas", "event-store"]),
     ("tokens", &["domain", "event-store"]),
     ("http-kit", &["domain", "schemas", "event-store", "tokens"]),
     ("dispatcher", &["domain", "schemas", "event-store", "http-kit"]),
-    ("effects", &["domain", "schemas", "event-store", "tokens", "http-kit", "dispatcher"]),
-    ("command-service", &["domain", "schemas", "event-store", "tokens", "http-kit", "dispatcher", "effects"]),
-    ("projection-service", &["domain", "schemas", "event-store", "read-models", "tokens", "http-kit"]),
+    ("effects", &["domain", "schemas", "tasks", "event-store", "tokens", "http-kit", "dispatcher"]),
+    (
+        "command-service",
+        &["domain", "schemas", "tasks", "event-store", "tokens", "http-kit", "dispatcher", "effects"],
+    ),
+    (
+        "projection-service",
+        &["domain", "schemas", "tasks", "event-store", "read-models", "tokens", "http-kit"],
+    ),
     (
         "watchword",
         &[
             "domain",
             "schemas",
+            "tasks",
             "event-store",
             "read-models",
             "tokens",

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use event_store::StoreError;
 use jiff::SignedDuration;
+use tasks::{End, Weight};
 
 use crate::CommandService;
 
@@ -18,21 +19,23 @@ const ROUND: Duration = Duration::from_hours(1);
 /// Runs as long as the service is in use.
 pub(crate) fn start(service: &Arc<CommandService>) {
     let service = Arc::downgrade(service);
-    tokio::spawn(async move {
-        loop {
-            if let Some(service) = service.upgrade()
-                && let Err(error) = service.finish_erasures().await
-            {
-                tracing::warn!(%error, "could not destroy the subject keys of erased persons");
-            }
-            tokio::time::sleep(ROUND).await;
-            match forget_idempotency(&service).await {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => tracing::warn!(%error, "could not delete old idempotency keys"),
-            }
+    tasks::start("housekeeping", Weight::Usual, move || run(Weak::clone(&service)));
+}
+
+async fn run(service: Weak<CommandService>) -> End {
+    loop {
+        if let Some(service) = service.upgrade()
+            && let Err(error) = service.finish_erasures().await
+        {
+            tracing::warn!(%error, "could not destroy the subject keys of erased persons");
         }
-    });
+        tokio::time::sleep(ROUND).await;
+        match forget_idempotency(&service).await {
+            Ok(true) => {}
+            Ok(false) => return End::Asked,
+            Err(error) => tracing::warn!(%error, "could not delete old idempotency keys"),
+        }
+    }
 }
 
 /// One round over all keys. False if the service is gone.

@@ -28,9 +28,9 @@ use std::time::Duration;
 use dispatcher::Dispatcher;
 pub use domain::delivery::DeliveryPolicy;
 use event_store::{Clock, Journal, Repository, StoreError};
+use tasks::{Task, Weight};
 use tokens::{AccessTokens, DerivedTokens};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use self::compose::Composer;
 pub use self::lists::{MailRef, count_given_up, given_up, kind};
@@ -110,7 +110,7 @@ pub struct MailerStatus {
 pub struct Mailer {
     status: watch::Receiver<MailerStatus>,
     ending: watch::Sender<bool>,
-    task: Mutex<Option<JoinHandle<()>>>,
+    task: Mutex<Option<Task>>,
 }
 
 impl Mailer {
@@ -138,7 +138,12 @@ impl Mailer {
             stand_back: None,
             pause: FIRST_PAUSE,
         };
-        Self { status: seen, ending, task: Mutex::new(Some(tokio::spawn(runner.run()))) }
+        let runner = Arc::new(tokio::sync::Mutex::new(runner));
+        let task = tasks::start("mailer", Weight::Usual, move || {
+            let runner = Arc::clone(&runner);
+            async move { runner.lock().await.run().await }
+        });
+        Self { status: seen, ending, task: Mutex::new(Some(task)) }
     }
 
     /// Its state.
@@ -150,13 +155,12 @@ impl Mailer {
     pub async fn shutdown(&self) {
         self.ending.send_replace(true);
         let task = self.task.lock().expect("no holder panics").take();
-        if let Some(mut task) = task {
-            // A mailer that panicked has nothing left to finish.
-            if tokio::time::timeout(LAST_MAIL, &mut task).await.is_err() {
-                tracing::warn!("a mail was still in progress: if it was sent, it will be sent again");
-                task.abort();
-                let _ = task.await;
-            }
+        if let Some(mut task) = task
+            && tokio::time::timeout(LAST_MAIL, task.ended()).await.is_err()
+        {
+            tracing::warn!("a mail was still in progress: if it was sent, it will be sent again");
+            task.abort();
+            task.ended().await;
         }
     }
 }

@@ -31,8 +31,8 @@ use event_store::{Journal, MessageKey, StoreError};
 use http_kit::trace::{self, Step};
 pub use look::{StreamStanding, look};
 pub use rebuild::{RebuildError, delete_stream, fill};
+use tasks::{End, Task, Weight};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -114,7 +114,7 @@ pub struct Relay {
     standing: watch::Receiver<Standing>,
     head: watch::Receiver<u64>,
     ending: watch::Sender<bool>,
-    task: Mutex<Option<JoinHandle<()>>>,
+    task: Mutex<Option<Task>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,8 +143,12 @@ impl Relay {
         let (standing, seen) = watch::channel(Standing { position: 0, state: State::Starting });
         let ending = watch::Sender::new(false);
         let head = journal.watch_head();
-        let publisher = Publisher::new(nats, journal, key, settings, standing);
-        let task = tokio::spawn(publisher.run(origin, ending.subscribe()));
+        let publisher = Arc::new(Publisher::new(nats, journal, key, settings, standing));
+        let ends = ending.subscribe();
+        let task = tasks::start("relay", Weight::Usual, move || {
+            let (publisher, origin, ending) = (Arc::clone(&publisher), origin.clone(), ends.clone());
+            async move { publisher.run(&origin, ending).await }
+        });
         Self { standing: seen, head, ending, task: Mutex::new(Some(task)) }
     }
 
@@ -167,9 +171,8 @@ impl Relay {
     pub async fn shutdown(&self) {
         self.ending.send_replace(true);
         let task = self.task.lock().expect("no holder panics").take();
-        if let Some(task) = task {
-            // A relay that panicked has nothing left to finish.
-            let _ = task.await;
+        if let Some(mut task) = task {
+            task.ended().await;
         }
     }
 }
@@ -198,20 +201,20 @@ impl Publisher {
         Self { nats, jetstream, journal, key, settings, standing, rebuilt: Mutex::default() }
     }
 
-    async fn run(self, origin: LogOrigin, mut ending: watch::Receiver<bool>) {
+    async fn run(&self, origin: &LogOrigin, mut ending: watch::Receiver<bool>) -> End {
         let mut retry = FIRST_RETRY;
         loop {
             // An interrupted batch lacks its last message, and JetStream discards it.
             let error = tokio::select! {
-                Err(error) = self.follow(&origin, &mut retry) => error,
-                _ = ending.wait_for(|ending| *ending) => return,
+                Err(error) = self.follow(origin, &mut retry) => error,
+                _ = ending.wait_for(|ending| *ending) => return End::Asked,
             };
             let wait = if error.needs_somebody() { self.settings.check_interval } else { retry };
             retry = (retry * 2).min(LONGEST_RETRY);
             self.fail(error);
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
-                _ = ending.wait_for(|ending| *ending) => return,
+                _ = ending.wait_for(|ending| *ending) => return End::Asked,
             }
         }
     }

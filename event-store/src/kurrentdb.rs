@@ -41,6 +41,7 @@ use async_trait::async_trait;
 use domain::{StreamId, Timestamp};
 use eventstore::ClientSettings;
 use schemas::envelope::RecordedEvent;
+use tasks::Weight;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
@@ -243,7 +244,14 @@ impl KurrentJournal {
         }
         let (requests, queue) = mpsc::channel(QUEUE);
         let mark = writer.mark();
-        tokio::spawn(writer.run(queue));
+        let writing = Arc::new(tokio::sync::Mutex::new((writer, queue)));
+        tasks::start("journal_writer", Weight::Vital, move || {
+            let writing = Arc::clone(&writing);
+            async move {
+                let (writer, queue) = &mut *writing.lock().await;
+                writer.run(queue).await
+            }
+        });
         Ok(Self { requests, replica: reading, cursors, mark, answer })
     }
 
@@ -387,6 +395,7 @@ impl Journal for KurrentJournal {
         let mut head = self.replica.watch_head();
         // The writer holds the sending end, so this ends when the writer is gone.
         while head.changed().await.is_ok() {}
+        self.replica.unlock();
     }
 }
 

@@ -13,8 +13,8 @@ use domain::{StreamId, Timestamp};
 use schemas::envelope::RecordedEvent;
 use sqlx::Row;
 use sqlx::postgres::PgPool;
+use tasks::Task;
 use tokio::sync::{mpsc, watch};
-use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use crate::journal::{
@@ -60,7 +60,7 @@ pub struct PostgresJournal {
     answer: Duration,
     head: watch::Receiver<u64>,
     macs: Macs,
-    follower: AbortHandle,
+    follower: Task,
 }
 
 impl PostgresJournal {

@@ -3,7 +3,9 @@
 //! All appends go through one task, which commits the queued ones in one transaction. So all appends that wait for a
 //! commit share its cost (one sync), without a timer that would delay a lone append.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,6 +13,7 @@ use domain::{StreamId, Timestamp};
 use schemas::envelope::RecordedEvent;
 use sqlx::SqliteConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
+use tasks::Weight;
 use tokio::sync::{mpsc, watch};
 
 use crate::journal::{
@@ -50,6 +53,9 @@ pub struct SqliteJournal {
     head: watch::Receiver<u64>,
     macs: Macs,
     path: PathBuf,
+    /// The right to have the file open. The writer has it, too, so that it lasts until both are gone: neither a writer that
+    /// failed nor a journal that was dropped while its writer still commits lets anybody else in.
+    lock: Mutex<Option<Arc<File>>>,
 }
 
 impl SqliteJournal {
@@ -90,8 +96,17 @@ impl SqliteJournal {
         let readers = readers(&options).await.map_err(failed)?;
         let (requests, queue) = mpsc::channel(QUEUE);
         let (head_sender, head) = watch::channel(head);
-        tokio::spawn(Writer::new(options, connection, head_sender, macs.clone(), lock).run(queue));
-        Ok(Self { requests, readers, head, macs, path })
+        let lock = Arc::new(lock);
+        let writer = Writer::new(options, connection, head_sender, macs.clone(), Arc::clone(&lock));
+        let writing = Arc::new(tokio::sync::Mutex::new((writer, queue)));
+        tasks::start("journal_writer", Weight::Vital, move || {
+            let writing = Arc::clone(&writing);
+            async move {
+                let (writer, queue) = &mut *writing.lock().await;
+                writer.run(queue).await
+            }
+        });
+        Ok(Self { requests, readers, head, macs, path, lock: Mutex::new(Some(lock)) })
     }
 
     /// Opens the journal for reading, and changes nothing, neither in it nor beside it, even where its last writer was
@@ -105,7 +120,7 @@ impl SqliteJournal {
         let readers = file::look(&path).await?;
         let head = check_contents(&path, &readers).await?;
         require_macs(&path, file::format(&path, &KIND, &readers).await?, macs)?;
-        Ok(Self::reading(path, readers, watch::channel(head).1, macs.clone()))
+        Ok(Self::reading(path, readers, watch::channel(head).1, macs.clone(), None))
     }
 
     /// A journal that this does not write: appends are refused.
@@ -114,8 +129,9 @@ impl SqliteJournal {
         readers: SqlitePool,
         head: watch::Receiver<u64>,
         macs: Macs,
+        lock: Option<Arc<File>>,
     ) -> Self {
-        Self { requests: mpsc::channel(1).0, readers, head, macs, path }
+        Self { requests: mpsc::channel(1).0, readers, head, macs, path, lock: Mutex::new(lock) }
     }
 
     /// Closes the readers of [`SqliteJournal::reading`], before the writer closes its connection: the last connection
@@ -123,6 +139,11 @@ impl SqliteJournal {
     #[cfg(feature = "kurrentdb")]
     pub(crate) async fn close_readers(&self) {
         self.readers.close().await;
+    }
+
+    /// Lets others open the file, once its writer has ended.
+    pub(crate) fn unlock(&self) {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// Its path.
@@ -336,6 +357,7 @@ impl Journal for SqliteJournal {
         let mut head = self.head.clone();
         // The writer holds the sending end, so this ends when the writer is gone.
         while head.changed().await.is_ok() {}
+        self.unlock();
     }
 
     async fn save_snapshot(&self, stream: &StreamId, snapshot: Snapshot) -> Result<(), StoreError> {

@@ -18,6 +18,7 @@ use async_nats::jetstream::{self, Message};
 use event_store::{Mark, MessageKey, StoreError};
 use futures::StreamExt;
 use schemas::{RecordedEvent, bus};
+use tasks::End;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -137,12 +138,13 @@ impl BusError {
 
 /// Fills the source's window, and announces by `head` up to which position events are available, from the bus or the
 /// journal.
-pub(crate) async fn follow(bus: Bus, source: Arc<Source>, head: watch::Sender<u64>) {
+pub(crate) async fn follow(bus: Bus, source: Arc<Source>, head: Arc<watch::Sender<u64>>) -> End {
     let brought = watch::Sender::new(0);
     let journal = source.repository().journal().watch_head();
     tokio::select! {
-        () = pace(journal, brought.subscribe(), &head) => {}
-        () = receive(&bus, &source, &brought, &head) => {}
+        // The journal was closed.
+        () = pace(journal, brought.subscribe(), &head) => End::Asked,
+        () = receive(&bus, &source, &brought, &head) => End::Unasked,
     }
 }
 

@@ -14,8 +14,8 @@ use event_store::{Repository, StoreError};
 use futures::StreamExt;
 use read_models::ProjectedEvent;
 use schemas::RecordedEvent;
+use tasks::{Task, Weight};
 use tokio::sync::{Mutex, watch};
-use tokio::task::JoinHandle;
 
 use crate::bus::{self, Bus, BusStatus, Doubts};
 
@@ -35,7 +35,7 @@ const NAMES_BYTES: usize = 400;
 pub struct Feed {
     source: Arc<Source>,
     head: watch::Receiver<u64>,
-    following: Option<JoinHandle<()>>,
+    following: Option<Task>,
 }
 
 /// The journal and the events fetched last.
@@ -92,8 +92,11 @@ impl Feed {
         });
         let Some(bus) = bus else { return Self { source, head, following: None } };
         let (sender, head) = watch::channel(0);
-        let following = Some(tokio::spawn(bus::follow(bus, source.clone(), sender)));
-        Self { source, head, following }
+        let (sender, filled) = (Arc::new(sender), Arc::clone(&source));
+        let following = tasks::start("bus", Weight::Usual, move || {
+            bus::follow(bus.clone(), Arc::clone(&filled), Arc::clone(&sender))
+        });
+        Self { source, head, following: Some(following) }
     }
 
     /// Limits the memory for decoded events to this many bytes. The newest batch is always kept.

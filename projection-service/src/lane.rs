@@ -8,6 +8,7 @@ use event_store::{Clock, Journal, StoreError, SystemClock};
 use futures::FutureExt;
 use http_kit::trace::{self, Step};
 use read_models::{ApplyError, JournalError, Lease, Projector, ProjectorState, ReadModels, Standing};
+use tasks::End;
 use tokio::sync::watch;
 
 use crate::feed::{Feed, MAX_BATCH};
@@ -95,7 +96,7 @@ impl Signals {
 
 impl Lane {
     /// Works whenever this node holds the lease, until the process ends.
-    pub async fn run(self: Arc<Self>, mut signals: Signals) {
+    pub async fn run(self: Arc<Self>, mut signals: Signals) -> End {
         let mut lease = self.lease.subscribe();
         while !signals.ended() {
             let held = *lease.borrow_and_update();
@@ -108,6 +109,7 @@ impl Lane {
                 }
             }
         }
+        End::Asked
     }
 
     /// Works until this lease is lost or the process ends.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use event_store::{Repository, StoreError};
 use read_models::{Lease, Projector, ProjectorState, ReadModels};
 use serde::Serialize;
+use tasks::{Task, Weight};
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinHandle;
 use utoipa::ToSchema;
 
 use crate::feed::Feed;
@@ -60,7 +60,7 @@ pub struct Runner {
     lanes: Vec<Arc<Lane>>,
     /// `None` if the read models belong to this process alone.
     sharing: Option<Arc<Sharing>>,
-    tasks: Mutex<Vec<JoinHandle<()>>>,
+    tasks: Mutex<Vec<Task>>,
     head: watch::Receiver<u64>,
     ending: watch::Sender<bool>,
 }
@@ -94,13 +94,19 @@ impl Runner {
             lanes.push(Arc::new(lane));
         }
         let signals = Signals { head: head.clone(), ending: ending.subscribe() };
-        let mut tasks: Vec<_> =
-            lanes.iter().map(|lane| tokio::spawn(lane.clone().run(signals.clone()))).collect();
+        let run = |lane: &Arc<Lane>| {
+            let (lane, signals) = (Arc::clone(lane), signals.clone());
+            let name = format!("projector_{}", lane.projector.name());
+            tasks::start(name, Weight::Usual, move || Arc::clone(&lane).run(signals.clone()))
+        };
+        let mut tasks: Vec<_> = lanes.iter().map(run).collect();
         let sharing = leases.map(|leases| {
             let SharingSettings { node, lease } = settings;
             let sharing = Sharing { leases, node, lasts: lease, lanes: lanes.clone(), look: Notify::new() };
             let sharing = Arc::new(sharing);
-            tasks.push(tokio::spawn(sharing.clone().run(signals)));
+            let shared = Arc::clone(&sharing);
+            let run = move || Arc::clone(&shared).run(signals.clone());
+            tasks.push(tasks::start("projector_leases", Weight::Usual, run));
             sharing
         });
         Ok(Self { lanes, sharing, tasks: Mutex::new(tasks), head, ending })
@@ -164,9 +170,8 @@ impl Runner {
     pub async fn shutdown(&self) {
         self.begin_shutdown();
         let tasks = std::mem::take(&mut *self.tasks.lock().expect("no holder panics"));
-        for task in tasks {
-            // A panicked projector has nothing left to finish.
-            let _ = task.await;
+        for mut task in tasks {
+            task.ended().await;
         }
         if let Some(sharing) = &self.sharing {
             sharing.leave().await;

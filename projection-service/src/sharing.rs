@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use event_store::StoreError;
 use read_models::{Leases, Standing, projector};
+use tasks::End;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -29,7 +30,7 @@ pub(crate) struct Sharing {
 
 impl Sharing {
     /// Shares projectors until the process ends.
-    pub async fn run(self: Arc<Self>, mut signals: Signals) {
+    pub async fn run(self: Arc<Self>, mut signals: Signals) -> End {
         let mut heard = true;
         while !signals.ended() {
             // A database that does not answer must not keep this node from asking again.
@@ -56,6 +57,7 @@ impl Sharing {
             }
             self.rest(&mut signals).await;
         }
+        End::Asked
     }
 
     /// Releases everything, so that the other nodes need not wait for leases to end.

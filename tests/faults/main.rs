@@ -32,6 +32,7 @@
 //! | old data directory | `old_data`; older formats of single files: `event-store/tests`, `read-models/src/tests/rows.rs` |
 //! | the sender of mails killed, dead around a mail, replaced by another node | `mail`; `effects/src/mailer/tests.rs` |
 //! | mail server hanging, away, deferring | `mail`; `effects/src/mailer/tests.rs` |
+//! | background tasks that panic, once and again and again | `tasks`; `tasks/src/tests.rs` |
 //! | the log's disk full, its reader gone or asleep, stderr closed | `log`; `watchword/src/logging/outlet/tests.rs` |
 
 use std::collections::hash_map::RandomState;
@@ -64,6 +65,7 @@ mod rebuild;
 mod roles;
 mod steps;
 mod stream_deleted;
+mod tasks;
 mod terminated;
 mod upgrade_killed;
 

@@ -84,6 +84,8 @@ pub struct Config {
     pub admin_key: Option<SecretString>,
     pub log: String,
     pub log_format: LogFormat,
+    /// How often in a row a background task may fail.
+    pub task_failures: u32,
     /// Room for lines of the log that cannot be written yet, in bytes.
     pub log_buffer: u64,
     pub trusted_proxies: Vec<IpNet>,
@@ -225,6 +227,7 @@ impl Config {
             log: values.take(&keys::LOG)?,
             log_format: values.take(&keys::LOG_FORMAT)?,
             log_buffer: values.take(&keys::LOG_BUFFER)?,
+            task_failures: values.take(&keys::TASK_FAILURES)?,
             trusted_proxies: values.take(&keys::TRUSTED_PROXIES)?,
             argon2: values.take(&keys::ARGON2)?,
             shutdown_timeout: values.take(&keys::SHUTDOWN_TIMEOUT)?,

@@ -6,19 +6,27 @@
 /// Only for a process that starts no children itself.
 #[cfg(unix)]
 pub fn reap_orphans_as_first_process() -> anyhow::Result<()> {
+    use std::sync::Arc;
+
     use rustix::process::{WaitOptions, wait};
+    use tasks::{End, Weight};
     use tokio::signal::unix::{SignalKind, signal};
+    use tokio::sync::Mutex;
 
     if std::process::id() != 1 {
         return Ok(());
     }
-    let mut ended = signal(SignalKind::child())?;
-    tokio::spawn(async move {
-        loop {
-            // One signal may stand for several processes.
-            while matches!(wait(WaitOptions::NOHANG), Ok(Some(_))) {}
-            if ended.recv().await.is_none() {
-                return;
+    let ended = Arc::new(Mutex::new(signal(SignalKind::child())?));
+    tasks::start("orphans", Weight::Usual, move || {
+        let ended = Arc::clone(&ended);
+        async move {
+            let mut ended = ended.lock().await;
+            loop {
+                // One signal may stand for several processes.
+                while matches!(wait(WaitOptions::NOHANG), Ok(Some(_))) {}
+                if ended.recv().await.is_none() {
+                    return End::Unasked;
+                }
             }
         }
     });

@@ -25,8 +25,8 @@ const ROOM: usize = 4 << 20;
 /// How long the end of the process waits for the last lines.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-static STDOUT: Outlet = Outlet::new(open_stdout, ROOM);
-static STDERR: Outlet = Outlet::new(open_stderr, ROOM);
+static STDOUT: Outlet = Outlet::new("log_stdout", open_stdout, ROOM);
+static STDERR: Outlet = Outlet::new("log_stderr", open_stderr, ROOM);
 
 /// Starts logging. Short commands log only warnings, unless the log was configured.
 pub fn start(config: &Config, quiet: bool) {

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
+use tasks::Weight;
+
 use crate::logging;
 
 static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
@@ -165,7 +167,9 @@ static METRICS: &[Metric] = &[
     counter("watchword_mail_given_up_total", "Mails given up, by purpose").by("mail", MAIL_KINDS),
     counter("watchword_mail_unreadable_total", "Unreadable events that may request a mail"),
     histogram("watchword_mail_send_seconds", "Time of an attempt"),
-    // The log.
+    // Background tasks and the log.
+    gauge("watchword_task_running", "1 while the background task runs, 0 while it waits to be started again").by("task", &[]),
+    counter("watchword_task_restarts_total", "Times a background task failed and was started again").by("task", &[]),
     counter("watchword_log_lost_lines_total", "Lines of the log that were dropped because they could not be written in time"),
     // Traces.
     counter("watchword_trace_spans_total", "Spans for the collector, by outcome").by("outcome", &["sent", "failed", "dropped"]),
@@ -190,10 +194,13 @@ pub fn start() {
         metrics::gauge!("build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         let upkeep = handle.clone();
         // Without it, histograms would grow without bound between scrapes.
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(Duration::from_secs(5)).await;
-                upkeep.run_upkeep();
+        tasks::start("metrics", Weight::Usual, move || {
+            let upkeep = upkeep.clone();
+            async move {
+                loop {
+                    tokio::time::sleep(Duration::from_secs(5)).await;
+                    upkeep.run_upkeep();
+                }
             }
         });
         let _ = HANDLE.set(handle);
@@ -219,6 +226,7 @@ fn describe(metric: &Metric) {
 
 /// Renders all metrics as text.
 pub fn render() -> String {
+    tasks::measure();
     metrics::counter!("watchword_log_lost_lines_total").absolute(logging::standing().lost);
     HANDLE.get().map(PrometheusHandle::render).unwrap_or_default()
 }

@@ -16,6 +16,7 @@ use http_kit::fair_queue::FairQueue;
 use http_kit::problem::Problem;
 use http_kit::request::Requester;
 use http_kit::trace::Span;
+use tasks::{End, Weight};
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
@@ -129,10 +130,8 @@ impl PasswordHashing {
         let queue = Arc::new(FairQueue::new(settings.queue.unwrap_or(QUEUE_PER_THREAD * threads)));
         let jobs = Arc::new(Jobs(Arc::clone(&queue)));
         for number in 0..threads {
-            let queue = queue.clone();
-            thread::Builder::new()
-                .name(format!("argon2-{number}"))
-                .spawn(move || work(&queue))
+            let (queue, name) = (queue.clone(), format!("hashing_{number}"));
+            tasks::start_thread(name.clone(), Weight::Usual, move || work(&queue, &name))
                 .map_err(|_| InvalidHashingSettings::Threads)?;
         }
         // Verified if there is no hash: it takes the same time, and no password matches it, because its output is
@@ -264,12 +263,14 @@ impl Drop for Place {
 }
 
 /// Ends when every [`PasswordHashing`] is dropped.
-fn work(queue: &FairQueue<Job>) {
+fn work(queue: &FairQueue<Job>, name: &str) -> End {
     // Reused between jobs: allocating 19 MiB each time would cost a noticeable part of the hashing.
     let mut memory = Vec::new();
     while let Some(job) = queue.pop() {
+        tasks::step(name);
         job(&mut memory);
     }
+    End::Asked
 }
 
 fn argon2id(

@@ -13,6 +13,7 @@ use domain::user::{Client, User};
 use domain::{Event, EventId, Timestamp};
 use event_store::{Clock, Cursor, Journal, Repository, StoreError};
 use schemas::RecordedEvent;
+use tasks::End;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -72,11 +73,11 @@ struct Held {
 }
 
 impl Runner {
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(&mut self) -> End {
         let mut pause = FIRST_PAUSE;
         loop {
             match self.work().await {
-                Stop::Ending => return,
+                Stop::Ending => return End::Asked,
                 Stop::Lost => {
                     tracing::info!("another node sends mails now");
                     // The other node reports them.
@@ -97,7 +98,7 @@ impl Runner {
                         status.error = Some(error.to_string());
                     });
                     if self.sleep(Instant::now() + pause).await.is_err() {
-                        return;
+                        return End::Asked;
                     }
                     pause = (pause * 2).min(if is_away { LONGEST_ABSENCE } else { LONGEST_PAUSE });
                 }

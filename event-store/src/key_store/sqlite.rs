@@ -1,12 +1,14 @@
 //! Wrapped keys in a SQLite file, for one process.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use domain::{AppId, UserId};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
-use tokio::sync::{mpsc, oneshot};
+use tasks::{End, Weight};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::{First, WrappedKeys};
 use crate::journal::{OpenError, StoreError};
@@ -96,7 +98,14 @@ impl SqliteKeys {
             .await
             .map_err(|error| file::damaged_or_failed(path, &error))?;
         let (requests, queue) = mpsc::channel(1024);
-        tokio::spawn(write(options, connection, queue));
+        let writing = Arc::new(Mutex::new((Some(connection), queue)));
+        tasks::start("key_store_writer", Weight::Vital, move || {
+            let (writing, options) = (Arc::clone(&writing), options.clone());
+            async move {
+                let (connection, queue) = &mut *writing.lock().await;
+                write(&options, connection, queue).await
+            }
+        });
         Ok(Self { readers, requests })
     }
 
@@ -184,13 +193,13 @@ impl WrappedKeys for SqliteKeys {
     }
 }
 
-/// The only task that writes. As in the journal, queued requests are committed together.
+/// The only task that writes. As in the journal, queued requests are committed together, and it can run again after a
+/// panic.
 async fn write(
-    options: SqliteConnectOptions,
-    connection: SqliteConnection,
-    mut queue: mpsc::Receiver<Request>,
-) {
-    let mut connection = Some(connection);
+    options: &SqliteConnectOptions,
+    connection: &mut Option<SqliteConnection>,
+    queue: &mut mpsc::Receiver<Request>,
+) -> End {
     let mut group = Vec::new();
     let mut closing = false;
     while !closing && queue.recv_many(&mut group, GROUP).await > 0 {
@@ -201,7 +210,7 @@ async fn write(
                 None => options.connect().await?,
             };
             let kept = write_group(&mut open, &group).await?;
-            connection = Some(open);
+            *connection = Some(open);
             Ok::<_, sqlx::Error>(kept)
         };
         let outcome = outcome.await.map_err(|error| {
@@ -230,11 +239,12 @@ async fn write(
             }
         }
     }
-    if let Some(connection) = connection
+    if let Some(connection) = connection.take()
         && let Err(error) = connection.close().await
     {
         tracing::warn!(%error, "the key store could not close its connection");
     }
+    End::Asked
 }
 
 /// Returns, by index, the wrapped data key or instance key that the store has after the commit.

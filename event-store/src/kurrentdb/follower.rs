@@ -8,6 +8,7 @@ use std::future::pending;
 use std::time::Duration;
 
 use futures::FutureExt;
+use tasks::{End, Weight};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use uuid::Uuid;
@@ -44,10 +45,14 @@ impl Follower {
     /// Follows the stream after its first `length` events.
     pub(super) fn start(log: Log, length: u64) -> Self {
         let (sender, events) = mpsc::channel(BATCHES);
-        tokio::spawn(async move {
-            tokio::select! {
-                () = sender.closed() => {}
-                () = follow(log, length, &sender) => {}
+        // It goes on where it was: the writer takes what was pushed, wherever the subscription begins again.
+        tasks::start("journal_follower", Weight::Usual, move || {
+            let (log, sender) = (log.again(), sender.clone());
+            async move {
+                tokio::select! {
+                    () = sender.closed() => End::Asked,
+                    end = follow(log, length, &sender) => end,
+                }
             }
         });
         Self { events, pushed: VecDeque::new(), is_news: false }
@@ -140,7 +145,7 @@ impl Follower {
 }
 
 /// The last known event is pushed again, which shows whether it still exists.
-async fn follow(mut log: Log, mut length: u64, sender: &mpsc::Sender<Vec<Pushed>>) {
+async fn follow(mut log: Log, mut length: u64, sender: &mpsc::Sender<Vec<Pushed>>) -> End {
     loop {
         let pushed = push(&mut log, &mut length, sender).await;
         tracing::debug!(?pushed, "the subscription to the journal ended and is renewed");

@@ -98,6 +98,11 @@ impl From<Failure> for StoreError {
 }
 
 impl Log {
+    /// The same stream, by a connection of its own.
+    pub(super) fn again(&self) -> Self {
+        Self::new(&self.target, &self.stream, self.answer_timeout)
+    }
+
     pub(super) fn new(target: &Arc<Target>, stream: &str, answer_timeout: Duration) -> Self {
         let (target, stream) = (Arc::clone(target), stream.to_owned());
         Self { target, stream, answer_timeout, link: None, leader: None }

@@ -4,6 +4,7 @@
 use std::borrow::Borrow;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use domain::{StreamId, Timestamp};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteSynchronous};
@@ -31,7 +32,7 @@ const KIND: Kind = Kind {
 
 pub(super) struct Replica {
     // Dropped before `head`: a task that waits for the end of `head` may open the file again.
-    _lock: File,
+    _lock: Arc<File>,
     path: PathBuf,
     options: SqliteConnectOptions,
     connection: Option<SqliteConnection>,
@@ -81,7 +82,7 @@ impl Replica {
         macs: &Macs,
         whole: u64,
     ) -> Result<(Self, SqliteJournal), OpenError> {
-        let lock = file::lock(path)?;
+        let lock = Arc::new(file::lock(path)?);
         if let Some(format) = file::check(path, &KIND)?
             && (format < KIND.format || has_part(path, whole).await?)
         {
@@ -101,7 +102,8 @@ impl Replica {
         let readers = readers(&options).await.map_err(failed)?;
         check_contents(path, &readers).await?;
         let (head, watch) = watch::channel(end.0);
-        let reading = SqliteJournal::reading(path.to_owned(), readers, watch, macs.clone());
+        let reading =
+            SqliteJournal::reading(path.to_owned(), readers, watch, macs.clone(), Some(Arc::clone(&lock)));
         let path = path.to_owned();
         let connection = Some(connection);
         Ok((Self { _lock: lock, path, options, connection, end, is_damaged, head, macs }, reading))
@@ -396,7 +398,7 @@ impl Replica {
         Ok(())
     }
 
-    pub(super) async fn close(mut self) {
+    pub(super) async fn close(&mut self) {
         if let Some(connection) = self.connection.take()
             && let Err(error) = connection.close().await
         {

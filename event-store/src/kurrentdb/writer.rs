@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::{StreamId, Timestamp};
+use tasks::End;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout_at};
 use uuid::Uuid;
@@ -119,8 +120,8 @@ impl Writer {
     }
 
     /// From here on accepts no further events without MACs. Runs until it is asked to end, or all request senders are
-    /// gone.
-    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+    /// gone. After a panic it can run again: whoever waited for the requests in hand knows that their outcome is unknown.
+    pub(super) async fn run(&mut self, queue: &mut mpsc::Receiver<Request>) -> End {
         self.unkeyed = Unkeyed::new(Some(self.mark()));
         // What was read at the start does not tell that others write now.
         (self.others, self.follower) = (None, None);
@@ -146,6 +147,7 @@ impl Writer {
             }
         }
         self.replica.close().await;
+        End::Asked
     }
 
     /// Answers requests. Returns whether one of them is to end.

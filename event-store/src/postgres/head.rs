@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures::{FutureExt, StreamExt};
 use sqlx::postgres::{PgListener, PgPool};
+use tasks::End;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -20,7 +21,7 @@ pub(super) async fn follow(
     settings: PostgresSettings,
     reach: Arc<Reach>,
     head: Arc<watch::Sender<u64>>,
-) {
+) -> End {
     let mut looks = interval(settings.poll);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use sqlx::postgres::{PgExecutor, PgPool};
+use tasks::Weight;
 use tokio::sync::{mpsc, watch};
 
 use super::reach::Reach;
@@ -96,13 +97,22 @@ impl PostgresJournal {
             head: Arc::clone(&head_sender),
             macs: macs.believing_nothing_else(),
         };
-        tokio::spawn(writer.run(queue));
+        let writing = Arc::new(tokio::sync::Mutex::new((writer, queue)));
+        tasks::start("journal_writer", Weight::Vital, move || {
+            let writing = Arc::clone(&writing);
+            async move {
+                let (writer, queue) = &mut *writing.lock().await;
+                writer.run(queue).await
+            }
+        });
         let reach = Arc::new(Reach::new(url.options(), &settings));
         let answer = settings.answer;
-        let follower = head::follow(readers.clone(), settings, Arc::clone(&reach), head_sender);
-        let follower = tokio::spawn(follower);
+        let (pool, reached) = (readers.clone(), Arc::clone(&reach));
+        let follower = tasks::start("journal_head", Weight::Usual, move || {
+            head::follow(pool.clone(), settings.clone(), Arc::clone(&reached), Arc::clone(&head_sender))
+        });
         let macs = macs.believing_nothing_else();
-        Ok(Self { requests, readers, reach, answer, head, macs, follower: follower.abort_handle() })
+        Ok(Self { requests, readers, reach, answer, head, macs, follower })
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
+use tasks::End;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
@@ -73,8 +74,9 @@ enum Failure {
 }
 
 impl Writer {
-    /// Runs until it is asked to end, or all request senders are gone.
-    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+    /// Runs until it is asked to end, or all request senders are gone. After a panic it can run again: whoever waited for
+    /// the group in hand knows that its outcome is unknown, and the connection was dropped with it.
+    pub(super) async fn run(&mut self, queue: &mut mpsc::Receiver<Request>) -> End {
         let mut group = Vec::new();
         let mut closing = false;
         while !closing && queue.recv_many(&mut group, GROUP).await > 0 {
@@ -105,6 +107,7 @@ impl Writer {
         if let Some(connected) = self.connection.take() {
             let _ = connected.connection.close().await;
         }
+        End::Asked
     }
 
     /// Sends a group until there is an answer. Sending it again is harmless: the database knows the events by their

@@ -1,11 +1,13 @@
 //! The only task that writes: takes the queued requests, resolves them in memory and commits them together.
 
 use std::fs::File;
+use std::sync::Arc;
 use std::time::Instant;
 
 use domain::{StreamId, Timestamp};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
+use tasks::End;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::group::{Answer, Failure, Group, forget_idempotency, keep_snapshot};
@@ -37,7 +39,7 @@ pub(super) enum Request {
 
 pub(super) struct Writer {
     // Dropped before `head`: a task that waits for the end of `head` may open the file again.
-    _lock: File,
+    _lock: Arc<File>,
     options: SqliteConnectOptions,
     connection: Option<SqliteConnection>,
     head: watch::Sender<u64>,
@@ -50,13 +52,14 @@ impl Writer {
         connection: SqliteConnection,
         head: watch::Sender<u64>,
         macs: Macs,
-        lock: File,
+        lock: Arc<File>,
     ) -> Self {
         Self { _lock: lock, options, connection: Some(connection), head, macs }
     }
 
-    /// Runs until it is asked to end, or all request senders are gone.
-    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+    /// Runs until it is asked to end, or all request senders are gone. After a panic it can run again: whoever waited for
+    /// the requests in hand knows that their outcome is unknown, and the connection was dropped with them.
+    pub(super) async fn run(&mut self, queue: &mut mpsc::Receiver<Request>) -> End {
         let mut closing = false;
         while !closing && let Some(first) = queue.recv().await {
             let mut appends = Vec::new();
@@ -101,6 +104,7 @@ impl Writer {
         {
             tracing::warn!(%error, "the journal's writer could not close its connection");
         }
+        End::Asked
     }
 
     async fn append_all(&mut self, requests: Vec<(Append, oneshot::Sender<Answer>)>) {

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use http_kit::mounted;
+use tasks::{End, Task, Weight};
 use tokio::net::TcpSocket;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use super::{Globals, Run};
 use crate::bus;
@@ -22,6 +22,7 @@ use crate::init;
 use crate::instance::{Instance, Role, Stores};
 use crate::logging;
 use crate::serving::Serving;
+use crate::told::told;
 use crate::traces::Traces;
 use crate::waiting::{self, Waiting};
 
@@ -82,6 +83,7 @@ async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCode> 
         bus::check(nats).await?;
     }
     let traces = config.traces.as_ref().map(|traces| Traces::start(traces, role)).transpose()?;
+    tasks::end_after(config.task_failures);
     crate::metrics::start();
     descriptors::fit(&mut config.connections, &mut config.requests_in_flight);
     let room = Room::new(config.connections, &config.trusted_proxies);
@@ -138,7 +140,19 @@ async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCode> 
     }
     announce(&config, &instance, internal_address);
 
-    stop_signal.await;
+    let hopeless = tokio::select! {
+        () = &mut stop_signal => None,
+        reason = tasks::hopeless() => Some(reason),
+    };
+    stop(&config, doors, instance, traces).await;
+    match hopeless {
+        None => Ok(ExitCode::SUCCESS),
+        Some(reason) => bail!("{reason}. Its earlier messages are in the log"),
+    }
+}
+
+/// Finishes pending requests, and closes everything, within bounds.
+async fn stop(config: &Config, mut doors: Doors, instance: Instance, traces: Option<Traces>) {
     let timeout = config.shutdown_timeout;
     tracing::info!("stopping: no new requests; pending ones have {timeout:?}");
     instance.stream_end()();
@@ -155,7 +169,6 @@ async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCode> 
     if let Some(traces) = traces {
         traces.close().await;
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Opens the stores of a role and starts its services.
@@ -197,7 +210,7 @@ struct Door {
     http: HttpSettings,
     room: Room,
     stopping: watch::Sender<bool>,
-    server: Option<JoinHandle<()>>,
+    server: Option<Task>,
 }
 
 impl Door {
@@ -216,20 +229,40 @@ impl Door {
     fn open(&mut self) -> anyhow::Result<()> {
         let Some(socket) = self.socket.take() else { return Ok(()) };
         let listener = socket.listen(BACKLOG).with_context(|| taken(self.address, self.key))?;
-        let mut stopping = self.stopping.subscribe();
-        let stop = async move {
+        let stopping = self.stopping.subscribe();
+        let stop = |mut stopping: watch::Receiver<bool>| async move {
             // The sender lives as long as the process.
             let _ = stopping.wait_for(|stopping| *stopping).await;
         };
-        let (stage, room) = (self.stage.clone(), self.room.clone());
-        self.server = Some(tokio::spawn(serve(listener, stage, self.http, room, stop)));
+        let (stage, http, room) = (self.stage.clone(), self.http, self.room.clone());
+        let (address, key) = (self.address, self.key);
+        let mut first = Some(listener);
+        self.server = Some(tasks::start(key, Weight::Vital, move || {
+            let (first, stage, room) = (first.take(), stage.clone(), room.clone());
+            let stopping = stopping.clone();
+            async move {
+                // One that failed has closed its own.
+                let listener = match first {
+                    Some(listener) => listener,
+                    None => match bind(address, key).and_then(|(socket, _)| Ok(socket.listen(BACKLOG)?)) {
+                        Ok(listener) => listener,
+                        Err(error) => {
+                            tracing::error!(error = told(&error), "no connections are accepted for now");
+                            return End::Unasked;
+                        }
+                    },
+                };
+                serve(listener, stage, http, room, stop(stopping)).await;
+                End::Asked
+            }
+        }));
         Ok(())
     }
 
     async fn close(&mut self) {
         self.stopping.send_replace(true);
         if let Some(server) = &mut self.server {
-            let _ = server.await;
+            server.ended().await;
         }
     }
 }

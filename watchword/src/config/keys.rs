@@ -133,6 +133,9 @@ keys! {
     LOG_BUFFER "log_buffer_mib": u64 = mebibytes, default "4",
         "MiB for lines of the log that nobody reads at the moment, or for which the disk has no room; further lines are \
          dropped and counted";
+    TASK_FAILURES "task_failures": u32 = positive_number, default "20",
+        "failures in a row, without a minute of work in between, after which a background task is not started again, and the \
+         process ends with an error";
     TRUSTED_PROXIES "trusted_proxies": Vec<IpNet> = networks, default "",
         "networks whose X-Forwarded-For is trusted, separated by commas";
     ARGON2 "argon2": Argon2Cost = argon2_cost, default "m=19456,t=2,p=1",

@@ -87,6 +87,9 @@ impl Health {
         if let Some(mailer) = &self.mailer {
             checks["mailer"] = mailer_check(&mailer.status());
         }
+        let tasks = tasks::statuses();
+        ready &= tasks.iter().all(|task| !task.is_vital || task.state == "running");
+        checks["tasks"] = tasks_check(&tasks);
         checks["log"] = log_check(&logging::standing());
         (ready, checks)
     }
@@ -135,6 +138,23 @@ impl Health {
             Ok(_) => Ok(head),
         }
     }
+}
+
+/// A task that is started again usually is within seconds. Without a vital one the process is not ready.
+fn tasks_check(tasks: &[tasks::Status]) -> Value {
+    let list = tasks.iter().map(|task| {
+        let tasks::Status { name, state, restarts, .. } = task;
+        json!({ "name": name, "ok": *state == "running", "state": state, "restarts": restarts })
+    });
+    let mut check = json!({
+        "ok": tasks.iter().all(|task| task.state == "running"),
+        "restarts": tasks.iter().map(|task| task.restarts).sum::<u64>(),
+        "list": list.collect::<Vec<_>>(),
+    });
+    if check["ok"] == false {
+        check["detail"] = "some have failed and wait to be started again; the log says why".into();
+    }
+    check
 }
 
 /// Nothing depends on the log, but somebody should know that it has no more.

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use domain::Timestamp;
 use event_store::{Clock, SystemClock};
+use tasks::{End, Weight};
 
 /// The pauses between attempts to write: the first, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -27,6 +28,8 @@ type Open = fn() -> io::Result<File>;
 
 /// A stream and the lines that wait for it.
 pub struct Outlet {
+    /// The name of its task.
+    name: &'static str,
     open: Open,
     state: Mutex<State>,
     /// Something changed that the thread waits for.
@@ -47,9 +50,19 @@ struct State {
     lost_in_all: u64,
     /// Why the last attempt to write failed; none after one that did not.
     trouble: Option<String>,
-    has_thread: bool,
+    task: WriterTask,
     is_busy: bool,
     is_ending: bool,
+}
+
+/// What writes the lines.
+#[derive(Clone, Copy, PartialEq)]
+enum WriterTask {
+    /// The first line starts it.
+    None,
+    Started,
+    /// It has failed for good, and the process is about to end.
+    Failed,
 }
 
 struct Lost {
@@ -70,7 +83,7 @@ pub struct Standing {
 
 impl Outlet {
     /// An outlet with this much room for the lines that wait, in bytes.
-    pub const fn new(open: Open, room: usize) -> Self {
+    pub const fn new(name: &'static str, open: Open, room: usize) -> Self {
         let state = State {
             lines: VecDeque::new(),
             bytes: 0,
@@ -79,11 +92,11 @@ impl Outlet {
             lost: None,
             lost_in_all: 0,
             trouble: None,
-            has_thread: false,
+            task: WriterTask::None,
             is_busy: false,
             is_ending: false,
         };
-        Self { open, state: Mutex::new(state), work: Condvar::new(), done: Condvar::new() }
+        Self { name, open, state: Mutex::new(state), work: Condvar::new(), done: Condvar::new() }
     }
 
     /// Sets the room, in bytes.
@@ -110,9 +123,19 @@ impl Outlet {
             state.lines.push_back(line);
         }
         self.work.notify_one();
-        if !state.has_thread {
-            // Without a thread, lines wait for the next one that tries.
-            state.has_thread = thread::Builder::new().name("log".to_owned()).spawn(|| self.run()).is_ok();
+        let is_first = state.task == WriterTask::None;
+        if is_first {
+            state.task = WriterTask::Started;
+        }
+        drop(state);
+        // Whatever starts a task may have something to log.
+        if is_first {
+            let used = Used(self);
+            // As a method, so that the task has all of it, and drops it.
+            if tasks::start_thread(self.name, Weight::Usual, move || used.run()).is_err() {
+                // Lines wait for the next one that tries.
+                self.state().task = WriterTask::None;
+            }
         }
     }
 
@@ -124,12 +147,21 @@ impl Outlet {
     }
 
     /// Waits until all lines are written, but not longer than until then, nor for a stream that takes none.
-    pub fn finish(&self, until: Instant) {
+    pub fn finish(&'static self, until: Instant) {
         let mut state = self.state();
-        if !state.has_thread {
+        if state.task == WriterTask::None {
             return;
         }
         state.is_ending = true;
+        if state.task == WriterTask::Failed {
+            // Among them is why the process ends.
+            state.is_busy = false;
+            drop(state);
+            if thread::Builder::new().spawn(|| self.write_all()).is_err() {
+                return;
+            }
+            state = self.state();
+        }
         self.work.notify_one();
         while state.is_busy || !state.lines.is_empty() {
             let left = until.saturating_duration_since(Instant::now());
@@ -141,28 +173,58 @@ impl Outlet {
         state.is_ending = false;
     }
 
-    fn run(&self) {
+    /// Writes one line after the other. After a panic it can run again, without the line in hand.
+    fn run(&self) -> End {
         let mut file = None;
+        {
+            let mut state = self.state();
+            if std::mem::take(&mut state.is_busy) {
+                state.lose();
+            }
+            state.bytes = state.lines.iter().map(|line| line.len() + LINE).sum();
+            state.tell_of_lost();
+        }
         loop {
             let line = self.next();
+            tasks::step(self.name);
             self.write(&mut file, &line);
-            let mut state = self.state();
-            state.is_busy = false;
-            state.bytes -= line.len() + LINE;
-            state.tell_of_lost();
-            self.done.notify_all();
+            self.is_done(&line);
         }
+    }
+
+    /// Writes the lines that are left.
+    fn write_all(&self) {
+        let mut file = None;
+        loop {
+            let Some(line) = self.state().take() else { return };
+            self.write(&mut file, &line);
+            self.is_done(&line);
+        }
+    }
+
+    fn is_done(&self, line: &[u8]) {
+        let mut state = self.state();
+        state.is_busy = false;
+        state.bytes = state.bytes.saturating_sub(line.len() + LINE);
+        state.tell_of_lost();
+        self.done.notify_all();
     }
 
     /// Waits for a line.
     fn next(&self) -> Vec<u8> {
         let mut state = self.state();
         loop {
-            if let Some(line) = state.lines.pop_front() {
-                state.is_busy = true;
+            if let Some(line) = state.take() {
                 return line;
             }
-            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let (woken, waited) =
+                self.work.wait_timeout(state, tasks::longest_wait()).unwrap_or_else(PoisonError::into_inner);
+            state = woken;
+            if waited.timed_out() {
+                drop(state);
+                tasks::step(self.name);
+                state = self.state();
+            }
         }
     }
 
@@ -200,7 +262,29 @@ impl Outlet {
     }
 }
 
+/// An outlet with a task.
+struct Used(&'static Outlet);
+
+impl Used {
+    fn run(&self) -> End {
+        self.0.run()
+    }
+}
+
+impl Drop for Used {
+    fn drop(&mut self) {
+        self.0.state().task = WriterTask::Failed;
+    }
+}
+
 impl State {
+    /// Takes the line to be written next.
+    fn take(&mut self) -> Option<Vec<u8>> {
+        let line = self.lines.pop_front()?;
+        self.is_busy = true;
+        Some(line)
+    }
+
     fn lose(&mut self) {
         let now = SystemClock.now();
         self.lost_in_all += 1;

@@ -56,6 +56,7 @@ pub async fn running(
             findings.fault("server", format!("its {store} cannot be read; its log says why"));
         }
     }
+    tasks(findings, &answer.json["checks"]["tasks"]);
     log(findings, &answer.json["checks"]["log"]);
     if let Some(relay) = answer.json["checks"].get("relay") {
         let (at, why) = (place(relay), relay["detail"].as_str().unwrap_or("the server's log says why"));
@@ -102,6 +103,26 @@ pub async fn running(
             findings.fault("projector", format!("{text}. The server's log and GET /v1/projections say why; stop the server and run this again"));
         } else {
             findings.fine("projector", text);
+        }
+    }
+}
+
+/// The server's background tasks.
+fn tasks(findings: &mut Findings, check: &Value) {
+    for task in check["list"].as_array().into_iter().flatten() {
+        let name = task["name"].as_str().unwrap_or("?");
+        match (task["ok"] == true, task["restarts"].as_u64().unwrap_or_default()) {
+            (true, 0) => {}
+            (true, restarts) => findings.warning(
+                "tasks",
+                format!("{name} runs, but has failed {restarts} times since the start; the server's log says why"),
+            ),
+            (false, restarts) => findings.fault(
+                "tasks",
+                format!(
+                    "{name} has failed, {restarts} times so far; the server's log says why. It is started again by itself"
+                ),
+            ),
         }
     }
 }

@@ -1,6 +1,7 @@
 use std::io::{BufRead, BufReader, PipeReader, pipe};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use super::*;
 
@@ -19,7 +20,7 @@ macro_rules! piped {
 }
 
 fn outlet(open: Open, room: usize) -> &'static Outlet {
-    Box::leak(Box::new(Outlet::new(open, room)))
+    Box::leak(Box::new(Outlet::new("log", open, room)))
 }
 
 fn line(number: usize) -> Vec<u8> {
