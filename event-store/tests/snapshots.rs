@@ -124,7 +124,8 @@ impl World {
     }
 
     async fn kept(&self, stream: &StreamId) -> Snapshot {
-        for _ in 0..1000 {
+        // A loaded machine gets more time.
+        for _ in 0..12_000 {
             if let Some(snapshot) = self.journal.load_snapshot(stream).await.expect("reads") {
                 return snapshot;
             }

@@ -38,11 +38,11 @@
 use std::collections::hash_map::RandomState;
 use std::env;
 use std::hash::BuildHasher;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 use test_services::Nats;
-use tests::{PATIENCE, Server};
+use tests::{Server, until};
 
 mod clock;
 mod disk_full;
@@ -92,15 +92,6 @@ async fn server_of(nats: &Nats, settings: &[(&str, &str)]) -> Server {
 /// What readiness reports of the relay.
 async fn relay(server: &Server) -> Value {
     server.readiness().await.expect(200).json()["checks"]["relay"].clone()
-}
-
-/// Waits until something holds.
-async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition().await {
-        assert!(Instant::now() < deadline, "timed out waiting until {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 /// Random numbers that a seed reproduces. The seed is printed, which shows if a test fails.

@@ -1,7 +1,5 @@
-use std::time::Duration;
-
 use serde_json::{Value, json};
-use tests::{Answer, App, PASSWORD, Server, claims_of, email, of_type};
+use tests::{Answer, App, PASSWORD, Server, claims_of, email, of_type, until};
 
 /// The list, once the read model has applied the events of `after`.
 async fn list(app: &App<'_>, query: &str, after: &Answer) -> Value {
@@ -214,12 +212,9 @@ async fn read_models_catch_up_without_a_request() {
     let server = Server::start().await;
     let app = server.create_app(json!({})).await;
     app.register(&email("ada")).await;
-    for _ in 0..200 {
+    until("the list of users catches up", async || {
         let list = app.get("admin/users").bearer(&server.platform_key()).await.expect(200).json();
-        if list["total"] == 1 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("the users list did not catch up in two seconds");
+        list["total"] == 1
+    })
+    .await;
 }

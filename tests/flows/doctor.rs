@@ -1,21 +1,17 @@
 use std::fs;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use serde_json::{Value, json};
-use tests::{Server, email};
+use tests::{Server, email, until};
 
 /// Waits until every read model has every event.
 async fn caught_up(server: &Server) {
     let key = server.platform_key();
-    for _ in 0..500 {
+    until("the read models catch up", async || {
         let list = server.get("/v1/projections").bearer(&key).await.expect(200).json();
-        if list["items"].as_array().unwrap().iter().all(|it| it["lag"] == 0) {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("the read models did not catch up");
+        list["items"].as_array().unwrap().iter().all(|it| it["lag"] == 0)
+    })
+    .await;
 }
 
 fn doctor(mut command: Command) -> (Option<i32>, Vec<String>) {
@@ -82,14 +78,12 @@ async fn a_replaced_journal_stops_the_read_models_and_is_reported() {
     let all_failed = |it: &Value| {
         it["checks"]["projectors"].as_array().is_some_and(|all| all.iter().all(|it| it["state"] == "failed"))
     };
-    for _ in 0..500 {
+    until("it is not ready", async || {
         answer = server.get("/readyz").attempt().await.ok();
-        answer = answer.filter(|it| it.status == 503 && all_failed(&it.json()));
-        if answer.is_some() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        answer = answer.take().filter(|it| it.status == 503 && all_failed(&it.json()));
+        answer.is_some()
+    })
+    .await;
     let problem = answer.expect("it is not ready").problem(503, "not_ready");
     let projectors = problem["checks"]["projectors"].as_array().unwrap();
     assert!(projectors.iter().any(|it| it["state"] == "failed" && it["detail"].is_string()), "{problem}");

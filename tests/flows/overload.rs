@@ -3,10 +3,9 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::time::Duration;
 
 use serde_json::json;
-use tests::{App, PASSWORD, Server, email};
+use tests::{App, PASSWORD, PATIENCE, Server, email, until};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpSocket, TcpStream as Stream};
 use tokio::task::AbortHandle;
@@ -109,7 +108,7 @@ async fn a_body_that_is_too_slow_is_told_so() {
     let base = server.base();
     let mut slow = TcpStream::connect(base.strip_prefix("http://").expect("an address")).expect("connects");
     slow.write_all(UNFINISHED.as_bytes()).expect("writes");
-    slow.set_read_timeout(Some(tests::PATIENCE)).expect("an option");
+    slow.set_read_timeout(Some(PATIENCE)).expect("an option");
     let mut answer = [0; 4096];
     let read = slow.read(&mut answer).expect("an answer comes");
     let answer = String::from_utf8_lossy(&answer[..read]).to_lowercase();
@@ -128,27 +127,13 @@ async fn event_streams_have_places_of_their_own() {
     assert_eq!(refused.header("retry-after"), Some("5"));
     server.get("/v1/events").bearer(&key).await.expect(200);
     drop(one);
-    for _ in 0..200 {
+    until("the place is released", async || {
         // A client that has gone is noticed when something is sent.
         server.default_app().register(&email("somebody")).await;
-        if listen().stream().await.status() == 200 {
-            drop(two);
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("the place is not released");
-}
-
-/// Waits until a condition holds: the server needs a moment to notice that clients have come and gone.
-async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    for _ in 0..500 {
-        if is_so().await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("never: {what}");
+        listen().stream().await.status() == 200
+    })
+    .await;
+    drop(two);
 }
 
 #[tokio::test]

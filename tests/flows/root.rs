@@ -1,5 +1,5 @@
 use serde_json::json;
-use tests::{Server, email};
+use tests::{Server, email, until};
 
 #[tokio::test]
 async fn health_metrics_docs_and_problem_pages_exist() {
@@ -55,14 +55,11 @@ async fn projections_report_their_positions() {
     let key = server.platform_key();
     let models = server.names_of_read_models(&key).await;
     assert!(models.len() >= 5, "{models:?}");
-    for _ in 0..200 {
+    until("the read models catch up", async || {
         let list = server.get("/v1/projections").bearer(&key).await.expect(200).json();
         let items = list["items"].as_array().unwrap();
         assert_eq!(items.iter().map(|it| it["name"].as_str().unwrap()).collect::<Vec<_>>(), models);
-        if items.iter().all(|it| it["position"] == head && it["lag"] == 0 && it["state"] == "running") {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    panic!("the read models did not catch up");
+        items.iter().all(|it| it["position"] == head && it["lag"] == 0 && it["state"] == "running")
+    })
+    .await;
 }

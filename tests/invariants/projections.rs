@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tests::{PASSWORD, Server, email};
+use tests::{PASSWORD, Server, email, until};
 
 const CHEAP: (&str, &str) = ("WATCHWORD_ARGON2", "m=1024,t=1,p=1");
 
@@ -11,14 +11,12 @@ const CHEAP: (&str, &str) = ("WATCHWORD_ARGON2", "m=1024,t=1,p=1");
 async fn caught_up(server: &Server) -> u64 {
     let key = server.platform_key();
     let head = server.events().await.len() as u64;
-    for _ in 0..500 {
+    until("the read models catch up", async || {
         let list = server.get("/v1/projections").bearer(&key).await.expect(200).json();
-        if list["items"].as_array().unwrap().iter().all(|it| it["position"].as_u64() >= Some(head)) {
-            return head;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("the read models did not catch up; the log:\n{}", server.log());
+        list["items"].as_array().unwrap().iter().all(|it| it["position"].as_u64() >= Some(head))
+    })
+    .await;
+    head
 }
 
 /// The types of the events that these tests cause.

@@ -10,7 +10,7 @@ use eventstore::{
 };
 use serde_json::{Value, json};
 use test_services::Postgres;
-use tests::{Bus, PASSWORD, Server, email, of_type, workspace};
+use tests::{Bus, PASSWORD, Server, email, of_type, until, workspace};
 use uuid::Uuid;
 
 const STREAM: &str = "watchword";
@@ -110,14 +110,6 @@ async fn node(stand_in: &StandIn, database: &str, bus: &Bus) -> Server {
         ("WATCHWORD_ARGON2", "m=1024,t=1,p=1"),
     ])
     .await
-}
-
-async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_mins(1);
-    while !condition().await {
-        assert!(Instant::now() < deadline, "timed out waiting until {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 fn doctor(server: &Server) -> (bool, Vec<String>) {

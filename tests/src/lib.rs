@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -32,6 +32,15 @@ pub const PASSWORD: &str = "violet-Kettle-93-harbour";
 
 /// How long a test waits for what must come. It usually takes a fraction of a second; a loaded machine gets more time.
 pub const PATIENCE: Duration = Duration::from_mins(2);
+
+/// Waits until a condition holds.
+pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition().await {
+        assert!(Instant::now() < deadline, "timed out waiting until {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
 
 /// The path of the server's binary, built on the first call, with the fail points of the fault tests. `TEST_BINARY`
 /// names another one.

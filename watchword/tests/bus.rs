@@ -172,7 +172,7 @@ impl World {
 }
 
 async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_mins(1);
+    let deadline = Instant::now() + Duration::from_mins(2);
     while !condition().await {
         assert!(Instant::now() < deadline, "{what} does not come true");
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -194,7 +194,7 @@ impl World {
 }
 
 pub(super) async fn until_true(condition: impl AsyncFn() -> bool) {
-    let deadline = Instant::now() + Duration::from_mins(1);
+    let deadline = Instant::now() + Duration::from_mins(2);
     while !condition().await {
         assert!(Instant::now() < deadline, "it does not come true");
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -202,7 +202,7 @@ pub(super) async fn until_true(condition: impl AsyncFn() -> bool) {
 }
 
 pub(super) async fn until(relay: &Relay, condition: impl Fn(&RelayStatus) -> bool) -> RelayStatus {
-    let deadline = Instant::now() + Duration::from_mins(1);
+    let deadline = Instant::now() + Duration::from_mins(2);
     loop {
         let status = relay.status();
         if condition(&status) {

@@ -50,7 +50,7 @@ pub(super) async fn until(mut condition: impl AsyncFnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("it comes true");
+    tokio::time::timeout(Duration::from_mins(2), waiting).await.expect("it comes true");
 }
 
 #[tokio::test]

@@ -329,7 +329,7 @@ fn a_start_with_nats_there_does_not_say_that_it_is_away() {
         let published = || {
             world.doctor(&[]).iter().any(|line| line.starts_with("ok relay") && line.contains(" 0 behind"))
         };
-        for _ in 0..100 {
+        for _ in 0..2400 {
             if published() {
                 break;
             }
@@ -436,7 +436,7 @@ fn lists_and_people_by_address() {
     let show = |address: &str| {
         let mut output = world.run(&[&["user", "show", "acme", address, "--json"][..], &at].concat());
         // The list of users may lag a moment behind.
-        for _ in 0..100 {
+        for _ in 0..2400 {
             if output.status.success() {
                 break;
             }
