@@ -93,9 +93,12 @@ impl Crowd {
         let mut state = self.state();
         if state.len >= self.room {
             let left = state.send_away(owner);
-            let name =
-                if left { "watchword_ended_for_room_total" } else { "watchword_refused_for_room_total" };
-            metrics::counter!(name, "of" => self.words.label).increment(1);
+            let of = self.words.label;
+            if left {
+                metrics::counter!("watchword_ended_for_room_total", "of" => of).increment(1);
+            } else {
+                metrics::counter!("watchword_refused_for_room_total", "of" => of).increment(1);
+            }
             let before = state.was_full.replace(Instant::now());
             let is_first = before.is_none_or(|before| before.elapsed() > CALM);
             if !left {
