@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use futures::StreamExt;
 use http::Method;
-use schemas::problems;
+use schemas::{field_codes, problems};
 use tokio::time::Instant;
 
 use crate::crowd::{Crowd, Full, Member, Owner, Words};
@@ -107,12 +107,13 @@ impl Arriving {
                     return Err(overloaded_by("the body took too long, and others need its room: try again later"));
                 }
                 () = tokio::time::sleep_until(began + self.time.for_bytes(bytes.len())) => {
-                    return Err(Problem::malformed("the body took too long to arrive"));
+                    return Err(Problem::malformed(field_codes::INVALID, "the body took too long to arrive"));
                 }
             };
             let Some(chunk) = chunk else { break };
             // The connection broke: the client does not get the answer.
-            let chunk = chunk.map_err(|_| Problem::malformed("the body is incomplete"))?;
+            let chunk =
+                chunk.map_err(|_| Problem::malformed(field_codes::INVALID, "the body is incomplete"))?;
             if bytes.len() + chunk.len() > most {
                 return Err(Problem::new(problems::PAYLOAD_TOO_LARGE)
                     .detail(format!("the body has more than {most} bytes")));

@@ -80,8 +80,12 @@ impl<S: Sync> FromRequestParts<S> for AfterToken {
         let tokens =
             parts.extensions.get::<ConsistencyTokens>().ok_or_else(|| Problem::internal(NO_LAYER))?;
         let token = value.to_str().ok().and_then(|text| tokens.open(text));
-        let token =
-            token.ok_or_else(|| Problem::malformed("Consistency-Token was not issued by this service"))?;
+        let token = token.ok_or_else(|| {
+            Problem::malformed_header(
+                "Consistency-Token",
+                "was not issued by this service: send one as it came, or none",
+            )
+        })?;
         Ok(Self(Some(token.0)))
     }
 }

@@ -1,5 +1,6 @@
 //! Extractors that accept exactly what the contract says. Every refusal is a [`Problem`].
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Form;
@@ -13,24 +14,24 @@ use domain::{AppId, SessionId};
 use event_store::Idempotency;
 use http::request::Parts;
 use http::{HeaderValue, Method, Uri, header};
-use schemas::problems;
+use schemas::{field_codes, problems};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use tokens::strict_json;
 
 use crate::arriving::Arriving;
 use crate::cookies;
 use crate::problem::Problem;
+use crate::reader::{self, Nulls};
 use crate::request::{IdempotencyKeys, RequestContext};
 
 /// The longest body, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
 
-/// A JSON body. A handler that checks credentials takes `Result<Body<T>, Problem>` and examines it after that check: a
-/// caller without access gets that error, not one about the body. Content type other than `application/json` (and
-/// `application/merge-patch+json` for PATCH), or a content coding → 415,
-/// more than [`MAX_BODY`] → 413, anything that is not exactly one `T` (nothing at all, bad UTF-8, a duplicate member, a
-/// wrong type, and an unknown member if `T` denies those) → 400.
+/// A JSON body, for PATCH also a merge patch ([`Nulls`]). A handler that checks credentials takes
+/// `Result<Body<T>, Problem>` and examines it after that check: a caller without access gets that error, not one about the
+/// body. Another content type, or a content coding → 415, more than [`MAX_BODY`] → 413, anything that is not exactly one `T`
+/// (nothing at all, bad UTF-8, a duplicate member, a wrong type, and an unknown member if `T` denies those) → 400 that
+/// names every such member.
 pub struct Body<T> {
     /// What was sent.
     pub value: T,
@@ -38,7 +39,7 @@ pub struct Body<T> {
     pub idempotency: Option<Idempotency>,
 }
 
-/// Like [`Body`], but it may be absent, whatever the content type.
+/// Like [`Body`], but it may be `null`, or absent whatever the content type.
 pub struct OptionalBody<T> {
     /// What was sent.
     pub value: Option<T>,
@@ -46,7 +47,7 @@ pub struct OptionalBody<T> {
     pub idempotency: Option<Idempotency>,
 }
 
-/// For commands that need only their path: no body, or `{}`.
+/// For commands that need only their path: no body, `null` or `{}`.
 pub struct NoBody {
     /// See [`Body::idempotency`].
     pub idempotency: Option<Idempotency>,
@@ -60,7 +61,7 @@ pub struct FormOrJson<T> {
     pub idempotency: Option<Idempotency>,
 }
 
-/// The query string. Bad → 400.
+/// The query string. Bad → 400 that names every wrong parameter.
 pub struct Params<T>(pub T);
 
 /// Path segments. Bad → 404, as nothing can exist there.
@@ -206,20 +207,15 @@ fn caller_of(authorization: &[u8]) -> Vec<u8> {
 
 pub(crate) const NO_LAYER: &str = "the router is not wrapped with http_kit::around";
 
-/// Parses strict JSON: what [`Body`] does with its bytes.
-pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    if bytes.is_empty() {
-        return Err(Problem::malformed("a JSON body is needed"));
-    }
-    strict_json::parse(bytes).map_err(|error| Problem::malformed(error.to_string()))
-}
-
 impl Raw {
     fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         match self.media {
-            Media::Json | Media::MergePatch => parse_json(&self.bytes),
+            Media::Json => reader::json(&self.bytes, Nulls::LeftOut),
+            Media::MergePatch => reader::json(&self.bytes, Nulls::Remove),
             // Without content the type is meaningless: some clients send one nevertheless.
-            _ if self.bytes.is_empty() => Err(Problem::malformed("a JSON body is needed")),
+            _ if self.bytes.is_empty() => {
+                Err(Problem::malformed(field_codes::MISSING, "a JSON body is needed"))
+            }
             _ => Err(Problem::new(problems::UNSUPPORTED_MEDIA_TYPE).detail(if self.is_patch {
                 "the body must be application/json or application/merge-patch+json"
             } else {
@@ -228,8 +224,9 @@ impl Raw {
         }
     }
 
-    fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+    /// Whether an optional body is left out.
+    fn is_absent(&self) -> bool {
+        self.bytes.is_empty() || (self.media == Media::Json && reader::is_null(&self.bytes))
     }
 }
 
@@ -247,7 +244,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for OptionalBody<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let raw = read(request).await?;
-        let value = if raw.is_empty() { None } else { Some(raw.json()?) };
+        let value = if raw.is_absent() { None } else { Some(raw.json()?) };
         Ok(Self { value, idempotency: raw.idempotency })
     }
 }
@@ -261,7 +258,7 @@ impl<S: Sync> FromRequest<S> for NoBody {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let raw = read(request).await?;
-        if !raw.is_empty() {
+        if !raw.is_absent() {
             let Nothing {} = raw.json()?;
         }
         Ok(Self { idempotency: raw.idempotency })
@@ -274,10 +271,12 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for FormOrJson<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let raw = read(request).await?;
         let value = match raw.media {
-            _ if raw.bytes.is_empty() => return Err(Problem::malformed("a form or a JSON body is needed")),
+            _ if raw.bytes.is_empty() => {
+                return Err(Problem::malformed(field_codes::MISSING, "a form or a JSON body is needed"));
+            }
             Media::Form => parse_form(raw.bytes).await?,
-            Media::Json | Media::MergePatch => parse_json(&raw.bytes)?,
-            Media::Other | Media::Absent => {
+            Media::Json => reader::json(&raw.bytes, Nulls::LeftOut)?,
+            Media::MergePatch | Media::Other | Media::Absent => {
                 return Err(Problem::new(problems::UNSUPPORTED_MEDIA_TYPE)
                     .detail("the body must be application/x-www-form-urlencoded or application/json"));
             }
@@ -288,14 +287,15 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for FormOrJson<T> {
 
 async fn parse_form<T: DeserializeOwned>(bytes: Bytes) -> Result<T, Problem> {
     // The parser would replace invalid bytes by a replacement character.
-    std::str::from_utf8(&bytes).map_err(|_| Problem::malformed("the form is not UTF-8"))?;
+    std::str::from_utf8(&bytes)
+        .map_err(|_| Problem::malformed(field_codes::INVALID, "the form is not UTF-8"))?;
     let request = Request::post("/")
         .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
         .body(bytes.into())
         .map_err(Problem::internal)?;
     match Form::from_request(request, &()).await {
-        Ok(Form(value)) => Ok(value),
-        Err(error) => Err(Problem::malformed(error.body_text())),
+        Ok(Form(pairs)) => reader::form(pairs),
+        Err(error) => Err(Problem::malformed(field_codes::INVALID, error.body_text())),
     }
 }
 
@@ -304,9 +304,19 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Params<T> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         match Query::try_from_uri(&parts.uri) {
-            Ok(Query(value)) => Ok(Self(value)),
-            Err(error) => Err(Problem::malformed(error.body_text())),
+            Ok(Query(pairs)) => reader::query(pairs).map(Self),
+            Err(error) => Err(Problem::malformed(field_codes::INVALID, error.body_text())),
         }
+    }
+}
+
+/// What `null` means in the body of the request.
+impl<S: Sync> FromRequestParts<S> for Nulls {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let is_merge = media_of(&parts.headers, parts.method == Method::PATCH) == Media::MergePatch;
+        Ok(if is_merge { Self::Remove } else { Self::LeftOut })
     }
 }
 

@@ -356,10 +356,18 @@ fn example_of(kind: &ProblemType) -> Value {
         "code": kind.code,
         "request_id": "018f4e5c-2d3a-7c1b-9f0e-6b7a8c9d0e1f",
     });
-    if matches!(kind, problems::VALIDATION_FAILED | problems::INVALID_EMAIL | problems::WEAK_PASSWORD) {
-        let pointer = if kind == problems::WEAK_PASSWORD { "/password" } else { "/email" };
-        example["errors"] = json!([{ "pointer": pointer, "code": kind.code, "detail": kind.title }]);
-    }
+    let pointer = match kind {
+        problems::MALFORMED_REQUEST => {
+            let detail = "must be a string, not a number";
+            example["errors"] = json!([{ "pointer": "/email", "code": "invalid_type", "detail": detail }]);
+            return example;
+        }
+        problems::VALIDATION_FAILED | problems::INVALID_EMAIL => "/email",
+        problems::WEAK_PASSWORD => "/password",
+        problems::REDIRECT_URI_NOT_ALLOWED => "/redirect_uri",
+        _ => return example,
+    };
+    example["errors"] = json!([{ "pointer": pointer, "code": kind.code, "detail": kind.title }]);
     example
 }
 

@@ -51,6 +51,7 @@ impl<T: ToSchema> PartialSchema for Page<T> {
             .property("total", total)
             .required("total")
             .property("next_cursor", next_cursor)
+            .required("next_cursor")
             .description(Some("A page of a list."));
         page.build().into()
     }

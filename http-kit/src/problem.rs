@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::response::{IntoResponse, Response};
 use event_store::{AppendError, StoreError};
 use http::{HeaderValue, StatusCode, header};
-use schemas::field_codes::FieldCode;
+use schemas::field_codes::{self, FieldCode};
 use schemas::problems::{self, ProblemType};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -18,6 +18,10 @@ use utoipa::ToSchema;
 use crate::known::HasCredentials;
 use crate::limits::Standing;
 use crate::request::Requester;
+
+mod joined;
+
+pub use joined::{both, each};
 
 /// The media type of problems.
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -68,12 +72,20 @@ pub struct Problem {
     token_refused: bool,
 }
 
-/// What is wrong with one member of a request.
+/// An answer lists so many invalid members: as many as a person may correct, whatever was sent.
+pub const MAX_ERRORS: usize = 50;
+
+/// What is wrong with one member of a body (`pointer`), or with one parameter of a query or one header (`parameter`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldProblem {
-    /// The member, as a JSON Pointer (RFC 6901).
-    #[schema(example = "/email")]
-    pub pointer: String,
+    /// The member of the body, as a JSON Pointer (RFC 6901); `""` if it is the body as a whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false, example = "/email")]
+    pub pointer: Option<String>,
+    /// The parameter of the query, or the header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
+    pub parameter: Option<String>,
     /// What is wrong, as a code.
     #[schema(example = "invalid_email")]
     pub code: String,
@@ -102,7 +114,7 @@ pub struct ProblemBody {
     /// The `X-Request-Id` of the request, which the log contains.
     #[schema(min_length = 1)]
     pub request_id: String,
-    /// The invalid members (status 422).
+    /// All invalid members, parameters and headers, at most 50 (statuses 400 and 422).
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub errors: Vec<FieldProblem>,
     /// Extension members of some problems (RFC 9457 section 3.2).
@@ -150,9 +162,24 @@ impl Problem {
         Self::new(problems::FORBIDDEN)
     }
 
-    /// A malformed request.
-    pub fn malformed(detail: impl Into<String>) -> Self {
-        Self::new(problems::MALFORMED_REQUEST).detail(detail)
+    /// A body that cannot be read, so that no member of it can be named: its pointer is that of the whole (RFC 6901
+    /// section 5).
+    pub(crate) fn malformed(code: impl Into<FieldCode>, detail: impl Into<String>) -> Self {
+        Self::malformed_member("", code, detail)
+    }
+
+    /// A member that is missing or of another type: 400 `malformed_request`.
+    pub fn malformed_member(
+        pointer: impl Into<String>,
+        code: impl Into<FieldCode>,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self::new(problems::MALFORMED_REQUEST).field(pointer, code, detail)
+    }
+
+    /// A header of the request that cannot be read: 400 `malformed_request`.
+    pub fn malformed_header(name: &str, detail: impl Into<String>) -> Self {
+        Self::new(problems::MALFORMED_REQUEST).parameter(name, field_codes::INVALID, detail)
     }
 
     /// An invalid member: 422 `validation_failed`.
@@ -207,6 +234,15 @@ impl Problem {
         Self { asks_for_basic: true, ..self }
     }
 
+    /// An invalid parameter of a query: 422 `validation_failed`.
+    pub fn invalid_parameter(
+        name: impl Into<String>,
+        code: impl Into<FieldCode>,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self::new(problems::VALIDATION_FAILED).parameter(name, code, detail)
+    }
+
     /// Adds an extension member, whose name must be new.
     #[must_use]
     pub fn member(mut self, name: &str, value: Value) -> Self {
@@ -235,7 +271,22 @@ impl Problem {
         detail: impl Into<String>,
     ) -> Self {
         let code = code.into().as_str().to_owned();
-        self.errors.push(FieldProblem { pointer: pointer.into(), code, detail: detail.into() });
+        let pointer = Some(pointer.into());
+        self.errors.push(FieldProblem { pointer, parameter: None, code, detail: detail.into() });
+        self
+    }
+
+    /// Adds an invalid parameter of the query, or an invalid header.
+    #[must_use]
+    pub fn parameter(
+        mut self,
+        name: impl Into<String>,
+        code: impl Into<FieldCode>,
+        detail: impl Into<String>,
+    ) -> Self {
+        let code = code.into().as_str().to_owned();
+        let parameter = Some(name.into());
+        self.errors.push(FieldProblem { pointer: None, parameter, code, detail: detail.into() });
         self
     }
 
@@ -252,10 +303,18 @@ impl Problem {
             Some(detail) if !detail.trim().is_empty() => detail.to_string(),
             _ if self.errors.is_empty() => self.kind.summary().to_owned(),
             _ => {
-                let of = |error: &FieldProblem| format!("{}: {}", error.pointer, error.detail);
+                let of = |error: &FieldProblem| match error.pointer.as_ref().or(error.parameter.as_ref()) {
+                    Some(name) if !name.is_empty() => format!("{name}: {}", error.detail),
+                    _ => error.detail.clone(),
+                };
                 self.errors.iter().map(of).collect::<Vec<_>>().join("; ")
             }
         }
+    }
+
+    /// The invalid members.
+    pub fn errors(&self) -> &[FieldProblem] {
+        &self.errors
     }
 
     /// The kind of problem.
@@ -278,7 +337,7 @@ impl Problem {
 
     /// The problem for a response that was created elsewhere with this status.
     pub(crate) fn for_status(status: StatusCode) -> Self {
-        Self::new(match status {
+        let kind = match status {
             StatusCode::NOT_FOUND => problems::NOT_FOUND,
             StatusCode::METHOD_NOT_ALLOWED => problems::METHOD_NOT_ALLOWED,
             StatusCode::NOT_ACCEPTABLE => problems::NOT_ACCEPTABLE,
@@ -288,9 +347,12 @@ impl Problem {
             StatusCode::FORBIDDEN => problems::FORBIDDEN,
             StatusCode::TOO_MANY_REQUESTS => problems::RATE_LIMITED,
             StatusCode::SERVICE_UNAVAILABLE => problems::OVERLOADED,
-            status if status.is_client_error() => problems::MALFORMED_REQUEST,
+            status if status.is_client_error() => {
+                return Self::malformed(field_codes::INVALID, problems::MALFORMED_REQUEST.summary());
+            }
             _ => problems::INTERNAL,
-        })
+        };
+        Self::new(kind)
     }
 }
 

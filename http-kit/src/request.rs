@@ -248,9 +248,9 @@ impl RequestLayer {
         let key = single(headers, &IDEMPOTENCY_KEY).filter(|key| is_idempotency_key(key));
         context.idempotency_key = key.map(str::to_owned);
         let wrong = (headers.contains_key(IDEMPOTENCY_KEY) && context.idempotency_key.is_none())
-            .then_some("Idempotency-Key must be 1 to 255 visible ASCII characters, once");
-        let wrong = request.extensions().get::<WrongHead>().map(|wrong| wrong.0).or(wrong);
-        (context, wrong.map(Problem::malformed))
+            .then_some(("Idempotency-Key", "must be 1 to 255 visible ASCII characters, once"));
+        let wrong = request.extensions().get::<WrongHead>().map(|wrong| ("Host", wrong.0)).or(wrong);
+        (context, wrong.map(|(name, detail)| Problem::malformed_header(name, detail)))
     }
 
     /// The app whose origins may call a path, if it is a path of an app.

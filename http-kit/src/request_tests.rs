@@ -385,7 +385,7 @@ async fn every_problem_has_all_that_a_problem_has() {
         assert_eq!(answer.problem(), (kind.status, kind.code.to_owned()));
         assert!(kind.explanation.starts_with(answer.json()["detail"].as_str().expect("text")));
     }
-    let empty = || Problem::malformed(" ");
+    let empty = || Problem::new(problems::MALFORMED_REQUEST).detail(" ");
     let field = || {
         Problem::invalid("/name", field_codes::TOO_LONG, "at most 3").field("/x", field_codes::INVALID, "no")
     };

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::response::Response;
+use http_kit::problem::both;
 use http_kit::{Page, Problem, UserBody, uncached};
 use read_models::users::UserRow;
 use read_models::{Paging, ReadError};
@@ -50,39 +51,46 @@ pub(crate) fn paging(
     let within =
         |number: i64, least, most| u32::try_from(number).ok().filter(|_| (least..=most).contains(&number));
     let limit = within(limit, 1, MAX_LIMIT).ok_or_else(|| {
-        Problem::invalid("/limit", field_codes::OUT_OF_RANGE, format!("limit is 1 to {MAX_LIMIT}"))
-    })?;
+        let detail = format!("limit is 1 to {MAX_LIMIT}");
+        Problem::invalid_parameter("limit", field_codes::OUT_OF_RANGE, detail)
+    });
     let offset = within(offset, 0, MAX_OFFSET).ok_or_else(|| {
         let detail = format!("offset is 0 to {MAX_OFFSET}: use a cursor for more");
-        Problem::invalid("/offset", field_codes::OUT_OF_RANGE, detail)
-    })?;
-    if cursor.is_some() && offset_given {
-        return Err(Problem::invalid(
-            "/offset",
-            field_codes::NOT_WITH_CURSOR,
-            "send either offset or cursor",
-        ));
-    }
+        Problem::invalid_parameter("offset", field_codes::OUT_OF_RANGE, detail)
+    });
+    let cursor = if cursor.is_some() && offset_given {
+        let detail = "send either offset or cursor";
+        Err(Problem::invalid_parameter("offset", field_codes::NOT_WITH_CURSOR, detail))
+    } else {
+        Ok(cursor)
+    };
+    let ((limit, offset), cursor) = both(both(limit, offset), cursor)?;
     Ok(Paging { limit, offset, cursor })
 }
 
 /// The position after which to start; 0 by default.
 pub(crate) fn position_after(after: Option<i64>) -> Result<u64, Problem> {
-    u64::try_from(after.unwrap_or_default())
-        .map_err(|_| Problem::invalid("/after", field_codes::OUT_OF_RANGE, "a position is 0 or more"))
+    u64::try_from(after.unwrap_or_default()).map_err(|_| {
+        Problem::invalid_parameter("after", field_codes::OUT_OF_RANGE, "a position is 0 or more")
+    })
 }
 
 /// A position used as a cursor.
 pub(crate) fn position_cursor(cursor: Option<&str>) -> Result<Option<u64>, Problem> {
-    let bad = |_| Problem::invalid("/cursor", field_codes::INVALID_CURSOR, ReadError::Cursor.to_string());
+    let bad =
+        |_| Problem::invalid_parameter("cursor", field_codes::INVALID_CURSOR, ReadError::Cursor.to_string());
     cursor.map(|cursor| cursor.parse().map_err(bad)).transpose()
 }
 
 /// The problem for a failed query.
 pub(crate) fn refused(error: ReadError) -> Problem {
     match error {
-        ReadError::Cursor => Problem::invalid("/cursor", field_codes::INVALID_CURSOR, error.to_string()),
-        ReadError::QueryTooShort => Problem::invalid("/query", field_codes::TOO_SHORT, error.to_string()),
+        ReadError::Cursor => {
+            Problem::invalid_parameter("cursor", field_codes::INVALID_CURSOR, error.to_string())
+        }
+        ReadError::QueryTooShort => {
+            Problem::invalid_parameter("query", field_codes::TOO_SHORT, error.to_string())
+        }
         ReadError::Store(error) => error.into(),
     }
 }

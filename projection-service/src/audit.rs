@@ -14,7 +14,8 @@ use http::header::VARY;
 use http_kit::accept::preferred;
 use http_kit::auth::AdminCaller;
 use http_kit::cookies::Credentials;
-use http_kit::{AfterToken, AppScope, Looking, Page, Params, Problem, RequestContext};
+use http_kit::problem::{both, each};
+use http_kit::{AfterToken, AppScope, Looking, Page, Params, Problem, RequestContext, Time};
 use read_models::audit_log::AuditFilter;
 use schemas::envelope::RecordedEvent;
 use schemas::field_codes;
@@ -62,10 +63,10 @@ struct AuditParams {
     email: Option<String>,
     /// Only events at this time or later.
     #[param(value_type = Option<String>, format = DateTime)]
-    since: Option<Timestamp>,
+    since: Option<Time>,
     /// Only events before this time.
     #[param(value_type = Option<String>, format = DateTime)]
-    until: Option<Timestamp>,
+    until: Option<Time>,
     /// Only events after this position.
     #[param(minimum = 0)]
     after: Option<i64>,
@@ -163,7 +164,7 @@ enum Form {
 /// The comma-separated types of a query; 422 for an unknown one.
 pub(crate) fn kinds(text: Option<&str>) -> Result<Vec<String>, Problem> {
     let kinds = text.into_iter().flat_map(|text| text.split(',')).map(str::trim);
-    kinds.map(|kind| filters::known_type(kind).map(|()| kind.to_owned())).collect()
+    each(kinds.map(|kind| filters::known_type(kind).map(|()| kind.to_owned())))
 }
 
 impl AuditParams {
@@ -176,20 +177,22 @@ impl AuditParams {
             );
         }
         let ip = self.ip.as_deref().map(|ip| ip.trim().parse::<IpAddr>()).transpose();
-        let ip = ip.map_err(|_| Problem::invalid("/ip", field_codes::INVALID, "an IPv4 or IPv6 address"))?;
+        let ip =
+            ip.map_err(|_| Problem::invalid_parameter("ip", field_codes::INVALID, "an IPv4 or IPv6 address"));
         let email = self.email.as_deref().map(Email::parse).transpose();
-        let email =
-            email.map_err(|_| Problem::invalid("/email", problems::INVALID_EMAIL, "an email address"))?;
+        let email = email
+            .map_err(|_| Problem::invalid_parameter("email", problems::INVALID_EMAIL, "an email address"));
+        let ((ip, email), kinds) = both(both(ip, email), kinds(self.kind.as_deref()))?;
         Ok(AuditFilter {
             app_id: Some(app_id),
             person: self.user_id.map(UserId),
             actor: self.actor.clone(),
-            kinds: kinds(self.kind.as_deref())?,
+            kinds,
             session: self.session_id.map(SessionId),
             ip,
             email,
-            since: self.since,
-            until: self.until,
+            since: self.since.map(|time| time.0),
+            until: self.until.map(|time| time.0),
         })
     }
 }
@@ -225,9 +228,9 @@ async fn list(
     let caller = authorize(&service, &app_id, &credentials).await?;
     let open = caller.may(Permission::UsersRead);
     let form = preferred(&headers, FORMS)?;
-    let filter = params.filter(app_id.clone(), open)?;
-    let paging = paging(params.limit, params.offset, params.cursor)?;
-    let after = position_after(params.after)?;
+    let filter = params.filter(app_id.clone(), open);
+    let paging = paging(params.limit, params.offset, params.cursor);
+    let ((filter, paging), after) = both(both(filter, paging), position_after(params.after))?;
     let after = position_cursor(paging.cursor.as_deref())?.unwrap_or(after);
     let looking = Looking::new(&request, &app_id, &caller.actor);
     service.wait_for_token(read_models::audit_log::NAME, token).await?;

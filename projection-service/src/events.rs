@@ -17,6 +17,7 @@ use http_kit::accept::preferred;
 use http_kit::auth::{AdminCaller, Caller};
 use http_kit::cookies::Credentials;
 use http_kit::places::{Applicant, NoPlace, Place};
+use http_kit::problem::both;
 use http_kit::{AfterToken, AppScope, Params, Problem, uncached};
 use read_models::audit_log::AuditFilter;
 use schemas::envelope::RecordedEvent;
@@ -198,12 +199,12 @@ async fn read(
 ) -> Result<Response, Problem> {
     let caller = reader.check(&service, &credentials).await?;
     let form = preferred(&headers, FORMS)?;
-    let kinds = audit::kinds(params.kind.as_deref())?;
+    let kinds = audit::kinds(params.kind.as_deref());
+    let paging = paging(params.limit, params.offset, params.cursor);
+    let ((kinds, paging), after) = both(both(kinds, paging), position_after(params.after))?;
     if let (Reader::Platform, Some(app_id)) = (&reader, &app_id) {
         filters::known_app(&service.repository, app_id).await?;
     }
-    let paging = paging(params.limit, params.offset, params.cursor)?;
-    let after = position_after(params.after)?;
     let after = position_cursor(paging.cursor.as_deref())?.unwrap_or(after);
     if form == Form::Stream {
         let after = last_event_id(&headers)?.unwrap_or(after);
@@ -260,7 +261,8 @@ async fn whole_journal(
 }
 
 fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
-    let bad = || Problem::malformed("Last-Event-ID is not a position");
+    let bad =
+        || Problem::malformed_header("Last-Event-ID", "must be the position of an event, as `id` gave it");
     let Some(value) = headers.get("last-event-id") else { return Ok(None) };
     let text = value.to_str().map_err(|_| bad())?;
     if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(|_| bad()) }

@@ -25,7 +25,7 @@ pub(crate) fn known_type(kind: &str) -> Result<(), Problem> {
         return Ok(());
     }
     let detail = "no event has this type, which is compared exactly; GET /schemas lists the types";
-    Err(Problem::invalid("/type", field_codes::UNKNOWN_TYPE, detail))
+    Err(Problem::invalid_parameter("type", field_codes::UNKNOWN_TYPE, detail))
 }
 
 /// 422 unless there is this app.
@@ -33,8 +33,8 @@ pub(crate) async fn known_app(repository: &Repository, app_id: &AppId) -> Result
     if repository.load::<App>(app_id).await?.state.id.is_some() {
         return Ok(());
     }
-    Err(Problem::invalid(
-        "/app_id",
+    Err(Problem::invalid_parameter(
+        "app_id",
         field_codes::UNKNOWN_APP,
         "there is no such app; GET /v1/apps lists them",
     ))

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::Response;
 use domain::{Permission, Timestamp};
 use http_kit::cookies::Credentials;
-use http_kit::{AfterToken, AppScope, Params, Problem};
+use http_kit::{AfterToken, AppScope, Params, Problem, Time};
 use jiff::SignedDuration;
 use read_models::stats::{Bucket, Granularity};
 use schemas::field_codes;
@@ -41,10 +41,10 @@ enum Width {
 struct StatsParams {
     /// The start; 30 buckets before the end by default.
     #[param(value_type = Option<String>, format = DateTime)]
-    from: Option<Timestamp>,
+    from: Option<Time>,
     /// The end, excluded; now by default.
     #[param(value_type = Option<String>, format = DateTime)]
-    to: Option<Timestamp>,
+    to: Option<Time>,
     /// `day` (of UTC, the default) or `hour`.
     #[param(inline)]
     granularity: Option<Width>,
@@ -129,15 +129,15 @@ async fn stats(
         Width::Hour => Granularity::Hour,
         Width::Day => Granularity::Day,
     };
-    let to = params.to.unwrap_or_else(|| service.clock.now());
+    let to = params.to.map_or_else(|| service.clock.now(), |time| time.0);
     let span = SignedDuration::from_hours(BUCKETS_BY_DEFAULT * granularity.hours());
-    let from = params.from.unwrap_or_else(|| to.checked_sub(span).unwrap_or(Timestamp::MIN));
+    let from = params.from.map_or_else(|| to.checked_sub(span).unwrap_or(Timestamp::MIN), |time| time.0);
     if from >= to {
-        return Err(Problem::invalid("/from", field_codes::OUT_OF_RANGE, "from must be before to"));
+        return Err(Problem::invalid_parameter("from", field_codes::OUT_OF_RANGE, "from must be before to"));
     }
     if to.duration_since(from).as_hours() / granularity.hours() > MAX_BUCKETS {
-        return Err(Problem::invalid(
-            "/from",
+        return Err(Problem::invalid_parameter(
+            "from",
             field_codes::OUT_OF_RANGE,
             format!("at most {MAX_BUCKETS} buckets"),
         ));

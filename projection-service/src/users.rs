@@ -8,6 +8,7 @@ use domain::access::PersonalDataSource;
 use domain::user::User;
 use domain::{AppId, Permission, Role, UserId};
 use http_kit::cookies::Credentials;
+use http_kit::problem::both;
 use http_kit::{AfterToken, AppScope, Looking, Page, Params, Problem, RequestContext, Segments, UserBody};
 use read_models::users::{UserFilter, UserSort, UserStatus};
 use schemas::field_codes;
@@ -88,18 +89,20 @@ struct ListUsers {
 impl ListUsers {
     fn filter(&self) -> Result<UserFilter, Problem> {
         let bad_role = |error: domain::role::InvalidRole| {
-            Problem::invalid("/role", field_codes::INVALID_ROLE, error.to_string())
+            Problem::invalid_parameter("role", field_codes::INVALID_ROLE, error.to_string())
         };
-        if self.query.as_ref().is_some_and(|query| query.len() > LONGEST_QUERY) {
-            return Err(Problem::invalid(
-                "/query",
-                field_codes::TOO_LONG,
-                format!("at most {LONGEST_QUERY} bytes"),
-            ));
-        }
+        let query = match &self.query {
+            Some(query) if query.len() > LONGEST_QUERY => {
+                let detail = format!("at most {LONGEST_QUERY} bytes");
+                Err(Problem::invalid_parameter("query", field_codes::TOO_LONG, detail))
+            }
+            query => Ok(query.clone()),
+        };
+        let role = self.role.as_deref().map(Role::parse).transpose().map_err(bad_role);
+        let (query, role) = both(query, role)?;
         Ok(UserFilter {
-            query: self.query.clone(),
-            role: self.role.as_deref().map(Role::parse).transpose().map_err(bad_role)?,
+            query,
+            role,
             status: self.status.map(|status| match status {
                 Status::Active => UserStatus::Active,
                 Status::Banned => UserStatus::Banned,
@@ -133,8 +136,7 @@ async fn list(
     Params(params): Params<ListUsers>,
 ) -> Result<Response, Problem> {
     let caller = service.authenticator.admin(&app_id, &credentials, Permission::UsersRead).await?;
-    let filter = params.filter()?;
-    let paging = paging(params.limit, params.offset, params.cursor)?;
+    let (filter, paging) = both(params.filter(), paging(params.limit, params.offset, params.cursor))?;
     service.wait_for_token(read_models::users::NAME, token).await?;
     let page = service.models.users().list(&app_id, &filter, &paging).await.map_err(refused)?;
     let looking = Looking::new(&request, &app_id, &caller.actor);

@@ -26,14 +26,23 @@ pub const INVALID: FieldCode = FieldCode("invalid");
 /// Malformed, or issued by another list.
 pub const INVALID_CURSOR: FieldCode = FieldCode("invalid_cursor");
 
+/// A value of another type, such as a number for a string.
+pub const INVALID_TYPE: FieldCode = FieldCode("invalid_type");
+
 /// Not a valid role name.
 pub const INVALID_ROLE: FieldCode = FieldCode("invalid_role");
+
+/// A member that must be given.
+pub const MISSING: FieldCode = FieldCode("missing");
 
 /// An offset together with a cursor.
 pub const NOT_WITH_CURSOR: FieldCode = FieldCode("not_with_cursor");
 
 /// A number or time that is too small or too large.
 pub const OUT_OF_RANGE: FieldCode = FieldCode("out_of_range");
+
+/// Given more than once.
+pub const REPEATED: FieldCode = FieldCode("repeated");
 
 /// A text with too many characters.
 pub const TOO_LONG: FieldCode = FieldCode("too_long");
@@ -43,6 +52,12 @@ pub const TOO_SHORT: FieldCode = FieldCode("too_short");
 
 /// No app has this id.
 pub const UNKNOWN_APP: FieldCode = FieldCode("unknown_app");
+
+/// A member that the body may not have.
+pub const UNKNOWN_MEMBER: FieldCode = FieldCode("unknown_member");
+
+/// A parameter that the query may not have.
+pub const UNKNOWN_PARAMETER: FieldCode = FieldCode("unknown_parameter");
 
 /// No event has this name.
 pub const UNKNOWN_TYPE: FieldCode = FieldCode("unknown_type");

@@ -116,7 +116,8 @@ problems! {
          server's log, or ask for a new link.";
     MALFORMED_REQUEST "malformed_request" 400 "The request cannot be read":
         "The body is not valid JSON; a member is missing, unknown, duplicated or of the wrong type; or a query \
-         parameter cannot be parsed. `detail` says where. The OpenAPI document describes every request.";
+         parameter cannot be parsed. `errors` lists every such member and parameter; if the body is no JSON object at \
+         all, its pointer is `\"\"`. The OpenAPI document describes every request.";
     METHOD_NOT_ALLOWED "method_not_allowed" 405 "The method is not allowed here":
         "The resource at this path does not support this HTTP method. The `Allow` header lists those it supports.";
     NOT_ACCEPTABLE "not_acceptable" 406 "No acceptable representation":
@@ -172,13 +173,14 @@ problems! {
         "Bodies have at most 64 KiB and are accepted uncompressed only: send the body without `Content-Encoding`. Responses \
          are compressed if `Accept-Encoding` asks for it.";
     UNSUPPORTED_MEDIA_TYPE "unsupported_media_type" 415 "The content type is not supported":
-        "Bodies are JSON: send `Content-Type: application/json`, or the media type that the route documents. PATCH \
-         also accepts `application/merge-patch+json`.";
+        "Bodies are JSON: send `Content-Type: application/json`, or the media type that the route documents. A \
+         PATCH may be `application/merge-patch+json`, in which `null` removes.";
     USER_BANNED "user_banned" 403 "The user is banned":
         "The password was right, but an admin of the app has banned this account. Only an admin can lift the ban.";
     VALIDATION_FAILED "validation_failed" 422 "A value is not acceptable":
-        "The request has the right shape, but a value in it breaks a rule. `errors` lists every such value with a JSON \
-         Pointer (RFC 6901) to it, a code, and what would be accepted.";
+        "The request has the right shape, but a value in it breaks a rule. `errors` lists every such value: the JSON \
+         Pointer (RFC 6901) to a member of the body or the name of a query's parameter, a code, and what would be \
+         accepted.";
     WEAK_PASSWORD "weak_password" 422 "The password is too weak":
         "A new password needs as many characters as the app's `password_min_length` (8 by default), at most 1024 bytes, \
          and must not be a common one that attackers try first. Any characters are allowed, spaces included.";

@@ -1,5 +1,6 @@
 //! One file per flow, each against the real binary.
 
+mod absent_and_null;
 mod accept;
 mod access_matrix;
 mod admin_role;
@@ -45,3 +46,4 @@ mod signing_keys;
 mod stats;
 mod strangers;
 mod traces;
+mod validation;

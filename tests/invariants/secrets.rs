@@ -184,7 +184,7 @@ async fn comes_and_goes(app: &App<'_>, secrets: &mut Secrets) -> Tokens {
     // Two generations old, so it counts as stolen.
     browsing(app.refresh(&first.refresh)).await.problem(401, "invalid_refresh_token");
     app.me(&again.access).await.problem(401, "unauthenticated");
-    let rename = json!({"name": "Xenia Quixote II", "phone": null});
+    let rename = json!({"name": "Xenia Quixote II", "phone": ""});
     let renamed = browsing(app.patch("auth/me")).bearer(&login.access).json(&rename).await.expect(200);
     let sessions =
         app.get("auth/sessions").bearer(&login.access).header("consistency-token", renamed.consistency());

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderMap;
 use serde_json::{Value, json};
 
-use crate::{PASSWORD, Server};
+use crate::{PASSWORD, Server, documented};
 
 pub(crate) fn new() -> reqwest::Client {
     reqwest::Client::builder()
@@ -19,6 +19,10 @@ pub(crate) fn new() -> reqwest::Client {
         .build()
         .expect("a client can be built")
 }
+
+/// The codes of refusals that are about members, parameters or headers, and name all of them.
+const NAMES_PLACES: [&str; 5] =
+    ["malformed_request", "validation_failed", "invalid_email", "weak_password", "redirect_uri_not_allowed"];
 
 /// An email address that is unique in this process.
 pub fn email(name: &str) -> String {
@@ -74,13 +78,20 @@ impl Call {
 
     /// Sends it; after an error it is unknown whether the server carried it out.
     pub async fn attempt(self) -> Result<Answer, reqwest::Error> {
-        let response = self.request.send().await?;
+        let (client, request) = self.request.build_split();
+        let request = request?;
+        let (method, path) = (request.method().to_string(), request.url().path().to_owned());
+        let response = client.execute(request).await?;
         let status = response.status().as_u16();
         let headers = response.headers().clone();
         let text = response.text().await?;
         let answer = Answer { status, headers, text };
         if status >= 400 && !answer.is_page() {
             answer.check_problem();
+        }
+        if status < 300 && method != "HEAD" && answer.header("content-type") == Some("application/json") {
+            let differences = documented::differences(&method, &path, status, &answer.json());
+            assert!(differences.is_empty(), "{method} {path} {status}: {differences:?}");
         }
         Ok(answer)
     }
@@ -183,8 +194,17 @@ impl Answer {
         if status == 429 || code == "overloaded" || code == "unavailable" {
             assert!(self.header("retry-after").is_some_and(|it| it.parse::<u32>().is_ok()), "{problem}");
         }
-        if code == "validation_failed" {
-            assert!(problem["errors"].as_array().is_some_and(|it| !it.is_empty()), "{problem}");
+        if NAMES_PLACES.contains(&code) {
+            let errors = problem["errors"]
+                .as_array()
+                .unwrap_or_else(|| panic!("it says not what is wrong: {problem}"));
+            assert!(!errors.is_empty() && errors.len() <= 50, "{problem}");
+            for error in errors {
+                let is_in = |member: &str| error[member].is_string();
+                let has_texts =
+                    is_in("code") && error["detail"].as_str().is_some_and(|text| !text.trim().is_empty());
+                assert!(has_texts && is_in("pointer") != is_in("parameter"), "{problem}");
+            }
         }
     }
 

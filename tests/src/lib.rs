@@ -18,6 +18,7 @@ mod bus;
 pub mod checker;
 mod client;
 pub mod collector;
+mod documented;
 pub mod generator;
 mod server;
 mod stalls;

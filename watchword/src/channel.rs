@@ -42,8 +42,9 @@ impl Answer {
             _ => format!("the answer was HTTP status {}", self.status),
         };
         for error in self.json["errors"].as_array().into_iter().flatten() {
-            if let (Some(pointer), Some(detail)) = (error["pointer"].as_str(), error["detail"].as_str()) {
-                let _ = write!(message, "; {pointer}: {detail}");
+            let place = error["pointer"].as_str().or(error["parameter"].as_str());
+            if let (Some(place), Some(detail)) = (place, error["detail"].as_str()) {
+                let _ = write!(message, "; {place}: {detail}");
             }
         }
         match text("code") {

@@ -24,6 +24,7 @@ pub fn add_types(document: &mut Value) {
     components.insert("CloudEvent".to_owned(), schemas::asyncapi::envelope());
     rename(document);
     name_constants(document);
+    leave_out_nulls(document);
 }
 
 /// Names of the values of an enumeration, for languages that have the constants of all enumerations in one namespace (Go).
@@ -32,6 +33,32 @@ const CONSTANTS: &[(&str, &[&str])] = &[("MailDelivery", &["PLATFORM_DELIVERS", 
 fn name_constants(document: &mut Value) {
     for (name, constants) in CONSTANTS {
         document["components"]["schemas"][*name]["x-enum-varnames"] = json!(constants);
+    }
+}
+
+/// Optional members, bodies and parameters are not `null` but absent, in requests as in answers: typed clients then omit what
+/// is not set.
+fn leave_out_nulls(document: &mut Value) {
+    leave_out_null_deep(document);
+    let paths = document["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut());
+    for operation in paths.filter_map(Value::as_object_mut).flat_map(|item| item.values_mut()) {
+        let content = operation.pointer_mut("/requestBody/content").and_then(Value::as_object_mut);
+        let bodies = content.into_iter().flat_map(|content| content.values_mut());
+        bodies.filter_map(|body| body["schema"].as_object_mut()).for_each(not_null);
+        let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
+        let parameters = parameters.into_iter().flatten();
+        parameters.filter_map(|parameter| parameter["schema"].as_object_mut()).for_each(not_null);
+    }
+}
+
+fn leave_out_null_deep(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            members.values_mut().for_each(leave_out_null_deep);
+            leave_out_null(members);
+        }
+        Value::Array(items) => items.iter_mut().for_each(leave_out_null_deep),
+        _ => {}
     }
 }
 
@@ -180,20 +207,31 @@ fn leave_out_null(members: &mut Map<String, Value>) {
     let is_required = |name: &str| required.as_array().is_some_and(|names| names.iter().any(|it| it == name));
     let Some(Value::Object(properties)) = members.get_mut("properties") else { return };
     for (_, property) in properties.iter_mut().filter(|(name, _)| !is_required(name)) {
-        let Some(property) = property.as_object_mut() else { continue };
-        if let Some(Value::Array(kinds)) = property.get_mut("type") {
-            kinds.retain(|kind| kind != "null");
-            if let [kind] = kinds.as_slice() {
-                let kind = kind.clone();
-                property.insert("type".to_owned(), kind);
-            }
+        if let Some(property) = property.as_object_mut() {
+            not_null(property);
         }
-        if let Some(Value::Array(choices)) = property.get_mut("anyOf") {
+    }
+}
+
+/// The same schema without `null`.
+fn not_null(schema: &mut Map<String, Value>) {
+    if schema.get("default").is_some_and(Value::is_null) {
+        schema.remove("default");
+    }
+    if let Some(Value::Array(kinds)) = schema.get_mut("type") {
+        kinds.retain(|kind| kind != "null");
+        if let [kind] = kinds.as_slice() {
+            let kind = kind.clone();
+            schema.insert("type".to_owned(), kind);
+        }
+    }
+    for word in ["anyOf", "oneOf"] {
+        if let Some(Value::Array(choices)) = schema.get_mut(word) {
             choices.retain(|choice| choice["type"] != "null");
             if let [Value::Object(choice)] = choices.as_slice() {
                 let choice = choice.clone();
-                property.remove("anyOf");
-                property.extend(choice);
+                schema.remove(word);
+                schema.extend(choice);
             }
         }
     }

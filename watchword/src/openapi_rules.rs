@@ -157,6 +157,57 @@ fn find_inline(value: &Value, path: &mut String, faults: &mut Vec<String>) {
     }
 }
 
+/// What is optional is absent and never `null`, and no body is `null`: generators give such a member two kinds of nothing, and
+/// clients send the one for the other. Only what is always there can be `null`.
+fn faults_of_nulls(document: &Value) -> Vec<String> {
+    let mut faults = Vec::new();
+    find_nullable(document, document, &mut String::new(), &mut faults);
+    for (name, operation) in operations(document) {
+        let bodies = operation["requestBody"]["content"].as_object().into_iter().flatten();
+        let bodies = bodies.filter(|(_, body)| may_be_null(document, &body["schema"]));
+        faults.extend(bodies.map(|(kind, _)| format!("{name}: its body as {kind} can be null")));
+        let parameters = operation["parameters"].as_array().into_iter().flatten();
+        let parameters = parameters.filter(|parameter| may_be_null(document, &parameter["schema"]));
+        faults.extend(parameters.map(|it| format!("{name}: its parameter {} can be null", it["name"])));
+    }
+    faults
+}
+
+fn may_be_null(document: &Value, schema: &Value) -> bool {
+    if let Some(target) = schema["$ref"].as_str() {
+        let target = document.pointer(target.trim_start_matches('#'));
+        return target.is_some_and(|target| may_be_null(document, target));
+    }
+    let has_null = |values: &Value| values.as_array().is_some_and(|values| values.contains(&Value::Null));
+    let is_type =
+        |kind: &Value| kind == "null" || kind.as_array().is_some_and(|kinds| kinds.contains(&"null".into()));
+    let choices = ["oneOf", "anyOf"].iter().filter_map(|word| schema[word].as_array()).flatten();
+    is_type(&schema["type"])
+        || schema["nullable"] == true
+        || has_null(&schema["enum"])
+        || schema.get("const").is_some_and(Value::is_null)
+        || choices.into_iter().any(|choice| may_be_null(document, choice))
+}
+
+fn find_nullable(document: &Value, value: &Value, path: &mut String, faults: &mut Vec<String>) {
+    for (index, item) in value.as_array().into_iter().flatten().enumerate() {
+        below(path, &index.to_string(), |path| find_nullable(document, item, path, faults));
+    }
+    let Some(members) = value.as_object() else { return };
+    let required = members.get("required").and_then(Value::as_array);
+    let is_required = |name: &String| required.is_some_and(|names| names.contains(&name.as_str().into()));
+    let own = members.get("properties").and_then(Value::as_object).filter(|_| !path.ends_with("/properties"));
+    for (name, schema) in own.into_iter().flatten() {
+        if !is_required(name) && may_be_null(document, schema) {
+            faults.push(format!("{path}: `{name}` is optional and can be null"));
+        }
+    }
+    for (name, member) in members.iter().filter(|(name, _)| !matches!(name.as_str(), "example" | "examples"))
+    {
+        below(path, name, |path| find_nullable(document, member, path, faults));
+    }
+}
+
 fn below(path: &mut String, name: &str, look: impl FnOnce(&mut String)) {
     let length = path.len();
     path.push('/');
@@ -256,4 +307,53 @@ fn no_item_is_inline() {
     answered["paths"]["/v1/apps/{app_id}/admin/users"]["get"]["responses"]["200"]["content"]["application/json"]
         ["schema"] = list(user);
     assert_eq!(faults_of_items(&answered).len(), 1);
+}
+
+#[test]
+fn what_is_optional_is_never_null() {
+    let document = document();
+    assert_eq!(faults_of_nulls(&document), Vec::<String>::new());
+    let text = json!({ "type": ["string", "null"] });
+    let user = json!({ "oneOf": [{ "$ref": "#/components/schemas/User" }, { "type": "null" }] });
+    let nullable = [
+        text.clone(),
+        user.clone(),
+        json!({ "anyOf": [{ "type": "string" }, { "type": "null" }] }),
+        json!({ "enum": ["a", null] }),
+        json!({ "type": "null" }),
+        json!({ "const": null }),
+        json!({ "type": "string", "nullable": true }),
+        json!({ "$ref": "#/components/schemas/Nothing" }),
+    ];
+    let planted = |place: &str, wrong: &Value| {
+        let mut document = document.clone();
+        document["components"]["schemas"]["Nothing"] = json!({ "type": "null" });
+        *document.pointer_mut(place).expect(place) = wrong.clone();
+        faults_of_nulls(&document)
+    };
+    // A member of a request, and one of an answer.
+    for (schema, member) in
+        [("CreateUserRequest", "phone"), ("AppPatch", "settings"), ("Introspection", "sub")]
+    {
+        for wrong in &nullable {
+            let faults = planted(&format!("/components/schemas/{schema}/properties/{member}"), wrong);
+            let [fault] = faults.as_slice() else { panic!("{schema} {wrong}: {faults:?}") };
+            assert_eq!(
+                *fault,
+                format!("/components/schemas/{schema}: `{member}` is optional and can be null")
+            );
+        }
+    }
+    // What an answer always has may be null, until it is optional.
+    assert_eq!(planted("/components/schemas/User/properties/name", &text), Vec::<String>::new());
+    assert_eq!(planted("/components/schemas/User/required", &json!([])).len(), 4);
+    let body = "/paths/~1v1~1apps~1{app_id}~1admin~1users~1{user_id}~1ban/post/requestBody/content/application~1json/schema";
+    let inline = json!({ "type": "object", "properties": { "reason": text } });
+    assert!(planted(body, &inline)[0].ends_with("`reason` is optional and can be null"));
+    for wrong in &nullable {
+        let faults = planted(body, wrong);
+        assert!(faults.len() == 1 && faults[0].contains("its body"), "{wrong}: {faults:?}");
+        let faults = planted("/paths/~1v1~1apps/get/parameters/0/schema", wrong);
+        assert!(faults.len() == 1 && faults[0].contains("its parameter"), "{wrong}: {faults:?}");
+    }
 }

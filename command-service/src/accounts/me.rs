@@ -52,14 +52,14 @@ struct Org {
     slug: String,
 }
 
-/// The profile members to change. `null` clears a member; absent ones stay.
+/// The profile members to change. Absent ones stay, `""` removes one, and in a merge patch `null` does too.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(clippy::option_option, reason = "absent, null and a value are three things")]
 pub(crate) struct MePatch {
     /// The name shown to people.
     #[serde(default, deserialize_with = "nullable")]
-    #[schema(value_type = Option<String>, min_length = 1, max_length = 200)]
+    #[schema(value_type = Option<String>, max_length = 200)]
     name: Option<Option<String>>,
     /// The profile picture: an http or https URL.
     #[serde(default, deserialize_with = "nullable")]
@@ -67,7 +67,7 @@ pub(crate) struct MePatch {
     avatar_url: Option<Option<String>>,
     /// A telephone number.
     #[serde(default, deserialize_with = "nullable")]
-    #[schema(value_type = Option<String>, min_length = 1, max_length = 40)]
+    #[schema(value_type = Option<String>, max_length = 40)]
     phone: Option<Option<String>>,
 }
 
@@ -96,7 +96,7 @@ pub(crate) async fn read(
 ///
 /// Changes name, picture and telephone number; absent members stay. To change the address, use `POST …/auth/email/change`.
 #[utoipa::path(patch, path = "/v1/apps/{app_id}/auth/me", tag = "me", operation_id = "change_me",
-    params(("app_id" = String, Path, description = "The app")), security(("user" = [])), request_body = MePatch,
+    params(("app_id" = String, Path, description = "The app")), security(("user" = [])), request_body(content((MePatch = "application/json"), (MePatch = "application/merge-patch+json"))),
     responses((status = 200, description = "The account as it is now", body = Me),
         (status = 422, description = "`validation_failed`")))]
 pub(crate) async fn change(

@@ -15,7 +15,7 @@ use domain::{AppId, Email, SessionId, UserId};
 use http_kit::answers::UserBody;
 use http_kit::extract::{AppScope, Body};
 use http_kit::limits::{Asker, MailPurpose, RateClass};
-use http_kit::problem::Problem;
+use http_kit::problem::{Problem, both};
 use http_kit::request::RequestContext;
 use schemas::envelope::Actor;
 use schemas::problems;
@@ -158,10 +158,11 @@ pub(crate) async fn register(
     if settings.registration != Registration::Open {
         return Err(Problem::new(problems::REGISTRATION_CLOSED));
     }
-    let email = fields::new_email(&body.email, "/email")?;
     let password = body.password.expose_secret();
-    let password = service.new_password(password, settings.password_min_length, "/password").await?;
-    let profile = fields::profile(body.name, body.phone, body.avatar_url)?;
+    let password = service.new_password(password, settings.password_min_length, "/password").await;
+    let profile = fields::profile(body.name, body.phone, body.avatar_url);
+    let ((email, password), profile) =
+        both(both(fields::new_email(&body.email, "/email"), password), profile)?;
     if settings.require_verified_email {
         if let Asker::Address(address) = asker {
             service.limits.check(RateClass::Mail, address).map_err(Problem::rate_limited)?;

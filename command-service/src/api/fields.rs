@@ -109,12 +109,15 @@ pub(crate) fn profile(
     Ok(Profile { name: name.map(trimmed), phone: phone.map(trimmed), avatar_url })
 }
 
+/// An empty text removes a member, as `null` does in a merge patch.
 #[expect(clippy::option_option, reason = "absent, null and a value are three things")]
 pub(crate) fn profile_patch(
     name: Option<Option<String>>,
     phone: Option<Option<String>>,
     avatar_url: Option<Option<String>>,
 ) -> Result<ProfilePatch, Problem> {
+    let [name, phone, avatar_url] =
+        [name, phone, avatar_url].map(|member| member.map(|text| text.filter(|text| !text.is_empty())));
     check_profile(&Received {
         name: name.as_ref().and_then(Option::as_deref),
         phone: phone.as_ref().and_then(Option::as_deref),
@@ -185,7 +188,11 @@ mod tests {
         for name in names.into_iter().chain(hidden) {
             assert!(profile(Some(name.into()), None, None).is_err(), "{name:?}");
             assert!(profile(None, Some(name.into()), None).is_err(), "{name:?}");
-            assert!(profile_patch(Some(Some(name.into())), None, None).is_err(), "{name:?}");
+            assert_eq!(
+                profile_patch(Some(Some(name.into())), None, None).is_err(),
+                !name.is_empty(),
+                "{name:?}"
+            );
         }
         let trimmed = profile(Some(" Ada ".into()), Some("+44 1\t".into()), None).expect("valid");
         assert_eq!((trimmed.name.as_deref(), trimmed.phone.as_deref()), (Some("Ada"), Some("+44 1")));

@@ -1,7 +1,7 @@
 //! Pages of lists that fit into one aggregate.
 
 use http_kit::Page;
-use http_kit::problem::Problem;
+use http_kit::problem::{Problem, both};
 use schemas::field_codes;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -29,32 +29,32 @@ impl PageParams {
     /// Cuts the page out of the whole list.
     pub fn of<T>(&self, all: Vec<T>) -> Result<Page<T>, Problem> {
         let limit = self.limit.unwrap_or(DEFAULT_LIMIT);
-        if !(1..=MAX_LIMIT).contains(&limit) {
-            return Err(Problem::invalid(
-                "/limit",
-                field_codes::OUT_OF_RANGE,
-                format!("from 1 to {MAX_LIMIT}"),
-            ));
-        }
-        let limit = usize::try_from(limit).unwrap_or_default();
+        let limit =
+            usize::try_from(limit).ok().filter(|_| (1..=MAX_LIMIT).contains(&limit)).ok_or_else(|| {
+                Problem::invalid_parameter(
+                    "limit",
+                    field_codes::OUT_OF_RANGE,
+                    format!("from 1 to {MAX_LIMIT}"),
+                )
+            });
         let offset = match (&self.cursor, self.offset) {
             (None, offset) => usize::try_from(offset.unwrap_or_default())
                 .ok()
                 .filter(|offset| *offset <= MAX_OFFSET)
                 .ok_or_else(|| {
-                    Problem::invalid("/offset", field_codes::OUT_OF_RANGE, format!("from 0 to {MAX_OFFSET}"))
-                })?,
+                    let detail = format!("from 0 to {MAX_OFFSET}");
+                    Problem::invalid_parameter("offset", field_codes::OUT_OF_RANGE, detail)
+                }),
             (Some(cursor), None) => cursor.parse().map_err(|_| {
-                Problem::invalid("/cursor", field_codes::INVALID, "not a `next_cursor` of this list")
-            })?,
+                let detail = "not a `next_cursor` of this list";
+                Problem::invalid_parameter("cursor", field_codes::INVALID, detail)
+            }),
             (Some(_), Some(_)) => {
-                return Err(Problem::invalid(
-                    "/cursor",
-                    field_codes::INVALID,
-                    "either a cursor or an offset",
-                ));
+                let detail = "either a cursor or an offset";
+                Err(Problem::invalid_parameter("cursor", field_codes::INVALID, detail))
             }
         };
+        let (limit, offset) = both(limit, offset)?;
         let total = all.len();
         let items = all.into_iter().skip(offset).take(limit).collect::<Vec<_>>();
         let end = offset.saturating_add(items.len());

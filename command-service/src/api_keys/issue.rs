@@ -11,7 +11,8 @@ use domain::{ApiKeyId, AppId, Event, Permission, Timestamp};
 use http_kit::auth::AdminCaller;
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, Body};
-use http_kit::problem::Problem;
+use http_kit::problem::{Problem, both, each};
+use http_kit::reader::Time;
 use http_kit::request::RequestContext;
 use schemas::field_codes;
 use serde::de::IntoDeserializer;
@@ -42,11 +43,11 @@ pub(crate) struct NewApiKey {
     name: String,
     /// Its permissions.
     #[schema(schema_with = http_kit::openapi::permissions)]
-    permissions: BTreeSet<String>,
+    permissions: Vec<String>,
     /// When it expires; never, if absent. A key that expires cannot issue one that expires later.
     #[serde(default)]
     #[schema(value_type = Option<String>, format = DateTime)]
-    expires_at: Option<Timestamp>,
+    expires_at: Option<Time>,
 }
 
 /// A newly issued API key.
@@ -78,9 +79,8 @@ async fn issue(
 ) -> Result<Response, Problem> {
     let caller = authorize(&service, &app_id, &credentials).await?;
     let Body { value: body, idempotency } = body?;
-    let name = check_name(&body.name)?;
-    let permissions = parse_permissions(&body.permissions)?;
-    let expires_at = body.expires_at;
+    let (name, permissions) = both(check_name(&body.name), parse_permissions(&body.permissions))?;
+    let expires_at = body.expires_at.map(|time| time.0);
     let context = service.context(&request, &app_id, caller.actor.clone(), idempotency);
     let (at, id) = (context.at, app_id.clone());
     let key_id = ApiKeyId(service.clock.new_id());
@@ -116,13 +116,15 @@ fn issued_in(event: &Event) -> Option<&ApiKeyIssued> {
     }
 }
 
-fn parse_permissions(texts: &BTreeSet<String>) -> Result<BTreeSet<Permission>, Problem> {
-    let parse = |text: &String| {
+fn parse_permissions(texts: &[String]) -> Result<BTreeSet<Permission>, Problem> {
+    let parse = |(at, text): (usize, &String)| {
         let text: StrDeserializer<'_, NoPermission> = text.as_str().into_deserializer();
-        Permission::deserialize(text)
-            .map_err(|error| Problem::invalid("/permissions", field_codes::INVALID, error.to_string()))
+        Permission::deserialize(text).map_err(|_| {
+            let detail = "there is no such permission; the OpenAPI document lists them as `Permission`";
+            Problem::invalid(format!("/permissions/{at}"), field_codes::INVALID, detail)
+        })
     };
-    texts.iter().map(parse).collect()
+    each(texts.iter().enumerate().map(parse))
 }
 
 fn check(

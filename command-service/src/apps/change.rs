@@ -5,12 +5,13 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use dispatcher::{Premise, Reads};
-use domain::Permission;
 use domain::app::{App, AppCommand};
+use domain::{AppSettings, Permission};
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, Body};
 use http_kit::openapi::app_settings_patch;
-use http_kit::problem::Problem;
+use http_kit::problem::{Problem, both};
+use http_kit::reader::Nulls;
 use http_kit::request::RequestContext;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -19,9 +20,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::CommandService;
+use crate::api::fields;
 use crate::apps::read::{AppBody, answer};
 use crate::apps::settings::{
-    check_sender, invalid_setting, require_no_link, require_not_of_the_platform, require_weak,
+    check_sender, invalid_settings, require_no_link, require_not_of_the_platform, require_weak,
 };
 use crate::apps::{check_name, refused};
 
@@ -35,15 +37,17 @@ pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
 /// What to change of an app.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::option_option, reason = "absent, null and a value are three things")]
 pub(crate) struct AppPatch {
     /// A new name.
-    #[serde(default)]
-    #[schema(min_length = 1, max_length = 100)]
-    name: Option<String>,
-    /// Settings to change (RFC 7396): `null` restores a default, absent ones stay.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "fields::nullable")]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 100)]
+    name: Option<Option<String>>,
+    /// Settings to change; absent ones stay. `""` removes what a setting may lack. In a merge patch, `null` restores the
+    /// default, of all settings if it is `null` itself.
+    #[serde(default, deserialize_with = "fields::nullable")]
     #[schema(schema_with = app_settings_patch, required = false)]
-    settings: Map<String, Value>,
+    settings: Option<Option<Map<String, Value>>>,
 }
 
 /// Change an app.
@@ -57,7 +61,8 @@ pub(crate) struct AppPatch {
 ///
 /// A new `token_algorithm` publishes two new signing keys. The first signs in `key_propagation` seconds, once verifiers know it;
 /// until then, the current key signs. `GET …/admin/keys` says when. Tokens signed earlier stay valid.
-#[utoipa::path(patch, path = "/v1/apps/{app_id}", tag = "platform", operation_id = "change_app", request_body = AppPatch,
+#[utoipa::path(patch, path = "/v1/apps/{app_id}", tag = "platform", operation_id = "change_app",
+    request_body(content((AppPatch = "application/json"), (AppPatch = "application/merge-patch+json"))),
     params(("app_id" = String, Path, description = "The app")),
     security(("api_key" = []), ("user" = [])),
     responses((status = 200, description = "The app as it is now", body = AppBody),
@@ -68,15 +73,23 @@ async fn change(
     request: RequestContext,
     credentials: Credentials,
     AppScope(app_id): AppScope,
+    nulls: Nulls,
     body: Result<Body<AppPatch>, Problem>,
 ) -> Result<Response, Problem> {
     let caller = service.authenticator.admin(&app_id, &credentials, Permission::SettingsWrite).await?;
     let Body { value: body, .. } = body?;
     let (full_admin, is_platform) = (caller.full_admin, caller.is_platform());
-    let name = body.name.as_deref().map(check_name).transpose()?;
+    let patch = match (body.settings, nulls) {
+        (None, _) => Map::new(),
+        (Some(None), _) => AppSettings::all_to_default(),
+        (Some(Some(settings)), Nulls::Remove) => settings,
+        (Some(Some(settings)), Nulls::LeftOut) => AppSettings::without_nulls(settings),
+    };
+    let name = body.name.as_ref().map(|name| check_name(name.as_deref().unwrap_or_default())).transpose();
     for _ in 0..MAX_LOOKS {
         let app = service.authenticator.existing_app(&app_id).await?;
-        let wanted = app.state.settings.patched(&body.settings).map_err(invalid_setting)?;
+        let wanted = app.state.settings.patched(&patch).map_err(invalid_settings);
+        let (name, wanted) = both(name.clone(), wanted)?;
         // Checked before any key is generated; the decision checks again.
         if !is_platform {
             require_not_of_the_platform(&app.state.settings, &wanted)?;
@@ -90,13 +103,13 @@ async fn change(
         let keys = service.signing.generate_some(&app_id, wanted.token_algorithm, count).await?;
         let context = service.context(&request, &app_id, caller.actor.clone(), None);
         let at = context.at;
-        let (name, patch) = (name.clone(), body.settings.clone());
+        let patch = patch.clone();
         let (reads, app_at) = Reads::one::<App>(&app_id);
         let committed = service
             .run_as(&caller, context, reads, move |work| {
                 let app = work.get(app_at);
                 // Patched again at each try, so that concurrent changes of other settings survive.
-                let settings = app.settings.patched(&patch).map_err(invalid_setting)?;
+                let settings = app.settings.patched(&patch).map_err(invalid_settings)?;
                 if !is_platform {
                     require_not_of_the_platform(&app.settings, &settings)?;
                 }

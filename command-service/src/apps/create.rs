@@ -11,7 +11,7 @@ use domain::{AppId, AppSettings, Event};
 use http_kit::cookies::Credentials;
 use http_kit::extract::Body;
 use http_kit::openapi::app_settings_patch;
-use http_kit::problem::Problem;
+use http_kit::problem::{Problem, both};
 use http_kit::request::RequestContext;
 use schemas::field_codes;
 use schemas::problems;
@@ -24,7 +24,7 @@ use utoipa_axum::routes;
 use crate::CommandService;
 use crate::api::answers::Done;
 use crate::apps::read::AppBody;
-use crate::apps::settings::{check_sender, invalid_setting};
+use crate::apps::settings::{check_sender, invalid_settings};
 use crate::apps::{check_name, refused};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
@@ -64,12 +64,13 @@ async fn create(
     let caller = service.authenticator.platform(&credentials).await?;
     let Body { value: body, idempotency } = body?;
     let app_id = AppId::parse(body.app_id.as_str())
-        .map_err(|error| Problem::invalid("/app_id", field_codes::INVALID, error.to_string()))?;
+        .map_err(|error| Problem::invalid("/app_id", field_codes::INVALID, error.to_string()));
+    let settings =
+        AppSettings::default().patched(&AppSettings::without_nulls(body.settings)).map_err(invalid_settings);
+    let ((app_id, name), settings) = both(both(app_id, check_name(&body.name)), settings)?;
     if app_id.is_platform() {
         return Err(Problem::new(problems::APP_EXISTS));
     }
-    let name = check_name(&body.name)?;
-    let settings = AppSettings::default().patched(&body.settings).map_err(invalid_setting)?;
     check_sender(&service.settings.senders, &AppSettings::default(), &settings)?;
     let context = service.context(&request, &app_id, caller.actor.clone(), idempotency);
     let at = context.at;

@@ -6,6 +6,7 @@ use domain::settings::{InvalidSetting, WhatIsWrong};
 use effects::senders::Senders;
 use http_kit::problem::Problem;
 use schemas::field_codes;
+use schemas::problems;
 
 /// 403 if a setting changes that only the platform may change.
 pub(super) fn require_not_of_the_platform(before: &AppSettings, after: &AppSettings) -> Result<(), Problem> {
@@ -35,12 +36,18 @@ pub(super) fn require_no_link(before: &str, name: Option<&str>) -> Result<(), Pr
     Ok(())
 }
 
-pub(super) fn invalid_setting(error: InvalidSetting) -> Problem {
-    let InvalidSetting { what, pointer, detail } = error;
-    match what {
-        WhatIsWrong::Shape => Problem::malformed(format!("/settings{pointer}: {detail}")),
-        WhatIsWrong::Value => Problem::invalid(format!("/settings{pointer}"), field_codes::INVALID, detail),
-    }
+/// Names every wrong setting.
+pub(super) fn invalid_settings(wrong: Vec<InvalidSetting>) -> Problem {
+    let problem = |InvalidSetting { what, pointer, detail }| {
+        let (kind, code) = match what {
+            WhatIsWrong::Name => (problems::MALFORMED_REQUEST, field_codes::UNKNOWN_MEMBER),
+            WhatIsWrong::Type => (problems::MALFORMED_REQUEST, field_codes::INVALID_TYPE),
+            WhatIsWrong::Value => (problems::VALIDATION_FAILED, field_codes::INVALID),
+        };
+        Problem::new(kind).field(format!("/settings{pointer}"), code, detail)
+    };
+    let joined = wrong.into_iter().map(problem).reduce(Problem::and);
+    joined.unwrap_or_else(|| Problem::internal("settings were refused without a reason"))
 }
 
 /// Refuses a sender that is not allowed. One that was set under an earlier list stays until it is changed: its mails come

@@ -15,11 +15,11 @@ use domain::magic_link::{Issued, MagicLink, MagicLinkError};
 use domain::pkce::CodeChallenge;
 use domain::redirect_uri::RedirectUri;
 use domain::user::User;
-use domain::{AppId, Email, MagicLinkId, Timestamp, UserId};
+use domain::{AppId, AppSettings, Email, MagicLinkId, Timestamp, UserId};
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, Body};
 use http_kit::limits::MailPurpose;
-use http_kit::problem::Problem;
+use http_kit::problem::{Problem, both};
 use http_kit::request::RequestContext;
 use jiff::SignedDuration;
 use schemas::field_codes;
@@ -73,21 +73,31 @@ pub(crate) struct Target {
 }
 
 impl NewMagicLink {
-    fn target(&self) -> Result<Target, Problem> {
-        let redirect_uri = RedirectUri::parse(self.redirect_uri.as_str()).map_err(|_| not_allowed())?;
+    fn target(&self, allowed: &AppSettings) -> Result<Target, Problem> {
+        let redirect_uri = RedirectUri::parse(self.redirect_uri.as_str()).ok();
+        let redirect_uri = redirect_uri.filter(|uri| allowed.allows_redirect_to(uri)).ok_or_else(not_allowed);
         let invalid = |member: &str, detail: String| Problem::invalid(member, field_codes::INVALID, detail);
-        if self.state.as_ref().is_some_and(|state| state.len() > MAX_STATE) {
-            return Err(invalid("/state", format!("at most {MAX_STATE} bytes")));
-        }
-        if self.code_challenge_method.as_ref().is_some_and(|method| method != "S256") {
-            return Err(invalid("/code_challenge_method", "only S256".to_owned()));
-        }
-        if self.code_challenge_method.is_some() && self.code_challenge.is_none() {
-            return Err(invalid("/code_challenge", "a method needs a challenge".to_owned()));
-        }
-        let code_challenge = self.code_challenge.as_deref().map(CodeChallenge::parse).transpose();
-        let code_challenge = code_challenge.map_err(|error| invalid("/code_challenge", error.to_string()))?;
-        Ok(Target { redirect_uri, state: self.state.clone(), code_challenge })
+        let state = match &self.state {
+            Some(state) if state.len() > MAX_STATE => {
+                Err(invalid("/state", format!("at most {MAX_STATE} bytes")))
+            }
+            state => Ok(state.clone()),
+        };
+        let method = match self.code_challenge_method.as_deref() {
+            Some(method) if method != "S256" => {
+                Err(invalid("/code_challenge_method", "only S256".to_owned()))
+            }
+            method => Ok(method),
+        };
+        let code_challenge = match self.code_challenge.as_deref().map(CodeChallenge::parse).transpose() {
+            Ok(None) if self.code_challenge_method.is_some() => {
+                Err(invalid("/code_challenge", "a method needs a challenge".to_owned()))
+            }
+            parsed => parsed.map_err(|error| invalid("/code_challenge", error.to_string())),
+        };
+        let ((redirect_uri, state), (code_challenge, _)) =
+            both(both(redirect_uri, state), both(code_challenge, method))?;
+        Ok(Target { redirect_uri, state, code_challenge })
     }
 }
 
@@ -153,11 +163,7 @@ impl CommandService {
         let Body { value: body, idempotency } = body;
         let purpose = MailPurpose::MagicLink;
         let asked = MailRequest::new(self, app_id, request, credentials, idempotency, purpose).await?;
-        let email = fields::email(&body.email)?;
-        let target = body.target()?;
-        if !asked.settings().allows_redirect_to(&target.redirect_uri) {
-            return Err(not_allowed());
-        }
+        let (email, target) = both(fields::email(&body.email), body.target(asked.settings()))?;
         self.issue_magic_link(asked, request, email, target, earlier).await
     }
 

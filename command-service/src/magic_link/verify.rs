@@ -24,6 +24,7 @@ use http_kit::limits::MailPurpose;
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
 use schemas::envelope::Actor;
+use schemas::field_codes::{self, FieldCode};
 use schemas::problems;
 use serde::Deserialize;
 use tokens::MagicLinkToken;
@@ -156,7 +157,8 @@ impl CommandService {
         let token = match (&old.token, &old.email) {
             (Some(token), None) => token,
             (None, Some(email)) => return self.issue_first_magic_link(asked, request, email).await,
-            _ => return Err(Problem::malformed("give either `token` or `email`")),
+            (None, None) => return Err(either(field_codes::MISSING)),
+            (Some(_), Some(_)) => return Err(either(field_codes::INVALID)),
         };
         let (_, link) = self.magic_link_of(app_id, token).await?;
         let old = link.state.issued.clone().ok_or_else(dead_token)?;
@@ -241,6 +243,11 @@ impl CommandService {
     }
 }
 
+fn either(code: FieldCode) -> Problem {
+    let detail = "send either `token` or `email`";
+    Problem::malformed_member("/token", code, detail).field("/email", code, detail)
+}
+
 fn not_redeemed(why: NotRedeemed) -> Problem {
     match why {
         NotRedeemed::App(closed) => app_closed(closed),
@@ -258,7 +265,14 @@ fn link_problem(error: MagicLinkError) -> Problem {
         | MagicLinkError::Superseded
         | MagicLinkError::Expired
         | MagicLinkError::Used => dead_token(),
-        MagicLinkError::RedirectNotAllowed => Problem::new(problems::REDIRECT_URI_NOT_ALLOWED),
+        MagicLinkError::RedirectNotAllowed => {
+            let kind = problems::REDIRECT_URI_NOT_ALLOWED;
+            Problem::new(kind).field(
+                "/token",
+                kind,
+                "the app no longer allows the address to which its link leads",
+            )
+        }
         MagicLinkError::RegistrationClosed => Problem::new(problems::REGISTRATION_CLOSED),
         MagicLinkError::Exists | MagicLinkError::InvalidCode => Problem::internal(error),
     }

@@ -15,7 +15,7 @@ use http_kit::extract::{AppScope, OptionalBody};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
 use schemas::envelope::Actor;
-use schemas::problems;
+use schemas::{field_codes, problems};
 use serde::Deserialize;
 use tokens::RefreshToken;
 use utoipa::ToSchema;
@@ -66,7 +66,11 @@ pub(crate) async fn refresh(
         match service.session_of_cookie(&app_id, &app.state, &credentials).await? {
             Some(known) => known,
             None if app.state.settings.cookies => return Err(Problem::new(problems::INVALID_REFRESH_TOKEN)),
-            None => return Err(Problem::malformed("a JSON body with refresh_token is needed")),
+            None => {
+                let detail =
+                    "is required, unless the app has the setting `cookies` and the token comes as one";
+                return Err(Problem::malformed_member("/refresh_token", field_codes::MISSING, detail));
+            }
         }
     };
     let RefreshToken { session_id, generation } = token.token;

@@ -241,7 +241,7 @@ async fn apps_are_made_changed_listed_and_stopped() {
     let same = stage.platform("PATCH", "/v1/apps/third", Some(json!({"name": "Third"}))).await;
     assert_eq!(same.status, 200);
     assert_eq!(stage.world.events("AppSettingsChanged").await, before, "nothing changed, so no event");
-    let body = json!({"settings": {"access_token_ttl": null, "origins": ["https://a.example"]}});
+    let body = json!({"settings": {"access_token_ttl": 1800, "origins": ["https://a.example"]}});
     let changed = stage.platform("PATCH", "/v1/apps/third", Some(body)).await;
     assert_eq!(changed.body["settings"]["access_token_ttl"], 1800);
     assert_eq!(changed.body["settings"]["origins"], json!(["https://a.example"]));
@@ -277,7 +277,7 @@ async fn users_are_made_and_changed() {
     assert_eq!(made.body["email_verified"], false);
     assert_eq!(made.body["roles"], json!(["author", "editor"]));
     let user = format!("{path}/{}", made.text("id"));
-    let patched = stage.platform("PATCH", &user, Some(json!({"name": null, "phone": "2"}))).await;
+    let patched = stage.platform("PATCH", &user, Some(json!({"name": "", "phone": "2"}))).await;
     assert_eq!(patched.body["name"], Value::Null);
     assert_eq!(patched.body["phone"], "2");
     let again = send(body).await;
@@ -307,7 +307,7 @@ async fn users_are_made_and_changed() {
     );
     let login = stage.world.call("POST", &format!("{ACME}/auth/login"), None, Some(body)).await;
     assert_eq!(login.status, 200, "{}", login.body);
-    for (body, status) in [(json!({"email": "x@example.com"}), 400), (json!({"name": ""}), 422)] {
+    for (body, status) in [(json!({"email": "x@example.com"}), 400), (json!({"name": " "}), 422)] {
         assert_eq!(stage.platform("PATCH", &user, Some(body)).await.status.as_u16(), status);
     }
 }

@@ -353,7 +353,7 @@ async fn a_page_speaks_the_language_of_its_reader_unless_the_app_has_one() {
             assert!(shown.page.contains(&format!("<html lang=\"{lang}\">")), "{languages}");
         }
     }
-    world.set(json!({"locale": null})).await;
+    world.set(json!({"locale": "auto"})).await;
     assert!(world.get_in(&page, "de").await.page.contains("<html lang=\"de\">"));
 }
 

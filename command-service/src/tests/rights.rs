@@ -161,7 +161,7 @@ async fn inv_v_settings_that_open_doors_need_who_may_do_everything() {
     for strong in [
         json!({"links": {"password_reset": "https://evil.example/reset"}}),
         json!({"redirect_uris": [CALLBACK, "https://evil.example/"]}),
-        json!({"redirect_uris": null}),
+        json!({"redirect_uris": []}),
         json!({"origins": ["https://evil.example"]}),
         json!({"delivery": "app"}),
         json!({"cookies": true}),

@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use domain::{ApiKeyId, AppId};
 use percent_encoding::percent_decode_str;
+use schemas::field_codes::{self, FieldCode};
 use schemas::problems;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -90,11 +91,6 @@ impl Problem {
             .asking_for_basic()
     }
 
-    /// A request that no OAuth server takes (RFC 6749 section 5.2).
-    pub fn invalid_request(detail: impl Into<String>) -> Self {
-        Self::malformed(detail).as_oauth("invalid_request")
-    }
-
     /// Adds what OAuth libraries read: `error` and `error_description`.
     #[must_use]
     pub fn as_oauth(self, error: &str) -> Self {
@@ -119,7 +115,11 @@ impl Authenticator {
                 Some(_) if credentials.has_authorization() => Err(two_methods()),
                 Some(secret) => {
                     let id = body.id.ok_or_else(|| {
-                        Problem::invalid_request("client_secret needs client_id: the id of the app")
+                        invalid_request(
+                            "/client_id",
+                            field_codes::MISSING,
+                            "is needed with client_secret: the id of the app",
+                        )
                     })?;
                     let admin = self.client_of_secret(app_id, &[(id, secret)]).await?;
                     Ok(Some(ClientCaller { admin, by_body: true }))
@@ -134,7 +134,11 @@ impl Authenticator {
             return Err(two_methods());
         }
         if body.id.is_some_and(|id| id != in_header.id && id != in_header.raw.0) {
-            return Err(Problem::invalid_request("client_id is not the one of the Authorization header"));
+            return Err(invalid_request(
+                "/client_id",
+                field_codes::INVALID,
+                "is not the one of the Authorization header",
+            ));
         }
         let readings =
             [(in_header.id.as_str(), &in_header.secret), (in_header.raw.0.as_str(), &in_header.raw.1)];
@@ -175,9 +179,14 @@ impl Authenticator {
 }
 
 fn two_methods() -> Problem {
-    Problem::invalid_request(
-        "the client authenticates twice: send its secret either in the Authorization header or in the body",
-    )
+    let detail =
+        "the client authenticates twice: send its secret either in the Authorization header or in the body";
+    invalid_request("/client_secret", field_codes::INVALID, detail)
+}
+
+/// A request that no OAuth server takes (RFC 6749 section 5.2).
+fn invalid_request(pointer: &str, code: FieldCode, detail: &str) -> Problem {
+    Problem::malformed_member(pointer, code, detail).as_oauth("invalid_request")
 }
 
 impl Credentials {
@@ -186,7 +195,8 @@ impl Credentials {
         let mut values = self.authorization();
         let (Some(value), rest) = (values.next(), values.next()) else { return Ok(None) };
         if rest.is_some() {
-            return Err(Problem::invalid_request("there is more than one Authorization header"));
+            return Err(Problem::malformed_header("Authorization", "there is more than one: send it once")
+                .as_oauth("invalid_request"));
         }
         let value = value.to_str().unwrap_or_default();
         let (scheme, credentials) = value.split_once(' ').unwrap_or((value, ""));

@@ -152,6 +152,8 @@ async fn other_bodies_and_parameters() {
     assert_eq!(send(&router, Request::post("/nobody"), "").await.status, 204);
     assert_eq!(send(&router, post_to("/nobody"), "").await.status, 204);
     assert_eq!(send(&router, post_to("/nobody"), "{}").await.status, 204);
+    assert_eq!(send(&router, post_to("/nobody"), " null\n").await.status, 204);
+    assert_eq!(send(&router, post_to("/optional"), "null").await.body, b"null");
     assert_eq!(send(&router, post_to("/nobody"), "{\"a\":1}").await.problem().0, 400);
     assert_eq!(send(&router, Request::post("/nobody"), "x").await.problem().0, 415);
     assert_eq!(send(&router, Request::post("/optional"), "").await.body, b"null");

@@ -52,7 +52,8 @@ fn settings(page: &mut String) {
     heading(
         page,
         "Settings of an app",
-        "Members of `settings` in `POST /v1/apps` and `PATCH /v1/apps/{app_id}`. `null` restores a default.",
+        "Members of `settings` in `POST /v1/apps` and `PATCH /v1/apps/{app_id}`. In a PATCH, `\"\"` removes \
+         what a setting may lack, and in `application/merge-patch+json` `null` restores a default.",
         &["setting", "default", "values", "meaning"],
     );
     let (schema, parts) = schema_with_parts::<AppSettings>(Direction::Out);
@@ -63,7 +64,10 @@ fn settings(page: &mut String) {
 /// A row per member; an object is replaced by its members.
 fn rows_of(page: &mut String, prefix: &str, schema: &Value, parts: &Value, defaults: &Value) {
     for (name, member) in schema["properties"].as_object().into_iter().flatten() {
-        let part = part_of(member, parts);
+        // `null` shows that it is not set, and is nothing that a request can set.
+        let choices = member["anyOf"].as_array().into_iter().flatten();
+        let set = choices.into_iter().find(|choice| choice["type"] != "null").unwrap_or(member);
+        let part = part_of(set, parts);
         let default = defaults.get(name).unwrap_or(&Value::Null);
         if part["type"] == "object" {
             rows_of(page, &format!("{prefix}{name}."), part, parts, default);

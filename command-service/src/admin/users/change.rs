@@ -24,7 +24,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(change))
 }
 
-/// The profile members to change. `null` clears a member; absent ones stay.
+/// The profile members to change. Absent ones stay, `""` removes one, and in a merge patch `null` does too.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(clippy::option_option, reason = "absent, null and a value are three things")]
@@ -48,7 +48,7 @@ pub(crate) struct UserPatch {
 /// Absent members stay. Needs the permission `users:write`.
 #[utoipa::path(patch, path = "/v1/apps/{app_id}/admin/users/{user_id}", tag = "admin", operation_id = "change_user",
     params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user")),
-    request_body = UserPatch,
+    request_body(content((UserPatch = "application/json"), (UserPatch = "application/merge-patch+json"))),
     security(("api_key" = []), ("user" = [])),
     responses((status = 200, description = "The user as they are now", body = UserBody),
         (status = 422, description = "`validation_failed`")))]

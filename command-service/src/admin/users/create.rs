@@ -9,13 +9,13 @@ use cqrs_es::Aggregate;
 use dispatcher::{Committed, DispatchError, Reads};
 use domain::app::App;
 use domain::decisions::{CreateUser, GrantRole, NotCreated};
-use domain::password::PasswordHash;
+use domain::password::{Password, PasswordHash};
 use domain::user::User;
 use domain::{Event, Permission, UserId};
 use http_kit::answers::UserBody;
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, Body};
-use http_kit::problem::Problem;
+use http_kit::problem::{Problem, both, each};
 use http_kit::request::RequestContext;
 use schemas::field_codes::{self, FieldCode};
 use schemas::problems;
@@ -65,7 +65,8 @@ pub(crate) struct NewUser {
     avatar_url: Option<String>,
     /// Initial roles; not `admin`, which needs a verified address.
     #[serde(default)]
-    roles: BTreeSet<String>,
+    #[schema(value_type = BTreeSet<String>)]
+    roles: Vec<String>,
 }
 
 /// Create a user.
@@ -95,29 +96,36 @@ async fn create(
     if let Some(done) = service.dispatcher.replayed::<(), Problem>(&mut context).await? {
         return Ok(created(&done));
     }
-    let email = fields::new_email(&body.email, "/email")?;
-    let profile = fields::profile(body.name, body.phone, body.avatar_url)?;
+    let profile = fields::profile(body.name, body.phone, body.avatar_url);
+    let roles = body.roles.iter().enumerate().map(|(at, role)| parse_role(role, &format!("/roles/{at}")));
+    let roles = each::<_, BTreeSet<_>>(roles);
     let full_admin = caller.full_admin;
-    let mut roles = BTreeSet::new();
-    for role in &body.roles {
-        let role = parse_role(role, "/roles")?;
-        GrantRole::require_may_handle(&app.state, &role, full_admin).map_err(not_granted)?;
-        roles.insert(role);
-    }
     if body.password_hash.is_some() && !full_admin {
         return Err(Problem::forbidden().detail("only the platform or a full admin may set a password hash"));
     }
-    let password_hash = match (&body.password, &body.password_hash) {
+    let password = match (&body.password, &body.password_hash) {
         (Some(_), Some(_)) => {
-            return Err(unwelcome_hash(field_codes::INVALID, "send either `password` or `password_hash`"));
+            Err(unwelcome_hash(field_codes::INVALID, "send either `password` or `password_hash`"))
         }
         (Some(password), None) => {
             let min_length = app.state.settings.password_min_length;
-            let password = service.new_password(password.expose_secret(), min_length, "/password").await?;
-            Some(service.passwords.hash(&password).await?)
+            service
+                .new_password(password.expose_secret(), min_length, "/password")
+                .await
+                .map(Secret::Password)
         }
-        (None, Some(hash)) => Some(service.imported(hash.expose_secret())?),
-        (None, None) => None,
+        (None, hash) => {
+            hash.as_ref().map(|hash| service.imported(hash.expose_secret())).transpose().map(Secret::Hash)
+        }
+    };
+    let ((email, profile), (roles, password)) =
+        both(both(fields::new_email(&body.email, "/email"), profile), both(roles, password))?;
+    for role in &roles {
+        GrantRole::require_may_handle(&app.state, role, full_admin).map_err(not_granted)?;
+    }
+    let password_hash = match password {
+        Secret::Password(password) => Some(service.passwords.hash(&password).await?),
+        Secret::Hash(hash) => hash,
     };
     let user_id = UserId(service.clock.new_id());
     let at = context.at;
@@ -157,6 +165,12 @@ impl CommandService {
 
 fn unwelcome_hash(code: FieldCode, why: &str) -> Problem {
     Problem::new(problems::VALIDATION_FAILED).field("/password_hash", code, why)
+}
+
+/// How the user proves who they are, if with a password at all.
+enum Secret {
+    Password(Password),
+    Hash(Option<PasswordHash>),
 }
 
 /// The user as these events created them, not as they are now: a repetition gets the original answer.
