@@ -233,6 +233,9 @@ pub struct Session {
     pub generation: u32,
     /// When it was last refreshed, or started.
     pub refreshed_at: Timestamp,
+    /// The latest time of its events, if a clock was set back since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest: Option<Timestamp>,
     /// When it was started.
     pub started_at: Timestamp,
     /// When it ends however often it is refreshed.
@@ -316,7 +319,9 @@ impl Session {
         let Owner { session_id, user_id, .. } = *owner;
         let current = self.generation;
         if generation == current {
-            let idle_expires_at = self.expires_at.min(after(at, seconds(idle_ttl)));
+            // Where a clock was set back, the session must not end for that when it is right again.
+            let latest = at.max(self.latest.unwrap_or(self.refreshed_at));
+            let idle_expires_at = self.expires_at.min(after(latest, seconds(idle_ttl)));
             let generation = current + 1;
             let personal = if client == self.client { Personal::default() } else { Personal::of(client) };
             return Ok(vec![SessionEvent::SessionRefreshed(SessionRefreshed {
@@ -421,6 +426,8 @@ impl Aggregate for Session {
                 }
                 self.generation = generation;
                 self.idle_expires_at = idle_expires_at;
+                let latest = self.latest.unwrap_or(self.refreshed_at);
+                self.latest = (latest > at).then_some(latest);
                 self.refreshed_at = at;
             }
             SessionEvent::RefreshTokenReused(_) => {}

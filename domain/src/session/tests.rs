@@ -73,6 +73,36 @@ async fn a_refresh_moves_the_chain_on() {
 }
 
 #[tokio::test]
+async fn a_clock_that_is_set_back_does_not_shorten_a_session() {
+    let behind = |generation, second, idle_expires_at| {
+        SessionEvent::SessionRefreshed(SessionRefreshed {
+            session_id: session_id(),
+            user_id: user_id(),
+            generation,
+            idle_expires_at: at(idle_expires_at),
+            at: at(second),
+            personal: Personal::default(),
+        })
+    };
+    let mut given = vec![started(), refreshed(1, 90)];
+    for (generation, second) in [(1, 10), (2, 12)] {
+        let refreshed = behind(generation + 1, second, 90 + IDLE_TTL);
+        SessionTest::with(())
+            .given(given.clone())
+            .when_async(refresh(generation, second))
+            .await
+            .then_expect_events(vec![refreshed.clone()]);
+        given.push(refreshed);
+    }
+    // It is right again: the rest of the idle time counts from then.
+    SessionTest::with(())
+        .given(given)
+        .when_async(refresh(3, 150))
+        .await
+        .then_expect_events(vec![refreshed(4, 150)]);
+}
+
+#[tokio::test]
 async fn a_refresh_tells_where_from_only_where_that_changes() {
     let elsewhere = Client { ip: Some("198.51.100.4".to_owned()), ..client() };
     let other_program = Client { user_agent: Some("Difference Engine/2".to_owned()), ..client() };
