@@ -190,7 +190,7 @@ impl Dispatcher {
             }
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => Err(StoreError::Unavailable("the service is stopping".to_owned()).into()),
+                Err(_) => Err(StoreError::Unavailable("the service is stopping".into()).into()),
             },
         }
     }
@@ -379,8 +379,9 @@ impl Inner {
                 }
                 AppendError::IdempotencyKeyReused => Outcome::Failed(DispatchError::IdempotencyKeyReused),
                 AppendError::Damaged(what) => Outcome::Failed(StoreError::Damaged(what).into()),
-                AppendError::Empty | AppendError::Unknown(_) | AppendError::Unavailable(_) => {
-                    Outcome::Failed(StoreError::Unavailable(error.to_string()).into())
+                AppendError::Unavailable(why) => Outcome::Failed(StoreError::Unavailable(why).into()),
+                AppendError::Empty | AppendError::Unknown(_) => {
+                    Outcome::Failed(StoreError::Unavailable(error.to_string().into()).into())
                 }
             };
         }

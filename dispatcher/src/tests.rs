@@ -12,6 +12,7 @@ use domain::{AppId, SessionId, UserId};
 use event_store::contract::Nodes;
 use event_store::{
     Cursor, Journal, KeyStore, MasterKey, Sealer, Snapshot, SqliteJournal, StoredIdempotency, SystemClock,
+    Why,
 };
 use schemas::envelope::{Actor, RecordedEvent};
 use tempfile::TempDir;
@@ -54,7 +55,7 @@ impl Journal for Faulty {
 
     async fn read_stream(&self, stream: &StreamId, after: u64) -> Result<Vec<RecordedEvent>, StoreError> {
         if self.blind.swap(false, Ordering::SeqCst) {
-            return Err(StoreError::Unavailable("blind".to_owned()));
+            return Err(StoreError::Unavailable("blind".into()));
         }
         self.inner.read_stream(stream, after).await
     }
@@ -126,6 +127,18 @@ impl Journal for Faulty {
 
     async fn release_cursor(&self, effect: &str, cursor: Cursor) -> Result<(), StoreError> {
         self.inner.release_cursor(effect, cursor).await
+    }
+
+    async fn can_append(&self) -> Result<(), StoreError> {
+        self.inner.can_append().await
+    }
+
+    fn last_append(&self) -> Result<(), Why> {
+        self.inner.last_append()
+    }
+
+    async fn newest_streams(&self, aggregate: &str, limit: u32) -> Result<Vec<StreamId>, StoreError> {
+        self.inner.newest_streams(aggregate, limit).await
     }
 
     async fn close(&self) {

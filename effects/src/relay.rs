@@ -222,7 +222,7 @@ impl Publisher {
     /// Publishes what the stream lacks, until a check fails.
     async fn follow(&self, origin: &LogOrigin, retry: &mut Duration) -> Result<Infallible, RelayError> {
         let mut head = self.journal.watch_head();
-        let stopped = || StoreError::Unavailable("the journal was closed".to_owned());
+        let stopped = || StoreError::Unavailable("the journal was closed".into());
         head.wait_for(|head| *head > 0).await.map_err(|_| stopped())?;
         self.give_time_to_connect().await;
         let mut end = self.look().await?;

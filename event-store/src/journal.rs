@@ -9,6 +9,8 @@ use schemas::envelope::{Metadata, RecordedEvent};
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::storage::Why;
+
 /// A name that at most one stream holds at any position of the log, such as an email address within an app.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Claim {
@@ -127,7 +129,7 @@ pub enum AppendError {
     Unknown(String),
     /// It was not written, and something is out of order.
     #[error("the journal cannot write: {0}")]
-    Unavailable(String),
+    Unavailable(Why),
     /// It was not written, as what it rests on is not as this instance wrote it.
     #[error("stored data is damaged: {0}")]
     Damaged(String),
@@ -138,7 +140,7 @@ pub enum AppendError {
 pub enum StoreError {
     /// The store cannot be reached or does not work for now.
     #[error("the store is unavailable: {0}")]
-    Unavailable(String),
+    Unavailable(Why),
     /// What is stored makes no sense.
     #[error("stored data is damaged: {0}")]
     Damaged(String),
@@ -151,7 +153,7 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match error {
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Self::Damaged(error.to_string()),
-            other => Self::Unavailable(other.to_string()),
+            other => Self::Unavailable(Why::of(&other)),
         }
     }
 }
@@ -387,6 +389,21 @@ pub trait Journal: Send + Sync + 'static {
 
     /// Lets another holder have a cursor at once.
     async fn release_cursor(&self, effect: &str, cursor: Cursor) -> Result<(), StoreError>;
+
+    /// Whether an append would be taken now: known from the last one, or from a small write if there was none for a
+    /// while. It is asked for readiness, by anybody and often, so that it costs at most one small write in two seconds.
+    async fn can_append(&self) -> Result<(), StoreError>;
+
+    /// Looks whether the files of the journal, if it is in files, are still those that were opened. Logs a change.
+    fn check_files(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// The outcome of the last append, or of what stood in for it ([`Journal::can_append`]), however old it is.
+    fn last_append(&self) -> Result<(), Why>;
+
+    /// The newest streams of an aggregate whose ids are UUIDs of version 7, the newest first.
+    async fn newest_streams(&self, aggregate: &str, limit: u32) -> Result<Vec<StreamId>, StoreError>;
 
     /// Waits until all that was sent is written, and closes it, so that it can be opened again and nothing is left beside a
     /// file. What is asked afterwards fails.

@@ -5,8 +5,9 @@
 //! master key: replacing the master key rewrites a single row. Erasing a person's data key erases the person from every
 //! copy of the journal.
 
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -25,6 +26,7 @@ use crate::measure;
 use crate::postgres::session::not_opened;
 use crate::postgres::{Migrated, PostgresSettings, PostgresUrl};
 use crate::sqlite::file;
+use crate::storage::Why;
 use postgres::PostgresKeys;
 use sqlite::SqliteKeys;
 
@@ -32,6 +34,9 @@ mod postgres;
 mod sqlite;
 
 const CACHED: usize = 100_000;
+
+/// How many people without a key are remembered.
+const REMEMBERED: usize = 1000;
 
 /// The size of a person's key in the cache, with its entry.
 const KEY_BYTES: u64 = 192;
@@ -82,6 +87,19 @@ trait WrappedKeys: Send + Sync {
         alg: &str,
         wrapped: Vec<u8>,
     ) -> Result<(), StoreError>;
+    /// Whether a key could be stored now, as far as it costs at most one small write in two seconds. On a server, whose
+    /// journal is written all the time, that says it.
+    async fn can_write(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+    /// Looks whether the file is still the one that was opened.
+    fn check_files(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+    /// The outcome of the last write, however old it is.
+    fn last_write(&self) -> Result<(), Why> {
+        Ok(())
+    }
     fn measure(&self);
     async fn close(&self);
 }
@@ -112,6 +130,8 @@ pub struct KeyStore {
     keys: Box<dyn WrappedKeys>,
     cached: Cache<UserId, (Arc<DataKey>, Instant)>,
     is_shared: bool,
+    /// People whose sealed data was met without a key that was ever made, up to a limit.
+    missing: Mutex<BTreeSet<UserId>>,
 }
 
 impl KeyStore {
@@ -176,7 +196,16 @@ impl KeyStore {
         let macs = Macs::new(&instance);
         let mark = mark.map_or_else(OnceLock::new, OnceLock::from);
         let cached = Cache::new(CACHED);
-        let store = Self { instance, kek, macs, mark, keys: Box::new(keys), cached, is_shared };
+        let store = Self {
+            instance,
+            kek,
+            macs,
+            mark,
+            keys: Box::new(keys),
+            cached,
+            is_shared,
+            missing: Mutex::default(),
+        };
         if store.knows_its_key().await? {
             return Ok(Some(store));
         }
@@ -280,6 +309,21 @@ impl KeyStore {
         }
     }
 
+    /// Whether a key could be stored now: known from the last write, or from a small one if there was none for a while.
+    pub async fn can_write(&self) -> Result<(), StoreError> {
+        self.keys.can_write().await
+    }
+
+    /// Looks whether its file, if it is in one, is still the one that was opened. Logs a change.
+    pub fn check_files(&self) -> Result<(), StoreError> {
+        self.keys.check_files()
+    }
+
+    /// The outcome of the last write, or of what stood in for it ([`KeyStore::can_write`]), however old it is.
+    pub fn last_write(&self) -> Result<(), Why> {
+        self.keys.last_write()
+    }
+
     /// Reports metrics of its cache and connections.
     pub fn measure(&self) {
         let cached = &self.cached;
@@ -316,6 +360,38 @@ impl KeyStore {
         }
         self.cached.remove(&person);
         Ok(None)
+    }
+
+    /// Refuses a person whose key is not there and was not erased either: data sealed with it was written, and to read
+    /// it as if the person were erased would be wrong. The key store is older than the journal, or rows were deleted.
+    pub async fn require_known(&self, person: UserId) -> Result<(), StoreError> {
+        if self.cached.peek(&person).is_some() || self.keys.data_key(person).await?.is_some() {
+            return Ok(());
+        }
+        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        if missing.len() < REMEMBERED {
+            missing.insert(person);
+        }
+        Err(StoreError::Damaged(format!(
+            "the key of {person} is missing from the key store, and was never erased: the key store is older than the journal"
+        )))
+    }
+
+    /// How many of these people have no key and were not erased.
+    pub async fn find_missing(&self, people: impl Iterator<Item = UserId>) -> Result<usize, StoreError> {
+        let mut missing = 0;
+        for person in people {
+            match self.require_known(person).await {
+                Err(StoreError::Damaged(_)) => missing += 1,
+                known => known?,
+            }
+        }
+        Ok(missing)
+    }
+
+    /// How many people without a key were met, up to a limit.
+    pub fn missing(&self) -> usize {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Whether a person's key was erased: false if there never was one.

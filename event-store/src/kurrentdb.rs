@@ -52,6 +52,7 @@ use crate::mac::Macs;
 use crate::master_key::JournalMark;
 use crate::requests;
 use crate::sqlite::SqliteJournal;
+use crate::storage::{LastWrite, Why};
 use cursors::Cursors;
 use link::Target;
 use log::{Failure, Log};
@@ -205,6 +206,7 @@ pub struct KurrentJournal {
     cursors: Cursors,
     mark: JournalMark,
     answer: Duration,
+    last: LastWrite,
 }
 
 impl KurrentJournal {
@@ -252,7 +254,7 @@ impl KurrentJournal {
                 writer.run(queue).await
             }
         });
-        Ok(Self { requests, replica: reading, cursors, mark, answer })
+        Ok(Self { requests, replica: reading, cursors, mark, answer, last: LastWrite::default() })
     }
 
     /// Which events of the stream carry no MAC, for [`KeyStore::mark`](crate::KeyStore::mark).
@@ -268,7 +270,7 @@ impl KurrentJournal {
 
     /// Waits no longer than a caller waits for an answer.
     async fn answered<T>(&self, asked: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-        let silent = || StoreError::Unavailable("the server does not answer".to_owned());
+        let silent = || StoreError::Unavailable("the server does not answer".into());
         timeout(self.answer, asked).await.unwrap_or_else(|_| Err(silent()))
     }
 
@@ -285,7 +287,29 @@ impl Journal for KurrentJournal {
         let sent =
             requests::append(&self.requests, append, |append, answer| Request::Append { append, answer });
         let silent = || AppendError::Unknown("the server does not answer".to_owned());
-        timeout(self.answer, sent).await.unwrap_or_else(|_| Err(silent()))
+        self.last.noted(timeout(self.answer, sent).await.unwrap_or_else(|_| Err(silent())))
+    }
+
+    async fn can_append(&self) -> Result<(), StoreError> {
+        if let Some(known) = self.last.recent() {
+            return Ok(known?);
+        }
+        // Nothing is ever appended to a stream that is not an event: the server is asked for its end instead.
+        let asked = self.catch_up().await;
+        match &asked {
+            Ok(()) => self.last.succeeded(),
+            Err(StoreError::Unavailable(why)) => self.last.failed(why, 1),
+            Err(_) => {}
+        }
+        asked
+    }
+
+    fn last_append(&self) -> Result<(), Why> {
+        self.last.outcome()
+    }
+
+    async fn newest_streams(&self, aggregate: &str, limit: u32) -> Result<Vec<StreamId>, StoreError> {
+        self.replica.newest_streams(aggregate, limit).await
     }
 
     async fn read_stream(

@@ -11,6 +11,7 @@ pub mod clock;
 #[cfg(feature = "contract")]
 pub mod contract;
 pub mod cqrs;
+pub mod durable;
 pub mod instance_key;
 pub mod journal;
 pub mod key_store;
@@ -31,6 +32,7 @@ pub mod repository;
 mod requests;
 pub mod sealing;
 pub mod sqlite;
+pub mod storage;
 mod upgrade;
 
 pub use cipher::Cipher;
@@ -53,3 +55,4 @@ pub use postgres::{PostgresJournal, PostgresSettings, PostgresUrl};
 pub use repository::{Fetched, Loaded, Reads, Repository, Tail};
 pub use sealing::Sealer;
 pub use sqlite::{JournalLock, SqliteJournal};
+pub use storage::{Cause, Why};

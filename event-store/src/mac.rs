@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::checksum::checksum;
 use crate::instance_key::{InstanceKey, purpose};
 use crate::journal::{Idempotency, StoreError, StoredIdempotency};
+use crate::storage::Why;
 
 /// The bytes of a MAC.
 pub(crate) const MAC: usize = 16;
@@ -236,7 +237,7 @@ impl Macs {
     /// The error for an event with an unreadable column, which is remembered too.
     pub(crate) fn unreadable(&self, position: i64, error: &sqlx::Error) -> StoreError {
         if !matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) {
-            return StoreError::Unavailable(error.to_string());
+            return StoreError::Unavailable(Why::of(error));
         }
         self.remember(position.cast_unsigned(), Some("a column of it cannot be read"));
         StoreError::Damaged(format!("event {position} was altered: {error}"))

@@ -83,7 +83,7 @@ pub async fn establish(
     }
     match read(journal).await? {
         Some(origin) => Ok(origin),
-        None => Err(StoreError::Unavailable(last)),
+        None => Err(StoreError::Unavailable(last.into())),
     }
 }
 

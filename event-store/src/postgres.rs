@@ -24,6 +24,7 @@ use crate::journal::{
 use crate::mac::Macs;
 use crate::measure;
 use crate::requests;
+use crate::storage::{LastWrite, Why};
 use ticket::Ticket;
 use writer::Request;
 
@@ -59,6 +60,7 @@ pub struct PostgresJournal {
     reach: Arc<Reach>,
     answer: Duration,
     head: watch::Receiver<u64>,
+    last: LastWrite,
     macs: Macs,
     follower: Task,
 }
@@ -69,6 +71,38 @@ impl PostgresJournal {
         F: Future<Output = Result<T, sqlx::Error>> + Send,
     {
         Ok(self.reach.retried(run).await?)
+    }
+}
+
+impl PostgresJournal {
+    async fn send(&self, append: Append) -> Result<Appended, AppendError> {
+        let ticket = Arc::new(Ticket::default());
+        let append = requests::append(&self.requests, append, |append, answer| Request::Append {
+            append,
+            answer,
+            ticket: Arc::clone(&ticket),
+        });
+        let mut append = pin!(timeout(self.answer, append));
+        let appended = tokio::select! {
+            biased;
+            appended = &mut append => appended,
+            // The writer may be busy with what it sent earlier: what waits behind that need not wait longer.
+            refusal = self.reach.refusal() => {
+                if ticket.withdraw() {
+                    return Err(AppendError::Unavailable(refusal.to_string().into()));
+                }
+                append.await
+            }
+        };
+        appended.unwrap_or_else(|_| {
+            let silent = "the database does not answer".to_owned();
+            // What the writer took may still be written: it sends it until it knows the outcome.
+            Err(if ticket.withdraw() {
+                AppendError::Unavailable(silent.into())
+            } else {
+                AppendError::Unknown(silent)
+            })
+        })
     }
 }
 
@@ -87,33 +121,49 @@ async fn read_head(pool: &PgPool) -> Result<u64, sqlx::Error> {
 #[async_trait]
 impl Journal for PostgresJournal {
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        let ticket = Arc::new(Ticket::default());
-        let append = requests::append(&self.requests, append, |append, answer| Request::Append {
-            append,
-            answer,
-            ticket: Arc::clone(&ticket),
-        });
-        let mut append = pin!(timeout(self.answer, append));
-        let appended = tokio::select! {
+        self.last.noted(self.send(append).await)
+    }
+
+    async fn can_append(&self) -> Result<(), StoreError> {
+        if let Some(known) = self.last.recent() {
+            return Ok(known?);
+        }
+        let probed = requests::ask(&self.requests, |answer| Request::Probe { answer });
+        let mut probed = pin!(timeout(self.answer, probed));
+        let probed = tokio::select! {
             biased;
-            appended = &mut append => appended,
-            // The writer may be busy with what it sent earlier: what waits behind that need not wait longer.
-            refusal = self.reach.refusal() => {
-                if ticket.withdraw() {
-                    return Err(AppendError::Unavailable(refusal.to_string()));
-                }
-                append.await
-            }
+            probed = &mut probed => probed.unwrap_or_else(|_| {
+                Err(StoreError::Unavailable("the database does not answer".into()))
+            }),
+            refusal = self.reach.refusal() => Err(StoreError::Unavailable(refusal.to_string().into())),
         };
-        appended.unwrap_or_else(|_| {
-            let silent = "the database does not answer".to_owned();
-            // What the writer took may still be written: it sends it until it knows the outcome.
-            Err(if ticket.withdraw() {
-                AppendError::Unavailable(silent)
-            } else {
-                AppendError::Unknown(silent)
+        match &probed {
+            Ok(()) => self.last.succeeded(),
+            Err(StoreError::Unavailable(why)) => self.last.failed(why, 1),
+            Err(_) => {}
+        }
+        probed
+    }
+
+    fn last_append(&self) -> Result<(), Why> {
+        self.last.outcome()
+    }
+
+    async fn newest_streams(&self, aggregate: &str, limit: u32) -> Result<Vec<StreamId>, StoreError> {
+        let (from, to) = (format!("{aggregate}-"), format!("{aggregate}-\u{10FFFF}"));
+        let streams: Vec<String> = self
+            .read(|| {
+                sqlx::query_scalar(
+                    "SELECT stream FROM watchword.events WHERE stream >= $1 AND stream < $2 AND version = 1
+                     ORDER BY stream DESC LIMIT $3",
+                )
+                .bind(&from)
+                .bind(&to)
+                .bind(i64::from(limit))
+                .fetch_all(&self.readers)
             })
-        })
+            .await?;
+        Ok(streams.into_iter().map(StreamId::from_stored).collect())
     }
 
     fn measure(&self) {

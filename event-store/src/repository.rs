@@ -308,7 +308,15 @@ impl Repository {
         mut loaded: Loaded<A>,
         events: &[RecordedEvent],
     ) -> Result<Loaded<A>, StoreError> {
+        let mut known = None;
         for recorded in events {
+            // A projector shows what it can; a decision must not take somebody whose key is missing for an erased person.
+            if let (Some(person), Some(_)) = (recorded.person, &recorded.personal)
+                && known != Some(person)
+            {
+                self.sealer.keys().require_known(person).await?;
+                known = Some(person);
+            }
             let expected = loaded.version + 1;
             if recorded.version != expected {
                 return Err(StoreError::Damaged(format!("version {expected} of {stream} is missing")));

@@ -13,7 +13,7 @@ pub(crate) async fn append<R: Send>(
     if append.is_empty() || append.writes.iter().any(|write| write.events.is_empty()) {
         return Err(AppendError::Empty);
     }
-    let stopped = |_| AppendError::Unavailable("the writer has stopped".to_owned());
+    let stopped = |_| AppendError::Unavailable("the writer has stopped".into());
     let place = requests.reserve().await.map_err(stopped)?;
     let (answer, answered) = oneshot::channel();
     place.send(request(Box::new(append), answer));
@@ -25,7 +25,7 @@ pub(crate) async fn ask<R: Send, T: Send>(
     requests: &mpsc::Sender<R>,
     request: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> R + Send,
 ) -> Result<T, StoreError> {
-    let stopped = || StoreError::Unavailable("the writer has stopped".to_owned());
+    let stopped = || StoreError::Unavailable("the writer has stopped".into());
     let (answer, answered) = oneshot::channel();
     requests.send(request(answer)).await.map_err(|_| stopped())?;
     answered.await.unwrap_or_else(|_| Err(stopped()))

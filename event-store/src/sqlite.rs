@@ -3,8 +3,7 @@
 //! All appends go through one task, which commits the queued ones in one transaction. So all appends that wait for a
 //! commit share its cost (one sync), without a timer that would delay a lone append.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +23,7 @@ use crate::mac::Macs;
 use crate::measure;
 use crate::pools;
 use crate::requests;
+use crate::storage::{Files, Storage, Why};
 use rows::{columns, stored};
 use tables::{FORMAT_WITH_MACS, KIND};
 use writer::{Request, Writer};
@@ -32,6 +32,7 @@ pub mod file;
 pub(crate) mod group;
 mod lock;
 pub mod private;
+pub(crate) mod probe;
 mod rows;
 pub(crate) mod tables;
 mod tail;
@@ -39,6 +40,7 @@ mod upgrade;
 mod writer;
 
 pub use lock::JournalLock;
+pub(crate) use lock::Locks;
 
 /// How many appends can queue for the writer; further ones wait for a place.
 const QUEUE: usize = 1024;
@@ -52,10 +54,10 @@ pub struct SqliteJournal {
     readers: SqlitePool,
     head: watch::Receiver<u64>,
     macs: Macs,
-    path: PathBuf,
+    storage: Arc<Storage>,
     /// The right to have the file open. The writer has it, too, so that it lasts until both are gone: neither a writer that
     /// failed nor a journal that was dropped while its writer still commits lets anybody else in.
-    lock: Mutex<Option<Arc<File>>>,
+    lock: Mutex<Option<Arc<Locks>>>,
 }
 
 impl SqliteJournal {
@@ -73,18 +75,15 @@ impl SqliteJournal {
 
     /// As [`SqliteJournal::open`], with a lock taken earlier, for example to check other things first.
     pub async fn open_locked(lock: JournalLock, macs: &Macs) -> Result<Self, OpenError> {
-        let JournalLock { path, file } = lock;
+        let path = lock.path.clone();
         if file::check(&path, &KIND)?.is_some() {
             let readers = file::look(&path).await?;
             check_contents(&path, &readers).await?;
             require_macs(&path, file::format(&path, &KIND, &readers).await?, macs)?;
         }
         // Nothing has been changed so far.
-        let lock = file.map_or_else(|| file::lock(&path), Ok)?;
         // Check again: before the lock another process may have created it, and a new file would replace it.
-        if file::check(&path, &KIND)?.is_none() {
-            file::create(&path, &KIND, "").await?;
-        }
+        let locks = lock.make().await?.complete()?;
         let options = file::options(&path).statement_cache_capacity(group::STATEMENTS);
         let failed = |error: sqlx::Error| file::damaged_or_failed(&path, &error);
         let mut connection = file::open(&path, &options, &KIND).await?;
@@ -96,8 +95,10 @@ impl SqliteJournal {
         let readers = readers(&options).await.map_err(failed)?;
         let (requests, queue) = mpsc::channel(QUEUE);
         let (head_sender, head) = watch::channel(head);
-        let lock = Arc::new(lock);
-        let writer = Writer::new(options, connection, head_sender, macs.clone(), Arc::clone(&lock));
+        let storage = Arc::new(Storage::new(Files::of(&path)));
+        let lock = Arc::new(locks);
+        let (held, kept) = (Arc::clone(&lock), Arc::clone(&storage));
+        let writer = Writer::new(options, connection, head_sender, macs.clone(), held, kept);
         let writing = Arc::new(tokio::sync::Mutex::new((writer, queue)));
         tasks::start("journal_writer", Weight::Vital, move || {
             let writing = Arc::clone(&writing);
@@ -106,7 +107,7 @@ impl SqliteJournal {
                 writer.run(queue).await
             }
         });
-        Ok(Self { requests, readers, head, macs, path, lock: Mutex::new(Some(lock)) })
+        Ok(Self { requests, readers, head, macs, storage, lock: Mutex::new(Some(lock)) })
     }
 
     /// Opens the journal for reading, and changes nothing, neither in it nor beside it, even where its last writer was
@@ -120,18 +121,19 @@ impl SqliteJournal {
         let readers = file::look(&path).await?;
         let head = check_contents(&path, &readers).await?;
         require_macs(&path, file::format(&path, &KIND, &readers).await?, macs)?;
-        Ok(Self::reading(path, readers, watch::channel(head).1, macs.clone(), None))
+        Ok(Self::reading(&path, readers, watch::channel(head).1, macs.clone(), None))
     }
 
     /// A journal that this does not write: appends are refused.
     pub(crate) fn reading(
-        path: PathBuf,
+        path: &Path,
         readers: SqlitePool,
         head: watch::Receiver<u64>,
         macs: Macs,
-        lock: Option<Arc<File>>,
+        lock: Option<Arc<Locks>>,
     ) -> Self {
-        Self { requests: mpsc::channel(1).0, readers, head, macs, path, lock: Mutex::new(lock) }
+        let storage = Arc::new(Storage::new(Files::unwatched(path)));
+        Self { requests: mpsc::channel(1).0, readers, head, macs, storage, lock: Mutex::new(lock) }
     }
 
     /// Closes the readers of [`SqliteJournal::reading`], before the writer closes its connection: the last connection
@@ -148,7 +150,13 @@ impl SqliteJournal {
 
     /// Its path.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.storage.files.path()
+    }
+
+    /// The connections that read. Nothing is decided on a file that is gone.
+    fn readers(&self) -> Result<&SqlitePool, StoreError> {
+        self.storage.files.known()?;
+        Ok(&self.readers)
     }
 }
 
@@ -218,7 +226,7 @@ impl Journal for SqliteJournal {
         let rows = sqlx::query("SELECT * FROM events WHERE stream = ?1 AND version > ?2 ORDER BY version")
             .bind(stream.as_str())
             .bind(bounded(after_version))
-            .fetch_all(&self.readers)
+            .fetch_all(self.readers()?)
             .await?;
         rows.iter().map(|row| self.recorded(row)).collect()
     }
@@ -227,7 +235,7 @@ impl Journal for SqliteJournal {
         let rows = sqlx::query("SELECT * FROM events WHERE position > ?1 ORDER BY position LIMIT ?2")
             .bind(bounded(after))
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-            .fetch_all(&self.readers)
+            .fetch_all(self.readers()?)
             .await?;
         before_damage(rows.iter().map(|row| self.recorded(row)))
     }
@@ -237,7 +245,7 @@ impl Journal for SqliteJournal {
             "SELECT * FROM events WHERE position IN (SELECT value FROM json_each(?1)) ORDER BY position",
         )
         .bind(serde_json::json!(positions).to_string())
-        .fetch_all(&self.readers)
+        .fetch_all(self.readers()?)
         .await?;
         rows.iter().map(|row| self.recorded(row)).collect()
     }
@@ -261,7 +269,7 @@ impl Journal for SqliteJournal {
                  ORDER BY e.version DESC LIMIT 1), 0) FROM json_each(?1) s ORDER BY s.key",
         )
         .bind(serde_json::json!(names).to_string())
-        .fetch_all(&self.readers)
+        .fetch_all(self.readers()?)
         .await?;
         Ok(versions.into_iter().map(i64::cast_unsigned).collect())
     }
@@ -271,7 +279,7 @@ impl Journal for SqliteJournal {
             sqlx::query_scalar("SELECT owner FROM claims WHERE kind = ?1 AND key = ?2")
                 .bind(&claim.kind)
                 .bind(&claim.key)
-                .fetch_optional(&self.readers)
+                .fetch_optional(self.readers()?)
                 .await?;
         Ok(owner.map(StreamId::from_stored))
     }
@@ -284,7 +292,7 @@ impl Journal for SqliteJournal {
         .bind(prefix)
         // The highest character, which no key contains.
         .bind(format!("{prefix}\u{10FFFF}"))
-        .fetch_all(&self.readers)
+        .fetch_all(self.readers()?)
         .await?;
         let held = |(kind, key, owner)| (Claim { kind, key }, StreamId::from_stored(owner));
         Ok(rows.into_iter().map(held).collect())
@@ -294,7 +302,7 @@ impl Journal for SqliteJournal {
         let row: Option<(Vec<u8>, i64, i64, Option<Vec<u8>>)> =
             sqlx::query_as("SELECT fingerprint, first, last, mac FROM idempotency WHERE key = ?1")
                 .bind(key.as_slice())
-                .fetch_optional(&self.readers)
+                .fetch_optional(self.readers()?)
                 .await?;
         let Some((fingerprint, first, last, mac)) = row else { return Ok(None) };
         let stored = stored(&fingerprint, first, last)?;
@@ -314,7 +322,7 @@ impl Journal for SqliteJournal {
         let row: Option<(i64, Vec<u8>)> =
             sqlx::query_as("SELECT version, state FROM snapshots WHERE stream = ?1")
                 .bind(stream.as_str())
-                .fetch_optional(&self.readers)
+                .fetch_optional(self.readers()?)
                 .await?;
         Ok(row.map(|(version, state)| Snapshot { version: version.cast_unsigned(), state }))
     }
@@ -328,7 +336,7 @@ impl Journal for SqliteJournal {
     async fn cursor_position(&self, effect: &str) -> Result<Option<u64>, StoreError> {
         let known: Option<i64> = sqlx::query_scalar("SELECT position FROM effects WHERE name = ?1")
             .bind(effect)
-            .fetch_optional(&self.readers)
+            .fetch_optional(self.readers()?)
             .await?;
         Ok(known.map(i64::cast_unsigned))
     }
@@ -350,6 +358,34 @@ impl Journal for SqliteJournal {
         Ok(())
     }
 
+    async fn can_append(&self) -> Result<(), StoreError> {
+        match self.storage.known() {
+            Some(known) => Ok(known?),
+            None => requests::ask(&self.requests, |answer| Request::Probe { answer }).await,
+        }
+    }
+
+    fn check_files(&self) -> Result<(), StoreError> {
+        Ok(self.storage.files.check()?)
+    }
+
+    fn last_append(&self) -> Result<(), Why> {
+        self.storage.files.known().and_then(|()| self.storage.last.outcome())
+    }
+
+    async fn newest_streams(&self, aggregate: &str, limit: u32) -> Result<Vec<StreamId>, StoreError> {
+        let streams: Vec<String> = sqlx::query_scalar(
+            "SELECT stream FROM events WHERE stream >= ?1 AND stream < ?2 AND version = 1
+             ORDER BY stream DESC LIMIT ?3",
+        )
+        .bind(format!("{aggregate}-"))
+        .bind(format!("{aggregate}-\u{10FFFF}"))
+        .bind(limit)
+        .fetch_all(self.readers()?)
+        .await?;
+        Ok(streams.into_iter().map(StreamId::from_stored).collect())
+    }
+
     async fn close(&self) {
         self.readers.close().await;
         // This fails if the writer has ended already, which is fine.
@@ -367,7 +403,7 @@ impl Journal for SqliteJournal {
 
     async fn snapshots(&self) -> Result<Vec<StreamId>, StoreError> {
         let streams: Vec<String> = sqlx::query_scalar("SELECT stream FROM snapshots ORDER BY stream")
-            .fetch_all(&self.readers)
+            .fetch_all(self.readers()?)
             .await?;
         Ok(streams.into_iter().map(StreamId::from_stored).collect())
     }

@@ -171,7 +171,8 @@ impl AccessLog {
                 }
                 // The next check shows the outcome.
                 Err(AppendError::Conflict { .. } | AppendError::Unknown(_)) => {}
-                Err(error) => return Err(StoreError::Unavailable(error.to_string()).into()),
+                Err(AppendError::Unavailable(why)) => return Err(StoreError::Unavailable(why).into()),
+                Err(error) => return Err(StoreError::Unavailable(error.to_string().into()).into()),
             }
         }
         Err(Problem::overloaded("a read of personal data could not be recorded"))

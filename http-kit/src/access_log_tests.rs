@@ -148,7 +148,7 @@ async fn what_cannot_be_recorded_is_refused() {
     world.repository.journal().close().await;
     let looking = Looking::new(&request, &acme(), &key(1));
     let refused = log.read(&looking, PersonalDataSource::User, [user(1)]).await.expect_err("closed");
-    let expected: Problem = StoreError::Unavailable(String::new()).into();
+    let expected: Problem = StoreError::Unavailable("".into()).into();
     assert_eq!(refused.code(), expected.code());
     let refused = log.exported(&looking, None, ExportForm::Csv, None, true).await.expect_err("closed");
     assert_eq!(refused.code(), expected.code());

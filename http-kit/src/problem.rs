@@ -6,7 +6,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
-use event_store::{AppendError, StoreError};
+use event_store::{AppendError, Cause, StoreError, Why};
 use http::{HeaderValue, StatusCode, header};
 use schemas::field_codes::{self, FieldCode};
 use schemas::problems::{self, ProblemType};
@@ -216,6 +216,21 @@ impl Problem {
         Self::new(problems::UNAVAILABLE).retry_after(1)
     }
 
+    /// A store cannot be used for now. What a client may be told of the reason is in the code. The cause is logged.
+    fn of_store(why: &Why) -> Self {
+        let kind = match why.cause {
+            Cause::Full => problems::STORAGE_FULL,
+            Cause::ReadOnly => problems::STORAGE_READ_ONLY,
+            Cause::Missing => problems::STORAGE_MISSING,
+            Cause::Locked | Cause::Refused | Cause::Other => {
+                return Self::unavailable(format_args!("the store is unavailable: {why}"));
+            }
+        };
+        tracing::warn!(cause = %why, "request refused for now");
+        // Somebody has to make room or to look at a disk, which takes a while.
+        Self::new(kind).retry_after(5)
+    }
+
     /// A rate limit was exceeded: which one, and when to retry.
     pub fn rate_limited(standing: Standing) -> Self {
         let problem = Self::new(problems::RATE_LIMITED).retry_after(standing.reset());
@@ -362,8 +377,14 @@ pub(crate) struct Refusal(pub &'static str);
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        if matches!(self.kind, problems::OVERLOADED | problems::UNAVAILABLE)
-            && ANSWERED.try_with(|it| it.has_written.take()).unwrap_or(false)
+        if matches!(
+            self.kind,
+            problems::OVERLOADED
+                | problems::UNAVAILABLE
+                | problems::STORAGE_FULL
+                | problems::STORAGE_READ_ONLY
+                | problems::STORAGE_MISSING
+        ) && ANSWERED.try_with(|it| it.has_written.take()).unwrap_or(false)
         {
             return Self::new(problems::OUTCOME_UNKNOWN).retry_after(1).into_response();
         }
@@ -418,7 +439,7 @@ fn challenge(token_refused: bool) -> HeaderValue {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable(_) => Self::unavailable(error),
+            StoreError::Unavailable(why) => Self::of_store(&why),
             StoreError::Damaged(_) => Self::damaged(error),
             StoreError::Erased(_) => Self::not_found(),
         }
@@ -445,7 +466,7 @@ impl From<AppendError> for Problem {
                 tracing::error!(%error, "the outcome of an append is unknown");
                 Self::new(problems::OUTCOME_UNKNOWN).retry_after(1)
             }
-            AppendError::Unavailable(_) => Self::unavailable(error),
+            AppendError::Unavailable(why) => Self::of_store(&why),
             AppendError::Conflict { .. } => Self::overloaded(error),
         }
     }

@@ -8,7 +8,8 @@ use event_store::postgres::role::{MAY_SET, RoleName};
 use event_store::postgres::{Reach, is_away};
 use event_store::sqlite::file::looking;
 use event_store::sqlite::private;
-use event_store::{Location, PostgresSettings, PostgresUrl, measure, pools};
+use event_store::storage::Files;
+use event_store::{Location, PostgresSettings, PostgresUrl, StoreError, measure, pools};
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, SqliteConnection};
@@ -51,6 +52,8 @@ const FOR_WRITERS: [(&str, &str); 7] = [
     ("enable_mergejoin", "off"),
     ("jit", "off"),
 ];
+/// How long a statement waits for another process that has a lock on the file.
+const LONGEST_WAIT_FOR_A_LOCK: Duration = Duration::from_secs(2);
 const LONGEST_WAIT_FOR_A_CONNECTION: Duration = Duration::from_secs(5);
 
 /// Why the read models were not opened.
@@ -107,6 +110,7 @@ pub(crate) enum Database {
     Sqlite {
         writer: SqlitePool,
         readers: SqlitePool,
+        files: Files,
     },
     Postgres {
         writers: PgPool,
@@ -131,7 +135,8 @@ impl Database {
 
     pub async fn close(&self) {
         match self {
-            Self::Sqlite { writer, readers } => {
+            Self::Sqlite { writer, readers, files } => {
+                files.release();
                 readers.close().await;
                 // The last connection moves the log into the file and leaves nothing beside it.
                 writer.close().await;
@@ -147,17 +152,28 @@ impl Database {
     pub async fn read(&self, query: Query) -> Result<Vec<Row>, sqlx::Error> {
         let begun = Instant::now();
         let rows = match self {
-            Self::Sqlite { readers, .. } => on_sqlite(readers, &query).await,
+            Self::Sqlite { readers, files, .. } => {
+                there(files)?;
+                on_sqlite(readers, &query).await
+            }
             Self::Postgres { readers, reach, .. } => reach.bounded(on_postgres(readers, &query)).await,
         };
         metrics::histogram!("watchword_read_models_query_seconds").record(begun.elapsed());
         rows
     }
 
+    /// Looks whether the file, if it is one, is still the one that was opened. Logs a change.
+    pub fn check_files(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite { files, .. } => Ok(files.check()?),
+            Self::Postgres { .. } => Ok(()),
+        }
+    }
+
     /// Reports metrics of the connections.
     pub fn measure(&self) {
         match self {
-            Self::Sqlite { writer, readers } => {
+            Self::Sqlite { writer, readers, .. } => {
                 measure::pool(
                     READERS,
                     readers.size(),
@@ -196,7 +212,10 @@ impl Database {
     /// Runs a statement that changes something.
     pub async fn write(&self, query: Query) -> Result<Vec<Row>, sqlx::Error> {
         match self {
-            Self::Sqlite { writer, .. } => on_sqlite(writer, &query).await,
+            Self::Sqlite { writer, files, .. } => {
+                there(files)?;
+                on_sqlite(writer, &query).await
+            }
             Self::Postgres { writers, reach, .. } => reach.unless_refused(on_postgres(writers, &query)).await,
         }
     }
@@ -204,7 +223,10 @@ impl Database {
     /// Begins a write transaction; in a file, exclusively.
     pub async fn begin(&self) -> Result<Transaction, sqlx::Error> {
         Ok(Transaction(match self {
-            Self::Sqlite { writer, .. } => Kind::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
+            Self::Sqlite { writer, files, .. } => {
+                there(files)?;
+                Kind::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?)
+            }
             Self::Postgres { writers, reach, .. } => {
                 Kind::Postgres(reach.unless_refused(writers.begin()).await?)
             }
@@ -219,6 +241,11 @@ impl Database {
         }
         Ok(tx)
     }
+}
+
+/// What is read from a file that is gone would be outdated, and what is written there would be lost.
+fn there(files: &Files) -> Result<(), sqlx::Error> {
+    files.known().map_err(|why| sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::NotFound, why.text)))
 }
 
 /// Reads the checkpoints. Changes nothing, in a file or beside it, even if its last writer was killed.
@@ -304,7 +331,7 @@ async fn names_events(connection: &mut SqliteConnection) -> Result<Option<bool>,
 fn file(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
-        .busy_timeout(Duration::from_secs(5))
+        .busy_timeout(LONGEST_WAIT_FOR_A_LOCK)
         // Temporary data must not leave this folder.
         .pragma("temp_store", "MEMORY")
         .pragma("cache_size", "-512")
@@ -333,7 +360,7 @@ async fn open_file(path: &Path) -> Result<Database, sqlx::Error> {
     sqlx::raw_sql(missing).execute(&mut *connection).await?;
     drop(connection);
     let readers = pool.max_connections(SQLITE_READERS).connect_with(file(path).read_only(true)).await?;
-    Ok(Database::Sqlite { writer, readers })
+    Ok(Database::Sqlite { writer, readers, files: Files::of(path) })
 }
 
 async fn open_postgres(url: &PostgresUrl) -> Result<Database, sqlx::Error> {

@@ -63,6 +63,11 @@ impl ReadModels {
         self.database.measure();
     }
 
+    /// Looks whether their file, if they are in one, is still the one that was opened. Logs a change.
+    pub fn check_files(&self) -> Result<(), StoreError> {
+        self.database.check_files()
+    }
+
     /// Closes all connections; later calls fail.
     pub async fn close(&self) {
         self.database.close().await;

@@ -159,6 +159,15 @@ problems! {
     SESSION_REVOKED "session_revoked" 401 "The session was revoked":
         "The session was ended by a logout, from another session, by an admin, by a ban, or because one of its refresh \
          tokens was used twice. Log in again.";
+    STORAGE_FULL "storage_full" 503 "The service's storage is full":
+        "The disk or database that the service writes to has no space left. Nothing was changed. Try again after the \
+         seconds in `Retry-After`: the operator has to make room first.";
+    STORAGE_MISSING "storage_missing" 503 "The service's storage was moved or deleted":
+        "A file that the service stores its data in is no longer in its place, so that nothing new can be kept. Nothing \
+         was changed. The operator finds in the service's log which file it is and what to do.";
+    STORAGE_READ_ONLY "storage_read_only" 503 "The service's storage is read-only":
+        "The disk or database that the service writes to accepts no changes at the moment, for example because it \
+         failed or another server took over. Nothing was changed. Try again after the seconds in `Retry-After`.";
     TOO_MANY_API_KEYS "too_many_api_keys" 409 "The app has too many API keys":
         "An app can have at most 1000 API keys that are neither revoked nor expired. Revoke those that are not used.";
     TOO_MANY_ROLES "too_many_roles" 409 "The user has too many roles":

@@ -50,6 +50,36 @@ async fn one_of_two_nodes_is_an_hour_ahead() {
     checker::check_nodes(&[&right], &fresh, Some(&bus), &history).await;
 }
 
+/// The clock is set back by more than a session lasts without a refresh, for example by an empty battery.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_behind_the_newest_event_is_said_and_ends_no_session() {
+    let mut server = Server::start_with(&SETTINGS).await;
+    let mut tokens = server.default_app().register(&tests::email("ada")).await;
+    let (_, told) = crate::storage::readiness(&server).await;
+    assert!(told["checks"]["clock"].is_null(), "{told}");
+    assert!(server.terminate().await.success());
+    server.set_environment("FAILPOINTS", "clock=return(-480h)");
+    server.up().await;
+    assert!(server.log().contains("this machine's clock is behind"), "it is said at start");
+    for _ in 0..3 {
+        tokens = server.default_app().refresh(&tokens.refresh).await.expect(200).tokens();
+        let (ready, told) = crate::storage::readiness(&server).await;
+        let check = &told["checks"]["clock"];
+        assert!(
+            ready && check["ok"] == false && check["behind_seconds"].as_u64() > Some(470 * 3600),
+            "{told}"
+        );
+    }
+    let said = crate::storage::doctor(&server).1;
+    assert!(said.contains("this machine's clock is behind"), "{said}");
+    assert!(server.terminate().await.success());
+    server.set_environment("FAILPOINTS", "clock=return(0s)");
+    server.up().await;
+    server.default_app().refresh(&tokens.refresh).await.expect(200);
+    let (_, told) = crate::storage::readiness(&server).await;
+    assert!(told["checks"]["clock"].is_null(), "{told}");
+}
+
 /// Doctor runs with the right clock, after a server with a wrong one.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_clock_that_was_ahead_has_left_is_named() {

@@ -22,6 +22,10 @@
 //! | a node of projections alone dies; its bus breaks | `roles`; `watchword/tests/bus.rs` |
 //! | SIGTERM under load | `terminated` |
 //! | disk full: journal, read models, NATS | `disk_full` |
+//! | disk full at the first start | `first_start` |
+//! | each call that writes a store fails once, always, short, slow; read-only; locked | `storage` |
+//! | `/readyz` against the truth, over random sequences of these | `readiness_truth` |
+//! | files of stores deleted or replaced while open, the lock deleted, an older key store | `storage_files` |
 //! | clock an hour off | `clock` |
 //! | flipped byte in a stored event, which is poison for projectors | `flipped_byte`; `event-store/tests/sqlite.rs` |
 //! | events, claims and keys that somebody without the master key has put into the stores | `forged_stores`, `forged_rows`, `forged_claims`; `event-store/tests/proofs/`, `snapshots.rs` |
@@ -46,6 +50,7 @@ use tests::{Server, until};
 
 mod clock;
 mod disk_full;
+mod first_start;
 mod flipped_byte;
 mod forged;
 mod forged_claims;
@@ -61,9 +66,12 @@ mod nats_killed;
 mod old_data;
 mod paused;
 mod postgres;
+mod readiness_truth;
 mod rebuild;
 mod roles;
 mod steps;
+mod storage;
+mod storage_files;
 mod stream_deleted;
 mod tasks;
 mod terminated;

@@ -21,7 +21,7 @@ pub mod collector;
 mod documented;
 pub mod generator;
 mod server;
-mod stalls;
+pub mod stalls;
 pub mod workload;
 
 pub use bus::Bus;

@@ -122,6 +122,8 @@ pub struct Config {
     pub mail_sender: Option<Email>,
     pub sender_domains: SenderDomains,
     pub caches: Caches,
+    /// Bytes of free space that are enough, in each folder that the service writes to.
+    pub storage_free: u64,
     pub hashing_threads: Option<NonZeroUsize>,
     pub hashing_queue: Option<NonZeroUsize>,
     /// The maximum cost of verifying an imported password hash, in PBKDF2 iterations.
@@ -283,6 +285,7 @@ impl Config {
                 access_tokens: values.take(&keys::CACHE_ACCESS_TOKENS_MIB)?,
                 events: values.take(&keys::CACHE_EVENTS_MIB)?,
             },
+            storage_free: values.take(&keys::STORAGE_FREE_MIB)?,
             hashing_threads: values.take_given(&keys::PASSWORD_HASHING_THREADS)?,
             hashing_queue: values.take_given(&keys::PASSWORD_HASHING_QUEUE)?,
             imported_hash_cost: values.take(&keys::IMPORT_MAX_HASH_COST)?,

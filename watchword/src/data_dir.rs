@@ -1,11 +1,11 @@
 //! The data folder: its contents, and whether it may be used. Inspecting changes nothing.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use event_store::MasterKey;
 use event_store::sqlite::private;
+use event_store::{MasterKey, durable};
 use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
 
 use crate::config::{Config, ConfigError, refuse_world_readable};
 use crate::serving;
@@ -25,6 +25,8 @@ pub enum DataDirError {
     Incomplete { journal: PathBuf, missing: PathBuf },
     #[error("{} is there but the journal {} is missing. Restore it from the backup, or move the remaining files away to start anew", present.display(), journal.display())]
     NoJournal { journal: PathBuf, present: PathBuf },
+    #[error("{} is empty: an earlier version was started on a full disk, or the file lost its content. The stores of this instance need their key: restore it from its backup. If nothing was ever stored, move {} away: the next start makes a new key and new stores", path.display(), store.display())]
+    EmptyMasterKey { path: PathBuf, store: PathBuf },
     #[error("{origin} holds no master key: {problem}")]
     BadMasterKey { origin: String, problem: String },
     #[error("no stores yet at {}. Run `watchword migrate` or `watchword serve` to create them, or set data_dir (WATCHWORD_DATA_DIR) to where they are", path.display())]
@@ -143,6 +145,14 @@ pub fn master_key(config: &Config) -> Result<Option<MasterKey>, DataDirError> {
     if !path.exists() {
         return Ok(None);
     }
+    if is_empty(&path) {
+        // Without stores nothing was ever encrypted, and a new key is made.
+        let stores = [&config.journal, &config.key_store].into_iter();
+        return match stores.map(PathBuf::as_path).find(|store| store.exists()) {
+            Some(store) => Err(DataDirError::EmptyMasterKey { path, store: store.to_owned() }),
+            None => Ok(None),
+        };
+    }
     master_key_in(&path).map(Some)
 }
 
@@ -181,20 +191,21 @@ pub fn create(path: &Path) -> Result<(), DataDirError> {
     create().map_err(|source| DataDirError::NotCreated { path: path.to_owned(), source })
 }
 
-/// Writes a secret durably to a new file that only its owner can read.
+/// Durably writes a secret to a new file that only its owner can read. An empty file in its place, as earlier versions left
+/// behind on a full disk, is replaced.
 pub fn write_secret(path: &Path, secret: &SecretString) -> Result<(), DataDirError> {
-    let write = || {
-        let mut options = std::fs::OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(path)?;
-        private::adopt(&file, path);
-        writeln!(file, "{}", secret.expose_secret())?;
-        file.sync_all()?;
-        sync_folder_of(path)
+    let line = Zeroizing::new(format!("{}\n", secret.expose_secret()));
+    let written = if is_empty(path) {
+        durable::put(path, line.as_bytes())
+    } else {
+        durable::create(path, line.as_bytes())
     };
-    write().map_err(|source| DataDirError::NotWritten { path: path.to_owned(), source })
+    written.map_err(|source| DataDirError::NotWritten { path: path.to_owned(), source })
+}
+
+/// Whether there is a file, and nothing in it.
+pub fn is_empty(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() == 0)
 }
 
 /// Durably and atomically replaces a file by another one, which is renamed to it. It gets the replaced file's owner, group and
@@ -205,14 +216,6 @@ pub fn replace(path: &Path, with: &Path) -> Result<(), DataDirError> {
     };
     liken()
         .and_then(|()| std::fs::rename(with, path))
-        .and_then(|()| sync_folder_of(path))
+        .and_then(|()| durable::sync_folder_of(path))
         .map_err(|source| DataDirError::NotWritten { path: path.to_owned(), source })
-}
-
-/// A name is durable only once its folder is synced.
-fn sync_folder_of(path: &Path) -> std::io::Result<()> {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => std::fs::File::open(parent)?.sync_all(),
-        _ => Ok(()),
-    }
 }

@@ -1,7 +1,9 @@
 //! An instance: the opened stores, and both services built on them, in one process.
 
+mod clock;
 mod health;
 mod locate;
+pub mod storage;
 mod stores;
 
 use std::collections::{BTreeSet, HashMap};
@@ -33,6 +35,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 pub use self::health::Health;
 use self::locate::locate;
+use self::storage::StorageWatch;
 pub use self::stores::Stores;
 use crate::config::Config;
 use crate::init::hostname;
@@ -114,6 +117,7 @@ impl Instance {
         let journal = Arc::clone(&stores.journal);
         // Before any other write: it is the first event of a journal.
         let origin = event_store::origin::establish(&*journal, &*clock, &config.log_origin(address)?).await?;
+        let latest = stores.look_at_newest(&clock).await?;
         let repository = stores.repository(config);
         let tokens = tokens(config, stores.key_store.instance_key())?;
         let access_tokens = Arc::new(AccessTokens::new(public_url.clone()).with_leeway(config.clock_leeway));
@@ -178,6 +182,8 @@ impl Instance {
         let relay = publishes.map(|(nats, settings)| stores.relay(nats, &origin, settings));
         let edge = edge(config, &stores, &repository, &clock).below(public_url.prefix());
         let health = Health {
+            storage: StorageWatch::start(config, &stores),
+            latest,
             authenticator,
             journal,
             repository: Arc::clone(&repository),
@@ -412,7 +418,7 @@ async fn bootstrap(config: &Config, commands: &CommandService) -> anyhow::Result
     };
     let path = config.admin_key_file();
     // The operator who configured the key knows where it is.
-    if path.exists() || config.admin_key.is_some() {
+    if (path.exists() && !data_dir::is_empty(&path)) || config.admin_key.is_some() {
         return Ok(());
     }
     let first = commands.repository.journal().read_all(0, 50).await?;

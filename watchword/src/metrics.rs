@@ -60,6 +60,7 @@ const CACHES: &[&str] = &["aggregates", "data_keys", "access_tokens", "signing_k
 const LIMITS: &[&str] =
     &["credentials", "mail", "mailbox", "mails", "known-mails", "server", "person", "general"];
 const POOLS: &[&str] = &["journal", "key_store", "read_models", "projectors"];
+const FOLDERS: &[&str] = &["journal", "key_store", "read_models", "data", "outbox"];
 const MAIL_KINDS: &[&str] = &[
     "magic_link",
     "email_verification",
@@ -120,6 +121,9 @@ static METRICS: &[Metric] = &[
     histogram("watchword_journal_group_appends", "Appends per commit"),
     histogram("watchword_journal_commit_seconds", "Time of a commit"),
     // Stores.
+    gauge("watchword_store_writable", "1 while the last write succeeded; after a failed one, a small write tries again each second").by("store", &["journal", "key_store"]),
+    gauge("watchword_storage_free_bytes", "Free bytes of a folder that the service writes to").by("folder", FOLDERS),
+    gauge("watchword_storage_low", "1 while that is less than `storage.free_mib`").by("folder", FOLDERS),
     gauge("watchword_pool_connections", "Open connections to a store").by("pool", POOLS),
     gauge("watchword_pool_idle_connections", "Idle connections").by("pool", POOLS),
     gauge("watchword_pool_max_connections", "Maximum connections").by("pool", POOLS),

@@ -4,10 +4,8 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use secrecy::SecretString;
+use event_store::durable;
 use serde_json::{Value, json};
-
-use crate::data_dir;
 
 /// The name of the file.
 pub const FILE: &str = "serving.json";
@@ -23,11 +21,11 @@ pub struct Serving {
 
 impl Serving {
     /// Writes the record into the folder.
-    pub fn leave(&self, folder: &Path) -> Result<(), data_dir::DataDirError> {
+    pub fn leave(&self, folder: &Path) -> std::io::Result<()> {
         let path = folder.join(FILE);
-        let _ = std::fs::remove_file(&path);
         let text = json!({ "instance": self.instance, "address": self.address }).to_string();
-        data_dir::write_secret(&path, &SecretString::from(text))
+        // That of an earlier server, which was killed, is replaced.
+        durable::put(&path, text.as_bytes())
     }
 
     /// Reads the last record, if it is readable.

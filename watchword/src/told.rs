@@ -73,8 +73,7 @@ mod tests {
             ),
             (anyhow::Error::new(denied()).context("a").context("b"), "Permission denied"),
             (
-                anyhow::Error::new(StoreError::Unavailable("it is away".to_owned()))
-                    .context("the first apps"),
+                anyhow::Error::new(StoreError::Unavailable("it is away".into())).context("the first apps"),
                 "it is away",
             ),
             (anyhow!("it is away").context("it is away"), "it is away"),

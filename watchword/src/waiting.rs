@@ -206,7 +206,7 @@ mod tests {
     fn what_may_pass_is_waited_for_and_nothing_else() {
         let sql = |kind: std::io::ErrorKind| sqlx::Error::Io(kind.into());
         let read_models = |source| read_models::OpenError::Unreachable { database: "x".to_owned(), source };
-        let unavailable = || StoreError::Unavailable("x".to_owned());
+        let unavailable = || StoreError::Unavailable("x".into());
         for passes in [
             away(),
             anyhow::Error::new(read_models(sql(std::io::ErrorKind::ConnectionRefused)))

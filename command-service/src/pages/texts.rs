@@ -86,7 +86,12 @@ impl Texts {
     /// What a refusal means to the person.
     pub fn refusal(&self, kind: &ProblemType) -> &'static str {
         match kind {
-            problems::RATE_LIMITED | problems::OVERLOADED | problems::UNAVAILABLE => self.rate_limited,
+            problems::RATE_LIMITED
+            | problems::OVERLOADED
+            | problems::UNAVAILABLE
+            | problems::STORAGE_FULL
+            | problems::STORAGE_MISSING
+            | problems::STORAGE_READ_ONLY => self.rate_limited,
             problems::REGISTRATION_CLOSED => self.registration_closed,
             problems::USER_BANNED | problems::APP_DISABLED => self.user_banned,
             problems::EMAIL_TAKEN => self.email_taken,

@@ -174,7 +174,7 @@ impl Runner {
                 let next = self.next_look(held);
                 tokio::select! {
                     changed = journal_head.changed() => {
-                        changed.map_err(|_| StoreError::Unavailable("the journal was closed".to_owned()))?;
+                        changed.map_err(|_| StoreError::Unavailable("the journal was closed".into()))?;
                         self.sleep(Instant::now() + GATHER).await?;
                     }
                     slept = self.sleep(next) => slept?,

@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use domain::delivery::FailureReason;
+use event_store::durable;
 use event_store::sqlite::private;
 use lettre::transport::smtp::Error as SmtpError;
 use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
@@ -302,19 +302,7 @@ fn write(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
         builder.create(folder)?;
         private::adopt(&File::open(folder)?, folder);
     }
-    let unfinished = folder.join(format!(".{name}.new"));
-    // Left over from a crash; and links are not followed.
-    let _ = fs::remove_file(&unfinished);
-    let mut options = File::options();
-    options.create_new(true).write(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&unfinished)?;
-    private::adopt(&file, &unfinished);
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&unfinished, folder.join(name))?;
-    File::open(folder)?.sync_all()
+    durable::put(&folder.join(name), bytes)
 }
 
 #[cfg(test)]

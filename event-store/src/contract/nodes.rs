@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::journal::{
     Append, AppendError, Appended, Claim, Cursor, Journal, Snapshot, StoreError, StoredIdempotency,
 };
+use crate::storage::Why;
 
 /// One journal through several nodes, used in turn. It reports itself as shared, and counts calls, the events it returns
 /// from streams, and the snapshots it keeps.
@@ -175,6 +176,18 @@ impl Journal for Nodes {
 
     async fn release_cursor(&self, effect: &str, cursor: Cursor) -> Result<(), StoreError> {
         self.call("release_cursor").release_cursor(effect, cursor).await
+    }
+
+    async fn can_append(&self) -> Result<(), StoreError> {
+        self.call("can_append").can_append().await
+    }
+
+    fn last_append(&self) -> Result<(), Why> {
+        self.next().last_append()
+    }
+
+    async fn newest_streams(&self, aggregate: &str, limit: u32) -> Result<Vec<StreamId>, StoreError> {
+        self.call("newest_streams").newest_streams(aggregate, limit).await
     }
 
     async fn close(&self) {

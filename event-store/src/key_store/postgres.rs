@@ -131,8 +131,7 @@ impl WrappedKeys for PostgresKeys {
             // insufficient_privilege
             Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code == "42501") => {
                 Err(StoreError::Unavailable(
-                    "this user may not change the master key: run this as the owner of the database"
-                        .to_owned(),
+                    "this user may not change the master key: run this as the owner of the database".into(),
                 ))
             }
             done => Ok(done?),

@@ -15,6 +15,8 @@ use crate::journal::{OpenError, StoreError};
 use crate::measure;
 use crate::pools;
 use crate::sqlite::file::{self, Kind};
+use crate::sqlite::probe;
+use crate::storage::{Files, Storage, Why};
 
 const KIND: Kind = Kind {
     what: "Watchword key store",
@@ -47,6 +49,7 @@ const GROUP: usize = 256;
 pub(super) struct SqliteKeys {
     readers: SqlitePool,
     requests: mpsc::Sender<Request>,
+    storage: Arc<Storage>,
 }
 
 enum Request {
@@ -71,6 +74,10 @@ enum Request {
         replaces: Option<Vec<u8>>,
         wrapped: Vec<u8>,
         answer: oneshot::Sender<Result<bool, StoreError>>,
+    },
+    /// Finds out whether a key could be stored.
+    Probe {
+        answer: oneshot::Sender<Result<(), StoreError>>,
     },
     /// Ends the writer.
     Close,
@@ -98,27 +105,36 @@ impl SqliteKeys {
             .await
             .map_err(|error| file::damaged_or_failed(path, &error))?;
         let (requests, queue) = mpsc::channel(1024);
+        let storage = Arc::new(Storage::new(Files::of(path)));
+        let kept = Arc::clone(&storage);
         let writing = Arc::new(Mutex::new((Some(connection), queue)));
         tasks::start("key_store_writer", Weight::Vital, move || {
-            let (writing, options) = (Arc::clone(&writing), options.clone());
+            let (writing, options, storage) = (Arc::clone(&writing), options.clone(), Arc::clone(&kept));
             async move {
                 let (connection, queue) = &mut *writing.lock().await;
-                write(&options, connection, queue).await
+                write(&options, connection, queue, &storage).await
             }
         });
-        Ok(Self { readers, requests })
+        Ok(Self { readers, requests, storage })
     }
 
     /// Opens the file for reading.
     pub(super) async fn look(path: &Path) -> Result<Self, OpenError> {
-        Ok(Self { readers: file::look(path).await?, requests: mpsc::channel(1).0 })
+        let storage = Arc::new(Storage::new(Files::unwatched(path)));
+        Ok(Self { readers: file::look(path).await?, requests: mpsc::channel(1).0, storage })
+    }
+
+    /// The connections that read. Nothing is sealed with the keys of a file that is gone.
+    fn readers(&self) -> Result<&SqlitePool, StoreError> {
+        self.storage.files.known()?;
+        Ok(&self.readers)
     }
 
     async fn ask<T>(
         &self,
         request: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Request,
     ) -> Result<T, StoreError> {
-        let stopped = || StoreError::Unavailable("the key store's writer has stopped".to_owned());
+        let stopped = || StoreError::Unavailable("the key store's writer has stopped".into());
         let (answer, answered) = oneshot::channel();
         self.requests.send(request(answer)).await.map_err(|_| stopped())?;
         answered.await.unwrap_or_else(|_| Err(stopped()))
@@ -149,7 +165,7 @@ impl WrappedKeys for SqliteKeys {
     async fn data_key(&self, person: UserId) -> Result<Option<Option<Vec<u8>>>, StoreError> {
         Ok(sqlx::query_scalar("SELECT wrapped FROM data_keys WHERE person = ?1")
             .bind(person.0.as_bytes().as_slice())
-            .fetch_optional(&self.readers)
+            .fetch_optional(self.readers()?)
             .await?)
     }
 
@@ -165,7 +181,7 @@ impl WrappedKeys for SqliteKeys {
         Ok(sqlx::query_scalar("SELECT wrapped FROM signing_keys WHERE app_id = ?1 AND kid = ?2")
             .bind(app.as_str())
             .bind(kid)
-            .fetch_optional(&self.readers)
+            .fetch_optional(self.readers()?)
             .await?)
     }
 
@@ -178,6 +194,21 @@ impl WrappedKeys for SqliteKeys {
     ) -> Result<(), StoreError> {
         let (app, kid, alg) = (app.clone(), kid.to_owned(), alg.to_owned());
         self.ask(|answer| Request::SigningKey { app, kid, alg, wrapped, answer }).await
+    }
+
+    async fn can_write(&self) -> Result<(), StoreError> {
+        match self.storage.known() {
+            Some(known) => Ok(known?),
+            None => self.ask(|answer| Request::Probe { answer }).await,
+        }
+    }
+
+    fn check_files(&self) -> Result<(), StoreError> {
+        Ok(self.storage.files.check()?)
+    }
+
+    fn last_write(&self) -> Result<(), Why> {
+        self.storage.files.known().and_then(|()| self.storage.last.outcome())
     }
 
     fn measure(&self) {
@@ -199,24 +230,21 @@ async fn write(
     options: &SqliteConnectOptions,
     connection: &mut Option<SqliteConnection>,
     queue: &mut mpsc::Receiver<Request>,
+    storage: &Storage,
 ) -> End {
     let mut group = Vec::new();
     let mut closing = false;
     while !closing && queue.recv_many(&mut group, GROUP).await > 0 {
         closing = group.iter().any(|request| matches!(request, Request::Close));
-        let outcome = async {
-            let mut open = match connection.take() {
-                Some(open) => open,
-                None => options.connect().await?,
-            };
-            let kept = write_group(&mut open, &group).await?;
-            *connection = Some(open);
-            Ok::<_, sqlx::Error>(kept)
-        };
-        let outcome = outcome.await.map_err(|error| {
-            tracing::error!(%error, "the key store could not write");
-            StoreError::from(error)
-        });
+        let outcome = write_to(storage, options, connection, &group).await;
+        match &outcome {
+            Ok(_) => storage.last.succeeded(),
+            Err(why) => {
+                tracing::error!(%why, "the key store could not write");
+                storage.last.failed(why, group.len());
+            }
+        }
+        let outcome = outcome.map_err(StoreError::from);
         for (place, request) in group.drain(..).enumerate() {
             // A caller that stopped waiting changes nothing: the commit stands.
             match request {
@@ -224,7 +252,9 @@ async fn write(
                     let _ =
                         answer.send(outcome.as_ref().map(|kept| kept[place].clone()).map_err(Clone::clone));
                 }
-                Request::SigningKey { answer, .. } | Request::Erase { answer, .. } => {
+                Request::SigningKey { answer, .. }
+                | Request::Erase { answer, .. }
+                | Request::Probe { answer } => {
                     let _ = answer.send(outcome.as_ref().map(|_| ()).map_err(Clone::clone));
                 }
                 Request::InstanceKey { wrapped, answer, .. } => {
@@ -239,6 +269,7 @@ async fn write(
             }
         }
     }
+    storage.files.release();
     if let Some(connection) = connection.take()
         && let Err(error) = connection.close().await
     {
@@ -247,13 +278,43 @@ async fn write(
     End::Asked
 }
 
+/// Commits a group, unless the file is gone, before the commit or right after: then nobody would find the keys again.
+async fn write_to(
+    storage: &Storage,
+    options: &SqliteConnectOptions,
+    connection: &mut Option<SqliteConnection>,
+    group: &[Request],
+) -> Result<Vec<Option<Vec<u8>>>, Why> {
+    storage.files.check()?;
+    let written = async {
+        // Put back only after success, so that a broken one is never reused.
+        let mut open = match connection.take() {
+            Some(open) => open,
+            None => options.connect().await?,
+        };
+        let kept = write_group(&mut open, group, storage.last.size()).await?;
+        *connection = Some(open);
+        Ok(kept)
+    };
+    let kept = written.await.map_err(|error: sqlx::Error| storage.files.why(&error))?;
+    storage.files.check()?;
+    Ok(kept)
+}
+
 /// Returns, by index, the wrapped data key or instance key that the store has after the commit.
 async fn write_group(
     connection: &mut SqliteConnection,
     group: &[Request],
+    probe_size: usize,
 ) -> Result<Vec<Option<Vec<u8>>>, sqlx::Error> {
     let mut kept = Vec::with_capacity(group.len());
     let mut erased = false;
+    if group.iter().any(|request| matches!(request, Request::Probe { .. })) {
+        probe::write(connection, probe_size).await?;
+        if group.len() == 1 {
+            return Ok(vec![None]);
+        }
+    }
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     for request in group {
         kept.push(match request {
@@ -303,7 +364,7 @@ async fn write_group(
                 .fetch_optional(&mut *transaction)
                 .await?
             }
-            Request::Close => None,
+            Request::Probe { .. } | Request::Close => None,
         });
     }
     transaction.commit().await?;

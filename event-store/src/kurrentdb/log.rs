@@ -92,7 +92,7 @@ impl From<Failure> for StoreError {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Damaged(what) => Self::Damaged(what),
-            other => Self::Unavailable(other.text().to_owned()),
+            other => Self::Unavailable(other.text().into()),
         }
     }
 }

@@ -2,7 +2,6 @@
 //! alone and can be deleted at any time.
 
 use std::borrow::Borrow;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,7 +19,7 @@ use crate::mac::{Macs, Row, Standing};
 use crate::sqlite::file::{self, Kind};
 use crate::sqlite::group::{Answer, EventRow, Group, STATEMENTS, forget_idempotency, keep_snapshot};
 use crate::sqlite::tables::SCHEMA;
-use crate::sqlite::{SqliteJournal, check_contents, read_head, readers};
+use crate::sqlite::{Locks, SqliteJournal, check_contents, read_head, readers};
 
 const KIND: Kind = Kind {
     what: "replica of a Watchword journal",
@@ -32,7 +31,7 @@ const KIND: Kind = Kind {
 
 pub(super) struct Replica {
     // Dropped before `head`: a task that waits for the end of `head` may open the file again.
-    _lock: Arc<File>,
+    _lock: Arc<Locks>,
     path: PathBuf,
     options: SqliteConnectOptions,
     connection: Option<SqliteConnection>,
@@ -82,7 +81,7 @@ impl Replica {
         macs: &Macs,
         whole: u64,
     ) -> Result<(Self, SqliteJournal), OpenError> {
-        let lock = Arc::new(file::lock(path)?);
+        let lock = Arc::new(Locks::beside(file::lock(path)?));
         if let Some(format) = file::check(path, &KIND)?
             && (format < KIND.format || has_part(path, whole).await?)
         {
@@ -102,8 +101,7 @@ impl Replica {
         let readers = readers(&options).await.map_err(failed)?;
         check_contents(path, &readers).await?;
         let (head, watch) = watch::channel(end.0);
-        let reading =
-            SqliteJournal::reading(path.to_owned(), readers, watch, macs.clone(), Some(Arc::clone(&lock)));
+        let reading = SqliteJournal::reading(path, readers, watch, macs.clone(), Some(Arc::clone(&lock)));
         let path = path.to_owned();
         let connection = Some(connection);
         Ok((Self { _lock: lock, path, options, connection, end, is_damaged, head, macs }, reading))

@@ -369,7 +369,7 @@ impl Attempt {
     /// The error when it ends without an answer.
     fn error(&self, error: &(impl ToString + ?Sized)) -> AppendError {
         let error = error.to_string();
-        if self.is_unknown { AppendError::Unknown(error) } else { AppendError::Unavailable(error) }
+        if self.is_unknown { AppendError::Unknown(error) } else { AppendError::Unavailable(error.into()) }
     }
 }
 

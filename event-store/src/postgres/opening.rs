@@ -14,6 +14,7 @@ use super::writer::{Connected, Writer};
 use super::{PostgresJournal, head, read_head, session, upgrade};
 use crate::journal::OpenError;
 use crate::mac::Macs;
+use crate::storage::LastWrite;
 
 const SCHEMA: Schema = Schema {
     what: "Watchword journal",
@@ -112,7 +113,8 @@ impl PostgresJournal {
             head::follow(pool.clone(), settings.clone(), Arc::clone(&reached), Arc::clone(&head_sender))
         });
         let macs = macs.believing_nothing_else();
-        Ok(Self { requests, readers, reach, answer, head, macs, follower })
+        let last = LastWrite::default();
+        Ok(Self { requests, readers, reach, answer, head, last, macs, follower })
     }
 }
 

@@ -14,10 +14,11 @@ use super::known::Known;
 use super::reach::is_refusal;
 use super::session::{PostgresSettings, is_connection, timed_out};
 use super::ticket::Ticket;
-use crate::journal::{Append, AppendError, Appended, StoredIdempotency};
+use crate::journal::{Append, AppendError, Appended, StoreError, StoredIdempotency};
 use crate::mac::Macs;
 use crate::measure;
 use crate::pauses::Pauses;
+use crate::storage::{Cause, Why};
 
 /// The most appends committed together: with more, the first would wait too long, and other nodes for their turn.
 const GROUP: usize = 512;
@@ -28,6 +29,8 @@ type Answer = Result<Appended, AppendError>;
 pub(super) enum Request {
     /// Appends.
     Append { append: Box<Append>, answer: oneshot::Sender<Answer>, ticket: Arc<Ticket> },
+    /// Finds out whether an append would be taken.
+    Probe { answer: oneshot::Sender<Result<(), StoreError>> },
     /// Ends the writer.
     Close,
 }
@@ -80,7 +83,7 @@ impl Writer {
         let mut group = Vec::new();
         let mut closing = false;
         while !closing && queue.recv_many(&mut group, GROUP).await > 0 {
-            let (mut appends, mut waiting) = (Vec::new(), Vec::new());
+            let (mut appends, mut waiting, mut probes) = (Vec::new(), Vec::new(), Vec::new());
             for request in group.drain(..) {
                 match request {
                     Request::Append { append, answer, ticket } => {
@@ -90,7 +93,14 @@ impl Writer {
                         appends.push(*append);
                         waiting.push(answer);
                     }
+                    Request::Probe { answer } => probes.push(answer),
                     Request::Close => closing = true,
+                }
+            }
+            if !probes.is_empty() {
+                let found = self.probe().await;
+                for answer in probes {
+                    let _ = answer.send(found.clone());
                 }
             }
             if appends.is_empty() {
@@ -148,12 +158,36 @@ impl Writer {
             tracing::warn!(%error, "the journal could not append");
             metrics::counter!("watchword_postgres_failures_total", "of" => "append").increment(1);
             if !again || !pauses.next().await {
-                let error = error.to_string();
+                let why = Why::of(&error);
                 let error =
-                    if is_unknown { AppendError::Unknown(error) } else { AppendError::Unavailable(error) };
+                    if is_unknown { AppendError::Unknown(why.text) } else { AppendError::Unavailable(why) };
                 return vec![Err(error); appends.len()];
             }
         }
+    }
+
+    /// A transaction of its own that writes no row: the database gives it a number and syncs its end, which it cannot as
+    /// a replica, or without room for its log.
+    async fn probe(&mut self) -> Result<(), StoreError> {
+        let probed = async {
+            let mut connected = match self.connection.take() {
+                Some(connected) => connected,
+                None => Connected::new(self.settings.connect(&self.options).await?),
+            };
+            let asked =
+                sqlx::query_as("SELECT pg_current_xact_id()::text, current_setting('transaction_read_only')")
+                    .fetch_one(&mut connected.connection);
+            let (_, read_only): (String, String) = asked.await?;
+            self.connection = Some(connected);
+            Ok(read_only == "on")
+        };
+        let probed: Result<bool, sqlx::Error> =
+            timeout(self.settings.answer, probed).await.unwrap_or_else(|_| Err(timed_out("no answer")));
+        if probed? {
+            let text = "the database is read-only (transaction_read_only)".to_owned();
+            return Err(Why { cause: Cause::ReadOnly, text }.into());
+        }
+        Ok(())
     }
 
     /// Checks the MAC of what the database says was written before under an idempotency key. Unchecked, it could answer
@@ -168,7 +202,7 @@ impl Writer {
             let found = match self.mac_of_key(&once.key).await {
                 Ok(found) => found,
                 Err(error) => {
-                    *answer = Err(AppendError::Unavailable(error.to_string()));
+                    *answer = Err(AppendError::Unavailable(Why::of(&error)));
                     continue;
                 }
             };

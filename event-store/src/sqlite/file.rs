@@ -11,6 +11,7 @@ use sqlx::sqlite::{
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
 
 use super::private;
+use crate::durable;
 use crate::journal::OpenError;
 use crate::pools;
 
@@ -35,13 +36,17 @@ const VFS_WITHOUT_LOCKS: &str = if cfg!(windows) { "win32-none" } else { "unix-n
 /// the sum is the limit, and any file can use it. Other pages are read from the system's cache, at the cost of a call.
 const PAGES: &str = "-1024";
 
+/// How long a statement waits for another process that has a lock on the file. A request may come right after others
+/// have begun to wait, and may write to two files, and should know within five seconds.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
 /// How every connection opens a file: commits are synced to disk.
 pub(crate) fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(Duration::from_secs(5))
+        .busy_timeout(LONGEST_WAIT)
         // Temporary data must not leave this folder.
         .pragma("temp_store", "MEMORY")
         .pragma("cache_size", PAGES)
@@ -107,7 +112,7 @@ pub(crate) fn lock_existing(path: &Path) -> Result<Option<File>, OpenError> {
     }
 }
 
-fn hold(path: &Path, file: File) -> Result<File, OpenError> {
+pub(super) fn hold(path: &Path, file: File) -> Result<File, OpenError> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.display().to_string())),
@@ -236,10 +241,7 @@ pub(crate) async fn create(path: &Path, kind: &Kind, first: &str) -> Result<(), 
     made.await.map_err(|error| damaged_or_failed(path, &error))?;
     fs::rename(&unfinished, path).map_err(|error| failed(path, &error))?;
     // The new name must be on disk before anything in the file counts.
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(|error| failed(directory, &error))
+    durable::sync_folder_of(path).map_err(|error| failed(path, &error))
 }
 
 /// Removes a file of a store that can be rebuilt, and the files beside it.
@@ -261,6 +263,6 @@ pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn failed(path: &Path, error: &std::io::Error) -> OpenError {
+pub(super) fn failed(path: &Path, error: &std::io::Error) -> OpenError {
     OpenError::Failed { path: path.display().to_string(), reason: error.to_string() }
 }

@@ -15,6 +15,7 @@ use crate::journal::{
     idempotency_key,
 };
 use crate::mac::{MAC, Macs, Row};
+use crate::storage::Why;
 
 /// The most rows of one INSERT. Each number of rows is a separate statement, prepared once and kept.
 const ROWS: usize = 128;
@@ -360,8 +361,8 @@ impl Group {
     }
 
     /// The answers of a group that turned out to be committed.
-    pub(crate) fn answers(&self, count: usize, error: &str) -> Vec<Answer> {
-        let lost = || Err(AppendError::Unavailable(error.to_owned()));
+    pub(crate) fn answers(&self, count: usize, why: &Why) -> Vec<Answer> {
+        let lost = || Err(AppendError::Unavailable(why.clone()));
         let answer = |place| match self.accepted.get(&place) {
             Some(accepted) => Ok(accepted.appended),
             None => self.refused.get(&place).cloned().unwrap_or_else(lost),

@@ -13,12 +13,42 @@ pub struct JournalLock {
     pub(super) path: PathBuf,
     // `None` if the journal was never opened for writing at this path: then no process has it open.
     pub(super) file: Option<File>,
+    /// On the journal itself, if there is one: the file beside it can be deleted, and made anew by another process.
+    pub(super) database: Option<File>,
+}
+
+/// The locks of an open journal.
+///
+/// Both are those of `flock(2)`, which belong to the open file and not to the process. The locks of `SQLite` on the same
+/// file are of `fcntl(2)`. The two kinds do not see each other, but closing any handle of a file drops all locks of the
+/// second kind that the process has on it. So the handle of the journal stays open until its connections are closed,
+/// and nothing else opens the file meanwhile. On network file systems `flock` is made of the other kind and would lock
+/// `SQLite` out of its own file: there only the file beside it is locked.
+pub(crate) struct Locks {
+    _beside: File,
+    _database: Option<File>,
+}
+
+impl Locks {
+    /// Those of a file that can be made again: one on the file beside it.
+    #[cfg(feature = "kurrentdb")]
+    pub(crate) fn beside(beside: File) -> Self {
+        Self { _beside: beside, _database: None }
+    }
 }
 
 impl JournalLock {
     /// Takes the lock on the file `<path>.lock`, and changes nothing. Refused while another process has it.
     pub fn take(path: &Path) -> Result<Self, OpenError> {
-        Ok(Self { path: path.to_owned(), file: file::lock_existing(path)? })
+        let file = file::lock_existing(path)?;
+        Ok(Self { path: path.to_owned(), file, database: lock_database(path)? })
+    }
+
+    /// All locks of a journal that exists.
+    pub(super) fn complete(self) -> Result<Locks, OpenError> {
+        let beside = self.file.map_or_else(|| file::lock(&self.path), Ok)?;
+        let database = self.database.map_or_else(|| lock_database(&self.path), |file| Ok(Some(file)))?;
+        Ok(Locks { _beside: beside, _database: database })
     }
 
     /// The position of the newest event of the journal, without checking whether this instance wrote it; `None` if
@@ -41,6 +71,36 @@ impl JournalLock {
         if file::check(&self.path, &KIND)?.is_none() {
             file::create(&self.path, &KIND, "").await?;
         }
+        if self.database.is_none() {
+            self.database = lock_database(&self.path)?;
+        }
         Ok(self)
+    }
+}
+
+/// Locks the journal itself; `None` if there is none, or where that would lock `SQLite` out.
+fn lock_database(path: &Path) -> Result<Option<File>, OpenError> {
+    match File::open(path) {
+        Ok(database) if is_on_a_network(&database) => Ok(None),
+        Ok(database) => file::hold(path, database).map(Some),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(file::failed(path, &error)),
+    }
+}
+
+/// Whether a file is on another machine: NFS, SMB, or a file system that a program provides, which may be anything.
+fn is_on_a_network(file: &File) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        // From statfs(2).
+        const NETWORKS: [u32; 6] = [0x6969, 0x517b, 0xff53_4d42, 0xfe53_4d42, 0x6573_5546, 0x0102_1997];
+        rustix::fs::fstatfs(file).is_ok_and(|found| {
+            u32::try_from(found.f_type & 0xffff_ffff).is_ok_and(|kind| NETWORKS.contains(&kind))
+        })
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = file;
+        cfg!(windows)
     }
 }

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use event_store::contract::{append, claim, stream};
-use event_store::{Append, AppendError, Appended, Idempotency, Journal, PostgresJournal, PostgresSettings};
+use event_store::{
+    Append, AppendError, Appended, Cause, Idempotency, Journal, PostgresJournal, PostgresSettings, StoreError,
+};
 use futures::future::join_all;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, Executor};
+use sqlx::{AssertSqlSafe, ConnectOptions, Executor};
 use test_services::{Fault, Postgres, Proxy};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -219,10 +221,56 @@ async fn goes_on_after_a_failed_commit() {
     );
     let refused = journal.append(append(&stream("a"), 1, 1)).await.expect_err("cannot commit");
     assert!(matches!(&refused, AppendError::Unavailable(why) if why.contains("disk is full")), "{refused}");
+    assert!(matches!(&refused, AppendError::Unavailable(why) if why.cause == Cause::Full), "{refused:?}");
+    assert!(journal.can_append().await.is_err() && journal.last_append().is_err());
     assert_eq!(journal.read_all(0, 9).await.expect("reads").len(), 1);
     server.psql(&database, "DROP TRIGGER trap ON watchword.events");
     assert_eq!(journal.append(append(&stream("a"), 1, 1)).await.expect("appends").first, 2);
+    assert!(journal.can_append().await.is_ok() && journal.last_append().is_ok());
     assert_eq!(*journal.watch_head().borrow(), 2);
+}
+
+/// As after a failover to a replica, or when an administrator makes it so. Nobody has to append to find out.
+#[tokio::test]
+async fn a_read_only_database_is_known_without_an_append() {
+    let database = Postgres::shared().database();
+    let journal = open(&database).await;
+    journal.append(append(&stream("a"), 0, 1)).await.expect("appends");
+    let becomes = async |read_only: &str, expected: Option<Cause>| {
+        let name = database.rsplit('/').next().and_then(|name| name.split('?').next()).expect("a name");
+        let options: PgConnectOptions = database.parse().expect("a URL");
+        let name = options.get_database().expect("a name").to_owned();
+        let mut administrator = options.connect().await.expect("connects");
+        for statement in [
+            "SET default_transaction_read_only = off".to_owned(),
+            format!("ALTER DATABASE \"{name}\" SET default_transaction_read_only = {read_only}"),
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                .to_owned(),
+        ] {
+            administrator.execute(AssertSqlSafe(statement)).await.expect("it may");
+        }
+        let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
+        loop {
+            let found = match journal.can_append().await {
+                Err(StoreError::Unavailable(why)) => Some(why.cause),
+                other => {
+                    other.expect("it fails in no other way");
+                    None
+                }
+            };
+            if found == expected {
+                break;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{found:?} and not {expected:?}");
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    becomes("on", Some(Cause::ReadOnly)).await;
+    let refused = journal.append(append(&stream("a"), 1, 1)).await.expect_err("it is read-only");
+    assert!(!matches!(refused, AppendError::Conflict { .. }), "{refused}");
+    becomes("off", None).await;
+    journal.append(append(&stream("a"), 1, 1)).await.expect("appends");
 }
 
 /// An append that the database refuses must not fail its neighbours.
@@ -234,7 +282,11 @@ async fn a_value_that_cannot_be_stored_spares_its_neighbours() {
     let sent = [append(&stream("a"), 0, 1), bad, append(&stream("b"), 0, 1)];
     let answers = join_all(sent.into_iter().map(|append| journal.append(append))).await;
     assert!(answers[0].is_ok() && answers[2].is_ok(), "{answers:?}");
-    assert!(matches!(answers[1], Err(AppendError::Unavailable(_))), "{answers:?}");
+    assert!(
+        matches!(&answers[1], Err(AppendError::Unavailable(why)) if why.cause == Cause::Refused),
+        "{answers:?}"
+    );
+    assert!(journal.last_append().is_ok(), "it says nothing about other values");
     assert_eq!(journal.head().await, Ok(2));
 }
 

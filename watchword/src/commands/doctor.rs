@@ -32,6 +32,7 @@ use crate::config::{Config, ConfigError, KEYS, file_variable, refuse_world_reada
 use crate::data_dir::{self, State};
 use crate::journal_check::{self, AdminCount};
 use crate::progress::{self, Progress};
+use crate::serving::Serving;
 use crate::told::told_of;
 
 /// Check configuration, key files, stores and read models; say what to do about each fault
@@ -180,6 +181,10 @@ async fn examine(findings: &mut Findings, config: &Config) {
         Ok(State::Present) => data_dir::master_key(config),
         Err(error) => {
             findings.fault("data folder", error.to_string());
+            // A server may still have open what is no longer there.
+            if let Some(Serving { instance, address }) = Serving::read(&config.data_dir) {
+                running::running(findings, config, Some(address), Some(&instance)).await;
+            }
             return;
         }
     };

@@ -270,6 +270,9 @@ keys! {
         "MiB for access tokens that are already verified";
     CACHE_EVENTS_MIB "cache.events_mib": u64 = mebibytes, default "8",
         "MiB for recent events in memory, for projectors slightly behind";
+    STORAGE_FREE_MIB "storage.free_mib": u64 = mebibytes, default "512",
+        "MiB of free space in a folder that the service writes to, below which log, `/readyz`, metrics and `watchword \
+         doctor` warn; 0 for no warning";
     BREACHED_PASSWORDS_URL "breached_passwords_url": Option<Url> = list_url, otherwise "",
         "a list of breached passwords, queried for new ones with the first 5 digits of their SHA-1 hash, such as \
          https://api.pwnedpasswords.com/range/";

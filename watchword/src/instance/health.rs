@@ -1,6 +1,7 @@
 //! The instance's report on itself.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use command_service::{CommandService, KeySwitch};
 use effects::mailer::{Mailer, MailerStatus};
@@ -12,10 +13,21 @@ use read_models::ReadModels;
 use serde_json::{Value, json};
 use tokens::AccessTokens;
 
+use super::clock::LatestTime;
+use super::storage::{StorageWatch, not_writable};
 use crate::logging;
+
+/// What to do about a key store that is older than the journal.
+const OLDER_KEYS: &str = "people in the journal have no key: the key store is from an older backup. Stop the service and restore \
+    keys.db from the newest backup, of the same moment as journal.db or later; `watchword doctor` says whose events cannot be read";
+
+/// How long readiness waits for a small write.
+const ANSWER: Duration = Duration::from_secs(4);
 
 /// The inputs of readiness and metrics.
 pub struct Health {
+    pub(super) storage: StorageWatch,
+    pub(super) latest: LatestTime,
     pub authenticator: Arc<Authenticator>,
     pub(super) journal: Arc<dyn Journal>,
     pub(super) repository: Arc<Repository>,
@@ -43,23 +55,37 @@ impl Health {
                 None => None,
             }
         };
-        let (journal, key_store, read_models) =
-            tokio::join!(self.read_journal(), self.key_store.check(), read_models);
+        // Ready means that an append would be taken.
+        let (journal, key_store, read_models, appends, keeps) = tokio::join!(
+            self.read_journal(),
+            self.key_store.check(),
+            read_models,
+            answered(self.journal.can_append()),
+            answered(self.key_store.can_write())
+        );
         let mut ready = true;
-        let mut judge = |store: &'static str, read: Result<Value, StoreError>| match read {
-            Ok(details) => details,
-            Err(error) => {
-                tracing::error!(store, %error, "not ready: a store cannot be read");
+        let mut judge =
+            |store: &'static str, read: Result<Value, StoreError>, written: Result<(), StoreError>| {
+                let details = match (read, written) {
+                    (Ok(details), Ok(())) => return details,
+                    (_, Err(error)) => {
+                        tracing::error!(store, %error, "not ready: a store cannot be written");
+                        not_writable(&error)
+                    }
+                    (Err(error), Ok(())) => {
+                        tracing::error!(store, %error, "not ready: a store cannot be read");
+                        json!({ "ok": false, "detail": "it cannot be read; the log says why" })
+                    }
+                };
                 ready = false;
-                json!({ "ok": false, "detail": "it cannot be read; the log says why" })
-            }
-        };
+                details
+            };
         let ok = |()| json!({ "ok": true });
         let damaged = self.key_store.macs().damage();
         let is_whole = damaged.is_empty();
         let mut checks = json!({
-            "journal": judge("journal", journal.map(|head| json!({ "ok": is_whole, "head": head }))),
-            "key_store": judge("key store", key_store.map(ok)),
+            "journal": judge("journal", journal.map(|head| json!({ "ok": is_whole, "head": head })), appends),
+            "key_store": judge("key store", key_store.map(ok), keeps),
         });
         // Requests that depend on these events are refused; everything else works.
         if !is_whole {
@@ -69,9 +95,19 @@ impl Health {
                 "these events are not as this instance wrote them; the log and `watchword doctor` say why"
                     .into();
         }
-        if let Some(read_models) = read_models {
-            checks["read_models"] = judge("read models", read_models.map(ok));
+        // The requests of these people are refused; those of others are answered.
+        let without_key = self.key_store.missing();
+        if without_key > 0 && checks["key_store"]["ok"] == true {
+            checks["key_store"] =
+                json!({ "ok": false, "state": "older", "missing": without_key, "detail": OLDER_KEYS });
         }
+        if let Some(read_models) = read_models {
+            checks["read_models"] = judge("read models", read_models.map(ok), Ok(()));
+        }
+        if let Some(behind) = self.latest.check() {
+            checks["clock"] = behind;
+        }
+        checks["storage"] = self.storage.check();
         if let Some(projections) = &self.projections {
             let projectors: Vec<Value> = projections.status().iter().map(projector).collect();
             ready &= projectors.iter().all(|projector| projector["ok"] == true);
@@ -135,7 +171,12 @@ impl Health {
             // Distinguished from a journal that cannot be read.
             Err(StoreError::Damaged(_)) if !self.key_store.macs().damage().is_empty() => Ok(head),
             Err(error) => Err(error),
-            Ok(_) => Ok(head),
+            Ok(events) => {
+                for event in &events {
+                    self.latest.see(event.at);
+                }
+                Ok(head)
+            }
         }
     }
 }
@@ -165,6 +206,12 @@ fn log_check(standing: &logging::Standing) -> Value {
         check["detail"] = format!("no lines are written for now: {trouble}").into();
     }
     check
+}
+
+/// A disk that does not answer is as bad as one that refuses.
+async fn answered(asked: impl Future<Output = Result<(), StoreError>>) -> Result<(), StoreError> {
+    let silent = || StoreError::Unavailable("it does not answer".into());
+    tokio::time::timeout(ANSWER, asked).await.unwrap_or_else(|_| Err(silent()))
 }
 
 /// A lagging or paused projector is no reason to send requests elsewhere: no decision depends on it.

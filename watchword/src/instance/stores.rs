@@ -5,20 +5,25 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use domain::LogOrigin;
+use domain::user::UserEvent;
+use domain::{EventInfo, LogOrigin, StreamId, UserId};
 use effects::relay::{Relay, RelaySettings};
 use event_store::{
-    Journal, JournalLock, JournalMark, KeyStore, LookupKey, MasterKey, MessageKey, Repository, Sealer,
-    SqliteJournal,
+    Clock, Journal, JournalLock, JournalMark, KeyStore, LookupKey, MasterKey, MessageKey, Repository, Sealer,
+    SqliteJournal, StoreError,
 };
 use projection_service::bus::Bus;
 use read_models::ReadModels;
 
+use super::clock::LatestTime;
 use crate::bus;
 use crate::commands::rotate_master_key;
 use crate::config::Config;
 use crate::data_dir::{self, State};
 use crate::waiting::Part;
+
+/// How many of the newest people must have keys.
+const NEWEST_PEOPLE: u32 = 100;
 
 /// The opened stores. Opening refuses foreign, damaged or used stores and a wrong master key, before touching anything.
 pub struct Stores {
@@ -94,6 +99,27 @@ impl Stores {
                 Err(anyhow::Error::new(refusal).context(Part::ReadModels))
             }
         }
+    }
+
+    /// Says what is wrong with the newest events: their time, or the keys of their people.
+    pub(super) async fn look_at_newest(&self, clock: &Arc<dyn Clock>) -> Result<LatestTime, StoreError> {
+        self.find_missing_keys().await?;
+        LatestTime::at_start(&*self.journal, clock).await
+    }
+
+    /// Looks whether the newest people have their keys. A key store that is older than the journal lacks those of the
+    /// people since; their ids are in the order of time.
+    async fn find_missing_keys(&self) -> Result<(), StoreError> {
+        let newest = self.journal.newest_streams(UserEvent::AGGREGATE, NEWEST_PEOPLE).await?;
+        let people = newest.iter().filter_map(StreamId::uuid).map(UserId);
+        let missing = self.key_store.find_missing(people).await?;
+        if missing > 0 {
+            tracing::error!(
+                "{missing} of the newest people in the journal have no key in the key store, which is from an older backup: \
+                 their requests get 503. Stop the service and restore the key store from the newest backup"
+            );
+        }
+        Ok(())
     }
 
     fn new(journal: Arc<dyn Journal>, key_store: Arc<KeyStore>) -> Self {

@@ -6,6 +6,7 @@ use event_store::sqlite::private::{BESIDE, for_others};
 
 use super::Findings;
 use crate::config::Config;
+use crate::instance::storage;
 
 /// Examines the folder and its files, or the place where it would be created.
 pub fn examine(findings: &mut Findings, config: &Config) {
@@ -24,6 +25,11 @@ pub fn examine(findings: &mut Findings, config: &Config) {
     }
     for file in files(config) {
         examine_file(findings, &file);
+    }
+    for folder in storage::folders(config) {
+        if let Some(free) = folder.look().filter(|free| *free < config.storage_free) {
+            findings.warning("disk", storage::is_low(&folder, free, config.storage_free));
+        }
     }
     let outbox = folder.join("outbox");
     if outbox.is_dir() && !may_write(&outbox, true) {

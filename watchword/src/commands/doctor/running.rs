@@ -52,12 +52,17 @@ pub async fn running(
         findings.fault("server", format!("answers at {url} but is not ready; its log says why"));
     }
     for store in ["journal", "key_store", "read_models"] {
-        if answer.json["checks"][store]["ok"] == false {
-            findings.fault("server", format!("its {store} cannot be read; its log says why"));
+        let check = &answer.json["checks"][store];
+        if check["ok"] == false {
+            let why = check["detail"].as_str().unwrap_or("it cannot be read; the log says why");
+            findings.fault("server", format!("its {store}: {why}"));
         }
     }
     tasks(findings, &answer.json["checks"]["tasks"]);
     log(findings, &answer.json["checks"]["log"]);
+    if let Some(why) = answer.json["checks"]["clock"]["detail"].as_str() {
+        findings.warning("clock", why);
+    }
     if let Some(relay) = answer.json["checks"].get("relay") {
         let (at, why) = (place(relay), relay["detail"].as_str().unwrap_or("the server's log says why"));
         match relay["state"].as_str() {
