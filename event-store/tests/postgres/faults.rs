@@ -237,7 +237,6 @@ async fn a_read_only_database_is_known_without_an_append() {
     let journal = open(&database).await;
     journal.append(append(&stream("a"), 0, 1)).await.expect("appends");
     let becomes = async |read_only: &str, expected: Option<Cause>| {
-        let name = database.rsplit('/').next().and_then(|name| name.split('?').next()).expect("a name");
         let options: PgConnectOptions = database.parse().expect("a URL");
         let name = options.get_database().expect("a name").to_owned();
         let mut administrator = options.connect().await.expect("connects");
