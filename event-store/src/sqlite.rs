@@ -97,8 +97,8 @@ impl SqliteJournal {
         let (head_sender, head) = watch::channel(head);
         let storage = Arc::new(Storage::new(Files::of(&path)));
         let lock = Arc::new(locks);
-        let (held, kept) = (Arc::clone(&lock), Arc::clone(&storage));
-        let writer = Writer::new(options, connection, head_sender, macs.clone(), held, kept);
+        let (locked, kept) = (Arc::clone(&lock), Arc::clone(&storage));
+        let writer = Writer::new(options, connection, head_sender, macs.clone(), locked, kept);
         let writing = Arc::new(tokio::sync::Mutex::new((writer, queue)));
         tasks::start("journal_writer", Weight::Vital, move || {
             let writing = Arc::clone(&writing);

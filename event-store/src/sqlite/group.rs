@@ -15,7 +15,6 @@ use crate::journal::{
     idempotency_key,
 };
 use crate::mac::{MAC, Macs, Row};
-use crate::storage::Why;
 
 /// The most rows of one INSERT. Each number of rows is a separate statement, prepared once and kept.
 const ROWS: usize = 128;
@@ -361,7 +360,7 @@ impl Group {
     }
 
     /// The answers of a group that turned out to be committed.
-    pub(crate) fn answers(&self, count: usize, why: &Why) -> Vec<Answer> {
+    pub(crate) fn answers(&self, count: usize, why: &crate::storage::Why) -> Vec<Answer> {
         let lost = || Err(AppendError::Unavailable(why.clone()));
         let answer = |place| match self.accepted.get(&place) {
             Some(accepted) => Ok(accepted.appended),
