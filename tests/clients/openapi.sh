@@ -7,7 +7,8 @@
 # Redocly's linter and Spectral find nothing, warnings included, but what redocly.yaml and spectral.yaml leave out with a reason.
 # The clients that openapi-typescript, openapi-generator (`python`, `typescript-fetch`) and openapi-python-client make compile, and
 # each registers, logs in, refreshes and is refused on a server that is started for it. typescript/client.ts says what a
-# typed client can say, and what it is kept from saying.
+# typed client can say, and what it is kept from saying. What openapi-generator makes in C#, Java, Go, Kotlin and Swift is
+# inspected by inspect_clients.py and, where there is `go` or `javac`, compiled.
 #
 # Needs python3 with venv, and node with npm, which it gets by deploy/dev-services where there is none. The generators are installed
 # under target/, each package named by its hash: 350 MB. About a minute once they are there, and as long again to get them.
@@ -75,6 +76,9 @@ rm -rf made && mkdir made
 PATH=$work/python/bin:$PATH python/bin/openapi-python-client generate --path "$document" --output-path made/watchword --meta none \
   --fail-on-warning > made.log 2>&1 || { cat made.log; exit 1; }
 python/bin/python -m compileall -q generator/watchword_client made/watchword
+
+step "openapi-generator as csharp, java, go, kotlin and swift6"
+python/bin/python "$here/inspect_clients.py" python/bin/python inspected "$document"
 
 step "a server, and a login with each"
 if [ -z "${BINARY:-}" ]; then
