@@ -177,12 +177,12 @@ mod tests {
     /// Of a body. Those that are whole do not wait for it.
     const LONGEST: Duration = Duration::from_secs(2);
 
-    struct Edge {
+    struct Server {
         places: Places,
         bodies: Arc<Crowd>,
     }
 
-    impl Edge {
+    impl Server {
         fn new(bodies: usize, places: usize) -> Self {
             let shares = Shares { total: places, of_an_app: places, of_a_caller: places, reserve: 0 };
             Self { places: Places::new(shares), bodies: Crowd::new(bodies, BODIES) }
@@ -203,30 +203,30 @@ mod tests {
 
     #[tokio::test]
     async fn only_a_whole_request_takes_a_place() {
-        let edge = Edge::new(100, 1);
-        let slow: Vec<_> = (0..50).map(|_| edge.ask(1, true).expect("room")).collect();
-        let quick = edge.ask(2, true).expect("room");
+        let server = Server::new(100, 1);
+        let slow: Vec<_> = (0..50).map(|_| server.ask(1, true).expect("room")).collect();
+        let quick = server.ask(2, true).expect("room");
         assert_eq!(quick.body(Body::from("all"), 9).await.expect("a place"), b"all");
         // Now the place is taken.
-        assert_eq!(edge.ask(3, false).err().expect("no place").kind(), problems::OVERLOADED);
-        let late = edge.ask(3, true).expect("room");
+        assert_eq!(server.ask(3, false).err().expect("no place").kind(), problems::OVERLOADED);
+        let late = server.ask(3, true).expect("room");
         assert_eq!(late.body(Body::from("x"), 9).await.expect_err("no place").kind(), problems::OVERLOADED);
         quick.is_answered();
-        assert!(edge.ask(3, false).is_ok());
+        assert!(server.ask(3, false).is_ok());
         assert_eq!(
             slow[0].body(Body::from("0123456789"), 9).await.expect_err("too large").kind(),
             problems::PAYLOAD_TOO_LARGE
         );
         drop((slow, quick, late));
-        assert!(edge.bodies.is_empty());
+        assert!(server.bodies.is_empty());
     }
 
     #[tokio::test]
     async fn slow_bodies_make_room_for_others() {
-        let edge = Edge::new(2, 2);
-        let (one, two) = (edge.ask(1, true).expect("room"), edge.ask(1, true).expect("room"));
+        let server = Server::new(2, 2);
+        let (one, two) = (server.ask(1, true).expect("room"), server.ask(1, true).expect("room"));
         let slow = tokio::spawn(async move { one.body(endless(), 9).await });
-        let other = edge.ask(2, true).expect("room");
+        let other = server.ask(2, true).expect("room");
         let ended = slow.await.expect("no panic").expect_err("it is sent away");
         assert_eq!(ended.kind(), problems::OVERLOADED);
         assert!(other.body(Body::from("x"), 9).await.is_ok());
