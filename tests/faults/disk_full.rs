@@ -28,7 +28,7 @@ async fn the_journals_disk_is_full() {
             load.done(40).await;
         })
         .await;
-    assert!(server.log().contains("disk is full"), "it says what is wrong");
+    server.says("disk is full").await;
     checker::check(&mut server, Some(&bus), &history).await;
 }
 

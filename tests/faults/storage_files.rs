@@ -19,7 +19,7 @@ async fn is_refused_and_told(server: &Server, store: &str) {
     .await;
     let (fine, said) = doctor(server);
     assert!(!fine && said.contains("deleted or replaced"), "{said}");
-    assert!(server.log().contains("deleted or replaced"), "the log says it");
+    server.says("deleted or replaced").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -160,10 +160,7 @@ async fn a_key_store_older_than_the_journal_is_named() {
     fs::copy(&older, &keys).expect("restored");
 
     server.up().await;
-    assert!(
-        server.log().contains("1 of the newest people in the journal have no key"),
-        "it is named at start"
-    );
+    server.says("1 of the newest people in the journal have no key").await;
     let app = server.default_app();
     for _ in 0..2 {
         app.login(&bob, PASSWORD).await.problem(503, "journal_damaged");

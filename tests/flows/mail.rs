@@ -351,7 +351,7 @@ async fn without_a_mail_server_mails_are_files() {
     let app_id = server.create_app(json!({"redirect_uris": [CALLBACK]})).await.id;
     let outbox = server.data().join("outbox");
     let said = format!("no mail is sent: each is written to {}", outbox.display());
-    assert!(server.log().contains(&said), "{}", server.log());
+    server.says(&said).await;
     let address = email("ada");
     ask_for_magic_link(&server.app(&app_id), &address).await;
     let files = || {

@@ -98,6 +98,7 @@ async fn bodies_that_do_not_end_keep_nobody_out() {
         let ended = metrics.lines().find_map(|line| line.strip_prefix(&ended)).expect("it is counted");
         assert!(ended.trim().parse::<f64>().expect("a number") >= 100.0, "{ended}");
         let said = format!("there is no room for more than 64 {what}");
+        server.says(&said).await;
         assert_eq!(server.log().matches(&said).count(), 1, "said once");
     }
 }

@@ -25,6 +25,7 @@ async fn an_untrusted_proxy_is_reported_once_with_the_name_of_the_setting() {
         for _ in 0..30 {
             ask(&server, Some(header)).await;
         }
+        server.says("WATCHWORD_TRUSTED_PROXIES").await;
         assert_eq!(told(&server), 1, "{}", server.log());
         assert!(!server.log().contains("192.0.2.7"), "no client's address is logged");
     }

@@ -98,7 +98,7 @@ async fn nodes_of_every_role_wait_for_a_database_and_a_bus_that_come_late() {
         until(node, 200).await;
     }
     let [commands, projections, whole] = &nodes;
-    assert!(commands.log().contains("the stores are available"), "{}", commands.log());
+    commands.says("the stores are available").await;
     let tokens = commands.default_app().register(&email("ada")).await;
     whole.default_app().me(&tokens.access).await.expect(200);
     nats.up();

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::client::{self, App, Call};
-use crate::{PATIENCE, binary, files_under, workspace};
+use crate::{PATIENCE, binary, files_under, until, workspace};
 
 /// How long a server may take to stop after SIGTERM: its own limit is 10 s.
 const STOP: Duration = Duration::from_secs(15);
@@ -157,6 +157,11 @@ impl Server {
         }
     }
 
+    /// Waits until the log says something. A thread of its own writes it, a little after what it tells of.
+    pub async fn says(&self, what: &str) {
+        until(&format!("the log says {what:?}"), async || self.log().contains(what)).await;
+    }
+
     /// Whether the process answers.
     pub async fn is_alive(&self) -> bool {
         self.succeeds("/healthz").await
@@ -164,6 +169,20 @@ impl Server {
 
     async fn succeeds(&self, probe: &str) -> bool {
         self.client.get(self.url(probe)).send().await.is_ok_and(|answer| answer.status().is_success())
+    }
+
+    /// The command, started by another program.
+    fn started_by(&self, starter: &[&str], command: &Command) -> Command {
+        let mut started = Command::new(starter[0]);
+        started.args(&starter[1..]).arg(command.get_program());
+        started.args(command.get_args()).current_dir(self.root.path());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => started.env(name, value),
+                None => started.env_remove(name),
+            };
+        }
+        started
     }
 
     fn spawn(&mut self) {
@@ -177,16 +196,10 @@ impl Server {
         let mut command = self.command(&arguments);
         if matches!(self.output, Some(Output::Closed)) {
             // Only a shell can start a program with them closed.
-            let mut shell = Command::new("sh");
-            shell.args(["-c", r#"exec "$0" "$@" >&- 2>&-"#]).arg(command.get_program());
-            shell.args(command.get_args()).current_dir(self.root.path());
-            for (name, value) in command.get_envs() {
-                match value {
-                    Some(value) => shell.env(name, value),
-                    None => shell.env_remove(name),
-                };
-            }
-            command = shell;
+            command = self.started_by(&["sh", "-c", r#"exec "$0" "$@" >&- 2>&-"#], &command);
+        } else if ignores_hangup() {
+            // A test may run under `nohup`; the server would then ignore the signal, too.
+            command = self.started_by(&["env", "--default-signal=HUP"], &command);
         }
         let child = command.stdin(Stdio::null()).stdout(log()).stderr(log()).spawn();
         self.child = Some(child.expect("the server can be started"));
@@ -455,4 +468,11 @@ pub fn free_port() -> u16 {
         .map(|_| 10_000 + (start - 10_000 + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000)
         .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
         .expect("some port is free")
+}
+
+/// Whether this process ignores SIGHUP, and so all that it starts.
+fn ignores_hangup() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }

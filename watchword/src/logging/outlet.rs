@@ -185,8 +185,9 @@ impl Outlet {
             state.tell_of_lost();
         }
         loop {
-            let line = self.next();
+            // Before a line is in hand, which a failure here would lose.
             tasks::step(self.name);
+            let line = self.next();
             self.write(&mut file, &line);
             self.is_done(&line);
         }
