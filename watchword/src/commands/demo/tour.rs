@@ -250,8 +250,13 @@ impl Tour {
             .header("last-event-id", after)
             .send()
             .await?;
+        // Comments keep the connection open and are no events.
+        let events = |text: &str| {
+            let blocks = text.split_inclusive("\n\n").filter(|it| it.ends_with("\n\n"));
+            blocks.filter(|block| !block.starts_with(':')).count()
+        };
         let mut text = String::new();
-        while text.matches("\n\n").count() < count {
+        while events(&text) < count {
             let chunk = tokio::time::timeout(Duration::from_secs(5), response.chunk());
             match chunk.await.context("the feed is silent")?? {
                 Some(bytes) => text.push_str(&String::from_utf8_lossy(&bytes)),
