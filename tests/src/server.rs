@@ -173,16 +173,16 @@ impl Server {
 
     /// The command, started by another program.
     fn started_by(&self, starter: &[&str], command: &Command) -> Command {
-        let mut started = Command::new(starter[0]);
-        started.args(&starter[1..]).arg(command.get_program());
-        started.args(command.get_args()).current_dir(self.root.path());
+        let mut wrapped = Command::new(starter[0]);
+        wrapped.args(&starter[1..]).arg(command.get_program());
+        wrapped.args(command.get_args()).current_dir(self.root.path());
         for (name, value) in command.get_envs() {
             match value {
-                Some(value) => started.env(name, value),
-                None => started.env_remove(name),
+                Some(value) => wrapped.env(name, value),
+                None => wrapped.env_remove(name),
             };
         }
-        started
+        wrapped
     }
 
     fn spawn(&mut self) {
