@@ -40,6 +40,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use domain::{StreamId, Timestamp};
 use eventstore::ClientSettings;
+use futures::FutureExt;
 use schemas::envelope::RecordedEvent;
 use tasks::Weight;
 use tokio::sync::{mpsc, watch};
@@ -246,13 +247,8 @@ impl KurrentJournal {
         }
         let (requests, queue) = mpsc::channel(QUEUE);
         let mark = writer.mark();
-        let writing = Arc::new(tokio::sync::Mutex::new((writer, queue)));
-        tasks::start("journal_writer", Weight::Vital, move || {
-            let writing = Arc::clone(&writing);
-            async move {
-                let (writer, queue) = &mut *writing.lock().await;
-                writer.run(queue).await
-            }
+        tasks::start_with("journal_writer", Weight::Vital, (writer, queue), |(writer, queue)| {
+            writer.run(queue).boxed()
         });
         Ok(Self { requests, replica: reading, cursors, mark, answer, last: LastWrite::default() })
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::{StreamId, Timestamp};
+use futures::FutureExt;
 use schemas::envelope::RecordedEvent;
 use sqlx::SqliteConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
@@ -99,13 +100,8 @@ impl SqliteJournal {
         let lock = Arc::new(locks);
         let (locked, kept) = (Arc::clone(&lock), Arc::clone(&storage));
         let writer = Writer::new(options, connection, head_sender, macs.clone(), locked, kept);
-        let writing = Arc::new(tokio::sync::Mutex::new((writer, queue)));
-        tasks::start("journal_writer", Weight::Vital, move || {
-            let writing = Arc::clone(&writing);
-            async move {
-                let (writer, queue) = &mut *writing.lock().await;
-                writer.run(queue).await
-            }
+        tasks::start_with("journal_writer", Weight::Vital, (writer, queue), |(writer, queue)| {
+            writer.run(queue).boxed()
         });
         Ok(Self { requests, readers, head, macs, storage, lock: Mutex::new(Some(lock)) })
     }

@@ -19,6 +19,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -102,6 +103,23 @@ where
             listed.0.set(State::Running);
         }
     }))
+}
+
+/// Like [`start`], for a task that goes on after a failure with the state that it left.
+pub fn start_with<S: Send + 'static>(
+    name: impl Into<String>,
+    weight: Weight,
+    state: S,
+    run: impl for<'s> Fn(&'s mut S) -> BoxFuture<'s, End> + Send + 'static,
+) -> Task {
+    let going = Arc::new(tokio::sync::Mutex::new((state, run)));
+    start(name, weight, move || {
+        let going = Arc::clone(&going);
+        async move {
+            let (state, run) = &mut *going.lock().await;
+            run(state).await
+        }
+    })
 }
 
 /// Starts a task that blocks, on a thread of its own. It should call [`step`] with its name at each step.

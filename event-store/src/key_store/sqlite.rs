@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use domain::{AppId, UserId};
+use futures::FutureExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use tasks::{End, Weight};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use super::{First, WrappedKeys};
 use crate::journal::{OpenError, StoreError};
@@ -107,13 +108,13 @@ impl SqliteKeys {
         let (requests, queue) = mpsc::channel(1024);
         let storage = Arc::new(Storage::new(Files::of(path)));
         let kept = Arc::clone(&storage);
-        let writing = Arc::new(Mutex::new((Some(connection), queue)));
-        tasks::start("key_store_writer", Weight::Vital, move || {
-            let (writing, options, storage) = (Arc::clone(&writing), options.clone(), Arc::clone(&kept));
+        tasks::start_with("key_store_writer", Weight::Vital, (Some(connection), queue), move |state| {
+            let (options, storage) = (options.clone(), Arc::clone(&kept));
             async move {
-                let (connection, queue) = &mut *writing.lock().await;
+                let (connection, queue) = state;
                 write(&options, connection, queue, &storage).await
             }
+            .boxed()
         });
         Ok(Self { readers, requests, storage })
     }

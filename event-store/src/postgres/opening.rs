@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt;
 use sqlx::postgres::{PgExecutor, PgPool};
 use tasks::Weight;
 use tokio::sync::{mpsc, watch};
@@ -98,13 +99,8 @@ impl PostgresJournal {
             head: Arc::clone(&head_sender),
             macs: macs.believing_nothing_else(),
         };
-        let writing = Arc::new(tokio::sync::Mutex::new((writer, queue)));
-        tasks::start("journal_writer", Weight::Vital, move || {
-            let writing = Arc::clone(&writing);
-            async move {
-                let (writer, queue) = &mut *writing.lock().await;
-                writer.run(queue).await
-            }
+        tasks::start_with("journal_writer", Weight::Vital, (writer, queue), |(writer, queue)| {
+            writer.run(queue).boxed()
         });
         let reach = Arc::new(Reach::new(url.options(), &settings));
         let answer = settings.answer;
