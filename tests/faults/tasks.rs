@@ -15,6 +15,8 @@ use tests::{Bus, PASSWORD, PATIENCE, Server, checker, email};
 use crate::postgres::node;
 use crate::{Random, SETTINGS, server_of, until};
 
+/// Tasks fail here once the process serves: one that fails while the stores are opened ends the start.
+const FAIL: &str = "FAILPOINTS_IN_SERVICE";
 /// The longest pause before a task is started again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How many processes fail at a time.
@@ -73,7 +75,7 @@ async fn all_come_back(mut servers: Vec<Server>, bus: &Bus) {
         assert!(names.len() >= 5, "{names:?}");
         assert!(server.terminate().await.success());
         server.expect_panics();
-        server.set_environment("FAILPOINTS", &once_each(&names, &mut random));
+        server.set_environment(FAIL, &once_each(&names, &mut random));
         all.push(names);
     }
     for server in &mut servers {
@@ -111,7 +113,7 @@ async fn all_come_back(mut servers: Vec<Server>, bus: &Bus) {
     }
     for server in &mut servers {
         assert!(server.terminate().await.success());
-        server.set_environment("FAILPOINTS", "");
+        server.set_environment(FAIL, "");
         server.up().await;
     }
     let mut first = servers.remove(0);
@@ -143,9 +145,9 @@ struct Failing {
 
 impl Failing {
     /// A server of which this task fails at each step.
-    fn start(nats: &Nats, task: &str, internal: &str, passes: u32) -> Self {
-        let (url, always) = (nats.url(), format!("task-{task}={passes}*off->return"));
-        let own = [("WATCHWORD_NATS_URL", url.as_str()), ("FAILPOINTS", always.as_str())];
+    fn start(nats: &Nats, task: &str, internal: &str) -> Self {
+        let (url, always) = (nats.url(), format!("task-{task}=return"));
+        let own = [("WATCHWORD_NATS_URL", url.as_str()), (FAIL, always.as_str())];
         let server = Server::new(&[&SETTINGS[..], &settings(internal), &own].concat());
         let said = tempfile::NamedTempFile::new().expect("a file").into_file();
         let output = || Stdio::from(said.try_clone().expect("a handle"));
@@ -200,8 +202,7 @@ async fn a_task_that_fails_twenty_times_in_a_row_ends_the_process() {
 
 async fn ends_by(nats: &Nats, task: &str) {
     let internal = format!("127.0.0.1:{}", tests::free_port());
-    // After its start, which some tasks are needed for.
-    let mut failing = Failing::start(nats, task, &internal, 100);
+    let mut failing = Failing::start(nats, task, &internal);
     let status = failing.ended().await;
     let log = failing.log();
     assert_eq!(status.code(), Some(1), "{task}: {log}");
@@ -214,12 +215,12 @@ async fn ends_by(nats: &Nats, task: &str) {
 async fn the_lock_is_kept_while_the_writer_fails() {
     let bus = Bus::start();
     let internal = format!("127.0.0.1:{}", tests::free_port());
-    let mut failing = Failing::start(&bus, "journal_writer", &internal, 300);
+    let mut failing = Failing::start(&bus, "journal_writer", &internal);
     let restarts = |log: &str| failures(log).len();
     until("the writer has failed a few times", async || restarts(&failing.log()) >= 3).await;
     let second = || {
         let mut command = failing.server.command(&["serve", "--listen", "127.0.0.1:0"]);
-        command.env_remove("WATCHWORD_INTERNAL_LISTEN").env("FAILPOINTS", "");
+        command.env_remove("WATCHWORD_INTERNAL_LISTEN").env(FAIL, "");
         command.output().expect("it runs")
     };
     for _ in 0..3 {

@@ -139,6 +139,8 @@ async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCode> 
         }
     }
     announce(&config, &instance, internal_address);
+    #[cfg(feature = "fail-points")]
+    arm_what_fails_in_service();
 
     let hopeless = tokio::select! {
         () = &mut stop_signal => None,
@@ -148,6 +150,15 @@ async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCode> 
     match hopeless {
         None => Ok(ExitCode::SUCCESS),
         Some(reason) => bail!("{reason}. Its earlier messages are in the log"),
+    }
+}
+
+/// Arms the fail points that a test wants only in a process that serves: at its start, their failures would end it.
+#[cfg(feature = "fail-points")]
+fn arm_what_fails_in_service() {
+    let points = std::env::var("FAILPOINTS_IN_SERVICE").unwrap_or_default();
+    for (name, actions) in points.split(';').filter_map(|point| point.split_once('=')) {
+        fail::cfg(name, actions).expect("a test's actions are right");
     }
 }
 
