@@ -9,11 +9,16 @@
 //! - It is data, a script or a style, no page: pages of ours carry the tokens of mailed links in their forms.
 //! - It is there as a whole. A live stream would wait in the compressor, and an export is compressed where it is stored.
 
+use std::convert::Infallible;
+use std::future::ready;
+
+use axum::body::Body;
+use axum::extract::Request;
 use axum::response::Response;
-use http::{Extensions, HeaderMap, Method, StatusCode, Version, header};
+use http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use http_body::Body as _;
-use tower_http::compression::CompressionLayer;
-use tower_http::compression::predicate::Predicate;
+use tower::{ServiceExt, service_fn};
+use tower_http::compression::Compression;
 
 /// Types of content that hold no secret.
 const TYPES: [&str; 7] = [
@@ -26,32 +31,47 @@ const TYPES: [&str; 7] = [
     "image/svg+xml",
 ];
 
-/// In the extensions of a response that may be compressed.
-#[derive(Clone, Copy)]
-struct Compressible;
-
-/// Compresses what [`mark`] allows, with zstd, Brotli or gzip.
-pub(crate) fn layer() -> CompressionLayer<impl Predicate> {
-    let may = |_: StatusCode, _: Version, _: &HeaderMap, extensions: &Extensions| {
-        extensions.get::<Compressible>().is_some()
-    };
-    CompressionLayer::new().compress_when(may)
+/// A request whose response may be compressed.
+pub(crate) struct Compressing {
+    /// Shorter responses stay as they are, in bytes.
+    least: u64,
+    /// What the client understands (`Accept-Encoding`).
+    accepted: Vec<HeaderValue>,
 }
 
-/// Whether the responses to a request may be compressed.
-pub(crate) fn may_be_asked_for(method: &Method, headers: &HeaderMap) -> bool {
-    *method == Method::GET && !headers.contains_key(header::COOKIE)
+impl Compressing {
+    /// `None` if the response to this request must not be compressed.
+    pub(crate) fn of(request: &Request, least: u64) -> Option<Self> {
+        let headers = request.headers();
+        let may_be = *request.method() == Method::GET && !headers.contains_key(header::COOKIE);
+        let accepted = || headers.get_all(header::ACCEPT_ENCODING).iter().cloned().collect();
+        may_be.then(|| Self { least, accepted: accepted() })
+    }
+
+    /// Compresses a response with zstd, Brotli or gzip, if it is of the right kind and the client understands that.
+    ///
+    /// No layer of the router does it: that would move every response through the compressor's large state.
+    pub(crate) async fn apply(self, response: Response) -> Response {
+        if !is_compressible(&response, self.least) {
+            return response;
+        }
+        let mut request = http::Request::new(());
+        for accepted in self.accepted {
+            request.headers_mut().append(header::ACCEPT_ENCODING, accepted);
+        }
+        let mut response = Some(response);
+        let made = service_fn(move |_| ready(Ok::<_, Infallible>(response.take().expect("one request"))));
+        let always = |_: StatusCode, _: Version, _: &HeaderMap, _: &Extensions| true;
+        let compressed = Compression::new(made).compress_when(always).oneshot(request).await;
+        let Ok(compressed) = compressed;
+        compressed.map(Body::new)
+    }
 }
 
-/// Allows it, if the response is of at least so many bytes and of the right kind.
-pub(crate) fn mark(response: &mut Response, least: u64) {
+/// Whether a response is of at least so many bytes and of the right kind.
+fn is_compressible(response: &Response, least: u64) -> bool {
     let long = response.body().size_hint().exact().is_some_and(|length| length >= least);
     let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
-    if long
-        && response.status() == StatusCode::OK
-        && TYPES.iter().any(|known| known.eq_ignore_ascii_case(kind))
-    {
-        response.extensions_mut().insert(Compressible);
-    }
+    long && response.status() == StatusCode::OK && TYPES.iter().any(|known| known.eq_ignore_ascii_case(kind))
 }

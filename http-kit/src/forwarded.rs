@@ -24,6 +24,8 @@ const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 #[derive(Default)]
 pub(crate) struct Forwarded {
     seen: Mutex<Seen>,
+    /// Whether the question is decided.
+    is_over: AtomicBool,
     /// Whether the log says that a proxy writes something else than addresses.
     is_odd: AtomicBool,
 }
@@ -32,16 +34,13 @@ pub(crate) struct Forwarded {
 struct Seen {
     peers: BTreeSet<IpAddr>,
     requests: u32,
-    /// Whether the question is decided.
-    is_over: bool,
 }
 
 impl Forwarded {
     /// Notes a request that does not come from a trusted proxy. Returns true at most once: when enough requests have
     /// come, all from a few addresses and all with a forwarding header.
     pub(crate) fn notices(&self, peer: IpAddr, headers: &HeaderMap) -> bool {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.is_over {
+        if self.is_over.load(Ordering::Relaxed) {
             return false;
         }
         let passes_on =
@@ -49,13 +48,17 @@ impl Forwarded {
         if !passes_on {
             // A request from this machine, such as a probe, is not from a client; any other request comes directly from
             // one.
-            seen.is_over = !peer.to_canonical().is_loopback();
+            if !peer.to_canonical().is_loopback() {
+                self.is_over.store(true, Ordering::Relaxed);
+            }
             return false;
         }
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.peers.insert(peer);
         seen.requests += 1;
-        seen.is_over = seen.peers.len() > MOST_PROXIES || seen.requests >= ENOUGH;
-        seen.is_over && seen.peers.len() <= MOST_PROXIES
+        let is_enough = seen.peers.len() > MOST_PROXIES || seen.requests >= ENOUGH;
+        // Under the lock: it was decided meanwhile, or it is now, once.
+        is_enough && !self.is_over.swap(true, Ordering::Relaxed) && seen.peers.len() <= MOST_PROXIES
     }
 
     /// The client's address; says once if a proxy does not write addresses.

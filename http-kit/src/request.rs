@@ -30,7 +30,7 @@ use uuid::Uuid;
 
 use crate::aliases::{self, Alias, with_path};
 use crate::arriving::{Arriving, BODIES, BodyTime};
-use crate::compression;
+use crate::compression::Compressing;
 use crate::consistency::{CONSISTENCY_TOKEN, ConsistencyToken, ConsistencyTokens};
 use crate::cookies::Credentials;
 use crate::crowd::Crowd;
@@ -284,8 +284,7 @@ pub fn around(router: Router, edge: Arc<RequestLayer>) -> Router {
     let router = router
         .fallback(async || Problem::not_found())
         .method_not_allowed_fallback(async || Problem::new(problems::METHOD_NOT_ALLOWED))
-        .layer(from_fn_with_state(edge, handle))
-        .layer(compression::layer());
+        .layer(from_fn_with_state(edge, handle));
     aliases::understood(router)
 }
 
@@ -329,8 +328,7 @@ async fn handle(State(edge): State<Arc<RequestLayer>>, request: Request, next: N
         alias.map_or_else(|| path.as_str().to_owned(), |alias| alias.route(path.as_str()))
     });
     let (mut context, mut refusal) = edge.context(&request);
-    let compress_from =
-        edge.compress_from.filter(|_| compression::may_be_asked_for(request.method(), request.headers()));
+    let compressing = edge.compress_from.and_then(|least| Compressing::of(&request, least));
     let traced = Span::request(method, matched.as_deref(), context.traceparent.as_deref());
     context.traceparent = traced.traceparent().or(context.traceparent);
     let route = matched.unwrap_or_else(|| "unmatched".to_owned());
@@ -402,10 +400,10 @@ async fn handle(State(edge): State<Arc<RequestLayer>>, request: Request, next: N
     headers.insert(X_REQUEST_ID, id);
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    if let Some(least) = compress_from {
-        compression::mark(&mut response, least);
+    match compressing {
+        Some(compressing) => compressing.apply(response).await,
+        None => response,
     }
-    response
 }
 
 async fn answer(edge: &RequestLayer, request: Request, refusal: Option<Problem>, next: Next) -> Response {
