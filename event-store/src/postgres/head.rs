@@ -1,19 +1,26 @@
-//! Follows the journal's head: by notifications at each commit, and by polling in case one is missed.
+//! Follows the journal's head: it is looked up after a notification, which each commit sends, and from time to time in case
+//! one is missed.
+//!
+//! Anybody who may connect to the database can notify. So a notification is a reason to look and no more: the number in it is
+//! not believed, and however many there are, there is a limit to how often is looked.
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
-use sqlx::postgres::{PgListener, PgPool};
+use sqlx::postgres::{PgListener, PgNotification, PgPool};
 use tasks::End;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::reach::Reach;
 use super::session::PostgresSettings;
 
 /// The channel on which `append` sends the new head.
 const CHANNEL: &str = "watchword_head";
+/// The least time between two looks after notifications.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 
 /// Runs until it is dropped.
 pub(super) async fn follow(
@@ -45,19 +52,32 @@ async fn listen(
     // Commits before LISTEN took effect send no notification.
     look(pool, reach, head).await;
     let mut notifications = pin!(listener.into_stream());
+    let mut looked = Instant::now();
     loop {
         tokio::select! {
-            notification = notifications.next() => match notification {
-                Some(notification) => {
-                    if let Ok(position) = notification?.payload().parse() {
-                        raise(head, position);
-                    }
+            notification = notifications.next() => {
+                let Some(notification) = notification else { return Ok(()) };
+                let mut announced = announced(&notification?);
+                sleep_until(looked + BETWEEN_LOOKS).await;
+                // One look is enough for all that have come meanwhile.
+                while let Some(notification) = notifications.next().now_or_never() {
+                    let Some(notification) = notification else { return Ok(()) };
+                    announced = announced.max(self::announced(&notification?));
                 }
-                None => return Ok(()),
+                // What this node has written itself is known already.
+                if announced > *head.borrow() {
+                    looked = Instant::now();
+                    look(pool, reach, head).await;
+                }
             },
             _ = looks.tick() => look(pool, reach, head).await,
         }
     }
+}
+
+/// What a notification says that the head is: 0 if it is none of ours.
+fn announced(notification: &PgNotification) -> u64 {
+    notification.payload().parse().unwrap_or_default()
 }
 
 async fn look(pool: &PgPool, reach: &Reach, head: &watch::Sender<u64>) {
