@@ -29,9 +29,12 @@ use ticket::Ticket;
 use writer::Request;
 
 mod batch;
+pub mod connecting;
 mod head;
 mod known;
 mod opening;
+pub mod owners;
+pub mod pooler;
 mod reach;
 pub mod role;
 mod rows;

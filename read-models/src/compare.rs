@@ -7,11 +7,14 @@
 use std::collections::{HashSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::{Personal, UserId};
+use event_store::postgres::connecting::Session;
+use event_store::postgres::role::MAY_SET;
 use event_store::sqlite::file::looking;
 use event_store::{Location, LookupKey, Repository, StoreError};
-use sqlx::{ConnectOptions, Connection, Executor, PgConnection, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, SqliteConnection};
 use uuid::Uuid;
 
 use crate::checkpoint::{Checkpoint, JournalError};
@@ -28,6 +31,8 @@ const BATCH: usize = 500;
 const PAGE: usize = 500;
 /// How many differences of a read model are listed: more of them usually have one cause.
 const TOLD: usize = 3;
+/// How long to wait for a connection.
+const CONNECT: Duration = Duration::from_secs(10);
 /// The tables whose rows are only traces of personal data.
 const TRACES: [&str; 2] = ["login_checks_v1", "user_words_v1"];
 /// The personal columns of other tables.
@@ -177,8 +182,14 @@ impl Live {
             // No process writes the file meanwhile.
             Location::File(path) => Self::Sqlite(looking(path).connect().await?),
             Location::Postgres(url) => {
-                let options = url.options().clone().options([("search_path", SCHEMA)]);
-                let mut connection = options.connect().await?;
+                let session = Session::within(SCHEMA);
+                let mut connection = session.connect(url.options(), CONNECT).await?;
+                // As a node, if the user may.
+                let become_owner = format!(
+                    "SELECT set_config('role', rolname, false) FROM pg_roles WHERE {MAY_SET}
+                     AND oid = (SELECT nspowner FROM pg_namespace WHERE nspname = '{SCHEMA}')"
+                );
+                connection.execute(AssertSqlSafe(become_owner)).await?;
                 connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
                 Self::Postgres(connection)
             }

@@ -4,26 +4,26 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use event_store::postgres::role::{MAY_SET, RoleName};
+use event_store::postgres::connecting::connect_to_look;
 use event_store::postgres::{Reach, is_away};
 use event_store::sqlite::file::looking;
 use event_store::sqlite::private;
 use event_store::storage::Files;
-use event_store::{Location, PostgresSettings, PostgresUrl, StoreError, measure, pools};
-use sqlx::postgres::{PgConnectOptions, PgPool};
+use event_store::{Location, PostgresUrl, StoreError, measure, pools};
+use sqlx::postgres::PgPool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, SqliteConnection};
+use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
 use crate::checkpoint::Checkpoint;
 use crate::leases::{self, Node, Standing};
 use crate::sql::{Kind, Query, Row, Transaction, on_postgres, on_sqlite};
 
+mod postgres;
+
 /// "WWRM": Watchword read models.
 const APPLICATION_ID: i64 = 0x5757_524d;
 /// The schema in PostgreSQL. The journal has another, so both may live in one database.
 pub(crate) const SCHEMA: &str = "watchword_read";
-/// Held while tables are created in that schema: `CREATE … IF NOT EXISTS` fails when two race.
-const DDL_LOCK: i64 = APPLICATION_ID;
 
 const CHECKPOINTS: &str =
     "CREATE TABLE checkpoints (projector TEXT PRIMARY KEY, position INTEGER NOT NULL, event BLOB) STRICT";
@@ -33,25 +33,6 @@ const READERS: &str = "read_models";
 const WRITERS: &str = "projectors";
 
 const SQLITE_READERS: u32 = 4;
-const POSTGRES_READERS: u32 = 8;
-/// Each projector of a node may be in a transaction while the leases are renewed.
-const POSTGRES_WRITERS: u32 = 8;
-/// Without this limit, a process suspended in a transaction would hold its locks, and block its read model for all
-/// others, until it resumes.
-const LONGEST_PAUSE_IN_A_TRANSACTION: &str = "5s";
-/// The data is derived: after a crash the database may have lost its newest transactions, rows and checkpoints alike,
-/// and the projectors apply those events again. A lost lease costs no more: a writer locks the checkpoint and continues
-/// right after it. Projectors look rows up by their keys: plans are made once, and must not assume that tables are as
-/// small as they were then.
-const FOR_WRITERS: [(&str, &str); 7] = [
-    ("synchronous_commit", "off"),
-    ("plan_cache_mode", "force_generic_plan"),
-    ("enable_seqscan", "off"),
-    ("enable_bitmapscan", "off"),
-    ("enable_hashjoin", "off"),
-    ("enable_mergejoin", "off"),
-    ("jit", "off"),
-];
 /// How long a statement waits for another process that has a lock on the file.
 const LONGEST_WAIT_FOR_A_LOCK: Duration = Duration::from_secs(2);
 const LONGEST_WAIT_FOR_A_CONNECTION: Duration = Duration::from_secs(5);
@@ -128,7 +109,7 @@ impl Database {
                 }
                 open_file(path).await
             }
-            Location::Postgres(url) => open_postgres(url).await,
+            Location::Postgres(url) => postgres::open(url).await,
         };
         opened.map_err(|source| OpenError::failed(location, source))
     }
@@ -237,7 +218,7 @@ impl Database {
     pub async fn begin_ddl(&self) -> Result<Transaction, sqlx::Error> {
         let mut tx = self.begin().await?;
         if let Kind::Postgres(tx) = &mut tx.0 {
-            lock_ddl(tx).await?;
+            postgres::lock_ddl(tx).await?;
         }
         Ok(tx)
     }
@@ -252,7 +233,7 @@ fn there(files: &Files) -> Result<(), sqlx::Error> {
 pub(crate) async fn look(location: &Location) -> Result<Vec<Checkpoint>, OpenError> {
     let found = match location {
         Location::File(path) => look_at_file(path).await,
-        Location::Postgres(url) => look_at_postgres(url.options()).await.map(Some),
+        Location::Postgres(url) => look_at_postgres(url).await.map(Some),
     };
     found
         .map_err(|source| OpenError::failed(location, source))?
@@ -279,17 +260,8 @@ async fn look_at_file(path: &Path) -> Result<Option<Vec<Checkpoint>>, sqlx::Erro
     Ok(Some(checkpoints))
 }
 
-/// A silent server must not delay callers longer than one that refuses.
-async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
-    let connected = tokio::time::timeout(LONGEST_WAIT_FOR_A_CONNECTION, options.connect()).await;
-    connected.unwrap_or_else(|_| {
-        let silent = std::io::Error::new(std::io::ErrorKind::TimedOut, "the database does not answer");
-        Err(sqlx::Error::Io(silent))
-    })
-}
-
-async fn look_at_postgres(options: &PgConnectOptions) -> Result<Vec<Checkpoint>, sqlx::Error> {
-    let mut connection = connect(options).await?;
+async fn look_at_postgres(url: &PostgresUrl) -> Result<Vec<Checkpoint>, sqlx::Error> {
+    let mut connection = connect_to_look(url, LONGEST_WAIT_FOR_A_CONNECTION).await?;
     let is_there: bool = sqlx::query_scalar("SELECT to_regclass('watchword_read.checkpoints') IS NOT NULL")
         .fetch_one(&mut connection)
         .await?;
@@ -309,7 +281,7 @@ pub(crate) async fn look_at_nodes(
 ) -> Result<Option<(Vec<Standing>, Vec<Node>)>, OpenError> {
     let Location::Postgres(url) = location else { return Ok(None) };
     let failed = |source| OpenError::failed(location, source);
-    let mut connection = connect(url.options()).await.map_err(failed)?;
+    let mut connection = connect_to_look(url, LONGEST_WAIT_FOR_A_CONNECTION).await.map_err(failed)?;
     let found = leases::look(&mut connection).await.map_err(failed)?;
     connection.close().await.map_err(failed)?;
     Ok(Some(found))
@@ -361,112 +333,6 @@ async fn open_file(path: &Path) -> Result<Database, sqlx::Error> {
     drop(connection);
     let readers = pool.max_connections(SQLITE_READERS).connect_with(file(path).read_only(true)).await?;
     Ok(Database::Sqlite { writer, readers, files: Files::of(path) })
-}
-
-async fn open_postgres(url: &PostgresUrl) -> Result<Database, sqlx::Error> {
-    let options = url.options();
-    let owner = make_schema(options, url.role()).await?;
-    let reach = Arc::new(Reach::new(options, &PostgresSettings::default()));
-    let options = options.clone().application_name("watchword read models").options([
-        ("search_path", SCHEMA),
-        ("role", owner.as_str()),
-        // No notices that existing objects are skipped.
-        ("client_min_messages", "warning"),
-        ("idle_in_transaction_session_timeout", LONGEST_PAUSE_IN_A_TRANSACTION),
-    ]);
-    let pool = || pools::postgres().acquire_timeout(LONGEST_WAIT_FOR_A_CONNECTION);
-    let writers = options.clone().options(FOR_WRITERS);
-    let writers = pool().max_connections(POSTGRES_WRITERS).connect_with(writers).await?;
-    let mut tx = writers.begin().await?;
-    lock_ddl(&mut tx).await?;
-    sqlx::raw_sql(include_str!("postgres.sql")).execute(&mut *tx).await?;
-    tx.commit().await?;
-    let read_only = options.options([("default_transaction_read_only", "on")]);
-    let readers = pool().max_connections(POSTGRES_READERS).connect_with(read_only).await?;
-    Ok(Database::Postgres { writers, readers, reach })
-}
-
-/// Connections must work as the schema's owner, but this user may not.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "its schema watchword_read belongs to {owner}, and the user may not work as that role. Have a superuser, or a user who may grant that \
-     role, run: GRANT {owner} TO {user}; or drop the schema as {owner}: it holds derived data only"
-)]
-struct NotItsOwner {
-    owner: String,
-    user: String,
-}
-
-/// Creates the schema if it does not exist, and returns its owner. All connections work as that role: whichever node
-/// holds a projector's lease creates and drops its tables, whatever user that node logs in as.
-async fn make_schema(options: &PgConnectOptions, role: &RoleName) -> Result<String, sqlx::Error> {
-    const OWNER: &str = "SELECT pg_get_userbyid(nspowner)::text FROM pg_namespace WHERE nspname = $1";
-    let mut connection = connect(options).await?;
-    let mut owner: Option<String> =
-        sqlx::query_scalar(OWNER).bind(SCHEMA).fetch_optional(&mut connection).await?;
-    if owner.is_none() {
-        let mut tx = connection.begin().await?;
-        lock_ddl(&mut tx).await?;
-        // The role that the journal in the same database created for the service, if it exists.
-        let make = format!(
-            "DO $$ BEGIN
-               IF EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}' AND {MAY_SET}) THEN
-                 CREATE SCHEMA IF NOT EXISTS watchword_read AUTHORIZATION {role};
-               ELSE
-                 CREATE SCHEMA IF NOT EXISTS watchword_read;
-               END IF;
-             END $$"
-        );
-        // It consists of constants and a name that needs no quotes.
-        sqlx::raw_sql(AssertSqlSafe(make)).execute(&mut *tx).await?;
-        tx.commit().await?;
-        owner = Some(sqlx::query_scalar(OWNER).bind(SCHEMA).fetch_one(&mut connection).await?);
-    }
-    let shared = RoleName::default();
-    if !role.is_default() && owner.as_deref() == Some(shared.as_str()) {
-        give_to(&mut connection, &shared, role).await?;
-        owner = Some(sqlx::query_scalar(OWNER).bind(SCHEMA).fetch_one(&mut connection).await?);
-    }
-    let owner = owner.ok_or(sqlx::Error::RowNotFound)?;
-    let query = format!(
-        "SELECT coalesce((SELECT {MAY_SET} FROM pg_roles WHERE rolname = $1), false), quote_ident(current_user)"
-    );
-    let (may, user): (bool, String) =
-        sqlx::query_as(AssertSqlSafe(query)).bind(&owner).fetch_one(&mut connection).await?;
-    connection.close().await?;
-    if may { Ok(owner) } else { Err(sqlx::Error::Configuration(NotItsOwner { owner, user }.into())) }
-}
-
-/// Transfers the schema and everything in it from the shared role to this instance's own, if the user may work as both,
-/// as the owner of the database may. Otherwise it changes nothing.
-async fn give_to(connection: &mut PgConnection, from: &RoleName, to: &RoleName) -> Result<(), sqlx::Error> {
-    let mut tx = connection.begin().await?;
-    lock_ddl(&mut tx).await?;
-    let give = format!(
-        "DO $$ DECLARE statement text; BEGIN
-           IF (SELECT count(*) < 2 FROM pg_roles WHERE rolname IN ('{from}', '{to}') AND {MAY_SET})
-             OR NOT has_database_privilege(current_user, current_database(), 'CREATE') THEN
-             RETURN;
-           END IF;
-           ALTER SCHEMA {SCHEMA} OWNER TO {to};
-           FOR statement IN
-             SELECT format('ALTER TABLE %s OWNER TO {to}', c.oid::regclass) FROM pg_class c
-               WHERE c.relnamespace = '{SCHEMA}'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm')
-             UNION ALL
-             SELECT format('ALTER ROUTINE %s OWNER TO {to}', p.oid::regprocedure) FROM pg_proc p
-               WHERE p.pronamespace = '{SCHEMA}'::regnamespace
-           LOOP
-             EXECUTE statement;
-           END LOOP;
-         END $$"
-    );
-    // It consists of constants and names that need no quotes.
-    sqlx::raw_sql(AssertSqlSafe(give)).execute(&mut *tx).await?;
-    tx.commit().await
-}
-
-async fn lock_ddl(tx: &mut sqlx::Transaction<'_, sqlx::Postgres>) -> Result<(), sqlx::Error> {
-    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(DDL_LOCK).execute(&mut **tx).await.map(drop)
 }
 
 #[cfg(test)]

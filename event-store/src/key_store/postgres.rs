@@ -3,14 +3,16 @@
 //! The commit removes an erased key from its row. Old row versions, the database's log and its backups hold the key for
 //! as long as they are kept.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use domain::{AppId, UserId};
-use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 
 use super::{First, WrappedKeys};
 use crate::journal::{OpenError, StoreError};
 use crate::measure;
+use crate::postgres::connecting::connect;
 use crate::postgres::schema::{Prepared, Schema};
 use crate::postgres::session::not_opened;
 use crate::postgres::{Migrated, PostgresSettings, PostgresUrl, Reach};
@@ -77,7 +79,7 @@ impl PostgresKeys {
 
     /// Not as the service: an attacker with a node's credentials must not be able to lock out all nodes.
     async fn replace_as_owner(&self, old: &[u8], new: &[u8]) -> Result<bool, sqlx::Error> {
-        let mut connection = self.as_owner.connect().await?;
+        let mut connection = connect(&self.as_owner, Duration::from_secs(10)).await?;
         // If the answer was lost and this runs again, the new key is there already.
         let replaced = sqlx::query(
             "UPDATE watchword_keys.meta SET value = $1 WHERE key = 'instance' AND value IN ($1, $2)",

@@ -84,7 +84,7 @@ pub(crate) async fn make(connection: &mut PgConnection, role: &RoleName) -> Resu
              IF EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}' AND NOT {MAY_SET}) THEN
                  EXECUTE format('GRANT {role} TO %I', current_user);
              END IF;
-         EXCEPTION WHEN insufficient_privilege THEN NULL;
+         EXCEPTION WHEN unique_violation OR insufficient_privilege THEN NULL;
          END $$;"
     );
     // It consists of constants and a name that needs no quotes.

@@ -1,12 +1,14 @@
 //! Creates, upgrades or refuses one of our schemas in a PostgreSQL database.
 
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection};
-use tokio::time::timeout;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 use super::PostgresUrl;
+use super::connecting;
+use super::owners;
+use super::pooler;
 use super::role::{self, ROLE, RoleName, is_forbidden};
-use super::session::{PostgresSettings, not_opened, timed_out};
+use super::session::{PostgresSettings, not_opened};
 use crate::journal::OpenError;
 
 /// A schema and its migrations.
@@ -35,9 +37,6 @@ pub struct Migrated {
     pub to: u32,
 }
 
-/// Serializes migrations of all schemas, as they all create the same role.
-const LOCK: i64 = 0x5741_5443_4857;
-
 impl Schema {
     /// The newest format.
     fn known(&self) -> u32 {
@@ -54,6 +53,9 @@ impl Schema {
     ) -> Result<Prepared, OpenError> {
         let role = url.role();
         let mut connection = connect(url.options(), settings, place).await?;
+        let error = |error: sqlx::Error| failed(place, &error);
+        pooler::check(&mut connection, url.options(), settings.connect_timeout).await.map_err(error)?;
+        owners::check(&mut connection, self.name, role).await.map_err(error)?;
         let mut migrated = self.read_format(&mut connection, place).await?;
         if migrated.from < migrated.to {
             migrated = match self.migrate(&mut connection, place, role).await {
@@ -87,10 +89,13 @@ impl Schema {
     ) -> Result<bool, OpenError> {
         let failed = |error: sqlx::Error| failed(place, &error);
         let is_owner = self.is_owner(connection).await.map_err(failed)?;
-        if is_owner && !role.is_default() {
+        let mut may_set = role::may_set(&mut *connection, role).await.map_err(failed)?;
+        // The tables may have come from a dump, without the role.
+        if is_owner && !may_set {
             role::make(connection, role).await.map_err(failed)?;
+            may_set = role::may_set(&mut *connection, role).await.map_err(failed)?;
         }
-        if role::may_set(&mut *connection, role).await.map_err(failed)? {
+        if may_set {
             // A node's user cannot fix this, and would get an error for each table that it may not read.
             if !is_owner && !self.has_rights(connection, role.as_str()).await.map_err(failed)? {
                 return Err(role::without_rights(place, role));
@@ -126,15 +131,28 @@ impl Schema {
         .await
     }
 
-    /// Grants the role what the migrations grant, unless it has rights already.
+    /// Grants the role what the migrations grant, unless it has rights already. A dump may have been restored without any
+    /// rights, so everybody else gets and loses theirs too.
     async fn grant(&self, connection: &mut PgConnection, role: &RoleName) -> Result<(), sqlx::Error> {
-        if self.has_rights(connection, role.as_str()).await? {
+        if self.has_rights(connection, role.as_str()).await? && self.is_usable(connection, role).await? {
             return Ok(());
         }
         let rights: String = self.migrations.iter().flat_map(|migration| rights_in(migration)).collect();
         let rights = rights.replace(ROLE, role.as_str());
-        let statements = format!("BEGIN; SET LOCAL search_path = {}; {rights} COMMIT;", self.name);
+        let name = self.name;
+        let everybody = self.for_everybody();
+        let statements =
+            format!("BEGIN; SET LOCAL search_path = {name}, pg_temp; {everybody} {rights} COMMIT;");
         connection.execute(sqlx::raw_sql(AssertSqlSafe(statements))).await.map(drop)
+    }
+
+    /// Whether the role may look anything up in the schema.
+    async fn is_usable(&self, connection: &mut PgConnection, role: &RoleName) -> Result<bool, sqlx::Error> {
+        sqlx::query_scalar("SELECT has_schema_privilege($1, $2, 'USAGE')")
+            .bind(role.as_str())
+            .bind(self.name)
+            .fetch_one(connection)
+            .await
     }
 
     async fn has_rights(&self, connection: &mut PgConnection, role: &str) -> Result<bool, sqlx::Error> {
@@ -235,55 +253,89 @@ impl Schema {
         place: &str,
         role: &RoleName,
     ) -> Result<Migrated, Refusal> {
-        let mut transaction = connection.begin().await.map_err(|error| refusal(place, &error))?;
+        if let Some(made) = self.make_new(connection, place, role).await? {
+            return Ok(made);
+        }
         let sql = |error: sqlx::Error| refusal(place, &error);
-        sqlx::query("SELECT pg_advisory_xact_lock($1)")
-            .bind(LOCK)
-            .execute(&mut *transaction)
-            .await
-            .map_err(sql)?;
+        let mut transaction = connection.begin().await.map_err(sql)?;
+        // One migration at a time. Anybody who may connect could hold an advisory lock; this one needs rights on the table.
+        let lock = format!("LOCK TABLE {}.format IN SHARE UPDATE EXCLUSIVE MODE", self.name);
+        transaction.execute(AssertSqlSafe(lock)).await.map_err(sql)?;
         // Another node may have migrated while this one waited.
         let before = self.read_format(&mut transaction, place).await.map_err(Refusal::Other)?;
-        if before.from == 0 {
-            role::make(&mut transaction, role).await.map_err(sql)?;
-            transaction.execute(AssertSqlSafe(self.make())).await.map_err(sql)?;
-        }
-        transaction
-            .execute(AssertSqlSafe(format!("SET LOCAL search_path = {}", self.name)))
-            .await
-            .map_err(sql)?;
-        // A role that the user cannot use may belong to another party: it gets no rights.
-        let may_set = role::may_set(&mut *transaction, role).await.map_err(sql)?;
-        let grantee = if may_set { role.as_str() } else { "CURRENT_USER" };
-        let done = usize::try_from(before.from).expect("a handful");
-        for migration in &self.migrations[done..] {
-            let migration = migration.replace(ROLE, grantee);
-            transaction.execute(sqlx::raw_sql(AssertSqlSafe(migration))).await.map_err(sql)?;
-        }
-        let to = i32::try_from(before.to).expect("a handful");
-        sqlx::query("UPDATE format SET version = $1")
-            .bind(to)
-            .execute(&mut *transaction)
-            .await
-            .map_err(sql)?;
+        self.run_migrations(&mut transaction, before, role).await.map_err(sql)?;
         transaction.commit().await.map_err(sql)?;
         Ok(before)
     }
 
+    /// Makes the schema with all its tables. `None` if it is there, maybe because another node has just made it: that is
+    /// waited for.
+    async fn make_new(
+        &self,
+        connection: &mut PgConnection,
+        place: &str,
+        role: &RoleName,
+    ) -> Result<Option<Migrated>, Refusal> {
+        let sql = |error: sqlx::Error| refusal(place, &error);
+        let before = self.read_format(connection, place).await.map_err(Refusal::Other)?;
+        if before.from > 0 {
+            return Ok(None);
+        }
+        let mut transaction = connection.begin().await.map_err(sql)?;
+        role::make(&mut transaction, role).await.map_err(sql)?;
+        match transaction.execute(AssertSqlSafe(self.make())).await {
+            Err(error) if is_duplicate(&error) => {
+                transaction.rollback().await.map_err(sql)?;
+                return Ok(None);
+            }
+            made => made.map_err(sql)?,
+        };
+        self.run_migrations(&mut transaction, before, role).await.map_err(sql)?;
+        transaction.commit().await.map_err(sql)?;
+        Ok(Some(before))
+    }
+
+    async fn run_migrations(
+        &self,
+        transaction: &mut PgConnection,
+        before: Migrated,
+        role: &RoleName,
+    ) -> Result<(), sqlx::Error> {
+        let name = self.name;
+        let path = format!("SET LOCAL search_path = {name}, pg_temp");
+        transaction.execute(AssertSqlSafe(path)).await?;
+        // A role that the user cannot use may belong to another party: it gets no rights.
+        let may_set = role::may_set(&mut *transaction, role).await?;
+        let grantee = if may_set { role.as_str() } else { "CURRENT_USER" };
+        let done = usize::try_from(before.from).expect("a handful");
+        for migration in &self.migrations[done..] {
+            let migration = migration.replace(ROLE, grantee);
+            transaction.execute(sqlx::raw_sql(AssertSqlSafe(migration))).await?;
+        }
+        let to = i32::try_from(before.to).expect("a handful");
+        let update = format!("UPDATE {name}.format SET version = $1");
+        sqlx::query(AssertSqlSafe(update)).bind(to).execute(transaction).await.map(drop)
+    }
+
     fn make(&self) -> String {
         let Self { name, what, .. } = self;
-        // Everybody may read its format, but only the service its content.
+        let everybody = self.for_everybody();
         format!(
             "CREATE SCHEMA {name};
              CREATE TABLE {name}.format (what text NOT NULL, version integer NOT NULL);
              INSERT INTO {name}.format VALUES ('{what}', 0);
-             GRANT USAGE ON SCHEMA {name} TO PUBLIC;
-             GRANT SELECT ON {name}.format TO PUBLIC;"
+             {everybody}"
         )
+    }
+
+    /// Everybody may read its format, but only the service its content.
+    fn for_everybody(&self) -> String {
+        let name = self.name;
+        format!("GRANT USAGE ON SCHEMA {name} TO PUBLIC; GRANT SELECT ON {name}.format TO PUBLIC;")
     }
 }
 
-/// The statements of a migration that grant rights to the role.
+/// The statements of a migration that grant rights to the role, and take those from everybody else that new functions give.
 fn rights_in(migration: &str) -> impl Iterator<Item = &str> {
     let begins = |at: &usize| {
         let starts_line = *at == 0 || migration.as_bytes()[at - 1] == b'\n';
@@ -291,7 +343,7 @@ fn rights_in(migration: &str) -> impl Iterator<Item = &str> {
     };
     let starts = migration.char_indices().map(|(at, _)| at).filter(begins).collect::<Vec<_>>();
     let statement = |at: usize| migration[at..].split_inclusive(';').next();
-    starts.into_iter().filter_map(statement).filter(|statement| statement.contains(ROLE))
+    starts.into_iter().filter_map(statement)
 }
 
 enum Refusal {
@@ -312,10 +364,16 @@ async fn connect(
     settings: &PostgresSettings,
     place: &str,
 ) -> Result<PgConnection, OpenError> {
-    let connected = timeout(settings.connect_timeout, options.connect()).await;
-    connected
-        .unwrap_or_else(|_| Err(timed_out("the database does not answer")))
-        .map_err(|error| failed(place, &error))
+    let error = |error: sqlx::Error| failed(place, &error);
+    let mut connection = connecting::connect(options, settings.connect_timeout).await.map_err(error)?;
+    owners::check_encoding(&mut connection).await.map_err(error)?;
+    Ok(connection)
+}
+
+/// Whether an error says that a schema is there already, or has just been made by somebody else.
+fn is_duplicate(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| code == "42P06" || code == "23505")
 }
 
 fn failed(place: &str, error: &sqlx::Error) -> OpenError {

@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use domain::Timestamp;
-use sqlx::{ConnectOptions, Connection, PgConnection};
+use sqlx::{Connection, PgConnection};
 use tokio::time::timeout;
 
 use super::PostgresUrl;
+use super::connecting::connect_to_look;
 use super::session::{PostgresSettings, not_opened, timed_out};
 use crate::clock::{Clock, SystemClock};
 use crate::journal::{OpenError, StoreError};
@@ -49,7 +50,7 @@ impl PostgresServer {
     pub async fn look(url: &PostgresUrl, settings: &PostgresSettings) -> Result<Self, OpenError> {
         let failed = |error: sqlx::Error| not_opened(url, &error);
         let looked = timeout(settings.connect_timeout, async {
-            let mut connection = url.options().connect().await?;
+            let mut connection = connect_to_look(url, settings.connect_timeout).await?;
             let server = Self::ask(&mut connection).await?;
             connection.close().await?;
             Ok(server)
@@ -60,7 +61,7 @@ impl PostgresServer {
     async fn ask(connection: &mut PgConnection) -> Result<Self, sqlx::Error> {
         let (version, number, is_replica, user): (String, i32, bool, String) = sqlx::query_as(
             "SELECT split_part(current_setting('server_version'), ' ', 1),
-                 current_setting('server_version_num')::integer, pg_is_in_recovery(), current_user::text",
+                 current_setting('server_version_num')::integer, pg_is_in_recovery(), session_user::text",
         )
         .fetch_one(&mut *connection)
         .await?;
@@ -101,7 +102,7 @@ impl EventRights {
     /// Inspects the journal's database, which must contain a journal.
     pub async fn look(url: &PostgresUrl, settings: &PostgresSettings) -> Result<Self, StoreError> {
         let looked = timeout(settings.connect_timeout, async {
-            let mut connection = url.options().connect().await?;
+            let mut connection = connect_to_look(url, settings.connect_timeout).await?;
             let rights = Self::ask(&mut connection, url.role().as_str()).await?;
             connection.close().await?;
             Ok(rights)
@@ -117,8 +118,8 @@ impl EventRights {
              WHERE s.refclassid = 'pg_authid'::regclass AND s.deptype IN ('a', 'o') AND d.oid <> here.oid
                  AND s.refobjid = (SELECT oid FROM pg_roles WHERE rolname = $1)
                  AND (has_database_privilege('public', d.oid, 'CONNECT') OR has_database_privilege('public', here.oid, 'CONNECT')
-                     OR (has_database_privilege(current_user, d.oid, 'CONNECT')
-                         AND NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)))
+                     OR (has_database_privilege(session_user, d.oid, 'CONNECT')
+                         AND NOT (SELECT rolsuper FROM pg_roles WHERE rolname = session_user)))
              ORDER BY 1",
         )
         .bind(role)
@@ -132,7 +133,7 @@ impl EventRights {
         .fetch_all(&mut *connection)
         .await?;
         let user_is_owner: bool = sqlx::query_scalar(
-            "SELECT pg_has_role(current_user, relowner, 'MEMBER') FROM pg_class
+            "SELECT pg_has_role(session_user, relowner, 'MEMBER') FROM pg_class
              WHERE oid = 'watchword.events'::regclass",
         )
         .fetch_one(connection)

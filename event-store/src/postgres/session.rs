@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPool};
-use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection};
+use sqlx::{ConnectOptions, PgConnection};
 use tokio::time::timeout;
 
+use super::connecting::Session;
 use super::role::RoleName;
 use crate::journal::OpenError;
 use crate::pools;
@@ -56,6 +57,7 @@ impl PostgresSettings {
     fn session(&self) -> String {
         let milliseconds = self.statement_timeout.as_millis();
         let role = self.role.as_ref().map_or("NONE", RoleName::as_str);
+        // It consists of constants, a number and a name that needs no quotes.
         format!(
             "SET ROLE {role};
              SET statement_timeout = {milliseconds};
@@ -75,8 +77,7 @@ impl PostgresSettings {
     }
 
     async fn prepare(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-        // It consists of constants, a number and a name that needs no quotes.
-        connection.execute(sqlx::raw_sql(AssertSqlSafe(self.session()))).await?;
+        Session::default().begin_with(connection, &self.session()).await?;
         metrics::counter!("watchword_postgres_connects_total").increment(1);
         Ok(())
     }

@@ -1,7 +1,10 @@
 //! Finds the end of a journal that has no valid MACs, and cuts it off as the owner of its tables.
 
-use sqlx::{ConnectOptions, Connection, PgConnection};
+use std::time::Duration;
 
+use sqlx::{Connection, PgConnection};
+
+use super::connecting::{connect, connect_to_look};
 use super::rows::columns;
 use super::session::not_opened;
 use super::{PostgresJournal, PostgresUrl};
@@ -10,12 +13,14 @@ use crate::mac::{ForgedTail, Macs, Standing, Unproven};
 
 /// How many rows are read at a time.
 const PAGE: i64 = 1000;
+/// How long to wait for a connection.
+const CONNECT: Duration = Duration::from_secs(10);
 
 impl PostgresJournal {
     /// The events after the last proven event of the journal. Changes nothing.
     pub async fn forged_tail(url: &PostgresUrl, macs: &Macs) -> Result<ForgedTail, OpenError> {
         let failed = |error: sqlx::Error| not_opened(url, &error);
-        let mut connection = url.options().connect().await.map_err(failed)?;
+        let mut connection = connect_to_look(url, CONNECT).await.map_err(failed)?;
         let tail = forged_tail(&mut connection, macs).await.map_err(failed);
         let _ = connection.close().await;
         tail
@@ -25,7 +30,7 @@ impl PostgresJournal {
     /// then the key is the wrong one. No node may be running.
     pub async fn cut_forged_tail(url: &PostgresUrl, macs: &Macs) -> Result<ForgedTail, OpenError> {
         let failed = |error: sqlx::Error| not_opened(url, &error);
-        let mut connection = url.options().connect().await.map_err(failed)?;
+        let mut connection = connect(url.options(), CONNECT).await.map_err(failed)?;
         let mut transaction = connection.begin().await.map_err(failed)?;
         // Appends wait for the same row.
         sqlx::query("SELECT 1 FROM watchword.turn FOR UPDATE")

@@ -1,20 +1,23 @@
 //! Adds MACs to the events and idempotency keys of a journal from before MACs, as the owner of its tables.
 //!
-//! As on SQLite: in batches, each a transaction, in order; what has its MAC already is skipped.
+//! As on SQLite: in batches, each a transaction, in order; what has its MAC already is skipped. Two that run at the same
+//! time write the same MACs, one batch after the other. An advisory lock would keep one of them waiting, but anybody who may
+//! connect could hold it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sqlx::error::DatabaseError;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, Connection, PgConnection};
+use sqlx::{Connection, PgConnection};
 
+use super::connecting::connect;
 use super::rows::columns;
 use crate::journal::{StoredIdempotency, idempotency_key};
 use crate::mac::{MAC, Macs, Standing};
 use crate::upgrade::{TELL, batch_size};
 
-/// Only one upgrade runs at a time.
-const LOCK: i64 = 0x5741_5443_4d41;
+/// How long to wait for a connection.
+const CONNECT: Duration = Duration::from_secs(10);
 
 /// Why an upgrade failed.
 pub(super) enum Failure {
@@ -32,7 +35,7 @@ impl From<sqlx::Error> for Failure {
 }
 
 pub(super) async fn prove(options: &PgConnectOptions, macs: &Macs) -> Result<(), Failure> {
-    let mut connection = options.connect().await?;
+    let mut connection = connect(options, CONNECT).await?;
     let is_owner: bool = sqlx::query_scalar(
         "SELECT pg_has_role(current_user, relowner, 'MEMBER') FROM pg_class WHERE oid = 'watchword.events'::regclass",
     )
@@ -41,7 +44,6 @@ pub(super) async fn prove(options: &PgConnectOptions, macs: &Macs) -> Result<(),
     if !is_owner {
         return Err(Failure::Forbidden);
     }
-    sqlx::query("SELECT pg_advisory_lock($1)").bind(LOCK).execute(&mut connection).await?;
     prove_events(&mut connection, macs).await?;
     prove_idempotency(&mut connection, macs).await?;
     connection.close().await?;
@@ -136,13 +138,19 @@ async fn prove_idempotency(connection: &mut PgConnection, macs: &Macs) -> Result
             keys.push(key);
             new.push(mac);
         }
+        let mut transaction = connection.begin().await?;
+        // One batch after the other, if two upgrades run.
+        sqlx::query("LOCK TABLE watchword.idempotency IN SHARE UPDATE EXCLUSIVE MODE")
+            .execute(&mut *transaction)
+            .await?;
         sqlx::query(
             "UPDATE watchword.idempotency i SET mac = n.mac FROM unnest($1::bytea[], $2::bytea[]) n (key, mac)
              WHERE i.key = n.key",
         )
         .bind(&keys)
         .bind(&new)
-        .execute(&mut *connection)
+        .execute(&mut *transaction)
         .await?;
+        transaction.commit().await?;
     }
 }

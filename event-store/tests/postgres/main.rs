@@ -9,8 +9,10 @@ use test_services::Postgres;
 
 mod away;
 mod faults;
+mod neighbours;
 mod nodes;
 mod opening;
+mod poolers;
 mod roles;
 
 /// Timeouts short enough for a test and long enough for a busy machine.

@@ -10,7 +10,7 @@ use crate::process::{self, Home};
 use crate::{free_port, paths, value, wait_until};
 
 /// The password of its superuser `postgres`.
-const PASSWORD: &str = "only-on-loopback";
+pub(crate) const PASSWORD: &str = "only-on-loopback";
 
 /// A PostgreSQL server with its own cluster and production settings: commits are synced to disk.
 pub struct Postgres {
@@ -152,6 +152,22 @@ impl Postgres {
             .expect("psql runs");
         assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("it prints text")
+    }
+
+    /// Writes a database's content into a file with `pg_dump`, and these arguments. It must be of the client programs'
+    /// version.
+    pub fn dump(&self, url: &str, arguments: &[&str]) -> PathBuf {
+        let file = self.home.path().join(format!("{}.sql", self.databases.fetch_add(1, Ordering::Relaxed)));
+        let output = Command::new(self.tools.join("pg_dump"))
+            .args(arguments)
+            .arg("-f")
+            .arg(&file)
+            .args(["-d", url])
+            .stdin(Stdio::null())
+            .output()
+            .expect("pg_dump runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        file
     }
 
     /// Runs an SQL file with psql, such as the output of `pg_dump`.

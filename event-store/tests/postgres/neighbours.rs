@@ -1,0 +1,331 @@
+//! Others in the same database: a login that may only connect, one that may create objects in `public`, and one that may
+//! create schemas. None of them gets anything run with our rights, or stops us.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use event_store::contract::{append, stream};
+use event_store::postgres::{EventRights, PostgresServer};
+use event_store::{Journal, KeyStore, MasterKey, PostgresJournal};
+use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection};
+use test_services::Postgres;
+use tokio::time::timeout;
+
+use super::{open, settings, url};
+
+const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// A database and a login that may connect to it, and has these rights too.
+async fn with_neighbour(server: &Postgres, name: &str, rights: &str) -> (String, PgConnection) {
+    let database = server.database();
+    server.psql(&database, &format!("CREATE ROLE {name} LOGIN PASSWORD 'secret'; {rights}"));
+    let (_, rest) = database.split_once('@').expect("the URL has a user");
+    let theirs = url(&format!("postgres://{name}:secret@{rest}"));
+    let connection = theirs.options().connect().await.expect("connects");
+    (database, connection)
+}
+
+async fn run(connection: &mut PgConnection, sql: &str) {
+    connection.execute(sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))).await.expect("the neighbour may");
+}
+
+/// Everything that opens, reads and writes the journal and the key store.
+async fn everything(database: &str) {
+    let key = MasterKey::from_base64(KEY).expect("a key");
+    PostgresJournal::look(&url(database), &settings()).await.expect("looks");
+    PostgresJournal::migrate(&url(database), &settings()).await.expect("migrates");
+    let keys = KeyStore::open_postgres(&url(database), settings(), &key).await.expect("opens");
+    let (one, two) = (open(database).await, open(database).await);
+    one.append(append(&stream("a"), 0, 2)).await.expect("appends");
+    two.append(append(&stream("a"), 2, 1)).await.expect("appends");
+    assert_eq!(one.read_all(0, 9).await.expect("reads").len(), 3);
+    assert_eq!(one.read_stream(&stream("a"), 0).await.expect("reads").len(), 3);
+    one.versions(&[stream("a")]).await.expect("reads");
+    one.read_streams(&[(stream("a"), 1)]).await.expect("reads");
+    one.newest_streams("app", 9).await.expect("reads");
+    one.claims("email", "").await.expect("reads");
+    one.load_snapshots(&[stream("a")]).await.expect("reads");
+    let cursor =
+        one.hold_cursor("mail", "one", Duration::from_secs(30)).await.expect("asks").expect("is free");
+    assert!(one.move_cursor("mail", cursor).await.expect("moves"));
+    one.release_cursor("mail", cursor).await.expect("releases");
+    one.can_append().await.expect("would be taken");
+    PostgresServer::look(&url(database), &settings()).await.expect("looks");
+    EventRights::look(&url(database), &settings()).await.expect("looks");
+    PostgresJournal::forged_tail(&url(database), &event_store::contract::macs()).await.expect("looks");
+    keys.close().await;
+    one.close().await;
+    two.close().await;
+}
+
+/// Types that occur in statements.
+const TYPES: [&str; 9] =
+    ["bigint", "integer", "text", "name", "boolean", "interval", "timestamptz", "oid", "double precision"];
+const OPERATORS: [&str; 14] = ["+", "-", "*", "/", "=", "<>", "<", ">", "<=", ">=", "||", "~~", "~", "%"];
+/// Functions that statements of ours, or of the driver, call; with arguments that the server's own do not take exactly.
+const FUNCTIONS: [&str; 44] = [
+    "coalesce",
+    "max",
+    "min",
+    "count",
+    "current_setting",
+    "set_config",
+    "has_table_privilege",
+    "has_schema_privilege",
+    "has_database_privilege",
+    "pg_has_role",
+    "quote_ident",
+    "format",
+    "to_regclass",
+    "pg_get_userbyid",
+    "split_part",
+    "pg_is_in_recovery",
+    "clock_timestamp",
+    "now",
+    "pg_backend_pid",
+    "unnest",
+    "aclexplode",
+    "pg_notify",
+    "sha256",
+    "substring",
+    "int8send",
+    "array_fill",
+    "array_remove",
+    "cardinality",
+    "generate_series",
+    "array_agg",
+    "bool_and",
+    "current_database",
+    "pg_current_xact_id",
+    "text",
+    "int4",
+    "int8",
+    "starts_with",
+    "lower",
+    "length",
+    "sum",
+    "abs",
+    "date_part",
+    "extract",
+    "version",
+];
+
+/// An operator for each pair of types and a function for each name and one or two types, as far as there are none of that
+/// kind in `pg_catalog`, where they would come first. Each leaves a word in the server's log.
+fn plants() -> String {
+    let mut sql = String::from("SET client_min_messages = error;\n");
+    let body =
+        "AS $f$ BEGIN RAISE LOG 'PLANTED by % as %', session_user, current_user; RETURN NULL; END $f$;\n";
+    for (left, one) in TYPES.iter().enumerate() {
+        for (right, two) in TYPES.iter().enumerate() {
+            let name = format!("planted_{left}_{right}");
+            for (result, suffix) in [("boolean", "b"), (*one, "l"), (*two, "r")] {
+                writeln!(
+                    sql,
+                    "CREATE FUNCTION public.{name}_{suffix}({one}, {two}) RETURNS {result} LANGUAGE plpgsql {body}"
+                )
+                .expect("writes");
+            }
+            for operator in OPERATORS {
+                let suffix = match operator {
+                    "+" | "-" | "/" | "%" => "l",
+                    "*" | "||" => "r",
+                    _ => "b",
+                };
+                writeln!(
+                    sql,
+                    "CREATE OPERATOR public.{operator} (LEFTARG = {one}, RIGHTARG = {two}, FUNCTION = public.{name}_{suffix});"
+                )
+                .expect("writes");
+            }
+        }
+    }
+    for name in FUNCTIONS {
+        for one in TYPES {
+            let call = format!("public.\"{name}\"({one})");
+            write!(sql, "CREATE FUNCTION {call} RETURNS {one} LANGUAGE plpgsql {body}").expect("writes");
+            for two in TYPES {
+                let call = format!("public.\"{name}\"({one}, {two})");
+                write!(sql, "CREATE FUNCTION {call} RETURNS {two} LANGUAGE plpgsql {body}").expect("writes");
+            }
+        }
+        let call = format!("public.\"{name}\"(text, text, text)");
+        write!(sql, "CREATE FUNCTION {call} RETURNS boolean LANGUAGE plpgsql {body}").expect("writes");
+    }
+    // Tables and views of the names of ours and of the catalog's.
+    for table in [
+        "events",
+        "format",
+        "turn",
+        "effects",
+        "claims",
+        "meta",
+        "checkpoints",
+        "nodes",
+        "pg_roles",
+        "pg_class",
+    ] {
+        writeln!(
+            sql,
+            "CREATE VIEW public.{table} AS SELECT public.now(1::bigint) AS oid, 'x'::text AS rolname;"
+        )
+        .expect("writes");
+    }
+    sql
+}
+
+/// With the plants there from the start, and the database's and the user's search paths as bad as can be.
+async fn plants_on(server: &Postgres) {
+    let rights = "GRANT CREATE ON SCHEMA public TO planter";
+    let (database, mut planter) = with_neighbour(server, "planter", rights).await;
+    run(&mut planter, &plants()).await;
+    let name = database.rsplit('/').next().expect("a name");
+    server.psql(&database, &format!("ALTER DATABASE {name} SET search_path = public, pg_catalog"));
+    // Each on its own: psql would put them into one transaction.
+    for sql in [
+        "ALTER SYSTEM SET log_statement = 'all'",
+        "ALTER SYSTEM SET log_line_prefix = '<%c %a %d> '",
+        "SELECT pg_reload_conf()",
+    ] {
+        server.psql(&database, sql);
+    }
+    // The plants bite whoever does not take care, with this path and with the default one.
+    for path in ["public, pg_catalog", "DEFAULT"] {
+        let before = server.log().matches("PLANTED").count();
+        server.psql(&database, &format!("SET search_path = {path}; SELECT 2::bigint * interval '1 second'"));
+        assert!(server.log().matches("PLANTED by postgres").count() > before, "{path}");
+    }
+    let before = server.log().matches("PLANTED").count();
+    everything(&database).await;
+    let log = server.log();
+    let found: Vec<&str> = log.lines().filter(|line| line.contains("PLANTED")).skip(before).collect();
+    assert!(found.is_empty(), "{found:#?}");
+    first_statements_are_ours(&log, name, "watchword");
+}
+
+/// The first statement of each session of this program sets the search path.
+fn first_statements_are_ours(log: &str, database: &str, program: &str) {
+    let mut sessions = std::collections::BTreeMap::new();
+    for line in log.lines() {
+        let Some((prefix, said)) = line.split_once("> ") else { continue };
+        let Some((session, of)) = prefix.trim_start_matches('<').split_once(' ') else { continue };
+        let is_statement = said.starts_with("LOG:  statement:") || said.starts_with("LOG:  execute");
+        if of.starts_with(program) && of.ends_with(database) && is_statement {
+            sessions.entry(session.to_owned()).or_insert_with(|| said.to_owned());
+        }
+    }
+    assert!(sessions.len() > 10, "{sessions:#?}");
+    let others: Vec<_> =
+        sessions.values().filter(|said| !said.starts_with("LOG:  statement: SET search_path = ")).collect();
+    assert!(others.is_empty(), "{others:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_neighbour_plants_is_never_run() {
+    plants_on(&Postgres::start()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_neighbour_plants_is_never_run_on_version_18() {
+    plants_on(&Postgres::start_version(18)).await;
+}
+
+/// Whoever may connect can take any advisory lock and notify on any channel.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn locks_of_a_neighbour_stop_nothing() {
+    let (database, mut locker) = with_neighbour(Postgres::shared(), "locker", "").await;
+    // The keys of earlier versions, which are no secret.
+    let locks = "SELECT pg_advisory_lock(95938047169864), pg_advisory_lock(104987000493371713),
+        pg_advisory_lock(1465340525), pg_advisory_lock(103977193657697)";
+    run(&mut locker, locks).await;
+    timeout(PATIENCE, everything(&database)).await.expect("waits for nobody");
+    // What everybody may read can be locked against changes of the table, but nothing that is done changes one.
+    run(&mut locker, "BEGIN; SELECT * FROM watchword.format; LOCK watchword.format IN ACCESS SHARE MODE")
+        .await;
+    timeout(PATIENCE, PostgresJournal::migrate(&url(&database), &settings()))
+        .await
+        .expect("in time")
+        .expect("migrates");
+    open(&database).await.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_notification_is_no_number_to_believe() {
+    let (database, mut caller) = with_neighbour(Postgres::shared(), "caller", "").await;
+    let (one, two) = (open(&database).await, open(&database).await);
+    let mut seen = two.watch_head();
+    for position in 1..=3 {
+        for lie in ["9223372036854775807", "18446744073709551615", "-1", "", "1000000", "0", "none"] {
+            run(&mut caller, &format!("NOTIFY watchword_head, '{lie}'")).await;
+        }
+        one.append(append(&stream("a"), position - 1, 1)).await.expect("appends");
+        let head = timeout(PATIENCE, seen.wait_for(|head| *head >= position)).await.expect("in time");
+        assert_eq!(*head.expect("is followed"), position);
+    }
+    assert_eq!((*one.watch_head().borrow(), *two.watch_head().borrow()), (3, 3));
+}
+
+/// A schema of our name that somebody else made first, with a trigger that waits for the migration.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schema_that_a_neighbour_made_first_is_refused() {
+    let server = Postgres::shared();
+    let (database, mut squatter) = with_neighbour(server, "squatter", "").await;
+    let name = database.rsplit('/').next().expect("a name");
+    server.psql(&database, &format!("GRANT CREATE ON DATABASE {name} TO squatter"));
+    run(
+        &mut squatter,
+        "CREATE SCHEMA watchword; CREATE TABLE watchword.format AS SELECT 'Watchword journal' AS what, 1 AS version;
+         CREATE FUNCTION watchword.trap() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             EXECUTE 'ALTER ROLE squatter SUPERUSER'; RETURN NEW; END $$;
+         CREATE TRIGGER trap BEFORE UPDATE ON watchword.format FOR EACH STATEMENT EXECUTE FUNCTION watchword.trap();
+         GRANT ALL ON SCHEMA watchword TO PUBLIC; GRANT ALL ON watchword.format TO PUBLIC",
+    )
+    .await;
+    let refused =
+        PostgresJournal::migrate(&url(&database), &settings()).await.expect_err("is refused").to_string();
+    assert!(refused.contains("its schema watchword belongs to squatter"), "{refused}");
+    assert_eq!(server.psql(&database, "SELECT rolsuper FROM pg_roles WHERE rolname = 'squatter'"), "f\n");
+}
+
+#[tokio::test]
+async fn a_database_of_another_encoding_is_refused() {
+    let server = Postgres::shared();
+    let database = server.database();
+    server.psql(&database, "CREATE DATABASE in_latin1 ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0");
+    let (place, _) = database.rsplit_once('/').expect("a path");
+    let refused = PostgresJournal::migrate(&url(&format!("{place}/in_latin1")), &settings()).await;
+    let refused = refused.expect_err("is refused").to_string();
+    assert!(refused.contains("LATIN1") && refused.contains("ENCODING 'UTF8'"), "{refused}");
+}
+
+/// A dump restored on a server without the role, and without any rights, is put right by the next migration.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dump_without_roles_is_repaired() {
+    let server = Postgres::start();
+    let database = server.database();
+    everything(&database).await;
+    let dump = server.dump(&database, &["--no-owner", "--no-privileges"]);
+    server.psql(&server.url("postgres"), "ALTER ROLE watchword_service RENAME TO somebody");
+    let restored = server.database();
+    server.psql(&restored, "CREATE ROLE node LOGIN PASSWORD 'secret'");
+    server.restore(&restored, &dump);
+    PostgresJournal::migrate(&url(&restored), &settings()).await.expect("migrates");
+    KeyStore::open_postgres(&url(&restored), settings(), &MasterKey::from_base64(KEY).expect("a key"))
+        .await
+        .expect("opens")
+        .close()
+        .await;
+    server.psql(&restored, "GRANT watchword_service TO node");
+    let (_, rest) = restored.split_once('@').expect("a user");
+    let as_node = format!("postgres://node:secret@{rest}");
+    let journal = open(&as_node).await;
+    journal.append(append(&stream("a"), 3, 1)).await.expect("appends");
+    journal.close().await;
+    let rights = EventRights::look(&url(&as_node), &settings()).await.expect("looks");
+    assert_eq!((rights.of_role, rights.user_is_owner), (vec![], false));
+    // Not everybody may call the functions that write.
+    let open_to_all = "SELECT count(*) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+         WHERE n.nspname = 'watchword' AND p.prosecdef AND has_function_privilege('public', p.oid, 'EXECUTE')";
+    assert_eq!(server.psql(&restored, open_to_all), "0\n");
+}

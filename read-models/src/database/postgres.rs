@@ -1,0 +1,188 @@
+//! The read models' schema in PostgreSQL: how it is made, whose it is, and connections to it.
+
+use std::sync::Arc;
+
+use event_store::postgres::connecting::{Session, connect};
+use event_store::postgres::role::{MAY_SET, RoleName};
+use event_store::postgres::{Reach, owners, pooler};
+use event_store::{PostgresSettings, PostgresUrl, pools};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+use super::{Database, LONGEST_WAIT_FOR_A_CONNECTION, SCHEMA};
+
+const POSTGRES_READERS: u32 = 8;
+/// Each projector of a node may be in a transaction while the leases are renewed.
+const POSTGRES_WRITERS: u32 = 8;
+/// Without this limit, a process suspended in a transaction would hold its locks, and block its read model for all
+/// others, until it resumes.
+const LONGEST_PAUSE_IN_A_TRANSACTION: &str = "5s";
+/// The data is derived: after a crash the database may have lost its newest transactions, rows and checkpoints alike,
+/// and the projectors apply those events again. A lost lease costs no more: a writer locks the checkpoint and continues
+/// right after it. Projectors look rows up by their keys: plans are made once, and must not assume that tables are as
+/// small as they were then.
+const FOR_WRITERS: [(&str, &str); 7] = [
+    ("synchronous_commit", "off"),
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_bitmapscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("jit", "off"),
+];
+/// How often to try to create the shared tables, if other nodes do so at the same time.
+const MAKERS: u32 = 5;
+
+/// Opens the schema, and creates it and the tables that all read models share if they do not exist.
+pub(super) async fn open(url: &PostgresUrl) -> Result<Database, sqlx::Error> {
+    let options = url.options();
+    let owner = make_schema(options, url.role()).await?;
+    let reach = Arc::new(Reach::new(options, &PostgresSettings::default()));
+    let options = options.clone().application_name("watchword read models");
+    let session = Session::within(SCHEMA)
+        .with_role(&owner)
+        // No notices that existing objects are skipped.
+        .with("client_min_messages", "warning")
+        .with("idle_in_transaction_session_timeout", LONGEST_PAUSE_IN_A_TRANSACTION);
+    let for_writers = FOR_WRITERS.iter().fold(session.clone(), |all, (name, value)| all.with(name, value));
+    let writers = pool(for_writers).max_connections(POSTGRES_WRITERS).connect_with(options.clone()).await?;
+    make_tables(&writers).await?;
+    let for_readers = session.with("default_transaction_read_only", "on");
+    let readers = pool(for_readers).max_connections(POSTGRES_READERS).connect_with(options).await?;
+    Ok(Database::Postgres { writers, readers, reach })
+}
+
+/// A pool of such sessions.
+fn pool(session: Session) -> PgPoolOptions {
+    pools::postgres().acquire_timeout(LONGEST_WAIT_FOR_A_CONNECTION).after_connect(move |connection, _| {
+        let session = session.clone();
+        Box::pin(async move { session.begin(connection).await })
+    })
+}
+
+/// Creates the tables that all read models share, if they do not exist.
+async fn make_tables(pool: &PgPool) -> Result<(), sqlx::Error> {
+    for _ in 0..MAKERS {
+        let mut tx = pool.begin().await?;
+        lock_ddl(&mut tx).await?;
+        match sqlx::raw_sql(include_str!("../postgres.sql")).execute(&mut *tx).await {
+            // Another node has just made them: `CREATE … IF NOT EXISTS` fails when two race.
+            Err(error) if is_race(&error) => tx.rollback().await?,
+            made => {
+                made?;
+                return tx.commit().await;
+            }
+        }
+    }
+    Err(sqlx::Error::Protocol("other nodes make and drop the schema watchword_read all the time".to_owned()))
+}
+
+/// Whether an error says that another session made the same thing at the same time.
+fn is_race(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| code == "23505" || code == "42P07")
+}
+
+/// Connections must work as the schema's owner, but this user may not.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "its schema watchword_read belongs to {owner}, and the user may not work as that role. Have a superuser, or a user who may grant that \
+     role, run: GRANT {owner} TO {user}; or drop the schema as {owner}: it holds derived data only"
+)]
+struct NotItsOwner {
+    owner: String,
+    user: String,
+}
+
+/// Creates the schema if it does not exist, and returns its owner. All connections work as that role: whichever node
+/// holds a projector's lease creates and drops its tables, whatever user that node logs in as.
+async fn make_schema(options: &PgConnectOptions, role: &RoleName) -> Result<String, sqlx::Error> {
+    const OWNER: &str = "SELECT pg_get_userbyid(nspowner)::text FROM pg_namespace WHERE nspname = $1";
+    let mut connection = connect(options, LONGEST_WAIT_FOR_A_CONNECTION).await?;
+    pooler::check(&mut connection, options, LONGEST_WAIT_FOR_A_CONNECTION).await?;
+    owners::check_encoding(&mut connection).await?;
+    owners::check(&mut connection, SCHEMA, role).await?;
+    let mut owner: Option<String> =
+        sqlx::query_scalar(OWNER).bind(SCHEMA).fetch_optional(&mut connection).await?;
+    if owner.is_none() {
+        // The role that the journal in the same database created for the service, if it exists.
+        let make = format!(
+            "DO $$ BEGIN
+               IF EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}' AND {MAY_SET}) THEN
+                 CREATE SCHEMA IF NOT EXISTS watchword_read AUTHORIZATION {role};
+               ELSE
+                 CREATE SCHEMA IF NOT EXISTS watchword_read;
+               END IF;
+             -- Another node has just made it.
+             EXCEPTION WHEN unique_violation OR duplicate_schema THEN NULL;
+             END $$"
+        );
+        // It consists of constants and a name that needs no quotes.
+        sqlx::raw_sql(AssertSqlSafe(make)).execute(&mut connection).await?;
+        owner = Some(sqlx::query_scalar(OWNER).bind(SCHEMA).fetch_one(&mut connection).await?);
+    }
+    if let Some(from) = owner.as_deref().filter(|owner| *owner != role.as_str()) {
+        give_to(&mut connection, from, role).await?;
+        owner = Some(sqlx::query_scalar(OWNER).bind(SCHEMA).fetch_one(&mut connection).await?);
+    }
+    let owner = owner.ok_or(sqlx::Error::RowNotFound)?;
+    let query = format!(
+        "SELECT coalesce((SELECT {MAY_SET} FROM pg_roles WHERE rolname = $1), false), quote_ident(current_user)"
+    );
+    let (may, user): (bool, String) =
+        sqlx::query_as(AssertSqlSafe(query)).bind(&owner).fetch_one(&mut connection).await?;
+    connection.close().await?;
+    if may { Ok(owner) } else { Err(sqlx::Error::Configuration(NotItsOwner { owner, user }.into())) }
+}
+
+/// Transfers the schema and everything in it to the service's role: from the role that instances share to this one's own,
+/// or from the user that made it before there was a role, or that restored it from a dump. Changes nothing unless the user may
+/// work as both, as the owner of the database may.
+async fn give_to(connection: &mut PgConnection, from: &str, to: &RoleName) -> Result<(), sqlx::Error> {
+    let may = format!(
+        "SELECT count(*) = 2 AND has_database_privilege(current_user, current_database(), 'CREATE')
+         FROM pg_roles WHERE rolname IN ($1, $2) AND {MAY_SET}"
+    );
+    let may: bool = sqlx::query_scalar(AssertSqlSafe(may))
+        .bind(from)
+        .bind(to.as_str())
+        .fetch_one(&mut *connection)
+        .await?;
+    if !may {
+        return Ok(());
+    }
+    let mut tx = connection.begin().await?;
+    lock_ddl(&mut tx).await?;
+    let give = format!(
+        "DO $$ DECLARE statement text; BEGIN
+           ALTER SCHEMA {SCHEMA} OWNER TO {to};
+           FOR statement IN
+             SELECT format('ALTER TABLE %s OWNER TO {to}', c.oid::regclass) FROM pg_class c
+               WHERE c.relnamespace = '{SCHEMA}'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm')
+             UNION ALL
+             SELECT format('ALTER ROUTINE %s OWNER TO {to}', p.oid::regprocedure) FROM pg_proc p
+               WHERE p.pronamespace = '{SCHEMA}'::regnamespace
+           LOOP
+             EXECUTE statement;
+           END LOOP;
+         END $$"
+    );
+    // It consists of constants and names that need no quotes.
+    sqlx::raw_sql(AssertSqlSafe(give)).execute(&mut *tx).await?;
+    tx.commit().await
+}
+
+/// One session at a time creates or drops tables. Anybody who may connect could hold an advisory lock; this one needs rights
+/// on the table, and lets everybody read and write it.
+pub(super) async fn lock_ddl(tx: &mut sqlx::Transaction<'_, sqlx::Postgres>) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(
+        "DO $$ BEGIN
+           IF to_regclass('watchword_read.checkpoints') IS NOT NULL THEN
+             LOCK TABLE watchword_read.checkpoints IN SHARE UPDATE EXCLUSIVE MODE;
+           END IF;
+         END $$",
+    )
+    .execute(&mut **tx)
+    .await
+    .map(drop)
+}
