@@ -1,8 +1,9 @@
 //! A room with limited space for what waits: connections without a request, bodies that arrive slowly. Whoever comes
-//! is let in; if the room is full, the one who has waited longest of those who brought the most has to leave. So one
-//! client can fill the room, but not keep others out of it.
+//! is let in; if the room is full, the one who has waited longest of those who brought the most has to leave. So neither
+//! one client nor many can keep others out of it by waiting.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,6 +38,9 @@ struct State {
     /// Numbers those who wait, in the order in which they began to.
     next: u64,
     owners: HashMap<Owner, Owned>,
+    /// The clients with someone who waits: how many each has, and since when the first waits. The last makes room first.
+    /// Kept, as looking through all of them would take long where very many fill the room.
+    order: BTreeSet<(usize, Reverse<u64>, u128)>,
     /// When it was full, if lately.
     was_full: Option<Instant>,
 }
@@ -55,6 +59,15 @@ struct Owned {
     len: usize,
     /// Those who can be sent away.
     waiting: BTreeMap<u64, Arc<Told>>,
+}
+
+impl Owned {
+    fn place(&self, owner: Owner) -> Option<(usize, Reverse<u64>, u128)> {
+        match (owner, self.waiting.first_key_value()) {
+            (Owner::Client(address), Some((since, _))) => Some((self.len, Reverse(*since), address)),
+            _ => None,
+        }
+    }
 }
 
 /// All but `leave` changes only under the lock of the room.
@@ -88,7 +101,7 @@ impl Crowd {
     ///
     /// # Errors
     ///
-    /// Everyone else is busy, or their owners have fewer than this one.
+    /// Everyone else is busy, or their owners have fewer than this one would have.
     pub fn enter(self: &Arc<Self>, owner: Owner) -> Result<Member, Full> {
         let mut state = self.state();
         if state.len >= self.room {
@@ -114,7 +127,7 @@ impl Crowd {
         }
         let told = Arc::new(Told::default());
         state.len += 1;
-        state.owners.entry(owner).or_default().len += 1;
+        state.change(owner, |owned| owned.len += 1);
         state.wait(owner, &told);
         Ok(Member { crowd: Arc::clone(self), owner, told })
     }
@@ -122,10 +135,8 @@ impl Crowd {
     /// Sends the one away that has waited longest of those who have the most.
     pub fn end_one(&self) {
         let mut state = self.state();
-        let clients = state.owners.iter().filter(|(owner, _)| matches!(owner, Owner::Client(_)));
-        let waiting = clients.filter(|(_, owned)| !owned.waiting.is_empty());
-        let most = waiting.max_by_key(|(_, owned)| owned.len).map(|(owner, _)| *owner);
-        if most.is_some_and(|owner| state.send_away(owner)) {
+        let most = state.order.last().map(|(_, _, address)| Owner::Client(*address));
+        if most.is_some_and(|owner| state.send_first_away(owner)) {
             metrics::counter!("watchword_ended_for_room_total", "of" => self.words.label).increment(1);
         }
     }
@@ -158,38 +169,60 @@ impl Crowd {
 }
 
 impl State {
+    /// Changes what an owner has, and its place in the order with it.
+    fn change(&mut self, owner: Owner, change: impl FnOnce(&mut Owned)) {
+        let has = self.owners.entry(owner).or_default();
+        if let Some(place) = has.place(owner) {
+            self.order.remove(&place);
+        }
+        change(has);
+        self.order.extend(has.place(owner));
+        if has.len == 0 {
+            self.owners.remove(&owner);
+        }
+    }
+
     fn wait(&mut self, owner: Owner, told: &Arc<Told>) {
         let since = self.next;
         self.next += 1;
         told.since.store(since, Relaxed);
-        self.owners.entry(owner).or_default().waiting.insert(since, Arc::clone(told));
+        self.change(owner, |owned| {
+            owned.waiting.insert(since, Arc::clone(told));
+        });
     }
 
-    /// Makes room for one more of an owner.
+    fn wait_no_more(&mut self, owner: Owner, told: &Told) {
+        self.change(owner, |owned| {
+            owned.waiting.remove(&told.since.load(Relaxed));
+        });
+    }
+
+    /// Makes room for one more of an owner. Where nobody has more than it would have, that is the one that has waited
+    /// longest: with an address for each connection, those who only wait would keep others out otherwise.
     fn send_away(&mut self, own: Owner) -> bool {
         let own_len = self.owners.get(&own).map_or(0, |owned| owned.len) + 1;
-        let may = |owner: &Owner, owned: &Owned| {
-            let is_more = matches!(owner, Owner::Client(_)) && owned.len > own_len;
-            !owned.waiting.is_empty() && (*owner == own || is_more)
-        };
-        let most = self.owners.iter().filter(|(owner, owned)| may(owner, owned));
-        let Some((&owner, _)) = most.max_by_key(|(_, owned)| owned.len) else { return false };
-        let oldest = self.owners.get_mut(&owner).and_then(|owned| owned.waiting.pop_first());
-        let Some((_, told)) = oldest else { return false };
-        told.has_left.store(true, Relaxed);
-        told.leave.notify_one();
+        let most = self.order.last().filter(|(len, ..)| *len >= own_len);
+        let owner = most.map_or(own, |(_, _, address)| Owner::Client(*address));
+        self.send_first_away(owner)
+    }
+
+    fn send_first_away(&mut self, owner: Owner) -> bool {
+        if self.owners.get(&owner).is_none_or(|owned| owned.waiting.is_empty()) {
+            return false;
+        }
+        let mut first = None;
+        self.change(owner, |owned| first = owned.waiting.pop_first());
+        if let Some((_, told)) = first {
+            told.has_left.store(true, Relaxed);
+            told.leave.notify_one();
+        }
         self.leave(owner);
         true
     }
 
     fn leave(&mut self, owner: Owner) {
         self.len -= 1;
-        if let Some(owned) = self.owners.get_mut(&owner) {
-            owned.len -= 1;
-            if owned.len == 0 {
-                self.owners.remove(&owner);
-            }
-        }
+        self.change(owner, |owned| owned.len -= 1);
     }
 }
 
@@ -202,13 +235,20 @@ impl Member {
     /// While this is held, it cannot be sent away.
     pub fn busy(self: &Arc<Self>) -> Busy {
         let mut state = self.crowd.state();
-        if self.told.busy.fetch_add(1, Relaxed) == 0
-            && let Some(owned) = state.owners.get_mut(&self.owner)
-        {
-            owned.waiting.remove(&self.told.since.load(Relaxed));
+        if self.told.busy.fetch_add(1, Relaxed) == 0 && !self.told.has_left.load(Relaxed) {
+            state.wait_no_more(self.owner, &self.told);
         }
         drop(state);
         Busy(Arc::clone(self))
+    }
+
+    /// It waits anew: something has come of its waiting.
+    pub fn waits_anew(&self) {
+        let mut state = self.crowd.state();
+        if self.told.busy.load(Relaxed) == 0 && !self.told.has_left.load(Relaxed) {
+            state.wait_no_more(self.owner, &self.told);
+            state.wait(self.owner, &self.told);
+        }
     }
 }
 
@@ -218,9 +258,7 @@ impl Drop for Member {
         if self.told.has_left.load(Relaxed) {
             return;
         }
-        if let Some(owned) = state.owners.get_mut(&self.owner) {
-            owned.waiting.remove(&self.told.since.load(Relaxed));
-        }
+        state.wait_no_more(self.owner, &self.told);
         state.leave(self.owner);
     }
 }
@@ -288,9 +326,10 @@ mod tests {
         drop(first);
         let other = enter(&crowd, 2);
         assert_eq!(members.iter().map(leaves).collect::<Vec<_>>(), [false, false, true]);
+        let other_busy = other.busy();
         let third = crowd.enter(Owner::Client(3));
-        assert_eq!(third.expect_err("all are busy, or their owners have no more"), Full);
-        drop(second);
+        assert_eq!(third.expect_err("all are busy"), Full);
+        drop((second, other_busy));
         // It waits only from now on.
         drop(busy);
         let third = enter(&crowd, 3);
@@ -307,6 +346,20 @@ mod tests {
         let more = crowd.enter(Owner::Proxy(9)).expect("room");
         assert_eq!(pool.iter().map(leaves).collect::<Vec<_>>(), [true, false, false]);
         drop(more);
+    }
+
+    #[test]
+    fn many_addresses_with_one_each_keep_nobody_out() {
+        let crowd = room(3);
+        let flood: Vec<_> = (0..3).map(|address| enter(&crowd, address)).collect();
+        flood[0].waits_anew();
+        let other = enter(&crowd, 99);
+        assert_eq!(flood.iter().map(leaves).collect::<Vec<_>>(), [false, true, false], "the oldest");
+        let busy = other.busy();
+        let more: Vec<_> = (100..110).map(|address| enter(&crowd, address)).collect();
+        assert!(!leaves(&other) && leaves(&flood[0]) && leaves(&flood[2]));
+        drop((flood, other, busy, more));
+        assert!(crowd.is_empty() && crowd.state().owners.is_empty() && crowd.state().order.is_empty());
     }
 
     #[test]

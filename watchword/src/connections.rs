@@ -19,7 +19,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::header::CONNECTION;
 use axum::http::{HeaderValue, Request};
@@ -288,7 +287,7 @@ impl Client {
         check_host(&mut request);
         request.extensions_mut().insert(ConnectInfo(self.peer));
         let answering = self.stage.router().oneshot(request);
-        async move { answering.await.map(|response| response.map(|body| Body::new(InUse { body, _one: one }))) }
+        async move { answering.await.map(|response| response.map(|body| InUse::of(body, one))) }
     }
 }
 

@@ -55,8 +55,19 @@ impl http_body::Body for Arriving {
 
 /// The body of a response. The request is in progress until it ends.
 pub struct InUse {
-    pub body: Body,
-    pub _one: Arc<One>,
+    body: Body,
+    one: Arc<One>,
+}
+
+impl InUse {
+    /// The body of a response.
+    pub fn of(body: Body, one: Arc<One>) -> Body {
+        // Nobody asks for the first part while the client takes nothing.
+        if !body.is_end_stream() {
+            one.has_more();
+        }
+        Body::new(Self { body, one })
+    }
 }
 
 impl http_body::Body for InUse {
@@ -67,7 +78,13 @@ impl http_body::Body for InUse {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match polled {
+            Poll::Pending => self.one.is_read(),
+            Poll::Ready(Some(_)) if !self.body.is_end_stream() => self.one.has_more(),
+            Poll::Ready(_) => {}
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

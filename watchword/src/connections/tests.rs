@@ -1,8 +1,11 @@
-use axum::http::{StatusCode, Version};
+use std::pin::Pin;
 use std::sync::atomic::AtomicUsize;
+use std::task::{Context, Poll};
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
+use axum::http::{StatusCode, Version};
 use axum::routing::{get, post};
+use http_body::Frame;
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http2::{SendRequest, handshake};
 use tokio::io::AsyncWriteExt;
@@ -397,6 +400,83 @@ async fn who_is_being_answered_keeps_its_connection_in_a_full_room() {
     gate.notify_one();
     ask_on(&mut busy, "").await;
     drop((busy, flood));
+    serving.end().await;
+}
+
+/// An endless answer in parts, so that no buffer holds all of it.
+struct Endless;
+
+impl http_body::Body for Endless {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b'x'; 16 * 1024])))))
+    }
+}
+
+fn endless() -> Router {
+    hello().route("/endless", get(async || Body::new(Endless)))
+}
+
+const GET_ENDLESS: &str = "GET /endless HTTP/1.1\r\nHost: x\r\n\r\n";
+
+/// `GET http:///endless` as HPACK, for a client that has no room for any of the answer.
+fn get_endless_and_read_nothing() -> Vec<u8> {
+    let no_room = [&4_u16.to_be_bytes()[..], &0_u32.to_be_bytes()].concat();
+    let asked = [&[0x82, 0x86, 0x04, 8][..], b"/endless", &[0x01, 1], b"x"].concat();
+    [PREFACE, &frame(4, 0, 0, &no_room), &frame(HEADERS, END_HEADERS | END_STREAM, 1, &asked)].concat()
+}
+
+#[tokio::test]
+async fn who_does_not_read_its_answer_makes_room() {
+    for asked in [GET_ENDLESS.as_bytes(), &get_endless_and_read_nothing()] {
+        let serving = Serving::start_in(Room::new(8, &[]), endless(), SETTINGS).await;
+        let mut flood = vec![];
+        for _ in 0..20 {
+            flood.push(serving.raw(asked).await);
+            let answer = ask_http1(&serving, GET).await;
+            assert!(answer.ends_with("hello"), "{answer}");
+        }
+        drop(flood);
+        serving.end().await;
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_read_its_answer_is_let_go() {
+    let settings = HttpSettings { head_time: Duration::from_mins(1), ..SHORT };
+    for asked in [GET_ENDLESS.as_bytes(), &get_endless_and_read_nothing()] {
+        let room = Room::new(8, &[]);
+        let serving = Serving::start_in(room.clone(), endless(), settings).await;
+        let _unread = serving.raw(asked).await;
+        for is_there in [true, false] {
+            let seen = async {
+                while room.crowd.is_empty() == is_there {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            within(seen).await;
+        }
+        serving.end().await;
+    }
+}
+
+/// A head that never ends after a request that was answered: not for as long as a connection may be idle.
+#[tokio::test]
+async fn a_later_head_that_never_ends_is_no_idle_connection() {
+    let settings = HttpSettings { head_time: Duration::from_millis(200), ..SETTINGS };
+    let serving =
+        Serving::start(hello(), HttpSettings { idle_time: Duration::from_hours(1), ..settings }).await;
+    let first = [opening(), frame(HEADERS, END_HEADERS | END_STREAM, 1, GET_ROOT)].concat();
+    let begun = frame(HEADERS, END_STREAM, 3, GET_ROOT);
+    for later in [&begun[..], &begun[..11], &frame(HEADERS, END_HEADERS | END_STREAM, 3, GET_ROOT)[..11]] {
+        let mut slow = serving.raw(&[&first, later].concat()).await;
+        within(slow.read_to_end(&mut Vec::new())).await.expect("reads");
+    }
     serving.end().await;
 }
 
