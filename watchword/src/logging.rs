@@ -3,6 +3,7 @@
 //! A server writes to both streams through an [`Outlet`] alone, so that no request, no task and no shutdown depends on who
 //! reads them. Commands that print results on stdout end when nobody reads those.
 
+mod line;
 mod outlet;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -37,13 +38,14 @@ pub fn start(config: &Config, quiet: bool) {
     use_format(config.log_format);
     let directives = if quiet && config.log == "info" { "warn" } else { config.log.as_str() };
     let filter = EnvFilter::try_new(directives).unwrap_or_else(|_| EnvFilter::new("info"));
+    let colours = io::IsTerminal::is_terminal(&io::stderr());
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(|| Lines)
+        .with_writer(move || Lines { colours })
         .with_timer(SystemTime)
         // The library would print them itself, and panic where that fails.
         .log_internal_errors(false)
-        .with_ansi(io::IsTerminal::is_terminal(&io::stderr()));
+        .with_ansi(colours);
     // A second subscriber can only come from a test in the same process; the first one serves it as well.
     let _ = match config.log_format {
         LogFormat::Text => builder.try_init(),
@@ -63,7 +65,7 @@ pub fn say(format: LogFormat, line: &str) {
 /// Prints why the process ends, possibly before logging was started.
 pub fn say_failure(format: LogFormat, reason: &str) {
     let line = match format {
-        LogFormat::Text => format!("watchword: {reason}"),
+        LogFormat::Text => line::indented(&format!("watchword: {reason}")),
         LogFormat::Json => as_json("ERROR", reason),
     };
     STDERR.push(format!("{line}\n").into_bytes());
@@ -99,11 +101,13 @@ pub fn standing() -> Standing {
 }
 
 /// One event of the log after the other, each written at once.
-struct Lines;
+struct Lines {
+    colours: bool,
+}
 
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        STDERR.push(line.to_vec());
+        STDERR.push(line::one(line, self.colours));
         Ok(line.len())
     }
 
