@@ -20,6 +20,7 @@ mod rebuild;
 mod stream;
 
 use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -28,6 +29,7 @@ use async_nats::Client;
 use async_nats::jetstream;
 use domain::LogOrigin;
 use event_store::{Journal, MessageKey, StoreError};
+use futures::FutureExt;
 use http_kit::trace::{self, Step};
 pub use look::{StreamStanding, look};
 pub use rebuild::{RebuildError, delete_stream, fill};
@@ -205,8 +207,13 @@ impl Publisher {
         let mut retry = FIRST_RETRY;
         loop {
             // An interrupted batch lacks its last message, and JetStream discards it.
+            let following = AssertUnwindSafe(self.follow(origin, &mut retry)).catch_unwind();
             let error = tokio::select! {
-                Err(error) = self.follow(origin, &mut retry) => error,
+                followed = following => match followed {
+                    Ok(Err(error)) => error,
+                    // An event that cannot be published must neither end the process nor be left out.
+                    Err(_) => RelayError::Panicked { after: self.standing.borrow().position },
+                },
                 _ = ending.wait_for(|ending| *ending) => return End::Asked,
             };
             let wait = if error.needs_somebody() { self.settings.check_interval } else { retry };

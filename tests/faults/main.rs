@@ -31,6 +31,8 @@
 //! | events, claims and keys that somebody without the master key has put into the stores | `forged_stores`, `forged_rows`, `forged_claims`; `event-store/tests/proofs/`, `snapshots.rs` |
 //! | rows of read models that somebody has changed | `forged_read_models`; `read-models/src/tests/compared.rs` |
 //! | poison event | `projection-service/src/tests/running.rs`, and for several nodes `sharing.rs` beside it |
+//! | a mail that cannot be made, an event that cannot be published, without a panic | `poison` |
+//! | no file descriptor left | `descriptors` |
 //! | rebuild during writes | `rebuild` |
 //! | the upgrade that gives events their MACs killed | `upgrade_killed` |
 //! | old data directory | `old_data`; older formats of single files: `event-store/tests`, `read-models/src/tests/rows.rs` |
@@ -49,6 +51,7 @@ use test_services::Nats;
 use tests::{Server, until};
 
 mod clock;
+mod descriptors;
 mod disk_full;
 mod first_start;
 mod flipped_byte;
@@ -65,6 +68,7 @@ mod nats_data_cut;
 mod nats_killed;
 mod old_data;
 mod paused;
+mod poison;
 mod postgres;
 mod readiness_truth;
 mod rebuild;

@@ -55,6 +55,12 @@ impl Composer {
         app: &App,
         user: &User,
     ) -> Result<Letter, Unsent> {
+        if fail::has_failpoints() {
+            let point = format!("compose-{}", mail.kind.as_str());
+            fail::fail_point!(&point, |_| panic!("a test made it fail"));
+            // Without the feature, nothing uses it.
+            let _ = point;
+        }
         let app_id = &recorded.metadata.app_id;
         if app.id.is_none() {
             return Err(Unsent::not_made("there is no such app"));

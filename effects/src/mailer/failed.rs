@@ -1,9 +1,12 @@
 //! Errors that prevent a mail from being sent, and damage in the journal.
 
+use std::panic::AssertUnwindSafe;
+
 use domain::delivery::{DeliveryCommand, DeliveryPolicy};
 use domain::mail::MailKind;
 use domain::{EventId, Timestamp, UserId};
 use event_store::StoreError;
+use futures::FutureExt;
 use schemas::RecordedEvent;
 use schemas::envelope::{Actor, Metadata};
 
@@ -25,6 +28,29 @@ pub(super) fn unless_damaged<T>(position: u64, outcome: Result<T, Stop>) -> Resu
         }
         Err(stop) => Err(stop),
     }
+}
+
+/// A mail whose handling panics is given up like one that cannot be made, and the others are sent. Otherwise the task
+/// would start again, meet it again, and end the process at last.
+pub(super) async fn unless_it_panics<T>(
+    sending: impl Future<Output = Result<Result<T, Unsent>, Stop>>,
+) -> Result<Result<T, Unsent>, Stop> {
+    let outcome = AssertUnwindSafe(sending).catch_unwind().await;
+    // The panic hook has logged it already.
+    outcome.unwrap_or_else(|_| {
+        let detail = "making or sending it panicked: the log of the process has the message before this one";
+        Ok(Err(Unsent::not_made(detail)))
+    })
+}
+
+/// As [`unless_damaged`], also for an event that cannot be looked at without a panic: nothing can be recorded of it.
+pub(super) async fn unless_unreadable<T>(
+    position: u64,
+    handling: impl Future<Output = Result<T, Stop>>,
+) -> Result<Option<T>, Stop> {
+    let outcome = AssertUnwindSafe(handling).catch_unwind().await;
+    let panicked = |_| Err(Stop::Store(StoreError::Damaged("handling it panicked".to_owned())));
+    unless_damaged(position, outcome.unwrap_or_else(panicked))
 }
 
 /// The data recorded with a mail's outcome.

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::backlog::Backlog;
 use super::compose::Composer;
-use super::failed::{Failed, because_of, unless_damaged};
+use super::failed::{Failed, because_of, unless_damaged, unless_it_panics, unless_unreadable};
 use super::lists::{MailRef, WAITING, count_given_up};
 use super::transport::{MailTransport, Unsent};
 use super::{
@@ -162,7 +162,7 @@ impl Runner {
             let has_looked = self.look_ahead(held, newest).await?;
             let next = held.backlog.next();
             if let Some(position) = next {
-                unless_damaged(position, self.handle(held, position).await)?;
+                unless_unreadable(position, Box::pin(self.handle(held, position))).await?;
                 held.backlog.done(position);
             }
             held.cursor.position = held.backlog.position();
@@ -210,8 +210,7 @@ impl Runner {
         };
         for recorded in &events {
             if recorded.name == "MailFailed" {
-                let heard = self.hear(held, recorded).await;
-                unless_damaged(recorded.position, heard)?;
+                unless_unreadable(recorded.position, self.hear(held, recorded)).await?;
             }
             let asks = asks_for_mail(&recorded.name).then_some(&recorded.metadata.app_id);
             held.backlog.look(recorded.position, asks);
@@ -247,7 +246,7 @@ impl Runner {
             return Ok(false);
         }
         let Some((_, mail_ref)) = held.waiting.pop_first() else { return Ok(false) };
-        unless_damaged(mail_ref.position, self.attempt_again(held, mail_ref).await)?;
+        unless_unreadable(mail_ref.position, Box::pin(self.attempt_again(held, mail_ref))).await?;
         Ok(true)
     }
 
@@ -288,15 +287,18 @@ impl Runner {
         } else {
             let app = self.repository.load::<App>(&recorded.metadata.app_id).await?;
             let user = self.repository.load::<User>(&mail.user_id).await?;
-            match self.composer.compose(recorded, event, mail, &app.state, &user.state) {
-                Ok(letter) => {
-                    fail::fail_point!("before-mail", |_| std::process::abort());
-                    let sent = self.send(held, mail.kind, &letter).await?;
-                    fail::fail_point!("after-mail", |_| std::process::abort());
-                    sent
+            let sending = async {
+                match self.composer.compose(recorded, event, mail, &app.state, &user.state) {
+                    Ok(letter) => {
+                        fail::fail_point!("before-mail", |_| std::process::abort());
+                        let sent = self.send(held, mail.kind, &letter).await?;
+                        fail::fail_point!("after-mail", |_| std::process::abort());
+                        Ok(sent)
+                    }
+                    Err(unsent) => Ok(Err(unsent)),
                 }
-                Err(unsent) => Err(unsent),
-            }
+            };
+            unless_it_panics(Box::pin(sending)).await?
         };
         let mail = Failed { user_id: mail.user_id, kind: mail.kind, useless_after: mail.expires_at };
         self.record(held, recorded, &mail, outcome).await

@@ -83,6 +83,12 @@ impl Publisher {
             if event.position != expected {
                 return Err(RelayError::Gap { expected, found: event.position });
             }
+            if fail::has_failpoints() {
+                let point = format!("publish-{}", event.name);
+                fail::fail_point!(&point, |_| panic!("a test made it fail"));
+                // Without the feature, nothing uses it.
+                let _ = point;
+            }
             let message = Message::new(event, previous, origin, &self.key, &batch, messages.len() + 1);
             previous = event.id;
             let size = message.size();

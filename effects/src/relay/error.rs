@@ -48,6 +48,10 @@ pub(super) enum RelayError {
         "the journal has event {found} where {expected} comes next: only a journal without gaps has a stream"
     )]
     Gap { expected: u64, found: u64 },
+    #[error(
+        "publishing the events after {after} panicked: the log of the process has the message. None of them is passed over"
+    )]
+    Panicked { after: u64 },
 }
 
 impl RelayError {
@@ -61,7 +65,8 @@ impl RelayError {
             | Self::Ahead { .. }
             | Self::Forged { .. }
             | Self::Oversized { .. }
-            | Self::Gap { .. } => true,
+            | Self::Gap { .. }
+            | Self::Panicked { .. } => true,
         }
     }
 }
