@@ -249,6 +249,7 @@ impl Inner {
                     return self.read_back(appended.first, appended.last).await;
                 }
                 Outcome::Done(appended) => {
+                    self.repository.saw(context.at);
                     fail::fail_point!("after-append", |_| std::process::abort());
                     let events = self.keep(work);
                     let position = appended.last;

@@ -335,6 +335,7 @@ async fn what_is_read_and_not_written_is_guarded() {
             idle_ttl: 60,
             client: domain::user::Client::default(),
             at,
+            latest: at,
         };
         work.execute(new, start).map_err(Problem::internal)
     };

@@ -76,6 +76,9 @@ pub enum SessionCommand {
         idle_ttl: u32,
         client: Client,
         at: Timestamp,
+        /// The latest time that events show: later than `at` while a clock is behind. The session lasts from then, so that
+        /// it does not end when the clock is right again.
+        latest: Timestamp,
     },
     /// Use a refresh token.
     Refresh {
@@ -87,6 +90,8 @@ pub enum SessionCommand {
         idle_ttl: u32,
         client: Client,
         at: Timestamp,
+        /// The latest time that events show.
+        latest: Timestamp,
     },
     /// End it.
     Revoke { reason: RevocationReason, at: Timestamp },
@@ -278,11 +283,14 @@ impl Session {
                 idle_ttl,
                 client,
                 at,
+                latest,
             } => {
                 if self.owner.is_some() {
                     return Err(SessionError::Exists);
                 }
-                let expires_at = after(at, seconds(ttl));
+                // Bounded, as it may also be that another clock was far ahead once.
+                let from = at.max(latest.min(after(at, seconds(ttl))));
+                let expires_at = after(from, seconds(ttl));
                 Ok(vec![SessionEvent::SessionStarted(SessionStarted {
                     session_id,
                     user_id,
@@ -290,13 +298,13 @@ impl Session {
                     method,
                     epoch,
                     expires_at,
-                    idle_expires_at: expires_at.min(after(at, seconds(idle_ttl))),
+                    idle_expires_at: expires_at.min(after(from, seconds(idle_ttl))),
                     at,
                     personal: Personal::of(client),
                 })])
             }
-            SessionCommand::Refresh { generation, grace, idle_ttl, client, at } => {
-                self.refresh(generation, grace, idle_ttl, client, at)
+            SessionCommand::Refresh { generation, grace, idle_ttl, client, at, latest } => {
+                self.refresh(generation, grace, idle_ttl, client, (at, latest))
             }
             SessionCommand::Revoke { reason, at } => {
                 let owner = self.owner.as_ref().ok_or(SessionError::Absent)?;
@@ -313,14 +321,14 @@ impl Session {
         grace: u32,
         idle_ttl: u32,
         client: Client,
-        at: Timestamp,
+        (at, latest): (Timestamp, Timestamp),
     ) -> Result<Vec<SessionEvent>, SessionError> {
         let owner = self.require_live(at)?;
         let Owner { session_id, user_id, .. } = *owner;
         let current = self.generation;
         if generation == current {
             // Where a clock was set back, the session must not end for that when it is right again.
-            let latest = at.max(self.latest.unwrap_or(self.refreshed_at));
+            let latest = at.max(latest).max(self.latest.unwrap_or(self.refreshed_at));
             let idle_expires_at = self.expires_at.min(after(latest, seconds(idle_ttl)));
             let generation = current + 1;
             let personal = if client == self.client { Personal::default() } else { Personal::of(client) };

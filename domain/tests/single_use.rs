@@ -178,6 +178,7 @@ impl World {
             idle_ttl: 100_000,
             client: Client::default(),
             at: self.at(),
+            latest: self.at(),
         };
         let mut session = Session::default();
         run(&mut session, start).expect("the id is free");

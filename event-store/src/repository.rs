@@ -5,10 +5,11 @@ mod fetched;
 mod reads;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 pub use domain::Loaded;
-use domain::{Event, Personal, Recorded, Stream, StreamId, UserId};
+use domain::{Event, Personal, Recorded, Stream, StreamId, Timestamp, UserId};
 use quick_cache::sync::Cache;
 use schemas::codec;
 use schemas::envelope::RecordedEvent;
@@ -41,6 +42,8 @@ pub struct Repository {
     behind: Cache<StreamId, Cached, Bytes>,
     // Looking at the version at hand and replacing it must not be torn apart.
     puts: [Mutex<()>; 16],
+    /// The latest time of an event that it has heard of, in microseconds.
+    latest: AtomicI64,
 }
 
 /// A snapshot that this instance wrote.
@@ -102,7 +105,18 @@ impl Repository {
             cached: Cache::with_weighter(capacity, bytes, weights.clone()),
             behind: Cache::with_weighter(BEHIND.min(capacity), bytes / 16, weights),
             puts: Default::default(),
+            latest: AtomicI64::new(i64::MIN),
         }
+    }
+
+    /// Notes the time of an event.
+    pub fn saw(&self, at: Timestamp) {
+        self.latest.fetch_max(at.as_microsecond(), Ordering::Relaxed);
+    }
+
+    /// The latest time that events show: this one, unless this machine's clock is behind one that was noted.
+    pub fn latest(&self, now: Timestamp) -> Timestamp {
+        Timestamp::from_microsecond(self.latest.load(Ordering::Relaxed)).map_or(now, |latest| latest.max(now))
     }
 
     /// The journal.

@@ -61,6 +61,14 @@ async fn a_clock_behind_the_newest_event_is_said_and_ends_no_session() {
     server.set_environment("FAILPOINTS", "clock=return(-480h)");
     server.up().await;
     server.says("this machine's clock is behind").await;
+    // One that starts meanwhile, and is refreshed, lasts from the latest events, too.
+    let bob = tests::email("bob");
+    let mut started = server.default_app().register(&bob).await;
+    let mut logged_in = server.default_app().login(&bob, tests::PASSWORD).await.expect(200).tokens();
+    for session in [&mut started, &mut logged_in] {
+        *session = server.default_app().refresh(&session.refresh).await.expect(200).tokens();
+    }
+    let never_refreshed = server.default_app().login(&bob, tests::PASSWORD).await.expect(200).tokens();
     for _ in 0..3 {
         tokens = server.default_app().refresh(&tokens.refresh).await.expect(200).tokens();
         let (ready, told) = crate::storage::readiness(&server).await;
@@ -75,7 +83,9 @@ async fn a_clock_behind_the_newest_event_is_said_and_ends_no_session() {
     assert!(server.terminate().await.success());
     server.set_environment("FAILPOINTS", "clock=return(0s)");
     server.up().await;
-    server.default_app().refresh(&tokens.refresh).await.expect(200);
+    for session in [tokens, started, logged_in, never_refreshed] {
+        server.default_app().refresh(&session.refresh).await.expect(200);
+    }
     let (_, told) = crate::storage::readiness(&server).await;
     assert!(told["checks"]["clock"].is_null(), "{told}");
 }

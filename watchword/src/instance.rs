@@ -117,8 +117,8 @@ impl Instance {
         let journal = Arc::clone(&stores.journal);
         // Before any other write: it is the first event of a journal.
         let origin = event_store::origin::establish(&*journal, &*clock, &config.log_origin(address)?).await?;
-        let latest = stores.look_at_newest(&clock).await?;
         let repository = stores.repository(config);
+        let latest = stores.look_at_newest(&clock, &repository).await?;
         let tokens = tokens(config, stores.key_store.instance_key())?;
         let access_tokens = Arc::new(AccessTokens::new(public_url.clone()).with_leeway(config.clock_leeway));
         access_tokens.limit_cache(config.caches.access_tokens);

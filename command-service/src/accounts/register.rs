@@ -190,7 +190,8 @@ pub(crate) async fn register(
     // If the mailbox's budget is spent, the user can request the mail again later.
     let spent = service.limits.spend_mail(&app_id, &email, MailPurpose::Registration, false).ok();
     let may_send = spent.is_some();
-    let start = StartSession { session_id, method: LoginMethod::Registration, client, at };
+    let (method, latest) = (LoginMethod::Registration, service.repository.latest(at));
+    let start = StartSession { session_id, method, client, at, latest };
     let register = Register { user_id, email, password_hash, profile, may_send, start };
     let (mut reads, app_read) = Reads::one::<App>(&app_id);
     let (user, session) = (reads.new_one::<User>(&user_id), reads.new_one::<Session>(&session_id));

@@ -112,7 +112,8 @@ impl CommandService {
         }
         let (user_id, begun) = link.state.holder().ok_or_else(invalid_code)?;
         let session_id = SessionId(self.clock.new_id());
-        let start = StartSession { session_id, method: LoginMethod::MagicLink, client, at: context.at };
+        let (method, at) = (LoginMethod::MagicLink, context.at);
+        let start = StartSession { session_id, method, client, at, latest: self.repository.latest(at) };
         let exchange = ExchangeCode { holder: (user_id, begun), presented, start };
         let (mut reads, app) = Reads::one::<App>(app_id);
         let (user, link) = (reads.of::<User>(&user_id), reads.of::<MagicLink>(&link_id));

@@ -233,6 +233,7 @@ impl CommandService {
         let Attempt { app_id, user_id, client, .. } = *attempt;
         let session_id = SessionId(self.clock.new_id());
         let (client, at) = (client.clone(), context.at);
+        let latest = self.repository.latest(at);
         let (mut reads, app) = Reads::one::<App>(app_id);
         let (user, lockout) = (reads.of::<User>(&user_id), reads.of::<Lockout>(&user_id));
         let session = reads.new_one::<Session>(&session_id);
@@ -242,7 +243,7 @@ impl CommandService {
             policy: self.settings.lockout,
             checked: old,
             rehashed: new,
-            start: StartSession { session_id, method: LoginMethod::Password, client, at },
+            start: StartSession { session_id, method: LoginMethod::Password, client, at, latest },
         };
         let decide = move |work: &mut Work| {
             let (app, user, lockout, session) = work.drafts((app, user, lockout, session));

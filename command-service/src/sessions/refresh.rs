@@ -77,7 +77,8 @@ pub(crate) async fn refresh(
     let user_id = token.user_id;
     let context = service.context(&request, &app_id, Actor::user(user_id), idempotency);
     let (at, client) = (context.at, request.client.clone());
-    let refresh = RefreshSession { app_id: app_id.clone(), generation, client, at };
+    let latest = service.repository.latest(at);
+    let refresh = RefreshSession { app_id: app_id.clone(), generation, client, at, latest };
     let (mut reads, app) = Reads::one::<App>(&app_id);
     let (user, session) = (reads.of::<User>(&user_id), reads.of::<Session>(&session_id));
     let decide = move |work: &mut Work| {

@@ -249,7 +249,7 @@ async fn inv_d_many_sessions_end_at_once() {
     let logins = world.service.dispatcher.run(context, reads, move |work| {
         for (session_id, session) in &sessions {
             let (session_id, method, client) = (*session_id, LoginMethod::Password, Client::default());
-            let start = StartSession { session_id, method, client, at };
+            let start = StartSession { session_id, method, client, at, latest: at };
             let (app, user, session) = work.drafts((app, user, *session));
             start.decide(app, user, session)?;
         }

@@ -20,6 +20,8 @@ pub struct RefreshSession {
     pub client: Client,
     /// The time.
     pub at: Timestamp,
+    /// The latest time that events show ([`SessionCommand::Start`]).
+    pub latest: Timestamp,
 }
 
 /// What became of the session.
@@ -53,7 +55,7 @@ impl RefreshSession {
         user: &User,
         session: &mut Draft<Session>,
     ) -> Result<Refreshed, NotRefreshed> {
-        let Self { app_id, generation, client, at } = self;
+        let Self { app_id, generation, client, at, latest } = self;
         require_live(app, user, session, app_id, *at)?;
         session.execute(SessionCommand::Refresh {
             generation: *generation,
@@ -61,6 +63,7 @@ impl RefreshSession {
             idle_ttl: app.settings.refresh_idle_ttl,
             client: client.clone(),
             at: *at,
+            latest: *latest,
         })?;
         Ok(if session.revoked { Refreshed::EndedByReuse } else { Refreshed::Continued })
     }
@@ -73,7 +76,8 @@ mod tests {
     use crate::session::{SessionEvent, SessionRefreshed};
 
     fn refresh(generation: u32, second: i64) -> RefreshSession {
-        RefreshSession { app_id: AppId::default_app(), generation, client: Client::default(), at: at(second) }
+        let (app_id, at) = (AppId::default_app(), at(second));
+        RefreshSession { app_id, generation, client: Client::default(), at, latest: at }
     }
 
     /// A session whose first token was used at this second.

@@ -20,6 +20,8 @@ pub struct StartSession {
     pub method: LoginMethod,
     pub client: Client,
     pub at: Timestamp,
+    /// The latest time that events show ([`SessionCommand::Start`]).
+    pub latest: Timestamp,
 }
 
 /// Why no session starts.
@@ -72,6 +74,7 @@ impl StartSession {
             idle_ttl,
             client: self.client.clone(),
             at: self.at,
+            latest: self.latest,
         })
     }
 }
@@ -84,7 +87,7 @@ pub(super) mod tests {
     use crate::claims::{ClaimChange, Claimed};
 
     pub(in super::super) fn start(method: LoginMethod) -> StartSession {
-        StartSession { session_id: SESSION, method, client: Client::default(), at: at(10) }
+        StartSession { session_id: SESSION, method, client: Client::default(), at: at(10), latest: at(10) }
     }
 
     #[test]

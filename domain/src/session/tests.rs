@@ -60,7 +60,12 @@ fn reused(generation: u32, current: u32, second: u32) -> Vec<SessionEvent> {
 }
 
 fn refresh(generation: u32, second: u32) -> SessionCommand {
-    SessionCommand::Refresh { generation, grace: GRACE, idle_ttl: IDLE_TTL, client: client(), at: at(second) }
+    refresh_after(generation, second, second)
+}
+
+fn refresh_after(generation: u32, second: u32, latest: u32) -> SessionCommand {
+    let (client, at, latest) = (client(), at(second), at(latest));
+    SessionCommand::Refresh { generation, grace: GRACE, idle_ttl: IDLE_TTL, client, at, latest }
 }
 
 #[tokio::test]
@@ -102,6 +107,40 @@ async fn a_clock_that_is_set_back_does_not_shorten_a_session() {
         .then_expect_events(vec![refreshed(4, 150)]);
 }
 
+/// The clock is behind, and is right again later.
+#[tokio::test]
+async fn a_session_that_starts_while_a_clock_is_behind_lasts_from_the_latest_event() {
+    let SessionEvent::SessionStarted(plain) = started() else { unreachable!() };
+    let start = |latest| SessionCommand::Start {
+        session_id: session_id(),
+        user_id: user_id(),
+        app_id: AppId::default_app(),
+        method: LoginMethod::Password,
+        epoch: 0,
+        ttl: TTL,
+        idle_ttl: IDLE_TTL,
+        client: client(),
+        at: at(0),
+        latest,
+    };
+    let until = |from: u32| {
+        let (expires_at, idle_expires_at) = (at(from + TTL), at(from + IDLE_TTL));
+        SessionEvent::SessionStarted(SessionStarted { expires_at, idle_expires_at, ..plain.clone() })
+    };
+    // However far ahead another clock was, it lasts no longer than twice.
+    for (latest, from) in [(at(0), 0), (at(TTL / 2), TTL / 2), (Timestamp::MAX, TTL), (Timestamp::MIN, 0)] {
+        let when = SessionTest::with(()).given_no_previous_events().when_async(start(latest)).await;
+        when.then_expect_events(vec![until(from)]);
+    }
+    let SessionEvent::SessionRefreshed(first) = refreshed(1, 5) else { unreachable!() };
+    let kept = SessionRefreshed { idle_expires_at: at(TTL / 2 + IDLE_TTL), ..first };
+    SessionTest::with(())
+        .given(vec![until(TTL / 2)])
+        .when_async(refresh_after(0, 5, TTL / 2))
+        .await
+        .then_expect_events(vec![SessionEvent::SessionRefreshed(kept)]);
+}
+
 #[tokio::test]
 async fn a_refresh_tells_where_from_only_where_that_changes() {
     let elsewhere = Client { ip: Some("198.51.100.4".to_owned()), ..client() };
@@ -109,7 +148,7 @@ async fn a_refresh_tells_where_from_only_where_that_changes() {
     for moved in [elsewhere, other_program, Client::default()] {
         let from = |generation, client: &Client, second| {
             let (client, idle_ttl, at) = (client.clone(), IDLE_TTL, at(second));
-            SessionCommand::Refresh { generation, grace: GRACE, idle_ttl, client, at }
+            SessionCommand::Refresh { generation, grace: GRACE, idle_ttl, client, at, latest: at }
         };
         let SessionEvent::SessionRefreshed(plain) = refreshed(1, 5) else { unreachable!() };
         let told = SessionRefreshed { personal: Personal::of(moved.clone()), ..plain };
@@ -152,7 +191,8 @@ async fn reuse_past_the_grace_ends_the_session() {
 #[tokio::test]
 async fn without_a_grace_a_racing_reuse_ends_the_session() {
     let (generation, grace, idle_ttl) = (0, 0, IDLE_TTL);
-    let racing = SessionCommand::Refresh { generation, grace, idle_ttl, client: client(), at: at(4) };
+    let racing =
+        SessionCommand::Refresh { generation, grace, idle_ttl, client: client(), at: at(4), latest: at(4) };
     let given = vec![started(), refreshed(1, 5)];
     SessionTest::with(()).given(given).when_async(racing).await.then_expect_events(reused(0, 1, 4));
 }

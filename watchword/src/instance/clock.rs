@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use domain::Timestamp;
-use event_store::{Clock, Journal, StoreError};
+use event_store::{Clock, Journal, Repository, StoreError};
 use serde_json::{Value, json};
 
 /// The tolerated difference between clocks.
@@ -35,6 +35,13 @@ impl LatestTime {
             tracing::warn!("{}", check["detail"].as_str().unwrap_or_default());
         }
         Ok(latest)
+    }
+
+    /// Tells the latest time, from which sessions last that start while the clock is behind.
+    pub fn tell(&self, repository: &Repository) {
+        if let Ok(latest) = Timestamp::from_second(self.second.load(Ordering::Relaxed)) {
+            repository.saw(latest);
+        }
     }
 
     /// Keeps the time of an event, if it is later.

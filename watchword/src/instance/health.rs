@@ -174,6 +174,7 @@ impl Health {
             Ok(events) => {
                 for event in &events {
                     self.latest.see(event.at);
+                    self.repository.saw(event.at);
                 }
                 Ok(head)
             }

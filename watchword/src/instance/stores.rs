@@ -102,9 +102,15 @@ impl Stores {
     }
 
     /// Says what is wrong with the newest events: their time, or the keys of their people.
-    pub(super) async fn look_at_newest(&self, clock: &Arc<dyn Clock>) -> Result<LatestTime, StoreError> {
+    pub(super) async fn look_at_newest(
+        &self,
+        clock: &Arc<dyn Clock>,
+        repository: &Repository,
+    ) -> Result<LatestTime, StoreError> {
         self.find_missing_keys().await?;
-        LatestTime::at_start(&*self.journal, clock).await
+        let latest = LatestTime::at_start(&*self.journal, clock).await?;
+        latest.tell(repository);
+        Ok(latest)
     }
 
     /// Looks whether the newest people have their keys. A key store that is older than the journal lacks those of the

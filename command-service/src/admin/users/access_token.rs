@@ -93,7 +93,8 @@ async fn create_access_token(
     let (user_id, at, full_admin) = (target.user_id, context.at, target.caller.full_admin);
     let by_user = matches!(target.caller.caller, Caller::User(_));
     let session_id = SessionId(service.clock.new_id());
-    let start = StartSession { session_id, method: LoginMethod::Admin, client: Client::default(), at };
+    let (method, client) = (LoginMethod::Admin, Client::default());
+    let start = StartSession { session_id, method, client, at, latest: at };
     let make = MakeTestToken { ttl, full_admin, by_user, start };
     let (mut reads, app) = Reads::one::<App>(&target.app_id);
     let (user, session) = (reads.of::<User>(&user_id), reads.new_one::<Session>(&session_id));
