@@ -7,7 +7,8 @@ use jiff::fmt::temporal::Pieces;
 use jiff::tz::Offset;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
-/// A time of RFC 3339. Without an offset it is UTC; a date alone is its start.
+/// A time of RFC 3339. Without an offset it is UTC; a date alone is its start. The last hours of the year 9999, which
+/// programs write for «never», are beyond what a [`Timestamp`] can hold, and become the last that it can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Time(pub Timestamp);
 
@@ -24,7 +25,9 @@ impl Time {
             None if offset.is_none() => jiff::civil::Time::midnight(),
             None => return None,
         };
-        offset.unwrap_or(Offset::UTC).to_timestamp(pieces.date().to_datetime(time)).ok().map(Self)
+        let at = offset.unwrap_or(Offset::UTC).to_timestamp(pieces.date().to_datetime(time));
+        let nearest = if pieces.date().year() > 0 { Timestamp::MAX } else { Timestamp::MIN };
+        Some(Self(at.unwrap_or(nearest)))
     }
 }
 
@@ -71,6 +74,11 @@ mod tests {
             ("2016-12-31T23:59:60Z", "2016-12-31T23:59:59Z"),
             ("2026-01-31T00:30:00-00:00", "2026-01-31T00:30:00Z"),
             ("2026-01-31T00:30+14:00", "2026-01-30T10:30:00Z"),
+            ("9999-12-30T22:00:00Z", "9999-12-30T22:00:00Z"),
+            ("9999-12-31", "9999-12-30T22:00:00.999999999Z"),
+            ("9999-12-31T23:59:59.999Z", "9999-12-30T22:00:00.999999999Z"),
+            ("9999-12-30T22:00:00-23:59", "9999-12-30T22:00:00.999999999Z"),
+            ("-009999-01-01", "-009999-01-02T01:59:59Z"),
         ] {
             assert_eq!(shown(text).as_deref(), Some(time), "{text}");
         }
@@ -90,8 +98,6 @@ mod tests {
             "2026-01-31T09:30+01:00[Europe/Berlin]",
             "2026-01-31T09:30+99:00",
             "10000-01-01",
-            // Past what a timestamp can hold, once the offset is taken off.
-            "9999-12-30T22:00:00-23:59",
             " 2026-01-31",
         ] {
             assert_eq!(shown(text), None, "{text}");
