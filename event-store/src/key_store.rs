@@ -362,10 +362,15 @@ impl KeyStore {
         Ok(None)
     }
 
+    /// Whether a person has a key, or had one until they were erased.
+    pub async fn has_row(&self, person: UserId) -> Result<bool, StoreError> {
+        Ok(self.cached.peek(&person).is_some() || self.keys.data_key(person).await?.is_some())
+    }
+
     /// Refuses a person whose key is not there and was not erased either: data sealed with it was written, and to read
     /// it as if the person were erased would be wrong. The key store is older than the journal, or rows were deleted.
     pub async fn require_known(&self, person: UserId) -> Result<(), StoreError> {
-        if self.cached.peek(&person).is_some() || self.keys.data_key(person).await?.is_some() {
+        if self.has_row(person).await? {
             return Ok(());
         }
         let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -389,6 +394,10 @@ impl KeyStore {
         Ok(missing)
     }
 
+    fn is_missing(&self, person: UserId) -> bool {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner).contains(&person)
+    }
+
     /// How many people without a key were met, up to a limit.
     pub fn missing(&self) -> usize {
         self.missing.lock().unwrap_or_else(PoisonError::into_inner).len()
@@ -403,6 +412,10 @@ impl KeyStore {
     pub async fn create_data_key(&self, person: UserId) -> Result<Arc<DataKey>, StoreError> {
         if let Some(key) = self.data_key(person).await? {
             return Ok(key);
+        }
+        // Another key would hide that theirs is missing, and what it seals would be lost with a backup that has theirs.
+        if self.is_missing(person) {
+            self.require_known(person).await?;
         }
         let key = Zeroizing::new(random::<32>());
         let wrapped = self.kek.seal(&data_key_name(person), &*key);

@@ -46,9 +46,14 @@ pub(crate) async fn open_bytes(
 
 /// The opened personal part of an event. An event without personal members of its own has one too: it says where the
 /// request came from. `None` if there is none, or its person was erased. If another user made the request and was
-/// erased, it does not say where the request came from.
+/// erased, it does not say where the request came from. An error if the person's key is missing without an erasure.
 pub async fn open(keys: &Sealer, recorded: &RecordedEvent) -> Result<Option<Personal>, StoreError> {
-    let Some(opened) = open_bytes(keys, recorded).await? else { return Ok(None) };
+    let Some(opened) = open_bytes(keys, recorded).await? else {
+        if let (Some(person), Some(_)) = (recorded.person, &recorded.personal) {
+            keys.keys().require_known(person).await?;
+        }
+        return Ok(None);
+    };
     let damaged = || StoreError::Damaged(format!("event {}: its personal part", recorded.position));
     let mut personal: Personal = serde_json::from_slice(&opened).map_err(|_| damaged())?;
     if let Some(acting) = personal.acting.take() {

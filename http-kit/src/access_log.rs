@@ -206,9 +206,14 @@ impl AccessLog {
         })
     }
 
-    /// For a person who was erased meanwhile nothing can be sealed: the event is written without the origin of the
-    /// request.
+    /// For a person who was erased meanwhile nothing can be sealed: the event is written without the origin of the request.
+    /// So is one about a person whose key is missing, as it must not be replaced, or who never was.
     async fn encode(&self, looking: &Looking<'_>, event: &Event) -> Result<NewEvent, StoreError> {
+        if let Some(person) = event.person()
+            && !self.repository.sealer().keys().has_row(person).await?
+        {
+            return self.repository.encode(event, self.clock.new_id()).await;
+        }
         let requested = Requested { client: looking.client, actor: &looking.metadata.actor };
         match self.repository.encode_for(event, self.clock.new_id(), &requested).await {
             Err(StoreError::Erased(_)) => self.repository.encode(event, self.clock.new_id()).await,

@@ -36,6 +36,13 @@ fn log(world: &World) -> AccessLog {
     AccessLog::new(Arc::clone(&world.repository), Arc::clone(&world.clock) as Arc<dyn Clock>)
 }
 
+/// People have keys from their first event on.
+async fn people(world: &World) {
+    for n in 1..4 {
+        world.keys.create_data_key(user(n)).await.expect("a key");
+    }
+}
+
 async fn events(world: &World) -> Vec<RecordedEvent> {
     world.repository.journal().read_all(0, 1000).await.expect("reads")
 }
@@ -43,6 +50,7 @@ async fn events(world: &World) -> Vec<RecordedEvent> {
 #[tokio::test]
 async fn a_read_is_recorded_once_for_caller_person_and_hour() {
     let world = World::new().await;
+    people(&world).await;
     let (first, second, request) = (log(&world), log(&world), request());
     let reads = async |log: &AccessLog, actor: &Actor, people: &[u128], source| {
         let looking = Looking::new(&request, &acme(), actor);
@@ -103,6 +111,7 @@ async fn concurrent_readers_write_one_event_each() {
 #[tokio::test]
 async fn an_export_is_recorded_by_form_and_person() {
     let world = World::new().await;
+    people(&world).await;
     let (log, request, app) = (log(&world), request(), acme());
     let exports = async |form, person: Option<u128>, opened| {
         let looking = Looking::new(&request, &app, &key(1));
@@ -128,17 +137,18 @@ async fn an_export_is_recorded_by_form_and_person() {
 }
 
 #[tokio::test]
-async fn a_read_about_an_erased_person_is_recorded_without_the_origin_of_the_request() {
+async fn a_read_about_a_person_without_a_key_is_recorded_without_the_origin_of_the_request() {
     let world = World::new().await;
     let (log, request) = (log(&world), request());
-    world.keys.create_data_key(user(1)).await.expect("a key");
+    people(&world).await;
     world.keys.erase_data_key(user(1)).await.expect("erases");
     let looking = Looking::new(&request, &acme(), &key(1));
-    log.read(&looking, PersonalDataSource::Audit, [user(1), user(2)]).await.expect("is written");
+    log.read(&looking, PersonalDataSource::Audit, [user(1), user(2), user(9)]).await.expect("is written");
     let recorded = events(&world).await;
     let sealed = recorded.iter().map(|event| (event.person, event.personal.is_some()));
     let sealed: std::collections::BTreeMap<_, _> = sealed.collect();
-    assert_eq!(sealed, [(Some(user(1)), false), (Some(user(2)), true)].into());
+    assert_eq!(sealed, [(Some(user(1)), false), (Some(user(2)), true), (Some(user(9)), false)].into());
+    assert!(!world.keys.has_row(user(9)).await.expect("reads"), "none is made by looking");
 }
 
 #[tokio::test]

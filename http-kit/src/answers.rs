@@ -48,6 +48,10 @@ pub struct UserBody {
     /// When it was last changed.
     #[schema(value_type = String, format = DateTime)]
     pub updated_at: Timestamp,
+    /// In lists: `true` if the key of the person's data is missing, as with a key store of an older backup. Their data
+    /// cannot be read until it is restored; they were not erased.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub damaged: bool,
 }
 
 impl UserBody {
@@ -65,6 +69,7 @@ impl UserBody {
             roles: user.roles.iter().map(ToString::to_string).collect(),
             created_at: user.created_at,
             updated_at: user.updated_at,
+            damaged: false,
         }
     }
 }

@@ -32,6 +32,7 @@ pub(crate) fn user_body(row: UserRow) -> UserBody {
         roles: row.roles.into_iter().map(String::from).collect(),
         created_at: row.created_at,
         updated_at: row.updated_at,
+        damaged: row.damaged,
     }
 }
 

@@ -9,6 +9,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use domain::access::{ExportForm, PersonalDataSource};
 use domain::{AppId, Email, Permission, SessionId, Timestamp, UserId};
+use event_store::StoreError;
 use http::HeaderValue;
 use http::header::VARY;
 use http_kit::accept::preferred;
@@ -117,6 +118,10 @@ struct AuditBody {
     /// Personal data: for callers with `users:read`, until the person is erased.
     #[schema(required)]
     personal: Option<PersonalBody>,
+    /// For these callers: `true` if the personal data cannot be read, although the person was not erased: their key is
+    /// missing, as with a key store of an older backup, or the event was changed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    damaged: bool,
 }
 
 /// The actor of an event.
@@ -296,7 +301,7 @@ pub(crate) async fn page(
 }
 
 async fn body(service: &ProjectionService, event: RecordedEvent, open: bool, names: &KeyNames) -> AuditBody {
-    let personal = if open { personal(service, &event).await } else { None };
+    let opened = if open { personal(service, &event).await } else { Ok(None) };
     let name = names.get(&event);
     let actor = event.metadata.actor;
     AuditBody {
@@ -312,17 +317,21 @@ async fn body(service: &ProjectionService, event: RecordedEvent, open: bool, nam
         request_id: event.metadata.request_id,
         // An auditor sees a damaged row unchanged.
         data: serde_json::from_str(&event.data).unwrap_or(Value::String(event.data)),
-        personal,
+        damaged: opened.is_err(),
+        personal: opened.unwrap_or_default(),
     }
 }
 
 /// The opened personal part. An event whose part cannot be read is shown without it: the log must not end there.
-async fn personal(service: &ProjectionService, event: &RecordedEvent) -> Option<PersonalBody> {
+async fn personal(
+    service: &ProjectionService,
+    event: &RecordedEvent,
+) -> Result<Option<PersonalBody>, StoreError> {
     let opened = service.repository.personal(event).await;
     let opened = opened.inspect_err(
         |error| tracing::warn!(position = event.position, %error, "shown without its personal part"),
     );
-    let mut personal = opened.ok()?.unwrap_or_default();
+    let mut personal = opened?.unwrap_or_default();
     if personal.reason.is_none() && event.name == "UserBanned" {
         // The first version of this event has the reason in clear text.
         let decoded = service.repository.decode(event).await.ok();
@@ -337,5 +346,5 @@ async fn personal(service: &ProjectionService, event: &RecordedEvent) -> Option<
         user_agent: personal.user_agent,
         reason: personal.reason,
     };
-    (body != PersonalBody::default()).then_some(body)
+    Ok((body != PersonalBody::default()).then_some(body))
 }

@@ -44,6 +44,14 @@ pub(crate) async fn open(
     }
 }
 
+/// Whether a person's key is missing without an erasure.
+pub(crate) async fn lacks_key(keys: &Sealer, person: UserId) -> Result<bool, StoreError> {
+    match keys.keys().require_known(person).await {
+        Err(StoreError::Damaged(_)) => Ok(true),
+        known => known.map(|()| false),
+    }
+}
+
 /// A stored time.
 pub(crate) fn time(microseconds: i64) -> Result<Timestamp, StoreError> {
     Timestamp::from_microsecond(microseconds).map_err(|_| StoreError::Damaged("a time".to_owned()))

@@ -167,6 +167,31 @@ async fn a_key_store_older_than_the_journal_is_named() {
         app.login(&bob, "a wrong password").await.problem(503, "journal_damaged");
         app.refresh(&tokens.refresh).await.problem(503, "journal_damaged");
     }
+    // Lists and the audit log do not show him as erased, and looking makes no key in place of his.
+    let key = server.platform_key();
+    for _ in 0..2 {
+        let list = app.get("admin/users").bearer(&key).await.expect(200).json();
+        let shown = |id: &str| {
+            list["items"].as_array().expect("a list").iter().find(|user| user["id"] == id).cloned()
+        };
+        let damaged = shown(&tokens.user_id).expect("he is in the list");
+        assert!(damaged["damaged"] == true && damaged["email"].is_null(), "{damaged}");
+        assert_eq!(
+            list["items"].as_array().expect("a list").iter().filter(|user| user["damaged"] == true).count(),
+            1
+        );
+        let path = format!("audit/events?user_id={}", tokens.user_id);
+        let events = app.get(&path).bearer(&key).await.expect(200).json();
+        let about = events["items"].as_array().expect("a list");
+        let registered = about.iter().find(|event| event["type"] == "UserRegistered").expect("it is there");
+        assert!(registered["damaged"] == true && registered["personal"].is_null(), "{registered}");
+        let csv = app.get(&path).bearer(&key).header("accept", "text/csv").await.expect(200).text;
+        assert!(csv.contains("(damaged)"), "{csv}");
+        app.get(&format!("admin/users/{}", tokens.user_id))
+            .bearer(&key)
+            .await
+            .problem(503, "journal_damaged");
+    }
     app.login(&ada, PASSWORD).await.expect(200);
     app.login(&email("nobody"), PASSWORD).await.problem(401, "invalid_credentials");
     app.register(&email("cyd")).await;

@@ -141,8 +141,10 @@ impl Export {
     }
 
     async fn push_table_row(&self, text: &mut String, event: &RecordedEvent) {
-        let personal =
-            if self.table.open { personal(&self.service, event).await } else { None }.unwrap_or_default();
+        let opened = if self.table.open { personal(&self.service, event).await } else { Ok(None) };
+        let unreadable = opened.is_err().then(|| DAMAGED.to_owned());
+        let mut personal = opened.ok().flatten().unwrap_or_default();
+        personal.email = personal.email.or(unreadable);
         push_row(
             text,
             &[
@@ -164,6 +166,9 @@ impl Export {
         );
     }
 }
+
+/// Where an address would be, for an event whose personal data cannot be read although the person was not erased.
+const DAMAGED: &str = "(damaged)";
 
 /// An export that cannot continue. The log says why.
 #[derive(Debug, thiserror::Error)]

@@ -93,6 +93,10 @@ impl<'a> Sessions<'a> {
         let user_id = UserId(rows::id(row.get("user_id")?)?);
         let sealed: Option<&[u8]> = row.get("sealed")?;
         let personal = rows::open(self.sealer, "sessions_v1", session_id, user_id, sealed).await?;
+        if sealed.is_some() && personal.is_empty() {
+            // Erased, or their key is missing: those are told apart.
+            self.sealer.keys().require_known(user_id).await?;
+        }
         Ok(SessionRow {
             session_id: SessionId(session_id),
             user_id,

@@ -83,6 +83,8 @@ pub struct UserRow {
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
+    /// Whether the person's key is missing without an erasure.
+    pub damaged: bool,
 }
 
 /// Queries of `users`.
@@ -191,10 +193,14 @@ impl<'a> Users<'a> {
         let id = UserId(rows::id(row.get("user_id")?)?);
         let sealed: Option<&[u8]> = row.get("sealed")?;
         let roles: String = row.get("roles")?;
+        let personal = rows::open(self.sealer, TABLE, id.0, id, sealed).await?;
+        // Everybody has an address until they are erased.
+        let damaged = personal.is_empty() && rows::lacks_key(self.sealer, id).await?;
         Ok(UserRow {
             id,
             app_id: row.get("app_id")?,
-            personal: rows::open(self.sealer, TABLE, id.0, id, sealed).await?,
+            personal,
+            damaged,
             email_verified: row.get::<i64>("email_verified")? != 0,
             banned: row.get::<i64>("banned")? != 0,
             roles: serde_json::from_str(&roles)
