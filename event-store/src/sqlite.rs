@@ -75,7 +75,9 @@ impl SqliteJournal {
     }
 
     /// As [`SqliteJournal::open`], with a lock taken earlier, for example to check other things first.
-    pub async fn open_locked(lock: JournalLock, macs: &Macs) -> Result<Self, OpenError> {
+    pub async fn open_locked(mut lock: JournalLock, macs: &Macs) -> Result<Self, OpenError> {
+        let (file, database) = lock.missing()?;
+        (lock.file, lock.database) = (lock.file.or(file), lock.database.or(database));
         let path = lock.path.clone();
         if file::check(&path, &KIND)?.is_some() {
             let readers = file::look(&path).await?;
@@ -109,6 +111,7 @@ impl SqliteJournal {
     /// Opens the journal for reading, and changes nothing, neither in it nor beside it, even where its last writer was
     /// killed. Appends are refused. The lock must outlive the journal.
     pub async fn look(lock: &JournalLock, macs: &Macs) -> Result<Self, OpenError> {
+        let _missing = lock.missing()?;
         let path = lock.path.clone();
         if file::check(&path, &KIND)?.is_none() {
             let path = path.display().to_string();

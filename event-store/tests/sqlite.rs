@@ -267,6 +267,22 @@ async fn format_1_is_upgraded() {
     assert_eq!(fs::read(&path).expect("reads")[60..64], 4_u32.to_be_bytes());
 }
 
+/// Two processes start in an empty folder: the second one looked for a lock before the first one had made it.
+#[tokio::test]
+async fn a_journal_that_another_process_has_made_since_is_left_alone() {
+    let directory = TempDir::new().expect("makes a directory");
+    let early = JournalLock::take(&directory.path().join("journal.db")).expect("there is nothing to take");
+    let journal = open(&directory).await;
+    let refusal = early.head().await.expect_err("it is in use");
+    assert!(matches!(refusal, OpenError::InUse(_)), "{refusal}");
+    let refusal = SqliteJournal::look(&early, &contract::macs()).await.err().expect("it is in use");
+    assert!(matches!(refusal, OpenError::InUse(_)), "{refusal}");
+    journal.append(append(&stream("a"), 0, 1)).await.expect("its files are all there");
+    let refusal = SqliteJournal::open_locked(early, &contract::macs()).await.err().expect("it is in use");
+    assert!(matches!(refusal, OpenError::InUse(_)), "{refusal}");
+    journal.close().await;
+}
+
 /// The file's header has the old format for as long as the new one is only in the log beside it.
 #[tokio::test]
 async fn an_upgrade_whose_process_was_killed_is_found_in_the_log() {

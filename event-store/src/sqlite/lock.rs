@@ -44,6 +44,14 @@ impl JournalLock {
         Ok(Self { path: path.to_owned(), file, database: lock_database(path)? })
     }
 
+    /// The locks that could not be taken earlier, as there was no file yet: another process may have made the journal
+    /// since, and looking at it would remove an empty log beside it.
+    pub(super) fn missing(&self) -> Result<(Option<File>, Option<File>), OpenError> {
+        let file = if self.file.is_none() { file::lock_existing(&self.path)? } else { None };
+        let database = if self.database.is_none() { lock_database(&self.path)? } else { None };
+        Ok((file, database))
+    }
+
     /// All locks of a journal that exists.
     pub(super) fn complete(self) -> Result<Locks, OpenError> {
         let beside = self.file.map_or_else(|| file::lock(&self.path), Ok)?;
@@ -54,6 +62,7 @@ impl JournalLock {
     /// The position of the newest event of the journal, without checking whether this instance wrote it; `None` if
     /// there is no journal. Refuses what [`SqliteJournal::open`](super::SqliteJournal::open) refuses, and changes nothing.
     pub async fn head(&self) -> Result<Option<u64>, OpenError> {
+        let _missing = self.missing()?;
         if file::check(&self.path, &KIND)?.is_none() {
             return Ok(None);
         }
