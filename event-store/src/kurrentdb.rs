@@ -104,6 +104,13 @@ impl FromStr for KurrentUrl {
         if !crate::location::is_kurrent(text) {
             return Err(InvalidKurrentUrl("it does not start with esdb:// or kurrentdb://".to_owned()));
         }
+        let (_, rest) = text.split_once("://").unwrap_or_default();
+        if rest.find(['/', '?', '#']).is_some_and(|end| rest[end..].contains('@')) {
+            return Err(InvalidKurrentUrl(
+                "there is an @ behind the host. In a user name or password write %40 for @, %2F for /, %3F for ? and %23 for #"
+                    .to_owned(),
+            ));
+        }
         let settings: ClientSettings =
             text.parse().map_err(|error: eventstore::ClientSettingsParseError| {
                 // If there is an inner error, the outer one repeats the text, which may contain a password.
@@ -435,9 +442,14 @@ mod tests {
             assert_eq!(url.to_string(), shown);
             assert!(!format!("{url:?}").contains("hunter2"));
         }
-        for wrong in
-            ["", "postgres://host/db", "esdb://", "esdb://ada:hunter2@host:port", "esdb://host?tls=perhaps"]
-        {
+        for wrong in [
+            "",
+            "postgres://host/db",
+            "esdb://",
+            "esdb://ada:hunter2@host:port",
+            "esdb://host?tls=perhaps",
+            "esdb://ada:12/hunter2@host",
+        ] {
             let error = wrong.parse::<KurrentUrl>().expect_err(wrong).to_string();
             assert!(error.contains("esdb://user:password@host:2113"), "{error}");
             assert!(!error.contains("hunter2"), "{error}");

@@ -16,6 +16,7 @@
 //! | PostgreSQL stopped, crashed, its sessions ended | `postgres`; `event-store/tests/postgres/faults.rs` |
 //! | the reply to a commit lost, the request lost, or late | `postgres`; `event-store/tests/postgres/faults.rs` |
 //! | a session idle in a transaction | `postgres` |
+//! | others in the database: plants, locks, notifications, transactions left open; a pooler in between | `neighbours`; `event-store/tests/postgres/neighbours.rs`, `poolers.rs` |
 //! | a node of two killed | `postgres`; `tests/nodes` |
 //! | two nodes racing for one address, one refresh token | `tests/nodes` |
 //! | a service or a server stands still for longer than every timeout | `paused` |
@@ -66,6 +67,7 @@ mod mail;
 mod nats_absent;
 mod nats_data_cut;
 mod nats_killed;
+mod neighbours;
 mod old_data;
 mod paused;
 mod poison;

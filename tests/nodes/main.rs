@@ -184,7 +184,7 @@ async fn commands_say_what_they_did_in_the_database() {
     assert!(done && text.contains("ready at"), "{text}");
     assert!(text.contains("opens with the master key") && !text.contains("only-on-loopback"), "{text}");
     let (done, text) = run(&server, &["migrate"]);
-    assert!(done && text.contains("journal      up to date in format 5: postgres://127.0.0.1:"), "{text}");
+    assert!(done && text.contains("journal      up to date in format 6: postgres://127.0.0.1:"), "{text}");
 
     // Another master key is refused before anything changes.
     let wrong =
@@ -204,6 +204,6 @@ async fn commands_say_what_they_did_in_the_database() {
     server.set_environment("WATCHWORD_JOURNAL_URL", &empty);
     let output = server.command(&["migrate"]).output().expect("runs");
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains("journal      created in format 5"), "{text}");
+    assert!(text.contains("journal      created in format 6"), "{text}");
     assert!(text.contains("key store    created in format 3"), "{text}");
 }

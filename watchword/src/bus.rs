@@ -62,15 +62,19 @@ fn user_and_password(server: &ServerAddr) -> Option<(String, String)> {
     Some((decoded(server.username()?)?, decoded(server.password()?)?))
 }
 
-/// The configured servers. An invalid address is not quoted, because it may contain a password.
+/// The configured servers. An invalid address is not quoted, because it may contain a password. With a `/` in it that is not
+/// escaped, the password would be taken for a port and its rest for a path.
 pub fn servers(text: &str) -> Result<Vec<ServerAddr>, String> {
     let address = |part: &str| {
-        let address: ServerAddr = part.trim().parse().ok()?;
+        let (_, rest) = part.split_once("://").unwrap_or(("", part));
+        let behind = rest.find(['/', '?', '#']).map_or("", |end| &rest[end..]);
+        let address: ServerAddr = part.trim().parse().ok().filter(|_| !behind.contains('@'))?;
         (matches!(address.scheme(), "nats" | "tls") && !address.host().is_empty()).then_some(address)
     };
     let servers: Option<Vec<ServerAddr>> = text.split(',').map(address).collect();
     servers.ok_or_else(|| {
-        "give addresses such as nats://127.0.0.1:4222 or tls://nats.example.com, separated by commas"
+        "give addresses such as nats://127.0.0.1:4222 or tls://nats.example.com, separated by commas; in a password write %40 \
+         for @, %2F for /, %2C for a comma"
             .to_owned()
     })
 }
@@ -94,7 +98,15 @@ mod tests {
         let two = servers("nats://user:secret@a:4222, tls://b").expect("valid");
         assert!(two[0].has_user_pass() && !two[0].tls_required() && two[1].tls_required());
         assert_eq!(servers("127.0.0.1:4222").expect("valid")[0].port(), 4222);
-        for bad in ["http://user:secret@a", "nats://user:secret@a:port", "ws://a", "", "nats://a,,"] {
+        for bad in [
+            "http://user:secret@a",
+            "nats://user:secret@a:port",
+            "nats://user:12/secret@a",
+            "nats://user:12#secret@a",
+            "ws://a",
+            "",
+            "nats://a,,",
+        ] {
             assert!(!servers(bad).expect_err(bad).contains("secret"));
         }
     }

@@ -14,9 +14,13 @@ fn a_password_is_not_shown() {
         let shown = format!("{url} {url:?}");
         assert!(!shown.contains("hunter2") && shown.contains("mail.example"), "{shown}");
     }
-    for text in
-        ["smtp://u:hunter2@", "smtp://u:hunter2@mail.example?tls=maybe", "imap://u:hunter2@mail.example"]
-    {
+    for text in [
+        "smtp://u:hunter2@",
+        "smtp://u:hunter2@mail.example?tls=maybe",
+        "imap://u:hunter2@mail.example",
+        "smtp://u:12/hunter2@mail.example",
+        "smtps://u:12#hunter2@mail.example",
+    ] {
         let error = parse(text).expect_err(text).to_string();
         assert!(!error.contains("hunter2"), "{error}");
     }

@@ -71,6 +71,11 @@ impl FromStr for MailUrl {
         if !matches!(url.scheme(), "smtp" | "smtps") {
             return Err(wrong("it is of another kind"));
         }
+        if url.path().contains('@') || url.fragment().is_some() {
+            return Err(wrong(
+                "there is an @ or # behind the host. In a user name or password write %40 for @, %2F for / and %23 for #",
+            ));
+        }
         if url.username().is_empty() != url.password().is_none() {
             return Err(wrong("user and password go together"));
         }

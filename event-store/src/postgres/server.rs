@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use super::PostgresUrl;
 use super::connecting::connect_to_look;
+use super::pooler;
 use super::session::{PostgresSettings, not_opened, timed_out};
 use crate::clock::{Clock, SystemClock};
 use crate::journal::{OpenError, StoreError};
@@ -51,6 +52,7 @@ impl PostgresServer {
         let failed = |error: sqlx::Error| not_opened(url, &error);
         let looked = timeout(settings.connect_timeout, async {
             let mut connection = connect_to_look(url, settings.connect_timeout).await?;
+            pooler::check(&mut connection, url.options(), settings.connect_timeout).await?;
             let server = Self::ask(&mut connection).await?;
             connection.close().await?;
             Ok(server)

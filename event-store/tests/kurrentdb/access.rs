@@ -255,3 +255,24 @@ async fn with_tls_only_the_configured_authority_is_trusted() {
     let said = refused(&World::on(None, &format!("esdb://127.0.0.1:{}", open.port())), "other").await;
     assert!(said.contains("set tls=false"), "{said}");
 }
+
+/// Two providers of cryptography are built in with this feature, and `sslmode=verify-ca` takes the process's.
+#[tokio::test]
+async fn a_key_store_whose_authority_is_checked_is_reached_without_a_panic() {
+    use event_store::{PostgresSettings, PostgresUrl, postgres::PostgresServer};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let place = listener.local_addr().expect("an address");
+    let greeted = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        // The request for TLS, which is granted; then the first byte of a handshake.
+        let mut request = [0; 8];
+        stream.read_exact(&mut request).await.expect("it asks for TLS");
+        stream.write_all(b"S").await.expect("writes");
+        stream.read_u8().await
+    });
+    let url: PostgresUrl = format!("postgres://u:p@{place}/db?sslmode=verify-ca").parse().expect("a URL");
+    PostgresServer::look(&url, &PostgresSettings::default()).await.expect_err("it closes the connection");
+    assert_eq!(greeted.await.expect("does not panic").expect("it began a handshake"), 0x16);
+}

@@ -1,14 +1,13 @@
 //! Others in the same database: a login that may only connect, one that may create objects in `public`, and one that may
 //! create schemas. None of them gets anything run with our rights, or stops us.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use event_store::contract::{append, stream};
 use event_store::postgres::{EventRights, PostgresServer};
 use event_store::{Journal, KeyStore, MasterKey, PostgresJournal};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection};
-use test_services::Postgres;
+use test_services::{Postgres, Watch, plants};
 use tokio::time::timeout;
 
 use super::{open, settings, url};
@@ -59,122 +58,6 @@ async fn everything(database: &str) {
     two.close().await;
 }
 
-/// Types that occur in statements.
-const TYPES: [&str; 9] =
-    ["bigint", "integer", "text", "name", "boolean", "interval", "timestamptz", "oid", "double precision"];
-const OPERATORS: [&str; 14] = ["+", "-", "*", "/", "=", "<>", "<", ">", "<=", ">=", "||", "~~", "~", "%"];
-/// Functions that statements of ours, or of the driver, call; with arguments that the server's own do not take exactly.
-const FUNCTIONS: [&str; 44] = [
-    "coalesce",
-    "max",
-    "min",
-    "count",
-    "current_setting",
-    "set_config",
-    "has_table_privilege",
-    "has_schema_privilege",
-    "has_database_privilege",
-    "pg_has_role",
-    "quote_ident",
-    "format",
-    "to_regclass",
-    "pg_get_userbyid",
-    "split_part",
-    "pg_is_in_recovery",
-    "clock_timestamp",
-    "now",
-    "pg_backend_pid",
-    "unnest",
-    "aclexplode",
-    "pg_notify",
-    "sha256",
-    "substring",
-    "int8send",
-    "array_fill",
-    "array_remove",
-    "cardinality",
-    "generate_series",
-    "array_agg",
-    "bool_and",
-    "current_database",
-    "pg_current_xact_id",
-    "text",
-    "int4",
-    "int8",
-    "starts_with",
-    "lower",
-    "length",
-    "sum",
-    "abs",
-    "date_part",
-    "extract",
-    "version",
-];
-
-/// An operator for each pair of types and a function for each name and one or two types, as far as there are none of that
-/// kind in `pg_catalog`, where they would come first. Each leaves a word in the server's log.
-fn plants() -> String {
-    let mut sql = String::from("SET client_min_messages = error;\n");
-    let body =
-        "AS $f$ BEGIN RAISE LOG 'PLANTED by % as %', session_user, current_user; RETURN NULL; END $f$;\n";
-    for (left, one) in TYPES.iter().enumerate() {
-        for (right, two) in TYPES.iter().enumerate() {
-            let name = format!("planted_{left}_{right}");
-            for (result, suffix) in [("boolean", "b"), (*one, "l"), (*two, "r")] {
-                writeln!(
-                    sql,
-                    "CREATE FUNCTION public.{name}_{suffix}({one}, {two}) RETURNS {result} LANGUAGE plpgsql {body}"
-                )
-                .expect("writes");
-            }
-            for operator in OPERATORS {
-                let suffix = match operator {
-                    "+" | "-" | "/" | "%" => "l",
-                    "*" | "||" => "r",
-                    _ => "b",
-                };
-                writeln!(
-                    sql,
-                    "CREATE OPERATOR public.{operator} (LEFTARG = {one}, RIGHTARG = {two}, FUNCTION = public.{name}_{suffix});"
-                )
-                .expect("writes");
-            }
-        }
-    }
-    for name in FUNCTIONS {
-        for one in TYPES {
-            let call = format!("public.\"{name}\"({one})");
-            write!(sql, "CREATE FUNCTION {call} RETURNS {one} LANGUAGE plpgsql {body}").expect("writes");
-            for two in TYPES {
-                let call = format!("public.\"{name}\"({one}, {two})");
-                write!(sql, "CREATE FUNCTION {call} RETURNS {two} LANGUAGE plpgsql {body}").expect("writes");
-            }
-        }
-        let call = format!("public.\"{name}\"(text, text, text)");
-        write!(sql, "CREATE FUNCTION {call} RETURNS boolean LANGUAGE plpgsql {body}").expect("writes");
-    }
-    // Tables and views of the names of ours and of the catalog's.
-    for table in [
-        "events",
-        "format",
-        "turn",
-        "effects",
-        "claims",
-        "meta",
-        "checkpoints",
-        "nodes",
-        "pg_roles",
-        "pg_class",
-    ] {
-        writeln!(
-            sql,
-            "CREATE VIEW public.{table} AS SELECT public.now(1::bigint) AS oid, 'x'::text AS rolname;"
-        )
-        .expect("writes");
-    }
-    sql
-}
-
 /// With the plants there from the start, and the database's and the user's search paths as bad as can be.
 async fn plants_on(server: &Postgres) {
     let rights = "GRANT CREATE ON SCHEMA public TO planter";
@@ -182,43 +65,15 @@ async fn plants_on(server: &Postgres) {
     run(&mut planter, &plants()).await;
     let name = database.rsplit('/').next().expect("a name");
     server.psql(&database, &format!("ALTER DATABASE {name} SET search_path = public, pg_catalog"));
-    // Each on its own: psql would put them into one transaction.
-    for sql in [
-        "ALTER SYSTEM SET log_statement = 'all'",
-        "ALTER SYSTEM SET log_line_prefix = '<%c %a %d> '",
-        "SELECT pg_reload_conf()",
-    ] {
-        server.psql(&database, sql);
-    }
     // The plants bite whoever does not take care, with this path and with the default one.
     for path in ["public, pg_catalog", "DEFAULT"] {
         let before = server.log().matches("PLANTED").count();
         server.psql(&database, &format!("SET search_path = {path}; SELECT 2::bigint * interval '1 second'"));
         assert!(server.log().matches("PLANTED by postgres").count() > before, "{path}");
     }
-    let before = server.log().matches("PLANTED").count();
+    let watch = Watch::begin(server, "watchword");
     everything(&database).await;
-    let log = server.log();
-    let found: Vec<&str> = log.lines().filter(|line| line.contains("PLANTED")).skip(before).collect();
-    assert!(found.is_empty(), "{found:#?}");
-    first_statements_are_ours(&log, name, "watchword");
-}
-
-/// The first statement of each session of this program sets the search path.
-fn first_statements_are_ours(log: &str, database: &str, program: &str) {
-    let mut sessions = std::collections::BTreeMap::new();
-    for line in log.lines() {
-        let Some((prefix, said)) = line.split_once("> ") else { continue };
-        let Some((session, of)) = prefix.trim_start_matches('<').split_once(' ') else { continue };
-        let is_statement = said.starts_with("LOG:  statement:") || said.starts_with("LOG:  execute");
-        if of.starts_with(program) && of.ends_with(database) && is_statement {
-            sessions.entry(session.to_owned()).or_insert_with(|| said.to_owned());
-        }
-    }
-    assert!(sessions.len() > 10, "{sessions:#?}");
-    let others: Vec<_> =
-        sessions.values().filter(|said| !said.starts_with("LOG:  statement: SET search_path = ")).collect();
-    assert!(others.is_empty(), "{others:#?}");
+    watch.assert_safe(name);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -328,4 +183,33 @@ async fn a_dump_without_roles_is_repaired() {
     let open_to_all = "SELECT count(*) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
          WHERE n.nspname = 'watchword' AND p.prosecdef AND has_function_privilege('public', p.oid, 'EXECUTE')";
     assert_eq!(server.psql(&restored, open_to_all), "0\n");
+}
+
+/// A neighbour who listens in a transaction that it leaves open, and notifies itself, fills the queue of notifications of the
+/// whole server. Appends go on, and nodes see them by looking.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_queue_of_notifications_stops_no_append() {
+    let mut server = Postgres::start_version(18);
+    // 8 GiB by default.
+    server.psql(&server.url("postgres"), "ALTER SYSTEM SET max_notify_queue_pages = 64");
+    server.stop();
+    server.up();
+    let (database, mut caller) = with_neighbour(&server, "caller", "").await;
+    let (one, two) = (open(&database).await, open(&database).await);
+    let mut seen = two.watch_head();
+    one.append(append(&stream("a"), 0, 1)).await.expect("appends");
+    run(&mut caller, "LISTEN anything").await;
+    run(&mut caller, "BEGIN; SELECT 1").await;
+    let (_, rest) = database.split_once('@').expect("the URL has a user");
+    let theirs = url(&format!("postgres://caller:secret@{rest}"));
+    let mut other = theirs.options().connect().await.expect("connects");
+    let fill = "SELECT count(pg_notify('anything', i || repeat('x', 7000))) FROM generate_series(1, 40) i";
+    while other.execute(fill).await.is_ok() {}
+    // Filled up to the last page with short ones.
+    while other.execute("NOTIFY anything").await.is_ok() {}
+    for version in 1..4 {
+        one.append(append(&stream("a"), version, 1)).await.expect("appends");
+        let head = timeout(PATIENCE, seen.wait_for(|head| *head > version)).await.expect("in time");
+        assert_eq!(*head.expect("is followed"), version + 1);
+    }
 }
