@@ -155,6 +155,8 @@ async fn give_to(connection: &mut PgConnection, from: &str, to: &RoleName) -> Re
     lock_ddl(&mut tx).await?;
     let give = format!(
         "DO $$ DECLARE statement text; BEGIN
+           -- Whoever reads a table in a transaction that is left open must not make all others wait for this.
+           SET LOCAL lock_timeout = '5s';
            ALTER SCHEMA {SCHEMA} OWNER TO {to};
            FOR statement IN
              SELECT format('ALTER TABLE %s OWNER TO {to}', c.oid::regclass) FROM pg_class c
