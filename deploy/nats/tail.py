@@ -22,11 +22,11 @@ async def run(arguments: argparse.Namespace) -> int:
         arguments.server, user=arguments.user, password=os.environ.get("NATS_PASSWORD"), max_reconnect_attempts=5
     )
     stream = connection.jetstream()
-    state = (await stream.stream_info(STREAM)).state
+    state = (await stream.stream_info(arguments.stream)).state
     printed = 0
     for position in range(max(arguments.after + 1, state.first_seq), state.last_seq + 1):
         try:
-            message = await stream.get_msg(STREAM, position)
+            message = await stream.get_msg(arguments.stream, position)
         except NotFoundError:
             print(f"the stream has no message {position}", file=sys.stderr)
             continue
@@ -42,7 +42,8 @@ async def run(arguments: argparse.Namespace) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--after", type=int, required=True, help="the last position of the restored journal")
+    parser.add_argument("--after", type=int, default=0, help="the last position of the restored journal")
+    parser.add_argument("--stream", default=STREAM, help="WATCHWORD_LOST has what a relay has saved")
     parser.add_argument("--server", default="nats://127.0.0.1:4222")
     parser.add_argument("--user", help="the NATS user; its password is read from NATS_PASSWORD")
     return asyncio.run(run(parser.parse_args()))

@@ -10,7 +10,7 @@ use url::Url;
 
 use crate::claims::{ClaimChange, Claimed, Claiming, Holding};
 use crate::event::{EventInfo as _, StreamId, events};
-use crate::ids::id;
+use crate::ids::{EventId, id};
 
 id!(
     /// A journal: the log of one instance.
@@ -102,10 +102,28 @@ pub struct JournalCreated {
     pub at: Timestamp,
 }
 
+/// The journal went back: it lost events that had been given out, as after the promotion of a replica that lacked them, or
+/// the restore of a backup. What was acknowledged in them is lost, and their positions belong to other events. Whoever keeps
+/// what they read compares it with the journal, from `lost` backwards, until both have the same event.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JournalWentBack {
+    /// The journal's id.
+    pub journal_id: JournalId,
+    /// The position of the newest lost event that was seen.
+    pub lost: u64,
+    /// That event's id.
+    pub lost_event: EventId,
+    /// Where the journal ended when that was noticed.
+    pub head: u64,
+    /// When it was noticed.
+    pub at: Timestamp,
+}
+
 events! {
     /// The events of the journal itself.
     pub enum JournalEvent of "journal", whose |_| None;
     JournalCreated: open,
+    JournalWentBack: open,
 }
 
 impl Claiming for JournalEvent {
@@ -113,6 +131,7 @@ impl Claiming for JournalEvent {
         match self {
             // Only one stream can have it, so the event exists once.
             Self::JournalCreated(_) => vec![ClaimChange::Take(Claimed::Origin)],
+            Self::JournalWentBack(_) => vec![],
         }
     }
 }

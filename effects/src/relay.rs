@@ -15,6 +15,7 @@
 mod batch;
 mod error;
 mod look;
+mod lost;
 mod message;
 mod rebuild;
 mod stream;

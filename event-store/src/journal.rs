@@ -9,6 +9,7 @@ use schemas::envelope::{Metadata, RecordedEvent};
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::seen::Lost;
 use crate::storage::Why;
 
 /// A name that at most one stream holds at any position of the log, such as an email address within an app.
@@ -404,6 +405,17 @@ pub trait Journal: Send + Sync + 'static {
 
     /// The newest streams of an aggregate whose ids are UUIDs of version 7, the newest first.
     async fn newest_streams(&self, aggregate: &str, limit: u32) -> Result<Vec<StreamId>, StoreError>;
+
+    /// Waits until the journal has lost an event that this process has seen in it. From then on it refuses everything, as
+    /// what is known of it may never have happened: it is to be opened again, and everything read anew.
+    async fn went_back(&self) -> Lost {
+        std::future::pending().await
+    }
+
+    /// What [`Journal::went_back`] waits for, if it has happened.
+    fn lost(&self) -> Option<Lost> {
+        None
+    }
 
     /// Waits until all that was sent is written, and closes it, so that it can be opened again and nothing is left beside a
     /// file. What is asked afterwards fails.

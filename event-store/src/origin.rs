@@ -39,6 +39,15 @@ pub async fn read(journal: &dyn Journal) -> Result<Option<LogOrigin>, StoreError
     Err(damaged(&format!("{stream} does not begin with JournalCreated")))
 }
 
+/// The stream of the journal's own events; `None` before [`establish`].
+pub(crate) async fn stream(journal: &dyn Journal) -> Result<Option<StreamId>, StoreError> {
+    let first = journal.read_positions(&[1]).await.unwrap_or_default();
+    match first.into_iter().next() {
+        Some(first) if first.stream.aggregate() == "journal" => Ok(Some(first.stream)),
+        _ => journal.claim_owner(&claim()).await,
+    }
+}
+
 fn damaged(what: &str) -> StoreError {
     StoreError::Damaged(format!("the origin of the journal: {what}"))
 }

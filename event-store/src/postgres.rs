@@ -24,13 +24,18 @@ use crate::journal::{
 use crate::mac::Macs;
 use crate::measure;
 use crate::requests;
+use crate::seen::Lost;
 use crate::storage::{LastWrite, Why};
-use ticket::Ticket;
+use doubt::Doubt;
+use history::History;
 use writer::Request;
 
+mod asking;
 mod batch;
 pub mod connecting;
+mod doubt;
 mod head;
+mod history;
 mod known;
 mod opening;
 pub mod owners;
@@ -45,6 +50,7 @@ mod tail;
 mod ticket;
 mod upgrade;
 mod url;
+mod warnings;
 mod writer;
 
 pub use reach::Reach;
@@ -65,60 +71,17 @@ pub struct PostgresJournal {
     head: watch::Receiver<u64>,
     last: LastWrite,
     macs: Macs,
+    history: Arc<History>,
+    doubt: Arc<Doubt>,
     follower: Task,
-}
-
-impl PostgresJournal {
-    async fn read<T, F>(&self, run: impl Fn() -> F + Send) -> Result<T, StoreError>
-    where
-        F: Future<Output = Result<T, sqlx::Error>> + Send,
-    {
-        Ok(self.reach.retried(run).await?)
-    }
-}
-
-impl PostgresJournal {
-    async fn send(&self, append: Append) -> Result<Appended, AppendError> {
-        let ticket = Arc::new(Ticket::default());
-        let append = requests::append(&self.requests, append, |append, answer| Request::Append {
-            append,
-            answer,
-            ticket: Arc::clone(&ticket),
-        });
-        let mut append = pin!(timeout(self.answer, append));
-        let appended = tokio::select! {
-            biased;
-            appended = &mut append => appended,
-            // The writer may be busy with what it sent earlier: what waits behind that need not wait longer.
-            refusal = self.reach.refusal() => {
-                if ticket.withdraw() {
-                    return Err(AppendError::Unavailable(refusal.to_string().into()));
-                }
-                append.await
-            }
-        };
-        appended.unwrap_or_else(|_| {
-            let silent = "the database does not answer".to_owned();
-            // What the writer took may still be written: it sends it until it knows the outcome.
-            Err(if ticket.withdraw() {
-                AppendError::Unavailable(silent.into())
-            } else {
-                AppendError::Unknown(silent)
-            })
-        })
-    }
+    confirming: Task,
 }
 
 impl Drop for PostgresJournal {
     fn drop(&mut self) {
         self.follower.abort();
+        self.confirming.abort();
     }
-}
-
-async fn read_head(pool: &PgPool) -> Result<u64, sqlx::Error> {
-    let head: Option<i64> =
-        sqlx::query_scalar("SELECT max(position) FROM watchword.events").fetch_one(pool).await?;
-    Ok(head.unwrap_or(0).cast_unsigned())
 }
 
 #[async_trait]
@@ -169,6 +132,14 @@ impl Journal for PostgresJournal {
         Ok(streams.into_iter().map(StreamId::from_stored).collect())
     }
 
+    async fn went_back(&self) -> Lost {
+        self.history.seen.lost().await
+    }
+
+    fn lost(&self) -> Option<Lost> {
+        self.history.seen.known_loss()
+    }
+
     fn measure(&self) {
         let pool = &self.readers;
         measure::pool("journal", pool.size(), pool.num_idle(), pool.options().get_max_connections());
@@ -177,6 +148,7 @@ impl Journal for PostgresJournal {
 
     async fn close(&self) {
         self.follower.abort();
+        self.confirming.abort();
         // This fails if the writer has ended already, which is fine.
         let _ = self.requests.send(Request::Close).await;
         self.requests.closed().await;
@@ -252,7 +224,7 @@ impl Journal for PostgresJournal {
     }
 
     async fn head(&self) -> Result<u64, StoreError> {
-        self.read(|| read_head(&self.readers)).await
+        self.read(|| self.history.look(&self.readers)).await
     }
 
     fn watch_head(&self) -> watch::Receiver<u64> {
@@ -311,6 +283,11 @@ impl Journal for PostgresJournal {
     }
 
     async fn idempotent(&self, key: &[u8; 32]) -> Result<Option<StoredIdempotency>, StoreError> {
+        // What is there may still be lost with this server.
+        if self.doubt.is_raised() && !self.doubt.settled(self.answer).await {
+            let text = "it is unknown whether the synchronous replica has the newest events";
+            return Err(StoreError::Unavailable(text.into()));
+        }
         let row: Option<(Vec<u8>, i64, i64, Option<Vec<u8>>)> = self
             .read(|| {
                 sqlx::query_as(

@@ -437,7 +437,8 @@ async fn answer(edge: &RequestLayer, request: Request, refusal: Option<Problem>,
         headers.insert(
             header::ACCESS_CONTROL_EXPOSE_HEADERS,
             HeaderValue::from_static(
-                "consistency-token, x-request-id, retry-after, ratelimit, ratelimit-policy, www-authenticate, device-token",
+                "consistency-token, journal-epoch, x-request-id, retry-after, ratelimit, ratelimit-policy, \
+                 www-authenticate, device-token",
             ),
         );
         if allowed.credentials {

@@ -10,9 +10,10 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use domain::{AppId, Permission};
+use event_store::{Lost, epoch};
 use futures::stream;
-use http::HeaderValue;
 use http::header::{CACHE_CONTROL, VARY};
+use http::{HeaderName, HeaderValue};
 use http_kit::accept::preferred;
 use http_kit::auth::{AdminCaller, Caller};
 use http_kit::cookies::Credentials;
@@ -39,6 +40,10 @@ const RECHECK: Duration = Duration::from_secs(15);
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// After how many seconds a reader that got no place may retry.
 const PLACE_RETRY: u64 = 5;
+/// The header with the epoch of the journal: see [`event_store::epoch`].
+const EPOCH: HeaderName = HeaderName::from_static("journal-epoch");
+/// What a live stream sends before it ends because the journal went back.
+const WENT_BACK: &str = "JournalWentBack";
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
     OpenApiRouter::new().routes(routes!(of_all)).routes(routes!(of_app))
@@ -150,6 +155,10 @@ impl Reader {
 ///
 /// With `Accept: text/event-stream` the answer is a live stream of server-sent events: `id:` is the position, `data:` the
 /// `CloudEvent`. An interrupted stream continues after `Last-Event-ID`, without a gap. Needs a platform key.
+///
+/// The header `Journal-Epoch` changes when positions were given out anew, because the journal lost events: then compare the
+/// events you have with the journal, from the `lost` of its newest `JournalWentBack` backwards. A live stream ends with an
+/// event of that name.
 #[utoipa::path(get, path = "/v1/events", tag = "audit", operation_id = "list_events",
     security(("api_key" = [])), params(AfterToken, AllEvents),
     responses((status = 200, description = "A page of CloudEvents, oldest first", content(
@@ -171,6 +180,10 @@ async fn of_all(
 ///
 /// With `Accept: text/event-stream` the answer is a live stream of server-sent events: `id:` is the position, `data:` the
 /// `CloudEvent`. An interrupted stream continues after `Last-Event-ID`, without a gap. Needs the permission `events:read`.
+///
+/// The header `Journal-Epoch` changes when positions were given out anew, because the journal lost events: then compare the
+/// events you have with the journal, from the `lost` of its newest `JournalWentBack` backwards. A live stream ends with an
+/// event of that name.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/events", tag = "audit", operation_id = "list_app_events",
     security(("user" = []), ("api_key" = [])),
     params(("app_id" = String, Path, description = "The app"), AfterToken, AppEvents),
@@ -206,11 +219,15 @@ async fn read(
         filters::known_app(&service.repository, app_id).await?;
     }
     let after = position_cursor(paging.cursor.as_deref())?.unwrap_or(after);
+    let epoch = epoch::read(&**service.journal()).await?.to_string();
+    let epoch = HeaderValue::from_str(&epoch).expect("a UUID is ASCII");
     if form == Form::Stream {
         let after = last_event_id(&headers)?.unwrap_or(after);
         let place = service.streams.take(applicant(&caller)).map_err(no_place)?;
         let feed = Feed::new(service, credentials, reader, app_id, kinds, after, place);
-        return Ok(live(feed, params.heartbeat));
+        let mut response = live(feed, params.heartbeat);
+        response.headers_mut().insert(EPOCH, epoch);
+        return Ok(response);
     }
     let filter = AuditFilter { app_id, kinds, ..AuditFilter::default() };
     let (recorded, total, next_cursor) = if filter == AuditFilter::default() {
@@ -223,6 +240,7 @@ async fn read(
     let items: Vec<Value> = recorded.iter().map(|event| event.to_cloud_event(&service.origin)).collect();
     let mut response = answer(EventPage { items, total, next_cursor });
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+    response.headers_mut().insert(EPOCH, epoch);
     Ok(response)
 }
 
@@ -279,6 +297,8 @@ struct Feed {
     head: watch::Receiver<u64>,
     ending: watch::Receiver<bool>,
     ready: VecDeque<Event>,
+    /// Whether it has told that the journal went back.
+    told: bool,
     /// Released when the stream ends.
     _place: Place,
 }
@@ -296,12 +316,40 @@ impl Feed {
         let (head, ending) = (service.journal().watch_head(), service.ending());
         metrics::gauge!("watchword_event_streams").increment(1);
         let ready = VecDeque::new();
-        Self { service, credentials, reader, app_id, kinds, after, head, ending, ready, _place: place }
+        Self {
+            service,
+            credentials,
+            reader,
+            app_id,
+            kinds,
+            after,
+            head,
+            ending,
+            ready,
+            told: false,
+            _place: place,
+        }
+    }
+
+    /// The next event, and before the end that the journal went back, if it did.
+    async fn next(&mut self) -> Option<Event> {
+        if self.told {
+            return None;
+        }
+        let next = self.next_of_journal().await;
+        if next.is_some() {
+            return next;
+        }
+        let Lost { position, event, head } = self.service.journal().lost()?;
+        self.told = true;
+        let data = json!({ "lost": position, "lost_event": event, "head": head });
+        // Without an id: readers resume, if at all, where they compare.
+        Some(Event::default().event(WENT_BACK).data(data.to_string()))
     }
 
     /// The next event. `None` ends the stream: the process ends, the reader lost access, or the journal cannot be read.
     /// A client reconnects with `Last-Event-ID` and misses nothing.
-    async fn next(&mut self) -> Option<Event> {
+    async fn next_of_journal(&mut self) -> Option<Event> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Some(event);

@@ -125,7 +125,7 @@ impl Lane {
             let newest = *signals.head.borrow();
             let step = async {
                 if !adopted {
-                    self.adopt().await?;
+                    self.adopt(held).await?;
                     adopted = true;
                 }
                 if paused { Ok(0) } else { self.step(size, held).await }
@@ -156,6 +156,11 @@ impl Lane {
                     self.step_back(held);
                     return;
                 }
+                // The journal has lost what was applied.
+                Err(StepError::Journal(JournalError::Other { .. })) if adopted => {
+                    adopted = false;
+                    continue;
+                }
                 // Another node wrote or recreated the tables: their own checkpoint is right.
                 Err(StepError::Apply { source: ApplyError::Gap { .. }, .. }) if self.is_elsewhere().await => {
                     adopted = false;
@@ -185,11 +190,26 @@ impl Lane {
         }
     }
 
-    /// Takes the tables as their last writer left them, and refuses those of another journal: their content may never
-    /// have happened in this one.
-    async fn adopt(&self) -> Result<(), StepError> {
+    /// Takes the tables as their last writer left them. Those of another history than the journal's are filled anew: what
+    /// they contain may never have happened.
+    async fn adopt(&self, held: Lease) -> Result<(), StepError> {
         self.models.create(&*self.projector).await.map_err(StoreError::from)?;
-        self.models.check_journal(&*self.projector, &*self.journal).await?;
+        match self.models.check_journal(&*self.projector, &*self.journal).await {
+            Err(JournalError::Other { position }) => {
+                let name = self.projector.name();
+                tracing::error!(
+                    projector = name,
+                    position,
+                    "the last event that the read model has applied is not in the journal, which went back or is another one: \
+                     the read model is filled anew from the journal"
+                );
+                metrics::counter!("watchword_projection_start_overs_total", "projection" => name)
+                    .increment(1);
+                let over = self.models.start_over(&*self.projector, held).await;
+                over.map_err(|source| StepError::Apply { after: 0, size: 0, source })?;
+            }
+            compared => compared?,
+        }
         self.position.send_replace(self.models.checkpoint(&*self.projector).await?);
         Ok(())
     }

@@ -22,9 +22,7 @@ pub enum JournalError {
     /// It was built from another journal, or from a newer copy of this one.
     #[error(
         "the read model was built from another journal: event {position}, the last one it applied, is not the one that \
-         this journal has. Stop the server; then restore the journal it belongs to, or delete the read models \
-         (the file read-models.db, or PostgreSQL's schema watchword_read): they are rebuilt from the journal at the \
-         next start"
+         this journal has. Its projector fills it anew"
     )]
     Other {
         /// The position of the last applied event.

@@ -164,19 +164,15 @@ impl ReadModels {
 
     /// Deletes everything that a projector has written: it starts again at the first event.
     pub async fn reset(&self, projector: &dyn Projector) -> Result<(), StoreError> {
+        let tx = self.database.begin_ddl().await?;
+        Ok(empty(tx, projector).await?)
+    }
+
+    /// Like [`ReadModels::reset`], by the node that runs the projector, if its lease is still valid.
+    pub async fn start_over(&self, projector: &dyn Projector, lease: Lease) -> Result<(), ApplyError> {
         let mut tx = self.database.begin_ddl().await?;
-        // First, because applying a batch locks the checkpoint before the tables.
-        tx.run(
-            Query::new("UPDATE checkpoints SET position = 0, event = NULL WHERE projector = $1")
-                .bind(key(projector)),
-        )
-        .await?;
-        for table in projector.tables() {
-            tx.run(Query::new(format!("DROP TABLE IF EXISTS {table}"))).await?;
-        }
-        tx.make_tables(projector.ddl()).await?;
-        tx.commit().await?;
-        Ok(())
+        lock_checkpoint(&mut tx, projector, lease).await?;
+        Ok(empty(tx, projector).await?)
     }
 
     /// All rows of a read model as text, in a fixed order, with sealed members opened: equal for two builds of the same
@@ -220,6 +216,21 @@ impl ReadModels {
         }
         Ok(cells.join(" "))
     }
+}
+
+/// Deletes what a projector has written.
+async fn empty(mut tx: Transaction, projector: &dyn Projector) -> Result<(), sqlx::Error> {
+    // First, because applying a batch locks the checkpoint before the tables.
+    tx.run(
+        Query::new("UPDATE checkpoints SET position = 0, event = NULL WHERE projector = $1")
+            .bind(key(projector)),
+    )
+    .await?;
+    for table in projector.tables() {
+        tx.run(Query::new(format!("DROP TABLE IF EXISTS {table}"))).await?;
+    }
+    tx.make_tables(projector.ddl()).await?;
+    tx.commit().await
 }
 
 /// Reads the checkpoint and keeps it unchanged until the transaction ends: in PostgreSQL by a lock on the row, in a

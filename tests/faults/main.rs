@@ -14,6 +14,7 @@
 //! | the stream deleted | `stream_deleted` |
 //! | duplicates beyond the dedupe window | the window of every test here is a second; `effects/tests/relay/` |
 //! | PostgreSQL stopped, crashed, its sessions ended | `postgres`; `event-store/tests/postgres/faults.rs` |
+//! | a replica that lacks the newest events promoted; the former primary still there | `went_back` |
 //! | the reply to a commit lost, the request lost, or late | `postgres`; `event-store/tests/postgres/faults.rs` |
 //! | a session idle in a transaction | `postgres` |
 //! | others in the database: plants, locks, notifications, transactions left open; a pooler in between | `neighbours`; `event-store/tests/postgres/neighbours.rs`, `poolers.rs` |
@@ -82,6 +83,7 @@ mod stream_deleted;
 mod tasks;
 mod terminated;
 mod upgrade_killed;
+mod went_back;
 
 /// Cheap hashes, so that the load is on the journal; a check of the stream's end every second; and a bus that forgets
 /// the ids of messages before any process is up again.

@@ -3,6 +3,7 @@
 mod clock;
 mod health;
 mod locate;
+mod loss;
 pub mod storage;
 mod stores;
 

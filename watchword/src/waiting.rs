@@ -13,7 +13,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use command_service::bootstrap::BootstrapError;
 use dispatcher::DispatchError;
-use event_store::{AppendError, Clock, Location, OpenError, StoreError, SystemClock};
+use event_store::{AppendError, Clock, Location, Lost, OpenError, StoreError, SystemClock};
 use http_kit::Problem;
 use schemas::problems;
 use serde_json::json;
@@ -83,6 +83,11 @@ pub fn has_servers(config: &Config) -> bool {
 impl Waiting {
     pub fn new() -> Self {
         Self { waited: watch::Sender::new(Waited { store: Part::Journal, reason: None }) }
+    }
+
+    /// After the journal went back: the stores are opened anew.
+    pub fn again(lost: &Lost) -> Self {
+        Self { waited: watch::Sender::new(Waited { store: Part::Journal, reason: Some(lost.to_string()) }) }
     }
 
     /// The routes meanwhile. On the internal address they include `details` and metrics.

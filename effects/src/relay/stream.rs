@@ -51,10 +51,13 @@ impl Publisher {
             return Err(RelayError::Foreign);
         }
         if let Err(error) = self.compare(&info).await {
-            if !self.may_rebuild(&error) {
+            if self.is_recorded_loss(&error, &info).await? {
+                self.keep_lost(&info).await?;
+            } else if self.may_rebuild(&error) {
+                tracing::error!(%error, "rebuilding the stream, as nats.rebuild_interval allows; consumers must be recreated");
+            } else {
                 return Err(error);
             }
-            tracing::error!(%error, "rebuilding the stream, as nats.rebuild_interval allows; consumers must be recreated");
             metrics::counter!("watchword_relay_rebuilds_total").increment(1);
             self.ask::<Value>("STREAM.DELETE", &json!({})).await?;
             return self.create(first).await;

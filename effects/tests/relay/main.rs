@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use effects::relay::{Relay, RelaySettings, delete_stream, fill};
-use event_store::{Clock, InstanceKey, Journal, Marked, MessageKey, SystemClock};
+use event_store::{Clock, InstanceKey, Journal, Lost, Marked, MessageKey, SystemClock, epoch};
 use schemas::{RecordedEvent, bus};
 use test_services::Nats;
 use uuid::Uuid;
@@ -293,6 +293,48 @@ async fn a_stream_with_more_or_other_events_than_the_journal_is_left_alone() {
     let status = until(&relay, |status| status.state == "stopped").await;
     assert!(status.error.expect("says why").contains("another journal"));
     assert_eq!(world.state().await.last_sequence, 180);
+}
+
+/// A node has recorded that the journal went back: the stream is filled anew, and what was lost is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_a_history_that_was_lost_is_filled_anew_and_its_end_is_kept() {
+    let mut world = World::new().await;
+    event_store::origin::establish(&*world.journal, &SystemClock, &origin()).await.expect("has an origin");
+    world.append(99).await;
+    let path = world.folder.path().join("journal.db");
+    let backup = world.folder.path().join("backup.db");
+    let journal = Arc::into_inner(std::mem::replace(
+        &mut world.journal,
+        open(&world.folder.path().join("unused.db")).await,
+    ));
+    journal.expect("nobody else has it").close().await;
+    std::fs::copy(&path, &backup).expect("it is copied");
+    world.journal = open(&path).await;
+    world.append(50).await;
+    let newest = world.journal.read_positions(&[150]).await.expect("reads").remove(0);
+    let relay = world.relay();
+    world.assert_complete(&relay).await;
+    relay.shutdown().await;
+
+    world.journal = open(&backup).await;
+    world.append(10).await;
+    // Somebody has seen less than the stream has: whose it is, somebody has to find out.
+    let lost = Lost { position: 140, event: SystemClock.new_id(), head: 110 };
+    epoch::record(&*world.journal, &SystemClock, &lost).await.expect("is recorded");
+    let relay = world.relay();
+    until(&relay, |status| status.state == "stopped").await;
+    assert_eq!(world.state().await.last_sequence, 150, "it is left alone");
+    for _ in 0..2 {
+        let lost = Lost { position: 150, event: newest.id, head: 111 };
+        epoch::record(&*world.journal, &SystemClock, &lost).await.expect("is recorded");
+    }
+    assert_eq!(world.head().await, 112, "each loss once");
+    world.assert_complete(&relay).await;
+    let kept = world.jetstream().get_stream("WATCHWORD_LOST").await.expect("it is kept");
+    assert_eq!(kept.cached_info().state.messages, 50);
+    let newest_kept = kept.get_raw_message(50).await.expect("is there");
+    assert_eq!(newest_kept.headers.get("Nats-Msg-Id").map(ToString::to_string), Some(newest.id.to_string()));
+    assert_eq!(newest_kept.subject.as_str(), format!("lost.{}", newest.subject()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -237,17 +237,21 @@ impl<'a> Batch<'a> {
         self.op_holder.push(holder);
     }
 
-    /// One round trip. All rows are read, because the commit comes after them: only then is the answer valid.
+    /// One round trip. All rows are read, because the commit comes after them: only then is the answer valid. Nothing is
+    /// written, and there is no answer, if the journal lacks the event that was seen last.
     pub(super) async fn send(
         &self,
         connection: &mut PgConnection,
         known: &Known,
-    ) -> Result<Answers, sqlx::Error> {
+        (seen, seen_event): (u64, Uuid),
+    ) -> Result<Option<Answers>, sqlx::Error> {
         let asked = self.asked(known).unwrap_or_default();
         let (kinds, claim_keys): (Vec<&str>, Vec<&str>) = self.claims.0.iter().copied().unzip();
         let mut rows: Vec<Answers> = sqlx::query_as(
-            "SELECT * FROM watchword.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
-                 $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34)",
+            "SELECT a.* FROM (SELECT $10::bigint AS as_of WHERE $35 = 0
+                 OR EXISTS (SELECT FROM watchword.events v WHERE v.position = $35 AND v.id = $36)) s,
+             LATERAL watchword.append($1, $2, $3, $4, $5, $6, $7, $8, $9, s.as_of, $11, $12, $13, $14, $15, $16, $17,
+                 $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34) a",
         )
         .bind(&self.touch_ends)
         .bind(&self.op_ends)
@@ -283,9 +287,20 @@ impl<'a> Batch<'a> {
         .bind(&self.event_person)
         .bind(&self.event_personal)
         .bind(&self.event_mac_key)
+        .bind(seen.cast_signed())
+        .bind(seen_event)
         .fetch_all(connection)
         .await?;
-        rows.pop().ok_or_else(|| sqlx::Error::Protocol("append returned nothing".to_owned()))
+        Ok(rows.pop())
+    }
+
+    /// The newest event that these answers say was written, and its position.
+    pub(super) fn newest(&self, answers: &[Result<Appended, AppendError>]) -> Option<(u64, Uuid)> {
+        let written = answers.iter().zip(&self.event_ends).filter_map(|(answer, end)| {
+            let Ok(Appended { last, replayed: false, .. }) = answer else { return None };
+            Some((*last, *self.event_id.get(index_of(*end))?))
+        });
+        written.max_by_key(|(position, _)| *position)
     }
 
     /// The answers as results.

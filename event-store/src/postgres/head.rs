@@ -12,8 +12,9 @@ use futures::{FutureExt, StreamExt};
 use sqlx::postgres::{PgListener, PgNotification, PgPool};
 use tasks::End;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
+use super::history::History;
 use super::reach::Reach;
 use super::session::PostgresSettings;
 
@@ -27,30 +28,57 @@ pub(super) async fn follow(
     pool: PgPool,
     settings: PostgresSettings,
     reach: Arc<Reach>,
+    history: Arc<History>,
     head: Arc<watch::Sender<u64>>,
+) -> End {
+    tokio::select! {
+        end = follow_head(&pool, &settings, &reach, &history, &head) => end,
+        end = look_around(&pool, &settings, &history) => end,
+    }
+}
+
+/// Finds out now and then which server the address leads to, and what that has.
+async fn look_around(pool: &PgPool, settings: &PostgresSettings, history: &Arc<History>) -> End {
+    let options = pool.connect_options();
+    loop {
+        sleep(settings.look).await;
+        if let Err(error) = history.look_afresh(settings, &options).await {
+            tracing::debug!(%error, "the database's address leads to no usable server");
+        }
+    }
+}
+
+async fn follow_head(
+    pool: &PgPool,
+    settings: &PostgresSettings,
+    reach: &Reach,
+    history: &History,
+    head: &watch::Sender<u64>,
 ) -> End {
     let mut looks = interval(settings.poll);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        if let Err(error) = listen(&pool, &reach, &head, &mut looks).await {
+        if let Err(error) = listen(pool, reach, history, head, &mut looks).await {
             tracing::warn!(%error, "no notifications of new events: polling every {:?}", settings.poll);
             metrics::counter!("watchword_postgres_failures_total", "of" => "listen").increment(1);
         }
         looks.tick().await;
-        look(&pool, &reach, &head).await;
+        look(pool, reach, history, head).await;
     }
 }
 
 async fn listen(
     pool: &PgPool,
     reach: &Reach,
+    history: &History,
     head: &watch::Sender<u64>,
     looks: &mut tokio::time::Interval,
 ) -> Result<(), sqlx::Error> {
+    let generation = history.generation();
     let mut listener = reach.bounded(PgListener::connect_with(pool)).await?;
     listener.listen(CHANNEL).await?;
     // Commits before LISTEN took effect send no notification.
-    look(pool, reach, head).await;
+    look(pool, reach, history, head).await;
     let mut notifications = pin!(listener.into_stream());
     let mut looked = Instant::now();
     loop {
@@ -67,10 +95,16 @@ async fn listen(
                 // What this node has written itself is known already.
                 if announced > *head.borrow() {
                     looked = Instant::now();
-                    look(pool, reach, head).await;
+                    look(pool, reach, history, head).await;
                 }
             },
-            _ = looks.tick() => look(pool, reach, head).await,
+            _ = looks.tick() => {
+                look(pool, reach, history, head).await;
+                if history.generation() != generation {
+                    // The listener is still at the server before.
+                    return Ok(());
+                }
+            }
         }
     }
 }
@@ -80,8 +114,8 @@ fn announced(notification: &PgNotification) -> u64 {
     notification.payload().parse().unwrap_or_default()
 }
 
-async fn look(pool: &PgPool, reach: &Reach, head: &watch::Sender<u64>) {
-    match reach.bounded(super::read_head(pool).boxed()).await {
+async fn look(pool: &PgPool, reach: &Reach, history: &History, head: &watch::Sender<u64>) {
+    match reach.bounded(history.look(pool).boxed()).await {
         Ok(position) => raise(head, position),
         Err(error) => tracing::warn!(%error, "the journal's head cannot be read"),
     }

@@ -7,12 +7,15 @@ use sqlx::postgres::{PgExecutor, PgPool};
 use tasks::Weight;
 use tokio::sync::{mpsc, watch};
 
+use super::doubt::Doubt;
+use super::history::History;
 use super::reach::Reach;
 use super::schema::{Migrated, Schema};
 use super::session::PostgresSettings;
 use super::url::PostgresUrl;
+use super::warnings::Warnings;
 use super::writer::{Connected, Writer};
-use super::{PostgresJournal, head, read_head, session, upgrade};
+use super::{PostgresJournal, head, session, upgrade};
 use crate::journal::OpenError;
 use crate::mac::Macs;
 use crate::storage::LastWrite;
@@ -87,16 +90,21 @@ impl PostgresJournal {
                 },
             })?;
         }
-        let connection = settings.connect(url.options()).await.map_err(failed)?;
-        let readers = settings.pool(url.options());
+        let history = Arc::new(History::default());
+        let connection = settings.connect_to(url.options(), &history).await.map_err(failed)?;
+        let doubt = Arc::new(Doubt::default());
+        let readers = settings.pool_to(url.options(), &history);
         warn_of_unsafe_settings(&readers).await.map_err(failed)?;
-        let (head_sender, head) = watch::channel(read_head(&readers).await.map_err(failed)?);
+        let (head_sender, head) = watch::channel(history.look(&readers).await.map_err(failed)?);
         let head_sender = Arc::new(head_sender);
         let (requests, queue) = mpsc::channel(QUEUE);
         let writer = Writer {
             options: url.options().clone(),
             settings: settings.clone(),
-            connection: Some(Connected::new(connection)),
+            connection: Some(Connected::new(connection, history.generation())),
+            history: Arc::clone(&history),
+            doubt: Arc::clone(&doubt),
+            warnings: Warnings::new(),
             head: Arc::clone(&head_sender),
             macs: macs.believing_nothing_else(),
         };
@@ -105,13 +113,20 @@ impl PostgresJournal {
         });
         let reach = Arc::new(Reach::new(url.options(), &settings));
         let answer = settings.answer;
-        let (pool, reached) = (readers.clone(), Arc::clone(&reach));
+        let own = settings.clone();
+        let (pool, reached, known) = (readers.clone(), Arc::clone(&reach), Arc::clone(&history));
         let follower = tasks::start("journal_head", Weight::Usual, move || {
-            head::follow(pool.clone(), settings.clone(), Arc::clone(&reached), Arc::clone(&head_sender))
+            let (known, sender) = (Arc::clone(&known), Arc::clone(&head_sender));
+            head::follow(pool.clone(), own.clone(), Arc::clone(&reached), known, sender)
+        });
+        let (raised, known) = (Arc::clone(&doubt), Arc::clone(&history));
+        let (options, own) = (url.options().clone(), settings.clone());
+        let confirming = tasks::start("journal_confirmation", Weight::Usual, move || {
+            Arc::clone(&raised).settle(options.clone(), own.clone(), Arc::clone(&known))
         });
         let macs = macs.believing_nothing_else();
         let last = LastWrite::default();
-        Ok(Self { requests, readers, reach, answer, head, last, macs, follower })
+        Ok(Self { requests, readers, reach, answer, head, last, macs, history, doubt, follower, confirming })
     }
 }
 

@@ -71,6 +71,7 @@ impl PostgresJournal {
             |what: &str| StoreError::Damaged(format!("the {what} of event {position} cannot be read"));
         let columns = columns(row).map_err(|error| self.macs.unreadable(position, &error))?;
         self.macs.check_event(position, 0, &columns.event(), columns.mac)?;
+        self.history.seen.see(position.cast_unsigned(), columns.id);
         Ok(RecordedEvent {
             position: position.cast_unsigned(),
             id: columns.id,

@@ -24,6 +24,8 @@ pub struct PostgresServer {
     pub is_replica: bool,
     /// Settings that are off although without them it may lose acknowledged writes.
     pub unsafe_settings: Vec<String>,
+    /// Whether it has a synchronous replica for which commits of this user do not wait (`synchronous_commit = local`).
+    pub ignores_replica: bool,
     /// How many connections it has, from all users.
     pub connections: u32,
     /// Its limit of connections.
@@ -74,6 +76,11 @@ impl PostgresServer {
         .fetch_one(&mut *connection)
         .await?;
         let unsafe_settings = super::opening::unsafe_settings(&mut *connection).await?;
+        let ignores_replica: bool = sqlx::query_scalar(
+            "SELECT current_setting('synchronous_standby_names') <> '' AND current_setting('synchronous_commit') = 'local'",
+        )
+        .fetch_one(&mut *connection)
+        .await?;
         // The server read its clock at some moment between these two readings.
         let (asked, waited) = (SystemClock.now(), Instant::now());
         let micros: i64 =
@@ -92,6 +99,7 @@ impl PostgresServer {
             major: u32::try_from(number / 10_000).unwrap_or_default(),
             is_replica,
             unsafe_settings,
+            ignores_replica,
             connections: u32::try_from(connections).unwrap_or(u32::MAX),
             max_connections: u32::try_from(max_connections).unwrap_or_default(),
             clock_skew: skew,

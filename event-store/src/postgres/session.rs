@@ -1,12 +1,14 @@
 //! Connections to PostgreSQL, each as the service's role and with every wait bounded.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPool};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, PgConnection};
 use tokio::time::timeout;
 
 use super::connecting::Session;
+use super::history::History;
 use super::role::RoleName;
 use crate::journal::OpenError;
 use crate::pools;
@@ -31,6 +33,8 @@ pub struct PostgresSettings {
     pub role: Option<RoleName>,
     /// How often to poll for new events if no notification comes.
     pub poll: Duration,
+    /// How often to find out, with a new connection, which server the address leads to.
+    pub look: Duration,
 }
 
 impl Default for PostgresSettings {
@@ -44,6 +48,7 @@ impl Default for PostgresSettings {
             grace: Duration::ZERO,
             role: Some(RoleName::default()),
             poll: Duration::from_secs(1),
+            look: Duration::from_secs(2),
         }
     }
 }
@@ -92,8 +97,43 @@ impl PostgresSettings {
         connected.await.unwrap_or_else(|_| Err(timed_out("the database does not answer")))
     }
 
+    /// Like [`Self::connect`], but only to a server with the history that this node knows.
+    pub(crate) async fn connect_to(
+        &self,
+        options: &PgConnectOptions,
+        history: &History,
+    ) -> Result<PgConnection, sqlx::Error> {
+        let mut connection = self.connect(options).await?;
+        let met = timeout(self.connect_timeout, history.meet(&mut connection)).await;
+        met.unwrap_or_else(|_| Err(timed_out("the database does not answer")))?;
+        Ok(connection)
+    }
+
     /// A pool that connects on demand.
     pub(crate) fn pool(&self, options: &PgConnectOptions) -> PgPool {
+        self.pool_of().connect_lazy_with(options.clone())
+    }
+
+    /// Like [`Self::pool`], of connections to a server with the history that this node knows. Those to a server that was
+    /// left behind are closed.
+    pub(crate) fn pool_to(&self, options: &PgConnectOptions, history: &Arc<History>) -> PgPool {
+        let (settings, meeting, current) = (self.clone(), Arc::clone(history), Arc::clone(history));
+        self.pool_of()
+            .after_connect(move |connection, _| {
+                let (settings, history) = (settings.clone(), Arc::clone(&meeting));
+                Box::pin(async move {
+                    settings.prepare(connection).await?;
+                    history.meet(connection).await
+                })
+            })
+            .before_acquire(move |_, state| {
+                let is_current = current.is_current(state.age);
+                Box::pin(async move { Ok(is_current) })
+            })
+            .connect_lazy_with(options.clone())
+    }
+
+    fn pool_of(&self) -> PgPoolOptions {
         let settings = self.clone();
         pools::postgres()
             .max_connections(self.readers)
@@ -104,7 +144,6 @@ impl PostgresSettings {
                 let settings = settings.clone();
                 Box::pin(async move { settings.prepare(connection).await })
             })
-            .connect_lazy_with(options.clone())
     }
 }
 

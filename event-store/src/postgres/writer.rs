@@ -10,10 +10,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
 use super::batch::{Answers, Batch};
+use super::doubt::Doubt;
+use super::history::History;
 use super::known::Known;
 use super::reach::is_refusal;
 use super::session::{PostgresSettings, is_connection, timed_out};
 use super::ticket::Ticket;
+use super::warnings::Warnings;
 use crate::journal::{Append, AppendError, Appended, StoreError, StoredIdempotency};
 use crate::mac::Macs;
 use crate::measure;
@@ -41,6 +44,9 @@ pub(super) struct Writer {
     pub(super) connection: Option<Connected>,
     pub(super) head: Arc<watch::Sender<u64>>,
     pub(super) macs: Macs,
+    pub(super) history: Arc<History>,
+    pub(super) doubt: Arc<Doubt>,
+    pub(super) warnings: Warnings,
 }
 
 /// A connection and what it knows.
@@ -48,6 +54,8 @@ pub(super) struct Connected {
     connection: PgConnection,
     known: Known,
     used: Instant,
+    /// Of the server that it leads to.
+    generation: u64,
 }
 
 /// A connection that has been idle for longer may be gone. It is pinged before anything is sent on it whose outcome
@@ -55,8 +63,8 @@ pub(super) struct Connected {
 const FRESH: Duration = Duration::from_secs(1);
 
 impl Connected {
-    pub(super) fn new(connection: PgConnection) -> Self {
-        Self { connection, known: Known::default(), used: Instant::now() }
+    pub(super) fn new(connection: PgConnection, generation: u64) -> Self {
+        Self { connection, known: Known::default(), used: Instant::now(), generation }
     }
 
     /// Whether the connection still works.
@@ -74,6 +82,8 @@ enum Failure {
     Refused(sqlx::Error),
     /// It was sent, and no answer came: some of it may be written.
     Lost(sqlx::Error),
+    /// The journal went back: nothing was written.
+    WentBack(StoreError),
 }
 
 impl Writer {
@@ -128,10 +138,36 @@ impl Writer {
         let mut is_unknown = false;
         loop {
             let (error, again) = match self.send(&batch).await {
+                Err(Failure::WentBack(error)) => {
+                    let text = error.to_string();
+                    let error = if is_unknown {
+                        AppendError::Unknown(text)
+                    } else {
+                        AppendError::Unavailable(text.into())
+                    };
+                    return vec![Err(error); appends.len()];
+                }
+                // Ours or others' events may be on this server alone.
+                Ok(answers) if self.doubt.is_raised() => {
+                    if begun.elapsed() < self.settings.patience
+                        && self.doubt.settled(self.settings.answer).await
+                    {
+                        // Whether they still are in the journal, and with which answer.
+                        is_unknown = true;
+                        continue;
+                    }
+                    let unknown =
+                        || AppendError::Unknown("the synchronous replica may not have them".to_owned());
+                    let answers = batch.read(&answers).into_iter();
+                    return answers.map(|answer| answer.and_then(|_| Err(unknown()))).collect();
+                }
                 Ok(answers) => {
                     let head = answers.head.cast_unsigned();
                     self.head.send_if_modified(|known| std::mem::replace(known, head.max(*known)) < head);
                     let mut answers = batch.read(&answers);
+                    if let Some((position, event)) = batch.newest(&answers) {
+                        self.history.seen.see(position, event);
+                    }
                     self.check_replays(appends, &mut answers).await;
                     return answers;
                 }
@@ -169,10 +205,11 @@ impl Writer {
     /// A transaction of its own that writes no row: the database gives it a number and syncs its end, which it cannot as
     /// a replica, or without room for its log.
     async fn probe(&mut self) -> Result<(), StoreError> {
+        let patience = self.settings.answer;
         let probed = async {
             let mut connected = match self.connection.take() {
                 Some(connected) => connected,
-                None => Connected::new(self.settings.connect(&self.options).await?),
+                None => self.connect().await?,
             };
             let asked =
                 sqlx::query_as("SELECT pg_current_xact_id()::text, current_setting('transaction_read_only')")
@@ -182,7 +219,7 @@ impl Writer {
             Ok(read_only == "on")
         };
         let probed: Result<bool, sqlx::Error> =
-            timeout(self.settings.answer, probed).await.unwrap_or_else(|_| Err(timed_out("no answer")));
+            timeout(patience, probed).await.unwrap_or_else(|_| Err(timed_out("no answer")));
         if probed? {
             let text = "the database is read-only (transaction_read_only)".to_owned();
             return Err(Why { cause: Cause::ReadOnly, text }.into());
@@ -215,7 +252,7 @@ impl Writer {
     async fn mac_of_key(&mut self, key: &[u8; 32]) -> Result<Option<Vec<u8>>, sqlx::Error> {
         let mut connected = match self.connection.take() {
             Some(connected) => connected,
-            None => Connected::new(self.settings.connect(&self.options).await?),
+            None => self.connect().await?,
         };
         let asked = sqlx::query_scalar("SELECT mac FROM watchword.idempotency WHERE key = $1")
             .bind(key.as_slice())
@@ -234,22 +271,46 @@ impl Writer {
         answers
     }
 
+    /// A new connection, to a server with the history that this node knows.
+    async fn connect(&self) -> Result<Connected, sqlx::Error> {
+        let connection = self.settings.connect_to(&self.options, &self.history).await?;
+        Ok(Connected::new(connection, self.history.generation()))
+    }
+
     /// The connection is put back only after success, so that a broken one is never reused.
     async fn send(&mut self, batch: &Batch<'_>) -> Result<Answers, Failure> {
+        let history = Arc::clone(&self.history);
+        history.seen.check().map_err(Failure::WentBack)?;
         let mut open = self.connection.take();
         if let Some(connected) = &mut open
-            && !connected.lives(&self.settings).await
+            && (connected.generation != history.generation() || !connected.lives(&self.settings).await)
         {
             open = None;
         }
         let mut connected = match open {
             Some(connected) => connected,
-            None => Connected::new(self.settings.connect(&self.options).await.map_err(Failure::NotSent)?),
+            None => self.connect().await.map_err(Failure::NotSent)?,
         };
-        let sent = batch.send(&mut connected.connection, &connected.known);
-        let sent = timeout(self.settings.answer_timeout(), sent).await;
-        match sent.unwrap_or_else(|_| Err(timed_out("no answer"))) {
-            Ok(answers) => {
+        let sent = batch.send(&mut connected.connection, &connected.known, history.seen.newest());
+        let (sent, has_warned) = self.warnings.of(timeout(self.settings.answer_timeout(), sent)).await;
+        let sent = sent.unwrap_or_else(|_| Err(timed_out("no answer")));
+        if has_warned {
+            tracing::warn!(
+                "the wait for a synchronous replica was cancelled: it may not have the newest events"
+            );
+            self.doubt.raise();
+        }
+        match sent {
+            // It says what the journal has instead.
+            Ok(None) => {
+                history.look(&mut connected.connection).await.map_err(Failure::NotSent)?;
+                Err(Failure::WentBack(StoreError::Unavailable("the journal changes".into())))
+            }
+            // Others already write elsewhere: what this server says of the outcome is not the last word.
+            Ok(Some(_)) if connected.generation != history.generation() => {
+                Err(Failure::Lost(timed_out("the journal has moved to another server")))
+            }
+            Ok(Some(answers)) => {
                 connected.known.learn(batch, &answers);
                 connected.used = Instant::now();
                 self.connection = Some(connected);
@@ -258,7 +319,11 @@ impl Writer {
             Err(error) if error.as_database_error().is_some() && !is_connection(&error) => {
                 Err(Failure::Refused(error))
             }
-            Err(error) => Err(Failure::Lost(error)),
+            Err(error) => {
+                // It may have been committed without waiting for a synchronous replica.
+                self.doubt.raise();
+                Err(Failure::Lost(error))
+            }
         }
     }
 }

@@ -106,7 +106,6 @@ async fn inv_b_what_cannot_be_settled_is_unknown_and_converges() {
     let proxy = Proxy::start(server.port()).await;
     let impatient = PostgresSettings {
         patience: Duration::from_millis(300),
-        connect_timeout: Duration::from_millis(300),
         ..settings()
     };
     let journal =

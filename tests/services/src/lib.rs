@@ -21,6 +21,7 @@ mod postgres;
 mod process;
 mod proxy;
 mod smtp;
+mod switch;
 
 pub use browser::{Browser, Scripts, Shown};
 pub use cloud_events::faults_of_cloud_events;
@@ -33,6 +34,7 @@ pub use postgres::Postgres;
 pub use process::signal;
 pub use proxy::{Fault, Proxy};
 pub use smtp::{Smtp, SmtpTls};
+pub use switch::Switch;
 
 /// How long a service may take to start. It usually takes a fraction of a second; a loaded machine gets more time.
 const START: Duration = Duration::from_mins(1);

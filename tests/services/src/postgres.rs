@@ -63,14 +63,67 @@ impl Postgres {
         server
     }
 
-    fn init(&self) {
-        let password = self.home.path().join("password");
-        fs::write(&password, PASSWORD).expect("the folder can be written");
+    /// A replica of this server, from a copy of its files. It is asynchronous unless `synchronous_standby_names` of this
+    /// server names it: `replica`.
+    #[must_use]
+    pub fn replica(&self) -> Self {
+        let mut replica = Self {
+            programs: self.programs.clone(),
+            tools: self.tools.clone(),
+            user: self.user.clone(),
+            group: self.group.clone(),
+            port: free_port(),
+            child: None,
+            databases: AtomicU32::new(1000),
+            home: Home::new("postgres-replica-"),
+        };
+        replica.give_home();
+        let output = replica
+            .tool("pg_basebackup")
+            .args(["-R", "-X", "stream", "-c", "fast", "--no-sync", "-D"])
+            .arg(replica.data())
+            .args(["-d", &format!("{}?application_name=replica", self.url("postgres"))])
+            .output()
+            .expect("pg_basebackup runs");
+        assert!(output.status.success(), "pg_basebackup: {}", String::from_utf8_lossy(&output.stderr));
+        replica.up();
+        replica
+    }
+
+    /// Waits until a replica of this server has everything.
+    pub fn wait_for(&self, replica: &Self) {
+        let at = self.psql(&self.url("postgres"), "SELECT pg_current_wal_lsn()");
+        let there = format!("SELECT pg_last_wal_replay_lsn() >= '{}'", at.trim());
+        wait_until("the replica", || replica.psql(&replica.url("postgres"), &there).trim() == "t");
+    }
+
+    /// Lets a replica get no more from its primary: what comes from now on, it lacks.
+    pub fn hold_back(&self) {
+        let url = self.url("postgres");
+        self.psql(&url, "ALTER SYSTEM SET primary_conninfo = ''");
+        self.psql(&url, "SELECT pg_reload_conf()");
+        wait_until("the replica gets no more", || {
+            self.psql(&url, "SELECT count(*) FROM pg_stat_wal_receiver").trim() == "0"
+        });
+    }
+
+    /// Makes a replica a server of its own, which takes writes.
+    pub fn promote(&self) {
+        self.psql(&self.url("postgres"), "SELECT pg_promote()");
+    }
+
+    fn give_home(&self) {
         if !self.user.is_empty() {
             let owner = format!("{}:", self.user);
             let status = Command::new("chown").args(["-R", &owner]).arg(self.home.path()).status();
             assert!(status.expect("chown runs").success());
         }
+    }
+
+    fn init(&self) {
+        let password = self.home.path().join("password");
+        fs::write(&password, PASSWORD).expect("the folder can be written");
+        self.give_home();
         let output = self
             .program("initdb")
             .args(["-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", "--auth=scram-sha-256", "--no-sync"])
@@ -193,7 +246,15 @@ impl Postgres {
 
     /// PostgreSQL refuses to run as root; then this runs it as another user, in the same process.
     fn program(&self, name: &str) -> Command {
-        let path: &Path = &self.programs.join(name);
+        self.run(&self.programs.join(name))
+    }
+
+    /// A client program that writes the server's files.
+    fn tool(&self, name: &str) -> Command {
+        self.run(&self.tools.join(name))
+    }
+
+    fn run(&self, path: &Path) -> Command {
         if self.user.is_empty() {
             return Command::new(path);
         }

@@ -391,8 +391,10 @@ async fn read_models(findings: &mut Findings, config: &Config, journal: &dyn Jou
             Err(JournalError::Other { .. }) => findings.fault(
                 "read models",
                 format!(
-                    "{projector} was built from another journal: event {position}, the last it has applied, is not the \
-                     one that this journal has there. Put back the journal it belongs to; or, if this is the right one: {remedy}"
+                    "{projector} was built from another journal, or the journal went back: event {position}, the last it has \
+                     applied, is not the one that this journal has there. Put back the journal it belongs to; or, if this is \
+                     the right one, just start the server, which fills the read model anew, and see \u{ab}Restoring\u{bb} in \
+                     deploy/README.md: what was acknowledged after the journal's end is lost"
                 ),
             ),
             Err(JournalError::Journal(error)) => {

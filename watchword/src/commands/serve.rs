@@ -3,13 +3,15 @@
 use clap::{Args, ValueEnum};
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use axum::Router;
 use http_kit::mounted;
 use tasks::{End, Task, Weight};
+use tokens::PublicUrl;
 use tokio::net::TcpSocket;
 use tokio::sync::watch;
 
@@ -49,7 +51,7 @@ enum ServeRole {
 
 impl Run for Serve {
     fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
-        globals.with_log(false, async |config| run(config, &self).await)
+        globals.with_log(false, async |config| Box::pin(run(config, &self)).await)
     }
 }
 
@@ -91,7 +93,7 @@ async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCode> 
     let internal_room = Room::new(INTERNAL_CONNECTIONS, &[]);
     let waiting = Waiting::new();
     let public_url = config.public_url(address);
-    let meanwhile = |details| Stage::from(mounted(waiting.router(&public_url, details), public_url.prefix()));
+    let meanwhile = |details| Stage::from(waiting_router(&waiting, &public_url, details));
     let mut doors = Doors {
         public: Door::new(socket, address, "listen", meanwhile(false), config.http, room),
         internal: internal.map(|(socket, address)| {
@@ -122,10 +124,7 @@ async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCode> 
         }
         opened = opening => opened?,
     };
-    doors.public.stage.set(instance.mounted());
-    if let Some(internal) = &doors.internal {
-        internal.stage.set(instance.internal_router());
-    }
+    doors.show(|details| if details { instance.internal_router() } else { instance.mounted() });
     if let Err(error) = doors.open() {
         instance.close().await;
         return Err(error);
@@ -142,10 +141,7 @@ async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCode> 
     #[cfg(feature = "fail-points")]
     arm_what_fails_in_service();
 
-    let hopeless = tokio::select! {
-        () = &mut stop_signal => None,
-        reason = tasks::hopeless() => Some(reason),
-    };
+    let (instance, hopeless) = Box::pin(until_end(&config, &doors, instance, role, stop_signal)).await?;
     stop(&config, doors, instance, traces).await;
     match hopeless {
         None => Ok(ExitCode::SUCCESS),
@@ -162,17 +158,51 @@ fn arm_what_fails_in_service() {
     }
 }
 
+/// Serves until the process is to stop. Returns the services, if they are open, and why it stops, unless it was asked to.
+async fn until_end(
+    config: &Config,
+    doors: &Doors,
+    mut instance: Instance,
+    role: Role,
+    mut stop_signal: Pin<&mut impl Future<Output = ()>>,
+) -> anyhow::Result<(Option<Instance>, Option<String>)> {
+    loop {
+        let lost = tokio::select! {
+            () = &mut stop_signal => return Ok((Some(instance), None)),
+            reason = tasks::hopeless() => return Ok((Some(instance), Some(reason))),
+            lost = instance.went_back() => lost,
+        };
+        // Nothing that the services know is to be trusted: they start anew from the journal, as after a restart.
+        let (waiting, address) = (Waiting::again(&lost), instance.address());
+        doors.show(|details| waiting_router(&waiting, &config.public_url(address), details));
+        instance.stream_end()();
+        close(instance).await;
+        let opening = waiting.until_there(async || Box::pin(open(config, address, role)).await);
+        instance = tokio::select! {
+            biased;
+            () = &mut stop_signal => return Ok((None, None)),
+            opened = opening => opened?,
+        };
+        if let Err(error) = instance.record_loss(&lost).await {
+            tracing::error!(%error, "it cannot be recorded in the journal that it went back");
+        }
+        doors.show(|details| if details { instance.internal_router() } else { instance.mounted() });
+        tracing::warn!("the services have started anew from the journal, which went back");
+    }
+}
+
 /// Finishes pending requests, and closes everything, within bounds.
-async fn stop(config: &Config, mut doors: Doors, instance: Instance, traces: Option<Traces>) {
+async fn stop(config: &Config, mut doors: Doors, instance: Option<Instance>, traces: Option<Traces>) {
     let timeout = config.shutdown_timeout;
     tracing::info!("stopping: no new requests; pending ones have {timeout:?}");
-    instance.stream_end()();
+    if let Some(instance) = &instance {
+        instance.stream_end()();
+    }
     if tokio::time::timeout(timeout, doors.close()).await.is_err() {
         tracing::warn!("some requests did not finish within {timeout:?} and were aborted");
     }
-    // Acknowledged data is already durable; closing only tidies up, and must not delay the exit.
-    if tokio::time::timeout(Duration::from_secs(5), instance.close()).await.is_err() {
-        tracing::warn!("the stores took too long to close; nothing is lost");
+    if let Some(instance) = instance {
+        close(instance).await;
     }
     if !config.shares_stores() {
         Serving::take_away(&config.data_dir);
@@ -180,6 +210,18 @@ async fn stop(config: &Config, mut doors: Doors, instance: Instance, traces: Opt
     if let Some(traces) = traces {
         traces.close().await;
     }
+}
+
+/// Acknowledged data is already durable; closing only tidies up, and must not delay what comes next.
+async fn close(instance: Instance) {
+    if tokio::time::timeout(Duration::from_secs(5), instance.close()).await.is_err() {
+        tracing::warn!("the stores took too long to close; nothing is lost");
+    }
+}
+
+/// The routes while the stores are not open.
+fn waiting_router(waiting: &Waiting, public_url: &PublicUrl, details: bool) -> Router {
+    mounted(waiting.router(public_url, details), public_url.prefix())
 }
 
 /// Opens the stores of a role and starts its services.
@@ -199,6 +241,14 @@ struct Doors {
 }
 
 impl Doors {
+    /// Answers from now on with these routes: with details on the internal address.
+    fn show(&self, router: impl Fn(bool) -> Router) {
+        self.public.stage.set(router(false));
+        if let Some(internal) = &self.internal {
+            internal.stage.set(router(true));
+        }
+    }
+
     /// Starts accepting connections, unless already done.
     fn open(&mut self) -> anyhow::Result<()> {
         self.public.open()?;

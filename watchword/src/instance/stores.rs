@@ -9,11 +9,11 @@ use domain::user::UserEvent;
 use domain::{EventInfo, LogOrigin, StreamId, UserId};
 use effects::relay::{Relay, RelaySettings};
 use event_store::{
-    Clock, Journal, JournalLock, JournalMark, KeyStore, LookupKey, MasterKey, MessageKey, Repository, Sealer,
-    SqliteJournal, StoreError,
+    Clock, Journal, JournalLock, JournalMark, KeyStore, LookupKey, Lost, MasterKey, MessageKey, Repository,
+    Sealer, SqliteJournal, StoreError,
 };
 use projection_service::bus::Bus;
-use read_models::ReadModels;
+use read_models::{JournalError, ReadModels};
 
 use super::clock::LatestTime;
 use crate::bus;
@@ -101,16 +101,35 @@ impl Stores {
         }
     }
 
-    /// Says what is wrong with the newest events: their time, or the keys of their people.
+    /// Says what is wrong with the newest events: that some are lost, their time, or the keys of their people.
     pub(super) async fn look_at_newest(
         &self,
         clock: &Arc<dyn Clock>,
         repository: &Repository,
     ) -> Result<LatestTime, StoreError> {
+        self.record_loss(&**clock).await?;
         self.find_missing_keys().await?;
         let latest = LatestTime::at_start(&*self.journal, clock).await?;
         latest.tell(repository);
         Ok(latest)
+    }
+
+    /// Records it if the journal lacks an event that a read model has applied: it went back while no node was running.
+    async fn record_loss(&self, clock: &dyn Clock) -> Result<(), StoreError> {
+        let Some(read_models) = &self.read_models else { return Ok(()) };
+        let head = self.journal.head().await?;
+        let mut lost: Option<Lost> = None;
+        for checkpoint in read_models.checkpoints().await? {
+            if let Err(JournalError::Other { position }) = checkpoint.check_journal(&*self.journal).await
+                && let Some(event) = checkpoint.event
+                && lost.as_ref().is_none_or(|lost| lost.position < position)
+            {
+                lost = Some(Lost { position, event, head });
+            }
+        }
+        let Some(lost) = lost else { return Ok(()) };
+        tracing::error!(position = lost.position, head, "{lost}. The read models are filled anew");
+        event_store::epoch::record(&*self.journal, clock, &lost).await
     }
 
     /// Looks whether the newest people have their keys. A key store that is older than the journal lacks those of the

@@ -69,6 +69,15 @@ async fn server(findings: &mut Findings, databases: &Databases, url: &PostgresUr
         let off = server.unsafe_settings.join(" and ");
         findings.fault("server", format!("{url} may lose what it acknowledged: switch {off} on"));
     }
+    if server.ignores_replica {
+        findings.warning(
+            "server",
+            format!(
+                "{url} has a synchronous replica, but commits do not wait for it (synchronous_commit = local): what was acknowledged \
+                 last is lost when the replica is promoted, bans and logouts included. Set synchronous_commit to on for this user"
+            ),
+        );
+    }
     if u64::from(*connections) * 10 > u64::from(*max_connections) * 9 {
         findings.warning(
             "server",

@@ -1,0 +1,108 @@
+//! Which history consumers of the events are reading.
+//!
+//! When a journal goes back ([`crate::seen`]), positions that were given out before belong to other events. Every node that
+//! finds that out records it as an event, so that consumers learn of it wherever they read events, and auditors later.
+//! The *epoch* is the id of the newest such event, or of the journal's first: as long as it is the same, no position was
+//! given out anew.
+
+use aws_lc_rs::digest;
+use domain::journal::{JournalEvent, JournalWentBack};
+use domain::{AppId, Event, EventId, JournalId, StreamId};
+use schemas::codec;
+use schemas::envelope::{Actor, Metadata};
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::journal::{Append, AppendError, Idempotency, Journal, NewEvent, StoreError, Write};
+use crate::origin;
+use crate::seen::Lost;
+
+/// How often to try again after another node was faster, or the outcome is unknown.
+const TRIES: usize = 8;
+
+/// Records that the journal lost an event. However many nodes have seen the same one, there is one record.
+pub async fn record(journal: &dyn Journal, clock: &dyn Clock, lost: &Lost) -> Result<(), StoreError> {
+    // Before its first event a journal has nothing to lose.
+    let Some(stream) = origin::stream(journal).await? else { return Ok(()) };
+    let Some(journal_id) = stream.uuid().map(JournalId) else { return Ok(()) };
+    let mut reason = String::new();
+    for _ in 0..TRIES {
+        let versions = journal.versions(std::slice::from_ref(&stream)).await?;
+        let expected = versions.first().copied().unwrap_or_default();
+        match journal.append(went_back(clock, journal_id, &stream, expected, lost)).await {
+            Ok(_) => return Ok(()),
+            Err(AppendError::Unavailable(why)) => return Err(StoreError::Unavailable(why)),
+            Err(AppendError::Damaged(what)) => return Err(StoreError::Damaged(what)),
+            Err(error) => reason = error.to_string(),
+        }
+    }
+    Err(StoreError::Unavailable(reason.into()))
+}
+
+/// The epoch of this journal; nil before its first event.
+pub async fn read(journal: &dyn Journal) -> Result<Uuid, StoreError> {
+    let own = own_events(journal).await?;
+    let newest = own.iter().rev().find(|(event, _)| {
+        matches!(event, JournalEvent::JournalCreated(_) | JournalEvent::JournalWentBack(_))
+    });
+    Ok(newest.map_or(Uuid::nil(), |(_, id)| *id))
+}
+
+/// All recorded losses.
+pub async fn losses(journal: &dyn Journal) -> Result<Vec<JournalWentBack>, StoreError> {
+    let loss = |(event, _)| match event {
+        JournalEvent::JournalWentBack(loss) => Some(loss),
+        JournalEvent::JournalCreated(_) => None,
+    };
+    Ok(own_events(journal).await?.into_iter().filter_map(loss).collect())
+}
+
+/// The journal's own events and their ids.
+async fn own_events(journal: &dyn Journal) -> Result<Vec<(JournalEvent, Uuid)>, StoreError> {
+    let Some(stream) = origin::stream(journal).await? else { return Ok(vec![]) };
+    let mut own = Vec::new();
+    for event in journal.read_stream(&stream, 0).await? {
+        let decoded = codec::decode(&event.stream, &event.name, event.schema_version, &event.data, None);
+        let decoded =
+            decoded.map_err(|error| StoreError::Damaged(format!("event {}: {error}", event.position)))?;
+        if let Event::Journal(decoded) = decoded {
+            own.push((decoded, event.id));
+        }
+    }
+    Ok(own)
+}
+
+fn went_back(
+    clock: &dyn Clock,
+    journal_id: JournalId,
+    stream: &StreamId,
+    expected: u64,
+    lost: &Lost,
+) -> Append {
+    let Lost { position, event, head } = *lost;
+    let at = clock.now();
+    let name = format!("watchword/v1/journal-went-back\0{position}\0{event}");
+    let mut key = [0; 32];
+    key.copy_from_slice(digest::digest(&digest::SHA256, name.as_bytes()).as_ref());
+    let event = JournalWentBack { journal_id, lost: position, lost_event: EventId(event), head, at };
+    let codec::Encoded { name, schema_version, data, person, .. } =
+        codec::encode(&JournalEvent::JournalWentBack(event).into());
+    let event =
+        NewEvent { id: clock.new_id(), name: name.into(), schema_version, data, person, personal: None };
+    Append {
+        writes: vec![Write { stream: stream.clone(), expected, events: vec![event] }],
+        guards: vec![],
+        taken: vec![],
+        released: vec![],
+        idempotency: Some(Idempotency { key, fingerprint: key }),
+        metadata: Metadata {
+            app_id: AppId::platform(),
+            actor: Actor::system(),
+            correlation_id: clock.new_id(),
+            causation_id: None,
+            request_id: None,
+            traceparent: None,
+        },
+        at,
+    }
+}
