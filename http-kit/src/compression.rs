@@ -8,15 +8,20 @@
 //! - The request had no cookies, the only credentials that a browser adds to requests made by others.
 //! - It is data, a script or a style, no page: pages of ours carry the tokens of mailed links in their forms.
 //! - It is there as a whole. A live stream would wait in the compressor, and an export is compressed where it is stored.
+//!
+//! Compressing a long text takes a processor for far longer than asking for it. So documents that are always the same, which
+//! anybody may ask for as often as they like, are compressed once ([`Unchanging`]).
 
 use std::convert::Infallible;
 use std::future::ready;
+use std::sync::Arc;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::Request;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use http_body::Body as _;
+use tokio::sync::OnceCell;
 use tower::{ServiceExt, service_fn};
 use tower_http::compression::Compression;
 
@@ -30,6 +35,31 @@ const TYPES: [&str; 7] = [
     "text/plain",
     "image/svg+xml",
 ];
+
+/// In the extensions of a response that is always the same: what is kept of it once it was compressed.
+#[derive(Clone, Default)]
+pub struct Unchanging(Arc<[OnceCell<Bytes>; 3]>);
+
+impl Unchanging {
+    /// A response to the same request, whose body is compressed only once.
+    async fn kept(self, mut compressed: Response) -> Response {
+        let coding = compressed.headers().get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
+        let kept = match coding {
+            Some(b"zstd") => &self.0[0],
+            Some(b"br") => &self.0[1],
+            Some(b"gzip") => &self.0[2],
+            _ => return compressed,
+        };
+        let body = std::mem::take(compressed.body_mut());
+        match kept.get_or_try_init(async || to_bytes(body, usize::MAX).await).await {
+            Ok(bytes) => {
+                compressed.headers_mut().insert(header::CONTENT_LENGTH, bytes.len().into());
+                compressed.map(|_| Body::from(bytes.clone()))
+            }
+            Err(error) => crate::Problem::internal(error).into_response(),
+        }
+    }
+}
 
 /// A request whose response may be compressed.
 pub(crate) struct Compressing {
@@ -55,6 +85,7 @@ impl Compressing {
         if !is_compressible(&response, self.least) {
             return response;
         }
+        let unchanging = response.extensions().get::<Unchanging>().cloned();
         let mut request = http::Request::new(());
         for accepted in self.accepted {
             request.headers_mut().append(header::ACCEPT_ENCODING, accepted);
@@ -64,7 +95,11 @@ impl Compressing {
         let always = |_: StatusCode, _: Version, _: &HeaderMap, _: &Extensions| true;
         let compressed = Compression::new(made).compress_when(always).oneshot(request).await;
         let Ok(compressed) = compressed;
-        compressed.map(Body::new)
+        let compressed = compressed.map(Body::new);
+        match unchanging {
+            Some(unchanging) => unchanging.kept(compressed).await,
+            None => compressed,
+        }
     }
 }
 

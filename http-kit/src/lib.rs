@@ -36,6 +36,7 @@ pub use access_log::{AccessLog, Looking};
 pub use answers::{UserBody, uncached};
 pub use arriving::BodyTime;
 pub use auth::{AdminCaller, Authenticator, UserCaller};
+pub use compression::Unchanging;
 pub use consistency::{AfterToken, ConsistencyToken, ConsistencyTokens};
 pub use cookies::{Credentials, SetCookies, TokenCookie};
 pub use extract::{AppScope, Body, FormOrJson, NoBody, OptionalBody, Params, Segments};

@@ -1,13 +1,14 @@
 //! `/docs`: Swagger UI, served from the binary. Every URL on it is relative, so it works below any path.
 
-use std::sync::{Arc, LazyLock};
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use axum::extract::Path;
 use axum::http::{HeaderValue, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::get;
-use axum::{Router, middleware};
-use http_kit::Problem;
+use axum::{Extension, Router, middleware};
+use http_kit::{Problem, Unchanging};
 use utoipa_swagger_ui::{Config, serve};
 
 /// Swagger UI needs only its own files, except for `style` attributes.
@@ -55,12 +56,19 @@ pub fn routes() -> Router {
         }))
 }
 
+/// Each file of Swagger UI that was asked for. There are a few of them, and the largest has more than a megabyte.
+static FILES: Mutex<BTreeMap<String, Unchanging>> = Mutex::new(BTreeMap::new());
+
 async fn file(Path(path): Path<String>) -> Response {
     if path == "index.html" {
         return Html(PAGE).into_response();
     }
     match serve(&path, Arc::clone(&CONFIG)) {
-        Ok(Some(file)) => ([(header::CONTENT_TYPE, file.content_type)], file.bytes).into_response(),
+        Ok(Some(file)) => {
+            let mut files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
+            let unchanging = files.entry(path).or_default().clone();
+            (Extension(unchanging), [(header::CONTENT_TYPE, file.content_type)], file.bytes).into_response()
+        }
         Ok(None) => Problem::not_found().into_response(),
         Err(error) => Problem::internal(error).into_response(),
     }

@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
+use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use domain::LogOrigin;
-use http_kit::Problem;
 use http_kit::cookies::Credentials;
 use http_kit::problem::ProblemBody;
+use http_kit::{Problem, Unchanging};
 use schemas::event_schemas::Document;
 use schemas::problems;
 use serde_json::{Map, Value, json};
@@ -53,9 +54,11 @@ pub fn router(
     let api = crate::documents::complete(api);
     let document = served_at(public_url).to_string();
     let schema_list = list_of_schemas(public_url.prefix());
+    let unchanging = Extension(Unchanging::default());
+    let document = (unchanging, [(header::CONTENT_TYPE, "application/json")], Bytes::from(document));
     let router = router
         .merge(docs::routes())
-        .route("/openapi.json", get(async || ([(header::CONTENT_TYPE, "application/json")], document)))
+        .route("/openapi.json", get(async || document))
         .route("/problems", get(problem_pages::index))
         .route("/problems/style.css", get(problem_pages::style))
         .route("/problems/{code}", get(problem_pages::one))
@@ -184,8 +187,11 @@ fn measured(health: &Health) -> Response {
 
 static ASYNCAPI: LazyLock<String> = LazyLock::new(|| crate::documents::asyncapi_document().to_string());
 
+static COMPRESSED_ASYNCAPI: LazyLock<Unchanging> = LazyLock::new(Unchanging::default);
+
 async fn asyncapi() -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], ASYNCAPI.as_str()).into_response()
+    let unchanging = Extension(COMPRESSED_ASYNCAPI.clone());
+    (unchanging, [(header::CONTENT_TYPE, "application/json")], ASYNCAPI.as_str()).into_response()
 }
 
 static SCHEMAS: LazyLock<BTreeMap<String, Value>> = LazyLock::new(schemas::event_schemas::all);

@@ -2,9 +2,13 @@
 
 use std::io::Read;
 
+use std::sync::atomic::AtomicUsize;
+
+use axum::Extension;
 use axum::response::Html;
 
 use super::*;
+use crate::Unchanging;
 
 fn long() -> Json<Value> {
     Json(json!({ "items": vec!["the same again"; 1000] }))
@@ -70,6 +74,28 @@ async fn a_long_response_comes_as_it_is_asked_for() {
         assert!(body == plain.body, "{accepted}");
         assert!(expected.is_empty() || answer.body.len() < plain.body.len() / 10, "{accepted}");
     }
+}
+
+/// Anybody may ask for it as often as they like.
+#[tokio::test]
+async fn what_is_always_the_same_is_compressed_once() {
+    let world = World::new().await;
+    let (unchanging, asked_for) = (Extension(Unchanging::default()), Arc::new(AtomicUsize::new(0)));
+    let inner = get(async move || {
+        let number = asked_for.fetch_add(1, Ordering::SeqCst);
+        (unchanging, Json(json!({ "items": vec![number; 2000] })))
+    });
+    let router = around(Router::new().route("/same", inner), world.edge(&[]));
+    for coding_asked in ["gzip", "br", "zstd"] {
+        let first = asked(&router, "/same", coding_asked).await;
+        assert_eq!(coding(&first), coding_asked);
+        assert_eq!(first.headers[header::CONTENT_LENGTH], first.body.len().to_string().as_str());
+        // Here it is not always the same, which shows.
+        let second = asked(&router, "/same", coding_asked).await;
+        assert!(second.body == first.body && coding(&second) == coding_asked, "{coding_asked}");
+    }
+    let plain = send(&router, Request::get("/same"), "").await;
+    assert!(plain.body.starts_with(b"{\"items\":[6,"), "as it is made");
 }
 
 #[tokio::test]
