@@ -1,10 +1,13 @@
 //! One mail or one event whose handling panics each time: it stops neither the others nor the process, and is not passed
 //! over in silence.
 
+use std::process::Stdio;
+use std::time::Instant;
+
 use serde_json::{Value, json};
 use test_services::Smtp;
 use tests::workload::History;
-use tests::{Bus, PASSWORD, Server, checker, email};
+use tests::{Bus, PASSWORD, PATIENCE, Server, checker, email};
 
 use crate::{SETTINGS, relay, server_of, until};
 
@@ -85,4 +88,27 @@ async fn an_event_whose_publication_panics_stops_the_relay_alone() {
     server.set_environment("FAILPOINTS", "");
     server.up().await;
     checker::check(&mut server, Some(&bus), &history).await;
+}
+
+/// What accepts connections fails while the stores are waited for. Nobody would hear of such a process.
+#[tokio::test]
+async fn a_task_that_fails_while_a_store_is_awaited_ends_the_process() {
+    let settings = [
+        ("WATCHWORD_JOURNAL_URL", "postgres://nobody:x@127.0.0.1:1/none"),
+        ("WATCHWORD_MASTER_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="),
+        ("WATCHWORD_TASK_FAILURES", "3"),
+        ("FAILPOINTS", "task-listen=return"),
+    ];
+    let server = Server::new(&settings);
+    let mut command = server.command(&["serve"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let begun = Instant::now();
+    while child.try_wait().expect("it can be waited for").is_none() && begun.elapsed() < PATIENCE {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let _ = child.kill();
+    let output = child.wait_with_output().expect("it ended");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("the background task listen failed 3 times in a row"), "{said}");
 }

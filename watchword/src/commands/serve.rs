@@ -122,6 +122,13 @@ async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCode> 
             }
             return Ok(ExitCode::SUCCESS);
         }
+        // Without its address, nobody would hear of a process that waits.
+        reason = tasks::hopeless() => {
+            if let Some(traces) = traces {
+                traces.close().await;
+            }
+            bail!("{reason}. Its earlier messages are in the log");
+        }
         opened = opening => opened?,
     };
     doors.show(|details| if details { instance.internal_router() } else { instance.mounted() });
