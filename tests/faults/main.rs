@@ -17,7 +17,7 @@
 //! | a replica that lacks the newest events promoted; the former primary still there | `went_back` |
 //! | the reply to a commit lost, the request lost, or late | `postgres`; `event-store/tests/postgres/faults.rs` |
 //! | a session idle in a transaction | `postgres` |
-//! | others in the database: plants, locks, notifications, transactions left open; a pooler in between | `neighbours`; `event-store/tests/postgres/neighbours.rs`, `poolers.rs` |
+//! | others in the database: plants, locks, notifications, transactions left open; a pooler in between; a dump without roles | `neighbours`; `event-store/tests/postgres/neighbours.rs`, `poolers.rs` |
 //! | a node of two killed | `postgres`; `tests/nodes` |
 //! | two nodes racing for one address, one refresh token | `tests/nodes` |
 //! | a service or a server stands still for longer than every timeout | `paused` |

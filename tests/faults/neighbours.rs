@@ -90,3 +90,32 @@ async fn a_pooler_gives_sessions_or_is_refused() {
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && text.contains("pool_mode = session"), "{text}");
 }
+
+/// A dump restored without owners and rights, on a server without the role: `migrate` makes it and gives it what it needs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dump_without_roles_is_repaired_by_migrate() {
+    let (postgres, bus) = (Postgres::start(), Bus::start());
+    let database = postgres.database();
+    let mut server = node(&database, &bus).await;
+    let mut history = History::new(&server).await;
+    history.during(&[&server], async |load| load.done(20).await).await;
+    checker::check_running(&server, Some(&bus), &history).await;
+    assert!(server.terminate().await.success());
+    let dump = postgres.dump(&database, &["--no-owner", "--no-privileges"]);
+    postgres.psql(&database, "ALTER ROLE watchword_service RENAME TO of_before");
+    let restored = postgres.database();
+    postgres.restore(&restored, &dump);
+
+    server.set_environment("WATCHWORD_JOURNAL_URL", &restored);
+    let output = server.command(&["migrate"]).output().expect("runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    postgres.psql(&restored, "CREATE ROLE node LOGIN PASSWORD 'secret'; GRANT watchword_service TO node");
+    let (_, rest) = restored.split_once('@').expect("the URL has a user");
+    server.set_environment("WATCHWORD_JOURNAL_URL", &format!("postgres://node:secret@{rest}"));
+    server.up().await;
+    history.during(&[&server], async |load| load.done(20).await).await;
+    checker::check_running(&server, Some(&bus), &history).await;
+    assert!(server.terminate().await.success());
+    let output = server.command(&["doctor"]).output().expect("runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
