@@ -22,6 +22,8 @@ use super::session::PostgresSettings;
 const CHANNEL: &str = "watchword_head";
 /// The least time between two looks after notifications.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
+/// The most notifications after which is looked: somebody may send them without end.
+const MOST_AT_ONCE: usize = 1000;
 
 /// Runs until it is dropped.
 pub(super) async fn follow(
@@ -88,7 +90,8 @@ async fn listen(
                 let mut announced = announced(&notification?);
                 sleep_until(looked + BETWEEN_LOOKS).await;
                 // One look is enough for all that have come meanwhile.
-                while let Some(notification) = notifications.next().now_or_never() {
+                for _ in 0..MOST_AT_ONCE {
+                    let Some(notification) = notifications.next().now_or_never() else { break };
                     let Some(notification) = notification else { return Ok(()) };
                     announced = announced.max(self::announced(&notification?));
                 }
