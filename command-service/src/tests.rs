@@ -3,7 +3,6 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use domain::lockout::LockoutPolicy;
@@ -15,7 +14,7 @@ use event_store::{
 };
 use http_kit::auth::Authenticator;
 use http_kit::limits::{RateLimits, RateSettings};
-use http_kit::request::{RequestLayer, around};
+use http_kit::{Entrance, RequestLayer, around};
 use jiff::SignedDuration;
 use schemas::envelope::Actor;
 use secrecy::{ExposeSecret, SecretString};
@@ -51,7 +50,7 @@ struct World {
     journal: Arc<dyn Journal>,
     clock: Arc<FixedClock>,
     service: Arc<CommandService>,
-    router: Router,
+    router: Entrance,
     key: SecretString,
 }
 
@@ -62,7 +61,7 @@ fn node(
     clock: Arc<FixedClock>,
     params: &str,
     limits: &RateSettings,
-) -> (Arc<CommandService>, Router) {
+) -> (Arc<CommandService>, Entrance) {
     let repository = Arc::new(Repository::new(journal, Arc::new(Sealer::new(keys.clone())), 1000));
     let access_tokens =
         Arc::new(AccessTokens::new(tokens::PublicUrl::parse("https://auth.example").expect("valid")));

@@ -1,10 +1,8 @@
-//! Aliases of routes: the default app's, which omit its id, and the second names of a few routes. A layer before the router
-//! rewrites such a path to that of the route. Logs, metrics and traces show the requested name.
+//! Aliases of routes: the default app's, which omit its id, and the second names of a few routes. The entrance to
+//! the router rewrites such a path to that of the route. Logs, metrics and traces show the requested name.
 
-use axum::Router;
-use axum::extract::{OriginalUri, Request};
+use axum::extract::Request;
 use http::Uri;
-use tower::ServiceExt;
 
 /// The prefix of an app's routes. The default app also answers without it.
 pub const APP: &str = "/v1/apps/{app_id}";
@@ -83,23 +81,11 @@ pub fn names_of(path: &str) -> Vec<String> {
     names
 }
 
-/// Wraps a router so that it understands aliases.
-pub(crate) fn understood(router: Router) -> Router {
-    // A layer of the router itself would see a request only after routing.
-    let by_any_name = tower::service_fn(move |mut request: Request| {
-        if let Some((path, alias)) = resolve(request.uri().path()) {
-            let as_it_came = OriginalUri(request.uri().clone());
-            let uri = with_path(request.uri(), &path);
-            let extensions = request.extensions_mut();
-            if extensions.get::<OriginalUri>().is_none() {
-                extensions.insert(as_it_came);
-            }
-            extensions.insert(alias);
-            *request.uri_mut() = uri;
-        }
-        router.clone().oneshot(request)
-    });
-    Router::new().fallback_service(by_any_name)
+/// Makes a request for an alias one for its route.
+pub(crate) fn resolve_in(request: &mut Request) {
+    let Some((path, alias)) = resolve(request.uri().path()) else { return };
+    *request.uri_mut() = with_path(request.uri(), &path);
+    request.extensions_mut().insert(alias);
 }
 
 /// The same with another path; an invalid one matches no route.

@@ -5,7 +5,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,8 @@ const CALM: Duration = Duration::from_mins(1);
 pub struct Crowd {
     words: Words,
     room: usize,
+    /// Numbers those who wait, in the order in which they began to.
+    next: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -35,8 +37,6 @@ pub struct Words {
 #[derive(Default)]
 struct State {
     len: usize,
-    /// Numbers those who wait, in the order in which they began to.
-    next: u64,
     owners: HashMap<Owner, Owned>,
     /// The clients with someone who waits: how many each has, and since when the first waits. The last makes room first.
     /// Kept, as looking through all of them would take long where very many fill the room.
@@ -57,7 +57,7 @@ pub enum Owner {
 #[derive(Default)]
 struct Owned {
     len: usize,
-    /// Those who can be sent away.
+    /// Those who can perhaps be sent away, by the place that they had in the order when that was last asked.
     waiting: BTreeMap<u64, Arc<Told>>,
 }
 
@@ -70,14 +70,28 @@ impl Owned {
     }
 }
 
-/// All but `leave` changes only under the lock of the room.
+/// What a member is told, and tells. It changes with each request and so without the lock of the room; who wants to send
+/// someone away looks whether they are still idle, and gives those a new place who were busy meanwhile.
 #[derive(Default)]
 struct Told {
     leave: Notify,
-    has_left: AtomicBool,
-    /// Since when it waits.
+    /// Its place in the order: since when it waits.
     since: AtomicU64,
+    /// How often it is busy; with [`LEFT`] or [`ASIDE`].
     busy: AtomicUsize,
+    /// Its key among those who wait. Changes only under the lock of the room.
+    place: AtomicU64,
+}
+
+/// It has been sent away.
+const LEFT: usize = 1 << (usize::BITS - 1);
+/// It was busy when somebody looked, and is not among those who wait.
+const ASIDE: usize = LEFT >> 1;
+
+impl Told {
+    fn has_left(&self) -> bool {
+        self.busy.load(SeqCst) & LEFT != 0
+    }
 }
 
 /// Someone in the room, until dropped.
@@ -94,7 +108,7 @@ pub struct Full;
 impl Crowd {
     /// An empty room for so many.
     pub fn new(room: usize, words: Words) -> Arc<Self> {
-        Arc::new(Self { words, room: room.max(1), state: Mutex::default() })
+        Arc::new(Self { words, room: room.max(1), next: AtomicU64::new(0), state: Mutex::default() })
     }
 
     /// Enters. Someone else may have to leave for it.
@@ -126,6 +140,7 @@ impl Crowd {
             }
         }
         let told = Arc::new(Told::default());
+        told.since.store(self.next(), SeqCst);
         state.len += 1;
         state.change(owner, |owned| owned.len += 1);
         state.wait(owner, &told);
@@ -134,9 +149,7 @@ impl Crowd {
 
     /// Sends the one away that has waited longest of those who have the most.
     pub fn end_one(&self) {
-        let mut state = self.state();
-        let most = state.order.last().map(|(_, _, address)| Owner::Client(*address));
-        if most.is_some_and(|owner| state.send_first_away(owner)) {
+        if self.state().send_first_away(State::most) {
             metrics::counter!("watchword_ended_for_room_total", "of" => self.words.label).increment(1);
         }
     }
@@ -163,6 +176,10 @@ impl Crowd {
         }
     }
 
+    fn next(&self) -> u64 {
+        self.next.fetch_add(1, SeqCst)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -183,41 +200,50 @@ impl State {
     }
 
     fn wait(&mut self, owner: Owner, told: &Arc<Told>) {
-        let since = self.next;
-        self.next += 1;
-        told.since.store(since, Relaxed);
+        let place = told.since.load(SeqCst);
+        told.place.store(place, SeqCst);
         self.change(owner, |owned| {
-            owned.waiting.insert(since, Arc::clone(told));
+            owned.waiting.insert(place, Arc::clone(told));
         });
     }
 
-    fn wait_no_more(&mut self, owner: Owner, told: &Told) {
-        self.change(owner, |owned| {
-            owned.waiting.remove(&told.since.load(Relaxed));
-        });
+    /// The client that makes room first, if one has someone who waits.
+    fn most(&self) -> Option<Owner> {
+        self.order.last().map(|(_, _, address)| Owner::Client(*address))
     }
 
     /// Makes room for one more of an owner. Where nobody has more than it would have, that is the one that has waited
     /// longest: with an address for each connection, those who only wait would keep others out otherwise.
     fn send_away(&mut self, own: Owner) -> bool {
         let own_len = self.owners.get(&own).map_or(0, |owned| owned.len) + 1;
-        let most = self.order.last().filter(|(len, ..)| *len >= own_len);
-        let owner = most.map_or(own, |(_, _, address)| Owner::Client(*address));
-        self.send_first_away(owner)
+        self.send_first_away(|state| {
+            let most = state.order.last().filter(|(len, ..)| *len >= own_len);
+            let owner = most.map_or(own, |(_, _, address)| Owner::Client(*address));
+            state.owners.get(&owner).is_some_and(|owned| !owned.waiting.is_empty()).then_some(owner)
+        })
     }
 
-    fn send_first_away(&mut self, owner: Owner) -> bool {
-        if self.owners.get(&owner).is_none_or(|owned| owned.waiting.is_empty()) {
-            return false;
+    /// Sends the first away of the owner that is chosen. Each step changes the order, so it is chosen anew.
+    fn send_first_away(&mut self, choose: impl Fn(&Self) -> Option<Owner>) -> bool {
+        while let Some(owner) = choose(self) {
+            let mut first = None;
+            self.change(owner, |owned| first = owned.waiting.pop_first());
+            let Some((place, told)) = first else { return false };
+            if told.since.load(SeqCst) != place {
+                self.wait(owner, &told);
+            } else if told.busy.compare_exchange(0, LEFT, SeqCst, SeqCst).is_ok() {
+                told.leave.notify_one();
+                self.leave(owner);
+                return true;
+            } else {
+                // It comes back by itself, unless it has just become idle.
+                let busy = told.busy.fetch_or(ASIDE, SeqCst);
+                if busy == 0 && told.busy.compare_exchange(ASIDE, 0, SeqCst, SeqCst).is_ok() {
+                    self.wait(owner, &told);
+                }
+            }
         }
-        let mut first = None;
-        self.change(owner, |owned| first = owned.waiting.pop_first());
-        if let Some((_, told)) = first {
-            told.has_left.store(true, Relaxed);
-            told.leave.notify_one();
-        }
-        self.leave(owner);
-        true
+        false
     }
 
     fn leave(&mut self, owner: Owner) {
@@ -234,31 +260,25 @@ impl Member {
 
     /// While this is held, it cannot be sent away.
     pub fn busy(self: &Arc<Self>) -> Busy {
-        let mut state = self.crowd.state();
-        if self.told.busy.fetch_add(1, Relaxed) == 0 && !self.told.has_left.load(Relaxed) {
-            state.wait_no_more(self.owner, &self.told);
-        }
-        drop(state);
+        self.told.busy.fetch_add(1, SeqCst);
         Busy(Arc::clone(self))
     }
 
     /// It waits anew: something has come of its waiting.
     pub fn waits_anew(&self) {
-        let mut state = self.crowd.state();
-        if self.told.busy.load(Relaxed) == 0 && !self.told.has_left.load(Relaxed) {
-            state.wait_no_more(self.owner, &self.told);
-            state.wait(self.owner, &self.told);
-        }
+        self.told.since.store(self.crowd.next(), SeqCst);
     }
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
         let mut state = self.crowd.state();
-        if self.told.has_left.load(Relaxed) {
+        if self.told.has_left() {
             return;
         }
-        state.wait_no_more(self.owner, &self.told);
+        state.change(self.owner, |owned| {
+            owned.waiting.remove(&self.told.place.load(SeqCst));
+        });
         state.leave(self.owner);
     }
 }
@@ -269,9 +289,13 @@ pub struct Busy(Arc<Member>);
 impl Drop for Busy {
     fn drop(&mut self) {
         let Member { crowd, owner, told } = &*self.0;
-        let mut state = crowd.state();
-        if told.busy.fetch_sub(1, Relaxed) == 1 && !told.has_left.load(Relaxed) {
-            state.wait(*owner, told);
+        told.since.store(crowd.next(), SeqCst);
+        if told.busy.fetch_sub(1, SeqCst) == ASIDE + 1 {
+            let mut state = crowd.state();
+            // Unless another one has just taken it back in.
+            if told.busy.fetch_and(!ASIDE, SeqCst) & ASIDE != 0 {
+                state.wait(*owner, told);
+            }
         }
     }
 }
@@ -336,6 +360,42 @@ mod tests {
         assert_eq!(members.iter().map(leaves).collect::<Vec<_>>(), [true, false, false]);
         drop((members, other, third));
         assert!(crowd.is_empty() && crowd.state().owners.is_empty());
+    }
+
+    #[test]
+    fn nobody_is_lost_who_becomes_busy_and_idle_while_others_come() {
+        let crowd = room(8);
+        let always: Vec<_> = (0..2).map(|_| enter(&crowd, 1)).collect();
+        let busy: Vec<_> = always.iter().map(Member::busy).collect();
+        let changing: Vec<_> = (0..4).map(|_| enter(&crowd, 1)).collect();
+        std::thread::scope(|threads| {
+            for member in &changing {
+                threads.spawn(|| {
+                    for _ in 0..5_000 {
+                        drop(member.busy());
+                    }
+                });
+            }
+            for address in 2..4 {
+                let crowd = &crowd;
+                threads.spawn(move || {
+                    for _ in 0..5_000 {
+                        drop(crowd.enter(Owner::Client(address)));
+                        crowd.end_one();
+                    }
+                });
+            }
+        });
+        assert!(!always.iter().any(leaves), "they were busy all the time");
+        let left = changing.iter().filter(|member| leaves(member)).count();
+        assert_eq!(crowd.len(), always.len() + changing.len() - left);
+        drop(busy);
+        for _ in 0..crowd.len() {
+            crowd.end_one();
+        }
+        assert!(crowd.is_empty(), "everyone who is left can be sent away");
+        drop((always, changing));
+        assert!(crowd.is_empty() && crowd.state().owners.is_empty() && crowd.state().order.is_empty());
     }
 
     #[test]

@@ -1,48 +1,33 @@
-//! The layer around every request: ids, the client's address, CORS, panics, logs, metrics and traces. Nothing that it
-//! reports contains personal data: it uses the route's template, never the path.
+//! What handlers may need to know about a request besides its content, and what the layer around them needs
+//! ([`crate::around`]).
 
-use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use aws_lc_rs::hmac;
-use axum::Router;
-use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Request, State};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
+use axum::extract::{ConnectInfo, FromRequestParts, Request};
 use domain::AppId;
 use domain::app::App;
 use domain::user::Client;
 use event_store::{Clock, InstanceKey, Repository};
-use futures::FutureExt;
 use http::request::Parts;
-use http::{Extensions, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use http::{Extensions, HeaderName, header};
 use ipnet::IpNet;
 use schemas::envelope::{Actor, Metadata};
-use schemas::problems;
 use tokens::DerivedTokens;
-use tower::ServiceExt;
-use tracing::Instrument;
 use uuid::Uuid;
 
-use crate::aliases::{self, Alias, with_path};
-use crate::arriving::{Arriving, BODIES, BodyTime};
-use crate::compression::Compressing;
-use crate::consistency::{CONSISTENCY_TOKEN, ConsistencyToken, ConsistencyTokens};
-use crate::cookies::Credentials;
+use crate::arriving::{BODIES, BodyTime};
+use crate::consistency::ConsistencyTokens;
 use crate::crowd::Crowd;
 use crate::extract::NO_LAYER;
 use crate::forwarded::{Forwarded, is_trusted};
-use crate::heads::{WrongHead, is_idempotency_key, known_method, request_id, single};
-use crate::known::{HasCredentials, KnownAddresses};
-use crate::limits::address_key;
-use crate::places::{Applicant, Places, Shares};
-use crate::problem::{ANSWERED, Answered, PROBLEM_JSON, Problem, Refusal};
-use crate::trace::{self, Span};
-use crate::unread::{Rest, Unread};
+use crate::heads::{WrongHead, is_idempotency_key, request_id, single};
+use crate::known::KnownAddresses;
+use crate::places::{Places, Shares};
+use crate::problem::{ANSWERED, Problem};
+use crate::trace;
+use crate::unread::Rest;
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -126,27 +111,27 @@ impl IdempotencyKeys {
 }
 
 /// What stands before the path of an issuer where its metadata are (RFC 8414 section 3.1).
-const AUTHORIZATION_SERVER: &str = "/.well-known/oauth-authorization-server";
+pub(crate) const AUTHORIZATION_SERVER: &str = "/.well-known/oauth-authorization-server";
 
 /// Routes that inspect the process rather than use it.
-const PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+pub(crate) const PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 /// What the layer needs.
 pub struct RequestLayer {
     repository: Arc<Repository>,
     clock: Arc<dyn Clock>,
     trusted_proxies: Vec<IpNet>,
-    idempotency: IdempotencyKeys,
-    consistency: ConsistencyTokens,
-    in_flight: Places,
-    bodies: Arc<Crowd>,
-    body_time: BodyTime,
-    known: KnownAddresses,
-    keys: DerivedTokens,
-    rest: Rest,
+    pub(crate) idempotency: IdempotencyKeys,
+    pub(crate) consistency: ConsistencyTokens,
+    pub(crate) in_flight: Places,
+    pub(crate) bodies: Arc<Crowd>,
+    pub(crate) body_time: BodyTime,
+    pub(crate) known: KnownAddresses,
+    pub(crate) keys: DerivedTokens,
+    pub(crate) rest: Rest,
     /// In bytes; None: nothing is compressed.
-    compress_from: Option<u64>,
-    prefix: Arc<str>,
+    pub(crate) compress_from: Option<u64>,
+    pub(crate) prefix: Arc<str>,
     forwarded: Forwarded,
 }
 
@@ -214,7 +199,7 @@ impl RequestLayer {
     }
 
     /// The context, and a refusal if a header that must not be ignored is wrong.
-    fn context(&self, request: &Request) -> (RequestContext, Option<Problem>) {
+    pub(crate) fn context(&self, request: &Request) -> (RequestContext, Option<Problem>) {
         let headers = request.headers();
         let correlation_id = self.clock.new_id();
         let request_id = request_id(headers).unwrap_or_else(|| correlation_id.to_string());
@@ -253,10 +238,9 @@ impl RequestLayer {
         (context, wrong.map(|(name, detail)| Problem::malformed_header(name, detail)))
     }
 
-    /// The app whose origins may call a path, if it is a path of an app.
-    async fn cross_origin(&self, path: &str, origin: &str) -> Option<CrossOrigin> {
-        let app_id = app_of(path)?;
-        let app = self.repository.load::<App>(&app_id).await.ok()?;
+    /// Whether pages of this origin may call the paths of an app.
+    pub(crate) async fn cross_origin(&self, app_id: &AppId, origin: &str) -> Option<CrossOrigin> {
+        let app = self.repository.load::<App>(app_id).await.ok()?;
         let settings = &app.state.settings;
         let allowed = app.state.id.is_some() && settings.origins.iter().any(|known| known.as_str() == origin);
         allowed.then_some(CrossOrigin { credentials: settings.cookies })
@@ -264,7 +248,7 @@ impl RequestLayer {
 }
 
 /// The app of a path, if it is a path of an app.
-fn app_of(path: &str) -> Option<AppId> {
+pub(crate) fn app_of(path: &str) -> Option<AppId> {
     let of_an_app = path.strip_prefix(AUTHORIZATION_SERVER).unwrap_or(path);
     let app_id = match of_an_app.strip_prefix("/v1/apps/") {
         Some(rest) => AppId::parse(rest.split('/').next().unwrap_or_default()).ok()?,
@@ -274,208 +258,6 @@ fn app_of(path: &str) -> Option<AppId> {
     (!app_id.is_platform()).then_some(app_id)
 }
 
-struct CrossOrigin {
-    credentials: bool,
+pub(crate) struct CrossOrigin {
+    pub credentials: bool,
 }
-
-/// Wraps a whole router: other names of its routes, problems for unknown paths and methods, and the layer described in this
-/// module. Routes added afterwards are not covered.
-pub fn around(router: Router, edge: Arc<RequestLayer>) -> Router {
-    let router = router
-        .fallback(async || Problem::not_found())
-        .method_not_allowed_fallback(async || Problem::new(problems::METHOD_NOT_ALLOWED))
-        .layer(from_fn_with_state(edge, handle));
-    aliases::understood(router)
-}
-
-/// A router of [`around`] below a path ([`tokens::PublicUrl::prefix`]). Outside that path there are only the probes,
-/// for direct requests to the process.
-pub fn mounted(router: Router, prefix: &str) -> Router {
-    if prefix.is_empty() {
-        return router;
-    }
-    let prefix = prefix.to_owned();
-    // A layer of the router itself would see a request only after routing.
-    let below = tower::service_fn(move |mut request: Request| {
-        *request.uri_mut() = below(&prefix, request.uri());
-        router.clone().oneshot(request)
-    });
-    Router::new().fallback_service(below)
-}
-
-/// The path for the routes, which know no prefix. A path outside the prefix becomes one that no route has.
-fn below(prefix: &str, uri: &Uri) -> Uri {
-    // RFC 8414 section 3.1: the path of the issuer follows the well-known path.
-    let inserted = uri.path().strip_prefix(AUTHORIZATION_SERVER).and_then(|rest| rest.strip_prefix(prefix));
-    if let Some(rest) = inserted.filter(|rest| rest.starts_with('/')) {
-        return with_path(uri, &format!("{AUTHORIZATION_SERVER}{rest}"));
-    }
-    let path = match uri.path().strip_prefix(prefix) {
-        Some("") => "/",
-        Some(rest) if rest.starts_with('/') => rest,
-        _ if PROBES.contains(&uri.path()) => uri.path(),
-        _ => "//",
-    };
-    with_path(uri, path)
-}
-
-async fn handle(State(edge): State<Arc<RequestLayer>>, request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let (mut request, unread) = Unread::watch(request, edge.rest);
-    let method = known_method(request.method());
-    let matched = request.extensions().get::<MatchedPath>().map(|path| {
-        let alias = request.extensions().get::<Alias>();
-        alias.map_or_else(|| path.as_str().to_owned(), |alias| alias.route(path.as_str()))
-    });
-    let (mut context, mut refusal) = edge.context(&request);
-    let compressing = edge.compress_from.and_then(|least| Compressing::of(&request, least));
-    let traced = Span::request(method, matched.as_deref(), context.traceparent.as_deref());
-    context.traceparent = traced.traceparent().or(context.traceparent);
-    let route = matched.unwrap_or_else(|| "unmatched".to_owned());
-    // Probes are always answered: a busy process is not a failed one.
-    let requester = Requester { app_id: app_of(request.uri().path()), address: address_key(context.address) };
-    let is_known = edge.known.has(requester.address)
-        || Credentials::new(request.method(), request.headers()).api_key(&edge.keys).is_some();
-    let applicant = Applicant {
-        app_id: requester.app_id.clone(),
-        caller: Some(requester.address),
-        is_platform: false,
-        is_known,
-    };
-    let waits = Arriving::waits(request.method(), unread.is_some());
-    let (arriving, no_place) = Arriving::new(&edge.in_flight, &edge.bodies, applicant, edge.body_time, waits);
-    if !PROBES.contains(&route.as_str()) {
-        refusal = no_place.or(refusal);
-    }
-    let context = Arc::new(context);
-    request.extensions_mut().insert(Arc::clone(&context));
-    request.extensions_mut().insert(edge.idempotency.clone());
-    request.extensions_mut().insert(edge.consistency.clone());
-    request.extensions_mut().insert(Arc::clone(&arriving));
-    let request_id = context.request_id.clone();
-    let span = tracing::info_span!("request", request_id = %request_id, method, route = %route);
-    let answering = answer(&edge, request, refusal, next);
-    let (address, has_credentials) = (requester.address, HasCredentials::default());
-    let answered = Answered {
-        request_id: request_id.clone(),
-        prefix: Arc::clone(&edge.prefix),
-        has_written: Cell::new(false),
-        has_credentials: Arc::clone(&has_credentials),
-        requester,
-    };
-    let answering = ANSWERED.scope(answered, answering).instrument(span);
-    let mut response = traced.around(answering).await;
-
-    arriving.is_answered();
-    if has_credentials.load(Ordering::Relaxed) {
-        edge.known.add(address);
-    }
-
-    let status = response.status().as_u16();
-    traced.set("http.response.status_code", i64::from(status));
-    if status >= 500 {
-        traced.fail(status.to_string());
-    }
-    if let Some(Refusal(code)) = response.extensions().get() {
-        traced.set("watchword.problem", *code);
-        metrics::counter!("watchword_refusals_total", "problem" => *code).increment(1);
-    }
-    let elapsed = started.elapsed();
-    tracing::info!(target: "http", %request_id, method, %route, status, duration_ms = elapsed.as_secs_f64() * 1000.0);
-    let labels = [("route", route.clone()), ("method", method.to_owned()), ("status", status.to_string())];
-    metrics::counter!("http_requests_total", &labels).increment(1);
-    metrics::histogram!("http_request_duration_seconds", &labels[..2]).record(elapsed.as_secs_f64());
-
-    if let Some(unread) = unread
-        && !unread.discard().await
-    {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    let consistency = response.extensions_mut().remove::<ConsistencyToken>();
-    let headers = response.headers_mut();
-    if let Some(token) = consistency {
-        headers.insert(CONSISTENCY_TOKEN, edge.consistency.header(token));
-    }
-    let id = HeaderValue::try_from(request_id).expect("request ids are visible ASCII");
-    headers.insert(X_REQUEST_ID, id);
-    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    match compressing {
-        Some(compressing) => compressing.apply(response).await,
-        None => response,
-    }
-}
-
-async fn answer(edge: &RequestLayer, request: Request, refusal: Option<Problem>, next: Next) -> Response {
-    let origin = request.headers().get(header::ORIGIN).cloned();
-    let Some(origin) = origin else { return guarded(request, refusal, next).await };
-    let allowed = match origin.to_str() {
-        Ok(text) => edge.cross_origin(request.uri().path(), text).await,
-        Err(_) => None,
-    };
-    let preflight = request.method() == Method::OPTIONS
-        && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    let mut response = if preflight && allowed.is_some() {
-        let mut response = StatusCode::NO_CONTENT.into_response();
-        let headers = response.headers_mut();
-        let mut set = |name, value| headers.insert(name, HeaderValue::from_static(value));
-        set(header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, PUT, PATCH, DELETE");
-        set(
-            header::ACCESS_CONTROL_ALLOW_HEADERS,
-            "authorization, content-type, idempotency-key, consistency-token, last-event-id, x-request-id, x-csrf-token, \
-             traceparent, device-token",
-        );
-        set(header::ACCESS_CONTROL_MAX_AGE, "600");
-        response
-    } else {
-        guarded(request, refusal, next).await
-    };
-    let headers = response.headers_mut();
-    headers.append(header::VARY, HeaderValue::from_static("Origin"));
-    if let Some(allowed) = allowed {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        headers.insert(
-            header::ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static(
-                "consistency-token, journal-epoch, x-request-id, retry-after, ratelimit, ratelimit-policy, \
-                 www-authenticate, device-token",
-            ),
-        );
-        if allowed.credentials {
-            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-        }
-    }
-    response
-}
-
-/// Every failure inside becomes a problem: a panic, or a refusal by axum or another library.
-async fn guarded(request: Request, refusal: Option<Problem>, next: Next) -> Response {
-    if let Some(problem) = refusal {
-        return problem.into_response();
-    }
-    let head = request.method() == Method::HEAD;
-    let Ok(response) = AssertUnwindSafe(next.run(request)).catch_unwind().await else {
-        // The panic hook has logged it already.
-        return Problem::internal("a handler panicked").into_response();
-    };
-    let status = response.status();
-    // An HTML page can be a refusal too; no library creates one.
-    let is_told = response
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|kind| kind == PROBLEM_JSON || kind.as_bytes().starts_with(b"text/html"));
-    if !(status.is_client_error() || status.is_server_error()) || is_told || head {
-        return response;
-    }
-    let mut problem = Problem::for_status(status).into_response();
-    for name in [header::ALLOW, header::RETRY_AFTER, header::WWW_AUTHENTICATE] {
-        if let Some(value) = response.headers().get(&name) {
-            problem.headers_mut().insert(name, value.clone());
-        }
-    }
-    problem
-}
-
-#[cfg(test)]
-#[path = "request_tests.rs"]
-mod tests;

@@ -5,10 +5,10 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 
 use anyhow::{Context, bail};
-use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Method, Request, header};
+use http_kit::Entrance;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tower::ServiceExt;
@@ -120,7 +120,7 @@ impl HttpClient {
 /// Where commands are sent, and the key that authorizes them.
 pub enum Channel {
     Server { client: HttpClient, key: SecretString },
-    Embedded { router: Router, key: SecretString },
+    Embedded { router: Entrance, key: SecretString },
 }
 
 impl Channel {

@@ -18,13 +18,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::http::header::CONNECTION;
 use axum::http::{HeaderValue, Request};
 use axum::response::Response;
 use http_kit::crowd::{Crowd, Member, Words};
-use http_kit::{Discard, check_host, peer_of};
+use http_kit::{Discard, Entrance, check_host, peer_of};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -79,20 +78,20 @@ pub struct HttpSettings {
 
 /// The current handler of requests.
 #[derive(Clone)]
-pub struct Stage(Arc<RwLock<Router>>);
+pub struct Stage(Arc<RwLock<Entrance>>);
 
-impl From<Router> for Stage {
-    fn from(router: Router) -> Self {
-        Self(Arc::new(RwLock::new(router)))
+impl<R: Into<Entrance>> From<R> for Stage {
+    fn from(routes: R) -> Self {
+        Self(Arc::new(RwLock::new(routes.into())))
     }
 }
 
 impl Stage {
-    pub fn set(&self, router: Router) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = router;
+    pub fn set(&self, entrance: Entrance) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = entrance;
     }
 
-    fn router(&self) -> Router {
+    fn entrance(&self) -> Entrance {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -286,7 +285,7 @@ impl Client {
         let mut request = request.map(|body| Arriving::of(body, &one));
         check_host(&mut request);
         request.extensions_mut().insert(ConnectInfo(self.peer));
-        let answering = self.stage.router().oneshot(request);
+        let answering = self.stage.entrance().oneshot(request);
         async move { answering.await.map(|response| response.map(|body| InUse::of(body, one))) }
     }
 }

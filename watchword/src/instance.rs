@@ -13,7 +13,6 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use axum::Router;
 use command_service::CommandService;
 use command_service::locate::{JournalClaims, LocateUser};
 use command_service::passwords::hashing::{PasswordHashing, PasswordHashingSettings};
@@ -26,7 +25,7 @@ use effects::mailer::{self, MailTransport, MailUrl, Mailer, MailerParts, MailerS
 use effects::relay::Relay;
 use event_store::{Clock, InstanceKey, Repository, StoreError, SystemClock};
 use http_kit::request::RequestLayer;
-use http_kit::{AccessLog, Authenticator, RateClass, RateLimits};
+use http_kit::{AccessLog, Authenticator, Entrance, RateClass, RateLimits};
 use projection_service::{ProjectionService, SharingSettings};
 use schemas::{ActorKind, RecordedEvent, codec};
 use secrecy::{ExposeSecret, SecretString};
@@ -222,18 +221,18 @@ impl Instance {
     }
 
     /// All routes, with the layer around requests.
-    pub fn router(&self) -> Router {
+    pub fn router(&self) -> Entrance {
         self.routers.public.clone()
     }
 
     /// The routes of the internal address, with the same layer.
-    pub fn internal_router(&self) -> Router {
+    pub fn internal_router(&self) -> Entrance {
         self.routers.internal.clone()
     }
 
     /// The same below the path of the public URL, as clients see it.
-    pub fn mounted(&self) -> Router {
-        http_kit::mounted(self.router(), &self.prefix)
+    pub fn mounted(&self) -> Entrance {
+        self.router().below(&self.prefix)
     }
 
     /// The API document of all routes.
@@ -364,8 +363,8 @@ impl Instance {
 
 /// The routes of both addresses, with the layer around requests.
 struct Routers {
-    public: Router,
-    internal: Router,
+    public: Entrance,
+    internal: Entrance,
     api: OpenApi,
 }
 

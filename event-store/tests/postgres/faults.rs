@@ -104,10 +104,7 @@ async fn inv_b_what_cannot_be_settled_is_unknown_and_converges() {
     let mut server = Postgres::start();
     let database = server.database();
     let proxy = Proxy::start(server.port()).await;
-    let impatient = PostgresSettings {
-        patience: Duration::from_millis(300),
-        ..settings()
-    };
+    let impatient = PostgresSettings { patience: Duration::from_millis(300), ..settings() };
     let journal =
         PostgresJournal::open(&url(&proxy.url(&database)), impatient, &event_store::contract::macs())
             .await

@@ -8,8 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use axum::Router;
-use http_kit::mounted;
+use http_kit::Entrance;
 use tasks::{End, Task, Weight};
 use tokens::PublicUrl;
 use tokio::net::TcpSocket;
@@ -93,7 +92,7 @@ async fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<ExitCode> 
     let internal_room = Room::new(INTERNAL_CONNECTIONS, &[]);
     let waiting = Waiting::new();
     let public_url = config.public_url(address);
-    let meanwhile = |details| Stage::from(waiting_router(&waiting, &public_url, details));
+    let meanwhile = |details| Stage::from(waiting_entrance(&waiting, &public_url, details));
     let mut doors = Doors {
         public: Door::new(socket, address, "listen", meanwhile(false), config.http, room),
         internal: internal.map(|(socket, address)| {
@@ -181,7 +180,7 @@ async fn until_end(
         };
         // Nothing that the services know is to be trusted: they start anew from the journal, as after a restart.
         let (waiting, address) = (Waiting::again(&lost), instance.address());
-        doors.show(|details| waiting_router(&waiting, &config.public_url(address), details));
+        doors.show(|details| waiting_entrance(&waiting, &config.public_url(address), details));
         instance.stream_end()();
         close(instance).await;
         let opening = waiting.until_there(async || Box::pin(open(config, address, role)).await);
@@ -227,8 +226,8 @@ async fn close(instance: Instance) {
 }
 
 /// The routes while the stores are not open.
-fn waiting_router(waiting: &Waiting, public_url: &PublicUrl, details: bool) -> Router {
-    mounted(waiting.router(public_url, details), public_url.prefix())
+fn waiting_entrance(waiting: &Waiting, public_url: &PublicUrl, details: bool) -> Entrance {
+    Entrance::from(waiting.router(public_url, details)).below(public_url.prefix())
 }
 
 /// Opens the stores of a role and starts its services.
@@ -249,10 +248,10 @@ struct Doors {
 
 impl Doors {
     /// Answers from now on with these routes: with details on the internal address.
-    fn show(&self, router: impl Fn(bool) -> Router) {
-        self.public.stage.set(router(false));
+    fn show(&self, entrance: impl Fn(bool) -> Entrance) {
+        self.public.stage.set(entrance(false));
         if let Some(internal) = &self.internal {
-            internal.stage.set(router(true));
+            internal.stage.set(entrance(true));
         }
     }
 

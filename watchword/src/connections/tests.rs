@@ -2,6 +2,7 @@ use std::pin::Pin;
 use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll};
 
+use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{StatusCode, Version};
 use axum::routing::{get, post};

@@ -1,29 +1,37 @@
 use axum::Json;
+use std::net::SocketAddr;
+
+use axum::Router;
 use axum::body::Body as HttpBody;
+use axum::extract::ConnectInfo;
 use axum::routing::{get, post};
 use domain::AppSettings;
 use domain::signing_key::TokenAlgorithm;
 use http::HeaderMap;
 use http_body_util::BodyExt;
+use ipnet::IpNet;
 use schemas::field_codes;
 use schemas::problems;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tower::ServiceExt;
+use uuid::Uuid;
 
 use super::*;
+use crate::entrance::{Entrance, around};
 use crate::extract::{AppScope, Body, FormOrJson, NoBody, OptionalBody, Params, Segments};
 use crate::forwarded::{X_FORWARDED_FOR, client_address};
 use crate::limits::{Rate, RateClass, RateLimits, RateSettings};
 use crate::problem::has_written;
+use crate::request::RequestContext;
 
 use tokens::testing::Signer;
 
 use crate::testing::World;
 
-#[path = "request_tests/bodies.rs"]
+#[path = "around_tests/bodies.rs"]
 mod bodies;
-#[path = "request_tests/compressed.rs"]
+#[path = "around_tests/compressed.rs"]
 mod compressed;
 
 #[derive(Deserialize)]
@@ -99,7 +107,7 @@ impl Answer {
     }
 }
 
-async fn send(router: &Router, request: http::request::Builder, body: impl Into<HttpBody>) -> Answer {
+async fn send(router: &Entrance, request: http::request::Builder, body: impl Into<HttpBody>) -> Answer {
     let request = request.body(body.into()).expect("a request");
     let response = router.clone().oneshot(request).await.expect("never fails");
     let (parts, body) = response.into_parts();
@@ -107,7 +115,7 @@ async fn send(router: &Router, request: http::request::Builder, body: impl Into<
     Answer { status: parts.status.as_u16(), headers: parts.headers, body }
 }
 
-async fn router() -> (World, Router) {
+async fn router() -> (World, Entrance) {
     let world = World::new().await;
     let router = around(routes(), world.edge(&[]));
     (world, router)
@@ -372,14 +380,14 @@ async fn only_an_apps_origins_may_call() {
 
 #[tokio::test]
 async fn without_the_layer_it_fails_closed() {
-    let answer = send(&routes(), post_to(THINGS), r#"{"name":"a"}"#).await;
+    let answer = send(&routes().into(), post_to(THINGS), r#"{"name":"a"}"#).await;
     assert_eq!(answer.status, 500);
 }
 
 #[tokio::test]
 async fn every_problem_has_all_that_a_problem_has() {
     let world = World::new().await;
-    for kind in schemas::problems::REGISTRY {
+    for kind in problems::REGISTRY {
         let router = Router::new().route("/", get(async || Problem::new(kind)));
         let answer = send(&around(router, world.edge(&[])), Request::get("/"), "").await;
         assert_eq!(answer.problem(), (kind.status, kind.code.to_owned()));
@@ -423,7 +431,7 @@ async fn a_router_below_a_path_answers_there_and_nowhere_else() {
     let routes = routes()
         .route("/healthz", get(async || "ok"))
         .route("/v1/apps/{app_id}/auth/login", get(async || "an alias"));
-    let service = mounted(around(routes, Arc::new(edge)), "/auth");
+    let service = around(routes, Arc::new(edge)).below("/auth");
     for (path, status) in [
         ("/auth/number/7", 200),
         ("/auth/query?name=a%20b", 200),

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicUsize;
 
 use axum::Extension;
 use axum::response::Html;
+use event_store::Clock;
 
 use super::*;
 use crate::Unchanging;
@@ -14,7 +15,7 @@ fn long() -> Json<Value> {
     Json(json!({ "items": vec!["the same again"; 1000] }))
 }
 
-async fn compressing() -> (World, Router) {
+async fn compressing() -> (World, Entrance) {
     let world = World::new().await;
     let inner = Router::new()
         .route("/long", get(async || long()).post(async || long()))
@@ -37,7 +38,7 @@ fn coding(answer: &Answer) -> &str {
     answer.headers.get(header::CONTENT_ENCODING).map_or("", |coding| coding.to_str().expect("ASCII"))
 }
 
-async fn asked(router: &Router, path: &str, accepted: &str) -> Answer {
+async fn asked(router: &Entrance, path: &str, accepted: &str) -> Answer {
     send(router, Request::get(path).header("accept-encoding", accepted), "").await
 }
 

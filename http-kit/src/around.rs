@@ -1,0 +1,316 @@
+//! The layer around a route: what happens to each request before and after its route answers it ([`crate::request`] says
+//! what it needs). Nothing that it reports contains personal data: it uses the route's template, never the path.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request};
+use axum::response::{IntoResponse, Response};
+use domain::AppId;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::{HeaderValue, Method, StatusCode, header};
+use tower::Service;
+use tracing::Instrument;
+
+use crate::aliases::Alias;
+use crate::arriving::Arriving;
+use crate::compression::Compressing;
+use crate::consistency::{CONSISTENCY_TOKEN, ConsistencyToken};
+use crate::cookies::Credentials;
+use crate::heads::known_method;
+use crate::known::HasCredentials;
+use crate::limits::address_key;
+use crate::places::Applicant;
+use crate::problem::{ANSWERED, Answered, PROBLEM_JSON, Problem, Refusal};
+use crate::request::{PROBES, RequestLayer, Requester, X_REQUEST_ID, app_of};
+use crate::trace::Span;
+use crate::unread::Unread;
+
+/// A route with the layer around it.
+#[derive(Clone)]
+pub(crate) struct Around<S> {
+    edge: Arc<RequestLayer>,
+    inner: S,
+}
+
+impl<S> Around<S> {
+    pub(crate) fn new(edge: Arc<RequestLayer>, inner: S) -> Self {
+        Self { edge, inner }
+    }
+}
+
+impl<S> Service<Request> for Around<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let (begun, request) = Begun::of(&self.edge, request);
+        // Nothing happens before the future is polled, and nothing ever if the request is refused.
+        let answering = self.inner.call(request);
+        Box::pin(begun.answered(answering))
+    }
+}
+
+/// A request that is being answered.
+struct Begun {
+    edge: Arc<RequestLayer>,
+    started: Instant,
+    request_id: String,
+    method: &'static str,
+    /// The template of its route.
+    route: String,
+    requester: Requester,
+    /// Whether the address is one of [`KnownAddresses`].
+    is_known: bool,
+    /// Why it is not answered by its route, if so.
+    refusal: Option<Problem>,
+    /// The page that sends it, if a browser says so.
+    page: Option<Page>,
+    is_head: bool,
+    compressing: Option<Compressing>,
+    arriving: Arc<Arriving>,
+    unread: Option<Unread>,
+    traced: Span,
+}
+
+/// A page that sends a request, as the browser says (<https://fetch.spec.whatwg.org/#http-requests>).
+struct Page {
+    origin: HeaderValue,
+    /// The app of the path.
+    app_id: Option<AppId>,
+    /// It only asks whether it may send the request.
+    is_preflight: bool,
+}
+
+impl Page {
+    fn of(request: &Request, app_id: Option<&AppId>) -> Option<Self> {
+        let headers = request.headers();
+        let is_preflight = request.method() == Method::OPTIONS
+            && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+        let origin = headers.get(header::ORIGIN)?.clone();
+        Some(Self { origin, app_id: app_id.cloned(), is_preflight })
+    }
+}
+
+impl Begun {
+    fn of(edge: &Arc<RequestLayer>, request: Request) -> (Self, Request) {
+        let started = Instant::now();
+        let (mut request, unread) = Unread::watch(request, edge.rest);
+        let method = known_method(request.method());
+        let matched = request.extensions().get::<MatchedPath>().map(|path| {
+            let alias = request.extensions().get::<Alias>();
+            alias.map_or_else(|| path.as_str().to_owned(), |alias| alias.route(path.as_str()))
+        });
+        let (mut context, mut refusal) = edge.context(&request);
+        let traced = Span::request(method, matched.as_deref(), context.traceparent.as_deref());
+        context.traceparent = traced.traceparent().or(context.traceparent);
+        let route = matched.unwrap_or_else(|| "unmatched".to_owned());
+        let requester =
+            Requester { app_id: app_of(request.uri().path()), address: address_key(context.address) };
+        let is_known = edge.known.has(requester.address);
+        let applicant = Applicant {
+            app_id: requester.app_id.clone(),
+            caller: Some(requester.address),
+            is_platform: false,
+            is_known: is_known
+                || Credentials::new(request.method(), request.headers()).api_key(&edge.keys).is_some(),
+        };
+        let waits = Arriving::waits(request.method(), unread.is_some());
+        let (arriving, no_place) =
+            Arriving::new(&edge.in_flight, &edge.bodies, applicant, edge.body_time, waits);
+        // Probes are always answered: a busy process is not a failed one.
+        if !PROBES.contains(&route.as_str()) {
+            refusal = no_place.or(refusal);
+        }
+        let request_id = context.request_id.clone();
+        let extensions = request.extensions_mut();
+        extensions.insert(Arc::new(context));
+        extensions.insert(edge.idempotency.clone());
+        extensions.insert(edge.consistency.clone());
+        extensions.insert(Arc::clone(&arriving));
+        let begun = Self {
+            edge: Arc::clone(edge),
+            started,
+            request_id,
+            method,
+            route,
+            is_known,
+            refusal,
+            page: Page::of(&request, requester.app_id.as_ref()),
+            requester,
+            is_head: *request.method() == Method::HEAD,
+            compressing: edge.compress_from.and_then(|least| Compressing::of(&request, least)),
+            arriving,
+            unread,
+            traced,
+        };
+        (begun, request)
+    }
+
+    /// The whole response to it.
+    #[expect(clippy::manual_async_fn, reason = "that would hold what it captures twice")]
+    fn answered(
+        mut self,
+        answering: impl Future<Output = Result<Response, Infallible>>,
+    ) -> impl Future<Output = Result<Response, Infallible>> {
+        async move {
+            let has_credentials = HasCredentials::default();
+            let answered = Answered {
+                request_id: self.request_id.clone(),
+                prefix: Arc::clone(&self.edge.prefix),
+                has_written: Cell::new(false),
+                has_credentials: Arc::clone(&has_credentials),
+                requester: self.requester.clone(),
+            };
+            let span = tracing::info_span!("request", request_id = %self.request_id, method = self.method, route = %self.route);
+            let answering = guarded(answering, self.refusal.take(), self.is_head);
+            let answering = across_origins(&self.edge, self.page.take(), answering);
+            let answering = ANSWERED.scope(answered, answering).instrument(span);
+            let response = self.traced.around(answering).await;
+
+            self.arriving.is_answered();
+            if has_credentials.load(Ordering::Relaxed) && !self.is_known {
+                self.edge.known.add(self.requester.address);
+            }
+            self.report(&response);
+            Ok(self.finished(response).await)
+        }
+    }
+
+    /// Tells log, metrics and trace of the response.
+    fn report(&self, response: &Response) {
+        let Self { request_id, method, route, traced, .. } = self;
+        let status = response.status().as_u16();
+        traced.set("http.response.status_code", i64::from(status));
+        if status >= 500 {
+            traced.fail(status.to_string());
+        }
+        if let Some(Refusal(code)) = response.extensions().get() {
+            traced.set("watchword.problem", *code);
+            metrics::counter!("watchword_refusals_total", "problem" => *code).increment(1);
+        }
+        let elapsed = self.started.elapsed();
+        tracing::info!(target: "http", %request_id, method, %route, status, duration_ms = elapsed.as_secs_f64() * 1000.0);
+        let labels =
+            [("route", route.clone()), ("method", (*method).to_owned()), ("status", status.to_string())];
+        metrics::counter!("http_requests_total", &labels).increment(1);
+        metrics::histogram!("http_request_duration_seconds", &labels[..2]).record(elapsed.as_secs_f64());
+    }
+
+    /// Adds what every response has.
+    async fn finished(self, mut response: Response) -> Response {
+        if let Some(unread) = self.unread
+            && !Box::pin(unread.discard()).await
+        {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        let consistency = response.extensions_mut().remove::<ConsistencyToken>();
+        let headers = response.headers_mut();
+        if let Some(token) = consistency {
+            headers.insert(CONSISTENCY_TOKEN, self.edge.consistency.header(token));
+        }
+        let id = HeaderValue::try_from(self.request_id).expect("request ids are visible ASCII");
+        headers.insert(X_REQUEST_ID, id);
+        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        match self.compressing {
+            Some(compressing) => compressing.apply(response).await,
+            None => response,
+        }
+    }
+}
+
+/// What a page of another origin may see of a response.
+async fn across_origins(
+    edge: &RequestLayer,
+    page: Option<Page>,
+    answering: impl Future<Output = Response>,
+) -> Response {
+    let Some(Page { origin, app_id, is_preflight }) = page else { return answering.await };
+    let allowed = match (origin.to_str(), app_id) {
+        // Boxed: few requests come from pages of others, and each would be larger by this.
+        (Ok(text), Some(app_id)) => Box::pin(edge.cross_origin(&app_id, text)).await,
+        _ => None,
+    };
+    let mut response = if is_preflight && allowed.is_some() {
+        let mut response = StatusCode::NO_CONTENT.into_response();
+        let headers = response.headers_mut();
+        let mut set = |name, value| headers.insert(name, HeaderValue::from_static(value));
+        set(header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, PUT, PATCH, DELETE");
+        set(
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            "authorization, content-type, idempotency-key, consistency-token, last-event-id, x-request-id, x-csrf-token, \
+             traceparent, device-token",
+        );
+        set(header::ACCESS_CONTROL_MAX_AGE, "600");
+        response
+    } else {
+        answering.await
+    };
+    let headers = response.headers_mut();
+    headers.append(header::VARY, HeaderValue::from_static("Origin"));
+    if let Some(allowed) = allowed {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(
+            header::ACCESS_CONTROL_EXPOSE_HEADERS,
+            HeaderValue::from_static(
+                "consistency-token, journal-epoch, x-request-id, retry-after, ratelimit, ratelimit-policy, \
+                 www-authenticate, device-token",
+            ),
+        );
+        if allowed.credentials {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        }
+    }
+    response
+}
+
+/// Every failure inside becomes a problem: a panic, or a refusal by axum or another library.
+async fn guarded(
+    answering: impl Future<Output = Result<Response, Infallible>>,
+    refusal: Option<Problem>,
+    is_head: bool,
+) -> Response {
+    if let Some(problem) = refusal {
+        return problem.into_response();
+    }
+    let Ok(Ok(response)) = AssertUnwindSafe(answering).catch_unwind().await else {
+        // The panic hook has logged it already.
+        return Problem::internal("a handler panicked").into_response();
+    };
+    let status = response.status();
+    // An HTML page can be a refusal too; no library creates one.
+    let is_told = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind == PROBLEM_JSON || kind.as_bytes().starts_with(b"text/html"));
+    if !(status.is_client_error() || status.is_server_error()) || is_told || is_head {
+        return response;
+    }
+    let mut problem = Problem::for_status(status).into_response();
+    for name in [header::ALLOW, header::RETRY_AFTER, header::WWW_AUTHENTICATE] {
+        if let Some(value) = response.headers().get(&name) {
+            problem.headers_mut().insert(name, value.clone());
+        }
+    }
+    problem
+}
+
+#[cfg(test)]
+#[path = "around_tests.rs"]
+mod tests;
