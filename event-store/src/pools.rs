@@ -1,5 +1,8 @@
 //! Pools of connections, with what all of them have in common.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
 use sqlx::postgres::PgPoolOptions;
 use sqlx::sqlite::SqlitePoolOptions;
 
@@ -12,7 +15,23 @@ pub fn sqlite() -> SqlitePoolOptions {
 }
 
 /// Connections to a PostgreSQL server. None is closed for its age, as in [`sqlite`]: one that the server has closed is replaced
-/// when it is used.
+/// when it is used, and so is one from before [`leave`].
 pub fn postgres() -> PgPoolOptions {
-    PgPoolOptions::new().idle_timeout(None).max_lifetime(None)
+    PgPoolOptions::new().idle_timeout(None).max_lifetime(None).before_acquire(|_, state| {
+        let is_left = locked().is_some_and(|left| state.age >= left.elapsed());
+        Box::pin(async move { Ok(!is_left) })
+    })
+}
+
+/// When an address was last found to lead to another server than before.
+static LEFT: Mutex<Option<Instant>> = Mutex::new(None);
+
+/// Closes all present connections to PostgreSQL servers when they are asked for next: journal, keys and read models must not
+/// be on different ones.
+pub(crate) fn leave() {
+    *locked() = Some(Instant::now());
+}
+
+fn locked() -> MutexGuard<'static, Option<Instant>> {
+    LEFT.lock().unwrap_or_else(PoisonError::into_inner)
 }

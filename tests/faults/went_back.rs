@@ -325,8 +325,12 @@ async fn a_node_on_the_former_primary_leaves_it() {
         }
         assert!(!one.log().contains("went back"), "nothing was lost");
         // And it writes to the new one.
-        one.default_app().register(&email("eve")).await;
+        let eve = register(&one.default_app(), "eve").await;
         two.default_app().me(&ada.tokens.access).await.expect_refusal();
+        // So are the keys of people: each node can open what the other has sealed.
+        two.default_app().login(&eve.address, PASSWORD).await.expect(200);
+        let grace = register(&two.default_app(), "grace").await;
+        one.default_app().login(&grace.address, PASSWORD).await.expect(200);
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::session::PostgresSettings;
+use crate::pools;
 use crate::seen::Seen;
 
 /// For how long a server of an older timeline is refused. If only that one is there, this node starts anew with it.
@@ -36,7 +37,6 @@ pub(crate) struct History {
     server: Mutex<Option<Server>>,
     /// Counts the servers.
     generation: AtomicU64,
-    changed: Mutex<Option<Instant>>,
     older_since: Mutex<Option<Instant>>,
 }
 
@@ -102,11 +102,6 @@ impl History {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Whether a connection of this age leads to the server that the newest one has reached.
-    pub(crate) fn is_current(&self, age: Duration) -> bool {
-        locked(&self.changed).is_none_or(|changed| age < changed.elapsed())
-    }
-
     /// Goes on with this server, unless it is one that was left behind.
     fn take(&self, found: Server) -> Result<(), sqlx::Error> {
         let mut server = locked(&self.server);
@@ -136,7 +131,7 @@ impl History {
         );
         metrics::counter!("watchword_postgres_servers_changed_total").increment(1);
         *server = Some(found);
-        *locked(&self.changed) = Some(Instant::now());
+        pools::leave();
         self.generation.fetch_add(1, Ordering::AcqRel);
         Ok(())
     }

@@ -117,18 +117,14 @@ impl PostgresSettings {
     /// Like [`Self::pool`], of connections to a server with the history that this node knows. Those to a server that was
     /// left behind are closed.
     pub(crate) fn pool_to(&self, options: &PgConnectOptions, history: &Arc<History>) -> PgPool {
-        let (settings, meeting, current) = (self.clone(), Arc::clone(history), Arc::clone(history));
+        let (settings, history) = (self.clone(), Arc::clone(history));
         self.pool_of()
             .after_connect(move |connection, _| {
-                let (settings, history) = (settings.clone(), Arc::clone(&meeting));
+                let (settings, history) = (settings.clone(), Arc::clone(&history));
                 Box::pin(async move {
                     settings.prepare(connection).await?;
                     history.meet(connection).await
                 })
-            })
-            .before_acquire(move |_, state| {
-                let is_current = current.is_current(state.age);
-                Box::pin(async move { Ok(is_current) })
             })
             .connect_lazy_with(options.clone())
     }

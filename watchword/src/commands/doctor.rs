@@ -7,6 +7,7 @@ mod folder;
 pub mod future;
 #[cfg(feature = "kurrentdb")]
 mod kurrentdb;
+mod losses;
 mod mail;
 mod running;
 mod signing_keys;
@@ -296,6 +297,7 @@ async fn events(
     key_store: Arc<KeyStore>,
     head: u64,
 ) {
+    losses::examine(findings, &*journal, SystemClock.now()).await;
     let repository = Repository::new(journal, Arc::new(Sealer::new(key_store)), 1);
     let progress = Progress::start(head);
     let report =
