@@ -43,7 +43,7 @@ async def run(arguments: argparse.Namespace) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--after", type=int, default=0, help="the last position of the restored journal")
-    parser.add_argument("--stream", default=STREAM, help="WATCHWORD_LOST has what a relay has saved")
+    parser.add_argument("--stream", default=STREAM, help="WATCHWORD-LOST has what a relay has saved")
     parser.add_argument("--server", default="nats://127.0.0.1:4222")
     parser.add_argument("--user", help="the NATS user; its password is read from NATS_PASSWORD")
     return asyncio.run(run(parser.parse_args()))

@@ -270,7 +270,7 @@ async fn no_node_decides_on_what_a_promoted_replica_lacks() {
         );
         // What the journal lost is kept for whoever has to look.
         let kept: Vec<String> =
-            bus_of(&nats_url, "WATCHWORD_LOST").await.into_iter().map(|(_, id)| id).collect();
+            bus_of(&nats_url, "WATCHWORD-LOST").await.into_iter().map(|(_, id)| id).collect();
         let gone: Vec<String> =
             all.iter().filter(|event| !log.contains(event)).map(|(_, id)| id.clone()).collect();
         assert_eq!(kept, gone);

@@ -13,7 +13,7 @@ use super::Publisher;
 use super::error::RelayError;
 
 /// The stream that keeps lost events for the operator.
-const LOST: &str = "WATCHWORD_LOST";
+const LOST: &str = "WATCHWORD-LOST";
 /// Before the subject that a lost event had.
 const PREFIX: &str = "lost.";
 /// How many events the stream may be ahead. Beyond that somebody has to look.

@@ -330,7 +330,7 @@ async fn a_stream_of_a_history_that_was_lost_is_filled_anew_and_its_end_is_kept(
     }
     assert_eq!(world.head().await, 112, "each loss once");
     world.assert_complete(&relay).await;
-    let kept = world.jetstream().get_stream("WATCHWORD_LOST").await.expect("it is kept");
+    let kept = world.jetstream().get_stream("WATCHWORD-LOST").await.expect("it is kept");
     assert_eq!(kept.cached_info().state.messages, 50);
     let newest_kept = kept.get_raw_message(50).await.expect("is there");
     assert_eq!(newest_kept.headers.get("Nats-Msg-Id").map(ToString::to_string), Some(newest.id.to_string()));
