@@ -181,7 +181,10 @@ impl Dispatcher {
         let run = async move { inner.run(context, reads, decide).await };
         // In the span of the request, so that what is logged in here carries its id.
         let run = Span::part("dispatch").around(run).in_current_span();
-        match tokio::spawn(run).await {
+        problem::is_writing(true);
+        let done = tokio::spawn(run).await;
+        problem::is_writing(false);
+        match done {
             Ok(result) => {
                 if result.as_ref().is_ok_and(|committed| !committed.events.is_empty()) {
                     problem::has_written();

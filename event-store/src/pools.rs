@@ -1,7 +1,7 @@
 //! Pools of connections, with what all of them have in common.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgPoolOptions;
 use sqlx::sqlite::SqlitePoolOptions;
@@ -18,9 +18,14 @@ pub fn sqlite() -> SqlitePoolOptions {
 /// when it is used, and so is one from before [`leave`].
 pub fn postgres() -> PgPoolOptions {
     PgPoolOptions::new().idle_timeout(None).max_lifetime(None).before_acquire(|_, state| {
-        let is_left = locked().is_some_and(|left| state.age >= left.elapsed());
+        let is_left = is_left(state.age);
         Box::pin(async move { Ok(!is_left) })
     })
+}
+
+/// Whether a connection of this age is from before [`leave`].
+pub(crate) fn is_left(age: Duration) -> bool {
+    locked().is_some_and(|left| age >= left.elapsed())
 }
 
 /// When an address was last found to lead to another server than before.

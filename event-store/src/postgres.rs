@@ -12,7 +12,6 @@ use async_trait::async_trait;
 use domain::{StreamId, Timestamp};
 use schemas::envelope::RecordedEvent;
 use sqlx::Row;
-use sqlx::postgres::PgPool;
 use tasks::Task;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
@@ -28,10 +27,12 @@ use crate::seen::Lost;
 use crate::storage::{LastWrite, Why};
 use doubt::Doubt;
 use history::History;
+use pool::Pool;
 use writer::Request;
 
 mod asking;
 mod batch;
+pub mod blocked;
 pub mod connecting;
 mod doubt;
 mod head;
@@ -39,6 +40,7 @@ mod history;
 mod known;
 mod opening;
 pub mod owners;
+pub mod pool;
 pub mod pooler;
 mod reach;
 pub mod role;
@@ -56,7 +58,7 @@ mod writer;
 pub use reach::Reach;
 pub use schema::Migrated;
 pub use server::{EventRights, PostgresServer};
-pub use session::{PostgresSettings, is_away};
+pub use session::{ANSWER, PostgresSettings, is_away, lock_timeout, server_timeout};
 pub use url::{InvalidPostgresUrl, PostgresUrl};
 
 /// How many idempotency keys are examined at a time to forget old ones.
@@ -65,7 +67,7 @@ const LOOKED_AT: i32 = 1000;
 /// A journal in a PostgreSQL database.
 pub struct PostgresJournal {
     requests: mpsc::Sender<Request>,
-    readers: PgPool,
+    readers: Pool,
     reach: Arc<Reach>,
     answer: Duration,
     head: watch::Receiver<u64>,
@@ -94,7 +96,8 @@ impl Journal for PostgresJournal {
         if let Some(known) = self.last.recent() {
             return Ok(known?);
         }
-        let probed = requests::ask(&self.requests, |answer| Request::Probe { answer });
+        let size = self.last.size();
+        let probed = requests::ask(&self.requests, |answer| Request::Probe { size, answer });
         let mut probed = pin!(timeout(self.answer, probed));
         let probed = tokio::select! {
             biased;
@@ -142,7 +145,7 @@ impl Journal for PostgresJournal {
 
     fn measure(&self) {
         let pool = &self.readers;
-        measure::pool("journal", pool.size(), pool.num_idle(), pool.options().get_max_connections());
+        measure::pool("journal", pool.size(), pool.num_idle(), pool.most());
         measure::queue(self.requests.max_capacity() - self.requests.capacity());
     }
 

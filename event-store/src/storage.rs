@@ -117,6 +117,7 @@ fn cause(error: &sqlx::Error) -> Cause {
     match (&*code, code.parse::<u32>().map(|code| code & 0xff)) {
         ("53100", _) => Cause::Full,
         ("25006", _) => Cause::ReadOnly,
+        ("55P03", _) => Cause::Locked,
         (code, _) if code.len() == 5 && (code.starts_with("22") || code.starts_with("23")) => Cause::Refused,
         (code, Ok(primary)) if code.len() < 5 => match primary {
             5 | 6 => Cause::Locked,

@@ -7,7 +7,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request};
 use axum::response::{IntoResponse, Response};
@@ -174,11 +174,13 @@ impl Begun {
                 request_id: self.request_id.clone(),
                 prefix: Arc::clone(&self.edge.prefix),
                 has_written: Cell::new(false),
+                is_writing: Cell::new(false),
                 has_credentials: Arc::clone(&has_credentials),
                 requester: self.requester.clone(),
             };
             let span = tracing::info_span!("request", request_id = %self.request_id, method = self.method, route = %self.route);
             let answering = guarded(answering, self.refusal.take(), self.is_head);
+            let answering = in_time(&self.arriving, self.edge.request_time, self.started, answering);
             let answering = across_origins(&self.edge, self.page.take(), answering);
             let answering = ANSWERED.scope(answered, answering).instrument(span);
             let response = self.traced.around(answering).await;
@@ -235,6 +237,22 @@ impl Begun {
     }
 }
 
+/// The response, or a problem if it takes longer than this after all of the request has come.
+async fn in_time(
+    arriving: &Arriving,
+    limit: Duration,
+    started: Instant,
+    answering: impl Future<Output = Response>,
+) -> Response {
+    // What was looked up before is part of it.
+    let left = limit.saturating_sub(started.elapsed());
+    tokio::select! {
+        biased;
+        response = answering => response,
+        () = arriving.is_overdue(left) => Problem::overdue().into_response(),
+    }
+}
+
 /// What a page of another origin may see of a response.
 async fn across_origins(
     edge: &RequestLayer,
@@ -244,7 +262,10 @@ async fn across_origins(
     let Some(Page { origin, app_id, is_preflight }) = page else { return answering.await };
     let allowed = match (origin.to_str(), app_id) {
         // Boxed: few requests come from pages of others, and each would be larger by this.
-        (Ok(text), Some(app_id)) => Box::pin(edge.cross_origin(&app_id, text)).await,
+        (Ok(text), Some(app_id)) => {
+            let looked = Box::pin(edge.cross_origin(&app_id, text));
+            tokio::time::timeout(edge.request_time / 2, looked).await.ok().flatten()
+        }
         _ => None,
     };
     let mut response = if is_preflight && allowed.is_some() {

@@ -7,7 +7,7 @@ use axum::extract::ConnectInfo;
 use axum::routing::{get, post};
 use domain::AppSettings;
 use domain::signing_key::TokenAlgorithm;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
 use ipnet::IpNet;
 use schemas::field_codes;
@@ -22,7 +22,7 @@ use crate::entrance::{Entrance, around};
 use crate::extract::{AppScope, Body, FormOrJson, NoBody, OptionalBody, Params, Segments};
 use crate::forwarded::{X_FORWARDED_FOR, client_address};
 use crate::limits::{Rate, RateClass, RateLimits, RateSettings};
-use crate::problem::has_written;
+use crate::problem::{PROBLEM_JSON, has_written};
 use crate::request::RequestContext;
 
 use tokens::testing::Signer;
@@ -33,6 +33,8 @@ use crate::testing::World;
 mod bodies;
 #[path = "around_tests/compressed.rs"]
 mod compressed;
+#[path = "around_tests/overdue.rs"]
+mod overdue;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

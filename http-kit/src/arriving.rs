@@ -8,6 +8,7 @@ use axum::body::Body;
 use futures::StreamExt;
 use http::Method;
 use schemas::{field_codes, problems};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::crowd::{Crowd, Full, Member, Owner, Words};
@@ -37,6 +38,9 @@ impl BodyTime {
     }
 }
 
+/// No body takes longer, whatever was configured.
+const LONGEST: Duration = Duration::from_hours(1);
+
 /// How the room for bodies is called.
 pub(crate) const BODIES: Words = Words {
     label: "bodies",
@@ -49,6 +53,9 @@ pub(crate) struct Arriving {
     places: Places,
     applicant: Applicant,
     time: BodyTime,
+    began: Instant,
+    /// Notified when it is whole.
+    is_there: Notify,
     state: Mutex<State>,
 }
 
@@ -58,6 +65,7 @@ struct State {
     member: Option<Member>,
     /// From then on.
     place: Option<Place>,
+    whole_since: Option<Instant>,
 }
 
 impl Arriving {
@@ -70,7 +78,14 @@ impl Arriving {
         waits: bool,
     ) -> (Arc<Self>, Option<Problem>) {
         let address = applicant.caller.unwrap_or_default();
-        let arriving = Arc::new(Self { places: places.clone(), applicant, time, state: Mutex::default() });
+        let arriving = Arc::new(Self {
+            places: places.clone(),
+            applicant,
+            time,
+            began: Instant::now(),
+            is_there: Notify::new(),
+            state: Mutex::default(),
+        });
         let refusal = if waits {
             match bodies.enter(Owner::Client(address)) {
                 Ok(member) => {
@@ -128,10 +143,27 @@ impl Arriving {
     /// Takes a place, unless it has one.
     fn is_whole(&self) -> Result<(), Problem> {
         let mut state = self.state();
+        state.whole_since.get_or_insert_with(Instant::now);
+        self.is_there.notify_one();
         if state.place.is_none() {
             state.place = Some(self.places.take(self.applicant.clone()).map_err(overloaded)?);
         }
         Ok(())
+    }
+
+    /// Completes when the request has been whole for so long, or nobody can still be waiting for its body.
+    pub async fn is_overdue(&self, limit: Duration) {
+        let never_read = self.began + self.time.longest.min(LONGEST) + limit;
+        let whole = async {
+            loop {
+                let since = self.state().whole_since;
+                if let Some(since) = since {
+                    return tokio::time::sleep_until(since + limit).await;
+                }
+                self.is_there.notified().await;
+            }
+        };
+        let _ = tokio::time::timeout_at(never_read, whole).await;
     }
 
     /// Gives its place back.
@@ -219,6 +251,27 @@ mod tests {
         );
         drop((slow, quick, late));
         assert!(server.bodies.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_request_is_overdue_so_long_after_it_was_whole() {
+        let server = Server::new(9, 9);
+        let limit = Duration::from_millis(100);
+        let overdue = async |request: Arc<Arriving>| {
+            let began = Instant::now();
+            request.is_overdue(limit).await;
+            began.elapsed()
+        };
+        assert!(overdue(server.ask(1, false).expect("room")).await >= limit);
+        let slow = server.ask(1, true).expect("room");
+        let late = Duration::from_millis(300);
+        let body = async {
+            tokio::time::sleep(late).await;
+            slow.body(Body::from("x"), 9).await
+        };
+        assert!(tokio::join!(overdue(Arc::clone(&slow)), body).0 >= late + limit);
+        // Nobody reads its body.
+        assert!(overdue(server.ask(1, true).expect("room")).await >= LONGEST + limit);
     }
 
     #[tokio::test]

@@ -44,6 +44,8 @@ pub(crate) struct Answered {
     pub prefix: Arc<str>,
     /// Whether the request has written something.
     pub has_written: Cell<bool>,
+    /// Whether the request is about to write something, or writes it.
+    pub is_writing: Cell<bool>,
     /// Whether the request has valid credentials.
     pub has_credentials: HasCredentials,
     /// The requester, and its app.
@@ -55,6 +57,11 @@ pub(crate) struct Answered {
 pub fn has_written() {
     // Outside of a request there is no answer.
     let _ = ANSWERED.try_with(|request| request.has_written.set(true));
+}
+
+/// Records that the request answered by this task is about to write something, or is done with it.
+pub fn is_writing(now: bool) {
+    let _ = ANSWERED.try_with(|request| request.is_writing.set(now));
 }
 
 /// A refusal. It contains only what its reader may know: causes go to the log.
@@ -214,6 +221,17 @@ impl Problem {
     pub fn unavailable(cause: impl Display) -> Self {
         tracing::warn!(%cause, "request refused for now");
         Self::new(problems::UNAVAILABLE).retry_after(1)
+    }
+
+    /// The request is not answered within its bound.
+    pub(crate) fn overdue() -> Self {
+        metrics::counter!("watchword_requests_overdue_total").increment(1);
+        let _ = ANSWERED.try_with(|request| {
+            if request.is_writing.get() {
+                request.has_written.set(true);
+            }
+        });
+        Self::unavailable("a request was not answered in time (http.request_time)")
     }
 
     /// A store cannot be used for now. What a client may be told of the reason is in the code. The cause is logged.

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use axum::extract::{ConnectInfo, FromRequestParts, Request};
@@ -126,6 +127,7 @@ pub struct RequestLayer {
     pub(crate) in_flight: Places,
     pub(crate) bodies: Arc<Crowd>,
     pub(crate) body_time: BodyTime,
+    pub(crate) request_time: Duration,
     pub(crate) known: KnownAddresses,
     pub(crate) keys: DerivedTokens,
     pub(crate) rest: Rest,
@@ -161,6 +163,7 @@ impl RequestLayer {
             in_flight,
             bodies: Crowd::new(unbounded, BODIES),
             body_time: BodyTime::default(),
+            request_time: Duration::from_secs(10),
             known: KnownAddresses::default(),
             keys: DerivedTokens::new(instance),
             rest: Rest::default(),
@@ -184,6 +187,12 @@ impl RequestLayer {
     pub fn limited_to(self, shares: Shares, body_time: BodyTime) -> Self {
         let bodies = Crowd::new(shares.total, BODIES);
         Self { in_flight: Places::new(shares), bodies, body_time, ..self }
+    }
+
+    /// Answers each request within this time, once all of it has come. Streams that continue after that have begun then.
+    #[must_use]
+    pub fn answering_within(self, request_time: Duration) -> Self {
+        Self { request_time, ..self }
     }
 
     /// Limits what is read of a body after its response was made.

@@ -39,6 +39,7 @@ async fn handle(State(state): State<Arc<Waiting>>, request: Request, next: Next)
         request_id: request_id.clone(),
         prefix: Arc::clone(&state.prefix),
         has_written: Cell::new(false),
+        is_writing: Cell::new(false),
         has_credentials: HasCredentials::default(),
         requester: Requester::default(),
     };

@@ -12,6 +12,7 @@ use tasks::End;
 use tokio::sync::watch;
 
 use crate::feed::{Feed, MAX_BATCH};
+use crate::pulse::Pulse;
 use crate::runner::ProjectionStatus;
 
 /// A batch this small is followed by a short rest: under load the next one is then larger, and each costs a
@@ -40,6 +41,8 @@ pub(crate) struct Lane {
     pub lease: watch::Sender<Option<Lease>>,
     /// The node that holds the lease, if nodes share it.
     pub holder: Mutex<Option<String>>,
+    /// Whether it gets on while it runs here.
+    pub pulse: Pulse,
 }
 
 /// Why a step failed.
@@ -119,6 +122,7 @@ impl Lane {
         let mut size = MAX_BATCH;
         let mut retry = FIRST_RETRY;
         let mut adopted = false;
+        self.pulse.beats(Duration::ZERO);
         while *lease.borrow_and_update() == Some(held) && !signals.ended() {
             let paused = *pause.borrow_and_update();
             news.mark_unchanged();
@@ -133,6 +137,8 @@ impl Lane {
             // A panic would silently end this task, and the projector would seem to run.
             let stepped = AssertUnwindSafe(step).catch_unwind().await;
             let after = *self.position.borrow();
+            // Another node would fail at a wrong event, too, but may reach what this one does not.
+            let mut is_well = true;
             // How long to rest, and whether a new event ends the rest early.
             let (rest, until_news) = match stepped.unwrap_or(Err(StepError::Panicked { after, size })) {
                 Ok(_) if paused => {
@@ -149,7 +155,10 @@ impl Lane {
                         0 => (LONGEST_SLEEP, true),
                         1..SMALL_BATCH if held == Lease::UNSHARED => (REST, false),
                         1..SMALL_BATCH => (REST_ON_A_SERVER, false),
-                        _ => continue,
+                        _ => {
+                            self.pulse.beats(Duration::ZERO);
+                            continue;
+                        }
                     }
                 }
                 Err(StepError::Apply { source: ApplyError::LeaseLost, .. }) => {
@@ -173,6 +182,7 @@ impl Lane {
                     }
                     self.fail(&error);
                     self.measure(newest);
+                    is_well = !error.is_transient();
                     let longest =
                         if error.is_transient() { LONGEST_RETRY } else { LONGEST_RETRY_OF_AN_EVENT };
                     let rest = retry.min(longest);
@@ -180,6 +190,9 @@ impl Lane {
                     (rest, false)
                 }
             };
+            if is_well {
+                self.pulse.beats(rest);
+            }
             tokio::select! {
                 () = tokio::time::sleep(rest) => {}
                 Ok(()) = news.changed(), if until_news => {}

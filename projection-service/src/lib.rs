@@ -16,6 +16,7 @@ pub mod feed;
 mod filters;
 mod lane;
 mod projections;
+mod pulse;
 pub mod runner;
 mod sessions;
 mod sharing;

@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 use crate::feed::Feed;
 use crate::lane::{Lane, Signals};
+use crate::pulse::{Aside, Pulse};
 use crate::sharing::Sharing;
 
 /// The state of a projector.
@@ -86,6 +87,7 @@ impl Runner {
                 pause: watch::Sender::new(false),
                 lease: watch::Sender::new(leases.is_none().then_some(Lease::UNSHARED)),
                 holder: Mutex::default(),
+                pulse: Pulse::new(settings.lease),
                 projector,
                 models: models.clone(),
                 journal: repository.journal().clone(),
@@ -102,8 +104,8 @@ impl Runner {
         let mut tasks: Vec<_> = lanes.iter().map(run).collect();
         let sharing = leases.map(|leases| {
             let SharingSettings { node, lease } = settings;
-            let sharing = Sharing { leases, node, lasts: lease, lanes: lanes.clone(), look: Notify::new() };
-            let sharing = Arc::new(sharing);
+            let (lanes, look, aside) = (lanes.clone(), Notify::new(), Mutex::new(Aside::default()));
+            let sharing = Arc::new(Sharing { leases, node, lasts: lease, lanes, look, aside });
             let shared = Arc::clone(&sharing);
             let run = move || Arc::clone(&shared).run(signals.clone());
             tasks.push(tasks::start("projector_leases", Weight::Usual, run));

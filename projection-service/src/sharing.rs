@@ -1,7 +1,7 @@
-//! How several nodes share the projectors: each takes its share of the leases and keeps them while it runs, releases
+//! How several nodes share the projectors: each takes its share of the leases and keeps them while it works, releases
 //! the excess when another node joins, and takes over what a node that is gone has left.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use event_store::StoreError;
@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::lane::{Lane, Signals};
+use crate::pulse::Aside;
 
 /// A lease is renewed this often during its duration, so that a late renewal does no harm.
 const RENEWALS: u32 = 4;
@@ -26,6 +27,8 @@ pub(crate) struct Sharing {
     pub lanes: Vec<Arc<Lane>>,
     /// Notified when a query waits for a projector, or a projector was paused or resumed.
     pub look: Notify,
+    /// Whether this node leaves the projectors to others for a while.
+    pub aside: Mutex<Aside>,
 }
 
 impl Sharing {
@@ -62,18 +65,59 @@ impl Sharing {
 
     /// Releases everything, so that the other nodes need not wait for leases to end.
     pub async fn leave(&self) {
-        let leave = async {
-            for lane in &self.lanes {
-                self.leases.release(&*lane.projector, &self.node).await?;
-            }
-            self.leases.leave(&self.node).await
-        };
-        if !matches!(tokio::time::timeout(self.lasts, leave).await, Ok(Ok(()))) {
+        let left = tokio::time::timeout(self.lasts, self.release_all()).await;
+        if !matches!(left, Ok(Ok(()))) {
             tracing::warn!("the leases of the projectors could not be released: they will expire");
         }
     }
 
+    async fn release_all(&self) -> Result<(), StoreError> {
+        self.leases.leave(&self.node).await?;
+        for lane in &self.lanes {
+            lane.lease.send_replace(None);
+            self.leases.release(&*lane.projector, &self.node).await?;
+        }
+        Ok(())
+    }
+
+    fn aside(&self) -> MutexGuard<'_, Aside> {
+        self.aside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this node leaves the projectors to others: it begins when one of its own stands still, which may be
+    /// because of what only this node does not reach, and ends after a while, or if there are no others.
+    async fn is_aside(&self) -> Result<bool, StoreError> {
+        if self.aside().was_asleep(self.lasts) {
+            self.lanes.iter().for_each(|lane| lane.pulse.beats(Duration::ZERO));
+        }
+        let stalled = self.lanes.iter().find(|lane| lane.lease.borrow().is_some() && lane.pulse.is_overdue());
+        let was_aside = self.aside().lasts();
+        if stalled.is_none() && !was_aside {
+            return Ok(false);
+        }
+        if self.leases.others(&self.node).await? == 0 {
+            self.aside().end(true);
+            return Ok(false);
+        }
+        if let Some(lane) = stalled {
+            let time = self.aside().begin(self.lasts);
+            tracing::error!(
+                projector = lane.projector.name(),
+                "the projector stands still here: other nodes take the projectors, for {time:?} at least"
+            );
+            metrics::counter!("watchword_projection_leases_given_up_total").increment(1);
+        }
+        if let Err(error) = self.release_all().await {
+            tracing::warn!(%error, "the leases of the projectors could not be released: they will expire");
+        }
+        Ok(true)
+    }
+
     async fn beat(&self, signals: &Signals) -> Result<(), StoreError> {
+        if self.is_aside().await? {
+            self.follow(signals).await?;
+            return Ok(());
+        }
         let nodes = self.leases.announce(&self.node, self.lasts).await?;
         metrics::gauge!("watchword_projection_nodes").set(u32::try_from(nodes).unwrap_or(u32::MAX));
         for lane in self.lanes.iter().filter(|lane| lane.lease.borrow().is_some()) {
@@ -118,6 +162,7 @@ impl Sharing {
         for lane in free.take(share.saturating_sub(mine.len())) {
             if self.leases.take(&*lane.projector, &self.node, self.lasts).await? {
                 let projector = lane.projector.name();
+                lane.pulse.beats(Duration::ZERO);
                 tracing::info!(projector, nodes, "projector taken");
                 metrics::counter!("watchword_projection_leases_taken_total", "projection" => projector)
                     .increment(1);

@@ -15,10 +15,11 @@ use event_store::postgres::role::MAY_SET;
 use event_store::sqlite::file::looking;
 use event_store::{Location, LookupKey, Repository, StoreError};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, SqliteConnection};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::checkpoint::{Checkpoint, JournalError};
-use crate::database::{Database, SCHEMA};
+use crate::database::{Database, SCHEMA, bounded, silent};
 use crate::leases::Lease;
 use crate::projector::{ApplyError, ProjectedEvent, Projector, key};
 use crate::rows;
@@ -31,8 +32,6 @@ const BATCH: usize = 500;
 const PAGE: usize = 500;
 /// How many differences of a read model are listed: more of them usually have one cause.
 const TOLD: usize = 3;
-/// How long to wait for a connection.
-const CONNECT: Duration = Duration::from_secs(10);
 /// The tables whose rows are only traces of personal data.
 const TRACES: [&str; 2] = ["login_checks_v1", "user_words_v1"];
 /// The personal columns of other tables.
@@ -170,6 +169,9 @@ impl<'a> Builder<'a> {
     }
 }
 
+/// How long a server may take for a page, or to count the rows of a table. No request waits for it.
+const LONGEST_READ: Duration = Duration::from_mins(1);
+
 /// A snapshot of the compared tables.
 enum Live {
     Sqlite(SqliteConnection),
@@ -183,15 +185,18 @@ impl Live {
             Location::File(path) => Self::Sqlite(looking(path).connect().await?),
             Location::Postgres(url) => {
                 let session = Session::within(SCHEMA);
-                let mut connection = session.connect(url.options(), CONNECT).await?;
                 // As a node, if the user may.
                 let become_owner = format!(
                     "SELECT set_config('role', rolname, false) FROM pg_roles WHERE {MAY_SET}
                      AND oid = (SELECT nspowner FROM pg_namespace WHERE nspname = '{SCHEMA}')"
                 );
-                connection.execute(AssertSqlSafe(become_owner)).await?;
-                connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-                Self::Postgres(connection)
+                let begun = bounded(url, async {
+                    let mut connection = session.connect(url.options(), url.answer()).await?;
+                    connection.execute(AssertSqlSafe(become_owner)).await?;
+                    connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+                    Ok(connection)
+                });
+                Self::Postgres(begun.await?)
             }
         })
     }
@@ -199,7 +204,10 @@ impl Live {
     async fn read(&mut self, query: &Query) -> Result<Vec<Row>, sqlx::Error> {
         match self {
             Self::Sqlite(connection) => on_sqlite(connection, query).await,
-            Self::Postgres(connection) => on_postgres(connection, query).await,
+            Self::Postgres(connection) => {
+                let read = timeout(LONGEST_READ, on_postgres(connection, query)).await;
+                read.unwrap_or_else(|_| Err(silent()))
+            }
         }
     }
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use event_store::postgres::connecting::connect_to_look;
+use event_store::postgres::pool::Pool;
 use event_store::postgres::{Reach, is_away};
 use event_store::sqlite::file::looking;
 use event_store::sqlite::private;
 use event_store::storage::Files;
 use event_store::{Location, PostgresUrl, StoreError, measure, pools};
-use sqlx::postgres::PgPool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
@@ -35,7 +35,6 @@ const WRITERS: &str = "projectors";
 const SQLITE_READERS: u32 = 4;
 /// How long a statement waits for another process that has a lock on the file.
 const LONGEST_WAIT_FOR_A_LOCK: Duration = Duration::from_secs(2);
-const LONGEST_WAIT_FOR_A_CONNECTION: Duration = Duration::from_secs(5);
 
 /// Why the read models were not opened.
 #[derive(Debug, thiserror::Error)]
@@ -94,8 +93,8 @@ pub(crate) enum Database {
         files: Files,
     },
     Postgres {
-        writers: PgPool,
-        readers: PgPool,
+        writers: Pool,
+        readers: Pool,
         reach: Arc<Reach>,
     },
 }
@@ -137,7 +136,7 @@ impl Database {
                 there(files)?;
                 on_sqlite(readers, &query).await
             }
-            Self::Postgres { readers, reach, .. } => reach.bounded(on_postgres(readers, &query)).await,
+            Self::Postgres { readers, reach, .. } => reach.retried(|| on_postgres(readers, &query)).await,
         };
         metrics::histogram!("watchword_read_models_query_seconds").record(begun.elapsed());
         rows
@@ -169,18 +168,8 @@ impl Database {
                 );
             }
             Self::Postgres { writers, readers, .. } => {
-                measure::pool(
-                    READERS,
-                    readers.size(),
-                    readers.num_idle(),
-                    readers.options().get_max_connections(),
-                );
-                measure::pool(
-                    WRITERS,
-                    writers.size(),
-                    writers.num_idle(),
-                    writers.options().get_max_connections(),
-                );
+                measure::pool(READERS, readers.size(), readers.num_idle(), readers.most());
+                measure::pool(WRITERS, writers.size(), writers.num_idle(), writers.most());
             }
         }
     }
@@ -208,17 +197,15 @@ impl Database {
                 there(files)?;
                 Kind::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?)
             }
-            Self::Postgres { writers, reach, .. } => {
-                Kind::Postgres(reach.unless_refused(writers.begin()).await?)
-            }
+            Self::Postgres { writers, reach, .. } => Kind::Postgres(reach.retried(|| writers.begin()).await?),
         }))
     }
 
     /// Begins a transaction that creates or drops tables, exclusively.
     pub async fn begin_ddl(&self) -> Result<Transaction, sqlx::Error> {
         let mut tx = self.begin().await?;
-        if let Kind::Postgres(tx) = &mut tx.0 {
-            postgres::lock_ddl(tx).await?;
+        if let Kind::Postgres(_) = &tx.0 {
+            tx.make(postgres::LOCK_DDL).await?;
         }
         Ok(tx)
     }
@@ -233,7 +220,7 @@ fn there(files: &Files) -> Result<(), sqlx::Error> {
 pub(crate) async fn look(location: &Location) -> Result<Vec<Checkpoint>, OpenError> {
     let found = match location {
         Location::File(path) => look_at_file(path).await,
-        Location::Postgres(url) => look_at_postgres(url).await.map(Some),
+        Location::Postgres(url) => bounded(url, look_at_postgres(url)).await.map(Some),
     };
     found
         .map_err(|source| OpenError::failed(location, source))?
@@ -260,8 +247,22 @@ async fn look_at_file(path: &Path) -> Result<Option<Vec<Checkpoint>>, sqlx::Erro
     Ok(Some(checkpoints))
 }
 
+/// The error for a server that says nothing.
+pub(crate) fn silent() -> sqlx::Error {
+    std::io::Error::new(std::io::ErrorKind::TimedOut, "the database does not answer").into()
+}
+
+/// Runs something on a server, for no longer than a caller waits for it. A silent server must not delay callers longer
+/// than one that refuses.
+pub(crate) async fn bounded<T>(
+    url: &PostgresUrl,
+    run: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    tokio::time::timeout(url.answer(), run).await.unwrap_or_else(|_| Err(silent()))
+}
+
 async fn look_at_postgres(url: &PostgresUrl) -> Result<Vec<Checkpoint>, sqlx::Error> {
-    let mut connection = connect_to_look(url, LONGEST_WAIT_FOR_A_CONNECTION).await?;
+    let mut connection = connect_to_look(url, url.answer()).await?;
     let is_there: bool = sqlx::query_scalar("SELECT to_regclass('watchword_read.checkpoints') IS NOT NULL")
         .fetch_one(&mut connection)
         .await?;
@@ -280,11 +281,13 @@ pub(crate) async fn look_at_nodes(
     location: &Location,
 ) -> Result<Option<(Vec<Standing>, Vec<Node>)>, OpenError> {
     let Location::Postgres(url) = location else { return Ok(None) };
-    let failed = |source| OpenError::failed(location, source);
-    let mut connection = connect_to_look(url, LONGEST_WAIT_FOR_A_CONNECTION).await.map_err(failed)?;
-    let found = leases::look(&mut connection).await.map_err(failed)?;
-    connection.close().await.map_err(failed)?;
-    Ok(Some(found))
+    let looked = bounded(url, async {
+        let mut connection = connect_to_look(url, url.answer()).await?;
+        let found = leases::look(&mut connection).await?;
+        connection.close().await?;
+        Ok(found)
+    });
+    looked.await.map(Some).map_err(|source| OpenError::failed(location, source))
 }
 
 async fn is_ours_or_empty(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {

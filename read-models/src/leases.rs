@@ -128,6 +128,12 @@ impl Leases {
         Ok(nodes.cast_unsigned())
     }
 
+    /// How many other nodes are active.
+    pub async fn others(&self, node: &str) -> Result<u64, StoreError> {
+        let query = Query::new("SELECT count(*) FROM nodes WHERE node <> $1 AND until > clock_timestamp()");
+        Ok(self.database.read_number(query.bind(node)).await?.cast_unsigned())
+    }
+
     /// Takes a projector that is free, or whose holder fell silent. False if another node has it.
     pub async fn take(
         &self,

@@ -4,10 +4,12 @@
 //! microseconds, ids are bytes, booleans are 0 and 1.
 
 use domain::Timestamp;
+use event_store::postgres::pool::PoolTransaction;
 use serde::{Serialize, Serializer};
 use sqlx::postgres::{PgArguments, PgExecutor, PgRow};
 use sqlx::sqlite::{SqliteArguments, SqliteExecutor, SqliteRow};
 use sqlx::{AssertSqlSafe, Column, ColumnIndex, Decode, Postgres, Row as _, Sqlite, Type, TypeInfo};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 /// The content of a cell; `None` is NULL.
@@ -244,7 +246,7 @@ pub struct Transaction(pub(crate) Kind);
 
 pub(crate) enum Kind {
     Sqlite(sqlx::Transaction<'static, Sqlite>),
-    Postgres(sqlx::Transaction<'static, Postgres>),
+    Postgres(PoolTransaction),
 }
 
 impl Transaction {
@@ -252,7 +254,10 @@ impl Transaction {
     pub(crate) async fn run(&mut self, query: Query) -> Result<Vec<Row>, sqlx::Error> {
         match &mut self.0 {
             Kind::Sqlite(tx) => on_sqlite(&mut **tx, &query).await,
-            Kind::Postgres(tx) => on_postgres(&mut **tx, &query).await,
+            Kind::Postgres(tx) => {
+                let ran = timeout(tx.bound(), on_postgres(tx.start()?, &query)).await;
+                tx.finish(ran)
+            }
         }
     }
 
@@ -279,8 +284,8 @@ impl Transaction {
                         Value::Bytes(_) => query.bind(cells.map(Value::bytes).collect::<Vec<_>>()),
                     };
                 }
-                let found = query.fetch_all(&mut **tx).await?;
-                Ok(found.into_iter().map(Row::Postgres).collect())
+                let found = timeout(tx.bound(), query.fetch_all(tx.start()?)).await;
+                Ok(tx.finish(found)?.into_iter().map(Row::Postgres).collect())
             }
         }
     }
@@ -296,10 +301,17 @@ impl Transaction {
     pub(crate) async fn make_tables(&mut self, ddl: &'static str) -> Result<(), sqlx::Error> {
         match &mut self.0 {
             Kind::Sqlite(tx) => sqlx::raw_sql(ddl).execute(&mut **tx).await.map(drop),
-            Kind::Postgres(tx) => {
-                sqlx::raw_sql(AssertSqlSafe(for_postgres(ddl))).execute(&mut **tx).await.map(drop)
-            }
+            Kind::Postgres(_) => self.make(for_postgres(ddl)).await,
         }
+    }
+
+    /// Runs statements in PostgreSQL's dialect.
+    pub(crate) async fn make(&mut self, ddl: impl Into<String>) -> Result<(), sqlx::Error> {
+        let Kind::Postgres(tx) = &mut self.0 else { return Ok(()) };
+        // It consists of constants.
+        let ddl = sqlx::raw_sql(AssertSqlSafe(ddl.into()));
+        let made = timeout(tx.bound(), ddl.execute(tx.start()?)).await;
+        tx.finish(made).map(drop)
     }
 }
 

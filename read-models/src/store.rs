@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::UserId;
+use event_store::postgres::blocked::while_at_work;
 use event_store::{Journal, Location, LookupKey, Sealer, StoreError};
 
 use crate::checkpoint::{Checkpoint, JournalError};
@@ -51,11 +52,20 @@ impl ReadModels {
         sealer: Arc<Sealer>,
         lookup: Arc<LookupKey>,
     ) -> Result<Self, OpenError> {
-        let models = Self { database: Arc::new(Database::open(location).await?), sealer, lookup };
-        for projector in models.projectors() {
-            models.create(&*projector).await.map_err(|source| OpenError::failed(location, source))?;
+        let opening = async {
+            let models = Self { database: Arc::new(Database::open(location).await?), sealer, lookup };
+            for projector in models.projectors() {
+                models.create(&*projector).await.map_err(|source| OpenError::failed(location, source))?;
+            }
+            Ok(models)
+        };
+        match location {
+            Location::File(_) => opening.await,
+            // Somebody may have locked the tables.
+            Location::Postgres(url) => {
+                while_at_work(url, |source| OpenError::failed(location, source), opening).await
+            }
         }
-        Ok(models)
     }
 
     /// Reports metrics of the connections.

@@ -16,6 +16,7 @@
 //! | PostgreSQL stopped, crashed, its sessions ended | `postgres`; `event-store/tests/postgres/faults.rs` |
 //! | a replica that lacks the newest events promoted; the former primary still there | `went_back` |
 //! | the reply to a commit lost, the request lost, or late | `postgres`; `event-store/tests/postgres/faults.rs` |
+//! | PostgreSQL's host dies without a word, connections stand still; read-only, full, locked by somebody | `bounds`; `event-store/tests/postgres/` |
 //! | a session idle in a transaction | `postgres` |
 //! | others in the database: plants, locks, notifications, transactions left open; a pooler in between; a dump without roles | `neighbours`; `event-store/tests/postgres/neighbours.rs`, `poolers.rs` |
 //! | a node of two killed | `postgres`; `tests/nodes` |
@@ -52,6 +53,7 @@ use serde_json::Value;
 use test_services::Nats;
 use tests::{Server, until};
 
+mod bounds;
 mod clock;
 mod descriptors;
 mod disk_full;

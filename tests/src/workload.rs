@@ -106,9 +106,8 @@ impl History {
     /// that did not.
     pub fn all_were_answered(&self) -> bool {
         let failed = |it: &&Record| matches!(it.outcome, Outcome::Unknown | Outcome::Refused(500..));
-        let stalled = |it: &Record| self.stalls.iter().any(|(from, to)| it.began <= *to && *from <= it.ended);
         let (excused, unanswered): (Vec<_>, Vec<_>) =
-            self.records.iter().filter(failed).partition(|record| stalled(record));
+            self.records.iter().filter(failed).partition(|record| self.stalled(record));
         if !excused.is_empty() {
             eprintln!("{} calls were not answered while the machine stood still", excused.len());
         }
@@ -117,6 +116,16 @@ impl History {
             eprintln!("{action:?}, after {:?}: {outcome:?}", record.ended - record.began);
         }
         unanswered.is_empty()
+    }
+
+    /// The calls that took longer, except while the machine itself stood still.
+    pub fn late(&self, bound: Duration) -> Vec<&Record> {
+        let late = |it: &&Record| it.ended - it.began > bound && !self.stalled(it);
+        self.records.iter().filter(late).collect()
+    }
+
+    fn stalled(&self, record: &Record) -> bool {
+        self.stalls.iter().any(|(from, to)| record.began <= *to && *from <= record.ended)
     }
 
     /// Runs the load while `fault` runs, on all of these servers, and records it.

@@ -32,7 +32,7 @@ use url::Url;
 pub use self::keys::{KEYS, file_variable, from_files, variable};
 use self::keys::{Key, OptionalKey};
 use self::parse::log_format;
-use self::stores::{journal_and_keys, with_role};
+use self::stores::{UseOfDatabases, journal_and_keys};
 use self::values::Values;
 pub use self::values::{ConfigError, refuse_world_readable};
 use crate::connections::HttpSettings;
@@ -107,6 +107,8 @@ pub struct Config {
     pub requests_in_flight: Shares,
     pub http: HttpSettings,
     pub body_time: BodyTime,
+    /// The longest that a request takes once all of it has come.
+    pub request_time: Duration,
     /// The maximum of open connections.
     pub connections: usize,
     /// What is read of a body after its response was made.
@@ -206,8 +208,10 @@ impl Config {
         let admin_key = values.take_given(&keys::ADMIN_KEY)?;
         let role = values.take(&keys::POSTGRES_ROLE)?;
         let rest = rest(values)?;
+        let request_time: Duration = values.take(&keys::HTTP_REQUEST_TIME)?;
+        let use_of = UseOfDatabases { role, answer: request_time / 2 };
         let (databases, journal, key_store) =
-            journal_and_keys(values, &data_dir, &role, master_key.is_some())?;
+            journal_and_keys(values, &data_dir, &use_of, master_key.is_some())?;
         Ok(Self {
             file: None,
             listen: values.take(&keys::LISTEN)?,
@@ -215,7 +219,7 @@ impl Config {
             public_url: values.take_given(&keys::PUBLIC_URL)?,
             log_origin: values.take_given(&keys::LOG_ORIGIN)?,
             read_models: match (values.take_given(&keys::READ_MODELS_URL)?, &databases) {
-                (Some(location), _) => with_role(location, &role),
+                (Some(location), _) => use_of.of(location),
                 (None, Some(databases)) => Location::Postgres(databases.read_models()),
                 (None, None) => Location::File(data_dir.join("read-models.db")),
             },
@@ -246,6 +250,7 @@ impl Config {
             nats: nats(values)?,
             traces: traces(values)?,
             http: http(values, rest.after)?,
+            request_time,
             body_time: BodyTime {
                 longest: values.take(&keys::HTTP_BODY_TIME)?,
                 rate: values.take(&keys::HTTP_BODY_RATE)?.get() as u64,

@@ -159,7 +159,7 @@ impl Databases {
             #[cfg(feature = "kurrentdb")]
             SharedJournal::Kurrent { url, replica } => {
                 data_dir::create(replica.parent().unwrap_or(Path::new(".")))?;
-                let settings = KurrentSettings::default();
+                let settings = KurrentSettings { answer: self.settings.answer, ..KurrentSettings::default() };
                 let journal = KurrentJournal::open(url, replica, settings, macs, mark.cloned())
                     .await
                     .context(Part::Journal)?;

@@ -438,6 +438,7 @@ fn edge(
     let proxies = config.trusted_proxies.clone();
     RequestLayer::new(Arc::clone(repository), Arc::clone(clock), stores.key_store.instance_key(), proxies)
         .limited_to(config.requests_in_flight, config.body_time)
+        .answering_within(config.request_time)
         .discarding(config.rest)
         .compressing_from(config.compress_from)
 }

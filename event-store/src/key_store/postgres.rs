@@ -3,19 +3,23 @@
 //! The commit removes an erased key from its row. Old row versions, the database's log and its backups hold the key for
 //! as long as they are kept.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use domain::{AppId, UserId};
-use sqlx::postgres::{PgConnectOptions, PgPool};
+use sqlx::postgres::PgConnectOptions;
+use tokio::time::timeout;
 
 use super::{First, WrappedKeys};
 use crate::journal::{OpenError, StoreError};
 use crate::measure;
 use crate::postgres::connecting::connect;
+use crate::postgres::pool::Pool;
 use crate::postgres::schema::{Prepared, Schema};
-use crate::postgres::session::not_opened;
+use crate::postgres::session::{not_opened, timed_out};
 use crate::postgres::{Migrated, PostgresSettings, PostgresUrl, Reach};
+use crate::storage::{LastWrite, Why};
+
+/// How many bytes a random number has.
+const OF_A_UUID: usize = 16;
 
 /// Separate from the journal's schema, so that the keys can live in another database, with backups of their own.
 const SCHEMA: Schema = Schema {
@@ -29,10 +33,11 @@ const SCHEMA: Schema = Schema {
 };
 
 pub(super) struct PostgresKeys {
-    pool: PgPool,
+    pool: Pool,
     /// For operations that only the owner of the tables may perform.
     as_owner: PgConnectOptions,
     reach: Reach,
+    last: LastWrite,
 }
 
 impl PostgresKeys {
@@ -48,7 +53,7 @@ impl PostgresKeys {
     }
 
     pub(super) async fn look(url: &PostgresUrl, settings: &PostgresSettings) -> Result<Migrated, OpenError> {
-        SCHEMA.look(url.options(), settings, &url.to_string()).await
+        SCHEMA.look(url, settings, &url.to_string()).await
     }
 
     /// Opens the store. The first node to open it writes `first`.
@@ -74,12 +79,18 @@ impl PostgresKeys {
             .execute(&pool)
         });
         kept.await.map_err(|error| not_opened(url, &error))?;
-        Ok(Self { pool, as_owner: url.options().clone(), reach })
+        Ok(Self { pool, as_owner: url.options().clone(), reach, last: LastWrite::default() })
     }
 
     /// Not as the service: an attacker with a node's credentials must not be able to lock out all nodes.
     async fn replace_as_owner(&self, old: &[u8], new: &[u8]) -> Result<bool, sqlx::Error> {
-        let mut connection = connect(&self.as_owner, Duration::from_secs(10)).await?;
+        let bound = self.reach.answer();
+        let silent = |_| Err(timed_out("the database does not answer"));
+        timeout(bound, self.replace_by_owner(old, new)).await.unwrap_or_else(silent)
+    }
+
+    async fn replace_by_owner(&self, old: &[u8], new: &[u8]) -> Result<bool, sqlx::Error> {
+        let mut connection = connect(&self.as_owner, self.reach.answer()).await?;
         // If the answer was lost and this runs again, the new key is there already.
         let replaced = sqlx::query(
             "UPDATE watchword_keys.meta SET value = $1 WHERE key = 'instance' AND value IN ($1, $2)",
@@ -89,6 +100,30 @@ impl PostgresKeys {
         .execute(&mut connection)
         .await?;
         Ok(replaced.rows_affected() == 1)
+    }
+
+    /// Writes a key of nobody, and takes it back: there may be no room for it, or the server may be read-only.
+    async fn probe(&self) -> Result<(), sqlx::Error> {
+        let mut transaction = self.pool.begin().await?;
+        let bound = transaction.bound();
+        let nobody = sqlx::query(
+            "INSERT INTO watchword_keys.data_keys
+             SELECT gen_random_uuid(), string_agg(uuid_send(gen_random_uuid()), ''::bytea) FROM generate_series(1, $1)",
+        )
+        .bind(i32::try_from(self.last.size().div_ceil(OF_A_UUID)).unwrap_or(i32::MAX));
+        let wrote = timeout(bound, nobody.execute(transaction.start()?)).await;
+        transaction.finish(wrote).map(drop)
+    }
+
+    /// Keeps the outcome of a small write.
+    fn noted<T>(&self, outcome: Result<T, sqlx::Error>) -> Result<T, StoreError> {
+        let outcome = outcome.map_err(StoreError::from);
+        match &outcome {
+            Ok(_) => self.last.succeeded_with_little(),
+            Err(StoreError::Unavailable(why)) => self.last.failed(why, 1),
+            Err(_) => {}
+        }
+        outcome
     }
 
     /// Every request here is idempotent.
@@ -124,8 +159,7 @@ impl WrappedKeys for PostgresKeys {
                 .bind(&wrapped)
                 .execute(&self.pool)
         });
-        kept.await?;
-        Ok(())
+        self.noted(kept.await).map(drop)
     }
 
     async fn replace_instance_key(&self, old: Vec<u8>, new: Vec<u8>) -> Result<bool, StoreError> {
@@ -162,7 +196,7 @@ impl WrappedKeys for PostgresKeys {
             .fetch_all(&self.pool)
         });
         let nothing = || StoreError::Damaged("the database stored no key and reported no error".to_owned());
-        kept.await?.pop().ok_or_else(nothing)
+        self.noted(kept.await)?.pop().ok_or_else(nothing)
     }
 
     async fn erase_data_key(&self, person: UserId) -> Result<(), StoreError> {
@@ -174,8 +208,7 @@ impl WrappedKeys for PostgresKeys {
             .bind(person.0)
             .execute(&self.pool)
         });
-        erased.await?;
-        Ok(())
+        self.noted(erased.await).map(drop)
     }
 
     async fn signing_key(&self, app: &AppId, kid: &str) -> Result<Option<Vec<u8>>, StoreError> {
@@ -208,13 +241,32 @@ impl WrappedKeys for PostgresKeys {
             .bind(&wrapped)
             .execute(&self.pool)
         });
-        kept.await?;
-        Ok(())
+        self.noted(kept.await).map(drop)
+    }
+
+    async fn can_write(&self) -> Result<(), StoreError> {
+        if let Some(known) = self.last.recent() {
+            return Ok(known?);
+        }
+        match self.reach.retried(|| self.probe()).await.map_err(StoreError::from) {
+            Err(StoreError::Unavailable(why)) => {
+                self.last.failed(&why, 1);
+                Err(why.into())
+            }
+            probed => {
+                self.last.succeeded();
+                probed
+            }
+        }
+    }
+
+    fn last_write(&self) -> Result<(), Why> {
+        self.last.outcome()
     }
 
     fn measure(&self) {
         let pool = &self.pool;
-        measure::pool("key_store", pool.size(), pool.num_idle(), pool.options().get_max_connections());
+        measure::pool("key_store", pool.size(), pool.num_idle(), pool.most());
     }
 
     async fn close(&self) {

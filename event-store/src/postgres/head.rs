@@ -9,14 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
-use sqlx::postgres::{PgListener, PgNotification, PgPool};
+use sqlx::postgres::{PgConnectOptions, PgListener, PgNotification};
 use tasks::End;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::history::History;
+use super::pool::Pool;
 use super::reach::Reach;
-use super::session::PostgresSettings;
+use super::session::{PostgresSettings, timed_out};
+use crate::pools;
 
 /// The channel on which `append` sends the new head.
 const CHANNEL: &str = "watchword_head";
@@ -27,31 +29,32 @@ const MOST_AT_ONCE: usize = 1000;
 
 /// Runs until it is dropped.
 pub(super) async fn follow(
-    pool: PgPool,
+    options: PgConnectOptions,
+    pool: Pool,
     settings: PostgresSettings,
     reach: Arc<Reach>,
     history: Arc<History>,
     head: Arc<watch::Sender<u64>>,
 ) -> End {
     tokio::select! {
-        end = follow_head(&pool, &settings, &reach, &history, &head) => end,
-        end = look_around(&pool, &settings, &history) => end,
+        end = follow_head(&options, &pool, &settings, &reach, &history, &head) => end,
+        end = look_around(&options, &settings, &history) => end,
     }
 }
 
 /// Finds out now and then which server the address leads to, and what that has.
-async fn look_around(pool: &PgPool, settings: &PostgresSettings, history: &Arc<History>) -> End {
-    let options = pool.connect_options();
+async fn look_around(options: &PgConnectOptions, settings: &PostgresSettings, history: &Arc<History>) -> End {
     loop {
         sleep(settings.look).await;
-        if let Err(error) = history.look_afresh(settings, &options).await {
+        if let Err(error) = history.look_afresh(settings, options).await {
             tracing::debug!(%error, "the database's address leads to no usable server");
         }
     }
 }
 
 async fn follow_head(
-    pool: &PgPool,
+    options: &PgConnectOptions,
+    pool: &Pool,
     settings: &PostgresSettings,
     reach: &Reach,
     history: &History,
@@ -60,7 +63,7 @@ async fn follow_head(
     let mut looks = interval(settings.poll);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        if let Err(error) = listen(pool, reach, history, head, &mut looks).await {
+        if let Err(error) = listen(options, pool, settings, reach, history, head, &mut looks).await {
             tracing::warn!(%error, "no notifications of new events: polling every {:?}", settings.poll);
             metrics::counter!("watchword_postgres_failures_total", "of" => "listen").increment(1);
         }
@@ -70,23 +73,25 @@ async fn follow_head(
 }
 
 async fn listen(
-    pool: &PgPool,
+    options: &PgConnectOptions,
+    pool: &Pool,
+    settings: &PostgresSettings,
     reach: &Reach,
     history: &History,
     head: &watch::Sender<u64>,
     looks: &mut tokio::time::Interval,
 ) -> Result<(), sqlx::Error> {
     let generation = history.generation();
-    let mut listener = reach.bounded(PgListener::connect_with(pool)).await?;
-    listener.listen(CHANNEL).await?;
+    let listener = reach.bounded(listener(options, settings).boxed()).await?;
     // Commits before LISTEN took effect send no notification.
     look(pool, reach, history, head).await;
     let mut notifications = pin!(listener.into_stream());
-    let mut looked = Instant::now();
+    let (mut is_deaf, mut looked) = (false, Instant::now());
     loop {
         tokio::select! {
             notification = notifications.next() => {
                 let Some(notification) = notification else { return Ok(()) };
+                is_deaf = false;
                 let mut announced = announced(&notification?);
                 sleep_until(looked + BETWEEN_LOOKS).await;
                 // One look is enough for all that have come meanwhile.
@@ -102,7 +107,11 @@ async fn listen(
                 }
             },
             _ = looks.tick() => {
-                look(pool, reach, history, head).await;
+                // A connection that nothing comes through any more looks like one on which nothing happens.
+                if is_deaf {
+                    return Err(timed_out("news came, and no notification of them"));
+                }
+                is_deaf = look(pool, reach, history, head).await;
                 if history.generation() != generation {
                     // The listener is still at the server before.
                     return Ok(());
@@ -117,13 +126,36 @@ fn announced(notification: &PgNotification) -> u64 {
     notification.payload().parse().unwrap_or_default()
 }
 
-async fn look(pool: &PgPool, reach: &Reach, history: &History, head: &watch::Sender<u64>) {
+async fn listener(
+    options: &PgConnectOptions,
+    settings: &PostgresSettings,
+) -> Result<PgListener, sqlx::Error> {
+    // A pool of its own: one that sqlx waits for in vain when it is given back is nobody else's.
+    let own = settings.clone();
+    let own = pools::postgres()
+        .max_connections(1)
+        .acquire_timeout(settings.answer)
+        .after_connect(move |connection, _| {
+            let own = own.clone();
+            Box::pin(async move { own.prepare(connection).await })
+        })
+        .connect_lazy_with(options.clone());
+    let mut listener = PgListener::connect_with(&own).await?;
+    listener.listen(CHANNEL).await?;
+    Ok(listener)
+}
+
+/// Whether there are news that nobody has told of.
+async fn look(pool: &Pool, reach: &Reach, history: &History, head: &watch::Sender<u64>) -> bool {
     match reach.bounded(history.look(pool).boxed()).await {
         Ok(position) => raise(head, position),
-        Err(error) => tracing::warn!(%error, "the journal's head cannot be read"),
+        Err(error) => {
+            tracing::warn!(%error, "the journal's head cannot be read");
+            false
+        }
     }
 }
 
-fn raise(head: &watch::Sender<u64>, position: u64) {
-    head.send_if_modified(|known| std::mem::replace(known, position.max(*known)) < position);
+fn raise(head: &watch::Sender<u64>, position: u64) -> bool {
+    head.send_if_modified(|known| std::mem::replace(known, position.max(*known)) < position)
 }

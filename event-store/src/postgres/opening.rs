@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use futures::FutureExt;
-use sqlx::postgres::{PgExecutor, PgPool};
+use sqlx::postgres::PgExecutor;
 use tasks::Weight;
 use tokio::sync::{mpsc, watch};
 
+use super::blocked::while_at_work;
 use super::doubt::Doubt;
 use super::history::History;
+use super::pool::Pool;
 use super::reach::Reach;
 use super::schema::{Migrated, Schema};
 use super::session::PostgresSettings;
@@ -47,7 +49,7 @@ impl PostgresJournal {
 
     /// What [`PostgresJournal::migrate`] would do. Changes nothing.
     pub async fn look(url: &PostgresUrl, settings: &PostgresSettings) -> Result<Migrated, OpenError> {
-        SCHEMA.look(url.options(), settings, &url.to_string()).await
+        SCHEMA.look(url, settings, &url.to_string()).await
     }
 
     /// Refuses a journal whose format is from before MACs if the instance's key store says that its events carry them.
@@ -80,7 +82,9 @@ impl PostgresJournal {
         let prepared = SCHEMA.prepare(url, &settings, &place).await?;
         let settings = PostgresSettings { role: prepared.role, ..settings };
         if macs.believes_checksums() {
-            upgrade::prove(url.options(), macs).await.map_err(|failure| match failure {
+            let proven = upgrade::prove(url.options(), macs);
+            let proven = while_at_work(url, upgrade::Failure::Failed, proven).await;
+            proven.map_err(|failure| match failure {
                 upgrade::Failure::Failed(error) => failed(error),
                 upgrade::Failure::Forbidden => OpenError::Failed {
                     path: place.clone(),
@@ -115,9 +119,10 @@ impl PostgresJournal {
         let answer = settings.answer;
         let own = settings.clone();
         let (pool, reached, known) = (readers.clone(), Arc::clone(&reach), Arc::clone(&history));
+        let options = url.options().clone();
         let follower = tasks::start("journal_head", Weight::Usual, move || {
             let (known, sender) = (Arc::clone(&known), Arc::clone(&head_sender));
-            head::follow(pool.clone(), own.clone(), Arc::clone(&reached), known, sender)
+            head::follow(options.clone(), pool.clone(), own.clone(), Arc::clone(&reached), known, sender)
         });
         let (raised, known) = (Arc::clone(&doubt), Arc::clone(&history));
         let (options, own) = (url.options().clone(), settings.clone());
@@ -131,7 +136,7 @@ impl PostgresJournal {
 }
 
 /// A server configured without protection against power loss may lose what it acknowledged.
-async fn warn_of_unsafe_settings(pool: &PgPool) -> Result<(), sqlx::Error> {
+async fn warn_of_unsafe_settings(pool: &Pool) -> Result<(), sqlx::Error> {
     let off = unsafe_settings(pool).await?;
     if !off.is_empty() {
         tracing::warn!(?off, "the database may lose acknowledged writes: turn these settings on");

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::session::{PostgresSettings, is_connection, timed_out};
+use super::session::{PostgresSettings, is_connection, is_read_only, timed_out};
 use crate::pauses::Pauses;
 
 /// Waiting for longer than this is unusual.
@@ -36,14 +36,20 @@ impl Reach {
         Self { options: options.clone(), settings: settings.clone(), last: Mutex::default() }
     }
 
+    /// How long a caller waits for an answer.
+    pub fn answer(&self) -> Duration {
+        self.settings.answer
+    }
+
     /// Runs an idempotent operation, and retries it if the connection failed, for no longer than a caller waits for an
     /// answer.
-    pub(crate) async fn retried<T, F>(&self, run: impl Fn() -> F + Send) -> Result<T, sqlx::Error>
+    pub async fn retried<T, F>(&self, run: impl Fn() -> F + Send) -> Result<T, sqlx::Error>
     where
         F: Future<Output = Result<T, sqlx::Error>> + Send,
     {
         let begun = Instant::now();
         let mut pauses = Pauses::new(self.settings.answer);
+        let mut is_second = false;
         let done = loop {
             let left = self.settings.answer.saturating_sub(begun.elapsed());
             let attempt = timeout(left.min(self.settings.answer_timeout()), self.unless_refused(run())).await;
@@ -56,6 +62,8 @@ impl Reach {
                     }
                     tracing::debug!(%error, "asking the database again");
                 }
+                // Behind the same address there may be another server by now.
+                Err(error) if is_read_only(&error) && !is_second => is_second = true,
                 done => break done,
             }
         };

@@ -2,13 +2,15 @@
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use tokio::time::timeout;
 
 use super::PostgresUrl;
+use super::blocked::while_at_work;
 use super::connecting;
 use super::owners;
 use super::pooler;
 use super::role::{self, ROLE, RoleName, is_forbidden};
-use super::session::{PostgresSettings, not_opened};
+use super::session::{PostgresSettings, not_opened, timed_out};
 use crate::journal::OpenError;
 
 /// A schema and its migrations.
@@ -46,6 +48,17 @@ impl Schema {
     /// Brings the schema to the newest format. Refuses one that is not ours or newer, and one that is older or absent
     /// if the user may not change it. `place` names the database in messages.
     pub(crate) async fn prepare(
+        &self,
+        url: &PostgresUrl,
+        settings: &PostgresSettings,
+        place: &str,
+    ) -> Result<Prepared, OpenError> {
+        // Another node may be at work on a large journal, or somebody may have locked it.
+        let prepared = self.prepare_now(url, settings, place);
+        while_at_work(url, |error| failed(place, &error), prepared).await
+    }
+
+    async fn prepare_now(
         &self,
         url: &PostgresUrl,
         settings: &PostgresSettings,
@@ -203,14 +216,19 @@ impl Schema {
     /// The schema's format and the newest one. Changes nothing, and refuses what is not ours or newer.
     pub(crate) async fn look(
         &self,
-        options: &PgConnectOptions,
+        url: &PostgresUrl,
         settings: &PostgresSettings,
         place: &str,
     ) -> Result<Migrated, OpenError> {
-        let mut connection = connect(options, settings, place).await?;
-        let found = self.read_format(&mut connection, place).await;
-        let _ = connection.close().await;
-        found
+        let silent = || failed(place, &timed_out("the database does not answer"));
+        let looked = timeout(settings.answer, async {
+            let mut connection = connect(url.options(), settings, place).await?;
+            let found = self.read_format(&mut connection, place).await;
+            let _ = connection.close().await;
+            found
+        });
+        let looked = async { looked.await.unwrap_or_else(|_| Err(silent())) };
+        while_at_work(url, |error| failed(place, &error), looked).await
     }
 
     async fn read_format(&self, connection: &mut PgConnection, place: &str) -> Result<Migrated, OpenError> {

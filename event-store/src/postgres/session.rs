@@ -3,15 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::error::DatabaseError;
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, PgConnection};
 use tokio::time::timeout;
 
 use super::connecting::Session;
 use super::history::History;
+use super::pool::Pool;
 use super::role::RoleName;
 use crate::journal::OpenError;
-use crate::pools;
+
+/// How long a caller waits for a database, unless the configuration says otherwise.
+pub const ANSWER: Duration = Duration::from_secs(5);
 
 /// Connections and timeouts of a store on PostgreSQL. The defaults suit a database nearby.
 #[derive(Clone, Debug)]
@@ -20,11 +24,13 @@ pub struct PostgresSettings {
     pub readers: u32,
     /// How long to wait for a new or a free connection.
     pub connect_timeout: Duration,
-    /// How long a statement may take, including waits for locks.
+    /// How long a statement may take, including waits for locks. The server ends it in four fifths of the time that a
+    /// caller waits anyway.
     pub statement_timeout: Duration,
     /// After a lost connection, for how long to reconnect and to resend what was lost, until its outcome is known.
     pub patience: Duration,
-    /// How long a caller waits for an answer, whatever happens in the background.
+    /// How long a caller waits for an answer, whatever happens in the background: the bound of each wait on a connection.
+    /// One that exceeds it is closed.
     pub answer: Duration,
     /// How long to retry while a server refuses connections. Zero by default: callers get the error at once.
     pub grace: Duration,
@@ -44,7 +50,7 @@ impl Default for PostgresSettings {
             connect_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(10),
             patience: Duration::from_secs(15),
-            answer: Duration::from_secs(5),
+            answer: ANSWER,
             grace: Duration::ZERO,
             role: Some(RoleName::default()),
             poll: Duration::from_secs(1),
@@ -56,16 +62,23 @@ impl Default for PostgresSettings {
 impl PostgresSettings {
     /// How long to wait for the server: it gives up a little earlier, and says so.
     pub(crate) fn answer_timeout(&self) -> Duration {
-        self.statement_timeout + Duration::from_secs(1)
+        (self.server_timeout() + Duration::from_secs(1)).min(self.answer)
+    }
+
+    /// After how long the server gives up a statement, so that its refusal comes before nobody waits for it.
+    fn server_timeout(&self) -> Duration {
+        server_timeout(self.answer).min(self.statement_timeout)
     }
 
     fn session(&self) -> String {
-        let milliseconds = self.statement_timeout.as_millis();
+        let milliseconds = self.server_timeout().as_millis();
+        let for_locks = lock_timeout(self.server_timeout()).as_millis();
         let role = self.role.as_ref().map_or("NONE", RoleName::as_str);
         // It consists of constants, a number and a name that needs no quotes.
         format!(
             "SET ROLE {role};
              SET statement_timeout = {milliseconds};
+             SET lock_timeout = {for_locks};
              SET idle_in_transaction_session_timeout = {milliseconds};
              SET default_transaction_isolation = 'read committed';
              SET client_min_messages = warning;
@@ -81,7 +94,7 @@ impl PostgresSettings {
         )
     }
 
-    async fn prepare(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    pub(super) async fn prepare(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         Session::default().begin_with(connection, &self.session()).await?;
         metrics::counter!("watchword_postgres_connects_total").increment(1);
         Ok(())
@@ -110,37 +123,33 @@ impl PostgresSettings {
     }
 
     /// A pool that connects on demand.
-    pub(crate) fn pool(&self, options: &PgConnectOptions) -> PgPool {
-        self.pool_of().connect_lazy_with(options.clone())
+    pub(crate) fn pool(&self, options: &PgConnectOptions) -> Pool {
+        let (settings, options) = (self.clone(), options.clone());
+        Pool::new(self.readers, self.answer, move || {
+            let (settings, options) = (settings.clone(), options.clone());
+            Box::pin(async move { settings.connect(&options).await })
+        })
     }
 
     /// Like [`Self::pool`], of connections to a server with the history that this node knows. Those to a server that was
     /// left behind are closed.
-    pub(crate) fn pool_to(&self, options: &PgConnectOptions, history: &Arc<History>) -> PgPool {
-        let (settings, history) = (self.clone(), Arc::clone(history));
-        self.pool_of()
-            .after_connect(move |connection, _| {
-                let (settings, history) = (settings.clone(), Arc::clone(&history));
-                Box::pin(async move {
-                    settings.prepare(connection).await?;
-                    history.meet(connection).await
-                })
-            })
-            .connect_lazy_with(options.clone())
+    pub(crate) fn pool_to(&self, options: &PgConnectOptions, history: &Arc<History>) -> Pool {
+        let (settings, options, history) = (self.clone(), options.clone(), Arc::clone(history));
+        Pool::new(self.readers, self.answer, move || {
+            let (settings, options, history) = (settings.clone(), options.clone(), Arc::clone(&history));
+            Box::pin(async move { settings.connect_to(&options, &history).await })
+        })
     }
+}
 
-    fn pool_of(&self) -> PgPoolOptions {
-        let settings = self.clone();
-        pools::postgres()
-            .max_connections(self.readers)
-            .acquire_timeout(self.connect_timeout)
-            // A test would cost a round trip each time. A dead connection is replaced when it is used.
-            .test_before_acquire(false)
-            .after_connect(move |connection, _| {
-                let settings = settings.clone();
-                Box::pin(async move { settings.prepare(connection).await })
-            })
-    }
+/// After how long a server gives up a statement for which a caller waits so long.
+pub fn server_timeout(answer: Duration) -> Duration {
+    answer * 4 / 5
+}
+
+/// After how long it gives up to wait for a lock, so that it says what it waited for, and not only that it took long.
+pub fn lock_timeout(server_timeout: Duration) -> Duration {
+    server_timeout * 9 / 10
 }
 
 /// Whether an error is about the connection, which was lost or not made, rather than about the statement.
@@ -151,12 +160,18 @@ pub(crate) fn is_connection(error: &sqlx::Error) -> bool {
         | sqlx::Error::Protocol(_)
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::WorkerCrashed => true,
-        // Class 08: connection exceptions; 57P: the server is shutting down or starting; 25006: it is now a replica.
-        sqlx::Error::Database(error) => error
-            .code()
-            .is_some_and(|code| code.starts_with("08") || code.starts_with("57P") || code == "25006"),
+        // Class 08: connection exceptions; 57P: the server is shutting down or starting.
+        sqlx::Error::Database(error) => {
+            error.code().is_some_and(|code| code.starts_with("08") || code.starts_with("57P"))
+        }
         _ => false,
     }
+}
+
+/// Whether the server takes no writes: it is a replica, or an administrator said so. Nothing was written. On another
+/// connection there may be another server.
+pub(crate) fn is_read_only(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(DatabaseError::code).is_some_and(|code| code == "25006")
 }
 
 /// Whether an error may pass: the server is unreachable, shutting down, starting, a replica or overloaded. A wrong
@@ -179,6 +194,7 @@ pub fn is_away(error: &sqlx::Error) -> bool {
                     || code.starts_with("58")
                     || matches!(&*code, "57014" | "55P03" | "40001" | "40P01")
             }) || is_connection(error)
+                || is_read_only(error)
         }
         _ => false,
     }

@@ -1,9 +1,8 @@
 //! Finds the end of a journal that has no valid MACs, and cuts it off as the owner of its tables.
 
-use std::time::Duration;
-
 use sqlx::{Connection, PgConnection};
 
+use super::blocked::while_at_work;
 use super::connecting::{connect, connect_to_look};
 use super::rows::columns;
 use super::session::not_opened;
@@ -13,36 +12,35 @@ use crate::mac::{ForgedTail, Macs, Standing, Unproven};
 
 /// How many rows are read at a time.
 const PAGE: i64 = 1000;
-/// How long to wait for a connection.
-const CONNECT: Duration = Duration::from_secs(10);
 
 impl PostgresJournal {
     /// The events after the last proven event of the journal. Changes nothing.
     pub async fn forged_tail(url: &PostgresUrl, macs: &Macs) -> Result<ForgedTail, OpenError> {
-        let failed = |error: sqlx::Error| not_opened(url, &error);
-        let mut connection = connect_to_look(url, CONNECT).await.map_err(failed)?;
-        let tail = forged_tail(&mut connection, macs).await.map_err(failed);
-        let _ = connection.close().await;
-        tail
+        let looking = async {
+            let mut connection = connect_to_look(url, url.answer()).await?;
+            let tail = forged_tail(&mut connection, macs).await;
+            let _ = connection.close().await;
+            tail
+        };
+        while_at_work(url, |gone| gone, looking).await.map_err(|error| not_opened(url, &error))
     }
 
     /// Durably cuts off the events after the last proven one, and returns them. Cuts nothing if no event is proven:
     /// then the key is the wrong one. No node may be running.
     pub async fn cut_forged_tail(url: &PostgresUrl, macs: &Macs) -> Result<ForgedTail, OpenError> {
-        let failed = |error: sqlx::Error| not_opened(url, &error);
-        let mut connection = connect(url.options(), CONNECT).await.map_err(failed)?;
-        let mut transaction = connection.begin().await.map_err(failed)?;
-        // Appends wait for the same row.
-        sqlx::query("SELECT 1 FROM watchword.turn FOR UPDATE")
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed)?;
-        let tail = forged_tail(&mut transaction, macs).await.map_err(failed)?;
-        if tail.proven > 0 && !tail.events.is_empty() {
-            cut(&mut transaction, tail.proven).await.map_err(failed)?;
-            transaction.commit().await.map_err(failed)?;
-        }
-        Ok(tail)
+        let cutting = async {
+            let mut connection = connect(url.options(), url.answer()).await?;
+            let mut transaction = connection.begin().await?;
+            // Appends wait for the same row.
+            sqlx::query("SELECT 1 FROM watchword.turn FOR UPDATE").execute(&mut *transaction).await?;
+            let tail = forged_tail(&mut transaction, macs).await?;
+            if tail.proven > 0 && !tail.events.is_empty() {
+                cut(&mut transaction, tail.proven).await?;
+                transaction.commit().await?;
+            }
+            Ok(tail)
+        };
+        while_at_work(url, |gone| gone, cutting).await.map_err(|error| not_opened(url, &error))
     }
 }
 

@@ -2,17 +2,19 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 
 use super::role::RoleName;
+use super::session::ANSWER;
 
 /// Where a PostgreSQL database is, and how to log in: `postgres://user:password@host:5432/database?sslmode=verify-full`.
 ///
 /// `Display` and `Debug` omit user, password and parameters.
 #[derive(Clone)]
-pub struct PostgresUrl(PgConnectOptions, RoleName);
+pub struct PostgresUrl(PgConnectOptions, RoleName, Duration);
 
 /// The text is not a URL of a PostgreSQL database.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,7 +41,7 @@ impl FromStr for PostgresUrl {
             // Nothing here is a floating-point number, and poolers refuse parameters that they do not know.
             .extra_float_digits(None)
             .disable_statement_logging();
-        Ok(Self(options, RoleName::default()))
+        Ok(Self(options, RoleName::default(), ANSWER))
     }
 }
 
@@ -103,7 +105,18 @@ impl PostgresUrl {
     /// The same database, with another role.
     #[must_use]
     pub fn with_role(self, role: RoleName) -> Self {
-        Self(self.0, role)
+        Self(self.0, role, self.2)
+    }
+
+    /// How long a caller waits for an answer of this database.
+    pub fn answer(&self) -> Duration {
+        self.2
+    }
+
+    /// The same database, for whose answers callers wait so long.
+    #[must_use]
+    pub fn answering_within(self, answer: Duration) -> Self {
+        Self(self.0, self.1, answer)
     }
 
     /// The options that sqlx connects with.

@@ -1,27 +1,28 @@
 //! The only task of a node that appends: it sends the queued appends as one group, in one round trip.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 use tasks::End;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
+use uuid::Uuid;
 
 use super::batch::{Answers, Batch};
 use super::doubt::Doubt;
 use super::history::History;
 use super::known::Known;
+use super::pool::{FRESH, PING};
 use super::reach::is_refusal;
-use super::session::{PostgresSettings, is_connection, timed_out};
+use super::session::{PostgresSettings, is_connection, is_read_only, timed_out};
 use super::ticket::Ticket;
 use super::warnings::Warnings;
 use crate::journal::{Append, AppendError, Appended, StoreError, StoredIdempotency};
 use crate::mac::Macs;
 use crate::measure;
 use crate::pauses::Pauses;
-use crate::storage::{Cause, Why};
+use crate::storage::Why;
 
 /// The most appends committed together: with more, the first would wait too long, and other nodes for their turn.
 const GROUP: usize = 512;
@@ -32,8 +33,8 @@ type Answer = Result<Appended, AppendError>;
 pub(super) enum Request {
     /// Appends.
     Append { append: Box<Append>, answer: oneshot::Sender<Answer>, ticket: Arc<Ticket> },
-    /// Finds out whether an append would be taken.
-    Probe { answer: oneshot::Sender<Result<(), StoreError>> },
+    /// Finds out whether an append would be taken, by writing so many bytes.
+    Probe { size: usize, answer: oneshot::Sender<Result<(), StoreError>> },
     /// Ends the writer.
     Close,
 }
@@ -58,19 +59,16 @@ pub(super) struct Connected {
     generation: u64,
 }
 
-/// A connection that has been idle for longer may be gone. It is pinged before anything is sent on it whose outcome
-/// would then be unknown.
-const FRESH: Duration = Duration::from_secs(1);
-
 impl Connected {
     pub(super) fn new(connection: PgConnection, generation: u64) -> Self {
         Self { connection, known: Known::default(), used: Instant::now(), generation }
     }
 
-    /// Whether the connection still works.
-    async fn lives(&mut self, settings: &PostgresSettings) -> bool {
+    /// Whether the connection still works. One that was idle is asked before anything is sent on it whose outcome would
+    /// then be unknown.
+    async fn lives(&mut self) -> bool {
         self.used.elapsed() < FRESH
-            || timeout(settings.answer, self.connection.ping()).await.is_ok_and(|asked| asked.is_ok())
+            || timeout(PING, self.connection.ping()).await.is_ok_and(|asked| asked.is_ok())
     }
 }
 
@@ -93,7 +91,7 @@ impl Writer {
         let mut group = Vec::new();
         let mut closing = false;
         while !closing && queue.recv_many(&mut group, GROUP).await > 0 {
-            let (mut appends, mut waiting, mut probes) = (Vec::new(), Vec::new(), Vec::new());
+            let (mut appends, mut waiting, mut probes, mut most) = (Vec::new(), Vec::new(), Vec::new(), 0);
             for request in group.drain(..) {
                 match request {
                     Request::Append { append, answer, ticket } => {
@@ -103,12 +101,15 @@ impl Writer {
                         appends.push(*append);
                         waiting.push(answer);
                     }
-                    Request::Probe { answer } => probes.push(answer),
+                    Request::Probe { size, answer } => {
+                        most = most.max(size);
+                        probes.push(answer);
+                    }
                     Request::Close => closing = true,
                 }
             }
             if !probes.is_empty() {
-                let found = self.probe().await;
+                let found = self.probe(most).await;
                 for answer in probes {
                     let _ = answer.send(found.clone());
                 }
@@ -135,7 +136,7 @@ impl Writer {
     async fn append_all(&mut self, appends: &[Append]) -> Vec<Answer> {
         let (batch, begun) = (Batch::new(appends, &self.macs), Instant::now());
         let mut pauses = Pauses::new(self.settings.patience);
-        let mut is_unknown = false;
+        let (mut is_unknown, mut was_read_only) = (false, false);
         loop {
             let (error, again) = match self.send(&batch).await {
                 Err(Failure::WentBack(error)) => {
@@ -173,7 +174,11 @@ impl Writer {
                 }
                 // Nothing was sent, so the failure can be reported at once.
                 Err(Failure::NotSent(error)) => {
-                    let limit = if is_refusal(&error) { self.settings.grace } else { self.settings.answer };
+                    // A server that says why it lets nobody in, such as that there are too many, will not soon say
+                    // something else.
+                    let is_told = error.as_database_error().is_some() && !is_connection(&error);
+                    let is_certain = is_refusal(&error) || is_told;
+                    let limit = if is_certain { self.settings.grace } else { self.settings.answer };
                     let again = is_unknown || begun.elapsed() < limit;
                     (error, again)
                 }
@@ -187,7 +192,9 @@ impl Writer {
                         tracing::error!(%error, "a group of appends was refused: sending each alone");
                         return self.append_each(appends).await;
                     }
-                    let again = is_passing(&error);
+                    // Behind the same address there may be another server by now: that is found out at once.
+                    let is_new = is_read_only(&error) && !std::mem::replace(&mut was_read_only, true);
+                    let again = is_passing(&error) || is_new || is_unknown && is_read_only(&error);
                     (error, again)
                 }
             };
@@ -202,29 +209,33 @@ impl Writer {
         }
     }
 
-    /// A transaction of its own that writes no row: the database gives it a number and syncs its end, which it cannot as
-    /// a replica, or without room for its log.
-    async fn probe(&mut self) -> Result<(), StoreError> {
-        let patience = self.settings.answer;
+    /// Takes a turn as an append does, which finds a lock that somebody else has, and writes a row of this size, for which
+    /// there may be no room.
+    async fn probe(&mut self, size: usize) -> Result<(), StoreError> {
+        const OF_A_UUID: usize = 36;
+        let bound = self.settings.answer_timeout();
         let probed = async {
             let mut connected = match self.connection.take() {
                 Some(connected) => connected,
                 None => self.connect().await?,
             };
-            let asked =
-                sqlx::query_as("SELECT pg_current_xact_id()::text, current_setting('transaction_read_only')")
-                    .fetch_one(&mut connected.connection);
-            let (_, read_only): (String, String) = asked.await?;
+            let nothing = (0, Uuid::nil());
+            Batch::default().send(&mut connected.connection, &connected.known, nothing).await?;
+            // The table says how far effects are, and no effect has this name.
+            let wrote = sqlx::query(
+                "INSERT INTO watchword.effects
+                 SELECT 'probe', 0, 0, string_agg(gen_random_uuid()::text, ''), clock_timestamp() FROM generate_series(1, $1)
+                 ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until = excluded.until",
+            )
+            .bind(i32::try_from(size.div_ceil(OF_A_UUID)).unwrap_or(i32::MAX))
+            .execute(&mut connected.connection);
+            wrote.await?;
             self.connection = Some(connected);
-            Ok(read_only == "on")
+            Ok(())
         };
-        let probed: Result<bool, sqlx::Error> =
-            timeout(patience, probed).await.unwrap_or_else(|_| Err(timed_out("no answer")));
-        if probed? {
-            let text = "the database is read-only (transaction_read_only)".to_owned();
-            return Err(Why { cause: Cause::ReadOnly, text }.into());
-        }
-        Ok(())
+        let probed: Result<(), sqlx::Error> =
+            timeout(bound, probed).await.unwrap_or_else(|_| Err(timed_out("no answer")));
+        Ok(probed?)
     }
 
     /// Checks the MAC of what the database says was written before under an idempotency key. Unchecked, it could answer
@@ -283,7 +294,7 @@ impl Writer {
         history.seen.check().map_err(Failure::WentBack)?;
         let mut open = self.connection.take();
         if let Some(connected) = &mut open
-            && (connected.generation != history.generation() || !connected.lives(&self.settings).await)
+            && (connected.generation != history.generation() || !connected.lives().await)
         {
             open = None;
         }

@@ -152,7 +152,12 @@ async fn a_node_follows_what_others_write() {
             let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' \
                  AND datname = current_database()";
             assert_eq!(Postgres::shared().psql(&database, sql).trim(), "3");
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            let sql = sql.replace("pg_terminate_backend(pid)", "*");
+            let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
+            while Postgres::shared().psql(&database, &sql).trim() != "3" {
+                assert!(tokio::time::Instant::now() < deadline, "they listen again");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
         }
     }
 }

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use event_store::Location;
-use read_models::{NAMES, ProjectError, Projector, ReadModels};
+use read_models::{NAMES, ProjectError, ProjectedEvent, Projector, ReadModels, Transaction};
 use test_services::Postgres;
 use tokio::runtime::{Builder, Runtime};
 
@@ -224,5 +225,61 @@ async fn every_node_shows_a_failed_or_paused_projector() {
     );
     assert!(first.service.resume(runs_on_second).await);
     first.wait_for_all(position).await;
+    equals_the_file(&world, &location, position).await;
+}
+
+static HANGS: AtomicBool = AtomicBool::new(false);
+
+/// A projector that does nothing for as long as it is told to.
+struct Hanging(Arc<dyn Projector>);
+
+#[async_trait]
+impl Projector for Hanging {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn version(&self) -> u32 {
+        self.0.version()
+    }
+
+    fn tables(&self) -> &'static [&'static str] {
+        self.0.tables()
+    }
+
+    fn ddl(&self) -> &'static str {
+        self.0.ddl()
+    }
+
+    async fn project(&self, tx: &mut Transaction, batch: &[ProjectedEvent]) -> Result<(), ProjectError> {
+        while HANGS.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.0.project(tx, batch).await
+    }
+}
+
+/// Invariant y: the node is there and renews what it can, but its projectors do nothing.
+#[tokio::test]
+async fn inv_y_a_node_whose_projectors_stand_still_leaves_them_to_others() {
+    let (world, location) = (World::new().await, database());
+    let hanging = |models: &ReadModels| -> Vec<Arc<dyn Projector>> {
+        models.projectors().into_iter().map(|inner| Arc::new(Hanging(inner)) as Arc<dyn Projector>).collect()
+    };
+    let stuck = Node::start_with(&world, &location, "stuck", hanging).await;
+    until(async || stuck.on("stuck").len() == 5).await;
+    let position = history(&world, 0..5).await;
+    stuck.wait_for_all(position).await;
+    HANGS.store(true, Ordering::SeqCst);
+    history(&world, 5..10).await;
+    let other = Node::start(&world, &location, "other").await;
+    until(async || other.on("other").len() == 5).await;
+    let position = history(&world, 10..15).await;
+    other.wait_for_all(position).await;
+    stuck.wait_for_all(position).await;
+    HANGS.store(false, Ordering::SeqCst);
+    until(async || stuck.on("stuck").len() == 2 && other.on("other").len() == 3).await;
+    let position = history(&world, 15..20).await;
+    stuck.wait_for_all(position).await;
     equals_the_file(&world, &location, position).await;
 }

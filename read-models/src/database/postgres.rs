@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use event_store::postgres::connecting::{Session, connect};
+use event_store::postgres::pool::Pool;
 use event_store::postgres::role::{MAY_SET, RoleName};
-use event_store::postgres::{Reach, owners, pooler};
-use event_store::{PostgresSettings, PostgresUrl, pools};
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use event_store::postgres::{Reach, lock_timeout, owners, pooler, server_timeout};
+use event_store::{PostgresSettings, PostgresUrl};
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use super::{Database, LONGEST_WAIT_FOR_A_CONNECTION, SCHEMA};
+use super::{Database, SCHEMA, bounded};
+use crate::sql::{Kind, Transaction};
 
 const POSTGRES_READERS: u32 = 8;
 /// Each projector of a node may be in a transaction while the leases are renewed.
@@ -36,38 +38,44 @@ const MAKERS: u32 = 5;
 /// Opens the schema, and creates it and the tables that all read models share if they do not exist.
 pub(super) async fn open(url: &PostgresUrl) -> Result<Database, sqlx::Error> {
     let options = url.options();
-    let owner = make_schema(options, url.role()).await?;
-    let reach = Arc::new(Reach::new(options, &PostgresSettings::default()));
+    let owner = bounded(url, make_schema(url)).await?;
+    let settings = PostgresSettings { answer: url.answer(), ..PostgresSettings::default() };
+    let reach = Arc::new(Reach::new(options, &settings));
+    let longest = server_timeout(url.answer());
+    let [longest, for_locks] = [longest, lock_timeout(longest)].map(|time| time.as_millis().to_string());
     let options = options.clone().application_name("watchword read models");
     let session = Session::within(SCHEMA)
         .with_role(&owner)
         // No notices that existing objects are skipped.
         .with("client_min_messages", "warning")
+        .with("statement_timeout", &longest)
+        .with("lock_timeout", &for_locks)
         .with("idle_in_transaction_session_timeout", LONGEST_PAUSE_IN_A_TRANSACTION);
     let for_writers = FOR_WRITERS.iter().fold(session.clone(), |all, (name, value)| all.with(name, value));
-    let writers = pool(for_writers).max_connections(POSTGRES_WRITERS).connect_with(options.clone()).await?;
+    let writers = pool(POSTGRES_WRITERS, url, &options, for_writers);
     make_tables(&writers).await?;
     let for_readers = session.with("default_transaction_read_only", "on");
-    let readers = pool(for_readers).max_connections(POSTGRES_READERS).connect_with(options).await?;
+    let readers = pool(POSTGRES_READERS, url, &options, for_readers);
     Ok(Database::Postgres { writers, readers, reach })
 }
 
 /// A pool of such sessions.
-fn pool(session: Session) -> PgPoolOptions {
-    pools::postgres().acquire_timeout(LONGEST_WAIT_FOR_A_CONNECTION).after_connect(move |connection, _| {
-        let session = session.clone();
-        Box::pin(async move { session.begin(connection).await })
+fn pool(most: u32, url: &PostgresUrl, options: &PgConnectOptions, session: Session) -> Pool {
+    let (options, answer) = (options.clone(), url.answer());
+    Pool::new(most, answer, move || {
+        let (options, session) = (options.clone(), session.clone());
+        Box::pin(async move { session.connect(&options, answer).await })
     })
 }
 
 /// Creates the tables that all read models share, if they do not exist.
-async fn make_tables(pool: &PgPool) -> Result<(), sqlx::Error> {
+async fn make_tables(pool: &Pool) -> Result<(), sqlx::Error> {
     for _ in 0..MAKERS {
-        let mut tx = pool.begin().await?;
-        lock_ddl(&mut tx).await?;
-        match sqlx::raw_sql(include_str!("../postgres.sql")).execute(&mut *tx).await {
+        let mut tx = Transaction(Kind::Postgres(pool.begin().await?));
+        tx.make(LOCK_DDL).await?;
+        match tx.make(include_str!("../postgres.sql")).await {
             // Another node has just made them: `CREATE … IF NOT EXISTS` fails when two race.
-            Err(error) if is_race(&error) => tx.rollback().await?,
+            Err(error) if is_race(&error) => drop(tx),
             made => {
                 made?;
                 return tx.commit().await;
@@ -96,10 +104,11 @@ struct NotItsOwner {
 
 /// Creates the schema if it does not exist, and returns its owner. All connections work as that role: whichever node
 /// holds a projector's lease creates and drops its tables, whatever user that node logs in as.
-async fn make_schema(options: &PgConnectOptions, role: &RoleName) -> Result<String, sqlx::Error> {
+async fn make_schema(url: &PostgresUrl) -> Result<String, sqlx::Error> {
     const OWNER: &str = "SELECT pg_get_userbyid(nspowner)::text FROM pg_namespace WHERE nspname = $1";
-    let mut connection = connect(options, LONGEST_WAIT_FOR_A_CONNECTION).await?;
-    pooler::check(&mut connection, options, LONGEST_WAIT_FOR_A_CONNECTION).await?;
+    let (options, role) = (url.options(), url.role());
+    let mut connection = connect(options, url.answer()).await?;
+    pooler::check(&mut connection, options, url.answer()).await?;
     owners::check_encoding(&mut connection).await?;
     owners::check(&mut connection, SCHEMA, role).await?;
     let mut owner: Option<String> =
@@ -152,7 +161,7 @@ async fn give_to(connection: &mut PgConnection, from: &str, to: &RoleName) -> Re
         return Ok(());
     }
     let mut tx = connection.begin().await?;
-    lock_ddl(&mut tx).await?;
+    sqlx::raw_sql(LOCK_DDL).execute(&mut *tx).await?;
     let give = format!(
         "DO $$ DECLARE statement text; BEGIN
            -- Whoever reads a table in a transaction that is left open must not make all others wait for this.
@@ -176,15 +185,8 @@ async fn give_to(connection: &mut PgConnection, from: &str, to: &RoleName) -> Re
 
 /// One session at a time creates or drops tables. Anybody who may connect could hold an advisory lock; this one needs rights
 /// on the table, and lets everybody read and write it.
-pub(super) async fn lock_ddl(tx: &mut sqlx::Transaction<'_, sqlx::Postgres>) -> Result<(), sqlx::Error> {
-    sqlx::raw_sql(
-        "DO $$ BEGIN
-           IF to_regclass('watchword_read.checkpoints') IS NOT NULL THEN
-             LOCK TABLE watchword_read.checkpoints IN SHARE UPDATE EXCLUSIVE MODE;
-           END IF;
-         END $$",
-    )
-    .execute(&mut **tx)
-    .await
-    .map(drop)
-}
+pub(super) const LOCK_DDL: &str = "DO $$ BEGIN
+    IF to_regclass('watchword_read.checkpoints') IS NOT NULL THEN
+      LOCK TABLE watchword_read.checkpoints IN SHARE UPDATE EXCLUSIVE MODE;
+    END IF;
+  END $$";

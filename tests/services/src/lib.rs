@@ -20,6 +20,7 @@ mod pgbouncer;
 mod postgres;
 mod process;
 mod proxy;
+mod relay;
 mod smtp;
 mod switch;
 
@@ -33,6 +34,7 @@ pub use pgbouncer::PgBouncer;
 pub use postgres::Postgres;
 pub use process::signal;
 pub use proxy::{Fault, Proxy};
+pub use relay::Relay;
 pub use smtp::{Smtp, SmtpTls};
 pub use switch::Switch;
 

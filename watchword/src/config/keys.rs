@@ -111,7 +111,8 @@ keys! {
     POSTGRES_CONNECTIONS "postgres.connections": u32 = positive_number, default "8",
         "maximum number of concurrent reading connections to PostgreSQL";
     POSTGRES_STATEMENT_TIMEOUT "postgres.statement_timeout": Duration = seconds, default "10",
-        "maximum seconds for a PostgreSQL statement";
+        "maximum seconds for a PostgreSQL statement; at most four fifths of the time that a request waits for it \
+         (http.request_time)";
     POSTGRES_POLL "postgres.poll": Duration = seconds, default "1",
         "seconds between polls for new events, in case PostgreSQL's notifications fail";
     NATS_URL "nats_url": Option<SecretString> = nats_servers, otherwise "" from_file,
@@ -194,6 +195,9 @@ keys! {
         "seconds a client has for the body of a request";
     HTTP_BODY_RATE "http.body_rate": NonZeroUsize = positive_size, default "500",
         "bytes of a body per second; a slower client has half of that time";
+    HTTP_REQUEST_TIME "http.request_time": Duration = positive_seconds, default "10",
+        "seconds that a request takes at most once all of it has come, whatever stores do; then it gets 503. Half of that is \
+         the most that it waits for an answer of a store";
     HTTP_CONNECTIONS "http.connections": NonZeroUsize = positive_size, default "16384",
         "open connections, at most what the limit of open files allows; for more, those make room that wait longest, of the \
          address with the most";

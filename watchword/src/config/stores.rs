@@ -1,6 +1,7 @@
 //! The locations of journal and keys.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use event_store::PostgresSettings;
 use event_store::location::{Location, is_kurrent};
@@ -33,20 +34,32 @@ fn kurrent(_: &str) -> Result<JournalLocation, String> {
 }
 
 impl JournalLocation {
-    fn with_role(self, role: &RoleName) -> Self {
+    fn used(self, by: &UseOfDatabases) -> Self {
         match self {
-            Self::Store(location) => Self::Store(with_role(location, role)),
+            Self::Store(location) => Self::Store(by.of(location)),
             #[cfg(feature = "kurrentdb")]
             kurrent @ Self::Kurrent(_) => kurrent,
         }
     }
 }
 
-/// Makes a database location use this role.
-pub(super) fn with_role(location: Location, role: &RoleName) -> Location {
-    match location {
-        Location::Postgres(url) => Location::Postgres(url.with_role(role.clone())),
-        file @ Location::File(_) => file,
+/// How nodes use databases.
+pub(super) struct UseOfDatabases {
+    /// The role that they work as.
+    pub role: RoleName,
+    /// How long they wait for an answer.
+    pub answer: Duration,
+}
+
+impl UseOfDatabases {
+    /// A location that is used like this.
+    pub fn of(&self, location: Location) -> Location {
+        match location {
+            Location::Postgres(url) => {
+                Location::Postgres(url.with_role(self.role.clone()).answering_within(self.answer))
+            }
+            file @ Location::File(_) => file,
+        }
     }
 }
 
@@ -59,17 +72,19 @@ pub(super) fn role_name(text: &str) -> Result<RoleName, String> {
 pub(super) fn journal_and_keys(
     values: &mut Values,
     data_dir: &Path,
-    role: &RoleName,
+    use_of: &UseOfDatabases,
     has_master_key: bool,
 ) -> Result<(Option<Databases>, PathBuf, PathBuf), ConfigError> {
     let settings = PostgresSettings {
         readers: values.take(&keys::POSTGRES_CONNECTIONS)?,
         statement_timeout: values.take(&keys::POSTGRES_STATEMENT_TIMEOUT)?,
         poll: values.take(&keys::POSTGRES_POLL)?,
+        connect_timeout: use_of.answer.min(PostgresSettings::default().connect_timeout),
+        answer: use_of.answer,
         ..PostgresSettings::default()
     };
-    let journal = values.take_given(&keys::JOURNAL_URL)?.map(|journal| journal.with_role(role));
-    let key_store = values.take_given(&keys::KEY_STORE_URL)?.map(|location| with_role(location, role));
+    let journal = values.take_given(&keys::JOURNAL_URL)?.map(|journal| journal.used(use_of));
+    let key_store = values.take_given(&keys::KEY_STORE_URL)?.map(|location| use_of.of(location));
     let bad = |origin: &str, problem: &str| {
         Err(ConfigError::Bad { origin: origin.to_owned(), problem: problem.to_owned() })
     };
