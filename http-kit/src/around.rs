@@ -28,7 +28,7 @@ use crate::known::HasCredentials;
 use crate::limits::address_key;
 use crate::places::Applicant;
 use crate::problem::{ANSWERED, Answered, PROBLEM_JSON, Problem, Refusal};
-use crate::request::{PROBES, RequestLayer, Requester, X_REQUEST_ID, app_of};
+use crate::request::{Attached, PROBES, RequestLayer, Requester, X_REQUEST_ID, app_of};
 use crate::trace::Span;
 use crate::unread::Unread;
 
@@ -68,9 +68,8 @@ where
 
 /// A request that is being answered.
 struct Begun {
-    edge: Arc<RequestLayer>,
+    attached: Arc<Attached>,
     started: Instant,
-    request_id: String,
     method: &'static str,
     /// The template of its route.
     route: String,
@@ -83,7 +82,6 @@ struct Begun {
     page: Option<Page>,
     is_head: bool,
     compressing: Option<Compressing>,
-    arriving: Arc<Arriving>,
     unread: Option<Unread>,
     traced: Span,
 }
@@ -137,16 +135,11 @@ impl Begun {
         if !PROBES.contains(&route.as_str()) {
             refusal = no_place.or(refusal);
         }
-        let request_id = context.request_id.clone();
-        let extensions = request.extensions_mut();
-        extensions.insert(Arc::new(context));
-        extensions.insert(edge.idempotency.clone());
-        extensions.insert(edge.consistency.clone());
-        extensions.insert(Arc::clone(&arriving));
+        let attached = Arc::new(Attached { edge: Arc::clone(edge), context, arriving });
+        request.extensions_mut().insert(Arc::clone(&attached));
         let begun = Self {
-            edge: Arc::clone(edge),
+            attached,
             started,
-            request_id,
             method,
             route,
             is_known,
@@ -155,7 +148,6 @@ impl Begun {
             requester,
             is_head: *request.method() == Method::HEAD,
             compressing: edge.compress_from.and_then(|least| Compressing::of(&request, least)),
-            arriving,
             unread,
             traced,
         };
@@ -169,25 +161,27 @@ impl Begun {
         answering: impl Future<Output = Result<Response, Infallible>>,
     ) -> impl Future<Output = Result<Response, Infallible>> {
         async move {
+            let attached = Arc::clone(&self.attached);
+            let Attached { edge, context, arriving } = &*attached;
             let has_credentials = HasCredentials::default();
             let answered = Answered {
-                request_id: self.request_id.clone(),
-                prefix: Arc::clone(&self.edge.prefix),
+                request_id: context.request_id.clone(),
+                prefix: Arc::clone(&edge.prefix),
                 has_written: Cell::new(false),
                 is_writing: Cell::new(false),
                 has_credentials: Arc::clone(&has_credentials),
                 requester: self.requester.clone(),
             };
-            let span = tracing::info_span!("request", request_id = %self.request_id, method = self.method, route = %self.route);
+            let span = tracing::info_span!("request", request_id = %context.request_id, method = self.method, route = %self.route);
             let answering = guarded(answering, self.refusal.take(), self.is_head);
-            let answering = in_time(&self.arriving, self.edge.request_time, self.started, answering);
-            let answering = across_origins(&self.edge, self.page.take(), answering);
+            let answering = in_time(arriving, edge.request_time, self.started, answering);
+            let answering = across_origins(edge, self.page.take(), answering);
             let answering = ANSWERED.scope(answered, answering).instrument(span);
             let response = self.traced.around(answering).await;
 
-            self.arriving.is_answered();
+            arriving.is_answered();
             if has_credentials.load(Ordering::Relaxed) && !self.is_known {
-                self.edge.known.add(self.requester.address);
+                edge.known.add(self.requester.address);
             }
             self.report(&response);
             Ok(self.finished(response).await)
@@ -196,7 +190,8 @@ impl Begun {
 
     /// Tells log, metrics and trace of the response.
     fn report(&self, response: &Response) {
-        let Self { request_id, method, route, traced, .. } = self;
+        let Self { attached, method, route, traced, .. } = self;
+        let request_id = &attached.context.request_id;
         let status = response.status().as_u16();
         traced.set("http.response.status_code", i64::from(status));
         if status >= 500 {
@@ -224,9 +219,10 @@ impl Begun {
         let consistency = response.extensions_mut().remove::<ConsistencyToken>();
         let headers = response.headers_mut();
         if let Some(token) = consistency {
-            headers.insert(CONSISTENCY_TOKEN, self.edge.consistency.header(token));
+            headers.insert(CONSISTENCY_TOKEN, self.attached.edge.consistency.header(token));
         }
-        let id = HeaderValue::try_from(self.request_id).expect("request ids are visible ASCII");
+        let id =
+            HeaderValue::try_from(&self.attached.context.request_id).expect("request ids are visible ASCII");
         headers.insert(X_REQUEST_ID, id);
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -76,16 +76,16 @@ impl Arriving {
         applicant: Applicant,
         time: BodyTime,
         waits: bool,
-    ) -> (Arc<Self>, Option<Problem>) {
+    ) -> (Self, Option<Problem>) {
         let address = applicant.caller.unwrap_or_default();
-        let arriving = Arc::new(Self {
+        let arriving = Self {
             places: places.clone(),
             applicant,
             time,
             began: Instant::now(),
             is_there: Notify::new(),
             state: Mutex::default(),
-        });
+        };
         let refusal = if waits {
             match bodies.enter(Owner::Client(address)) {
                 Ok(member) => {
@@ -224,7 +224,7 @@ mod tests {
             let time = BodyTime { longest: LONGEST, rate: 500 };
             match Arriving::new(&self.places, &self.bodies, from(address), time, waits) {
                 (_, Some(problem)) => Err(problem),
-                (arriving, None) => Ok(arriving),
+                (arriving, None) => Ok(Arc::new(arriving)),
             }
         }
     }

@@ -15,8 +15,8 @@ use utoipa::openapi::Required;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 
-use crate::extract::NO_LAYER;
 use crate::problem::Problem;
+use crate::request::Attached;
 
 /// The header, in both directions.
 pub const CONSISTENCY_TOKEN: HeaderName = HeaderName::from_static("consistency-token");
@@ -77,8 +77,7 @@ impl<S: Sync> FromRequestParts<S> for AfterToken {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let Some(value) = parts.headers.get(CONSISTENCY_TOKEN) else { return Ok(Self(None)) };
-        let tokens =
-            parts.extensions.get::<ConsistencyTokens>().ok_or_else(|| Problem::internal(NO_LAYER))?;
+        let tokens = &Attached::of(&parts.extensions)?.edge.consistency;
         let token = value.to_str().ok().and_then(|text| tokens.open(text));
         let token = token.ok_or_else(|| {
             Problem::malformed_header(

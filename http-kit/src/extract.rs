@@ -18,11 +18,10 @@ use schemas::{field_codes, problems};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::arriving::Arriving;
 use crate::cookies;
 use crate::problem::Problem;
 use crate::reader::{self, Nulls};
-use crate::request::{IdempotencyKeys, RequestContext};
+use crate::request::Attached;
 
 /// The longest body, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
@@ -105,8 +104,7 @@ async fn read(request: Request) -> Result<Raw, Problem> {
     {
         return Err(too_large());
     }
-    let arriving = parts.extensions.get::<Arc<Arriving>>().ok_or_else(|| Problem::internal(NO_LAYER))?;
-    let bytes = Bytes::from(arriving.body(body, MAX_BODY).await?);
+    let bytes = Bytes::from(Attached::of(&parts.extensions)?.arriving.body(body, MAX_BODY).await?);
     if !bytes.is_empty() {
         require_no_coding(&parts.headers)?;
     }
@@ -163,10 +161,10 @@ fn media_of(headers: &HeaderMap, is_patch: bool) -> Media {
 /// The same key of the same caller for the same route means the same request. Both values are keyed hashes: a body can
 /// contain a password, and with a plain hash a reader of the journal could test guesses fast.
 async fn idempotency(parts: &mut Parts, body: &[u8], media: Media) -> Result<Option<Idempotency>, Problem> {
-    let context = RequestContext::of(&parts.extensions)?.clone();
+    let attached = Arc::clone(Attached::of(&parts.extensions)?);
+    let (context, keys) = (&attached.context, &attached.edge.idempotency);
     let Some(key) = &context.idempotency_key else { return Ok(None) };
     let AppScope(app_id) = AppScope::from_request_parts(parts, &()).await?;
-    let keys = parts.extensions.get::<IdempotencyKeys>().ok_or_else(|| Problem::internal(NO_LAYER))?;
     let method: &Method = &parts.method;
     let uri: &Uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0);
     let caller = match parts.headers.get(header::AUTHORIZATION) {

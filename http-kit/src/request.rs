@@ -18,7 +18,7 @@ use schemas::envelope::{Actor, Metadata};
 use tokens::DerivedTokens;
 use uuid::Uuid;
 
-use crate::arriving::{BODIES, BodyTime};
+use crate::arriving::{Arriving, BODIES, BodyTime};
 use crate::consistency::ConsistencyTokens;
 use crate::crowd::Crowd;
 use crate::extract::NO_LAYER;
@@ -65,7 +65,7 @@ impl RequestContext {
     }
 
     pub(crate) fn of(extensions: &Extensions) -> Result<&Self, Problem> {
-        extensions.get::<Arc<Self>>().map(Arc::as_ref).ok_or_else(|| Problem::internal(NO_LAYER))
+        Attached::of(extensions).map(|attached| &attached.context)
     }
 }
 
@@ -74,6 +74,19 @@ impl<S: Sync> FromRequestParts<S> for RequestContext {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         Self::of(&parts.extensions).cloned()
+    }
+}
+
+/// What the layer attaches to a request for those who handle it, as one of its extensions.
+pub(crate) struct Attached {
+    pub edge: Arc<RequestLayer>,
+    pub context: RequestContext,
+    pub arriving: Arriving,
+}
+
+impl Attached {
+    pub fn of(extensions: &Extensions) -> Result<&Arc<Self>, Problem> {
+        extensions.get::<Arc<Self>>().ok_or_else(|| Problem::internal(NO_LAYER))
     }
 }
 
