@@ -203,10 +203,7 @@ impl Begun {
         }
         let elapsed = self.started.elapsed();
         tracing::info!(target: "http", %request_id, method, %route, status, duration_ms = elapsed.as_secs_f64() * 1000.0);
-        let labels =
-            [("route", route.clone()), ("method", (*method).to_owned()), ("status", status.to_string())];
-        metrics::counter!("http_requests_total", &labels).increment(1);
-        metrics::histogram!("http_request_duration_seconds", &labels[..2]).record(elapsed.as_secs_f64());
+        attached.edge.measured.add(route, method, status, elapsed);
     }
 
     /// Adds what every response has.

@@ -21,6 +21,7 @@ mod gcra;
 mod heads;
 mod known;
 pub mod limits;
+mod measured;
 pub mod openapi;
 pub mod page;
 pub mod places;

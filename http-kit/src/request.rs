@@ -25,6 +25,7 @@ use crate::extract::NO_LAYER;
 use crate::forwarded::{Forwarded, is_trusted};
 use crate::heads::{WrongHead, is_idempotency_key, request_id, single};
 use crate::known::KnownAddresses;
+use crate::measured::Measured;
 use crate::places::{Places, Shares};
 use crate::problem::{ANSWERED, Problem};
 use crate::trace;
@@ -148,6 +149,7 @@ pub struct RequestLayer {
     pub(crate) compress_from: Option<u64>,
     pub(crate) prefix: Arc<str>,
     forwarded: Forwarded,
+    pub(crate) measured: Measured,
 }
 
 impl RequestLayer {
@@ -183,6 +185,7 @@ impl RequestLayer {
             compress_from: Some(1024),
             prefix: Arc::default(),
             forwarded: Forwarded::default(),
+            measured: Measured::default(),
         }
     }
 
