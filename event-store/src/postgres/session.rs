@@ -80,6 +80,9 @@ impl PostgresSettings {
              SET statement_timeout = {milliseconds};
              SET lock_timeout = {for_locks};
              SET idle_in_transaction_session_timeout = {milliseconds};
+             -- A session of a node that is not reached any more must not take a place for hours.
+             SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
+             SET tcp_user_timeout = 25000;
              SET default_transaction_isolation = 'read committed';
              SET client_min_messages = warning;
              -- Every statement looks rows up by their keys. It is planned once, not at each execution, and the plan

@@ -50,6 +50,11 @@ pub(super) async fn open(url: &PostgresUrl) -> Result<Database, sqlx::Error> {
         .with("client_min_messages", "warning")
         .with("statement_timeout", &longest)
         .with("lock_timeout", &for_locks)
+        // A session of a node that is not reached any more must not take a place for hours.
+        .with("tcp_keepalives_idle", "10")
+        .with("tcp_keepalives_interval", "5")
+        .with("tcp_keepalives_count", "3")
+        .with("tcp_user_timeout", "25000")
         .with("idle_in_transaction_session_timeout", LONGEST_PAUSE_IN_A_TRANSACTION);
     let for_writers = FOR_WRITERS.iter().fold(session.clone(), |all, (name, value)| all.with(name, value));
     let writers = pool(POSTGRES_WRITERS, url, &options, for_writers);

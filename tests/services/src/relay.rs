@@ -2,10 +2,15 @@
 
 use std::future::pending;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::sleep;
+
+/// After how long a server ends the session of a client that it does not reach.
+const SERVER_NOTICES: Duration = Duration::from_secs(10);
 
 /// The address of a server. What stands still stays so: no connection of before is ever closed or answered again, as when
 /// a machine has lost its power or its network.
@@ -87,7 +92,9 @@ async fn carry(mut client: TcpStream, number: u64, mut state: watch::Receiver<St
         _ = copy_bidirectional(&mut client, &mut server) => false,
     };
     if still {
-        // Both ends stay open, and nothing comes through.
+        // Both ends stay open, and nothing comes through. The server's kernel notices at some time that its client is gone.
+        sleep(SERVER_NOTICES).await;
+        drop(server);
         pending::<()>().await;
     }
 }
