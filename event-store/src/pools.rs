@@ -15,7 +15,7 @@ pub fn sqlite() -> SqlitePoolOptions {
 }
 
 /// Connections to a PostgreSQL server. None is closed for its age, as in [`sqlite`]: one that the server has closed is replaced
-/// when it is used, and so is one from before [`leave`].
+/// when it is used, and so is one that led to another server.
 pub fn postgres() -> PgPoolOptions {
     PgPoolOptions::new().idle_timeout(None).max_lifetime(None).before_acquire(|_, state| {
         let is_left = is_left(state.age);

@@ -315,7 +315,7 @@ impl RateLimits {
         }
     }
 
-    /// The limit of a class as a layer for routes inside [`crate::request::around`].
+    /// The limit of a class as a layer for routes inside [`crate::around`](fn@crate::around).
     pub fn layer(self: &Arc<Self>, class: RateClass) -> RateLimitLayer {
         RateLimitLayer { limits: Arc::clone(self), class, keys: None }
     }

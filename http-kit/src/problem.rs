@@ -32,7 +32,7 @@ const BASIC: &str = r#"Basic realm="watchword", charset="UTF-8""#;
 const INVALID_TOKEN: &str = "the token is malformed, expired, revoked, or not for this app";
 
 tokio::task_local! {
-    /// The request that the task answers. Set by [`crate::request::around`].
+    /// The request that the task answers. Set by [`crate::around`](fn@crate::around).
     pub(crate) static ANSWERED: Answered;
 }
 
