@@ -133,14 +133,15 @@ async fn is_refused_and_heals(
 ) {
     let app = server.default_app();
     let refused = async |what: &str, answer: tests::Call| {
-        let begun = Instant::now();
+        let (watch, begun) = (Watch::start(), Instant::now());
         let answer = answer.await;
         // What the writer took just before its caller's time was over may wait behind the same lock.
         let said = answer.json()["code"].as_str().map(str::to_owned).unwrap_or_default();
         let is_named = said == code || (state == "locked" && said == "outcome_unknown");
         assert!(answer.status == 503 && is_named, "{what}: {}", answer.text);
         let took = begun.elapsed();
-        assert!(took < longest, "{what}: {took:?}");
+        let stood_still = !watch.stop().is_empty();
+        assert!(took < longest || stood_still, "{what}: {took:?}");
     };
     crate::until("/readyz says so", async || {
         let answer = server.readiness().await;
@@ -173,10 +174,12 @@ async fn inv_y_a_read_only_server_is_said_at_once() {
         becomes("on");
         // It is known before anybody asks whether the node is ready.
         crate::until("it is read-only", async || register(&server.default_app()).await.status == 503).await;
-        let begun = Instant::now();
+        let (watch, begun) = (Watch::start(), Instant::now());
         let refreshed = server.default_app().refresh(&tokens.refresh).await;
+        let took = begun.elapsed();
         refreshed.problem(503, "storage_read_only");
-        assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+        let stood_still = !watch.stop().is_empty();
+        assert!(took < AT_ONCE || stood_still, "{took:?}");
         let heal = async || becomes("off");
         is_refused_and_heals(&server, "read_only", "storage_read_only", AT_ONCE, heal).await;
     }
