@@ -7,13 +7,12 @@
 
 use aws_lc_rs::digest;
 use domain::journal::{JournalEvent, JournalWentBack};
-use domain::{AppId, Event, EventId, JournalId, StreamId};
+use domain::{Event, EventId, JournalId, StreamId};
 use schemas::codec;
-use schemas::envelope::{Actor, Metadata};
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::journal::{Append, AppendError, Idempotency, Journal, NewEvent, StoreError, Write};
+use crate::journal::{Append, AppendError, Idempotency, Journal, StoreError};
 use crate::origin;
 use crate::seen::Lost;
 
@@ -85,24 +84,9 @@ fn went_back(
     let mut key = [0; 32];
     key.copy_from_slice(digest::digest(&digest::SHA256, name.as_bytes()).as_ref());
     let event = JournalWentBack { journal_id, lost: position, lost_event: EventId(event), head, at };
-    let codec::Encoded { name, schema_version, data, person, .. } =
-        codec::encode(&JournalEvent::JournalWentBack(event).into());
-    let event =
-        NewEvent { id: clock.new_id(), name: name.into(), schema_version, data, person, personal: None };
+    let event = JournalEvent::JournalWentBack(event);
     Append {
-        writes: vec![Write { stream: stream.clone(), expected, events: vec![event] }],
-        guards: vec![],
-        taken: vec![],
-        released: vec![],
         idempotency: Some(Idempotency { key, fingerprint: key }),
-        metadata: Metadata {
-            app_id: AppId::platform(),
-            actor: Actor::system(),
-            correlation_id: clock.new_id(),
-            causation_id: None,
-            request_id: None,
-            traceparent: None,
-        },
-        at,
+        ..origin::own(clock, stream.clone(), expected, event, at)
     }
 }

@@ -3,7 +3,7 @@
 use domain::Event;
 use domain::claims::Claimed;
 use domain::journal::{JournalCreated, JournalEvent};
-use domain::{AppId, JournalId, LogOrigin, StreamId};
+use domain::{AppId, JournalId, LogOrigin, StreamId, Timestamp};
 use schemas::envelope::{Actor, Metadata};
 use schemas::{RecordedEvent, codec};
 
@@ -100,14 +100,25 @@ fn created(clock: &dyn Clock, origin: &LogOrigin) -> Append {
     let (journal_id, at) = (JournalId(clock.new_id()), clock.now());
     let stream = StreamId::journal(journal_id);
     let event = JournalCreated { journal_id, origin: origin.clone(), at };
-    let codec::Encoded { name, schema_version, data, person, .. } =
-        codec::encode(&JournalEvent::JournalCreated(event).into());
+    let created = own(clock, stream.clone(), 0, JournalEvent::JournalCreated(event), at);
+    Append { taken: vec![(claim(), stream)], ..created }
+}
+
+/// Appends an event about the journal itself, which no request has caused.
+pub(crate) fn own(
+    clock: &dyn Clock,
+    stream: StreamId,
+    expected: u64,
+    event: JournalEvent,
+    at: Timestamp,
+) -> Append {
+    let codec::Encoded { name, schema_version, data, person, .. } = codec::encode(&event.into());
     let event =
         NewEvent { id: clock.new_id(), name: name.into(), schema_version, data, person, personal: None };
     Append {
-        writes: vec![Write { stream: stream.clone(), expected: 0, events: vec![event] }],
+        writes: vec![Write { stream, expected, events: vec![event] }],
         guards: vec![],
-        taken: vec![(claim(), stream)],
+        taken: vec![],
         released: vec![],
         idempotency: None,
         metadata: Metadata {

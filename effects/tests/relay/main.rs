@@ -1,6 +1,5 @@
 //! The relay against a real nats-server that is stopped, killed, emptied and truncated.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
@@ -252,16 +251,7 @@ async fn settings_are_brought_to_a_stream_that_is_there() {
 async fn a_stream_with_more_or_other_events_than_the_journal_is_left_alone() {
     let mut world = World::new().await;
     world.append(100).await;
-    let path = world.folder.path().join("journal.db");
-    let backup = world.folder.path().join("backup.db");
-    let journal = Arc::into_inner(std::mem::replace(
-        &mut world.journal,
-        open(&world.folder.path().join("unused.db")).await,
-    ));
-    journal.expect("nobody else has it").close().await;
-    std::fs::copy(&path, &backup).expect("it is copied");
-
-    world.journal = open(&path).await;
+    let backup = world.back_up().await;
     world.append(50).await;
     let relay = world.relay();
     world.assert_complete(&relay).await;
@@ -301,15 +291,7 @@ async fn a_stream_of_a_history_that_was_lost_is_filled_anew_and_its_end_is_kept(
     let mut world = World::new().await;
     event_store::origin::establish(&*world.journal, &SystemClock, &origin()).await.expect("has an origin");
     world.append(99).await;
-    let path = world.folder.path().join("journal.db");
-    let backup = world.folder.path().join("backup.db");
-    let journal = Arc::into_inner(std::mem::replace(
-        &mut world.journal,
-        open(&world.folder.path().join("unused.db")).await,
-    ));
-    journal.expect("nobody else has it").close().await;
-    std::fs::copy(&path, &backup).expect("it is copied");
-    world.journal = open(&path).await;
+    let backup = world.back_up().await;
     world.append(50).await;
     let newest = world.journal.read_positions(&[150]).await.expect("reads").remove(0);
     let relay = world.relay();

@@ -105,6 +105,18 @@ impl World {
         jetstream::new(self.client.clone())
     }
 
+    /// Copies the journal's file as it is now. Returns where the copy is.
+    pub(super) async fn back_up(&mut self) -> PathBuf {
+        let file = |name| self.folder.path().join(name);
+        let (path, backup) = (file("journal.db"), file("backup.db"));
+        let unused = open(&file("unused.db")).await;
+        let journal = Arc::into_inner(std::mem::replace(&mut self.journal, unused));
+        journal.expect("nobody else has it").close().await;
+        std::fs::copy(&path, &backup).expect("it is copied");
+        self.journal = open(&path).await;
+        backup
+    }
+
     pub(super) async fn append(&self, count: usize) {
         append(&*self.journal, count, 20).await;
     }

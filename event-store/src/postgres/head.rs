@@ -12,7 +12,7 @@ use futures::{FutureExt, StreamExt};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgNotification};
 use tasks::End;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::history::History;
 use super::pool::Pool;
@@ -27,95 +27,98 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 /// The most notifications after which is looked: somebody may send them without end.
 const MOST_AT_ONCE: usize = 1000;
 
-/// Runs until it is dropped.
-pub(super) async fn follow(
-    options: PgConnectOptions,
-    pool: Pool,
-    settings: PostgresSettings,
-    reach: Arc<Reach>,
-    history: Arc<History>,
-    head: Arc<watch::Sender<u64>>,
-) -> End {
-    tokio::select! {
-        end = follow_head(&options, &pool, &settings, &reach, &history, &head) => end,
-        end = look_around(&options, &settings, &history) => end,
-    }
+/// What follows the head of the journal, and the server that it is on.
+#[derive(Clone)]
+pub(super) struct Follower {
+    pub(super) options: PgConnectOptions,
+    pub(super) pool: Pool,
+    pub(super) settings: PostgresSettings,
+    pub(super) reach: Arc<Reach>,
+    pub(super) history: Arc<History>,
+    pub(super) head: Arc<watch::Sender<u64>>,
 }
 
-/// Finds out now and then which server the address leads to, and what that has.
-async fn look_around(options: &PgConnectOptions, settings: &PostgresSettings, history: &Arc<History>) -> End {
-    loop {
-        sleep(settings.look).await;
-        if let Err(error) = history.look_afresh(settings, options).await {
-            tracing::debug!(%error, "the database's address leads to no usable server");
-        }
-    }
-}
-
-async fn follow_head(
-    options: &PgConnectOptions,
-    pool: &Pool,
-    settings: &PostgresSettings,
-    reach: &Reach,
-    history: &History,
-    head: &watch::Sender<u64>,
-) -> End {
-    let mut looks = interval(settings.poll);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        if let Err(error) = listen(options, pool, settings, reach, history, head, &mut looks).await {
-            tracing::warn!(%error, "no notifications of new events: polling every {:?}", settings.poll);
-            metrics::counter!("watchword_postgres_failures_total", "of" => "listen").increment(1);
-        }
-        looks.tick().await;
-        look(pool, reach, history, head).await;
-    }
-}
-
-async fn listen(
-    options: &PgConnectOptions,
-    pool: &Pool,
-    settings: &PostgresSettings,
-    reach: &Reach,
-    history: &History,
-    head: &watch::Sender<u64>,
-    looks: &mut tokio::time::Interval,
-) -> Result<(), sqlx::Error> {
-    let generation = history.generation();
-    let listener = reach.bounded(listener(options, settings).boxed()).await?;
-    // Commits before LISTEN took effect send no notification.
-    look(pool, reach, history, head).await;
-    let mut notifications = pin!(listener.into_stream());
-    let (mut is_deaf, mut looked) = (false, Instant::now());
-    loop {
+impl Follower {
+    /// Runs until it is dropped.
+    pub(super) async fn run(self) -> End {
         tokio::select! {
-            notification = notifications.next() => {
-                let Some(notification) = notification else { return Ok(()) };
-                is_deaf = false;
-                let mut announced = announced(&notification?);
-                sleep_until(looked + BETWEEN_LOOKS).await;
-                // One look is enough for all that have come meanwhile.
-                for _ in 0..MOST_AT_ONCE {
-                    let Some(notification) = notifications.next().now_or_never() else { break };
+            end = self.follow_head() => end,
+            end = self.look_around() => end,
+        }
+    }
+
+    /// Finds out now and then which server the address leads to, and what that has.
+    async fn look_around(&self) -> End {
+        loop {
+            sleep(self.settings.look).await;
+            if let Err(error) = self.history.look_afresh(&self.settings, &self.options).await {
+                tracing::debug!(%error, "the database's address leads to no usable server");
+            }
+        }
+    }
+
+    async fn follow_head(&self) -> End {
+        let poll = self.settings.poll;
+        let mut looks = interval(poll);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            if let Err(error) = self.listen(&mut looks).await {
+                tracing::warn!(%error, "no notifications of new events: polling every {poll:?}");
+                metrics::counter!("watchword_postgres_failures_total", "of" => "listen").increment(1);
+            }
+            looks.tick().await;
+            self.look().await;
+        }
+    }
+
+    async fn listen(&self, looks: &mut Interval) -> Result<(), sqlx::Error> {
+        let generation = self.history.generation();
+        let listener = self.reach.bounded(listener(&self.options, &self.settings).boxed()).await?;
+        // Commits before LISTEN took effect send no notification.
+        self.look().await;
+        let mut notifications = pin!(listener.into_stream());
+        let (mut is_deaf, mut looked) = (false, Instant::now());
+        loop {
+            tokio::select! {
+                notification = notifications.next() => {
                     let Some(notification) = notification else { return Ok(()) };
-                    announced = announced.max(self::announced(&notification?));
+                    is_deaf = false;
+                    let mut announced = announced(&notification?);
+                    sleep_until(looked + BETWEEN_LOOKS).await;
+                    // One look is enough for all that have come meanwhile.
+                    for _ in 0..MOST_AT_ONCE {
+                        let Some(notification) = notifications.next().now_or_never() else { break };
+                        let Some(notification) = notification else { return Ok(()) };
+                        announced = announced.max(self::announced(&notification?));
+                    }
+                    // What this node has written itself is known already.
+                    if announced > *self.head.borrow() {
+                        looked = Instant::now();
+                        self.look().await;
+                    }
+                },
+                _ = looks.tick() => {
+                    // A connection that nothing comes through any more looks like one on which nothing happens.
+                    if is_deaf {
+                        return Err(timed_out("news came, and no notification of them"));
+                    }
+                    is_deaf = self.look().await;
+                    if self.history.generation() != generation {
+                        // The listener is still at the server before.
+                        return Ok(());
+                    }
                 }
-                // What this node has written itself is known already.
-                if announced > *head.borrow() {
-                    looked = Instant::now();
-                    look(pool, reach, history, head).await;
-                }
-            },
-            _ = looks.tick() => {
-                // A connection that nothing comes through any more looks like one on which nothing happens.
-                if is_deaf {
-                    return Err(timed_out("news came, and no notification of them"));
-                }
-                is_deaf = look(pool, reach, history, head).await;
-                if history.generation() != generation {
-                    // The listener is still at the server before.
-                    return Ok(());
-                }
+            }
+        }
+    }
+
+    /// Whether there are news that nobody has told of.
+    async fn look(&self) -> bool {
+        match self.reach.bounded(self.history.look(&self.pool).boxed()).await {
+            Ok(position) => raise(&self.head, position),
+            Err(error) => {
+                tracing::warn!(%error, "the journal's head cannot be read");
+                false
             }
         }
     }
@@ -143,17 +146,6 @@ async fn listener(
     let mut listener = PgListener::connect_with(&own).await?;
     listener.listen(CHANNEL).await?;
     Ok(listener)
-}
-
-/// Whether there are news that nobody has told of.
-async fn look(pool: &Pool, reach: &Reach, history: &History, head: &watch::Sender<u64>) -> bool {
-    match reach.bounded(history.look(pool).boxed()).await {
-        Ok(position) => raise(head, position),
-        Err(error) => {
-            tracing::warn!(%error, "the journal's head cannot be read");
-            false
-        }
-    }
 }
 
 fn raise(head: &watch::Sender<u64>, position: u64) -> bool {

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::blocked::while_at_work;
 use super::doubt::Doubt;
+use super::head::Follower;
 use super::history::History;
 use super::pool::Pool;
 use super::reach::Reach;
@@ -17,7 +18,7 @@ use super::session::PostgresSettings;
 use super::url::PostgresUrl;
 use super::warnings::Warnings;
 use super::writer::{Connected, Writer};
-use super::{PostgresJournal, head, session, upgrade};
+use super::{PostgresJournal, session, upgrade};
 use crate::journal::OpenError;
 use crate::mac::Macs;
 use crate::storage::LastWrite;
@@ -117,13 +118,15 @@ impl PostgresJournal {
         });
         let reach = Arc::new(Reach::new(url.options(), &settings));
         let answer = settings.answer;
-        let own = settings.clone();
-        let (pool, reached, known) = (readers.clone(), Arc::clone(&reach), Arc::clone(&history));
-        let options = url.options().clone();
-        let follower = tasks::start("journal_head", Weight::Usual, move || {
-            let (known, sender) = (Arc::clone(&known), Arc::clone(&head_sender));
-            head::follow(options.clone(), pool.clone(), own.clone(), Arc::clone(&reached), known, sender)
-        });
+        let follower = Follower {
+            options: url.options().clone(),
+            pool: readers.clone(),
+            settings: settings.clone(),
+            reach: Arc::clone(&reach),
+            history: Arc::clone(&history),
+            head: head_sender,
+        };
+        let follower = tasks::start("journal_head", Weight::Usual, move || follower.clone().run());
         let (raised, known) = (Arc::clone(&doubt), Arc::clone(&history));
         let (options, own) = (url.options().clone(), settings.clone());
         let confirming = tasks::start("journal_confirmation", Weight::Usual, move || {
