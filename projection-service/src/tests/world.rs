@@ -3,11 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
 use domain::app::{ApiKeyIssued, AppCreated, AppEvent};
 use domain::session::{LoginMethod, RevocationReason, SessionEvent, SessionRevoked, SessionStarted};
-use domain::user::{Client, RegistrationMethod, UserEvent, UserRegistered};
+use domain::user::{RegistrationMethod, UserEvent, UserRegistered};
 use domain::{
     ApiKeyId, AppId, AppSettings, Email, Event, LogOrigin, Permission, Personal, SessionId, StreamId,
     Timestamp, UserId,
@@ -18,7 +17,9 @@ use event_store::{
 };
 use http::{Request, Response};
 use http_kit::places::Shares;
-use http_kit::{AccessLog, Authenticator, ConsistencyToken, ConsistencyTokens, RequestContext};
+use http_kit::{
+    AccessLog, Authenticator, ConsistencyToken, ConsistencyTokens, Entrance, RequestLayer, around,
+};
 use read_models::{Projector, ReadModels};
 use schemas::envelope::{Actor, Metadata};
 use serde_json::Value;
@@ -39,7 +40,7 @@ pub(super) struct World {
     pub models: Arc<ReadModels>,
     pub clock: Arc<FixedClock>,
     pub service: Arc<ProjectionService>,
-    pub router: Router,
+    router: Entrance,
     tokens: DerivedTokens,
     positions: ConsistencyTokens,
 }
@@ -50,18 +51,6 @@ pub(super) fn at() -> Timestamp {
 
 pub(super) fn origin() -> LogOrigin {
     LogOrigin::parse("https://login.example.com").expect("valid")
-}
-
-/// What the layer around all requests determines about each.
-fn from_somewhere() -> RequestContext {
-    RequestContext {
-        request_id: "request-1".to_owned(),
-        correlation_id: Uuid::from_u128(1),
-        traceparent: None,
-        client: Client { ip: Some("192.0.2.7".to_owned()), user_agent: None },
-        address: None,
-        idempotency_key: None,
-    }
 }
 
 pub(super) fn user(n: u128) -> UserId {
@@ -96,7 +85,8 @@ impl World {
         let positions = ConsistencyTokens::new(keys.instance_key());
         let lookup = Arc::new(LookupKey::new(keys.instance_key()));
         let macs = keys.macs();
-        let sealer = Arc::new(Sealer::new(Arc::new(keys)));
+        let keys = Arc::new(keys);
+        let sealer = Arc::new(Sealer::new(keys.clone()));
         let journal: Arc<dyn Journal> =
             Arc::new(SqliteJournal::open(&path("journal.db"), &macs).await.expect("opens"));
         let location = Location::File(path("read-models.db"));
@@ -126,6 +116,7 @@ impl World {
         };
         let projectors = projectors(&models);
         let service = ProjectionService::start_with(parts, projectors).await.expect("starts");
+        let edge = RequestLayer::new(repository.clone(), clock.clone(), keys.instance_key(), vec![]);
         let (router, _) = service.clone().router().split_for_parts();
         let world = Self {
             _directory: directory,
@@ -138,7 +129,7 @@ impl World {
             models,
             clock,
             service,
-            router,
+            router: around(router, Arc::new(edge)),
             tokens,
             positions,
         };
@@ -276,11 +267,10 @@ impl World {
     pub async fn send(&self, key: u128, path: &str, accept: &str, after: Option<u64>) -> Response<Body> {
         let mut request = Request::get(path)
             .header("authorization", format!("Bearer {}", self.key(key)))
-            .header("accept", accept)
-            .extension(Arc::new(from_somewhere()));
+            .header("accept", accept);
         if let Some(position) = after {
             let text = self.positions.seal(ConsistencyToken(position));
-            request = request.header("consistency-token", text).extension(self.positions.clone());
+            request = request.header("consistency-token", text);
         }
         let request = request.body(Body::empty()).expect("a request");
         self.router.clone().oneshot(request).await.expect("answers")
