@@ -16,6 +16,7 @@ use crate::journal::{
     Append, AppendError, Appended, Cursor, Idempotency, Journal, Snapshot, StoredIdempotency, Write,
 };
 use crate::origin;
+use crate::repository::as_of::position_at;
 
 mod nodes;
 mod samples;
@@ -426,4 +427,24 @@ pub async fn gets_one_origin(journal: Arc<dyn Journal>) {
     let created: Vec<_> = events.iter().filter(|event| event.name == "JournalCreated").collect();
     assert_eq!(created.len(), 1);
     assert_eq!((created[0].position, created[0].stream.aggregate()), (2, "journal"));
+}
+
+/// The position that a time means is that of the last event that is not later.
+pub async fn knows_where_it_stood_at_a_time(journal: Arc<dyn Journal>) {
+    let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).expect("in range");
+    let found = async |second, head| position_at(&*journal, at(second), head).await.expect("reads");
+    assert_eq!(found(0, 0).await, 0, "it is empty");
+    let mut head = 0;
+    for second in 0..40_u64 {
+        // Every fourth comes late.
+        let late = if second % 4 == 3 { 2 } else { 0 };
+        let at = at(10 * second.cast_signed() - 15 * late);
+        let own = append(&stream(&second.to_string()), 0, 1 + usize::try_from(second % 9).expect("small"));
+        head = journal.append(Append { at, ..own }).await.expect("appends").last;
+    }
+    let times: Vec<Timestamp> = everything(&*journal).await.iter().map(|event| event.at).collect();
+    for second in (-40..400).step_by(5) {
+        let last = times.iter().rposition(|time| *time <= at(second)).map_or(0, |index| index as u64 + 1);
+        assert_eq!(found(second, head).await, last, "{second}");
+    }
 }

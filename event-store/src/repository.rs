@@ -1,5 +1,6 @@
 //! Aggregates, loaded from snapshot and journal and kept at hand.
 
+pub mod as_of;
 mod cache;
 mod fetched;
 mod reads;

@@ -43,6 +43,7 @@ contract! {
     a_refusal_spares_its_neighbours
     keeps_snapshots
     keeps_cursors_of_effects
+    knows_where_it_stood_at_a_time
 }
 
 /// On one thread all appends are queued before the writer runs once: one group.

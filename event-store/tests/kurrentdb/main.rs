@@ -227,6 +227,7 @@ contract! {
     a_refusal_spares_its_neighbours
     keeps_snapshots
     keeps_cursors_of_effects
+    knows_where_it_stood_at_a_time
 }
 
 // Each node keeps its own snapshots and forgets idempotency keys independently.
@@ -243,6 +244,7 @@ contract! {
     shows_no_gap_to_a_reader_that_follows
     a_refusal_spares_its_neighbours
     keeps_cursors_of_effects
+    knows_where_it_stood_at_a_time
 }
 
 /// On one thread all appends are queued before the writer runs once: one group.
