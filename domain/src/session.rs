@@ -28,6 +28,18 @@ pub enum LoginMethod {
     MagicLink,
 }
 
+impl LoginMethod {
+    /// Its name in events and answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Password => "password",
+            Self::Registration => "registration",
+            Self::Admin => "admin",
+            Self::MagicLink => "magic_link",
+        }
+    }
+}
+
 /// Why a session ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

@@ -283,7 +283,7 @@ async fn across_origins(
         headers.insert(
             header::ACCESS_CONTROL_EXPOSE_HEADERS,
             HeaderValue::from_static(
-                "consistency-token, journal-epoch, x-request-id, retry-after, ratelimit, ratelimit-policy, \
+                "consistency-token, journal-epoch, as-of-position, x-request-id, retry-after, ratelimit, ratelimit-policy, \
                  www-authenticate, device-token",
             ),
         );

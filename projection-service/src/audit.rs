@@ -18,7 +18,7 @@ use http_kit::cookies::Credentials;
 use http_kit::problem::{both, each};
 use http_kit::{AfterToken, AppScope, Looking, Page, Params, Problem, RequestContext, Time};
 use read_models::audit_log::AuditFilter;
-use schemas::envelope::RecordedEvent;
+use schemas::envelope::{Actor, RecordedEvent};
 use schemas::field_codes;
 use schemas::problems;
 use serde::{Deserialize, Serialize};
@@ -32,14 +32,17 @@ use crate::ProjectionService;
 use crate::answers::{answer, paging, position_after, position_cursor, refused};
 use crate::events::{applicant, no_place};
 use crate::filters;
+use crate::streamed::Form;
 use export::{Table, export};
 use key_names::KeyNames;
 
+mod access;
 mod export;
-mod key_names;
+pub(crate) mod key_names;
+mod lived;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
-    OpenApiRouter::new().routes(routes!(list))
+    OpenApiRouter::new().routes(routes!(list)).merge(access::routes()).merge(lived::routes())
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -127,15 +130,22 @@ struct AuditBody {
 /// The actor of an event.
 #[derive(Serialize, ToSchema)]
 #[schema(as = AuditActor)]
-struct ActorBody {
+pub(crate) struct ActorBody {
     /// `user`, `api_key`, `system` or `anonymous`.
-    kind: &'static str,
+    pub(crate) kind: &'static str,
     /// The id of the user or the API key.
     #[schema(required)]
-    id: Option<String>,
+    pub(crate) id: Option<String>,
     /// The name of the API key. Names of platform keys are visible only to the platform.
     #[schema(required)]
-    name: Option<String>,
+    pub(crate) name: Option<String>,
+}
+
+impl ActorBody {
+    pub(crate) fn of(event: &RecordedEvent, names: &KeyNames) -> Self {
+        let Actor { kind, id } = &event.metadata.actor;
+        Self { kind: kind.as_str(), id: id.clone(), name: names.get(event) }
+    }
 }
 
 /// The personal data of an event, without password hashes.
@@ -157,13 +167,6 @@ struct PersonalBody {
     /// The reason as free text.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
-    Json,
-    Ndjson,
-    Csv,
 }
 
 /// The comma-separated types of a query; 422 for an unknown one.
@@ -206,6 +209,16 @@ type AuditEventPage = Page<AuditBody>;
 
 const FORMS: &[(&str, Form)] =
     &[("application/json", Form::Json), ("application/x-ndjson", Form::Ndjson), ("text/csv", Form::Csv)];
+/// The forms of what is only streamed.
+const STREAMED: &[(&str, Form)] = &[("application/x-ndjson", Form::Ndjson), ("text/csv", Form::Csv)];
+
+/// The form of an export as its record has it.
+pub(crate) fn exported_as(form: Form) -> ExportForm {
+    match form {
+        Form::Csv => ExportForm::Csv,
+        Form::Json | Form::Ndjson | Form::Text => ExportForm::Ndjson,
+    }
+}
 
 /// Read the audit log of an app.
 ///
@@ -240,7 +253,7 @@ async fn list(
     let looking = Looking::new(&request, &app_id, &caller.actor);
     service.wait_for_token(read_models::audit_log::NAME, token).await?;
     let exported = match form {
-        Form::Json => None,
+        Form::Json | Form::Text => None,
         // The same bytes for every caller: personal data in them is sealed.
         Form::Ndjson => Some((ExportForm::Ndjson, false)),
         Form::Csv => Some((ExportForm::Csv, open)),
@@ -302,8 +315,7 @@ pub(crate) async fn page(
 
 async fn body(service: &ProjectionService, event: RecordedEvent, open: bool, names: &KeyNames) -> AuditBody {
     let opened = if open { personal(service, &event).await } else { Ok(None) };
-    let name = names.get(&event);
-    let actor = event.metadata.actor;
+    let actor = ActorBody::of(&event, names);
     AuditBody {
         position: event.position,
         id: event.id,
@@ -312,7 +324,7 @@ async fn body(service: &ProjectionService, event: RecordedEvent, open: bool, nam
         app_id: event.metadata.app_id.to_string(),
         subject: event.stream.as_str().to_owned(),
         user_id: event.person.map(|person| person.0),
-        actor: ActorBody { kind: actor.kind.as_str(), id: actor.id, name },
+        actor,
         correlation_id: event.metadata.correlation_id,
         request_id: event.metadata.request_id,
         // An auditor sees a damaged row unchanged.

@@ -4,6 +4,13 @@
 /// gets it only on request.
 pub const BOM: &str = "\u{feff}";
 
+/// The beginning of a table: the byte order mark, if it is asked for, and the names of the columns.
+pub fn heading(bom: bool, columns: &[&str]) -> String {
+    let mut text = if bom { BOM.to_owned() } else { String::new() };
+    push_row(&mut text, columns);
+    text
+}
+
 /// Adds one row, with its CRLF.
 pub fn push_row(text: &mut String, cells: &[&str]) {
     for (n, cell) in cells.iter().enumerate() {

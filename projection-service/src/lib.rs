@@ -14,6 +14,7 @@ pub mod csv;
 mod events;
 pub mod feed;
 mod filters;
+mod history;
 mod lane;
 mod projections;
 mod pulse;
@@ -21,6 +22,7 @@ pub mod runner;
 mod sessions;
 mod sharing;
 mod stats;
+mod streamed;
 mod users;
 
 use std::sync::Arc;
@@ -29,7 +31,7 @@ use std::time::Duration;
 use domain::LogOrigin;
 use event_store::{Clock, Journal, Repository, StoreError};
 use http_kit::places::{Places, Shares};
-use http_kit::{AccessLog, AfterToken, Authenticator, Problem};
+use http_kit::{AccessLog, AfterToken, AsOf, Authenticator, Moment, Problem};
 use read_models::{Projector, ReadModels};
 use schemas::problems;
 use tokio::sync::watch;
@@ -192,6 +194,14 @@ impl ProjectionService {
         }
     }
 
+    /// The moment of the past that a query asks for, if it does.
+    pub(crate) async fn moment(&self, as_of: Option<AsOf>) -> Result<Option<Moment>, Problem> {
+        match as_of {
+            Some(as_of) => as_of.find(&self.repository, &*self.clock).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// Waits for the journal itself. Only a token from another node can be ahead of it.
     pub(crate) async fn wait_for_journal(&self, token: AfterToken) -> Result<(), Problem> {
         let Some(position) = token.0 else { return Ok(()) };
@@ -210,6 +220,7 @@ pub fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
         .merge(sessions::routes())
         .merge(stats::routes())
         .merge(audit::routes())
+        .merge(history::routes())
         .merge(events::routes())
         .merge(projections::routes())
 }

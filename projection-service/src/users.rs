@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use domain::access::PersonalDataSource;
 use domain::user::User;
 use domain::{AppId, Permission, Role, UserId};
 use http_kit::cookies::Credentials;
 use http_kit::problem::both;
-use http_kit::{AfterToken, AppScope, Looking, Page, Params, Problem, RequestContext, Segments, UserBody};
+use http_kit::{
+    AfterToken, AppScope, AsOfParams, Looking, Moment, Page, Params, Problem, RequestContext, Segments,
+    UserBody,
+};
 use read_models::users::{UserFilter, UserSort, UserStatus};
 use schemas::field_codes;
 use serde::Deserialize;
@@ -54,11 +57,6 @@ type UserPage = Page<UserBody>;
 pub(crate) struct OneUser {
     pub user_id: UserId,
 }
-
-/// A query with parameters asks for something other than the current user, so it is refused rather than ignored.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Nothing {}
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -147,13 +145,15 @@ async fn list(
 
 /// Get a user.
 ///
-/// Read from the log itself, so it is never out of date. Needs the permission `users:read`. The audit log shows who
-/// looked.
+/// Read from the log itself, so it is never out of date. With `as_of`, the user as of then: 404 before the account was
+/// created and after it was erased. The header `As-Of-Position` names the last event that counts. Needs the permission
+/// `users:read`. The audit log shows who looked.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/admin/users/{user_id}", tag = "admin", operation_id = "get_user",
     security(("user" = []), ("api_key" = [])),
     params(("app_id" = String, Path, description = "The app"), ("user_id" = Uuid, Path, description = "The user"),
-        AfterToken),
-    responses((status = 200, description = "The user", body = UserBody)))]
+        AfterToken, AsOfParams),
+    responses((status = 200, description = "The user", body = UserBody),
+        (status = 422, description = "`validation_failed`")))]
 async fn get_one(
     State(service): State<Arc<ProjectionService>>,
     request: RequestContext,
@@ -161,14 +161,22 @@ async fn get_one(
     AppScope(app_id): AppScope,
     Segments(path): Segments<OneUser>,
     token: AfterToken,
-    Params(Nothing {}): Params<Nothing>,
+    Params(AsOfParams { as_of }): Params<AsOfParams>,
 ) -> Result<Response, Problem> {
     let caller = service.authenticator.admin(&app_id, &credentials, Permission::UsersRead).await?;
     service.wait_for_journal(token).await?;
-    let user = existing_user(&service, &app_id, path.user_id).await?;
+    let moment = service.moment(as_of).await?;
+    let user = match moment {
+        Some(moment) => user_as_of(&service, &app_id, path.user_id, moment).await?,
+        None => existing_user(&service, &app_id, path.user_id).await?,
+    };
     let looking = Looking::new(&request, &app_id, &caller.actor);
     service.access_log.read(&looking, PersonalDataSource::User, [path.user_id]).await?;
-    Ok(answer(UserBody::of(&user)))
+    let answer = answer(UserBody::of(&user));
+    Ok(match moment {
+        Some(moment) => (moment, answer).into_response(),
+        None => answer,
+    })
 }
 
 /// The user, decided from the log: a user of another app counts as absent.
@@ -179,4 +187,15 @@ pub(crate) async fn existing_user(
 ) -> Result<User, Problem> {
     let user = service.repository.load::<User>(&user_id).await?;
     if user.state.is_of(app_id) { Ok(user.state.clone()) } else { Err(Problem::not_found()) }
+}
+
+/// The user as of a moment, with what can still be opened: who was erased since then has no personal data.
+pub(crate) async fn user_as_of(
+    service: &ProjectionService,
+    app_id: &AppId,
+    user_id: UserId,
+    moment: Moment,
+) -> Result<User, Problem> {
+    let user = service.repository.load_as_of::<User>(&user_id, moment.position).await?;
+    if user.state.is_of(app_id) { Ok(user.state) } else { Err(Problem::not_found()) }
 }

@@ -21,12 +21,14 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The body if it is JSON, otherwise null.
     pub json: Value,
+    /// The body as it came.
+    pub text: String,
 }
 
 impl Answer {
-    fn new(status: u16, headers: HeaderMap, text: &str) -> Self {
-        let json = serde_json::from_str(text).unwrap_or(Value::Null);
-        Self { status, headers, json }
+    fn new(status: u16, headers: HeaderMap, text: String) -> Self {
+        let json = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Self { status, headers, json, text }
     }
 
     pub fn is_success(&self) -> bool {
@@ -113,7 +115,7 @@ impl HttpClient {
             .await
             .with_context(|| format!("no answer from {}. Is the server running?", self.base))?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        Ok(Answer::new(status, headers, &response.text().await.context("the answer broke off")?))
+        Ok(Answer::new(status, headers, response.text().await.context("the answer broke off")?))
     }
 }
 
@@ -144,13 +146,27 @@ impl Channel {
     }
 
     pub async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Answer> {
+        self.send_for("application/json", method, path, body).await
+    }
+
+    /// As [`Channel::send`], for an answer of this media type.
+    pub async fn send_for(
+        &self,
+        accept: &str,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Answer> {
         match self {
-            Self::Server { client, key } => client.send(method, path, Some(key), &[], body).await,
+            Self::Server { client, key } => {
+                client.send(method, path, Some(key), &[("accept", accept.to_owned())], body).await
+            }
             Self::Embedded { router, key } => {
                 let mut request = Request::builder()
                     .method(method)
                     .uri(path)
                     .header(header::HOST, "localhost")
+                    .header(header::ACCEPT, accept)
                     .header(header::AUTHORIZATION, format!("Bearer {}", key.expose_secret()));
                 let body = match body {
                     Some(body) => {
@@ -164,7 +180,8 @@ impl Channel {
                 let response = router.clone().oneshot(request).await?;
                 let (parts, body) = response.into_parts();
                 let bytes = axum::body::to_bytes(body, usize::MAX).await.context("the answer broke off")?;
-                Ok(Answer::new(parts.status.as_u16(), parts.headers, &String::from_utf8_lossy(&bytes)))
+                let text = String::from_utf8_lossy(&bytes).into_owned();
+                Ok(Answer::new(parts.status.as_u16(), parts.headers, text))
             }
         }
     }

@@ -55,6 +55,9 @@ commands! {
     keys::Keys,
     #[command(subcommand)]
     user::User,
+    #[command(subcommand)]
+    history::History,
+    as_of::AsOf,
     end_sessions::EndSessions,
     relay::Relay,
     pub rotate_master_key::RotateMasterKey,

@@ -17,12 +17,12 @@ const MAX_OFFSET: usize = 10_000;
 pub(crate) struct PageParams {
     /// The maximum number of items: 1 to 200, 20 if absent.
     #[param(minimum = 1, maximum = 200)]
-    limit: Option<i64>,
+    pub limit: Option<i64>,
     /// How many items to skip: at most 10 000.
     #[param(minimum = 0, maximum = 10000)]
-    offset: Option<i64>,
+    pub offset: Option<i64>,
     /// The `next_cursor` of the previous page, instead of an offset.
-    cursor: Option<String>,
+    pub cursor: Option<String>,
 }
 
 impl PageParams {

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use domain::app::App;
 use domain::{AppId, AppSettings, Timestamp};
-use http_kit::Page;
 use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, Params};
 use http_kit::openapi::app_settings;
 use http_kit::problem::Problem;
+use http_kit::{AsOfParams, Page};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -92,19 +92,28 @@ async fn list(
 
 /// Get an app.
 ///
-/// Shown with all settings, defaults included. For the platform, any API key of the app, and the app's admins.
+/// Shown with all settings, defaults included. With `as_of`, the app as of then: 404 before it was created. The header
+/// `As-Of-Position` names the last event that counts. For the platform, any API key of the app, and the app's admins.
 #[utoipa::path(get, path = "/v1/apps/{app_id}", tag = "platform", operation_id = "get_app",
-    params(("app_id" = String, Path, description = "The app")),
+    params(("app_id" = String, Path, description = "The app"), AsOfParams),
     security(("api_key" = []), ("user" = [])),
-    responses((status = 200, description = "The app", body = AppBody)))]
+    responses((status = 200, description = "The app", body = AppBody),
+        (status = 422, description = "`validation_failed`")))]
 async fn read(
     State(service): State<Arc<CommandService>>,
     credentials: Credentials,
     AppScope(app_id): AppScope,
+    Params(AsOfParams { as_of }): Params<AsOfParams>,
 ) -> Result<Response, Problem> {
     service.authenticator.any_admin(&app_id, &credentials).await?;
     let app = service.authenticator.existing_app(&app_id).await?;
-    Ok(Done::read(AppBody::of(&app_id, &app.state)))
+    let Some(as_of) = as_of else { return Ok(Done::read(AppBody::of(&app_id, &app.state))) };
+    let moment = as_of.find(&service.repository, &*service.clock).await?;
+    let app = service.repository.load_as_of::<App>(&app_id, moment.position).await?;
+    if app.state.id.is_none() {
+        return Err(Problem::not_found());
+    }
+    Ok((moment, Done::read(AppBody::of(&app_id, &app.state))).into_response())
 }
 
 pub(super) async fn answer(

@@ -13,7 +13,7 @@ use serde::de::{Deserialize, Deserializer, Error, Visitor};
 pub struct Time(pub Timestamp);
 
 impl Time {
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let pieces = Pieces::parse(text).ok()?;
         // A zone, as in `…[Europe/Berlin]`, is no RFC 3339.
         if pieces.time_zone_annotation().is_some() {

@@ -13,7 +13,7 @@ use crate::answers::refused;
 
 /// The names of the API keys in a part of the log. They never change, and a key's own events precede those that it
 /// caused.
-pub(super) struct KeyNames {
+pub(crate) struct KeyNames {
     /// The app whose keys may be named; `None` for any app.
     only: Option<AppId>,
     /// `None`: looked up and not found.
@@ -22,17 +22,17 @@ pub(super) struct KeyNames {
 
 impl KeyNames {
     /// An app's admins need not know the names of the platform's keys.
-    pub(super) fn of(caller: &AdminCaller, app_id: &AppId) -> Self {
+    pub(crate) fn of(caller: &AdminCaller, app_id: &AppId) -> Self {
         let of_platform = matches!(&caller.caller, Caller::ApiKey { app_id, .. } if app_id.is_platform());
         Self { only: Some(app_id.clone()).filter(|_| !of_platform), known: BTreeMap::new() }
     }
 
-    pub(super) fn get(&self, event: &RecordedEvent) -> Option<String> {
+    pub(crate) fn get(&self, event: &RecordedEvent) -> Option<String> {
         self.known.get(&key_of(event)?).cloned().flatten()
     }
 
     /// Looks up the names for these events.
-    pub(super) async fn learn(
+    pub(crate) async fn learn(
         &mut self,
         service: &ProjectionService,
         events: &[RecordedEvent],

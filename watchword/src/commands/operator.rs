@@ -131,6 +131,13 @@ pub fn print(
     Ok(ExitCode::SUCCESS)
 }
 
+/// Prints what was found: on one line with `--json`.
+pub fn show(target: &Target, found: &Value) -> anyhow::Result<ExitCode> {
+    let text = if target.output.json { found.to_string() } else { serde_json::to_string_pretty(found)? };
+    writeln!(std::io::stdout(), "{text}")?;
+    Ok(ExitCode::SUCCESS)
+}
+
 pub async fn open(config: Config, target: &Target) -> anyhow::Result<(Channel, Option<Instance>)> {
     if let Some(url) = &target.url {
         let path = target.admin_key_file.clone().unwrap_or_else(|| config.admin_key_file());

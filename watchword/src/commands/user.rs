@@ -145,7 +145,7 @@ async fn run(config: Config, command: User) -> anyhow::Result<ExitCode> {
 }
 
 /// The id of a user, who may be named by address.
-async fn identify(
+pub(super) async fn identify(
     channel: &Channel,
     instance: Option<&Instance>,
     app: &AppId,
