@@ -7,6 +7,8 @@
 //! Devices that have been in the account before are counted separately: a stranger who guesses, or who only wants to
 //! lock the owner out, locks out strangers. The number of counted devices is bounded, and so is the number of guesses.
 
+pub mod replay;
+
 use std::collections::BTreeMap;
 
 use cqrs_es::Aggregate;

@@ -43,6 +43,7 @@ mod readiness;
 mod readme;
 mod refresh;
 mod register;
+mod replay_policy;
 mod root;
 mod rotate_master_key;
 mod sessions;

@@ -58,6 +58,7 @@ commands! {
     #[command(subcommand)]
     history::History,
     as_of::AsOf,
+    replay_policy::ReplayPolicy,
     end_sessions::EndSessions,
     relay::Relay,
     pub rotate_master_key::RotateMasterKey,
