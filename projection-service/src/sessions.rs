@@ -203,9 +203,9 @@ async fn live_as_of(
 ) -> Result<SessionPage, Problem> {
     let user = user_as_of(service, app_id, user_id, moment).await?;
     service.wait_for(read_models::audit_log::NAME, moment.position).await?;
-    // Without the app, which would lead to an index of all of its sessions.
     let kinds = vec!["SessionStarted".to_owned()];
-    let begun = AuditFilter { person: Some(user_id), kinds, ..AuditFilter::default() };
+    let (app_id, person) = (Some(app_id.clone()), Some(user_id));
+    let begun = AuditFilter { app_id, person, kinds, ..AuditFilter::default() };
     let mut walk = Walk { service: Arc::clone(service), filter: begun, after: 0, last: moment.position };
     let mut live = Vec::new();
     while let Some(found) = walk.next().await? {

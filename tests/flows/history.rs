@@ -1,7 +1,7 @@
 //! The history of a person in words.
 
 use serde_json::{Value, json};
-use tests::{Answer, App, Server, email};
+use tests::{Answer, App, Server, email, of_type};
 
 async fn history(app: &App<'_>, user: &str, accept: &str, after: &Answer) -> Answer {
     app.get(&format!(
@@ -107,4 +107,14 @@ async fn it_is_for_those_who_may_see_the_audit_log_and_the_person() {
     app.get(&format!("{path}?after=x")).bearer(&key).await.problem(400, "malformed_request");
     other.get(&path).bearer(&server.platform_key()).await.problem(404, "not_found");
     app.get(&path).bearer(&key).header("accept", "image/png").await.expect(406);
+
+    // What another app's admin does with the person's id is not part of it.
+    let theirs = format!("audit/events?user_id={}", user.user_id);
+    other.get(&theirs).bearer(&server.platform_key()).header("accept", "text/csv").await.expect(200);
+    assert_eq!(of_type(&server.events().await, "HistoryExported").len(), 1);
+    let last = app.ban(&user.user_id).await;
+    let seen = history(&app, &user.user_id, "application/json", &last).await.json();
+    let types = seen["items"].as_array().expect("a list").iter().map(|it| it["type"].clone());
+    let types: Vec<Value> = types.collect();
+    assert!(types.contains(&json!("UserBanned")) && !types.contains(&json!("HistoryExported")), "{types:?}");
 }

@@ -108,8 +108,7 @@ async fn read(
     let person = params.user_id.map(UserId);
     service.access_log.exported(&looking, Some(&app_id), exported_as(form), person, open).await?;
     let begun = AuditFilter {
-        // A person's events are few: they are found without the app, whose index would lead to all of its sessions.
-        app_id: Some(app_id.clone()).filter(|_| person.is_none()),
+        app_id: Some(app_id.clone()),
         person,
         kinds: vec!["SessionStarted".to_owned()],
         since: from.checked_sub(LONGEST).ok(),

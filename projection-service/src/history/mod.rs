@@ -135,8 +135,8 @@ async fn read(
     }
     let looking = Looking::new(&request, &app_id, &caller.actor);
     let mut names = KeyNames::of(&caller, &app_id);
-    // Without the app, which would lead to an index of all of its events.
-    let filter = AuditFilter { person: Some(user_id), ..AuditFilter::default() };
+    let filter =
+        AuditFilter { app_id: Some(app_id.clone()), person: Some(user_id), ..AuditFilter::default() };
     if form == Form::Json {
         let (recorded, total, next_cursor) =
             page(&service, &filter, after, paging.offset, paging.limit).await?;
