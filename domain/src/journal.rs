@@ -56,6 +56,13 @@ impl LogOrigin {
         }
     }
 
+    /// The name of the log of a journal with this origin, as checkpoints and keys carry it: the URL without its scheme, such
+    /// as `login.example.com`. A name has no plus sign.
+    pub fn log_name(&self) -> String {
+        let (_, name) = self.0.split_once("://").unwrap_or_default();
+        name.replace('+', "%2B")
+    }
+
     /// The URL, without a slash at its end.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -35,6 +35,7 @@ pub mod sealing;
 pub mod seen;
 pub mod sqlite;
 pub mod storage;
+mod tree_key;
 mod upgrade;
 
 pub use cipher::Cipher;
@@ -59,3 +60,4 @@ pub use sealing::Sealer;
 pub use seen::Lost;
 pub use sqlite::{JournalLock, SqliteJournal};
 pub use storage::{Cause, Why};
+pub use tree_key::TreeKey;

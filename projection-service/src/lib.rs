@@ -115,6 +115,7 @@ impl ProjectionService {
             exports,
             window_bytes,
         } = parts;
+        models.know_origin(&origin);
         let feed = Arc::new(Feed::start(repository.clone(), bus));
         feed.limit_window(window_bytes);
         let runner =

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{Personal, UserId};
+use domain::{LogOrigin, Personal, UserId};
 use event_store::postgres::connecting::Session;
 use event_store::postgres::role::MAY_SET;
 use event_store::sqlite::file::looking;
@@ -76,11 +76,13 @@ pub async fn compare(
     location: &Location,
     folder: &Path,
     repository: &Repository,
+    origin: &LogOrigin,
     mut at: impl FnMut(u64, u64),
 ) -> Result<Vec<Comparison>, CompareError> {
     let lookup = Arc::new(LookupKey::new(repository.sealer().keys().instance_key()));
     let place = Location::File(folder.join("read-models.db"));
     let models = ReadModels::open(&place, Arc::clone(repository.sealer()), lookup).await?;
+    models.know_origin(origin);
     // Most of the work comes before the snapshot of the tables, for which PostgreSQL must keep what is deleted
     // meanwhile.
     let mut builder = Builder::new(&models, repository);
@@ -452,9 +454,17 @@ impl Value {
             Self::Int(Some(number)) => number.to_string(),
             Self::Text(Some(text)) => text.clone(),
             Self::Bytes(Some(bytes)) => {
-                Uuid::from_slice(bytes).map_or_else(|_| hex::encode(bytes), |id| id.to_string())
+                Uuid::from_slice(bytes).map_or_else(|_| tell_bytes(bytes), |id| id.to_string())
             }
             Self::Int(None) | Self::Text(None) | Self::Bytes(None) => "nothing".to_owned(),
         }
+    }
+}
+
+/// Bytes in hexadecimal; of many, such as the hashes of a tile, the first and their number.
+fn tell_bytes(bytes: &[u8]) -> String {
+    match bytes.get(..32) {
+        Some(first) if bytes.len() > 64 => format!("{}… ({} bytes)", hex::encode(first), bytes.len()),
+        _ => hex::encode(bytes),
     }
 }

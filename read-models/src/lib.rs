@@ -18,6 +18,7 @@ mod compare;
 mod database;
 pub mod leases;
 pub mod login_checks;
+pub mod merkle_tree;
 pub mod page;
 pub mod projector;
 mod registry;
@@ -51,4 +52,6 @@ registry::read_models! {
     stats: Stats, StatsProjector;
     /// Who did what, and when.
     audit_log: AuditLog, AuditLogProjector;
+    /// The hashes that prove the history.
+    merkle_tree: MerkleTree, MerkleTreeProjector;
 }

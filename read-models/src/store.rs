@@ -1,11 +1,11 @@
 //! All read models and the checkpoints of their projectors.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use domain::UserId;
+use domain::{LogOrigin, UserId};
 use event_store::postgres::blocked::while_at_work;
-use event_store::{Journal, Location, LookupKey, Sealer, StoreError};
+use event_store::{Journal, Location, LookupKey, Sealer, StoreError, TreeKey};
 
 use crate::checkpoint::{Checkpoint, JournalError};
 use crate::database::{self, Database, OpenError};
@@ -42,6 +42,8 @@ pub struct ReadModels {
     pub(crate) database: Arc<Database>,
     pub(crate) sealer: Arc<Sealer>,
     pub(crate) lookup: Arc<LookupKey>,
+    pub(crate) tree_key: TreeKey,
+    pub(crate) origin: Arc<OnceLock<LogOrigin>>,
 }
 
 impl ReadModels {
@@ -53,7 +55,9 @@ impl ReadModels {
         lookup: Arc<LookupKey>,
     ) -> Result<Self, OpenError> {
         let opening = async {
-            let models = Self { database: Arc::new(Database::open(location).await?), sealer, lookup };
+            let database = Arc::new(Database::open(location).await?);
+            let tree_key = TreeKey::new(sealer.keys().instance_key());
+            let models = Self { database, sealer, lookup, tree_key, origin: Arc::default() };
             for projector in models.projectors() {
                 models.create(&*projector).await.map_err(|source| OpenError::failed(location, source))?;
             }
@@ -66,6 +70,13 @@ impl ReadModels {
                 while_at_work(url, |source| OpenError::failed(location, source), opening).await
             }
         }
+    }
+
+    /// Tells projectors the origin of the journal's events, which is part of their bytes. A new journal gets it only after its
+    /// stores were opened.
+    pub fn know_origin(&self, origin: &LogOrigin) {
+        // It never changes.
+        let _ = self.origin.set(origin.clone());
     }
 
     /// Reports metrics of the connections.

@@ -26,8 +26,8 @@ async fn a_registration_is_one_trace_from_its_caller_to_the_read_models() {
     let call = server.default_app().post("auth/register").json(&body);
     call.header("traceparent", &format!("00-{TRACE}-{CALLER}-01")).await.expect(201);
 
-    // Two events, which five projectors apply; the request, its hash, its decision and its append.
-    let spans = collector.trace(TRACE, 14).await;
+    // Two events, which six projectors apply; the request, its hash, its decision and its append.
+    let spans = collector.trace(TRACE, 16).await;
     let one = |name: &str| {
         let found = named(&spans, name);
         assert_eq!(found.len(), 1, "{name} in {spans:?}");

@@ -17,5 +17,6 @@ mod compared;
 mod database;
 mod histories;
 mod leases;
+mod merkle_tree;
 mod rows;
 mod world;

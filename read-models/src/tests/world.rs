@@ -13,7 +13,9 @@ use domain::user::{
     EmailChanged, EmailVerified, MailboxProof, PasswordChanged, PasswordReset, ProfileField, ProfileUpdated,
     RegistrationMethod, RoleGranted, UserBanned, UserEvent, UserRegistered,
 };
-use domain::{AccessId, AppId, Email, Event, Personal, Role, SessionId, StreamId, Timestamp, UserId};
+use domain::{
+    AccessId, AppId, Email, Event, LogOrigin, Personal, Role, SessionId, StreamId, Timestamp, UserId,
+};
 use event_store::{
     Append, Journal, KeyStore, Location, LookupKey, MasterKey, Repository, Sealer, SqliteJournal, Write,
 };
@@ -47,6 +49,11 @@ pub(super) struct World {
 /// 2027-01-15T08:00:00Z, and `seconds` later.
 pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + seconds).expect("in range")
+}
+
+/// The origin of the journal's events.
+pub(super) fn origin() -> LogOrigin {
+    LogOrigin::parse("https://login.example.com").expect("valid")
 }
 
 pub(super) fn user(n: u128) -> UserId {
@@ -198,13 +205,14 @@ impl World {
         let journal: Arc<dyn Journal> =
             Arc::new(SqliteJournal::open(&path("journal.db"), &macs).await.expect("opens"));
         let location = location(on, path("read-models.db"));
-        let models = ReadModels::open(&location, sealer.clone(), lookup.clone()).await;
+        let models = ReadModels::open(&location, sealer.clone(), lookup.clone()).await.expect("opens");
+        models.know_origin(&origin());
         Self {
             on,
             ids: 0,
             location,
             repository: Repository::new(journal.clone(), sealer.clone(), 100),
-            models: models.expect("opens"),
+            models,
             directory,
             journal,
             sealer,
@@ -222,7 +230,10 @@ impl World {
     }
 
     pub async fn open(&self, location: &Location) -> ReadModels {
-        ReadModels::open(location, self.sealer.clone(), self.lookup.clone()).await.expect("opens")
+        let models =
+            ReadModels::open(location, self.sealer.clone(), self.lookup.clone()).await.expect("opens");
+        models.know_origin(&origin());
+        models
     }
 
     /// Appends an event to its stream, by its person, at a time.

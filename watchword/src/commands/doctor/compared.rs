@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use event_store::{Journal, KeyStore, Repository, Sealer};
+use event_store::{Journal, KeyStore, Repository, Sealer, StoreError};
 use read_models::{CompareError, Comparison, compare};
 
 use super::Findings;
@@ -60,9 +60,14 @@ async fn comparisons(
     repository: &Repository,
     head: u64,
 ) -> Result<Vec<Comparison>, CompareError> {
+    let origin = match event_store::origin::read(&**repository.journal()).await? {
+        Some(origin) => origin,
+        // The next start gives the journal this one.
+        None => config.log_origin(config.listen).map_err(|error| StoreError::Damaged(error.to_string()))?,
+    };
     let progress = Progress::start(head);
-    let comparisons =
-        compare(&config.read_models, folder, repository, |done, position| progress.at(done, position)).await;
+    let at = |done, position| progress.at(done, position);
+    let comparisons = compare(&config.read_models, folder, repository, &origin, at).await;
     progress.end();
     comparisons
 }
