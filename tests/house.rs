@@ -64,6 +64,7 @@ const DOMAIN_MAY_USE: &[&str] = &[
     "secrecy",
     "serde",
     "serde_json",
+    "smol_str",
     "thiserror",
     "unicode-normalization",
     "url",

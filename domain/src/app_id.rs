@@ -4,12 +4,16 @@ use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 /// `[a-z0-9](-?[a-z0-9])*`, 1 to 40 characters: it can hold nothing that means something in a NATS subject, a
 /// URL or a file name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-pub struct AppId(#[schemars(regex(pattern = r"^[a-z0-9](-?[a-z0-9])*$"), length(min = 1, max = 40))] String);
+pub struct AppId(
+    #[schemars(with = "String", regex(pattern = r"^[a-z0-9](-?[a-z0-9])*$"), length(min = 1, max = 40))]
+    SmolStr,
+);
 
 /// The text is not an app id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -18,7 +22,7 @@ pub struct InvalidAppId;
 
 impl AppId {
     /// Parses an app id.
-    pub fn parse(text: impl Into<String>) -> Result<Self, InvalidAppId> {
+    pub fn parse(text: impl Into<SmolStr>) -> Result<Self, InvalidAppId> {
         let text = text.into();
         let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
         let bytes = text.as_bytes();
@@ -32,12 +36,12 @@ impl AppId {
 
     /// The app that a fresh embedded start makes, and whose routes also answer under `/auth`.
     pub fn default_app() -> Self {
-        Self("default".to_owned())
+        Self(SmolStr::new_static("default"))
     }
 
     /// The app that holds the platform's own API keys. It has no users and is in no list.
     pub fn platform() -> Self {
-        Self("platform".to_owned())
+        Self(SmolStr::new_static("platform"))
     }
 
     /// Whether this is [`AppId::platform`].
@@ -66,7 +70,7 @@ impl TryFrom<String> for AppId {
 
 impl From<AppId> for String {
     fn from(id: AppId) -> Self {
-        id.0
+        id.0.into()
     }
 }
 

@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use domain::AppId;
+use foldhash::quality::RandomState;
 
 /// The number of places, and its shares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +94,7 @@ struct Inner {
 #[derive(Default)]
 struct Taken {
     all: usize,
-    by: HashMap<Owner, usize>,
+    by: HashMap<Owner, usize, RandomState>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -132,10 +133,9 @@ impl Places {
         if taken.all >= open {
             return Err(NoPlace::Total);
         }
-        let owners: Vec<Owner> =
-            if is_platform { vec![] } else { [app, caller].into_iter().flatten().collect() };
+        let owners = if is_platform { [None, None] } else { [app, caller] };
         taken.all += 1;
-        for owner in &owners {
+        for owner in owners.iter().flatten() {
             *taken.by.entry(owner.clone()).or_default() += 1;
         }
         Ok(Place { inner: Arc::clone(&self.0), owners })
@@ -151,7 +151,7 @@ impl Inner {
 /// A place, for as long as it is held.
 pub struct Place {
     inner: Arc<Inner>,
-    owners: Vec<Owner>,
+    owners: [Option<Owner>; 2],
 }
 
 impl fmt::Debug for Place {
@@ -164,7 +164,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.inner.taken();
         taken.all -= 1;
-        for owner in &self.owners {
+        for owner in self.owners.iter().flatten() {
             if let Some(count) = taken.by.get_mut(owner) {
                 *count -= 1;
                 if *count == 0 {
