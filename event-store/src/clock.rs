@@ -1,5 +1,6 @@
 //! The one source of time, ids and randomness. Everything else gets them from here, so that tests can set them.
 
+use std::cell::RefCell;
 use std::sync::Mutex;
 
 use domain::Timestamp;
@@ -66,6 +67,24 @@ pub fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
+/// How many ids' random bytes are drawn at once. One draw takes as long for all of them as for one.
+const DRAWN: usize = 64;
+
+thread_local! {
+    /// The random bytes of the next ids, which are no secrets.
+    static TAILS: RefCell<Vec<[u8; 10]>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The random bytes of an id.
+fn random_tail() -> [u8; 10] {
+    TAILS.with_borrow_mut(|tails| {
+        if tails.is_empty() {
+            tails.extend_from_slice(random::<{ 10 * DRAWN }>().as_chunks().0);
+        }
+        tails.pop().expect("some were drawn")
+    })
+}
+
 fn to_microseconds(at: Timestamp) -> Timestamp {
     Timestamp::from_microsecond(at.as_microsecond()).expect("cutting digits off stays in range")
 }
@@ -75,7 +94,7 @@ fn to_microseconds(at: Timestamp) -> Timestamp {
 fn id_at(at: Timestamp) -> Uuid {
     let microseconds = at.as_microsecond().max(0).unsigned_abs();
     let fraction = u16::try_from((microseconds % 1000) * 4096 / 1000).expect("less than 4096");
-    let mut tail: [u8; 10] = random();
+    let mut tail = random_tail();
     tail[..2].copy_from_slice(&fraction.to_be_bytes());
     uuid::Builder::from_unix_timestamp_millis(microseconds / 1000, &tail).into_uuid()
 }
@@ -93,6 +112,17 @@ mod tests {
         assert_eq!(first.get_version_num(), 7);
         assert_eq!(first.get_timestamp().map(|at| at.to_unix().0), Some(1_800_000_000));
         assert!(first < second);
+    }
+
+    #[test]
+    fn ids_of_one_moment_differ() {
+        let clock = FixedClock::new(Timestamp::UNIX_EPOCH);
+        let made = || (0..3 * DRAWN).map(|_| clock.new_id()).collect::<Vec<_>>();
+        let ids = std::thread::scope(|threads| {
+            let (one, other) = (threads.spawn(made), threads.spawn(made));
+            [one.join().expect("ends"), other.join().expect("ends")].concat()
+        });
+        assert_eq!(ids.iter().collect::<std::collections::HashSet<_>>().len(), 6 * DRAWN);
     }
 
     #[test]
