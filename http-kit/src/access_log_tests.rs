@@ -18,7 +18,7 @@ fn key(n: u128) -> Actor {
 
 fn request() -> RequestContext {
     RequestContext {
-        request_id: "request-1".to_owned(),
+        request_id: "request-1".into(),
         correlation_id: Uuid::from_u128(1),
         traceparent: None,
         client: Client { ip: Some("192.0.2.7".to_owned()), user_agent: None },

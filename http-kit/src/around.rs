@@ -1,13 +1,12 @@
 //! The layer around a route: what happens to each request before and after its route answers it ([`crate::request`] says
 //! what it needs). Nothing that it reports contains personal data: it uses the route's template, never the path.
 
-use std::cell::Cell;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request};
 use axum::response::{IntoResponse, Response};
@@ -15,6 +14,7 @@ use domain::AppId;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::{HeaderValue, Method, StatusCode, header};
+use tokio::time::Instant;
 use tower::Service;
 use tracing::Instrument;
 
@@ -24,7 +24,6 @@ use crate::compression::Compressing;
 use crate::consistency::{CONSISTENCY_TOKEN, ConsistencyToken};
 use crate::cookies::Credentials;
 use crate::heads::known_method;
-use crate::known::HasCredentials;
 use crate::limits::address_key;
 use crate::places::Applicant;
 use crate::problem::{ANSWERED, Answered, PROBLEM_JSON, Problem, Refusal};
@@ -128,9 +127,8 @@ impl Begun {
             is_known: is_known
                 || Credentials::new(request.method(), request.headers()).api_key(&edge.keys).is_some(),
         };
-        let waits = Arriving::waits(request.method(), unread.is_some());
-        let (arriving, no_place) =
-            Arriving::new(&edge.in_flight, &edge.bodies, applicant, edge.body_time, waits);
+        let waits_for_body = Arriving::waits(request.method(), unread.is_some());
+        let (arriving, no_place) = edge.room.enter(applicant, started, waits_for_body);
         // Probes are always answered: a busy process is not a failed one.
         if !PROBES.contains(&route.as_str()) {
             refusal = no_place.or(refusal);
@@ -163,24 +161,22 @@ impl Begun {
         async move {
             let attached = Arc::clone(&self.attached);
             let Attached { edge, context, arriving } = &*attached;
-            let has_credentials = HasCredentials::default();
             let answered = Answered {
-                request_id: context.request_id.clone(),
-                prefix: Arc::clone(&edge.prefix),
-                has_written: Cell::new(false),
-                is_writing: Cell::new(false),
-                has_credentials: Arc::clone(&has_credentials),
                 requester: self.requester.clone(),
+                ..Answered::new(Arc::clone(&context.request_id), Arc::clone(&edge.prefix))
             };
             let span = tracing::info_span!("request", request_id = %context.request_id, method = self.method, route = %self.route);
+            // In one place: each of these futures would be larger, and longer to move, by it.
+            let answering = pin!(answering);
             let answering = guarded(answering, self.refusal.take(), self.is_head);
             let answering = in_time(arriving, edge.request_time, self.started, answering);
             let answering = across_origins(edge, self.page.take(), answering);
-            let answering = ANSWERED.scope(answered, answering).instrument(span);
-            let response = self.traced.around(answering).await;
+            let mut answering = pin!(ANSWERED.scope(answered, answering));
+            let response = self.traced.around(answering.as_mut().instrument(span)).await;
 
             arriving.is_answered();
-            if has_credentials.load(Ordering::Relaxed) && !self.is_known {
+            let has_credentials = answering.take_value().is_some_and(|it| it.has_credentials.get());
+            if has_credentials && !self.is_known {
                 edge.known.add(self.requester.address);
             }
             self.report(&response);
@@ -219,7 +215,7 @@ impl Begun {
             headers.insert(CONSISTENCY_TOKEN, self.attached.edge.consistency.header(token));
         }
         let id =
-            HeaderValue::try_from(&self.attached.context.request_id).expect("request ids are visible ASCII");
+            HeaderValue::from_str(&self.attached.context.request_id).expect("request ids are visible ASCII");
         headers.insert(X_REQUEST_ID, id);
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::crowd::{Crowd, Full, Member, Owner, Words};
-use crate::places::{Applicant, NoPlace, Place, Places};
+use crate::places::{Applicant, NoPlace, Place, Places, Shares};
 use crate::problem::Problem;
 
 /// How long a body may take.
@@ -42,11 +42,56 @@ impl BodyTime {
 const LONGEST: Duration = Duration::from_hours(1);
 
 /// How the room for bodies is called.
-pub(crate) const BODIES: Words = Words {
+const BODIES: Words = Words {
     label: "bodies",
     what: "requests whose bodies are arriving",
     advice: "If these are not attacks, raise limits.in_flight (WATCHWORD_LIMITS_IN_FLIGHT).",
 };
+
+/// The room for requests: for those whose bodies arrive, and places for those that are whole.
+pub(crate) struct Room {
+    places: Places,
+    bodies: Arc<Crowd>,
+    time: BodyTime,
+}
+
+impl Room {
+    /// Room for so many of both.
+    pub fn new(shares: Shares, time: BodyTime) -> Self {
+        Self { places: Places::new(shares), bodies: Crowd::new(shares.total, BODIES), time }
+    }
+
+    /// A request that began just now, and why it cannot be answered, if so. Only one whose handler waits for its body
+    /// takes its place later.
+    pub fn enter(
+        &self,
+        applicant: Applicant,
+        began: Instant,
+        waits_for_body: bool,
+    ) -> (Arriving, Option<Problem>) {
+        let address = applicant.caller.unwrap_or_default();
+        let arriving = Arriving {
+            places: self.places.clone(),
+            applicant,
+            time: self.time,
+            began,
+            is_there: Notify::new(),
+            state: Mutex::default(),
+        };
+        let refusal = if waits_for_body {
+            match self.bodies.enter(Owner::Client(address)) {
+                Ok(member) => {
+                    arriving.state().member = Some(member);
+                    None
+                }
+                Err(Full) => Some(overloaded(NoPlace::Total)),
+            }
+        } else {
+            arriving.is_whole(began).err()
+        };
+        (arriving, refusal)
+    }
+}
 
 /// A request from its head on.
 pub(crate) struct Arriving {
@@ -69,37 +114,6 @@ struct State {
 }
 
 impl Arriving {
-    /// A request, and why it cannot be answered, if so.
-    pub fn new(
-        places: &Places,
-        bodies: &Arc<Crowd>,
-        applicant: Applicant,
-        time: BodyTime,
-        waits: bool,
-    ) -> (Self, Option<Problem>) {
-        let address = applicant.caller.unwrap_or_default();
-        let arriving = Self {
-            places: places.clone(),
-            applicant,
-            time,
-            began: Instant::now(),
-            is_there: Notify::new(),
-            state: Mutex::default(),
-        };
-        let refusal = if waits {
-            match bodies.enter(Owner::Client(address)) {
-                Ok(member) => {
-                    arriving.state().member = Some(member);
-                    None
-                }
-                Err(Full) => Some(overloaded(NoPlace::Total)),
-            }
-        } else {
-            arriving.is_whole().err()
-        };
-        (arriving, refusal)
-    }
-
     /// Whether handlers wait for the body of such a request.
     pub fn waits(method: &Method, has_body: bool) -> bool {
         has_body && ![Method::GET, Method::HEAD, Method::OPTIONS].contains(method)
@@ -136,14 +150,14 @@ impl Arriving {
             bytes.extend_from_slice(&chunk);
         }
         drop(member);
-        self.is_whole()?;
+        self.is_whole(Instant::now())?;
         Ok(bytes)
     }
 
     /// Takes a place, unless it has one.
-    fn is_whole(&self) -> Result<(), Problem> {
+    fn is_whole(&self, now: Instant) -> Result<(), Problem> {
         let mut state = self.state();
-        state.whole_since.get_or_insert_with(Instant::now);
+        state.whole_since.get_or_insert(now);
         self.is_there.notify_one();
         if state.place.is_none() {
             state.place = Some(self.places.take(self.applicant.clone()).map_err(overloaded)?);
@@ -153,17 +167,25 @@ impl Arriving {
 
     /// Completes when the request has been whole for so long, or nobody can still be waiting for its body.
     pub async fn is_overdue(&self, limit: Duration) {
-        let never_read = self.began + self.time.longest.min(LONGEST) + limit;
-        let whole = async {
-            loop {
-                let since = self.state().whole_since;
-                if let Some(since) = since {
-                    return tokio::time::sleep_until(since + limit).await;
-                }
-                self.is_there.notified().await;
-            }
+        let never_read = self.began + self.time.longest.min(LONGEST);
+        // Most requests are whole at once, and get by with one timer.
+        let whole_since = self.state().whole_since;
+        let since = match whole_since {
+            Some(since) => since,
+            None => tokio::time::timeout_at(never_read + limit, self.whole()).await.unwrap_or(never_read),
         };
-        let _ = tokio::time::timeout_at(never_read, whole).await;
+        tokio::time::sleep_until(since.min(never_read) + limit).await;
+    }
+
+    /// Since when it is whole, once it is.
+    async fn whole(&self) -> Instant {
+        loop {
+            let whole_since = self.state().whole_since;
+            if let Some(since) = whole_since {
+                return since;
+            }
+            self.is_there.notified().await;
+        }
     }
 
     /// Gives its place back.
@@ -190,7 +212,6 @@ mod tests {
     use futures::stream;
 
     use super::*;
-    use crate::places::Shares;
 
     #[test]
     fn a_slow_body_has_half_of_the_time() {
@@ -209,20 +230,17 @@ mod tests {
     /// Of a body. Those that are whole do not wait for it.
     const LONGEST: Duration = Duration::from_secs(2);
 
-    struct Server {
-        places: Places,
-        bodies: Arc<Crowd>,
-    }
+    struct Server(Room);
 
     impl Server {
         fn new(bodies: usize, places: usize) -> Self {
             let shares = Shares { total: places, of_an_app: places, of_a_caller: places, reserve: 0 };
-            Self { places: Places::new(shares), bodies: Crowd::new(bodies, BODIES) }
+            let time = BodyTime { longest: LONGEST, rate: 500 };
+            Self(Room { bodies: Crowd::new(bodies, BODIES), ..Room::new(shares, time) })
         }
 
         fn ask(&self, address: u128, waits: bool) -> Result<Arc<Arriving>, Problem> {
-            let time = BodyTime { longest: LONGEST, rate: 500 };
-            match Arriving::new(&self.places, &self.bodies, from(address), time, waits) {
+            match self.0.enter(from(address), Instant::now(), waits) {
                 (_, Some(problem)) => Err(problem),
                 (arriving, None) => Ok(Arc::new(arriving)),
             }
@@ -250,7 +268,7 @@ mod tests {
             problems::PAYLOAD_TOO_LARGE
         );
         drop((slow, quick, late));
-        assert!(server.bodies.is_empty());
+        assert!(server.0.bodies.is_empty());
     }
 
     #[tokio::test]

@@ -1,7 +1,10 @@
 //! What is read from the heads of requests.
 
+use std::sync::Arc;
+
 use axum::extract::Request;
 use http::{HeaderMap, HeaderName, Method, Version, header};
+use uuid::Uuid;
 
 use crate::request::X_REQUEST_ID;
 
@@ -68,9 +71,12 @@ pub(crate) fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'
     value.to_str().ok()
 }
 
-/// The id in a request, if valid.
-pub(crate) fn request_id(headers: &HeaderMap) -> Option<String> {
-    single(headers, &X_REQUEST_ID).filter(|id| is_request_id(id)).map(str::to_owned)
+/// The id in a request if it has a valid one, else this.
+pub(crate) fn request_id(headers: &HeaderMap, other: impl FnOnce() -> Uuid) -> Arc<str> {
+    match single(headers, &X_REQUEST_ID).filter(|id| is_request_id(id)) {
+        Some(id) => id.into(),
+        None => (&*other().hyphenated().encode_lower(&mut Uuid::encode_buffer())).into(),
+    }
 }
 
 fn is_request_id(text: &str) -> bool {

@@ -1,8 +1,6 @@
 //! Addresses that are no strangers: one of their requests had valid credentials lately. When all places for requests are
 //! taken, what is reserved is for them.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::problem::ANSWERED;
@@ -31,11 +29,8 @@ impl KnownAddresses {
     }
 }
 
-/// Whether a request had valid credentials.
-pub(crate) type HasCredentials = Arc<AtomicBool>;
-
 /// Records that the request answered by this task has valid credentials.
 pub(crate) fn has_credentials() {
     // Outside of a request nobody asks.
-    let _ = ANSWERED.try_with(|request| request.has_credentials.store(true, Ordering::Relaxed));
+    let _ = ANSWERED.try_with(|request| request.has_credentials.set(true));
 }

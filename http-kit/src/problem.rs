@@ -15,7 +15,6 @@ use serde_json::{Map, Value};
 use tokens::SigningError;
 use utoipa::ToSchema;
 
-use crate::known::HasCredentials;
 use crate::limits::Standing;
 use crate::request::Requester;
 
@@ -39,7 +38,7 @@ tokio::task_local! {
 /// The request data that problems need.
 pub(crate) struct Answered {
     /// Its id.
-    pub request_id: String,
+    pub request_id: Arc<str>,
     /// The path prefix of the service as clients see it: empty, or `/…` without a trailing slash.
     pub prefix: Arc<str>,
     /// Whether the request has written something.
@@ -47,9 +46,23 @@ pub(crate) struct Answered {
     /// Whether the request is about to write something, or writes it.
     pub is_writing: Cell<bool>,
     /// Whether the request has valid credentials.
-    pub has_credentials: HasCredentials,
+    pub has_credentials: Cell<bool>,
     /// The requester, and its app.
     pub requester: Requester,
+}
+
+impl Answered {
+    /// A request of which nothing is known yet.
+    pub fn new(request_id: Arc<str>, prefix: Arc<str>) -> Self {
+        Self {
+            request_id,
+            prefix,
+            has_written: Cell::new(false),
+            is_writing: Cell::new(false),
+            has_credentials: Cell::new(false),
+            requester: Requester::default(),
+        }
+    }
 }
 
 /// Records that the request answered by this task has written something. If its answer then fails because a dependency
@@ -408,7 +421,7 @@ impl IntoResponse for Problem {
         }
         let status = self.status();
         let (request_id, prefix) = ANSWERED
-            .try_with(|it| (it.request_id.clone(), Arc::clone(&it.prefix)))
+            .try_with(|it| (it.request_id.to_string(), Arc::clone(&it.prefix)))
             .unwrap_or_else(|_| ("none".to_owned(), Arc::default()));
         let body = ProblemBody {
             kind: format!("{prefix}{}", self.kind.type_uri()),

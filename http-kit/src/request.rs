@@ -18,15 +18,14 @@ use schemas::envelope::{Actor, Metadata};
 use tokens::DerivedTokens;
 use uuid::Uuid;
 
-use crate::arriving::{Arriving, BODIES, BodyTime};
+use crate::arriving::{Arriving, BodyTime, Room};
 use crate::consistency::ConsistencyTokens;
-use crate::crowd::Crowd;
 use crate::extract::NO_LAYER;
 use crate::forwarded::{Forwarded, is_trusted};
 use crate::heads::{WrongHead, is_idempotency_key, request_id, single};
 use crate::known::KnownAddresses;
 use crate::measured::Measured;
-use crate::places::{Places, Shares};
+use crate::places::Shares;
 use crate::problem::{ANSWERED, Problem};
 use crate::trace;
 use crate::unread::Rest;
@@ -39,7 +38,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 #[derive(Clone, Debug)]
 pub struct RequestContext {
     /// The `X-Request-Id` of the request, or a new one.
-    pub request_id: String,
+    pub request_id: Arc<str>,
     /// Identifies everything that follows from this request.
     pub correlation_id: Uuid,
     /// The W3C trace context: that of the span, or the one of the request, if valid.
@@ -60,7 +59,7 @@ impl RequestContext {
             actor,
             correlation_id: self.correlation_id,
             causation_id: None,
-            request_id: Some(self.request_id.clone()),
+            request_id: Some(self.request_id.to_string()),
             traceparent: self.traceparent.clone(),
         }
     }
@@ -138,9 +137,7 @@ pub struct RequestLayer {
     trusted_proxies: Vec<IpNet>,
     pub(crate) idempotency: IdempotencyKeys,
     pub(crate) consistency: ConsistencyTokens,
-    pub(crate) in_flight: Places,
-    pub(crate) bodies: Arc<Crowd>,
-    pub(crate) body_time: BodyTime,
+    pub(crate) room: Room,
     pub(crate) request_time: Duration,
     pub(crate) known: KnownAddresses,
     pub(crate) keys: DerivedTokens,
@@ -163,21 +160,14 @@ impl RequestLayer {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &*instance.derive("watchword/v1/idempotency"));
         let (idempotency, consistency) = (IdempotencyKeys(Arc::new(key)), ConsistencyTokens::new(instance));
         let unbounded = usize::MAX;
-        let in_flight = Places::new(Shares {
-            total: unbounded,
-            of_an_app: unbounded,
-            of_a_caller: unbounded,
-            reserve: 0,
-        });
+        let unlimited = Shares { total: unbounded, of_an_app: unbounded, of_a_caller: unbounded, reserve: 0 };
         Self {
             repository,
             clock,
             trusted_proxies,
             idempotency,
             consistency,
-            in_flight,
-            bodies: Crowd::new(unbounded, BODIES),
-            body_time: BodyTime::default(),
+            room: Room::new(unlimited, BodyTime::default()),
             request_time: Duration::from_secs(10),
             known: KnownAddresses::default(),
             keys: DerivedTokens::new(instance),
@@ -201,8 +191,7 @@ impl RequestLayer {
     /// here. As many bodies may arrive at the same time.
     #[must_use]
     pub fn limited_to(self, shares: Shares, body_time: BodyTime) -> Self {
-        let bodies = Crowd::new(shares.total, BODIES);
-        Self { in_flight: Places::new(shares), bodies, body_time, ..self }
+        Self { room: Room::new(shares, body_time), ..self }
     }
 
     /// Answers each request within this time, once all of it has come. Streams that continue after that have begun then.
@@ -227,7 +216,7 @@ impl RequestLayer {
     pub(crate) fn context(&self, request: &Request) -> (RequestContext, Option<Problem>) {
         let headers = request.headers();
         let correlation_id = self.clock.new_id();
-        let request_id = request_id(headers).unwrap_or_else(|| correlation_id.to_string());
+        let request_id = request_id(headers, || correlation_id);
         let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
         let address = peer.map(|peer| self.forwarded.client_address(peer, headers, &self.trusted_proxies));
         if let Some(peer) = peer

@@ -1,6 +1,5 @@
 //! The layer around the few routes of a process that waits for its stores. It does not yet know apps, keys or callers.
 
-use std::cell::Cell;
 use std::sync::Arc;
 
 use axum::Router;
@@ -12,9 +11,8 @@ use http::{HeaderValue, header};
 use schemas::problems;
 
 use crate::heads::request_id;
-use crate::known::HasCredentials;
 use crate::problem::{ANSWERED, Answered, Problem};
-use crate::request::{Requester, X_REQUEST_ID};
+use crate::request::X_REQUEST_ID;
 use crate::unread::{Rest, Unread};
 
 struct Waiting {
@@ -34,15 +32,8 @@ pub fn waiting(router: Router, clock: Arc<dyn Clock>, prefix: &str) -> Router {
 
 async fn handle(State(state): State<Arc<Waiting>>, request: Request, next: Next) -> Response {
     let (request, unread) = Unread::watch(request, Rest::default());
-    let request_id = request_id(request.headers()).unwrap_or_else(|| state.clock.new_id().to_string());
-    let answered = Answered {
-        request_id: request_id.clone(),
-        prefix: Arc::clone(&state.prefix),
-        has_written: Cell::new(false),
-        is_writing: Cell::new(false),
-        has_credentials: HasCredentials::default(),
-        requester: Requester::default(),
-    };
+    let request_id = request_id(request.headers(), || state.clock.new_id());
+    let answered = Answered::new(Arc::clone(&request_id), Arc::clone(&state.prefix));
     let mut response = ANSWERED.scope(answered, next.run(request)).await;
     if let Some(unread) = unread
         && !unread.discard().await
@@ -50,7 +41,7 @@ async fn handle(State(state): State<Arc<Waiting>>, request: Request, next: Next)
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     let headers = response.headers_mut();
-    headers.insert(X_REQUEST_ID, HeaderValue::try_from(request_id).expect("request ids are visible ASCII"));
+    headers.insert(X_REQUEST_ID, HeaderValue::from_str(&request_id).expect("request ids are visible ASCII"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response

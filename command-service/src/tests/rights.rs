@@ -462,7 +462,7 @@ async fn inv_v_a_token_that_is_mailed_is_handed_to_no_server() {
     headers.insert("authorization", format!("Bearer {key}").parse().expect("a header"));
     let credentials = Credentials::new(&http::Method::POST, &headers);
     let request = RequestContext {
-        request_id: "r".to_owned(),
+        request_id: "r".into(),
         correlation_id: world.clock.new_id(),
         traceparent: None,
         client: Client::default(),

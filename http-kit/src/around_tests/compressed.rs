@@ -1,8 +1,7 @@
 //! Which responses are compressed.
 
 use std::io::Read;
-
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Extension;
 use axum::response::Html;

@@ -117,7 +117,7 @@ async fn note(
 ) -> anyhow::Result<()> {
     let correlation_id = clock.new_id();
     let request = RequestContext {
-        request_id: correlation_id.to_string(),
+        request_id: correlation_id.to_string().into(),
         correlation_id,
         traceparent: None,
         client: Client::default(),
