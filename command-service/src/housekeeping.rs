@@ -1,4 +1,4 @@
-//! Periodic tasks: deleting expired idempotency keys and finishing interrupted erasures.
+//! Periodic tasks: deleting expired idempotency keys.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -24,11 +24,6 @@ pub(crate) fn start(service: &Arc<CommandService>) {
 
 async fn run(service: Weak<CommandService>) -> End {
     loop {
-        if let Some(service) = service.upgrade()
-            && let Err(error) = service.finish_erasures().await
-        {
-            tracing::warn!(%error, "could not destroy the subject keys of erased persons");
-        }
         tokio::time::sleep(ROUND).await;
         match forget_idempotency(&service).await {
             Ok(true) => {}

@@ -11,6 +11,7 @@ mod api_keys;
 mod apps;
 pub mod bootstrap;
 mod callers;
+mod erase;
 mod housekeeping;
 mod keys;
 pub mod locate;

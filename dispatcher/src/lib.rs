@@ -222,6 +222,7 @@ impl Inner {
             return Ok(replay);
         }
         let mut turn: Option<OwnedMutexGuard<()>> = None;
+        let mut met_erased = false;
         for _ in 0..MAX_ATTEMPTS {
             let mut work = reads.load(&self.repository).await?;
             // An aggregate collects its events behind a lock of tokio's, which after some 128 of them would make a task wait
@@ -245,7 +246,14 @@ impl Inner {
                 let position = self.repository.journal().head().await?;
                 return Ok(Committed { value: Some(value), events: vec![], position, replayed: false });
             }
-            let append = self.to_append(&context, &work).await?;
+            let append = match self.to_append(&context, &work).await {
+                // Somebody was erased since this was read: it is decided again, on what the log says by now.
+                Err(StoreError::Erased(_)) if !std::mem::replace(&mut met_erased, true) => {
+                    self.has_moved(&work, &mut reads).await?;
+                    continue;
+                }
+                append => append?,
+            };
             match self.append(append).await {
                 Outcome::Done(appended) if appended.replayed => {
                     // Two requests with one key ran at the same time, and the other one was first.

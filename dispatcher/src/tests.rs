@@ -68,6 +68,10 @@ impl Journal for Faulty {
         self.inner.read_positions(positions).await
     }
 
+    async fn positions_of(&self, name: &str, after: u64, until: u64) -> Result<Vec<u64>, StoreError> {
+        self.inner.positions_of(name, after, until).await
+    }
+
     async fn head(&self) -> Result<u64, StoreError> {
         self.inner.head().await
     }

@@ -67,6 +67,11 @@ pub trait Stream: Aggregate<Services = (), Event: EventInfo> + Clone + fmt::Debu
     fn held(&self) -> Holding {
         Holding::default()
     }
+
+    /// The person whose personal data its state contains.
+    fn person(&self) -> Option<UserId> {
+        None
+    }
 }
 
 /// The events of one aggregate, as the envelope sees them. `events!` writes it.

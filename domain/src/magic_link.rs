@@ -385,6 +385,10 @@ impl Stream for MagicLink {
     fn stream(id: &MagicLinkId) -> StreamId {
         StreamId::magic_link(*id)
     }
+
+    fn person(&self) -> Option<UserId> {
+        self.issued.as_ref().map(|issued| issued.user_id)
+    }
 }
 
 impl Aggregate for MagicLink {

@@ -396,6 +396,10 @@ impl Stream for Session {
     fn stream(id: &SessionId) -> StreamId {
         StreamId::session(*id)
     }
+
+    fn person(&self) -> Option<UserId> {
+        self.owner.as_ref().map(|owner| owner.user_id)
+    }
 }
 
 impl Aggregate for Session {

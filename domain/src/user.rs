@@ -223,6 +223,9 @@ impl User {
             UserCommand::EndAccess { kept_session, reason, at } => {
                 vec![UserEvent::AccessEnded(AccessEnded { user_id, kept_session, reason, at })]
             }
+            UserCommand::Erase { reason, at } => {
+                vec![UserEvent::UserErased(UserErased { user_id, reason, at })]
+            }
             UserCommand::Mailbox(command) => self.decide_on_mailbox(user_id, command)?,
         })
     }
@@ -305,6 +308,10 @@ impl Stream for User {
         // An erased user has no address, and none of its events needs the rest.
         let email = app_id.clone().zip(email.clone());
         email.map(|(app_id, email)| Claimed::Email { app_id, email: Some(email) }).into_iter().collect()
+    }
+
+    fn person(&self) -> Option<UserId> {
+        self.id
     }
 }
 

@@ -320,6 +320,9 @@ pub trait Journal: Send + Sync + 'static {
     /// The events at these positions, ascending.
     async fn read_positions(&self, positions: &[u64]) -> Result<Vec<RecordedEvent>, StoreError>;
 
+    /// The positions of the events of a type that come after `after` and not after `until`, ascending.
+    async fn positions_of(&self, name: &str, after: u64, until: u64) -> Result<Vec<u64>, StoreError>;
+
     /// The position of the newest event; 0 when there is none.
     async fn head(&self) -> Result<u64, StoreError>;
 

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ use crate::storage::Why;
 use postgres::PostgresKeys;
 use sqlite::SqliteKeys;
 
+mod erase;
 mod postgres;
 mod sqlite;
 
@@ -79,6 +81,8 @@ trait WrappedKeys: Send + Sync {
     /// Stores a person's key unless there is one or it was erased. Returns what the store has afterwards.
     async fn keep_data_key(&self, person: UserId, wrapped: Vec<u8>) -> Result<Option<Vec<u8>>, StoreError>;
     async fn erase_data_key(&self, person: UserId) -> Result<(), StoreError>;
+    /// Those of these people whose keys were erased.
+    async fn erased_among(&self, people: &[UserId]) -> Result<Vec<UserId>, StoreError>;
     async fn signing_key(&self, app: &AppId, kid: &str) -> Result<Option<Vec<u8>>, StoreError>;
     async fn keep_signing_key(
         &self,
@@ -130,6 +134,8 @@ pub struct KeyStore {
     keys: Box<dyn WrappedKeys>,
     cached: Cache<UserId, (Arc<DataKey>, Instant)>,
     is_shared: bool,
+    /// Counts erasures: a key that was read before one must not be cached after it.
+    erasures: AtomicU64,
     /// People whose sealed data was met without a key that was ever made, up to a limit.
     missing: Mutex<BTreeSet<UserId>>,
 }
@@ -204,6 +210,7 @@ impl KeyStore {
             keys: Box::new(keys),
             cached,
             is_shared,
+            erasures: AtomicU64::default(),
             missing: Mutex::default(),
         };
         if store.knows_its_key().await? {
@@ -355,8 +362,9 @@ impl KeyStore {
         {
             return Ok(Some(key));
         }
+        let erasures = self.erasures.load(Ordering::SeqCst);
         if let Some(wrapped) = self.keys.data_key(person).await?.flatten() {
-            return self.unwrap_and_keep(person, &wrapped).map(Some);
+            return self.unwrap_and_keep(person, &wrapped, erasures).map(Some);
         }
         self.cached.remove(&person);
         Ok(None)
@@ -403,11 +411,6 @@ impl KeyStore {
         self.missing.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Whether a person's key was erased: false if there never was one.
-    pub async fn is_erased(&self, person: UserId) -> Result<bool, StoreError> {
-        Ok(self.keys.data_key(person).await? == Some(None))
-    }
-
     /// A person's key, created and durably stored if there is none. Concurrent callers get the same one.
     pub async fn create_data_key(&self, person: UserId) -> Result<Arc<DataKey>, StoreError> {
         if let Some(key) = self.data_key(person).await? {
@@ -417,17 +420,11 @@ impl KeyStore {
         if self.is_missing(person) {
             self.require_known(person).await?;
         }
+        let erasures = self.erasures.load(Ordering::SeqCst);
         let key = Zeroizing::new(random::<32>());
         let wrapped = self.kek.seal(&data_key_name(person), &*key);
         let kept = self.keys.keep_data_key(person, wrapped).await?;
-        self.unwrap_and_keep(person, &kept.ok_or(StoreError::Erased(person))?)
-    }
-
-    /// Erases a person's key for good: what it sealed can never be read again.
-    pub async fn erase_data_key(&self, person: UserId) -> Result<(), StoreError> {
-        let erased = self.keys.erase_data_key(person).await;
-        self.cached.remove(&person);
-        erased
+        self.unwrap_and_keep(person, &kept.ok_or(StoreError::Erased(person))?, erasures)
     }
 
     /// Durably stores the private half of a signing key (PKCS #8).
@@ -455,11 +452,20 @@ impl KeyStore {
             .ok_or_else(|| StoreError::Damaged(format!("the signing key {kid} of {app} cannot be unwrapped")))
     }
 
-    fn unwrap_and_keep(&self, person: UserId, wrapped: &[u8]) -> Result<Arc<DataKey>, StoreError> {
+    /// `erasures` is their number before the key was read.
+    fn unwrap_and_keep(
+        &self,
+        person: UserId,
+        wrapped: &[u8],
+        erasures: u64,
+    ) -> Result<Arc<DataKey>, StoreError> {
         let damaged = || StoreError::Damaged(format!("the data key of {person} cannot be unwrapped"));
         let bytes = self.kek.open(&data_key_name(person), wrapped).map(Zeroizing::new).ok_or_else(damaged)?;
         let key = Arc::new(DataKey::new(&bytes).ok_or_else(damaged)?);
         self.cached.insert(person, (Arc::clone(&key), Instant::now()));
+        if self.erasures.load(Ordering::SeqCst) != erasures {
+            self.cached.remove(&person);
+        }
         Ok(key)
     }
 }

@@ -339,6 +339,11 @@ impl Journal for KurrentJournal {
         self.replica.read_positions(positions).await
     }
 
+    async fn positions_of(&self, name: &str, after: u64, until: u64) -> Result<Vec<u64>, StoreError> {
+        self.catch_up_to(until).await?;
+        self.replica.positions_of(name, after, until).await
+    }
+
     async fn head(&self) -> Result<u64, StoreError> {
         self.catch_up().await?;
         self.replica.head().await

@@ -13,6 +13,7 @@ pub mod contract;
 pub mod cqrs;
 pub mod durable;
 pub mod epoch;
+pub mod erase;
 pub mod instance_key;
 pub mod journal;
 pub mod key_store;

@@ -226,6 +226,22 @@ impl Journal for PostgresJournal {
         rows.iter().map(|row| self.recorded(row)).collect()
     }
 
+    async fn positions_of(&self, name: &str, after: u64, until: u64) -> Result<Vec<u64>, StoreError> {
+        let found: Vec<i64> = self
+            .read(|| {
+                sqlx::query_scalar(
+                    "SELECT position FROM watchword.events
+                     WHERE position > $1 AND position <= $2 AND type = $3 ORDER BY position",
+                )
+                .bind(bounded(after))
+                .bind(bounded(until))
+                .bind(name)
+                .fetch_all(&self.readers)
+            })
+            .await?;
+        Ok(found.into_iter().map(i64::cast_unsigned).collect())
+    }
+
     async fn head(&self) -> Result<u64, StoreError> {
         self.read(|| self.history.look(&self.readers)).await
     }

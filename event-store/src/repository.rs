@@ -5,6 +5,7 @@ mod cache;
 mod fetched;
 mod reads;
 
+use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -201,6 +202,13 @@ impl Repository {
     pub fn evict(&self, stream: &StreamId) {
         self.cached.remove(stream);
         self.behind.remove(stream);
+    }
+
+    /// Forgets all states that contain data of these people.
+    pub fn forget(&self, people: &HashSet<UserId>) {
+        for cache in [&self.cached, &self.behind] {
+            cache.retain(|_, cached| cached.person.is_none_or(|person| !people.contains(&person)));
+        }
     }
 
     /// Takes a state that is older than this version for old: it is read on from when it is asked for. What is newer

@@ -249,6 +249,13 @@ impl Journal for SqliteJournal {
         rows.iter().map(|row| self.recorded(row)).collect()
     }
 
+    async fn positions_of(&self, name: &str, after: u64, until: u64) -> Result<Vec<u64>, StoreError> {
+        let query = "SELECT position FROM events WHERE position > ?1 AND position <= ?2 AND type = ?3 ORDER BY position";
+        let query = sqlx::query_scalar(query).bind(bounded(after)).bind(bounded(until)).bind(name);
+        let found: Vec<i64> = query.fetch_all(self.readers()?).await?;
+        Ok(found.into_iter().map(i64::cast_unsigned).collect())
+    }
+
     async fn head(&self) -> Result<u64, StoreError> {
         Ok(*self.head.borrow())
     }

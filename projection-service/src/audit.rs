@@ -121,6 +121,9 @@ struct AuditBody {
     /// Personal data: for callers with `users:read`, until the person is erased.
     #[schema(required)]
     personal: Option<PersonalBody>,
+    /// `true` if the user was erased: nobody can read the personal data of the event any more.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    erased: bool,
     /// For these callers: `true` if the personal data cannot be read, although the person was not erased: their key is
     /// missing, as with a key store of an older backup, or the event was changed.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -268,9 +271,12 @@ async fn list(
     let (recorded, total, next_cursor) = page(&service, &filter, after, paging.offset, paging.limit).await?;
     let mut names = KeyNames::of(&caller, &app_id);
     names.learn(&service, &recorded).await?;
+    let erased = erased(&service, &recorded).await?;
     let mut items = Vec::with_capacity(recorded.len());
     for event in recorded {
-        items.push(body(&service, event, open, &names).await);
+        let is_erased = event.person.is_some_and(|person| erased.contains(&person));
+        items
+            .push(AuditBody { erased: is_erased, ..body(&service, event, open && !is_erased, &names).await });
     }
     let shown = items.iter().filter(|item| item.personal.is_some());
     let people: BTreeSet<UserId> = shown.filter_map(|item| item.user_id.map(UserId)).collect();
@@ -313,6 +319,19 @@ pub(crate) async fn page(
     Ok((recorded, total, next_cursor))
 }
 
+/// The people of these events who were erased. The read model knows it as soon as it shows the event, even if their key is
+/// still there; it may also lag behind the end of the key.
+pub(crate) async fn erased(
+    service: &ProjectionService,
+    events: &[RecordedEvent],
+) -> Result<BTreeSet<UserId>, Problem> {
+    let people: BTreeSet<UserId> = events.iter().filter_map(|event| event.person).collect();
+    let mut erased = service.models.audit_log().erased(&people).await.map_err(refused)?;
+    let others: Vec<UserId> = people.difference(&erased).copied().collect();
+    erased.extend(service.repository.sealer().keys().erased_among(&others).await?);
+    Ok(erased)
+}
+
 async fn body(service: &ProjectionService, event: RecordedEvent, open: bool, names: &KeyNames) -> AuditBody {
     let opened = if open { personal(service, &event).await } else { Ok(None) };
     let actor = ActorBody::of(&event, names);
@@ -329,6 +348,7 @@ async fn body(service: &ProjectionService, event: RecordedEvent, open: bool, nam
         request_id: event.metadata.request_id,
         // An auditor sees a damaged row unchanged.
         data: serde_json::from_str(&event.data).unwrap_or(Value::String(event.data)),
+        erased: false,
         damaged: opened.is_err(),
         personal: opened.unwrap_or_default(),
     }

@@ -311,7 +311,9 @@ impl Sides<'_> {
             if should == is || (name == "sealed" && self.opens_alike(columns, row, should, is).await?) {
                 continue;
             }
-            if PERSONAL.contains(&name.as_str()) && self.is_being_erased(owner).await? {
+            if PERSONAL.contains(&name.as_str())
+                && (self.is_being_erased(owner).await? || self.is_being_erased(columns.actor(row)).await?)
+            {
                 continue;
             }
             let which = format!("{table}, row with {which}: {name}");
@@ -444,6 +446,12 @@ impl Pages {
             Value::Bytes(Some(id)) => Uuid::from_slice(id).ok(),
             _ => None,
         }
+    }
+
+    /// Who acted, if the row is of an event: the address that it came from is sealed with their key too.
+    fn actor(&self, row: &[Value]) -> Option<Uuid> {
+        let number = self.names.iter().position(|name| name == "actor_id")?;
+        if let Value::Text(Some(id)) = row.get(number)? { id.parse().ok() } else { None }
     }
 }
 

@@ -3,7 +3,8 @@
 use std::sync::LazyLock;
 
 use cqrs_es::persist::{EventUpcaster, SemanticVersionEventUpcaster, SerializedEvent};
-use domain::session::SessionEvent;
+use domain::session::{RevocationReason, SessionEvent};
+use domain::user::UserEvent;
 use domain::{Event, Personal, StreamId, UserId};
 use serde_json::Value;
 
@@ -89,12 +90,16 @@ pub fn encode_with(event: &Event, personal: &Personal) -> Encoded {
 }
 
 /// Whether an event carries its request's origin, sealed. All events made by a request do, except refreshes, which record
-/// it only when it has changed.
+/// it only when it has changed, and those of an erasure, which destroys the key that would open it.
 pub fn tells_where_from(event: &Event) -> bool {
-    !matches!(
-        event,
-        Event::Session(SessionEvent::SessionRefreshed(_)) | Event::Delivery(_) | Event::Journal(_)
-    )
+    match event {
+        Event::Session(SessionEvent::SessionRevoked(revoked)) => revoked.reason != RevocationReason::Erased,
+        Event::Session(SessionEvent::SessionRefreshed(_))
+        | Event::User(UserEvent::UserErased(_))
+        | Event::Delivery(_)
+        | Event::Journal(_) => false,
+        _ => true,
+    }
 }
 
 /// Decodes an event from its stored form. Without the personal part (the person was erased) its members read as absent.

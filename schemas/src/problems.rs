@@ -146,7 +146,7 @@ problems! {
         "There were too many requests from this address, or too many failed logins to this account. Wait for the \
          seconds in `Retry-After`. The headers `RateLimit` and `RateLimit-Policy` state the limit.";
     REAUTHENTICATION_REQUIRED "reauthentication_required" 403 "Reauthentication is required":
-        "This action cannot be undone, so it needs the password, or a session that was started within the last 5 \
+        "This action cannot be undone, so it needs the password, or a session whose login was within the last ten \
          minutes. Send the password, or log in again and repeat the request.";
     REDIRECT_URI_NOT_ALLOWED "redirect_uri_not_allowed" 422 "The redirect URI is not allowed":
         "The `redirect_uri` is not in the app's settings. URIs are compared as exact strings: a different port, path, \

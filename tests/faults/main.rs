@@ -26,6 +26,7 @@
 //! | SIGTERM under load | `terminated` |
 //! | disk full: journal, read models, NATS | `disk_full` |
 //! | disk full at the first start | `first_start` |
+//! | death at each step of the erasure of a person; an older key store | `erase` |
 //! | each call that writes a store fails once, always, short, slow; read-only; locked | `storage` |
 //! | `/readyz` against the truth, over random sequences of these | `readiness_truth` |
 //! | files of stores deleted or replaced while open, the lock deleted, an older key store | `storage_files` |
@@ -57,6 +58,7 @@ mod bounds;
 mod clock;
 mod descriptors;
 mod disk_full;
+mod erase;
 mod first_start;
 mod flipped_byte;
 mod forged;

@@ -21,6 +21,7 @@ mod doctor;
 mod early_answers;
 mod email_verification;
 mod end_sessions;
+mod erase;
 mod events_feed;
 mod filters;
 mod history;

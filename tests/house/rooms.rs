@@ -17,6 +17,7 @@ const ROOMS: &[&str] = &[
     "magic_link",
     "accounts",
     "mailed_tokens",
+    "erase",
     "sessions",
     "api_keys",
     "keys",

@@ -8,6 +8,7 @@ use test_services::Postgres;
 use tests::{PASSWORD, Server, assert_gapless, email, of_type};
 
 mod doctor;
+mod erase;
 mod histories;
 mod late;
 mod mailed_tokens;

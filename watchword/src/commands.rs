@@ -59,6 +59,7 @@ commands! {
     history::History,
     as_of::AsOf,
     replay_policy::ReplayPolicy,
+    erase::Erase,
     end_sessions::EndSessions,
     relay::Relay,
     pub rotate_master_key::RotateMasterKey,

@@ -16,6 +16,7 @@ const VERBS: &[&str] = &[
     "disable",
     "disown",
     "enable",
+    "erase",
     "exchange",
     "get",
     "grant",

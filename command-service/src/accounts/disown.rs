@@ -12,39 +12,26 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use dispatcher::Work;
+use domain::AppId;
 use domain::app::App;
-use domain::claims::ClaimKind;
 use domain::session::RevocationReason;
 use domain::user::User;
-use domain::{AppId, UserId};
-use event_store::{Idempotency, StoreError};
+use event_store::Idempotency;
 use http_kit::extract::{AppScope, FormOrJson, Params};
 use http_kit::problem::Problem;
 use http_kit::request::RequestContext;
 use schemas::envelope::Actor;
-use serde::Serialize;
 use tokens::TokenPurpose;
-use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::CommandService;
-use crate::api::answers::Done;
+use crate::erase::Erased;
 use crate::mailed_tokens::redeem::MailedToken;
 use crate::pages::page::{AsPage, LinkToken, Purpose};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(page, disown))
-}
-
-/// The account was erased.
-#[derive(Serialize, ToSchema)]
-#[schema(as = DisownedAccount)]
-pub(crate) struct Disowned {
-    /// Always true.
-    deleted: bool,
-    /// The position of the event that records the erasure.
-    position: u64,
 }
 
 /// Get the page to disown an account.
@@ -80,7 +67,7 @@ pub(crate) async fn page(
     operation_id = "disown_account",
     params(("app_id" = String, Path, description = "The app")),
     request_body(content((MailedToken = "application/json"), (MailedToken = "application/x-www-form-urlencoded"))),
-    responses((status = 200, description = "The account was erased; a form is answered with a page", body = Disowned),
+    responses((status = 200, description = "The account was erased; a form is answered with a page", body = Erased),
         (status = 400, description = "`invalid_or_expired_token`, also if the address is already verified"),
         (status = 403, description = "`user_banned`, `app_disabled`"),
         (status = 422, description = "`idempotency_key_reused`")))]
@@ -118,31 +105,6 @@ impl CommandService {
         };
         let done =
             self.run_ending_sessions(user_id, RevocationReason::Erased, context, reads, decide).await?;
-        self.key_store.erase_data_key(user_id).await?;
-        Ok(Done::ok(done.position, Disowned { deleted: true, position: done.position }))
-    }
-
-    /// Destroys the subject keys of users whose erasure was interrupted.
-    ///
-    /// A claim can be forged by anybody who can write to the store, and a destroyed key cannot be restored. So a claim
-    /// counts only if its owner's events record the erasure.
-    pub(crate) async fn finish_erasures(&self) -> Result<(), StoreError> {
-        for (_, stream) in self.repository.journal().claims(ClaimKind::Erased.as_str(), "").await? {
-            let Some(user_id) = stream.uuid().map(UserId) else { continue };
-            if self.key_store.is_erased(user_id).await? {
-                continue;
-            }
-            match self.repository.load::<User>(&user_id).await {
-                Ok(user) if user.state.erased => self.key_store.erase_data_key(user_id).await?,
-                Ok(_) => {
-                    tracing::error!(%user_id, "a claim says that a user was erased, but no event does: it is ignored");
-                }
-                Err(StoreError::Damaged(what)) => {
-                    tracing::error!(%user_id, what, "cannot determine whether a user was erased");
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+        self.finish_erasure(user_id, done.position).await
     }
 }

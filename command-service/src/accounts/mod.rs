@@ -3,6 +3,7 @@
 pub(crate) mod disown;
 pub(crate) mod email_change;
 pub(crate) mod email_verification;
+pub(crate) mod erase;
 pub(crate) mod me;
 pub(crate) mod password_change;
 pub(crate) mod password_reset;
@@ -16,7 +17,7 @@ use crate::CommandService;
 
 /// Routes on which passwords can be guessed.
 pub(crate) fn guessable() -> OpenApiRouter<Arc<CommandService>> {
-    OpenApiRouter::new().merge(register::routes()).merge(password_change::routes())
+    OpenApiRouter::new().merge(register::routes()).merge(password_change::routes()).merge(erase::routes())
 }
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {

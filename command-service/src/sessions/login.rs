@@ -19,7 +19,7 @@ use domain::password::{Password, PasswordHash};
 use domain::session::{LoginMethod, Session};
 use domain::user::{Client, User};
 use domain::{AppId, DeviceId, Email, SessionId, Timestamp, UserId};
-use event_store::Loaded;
+use event_store::{Loaded, StoreError};
 use http_kit::cookies::Credentials as Shown;
 use http_kit::extract::{AppScope, Body};
 use http_kit::limits::Standing;
@@ -268,7 +268,10 @@ impl CommandService {
             work.execute(lockout, command).map_err(|locked| too_many(policy, &locked, at))
         };
         match self.dispatcher.run(context, reads, decide).await {
-            Ok(_) => Problem::new(problems::INVALID_CREDENTIALS),
+            // They may have been erased meanwhile.
+            Ok(_) | Err(DispatchError::Store(StoreError::Erased(_))) => {
+                Problem::new(problems::INVALID_CREDENTIALS)
+            }
             Err(error) => error.into(),
         }
     }

@@ -293,7 +293,7 @@ async fn an_erasure_that_was_cut_short_is_finished() {
     });
     disown.await.expect("disowns");
     assert!(!world.service.key_store.is_erased(ada).await.expect("reads"));
-    world.service.finish_erasures().await.expect("finishes");
+    event_store::erase::finish(&world.service.repository).await.expect("finishes");
     assert!(world.service.key_store.is_erased(ada).await.expect("reads"));
 }
 

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::events::{MailboxProof, RegistrationMethod, ResetReason};
+use super::events::{ErasureReason, MailboxProof, RegistrationMethod, ResetReason};
 use crate::app_id::AppId;
 use crate::email::Email;
 use crate::ids::{SessionId, UserId};
@@ -103,6 +103,8 @@ pub enum UserCommand {
         reason: RevocationReason,
         at: Timestamp,
     },
+    /// Erase the person, for good.
+    Erase { reason: ErasureReason, at: Timestamp },
     /// A command about the address or the password.
     Mailbox(MailboxCommand),
 }

@@ -184,6 +184,10 @@ pub struct UserErased {
 pub enum ErasureReason {
     /// The owner of the mailbox declared that they did not create the account.
     Disowned,
+    /// The user asked for it.
+    Requested,
+    /// An admin, or the operator, erased the user.
+    Admin,
 }
 
 /// A ban was lifted.

@@ -103,6 +103,10 @@ impl Journal for Nodes {
         self.call("read_positions").read_positions(positions).await
     }
 
+    async fn positions_of(&self, name: &str, after: u64, until: u64) -> Result<Vec<u64>, StoreError> {
+        self.call("positions_of").positions_of(name, after, until).await
+    }
+
     async fn head(&self) -> Result<u64, StoreError> {
         self.call("head").head().await
     }

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use domain::{AppId, UserId};
 use sqlx::postgres::PgConnectOptions;
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::{First, WrappedKeys};
 use crate::journal::{OpenError, StoreError};
@@ -209,6 +210,18 @@ impl WrappedKeys for PostgresKeys {
             .execute(&self.pool)
         });
         self.noted(erased.await).map(drop)
+    }
+
+    async fn erased_among(&self, people: &[UserId]) -> Result<Vec<UserId>, StoreError> {
+        let people: Vec<Uuid> = people.iter().map(|person| person.0).collect();
+        let found = self.retried(|| {
+            sqlx::query_scalar(
+                "SELECT person FROM watchword_keys.data_keys WHERE wrapped IS NULL AND person = ANY ($1)",
+            )
+            .bind(&people)
+            .fetch_all(&self.pool)
+        });
+        Ok(found.await?.into_iter().map(UserId).collect())
     }
 
     async fn signing_key(&self, app: &AppId, kid: &str) -> Result<Option<Vec<u8>>, StoreError> {

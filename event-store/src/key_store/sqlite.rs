@@ -7,9 +7,10 @@ use async_trait::async_trait;
 use domain::{AppId, UserId};
 use futures::FutureExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
-use sqlx::{ConnectOptions, Connection, SqliteConnection};
+use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
 use tasks::{End, Weight};
 use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 
 use super::{First, WrappedKeys};
 use crate::journal::{OpenError, StoreError};
@@ -43,6 +44,9 @@ CREATE TABLE signing_keys (
     app_id TEXT NOT NULL, kid TEXT NOT NULL, alg TEXT NOT NULL, wrapped BLOB NOT NULL, PRIMARY KEY (app_id, kid)
 ) STRICT, WITHOUT ROWID;
 ";
+
+/// How often the log is emptied before readers are left alone. Each try waits for them, for a second.
+const TRIES: usize = 3;
 
 /// The most requests that are committed together.
 const GROUP: usize = 256;
@@ -99,7 +103,11 @@ impl SqliteKeys {
             file::create(path, &KIND, &first).await?;
         }
         let options = file::options(path).pragma("secure_delete", "ON");
-        let connection = file::open(path, &options, &KIND).await?;
+        let mut connection = file::open(path, &options, &KIND).await?;
+        // A process that was killed may have left what it erased in the file, and its end in the log only.
+        if let Err(error) = empty_log(&mut connection).await {
+            tracing::warn!(%error, "the key store's log cannot be emptied");
+        }
         let readers = pools::sqlite()
             .max_connections(2)
             .connect_with(options.clone().read_only(true))
@@ -176,6 +184,19 @@ impl WrappedKeys for SqliteKeys {
 
     async fn erase_data_key(&self, person: UserId) -> Result<(), StoreError> {
         self.ask(|answer| Request::Erase { person, answer }).await
+    }
+
+    async fn erased_among(&self, people: &[UserId]) -> Result<Vec<UserId>, StoreError> {
+        let people: Vec<String> = people.iter().map(|person| person.0.simple().to_string()).collect();
+        let found: Vec<Vec<u8>> = sqlx::query_scalar(
+            "SELECT person FROM data_keys WHERE wrapped IS NULL
+             AND person IN (SELECT unhex(value) FROM json_each(?1))",
+        )
+        .bind(serde_json::json!(people).to_string())
+        .fetch_all(self.readers()?)
+        .await?;
+        let damaged = |_| StoreError::Damaged("the id of a person in the key store".to_owned());
+        found.iter().map(|id| Uuid::from_slice(id).map(UserId).map_err(damaged)).collect()
     }
 
     async fn signing_key(&self, app: &AppId, kid: &str) -> Result<Option<Vec<u8>>, StoreError> {
@@ -370,8 +391,21 @@ async fn write_group(
     }
     transaction.commit().await?;
     if erased {
-        // The old page is still in the log: a checkpoint moves the new one into the file and empties the log.
-        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_all(connection).await?;
+        fail::fail_point!("before-log-emptied", |_| std::process::abort());
+        empty_log(connection).await?;
     }
     Ok(kept)
+}
+
+/// Moves what is in the log beside the file into the file, and empties the log. Until then both have pages with what was
+/// erased. A reader delays that for as long as its query takes.
+async fn empty_log(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    for _ in 0..TRIES {
+        let checkpoint = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut *connection).await?;
+        if checkpoint.try_get::<i64, _>("busy")? == 0 {
+            return Ok(());
+        }
+    }
+    tracing::warn!("the key store's log cannot be emptied: the next erasure or start does it");
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use domain::StreamId;
+use domain::{Stream, StreamId, UserId};
 use quick_cache::Weighter;
 use serde::Serialize;
 
@@ -18,21 +18,20 @@ const PLACE_BYTES: usize = 160;
 pub(super) struct Cached {
     pub(super) version: u64,
     pub(super) bytes: u64,
+    /// Whose data it contains.
+    pub(super) person: Option<UserId>,
     pub(super) loaded: Arc<dyn Any + Send + Sync>,
 }
 
 impl Cached {
-    pub(super) fn new<A>(stream: &StreamId, loaded: Arc<Loaded<A>>) -> Self
-    where
-        A: Serialize + Send + Sync + 'static,
-    {
+    pub(super) fn new<A: Stream + Serialize>(stream: &StreamId, loaded: Arc<Loaded<A>>) -> Self {
         // The text includes member names, so the estimate is rather too high than too low. What cannot be serialized
         // has no known size.
         let mut text = Counted(0);
         let written = serde_json::to_writer(&mut text, &loaded.state);
         let own = size_of::<Loaded<A>>() + 2 * stream.as_str().len() + PLACE_BYTES + text.0;
         let bytes = written.map_or(USUAL_BYTES, |()| own as u64);
-        Self { version: loaded.version, bytes, loaded }
+        Self { version: loaded.version, bytes, person: loaded.state.person(), loaded }
     }
 }
 

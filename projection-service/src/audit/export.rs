@@ -1,5 +1,6 @@
 //! Exports of the audit log, as lines of `CloudEvents` or as a table.
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -71,12 +72,15 @@ impl Pieces for Export {
     async fn next(&mut self) -> Result<Option<String>, Problem> {
         let Some(events) = self.walk.next().await? else { return Ok(None) };
         let mut text = String::new();
+        let mut erased = BTreeSet::new();
         if self.form == Form::Csv {
             self.table.names.learn(&self.walk.service, &events).await?;
+            erased = super::erased(&self.walk.service, &events).await?;
         }
         for event in events {
             if self.form == Form::Csv {
-                self.push_table_row(&mut text, &event).await;
+                let is_erased = event.person.is_some_and(|person| erased.contains(&person));
+                self.push_table_row(&mut text, &event, is_erased).await;
             } else {
                 text.push_str(&event.to_canonical_json(&self.walk.service.origin));
                 text.push('\n');
@@ -87,9 +91,11 @@ impl Pieces for Export {
 }
 
 impl Export {
-    async fn push_table_row(&self, text: &mut String, event: &RecordedEvent) {
-        let opened = if self.table.open { personal(&self.walk.service, event).await } else { Ok(None) };
-        let unreadable = opened.is_err().then(|| DAMAGED.to_owned());
+    async fn push_table_row(&self, text: &mut String, event: &RecordedEvent, is_erased: bool) {
+        let open = self.table.open && !is_erased;
+        let opened = if open { personal(&self.walk.service, event).await } else { Ok(None) };
+        let unreadable = if is_erased { Some(ERASED) } else { opened.is_err().then_some(DAMAGED) };
+        let unreadable = unreadable.map(str::to_owned);
         let mut personal = opened.ok().flatten().unwrap_or_default();
         personal.email = personal.email.or(unreadable);
         push_row(
@@ -116,3 +122,5 @@ impl Export {
 
 /// Where an address would be, for an event whose personal data cannot be read although the person was not erased.
 const DAMAGED: &str = "(damaged)";
+/// The same for an event about an erased person.
+const ERASED: &str = "(erased)";

@@ -26,7 +26,7 @@ use utoipa_axum::routes;
 use crate::ProjectionService;
 use crate::answers::{answer, paging, position_after, position_cursor};
 use crate::audit::key_names::KeyNames;
-use crate::audit::{ActorBody, exported_as, page};
+use crate::audit::{ActorBody, erased, exported_as, page};
 use crate::csv::{heading, push_row};
 use crate::events::{applicant, no_place};
 use crate::streamed::{Form, Pieces, Walk, push_json, streamed};
@@ -161,7 +161,15 @@ async fn entries(
 ) -> Result<Vec<EntryBody>, Problem> {
     names.learn(service, recorded).await?;
     let mut entries = Vec::with_capacity(recorded.len());
+    let erased = erased(service, recorded).await?;
     for event in recorded {
+        let blank;
+        let event = if event.person.is_some_and(|person| erased.contains(&person)) {
+            blank = RecordedEvent { personal: None, ..event.clone() };
+            &blank
+        } else {
+            event
+        };
         entries.push(entry(service, event, names).await);
     }
     Ok(entries)

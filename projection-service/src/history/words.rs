@@ -115,6 +115,8 @@ fn user(event: &UserEvent) -> String {
         UserEvent::UserErased(event) => {
             let why = match event.reason {
                 ErasureReason::Disowned => "the owner of the mailbox did not create the account",
+                ErasureReason::Requested => "at their own request",
+                ErasureReason::Admin => "by an admin",
             };
             format!("Erased: {why}")
         }

@@ -108,10 +108,19 @@ impl Projector for AuditLogProjector {
         tx.run_for(&rows, "INSERT INTO audit_log_v2 ({columns}) SELECT * FROM {rows}").await?;
         // A rebuilt model finds nothing to hash; this one must not know more.
         for person in erased {
-            let forget = "UPDATE audit_log_v2 SET ip = NULL, email = NULL WHERE person = ";
-            let mut query = Query::new(forget);
-            query.push_bind(person.0);
-            tx.run(query).await?;
+            let forget = "UPDATE audit_log_v2 SET ip = NULL, email = NULL WHERE person = $1";
+            tx.run(Query::new(forget).bind(person.0)).await?;
+            // Where a person's own requests came from is sealed with their key, also in events about others.
+            let forget = "UPDATE audit_log_v2 SET ip = NULL WHERE actor_kind = 'user' AND actor_id = $1";
+            tx.run(Query::new(forget).bind(person.0.to_string())).await?;
+        }
+        // What was sealed at the moment of the erasure may come after it in the log.
+        if let Some(first) = batch.first() {
+            let forget = "UPDATE audit_log_v2 SET ip = NULL, email = NULL
+                WHERE coalesce(ip, email) IS NOT NULL AND EXISTS (
+                  SELECT 1 FROM audit_log_v2 e WHERE e.type = 'UserErased' AND e.person = audit_log_v2.person
+                ) AND position >= $1";
+            tx.run(Query::new(forget).bind(first.position())).await?;
         }
         Ok(())
     }

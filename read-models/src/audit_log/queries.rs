@@ -1,5 +1,6 @@
 //! Queries `audit_log`.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use domain::{ApiKeyId, AppId, Email, SessionId, Timestamp, UserId};
@@ -78,6 +79,17 @@ impl<'a> AuditLog<'a> {
             made.push((ApiKeyId(key), row.get::<i64>(1)?.cast_unsigned()));
         }
         Ok(made)
+    }
+
+    /// Those of these people who were erased, as far as the read model knows.
+    pub async fn erased(&self, people: &BTreeSet<UserId>) -> Result<BTreeSet<UserId>, ReadError> {
+        if people.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let mut query = Query::new("SELECT person FROM audit_log_v2 WHERE type = 'UserErased'");
+        one_of(&mut query, "person", people.iter().map(|person| person.0));
+        let found = self.database.read(query).await?;
+        found.iter().map(|row| Ok(UserId(rows::id(&row.get::<Vec<u8>>(0)?)?))).collect()
     }
 
     fn select(&self, what: &'static str, filter: &AuditFilter) -> Query {

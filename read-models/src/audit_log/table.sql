@@ -16,6 +16,7 @@ CREATE TABLE IF NOT EXISTS audit_log_v2 (
 CREATE INDEX IF NOT EXISTS audit_log_v2_type ON audit_log_v2 (app_id, type);
 CREATE INDEX IF NOT EXISTS audit_log_v2_app ON audit_log_v2 (app_id);
 CREATE INDEX IF NOT EXISTS audit_log_v2_person ON audit_log_v2 (person) WHERE person IS NOT NULL;
+CREATE INDEX IF NOT EXISTS audit_log_v2_erased ON audit_log_v2 (person) WHERE type = 'UserErased';
 CREATE INDEX IF NOT EXISTS audit_log_v2_actor ON audit_log_v2 (actor_id) WHERE actor_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS audit_log_v2_session ON audit_log_v2 (session) WHERE session IS NOT NULL;
 CREATE INDEX IF NOT EXISTS audit_log_v2_key ON audit_log_v2 (key_id) WHERE key_id IS NOT NULL;

@@ -131,10 +131,16 @@ impl Projector for SessionsProjector {
             }
         }
         // Before the sessions that began in this batch are inserted.
-        for end in ends {
-            end_all(tx, &end).await?;
+        for end in &ends {
+            end_all(tx, end).await?;
         }
-        self.write(tx, &changes).await
+        self.write(tx, &changes).await?;
+        // Nobody can open it any more; a rebuilt model has nothing to seal.
+        for end in ends.iter().filter(|end| end.reason == RevocationReason::Erased) {
+            let forget = "UPDATE sessions_v1 SET sealed = NULL WHERE user_id = $1 AND sealed IS NOT NULL";
+            tx.run(Query::new(forget).bind(end.user_id.0)).await?;
+        }
+        Ok(())
     }
 }
 

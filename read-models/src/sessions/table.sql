@@ -12,4 +12,5 @@ CREATE TABLE IF NOT EXISTS sessions_v1 (
   reason TEXT,
   sealed BLOB
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS sessions_v1_user ON sessions_v1 (user_id);
 CREATE INDEX IF NOT EXISTS sessions_v1_live ON sessions_v1 (user_id, session_id) WHERE revoked_at IS NULL;

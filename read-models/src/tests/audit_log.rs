@@ -1,10 +1,14 @@
 //! The rows of the audit log, and what is found in them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use domain::{AppId, Email};
+use domain::lockout::{LockoutEvent, LoginFailed};
+use domain::user::{UserBanned, UserEvent};
+use domain::{AppId, Email, Event};
 use insta::{allow_duplicates, assert_snapshot};
 use schemas::RecordedEvent;
+use schemas::envelope::Actor;
 
 use super::world::*;
 use crate::Lease;
@@ -79,6 +83,40 @@ async fn the_audit_log_finds_positions(on: On) {
     assert_eq!(find(about(1)).await.len(), 11);
 }
 
+/// Where an erased person's requests came from is forgotten in the events about others, too, and in those that were sealed
+/// before the erasure and written after it.
+async fn an_erased_person_is_found_nowhere(on: On) {
+    let world = World::new(on).await;
+    let (ada, eve, here) = ("198.51.100.9", "203.0.113.77", AppId::default_app());
+    world.append(&registered(1, "ada@example.com", "Ada Lovelace", 0), 0).await;
+    world.append(&registered(2, "eve@example.com", "Eve", 1), 1).await;
+    let user_id = user(2);
+    let banned = UserBanned { user_id, access_ended: true, at: at(2), personal: domain::Personal::default() };
+    world.append_by(&Event::User(UserEvent::UserBanned(banned)), 2, Actor::user(user(1)), Some(ada)).await;
+    let find = async |ip: &str| {
+        let filter =
+            AuditFilter { app_id: Some(here.clone()), ip: ip.parse().ok(), ..AuditFilter::default() };
+        world.models.audit_log().positions(&filter, 0, 0, 100).await.expect("asks")
+    };
+    world.catch_up(&world.models, 10).await;
+    assert_eq!((find(ada).await, find(eve).await), (vec![3], vec![1, 2]));
+
+    world.append(&erased(1, 3), 3).await;
+    let failed = LoginFailed { user_id: user(1), failures: 1, device_id: None, at: at(4) };
+    let failed = Event::Lockout(LockoutEvent::LoginFailed(failed));
+    world.append_by(&failed, 4, Actor::anonymous(), Some(ada)).await;
+    world.catch_up(&world.models, 1).await;
+    assert_eq!((find(ada).await, find(eve).await), (vec![], vec![2]));
+    let people = BTreeSet::from([user(1), user(2)]);
+    let known = world.models.audit_log().erased(&people).await.expect("asks");
+    assert_eq!(known, BTreeSet::from([user(1)]));
+
+    world.sealer.keys().erase_data_key(user(1)).await.expect("erases");
+    let rebuilt = world.open(&world.other("rebuilt.db")).await;
+    world.catch_up(&rebuilt, 10).await;
+    assert_eq!(dump(&rebuilt, "audit_log").await, dump(&world.models, "audit_log").await);
+}
+
 /// Hashes differ in each run, as the key does.
 fn without_hashes(rows: &str) -> String {
     let words = rows.split(' ').map(|word| match word.trim_end().split_once('=') {
@@ -92,4 +130,5 @@ fn without_hashes(rows: &str) -> String {
 
 on_both! {
     the_audit_log_finds_positions,
+    an_erased_person_is_found_nowhere,
 }

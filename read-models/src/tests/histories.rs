@@ -21,7 +21,7 @@ struct Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = (0..15_u8, 1..5_u128, 0..3_u128);
+    let step = (0..17_u8, 1..5_u128, 0..3_u128);
     proptest::collection::vec(step.prop_map(|(what, user, session)| Step { what, user, session }), 1..60)
 }
 
@@ -30,6 +30,7 @@ fn history(steps: &[Step]) -> Vec<Event> {
     let mut registrations = BTreeSet::new();
     let mut sessions = BTreeMap::new();
     let mut addresses: BTreeMap<u128, String> = BTreeMap::new();
+    let mut gone = BTreeSet::new();
     let mut events = Vec::new();
     for (seconds, step) in (0_i64..).map(|n| n * 1000).zip(steps) {
         let (n, user_id, at) = (step.user, user(step.user), at(seconds));
@@ -41,6 +42,13 @@ fn history(steps: &[Step]) -> Vec<Event> {
         }
         let id = n * 10 + step.session;
         let role = Role::parse("editor").expect("valid");
+        if gone.contains(&n) {
+            // What was on its way.
+            if sessions.contains_key(&id) {
+                events.push(revoked(id, n, seconds));
+            }
+            continue;
+        }
         events.push(match step.what {
             0 | 1 => match sessions.get(&id) {
                 None => {
@@ -90,6 +98,11 @@ fn history(steps: &[Step]) -> Vec<Event> {
             }
             12 => password_reset(n, seconds),
             13 => password_changed(n, id, seconds),
+            14 => {
+                gone.insert(n);
+                addresses.remove(&n);
+                erased(n, seconds)
+            }
             _ => Event::Lockout(LockoutEvent::LoginFailed(LoginFailed {
                 user_id,
                 failures: 1,
@@ -118,6 +131,9 @@ async fn rebuilds_equal(
         world.append(event, seconds).await;
         if n % live_batch == 0 {
             world.catch_up(&live, live_batch).await;
+        }
+        if let Event::User(UserEvent::UserErased(erased)) = event {
+            world.sealer.keys().erase_data_key(erased.user_id).await.expect("erases");
         }
         if n == crash_after {
             drop(live);

@@ -10,14 +10,16 @@ use domain::session::{
     LoginMethod, RevocationReason, SessionEvent, SessionRefreshed, SessionRevoked, SessionStarted,
 };
 use domain::user::{
-    EmailChanged, EmailVerified, MailboxProof, PasswordChanged, PasswordReset, ProfileField, ProfileUpdated,
-    RegistrationMethod, RoleGranted, UserBanned, UserEvent, UserRegistered,
+    Client, EmailChanged, EmailVerified, ErasureReason, MailboxProof, PasswordChanged, PasswordReset,
+    ProfileField, ProfileUpdated, RegistrationMethod, RoleGranted, UserBanned, UserErased, UserEvent,
+    UserRegistered,
 };
 use domain::{
     AccessId, AppId, Email, Event, LogOrigin, Personal, Role, SessionId, StreamId, Timestamp, UserId,
 };
 use event_store::{
-    Append, Journal, KeyStore, Location, LookupKey, MasterKey, Repository, Sealer, SqliteJournal, Write,
+    Append, Journal, KeyStore, Location, LookupKey, MasterKey, Repository, Requested, Sealer, SqliteJournal,
+    Write,
 };
 use schemas::envelope::{Actor, Metadata};
 use test_services::Postgres;
@@ -148,6 +150,11 @@ fn new_password() -> Personal {
     Personal { password_hash: Some(hash), ..Personal::default() }
 }
 
+pub(super) fn erased(n: u128, seconds: i64) -> Event {
+    let reason = ErasureReason::Requested;
+    Event::User(UserEvent::UserErased(UserErased { user_id: user(n), reason, at: at(seconds) }))
+}
+
 pub(super) fn password_reset(n: u128, seconds: i64) -> Event {
     let personal = new_password();
     Event::User(UserEvent::PasswordReset(PasswordReset { user_id: user(n), at: at(seconds), personal }))
@@ -238,10 +245,18 @@ impl World {
 
     /// Appends an event to its stream, by its person, at a time.
     pub async fn append(&self, event: &Event, seconds: i64) {
+        let actor = event.person().map_or_else(Actor::system, Actor::user);
+        self.append_by(event, seconds, actor, None).await;
+    }
+
+    /// The same, by anybody, from this address.
+    pub async fn append_by(&self, event: &Event, seconds: i64, actor: Actor, ip: Option<&str>) {
         let stream = stream_of(event);
         let expected = self.journal.read_stream(&stream, 0).await.expect("reads").len() as u64;
         let id = Uuid::from_u128(self.ids + u128::from(self.journal.head().await.expect("reads")));
-        let new = self.repository.encode(event, id).await.expect("encodes");
+        let client = Client { ip: ip.map(str::to_owned), user_agent: None };
+        let requested = Requested { client: &client, actor: &actor };
+        let new = self.repository.encode_for(event, id, &requested).await.expect("encodes");
         let append = Append {
             writes: vec![Write { stream, expected, events: vec![new] }],
             guards: vec![],
@@ -250,7 +265,7 @@ impl World {
             idempotency: None,
             metadata: Metadata {
                 app_id: AppId::default_app(),
-                actor: event.person().map_or_else(Actor::system, Actor::user),
+                actor,
                 correlation_id: id,
                 causation_id: None,
                 request_id: None,

@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use axum::http::Method;
 use clap::{Args, Subcommand};
 use domain::{AppId, Email, Role};
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::operator::{Operation, Target, open, print, send};
@@ -127,21 +127,35 @@ async fn run(config: Config, command: User) -> anyhow::Result<ExitCode> {
             (user, Method::DELETE, format!("/roles/{role}"), None, format!("role {role} taken"))
         }
     };
-    let UserTarget { app, user: who, target } = user;
-    let (channel, instance) = open(config, &target).await?;
-    let sent = async {
-        let id = identify(&channel, instance.as_ref(), &app, &who).await?;
-        let path = format!("/v1/apps/{app}/admin/users/{id}{rest}");
-        let done = format!("{done} (user {id} of {app})");
-        send(&channel, Operation { method, path, body, done }).await
-    };
-    let sent = sent.await;
-    drop(channel);
-    if let Some(instance) = instance {
-        instance.close().await;
+    let show = |user: &Value| shows.then(|| serde_json::to_string_pretty(user).ok()).flatten();
+    user.request(config, Operation { method, path: rest, body, done }, show).await
+}
+
+impl UserTarget {
+    /// Sends a request whose path begins with the user's, and prints the result.
+    pub(super) async fn request(
+        self,
+        config: Config,
+        operation: Operation,
+        shown: impl Fn(&Value) -> Option<String>,
+    ) -> anyhow::Result<ExitCode> {
+        let Self { app, user: who, target } = self;
+        let Operation { method, path, body, done } = operation;
+        let (channel, instance) = open(config, &target).await?;
+        let sent = async {
+            let id = identify(&channel, instance.as_ref(), &app, &who).await?;
+            let path = format!("/v1/apps/{app}/admin/users/{id}{path}");
+            let done = format!("{done} (user {id} of {app})");
+            send(&channel, Operation { method, path, body, done }).await
+        };
+        let sent = sent.await;
+        drop(channel);
+        if let Some(instance) = instance {
+            instance.close().await;
+        }
+        let (answer, done) = sent?;
+        print(&target, &answer, &done, shown)
     }
-    let (answer, done) = sent?;
-    print(&target, &answer, &done, |user| shows.then(|| serde_json::to_string_pretty(user).ok()).flatten())
 }
 
 /// The id of a user, who may be named by address.

@@ -101,13 +101,15 @@ impl Stores {
         }
     }
 
-    /// Says what is wrong with the newest events: that some are lost, their time, or the keys of their people.
+    /// Says what is wrong with the newest events: that some are lost, their time, or the keys of their people. Destroys the
+    /// keys of erased people, before anything is shown and from then on.
     pub(super) async fn look_at_newest(
         &self,
         clock: &Arc<dyn Clock>,
-        repository: &Repository,
+        repository: &Arc<Repository>,
     ) -> Result<LatestTime, StoreError> {
         self.record_loss(&**clock).await?;
+        event_store::erase::start(repository).await?;
         self.find_missing_keys().await?;
         let latest = LatestTime::at_start(&*self.journal, clock).await?;
         latest.tell(repository);

@@ -4,6 +4,7 @@ mod access_token;
 mod ban;
 mod change;
 mod create;
+mod erase;
 mod roles;
 mod sessions;
 pub(crate) mod target;
@@ -20,6 +21,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
         .merge(create::routes())
         .merge(change::routes())
         .merge(ban::routes())
+        .merge(erase::routes())
         .merge(unlock::routes())
         .merge(roles::routes())
         .merge(sessions::routes())
