@@ -38,6 +38,8 @@ pub enum ExportForm {
     Ndjson,
     /// A table.
     Csv,
+    /// All that is held about one person, as one JSON document.
+    Person,
 }
 
 /// A manager of the app read a person's data, for the first time within an hour. `personal` holds the request's origin.

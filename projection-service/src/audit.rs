@@ -197,6 +197,7 @@ impl AuditParams {
         Ok(AuditFilter {
             app_id: Some(app_id),
             person: self.user_id.map(UserId),
+            about_or_by: None,
             actor: self.actor.clone(),
             kinds,
             session: self.session_id.map(SessionId),

@@ -16,6 +16,7 @@ pub mod feed;
 mod filters;
 mod history;
 mod lane;
+mod person;
 mod projections;
 mod pulse;
 pub mod runner;
@@ -218,6 +219,7 @@ impl ProjectionService {
 pub fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
     OpenApiRouter::new()
         .merge(users::routes())
+        .merge(person::routes())
         .merge(sessions::routes())
         .merge(stats::routes())
         .merge(audit::routes())

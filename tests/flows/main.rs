@@ -38,6 +38,7 @@ mod me;
 mod mounted;
 mod overload;
 mod password_reset;
+mod person;
 mod proxies;
 mod python;
 mod readiness;

@@ -1,18 +1,28 @@
 //! How an operator's command reaches the service: over HTTP to a running server, or directly into the router of an
 //! instance opened for this command. Routes, checks and events are the same.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::future::poll_fn;
+use std::io::Write;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use axum::http::{HeaderMap, Method, Request, header};
+use axum::http::{HeaderMap, Method, Request, Response, header};
+use http_body::Body as _;
 use http_kit::Entrance;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tower::ServiceExt;
 use url::Url;
+
+/// How often a copy is asked for while read models are behind, after which pause, and how long it may take.
+const COPIES: u32 = 60;
+const BETWEEN_COPIES: Duration = Duration::from_secs(1);
+const LONGEST_COPY: Duration = Duration::from_hours(1);
 
 /// An answer.
 #[derive(Debug)]
@@ -72,7 +82,7 @@ impl HttpClient {
             );
         }
         let client = reqwest::Client::builder()
-            .timeout(std::time::Duration::from_secs(30))
+            .timeout(Duration::from_secs(30))
             // The key must go only to the named server.
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -162,27 +172,84 @@ impl Channel {
                 client.send(method, path, Some(key), &[("accept", accept.to_owned())], body).await
             }
             Self::Embedded { router, key } => {
-                let mut request = Request::builder()
-                    .method(method)
-                    .uri(path)
-                    .header(header::HOST, "localhost")
-                    .header(header::ACCEPT, accept)
-                    .header(header::AUTHORIZATION, format!("Bearer {}", key.expose_secret()));
-                let body = match body {
-                    Some(body) => {
-                        request = request.header(header::CONTENT_TYPE, "application/json");
-                        Body::from(serde_json::to_vec(body)?)
-                    }
-                    None => Body::empty(),
-                };
-                let mut request = request.body(body)?;
-                request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 0))));
-                let response = router.clone().oneshot(request).await?;
-                let (parts, body) = response.into_parts();
-                let bytes = axum::body::to_bytes(body, usize::MAX).await.context("the answer broke off")?;
-                let text = String::from_utf8_lossy(&bytes).into_owned();
-                Ok(Answer::new(parts.status.as_u16(), parts.headers, text))
+                answer(embedded(router, key, accept, method, path, body).await?).await
             }
         }
     }
+
+    /// Writes the body of a GET as it comes. While read models are behind, as those of a folder that was just opened may be,
+    /// it is asked for again.
+    pub async fn copy(&self, path: &str, to: &mut impl Write) -> anyhow::Result<()> {
+        for _ in 0..COPIES {
+            let refused = match self {
+                Self::Server { client, key } => {
+                    let asked = client.get(path)?.timeout(LONGEST_COPY).bearer_auth(key.expose_secret());
+                    let mut response = asked.send().await.context("no answer. Is the server running?")?;
+                    let (status, headers) = (response.status(), response.headers().clone());
+                    if status.is_success() {
+                        while let Some(part) = response.chunk().await.context("the answer broke off")? {
+                            to.write_all(&part)?;
+                        }
+                        return Ok(());
+                    }
+                    Answer::new(status.as_u16(), headers, response.text().await?)
+                }
+                Self::Embedded { router, key } => {
+                    let response = embedded(router, key, "application/json", Method::GET, path, None).await?;
+                    if response.status().is_success() {
+                        let mut body = response.into_body();
+                        while let Some(frame) =
+                            poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
+                        {
+                            if let Ok(part) = frame.context("the answer broke off")?.into_data() {
+                                to.write_all(&part)?;
+                            }
+                        }
+                        return Ok(());
+                    }
+                    answer(response).await?
+                }
+            };
+            if refused.status != 503 {
+                bail!("refused: {}", refused.refusal());
+            }
+            tokio::time::sleep(BETWEEN_COPIES).await;
+        }
+        bail!("the read models do not catch up with the journal: try again later")
+    }
+}
+
+/// Sends a request into the router.
+async fn embedded(
+    router: &Entrance,
+    key: &SecretString,
+    accept: &str,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+) -> anyhow::Result<Response<Body>> {
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, "localhost")
+        .header(header::ACCEPT, accept)
+        .header(header::AUTHORIZATION, format!("Bearer {}", key.expose_secret()));
+    let body = match body {
+        Some(body) => {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+            Body::from(serde_json::to_vec(body)?)
+        }
+        None => Body::empty(),
+    };
+    let mut request = request.body(body)?;
+    request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 0))));
+    Ok(router.clone().oneshot(request).await?)
+}
+
+/// The whole answer.
+async fn answer(response: Response<Body>) -> anyhow::Result<Answer> {
+    let (parts, body) = response.into_parts();
+    let bytes = axum::body::to_bytes(body, usize::MAX).await.context("the answer broke off")?;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    Ok(Answer::new(parts.status.as_u16(), parts.headers, text))
 }

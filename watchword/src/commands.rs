@@ -60,6 +60,8 @@ commands! {
     as_of::AsOf,
     replay_policy::ReplayPolicy,
     erase::Erase,
+    #[command(subcommand)]
+    person::Person,
     end_sessions::EndSessions,
     relay::Relay,
     pub rotate_master_key::RotateMasterKey,

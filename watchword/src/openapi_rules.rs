@@ -18,6 +18,7 @@ const VERBS: &[&str] = &[
     "enable",
     "erase",
     "exchange",
+    "export",
     "get",
     "grant",
     "introspect",

@@ -221,6 +221,7 @@ fn access(event: &AccessEvent) -> String {
             let form = match form {
                 ExportForm::Ndjson => "lines of JSON",
                 ExportForm::Csv => "a table",
+                ExportForm::Person => "all that is held about a person",
             };
             let sealed = if *opened { "personal data opened" } else { "personal data sealed" };
             format!("History exported as {form}, {sealed}")

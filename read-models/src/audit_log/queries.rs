@@ -19,6 +19,8 @@ pub struct AuditFilter {
     pub app_id: Option<AppId>,
     /// About this person.
     pub person: Option<UserId>,
+    /// About this person, or by them.
+    pub about_or_by: Option<UserId>,
     /// By this actor: the id of a user or an API key, or a kind (`system`, `anonymous` …).
     pub actor: Option<String>,
     /// Of one of these types; of any type if empty.
@@ -93,7 +95,8 @@ impl<'a> AuditLog<'a> {
     }
 
     fn select(&self, what: &'static str, filter: &AuditFilter) -> Query {
-        let AuditFilter { app_id, person, actor, kinds, session, ip, email, since, until } = filter;
+        let AuditFilter { app_id, person, about_or_by, actor, kinds, session, ip, email, since, until } =
+            filter;
         let mut query = Query::new(format!("SELECT {what} FROM audit_log_v2 WHERE true"));
         if let Some(app_id) = app_id {
             // A person's events are few. An expression keeps the database from using the index of all of the app's.
@@ -102,6 +105,10 @@ impl<'a> AuditLog<'a> {
         }
         if let Some(person) = person {
             query.push(" AND person = ").push_bind(person.0);
+        }
+        if let Some(person) = about_or_by {
+            query.push(" AND (person = ").push_bind(person.0);
+            query.push(" OR (actor_kind = 'user' AND actor_id = ").push_bind(person.0.to_string()).push("))");
         }
         if let Some(actor) = actor {
             let column = if is_kind(actor) { "actor_kind" } else { "actor_id" };

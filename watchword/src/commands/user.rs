@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::io::Write;
 use std::process::ExitCode;
 use std::str::FromStr;
 
@@ -155,6 +156,22 @@ impl UserTarget {
         }
         let (answer, done) = sent?;
         print(&target, &answer, &done, shown)
+    }
+
+    /// Writes what a GET answers whose path begins with the user's.
+    pub(super) async fn copy(self, config: Config, path: &str, to: &mut impl Write) -> anyhow::Result<()> {
+        let Self { app, user: who, target } = self;
+        let (channel, instance) = open(config, &target).await?;
+        let copied = async {
+            let id = identify(&channel, instance.as_ref(), &app, &who).await?;
+            channel.copy(&format!("/v1/apps/{app}/admin/users/{id}{path}"), to).await
+        };
+        let copied = copied.await;
+        drop(channel);
+        if let Some(instance) = instance {
+            instance.close().await;
+        }
+        copied
     }
 }
 

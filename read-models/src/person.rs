@@ -1,0 +1,89 @@
+//! All that the read models hold about one person, as JSON.
+//!
+//! It is found by the name of a column, so that no read model has to be listed here.
+
+use domain::UserId;
+use event_store::StoreError;
+use serde_json::{Map, Value as Json};
+use uuid::Uuid;
+
+use crate::rows;
+use crate::sql::{Query, Row, Value};
+use crate::store::{ReadError, ReadModels};
+
+/// How many rows are read at a time.
+const PAGE: usize = 500;
+/// The columns that name the person whose row it is.
+const OWNERS: [&str; 2] = ["user_id", "person"];
+
+/// A table with rows about people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PersonalTable {
+    /// Its name.
+    pub name: &'static str,
+    owner: &'static str,
+}
+
+impl ReadModels {
+    /// The tables that have rows about people now.
+    pub async fn personal_tables(&self) -> Result<Vec<PersonalTable>, ReadError> {
+        let mut tables = Vec::new();
+        let projectors = self.projectors();
+        for name in projectors.iter().flat_map(|projector| projector.tables()).copied() {
+            let row = self.database.read(Query::new(format!("SELECT * FROM {name} LIMIT 1"))).await?;
+            let Some(row) = row.first() else { continue };
+            let columns = row.cells()?;
+            let owner = OWNERS.into_iter().find(|owner| columns.iter().any(|(column, _)| column == owner));
+            tables.extend(owner.map(|owner| PersonalTable { name, owner }));
+        }
+        Ok(tables)
+    }
+
+    /// Up to 500 rows of a table about a person, after the first `skipped`; fewer at the end. Sealed members are opened, and
+    /// times are texts; ids and keyed hashes are hexadecimal.
+    pub async fn rows_about(
+        &self,
+        person: UserId,
+        table: PersonalTable,
+        skipped: usize,
+    ) -> Result<Vec<Json>, ReadError> {
+        let PersonalTable { name, owner } = table;
+        let query =
+            format!("SELECT * FROM {name} WHERE {owner} = $1 ORDER BY 1, 2 LIMIT {PAGE} OFFSET {skipped}");
+        let mut shown = Vec::new();
+        for row in self.database.read(Query::new(query).bind(person.0)).await? {
+            shown.push(self.show(person, name, &row).await?);
+        }
+        Ok(shown)
+    }
+
+    async fn show(&self, person: UserId, table: &str, row: &Row) -> Result<Json, StoreError> {
+        let mut members = Map::new();
+        for (column, value) in row.cells()? {
+            if let (Value::Bytes(Some(sealed)), "sealed") = (&value, column) {
+                let id = rows::id(row.get(0)?)?;
+                let personal = rows::open(&self.sealer, table, id, person, Some(sealed.as_slice())).await?;
+                members.insert("personal".to_owned(), serde_json::to_value(personal).unwrap_or_default());
+                continue;
+            }
+            members.insert(column.to_owned(), cell(column, value)?);
+        }
+        Ok(Json::Object(members))
+    }
+}
+
+/// A cell for people.
+fn cell(column: &str, value: Value) -> Result<Json, StoreError> {
+    Ok(match value {
+        Value::Int(Some(time)) if column == "at" || column.ends_with("_at") => {
+            Json::String(rows::time(time)?.to_string())
+        }
+        Value::Int(Some(number)) => number.into(),
+        Value::Text(Some(text)) => text.into(),
+        Value::Bytes(Some(bytes)) => match Uuid::from_slice(&bytes) {
+            Ok(id) => id.to_string().into(),
+            Err(_) => hex::encode(bytes).into(),
+        },
+        Value::Int(None) | Value::Text(None) | Value::Bytes(None) => Json::Null,
+    })
+}
