@@ -23,7 +23,7 @@ mod samples;
 
 pub use nodes::Nodes;
 pub use samples::{
-    append, claim, event, event_mac, macs, macs_before_upgrade, nothing, old_checksum, stream,
+    append, claim, event, event_mac, macs, macs_before_upgrade, never_looking, nothing, old_checksum, stream,
 };
 
 fn once(key: u8, fingerprint: u8) -> Idempotency {

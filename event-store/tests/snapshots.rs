@@ -7,7 +7,7 @@ use domain::app::{App, AppCreated, AppDisabled, AppEnabled, AppEvent};
 use domain::settings::AppSettings;
 use domain::user::{Client, Profile, RegistrationMethod, User, UserCommand};
 use domain::{AppId, Email, Event, Stream, StreamId, UserId};
-use event_store::contract::{Nodes, nothing};
+use event_store::contract::{Nodes, macs, nothing};
 use event_store::{
     Append, Clock, Journal, KeyStore, MasterKey, PostgresJournal, PostgresSettings, Repository, Sealer,
     Snapshot, SqliteJournal, StoreError, SystemClock, Write,
@@ -28,25 +28,20 @@ struct World {
     journal: Arc<dyn Journal>,
 }
 
+async fn in_postgres(url: &str) -> Arc<dyn Journal> {
+    let url = url.parse().expect("a URL");
+    Arc::new(PostgresJournal::open(&url, PostgresSettings::default(), &macs()).await.expect("opens"))
+}
+
 impl World {
     async fn new(database: Option<String>) -> Self {
         let directory = TempDir::new().expect("makes a directory");
         let keys = KeyStore::open(&directory.path().join("keys.db"), &MasterKey::generate()).await;
         let sealer = Arc::new(Sealer::new(Arc::new(keys.expect("opens"))));
         let journal: Arc<dyn Journal> = match &database {
-            Some(url) => Arc::new(
-                PostgresJournal::open(
-                    &url.parse().expect("a URL"),
-                    PostgresSettings::default(),
-                    &event_store::contract::macs(),
-                )
-                .await
-                .expect("opens"),
-            ),
+            Some(url) => in_postgres(url).await,
             None => Arc::new(
-                SqliteJournal::open(&directory.path().join("journal.db"), &event_store::contract::macs())
-                    .await
-                    .expect("opens"),
+                SqliteJournal::open(&directory.path().join("journal.db"), &macs()).await.expect("opens"),
             ),
         };
         Self { directory, database, sealer, journal }
@@ -54,6 +49,15 @@ impl World {
 
     async fn both() -> [Self; 2] {
         [Self::new(None).await, Self::new(Some(Postgres::shared().database())).await]
+    }
+
+    /// Goes on with a node that has not seen what was removed meanwhile: one that has finds, rightly, that the journal went
+    /// back. A file has one node.
+    async fn on_another_node(mut self) -> Self {
+        if let Some(url) = &self.database {
+            self.journal = in_postgres(url).await;
+        }
+        self
     }
 
     /// A repository with an empty cache, and a count of the events that are read.
@@ -286,6 +290,7 @@ async fn events_that_are_missing_are_noticed_when_their_stream_is_loaded() {
         };
         let (sqlite, postgres) = without(&format!("version = {LONG}"));
         world.alter(&sqlite, &postgres).await;
+        let world = world.on_another_node().await;
         let error = world.fresh().0.load_stream::<App>(&stream).await.expect_err("is refused");
         assert!(matches!(&error, StoreError::Damaged(what) if what.contains("version 120")), "{error}");
         assert!(world.fresh().0.check_snapshot::<App>(&stream).await.expect("checks").is_some());

@@ -1,5 +1,7 @@
 //! Streams, claims, appends and MACs for the tests of adapters.
 
+use std::time::Duration;
+
 use domain::{AppId, StreamId};
 use schemas::envelope::{Actor, Metadata, RecordedEvent};
 use uuid::Uuid;
@@ -8,13 +10,21 @@ use crate::clock::{Clock, SystemClock};
 use crate::instance_key::InstanceKey;
 use crate::journal::{Append, Claim, NewEvent, Write};
 use crate::mac::{Macs, Row};
+use crate::postgres::PostgresSettings;
 
 /// The MACs of tests. The key is constant, so that a test can open its journal again.
 pub fn macs() -> Macs {
     Macs::new(&InstanceKey::from_bytes([7; 32]))
 }
 
-/// The same for a journal written before MACs were introduced.
+/// Settings of a node that never looks at the journal by itself. A test that changes the store under a node needs them: a
+/// look in between would find, rightly, that the journal went back.
+pub fn never_looking() -> PostgresSettings {
+    let never = Duration::from_hours(24);
+    PostgresSettings { poll: never, look: never, ..PostgresSettings::default() }
+}
+
+/// The MACs of tests, for a journal written before MACs were introduced.
 pub fn macs_before_upgrade() -> Macs {
     macs().believing_checksums()
 }

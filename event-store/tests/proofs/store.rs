@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use domain::{StreamId, UserId};
-use event_store::contract::{event, macs, nothing};
+use event_store::contract::{event, macs, never_looking, nothing};
 use event_store::{
-    Append, Journal, Macs, NewEvent, OpenError, PostgresJournal, PostgresSettings, PostgresUrl,
-    SqliteJournal, Write,
+    Append, Journal, Macs, NewEvent, OpenError, PostgresJournal, PostgresUrl, SqliteJournal, Write,
 };
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
@@ -42,7 +41,7 @@ impl Store {
         Ok(match self {
             Self::File(directory) => Arc::new(SqliteJournal::open(&Self::path(directory), macs).await?),
             Self::Database(url) => {
-                Arc::new(PostgresJournal::open(&Self::url(url), PostgresSettings::default(), macs).await?)
+                Arc::new(PostgresJournal::open(&Self::url(url), never_looking(), macs).await?)
             }
         })
     }
