@@ -16,6 +16,9 @@ use super::running::{Poisoned, until};
 use super::world::*;
 use crate::{ProjectionService, ProjectionStatus, SharingSettings};
 
+/// How many projectors there are, and how many the second of two nodes gets.
+const ALL: usize = NAMES.len();
+const HALF: usize = ALL / 2;
 const LEASE: Duration = Duration::from_secs(2);
 
 struct Node {
@@ -112,9 +115,9 @@ async fn history(world: &World, users: std::ops::Range<u128>) -> u64 {
 async fn nodes_share_the_projectors_and_take_over_from_one_that_is_killed() {
     let (world, location) = (World::new().await, database());
     let mut first = Node::start(&world, &location, "first").await;
-    until(async || first.on("first").len() == 5).await;
+    until(async || first.on("first").len() == ALL).await;
     let second = Node::start(&world, &location, "second").await;
-    until(async || first.on("first").len() == 3 && second.on("second").len() == 2).await;
+    until(async || first.on("first").len() == ALL - HALF && second.on("second").len() == HALF).await;
     assert!(first.on("first").is_disjoint(&second.on("second")));
 
     // Either node also waits for projectors that run on the other.
@@ -125,14 +128,14 @@ async fn nodes_share_the_projectors_and_take_over_from_one_that_is_killed() {
     first.kill();
     let position = history(&world, 20..30).await;
     let killed = std::time::Instant::now();
-    until(async || second.on("second").len() == 5).await;
+    until(async || second.on("second").len() == ALL).await;
     assert!(killed.elapsed() < LEASE * 20, "it took {:?}", killed.elapsed());
     second.wait_for_all(position).await;
     equals_the_file(&world, &location, position).await;
 
     // A node that ends properly is not waited for.
     let third = Node::start(&world, &location, "third").await;
-    until(async || third.on("third").len() == 2).await;
+    until(async || third.on("third").len() == HALF).await;
     let service = second.service.clone();
     second
         .runtime
@@ -141,7 +144,7 @@ async fn nodes_share_the_projectors_and_take_over_from_one_that_is_killed() {
         .spawn(async move { service.shutdown().await })
         .await
         .expect("ends");
-    until(async || third.on("third").len() == 5).await;
+    until(async || third.on("third").len() == ALL).await;
     let position = history(&world, 30..35).await;
     third.wait_for_all(position).await;
     equals_the_file(&world, &location, position).await;
@@ -151,16 +154,16 @@ async fn nodes_share_the_projectors_and_take_over_from_one_that_is_killed() {
 async fn inv_l_a_node_that_wakes_up_after_its_leases_ended_steps_back() {
     let (world, location) = (World::new().await, database());
     let sleeper = Node::start(&world, &location, "sleeper").await;
-    until(async || sleeper.on("sleeper").len() == 5).await;
+    until(async || sleeper.on("sleeper").len() == ALL).await;
     let position = history(&world, 0..5).await;
     sleeper.wait_for_all(position).await;
 
     sleeper.stop_for(LEASE * 4);
     let other = Node::start(&world, &location, "other").await;
-    until(async || other.on("other").len() == 5).await;
+    until(async || other.on("other").len() == ALL).await;
     // Written while one is suspended, and while both run.
     history(&world, 5..15).await;
-    until(async || sleeper.on("sleeper").len() == 2 && other.on("other").len() == 3).await;
+    until(async || sleeper.on("sleeper").len() == HALF && other.on("other").len() == ALL - HALF).await;
     let position = history(&world, 15..25).await;
     other.wait_for_all(position).await;
     sleeper.wait_for_all(position).await;
@@ -193,7 +196,7 @@ async fn every_node_shows_a_failed_or_paused_projector() {
     let (world, location) = (World::new().await, database());
     let first = Node::start_with(&world, &location, "first", poisoned).await;
     let second = Node::start_with(&world, &location, "second", poisoned).await;
-    until(async || first.on("first").len() == 3 && first.on("second").len() == 2).await;
+    until(async || first.on("first").len() == ALL - HALF && first.on("second").len() == HALF).await;
     let position = history(&world, 0..20).await;
     let nodes = [&first, &second];
     for node in nodes {
@@ -267,18 +270,18 @@ async fn inv_y_a_node_whose_projectors_stand_still_leaves_them_to_others() {
         models.projectors().into_iter().map(|inner| Arc::new(Hanging(inner)) as Arc<dyn Projector>).collect()
     };
     let stuck = Node::start_with(&world, &location, "stuck", hanging).await;
-    until(async || stuck.on("stuck").len() == 5).await;
+    until(async || stuck.on("stuck").len() == ALL).await;
     let position = history(&world, 0..5).await;
     stuck.wait_for_all(position).await;
     HANGS.store(true, Ordering::SeqCst);
     history(&world, 5..10).await;
     let other = Node::start(&world, &location, "other").await;
-    until(async || other.on("other").len() == 5).await;
+    until(async || other.on("other").len() == ALL).await;
     let position = history(&world, 10..15).await;
     other.wait_for_all(position).await;
     stuck.wait_for_all(position).await;
     HANGS.store(false, Ordering::SeqCst);
-    until(async || stuck.on("stuck").len() == 2 && other.on("other").len() == 3).await;
+    until(async || stuck.on("stuck").len() == HALF && other.on("other").len() == ALL - HALF).await;
     let position = history(&world, 15..20).await;
     stuck.wait_for_all(position).await;
     equals_the_file(&world, &location, position).await;
