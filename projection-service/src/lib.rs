@@ -89,6 +89,8 @@ pub struct ProjectionService {
     pub(crate) streams: Places,
     /// Places for exports.
     pub(crate) exports: Places,
+    /// As many for what people take of their own: whoever may register must not keep an app's admins out.
+    pub(crate) own_exports: Places,
 }
 
 impl ProjectionService {
@@ -121,7 +123,8 @@ impl ProjectionService {
         feed.limit_window(window_bytes);
         let runner =
             Runner::start(repository.clone(), feed.clone(), models.clone(), projectors, sharing).await?;
-        let (streams, exports) = (Places::new(event_streams), Places::new(exports));
+        let (streams, own_exports) = (Places::new(event_streams), Places::new(exports));
+        let exports = Places::new(exports);
         Ok(Arc::new(Self {
             repository,
             models,
@@ -133,6 +136,7 @@ impl ProjectionService {
             feed,
             streams,
             exports,
+            own_exports,
         }))
     }
 

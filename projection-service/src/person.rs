@@ -10,7 +10,7 @@ use domain::access::ExportForm;
 use domain::decisions::erase::is_fresh;
 use domain::{AppId, Permission, Personal, Timestamp, UserId};
 use http_kit::cookies::Credentials;
-use http_kit::places::Applicant;
+use http_kit::places::{Applicant, Place};
 use http_kit::{AppScope, Looking, Problem, RequestContext, Segments};
 use read_models::PersonalTable;
 use read_models::audit_log::AuditFilter;
@@ -90,8 +90,8 @@ struct PersonEvent {
 
 /// Get all that is held about you.
 ///
-/// Every event about you or caused by you, with personal data, and every row derived from them, as one JSON document. Only
-/// password hashes are left out. The login must be at most ten minutes ago. The audit log records it.
+/// Every event about you or caused by you, with personal data, and every row derived from them, as one JSON document. Left
+/// out are password hashes, where the requests of others came from, and what is personal to others. The login must be at most ten minutes ago. The audit log records it.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/auth/me/export", tag = "me", operation_id = "export_me",
     security(("user" = [])), params(("app_id" = String, Path, description = "The app")),
     responses((status = 200, description = "The data", body = PersonBody),
@@ -113,7 +113,8 @@ async fn own(
         is_known: false,
     };
     let looking = Looking::new(&request, &app_id, &caller.actor());
-    export(service, &looking, who, app_id, caller.user_id).await
+    let place = service.own_exports.take(who).map_err(no_place)?;
+    export(service, &looking, place, app_id, caller.user_id).await
 }
 
 /// Get all that is held about a user.
@@ -136,17 +137,17 @@ async fn of_user(
     }
     existing_user(&service, &app_id, path.user_id).await?;
     let looking = Looking::new(&request, &app_id, &caller.actor);
-    export(service, &looking, applicant(&caller), app_id, path.user_id).await
+    let place = service.exports.take(applicant(&caller)).map_err(no_place)?;
+    export(service, &looking, place, app_id, path.user_id).await
 }
 
 async fn export(
     service: Arc<ProjectionService>,
     looking: &Looking<'_>,
-    who: Applicant,
+    place: Place,
     app_id: AppId,
     person: UserId,
 ) -> Result<Response, Problem> {
-    let place = service.exports.take(who).map_err(no_place)?;
     service.access_log.exported(looking, Some(&app_id), ExportForm::Person, Some(person), true).await?;
     let last = service.journal().head().await?;
     for projection in service.status() {
@@ -160,9 +161,10 @@ async fn export(
     });
     // Its members are continued.
     let begin = format!("{},\"events\":[", about.to_string().trim_end_matches('}'));
-    let filter = AuditFilter { about_or_by: Some(person), ..AuditFilter::default() };
+    let filter =
+        AuditFilter { app_id: Some(app_id.clone()), about_or_by: Some(person), ..AuditFilter::default() };
     let walk = Walk { service, filter, after: 0, last };
-    let export = Export { walk, person, next: Next::Events, is_first: true };
+    let export = Export { walk, app_id, person, next: Next::Events, is_first: true };
     Ok(streamed(Form::Json, "person", Some(begin), place, export))
 }
 
@@ -170,6 +172,7 @@ async fn export(
 struct Export {
     /// Through the events.
     walk: Walk,
+    app_id: AppId,
     person: UserId,
     next: Next,
     /// Whether nothing was written yet to the list in progress.
@@ -219,8 +222,8 @@ impl Export {
             text.push_str("}}");
             return Ok(text);
         };
-        let rows =
-            self.walk.service.models.rows_about(self.person, *table, skipped).await.map_err(refused)?;
+        let whose = (&self.app_id, self.person);
+        let rows = self.walk.service.models.rows_about(whose, *table, skipped).await.map_err(refused)?;
         for row in &rows {
             self.push(&mut text, row);
         }
@@ -250,11 +253,12 @@ impl Export {
         let own = event.person == Some(self.person);
         let personal = self.walk.service.repository.personal(&event).await?.unwrap_or_default();
         let actor = event.metadata.actor;
-        let by_another = actor.kind == ActorKind::User
-            && actor.id.as_ref().is_some_and(|id| *id != self.person.to_string());
-        // Where somebody else's request came from is theirs, and so is everything else in an event about them.
+        let is_own_request = actor.kind == ActorKind::Anonymous
+            || actor.kind == ActorKind::User && actor.id == Some(self.person.to_string());
+        // Where the request of somebody else, or of a backend, came from is theirs, and so is everything else in an event about
+        // them.
         let Personal { ip, user_agent, .. } = personal.clone();
-        let (ip, user_agent) = if by_another { (None, None) } else { (ip, user_agent) };
+        let (ip, user_agent) = if is_own_request { (ip, user_agent) } else { (None, None) };
         let personal = if own { personal } else { Personal::default() };
         let personal = Personal { ip, user_agent, password_hash: None, acting: None, ..personal };
         Ok(PersonEvent {

@@ -2,7 +2,7 @@
 //!
 //! It is found by the name of a column, so that no read model has to be listed here.
 
-use domain::UserId;
+use domain::{AppId, UserId};
 use event_store::StoreError;
 use serde_json::{Map, Value as Json};
 use uuid::Uuid;
@@ -22,6 +22,8 @@ pub struct PersonalTable {
     /// Its name.
     pub name: &'static str,
     owner: &'static str,
+    /// Whether it has rows of several apps about one person: what those of another app have asked about them.
+    has_apps: bool,
 }
 
 impl ReadModels {
@@ -34,24 +36,29 @@ impl ReadModels {
             let Some(row) = row.first() else { continue };
             let columns = row.cells()?;
             let owner = OWNERS.into_iter().find(|owner| columns.iter().any(|(column, _)| column == owner));
-            tables.extend(owner.map(|owner| PersonalTable { name, owner }));
+            let has_apps = columns.iter().any(|(column, _)| *column == "app_id");
+            tables.extend(owner.map(|owner| PersonalTable { name, owner, has_apps }));
         }
         Ok(tables)
     }
 
-    /// Up to 500 rows of a table about a person, after the first `skipped`; fewer at the end. Sealed members are opened, and
+    /// Up to 500 rows of a table about a person of an app, after the first `skipped`; fewer at the end. Sealed members are opened, and
     /// times are texts; ids and keyed hashes are hexadecimal.
     pub async fn rows_about(
         &self,
-        person: UserId,
+        (app_id, person): (&AppId, UserId),
         table: PersonalTable,
         skipped: usize,
     ) -> Result<Vec<Json>, ReadError> {
-        let PersonalTable { name, owner } = table;
-        let query =
-            format!("SELECT * FROM {name} WHERE {owner} = $1 ORDER BY 1, 2 LIMIT {PAGE} OFFSET {skipped}");
+        let PersonalTable { name, owner, has_apps } = table;
+        let mut query = Query::new(format!("SELECT * FROM {name} WHERE {owner} = "));
+        query.push_bind(person.0);
+        if has_apps {
+            query.push(" AND app_id = ").push_bind(app_id.as_str());
+        }
+        query.push(&format!(" ORDER BY 1, 2 LIMIT {PAGE} OFFSET {skipped}"));
         let mut shown = Vec::new();
-        for row in self.database.read(Query::new(query).bind(person.0)).await? {
+        for row in self.database.read(query).await? {
             shown.push(self.show(person, name, &row).await?);
         }
         Ok(shown)
@@ -66,7 +73,11 @@ impl ReadModels {
                 members.insert("personal".to_owned(), serde_json::to_value(personal).unwrap_or_default());
                 continue;
             }
-            members.insert(column.to_owned(), cell(column, value)?);
+            // The hash of an address that a request about the person came from, which may be another's: equal hashes would tell
+            // whether it was theirs, too.
+            if column != "ip" {
+                members.insert(column.to_owned(), cell(column, value)?);
+            }
         }
         Ok(Json::Object(members))
     }
