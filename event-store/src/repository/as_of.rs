@@ -39,12 +39,13 @@ pub async fn position_at(journal: &dyn Journal, time: Timestamp, head: u64) -> R
         stride /= PARTS;
     }
     loop {
-        let after = journal.read_all(passed, DISORDER).await?;
+        // One more: an event may stand just so many positions behind the first one that is later.
+        let after = journal.read_all(passed, DISORDER + 1).await?;
         let last = after.iter().rposition(|event| event.position <= head && event.at <= time);
         let Some(last) = last else { return Ok(passed) };
         passed = after[last].position;
         // Whatever follows is later, unless it was not read.
-        if last + 1 < DISORDER {
+        if last < DISORDER {
             return Ok(passed);
         }
     }

@@ -102,6 +102,9 @@ async fn read(
         return Err(Problem::invalid_parameter("until", field_codes::OUT_OF_RANGE, detail));
     }
     service.wait_for_token(read_models::audit_log::NAME, token).await?;
+    // What is not there yet would be missing without a word.
+    let head = service.journal().head().await?;
+    service.wait_for(read_models::audit_log::NAME, head).await?;
     let open = caller.may(Permission::UsersRead);
     let place = service.exports.take(applicant(&caller)).map_err(no_place)?;
     let looking = Looking::new(&request, &app_id, &caller.actor);
@@ -115,7 +118,6 @@ async fn read(
         until: Some(until),
         ..AuditFilter::default()
     };
-    let head = service.journal().head().await?;
     let heading = (form == Form::Csv).then(|| heading(params.bom == Some(true), COLUMNS));
     let walk = Walk { service, filter: begun, after: 0, last: head };
     let lives = Lives { walk, app_id, from, now, open, form };

@@ -147,7 +147,9 @@ async fn read(
         return Ok(response);
     }
     let place = service.exports.take(applicant(&caller)).map_err(no_place)?;
-    let last = *service.journal().watch_head().borrow();
+    // What is not there yet would be missing without a word.
+    let last = service.journal().head().await?;
+    service.wait_for(read_models::audit_log::NAME, last).await?;
     service.access_log.exported(&looking, Some(&app_id), exported_as(form), Some(user_id), true).await?;
     let heading = (form == Form::Csv).then(|| heading(params.bom == Some(true), COLUMNS));
     let history = History { walk: Walk { service, filter, after, last }, form, names };
