@@ -1,7 +1,6 @@
 //! Refusals as `application/problem+json` (RFC 9457).
 
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::fmt::Display;
 use std::sync::Arc;
 
@@ -16,10 +15,12 @@ use tokens::SigningError;
 use utoipa::ToSchema;
 
 use crate::limits::Standing;
-use crate::request::Requester;
 
+mod answered;
 mod joined;
 
+pub(crate) use answered::{ANSWERED, Answered};
+pub use answered::{has_written, is_writing};
 pub use joined::{both, each};
 
 /// The media type of problems.
@@ -29,53 +30,6 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 const BASIC: &str = r#"Basic realm="watchword", charset="UTF-8""#;
 /// Also an `error_description`, so without quotation marks and backslashes.
 const INVALID_TOKEN: &str = "the token is malformed, expired, revoked, or not for this app";
-
-tokio::task_local! {
-    /// The request that the task answers. Set by [`crate::around`](fn@crate::around).
-    pub(crate) static ANSWERED: Answered;
-}
-
-/// The request data that problems need.
-pub(crate) struct Answered {
-    /// Its id.
-    pub request_id: Arc<str>,
-    /// The path prefix of the service as clients see it: empty, or `/…` without a trailing slash.
-    pub prefix: Arc<str>,
-    /// Whether the request has written something.
-    pub has_written: Cell<bool>,
-    /// Whether the request is about to write something, or writes it.
-    pub is_writing: Cell<bool>,
-    /// Whether the request has valid credentials.
-    pub has_credentials: Cell<bool>,
-    /// The requester, and its app.
-    pub requester: Requester,
-}
-
-impl Answered {
-    /// A request of which nothing is known yet.
-    pub fn new(request_id: Arc<str>, prefix: Arc<str>) -> Self {
-        Self {
-            request_id,
-            prefix,
-            has_written: Cell::new(false),
-            is_writing: Cell::new(false),
-            has_credentials: Cell::new(false),
-            requester: Requester::default(),
-        }
-    }
-}
-
-/// Records that the request answered by this task has written something. If its answer then fails because a dependency
-/// no longer responds, the answer must not claim that nothing was changed.
-pub fn has_written() {
-    // Outside of a request there is no answer.
-    let _ = ANSWERED.try_with(|request| request.has_written.set(true));
-}
-
-/// Records that the request answered by this task is about to write something, or is done with it.
-pub fn is_writing(now: bool) {
-    let _ = ANSWERED.try_with(|request| request.is_writing.set(now));
-}
 
 /// A refusal. It contains only what its reader may know: causes go to the log.
 #[derive(Debug, Clone)]

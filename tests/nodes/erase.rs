@@ -20,9 +20,11 @@ async fn known_to_both(here: &App<'_>, there: &App<'_>, address: &str) -> Tokens
 }
 
 async fn log_of(app: &App<'_>, of: &Tokens, token: &str) -> Vec<Value> {
-    let log = app.get(&format!("audit/events?user_id={}&limit=200", of.user_id));
-    let log = log.bearer(&app.server.platform_key()).header("consistency-token", token).await.expect(200);
-    log.json()["items"].as_array().expect("items").clone()
+    let path = format!("audit/events?user_id={}&limit=200", of.user_id);
+    let ask = || app.get(&path).bearer(&app.server.platform_key()).header("consistency-token", token);
+    // The lease of a dead node's projector ends after a while.
+    until("the audit log has it", async || ask().await.status == 200).await;
+    ask().await.expect(200).json()["items"].as_array().expect("items").clone()
 }
 
 async fn is_unknown_on(app: &App<'_>, ada: &Tokens, address: &str, token: &str) {
