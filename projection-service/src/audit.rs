@@ -264,7 +264,7 @@ async fn list(
     };
     if let Some((exported, opened)) = exported {
         let place = service.exports.take(applicant(&caller)).map_err(no_place)?;
-        let last = *service.journal().watch_head().borrow();
+        let last = service.end_of(read_models::audit_log::NAME).await?;
         service.access_log.exported(&looking, Some(&app_id), exported, filter.person, opened).await?;
         let table = Table { open, bom: params.bom == Some(true), names: KeyNames::of(&caller, &app_id) };
         return Ok(export(service, filter, after..=last, form, table, place));

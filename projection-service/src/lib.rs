@@ -192,6 +192,13 @@ impl ProjectionService {
         self.runner.ending()
     }
 
+    /// The end of the journal, once the read model has it: what is streamed up to there lacks nothing without a word.
+    pub(crate) async fn end_of(&self, model: &str) -> Result<u64, Problem> {
+        let end = self.journal().head().await?;
+        self.wait_for(model, end).await?;
+        Ok(end)
+    }
+
     /// Waits for the read model if the caller sent a token.
     pub(crate) async fn wait_for_token(&self, model: &str, token: AfterToken) -> Result<(), Problem> {
         match token.0 {

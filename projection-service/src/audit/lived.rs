@@ -102,9 +102,7 @@ async fn read(
         return Err(Problem::invalid_parameter("until", field_codes::OUT_OF_RANGE, detail));
     }
     service.wait_for_token(read_models::audit_log::NAME, token).await?;
-    // What is not there yet would be missing without a word.
-    let head = service.journal().head().await?;
-    service.wait_for(read_models::audit_log::NAME, head).await?;
+    let head = service.end_of(read_models::audit_log::NAME).await?;
     let open = caller.may(Permission::UsersRead);
     let place = service.exports.take(applicant(&caller)).map_err(no_place)?;
     let looking = Looking::new(&request, &app_id, &caller.actor);
