@@ -84,8 +84,34 @@ struct PersonEvent {
     #[schema(value_type = Object)]
     data: Value,
     /// The personal data of the event, without password hashes and without where other people's requests came from.
-    #[schema(required, value_type = Option<Object>)]
-    personal: Option<Value>,
+    #[schema(required)]
+    personal: Option<ExportedPersonal>,
+}
+
+/// The personal data of an event in such an export.
+#[derive(Default, PartialEq, Serialize, ToSchema)]
+struct ExportedPersonal {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    email: Option<String>,
+    /// The previous address, or the current one while a change is pending.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    previous_email: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    phone: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    avatar_url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ip: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_agent: Option<String>,
+    /// The reason as free text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// The app's `state` of the login that it started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<String>,
 }
 
 /// Get all that is held about you.
@@ -260,7 +286,17 @@ impl Export {
         let Personal { ip, user_agent, .. } = personal.clone();
         let (ip, user_agent) = if is_own_request { (ip, user_agent) } else { (None, None) };
         let personal = if own { personal } else { Personal::default() };
-        let personal = Personal { ip, user_agent, password_hash: None, acting: None, ..personal };
+        let personal = ExportedPersonal {
+            email: personal.email.map(String::from),
+            previous_email: personal.previous_email.map(String::from),
+            name: personal.name,
+            phone: personal.phone,
+            avatar_url: personal.avatar_url,
+            ip,
+            user_agent,
+            reason: personal.reason,
+            state: personal.state,
+        };
         Ok(PersonEvent {
             position: event.position,
             id: event.id,
@@ -271,7 +307,7 @@ impl Export {
             actor_kind: actor.kind.as_str(),
             actor_id: actor.id,
             data: serde_json::from_str(&event.data).unwrap_or(Value::String(event.data)),
-            personal: if personal.is_empty() { None } else { serde_json::to_value(personal).ok() },
+            personal: (personal != ExportedPersonal::default()).then_some(personal),
         })
     }
 }

@@ -27,6 +27,8 @@ from typing import Callable, Iterator
 EXCEPTIONS = {
     "AuditEvent.data": "each type of event has its own schema",
     "CloudEvent.data": "each type of event has its own schema, which `dataschema` names",
+    "PersonalData.readmodels": "each read model has its own tables",
+    "PersonalEvent.data": "each type of event has its own schema",
     "Ready.checks": "which components there are depends on the configuration",
 }
 

@@ -15,7 +15,7 @@ fn of_schema(name: &str) -> Option<Value> {
             json!({ "redirect_uris": ["https://app.example.com/callback"], "access_token_ttl": 900 })
         }
         "CloudEvent" => cloud_event(),
-        "AuditPersonal" => json!({ "ip": "192.0.2.7", "reason": "spam" }),
+        "AuditPersonal" | "ExportedPersonal" => json!({ "ip": "192.0.2.7", "reason": "spam" }),
         "Jwk" => json!({
             "kty": "EC",
             "crv": "P-256",
