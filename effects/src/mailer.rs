@@ -166,7 +166,11 @@ impl Mailer {
 }
 
 /// Creates the cursor if there is none yet. Mails requested from then on are sent, even by a process that starts later.
+/// Otherwise this writes nothing, so that a start does not wait for a database that takes no writes for a while.
 pub async fn begin(journal: &dyn Journal) -> Result<(), StoreError> {
+    if position(journal).await?.is_some() {
+        return Ok(());
+    }
     journal.hold_cursor(EFFECT, "nobody", Duration::ZERO).await.map(|_| ())
 }
 
