@@ -17,7 +17,10 @@ const SHORT: &[(&str, &str)] = &[
     ("effects/src/mailer/transport.rs", "the file of a mail"),
     ("event-store/src/contract.rs", "rivals in the adapters' suite"),
     ("event-store/src/kurrentdb/link.rs", "a connection; one that ends is made again by the next call"),
-    ("event-store/src/postgres/pool.rs", "the end of what somebody has left unfinished"),
+    (
+        "event-store/src/postgres/pool.rs",
+        "a new connection, and the end of what somebody has left unfinished",
+    ),
     ("event-store/src/repository.rs", "a snapshot"),
     ("http-kit/src/unread.rs", "the rest of a request"),
     ("tokens/src/signing.rs", "a new key"),

@@ -5,9 +5,13 @@
 //! gets another one, even where the server is well again. Its driver also allows neither keep-alives nor
 //! `TCP_USER_TIMEOUT`: it makes its sockets itself. So this pool never waits for a connection that is given back, closes
 //! those that do not answer, and distrusts those that were idle then.
+//!
+//! Whoever finds none that is idle has one made, and takes that or one that comes back meanwhile, whichever is first. One
+//! that nobody waits for any more when it is made is idle then.
 
 use std::fmt;
 use std::mem;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,16 +21,16 @@ use futures::{StreamExt, TryStreamExt};
 use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Connection, Either, Execute, Executor, PgConnection, Postgres, SqlStr};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::error::Elapsed;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::session::{is_connection, is_read_only, timed_out};
 use crate::pools;
 
 /// A connection that has been idle for longer may be gone: it is asked before it is used.
 pub(super) const FRESH: Duration = Duration::from_secs(1);
-/// How long a connection has to say that it is there, or to end what its user has left unfinished.
+/// How long a connection has to say that it is there, to end what its user has left unfinished, or to be made for nobody.
 pub(super) const PING: Duration = Duration::from_secs(1);
 
 type Make = dyn Fn() -> BoxFuture<'static, Result<PgConnection, sqlx::Error>> + Send + Sync;
@@ -37,10 +41,15 @@ pub struct Pool(Arc<Inner>);
 
 struct Inner {
     make: Box<Make>,
+    /// For users.
     places: Arc<Semaphore>,
+    /// For connections, those that are being made included.
+    room: Arc<Semaphore>,
     most: u32,
     bound: Duration,
     state: Mutex<State>,
+    /// One has become idle.
+    came: Notify,
 }
 
 #[derive(Default)]
@@ -51,9 +60,15 @@ struct State {
 }
 
 struct Idle {
+    open: Open,
+    since: Instant,
+}
+
+/// An open connection, and its room.
+struct Open {
     connection: PgConnection,
     made: Instant,
-    since: Instant,
+    _room: OwnedSemaphorePermit,
 }
 
 impl Pool {
@@ -64,16 +79,15 @@ impl Pool {
         bound: Duration,
         make: impl Fn() -> BoxFuture<'static, Result<PgConnection, sqlx::Error>> + Send + Sync + 'static,
     ) -> Self {
-        let places = Arc::new(Semaphore::new(usize::try_from(most).unwrap_or(Semaphore::MAX_PERMITS)));
-        let state = Mutex::default();
-        Self(Arc::new(Inner { make: Box::new(make), places, most, bound, state }))
+        let [places, room] = [(); 2]
+            .map(|()| Arc::new(Semaphore::new(usize::try_from(most).unwrap_or(Semaphore::MAX_PERMITS))));
+        let (state, came) = (Mutex::default(), Notify::new());
+        Self(Arc::new(Inner { make: Box::new(make), places, room, most, bound, state, came }))
     }
 
     /// How many connections are open, or being opened.
     pub fn size(&self) -> u32 {
-        let in_use =
-            self.0.most.saturating_sub(u32::try_from(self.0.places.available_permits()).unwrap_or(0));
-        in_use + u32::try_from(self.num_idle()).unwrap_or(0)
+        self.0.most.saturating_sub(u32::try_from(self.0.room.available_permits()).unwrap_or(0))
     }
 
     /// How many of them are not in use.
@@ -92,8 +106,8 @@ impl Pool {
         let _ = timeout(self.0.bound, self.0.places.acquire_many(self.0.most)).await;
         self.0.places.close();
         let idle = mem::take(&mut self.state().idle);
-        for Idle { connection, .. } in idle {
-            let _ = timeout(PING, connection.close()).await;
+        for Idle { open, .. } in idle {
+            let _ = timeout(PING, open.connection.close()).await;
         }
     }
 
@@ -109,27 +123,60 @@ impl Pool {
         }
         let place = Arc::clone(&self.0.places).acquire_owned().await;
         let place = place.map_err(|_| sqlx::Error::PoolClosed)?;
-        let held = |connection, made| {
-            let (connection, place) = (Some(connection), Some(place));
-            Ok(Held { connection, made, place, pool: self.clone(), is_busy: false, in_transaction: false })
+        let mut made = pin!(self.made());
+        let open = loop {
+            if let Some(open) = self.idle().await {
+                break open;
+            }
+            tokio::select! {
+                biased;
+                made = &mut made => break made?,
+                () = self.0.came.notified() => {}
+            }
         };
+        let (open, place) = (Some(open), Some(place));
+        Ok(Held { open, place, pool: self.clone(), is_busy: false, in_transaction: false })
+    }
+
+    /// One that is idle and works.
+    async fn idle(&self) -> Option<Open> {
         loop {
-            let Some(Idle { mut connection, made, since }) = self.state().idle.pop() else { break };
-            if pools::is_left(made.elapsed()) {
+            let Idle { mut open, since } = self.state().idle.pop()?;
+            if pools::is_left(open.made.elapsed()) {
                 continue;
             }
             if since.elapsed() < FRESH {
-                return held(connection, made);
+                return Some(open);
             }
-            match timeout(PING, connection.ping()).await {
-                Ok(Ok(())) => return held(connection, made),
+            match timeout(PING, open.connection.ping()).await {
+                Ok(Ok(())) => return Some(open),
                 // The server has ended it.
                 Ok(Err(_)) => {}
                 Err(_) => self.is_silent(),
             }
         }
-        let connection = (self.0.make)().await?;
-        held(connection, Instant::now())
+    }
+
+    /// A new one, as soon as there is room for it. Whoever does not wait for it any more leaves it to others.
+    async fn made(&self) -> Result<Open, sqlx::Error> {
+        let room = Arc::clone(&self.0.room).acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)?;
+        let (mut answer, answered) = oneshot::channel();
+        let pool = self.clone();
+        tokio::spawn(async move {
+            // Before it is known which server it leads to.
+            let made = Instant::now();
+            let connected = tokio::select! {
+                connected = timeout(pool.0.bound, (pool.0.make)()) => connected,
+                // A server that is there takes a moment. One that is not must not keep the room from others.
+                () = async { answer.closed().await; sleep(PING).await } => return,
+            };
+            let connected = connected.unwrap_or_else(|_| Err(timed_out("the database does not answer")));
+            let open = connected.map(|connection| Open { connection, made, _room: room });
+            if let Err(Ok(unwanted)) = answer.send(open) {
+                pool.put_back(unwanted);
+            }
+        });
+        answered.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
     }
 
     /// Begins a transaction.
@@ -164,10 +211,10 @@ impl Pool {
         drop(idle);
     }
 
-    fn put_back(&self, connection: PgConnection, made: Instant) {
-        let mut state = self.state();
+    fn put_back(&self, open: Open) {
         if !self.0.places.is_closed() {
-            state.idle.push(Idle { connection, made, since: Instant::now() });
+            self.state().idle.push(Idle { open, since: Instant::now() });
+            self.0.came.notify_one();
         }
     }
 
@@ -233,8 +280,7 @@ impl<'p> Executor<'p> for &'_ Pool {
 
 /// A connection in use. When it is dropped, it goes back unless it is lost.
 struct Held {
-    connection: Option<PgConnection>,
-    made: Instant,
+    open: Option<Open>,
     place: Option<OwnedSemaphorePermit>,
     pool: Pool,
     /// A statement has begun, and its end was not seen.
@@ -247,12 +293,12 @@ impl Held {
     fn start(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
         self.is_busy = true;
         let lost = || std::io::Error::new(std::io::ErrorKind::NotConnected, "the connection was lost").into();
-        self.connection.as_mut().ok_or_else(lost)
+        self.open.as_mut().map(|open| &mut open.connection).ok_or_else(lost)
     }
 
     fn finish<T>(&mut self, ended: Result<Result<T, sqlx::Error>, Elapsed>) -> Result<T, sqlx::Error> {
         let Ok(ended) = ended else {
-            self.connection = None;
+            self.open = None;
             self.pool.is_silent();
             return Err(timed_out("the database does not answer"));
         };
@@ -261,7 +307,7 @@ impl Held {
             // The server may have become a replica, with another one in its place.
             let refuses_writes = is_read_only(error);
             if refuses_writes || is_connection(error) {
-                self.connection = None;
+                self.open = None;
             }
             if refuses_writes {
                 self.pool.forget_idle();
@@ -274,22 +320,23 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         let (pool, place) = (self.pool.clone(), self.place.take());
-        let Some(mut connection) = self.connection.take() else { return };
-        let (made, in_transaction) = (self.made, self.in_transaction);
+        let Some(mut open) = self.open.take() else { return };
+        let in_transaction = self.in_transaction;
         if !self.is_busy && !in_transaction {
-            pool.put_back(connection, made);
+            pool.put_back(open);
             return;
         }
         // Its user went away in the middle of something.
         let Ok(runtime) = Handle::try_current() else { return };
         runtime.spawn(async move {
+            let connection = &mut open.connection;
             let ended = async {
                 connection.ping().await?;
                 if in_transaction { connection.execute("ROLLBACK").await.map(drop) } else { Ok(()) }
             };
             // Else it is closed: it did not end in time, or the server is gone.
             if let Ok(Ok(())) = timeout(PING, ended).await {
-                pool.put_back(connection, made);
+                pool.put_back(open);
             }
             drop(place);
         });

@@ -12,6 +12,7 @@ mod faults;
 mod neighbours;
 mod nodes;
 mod opening;
+mod pool;
 mod poolers;
 mod roles;
 
