@@ -4,9 +4,9 @@
 //! [`Reads`]. It may run several times, so everything it needs (ids, the time, hashes) is computed before and captured. Whatever
 //! it read but did not write becomes a guard of the append: if a ban commits first, a login decided before it is decided again.
 
+mod error;
 mod work;
 
-use schemas::problems;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,13 +18,14 @@ use event_store::{
     Append, AppendError, Appended, Claim, Clock, Idempotency, LookupKey, NewEvent, Repository, Requested,
     StoreError, Write,
 };
-use http_kit::problem::{self, Problem};
+use http_kit::problem;
 use http_kit::trace::Span;
-use schemas::envelope::Metadata;
+use schemas::envelope::{ActorKind, Metadata};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::unconstrained;
 use tracing::Instrument;
 
+pub use crate::error::DispatchError;
 use crate::work::Entry;
 pub use crate::work::{Handle, Handles, Member, Reads, Work};
 
@@ -72,62 +73,6 @@ pub struct Committed<T> {
     pub position: u64,
     /// Whether they already existed under the same idempotency key.
     pub replayed: bool,
-}
-
-/// Why nothing was done.
-#[derive(Debug, thiserror::Error)]
-pub enum DispatchError<E> {
-    /// The decision was a refusal.
-    #[error("refused")]
-    Refused(E),
-    /// Another stream holds a claim.
-    #[error("the {} claim is held by {owner}", claim.kind)]
-    ClaimTaken { claim: Claim, owner: StreamId },
-    /// The idempotency key was used for another request.
-    #[error("the idempotency key was used for another request")]
-    IdempotencyKeyReused,
-    /// Concurrent writers kept winning.
-    #[error("others kept writing the same streams first")]
-    Contended,
-    /// The outcome of the append is unknown: repeating the request under the same idempotency key finds out.
-    #[error("whether the events were written is unknown: {0}")]
-    Unknown(String),
-    /// The journal or the key store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl<E> DispatchError<E> {
-    /// Maps the type of the refusal.
-    pub fn map_refusal<F>(self, map: impl FnOnce(E) -> F) -> DispatchError<F> {
-        match self {
-            Self::Refused(refusal) => DispatchError::Refused(map(refusal)),
-            Self::ClaimTaken { claim, owner } => DispatchError::ClaimTaken { claim, owner },
-            Self::IdempotencyKeyReused => DispatchError::IdempotencyKeyReused,
-            Self::Contended => DispatchError::Contended,
-            Self::Unknown(reason) => DispatchError::Unknown(reason),
-            Self::Store(error) => DispatchError::Store(error),
-        }
-    }
-}
-
-impl<E: Into<Problem>> From<DispatchError<E>> for Problem {
-    fn from(error: DispatchError<E>) -> Self {
-        match error {
-            DispatchError::Refused(refusal) => refusal.into(),
-            DispatchError::IdempotencyKeyReused => Self::new(problems::IDEMPOTENCY_KEY_REUSED),
-            DispatchError::Store(error) => error.into(),
-            DispatchError::Unknown(reason) => {
-                tracing::error!(%reason, "the outcome of an append stays unknown");
-                Self::new(problems::OUTCOME_UNKNOWN).retry_after(1)
-            }
-            DispatchError::Contended => Self::overloaded("others kept writing the same streams first"),
-            // Handlers whose claims may be taken by others match on this first.
-            DispatchError::ClaimTaken { claim, owner } => {
-                Self::internal(format!("the {} claim is held by {owner}", claim.kind))
-            }
-        }
-    }
 }
 
 /// Runs decisions.
@@ -244,6 +189,9 @@ impl Inner {
                     return Ok(replay);
                 }
                 let position = self.repository.journal().head().await?;
+                if context.metadata.actor.kind != ActorKind::System {
+                    self.confirm(position).await?;
+                }
                 return Ok(Committed { value: Some(value), events: vec![], position, replayed: false });
             }
             let append = match self.to_append(&context, &work).await {
@@ -378,23 +326,17 @@ impl Inner {
             };
             if unknown.is_some() {
                 match self.find(&append).await {
-                    Ok(Some(appended)) => return Outcome::Done(appended),
+                    Ok(Some(appended)) if self.confirm::<E>(appended.last).await.is_ok() => {
+                        return Outcome::Done(appended);
+                    }
                     Ok(None) => {}
                     // Still unknown.
-                    Err(_) => break,
+                    Ok(Some(_)) | Err(_) => break,
                 }
             }
             return match error {
                 AppendError::Conflict { stream, actual } => Outcome::Conflict { stream, actual },
-                AppendError::ClaimTaken { claim, owner } => {
-                    Outcome::Failed(DispatchError::ClaimTaken { claim, owner })
-                }
-                AppendError::IdempotencyKeyReused => Outcome::Failed(DispatchError::IdempotencyKeyReused),
-                AppendError::Damaged(what) => Outcome::Failed(StoreError::Damaged(what).into()),
-                AppendError::Unavailable(why) => Outcome::Failed(StoreError::Unavailable(why).into()),
-                AppendError::Empty | AppendError::Unknown(_) => {
-                    Outcome::Failed(StoreError::Unavailable(error.to_string().into()).into())
-                }
+                error => Outcome::Failed(error.into()),
             };
         }
         // The events may have been written, so the cache may be stale.
@@ -437,8 +379,17 @@ impl Inner {
             Some(stored) if stored.fingerprint != idempotency.fingerprint => {
                 Err(DispatchError::IdempotencyKeyReused)
             }
-            Some(stored) => self.read_back(stored.first, stored.last).await.map(Some),
+            Some(stored) => {
+                self.confirm(stored.last).await?;
+                self.read_back(stored.first, stored.last).await.map(Some)
+            }
         }
+    }
+
+    /// Before a caller is told that something is done because it was done before, perhaps by another node that does not know
+    /// whether it will last.
+    async fn confirm<E>(&self, position: u64) -> Result<(), DispatchError<E>> {
+        Ok(self.repository.journal().confirm(position).await?)
     }
 
     async fn read_back<T, E>(&self, first: u64, last: u64) -> Result<Committed<T>, DispatchError<E>> {

@@ -14,6 +14,7 @@ use event_store::{
     Cursor, Journal, KeyStore, MasterKey, Sealer, Snapshot, SqliteJournal, StoredIdempotency, SystemClock,
     Why,
 };
+use http_kit::Problem;
 use schemas::envelope::{Actor, RecordedEvent};
 use tempfile::TempDir;
 use tokio::sync::watch;

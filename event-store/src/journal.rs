@@ -150,6 +150,16 @@ pub enum StoreError {
     Erased(UserId),
 }
 
+impl From<StoreError> for AppendError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(why) => Self::Unavailable(why),
+            StoreError::Damaged(what) => Self::Damaged(what),
+            error @ StoreError::Erased(_) => Self::Unavailable(error.to_string().into()),
+        }
+    }
+}
+
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match error {
@@ -343,6 +353,13 @@ pub trait Journal: Send + Sync + 'static {
 
     /// What was written under the idempotency key.
     async fn idempotent(&self, key: &[u8; 32]) -> Result<Option<StoredIdempotency>, StoreError>;
+
+    /// Waits until what is in the journal up to this position is as safe as what an append has acknowledged. To be called
+    /// before an answer that something is done because it is in the journal already: whoever wrote it may not know whether
+    /// a synchronous replica has it. Without one, it is safe.
+    async fn confirm(&self, _position: u64) -> Result<(), AppendError> {
+        Ok(())
+    }
 
     /// Looks at the next idempotency keys behind this one, a thousand at most so that appends need not wait for long, and
     /// forgets those that were used before a time. Answers with the last one it looked at; nothing at the end. A journal

@@ -15,6 +15,7 @@ use sqlx::Row;
 use tasks::Task;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use crate::journal::{
     Append, AppendError, Appended, Claim, Cursor, Journal, Snapshot, StoreError, StoredIdempotency,
@@ -90,6 +91,23 @@ impl Drop for PostgresJournal {
 impl Journal for PostgresJournal {
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
         self.last.noted(self.send(append).await)
+    }
+
+    async fn confirm(&self, position: u64) -> Result<(), AppendError> {
+        if self.doubt.is_confirmed(position) {
+            return Ok(());
+        }
+        let asked = self.read(|| {
+            sqlx::query_scalar("SELECT current_setting('synchronous_standby_names') <> ''")
+                .fetch_one(&self.readers)
+        });
+        if !asked.await? {
+            self.doubt.confirmed(position);
+        } else if !self.doubt.confirm(position, self.answer).await {
+            let text = "the synchronous replica may not have what is in the journal";
+            return Err(AppendError::Unknown(text.to_owned()));
+        }
+        Ok(self.history.seen.check()?)
     }
 
     async fn can_append(&self) -> Result<(), StoreError> {
@@ -302,27 +320,29 @@ impl Journal for PostgresJournal {
     }
 
     async fn idempotent(&self, key: &[u8; 32]) -> Result<Option<StoredIdempotency>, StoreError> {
-        // What is there may still be lost with this server.
-        if self.doubt.is_raised() && !self.doubt.settled(self.answer).await {
-            let text = "it is unknown whether the synchronous replica has the newest events";
-            return Err(StoreError::Unavailable(text.into()));
-        }
-        let row: Option<(Vec<u8>, i64, i64, Option<Vec<u8>>)> = self
+        type Stored = (Vec<u8>, i64, i64, Option<Vec<u8>>, Option<Uuid>);
+        let row: Option<Stored> = self
             .read(|| {
                 sqlx::query_as(
-                    "SELECT fingerprint, first, last, mac FROM watchword.idempotency WHERE key = $1",
+                    "SELECT fingerprint, first, last, mac,
+                         (SELECT e.id FROM watchword.events e WHERE e.position = i.last)
+                     FROM watchword.idempotency i WHERE key = $1",
                 )
                 .bind(key.as_slice())
                 .fetch_optional(&self.readers)
             })
             .await?;
-        let Some((fingerprint, first, last, mac)) = row else { return Ok(None) };
+        let Some((fingerprint, first, last, mac, event)) = row else { return Ok(None) };
         let fingerprint = fingerprint
             .try_into()
             .map_err(|_| StoreError::Damaged("a fingerprint is not 32 bytes long".to_owned()))?;
         let (first, last) = (first.cast_unsigned(), last.cast_unsigned());
         let stored = StoredIdempotency { fingerprint, first, last };
         self.macs.check_idempotency(key, &stored, mac.as_deref()).map_err(StoreError::Damaged)?;
+        if let Some(event) = event {
+            // If another server does not have it, that is noticed before anybody is told of it.
+            self.history.seen.see(last, event);
+        }
         Ok(Some(stored))
     }
 

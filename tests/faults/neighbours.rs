@@ -94,7 +94,7 @@ async fn a_pooler_gives_sessions_or_is_refused() {
 /// A dump restored without owners and rights, on a server without the role: `migrate` makes it and gives it what it needs.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dump_without_roles_is_repaired_by_migrate() {
-    let (postgres, bus) = (Postgres::start(), Bus::start());
+    let (postgres, bus) = (Postgres::start_with_tools(), Bus::start());
     let database = postgres.database();
     let mut server = node(&database, &bus).await;
     let mut history = History::new(&server).await;

@@ -10,7 +10,7 @@ use async_nats::jetstream;
 use serde_json::{Value, json};
 use test_services::{Nats, Postgres, Switch};
 use tests::stalls;
-use tests::{App, PASSWORD, Server, Tokens, assert_gapless, email, of_type, until};
+use tests::{Answer, App, PASSWORD, Server, Tokens, assert_gapless, email, of_type, until};
 
 use crate::{Random, SETTINGS};
 
@@ -334,40 +334,58 @@ async fn a_node_on_the_former_primary_leaves_it() {
     }
 }
 
+fn in_doubt(answer: Result<Answer, reqwest::Error>) {
+    answer.expect("the server answers").problem(503, "outcome_unknown");
+}
+
 /// An administrator cancels the wait for a synchronous replica that does not answer: the request is not answered as if the
-/// replica had it, nor is its repetition, until it has.
+/// replica had it, nor is its repetition, at this or another node or after a restart, until it has. The same holds for what a
+/// node finds done already, where there is nothing to repeat.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_wait_for_a_replica_is_no_acknowledgement() {
     let old = Postgres::start();
     let database = old.database();
-    let new = old.replica();
-    let admin = old.url("postgres");
-    old.psql(&admin, "ALTER SYSTEM SET synchronous_standby_names = 'replica'");
-    old.psql(&admin, "SELECT pg_reload_conf()");
-    let server = node(&database, &[]).await;
-    let app = server.default_app();
-    let ada = register(&app, "ada").await;
+    let new = old.synchronous_replica();
+    let short = [("WATCHWORD_HTTP_REQUEST_TIME", "4")];
+    let (mut one, two) = tokio::join!(node(&database, &short), node(&database, &short));
+    // The answers in between take longer than the default.
+    let id = one.create_app(json!({"refresh_grace": 60})).await.id;
+    let ada = register(&one.app(&id), "ada").await;
 
-    for ending in ["pg_cancel_backend", "pg_terminate_backend"] {
+    for (round, ending) in ["pg_cancel_backend", "pg_terminate_backend"].into_iter().enumerate() {
+        let (here, there) = (one.app(&id), two.app(&id));
+        let eve = register(&here, "eve").await;
         new.signal("STOP");
         let key = email("key");
-        let call = || app.login(&ada.address, PASSWORD).header("idempotency-key", &key).attempt();
-        let first = tokio::spawn(call());
-        let waiting =
-            "FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE '%watchword.append(%'";
-        until("an append waits for the replica", async || {
-            old.psql(&admin, &format!("SELECT count(*) {waiting}")).trim() != "0"
-        })
-        .await;
-        old.psql(&admin, &format!("SELECT {ending}(pid) {waiting}"));
-        let answer = first.await.expect("no panic").expect("the server answers");
-        answer.problem(503, "outcome_unknown");
+        let login =
+            |app: &App<'_>| app.login(&ada.address, PASSWORD).header("idempotency-key", &key).attempt();
+        let refresh = |app: &App<'_>| app.refresh(&eve.tokens.refresh).attempt();
+        let first = tokio::spawn(login(&here));
+        until("an append waits for the replica", async || old.waiting_for_replica() > 0).await;
+        old.end_waits_for_replica(ending);
+        in_doubt(first.await.expect("no panic"));
         // It is in the journal, but the replica does not have it.
-        let answer = call().await.expect("the server answers");
-        assert_eq!(answer.status, 503, "{}", answer.text);
+        in_doubt(login(&there).await);
+        in_doubt(login(&here).await);
+        if round == 0 {
+            let first = tokio::spawn(refresh(&there));
+            until("an append waits for the replica", async || old.waiting_for_replica() > 0).await;
+            old.end_waits_for_replica(ending);
+            in_doubt(first.await.expect("no panic"));
+            in_doubt(refresh(&here).await);
+            one.kill();
+            // It is not ready: no append would be taken.
+            one.up_open().await;
+            in_doubt(login(&one.app(&id)).await);
+        }
         new.signal("CONT");
-        until("the replica has it", async || call().await.is_ok_and(|answer| answer.status == 200)).await;
+        for app in [&one.app(&id), &there] {
+            until("the replica has it", async || login(app).await.is_ok_and(|answer| answer.status == 200))
+                .await;
+            refresh(app).await.expect("the server answers").expect(200);
+        }
     }
-    let events = server.events().await;
-    assert_eq!(of_type(&events, "SessionStarted").len(), 3, "each once");
+    let events = one.events().await;
+    let logins = of_type(&events, "SessionStarted").len() - of_type(&events, "UserRegistered").len();
+    assert_eq!((logins, of_type(&events, "SessionRefreshed").len()), (2, 2), "each once");
 }

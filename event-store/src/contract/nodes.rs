@@ -135,6 +135,11 @@ impl Journal for Nodes {
         self.call("idempotent").idempotent(key).await
     }
 
+    /// Not counted: it costs nothing where the node has appended since.
+    async fn confirm(&self, position: u64) -> Result<(), AppendError> {
+        self.next().confirm(position).await
+    }
+
     async fn forget_idempotency(
         &self,
         after: Option<[u8; 32]>,

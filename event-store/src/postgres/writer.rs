@@ -167,6 +167,8 @@ impl Writer {
                     self.head.send_if_modified(|known| std::mem::replace(known, head.max(*known)) < head);
                     let mut answers = batch.read(&answers);
                     if let Some((position, event)) = batch.newest(&answers) {
+                    // Its commit came after all others up to there, and waited as they should have.
+                    self.doubt.confirmed(head);
                         self.history.seen.see(position, event);
                     }
                     self.check_replays(appends, &mut answers).await;

@@ -14,6 +14,7 @@ mod nodes;
 mod opening;
 mod pool;
 mod poolers;
+mod replicas;
 mod roles;
 
 /// Timeouts short enough for a test and long enough for a busy machine.

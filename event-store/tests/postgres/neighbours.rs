@@ -157,7 +157,7 @@ async fn a_database_of_another_encoding_is_refused() {
 /// A dump restored on a server without the role, and without any rights, is put right by the next migration.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dump_without_roles_is_repaired() {
-    let server = Postgres::start();
+    let server = Postgres::start_with_tools();
     let database = server.database();
     everything(&database).await;
     let dump = server.dump(&database, &["--no-owner", "--no-privileges"]);

@@ -1,6 +1,8 @@
 //! A PostgreSQL server.
 
-use std::fs;
+use std::env;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -11,6 +13,10 @@ use crate::{free_port, paths, value, wait_until};
 
 /// The password of its superuser `postgres`.
 pub(crate) const PASSWORD: &str = "only-on-loopback";
+
+/// Those of the nodes: not those of other sessions, such as one that waits on behalf of a commit whose wait was cancelled.
+const APPENDS_THAT_WAIT: &str =
+    "FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE '%watchword.append(%'";
 
 /// A PostgreSQL server with its own cluster and production settings: commits are synced to disk.
 pub struct Postgres {
@@ -34,8 +40,17 @@ impl Postgres {
         SHARED.get_or_init(Self::start)
     }
 
-    /// A separate server, which can be stopped and started.
+    /// A separate server, which can be stopped and started: of the version that `TEST_POSTGRES` names, 17 or 18, or else
+    /// of the client programs' version.
     pub fn start() -> Self {
+        match env::var("TEST_POSTGRES") {
+            Ok(major) => Self::start_version(major.parse().expect("TEST_POSTGRES is a number")),
+            Err(_) => Self::start_with_tools(),
+        }
+    }
+
+    /// A separate server of the client programs' version, which [`Postgres::dump`] needs.
+    pub fn start_with_tools() -> Self {
         Self::start_from(None)
     }
 
@@ -77,17 +92,51 @@ impl Postgres {
             databases: AtomicU32::new(1000),
             home: Home::new("postgres-replica-"),
         };
+        // pg_basebackup knows only servers up to its own version.
+        let (from, to) = (self.data(), replica.data());
+        let copy = format!("\\! cp -a '{}' '{}'", from.display(), to.display());
+        let (begin, end) = (
+            "SELECT pg_backup_start('replica', fast => true)",
+            "SELECT labelfile FROM pg_backup_stop(wait_for_archive => false)",
+        );
+        let label = self.psql_all(&self.url("postgres"), &["\\o /dev/null", begin, "\\o", &copy, end]);
+        for (file, text) in [("backup_label", label.as_str()), ("standby.signal", "")] {
+            fs::write(to.join(file), text).expect("the copy can be written");
+        }
+        let primary = format!(
+            "primary_conninfo = 'host=127.0.0.1 port={} user=postgres password={PASSWORD} application_name=replica'\n",
+            self.port
+        );
+        let settings = File::options().append(true).open(to.join("postgresql.auto.conf"));
+        settings.and_then(|mut file| file.write_all(primary.as_bytes())).expect("the copy can be written");
+        fs::remove_file(to.join("postmaster.pid")).expect("it was copied");
         replica.give_home();
-        let output = replica
-            .tool("pg_basebackup")
-            .args(["-R", "-X", "stream", "-c", "fast", "--no-sync", "-D"])
-            .arg(replica.data())
-            .args(["-d", &format!("{}?application_name=replica", self.url("postgres"))])
-            .output()
-            .expect("pg_basebackup runs");
-        assert!(output.status.success(), "pg_basebackup: {}", String::from_utf8_lossy(&output.stderr));
         replica.up();
         replica
+    }
+
+    /// A synchronous replica of this server, for which each commit waits from now on.
+    #[must_use]
+    pub fn synchronous_replica(&self) -> Self {
+        let (replica, url) = (self.replica(), self.url("postgres"));
+        self.psql(&url, "ALTER SYSTEM SET synchronous_standby_names = 'replica'");
+        self.psql(&url, "SELECT pg_reload_conf()");
+        wait_until("the replica", || {
+            self.psql(&url, "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'").trim()
+                == "1"
+        });
+        replica
+    }
+
+    /// How many appends have been committed here, and wait for the synchronous replica.
+    pub fn waiting_for_replica(&self) -> usize {
+        let count = format!("SELECT count(*) {APPENDS_THAT_WAIT}");
+        self.psql(&self.url("postgres"), &count).trim().parse().expect("a number")
+    }
+
+    /// Ends these waits with a function of the server: `pg_cancel_backend` or `pg_terminate_backend`.
+    pub fn end_waits_for_replica(&self, with: &str) {
+        self.psql(&self.url("postgres"), &format!("SELECT {with}(pid) {APPENDS_THAT_WAIT}"));
     }
 
     /// Waits until a replica of this server has everything.
@@ -166,6 +215,15 @@ impl Postgres {
         self.end("QUIT");
     }
 
+    /// Ends all its processes at once, as a machine does that loses its power.
+    pub fn kill(&mut self) {
+        let sessions = self.sessions();
+        self.end("KILL");
+        for session in sessions {
+            let _ = process::signal_if_alive(session, "KILL");
+        }
+    }
+
     fn end(&mut self, signal: &str) {
         let mut child = self.child.take().expect("it runs");
         self.home.end(&mut child, signal);
@@ -198,12 +256,18 @@ impl Postgres {
 
     /// Runs SQL with psql, and returns what it prints: one line for each row.
     pub fn psql(&self, url: &str, sql: &str) -> String {
+        self.psql_all(url, &[sql])
+    }
+
+    /// Like [`Postgres::psql`], with several commands in one session.
+    fn psql_all(&self, url: &str, commands: &[&str]) -> String {
         let output = Command::new(self.tools.join("psql"))
-            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", url, "-c", sql])
+            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", url])
+            .args(commands.iter().flat_map(|command| ["-c", command]))
             .stdin(Stdio::null())
             .output()
             .expect("psql runs");
-        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{commands:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("it prints text")
     }
 
@@ -225,7 +289,7 @@ impl Postgres {
 
     /// Runs an SQL file with psql, such as the output of `pg_dump`.
     pub fn restore(&self, url: &str, dump: &Path) {
-        let output = Command::new(self.programs.join("psql"))
+        let output = Command::new(self.tools.join("psql"))
             .args(["-X", "-q", "-o", "/dev/null", "-v", "ON_ERROR_STOP=1", "-d", url, "-f"])
             .arg(dump)
             .stdin(Stdio::null())
@@ -246,15 +310,7 @@ impl Postgres {
 
     /// PostgreSQL refuses to run as root; then this runs it as another user, in the same process.
     fn program(&self, name: &str) -> Command {
-        self.run(&self.programs.join(name))
-    }
-
-    /// A client program that writes the server's files.
-    fn tool(&self, name: &str) -> Command {
-        self.run(&self.tools.join(name))
-    }
-
-    fn run(&self, path: &Path) -> Command {
+        let path = self.programs.join(name);
         if self.user.is_empty() {
             return Command::new(path);
         }
@@ -271,14 +327,19 @@ impl Postgres {
 
     /// Sends a signal to the server's processes, by its name, such as `STOP`: to the first, and to that of each session.
     pub fn signal(&self, name: &str) {
-        let first = self.pid();
-        process::signal(first, name);
-        let sessions = fs::read_to_string(format!("/proc/{first}/task/{first}/children"))
-            .expect("Linux tells of children");
-        for session in sessions.split_whitespace().filter_map(|it| it.parse().ok()) {
+        process::signal(self.pid(), name);
+        for session in self.sessions() {
             // A session that ends meanwhile cannot answer anyway.
             let _ = process::signal_if_alive(session, name);
         }
+    }
+
+    /// The processes that the first one has started.
+    fn sessions(&self) -> Vec<u32> {
+        let first = self.pid();
+        let children = fs::read_to_string(format!("/proc/{first}/task/{first}/children"));
+        let children = children.expect("Linux tells of children");
+        children.split_whitespace().filter_map(|it| it.parse().ok()).collect()
     }
 }
 
