@@ -21,16 +21,16 @@ use crate::{Random, SETTINGS};
 /// The default of `http.request_time`, and what a client on a busy machine adds to it.
 const BOUND: Duration = Duration::from_millis(10_500);
 /// After so long everything works again.
-const BACK: Duration = Duration::from_secs(15);
+pub const BACK: Duration = Duration::from_secs(15);
 /// Certain refusals come at once: no timeout is as short.
-const AT_ONCE: Duration = Duration::from_secs(3);
+pub const AT_ONCE: Duration = Duration::from_secs(3);
 
-fn rounds() -> usize {
+pub fn rounds() -> usize {
     env::var("FAULTS_ROUNDS").map_or(2, |rounds| rounds.parse().expect("FAULTS_ROUNDS is a number"))
 }
 
 /// The longest answers, as a histogram: the seconds, and how many took so long.
-fn assert_bounded(history: &History) {
+pub fn assert_bounded(history: &History) {
     let mut seconds = [0_usize; 12];
     for record in &history.records {
         let took = (record.ended - record.began).as_secs();
@@ -41,8 +41,15 @@ fn assert_bounded(history: &History) {
     assert!(late.is_empty(), "{late:?} took longer than {BOUND:?}");
 }
 
+/// Prints the shortest, the median and the longest of these times.
+pub fn print_times(what: &str, times: &mut [Duration]) {
+    times.sort_unstable();
+    let [shortest, median, longest] = [0, times.len() / 2, times.len() - 1].map(|place| times[place]);
+    println!("{what} {} times after {shortest:?} to {longest:?}, median {median:?}", times.len());
+}
+
 /// Both nodes answer again.
-async fn are_back(servers: &[&Server], since: Instant) -> Duration {
+pub async fn are_back(servers: &[&Server], since: Instant) -> Duration {
     for server in servers {
         crate::until("the node works again", async || {
             register(&server.default_app()).await.status == 201 && server.get("/readyz").await.status == 200
@@ -87,9 +94,9 @@ async fn inv_y_a_host_that_dies_without_a_word() {
                 back
             })
             .await;
-        times.push(back.as_millis());
+        times.push(back);
     }
-    println!("back after, in ms: {times:?}");
+    print_times("back", &mut times);
     assert_bounded(&history);
     let fresh = fresh_node(&database, &bus, &first).await;
     checker::check_nodes(&nodes, &fresh, Some(&bus), &history).await;
@@ -211,22 +218,76 @@ async fn inv_y_a_lock_on_the_turn_is_known_without_an_append() {
     register(&server.default_app()).await.expect(201);
 }
 
-/// The log of the server has room, but the tables have none: nobody has to append to find out.
+/// A node on a database some of whose tables are on a small disk.
+struct Tight {
+    server: Server,
+    postgres: Postgres,
+    _bus: Bus,
+    // Last: the server has files on it.
+    disk: Disk,
+}
+
+impl Tight {
+    /// With these statements before and after the start of the node.
+    async fn start(create: &str, move_to_it: &str) -> Self {
+        let (postgres, bus, disk) = (Postgres::start(), Bus::start(), Disk::new(64));
+        let folder = disk.path().join("tables");
+        std::fs::create_dir(&folder).expect("it can be made");
+        let owner = Command::new("chown").arg("--reference").arg(postgres.data()).arg(&folder).status();
+        assert!(owner.expect("chown runs").success());
+        let (admin, location) = (postgres.url("postgres"), folder.display());
+        postgres.psql(&admin, &format!("CREATE TABLESPACE small LOCATION '{location}'"));
+        postgres.psql(&admin, create);
+        let database = postgres.url("tight");
+        let server = crate::postgres::node(&database, &bus).await;
+        postgres.psql(&database, move_to_it);
+        register(&server.default_app()).await.expect(201);
+        disk.fill(0);
+        Self { server, postgres, _bus: bus, disk }
+    }
+
+    /// The log of the server has room, but the tables have none: nobody has to append to find out.
+    async fn is_refused(&self) {
+        let app = self.server.default_app();
+        // There may be room in a page for some more.
+        crate::until("it is full", async || register(&app).await.status == 503).await;
+        let heal = async || self.disk.free();
+        is_refused_and_heals(&self.server, "full", "storage_full", AT_ONCE, heal).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn inv_y_a_full_tablespace_is_known_without_an_append() {
-    let (postgres, bus, disk) = (Postgres::start(), Bus::start(), Disk::new(64));
-    let folder = disk.path().join("tables");
-    std::fs::create_dir(&folder).expect("it can be made");
-    let owner = Command::new("chown").arg("--reference").arg(postgres.data()).arg(&folder).status();
-    assert!(owner.expect("chown runs").success());
-    let database = postgres.database();
-    let location = folder.display();
-    postgres.psql(&database, &format!("CREATE TABLESPACE small LOCATION '{location}'"));
-    postgres.psql(&database, "CREATE DATABASE small TABLESPACE small");
-    let server = crate::postgres::node(&postgres.url("small"), &bus).await;
-    register(&server.default_app()).await.expect(201);
-    disk.fill(0);
-    // There may be room in a page for some more.
-    crate::until("it is full", async || register(&server.default_app()).await.status == 503).await;
-    is_refused_and_heals(&server, "full", "storage_full", AT_ONCE, async || disk.free()).await;
+    Tight::start("CREATE DATABASE tight TABLESPACE small", "SELECT").await.is_refused().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inv_y_a_full_tablespace_of_the_events_alone_is_known_without_an_append() {
+    let move_to_it = "ALTER TABLE watchword.events SET TABLESPACE small";
+    Tight::start("CREATE DATABASE tight", move_to_it).await.is_refused().await;
+}
+
+/// Commands do not need them, and are answered; but the node is not ready, and names the projectors that stand still.
+#[tokio::test(flavor = "multi_thread")]
+async fn read_models_without_room_are_named() {
+    let move_to_it = "DO $$ DECLARE name text; BEGIN
+         FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'watchword_read' LOOP
+             EXECUTE format('ALTER TABLE watchword_read.%I SET TABLESPACE small', name);
+         END LOOP;
+     END $$";
+    let tight = Tight::start("CREATE DATABASE tight", move_to_it).await;
+    let app = tight.server.default_app();
+    crate::until("a projector is named", async || {
+        register(&app).await.expect(201);
+        let answer = tight.server.readiness().await;
+        let checks = answer.json()["checks"].clone();
+        let is_behind = |it: &serde_json::Value| it["ok"] == false;
+        answer.status == 503
+            && checks["journal"]["ok"] == true
+            && checks["projectors"].as_array().is_some_and(|all| all.iter().any(is_behind))
+    })
+    .await;
+    assert!(tight.postgres.log().contains("No space left on device"), "{}", tight.postgres.log());
+    tight.disk.free();
+    crate::until("it is ready again", async || tight.server.get("/readyz").await.status == 200).await;
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use domain::{AppId, StreamId};
+use schemas::envelope::{Actor, Metadata};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 use tasks::End;
@@ -18,7 +20,8 @@ use super::reach::is_refusal;
 use super::session::{PostgresSettings, is_connection, is_read_only, timed_out};
 use super::ticket::Ticket;
 use super::warnings::Warnings;
-use crate::journal::{Append, AppendError, Appended, StoreError, StoredIdempotency};
+use crate::clock::{Clock, SystemClock};
+use crate::journal::{Append, AppendError, Appended, NewEvent, StoreError, StoredIdempotency, Write};
 use crate::mac::Macs;
 use crate::measure;
 use crate::pauses::Pauses;
@@ -164,11 +167,11 @@ impl Writer {
                 }
                 Ok(answers) => {
                     let head = answers.head.cast_unsigned();
+                    // Its commit came after all others up to there, and waited as they should have.
+                    self.doubt.confirmed(head);
                     self.head.send_if_modified(|known| std::mem::replace(known, head.max(*known)) < head);
                     let mut answers = batch.read(&answers);
                     if let Some((position, event)) = batch.newest(&answers) {
-                    // Its commit came after all others up to there, and waited as they should have.
-                    self.doubt.confirmed(head);
                         self.history.seen.see(position, event);
                     }
                     self.check_replays(appends, &mut answers).await;
@@ -211,27 +214,27 @@ impl Writer {
         }
     }
 
-    /// Takes a turn as an append does, which finds a lock that somebody else has, and writes a row of this size, for which
-    /// there may be no room.
+    /// Appends as much as it says where nothing stays, which finds a lock that somebody else has and an events table without
+    /// room, and writes a row that stays, for which a synchronous replica may be missing.
     async fn probe(&mut self, size: usize) -> Result<(), StoreError> {
-        const OF_A_UUID: usize = 36;
         let bound = self.settings.answer_timeout();
+        let macs = self.macs.clone();
+        let appends = [probing(size)];
+        let batch = Batch::new(&appends, &macs);
         let probed = async {
             let mut connected = match self.connection.take() {
                 Some(connected) => connected,
                 None => self.connect().await?,
             };
-            let nothing = (0, Uuid::nil());
-            Batch::default().send(&mut connected.connection, &connected.known, nothing).await?;
+            let mut transaction = connected.connection.begin().await?;
+            batch.send(&mut transaction, &connected.known, (0, Uuid::nil())).await?;
+            transaction.rollback().await?;
             // The table says how far effects are, and no effect has this name.
             let wrote = sqlx::query(
-                "INSERT INTO watchword.effects
-                 SELECT 'probe', 0, 0, string_agg(gen_random_uuid()::text, ''), clock_timestamp() FROM generate_series(1, $1)
-                 ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until = excluded.until",
-            )
-            .bind(i32::try_from(size.div_ceil(OF_A_UUID)).unwrap_or(i32::MAX))
-            .execute(&mut connected.connection);
-            wrote.await?;
+                "INSERT INTO watchword.effects VALUES ('probe', 0, 0, NULL, clock_timestamp())
+                 ON CONFLICT (name) DO UPDATE SET until = excluded.until",
+            );
+            wrote.execute(&mut connected.connection).await?;
             self.connection = Some(connected);
             Ok(())
         };
@@ -338,6 +341,39 @@ impl Writer {
                 Err(Failure::Lost(error))
             }
         }
+    }
+}
+
+/// An append of about so many bytes, of a stream that never is.
+fn probing(size: usize) -> Append {
+    const OF_AN_ID: usize = 32;
+    // Incompressible enough.
+    let ids = (0..size.div_ceil(OF_AN_ID)).map(|_| SystemClock.new_id().simple().to_string());
+    let event = NewEvent {
+        id: SystemClock.new_id(),
+        name: "Probe".into(),
+        schema_version: 1,
+        data: ids.collect(),
+        person: None,
+        personal: None,
+    };
+    let metadata = Metadata {
+        app_id: AppId::platform(),
+        actor: Actor::system(),
+        correlation_id: event.id,
+        causation_id: None,
+        request_id: None,
+        traceparent: None,
+    };
+    let stream = StreamId::from_stored(format!("probe-{}", event.id));
+    Append {
+        writes: vec![Write { stream, expected: 0, events: vec![event] }],
+        guards: vec![],
+        taken: vec![],
+        released: vec![],
+        idempotency: None,
+        metadata,
+        at: SystemClock.now(),
     }
 }
 
