@@ -6,8 +6,8 @@ use std::time::Duration;
 use event_store::contract::{append, stream};
 use event_store::postgres::{EventRights, PostgresServer};
 use event_store::{Journal, KeyStore, MasterKey, PostgresJournal};
-use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection};
-use test_services::{Postgres, Watch, plants};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection};
+use test_services::{PgBouncer, Postgres, Watch, plants, temporary_plants};
 use tokio::time::timeout;
 
 use super::{open, settings, url};
@@ -58,6 +58,11 @@ async fn everything(database: &str) {
     two.close().await;
 }
 
+/// How often a plant was run by the superuser that the nodes work as.
+fn planted(server: &Postgres) -> usize {
+    server.log().matches("PLANTED by postgres").count()
+}
+
 /// With the plants there from the start, and the database's and the user's search paths as bad as can be.
 async fn plants_on(server: &Postgres) {
     let rights = "GRANT CREATE ON SCHEMA public TO planter";
@@ -66,10 +71,18 @@ async fn plants_on(server: &Postgres) {
     let name = database.rsplit('/').next().expect("a name");
     server.psql(&database, &format!("ALTER DATABASE {name} SET search_path = public, pg_catalog"));
     // The plants bite whoever does not take care, with this path and with the default one.
-    for path in ["public, pg_catalog", "DEFAULT"] {
-        let before = server.log().matches("PLANTED").count();
-        server.psql(&database, &format!("SET search_path = {path}; SELECT 2::bigint * interval '1 second'"));
-        assert!(server.log().matches("PLANTED by postgres").count() > before, "{path}");
+    let an_operator = "SELECT 2::bigint * interval '1 second'";
+    let a_cast = "SELECT quote_ident(gen_random_uuid()) IS NULL";
+    let a_domain = "SELECT 'x'::text IS NULL";
+    for (path, bitten) in [
+        ("public, pg_catalog", &[an_operator, a_cast, a_domain][..]),
+        ("DEFAULT", &[an_operator, a_cast][..]),
+    ] {
+        for bites in bitten {
+            let before = planted(server);
+            server.psql(&database, &format!("SET search_path = {path}; {bites}"));
+            assert!(planted(server) > before, "{path}: {bites}");
+        }
     }
     let watch = Watch::begin(server, "watchword");
     everything(&database).await;
@@ -84,6 +97,48 @@ async fn what_a_neighbour_plants_is_never_run() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_neighbour_plants_is_never_run_on_version_18() {
     plants_on(&Postgres::start_version(18)).await;
+}
+
+/// Sessions that a pooler hands on as they are, in which somebody has left temporary tables. Even as their owner's functions
+/// run, ours come first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_left_in_a_session_is_never_used() {
+    let server = Postgres::start();
+    let database = server.database();
+    everything(&database).await;
+    let pooler = PgBouncer::start(
+        &server,
+        "session",
+        "server_reset_query = DEALLOCATE ALL\nignore_startup_parameters = options,extra_float_digits",
+    );
+    let through = pooler.url(&database);
+    let lay = async || {
+        let mut sessions = Vec::new();
+        for _ in 0..20 {
+            let mut session = url(&through).options().connect().await.expect("connects");
+            run(&mut session, &temporary_plants()).await;
+            sessions.push(session);
+        }
+        for session in sessions {
+            session.close().await.expect("closes");
+        }
+    };
+    lay().await;
+    let appended = async |version: u64| {
+        let node = open(&through).await;
+        node.append(append(&stream("b"), version, 1)).await.expect("appends");
+        assert_eq!(node.read_stream(&stream("b"), version).await.expect("reads").len(), 1);
+        node.can_append().await.expect("would be taken");
+        node.close().await;
+    };
+    appended(0).await;
+    appended(1).await;
+    assert_eq!(planted(&server), 0);
+    // They bite a function that does not take care.
+    server.psql(&database, "ALTER FUNCTION watchword.append RESET search_path");
+    let node = open(&through).await;
+    let _ = node.append(append(&stream("c"), 0, 1)).await;
+    assert!(planted(&server) > 0, "{}", server.log());
 }
 
 /// Whoever may connect can take any advisory lock and notify on any channel.

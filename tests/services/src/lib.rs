@@ -29,7 +29,7 @@ pub use cloud_events::faults_of_cloud_events;
 pub use disk::Disk;
 pub use io_faults::{Calls, IoFault, IoFaults, What};
 pub use nats::Nats;
-pub use neighbour::{Watch, plants};
+pub use neighbour::{Watch, plants, temporary_plants};
 pub use pgbouncer::PgBouncer;
 pub use postgres::Postgres;
 pub use process::signal;

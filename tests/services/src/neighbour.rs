@@ -57,12 +57,36 @@ const FUNCTIONS: [&str; 44] = [
     "version",
 ];
 
+/// More of them, which have no plant of their own: only casts lead from them to one.
+const CAST_TYPES: [&str; 6] = ["uuid", "bytea", "smallint", "jsonb", "text[]", "bigint[]"];
+/// What our tables, functions and types are called, and what the catalog's are.
+const RELATIONS: [&str; 15] = [
+    "events",
+    "format",
+    "turn",
+    "effects",
+    "claims",
+    "idempotency",
+    "snapshots",
+    "meta",
+    "data_keys",
+    "signing_keys",
+    "checkpoints",
+    "leases",
+    "nodes",
+    "pg_roles",
+    "pg_class",
+];
+/// The body of a planted function: it leaves a word in the server's log.
+const BODY: &str =
+    "AS $f$ BEGIN RAISE LOG 'PLANTED by % as %', session_user, current_user; RETURN NULL; END $f$;\n";
+
 /// An operator for each pair of types and a function for each name and one or two types, as far as there are none of that
-/// kind in `pg_catalog`, where they would come first. Each leaves a word in the server's log.
+/// kind in `pg_catalog`, where they would come first; casts of each type to one of the neighbour's own, and of that to each,
+/// which belong to no schema; domains that are called as types are. Each leaves a word in the server's log.
 pub fn plants() -> String {
     let mut sql = String::from("SET client_min_messages = error;\n");
-    let body =
-        "AS $f$ BEGIN RAISE LOG 'PLANTED by % as %', session_user, current_user; RETURN NULL; END $f$;\n";
+    let body = BODY;
     for (left, one) in TYPES.iter().enumerate() {
         for (right, two) in TYPES.iter().enumerate() {
             let name = format!("planted_{left}_{right}");
@@ -99,22 +123,70 @@ pub fn plants() -> String {
         let call = format!("public.\"{name}\"(text, text, text)");
         write!(sql, "CREATE FUNCTION {call} RETURNS boolean LANGUAGE plpgsql {body}").expect("writes");
     }
-    // Tables and views of the names of ours and of the catalog's.
-    for table in [
-        "events",
-        "format",
-        "turn",
-        "effects",
-        "claims",
-        "meta",
-        "checkpoints",
-        "nodes",
-        "pg_roles",
-        "pg_class",
-    ] {
+    // Views of the names of our tables and of the catalog's.
+    for table in RELATIONS {
         writeln!(
             sql,
             "CREATE VIEW public.{table} AS SELECT public.now(1::bigint) AS oid, 'x'::text AS rolname;"
+        )
+        .expect("writes");
+    }
+    sql.push_str(&casts());
+    sql
+}
+
+fn casts() -> String {
+    let mut sql = String::from("CREATE TYPE public.planted AS (it integer);\n");
+    for (number, of) in TYPES.iter().chain(&CAST_TYPES).enumerate() {
+        write!(
+            sql,
+            "CREATE FUNCTION public.to_{number}({of}) RETURNS public.planted LANGUAGE plpgsql {BODY}
+             CREATE FUNCTION public.from_{number}(public.planted) RETURNS {of} LANGUAGE plpgsql {BODY}
+             CREATE CAST ({of} AS public.planted) WITH FUNCTION public.to_{number}({of}) AS IMPLICIT;
+             CREATE CAST (public.planted AS {of}) WITH FUNCTION public.from_{number}(public.planted) AS IMPLICIT;\n"
+        )
+        .expect("writes");
+    }
+    for name in FUNCTIONS {
+        writeln!(
+            sql,
+            "CREATE FUNCTION public.\"{name}\"(public.planted) RETURNS public.planted LANGUAGE plpgsql {BODY}"
+        )
+        .expect("writes");
+    }
+    write!(
+        sql,
+        "CREATE FUNCTION public.both(public.planted, public.planted) RETURNS boolean LANGUAGE plpgsql {BODY}"
+    )
+    .expect("writes");
+    for operator in OPERATORS {
+        writeln!(
+            sql,
+            "CREATE OPERATOR public.{operator} (LEFTARG = public.planted, RIGHTARG = public.planted, FUNCTION = public.both);"
+        )
+        .expect("writes");
+    }
+    for of in ["text", "int4", "int8", "uuid", "bytea", "name", "regclass"] {
+        write!(
+            sql,
+            "CREATE FUNCTION public.check_{of}(pg_catalog.{of}) RETURNS boolean LANGUAGE plpgsql {BODY}
+             CREATE DOMAIN public.{of} AS pg_catalog.{of} CHECK (public.check_{of}(VALUE));\n"
+        )
+        .expect("writes");
+    }
+    sql
+}
+
+/// What somebody leaves in a session that others use afterwards: temporary tables of the names of ours and of the catalog's,
+/// each with a trigger that leaves a word in the server's log.
+pub fn temporary_plants() -> String {
+    let mut sql = format!("CREATE FUNCTION pg_temp.trap() RETURNS trigger LANGUAGE plpgsql {BODY}");
+    for table in RELATIONS {
+        write!(
+            sql,
+            "CREATE TEMPORARY TABLE {table} (LIKE watchword.events, what text, one boolean, key text, rolname name);
+             CREATE TRIGGER trap BEFORE INSERT OR UPDATE OR DELETE ON pg_temp.{table}
+                 FOR EACH STATEMENT EXECUTE FUNCTION pg_temp.trap();\n"
         )
         .expect("writes");
     }
