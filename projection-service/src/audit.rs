@@ -30,7 +30,7 @@ use uuid::Uuid;
 
 use crate::ProjectionService;
 use crate::answers::{answer, paging, position_after, position_cursor, refused};
-use crate::events::{applicant, no_place};
+use crate::events::{EPOCH, applicant, epoch_of, no_place};
 use crate::filters;
 use crate::streamed::Form;
 use export::{Table, export};
@@ -232,11 +232,14 @@ pub(crate) fn exported_as(form: Form) -> ExportForm {
 /// their personal parts sealed; with `text/csv` they are exported as a table.
 ///
 /// Reading personal data and exporting are events themselves: one per caller, person and hour.
+///
+/// The header `Journal-Epoch` is that of the events' own list, `GET /v1/apps/{app_id}/events`.
 #[utoipa::path(get, path = "/v1/apps/{app_id}/audit/events", tag = "audit", operation_id = "list_audit_events",
     security(("user" = []), ("api_key" = [])),
     params(("app_id" = String, Path, description = "The app"), AfterToken, AuditParams),
     responses((status = 200, description = "A page of events, oldest first", content(
-        (AuditEventPage = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"))),
+        (AuditEventPage = "application/json"), (String = "application/x-ndjson"), (String = "text/csv")),
+        headers(("Journal-Epoch" = String, description = "Changes when positions were given out anew"))),
         (status = 422, description = "`validation_failed`")))]
 async fn list(
     State(service): State<Arc<ProjectionService>>,
@@ -255,6 +258,7 @@ async fn list(
     let ((filter, paging), after) = both(both(filter, paging), position_after(params.after))?;
     let after = position_cursor(paging.cursor.as_deref())?.unwrap_or(after);
     let looking = Looking::new(&request, &app_id, &caller.actor);
+    let epoch = epoch_of(&service).await?;
     service.wait_for_token(read_models::audit_log::NAME, token).await?;
     let exported = match form {
         Form::Json | Form::Text => None,
@@ -267,7 +271,9 @@ async fn list(
         let last = service.end_of(read_models::audit_log::NAME).await?;
         service.access_log.exported(&looking, Some(&app_id), exported, filter.person, opened).await?;
         let table = Table { open, bom: params.bom == Some(true), names: KeyNames::of(&caller, &app_id) };
-        return Ok(export(service, filter, after..=last, form, table, place));
+        let mut response = export(service, filter, after..=last, form, table, place);
+        response.headers_mut().insert(EPOCH, epoch);
+        return Ok(response);
     }
     let (recorded, total, next_cursor) = page(&service, &filter, after, paging.offset, paging.limit).await?;
     let mut names = KeyNames::of(&caller, &app_id);
@@ -284,6 +290,7 @@ async fn list(
     service.access_log.read(&looking, PersonalDataSource::Audit, people).await?;
     let mut response = answer(Page { items, total, next_cursor });
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+    response.headers_mut().insert(EPOCH, epoch);
     Ok(response)
 }
 

@@ -41,7 +41,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// After how many seconds a reader that got no place may retry.
 const PLACE_RETRY: u64 = 5;
 /// The header with the epoch of the journal: see [`event_store::epoch`].
-const EPOCH: HeaderName = HeaderName::from_static("journal-epoch");
+pub(crate) const EPOCH: HeaderName = HeaderName::from_static("journal-epoch");
 /// What a live stream sends before it ends because the journal went back.
 const WENT_BACK: &str = "JournalWentBack";
 
@@ -162,7 +162,8 @@ impl Reader {
 #[utoipa::path(get, path = "/v1/events", tag = "audit", operation_id = "list_events",
     security(("api_key" = [])), params(AfterToken, AllEvents),
     responses((status = 200, description = "A page of CloudEvents, oldest first", content(
-        (EventPage = "application/json"), (String = "text/event-stream"))),
+        (EventPage = "application/json"), (String = "text/event-stream")),
+        headers(("Journal-Epoch" = String, description = "Changes when positions were given out anew"))),
         (status = 422, description = "`validation_failed`")))]
 async fn of_all(
     State(service): State<Arc<ProjectionService>>,
@@ -188,7 +189,8 @@ async fn of_all(
     security(("user" = []), ("api_key" = [])),
     params(("app_id" = String, Path, description = "The app"), AfterToken, AppEvents),
     responses((status = 200, description = "A page of CloudEvents, oldest first", content(
-        (EventPage = "application/json"), (String = "text/event-stream"))),
+        (EventPage = "application/json"), (String = "text/event-stream")),
+        headers(("Journal-Epoch" = String, description = "Changes when positions were given out anew"))),
         (status = 422, description = "`validation_failed`")))]
 async fn of_app(
     State(service): State<Arc<ProjectionService>>,
@@ -219,8 +221,7 @@ async fn read(
         filters::known_app(&service.repository, app_id).await?;
     }
     let after = position_cursor(paging.cursor.as_deref())?.unwrap_or(after);
-    let epoch = epoch::read(&**service.journal()).await?.to_string();
-    let epoch = HeaderValue::from_str(&epoch).expect("a UUID is ASCII");
+    let epoch = epoch_of(&service).await?;
     if form == Form::Stream {
         let after = last_event_id(&headers)?.unwrap_or(after);
         let place = service.streams.take(applicant(&caller)).map_err(no_place)?;
@@ -242,6 +243,13 @@ async fn read(
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
     response.headers_mut().insert(EPOCH, epoch);
     Ok(response)
+}
+
+/// The value of [`EPOCH`], to be read before the events: of those read later it may only be too old, which leads to a look
+/// too many.
+pub(crate) async fn epoch_of(service: &ProjectionService) -> Result<HeaderValue, Problem> {
+    let epoch = epoch::read(&**service.journal()).await?.to_string();
+    Ok(HeaderValue::from_str(&epoch).expect("a UUID is ASCII"))
 }
 
 /// The share of the places that a caller counts against.

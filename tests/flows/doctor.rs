@@ -89,8 +89,17 @@ async fn a_replaced_journal_is_reported_and_the_read_models_are_filled_anew() {
     let events = server.events().await;
     let losses = tests::of_type(&events, "JournalWentBack");
     let newest = losses.last().expect("it is recorded");
-    let page = server.get("/v1/events").bearer(&server.platform_key()).await.expect(200);
-    assert_eq!(page.header("journal-epoch"), newest["id"].as_str());
+    let (audit, key) = (app.path("audit/events"), server.platform_key());
+    for (path, form) in [
+        ("/v1/events", "application/json"),
+        (&app.path("events"), "application/json"),
+        (&audit, "application/json"),
+        (&audit, "application/x-ndjson"),
+        (&audit, "text/csv"),
+    ] {
+        let answer = server.get(path).bearer(&key).header("accept", form).await.expect(200);
+        assert_eq!(answer.header("journal-epoch"), newest["id"].as_str(), "{path} as {form}");
+    }
     server.terminate().await;
     assert_eq!(doctor(server.command(&["doctor", "--json"])), (Some(0), vec![]));
 }
