@@ -45,6 +45,11 @@ impl Checkpoint {
         })
     }
 
+    /// The name of the read model.
+    pub fn model(&self) -> &str {
+        self.projector.rsplit_once("_v").map_or(&self.projector, |(model, _)| model)
+    }
+
     /// Checks that the applied events are the beginning of this journal. The log never changes, so one event shows it.
     pub async fn check_journal(&self, journal: &dyn Journal) -> Result<(), JournalError> {
         let position = self.position;

@@ -4,7 +4,7 @@
 //! Changes neither the compared models nor the journal; other nodes may keep writing meanwhile. Both sides are read in
 //! pages, in the order of their keys, so that memory does not depend on the number of rows.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,12 +19,14 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::checkpoint::{Checkpoint, JournalError};
-use crate::database::{Database, SCHEMA, bounded, silent};
+use crate::database::{ALL_CHECKPOINTS, Database, SCHEMA, bounded, silent};
+use crate::filling::{Build, FillError, Pace, complete, fill};
 use crate::leases::Lease;
-use crate::projector::{ApplyError, ProjectedEvent, Projector, key};
+use crate::places;
+use crate::projector::key;
 use crate::rows;
 use crate::sql::{Query, Row, Value, on_postgres, on_sqlite};
-use crate::store::{CHECKPOINTS, ReadModels};
+use crate::store::ReadModels;
 
 /// How many events are applied at a time.
 const BATCH: usize = 500;
@@ -66,17 +68,27 @@ pub enum CompareError {
     Journal(#[from] StoreError),
     /// An event could not be applied.
     #[error("they cannot be rebuilt: {0}")]
-    Build(#[from] ApplyError),
+    Build(FillError),
+}
+
+impl From<FillError> for CompareError {
+    fn from(error: FillError) -> Self {
+        match error {
+            FillError::Journal(error) => Self::Journal(error),
+            error @ FillError::Apply { .. } => Self::Build(error),
+        }
+    }
 }
 
 /// Rebuilds read models in a folder, up to the checkpoints of those at `location`, and compares them: only those that
-/// say that they belong to this journal ([`Checkpoint::check_journal`]). `at` receives the progress of the rebuild: the
-/// number of events and the position.
+/// say that they belong to this journal ([`Checkpoint::check_journal`]), and of these the named ones, if any are named. `at`
+/// receives the progress of the rebuild: the number of events and the position.
 pub async fn compare(
     location: &Location,
     folder: &Path,
-    repository: &Repository,
+    repository: &Arc<Repository>,
     origin: &LogOrigin,
+    names: &[&str],
     mut at: impl FnMut(u64, u64),
 ) -> Result<Vec<Comparison>, CompareError> {
     let lookup = Arc::new(LookupKey::new(repository.sealer().keys().instance_key()));
@@ -85,7 +97,6 @@ pub async fn compare(
     models.know_origin(origin);
     // Most of the work comes before the snapshot of the tables, for which PostgreSQL must keep what is deleted
     // meanwhile.
-    let mut builder = Builder::new(&models, repository);
     let mut begun = Vec::new();
     for checkpoint in ReadModels::look(location).await? {
         match checkpoint.check_journal(&**repository.journal()).await {
@@ -95,80 +106,58 @@ pub async fn compare(
             Err(JournalError::Journal(error)) => return Err(error.into()),
         }
     }
-    builder.build(&begun, &mut at).await?;
+    let mut builds = Vec::new();
+    for projector in models.projectors() {
+        let key = key(&*projector);
+        let is_named = names.is_empty() || names.contains(&projector.name());
+        if is_named && begun.iter().any(|checkpoint| checkpoint.projector == key) {
+            let database = Arc::new(Database::building(&folder.join(format!("{key}.db"))).await?);
+            let build = Build { projector, database, key, aside: None, lease: Lease::UNSHARED, position: 0 };
+            build.create().await?;
+            builds.push(build);
+        }
+    }
+    let mut pace = Pace::new(None);
+    let mut told = |positions: &[u64]| {
+        let done = positions.iter().min().copied().unwrap_or_default();
+        at(done, done);
+    };
+    builds = fill(repository, builds, |build| target(build, &begun), true, &mut pace, &mut told).await?;
+    builds = complete(builds).await?;
     let mut live = Live::begin(location).await?;
     let mut checkpoints = live.checkpoints().await?.unwrap_or_else(|| begun.clone());
     checkpoints.retain(|checkpoint| begun.iter().any(|it| it.projector == checkpoint.projector));
-    builder.build(&checkpoints, &mut at).await?;
+    builds =
+        fill(repository, builds, |build| target(build, &checkpoints), false, &mut pace, &mut told).await?;
     let mut comparisons = Vec::new();
-    for (projector, position) in builder.standing {
-        let Some(checkpoint) = checkpoints.iter().find(|it| it.projector == key(&*projector)) else {
-            continue;
-        };
-        let mut comparison =
-            Comparison { projector: checkpoint.projector.clone(), position, ..Comparison::default() };
-        if checkpoint.position < position {
+    for build in &builds {
+        let position = build.position;
+        let mut comparison = Comparison { projector: build.key.clone(), position, ..Comparison::default() };
+        if target(build, &checkpoints) < position {
             // It has just been reset.
             comparison.differences.push("it was reset meanwhile: run this again".to_owned());
         } else {
-            let mut sides = Sides { models: &models, live: &mut live, repository, pending: None, position };
-            for table in projector.tables() {
+            live.turn_to(build.projector.name());
+            let mut sides =
+                Sides { database: &build.database, live: &mut live, repository, pending: None, position };
+            for table in build.projector.tables() {
                 sides.compare(table, &mut comparison).await?;
             }
         }
         comparisons.push(comparison);
     }
     live.close().await?;
+    for build in &builds {
+        build.database.close().await;
+    }
     models.close().await;
     Ok(comparisons)
 }
 
-/// A rebuild in progress.
-struct Builder<'a> {
-    models: &'a ReadModels,
-    repository: &'a Repository,
-    /// The progress of each projector.
-    standing: Vec<(Arc<dyn Projector>, u64)>,
-}
-
-impl<'a> Builder<'a> {
-    fn new(models: &'a ReadModels, repository: &'a Repository) -> Self {
-        let standing = models.projectors().into_iter().map(|projector| (projector, 0)).collect();
-        Self { models, repository, standing }
-    }
-
-    /// Continues up to these checkpoints.
-    async fn build(
-        &mut self,
-        checkpoints: &[Checkpoint],
-        at: &mut impl FnMut(u64, u64),
-    ) -> Result<(), CompareError> {
-        let target = |projector: &dyn Projector| {
-            let found = checkpoints.iter().find(|checkpoint| checkpoint.projector == key(projector));
-            found.map_or(0, |checkpoint| checkpoint.position)
-        };
-        let behind = |(projector, position): &&(Arc<dyn Projector>, u64)| *position < target(&**projector);
-        while let Some(after) = self.standing.iter().filter(behind).map(|(_, position)| *position).min() {
-            let mut events = Vec::with_capacity(BATCH);
-            for recorded in self.repository.journal().read_all(after, BATCH).await? {
-                let decoded = self.repository.decode(&recorded).await;
-                events.push(ProjectedEvent { recorded: Arc::new(recorded), decoded });
-            }
-            let Some(last) = events.last().map(ProjectedEvent::position) else {
-                return Err(StoreError::Damaged(format!("event {} is missing", after + 1)).into());
-            };
-            for (projector, position) in &mut self.standing {
-                let to = target(&**projector).min(last);
-                if *position == after && to > after {
-                    let count = usize::try_from(to - after).unwrap_or(usize::MAX);
-                    let batch = events.get(..count).unwrap_or(&events);
-                    *position = self.models.apply(&**projector, batch, Lease::UNSHARED).await?;
-                }
-            }
-            at(last, last);
-        }
-        Ok(())
-    }
+/// Up to where a build is to be filled, according to these checkpoints.
+fn target(build: &Build, checkpoints: &[Checkpoint]) -> u64 {
+    let found = checkpoints.iter().find(|checkpoint| checkpoint.projector == build.key);
+    found.map_or(0, |checkpoint| checkpoint.position)
 }
 
 /// How long a server may take for a page, or to count the rows of a table. No request waits for it.
@@ -176,7 +165,12 @@ const LONGEST_READ: Duration = Duration::from_mins(1);
 
 /// A snapshot of the compared tables.
 enum Live {
-    Sqlite(SqliteConnection),
+    Sqlite {
+        /// By read model; those without a file of their own share one.
+        files: BTreeMap<Option<String>, SqliteConnection>,
+        /// The one to read from.
+        model: Option<String>,
+    },
     Postgres(PgConnection),
 }
 
@@ -184,7 +178,13 @@ impl Live {
     async fn begin(location: &Location) -> Result<Self, sqlx::Error> {
         Ok(match location {
             // No process writes the file meanwhile.
-            Location::File(path) => Self::Sqlite(looking(path).connect().await?),
+            Location::File(path) => {
+                let mut files = BTreeMap::new();
+                for (model, path) in places::files(path).await? {
+                    files.insert(model, looking(&path).connect().await?);
+                }
+                Self::Sqlite { files, model: None }
+            }
             Location::Postgres(url) => {
                 let session = Session::within(SCHEMA);
                 // As a node, if the user may.
@@ -203,9 +203,20 @@ impl Live {
         })
     }
 
+    /// Reads the tables of this read model from now on.
+    fn turn_to(&mut self, name: &str) {
+        if let Self::Sqlite { files, model } = self {
+            let own = Some(name.to_owned());
+            *model = own.filter(|own| files.contains_key(&Some(own.clone())));
+        }
+    }
+
     async fn read(&mut self, query: &Query) -> Result<Vec<Row>, sqlx::Error> {
         match self {
-            Self::Sqlite(connection) => on_sqlite(connection, query).await,
+            Self::Sqlite { files, model } => {
+                let connection = files.get_mut(model).ok_or(sqlx::Error::RowNotFound)?;
+                on_sqlite(connection, query).await
+            }
             Self::Postgres(connection) => {
                 let read = timeout(LONGEST_READ, on_postgres(connection, query)).await;
                 read.unwrap_or_else(|_| Err(silent()))
@@ -215,10 +226,10 @@ impl Live {
 
     /// The current checkpoints; `None` for a file, where they cannot change.
     async fn checkpoints(&mut self) -> Result<Option<Vec<Checkpoint>>, sqlx::Error> {
-        if let Self::Sqlite(_) = self {
+        if let Self::Sqlite { .. } = self {
             return Ok(None);
         }
-        self.read(&Query::new(CHECKPOINTS))
+        self.read(&Query::new(ALL_CHECKPOINTS))
             .await?
             .iter()
             .map(Checkpoint::read)
@@ -228,7 +239,12 @@ impl Live {
 
     async fn close(self) -> Result<(), sqlx::Error> {
         match self {
-            Self::Sqlite(connection) => connection.close().await,
+            Self::Sqlite { files, .. } => {
+                for connection in files.into_values() {
+                    connection.close().await?;
+                }
+                Ok(())
+            }
             Self::Postgres(connection) => connection.close().await,
         }
     }
@@ -236,7 +252,7 @@ impl Live {
 
 /// Both sides of a comparison.
 struct Sides<'a> {
-    models: &'a ReadModels,
+    database: &'a Database,
     live: &'a mut Live,
     repository: &'a Repository,
     position: u64,
@@ -246,12 +262,12 @@ struct Sides<'a> {
 
 impl Sides<'_> {
     async fn compare(&mut self, table: &'static str, to: &mut Comparison) -> Result<(), CompareError> {
-        let mut ours = Pages::of(table, &self.models.database).await?;
+        let mut ours = Pages::of(table, self.database).await?;
         let mut theirs = Pages { rows: VecDeque::new(), after: None, read: 0, ..ours.clone() };
         loop {
             if ours.rows.is_empty() {
                 let query = ours.next();
-                ours.take(&self.models.database.read(query).await?)?;
+                ours.take(&self.database.read(query).await?)?;
             }
             if theirs.rows.is_empty() {
                 let query = theirs.next();

@@ -27,6 +27,12 @@ pub(crate) const SCHEMA: &str = "watchword_read";
 
 const CHECKPOINTS: &str =
     "CREATE TABLE checkpoints (projector TEXT PRIMARY KEY, position INTEGER NOT NULL, event BLOB) STRICT";
+/// Which read models have a file of their own, and which of those files is current.
+const PLACES: &str =
+    "CREATE TABLE IF NOT EXISTS places (model TEXT PRIMARY KEY, generation INTEGER NOT NULL) STRICT";
+/// The query for all checkpoints.
+pub(crate) const ALL_CHECKPOINTS: &str =
+    "SELECT projector, position, event FROM checkpoints ORDER BY projector";
 
 /// The pools, as metrics name them.
 const READERS: &str = "read_models";
@@ -106,11 +112,31 @@ impl Database {
                 if path.exists() {
                     look(location).await?;
                 }
-                open_file(path).await
+                open_file(path, &FOR_SERVING).await
             }
             Location::Postgres(url) => postgres::open(url).await,
         };
         opened.map_err(|source| OpenError::failed(location, source))
+    }
+
+    /// A new build of a read model in a file, with more memory than one that is read has.
+    pub async fn building(path: &Path) -> Result<Self, StoreError> {
+        Ok(open_file(path, &FOR_BUILDING).await?)
+    }
+
+    /// More connections to PostgreSQL, whose statements may take long.
+    pub async fn patient(url: &PostgresUrl) -> Result<Self, StoreError> {
+        Ok(postgres::patient(url).await?)
+    }
+
+    /// The checkpoints in it.
+    pub async fn checkpoints(&self) -> Result<Vec<Checkpoint>, sqlx::Error> {
+        self.read(Query::new(ALL_CHECKPOINTS)).await?.iter().map(Checkpoint::read).collect()
+    }
+
+    /// Which read models have which file of their own.
+    pub async fn places(&self) -> Result<Vec<(String, u64)>, sqlx::Error> {
+        self.read(Query::new(ALL_PLACES)).await?.iter().map(place).collect()
     }
 
     pub async fn close(&self) {
@@ -192,7 +218,7 @@ impl Database {
 
     /// Begins a write transaction; in a file, exclusively.
     pub async fn begin(&self) -> Result<Transaction, sqlx::Error> {
-        Ok(Transaction(match self {
+        Ok(Transaction::new(match self {
             Self::Sqlite { writer, files, .. } => {
                 there(files)?;
                 Kind::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?)
@@ -204,7 +230,7 @@ impl Database {
     /// Begins a transaction that creates or drops tables, exclusively.
     pub async fn begin_ddl(&self) -> Result<Transaction, sqlx::Error> {
         let mut tx = self.begin().await?;
-        if let Kind::Postgres(_) = &tx.0 {
+        if let Kind::Postgres(_) = &tx.kind {
             tx.make(postgres::LOCK_DDL).await?;
         }
         Ok(tx)
@@ -245,6 +271,26 @@ async fn look_at_file(path: &Path) -> Result<Option<Vec<Checkpoint>>, sqlx::Erro
     };
     connection.close().await?;
     Ok(Some(checkpoints))
+}
+
+const ALL_PLACES: &str = "SELECT model, generation FROM places ORDER BY model";
+
+fn place(row: &Row) -> Result<(String, u64), sqlx::Error> {
+    Ok((row.get("model")?, row.get::<i64>("generation")?.cast_unsigned()))
+}
+
+/// The places in a file. Changes nothing.
+pub(crate) async fn look_at_places(path: &Path) -> Result<Vec<(String, u64)>, sqlx::Error> {
+    let mut connection = looking(path).connect().await?;
+    let exists = "SELECT count(*) FROM sqlite_schema WHERE name = 'places'";
+    let is_there: i64 = sqlx::query_scalar(exists).fetch_one(&mut connection).await?;
+    let mut places = vec![];
+    if is_there > 0 {
+        let rows = on_sqlite(&mut connection, &Query::new(ALL_PLACES)).await?;
+        places = rows.iter().map(place).collect::<Result<_, _>>()?;
+    }
+    connection.close().await?;
+    Ok(places)
 }
 
 /// The error for a server that says nothing.
@@ -312,15 +358,26 @@ fn file(path: &Path) -> SqliteConnectOptions {
         .pragma("cache_size", "-512")
 }
 
-async fn open_file(path: &Path) -> Result<Database, sqlx::Error> {
+/// How a file is written: all connections of a process share the sum of these caches.
+struct Writing {
+    cache_size: &'static str,
+    /// After how many pages the log is moved into the file.
+    wal_autocheckpoint: &'static str,
+}
+
+const FOR_SERVING: Writing = Writing { cache_size: "-8192", wal_autocheckpoint: "1000" };
+/// Inserts hit all pages of an index, and each page that is moved into the file twice is written twice.
+const FOR_BUILDING: Writing = Writing { cache_size: "-65536", wal_autocheckpoint: "16000" };
+
+async fn open_file(path: &Path, writing: &Writing) -> Result<Database, sqlx::Error> {
     private::ensure(path)?;
     let writer = file(path)
         .create_if_missing(true)
         .pragma("application_id", APPLICATION_ID.to_string())
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Normal)
-        // All connections of a process share the sum of these caches.
-        .pragma("cache_size", "-8192");
+        .pragma("cache_size", writing.cache_size)
+        .pragma("wal_autocheckpoint", writing.wal_autocheckpoint);
     let pool = pools::sqlite()
         // SQLite ends a transaction automatically when the disk is full. The connection then wrongly believes for good
         // that it is in a transaction, so it is replaced.
@@ -333,6 +390,7 @@ async fn open_file(path: &Path) -> Result<Database, sqlx::Error> {
         Some(true) => "",
     };
     sqlx::raw_sql(missing).execute(&mut *connection).await?;
+    sqlx::raw_sql(PLACES).execute(&mut *connection).await?;
     drop(connection);
     let readers = pool.max_connections(SQLITE_READERS).connect_with(file(path).read_only(true)).await?;
     Ok(Database::Sqlite { writer, readers, files: Files::of(path) })

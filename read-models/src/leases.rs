@@ -141,16 +141,7 @@ impl Leases {
         node: &str,
         lasts: Duration,
     ) -> Result<bool, StoreError> {
-        // A locked row is being written by its holder, or taken by another node.
-        let query = Query::new(
-            "UPDATE checkpoints SET epoch = epoch + 1, holder = $2,
-               until = clock_timestamp() + $3 * interval '1 millisecond'
-             WHERE projector = (SELECT projector FROM checkpoints WHERE projector = $1
-               AND (holder IS NULL OR until < clock_timestamp()) FOR UPDATE SKIP LOCKED)
-             RETURNING epoch",
-        );
-        let query = query.bind(key(projector)).bind(node).bind(milliseconds(lasts));
-        Ok(!self.database.write(query).await?.is_empty())
+        Ok(take(&self.database, &key(projector), node, lasts).await?.is_some())
     }
 
     /// Renews the lease of a projector, if no other node has taken it, and publishes its state to all nodes.
@@ -208,6 +199,26 @@ impl Leases {
     pub async fn standings(&self) -> Result<Vec<Standing>, StoreError> {
         self.database.read(Query::new(STANDINGS)).await?.iter().map(|row| Ok(standing(row)?)).collect()
     }
+}
+
+/// Takes the lease with this key if it is free, or its holder fell silent.
+pub(crate) async fn take(
+    database: &Database,
+    key: &str,
+    node: &str,
+    lasts: Duration,
+) -> Result<Option<Lease>, StoreError> {
+    // A locked row is being written by its holder, or taken by another node.
+    let query = Query::new(
+        "UPDATE checkpoints SET epoch = epoch + 1, holder = $2,
+           until = clock_timestamp() + $3 * interval '1 millisecond'
+         WHERE projector = (SELECT projector FROM checkpoints WHERE projector = $1
+           AND (holder IS NULL OR until < clock_timestamp()) FOR UPDATE SKIP LOCKED)
+         RETURNING epoch",
+    );
+    let taken = database.write(query.bind(key).bind(node).bind(milliseconds(lasts))).await?;
+    let Some(row) = taken.first() else { return Ok(None) };
+    Ok(Some(Lease { epoch: row.get::<i64>("epoch")?.cast_unsigned(), lasts }))
 }
 
 fn standing(row: &Row) -> Result<Standing, sqlx::Error> {

@@ -12,16 +12,20 @@
 //! Personal data is kept sealed with the person's own key, and found through blind indexes.
 #![deny(missing_docs)]
 
+mod aside;
 pub mod audit_log;
 mod checkpoint;
 mod compare;
 mod database;
+mod filling;
 pub mod leases;
 pub mod login_checks;
 pub mod merkle_tree;
 pub mod page;
 mod person;
+mod places;
 pub mod projector;
+mod rebuild;
 mod registry;
 mod rows;
 pub mod sessions;
@@ -36,10 +40,12 @@ mod tests;
 pub use checkpoint::{Checkpoint, JournalError};
 pub use compare::{CompareError, Comparison, compare};
 pub use database::OpenError;
+pub use filling::FillError;
 pub use leases::{Lease, Leases, Node, ProjectorState, Standing};
 pub use page::{Page, Paging};
 pub use person::PersonalTable;
 pub use projector::{ApplyError, ProjectError, ProjectedEvent, Projector};
+pub use rebuild::{RebuildError, RebuildProgress, RebuildSettings};
 pub use sql::Transaction;
 pub use store::{ReadError, ReadModels};
 

@@ -21,6 +21,7 @@ const OWNERS: [&str; 2] = ["user_id", "person"];
 pub struct PersonalTable {
     /// Its name.
     pub name: &'static str,
+    model: &'static str,
     owner: &'static str,
     /// Whether it has rows of several apps about one person: what those of another app have asked about them.
     has_apps: bool,
@@ -31,13 +32,18 @@ impl ReadModels {
     pub async fn personal_tables(&self) -> Result<Vec<PersonalTable>, ReadError> {
         let mut tables = Vec::new();
         let projectors = self.projectors();
-        for name in projectors.iter().flat_map(|projector| projector.tables()).copied() {
-            let row = self.database.read(Query::new(format!("SELECT * FROM {name} LIMIT 1"))).await?;
-            let Some(row) = row.first() else { continue };
-            let columns = row.cells()?;
-            let owner = OWNERS.into_iter().find(|owner| columns.iter().any(|(column, _)| column == owner));
-            let has_apps = columns.iter().any(|(column, _)| *column == "app_id");
-            tables.extend(owner.map(|owner| PersonalTable { name, owner, has_apps }));
+        for projector in &projectors {
+            let model = projector.name();
+            for name in projector.tables().iter().copied() {
+                let query = Query::new(format!("SELECT * FROM {name} LIMIT 1"));
+                let row = self.database_of(model).read(query).await?;
+                let Some(row) = row.first() else { continue };
+                let columns = row.cells()?;
+                let owner =
+                    OWNERS.into_iter().find(|owner| columns.iter().any(|(column, _)| column == owner));
+                let has_apps = columns.iter().any(|(column, _)| *column == "app_id");
+                tables.extend(owner.map(|owner| PersonalTable { name, model, owner, has_apps }));
+            }
         }
         Ok(tables)
     }
@@ -50,7 +56,7 @@ impl ReadModels {
         table: PersonalTable,
         skipped: usize,
     ) -> Result<Vec<Json>, ReadError> {
-        let PersonalTable { name, owner, has_apps } = table;
+        let PersonalTable { name, model, owner, has_apps } = table;
         let mut query = Query::new(format!("SELECT * FROM {name} WHERE {owner} = "));
         query.push_bind(person.0);
         if has_apps {
@@ -58,7 +64,7 @@ impl ReadModels {
         }
         query.push(&format!(" ORDER BY 1, 2 LIMIT {PAGE} OFFSET {skipped}"));
         let mut shown = Vec::new();
-        for row in self.database.read(query).await? {
+        for row in self.database_of(model).read(query).await? {
             shown.push(self.show(person, name, &row).await?);
         }
         Ok(shown)

@@ -142,6 +142,26 @@ pub trait Projector: Send + Sync + 'static {
 
     /// Writes the changes of a batch. The batch is never empty and starts right after the previous one.
     async fn project(&self, tx: &mut Transaction, batch: &[ProjectedEvent]) -> Result<(), ProjectError>;
+
+    /// The indexes that its own statements use. All others are made after a new build is filled.
+    fn indexes_for_writing(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Like [`Projector::project`], while a new build is filled that nobody reads. It may leave for
+    /// [`Projector::complete`] what is cheaper for all events at once.
+    async fn project_in_bulk(
+        &self,
+        tx: &mut Transaction,
+        batch: &[ProjectedEvent],
+    ) -> Result<(), ProjectError> {
+        self.project(tx, batch).await
+    }
+
+    /// Does what [`Projector::project_in_bulk`] left, once all indexes are there.
+    async fn complete(&self, _tx: &mut Transaction) -> Result<(), ProjectError> {
+        Ok(())
+    }
 }
 
 /// The key of a projector's checkpoint: the name of its read model and the version of its tables.

@@ -3,6 +3,8 @@
 //! A cell is an integer, a text or bytes, which both `SQLite`'s strict tables and PostgreSQL can hold. Times are
 //! microseconds, ids are bytes, booleans are 0 and 1.
 
+use std::sync::Arc;
+
 use domain::Timestamp;
 use event_store::postgres::pool::PoolTransaction;
 use serde::{Serialize, Serializer};
@@ -11,6 +13,8 @@ use sqlx::sqlite::{SqliteArguments, SqliteExecutor, SqliteRow};
 use sqlx::{AssertSqlSafe, Column, ColumnIndex, Decode, Postgres, Row as _, Sqlite, Type, TypeInfo};
 use tokio::time::timeout;
 use uuid::Uuid;
+
+use crate::aside::Aside;
 
 /// The content of a cell; `None` is NULL.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -242,7 +246,11 @@ impl Row {
 }
 
 /// A transaction of either database. If dropped, it is rolled back.
-pub struct Transaction(pub(crate) Kind);
+pub struct Transaction {
+    pub(crate) kind: Kind,
+    /// What the names in statements stand for, if not for themselves.
+    aside: Option<Arc<Aside>>,
+}
 
 pub(crate) enum Kind {
     Sqlite(sqlx::Transaction<'static, Sqlite>),
@@ -250,9 +258,26 @@ pub(crate) enum Kind {
 }
 
 impl Transaction {
+    pub(crate) fn new(kind: Kind) -> Self {
+        Self { kind, aside: None }
+    }
+
+    /// The same, in which tables and indexes have other names.
+    pub(crate) fn aside(self, aside: Option<Arc<Aside>>) -> Self {
+        Self { aside, ..self }
+    }
+
+    fn named(&self, sql: String) -> String {
+        match &self.aside {
+            Some(aside) => aside.rename(&sql),
+            None => sql,
+        }
+    }
+
     /// Runs a statement and returns all rows of its result.
-    pub(crate) async fn run(&mut self, query: Query) -> Result<Vec<Row>, sqlx::Error> {
-        match &mut self.0 {
+    pub(crate) async fn run(&mut self, mut query: Query) -> Result<Vec<Row>, sqlx::Error> {
+        query.sql = self.named(query.sql);
+        match &mut self.kind {
             Kind::Sqlite(tx) => on_sqlite(&mut **tx, &query).await,
             Kind::Postgres(tx) => {
                 let ran = timeout(tx.bound(), on_postgres(tx.start()?, &query)).await;
@@ -268,14 +293,15 @@ impl Transaction {
         sql: &str,
     ) -> Result<Vec<Row>, sqlx::Error> {
         let Some(first) = rows.rows.first() else { return Ok(vec![]) };
-        match &mut self.0 {
+        let sql = self.named(sql.to_owned());
+        match &mut self.kind {
             Kind::Sqlite(tx) => {
-                let sql = rows.complete(sql, &rows.sqlite_source(first));
+                let sql = rows.complete(&sql, &rows.sqlite_source(first));
                 let found = sqlx::query(sql).bind(rows.json()).fetch_all(&mut **tx).await?;
                 Ok(found.into_iter().map(Row::Sqlite).collect())
             }
             Kind::Postgres(tx) => {
-                let mut query = sqlx::query(rows.complete(sql, &rows.postgres_source(first)));
+                let mut query = sqlx::query(rows.complete(&sql, &rows.postgres_source(first)));
                 for (n, kind) in first.iter().enumerate() {
                     let cells = rows.rows.iter().map(|row| &row[n]);
                     query = match kind {
@@ -291,23 +317,25 @@ impl Transaction {
     }
 
     pub(crate) async fn commit(self) -> Result<(), sqlx::Error> {
-        match self.0 {
+        match self.kind {
             Kind::Sqlite(tx) => tx.commit().await,
             Kind::Postgres(tx) => tx.commit().await,
         }
     }
 
     /// Creates tables from statements in `SQLite`'s dialect.
-    pub(crate) async fn make_tables(&mut self, ddl: &'static str) -> Result<(), sqlx::Error> {
-        match &mut self.0 {
-            Kind::Sqlite(tx) => sqlx::raw_sql(ddl).execute(&mut **tx).await.map(drop),
-            Kind::Postgres(_) => self.make(for_postgres(ddl)).await,
+    pub(crate) async fn make_tables(&mut self, ddl: &str) -> Result<(), sqlx::Error> {
+        let ddl = self.named(ddl.to_owned());
+        match &mut self.kind {
+            // It consists of constants.
+            Kind::Sqlite(tx) => sqlx::raw_sql(AssertSqlSafe(ddl)).execute(&mut **tx).await.map(drop),
+            Kind::Postgres(_) => self.make(for_postgres(&ddl)).await,
         }
     }
 
     /// Runs statements in PostgreSQL's dialect.
     pub(crate) async fn make(&mut self, ddl: impl Into<String>) -> Result<(), sqlx::Error> {
-        let Kind::Postgres(tx) = &mut self.0 else { return Ok(()) };
+        let Kind::Postgres(tx) = &mut self.kind else { return Ok(()) };
         // It consists of constants.
         let ddl = sqlx::raw_sql(AssertSqlSafe(ddl.into()));
         let made = timeout(tx.bound(), ddl.execute(tx.start()?)).await;

@@ -1,5 +1,6 @@
 //! All read models and the checkpoints of their projectors.
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -10,12 +11,10 @@ use event_store::{Journal, Location, LookupKey, Sealer, StoreError, TreeKey};
 use crate::checkpoint::{Checkpoint, JournalError};
 use crate::database::{self, Database, OpenError};
 use crate::leases::{Lease, Leases, Node, Standing, milliseconds};
+use crate::places::{self, Places};
 use crate::projector::{ApplyError, ProjectedEvent, Projector, key};
 use crate::rows;
 use crate::sql::{Kind, Query, Row, Transaction, Value};
-
-/// The query for all checkpoints.
-pub(crate) const CHECKPOINTS: &str = "SELECT projector, position, event FROM checkpoints ORDER BY projector";
 
 /// Why a query failed.
 #[derive(Debug, thiserror::Error)]
@@ -37,9 +36,9 @@ impl From<sqlx::Error> for ReadError {
     }
 }
 
-/// All read models, in one database.
+/// All read models.
 pub struct ReadModels {
-    pub(crate) database: Arc<Database>,
+    pub(crate) places: Places,
     pub(crate) sealer: Arc<Sealer>,
     pub(crate) lookup: Arc<LookupKey>,
     pub(crate) tree_key: TreeKey,
@@ -55,11 +54,15 @@ impl ReadModels {
         lookup: Arc<LookupKey>,
     ) -> Result<Self, OpenError> {
         let opening = async {
-            let database = Arc::new(Database::open(location).await?);
+            let places = Places::open(location).await?;
             let tree_key = TreeKey::new(sealer.keys().instance_key());
-            let models = Self { database, sealer, lookup, tree_key, origin: Arc::default() };
+            let models = Self { places, sealer, lookup, tree_key, origin: Arc::default() };
             for projector in models.projectors() {
-                models.create(&*projector).await.map_err(|source| OpenError::failed(location, source))?;
+                let made = async {
+                    models.drop_former(&*projector).await?;
+                    models.create(&*projector).await
+                };
+                made.await.map_err(|source| OpenError::failed(location, source))?;
             }
             Ok(models)
         };
@@ -81,28 +84,36 @@ impl ReadModels {
 
     /// Reports metrics of the connections.
     pub fn measure(&self) {
-        self.database.measure();
+        self.places.shared().measure();
     }
 
     /// Looks whether their file, if they are in one, is still the one that was opened. Logs a change.
     pub fn check_files(&self) -> Result<(), StoreError> {
-        self.database.check_files()
+        self.places.all().iter().try_for_each(|database| database.check_files())
     }
 
     /// Closes all connections; later calls fail.
     pub async fn close(&self) {
-        self.database.close().await;
+        self.places.close().await;
     }
 
     /// Which node runs which projector; `None` for a file, which belongs to one process.
     pub fn leases(&self) -> Option<Leases> {
-        matches!(*self.database, Database::Postgres { .. }).then(|| Leases::new(self.database.clone()))
+        let shared = self.places.shared();
+        matches!(**shared, Database::Postgres { .. }).then(|| Leases::new(Arc::clone(shared)))
     }
 
     /// Reads the checkpoints. Changes nothing, in a file or beside it, even if its last writer was killed. Refuses what
     /// [`ReadModels::open`] refuses. No process may write a file meanwhile.
     pub async fn look(location: &Location) -> Result<Vec<Checkpoint>, OpenError> {
-        database::look(location).await
+        places::look_at_all(location).await
+    }
+
+    /// The files that the read models are in; none in PostgreSQL. Changes nothing.
+    pub async fn files(location: &Location) -> Result<Vec<PathBuf>, OpenError> {
+        let Location::File(anchor) = location else { return Ok(vec![]) };
+        let files = places::files(anchor).await.map_err(|source| OpenError::failed(location, source))?;
+        Ok(files.into_values().collect())
     }
 
     /// The standings of all projectors and the nodes that share them; `None` for a file, which belongs to one process.
@@ -118,12 +129,7 @@ impl ReadModels {
 
     /// The checkpoints of all projectors.
     pub async fn checkpoints(&self) -> Result<Vec<Checkpoint>, StoreError> {
-        self.database
-            .read(Query::new(CHECKPOINTS))
-            .await?
-            .iter()
-            .map(|row| Ok(Checkpoint::read(row)?))
-            .collect()
+        Ok(self.places.checkpoints().await?)
     }
 
     /// Checks that what a projector has applied is the beginning of this journal.
@@ -139,9 +145,25 @@ impl ReadModels {
         }
     }
 
+    /// Where a read model is now.
+    pub(crate) fn database_of(&self, model: &str) -> Arc<Database> {
+        self.places.of(model)
+    }
+
+    /// Drops the tables that a rebuilt read model had in the file that all read models are in at first.
+    async fn drop_former(&self, projector: &dyn Projector) -> Result<(), sqlx::Error> {
+        if self.places.is_apart(projector.name()) {
+            for table in projector.tables() {
+                self.places.shared().write(Query::new(format!("DROP TABLE IF EXISTS {table}"))).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Creates a projector's tables and checkpoint, if they do not exist.
     pub async fn create(&self, projector: &dyn Projector) -> Result<(), sqlx::Error> {
-        let mut tx = self.database.begin_ddl().await?;
+        let _turn = self.places.turn(projector.name()).await;
+        let mut tx = self.database_of(projector.name()).begin_ddl().await?;
         tx.make_tables(projector.ddl()).await?;
         tx.run(
             Query::new("INSERT INTO checkpoints (projector, position) VALUES ($1, 0) ON CONFLICT DO NOTHING")
@@ -165,34 +187,31 @@ impl ReadModels {
         batch: &[ProjectedEvent],
         lease: Lease,
     ) -> Result<u64, ApplyError> {
-        let mut tx = self.database.begin().await?;
-        let mut checkpoint = lock_checkpoint(&mut tx, projector, lease).await?;
-        for event in batch {
-            let (expected, found) = (checkpoint + 1, event.position());
-            if found != expected {
-                return Err(ApplyError::Gap { expected, found });
-            }
-            checkpoint = found;
-        }
+        let _turn = self.places.turn(projector.name()).await;
+        let mut tx = self.database_of(projector.name()).begin().await?;
+        let key = key(projector);
+        let checkpoint = next_to(&mut tx, &key, batch, lease).await?;
         let Some(last) = batch.last() else { return Ok(checkpoint) };
         projector.project(&mut tx, batch).await?;
         fail::fail_point!("mid-projection", |_| std::process::abort());
         fall_asleep().await;
-        move_checkpoint(&mut tx, projector, last, lease).await?;
+        move_checkpoint(&mut tx, &key, last, lease).await?;
         tx.commit().await?;
-        Ok(checkpoint)
+        Ok(last.position())
     }
 
     /// Deletes everything that a projector has written: it starts again at the first event.
     pub async fn reset(&self, projector: &dyn Projector) -> Result<(), StoreError> {
-        let tx = self.database.begin_ddl().await?;
+        let _turn = self.places.turn(projector.name()).await;
+        let tx = self.database_of(projector.name()).begin_ddl().await?;
         Ok(empty(tx, projector).await?)
     }
 
     /// Like [`ReadModels::reset`], by the node that runs the projector, if its lease is still valid.
     pub async fn start_over(&self, projector: &dyn Projector, lease: Lease) -> Result<(), ApplyError> {
-        let mut tx = self.database.begin_ddl().await?;
-        lock_checkpoint(&mut tx, projector, lease).await?;
+        let _turn = self.places.turn(projector.name()).await;
+        let mut tx = self.database_of(projector.name()).begin_ddl().await?;
+        lock_checkpoint(&mut tx, &key(projector), lease).await?;
         Ok(empty(tx, projector).await?)
     }
 
@@ -201,7 +220,8 @@ impl ReadModels {
     pub async fn dump(&self, projector: &dyn Projector) -> Result<String, StoreError> {
         let mut text = String::new();
         for table in projector.tables() {
-            let rows = self.database.read(Query::new(format!("SELECT * FROM {table}"))).await?;
+            let database = self.database_of(projector.name());
+            let rows = database.read(Query::new(format!("SELECT * FROM {table}"))).await?;
             let mut lines = Vec::with_capacity(rows.len());
             for row in &rows {
                 lines.push(self.dump_row(table, row).await?);
@@ -256,21 +276,38 @@ async fn empty(mut tx: Transaction, projector: &dyn Projector) -> Result<(), sql
 
 /// Reads the checkpoint and keeps it unchanged until the transaction ends: in PostgreSQL by a lock on the row, in a
 /// file because there is no other writer.
-async fn lock_checkpoint(
+pub(crate) async fn lock_checkpoint(
     tx: &mut Transaction,
-    projector: &dyn Projector,
+    key: &str,
     lease: Lease,
 ) -> Result<u64, ApplyError> {
-    let sql = match tx.0 {
+    let sql = match tx.kind {
         Kind::Sqlite(_) => "SELECT position, 0 AS epoch FROM checkpoints WHERE projector = $1",
         Kind::Postgres(_) => "SELECT position, epoch FROM checkpoints WHERE projector = $1 FOR UPDATE",
     };
-    let found = tx.run(Query::new(sql).bind(key(projector))).await?;
+    let found = tx.run(Query::new(sql).bind(key)).await?;
     let row = found.first().ok_or(sqlx::Error::RowNotFound)?;
     if row.get::<i64>("epoch")?.cast_unsigned() != lease.epoch {
         return Err(ApplyError::LeaseLost);
     }
     Ok(row.get::<i64>("position")?.cast_unsigned())
+}
+
+/// Locks the checkpoint, and checks that the batch starts right after it and has no gap.
+pub(crate) async fn next_to(
+    tx: &mut Transaction,
+    key: &str,
+    batch: &[ProjectedEvent],
+    lease: Lease,
+) -> Result<u64, ApplyError> {
+    let checkpoint = lock_checkpoint(tx, key, lease).await?;
+    for (expected, event) in (checkpoint + 1..).zip(batch) {
+        let found = event.position();
+        if found != expected {
+            return Err(ApplyError::Gap { expected, found });
+        }
+    }
+    Ok(checkpoint)
 }
 
 /// Sleeps for as many milliseconds as a fail point says. The fail point's own `sleep` would block the thread, and with
@@ -286,21 +323,21 @@ async fn fall_asleep() {
 }
 
 /// A write also renews its lease.
-async fn move_checkpoint(
+pub(crate) async fn move_checkpoint(
     tx: &mut Transaction,
-    projector: &dyn Projector,
+    key: &str,
     last: &ProjectedEvent,
     lease: Lease,
 ) -> Result<(), sqlx::Error> {
-    let sql = match tx.0 {
+    let sql = match tx.kind {
         Kind::Sqlite(_) => "UPDATE checkpoints SET position = $1, event = $2 WHERE projector = $3",
         Kind::Postgres(_) => {
             "UPDATE checkpoints SET position = $1, event = $2, until = clock_timestamp() + $4 * interval '1 millisecond'
              WHERE projector = $3"
         }
     };
-    let mut query = Query::new(sql).bind(last.position()).bind(last.recorded.id).bind(key(projector));
-    if let Kind::Postgres(_) = tx.0 {
+    let mut query = Query::new(sql).bind(last.position()).bind(last.recorded.id).bind(key);
+    if let Kind::Postgres(_) = tx.kind {
         query = query.bind(milliseconds(lease.lasts));
     }
     tx.run(query).await.map(drop)

@@ -43,6 +43,7 @@ mod proxies;
 mod python;
 mod readiness;
 mod readme;
+mod rebuild;
 mod refresh;
 mod register;
 mod replay_policy;

@@ -22,6 +22,8 @@ const SHORT: &[(&str, &str)] = &[
         "a new connection, and the end of what somebody has left unfinished",
     ),
     ("event-store/src/repository.rs", "a snapshot"),
+    ("read-models/src/filling.rs", "the writers of a rebuild, which end with it"),
+    ("read-models/src/places.rs", "the end of a file that was replaced"),
     ("http-kit/src/unread.rs", "the rest of a request"),
     ("tokens/src/signing.rs", "a new key"),
     ("watchword/src/commands/demo.rs", "the server of a demo, which ends with it"),

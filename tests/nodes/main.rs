@@ -12,6 +12,7 @@ mod erase;
 mod histories;
 mod late;
 mod mailed_tokens;
+mod rebuild;
 mod roles;
 mod signing_keys;
 mod unavailable;

@@ -46,6 +46,7 @@ commands! {
     demo::Demo,
     migrate::Migrate,
     pub doctor::Doctor,
+    rebuild::Rebuild,
     export::Export,
     #[command(subcommand)]
     app::App,

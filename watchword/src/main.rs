@@ -4,6 +4,7 @@ mod bus;
 mod channel;
 #[expect(clippy::doc_markdown, reason = "clap prints these comments as they are, back-ticks and all")]
 mod commands;
+mod comparing;
 mod config;
 mod connections;
 mod data_dir;

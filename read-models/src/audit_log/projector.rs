@@ -10,11 +10,17 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::projector::{ProjectError, ProjectedEvent, Projector};
+use crate::rows;
 use crate::sql::{Query, Rows, Transaction};
 use crate::store::ReadModels;
 
 /// After this event, identifying data no longer finds anything of the person.
 const ERASED: &str = "UserErased";
+
+const FORGET_ERASED: &str = "UPDATE audit_log_v2 SET ip = NULL, email = NULL
+    WHERE coalesce(ip, email) IS NOT NULL AND EXISTS (
+      SELECT 1 FROM audit_log_v2 e WHERE e.type = 'UserErased' AND e.person = audit_log_v2.person
+    )";
 
 /// Writes `audit_log`. It needs only the envelope, so that auditors can find even an event that no other projector can
 /// read.
@@ -66,6 +72,46 @@ impl Projector for AuditLogProjector {
     }
 
     async fn project(&self, tx: &mut Transaction, batch: &[ProjectedEvent]) -> Result<(), ProjectError> {
+        self.insert(tx, batch).await?;
+        // A rebuilt model finds nothing to hash; this one must not know more.
+        for person in batch.iter().filter(|event| event.recorded.name == ERASED) {
+            let Some(person) = person.recorded.person else { continue };
+            let forget = "UPDATE audit_log_v2 SET ip = NULL, email = NULL WHERE person = $1";
+            tx.run(Query::new(forget).bind(person.0)).await?;
+            // Where a person's own requests came from is sealed with their key, also in events about others.
+            let forget = "UPDATE audit_log_v2 SET ip = NULL WHERE actor_kind = 'user' AND actor_id = $1";
+            tx.run(Query::new(forget).bind(person.0.to_string())).await?;
+        }
+        // What was sealed at the moment of the erasure may come after it in the log.
+        if let Some(first) = batch.first() {
+            tx.run(Query::new(format!("{FORGET_ERASED} AND position >= $1")).bind(first.position())).await?;
+        }
+        Ok(())
+    }
+
+    async fn project_in_bulk(
+        &self,
+        tx: &mut Transaction,
+        batch: &[ProjectedEvent],
+    ) -> Result<(), ProjectError> {
+        self.insert(tx, batch).await
+    }
+
+    /// Forgets those who were erased while it was filled: before, there was nothing of them to hash.
+    async fn complete(&self, tx: &mut Transaction) -> Result<(), ProjectError> {
+        tx.run(Query::new(FORGET_ERASED)).await?;
+        let erased = tx.run(Query::new("SELECT person FROM audit_log_v2 WHERE type = 'UserErased'")).await?;
+        for row in erased {
+            let Some(person) = row.get::<Option<Vec<u8>>>("person")? else { continue };
+            let forget = "UPDATE audit_log_v2 SET ip = NULL WHERE actor_kind = 'user' AND actor_id = $1 AND ip IS NOT NULL";
+            tx.run(Query::new(forget).bind(rows::id(&person)?.to_string())).await?;
+        }
+        Ok(())
+    }
+}
+
+impl AuditLogProjector {
+    async fn insert(&self, tx: &mut Transaction, batch: &[ProjectedEvent]) -> Result<(), ProjectError> {
         let mut rows = Rows::new([
             "position",
             "at",
@@ -79,7 +125,6 @@ impl Projector for AuditLogProjector {
             "ip",
             "email",
         ]);
-        let mut erased = Vec::new();
         for event in batch {
             let event = &*event.recorded;
             let actor = &event.metadata.actor;
@@ -88,9 +133,6 @@ impl Projector for AuditLogProjector {
             let ip = personal.ip.and_then(|ip| ip.parse().ok()).map(|ip| self.lookup.ip(app_id, ip));
             let email = personal.email.map(|email| self.lookup.email(app_id, &email));
             let SessionAndKey { session_id, key_id } = serde_json::from_str(&event.data).unwrap_or_default();
-            if event.name == ERASED {
-                erased.extend(event.person);
-            }
             rows.push([
                 event.position.into(),
                 event.at.into(),
@@ -106,22 +148,6 @@ impl Projector for AuditLogProjector {
             ]);
         }
         tx.run_for(&rows, "INSERT INTO audit_log_v2 ({columns}) SELECT * FROM {rows}").await?;
-        // A rebuilt model finds nothing to hash; this one must not know more.
-        for person in erased {
-            let forget = "UPDATE audit_log_v2 SET ip = NULL, email = NULL WHERE person = $1";
-            tx.run(Query::new(forget).bind(person.0)).await?;
-            // Where a person's own requests came from is sealed with their key, also in events about others.
-            let forget = "UPDATE audit_log_v2 SET ip = NULL WHERE actor_kind = 'user' AND actor_id = $1";
-            tx.run(Query::new(forget).bind(person.0.to_string())).await?;
-        }
-        // What was sealed at the moment of the erasure may come after it in the log.
-        if let Some(first) = batch.first() {
-            let forget = "UPDATE audit_log_v2 SET ip = NULL, email = NULL
-                WHERE coalesce(ip, email) IS NOT NULL AND EXISTS (
-                  SELECT 1 FROM audit_log_v2 e WHERE e.type = 'UserErased' AND e.person = audit_log_v2.person
-                ) AND position >= $1";
-            tx.run(Query::new(forget).bind(first.position())).await?;
-        }
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use domain::{ApiKeyId, AppId, Email, SessionId, Timestamp, UserId};
 use event_store::LookupKey;
@@ -39,13 +40,13 @@ pub struct AuditFilter {
 
 /// Queries of `audit_log`.
 pub struct AuditLog<'a> {
-    database: &'a Database,
+    database: Arc<Database>,
     lookup: &'a LookupKey,
 }
 
 impl<'a> AuditLog<'a> {
     pub(crate) fn new(models: &'a ReadModels) -> Self {
-        Self { database: &models.database, lookup: &models.lookup }
+        Self { database: models.database_of(super::NAME), lookup: &models.lookup }
     }
 
     /// The positions of matching events after `after`, ascending, without the first `offset`.

@@ -1,6 +1,7 @@
 //! The read models' schema in PostgreSQL: how it is made, whose it is, and connections to it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use event_store::postgres::connecting::{Session, connect};
 use event_store::postgres::pool::Pool;
@@ -32,17 +33,29 @@ const FOR_WRITERS: [(&str, &str); 7] = [
     ("enable_mergejoin", "off"),
     ("jit", "off"),
 ];
+/// How long a statement may take that nobody waits for.
+const LONGEST_BUILD: Duration = Duration::from_hours(1);
 /// How often to try to create the shared tables, if other nodes do so at the same time.
 const MAKERS: u32 = 5;
 
 /// Opens the schema, and creates it and the tables that all read models share if they do not exist.
 pub(super) async fn open(url: &PostgresUrl) -> Result<Database, sqlx::Error> {
+    connect_within(url, url.answer()).await
+}
+
+/// Opens it for statements that may take long: what builds an index reads a whole table.
+pub(super) async fn patient(url: &PostgresUrl) -> Result<Database, sqlx::Error> {
+    connect_within(url, LONGEST_BUILD).await
+}
+
+/// Opens it, with this bound of each statement.
+async fn connect_within(url: &PostgresUrl, bound: Duration) -> Result<Database, sqlx::Error> {
     let options = url.options();
     let owner = bounded(url, make_schema(url)).await?;
     let settings = PostgresSettings { answer: url.answer(), ..PostgresSettings::default() };
     let reach = Arc::new(Reach::new(options, &settings));
-    let longest = server_timeout(url.answer());
-    let [longest, for_locks] = [longest, lock_timeout(longest)].map(|time| time.as_millis().to_string());
+    let [longest, for_locks] = [server_timeout(bound), lock_timeout(server_timeout(url.answer()))]
+        .map(|time| time.as_millis().to_string());
     let options = options.clone().application_name("watchword read models");
     let session = Session::within(SCHEMA)
         .with_role(&owner)
@@ -57,17 +70,17 @@ pub(super) async fn open(url: &PostgresUrl) -> Result<Database, sqlx::Error> {
         .with("tcp_user_timeout", "25000")
         .with("idle_in_transaction_session_timeout", LONGEST_PAUSE_IN_A_TRANSACTION);
     let for_writers = FOR_WRITERS.iter().fold(session.clone(), |all, (name, value)| all.with(name, value));
-    let writers = pool(POSTGRES_WRITERS, url, &options, for_writers);
+    let writers = pool(POSTGRES_WRITERS, url, bound, &options, for_writers);
     make_tables(&writers).await?;
     let for_readers = session.with("default_transaction_read_only", "on");
-    let readers = pool(POSTGRES_READERS, url, &options, for_readers);
+    let readers = pool(POSTGRES_READERS, url, bound, &options, for_readers);
     Ok(Database::Postgres { writers, readers, reach })
 }
 
 /// A pool of such sessions.
-fn pool(most: u32, url: &PostgresUrl, options: &PgConnectOptions, session: Session) -> Pool {
+fn pool(most: u32, url: &PostgresUrl, bound: Duration, options: &PgConnectOptions, session: Session) -> Pool {
     let (options, answer) = (options.clone(), url.answer());
-    Pool::new(most, answer, move || {
+    Pool::new(most, bound, move || {
         let (options, session) = (options.clone(), session.clone());
         Box::pin(async move { session.connect(&options, answer).await })
     })
@@ -76,7 +89,7 @@ fn pool(most: u32, url: &PostgresUrl, options: &PgConnectOptions, session: Sessi
 /// Creates the tables that all read models share, if they do not exist.
 async fn make_tables(pool: &Pool) -> Result<(), sqlx::Error> {
     for _ in 0..MAKERS {
-        let mut tx = Transaction(Kind::Postgres(pool.begin().await?));
+        let mut tx = Transaction::new(Kind::Postgres(pool.begin().await?));
         tx.make(LOCK_DDL).await?;
         match tx.make(include_str!("../postgres.sql")).await {
             // Another node has just made them: `CREATE … IF NOT EXISTS` fails when two race.

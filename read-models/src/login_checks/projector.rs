@@ -42,6 +42,10 @@ impl Projector for LoginChecksProjector {
         include_str!("table.sql")
     }
 
+    fn indexes_for_writing(&self) -> &'static [&'static str] {
+        &["login_checks_v1_user"]
+    }
+
     async fn project(&self, tx: &mut Transaction, batch: &[ProjectedEvent]) -> Result<(), ProjectError> {
         let mut holders = BTreeMap::new();
         let mut moved = BTreeSet::new();

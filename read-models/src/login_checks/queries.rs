@@ -1,5 +1,7 @@
 //! Queries `login_checks`.
 
+use std::sync::Arc;
+
 use domain::{AppId, Email, UserId};
 use event_store::LookupKey;
 
@@ -10,13 +12,13 @@ use crate::store::{ReadError, ReadModels};
 
 /// Queries of `login_checks`.
 pub struct LoginChecks<'a> {
-    database: &'a Database,
+    database: Arc<Database>,
     lookup: &'a LookupKey,
 }
 
 impl<'a> LoginChecks<'a> {
     pub(crate) fn new(models: &'a ReadModels) -> Self {
-        Self { database: &models.database, lookup: &models.lookup }
+        Self { database: models.database_of(super::NAME), lookup: &models.lookup }
     }
 
     /// The user who has this address in the app, according to this read model. If it knows none, the claim in the

@@ -1,6 +1,7 @@
 //! Queries `merkle_tree`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use event_store::{StoreError, TreeKey};
 use tlog::proof::{Plan, extends, roots};
@@ -14,7 +15,7 @@ use crate::store::{ReadError, ReadModels};
 
 /// Queries of `merkle_tree`.
 pub struct MerkleTree<'a> {
-    database: &'a Database,
+    database: Arc<Database>,
     key: &'a TreeKey,
 }
 
@@ -35,7 +36,7 @@ impl Hashes {
 
 impl<'a> MerkleTree<'a> {
     pub(crate) fn new(models: &'a ReadModels) -> Self {
-        Self { database: &models.database, key: &models.tree_key }
+        Self { database: models.database_of(super::NAME), key: &models.tree_key }
     }
 
     /// The head of the tree, if this instance wrote it.

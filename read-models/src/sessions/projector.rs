@@ -98,6 +98,10 @@ impl Projector for SessionsProjector {
         include_str!("table.sql")
     }
 
+    fn indexes_for_writing(&self) -> &'static [&'static str] {
+        &["sessions_v1_user"]
+    }
+
     async fn project(&self, tx: &mut Transaction, batch: &[ProjectedEvent]) -> Result<(), ProjectError> {
         let mut changes: BTreeMap<SessionId, Change<'_>> = BTreeMap::new();
         let mut ends = Vec::new();

@@ -1,5 +1,7 @@
 //! Queries `sessions`.
 
+use std::sync::Arc;
+
 use domain::{AppId, SessionId, Timestamp, UserId};
 use event_store::Sealer;
 
@@ -36,13 +38,13 @@ pub struct SessionRow {
 
 /// Queries of `sessions`.
 pub struct Sessions<'a> {
-    database: &'a Database,
+    database: Arc<Database>,
     sealer: &'a Sealer,
 }
 
 impl<'a> Sessions<'a> {
     pub(crate) fn new(models: &'a ReadModels) -> Self {
-        Self { database: &models.database, sealer: &models.sealer }
+        Self { database: models.database_of(super::NAME), sealer: &models.sealer }
     }
 
     /// A user's sessions that have not ended at this time according to the read model, newest first.

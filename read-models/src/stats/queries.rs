@@ -1,6 +1,8 @@
 //! Queries `stats`.
 
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::sync::Arc;
 
 use domain::{AppId, Timestamp};
 
@@ -43,12 +45,14 @@ pub struct Bucket {
 
 /// Queries of `stats`.
 pub struct Stats<'a> {
-    database: &'a Database,
+    database: Arc<Database>,
+    /// They need nothing else of the read models, but live no longer.
+    models: PhantomData<&'a ReadModels>,
 }
 
 impl<'a> Stats<'a> {
     pub(crate) fn new(models: &'a ReadModels) -> Self {
-        Self { database: &models.database }
+        Self { database: models.database_of(super::NAME), models: PhantomData }
     }
 
     /// The non-empty buckets between two times (the second excluded), in order. A bucket that lies only partly between

@@ -32,7 +32,9 @@ pub(super) async fn alter(world: &World, statement: &str) {
 
 async fn compared(world: &World) -> Vec<Comparison> {
     let folder = TempDir::new().expect("a folder");
-    compare(&world.location, folder.path(), &world.repository, &origin(), |_, _| {}).await.expect("compares")
+    compare(&world.location, folder.path(), &world.repository, &origin(), &[], |_, _| {})
+        .await
+        .expect("compares")
 }
 
 /// All differences in one text.

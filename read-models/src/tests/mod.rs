@@ -18,5 +18,6 @@ mod database;
 mod histories;
 mod leases;
 mod merkle_tree;
+mod rebuild;
 mod rows;
 mod world;

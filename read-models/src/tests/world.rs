@@ -40,7 +40,7 @@ pub(super) struct World {
     pub ids: u128,
     pub directory: tempfile::TempDir,
     pub journal: Arc<dyn Journal>,
-    pub repository: Repository,
+    pub repository: Arc<Repository>,
     pub sealer: Arc<Sealer>,
     pub lookup: Arc<LookupKey>,
     /// Where the models are.
@@ -218,7 +218,7 @@ impl World {
             on,
             ids: 0,
             location,
-            repository: Repository::new(journal.clone(), sealer.clone(), 100),
+            repository: Arc::new(Repository::new(journal.clone(), sealer.clone(), 100)),
             models,
             directory,
             journal,

@@ -56,6 +56,10 @@ impl Projector for UsersProjector {
         include_str!("table.sql")
     }
 
+    fn indexes_for_writing(&self) -> &'static [&'static str] {
+        &["user_words_v1_user"]
+    }
+
     async fn project(&self, tx: &mut Transaction, batch: &[ProjectedEvent]) -> Result<(), ProjectError> {
         let mut events = Vec::new();
         for event in batch {

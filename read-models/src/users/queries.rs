@@ -1,5 +1,7 @@
 //! Queries `users`.
 
+use std::sync::Arc;
+
 use domain::{AppId, Email, Personal, Role, Timestamp, UserId};
 use event_store::{LookupKey, Sealer};
 
@@ -89,7 +91,7 @@ pub struct UserRow {
 
 /// Queries of `users`.
 pub struct Users<'a> {
-    database: &'a Database,
+    database: Arc<Database>,
     sealer: &'a Sealer,
     lookup: &'a LookupKey,
 }
@@ -103,7 +105,7 @@ enum Search {
 
 impl<'a> Users<'a> {
     pub(crate) fn new(models: &'a ReadModels) -> Self {
-        Self { database: &models.database, sealer: &models.sealer, lookup: &models.lookup }
+        Self { database: models.database_of(super::NAME), sealer: &models.sealer, lookup: &models.lookup }
     }
 
     /// A page of an app's users.

@@ -360,8 +360,13 @@ async fn read_models(findings: &mut Findings, config: &Config, journal: &dyn Jou
             return;
         }
     };
-    if let Some(path) = file {
-        pages(findings, "read models", path, &remedy).await;
+    match ReadModels::files(&config.read_models).await {
+        Ok(files) => {
+            for path in files {
+                pages(findings, "read models", &path, &remedy).await;
+            }
+        }
+        Err(error) => findings.fault("read models", told_of(&error)),
     }
     let head = match journal.head().await {
         Ok(head) => head,

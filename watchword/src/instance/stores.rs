@@ -163,6 +163,11 @@ impl Stores {
         &*self.journal
     }
 
+    /// The read models, if they were opened.
+    pub fn read_models(&self) -> Option<&Arc<ReadModels>> {
+        self.read_models.as_ref()
+    }
+
     pub fn shared_journal(&self) -> &Arc<dyn Journal> {
         &self.journal
     }

@@ -1,0 +1,245 @@
+//! Rebuilds read models while they serve: a new build is filled beside the live tables and takes their place.
+//!
+//! A build has a checkpoint of its own, so one that was interrupted goes on where it was. When it takes the live tables'
+//! place it has at least the events that these have, and nobody can write them: in PostgreSQL their checkpoint is locked,
+//! in a file there is one writer. So no query goes back in position, and none fails.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use event_store::{Journal, Location, Repository, StoreError};
+
+use crate::aside::Aside;
+use crate::checkpoint::{Checkpoint, JournalError};
+use crate::database::Database;
+use crate::filling::{Build, FillError, Pace, complete, fill};
+use crate::leases::{self, Lease};
+use crate::places::OwnFile;
+use crate::projector::{ApplyError, Projector, key};
+use crate::sql::Query;
+use crate::store::{ReadModels, lock_checkpoint};
+
+/// A build that is no further behind makes its indexes, and one that is no further behind takes its place.
+const NEAR: u64 = 5000;
+
+/// How to rebuild.
+#[derive(Clone, Debug)]
+pub struct RebuildSettings {
+    /// Who does it: nobody else does while it lasts.
+    pub node: String,
+    /// For how long others wait for it if it falls silent.
+    pub lease: Duration,
+    /// How many events it applies in a second at most.
+    pub events_per_second: Option<NonZeroU32>,
+}
+
+/// How far a rebuild is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RebuildProgress {
+    /// The read model.
+    pub name: &'static str,
+    /// The last event that the new build has.
+    pub position: u64,
+    /// The end of the journal.
+    pub head: u64,
+}
+
+/// Why read models were not rebuilt. The live ones are as they were.
+#[derive(Debug, thiserror::Error)]
+pub enum RebuildError {
+    /// Another process is doing it.
+    #[error("{0} is being rebuilt by another process")]
+    Elsewhere(&'static str),
+    /// The new builds cannot be filled.
+    #[error(transparent)]
+    Fill(#[from] FillError),
+    /// The new build was made of another journal, or of a newer copy of this one.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The new build cannot take the place of the live tables.
+    #[error("{model} cannot be replaced: {source}")]
+    Replace {
+        /// The read model.
+        model: &'static str,
+        /// The cause.
+        source: ApplyError,
+    },
+    /// The tables cannot be read or written.
+    #[error("the read models cannot be read or written: {0}")]
+    Store(#[from] StoreError),
+}
+
+impl From<sqlx::Error> for RebuildError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+impl ReadModels {
+    /// Fills new builds of read models from the journal and has them take the place of the live ones, which serve meanwhile.
+    /// What an interrupted one has done is kept. `at` receives the progress. Returns the position of each.
+    pub async fn rebuild(
+        &self,
+        repository: &Arc<Repository>,
+        projectors: &[Arc<dyn Projector>],
+        settings: &RebuildSettings,
+        mut at: impl FnMut(&[RebuildProgress]),
+    ) -> Result<Vec<(&'static str, u64)>, RebuildError> {
+        let journal = &**repository.journal();
+        let mut builds = Vec::new();
+        for projector in projectors {
+            builds.push(self.begin_build(projector, journal, settings).await?);
+        }
+        let names: Vec<&'static str> = projectors.iter().map(|projector| projector.name()).collect();
+        let mut pace = Pace::new(settings.events_per_second);
+        for in_bulk in [true, false] {
+            loop {
+                let head = journal.head().await?;
+                let mut at = |positions: &[u64]| {
+                    let all = names.iter().zip(positions);
+                    let all = all.map(|(name, position)| RebuildProgress { name, position: *position, head });
+                    at(&all.collect::<Vec<_>>());
+                };
+                builds = fill(repository, builds, |_| head, in_bulk, &mut pace, &mut at).await?;
+                if journal.head().await? <= head + NEAR {
+                    break;
+                }
+            }
+            if in_bulk {
+                builds = complete(builds).await?;
+            }
+        }
+        let mut rebuilt = Vec::new();
+        for build in builds {
+            let name = build.projector.name();
+            fail::fail_point!("before-swap", |_| std::process::abort());
+            rebuilt.push((name, self.finish_build(build, repository).await?));
+            fail::fail_point!("after-swap", |_| std::process::abort());
+        }
+        Ok(rebuilt)
+    }
+
+    /// Begins a build, or continues one.
+    async fn begin_build(
+        &self,
+        projector: &Arc<dyn Projector>,
+        journal: &dyn Journal,
+        settings: &RebuildSettings,
+    ) -> Result<Build, RebuildError> {
+        let name = projector.name();
+        let projector = Arc::clone(projector);
+        let (database, key, aside) = match (self.places.patient().await?, self.places.next_file(name)) {
+            (Some(patient), _) => (patient, Aside::key(&*projector), Some(Arc::new(Aside::of(&*projector)))),
+            (None, Some(file)) => (Arc::new(Database::building(&file.path).await?), key(&*projector), None),
+            (None, None) => return Err(RebuildError::Elsewhere(name)),
+        };
+        let mut build = Build { projector, database, key, aside, lease: Lease::UNSHARED, position: 0 };
+        build.create().await?;
+        if build.aside.is_some() {
+            let taken = leases::take(&build.database, &build.key, &settings.node, settings.lease).await?;
+            build.lease = taken.ok_or(RebuildError::Elsewhere(name))?;
+        }
+        let Some(checkpoint) = build.checkpoint().await? else { return Err(sqlx::Error::RowNotFound.into()) };
+        match checkpoint.check_journal(journal).await {
+            Ok(()) => build.position = checkpoint.position,
+            Err(JournalError::Other { .. }) => {
+                build.discard().await?;
+                build.create().await?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(build)
+    }
+
+    /// Has a build take the place of the live tables. Returns its position.
+    async fn finish_build(
+        &self,
+        mut build: Build,
+        repository: &Arc<Repository>,
+    ) -> Result<u64, RebuildError> {
+        let model = build.projector.name();
+        match build.checkpoint().await? {
+            Some(checkpoint) => checkpoint.check_journal(&**repository.journal()).await?,
+            None => return Err(RebuildError::Elsewhere(model)),
+        }
+        match self.places.next_file(model) {
+            Some(file) => self.replace_file(build, &file, repository).await,
+            None => {
+                let replaced = self.replace_tables(&mut build, repository).await;
+                replaced.map_err(|source| RebuildError::Replace { model, source })?;
+                Ok(build.position)
+            }
+        }
+    }
+
+    async fn replace_file(
+        &self,
+        mut build: Build,
+        file: &OwnFile,
+        repository: &Arc<Repository>,
+    ) -> Result<u64, RebuildError> {
+        let projector = Arc::clone(&build.projector);
+        let _turn = self.places.turn(projector.name()).await;
+        let live = self.checkpoint(&*projector).await?;
+        build.catch_up(repository, live).await?;
+        let position = build.position;
+        // Opened anew, with the memory of one that is read.
+        build.database.close().await;
+        let location = Location::File(file.path.clone());
+        let database = Database::open(&location).await.map_err(|error| {
+            StoreError::Unavailable(format!("{} cannot be opened: {error}", file.path.display()).into())
+        })?;
+        self.places.replace(projector.name(), &build.key, file, Arc::new(database)).await?;
+        Ok(position)
+    }
+
+    /// In one transaction, which locks the checkpoint that a write of the live tables would lock first.
+    async fn replace_tables(
+        &self,
+        build: &mut Build,
+        repository: &Arc<Repository>,
+    ) -> Result<(), ApplyError> {
+        let mut tx = self.places.shared().begin_ddl().await?;
+        let live = key(&*build.projector);
+        let query = "SELECT position FROM checkpoints WHERE projector = $1 FOR UPDATE";
+        let found = tx.run(Query::new(query).bind(live.as_str())).await?;
+        let position = found.first().ok_or(sqlx::Error::RowNotFound)?.get::<i64>(0)?.cast_unsigned();
+        match build.catch_up(repository, position).await {
+            Ok(()) => {}
+            Err(FillError::Apply { source, .. }) => return Err(source),
+            Err(FillError::Journal(error)) => return Err(crate::ProjectError::Seal(error).into()),
+        }
+        lock_checkpoint(&mut tx, &build.key, build.lease).await?;
+        tx.make(Aside::take_place(&*build.projector)).await?;
+        let update =
+            "UPDATE checkpoints SET position = built.position, event = built.event FROM checkpoints built
+             WHERE checkpoints.projector = $1 AND built.projector = $2";
+        tx.run(Query::new(update).bind(live).bind(build.key.as_str())).await?;
+        let delete = "DELETE FROM checkpoints WHERE projector = $1";
+        tx.run(Query::new(delete).bind(build.key.as_str())).await?;
+        Ok(tx.commit().await?)
+    }
+}
+
+impl Build {
+    async fn checkpoint(&self) -> Result<Option<Checkpoint>, sqlx::Error> {
+        let checkpoints = self.database.checkpoints().await?;
+        Ok(checkpoints.into_iter().find(|checkpoint| checkpoint.projector == self.key))
+    }
+
+    /// Drops what it has, but not its lease.
+    async fn discard(&self) -> Result<(), sqlx::Error> {
+        let mut tx = self.database.begin_ddl().await?;
+        let update = "UPDATE checkpoints SET position = 0, event = NULL WHERE projector = $1";
+        tx.run(Query::new(update).bind(self.key.as_str())).await?;
+        if self.aside.is_some() {
+            tx.make(Aside::drop(&*self.projector)).await?;
+        } else {
+            for table in self.projector.tables() {
+                tx.run(Query::new(format!("DROP TABLE IF EXISTS {table}"))).await?;
+            }
+        }
+        tx.commit().await
+    }
+}
