@@ -23,6 +23,11 @@ impl Aside {
         key(projector) + SUFFIX
     }
 
+    /// Whether a checkpoint with this key is one of a new build.
+    pub fn is_key(key: &str) -> bool {
+        key.ends_with(SUFFIX)
+    }
+
     /// The statement about the new build. Only whole names are others: `users_v1` is a part of `active_users_v1`.
     pub fn rename(&self, sql: &str) -> String {
         let is_of_a_name = |c: char| c.is_ascii_alphanumeric() || c == '_';

@@ -10,6 +10,7 @@ use std::time::Duration;
 use event_store::StoreError;
 use sqlx::PgConnection;
 
+use crate::aside::Aside;
 use crate::database::Database;
 use crate::projector::{Projector, key};
 use crate::sql::{Query, Row, Value, on_postgres};
@@ -71,6 +72,13 @@ pub struct Standing {
     pub paused: bool,
     /// What its last holder reported.
     pub state: ProjectorState,
+}
+
+impl Standing {
+    /// Whether it is one of a new build, which takes the place of the live tables once it is filled.
+    pub fn is_rebuild(&self) -> bool {
+        Aside::is_key(&self.key)
+    }
 }
 
 /// A node that runs projectors, or once did.

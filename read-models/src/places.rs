@@ -12,6 +12,7 @@ use std::time::Duration;
 use event_store::{Location, StoreError};
 use tokio::sync::{Mutex as Turn, OnceCell, OwnedMutexGuard};
 
+use crate::aside::Aside;
 use crate::checkpoint::Checkpoint;
 use crate::database::{Database, OpenError, look, look_at_places};
 use crate::sql::Query;
@@ -114,7 +115,7 @@ impl Places {
     pub async fn checkpoints(&self) -> Result<Vec<Checkpoint>, sqlx::Error> {
         let own = self.own.read().unwrap_or_else(PoisonError::into_inner).clone();
         let mut checkpoints = self.shared.checkpoints().await?;
-        checkpoints.retain(|checkpoint| !own.contains_key(checkpoint.model()));
+        checkpoints.retain(|it| !own.contains_key(it.model()) && !Aside::is_key(&it.projector));
         for own in own.values() {
             checkpoints.extend(own.database.checkpoints().await?);
         }
@@ -244,6 +245,7 @@ pub(crate) async fn files(anchor: &Path) -> Result<BTreeMap<Option<String>, Path
 /// Reads the checkpoints of all read models. Changes nothing.
 pub(crate) async fn look_at_all(location: &Location) -> Result<Vec<Checkpoint>, OpenError> {
     let mut checkpoints = look(location).await?;
+    checkpoints.retain(|checkpoint| !Aside::is_key(&checkpoint.projector));
     let Location::File(anchor) = location else { return Ok(checkpoints) };
     let files = files(anchor).await.map_err(|source| OpenError::failed(location, source))?;
     for (model, path) in files {

@@ -186,6 +186,10 @@ fn projector(findings: &mut Findings, standing: &Standing, head: u64, has_nodes:
                  runs, and it is built anew"
             ),
         ),
+        _ if standing.is_rebuild() && holder.is_none() => findings.warning(
+            "projector",
+            format!("{key}: an interrupted rebuild, {at}: run `watchword rebuild` again, which continues it"),
+        ),
         _ if standing.paused => findings.warning("projector", format!("{text}: it was paused")),
         _ if holder.is_none() && has_nodes => findings.warning(
             "projector",
