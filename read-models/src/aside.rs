@@ -50,22 +50,21 @@ impl Aside {
 
     /// The statements that put the new build in the place of the live tables.
     pub fn take_place(projector: &dyn Projector) -> String {
-        let mut sql = String::new();
-        for table in projector.tables() {
-            sql.push_str(&format!(
+        let table = |table: &&str| {
+            format!(
                 "DROP TABLE IF EXISTS {table}; ALTER TABLE {table}{SUFFIX} RENAME TO {table};
                  ALTER INDEX {table}{SUFFIX}_pkey RENAME TO {table}_pkey;"
-            ));
-        }
-        for (index, _) in indexes(projector.ddl()) {
-            sql.push_str(&format!("ALTER INDEX {index}{SUFFIX} RENAME TO {index};"));
-        }
-        sql
+            )
+        };
+        let index = |(index, _)| format!("ALTER INDEX {index}{SUFFIX} RENAME TO {index};");
+        let tables = projector.tables().iter().map(table);
+        tables.chain(indexes(projector.ddl()).map(index)).collect::<Vec<_>>().join("\n")
     }
 
     /// The statements that drop the new build.
     pub fn drop(projector: &dyn Projector) -> String {
-        projector.tables().iter().map(|table| format!("DROP TABLE IF EXISTS {table}{SUFFIX};")).collect()
+        let table = |table: &&str| format!("DROP TABLE IF EXISTS {table}{SUFFIX};");
+        projector.tables().iter().map(table).collect::<Vec<_>>().join("\n")
     }
 }
 

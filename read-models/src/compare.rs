@@ -92,8 +92,8 @@ pub async fn compare(
     mut at: impl FnMut(u64, u64),
 ) -> Result<Vec<Comparison>, CompareError> {
     let lookup = Arc::new(LookupKey::new(repository.sealer().keys().instance_key()));
-    let place = Location::File(folder.join("read-models.db"));
-    let models = ReadModels::open(&place, Arc::clone(repository.sealer()), lookup).await?;
+    let beside = Location::File(folder.join("read-models.db"));
+    let models = ReadModels::open(&beside, Arc::clone(repository.sealer()), lookup).await?;
     models.know_origin(origin);
     // Most of the work comes before the snapshot of the tables, for which PostgreSQL must keep what is deleted
     // meanwhile.

@@ -163,14 +163,12 @@ impl ReadModels {
             Some(checkpoint) => checkpoint.check_journal(&**repository.journal()).await?,
             None => return Err(RebuildError::Elsewhere(model)),
         }
-        match self.places.next_file(model) {
-            Some(file) => self.replace_file(build, &file, repository).await,
-            None => {
-                let replaced = self.replace_tables(&mut build, repository).await;
-                replaced.map_err(|source| RebuildError::Replace { model, source })?;
-                Ok(build.position)
-            }
+        if let Some(file) = self.places.next_file(model) {
+            return self.replace_file(build, &file, repository).await;
         }
+        let replaced = self.replace_tables(&mut build, repository).await;
+        replaced.map_err(|source| RebuildError::Replace { model, source })?;
+        Ok(build.position)
     }
 
     async fn replace_file(

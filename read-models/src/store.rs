@@ -54,7 +54,7 @@ impl ReadModels {
         lookup: Arc<LookupKey>,
     ) -> Result<Self, OpenError> {
         let opening = async {
-            let places = Places::open(location).await?;
+            let places = Box::pin(Places::open(location)).await?;
             let tree_key = TreeKey::new(sealer.keys().instance_key());
             let models = Self { places, sealer, lookup, tree_key, origin: Arc::default() };
             for projector in models.projectors() {
