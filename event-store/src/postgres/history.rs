@@ -58,13 +58,14 @@ impl History {
                 "the server is a replica: it may lack the newest events until it is promoted",
             ));
         };
-        self.judge(known, found, head)?;
-        self.take(server)
+        // First: a server that was left behind lacks what the others have written since, and nothing is lost by that.
+        self.take(server)?;
+        self.judge(known, found, head)
     }
 
     /// Asks through an existing connection whether the journal still has what was seen.
     pub(crate) async fn look(&self, executor: impl PgExecutor<'_>) -> Result<u64, sqlx::Error> {
-        let known = self.seen.newest();
+        let (known, generation) = (self.seen.newest(), self.generation());
         let (head, id, found): (i64, Option<Uuid>, Option<Uuid>) = sqlx::query_as(
             "SELECT coalesce(n.position, 0), n.id, (SELECT id FROM watchword.events WHERE position = $1)
              FROM (SELECT 1) one LEFT JOIN LATERAL
@@ -73,6 +74,10 @@ impl History {
         .bind(known.0.cast_signed())
         .fetch_one(executor)
         .await?;
+        if generation != self.generation() {
+            // Others no longer see what that server has.
+            return Err(refused("the journal has moved to another server meanwhile"));
+        }
         self.judge(known, found, head)?;
         let head = head.cast_unsigned();
         if let Some(id) = id {

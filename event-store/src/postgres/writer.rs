@@ -317,14 +317,15 @@ impl Writer {
             self.doubt.raise();
         }
         match sent {
+            // Others already write elsewhere: what this server says of the outcome is not the last word.
+            Ok(said) if connected.generation != history.generation() => {
+                let error = timed_out("the journal has moved to another server");
+                Err(if said.is_some() { Failure::Lost(error) } else { Failure::NotSent(error) })
+            }
             // It says what the journal has instead.
             Ok(None) => {
                 history.look(&mut connected.connection).await.map_err(Failure::NotSent)?;
                 Err(Failure::WentBack(StoreError::Unavailable("the journal changes".into())))
-            }
-            // Others already write elsewhere: what this server says of the outcome is not the last word.
-            Ok(Some(_)) if connected.generation != history.generation() => {
-                Err(Failure::Lost(timed_out("the journal has moved to another server")))
             }
             Ok(Some(answers)) => {
                 connected.known.learn(batch, &answers);

@@ -88,6 +88,36 @@ async fn inv_y_a_confirmation_does_not_wait_at_a_server_that_was_left() {
     server.signal("CONT");
 }
 
+/// A former primary is reached once more, as when it stood still and goes on: it lacks what was written since, and nothing is
+/// lost by that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_former_primary_is_no_journal_that_went_back() {
+    let server = Postgres::start();
+    let replica = server.replica();
+    let relay = Relay::start(server.port()).await;
+    let one = node(&relay.url(&server.database())).await;
+    one.append(append(&stream("a"), 0, 1)).await.expect("appends");
+    server.wait_for(&replica);
+    relay.freeze();
+    replica.promote();
+    relay.lead_to(replica.port());
+    until("appends go on", async || {
+        let version = one.versions(&[stream("a")]).await.map_or(0, |versions| versions[0]);
+        one.append(append(&stream("a"), version, 1)).await.is_ok()
+    })
+    .await;
+    let head = one.head().await.expect("reads");
+    relay.freeze_open();
+    relay.lead_to(server.port());
+    let is_refused =
+        async || one.head().await.is_err_and(|error| error.to_string().contains("older timeline"));
+    until("the former primary is refused", is_refused).await;
+    assert_eq!(one.lost(), None);
+    relay.lead_to(replica.port());
+    until("the journal is there", async || one.head().await == Ok(head)).await;
+    assert_eq!(one.lost(), None);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_replica_there_is_nothing_to_wait_for() {
     let database = Postgres::shared().database();
