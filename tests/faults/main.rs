@@ -14,6 +14,7 @@
 //! | the stream deleted | `stream_deleted` |
 //! | duplicates beyond the dedupe window | the window of every test here is a second; `effects/tests/relay/` |
 //! | PostgreSQL stopped, crashed, its sessions ended | `postgres`; `event-store/tests/postgres/faults.rs` |
+//! | PostgreSQL killed, cut off, frozen, and its synchronous replica promoted | `failover` |
 //! | a replica that lacks the newest events promoted; the former primary still there | `went_back` |
 //! | the reply to a commit lost, the request lost, or late | `postgres`; `event-store/tests/postgres/faults.rs` |
 //! | PostgreSQL's host dies without a word, connections stand still; read-only, full, locked by somebody | `bounds`; `event-store/tests/postgres/` |
@@ -59,6 +60,7 @@ mod clock;
 mod descriptors;
 mod disk_full;
 mod erase;
+mod failover;
 mod first_start;
 mod flipped_byte;
 mod forged;

@@ -217,11 +217,13 @@ impl Postgres {
 
     /// Ends all its processes at once, as a machine does that loses its power.
     pub fn kill(&mut self) {
-        let sessions = self.sessions();
-        self.end("KILL");
-        for session in sessions {
+        // Else those that are still there see that the first is gone, and end their waits for a replica: others see events
+        // that it does not have.
+        self.signal("STOP");
+        for session in self.sessions() {
             let _ = process::signal_if_alive(session, "KILL");
         }
+        self.end("KILL");
     }
 
     fn end(&mut self, signal: &str) {
