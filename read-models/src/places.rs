@@ -165,7 +165,10 @@ impl Places {
             tx.commit().await
         };
         let replaced = replaced.await;
-        self.shared.write(Query::new("PRAGMA synchronous = NORMAL")).await?;
+        // From here on the next start opens the new file: nothing may keep this process from doing the same.
+        if let Err(error) = self.shared.write(Query::new("PRAGMA synchronous = NORMAL")).await {
+            tracing::warn!(%error, "the read models sync each of their writes until the next start");
+        }
         replaced?;
         let own = Own { generation, database };
         let former = self.own.write().unwrap_or_else(PoisonError::into_inner).insert(model.to_owned(), own);
