@@ -346,8 +346,7 @@ async fn a_cancelled_wait_for_a_replica_is_no_acknowledgement() {
     let old = Postgres::start();
     let database = old.database();
     let new = old.synchronous_replica();
-    let short = [("WATCHWORD_HTTP_REQUEST_TIME", "4")];
-    let (mut one, two) = tokio::join!(node(&database, &short), node(&database, &short));
+    let (mut one, two) = tokio::join!(node(&database, &[]), node(&database, &[]));
     // The answers in between take longer than the default.
     let id = one.create_app(json!({"refresh_grace": 60})).await.id;
     let ada = register(&one.app(&id), "ada").await;
