@@ -348,6 +348,8 @@ impl Postgres {
 impl Drop for Postgres {
     fn drop(&mut self) {
         if self.child.is_some() {
+            // Sessions that stand still would keep it.
+            self.signal("CONT");
             self.crash();
         }
     }

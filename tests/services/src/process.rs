@@ -71,6 +71,8 @@ impl Home {
     /// Sends a signal to the service and waits until it is gone.
     pub(crate) fn end(&self, child: &mut Child, signal_name: &str) {
         signal(child.id(), signal_name);
+        // One that stands still, as a failed test may leave it, would never end.
+        let _ = signal_if_alive(child.id(), "CONT");
         child.wait().expect("it can be waited for");
         fs::remove_file(self.directory.join("pid")).expect("it was written at the start");
     }
