@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Instant;
 
 use test_services::Disk;
-use tests::{PATIENCE, Server, email};
+use tests::{PATIENCE, Server, email, until};
 
 /// The room that the first start finds, in KiB: it ends at another step each time.
 const ROOMS: [u64; 13] = [0, 4, 8, 16, 24, 32, 48, 64, 96, 160, 256, 512, 1024];
@@ -19,8 +19,7 @@ async fn the_disk_is_full_at_the_first_start() {
         let mut server =
             Server::new(&[("WATCHWORD_DATA_DIR", &data), ("WATCHWORD_ARGON2", "m=1024,t=1,p=1")]);
         disk.fill(room * 1024);
-        refused += u32::from(!starts(&server).await);
-        disk.free();
+        refused += u32::from(!starts(&server, &disk).await);
         server.up().await;
         let key = server.platform_key();
         server.get("/v1/apps").bearer(&key).await.expect(200);
@@ -35,8 +34,9 @@ async fn the_disk_is_full_at_the_first_start() {
     assert!(refused > 2, "the disk was too full for only {refused} starts");
 }
 
-/// Whether a start becomes ready; else it has said that the disk is full, and has ended or waits for room.
-async fn starts(server: &Server) -> bool {
+/// Whether a start becomes ready. Else it has said that the disk is full, and has ended or waits for room. Then there is room,
+/// and what has not ended becomes ready by itself.
+async fn starts(server: &Server, disk: &Disk) -> bool {
     let log = tempfile::NamedTempFile::new().expect("a file");
     let output = File::create(log.path()).expect("it can be written");
     let mut child = server
@@ -54,12 +54,15 @@ async fn starts(server: &Server) -> bool {
             let full =
                 ["No space left", "disk is full", "disk I/O error"].iter().any(|text| said.contains(text));
             assert!(full && !said.contains("panicked"), "{said}");
+            disk.free();
             return false;
         }
         if server.is_alive().await {
             let answer = server.get("/readyz").await;
             let is_full = answer.text.contains(r#""state":"full""#);
             if answer.status == 200 || is_full {
+                disk.free();
+                until("it has found the room", async || server.get("/readyz").await.status == 200).await;
                 child.kill().expect("it runs");
                 child.wait().expect("it can be waited for");
                 return !is_full;
