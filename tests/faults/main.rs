@@ -8,6 +8,7 @@
 //! | kill -9 at any moment | `kill_9`; `tests/invariants/durability.rs` |
 //! | death before and after an append, before a commit, around a publication, amid a projector's batch | `steps` |
 //! | NATS absent at start | `nats_absent` |
+//! | the host of NATS dies without a word, its open connections stand still | `nats_frozen` |
 //! | NATS killed and stopped under load, started again | `nats_killed` |
 //! | the stream's newest file cut | `nats_data_cut`; `effects/tests/relay/` |
 //! | messages forged on the bus | `forged`; `watchword/tests/bus.rs`; `effects/tests/relay/` |
@@ -73,6 +74,7 @@ mod log;
 mod mail;
 mod nats_absent;
 mod nats_data_cut;
+mod nats_frozen;
 mod nats_killed;
 mod neighbours;
 mod old_data;

@@ -12,6 +12,9 @@ use crate::config::{Nats, refuse_world_readable};
 use crate::init::hostname;
 
 const LONGEST_RETRY: Duration = Duration::from_secs(1);
+/// After how long without a word the server is asked whether it is there. Two questions without an answer end the connection
+/// with the third, within 12 seconds; a host that died without a word is not noticed otherwise.
+const PING: Duration = Duration::from_secs(4);
 
 /// Connects in the background: this does not wait for NATS, and fails only if the configuration is unusable.
 pub async fn connect(nats: &Nats) -> anyhow::Result<Client> {
@@ -30,6 +33,7 @@ async fn options(nats: &Nats, servers: &[ServerAddr]) -> anyhow::Result<ConnectO
     let mut options = ConnectOptions::new()
         .name(concat!("watchword ", env!("CARGO_PKG_VERSION")))
         .retry_on_initial_connect()
+        .ping_interval(PING)
         .reconnect_delay_callback(|attempts| {
             LONGEST_RETRY.min(Duration::from_millis(50) * attempts.try_into().unwrap_or(u32::MAX))
         })

@@ -53,7 +53,12 @@ impl Relay {
         Self { port, state }
     }
 
-    /// The same URL through the relay.
+    /// The port it listens on, at `127.0.0.1`.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The same URL of a database through the relay.
     pub fn url(&self, database: &str) -> String {
         let (user, rest) = database.split_once('@').expect("the URL has a user");
         let (_, name) = rest.split_once('/').expect("the URL has a database");
