@@ -147,7 +147,8 @@ impl Signature {
         &self.name
     }
 
-    fn parse(line: &str) -> Option<Self> {
+    /// Reads a line of a note, without its line break.
+    pub fn parse(line: &str) -> Option<Self> {
         let (name, signature) = line.strip_prefix(SIGNATURE)?.split_once(' ')?;
         let signature = STANDARD.decode(signature).ok()?;
         let (id, signature) = signature.split_first_chunk()?;
@@ -171,6 +172,30 @@ pub struct Note {
     pub text: String,
     /// The signatures.
     pub signatures: Vec<Signature>,
+}
+
+/// A signature with the name and the id of a known key was not made by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a signature is not that of the key that it names")]
+pub struct Misattributed;
+
+impl Note {
+    /// The signatures by these keys; those of other keys are ignored. One that only claims to be of such a key makes the
+    /// whole note malformed, says the specification.
+    pub fn verified(&self, keys: &[VerifierKey]) -> Result<Vec<Signature>, Misattributed> {
+        let keys: Vec<_> = keys.iter().map(|key| (key, key.id())).collect();
+        let mut verified = Vec::new();
+        for signature in &self.signatures {
+            let mut claimed =
+                keys.iter().filter(|(key, id)| key.name == signature.name && *id == signature.id);
+            match claimed.clone().find(|(key, _)| key.verify(&self.text, &signature.bytes).is_some()) {
+                Some(_) => verified.push(signature.clone()),
+                None if claimed.next().is_some() => return Err(Misattributed),
+                None => {}
+            }
+        }
+        Ok(verified)
+    }
 }
 
 /// Bytes are no signed note.
@@ -212,6 +237,14 @@ impl Signer {
     /// Reads a private key (PKCS #8); `None` if it is none, or cannot have this name.
     pub fn new(name: impl Into<String>, kind: Kind, pkcs8: &[u8]) -> Option<Self> {
         let pair = Ed25519KeyPair::from_pkcs8(pkcs8).ok()?;
+        let public = pair.public_key().as_ref().try_into().ok()?;
+        Some(Self { pair, key: VerifierKey::new(name, kind, public)? })
+    }
+
+    /// The key that follows from a seed, which is 32 random bytes (RFC 8032, section 5.1.5); `None` if it cannot have this
+    /// name.
+    pub fn from_seed(name: impl Into<String>, kind: Kind, seed: &[u8; 32]) -> Option<Self> {
+        let pair = Ed25519KeyPair::from_seed_unchecked(seed).ok()?;
         let public = pair.public_key().as_ref().try_into().ok()?;
         Some(Self { pair, key: VerifierKey::new(name, kind, public)? })
     }

@@ -3,7 +3,7 @@
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::Ed25519KeyPair;
 use signed_note::{Note as TheirNote, StandardVerifier, Verifier, VerifierList};
-use tlog::note::{Kind, Signer};
+use tlog::note::{Kind, Misattributed, Signer};
 use tlog::{Checkpoint, Hash, Note, VerifierKey};
 
 fn signer(name: &str, kind: Kind) -> Signer {
@@ -63,6 +63,22 @@ fn a_note_reads_as_it_was_written_and_only_its_signers_signed_it() {
     let vkey = witness.key().to_string();
     assert_eq!(vkey.parse(), Ok(witness.key().clone()));
     assert_eq!(Checkpoint::parse(&read.text), Ok(checkpoint()));
+}
+
+#[test]
+fn a_note_that_misattributes_a_signature_is_malformed() {
+    let seeded = |name, kind| Signer::from_seed(name, kind, &[7; 32]).expect("a key");
+    let (log, witness) = (seeded("log.example", Kind::Log), seeded("witness.example", Kind::Witness));
+    let stranger = signer("stranger.example", Kind::Log);
+    let known = [log.key().clone(), witness.key().clone()];
+    let note = signed(&[&log, &witness, &stranger]);
+    assert_eq!(note.verified(&known), Ok(note.signatures[..2].to_vec()));
+    assert_eq!(note.verified(&known[1..]), Ok(note.signatures[1..2].to_vec()));
+    assert_eq!(note.verified(&[]), Ok(vec![]));
+    let changed = Note { text: note.text.replace("42", "43"), ..note };
+    assert_eq!(changed.verified(&known), Err(Misattributed));
+    // Nobody here knows better.
+    assert_eq!(changed.verified(&[signer("log.example", Kind::Log).key().clone()]), Ok(vec![]));
 }
 
 #[test]
