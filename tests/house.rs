@@ -48,6 +48,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "effects",
             "command-service",
             "projection-service",
+            "tlog",
         ],
     ),
     ("test-services", &[]),

@@ -55,3 +55,4 @@ mod stats;
 mod strangers;
 mod traces;
 mod validation;
+mod witness;

@@ -22,11 +22,14 @@ mod documented;
 pub mod generator;
 mod server;
 pub mod stalls;
+pub mod transparency;
+mod witness;
 pub mod workload;
 
 pub use bus::Bus;
 pub use client::{Answer, App, Call, Tokens, claims_of, email, jwt_header_of};
 pub use server::{Output, Server, free_port};
+pub use witness::{Asked, Witness};
 
 /// A password that every app accepts.
 pub const PASSWORD: &str = "violet-Kettle-93-harbour";

@@ -65,6 +65,7 @@ commands! {
     person::Person,
     end_sessions::EndSessions,
     relay::Relay,
+    witness::Witness,
     pub rotate_master_key::RotateMasterKey,
     cut_forged_tail::CutForgedTail,
     openapi::Openapi,

@@ -28,9 +28,11 @@ mod progress;
 mod proxy_rules;
 mod root;
 mod serving;
+mod signals;
 mod told;
 mod traces;
 mod waiting;
+mod witness;
 
 use std::process::ExitCode;
 
@@ -52,7 +54,7 @@ fn main() -> ExitCode {
     let format = Config::log_format_asked(globals.config.as_deref());
     logging::catch_panics(format);
     // A server has no reader without whom it is of no use.
-    let serves = matches!(command, Command::Serve(_));
+    let serves = matches!(command, Command::Serve(_) | Command::Witness(_));
     let code = match command.run(&globals) {
         Ok(code) => code,
         // The reader of our output is gone, as in `watchword export | head`. That is not a fault.
