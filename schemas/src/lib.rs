@@ -4,12 +4,15 @@
 
 pub mod asyncapi;
 pub mod bus;
+pub mod canonical;
 pub mod codec;
 pub mod envelope;
 pub mod event_schemas;
+pub mod exported;
 pub mod field_codes;
 pub mod problems;
 
 pub use codec::{CodecError, Encoded, decode, encode};
 pub use envelope::{Actor, ActorKind, EnvelopeError, Metadata, RecordedEvent};
+pub use exported::{ExportError, ExportedEvent};
 pub use problems::{ProblemType, problem_type};

@@ -1,10 +1,10 @@
 //! The envelope against the event contract.
 
-use schemas::{Actor, Metadata, RecordedEvent, encode};
+use schemas::{Actor, ExportedEvent, Metadata, RecordedEvent, encode};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::samples;
+use crate::{goldens, samples};
 
 fn recorded(metadata: Metadata, personal: Option<Vec<u8>>) -> RecordedEvent {
     let (stream, event) =
@@ -159,4 +159,44 @@ fn metadata_reads_back() {
         let text = serde_json::to_string(&metadata).expect("JSON");
         assert_eq!(serde_json::from_str::<Metadata>(&text).expect("metadata"), metadata);
     }
+}
+
+#[test]
+fn an_exported_line_is_read_as_what_it_was_made_of() {
+    for event in goldens::recorded().into_iter().chain([fullest(), barest()]) {
+        let line = event.to_canonical_json(&samples::origin());
+        let read = ExportedEvent::read(line.as_bytes()).expect(&line);
+        assert_eq!((read.position, read.id, read.version), (event.position, event.id, event.version));
+        assert_eq!((&*read.stream, &*read.name), (event.stream.as_str(), event.name.as_str()));
+        assert_eq!((read.data, &read.personal), (event.data.as_str(), &event.personal));
+        assert_eq!(read.schema_version, event.schema_version);
+        assert_eq!(read.origin, samples::origin().as_str());
+        read.decode().expect(&line);
+    }
+}
+
+#[test]
+fn an_exported_line_that_no_journal_wrote_is_refused() {
+    let line = fullest().to_canonical_json(&samples::origin());
+    for (from, to, told) in [
+        ("{\"actorid\"", "{ \"actorid\"", "canonical"),
+        ("\"position\":42", "\"position\":43", "prevposition"),
+        ("\"streamversion\":1", "\"streamversion\":0", "streamversion"),
+        ("/v1/apps/acme", "/v1/apps/other", "source"),
+        ("\"acme\"", "\"a.*.b\"", "appid"),
+        (".123456Z\",\"traceparent", ".1234560Z\",\"traceparent", "time"),
+        ("8000-00000000000b", "8000-00000000000B", "correlationid"),
+        ("-__-AQ", "-__-AR", "personal"),
+        ("SessionStarted.v1.json", "SessionStarted.v9.json", "dataschema"),
+        ("SessionStarted.v1.json", "SessionRevoked.v1.json", "dataschema"),
+        ("\"specversion\":\"1.0\"", "\"specversion\":\"1.1\"", "specversion"),
+        ("\"causationid\":\"01900000-0000-7000-8000-00000000000c\"", "\"causationid\":null", "no envelope"),
+        ("\"type\"", "\"tzpe\"", "unknown field"),
+    ] {
+        let bad = line.replacen(from, to, 1);
+        assert_ne!(bad, line, "{from}");
+        let refused = ExportedEvent::read(bad.as_bytes()).expect_err(&bad).to_string();
+        assert!(refused.contains(told), "{from}: {refused}");
+    }
+    assert!(ExportedEvent::read(&[0xff]).is_err());
 }
