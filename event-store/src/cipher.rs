@@ -6,6 +6,8 @@ use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use crate::clock::random;
 
 const NONCE: usize = 24;
+/// How much longer sealing makes what is sealed: by the nonce and a tag.
+pub const OVERHEAD: usize = NONCE + 16;
 
 /// A key that encrypts and decrypts.
 pub struct Cipher(XChaCha20Poly1305);

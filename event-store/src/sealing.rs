@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use domain::UserId;
 
-use crate::cipher::Cipher;
+use crate::cipher::{Cipher, OVERHEAD};
 use crate::journal::StoreError;
 use crate::key_store::KeyStore;
 
@@ -30,6 +30,11 @@ impl Sealer {
     /// The keys.
     pub fn keys(&self) -> &Arc<KeyStore> {
         &self.keys
+    }
+
+    /// Whether bytes have the form of sealed data, which anybody can tell. Whether they can be opened only the keys show.
+    pub fn is_sealed(bytes: &[u8]) -> bool {
+        bytes.first() == Some(&FORM) && bytes.len() > 1 + OVERHEAD
     }
 
     /// Seals with the person's key, which is created if there is none. Refuses for an erased person.

@@ -164,7 +164,7 @@ fn target(build: &Build, checkpoints: &[Checkpoint]) -> u64 {
 const LONGEST_READ: Duration = Duration::from_mins(1);
 
 /// A snapshot of the compared tables.
-enum Live {
+pub(crate) enum Live {
     Sqlite {
         /// By read model; those without a file of their own share one.
         files: BTreeMap<Option<String>, SqliteConnection>,
@@ -175,7 +175,7 @@ enum Live {
 }
 
 impl Live {
-    async fn begin(location: &Location) -> Result<Self, sqlx::Error> {
+    pub(crate) async fn begin(location: &Location) -> Result<Self, sqlx::Error> {
         Ok(match location {
             // No process writes the file meanwhile.
             Location::File(path) => {
@@ -204,14 +204,14 @@ impl Live {
     }
 
     /// Reads the tables of this read model from now on.
-    fn turn_to(&mut self, name: &str) {
+    pub(crate) fn turn_to(&mut self, name: &str) {
         if let Self::Sqlite { files, model } = self {
             let own = Some(name.to_owned());
             *model = own.filter(|own| files.contains_key(&Some(own.clone())));
         }
     }
 
-    async fn read(&mut self, query: &Query) -> Result<Vec<Row>, sqlx::Error> {
+    pub(crate) async fn read(&mut self, query: &Query) -> Result<Vec<Row>, sqlx::Error> {
         match self {
             Self::Sqlite { files, model } => {
                 let connection = files.get_mut(model).ok_or(sqlx::Error::RowNotFound)?;
@@ -237,7 +237,7 @@ impl Live {
             .map(Some)
     }
 
-    async fn close(self) -> Result<(), sqlx::Error> {
+    pub(crate) async fn close(self) -> Result<(), sqlx::Error> {
         match self {
             Self::Sqlite { files, .. } => {
                 for connection in files.into_values() {

@@ -55,4 +55,5 @@ mod stats;
 mod strangers;
 mod traces;
 mod validation;
+mod verify;
 mod witness;

@@ -29,6 +29,8 @@ const SHORT: &[(&str, &str)] = &[
     ("watchword/src/commands/demo.rs", "the server of a demo, which ends with it"),
     ("watchword/src/connections.rs", "a connection"),
     ("watchword/src/logging/outlet.rs", "the last lines of a log whose task has failed for good"),
+    ("watchword/src/journal_check/pages.rs", "pages of a journal that are read ahead, and end with it"),
+    ("watchword/src/verify/export.rs", "threads that share the lines of a file, and end with it"),
     ("watchword/src/traces.rs", "a request to the collector, and the end of the library's own thread"),
 ];
 

@@ -48,6 +48,7 @@ commands! {
     pub doctor::Doctor,
     rebuild::Rebuild,
     export::Export,
+    verify::Verify,
     #[command(subcommand)]
     app::App,
     #[command(subcommand)]

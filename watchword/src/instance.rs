@@ -3,6 +3,7 @@
 mod clock;
 mod health;
 mod locate;
+mod looking;
 mod loss;
 pub mod storage;
 mod stores;
@@ -35,6 +36,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 pub use self::health::Health;
 use self::locate::locate;
+pub use self::looking::Looked;
 use self::storage::StorageWatch;
 pub use self::stores::Stores;
 use crate::config::Config;
@@ -300,7 +302,7 @@ impl Instance {
 
     /// Reads the whole journal and checks its consistency.
     pub async fn check_journal(&self) -> Result<journal_check::Report, StoreError> {
-        journal_check::check(&self.repository, self.clock.now(), |_, _| {}).await
+        journal_check::check(&self.repository, self.clock.now(), None, |_, _| {}).await
     }
 
     /// All users who may have a session: those who started one that was not revoked, according to the events. There is a claim

@@ -1,6 +1,8 @@
 //! Reads a whole journal and checks its consistency.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
 
 use domain::app::App;
 use domain::delivery::Delivery;
@@ -8,27 +10,54 @@ use domain::lockout::Lockout;
 use domain::magic_link::MagicLink;
 use domain::session::Session;
 use domain::user::{User, UserEvent};
-use domain::{Event, StreamId, Timestamp, UserId};
+use domain::{Event, LogOrigin, StreamId, Timestamp, UserId};
 use effects::mailer;
 use event_store::{LookupKey, Repository, StoreError};
-use schemas::RecordedEvent;
 
 use crate::commands::doctor::future::Future;
+use crate::verify::roots::Roots;
 
 mod admins;
 mod claims;
 mod mails;
+mod pages;
 
 pub use admins::AdminCount;
 use admins::Admins;
 use claims::Claims;
 use mails::Mails;
+use pages::{KeyFound, Pages, Seen};
 
-/// How many events are read at once.
-const PAGE: u64 = 1000;
+/// What to do about a journal with faults.
+pub const RESTORE: &str = "Stop the server, keep a copy of the data folder, and restore journal.db and keys.db from a \
+                           backup of the same moment, then run this again";
 
 /// How many faults are listed: more of them share a cause.
 const FAULTS: usize = 10;
+
+/// Something that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The event that it is about, if it is about one.
+    pub position: Option<u64>,
+    /// What is wrong with it.
+    pub text: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// The tree of the events, if it is to be computed.
+#[derive(Debug)]
+pub struct Tree {
+    /// The origin of the journal, which is part of each event's bytes.
+    pub origin: LogOrigin,
+    /// What is wanted of it.
+    pub roots: Roots,
+}
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -42,7 +71,7 @@ pub struct Report {
     /// The number of persons whose key was destroyed.
     pub erased: usize,
     /// The first faults.
-    pub faults: Vec<String>,
+    pub faults: Vec<Fault>,
     /// The number of further faults.
     pub more: usize,
     /// The positions of events that requested a mail which was neither sent nor given up, although the mailer is past
@@ -52,12 +81,22 @@ pub struct Report {
     pub future: Future,
     /// Who controls apps, by app.
     pub admins: Vec<AdminCount>,
+    /// The roots of the tree, if they were asked for.
+    pub roots: Option<Roots>,
 }
 
 impl Report {
     fn fault(&mut self, text: String) {
+        self.note(Fault { position: None, text });
+    }
+
+    fn fault_at(&mut self, position: u64, text: String) {
+        self.note(Fault { position: Some(position), text });
+    }
+
+    fn note(&mut self, fault: Fault) {
         if self.faults.len() < FAULTS {
-            self.faults.push(text);
+            self.faults.push(fault);
         } else {
             self.more += 1;
         }
@@ -79,11 +118,12 @@ struct Scan {
 }
 
 /// Checks positions, versions, and the MAC and shape of every event; that every sealed part can be opened or its person
-/// was erased; and that the claims match the events. `at` receives the progress: the number of events, and the
-/// position.
+/// was erased; and that the claims match the events. Computes the roots that `tree` wants. `at` receives the progress: the
+/// number of events, and the position.
 pub async fn check(
-    repository: &Repository,
+    repository: &Arc<Repository>,
     now: Timestamp,
+    tree: Option<Tree>,
     mut at: impl FnMut(u64, u64),
 ) -> Result<Report, StoreError> {
     let mut scan = Scan {
@@ -97,22 +137,26 @@ pub async fn check(
         admins: Admins::default(),
     };
     scan.report.future = Future::from(now);
+    let origin = tree.as_ref().map(|tree| tree.origin.clone());
+    scan.report.roots = tree.map(|tree| tree.roots);
     // Read before the end of the journal, so that the outcome of every mail up to there is read.
     let mailed = mailer::position(&**repository.journal()).await?;
     let head = repository.journal().head().await?;
-    let mut after = 0;
-    while after < head {
-        for (position, event) in page(repository, after, head.min(after + PAGE)).await {
+    let mut pages = Pages::new(repository, head, origin);
+    while let Some(page) = pages.next().await {
+        for (position, event) in page.events {
             match event {
-                Ok(event) => scan.event(repository, position, &event).await,
+                Ok(seen) => scan.event(position, seen),
                 Err(problem) => {
-                    scan.report.fault(problem);
+                    scan.report.fault_at(position, problem);
                     scan.unread += 1;
+                    if let Some(roots) = &mut scan.report.roots {
+                        roots.end();
+                    }
                 }
             }
         }
-        after = head.min(after + PAGE);
-        at(after, after);
+        at(page.last, page.last);
     }
     // Events that could not be read would show up again as false faults in claims and snapshots.
     if scan.report.faults.is_empty() {
@@ -129,74 +173,47 @@ pub async fn check(
     Ok(scan.report)
 }
 
-/// The events after `after` up to `last`, or why one is missing. If one is unreadable, the others are still read.
-async fn page(repository: &Repository, after: u64, last: u64) -> Vec<(u64, Result<RecordedEvent, String>)> {
-    let positions: Vec<u64> = (after + 1..=last).collect();
-    if let Ok(events) = repository.journal().read_positions(&positions).await
-        && events.len() == positions.len()
-    {
-        return events.into_iter().map(|event| (event.position, Ok(event))).collect();
-    }
-    let mut page = Vec::with_capacity(positions.len());
-    for position in positions {
-        let event = match repository.journal().read_positions(&[position]).await {
-            Ok(events) => events.into_iter().next().ok_or_else(|| format!("event {position} is missing")),
-            Err(error) => Err(format!("event {position} cannot be read: {error}")),
-        };
-        page.push((position, event));
-    }
-    page
-}
-
 impl Scan {
-    async fn event(&mut self, repository: &Repository, position: u64, event: &RecordedEvent) {
+    fn event(&mut self, position: u64, seen: Seen) {
+        let Seen { recorded: event, decoded, leaf, key } = seen;
         self.report.events += 1;
         let version = self.versions.entry(event.stream.clone()).or_default();
         // A missing version may belong to an unreadable event that was already reported.
         let left_out = event.version.saturating_sub(*version + 1);
         if event.version <= *version || left_out > self.unread {
             let (stream, found) = (&event.stream, event.version);
-            self.report
-                .fault(format!("event {position} is version {found} of {stream}, behind version {version}"));
+            let text = format!("event {position} is version {found} of {stream}, behind version {version}");
+            self.report.fault_at(position, text);
         } else {
             self.unread -= left_out;
         }
         *version = event.version;
         if event.position != position {
-            self.report.fault(format!("event {} is found at position {position}", event.position));
+            let text = format!("event {} is found at position {position}", event.position);
+            self.report.fault_at(position, text);
         }
-        if let (Some(person), Some(_)) = (event.person, &event.personal)
-            && let Err(problem) = self.key(repository, person).await
-        {
-            self.report.fault(format!("event {position}: {problem}"));
+        if let (Some(roots), Some(leaf)) = (&mut self.report.roots, leaf) {
+            roots.push(leaf);
         }
-        match repository.decode(event).await {
+        match key {
+            KeyFound::There => {}
+            KeyFound::Erased(person) => drop(self.erased.insert(person)),
+            KeyFound::Missing(problem) => {
+                self.report.fault_at(position, format!("event {position}: {problem}"));
+            }
+        }
+        match decoded {
             Ok(decoded) => {
-                self.report.future.see(event, &decoded);
-                self.mails.see(event, &decoded);
-                self.claims.see(event, &decoded);
-                self.admins.see(event, &decoded);
+                self.report.future.see(&event, &decoded);
+                self.mails.see(&event, &decoded);
+                self.claims.see(&event, &decoded);
+                self.admins.see(&event, &decoded);
                 if let Event::User(UserEvent::UserErased(erased)) = decoded {
                     self.to_be_erased.insert(erased.user_id);
                 }
             }
-            Err(StoreError::Damaged(problem)) => self.report.fault(format!("event {position}: {problem}")),
-            Err(error) => self.report.fault(format!("event {position}: {error}")),
+            Err(problem) => self.report.fault_at(position, format!("event {position}: {problem}")),
         }
-    }
-
-    /// Whether the key of a sealed part exists, or was destroyed.
-    async fn key(&mut self, repository: &Repository, person: UserId) -> Result<(), String> {
-        let keys = repository.sealer().keys();
-        // Decoding reports a key that cannot be unwrapped.
-        if self.erased.contains(&person) || !matches!(keys.data_key(person).await, Ok(None)) {
-            return Ok(());
-        }
-        if keys.is_erased(person).await.map_err(|error| error.to_string())? {
-            self.erased.insert(person);
-            return Ok(());
-        }
-        Err(format!("the key of {person} is missing from the key store, and was never erased"))
     }
 
     /// An erased person must have no key.

@@ -31,6 +31,7 @@ mod serving;
 mod signals;
 mod told;
 mod traces;
+mod verify;
 mod waiting;
 mod witness;
 

@@ -35,19 +35,49 @@ impl Progress {
         Self { bar, is_terminal, begun: Instant::now(), total, next_line: LINE_EVERY.into() }
     }
 
+    /// Starts, with a file of this many bytes to read.
+    pub fn of_bytes(total: u64) -> Self {
+        let progress = Self::start(total);
+        let style = ProgressStyle::with_template("{bar:40} {msg}, {bytes} of {total_bytes}, {eta} left");
+        progress.bar.set_style(style.expect("the template is valid"));
+        progress
+    }
+
+    /// Reports this many bytes as read, with this many events, the last at this position.
+    pub fn at_byte(&self, bytes: u64, events: u64, position: u64) {
+        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+        let (rate, left) = {
+            let elapsed = self.begun.elapsed().as_secs_f64();
+            let left = self.total.saturating_sub(bytes) as f64 * elapsed / bytes as f64;
+            (events as f64 / elapsed, left)
+        };
+        if self.is_terminal {
+            self.bar.set_message(format!("position {position}, {rate:.0} events/s"));
+            self.bar.set_position(bytes);
+        } else {
+            self.line(events, position, rate, left);
+        }
+    }
+
+    fn line(&self, events: u64, position: u64, rate: f64, left: f64) {
+        if events >= self.next_line.get() {
+            self.next_line.set(events + LINE_EVERY);
+            let _ = writeln!(std::io::stderr(), "position {position}, {rate:.0} events/s, {left:.0} s left");
+        }
+    }
+
     /// Reports this many events as done, the last at this position.
     pub fn at(&self, done: u64, position: u64) {
         if self.is_terminal {
             self.bar.set_message(position.to_string());
             self.bar.set_position(done);
-        } else if done >= self.next_line.get() {
-            self.next_line.set(done + LINE_EVERY);
+        } else {
             #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
             let (rate, left) = {
                 let rate = done as f64 / self.begun.elapsed().as_secs_f64();
                 (rate, self.total.saturating_sub(done) as f64 / rate)
             };
-            let _ = writeln!(std::io::stderr(), "position {position}, {rate:.0} events/s, {left:.0} s left");
+            self.line(done, position, rate, left);
         }
     }
 

@@ -5,6 +5,7 @@
 //! never from tiles, and what is read from tiles is compared with it ([`MerkleTree::root`]), so write access to these
 //! tables is not enough to have anything else proved or signed.
 
+mod looking;
 mod projector;
 mod queries;
 
@@ -14,6 +15,7 @@ use schemas::RecordedEvent;
 use tlog::{Frontier, Hash};
 use uuid::Uuid;
 
+pub use looking::look;
 pub use projector::MerkleTreeProjector;
 pub use queries::{Hashes, MerkleTree};
 

@@ -324,7 +324,7 @@ async fn check_log(tour: &mut Tour, instance: &Instance, data_dir: &Path) -> any
     let report = instance.check_journal().await?;
     tour.fact(&format!("{} events in {} streams", report.events, report.streams));
     for fault in &report.faults {
-        tour.fact(fault);
+        tour.fact(&fault.text);
     }
     tour.check(
         report.faults.is_empty(),

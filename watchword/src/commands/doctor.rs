@@ -31,7 +31,7 @@ use self::stores::{in_databases, stores};
 use super::{Globals, Output, Run, rotate_master_key, runtime};
 use crate::config::{Config, ConfigError, KEYS, file_variable, refuse_world_readable, variable};
 use crate::data_dir::{self, State};
-use crate::journal_check::{self, AdminCount};
+use crate::journal_check::{self, AdminCount, RESTORE};
 use crate::progress::{self, Progress};
 use crate::serving::Serving;
 use crate::told::told_of;
@@ -274,9 +274,6 @@ fn key_files(findings: &mut Findings, config: &Config) {
     }
 }
 
-const RESTORE: &str = "Stop the server, keep a copy of the data folder, and restore journal.db and keys.db from a \
-    backup of the same moment, then run this again";
-
 /// Reads every page of a file.
 async fn pages(findings: &mut Findings, about: &'static str, path: &Path, remedy: &str) {
     let reading = progress::reading(path);
@@ -298,11 +295,10 @@ async fn events(
     head: u64,
 ) {
     losses::examine(findings, &*journal, SystemClock.now()).await;
-    let repository = Repository::new(journal, Arc::new(Sealer::new(key_store)), 1);
+    let repository = Arc::new(Repository::new(journal, Arc::new(Sealer::new(key_store)), 1));
     let progress = Progress::start(head);
-    let report =
-        journal_check::check(&repository, SystemClock.now(), |done, position| progress.at(done, position))
-            .await;
+    let at = |done, position| progress.at(done, position);
+    let report = journal_check::check(&repository, SystemClock.now(), None, at).await;
     progress.end();
     signing_keys::examine(findings, &repository, SystemClock.now()).await;
     match report {
