@@ -301,6 +301,10 @@ pub struct Cursor {
     pub epoch: u64,
 }
 
+/// No cursor is held for longer at a time. An end further off was written by somebody else, or by a clock that was set back
+/// since: it is not waited for.
+pub const LONGEST_HOLD: Duration = Duration::from_mins(5);
+
 /// The log of all events, in one order.
 #[async_trait]
 pub trait Journal: Send + Sync + 'static {
@@ -396,7 +400,7 @@ pub trait Journal: Send + Sync + 'static {
     /// The cursor of an effect, whoever holds it; `None` if it has none yet. Changes nothing.
     async fn cursor_position(&self, effect: &str) -> Result<Option<u64>, StoreError>;
 
-    /// Takes or renews the cursor of an effect for as long as `lasts`. An effect without a cursor gets one at the newest
+    /// Takes or renews the cursor of an effect for as long as `lasts`, [`LONGEST_HOLD`] at most. An effect without a cursor gets one at the newest
     /// event. `None`: another holder renewed it in time. If a single process has the journal open, no other can hold it.
     async fn hold_cursor(
         &self,

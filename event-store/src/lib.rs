@@ -43,8 +43,8 @@ pub use cipher::Cipher;
 pub use clock::{Clock, FixedClock, SystemClock};
 pub use instance_key::InstanceKey;
 pub use journal::{
-    Append, AppendError, Appended, Claim, Cursor, Idempotency, Journal, NewEvent, OpenError, Snapshot,
-    StoreError, StoredIdempotency, Write,
+    Append, AppendError, Appended, Claim, Cursor, Idempotency, Journal, LONGEST_HOLD, NewEvent, OpenError,
+    Snapshot, StoreError, StoredIdempotency, Write,
 };
 pub use key_store::KeyStore;
 #[cfg(feature = "kurrentdb")]

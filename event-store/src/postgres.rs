@@ -18,8 +18,8 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::journal::{
-    Append, AppendError, Appended, Claim, Cursor, Journal, Snapshot, StoreError, StoredIdempotency,
-    before_damage, idempotency_key,
+    Append, AppendError, Appended, Claim, Cursor, Journal, LONGEST_HOLD, Snapshot, StoreError,
+    StoredIdempotency, before_damage, idempotency_key,
 };
 use crate::mac::Macs;
 use crate::measure;
@@ -432,7 +432,7 @@ impl Journal for PostgresJournal {
         holder: &str,
         lasts: Duration,
     ) -> Result<Option<Cursor>, StoreError> {
-        let lasts = i64::try_from(lasts.as_millis()).unwrap_or(i64::MAX);
+        let milliseconds = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
         let held: Option<(i64, i64)> = self
             .read(|| {
                 sqlx::query_as(
@@ -440,13 +440,16 @@ impl Journal for PostgresJournal {
                      VALUES ($1, coalesce((SELECT max(position) FROM watchword.events), 0), 1, $2,
                          clock_timestamp() + $3 * interval '1 millisecond')
                      ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until = excluded.until,
-                         epoch = e.epoch + CASE WHEN e.holder = excluded.holder THEN 0 ELSE 1 END
+                         epoch = CASE WHEN e.holder = excluded.holder THEN e.epoch
+                             WHEN e.epoch < 9223372036854775807 THEN e.epoch + 1 ELSE 1 END
                      WHERE e.holder IS NULL OR e.holder = excluded.holder OR e.until < clock_timestamp()
+                         OR e.until > clock_timestamp() + $4 * interval '1 millisecond'
                      RETURNING e.position, e.epoch",
                 )
                 .bind(effect)
                 .bind(holder)
-                .bind(lasts)
+                .bind(milliseconds(lasts.min(LONGEST_HOLD)))
+                .bind(milliseconds(LONGEST_HOLD))
                 .fetch_optional(&self.readers)
             })
             .await?;

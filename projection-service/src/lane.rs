@@ -272,7 +272,7 @@ impl Lane {
         let name = self.projector.name();
         let position = match error {
             StepError::Journal(JournalError::Other { position }) => *position,
-            _ => *self.position.borrow() + 1,
+            _ => self.position.borrow().saturating_add(1),
         };
         tracing::error!(projector = name, position, error = %chain(error), "projector failed");
         metrics::counter!("watchword_projection_failures_total", "projection" => name).increment(1);

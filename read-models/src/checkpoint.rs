@@ -39,7 +39,7 @@ impl Checkpoint {
         let event: Option<Vec<u8>> = row.get("event")?;
         Ok(Self {
             projector: row.get("projector")?,
-            position: row.get::<i64>("position")?.cast_unsigned(),
+            position: row.position("position")?,
             // Invalid bytes match no event.
             event: event.map(|bytes| Uuid::from_slice(&bytes).unwrap_or_default()),
         })

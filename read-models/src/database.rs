@@ -276,7 +276,7 @@ async fn look_at_file(path: &Path) -> Result<Option<Vec<Checkpoint>>, sqlx::Erro
 const ALL_PLACES: &str = "SELECT model, generation FROM places ORDER BY model";
 
 fn place(row: &Row) -> Result<(String, u64), sqlx::Error> {
-    Ok((row.get("model")?, row.get::<i64>("generation")?.cast_unsigned()))
+    Ok((row.get("model")?, row.position("generation")?))
 }
 
 /// The places in a file. Changes nothing.

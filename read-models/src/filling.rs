@@ -109,6 +109,8 @@ impl Build {
 
     /// Applies what is missing up to a position.
     pub async fn catch_up(&mut self, repository: &Arc<Repository>, until: u64) -> Result<(), FillError> {
+        // Somebody may have put another number into the checkpoint.
+        let until = until.min(repository.journal().head().await?);
         while self.position < until {
             let chunk = read(repository, self.position, CHUNK.min(until - self.position)).await?;
             self.apply(&chunk, false).await.map_err(|source| self.failed(source))?;

@@ -15,6 +15,10 @@ use crate::database::Database;
 use crate::projector::{Projector, key};
 use crate::sql::{Query, Row, Value, on_postgres};
 
+/// No lease lasts longer. An end further off was written by somebody else, or by a clock that was set back since: it is not
+/// waited for, nor is a node counted that says to be there for longer.
+pub const LONGEST_LEASE: Duration = Duration::from_mins(5);
+
 /// The right to write one read model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lease {
@@ -92,14 +96,17 @@ pub struct Node {
 
 /// The query of [`Leases::standings`].
 const STANDINGS: &str =
-    "SELECT projector, position, CASE WHEN until > clock_timestamp() THEN holder END AS holder, epoch,
+    "SELECT projector, position,
+    CASE WHEN until BETWEEN clock_timestamp() AND clock_timestamp() + interval '5 minutes' THEN holder END AS holder, epoch,
     paused, state, failed_position, error FROM watchword_read.checkpoints ORDER BY projector";
 
 /// The standings of all projectors, and all nodes. Changes nothing; the tables must exist.
 pub(crate) async fn look(connection: &mut PgConnection) -> Result<(Vec<Standing>, Vec<Node>), sqlx::Error> {
     let rows = on_postgres(&mut *connection, &Query::new(STANDINGS)).await?;
     let standings = rows.iter().map(standing).collect::<Result<_, _>>()?;
-    let query = "SELECT node, until > clock_timestamp() AS there FROM watchword_read.nodes ORDER BY node";
+    let query =
+        "SELECT node, until BETWEEN clock_timestamp() AND clock_timestamp() + interval '5 minutes' AS there
+         FROM watchword_read.nodes ORDER BY node";
     let rows = on_postgres(connection, &Query::new(query)).await?;
     let node = |row: &Row| Ok(Node { name: row.get("node")?, is_there: row.get("there")? });
     Ok((standings, rows.iter().map(node).collect::<Result<_, sqlx::Error>>()?))
@@ -129,7 +136,8 @@ impl Leases {
         self.database
             .write(Query::new(
                 "DELETE FROM nodes WHERE node IN
-               (SELECT node FROM nodes WHERE until < clock_timestamp() FOR UPDATE SKIP LOCKED)",
+               (SELECT node FROM nodes WHERE until NOT BETWEEN clock_timestamp() AND clock_timestamp() + interval '5 minutes'
+                FOR UPDATE SKIP LOCKED)",
             ))
             .await?;
         let nodes = self.database.read_number(Query::new("SELECT count(*) FROM nodes")).await?;
@@ -138,7 +146,10 @@ impl Leases {
 
     /// How many other nodes are active.
     pub async fn others(&self, node: &str) -> Result<u64, StoreError> {
-        let query = Query::new("SELECT count(*) FROM nodes WHERE node <> $1 AND until > clock_timestamp()");
+        let query = Query::new(
+            "SELECT count(*) FROM nodes WHERE node <> $1
+               AND until BETWEEN clock_timestamp() AND clock_timestamp() + interval '5 minutes'",
+        );
         Ok(self.database.read_number(query.bind(node)).await?.cast_unsigned())
     }
 
@@ -218,10 +229,11 @@ pub(crate) async fn take(
 ) -> Result<Option<Lease>, StoreError> {
     // A locked row is being written by its holder, or taken by another node.
     let query = Query::new(
-        "UPDATE checkpoints SET epoch = epoch + 1, holder = $2,
+        "UPDATE checkpoints SET epoch = CASE WHEN epoch < 9223372036854775807 THEN epoch + 1 ELSE 1 END, holder = $2,
            until = clock_timestamp() + $3 * interval '1 millisecond'
          WHERE projector = (SELECT projector FROM checkpoints WHERE projector = $1
-           AND (holder IS NULL OR until < clock_timestamp()) FOR UPDATE SKIP LOCKED)
+           AND (holder IS NULL OR until NOT BETWEEN clock_timestamp() AND clock_timestamp() + interval '5 minutes')
+           FOR UPDATE SKIP LOCKED)
          RETURNING epoch",
     );
     let taken = database.write(query.bind(key).bind(node).bind(milliseconds(lasts))).await?;
@@ -233,13 +245,13 @@ fn standing(row: &Row) -> Result<Standing, sqlx::Error> {
     let state: String = row.get("state")?;
     Ok(Standing {
         key: row.get("projector")?,
-        position: row.get::<i64>("position")?.cast_unsigned(),
+        position: row.position("position")?,
         holder: row.get("holder")?,
         epoch: row.get::<i64>("epoch")?.cast_unsigned(),
         paused: row.get("paused")?,
         state: match state.as_str() {
             "failed" => ProjectorState::Failed {
-                position: row.get::<Option<i64>>("failed_position")?.unwrap_or_default().cast_unsigned(),
+                position: row.position("failed_position").unwrap_or_default(),
                 error: row.get::<Option<String>>("error")?.unwrap_or_default(),
             },
             "paused" => ProjectorState::Paused,
@@ -250,5 +262,5 @@ fn standing(row: &Row) -> Result<Standing, sqlx::Error> {
 
 /// A duration for the statements here.
 pub(crate) fn milliseconds(duration: Duration) -> u64 {
-    duration.as_millis().try_into().unwrap_or(u64::MAX)
+    duration.min(LONGEST_LEASE).as_millis().try_into().unwrap_or(u64::MAX)
 }

@@ -41,7 +41,7 @@ pub use checkpoint::{Checkpoint, JournalError};
 pub use compare::{CompareError, Comparison, compare};
 pub use database::OpenError;
 pub use filling::FillError;
-pub use leases::{Lease, Leases, Node, ProjectorState, Standing};
+pub use leases::{LONGEST_LEASE, Lease, Leases, Node, ProjectorState, Standing};
 pub use page::{Page, Paging};
 pub use person::PersonalTable;
 pub use projector::{ApplyError, ProjectError, ProjectedEvent, Projector};

@@ -202,7 +202,7 @@ impl ReadModels {
         let live = key(&*build.projector);
         let query = "SELECT position FROM checkpoints WHERE projector = $1 FOR UPDATE";
         let found = tx.run(Query::new(query).bind(live.as_str())).await?;
-        let position = found.first().ok_or(sqlx::Error::RowNotFound)?.get::<i64>(0)?.cast_unsigned();
+        let position = found.first().ok_or(sqlx::Error::RowNotFound)?.position(0)?;
         match build.catch_up(repository, position).await {
             Ok(()) => {}
             Err(FillError::Apply { source, .. }) => return Err(source),

@@ -225,6 +225,14 @@ impl Row {
         }
     }
 
+    /// A position of the journal. What somebody else has put there may be negative: no journal has the greatest either.
+    pub fn position(
+        &self,
+        column: impl ColumnIndex<SqliteRow> + ColumnIndex<PgRow>,
+    ) -> Result<u64, sqlx::Error> {
+        Ok(u64::try_from(self.get::<i64>(column)?).unwrap_or(i64::MAX.cast_unsigned()))
+    }
+
     /// The cells in order, each with its column's name.
     pub fn cells(&self) -> Result<Vec<(&str, Value)>, sqlx::Error> {
         let columns: Vec<(&str, &str)> = match self {

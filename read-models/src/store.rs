@@ -290,7 +290,7 @@ pub(crate) async fn lock_checkpoint(
     if row.get::<i64>("epoch")?.cast_unsigned() != lease.epoch {
         return Err(ApplyError::LeaseLost);
     }
-    Ok(row.get::<i64>("position")?.cast_unsigned())
+    Ok(row.position("position")?)
 }
 
 /// Locks the checkpoint, and checks that the batch starts right after it and has no gap.

@@ -173,12 +173,8 @@ async fn inv_y_a_read_only_server_is_said_at_once() {
     let database = postgres.database();
     let server = crate::postgres::node(&database, &bus).await;
     let tokens = server.default_app().register(&email("eve")).await;
-    let becomes = |read_only: &str| {
-        postgres.psql(&database, &format!("ALTER SYSTEM SET default_transaction_read_only = {read_only}"));
-        postgres.psql(&database, "SELECT pg_reload_conf()");
-    };
     for _ in 0..rounds() {
-        becomes("on");
+        postgres.set_read_only(true);
         // It is known before anybody asks whether the node is ready.
         crate::until("it is read-only", async || register(&server.default_app()).await.status == 503).await;
         let (watch, begun) = (Watch::start(), Instant::now());
@@ -187,7 +183,7 @@ async fn inv_y_a_read_only_server_is_said_at_once() {
         refreshed.problem(503, "storage_read_only");
         let stood_still = !watch.stop().is_empty();
         assert!(took < AT_ONCE || stood_still, "{took:?}");
-        let heal = async || becomes("off");
+        let heal = async || postgres.set_read_only(false);
         is_refused_and_heals(&server, "read_only", "storage_read_only", AT_ONCE, heal).await;
     }
     server.default_app().refresh(&tokens.refresh).await.expect(200);

@@ -24,6 +24,10 @@ enum Lost {
     CutOff,
     /// It stands still, and goes on when its replica has taken its place.
     Frozen,
+    /// It takes no more writes, as an administrator says before they promote its replica, and keeps its sessions.
+    ReadOnly,
+    /// It is stopped, and follows the replica that has been promoted: the nodes' address leads to a replica for a while.
+    Demoted,
 }
 
 async fn fails_over(lost: Lost) {
@@ -49,10 +53,18 @@ async fn fails_over(lost: Lost) {
                     Lost::Killed => primary.kill(),
                     Lost::CutOff => relay.freeze(),
                     Lost::Frozen => primary.signal("STOP"),
+                    Lost::ReadOnly => primary.set_read_only(true),
+                    Lost::Demoted => {
+                        primary.stop();
+                        replica.promote();
+                        primary.follow(&replica);
+                    }
                 }
                 // Until somebody notices.
                 random.moment(Duration::from_secs(3)).await;
-                replica.promote();
+                if lost != Lost::Demoted {
+                    replica.promote();
+                }
                 relay.lead_to(replica.port());
                 let back = are_back(&nodes, Instant::now()).await;
                 let stood_still = !watch.stop().is_empty();
@@ -92,6 +104,16 @@ async fn inv_a_y_a_primary_that_is_cut_off_is_followed_by_its_replica() {
 #[tokio::test(flavor = "multi_thread")]
 async fn inv_a_y_a_frozen_primary_is_followed_by_its_replica() {
     fails_over(Lost::Frozen).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inv_a_y_a_read_only_primary_is_followed_by_its_replica() {
+    fails_over(Lost::ReadOnly).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inv_a_y_a_demoted_primary_is_followed_by_its_replica() {
+    fails_over(Lost::Demoted).await;
 }
 
 /// `HAProxy` checks both servers, and leads to the replica once the primary does not answer. Nodes wait until that is promoted.

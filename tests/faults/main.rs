@@ -21,6 +21,7 @@
 //! | PostgreSQL's host dies without a word, connections stand still; read-only, full, locked by somebody | `bounds`; `event-store/tests/postgres/` |
 //! | a session idle in a transaction | `postgres` |
 //! | others in the database: plants, locks, notifications, transactions left open; a pooler in between; a dump without roles | `neighbours`; `event-store/tests/postgres/neighbours.rs`, `poolers.rs` |
+//! | the greatest, negative and ancient numbers in leases, checkpoints, cursors, sequences and headers | `numbers` |
 //! | a node of two killed | `postgres`; `tests/nodes` |
 //! | two nodes racing for one address, one refresh token | `tests/nodes` |
 //! | a service or a server stands still for longer than every timeout | `paused` |
@@ -77,6 +78,7 @@ mod nats_data_cut;
 mod nats_frozen;
 mod nats_killed;
 mod neighbours;
+mod numbers;
 mod old_data;
 mod paused;
 mod poison;

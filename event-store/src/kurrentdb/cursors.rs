@@ -19,7 +19,7 @@ use super::link::Target;
 use super::log::{Log, Sent};
 use super::rights::{effect_stream, protect};
 use crate::clock::{Clock, SystemClock};
-use crate::journal::{Cursor, StoreError};
+use crate::journal::{Cursor, LONGEST_HOLD, StoreError};
 
 /// How many events of such a stream the server keeps. The last one would do; the others are for people.
 const KEPT: u64 = 100;
@@ -85,9 +85,10 @@ impl Cursors {
             }
             Some(last) if last.holder.as_deref() == Some(holder) => (last.position, last.epoch),
             Some(last)
-                if last.holder.is_none() || effect.seen.elapsed() > Duration::from_millis(last.lasts) =>
+                if last.holder.is_none()
+                    || effect.seen.elapsed() > Duration::from_millis(last.lasts).min(LONGEST_HOLD) =>
             {
-                (last.position, last.epoch + 1)
+                (last.position, last.epoch.wrapping_add(1))
             }
             Some(_) => return Ok(None),
         };

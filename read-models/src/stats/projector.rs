@@ -60,7 +60,8 @@ impl Projector for StatsProjector {
         tx.run_for(
             &rows,
             "INSERT INTO stats_v1 ({columns}) SELECT * FROM {rows} WHERE true
-             ON CONFLICT (app_id, hour, metric, method) DO UPDATE SET count = stats_v1.count + excluded.count",
+             ON CONFLICT (app_id, hour, metric, method) DO UPDATE SET count = excluded.count
+                 + CASE WHEN stats_v1.count BETWEEN 0 AND 1000000000000 THEN stats_v1.count ELSE 0 END",
         )
         .await?;
         let mut rows = Rows::new(["app_id", "day", "user_id"]);

@@ -68,9 +68,11 @@ impl<'a> Stats<'a> {
         let first = from.as_second().div_euclid(3600).div_euclid(width);
         // The last second that counts is the one before `to`.
         let last = (to.as_second() - 1).div_euclid(3600).div_euclid(width);
-        // PostgreSQL's sums have a wider type than their terms.
+        // PostgreSQL's sums have a wider type than their terms. No hour counts more than a million millions: somebody else has
+        // put that there, and it must not be too much for the sum.
         let query = Query::new(
-            "SELECT hour / $4 AS bucket, metric, method, CAST(sum(count) AS BIGINT) AS count FROM stats_v1
+            "SELECT hour / $4 AS bucket, metric, method,
+               CAST(sum(CASE WHEN count BETWEEN 0 AND 1000000000000 THEN count ELSE 0 END) AS BIGINT) AS count FROM stats_v1
              WHERE app_id = $1 AND hour BETWEEN $2 AND $3 GROUP BY 1, 2, 3",
         )
         .bind(app.as_str())

@@ -161,6 +161,27 @@ impl Postgres {
         self.psql(&self.url("postgres"), "SELECT pg_promote()");
     }
 
+    /// Starts a server that was stopped as a replica of this one, which was its replica and has taken its place.
+    pub fn follow(&mut self, new: &Self) {
+        fs::write(self.data().join("standby.signal"), "").expect("the folder can be written");
+        let settings = format!(
+            "primary_conninfo = 'host=127.0.0.1 port={} user=postgres password={PASSWORD} application_name=former'\n\
+             recovery_target_timeline = 'latest'\n",
+            new.port
+        );
+        let file = File::options().append(true).open(self.data().join("postgresql.auto.conf"));
+        file.and_then(|mut file| file.write_all(settings.as_bytes())).expect("the folder can be written");
+        self.give_home();
+        self.up();
+    }
+
+    /// Refuses writes in new transactions, as an administrator may ask for, or takes them again.
+    pub fn set_read_only(&self, is_read_only: bool) {
+        let url = self.url("postgres");
+        self.psql(&url, &format!("ALTER SYSTEM SET default_transaction_read_only = {is_read_only}"));
+        self.psql(&url, "SELECT pg_reload_conf()");
+    }
+
     fn give_home(&self) {
         if !self.user.is_empty() {
             let owner = format!("{}:", self.user);

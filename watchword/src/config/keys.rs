@@ -18,9 +18,9 @@ use url::Url;
 
 use super::parse::{
     address, admin_key, any_number, any_seconds, argon2_cost, batch, collector, head_bytes, internal_address,
-    list_url, location, log_directives, log_format, log_origin, mail_url, mebibytes, nats_servers, networks,
-    non_empty, number_or_none, on_or_off, positive_number, positive_seconds, positive_size, public_url, rate,
-    seconds, seconds_or_none, secret, sender, sender_domains, share, storage, whole_number,
+    lease, list_url, location, log_directives, log_format, log_origin, mail_url, mebibytes, nats_servers,
+    networks, non_empty, number_or_none, on_or_off, positive_number, positive_seconds, positive_size,
+    public_url, rate, seconds, seconds_or_none, secret, sender, sender_domains, share, storage, whole_number,
 };
 use super::stores::{JournalLocation, journal_location, role_name};
 use super::{Argon2Cost, LogFormat};
@@ -238,8 +238,8 @@ keys! {
          relay stops, and `watchword relay --rebuild` rebuilds it";
     PROJECTIONS_NODE "projections.node": String = non_empty, otherwise "",
         "the unique name of this node, if several share the projectors [default: the host's name and a random part]";
-    PROJECTIONS_LEASE "projections.lease": Duration = seconds, default "4",
-        "seconds without a heartbeat after which another node takes over a node's projectors";
+    PROJECTIONS_LEASE "projections.lease": Duration = lease, default "4",
+        "seconds without a heartbeat after which another node takes over a node's projectors; at most 300";
     OTLP_SAMPLING "otlp.sampling": f64 = share, default "1",
         "the fraction of requests that is traced, 0 to 1, unless the request decides (traceparent)";
     MAIL_SENDER "mail.sender": Email = sender, otherwise "no-reply@<host of public_url>",

@@ -14,6 +14,7 @@ use effects::senders::SenderDomains;
 use event_store::location::Location;
 use http_kit::limits::Rate;
 use ipnet::IpNet;
+use read_models::LONGEST_LEASE;
 use secrecy::SecretString;
 use tokens::PublicUrl;
 use url::Url;
@@ -80,6 +81,12 @@ const SECONDS: &str = "a number of seconds";
 
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     parsed(text, SECONDS).map(|seconds: NonZeroU32| Duration::from_secs(seconds.get().into()))
+}
+
+/// Nodes wait for no longer one.
+pub(super) fn lease(text: &str) -> Result<Duration, String> {
+    let lease = seconds(text)?;
+    if lease > LONGEST_LEASE { Err(format!("it is above {}", LONGEST_LEASE.as_secs())) } else { Ok(lease) }
 }
 
 /// Zero, too.
