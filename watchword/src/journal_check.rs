@@ -162,7 +162,7 @@ pub async fn check(
     if scan.report.faults.is_empty() {
         let lookup = LookupKey::new(repository.sealer().keys().instance_key());
         let Scan { claims, mails, versions, report, .. } = &mut scan;
-        claims.compare(&**repository.journal(), &lookup, mails, versions, now, report).await?;
+        claims.compare(&**repository.journal(), &lookup, mails, (versions, head), now, report).await?;
         scan.snapshots(repository).await?;
         std::mem::take(&mut scan.mails).tell(mailed, &mut scan.report);
     }

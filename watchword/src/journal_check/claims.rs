@@ -37,16 +37,23 @@ impl Claims {
         }
     }
 
-    /// Compares them with those of the journal, whose streams have these versions.
+    /// Compares them with those of the journal, whose streams have these versions up to this event. What others append
+    /// meanwhile changes claims, too: streams that have gone on are left out.
     pub(super) async fn compare(
         &self,
         journal: &dyn Journal,
         lookup: &LookupKey,
         mails: &Mails,
-        versions: &HashMap<StreamId, u64>,
+        (versions, head): (&HashMap<StreamId, u64>, u64),
         now: Timestamp,
         report: &mut Report,
     ) -> Result<(), StoreError> {
+        let mut found = Vec::new();
+        for kind in ClaimKind::ALL {
+            let claims = journal.claims(kind.as_str(), "").await?.into_iter();
+            found.extend(claims.map(|(claim, owner)| (*kind, claim, owner)));
+        }
+        let gone_on = streams_after(journal, head).await?;
         let mut expected: HashMap<Claim, Expected> = HashMap::new();
         // Claims of erased persons, which can no longer be computed.
         let mut unreadable: HashSet<(ClaimKind, &StreamId)> = HashSet::new();
@@ -69,32 +76,30 @@ impl Claims {
                 }
             }
         }
-        for kind in ClaimKind::ALL {
-            for (claim, owner) in journal.claims(kind.as_str(), "").await? {
-                if !versions.contains_key(&owner) {
-                    report.fault(format!(
-                        "the {kind} claim {} is held by {owner}, which has no event",
-                        claim.key
-                    ));
+        for (kind, claim, owner) in found {
+            let rightful = expected.remove(&claim);
+            if gone_on.contains(&owner) || rightful.as_ref().is_some_and(|it| gone_on.contains(it.owner)) {
+                continue;
+            }
+            if !versions.contains_key(&owner) {
+                report
+                    .fault(format!("the {kind} claim {} is held by {owner}, which has no event", claim.key));
+            }
+            if rightful.as_ref().is_some_and(|it| *it.owner == owner) || unreadable.contains(&(kind, &owner))
+            {
+                continue;
+            }
+            match rightful {
+                Some(it) => report.fault(held_by_another(&claim, &owner, &it)),
+                None if versions.contains_key(&owner) => {
+                    report.fault(held_for_nothing(kind, &claim, &owner));
                 }
-                let rightful = expected.remove(&claim);
-                if rightful.as_ref().is_some_and(|it| *it.owner == owner)
-                    || unreadable.contains(&(*kind, &owner))
-                {
-                    continue;
-                }
-                match rightful {
-                    Some(it) => report.fault(held_by_another(&claim, &owner, &it)),
-                    None if versions.contains_key(&owner) => {
-                        report.fault(held_for_nothing(*kind, &claim, &owner));
-                    }
-                    None => {}
-                }
+                None => {}
             }
         }
         let mut missing: Vec<_> = expected.into_iter().collect();
         missing.sort_by_key(|(_, it)| it.since);
-        for (claim, it) in missing {
+        for (claim, it) in missing.into_iter().filter(|(_, it)| !gone_on.contains(it.owner)) {
             // The next append may already have released it.
             if it.until.is_none_or(|until| now < until)
                 && let Some(fault) = held_by_nobody(&claim, &it)
@@ -104,6 +109,18 @@ impl Claims {
         }
         Ok(())
     }
+}
+
+/// The streams of the events that have come since this one.
+async fn streams_after(journal: &dyn Journal, head: u64) -> Result<HashSet<StreamId>, StoreError> {
+    let (mut streams, mut after, newest) = (HashSet::new(), head, journal.head().await?);
+    while after < newest {
+        let events = journal.read_all(after, 1000).await?;
+        let Some(last) = events.last() else { break };
+        after = last.position;
+        streams.extend(events.into_iter().map(|event| event.stream));
+    }
+    Ok(streams)
 }
 
 fn user(stream: &StreamId) -> String {
