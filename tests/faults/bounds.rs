@@ -19,7 +19,7 @@ use crate::postgres::{cluster, fresh_node};
 use crate::{Random, SETTINGS};
 
 /// The default of `http.request_time`, and what a client on a busy machine adds to it.
-const BOUND: Duration = Duration::from_millis(10_500);
+pub const BOUND: Duration = Duration::from_millis(10_500);
 /// After so long everything works again.
 pub const BACK: Duration = Duration::from_secs(15);
 /// Certain refusals come at once: no timeout is as short.

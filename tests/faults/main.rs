@@ -22,6 +22,8 @@
 //! | a session idle in a transaction | `postgres` |
 //! | others in the database: plants, locks, notifications, transactions left open; a pooler in between; a dump without roles | `neighbours`; `event-store/tests/postgres/neighbours.rs`, `poolers.rs` |
 //! | the greatest, negative and ancient numbers in leases, checkpoints, cursors, sequences and headers | `numbers` |
+//! | neighbours' locks, transactions and notifications, all at once, against the documented bounds; a full table of locks; a locked read model | `locks` |
+//! | what the service's role may do | `rights` |
 //! | a node of two killed | `postgres`; `tests/nodes` |
 //! | two nodes racing for one address, one refresh token | `tests/nodes` |
 //! | a service or a server stands still for longer than every timeout | `paused` |
@@ -71,6 +73,7 @@ mod forged_read_models;
 mod forged_rows;
 mod forged_stores;
 mod kill_9;
+mod locks;
 mod log;
 mod mail;
 mod nats_absent;
@@ -85,6 +88,7 @@ mod poison;
 mod postgres;
 mod readiness_truth;
 mod rebuild;
+mod rights;
 mod roles;
 mod steps;
 mod storage;

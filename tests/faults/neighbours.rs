@@ -8,16 +8,16 @@ use tests::{Bus, checker};
 use crate::postgres::node;
 
 /// The keys of the advisory locks of earlier versions.
-const LOCKS: &str =
+pub const LOCKS: &str =
     "SELECT pg_advisory_lock(95938047169864), pg_advisory_lock(95938047168833), pg_advisory_lock(1465340525)";
 
-async fn login(server: &Postgres, database: &str, name: &str) -> PgConnection {
+pub async fn login(server: &Postgres, database: &str, name: &str) -> PgConnection {
     server.psql(database, &format!("CREATE ROLE {name} LOGIN PASSWORD 'secret'"));
     let (_, rest) = database.split_once('@').expect("the URL has a user");
     PgConnection::connect(&format!("postgres://{name}:secret@{rest}")).await.expect("connects")
 }
 
-async fn run(connection: &mut PgConnection, sql: &str) {
+pub async fn run(connection: &mut PgConnection, sql: &str) {
     connection.execute(sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))).await.expect("the neighbour may");
 }
 
