@@ -20,7 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("schemas", &["domain"]),
     ("tasks", &[]),
     ("tlog", &[]),
-    ("event-store", &["domain", "schemas", "tasks"]),
+    ("event-store", &["domain", "schemas", "tasks", "tlog"]),
     ("read-models", &["domain", "schemas", "event-store", "tlog"]),
     ("tokens", &["domain", "event-store"]),
     ("http-kit", &["domain", "schemas", "event-store", "tokens"]),
@@ -32,7 +32,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "projection-service",
-        &["domain", "schemas", "tasks", "event-store", "read-models", "tokens", "http-kit"],
+        &["domain", "schemas", "tasks", "event-store", "read-models", "tlog", "tokens", "http-kit"],
     ),
     (
         "watchword",

@@ -31,9 +31,14 @@ use crate::storage::Why;
 use postgres::PostgresKeys;
 use sqlite::SqliteKeys;
 
+mod checkpoint;
 mod erase;
 mod postgres;
+mod signing_keys;
 mod sqlite;
+
+use checkpoint::CheckpointMarks;
+pub use checkpoint::{KeptCheckpoint, SignedCheckpoint};
 
 const CACHED: usize = 100_000;
 
@@ -91,6 +96,18 @@ trait WrappedKeys: Send + Sync {
         alg: &str,
         wrapped: Vec<u8>,
     ) -> Result<(), StoreError>;
+    /// The format of the store.
+    fn format(&self) -> u32;
+    /// The checkpoint that was signed last, and the lines of witnesses that have signed it.
+    async fn checkpoint(&self) -> Result<Option<(checkpoint::Row, Vec<String>)>, StoreError>;
+    /// Replaces the checkpoint with this mark, or stores the first one. Returns whether it did.
+    async fn advance_checkpoint(
+        &self,
+        from: Option<Vec<u8>>,
+        to: checkpoint::Row,
+    ) -> Result<bool, StoreError>;
+    /// Keeps a witness's signature if it is of the checkpoint that was signed last. Returns whether it is.
+    async fn keep_cosignature(&self, cosignature: checkpoint::Cosignature) -> Result<bool, StoreError>;
     /// Whether a key could be stored now, as far as it costs at most one small write in two seconds. On a server, whose
     /// journal is written all the time, that says it.
     async fn can_write(&self) -> Result<(), StoreError> {
@@ -130,6 +147,7 @@ pub struct KeyStore {
     instance: InstanceKey,
     kek: Cipher,
     macs: Macs,
+    marks: CheckpointMarks,
     mark: OnceLock<JournalMark>,
     keys: Box<dyn WrappedKeys>,
     cached: Cache<UserId, (Arc<DataKey>, Instant)>,
@@ -200,12 +218,14 @@ impl KeyStore {
         };
         let kek = key_encryption_key(&instance);
         let macs = Macs::new(&instance);
+        let marks = CheckpointMarks::new(&instance);
         let mark = mark.map_or_else(OnceLock::new, OnceLock::from);
         let cached = Cache::new(CACHED);
         let store = Self {
             instance,
             kek,
             macs,
+            marks,
             mark,
             keys: Box::new(keys),
             cached,
@@ -427,31 +447,6 @@ impl KeyStore {
         self.unwrap_and_keep(person, &kept.ok_or(StoreError::Erased(person))?, erasures)
     }
 
-    /// Durably stores the private half of a signing key (PKCS #8).
-    pub async fn put_signing_key(
-        &self,
-        app: &AppId,
-        kid: &str,
-        alg: &str,
-        pkcs8: &[u8],
-    ) -> Result<(), StoreError> {
-        let wrapped = self.kek.seal(&signing_key_name(app, kid), pkcs8);
-        self.keys.keep_signing_key(app, kid, alg, wrapped).await
-    }
-
-    /// The private half of a signing key.
-    pub async fn signing_key(
-        &self,
-        app: &AppId,
-        kid: &str,
-    ) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
-        let Some(wrapped) = self.keys.signing_key(app, kid).await? else { return Ok(None) };
-        self.kek
-            .open(&signing_key_name(app, kid), &wrapped)
-            .map(|key| Some(Zeroizing::new(key)))
-            .ok_or_else(|| StoreError::Damaged(format!("the signing key {kid} of {app} cannot be unwrapped")))
-    }
-
     /// `erasures` is their number before the key was read.
     fn unwrap_and_keep(
         &self,
@@ -476,8 +471,4 @@ fn key_encryption_key(instance: &InstanceKey) -> Cipher {
 
 fn data_key_name(person: UserId) -> Vec<u8> {
     [b"data key\0".as_slice(), person.0.as_bytes()].concat()
-}
-
-fn signing_key_name(app: &AppId, kid: &str) -> Vec<u8> {
-    [b"signing key\0", app.as_str().as_bytes(), b"\0", kid.as_bytes()].concat()
 }

@@ -9,6 +9,7 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use super::checkpoint::{Cosignature, FORMAT_WITH_CHECKPOINTS, Row};
 use super::{First, WrappedKeys};
 use crate::journal::{OpenError, StoreError};
 use crate::measure;
@@ -30,6 +31,7 @@ const SCHEMA: Schema = Schema {
         include_str!("../postgres/keys_1.sql"),
         include_str!("../postgres/keys_2.sql"),
         include_str!("../postgres/keys_3.sql"),
+        include_str!("../postgres/keys_4.sql"),
     ],
 };
 
@@ -255,6 +257,71 @@ impl WrappedKeys for PostgresKeys {
             .execute(&self.pool)
         });
         self.noted(kept.await).map(drop)
+    }
+
+    fn format(&self) -> u32 {
+        // An older one is upgraded before it is opened, or refused.
+        FORMAT_WITH_CHECKPOINTS
+    }
+
+    async fn checkpoint(&self) -> Result<Option<(Row, Vec<String>)>, StoreError> {
+        let found = self.retried(|| {
+            sqlx::query_as(
+                "SELECT c.size, c.root, c.event, c.note, c.epochs, c.signed_at, c.mac,
+                     ARRAY(SELECT w.line FROM watchword_keys.cosignatures w
+                         WHERE w.size = c.size AND w.root = c.root ORDER BY w.witness)
+                 FROM watchword_keys.checkpoints c",
+            )
+            .fetch_optional(&self.pool)
+        });
+        let found: Option<(i64, Vec<u8>, Uuid, String, Vec<u8>, i64, Vec<u8>, Vec<String>)> = found.await?;
+        Ok(found.map(|(size, root, event, note, epochs, signed_at, mac, lines)| {
+            (Row { size, root, event, note, epochs, signed_at, mac }, lines)
+        }))
+    }
+
+    async fn advance_checkpoint(&self, from: Option<Vec<u8>>, to: Row) -> Result<bool, StoreError> {
+        // If the answer was lost and this runs again, the new one is there already.
+        let advanced = self.retried(|| {
+            let statement = match &from {
+                None => {
+                    "INSERT INTO watchword_keys.checkpoints AS c VALUES (0, $2, $3, $4, $5, $6, $7, $8)
+                     ON CONFLICT (id) DO UPDATE SET mac = excluded.mac WHERE c.mac = excluded.mac AND $1::bytea IS NULL"
+                }
+                Some(_) => {
+                    "UPDATE watchword_keys.checkpoints SET size = $2, root = $3, event = $4, note = $5, epochs = $6,
+                         signed_at = $7, mac = $8 WHERE mac IN ($1, $8)"
+                }
+            };
+            sqlx::query(statement)
+                .bind(&from)
+                .bind(to.size)
+                .bind(&to.root)
+                .bind(to.event)
+                .bind(&to.note)
+                .bind(&to.epochs)
+                .bind(to.signed_at)
+                .bind(&to.mac)
+                .execute(&self.pool)
+        });
+        Ok(self.noted(advanced.await)?.rows_affected() == 1)
+    }
+
+    async fn keep_cosignature(&self, cosignature: Cosignature) -> Result<bool, StoreError> {
+        let Cosignature { witness, size, root, line } = &cosignature;
+        let kept = self.retried(|| {
+            sqlx::query(
+                "INSERT INTO watchword_keys.cosignatures
+                 SELECT $1, size, root, $4 FROM watchword_keys.checkpoints WHERE size = $2 AND root = $3
+                 ON CONFLICT (witness) DO UPDATE SET size = excluded.size, root = excluded.root, line = excluded.line",
+            )
+            .bind(witness)
+            .bind(size)
+            .bind(root)
+            .bind(line)
+            .execute(&self.pool)
+        });
+        Ok(self.noted(kept.await)?.rows_affected() == 1)
     }
 
     async fn can_write(&self) -> Result<(), StoreError> {

@@ -12,38 +12,17 @@ use tasks::{End, Weight};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+use super::checkpoint::{Cosignature, Row as Checkpoint};
 use super::{First, WrappedKeys};
 use crate::journal::{OpenError, StoreError};
 use crate::measure;
 use crate::pools;
-use crate::sqlite::file::{self, Kind};
+use crate::sqlite::file;
 use crate::sqlite::probe;
 use crate::storage::{Files, Storage, Why};
+use tables::KIND;
 
-const KIND: Kind = Kind {
-    what: "Watchword key store",
-    application_id: 0x5741_4b31,
-    format: 3,
-    schema: SCHEMA,
-    upgrades: &[FORMAT_2, FORMAT_3],
-};
-
-// The tables do not change: opening the file puts the instance key into `meta`. The new format number keeps out earlier
-// programs, which would take a new master key for a wrong one.
-const FORMAT_2: &str = "SELECT 1";
-
-// The tables do not change: the wrapped instance key may include the mark that the journal carries MACs. Earlier
-// programs would think that it was wrapped by another master key.
-const FORMAT_3: &str = "SELECT 1";
-
-// An erased person's row stays, without a key: no new key must ever be made for them.
-const SCHEMA: &str = "
-CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE data_keys (person BLOB PRIMARY KEY, wrapped BLOB) STRICT, WITHOUT ROWID;
-CREATE TABLE signing_keys (
-    app_id TEXT NOT NULL, kid TEXT NOT NULL, alg TEXT NOT NULL, wrapped BLOB NOT NULL, PRIMARY KEY (app_id, kid)
-) STRICT, WITHOUT ROWID;
-";
+mod tables;
 
 /// How often the log is emptied before readers are left alone. Each try waits for them, for a second.
 const TRIES: usize = 3;
@@ -55,6 +34,7 @@ pub(super) struct SqliteKeys {
     readers: SqlitePool,
     requests: mpsc::Sender<Request>,
     storage: Arc<Storage>,
+    format: u32,
 }
 
 enum Request {
@@ -78,6 +58,16 @@ enum Request {
     InstanceKey {
         replaces: Option<Vec<u8>>,
         wrapped: Vec<u8>,
+        answer: oneshot::Sender<Result<bool, StoreError>>,
+    },
+    /// Replaces the checkpoint with this mark, or stores the first one.
+    Checkpoint {
+        replaces: Option<Vec<u8>>,
+        checkpoint: Checkpoint,
+        answer: oneshot::Sender<Result<bool, StoreError>>,
+    },
+    Cosignature {
+        cosignature: Cosignature,
         answer: oneshot::Sender<Result<bool, StoreError>>,
     },
     /// Finds out whether a key could be stored.
@@ -124,13 +114,15 @@ impl SqliteKeys {
             }
             .boxed()
         });
-        Ok(Self { readers, requests, storage })
+        Ok(Self { readers, requests, storage, format: KIND.format })
     }
 
     /// Opens the file for reading.
     pub(super) async fn look(path: &Path) -> Result<Self, OpenError> {
         let storage = Arc::new(Storage::new(Files::unwatched(path)));
-        Ok(Self { readers: file::look(path).await?, requests: mpsc::channel(1).0, storage })
+        let readers = file::look(path).await?;
+        let format = file::format(path, &KIND, &readers).await?;
+        Ok(Self { readers, requests: mpsc::channel(1).0, storage, format })
     }
 
     /// The connections that read. Nothing is sealed with the keys of a file that is gone.
@@ -218,6 +210,42 @@ impl WrappedKeys for SqliteKeys {
         self.ask(|answer| Request::SigningKey { app, kid, alg, wrapped, answer }).await
     }
 
+    fn format(&self) -> u32 {
+        self.format
+    }
+
+    async fn checkpoint(&self) -> Result<Option<(Checkpoint, Vec<String>)>, StoreError> {
+        // One statement, so that both are of one moment.
+        let rows = sqlx::query(
+            "SELECT c.size, c.root, c.event, c.note, c.epochs, c.signed_at, c.mac, w.line FROM checkpoints c
+             LEFT JOIN cosignatures w ON w.size = c.size AND w.root = c.root ORDER BY w.witness",
+        )
+        .fetch_all(self.readers()?)
+        .await?;
+        let Some(first) = rows.first() else { return Ok(None) };
+        let damaged = |_| StoreError::Damaged("the last signed checkpoint in the key store".to_owned());
+        let event: Vec<u8> = first.try_get("event")?;
+        let checkpoint = Checkpoint {
+            size: first.try_get("size")?,
+            root: first.try_get("root")?,
+            event: Uuid::from_slice(&event).map_err(damaged)?,
+            note: first.try_get("note")?,
+            epochs: first.try_get("epochs")?,
+            signed_at: first.try_get("signed_at")?,
+            mac: first.try_get("mac")?,
+        };
+        let lines: Result<Vec<Option<String>>, _> = rows.iter().map(|row| row.try_get("line")).collect();
+        Ok(Some((checkpoint, lines?.into_iter().flatten().collect())))
+    }
+
+    async fn advance_checkpoint(&self, from: Option<Vec<u8>>, to: Checkpoint) -> Result<bool, StoreError> {
+        self.ask(|answer| Request::Checkpoint { replaces: from, checkpoint: to, answer }).await
+    }
+
+    async fn keep_cosignature(&self, cosignature: Cosignature) -> Result<bool, StoreError> {
+        self.ask(|answer| Request::Cosignature { cosignature, answer }).await
+    }
+
     async fn can_write(&self) -> Result<(), StoreError> {
         match self.storage.known() {
             Some(known) => Ok(known?),
@@ -287,6 +315,10 @@ async fn write(
                             .map_err(Clone::clone),
                     );
                 }
+                Request::Checkpoint { answer, .. } | Request::Cosignature { answer, .. } => {
+                    let _ =
+                        answer.send(outcome.as_ref().map(|kept| kept[place].is_some()).map_err(Clone::clone));
+                }
                 Request::Close => {}
             }
         }
@@ -323,7 +355,8 @@ async fn write_to(
     Ok(kept)
 }
 
-/// Returns, by index, the wrapped data key or instance key that the store has after the commit.
+/// Returns, by index, the wrapped data key or instance key that the store has after the commit; of a checkpoint or a
+/// witness's signature something, if it was stored.
 async fn write_group(
     connection: &mut SqliteConnection,
     group: &[Request],
@@ -383,6 +416,42 @@ async fn write_group(
                 )
                 .bind(wrapped.as_slice())
                 .bind(old.as_slice())
+                .fetch_optional(&mut *transaction)
+                .await?
+            }
+            Request::Checkpoint { replaces, checkpoint, .. } => {
+                let statement = match replaces {
+                    None => {
+                        "INSERT INTO checkpoints SELECT 0, ?2, ?3, ?4, ?5, ?6, ?7, ?8 WHERE ?1 IS NULL
+                         ON CONFLICT DO NOTHING RETURNING mac"
+                    }
+                    Some(_) => {
+                        "UPDATE checkpoints SET size = ?2, root = ?3, event = ?4, note = ?5, epochs = ?6, signed_at = ?7,
+                             mac = ?8 WHERE mac = ?1 RETURNING mac"
+                    }
+                };
+                sqlx::query_scalar(statement)
+                    .bind(replaces.as_deref())
+                    .bind(checkpoint.size)
+                    .bind(checkpoint.root.as_slice())
+                    .bind(checkpoint.event.as_bytes().as_slice())
+                    .bind(checkpoint.note.as_str())
+                    .bind(checkpoint.epochs.as_slice())
+                    .bind(checkpoint.signed_at)
+                    .bind(checkpoint.mac.as_slice())
+                    .fetch_optional(&mut *transaction)
+                    .await?
+            }
+            Request::Cosignature { cosignature: Cosignature { witness, size, root, line }, .. } => {
+                sqlx::query_scalar(
+                    "INSERT INTO cosignatures SELECT ?1, size, root, ?4 FROM checkpoints WHERE size = ?2 AND root = ?3
+                     ON CONFLICT (witness) DO UPDATE SET size = excluded.size, root = excluded.root, line = excluded.line
+                     RETURNING root",
+                )
+                .bind(witness.as_str())
+                .bind(*size)
+                .bind(root.as_slice())
+                .bind(line.as_str())
                 .fetch_optional(&mut *transaction)
                 .await?
             }

@@ -8,15 +8,42 @@ use domain::{AppId, Email, Event, Stream, UserId};
 use event_store::contract::{Nodes, nothing};
 use event_store::repository::Loaded;
 use event_store::{
-    Append, Clock, Journal, KeyStore, MasterKey, OpenError, PostgresSettings, Repository, Sealer,
-    SqliteJournal, StoreError, SystemClock, Write,
+    Append, Clock, Journal, KeyStore, MasterKey, OpenError, Repository, Sealer, SqliteJournal, StoreError,
+    SystemClock, Write,
 };
 use futures::future::join_all;
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
+use sqlx::{ConnectOptions, Connection};
 use tempfile::TempDir;
 use test_services::Postgres;
 use uuid::Uuid;
+
+use place::{FORMAT_1_MASTER, FORMAT_1_PERSON, Place};
+
+macro_rules! on_both {
+    ($($name:ident)*) => {
+        mod in_a_file {
+            use super::*;
+
+            $(#[tokio::test]
+            async fn $name() {
+                contract::$name(Place::File(TempDir::new().expect("makes a directory"))).await;
+            })*
+        }
+
+        mod in_postgres {
+            use super::*;
+
+            $(#[tokio::test]
+            async fn $name() {
+                contract::$name(Place::Database(Postgres::shared().database())).await;
+            })*
+        }
+    };
+}
+
+mod checkpoints;
+mod place;
 
 struct Fixture {
     directory: TempDir,
@@ -78,87 +105,6 @@ async fn decided(user: &mut User, command: UserCommand) -> Vec<UserEvent> {
     let sink = cqrs_es::event_sink::EventSink::default();
     cqrs_es::Aggregate::handle(user, command, &(), &sink).await.expect("decides");
     sink.collect().await
-}
-
-/// What version 0.1 wrote into a key store of format 1.
-const FORMAT_1_MASTER: &str = "Eo+HzlJ8Guf11Zno0TcAlHSZBcgMUbfyjik6EEaE+IE=";
-const FORMAT_1_CHECK: &str = "1dfc19886ce18a6a72959ca1f7a8d9817d8d18f422e8d3957e34a5e68ec8f149a0a9c30273a0b1c232045f8c328d9827\
-    5cad71c51926cd79fb3262";
-const FORMAT_1_PERSON: &str = "01a1ff8fe4387fbebe7e728b372351ba";
-const FORMAT_1_DATA_KEY: &str = "56d300fe076a47457c835285642d12329fec4d257d85eee0380050c57a7fa72cea80eb2e8caa30b5dcbf90a7200dd260\
-    babd21d65adec3d47503e3b5e2e6dadba917c85eee4794cc";
-
-/// The location of a key store.
-enum Place {
-    File(TempDir),
-    Database(String),
-}
-
-impl Place {
-    async fn open(&self, master: &MasterKey) -> Result<KeyStore, OpenError> {
-        match self {
-            Self::File(directory) => KeyStore::open(&directory.path().join("keys.db"), master).await,
-            Self::Database(url) => {
-                let url = url.parse().expect("a URL");
-                KeyStore::open_postgres(&url, PostgresSettings::default(), master).await
-            }
-        }
-    }
-
-    async fn sealer(&self, master: &MasterKey) -> Sealer {
-        Sealer::new(Arc::new(self.open(master).await.expect("opens")))
-    }
-
-    /// Creates a store of version 0.1, which has format 1, with the key of one person.
-    async fn make_format_1(&self) {
-        self.open(&MasterKey::generate()).await.expect("makes the tables").close().await;
-        let statements = |blob: &dyn Fn(&str) -> String| {
-            format!(
-                "DELETE FROM meta; INSERT INTO meta VALUES ('check', {}); INSERT INTO data_keys VALUES ({}, {})",
-                blob(FORMAT_1_CHECK),
-                blob(FORMAT_1_PERSON),
-                blob(FORMAT_1_DATA_KEY)
-            )
-        };
-        match self {
-            Self::File(directory) => {
-                let statements = statements(&|hex| format!("x'{hex}'"));
-                let options = SqliteConnectOptions::new().filename(directory.path().join("keys.db"));
-                let mut file = options.connect().await.expect("opens");
-                file.execute(AssertSqlSafe(format!("{statements}; PRAGMA user_version = 1")))
-                    .await
-                    .expect("writes");
-                file.close().await.expect("closes");
-            }
-            Self::Database(url) => {
-                let statements = statements(&|hex| {
-                    if hex == FORMAT_1_PERSON { format!("'{hex}'") } else { format!("'\\x{hex}'") }
-                });
-                let all = format!(
-                    "SET search_path = watchword_keys; {statements}; UPDATE format SET version = 1; COMMENT ON TABLE meta \
-                     IS NULL"
-                );
-                Postgres::shared().psql(url, &all);
-            }
-        }
-    }
-
-    /// Everything that is stored, in any form.
-    fn dump(&self) -> String {
-        match self {
-            Self::File(directory) => {
-                let read = |name: &str| fs::read(directory.path().join(name)).unwrap_or_default();
-                let bytes = [read("keys.db"), read("keys.db-wal")].concat();
-                String::from_utf8_lossy(&bytes).into_owned()
-            }
-            Self::Database(url) => Postgres::shared().psql(
-                url,
-                "SELECT encode(wrapped, 'escape') FROM watchword_keys.signing_keys
-                 UNION ALL SELECT encode(wrapped, 'escape') FROM watchword_keys.data_keys
-                 UNION ALL SELECT encode(value, 'escape') FROM watchword_keys.meta",
-            ),
-        }
-    }
 }
 
 /// What every key store must do, wherever it is located.
@@ -273,28 +219,6 @@ mod contract {
         let dump = place.dump();
         assert!(dump.len() > 100 && !dump.contains("the private half"));
     }
-}
-
-macro_rules! on_both {
-    ($($name:ident)*) => {
-        mod in_a_file {
-            use super::*;
-
-            $(#[tokio::test]
-            async fn $name() {
-                contract::$name(Place::File(TempDir::new().expect("makes a directory"))).await;
-            })*
-        }
-
-        mod in_postgres {
-            use super::*;
-
-            $(#[tokio::test]
-            async fn $name() {
-                contract::$name(Place::Database(Postgres::shared().database())).await;
-            })*
-        }
-    };
 }
 
 on_both! {
