@@ -11,6 +11,7 @@ mod api_keys;
 mod apps;
 pub mod bootstrap;
 mod callers;
+mod checkpoint_keys;
 mod erase;
 mod housekeeping;
 mod keys;
@@ -49,6 +50,7 @@ impl CommandService {
             .merge(admin::routes())
             .merge(api_keys::routes())
             .merge(apps::routes())
+            .merge(checkpoint_keys::routes())
             .merge(keys::routes())
             .merge(magic_link::routes())
             .merge(pages::routes())

@@ -16,6 +16,10 @@ id!(
     /// A journal: the log of one instance.
     JournalId
 );
+id!(
+    /// A key that signs checkpoints of the journal.
+    CheckpointKeyId
+);
 
 /// The longest text of an origin: every event carries it.
 const MAX_LENGTH: usize = 255;
@@ -126,11 +130,44 @@ pub struct JournalWentBack {
     pub at: Timestamp,
 }
 
+/// A key signs checkpoints of the journal from now on. Its private half follows from the instance key and its id, and is
+/// stored nowhere.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CheckpointKeyAdded {
+    /// The journal's id.
+    pub journal_id: JournalId,
+    /// The key's id.
+    pub key_id: CheckpointKeyId,
+    /// Its public half, as auditors know it: a vkey of a signed note (C2SP).
+    pub key: String,
+    /// A signed note by the key before it, with the text `watchword checkpoint key` and this key, each in a line: whoever
+    /// trusts that one can trust this one. The first key has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endorsement: Option<String>,
+    /// When it happened.
+    pub at: Timestamp,
+}
+
+/// A key no longer signs checkpoints.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CheckpointKeyRetired {
+    /// The journal's id.
+    pub journal_id: JournalId,
+    /// The key's id.
+    pub key_id: CheckpointKeyId,
+    /// Its public half.
+    pub key: String,
+    /// When it happened.
+    pub at: Timestamp,
+}
+
 events! {
     /// The events of the journal itself.
     pub enum JournalEvent of "journal", whose |_| None;
     JournalCreated: open,
     JournalWentBack: open,
+    CheckpointKeyAdded: open,
+    CheckpointKeyRetired: open,
 }
 
 impl Claiming for JournalEvent {
@@ -138,7 +175,7 @@ impl Claiming for JournalEvent {
         match self {
             // Only one stream can have it, so the event exists once.
             Self::JournalCreated(_) => vec![ClaimChange::Take(Claimed::Origin)],
-            Self::JournalWentBack(_) => vec![],
+            Self::JournalWentBack(_) | Self::CheckpointKeyAdded(_) | Self::CheckpointKeyRetired(_) => vec![],
         }
     }
 }

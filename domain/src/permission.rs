@@ -18,7 +18,7 @@ pub enum Permission {
     /// Everything about organizations.
     #[serde(rename = "orgs:*")]
     Orgs,
-    /// Read the audit log.
+    /// Read the audit log. A key of the platform with it reads the signed tree of the whole journal, and nothing else.
     #[serde(rename = "audit:read")]
     AuditRead,
     /// Read the event feed.
@@ -50,4 +50,13 @@ impl Permission {
         Self::KeysWrite,
         Self::TokensCreate,
     ];
+
+    /// What a key of the platform may have in place of [`Permission::Platform`]: each is about the whole instance.
+    pub const OF_THE_PLATFORM: [Self; 2] = [Self::MetricsRead, Self::AuditRead];
+
+    /// Whether a key of the platform may have these: everything alone, or some of [`Permission::OF_THE_PLATFORM`].
+    pub fn fit_the_platform(permissions: &[Self]) -> bool {
+        let limited = permissions.iter().all(|permission| Self::OF_THE_PLATFORM.contains(permission));
+        permissions == [Self::Platform] || (limited && !permissions.is_empty())
+    }
 }

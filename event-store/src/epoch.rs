@@ -41,23 +41,37 @@ pub async fn record(journal: &dyn Journal, clock: &dyn Clock, lost: &Lost) -> Re
 /// The epoch of this journal; nil before its first event.
 pub async fn read(journal: &dyn Journal) -> Result<Uuid, StoreError> {
     let own = own_events(journal).await?;
-    let newest = own.iter().rev().find(|(event, _)| {
+    Ok(epochs(&own).last().copied().unwrap_or_default())
+}
+
+/// The epochs that these events of the journal itself begin, the newest last.
+pub(crate) fn epochs(own: &[OwnEvent]) -> Vec<Uuid> {
+    let begins = |event: &JournalEvent| {
         matches!(event, JournalEvent::JournalCreated(_) | JournalEvent::JournalWentBack(_))
-    });
-    Ok(newest.map_or(Uuid::nil(), |(_, id)| *id))
+    };
+    own.iter().filter(|own| begins(&own.event)).map(|own| own.id).collect()
 }
 
 /// All recorded losses.
 pub async fn losses(journal: &dyn Journal) -> Result<Vec<JournalWentBack>, StoreError> {
-    let loss = |(event, _)| match event {
+    let loss = |own: OwnEvent| match own.event {
         JournalEvent::JournalWentBack(loss) => Some(loss),
-        JournalEvent::JournalCreated(_) => None,
+        JournalEvent::JournalCreated(_)
+        | JournalEvent::CheckpointKeyAdded(_)
+        | JournalEvent::CheckpointKeyRetired(_) => None,
     };
     Ok(own_events(journal).await?.into_iter().filter_map(loss).collect())
 }
 
-/// The journal's own events and their ids.
-async fn own_events(journal: &dyn Journal) -> Result<Vec<(JournalEvent, Uuid)>, StoreError> {
+/// An event of the journal itself.
+pub(crate) struct OwnEvent {
+    pub(crate) event: JournalEvent,
+    pub(crate) id: Uuid,
+    pub(crate) position: u64,
+}
+
+/// The journal's own events.
+pub(crate) async fn own_events(journal: &dyn Journal) -> Result<Vec<OwnEvent>, StoreError> {
     let Some(stream) = origin::stream(journal).await? else { return Ok(vec![]) };
     let mut own = Vec::new();
     for event in journal.read_stream(&stream, 0).await? {
@@ -65,7 +79,7 @@ async fn own_events(journal: &dyn Journal) -> Result<Vec<(JournalEvent, Uuid)>, 
         let decoded =
             decoded.map_err(|error| StoreError::Damaged(format!("event {}: {error}", event.position)))?;
         if let Event::Journal(decoded) = decoded {
-            own.push((decoded, event.id));
+            own.push(OwnEvent { event: decoded, id: event.id, position: event.position });
         }
     }
     Ok(own)
@@ -87,6 +101,6 @@ fn went_back(
     let event = JournalEvent::JournalWentBack(event);
     Append {
         idempotency: Some(Idempotency { key, fingerprint: key }),
-        ..origin::own(clock, stream.clone(), expected, event, at)
+        ..origin::own(clock, stream.clone(), expected, vec![event], at)
     }
 }

@@ -5,6 +5,7 @@
 //! log. [`repository::Repository`] turns streams into aggregates.
 #![deny(missing_docs)]
 
+pub mod checkpoint_keys;
 mod checksum;
 pub mod cipher;
 pub mod clock;
@@ -46,7 +47,7 @@ pub use journal::{
     Append, AppendError, Appended, Claim, Cursor, Idempotency, Journal, LONGEST_HOLD, NewEvent, OpenError,
     Snapshot, StoreError, StoredIdempotency, Write,
 };
-pub use key_store::KeyStore;
+pub use key_store::{KeptCheckpoint, KeyStore, SignedCheckpoint};
 #[cfg(feature = "kurrentdb")]
 pub use kurrentdb::{KurrentJournal, KurrentRights, KurrentSettings, KurrentUrl};
 pub use location::Location;

@@ -100,23 +100,24 @@ fn created(clock: &dyn Clock, origin: &LogOrigin) -> Append {
     let (journal_id, at) = (JournalId(clock.new_id()), clock.now());
     let stream = StreamId::journal(journal_id);
     let event = JournalCreated { journal_id, origin: origin.clone(), at };
-    let created = own(clock, stream.clone(), 0, JournalEvent::JournalCreated(event), at);
+    let created = own(clock, stream.clone(), 0, vec![JournalEvent::JournalCreated(event)], at);
     Append { taken: vec![(claim(), stream)], ..created }
 }
 
-/// Appends an event about the journal itself, which no request has caused.
+/// Appends events about the journal itself, which no request has caused.
 pub(crate) fn own(
     clock: &dyn Clock,
     stream: StreamId,
     expected: u64,
-    event: JournalEvent,
+    events: Vec<JournalEvent>,
     at: Timestamp,
 ) -> Append {
-    let codec::Encoded { name, schema_version, data, person, .. } = codec::encode(&event.into());
-    let event =
-        NewEvent { id: clock.new_id(), name: name.into(), schema_version, data, person, personal: None };
+    let encode = |event: JournalEvent| {
+        let codec::Encoded { name, schema_version, data, person, .. } = codec::encode(&event.into());
+        NewEvent { id: clock.new_id(), name: name.into(), schema_version, data, person, personal: None }
+    };
     Append {
-        writes: vec![Write { stream, expected, events: vec![event] }],
+        writes: vec![Write { stream, expected, events: events.into_iter().map(encode).collect() }],
         guards: vec![],
         taken: vec![],
         released: vec![],

@@ -399,6 +399,31 @@ impl Authenticator {
         Ok(admin)
     }
 
+    /// The holder of a key that may read the signed tree of the whole journal: a platform key, or one of the platform with
+    /// `audit:read`. Other valid API keys → 403, everything else → 401.
+    pub async fn auditor(&self, credentials: &Credentials) -> Result<AdminCaller, Problem> {
+        let token = credentials.bearer()?;
+        if !self.is_api_key(token) {
+            return Err(Problem::invalid_token());
+        }
+        let reads = self.repository.reads();
+        loop {
+            let decided = self.auditor_on(&reads, token).await;
+            if reads.are_current().await? {
+                return decided;
+            }
+        }
+    }
+
+    async fn auditor_on(&self, reads: &Reads<'_>, token: &str) -> Result<AdminCaller, Problem> {
+        let admin = self.api_key(reads, token).await?;
+        match &admin.caller {
+            Caller::ApiKey { app_id, .. } if app_id.is_platform() => admin.require(Permission::AuditRead)?,
+            _ => return Err(Problem::forbidden()),
+        }
+        Ok(admin)
+    }
+
     /// Whether it is an API key rather than an access token: by its form, or because it is the configured platform key.
     fn is_api_key(&self, token: &str) -> bool {
         token.starts_with("wwk_") || self.tokens.is_brought(token).is_some()

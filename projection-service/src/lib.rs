@@ -18,6 +18,7 @@ mod history;
 mod lane;
 mod person;
 mod projections;
+mod proofs;
 mod pulse;
 pub mod runner;
 mod sessions;
@@ -26,7 +27,7 @@ mod stats;
 mod streamed;
 mod users;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use domain::LogOrigin;
@@ -35,15 +36,18 @@ use http_kit::places::{Places, Shares};
 use http_kit::{AccessLog, AfterToken, AsOf, Authenticator, Moment, Problem};
 use read_models::{Projector, ReadModels};
 use schemas::problems;
+use tasks::Task;
 use tokio::sync::watch;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use bus::BusStatus;
+pub use proofs::{CheckpointSettings, NotaryStatus};
 pub use read_models::ProjectorState;
 pub use runner::{ProjectionStatus, SharingSettings};
 
 use crate::bus::Bus;
 use crate::feed::Feed;
+use crate::proofs::Notary;
 use crate::runner::Runner;
 
 /// How long a query waits for its read model.
@@ -73,6 +77,8 @@ pub struct Parts {
     pub exports: Shares,
     /// How many bytes of decoded events are kept for slower projectors.
     pub window_bytes: usize,
+    /// When checkpoints are signed.
+    pub checkpoints: CheckpointSettings,
 }
 
 /// The service.
@@ -83,6 +89,9 @@ pub struct ProjectionService {
     pub(crate) access_log: Arc<AccessLog>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) origin: LogOrigin,
+    pub(crate) notary: Arc<Notary>,
+    /// Signs checkpoints without being asked.
+    signing: Mutex<Option<Task>>,
     runner: Runner,
     feed: Arc<Feed>,
     /// Places for live streams of events.
@@ -117,12 +126,23 @@ impl ProjectionService {
             event_streams,
             exports,
             window_bytes,
+            checkpoints,
         } = parts;
         models.know_origin(&origin);
         let feed = Arc::new(Feed::start(repository.clone(), bus));
         feed.limit_window(window_bytes);
         let runner =
             Runner::start(repository.clone(), feed.clone(), models.clone(), projectors, sharing).await?;
+        let notary = Notary::new(
+            Arc::clone(&repository),
+            Arc::clone(&models),
+            Arc::clone(&clock),
+            origin.clone(),
+            checkpoints,
+        );
+        let notary = Arc::new(notary);
+        let signing = runner.position(read_models::merkle_tree::NAME);
+        let signing = signing.map(|position| proofs::start(&notary, position, runner.ending()));
         let (streams, own_exports) = (Places::new(event_streams), Places::new(exports));
         let exports = Places::new(exports);
         Ok(Arc::new(Self {
@@ -132,6 +152,8 @@ impl ProjectionService {
             access_log,
             clock,
             origin,
+            notary,
+            signing: Mutex::new(signing),
             runner,
             feed,
             streams,
@@ -155,6 +177,16 @@ impl ProjectionService {
         self.feed.bus_status()
     }
 
+    /// What is known of the newest checkpoint, and why none is signed, if none is.
+    pub fn notary_status(&self) -> NotaryStatus {
+        self.notary.status()
+    }
+
+    /// Updates gauges.
+    pub fn measure(&self) {
+        self.notary.measure();
+    }
+
     /// Waits until a read model has the event at this position, for at most 2 seconds; then 503 `projection_behind`.
     pub async fn wait_for(&self, model: &str, position: u64) -> Result<(), Problem> {
         match tokio::time::timeout(PATIENCE, self.runner.reached(model, position)).await {
@@ -175,6 +207,11 @@ impl ProjectionService {
 
     /// Ends event streams and lets every projector finish its batch.
     pub async fn shutdown(&self) {
+        self.runner.begin_shutdown();
+        let signing = self.signing.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut signing) = signing {
+            signing.ended().await;
+        }
         self.runner.shutdown().await;
         self.models.close().await;
     }
@@ -237,6 +274,7 @@ pub fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
         .merge(history::routes())
         .merge(events::routes())
         .merge(projections::routes())
+        .merge(proofs::routes())
 }
 
 fn behind() -> Problem {

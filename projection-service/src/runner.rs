@@ -130,6 +130,11 @@ impl Runner {
         reached.wait_for(|applied| *applied >= position).await.is_ok()
     }
 
+    /// How far a read model is, on whichever node it runs. `None` if there is no such read model.
+    pub fn position(&self, name: &str) -> Option<watch::Receiver<u64>> {
+        self.lane(name).map(|lane| lane.position.subscribe())
+    }
+
     /// Stops a projector before its next batch, on whichever node it runs, and returns when it has stopped. False if
     /// there is none with this name, or the other nodes cannot be notified.
     pub async fn pause(&self, name: &str) -> bool {

@@ -63,6 +63,10 @@ problems! {
     APP_EXISTS "app_exists" 409 "The app id is taken":
         "App ids are unique, and some are reserved. Choose another `app_id`, or change the existing app with PATCH \
          /v1/apps/{app_id}.";
+    CHECKPOINT_REFUSED "checkpoint_refused" 503 "No checkpoint is signed":
+        "The history that would be signed now contradicts the checkpoint that was signed last, or the tree over it was \
+         changed by somebody else: `detail` says which, and nothing is signed until it is resolved. Checkpoints that were \
+         signed before stay valid. If the journal was restored from an older backup, restore the newest one.";
     EMAIL_NOT_VERIFIED "email_not_verified" 403 "The email address is not verified":
         "The password was right, but this app requires a verified email address. Follow the link in the verification \
          mail, or ask for a new one with POST …/auth/email-verification/request. With status 409: only a user with a \

@@ -39,6 +39,7 @@
 //! | flipped byte in a stored event, which is poison for projectors | `flipped_byte`; `event-store/tests/sqlite.rs` |
 //! | events, claims and keys that somebody without the master key has put into the stores | `forged_stores`, `forged_rows`, `forged_claims`; `event-store/tests/proofs/`, `snapshots.rs` |
 //! | rows of read models that somebody has changed | `forged_read_models`; `read-models/src/tests/compared.rs` |
+//! | trees and journals that must not be signed | `forged_checkpoints` |
 //! | poison event | `projection-service/src/tests/running.rs`, and for several nodes `sharing.rs` beside it |
 //! | a mail that cannot be made, an event that cannot be published, without a panic | `poison` |
 //! | no file descriptor left | `descriptors` |
@@ -68,6 +69,7 @@ mod failover;
 mod first_start;
 mod flipped_byte;
 mod forged;
+mod forged_checkpoints;
 mod forged_claims;
 mod forged_read_models;
 mod forged_rows;

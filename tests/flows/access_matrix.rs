@@ -21,8 +21,10 @@ enum Access {
     OfApp,
     /// A key of the platform.
     Platform,
+    /// As `Platform`, but one with `audit:read` will do.
+    Auditor,
 }
-use Access::{Admin, OfApp, Platform, Public, User};
+use Access::{Admin, Auditor, OfApp, Platform, Public, User};
 
 const MAILBOX: &str = r#"{"email":"nobody@example.org"}"#;
 const MAGIC_LINK: &str = r#"{"email":"nobody@example.org","redirect_uri":"https://client.example/"}"#;
@@ -109,6 +111,10 @@ const ROUTES: &[(&str, &str, Access, &str)] = &[
     ("GET", "/v1/apps/{app_id}/events", Admin, ""),
     ("GET", "/v1/events", Platform, ""),
     ("GET", "/v1/projections", Platform, ""),
+    ("GET", "/v1/audit/key", Auditor, ""),
+    ("POST", "/v1/audit/key/rotate", Platform, ""),
+    ("GET", "/v1/audit/checkpoint", Auditor, ""),
+    ("POST", "/v1/audit/checkpoint", Auditor, ""),
 ];
 
 struct Ids<'a> {

@@ -12,6 +12,7 @@ mod audit;
 mod audit_access;
 mod audit_sessions;
 mod breached_passwords;
+mod checkpoints;
 mod client_authentication;
 mod command_line;
 mod cookies;

@@ -21,6 +21,7 @@ const ROOMS: &[&str] = &[
     "sessions",
     "api_keys",
     "keys",
+    "checkpoint_keys",
     "apps",
     "callers",
     "pages",

@@ -20,6 +20,7 @@ mod client;
 pub mod collector;
 mod documented;
 pub mod generator;
+pub mod log;
 mod server;
 pub mod stalls;
 pub mod transparency;

@@ -25,6 +25,7 @@ use http_kit::limits::RateSettings;
 use http_kit::places::Shares;
 use http_kit::{BodyTime, Discard, Rest};
 use ipnet::IpNet;
+use projection_service::CheckpointSettings;
 use secrecy::SecretString;
 use tokens::PublicUrl;
 use url::Url;
@@ -117,6 +118,7 @@ pub struct Config {
     pub compress_from: Option<u64>,
     pub event_streams: Shares,
     pub exports: Shares,
+    pub checkpoints: CheckpointSettings,
     pub sessions_of_a_user: NonZeroUsize,
     /// None: another process sends the mails.
     pub mail: Option<Mail>,
@@ -279,6 +281,11 @@ impl Config {
                 reserve: &keys::LIMITS_EXPORTS_RESERVE,
             }
             .take(values, Shares::of)?,
+            checkpoints: CheckpointSettings {
+                interval: values.take(&keys::CHECKPOINT_INTERVAL)?,
+                events: values.take(&keys::CHECKPOINT_EVENTS)?.get() as u64,
+                key_overlap: values.take(&keys::CHECKPOINT_KEY_OVERLAP)?,
+            },
             sessions_of_a_user: values.take(&keys::LIMITS_SESSIONS)?,
             mail_sender: values.take_given(&keys::MAIL_SENDER)?,
             sender_domains: values.take(&keys::MAIL_SENDER_DOMAINS)?,

@@ -116,9 +116,7 @@ impl Instance {
         crate::metrics::start();
         let public_url = config.public_url(address);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let journal = Arc::clone(&stores.journal);
-        // Before any other write: it is the first event of a journal.
-        let origin = event_store::origin::establish(&*journal, &*clock, &config.log_origin(address)?).await?;
+        let origin = stores.establish(&*clock, &config.log_origin(address)?).await?;
         let repository = stores.repository(config);
         let latest = stores.look_at_newest(&clock, &repository).await?;
         let tokens = tokens(config, stores.key_store.instance_key())?;
@@ -173,6 +171,7 @@ impl Instance {
                 event_streams: config.event_streams,
                 exports: config.exports,
                 window_bytes: usize::try_from(config.caches.events).unwrap_or(usize::MAX),
+                checkpoints: config.checkpoints,
             })
             .await?;
             services = services.merge(Arc::clone(&service).router());
@@ -187,7 +186,7 @@ impl Instance {
             storage: StorageWatch::start(config, &stores),
             latest,
             authenticator,
-            journal,
+            journal: Arc::clone(&stores.journal),
             repository: Arc::clone(&repository),
             access_tokens,
             limits: Arc::clone(&limits),

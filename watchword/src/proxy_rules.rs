@@ -38,16 +38,35 @@ fn nginx() -> Rules {
 
 fn caddy() -> Rules {
     let text = deployed("Caddyfile");
-    let (_, block) = text.split_once("@queries {").expect("the matcher");
-    let (block, _) = block.split_once('}').expect("its end is not the first brace of the expression");
-    let after = |word: &str| {
-        let line = block.lines().find_map(|line| line.trim().strip_prefix(word));
-        line.expect(word).trim().to_owned()
+    let rule = |(name, _): &(&str, &str)| {
+        let (_, block) = text.split_once(&matcher(name)).expect("the matcher");
+        let (block, _) = block.split_once('}').expect("its end is not the first brace of the expression");
+        let after = |word: &str| {
+            let line = block.lines().find_map(|line| line.trim().strip_prefix(word));
+            line.expect(word).trim().to_owned()
+        };
+        let (methods, path) = (after("method ").replace(' ', "|"), after("path_regexp "));
+        let path = path.strip_prefix('^').expect("it is about the whole path");
+        Regex::new(&format!("^({methods}) {path}")).expect("a regular expression")
     };
-    let (methods, path) = (after("method ").replace(' ', "|"), after("path_regexp "));
-    let path = path.strip_prefix('^').expect("it is about the whole path");
-    let rule = format!("^({methods}) {path}");
-    Rules { proxy: "Caddy", queries: vec![Regex::new(&rule).expect("a regular expression")] }
+    Rules { proxy: "Caddy", queries: CADDY.iter().map(rule).collect() }
+}
+
+/// Caddy's matchers, and the method of their routes.
+const CADDY: [(&str, &str); 2] = [("queries", "GET"), ("proofs", "POST")];
+
+fn matcher(name: &str) -> String {
+    format!("\t@{name} {{\n")
+}
+
+/// The text with other paths for this matcher.
+fn with_paths(text: &str, name: &str, rule: &str) -> String {
+    let (before, block) = text.split_once(&matcher(name)).expect("the matcher");
+    let (block, after) = block.split_once("\t}\n").expect("its end");
+    let line =
+        |line: &str| if line.trim().starts_with("path_regexp ") { rule.to_owned() } else { line.to_owned() };
+    let block: String = block.lines().map(|it| line(it) + "\n").collect();
+    format!("{before}{}{block}\t}}\n{after}", matcher(name))
 }
 
 fn operations(paths: &Value) -> BTreeSet<(String, String)> {
@@ -78,21 +97,31 @@ fn with_lines(text: &str, is_rule: impl Fn(&str) -> bool, lines: &[String]) -> S
 fn the_committed_rules_are_the_generated_ones() {
     let mut paths = BTreeSet::new();
     for (method, path) in queries() {
-        assert_eq!(method, "GET", "{path}: the proxies take only GET and HEAD for queries");
+        assert!(
+            CADDY.iter().any(|(_, known)| *known == method),
+            "{method} {path}: the proxies pass no such query on"
+        );
         paths.extend(names_of(&path).iter().map(|name| {
             let segments = name.split('/').map(|it| if it.starts_with('{') { "[^/]+" } else { it });
-            segments.collect::<Vec<_>>().join("/")
+            (method.clone(), segments.collect::<Vec<_>>().join("/"))
         }));
     }
     let prefix = "(/[a-zA-Z0-9._~-]+)*";
-    let rule = |path: &String| format!(r#"        "~^(GET|HEAD) {prefix}{path}$" watchword_projections;"#);
+    let rule = |(method, path): &(String, String)| {
+        let methods = if method == "GET" { "(GET|HEAD)" } else { method };
+        format!(r#"        "~^{methods} {prefix}{path}$" watchword_projections;"#)
+    };
     let of_nginx: Vec<_> = paths.iter().map(rule).collect();
-    let all = paths.iter().map(String::as_str).collect::<Vec<_>>().join("|");
-    let of_caddy = [format!("\t\tpath_regexp ^{prefix}({all})$")];
     let (nginx, caddy) = (deployed("nginx.conf"), deployed("Caddyfile"));
+    let mut of_caddy = caddy.clone();
+    for (name, method) in CADDY {
+        let all = paths.iter().filter(|(of, _)| of == method).map(|(_, path)| path.as_str());
+        let all = all.collect::<Vec<_>>().join("|");
+        of_caddy = with_paths(&of_caddy, name, &format!("\t\tpath_regexp ^{prefix}({all})$"));
+    }
     for (file, old, new) in [
         ("nginx.conf", &nginx, with_lines(&nginx, |it| it.ends_with("\" watchword_projections;"), &of_nginx)),
-        ("Caddyfile", &caddy, with_lines(&caddy, |it| it.trim().starts_with("path_regexp "), &of_caddy)),
+        ("Caddyfile", &caddy, of_caddy),
     ] {
         if std::env::var_os("UPDATE").is_some_and(|value| value == "1") {
             std::fs::write(path_of(file), new).expect("writable");

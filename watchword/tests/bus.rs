@@ -20,7 +20,7 @@ use http_kit::places::Shares;
 use http_kit::{AccessLog, Authenticator};
 use projection_service::bus::Bus;
 use projection_service::feed::Feed;
-use projection_service::{Parts, ProjectionService, SharingSettings};
+use projection_service::{CheckpointSettings, Parts, ProjectionService, SharingSettings};
 use read_models::ReadModels;
 use schemas::{Actor, Metadata, RecordedEvent, bus};
 use sqlx::sqlite::SqliteConnectOptions;
@@ -153,6 +153,7 @@ impl World {
             event_streams: shares,
             exports: shares,
             window_bytes: 1 << 20,
+            checkpoints: CheckpointSettings::default(),
         };
         ProjectionService::start(parts).await.expect("starts")
     }

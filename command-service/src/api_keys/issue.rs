@@ -138,11 +138,11 @@ fn check(
     if permissions.is_empty() {
         return Err(invalid("/permissions", "at least one permission"));
     }
-    let of_the_platform = [Permission::Platform, Permission::MetricsRead].map(|one| BTreeSet::from([one]));
-    if app_id.is_platform() && !of_the_platform.contains(permissions) {
+    let listed: Vec<Permission> = permissions.iter().copied().collect();
+    if app_id.is_platform() && !Permission::fit_the_platform(&listed) {
         return Err(invalid(
             "/permissions",
-            "a platform key has either the permission `platform` or `metrics:read`, and no other",
+            "a platform key has either the permission `platform` alone, or `metrics:read` or `audit:read` or both",
         ));
     }
     if !app_id.is_platform() && permissions.contains(&Permission::Platform) {

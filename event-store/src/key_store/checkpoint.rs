@@ -51,7 +51,7 @@ impl KeptCheckpoint {
         let is_one = |line: &&String| {
             format!("\n\n{line}").parse::<Note>().is_ok_and(|note| note.signatures.len() == 1)
         };
-        self.cosignatures.iter().filter(is_one).for_each(|line| note.push_str(line));
+        note.extend(self.cosignatures.iter().filter(is_one).map(String::as_str));
         note
     }
 }

@@ -420,41 +420,9 @@ async fn write_group(
                 .await?
             }
             Request::Checkpoint { replaces, checkpoint, .. } => {
-                let statement = match replaces {
-                    None => {
-                        "INSERT INTO checkpoints SELECT 0, ?2, ?3, ?4, ?5, ?6, ?7, ?8 WHERE ?1 IS NULL
-                         ON CONFLICT DO NOTHING RETURNING mac"
-                    }
-                    Some(_) => {
-                        "UPDATE checkpoints SET size = ?2, root = ?3, event = ?4, note = ?5, epochs = ?6, signed_at = ?7,
-                             mac = ?8 WHERE mac = ?1 RETURNING mac"
-                    }
-                };
-                sqlx::query_scalar(statement)
-                    .bind(replaces.as_deref())
-                    .bind(checkpoint.size)
-                    .bind(checkpoint.root.as_slice())
-                    .bind(checkpoint.event.as_bytes().as_slice())
-                    .bind(checkpoint.note.as_str())
-                    .bind(checkpoint.epochs.as_slice())
-                    .bind(checkpoint.signed_at)
-                    .bind(checkpoint.mac.as_slice())
-                    .fetch_optional(&mut *transaction)
-                    .await?
+                advance(&mut transaction, replaces.as_deref(), checkpoint).await?
             }
-            Request::Cosignature { cosignature: Cosignature { witness, size, root, line }, .. } => {
-                sqlx::query_scalar(
-                    "INSERT INTO cosignatures SELECT ?1, size, root, ?4 FROM checkpoints WHERE size = ?2 AND root = ?3
-                     ON CONFLICT (witness) DO UPDATE SET size = excluded.size, root = excluded.root, line = excluded.line
-                     RETURNING root",
-                )
-                .bind(witness.as_str())
-                .bind(*size)
-                .bind(root.as_slice())
-                .bind(line.as_str())
-                .fetch_optional(&mut *transaction)
-                .await?
-            }
+            Request::Cosignature { cosignature, .. } => cosign(&mut transaction, cosignature).await?,
             Request::Probe { .. } | Request::Close => None,
         });
     }
@@ -464,6 +432,53 @@ async fn write_group(
         empty_log(connection).await?;
     }
     Ok(kept)
+}
+
+/// Replaces the checkpoint with this mark, or stores the first one.
+async fn advance(
+    connection: &mut SqliteConnection,
+    replaces: Option<&[u8]>,
+    to: &Checkpoint,
+) -> Result<Option<Vec<u8>>, sqlx::Error> {
+    let statement = match replaces {
+        None => {
+            "INSERT INTO checkpoints SELECT 0, ?2, ?3, ?4, ?5, ?6, ?7, ?8 WHERE ?1 IS NULL
+             ON CONFLICT DO NOTHING RETURNING mac"
+        }
+        Some(_) => {
+            "UPDATE checkpoints SET size = ?2, root = ?3, event = ?4, note = ?5, epochs = ?6, signed_at = ?7, mac = ?8
+             WHERE mac = ?1 RETURNING mac"
+        }
+    };
+    sqlx::query_scalar(statement)
+        .bind(replaces)
+        .bind(to.size)
+        .bind(to.root.as_slice())
+        .bind(to.event.as_bytes().as_slice())
+        .bind(to.note.as_str())
+        .bind(to.epochs.as_slice())
+        .bind(to.signed_at)
+        .bind(to.mac.as_slice())
+        .fetch_optional(connection)
+        .await
+}
+
+/// Keeps a witness's signature if it is of the checkpoint that was signed last.
+async fn cosign(
+    connection: &mut SqliteConnection,
+    Cosignature { witness, size, root, line }: &Cosignature,
+) -> Result<Option<Vec<u8>>, sqlx::Error> {
+    sqlx::query_scalar(
+        "INSERT INTO cosignatures SELECT ?1, size, root, ?4 FROM checkpoints WHERE size = ?2 AND root = ?3
+         ON CONFLICT (witness) DO UPDATE SET size = excluded.size, root = excluded.root, line = excluded.line
+         RETURNING root",
+    )
+    .bind(witness.as_str())
+    .bind(*size)
+    .bind(root.as_slice())
+    .bind(line.as_str())
+    .fetch_optional(connection)
+    .await
 }
 
 /// Moves what is in the log beside the file into the file, and empties the log. Until then both have pages with what was

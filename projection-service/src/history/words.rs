@@ -248,6 +248,8 @@ fn journal(event: &JournalEvent) -> String {
     match event {
         JournalEvent::JournalCreated(_) => "Journal created".to_owned(),
         JournalEvent::JournalWentBack(_) => "The journal lost its newest events".to_owned(),
+        JournalEvent::CheckpointKeyAdded(event) => format!("Checkpoint key {} added", event.key_id),
+        JournalEvent::CheckpointKeyRetired(event) => format!("Checkpoint key {} retired", event.key_id),
     }
 }
 

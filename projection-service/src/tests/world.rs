@@ -27,7 +27,7 @@ use tokens::{AccessTokens, ApiKeyToken, DerivedTokens};
 use tower::ServiceExt;
 use uuid::Uuid;
 
-use crate::{Parts, ProjectionService, SharingSettings};
+use crate::{CheckpointSettings, Parts, ProjectionService, SharingSettings};
 
 pub(super) struct World {
     _directory: tempfile::TempDir,
@@ -113,6 +113,7 @@ impl World {
             event_streams: EVENT_STREAMS,
             exports: EVENT_STREAMS,
             window_bytes: 1 << 20,
+            checkpoints: CheckpointSettings::default(),
         };
         let projectors = projectors(&models);
         let service = ProjectionService::start_with(parts, projectors).await.expect("starts");
@@ -151,6 +152,7 @@ impl World {
             event_streams: EVENT_STREAMS,
             exports: EVENT_STREAMS,
             window_bytes: 1 << 20,
+            checkpoints: CheckpointSettings::default(),
         }
     }
 

@@ -196,6 +196,8 @@ fn stream_of(event: &Event) -> StreamId {
         Event::Delivery(event) => StreamId::delivery(event.event_id()),
         Event::Journal(JournalEvent::JournalCreated(event)) => StreamId::journal(event.journal_id),
         Event::Journal(JournalEvent::JournalWentBack(event)) => StreamId::journal(event.journal_id),
+        Event::Journal(JournalEvent::CheckpointKeyAdded(event)) => StreamId::journal(event.journal_id),
+        Event::Journal(JournalEvent::CheckpointKeyRetired(event)) => StreamId::journal(event.journal_id),
         // Which stream of another aggregate is nothing to a read model.
         _ => StreamId::access(AccessId(Uuid::nil())),
     }

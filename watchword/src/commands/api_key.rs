@@ -74,9 +74,10 @@ impl ApiKey {
     fn check(&self) {
         let Self::Create { app, permissions, .. } = self else { return };
         let problem = match (app.is_platform(), permissions.as_slice()) {
-            (true, [] | [Permission::Platform | Permission::MetricsRead]) => return,
+            (true, []) => return,
+            (true, permissions) if Permission::fit_the_platform(permissions) => return,
             (true, _) => {
-                "a platform key may do everything: leave --permission out, or give metrics:read alone"
+                "a platform key may do everything: leave --permission out, or give only metrics:read or audit:read"
             }
             (false, []) => "an API key of an app needs at least one --permission",
             (false, permissions) if permissions.contains(&Permission::Platform) => {
@@ -93,7 +94,7 @@ async fn run(config: Config, command: ApiKey) -> anyhow::Result<ExitCode> {
         ApiKey::Create { app, name, permissions, out, target }
             if app.is_platform()
                 && target.url.is_none()
-                && !permissions.contains(&Permission::MetricsRead) =>
+                && matches!(permissions.as_slice(), [] | [Permission::Platform]) =>
         {
             platform_key(&config, &name, out.as_deref(), &target).await
         }

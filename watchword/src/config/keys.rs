@@ -240,6 +240,12 @@ keys! {
         "the unique name of this node, if several share the projectors [default: the host's name and a random part]";
     PROJECTIONS_LEASE "projections.lease": Duration = lease, default "4",
         "seconds without a heartbeat after which another node takes over a node's projectors; at most 300";
+    CHECKPOINT_INTERVAL "checkpoint.interval": Duration = positive_seconds, default "60",
+        "seconds after which a checkpoint is signed if there are events that the newest one does not cover";
+    CHECKPOINT_EVENTS "checkpoint.events": NonZeroUsize = positive_size, default "10000",
+        "events that the newest checkpoint does not cover, from which one is signed earlier";
+    CHECKPOINT_KEY_OVERLAP "checkpoint.key_overlap": Duration = seconds, default "2592000",
+        "seconds that a key for checkpoints signs beside the next one, so that auditors have time to learn of that";
     OTLP_SAMPLING "otlp.sampling": f64 = share, default "1",
         "the fraction of requests that is traced, 0 to 1, unless the request decides (traceparent)";
     MAIL_SENDER "mail.sender": Email = sender, otherwise "no-reply@<host of public_url>",

@@ -8,7 +8,7 @@ use effects::mailer::{Mailer, MailerStatus};
 use effects::relay::{Relay, RelayStatus};
 use event_store::{Journal, KeyStore, Repository, StoreError};
 use http_kit::{Authenticator, RateLimits};
-use projection_service::{BusStatus, ProjectionService, ProjectionStatus};
+use projection_service::{BusStatus, NotaryStatus, ProjectionService, ProjectionStatus};
 use read_models::ReadModels;
 use serde_json::{Value, json};
 use tokens::AccessTokens;
@@ -113,6 +113,9 @@ impl Health {
             ready &= projectors.iter().all(|projector| projector["ok"] == true);
             checks["projectors"] = projectors.into();
         }
+        if let Some(projections) = &self.projections {
+            checks["checkpoint"] = checkpoint_check(&projections.notary_status());
+        }
         if let Some(bus) = self.projections.as_ref().and_then(|projections| projections.bus_status()) {
             checks["bus"] = bus_check(&bus);
         }
@@ -145,6 +148,9 @@ impl Health {
         self.limits.measure();
         if let Some(commands) = &self.commands {
             commands.measure();
+        }
+        if let Some(projections) = &self.projections {
+            projections.measure();
         }
     }
 
@@ -230,6 +236,16 @@ fn projector(status: &ProjectionStatus) -> Value {
             "it is stuck at event {position}; the log, GET /v1/projections and `watchword doctor` say why"
         )
         .into();
+    }
+    check
+}
+
+/// Requests do not depend on it, but auditors do.
+fn checkpoint_check(status: &NotaryStatus) -> Value {
+    let NotaryStatus { size, signed_at, refused } = status;
+    let mut check = json!({ "ok": refused.is_none(), "size": size, "signed_at": signed_at });
+    if let Some(why) = refused {
+        check["detail"] = format!("no checkpoint is signed: {why}").into();
     }
     check
 }

@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use domain::user::UserEvent;
 use domain::{EventInfo, LogOrigin, StreamId, UserId};
 use effects::relay::{Relay, RelaySettings};
+use event_store::checkpoint_keys::CheckpointKeyring;
 use event_store::{
     Clock, Journal, JournalLock, JournalMark, KeyStore, LookupKey, Lost, MasterKey, MessageKey, Repository,
     Sealer, SqliteJournal, StoreError,
@@ -99,6 +100,18 @@ impl Stores {
                 Err(anyhow::Error::new(refusal).context(Part::ReadModels))
             }
         }
+    }
+
+    /// The origin of the events. A new journal begins with it and the first key for checkpoints: before any other write.
+    pub(super) async fn establish(
+        &self,
+        clock: &dyn Clock,
+        proposed: &LogOrigin,
+    ) -> Result<LogOrigin, StoreError> {
+        let origin = event_store::origin::establish(&*self.journal, clock, proposed).await?;
+        let keyring = CheckpointKeyring { instance: self.key_store.instance_key(), origin: &origin };
+        keyring.establish(&*self.journal, clock).await?;
+        Ok(origin)
     }
 
     /// Says what is wrong with the newest events: that some are lost, their time, or the keys of their people. Destroys the

@@ -72,7 +72,10 @@ pub(super) async fn stores(findings: &mut Findings, config: &Config, master_key:
     };
     findings.fine("key store", format!("{}: opens with the master key", config.key_store.display()));
     if key_store.lacks_checkpoints() {
-        findings.warning("key store", "it is of an older format, without signed checkpoints; the next start upgrades it");
+        findings.warning(
+            "key store",
+            "it is of an older format, without signed checkpoints; the next start upgrades it",
+        );
     }
     pages(findings, "key store", &config.key_store, RESTORE).await;
     if !key_store.is_marked() {

@@ -1,0 +1,29 @@
+//! Signed checkpoints of the tree over all events, and who gets them.
+//!
+//! [C2SP tlog-checkpoint]: https://c2sp.org/tlog-checkpoint
+
+mod checkpoint;
+mod keys;
+mod notary;
+mod task;
+
+use std::sync::Arc;
+
+use axum::response::{IntoResponse, Response};
+use http::header::CONTENT_TYPE;
+use http_kit::uncached;
+use utoipa_axum::router::OpenApiRouter;
+
+pub use self::notary::{CheckpointSettings, NotaryStatus};
+pub(crate) use self::notary::{NotSigned, Notary};
+pub(crate) use self::task::start;
+use crate::ProjectionService;
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
+    OpenApiRouter::new().merge(checkpoint::routes()).merge(keys::routes())
+}
+
+/// 200 with text that no cache keeps.
+fn plain(text: String) -> Response {
+    uncached(([(CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response())
+}
