@@ -106,6 +106,29 @@ fn is_canonical() {
 }
 
 #[test]
+fn the_quick_way_to_canonical_bytes_gives_those_of_the_specification() {
+    let odd = ["\"", "\\", "\u{1}", "\u{7f}", "\u{e9}\u{1f600}", "a b\n"];
+    let odd = odd.iter().map(|text| {
+        let metadata = Metadata {
+            actor: Actor { id: Some((*text).to_owned()), ..metadata().actor },
+            traceparent: Some((*text).to_owned()),
+            ..metadata()
+        };
+        RecordedEvent { name: (*text).to_owned(), ..recorded(metadata, None) }
+    });
+    let data = ["{}", "{\"a\":1e30}", "{\"b\":1,\"a\":2}", "{\"a\": 1}", "[1]", "null", "no JSON", ""];
+    let data = data.iter().map(|data| RecordedEvent { data: (*data).to_owned(), ..fullest() });
+    let large = [1 << 53, (1 << 53) + 1, u64::MAX].map(|position| RecordedEvent { position, ..barest() });
+    let all =
+        goldens::recorded().into_iter().chain([fullest(), barest()]).chain(odd).chain(data).chain(large);
+    for event in all {
+        let origin = samples::origin();
+        let expected = serde_json_canonicalizer::to_string(&event.to_cloud_event(&origin)).expect("JSON");
+        assert_eq!(event.to_canonical_json(&origin), expected);
+    }
+}
+
+#[test]
 fn reads_back_but_for_the_request_id() {
     for (stream, event) in samples::all() {
         let encoded = encode(&event);
