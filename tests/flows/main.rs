@@ -11,6 +11,7 @@ mod as_of;
 mod audit;
 mod audit_access;
 mod audit_sessions;
+mod auditor;
 mod breached_passwords;
 mod checkpoints;
 mod client_authentication;

@@ -9,7 +9,8 @@ use tests::workspace;
 
 /// What a script of `tests/clients` prints, which must end with 0. `None` without Python.
 pub fn run(script: &str, arguments: &[&str]) -> Option<Value> {
-    let output = Command::new(environment()?)
+    let python = environment(&workspace().join("tests/clients/requirements.txt"), "clients-venv")?;
+    let output = Command::new(python)
         .arg(workspace().join("tests/clients").join(script))
         .args(arguments)
         .output()
@@ -20,16 +21,16 @@ pub fn run(script: &str, arguments: &[&str]) -> Option<Value> {
     Some(serde_json::from_slice(&output.stdout).expect("the script prints JSON"))
 }
 
-/// A virtual environment with the libraries, their wheels pinned by hash. Without Python there is none, and the tests that
-/// need it print that they were skipped; `TEST_REQUIRE_PYTHON=1`, which `.ci/run` sets, makes that a failure.
-fn environment() -> Option<PathBuf> {
+/// The interpreter of a virtual environment below `target/` with the libraries of a list, their wheels pinned by hash.
+/// Without Python there is none, and the tests that need it print that they were skipped; `TEST_REQUIRE_PYTHON=1`, which
+/// `.ci/run` sets, makes that a failure.
+pub fn environment(requirements: &Path, name: &str) -> Option<PathBuf> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let environment = workspace().join("target/clients-venv");
+    let environment = workspace().join("target").join(name);
     let python = environment.join("bin/python");
-    let requirements = workspace().join("tests/clients/requirements.txt");
     let stamp = environment.join("installed");
-    let wanted = std::fs::read(&requirements).expect("the requirements are in the repository");
+    let wanted = std::fs::read(requirements).expect("the requirements are in the repository");
     if std::fs::read(&stamp).is_ok_and(|it| it == wanted) {
         return Some(python);
     }

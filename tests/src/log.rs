@@ -81,6 +81,17 @@ impl Tree {
         tree
     }
 
+    /// The hash of an event.
+    pub fn leaf(&self, index: u64) -> [u8; 32] {
+        self.stored[&tlog::stored_hash_index(0, index)].0
+    }
+
+    /// The proof that an event is in the tree of the first `size`.
+    pub fn inclusion(&self, index: u64, size: u64) -> Vec<[u8; 32]> {
+        let proof = tlog::prove_record(size, index, self).expect("it is in the tree");
+        proof.into_iter().map(|hash| hash.0).collect()
+    }
+
     /// The root of the tree of the first events.
     pub fn root(&self, size: u64) -> [u8; 32] {
         tlog::tree_hash(size, self).expect("it is whole").0

@@ -65,7 +65,7 @@ async fn check(config: &Config, looked: &Looked) -> anyhow::Result<Verdict> {
     Ok(verdict)
 }
 
-/// The tree of the read models. It is read before the journal, which is never behind it.
+/// The tree of the read models, and the last signed checkpoint. They are read before the journal, which is never behind them.
 async fn expected(config: &Config, looked: &Looked, verdict: &mut Verdict) -> Vec<Expected> {
     let mut expected = Vec::new();
     let key = TreeKey::new(looked.repository.sealer().keys().instance_key());
@@ -88,6 +88,16 @@ async fn expected(config: &Config, looked: &Looked, verdict: &mut Verdict) -> Ve
                 told(&error)
             ),
         ),
+    }
+    match looked.repository.sealer().keys().checkpoint().await {
+        Ok(Some(kept)) => expected.push(Expected {
+            what: "the last signed checkpoint",
+            size: kept.checkpoint.size,
+            root: kept.checkpoint.root,
+            otherwise: "The journal went back, or somebody who has the keys of the instance changed it",
+        }),
+        Ok(None) => verdict.say("no checkpoint is signed yet"),
+        Err(error) => verdict.fault(None, format!("the last signed checkpoint: {error}")),
     }
     expected
 }
