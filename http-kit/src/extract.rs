@@ -60,6 +60,9 @@ pub struct FormOrJson<T> {
     pub idempotency: Option<Idempotency>,
 }
 
+/// A text (`text/plain` in UTF-8), as it is. Handlers take `Result<Text, Problem>`, as with [`Body`].
+pub struct Text(pub String);
+
 /// The query string. Bad → 400 that names every wrong parameter.
 pub struct Params<T>(pub T);
 
@@ -87,6 +90,7 @@ enum Media {
     /// RFC 7396, for PATCH only.
     MergePatch,
     Form,
+    Text,
     Other,
     Absent,
 }
@@ -147,6 +151,7 @@ fn media_of(headers: &HeaderMap, is_patch: bool) -> Media {
         "application/json" => Media::Json,
         "application/merge-patch+json" if is_patch => Media::MergePatch,
         "application/x-www-form-urlencoded" => Media::Form,
+        "text/plain" => Media::Text,
         _ => return Media::Other,
     };
     let utf8 = |parameter: &str| match parameter.split_once('=') {
@@ -274,12 +279,28 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for FormOrJson<T> {
             }
             Media::Form => parse_form(raw.bytes).await?,
             Media::Json => reader::json(&raw.bytes, Nulls::LeftOut)?,
-            Media::MergePatch | Media::Other | Media::Absent => {
+            Media::MergePatch | Media::Text | Media::Other | Media::Absent => {
                 return Err(Problem::new(problems::UNSUPPORTED_MEDIA_TYPE)
                     .detail("the body must be application/x-www-form-urlencoded or application/json"));
             }
         };
         Ok(Self { value, idempotency: raw.idempotency })
+    }
+}
+
+impl<S: Sync> FromRequest<S> for Text {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let raw = read(request).await?;
+        if raw.media != Media::Text {
+            return Err(
+                Problem::new(problems::UNSUPPORTED_MEDIA_TYPE).detail("the body must be text/plain in UTF-8")
+            );
+        }
+        String::from_utf8(raw.bytes.to_vec())
+            .map(Self)
+            .map_err(|_| Problem::malformed(field_codes::INVALID, "the text is not UTF-8"))
     }
 }
 

@@ -138,7 +138,7 @@ impl Problem {
 
     /// A body that cannot be read, so that no member of it can be named: its pointer is that of the whole (RFC 6901
     /// section 5).
-    pub(crate) fn malformed(code: impl Into<FieldCode>, detail: impl Into<String>) -> Self {
+    pub fn malformed(code: impl Into<FieldCode>, detail: impl Into<String>) -> Self {
         Self::malformed_member("", code, detail)
     }
 

@@ -26,6 +26,7 @@ mod sharing;
 mod stats;
 mod streamed;
 mod users;
+mod witnesses;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -44,11 +45,13 @@ pub use bus::BusStatus;
 pub use proofs::{CheckpointSettings, NotaryStatus};
 pub use read_models::ProjectorState;
 pub use runner::{ProjectionStatus, SharingSettings};
+pub use witnesses::WitnessSettings;
 
 use crate::bus::Bus;
 use crate::feed::Feed;
 use crate::proofs::Notary;
 use crate::runner::Runner;
+use crate::witnesses::Witnesses;
 
 /// How long a query waits for its read model.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -79,6 +82,8 @@ pub struct Parts {
     pub window_bytes: usize,
     /// When checkpoints are signed.
     pub checkpoints: CheckpointSettings,
+    /// Who is asked to sign them too.
+    pub witnesses: Vec<WitnessSettings>,
 }
 
 /// The service.
@@ -90,8 +95,9 @@ pub struct ProjectionService {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) origin: LogOrigin,
     pub(crate) notary: Arc<Notary>,
-    /// Signs checkpoints without being asked.
-    signing: Mutex<Option<Task>>,
+    pub(crate) witnesses: Witnesses,
+    /// Sign checkpoints without being asked, and ask the witnesses.
+    signing: Mutex<Vec<Task>>,
     runner: Runner,
     feed: Arc<Feed>,
     /// Places for live streams of events.
@@ -127,6 +133,7 @@ impl ProjectionService {
             exports,
             window_bytes,
             checkpoints,
+            witnesses,
         } = parts;
         models.know_origin(&origin);
         let feed = Arc::new(Feed::start(repository.clone(), bus));
@@ -143,6 +150,7 @@ impl ProjectionService {
         let notary = Arc::new(notary);
         let signing = runner.position(read_models::merkle_tree::NAME);
         let signing = signing.map(|position| proofs::start(&notary, position, runner.ending()));
+        let (witnesses, asking) = Witnesses::start(witnesses, &notary, &models, &runner.ending());
         let (streams, own_exports) = (Places::new(event_streams), Places::new(exports));
         let exports = Places::new(exports);
         Ok(Arc::new(Self {
@@ -153,7 +161,8 @@ impl ProjectionService {
             clock,
             origin,
             notary,
-            signing: Mutex::new(signing),
+            witnesses,
+            signing: Mutex::new(signing.into_iter().chain(asking).collect()),
             runner,
             feed,
             streams,
@@ -208,9 +217,9 @@ impl ProjectionService {
     /// Ends event streams and lets every projector finish its batch.
     pub async fn shutdown(&self) {
         self.runner.begin_shutdown();
-        let signing = self.signing.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(mut signing) = signing {
-            signing.ended().await;
+        let signing = std::mem::take(&mut *self.signing.lock().unwrap_or_else(PoisonError::into_inner));
+        for mut task in signing {
+            task.ended().await;
         }
         self.runner.shutdown().await;
         self.models.close().await;
@@ -275,6 +284,7 @@ pub fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
         .merge(events::routes())
         .merge(projections::routes())
         .merge(proofs::routes())
+        .merge(witnesses::routes())
 }
 
 fn behind() -> Problem {

@@ -67,6 +67,9 @@ problems! {
         "The history that would be signed now contradicts the checkpoint that was signed last, or the tree over it was \
          changed by somebody else: `detail` says which, and nothing is signed until it is resolved. Checkpoints that were \
          signed before stay valid. If the journal was restored from an older backup, restore the newest one.";
+    CHECKPOINT_REPLACED "checkpoint_replaced" 409 "There is a newer checkpoint":
+        "A newer checkpoint was signed meanwhile, and the signatures are of the one before it. Get the newest one, have it \
+         signed, and bring that signature.";
     EMAIL_NOT_VERIFIED "email_not_verified" 403 "The email address is not verified":
         "The password was right, but this app requires a verified email address. Follow the link in the verification \
          mail, or ask for a new one with POST …/auth/email-verification/request. With status 409: only a user with a \
@@ -124,6 +127,9 @@ problems! {
          all, its pointer is `\"\"`. The OpenAPI document describes every request.";
     METHOD_NOT_ALLOWED "method_not_allowed" 405 "The method is not allowed here":
         "The resource at this path does not support this HTTP method. The `Allow` header lists those it supports.";
+    NOT_A_COSIGNATURE "not_a_cosignature" 422 "It is no signature of a witness for this checkpoint":
+        "Only signatures by the witnesses of the configuration are taken (`witnesses`), and only those of the newest signed \
+         checkpoint: `detail` says which one is not.";
     NOT_ACCEPTABLE "not_acceptable" 406 "No acceptable representation":
         "None of the media types of this route matches the `Accept` header; `detail` lists them. A media range with \
          `q=0` excludes what it matches. Leave the header out, or add one of those media types.";

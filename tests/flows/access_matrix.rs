@@ -115,6 +115,7 @@ const ROUTES: &[(&str, &str, Access, &str)] = &[
     ("POST", "/v1/audit/key/rotate", Platform, ""),
     ("GET", "/v1/audit/checkpoint", Auditor, ""),
     ("POST", "/v1/audit/checkpoint", Auditor, ""),
+    ("POST", "/v1/audit/checkpoint/cosignatures", Auditor, ""),
 ];
 
 struct Ids<'a> {

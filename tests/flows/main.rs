@@ -59,3 +59,4 @@ mod traces;
 mod validation;
 mod verify;
 mod witness;
+mod witnesses;

@@ -156,6 +156,13 @@ impl Verifier for CosignatureVerifier {
     }
 }
 
+/// The public key of a witness that signs nothing, which follows from a number.
+pub fn idle_witness(name: &str, key: u8) -> String {
+    let public = SigningKey::from_bytes(&[key; 32]).verifying_key().to_bytes();
+    let typed = [&[4], public.as_slice()].concat();
+    format!("{name}+{:08x}+{}", signed_note::key_id(name, &typed), STANDARD.encode(typed))
+}
+
 /// What others read in a signed checkpoint.
 #[derive(Debug, PartialEq)]
 pub struct Verified {

@@ -8,6 +8,7 @@ use crate::{binary, client, free_port, until};
 
 /// A process `watchword witness`, with a folder of its own.
 pub struct Witness {
+    name: String,
     folder: TempDir,
     port: u16,
     logs: Vec<String>,
@@ -47,7 +48,13 @@ impl Asked {
 impl Witness {
     /// A witness of the logs with these keys that is not yet running.
     pub fn new(logs: &[&str]) -> Self {
+        Self::named("witness.example/w1", logs)
+    }
+
+    /// The same with another name.
+    pub fn named(name: &str, logs: &[&str]) -> Self {
         Self {
+            name: name.to_owned(),
             folder: TempDir::with_prefix("watchword-witness-").expect("a temporary directory can be made"),
             port: free_port(),
             logs: logs.iter().map(|log| (*log).to_owned()).collect(),
@@ -77,7 +84,8 @@ impl Witness {
         until("the witness answers", async || {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().expect("it can be waited for"));
             assert!(ended.is_none(), "the witness did not start:\n{}", self.log());
-            client.get(&address).send().await.is_ok()
+            // What it prints may come a little later.
+            self.log().contains("witness key: ") && client.get(&address).send().await.is_ok()
         })
         .await;
     }
@@ -86,13 +94,7 @@ impl Witness {
     pub fn command(&self) -> Command {
         let mut command = Command::new(binary());
         command
-            .args([
-                "witness",
-                "--listen",
-                &format!("127.0.0.1:{}", self.port),
-                "--name",
-                "witness.example/w1",
-            ])
+            .args(["witness", "--listen", &format!("127.0.0.1:{}", self.port), "--name", &self.name])
             .arg("--key-file")
             .arg(self.key_file())
             .arg("--state-file")

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_nats::{Client, ConnectOptions, Event, ServerAddr};
+use effects::relay::RelaySettings;
 use percent_encoding::percent_decode_str;
 use secrecy::ExposeSecret;
 
@@ -15,6 +16,12 @@ const LONGEST_RETRY: Duration = Duration::from_secs(1);
 /// After how long without a word the server is asked whether it is there. Two questions without an answer end the connection
 /// with the third, within 12 seconds; a host that died without a word is not noticed otherwise.
 const PING: Duration = Duration::from_secs(4);
+
+/// The client of NATS, and how events are published there, if it is configured.
+pub async fn configured(nats: Option<&Nats>) -> anyhow::Result<Option<(Client, RelaySettings)>> {
+    let Some(nats) = nats else { return Ok(None) };
+    Ok(Some((connect(nats).await?, nats.relay.clone())))
+}
 
 /// Connects in the background: this does not wait for NATS, and fails only if the configuration is unusable.
 pub async fn connect(nats: &Nats) -> anyhow::Result<Client> {

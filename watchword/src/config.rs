@@ -7,6 +7,7 @@ mod keys;
 mod parse;
 mod stores;
 mod values;
+mod witnesses;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -25,7 +26,7 @@ use http_kit::limits::RateSettings;
 use http_kit::places::Shares;
 use http_kit::{BodyTime, Discard, Rest};
 use ipnet::IpNet;
-use projection_service::CheckpointSettings;
+use projection_service::{CheckpointSettings, WitnessSettings};
 use secrecy::SecretString;
 use tokens::PublicUrl;
 use url::Url;
@@ -119,6 +120,8 @@ pub struct Config {
     pub event_streams: Shares,
     pub exports: Shares,
     pub checkpoints: CheckpointSettings,
+    /// Who is asked to sign checkpoints too.
+    pub witnesses: Vec<WitnessSettings>,
     pub sessions_of_a_user: NonZeroUsize,
     /// None: another process sends the mails.
     pub mail: Option<Mail>,
@@ -286,6 +289,7 @@ impl Config {
                 events: values.take(&keys::CHECKPOINT_EVENTS)?.get() as u64,
                 key_overlap: values.take(&keys::CHECKPOINT_KEY_OVERLAP)?,
             },
+            witnesses: values.take(&keys::WITNESSES)?,
             sessions_of_a_user: values.take(&keys::LIMITS_SESSIONS)?,
             mail_sender: values.take_given(&keys::MAIL_SENDER)?,
             sender_domains: values.take(&keys::MAIL_SENDER_DOMAINS)?,

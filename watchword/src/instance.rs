@@ -129,10 +129,7 @@ impl Instance {
             Arc::clone(&clock),
         ));
         let limits = Arc::new(RateLimits::new(&config.limits));
-        let nats = match &config.nats {
-            Some(nats) => Some((bus::connect(nats).await?, nats.relay.clone())),
-            None => None,
-        };
+        let nats = bus::configured(config.nats.as_ref()).await?;
         let node = config.projections_node.clone().unwrap_or_else(|| node_name(&*clock));
         let mut services = OpenApiRouter::new();
         let mut commands = None;
@@ -172,6 +169,7 @@ impl Instance {
                 exports: config.exports,
                 window_bytes: usize::try_from(config.caches.events).unwrap_or(usize::MAX),
                 checkpoints: config.checkpoints,
+                witnesses: config.witnesses.clone(),
             })
             .await?;
             services = services.merge(Arc::clone(&service).router());

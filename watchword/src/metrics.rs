@@ -125,6 +125,8 @@ static METRICS: &[Metric] = &[
     gauge("watchword_checkpoint_size", "Events that the newest signed checkpoint known to this node covers"),
     gauge("watchword_checkpoint_age_seconds", "Time since it was signed"),
     gauge("watchword_checkpoint_refused", "1 while no checkpoint is signed because the journal or its tree contradicts the last one"),
+    gauge("watchword_witness_cosigned_size", "Events that the newest checkpoint known to be signed by a witness covers").by("witness", &[]),
+    counter("watchword_witness_failures_total", "Requests to a witness without a signature").by("witness", &[]),
     // Stores.
     gauge("watchword_store_writable", "1 while the last write succeeded; after a failed one, a small write tries again each second").by("store", &["journal", "key_store"]),
     gauge("watchword_storage_free_bytes", "Free bytes of a folder that the service writes to").by("folder", FOLDERS),

@@ -154,6 +154,7 @@ impl World {
             exports: shares,
             window_bytes: 1 << 20,
             checkpoints: CheckpointSettings::default(),
+            witnesses: vec![],
         };
         ProjectionService::start(parts).await.expect("starts")
     }

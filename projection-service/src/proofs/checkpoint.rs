@@ -32,7 +32,7 @@ async fn newest(
 ) -> Result<Response, Problem> {
     service.authenticator.auditor(&credentials).await?;
     match service.notary.newest().await? {
-        Some(kept) => Ok(plain(kept.note())),
+        Some(kept) => Ok(plain(service.witnesses.note(&kept))),
         None => Err(Problem::not_found().detail("no checkpoint was signed yet: POST signs one")),
     }
 }
@@ -55,5 +55,6 @@ async fn sign(
     // What it does twice it does once: a key that repeats it is not needed.
     body?;
     let end = service.end_of(merkle_tree::NAME).await?;
-    Ok(plain(service.notary.sign(end).await?.note()))
+    let kept = service.notary.sign(end).await?;
+    Ok(plain(service.witnesses.note(&kept)))
 }

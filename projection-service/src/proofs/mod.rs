@@ -24,6 +24,6 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
 }
 
 /// 200 with text that no cache keeps.
-fn plain(text: String) -> Response {
+pub(crate) fn plain(text: String) -> Response {
     uncached(([(CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response())
 }

@@ -20,6 +20,7 @@ use read_models::merkle_tree::TreeHead;
 use read_models::{ReadError, ReadModels};
 use schemas::problems;
 use tlog::{Checkpoint, Note};
+use tokio::sync::watch;
 
 /// How often to look again because another node was first.
 const TRIES: usize = 8;
@@ -117,6 +118,8 @@ pub(crate) struct Notary {
     origin: LogOrigin,
     pub(super) settings: CheckpointSettings,
     status: Mutex<NotaryStatus>,
+    /// The size of the newest checkpoint that was signed here.
+    signed: watch::Sender<u64>,
     /// One at a time: the others find that it was done.
     turn: tokio::sync::Mutex<()>,
 }
@@ -130,24 +133,31 @@ impl Notary {
         settings: CheckpointSettings,
     ) -> Self {
         let (status, turn) = (Mutex::default(), tokio::sync::Mutex::default());
-        Self { repository, models, clock, origin, settings, status, turn }
+        let signed = watch::Sender::new(0);
+        Self { repository, models, clock, origin, settings, status, signed, turn }
     }
 
     pub(super) fn journal(&self) -> &dyn Journal {
         &**self.repository.journal()
     }
 
-    fn key_store(&self) -> &KeyStore {
+    /// Where checkpoints are kept.
+    pub(crate) fn key_store(&self) -> &KeyStore {
         self.repository.sealer().keys()
     }
 
-    pub(super) fn clock(&self) -> &dyn Clock {
+    pub(crate) fn clock(&self) -> &dyn Clock {
         &*self.clock
     }
 
     /// The keys that sign.
     pub(crate) fn keyring(&self) -> CheckpointKeyring<'_> {
         CheckpointKeyring { instance: self.key_store().instance_key(), origin: &self.origin }
+    }
+
+    /// The size of the newest checkpoint that this process signed itself, as it changes; 0 before the first.
+    pub(crate) fn signed_here(&self) -> watch::Receiver<u64> {
+        self.signed.subscribe()
     }
 
     /// What is known of the newest checkpoint here.
@@ -198,6 +208,7 @@ impl Notary {
                     let signed = self.signed(&head, &standing, kept.as_ref())?;
                     fail::fail_point!("before-checkpoint-kept", |_| std::process::abort());
                     if self.key_store().advance_checkpoint(kept.as_ref(), &signed).await? {
+                        self.signed.send_replace(signed.size);
                         let newest = self.key_store().checkpoint().await?;
                         return newest.ok_or(NotSigned::Behind);
                     }

@@ -114,6 +114,7 @@ impl World {
             exports: EVENT_STREAMS,
             window_bytes: 1 << 20,
             checkpoints: CheckpointSettings::default(),
+            witnesses: vec![],
         };
         let projectors = projectors(&models);
         let service = ProjectionService::start_with(parts, projectors).await.expect("starts");
@@ -153,6 +154,7 @@ impl World {
             exports: EVENT_STREAMS,
             window_bytes: 1 << 20,
             checkpoints: CheckpointSettings::default(),
+            witnesses: vec![],
         }
     }
 

@@ -13,6 +13,7 @@ mod running;
 mod signing_keys;
 mod stores;
 mod whose;
+mod witnesses;
 
 use std::fmt::Write as _;
 use std::io::Write;
@@ -251,6 +252,7 @@ async fn configuration(findings: &mut Findings, config: &Config) {
         );
     }
     mail::address(findings, config).await;
+    witnesses::examine(findings, config).await;
     match &config.public_url {
         Some(url) if url.scheme() == "http" && !url.is_local() => findings.warning("public_url", format!("{url} is not https: tokens travel unencrypted. Put a TLS proxy in front and set its address here")),
         None if !config.listen.ip().is_loopback() => findings.warning(

@@ -12,6 +12,7 @@ use event_store::location::Location;
 use event_store::postgres::role::RoleName;
 use http_kit::limits::Rate;
 use ipnet::IpNet;
+use projection_service::WitnessSettings;
 use secrecy::SecretString;
 use tokens::PublicUrl;
 use url::Url;
@@ -23,6 +24,7 @@ use super::parse::{
     public_url, rate, seconds, seconds_or_none, secret, sender, sender_domains, share, storage, whole_number,
 };
 use super::stores::{JournalLocation, journal_location, role_name};
+use super::witnesses::witnesses;
 use super::{Argon2Cost, LogFormat};
 
 /// The documentation of a key.
@@ -246,6 +248,9 @@ keys! {
         "events that the newest checkpoint does not cover, from which one is signed earlier";
     CHECKPOINT_KEY_OVERLAP "checkpoint.key_overlap": Duration = seconds, default "2592000",
         "seconds that a key for checkpoints signs beside the next one, so that auditors have time to learn of that";
+    WITNESSES "witnesses": Vec<WitnessSettings> = witnesses, default "",
+        "who is asked to sign each checkpoint too: a list such as [{key = \"<vkey>\", url = \"https://witness.example.com\"}], in \
+         the environment the same as JSON";
     OTLP_SAMPLING "otlp.sampling": f64 = share, default "1",
         "the fraction of requests that is traced, 0 to 1, unless the request decides (traceparent)";
     MAIL_SENDER "mail.sender": Email = sender, otherwise "no-reply@<host of public_url>",

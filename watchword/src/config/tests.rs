@@ -37,6 +37,31 @@ fn the_parts_have_the_same_defaults() {
 }
 
 #[test]
+fn witnesses_are_tables_in_a_file_and_json_in_the_environment() {
+    let signer = |name| tlog::Signer::from_seed(name, tlog::note::Kind::Witness, &[1; 32]).expect("a key");
+    let (one, other) = (signer("w.example/1"), signer("w.example/2"));
+    let (one, other) = (one.key(), other.key());
+    let url = "https://w.example/";
+    let inline = format!(
+        "witnesses = [{{ key = \"{one}\", url = \"{url}\" }}, {{ key = \"{other}\", url = \"{url}\" }}]"
+    );
+    let tables =
+        [one, other].map(|key| format!("[[witnesses]]\nkey = \"{key}\"\nurl = \"{url}\"\n")).concat();
+    let json =
+        serde_json::json!([{"key": one.to_string(), "url": url}, {"key": other.to_string(), "url": url}]);
+    let expected = with("witnesses", &json.to_string()).expect("valid").witnesses;
+    assert_eq!(expected.iter().map(|it| &it.key).collect::<Vec<_>>(), [one, other]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("watchword.toml");
+    for text in [inline, tables] {
+        std::fs::write(&path, &text).expect("written");
+        let mut values = Values::default();
+        values.read_file(&path).expect("it is read");
+        assert_eq!(Config::from_values(&mut values).expect("valid").witnesses, expected, "{text}");
+    }
+}
+
+#[test]
 fn no_key_is_declared_twice_and_every_default_is_a_value() {
     let names: std::collections::BTreeSet<_> = KEYS.iter().map(|key| key.name).collect();
     let variables: std::collections::BTreeSet<_> = KEYS.iter().map(|key| variable(key.name)).collect();

@@ -112,7 +112,7 @@ impl Values {
             let Some(text) = as_text(value) else {
                 return Err(ConfigError::Bad {
                     origin,
-                    problem: "give a text, a number or a list of texts".to_owned(),
+                    problem: "give a text, a number or a list".to_owned(),
                 });
             };
             self.set(&key, origin, text);
@@ -206,6 +206,10 @@ fn as_text(value: &toml::Value) -> Option<String> {
         toml::Value::Integer(number) => Some(number.to_string()),
         toml::Value::Float(number) => Some(number.to_string()),
         toml::Value::Boolean(flag) => Some(if *flag { "on" } else { "off" }.to_owned()),
+        // A list of tables is written as JSON in the environment.
+        toml::Value::Array(items) if items.iter().any(toml::Value::is_table) => {
+            serde_json::to_string(items).ok()
+        }
         toml::Value::Array(items) => {
             items.iter().map(as_text).collect::<Option<Vec<_>>>().map(|items| items.join(","))
         }
