@@ -183,9 +183,10 @@ impl Pool {
     pub async fn begin(&self) -> Result<PoolTransaction, sqlx::Error> {
         let until = Instant::now() + self.0.bound;
         let mut held = self.hold(until).await?;
+        // Whoever goes away before the answer has begun one, too.
+        held.in_transaction = true;
         let begun = timeout_at(until, held.start()?.execute("BEGIN")).await;
         held.finish(begun)?;
-        held.in_transaction = true;
         Ok(PoolTransaction(held))
     }
 

@@ -1,5 +1,6 @@
 //! Connections that many share.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -65,4 +66,18 @@ async fn an_attempt_that_nobody_waits_for_is_given_up() {
     may.add_permits(1);
     pool.begin().await.expect("begins").commit().await.expect("commits");
     assert_eq!((made.load(Ordering::SeqCst), pool.size()), (1, 1));
+}
+
+/// What a later user of the connection writes would never be committed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_nobody_waits_for_ends_while_it_begins() {
+    let (pool, ..) = slow(1);
+    pool.begin().await.expect("begins").commit().await.expect("commits");
+    {
+        let mut begin = pin!(pool.begin());
+        // The connection is idle: this asks the server, and leaves before it answers.
+        assert!(futures::poll!(&mut begin).is_pending());
+    }
+    // In a transaction it fails.
+    sqlx::query("VACUUM pg_description").execute(&pool).await.expect("no transaction is open");
 }
