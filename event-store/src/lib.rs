@@ -5,6 +5,7 @@
 //! log. [`repository::Repository`] turns streams into aggregates.
 #![deny(missing_docs)]
 
+mod build_key;
 pub mod checkpoint_keys;
 mod checksum;
 pub mod cipher;
@@ -40,6 +41,7 @@ pub mod storage;
 mod tree_key;
 mod upgrade;
 
+pub use build_key::BuildKey;
 pub use cipher::Cipher;
 pub use clock::{Clock, FixedClock, SystemClock};
 pub use instance_key::InstanceKey;

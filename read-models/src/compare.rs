@@ -18,9 +18,10 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, Sq
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use crate::build::Build;
 use crate::checkpoint::{Checkpoint, JournalError};
 use crate::database::{ALL_CHECKPOINTS, Database, SCHEMA, bounded, silent};
-use crate::filling::{Build, FillError, Pace, complete, fill};
+use crate::filling::{FillError, Pace, complete, fill};
 use crate::leases::Lease;
 use crate::places;
 use crate::projector::key;
@@ -112,7 +113,9 @@ pub async fn compare(
         let is_named = names.is_empty() || names.contains(&projector.name());
         if is_named && begun.iter().any(|checkpoint| checkpoint.projector == key) {
             let database = Arc::new(Database::building(&folder.join(format!("{key}.db"))).await?);
-            let build = Build { projector, database, key, aside: None, lease: Lease::UNSHARED, position: 0 };
+            let (marks, lease) = (models.build_key.clone(), Lease::UNSHARED);
+            let build = Build { projector, database, key, marks, aside: None, lease, position: 0 };
+            build.register().await?;
             build.create().await?;
             builds.push(build);
         }

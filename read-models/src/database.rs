@@ -30,6 +30,9 @@ const CHECKPOINTS: &str =
 /// Which read models have a file of their own, and which of those files is current.
 const PLACES: &str =
     "CREATE TABLE IF NOT EXISTS places (model TEXT PRIMARY KEY, generation INTEGER NOT NULL) STRICT";
+/// What proves that this instance filled a new build as far as its checkpoint says.
+const BUILDS: &str =
+    "CREATE TABLE IF NOT EXISTS builds (projector TEXT PRIMARY KEY, mark BLOB NOT NULL) STRICT";
 /// The query for all checkpoints.
 pub(crate) const ALL_CHECKPOINTS: &str =
     "SELECT projector, position, event FROM checkpoints ORDER BY projector";
@@ -391,6 +394,7 @@ async fn open_file(path: &Path, writing: &Writing) -> Result<Database, sqlx::Err
     };
     sqlx::raw_sql(missing).execute(&mut *connection).await?;
     sqlx::raw_sql(PLACES).execute(&mut *connection).await?;
+    sqlx::raw_sql(BUILDS).execute(&mut *connection).await?;
     drop(connection);
     let readers = pool.max_connections(SQLITE_READERS).connect_with(file(path).read_only(true)).await?;
     Ok(Database::Sqlite { writer, readers, files: Files::of(path) })

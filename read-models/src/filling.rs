@@ -11,15 +11,11 @@ use event_store::{Repository, StoreError};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::aside::{self, Aside};
-use crate::database::Database;
-use crate::leases::Lease;
-use crate::projector::{ApplyError, ProjectedEvent, Projector};
-use crate::sql::{Kind, Query, Transaction};
-use crate::store::{lock_checkpoint, move_checkpoint, next_to};
+use crate::build::Build;
+use crate::projector::{ApplyError, ProjectedEvent};
 
 /// How many events are read at a time, and applied in one transaction.
-const CHUNK: u64 = 2000;
+pub(crate) const CHUNK: u64 = 2000;
 /// How many chunks are read and decoded at the same time, and how many wait for a slower projector.
 const AHEAD: usize = 2;
 
@@ -41,86 +37,8 @@ pub enum FillError {
     },
 }
 
-/// A new build of one read model.
-pub(crate) struct Build {
-    pub projector: Arc<dyn Projector>,
-    pub database: Arc<Database>,
-    /// The key of its checkpoint.
-    pub key: String,
-    /// The names of its tables, if they stand beside the live ones.
-    pub aside: Option<Arc<Aside>>,
-    pub lease: Lease,
-    pub position: u64,
-}
-
-impl Build {
-    /// A transaction about its tables.
-    pub async fn begin(&self) -> Result<Transaction, sqlx::Error> {
-        Ok(self.database.begin().await?.aside(self.aside.clone()))
-    }
-
-    /// Creates its tables and its checkpoint, if they do not exist, without the indexes that nothing needs yet.
-    pub async fn create(&self) -> Result<(), sqlx::Error> {
-        let tables = aside::without_indexes(self.projector.ddl(), self.projector.indexes_for_writing());
-        let mut tx = self.database.begin_ddl().await?.aside(self.aside.clone());
-        tx.make_tables(&tables).await?;
-        let insert = "INSERT INTO checkpoints (projector, position) VALUES ($1, 0) ON CONFLICT DO NOTHING";
-        tx.run(Query::new(insert).bind(self.key.as_str())).await?;
-        tx.commit().await
-    }
-
-    /// Applies consecutive events. `in_bulk` leaves some of it to [`Build::complete`].
-    async fn apply(&mut self, batch: &[ProjectedEvent], in_bulk: bool) -> Result<(), ApplyError> {
-        let Some(last) = batch.last() else { return Ok(()) };
-        let mut tx = self.begin().await?;
-        next_to(&mut tx, &self.key, batch, self.lease).await?;
-        if in_bulk {
-            self.projector.project_in_bulk(&mut tx, batch).await?;
-        } else {
-            self.projector.project(&mut tx, batch).await?;
-        }
-        fail::fail_point!("mid-rebuild", |_| std::process::abort());
-        move_checkpoint(&mut tx, &self.key, last, self.lease).await?;
-        tx.commit().await?;
-        self.position = last.position();
-        Ok(())
-    }
-
-    /// Makes the indexes that were left out, and does what was left to do then.
-    async fn complete(&self) -> Result<(), ApplyError> {
-        let mut tx = self.begin().await?;
-        lock_checkpoint(&mut tx, &self.key, self.lease).await?;
-        for (_, index) in aside::indexes(self.projector.ddl()) {
-            tx.make_tables(index).await?;
-        }
-        if let Kind::Postgres(_) = tx.kind {
-            for table in self.projector.tables() {
-                // So that the first queries have good plans.
-                tx.run(Query::new(format!("ANALYZE {table}"))).await?;
-            }
-        }
-        self.projector.complete(&mut tx).await?;
-        Ok(tx.commit().await?)
-    }
-
-    fn failed(&self, source: ApplyError) -> FillError {
-        FillError::Apply { model: self.projector.name(), after: self.position, source }
-    }
-
-    /// Applies what is missing up to a position.
-    pub async fn catch_up(&mut self, repository: &Arc<Repository>, until: u64) -> Result<(), FillError> {
-        // Somebody may have put another number into the checkpoint.
-        let until = until.min(repository.journal().head().await?);
-        while self.position < until {
-            let chunk = read(repository, self.position, CHUNK.min(until - self.position)).await?;
-            self.apply(&chunk, false).await.map_err(|source| self.failed(source))?;
-        }
-        Ok(())
-    }
-}
-
 /// Reads and decodes the events after a position.
-async fn read(
+pub(crate) async fn read(
     repository: &Arc<Repository>,
     after: u64,
     count: u64,

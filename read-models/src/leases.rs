@@ -241,6 +241,25 @@ pub(crate) async fn take(
     Ok(Some(Lease { epoch: row.get::<i64>("epoch")?.cast_unsigned(), lasts }))
 }
 
+/// Renews the lease with this key, if nobody else has taken it since.
+pub(crate) async fn keep(database: &Database, key: &str, lease: Lease) -> Result<(), StoreError> {
+    // A locked row is being written under the lease, which renews it too, or was taken by another node.
+    let query = Query::new(
+        "UPDATE checkpoints SET until = clock_timestamp() + $3 * interval '1 millisecond'
+         WHERE projector = (SELECT projector FROM checkpoints WHERE projector = $1 AND epoch = $2
+           FOR UPDATE SKIP LOCKED)",
+    );
+    database.write(query.bind(key).bind(lease.epoch).bind(milliseconds(lease.lasts))).await?;
+    Ok(())
+}
+
+/// Releases the lease with this key, if nobody else has taken it since.
+pub(crate) async fn give_up(database: &Database, key: &str, lease: Lease) -> Result<(), StoreError> {
+    let query = Query::new("UPDATE checkpoints SET holder = NULL WHERE projector = $1 AND epoch = $2");
+    database.write(query.bind(key).bind(lease.epoch)).await?;
+    Ok(())
+}
+
 fn standing(row: &Row) -> Result<Standing, sqlx::Error> {
     let state: String = row.get("state")?;
     Ok(Standing {

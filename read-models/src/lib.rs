@@ -14,6 +14,7 @@
 
 mod aside;
 pub mod audit_log;
+mod build;
 mod checkpoint;
 mod compare;
 mod database;

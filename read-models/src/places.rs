@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use event_store::{Location, StoreError};
-use tokio::sync::{Mutex as Turn, OnceCell, OwnedMutexGuard};
+use tokio::sync::{Mutex as Turn, OnceCell, OwnedMutexGuard, RwLock as Replacing};
 
 use crate::aside::Aside;
 use crate::checkpoint::Checkpoint;
@@ -25,7 +25,9 @@ pub(crate) struct Places {
     location: Location,
     shared: Arc<Database>,
     /// The read models with a file of their own.
-    own: RwLock<BTreeMap<String, Own>>,
+    own: Arc<RwLock<BTreeMap<String, Own>>>,
+    /// Held to write while a file takes another's place: until then the former has the checkpoint.
+    replacing: Arc<Replacing<()>>,
     /// Who writes a read model in a file has the turn. In PostgreSQL the checkpoint is locked.
     turns: Mutex<BTreeMap<String, Arc<Turn<()>>>>,
     /// Connections to PostgreSQL whose statements may take long.
@@ -76,8 +78,9 @@ impl Places {
                 }
             }
         }
-        let (location, own) = (location.clone(), RwLock::new(own));
-        Ok(Self { location, shared, own, turns: Mutex::default(), patient: OnceCell::new() })
+        let (location, own) = (location.clone(), Arc::new(RwLock::new(own)));
+        let (replacing, turns, patient) = (Arc::default(), Mutex::default(), OnceCell::new());
+        Ok(Self { location, shared, own, replacing, turns, patient })
     }
 
     /// The database that all read models are in which have no file of their own.
@@ -113,6 +116,7 @@ impl Places {
 
     /// The checkpoints of all read models, in the order of their names.
     pub async fn checkpoints(&self) -> Result<Vec<Checkpoint>, sqlx::Error> {
+        let _none_is_replaced = self.replacing.read().await;
         let own = self.own.read().unwrap_or_else(PoisonError::into_inner).clone();
         let mut checkpoints = self.shared.checkpoints().await?;
         checkpoints.retain(|it| !own.contains_key(it.model()) && !Aside::is_key(&it.projector));
@@ -139,44 +143,32 @@ impl Places {
     }
 
     /// Has a read model read from another file from now on, whose database is given. It has what the former had, or more.
-    /// The caller has the turn.
+    /// Whoever does not wait for it any more does not end it in the middle.
     pub async fn replace(
         &self,
         model: &str,
         key: &str,
         file: &OwnFile,
         database: Arc<Database>,
+        turn: OwnedMutexGuard<()>,
     ) -> Result<(), sqlx::Error> {
-        let generation = file.generation;
-        // Otherwise a power loss could undo it, when the former file is gone.
-        self.shared.write(Query::new("PRAGMA synchronous = FULL")).await?;
-        let replaced = async {
-            let mut tx = self.shared.begin().await?;
-            tx.run(
-                Query::new(
-                    "INSERT INTO places (model, generation) VALUES ($1, $2)
-                     ON CONFLICT (model) DO UPDATE SET generation = excluded.generation",
-                )
-                .bind(model)
-                .bind(generation),
-            )
-            .await?;
-            tx.run(Query::new("DELETE FROM checkpoints WHERE projector = $1").bind(key)).await?;
-            tx.commit().await
-        };
-        let replaced = replaced.await;
-        // From here on the next start opens the new file: nothing may keep this process from doing the same.
-        if let Err(error) = self.shared.write(Query::new("PRAGMA synchronous = NORMAL")).await {
-            tracing::warn!(%error, "the read models sync each of their writes until the next start");
-        }
-        replaced?;
-        let own = Own { generation, database };
-        let former = self.own.write().unwrap_or_else(PoisonError::into_inner).insert(model.to_owned(), own);
-        if let (Some(former), Some(anchor)) = (former, self.location.file()) {
-            let path = own_file(anchor, model, former.generation);
-            tokio::spawn(async move { retire(former.database, &path).await });
-        }
-        Ok(())
+        let (model, key) = (model.to_owned(), key.to_owned());
+        let (shared, own) = (Arc::clone(&self.shared), Arc::clone(&self.own));
+        let (new, replacing) = (Own { generation: file.generation, database }, Arc::clone(&self.replacing));
+        let anchor = self.location.file().map(Path::to_owned);
+        let replaced = tokio::spawn(async move {
+            let _turn = turn;
+            let _replacing = replacing.write().await;
+            name_current(&shared, &model, &key, new.generation).await?;
+            // From here on the next start opens the new file: nothing may keep this process from doing the same.
+            let former = own.write().unwrap_or_else(PoisonError::into_inner).insert(model.clone(), new);
+            if let (Some(former), Some(anchor)) = (former, anchor) {
+                let path = own_file(&anchor, &model, former.generation);
+                tokio::spawn(async move { retire(former.database, &path).await });
+            }
+            Ok(())
+        });
+        replaced.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
     }
 
     pub async fn close(&self) {
@@ -187,6 +179,25 @@ impl Places {
             patient.close().await;
         }
     }
+}
+
+/// Writes which file of a read model is current, and forgets the checkpoint in the shared one.
+async fn name_current(shared: &Database, model: &str, key: &str, generation: u64) -> Result<(), sqlx::Error> {
+    // Otherwise a power loss could undo it, when the former file is gone.
+    shared.write(Query::new("PRAGMA synchronous = FULL")).await?;
+    let named = async {
+        let mut tx = shared.begin().await?;
+        let place = "INSERT INTO places (model, generation) VALUES ($1, $2)
+                     ON CONFLICT (model) DO UPDATE SET generation = excluded.generation";
+        tx.run(Query::new(place).bind(model).bind(generation)).await?;
+        tx.run(Query::new("DELETE FROM checkpoints WHERE projector = $1").bind(key)).await?;
+        tx.commit().await
+    };
+    let named = named.await;
+    if let Err(error) = shared.write(Query::new("PRAGMA synchronous = NORMAL")).await {
+        tracing::warn!(%error, "the read models sync each of their writes until the next start");
+    }
+    named
 }
 
 /// Removes a file that was replaced, once nobody reads it any more.

@@ -19,6 +19,11 @@ CREATE TABLE IF NOT EXISTS nodes (
   node TEXT COLLATE "C" PRIMARY KEY,
   until TIMESTAMPTZ NOT NULL
 );
--- Operators may read both, whatever role they log in as.
+-- What proves that this instance filled a new build of a read model as far as its checkpoint says.
+CREATE TABLE IF NOT EXISTS builds (
+  projector TEXT COLLATE "C" PRIMARY KEY,
+  mark BYTEA NOT NULL
+);
+-- Operators may read the first two, whatever role they log in as.
 GRANT USAGE ON SCHEMA watchword_read TO PUBLIC;
 GRANT SELECT ON checkpoints, nodes TO PUBLIC;

@@ -4,24 +4,29 @@
 //! place it has at least the events that these have, and nobody can write them: in PostgreSQL their checkpoint is locked,
 //! in a file there is one writer. So no query goes back in position, and none fails.
 
+use std::convert::Infallible;
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use event_store::{Journal, Location, Repository, StoreError};
 
 use crate::aside::Aside;
-use crate::checkpoint::{Checkpoint, JournalError};
+use crate::build::Build;
+use crate::checkpoint::JournalError;
 use crate::database::Database;
-use crate::filling::{Build, FillError, Pace, complete, fill};
+use crate::filling::{FillError, Pace, complete, fill};
 use crate::leases::{self, Lease};
-use crate::places::OwnFile;
+use crate::places::{self, OwnFile};
 use crate::projector::{ApplyError, Projector, key};
 use crate::sql::Query;
 use crate::store::{ReadModels, lock_checkpoint};
 
 /// A build that is no further behind makes its indexes, and one that is no further behind takes its place.
 const NEAR: u64 = 5000;
+
+/// A lease is renewed this often during its duration.
+const RENEWALS: u32 = 4;
 
 /// How to rebuild.
 #[derive(Clone, Debug)]
@@ -84,12 +89,32 @@ impl ReadModels {
         repository: &Arc<Repository>,
         projectors: &[Arc<dyn Projector>],
         settings: &RebuildSettings,
+        at: impl FnMut(&[RebuildProgress]),
+    ) -> Result<Vec<(&'static str, u64)>, RebuildError> {
+        let leases = Held::default();
+        let work = Box::pin(self.rebuild_under(&leases, repository, projectors, settings, at));
+        let done = tokio::select! {
+            done = work => done,
+            never = leases.keep(settings.lease) => match never {},
+        };
+        if done.is_err() {
+            leases.give_up().await;
+        }
+        done
+    }
+
+    async fn rebuild_under(
+        &self,
+        leases: &Held,
+        repository: &Arc<Repository>,
+        projectors: &[Arc<dyn Projector>],
+        settings: &RebuildSettings,
         mut at: impl FnMut(&[RebuildProgress]),
     ) -> Result<Vec<(&'static str, u64)>, RebuildError> {
         let journal = &**repository.journal();
         let mut builds = Vec::new();
         for projector in projectors {
-            builds.push(self.begin_build(projector, journal, settings).await?);
+            builds.push(self.begin_build(projector, journal, settings, leases).await?);
         }
         let names: Vec<&'static str> = projectors.iter().map(|projector| projector.name()).collect();
         let mut pace = Pace::new(settings.events_per_second);
@@ -126,29 +151,35 @@ impl ReadModels {
         projector: &Arc<dyn Projector>,
         journal: &dyn Journal,
         settings: &RebuildSettings,
+        leases: &Held,
     ) -> Result<Build, RebuildError> {
         let name = projector.name();
         let projector = Arc::clone(projector);
         let (database, key, aside) = match (self.places.patient().await?, self.places.next_file(name)) {
             (Some(patient), _) => (patient, Aside::key(&*projector), Some(Arc::new(Aside::of(&*projector)))),
-            (None, Some(file)) => (Arc::new(Database::building(&file.path).await?), key(&*projector), None),
+            (None, Some(file)) => (open_build(&file).await?, key(&*projector), None),
             (None, None) => return Err(RebuildError::Elsewhere(name)),
         };
-        let mut build = Build { projector, database, key, aside, lease: Lease::UNSHARED, position: 0 };
-        build.create().await?;
+        let marks = self.build_key.clone();
+        let mut build = Build { projector, database, key, marks, aside, lease: Lease::UNSHARED, position: 0 };
+        build.register().await?;
         if build.aside.is_some() {
             let taken = leases::take(&build.database, &build.key, &settings.node, settings.lease).await?;
             build.lease = taken.ok_or(RebuildError::Elsewhere(name))?;
+            leases.add(&build);
         }
-        let Some(checkpoint) = build.checkpoint().await? else { return Err(sqlx::Error::RowNotFound.into()) };
-        match checkpoint.check_journal(journal).await {
-            Ok(()) => build.position = checkpoint.position,
-            Err(JournalError::Other { .. }) => {
-                build.discard().await?;
-                build.create().await?;
+        match (build.known(journal).await?, self.places.next_file(name)) {
+            (Some(position), _) => build.position = position,
+            // Whatever is there may have been put there by others.
+            (None, None) => build.discard().await?,
+            (None, Some(file)) => {
+                build.database.close().await;
+                places::remove(&file.path);
+                build.database = open_build(&file).await?;
+                build.register().await?;
             }
-            Err(error) => return Err(error.into()),
         }
+        build.create().await?;
         Ok(build)
     }
 
@@ -178,17 +209,20 @@ impl ReadModels {
         repository: &Arc<Repository>,
     ) -> Result<u64, RebuildError> {
         let projector = Arc::clone(&build.projector);
-        let _turn = self.places.turn(projector.name()).await;
+        let turn = self.places.turn(projector.name()).await;
         let live = self.checkpoint(&*projector).await?;
         build.catch_up(repository, live).await?;
         let position = build.position;
+        let mut tx = build.database.begin().await?;
+        build.unmark(&mut tx).await?;
+        tx.commit().await?;
         // Opened anew, with the memory of one that is read.
         build.database.close().await;
         let location = Location::File(file.path.clone());
         let database = Database::open(&location).await.map_err(|error| {
             StoreError::Unavailable(format!("{} cannot be opened: {error}", file.path.display()).into())
         })?;
-        self.places.replace(projector.name(), &build.key, file, Arc::new(database)).await?;
+        self.places.replace(projector.name(), &build.key, file, Arc::new(database), turn).await?;
         Ok(position)
     }
 
@@ -214,30 +248,58 @@ impl ReadModels {
             "UPDATE checkpoints SET position = built.position, event = built.event FROM checkpoints built
              WHERE checkpoints.projector = $1 AND built.projector = $2";
         tx.run(Query::new(update).bind(live).bind(build.key.as_str())).await?;
+        build.unmark(&mut tx).await?;
         let delete = "DELETE FROM checkpoints WHERE projector = $1";
         tx.run(Query::new(delete).bind(build.key.as_str())).await?;
         Ok(tx.commit().await?)
     }
 }
 
-impl Build {
-    async fn checkpoint(&self) -> Result<Option<Checkpoint>, sqlx::Error> {
-        let checkpoints = self.database.checkpoints().await?;
-        Ok(checkpoints.into_iter().find(|checkpoint| checkpoint.projector == self.key))
+/// Opens the file of a build. One that cannot be opened holds nothing of use.
+async fn open_build(file: &OwnFile) -> Result<Arc<Database>, StoreError> {
+    let opened = match Database::building(&file.path).await {
+        Err(_) if file.path.exists() => {
+            places::remove(&file.path);
+            Database::building(&file.path).await
+        }
+        opened => opened,
+    };
+    opened.map(Arc::new)
+}
+
+/// The leases of the builds under way. A build may wait long for others: for a slower one, or for its indexes.
+#[derive(Default)]
+struct Held(Mutex<Vec<(Arc<Database>, String, Lease)>>);
+
+impl Held {
+    fn add(&self, build: &Build) {
+        let held = (Arc::clone(&build.database), build.key.clone(), build.lease);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(held);
     }
 
-    /// Drops what it has, but not its lease.
-    async fn discard(&self) -> Result<(), sqlx::Error> {
-        let mut tx = self.database.begin_ddl().await?;
-        let update = "UPDATE checkpoints SET position = 0, event = NULL WHERE projector = $1";
-        tx.run(Query::new(update).bind(self.key.as_str())).await?;
-        if self.aside.is_some() {
-            tx.make(Aside::drop(&*self.projector)).await?;
-        } else {
-            for table in self.projector.tables() {
-                tx.run(Query::new(format!("DROP TABLE IF EXISTS {table}"))).await?;
+    fn all(&self) -> Vec<(Arc<Database>, String, Lease)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Renews them, for as long as this is polled.
+    async fn keep(&self, lasts: Duration) -> Infallible {
+        loop {
+            tokio::time::sleep(lasts / RENEWALS).await;
+            for (database, key, lease) in self.all() {
+                // What the build writes next tells whether it still has it.
+                if let Err(error) = leases::keep(&database, &key, lease).await {
+                    tracing::warn!(%error, build = key, "the lease of a rebuild could not be renewed");
+                }
             }
         }
-        tx.commit().await
+    }
+
+    /// Releases them, so that the next rebuild need not wait until they end.
+    async fn give_up(&self) {
+        for (database, key, lease) in self.all() {
+            if let Err(error) = leases::give_up(&database, &key, lease).await {
+                tracing::warn!(%error, build = key, "the lease of a rebuild could not be released: it will expire");
+            }
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use domain::{LogOrigin, UserId};
 use event_store::postgres::blocked::while_at_work;
-use event_store::{Journal, Location, LookupKey, Sealer, StoreError, TreeKey};
+use event_store::{BuildKey, Journal, Location, LookupKey, Sealer, StoreError, TreeKey};
 
 use crate::checkpoint::{Checkpoint, JournalError};
 use crate::database::{self, Database, OpenError};
@@ -42,6 +42,7 @@ pub struct ReadModels {
     pub(crate) sealer: Arc<Sealer>,
     pub(crate) lookup: Arc<LookupKey>,
     pub(crate) tree_key: TreeKey,
+    pub(crate) build_key: BuildKey,
     pub(crate) origin: Arc<OnceLock<LogOrigin>>,
 }
 
@@ -56,7 +57,8 @@ impl ReadModels {
         let opening = async {
             let places = Box::pin(Places::open(location)).await?;
             let tree_key = TreeKey::new(sealer.keys().instance_key());
-            let models = Self { places, sealer, lookup, tree_key, origin: Arc::default() };
+            let build_key = BuildKey::new(sealer.keys().instance_key());
+            let models = Self { places, sealer, lookup, tree_key, build_key, origin: Arc::default() };
             for projector in models.projectors() {
                 let made = async {
                     models.drop_former(&*projector).await?;

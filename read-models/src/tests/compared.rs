@@ -222,7 +222,7 @@ mod in_a_file {
 
     #[tokio::test]
     async fn all_pages_are_compared() {
-        super::all_pages_are_compared(Sqlite).await;
+        Box::pin(super::all_pages_are_compared(Sqlite)).await;
     }
 }
 
@@ -241,6 +241,6 @@ mod in_postgres {
 
     #[tokio::test]
     async fn all_pages_are_compared() {
-        super::all_pages_are_compared(Postgres).await;
+        Box::pin(super::all_pages_are_compared(Postgres)).await;
     }
 }

@@ -1,9 +1,18 @@
 //! A new build takes the place of the live tables, whatever happens meanwhile.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{ProjectedEvent, ReadModels, RebuildError, RebuildProgress, RebuildSettings};
+use async_trait::async_trait;
+use tokio::sync::Semaphore;
+
+use crate::database::Database;
+use crate::sql::Query;
+use crate::{
+    ProjectError, ProjectedEvent, Projector, ReadModels, RebuildError, RebuildProgress, RebuildSettings,
+    Transaction,
+};
 
 use super::world::*;
 
@@ -139,6 +148,138 @@ async fn no_event_is_lost_that_is_applied_meanwhile(on: On) {
     assert_eq!(dump(&world.models, "users").await, dump(&fresh, "users").await);
 }
 
+/// Runs statements about the build of `users` that was interrupted.
+async fn forge(models: &ReadModels, statements: &[&str]) {
+    let file = models.places.next_file("users").map(|file| file.path);
+    let (database, suffix) = match &file {
+        Some(path) => (Arc::new(Database::building(path).await.expect("opens")), ""),
+        None => (Arc::clone(models.places.shared()), "_rebuild"),
+    };
+    for statement in statements {
+        let statement = statement.replace("{}", suffix);
+        database.write(Query::new(statement)).await.expect("writes");
+    }
+    if file.is_some() {
+        database.close().await;
+    }
+}
+
+/// Somebody who can write to the read models prepares a build, and has an operator put it in place.
+async fn inv_u_a_build_that_others_prepared_is_begun_anew(on: On) {
+    let world = small_world(on).await;
+    grow(&world, 10, 30).await;
+    world.catch_up(&world.models, 1000).await;
+    let lived = dumps(&world.models).await;
+    let banned = "UPDATE users_v1{} SET banned = 1";
+    // Its checkpoint names an event of the journal, or it seems not to have begun.
+    for (name, forged) in [
+        ("further", "UPDATE checkpoints SET position = 72, event = $event WHERE projector = 'users_v1{}'"),
+        ("unmarked", "DELETE FROM builds WHERE projector = 'users_v1{}'"),
+        ("marked by others", "UPDATE builds SET mark = $mark WHERE projector = 'users_v1{}'"),
+        ("at the start", "UPDATE checkpoints SET position = 0, event = NULL WHERE projector = 'users_v1{}'"),
+    ] {
+        interrupted(&world, &world.models, 70).await;
+        let event = world.events(71).await[0].recorded.id.simple().to_string();
+        let bytes = |hex: &str| match on {
+            On::Sqlite => format!("x'{hex}'"),
+            On::Postgres => format!("'\\x{hex}'"),
+        };
+        let forged = forged.replace("$event", &bytes(&event)).replace("$mark", &bytes("00"));
+        forge(&world.models, &[banned, &forged]).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        rebuild(&world, &world.models, &["users"]).await;
+        assert_eq!(dumps(&world.models).await, lived, "{name}");
+    }
+}
+
+/// A read model whose indexes take as long as a test wants.
+struct Slow {
+    inner: Arc<dyn Projector>,
+    begun: Semaphore,
+    may_end: Semaphore,
+}
+
+#[async_trait]
+impl Projector for Slow {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    fn version(&self) -> u32 {
+        self.inner.version()
+    }
+
+    fn tables(&self) -> &'static [&'static str] {
+        self.inner.tables()
+    }
+
+    fn ddl(&self) -> &'static str {
+        self.inner.ddl()
+    }
+
+    async fn project(&self, tx: &mut Transaction, batch: &[ProjectedEvent]) -> Result<(), ProjectError> {
+        self.inner.project(tx, batch).await
+    }
+
+    async fn complete(&self, tx: &mut Transaction) -> Result<(), ProjectError> {
+        self.begun.add_permits(1);
+        let _may_end = self.may_end.acquire().await.expect("it stays open");
+        self.inner.complete(tx).await
+    }
+}
+
+#[tokio::test]
+async fn a_build_that_waits_for_a_slower_one_keeps_its_lease() {
+    let world = small_world(On::Postgres).await;
+    let inner = projector(&world.models, "stats");
+    let slow = Arc::new(Slow { inner, begun: Semaphore::new(0), may_end: Semaphore::new(0) });
+    let projectors: [Arc<dyn Projector>; 2] = [projector(&world.models, "users"), slow.clone()];
+    let settings = RebuildSettings { lease: Duration::from_millis(400), ..settings("a") };
+    let rebuild = world.models.rebuild(&world.repository, &projectors, &settings, |_| {});
+    let watch = async {
+        let _begun = slow.begun.acquire().await.expect("it stays open");
+        let until = async || {
+            let query = Query::new(
+                "SELECT (extract(epoch FROM until) * 1000)::bigint FROM checkpoints WHERE projector = 'users_v1_rebuild'",
+            );
+            world.models.places.shared().read_number(query).await.expect("reads")
+        };
+        let first = until().await;
+        let renewed = async {
+            while until().await == first {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(4), renewed).await.expect("its lease is renewed");
+        slow.may_end.add_permits(1);
+    };
+    let (done, ()) = tokio::join!(rebuild, watch);
+    assert_eq!(done.expect("rebuilds").len(), 2);
+}
+
+#[tokio::test]
+async fn a_rebuild_that_fails_releases_its_leases() {
+    let world = small_world(On::Postgres).await;
+    let patient = |node: &str| RebuildSettings { lease: Duration::from_mins(10), ..settings(node) };
+    // The second is being built elsewhere.
+    let users = [projector(&world.models, "users")];
+    let slow = RebuildSettings { events_per_second: NonZeroU32::new(5), ..patient("a") };
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
+    let mut begun = Some(begun);
+    let first = world.models.rebuild(&world.repository, &users, &slow, |_| {
+        begun.take().map(|begun| begun.send(()));
+    });
+    tokio::select! {
+        _ = first => panic!("it is slow"),
+        _ = has_begun => {}
+    }
+    let both = [projector(&world.models, "stats"), projector(&world.models, "users")];
+    let refused = world.models.rebuild(&world.repository, &both, &patient("b"), |_| {}).await;
+    assert!(matches!(refused, Err(RebuildError::Elsewhere("users"))), "{refused:?}");
+    let stats = [projector(&world.models, "stats")];
+    world.models.rebuild(&world.repository, &stats, &patient("c"), |_| {}).await.expect("it is free");
+}
+
 #[tokio::test]
 async fn two_processes_do_not_rebuild_the_same() {
     let world = small_world(On::Postgres).await;
@@ -161,6 +302,7 @@ async fn two_processes_do_not_rebuild_the_same() {
 on_both! {
     inv_k_a_rebuilt_read_model_is_the_live_one_and_goes_on,
     an_interrupted_rebuild_goes_on_where_it_was,
+    inv_u_a_build_that_others_prepared_is_begun_anew,
     what_is_erased_meanwhile_is_forgotten,
     no_event_is_lost_that_is_applied_meanwhile,
 }
