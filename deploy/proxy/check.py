@@ -46,8 +46,9 @@ def routes(service: str) -> set[tuple[str, str]]:
 
 
 def check_routes() -> None:
-    nginx = [re.compile(rule) for rule in re.findall(r'"~(\^\(GET\|HEAD\) [^"]+)" watch', (HERE / "nginx.conf").read_text())]
-    caddy = re.compile(re.search(r"path_regexp (\S+)", (HERE / "Caddyfile").read_text())[1])
+    nginx = [re.compile(rule) for rule in re.findall(r'"~(\^(?:\(GET\|HEAD\)|POST) [^"]+)" watch', (HERE / "nginx.conf").read_text())]
+    matchers = re.findall(r"method ([A-Z ]+)\n\s+path_regexp (\S+)", (HERE / "Caddyfile").read_text())
+    caddy = [(methods.split(), re.compile(path)) for methods, path in matchers]
     wrong = []
     for service, expected in (("projection-service", True), ("command-service", False)):
         all_routes = routes(service)
@@ -55,7 +56,7 @@ def check_routes() -> None:
         below = [(method, prefix + path) for method, path in all_routes for prefix in ("", "/auth", "/id/v2")]
         for method, path in sorted(below):
             by_nginx = any(rule.search(f"{method} {path}") for rule in nginx)
-            by_caddy = method in ("GET", "HEAD") and bool(caddy.search(path))
+            by_caddy = any(method in methods and rule.search(path) for methods, rule in caddy)
             if (by_nginx, by_caddy) != (expected, expected):
                 wrong.append(f"{service}: {method} {path}: nginx {by_nginx}, Caddy {by_caddy}")
     assert not wrong, "\n".join(wrong)
@@ -333,6 +334,7 @@ class Checks:
             ("GET", "/v1/apps/acme/admin/users?limit=1", PROJECTIONS),
             ("POST", "/v1/apps/acme/admin/users", COMMANDS),
             ("POST", "/auth/login", COMMANDS),
+            ("POST", "/v1/projections/users/rebuild", PROJECTIONS),
             ("GET", "/healthz", COMMANDS),
         ]:
             told = ask(method, path, {"Host": "login.example.com"}).told()

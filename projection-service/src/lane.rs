@@ -328,6 +328,7 @@ impl Lane {
             failed_position,
             error,
             node: self.holder.lock().expect("no holder panics").clone(),
+            rebuild: None,
         }
     }
 }

@@ -20,6 +20,7 @@ mod person;
 mod projections;
 mod proofs;
 mod pulse;
+mod rebuilds;
 pub mod runner;
 mod sessions;
 mod sharing;
@@ -44,12 +45,14 @@ use utoipa_axum::router::OpenApiRouter;
 pub use bus::BusStatus;
 pub use proofs::{CheckpointSettings, NotaryStatus};
 pub use read_models::ProjectorState;
+pub use rebuilds::RebuildStatus;
 pub use runner::{ProjectionStatus, SharingSettings};
 pub use witnesses::WitnessSettings;
 
 use crate::bus::Bus;
 use crate::feed::Feed;
 use crate::proofs::Notary;
+use crate::rebuilds::Rebuilds;
 use crate::runner::Runner;
 use crate::witnesses::Witnesses;
 
@@ -99,6 +102,7 @@ pub struct ProjectionService {
     /// Sign checkpoints without being asked, and ask the witnesses.
     signing: Mutex<Vec<Task>>,
     runner: Runner,
+    pub(crate) rebuilds: Arc<Rebuilds>,
     feed: Arc<Feed>,
     /// Places for live streams of events.
     pub(crate) streams: Places,
@@ -140,6 +144,8 @@ impl ProjectionService {
         feed.limit_window(window_bytes);
         let runner =
             Runner::start(repository.clone(), feed.clone(), models.clone(), projectors, sharing).await?;
+        let (lanes, ending) = (runner.lanes().to_vec(), runner.ending());
+        let rebuilds = Rebuilds::new(repository.clone(), models.clone(), lanes, ending).await?;
         let notary = Notary::new(
             Arc::clone(&repository),
             Arc::clone(&models),
@@ -164,6 +170,7 @@ impl ProjectionService {
             witnesses,
             signing: Mutex::new(signing.into_iter().chain(asking).collect()),
             runner,
+            rebuilds,
             feed,
             streams,
             exports,
@@ -179,6 +186,25 @@ impl ProjectionService {
     /// The status of each projector.
     pub fn status(&self) -> Vec<ProjectionStatus> {
         self.runner.status()
+    }
+
+    /// The same, with their rebuilds, which may be on other nodes.
+    pub(crate) async fn projections(&self) -> Vec<ProjectionStatus> {
+        if let Err(error) = self.rebuilds.look().await {
+            // What this node knows is shown all the same.
+            tracing::warn!(%error, "the rebuilds on other nodes cannot be read");
+        }
+        let head = *self.journal().watch_head().borrow();
+        let mut all = self.status();
+        for it in &mut all {
+            it.rebuild = self.rebuilds.status(it.name, head);
+            if it.state == "running"
+                && it.rebuild.as_ref().is_some_and(|rebuild| rebuild.state == "rebuilding")
+            {
+                it.state = "rebuilding";
+            }
+        }
+        all
     }
 
     /// What the bus brought that was rejected; `None` if there is no bus.
@@ -214,7 +240,7 @@ impl ProjectionService {
         self.runner.resume(model).await
     }
 
-    /// Ends event streams and lets every projector finish its batch.
+    /// Ends event streams and rebuilds, and lets every projector finish its batch.
     pub async fn shutdown(&self) {
         self.runner.begin_shutdown();
         let signing = std::mem::take(&mut *self.signing.lock().unwrap_or_else(PoisonError::into_inner));
@@ -222,6 +248,7 @@ impl ProjectionService {
             task.ended().await;
         }
         self.runner.shutdown().await;
+        self.rebuilds.ended().await;
         self.models.close().await;
     }
 

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use crate::feed::Feed;
 use crate::lane::{Lane, Signals};
 use crate::pulse::{Aside, Pulse};
+use crate::rebuilds::RebuildStatus;
 use crate::sharing::Sharing;
 
 /// The state of a projector.
@@ -28,7 +29,7 @@ pub struct ProjectionStatus {
     pub position: u64,
     /// The number of events it has yet to apply.
     pub lag: u64,
-    /// `running`, `paused` or `failed`.
+    /// `running`, `paused` or `failed`, and `rebuilding` while one that is running is rebuilt.
     #[schema(example = "running")]
     pub state: &'static str,
     /// The position of the event it fails at.
@@ -40,6 +41,9 @@ pub struct ProjectionStatus {
     /// The node it runs on, if several share the projectors; absent while none does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// Its rebuild, if one is under way or was interrupted. Until that is done, queries are answered by the live tables.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rebuild: Option<RebuildStatus>,
 }
 
 /// How nodes share the projectors. Used only if the read models are in PostgreSQL.
@@ -188,6 +192,10 @@ impl Runner {
     /// Becomes true when the process ends.
     pub fn ending(&self) -> watch::Receiver<bool> {
         self.ending.subscribe()
+    }
+
+    pub(crate) fn lanes(&self) -> &[Arc<Lane>] {
+        &self.lanes
     }
 
     fn lane(&self, name: &str) -> Option<&Arc<Lane>> {

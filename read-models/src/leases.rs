@@ -191,9 +191,7 @@ impl Leases {
 
     /// Releases a projector for other nodes.
     pub async fn release(&self, projector: &dyn Projector, node: &str) -> Result<(), StoreError> {
-        let query = Query::new("UPDATE checkpoints SET holder = NULL WHERE projector = $1 AND holder = $2");
-        self.database.write(query.bind(key(projector)).bind(node)).await?;
-        Ok(())
+        release(&self.database, &key(projector), node).await
     }
 
     /// Announces that a node leaves, so that the others need not wait for it.
@@ -239,6 +237,13 @@ pub(crate) async fn take(
     let taken = database.write(query.bind(key).bind(node).bind(milliseconds(lasts))).await?;
     let Some(row) = taken.first() else { return Ok(None) };
     Ok(Some(Lease { epoch: row.get::<i64>("epoch")?.cast_unsigned(), lasts }))
+}
+
+/// Releases the lease with this key, if this node has it.
+pub(crate) async fn release(database: &Database, key: &str, node: &str) -> Result<(), StoreError> {
+    let query = Query::new("UPDATE checkpoints SET holder = NULL WHERE projector = $1 AND holder = $2");
+    database.write(query.bind(key).bind(node)).await?;
+    Ok(())
 }
 
 /// Renews the lease with this key, if nobody else has taken it since.

@@ -46,7 +46,7 @@ pub use leases::{LONGEST_LEASE, Lease, Leases, Node, ProjectorState, Standing};
 pub use page::{Page, Paging};
 pub use person::PersonalTable;
 pub use projector::{ApplyError, ProjectError, ProjectedEvent, Projector};
-pub use rebuild::{RebuildError, RebuildProgress, RebuildSettings};
+pub use rebuild::{BuildStanding, RebuildError, RebuildProgress, RebuildSettings};
 pub use sql::Transaction;
 pub use store::{ReadError, ReadModels};
 

@@ -14,7 +14,7 @@ use event_store::{Journal, Location, Repository, StoreError};
 use crate::aside::Aside;
 use crate::build::Build;
 use crate::checkpoint::JournalError;
-use crate::database::Database;
+use crate::database::{Database, look};
 use crate::filling::{FillError, Pace, complete, fill};
 use crate::leases::{self, Lease};
 use crate::places::{self, OwnFile};
@@ -48,6 +48,17 @@ pub struct RebuildProgress {
     pub position: u64,
     /// The end of the journal.
     pub head: u64,
+}
+
+/// A new build of a read model that has not taken the place of the live tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BuildStanding {
+    /// The read model.
+    pub name: &'static str,
+    /// The last event that it has.
+    pub position: u64,
+    /// Whether somebody fills it. In files this is not known: only the process that has them could.
+    pub is_active: bool,
 }
 
 /// Why read models were not rebuilt. The live ones are as they were.
@@ -101,6 +112,48 @@ impl ReadModels {
             leases.give_up().await;
         }
         done
+    }
+
+    /// The builds that have not taken the place of the live tables: those that are filled by other processes, and those that
+    /// were interrupted. Those in files with one of the given names are left out.
+    pub async fn builds(&self, without: &[&str]) -> Result<Vec<BuildStanding>, StoreError> {
+        let mut builds = Vec::new();
+        let standings = match self.leases() {
+            Some(leases) => leases.standings().await?,
+            None => vec![],
+        };
+        for projector in self.projectors() {
+            let name = projector.name();
+            let file =
+                self.places.next_file(name).filter(|file| !without.contains(&name) && file.path.exists());
+            if let Some(file) = file {
+                let key = key(&*projector);
+                // One that cannot be read is begun anew.
+                let found = look(&Location::File(file.path)).await.unwrap_or_default();
+                let found = found.into_iter().find(|it| it.projector == key);
+                builds.extend(found.map(|it| BuildStanding {
+                    name,
+                    position: it.position,
+                    is_active: false,
+                }));
+            }
+            let key = Aside::key(&*projector);
+            let found = standings.iter().find(|it| it.key == key);
+            builds.extend(found.map(|it| BuildStanding {
+                name,
+                position: it.position,
+                is_active: it.holder.is_some(),
+            }));
+        }
+        Ok(builds)
+    }
+
+    /// Releases what a rebuild holds that was interrupted.
+    pub async fn leave_rebuild(&self, projector: &dyn Projector, node: &str) -> Result<(), StoreError> {
+        match self.places.patient().await? {
+            Some(database) => leases::release(&database, &Aside::key(projector), node).await,
+            None => Ok(()),
+        }
     }
 
     async fn rebuild_under(
@@ -164,6 +217,8 @@ impl ReadModels {
         let mut build = Build { projector, database, key, marks, aside, lease: Lease::UNSHARED, position: 0 };
         build.register().await?;
         if build.aside.is_some() {
+            // What this one held before it failed.
+            leases::release(&build.database, &build.key, &settings.node).await?;
             let taken = leases::take(&build.database, &build.key, &settings.node, settings.lease).await?;
             build.lease = taken.ok_or(RebuildError::Elsewhere(name))?;
             leases.add(&build);

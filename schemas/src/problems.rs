@@ -158,6 +158,9 @@ problems! {
     REAUTHENTICATION_REQUIRED "reauthentication_required" 403 "Reauthentication is required":
         "This action cannot be undone, so it needs the password, or a session whose login was within the last ten \
          minutes. Send the password, or log in again and repeat the request.";
+    REBUILD_RUNNING "rebuild_running" 409 "The read model is being rebuilt":
+        "A rebuild of this read model is under way, on this node or by another process. `GET /v1/projections` has its \
+         progress; ask again when it is done.";
     REDIRECT_URI_NOT_ALLOWED "redirect_uri_not_allowed" 422 "The redirect URI is not allowed":
         "The `redirect_uri` is not in the app's settings. URIs are compared as exact strings: a different port, path, \
          query or a trailing slash makes another URI. Add it to `redirect_uris`, or use one from that list.";

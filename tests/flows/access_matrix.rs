@@ -116,6 +116,8 @@ const ROUTES: &[(&str, &str, Access, &str)] = &[
     ("GET", "/v1/audit/checkpoint", Auditor, ""),
     ("POST", "/v1/audit/checkpoint", Auditor, ""),
     ("POST", "/v1/audit/checkpoint/cosignatures", Auditor, ""),
+    // No read model is called x: nothing is rebuilt.
+    ("POST", "/v1/projections/{name}/rebuild", Platform, ""),
 ];
 
 struct Ids<'a> {

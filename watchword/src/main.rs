@@ -26,6 +26,7 @@ mod problem_pages;
 mod progress;
 #[cfg(test)]
 mod proxy_rules;
+mod rebuilding;
 mod root;
 mod serving;
 mod signals;

@@ -44,6 +44,9 @@ fn of_schema(name: &str) -> Option<Value> {
         "Projection" => {
             json!({ "name": "users", "version": 3, "position": 21, "lag": 0, "state": "running" })
         }
+        "ProjectionRebuild" => {
+            json!({ "state": "rebuilding", "position": 12_000, "events_per_second": 40_000, "seconds_left": 3 })
+        }
         "StatsBucket" => json!({
             "start": "2026-03-01T00:00:00Z",
             "registrations": { "password": 12, "magic_link": 3 },

@@ -26,6 +26,7 @@ const VERBS: &[&str] = &[
     "list",
     "login",
     "logout",
+    "rebuild",
     "recover",
     "redeem",
     "refresh",

@@ -53,7 +53,7 @@ fn caddy() -> Rules {
 }
 
 /// Caddy's matchers, and the method of their routes.
-const CADDY: [(&str, &str); 2] = [("queries", "GET"), ("proofs", "POST")];
+const CADDY: [(&str, &str); 2] = [("queries", "GET"), ("posted", "POST")];
 
 fn matcher(name: &str) -> String {
     format!("\t@{name} {{\n")

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::data_dir::{self, DataDirError, State};
 use crate::instance::Stores;
 use crate::progress::Progress;
+use crate::rebuilding;
 
 /// For how long others wait for a rebuild that falls silent.
 const LEASE: Duration = Duration::from_secs(10);
@@ -24,7 +25,7 @@ const LEASE: Duration = Duration::from_secs(10);
 /// Rebuild read models from the journal, beside the live ones, and have them take their place
 ///
 /// Nodes keep running, and queries are answered by the live ones until then. If it is interrupted, run it again: it goes
-/// on where it was. With a journal in SQLite the server must be stopped.
+/// on where it was. With a journal in SQLite a running server does it, one read model after the other, and the comparison needs it stopped.
 #[derive(Debug, Args)]
 pub struct Rebuild {
     /// The read model
@@ -60,7 +61,11 @@ async fn run(config: &Config, command: Rebuild) -> anyhow::Result<ExitCode> {
     let opened = if command.verify { Stores::open_truth(config).await } else { Stores::open(config).await };
     let stores = match opened {
         Err(error) if matches!(error.downcast_ref(), Some(OpenError::InUse(_))) => {
-            return Err(error).context("stop the server first: its files belong to one process");
+            if command.verify {
+                return Err(error).context("stop the server first: its files belong to one process");
+            }
+            let rebuilt = rebuilding::by_server(config, &names, command.throttle).await?;
+            return tell(rebuilt, command.output.json);
         }
         opened => opened?,
     };
@@ -96,9 +101,12 @@ async fn rebuild(
     };
     let rebuilt = models.rebuild(&stores.repository(config), &projectors, &settings, at).await;
     progress.end();
-    let rebuilt = rebuilt?;
+    tell(rebuilt?, command.output.json)
+}
+
+fn tell(rebuilt: Vec<(&str, u64)>, as_json: bool) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout();
-    if command.output.json {
+    if as_json {
         let all = rebuilt.iter().map(|(name, position)| json!({ "name": name, "position": position }));
         writeln!(out, "{}", json!({ "rebuilt": all.collect::<Vec<_>>() }))?;
     } else {
