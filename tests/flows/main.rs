@@ -29,6 +29,7 @@ mod filters;
 mod history;
 mod http2;
 mod idempotency;
+mod import_history;
 mod introspection;
 mod jwks_and_discovery;
 mod login;

@@ -49,6 +49,7 @@ commands! {
     rebuild::Rebuild,
     export::Export,
     verify::Verify,
+    import_history::ImportHistory,
     #[command(subcommand)]
     app::App,
     #[command(subcommand)]

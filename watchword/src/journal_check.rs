@@ -19,12 +19,14 @@ use crate::verify::roots::Roots;
 
 mod admins;
 mod claims;
+mod following;
 mod mails;
 mod pages;
 
 pub use admins::AdminCount;
 use admins::Admins;
 use claims::Claims;
+pub use following::Following;
 use mails::Mails;
 use pages::{KeyFound, Pages, Seen};
 

@@ -40,6 +40,25 @@ impl Stores {
     /// Opens the journal and the keys: enough for a role without projectors.
     pub async fn open_truth(config: &Config) -> anyhow::Result<Self> {
         let state = data_dir::inspect(config)?;
+        Self::open_in(config, state).await
+    }
+
+    /// Opens a journal that is to be filled with a history of the instance whose keys are in place already.
+    pub async fn open_to_import(config: &Config) -> anyhow::Result<Self> {
+        let has_keys = match &config.databases {
+            Some(databases) => databases.look().await?.key_store.from > 0,
+            None => config.key_store.exists(),
+        };
+        if !has_keys {
+            bail!(
+                "there is no key store: put the instance's key store and master key in place first, from the backup. No export \
+                 holds keys, and without them its sealed data cannot be read"
+            );
+        }
+        Self::open_in(config, State::Present).await
+    }
+
+    async fn open_in(config: &Config, state: State) -> anyhow::Result<Self> {
         data_dir::require_own_secrets(config)?;
         let found = data_dir::master_key(config)?;
         if let Some(databases) = &config.databases {
