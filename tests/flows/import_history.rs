@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tests::{App, PASSWORD, Server, Tokens, email};
 
+const CALLBACK: &str = "https://client.example/callback";
+
 /// A signed checkpoint of now, in a file.
 async fn checkpoint(server: &Server, name: &str) -> PathBuf {
     let note = server.post("/v1/audit/checkpoint").bearer(&server.platform_key()).await.expect(200).text;
@@ -30,9 +32,13 @@ fn export(server: &Server) -> PathBuf {
 }
 
 fn import(server: &Server, file: &Path, checkpoint: &Path, key: &str) -> Result<Value, String> {
+    import_with(server, file, checkpoint, &["--key", key])
+}
+
+fn import_with(server: &Server, file: &Path, checkpoint: &Path, more: &[&str]) -> Result<Value, String> {
     let (file, checkpoint) = (file.to_str().expect("UTF-8"), checkpoint.to_str().expect("UTF-8"));
-    let arguments = ["import-history", "--json", "--file", file, "--checkpoint", checkpoint, "--key", key];
-    let output = server.command(&arguments).output().expect("runs");
+    let arguments = ["import-history", "--json", "--file", file, "--checkpoint", checkpoint];
+    let output = server.command(&[&arguments, more].concat()).output().expect("runs");
     if output.status.success() {
         return Ok(serde_json::from_slice(&output.stdout).expect("JSON"));
     }
@@ -59,7 +65,8 @@ async fn people(app: &App<'_>) -> (String, Tokens) {
     let other = app.login(&address, PASSWORD).await.tokens();
     app.post("auth/logout").bearer(&other.access).await.expect(204);
     for _ in 0..2 {
-        app.post("auth/magic-link").json(&json!({ "email": address })).await.expect(202);
+        let link = json!({ "email": address, "redirect_uri": CALLBACK });
+        app.post("auth/magic-link").json(&link).await.expect(202);
     }
     let eve = app.register(&email("eve")).await;
     app.ban(&eve.user_id).await;
@@ -79,7 +86,7 @@ fn sees_no_fault(server: &Server) {
 #[tokio::test]
 async fn an_exported_history_becomes_the_journal_again() {
     let mut server = Server::start().await;
-    let id = server.create_app(json!({})).await.id.clone();
+    let id = server.create_app(json!({ "redirect_uris": [CALLBACK] })).await.id.clone();
     let (address, ada) = people(&server.app(&id)).await;
     let early = checkpoint(&server, "early").await;
     let eve = server.app(&id).register(&email("late")).await;
@@ -95,6 +102,7 @@ async fn an_exported_history_becomes_the_journal_again() {
     let size = |imported: &Value| imported["head"].as_u64().expect("a number");
     let root = fs::read_to_string(&late).expect("a file").lines().nth(2).map(str::to_owned);
     assert_eq!(first["imported"], first["head"]);
+    assert_eq!((&first["lost"], &second["lost"]), (&json!(size(&second) - size(&first)), &json!(0)));
     assert_eq!(second["imported"], size(&second) - size(&first));
     assert_eq!(second["root"].as_str(), root.as_deref());
     // The export's own event.
@@ -117,16 +125,47 @@ async fn an_exported_history_becomes_the_journal_again() {
     let later = server.events().await;
     let count = usize::try_from(size(&second)).expect("small");
     assert_eq!(later[..count], events[..count]);
-    // The log goes on from there.
-    let to = checkpoint(&server, "later").await;
-    let to: u64 =
-        fs::read_to_string(to).expect("a file").lines().nth(1).expect("a size").parse().expect("a number");
-    let proof = format!("/v1/audit/proof/consistency?from={count}&to={to}");
-    let proof = server.get(proof).bearer(&server.platform_key()).await.expect(200).json();
-    assert_eq!(proof["from_root"].as_str(), root.as_deref());
+    // The log goes on from there: what is signed next continues what was signed before.
+    checkpoint(&server, "later").await;
     server.terminate().await;
     let output = server.command(&["rebuild", "--all", "--verify"]).output().expect("runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// An older export, and nothing later: checkpoints are signed again once the loss is on record.
+#[tokio::test]
+async fn what_an_older_history_lacks_is_recorded() {
+    let mut server = Server::start().await;
+    let address = email("ada");
+    server.default_app().register(&address).await;
+    let (early, key) = (checkpoint(&server, "early").await, key(&server).await);
+    server.default_app().register(&email("eve")).await;
+    checkpoint(&server, "late").await;
+    let events = server.events().await;
+    server.terminate().await;
+    let history = export(&server);
+    lose_all_but_the_keys(&server);
+    let imported = import(&server, &history, &early, &key).expect("imported");
+    let (count, lost) = (imported["head"].as_u64().expect("a number"), imported["lost"].as_u64());
+    assert_eq!(lost, Some(events.len() as u64 - count));
+    server.up().await;
+    let refused = server.post("/v1/audit/checkpoint").bearer(&server.platform_key()).await;
+    refused.problem(503, "checkpoint_refused");
+    server.terminate().await;
+    lose_all_but_the_keys(&server);
+
+    import_with(&server, &history, &early, &["--key", &key, "--record-loss"]).expect("imported");
+    server.up().await;
+    let later = server.events().await;
+    let recorded = tests::of_type(&later, "JournalWentBack");
+    let newest = events.last().expect("an event");
+    assert_eq!(
+        (recorded.len(), &recorded[0]["data"]["lost"], &recorded[0]["data"]["lost_event"]),
+        (1, &newest["position"], &newest["id"])
+    );
+    checkpoint(&server, "again").await;
+    server.default_app().login(&address, PASSWORD).await.expect(200);
+    sees_no_fault(&server);
 }
 
 #[tokio::test]
@@ -152,7 +191,7 @@ async fn what_is_not_that_history_changes_nothing() {
     };
     let lines = || text.lines().map(str::to_owned).collect::<Vec<_>>();
     let mut changed = lines();
-    changed[3] = changed[3].replacen("\"version\":1", "\"version\":2", 1).replacen("T", "t", 1);
+    changed[3] = changed[3].replacen("\"type\":\"", "\"type\":\"Not", 1);
     let mut swapped = lines();
     swapped.swap(2, 3);
     let mut removed = lines();

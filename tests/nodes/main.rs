@@ -10,6 +10,7 @@ use tests::{PASSWORD, Server, assert_gapless, email, of_type};
 mod doctor;
 mod erase;
 mod histories;
+mod import_history;
 mod late;
 mod mailed_tokens;
 mod rebuild;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use event_store::{Append, Journal};
+use event_store::{Append, Journal, Lost, SignedCheckpoint, SystemClock};
 use futures::TryStreamExt;
 use futures::stream::FuturesOrdered;
 use schemas::RecordedEvent;
@@ -45,6 +45,9 @@ pub struct ImportHistory {
     /// The key that signed the checkpoint: a vkey, as GET /v1/audit/key gives it
     #[arg(long, value_name = "VKEY")]
     key: VerifierKey,
+    /// Record the loss of the events that this instance has signed a later checkpoint of, and that the history lacks
+    #[arg(long)]
+    record_loss: bool,
     #[command(flatten)]
     output: Output,
 }
@@ -56,22 +59,24 @@ impl Run for ImportHistory {
 }
 
 async fn run(config: &Config, command: &ImportHistory) -> anyhow::Result<ExitCode> {
-    let ImportHistory { file, checkpoint, key, output } = command;
+    let ImportHistory { file, checkpoint, key, record_loss, output } = command;
     let checkpoint = signed(checkpoint, key)?;
     // Before anything is opened: a file that is not that history changes nothing.
     let left_out = prove(file, &checkpoint)?;
     let stores = Stores::open_to_import(config).await?;
-    let imported = import(config, &stores, file, &checkpoint).await;
+    let imported = async {
+        let imported = import(config, &stores, file, &checkpoint).await?;
+        Ok::<_, anyhow::Error>((imported, lost(&stores, *record_loss).await?))
+    };
+    let imported = imported.await;
     stores.close().await;
-    let imported = imported?;
+    let (imported, lost) = imported?;
     let mut out = std::io::stdout();
     let Checkpoint { size, root, .. } = &checkpoint;
     if output.json {
-        writeln!(
-            out,
-            "{}",
-            json!({ "imported": imported, "head": size, "root": root, "left_out": left_out })
-        )?;
+        let done =
+            json!({ "imported": imported, "head": size, "root": root, "left_out": left_out, "lost": lost });
+        writeln!(out, "{done}")?;
         return Ok(ExitCode::SUCCESS);
     }
     writeln!(
@@ -80,6 +85,17 @@ async fn run(config: &Config, command: &ImportHistory) -> anyhow::Result<ExitCod
     )?;
     if left_out > 0 {
         writeln!(out, "left out {left_out} events behind the checkpoint: nothing proves them")?;
+    }
+    if lost > 0 {
+        let done = if *record_loss {
+            "the journal says so now, in the event JournalWentBack"
+        } else {
+            "import a later export, or run this again with --record-loss: until then no checkpoint is signed"
+        };
+        writeln!(
+            out,
+            "{lost} later events were signed by this instance, and are not in this history: {done}"
+        )?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -189,6 +205,22 @@ async fn import(
         tree.root()
     );
     Ok(size - head)
+}
+
+/// How many events the journal lacks that this instance has signed a checkpoint of, after recording the loss if asked to.
+async fn lost(stores: &Stores, record: bool) -> anyhow::Result<u64> {
+    let (journal, head) = (stores.journal(), stores.journal().head().await?);
+    let Some(newest) = stores.key_store().checkpoint().await? else { return Ok(0) };
+    let SignedCheckpoint { size, last, .. } = newest.checkpoint;
+    let has_it = journal.read_positions(&[size]).await?.first().is_some_and(|event| event.id == last);
+    if has_it {
+        return Ok(0);
+    }
+    if record {
+        event_store::epoch::record(journal, &SystemClock, &Lost { position: size, event: last, head })
+            .await?;
+    }
+    Ok(size.saturating_sub(head))
 }
 
 /// Appends an event at its position.

@@ -195,6 +195,10 @@ impl Stores {
         &*self.journal
     }
 
+    pub fn key_store(&self) -> &KeyStore {
+        &self.key_store
+    }
+
     /// The read models, if they were opened.
     pub fn read_models(&self) -> Option<&Arc<ReadModels>> {
         self.read_models.as_ref()
