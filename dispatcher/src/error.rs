@@ -5,6 +5,8 @@ use event_store::{AppendError, Claim, StoreError};
 use http_kit::problem::Problem;
 use schemas::problems;
 
+use crate::MAX_EVENT;
+
 /// Why nothing was done.
 #[derive(Debug, thiserror::Error)]
 pub enum DispatchError<E> {
@@ -23,6 +25,9 @@ pub enum DispatchError<E> {
     /// The outcome of the append is unknown: repeating the request under the same idempotency key finds out.
     #[error("whether the events were written is unknown: {0}")]
     Unknown(String),
+    /// An event would be longer than the tree of the log takes.
+    #[error("the event {0} would be longer than {MAX_EVENT} bytes")]
+    TooLong(String),
     /// The journal or the key store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -37,6 +42,7 @@ impl<E> DispatchError<E> {
             Self::IdempotencyKeyReused => DispatchError::IdempotencyKeyReused,
             Self::Contended => DispatchError::Contended,
             Self::Unknown(reason) => DispatchError::Unknown(reason),
+            Self::TooLong(name) => DispatchError::TooLong(name),
             Self::Store(error) => DispatchError::Store(error),
         }
     }
@@ -67,6 +73,9 @@ impl<E: Into<Problem>> From<DispatchError<E>> for Problem {
                 tracing::error!(%reason, "the outcome of an append stays unknown");
                 Self::new(problems::OUTCOME_UNKNOWN).retry_after(1)
             }
+            DispatchError::TooLong(_) => Self::new(problems::EVENT_TOO_LONG).detail(format!(
+                "what the log would record of this has more than {MAX_EVENT} bytes: send less at a time"
+            )),
             DispatchError::Contended => Self::overloaded("others kept writing the same streams first"),
             // Handlers whose claims may be taken by others match on this first.
             DispatchError::ClaimTaken { claim, owner } => {

@@ -35,6 +35,11 @@ const MAX_ATTEMPTS: usize = 64;
 const MAX_RESENDS: u32 = 6;
 /// How long that may take: no caller waits longer for an answer.
 const LONGEST_DOUBT: Duration = Duration::from_secs(5);
+/// The most bytes that the canonical form of an event may have. The tree of the log takes 65 535
+/// ([`tlog-tiles`](https://c2sp.org/tlog-tiles): an entry's length has two bytes).
+pub const MAX_EVENT: usize = 60 * 1024;
+/// The most bytes of an envelope apart from what is counted: names of members, ids, times, positions, the origin.
+const ENVELOPE: usize = 2048;
 /// The number of locks for contended streams.
 const STRIPES: usize = 256;
 
@@ -144,6 +149,13 @@ impl Dispatcher {
     }
 }
 
+/// Whether the canonical form of an event could be longer than the log takes.
+fn is_too_long(event: &NewEvent) -> bool {
+    // In base64.
+    let personal = event.personal.as_ref().map_or(0, |sealed| sealed.len().div_ceil(3) * 4);
+    event.data.len() + personal + ENVELOPE > MAX_EVENT
+}
+
 enum Outcome<E> {
     Done(Appended),
     Conflict { stream: StreamId, actual: u64 },
@@ -202,6 +214,11 @@ impl Inner {
                 }
                 append => append?,
             };
+            if let Some(event) =
+                append.writes.iter().flat_map(|write| &write.events).find(|it| is_too_long(it))
+            {
+                return Err(DispatchError::TooLong(event.name.to_string()));
+            }
             match self.append(append).await {
                 Outcome::Done(appended) if appended.replayed => {
                     // Two requests with one key ran at the same time, and the other one was first.

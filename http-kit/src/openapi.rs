@@ -174,6 +174,11 @@ pub fn cloud_events() -> RefOr<Schema> {
     list_of("CloudEvent")
 }
 
+/// `CloudEvent`.
+pub fn cloud_event() -> RefOr<Schema> {
+    component_named("CloudEvent")
+}
+
 /// `ProblemCode`: one of the registry.
 pub fn problem_code() -> RefOr<Schema> {
     component_named("ProblemCode")

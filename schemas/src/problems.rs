@@ -77,6 +77,9 @@ problems! {
     EMAIL_TAKEN "email_taken" 409 "The email address belongs to another account":
         "Within an app, an email address identifies one account, and case is ignored. Log in instead, reset the \
          password of the existing account, or use another address.";
+    EVENT_TOO_LONG "event_too_long" 413 "What would be recorded is too long":
+        "The log keeps events of at most 60 KiB, so that each can be proved. Nothing was changed. Send less at a time: fewer or \
+         shorter values.";
     FORBIDDEN "forbidden" 403 "Not allowed":
         "Your credentials are valid, but they do not permit this. An API key needs the permission that the route names; \
          a user needs the role that the app names as `admin_role` for its admin routes; some things can only be done by a full admin. \

@@ -6,9 +6,10 @@ use std::path::Path;
 use std::process::Command;
 
 use tests::log::{Tree, keys_of, verified};
-use tests::{Server, email, of_type, until};
+use tests::{Bus, Server, email, of_type, until};
 
 use crate::SETTINGS;
+use crate::forged_stores::Stores;
 
 async fn signed(server: &Server) -> String {
     server.post("/v1/audit/checkpoint").bearer(&server.platform_key()).await.expect(200).text
@@ -36,6 +37,49 @@ async fn is_signed(server: &Server) -> String {
     until("it is signed", async || server.post("/v1/audit/checkpoint").bearer(&key).await.status == 200)
         .await;
     signed(server).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_tree_and_a_forged_checkpoint_get_nothing_signed() {
+    let (one, other) = (Bus::start(), Bus::start());
+    for mut stores in Stores::both([&one, &other]).await {
+        stores.server.default_app().register(&email("ada")).await;
+        let (note, keys) = (signed(&stores.server).await, keys(&stores.server).await);
+        let size = verified(&note, &keys_of(&keys)).expect("signed").size;
+        stores.stop().await;
+
+        // The tiles: what is signed next does not begin with what was signed.
+        let width = usize::try_from(size).expect("small");
+        let zeros = stores.bytes(&"00".repeat(32 * width));
+        stores.alter("read-models", &format!("UPDATE merkle_tiles_v1 SET hashes = {zeros}")).await;
+        stores.server.up().await;
+        stores.server.default_app().register(&email("eve")).await;
+        is_refused(&stores.server, &note, "its tiles do not give its root").await;
+        stores.stop().await;
+
+        // The head, which is not this instance's any more.
+        stores.alter("read-models", "UPDATE merkle_head_v1 SET size = size + 1").await;
+        stores.server.up_open().await;
+        is_refused(&stores.server, &note, "its head was not written by this instance").await;
+
+        // The tree is filled anew from the journal.
+        tests::checker::forget_read_models(&mut stores.server).await;
+        stores.server.up().await;
+        let next = is_signed(&stores.server).await;
+        let read = verified(&next, &keys_of(&keys)).expect("signed");
+        assert!(read.size > size);
+        assert_eq!(Tree::of(&stores.server.events().await).root(read.size), read.root);
+        stores.stop().await;
+
+        // The checkpoint that was signed last.
+        stores.alter("keys", "UPDATE checkpoints SET size = 1").await;
+        stores.server.up().await;
+        is_refused(&stores.server, &next, "did not write the last signed checkpoint").await;
+        stores.stop().await;
+        stores.alter("keys", &format!("UPDATE checkpoints SET size = {}", read.size)).await;
+        stores.server.up().await;
+        assert_eq!(signed(&stores.server).await, next);
+    }
 }
 
 fn copy(from: &Path, to: &Path, files: &[&str]) {

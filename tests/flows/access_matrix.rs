@@ -118,6 +118,10 @@ const ROUTES: &[(&str, &str, Access, &str)] = &[
     ("POST", "/v1/audit/checkpoint/cosignatures", Auditor, ""),
     // No read model is called x: nothing is rebuilt.
     ("POST", "/v1/projections/{name}/rebuild", Platform, ""),
+    ("GET", "/v1/audit/proof/inclusion", Auditor, ""),
+    ("GET", "/v1/audit/proof/consistency", Auditor, ""),
+    ("GET", "/v1/audit/receipt", Auditor, ""),
+    ("GET", "/v1/audit/tile/{level}/{number}", Auditor, ""),
 ];
 
 struct Ids<'a> {

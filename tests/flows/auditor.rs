@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tests::log::{Tree, canonical, keys_of, verified};
-use tests::{Server, email, workspace};
+use tests::{Server, Witness, email, until, workspace};
 
 use crate::python;
 
@@ -186,6 +186,65 @@ async fn one_key_proves_an_export_a_receipt_and_tiles_and_any_change_is_found() 
         assert_eq!(code, Some(0), "{told}");
         says(&told, &["hashes in the tiles have its root", "are unchanged in the newest"]);
     }
+}
+
+/// What the server itself serves: its tiles, its proofs and its receipts, co-signed by a witness.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_servers_own_tiles_proofs_and_receipts_satisfy_both_programs() {
+    let settings = [("WATCHWORD_ARGON2", "m=1024,t=1,p=1"), ("WATCHWORD_CHECKPOINT_INTERVAL", "86400")];
+    let mut server = Server::start_with(&settings).await;
+    let platform = server.platform_key();
+    let key = server.get("/v1/audit/key").bearer(&platform).await.expect(200).text.trim().to_owned();
+    let witness = Witness::start(&[key.as_str()]).await;
+    let witnesses = json!([{"key": witness.vkey(), "url": witness.url("")}]).to_string();
+    assert!(server.terminate().await.success());
+    server.set_environment("WATCHWORD_WITNESSES", &witnesses);
+    server.up().await;
+    let get = async |path: &str| server.get(path).bearer(&platform).await.expect(200);
+    let sign = async || server.post("/v1/audit/checkpoint").bearer(&platform).await.expect(200).text;
+    let (folder, mut position) = (server.data().with_file_name("auditor"), 0);
+    let file = |name: &str| folder.join(name).to_str().expect("UTF-8").to_owned();
+    fs::create_dir_all(&folder).expect("it can be made");
+    fs::write(file("token"), &platform).expect("it can be written");
+    fs::write(file("earlier.txt"), sign().await).expect("it can be written");
+    for name in ["ada", "grace", "mary"] {
+        server.default_app().register(&email(name)).await;
+        position = server.events().await.len();
+    }
+    sign().await;
+    until("the witness has signed", async || {
+        let note = get("/v1/audit/checkpoint").await.text;
+        note.matches('\u{2014}').count() == 2
+    })
+    .await;
+
+    let receipt = get(&format!("/v1/audit/receipt?position={position}")).await.json();
+    fs::write(file("receipt.json"), receipt.to_string()).expect("it can be written");
+    let told = run(server.command(&["verify", "--json", "--receipt", &file("receipt.json"), "--key", &key]));
+    assert_eq!(told.0, Some(0), "{}", told.1);
+    let Some(python) = auditor() else { return };
+    let (base, vkey) = (format!("{}/v1/audit", server.base()), witness.vkey());
+    let by_witness = ["--witness", &vkey];
+    let of_receipt = ["receipt", &file("receipt.json")];
+    let of_log = ["log", &base, "--token-file", &file("token"), "--earlier", &file("earlier.txt")];
+    let (code, told) = ask(&python, &key, &[&of_receipt[..], &by_witness].concat());
+    assert_eq!(code, Some(0), "{told}");
+    says(&told, &["is in that tree", "co-signed by"]);
+    let (code, told) = ask(&python, &key, &of_log);
+    assert_eq!(code, Some(0), "{told}");
+    says(
+        &told,
+        &[
+            "hashes in the tiles have its root",
+            "are unchanged in the newest",
+            "the server's inclusion and consistency proofs",
+        ],
+    );
+    // Another witness has not signed.
+    let other = Witness::start(&[key.as_str()]).await.vkey();
+    let (code, told) = ask(&python, &key, &[&of_receipt[..], &["--witness", &other]].concat());
+    assert_eq!(code, Some(1), "{told}");
+    says(&told, &["did not co-sign it"]);
 }
 
 /// Each change of the export is found, and where.

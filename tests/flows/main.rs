@@ -42,6 +42,7 @@ mod mounted;
 mod overload;
 mod password_reset;
 mod person;
+mod proofs;
 mod proxies;
 mod python;
 mod readiness;

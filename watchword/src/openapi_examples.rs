@@ -15,6 +15,26 @@ fn of_schema(name: &str) -> Option<Value> {
             json!({ "redirect_uris": ["https://app.example.com/callback"], "access_token_ttl": 900 })
         }
         "CloudEvent" => cloud_event(),
+        "InclusionProof" => json!({
+            "position": 2,
+            "leaf_index": 1,
+            "size": 3,
+            "leaf_hash": HASH,
+            "hashes": [HASH, HASH],
+            "root": HASH,
+        }),
+        "ConsistencyProof" => {
+            json!({ "from": 2, "to": 3, "from_root": HASH, "to_root": HASH, "hashes": [HASH] })
+        }
+        "Receipt" => json!({
+            "position": cloud_event()["position"],
+            "event": cloud_event(),
+            "size": 21,
+            "hashes": [HASH, HASH],
+            "checkpoint": format!(
+                "login.example.com\n21\n{HASH}\n\n\u{2014} login.example.com On8cLgEC…\n"
+            ),
+        }),
         "AuditPersonal" | "ExportedPersonal" => json!({ "ip": "192.0.2.7", "reason": "spam" }),
         "Jwk" => json!({
             "kty": "EC",
@@ -65,6 +85,7 @@ const TIME: &str = "2026-03-01T12:00:00Z";
 const USER_ID: &str = "01900000-0000-7000-8000-000000000001";
 const SESSION_ID: &str = "01900000-0000-7000-8000-000000000002";
 const KEY_ID: &str = "01900000-0000-7000-8000-000000000003";
+const HASH: &str = "LZxXyFxVGzMpL1jAT0LXSYPGlRtVGbpnBQFNbPqe5xk=";
 const KID: &str = "3vPPCuNp2Mpr8a9MtuZlbPB-bGkEIyBnWPSSPKSGSSA";
 
 fn cloud_event() -> Value {
@@ -162,6 +183,7 @@ fn of_media_type(media_type: &str) -> Option<Value> {
              21,{TIME},UserBanned,acme,user-{USER_ID},{USER_ID},api_key,{KEY_ID},,192.0.2.7,{{}},backend\r\n"
         ),
         "text/html" => "<!doctype html>\n<html lang=\"en\">…</html>\n".to_owned(),
+        "application/octet-stream" => "…".to_owned(),
         "text/css" => ":root{--accent:#0a66c2;--on-accent:#fff}\n".to_owned(),
         "text/plain" => "# TYPE watchword_event_streams gauge\nwatchword_event_streams 0\n".to_owned(),
         _ => return None,

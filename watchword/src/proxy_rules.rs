@@ -102,7 +102,13 @@ fn the_committed_rules_are_the_generated_ones() {
             "{method} {path}: the proxies pass no such query on"
         );
         paths.extend(names_of(&path).iter().map(|name| {
-            let segments = name.split('/').map(|it| if it.starts_with('{') { "[^/]+" } else { it });
+            // The number of a tile may have several segments.
+            let segment = |it| match it {
+                "{number}" => ".+",
+                it if it.starts_with('{') => "[^/]+",
+                it => it,
+            };
+            let segments = name.split('/').map(segment);
             (method.clone(), segments.collect::<Vec<_>>().join("/"))
         }));
     }

@@ -1,11 +1,16 @@
-//! Signed checkpoints of the tree over all events, and who gets them.
+//! Signed checkpoints of the tree over all events, and what proves that events are in it.
 //!
 //! [C2SP tlog-checkpoint]: https://c2sp.org/tlog-checkpoint
 
 mod checkpoint;
+mod consistency;
+mod inclusion;
 mod keys;
 mod notary;
+mod receipt;
+mod signed_tree;
 mod task;
+mod tile;
 
 use std::sync::Arc;
 
@@ -20,7 +25,13 @@ pub(crate) use self::task::start;
 use crate::ProjectionService;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
-    OpenApiRouter::new().merge(checkpoint::routes()).merge(keys::routes())
+    OpenApiRouter::new()
+        .merge(checkpoint::routes())
+        .merge(keys::routes())
+        .merge(inclusion::routes())
+        .merge(consistency::routes())
+        .merge(tile::routes())
+        .merge(receipt::routes())
 }
 
 /// 200 with text that no cache keeps.

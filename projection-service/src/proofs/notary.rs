@@ -220,7 +220,7 @@ impl Notary {
     }
 
     /// The head of the tree, if it is one of this journal.
-    async fn head(&self) -> Result<TreeHead, NotSigned> {
+    pub(super) async fn head(&self) -> Result<TreeHead, NotSigned> {
         let head = self.models.merkle_tree().head().await?;
         // One of a history that the journal has lost, which is about to be filled anew.
         if head.frontier.size() == 0 || !self.has(head.frontier.size(), head.last).await? {
