@@ -2,7 +2,7 @@
 //! stays as it is, and the next request to rebuild goes on where it was.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -87,13 +87,18 @@ impl Known {
     }
 
     fn status(&self, head: u64) -> RebuildStatus {
-        let rate = self.first.filter(|_| self.is_active).and_then(|(first, since)| {
-            let milliseconds = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
-            let done = self.position.saturating_sub(first);
-            done.saturating_mul(1000).checked_div(milliseconds).filter(|_| done > 0)
-        });
-        let left =
-            rate.filter(|rate| *rate > 0).map(|rate| head.saturating_sub(self.position).div_ceil(rate));
+        let (rate, left) = self
+            .first
+            .filter(|_| self.is_active)
+            .and_then(|(first, since)| {
+                let milliseconds = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
+                let done = NonZeroU64::new(self.position.saturating_sub(first))?.get();
+                let left = head.saturating_sub(self.position);
+                // Rounded up: a slow one gets on, too.
+                let rate = done.saturating_mul(1000).div_ceil(milliseconds);
+                Some((rate, left.saturating_mul(milliseconds).div_ceil(done.saturating_mul(1000))))
+            })
+            .unzip();
         let state = if self.is_active { "rebuilding" } else { "interrupted" };
         let (position, error) = (self.position, self.error.clone());
         RebuildStatus { state, position, events_per_second: rate, seconds_left: left, error }

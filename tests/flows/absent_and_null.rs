@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Map, Value, json};
-use tests::{Answer, PASSWORD, Server, Tokens, email, of_type};
+use tests::{Answer, PASSWORD, Server, Tokens, email, of_type, until};
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
@@ -86,7 +86,11 @@ impl Command {
             .path
             .replace("{app_id}", &app.id)
             .replace("{user_id}", &user.user_id)
-            .replace("{session_id}", &user.session);
+            .replace("{session_id}", &user.session)
+            .replace("{name}", "stats");
+        if path.ends_with("/rebuild") {
+            no_rebuild_runs(server).await;
+        }
         assert!(!path.contains('{'), "give {path} an id here");
         let mut call = server.call(self.method.parse().expect("a method"), path);
         if self.by_key {
@@ -96,6 +100,16 @@ impl Command {
         }
         call.body("application/json", body.to_owned()).await
     }
+}
+
+/// A second one at the same time would be refused.
+async fn no_rebuild_runs(server: &Server) {
+    let key = server.platform_key();
+    until("the last rebuild is done", async || {
+        let list = server.get("/v1/projections").bearer(&key).await.expect(200).json();
+        list["items"].as_array().expect("a list").iter().all(|it| it.get("rebuild").is_none())
+    })
+    .await;
 }
 
 fn is_required(schema: &Map<String, Value>, name: &str) -> bool {
