@@ -4,12 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures::future::join_all;
 use serde_json::{Value, json};
 use test_services::Postgres;
 use tests::{PASSWORD, Server, email};
 use tokio::task::spawn_blocking;
 
 use super::node_with;
+
+const CHEAP: [(&str, &str); 2] = [("WATCHWORD_ARGON2", "m=1024,t=1,p=1"), ("WATCHWORD_RATE_LIMITS", "off")];
+/// How many write and read at the same time: together as much as these nodes bear.
+const WORKERS: usize = 12;
 
 fn run(server: &Server, arguments: &[&str]) -> tokio::task::JoinHandle<Value> {
     let mut command = server.command(&[&["rebuild", "--json", "--all"], arguments].concat());
@@ -46,8 +51,7 @@ async fn write_and_read(writes: &Server, reads: &Server, stop: &AtomicBool) -> u
 #[tokio::test(flavor = "multi_thread")]
 async fn no_query_fails_or_is_stale_while_read_models_are_rebuilt_and_rebuilds_are_killed() {
     let database = Postgres::shared().database();
-    let cheap = [("WATCHWORD_ARGON2", "m=1024,t=1,p=1"), ("WATCHWORD_RATE_LIMITS", "off")];
-    let (one, two) = tokio::join!(node_with(&database, &cheap), node_with(&database, &cheap));
+    let (one, two) = tokio::join!(node_with(&database, &CHEAP), node_with(&database, &CHEAP));
     let stop = Arc::new(AtomicBool::new(false));
     let rebuilds = async {
         for _ in 0..3 {
@@ -67,9 +71,62 @@ async fn no_query_fails_or_is_stale_while_read_models_are_rebuilt_and_rebuilds_a
         .await;
         stop.store(true, Ordering::Relaxed);
     };
-    let (people, ()) = tokio::join!(write_and_read(&one, &two, &stop), rebuilds);
-    assert!(people > 10, "{people}");
+    let workers = join_all((0..WORKERS).map(|_| write_and_read(&one, &two, &stop)));
+    let (people, ()) = tokio::join!(workers, rebuilds);
+    assert!(people.iter().all(|people| *people > 10), "{people:?}");
     let compared = run(&one, &["--verify"]).await.expect("ends");
     assert_eq!(compared["ok"], true, "{compared}");
     assert_eq!(compared["compared"].as_array().map(Vec::len), Some(6), "{compared}");
+}
+
+async fn users(server: &Server) -> Value {
+    let list = server.get("/v1/projections").bearer(&server.platform_key()).await.expect(200).json();
+    let items = list["items"].as_array().expect("a list");
+    items.iter().find(|it| it["name"] == "users").expect("it is listed").clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_is_seen_on_every_node_and_goes_on_elsewhere() {
+    let database = Postgres::shared().database();
+    let (mut one, mut two) = tokio::join!(node_with(&database, &CHEAP), node_with(&database, &CHEAP));
+    for _ in 0..20 {
+        one.default_app().register(&email("ada")).await;
+    }
+    let key = one.platform_key();
+    let ask =
+        |server: &Server, body: Value| server.post("/v1/projections/users/rebuild").bearer(&key).json(&body);
+    let slow = json!({ "throttle": 1 });
+    ask(&one, slow.clone()).await.expect(202);
+    tests::until("the other node sees it get on", async || {
+        let rebuild = &users(&two).await["rebuild"];
+        rebuild["state"] == "rebuilding" && rebuild["position"].as_u64() >= Some(2)
+    })
+    .await;
+    assert_eq!(ask(&two, json!({})).await.expect(409).json()["code"], "rebuild_running");
+    let made =
+        two.default_app().post("auth/register").json(&json!({"email": email("ada"), "password": PASSWORD}));
+    let made = made.await.expect(201);
+    let read = two.default_app().get("admin/users?limit=1").bearer(&key);
+    read.header("consistency-token", made.consistency()).await.expect(200);
+    // Its lease has to end.
+    one.kill();
+    tests::until("the other node sees that it was interrupted", async || {
+        users(&two).await["rebuild"]["state"] == "interrupted"
+    })
+    .await;
+    let done = users(&two).await["rebuild"]["position"].as_u64().expect("a position");
+    ask(&two, slow).await.expect(202);
+    tests::until("it goes on", async || users(&two).await["rebuild"]["position"].as_u64() > Some(done)).await;
+    // A node that is told to end releases it.
+    assert!(two.terminate().await.success());
+    two.up().await;
+    let left = users(&two).await;
+    assert!(
+        left["rebuild"]["state"] == "interrupted" && left["rebuild"]["position"].as_u64() > Some(done),
+        "{left}"
+    );
+    ask(&two, Value::Null).await.expect(202);
+    tests::until("it is done", async || users(&two).await.get("rebuild").is_none()).await;
+    let compared = run(&two, &["--verify"]).await.expect("ends");
+    assert_eq!(compared["ok"], true, "{compared}");
 }
