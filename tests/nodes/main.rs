@@ -208,5 +208,5 @@ async fn commands_say_what_they_did_in_the_database() {
     let output = server.command(&["migrate"]).output().expect("runs");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("journal      created in format 6"), "{text}");
-    assert!(text.contains("key store    created in format 3"), "{text}");
+    assert!(text.contains("key store    created in format 4"), "{text}");
 }
