@@ -26,7 +26,7 @@ const STREAMS: u32 = 4;
 ///
 /// The log asks for each new checkpoint with POST /add-checkpoint (C2SP tlog-witness). Whoever requires the signature of this
 /// witness cannot be shown another history than everybody else. The newest checkpoint of each log is also served, at
-/// /<SHA-256 of its origin>/checkpoint.
+/// `/{SHA-256 of its origin}/checkpoint`.
 ///
 /// Run it where the operator of the log has no access, and behind a proxy with TLS. It opens no store. Its key and its state
 /// belong together: never restore an older state file, and never run two processes with one key. If one of the files is lost,
