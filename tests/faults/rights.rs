@@ -75,6 +75,8 @@ async fn the_role_may_do_what_is_documented_and_no_more() {
     the role: watchword.idempotency: select
     the role: watchword.keep_snapshot(): execute
     the role: watchword.snapshots: select
+    the role: watchword_keys.checkpoints: insert, select, update
+    the role: watchword_keys.cosignatures: insert, select, update
     the role: watchword_keys.data_keys: insert, select, update
     the role: watchword_keys.meta: insert, select
     the role: watchword_keys.signing_keys: insert, select, update
