@@ -62,6 +62,17 @@ pub enum OpenError {
         /// What the database said.
         source: sqlx::Error,
     },
+    /// There is no schema for them, and this user may not make it.
+    #[error(
+        "{database} holds no read models, and its user may not make them ({because}). Run `watchword migrate` as the owner of \
+         the database"
+    )]
+    NotMade {
+        /// The database, without the password.
+        database: String,
+        /// What it said.
+        because: String,
+    },
     /// The PostgreSQL database cannot be reached, or refuses to create the tables.
     #[error(
         "the read models cannot be opened at {database}. Check that the server is running, and that the role may connect and \
@@ -76,16 +87,26 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Whether a retry may help: the database server is away or temporarily refuses requests.
+    /// Whether a retry may help: the database server is away or temporarily refuses requests, or the owner has not made the
+    /// schema yet.
     pub fn may_pass(&self) -> bool {
-        matches!(self, Self::Unreachable { source, .. } if is_away(source))
+        match self {
+            Self::NotMade { .. } => true,
+            Self::Unreachable { source, .. } => is_away(source),
+            Self::Foreign(_) | Self::Failed { .. } => false,
+        }
     }
 
     /// The database at this place failed.
     pub(crate) fn failed(location: &Location, source: sqlx::Error) -> Self {
         match location {
             Location::File(path) => Self::Failed { path: path.display().to_string(), source },
-            Location::Postgres(_) => Self::Unreachable { database: location.to_string(), source },
+            Location::Postgres(_) => match source {
+                sqlx::Error::Configuration(error) if error.is::<postgres::MayNotMakeIt>() => {
+                    Self::NotMade { database: location.to_string(), because: error.to_string() }
+                }
+                source => Self::Unreachable { database: location.to_string(), source },
+            },
         }
     }
 }

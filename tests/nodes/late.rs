@@ -242,6 +242,28 @@ async fn a_node_waits_for_tables_that_the_owner_creates_late() {
     assert!(node.terminate().await.success());
 }
 
+/// The migration makes one store after the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_waits_for_read_models_that_the_owner_creates_late() {
+    let postgres = Postgres::start();
+    let database = postgres.database();
+    postgres.psql(
+        &database,
+        "CREATE ROLE node LOGIN PASSWORD 'x'; CREATE ROLE watchword_service NOLOGIN; GRANT watchword_service TO node",
+    );
+    let (_, rest) = database.split_once('@').expect("a user");
+    let as_node = format!("postgres://node:x@{rest}");
+    let mut node = Server::new(&[("WATCHWORD_READ_MODELS_URL", &as_node)]);
+    node.up_alive().await;
+    node.says("holds no read models, and its user may not make them").await;
+    node.get("/readyz").await.problem(503, "not_ready");
+    let owner = Server::new(&[("WATCHWORD_READ_MODELS_URL", &database)]);
+    let migrated = owner.command(&["migrate"]).output().expect("runs");
+    assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
+    until(&node, 200).await;
+    assert!(node.terminate().await.success());
+}
+
 /// On Kubernetes the data folder belongs to a pod, and disappears with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_with_an_empty_folder_has_its_platform_key_from_a_secret_or_makes_another() {

@@ -61,7 +61,7 @@ impl fmt::Display for RoleName {
 const FORBIDDEN: &str = "42501";
 
 /// Whether an error says that the user may not do this.
-pub(crate) fn is_forbidden(error: &sqlx::Error) -> bool {
+pub fn is_forbidden(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(DatabaseError::code).is_some_and(|code| code == FORBIDDEN)
 }
 

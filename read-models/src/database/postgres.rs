@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use event_store::postgres::connecting::{Session, connect};
 use event_store::postgres::pool::Pool;
-use event_store::postgres::role::{MAY_SET, RoleName};
+use event_store::postgres::role::{MAY_SET, RoleName, is_forbidden};
 use event_store::postgres::{Reach, lock_timeout, owners, pooler, server_timeout};
 use event_store::{PostgresSettings, PostgresUrl};
 use sqlx::postgres::PgConnectOptions;
@@ -35,8 +35,6 @@ const FOR_WRITERS: [(&str, &str); 7] = [
 ];
 /// How long a statement may take that nobody waits for.
 const LONGEST_BUILD: Duration = Duration::from_hours(1);
-/// How often to try to create the shared tables, if other nodes do so at the same time.
-const MAKERS: u32 = 5;
 
 /// Opens the schema, and creates it and the tables that all read models share if they do not exist.
 pub(super) async fn open(url: &PostgresUrl) -> Result<Database, sqlx::Error> {
@@ -88,25 +86,10 @@ fn pool(most: u32, url: &PostgresUrl, bound: Duration, options: &PgConnectOption
 
 /// Creates the tables that all read models share, if they do not exist.
 async fn make_tables(pool: &Pool) -> Result<(), sqlx::Error> {
-    for _ in 0..MAKERS {
-        let mut tx = Transaction::new(Kind::Postgres(pool.begin().await?));
-        tx.make(LOCK_DDL).await?;
-        match tx.make(include_str!("../postgres.sql")).await {
-            // Another node has just made them: `CREATE … IF NOT EXISTS` fails when two race.
-            Err(error) if is_race(&error) => drop(tx),
-            made => {
-                made?;
-                return tx.commit().await;
-            }
-        }
-    }
-    Err(sqlx::Error::Protocol("other nodes make and drop the schema watchword_read all the time".to_owned()))
-}
-
-/// Whether an error says that another session made the same thing at the same time.
-fn is_race(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    code.is_some_and(|code| code == "23505" || code == "42P07")
+    let mut tx = Transaction::new(Kind::Postgres(pool.begin().await?));
+    tx.make(LOCK_DDL).await?;
+    tx.make(include_str!("../postgres.sql")).await?;
+    tx.commit().await
 }
 
 /// Connections must work as the schema's owner, but this user may not.
@@ -118,6 +101,22 @@ fn is_race(error: &sqlx::Error) -> bool {
 struct NotItsOwner {
     owner: String,
     user: String,
+}
+
+/// This user may not make the schema; the owner of the database may be about to.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct MayNotMakeIt(String);
+
+impl MayNotMakeIt {
+    fn or(error: sqlx::Error) -> sqlx::Error {
+        match error.as_database_error() {
+            Some(said) if is_forbidden(&error) => {
+                sqlx::Error::Configuration(Self(said.message().to_owned()).into())
+            }
+            _ => error,
+        }
+    }
 }
 
 /// Creates the schema if it does not exist, and returns its owner. All connections work as that role: whichever node
@@ -145,7 +144,7 @@ async fn make_schema(url: &PostgresUrl) -> Result<String, sqlx::Error> {
              END $$"
         );
         // It consists of constants and a name that needs no quotes.
-        sqlx::raw_sql(AssertSqlSafe(make)).execute(&mut connection).await?;
+        sqlx::raw_sql(AssertSqlSafe(make)).execute(&mut connection).await.map_err(MayNotMakeIt::or)?;
         owner = Some(sqlx::query_scalar(OWNER).bind(SCHEMA).fetch_one(&mut connection).await?);
     }
     if let Some(from) = owner.as_deref().filter(|owner| *owner != role.as_str()) {
@@ -201,9 +200,12 @@ async fn give_to(connection: &mut PgConnection, from: &str, to: &RoleName) -> Re
     tx.commit().await
 }
 
-/// One session at a time creates or drops tables. Anybody who may connect could hold an advisory lock; this one needs rights
-/// on the table, and lets everybody read and write it.
-pub(super) const LOCK_DDL: &str = "DO $$ BEGIN
+/// One session at a time creates or drops tables: `CREATE … IF NOT EXISTS` fails when two race. Anybody who may connect could
+/// hold an advisory lock; a comment locks the schema for its owner alone, whether or not there is a table yet. Earlier versions
+/// lock the table, which needs rights on it, and lets everybody read and write it.
+pub(super) const LOCK_DDL: &str =
+    "COMMENT ON SCHEMA watchword_read IS 'Read models of Watchword, derived from its journal';
+  DO $$ BEGIN
     IF to_regclass('watchword_read.checkpoints') IS NOT NULL THEN
       LOCK TABLE watchword_read.checkpoints IN SHARE UPDATE EXCLUSIVE MODE;
     END IF;

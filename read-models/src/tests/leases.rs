@@ -102,13 +102,15 @@ async fn what_a_projector_does_is_seen_by_all_nodes() {
 #[tokio::test]
 async fn nodes_that_start_together_make_the_tables_once() {
     let world = World::new(On::Sqlite).await;
-    let location = database();
-    let opening = (0..6).map(|_| {
-        let (location, sealer, lookup) = (location.clone(), world.sealer.clone(), world.lookup.clone());
-        tokio::spawn(async move { ReadModels::open(&location, sealer, lookup).await.map(drop) })
-    });
-    for opened in opening.collect::<Vec<_>>() {
-        opened.await.expect("no panic").expect("opens");
+    for _ in 0..10 {
+        let location = database();
+        let opening = (0..6).map(|_| {
+            let (location, sealer, lookup) = (location.clone(), world.sealer.clone(), world.lookup.clone());
+            tokio::spawn(async move { ReadModels::open(&location, sealer, lookup).await.map(drop) })
+        });
+        for opened in opening.collect::<Vec<_>>() {
+            opened.await.expect("no panic").expect("opens");
+        }
     }
 }
 
