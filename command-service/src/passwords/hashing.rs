@@ -210,6 +210,9 @@ impl PasswordHashing {
 
     /// Whether a hash was made with other parameters than new ones get, or by another system.
     pub fn is_outdated(&self, hash: &PasswordHash) -> bool {
+        if !is_ours(hash) {
+            return true;
+        }
         let params = phc::PasswordHash::new(&hash.0).ok().and_then(|hash| Params::try_from(&hash).ok());
         params.is_none_or(|params| costs(&params) != costs(&self.params))
     }

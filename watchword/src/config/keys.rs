@@ -297,7 +297,7 @@ keys! {
         "requests that may wait for a hash; more get 503 [default: 64 for each thread]";
     IMPORT_MAX_HASH_COST "import.max_hash_cost": u32 = positive_number, default "2097152",
         "maximum cost of verifying an imported password hash, in PBKDF2 iterations (the default takes about a second); bcrypt \
-         with cost c counts as 128 * 2^c";
+         with cost c counts as 128 * 2^c, argon2 as 2 * m * t, scrypt as N * r * p, SHA-2 crypt as 4 * rounds";
 }
 
 /// The environment variable that overrides a key.

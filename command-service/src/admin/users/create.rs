@@ -17,7 +17,7 @@ use http_kit::cookies::Credentials;
 use http_kit::extract::{AppScope, Body};
 use http_kit::problem::{Problem, both, each};
 use http_kit::request::RequestContext;
-use schemas::field_codes::{self, FieldCode};
+use schemas::field_codes;
 use schemas::problems;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -47,9 +47,10 @@ pub(crate) struct NewUser {
     #[serde(default)]
     #[schema(value_type = Option<String>, format = Password, min_length = 8, max_length = 1024)]
     password: Option<SecretString>,
-    /// Instead of a password: its hash from another system, as that system stores it: ASP.NET Core Identity (base64,
-    /// versions 2 and 3), WordPress (`$wp$2y$`, `$P$`), bcrypt (`$2a$`, `$2b$`, `$2y$`) or LDAP (`{SSHA}`, `{SSHA512}`).
-    /// It is stored sealed, verified at the first login and then replaced. Needs full admin rights.
+    /// Instead of a password: its hash from another system, as that system stores it: argon2 (`$argon2id$`, `$argon2i$`),
+    /// bcrypt (`$2a$`, `$2b$`, `$2y$`), scrypt (`$scrypt$`), PBKDF2 (`$pbkdf2-sha256$` and the like), SHA-2 crypt (`$5$`,
+    /// `$6$`), Django, Firebase (`$fbscrypt$`), better-auth, ASP.NET Core Identity (base64, versions 2 and 3), WordPress
+    /// (`$wp$2y$`, `$P$`) or LDAP (`{SSHA}`, `{SSHA512}`). It is stored sealed, verified at the first login and then replaced. Needs full admin rights.
     #[serde(default)]
     #[schema(value_type = Option<String>, format = Password, max_length = 512,
         example = "AQAAAAIAAYagAAAAEGtb3qchjOAn+DezQi2ufCJyNP0aiVKF2n3NeFfTvoSkNyNwrXwg/1DOF/J3Ay1qsQ==")]
@@ -105,7 +106,8 @@ async fn create(
     }
     let password = match (&body.password, &body.password_hash) {
         (Some(_), Some(_)) => {
-            Err(unwelcome_hash(field_codes::INVALID, "send either `password` or `password_hash`"))
+            let detail = "send either `password` or `password_hash`";
+            Err(Problem::invalid("/password_hash", field_codes::INVALID, detail))
         }
         (Some(password), None) => {
             let min_length = app.state.settings.password_min_length;
@@ -152,19 +154,17 @@ async fn create(
 impl CommandService {
     /// The hash of another system, if it can be verified at an acceptable cost.
     fn imported(&self, text: &str) -> Result<PasswordHash, Problem> {
-        ImportedHash::accept(text, self.settings.imported_hash_cost).map_err(|why| {
-            let code = match why {
-                NotImported::TooCostly { .. } => field_codes::OUT_OF_RANGE,
-                NotImported::Unknown | NotImported::Malformed(_) => field_codes::INVALID,
-            };
-            unwelcome_hash(code, &why.to_string())
-        })?;
-        Ok(PasswordHash(text.to_owned()))
+        ImportedHash::accept(text, self.settings.imported_hash_cost).map_err(unwelcome_hash)
     }
 }
 
-fn unwelcome_hash(code: FieldCode, why: &str) -> Problem {
-    Problem::new(problems::VALIDATION_FAILED).field("/password_hash", code, why)
+/// The refusal of a hash.
+pub(super) fn unwelcome_hash(why: NotImported) -> Problem {
+    let code = match why {
+        NotImported::TooCostly { .. } | NotImported::TooLarge { .. } => field_codes::OUT_OF_RANGE,
+        NotImported::Unknown | NotImported::Malformed(_) => field_codes::INVALID,
+    };
+    Problem::invalid("/password_hash", code, why.to_string())
 }
 
 /// How the user proves who they are, if with a password at all.

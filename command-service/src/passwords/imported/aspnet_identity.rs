@@ -1,27 +1,21 @@
 //! ASP.NET Core Identity: PBKDF2 (RFC 8018) in a base64 blob.
 
-use std::num::NonZeroU32;
-
-use aws_lc_rs::pbkdf2::{Algorithm, PBKDF2_HMAC_SHA1, PBKDF2_HMAC_SHA256, PBKDF2_HMAC_SHA512, verify};
+use aws_lc_rs::pbkdf2::{PBKDF2_HMAC_SHA1, PBKDF2_HMAC_SHA256, PBKDF2_HMAC_SHA512};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::NotImported;
+use super::pbkdf2::Pbkdf2;
 
 /// Version 2 had no parameters.
-const ROUNDS_OF_2: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
+const ROUNDS_OF_2: u32 = 1000;
 const SALT_OF_2: usize = 16;
 const KEY: usize = 32;
 /// Identity's own hasher accepts no shorter salts and keys.
 const SIZES: std::ops::RangeInclusive<usize> = 16..=64;
 
 #[derive(Clone)]
-pub(crate) struct AspNetIdentity {
-    algorithm: Algorithm,
-    iterations: NonZeroU32,
-    salt: Vec<u8>,
-    key: Vec<u8>,
-}
+pub(crate) struct AspNetIdentity(Pbkdf2);
 
 impl AspNetIdentity {
     pub(super) fn parse(text: &str) -> Result<Self, NotImported> {
@@ -31,22 +25,17 @@ impl AspNetIdentity {
             Some((1, rest)) => Self::version_3(rest),
             _ => return Err(NotImported::Unknown),
         };
-        hash.ok_or(NotImported::Malformed("ASP.NET Core Identity"))
+        hash.map(Self).ok_or(NotImported::Malformed("ASP.NET Core Identity"))
     }
 
     /// The salt and the key.
-    fn version_2(rest: &[u8]) -> Option<Self> {
+    fn version_2(rest: &[u8]) -> Option<Pbkdf2> {
         let (salt, key) = rest.split_at_checked(SALT_OF_2)?;
-        (key.len() == KEY).then(|| Self {
-            algorithm: PBKDF2_HMAC_SHA1,
-            iterations: ROUNDS_OF_2,
-            salt: salt.to_vec(),
-            key: key.to_vec(),
-        })
+        if key.len() == KEY { Pbkdf2::new(PBKDF2_HMAC_SHA1, ROUNDS_OF_2, salt, key) } else { None }
     }
 
     /// Function, iterations and salt length as big-endian u32, then the salt and the key.
-    fn version_3(rest: &[u8]) -> Option<Self> {
+    fn version_3(rest: &[u8]) -> Option<Pbkdf2> {
         let (function, rest) = rest.split_first_chunk()?;
         let (iterations, rest) = rest.split_first_chunk()?;
         let (salt, rest) = rest.split_first_chunk()?;
@@ -56,27 +45,21 @@ impl AspNetIdentity {
             2 => PBKDF2_HMAC_SHA512,
             _ => return None,
         };
-        let iterations = NonZeroU32::new(u32::from_be_bytes(*iterations))?;
         let (salt, key) = rest.split_at_checked(usize::try_from(u32::from_be_bytes(*salt)).ok()?)?;
         let sizes_are_right = SIZES.contains(&salt.len()) && SIZES.contains(&key.len());
-        sizes_are_right.then(|| Self { algorithm, iterations, salt: salt.to_vec(), key: key.to_vec() })
+        if sizes_are_right {
+            Pbkdf2::new(algorithm, u32::from_be_bytes(*iterations), salt, key)
+        } else {
+            None
+        }
     }
 
-    /// Each block of the key takes all the iterations.
     pub(super) fn cost(&self) -> u64 {
-        let block = if self.algorithm == PBKDF2_HMAC_SHA1 {
-            20
-        } else if self.algorithm == PBKDF2_HMAC_SHA256 {
-            32
-        } else {
-            64
-        };
-        u64::from(self.iterations.get()) * self.key.len().div_ceil(block) as u64
+        self.0.cost()
     }
 
     pub(super) fn matches(&self, password: &[u8]) -> bool {
-        // It compares in constant time.
-        verify(self.algorithm, self.iterations, &self.salt, password, &self.key).is_ok()
+        self.0.matches(password)
     }
 }
 

@@ -1,6 +1,8 @@
-//! bcrypt, also as WordPress uses it since 6.8: on an HMAC of the password, so that its length does not matter.
+//! bcrypt, also of something that is made of the password, so that its length does not matter: WordPress since 6.8 takes an
+//! HMAC, and Django can take a SHA-256 hash.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::alphabet::BCRYPT;
@@ -14,6 +16,8 @@ use super::trimmed;
 pub(super) const WORDPRESS: &str = "$wp";
 /// The HMAC key, a fixed string for domain separation.
 const WORDPRESS_KEY: &[u8] = b"wp-sha384";
+/// Prefixes of bcrypt hashes in Django.
+const DJANGO: [(&str, Input); 2] = [("bcrypt_sha256$", Input::HashedByDjango), ("bcrypt$", Input::Plain)];
 /// bcrypt ignores the rest of a longer password.
 const MAX_INPUT: usize = 72;
 const COSTS: std::ops::RangeInclusive<u32> = 4..=31;
@@ -33,12 +37,28 @@ pub(crate) struct Bcrypt {
     cost: u32,
     salt: [u8; 16],
     key: [u8; 23],
-    of_wordpress: bool,
+    input: Input,
+}
+
+/// What is given to bcrypt.
+#[derive(Clone, Copy)]
+pub(super) enum Input {
+    /// The password.
+    Plain,
+    /// Its HMAC, in base64.
+    HashedByWordPress,
+    /// Its SHA-256 hash, in hexadecimal digits.
+    HashedByDjango,
+}
+
+/// Whether a text claims to be a bcrypt hash of Django.
+pub(super) fn is_of_django(text: &str) -> bool {
+    DJANGO.iter().any(|(prefix, _)| text.starts_with(prefix))
 }
 
 impl Bcrypt {
     /// `$2y$<cost>$<22 characters of salt><31 of key>`. `2a` and `2b` differ from it only in bugs of old implementations.
-    pub(super) fn parse(text: &str, of_wordpress: bool) -> Option<Self> {
+    pub(super) fn parse(text: &str, input: Input) -> Option<Self> {
         let rest = ["$2a$", "$2b$", "$2y$"].iter().find_map(|prefix| text.strip_prefix(prefix))?;
         let (cost, rest) = rest.split_once('$')?;
         let digits = cost.len() == 2 && cost.bytes().all(|byte| byte.is_ascii_digit());
@@ -46,7 +66,14 @@ impl Bcrypt {
         let (salt, key) = rest.split_at_checked(22)?;
         let decoded = |text| BASE64.decode(text).ok();
         let (salt, key) = (decoded(salt)?.try_into().ok()?, decoded(key)?.try_into().ok()?);
-        Some(Self { cost, salt, key, of_wordpress })
+        Some(Self { cost, salt, key, input })
+    }
+
+    /// `bcrypt_sha256$$2b$12$…` or `bcrypt$$2b$12$…`.
+    pub(super) fn of_django(text: &str) -> Option<Self> {
+        let stripped = DJANGO.iter().find_map(|(prefix, input)| Some((text.strip_prefix(prefix)?, *input)));
+        let (hash, input) = stripped?;
+        Self::parse(hash, input)
     }
 
     pub(super) fn cost(&self) -> u64 {
@@ -54,11 +81,16 @@ impl Bcrypt {
     }
 
     pub(super) fn matches(&self, password: &[u8]) -> bool {
-        if !self.of_wordpress {
-            return self.matches_input(password);
+        match self.input {
+            Input::Plain => self.matches_input(password),
+            Input::HashedByWordPress => {
+                let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA384, WORDPRESS_KEY), trimmed(password));
+                self.matches_input(Zeroizing::new(STANDARD.encode(tag)).as_bytes())
+            }
+            Input::HashedByDjango => {
+                self.matches_input(Zeroizing::new(hex::encode(digest(&SHA256, password))).as_bytes())
+            }
         }
-        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA384, WORDPRESS_KEY), trimmed(password));
-        self.matches_input(Zeroizing::new(STANDARD.encode(tag)).as_bytes())
     }
 
     fn matches_input(&self, input: &[u8]) -> bool {
@@ -116,6 +148,26 @@ mod tests {
             ("$2a$06$DCq7YPn5Rq63x1Lad4cll.TV4S6ytwfsfvkgY8jIucDrjc8deX1s.", ""),
             ("$2a$06$m0CrhHm10qJ3lXRY.5zDGO3rS2KdeeWLuGmsfGlMfOxih58VYVfxe", "a"),
             ("$2b$06$m0CrhHm10qJ3lXRY.5zDGO3rS2KdeeWLuGmsfGlMfOxih58VYVfxe", "a"),
+        ]);
+    }
+
+    /// Made with Python's bcrypt 4.0.1 and with Django 5.2.19.
+    #[test]
+    fn verifies_what_python_and_django_made() {
+        check(&[
+            ("$2a$04$OBmHB5d7Cmp1nY/kvQdOIO3a49QBvqTQrWYQFOWvRRWJWkdhh8PB2", "violet-Kettle-93"),
+            ("$2b$04$TY0CPoW8fvFSXaEFQfZSN.nitpquoWoGGeitu3N11rV/6PkD.Qvey", "pässwörter-93"),
+            ("$2b$04$I1ukWqUuIQGSI0j4yCm.gewmmYFkXz9Lk.XaJADv77szzC4oiOnFy", "pa\u{308}sswo\u{308}rter-93"),
+            (
+                "bcrypt_sha256$$2b$04$xFGI4U5FrS2ojMyqaaocautF1eyiPCrHeccFtxUMD7nMzYFxd9u02",
+                "violet-Kettle-93",
+            ),
+            (
+                "bcrypt_sha256$$2b$04$6GTJHVloQIOb983jHRT8i.2AugRow.E1A2QOGriGw84zN0lSafGYS",
+                "pa\u{308}sswo\u{308}rter-93",
+            ),
+            ("bcrypt$$2b$04$mPJG98cM3j5pigezegUE1ut0W4.7IEfPFzltz47Em0xAoaxQdML.e", "violet-Kettle-93"),
+            ("bcrypt$$2b$04$NMDOsbep.YA3v4XvFdESJupQWVOso.1jnZO4xUcpbRmNgpTqWnHWu", "pässwörter-93"),
         ]);
     }
 

@@ -29,8 +29,9 @@ pub struct NewUser {
     /// An initial role; may be repeated
     #[arg(long = "role", value_name = "ROLE", value_parser = role)]
     roles: Vec<Role>,
-    /// A file with the password hash from another system: ASP.NET Core Identity, WordPress, phpass, bcrypt or LDAP ({SSHA},
-    /// {SSHA512}). It must not be world-readable
+    /// A file with the password hash from another system: argon2, bcrypt, scrypt, PBKDF2, SHA-2 crypt, or as Django, Firebase,
+    /// better-auth, ASP.NET Core Identity, WordPress, phpass or LDAP ({SSHA}, {SSHA512}) store it. It must not be
+    /// world-readable
     #[arg(long, value_name = "FILE")]
     password_hash_file: Option<PathBuf>,
     #[command(flatten)]
