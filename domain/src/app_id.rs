@@ -15,6 +15,17 @@ pub struct AppId(
     SmolStr,
 );
 
+/// Whether a text is 1 to 40 lower-case letters and digits, with single hyphens between them.
+pub(crate) fn is_segment(text: &str) -> bool {
+    let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let bytes = text.as_bytes();
+    (1..=40).contains(&bytes.len())
+        && alphanumeric(bytes[0])
+        && alphanumeric(bytes[bytes.len() - 1])
+        && bytes.iter().all(|&b| alphanumeric(b) || b == b'-')
+        && !text.contains("--")
+}
+
 /// The text is not an app id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("an app id is 1 to 40 lower-case letters and digits, with single hyphens between them")]
@@ -24,14 +35,7 @@ impl AppId {
     /// Parses an app id.
     pub fn parse(text: impl Into<SmolStr>) -> Result<Self, InvalidAppId> {
         let text = text.into();
-        let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-        let bytes = text.as_bytes();
-        let well_formed = (1..=40).contains(&bytes.len())
-            && alphanumeric(bytes[0])
-            && alphanumeric(bytes[bytes.len() - 1])
-            && bytes.iter().all(|&b| alphanumeric(b) || b == b'-')
-            && !text.contains("--");
-        if well_formed { Ok(Self(text)) } else { Err(InvalidAppId) }
+        if is_segment(&text) { Ok(Self(text)) } else { Err(InvalidAppId) }
     }
 
     /// The app that a fresh embedded start makes, and whose routes also answer under `/auth`.

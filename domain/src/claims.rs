@@ -11,6 +11,7 @@ use crate::app_id::AppId;
 use crate::email::Email;
 use crate::ids::{EventId, SessionId, UserId};
 use crate::mail::MailKind;
+use crate::organization::Slug;
 
 /// What is claimed. The name under which a journal keeps it must hold no personal data, so the holder of the keys makes
 /// that name.
@@ -42,6 +43,8 @@ pub enum Claimed {
     Origin,
     /// A place in the list of a user's sessions.
     Session { user_id: UserId, session_id: SessionId },
+    /// The name of an organization in URLs, which is its own within an app.
+    Slug { app_id: AppId, slug: Slug },
 }
 
 impl Claimed {
@@ -56,6 +59,7 @@ impl Claimed {
             Self::MailWaiting(..) => ClaimKind::MailWaiting,
             Self::Origin => ClaimKind::Journal,
             Self::Session { .. } => ClaimKind::Session,
+            Self::Slug { .. } => ClaimKind::Slug,
         }
     }
 }
@@ -99,6 +103,8 @@ kinds! {
     MailWaiting = "mail_waiting",
     /// [`Claimed::Session`].
     Session = "session",
+    /// [`Claimed::Slug`].
+    Slug = "slug",
 }
 
 impl fmt::Display for ClaimKind {

@@ -1,7 +1,7 @@
 //! What Watchword decides, and nothing else.
 //!
 //! Aggregates ([`app::App`], [`user::User`], [`lockout::Lockout`], [`session::Session`], [`magic_link::MagicLink`],
-//! [`delivery::Delivery`]) take commands and answer with events or a typed refusal. Everything a decision needs (ids, the time, hashes, looked-up facts) is in the
+//! [`delivery::Delivery`], [`organization::Organization`], [`memberships::Memberships`]) take commands and answer with events or a typed refusal. Everything a decision needs (ids, the time, hashes, looked-up facts) is in the
 //! command, so a decision can run again after a conflict and gives the same answer. There is no I/O, no clock and
 //! no randomness in this crate.
 #![deny(missing_docs)]
@@ -23,7 +23,9 @@ pub mod journal;
 pub mod lockout;
 pub mod magic_link;
 pub mod mail;
+pub mod memberships;
 pub mod one_time;
+pub mod organization;
 pub mod password;
 pub mod permission;
 pub mod personal;
@@ -51,6 +53,7 @@ pub use ids::{DeviceId, EventId, SessionId, UserId};
 pub use jiff::Timestamp;
 pub use journal::{CheckpointKeyId, JournalId, LogOrigin};
 pub use magic_link::MagicLinkId;
+pub use organization::OrganizationId;
 pub use permission::Permission;
 pub use personal::Personal;
 pub use role::Role;
@@ -73,4 +76,8 @@ events::aggregates! {
     Journal(journal::JournalEvent),
     /// Somebody read or exported other people's data.
     Access(access::AccessEvent),
+    /// An organization was created, changed or deleted, or its members changed.
+    Organization(organization::OrganizationEvent),
+    /// A person joined or left an organization.
+    Memberships(memberships::MembershipsEvent),
 }

@@ -32,6 +32,11 @@ impl Role {
         Self("admin".to_owned())
     }
 
+    /// The highest role of an organization.
+    pub fn owner() -> Self {
+        Self("owner".to_owned())
+    }
+
     /// The role as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -65,9 +65,11 @@ impl LookupKey {
                 let key = format!("{}{position:020}/{}", mails_of(&app_id), kind.as_str());
                 Some(claim(claimed.kind(), key))
             }
-            Claimed::App(_) | Claimed::Erased(_) | Claimed::Origin | Claimed::Session { .. } => {
-                plain(claimed)
-            }
+            Claimed::App(_)
+            | Claimed::Erased(_)
+            | Claimed::Origin
+            | Claimed::Session { .. }
+            | Claimed::Slug { .. } => plain(claimed),
         }
     }
 
@@ -94,6 +96,7 @@ pub(crate) fn plain(claimed: &Claimed) -> Option<Claim> {
         Claimed::Erased(user_id) => user_id.to_string(),
         Claimed::Origin => "origin".to_owned(),
         Claimed::Session { user_id, session_id } => format!("{}{session_id}", sessions_of(*user_id)),
+        Claimed::Slug { app_id, slug } => format!("{}{slug}", slugs_of(app_id)),
         Claimed::Email { .. }
         | Claimed::MagicLink { .. }
         | Claimed::MailFailed(..)
@@ -114,6 +117,11 @@ pub fn app_claim(app_id: &AppId) -> Claim {
 /// The prefix of the keys of a user's session claims: they are the list of the user's sessions, without a projection.
 pub fn sessions_of(user: UserId) -> String {
     format!("{user}/")
+}
+
+/// The prefix of the keys of the claims on slugs: they are the list of an app's organizations, without a projection.
+pub fn slugs_of(app_id: &AppId) -> String {
+    format!("{app_id}/")
 }
 
 /// The prefix of the keys of the claims that list an app's mails.
@@ -166,6 +174,9 @@ mod tests {
         let mail = "default/00000000000000000042/magic_link";
         assert_eq!(name(&Claimed::MailWaiting(event, MailKind::MagicLink)), named("mail_waiting", mail));
         assert_eq!(name(&Claimed::MailFailed(event, MailKind::MagicLink)), named("mail_failed", mail));
+        let slug = domain::organization::Slug::parse("engines").expect("valid");
+        let slug = Claimed::Slug { app_id: app_id.clone(), slug };
+        assert_eq!(name(&slug), named("slug", "default/engines"));
         let known = Claimed::Email { app_id: app_id.clone(), email: Some(email.clone()) };
         assert_eq!(name(&known), named("email", &key.email_claim(&app_id, &email).key));
         let link = Claimed::MagicLink { app_id: app_id.clone(), email: Some(email.clone()) };

@@ -8,9 +8,14 @@ use domain::app::App;
 use domain::delivery::Delivery;
 use domain::lockout::Lockout;
 use domain::magic_link::MagicLink;
+use domain::memberships::Memberships;
+use domain::organization::Organization;
 use domain::session::Session;
 use domain::user::User;
-use domain::{AppId, Event, EventId, MagicLinkId, Recorded, SessionId, Stream, StreamId, Timestamp, UserId};
+use domain::{
+    AppId, Event, EventId, MagicLinkId, OrganizationId, Recorded, SessionId, Stream, StreamId, Timestamp,
+    UserId,
+};
 use event_store::contract::{append, macs, nothing, stream};
 use event_store::repository::as_of::{DISORDER, position_at};
 use event_store::{Append, Clock, Journal, KeyStore, MasterKey, Repository, Sealer, SystemClock, Write};
@@ -55,6 +60,8 @@ fn stream_of(event: &Event, number: u8) -> Option<StreamId> {
         Event::Session(_) => Session::stream(&SessionId(id(number))),
         Event::MagicLink(_) => MagicLink::stream(&MagicLinkId(id(number))),
         Event::Delivery(_) => Delivery::stream(&EventId(id(number))),
+        Event::Organization(_) => Organization::stream(&OrganizationId(id(number))),
+        Event::Memberships(_) => Memberships::stream(&UserId(id(number))),
         Event::Journal(_) | Event::Access(_) => return None,
     })
 }

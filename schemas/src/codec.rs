@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use cqrs_es::persist::{EventUpcaster, SemanticVersionEventUpcaster, SerializedEvent};
+use domain::organization::{MemberRemoved, OrganizationEvent, RemovalReason};
 use domain::session::{RevocationReason, SessionEvent};
 use domain::user::UserEvent;
 use domain::{Event, Personal, StreamId, UserId};
@@ -94,7 +95,11 @@ pub fn encode_with(event: &Event, personal: &Personal) -> Encoded {
 pub fn tells_where_from(event: &Event) -> bool {
     match event {
         Event::Session(SessionEvent::SessionRevoked(revoked)) => revoked.reason != RevocationReason::Erased,
+        Event::Organization(OrganizationEvent::MemberRemoved(MemberRemoved { reason, .. })) => {
+            *reason != RemovalReason::Erased
+        }
         Event::Session(SessionEvent::SessionRefreshed(_))
+        | Event::Memberships(_)
         | Event::User(UserEvent::UserErased(_))
         | Event::Delivery(_)
         | Event::Journal(_) => false,

@@ -175,6 +175,9 @@ problems! {
     SESSION_REVOKED "session_revoked" 401 "The session was revoked":
         "The session was ended by a logout, from another session, by an admin, by a ban, or because one of its refresh \
          tokens was used twice. Log in again.";
+    SLUG_TAKEN "slug_taken" 409 "The slug belongs to another organization":
+        "Within an app, a slug names one organization. Choose another `slug`, or leave it out when creating an organization: \
+         then one is made of its name.";
     STORAGE_FULL "storage_full" 503 "The service's storage is full":
         "The disk or database that the service writes to has no space left. Nothing was changed. Try again after the \
          seconds in `Retry-After`: the operator has to make room first.";
@@ -186,6 +189,11 @@ problems! {
          failed or another server took over. Nothing was changed. Try again after the seconds in `Retry-After`.";
     TOO_MANY_API_KEYS "too_many_api_keys" 409 "The app has too many API keys":
         "An app can have at most 1000 API keys that are neither revoked nor expired. Revoke those that are not used.";
+    TOO_MANY_MEMBERS "too_many_members" 409 "The organization has too many members":
+        "An organization can have at most 10000 members. Remove those who have left.";
+    TOO_MANY_ORGANIZATIONS "too_many_organizations" 409 "The person is in too many organizations":
+        "A person can be in at most 100 organizations of an app: each login looks at all of them. Leave one first, or delete \
+         one.";
     TOO_MANY_ROLES "too_many_roles" 409 "The user has too many roles":
         "A user can have at most 50 roles in an app, of 2000 characters in all. Take a role away first.";
     UNAUTHENTICATED "unauthenticated" 401 "Credentials are missing or invalid":

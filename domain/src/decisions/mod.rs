@@ -15,6 +15,7 @@ pub mod issue_link;
 pub mod live;
 pub mod log_in;
 pub mod mailed_tokens;
+pub mod organizations;
 pub mod own_password;
 pub mod recipient;
 pub mod redeem_link;
@@ -36,6 +37,7 @@ pub use log_in::{LogIn, NotLoggedIn};
 pub use mailed_tokens::{
     ChangeEmail, Disown, NotRequested, NotUsed, RequestToken, ResetPassword, VerifyEmail, Wanted,
 };
+pub use organizations::{CreateOrganization, NotOrganized, RemoveMember, SetMember};
 pub use own_password::{ChangePassword, NotChanged, RequestEmailChange};
 pub use recipient::{Recipient, TokenOfAdmin};
 pub use redeem_link::{NotRedeemed, RedeemLink};

@@ -7,6 +7,8 @@ use domain::journal::JournalEvent;
 use domain::lockout::LockoutEvent;
 use domain::magic_link::MagicLinkEvent;
 use domain::mail::MailKind;
+use domain::memberships::MembershipsEvent;
+use domain::organization::{OrganizationEvent, RemovalReason};
 use domain::session::{LoginMethod, RevocationReason, SessionEvent};
 use domain::settings::SentBy;
 use domain::user::{ErasureReason, MailboxProof, ProfileField, RegistrationMethod, ResetReason, UserEvent};
@@ -23,6 +25,8 @@ pub(super) fn words(event: &Event) -> String {
         Event::Access(event) => access(event),
         Event::App(event) => app(event),
         Event::Journal(event) => journal(event),
+        Event::Organization(event) => organization(event),
+        Event::Memberships(event) => memberships(event),
     }
 }
 
@@ -241,6 +245,41 @@ fn app(event: &AppEvent) -> String {
         AppEvent::SigningKeyRetired(event) => format!("Signing key {} retired", event.kid),
         AppEvent::ApiKeyIssued(event) => format!("API key {} issued", event.name),
         AppEvent::ApiKeyRevoked(event) => format!("API key {} revoked", event.key_id),
+    }
+}
+
+fn organization(event: &OrganizationEvent) -> String {
+    match event {
+        OrganizationEvent::OrganizationCreated(event) => format!("Organization {} created", event.slug),
+        OrganizationEvent::OrganizationRenamed(event) => format!("Organization renamed to {}", event.slug),
+        OrganizationEvent::OrganizationDeleted(event) => {
+            format!("Organization {} deleted", event.organization_id)
+        }
+        OrganizationEvent::MemberAdded(event) => {
+            format!("Made {} of the organization {}", event.role, event.organization_id)
+        }
+        OrganizationEvent::MemberRoleChanged(event) => {
+            format!("Role in the organization {} changed to {}", event.organization_id, event.role)
+        }
+        OrganizationEvent::MemberRemoved(event) => {
+            let why = match event.reason {
+                RemovalReason::Left => "they left",
+                RemovalReason::Removed => "they were removed",
+                RemovalReason::Erased => "the person was erased",
+            };
+            format!("No longer a member of the organization {}: {why}", event.organization_id)
+        }
+    }
+}
+
+fn memberships(event: &MembershipsEvent) -> String {
+    match event {
+        MembershipsEvent::OrganizationJoined(event) => {
+            format!("Organization {} entered in the person's list", event.organization_id)
+        }
+        MembershipsEvent::OrganizationLeft(event) => {
+            format!("Organization {} taken from the person's list", event.organization_id)
+        }
     }
 }
 

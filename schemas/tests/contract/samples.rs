@@ -23,6 +23,7 @@ fn text(name: &str) -> Option<&'static str> {
         "RedirectUri" | "redirect_uris" | "email_change" | "email_verification" | "invitation"
         | "password_reset" => "https://app.example/callback",
         "Role" | "admin_role" => "admin",
+        "Slug" => "engines",
         "colour" => "#0a66c2",
         "logo" => "https://app.example/logo.png",
         "origins" => "https://app.example",

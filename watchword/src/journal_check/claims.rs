@@ -149,6 +149,7 @@ fn held_for_nothing(kind: ClaimKind, claim: &Claim, owner: &StreamId) -> String 
         ClaimKind::Session => {
             return format!("the session claim {key} is still held, but the session was revoked");
         }
+        ClaimKind::Slug => "which is no organization of that slug: no other can be given it",
         ClaimKind::MailFailed => {
             return format!("a claim lists {key} as a failed mail, but no event says so");
         }
@@ -188,5 +189,6 @@ fn held_by_nobody(claim: &Claim, rightful: &Expected) -> Option<String> {
         Claimed::Session { .. } => {
             format!("no claim lists {owner}, so that revoking all sessions of its user would miss it")
         }
+        Claimed::Slug { .. } => format!("no claim holds the slug of {owner}: another can be given it"),
     })
 }

@@ -1,0 +1,156 @@
+//! The events of an organization.
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{OrganizationId, Slug};
+use crate::app_id::AppId;
+use crate::claims::{ClaimChange, ClaimKind, Claimed, Claiming, Holding};
+use crate::event::events;
+use crate::ids::UserId;
+use crate::role::Role;
+
+/// An organization was created.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OrganizationCreated {
+    /// Its id.
+    pub organization_id: OrganizationId,
+    /// Its app.
+    pub app_id: AppId,
+    /// The name shown to people.
+    pub name: String,
+    /// Its name in URLs.
+    pub slug: Slug,
+    /// When it happened.
+    pub at: Timestamp,
+}
+
+/// An organization was given another name or slug.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OrganizationRenamed {
+    /// The organization.
+    pub organization_id: OrganizationId,
+    /// Its app.
+    pub app_id: AppId,
+    /// The name shown to people, from now on.
+    pub name: String,
+    /// Its name in URLs, from now on.
+    pub slug: Slug,
+    /// When it happened.
+    pub at: Timestamp,
+}
+
+/// An organization was deleted, and with it all that it gave its members.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OrganizationDeleted {
+    /// The organization.
+    pub organization_id: OrganizationId,
+    /// When it happened.
+    pub at: Timestamp,
+}
+
+/// A person became a member without an invitation: its creator, or somebody whom an admin of the app added.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct MemberAdded {
+    /// The organization.
+    pub organization_id: OrganizationId,
+    /// The new member.
+    pub user_id: UserId,
+    /// Their role in the organization.
+    pub role: Role,
+    /// When it happened.
+    pub at: Timestamp,
+}
+
+/// A member was given another role.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct MemberRoleChanged {
+    /// The organization.
+    pub organization_id: OrganizationId,
+    /// The member.
+    pub user_id: UserId,
+    /// Their role from now on.
+    pub role: Role,
+    /// When it happened.
+    pub at: Timestamp,
+}
+
+/// Why somebody is no longer a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RemovalReason {
+    /// They left.
+    Left,
+    /// Another member, or an admin of the app, removed them.
+    Removed,
+    /// They were erased.
+    Erased,
+}
+
+/// A person is no longer a member.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct MemberRemoved {
+    /// The organization.
+    pub organization_id: OrganizationId,
+    /// The former member.
+    pub user_id: UserId,
+    /// Why.
+    pub reason: RemovalReason,
+    /// When it happened.
+    pub at: Timestamp,
+}
+
+events! {
+    /// The events of an organization.
+    pub enum OrganizationEvent of "organization", whose |event| event.whose();
+    OrganizationCreated: open,
+    OrganizationRenamed: open,
+    OrganizationDeleted: open,
+    MemberAdded: open,
+    MemberRoleChanged: open,
+    MemberRemoved: open,
+}
+
+/// Whom an event is about.
+trait Whose {
+    fn whose(&self) -> Option<UserId>;
+}
+
+macro_rules! about {
+    (nobody: $($Event:ident),+; a_member: $($Member:ident),+;) => {
+        $(impl Whose for $Event {
+            fn whose(&self) -> Option<UserId> {
+                None
+            }
+        })+
+        $(impl Whose for $Member {
+            fn whose(&self) -> Option<UserId> {
+                Some(self.user_id)
+            }
+        })+
+    };
+}
+
+about! {
+    nobody: OrganizationCreated, OrganizationRenamed, OrganizationDeleted;
+    a_member: MemberAdded, MemberRoleChanged, MemberRemoved;
+}
+
+impl Claiming for OrganizationEvent {
+    fn claims(&self, held: &Holding) -> Vec<ClaimChange> {
+        let former = || held.of(ClaimKind::Slug).cloned().map(ClaimChange::Release);
+        match self {
+            Self::OrganizationCreated(OrganizationCreated { app_id, slug, .. })
+            | Self::OrganizationRenamed(OrganizationRenamed { app_id, slug, .. }) => {
+                let slug = Claimed::Slug { app_id: app_id.clone(), slug: slug.clone() };
+                if held.of(ClaimKind::Slug).any(|held| *held == slug) {
+                    return vec![];
+                }
+                former().chain([ClaimChange::Take(slug)]).collect()
+            }
+            Self::OrganizationDeleted(_) => former().collect(),
+            Self::MemberAdded(_) | Self::MemberRoleChanged(_) | Self::MemberRemoved(_) => vec![],
+        }
+    }
+}
