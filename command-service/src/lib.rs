@@ -18,6 +18,7 @@ mod keys;
 pub mod locate;
 mod magic_link;
 mod mailed_tokens;
+mod organizations;
 mod pages;
 pub mod passwords;
 mod service;
@@ -53,6 +54,7 @@ impl CommandService {
             .merge(checkpoint_keys::routes())
             .merge(keys::routes())
             .merge(magic_link::routes())
+            .merge(organizations::routes())
             .merge(pages::routes())
             .merge(sessions::routes())
             .with_state(self)

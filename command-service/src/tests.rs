@@ -34,6 +34,7 @@ mod imported_hashes;
 mod login;
 mod magic_link;
 mod mailbox;
+mod organizations;
 mod page;
 mod rights;
 mod round_trips;

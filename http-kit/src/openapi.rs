@@ -53,6 +53,7 @@ const TAGS: &[(&str, &str)] = &[
     ("magic links", "Login by a mailed link."),
     ("me", "Your own account: its profile, password and address."),
     ("sessions", "Your own sessions."),
+    ("organizations", "Organizations of users: your own, and their members."),
     ("admin", "An app's users, statistics and mails, for its admins and servers."),
     ("audit", "The audit log, and the event feed."),
     ("keys", "API keys, and the keys that sign access tokens."),

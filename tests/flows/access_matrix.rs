@@ -73,6 +73,14 @@ const ROUTES: &[(&str, &str, Access, &str)] = &[
     ("GET", "/v1/apps/{app_id}/auth/sessions", User, ""),
     ("DELETE", "/v1/apps/{app_id}/auth/sessions/{session_id}", User, ""),
     ("POST", "/v1/apps/{app_id}/auth/sessions/revoke-all", User, r#"{"exclude_current":true}"#),
+    ("POST", "/v1/apps/{app_id}/orgs", User, r#"{"name":"X"}"#),
+    ("GET", "/v1/apps/{app_id}/orgs", User, ""),
+    ("GET", "/v1/apps/{app_id}/orgs/{org_id}", User, ""),
+    ("PATCH", "/v1/apps/{app_id}/orgs/{org_id}", User, r#"{"name":"X"}"#),
+    ("DELETE", "/v1/apps/{app_id}/orgs/{org_id}", User, ""),
+    ("GET", "/v1/apps/{app_id}/orgs/{org_id}/members", User, ""),
+    ("PUT", "/v1/apps/{app_id}/orgs/{org_id}/members/{user_id}", User, r#"{"role":"member"}"#),
+    ("DELETE", "/v1/apps/{app_id}/orgs/{org_id}/members/{user_id}", User, ""),
     ("POST", "/v1/apps/{app_id}/auth/introspect", OfApp, "token=x"),
     ("POST", "/v1/apps/{app_id}/auth/revoke", Public, "token=x"),
     ("POST", "/v1/apps/{app_id}/oauth2/introspect", OfApp, "token=x"),
@@ -129,6 +137,7 @@ struct Ids<'a> {
     user: &'a str,
     session: &'a str,
     key: &'a str,
+    org: &'a str,
 }
 
 fn call(server: &Server, route: &(&str, &str, Access, &'static str), ids: &Ids) -> Call {
@@ -138,6 +147,7 @@ fn call(server: &Server, route: &(&str, &str, Access, &'static str), ids: &Ids) 
         .replace("{user_id}", ids.user)
         .replace("{session_id}", ids.session)
         .replace("{key_id}", ids.key)
+        .replace("{org_id}", ids.org)
         .replace("{mail_id}", "1-magic_link")
         .replace("{role}", "editor");
     let call = server.call(route.0.parse().unwrap(), path);
@@ -187,7 +197,9 @@ async fn each_route_lets_in_whom_it_is_for() {
     let (key_id, _) = app.api_key(&["users:read"]).await;
     let (_, foreign_key) = foreign.api_key(&every).await;
     let (_, powerless_key) = app.api_key(&["orgs:*"]).await;
-    let ids = Ids { app: &app.id, user: &victim.user_id, session: &victim.session, key: &key_id };
+    let org = app.create_organization(&victim.access, "Victims").await;
+    let org = org["id"].as_str().unwrap();
+    let ids = Ids { app: &app.id, user: &victim.user_id, session: &victim.session, key: &key_id, org };
     let head = server.events().await.len();
 
     for route in ROUTES {
@@ -201,6 +213,7 @@ async fn each_route_lets_in_whom_it_is_for() {
             // A caller without access does not learn what is wrong with the body.
             let path = route.1.replace("{app_id}", ids.app).replace("{user_id}", ids.user);
             let path = path.replace("{session_id}", ids.session).replace("{key_id}", ids.key);
+            let path = path.replace("{org_id}", ids.org);
             let path = path.replace("{role}", "editor").replace("{mail_id}", "1-magic_link");
             let nonsense = server.call(route.0.parse().unwrap(), path).body("application/json", "[");
             let logout = route.1.ends_with("/logout");
@@ -240,12 +253,20 @@ async fn absent_resources_and_those_of_others_are_indistinguishable() {
     let (their_key, _) = foreign.api_key(&["users:read"]).await;
     let admin = app.register_admin(&email("admin")).await;
     let key = server.platform_key();
-    let their_ids = Ids { app: &app.id, user: &theirs.user_id, session: &theirs.session, key: &their_key };
-    let absent_ids = Ids { app: &app.id, user: ABSENT, session: ABSENT, key: ABSENT };
+    let their_org = foreign.create_organization(&theirs.access, "Theirs").await;
+    let their_ids = Ids {
+        app: &app.id,
+        user: &theirs.user_id,
+        session: &theirs.session,
+        key: &their_key,
+        org: their_org["id"].as_str().unwrap(),
+    };
+    let absent_ids = Ids { app: &app.id, user: ABSENT, session: ABSENT, key: ABSENT, org: ABSENT };
     let head = server.events().await.len();
 
     for route in ROUTES {
-        let names_one = ["{user_id}", "{session_id}", "{key_id}"].iter().any(|it| route.1.contains(it));
+        let names_one =
+            ["{user_id}", "{session_id}", "{key_id}", "{org_id}"].iter().any(|it| route.1.contains(it));
         if !names_one {
             continue;
         }
@@ -271,7 +292,7 @@ async fn an_absent_app_has_nothing() {
     let server = Server::start().await;
     let key = server.platform_key();
     for app in ["absent", "platform"] {
-        let ids = Ids { app, user: ABSENT, session: ABSENT, key: ABSENT };
+        let ids = Ids { app, user: ABSENT, session: ABSENT, key: ABSENT, org: ABSENT };
         for route in ROUTES.iter().filter(|it| it.1.contains("{app_id}")) {
             // Platform keys manage one another and see their history; for all other callers there is no such app.
             if app == "platform" && (route.1.contains("/api-keys") || route.1.ends_with("/audit/events")) {

@@ -39,6 +39,7 @@ mod mail;
 mod malformed_requests;
 mod me;
 mod mounted;
+mod organizations;
 mod overload;
 mod password_reset;
 mod person;

@@ -19,6 +19,7 @@ const ROOMS: &[&str] = &[
     "mailed_tokens",
     "erase",
     "sessions",
+    "organizations",
     "api_keys",
     "keys",
     "checkpoint_keys",

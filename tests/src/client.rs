@@ -374,6 +374,11 @@ impl<'a> App<'a> {
         answer["token"].as_str().unwrap_or_else(|| panic!("no token: {answer}")).to_owned()
     }
 
+    /// Creates an organization as this user, who is its owner.
+    pub async fn create_organization(&self, access_token: &str, name: &str) -> Value {
+        self.post("orgs").bearer(access_token).json(&json!({"name": name})).await.expect(201).json()
+    }
+
     /// Bans a user.
     pub async fn ban(&self, user_id: &str) -> Answer {
         self.post(&format!("admin/users/{user_id}/ban"))

@@ -85,6 +85,7 @@ const TIME: &str = "2026-03-01T12:00:00Z";
 const USER_ID: &str = "01900000-0000-7000-8000-000000000001";
 const SESSION_ID: &str = "01900000-0000-7000-8000-000000000002";
 const KEY_ID: &str = "01900000-0000-7000-8000-000000000003";
+const ORGANIZATION_ID: &str = "01900000-0000-7000-8000-000000000006";
 const HASH: &str = "LZxXyFxVGzMpL1jAT0LXSYPGlRtVGbpnBQFNbPqe5xk=";
 const KID: &str = "3vPPCuNp2Mpr8a9MtuZlbPB-bGkEIyBnWPSSPKSGSSA";
 
@@ -113,6 +114,13 @@ fn cloud_event() -> Value {
 fn of_name(schema: &str, name: &str) -> Option<Value> {
     Some(match (schema, name) {
         ("App" | "CreateAppRequest" | "AppPatch", "name") => "Acme".into(),
+        ("Organization" | "CreateOrganizationRequest" | "OrganizationPatch", "name") => {
+            "Analytical Engines".into()
+        }
+        (_, "slug") => "analytical-engines".into(),
+        (_, "member_count") => 3.into(),
+        ("Organization" | "OrganizationMember" | "MemberRole", "role") => "owner".into(),
+        ("Organization", "id") | (_, "org_id" | "organization_id") => ORGANIZATION_ID.into(),
         ("ApiKey" | "IssueApiKeyRequest" | "AuditActor", "name") => "backend".into(),
         (_, "key_id") | ("AuditActor", "id") => KEY_ID.into(),
         ("AuditEvent", "type") => "UserBanned".into(),

@@ -103,8 +103,9 @@ impl CommandService {
             let (app, user) = work.drafts((app, user));
             disown.decide(app, user).map_err(not_used)
         };
-        let done =
-            self.run_ending_sessions(user_id, RevocationReason::Erased, context, reads, decide).await?;
-        self.finish_erasure(user_id, done.position).await
+        let done = self
+            .run_ending_sessions(user_id, RevocationReason::Erased, context.clone(), reads, decide)
+            .await?;
+        self.finish_erasure(user_id, done.position, context).await
     }
 }

@@ -83,8 +83,8 @@ pub(crate) async fn erase(
         })
     };
     let reason = RevocationReason::Erased;
-    let done = service.run_ending_sessions(user_id, reason, context, reads, decide).await?;
+    let done = service.run_ending_sessions(user_id, reason, context.clone(), reads, decide).await?;
     let cleared = SetCookies::cleared(&caller.app.state, service.access_tokens.public_url());
-    let answer = service.finish_erasure(user_id, done.position).await?;
+    let answer = service.finish_erasure(user_id, done.position, context).await?;
     Ok((cleared, answer).into_response())
 }

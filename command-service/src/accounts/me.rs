@@ -22,6 +22,7 @@ use crate::CommandService;
 use crate::api::answers::Done;
 use crate::api::fields::{self, nullable};
 use crate::callers::live::LiveCaller;
+use crate::organizations::OrganizationBody;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
     OpenApiRouter::new().routes(routes!(read, change))
@@ -34,22 +35,8 @@ pub(crate) struct Me {
     user: UserBody,
     /// The session that made the request.
     session_id: Uuid,
-    /// The organizations the user belongs to.
-    #[schema(value_type = Vec<Org>)]
-    orgs: [Org; 0],
-}
-
-/// An organization.
-#[derive(Serialize, ToSchema)]
-struct Org {
-    /// Its id.
-    id: Uuid,
-    /// Its name.
-    #[schema(example = "Analytical Engines")]
-    name: String,
-    /// Its name in URLs.
-    #[schema(example = "analytical-engines")]
-    slug: String,
+    /// The organizations that the user belongs to.
+    orgs: Vec<OrganizationBody>,
 }
 
 /// The profile members to change. Absent ones stay, `""` removes one, and in a merge patch `null` does too.
@@ -72,8 +59,11 @@ pub(crate) struct MePatch {
 }
 
 impl Me {
-    fn of(user: &User, caller: &UserCaller) -> Self {
-        Self { user: UserBody::of(user), session_id: caller.session_id.0, orgs: [] }
+    async fn of(service: &CommandService, user: &User, caller: &UserCaller) -> Result<Self, Problem> {
+        let organizations = service.organizations_of(&caller.app_id, caller.user_id).await?;
+        let orgs = organizations.iter().filter_map(|it| OrganizationBody::of(&it.state, caller.user_id));
+        let (user, session_id) = (UserBody::of(user), caller.session_id.0);
+        Ok(Self { user, session_id, orgs: orgs.collect() })
     }
 }
 
@@ -89,7 +79,7 @@ pub(crate) async fn read(
     credentials: Credentials,
 ) -> Result<Response, Problem> {
     let caller = service.authenticator.user(&app_id, &credentials).await?;
-    Ok(Done::read(Me::of(&caller.user.state, &caller)))
+    Ok(Done::read(Me::of(&service, &caller.user.state, &caller).await?))
 }
 
 /// Change your own profile.
@@ -125,5 +115,5 @@ pub(crate) async fn change(
         Some(user) => user,
         None => service.repository.load::<User>(&user_id).await?.state.clone(),
     };
-    Ok(Done::ok(done.position, Me::of(&user, &caller)))
+    Ok(Done::ok(done.position, Me::of(&service, &user, &caller).await?))
 }

@@ -5,7 +5,7 @@ use event_store::contract::Nodes;
 use super::*;
 
 /// A node that remembers nothing, on a journal that others write to as well.
-fn node_of_many(world: &World) -> (World, Arc<Nodes>) {
+pub(super) fn node_of_many(world: &World) -> (World, Arc<Nodes>) {
     let journal = Arc::new(Nodes::new(vec![world.journal.clone()]));
     let (shared, keys) = (journal.clone() as Arc<dyn Journal>, &world.service.key_store);
     let limits = RateSettings { enabled: false, ..RateSettings::default() };

@@ -42,9 +42,10 @@ async fn erase(
     body: Result<NoBody, Problem>,
 ) -> Result<Response, Problem> {
     let (app_id, user_id) = (segments.app_id.clone(), UserId(segments.user_id));
-    service.authenticator.admin(&app_id, &credentials, Permission::UsersWrite).await?;
+    let caller = service.authenticator.admin(&app_id, &credentials, Permission::UsersWrite).await?;
     if let Some(position) = service.erased_before(&app_id, user_id).await? {
-        return service.finish_erasure(user_id, position).await;
+        let context = service.context(&request, &app_id, caller.actor, None);
+        return service.finish_erasure(user_id, position, context).await;
     }
     let target = TargetUser::new(&service, &credentials, segments, Permission::UsersWrite).await?;
     let NoBody { idempotency } = body?;
@@ -54,8 +55,8 @@ async fn erase(
     let erase = move |work: &mut Work| {
         work.execute(user, UserCommand::Erase { reason: ErasureReason::Admin, at }).map_err(user_problem)
     };
-    let done = target.run_ending(context, (reads, user), RevocationReason::Erased, erase).await?;
-    service.finish_erasure(user_id, done.position).await
+    let done = target.run_ending(context.clone(), (reads, user), RevocationReason::Erased, erase).await?;
+    service.finish_erasure(user_id, done.position, context).await
 }
 
 impl CommandService {

@@ -1,0 +1,115 @@
+//! Organizations of users: what their members do.
+//!
+//! To whoever is no member an organization does not exist: the answer is that of an absent one.
+
+mod caller;
+mod change;
+mod create;
+mod delete;
+mod erase;
+mod members;
+mod read;
+
+use std::sync::Arc;
+
+use domain::decisions::NotOrganized;
+use domain::organization::{Organization, OrganizationError};
+use domain::{Role, Timestamp, UserId};
+use http_kit::problem::Problem;
+use schemas::{field_codes, problems};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use uuid::Uuid;
+
+use crate::CommandService;
+use crate::api::refusals::app_closed;
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
+    OpenApiRouter::new()
+        .merge(create::routes())
+        .merge(read::routes())
+        .merge(change::routes())
+        .merge(delete::routes())
+        .merge(members::routes())
+}
+
+/// The organization of a path.
+#[derive(Deserialize)]
+struct OrganizationSegments {
+    org_id: Uuid,
+}
+
+/// An organization.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Organization)]
+pub(crate) struct OrganizationBody {
+    /// Its id.
+    id: Uuid,
+    /// Its app.
+    app_id: String,
+    /// The name shown to people.
+    name: String,
+    /// Its name in URLs.
+    slug: String,
+    /// The caller's role in it.
+    role: String,
+    /// How many members it has.
+    member_count: u64,
+    /// When it was created.
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    /// When it, or one of its members, was last changed.
+    #[schema(value_type = String, format = DateTime)]
+    updated_at: Timestamp,
+}
+
+impl OrganizationBody {
+    /// As a member sees it; `None` for everybody else.
+    pub fn of(organization: &Organization, user_id: UserId) -> Option<Self> {
+        Some(Self {
+            id: organization.id?.0,
+            app_id: organization.app_id.as_ref()?.to_string(),
+            name: organization.name.clone(),
+            slug: organization.slug.as_ref()?.to_string(),
+            role: organization.role_of(user_id)?.to_string(),
+            member_count: organization.members.len() as u64,
+            created_at: organization.created_at,
+            updated_at: organization.updated_at,
+        })
+    }
+}
+
+fn parse_role(text: &str) -> Result<Role, Problem> {
+    Role::parse(text).map_err(|_| no_such_role(&OrganizationError::NoSuchRole))
+}
+
+fn no_such_role(why: &OrganizationError) -> Problem {
+    Problem::invalid("/role", field_codes::INVALID, why.to_string())
+}
+
+fn not_organized(why: NotOrganized) -> Problem {
+    match why {
+        NotOrganized::App(closed) => app_closed(closed),
+        NotOrganized::Memberships(error) => {
+            Problem::new(problems::TOO_MANY_ORGANIZATIONS).detail(error.to_string())
+        }
+        NotOrganized::Organization(error) => refused(error),
+    }
+}
+
+/// For a command that an organization refused.
+fn refused(error: OrganizationError) -> Problem {
+    match error {
+        OrganizationError::Absent | OrganizationError::NoSuchMember => Problem::not_found(),
+        OrganizationError::NotAllowed | OrganizationError::AboveOneself => {
+            Problem::forbidden().detail(error.to_string())
+        }
+        OrganizationError::LastOwner => Problem::new(problems::LAST_OWNER),
+        OrganizationError::NoSuchRole => no_such_role(&error),
+        OrganizationError::TooManyMembers => {
+            Problem::new(problems::TOO_MANY_MEMBERS).detail(error.to_string())
+        }
+        OrganizationError::Exists => Problem::internal(error),
+    }
+}
