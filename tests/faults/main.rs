@@ -43,7 +43,7 @@
 //! | poison event | `projection-service/src/tests/running.rs`, and for several nodes `sharing.rs` beside it |
 //! | a mail that cannot be made, an event that cannot be published, without a panic | `poison` |
 //! | no file descriptor left | `descriptors` |
-//! | rebuild during writes | `rebuild` |
+//! | rebuild during writes and reads at a steady pace; killed at random moments | `rebuild`; `tests/nodes/rebuild.rs` |
 //! | the upgrade that gives events their MACs killed | `upgrade_killed` |
 //! | old data directory | `old_data`; older formats of single files: `event-store/tests`, `read-models/src/tests/rows.rs` |
 //! | the sender of mails killed, dead around a mail, replaced by another node | `mail`; `effects/src/mailer/tests.rs` |

@@ -21,6 +21,7 @@ pub mod collector;
 mod documented;
 pub mod generator;
 pub mod log;
+pub mod paced;
 mod server;
 pub mod stalls;
 pub mod transparency;
