@@ -113,6 +113,27 @@ async fn a_new_key_is_endorsed_and_signs_beside_the_one_before() {
 }
 
 #[tokio::test]
+async fn it_is_rotated_by_command_beside_the_server_and_without_it() {
+    let mut server = Server::start().await;
+    let first = keys(&server).await;
+    let rotate = |server: &Server, more: &[&str]| {
+        let output = server.command(&[&["keys", "rotate-checkpoint"], more].concat()).output().expect("runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let both = rotate(&server, &["--url", &server.base()]);
+    assert_eq!(both, keys(&server).await);
+    assert!(both.ends_with(&first) && both.lines().count() == 2, "{both}");
+    server.terminate().await;
+    let third: Value = serde_json::from_str(&rotate(&server, &["--json"])).expect("JSON");
+    server.up().await;
+    let now = keys(&server).await;
+    assert_eq!(third, json!({ "keys": now.lines().collect::<Vec<_>>() }));
+    assert_eq!(now.lines().nth(1), both.lines().next());
+    assert!(verified(&signed(&server).await, &keys_of(&both)).is_some(), "the one before signs too");
+}
+
+#[tokio::test]
 async fn the_older_key_retires_by_itself() {
     let server = Server::start_with(&[("WATCHWORD_CHECKPOINT_KEY_OVERLAP", "1")]).await;
     let first = keys(&server).await;

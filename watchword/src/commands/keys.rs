@@ -1,5 +1,6 @@
-//! `keys`: the keys that sign access tokens, by the REST API.
+//! `keys`: the keys that sign access tokens, and those that sign checkpoints, by the REST API.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use axum::http::Method;
@@ -7,11 +8,11 @@ use clap::Subcommand;
 use domain::AppId;
 use serde_json::{Value, json};
 
-use super::operator::{Operation, Target, list, perform};
+use super::operator::{Operation, Target, list, perform, request};
 use super::{Globals, Run, app_id};
 use crate::config::Config;
 
-/// The keys that sign an app's access tokens
+/// The keys that sign an app's access tokens, and those that sign checkpoints of the log
 #[derive(Debug, Subcommand)]
 pub enum Keys {
     /// Let the next key sign as soon as verifiers know it, and publish a new next key
@@ -37,6 +38,15 @@ pub enum Keys {
         #[command(flatten)]
         target: Target,
     },
+    /// Have a new key sign checkpoints of the log, and print the public keys that sign, the newest first
+    ///
+    /// The key before it endorses it, so that auditors who trust that one can trust the new one, and signs beside it until
+    /// checkpoint.key_overlap is over or the next rotation. Witnesses of this log follow no endorsement: give them the new key
+    /// within that time.
+    RotateCheckpoint {
+        #[command(flatten)]
+        target: Target,
+    },
 }
 
 impl Run for Keys {
@@ -59,6 +69,24 @@ async fn run(config: Config, command: Keys) -> anyhow::Result<ExitCode> {
         Keys::List { app, target } => {
             let columns = &["kid", "alg", "status", "published_at", "signs_from", "signs_until"];
             list(config, &target, &format!("/v1/apps/{app}/admin/keys"), columns).await
+        }
+        Keys::RotateCheckpoint { target } => {
+            let operation = Operation {
+                method: Method::POST,
+                path: "/v1/audit/key/rotate".to_owned(),
+                body: None,
+                done: "rotated the key that signs checkpoints".to_owned(),
+            };
+            let done = operation.done.clone();
+            let keys = request(config, &target, operation).await?.text;
+            if target.output.json {
+                let keys: Vec<&str> = keys.lines().collect();
+                writeln!(std::io::stdout(), "{}", json!({ "keys": keys }))?;
+            } else {
+                writeln!(std::io::stderr(), "{done}")?;
+                write!(std::io::stdout(), "{keys}")?;
+            }
+            Ok(ExitCode::SUCCESS)
         }
     }
 }
