@@ -72,6 +72,12 @@ impl Verdict {
     }
 
     /// Whether nothing is wrong so far.
+    /// What was checked, and what is wrong, in sentences.
+    pub fn sentences(&self) -> impl Iterator<Item = &str> {
+        let faults = self.faults.iter().map(|fault| fault.problem.as_str());
+        self.checked.iter().map(String::as_str).chain(faults)
+    }
+
     pub fn is_fine(&self) -> bool {
         self.faults.is_empty()
     }

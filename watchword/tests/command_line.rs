@@ -386,6 +386,7 @@ fn the_demo_goes_as_it_should() {
     child.stdout.take().expect("a pipe").read_to_string(&mut story).expect("text");
     assert!(child.wait().expect("it ends").success(), "{story}");
     assert!(story.contains("went as they should") && !story.contains("WRONG"), "{story}");
+    assert!(story.contains("ok: the receipt proves") && story.contains("ok: it proves nothing"), "{story}");
     for secret in ["correct horse", "wwk_"] {
         assert!(!story.contains(secret), "the demo prints {secret}");
     }

@@ -1,5 +1,6 @@
 //! `demo`: the main features, with real requests, explained to a newcomer.
 
+mod proof;
 mod tour;
 
 use clap::Args;
@@ -30,8 +31,8 @@ const ADMIN: &str = "/v1/apps/default/admin";
 /// Show what Watchword does, with real requests against an instance in a temporary folder
 ///
 /// Registers a person, logs in, refreshes, replays a stolen token, bans the person while a read model is paused, and
-/// reads the stats, the audit log and the event feed. Prints each request, the events it caused and what the read
-/// models show. Nothing is left behind. Exit code 1 if any step does not go as expected.
+/// reads the stats, the audit log and the event feed, and proves an event to somebody who has only the log's public key.
+/// Prints each request, the events it caused and what the read models show. Nothing is left behind. Exit code 1 if any step does not go as expected.
 #[derive(Debug, Args)]
 pub struct Demo {}
 
@@ -91,7 +92,8 @@ async fn tell(tour: &mut Tour, instance: &Instance, data_dir: &Path) -> anyhow::
     ban(tour, instance, &user).await?;
     read_models(tour, &user).await?;
     feed(tour).await?;
-    check_log(tour, instance, data_dir).await
+    check_log(tour, instance, data_dir).await?;
+    proof::prove(tour, &user).await
 }
 
 /// The tokens that a client gets from a login.

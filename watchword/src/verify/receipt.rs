@@ -33,11 +33,20 @@ struct Receipt {
 pub fn verify(file: &Path, keys: Vec<VerifierKey>, witnesses: &Witnesses) -> anyhow::Result<Verdict> {
     let trust = Trust::new(keys).map_err(|error| anyhow!(error))?;
     let text = std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
-    let is_none = || format!("{} is no receipt", file.display());
-    let receipt: Receipt = serde_json::from_slice(&text).with_context(is_none)?;
-    let note: Note = receipt.checkpoint.parse().with_context(is_none)?;
-    let checkpoint = Checkpoint::parse(&note.text).with_context(is_none)?;
-    Ok(check(&receipt, &trust, &note, &checkpoint, witnesses))
+    read(&text, &trust, witnesses).with_context(|| format!("{} is no receipt", file.display()))
+}
+
+/// Checks a receipt, whose checkpoint must be signed by one of these keys.
+pub fn verify_text(text: &str, keys: Vec<VerifierKey>) -> anyhow::Result<Verdict> {
+    let trust = Trust::new(keys).map_err(|error| anyhow!(error))?;
+    read(text.as_bytes(), &trust, &Witnesses::default())
+}
+
+fn read(text: &[u8], trust: &Trust, witnesses: &Witnesses) -> anyhow::Result<Verdict> {
+    let receipt: Receipt = serde_json::from_slice(text)?;
+    let note: Note = receipt.checkpoint.parse()?;
+    let checkpoint = Checkpoint::parse(&note.text)?;
+    Ok(check(&receipt, trust, &note, &checkpoint, witnesses))
 }
 
 fn check(
