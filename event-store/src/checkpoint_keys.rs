@@ -5,7 +5,7 @@
 //! lacks the instance key cannot make one.
 
 use domain::checkpoint_keys::CheckpointKeys;
-use domain::journal::{CheckpointKeyAdded, CheckpointKeyId, JournalEvent};
+use domain::journal::{CheckpointKeyAdded, CheckpointKeyId, CheckpointKeyRetired, JournalEvent};
 use domain::{JournalId, LogOrigin, StreamId, Timestamp};
 use jiff::SignedDuration;
 use schemas::envelope::Metadata;
@@ -60,6 +60,37 @@ impl Standing {
     }
 }
 
+/// A key that signs checkpoints, or has signed them, as the journal's own events say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRecord {
+    /// Its id.
+    pub id: CheckpointKeyId,
+    /// Its public half, a vkey.
+    pub key: String,
+    /// The position of the event that added it.
+    pub added: u64,
+    /// The position of the event that retired it.
+    pub retired: Option<u64>,
+}
+
+/// All keys that the journal tells of, the oldest first.
+pub async fn history(journal: &dyn Journal) -> Result<Vec<KeyRecord>, StoreError> {
+    let mut records: Vec<KeyRecord> = Vec::new();
+    for own in own_events(journal).await? {
+        match own.event {
+            JournalEvent::CheckpointKeyAdded(CheckpointKeyAdded { key_id, key, .. }) => {
+                records.push(KeyRecord { id: key_id, key, added: own.position, retired: None });
+            }
+            JournalEvent::CheckpointKeyRetired(CheckpointKeyRetired { key_id, .. }) => {
+                let retired = records.iter_mut().filter(|record| record.id == key_id);
+                retired.for_each(|record| record.retired = Some(own.position));
+            }
+            JournalEvent::JournalCreated(_) | JournalEvent::JournalWentBack(_) => {}
+        }
+    }
+    Ok(records)
+}
+
 /// Who asks for a new key, and under which idempotency key.
 #[derive(Clone, Debug)]
 pub struct Asked {
@@ -82,6 +113,11 @@ impl CheckpointKeyring<'_> {
     fn signer(&self, id: CheckpointKeyId) -> Signer {
         let seed = self.instance.derive(&format!("watchword/v1/checkpoint-key/{id}"));
         Signer::from_seed(self.origin.log_name(), Kind::Log, &seed).expect("the name of a log names a key")
+    }
+
+    /// Whether this instance made a key with this id.
+    pub fn has_made(&self, id: CheckpointKeyId, key: &str) -> bool {
+        self.signer(id).key().to_string() == key
     }
 
     /// What signs now, the newest first. Refuses a key that this instance did not make.

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection, Executor};
 use tests::transparency::{idle_witness, verify};
 use tests::{Answer, Server, Witness, email, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -49,10 +51,15 @@ impl Logged {
         let vkeys: Vec<_> = witnesses.iter().map(|witness| witness.vkey()).collect();
         let vkeys: Vec<_> =
             [self.vkey.as_str()].into_iter().chain(vkeys.iter().map(String::as_str)).collect();
-        until("the witnesses have signed", async || {
+        self.signed_with(size, &vkeys).await;
+    }
+
+    /// Waits until the newest checkpoint, of at least this size, is signed with these keys, and no others.
+    async fn signed_with(&self, size: u64, vkeys: &[&str]) {
+        until("all have signed", async || {
             let note = self.newest().await;
             let lines = note.lines().filter(|line| line.starts_with('\u{2014}')).count();
-            let verified = verify(&note, &vkeys);
+            let verified = verify(&note, vkeys);
             verified.size >= size && verified.signers.len() == vkeys.len() && lines == vkeys.len()
         })
         .await;
@@ -287,4 +294,61 @@ async fn signatures_can_be_brought_for_a_witness_that_is_out_of_reach() {
     log.sign().await;
     log.bring(&of_first).await.problem(422, "not_a_cosignature");
     log.signed_by(0, &[]).await;
+}
+
+/// The exit code of `verify`, and what it says.
+fn checked(server: &Server) -> (Option<i32>, String) {
+    let output = server.command(&["verify"]).output().expect("it runs");
+    (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+}
+
+#[tokio::test]
+async fn a_witness_signs_while_a_key_that_it_knows_does_and_goes_on_with_the_next() {
+    let mut log = Logged::start().await;
+    let mut witness = Witness::start(&[&log.vkey]).await;
+    log.ask(&[at(&witness)]).await;
+    let size = log.sign().await;
+    log.signed_by(size, &[&witness]).await;
+
+    let rotate = log.server.post("/v1/audit/key/rotate").bearer(&log.server.platform_key());
+    let keys = rotate.await.expect(200).text;
+    let (newer, older) = (keys.lines().next().expect("a key").to_owned(), log.vkey.clone());
+    let size = log.sign().await;
+    log.signed_with(size, &[&newer, &older, &witness.vkey()]).await;
+
+    // The older key retires, and nobody has told the witness of the next one.
+    log.server.terminate().await;
+    log.server.set_environment("WATCHWORD_CHECKPOINT_KEY_OVERLAP", "1");
+    log.server.up().await;
+    until("the older key has retired", async || {
+        let keys = log.server.get("/v1/audit/key").bearer(&log.server.platform_key()).await;
+        keys.expect(200).text == format!("{newer}\n")
+    })
+    .await;
+    log.vkey = newer.clone();
+    let size = log.sign().await;
+    log.signed_by(size, &[]).await;
+    log.server.says("it does not know the key that signs checkpoints").await;
+
+    // It has signed with the one, and remembers that with the other, and without the one.
+    for logs in [&[older.as_str(), newer.as_str()][..], &[newer.as_str()]] {
+        witness.kill();
+        witness.set_logs(logs);
+        witness.up().await;
+        let size = log.sign().await;
+        log.signed_by(size, &[&witness]).await;
+    }
+
+    log.server.terminate().await;
+    let (code, said) = checked(&log.server);
+    assert!(code == Some(0) && said.contains("co-signed by witness.example/w1+"), "{said}");
+    // Somebody who can write to the key store.
+    let path = log.server.data().join("keys.db");
+    let mut file = SqliteConnectOptions::new().filename(path).connect().await.expect("it opens");
+    let changed =
+        "UPDATE cosignatures SET line = substr(line, 1, length(line) - 9) || 'AAAA' || substr(line, -5)";
+    file.execute(changed).await.expect("it can be changed");
+    file.close().await.expect("it closes");
+    let (code, said) = checked(&log.server);
+    assert!(code == Some(1) && said.contains("in the name of the witness witness.example/w1"), "{said}");
 }

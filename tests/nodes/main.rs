@@ -17,6 +17,7 @@ mod rebuild;
 mod roles;
 mod signing_keys;
 mod unavailable;
+mod witnesses;
 
 const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 

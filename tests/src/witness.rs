@@ -116,6 +116,11 @@ impl Witness {
         text
     }
 
+    /// From the next start on, it is a witness of the logs with these keys.
+    pub fn set_logs(&mut self, logs: &[&str]) {
+        self.logs = logs.iter().map(|log| (*log).to_owned()).collect();
+    }
+
     /// Sets an environment variable for the next start.
     pub fn set_environment(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));

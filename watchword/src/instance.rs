@@ -37,6 +37,7 @@ use utoipa_axum::router::OpenApiRouter;
 pub use self::health::Health;
 use self::locate::locate;
 pub use self::looking::Looked;
+pub use self::loss::{LostSigned, of_signed};
 use self::storage::StorageWatch;
 pub use self::stores::Stores;
 use crate::config::Config;

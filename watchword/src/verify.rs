@@ -6,6 +6,7 @@ mod history;
 pub mod live;
 pub mod receipt;
 pub mod roots;
+mod signatures;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -71,13 +72,13 @@ impl Verdict {
         }
     }
 
-    /// Whether nothing is wrong so far.
     /// What was checked, and what is wrong, in sentences.
     pub fn sentences(&self) -> impl Iterator<Item = &str> {
         let faults = self.faults.iter().map(|fault| fault.problem.as_str());
         self.checked.iter().map(String::as_str).chain(faults)
     }
 
+    /// Whether nothing is wrong so far.
     pub fn is_fine(&self) -> bool {
         self.faults.is_empty()
     }

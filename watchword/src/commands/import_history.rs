@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use event_store::{Append, Journal, Lost, SignedCheckpoint, SystemClock};
+use event_store::{Append, Journal, SystemClock};
 use futures::TryStreamExt;
 use futures::stream::FuturesOrdered;
 use schemas::RecordedEvent;
@@ -16,7 +16,7 @@ use tlog::{Checkpoint, Frontier, Hash, Note, VerifierKey};
 
 use super::{Globals, Output, Run};
 use crate::config::Config;
-use crate::instance::Stores;
+use crate::instance::{LostSigned, Stores, of_signed};
 use crate::journal_check::Following;
 use crate::progress::Progress;
 
@@ -90,7 +90,7 @@ async fn run(config: &Config, command: &ImportHistory) -> anyhow::Result<ExitCod
         let done = if *record_loss {
             "the journal says so now, in the event JournalWentBack"
         } else {
-            "import a later export, or run this again with --record-loss: until then no checkpoint is signed"
+            "import a later export, or run `watchword record-loss`: until then no checkpoint is signed"
         };
         writeln!(
             out,
@@ -209,18 +209,14 @@ async fn import(
 
 /// How many events the journal lacks that this instance has signed a checkpoint of, after recording the loss if asked to.
 async fn lost(stores: &Stores, record: bool) -> anyhow::Result<u64> {
-    let (journal, head) = (stores.journal(), stores.journal().head().await?);
-    let Some(newest) = stores.key_store().checkpoint().await? else { return Ok(0) };
-    let SignedCheckpoint { size, last, .. } = newest.checkpoint;
-    let has_it = journal.read_positions(&[size]).await?.first().is_some_and(|event| event.id == last);
-    if has_it {
+    let newest = stores.key_store().checkpoint().await?;
+    let Some(LostSigned { lost, .. }) = of_signed(stores.journal(), newest.as_ref()).await? else {
         return Ok(0);
-    }
+    };
     if record {
-        event_store::epoch::record(journal, &SystemClock, &Lost { position: size, event: last, head })
-            .await?;
+        event_store::epoch::record(stores.journal(), &SystemClock, &lost).await?;
     }
-    Ok(size.saturating_sub(head))
+    Ok(lost.position.saturating_sub(lost.head))
 }
 
 /// Appends an event at its position.

@@ -4,12 +4,14 @@ use read_models::merkle_tree;
 use tlog::Hash;
 
 use super::roots::Roots;
+use super::signatures::Signed;
 use super::{Fault, Verdict};
 use crate::config::Config;
-use crate::instance::Looked;
+use crate::instance::{Looked, of_signed};
 use crate::journal_check::{self, Report, Tree};
 use crate::progress::Progress;
-use event_store::{Clock, SystemClock, TreeKey};
+use event_store::checkpoint_keys::{self, CheckpointKeyring};
+use event_store::{Clock, SignedCheckpoint, StoreError, SystemClock, TreeKey};
 
 /// What the tree of the events is compared with.
 struct Expected {
@@ -67,10 +69,9 @@ async fn check(config: &Config, looked: &Looked) -> anyhow::Result<Verdict> {
 
 /// The tree of the read models, and the last signed checkpoint. They are read before the journal, which is never behind them.
 async fn expected(config: &Config, looked: &Looked, verdict: &mut Verdict) -> Vec<Expected> {
-    let mut expected = Vec::new();
     let key = TreeKey::new(looked.repository.sealer().keys().instance_key());
-    match merkle_tree::look(&config.read_models, &key).await {
-        Ok(Some(head)) => expected.push(Expected {
+    let tree = match merkle_tree::look(&config.read_models, &key).await {
+        Ok(Some(head)) => Some(Expected {
             what: "the read model merkle_tree",
             size: head.frontier.size(),
             root: head.frontier.root(),
@@ -80,26 +81,66 @@ async fn expected(config: &Config, looked: &Looked, verdict: &mut Verdict) -> Ve
             verdict.say(
                 "there is no read model merkle_tree yet: the root of the events was compared with nothing",
             );
+            None
         }
-        Err(error) => verdict.fault(
-            None,
-            format!(
-                "the read model merkle_tree: {}. `watchword rebuild merkle_tree` makes it anew",
-                told(&error)
-            ),
-        ),
+        Err(error) => {
+            verdict.fault(
+                None,
+                format!(
+                    "the read model merkle_tree: {}. `watchword rebuild merkle_tree` makes it anew",
+                    told(&error)
+                ),
+            );
+            None
+        }
+    };
+    let signed = signed(config, looked, verdict).await.unwrap_or_else(|error| {
+        verdict.fault(None, format!("the last signed checkpoint: {error}"));
+        None
+    });
+    tree.into_iter().chain(signed).collect()
+}
+
+/// The last signed checkpoint, if there is one that the journal does not say to have lost events of.
+async fn signed(
+    config: &Config,
+    looked: &Looked,
+    verdict: &mut Verdict,
+) -> Result<Option<Expected>, StoreError> {
+    let (journal, key_store) = (&**looked.repository.journal(), looked.repository.sealer().keys());
+    let Some(kept) = key_store.checkpoint().await? else {
+        verdict.say("no checkpoint is signed yet");
+        return Ok(None);
+    };
+    let SignedCheckpoint { size, root, .. } = kept.checkpoint;
+    if let Some(origin) = event_store::origin::read(journal).await? {
+        let keyring = CheckpointKeyring { instance: key_store.instance_key(), origin: &origin };
+        let (keys, others): (Vec<_>, Vec<_>) = checkpoint_keys::history(journal)
+            .await?
+            .into_iter()
+            .partition(|record| keyring.has_made(record.id, &record.key));
+        for other in others {
+            let what = format!("it adds the checkpoint key {}, which this instance did not make", other.key);
+            verdict.fault(other.added, what);
+        }
+        let witnesses = config.witnesses.iter().map(|witness| witness.key.clone()).collect();
+        let (checkpoint, cosignatures) = (&kept.checkpoint, kept.cosignatures.as_slice());
+        Signed { checkpoint, cosignatures, log: origin.log_name(), keys, witnesses }.check(verdict);
     }
-    match looked.repository.sealer().keys().checkpoint().await {
-        Ok(Some(kept)) => expected.push(Expected {
-            what: "the last signed checkpoint",
-            size: kept.checkpoint.size,
-            root: kept.checkpoint.root,
-            otherwise: "The journal went back, or somebody who has the keys of the instance changed it",
-        }),
-        Ok(None) => verdict.say("no checkpoint is signed yet"),
-        Err(error) => verdict.fault(None, format!("the last signed checkpoint: {error}")),
+    if of_signed(journal, Some(&kept)).await?.is_some_and(|lost| lost.is_recorded) {
+        verdict.say(format!(
+            "the last signed checkpoint: it has {size} events, and the journal has lost the last of them since. That is on record \
+             in its event JournalWentBack, and the next checkpoint is signed of what it is now"
+        ));
+        return Ok(None);
     }
-    expected
+    Ok(Some(Expected {
+        what: "the last signed checkpoint",
+        size,
+        root,
+        otherwise: "The journal went back, or somebody who has the keys of the instance changed it. If it was restored from the \
+                    newest backup, `watchword record-loss` puts the loss on record",
+    }))
 }
 
 fn told(error: &dyn std::error::Error) -> String {
@@ -122,7 +163,7 @@ fn compare(expected: &[Expected], head: u64, report: &Report, verdict: &mut Verd
                 None,
                 format!(
                     "{what}: it has {size} events, but the journal only {head}: the last {} were removed, or the journal \
-                     went back. {}",
+                     went back. {}. {otherwise}",
                     size - head,
                     journal_check::RESTORE
                 ),
