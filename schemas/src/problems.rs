@@ -66,7 +66,8 @@ problems! {
     CHECKPOINT_REFUSED "checkpoint_refused" 503 "No checkpoint is signed":
         "The history that would be signed now contradicts the checkpoint that was signed last, or the tree over it was \
          changed by somebody else: `detail` says which, and nothing is signed until it is resolved. Checkpoints that were \
-         signed before stay valid. If the journal was restored from an older backup, restore the newest one.";
+         signed before stay valid. If the journal was restored from an older backup, restore the newest one; if that is the \
+         newest, the operator puts the loss on record with `watchword record-loss`.";
     CHECKPOINT_REPLACED "checkpoint_replaced" 409 "There is a newer checkpoint":
         "A newer checkpoint was signed meanwhile, and the signatures are of the one before it. Get the newest one, have it \
          signed, and bring that signature.";

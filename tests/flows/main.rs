@@ -49,6 +49,7 @@ mod python;
 mod readiness;
 mod readme;
 mod rebuild;
+mod record_loss;
 mod refresh;
 mod register;
 mod replay_policy;

@@ -70,6 +70,7 @@ commands! {
     witness::Witness,
     pub rotate_master_key::RotateMasterKey,
     cut_forged_tail::CutForgedTail,
+    record_loss::RecordLoss,
     openapi::Openapi,
     asyncapi::Asyncapi,
     reference::Reference,

@@ -261,7 +261,7 @@ impl Notary {
         if !is_open {
             return Err(NotSigned::Refused(format!(
                 "the journal is not the one that the last checkpoint was signed of: {contradiction}. Restore the newest backup \
-                 of the journal"
+                 of the journal, or, if none has those events, run `watchword record-loss`"
             )));
         }
         // The record must be in what is signed.
