@@ -78,6 +78,10 @@ problems! {
     EMAIL_TAKEN "email_taken" 409 "The email address belongs to another account":
         "Within an app, an email address identifies one account, and case is ignored. Log in instead, reset the \
          password of the existing account, or use another address.";
+    ENTRY_TOO_LONG "entry_too_long" 404 "No tile can hold these events":
+        "An event of this tile is longer than the 65 535 bytes that an entry may have: it came by an import, or from a version \
+         before there was a limit. `detail` names it. The tiles of hashes are complete, and every event has its proofs and its \
+         receipt; read the events of this tile from an export or GET /v1/events.";
     EVENT_TOO_LONG "event_too_long" 413 "What would be recorded is too long":
         "The log keeps events of at most 60 KiB, so that each can be proved. Nothing was changed. Send less at a time: fewer or \
          shorter values.";

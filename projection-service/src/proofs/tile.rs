@@ -11,6 +11,7 @@ use http::header::CONTENT_TYPE;
 use http_kit::cookies::Credentials;
 use http_kit::extract::Segments;
 use http_kit::{Problem, uncached};
+use schemas::problems;
 use serde::Deserialize;
 use tlog::Hash;
 use tlog::tile::{Content, TileId, TilePath, WIDTH, bundle};
@@ -26,6 +27,9 @@ pub(super) fn routes() -> OpenApiRouter<Arc<ProjectionService>> {
         .routes(routes!(tile))
         .route("/v1/audit/tile/{level}/{number}/{*rest}", get(tile_of_several_segments))
 }
+
+/// The most bytes of an entry: as many as two bytes can tell.
+const MAX_ENTRY: usize = u16::MAX as usize;
 
 /// The bytes of a tile.
 #[derive(utoipa::ToSchema)]
@@ -57,12 +61,13 @@ struct NamedByMore {
 ///
 /// As in C2SP tlog-tiles: 256 hashes of a level, or, with the level `entries`, 256 events, each behind its length in two bytes. A
 /// number from 1000 on has several segments (`x001/067`); `.p/<width>` behind it names a tile that is not full. 404 for what the newest
-/// checkpoint does not cover. Needs a platform key, or one with `audit:read`.
+/// checkpoint does not cover, and for the entries of a tile with an event of more than 65 535 bytes. Needs a platform key, or one with `audit:read`.
 #[utoipa::path(get, path = "/v1/audit/tile/{level}/{number}", tag = "audit", operation_id = "get_tile",
     security(("api_key" = [])),
     params(("level" = String, Path, description = "The level, or `entries`", example = "0"),
         ("number" = String, Path, description = "The number of the tile", example = "000")),
-    responses((status = 200, description = "The tile", body = Tile, content_type = "application/octet-stream")))]
+    responses((status = 200, description = "The tile", body = Tile, content_type = "application/octet-stream"),
+        (status = 404, description = "`not_found`, `entry_too_long`")))]
 async fn tile(
     State(service): State<Arc<ProjectionService>>,
     credentials: Credentials,
@@ -115,6 +120,15 @@ async fn entries(
         return Err(Problem::damaged(format!("the journal lacks events after {after}")));
     }
     let bundle = bundle(texts.iter().map(String::as_bytes));
-    let too_long = || Problem::internal(format!("an event after {after} is longer than an entry may be"));
-    bundle.map(Some).ok_or_else(too_long)
+    bundle.map(Some).ok_or_else(|| too_long(after, &texts))
+}
+
+/// One of these events is longer than an entry may be: from an import, or a version before there was a limit.
+fn too_long(after: u64, texts: &[String]) -> Problem {
+    let mut lengths = (after + 1..).zip(texts.iter().map(String::len));
+    let (position, length) = lengths.find(|(_, length)| *length > MAX_ENTRY).unwrap_or_default();
+    Problem::new(problems::ENTRY_TOO_LONG).detail(format!(
+        "event {position} has {length} bytes, and an entry at most {MAX_ENTRY}: GET /v1/events?after={after} has the events of \
+         this tile, and GET /v1/audit/receipt?position={position} proves that one"
+    ))
 }

@@ -202,3 +202,24 @@ async fn the_whole_journal_is_for_the_platform() {
     let names: Vec<_> = items.map(|item| item["name"].as_str().expect("a name")).collect();
     assert_eq!(names, read_models::NAMES);
 }
+
+#[tokio::test]
+async fn an_event_that_no_entry_can_hold_is_told_from_a_missing_tile() {
+    let world = World::new().await;
+    let (journal, clock) = (&*world.journal, &*world.clock);
+    event_store::origin::establish(journal, clock, &origin()).await.expect("it begins");
+    world.service.notary.keyring().establish(journal, clock).await.expect("a key");
+    // The dispatcher would refuse it; earlier versions did not.
+    let long = world.register(1, "ada@example.com", &"a".repeat(50_000)).await;
+    let (status, receipt) = world.get(PLATFORM, &format!("/v1/audit/receipt?position={long}"), None).await;
+    assert_eq!((status, &receipt["position"]), (200, &json!(long)), "{receipt}");
+    let tile = format!("/v1/audit/tile/entries/000.p/{long}");
+    let (status, refused) = world.get(PLATFORM, &tile, None).await;
+    assert_eq!((status, &refused["code"]), (404, &json!("entry_too_long")), "{refused}");
+    let detail = refused["detail"].as_str().unwrap_or_default();
+    assert!(detail.contains(&format!("event {long} has ")), "{detail}");
+    for there in [format!("entries/000.p/{}", long - 1), format!("0/000.p/{long}")] {
+        let answer = world.send(PLATFORM, &format!("/v1/audit/tile/{there}"), "*/*", None).await;
+        assert_eq!(answer.status(), 200, "{there}");
+    }
+}
