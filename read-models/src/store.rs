@@ -134,7 +134,8 @@ impl ReadModels {
         Ok(self.places.checkpoints().await?)
     }
 
-    /// Checks that what a projector has applied is the beginning of this journal.
+    /// Checks that what a projector has applied is the beginning of this journal. A checkpoint that names no event proves nothing:
+    /// it is of a file from before they did, or somebody else wrote it.
     pub async fn check_journal(
         &self,
         projector: &dyn Projector,
@@ -142,6 +143,9 @@ impl ReadModels {
     ) -> Result<(), JournalError> {
         let key = key(projector);
         match self.checkpoints().await?.iter().find(|checkpoint| checkpoint.projector == key) {
+            Some(Checkpoint { position: position @ 1.., event: None, .. }) => {
+                Err(JournalError::Other { position: *position })
+            }
             Some(checkpoint) => checkpoint.check_journal(journal).await,
             None => Ok(()),
         }

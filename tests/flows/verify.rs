@@ -157,6 +157,15 @@ async fn each_change_of_a_store_is_named_by_the_right_command() {
     let (code, told) = run(files.server.command(&["rebuild", "--all", "--verify", "--json"]));
     assert_eq!((code, &told["ok"]), (Some(1), &json!(false)), "{told}");
     assert!(told.to_string().contains("banned is 1, but the events up to"), "{told}");
+    // A checkpoint that names another event than it has.
+    let moved = "UPDATE checkpoints SET position = position - 1 WHERE projector = 'users_v1'";
+    files.alter("read-models.db", moved).await;
+    let (code, told) = run(files.server.command(&["rebuild", "--all", "--verify", "--json"]));
+    assert_eq!((code, told["compared"].as_array().map(Vec::len)), (Some(1), Some(6)), "{told}");
+    assert!(
+        told.to_string().contains("users: event ") && told.to_string().contains("changed its checkpoint"),
+        "{told}"
+    );
     // The head of the tree is proved by the instance's key.
     files.alter("read-models.db", "UPDATE merkle_head_v1 SET size = size - 1").await;
     let (code, told) = verify(&files.server);

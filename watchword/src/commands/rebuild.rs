@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 use event_store::{Clock, OpenError, SystemClock};
-use read_models::{Comparison, NAMES, RebuildProgress, RebuildSettings};
+use read_models::{Comparison, JournalError, NAMES, ReadModels, RebuildProgress, RebuildSettings};
 use serde_json::json;
 
 use super::{Globals, Output, Run};
@@ -119,7 +119,12 @@ fn tell(rebuilt: Vec<(&str, u64)>, as_json: bool) -> anyhow::Result<ExitCode> {
 
 async fn verify(config: &Config, stores: &Stores, names: &[&str], as_json: bool) -> anyhow::Result<ExitCode> {
     let head = stores.journal().head().await?;
-    let compared = comparing::comparisons(config, &stores.repository(config), names, head).await??;
+    let mut compared = comparing::comparisons(config, &stores.repository(config), names, head).await??;
+    let others = of_no_journal(config, stores, names).await?;
+    // What an older version has left beside the tables of this one is not shown to anybody.
+    let is_compared = |name: &str| compared.iter().any(|it| model(&it.projector) == name);
+    let others: Vec<_> = others.into_iter().filter(|it| !is_compared(model(&it.projector))).collect();
+    compared.extend(others);
     let differs = compared.iter().any(|comparison| !comparison.differences.is_empty());
     let mut out = std::io::stdout();
     if as_json {
@@ -145,4 +150,34 @@ async fn verify(config: &Config, stores: &Stores, names: &[&str], as_json: bool)
         }
     }
     Ok(if differs { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// The read model of a projector's key.
+fn model(key: &str) -> &str {
+    key.rsplit_once("_v").map_or(key, |(model, _)| model)
+}
+
+/// The read models whose checkpoint is not one of this journal: there is nothing to compare their rows with.
+async fn of_no_journal(config: &Config, stores: &Stores, names: &[&str]) -> anyhow::Result<Vec<Comparison>> {
+    let mut found = Vec::new();
+    for checkpoint in ReadModels::look(&config.read_models).await? {
+        let model = checkpoint.model();
+        let Err(JournalError::Other { position }) = checkpoint.check_journal(stores.journal()).await else {
+            continue;
+        };
+        if names.contains(&model) {
+            let difference = format!(
+                "{model}: event {position}, the last that it says to have, is not the one that this journal has there: it was built \
+                 from another journal, the journal went back, or somebody changed its checkpoint. The next start fills it anew"
+            );
+            let projector = checkpoint.projector.clone();
+            found.push(Comparison {
+                projector,
+                position,
+                differences: vec![difference],
+                ..Default::default()
+            });
+        }
+    }
+    Ok(found)
 }
