@@ -69,6 +69,7 @@ const NAMES: &[(&str, &str)] = &[
     ("Delivery", "MailDelivery"),
     ("Links", "MailLinks"),
     // A Go client would have a function of this name, which makes a `User`.
+    ("NewOrganization", "CreateOrganizationRequest"),
     ("NewUser", "CreateUserRequest"),
     ("NewApp", "CreateAppRequest"),
     ("NewApiKey", "IssueApiKeyRequest"),
@@ -281,7 +282,7 @@ mod tests {
         let order = document["tags"].as_array().expect("tags").iter().filter_map(|tag| tag["name"].as_str());
         assert_eq!(
             order.collect::<Vec<_>>(),
-            ["auth", "magic links", "me", "sessions", "admin", "audit", "keys", "platform"],
+            ["auth", "magic links", "me", "sessions", "organizations", "admin", "audit", "keys", "platform"],
             "what people look for first comes first"
         );
         for (path, item) in document["paths"].as_object().expect("paths") {

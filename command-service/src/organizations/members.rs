@@ -113,7 +113,7 @@ async fn list(
 /// Needs the role `admin` or `owner`. Nobody changes the role of a member who ranks higher, or gives a role above their own;
 /// the last owner stays. It holds at once. Others become members by an invitation.
 #[utoipa::path(put, path = "/v1/apps/{app_id}/orgs/{org_id}/members/{user_id}", tag = "organizations",
-    operation_id = "set_organization_member",
+    operation_id = "change_organization_member",
     params(("app_id" = String, Path, description = "The app"),
         ("org_id" = Uuid, Path, description = "The organization"), ("user_id" = Uuid, Path, description = "The member")),
     security(("user" = [])), request_body = MemberRole,
