@@ -40,6 +40,10 @@ pub enum ExportForm {
     Csv,
     /// All that is held about one person, as one JSON document.
     Person,
+    /// The users as they are now, one per line.
+    Users,
+    /// The same with the hashes of their passwords.
+    UsersWithHashes,
 }
 
 /// A manager of the app read a person's data, for the first time within an hour. `personal` holds the request's origin.

@@ -1,5 +1,6 @@
 //! The personal part of an event.
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,12 @@ pub struct Personal {
     /// The URL of the profile picture.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub avatar_url: Option<String>,
+    /// What the system that the account was imported from calls it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external_id: Option<String>,
+    /// When the account was created in that system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registered_at: Option<Timestamp>,
     /// The IP address of the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ip: Option<String>,

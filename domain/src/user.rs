@@ -13,7 +13,7 @@ use cqrs_es::event_sink::EventSink;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use self::commands::{Client, MailboxCommand, Profile, ProfilePatch, UserCommand};
+pub use self::commands::{Client, MailboxCommand, Origin, Profile, ProfilePatch, UserCommand};
 pub use self::events::{
     AccessEnded, EmailChangeRequested, EmailChanged, EmailVerificationRequested, EmailVerified,
     ErasureReason, MailboxProof, PasswordChanged, PasswordRehashed, PasswordReset, PasswordResetRequested,
@@ -100,6 +100,9 @@ pub struct User {
     pub phone: Option<String>,
     /// Where their picture is.
     pub avatar_url: Option<String>,
+    /// What the system that the account was imported from calls it.
+    #[serde(default)]
+    pub external_id: Option<String>,
     pub roles: BTreeSet<Role>,
     /// When a role was last granted as that of the app's admins: see [`crate::app::App::admin_since`].
     #[serde(default)]
@@ -140,8 +143,11 @@ pub struct User {
     /// Tokens that a new password can be chosen with.
     #[serde(default)]
     pub password_reset: OneTimeTokens<ResetToken>,
-    /// When the account was created.
+    /// When the account was created here.
     pub created_at: Timestamp,
+    /// When it was created in the system that it was imported from.
+    #[serde(default)]
+    pub registered_at: Option<Timestamp>,
     /// When it was last changed.
     pub updated_at: Timestamp,
 }
@@ -155,6 +161,11 @@ impl User {
     /// Whether the person may act.
     pub fn is_active(&self) -> bool {
         self.id.is_some() && !self.banned && !self.erased
+    }
+
+    /// Since when the person has an account, here or in the system that it was imported from.
+    pub fn since(&self) -> Timestamp {
+        self.registered_at.unwrap_or(self.created_at)
     }
 
     /// How often, and when last, all access of the user was ended at once.
@@ -262,8 +273,18 @@ impl User {
 
 /// An address that comes with a proof is verified in the same append: no one else has had the account.
 fn registered(command: UserCommand) -> Vec<UserEvent> {
-    let UserCommand::Register { user_id, app_id, method, email, proof, password_hash, profile, client, at } =
-        command
+    let UserCommand::Register {
+        user_id,
+        app_id,
+        method,
+        email,
+        proof,
+        password_hash,
+        profile,
+        origin,
+        client,
+        at,
+    } = command
     else {
         unreachable!("called for Register only");
     };
@@ -274,6 +295,8 @@ fn registered(command: UserCommand) -> Vec<UserEvent> {
         phone: profile.phone,
         avatar_url: profile.avatar_url,
         password_hash,
+        external_id: origin.external_id,
+        registered_at: origin.registered_at,
         ..Personal::of(client)
     };
     let registered = UserRegistered { user_id, app_id, method, at, personal };
@@ -347,6 +370,8 @@ impl Aggregate for User {
                 self.name = personal.name;
                 self.phone = personal.phone;
                 self.avatar_url = personal.avatar_url;
+                self.external_id = personal.external_id;
+                self.registered_at = personal.registered_at;
                 self.created_at = at;
                 self.updated_at = at;
             }

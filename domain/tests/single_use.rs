@@ -12,8 +12,8 @@ use domain::redirect_uri::RedirectUri;
 use domain::session::{LoginMethod, RevocationReason, Session, SessionCommand};
 use domain::settings::{AppSettings, Registration, SentBy};
 use domain::user::{
-    Client, MailboxCommand, MailboxProof, Profile, RegistrationMethod, ResetReason, User, UserCommand,
-    UserEvent,
+    Client, MailboxCommand, MailboxProof, Origin, Profile, RegistrationMethod, ResetReason, User,
+    UserCommand, UserEvent,
 };
 use domain::{AppId, Email, MagicLinkId, SessionId, Timestamp, UserId};
 use proptest::prelude::*;
@@ -154,6 +154,7 @@ impl World {
             proof,
             password_hash,
             profile: Profile::default(),
+            origin: Origin::default(),
             client: Client::default(),
             at: self.at(),
         };

@@ -31,6 +31,11 @@ impl LookupKey {
         self.hmac(&["ip", app.as_str(), &ip.to_canonical().to_string()])
     }
 
+    /// Stands for an account of another system within an app: what an imported user's id is made of.
+    pub fn imported(&self, app: &AppId, account: &str) -> [u8; 32] {
+        self.hmac(&["imported", app.as_str(), account])
+    }
+
     /// Stands for a search word in a blind index. Short on purpose: it finds rows but proves nothing.
     pub fn token(&self, text: &str) -> [u8; 8] {
         let long = self.hmac(&["token", text]);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use domain::app::{App, AppCreated, AppDisabled, AppEnabled, AppEvent};
 use domain::settings::AppSettings;
-use domain::user::{Client, Profile, RegistrationMethod, User, UserCommand};
+use domain::user::{Client, Origin, Profile, RegistrationMethod, User, UserCommand};
 use domain::{AppId, Email, Event, Stream, StreamId, UserId};
 use event_store::contract::{Nodes, macs, nothing};
 use event_store::{
@@ -109,6 +109,7 @@ impl World {
             proof: None,
             password_hash: None,
             profile: Profile::default(),
+            origin: Origin::default(),
             client: Client::default(),
             at: SystemClock.now(),
         };

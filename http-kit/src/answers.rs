@@ -42,7 +42,7 @@ pub struct UserBody {
     pub banned: bool,
     /// Their roles.
     pub roles: Vec<String>,
-    /// When the account was created.
+    /// When the account was created; of an imported one, in the system that it comes from.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
     /// When it was last changed.
@@ -67,7 +67,7 @@ impl UserBody {
             phone: user.phone.clone(),
             banned: user.banned,
             roles: user.roles.iter().map(ToString::to_string).collect(),
-            created_at: user.created_at,
+            created_at: user.since(),
             updated_at: user.updated_at,
             damaged: false,
         }

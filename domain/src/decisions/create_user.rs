@@ -12,7 +12,7 @@ use crate::email::Email;
 use crate::ids::UserId;
 use crate::password::PasswordHash;
 use crate::role::Role;
-use crate::user::{Client, Profile, RegistrationMethod, User, UserCommand, UserError};
+use crate::user::{Client, Origin, Profile, RegistrationMethod, User, UserCommand, UserError};
 
 /// Creates an account for somebody else. Its address counts as not verified.
 #[derive(Clone, Debug)]
@@ -63,6 +63,7 @@ impl CreateUser {
             password_hash: self.password_hash.clone(),
             profile: self.profile.clone(),
             // The request came from the admin, so its origin says nothing about this person.
+            origin: Origin::default(),
             client: Client::default(),
             at: self.at,
         })?;

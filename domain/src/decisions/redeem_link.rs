@@ -9,7 +9,7 @@ use crate::email::Email;
 use crate::ids::UserId;
 use crate::magic_link::{Account, MagicLink, MagicLinkCommand, MagicLinkError};
 use crate::user::{
-    Client, MailboxCommand, MailboxProof, Profile, RegistrationMethod, User, UserCommand, UserError,
+    Client, MailboxCommand, MailboxProof, Origin, Profile, RegistrationMethod, User, UserCommand, UserError,
 };
 
 /// Redeems a link.
@@ -89,6 +89,7 @@ impl RedeemLink {
                 proof: Some(MailboxProof::MagicLink),
                 password_hash: None,
                 profile: Profile::default(),
+                origin: Origin::default(),
                 client: client.clone(),
                 at,
             };

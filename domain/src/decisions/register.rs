@@ -9,7 +9,7 @@ use crate::ids::UserId;
 use crate::password::PasswordHash;
 use crate::session::{Session, SessionError};
 use crate::settings::{Registration, SentBy};
-use crate::user::{MailboxCommand, Profile, RegistrationMethod, User, UserCommand, UserError};
+use crate::user::{MailboxCommand, Origin, Profile, RegistrationMethod, User, UserCommand, UserError};
 
 /// Makes an account.
 #[derive(Clone, Debug)]
@@ -81,6 +81,7 @@ impl Register {
             proof: None,
             password_hash: Some(self.password_hash.clone()),
             profile: self.profile.clone(),
+            origin: Origin::default(),
             client: self.start.client.clone(),
             at,
         })?;

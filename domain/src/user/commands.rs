@@ -23,6 +23,15 @@ pub struct Profile {
     pub avatar_url: Option<String>,
 }
 
+/// What another system says of an account that comes from there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// What that system calls the account.
+    pub external_id: Option<String>,
+    /// When it was created there.
+    pub registered_at: Option<Timestamp>,
+}
+
 /// A change of a profile: `None` leaves a member, `Some(None)` clears it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields' names say what they hold")]
@@ -61,6 +70,8 @@ pub enum UserCommand {
         password_hash: Option<PasswordHash>,
         /// What they say about themselves.
         profile: Profile,
+        /// Where the account comes from, if from another system.
+        origin: Origin,
         client: Client,
         at: Timestamp,
     },

@@ -25,6 +25,8 @@ pub enum RegistrationMethod {
     Admin,
     /// A magic link was redeemed for an address without an account.
     MagicLink,
+    /// A full admin imported it from another system.
+    Import,
 }
 
 /// What proved control of the mailbox.
@@ -37,6 +39,8 @@ pub enum MailboxProof {
     MagicLink,
     /// The token of a password-reset mail.
     PasswordReset,
+    /// The system that the account was imported from, as the full admin who imported it says.
+    Import,
 }
 
 /// Why a password-reset token was created.

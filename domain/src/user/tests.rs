@@ -61,6 +61,7 @@ async fn registers_once() {
         proof: None,
         password_hash: Some(hash("$argon2id$1")),
         profile: Profile { name: Some("Ada".to_owned()), ..Profile::default() },
+        origin: Origin::default(),
         client: Client::default(),
         at: at(),
     };

@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 
-use domain::user::{Client, Profile, RegistrationMethod, User, UserCommand, UserEvent};
+use domain::user::{Client, Origin, Profile, RegistrationMethod, User, UserCommand, UserEvent};
 use domain::{AppId, Email, Event, Stream, UserId};
 use event_store::contract::{Nodes, nothing};
 use event_store::repository::Loaded;
@@ -95,6 +95,7 @@ async fn registered(user_id: UserId) -> Vec<UserEvent> {
         proof: None,
         password_hash: None,
         profile: Profile { name: Some("Visible Name".to_owned()), ..Profile::default() },
+        origin: Origin::default(),
         client: Client { ip: Some("203.0.113.77".to_owned()), user_agent: Some("VisibleAgent/1".to_owned()) },
         at: SystemClock.now(),
     };

@@ -37,6 +37,7 @@ fn user(event: &UserEvent) -> String {
                 RegistrationMethod::Password => "Registered with a password",
                 RegistrationMethod::Admin => "Account created by an admin",
                 RegistrationMethod::MagicLink => "Registered with a magic link",
+                RegistrationMethod::Import => "Account imported from another system",
             };
             format!("{how}, as {}", address(event.personal.email.as_ref()))
         }
@@ -52,6 +53,7 @@ fn user(event: &UserEvent) -> String {
                 MailboxProof::Verification => "the token of a mail",
                 MailboxProof::MagicLink => "a magic link",
                 MailboxProof::PasswordReset => "a password reset",
+                MailboxProof::Import => "the system that it was imported from",
             };
             let mut text = format!("Address {} verified by {proof}", address(event.personal.email.as_ref()));
             if event.earlier_access_ended {
@@ -226,6 +228,8 @@ fn access(event: &AccessEvent) -> String {
                 ExportForm::Ndjson => "lines of JSON",
                 ExportForm::Csv => "a table",
                 ExportForm::Person => "all that is held about a person",
+                ExportForm::Users => "the users as they are, one per line",
+                ExportForm::UsersWithHashes => "the users as they are, one per line, with password hashes",
             };
             let sealed = if *opened { "personal data opened" } else { "personal data sealed" };
             format!("History exported as {form}, {sealed}")

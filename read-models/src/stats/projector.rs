@@ -91,6 +91,7 @@ fn counted(event: &Event) -> Option<(&'static str, &'static str)> {
                     RegistrationMethod::Password => "password",
                     RegistrationMethod::Admin => "admin",
                     RegistrationMethod::MagicLink => "magic_link",
+                    RegistrationMethod::Import => "import",
                 },
             ),
             UserEvent::EmailVerificationRequested(_)

@@ -328,7 +328,8 @@ pub(super) async fn small_world(on: On) -> World {
         personal: Personal { name: Some("Ada King".to_owned()), ..Personal::default() },
     };
     let role = Role::parse("editor").expect("valid");
-    let history = [
+    // On the heap: the futures of all tests that wait for this one hold it.
+    let history = vec![
         registered(1, "ada@example.com", "Ada Lovelace", 0),
         registered(2, "grace@example.org", "Grace Hopper", 10),
         started(1, 1, 20),

@@ -200,10 +200,18 @@ impl UsersProjector {
             email_verified: false,
             banned: false,
             roles: BTreeSet::new(),
-            created_at: at.as_microsecond(),
+            created_at: personal.registered_at.unwrap_or(*at).as_microsecond(),
             updated_at: at.as_microsecond(),
-            // Neither the password hash nor the person's IP address and user agent belong in a list of users.
-            personal: Personal { ip: None, user_agent: None, password_hash: None, ..personal.clone() },
+            // Neither the password hash, the person's IP address and user agent, nor where they come from belong in a list
+            // of users.
+            personal: Personal {
+                ip: None,
+                user_agent: None,
+                password_hash: None,
+                external_id: None,
+                registered_at: None,
+                ..personal.clone()
+            },
             sealed: None,
             personal_changed: true,
             erased: false,

@@ -58,6 +58,8 @@ pub fn personal() -> Personal {
         avatar_url: Some("https://example.com/ada.png".to_owned()),
         ip: Some("192.0.2.7".to_owned()),
         user_agent: Some("Analytical Engine/1.0".to_owned()),
+        external_id: Some("auth0|5f7c8ec7c33c6c004bbafe82".to_owned()),
+        registered_at: Some("2019-03-01T12:00:00Z".parse().expect("a time")),
         acting: Some("01900000-0000-7000-8000-000000000008.AQID".to_owned()),
         reason: Some("sold the same ticket twice".to_owned()),
         state: Some("cart=4711;for=ada".to_owned()),

@@ -4,7 +4,7 @@ use cqrs_es::test::TestFramework;
 use super::*;
 use crate::app_id::AppId;
 use crate::session::{LoginMethod, Session, SessionEvent, SessionStarted};
-use crate::user::{Client, Profile, RegistrationMethod, UserBanned, UserCommand, UserRegistered};
+use crate::user::{Client, Origin, Profile, RegistrationMethod, UserBanned, UserCommand, UserRegistered};
 
 type UserTest = TestFramework<User>;
 
@@ -272,6 +272,7 @@ async fn an_account_made_with_a_proof_is_verified_and_lost_nothing() {
         proof: Some(MailboxProof::MagicLink),
         password_hash: None,
         profile: Profile::default(),
+        origin: Origin::default(),
         client: client(),
         at: at(0),
     };
