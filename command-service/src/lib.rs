@@ -14,6 +14,7 @@ mod callers;
 mod checkpoint_keys;
 mod erase;
 mod housekeeping;
+mod imports;
 mod keys;
 pub mod locate;
 mod magic_link;
@@ -29,7 +30,9 @@ use std::sync::Arc;
 use axum::middleware::from_fn_with_state;
 use utoipa_axum::router::OpenApiRouter;
 
+pub use crate::admin::users::import::lines::{ImportLine, ImportLines, MAX_LINE};
 pub use crate::apps::CLAIM as APPS;
+pub use crate::imports::LineError;
 pub use crate::keys::rotation::KeySwitch;
 pub use crate::service::{CommandService, Parts, Settings};
 

@@ -16,6 +16,7 @@ use schemas::envelope::Actor;
 use tokens::{AccessTokens, DerivedTokens, Signing};
 use url::Url;
 
+use crate::imports::Imports;
 use crate::locate::LocateUser;
 use crate::passwords::breached::BreachedPasswords;
 use crate::passwords::hashing::PasswordHashing;
@@ -92,6 +93,8 @@ pub struct CommandService {
     pub mail_server: OnceLock<MailServer>,
     /// The list of passwords known from breaches.
     pub(crate) breaches: BreachedPasswords,
+    /// The imports of users that this process has taken.
+    pub(crate) imports: Imports,
     /// Records who accessed whose data.
     pub(crate) access_log: AccessLog,
 }
@@ -117,6 +120,7 @@ impl CommandService {
             signing: Signing::new(key_store.clone(), access_tokens.clone()),
             strangers: Strangers::default(),
             mail_server: OnceLock::new(),
+            imports: Imports::default(),
             breaches: BreachedPasswords::new(settings.breached_passwords.clone()),
             access_log: AccessLog::new(repository.clone(), clock.clone()),
             repository,

@@ -63,6 +63,18 @@ pub struct FormOrJson<T> {
 /// A text (`text/plain` in UTF-8), as it is. Handlers take `Result<Text, Problem>`, as with [`Body`].
 pub struct Text(pub String);
 
+/// The body of a request with NDJSON, which is not read yet: it may be longer than others, so only a caller who may send it is
+/// read ([`UnreadLines::read`]).
+pub struct UnreadLines(Request);
+
+/// NDJSON (`application/x-ndjson`), as it came.
+pub struct Lines {
+    /// Without a byte order mark. Whether they are UTF-8 is for each line to say.
+    pub bytes: Bytes,
+    /// See [`Body::idempotency`].
+    pub idempotency: Option<Idempotency>,
+}
+
 /// The query string. Bad → 400 that names every wrong parameter.
 pub struct Params<T>(pub T);
 
@@ -91,24 +103,28 @@ enum Media {
     MergePatch,
     Form,
     Text,
+    Lines,
     Other,
     Absent,
 }
 
-fn too_large() -> Problem {
-    Problem::new(problems::PAYLOAD_TOO_LARGE).detail(format!("the body has more than {MAX_BODY} bytes"))
+fn too_large(most: usize) -> Problem {
+    Problem::new(problems::PAYLOAD_TOO_LARGE).detail(format!("the body has more than {most} bytes"))
 }
 
 async fn read(request: Request) -> Result<Raw, Problem> {
+    read_at_most(MAX_BODY, request).await
+}
+
+async fn read_at_most(most: usize, request: Request) -> Result<Raw, Problem> {
     let (mut parts, body) = request.into_parts();
     let is_patch = parts.method == Method::PATCH;
     let media = media_of(&parts.headers, is_patch);
     let announced = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    if announced.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > MAX_BODY as u64)
-    {
-        return Err(too_large());
+    if announced.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > most as u64) {
+        return Err(too_large(most));
     }
-    let bytes = Bytes::from(Attached::of(&parts.extensions)?.arriving.body(body, MAX_BODY).await?);
+    let bytes = Bytes::from(Attached::of(&parts.extensions)?.arriving.body(body, most).await?);
     if !bytes.is_empty() {
         require_no_coding(&parts.headers)?;
     }
@@ -152,6 +168,7 @@ fn media_of(headers: &HeaderMap, is_patch: bool) -> Media {
         "application/merge-patch+json" if is_patch => Media::MergePatch,
         "application/x-www-form-urlencoded" => Media::Form,
         "text/plain" => Media::Text,
+        "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Media::Lines,
         _ => return Media::Other,
     };
     let utf8 = |parameter: &str| match parameter.split_once('=') {
@@ -279,7 +296,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for FormOrJson<T> {
             }
             Media::Form => parse_form(raw.bytes).await?,
             Media::Json => reader::json(&raw.bytes, Nulls::LeftOut)?,
-            Media::MergePatch | Media::Text | Media::Other | Media::Absent => {
+            Media::MergePatch | Media::Text | Media::Lines | Media::Other | Media::Absent => {
                 return Err(Problem::new(problems::UNSUPPORTED_MEDIA_TYPE)
                     .detail("the body must be application/x-www-form-urlencoded or application/json"));
             }
@@ -301,6 +318,26 @@ impl<S: Sync> FromRequest<S> for Text {
         String::from_utf8(raw.bytes.to_vec())
             .map(Self)
             .map_err(|_| Problem::malformed(field_codes::INVALID, "the text is not UTF-8"))
+    }
+}
+
+impl<S: Sync> FromRequest<S> for UnreadLines {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        Ok(Self(request))
+    }
+}
+
+impl UnreadLines {
+    /// Reads at most so many bytes. More → 413, another content type → 415.
+    pub async fn read(self, most: usize) -> Result<Lines, Problem> {
+        let raw = read_at_most(most, self.0).await?;
+        if raw.media != Media::Lines {
+            return Err(Problem::new(problems::UNSUPPORTED_MEDIA_TYPE)
+                .detail("the body must be application/x-ndjson"));
+        }
+        Ok(Lines { bytes: raw.bytes, idempotency: raw.idempotency })
     }
 }
 

@@ -298,7 +298,7 @@ impl Problem {
     }
 
     /// The detail; by default the registry's summary.
-    pub(crate) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         match &self.detail {
             Some(detail) if !detail.trim().is_empty() => detail.to_string(),
             _ if self.errors.is_empty() => self.kind.summary().to_owned(),

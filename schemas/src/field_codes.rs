@@ -41,6 +41,9 @@ pub const NOT_WITH_CURSOR: FieldCode = FieldCode("not_with_cursor");
 /// A number or time that is too small or too large.
 pub const OUT_OF_RANGE: FieldCode = FieldCode("out_of_range");
 
+/// Something that this version cannot take.
+pub const NOT_SUPPORTED: FieldCode = FieldCode("not_supported");
+
 /// Given more than once.
 pub const REPEATED: FieldCode = FieldCode("repeated");
 

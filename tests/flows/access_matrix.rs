@@ -17,6 +17,8 @@ enum Access {
     User,
     /// An admin of this app, or a key of it with the permission.
     Admin,
+    /// An admin of this app, or a key of the platform: no key of the app will do.
+    FullAdmin,
     /// As `Admin`, but any key of this app will do.
     OfApp,
     /// A key of the platform.
@@ -24,7 +26,7 @@ enum Access {
     /// As `Platform`, but one with `audit:read` will do.
     Auditor,
 }
-use Access::{Admin, Auditor, OfApp, Platform, Public, User};
+use Access::{Admin, Auditor, FullAdmin, OfApp, Platform, Public, User};
 
 const MAILBOX: &str = r#"{"email":"nobody@example.org"}"#;
 const MAGIC_LINK: &str = r#"{"email":"nobody@example.org","redirect_uri":"https://client.example/"}"#;
@@ -90,6 +92,8 @@ const ROUTES: &[(&str, &str, Access, &str)] = &[
     ("GET", "/v1/apps/{app_id}/.well-known/openid-configuration", Public, ""),
     ("GET", "/v1/apps/{app_id}/admin/users", Admin, ""),
     ("POST", "/v1/apps/{app_id}/admin/users", Admin, r#"{"email":"matrix@example.org"}"#),
+    ("POST", "/v1/apps/{app_id}/admin/users/import", FullAdmin, ""),
+    ("GET", "/v1/apps/{app_id}/admin/users/import/{import_id}", FullAdmin, ""),
     ("GET", "/v1/apps/{app_id}/admin/users/{user_id}", Admin, ""),
     ("PATCH", "/v1/apps/{app_id}/admin/users/{user_id}", Admin, r#"{"name":"X"}"#),
     ("DELETE", "/v1/apps/{app_id}/admin/users/{user_id}", Admin, ""),
@@ -148,6 +152,7 @@ fn call(server: &Server, route: &(&str, &str, Access, &'static str), ids: &Ids) 
         .replace("{session_id}", ids.session)
         .replace("{key_id}", ids.key)
         .replace("{org_id}", ids.org)
+        .replace("{import_id}", ABSENT)
         .replace("{mail_id}", "1-magic_link")
         .replace("{role}", "editor");
     let call = server.call(route.0.parse().unwrap(), path);
@@ -200,6 +205,7 @@ async fn each_route_lets_in_whom_it_is_for() {
     let org = app.create_organization(&victim.access, "Victims").await;
     let org = org["id"].as_str().unwrap();
     let ids = Ids { app: &app.id, user: &victim.user_id, session: &victim.session, key: &key_id, org };
+    let (_, every_key) = app.api_key(&every).await;
     let head = server.events().await.len();
 
     for route in ROUTES {
@@ -214,6 +220,7 @@ async fn each_route_lets_in_whom_it_is_for() {
             let path = route.1.replace("{app_id}", ids.app).replace("{user_id}", ids.user);
             let path = path.replace("{session_id}", ids.session).replace("{key_id}", ids.key);
             let path = path.replace("{org_id}", ids.org);
+            let path = path.replace("{import_id}", ABSENT);
             let path = path.replace("{role}", "editor").replace("{mail_id}", "1-magic_link");
             let nonsense = server.call(route.0.parse().unwrap(), path).body("application/json", "[");
             let logout = route.1.ends_with("/logout");
@@ -221,7 +228,11 @@ async fn each_route_lets_in_whom_it_is_for() {
         }
         let of_another_app = call(&server, route, &ids).bearer(&foreign_admin.access).await;
         assert_eq!(of_another_app.status, 401, "{name} for another app's admin: {}", of_another_app.text);
-        let keys = if route.2 == OfApp { vec![&foreign_key] } else { vec![&foreign_key, &powerless_key] };
+        let keys = match route.2 {
+            OfApp => vec![&foreign_key],
+            FullAdmin => vec![&foreign_key, &powerless_key, &every_key],
+            _ => vec![&foreign_key, &powerless_key],
+        };
         for key in keys {
             let answer = call(&server, route, &ids).bearer(key).await;
             assert!(

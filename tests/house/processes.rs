@@ -13,6 +13,7 @@ const STARTS: &[&str] = &["::spawn(", ".spawn(", "thread::Builder", "spawn_block
 /// starts it again when it fails, and shows it.
 const SHORT: &[(&str, &str)] = &[
     ("tasks/src/lib.rs", "the tasks themselves"),
+    ("command-service/src/admin/users/import/run.rs", "an import, which goes on without its caller"),
     ("dispatcher/src/lib.rs", "a decision, which goes on without its caller"),
     ("effects/src/mailer/transport.rs", "the file of a mail"),
     ("event-store/src/contract.rs", "rivals in the adapters' suite"),

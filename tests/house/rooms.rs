@@ -28,6 +28,7 @@ const ROOMS: &[&str] = &[
     "pages",
     "api",
     "service",
+    "imports",
     "locate",
     "passwords",
 ];

@@ -61,6 +61,16 @@ fn of_schema(name: &str) -> Option<Value> {
             "created_at": TIME,
             "updated_at": TIME,
         }),
+        "UserImport" => json!({
+            "state": "done",
+            "dry_run": false,
+            "lines": 3,
+            "imported": 2,
+            "skipped": 0,
+            "failed": 1,
+            "admins": 0,
+            "errors": [{ "line": 3, "pointer": "/email", "code": "invalid_email", "detail": "not a valid email address" }],
+        }),
         "Projection" => {
             json!({ "name": "users", "version": 3, "position": 21, "lag": 0, "state": "running" })
         }
@@ -122,6 +132,7 @@ fn of_name(schema: &str, name: &str) -> Option<Value> {
         ("Organization" | "OrganizationMember" | "MemberRole", "role") => "owner".into(),
         ("Organization", "id") | (_, "org_id" | "organization_id") => ORGANIZATION_ID.into(),
         ("ApiKey" | "IssueApiKeyRequest" | "AuditActor", "name") => "backend".into(),
+        (_, "import_id") => "01900000-0000-7000-8000-000000000006".into(),
         (_, "key_id") | ("AuditActor", "id") => KEY_ID.into(),
         ("AuditEvent", "type") => "UserBanned".into(),
         ("AuditEvent", "data") => json!({ "user_id": USER_ID, "at": TIME }),

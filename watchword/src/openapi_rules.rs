@@ -23,6 +23,7 @@ const VERBS: &[&str] = &[
     "export",
     "get",
     "grant",
+    "import",
     "introspect",
     "issue",
     "list",

@@ -62,6 +62,11 @@ pub(crate) fn json<T: DeserializeOwned>(bytes: &[u8], nulls: Nulls) -> Result<T,
     read(tree, repeated, Source::Body)
 }
 
+/// Reads a line of NDJSON as the body of a request is read: `null` is the same as no member.
+pub fn line<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    json(bytes, Nulls::LeftOut)
+}
+
 /// Whether a body is the JSON `null`.
 pub(crate) fn is_null(bytes: &[u8]) -> bool {
     bytes.trim_ascii() == b"null"

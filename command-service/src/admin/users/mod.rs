@@ -5,6 +5,7 @@ mod ban;
 mod change;
 mod create;
 mod erase;
+pub(crate) mod import;
 mod roles;
 mod sessions;
 pub(crate) mod target;
@@ -22,6 +23,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<CommandService>> {
         .merge(change::routes())
         .merge(ban::routes())
         .merge(erase::routes())
+        .merge(import::routes())
         .merge(unlock::routes())
         .merge(roles::routes())
         .merge(sessions::routes())

@@ -32,7 +32,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<CommandService>> {
 }
 
 /// What the admin role opens.
-const OPENS: &str =
+pub(super) const OPENS: &str =
     "the app's admin routes: its users, their sessions and roles, its API keys, signing keys and settings";
 
 /// A user with the role that was granted.
