@@ -63,6 +63,7 @@ mod strangers;
 mod traces;
 mod user_import;
 mod user_import_hashes;
+mod users_in_bulk;
 mod validation;
 mod verify;
 mod witness;

@@ -28,6 +28,7 @@ const SHORT: &[(&str, &str)] = &[
     ("http-kit/src/unread.rs", "the rest of a request"),
     ("tokens/src/signing.rs", "a new key"),
     ("watchword/src/commands/demo.rs", "the server of a demo, which ends with it"),
+    ("watchword/src/commands/users/import.rs", "the file of an import, which ends with it"),
     ("watchword/src/connections.rs", "a connection"),
     ("watchword/src/logging/outlet.rs", "the last lines of a log whose task has failed for good"),
     ("watchword/src/journal_check/pages.rs", "pages of a journal that are read ahead, and end with it"),

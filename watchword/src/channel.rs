@@ -24,6 +24,8 @@ const COPIES: u32 = 60;
 const BETWEEN_COPIES: Duration = Duration::from_secs(1);
 const LONGEST_COPY: Duration = Duration::from_hours(1);
 
+const NDJSON: &str = "application/x-ndjson";
+
 /// An answer.
 #[derive(Debug)]
 pub struct Answer {
@@ -120,6 +122,16 @@ impl HttpClient {
         if let Some(body) = body {
             request = request.json(body);
         }
+        self.answer_to(request).await
+    }
+
+    /// Posts NDJSON.
+    async fn send_lines(&self, path: &str, bearer: &SecretString, lines: Vec<u8>) -> anyhow::Result<Answer> {
+        let request = self.client.post(self.at(path)?).bearer_auth(bearer.expose_secret());
+        self.answer_to(request.header(header::CONTENT_TYPE, NDJSON).body(lines)).await
+    }
+
+    async fn answer_to(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Answer> {
         let response = request
             .send()
             .await
@@ -157,6 +169,17 @@ impl Channel {
 
     pub async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Answer> {
         self.send_for("application/json", method, path, body).await
+    }
+
+    /// Posts NDJSON.
+    pub async fn send_lines(&self, path: &str, lines: Vec<u8>) -> anyhow::Result<Answer> {
+        match self {
+            Self::Server { client, key } => client.send_lines(path, key, lines).await,
+            Self::Embedded { router, key } => {
+                let body = Some((NDJSON, Body::from(lines)));
+                answer(embedded_with(router, key, "application/json", Method::POST, path, body).await?).await
+            }
+        }
     }
 
     /// As [`Channel::send`], for an answer of this media type.
@@ -219,7 +242,7 @@ impl Channel {
     }
 }
 
-/// Sends a request into the router.
+/// Sends a request into the router, with a body of JSON.
 async fn embedded(
     router: &Entrance,
     key: &SecretString,
@@ -228,6 +251,20 @@ async fn embedded(
     path: &str,
     body: Option<&Value>,
 ) -> anyhow::Result<Response<Body>> {
+    let body = body.map(serde_json::to_vec).transpose()?;
+    let body = body.map(|body| ("application/json", Body::from(body)));
+    embedded_with(router, key, accept, method, path, body).await
+}
+
+/// The same with a body of that media type.
+async fn embedded_with(
+    router: &Entrance,
+    key: &SecretString,
+    accept: &str,
+    method: Method,
+    path: &str,
+    body: Option<(&str, Body)>,
+) -> anyhow::Result<Response<Body>> {
     let mut request = Request::builder()
         .method(method)
         .uri(path)
@@ -235,9 +272,9 @@ async fn embedded(
         .header(header::ACCEPT, accept)
         .header(header::AUTHORIZATION, format!("Bearer {}", key.expose_secret()));
     let body = match body {
-        Some(body) => {
-            request = request.header(header::CONTENT_TYPE, "application/json");
-            Body::from(serde_json::to_vec(body)?)
+        Some((media_type, body)) => {
+            request = request.header(header::CONTENT_TYPE, media_type);
+            body
         }
         None => Body::empty(),
     };

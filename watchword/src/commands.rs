@@ -59,6 +59,8 @@ commands! {
     #[command(subcommand)]
     user::User,
     #[command(subcommand)]
+    users::Users,
+    #[command(subcommand)]
     history::History,
     as_of::AsOf,
     replay_policy::ReplayPolicy,

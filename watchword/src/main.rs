@@ -32,6 +32,7 @@ mod serving;
 mod signals;
 mod told;
 mod traces;
+mod user_formats;
 mod verify;
 mod waiting;
 mod witness;

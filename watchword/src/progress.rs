@@ -59,6 +59,19 @@ impl Progress {
         }
     }
 
+    /// Reports this many bytes as read, with this many people.
+    pub fn at_person(&self, bytes: u64, people: u64) {
+        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+        let rate = people as f64 / self.begun.elapsed().as_secs_f64();
+        if self.is_terminal {
+            self.bar.set_message(format!("{people} entries, {rate:.0}/s"));
+            self.bar.set_position(bytes);
+        } else if people >= self.next_line.get() {
+            self.next_line.set(people + LINE_EVERY);
+            let _ = writeln!(std::io::stderr(), "{people} entries, {rate:.0}/s");
+        }
+    }
+
     fn line(&self, events: u64, position: u64, rate: f64, left: f64) {
         if events >= self.next_line.get() {
             self.next_line.set(events + LINE_EVERY);

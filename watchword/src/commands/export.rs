@@ -115,15 +115,7 @@ async fn note(
     clock: &Arc<dyn Clock>,
     export: &Export,
 ) -> anyhow::Result<()> {
-    let correlation_id = clock.new_id();
-    let request = RequestContext {
-        request_id: correlation_id.to_string().into(),
-        correlation_id,
-        traceparent: None,
-        client: Client::default(),
-        address: None,
-        idempotency_key: None,
-    };
+    let request = request(clock);
     let app_id = export.app.clone().unwrap_or_else(AppId::platform);
     let looking = Looking::new(&request, &app_id, &Actor::system());
     let form = match export.format {
@@ -134,6 +126,19 @@ async fn note(
     log.exported(&looking, export.app.as_ref(), form, None, false).await.map_err(|problem| {
         anyhow!("the export cannot be recorded in the history ({}), so nothing is exported", problem.code())
     })
+}
+
+/// What stands for a request where a command itself looks at data.
+pub(super) fn request(clock: &Arc<dyn Clock>) -> RequestContext {
+    let correlation_id = clock.new_id();
+    RequestContext {
+        request_id: correlation_id.to_string().into(),
+        correlation_id,
+        traceparent: None,
+        client: Client::default(),
+        address: None,
+        idempotency_key: None,
+    }
 }
 
 fn csv_row(event: &RecordedEvent, origin: &LogOrigin) -> String {
